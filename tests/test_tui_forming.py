@@ -56,8 +56,8 @@ def test_steps_are_drawn_and_chosen_by_keys(stored: Path) -> None:
             await it.press("left", "left", "full_stop")
             assert screen.shown_step is screen.steps[2]
             assert "clean state that the model predicts at step 2, σ" in screen.title_text.get_shown_text()
-            assert "latent frame 2/3" in screen.title_text.get_shown_text()
-            assert "linear fit, r²" in screen.title_text.get_shown_text()
+            assert "frame 2 of 3" in screen.title_text.get_shown_text()
+            assert "approximate colours (fit r²" in screen.title_text.get_shown_text()
             await it.press("v")
             await it.until(lambda: len(screen.steps) == 5)
             assert np.array_equal(screen.steps[2].frames, expected["noisy"][2].frames)

@@ -124,9 +124,9 @@ def test_previews_are_scrubbed_and_followed(queue: Queue, tmp_path: Path) -> Non
         path = str(write_previews(tmp_path, 5))
         queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=path))
         await it.until(lambda: screen.previews.step_numbers == [1, 2, 3, 4, 5])
-        await it.until(lambda: "step 5 of 20 ·" in it.text() and "▲5" in it.text())
+        await it.until(lambda: "step 5 of 20 ·" in it.text())
         await it.press("left", "h")
-        await it.until(lambda: "step 3 of 20 ·" in it.text() and "▲3" in it.text())
+        await it.until(lambda: "step 3 of 20 ·" in it.text())
         assert screen.picture.pictures[0][0, 0, 0] == 30
         write_previews(tmp_path, 9)
         queue.record_step(taken, step_done(8, 20, 0.1, 0.8, preview=path))

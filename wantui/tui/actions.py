@@ -92,7 +92,9 @@ COMPOSE_ACTIONS = (
     ),
     Action("compose.yaml", "y", "edit_yaml", "YAML", "Edit the config as YAML."),
     Action("compose.save", "ctrl+s", "save_as", "Save as", "Save the config to a file.", has_priority=True),
-    Action("compose.reset", "ctrl+x", "drop_changes", "Undo", "Discard the changes to the config.", is_in_footer=False),
+    Action(
+        "compose.reset", "ctrl+x", "drop_changes", "Discard", "Discard the changes to the config.", is_in_footer=False
+    ),
     Action("compose.history", "ctrl+r", "history", "History", "Choose an earlier template.", has_priority=True),
     Action(
         "compose.editor", "ctrl+e", "external_editor", "$EDITOR", "Edit the template in your editor.", has_priority=True

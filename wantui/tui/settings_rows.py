@@ -108,5 +108,6 @@ def describe_row(row: SettingsRow | None) -> str:
         case FormField(kind="flag" | "choice"):
             return describe_choices(row)[0]
         case FormField():
-            return f"{' '.join(row.help.split()).rstrip('.')}; {row.valid_values}"
+            help_text = " ".join(row.help.split()).rstrip(".")
+            return help_text if row.valid_values.startswith("text") else f"{help_text}; {row.valid_values}"
     return ""

@@ -45,7 +45,6 @@ class RecipeField:
     """Name as in the config file."""
     value: str
     unit: str = ""
-    is_number: bool = False
     part: str = ""
     """Capture or control that the field belongs to; empty for fields of the recipe itself."""
 
@@ -94,24 +93,24 @@ def _list_model_fields(recipe: Recipe) -> list[RecipeField]:
 def _list_sampling_fields(recipe: Recipe) -> list[RecipeField]:
     fields = [
         RecipeField("sampling", "sampler", recipe.sampler),
-        RecipeField("sampling", SEED_FIELD, str(recipe.seed), is_number=True),
-        RecipeField("sampling", "steps", str(recipe.steps), is_number=True),
-        RecipeField("sampling", "cfg_scale", _format_number(recipe.guidance_scale), is_number=True),
-        RecipeField("sampling", "flow_shift", _format_number(recipe.flow_shift), is_number=True),
+        RecipeField("sampling", SEED_FIELD, str(recipe.seed)),
+        RecipeField("sampling", "steps", str(recipe.steps)),
+        RecipeField("sampling", "cfg_scale", _format_number(recipe.guidance_scale)),
+        RecipeField("sampling", "flow_shift", _format_number(recipe.flow_shift)),
     ]
     if recipe.guidance_scale_2 is not None:
         cfg_scale_2 = _format_number(recipe.guidance_scale_2)
-        fields.insert(4, RecipeField("sampling", "cfg_scale_2", cfg_scale_2, is_number=True))
+        fields.insert(4, RecipeField("sampling", "cfg_scale_2", cfg_scale_2))
     return fields
 
 
 def _list_size_fields(recipe: Recipe) -> list[RecipeField]:
     return [
-        RecipeField("size", "width", str(recipe.width), "px", is_number=True),
-        RecipeField("size", "height", str(recipe.height), "px", is_number=True),
-        RecipeField("size", "frames", str(recipe.frames), is_number=True),
-        RecipeField("size", "fps", str(recipe.fps), "frames/s", is_number=True),
-        RecipeField("size", "duration", _format_number(round(recipe.frames / recipe.fps, 2)), "s", is_number=True),
+        RecipeField("size", "width", str(recipe.width), "px"),
+        RecipeField("size", "height", str(recipe.height), "px"),
+        RecipeField("size", "frames", str(recipe.frames)),
+        RecipeField("size", "fps", str(recipe.fps), "frames/s"),
+        RecipeField("size", "duration", _format_number(round(recipe.frames / recipe.fps, 2)), "s"),
     ]
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MAX_STEPS = 24
 """Maximum number of steps that are read and shown, evenly spread."""
+MAX_STRIP_LINES = 7
+"""Maximum height of the small pictures in lines."""
 NOISY_HINT = "v shows the noisy states"
 KIND_TEXTS: "dict[StateKind, str]" = {"clean": "clean state that the model predicts", "noisy": "noisy state"}
 
@@ -80,7 +82,7 @@ class FormingScreen(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin
     def compose(self) -> ComposeResult:
         yield DiffText(id="forming-title")
         yield PictureView()
-        yield PreviewStrip()
+        yield PreviewStrip(MAX_STRIP_LINES)
         yield KeyFooter()
 
     def on_mount(self) -> None:
@@ -145,8 +147,11 @@ class FormingScreen(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin
             self.picture_view.show_picture(picture, is_moving=self.is_playing)
         middle = len(step.frames) // 2
         self.strip.show_steps({key: drawn.frames[middle] for key, drawn in self.steps.items()}, step.moment.evaluation)
-        what = "the video" if step.moment.step is None else f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
-        details = f"latent frame {frame_index + 1}/{len(step.frames)}   colours by a linear fit, r² {step.r2:.3f}"
+        step_count = self.video.entry.recipe.steps
+        what = f"the video, after step {step_count} of {step_count}"
+        if step.moment.step is not None:
+            what = f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
+        details = f"frame {frame_index + 1} of {len(step.frames)} · approximate colours (fit r² {step.r2:.3f})"
         if self.error:
             details = f"✗ {self.error}"
         title = Text(f"{self.video.name}: {what}", Style(bold=True))

@@ -31,7 +31,7 @@ class LibraryPlayback(LibraryJobsMixin):
         self.video_indices: dict[tuple[int, int], int] = {}
         """Index of each video in the manifest, by row and column of the matrix."""
         self.marked_clips: list[PlayerClip] = []
-        """Clips to compare, in the order in which they were marked; they may belong to several batches."""
+        """Clips to compare, which may belong to several batches."""
 
     def get_current_entry(self) -> VideoEntry | None:
         """Return the manifest entry of the video under the cursor, or None."""
@@ -150,7 +150,10 @@ class LibraryPlayback(LibraryJobsMixin):
             copy_videos_to_draft(self, folder, manifest, [entry])
 
     def list_clips_to_compare(self) -> list[PlayerClip]:
-        """Return the marked clips, with the current clip if only one is marked; notify if they are fewer than two."""
+        """Return the marked clips, with the current clip if only one is marked; notify if they are fewer than two.
+
+        Clips of the shown batch come first, in the order of the matrix; the others follow as they were marked.
+        """
         clips = list(self.marked_clips)
         if not clips:
             self.notify("cannot compare: mark a video first (m)", severity="warning")
@@ -161,6 +164,8 @@ class LibraryPlayback(LibraryJobsMixin):
                 self.notify("cannot compare a video with itself. Select or mark another video", severity="warning")
             else:
                 clips.append(clip)
+        positions = {clip.path: position for position, clip in enumerate(self.list_shown_clips())}
+        clips.sort(key=lambda clip: positions.get(clip.path, len(positions)))
         return clips if len(clips) > 1 else []
 
     def action_compare(self) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+from rich.style import Style
 from rich.text import Text
 from textual import getters, on
 from textual.app import ComposeResult
@@ -11,7 +12,7 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.timer import Timer
 
-from wantui.formatting import format_count
+from wantui.formatting import escape_unprintable, format_count
 from wantui.tui.actions import make_bindings
 from wantui.tui.dismissing import DismissOnceMixin
 from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
@@ -27,6 +28,10 @@ from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.picture_view import PictureView
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
+SIDE_MARGIN = 1
+"""Columns left and right of compared clips."""
+LINES_BELOW_STAGE = 2
+"""Lines of the control line and of the keys."""
 MAX_PENDING_WRITES = 1
 """Maximum number of updates that wait for the terminal when a frame is drawn; otherwise the frame is dropped."""
 
@@ -50,9 +55,12 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
     DEFAULT_CSS = """
     Player { background: $background; }
     Player #stage { height: 1fr; layout: grid; grid-gutter: 0 1; }
+    Player #prompt { height: 1; padding: 0 1; display: none; }
+    Player.-single #prompt { display: block; }
     Player .clip-label { height: 1; text-style: bold; }
     Player PictureView { height: 1fr; }
-    Player.-single .clip-label, Player.-bare .clip-label, Player.-bare ControlLine, Player.-bare KeyFooter {
+    Player.-single .clip-label, Player.-bare .clip-label, Player.-bare ControlLine, Player.-bare KeyFooter,
+    Player.-bare #prompt {
         display: none;
     }
     """
@@ -76,6 +84,7 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
                 with Vertical():
                     yield DiffText(classes="clip-label")
                     yield PictureView()
+        yield DiffText(id="prompt")
         yield ControlLine()
         yield KeyFooter()
 
@@ -104,10 +113,15 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
         self._restart_timer()
 
     def on_resize(self) -> None:
-        recipe = self.clips[0].recipe
-        columns = choose_grid_columns(len(self.clips), recipe.width / recipe.height, self.size.width, self.size.height)
-        self.stage.styles.grid_size_columns = columns
-        self.stage.styles.grid_size_rows = -(-len(self.clips) // columns)
+        recipe, (width, height) = self.clips[0].recipe, self.size
+        columns = choose_grid_columns(len(self.clips), recipe.width / recipe.height, width, height)
+        rows = -(-len(self.clips) // columns)
+        self.stage.styles.grid_size_columns, self.stage.styles.grid_size_rows = columns, rows
+        if len(self.clips) > 1:
+            # What remains after the division by columns and rows would make the first clips larger than the others.
+            stage_height = height - (0 if self.has_class("-bare") else LINES_BELOW_STAGE)
+            spare_columns, spare_rows = (width - 2 * SIDE_MARGIN - (columns - 1)) % columns, stage_height % rows
+            self.stage.styles.padding = (0, SIDE_MARGIN + spare_columns, spare_rows, SIDE_MARGIN)
 
     @on(PictureView.Resized)
     def _decode_for_new_size(self) -> None:
@@ -190,6 +204,8 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
             self.query(".clip-label").results(DiffText), self.labels, self.views, strict=True
         ):
             widget.show_lines([Text(" " * view.picture_left + label)])
+        prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
+        self.query_one("#prompt", DiffText).show_lines([prompt])
         self.control_line.show_playback(self.playback, self._make_title())
 
     def _make_title(self) -> str:
@@ -230,6 +246,7 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
 
     def action_bare(self) -> None:
         self.toggle_class("-bare")
+        self.on_resize()
 
     def action_next(self, step: int) -> None:
         """Play the next (1) or previous (-1) clip of the batch."""

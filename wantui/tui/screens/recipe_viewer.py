@@ -23,7 +23,6 @@ from wantui.planning.step_table import build_step_table
 from wantui.tui.actions import make_bindings
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import make_content
-from wantui.tui.number_formats import align_decimals
 from wantui.tui.player.clip_labels import number_equal_labels
 from wantui.tui.player.recipe_table import (
     GROUPS,
@@ -40,6 +39,8 @@ DIALOG_BORDER_WIDTH = 8
 """Cells that border, padding and scroll bar of the dialog take."""
 RECIPE_WIDTH = 92
 """Maximum width of the table of one recipe in cells; longer texts are wrapped."""
+MAX_REVISION_LENGTH = 12
+"""Characters of a revision in the table; the JSON shows all."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
 """Width of the names, and maximum width of the values of each recipe, in a table of differences."""
 
@@ -112,8 +113,8 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         for group in GROUPS:
             group_fields = [field for field in fields if field.group == group]
             shown_label = ""
-            for field, value in zip(group_fields, _align_values(group_fields), strict=True):
-                text = Text(escape_unprintable(value))
+            for field in sorted(group_fields, key=lambda field: bool(field.part)):  # so that each label comes once
+                text = Text(escape_unprintable(_shorten_hash(field)))
                 if field.unit:
                     text.append(f" {field.unit}", "dim")
                 label = field.part or group
@@ -164,10 +165,10 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         return [Text(escape_unprintable(value)).append(unit, "dim") for value in values]
 
 
-def _align_values(fields: Sequence[RecipeField]) -> list[str]:
-    """Return the values of a group; the decimal points of its numbers are below each other."""
-    numbers = iter(align_decimals([field.value for field in fields if field.is_number]))
-    return [next(numbers) if field.is_number else field.value for field in fields]
+def _shorten_hash(field: RecipeField) -> str:
+    """Return the value of a field; of a long revision only its first characters, which identify it."""
+    is_long = field.name == "revision" and len(field.value) > MAX_REVISION_LENGTH
+    return f"{field.value[:MAX_REVISION_LENGTH]}…" if is_long else field.value
 
 
 def highlight_words(text: str, other_text: str, style: Style) -> Text:

@@ -36,6 +36,7 @@ class ConfigList(VirtualList):
             max(len(title), *(len(source.columns[index]) for source in sources if source.columns), 0)
             for index, title in enumerate(SOURCE_COLUMNS)
         ]
+        self._choose_header()
         self.fill_rows(len(sources), self._draw_source)
         self.move_to_chosen()
 
@@ -47,8 +48,13 @@ class ConfigList(VirtualList):
 
     def on_resize(self) -> None:
         """Show the header if there is room, and keep the cursor visible."""
-        self.header_renderer = self._draw_header if self.size.height >= MIN_HEIGHT_WITH_HEADER else None
+        self._choose_header()
         self.call_after_refresh(self.show_row, self.cursor)
+
+    def _choose_header(self) -> None:
+        """Have a header if there is room for it and for a column besides the names."""
+        has_header = self.size.height >= MIN_HEIGHT_WITH_HEADER and self._count_columns(self.row_width) > 0
+        self.header_renderer = self._draw_header if has_header else None
 
     def on_blur(self) -> None:
         """Show the chosen config where only one row is visible."""

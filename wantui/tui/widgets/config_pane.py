@@ -21,7 +21,7 @@ from wantui.tui.config_sources import (
     resolve_save_path,
     save_config,
 )
-from wantui.tui.content import make_content
+from wantui.tui.content import make_content, set_titles
 from wantui.tui.drafts import Drafts
 from wantui.tui.widgets.config_list import ConfigList
 from wantui.tui.widgets.settings_form import SettingsForm
@@ -90,8 +90,25 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
             yield SettingsForm()
 
     def on_resize(self) -> None:
-        keys = "enter edit · r reset · / filter" if self.size.width >= MIN_WIDTH_WITH_ALL_KEYS else "r reset · / filter"
-        self.query_one("#settings").border_subtitle = make_content(keys)
+        self._show_keys()
+
+    def on_descendant_focus(self) -> None:
+        self._show_keys()
+
+    def on_descendant_blur(self) -> None:
+        self._show_keys()
+
+    def _show_keys(self) -> None:
+        """Show the keys of the settings, or of the text field that has the focus, on the frame."""
+        if self.settings_form.filter_input.has_focus:
+            keys = "enter choose · esc clear"
+        elif self.settings_form.value_input.has_focus:
+            keys = "enter save · esc discard"
+        elif self.size.width >= MIN_WIDTH_WITH_ALL_KEYS:
+            keys = "enter edit · r reset · / filter"
+        else:
+            keys = "r reset · / filter"
+        set_titles(self.query_one("#settings"), subtitle=keys)
 
     @work(thread=True, exclusive=True, group="sources", exit_on_error=False)
     def find_config_sources(self) -> None:

@@ -9,7 +9,6 @@ from textual.events import MouseDown, MouseMove, MouseUp
 from textual.message import Message
 
 from wantui.tui.player.playback import Playback
-from wantui.tui.plots import draw_styled_bar
 from wantui.tui.widgets.diff_text import DiffText
 
 MIN_BAR_WIDTH = 12
@@ -69,7 +68,9 @@ class ControlLine(DiffText):
         line = Text(no_wrap=True)
         line.append(position[:1], self.make_colour_style("accent") + Style(bold=True))
         line.append(f"{position[1:]}  ")
-        line.append_text(draw_styled_bar(share, self.bar_width, self.make_colour_style("accent")))
+        thumb = round(share * (self.bar_width - 1))
+        line.append("━" * thumb + "●" * (self.bar_width > 0), self.make_colour_style("accent"))
+        line.append("─" * (self.bar_width - 1 - thumb), Style(dim=True))
         if title_text.cell_len:
             line.append("  ").append_text(title_text)
         self.show_lines([line])

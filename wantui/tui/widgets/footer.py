@@ -6,7 +6,7 @@ quarter of the start-up time, and most of the bytes sent when the focus moves to
 
 from rich.style import Style
 from rich.text import Text
-from textual.binding import Binding
+from textual.binding import ActiveBinding, Binding
 from textual.dom import DOMNode
 from textual.events import Click, Resize
 from textual.screen import Screen
@@ -38,7 +38,7 @@ class KeyFooter(DiffText):
         if not width:
             return
         bindings_by_action, nodes_by_action = {}, {}
-        for active_binding in self.screen.active_bindings.values():
+        for active_binding in sorted(self.screen.active_bindings.values(), key=self._find_position):
             if (
                 active_binding.binding.show
                 and active_binding.enabled
@@ -60,6 +60,16 @@ class KeyFooter(DiffText):
             line.append(key, self.make_colour_style("accent") + Style(bold=True))
             line.append(f" {binding.description}  ")
         self.show_lines([line])
+
+    def _find_position(self, active_binding: ActiveBinding) -> int:
+        """Return the position of a key: keys of the focused widget, of the screen in their order, of the application.
+
+        Textual lists the keys that a focused text field has too before all others.
+        """
+        actions = [binding.action for binding in self.screen.BINDINGS if isinstance(binding, Binding)]
+        if active_binding.binding.action in actions:
+            return actions.index(active_binding.binding.action)
+        return len(actions) if active_binding.node is self.app else -1
 
     def _format_key(self, binding: Binding) -> str:
         """Return the key of a binding; function keys are capitals, as on keyboards."""

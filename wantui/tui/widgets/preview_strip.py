@@ -14,14 +14,18 @@ from wantui.tui.widgets.diff_text import DiffText
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
 
-PICTURE_LINES = 3
-"""Height of a small picture in lines."""
-MAX_PICTURE_WIDTH = 12
-"""Maximum width of a small picture in characters."""
+MIN_PICTURE_LINES = 3
+"""Minimum height of a small picture in lines."""
+SCREEN_SHARE = 5
+"""Lines of the screen for each line of a small picture that is larger than the minimum."""
 
 
 class PreviewStrip(DiffText):
-    """Small pictures of the steps, as many as fit, around the shown step."""
+    """Small pictures of the steps, as many as fit, around the shown step.
+
+    Args:
+        max_picture_lines: maximum height of a small picture in lines, if all steps fit and the screen is high.
+    """
 
     DEFAULT_CSS = """
     PreviewStrip { height: 4; }
@@ -34,8 +38,10 @@ class PreviewStrip(DiffText):
             super().__init__()
             self.step_number = step_number
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, max_picture_lines: int = MIN_PICTURE_LINES, **options: Any) -> None:
         super().__init__(**options)
+        self.max_picture_lines = max_picture_lines
+        self._picture_lines = MIN_PICTURE_LINES
         self._pictures_by_step: dict[int, Picture] = {}
         self._shown_step: int | None = None
         self._lines_by_step: dict[int, list[Text]] = {}
@@ -60,31 +66,46 @@ class PreviewStrip(DiffText):
         steps = list(self._pictures_by_step)
         if not steps or not self.size.width:
             self._visible_steps = []
-            self.show_lines([Text("")] * (PICTURE_LINES + 1))
+            self.show_lines([Text("")] * (self._picture_lines + 1))
             return
         height, width = self._pictures_by_step[steps[-1]].shape[:2]
-        picture_width = max(3, min(MAX_PICTURE_WIDTH, round(2 * PICTURE_LINES * width / height)))
-        self._cell_width = picture_width + 1
+        picture_width = self._choose_size(len(steps), width / height)
         visible_count = max(1, (self.size.width + 1) // self._cell_width)
         shown_index = steps.index(self._shown_step) if self._shown_step in steps else len(steps) - 1
         first = max(0, min(shown_index - visible_count // 2, len(steps) - visible_count))
         self._visible_steps = steps[first : first + visible_count]
-        lines = [Text(no_wrap=True) for _ in range(PICTURE_LINES + 1)]
+        lines = [Text(no_wrap=True) for _ in range(self._picture_lines + 1)]
         for column, step in enumerate(self._visible_steps):
             for row, picture_line in enumerate(self._draw_small_picture(step, picture_width)):
                 lines[row].append(" " * (column * self._cell_width - lines[row].cell_len))
                 lines[row].append_text(picture_line)
-            is_shown = step == self._shown_step
-            label = f"▲{step}" if is_shown else f"{step}"
-            style = self.make_colour_style("accent") + Style(bold=True) if is_shown else Style(dim=True)
+            style = Style(dim=True)
+            if step == self._shown_step:
+                style = self.make_colour_style("accent") + Style(bold=True, reverse=True)
             lines[-1].append(" " * (column * self._cell_width - lines[-1].cell_len))
-            lines[-1].append(label.center(picture_width)[:picture_width], style)
+            lines[-1].append(f"{step}".center(picture_width)[:picture_width], style)
         self.show_lines(lines)
+
+    def _choose_size(self, step_count: int, aspect_ratio: float) -> int:
+        """Choose the height of the pictures and the width of their cells, and return the width of the pictures."""
+        room = (self.size.width + 1) // step_count - 1
+        fitting_lines = min(
+            self.max_picture_lines, self.screen.size.height // SCREEN_SHARE, int(room / aspect_ratio / 2)
+        )
+        picture_lines = max(MIN_PICTURE_LINES, fitting_lines)
+        picture_width = max(3, min(4 * picture_lines, round(2 * picture_lines * aspect_ratio)))
+        if picture_lines != self._picture_lines:
+            self._picture_lines, self._lines_by_step = picture_lines, {}
+            self.styles.height = picture_lines + 1
+        self._cell_width = 1 + (
+            max(picture_width, room) if self.max_picture_lines > MIN_PICTURE_LINES else picture_width
+        )
+        return picture_width
 
     def _draw_small_picture(self, step: int, width: int) -> list[Text]:
         if step not in self._lines_by_step:
-            picture = fit_picture(self._pictures_by_step[step], width, 2 * PICTURE_LINES)
-            self._lines_by_step[step] = draw_picture(picture, width, PICTURE_LINES)
+            picture = fit_picture(self._pictures_by_step[step], width, 2 * self._picture_lines)
+            self._lines_by_step[step] = draw_picture(picture, width, self._picture_lines)
         return self._lines_by_step[step]
 
     def on_click(self, event: Click) -> None:

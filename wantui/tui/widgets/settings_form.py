@@ -38,7 +38,7 @@ class SettingsForm(Vertical):
     SettingsForm #filter.-open { display: block; }
     SettingsForm #value { display: none; layer: edit; position: absolute; background: $boost; }
     SettingsForm #value.-open { display: block; }
-    SettingsForm #about { height: 3; margin-left: 1; color: $text-muted; }
+    SettingsForm #about { height: auto; min-height: 3; max-height: 7; margin-left: 1; color: $text-muted; }
     """
 
     @dataclass
@@ -186,7 +186,23 @@ class SettingsForm(Vertical):
         text = describe_row(self._get_current_row())
         if self.is_editing and self._edited_key == SWEEP_KEY and self.config is not None:
             text = describe_typed_sweep(self.value_input.value, self.config.settings) or text
-        self.explanation.update(make_content(text))
+        self.explanation.update(
+            make_content("\n".join(filter(None, (self._describe_cut_value(), text))), keep_lines=True)
+        )
+
+    def _describe_cut_value(self) -> str:
+        """Return the name and the value of the selected setting if its row cuts the value; otherwise nothing."""
+        row = self._get_current_row()
+        if self.config is None or self.is_editing or not isinstance(row, FormField):
+            return ""
+        value_text = _format_value(get_setting_value(self.config, row.key))
+        width = self.field_list.row_width
+        if SIGN_WIDTH + _choose_name_width(width) + 1 + len(value_text) <= width:
+            return ""
+        text = f"{row.name} = {value_text}"
+        if row.key in self.changed_keys and self.file_config is not None:
+            text += f" (was {_format_value(get_setting_value(self.file_config, row.key))})"
+        return text
 
     @on(VirtualList.Highlighted, "#fields")
     def _handle_row_highlighted(self) -> None:
