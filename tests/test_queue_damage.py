@@ -3,18 +3,23 @@
 import errno
 import os
 import sqlite3
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Wantui, batch, deny, only_queued
 
+from wantui.cli.doctor import _check_queue_database
 from wantui.engine.control import acquire_engine_lock, is_lock_current
 from wantui.engine.queue_opening import open_queue
 from wantui.errors import UserError
+from wantui.queue import connection, database
+from wantui.queue.connection import QueueConnection
 from wantui.queue.database import DATABASE_FILE, is_database_damage, open_database
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE
 from wantui.queue.events import QueueResumed
+from wantui.queue.lock_holders import LockListener
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory, find_state_directory
@@ -278,3 +283,50 @@ def test_trash_error_names_the_reason_without_its_number(
     assert "cannot be moved to the trash: Not a directory: " in result.err
     assert "Errno" not in result.err
     assert folder.manifest_path.exists()
+
+
+def test_read_only_files_of_the_queue_are_made_writable_before_sqlite_opens_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / DATABASE_FILE
+    modes: list[int] = []
+    connect = connection.connect_to_queue
+
+    def record(path: Path, wait_seconds: float, on_locked: LockListener | None) -> QueueConnection:
+        modes.extend(stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob(f"{DATABASE_FILE}*"))
+        return connect(path, wait_seconds, on_locked)
+
+    monkeypatch.setattr(database, "connect_to_queue", record)
+    with Queue(tmp_path):
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(DATABASE_FILE + suffix).chmod(0o444)
+        Queue(tmp_path).close()
+    assert modes == [0o600] * 3
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("is_foreign", "reason"), [(False, "is read-only"), (True, "belongs to another user")])
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+def test_file_of_the_queue_that_cannot_be_written_is_reported(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, suffix: str, is_foreign: bool, reason: str
+) -> None:
+    directory = find_state_directory().directory
+    path = directory / DATABASE_FILE
+    with Queue(directory) as queue:
+        assert queue.describe_recording_fault() is None
+        read_only_path, check_access, user = path.with_name(DATABASE_FILE + suffix), os.access, os.geteuid()
+        monkeypatch.setattr(
+            os,
+            "access",
+            lambda file, mode: check_access(file, mode) and not (file == read_only_path and mode & os.W_OK),
+        )
+        monkeypatch.setattr(os, "geteuid", lambda: user + is_foreign)
+        fault = queue.describe_recording_fault()
+        assert fault is not None
+        assert fault.startswith(f"cannot write the queue in {directory}: {read_only_path.name} {reason}. Fix this")
+        expected = (
+            f"cannot write the queue {path}: {read_only_path.name} {reason}. Make it a writable file of your user"
+        )
+        assert expected in wantui("queue", "ls").err
+        finding = _check_queue_database(StateDirectory(directory))
+        assert (finding.state, finding.result) == ("problem", f"cannot write {path}: {read_only_path.name} {reason}")

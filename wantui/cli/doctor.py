@@ -291,6 +291,7 @@ def _check_queue_database(state_dir: "StateDirectory") -> Finding:
     from wantui.errors import UserError
     from wantui.queue.database import DATABASE_FILE, check_database, is_database_damage
     from wantui.queue.state_dir import find_write_fault
+    from wantui.queue.state_files import find_file_write_fault
 
     database_path = state_dir.directory / DATABASE_FILE
     try:
@@ -304,6 +305,9 @@ def _check_queue_database(state_dir: "StateDirectory") -> Finding:
         return Finding("problem", "queue", str(error))
     if (reason := find_write_fault(state_dir.directory)) is not None:
         return Finding("problem", "queue", f"cannot write {state_dir.directory}: {reason}", "free disk space")
+    if (reason := find_file_write_fault(database_path)) is not None:
+        advice = "make it a writable file of your user"
+        return Finding("problem", "queue", f"cannot write {database_path}: {reason}", advice)
     if hold_reason is not None:
         advice = "correct that, then run: wantui queue resume"
         return Finding("problem", "queue", f"on hold: {hold_reason}", advice)
@@ -312,7 +316,7 @@ def _check_queue_database(state_dir: "StateDirectory") -> Finding:
 
 def _check_engine_state() -> Iterator[Finding]:
     """Check the queue and the engine, and whether the engine survives a logout."""
-    from wantui.engine.control import find_engine
+    from wantui.engine.control import find_engine_process_id, find_published_engine
     from wantui.engine.logind import read_logout_effect
     from wantui.engine.notices import find_settings_fault
     from wantui.errors import UserError
@@ -324,9 +328,10 @@ def _check_engine_state() -> Iterator[Finding]:
         yield Finding("problem", "queue", str(error))
         return
     yield _check_queue_database(state_dir)
-    engine = find_engine(state_dir.directory)
+    engine, process_id = find_published_engine(state_dir.directory), find_engine_process_id(state_dir.directory)
+    status_text = "not running" if process_id is None else f"process {process_id} is starting"
     yield Finding(
-        "ok", "engine", f"process {engine.process_id}, logs in {engine.logs_folder}" if engine else "not running"
+        "ok", "engine", f"process {engine.process_id}, logs in {engine.logs_folder}" if engine else status_text
     )
     for warning in engine.list_warnings() if engine else ():
         yield Finding("note", "engine", warning)

@@ -12,7 +12,7 @@ from wantui.errors import UserError
 from wantui.queue.connection import QueueConnection, connect_to_queue, convert_decode_errors
 from wantui.queue.engine_lock import prevent_engine_start
 from wantui.queue.lock_holders import LockListener
-from wantui.queue.state_files import refuse_odd_database
+from wantui.queue.state_files import make_database_writable, refuse_odd_database
 
 DATABASE_FILE = "queue.db"
 BUSY_TIMEOUT_SECONDS = 10.0
@@ -68,10 +68,11 @@ def open_database(
     Raises:
         NewerDatabaseError: a later version of wantui wrote it.
         OlderEngineError: the database must be migrated, but a running engine of an earlier version uses it.
-        UserError: one of its files is not a regular file.
+        UserError: one of its files is not a regular file, or cannot be written.
         sqlite3.DatabaseError: it is damaged.
     """
     refuse_odd_database(path)
+    make_database_writable(path)
     connection = connect_to_queue(path, wait_seconds, on_locked)
     try:
         connection.row_factory = sqlite3.Row

@@ -23,6 +23,7 @@ from wantui.queue.events import EventError, EventPayload, parse_event_payload
 from wantui.queue.lock_holders import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder, find_lock_holder_ids
 from wantui.queue.records import BatchRow, Claim, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
 from wantui.queue.state_dir import find_write_fault
+from wantui.queue.state_files import find_file_write_fault
 
 WAITING_STATES_SQL = "('queued', 'interrupted')"
 MAX_NUMBER_DIGITS = 15
@@ -121,7 +122,7 @@ class QueueReader:
         for an instant only if the system names a process with a lock, or names none at all.
         """
         directory = self.path.parent
-        reason = find_write_fault(directory)
+        reason = find_write_fault(directory) or find_file_write_fault(self.path)
         if reason is None:
             holder_ids = find_lock_holder_ids(self.path)
             is_known = bool(holder_ids) and holder_ids == self._reported_holder_ids

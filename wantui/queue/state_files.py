@@ -1,8 +1,10 @@
-"""Open files of the state directory without blocking, and refuse anything but regular files by name."""
+"""Open files of the state directory without blocking, and refuse those that cannot be used by name."""
 
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from wantui.errors import UserError
@@ -39,17 +41,53 @@ def refuse_odd_database(path: Path) -> None:
     Raises:
         UserError: names the file.
     """
-    real = Path(os.path.realpath(path))  # SQLite keeps its log files beside the target of a link
-    if path.is_symlink() and not real.parent.is_dir():
+    if path.is_symlink() and not Path(os.path.realpath(path)).parent.is_dir():
         raise _odd_file_error(path)
+    for file, status in _read_database_statuses(path):
+        if not stat.S_ISREG(status.st_mode):
+            is_database = file.name == Path(os.path.realpath(path)).name
+            raise _odd_file_error(path if is_database else file)  # never advise to remove the target of a link
+
+
+def make_database_writable(path: Path) -> None:
+    """Let the user alone read and write the files of a database; call this before SQLite opens them.
+
+    SQLite opens a read-only file without an error, fails at the first write, and creates read-only log files.
+
+    Raises:
+        UserError: names the file that this user cannot write.
+    """
+    for file, _ in _read_database_statuses(path):
+        with suppress(OSError):  # the check below has a reason
+            file.chmod(0o600)
+    if (reason := find_file_write_fault(path)) is not None:
+        raise UserError(
+            f"cannot write the queue {path}: {reason}. Make it a writable file of your user, or set XDG_STATE_HOME to "
+            "another folder"
+        )
+
+
+def find_file_write_fault(path: Path) -> str | None:
+    """Return why a file of a database cannot be written; None if all can.
+
+    A file whose owner removed the permission to write is none: its open descriptors can still write, and
+    `make_database_writable` restores the permission.
+    """
+    for file, status in _read_database_statuses(path):
+        if status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWUSR:
+            continue
+        if not os.access(file, os.W_OK):
+            return f"{file.name} {'is read-only' if status.st_uid == os.geteuid() else 'belongs to another user'}"
+    return None
+
+
+def _read_database_statuses(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Read the status of each file of a database that exists."""
+    real = Path(os.path.realpath(path))  # SQLite keeps its log files beside the target of a link
     for suffix in DATABASE_SUFFIXES:
         file = real.with_name(real.name + suffix)
-        try:
-            is_regular = stat.S_ISREG(file.lstat().st_mode)
-        except OSError:  # it is missing, or SQLite reports the error
-            continue
-        if not is_regular:
-            raise _odd_file_error(file if suffix else path)  # never advise to remove the target of a link
+        with suppress(OSError):  # it is missing, or SQLite reports the error
+            yield file, file.lstat()
 
 
 def _odd_file_error(path: Path) -> UserError:
