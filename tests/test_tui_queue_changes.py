@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from clip_batches import write_clip_batch
@@ -14,18 +15,19 @@ from conftest import only_queued
 from harness_tui import AppUnderTest
 from test_tui_screens import RECIPE, add, on
 
+from wantui.engine import control
 from wantui.queue import reader
 from wantui.queue.database import DATABASE_FILE
 from wantui.queue.queue import Queue
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import NewVideo
-from wantui.queue.state_dir import find_state_directory
+from wantui.queue.state_dir import StateDirectory, find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import lock_manifest
 from wantui.storage.manifest import read_manifest
 from wantui.tui import edit_copy
 from wantui.tui.cancelling import cancel_videos
-from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueWatcher, VideoPages
+from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueSnapshot, QueueWatcher, VideoPages
 from wantui.tui.screens.queue import QueueScreen
 
 pytestmark = pytest.mark.terminal
@@ -113,6 +115,28 @@ def test_returning_to_a_batch_publishes_its_videos_again(queue: Queue) -> None:
         feed.watch_pages(first, {0})
         feed._publish_changed_pages(view, has_changed=True)
         assert len(published) == 2, "nothing that is known already is published"
+
+
+def test_watcher_does_not_wait_for_a_starting_engine(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "START_TIMEOUT_SECONDS", 600.0)
+    directory = find_state_directory().directory
+    engine_lock = control.acquire_engine_lock(directory)
+    assert engine_lock is not None
+    snapshots: SimpleQueue[QueueSnapshot] = SimpleQueue()
+    watcher = QueueWatcher(StateDirectory(directory), snapshots.put, lambda pages: None, 0.01, 0)
+    watcher.start()
+    try:
+        assert snapshots.get(timeout=60).batches == ()
+        add(queue, "kiss")
+        assert [batch.name for batch in snapshots.get(timeout=60).batches] == ["kiss"]
+        control.publish_engine_info(engine_lock, directory, ["cpu"])
+        engine = snapshots.get(timeout=60).engine
+        assert engine is not None
+        assert engine.process_id == os.getpid()
+    finally:
+        os.close(engine_lock)  # a watcher that waits for the engine ends
+        watcher.stop()
+        watcher.join()
 
 
 def test_visible_videos_stay_drawn_when_their_batch_grows(queue: Queue) -> None:

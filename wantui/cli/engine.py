@@ -16,6 +16,7 @@ from wantui.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from wantui.engine.control import Engine
+    from wantui.queue.queue import Queue
     from wantui.queue.records import Hold, VideoRow, WorkerRow
 
 LOGS_OPTION = click.option(
@@ -80,7 +81,8 @@ def show_engine_status(as_json: bool) -> None:
 
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
-    engine, hold, running_videos = find_engine(state_dir.directory), queue.read_hold(), queue.list_running_videos()
+    engine = find_engine(state_dir.directory, report_locked_queue)
+    hold, running_videos = queue.read_hold(), queue.list_running_videos()
     worker_rows = queue.list_workers() if engine else []
     if as_json:
         print_json(
@@ -95,28 +97,34 @@ def show_engine_status(as_json: bool) -> None:
             }
         )
     else:
-        _print_engine_status(engine, hold, worker_rows, running_videos, queue.describe_recording_fault())
+        _print_engine_status(queue, engine, hold, worker_rows, running_videos)
     sys.exit(0 if engine else 3)
 
 
 def _print_engine_status(
+    queue: "Queue",
     engine: "Engine | None",
     hold: "Hold | None",
     worker_rows: "list[WorkerRow]",
     running_videos: "list[VideoRow]",
-    recording_error: str | None,
 ) -> None:
+    from wantui.engine.control import find_engine_process_id
     from wantui.queue.waiting import describe_starting_worker
 
     if engine is None:
-        echo("no engine is running. Start one: wantui engine start")
+        starting_id = find_engine_process_id(queue.path.parent)
+        echo(
+            "no engine is running. Start one: wantui engine start"
+            if starting_id is None
+            else f"engine: process {starting_id} is starting"
+        )
     else:
         uptime_text = "" if engine.uptime_seconds is None else f"up {format_duration(engine.uptime_seconds)}, "
         echo(f"engine: process {engine.process_id}, {uptime_text}wantui {engine.version}, logs in {engine.logs_folder}")
         for warning in engine.list_warnings():
             echo(f"note: {warning}")
-    if recording_error is not None:
-        echo(f"note: {recording_error}")
+    if (recording_fault := queue.describe_recording_fault()) is not None:
+        echo(f"note: {recording_fault}")
     if hold is not None:
         automatic_note = " (it resumes automatically once that is fixed)" if hold.kind in ("disk", "folder") else ""
         echo(f"held: {hold.reason}{automatic_note}. Resume with: wantui queue resume")
@@ -155,7 +163,7 @@ def run_foreground_engine(
     For systemd, containers, cron and batch schedulers. Exit code 1 with --drain: some videos are unfinished.
     """
     from wantui.batches.enqueue import Shard, enqueue_missing_videos
-    from wantui.engine.control import NoEngineError, find_engine, find_logs_folder
+    from wantui.engine.control import NoEngineError, find_engine_process_id, find_logs_folder
     from wantui.engine.process import run_engine
     from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
@@ -171,8 +179,8 @@ def run_foreground_engine(
         missing_count = enqueued_batch.video_count if enqueued_batch else 0
         echo(f"queued {format_count(missing_count, 'missing video')} of {batch_folder}, share {shard}", err=True)
     if not run_engine(state_dir, find_logs_folder(state_dir, log_folder), worker_count, exits_when_drained):
-        engine = find_engine(state_dir.directory)
-        raise NoEngineError(f"an engine is already running (process {engine.process_id if engine else 'unknown'})")
+        process_id = find_engine_process_id(state_dir.directory) or "unknown"
+        raise NoEngineError(f"an engine is already running (process {process_id})")
     with open_queue(state_dir, on_locked=report_locked_queue)[0] as queue:
         hold = queue.read_hold()
         unfinished_count = sum(batch.unfinished_count for batch in queue.list_batches(-1))

@@ -68,7 +68,7 @@ def _print_log_line(log_path: Path, line: str, shows_name: bool) -> None:
 
 
 def _find_log_files(batch: str | None, log_folder: Path | None) -> list[Path]:
-    from wantui.engine.control import find_engine
+    from wantui.engine.control import find_published_engine
     from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.layout import BatchFolder
@@ -86,7 +86,7 @@ def _find_log_files(batch: str | None, log_folder: Path | None) -> list[Path]:
         if not batch_log.exists():
             raise UserError(f"cannot show {batch_log}: it does not exist, because no video of the batch has started")
         return [batch_log]
-    engine = find_engine(state_dir.directory)
+    engine = find_published_engine(state_dir.directory)
     log_folder = log_folder or (engine.logs_folder if engine else state_dir.directory / "logs")
     log_paths = sorted(path for path in log_folder.glob("*.log") if path.is_file())
     if not log_paths:

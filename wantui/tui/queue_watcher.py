@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from wantui.batches.eta import NO_ETAS, EtaModel, QueueEtas
 from wantui.batches.progress import FinishedVideo, ProgressTracker, VideoProgress
-from wantui.engine.control import Engine, find_engine
+from wantui.engine.control import Engine, find_published_engine
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
@@ -114,7 +114,7 @@ class QueueWatcher(threading.Thread):
                     data_version, self.last_seq = -1, min(self.last_seq, eta_model.queue.read_last_event_seq())
                 engine, now = snapshot.engine, time.monotonic()
                 if now - engine_checked_at >= ENGINE_CHECK_SECONDS or self._poll_requested.is_set():
-                    engine, engine_checked_at = find_engine(self.state_dir.directory), now
+                    engine, engine_checked_at = find_published_engine(self.state_dir.directory), now
                     write_error = eta_model.queue.describe_recording_fault()
                 self._poll_requested.clear()
                 has_changed = (current_version := eta_model.queue.read_data_version()) != data_version
