@@ -577,6 +577,20 @@ def test_records_of_a_swept_prompt_schedule_have_its_prompts(tmp_path: Path) -> 
     assert {video.phrasing for video in videos} == {"a shape (circle)", "a shape (star)"}
 
 
+def test_options_of_a_schedule_that_differ_in_weights_are_different_phrasings_and_groups(tmp_path: Path) -> None:
+    schedule = "a [(circle:1.5)|(circle:0.5)|star]"
+    sweep = f"""{SCHEDULE_PATH}='{{"1": "{schedule}"}}','{{"2": "{schedule}"}}'"""
+    videos = make_scheduled_videos(tmp_path, "a shape", f'{{1: "{schedule}"}}', sweep)
+    comparison = compare_groups(videos, SCHEDULE_PATH, "length")
+    assert comparison.exclusion_reasons == ()
+    assert [(len(group.videos), group.phrasing_count) for group in comparison.groups] == [(18, 3)] * 2
+    assert {difference.phrasing_count for difference in comparison.differences} == {3}
+    names = ["circle (option 1)", "circle (option 2)", "star"]
+    assert {video.phrasing for video in videos} == {f"a shape ({name})" for name in names}
+    by_bracket = compare_groups(videos, "1", "length")
+    assert [(group.name, len(group.videos)) for group in by_bracket.groups] == [(name, 12) for name in names]
+
+
 def test_batches_whose_swept_prompt_schedules_differ_are_not_called_equal(tmp_path: Path) -> None:
     videos = []
     for name, first in (("one", "a circle"), ("other", "a star")):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -144,12 +144,13 @@ def _load_video(
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
     template_parts = split_template(manifest.template)
+    scheduled_options = label_scheduled_options(variation, manifest.variations, template_parts)
     common_fields: dict[str, Any] = {
         "folder": folder,
         "video_index": video_index,
         "id": entry.id,
         "variation": variation.id,
-        **describe_prompts(recipe, variation, template_parts, _list_swept_paths(manifest)),
+        **describe_prompts(recipe, variation, scheduled_options, _list_swept_paths(manifest)),
         "choices_by_bracket": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
         "settings": _collect_settings(recipe) | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
@@ -157,7 +158,8 @@ def _load_video(
         "template_skeleton": template_parts.skeleton,
         "options_by_bracket": template_parts.fill_options(
             {int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}
-        ),
+        )
+        | scheduled_options,
         "weighting_method": recipe.weighting or "",
         "clip_path": folder / entry.files["clip"] if "clip" in entry.files else None,
         "attention_path": folder / entry.files["attention"] if "attention" in entry.files else None,
@@ -190,7 +192,7 @@ def _load_video(
 
 
 def describe_prompts(
-    recipe: Recipe, variation: VariationEntry, template_parts: TemplateParts, swept_paths: Sequence[str]
+    recipe: Recipe, variation: VariationEntry, scheduled_options: Mapping[int, str], swept_paths: Sequence[str]
 ) -> dict[str, Any]:
     """Return the fields of a video about its prompts.
 
@@ -198,6 +200,7 @@ def describe_prompts(
     the options of the brackets that only the schedule has.
 
     Args:
+        scheduled_options: options of the brackets that only the schedule has, by bracket.
         swept_paths: paths of the settings that the batch sweeps.
     """
     sweeps_schedule = any(
@@ -207,17 +210,35 @@ def describe_prompts(
         weights = [(str(mark["text"]), float(mark["weight"])) for mark in variation.marks]
     else:
         weights = [(mark.text, mark.weight) for prompt in recipe.prompts for mark in prompt.marks]
-    template_brackets = {bracket for bracket, _ in template_parts.options_by_bracket}
-    scheduled_options = [
-        str(choice["text"]) for choice in variation.choices if int(choice["bracket"]) not in template_brackets
-    ]
-    phrasing = f"{variation.prompt} ({', '.join(scheduled_options)})" if scheduled_options else variation.prompt
+    options_text = ", ".join(scheduled_options.values())
+    phrasing = f"{variation.prompt} ({options_text})" if scheduled_options else variation.prompt
     return {
         "prompt": recipe.prompt_text,
         "matched_prompt": phrasing if sweeps_schedule else "",
         "word_weights": ", ".join(f"{text}:{weight:g}" for text, weight in weights if weight != 1),
         "word_count": max(len(prompt.prompt.split()) for prompt in recipe.prompts),
     }
+
+
+def label_scheduled_options(
+    variation: VariationEntry, variations: Sequence[VariationEntry], template_parts: TemplateParts
+) -> dict[int, str]:
+    """Return the options of a variation in the brackets that only the prompt schedule has, by bracket.
+
+    Options of a bracket with equal text, which differ in their word weights, are named with their numbers. The weights
+    themselves can be what a sweep of the schedule changes.
+    """
+    template_brackets = {bracket for bracket, _ in template_parts.options_by_bracket}
+    numbers_by_text: dict[tuple[int, str], set[int]] = {}
+    for choice in (choice for other in variations for choice in other.choices):
+        numbers_by_text.setdefault((int(choice["bracket"]), str(choice["text"])), set()).add(int(choice["option"]))
+    labels_by_bracket = {}
+    for choice in variation.choices:
+        bracket, text = int(choice["bracket"]), str(choice["text"])
+        if bracket not in template_brackets:
+            is_ambiguous = len(numbers_by_text[bracket, text]) > 1
+            labels_by_bracket[bracket] = f"{text} (option {choice['option']})" if is_ambiguous else text
+    return labels_by_bracket
 
 
 def _load_guidance_gap(folder: Path, entry: VideoEntry) -> tuple[GuidanceGap | None, tuple[str, ...]]:
