@@ -144,9 +144,9 @@ def put(path: str, value: Any) -> Callable[[Document], None]:
 
 
 EDITS: dict[str, tuple[Callable[[Document], None], str]] = {
-    "variation 99": (put("videos.0.variation", 99), "videos[0].variation is 99, but there are 2 variations"),
+    "variation 99": (put("videos.0.variation", 99), "videos[0].variation is 99, but the batch has 2 variations"),
     "variation -1": (put("videos.0.variation", -1), "videos[0].variation: Input should be greater"),
-    "no variations": (put("variations", []), "videos[0].variation is 0, but there are 0 variations"),
+    "no variations": (put("variations", []), "videos[0].variation is 0, but the batch has 0 variations"),
     "no videos": (put("videos", []), "videos: List should have at least 1 item"),
     "config without model_settings": (put("config", {}), "config has no model_settings"),
     "model_settings a list": (put("config.model_settings", []), "config has no model_settings"),

@@ -155,7 +155,7 @@ def test_command_that_takes_too_long_is_ended_with_its_children(
     end_next_video(queue)
     notifier.send_new()
     notifier.wait()
-    assert "it took longer than 1 seconds" in caplog.text
+    assert "it took longer than 1 s (" in caplog.text
     child = int(Path("outputs/mine/pid").read_text())
     wait_until(lambda: has_ended(child), "the child ends")
 

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from wantui.captures.base import DenoisingSize
 from wantui.controls.base import ControlKind, ControlRequest
 from wantui.controls.marked_prompt import MarkedPrompt, PromptMark
+from wantui.formatting import format_count
 from wantui.keyframes import (
     EvaluationMoment,
     KeyframeError,
@@ -209,7 +210,7 @@ def _find_conflicts(request: PromptScheduleRequest, recipe: "Recipe") -> list[st
     used_indices = {index for moment in moments for index in (moment.before, moment.after)}
     return [
         f"{SETTING_KEY}: the prompt at {format_moment(request.times.unit, moment)} has no effect, because no model "
-        f"evaluation of the {recipe.steps} steps reads it. Use another moment, or more steps"
+        f"evaluation in {format_count(recipe.steps, 'step')} reads it. Use another moment, or more steps"
         for index, moment in enumerate(request.times.moments, start=1)
         if index not in used_indices
     ]

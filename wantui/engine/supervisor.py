@@ -13,7 +13,7 @@ from wantui.engine.notices import BatchEndNotifier
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
 from wantui.errors import UserError
-from wantui.formatting import format_error
+from wantui.formatting import format_count, format_error
 from wantui.queue.database import QueueUnavailableError, is_database_damage
 from wantui.queue.events import WorkerDied
 from wantui.queue.queue import Queue
@@ -118,7 +118,8 @@ class Supervisor:
                 self.log.warning("the queue cannot be used now: %s", error)
                 time.sleep(1.0)
         if interrupted_count:
-            self.log.warning("%d videos were interrupted when an engine ended; the queue is on hold", interrupted_count)
+            interrupted_text = format_count(interrupted_count, "video")
+            self.log.warning("an engine ended and interrupted %s; the queue is on hold", interrupted_text)
 
     def _supervise_once(self) -> bool:
         """Check workers, files and queue once; return whether to continue."""

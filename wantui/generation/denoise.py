@@ -14,6 +14,7 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
+from wantui.formatting import format_count
 from wantui.generation.attention_hooks import DenoisingHook, install_observers
 from wantui.generation.captures import make_hooks
 from wantui.generation.controls import apply_controls
@@ -206,7 +207,8 @@ def check_video_size(pipeline: WanPipeline, recipe: Recipe) -> None:
             )
     if (recipe.frames - 1) % temporal_factor:
         raise SizeError(
-            f"cannot generate a video of {recipe.frames} frames: the model generates {temporal_factor}k + 1 frames"
+            f"cannot generate a video of {format_count(recipe.frames, 'frame')}: the model generates "
+            f"{temporal_factor}k + 1 frames"
         )
 
 

@@ -15,6 +15,7 @@ from wantui.config.settings import DEVICE_PATTERN
 from wantui.config.speeds import SpeedName
 from wantui.controls.lora import ADAPTERS_KEY, LoraRequest
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.generation.adapters import merge_adapters
 from wantui.generation.attention_backends import check_kernel_installed
 from wantui.generation.errors import LoadError, NoSuchDeviceError, NotLoadedError
@@ -52,7 +53,8 @@ def resolve_device(device_name: str) -> torch.device:
     resolved = torch.device(device_name)
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise NoSuchDeviceError(
-            f"model_settings.device: {device_name} is not available: torch sees {torch.cuda.device_count()} GPUs"
+            f"model_settings.device: {device_name} is not available: torch sees "
+            f"{format_count(torch.cuda.device_count(), 'GPU')}"
         )
     return resolved
 

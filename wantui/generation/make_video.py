@@ -19,6 +19,7 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
+from wantui.formatting import format_count
 from wantui.generation.arrays import to_latents_array
 from wantui.generation.captures import make_recorders
 from wantui.generation.captures.trajectory import Recorder as TrajectoryRecorder
@@ -194,9 +195,10 @@ def _finish_video(
 
 def _build_clip_tags(pipeline: WanPipeline, recipe: Recipe, latents_digest: str) -> dict[str, str]:
     """Return the metadata of a clip: title and comment, and the recipe and provenance for `rerun`."""
+    steps_text = format_count(recipe.steps, "step")
     return {
         "title": recipe.prompt,
-        "comment": f"{recipe.model}, seed {recipe.seed}, {recipe.steps} steps of {recipe.sampler}, wantui",
+        "comment": f"{recipe.model}, seed {recipe.seed}, {steps_text} of {recipe.sampler}, wantui",
         "wantui": recipe.to_json(),
         "wantui_made_with": json.dumps(
             {**describe_clip_provenance(pipeline, recipe), "latents_sha256": latents_digest}

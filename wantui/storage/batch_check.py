@@ -13,6 +13,7 @@ from wantui.captures import CAPTURES
 from wantui.config import ConfigError
 from wantui.config.document import convert_to_plain_value, parse_yaml_document
 from wantui.config.dump import dump_settings_values
+from wantui.formatting import format_count
 from wantui.json_files import UnreadableFileError, parse_json, read_json_object, read_regular_file
 from wantui.storage.information_file import InformationFileError, list_information_paths, read_information
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
@@ -224,7 +225,9 @@ def _check_file_digest(path: Path, expected_digest: str | None) -> bool:
 def _check_frame_count(path: Path, expected_count: int) -> None:
     frame_count = sum(1 for _ in read_frames(path))
     if frame_count != expected_count:
-        raise _DamageError(f"{path} is damaged: it contains {frame_count} frames instead of {expected_count}")
+        raise _DamageError(
+            f"{path} is damaged: it contains {format_count(frame_count, 'frame')} instead of {expected_count}"
+        )
 
 
 def compute_file_sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.json_files import UnreadableFileError, describe_first_validation_error, parse_json, read_json_object
 from wantui.storage.layout import make_safe_folder_name
 from wantui.storage.locks import lock_manifest
@@ -77,7 +78,9 @@ class InformationFile(_Part):
         for video_id, entry in self.videos.items():
             for values in (entry.squared_gaps, entry.pointwise_gains, entry.squared_errors):
                 if len(values) != len(self.levels):
-                    raise ValueError(f"{video_id} has {len(values)} values, but there are {len(self.levels)} levels")
+                    raise ValueError(
+                        f"{video_id} has {format_count(len(values), 'value')} instead of {len(self.levels)}"
+                    )
         return self
 
     def has_same_measure(self, other: "InformationFile") -> bool:

@@ -3,6 +3,7 @@
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from wantui.formatting import format_count
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 
 if TYPE_CHECKING:
@@ -30,13 +31,15 @@ def check_manifest_consistency(manifest: "Manifest") -> None:
     for index, video in enumerate(manifest.videos):
         if video.variation >= len(manifest.variations):
             raise ValueError(
-                f"videos[{index}].variation is {video.variation}, but there are {len(manifest.variations)} variations"
+                f"videos[{index}].variation is {video.variation}, but the batch has "
+                f"{format_count(len(manifest.variations), 'variation')}"
             )
         if (video.cell is None) != (manifest.sweep is None):
             raise ValueError(f"videos[{index}].cell and sweep belong together, but one of them is missing")
         if manifest.sweep is not None and (video.cell or 0) >= len(manifest.sweep.cells):
             raise ValueError(
-                f"videos[{index}].cell is {video.cell}, but the sweep has {len(manifest.sweep.cells)} cells"
+                f"videos[{index}].cell is {video.cell}, but the sweep has "
+                f"{format_count(len(manifest.sweep.cells), 'cell')}"
             )
         key = video.variation, video.cell, video.number
         if (first_index := first_indices_by_video.setdefault(key, index)) != index:

@@ -12,6 +12,7 @@ from wantui.config.fields import get_setting_value
 from wantui.config.presets import find_config_path
 from wantui.config.problems import ConfigProblem
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.paths import expand_user_path
 from wantui.tui.drafts import Drafts
 
@@ -72,13 +73,13 @@ def summarise_config(name: str, path: Path) -> ConfigSource:
     except UserError as error:
         return ConfigSource(name, path, str(error).splitlines()[0].removeprefix(f"{path}:").strip(), False)
     model, video = settings.model_settings, settings.video_settings
-    length_text = (
-        f"{video.frames} frames" if video.frames else f"{video.duration:g} s" if video.duration else "81 frames"
-    )
+    frame_count = video.frames or (None if video.duration else 81)
+    length_text = f"{video.duration:g} s" if frame_count is None else format_count(frame_count, "frame")
     model_name = model.model_id.rpartition("/")[2]
     size_text = f"{video.width}x{video.height}"
-    columns = (model_name, size_text, length_text.removesuffix(" frames"), str(model.steps))
-    return ConfigSource(name, path, f"{model_name}, {size_text}, {length_text}, {model.steps} steps", True, columns)
+    columns = (model_name, size_text, length_text.partition(" frame")[0], str(model.steps))
+    description = f"{model_name}, {size_text}, {length_text}, {format_count(model.steps, 'step')}"
+    return ConfigSource(name, path, description, True, columns)
 
 
 def read_modification_time(path: Path) -> float | None:

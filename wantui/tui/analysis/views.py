@@ -149,7 +149,11 @@ def draw_mean_curves(
         curve.group_name if count_note else f"{curve.group_name} ({format_count(curve.seed_count, 'seed')})"
         for curve in shown_curves
     ]
-    notes = [f"{len(curves) - len(shown_curves)} groups not drawn"] if len(curves) > len(shown_curves) else []
+    notes = (
+        [f"{format_count(len(curves) - len(shown_curves), 'group')} not drawn"]
+        if len(curves) > len(shown_curves)
+        else []
+    )
     notes.insert(
         0, f"mean and 95 % interval over seeds{count_note}" if banded_indices else f"mean over seeds{count_note}"
     )
@@ -226,7 +230,7 @@ def draw_paths(components: "PathComponents", highlighted_name: str, canvas: Canv
     paths = [path for path in components.paths if path.group_name in shown_names]
     notes = [f"{START_SIGN} start (noise), sign: end (video)"]
     if hidden_count := len(group_names) - len(shown_names):
-        notes.append(f"{hidden_count} groups not drawn")
+        notes.append(f"{format_count(hidden_count, 'group')} not drawn")
     if components.exclusion_reasons:
         name, reason = components.exclusion_reasons[0]
         notes.append(

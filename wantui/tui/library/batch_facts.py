@@ -64,7 +64,7 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
         *_list_errors(manifest),
         Fact("options", _list_options(manifest)),
         Fact("model", recipe.model),
-        Fact("size", f"{recipe.width}x{recipe.height}, {recipe.frames} frames at {recipe.fps} fps"),
+        Fact("size", f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps"),
         Fact("sampling", _describe_sampling(manifest)),
         Fact("negative", recipe.negative_prompt),
         Fact("settings", ", ".join(list_config_differences(manifest.config))),
@@ -98,7 +98,7 @@ def _describe_sampling(manifest: Manifest) -> str:
     """Return steps, sampler and guidance; those that a sweep changes as a range, a list, or the word "varies"."""
     recipes = {video.cell: video.recipe for video in manifest.videos}.values()
     steps = sorted({recipe.steps for recipe in recipes})
-    steps_text = f"{steps[0]} steps" if len(steps) == 1 else f"{steps[0]} to {steps[-1]} steps"
+    steps_text = format_count(steps[0], "step") if len(steps) == 1 else f"{steps[0]} to {steps[-1]} steps"
     samplers = dict.fromkeys(recipe.sampler for recipe in recipes)
     guidance_texts = {describe_guidance(recipe) for recipe in recipes}
     guidance_text = guidance_texts.pop() if len(guidance_texts) == 1 else "guidance varies"

@@ -12,7 +12,7 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from wantui.formatting import format_bytes
+from wantui.formatting import format_bytes, format_count
 from wantui.planning.guidance_plan import describe_guidance
 from wantui.storage.manifest import VideoEntry
 from wantui.tui.content import set_titles
@@ -56,7 +56,8 @@ def list_video_facts(entry: VideoEntry) -> list[Fact]:
     facts = [
         Fact(
             "made",
-            f"{recipe.model}, {recipe.width}x{recipe.height}, {recipe.frames} frames, {recipe.steps} steps of "
+            f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')}, "
+            f"{format_count(recipe.steps, 'step')} of "
             f"{recipe.sampler}, {describe_guidance(recipe)}",
         )
     ]
