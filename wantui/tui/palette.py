@@ -52,7 +52,9 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
             yield Entry(THEME_GROUP, name, "in use" if name == app.theme else "", text, partial(app.choose_theme, name))
 
     def draw_entry(self, entry: Entry, width: int) -> Text:
-        title_width = max(len(self._format_title(other)) for other in self.entries)
+        is_theme = entry.group == THEME_GROUP  # names of themes are longer than those of actions
+        titles = [self._format_title(other) for other in self.entries if (other.group == THEME_GROUP) == is_theme]
+        title_width = max(map(len, titles))
         line = Text(f"{self._format_title(entry):<{title_width}}  ")
         help_width = max(0, width - line.cell_len - len(entry.keys_text) - 1)
         help_text = Text(entry.help_text, self.entry_list.make_colour_style("text-muted"))

@@ -22,6 +22,8 @@ STATE_COLUMN_WIDTH = 2 + max(map(len, WORDS_BY_STATE.values()))
 MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_TEMPLATE = 70, 84, 105, 130
 """Smallest list widths, in cells, that show failures, bars, model and seeds, and the template of a batch or the time at
 which a video ended."""
+MIN_WIDTH_WITH_SHORT_BARS = 72
+"""Smallest width of the list of videos, in cells, that shows bars of eight cells."""
 MAX_MODEL_WIDTH, MAX_SEEDS_WIDTH, MAX_NAME_WIDTH, MAX_COUNTS_WIDTH = 24, 24, 44, 13
 """Largest widths, in cells, of columns that are as wide as their content."""
 MARK_GLYPH = "◆"
@@ -132,9 +134,9 @@ def make_video_columns(
     def draw_video_state(row: tuple[int, VideoRow]) -> Text:
         return _draw_state(video_list, find_displayed_video_state(row[1], has_engine()))
 
-    def draw_progress(row: tuple[int, VideoRow]) -> Text | str:
+    def draw_progress(row: tuple[int, VideoRow], width: int) -> Text | str:
         video = row[1]
-        return _draw_progress(video_list, video.step / max(1, video.steps), 10) if video.state == "running" else ""
+        return _draw_progress(video_list, video.step / max(1, video.steps), width) if video.state == "running" else ""
 
     def format_steps(row: tuple[int, VideoRow]) -> str:
         return f"{row[1].step}/{row[1].steps}" if row[1].state == "running" else ""
@@ -144,7 +146,9 @@ def make_video_columns(
         return f"{video.seconds:.1f} s" if video.state == "done" and video.seconds is not None else ""
 
     def format_eta_or_duration(row: tuple[int, VideoRow]) -> str:
-        return format_video_duration(row) or find_seconds_left(*row)
+        video = row[1]
+        has_duration = video.state == "done" and video.seconds is not None
+        return format_seconds_left(video.seconds or 0.0) if has_duration else find_seconds_left(*row)
 
     def draw_title(row: tuple[int, VideoRow]) -> Text:
         video = row[1]
@@ -155,7 +159,14 @@ def make_video_columns(
         return "" if row[1].finished is None else format_time_of_day(row[1].finished)
 
     progress_columns = [
-        Column("progress", 10, draw_progress, min_list_width=MIN_WIDTH_WITH_BARS),
+        Column(
+            "progress",
+            8,
+            lambda row: draw_progress(row, 8),
+            min_list_width=MIN_WIDTH_WITH_SHORT_BARS,
+            max_list_width=MIN_WIDTH_WITH_BARS - 1,
+        ),
+        Column("progress", 10, lambda row: draw_progress(row, 10), min_list_width=MIN_WIDTH_WITH_BARS),
         Column("steps", 7, format_steps, "right"),
         Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_BARS),
     ]

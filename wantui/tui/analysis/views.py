@@ -88,9 +88,10 @@ def draw_video_curves(video: Video, canvas: Canvas) -> list[Text]:
     if trajectory is None:
         return wrap_text(video.exclusion_reason, width)
     unsettled_checks = check_unsettled_metrics([video], BEND_METRICS)
-    note_texts = [stride_check.description for stride_check in unsettled_checks]
-    if note_texts and canvas.height < LOW_VIEW_HEIGHT:
-        note_texts = [f"depends on the steps: {', '.join(check.metric for check in unsettled_checks)}"]
+    note_texts = []
+    if unsettled_checks:
+        unsettled_names = ", ".join(check.metric for check in unsettled_checks)
+        note_texts = [f"* not settled: {unsettled_names} mostly reflect the sampler's steps, not the path"]
     stride_notes = [line for text in note_texts for line in wrap_text(text, width, canvas.get_style("warning"))]
     stride_notes = stride_notes[: canvas.height // 3]
     height = canvas.height - len(stride_notes)

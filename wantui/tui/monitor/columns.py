@@ -14,8 +14,10 @@ from wantui.tui.state_style import get_state_style
 
 MIN_TITLE_WIDTH = 12
 """Minimum width of the titles of videos, in cells."""
-BAR_WIDTH, NARROW_BAR_WIDTH, STEP_WIDTH = 12, 9, 9
-"""Width of the progress bar, also in narrow lists, and of the steps behind it, in cells."""
+WIDE_BAR_WIDTH, BAR_WIDTH, NARROW_BAR_WIDTH, STEP_WIDTH = 32, 12, 9, 12
+"""Width of the progress bar, in wide, usual and narrow lists, and of the steps behind it, in cells."""
+MIN_LIST_WITH_WIDE_BAR = 130
+"""Minimum width of a list with a wide progress bar, in cells."""
 MIN_WIDE_LIST = 100
 """Minimum width of a list that is not narrow, in cells."""
 
@@ -43,6 +45,7 @@ def make_monitor_columns(
             bar then, and leaves the bar out otherwise, so that titles fit.
     """
     bar_width = BAR_WIDTH if list_width >= MIN_WIDE_LIST else NARROW_BAR_WIDTH if has_stages else 0
+    bar_width = WIDE_BAR_WIDTH if list_width >= MIN_LIST_WITH_WIDE_BAR else bar_width
     title = Column[MonitorRow]("video", None, lambda row: _draw_title(row))
     columns: list[Column[MonitorRow]] = [
         Column("worker", 9, lambda row: row.worker_name),

@@ -55,11 +55,11 @@ class MonitorRow:
 
     @property
     def step_text(self) -> str:
-        """Return steps done and total, or frames ("fr") once the decoder reports; empty before the first step."""
+        """Return steps done and total, or frames once the decoder reports; empty before the first step."""
         if self.video is None or self.progress is None or self.progress.stage is not None:
             return ""
         if self.is_decoding:
-            return f"{self.progress.decoded_frame_count}/{self.progress.frame_count} fr"
+            return f"frame {self.progress.decoded_frame_count}/{self.progress.frame_count}"
         return f"{self.progress.step_number}/{self.video.steps}"
 
     @property

@@ -80,7 +80,7 @@ class AnalysisScreen(AnalysisFigures):
             with Vertical(id="table", classes="pane") as table:
                 table.border_title = "Trajectories"
                 yield TrajectoryTable(empty_text="reading ...")
-                yield Static(id="response")
+                yield Static(id="meaning")
             yield TrajectoryDetails(id="curves", classes="pane")
 
     @property
@@ -224,18 +224,19 @@ class AnalysisScreen(AnalysisFigures):
         metric = METRICS[self.row_list.metric_name]
         unit = f" ({metric.unit})" if metric.unit else ""
         meaning = f"{self.row_list.metric_name}{unit}: {metric.meaning}"
+        meaning += "; * not settled: mostly the sampler's steps" if self.row_list.is_unsettled else ""
         response = f"responds to {describe_response(self.row_list.metric_name)}"
         is_in_one_line = len(meaning) + len(response) + 2 <= table.size.width - SUBTITLE_MARGIN
-        meaning = f"{meaning}; {response}" if is_in_one_line else meaning
-        table.border_subtitle = make_content(meaning if self.row_list.rows else "")
-        self.query_one("#response", Static).update(make_content(f"{response} (on nano)"))
-        self.set_class(bool(self.row_list.rows) and not is_in_one_line, "-with-response")
+        subtitle = f"{meaning}; {response}" if is_in_one_line else f"{response} (on nano)"
+        table.border_subtitle = make_content(subtitle if self.row_list.rows else "")
+        self.query_one("#meaning", Static).update(make_content(meaning))
+        self.set_class(bool(self.row_list.rows) and not is_in_one_line, "-with-meaning")
 
     def _fit_table(self) -> None:
         """Make the table as high as its rows, up to a share of the screen; without videos, it takes all of it."""
         self.set_class(not self.videos, "-empty")
         row_count = len(self._pooled_groups[2]) if self.is_grouped else len(self.videos)
-        height = max(MIN_TABLE_HEIGHT, row_count + 3) + self.has_class("-with-response")
+        height = max(MIN_TABLE_HEIGHT, row_count + 3) + self.has_class("-with-meaning")
         self.query_one("#table").styles.height = height if self.videos else "1fr"
 
     def _explain_empty_table(self, search_text: str) -> str:

@@ -28,6 +28,8 @@ from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.picture_view import PictureView
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
+MIN_HEIGHT_WITH_PROMPT = 30
+"""Lines of the screen from which the prompt of a single clip is shown below it."""
 SIDE_MARGIN = 1
 """Columns left and right of compared clips."""
 LINES_BELOW_STAGE = 2
@@ -56,7 +58,7 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
     Player { background: $background; }
     Player #stage { height: 1fr; layout: grid; grid-gutter: 0 1; }
     Player #prompt { height: 1; padding: 0 1; display: none; }
-    Player.-single #prompt { display: block; }
+    Player.-single.-roomy #prompt { display: block; }
     Player .clip-label { height: 1; text-style: bold; }
     Player PictureView { height: 1fr; }
     Player.-single .clip-label, Player.-bare .clip-label, Player.-bare ControlLine, Player.-bare KeyFooter,
@@ -114,6 +116,7 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
 
     def on_resize(self) -> None:
         recipe, (width, height) = self.clips[0].recipe, self.size
+        self.set_class(height >= MIN_HEIGHT_WITH_PROMPT, "-roomy")
         columns = choose_grid_columns(len(self.clips), recipe.width / recipe.height, width, height)
         rows = -(-len(self.clips) // columns)
         self.stage.styles.grid_size_columns, self.stage.styles.grid_size_rows = columns, rows

@@ -216,7 +216,7 @@ class QueueScreen(QueueActions):
         if batch is None:
             self.full_text.show_lines([Text("")])
             return
-        lines = [Text(str(batch.folder), "dim")]
+        lines = [Text(f"folder  {batch.folder}", "dim")]
         width = max(20, self.full_text.content_size.width)
         if self.video_list.has_focus and (video := self.get_video_at(self.video_list.cursor)) is not None:
             state = find_displayed_video_state(video, self._has_engine)

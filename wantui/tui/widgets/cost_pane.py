@@ -1,5 +1,6 @@
 """Pane of Compose with the predicted cost, the warnings and the errors of the draft's batch."""
 
+import re
 from collections.abc import Sequence
 
 from rich.style import Style
@@ -15,6 +16,10 @@ from wantui.tui.content import make_content
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrap_text
 
+CHECKED_COSTS = ("memory", "disk")
+"""Names of the costs that are compared with what is free."""
+CALCULATION_PATTERN = re.compile(r" \([^()]* x [^()]*\)")
+"""Calculation of a cost, such as " (36 videos x 9 steps x 4 bytes)", which only the details show."""
 NAME_WIDTH = 8
 """Cells of the names of the costs."""
 
@@ -70,12 +75,13 @@ class CostPane(Vertical):
         next_step = self._wrap_next_step(width)
         message_lines = [line for lines in messages for line in lines]
         full = [*self._draw_cost_lines(width, with_bases=True), *message_lines]
-        self._is_complete = not self.cell_lines
+        has_formulas = any(CALCULATION_PATTERN.search(cost.basis) for cost in self.cost_lines)
+        self._is_complete = not self.cell_lines and not has_formulas
         if len(full) + len(self.cell_lines) <= height:
             cell_lines = self._draw_cell_lines(width)
             if len(full) + len(cell_lines) <= height:
                 full[len(full) - len(message_lines) : len(full) - len(message_lines)] = cell_lines
-                self._is_complete = True
+                self._is_complete = not has_formulas
         for tail in ([Text(""), *next_step] if next_step else [], next_step, []):
             if len(full) + len(tail) <= height:
                 return [*full, *tail]
@@ -94,7 +100,8 @@ class CostPane(Vertical):
     def _draw_cost_lines(self, width: int, *, with_bases: bool) -> list[Text]:
         lines = []
         for cost in self.cost_lines:
-            style = Style.null() if cost.fits else self.cost_text.make_colour_style("text-error")
+            colour_name = "text-error" if not cost.fits else "text-success" if cost.name in CHECKED_COSTS else ""
+            style = self.cost_text.make_colour_style(colour_name) if colour_name else Style.null()
             if cost.text == "?":  # the basis says why, and what to do
                 text = cost.basis if with_bases else "unknown"
                 parts = wrap_text(text, width - NAME_WIDTH, Style(dim=True), indent="")
@@ -124,7 +131,7 @@ class CostPane(Vertical):
         ]
 
     def _wrap_next_step(self, width: int) -> list[Text]:
-        style = self.cost_text.make_colour_style("text-muted")
+        style = self.cost_text.make_colour_style("accent")
         return [part for line in self.next_step.splitlines() for part in wrap_text(line, max(20, width), style)]
 
     def update_subtitle(self) -> None:
@@ -157,7 +164,7 @@ def _cut_message(lines: Sequence[Text], line_count: int, width: int) -> list[Tex
 
 def _append_basis(value: list[Text], cost: CostLine, width: int) -> list[Text]:
     """Append the basis of a cost to its value: in the same line if it fits there, otherwise in lines below."""
-    style = Style(dim=cost.fits)
-    if len(value[-1]) + 2 + len(cost.basis) <= width:
-        return [*value[:-1], Text.assemble(value[-1], ("  ", style), (cost.basis, style))]
-    return [*value, *(wrap_text(cost.basis, width, style, indent="") if cost.basis else [])]
+    style, basis = Style(dim=cost.fits), CALCULATION_PATTERN.sub("", cost.basis)
+    if len(value[-1]) + 2 + len(basis) <= width:
+        return [*value[:-1], Text.assemble(value[-1], ("  ", style), (basis, style))]
+    return [*value, *(wrap_text(basis, width, style, indent="") if basis else [])]

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rich.style import Style
 from rich.text import Text
 from textual.events import Resize
 
@@ -12,9 +13,14 @@ from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.tui.plots import draw_curve, draw_styled_bar
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.wrapping import wrap_text
 
 WIDE_PANEL_WIDTH = 100
 """Smallest width in cells at which the panel shows the names of GPUs."""
+WIDE_BAR_WIDTH, NARROW_BAR_WIDTH = 16, 8
+"""Widths in cells of the bars of memory and load in a wide and in a narrow panel."""
+HIGH_CPU_PERCENT = 90
+"""Load of the CPU in percent from which its bar has the colour of a warning."""
 MAX_GRAPH_SAMPLES = 600
 """Maximum number of samples stored for a graph."""
 
@@ -88,16 +94,18 @@ class GpuPanel(DiffText):
         line = Text.assemble(("RAM ", "bold"))
         self._append_memory(line, sample.memory_used, sample.memory_total, width)
         line.append("  CPU ", self.make_colour_style("text-muted"))
-        line.append(f"{sample.cpu:3.0f}%")
+        colour_name = "warning" if sample.cpu >= HIGH_CPU_PERCENT else "success"
+        bar_width = WIDE_BAR_WIDTH if width >= WIDE_PANEL_WIDTH else NARROW_BAR_WIDTH
+        line.append_text(draw_styled_bar(sample.cpu / 100, bar_width, self.make_colour_style(colour_name)))
+        line.append(f" {sample.cpu:3.0f}%")
         process_bytes = measure_worker_bytes(self.snapshot)
         if process_bytes is not None:
             line.append(f"  workers {format_bytes(process_bytes)}")
-        reason = f"no GPU: {sample.reason}"
-        fits = line.cell_len + len(f"  {reason}") <= width
-        line.append(f"  {reason if fits else sample.reason}", "dim")
         if not self.is_large:
-            return [line]
-        return [line, *self.draw_memory_graph(list(self.history.machine_used_bytes), sample.memory_total, width)]
+            return [line.append("  no GPU", "dim")]
+        reason = wrap_text(f"no GPU: {sample.reason}", width, Style(dim=True))
+        graph = self.draw_memory_graph(list(self.history.machine_used_bytes), sample.memory_total, width)
+        return [line, *reason, *graph]
 
     def draw_gpu(self, gpu: GpuState, width: int) -> list[Text]:
         """Draw the memory and load of one GPU, and if large its graph and processes."""
@@ -168,7 +176,7 @@ class GpuPanel(DiffText):
         used_share = used_bytes / total_bytes
         # The word "full" below repeats the colour for colour-blind users.
         colour_name = "error" if used_share >= 0.95 else "warning" if used_share >= 0.8 else "success"
-        bar_width = 16 if width >= WIDE_PANEL_WIDTH else 8
+        bar_width = WIDE_BAR_WIDTH if width >= WIDE_PANEL_WIDTH else NARROW_BAR_WIDTH
         line.append_text(draw_styled_bar(used_share, bar_width, self.make_colour_style(colour_name)))
         total_text = f"{total_bytes / 1e9:.1f}"
         line.append(f" {used_bytes / 1e9:>{len(total_text)}.1f}/{total_text} GB {100 * used_share:3.0f}%")

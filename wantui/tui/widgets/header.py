@@ -44,7 +44,7 @@ class Header(DiffText):
         if not width:
             return
         states = self.list_states()
-        line = self._draw_tabs(with_name=width >= 76, gap_width=2 if width >= 100 else 1)
+        line = self._draw_tabs(with_name=width >= 100, gap_width=2 if width >= 76 else 1)
         free_width = width - len(line) - 1
         state = next((state for state in states if state.cell_len <= free_width), Text())
         line.append(" " * max(0, free_width - state.cell_len))
@@ -55,8 +55,7 @@ class Header(DiffText):
         """Draw the tabs; the tab of this screen is highlighted together with a space on each side."""
         line, self._tab_spans = Text(no_wrap=True), []
         if with_name:
-            line.append(" wantui" if gap_width > 1 else "wantui", self.make_colour_style("accent") + Style(bold=True))
-            line.append(" " * (gap_width - 1))
+            line.append(" wantui ", self.make_colour_style("accent") + Style(bold=True))
         selected_style = self._choose_selected_style()
         for number, (name, title) in enumerate(SCREEN_TITLES.items(), start=1):
             is_selected = name == self.current_screen_name
@@ -81,7 +80,7 @@ class Header(DiffText):
     def list_states(self) -> list[Text]:
         """Return the forms of the state, from detailed to short."""
         snapshot, progress = self.snapshot, measure_queue_progress(self.snapshot)
-        host = Text(self.host_name, Style(bold=True))
+        host = Text.assemble(("host ", Style(dim=True)), (self.host_name, Style(bold=True)))
         if snapshot.error is not None:
             colour_style = self.make_colour_style("error")
             texts = [Text(f"✗ {snapshot.error}", colour_style), Text("✗ queue error", colour_style)]
@@ -104,6 +103,9 @@ class Header(DiffText):
             _join([host, engine_state, draw_bar(12), count, *eta]),
             _join([host, engine_state, draw_bar(8), short_count, *eta]),
             _join([engine_state, draw_bar(8), short_count, *eta]),
+            _join([engine_state, draw_bar(3), short_count, *eta], gap=" "),
+            _join([short_engine_state, draw_bar(3), short_count, *eta], gap=" "),
+            _join([short_engine_state, short_count, *eta], gap=" "),
             _join([engine_state, draw_bar(3), short_count, *short_eta], gap=" "),
             _join([engine_state, draw_bar(6), *eta], gap=" "),
             _join([engine_state, draw_bar(3), *short_eta], gap=" "),

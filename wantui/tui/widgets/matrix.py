@@ -356,9 +356,10 @@ class Matrix(ScrollView, can_focus=True):
         cells_width = max(0, self.scrollable_content_region.width - geometry.label_width)
         first, skipped_width = divmod(self.scroll_offset.x, geometry.column_width)
         count = -(-(cells_width + skipped_width) // geometry.column_width)
-        segments = [
-            segment for column in range(first, min(self.column_count, first + count)) for segment in draw_cell(column)
-        ]
+        if not skipped_width:
+            count = self._count_visible_cells()[1]  # an arrow in the header tells of the others
+        columns = range(first, min(self.column_count, first + count))
+        segments = [segment for column in columns for segment in draw_cell(column)]
         return Strip([label, *Strip(segments).crop(skipped_width, skipped_width + cells_width)])
 
     def _draw_header(self, width: int) -> Strip:

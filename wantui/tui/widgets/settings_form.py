@@ -316,9 +316,8 @@ class SettingsForm(Vertical):
             self.post_message(self.Changed(field.key, "false" if value else "true", is_final=True))
         elif field.kind == "choice":
             index = field.choices.index(str(value)) if str(value) in field.choices else 0
-            self.post_message(
-                self.Changed(field.key, field.choices[(index + step) % len(field.choices)], is_final=True)
-            )
+            choice = field.choices[(index + step) % len(field.choices)]
+            self.post_message(self.Changed(field.key, choice, is_final=True))
 
     @on(Input.Changed, "#value")
     def _handle_value_typed(self, event: Input.Changed) -> None:

@@ -14,14 +14,17 @@ from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
 from wantui.tui.number_formats import NumberFormat, choose_number_format
-from wantui.tui.plots import draw_sparkline
 from wantui.tui.widgets.virtual_list import VirtualList
 
-SPARKLINE_WIDTH = 11
-"""Minimum width in cells of a velocity curve."""
 MAX_NAME_WIDTH_SHARE = 0.4
 """Maximum share of the width that the names of batch and variation take."""
 METRIC_NAMES = tuple(METRICS)
+NOT_SETTLED_TEXT = "(not settled)"
+"""Mark of a metric that has not settled, as `Video.label_metric` returns it."""
+UNSETTLED_SIGN = "*"
+"""Sign of a metric that has not settled, behind its name in the header."""
+HEADER_SIGNS = f"{UNSETTLED_SIGN}▲▼"
+"""Signs behind a metric's name in the header."""
 SHORT_UNITS = {"sigma": "σ"}
 """Units as the headers abbreviate them."""
 
@@ -92,8 +95,8 @@ class TrajectoryTable(VirtualList):
         """Move to the metric whose column is at `x`; return whether there is one."""
         column_start = 0
         for column in self._make_columns(self.row_width):
-            column_end = column_start + (column.width or SPARKLINE_WIDTH)
-            metric = column.header_text.split(" ")[0].rstrip("▲▼")
+            column_end = column_start + (column.width or 0)
+            metric = column.header_text.split(" ")[0].rstrip(HEADER_SIGNS)
             if column_start <= x < column_end and metric in METRICS and column.alignment == "right":
                 self.move_metric(METRIC_NAMES.index(metric) - self.metric_index)
                 return True
@@ -144,6 +147,11 @@ class TrajectoryTable(VirtualList):
             return text + " " * (3 + deviation_width)
         return f"{text} ± {number_format.format_number(deviation):>{deviation_width}}"
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether the metric under the cursor has not settled."""
+        return self._find_mark(self.metric_name) == NOT_SETTLED_TEXT
+
     def _find_mark(self, metric: str) -> str:
         """Return the mark of a metric that is measured at a larger stride or has not settled; empty for others."""
         videos = [row if isinstance(row, Video) else row.videos[0] for row in self._all_rows[:1]]
@@ -153,13 +161,15 @@ class TrajectoryTable(VirtualList):
         unit = SHORT_UNITS.get(METRICS[metric].unit, METRICS[metric].unit)
         arrow = ("▼" if self.is_descending else "▲") if metric == self.sort_metric else ""
         mark = self._find_mark(metric)
-        header = " ".join(filter(None, (f"{metric}{arrow}", mark, unit)))
+        name = f"{metric}{UNSETTLED_SIGN}" if mark == NOT_SETTLED_TEXT else metric
+        mark = "" if mark == NOT_SETTLED_TEXT else mark
+        header = " ".join(filter(None, (f"{name}{arrow}", mark, unit)))
         if metric not in self._cell_widths_by_metric:
             self._cell_widths_by_metric[metric] = _find_width(
                 [self._format_cell(metric, row) for row in self._all_rows]
             )
         cell_width = self._cell_widths_by_metric[metric]
-        width = max(len(metric) + 1 + sum(len(text) + 1 for text in (mark, unit) if text), cell_width)
+        width = max(len(name) + 1 + sum(len(text) + 1 for text in (mark, unit) if text), cell_width)
         return Column(header, width, lambda row: self._format_cell(metric, row), "right")
 
     def _make_name_columns(self, width: int) -> list[Column[Row]]:
@@ -207,7 +217,6 @@ class TrajectoryTable(VirtualList):
     def _find_visible_metrics(self, width: int) -> list[int]:
         """Return the indices of the metrics that fit beside the names."""
         free_width = width - sum((column.width or 0) + len(COLUMN_GAP) for column in self._make_name_columns(width))
-        free_width -= 0 if self._has_groups else SPARKLINE_WIDTH
         indices: list[int] = []
         for index in range(self.first_metric_index, len(METRICS)):
             free_width -= (self._make_metric_column(METRIC_NAMES[index]).width or 0) + len(COLUMN_GAP)
@@ -225,29 +234,20 @@ class TrajectoryTable(VirtualList):
     def _build_columns(self, width: int) -> list[Column[Row]]:
         columns = self._make_name_columns(width)
         columns += [self._make_metric_column(METRIC_NAMES[index]) for index in self._find_visible_metrics(width)]
-        if not self._has_groups:
-            free_width = width - sum((column.width or 0) + len(COLUMN_GAP) for column in columns)
-            header = "velocity over σ" if free_width >= len("velocity over σ") else "velocity"
-            columns.append(Column(header, None, self._draw_velocity))
         return columns
-
-    def _draw_velocity(self, row: Row) -> Text:
-        if isinstance(row, Group) or row.trajectory is None:
-            return Text("")
-        taken_width = sum((column.width or 0) + len(COLUMN_GAP) for column in self._make_columns(self.row_width))
-        velocity = row.trajectory.velocity.tolist()
-        width = max(SPARKLINE_WIDTH, min(len(velocity), self.row_width - taken_width))
-        return Text(draw_sparkline(velocity, width), self.make_colour_style("accent"))
 
     def _draw_header(self, width: int) -> Text:
         columns = self._make_columns(width)
         header = draw_column_headers(columns, width)
         start = 0
         for column in columns:
-            if column.alignment == "right" and column.header_text.split(" ")[0].rstrip("▲▼") == self.metric_name:
+            if (
+                column.alignment == "right"
+                and column.header_text.split(" ")[0].rstrip(HEADER_SIGNS) == self.metric_name
+            ):
                 end = start + (column.width or 0)
                 header.stylize(self.make_colour_style("accent") + Style(bold=True, dim=False), start, end)
-            start += (column.width or SPARKLINE_WIDTH) + len(COLUMN_GAP)
+            start += (column.width or 0) + len(COLUMN_GAP)
         return header
 
     def _draw_row(self, index: int, width: int) -> Text:
