@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 from rich.style import Style
 
+from wantui.batches.progress import VideoProgress
 from wantui.tui.braille import BrailleCanvas
 from wantui.tui.monitor.charts import (
     LIVE_METRICS,
@@ -19,6 +20,7 @@ from wantui.tui.monitor.charts import (
     round_down,
     round_up,
 )
+from wantui.tui.widgets.curve_pane import find_last_sigma
 
 STYLES = ChartStyles(Style(color="red"), Style(dim=True), Style())
 NORM, STRAIGHTNESS = LIVE_METRICS[0], LIVE_METRICS[3]
@@ -132,3 +134,18 @@ def test_current_curve_is_drawn_over_the_earlier_one() -> None:
 def test_tiny_panes_get_charts_that_fit_in_height(width: int, height: int) -> None:
     assert len(draw_charts({}, {}, width, height, STYLES)) <= height
     assert len(draw_sigma_axis(width, Style())) == 2
+
+
+def test_axis_ends_at_the_last_noise_level() -> None:
+    canvas = BrailleCanvas(10, 1)
+    add_curve(canvas, Curve([1.0, 0.3], [0.5, 0.5]), 0.0, 1.0, Style(), last_sigma=0.3)
+    assert " " not in canvas.draw_row(0).plain
+    assert draw_sigma_axis(40, Style(), last_sigma=0.3)[1].plain.split() == ["σ", "1", "0.65", "0.3"]
+
+
+def test_last_noise_level_is_known_once_a_video_has_all_steps() -> None:
+    ended = VideoProgress(1, 1, "a", step_number=3, step_count=3, sigmas=[1.0, 0.7, 0.3])
+    running = VideoProgress(2, 1, "b", step_number=1, step_count=3, sigmas=[1.0])
+    assert find_last_sigma([running]) == 0.0
+    assert find_last_sigma([running, ended]) == 0.3
+    assert find_last_sigma([]) == 0.0

@@ -1,7 +1,7 @@
 """Facts about one batch for the Library: what it contains, how it was made, and what people think of it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,7 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
         Fact("sampling", _describe_sampling(manifest)),
         Fact("negative", recipe.negative_prompt),
         Fact("settings", ", ".join(list_config_differences(manifest.config))),
-        Fact(
-            "took", f"{format_duration(sum(seconds))} ({sum(seconds) / len(seconds):.1f} s a video)" if seconds else ""
-        ),
+        Fact("took", _describe_generation_time(seconds)),
         Fact("on disk", format_bytes(sum(video.bytes or 0 for video in videos)) if seconds else ""),
         Fact("created", f"{created} with wantui {manifest.wantui}" if manifest.wantui else created),
         Fact("folder", str(folder)),
@@ -92,6 +90,13 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
         notes=tuple(notes[:MAX_LISTED_NOTES]),
         faults=(*manifest.faults, *marks.faults),
     )
+
+
+def _describe_generation_time(seconds: Sequence[float]) -> str:
+    """Return the time that videos took without loading, waiting and finalizing, which the queue's times include."""
+    if not seconds:
+        return ""
+    return f"{format_duration(sum(seconds))} to denoise and decode ({sum(seconds) / len(seconds):.1f} s a video)"
 
 
 def _describe_sampling(manifest: Manifest) -> str:

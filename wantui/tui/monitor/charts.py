@@ -108,12 +108,19 @@ def format_tick(value: float) -> str:
 
 
 def draw_chart(
-    metric: LiveMetric, current: Curve, previous: Curve, width: int, height: int, styles: ChartStyles
+    metric: LiveMetric,
+    current: Curve,
+    previous: Curve,
+    width: int,
+    height: int,
+    styles: ChartStyles,
+    last_sigma: float = 0.0,
 ) -> list[Text]:
     """Draw a chart of `height` lines of `width` characters, without the horizontal axis of `draw_sigma_axis`.
 
     Args:
         previous: curve of another video, drawn behind the current one.
+        last_sigma: noise level at the right end.
     """
     low, high = choose_value_range(metric, [*current.values, *previous.values])
     plot_width, plot_height = max(1, width - Y_LABEL_WIDTH - 1), max(1, height - 1)
@@ -126,8 +133,8 @@ def draw_chart(
         title.append(value_text.rjust(max(len(value_text) + 1, width - title.cell_len)), styles.current)
     lines = [title]
     canvas = BrailleCanvas(plot_width, plot_height)
-    add_curve(canvas, previous, low, high, styles.previous)
-    add_curve(canvas, current, low, high, styles.current)
+    add_curve(canvas, previous, low, high, styles.previous, last_sigma)
+    add_curve(canvas, current, low, high, styles.current, last_sigma)
     labels_by_row = {0: format_tick(high), plot_height - 1: format_tick(low)}
     if plot_height >= 5 and plot_height % 2:
         labels_by_row[plot_height // 2] = format_tick((low + high) / 2)
@@ -140,23 +147,27 @@ def draw_chart(
     return lines
 
 
-def draw_sigma_axis(width: int, style: Style) -> list[Text]:
-    """Draw the horizontal axis of charts `width` characters wide, with labels of the noise levels 1, 0.5 and 0."""
+def draw_sigma_axis(width: int, style: Style, last_sigma: float = 0.0) -> list[Text]:
+    """Draw the horizontal axis of charts `width` characters wide, with the noise levels of its ends and its middle."""
     plot_width = max(1, width - Y_LABEL_WIDTH - 1)
     middle = (plot_width - 1) // 2
     axis = ["─"] * plot_width
     for column in {0, middle, plot_width - 1}:
         axis[column] = "┬"
     labels = [" "] * plot_width
-    for start, text in ((0, "σ 1"), (middle - 1, "0.5"), (plot_width - 1, "0")):
+    middle_text, last_text = f"{(1 + last_sigma) / 2:.2g}", f"{last_sigma:.2g}"
+    places = ((0, "σ 1"), (middle - len(middle_text) // 2, middle_text), (plot_width - len(last_text), last_text))
+    for start, text in places:
         if start >= 0 and start + len(text) <= plot_width:
             labels[start : start + len(text)] = text
     margin = " " * Y_LABEL_WIDTH
     return [Text(f"{margin}└{''.join(axis)}", style), Text(f"{margin} {''.join(labels)}", style)]
 
 
-def add_curve(canvas: BrailleCanvas, curve: Curve, low: float, high: float, style: Style) -> None:
-    """Draw a curve by noise level, from 1 to 0; points outside of the range are moved to its edge.
+def add_curve(
+    canvas: BrailleCanvas, curve: Curve, low: float, high: float, style: Style, last_sigma: float = 0.0
+) -> None:
+    """Draw a curve by noise level, from 1 to `last_sigma`; points outside of the range are moved to its edge.
 
     `high` is at the centre of the first row of characters and `low` at that of the last row, as their ticks are.
     """
@@ -167,7 +178,7 @@ def add_curve(canvas: BrailleCanvas, curve: Curve, low: float, high: float, styl
             previous_dot = None
             continue
         sigma, value = point
-        x = round((1 - min(1.0, max(0.0, sigma))) * (canvas.dot_columns - 1))
+        x = round((1 - min(1.0, max(last_sigma, sigma))) / (1 - last_sigma) * (canvas.dot_columns - 1))
         share = min(1.0, max(0.0, (value - low) / ((high - low) or 1.0)))
         dot = x, round(top_dot + (1 - share) * (bottom_dot - top_dot))
         canvas.add_line(previous_dot or dot, dot, style)
@@ -180,8 +191,13 @@ def draw_charts(
     width: int,
     height: int,
     styles: ChartStyles,
+    last_sigma: float = 0.0,
 ) -> list[Text]:
-    """Draw as many charts as fit into `height` lines of `width` characters, in columns above one horizontal axis."""
+    """Draw as many charts as fit into `height` lines of `width` characters, in columns above one horizontal axis.
+
+    Args:
+        last_sigma: noise level at the right end, in 0 to 1 without 1.
+    """
     column_count = 2 if width >= 2 * MIN_CHART_WIDTH + 2 else 1
     row_count = max(1, min(-(-len(LIVE_METRICS) // column_count), (height - AXIS_HEIGHT) // MIN_CHART_HEIGHT))
     plots_height = height - AXIS_HEIGHT
@@ -197,11 +213,12 @@ def draw_charts(
                 chart_width,
                 row_height,
                 styles,
+                last_sigma,
             )
             for metric in LIVE_METRICS[row * column_count : (row + 1) * column_count]
         ]
         lines += _join_charts(row_charts, chart_width)
-    lines += _join_charts([draw_sigma_axis(chart_width, styles.axis)] * column_count, chart_width)
+    lines += _join_charts([draw_sigma_axis(chart_width, styles.axis, last_sigma)] * column_count, chart_width)
     return lines[: max(0, height)]
 
 

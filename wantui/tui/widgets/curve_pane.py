@@ -1,6 +1,6 @@
 """Pane with the trajectory curves of one video, those of the video before it behind them, and a legend."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.style import Style
 from rich.text import Text
@@ -48,8 +48,17 @@ class CurvePane(DiffText):
         if previous is not None:
             legend.append("   " * bool(title)).append(f"━━ before: {previous.title}", grey)
         styles = ChartStyles(accent, grey, grey)
-        charts = draw_charts(_collect_curves(current), _collect_curves(previous), width, height - 1, styles)
+        last_sigma = find_last_sigma([progress for progress in (current, previous) if progress is not None])
+        curves = _collect_curves(current), _collect_curves(previous)
+        charts = draw_charts(*curves, width, height - 1, styles, last_sigma)
         self.show_lines([legend, *charts])
+
+
+def find_last_sigma(videos: Sequence[VideoProgress]) -> float:
+    """Return the noise level at the right end: the lowest of all steps once a video has all of them, 0 before."""
+    sigmas = [sigma for video in videos for sigma in video.sigmas if sigma is not None]
+    is_complete = any(video.step_count and video.step_number >= video.step_count for video in videos)
+    return min(sigmas) if is_complete and sigmas and min(sigmas) < 1 else 0.0
 
 
 def _collect_curves(progress: VideoProgress | None) -> Mapping[str, Curve]:

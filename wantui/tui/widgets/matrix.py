@@ -355,9 +355,8 @@ class Matrix(ScrollView, can_focus=True):
         geometry = self.geometry
         cells_width = max(0, self.scrollable_content_region.width - geometry.label_width)
         first, skipped_width = divmod(self.scroll_offset.x, geometry.column_width)
-        count = -(-(cells_width + skipped_width) // geometry.column_width)
-        if not skipped_width:
-            count = self._count_visible_cells()[1]  # an arrow in the header tells of the others
+        # Only whole cells, unless they are scrolled by a part of one: an arrow in the header tells of the others.
+        count = self._count_visible_cells()[1] + 2 * bool(skipped_width)
         columns = range(first, min(self.column_count, first + count))
         segments = [segment for column in columns for segment in draw_cell(column)]
         return Strip([label, *Strip(segments).crop(skipped_width, skipped_width + cells_width)])
