@@ -5,8 +5,11 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from string import ascii_lowercase
 
 import click
 from animation import place_words
@@ -23,10 +26,8 @@ SWEEP_SETTINGS = {
     "model_settings.steps": "8",
 }
 """Settings of the batch with a sweep by dotted key; all others are those of the preset nano."""
-VERDICT_LINES = 3
-"""Lines of the verdict above a dose-response that are shown."""
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-COLOUR_COUNT = 64
+COLOUR_COUNT = 256
 FRAME = (9, 41, 9, 9)
 """Pixels of the window that Textual draws around a screenshot: left, top, right, bottom."""
 VIEW_BOX_PATTERN = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
@@ -121,20 +122,7 @@ async def draw_sweep(recorder: PictureRecorder) -> None:
     await recorder.wait_until(lambda: getattr(app.screen, "visible_rows", None))
     while app.screen.grouping != "cfg_scale":
         await recorder.press("c", wait_seconds=1.0)
-    await recorder.pilot.pause(8.0)
-    await draw_dose_response(recorder)
-
-
-async def draw_dose_response(recorder: PictureRecorder) -> None:
-    """Draw the change with the swept setting, which begins below the answers."""
-    details, title = recorder.app.screen.details, "mean and 95 % interval over seeds"
-
-    def find_line() -> int | None:
-        lines = details.details_text.shown_lines
-        return next((index for index, line in enumerate(lines) if title in line.plain), None)
-
-    await recorder.wait_until(lambda: find_line() is not None)
-    details.scroll_to(y=(find_line() or 0) - VERDICT_LINES, animate=False, force=True)
+    await recorder.wait_until(lambda: app.screen.comparison_outcome)
     await recorder.save("dose_response")
 
 
@@ -182,11 +170,28 @@ def convert_to_png(svg_path: Path, png_path: Path) -> None:
     reduced.save(png_path, optimize=True)
 
 
+@contextmanager
+def make_short_folder() -> Iterator[Path]:
+    """Make a temporary folder whose path is about as long as that in the pictures, so that lines break as there."""
+    for name in ascii_lowercase:
+        folder = Path(tempfile.gettempdir()) / name
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            continue
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    raise click.ClickException(f"cannot make a folder with a short name: {tempfile.gettempdir()} has all of them")
+
+
 def draw_pictures(folder: Path) -> None:
     """Draw a picture of every screen at every size to a folder: `NAME_COLUMNSxROWS.png`."""
     folder.mkdir(exist_ok=True, parents=True)
-    with tempfile.TemporaryDirectory() as temporary, tempfile.TemporaryDirectory() as svg_folder:
-        use_temporary_state(temporary)
+    with make_short_folder() as data_folder, tempfile.TemporaryDirectory() as svg_folder:
+        use_temporary_state(str(data_folder))
         asyncio.run(draw_all_screens(Path(svg_folder)))
         for svg_path in sorted(Path(svg_folder).glob("*.svg")):
             convert_to_png(svg_path, folder / f"{svg_path.stem}.png")

@@ -91,6 +91,7 @@ async def follow_batch(recorder: Recorder) -> None:
         await recorder.wait_until(
             lambda step=step: any(p.step_number == step for p in app.snapshot.progress_by_video.values())
         )
+        await recorder.wait_until(lambda: app.screen.picture.pictures)
         await recorder.add_frame(1.2, "monitor" if step == 5 else "")
     batch_id = max(batch.id for batch in app.snapshot.batches)
 
