@@ -195,6 +195,22 @@ def test_chance_band_is_computed_from_paired_seeds(tmp_path: Path) -> None:
     half = 2.2 * (values[0] - values[1]).std(ddof=1) / math.sqrt(12)
     assert math.isnan(result.false_positive_rate)
     assert result.chance_interval == pytest.approx((-half, half), rel=0.25)
+    share = result.chance_interval[1] / values[1].mean()
+    assert result.relative_chance_interval == pytest.approx((-share, share))
+    assert result.describe_chance().endswith(f"are between -{100 * share:.1f} % and +{100 * share:.1f} %")
+
+
+def test_chance_band_is_in_the_unit_where_differences_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=1)
+    with monkeypatch.context() as context:
+        set_values(context, lambda video: np.random.default_rng(len(video.id) + video.video_index).normal())
+        result = compare_groups(videos, primary_metric="log_volume", metrics=[])
+    low, high = result.chance_interval
+    assert result.describe_chance().endswith(f"are between {low:+.3g} nats and {high:+.3g} nats")
+    bent = compare_groups(videos, primary_metric="straightness", metrics=[])
+    assert bent.describe_chance().endswith(" % of the distance from 1")
+    means = np.array([group.compute_mean("straightness") for group in bent.groups])
+    assert bent.relative_chance_interval[1] == pytest.approx(bent.chance_interval[1] / (1 - means[1]))
 
 
 def test_seeds_are_the_unit_for_any_number_of_phrasings(tmp_path: Path) -> None:

@@ -16,10 +16,12 @@ from test_calibrated import build_sensitivity
 from wantui.analysis.calibrated import GUIDED, Sensitivity, read_calibration
 from wantui.analysis.calibrated_effect import (
     CalibratedEffect,
+    _describe_frequency,
     compute_appearance_bound,
     compute_appearance_difference,
     describe_calibrated_scale,
     explain_effect,
+    find_calibrated_effect,
 )
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
@@ -104,6 +106,39 @@ def test_command_screen_report_and_json_say_what_can_explain_the_effect(
     assert text.casefold() in page
     assert scale_text.casefold() in page
     assert build_comparison_record(comparison)["verdicts"][0]["explanation"] == text
+
+
+@pytest.mark.parametrize(("metric", "origin"), [("spread", 0.0), ("straightness", 1.0), ("detour", 0.0)])
+def test_shares_are_of_the_mean_of_both_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, origin: float
+) -> None:
+    videos = synthetic_videos(tmp_path, {"cross": 3.0, "square": 1.0}, 8)
+    if metric != "spread":  # a value of straightness is below 1
+        sign = -1 if origin else 1
+        set_values(
+            monkeypatch,
+            lambda video: origin + sign * (0.1 + 0.2 * video.prompt.startswith("cross") + 0.001 * (video.seed % 3)),
+        )
+    comparison = compare_groups(videos, "1", metric)
+    first, second = (comparison.summaries_by_metric[metric][name].mean - origin for name in ("cross", "square"))
+    effect = find_calibrated_effect(comparison, comparison.differences[0])
+    assert effect is not None
+    assert comparison.differences[0].metric == metric
+    assert effect.effect == pytest.approx((first - second) / abs((first + second) / 2), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "text"),
+    [
+        ((0.25, 0.1), "4 to 10 times rarer than"),
+        ((1.5, 1.52), "1.5 times more frequent than"),
+        ((812.0, 5000.0), "810 to more than 1,000 times more frequent than"),
+        ((1e-5, 0.0), "more than 1,000 times rarer than"),
+        ((math.inf, math.inf), "more than 1,000 times more frequent than"),
+    ],
+)
+def test_ratios_of_frequencies_are_named(ratios: tuple[float, float], text: str) -> None:
+    assert _describe_frequency(ratios) == text
 
 
 def test_effect_that_is_not_shown_is_not_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from wantui.analysis.interaction import (
     list_interaction_notes,
     measure_interaction,
 )
+from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.video import Video
 
 pytestmark = pytest.mark.slow
@@ -61,6 +62,15 @@ def give_lengths(monkeypatch: pytest.MonkeyPatch, interaction: float) -> None:
 def find_effect(interaction: Interaction, metric: str) -> InteractionEffect:
     (effect,) = [effect for effect in interaction.effects if effect.metric == metric]
     return effect
+
+
+@pytest.mark.parametrize("grouping", ["1", "2", "1,2", "variation"])
+def test_levels_have_the_order_of_the_videos_in_every_grouping(tmp_path: Path, grouping: str) -> None:
+    videos = make_videos(tmp_path)
+    matched_groups, _ = match_comparable_groups(videos, grouping)
+    matched_videos = [video for group in matched_groups.groups for video in group.videos]
+    interaction = measure_interaction(matched_videos, GROUPING)
+    assert interaction.levels == measure_interaction(videos, GROUPING).levels == (("red", "blue"), ("circle", "ring"))
 
 
 def test_difference_of_differences_equals_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from wantui.analysis.comparison import Comparison
 from wantui.analysis.correlation_data import correlate_videos
 from wantui.analysis.correlation_text import describe_correlations
 from wantui.analysis.curve_comparison import compare_curves
+from wantui.analysis.effect_table import build_effect_rows
 from wantui.analysis.interaction import describe_interaction, measure_interaction
 from wantui.analysis.label_table import read_label_table
 from wantui.analysis.labels import join_labels
@@ -145,6 +146,18 @@ def test_sections_are_linked_at_the_top() -> None:
     assert '<h2 id="section2">Two &amp; three</h2>' in page
 
 
+def test_report_says_what_each_metric_responds_to(comparison: Comparison) -> None:
+    page = write_page(comparison)
+    table = page[page.index("Effects in all metrics") :]
+    headers = re.findall(r"<th>(.*?)</th>", table[: table.index("</table>")])
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in table[: table.index("</table>")].split("<tr>")[2:]]
+    metric_column, response_column = headers.index("metric"), headers.index("responds to")
+    assert {row[metric_column]: row[response_column] for row in rows} == {
+        row.metric: row.response for row in build_effect_rows(comparison, comparison.differences)
+    }
+    assert "responds to: frequency in training, appearance, or both" in table
+
+
 def test_report_shows_outside_labels_without_percentages(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path / "data", {"a": 1.0, "b": 1.0}, seeds=6, phrasings=1)
     table_path = tmp_path / "labels.csv"
@@ -153,7 +166,7 @@ def test_report_shows_outside_labels_without_percentages(tmp_path: Path) -> None
     videos = join_labels(videos, read_label_table(table_path))
     result = compare_groups(videos, grouping="1", primary_metric="rating")
     page = write_page(replace(result, warnings=("a < b",)))
-    assert "<td>rating</td><td>+1</td><td>-</td>" in page  # all seeds differ by 1: no scatter, no interval
+    assert "<td>rating</td><td>-</td><td>+1</td><td>-</td>" in page  # all seeds differ by 1: no scatter, no interval
     assert "Note: a &lt; b" in page
     assert "<dt>rating</dt><dd>outside label" in page
 

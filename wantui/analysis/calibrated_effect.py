@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from wantui.analysis.calibrated import Sensitivity, find_sensitivity
 from wantui.analysis.differences import Difference
 from wantui.analysis.group_names import find_grouping_parts
-from wantui.analysis.metrics import describe_ratio_base, get_metric_unit
+from wantui.analysis.metrics import describe_ratio_base, get_metric_unit, get_ratio_origin
 from wantui.analysis.setting_values import to_number
 from wantui.analysis.statistics import compute_t_quantile
 from wantui.analysis.verdicts import Verdict
@@ -37,7 +37,8 @@ class CalibratedEffect:
     """Effect of a metric between two groups, and what appearance and frequency alone did in calibration."""
 
     effect: float
-    """Share of the mean of the second group (of its distance from `ratio_origin`), or nats."""
+    """Share of the mean of both groups (of its distance from `ratio_origin`), as the calibration takes shares of the
+    mean of all shapes, or nats."""
     sensitivity: Sensitivity
 
     @property
@@ -101,15 +102,20 @@ def _exponentiate(logarithm: float) -> float:
         return math.inf
 
 
-def find_calibrated_effect(difference: Difference, *, is_guided: bool) -> CalibratedEffect | None:
+def find_calibrated_effect(comparison: "Comparison", difference: Difference) -> CalibratedEffect | None:
     """Return an effect beside the calibration; None without a calibration, or if a share of the mean has no meaning."""
-    sensitivity = find_sensitivity(difference.metric, is_guided=is_guided)
+    sensitivity = find_sensitivity(difference.metric, is_guided=comparison.is_guided)
     if sensitivity is None:
         return None
-    effect = difference.relative_difference
     if get_metric_unit(difference.metric) == "nats":
-        effect = difference.paired_effect.mean
-    return CalibratedEffect(effect, sensitivity) if math.isfinite(effect) else None
+        return CalibratedEffect(difference.paired_effect.mean, sensitivity)
+    if not math.isfinite(difference.relative_difference):
+        return None
+    summaries = comparison.summaries_by_metric[difference.metric]
+    sign = math.copysign(1, summaries[difference.second_group].mean - get_ratio_origin(difference.metric))
+    return CalibratedEffect(
+        difference.relative_difference / (1 + sign * difference.relative_difference / 2), sensitivity
+    )
 
 
 def compares_words(comparison: "Comparison") -> bool:
@@ -136,7 +142,7 @@ def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
     ]
     if find_sensitivity(verdict.metric, is_guided=comparison.is_guided) is None:
         return ""
-    effect = find_calibrated_effect(difference, is_guided=comparison.is_guided)
+    effect = find_calibrated_effect(comparison, difference)
     if effect is None:
         return f"{QUESTION} cannot tell: the effect in {verdict.metric} is no share of the mean"
     size_text = f"{effect.appearance_ratio:.2g} times the typical difference of appearance"
@@ -153,7 +159,8 @@ def _describe_frequency(ratios: Sequence[float]) -> str:
     """Describe the ratios of two frequencies, such as "4.4 to 12 times rarer than"."""
     word = "rarer" if ratios[0] < 1 else "more frequent"
     factors = [ratio if ratio >= 1 else math.inf if ratio == 0 else 1 / ratio for ratio in ratios]
-    texts = list(dict.fromkeys(f"{factor:.2g}" for factor in factors if factor <= MAX_FREQUENCY_RATIO))
+    rounded = [float(f"{factor:.2g}") for factor in factors if factor <= MAX_FREQUENCY_RATIO]
+    texts = list(dict.fromkeys(f"{factor:,.4g}" for factor in rounded))
     if not texts:
         return f"more than {MAX_FREQUENCY_RATIO:,.0f} times {word} than"
     if factors[1] > MAX_FREQUENCY_RATIO:

@@ -29,7 +29,7 @@ from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import Group, GroupSummary, MatchedGroups, summarise_group_metric
 from wantui.analysis.matching import match_groups_and_final_states
-from wantui.analysis.metrics import METRICS
+from wantui.analysis.metrics import METRICS, get_ratio_origin
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import compute_omnibus_p, draw_sign_flips
 from wantui.analysis.strides import check_unsettled_metrics
@@ -71,8 +71,9 @@ def compare_groups(
     shown_effects = effects.select(range(len(metric_names)))
     differences = compare_group_pairs(groups, metric_names, cell_values, group_pairs, equivalence_margin, shown_effects)
     nulls_by_group = _build_nulls(groups, matched.final_states)
-    chance_interval, false_positive_rate = _compute_chance_interval(
-        matched.groups, matched.final_states, primary_metric, primary_values, group_pairs
+    primary_differences = [difference for difference in differences if difference.metric == metric_names[0]]
+    chance_interval, relative_chance_interval, false_positive_rate = _compute_chance_interval(
+        matched.groups, matched.final_states, primary_differences, primary_values, group_pairs
     )
     return Comparison(
         grouping,
@@ -96,6 +97,7 @@ def compare_groups(
         compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
         tuple(matched.groups.phrasing_numbers.tolist()),
         answers,
+        relative_chance_interval=relative_chance_interval,
     )
 
 
@@ -337,17 +339,22 @@ def _summarise_spread(values: FloatArray) -> GroupSummary:
 def _compute_chance_interval(
     matched_groups: MatchedGroups,
     final_states: FinalStates | None,
-    primary_metric: str,
+    primary_differences: Sequence[Difference],
     primary_values: FloatArray,
     group_pairs: GroupIndexPairs,
-) -> tuple[tuple[float, float], float]:
-    """Return the central 95 % of differences between groups exchanged within seeds, and the share that the test calls
-    different."""
+) -> tuple[tuple[float, float], tuple[float, float], float]:
+    """Return the central 95 % of differences between groups exchanged within seeds, the same relative to the second
+    group as in the differences (NaN if one of them has no such share), and the share that the test calls different.
+
+    Args:
+        primary_differences: differences of the declared metric, by pair.
+        primary_values: its values [seeds, phrasings, groups].
+    """
     nan, seed_count = float("nan"), len(matched_groups.seeds)
     if seed_count < 4:
-        return (nan, nan), nan
-    false_positive_rate = nan
-    if primary_metric == SPREAD_METRIC:
+        return (nan, nan), (nan, nan), nan
+    metric, false_positive_rate = primary_differences[0].metric, nan
+    if metric == SPREAD_METRIC:
         assert final_states is not None
         sampled_differences, p = final_states.resample_spread(matched_groups, group_pairs)
         if seed_count >= MIN_SEEDS_FOR_FALSE_POSITIVE_RATE:
@@ -357,10 +364,18 @@ def _compute_chance_interval(
         sampled_differences = np.concatenate(
             [flips @ (seed_means[:, i] - seed_means[:, j]) / seed_count for i, j in group_pairs]
         )
-    return (
-        float(np.quantile(sampled_differences, 0.025)),
-        float(np.quantile(sampled_differences, 0.975)),
-    ), false_positive_rate
+    relative_interval = (nan, nan)
+    if all(math.isfinite(difference.relative_difference) for difference in primary_differences):
+        second_means = primary_values.mean((0, 1))[[j for _, j in group_pairs]] - get_ratio_origin(metric)
+        relative_interval = _find_central_range(
+            sampled_differences.reshape(len(group_pairs), -1) / np.abs(second_means)[:, None]
+        )
+    return _find_central_range(sampled_differences), relative_interval, false_positive_rate
+
+
+def _find_central_range(values: FloatArray) -> tuple[float, float]:
+    """Return the ends of the central 95 % of all values."""
+    return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))
 
 
 def _get_group_noise_levels(group: Group) -> FloatArray:

@@ -14,10 +14,11 @@ from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.dose_response import DoseResponse
 from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve
 from wantui.analysis.groups import Group, GroupSummary, MatchedGroups
+from wantui.analysis.metrics import describe_ratio_base, get_metric_unit
 from wantui.analysis.null_models import GaussianNull
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video_guidance import is_unguided
-from wantui.formatting import format_share
+from wantui.formatting import format_percent_change, format_share
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ class Comparison:
     unguided: "Comparison | None" = None
     """Comparison of the same prompts and seeds at guidance 1, if there are such videos (`compare_with_unguided`)."""
 
+    relative_chance_interval: tuple[float, float] = (math.nan, math.nan)
+    """`chance_interval` as a share of the second group's mean, as the differences are; NaN if they are in the unit."""
+
     @property
     def matched_groups(self) -> MatchedGroups:
         """Return the compared groups with their shared seeds and phrasings."""
@@ -90,9 +94,15 @@ class Comparison:
         low, high = self.chance_interval
         if not math.isfinite(low):
             return ""
+        unit = f" {get_metric_unit(self.primary_metric)}".rstrip()
+        ends = [f"{low:+.3g}{unit}", f"{high:+.3g}{unit}"]
+        base = ""
+        if math.isfinite(self.relative_chance_interval[0]):
+            ends = [format_percent_change(end) for end in self.relative_chance_interval]
+            base = describe_ratio_base(self.primary_metric)
         description = (
             f"with groups exchanged at random within seeds, 95 % of the differences in "
-            f"{self.primary_metric} are between {low:+.3g} and {high:+.3g}"
+            f"{self.primary_metric} are between {ends[0]} and {ends[1]}{base}"
         )
         if math.isfinite(self.false_positive_rate):
             rate_text = format_share(self.false_positive_rate, 1)

@@ -271,19 +271,25 @@ class MatchedGroups:
         ]
         if len(seeds) < 2:
             raise CannotCompareError(explain_too_few_seeds(groups, grouping, len(seeds), bool(shared_phrasings)))
-        matched_cells = {(phrasing, seed) for phrasing in shared_phrasings for seed in seeds}
+        # In the order of the videos, so that every result on the matched videos names groups and levels in that order.
+        ordered_phrasings = [
+            phrasing
+            for phrasing in dict.fromkeys((get_phrasing(video), get_condition(video)) for video in videos)
+            if phrasing in shared_phrasings
+        ]
+        ordered_cells = [(phrasing, seed) for seed in seeds for phrasing in ordered_phrasings]
+        matched_cells = set(ordered_cells)
         exclusion_reasons += [
             (namer.name_video(video), "its seed or phrasing is not in every group")
             for videos_by_cell in cells_by_group
             for cell, video in videos_by_cell.items()
             if cell not in matched_cells
         ]
-        ordered_cells = sorted(matched_cells, key=lambda cell: (cell[1], cell[0]))
         matched_groups = [
             Group(group.name, tuple(videos_by_cell[cell] for cell in ordered_cells))
             for group, videos_by_cell in zip(groups, cells_by_group, strict=True)
         ]
-        phrasings = [phrasing for phrasing, _ in sorted(shared_phrasings)]
+        phrasings = [phrasing for phrasing, _ in ordered_phrasings]
         numbers = np.array([list(dict.fromkeys(phrasings)).index(phrasing) for phrasing in phrasings])
         return cls(tuple(matched_groups), tuple(seeds), exclusion_reasons, numbers)
 

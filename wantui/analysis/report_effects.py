@@ -7,7 +7,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wantui.analysis.comparison import Comparison
-from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_change
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference
+from wantui.analysis.effect_table import (
+    P_HEADER,
+    RESPONSE_HEADER,
+    UNGUIDED_HEADER,
+    build_effect_rows,
+    describe_response_column,
+)
 from wantui.analysis.metrics import describe_ratio_origins
 from wantui.analysis.p_values import describe_p_values, find_decisive_p
 from wantui.analysis.report_page import (
@@ -22,7 +29,6 @@ from wantui.analysis.report_page import (
 )
 from wantui.analysis.statistics import compute_min_attainable_p
 from wantui.analysis.unguided import find_unguided_difference
-from wantui.formatting import format_interval, format_percent_change
 
 MAX_LISTED_DIFFERENCES = 150
 """Maximum number of differences in figure and table; `--csv` has all."""
@@ -46,7 +52,8 @@ def render_effect_section(comparison: Comparison) -> list[str]:
             f"the only test; {len(comparison.seeds)} seeds can give none below "
             f"{compute_min_attainable_p(len(comparison.seeds)):.3g}. BH: adjusted over all metrics and pairs, so that "
             "at most 5 % of the differences found are false on average. d_z: mean difference divided by the standard "
-            "deviation of the seeds' differences, with Hedges' correction."
+            "deviation of the seeds' differences, with Hedges' correction. "
+            f"{describe_response_column(comparison)}."
         ),
     ]
     if (hidden_count := len(comparison.differences) - len(differences)) > 0:
@@ -90,23 +97,23 @@ def draw_effects(comparison: Comparison, differences: Sequence[Difference]) -> F
 
 def _render_table(comparison: Comparison, differences: Sequence[Difference]) -> str:
     has_several_pairs = len({(d.first_group, d.second_group) for d in differences}) > 1
+    has_unguided = comparison.unguided is not None
     rows = []
-    for d in differences:
-        effect = d.paired_effect
-        if np.isfinite([d.relative_difference, d.relative_low, d.relative_high]).all():
-            interval_text = f"{format_percent_change(d.relative_low)} to {format_percent_change(d.relative_high)}"
-        else:
-            interval_text = format_interval(effect.interval_low, effect.interval_high)
-        pair_cells = [html.escape(f"{d.first_group} - {d.second_group}")] if has_several_pairs else []
-        size_text = f"{effect.d_z:.2f}" if effect.d_z == effect.d_z else "–"
-        p_cells = [f"{p:.3g}" for p in (find_decisive_p(comparison, d), effect.p, d.discovery_p)]
-        metric_label = html.escape(comparison.groups[0].label_metric(d.metric))
-        unguided = find_unguided_difference(comparison, d)
-        unguided_cells = [format_change(unguided) if unguided else "–"] if comparison.unguided is not None else []
-        change_cells = [format_change(d), interval_text, *unguided_cells]
-        rows.append([metric_label, *pair_cells, *change_cells, size_text, *p_cells])
-    pair_header = ["groups"] if has_several_pairs else []
-    unguided_header = ["at guidance 1"] if comparison.unguided is not None else []
-    return render_table(
-        ["metric", *pair_header, "difference", "95 %", *unguided_header, "d_z", "p", "p alone", "BH"], rows
-    )
+    for row in build_effect_rows(comparison, differences):
+        p_cells = [f"{p:.3g}" for p in (row.p, row.difference.paired_effect.p, row.difference.discovery_p)]
+        rows.append(
+            [
+                html.escape(row.metric),
+                *([html.escape(row.groups)] if has_several_pairs else []),
+                row.question,
+                row.change,
+                row.interval,
+                *([row.unguided_change] if has_unguided else []),
+                row.d_z,
+                *p_cells,
+                row.response,
+            ]
+        )
+    headers = ["metric", *(["groups"] if has_several_pairs else []), "answer", "difference", "95 %"]
+    headers += [UNGUIDED_HEADER] if has_unguided else []
+    return render_table([*headers, "d_z", P_HEADER, "p alone", "BH", RESPONSE_HEADER], rows)

@@ -98,8 +98,9 @@ def _describe_evidence(
     seed_count, phrasing_count = shape
     p_text = f"p {seed_p:.3g}"
     if phrasing_count >= MIN_PHRASINGS:
-        p_text += f" by seeds, {phrasing_p:.3g} by {phrasing_count} phrasings"
-    p_text += f" over {pair_count} pairs of groups" if pair_count > 1 else ""
+        p_text += f" by seeds, {phrasing_p:.3g} by {phrasing_count} phrasings,"
+    p_text += " of this metric alone"
+    p_text += f", over {pair_count} pairs of groups" if pair_count > 1 else ""
     d_z = difference.paired_effect.d_z
     size_text = f"d_z {d_z:.2f}, " if math.isfinite(d_z) else ""  # two seeds give none
     return f"{format_difference(difference)}, {size_text}{p_text}, {format_count(seed_count, 'seed')}"

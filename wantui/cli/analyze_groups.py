@@ -16,7 +16,7 @@ from wantui.cli.analyze_request import AnalyzeRequest
 from wantui.cli.output import echo, echo_written_file, print_columns, print_json, print_wrapped_line
 from wantui.cli.progress_line import open_progress_line
 from wantui.errors import UserError
-from wantui.formatting import format_count, format_interval, format_mean, format_percent
+from wantui.formatting import format_count, format_mean, format_percent
 from wantui.metric_names import DEFAULT_METRIC_NAMES
 
 if TYPE_CHECKING:
@@ -172,57 +172,45 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
 
 def _print_differences(comparison: "Comparison", equivalence_margin: float) -> None:
     """Print a table of all differences with the p that decides, and what p is corrected over."""
-    from wantui.analysis.answer_evidence import format_changes
-    from wantui.analysis.calibrated import find_response
-    from wantui.analysis.differences import format_change
-    from wantui.analysis.metrics import describe_ratio_origins, get_metric_unit
-    from wantui.analysis.p_values import describe_p_values, find_decisive_p, find_question
-    from wantui.analysis.unguided import find_unguided_difference
+    from wantui.analysis.effect_table import (
+        P_HEADER,
+        RESPONSE_HEADER,
+        UNGUIDED_HEADER,
+        build_effect_rows,
+        describe_needed_seeds,
+        describe_response_column,
+    )
+    from wantui.analysis.metrics import describe_ratio_origins
+    from wantui.analysis.p_values import describe_p_values
 
-    has_unguided, is_guided = comparison.unguided is not None, comparison.is_guided
-    table_rows = []
-    for difference in comparison.differences:
-        effect = difference.paired_effect
-        unguided_difference = find_unguided_difference(comparison, difference)
-        is_relative = math.isfinite(difference.relative_difference) and math.isfinite(difference.relative_low)
-        unit = get_metric_unit(difference.metric)
-        if is_relative:
-            changes = difference.relative_difference, difference.relative_low, difference.relative_high
-            difference_text, low_text, high_text = format_changes(changes)
-            interval_text = f"{low_text} to {high_text}"
-        else:
-            difference_text = f"{effect.mean:+.3g} {unit}"
-            interval_text = format_interval(effect.interval_low, effect.interval_high)
-        table_rows.append(
-            (
-                f"{difference.first_group} - {difference.second_group}",
-                comparison.groups[0].label_metric(difference.metric),
-                find_question(comparison, difference.metric) or "-",
-                difference_text,
-                interval_text,
-                *([format_change(unguided_difference) if unguided_difference else "-"] if has_unguided else []),
-                f"{effect.d_z:.2f}" if effect.d_z == effect.d_z else "-",
-                f"{find_decisive_p(comparison, difference):.3g}",
-                f"{difference.seeds_needed or '-'}",
-                find_response(difference.metric, is_guided=is_guided) or "-",
-            )
+    has_unguided = comparison.unguided is not None
+    table_rows = [
+        (
+            row.groups,
+            row.metric,
+            row.question,
+            row.change,
+            row.interval,
+            *([row.unguided_change] if has_unguided else []),
+            row.d_z,
+            f"{row.p:.3g}",
+            f"{row.difference.seeds_needed or '-'}",
+            row.response,
         )
+        for row in build_effect_rows(comparison, comparison.differences)
+    ]
     seeds_header = f"seeds to find {format_percent(equivalence_margin)}"
-    unguided_headers = ["at guidance 1"] if has_unguided else []
-    effect_headers = ("groups", "metric", "answer", "difference", "95 %", *unguided_headers, "d_z", "p")
-    print_columns((*effect_headers, seeds_header, "responds to"), *table_rows)
+    effect_headers = ("groups", "metric", "answer", "difference", "95 %", *([UNGUIDED_HEADER] if has_unguided else []))
+    print_columns((*effect_headers, "d_z", P_HEADER, seeds_header, RESPONSE_HEADER), *table_rows)
     origins_text = describe_ratio_origins(difference.metric for difference in comparison.differences)
-    for sentence in filter(None, [*describe_p_values(comparison), origins_text]):
-        print_wrapped_line(f"note: {sentence}", indent=2)
-    guidance_text = "with" if is_guided else "without"
-    print_wrapped_line(
-        "note: responds to: frequency in training, appearance, or both, "
-        f"by the calibration on nano {guidance_text} guidance",
-        indent=2,
-    )
-    print_wrapped_line(
-        f"note: --decodability --by {comparison.grouping} shows from which noise level on the groups can be "
-        "distinguished; `wantui commitment` shows when a video is bound to its word",
-        indent=2,
-    )
-    print_wrapped_line("note: --json and --csv also have p before the correction, over all metrics, and BH", indent=2)
+    notes = [
+        *describe_p_values(comparison),
+        origins_text,
+        describe_needed_seeds(equivalence_margin),
+        describe_response_column(comparison),
+        f"--decodability --by {comparison.grouping} shows from which noise level on the groups can be distinguished; "
+        "`wantui commitment` shows when a video is bound to its word",
+        "--json and --csv also have p before the correction, over all metrics, and BH",
+    ]
+    for note in filter(None, notes):
+        print_wrapped_line(f"note: {note}", indent=2)

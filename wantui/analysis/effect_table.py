@@ -1,0 +1,86 @@
+"""Rows of the table of effects, for the command line and the report."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wantui.analysis.answer_evidence import format_changes
+from wantui.analysis.calibrated import find_response
+from wantui.analysis.comparison import Comparison
+from wantui.analysis.differences import Difference, format_change
+from wantui.analysis.metrics import get_metric_unit
+from wantui.analysis.p_values import find_decisive_p, find_question
+from wantui.analysis.unguided import find_unguided_difference
+from wantui.formatting import format_interval, format_percent
+
+UNGUIDED_HEADER = "at guidance 1"
+P_HEADER = "p, corrected"
+RESPONSE_HEADER = "responds to"
+NO_VALUE = "-"
+
+
+@dataclass(frozen=True)
+class EffectRow:
+    """Cells of one difference."""
+
+    difference: Difference
+    groups: str
+    metric: str
+    """Name of the metric with the mark of its stride."""
+    question: str
+    """Answer that counts the metric: place, room or path."""
+    change: str
+    interval: str
+    unguided_change: str
+    """Difference of the same prompts and seeds at guidance 1."""
+    d_z: str
+    p: float
+    """p that decides, as `find_decisive_p`."""
+    response: str
+    """What the metric responded to in calibration."""
+
+
+def build_effect_rows(comparison: Comparison, differences: Sequence[Difference]) -> list[EffectRow]:
+    """Return the rows of some differences of a comparison, in their order."""
+    return [_build_row(comparison, difference) for difference in differences]
+
+
+def _build_row(comparison: Comparison, difference: Difference) -> EffectRow:
+    effect = difference.paired_effect
+    unguided_difference = find_unguided_difference(comparison, difference)
+    if math.isfinite(difference.relative_difference) and math.isfinite(difference.relative_low):
+        changes = difference.relative_difference, difference.relative_low, difference.relative_high
+        change, low, high = format_changes(changes)
+        interval = f"{low} to {high}"
+    else:
+        change = f"{effect.mean:+.3g} {get_metric_unit(difference.metric)}".rstrip()
+        interval = format_interval(effect.interval_low, effect.interval_high)
+    return EffectRow(
+        difference,
+        f"{difference.first_group} - {difference.second_group}",
+        comparison.groups[0].label_metric(difference.metric),
+        find_question(comparison, difference.metric) or NO_VALUE,
+        change,
+        interval,
+        format_change(unguided_difference) if unguided_difference else NO_VALUE,
+        f"{effect.d_z:.2f}" if math.isfinite(effect.d_z) else NO_VALUE,
+        find_decisive_p(comparison, difference),
+        find_response(difference.metric, is_guided=comparison.is_guided) or NO_VALUE,
+    )
+
+
+def describe_response_column(comparison: Comparison) -> str:
+    """Return the meaning of the column RESPONSE_HEADER."""
+    guidance = "with" if comparison.is_guided else "without"
+    return (
+        f"{RESPONSE_HEADER}: frequency in training, appearance, or both, by the calibration on nano {guidance} guidance"
+    )
+
+
+def describe_needed_seeds(equivalence_margin: float) -> str:
+    """Return the meaning of the column with the number of seeds."""
+    return (
+        f"seeds to find {format_percent(equivalence_margin)}: seeds with which a true difference of "
+        f"{format_percent(equivalence_margin)}, whatever the observed one, has a small p in 80 % of batches. A larger "
+        "difference needs fewer, so that p can be small although the batch has fewer seeds"
+    )
