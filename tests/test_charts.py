@@ -22,7 +22,7 @@ from wantui.analysis.path_components import NoComponentsError, compute_path_comp
 from wantui.analysis.trajectory import build_trajectory
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, MarkedWord, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
-from wantui.tui.analysis.forest_plot import ForestAxis
+from wantui.tui.analysis.forest_plot import ForestAxis, choose_layout, draw_forest_header, draw_interval
 from wantui.tui.analysis.views import Canvas, draw_mean_curves
 from wantui.tui.chart import Chart, choose_rows, find_value_range
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
@@ -317,3 +317,19 @@ def test_mean_curves_without_a_difference_say_so(tmp_path: Path) -> None:
     curves = compute_mean_curves(matched.groups, "norm")
     lines = draw_mean_curves("norm", curves, "a", Canvas(78, 20, lambda _: Style()), comparison)
     assert "no pair of curves differs at p 0.05" in "\n".join(line.plain for line in lines)
+
+
+def test_narrow_forest_plot_draws_intervals_instead_of_printing_them() -> None:
+    changes = [(0.1, -0.05, 0.2), (NAN, NAN, NAN)]
+    narrow, wide = (choose_layout(["length", "log_volume"], changes, width) for width in (76, 130))
+    assert not narrow.has_intervals
+    assert narrow.axis.width >= 25
+    assert "95 % interval" not in draw_forest_header(narrow).plain
+    assert wide.has_intervals
+    assert "95 % interval" in draw_forest_header(wide).plain
+    for layout, width in ((narrow, 76), (wide, 130)):
+        assert draw_forest_header(layout).cell_len <= width
+        line = draw_interval(changes[0], True, layout.axis, Style()).plain
+        assert line.index("●") == layout.axis.find_column(0.1)
+        assert line.index("├") == layout.axis.find_column(-0.05)
+        assert line.index("┤") == layout.axis.find_column(0.2)

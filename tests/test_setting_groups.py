@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import MakeOnce, Wantui, generate_batch
 from numpy.typing import NDArray
+from rich.style import Style
 from scipy import stats
 from test_analysis import SETTINGS, synthetic_videos
 
@@ -37,6 +38,8 @@ from wantui.errors import UserError
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import create_manifest, write_manifest
+from wantui.tui.analysis.dose_view import draw_dose_response
+from wantui.tui.analysis.views import Canvas
 
 pytestmark = pytest.mark.slow
 
@@ -257,6 +260,28 @@ def test_slope_equals_the_mean_of_least_squares_slopes_of_blocks(tmp_path: Path)
         assert trend.half_widths == pytest.approx(half_widths)
         assert trend.family_p >= trend.p
         assert trend.relative_low < trend.relative_slope < trend.relative_high
+
+
+@pytest.mark.parametrize(
+    ("seed_count", "summary"), [(7, "length rises with"), (5, "cannot tell with 5 seeds (6 needed)")]
+)
+def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
+    tmp_path: Path, seed_count: int, summary: str
+) -> None:
+    doses = (1.0, 4.0, 8.0)
+    noise = np.random.default_rng(0).normal(5, 0.01, (seed_count, 1, 3, 2))
+    result = respond(tmp_path, doses, noise + np.array(doses)[:, None])
+    for width, height in ((76, 13), (136, 30)):
+        lines = [line.plain for line in draw_dose_response(result, Canvas(width, height, lambda _: Style()))]
+        assert summary in lines[0]
+        assert lines[1].startswith("length over cfg_scale")
+        axis = next(index for index, line in enumerate(lines) if "└" in line)
+        assert axis < height
+        assert lines[axis + 1].split()[-1] == "8"
+        assert lines[axis][lines[axis + 1].index("8")] == "┴"
+        assert "slope" in lines[axis + 2]
+        assert max(map(len, lines)) <= width
+        assert " ".join(result.verdict_text.split()) in " ".join(" ".join(lines).split())
 
 
 def test_rising_flat_and_unknown_responses_are_told_apart(tmp_path: Path) -> None:

@@ -427,3 +427,33 @@ def test_picture_is_as_large_as_possible(size: tuple[int, int], shape: tuple[int
     assert 2 <= height <= 2 * size[1]
     assert height % 2 == 0
     assert width == size[0] or height == 2 * size[1]
+
+
+@pytest.mark.parametrize("size", [(80, 24), (81, 25), (140, 40)])
+def test_compared_clips_have_equal_sizes_and_the_order_of_the_matrix(size: tuple[int, int]) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "right", "m", "left", "m", "c")
+        assert [clip.recipe.seed for clip in player.clips] == [42, 43]
+        first, second = player.views
+        assert first.size == second.size
+        assert first.region.x > 0
+        await it.press("f")
+        await it.until(lambda: first.size.height > size[1] - 3)
+        assert first.size == second.size
+
+    on_clips(test, size=size)
+
+
+def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("i")
+        viewer = await it.until(lambda: isinstance(it.app.screen, RecipeViewer) and it.app.screen)
+        recipe = viewer.recipes[0].model_copy(update={"revision": "7f1949dbbec7fe008e9dabd70af8f0699"})
+        table = viewer.draw_recipe(recipe, 90)
+        labels, _, values = ([str(cell) for cell in column.cells] for column in table.columns)
+        assert len([label for label in labels if label]) == len({label for label in labels if label})
+        assert "7f1949dbbec7…" in values
+        assert all(value == value.strip() for value in values)
+        assert f"{recipe.width} px" in values
+
+    on_clips(test, size=(140, 40))

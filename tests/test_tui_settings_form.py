@@ -349,3 +349,18 @@ def test_config_list_shows_only_columns_that_fit() -> None:
 
     run(lambda: test((80, 24), ["name"]))
     run(lambda: test((140, 40), ["name", "model", "size", "frames"]))
+
+
+def test_value_that_its_row_cuts_is_explained_in_full() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            form = form_of(it)
+            await it.until(lambda: form.config is not None)
+            await it.press("escape", "slash", *"sweeps", "enter", "enter", *"cfg_scale=1,4,8", "enter")
+            await it.until(lambda: "sweeps = cfg_scale=1,4,8 (was -)" in it.text())
+            await it.press("slash")
+            assert "enter choose · esc clear" in it.text()
+            footer = it.text().splitlines()[-1]
+            assert footer.split()[:3] == ["F5", "Queue", "it"]
+
+    run(test)

@@ -54,7 +54,7 @@ def _summarize_verdict(dose_response: "DoseResponse") -> str:
     if dose_response.verdict_kind == "flat":
         return f"{metric} is flat over {change}"
     has_few_seeds = compute_min_attainable_p(seed_count) > SIGNIFICANCE_LEVEL
-    reason = f": {format_count(seed_count, 'seed')}; at least 6 are needed" if has_few_seeds else ""
+    reason = f" with {format_count(seed_count, 'seed')} (6 needed)" if has_few_seeds else ""
     return f"{metric} with {change}: cannot tell{reason}"
 
 

@@ -43,7 +43,7 @@ from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.video_details import VideoDetails
 from wantui.tui.widgets.virtual_list import VirtualList
 
-LIST_FRAME_HEIGHT, MIN_LIST_HEIGHT = 4, 9
+LIST_FRAME_HEIGHT, MIN_LIST_HEIGHT = 4, 6
 """Lines of the batch list besides its rows, and its least height in lines."""
 SEARCH_DELAY_SECONDS = 0.15
 """Time in seconds without typing before a search starts."""

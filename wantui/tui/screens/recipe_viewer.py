@@ -62,6 +62,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         self.recipes = [recipe for _, recipe in titled_recipes]
         self.document = document
         self.shows_json = False
+        self.set_class(len(titled_recipes) > 1, "-differences")
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as scroll:

@@ -7,7 +7,7 @@ from textual.widgets import TextArea
 from textual.widgets.text_area import TextAreaTheme
 
 from wantui.prompts.highlighting import highlight_template
-from wantui.tui.content import make_content
+from wantui.tui.content import set_titles
 from wantui.tui.widgets.diff_text import make_colour_style
 from wantui.tui.widgets.text_editing import TextEditorMixin
 
@@ -55,10 +55,19 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self.app.theme_changed_signal.subscribe(self, lambda _: self._apply_theme())
 
     def on_resize(self) -> None:
-        """Name the syntax in the frame of the pane, and the key that leaves it if there is room."""
+        self._show_keys()
+
+    def on_focus(self) -> None:
+        self._show_keys()
+
+    def on_blur(self) -> None:
+        self._show_keys()
+
+    def _show_keys(self) -> None:
+        """Name the syntax in the frame of the pane, and with the focus the key that leaves it if there is room."""
         if isinstance(self.parent, Widget):
-            keys = SYNTAX if self.size.width < len(KEYS_AND_SYNTAX) + 2 else KEYS_AND_SYNTAX
-            self.parent.border_subtitle = make_content(keys)
+            has_room = self.size.width >= len(KEYS_AND_SYNTAX) + 2
+            set_titles(self.parent, subtitle=KEYS_AND_SYNTAX if has_room and self.has_focus else SYNTAX)
 
     def _apply_theme(self) -> None:
         base_style = Style()
