@@ -16,16 +16,16 @@ from wantui.analysis.declaration import Declaration
 from wantui.analysis.dispersion import compute_unbiased_squared_mean
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.interaction import (
+    EFFECT_HEADERS,
     Contrast,
     Interaction,
     InteractionEffect,
     _compare_places,
-    describe_interaction,
+    _measure_direction,
     find_factor_pairs,
-    judge_declared_metric,
-    list_interaction_notes,
     measure_interaction,
 )
+from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
 from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.video import Video
 
@@ -71,6 +71,54 @@ def test_levels_have_the_order_of_the_videos_in_every_grouping(tmp_path: Path, g
     matched_videos = [video for group in matched_groups.groups for video in group.videos]
     interaction = measure_interaction(matched_videos, GROUPING)
     assert interaction.levels == measure_interaction(videos, GROUPING).levels == (("red", "blue"), ("circle", "ring"))
+
+
+def test_direction_of_place_is_that_of_the_two_differences() -> None:
+    rng = np.random.default_rng(5)
+    means = np.array([[3.0, 0, 0, 0], [0, 2.0, 0, 0]])  # perpendicular, of lengths 3 and 2
+    differences = means[:, None] + 0.1 * rng.normal(size=(2, 400, 4))
+    direction = _measure_direction(differences)
+    pairs = [
+        [
+            np.mean([a @ b for s, a in enumerate(first[:40]) for t, b in enumerate(second[:40]) if s != t])
+            for second in differences
+        ]
+        for first in differences
+    ]
+    small = _measure_direction(differences[:, :40])  # brute force over pairs of different seeds
+    assert small.first_distance == pytest.approx(math.sqrt(pairs[0][0]), rel=1e-9)
+    assert small.second_distance == pytest.approx(math.sqrt(pairs[1][1]), rel=1e-9)
+    assert small.cosine == pytest.approx(pairs[0][1] / math.sqrt(pairs[0][0] * pairs[1][1]), rel=1e-6)
+    assert direction.first_distance == pytest.approx(3, abs=0.02)
+    assert direction.second_distance == pytest.approx(2, abs=0.02)
+    assert direction.cosine == pytest.approx(0, abs=0.02)
+
+
+def test_every_effect_has_its_chance_level_and_place_its_direction(tmp_path: Path) -> None:
+    videos = make_videos(tmp_path)
+    interaction = measure_interaction(videos, GROUPING)
+    place, *metrics = interaction.effects
+    assert place.direction is not None
+    assert (
+        f"red and blue lie {place.direction.first_distance:.3g} apart with circle"
+        in describe_interaction(interaction)[0]
+    )
+    assert f"by chance up to {place.chance:.3g}" in describe_interaction(interaction)[0]
+    values = {
+        (video.seed, video.choices_by_bracket[1], video.choices_by_bracket[2]): video.compute_metric("length")
+        for video in videos
+    }
+    differences = [
+        values[s, "red", "circle"] - values[s, "blue", "circle"] - values[s, "red", "ring"] + values[s, "blue", "ring"]
+        for s in range(8)
+    ]
+    sizes = [abs(np.mean(np.multiply(signs, differences))) for signs in itertools.product((1, -1), repeat=8)]
+    assert find_effect(interaction, "length").chance == pytest.approx(float(np.quantile(sizes, 0.95)))
+    assert all(math.isfinite(effect.chance) and effect.direction is None for effect in metrics)
+    column = EFFECT_HEADERS.index("by chance up to")
+    assert [effect.format_cells()[column] for effect in interaction.effects] == [
+        f"{effect.chance:.3g}" for effect in interaction.effects
+    ]
 
 
 def test_difference_of_differences_equals_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,8 @@ from wantui.analysis.correlation_data import correlate_videos
 from wantui.analysis.correlation_text import describe_correlations
 from wantui.analysis.curve_comparison import compare_curves
 from wantui.analysis.effect_table import build_effect_rows
-from wantui.analysis.interaction import describe_interaction, measure_interaction
+from wantui.analysis.interaction import measure_interaction
+from wantui.analysis.interaction_text import describe_interaction
 from wantui.analysis.label_table import read_label_table
 from wantui.analysis.labels import join_labels
 from wantui.analysis.metrics import CURVES, METRICS

@@ -15,7 +15,8 @@ from wantui.analysis.calibrated import describe_response
 from wantui.analysis.correlation_data import correlate_videos
 from wantui.analysis.decodability import compute_decodability
 from wantui.analysis.groups import Group, pool_comparable_groups
-from wantui.analysis.interaction import describe_interaction, measure_interaction
+from wantui.analysis.interaction import measure_interaction
+from wantui.analysis.interaction_text import describe_interaction
 from wantui.analysis.level_states import load_level_states
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.p_values import find_decisive_p

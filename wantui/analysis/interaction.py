@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wantui.analysis.answer_evidence import DISTANCE, FAMILIES_BY_METRIC, PATH, PLACE, QUESTIONS, ROOM, ROOM_METRICS
+from wantui.analysis.answer_evidence import DISTANCE, FAMILIES_BY_METRIC, PATH, PLACE, ROOM, ROOM_METRICS
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.declaration import Declaration, choose_primary_metric
 from wantui.analysis.differences import ROUNDING_TOLERANCE, SIGNIFICANCE_LEVEL, remove_rounding_differences
@@ -20,12 +20,16 @@ from wantui.analysis.group_names import CannotCompareError, name_groups
 from wantui.analysis.groups import MatchedGroups, find_factors
 from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.metrics import METRICS, get_metric_unit
-from wantui.analysis.places import STATE_ROUNDING_TOLERANCE, estimate_distance_interval, run_place_test
+from wantui.analysis.places import (
+    STATE_ROUNDING_TOLERANCE,
+    compute_chance_distance,
+    estimate_distance_interval,
+    run_place_test,
+)
 from wantui.analysis.statistics import (
     ROUNDED_MEAN,
     compute_min_attainable_p,
     compute_paired_effect,
-    count_min_pairs,
     draw_sign_flips,
     run_max_t_test,
 )
@@ -34,9 +38,8 @@ from wantui.analysis.unguided import split_by_guidance
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 
-EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", "p")
+EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", "by chance up to", "p")
 """Columns of a table of effects."""
-FOUND_VERDICT, UNKNOWN_VERDICT = "the effect depends on the other factor", "cannot tell whether the effect depends"
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,25 @@ class Contrast:
     def name(self) -> str:
         """Return the contrast in words, such as "red - blue, circle against ring"."""
         return f"{' - '.join(self.first_levels)}, {' against '.join(self.second_levels)}"
+
+
+@dataclass(frozen=True)
+class PlaceDirection:
+    """The two differences of final states whose difference is an effect on place."""
+
+    first_distance: float
+    second_distance: float
+    """Unbiased distances between the two first levels, with each of the second levels; root mean squares."""
+    cosine: float
+    """Cosine of the angle between the two differences; NaN if one of the distances is not above 0."""
+
+    def describe(self, contrast: Contrast) -> str:
+        """Return the distances in words, such as "red and blue lie 0.98 apart with cross and 0.87 with square"."""
+        turn_text = f" (cosine of the two differences {self.cosine:.2f})" if math.isfinite(self.cosine) else ""
+        return (
+            f"{' and '.join(contrast.first_levels)} lie {self.first_distance:.3g} apart with "
+            f"{contrast.second_levels[0]} and {self.second_distance:.3g} with {contrast.second_levels[1]}{turn_text}"
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +92,10 @@ class InteractionEffect:
     """p over the metrics of the question and all contrasts."""
     contrast_p: float
     """p over all contrasts, of this metric alone."""
+    chance: float = math.nan
+    """Size below which 95 % of the effects are if the signs of whole seeds are flipped at random."""
+    direction: PlaceDirection | None = None
+    """Direction of an effect on place; None for metrics, whose effects have a sign."""
 
     @property
     def is_found(self) -> bool:
@@ -84,6 +110,7 @@ class InteractionEffect:
             self.metric,
             f"{self.effect:.3g} {self.unit}".rstrip(),
             f"{self.low:.3g} to {self.high:.3g}" if math.isfinite(self.low) else "-",
+            f"{self.chance:.3g}" if math.isfinite(self.chance) else "-",
             f"{self.p:.3g}",
         )
 
@@ -160,11 +187,11 @@ def compute_interaction(
         for first in itertools.combinations(first_levels, 2)
         for second in itertools.combinations(second_levels, 2)
     ]
-    weights = np.zeros((len(contrasts), len(matched_groups.groups)))
-    for row, contrast in zip(weights, contrasts, strict=True):
+    halves = np.zeros((len(contrasts), 2, len(matched_groups.groups)))
+    for rows, contrast in zip(halves, contrasts, strict=True):
         for i, j in itertools.product(range(2), range(2)):
-            row[group_indices[contrast.first_levels[i], contrast.second_levels[j]]] = (-1) ** (i + j)
-    effects, excluded_metrics = _compute_effects(matched_groups, contrasts, weights)
+            rows[j, group_indices[contrast.first_levels[i], contrast.second_levels[j]]] = (-1) ** i
+    effects, excluded_metrics = _compute_effects(matched_groups, contrasts, halves)
     return Interaction(
         factors,
         (tuple(first_levels), tuple(second_levels)),
@@ -178,13 +205,14 @@ def compute_interaction(
 
 
 def _compute_effects(
-    matched_groups: MatchedGroups, contrasts: Sequence[Contrast], weights: FloatArray
+    matched_groups: MatchedGroups, contrasts: Sequence[Contrast], halves: FloatArray
 ) -> tuple[list[InteractionEffect], list[str]]:
     """Return the effects of all contrasts, and the metrics that are excluded.
 
     Args:
-        weights: [contrasts, groups] weights of the groups, 1, -1 or 0.
+        halves: [contrasts, 2, groups] weights of the groups in the two differences of each contrast: 1, -1 or 0.
     """
+    weights = halves[:, 0] - halves[:, 1]
     try:
         final_states = FinalStates.load(matched_groups.groups)
     except NoGeometryError:
@@ -196,7 +224,11 @@ def _compute_effects(
         states = final_states.scaled_states.reshape(
             len(matched_groups.groups), len(matched_groups.seeds), -1, state_size
         )
-        effects += _compare_places(states.mean(2), weights, contrasts)
+        place_effects = _compare_places(states.mean(2), weights, contrasts)
+        effects += [
+            replace(effect, direction=_measure_direction(np.tensordot(half, states.mean(2), 1)))
+            for effect, half in zip(place_effects, halves, strict=True)
+        ]
     metrics_by_question = {ROOM: ROOM_METRICS, PATH: tuple(FAMILIES_BY_METRIC)}
     for question, metrics in metrics_by_question.items():
         if columns := [m for m, name in enumerate(names) if name in metrics]:
@@ -277,9 +309,26 @@ def _compare_places(states: FloatArray, weights: FloatArray, contrasts: Sequence
                 uncorrected_p,
                 max(family_p, uncorrected_p),
                 max(family_p, uncorrected_p),
+                compute_chance_distance(gram),
             )
         )
     return effects
+
+
+def _measure_direction(differences: FloatArray) -> PlaceDirection:
+    """Return the lengths of two mean differences [2, seeds, k] and the cosine between them, without the bias of seeds.
+
+    All products are means over pairs of different seeds, as of `estimate_squared_distance`.
+    """
+    seed_count = differences.shape[1]
+    grams = np.einsum("isk,jtk->ijst", differences, differences, optimize=True)
+    products = (grams.sum((2, 3)) - np.trace(grams, axis1=2, axis2=3)) / (seed_count * (seed_count - 1))
+    squares = np.diagonal(products)
+    cosine = math.nan
+    if (squares > 0).all():
+        cosine = float(np.clip(products[0, 1] / math.sqrt(squares[0] * squares[1]), -1, 1))
+    first, second = np.sqrt(np.maximum(squares, 0)).tolist()
+    return PlaceDirection(first, second, cosine)
 
 
 def _compare_metrics(
@@ -292,6 +341,8 @@ def _compare_metrics(
     """
     family_p = run_max_t_test(differences.reshape(len(differences), -1)).reshape(len(contrasts), len(names))
     contrast_p = [run_max_t_test(differences[:, :, m]) for m in range(len(names))]
+    flips, _ = draw_sign_flips(len(differences))
+    chances = np.quantile(np.abs(np.tensordot(flips, differences, 1)) / len(differences), 0.95, axis=0)
     effects = []
     for k, m in itertools.product(range(len(contrasts)), range(len(names))):
         effect = compute_paired_effect(differences[:, k, m])
@@ -307,69 +358,7 @@ def _compare_metrics(
                 effect.p,
                 float(family_p[k, m]),
                 float(contrast_p[m][k]),
+                float(chances[k, m]),
             )
         )
     return effects
-
-
-def describe_interaction(interaction: Interaction) -> list[str]:
-    """Return a line each for place, room and path: the metrics whose effect depends on the other factor, or none."""
-    lines = []
-    for question in QUESTIONS:
-        effects = [effect for effect in interaction.effects if effect.question == question]
-        if not effects:
-            lines.append(f"{question}: not measured")
-            continue
-        found = [effect for effect in effects if effect.is_found]
-        shown = sorted(found or effects, key=lambda effect: effect.p)[:3]
-        verdict = FOUND_VERDICT if found else UNKNOWN_VERDICT
-        more_text = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
-        details = "; ".join(_describe_effect(effect) for effect in (shown if found else shown[:1]))
-        lines.append(
-            f"{question}: {verdict}. {details}{more_text}; p over {format_count(len(effects), 'test')}, "
-            f"least {interaction.min_attainable_p:.3g}"
-        )
-    return lines
-
-
-def judge_declared_metric(interaction: Interaction) -> str:
-    """Return the verdict on the declared metric alone, with p over the pairs of levels; empty if none is known."""
-    if interaction.declaration is None:
-        return ""
-    metric = interaction.declaration.metric
-    heading = f"verdict on one metric alone: {interaction.declaration.text}:"
-    effects = [effect for effect in interaction.effects if effect.metric == metric]
-    if not effects:
-        return f"{heading} it is not tested for interactions"
-    judged = [replace(effect, p=effect.contrast_p) for effect in effects]
-    clearest = min(judged, key=lambda effect: (not effect.is_found, effect.p))
-    verdict = FOUND_VERDICT if clearest.is_found else UNKNOWN_VERDICT
-    scope = f" over {len(effects)} pairs of levels" if len(effects) > 1 else ""
-    return f"{heading} {verdict}. {_describe_effect(clearest)}{scope}"
-
-
-def list_interaction_notes(interaction: Interaction) -> list[str]:
-    """Return sentences on the number of seeds, p, units, averaged phrasings and the metrics that are not tested."""
-    notes = []
-    if interaction.min_attainable_p > SIGNIFICANCE_LEVEL:
-        seeds_text = format_count(interaction.seed_count, "seed")
-        notes.append(f"{seeds_text} cannot give p of {SIGNIFICANCE_LEVEL:g}: generate at least {count_min_pairs()}")
-    notes.append("p is corrected over the metrics of its answer and over all differences of differences")
-    notes.append(
-        "effects have the unit of the metric: distances and lengths are root mean squares over latent values, "
-        "velocities are per unit of noise level, and ratios have no unit"
-    )
-    if interaction.phrasing_count > 1:
-        count_text = format_count(interaction.phrasing_count, "phrasing")
-        notes.append(f"averaged over {count_text}: the result applies to these sentences only")
-    if interaction.excluded_metrics:
-        names = ", ".join(interaction.excluded_metrics)
-        notes.append(f"not tested, because they depend on the steps or have no value: {names}")
-    return notes
-
-
-def _describe_effect(effect: InteractionEffect) -> str:
-    sign = "" if effect.question == PLACE else "+"
-    unit = f" {effect.unit}" if effect.unit else ""
-    interval = f" (95 %: {effect.low:{sign}.3g} to {effect.high:{sign}.3g})" if math.isfinite(effect.low) else ""
-    return f"{effect.metric} of {effect.contrast.name}: {effect.effect:{sign}.3g}{unit}{interval}, p {effect.p:.3g}"

@@ -15,12 +15,10 @@ from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.interaction import (
     EFFECT_HEADERS,
     Interaction,
-    describe_interaction,
     find_factor_pairs,
-    judge_declared_metric,
-    list_interaction_notes,
     measure_interaction,
 )
+from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.report_page import render_note, render_table
 from wantui.errors import UserError

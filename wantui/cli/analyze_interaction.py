@@ -1,5 +1,6 @@
 """Interaction of two factors, for `wantui analyze --compare --interaction`."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from wantui.cli.output import print_columns, print_wrapped_line
@@ -10,12 +11,8 @@ if TYPE_CHECKING:
 
 def print_interaction(interaction: "Interaction") -> None:
     """Print place, room and path of an interaction, and a table of all effects."""
-    from wantui.analysis.interaction import (
-        EFFECT_HEADERS,
-        describe_interaction,
-        judge_declared_metric,
-        list_interaction_notes,
-    )
+    from wantui.analysis.interaction import EFFECT_HEADERS
+    from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
 
     print_wrapped_line(f"interaction: {interaction.question_text}")
     for line in describe_interaction(interaction):
@@ -31,7 +28,7 @@ def build_interaction_record(interaction: "Interaction | None") -> dict[str, Any
     """Return the JSON record of an interaction; None without one."""
     if interaction is None:
         return None
-    from wantui.analysis.interaction import describe_interaction, judge_declared_metric
+    from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric
 
     return {
         "factors": [
@@ -51,6 +48,8 @@ def build_interaction_record(interaction: "Interaction | None") -> dict[str, Any
                 "low": effect.low,
                 "high": effect.high,
                 "unit": effect.unit or None,
+                "chance": effect.chance,
+                "direction": None if effect.direction is None else asdict(effect.direction),
                 "p": effect.p,
                 "uncorrected_p": effect.uncorrected_p,
             }

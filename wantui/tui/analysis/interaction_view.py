@@ -16,12 +16,8 @@ if TYPE_CHECKING:
 
 def draw_interaction(interaction: "Interaction", canvas: Canvas) -> list[Text]:
     """Return the question, place, room and path, a table of all effects, and notes."""
-    from wantui.analysis.interaction import (
-        EFFECT_HEADERS,
-        describe_interaction,
-        judge_declared_metric,
-        list_interaction_notes,
-    )
+    from wantui.analysis.interaction import EFFECT_HEADERS
+    from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
 
     lines = wrap_text(interaction.question_text, canvas.width, Style(bold=True))
     lines += [line for text in describe_interaction(interaction) for line in wrap_text(text, canvas.width)]

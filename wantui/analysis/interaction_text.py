@@ -1,0 +1,78 @@
+"""Text of the interaction of two factors, for the command line, the screen and the report."""
+
+import math
+from dataclasses import replace
+
+from wantui.analysis.answer_evidence import PLACE, QUESTIONS
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+from wantui.analysis.interaction import Interaction, InteractionEffect
+from wantui.analysis.statistics import count_min_pairs
+from wantui.formatting import format_count
+
+FOUND_VERDICT, UNKNOWN_VERDICT = "the effect depends on the other factor", "cannot tell whether the effect depends"
+
+
+def describe_interaction(interaction: Interaction) -> list[str]:
+    """Return a line each for place, room and path: the metrics whose effect depends on the other factor, or none."""
+    lines = []
+    for question in QUESTIONS:
+        effects = [effect for effect in interaction.effects if effect.question == question]
+        if not effects:
+            lines.append(f"{question}: not measured")
+            continue
+        found = [effect for effect in effects if effect.is_found]
+        shown = sorted(found or effects, key=lambda effect: effect.p)[:3]
+        verdict = FOUND_VERDICT if found else UNKNOWN_VERDICT
+        more_text = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
+        details = "; ".join(_describe_effect(effect) for effect in (shown if found else shown[:1]))
+        lines.append(
+            f"{question}: {verdict}. {details}{more_text}; p over {format_count(len(effects), 'test')}, "
+            f"least {interaction.min_attainable_p:.3g}"
+        )
+    return lines
+
+
+def judge_declared_metric(interaction: Interaction) -> str:
+    """Return the verdict on the declared metric alone, with p over the pairs of levels; empty if none is known."""
+    if interaction.declaration is None:
+        return ""
+    metric = interaction.declaration.metric
+    heading = f"verdict on one metric alone: {interaction.declaration.text}:"
+    effects = [effect for effect in interaction.effects if effect.metric == metric]
+    if not effects:
+        return f"{heading} it is not tested for interactions"
+    judged = [replace(effect, p=effect.contrast_p) for effect in effects]
+    clearest = min(judged, key=lambda effect: (not effect.is_found, effect.p))
+    verdict = FOUND_VERDICT if clearest.is_found else UNKNOWN_VERDICT
+    scope = f" over {len(effects)} pairs of levels" if len(effects) > 1 else ""
+    return f"{heading} {verdict}. {_describe_effect(clearest)}{scope}"
+
+
+def list_interaction_notes(interaction: Interaction) -> list[str]:
+    """Return sentences on the number of seeds, p, units, averaged phrasings and the metrics that are not tested."""
+    notes = []
+    if interaction.min_attainable_p > SIGNIFICANCE_LEVEL:
+        seeds_text = format_count(interaction.seed_count, "seed")
+        notes.append(f"{seeds_text} cannot give p of {SIGNIFICANCE_LEVEL:g}: generate at least {count_min_pairs()}")
+    notes.append("p is corrected over the metrics of its answer and over all differences of differences")
+    notes.append(
+        "effects have the unit of the metric: distances and lengths are root mean squares over latent values, "
+        "velocities are per unit of noise level, and ratios have no unit"
+    )
+    if interaction.phrasing_count > 1:
+        count_text = format_count(interaction.phrasing_count, "phrasing")
+        notes.append(f"averaged over {count_text}: the result applies to these sentences only")
+    if interaction.excluded_metrics:
+        names = ", ".join(interaction.excluded_metrics)
+        notes.append(f"not tested, because they depend on the steps or have no value: {names}")
+    return notes
+
+
+def _describe_effect(effect: InteractionEffect) -> str:
+    sign = "" if effect.question == PLACE else "+"
+    unit = f" {effect.unit}" if effect.unit else ""
+    ranges = [f"95 %: {effect.low:{sign}.3g} to {effect.high:{sign}.3g}"] if math.isfinite(effect.low) else []
+    ranges += [f"by chance up to {effect.chance:.3g}"] if math.isfinite(effect.chance) else []
+    range_text = f" ({'; '.join(ranges)})" if ranges else ""
+    text = f"{effect.metric} of {effect.contrast.name}: {effect.effect:{sign}.3g}{unit}{range_text}, p {effect.p:.3g}"
+    return text if effect.direction is None else f"{text}; {effect.direction.describe(effect.contrast)}"
