@@ -254,7 +254,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def generate_queued_videos(place: StateDirectory) -> None:
-    """Make in this process all that is on the queue, as a worker does in its own."""
+    """Make in this process all that is in the queue, as a worker does in its own."""
     import torch
 
     from wantui.worker.worker import Worker

@@ -21,7 +21,7 @@ from wantui.storage.manifest import Manifest, read_manifest
 
 WANTUI = (sys.executable, "-m", "wantui")
 TIMEOUT_SECONDS = 120.0
-"""Seconds without anything new on the queue, after which a test gives up: a loaded machine is slow, and not broken."""
+"""Seconds without anything new in the queue, after which a test gives up: a loaded machine is slow, and not broken."""
 
 
 class Machine:
@@ -78,7 +78,7 @@ class Machine:
         return lines
 
     def _patiently(self) -> Iterator[None]:
-        """Yield until nothing has happened on the queue for a long time."""
+        """Yield until nothing has happened in the queue for a long time."""
         seq, deadline = -1, 0.0
         while (now := time.monotonic()) < deadline or seq < 0:
             if (last := self.queue.read_last_event_seq()) != seq:

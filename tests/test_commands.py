@@ -438,7 +438,7 @@ def test_rerun_refuses_an_output_equal_to_its_contact_sheet(wantui: Wantui, smal
 
 def test_queue_commands_explain_why_nothing_changed(wantui: Wantui, tmp_path: Path) -> None:
     with Queue(find_state_directory().directory) as queue:
-        # A batch that was continued: only what was missing is on the queue.
+        # A batch that was continued: only what was missing is in the queue.
         queue.add_batch(tmp_path / "a", "cpu", [NewVideo(number, f"v{number}", "{}", 3) for number in (4, 5, 8)])
         claim = queue.claim_next_video("w", ("cpu",))
         assert claim is not None
@@ -455,7 +455,7 @@ def test_queue_commands_explain_why_nothing_changed(wantui: Wantui, tmp_path: Pa
     for number in (1, 4, 7, 10, 2**70):
         unknown = wantui("queue", "cancel", 1, number)
         assert unknown.code == 2
-        assert f"batch 1 has no video {number} on the queue. Its numbers: 5 to 6, 9" in unknown.err
+        assert f"batch 1 has no video {number} in the queue. Its numbers: 5 to 6, 9" in unknown.err
     assert "1 video cancelled" in wantui("queue", "cancel", 1, 9).err
 
 

@@ -19,7 +19,7 @@ from wantui.analysis.commitment import (
 from wantui.analysis.concept_labels import CannotLabelError, find_judged_attribute, find_nearest_concept, read_labels
 from wantui.analysis.continued_videos import find_concept_word
 from wantui.analysis.differences import describe_interval
-from wantui.analysis.proportions import Proportion, compute_half_level_difference, find_half_level
+from wantui.analysis.proportions import Proportion, compute_half_level_difference, find_half_share_level
 from wantui.errors import UserError
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -104,7 +104,7 @@ def test_stay_shares_and_s50_of_a_perfect_model_equal_the_closed_form(share: flo
     stays = continue_seeds(share, 2000, sigmas, 1)
     expected = np.array([stay_probability(s, share) for s in sigmas])
     assert np.abs(stays.mean(0) - expected).max() < 4 * 0.5 / math.sqrt(2000)
-    half = find_half_level(sigmas, stays.sum(0).tolist(), len(stays))
+    half = find_half_share_level(sigmas, stays.sum(0).tolist(), len(stays))
     if share == 0.5:  # an equal component is left by at most half of the seeds, in the limit of pure noise
         assert half.is_above_range
         assert math.isnan(half.estimate)
@@ -129,7 +129,7 @@ def test_interval_of_s50_covers_it_however_the_levels_of_a_seed_depend_on_each_o
     for _ in range(run_count):
         draws = random.random((seed_count, 1 if kind == "monotone" else len(sigmas)))
         counts = (draws < shares).sum(0).tolist()
-        half = find_half_level(sigmas.tolist(), counts, seed_count)
+        half = find_half_share_level(sigmas.tolist(), counts, seed_count)
         missed += not half.low <= true_half <= half.high
     assert missed / run_count <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / run_count)
 
@@ -138,7 +138,7 @@ def test_interval_of_s50_is_that_of_the_sign_test_for_seeds_that_leave_once() ->
     thresholds = [0.52, 0.61, 0.65, 0.66, 0.71, 0.74, 0.78, 0.82]
     grid = np.linspace(0.5, 0.9, 401)
     counts = [sum(threshold > s for threshold in thresholds) for s in grid]
-    half = find_half_level(grid.tolist(), counts, len(thresholds))
+    half = find_half_share_level(grid.tolist(), counts, len(thresholds))
     # P(count of 8 at most 0) = 2^-8 is below 2.5 %, that of at most 1 is above: the outermost order statistics.
     assert half.low == pytest.approx(0.52, abs=0.002)
     assert half.high == pytest.approx(0.82, abs=0.002)
@@ -158,23 +158,23 @@ def test_interval_of_s50_is_that_of_the_sign_test_for_seeds_that_leave_once() ->
 def test_s50_is_the_crossing_of_a_decreasing_fit_and_has_no_value_outside_the_levels(
     counts: list[int], estimate: float, low: float, high: float, above: bool, below: bool
 ) -> None:
-    half = find_half_level(LEVELS, counts, 8)
+    half = find_half_share_level(LEVELS, counts, 8)
     assert half.estimate == pytest.approx(estimate, nan_ok=True)
     assert (half.low, half.high, half.is_above_range, half.is_below_range) == (low, high, above, below)
 
 
 @pytest.mark.parametrize("seed_count", [2, 5])
 def test_few_seeds_give_no_bound_of_s50(seed_count: int) -> None:
-    half = find_half_level(LEVELS, [seed_count] * 3 + [0] * 3, seed_count)
+    half = find_half_share_level(LEVELS, [seed_count] * 3 + [0] * 3, seed_count)
     assert half.estimate == pytest.approx(0.75)
     assert (half.low, half.high) == (0.0, math.inf)
 
 
 def test_difference_of_half_levels_has_the_bounds_of_both() -> None:
-    first = find_half_level(LEVELS, [8, 8, 8, 8, 0, 0], 8)
-    second = find_half_level(LEVELS, [8, 0, 0, 0, 0, 0], 8)
+    first = find_half_share_level(LEVELS, [8, 8, 8, 8, 0, 0], 8)
+    second = find_half_share_level(LEVELS, [8, 0, 0, 0, 0, 0], 8)
     assert compute_half_level_difference(first, second) == pytest.approx((0.85 - 0.55, 0.8 - 0.6, 0.9 - 0.5))
-    never = find_half_level(LEVELS, [8] * 6, 8)
+    never = find_half_share_level(LEVELS, [8] * 6, 8)
     estimate, low, high = compute_half_level_difference(never, second)
     assert math.isnan(estimate)
     assert low == pytest.approx(0.95 - 0.6)

@@ -11,7 +11,7 @@ from wantui.tui.monitor.charts import (
     LIVE_METRICS,
     ChartStyles,
     Curve,
-    LiveMetric,
+    MetricChartStyle,
     add_curve,
     choose_value_range,
     draw_charts,
@@ -51,7 +51,7 @@ def test_lower_end_of_an_axis_is_a_round_number(value: float, low: float) -> Non
     ],
 )
 def test_axis_contains_all_finite_values(
-    metric: LiveMetric, values: list[float | None], limits: tuple[float, float]
+    metric: MetricChartStyle, values: list[float | None], limits: tuple[float, float]
 ) -> None:
     assert choose_value_range(metric, values) == pytest.approx(limits)
 

@@ -203,7 +203,7 @@ def test_models_are_found_by_name_hub_id_and_directory(tiny_models: dict[str, Wa
     ("name", "message"),
     [
         ("wan3", "Choose from nano, wan2.1-1.3b"),
-        ("./nowhere", "is not a directory"),
+        ("./nowhere", "does not exist"),
         ("/", "model_index.json is missing"),
         ("a/b/c", "unknown model"),
     ],

@@ -18,7 +18,7 @@ from wantui.tui.player.recipe_table import (
     describe_differences,
     list_recipe_fields,
 )
-from wantui.tui.widgets.control_line import format_position
+from wantui.tui.widgets.playback_bar import format_position
 
 
 def advance(playback: Playback, seconds: float) -> int:

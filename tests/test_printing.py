@@ -38,7 +38,7 @@ OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 @pytest.fixture
 def hostile() -> BatchFolder:
-    """A batch folder on the queue whose every text holds escape sequences, beside a config, logs and a clip like it."""
+    """A batch folder in the queue whose every text holds escape sequences, beside a config, logs and a clip like it."""
     folder, _ = create_batch_folder(
         plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] (circle)")
     )

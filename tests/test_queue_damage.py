@@ -179,7 +179,7 @@ def test_unknown_batch_error_suggests_no_dissimilar_name(wantui: Wantui, word: s
     assert result.code == 2
     assert "did you mean" not in result.err
     if word == "99":
-        assert "is on the queue, only 1 to 2, 4. List them: wantui queue ls --all" in result.err
+        assert "is in the queue, only 1 to 2, 4. List them: wantui queue ls --all" in result.err
 
 
 def test_batch_wait_names_earlier_batches_unless_held_or_paused(tmp_path: Path) -> None:  # C11

@@ -138,7 +138,7 @@ def test_ctrl_c_before_queueing_says_how_to_queue_the_folder(
         result = wantui("run", "-t", TEMPLATE, *small)
     (root,) = Path("outputs").iterdir()
     assert result.code == 130
-    assert f"interrupted: {root} is not on the queue. Queue it: wantui run --resume {root}" in result.err
+    assert f"interrupted: {root} is not in the queue. Queue it: wantui run --resume {root}" in result.err
     assert wantui("run", "--resume", root).code == 0
 
 
@@ -303,7 +303,7 @@ def test_folder_of_another_batch_is_not_changed(wantui: Wantui, small: list[str]
     shutil.copytree(other.root, queued.root)
     before = queued.make_clip_path(0, 1).read_bytes()
     generate_queued_videos(find_state_directory())
-    assert "is not the manifest of the queued batch, but of another one" in wantui("queue", "show", "queued").out
+    assert "belongs to another batch than the queued one" in wantui("queue", "show", "queued").out
     assert queued.make_clip_path(0, 1).read_bytes() == before
 
 

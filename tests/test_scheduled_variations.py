@@ -12,7 +12,7 @@ from wantui.config.dump import dump_settings
 from wantui.config.load import load_config, parse_config
 from wantui.errors import UserError
 from wantui.planning import Batch, plan_batch, preview_batch
-from wantui.planning.step_prompts import StepPrompt, describe_step_prompts, list_step_prompts
+from wantui.planning.evaluation_prompts import EvaluationPrompt, describe_step_prompts, list_evaluation_prompts
 from wantui.planning.variations import list_scheduled_moments
 from wantui.prompts import TooManyVariationsError, Variation, expand_schedule, expand_template, parse_template
 from wantui.storage.manifest import create_manifest
@@ -152,14 +152,18 @@ def test_sweep_can_switch_a_schedule_off(values: str) -> None:
 
 def test_each_evaluation_names_its_prompt() -> None:
     step = planned("a", "{3: b, 6: c}", "prompt_schedule_settings.interpolation=step").first_recipe
-    assert [each.prompt for each in list_step_prompts(step)] == ["a"] * 3 + ["b"] * 3 + ["c"] * 4
+    assert [each.prompt for each in list_evaluation_prompts(step)] == ["a"] * 3 + ["b"] * 3 + ["c"] * 4
     assert describe_step_prompts(step) == {
         "evaluations 0 to 2": "a",
         "evaluations 3 to 5": "b",
         "evaluations 6 to 9": "c",
     }
     line = planned("a", "{2: b}", "prompt_schedule_settings.interpolation=lerp").first_recipe
-    assert list_step_prompts(line) == [StepPrompt("a"), StepPrompt("a", "b", 0.5), *[StepPrompt("b")] * 8]
+    assert list_evaluation_prompts(line) == [
+        EvaluationPrompt("a"),
+        EvaluationPrompt("a", "b", 0.5),
+        *[EvaluationPrompt("b")] * 8,
+    ]
     assert describe_step_prompts(line) == {"evaluation 0": "a", "evaluation 1": "a → b", "evaluations 2 to 9": "b"}
     assert describe_step_prompts(line.model_copy(update={"controls": {}})) == {}
     shortened = describe_step_prompts(step.model_copy(update={"steps": 5}))
@@ -219,9 +223,9 @@ def test_section_of_the_older_system_holds_its_first_prompt_from_the_start() -> 
     config = parse_config(text + section, "older.yaml")
     assert any("which ignores the template" in str(warning) for warning in config.warnings)
     recipe = plan_batch(config, "a circle").first_recipe
-    steps = list_step_prompts(recipe)
+    steps = list_evaluation_prompts(recipe)
     assert [each.prompt for each in steps[:5]] == ["a ring"] * 5
-    assert steps[8:] == [StepPrompt("a star")] * 2
+    assert steps[8:] == [EvaluationPrompt("a star")] * 2
     assert recipe.controls["prompt_schedule"].interpolation == "slerp"
     ambiguous = parse_config(text + section.replace(", verbose: true", ""), "mine.yaml")
     assert any("the template is the prompt" in str(warning) for warning in ambiguous.warnings)

@@ -273,7 +273,7 @@ def test_latents_with_a_removed_chunk_are_not_published(missing: str) -> None:
     (writer.partial_folder / missing).unlink()
     array = missing.partition("/")[0]
     with pytest.raises(
-        CaptureError, match=f"cannot complete vid.zarr: 1 of the . chunks of .*{array} are missing. Generate"
+        CaptureError, match=f"cannot complete vid.zarr: 1 of the . chunks of .*{array} is missing. Generate"
     ):
         writer.finish_group(gram_of(written), {})
     assert not writer.path.exists()

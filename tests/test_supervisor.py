@@ -328,6 +328,6 @@ def test_engine_that_the_system_does_not_start_is_an_error_message(
     with pytest.raises(NoEngineError) as refused:
         ensure_engine(StateDirectory(tmp_path))
     assert str(refused.value) == (
-        f"the engine cannot be started: {os.strerror(number)}. Queued batches stay on the queue; fix this, and start "
+        f"the engine cannot be started: {os.strerror(number)}. Queued batches stay in the queue; fix this, and start "
         "it: wantui engine start"
     )

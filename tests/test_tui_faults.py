@@ -28,10 +28,10 @@ from wantui.tui.screens.dialogs import Confirm, InputDialog
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import QueueScreen
-from wantui.tui.widgets.control_line import ControlLine
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.line_input import join_lines
 from wantui.tui.widgets.picture_view import PictureView
+from wantui.tui.widgets.playback_bar import PlaybackBar
 
 pytestmark = pytest.mark.terminal
 
@@ -405,7 +405,7 @@ def test_player_uses_all_but_two_rows_for_the_clip(size: tuple[int, int]) -> Non
             it.app.push_screen(PausedPlayer(["a"]))
             await it.until(lambda: isinstance(it.app.screen, Player) and "▀" in it.text())
             assert it.app.screen.query_one(KeyFooter).size.height == 1
-            assert it.app.screen.query_one(ControlLine).size.height == 1
+            assert it.app.screen.query_one(PlaybackBar).size.height == 1
             assert it.app.screen.query_one(PictureView).size.height == size[1] - 2
 
     run(test)

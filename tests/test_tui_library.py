@@ -28,7 +28,7 @@ from wantui.tui.library import data as library_data
 from wantui.tui.library import search as library_search
 from wantui.tui.library.batch_facts import collect_batch_facts, list_config_differences
 from wantui.tui.library.data import LibraryRow, arrange_rows, find_row
-from wantui.tui.library.grid import MatrixCell, MatrixGrid, arrange_matrix
+from wantui.tui.library.grid import MatrixCell, VideoMatrix, arrange_matrix
 from wantui.tui.library.search import MIN_CACHED_BYTES, FoundVideo, VariationCache, find_videos, score_text
 from wantui.tui.library.thumbnails import ThumbnailReader, ThumbnailRequest
 from wantui.tui.pictures import read_sheet_frame
@@ -295,7 +295,7 @@ def test_slow_link_gets_signs_until_the_key_asks_for_pictures(manifest: Manifest
     library(test, low_bandwidth=True)
 
 
-def make_grid(rows: int, columns: int) -> MatrixGrid:
+def make_grid(rows: int, columns: int) -> VideoMatrix:
     recipe = Recipe.model_construct(frames=9, prompt="p")
     cells = {
         (row, column): MatrixCell(
@@ -307,7 +307,7 @@ def make_grid(rows: int, columns: int) -> MatrixGrid:
         for column in range(columns)
     }
     labels = tuple(f"row {row}" for row in range(rows)), tuple(f"c{column}" for column in range(columns))
-    return MatrixGrid(Path(), labels[0], "", labels[1], cells)
+    return VideoMatrix(Path(), labels[0], "", labels[1], cells)
 
 
 @pytest.mark.parametrize("cell_size", ["small", "large", "signs"])

@@ -153,7 +153,7 @@ def test_picture_has_the_pixels_of_the_clip_in_its_proportions() -> None:
 def test_scrub_bar_follows_click_and_drag() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, "p")
-        line = player.control_line
+        line = player.playback_bar
         start = line.region.x + line.gutter.left + line.bar_start
         y = line.region.y
         await it.pilot.click(offset=(start + round((line.bar_width - 1) / 2), y))
@@ -362,10 +362,10 @@ def test_picture_is_shaded_without_colours(theme: str, shades: str) -> None:
     on_clips(test)
 
 
-def test_changed_cells_of_the_control_line_are_redrawn_where_they_are() -> None:
+def test_changed_cells_of_the_playback_bar_are_redrawn_where_they_are() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, "p")
-        line = player.control_line
+        line = player.playback_bar
         line._repaint_regions.clear()
         player.playback.is_playing = True
         line.show_playback(player.playback, player._make_title())

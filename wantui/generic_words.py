@@ -149,7 +149,7 @@ def find_generic_sentence(
     """Return a prompt with its concept left open.
 
     Args:
-        chosen_generic: generic word to use if the prompt has words of several.
+        chosen_generic: generic word to use if the prompt has words of more than one.
 
     Raises:
         GenericWordsError: no declared word is in the prompt, or several are.
@@ -165,7 +165,8 @@ def find_generic_sentence(
     if len(found) > 1:
         names = ", ".join(entry.generic for entry, _ in found)
         raise GenericWordsError(
-            f"the prompt {shorten_text(prompt)!r} has words of several generic words ({names}). Choose one with --of"
+            f"the prompt {shorten_text(prompt)!r} has words of more than one generic word ({names}). Choose one "
+            "with --of"
         )
     entry, words = found[0]
     if len(words) > 1:

@@ -20,7 +20,7 @@ from wantui.analysis.setting_values import collect_setting_values
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.planning import Recipe
-from wantui.planning.step_prompts import StepPrompt, list_step_prompts
+from wantui.planning.evaluation_prompts import EvaluationPrompt, list_evaluation_prompts
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.manifest_sweep import AxisEntry
@@ -80,7 +80,7 @@ class BatchVideo:
         return f"{self.variation} seed {self.seed}" + (f", {self.cell}" if self.cell else "")
 
     @property
-    def step_prompts(self) -> list[StepPrompt]:
+    def step_prompts(self) -> list[EvaluationPrompt]:
         """Return the prompt of each model evaluation; a prompt schedule changes it.
 
         Each has `prompt`; a mixture of two prompts also has `next_prompt` and `share`, that of the second prompt.
@@ -88,7 +88,7 @@ class BatchVideo:
         Raises:
             KeyframeError: the recipe was edited, and a keyframe does not fit its steps.
         """
-        return list_step_prompts(self.recipe)
+        return list_evaluation_prompts(self.recipe)
 
     def read_frames(self) -> NDArray[np.uint8]:
         """Decode the clip to uint8 [frames, height, width, rgb].

@@ -34,7 +34,7 @@ DISTANCE = "distance"
 """Name of the metric of place: the distance between the means of two groups' final states."""
 ROOM_METRICS = ("log_volume", "effective_dimension", SPREAD_METRIC)
 """Metrics of room; more is more room."""
-MARGIN_METRICS = ("log_volume", SPREAD_METRIC)
+EQUIVALENCE_METRICS = ("log_volume", SPREAD_METRIC)
 """Metrics of room that can be alike. effective_dimension cannot: it is near 1, so that 5 % of it is a large change."""
 PATH_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "length": ("length", "chord", "velocity"),
@@ -234,7 +234,7 @@ def collect_metric_evidence(data: AnswerData, metric_names: Sequence[str]) -> li
         for m in range(len(metric_names)):
             difference = differences[k * len(metric_names) + m]
             value_pairs = [(values[..., i, m].mean(axis), values[..., j, m].mean(axis)) for axis in axes]
-            is_alike = difference.metric in MARGIN_METRICS and all(
+            is_alike = difference.metric in EQUIVALENCE_METRICS and all(
                 is_within_margin(difference.metric, *pair, data.equivalence_margin) for pair in value_pairs
             )
             row.append(_make_metric_evidence(difference, labels[m], float(p[k, m]), is_alike))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.arrays import FloatArray
-from wantui.analysis.proportions import HalfLevel, Proportion, compute_half_level_difference, find_half_level
+from wantui.analysis.proportions import HalfShareLevel, Proportion, compute_half_level_difference, find_half_share_level
 from wantui.analysis.statistics import Effect, adjust_family_wise, compute_min_attainable_p, compute_paired_effect
 
 
@@ -45,7 +45,7 @@ class ConceptCommitment:
     """Share of seeds that stay, by noise level."""
     label_counts: tuple[Mapping[str, int], ...]
     """Number of videos by what they show, by noise level."""
-    half_level: HalfLevel
+    half_level: HalfShareLevel
     """Noise level at which half of the seeds stay (s50), with its 95 % interval."""
     kept_ranges: FloatArray
     """[seeds] kept range of each seed (`compute_kept_ranges`)."""
@@ -105,7 +105,7 @@ def measure_commitment(outcomes: ConceptOutcomes) -> ConceptCommitment:
         outcomes,
         tuple(Proportion(count, seed_count) for count in counts),
         tuple(Counter(row[index] for row in outcomes.labels) for index in range(len(outcomes.sigmas))),
-        find_half_level(outcomes.sigmas, counts, seed_count),
+        find_half_share_level(outcomes.sigmas, counts, seed_count),
         compute_kept_ranges(outcomes.sigmas, stays),
         int((np.diff(stays.astype(int), axis=1) > 0).any(1).sum()),
     )
@@ -126,7 +126,7 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymme
         ]
         # 97.5 % each, so that the difference has at least 95 %.
         half_levels = [
-            find_half_level(
+            find_half_share_level(
                 each.outcomes.sigmas, each.outcomes.stays.sum(0).tolist(), len(each.outcomes.seeds), alpha=0.025
             )
             for each in (first, second)

@@ -97,8 +97,8 @@ def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[lis
     short_names = {path: shorten_path(path, paths) for path in parts.setting_paths}
     labels_by_path = {path: label_setting_values(videos, path) for path in parts.setting_paths}
 
-    def name_options(find_option: Callable[[Video, int], str], video: Video) -> list[str]:
-        return [find_option(video, bracket) or "(nothing)" for bracket in parts.brackets]
+    def list_choices(find_choice: Callable[[Video, int], str], video: Video) -> list[str]:
+        return [find_choice(video, bracket) or "(nothing)" for bracket in parts.brackets]
 
     def name_settings(video: Video) -> list[str]:
         values = {path: video.setting_values.get(path) for path in parts.setting_paths}
@@ -112,10 +112,10 @@ def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[lis
 
     return [
         [
-            ", ".join([*name_options(lambda v, b: v.choices_by_bracket.get(b, ""), video), *name_settings(video)])
+            ", ".join([*list_choices(lambda v, b: v.choices_by_bracket.get(b, ""), video), *name_settings(video)])
             for video in videos
         ],
-        [", ".join([*name_options(find_option_text, video), *name_settings(video)]) for video in videos],
+        [", ".join([*list_choices(find_option_text, video), *name_settings(video)]) for video in videos],
         [", ".join(list_values(video)) for video in videos],
     ]
 

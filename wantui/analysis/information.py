@@ -202,16 +202,19 @@ def build_information_table(videos: Sequence[ScoredVideo]) -> InformationTable:
     words = [_summarise_word(word, videos) for word in dict.fromkeys(video.word for video in videos)]
     words.sort(key=lambda word: word.mean_by_quantity["pointwise"])
     names = [word.word for word in words]
-    values_by_cell = {
+    values_by_measurement = {
         (video.word, video.generic_prompt, video.condition, video.seed): video.information.values for video in videos
     }
-    phrasings, seeds = _find_shared_cells(names, values_by_cell)
+    phrasings, seeds = _find_shared_phrasings_and_seeds(names, values_by_measurement)
     used_count = len(names) * len(phrasings) * len(seeds)
     differences: list[WordDifference] = []
     if len(names) > 1 and len(seeds) > 1:
         seed_values = np.array(
             [
-                [np.mean([values_by_cell[name, *phrasing, seed] for phrasing in phrasings], axis=0) for name in names]
+                [
+                    np.mean([values_by_measurement[name, *phrasing, seed] for phrasing in phrasings], axis=0)
+                    for name in names
+                ]
                 for seed in seeds
             ]
         )
@@ -243,17 +246,18 @@ def _summarise_word(word: str, videos: Sequence[ScoredVideo]) -> WordInformation
     )
 
 
-def _find_shared_cells(
-    names: Sequence[str], values_by_cell: Mapping[tuple[str, str, str, int], object]
+def _find_shared_phrasings_and_seeds(
+    names: Sequence[str], values_by_measurement: Mapping[tuple[str, str, str, int], object]
 ) -> tuple[list[tuple[str, str]], list[int]]:
     """Return the sentences (with their condition) that every word has, and the seeds that have all of them."""
-    sentences_by_word = [{cell[1:3] for cell in values_by_cell if cell[0] == name} for name in names]
+    sentences_by_word = [{key[1:3] for key in values_by_measurement if key[0] == name} for name in names]
     phrasings = sorted(set.intersection(*sentences_by_word))
-    seeds = sorted({seed for *_, seed in values_by_cell})
+    seeds = sorted({seed for *_, seed in values_by_measurement})
     complete = [
         seed
         for seed in seeds
-        if phrasings and all((name, *phrasing, seed) in values_by_cell for name in names for phrasing in phrasings)
+        if phrasings
+        and all((name, *phrasing, seed) in values_by_measurement for name in names for phrasing in phrasings)
     ]
     return phrasings, complete
 

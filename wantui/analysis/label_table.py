@@ -14,7 +14,7 @@ from wantui.analysis.metrics import METRICS, RENAMED_METRICS
 
 IDENTITY_COLUMNS = ("video", "id", "batch", "variation", "seed", "cell")
 """Columns that say which video a row is about."""
-UNUSED_COLUMNS = ("prompt", "reason", "stride")
+IGNORED_COLUMNS = ("prompt", "reason", "stride")
 """Further columns of the tables that `wantui analyze --csv` writes; they are ignored."""
 SIMILAR_NAMES = {"path": "video", "file": "video", "filename": "video", "file_name": "video", "clip": "video"}
 """Likely names of columns by others, and the name here."""
@@ -64,7 +64,7 @@ def read_label_table(path: Path) -> LabelTable:
     table = read_csv_rows(path)
     names = _check_header(path, table.header)
     table.check_body()
-    label_columns = [index for index, name in enumerate(names) if name not in (*IDENTITY_COLUMNS, *UNUSED_COLUMNS)]
+    label_columns = [index for index, name in enumerate(names) if name not in (*IDENTITY_COLUMNS, *IGNORED_COLUMNS)]
     values_by_label: dict[str, list[float]] = {}
     for index in label_columns:
         cells = [(line_number, row[index]) for line_number, row in table.body]
@@ -80,7 +80,7 @@ def read_label_table(path: Path) -> LabelTable:
         )
         for number, (line_number, row) in enumerate(table.body)
     )
-    ignored_columns = tuple(name for name in names if name in UNUSED_COLUMNS)
+    ignored_columns = tuple(name for name in names if name in IGNORED_COLUMNS)
     return LabelTable(path, table.sha256, tuple(values_by_label), rows, ignored_columns)
 
 
@@ -90,7 +90,7 @@ def _check_header(path: Path, header: Sequence[str]) -> list[str]:
     Raises:
         LabelError: a name is missing or given twice, or the columns do not say which video a row is about.
     """
-    known_names = (*IDENTITY_COLUMNS, *UNUSED_COLUMNS)
+    known_names = (*IDENTITY_COLUMNS, *IGNORED_COLUMNS)
     names = [name.lower() if name.lower() in known_names else name for name in header]
     prefix = f"cannot use {quote(str(path))}: "
     if "" in names:

@@ -44,7 +44,7 @@ class Proportion:
 
 
 @dataclass(frozen=True)
-class HalfLevel:
+class HalfShareLevel:
     """The noise level at which half of the seeds have an outcome; the share falls as the noise level rises."""
 
     estimate: float
@@ -58,7 +58,9 @@ class HalfLevel:
     """True if the fit is below one half at all measured levels."""
 
 
-def find_half_level(sigmas: Sequence[float], counts: Sequence[int], total: int, alpha: float = 0.05) -> HalfLevel:
+def find_half_share_level(
+    sigmas: Sequence[float], counts: Sequence[int], total: int, alpha: float = 0.05
+) -> HalfShareLevel:
     """Return the noise level at which a share that falls with the noise level passes one half, with its interval.
 
     The estimate is where a decreasing (isotonic) fit crosses one half, on a line between two levels. The interval
@@ -82,7 +84,7 @@ def find_half_level(sigmas: Sequence[float], counts: Sequence[int], total: int, 
     high = sigmas[len(sigmas) - less_count] if less_count else math.inf
     fit = optimize.isotonic_regression(np.asarray(counts) / total, increasing=False).x
     estimate = _find_crossing(np.asarray(sigmas, dtype=np.float64), fit)
-    return HalfLevel(estimate, low, high, bool(fit[-1] > 0.5), bool(fit[0] < 0.5))
+    return HalfShareLevel(estimate, low, high, bool(fit[-1] > 0.5), bool(fit[0] < 0.5))
 
 
 def _find_crossing(sigmas: FloatArray, fit: FloatArray) -> float:
@@ -97,7 +99,7 @@ def _find_crossing(sigmas: FloatArray, fit: FloatArray) -> float:
     return float(sigmas[after - 1] + share * (sigmas[after] - sigmas[after - 1]))
 
 
-def compute_half_level_difference(first: HalfLevel, second: HalfLevel) -> tuple[float, float, float]:
+def compute_half_level_difference(first: HalfShareLevel, second: HalfShareLevel) -> tuple[float, float, float]:
     """Return the difference of two half levels, and an interval from theirs: estimate, low and high.
 
     If each interval has a level of 97.5 %, that of the difference has at least 95 % (Bonferroni), however the two

@@ -65,8 +65,8 @@ def compute_clean_weights(sampler_name: str, sigmas: FloatArray) -> FloatArray:
     states = solve(np.asarray(sigmas, dtype=np.float64), axes[0], lambda index, sigma, state: axes[index + 1])
     noise_shares, prediction_shares = states[1:, :1], states[1:, 1:]
     # states[1:] = noise_shares * noise + prediction_shares @ predictions, a triangular system
-    right_side = np.concatenate([-noise_shares, np.eye(len(sigmas) - 1)], axis=1)
-    return np.tril(np.linalg.solve(prediction_shares, right_side), 1)
+    right_hand_side = np.concatenate([-noise_shares, np.eye(len(sigmas) - 1)], axis=1)
+    return np.tril(np.linalg.solve(prediction_shares, right_hand_side), 1)
 
 
 def _find_solver(sampler_name: str) -> Callable[[FloatArray, FloatArray, CleanPredictor], FloatArray]:
@@ -196,8 +196,8 @@ def _compute_unipc_state(
         rho = np.array([0.5]) if order == 1 else np.linalg.solve(*weights)
         clean_differences.append(next_clean_prediction - clean_predictions[i])
     else:
-        matrix, right_side = weights
-        rho = np.array([0.5]) if order == 2 else np.linalg.solve(matrix[:-1, :-1], right_side[:-1])
+        matrix, right_hand_side = weights
+        rho = np.array([0.5]) if order == 2 else np.linalg.solve(matrix[:-1, :-1], right_hand_side[:-1])
     return next_state - alpha * scale * sum(
         (r * change for r, change in zip(rho, clean_differences, strict=False)), 0 * state
     )
@@ -205,13 +205,13 @@ def _compute_unipc_state(
 
 def _compute_unipc_weights(hh: float, ratios: FloatArray) -> tuple[FloatArray, FloatArray]:
     phi, factorial = np.expm1(hh) / hh - 1 if np.isfinite(hh) else -1.0, 1
-    matrix, right_side = [], []
+    matrix, right_hand_side = [], []
     for power in range(len(ratios)):
         matrix.append(ratios**power)
-        right_side.append(phi * factorial / np.expm1(hh))
+        right_hand_side.append(phi * factorial / np.expm1(hh))
         factorial *= power + 2
         phi = phi / hh - 1 / factorial
-    return np.stack(matrix), np.array(right_side)
+    return np.stack(matrix), np.array(right_hand_side)
 
 
 SOLVERS: dict[str, Callable[[FloatArray, FloatArray, CleanPredictor], FloatArray]] = {

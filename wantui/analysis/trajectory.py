@@ -387,7 +387,7 @@ def build_trajectory(gram: FloatArray, sigmas: FloatArray, dimension: int) -> Tr
     with np.errstate(over="ignore"):
         is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= np.outer(norm_bounds, norm_bounds)).all()
     if not is_possible:
-        raise NoGeometryError("the stored inner products are damaged: no states can have them")
+        raise NoGeometryError("the stored inner products are damaged: no set of states has these inner products")
     distinct_indices = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
     if len(distinct_indices) < 3:
         raise NoGeometryError(f"{len(distinct_indices)} states are stored, but an angle needs three: store more steps")

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from wantui.analysis.denoising_states import DenoisingStates, StateMoment
 from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 from wantui.batches.stored_videos import open_finished_states, predict_pass_seconds
+from wantui.controls import CONTROLS
 from wantui.controls.attention_bending import find_word_spans
+from wantui.controls.base import keep_guidance
 from wantui.controls.guidance import GUIDANCE
-from wantui.controls.guidance_schedule import GUIDANCE_SCHEDULE
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
 from wantui.errors import UserError
 from wantui.planning import CaptureRequests, PromptMark, Recipe
@@ -168,11 +169,8 @@ def build_conditional_recipe(recipe: Recipe, ablated_word: str | None = None) ->
     Args:
         ablated_word: word that gets the weight 0 in every cross-attention; None for none.
     """
-    controls = {
-        name: request
-        for name, request in recipe.controls.items()
-        if name not in (GUIDANCE.name, GUIDANCE_SCHEDULE.name)
-    }
+    guidance_controls = {kind.name for kind in CONTROLS if kind.change_guidance is not keep_guidance}
+    controls = {name: request for name, request in recipe.controls.items() if name not in guidance_controls}
     update: dict[str, object] = {
         "guidance_scale": 1.0,
         "guidance_scale_2": None,

@@ -12,7 +12,7 @@ from wantui.errors import UserError
 from wantui.formatting import escape_unprintable, format_bytes
 from wantui.paths import check_output_folder, expand_user_path
 from wantui.planning import Batch, BatchPreview, estimate_batch_disk
-from wantui.queue.new_folders import FolderRecorder
+from wantui.queue.new_folders import FolderCallback
 from wantui.storage.disk_space import estimate_batch_disk_need, query_free_disk_bytes
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder, choose_batch_folder
 from wantui.storage.locks import MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE, claim_batch_folder
@@ -60,7 +60,7 @@ def check_new_batch_folder(config: Config) -> None:
             _require_empty_folder(folder, is_private=False)
 
 
-def create_batch_folder(batch: Batch, record: FolderRecorder | None = None) -> tuple[BatchFolder, Manifest]:
+def create_batch_folder(batch: Batch, record: FolderCallback | None = None) -> tuple[BatchFolder, Manifest]:
     """Create the folder of a batch, with its manifest.
 
     Args:
@@ -145,13 +145,13 @@ def check_batch_fits_on_disk(batch_root: Path, batch: Batch) -> None:
     )
     if disk_need.total_bytes > free_bytes:
         raise UserError(
-            f"cannot queue the batch: {batch_root.parent} has {format_bytes(free_bytes)} free, "
-            f"{disk_need.description}. "
+            f"cannot queue the batch: {batch_root.parent} has {format_bytes(free_bytes)} free, but "
+            f"the batch needs {disk_need.description}. "
             "Choose another --output-dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
         )
 
 
-def _create_claimed_folder(batch: Batch, record: FolderRecorder) -> tuple[BatchFolder, bool]:
+def _create_claimed_folder(batch: Batch, record: FolderCallback) -> tuple[BatchFolder, bool]:
     """Create or claim an empty folder for this batch; return it, and whether it was created.
 
     Raises:

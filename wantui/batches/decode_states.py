@@ -46,7 +46,7 @@ class DecodeRequest:
 
 
 @dataclass(frozen=True)
-class FrameOfState:
+class FrameDecoded:
     """Event: a frame of a state was decoded."""
 
     video: SelectedVideo
@@ -72,7 +72,7 @@ class StateDecoded:
     """Known reason of a difference from the video's own clip."""
 
 
-DecodeEvent = ModelLoadStarted | FrameOfState | StateDecoded | VideoLeftOut
+DecodeEvent = ModelLoadStarted | FrameDecoded | StateDecoded | VideoLeftOut
 
 
 def decode_states(
@@ -180,7 +180,7 @@ def _write_clip(
     with closing(frames), ClipWriter(path, recipe.fps, recipe.frames, tags) as writer:
         for decoded_count, frame in enumerate(frames, start=1):
             writer.write_frame(frame)
-            yield FrameOfState(video, moment, decoded_count, recipe.frames)
+            yield FrameDecoded(video, moment, decoded_count, recipe.frames)
         writer.finish_clip()
 
 

@@ -184,7 +184,7 @@ def _describe_batch(manifest: Manifest) -> BatchDescription:
 
 @dataclass(frozen=True)
 class EnqueuedBatch:
-    """A batch on the queue: its number, the number of added videos, and its folder."""
+    """A batch in the queue: its number, the number of added videos, and its folder."""
 
     batch_id: int
     video_count: int

@@ -13,7 +13,7 @@ from wantui.analysis.denoising_states import DenoisingStates
 from wantui.analysis.information import NoiseLevel, ScoredVideo, integrate_levels
 from wantui.batches.generating_model import GeneratingModel, get_pipeline_key
 from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
-from wantui.batches.score_plan import ScorePlan, ScoreRequest, ScoreTask
+from wantui.batches.score_plan import InformationGapRequest, ScorePlan, ScoreTask
 from wantui.controls.lora import LORA
 from wantui.errors import UserError
 from wantui.generation.load import resolve_device
@@ -83,7 +83,7 @@ class ScoresSaved:
 ScoreEvent = ScoreStarted | ModelLoadStarted | LevelMeasured | VideoLeftOut | ScoresSaved
 
 
-def measure_scores(plan: ScorePlan, request: ScoreRequest, is_dry_run: bool = False) -> Iterator[ScoreEvent]:
+def measure_scores(plan: ScorePlan, request: InformationGapRequest, is_dry_run: bool = False) -> Iterator[ScoreEvent]:
     """Measure the videos of a plan that are not measured yet; yield the cost first, then the progress.
 
     Values are saved while they are measured, and also if the caller closes the generator.
@@ -151,7 +151,7 @@ class _Saver:
         return read_information(get_information_path(self.folder, self.content.generic)) or self.content
 
 
-def _open_content(plan: ScorePlan, request: ScoreRequest, is_dry_run: bool) -> InformationFile:
+def _open_content(plan: ScorePlan, request: InformationGapRequest, is_dry_run: bool) -> InformationFile:
     """Return the stored values of the same measurement, or none; remove a damaged file that may be replaced.
 
     Raises:
@@ -216,7 +216,7 @@ def load_past_videos() -> list[TimedVideo]:
     return []
 
 
-def _predict_cost(plan: ScorePlan, tasks: Sequence[ScoreTask], request: ScoreRequest) -> ScoreStarted:
+def _predict_cost(plan: ScorePlan, tasks: Sequence[ScoreTask], request: InformationGapRequest) -> ScoreStarted:
     pass_count = len(tasks) * plan.passes_per_video
     if not tasks:
         return ScoreStarted(0, len(plan.tasks), 0, Estimate(0.0, "all videos are measured"))

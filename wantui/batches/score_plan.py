@@ -30,13 +30,13 @@ PASSES_PER_LEVEL = 2
 
 
 @dataclass(frozen=True)
-class ScoreRequest:
-    """What is measured."""
+class InformationGapRequest:
+    """Options of a measurement of the information gap."""
 
     generic_words: str | None = None
     """Declaration of generic words; None for that of the batch."""
     chosen_generic: str | None = None
-    """Generic word, if prompts have words of several."""
+    """Generic word to measure, if prompts contain words of more than one."""
     window_start: float = DEFAULT_WINDOW_START
     draw_count: int = 1
     device: str = "auto"
@@ -97,12 +97,14 @@ def select_conditions(videos: Sequence[SelectedVideo], conditions: Sequence[str]
     return selected
 
 
-def plan_scores(folder: Path, manifest: Manifest, videos: Sequence[SelectedVideo], request: ScoreRequest) -> ScorePlan:
+def plan_scores(
+    folder: Path, manifest: Manifest, videos: Sequence[SelectedVideo], request: InformationGapRequest
+) -> ScorePlan:
     """Choose the videos that can be measured.
 
     Raises:
-        UserError: no generic word is declared, the prompts have words of several, the window is wrong, or no video can
-            be measured.
+        UserError: no generic word is declared, the prompts have words of more than one, the window is wrong, or no
+            video can be measured.
     """
     generic_words = _read_generic_words(folder, manifest, request)
     recipe = videos[0].entry.recipe
@@ -124,13 +126,15 @@ def plan_scores(folder: Path, manifest: Manifest, videos: Sequence[SelectedVideo
         )
     generics = list(dict.fromkeys(task.sentence.generic for task in tasks))
     if len(generics) > 1:
-        raise UserError(f"the prompts have words of several generic words: {', '.join(generics)}. Choose one with --of")
+        raise UserError(
+            f"the prompts have words of more than one generic word: {', '.join(generics)}. Choose one with --of"
+        )
     return ScorePlan(
         folder, generics[0], levels, request.draw_count, tuple(tasks), tuple(left_out), tuple(_find_warnings(tasks))
     )
 
 
-def _read_generic_words(folder: Path, manifest: Manifest, request: ScoreRequest) -> tuple[GenericWord, ...]:
+def _read_generic_words(folder: Path, manifest: Manifest, request: InformationGapRequest) -> tuple[GenericWord, ...]:
     generic_words = read_generic_words(request.generic_words, manifest.config, str(folder))
     known = [entry.generic for entry in generic_words]
     if request.chosen_generic is not None and request.chosen_generic not in known:

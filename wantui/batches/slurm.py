@@ -133,7 +133,7 @@ class DrainShare:
             signal.signal(submitit_signal, previous_handler)
 
     def _handle_preemption(self, *_: object) -> None:
-        logger.warning("asked to stop: the video of share %s is closed at a checkpoint", self.share)
+        logger.warning("stop requested: saving a checkpoint of the current video of share %s", self.share)
         self.preempted = True
 
     def _requeue_job(self) -> None:

@@ -139,5 +139,5 @@ ATTENTION = CaptureKind(
     build_request=_build_attention_request,
     estimate_disk=_estimate_attention_disk_parts,
     estimate_gpu_bytes=_estimate_attention_gpu_bytes,
-    needs_marks=True,
+    marks_setting="store_attention",
 )

@@ -81,7 +81,8 @@ class CaptureKind:
         build_request: function that returns the request for given settings, or None without one.
         estimate_disk: function that returns the predicted bytes on disk per video.
         estimate_gpu_bytes: function that returns the predicted bytes on the GPU during denoising.
-        needs_marks: True if the capture records marked words, so that a template without marks has nothing to record.
+        marks_setting: setting of the section that turns on recording marked words, so that a template without marks has
+            nothing to record; empty for a capture that records something else.
     """
 
     name: str
@@ -93,7 +94,7 @@ class CaptureKind:
     build_request: Callable[[Any], CaptureRequest | None]
     estimate_disk: Callable[[Any, DenoisingSize], tuple[DiskPart, ...]]
     estimate_gpu_bytes: Callable[[Any, DenoisingSize], int]
-    needs_marks: bool = False
+    marks_setting: str = ""
 
 
 def list_every_nth_index(index_count: int, interval: int) -> list[int]:

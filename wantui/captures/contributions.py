@@ -82,5 +82,5 @@ CONTRIBUTIONS = CaptureKind(
     build_request=_build_contribution_request,
     estimate_disk=_estimate_contribution_disk_parts,
     estimate_gpu_bytes=_estimate_contribution_gpu_bytes,
-    needs_marks=True,
+    marks_setting="store_contributions",
 )

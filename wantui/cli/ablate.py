@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "--steps",
     "written_moments",
     metavar="LIST",
-    help="Comma-separated steps: an index from 0, a percentage or `sigma 0.5`, which choose the nearest stored step.  "
+    help="Comma-separated steps, each an index from 0, a percentage or `sigma 0.5`; the nearest stored step is used.  "
     "[default: all stored steps]",
 )
 @add_selection_options

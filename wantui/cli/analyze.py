@@ -84,7 +84,8 @@ if TYPE_CHECKING:
     "--interaction",
     "tests_interaction",
     is_flag=True,
-    help="Test whether the effect of one factor of --by (such as 1,2) depends on the other; with --compare or --html.",
+    help="Test for an interaction of the two factors of --by (such as --by 1,2): whether the effect of one depends on "
+    "the other. Needs --compare or --html.",
 )
 @click.option(
     "--margin",

@@ -25,7 +25,7 @@ def exclude_unlabelled_videos(
 
     used_names = [name for name in table.label_names if name in metric_names]
     if not used_names:
-        echo(f"warning: no label of {table.path} is among the metrics", err=True)
+        echo(f"warning: --metrics names no label of {table.path}, so its labels are not used", err=True)
         return list(videos)
     labelled = require_labels(videos, table, used_names)
     echo(f"note: {labelled.description}", err=True)

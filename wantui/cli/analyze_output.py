@@ -24,7 +24,8 @@ def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], m
     for name in metric_names:
         if name in METRICS and (needed_states := METRICS[name].min_states) > min_state_count:
             echo(
-                f"warning: {message_prefix}{name} needs {needed_states} states, but a trajectory has {min_state_count}",
+                f"warning: {message_prefix}{name} needs {needed_states} states, but the shortest trajectory has "
+                f"{min_state_count}",
                 err=True,
             )
     for stride_check in check_unsettled_metrics(measured_videos, metric_names):

@@ -25,10 +25,10 @@ PHASE_COUNT = 3
 @click.option(
     "-o", "--output-dir", type=PATH_TYPE, help="Parent folder of the batch folder.  [default: from the config]"
 )
-@click.option("--fresh", "is_fresh", is_flag=True, help="Generate a new batch, even if one is finished.")
+@click.option("--fresh", "makes_new_batch", is_flag=True, help="Generate a new batch, even if one is finished.")
 @click.option("--no-open", "stays_closed", is_flag=True, help="Print the paths instead of opening the library.")
 @click.pass_context
-def command(context: click.Context, output_dir: Path | None, is_fresh: bool, stays_closed: bool) -> None:
+def command(context: click.Context, output_dir: Path | None, makes_new_batch: bool, stays_closed: bool) -> None:
     """Generate a first batch with nano on the CPU, analyse it, and open it in the library.
 
     Generates twelve videos of a red or blue circle, overlays the attention map of the word `circle` on the first clip,
@@ -40,7 +40,7 @@ def command(context: click.Context, output_dir: Path | None, is_fresh: bool, sta
     from wantui.analysis.loading import read_batches
     from wantui.batches.demo import compare_demo_groups, describe_demo_answer, draw_demo_overlay, plan_demo_batch
 
-    folder = _generate_demo_batch(plan_demo_batch(output_dir), is_fresh)
+    folder = _generate_demo_batch(plan_demo_batch(output_dir), makes_new_batch)
     try:
         _show_phase(2, "draw the attention to the word `circle` over the first clip")
         videos, _ = read_batches([folder])
@@ -71,7 +71,7 @@ def command(context: click.Context, output_dir: Path | None, is_fresh: bool, sta
     echo(f"open it with\n  wantui open {shown_paths[0]}", err=True)
 
 
-def _generate_demo_batch(batch: "Batch", is_fresh: bool) -> Path:
+def _generate_demo_batch(batch: "Batch", makes_new_batch: bool) -> Path:
     """Generate the batch, or what an earlier demo left of it; return its folder."""
     from wantui.batches.batch_folders import create_batch_folder
     from wantui.batches.demo import find_demo_folder
@@ -81,7 +81,7 @@ def _generate_demo_batch(batch: "Batch", is_fresh: bool) -> Path:
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.manifest import read_manifest
 
-    folder = None if is_fresh else find_demo_folder(batch)
+    folder = None if makes_new_batch else find_demo_folder(batch)
     if folder is not None and not find_missing_videos(folder, read_manifest(folder)):
         echo(f"reusing {_format_path(folder.root)} (wantui demo --fresh generates a new batch)", err=True)
         return folder.root

@@ -59,8 +59,8 @@ def command(batch: Path, export_format: str, requested_folder: Path | None, id_p
         raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another folder with -o") from None
     if export_format == "older" and has_cells:
         echo(
-            "the older layout has no sweeps: each cell has a folder of its own, which wantui analyze does not read. "
-            f"Analyze the batch\n  wantui analyze {shlex.quote(str(batch))}",
+            "the `older` layout cannot represent a sweep: each cell was exported to its own folder, which wantui "
+            f"analyze does not read. Analyze the batch itself:\n  wantui analyze {shlex.quote(str(batch))}",
             err=True,
         )
     elif export_format == "older":

@@ -14,11 +14,11 @@ from wantui.errors import UserError
 if TYPE_CHECKING:
     from wantui.generic_words import GenericWord
 
-Command = Callable[..., Any]
+CommandFunction = Callable[..., Any]
 UNGUIDED_OVERRIDE = "model_settings.cfg_scale=1"
 
 
-def make_generic_option(default: str) -> Callable[[Command], Command]:
+def make_generic_option(default: str) -> Callable[[CommandFunction], CommandFunction]:
     """Return the option --generic.
 
     Args:
@@ -45,14 +45,14 @@ add_labels_option = click.option(
 )
 
 
-def add_generic_run_options(previewed: str) -> Callable[[Command], Command]:
+def add_generic_run_options(previewed: str) -> Callable[[CommandFunction], CommandFunction]:
     """Return a decorator with the options of a batch, after those of the command itself: --preview, --detach, --json.
 
     Args:
         previewed: what --preview shows beside the predicted cost.
     """
 
-    def add_options(command: Command) -> Command:
+    def add_options(command: CommandFunction) -> CommandFunction:
         command = click.option(
             "--json", "as_json", is_flag=True, help="Print JSON, as `wantui run` and `wantui preview` do."
         )(command)
@@ -88,7 +88,8 @@ def find_generic_word(
         generic_text: declaration of the option --generic; None for that of the config.
 
     Raises:
-        UserError: no generic word is declared, the declaration cannot be read, or the template has words of several.
+        UserError: no generic word is declared, the declaration cannot be read, or the template has words of
+            more than one.
     """
     from wantui.generic_words import read_generic_words
 
@@ -97,8 +98,8 @@ def find_generic_word(
     used = [entry for entry in entries if entry.find_words(template_text)]
     if len(used) > 1:
         raise UserError(
-            f"the template has words of several concepts ({', '.join(entry.generic for entry in used)}). Declare the "
-            "one to study with --generic"
+            f"the template has words of more than one concept ({', '.join(entry.generic for entry in used)}). Declare "
+            "the one to study with --generic"
         )
     return (used or list(entries))[0]
 

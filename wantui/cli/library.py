@@ -109,7 +109,7 @@ def show_batch_folder(folder: Path, as_json: bool) -> None:
     Damage to the batch journal, to marks.json or to a prompt schedule is reported on stderr; the exit code is then 1.
     """
     from wantui.keyframes import KeyframeError
-    from wantui.planning.step_prompts import build_step_prompts_attribute
+    from wantui.planning.evaluation_prompts import build_step_prompts_attribute
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
     from wantui.storage.marks import read_marks
@@ -266,7 +266,7 @@ def trash_batch_folder(folder: Path) -> None:
         queued_batch = next((batch for batch in queue.list_batches(-1) if batch.folder == folder.resolve()), None)
         if queued_batch is not None and queued_batch.unfinished_count:
             raise UserError(
-                f"cannot trash {folder}: it is on the queue. First run: wantui queue cancel {queued_batch.id}"
+                f"cannot trash {folder}: it is in the queue. First run: wantui queue cancel {queued_batch.id}"
             )
         move_to_trash(folder)
         if queued_batch is not None:

@@ -12,7 +12,7 @@ from wantui.cli.types import BATCH_TYPE
 def command(context: click.Context, batch: str) -> None:
     """Open BATCH in the library of the terminal application.
 
-    BATCH is a batch folder, or the number or name of a batch on the queue.
+    BATCH is a batch folder, or the number or name of a batch in the queue.
     """
     from pathlib import Path
 

@@ -238,7 +238,7 @@ def _find_weighting_method(preview: "BatchPreview") -> str | None:
 def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[CellCost], list[str]]":
     """Return the predicted costs of the batch and of its cells, and the reasons why this machine cannot run the batch.
 
-    The prediction uses the finished videos on the queue, or none if the queue cannot be read.
+    The prediction uses the finished videos in the queue, or none if the queue cannot be read.
     """
     from wantui.batches.batch_cost import estimate_batch_costs
     from wantui.batches.cell_cost import estimate_cell_costs

@@ -339,7 +339,7 @@ def _describe_video_states(queue: "Queue", batch_row: "BatchRow", video_number: 
         queued_video = queue.find_video(batch_row.id, video_number - 1)
         return (
             f"video {video_number} of batch {batch_row.id} is "
-            f"{'no longer on the queue' if queued_video is None else queued_video.state}"
+            f"{'no longer in the queue' if queued_video is None else queued_video.state}"
         )
     current_row = queue.get_batch(batch_row.id)
     count_by_state = {} if current_row is None else current_row.counts
@@ -348,7 +348,7 @@ def _describe_video_states(queue: "Queue", batch_row: "BatchRow", video_number: 
 
 
 def _check_video_number(queue: "Queue", batch_row: "BatchRow", video_number: int | None) -> None:
-    """Refuse a video number that is not on the queue: a resumed batch has only its missing videos there.
+    """Refuse a video number that is not in the queue: a resumed batch has only its missing videos there.
 
     Raises:
         UserError: the batch has no such number; the message lists its numbers.
@@ -361,5 +361,5 @@ def _check_video_number(queue: "Queue", batch_row: "BatchRow", video_number: int
         return
     number_ranges = format_number_ranges([queued_video.number + 1 for queued_video in queue.list_videos(batch_row.id)])
     raise UserError(
-        f"batch {batch_row.id} has no video {video_number} on the queue. Its numbers: {number_ranges or 'none'}"
+        f"batch {batch_row.id} has no video {video_number} in the queue. Its numbers: {number_ranges or 'none'}"
     )

@@ -25,7 +25,7 @@ from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.planning import Batch
-    from wantui.queue.new_folders import FolderRecorder
+    from wantui.queue.new_folders import FolderCallback
     from wantui.queue.queue import Queue
     from wantui.queue.state_dir import StateDirectory
     from wantui.storage.layout import BatchFolder
@@ -107,7 +107,7 @@ def _create_batch(
     config: str | None,
     template_text: str,
     options: dict[str, Any],
-    record: "FolderRecorder",
+    record: "FolderCallback",
 ) -> tuple["BatchFolder", "Manifest", str]:
     """Plan a new batch, and create its folder; return its device, too."""
     from wantui.batches.batch_folders import create_batch_folder
@@ -123,7 +123,7 @@ def _create_batch(
 
 
 def _report_interrupted_run(queue: "Queue", batch_folder: Path) -> NoReturn:
-    """Report whether the batch in a folder is on the queue, and how to continue; exit with code 130."""
+    """Report whether the batch in a folder is in the queue, and how to continue; exit with code 130."""
     from wantui.cli.follow import format_relative_path, report_detached
 
     queued_batch = next(
@@ -132,7 +132,7 @@ def _report_interrupted_run(queue: "Queue", batch_folder: Path) -> NoReturn:
     if queued_batch is not None:  # the interrupt came just after the batch was queued
         report_detached(queue, queued_batch.id)
     shown_folder = format_relative_path(batch_folder)
-    echo(f"interrupted: {shown_folder} is not on the queue. Queue it: wantui run --resume {shown_folder}", err=True)
+    echo(f"interrupted: {shown_folder} is not in the queue. Queue it: wantui run --resume {shown_folder}", err=True)
     sys.exit(130)
 
 
@@ -238,7 +238,7 @@ def _follow_queued_batch(
     from wantui.cli.follow import follow_batch, format_relative_path, report_batch_end, report_detached
 
     batch_folder = folder.root.resolve()
-    try:  # the batch is queued now: Ctrl-C detaches and leaves it on the queue
+    try:  # the batch is queued now: Ctrl-C detaches and leaves it in the queue
         batch = queue.get_batch(batch_id)
         assert batch is not None
         echo(

@@ -18,7 +18,7 @@ from wantui.errors import UserError
 
 if TYPE_CHECKING:
     from wantui.batches.score import ScoresSaved, ScoreStarted
-    from wantui.batches.score_plan import ScorePlan, ScoreRequest
+    from wantui.batches.score_plan import InformationGapRequest, ScorePlan
 
 
 @click.command("score", cls=WantuiCommand)
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     metavar="WORDS",
     help="Generic words, as `circle|square: shape; man|woman: person`.  [default: those of BATCH]",
 )
-@click.option("--of", "chosen_generic", metavar="WORD", help="Generic word to use, if prompts have words of several.")
+@click.option(
+    "--of", "chosen_generic", metavar="WORD", help="Generic word to measure, if prompts contain words of more than one."
+)
 @click.option(
     "--window",
     "window_start",
@@ -69,20 +71,22 @@ def command(
 ) -> None:
     """Measure how much a word tells the model that generated the videos of BATCH: the information gap, in nats.
 
-    The model predicts noised final latents with the prompt, and with the same sentence and a generic word ("shape" for
-    "circle"). In a perfect model, the gap is -ln p(circle | shape). docs/analysis.md defines it.
+    The model denoises the noised final latents twice: with the prompt, and with a generic word ("shape") in place of
+    the word ("circle"). For a perfect model, the gap is -ln p(circle | shape). docs/analysis.md defines it.
 
     Final latents must be stored (--store-latents of `wantui run`), and videos should be generated without guidance. The
     values are stored in BATCH/analysis, and an interrupted command continues where it ended. Videos that cannot be
     measured are reported on stderr; the exit code is then 1.
     """
-    from wantui.batches.score_plan import ScoreRequest, plan_scores, select_conditions
+    from wantui.batches.score_plan import InformationGapRequest, plan_scores, select_conditions
     from wantui.storage.video_selection import select_videos
 
     if as_json and csv_path is not None:
         raise UserError("--json and --csv exclude each other")
     check_csv_file(csv_path)
-    request = ScoreRequest(generic_words, chosen_generic, window_start, draw_count, device, may_fetch, replaces_other)
+    request = InformationGapRequest(
+        generic_words, chosen_generic, window_start, draw_count, device, may_fetch, replaces_other
+    )
     with open_progress_line() as line:
         line.show_phase("reading the batch")
         videos = select_conditions(select_videos((batch,), variation_ids, seeds, id_prefixes), settings)
@@ -104,7 +108,11 @@ def command(
 
 
 def _measure(
-    plan: "ScorePlan", request: "ScoreRequest", line: ProgressLine, failures: list[tuple[str, str]], is_dry_run: bool
+    plan: "ScorePlan",
+    request: "InformationGapRequest",
+    line: ProgressLine,
+    failures: list[tuple[str, str]],
+    is_dry_run: bool,
 ) -> "tuple[ScoreStarted, ScoresSaved | None]":
     """Measure the videos of a plan, and show the cost and the progress; return the cost and the result.
 

@@ -40,7 +40,8 @@ DEFAULT_METRICS = ("ssim", "psnr", "latents")
     "--baseline",
     required=True,
     metavar="WHICH",
-    help="Baseline: `baseline`, values of swept settings (cfg_scale=1), a cell, a variation ID, or a video ID.",
+    help="What to compare with: `baseline` (the sweep's --baseline), values of swept settings (cfg_scale=1), a cell, "
+    "a variation ID, or a video ID.",
 )
 @click.option(
     "--metrics",

@@ -92,7 +92,7 @@ def _parse_number_text(
 
 
 class BatchReference(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
-    """Parameter type of a batch on the queue: a number, a folder name, or a path."""
+    """Parameter type of a batch in the queue: a number, a folder name, or a path."""
 
     name = "batch"
 
@@ -107,7 +107,7 @@ class BatchReference(click.ParamType):  # type: ignore[type-arg]  # not generic 
             self.fail(str(error), param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Complete the names of the batches on the queue; without a readable queue, files."""
+        """Complete the names of the batches in the queue; without a readable queue, files."""
         return _complete_batches(incomplete) or complete_files(incomplete)
 
 

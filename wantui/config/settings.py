@@ -62,8 +62,8 @@ class ModelSettings(ConfigSection):
     cfg_scale_2: Annotated[float, Field(ge=0, le=50)] | None = None
     """Guidance scale of the low-noise transformer of Wan 2.2 A14B; empty: cfg_scale."""
     sampler: SamplerName = "unipc"
-    """Sampler. lcm: for step-distilled adapters, with 4 steps and cfg_scale 1; lcm and dpm++2m-sde add noise in each
-    step, from the seed of the video."""
+    """Sampler. lcm: for step-distilled adapters, with 4 steps and cfg_scale 1. Samplers that add noise in each step
+    draw it from the seed of the video."""
     flow_shift: Annotated[float, Field(ge=MIN_FLOW_SHIFT, le=100)] | None = None
     """Shift of the noise schedule; empty: the default for the model and size (3 at 480p, 5 at 720p)."""
     dtype: DtypeName = "auto"
@@ -77,8 +77,8 @@ class ModelSettings(ConfigSection):
     """Speed of the transformer. reference: bit-identical to diffusers. fused: fused GPU kernels, equal up to rounding;
     bit-identical on a CPU and with nano. cached: skips blocks that change little, which changes the video."""
     force_capture: bool = False
-    """Store trajectories and attention also with speed: cached and with samplers that add noise (lcm, dpm++2m-sde),
-    although both alter them."""
+    """Store trajectories and attention also with speed: cached and with samplers that add noise, although both alter
+    them."""
     device: Annotated[str, Field(pattern=DEVICE_PATTERN.pattern)] = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
 

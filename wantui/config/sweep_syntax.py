@@ -233,7 +233,7 @@ def _to_integer(number: Fraction) -> int:
 
 
 def format_seeds(seeds: Sequence[int]) -> str:
-    """Format seeds shortly, as `parse_seeds` reads them: runs of three or more consecutive seeds are ranges."""
+    """Format seeds compactly, as `parse_seeds` reads them: runs of three or more consecutive seeds are ranges."""
     parts: list[str] = []
     start = 0
     for end in range(1, len(seeds) + 1):

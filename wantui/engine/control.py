@@ -246,7 +246,7 @@ def ensure_engine(
         file_text = f": {error.filename}" if error.filename else ""
         raise NoEngineError(
             f"the engine cannot be started: {error.strerror or error}{file_text}. "
-            "Queued batches stay on the queue; fix this, and start it: wantui engine start"
+            "Queued batches stay in the queue; fix this, and start it: wantui engine start"
         ) from None
     engine = _wait_for_engine(state_dir.directory, process, on_locked)
     if engine is None:
@@ -280,7 +280,7 @@ def _wait_for_engine(
     if (lock_holder := lock_watch.find_lasting_holder()) is not None:
         raise NoEngineError(
             f"the engine (process {engine_id}) waits for the queue, which is locked by {lock_holder}. End that "
-            "process; queued batches stay on the queue. Follow them with: wantui watch"
+            "process; queued batches stay in the queue. Follow them with: wantui watch"
         )
     raise NoEngineError(
         f"the engine (process {engine_id}) is not ready after {START_TIMEOUT_SECONDS:.0f} s. "

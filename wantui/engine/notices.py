@@ -244,7 +244,7 @@ class BatchEndNotifier:
         except subprocess.TimeoutExpired:
             _end_process_group(process)
             self.log.error(
-                "on_batch_end was ended for %s: it took longer than %g s (timeout_seconds in engine.yaml)",
+                "on_batch_end was stopped for %s: it took longer than %g s (timeout_seconds in engine.yaml)",
                 end.name,
                 settings.timeout_seconds,
             )

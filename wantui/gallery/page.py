@@ -16,7 +16,7 @@ from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
 from wantui.gallery.batch_grid import BatchGrid, GridCell
-from wantui.planning.step_prompts import describe_step_prompts
+from wantui.planning.evaluation_prompts import describe_step_prompts
 from wantui.storage.manifest_axes import BASELINE_POSITION, VARIATION_AXIS, VideoAxis
 from wantui.storage.manifest_labels import label_variations
 from wantui.storage.similarity_file import SCORE_LABELS

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-COLUMN_MULTIPLE = 8
+COLUMN_ALIGNMENT = 8
 """Keys are stored in multiples of this number of columns."""
 MAX_MERGED_COLUMNS = 64
 """Largest number of text columns with merged padding; beyond it, all 512 positions are faster on an H100."""
@@ -100,7 +100,7 @@ def merge_padding(keys: Tensor, values: Tensor) -> CrossAttentionKV | None:
     is_padding = (keys == keys[:, -1:]) & (values == values[:, -1:])
     text_positions = (~is_padding[0].flatten(1).all(1)).nonzero()
     text_length = int(text_positions[-1]) + 1 if len(text_positions) else 0
-    column_count = -(-(text_length + 1) // COLUMN_MULTIPLE) * COLUMN_MULTIPLE
+    column_count = -(-(text_length + 1) // COLUMN_ALIGNMENT) * COLUMN_ALIGNMENT
     if column_count > min(MAX_MERGED_COLUMNS, keys.shape[1]):
         return None
     return CrossAttentionKV(

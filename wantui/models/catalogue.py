@@ -189,9 +189,10 @@ def find_model(name: str) -> WanModel:
         raise UnknownModelError(f"cannot find the model: {error}") from None
     if os.path.isdir(directory):  # noqa: PTH112 -- Path.is_dir raises for a name that is too long
         return read_model_directory(directory.resolve())
-    if os.path.exists(directory) or name.startswith((".", "/", "~")):  # noqa: PTH110
+    if (is_file := os.path.exists(directory)) or name.startswith((".", "/", "~")):  # noqa: PTH110
         raise UnknownModelError(
-            f"cannot find the model: {name} is not a directory. Give a diffusers directory with a model_index.json"
+            f"cannot find the model: {name} {'is not a directory' if is_file else 'does not exist'}. Give a diffusers "
+            "directory with a model_index.json"
         )
     if _HUB_ID_PATTERN.fullmatch(name):
         return WanModel(name, name, "hub model; assumed to have the sizes of Wan 2.1 1.3B")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from wantui.captures import CAPTURES
 from wantui.captures.contributions import CONTRIBUTIONS
 from wantui.config.settings import Settings
 from wantui.controls import CONTROLS, ControlKind, ControlRequest
@@ -181,12 +182,9 @@ def describe_altered_trajectory(settings: Settings) -> str | None:
 def _list_mark_captures(settings: Settings) -> list[str]:
     """Return the settings that are on and store something of each marked word."""
     return [
-        name
-        for name, is_on in (
-            ("store_attention", settings.attention_analysis_settings.store_attention),
-            ("store_contributions", settings.contribution_settings.store_contributions),
-        )
-        if is_on
+        kind.marks_setting
+        for kind in CAPTURES
+        if kind.marks_setting and kind.build_request(getattr(settings, kind.section_key)) is not None
     ]
 
 

@@ -70,27 +70,27 @@ def estimate_batch_disk(batch: Batch | BatchPreview) -> DiskEstimate:
     """Predict the bytes of the videos and captures of a batch; variations may have different marks."""
     groups = group_recipes_by_size(batch)
     bytes_by_name: dict[str, int] = {}
-    counts_by_basis: dict[str, dict[str, int]] = {}
+    basis_counts_by_name: dict[str, dict[str, int]] = {}
     for recipe, video_count in groups:
         for part in _list_capture_parts(recipe, batch.model):
             bytes_by_name[part.name] = bytes_by_name.get(part.name, 0) + video_count * part.bytes
-            counts = counts_by_basis.setdefault(part.name, {})
-            counts[part.basis] = counts.get(part.basis, 0) + video_count
+            video_counts_by_basis = basis_counts_by_name.setdefault(part.name, {})
+            video_counts_by_basis[part.basis] = video_counts_by_basis.get(part.basis, 0) + video_count
     captures = tuple(
-        DiskPart(name, byte_count, _join_basis_texts(counts_by_basis[name]))
+        DiskPart(name, byte_count, _join_basis_texts(basis_counts_by_name[name]))
         for name, byte_count in bytes_by_name.items()
     )
     video_bytes = sum(_estimate_clip_bytes(recipe, video_count) for recipe, video_count in groups)
     return DiskEstimate(video_bytes, CLIP_BASIS, captures)
 
 
-def _join_basis_texts(counts: Mapping[str, int]) -> str:
+def _join_basis_texts(video_counts_by_basis: Mapping[str, int]) -> str:
     """Join the explanations of the predicted bytes of one kind of file.
 
     Args:
-        counts: number of videos by explanation.
+        video_counts_by_basis: number of videos by explanation.
     """
-    texts = [f"{format_count(count, 'video')} x {basis}" for basis, count in counts.items()]
+    texts = [f"{format_count(count, 'video')} x {basis}" for basis, count in video_counts_by_basis.items()]
     if len(texts) > MAX_LISTED_BASES:
         texts[MAX_LISTED_BASES:] = [f"and {format_count(len(texts) - MAX_LISTED_BASES, 'more kind')}"]
     return "; ".join(texts)
@@ -134,7 +134,7 @@ def iterate_cell_recipes(cell: PlannedCell) -> Iterator[tuple[CaptureSizeKey, Re
 
 def _records_marks(recipe: Recipe) -> bool:
     """Return whether a capture records marked words, so that its size depends on the marks."""
-    return any(kind.needs_marks and recipe.capture.find_request(kind.name) is not None for kind in CAPTURES)
+    return any(kind.marks_setting and recipe.capture.find_request(kind.name) is not None for kind in CAPTURES)
 
 
 def _make_size_key(recipe: Recipe) -> CaptureSizeKey:

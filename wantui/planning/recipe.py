@@ -87,7 +87,7 @@ class CaptureRequests(TrajectoryRequest):
         return _validate_requests(value, "capture", request_type_by_name)
 
     @model_serializer(mode="wrap")
-    def omit_empty_more(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def omit_default_captures(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Omit an empty `more` and the default of `guidance_gap`: digests of recipes without them do not change."""
         serialised = _drop_empty_value(handler(self), "more")
         if serialised.get("guidance_gap"):
@@ -161,7 +161,7 @@ class Recipe(_FrozenModel):
         )
 
     @model_serializer(mode="wrap")
-    def omit_empty_controls(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def omit_default_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Omit empty `controls`, so that digests of recipes without controls do not change."""
         return _drop_empty_value(handler(self), "controls")
 

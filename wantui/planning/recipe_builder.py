@@ -173,7 +173,7 @@ def _build_capture_requests(settings: Settings, has_marks: bool) -> CaptureReque
     """Return the captures that the settings request."""
     request_by_name = {
         kind.name: kind.build_request(getattr(settings, kind.section_key))
-        if has_marks or not kind.needs_marks
+        if has_marks or not kind.marks_setting
         else None
         for kind in CAPTURES
     }

@@ -49,7 +49,7 @@ def upgrade_recipe(recipe_values: dict[str, Any]) -> dict[str, Any]:
 def convert_to_digest_form(recipe_values: dict[str, Any]) -> dict[str, Any]:
     """Convert a serialised recipe to format 1, from which its digest is computed.
 
-    Digests identify videos in batch folders, on the queue and in checkpoints. A new format must not change them, or a
+    Digests identify videos in batch folders, in the queue and in checkpoints. A new format must not change them, or a
     continued batch would not find its videos. Values that format 1 lacks stay unchanged.
     """
     former_name_by_slug = {slug: name for name, slug in SPEED_BY_FORMER_NAME.items()}

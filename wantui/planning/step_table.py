@@ -8,9 +8,9 @@ from wantui.controls.attention_bending import ATTENTION_BENDING, AttentionBendin
 from wantui.controls.lora import LORA, LoraRequest
 from wantui.guidance import EvaluationGuidance, VelocitySource
 from wantui.keyframes import find_evaluations_in_range
+from wantui.planning.evaluation_prompts import EvaluationPrompt, list_evaluation_prompts
 from wantui.planning.guidance_plan import find_boundary_ratio, plan_guidance
 from wantui.planning.recipe import Recipe
-from wantui.planning.step_prompts import StepPrompt, list_step_prompts
 from wantui.schedule import compute_noise_levels
 
 MAX_DECIMALS = 3
@@ -42,7 +42,7 @@ def build_step_table(recipe: Recipe) -> StepTable | None:
     noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
     columns = {
         "guidance": _format_guidance(plan_guidance(recipe)),
-        "prompt": [_format_step_prompt(step_prompt) for step_prompt in list_step_prompts(recipe)],
+        "prompt": [_format_step_prompt(step_prompt) for step_prompt in list_evaluation_prompts(recipe)],
         "bends": _list_active_bends(recipe, noise_levels),
         "lora": _list_active_adapters(recipe, noise_levels),
     }
@@ -72,7 +72,7 @@ def _format_guidance(evaluations: Sequence[EvaluationGuidance]) -> list[str]:
     ]
 
 
-def _format_step_prompt(step_prompt: StepPrompt) -> str:
+def _format_step_prompt(step_prompt: EvaluationPrompt) -> str:
     if step_prompt.next_prompt is None:
         return step_prompt.prompt
     return f"{step_prompt.prompt} → {step_prompt.next_prompt} ({100 * step_prompt.share:.0f}%)"

@@ -45,15 +45,15 @@ class _Expansion:
 
 
 @dataclass(frozen=True)
-class _JointVariation:
-    """Expansions of the first templates, which agree in the brackets that they share."""
+class _PartialVariation:
+    """Expansions of the templates joined so far, which agree in the brackets that they share."""
 
-    prompts: tuple[_Expansion, ...] = ()
+    expansions: tuple[_Expansion, ...] = ()
     choice_by_key: dict[BracketKey, Choice] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     """Texts of the outermost choices."""
 
-    def add_expansion(self, expansion: _Expansion) -> "_JointVariation":
+    def add_expansion(self, expansion: _Expansion) -> "_PartialVariation":
         """Return the variation with the prompt of one more template, and the choices that only this template has."""
         new_choices = [choice for key, choice in expansion.choice_by_key.items() if key not in self.choice_by_key]
         new_numbers = {choice.bracket_number for choice in new_choices}
@@ -62,8 +62,8 @@ class _JointVariation:
             for choice in new_choices
             if expansion.parent_by_number[choice.bracket_number] not in new_numbers
         ]
-        return _JointVariation(
-            (*self.prompts, expansion), expansion.choice_by_key | self.choice_by_key, (*self.labels, *new_labels)
+        return _PartialVariation(
+            (*self.expansions, expansion), expansion.choice_by_key | self.choice_by_key, (*self.labels, *new_labels)
         )
 
 
@@ -80,22 +80,22 @@ def expand_schedule(
         TooManyVariationsError: there are more than `max_variations` variations.
         ExpansionTooLargeError, TemplateError: as for `expand_template`.
     """
-    joint_variations, bracket_count = [_JointVariation()], 0
+    joint_variations, bracket_count = [_PartialVariation()], 0
     for each in (template, *scheduled_templates):
         expansions = _list_expansions(each, max_variations, bracket_count)
         joint_variations = _join_expansions(joint_variations, expansions, max_variations)
         bracket_count += len(_index_brackets(each.nodes))
-    text_length = sum(len(expansion.prompt.prompt) for joint in joint_variations for expansion in joint.prompts)
+    text_length = sum(len(expansion.prompt.prompt) for joint in joint_variations for expansion in joint.expansions)
     if text_length > MAX_EXPANSION_LENGTH:
         raise ExpansionTooLargeError(text_length)
     variation_ids = build_variation_ids([joint.labels for joint in joint_variations])
     return [
-        _build_variation(variation_id, joint, joint.prompts[1 if replaces_start else 0 :])
+        _build_variation(variation_id, joint, joint.expansions[1 if replaces_start else 0 :])
         for variation_id, joint in zip(variation_ids, joint_variations, strict=True)
     ]
 
 
-def _build_variation(variation_id: str, joint: _JointVariation, prompts: Sequence[_Expansion]) -> Variation:
+def _build_variation(variation_id: str, joint: _PartialVariation, prompts: Sequence[_Expansion]) -> Variation:
     """Return the variation that starts with the first of these prompts; choices that it lacks get an empty span."""
     start, *later_prompts = prompts
     choices = []
@@ -133,8 +133,8 @@ def _list_expansions(template: Template, max_variations: int, bracket_offset: in
 
 
 def _join_expansions(
-    joint_variations: Sequence[_JointVariation], expansions: Sequence[_Expansion], max_variations: int
-) -> list[_JointVariation]:
+    joint_variations: Sequence[_PartialVariation], expansions: Sequence[_Expansion], max_variations: int
+) -> list[_PartialVariation]:
     """Return each variation with each expansion that has the same options in the brackets that both have."""
     positions_by_keys: dict[frozenset[BracketKey], list[int]] = {}
     for position, expansion in enumerate(expansions):
@@ -150,7 +150,7 @@ def _join_expansions(
             index.setdefault(_list_options(expansions[position].choice_by_key, shared_keys), []).append(position)
         return index
 
-    joined: list[_JointVariation] = []
+    joined: list[_PartialVariation] = []
     for joint in joint_variations:
         matches: list[int] = []
         for keys in positions_by_keys:

@@ -1,4 +1,4 @@
-"""Record the folder of a new batch until it is on the queue, so that a folder left by a killed command is reported."""
+"""Record the folder of a new batch until it is in the queue, so that a folder left by a killed command is reported."""
 
 import fcntl
 import json
@@ -16,12 +16,12 @@ from wantui.storage.layout import BatchFolder
 RECORDS_FOLDER = "new-batches"
 """Folder in the state directory with one file for each batch that a command is creating."""
 MAX_RECORD_BYTES = 1 << 16
-FolderRecorder = Callable[[Path], None]
+FolderCallback = Callable[[Path], None]
 """Function that records the folder which its caller is about to create, replacing the one recorded before."""
 
 
 @contextmanager
-def record_new_folder(directory: Path) -> Iterator[FolderRecorder]:
+def record_new_folder(directory: Path) -> Iterator[FolderCallback]:
     """Yield a recorder of the folder of a new batch that is put on the queue inside the block.
 
     The record is removed after the block, unless a signal ends it. It remains locked inside the block, so that
@@ -86,7 +86,7 @@ def describe_unqueued_folders(directory: Path, queued: Callable[[], Sequence[Bat
 
     Args:
         directory: the state directory.
-        queued: return the batches on the queue.
+        queued: return the batches in the queue.
     """
     warnings = []
     for path in sorted((directory / RECORDS_FOLDER).glob("*.json")):

@@ -86,7 +86,7 @@ class Queue(WorkerQueue):
         with self._begin_transaction() as db:
             batch_numbers = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
             if batch_number not in batch_numbers:
-                raise UserError(f"batch {batch_number} is no longer on the queue")
+                raise UserError(f"batch {batch_number} is no longer in the queue")
             index = batch_numbers.index(batch_number)
             batch_numbers.remove(batch_number)
             # Skip finished batches: moving past one of them would have no visible effect.

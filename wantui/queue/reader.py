@@ -204,14 +204,14 @@ class QueueReader:
             )
         if similar_names:
             raise UnknownBatchError(
-                f"no batch {word!r} is on the queue; did you mean {similar_names[0]}? wantui queue ls shows all"
+                f"no batch {word!r} is in the queue; did you mean {similar_names[0]}? wantui queue ls shows all"
             )
         quoted_word, numbers = (
             word if word.isdecimal() else repr(word),
             format_number_ranges([batch.id for batch in batches]),
         )
         raise UnknownBatchError(
-            f"no batch {quoted_word} is on the queue, only {numbers}. List them: wantui queue ls --all"
+            f"no batch {quoted_word} is in the queue, only {numbers}. List them: wantui queue ls --all"
         )
 
     def list_videos(self, batch_number: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:

@@ -38,7 +38,7 @@ def derive_batch_state(counts_by_state: Mapping[str, int]) -> str:
 
 
 def find_displayed_batch_state(batch: BatchRow, has_engine: bool) -> str:
-    """Return the state of a batch on the queue."""
+    """Return the state of a batch in the queue."""
     if batch.paused and batch.unfinished_count:
         return "paused"
     state = derive_batch_state(batch.counts)
@@ -46,5 +46,5 @@ def find_displayed_batch_state(batch: BatchRow, has_engine: bool) -> str:
 
 
 def find_displayed_video_state(video: VideoRow, has_engine: bool) -> str:
-    """Return the state of a video on the queue; without an engine, a running video was interrupted."""
+    """Return the state of a video in the queue; without an engine, a running video was interrupted."""
     return "interrupted" if video.state == "running" and not has_engine else video.state

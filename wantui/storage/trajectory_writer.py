@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from wantui.atomic_files import make_partial_path, remove_path
 from wantui.planning import Recipe
 from wantui.planning.disk_estimate import list_captured_steps
-from wantui.planning.step_prompts import build_step_prompts_attribute
+from wantui.planning.evaluation_prompts import build_step_prompts_attribute
 from wantui.storage.zarr_group import (
     IncompleteCaptureError,
     compute_array_crc,

@@ -142,7 +142,7 @@ def _open_verified_group(path: Path) -> tuple[Any, dict[str, Any], CrcsByPath | 
         arrays_by_name = {name: node for name, node in nodes_by_name.items() if hasattr(node, "shape")}
         for name, array in arrays_by_name.items():
             if missing_chunks := _describe_missing_chunks(path, name, array.metadata):
-                raise CaptureError(f"{missing_chunks}. Copy it again from the original batch folder")
+                raise CaptureError(f"{missing_chunks}. Copy {path / name} again from the original batch folder")
         for name in crcs_by_path or ():
             if not (path / name).is_file():  # zarr would silently skip an array whose zarr.json is a folder
                 raise CaptureError(
@@ -238,11 +238,10 @@ def _describe_missing_chunks(path: Path, array_name: str, metadata: Any) -> str 
         missing_count = sum(
             metadata.encode_chunk_key(position) not in existing_files for position in product(*map(range, chunk_grid))
         )
-    return (
-        f"{missing_count} of the {expected_count:,} chunks of {path / array_name} are missing"
-        if missing_count > 0
-        else None
-    )
+    if missing_count <= 0:
+        return None
+    verb = "is" if missing_count == 1 else "are"
+    return f"{missing_count} of the {expected_count:,} chunks of {path / array_name} {verb} missing"
 
 
 def _compute_file_shape(metadata: Any) -> Sequence[int]:

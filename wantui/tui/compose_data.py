@@ -61,7 +61,7 @@ class BatchQueued(Message):
 
 
 def read_timed_videos(state_dir: StateDirectory) -> list[TimedVideo]:
-    """Return the finished videos on the queue with their times."""
+    """Return the finished videos in the queue with their times."""
     with Queue(state_dir.directory) as queue:
         return parse_timed_videos(queue.list_finished_videos())
 

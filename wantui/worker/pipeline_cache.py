@@ -135,7 +135,10 @@ class PipelineCache:
         )
         report_stage(CHECKING_STAGE)
         check_weight_fingerprints(recipe)  # again: the files may have been replaced while loading, which takes minutes
-        log.info("previews explain %.1f %% of the colour variance", 100 * self.loaded_pipeline.latent_to_rgb.r2)
+        log.info(
+            "the linear preview explains %.1f %% of the colour variance of decoded frames",
+            100 * self.loaded_pipeline.latent_to_rgb.r2,
+        )
 
     def check_not_overwritten(self) -> None:
         """Check that no weight file was overwritten since loading.

@@ -241,8 +241,8 @@ class Worker:
         recipe = Recipe.model_validate_json(claim.recipe_json)
         if entry.recipe.digest != recipe.digest:
             raise ManifestError(
-                f"{folder.manifest_path} is not the manifest of the queued batch, but of another one. To generate the "
-                f"missing videos of that one: wantui run --resume {folder.root}"
+                f"{folder.manifest_path} belongs to another batch than the queued one. To generate the missing videos "
+                f"of the batch that is there now: wantui run --resume {folder.root}"
             )
         files = find_video_files(folder, entry.variation, entry.number, manifest.find_cell_folder(entry))
         if recipe.speed == "cached":  # a checkpoint does not contain the step cache

@@ -74,11 +74,11 @@ def build_autoencoder() -> AutoencoderKLWan:
             if not isinstance(module, WanCausalConv3d) or module.weight.shape[2] != 3:
                 continue
             if name.endswith("time_conv"):
-                out_channels, channels = module.weight.shape[:2]
-                identity = torch.eye(channels)
+                out_channels, in_channels = module.weight.shape[:2]
+                identity = torch.eye(in_channels)
                 module.weight.mul_(0.1)
                 nn.init.zeros_(module.bias)
-                if out_channels == channels:  # downsampling: the mean of three frames
+                if out_channels == in_channels:  # downsampling: the mean of three frames
                     module.weight[..., 0, 0] += identity[:, :, None] / 3
                 else:  # upsampling: both new frames copy the latest
                     module.weight[:, :, 2, 0, 0] += torch.cat([identity, identity])

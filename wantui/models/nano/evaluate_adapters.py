@@ -100,7 +100,13 @@ def measure_style(pipeline: WanPipeline, clip_count: int, is_few_step: bool) -> 
 
 
 @click.command()
-@click.option("--clips", "clip_count", default=192, show_default=True, help="Clips with one object and four steps.")
+@click.option(
+    "--clips",
+    "clip_count",
+    default=192,
+    show_default=True,
+    help="One-object clips of the four-step measurements; half as many have two objects.",
+)
 @click.option("--style-clips", "style_clip_count", default=48, show_default=True, help="Clips for each style strength.")
 @click.option(
     "--part",

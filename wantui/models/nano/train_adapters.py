@@ -235,11 +235,13 @@ def train_four_step(
 @click.option("--clips", "clip_count", default=16384, show_default=True, help="Training clips of each adapter.")
 @click.option("--pairs", "pair_count", default=32768, show_default=True, help="Distillation pairs of each round.")
 @click.option("--rounds", "round_count", default=2, show_default=True, help="Rounds of the distillation.")
-@click.option("--style-steps", "style_step_count", default=1500, show_default=True, help="Training steps of the style.")
+@click.option(
+    "--style-steps", "style_step_count", default=1500, show_default=True, help="Training steps of the style adapter."
+)
 @click.option("--steps", "step_count", default=6000, show_default=True, help="Training steps of the distillation.")
-@click.option("--batch-size", default=256, show_default=True, help="Clips of a training step.")
+@click.option("--batch-size", default=256, show_default=True, help="Clips per training step.")
 @click.option("--rank", default=6, show_default=True, help="Rank of the adapters.")
-@click.option("--max-seconds", default=420.0, show_default=True, help="Time for all, without the first evaluation.")
+@click.option("--max-seconds", default=420.0, show_default=True, help="Training time of all adapters, in seconds.")
 @click.option("--evaluation-clips", "evaluation_clip_count", default=64, show_default=True, help="Evaluated clips.")
 def main(
     output_folder: Path,
@@ -289,11 +291,12 @@ def main(
     )
     for name, generate in (("with guidance", make_guided_generator), ("in four steps", make_student_generator)):
         log(f"nano {name}: {format_scores(*workshop.evaluation.score(vae, generate(workshop.teacher)))}")
+    training_start = time.monotonic()
     style_seconds = max_seconds * STYLE_SHARE if adapter == "both" else max_seconds
     if adapter != "4step":
         train_style(workshop, clip_count, style_step_count, style_seconds)
     if adapter != "style":
-        remaining_seconds = max_seconds - (time.monotonic() - start_time) if adapter == "both" else max_seconds
+        remaining_seconds = max_seconds - (time.monotonic() - training_start) if adapter == "both" else max_seconds
         train_four_step(workshop, clip_count, pair_count, round_count, step_count, remaining_seconds)
     log(f"saved {output_folder}")
 

@@ -17,7 +17,7 @@ from wantui.storage.manifest_file import FileVersion, read_file_version
 from wantui.storage.marks import BatchMarks, read_marks
 from wantui.storage.similarity_file import BatchSimilarity, read_similarity
 from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
-from wantui.tui.library.grid import MatrixGrid, MatrixView, find_page
+from wantui.tui.library.grid import MatrixView, VideoMatrix, find_page
 from wantui.tui.library.search import FoundVideo, score_batch
 
 STATE_FILTERS = ("all", "failures", "unfinished", "starred", "unrejected")
@@ -51,7 +51,7 @@ class BatchLoaded(Message):
     video_index: int | None
     """Index of the video to select; None keeps the cursor."""
     marks: BatchMarks = field(default_factory=BatchMarks)
-    grid: MatrixGrid | None = None
+    grid: VideoMatrix | None = None
     facts: BatchFacts | None = None
     state_filter: str = "all"
     similarity: BatchSimilarity = field(default_factory=BatchSimilarity)

@@ -52,7 +52,7 @@ class MatrixView:
 
 
 @dataclass(frozen=True)
-class MatrixGrid:
+class VideoMatrix:
     """Videos of a batch in rows and columns."""
 
     folder: Path
@@ -103,12 +103,12 @@ class MatrixGrid:
         number, count = self.view.page_number, len(self.page_labels)
         return self.page_labels[number] + (f" (page {number + 1}/{count})" if count > 1 else "")
 
-    def replace_marks(self, marks: BatchMarks) -> "MatrixGrid":
+    def replace_marks(self, marks: BatchMarks) -> "VideoMatrix":
         """Return the same videos with other marks."""
         cells = {place: replace(cell, mark=marks.get_mark(cell.entry.id)) for place, cell in self.cells.items()}
         return replace(self, cells=cells)
 
-    def replace_running(self, running_by_index: Mapping[int, RunningVideo]) -> "MatrixGrid":
+    def replace_running(self, running_by_index: Mapping[int, RunningVideo]) -> "VideoMatrix":
         """Return the same videos, of which those with these indices are running."""
         cells = {
             place: replace(cell, running=running_by_index.get(cell.video_index)) for place, cell in self.cells.items()
@@ -128,7 +128,7 @@ def arrange_matrix(
     video_filter: str = "all",
     view: MatrixView = MatrixView(),
     similarity: BatchSimilarity = NO_SIMILARITY,
-) -> MatrixGrid:
+) -> VideoMatrix:
     """Arrange the videos of a batch that match a filter; rows and columns without such videos are left out.
 
     Args:
@@ -142,7 +142,7 @@ def arrange_matrix(
     recipe = manifest.videos[0].recipe
     aspect_ratio = recipe.height / recipe.width
     if not shown:
-        return MatrixGrid(folder, aspect_ratio=aspect_ratio)
+        return VideoMatrix(folder, aspect_ratio=aspect_ratio)
     axes = BatchAxes(manifest, list(shown))
     shown = {
         index: replace(
@@ -157,7 +157,7 @@ def arrange_matrix(
     arranged = axes.arrange(layout, view.page_number)
     rows = _sort_rows(arranged, manifest, similarity, view.sort_score)
     new_rows = {row: number for number, row in enumerate(rows)}
-    return MatrixGrid(
+    return VideoMatrix(
         folder,
         tuple(arranged.rows[row].label for row in rows),
         arranged.column_heading,
@@ -179,7 +179,7 @@ def find_page(
     view: MatrixView,
     similarity: BatchSimilarity,
     video_index: int | None,
-) -> MatrixGrid:
+) -> VideoMatrix:
     """Arrange the videos on the page of a view, or on the page of a video that the filter shows."""
     grid = arrange_matrix(folder, manifest, marks, video_filter, view, similarity)
     if video_index is None or grid.find_cell(video_index) is not None:

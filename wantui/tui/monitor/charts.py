@@ -27,7 +27,7 @@ TIGHT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class LiveMetric:
+class MetricChartStyle:
     """Appearance of one metric of a trajectory."""
 
     name: str
@@ -38,10 +38,10 @@ class LiveMetric:
 
 
 LIVE_METRICS = (
-    LiveMetric("norm", "norm", "RMS"),
-    LiveMetric("velocity", "velocity", "per σ"),
-    LiveMetric("turning", "turning", "rad"),
-    LiveMetric("straightness", "straightness", "ratio", is_ratio=True),
+    MetricChartStyle("norm", "norm", "RMS"),
+    MetricChartStyle("velocity", "velocity", "per σ"),
+    MetricChartStyle("turning", "turning", "rad"),
+    MetricChartStyle("straightness", "straightness", "ratio", is_ratio=True),
 )
 """Metrics in the order of their charts."""
 
@@ -75,7 +75,7 @@ class ChartStyles:
     axis: Style
 
 
-def choose_value_range(metric: LiveMetric, values: Sequence[float | None]) -> tuple[float, float]:
+def choose_value_range(metric: MetricChartStyle, values: Sequence[float | None]) -> tuple[float, float]:
     """Return the ends of the vertical axis: round numbers around the values, 0 to 1 without values."""
     finite_values = [value for value in values if value is not None and math.isfinite(value)]
     if not finite_values:
@@ -108,7 +108,7 @@ def format_tick(value: float) -> str:
 
 
 def draw_chart(
-    metric: LiveMetric,
+    metric: MetricChartStyle,
     current: Curve,
     previous: Curve,
     width: int,

@@ -19,7 +19,7 @@ from wantui.tui.terminal.graphics import (
     encode_sixel_picture,
     fit_picture_to_cells,
 )
-from wantui.tui.widgets.control_line import format_position
+from wantui.tui.widgets.playback_bar import format_position
 
 if TYPE_CHECKING:
     import numpy as np

@@ -120,7 +120,7 @@ class ComposeScreen(BaseScreen):
 
     def action_reset_setting(self) -> None:
         if not self.config_pane.settings_form.reset_current_field():
-            self.notify("cannot reset a setting: none is selected. Choose one: s")
+            self.notify("cannot reset a setting: none is selected. Press s to choose one")
 
     def action_filter_settings(self) -> None:
         self.config_pane.settings_form.open_filter()

@@ -31,7 +31,7 @@ from wantui.tui.library.data import (
     find_row,
     load_batch,
 )
-from wantui.tui.library.grid import VIDEO_FILTERS, MatrixGrid
+from wantui.tui.library.grid import VIDEO_FILTERS, VideoMatrix
 from wantui.tui.library.search import FoundVideo, find_videos
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm
@@ -172,7 +172,7 @@ class LibraryScreen(LibraryRunning):
 
     def _clear_matrix(self, message: str) -> None:
         self.video_indices = {}
-        self.matrix.show_grid(MatrixGrid(Path()), is_same_batch=False)
+        self.matrix.show_grid(VideoMatrix(Path()), is_same_batch=False)
         self.matrix.border_title, self.matrix.empty_text = MATRIX_TITLE, EMPTY_MATRIX_TEXT
         self.matrix.border_subtitle = ""
         self.details.show_message(message)
@@ -271,7 +271,7 @@ class LibraryScreen(LibraryRunning):
         if not is_same_batch or previous_cell is None or cell != previous_cell:
             self.show_current_video()  # a contact sheet is drawn only where it may be new
 
-    def show_grid(self, grid: MatrixGrid, is_same_batch: bool) -> None:
+    def show_grid(self, grid: VideoMatrix, is_same_batch: bool) -> None:
         """Show videos in the matrix; the cursor stays at its place if they are of the same batch."""
         self.video_indices = {place: cell.video_index for place, cell in grid.cells.items()}
         self.matrix.empty_text = f"no {self.shown_filter} videos in this batch; f changes the filter"
@@ -377,14 +377,14 @@ class LibraryScreen(LibraryRunning):
         folder = row.batch.folder
         queued_batch = next((batch for batch in self.wantui_app.snapshot.batches if batch.folder == folder), None)
         if queued_batch is not None and queued_batch.unfinished_count:
-            self.notify(f"cannot trash {folder.name}: it is on the queue. Cancel it there first", severity="error")
+            self.notify(f"cannot trash {folder.name}: it is in the queue. Cancel it there first", severity="error")
             return
 
         def remove_and_trash(queue: Queue) -> None:
             # While the dialog was open, the batch may have been queued again.
             batch = next((batch for batch in queue.list_batches(-1) if batch.folder == folder), None)
             if batch is not None and batch.unfinished_count:
-                raise UserError(f"cannot trash {folder.name}: it is on the queue again. Cancel it there first")
+                raise UserError(f"cannot trash {folder.name}: it is in the queue again. Cancel it there first")
             if batch is not None:
                 queue.remove_batch(batch.id)
             self.move_folder_to_trash(folder)

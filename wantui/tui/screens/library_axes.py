@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wantui.storage.similarity_file import NO_SIMILARITY
-from wantui.tui.library.grid import SORT_SCORES, MatrixGrid, MatrixView, arrange_matrix
+from wantui.tui.library.grid import SORT_SCORES, MatrixView, VideoMatrix, arrange_matrix
 from wantui.tui.screens.library_marks import LibraryMarks
 
 
@@ -20,7 +20,7 @@ class LibraryAxes(LibraryMarks):
         self._views_by_folder: dict[Path, MatrixView] = {}
         """Chosen axes and page of each batch."""
 
-    def show_grid(self, grid: MatrixGrid, is_same_batch: bool) -> None:
+    def show_grid(self, grid: VideoMatrix, is_same_batch: bool) -> None:
         """Show videos in the matrix."""
         raise NotImplementedError
 
@@ -32,7 +32,7 @@ class LibraryAxes(LibraryMarks):
         """Return the chosen axes and page of a batch."""
         return self._views_by_folder.get(folder, MatrixView())
 
-    def keep_view(self, grid: MatrixGrid) -> None:
+    def keep_view(self, grid: VideoMatrix) -> None:
         """Show the same axes and page when the batch is read again."""
         self._views_by_folder[grid.folder] = grid.view
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from textual import getters
 
 from wantui.tui.library.batch_facts import BatchFacts
-from wantui.tui.library.grid import MatrixCell, MatrixGrid
+from wantui.tui.library.grid import MatrixCell, VideoMatrix
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
 from wantui.tui.screens.library_axes import LibraryAxes
@@ -34,7 +34,7 @@ class LibraryRunning(LibraryAxes):
     def get_current_cell(self) -> MatrixCell | None:
         return self.matrix.grid.cells.get((self.matrix.cursor, self.matrix.column))
 
-    def add_running_videos(self, grid: MatrixGrid) -> MatrixGrid:
+    def add_running_videos(self, grid: VideoMatrix) -> VideoMatrix:
         """Return a grid of the shown batch with the progress of its running videos."""
         self.running_by_index = self._find_running_videos(self.wantui_app.snapshot)
         return grid.replace_running(self.running_by_index)

@@ -22,10 +22,10 @@ from wantui.tui.player.grid import choose_grid_columns
 from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
 from wantui.tui.screens.recipe_viewer import RecipeViewer
 from wantui.tui.selection import RemovedWidgetGuardMixin
-from wantui.tui.widgets.control_line import ControlLine
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.picture_view import PictureView
+from wantui.tui.widgets.playback_bar import PlaybackBar
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
 MIN_HEIGHT_WITH_PROMPT = 30
@@ -33,7 +33,7 @@ MIN_HEIGHT_WITH_PROMPT = 30
 SIDE_MARGIN = 1
 """Columns left and right of compared clips."""
 LINES_BELOW_STAGE = 2
-"""Lines of the control line and of the keys."""
+"""Lines of the playback bar and of the keys."""
 MAX_PENDING_WRITES = 1
 """Maximum number of updates that wait for the terminal when a frame is drawn; otherwise the frame is dropped."""
 
@@ -61,14 +61,14 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
     Player.-single.-roomy #prompt { display: block; }
     Player .clip-label { height: 1; text-style: bold; }
     Player PictureView { height: 1fr; }
-    Player.-single .clip-label, Player.-bare .clip-label, Player.-bare ControlLine, Player.-bare KeyFooter,
+    Player.-single .clip-label, Player.-bare .clip-label, Player.-bare PlaybackBar, Player.-bare KeyFooter,
     Player.-bare #prompt {
         display: none;
     }
     """
 
     stage = getters.query_one("#stage", Container)
-    control_line = getters.query_one(ControlLine)
+    playback_bar = getters.query_one(PlaybackBar)
 
     def __init__(self, clips: Sequence[PlayerClip], batch_clips: Sequence[PlayerClip] = ()) -> None:
         super().__init__(name="player")
@@ -87,7 +87,7 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
                     yield DiffText(classes="clip-label")
                     yield PictureView()
         yield DiffText(id="prompt")
-        yield ControlLine()
+        yield PlaybackBar()
         yield KeyFooter()
 
     def _make_buffer(self, clip: PlayerClip) -> ClipBuffer:
@@ -209,7 +209,7 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
             widget.show_lines([Text(" " * view.picture_left + label)])
         prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
         self.query_one("#prompt", DiffText).show_lines([prompt])
-        self.control_line.show_playback(self.playback, self._make_title())
+        self.playback_bar.show_playback(self.playback, self._make_title())
 
     def _make_title(self) -> str:
         damaged = next((buffer for buffer in self.buffers if buffer.error and buffer.frame_count), None)
@@ -293,11 +293,11 @@ class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Modal
         self.playback.seek(index)
         self._show_change()
 
-    @on(ControlLine.Sought)
-    def _seek_share(self, message: ControlLine.Sought) -> None:
+    @on(PlaybackBar.Sought)
+    def _seek_share(self, message: PlaybackBar.Sought) -> None:
         self._seek(round(message.share * self.playback.last_index))
 
-    @on(ControlLine.StateClicked)
+    @on(PlaybackBar.StateClicked)
     def _toggle_pause(self) -> None:
         self.action_pause()
 

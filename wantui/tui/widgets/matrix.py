@@ -18,7 +18,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from wantui.tui.library.grid import MatrixCell, MatrixGrid
+from wantui.tui.library.grid import MatrixCell, VideoMatrix
 from wantui.tui.library.thumbnails import ThumbnailRequest
 from wantui.tui.widgets.diff_text import make_colour_style, parse_theme_colour
 from wantui.tui.widgets.matrix_cells import (
@@ -96,7 +96,7 @@ class Matrix(ScrollView, can_focus=True):
     def __init__(self, cell_size: str | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.cell_size = cell_size
-        self.grid = MatrixGrid(Path())
+        self.grid = VideoMatrix(Path())
         self.empty_text = ""
         self.marked_cells: frozenset[tuple[int, int]] = frozenset()
         """Cells chosen for a comparison."""
@@ -116,7 +116,7 @@ class Matrix(ScrollView, can_focus=True):
     def column_count(self) -> int:
         return len(self.grid.column_labels)
 
-    def show_grid(self, grid: MatrixGrid, is_same_batch: bool) -> None:
+    def show_grid(self, grid: VideoMatrix, is_same_batch: bool) -> None:
         """Show a grid; the cursor stays, if the cells are those of the same batch."""
         is_rearranged = grid.arrangement != self.grid.arrangement
         self.grid = grid
@@ -138,7 +138,7 @@ class Matrix(ScrollView, can_focus=True):
             for place in changed_cells:
                 self.update_cell(place)
 
-    def replace_grid(self, grid: MatrixGrid) -> None:
+    def replace_grid(self, grid: VideoMatrix) -> None:
         """Show the same videos with other marks or other progress."""
         previous, self.grid = self.grid, grid
         for place, cell in grid.cells.items():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 
-from wantui.tui.library.grid import MatrixCell, MatrixGrid
+from wantui.tui.library.grid import MatrixCell, VideoMatrix
 from wantui.tui.library.thumbnails import (
     MAX_CACHED_THUMBNAILS,
     ThumbnailReader,
@@ -42,7 +42,7 @@ class MatrixPictures:
         self._half_blocks.clear()
 
     def request_cells(
-        self, grid: MatrixGrid, places: Iterable[tuple[int, int]], size: tuple[int, int], reads_again: bool
+        self, grid: VideoMatrix, places: Iterable[tuple[int, int]], size: tuple[int, int], reads_again: bool
     ) -> None:
         """Read the pictures of cells in this order.
 
@@ -62,7 +62,7 @@ class MatrixPictures:
                 self._half_blocks.pop(place, None)
         self.reader.request(requests)
 
-    def accept(self, grid: MatrixGrid, request: ThumbnailRequest, picture: "Picture | None") -> bool:
+    def accept(self, grid: VideoMatrix, request: ThumbnailRequest, picture: "Picture | None") -> bool:
         """Keep a picture if its cell still shows that video, and return whether the cell looks different now."""
         place = request.place
         cell = grid.cells.get(place)
@@ -99,7 +99,7 @@ class MatrixPictures:
 
 
 def _make_request(
-    grid: MatrixGrid, cell: MatrixCell, place: tuple[int, int], size: tuple[int, int]
+    grid: VideoMatrix, cell: MatrixCell, place: tuple[int, int], size: tuple[int, int]
 ) -> ThumbnailRequest | None:
     """Return the request for the picture of a cell: the preview of a running video, or a file of a finished one."""
     preview_path = None if cell.running is None else cell.running.preview_path

@@ -30,11 +30,11 @@ def format_position(playback: Playback) -> str:
     )
 
 
-class ControlLine(DiffText):
+class PlaybackBar(DiffText):
     """Position of a player, its scrub bar, and a title."""
 
     DEFAULT_CSS = """
-    ControlLine { height: 1; padding: 0 1; }
+    PlaybackBar { height: 1; padding: 0 1; }
     """
 
     @dataclass

@@ -12,7 +12,7 @@ STEP_PROMPTS_ATTRIBUTE = "step_prompts"
 """Attribute of a capture with the prompt of each recorded evaluation; only with a prompt schedule."""
 
 
-class StepPrompt(NamedTuple):
+class EvaluationPrompt(NamedTuple):
     """The prompt of one evaluation, or the mixture of two prompts."""
 
     prompt: str
@@ -26,7 +26,7 @@ class StepPrompt(NamedTuple):
         return {"prompt": self.prompt} if self.next_prompt is None else self._asdict()
 
 
-def list_step_prompts(recipe: Recipe) -> list[StepPrompt]:
+def list_evaluation_prompts(recipe: Recipe) -> list[EvaluationPrompt]:
     """Return the prompt of each model evaluation of a recipe.
 
     Raises:
@@ -34,12 +34,12 @@ def list_step_prompts(recipe: Recipe) -> list[StepPrompt]:
     """
     request = recipe.find_control_request(PROMPT_SCHEDULE.name)
     if not isinstance(request, PromptScheduleRequest):
-        return [StepPrompt(recipe.prompt)] * count_model_evaluations(recipe.sampler, recipe.steps)
+        return [EvaluationPrompt(recipe.prompt)] * count_model_evaluations(recipe.sampler, recipe.steps)
     prompts = [marked_prompt.prompt for marked_prompt in recipe.prompts]
     return [
-        StepPrompt(prompts[moment.before], prompts[moment.after], moment.share)
+        EvaluationPrompt(prompts[moment.before], prompts[moment.after], moment.share)
         if moment.share
-        else StepPrompt(prompts[moment.before])
+        else EvaluationPrompt(prompts[moment.before])
         for moment in find_recipe_prompt_moments(recipe, request)
     ]
 
@@ -52,7 +52,7 @@ def build_step_prompts_attribute(recipe: Recipe) -> dict[str, Any]:
     """
     if recipe.find_control_request(PROMPT_SCHEDULE.name) is None:
         return {}
-    return {STEP_PROMPTS_ATTRIBUTE: [step_prompt.to_json() for step_prompt in list_step_prompts(recipe)]}
+    return {STEP_PROMPTS_ATTRIBUTE: [step_prompt.to_json() for step_prompt in list_evaluation_prompts(recipe)]}
 
 
 def describe_step_prompts(recipe: Recipe) -> dict[str, str]:
@@ -63,11 +63,11 @@ def describe_step_prompts(recipe: Recipe) -> dict[str, str]:
     if recipe.find_control_request(PROMPT_SCHEDULE.name) is None:
         return {}
     try:
-        step_prompts = list_step_prompts(recipe)
+        evaluation_prompts = list_evaluation_prompts(recipe)
     except KeyframeError as error:  # the recipe was edited by hand
         return {"evaluations": f"unknown: {error}"}
     prompt_by_evaluations, first = {}, 0
-    for prompts, members in groupby(step_prompts, lambda step: (step.prompt, step.next_prompt)):
+    for prompts, members in groupby(evaluation_prompts, lambda step: (step.prompt, step.next_prompt)):
         last = first + len(list(members)) - 1
         evaluations_text = f"evaluation {first}" if first == last else f"evaluations {first} to {last}"
         prompt_by_evaluations[evaluations_text] = " → ".join(filter(None, prompts))
