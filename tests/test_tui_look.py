@@ -261,7 +261,7 @@ def test_header_shows_the_most_detailed_state_that_fits(width: int, shown: str) 
             assert line.endswith(shown)
             assert "5 Analysis" in line
             assert "…" not in line
-            assert ("wantui" in line) == (width >= 80)
+            assert ("wantui" in line) == (width >= 100)
 
     run(test)
 
