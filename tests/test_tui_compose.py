@@ -493,11 +493,12 @@ def test_cost_of_each_cell_is_shown_where_it_fits(size: tuple[int, int], shows_c
             await it.press("t")
             await it.paste("a [red|blue] circle")
             await it.until(lambda: screen.preview and screen.preview.video_count == 16)
-            await it.until(lambda: ("w: all details" in it.text()) != shows_cells)
+            await it.until(lambda: "w: all details" in it.text())
             assert ("cfg_scale 4: 4 videos" in it.cells("#cost DiffText")) == shows_cells
             await it.press("escape", "w")
             reader = await it.until(lambda: isinstance(it.app.screen, TextViewer) and it.app.screen)
             assert "cfg_scale 4: 4 videos" in reader.text
+            assert "(16 videos x " in reader.text
 
     run(test)
 

@@ -344,10 +344,13 @@ def test_config_list_shows_only_columns_that_fit() -> None:
             screen = it.screen(ComposeScreen)
             await it.until(lambda: screen.config_pane.sources)
             await it.press("escape")
+            if not titles:  # names alone need no header
+                assert row_with(it, "╭─ Config")[0] + 1 == row_with(it, "nano")[0]
+                return
             await it.until(lambda: "name" in it.text())
             assert row_with(it, " name ")[1].strip(" │").split() == titles
 
-    run(lambda: test((80, 24), ["name"]))
+    run(lambda: test((80, 24), []))
     run(lambda: test((140, 40), ["name", "model", "size", "frames"]))
 
 
