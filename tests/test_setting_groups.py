@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,11 +29,11 @@ from wantui.analysis.setting_values import (
     collect_setting_values,
     find_setting_path,
     flatten_settings,
-    select_videos_by_setting,
     shorten_path,
 )
 from wantui.analysis.statistics import run_sign_flip_test, run_trend_test
 from wantui.analysis.video import Video
+from wantui.analysis.video_selection import select_videos
 from wantui.config import parse_config
 from wantui.errors import UserError
 from wantui.planning import Recipe, plan_batch, preview_batch
@@ -188,7 +189,9 @@ def test_names_of_settings_are_resolved_or_refused_by_name(tmp_path: Path) -> No
         assert find_setting_path(name, videos) == style  # the only strength that differs
     assert find_setting_path("bend.flower.strength", videos) == "attention_bending_settings.bends.flower.strength"
     assert shorten_path(style, videos[0].setting_values) == "style.strength"
-    with pytest.raises(SettingNameError, match=r"no setting .* has this name. The videos differ in: style"):
+    with pytest.raises(
+        SettingNameError, match=r"no setting .* has this name. Did you mean scale\? The .* differ in: style"
+    ):
         find_setting_path("cfg_scal", videos)
     with pytest.raises(SettingNameError, match=r"it may be flower.strength, sky.strength. Name one of these"):
         find_setting_path("bend.strength", videos)
@@ -432,19 +435,67 @@ def test_swept_noise_levels_are_not_pooled(tmp_path: Path) -> None:
 def test_videos_are_selected_by_values_of_settings(tmp_path: Path) -> None:
     steps = "model_settings.steps"
     videos = sweep_batch(tmp_path, ((CFG_PATH,), (steps,)), {CFG_PATH: (2.0, 4.0), steps: (8, 20)})
-    chosen = select_videos_by_setting(videos, ["steps=20", "cfg_scale=2"])
+    chosen = select_videos(videos, ["steps=20", "cfg_scale=2"])
     assert {(v.setting_values[CFG_PATH], v.setting_values[steps]) for v in chosen} == {(2.0, 20)}
-    assert len(select_videos_by_setting(videos, ["steps=20", "steps=8"])) == len(videos)
+    assert len(select_videos(videos, ["steps=20", "steps=8"])) == len(videos)
     for condition, message in (
         ("steps", "has no value. Write NAME=VALUE"),
         ("steps=9", "steps has no value '9'. It has 8, 20"),
         (
             "stepps=8",
-            "cannot select 'stepps': no setting of these videos has this name",
+            r"cannot select 'stepps': no setting of these videos has this name. Did you mean steps\?",
         ),
     ):
         with pytest.raises(UserError, match=message):
-            select_videos_by_setting(videos, [condition])
+            select_videos(videos, [condition])
+
+
+def test_videos_are_selected_by_word_and_seed(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"red": 1.0, "blue": 1.0}, 4)
+
+    def choose(*conditions: str) -> list[tuple[str, str, int]]:
+        return [(v.choices_by_bracket[3], v.choices_by_bracket[7], v.seed) for v in select_videos(videos, conditions)]
+
+    assert choose("1=red", "seed=1..2", "2=phrasing 1") == [("red", "phrasing 1", 1), ("red", "phrasing 1", 2)]
+    assert choose("seed=3", "seed=0") == [
+        (colour, f"phrasing {phrasing}", seed) for colour in ("red", "blue") for phrasing in (0, 1) for seed in (0, 3)
+    ]
+    assert len(choose("1=red", "1=blue")) == len(videos)
+    weighted = [replace(video, options_by_bracket={3: f"({video.choices_by_bracket[3]}:6)"}) for video in videos]
+    assert len(select_videos([*videos, *weighted], ["1=(red:6)"])) == len(videos) // 2
+    assert len(select_videos([*videos, *weighted], ["1=red"])) == len(videos)
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("1=rd", "bracket 1 has no value 'rd'. Did you mean red? It has red, blue"),
+        ("3=red", "cannot select '3': the template has brackets 1 to 2"),
+        ("1=", "bracket 1 has no value ''. It has red, blue"),
+        ("seed=9", "no video has seed 9. The videos have 0 to 3"),
+        ("seed=a", "cannot read seed=a: a seed should be a whole number in decimal digits, got 'a'. Write 7, 7,11 or"),
+        ("seeds=1", "Did you mean seed. Choose words by bracket (1=red), seeds by seed=1..4"),
+        ("1", "'1' has no value. Write NAME=VALUE, such as cfg_scale=4, 1=red or seed=1..4"),
+    ],
+)
+def test_condition_without_a_video_names_what_there_is(tmp_path: Path, condition: str, message: str) -> None:
+    videos = synthetic_videos(tmp_path, {"red": 1.0, "blue": 1.0}, 4)
+    with pytest.raises(UserError, match=f"--where: .*{re.escape(message)}"):
+        select_videos(videos, [condition])
+
+
+def test_settings_that_follow_from_a_swept_one_are_not_named(tmp_path: Path) -> None:
+    section = "prompt_schedule_settings"
+    videos = [
+        replace(
+            video,
+            swept_axes=((f"{section}.schedule",),),
+            setting_values={f"{section}.schedule": {"5%": "a"} if video.seed else None, f"{section}.unit": video.seed},
+        )
+        for video in synthetic_videos(tmp_path, {"red": 1.0}, 2)
+    ]
+    with pytest.raises(SettingNameError, match=r"Did you mean schedule\? The videos differ in: schedule$"):
+        find_setting_path("shedule", videos)
 
 
 def test_settings_that_change_together_are_named(tmp_path: Path) -> None:
@@ -520,7 +571,7 @@ def test_swept_schedules_form_groups_that_are_named_by_what_differs(
     assert exclusion_reasons == []
     assert [group.name for group in groups] == [f"schedule {label}" for label in labels]
     for label in labels:
-        assert len(select_videos_by_setting(videos, [f"{path}={label}"])) == 12
+        assert len(select_videos(videos, [f"{path}={label}"])) == 12
 
 
 @pytest.mark.parametrize(("path", "first", "second", "labels"), SCHEDULES)
@@ -631,4 +682,4 @@ def test_empty_schedule_and_no_schedule_are_one_value_with_one_name(tmp_path: Pa
     assert {video.setting_values.get(SCHEDULE_PATH) for video in plain} == {None}
     groups = group_videos([*videos, *plain], SCHEDULE_PATH)
     assert [(group.name, len(group.videos)) for group in groups] == [("schedule none", 12), ("schedule 1: a ring", 6)]
-    assert select_videos_by_setting([*videos, *plain], ["schedule=none"]) == [*videos[:6], *plain]
+    assert select_videos([*videos, *plain], ["schedule=none"]) == [*videos[:6], *plain]

@@ -16,9 +16,9 @@ from wantui.analysis.level_states import load_level_states
 from wantui.analysis.loading import read_batch_videos
 from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.metrics import CURVES, METRICS
-from wantui.analysis.setting_values import select_videos_by_setting
 from wantui.analysis.statistics import draw_within_seed_permutations
 from wantui.analysis.video import Video
+from wantui.analysis.video_selection import select_videos
 from wantui.formatting import format_share
 
 FloatArray = NDArray[np.float64]
@@ -110,7 +110,7 @@ def print_rates(folder: Path, grouping: str | None, conditions: tuple[str, ...],
     Args:
         grouping: grouping whose labels are permuted; None to compare disjoint seeds.
     """
-    videos = select_videos_by_setting([video for video in read_batch_videos(folder) if video.trajectory], conditions)
+    videos = select_videos([video for video in read_batch_videos(folder) if video.trajectory], conditions)
     draws = draw_disjoint(videos, run_count) if grouping is None else draw_permuted(videos, grouping, run_count)
     with use_fewer_exchanges():
         runs = list(draws)

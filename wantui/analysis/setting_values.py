@@ -1,11 +1,11 @@
 """Settings of videos by config path, such as `model_settings.cfg_scale`, for groups of equal settings."""
 
+import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wantui.analysis.video import Video
-from wantui.config.sweep import find_written_values, format_value_labels
 from wantui.controls import CONTROLS
 from wantui.errors import UserError
 from wantui.planning import Recipe
@@ -118,8 +118,7 @@ def find_setting_path(name: str, videos: Sequence[Video]) -> str:
         or [path for path in paths if _is_name_of(name, path)]
     )
     if not candidates:
-        differing_names = ", ".join(shorten_path(path, paths) for path in list_differing_paths(videos))
-        advice = f"The videos differ in: {differing_names}" if differing_names else "The videos differ in no setting"
+        advice = _advise_setting(name, paths, videos)
         raise SettingNameError(f"cannot group by {name!r}: no setting of these videos has this name. {advice}")
     if len(candidates) > 1:
         differing_paths = list_differing_paths(videos)
@@ -128,6 +127,23 @@ def find_setting_path(name: str, videos: Sequence[Video]) -> str:
         names = ", ".join(shorten_path(path, paths) for path in candidates)
         raise SettingNameError(f"cannot group by {name!r}: it may be {names}. Name one of these")
     return candidates[0]
+
+
+def _advise_setting(name: str, paths: Sequence[str], videos: Sequence[Video]) -> str:
+    """Return the most similar name of a setting, or the settings in which the videos differ.
+
+    Of a section with a swept setting, only that one is named: others, such as the unit of a schedule, follow from it.
+    """
+    differing_paths = list_differing_paths(videos)
+    swept_paths = {path for video in videos for axis in video.swept_axes for path in axis}
+    swept_sections = {path.partition(".")[0] for path in swept_paths}
+    named_paths = [path for path in differing_paths if path in swept_paths or path.split(".")[0] not in swept_sections]
+    names = [shorten_path(path, paths) for path in named_paths or differing_paths]
+    similar_names = difflib.get_close_matches(name, names, 1) or difflib.get_close_matches(
+        name, [shorten_path(path, paths) for path in paths], 1
+    )
+    suggestion = f"Did you mean {similar_names[0]}? " if similar_names else ""
+    return suggestion + (f"The videos differ in: {', '.join(names)}" if names else "The videos differ in no setting")
 
 
 def _is_name_of(name: str, path: str) -> bool:
@@ -180,32 +196,3 @@ def make_value_key(value: Any) -> str:
     """Return a text that equal values share; 5 and 5.0 are equal."""
     number = to_number(value)
     return json.dumps(value if number is None else number, sort_keys=True, ensure_ascii=False)
-
-
-def select_videos_by_setting(videos: Sequence[Video], conditions: Sequence[str]) -> list[Video]:
-    """Return the videos with the values of settings written as NAME=VALUE; several of one setting are alternatives.
-
-    Raises:
-        UserError: a condition has another form, or no video has the value; names the values that occur.
-    """
-    selected, keys_by_path = list(videos), dict[str, set[str]]()
-    for condition in conditions:
-        name, equals, text = condition.partition("=")
-        if not equals:
-            raise UserError(f"--where: {condition!r} has no value. Write NAME=VALUE, such as cfg_scale=4")
-        try:
-            path = find_setting_path(name.strip(), videos)
-        except SettingNameError as error:
-            raise UserError(f"--where: {error}".replace("cannot group by", "cannot select")) from None
-        value_by_key = {make_value_key(value): value for video in videos for value in [video.setting_values.get(path)]}
-        keys, values = list(value_by_key), list(value_by_key.values())
-        indices = find_written_values(values, text.strip())
-        if not indices:
-            known = ", ".join(format_value_labels(values)[:10])
-            raise UserError(f"--where: {name} has no value {text.strip()!r}. It has {known}")
-        keys_by_path.setdefault(path, set()).update(keys[index] for index in indices)
-    for path, chosen_keys in keys_by_path.items():
-        selected = [video for video in selected if make_value_key(video.setting_values.get(path)) in chosen_keys]
-    if not selected and videos:
-        raise UserError(f"--where: no video has {' and '.join(conditions)}")
-    return selected

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     "conditions",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Value of a setting to include; repeatable, several values of one setting are alternatives.",
+    help="Setting, word of a bracket (1=red) or seeds (seed=1..4) to include; repeatable, values of one name are "
+    "alternatives.",
 )
 @click.option(
     "--metrics", help="Comma-separated metrics to print, or `all`.  [default: six; with --json or --csv: all]"
@@ -166,7 +167,7 @@ def _read_videos(request: AnalyzeRequest, label_table: "LabelTable | None") -> "
     """
     from wantui.analysis.labels import join_labels
     from wantui.analysis.loading import describe_unfinished_videos, read_batches
-    from wantui.analysis.setting_values import select_videos_by_setting
+    from wantui.analysis.video_selection import select_videos
 
     with open_progress_line() as line:
         loaded_videos, read_errors = read_batches(
@@ -178,7 +179,7 @@ def _read_videos(request: AnalyzeRequest, label_table: "LabelTable | None") -> "
         raise UserError(_format_no_finished_video_error(request.batches, read_errors))
     if label_table is not None:
         loaded_videos = join_labels(loaded_videos, label_table)
-    videos = select_videos_by_setting(_select_videos(loaded_videos, request.id_prefixes), request.conditions)
+    videos = select_videos(_select_videos(loaded_videos, request.id_prefixes), request.conditions)
     _print_video_warnings(videos, read_errors)
     for note in describe_unfinished_videos(request.batches):
         echo(f"left out: {note}", err=True)

@@ -1,0 +1,100 @@
+"""Choice of videos by conditions NAME=VALUE: a setting, the word of a bracket (1=red), or seeds (seed=1..4)."""
+
+import difflib
+from collections.abc import Callable, Sequence
+
+from wantui.analysis.group_names import CannotCompareError, find_grouping_parts, find_option_text
+from wantui.analysis.setting_values import SettingNameError, find_setting_path, make_value_key
+from wantui.analysis.video import Video
+from wantui.config.sweep import find_written_values, format_value_labels
+from wantui.config.sweep_syntax import SweepError, describe_seeds, parse_seeds
+from wantui.errors import UserError
+
+SEED_NAME = "seed"
+MAX_NAMED_VALUES = 10
+"""Maximum number of values that a message names."""
+Condition = Callable[[Video], bool]
+
+
+def select_videos(videos: Sequence[Video], conditions: Sequence[str]) -> list[Video]:
+    """Return the videos that conditions NAME=VALUE choose; several conditions on one name are alternatives.
+
+    NAME is a setting (`cfg_scale`), the number of a bracket of the template, as for groups (`1`), or `seed`. Seeds are
+    written as for `--seeds`: `7,11` or `1..4`.
+
+    Raises:
+        UserError: a condition has another form, or no video has the value; names the values that occur.
+    """
+    conditions_by_name: dict[str, list[Condition]] = {}
+    for text in conditions:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise UserError(
+                f"--where: {text!r} has no value. Write NAME=VALUE, such as cfg_scale=4, 1=red or seed=1..4"
+            )
+        key, condition = _parse_condition(videos, name, value)
+        conditions_by_name.setdefault(key, []).append(condition)
+    selected = [
+        video
+        for video in videos
+        if all(any(condition(video) for condition in group) for group in conditions_by_name.values())
+    ]
+    if not selected and videos:
+        raise UserError(f"--where: no video has {' and '.join(conditions)}")
+    return selected
+
+
+def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[str, Condition]:
+    """Return what a condition is about, and a function that tests a video."""
+    if name == SEED_NAME:
+        return SEED_NAME, _parse_seed_condition(videos, value)
+    if name.isdecimal():
+        return _parse_word_condition(videos, name, value)
+    try:
+        path = find_setting_path(name, videos)
+    except SettingNameError as error:
+        message = str(error).replace("cannot group by", "cannot select")
+        if difflib.get_close_matches(name, [SEED_NAME, f"{SEED_NAME}s"], 1):
+            message = f"{message.partition('. ')[0]}. Did you mean {SEED_NAME}"
+        raise UserError(f"--where: {message}. Choose words by bracket (1=red), seeds by {SEED_NAME}=1..4") from None
+    values_by_key = {make_value_key(item): item for video in videos for item in [video.setting_values.get(path)]}
+    keys, values = list(values_by_key), list(values_by_key.values())
+    indices = find_written_values(values, value)
+    if not indices:
+        raise UserError(_explain_missing_value(name, value, format_value_labels(values)))
+    chosen_keys = {keys[index] for index in indices}
+    return path, lambda video: make_value_key(video.setting_values.get(path)) in chosen_keys
+
+
+def _parse_seed_condition(videos: Sequence[Video], value: str) -> Condition:
+    try:
+        seeds = set(parse_seeds(value))
+    except SweepError as error:
+        raise UserError(f"--where: cannot read {SEED_NAME}={value}: {error}. Write 7, 7,11 or 1..4") from None
+    known_seeds = {video.seed for video in videos}
+    if not seeds & known_seeds and known_seeds:
+        raise UserError(f"--where: no video has {SEED_NAME} {value}. The videos have {describe_seeds(known_seeds)}")
+    return lambda video: video.seed in seeds
+
+
+def _parse_word_condition(videos: Sequence[Video], name: str, value: str) -> tuple[str, Condition]:
+    try:
+        (bracket,) = find_grouping_parts(videos, name).brackets
+    except CannotCompareError as error:
+        raise UserError(
+            f"--where: {str(error).partition('. Use')[0]}".replace("cannot group by", "cannot select")
+        ) from None
+
+    def has_word(video: Video) -> bool:
+        return value in (video.choices_by_bracket.get(bracket, ""), find_option_text(video, bracket))
+
+    if not any(map(has_word, videos)):
+        options = list(dict.fromkeys(video.choices_by_bracket.get(bracket, "") for video in videos))
+        raise UserError(_explain_missing_value(f"bracket {name}", value, options))
+    return f"bracket {bracket}", has_word
+
+
+def _explain_missing_value(name: str, value: str, known_values: Sequence[str]) -> str:
+    similar_values = difflib.get_close_matches(value, known_values, 1)
+    suggestion = f" Did you mean {similar_values[0]}?" if similar_values else ""
+    return f"--where: {name} has no value {value!r}.{suggestion} It has {', '.join(known_values[:MAX_NAMED_VALUES])}"
