@@ -1,6 +1,7 @@
 """The throughput model: fitted to blocks whose times are known, kept on disk, and used where nothing was made yet."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,6 +16,7 @@ from diffusers import WanPipeline
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from tiny import latents_of
 
+from wantui.cli import doctor
 from wantui.config.speeds import SpeedName
 from wantui.generation import attention_backends as attention_probe
 from wantui.generation import bench, load
@@ -343,6 +345,67 @@ def test_attention_kernel_with_wrong_output_is_not_selected(monkeypatch: pytest.
     lines: list[str] = []
     assert attention_probe.find_fastest_attention_kernel(torch.device("cpu"), lines.append) == "native"
     assert "not used (relative error 1.0e-01 against torch" in lines[1]
+
+
+def test_attention_kernel_with_other_bits_in_each_run_is_not_selected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_probe, "POSITION_COUNT", 64)
+    monkeypatch.setattr(attention_probe, "KERNEL_NAMES", ("native", "_native_math"))
+    factors = iter((1.0, 1.0 + 2**-7))
+    monkeypatch.setattr(
+        attention_probe,
+        "dispatch_attention_fn",
+        lambda *a, backend: dispatch_attention_fn(*a) * (next(factors) if backend == "_native_math" else 1),
+    )
+    monkeypatch.setattr(attention_probe, "measure_median_seconds", lambda run, device: 1.0)
+    lines: list[str] = []
+    assert attention_probe.find_fastest_attention_kernel(torch.device("cpu"), lines.append) == "native"
+    assert lines[1] == "attention by _native_math: not used (two runs with the same inputs differ)"
+
+
+@pytest.fixture
+def flash_attention_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is found as FlashAttention-4 is: a namespace without a file, and metadata."""
+    package = tmp_path / "packages/flash_attn/cute"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "from torch.nn.functional import scaled_dot_product_attention\n"
+        "def flash_attn_func(q, k, v):\n"
+        "    out = scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)))\n"
+        "    return out.transpose(1, 2), None\n"
+    )
+    metadata = tmp_path / "packages/flash_attn_4-4.0.0b36.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.4\nName: flash-attn-4\nVersion: 4.0.0b36\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    for name in ("flash_attn", "flash_attn.cute"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@pytest.mark.usefixtures("flash_attention_4")
+def test_flash_attention_4_is_selected_used_and_recorded_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_probe, "POSITION_COUNT", 64)
+    times = iter((1.0, 0.5))
+    monkeypatch.setattr(attention_probe, "KERNEL_NAMES", ("native", "flash_attn_4"))
+    monkeypatch.setattr(attention_probe, "measure_median_seconds", lambda run, device: next(times))
+    assert attention_probe.find_fastest_attention_kernel(torch.device("cpu"), lambda _: None) == "flash_attn_4"
+    pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
+    recipe = recipe_for(NANO, steps=2)
+    wanted = latents_of(pipeline, recipe)
+    fuse_blocks(pipeline.transformer, "flash_attn_4")
+    provenance = describe_provenance(pipeline, recipe)
+    assert (provenance["attention"], provenance["attention_version"]) == ("flash_attn_4", "4.0.0b36")
+    assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-2)
+
+
+def test_missing_flash_attention_4_is_named() -> None:
+    with pytest.raises(RuntimeError, match="the package flash-attn-4 is not installed"):
+        attention_probe.check_kernel_installed("flash_attn_4")
+
+
+@pytest.mark.usefixtures("flash_attention_4")
+def test_doctor_lists_attention_packages_without_importing_them() -> None:
+    assert doctor._list_attention_packages() == ["flash-attn-4 4.0.0b36"]
+    assert "flash_attn" not in sys.modules
 
 
 def test_fused_blocks_use_and_record_the_selected_attention_kernel(

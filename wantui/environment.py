@@ -5,9 +5,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 OPENMP_WAIT_VARIABLES = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
 """Variables that let waiting OpenMP threads sleep: processes that spin on the same cores are many times slower."""
 ALLOCATOR_VARIABLES = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+FLASH_ATTENTION_4_VARIABLES = ("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR")
+"""Variables that let flash-attn 4 store its compiled kernels, and where; by default, each process compiles them."""
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 RENDERING_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -30,7 +34,9 @@ def build_torch_environment(base_environment: Mapping[str, str]) -> dict[str, st
     """Return the environment for a process that imports torch; values in `base_environment` win."""
     # Each of the two variables alone decides how threads wait: do not overrule the one that the user has set.
     wait_variables = {} if any(name in base_environment for name in OPENMP_WAIT_VARIABLES) else OPENMP_WAIT_VARIABLES
-    return {**wait_variables, **ALLOCATOR_VARIABLES, **base_environment}
+    kernel_folder = user_cache_path("wantui") / "flash-attn-4"  # the package's default is a folder in /tmp
+    kernel_variables = dict(zip(FLASH_ATTENTION_4_VARIABLES, ("1", str(kernel_folder)), strict=True))
+    return {**wait_variables, **ALLOCATOR_VARIABLES, **kernel_variables, **base_environment}
 
 
 def prepare_for_torch() -> None:

@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 REPORTED_LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 MIN_DRIVER_BY_CUDA_VERSION = {11: 450, 12: 525, 13: 580}
 """CUDA major version -> oldest driver, from NVIDIA's table of minor version compatibility."""
-OPTIONAL_ATTENTION_MODULES = (
-    ("flash_attn", "flash-attn 2"),
-    ("flash_attn_interface", "flash-attn 3"),
-    ("sageattention", "sageattention (computes in 8 bits: not used)"),
-)
-"""Optional modules with attention kernels, and their display names."""
+OPTIONAL_ATTENTION_PACKAGES = ("flash-attn", "flash-attn-3", "flash-attn-4", "sageattention")
+"""Optional packages with attention kernels."""
+UNUSED_PACKAGE_REASONS = {"sageattention": "computes in 8 bits: not used"}
+"""Why wantui does not use the kernels of a package."""
 LOW_DISK_BYTES = 5_000_000_000
 """Free space below which the report has a note."""
 MAX_TORCH_IMPORT_SECONDS = 60
@@ -192,20 +190,32 @@ def _check_gpus() -> Iterator[Finding]:
         "install it, or set model_settings.speed: reference" if compiler_problem else "",
     )
 
-    installed_names = [
-        name for module, name in OPTIONAL_ATTENTION_MODULES if importlib.util.find_spec(module) is not None
-    ]
-    installed_text = f"; also installed: {', '.join(installed_names)}" if installed_names else ""
+    installed_packages = ", ".join(_list_attention_packages())
+    installed_text = f"; also installed: {installed_packages}" if installed_packages else ""
     yield Finding(
         "ok", "attention", f"torch's kernels; fused blocks use the fastest that `wantui bench` measured{installed_text}"
     )
 
 
 def _find_torch_version() -> str:
+    return _find_version("torch") or ""
+
+
+def _find_version(package: str) -> str | None:
+    """Return the version of an installed package without importing it; None if it is missing."""
     try:
-        return importlib.metadata.version("torch")
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return ""
+        return None
+
+
+def _list_attention_packages() -> list[str]:
+    """Return name and version of the installed packages with attention kernels."""
+    return [
+        f"{package} {version}" + (f" ({UNUSED_PACKAGE_REASONS[package]})" if package in UNUSED_PACKAGE_REASONS else "")
+        for package in OPTIONAL_ATTENTION_PACKAGES
+        if (version := _find_version(package)) is not None
+    ]
 
 
 def check_driver_supports_torch(torch_version: str, driver_version: str) -> Finding:

@@ -34,7 +34,7 @@ def fuse_blocks(transformer: Any, attention_kernel: str = NATIVE_ATTENTION) -> N
     """Replace parts of a transformer's blocks by fused ones.
 
     Args:
-        attention_kernel: self-attention kernel, by its name in diffusers; native is torch's.
+        attention_kernel: self-attention kernel, one of `attention_backends.KERNEL_NAMES`; native is torch's.
     """
     for block_index, block in enumerate(transformer.blocks):
         for attention_module, projection_names in (

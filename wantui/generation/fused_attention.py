@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
+from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
 from wantui.generation import kernels
+from wantui.generation.attention_backends import run_attention_kernel
 from wantui.generation.attention_hooks import is_observed, run_observers
 from wantui.generation.fused_norm import apply_rms_norm
 from wantui.generation.pass_cache import CrossAttentionKV, get_current_pass, merge_padding
@@ -20,7 +21,7 @@ class FusedSelfAttention(WanAttnProcessor):
 
     Args:
         block_index: number of the block in the transformer.
-        kernel_name: attention kernel, by its name in diffusers; native is torch's.
+        kernel_name: attention kernel, one of `attention_backends.KERNEL_NAMES`; native is torch's.
     """
 
     calls_observers = True
@@ -58,7 +59,7 @@ class FusedSelfAttention(WanAttnProcessor):
         cos, sin = rotary_emb
         apply_norm_and_rotary(projected, attn.norm_q.weight, attn.norm_k.weight, cos, sin, attn.norm_q.eps)
         query, key, value = (part.unflatten(2, (attn.heads, -1)) for part in projected.chunk(3, 2))
-        attention_output = dispatch_attention_fn(query, key, value, backend=AttentionBackendName(self.kernel_name))
+        attention_output = run_attention_kernel(query, key, value, self.kernel_name)
         attention_output = attention_output.flatten(2, 3).type_as(hidden_states)
         attention_output = attn.to_out[0](run_observers("self", self.block_index, query, key, value, attention_output))
         if shared_step is not None:

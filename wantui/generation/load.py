@@ -158,7 +158,8 @@ def load_pipeline(
         transformer_file: GGUF file that replaces the model's transformer; requires gguf weights.
         lora: adapters to merge into the weights of the transformers.
         shared_parts: parts of an earlier pipeline, to be used instead of the stored ones.
-        attention_kernel: self-attention kernel of fused bfloat16 blocks, by its name in diffusers; native is torch's.
+        attention_kernel: self-attention kernel of fused bfloat16 blocks, one of `attention_backends.KERNEL_NAMES`;
+            native is torch's.
         may_fetch: whether to download missing files of a hub model.
         begin_stage: called with each stage of loading before it begins.
 

@@ -11,6 +11,7 @@ from diffusers import WanPipeline
 
 from wantui import __version__
 from wantui.generation import kernels
+from wantui.generation.attention_backends import find_kernel_version
 from wantui.generation.fused_attention import FusedSelfAttention
 from wantui.generation.placement import find_device
 from wantui.models.catalogue import find_model
@@ -34,6 +35,8 @@ def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]
     block_fields: dict[str, str | None] = {"blocks": "reference"}
     if isinstance(processor, FusedSelfAttention):
         block_fields = {"blocks": "fused", "attention": processor.kernel_name, "triton": kernels.find_triton_version()}
+        if kernel_version := find_kernel_version(processor.kernel_name):
+            block_fields["attention_version"] = kernel_version
     return {
         "wantui": __version__,
         "commit": None if model.is_local else find_cached_commit(model.location, recipe.revision),
