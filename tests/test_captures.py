@@ -119,6 +119,26 @@ def test_capture_of_an_earlier_version_is_identified_by_its_recipe(tmp_path: Pat
     assert not is_group_published(path.with_name("maps.zarr.partial"), path, recipe.model_copy(update={"seed": 1}))
 
 
+def test_capture_of_another_video_is_refused(trajectory: Path, maps: Path) -> None:
+    for path in (trajectory, maps):
+        recipe = parse_recipe(open_capture(path).attrs["recipe"])
+        for open_group in (open_capture, verify_capture):
+            open_group(path, recipe)
+            with pytest.raises(
+                CaptureError, match=rf"{path} belongs to another video \(seed {recipe.seed} instead of 4321\)"
+            ):
+                open_group(path, recipe.model_copy(update={"seed": 4321}))
+    with pytest.raises(AttentionMapsError, match="belongs to another video"):
+        open_attention_maps(maps, recipe.model_copy(update={"marks": ()}))
+
+
+def test_capture_without_a_recipe_is_read(trajectory: Path) -> None:
+    recipe = parse_recipe(open_capture(trajectory).attrs["recipe"])
+    without_checksums(trajectory)
+    del zarr.open_group(trajectory, mode="r+").attrs["recipe"]
+    assert open_capture(trajectory, recipe)["latents"].shape == (STEPS + 1, *SHAPE)
+
+
 def without_checksums(path: Path) -> None:
     """Make of a capture what an earlier version wrote."""
     group = zarr.open_group(path, mode="r+")
@@ -418,7 +438,7 @@ def test_invalid_shape_in_an_unverified_trajectory_is_an_error(
     without_checksums(trajectory)
     zarr.open_group(trajectory, mode="r+").attrs["shape"] = shape
     with pytest.raises(CaptureError, match=r"vid_001\.zarr cannot be read: its attribute shape is"):
-        read._load_trajectory(trajectory, None)
+        read._load_trajectory(trajectory, None, None)
     assert not list(recwarn)
 
 

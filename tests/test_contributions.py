@@ -15,6 +15,7 @@ from diffusers.hooks import apply_group_offloading
 from test_attention import PROMPT, marks
 from tiny import FORMS, diffusers_output
 
+from wantui.analysis.word_contributions import read_contribution_curves
 from wantui.captures.contributions import CONTRIBUTIONS, ContributionRequest
 from wantui.config import load_config
 from wantui.generation import word_contributions
@@ -30,7 +31,7 @@ from wantui.models.catalogue import WanModel
 from wantui.planning import CaptureRequests, Recipe, preview_batch
 from wantui.planning.disk_estimate import estimate_recipe_disk
 from wantui.storage.video_files import VideoFiles
-from wantui.storage.zarr_group import open_capture
+from wantui.storage.zarr_group import CaptureError, open_capture
 
 pytestmark = pytest.mark.torch
 
@@ -227,6 +228,10 @@ def test_stored_contributions_equal_those_of_the_steps_and_their_predicted_size(
     assert group["steps"][:].tolist() == [step.evaluation_index for step in steps] == [0, 2, 4, 5]
     for name in ("red", "star", "star_2", "output"):
         assert np.array_equal(group[name][:], np.stack([s.values_by_capture[NAME][name].numpy() for s in steps]))
+    path = tmp_path / "v.zarr"
+    assert [curves.map_name for curves in read_contribution_curves(path, recipe)] == ["red", "star", "star_2"]
+    with pytest.raises(CaptureError, match=r"belongs to another video \(seed"):
+        read_contribution_curves(path, recipe.model_copy(update={"seed": recipe.seed + 1}))
     predicted = estimate_recipe_disk(recipe, model).sum_capture_bytes(NAME)
     assert predicted == sum(group[name].nbytes for name in ("red", "star", "star_2", "output"))
 

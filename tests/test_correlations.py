@@ -243,7 +243,7 @@ def test_attention_of_marked_words_is_matched_by_their_order(tmp_path: Path, mon
             for k, word in enumerate(words)
         ], {}
 
-    monkeypatch.setattr(correlation_data, "open_attention_maps", lambda path: path)
+    monkeypatch.setattr(correlation_data, "open_attention_maps", lambda path, recipe: path)
     monkeypatch.setattr(correlation_data, "summarise_all_words", summarise)
     data = collect_correlation_data(videos, ["length"], [])
     assert list(data.covariates) == [

@@ -11,6 +11,11 @@ import zarr
 from conftest import TEMPLATE, MakeOnce, Wantui, deny, generate_batch, replace_by_fifo, replace_by_folder
 
 from wantui.analysis.loading import read_batch_videos
+from wantui.captures.attention import ATTENTION
+from wantui.captures.guidance_gap import GUIDANCE_GAP
+from wantui.captures.trajectory import TRAJECTORY
+from wantui.errors import UserError
+from wantui.notebook import open_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest_file import ManifestFile
 
@@ -178,6 +183,34 @@ def test_preserved_journal_is_reported_until_it_is_removed(made: BatchFolder, wa
     )
     kept.unlink()
     assert wantui("library", "check", made.root).code == 0
+
+
+def swap(first: Path, second: Path) -> None:
+    first.rename(first.with_suffix(".swapped"))
+    second.rename(first)
+    first.with_suffix(".swapped").rename(second)
+
+
+def test_captures_of_another_video_are_refused_by_every_reader(made: BatchFolder, wantui: Wantui) -> None:
+    for kind in (TRAJECTORY, ATTENTION, GUIDANCE_GAP):
+        swap(made.make_capture_path(kind, 0, 1), made.make_capture_path(kind, 1, 1))
+    checked = wantui("library", "check", made.root)
+    assert (checked.code, len(checked.out.splitlines())) == (1, 6)
+    for line in checked.out.splitlines():
+        assert re.search(
+            r"\.zarr belongs to another video \(prompt 'a .*' instead of 'a .*'\)\. Copy the right one", line
+        )
+    videos = list(read_batch_videos(made.root))
+    assert [video.is_damaged for video in videos] == [True, True]
+    assert all("belongs to another video" in video.exclusion_reason for video in videos)
+    for command in (["export"], ["decode"], ["analyze", "--attention"], ["attention", "--word", "circle"]):
+        result = wantui(*command, made.root)
+        assert result.code in (1, 2), command
+        assert "belongs to another video" in result.err, command
+    video = open_batch(made.root).videos[0]
+    for read in (video.read_latents, video.draw_steps, video.open_attention):
+        with pytest.raises(UserError, match="belongs to another video"):
+            read()
 
 
 DENIED: dict[str, Callable[[BatchFolder], Path]] = {

@@ -232,7 +232,7 @@ def test_latent_distance_is_that_of_the_final_latents(
         ends = [videos[entry.id].read_latents().states[-1].astype(float) for entry in (pair.video, pair.baseline)]
         expected = math.sqrt(((ends[0] - ends[1]) ** 2).mean())
         if not stored:
-            monkeypatch.setattr(module, "open_capture", lambda path: HiddenLatents(open_capture(path)))
+            monkeypatch.setattr(module, "open_capture", lambda path, recipe: HiddenLatents(open_capture(path, recipe)))
         distance, source = compute_latent_distance(folder, pair)
         assert source == ("stored" if stored else "projected")
         assert distance == pytest.approx(expected, rel=1e-9 if stored else 0.1)

@@ -111,7 +111,7 @@ class BatchVideo:
         from wantui.storage.zarr_group import convert_to_capture_error, open_capture
 
         path = self._find_file("latents", "trajectory")
-        group = open_capture(path)
+        group = open_capture(path, self.recipe)
         if "latents" not in group:
             raise MissingDataError(
                 f"{self.name} has no stored latents, only values derived from them. Set "
@@ -154,7 +154,7 @@ class BatchVideo:
         """
         from wantui.storage.attention_maps import open_attention_maps
 
-        return open_attention_maps(self._find_file("attention", "attention maps"))
+        return open_attention_maps(self._find_file("attention", "attention maps"), self.recipe)
 
     def _find_file(self, kind: str, description: str) -> Path:
         if kind in self.files:

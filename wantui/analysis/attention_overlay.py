@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from wantui.analysis.attention_summary import average_map_over_steps
 from wantui.analysis.video import Video
 from wantui.errors import UserError
+from wantui.planning import Recipe
 from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps, open_attention_maps
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
@@ -94,13 +95,13 @@ def map_heat_colours(shares: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(colormaps["inferno"](shares)[..., :3] * 255)
 
 
-def write_overlay(clip_path: Path, maps_path: Path, word: str, target_path: Path, fps: int) -> float:
+def write_overlay(clip_path: Path, maps_path: Path, word: str, target_path: Path, recipe: Recipe) -> float:
     """Write a clip with the attention to a word drawn over it, and return the upper end of the colour scale.
 
     Raises:
         AttentionMapsError: no map of the word is stored.
     """
-    maps = open_attention_maps(maps_path)
+    maps = open_attention_maps(maps_path, recipe)
     if word not in maps.metadata_by_word:
         raise AttentionMapsError(
             f"no map of {word!r} is stored. Stored maps: {', '.join(maps.metadata_by_word) or 'none'}"
@@ -109,7 +110,7 @@ def write_overlay(clip_path: Path, maps_path: Path, word: str, target_path: Path
     frames = list(read_frames(clip_path))
     overlaid_frames = draw_overlay(frames, average_map_over_steps(maps, word), scale_maximum)
     tags = {"title": f"attention to {word}", "comment": f"mean over steps, blocks and heads; 0 to {scale_maximum:.3g}"}
-    write_mp4(target_path, overlaid_frames, fps, len(frames), tags)
+    write_mp4(target_path, overlaid_frames, recipe.fps, len(frames), tags)
     return scale_maximum
 
 

@@ -49,7 +49,7 @@ def read_final_state(folder: Path, entry: VideoEntry) -> FloatArray:
         )
     path = folder / entry.files["latents"]
     try:
-        group = open_capture(path)
+        group = open_capture(path, entry.recipe)
         with convert_to_capture_error(path):
             state = np.asarray(group["projection"][-1], dtype=np.float64)
     except CaptureError as error:

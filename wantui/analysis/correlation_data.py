@@ -158,7 +158,7 @@ def _read_attention(strata: Sequence[Group], on_video: Callable[[int], None]) ->
     for number, video in enumerate((video for stratum in strata for video in stratum.videos), 1):
         assert video.attention_path is not None
         try:
-            word_curves, _ = summarise_all_words(open_attention_maps(video.attention_path))
+            word_curves, _ = summarise_all_words(open_attention_maps(video.attention_path, video.recipe))
         except AttentionMapsError as error:
             raise AttentionMapsError(f"cannot correlate: {video.name}: {error}") from None
         values_by_video.append(

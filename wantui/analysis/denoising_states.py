@@ -70,7 +70,7 @@ class DenoisingStates:
 
     def __init__(self, path: Path, recipe: Recipe, name: str) -> None:
         self.path, self.recipe, self.name = path, recipe, name
-        self.group = open_capture(path)
+        self.group = open_capture(path, recipe)
         if "latents" not in self.group:
             raise MissingStatesError(
                 f"{name} has no stored latents, only values derived from them. Set latent_analysis_settings."

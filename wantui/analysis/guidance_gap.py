@@ -7,6 +7,7 @@ import numpy as np
 
 from wantui.analysis.arrays import FloatArray
 from wantui.captures.guidance_gap import COLUMNS
+from wantui.planning import Recipe
 from wantui.storage.zarr_group import convert_to_capture_error, open_capture
 
 WHOLE_WINDOW, EARLY_WINDOW, LATE_WINDOW = (0.0, 1.0), (0.75, 1.0), (0.0, 0.5)
@@ -36,13 +37,16 @@ class GuidanceGap:
         return float(np.average(self.differences[is_counted], weights=widths[is_counted]))
 
 
-def load_guidance_gap(path: Path) -> GuidanceGap:
+def load_guidance_gap(path: Path, recipe: Recipe | None = None) -> GuidanceGap:
     """Load the guidance gap of a video.
 
+    Args:
+        recipe: recipe of the video; None if unknown.
+
     Raises:
-        CaptureError: it is missing or damaged.
+        CaptureError: it is missing or damaged, or belongs to another video.
     """
-    group = open_capture(path)
+    group = open_capture(path, recipe)
     with convert_to_capture_error(path):
         values = np.asarray(group["values"][:], dtype=np.float64)
         sigmas = np.asarray(group["sigmas"][:], dtype=np.float64)

@@ -153,6 +153,7 @@ def _load_video(
         **describe_prompts(recipe, variation, scheduled_options, _list_swept_paths(manifest)),
         "choices_by_bracket": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
+        "recipe": recipe,
         "settings": _collect_settings(recipe) | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
         **_describe_sweep(manifest, entry),
         "template_skeleton": template_parts.skeleton,
@@ -170,7 +171,7 @@ def _load_video(
         return Video(**common_fields, exclusion_reason="it has no stored trajectory")
     path = folder / entry.files["latents"]
     try:
-        trajectory, dimension, channel_power, warnings = _load_trajectory(path, state_buffer)
+        trajectory, dimension, channel_power, warnings = _load_trajectory(path, recipe, state_buffer)
     except NoGeometryError as error:
         return Video(**common_fields, trajectory_path=path, exclusion_reason=str(error))
     except CaptureError as error:
@@ -246,7 +247,7 @@ def _load_guidance_gap(folder: Path, entry: VideoEntry) -> tuple[GuidanceGap | N
     if GUIDANCE_GAP.file_key not in entry.files:
         return None, ()
     try:
-        return load_guidance_gap(folder / entry.files[GUIDANCE_GAP.file_key]), ()
+        return load_guidance_gap(folder / entry.files[GUIDANCE_GAP.file_key], entry.recipe), ()
     except CaptureError as error:
         return None, (f"its guidance gap cannot be read: {error}",)
 
@@ -298,11 +299,11 @@ def _describe_latents_storage(recipe: Recipe) -> dict[str, Any]:
 
 
 def _load_trajectory(
-    path: Path, state_buffer: StateBuffer | None
+    path: Path, recipe: Recipe | None, state_buffer: StateBuffer | None
 ) -> tuple[Trajectory, int, FloatArray | None, tuple[str, ...]]:
     """Return the trajectory, the number of values of a state, the mean square of each channel of the final state, and
     warnings."""
-    group = open_capture(path)
+    group = open_capture(path, recipe)
     with convert_to_capture_error(path):
         sigmas = np.asarray(group["sigmas"][:])
         dimension = _read_state_dimension(group)

@@ -179,7 +179,7 @@ def _render_attention_section(videos: Sequence[Video]) -> list[str]:
     for video in videos_with_maps:
         assert video.attention_path is not None
         try:
-            maps = open_attention_maps(video.attention_path)
+            maps = open_attention_maps(video.attention_path, video.recipe)
             words = list(maps.metadata_by_word)
             scale_maximum = compute_scale_maximum(maps, words)
             clip_path = find_clip_path(video)

@@ -197,7 +197,8 @@ def compute_latent_distance(folder: Path, pair: PairedVideos) -> tuple[float, st
         CaptureError: a file is damaged.
     """
     paths = [_find_file(folder, entry, "latents") for entry in (pair.video, pair.baseline)]
-    groups = [open_capture(path) for path in paths]
+    recipes = (pair.video.recipe, pair.baseline.recipe)
+    groups = [open_capture(path, recipe) for path, recipe in zip(paths, recipes, strict=True)]
     if all("latents" in group for group in groups):
         states = [_read_last(path, group, "latents") for path, group in zip(paths, groups, strict=True)]
         source, dimension = "stored", states[0].size

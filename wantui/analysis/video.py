@@ -12,6 +12,7 @@ from wantui.analysis.arrays import FloatArray
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.strided_states import compute_metric_at_stride
 from wantui.analysis.trajectory import NoGeometryError, Trajectory
+from wantui.planning import Recipe
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Video:
     """Strides of metrics that are measured at a larger stride than `stride` (`strides`), in stored states."""
     unsettled_metrics: tuple[str, ...] = ()
     """Metrics that settle at no stride."""
+    recipe: Recipe | None = None
+    """Recipe, which captures must agree with; None for a video of the older system."""
 
     def compute_metric(self, metric: str) -> float:
         """Return a metric of the trajectory, or an outside label; NaN if there is no trajectory or no value."""
@@ -164,7 +167,7 @@ class Video:
         if self.trajectory_path is None:
             raise NoGeometryError(f"no {description} is stored")
         try:
-            capture = open_capture(self.trajectory_path)
+            capture = open_capture(self.trajectory_path, self.recipe)
             with convert_to_capture_error(self.trajectory_path):
                 return np.asarray(capture[name][:])
         except CaptureError as error:

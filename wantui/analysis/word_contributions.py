@@ -13,6 +13,7 @@ import numpy as np
 
 from wantui.analysis.arrays import FloatArray
 from wantui.captures.contributions import OUTPUT_NAME
+from wantui.planning import Recipe
 from wantui.storage.zarr_group import convert_to_capture_error, open_capture
 
 
@@ -33,13 +34,16 @@ class ContributionCurves:
     """[s, blocks] the same for each block; one column if the video stores the mean over blocks."""
 
 
-def read_contribution_curves(path: Path) -> list[ContributionCurves]:
+def read_contribution_curves(path: Path, recipe: Recipe | None = None) -> list[ContributionCurves]:
     """Return the curves of every word of a video.
 
+    Args:
+        recipe: recipe of the video; None if unknown.
+
     Raises:
-        CaptureError: the contributions are missing or damaged.
+        CaptureError: the contributions are missing or damaged, or belong to another video.
     """
-    group = open_capture(path)
+    group = open_capture(path, recipe)
     with convert_to_capture_error(path):
         words: dict[str, Any] = dict(group.attrs["words"])
         sigmas = np.asarray(group["sigmas"][:], dtype=np.float64)

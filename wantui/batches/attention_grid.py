@@ -56,7 +56,7 @@ def open_video_maps(video: SelectedVideo) -> StoredAttentionMaps | None:
         AttentionMapsError: the maps are damaged.
     """
     path = video.find_file("attention")
-    return None if path is None else open_attention_maps(path)
+    return None if path is None else open_attention_maps(path, video.entry.recipe)
 
 
 def choose_step_indices(

@@ -31,7 +31,7 @@ def print_word_curves(videos: "list[Video]", as_json: bool) -> list[str]:
         try:
             with open_progress_line() as line:
                 line.show_phase(f"reading attention maps: video {number} of {len(videos)}")
-                attention_maps = open_attention_maps(video.attention_path)
+                attention_maps = open_attention_maps(video.attention_path, video.recipe)
                 word_curves, overlaps_by_word = summarise_all_words(attention_maps)
         except AttentionMapsError as error:
             echo(f"left out: {video_namer.name_video(video)}: {error}", err=True)
@@ -139,7 +139,7 @@ def write_word_overlay(videos: "list[Video]", word: str, requested_path: Path | 
     try:
         if requested_path is None:
             make_parent_folders(video.folder, overlay_path)
-        scale_maximum = write_overlay(clip_path, video.attention_path, word, overlay_path, video_entry.recipe.fps)
+        scale_maximum = write_overlay(clip_path, video.attention_path, word, overlay_path, video_entry.recipe)
     except OSError as error:
         raise UserError(f"cannot write {overlay_path}: {error.strerror or error}") from error
     echo(f"colour scale: attention from 0 to {scale_maximum:.3g}, the same for all words of this video", err=True)

@@ -33,7 +33,7 @@ def print_word_contributions(videos: "list[Video]", as_json: bool) -> list[str]:
         try:
             with open_progress_line() as line:
                 line.show_phase(f"reading contributions: video {number} of {len(videos)}")
-                all_curves = read_contribution_curves(video.contributions_path)
+                all_curves = read_contribution_curves(video.contributions_path, video.recipe)
         except CaptureError as error:
             echo(f"left out: {namer.name_video(video)}: {error}", err=True)
             damaged_names.append(namer.name_video(video))

@@ -163,14 +163,17 @@ def _average_computed_blocks(values: NDArray[np.float32]) -> NDArray[np.float64]
         return np.asarray(np.where(is_known, values, 0).sum((0, 1), dtype=np.float64) / is_known.sum((0, 1)))
 
 
-def open_attention_maps(path: Path) -> StoredAttentionMaps:
+def open_attention_maps(path: Path, recipe: Recipe | None = None) -> StoredAttentionMaps:
     """Open the stored maps of a video.
 
+    Args:
+        recipe: recipe of the video; None if unknown.
+
     Raises:
-        AttentionMapsError: the maps are missing or damaged.
+        AttentionMapsError: the maps are missing or damaged, or belong to another video.
     """
     with _convert_to_attention_maps_error(path):
-        group = open_capture(path)
+        group = open_capture(path, recipe)
         metadata_by_word = {
             str(name): _parse_word_metadata(attribute) for name, attribute in dict(group.attrs["words"]).items()
         }

@@ -15,6 +15,7 @@ from wantui.config.document import convert_to_plain_value, parse_yaml_document
 from wantui.config.dump import dump_settings_values
 from wantui.formatting import format_count
 from wantui.json_files import UnreadableFileError, parse_json, read_json_object, read_regular_file
+from wantui.planning import Recipe
 from wantui.storage.information_file import InformationFileError, list_information_paths, read_information
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 from wantui.storage.locks import MANIFEST_LOCK_FILE, VIDEO_LOCK_FILE
@@ -183,8 +184,10 @@ def _parse_yaml(text: str) -> dict[str, Any]:
 
 def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> Iterator[CheckedItem]:
     video_name = manifest.make_video_title(entry)
+    recipe: Recipe | None = entry.recipe
     if manifest.wantui == __version__ and entry.recipe.digest[: len(entry.id)] != entry.id:
         # Only for this version: in other versions the recipe may have had other fields when the digest was computed.
+        recipe = None  # the captures are not to blame
         yield CheckedItem(
             batch.root, video_name, batch.manifest_path, f"its recipe in {batch.manifest_path} does not match its id"
         )
@@ -194,7 +197,7 @@ def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> I
         path = batch.root / relative_path
         try:
             if kind in CAPTURE_FILE_KEYS:
-                yield CheckedItem(batch.root, video_name, path, is_verified=verify_capture(path))
+                yield CheckedItem(batch.root, video_name, path, is_verified=verify_capture(path, recipe))
                 continue
             is_verified = _check_file_digest(path, entry.sha256.get(kind))
             if kind == "clip":

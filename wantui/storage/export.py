@@ -16,6 +16,7 @@ from wantui.atomic_files import atomic_folder, atomic_write, write_text_atomical
 from wantui.errors import UserError
 from wantui.formatting import format_count, list_first
 from wantui.paths import check_output_folder
+from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.video_files import make_parent_folders
@@ -64,7 +65,7 @@ def export_batch(
     for entry in exported_entries:
         video_name = manifest.make_video_title(entry)
         try:
-            trajectory = _StoredTrajectory(folder / entry.files["latents"])
+            trajectory = _StoredTrajectory(folder / entry.files["latents"], entry.recipe)
             if "latents" not in trajectory.group:
                 continue
             is_any_stored = True
@@ -117,8 +118,8 @@ def _select_entries(
 class _StoredTrajectory:
     """The stored trajectory of a video; any damage raises a CaptureError."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.group = path, open_capture(path)
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self.group = path, open_capture(path, recipe)
 
     def read_array(self, name: str, index: int | slice = slice(None)) -> NDArray[Any]:
         with convert_to_capture_error(self.path / name):

@@ -113,16 +113,19 @@ def _describe_error(error: Exception) -> str:
     return text.partition("\n")[0] or type(error).__name__
 
 
-def open_capture(path: Path) -> Any:
+def open_capture(path: Path, recipe: Recipe | None = None) -> Any:
     """Open a published group for reading; each chunk is verified when it is read.
 
+    Args:
+        recipe: recipe of the video that the group must belong to; None if unknown.
+
     Raises:
-        CaptureError: a part of the group is missing, or its metadata are damaged.
+        CaptureError: a part of the group is missing, its metadata are damaged, or it belongs to another video.
     """
-    return _open_verified_group(path)[0]
+    return _open_verified_group(path, recipe)[0]
 
 
-def _open_verified_group(path: Path) -> tuple[Any, dict[str, Any], CrcsByPath | None]:
+def _open_verified_group(path: Path, recipe: Recipe | None) -> tuple[Any, dict[str, Any], CrcsByPath | None]:
     """Return the group, its arrays by name, and its checksums."""
     with convert_to_capture_error(path):
         if not (path / METADATA_FILE_NAME).exists():
@@ -148,16 +151,41 @@ def _open_verified_group(path: Path) -> tuple[Any, dict[str, Any], CrcsByPath | 
                 raise CaptureError(
                     f"{path / name} is missing, or not a regular file. Copy it again from the original batch folder"
                 )
+        if recipe is not None:
+            _refuse_other_video(path, group, recipe)
         return group, arrays_by_name, crcs_by_path
 
 
-def verify_capture(path: Path) -> bool:
-    """Read and verify a complete published group; return whether it has checksums (before 0.2 it has none).
+def _refuse_other_video(path: Path, group: Any, recipe: Recipe) -> None:
+    """Refuse a group of another video: batches name their groups alike, and a copied group is intact in itself.
 
     Raises:
-        CaptureError: a part of the group is missing or damaged.
+        CaptureError: the group was recorded with another recipe.
     """
-    _, arrays_by_name, crcs_by_path = _open_verified_group(path)
+    stored_values = group.attrs.get("recipe")
+    if stored_values is None or (stored_recipe := parse_recipe(stored_values)) == recipe:
+        return
+    differences = [
+        f"{name} {own_value!r} instead of {value!r}"
+        for name, value in recipe
+        if (own_value := getattr(stored_recipe, name)) != value and isinstance(value, (str, int, float))
+    ]
+    raise CaptureError(
+        f"{path} belongs to another video ({', '.join(differences[:2]) or 'with other settings'}). Copy the right one "
+        "from the original batch folder"
+    )
+
+
+def verify_capture(path: Path, recipe: Recipe | None = None) -> bool:
+    """Read and verify a complete published group; return whether it has checksums (before 0.2 it has none).
+
+    Args:
+        recipe: recipe of the video that the group must belong to; None if unknown.
+
+    Raises:
+        CaptureError: a part of the group is missing or damaged, or it belongs to another video.
+    """
+    _, arrays_by_name, crcs_by_path = _open_verified_group(path, recipe)
     for name, array in arrays_by_name.items():
         with convert_to_capture_error(path / name):
             if not array.ndim:

@@ -156,7 +156,7 @@ def load_attention_film(video: Video, with_frames: bool) -> AttentionFilm:
             "To store them: mark a word in the template, such as a red (circle), and turn on store_attention\n"
             "in Compose (1, then s), or add --store-attention to `wantui run`"
         )
-    maps = open_attention_maps(video.attention_path)
+    maps = open_attention_maps(video.attention_path, video.recipe)
     if not maps.metadata_by_word:
         raise UserError("the prompt has no marked words: put a word in parentheses, such as a red (circle)")
     words = []
