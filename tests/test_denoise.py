@@ -17,8 +17,7 @@ from tiny import FORMS, diffusers_latents_and_frames, diffusers_output, latents_
 
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import DenoisingInputs, DenoisingStep, denoise_latents, prepare_inputs
-from wantui.generation.errors import LoadError
-from wantui.generation.finite import NotFiniteError
+from wantui.generation.errors import LoadError, NotFiniteError
 from wantui.generation.load import load_pipeline
 from wantui.generation.samplers import build_scheduler, derive_noise_seed
 from wantui.generation.token_spans import PromptTooLongError

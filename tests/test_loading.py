@@ -21,8 +21,7 @@ from wantui.config import load_config
 from wantui.generation import tensors
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import prepare_inputs
-from wantui.generation.errors import LoadError
-from wantui.generation.finite import NotFiniteError
+from wantui.generation.errors import LoadError, NotFiniteError
 from wantui.generation.load import load_pipeline, load_pipeline_parts
 from wantui.generation.preview import fit_latents_to_rgb
 from wantui.generation.prompt_encoding import CachedPromptEncoder

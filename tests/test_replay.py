@@ -1,8 +1,10 @@
 """Replays of stored states: ablations and U-turns, against the denoising loop itself and closed forms."""
 
 import json
+import re
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,13 @@ from diffusers import WanPipeline
 from test_attention import PROMPT, marks
 from tiny import FORMS
 
-from wantui.batches import generating_model
+from wantui.batches import ablation, decode_states, generating_model, score, uturns
 from wantui.batches.ablation import build_conditional_recipe
 from wantui.batches.generating_model import GeneratingModel
 from wantui.batches.uturns import find_uturn_evaluation
 from wantui.errors import UserError
 from wantui.generation.denoise import denoise_latents, prepare_inputs
+from wantui.generation.errors import NotFiniteError
 from wantui.generation.load import load_pipeline
 from wantui.generation.replay import continue_denoising, draw_uturn_noise, evaluate_velocity
 from wantui.models.catalogue import NANO, WanModel
@@ -223,6 +226,41 @@ def test_uturn_equals_the_generic_prompt_continued_from_the_noised_video(
     inputs = prepare_inputs(nano, generic)
     *_, last = continue_denoising(nano, generic, inputs, state, entry.evaluation)
     assert np.allclose(read_uturn_state(batch, entry), last.latents.numpy().ravel(), atol=1e-4)
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
+    """Let the first call of a function of a module fail with NaN."""
+    function, calls = getattr(module, name), [0]
+
+    def fail_first(*arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 1:
+            raise NotFiniteError("the latents hold NaN or infinity")
+        return function(*arguments)
+
+    monkeypatch.setattr(module, name, fail_first)
+
+
+def test_video_with_nan_is_named_and_the_others_are_measured(
+    wantui: Wantui, batch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "the latents hold NaN or infinity"
+    fail_once(monkeypatch, ablation, "_measure_task")
+    result = wantui("ablate", batch, "--variation", "ring", "--steps", "0", "--json")
+    assert (result.code, [record["seed"] for record in json.loads(result.out)]) == (1, [43])
+    assert f"left out: ring seed 42: {reason}" in result.err
+    fail_once(monkeypatch, uturns, "_run_uturn")
+    result = make_uturns(wantui, batch, "--variation", "ring", "--seed", "42")
+    assert (result.code, len(result.out.splitlines())) == (1, 1)
+    assert re.search(rf"left out: ring seed 42, noise level 0\.\d+: {reason}", result.err)
+    fail_once(monkeypatch, score, "_measure_task")
+    result = wantui("score", batch, "--generic", "circle|ring: shape", "--variation", "ring", "--json")
+    assert (result.code, len(json.loads(result.out)["videos"])) == (1, 1)
+    assert f"left out: ring seed 42: {reason}" in result.err
+    fail_once(monkeypatch, decode_states, "_decode_video")
+    result = wantui("decode", batch, "--variation", "ring", "--steps", "end", "--fast")
+    assert (result.code, len(result.out.splitlines())) == (1, 1)
+    assert f"left out: ring seed 42: {reason}" in result.err
 
 
 def test_damaged_uturns_are_reported(wantui: Wantui, batch: Path) -> None:

@@ -19,6 +19,7 @@ from wantui.controls.base import keep_guidance
 from wantui.controls.guidance import GUIDANCE
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
 from wantui.errors import UserError
+from wantui.generation.errors import NotFiniteError
 from wantui.planning import CaptureRequests, PromptMark, Recipe
 from wantui.planning.guidance_plan import plan_guidance
 from wantui.storage.video_selection import SelectedVideo
@@ -208,7 +209,7 @@ def measure_ablation(plan: AblationPlan, request: AblationRequest) -> Iterator[A
             for moment_number, results in enumerate(_measure_task(model.loaded, task), 1):
                 states += results
                 yield StateMeasured(task, number, moment_number)
-        except (CaptureError, ArithmeticError) as error:
+        except (CaptureError, ArithmeticError, NotFiniteError) as error:
             yield VideoLeftOut(task.video.name, str(error))
             continue
         yield VideoMeasured(task, tuple(states))

@@ -16,6 +16,7 @@ from wantui.analysis.denoising_states import DenoisingStates, MissingStatesError
 from wantui.analysis.latent_colours import LatentColours, fit_latent_colours
 from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 from wantui.errors import UserError
+from wantui.generation.errors import NotFiniteError
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint_model
 from wantui.storage.mp4 import ClipError, ClipWriter, Frame, open_container, read_clip_tags, read_frames
@@ -109,7 +110,7 @@ def decode_states(
         moments = choose_moments(states, request)  # an unknown moment is an error of the request, not of a video
         try:
             yield from _decode_video(video, states, moments, request, vaes, folder_by_batch[video.folder])
-        except (CaptureError, ClipError) as error:
+        except (CaptureError, ClipError, NotFiniteError) as error:
             yield VideoLeftOut(video.name, str(error))
     if not has_states and missing_error is not None:
         raise missing_error

@@ -16,6 +16,7 @@ from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 from wantui.batches.score_plan import InformationGapRequest, ScorePlan, ScoreTask
 from wantui.controls.lora import LORA
 from wantui.errors import UserError
+from wantui.generation.errors import NotFiniteError
 from wantui.generation.load import resolve_device
 from wantui.generation.placement import find_device_name
 from wantui.generation.renoise import LevelGap, make_prompt_encoder, measure_level_gaps
@@ -116,7 +117,7 @@ def measure_scores(plan: ScorePlan, request: InformationGapRequest, is_dry_run: 
                     for gap in _measure_task(model.loaded, task, plan, encode_prompt):
                         gaps.append(gap)
                         yield LevelMeasured(task, number, len(gaps))
-                except (CaptureError, ArithmeticError) as error:
+                except (CaptureError, ArithmeticError, NotFiniteError) as error:
                     yield VideoLeftOut(task.video.name, str(error))
                     continue
                 saver.add(

@@ -18,6 +18,7 @@ from wantui.batches.stored_videos import open_finished_states, predict_pass_seco
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
 from wantui.errors import UserError
+from wantui.generation.errors import NotFiniteError
 from wantui.generic_words import GenericWord, GenericWordsError, find_generic_sentence
 from wantui.keyframes import list_evaluation_steps
 from wantui.planning import CaptureRequests, Recipe
@@ -211,7 +212,7 @@ def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) 
             for step_number, latents in enumerate(_run_uturn(model.loaded, task), 1):  # noqa: B007 -- the last one is used
                 yield UTurnStep(task, number, step_number)
             _store_uturn(model.loaded, plan.folder, task, latents)
-        except (CaptureError, ArithmeticError) as error:
+        except (CaptureError, ArithmeticError, NotFiniteError) as error:
             yield VideoLeftOut(name, str(error))
             continue
         finished.append(task.entry)

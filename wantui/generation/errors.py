@@ -19,3 +19,7 @@ class NoSuchDeviceError(NotLoadedError):
     """Raised for a device that this machine does not have."""
 
     exit_code = 3
+
+
+class NotFiniteError(RuntimeError):
+    """Raised for NaN or infinity; the message names the tensor."""

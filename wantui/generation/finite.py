@@ -2,9 +2,7 @@
 
 from torch import Tensor
 
-
-class NotFiniteError(RuntimeError):
-    """Raised for NaN or infinity; the message names the tensor."""
+from wantui.generation.errors import NotFiniteError
 
 
 def check_finite(values: Tensor, message_start: str, message_end: str = "") -> None:
