@@ -1,6 +1,7 @@
 """Causal commitment: shares, s50 and asymmetries, against closed forms and simulations of known distributions."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from wantui.analysis.concept_labels import CannotLabelError, find_judged_attribu
 from wantui.analysis.continued_videos import find_concept_word
 from wantui.analysis.differences import describe_interval
 from wantui.analysis.proportions import Proportion, compute_half_level_difference, find_half_share_level
+from wantui.cli.commitment import _describe_asymmetry
 from wantui.errors import UserError
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -208,6 +210,10 @@ def test_asymmetry_is_paired_by_seed_and_never_below_the_least_p() -> None:
     assert asymmetry.kept_range.mean == pytest.approx(0.95 - 0.75)
     assert asymmetry.kept_range.p == asymmetry.min_attainable_p == pytest.approx(2 / 2**8)
     assert math.isnan(asymmetry.half_level_difference)
+    assert asymmetry.unshared_seeds_by_concept == {"circle": (), "ring": (9,)}
+    text = _describe_asymmetry(asymmetry, 1)
+    assert ", 8 shared seeds (without seed 9 of ring, which the other lacks); " in text
+    assert "8 shared seeds;" in _describe_asymmetry(replace(asymmetry, unshared_seeds_by_concept={}), 1)
 
 
 @pytest.mark.parametrize("seed_count", [2, 8])

@@ -118,6 +118,16 @@ def test_open_refuses_an_unknown_batch_by_name(wantui: Wantui) -> None:
     assert "did you mean summer?" in result.err
 
 
+def test_open_says_whether_a_path_is_missing_or_no_batch(wantui: Wantui) -> None:
+    result = wantui("open", "outputs/nope")
+    assert result.code == 2
+    assert "cannot open outputs/nope: there is no such folder. List the batches: wantui library ls" in result.err
+    Path("outputs/empty").mkdir(parents=True)
+    result = wantui("open", "outputs/empty")
+    assert result.code == 2
+    assert "cannot open outputs/empty: the folder contains no batch.json" in result.err
+
+
 @pytest.mark.parametrize("named", ["path", "name", "number"])
 def test_open_starts_the_application_with_the_batch(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch, named: str

@@ -16,16 +16,23 @@ from test_analysis import synthetic_videos
 
 from wantui.analysis import correlation_data
 from wantui.analysis.attention_summary import WordCurves
-from wantui.analysis.correlation_data import CorrelationData, VideoCorrelations, collect_correlation_data
-from wantui.analysis.correlation_text import describe_correlations, format_correlation
+from wantui.analysis.correlation_data import (
+    CorrelationData,
+    VideoCorrelations,
+    collect_correlation_data,
+    correlate_videos,
+)
+from wantui.analysis.correlation_text import describe_correlations, format_correlation, list_correlation_notes
 from wantui.analysis.correlations import (
     ACROSS_SEEDS,
     ACROSS_VARIATIONS,
+    MergedCorrelation,
     compute_mean_rho,
     compute_rho_interval,
     correlate_values,
 )
 from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.strides import StrideCheck
 from wantui.analysis.video import Video
 
 pytestmark = pytest.mark.slow
@@ -213,6 +220,27 @@ def test_labels_and_metrics_are_matched_by_variation_and_seed(tmp_path: Path) ->
     assert np.array_equal(data.metrics["length"], expected)
     results = correlate_values(data.metrics, data.covariates, ACROSS_SEEDS)
     assert next(item.rho for item in results if item.metric == "length") == pytest.approx(1)
+
+
+def test_metric_that_has_not_settled_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = make_labelled_videos(tmp_path)
+    settled = correlate_videos(videos, ["length"], ["rating"])
+    check = StrideCheck("length", (1, 2, 4), (3.0, 1.0, 0.3), settled_stride=None)
+    monkeypatch.setattr(correlation_data, "check_unsettled_metrics", lambda videos, names: [check])
+    assert not check.is_shown_settled
+    unsettled = correlate_videos(videos, ["length"], ["rating"])
+    (before,) = [item for item in settled.correlations_by_kind[ACROSS_SEEDS] if item.metric == "length"]
+    (after,) = [item for item in unsettled.correlations_by_kind[ACROSS_SEEDS] if item.metric == "length"]
+    assert before.is_found
+    assert not after.is_found
+    assert (after.rho, after.family_p) == (before.rho, before.family_p)
+    text = describe_correlations(unsettled.correlations_by_kind[ACROSS_SEEDS], ACROSS_SEEDS)
+    assert "none of 2 correlations found" in text
+    assert format_correlation(MergedCorrelation(("rating",), after))[1] == "length (not settled)"
+    assert list_correlation_notes(unsettled.data) == [
+        "across variations, intervals need 4 variations",
+        "metrics that depend on the steps do not count as found: length",
+    ]
 
 
 def test_seeds_that_a_variation_lacks_are_left_out(tmp_path: Path) -> None:

@@ -195,7 +195,27 @@ def test_halfway_level_is_interpolated_and_has_an_interval() -> None:
     assert 0.5 < pair.halfway_sigma <= 0.75 - 0.25 * share + 1e-9
     low, high = pair.halfway_interval
     assert 0.5 <= low <= pair.halfway_sigma <= high <= 1
-    assert "passes 75 % at sigma" in pair.describe()
+    assert pair.halfway_levels == (0.75, 0.5)
+    assert (
+        f"passes 75 % between the measured sigma 0.75 and 0.5: interpolated {pair.halfway_sigma:.3g} (95 % interval "
+        in pair.describe()
+    )
+    measured = replace(pair, halfway_sigma=0.5)
+    assert measured.halfway_levels == (0.5, 0.5)
+    assert "passes 75 % at the measured sigma 0.5 (95 % interval " in measured.describe()
+
+
+def test_claim_of_all_levels_names_finished_videos_that_do_not_carry_it() -> None:
+    states = np.random.default_rng(7).normal(size=(2, 10, 1, 3, 6))
+    states[0, ..., 0] += 5
+    (pair,) = compute_decodability(build_level_states(states, (1, 0.5, 0)))
+    assert pair.is_decodable
+    assert pair.p[-1] <= 0.05
+    assert "by themselves" not in pair.describe()
+    weak_end = replace(pair, p=np.array([1, 0.001, 0.0703]))
+    assert "they can be told apart, by all noise levels together. " in weak_end.describe()
+    assert "; by themselves they show nothing, p 0.0703); over all noise levels" in weak_end.describe()
+    assert "by themselves" not in replace(weak_end, pair_p=0.2).describe()
 
 
 def test_groups_that_cannot_be_told_apart_have_no_halfway_level() -> None:

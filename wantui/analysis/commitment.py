@@ -8,7 +8,7 @@ outcome at each noise level, and outcomes of a seed at several levels are not in
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -70,6 +70,8 @@ class Asymmetry:
     shared_seed_count: int
     family_p: float = 1.0
     """p of the kept range, corrected for the number of pairs (Holm: pairs can share different seeds)."""
+    unshared_seeds_by_concept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Seeds of each concept that the other one lacks, so that the paired difference leaves them out."""
 
 
 def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> FloatArray:
@@ -139,6 +141,10 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymme
                 compute_paired_effect(ranges[0] - ranges[1]),
                 compute_min_attainable_p(len(shared_seeds)),
                 len(shared_seeds),
+                unshared_seeds_by_concept={
+                    each.outcomes.concept: tuple(seed for seed in each.outcomes.seeds if seed not in shared_seeds)
+                    for each in (first, second)
+                },
             )
         )
     family_p = adjust_family_wise(np.array([asymmetry.kept_range.p for asymmetry in asymmetries]))

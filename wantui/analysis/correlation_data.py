@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import Group, pool_comparable_groups
+from wantui.analysis.strides import check_unsettled_metrics
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
@@ -44,6 +45,8 @@ class CorrelationData:
     """[variations, seeds] attention and labels by name."""
     warnings: tuple[str, ...]
     exclusion_reasons: tuple[tuple[str, str], ...]
+    unsettled_metrics: tuple[str, ...] = ()
+    """Metrics that depend on the steps of the sampler at every stride."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,14 @@ def correlate_videos(
     """Correlate metrics with attention and labels; arguments and errors are those of `collect_correlation_data`."""
     data = collect_correlation_data(videos, metric_names, label_names, on_video)
     kinds = [ACROSS_SEEDS, *([ACROSS_VARIATIONS] if len(data.variation_names) > 1 else [])]
-    return VideoCorrelations(data, {kind: correlate_values(data.metrics, data.covariates, kind) for kind in kinds})
+    correlations_by_kind = {
+        kind: [
+            replace(item, is_settled=item.metric not in data.unsettled_metrics)
+            for item in correlate_values(data.metrics, data.covariates, kind)
+        ]
+        for kind in kinds
+    }
+    return VideoCorrelations(data, correlations_by_kind)
 
 
 def collect_correlation_data(
@@ -125,7 +135,12 @@ def collect_correlation_data(
     if left_out := sum(len(group.videos) for group in groups) - len(ordered_videos):
         warnings.append(f"{format_count(left_out, 'video')} left out: only seeds with all videos are correlated")
     names, seeds = tuple(stratum.name for stratum in strata), tuple(video.seed for video in strata[0].videos)
-    return CorrelationData(names, seeds, metrics, covariates, tuple(warnings), tuple(exclusion_reasons))
+    unsettled_metrics = tuple(
+        check.metric for check in check_unsettled_metrics(ordered_videos, list(metrics)) if not check.is_shown_settled
+    )
+    return CorrelationData(
+        names, seeds, metrics, covariates, tuple(warnings), tuple(exclusion_reasons), unsettled_metrics
+    )
 
 
 def _match_seeds(groups: Sequence[Group], needs_maps: bool) -> list[Group]:

@@ -59,16 +59,19 @@ def describe_correlations(correlations: Sequence[Correlation], kind: str) -> str
         text = f"none of {format_count(len(correlations), 'correlation')} found"
     interval = f" (95 %: {clearest.low:+.2f} to {clearest.high:+.2f})" if math.isfinite(clearest.low) else ""
     return (
-        f"{QUESTIONS[kind]} {text}; clearest: {clearest.metric} with {clearest.covariate}, rho {clearest.rho:+.2f}"
+        f"{QUESTIONS[kind]} {text}; clearest: {clearest.label} with {clearest.covariate}, rho {clearest.rho:+.2f}"
         f"{interval}, p over all {clearest.family_p:.3g}; least p {min_p:.2g}"
     )
 
 
 def list_correlation_notes(data: CorrelationData) -> list[str]:
-    """Return sentences on missing intervals."""
+    """Return sentences on missing intervals, and on metrics that cannot be found."""
+    notes = []
     if 1 < len(data.variation_names) < MIN_INTERVAL_UNITS:
-        return [f"across variations, intervals need {MIN_INTERVAL_UNITS} variations"]
-    return []
+        notes.append(f"across variations, intervals need {MIN_INTERVAL_UNITS} variations")
+    if data.unsettled_metrics:
+        notes.append(f"metrics that depend on the steps do not count as found: {', '.join(data.unsettled_metrics)}")
+    return notes
 
 
 def describe_hidden_correlations(correlations: Sequence[Correlation], shown: Sequence[MergedCorrelation]) -> str:
@@ -84,7 +87,7 @@ def format_correlation(merged: MergedCorrelation) -> tuple[str, ...]:
     item = merged.correlation
     return (
         ", ".join(merged.covariates),
-        item.metric,
+        item.label,
         _format_value(item.rho, "+.2f"),
         f"{item.low:+.2f} to {item.high:+.2f}" if math.isfinite(item.low) else "-",
         _format_value(item.p, ".3g"),

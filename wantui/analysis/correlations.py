@@ -53,11 +53,21 @@ class Correlation:
     """p over all metrics and values: the share of permutations whose largest |rho| is at least |rho|."""
     min_attainable_p: float
     """Smallest p that this number of seeds (or variations) can give."""
+    is_settled: bool = True
+    """False for a metric that depends on the steps of the sampler at every stride."""
 
     @property
     def is_found(self) -> bool:
-        """Return whether p over all is small and the interval, if there is one, excludes 0."""
-        return self.family_p <= SIGNIFICANCE_LEVEL and not self.low <= 0 <= self.high
+        """Return whether p over all is small and the interval, if there is one, excludes 0.
+
+        Not for metrics that have not settled: what they correlate with is the sampler's steps or rounding.
+        """
+        return self.is_settled and self.family_p <= SIGNIFICANCE_LEVEL and not self.low <= 0 <= self.high
+
+    @property
+    def label(self) -> str:
+        """Return the metric, marked if it has not settled."""
+        return self.metric if self.is_settled else f"{self.metric} (not settled)"
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,9 @@ class MergedCorrelation:
 
 
 def find_clearest_correlation(correlations: Sequence[Correlation]) -> Correlation:
-    """Return the correlation with the smallest p over all, found ones first; of equal p, the strongest."""
-    return min(correlations, key=lambda item: (not item.is_found, item.family_p, -abs(item.rho)))
+    """Return the correlation with the smallest p over all, found ones first, then those of metrics that have settled;
+    of equal p, the strongest."""
+    return min(correlations, key=lambda item: (not item.is_found, not item.is_settled, item.family_p, -abs(item.rho)))
 
 
 def merge_equal_correlations(correlations: Sequence[Correlation]) -> list[MergedCorrelation]:

@@ -88,14 +88,15 @@ class Decodability:
         text = (
             f"{self.first_group} and {self.second_group}: {self.verdict}. {format_share(self.accuracy[-1])} of the "
             f"finished pairs are sorted correctly (95 % interval {format_share(self.low[-1])} to "
-            f"{format_share(self.high[-1])}); over all noise levels {format_share(self.mean_accuracy)}, "
-            f"p {self.pair_p:.3g}{scope} (least possible: {self.min_attainable_p:.3g}), {seeds}"
+            f"{format_share(self.high[-1])}{self._describe_end_p()}); over all noise levels "
+            f"{format_share(self.mean_accuracy)}, p {self.pair_p:.3g}{scope} (least possible: "
+            f"{self.min_attainable_p:.3g}), {seeds}"
         )
         if not self.is_decodable:
             return text
         if not math.isfinite(self.halfway_sigma):
             return f"{text}. The accuracy does not pass {format_share(HALFWAY_ACCURACY)}"
-        return f"{text}. The accuracy passes {format_share(HALFWAY_ACCURACY)} at sigma {self._describe_halfway()}"
+        return f"{text}. The accuracy passes {format_share(HALFWAY_ACCURACY)} {self._describe_halfway()}"
 
     @property
     def is_decodable(self) -> bool:
@@ -106,7 +107,7 @@ class Decodability:
     def verdict(self) -> str:
         """Return whether the groups can be told apart, and the number of seeds if there are too few to tell."""
         if self.is_decodable:
-            return "they can be told apart"
+            return "they can be told apart, by all noise levels together"
         if self.min_attainable_p > SIGNIFICANCE_LEVEL:
             return (
                 f"cannot tell: {format_count(self.seed_count, 'seed')} cannot give p below "
@@ -119,11 +120,31 @@ class Decodability:
         """Return the smallest `pair_p` that these seeds can give a pair."""
         return min(1.0, self.pair_count * compute_min_attainable_p(self.seed_count))
 
+    @property
+    def halfway_levels(self) -> tuple[float, float]:
+        """Return the measured noise levels around `halfway_sigma`, the higher first; equal if it was measured."""
+        return (
+            float(self.sigmas[self.sigmas >= self.halfway_sigma].min()),
+            float(self.sigmas[self.sigmas <= self.halfway_sigma].max()),
+        )
+
+    def _describe_end_p(self) -> str:
+        """Return the p of the finished videos alone if it does not carry the claim of all noise levels."""
+        if not self.is_decodable or self.p[-1] <= SIGNIFICANCE_LEVEL:
+            return ""
+        return f"; by themselves they show nothing, p {self.p[-1]:.3g}"
+
     def _describe_halfway(self) -> str:
-        low, high = self.halfway_interval
-        if math.isfinite(low):
-            return f"{self.halfway_sigma:.3g} (95 % interval {low:.3g} to {high:.3g})"
-        return f"{self.halfway_sigma:.3g} (95 % interval up to {high:.3g}; too few seeds for a lower end)"
+        (above, below), (low, high) = self.halfway_levels, self.halfway_interval
+        interval = (
+            f"{low:.3g} to {high:.3g}" if math.isfinite(low) else f"up to {high:.3g}; too few seeds for a lower end"
+        )
+        if above == below:
+            return f"at the measured sigma {above:.3g} (95 % interval {interval})"
+        return (
+            f"between the measured sigma {above:.3g} and {below:.3g}: interpolated {self.halfway_sigma:.3g} "
+            f"(95 % interval {interval})"
+        )
 
 
 def compute_decodability(level_states: LevelStates) -> list[Decodability]:

@@ -209,7 +209,7 @@ def _print_differences(comparison: "Comparison", equivalence_margin: float) -> N
         describe_needed_seeds(equivalence_margin),
         describe_response_column(comparison),
         f"--decodability --by {comparison.grouping} shows from which noise level on the groups can be distinguished; "
-        "`wantui commitment` shows when a video is bound to its word",
+        "`wantui commitment`, which is not the metric of that name, measures when a video is bound to its word",
         "--json and --csv also have p before the correction, over all metrics, and BH",
     ]
     for note in filter(None, notes):

@@ -254,7 +254,7 @@ def _describe_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
     text = (
         f"{asymmetry.first} minus {asymmetry.second}: {_judge_asymmetry(asymmetry, pair_count)}. Kept range "
         f"{effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, least "
-        f"{min(1.0, pair_count * asymmetry.min_attainable_p):.3g}, {format_count(asymmetry.shared_seed_count, 'seed')}"
+        f"{min(1.0, pair_count * asymmetry.min_attainable_p):.3g}, {_describe_shared_seeds(asymmetry)}"
     )
     low, high = asymmetry.half_level_low, asymmetry.half_level_high
     if math.isfinite(asymmetry.half_level_difference):
@@ -265,6 +265,19 @@ def _describe_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
     if math.isfinite(high) and high < 0:
         return f"{text}; s50 lower by at least {-high:.3f}"
     return f"{text}; the difference of s50 has no estimate"
+
+
+def _describe_shared_seeds(asymmetry: "Asymmetry") -> str:
+    """Return the number of shared seeds, and the seeds of one concept that the other one lacks."""
+    from wantui.config.sweep_syntax import format_seeds
+
+    text = format_count(asymmetry.shared_seed_count, "shared seed")
+    unshared = [
+        f"{format_seeds(sorted(seeds))} of {concept}"
+        for concept, seeds in asymmetry.unshared_seeds_by_concept.items()
+        if seeds
+    ]
+    return f"{text} (without seed {', '.join(unshared)}, which the other lacks)" if unshared else text
 
 
 def _judge_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
