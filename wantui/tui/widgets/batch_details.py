@@ -52,7 +52,7 @@ class BatchDetails(VerticalScroll, can_focus=False):
 
     def _draw(self) -> None:
         text = self.query_one(DiffText)
-        width = max(10, self.scrollable_content_region.width)
+        width = max(10, self.scrollable_content_region.width - 1)  # keeps texts apart from the scroll bar
         text.show_lines(self._draw_lines(self._facts, width) if self._facts else self._draw_message(width))
 
     def _draw_message(self, width: int) -> list[Text]:

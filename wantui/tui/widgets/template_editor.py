@@ -57,10 +57,9 @@ class TemplateEditor(TextEditorMixin, TextArea):
     def on_resize(self) -> None:
         self._show_keys()
 
-    def on_focus(self) -> None:
-        self._show_keys()
-
-    def on_blur(self) -> None:
+    def watch_has_focus(self, has_focus: bool) -> None:
+        """Name the keys of the new state; at the event of a blur, the editor still has the focus."""
+        super().watch_has_focus(has_focus)
         self._show_keys()
 
     def _show_keys(self) -> None:
