@@ -107,16 +107,16 @@ def test_drawing_a_list_sends_no_database_queries(queue: Queue) -> None:  # B2, 
 
 
 def test_recreated_queue_file_is_reopened(queue: Queue) -> None:
-    add(queue, "old")
+    add(queue, "earlier")
 
     async def test(it: AppUnderTest) -> None:
-        await it.until(lambda: "old" in it.text())
+        await it.until(lambda: "earlier" in it.text())
         queue.close()
         for path in find_state_directory().directory.glob("queue.db*"):
             path.unlink()
         again = Queue(find_state_directory().directory)
         number = add(again, "new")
-        await it.until(lambda: "new" in it.text() and "old" not in it.text())
+        await it.until(lambda: "new" in it.text() and "earlier" not in it.text())
         await it.press("p")
         row = again.get_batch(number)
         assert row is not None
@@ -397,8 +397,10 @@ def test_clip_fills_the_available_area_and_is_centred(size: tuple[int, int], sha
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
-def test_player_uses_all_but_two_rows_for_the_clip(size: tuple[int, int]) -> None:  # C14
+def test_player_uses_all_but_its_last_rows_for_the_clip(size: tuple[int, int]) -> None:  # C14
     from dialogs import PausedPlayer
+
+    from wantui.tui.screens.player import MIN_HEIGHT_WITH_PROMPT
 
     async def test() -> None:
         async with application(size=size) as it:
@@ -406,7 +408,8 @@ def test_player_uses_all_but_two_rows_for_the_clip(size: tuple[int, int]) -> Non
             await it.until(lambda: isinstance(it.app.screen, Player) and "▀" in it.text())
             assert it.app.screen.query_one(KeyFooter).size.height == 1
             assert it.app.screen.query_one(PlaybackBar).size.height == 1
-            assert it.app.screen.query_one(PictureView).size.height == size[1] - 2
+            prompt_lines = int(size[1] >= MIN_HEIGHT_WITH_PROMPT)
+            assert it.app.screen.query_one(PictureView).size.height == size[1] - 2 - prompt_lines
 
     run(test)
 
