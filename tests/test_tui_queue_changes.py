@@ -14,6 +14,7 @@ from clip_batches import write_clip_batch
 from conftest import only_queued
 from harness_tui import AppUnderTest
 from test_tui_screens import RECIPE, add, on
+from textual import _time
 
 from wantui.engine import control
 from wantui.queue import reader
@@ -137,6 +138,30 @@ def test_watcher_does_not_wait_for_a_starting_engine(queue: Queue, monkeypatch: 
         os.close(engine_lock)  # a watcher that waits for the engine ends
         watcher.stop()
         watcher.join()
+
+
+def test_screen_is_drawn_after_a_switch_during_which_the_process_was_suspended(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(queue, "kiss")
+    read_time, jumps = _time.get_time, [0]
+
+    def read_jumping_time() -> float:
+        """Return the time of a process that is suspended for a second before each of the next calls."""
+        jumps[0] = max(jumps[0] - 1, 0)
+        return read_time() - jumps[0]
+
+    monkeypatch.setattr(_time, "get_time", read_jumping_time)
+
+    async def test(it: AppUnderTest) -> None:
+        screen, calls = it.screen(QueueScreen), []
+        await it.until(lambda: "kiss" in it.text())
+        jumps[0] = 20
+        it.app.delay_update()
+        screen.set_timer(0.05, lambda: calls.append("screen"))
+        await it.until(lambda: not it.app._batch_count and calls)
+
+    on("queue", test)
 
 
 def test_visible_videos_stay_drawn_when_their_batch_grows(queue: Queue) -> None:

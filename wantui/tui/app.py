@@ -55,6 +55,7 @@ from wantui.tui.terminal.keyboard import patch_input
 from wantui.tui.terminal.notices import TerminalNotices
 from wantui.tui.terminal.sent_cells import ChangedCells, SentRows
 from wantui.tui.themes import ThemedApp
+from wantui.tui.timers import OneShotTimersMixin
 from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_worker_process_id
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
@@ -79,7 +80,7 @@ def _enable_garbage_collection() -> None:
     gc.enable()
 
 
-class WantuiApp(WorkerErrorsMixin, ThemedApp):
+class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp):
     """Application with five screens; each is a mode that is created once and keeps its state and dialogs."""
 
     TITLE = "wantui"

@@ -14,6 +14,7 @@ from wantui.gpu.monitor import GpuSample
 from wantui.tui.actions import FIELD_OPENING_ACTIONS
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.selection import RemovedWidgetGuardMixin
+from wantui.tui.timers import OneShotTimersMixin
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.gpu_panel import GpuPanel
 from wantui.tui.widgets.header import Header
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 TOO_SMALL_TEXT = "wantui needs 60 columns and 20 lines.\nMake the window larger, or use the command line: wantui --help"
 
 
-class BaseScreen(WorkerErrorsMixin, RemovedWidgetGuardMixin, Screen[None]):
+class BaseScreen(OneShotTimersMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, Screen[None]):
     """Base of the screens; subclasses define the body and handle queue updates."""
 
     SCREEN_NAME = ""
