@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.tui.analysis.advice import name_keys
 from wantui.tui.analysis.answers_view import draw_answer_details, draw_answer_verdicts
 from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.forest_plot import (
@@ -74,7 +75,7 @@ def draw_comparison(
         lines += wrap_text(f"{'  ' if number else ''}{text}", width, canvas.get_style("text-muted"), indent="    ")
     lines += [_draw_dispersion(name, curve, canvas) for name, curve in comparison.dispersion_curves_by_group.items()]
     for warning in comparison.warnings:
-        lines += wrap_text(f"note: {warning}", width, canvas.get_style("text-muted"))
+        lines += wrap_text(f"note: {name_keys(warning)}", width, canvas.get_style("text-muted"))
     lines += list_exclusions("left out", exclusion_reasons, canvas)
     further_reasons = [video for video in comparison.exclusion_reasons if video not in set(exclusion_reasons)]
     return [*lines, *list_exclusions("not compared", further_reasons, canvas)]
@@ -147,6 +148,6 @@ def list_exclusions(label: str, exclusion_reasons: Sequence[tuple[str, str]], ca
     """Return lines with the first excluded videos and their reasons, and the number of further ones."""
     exclusion_texts = [f"{label}: {name}: {reason}" for name, reason in exclusion_reasons[:MAX_LISTED_EXCLUSIONS]]
     if hidden_count := len(exclusion_reasons) - len(exclusion_texts):
-        exclusion_texts.append(f"{label}: {hidden_count} more; `wantui analyze --groups` and `--compare` list all")
+        exclusion_texts.append(f"{label}: {hidden_count} more; the report lists all (x)")
     style = canvas.get_style("text-muted")
     return [line for text in exclusion_texts for line in wrap_text(text, canvas.width, style)]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.tui.analysis.advice import name_keys
 from wantui.tui.analysis.tables import draw_rows
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.wrapping import wrap_text
@@ -56,4 +57,4 @@ def draw_correlations(result: "VideoCorrelations", canvas: Canvas) -> list[Text]
 
 def _draw_notes(notes: list[str], canvas: Canvas) -> list[Text]:
     style = canvas.get_style("text-muted")
-    return [line for note in notes for line in wrap_text(f"note: {note}", canvas.width, style)]
+    return [line for note in notes for line in wrap_text(f"note: {name_keys(note)}", canvas.width, style)]
