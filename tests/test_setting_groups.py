@@ -484,6 +484,32 @@ def test_condition_without_a_video_names_what_there_is(tmp_path: Path, condition
         select_videos(videos, [condition])
 
 
+def test_baseline_of_a_sweep_has_one_name(tmp_path: Path) -> None:
+    path = "prompt_schedule_settings.schedule"
+    values = {0: None, 1: {"5%": "a"}, 2: {"10%": "a"}}
+    videos = [
+        replace(
+            video,
+            seed=video.seed // 3,
+            swept_axes=((path,),),
+            cell_label="baseline" if video.seed % 3 == 0 else f"schedule {video.seed % 3}",
+            setting_values={path: values[video.seed % 3]},
+        )
+        for video in synthetic_videos(tmp_path, {"red": 1.0}, 6, phrasings=1)
+    ]
+    assert [group.name for group in group_videos(videos, "schedule")] == [
+        "schedule baseline",
+        "schedule 5%",
+        "schedule 10%",
+    ]
+    for name in ("baseline", "none"):
+        assert {video.cell_label for video in select_videos(videos, [f"schedule={name}"])} == {"baseline"}
+    with pytest.raises(UserError, match="It has baseline, 5%, 10%"):
+        select_videos(videos, ["schedule=7%"])
+    plain = [replace(video, cell_label="") for video in videos]
+    assert group_videos(plain, "schedule")[0].name == "schedule none"
+
+
 def test_settings_that_follow_from_a_swept_one_are_not_named(tmp_path: Path) -> None:
     section = "prompt_schedule_settings"
     videos = [

@@ -14,8 +14,9 @@ from wantui.analysis.setting_values import (
     shorten_path,
 )
 from wantui.analysis.video import Video
-from wantui.config.sweep import format_value_labels
+from wantui.config.sweep import NO_VALUE_LABEL, format_value_labels
 from wantui.errors import UserError
+from wantui.planning.sweep import BASELINE_LABEL
 
 _SETTING_NAME_PATTERN = re.compile(r"[^\W\d].*", re.DOTALL)
 _BRACKET_NUMBER_PATTERN = re.compile(r"\d{1,6}", re.ASCII)
@@ -121,9 +122,22 @@ def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[lis
 
 
 def label_setting_values(videos: Sequence[Video], path: str) -> dict[str, str]:
-    """Return the labels of the values that a setting has in some videos, by `make_value_key`."""
-    values_by_key = {make_value_key(value): value for video in videos for value in [video.setting_values.get(path)]}
-    return dict(zip(values_by_key, format_value_labels(list(values_by_key.values())), strict=True))
+    """Return the labels of the values that a setting has in some videos, by `make_value_key`.
+
+    No value, as of a prompt schedule, is BASELINE_LABEL if all its videos are those of the baseline of a sweep: the
+    library and the gallery name them so, too.
+    """
+    videos_by_key: dict[str, list[Video]] = {}
+    for video in videos:
+        videos_by_key.setdefault(make_value_key(video.setting_values.get(path)), []).append(video)
+    values = [members[0].setting_values.get(path) for members in videos_by_key.values()]
+    labels = format_value_labels(values)
+    return {
+        key: BASELINE_LABEL
+        if label == NO_VALUE_LABEL and all(video.cell_label == BASELINE_LABEL for video in members)
+        else label
+        for (key, members), label in zip(videos_by_key.items(), labels, strict=True)
+    }
 
 
 def _shorten_group_names(name_levels: Sequence[Sequence[str]]) -> list[str]:

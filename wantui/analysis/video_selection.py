@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Callable, Sequence
 
-from wantui.analysis.group_names import CannotCompareError, find_grouping_parts, find_option_text
+from wantui.analysis.group_names import CannotCompareError, find_grouping_parts, find_option_text, label_setting_values
 from wantui.analysis.setting_values import SettingNameError, find_setting_path, make_value_key
 from wantui.analysis.video import Video
-from wantui.config.sweep import find_written_values, format_value_labels
+from wantui.config.sweep import find_written_values
 from wantui.config.sweep_syntax import SweepError, describe_seeds, parse_seeds
 from wantui.errors import UserError
 
@@ -59,10 +59,11 @@ def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[st
         raise UserError(f"--where: {message}. Choose words by bracket (1=red), seeds by {SEED_NAME}=1..4") from None
     values_by_key = {make_value_key(item): item for video in videos for item in [video.setting_values.get(path)]}
     keys, values = list(values_by_key), list(values_by_key.values())
-    indices = find_written_values(values, value)
-    if not indices:
-        raise UserError(_explain_missing_value(name, value, format_value_labels(values)))
-    chosen_keys = {keys[index] for index in indices}
+    labels_by_key = label_setting_values(videos, path)
+    chosen_keys = {keys[index] for index in find_written_values(values, value)}
+    chosen_keys |= {key for key, label in labels_by_key.items() if label == value}
+    if not chosen_keys:
+        raise UserError(_explain_missing_value(name, value, list(labels_by_key.values())))
     return path, lambda video: make_value_key(video.setting_values.get(path)) in chosen_keys
 
 
