@@ -29,7 +29,7 @@ def list_messages(module: str) -> list[str]:
     """Return the texts of a module, with X for each value that is filled in."""
     tree = ast.parse((Path(analysis.__path__[0]) / f"{module}.py").read_text("utf-8"))
     texts = [
-        "".join(part.value if isinstance(part, ast.Constant) else "X" for part in node.values)
+        "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
         for node in ast.walk(tree)
         if isinstance(node, ast.JoinedStr)
     ]

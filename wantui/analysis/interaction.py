@@ -38,7 +38,7 @@ from wantui.analysis.unguided import split_by_guidance
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 
-EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", "by chance up to", "p")
+EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", "p", "by chance up to")
 """Columns of a table of effects."""
 
 
@@ -110,8 +110,8 @@ class InteractionEffect:
             self.metric,
             f"{self.effect:.3g} {self.unit}".rstrip(),
             f"{self.low:.3g} to {self.high:.3g}" if math.isfinite(self.low) else "-",
-            f"{self.chance:.3g}" if math.isfinite(self.chance) else "-",
             f"{self.p:.3g}",
+            f"{self.chance:.3g}" if math.isfinite(self.chance) else "-",
         )
 
 

@@ -65,11 +65,7 @@ METRICS: dict[str, Metric] = {
         has_ratio_scale=False,
     ),
     "commitment": Metric(
-        "noise level below which the predicted end settles; not `wantui commitment`",
-        lambda t: t.commitment,
-        3,
-        "sigma",
-        ratio_origin=1.0,
+        "noise level below which the predicted end settles", lambda t: t.commitment, 3, "sigma", ratio_origin=1.0
     ),
     "final_norm": Metric("size of the final latents, root mean square of their values", lambda t: t.final_norm, 3),
     "least_norm": Metric("smallest size of the latents on the path", lambda t: t.least_norm, 3),

@@ -11,6 +11,8 @@ from wantui.analysis.metrics import METRICS, describe_ratio_base
 SPREAD_MEANING = "distance of the final latents to the spatial median of their group"
 LABEL_MEANING = "outside label, from the table named below"
 CODE_MEANING = "1 for the videos with this code in the table named below, 0 for others; its mean is a share"
+REMARKS = {"commitment": "not what `wantui commitment` measures"}
+"""What a metric could be mistaken for."""
 CURVE_MEANINGS = {
     "norm": "size of the latents, root mean square of their values",
     "velocity": "distance travelled per unit of noise level, in each step",
@@ -60,7 +62,8 @@ def _describe_metric(name: str) -> str:
         return CODE_MEANING if "=" in name else LABEL_MEANING
     unit = f" ({METRICS[name].unit})" if METRICS[name].unit else ""
     base = describe_ratio_base(name)
-    return f"{METRICS[name].meaning}{unit}{f'; percentages are{base}' if base else ''}"
+    remark = f"; {REMARKS[name]}" if name in REMARKS else ""
+    return f"{METRICS[name].meaning}{unit}{f'; percentages are{base}' if base else ''}{remark}"
 
 
 def _render_list(meanings: dict[str, str]) -> str:
