@@ -10,9 +10,10 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from conftest import Wantui
 from numpy.typing import NDArray
 from scipy import stats
-from test_analysis import oscillating_videos, synthetic_videos
+from test_analysis import oscillating_videos, synthetic_videos, use_videos
 
 from wantui.analysis.answer_evidence import (
     CANNOT_TELL,
@@ -414,6 +415,21 @@ def test_metrics_that_depend_on_the_steps_are_left_out_and_named(tmp_path: Path)
     assert find_decisive_p(comparison, turning) == turning.family_p
     assert find_question(comparison, "turning") == ""
     assert re.search(r"; of [\w, ]*turning[\w, ]* over all \d+ metrics of this table", describe_p_values(comparison)[0])
+
+
+def test_command_says_what_each_p_and_number_of_seeds_is_of(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_videos(monkeypatch, synthetic_videos(tmp_path, {"wide": 3, "narrow": 1}, 8))
+    shown = wantui("analyze", "made_up", "--compare", "--by", "1", "--primary", "spread")
+    assert shown.code == 0, shown.err
+    text = " ".join(shown.out.split())
+    (verdict,) = re.findall(r"wide against narrow: more spread.*? 8 seeds", text)
+    assert ", p 0.00781 of this metric alone, 8 seeds" in verdict
+    assert "d_z p, corrected seeds to find 5 % responds to" in text
+    assert "seeds to find 5 %: seeds with which a true difference of 5 %, whatever the observed one" in text
+    (chance,) = re.findall(r"95 % of the differences in spread are between (.*?) and (.*?) %", text)
+    assert chance[0].endswith(" %")
 
 
 # The declared metric
