@@ -163,7 +163,7 @@ def test_palette_shows_keys_beside_the_commands() -> None:
             await it.paste("retry")
             await it.until(
                 lambda: any(
-                    "Queue: Retry" in line and line.split("│")[-3].rstrip().endswith(" z")
+                    "Queue: Retry" in line and line.partition("│▌")[2].partition("│")[0].rstrip().endswith(" z")
                     for line in it.text().splitlines()
                 )
             )
