@@ -19,7 +19,7 @@ from wantui.errors import UserError
 from wantui.queue import engine_lock, reader
 from wantui.queue.events import BatchAdded, parse_event_payload
 from wantui.queue.queue import Queue
-from wantui.queue.records import BatchRow, NewVideo, QueueEvent, WorkerRow
+from wantui.queue.records import BatchRow, Hold, NewVideo, QueueEvent, WorkerRow, describe_hold
 from wantui.queue.waiting import BatchWait
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoState, write_manifest
@@ -77,6 +77,17 @@ def test_plain_lines_report_starts_ends_and_interruptions(capsys: pytest.Capture
 @pytest.mark.parametrize("kind", ["added", "moved", "released", "removed", "something that a later version tells"])
 def test_uninteresting_events_are_not_printed(kind: str) -> None:
     assert format_event_line(event(kind)) is None
+
+
+@pytest.mark.parametrize("kind", ["disk", "folder", "paused", "interrupted", "worker"])
+def test_hold_that_the_engine_ends_by_itself_asks_for_no_command(kind: str) -> None:
+    end = (
+        "It resumes automatically once that is fixed"
+        if kind in ("disk", "folder")
+        else "Resume with: wantui queue resume"
+    )
+    assert Hold(kind, "no space", None, None).describe() == f"no space. {end}"
+    assert describe_hold(kind, "no space") == f"no space. {end}"
 
 
 def test_json_lines_number_videos_from_1_without_database_ids(capsys: pytest.CaptureFixture[str]) -> None:

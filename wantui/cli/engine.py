@@ -52,7 +52,7 @@ def start_background_engine(log_folder: Path | None, worker_count: int | None) -
     echo(f"{outcome_text}: process {engine.process_id}, logs in {engine.logs_folder}", err=True)
     hold = queue.read_hold()
     if hold is not None:
-        echo(f"the queue is held: {hold.reason}. Resume with: wantui queue resume", err=True)
+        echo(f"the queue is held: {hold.describe()}", err=True)
 
 
 @command.command("stop")
@@ -126,8 +126,7 @@ def _print_engine_status(
     if (recording_fault := queue.describe_recording_fault()) is not None:
         echo(f"note: {recording_fault}")
     if hold is not None:
-        automatic_note = " (it resumes automatically once that is fixed)" if hold.kind in ("disk", "folder") else ""
-        echo(f"held: {hold.reason}{automatic_note}. Resume with: wantui queue resume")
+        echo(f"held: {hold.describe()}")
     for worker in worker_rows:
         if worker.state == "starting":
             echo(f"starting: {describe_starting_worker(worker)}")

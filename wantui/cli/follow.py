@@ -115,7 +115,7 @@ def _show_current_state(queue: "Queue", batch: "BatchRow", last_seq: int, report
     if hold is not None and hold.kind == "worker" and batch.unfinished_count:
         raise _make_no_worker_error(hold.reason, batch.id)
     if hold is not None:
-        reporter.show_message(f"the queue is held: {hold.reason}. Resume with: wantui queue resume")
+        reporter.show_message(f"the queue is held: {hold.describe()}")
     running_videos = queue.list_running_videos()
     # `follow_batch` shows the events after `after`, and with them the videos that they start.
     later_started_ids = {

@@ -49,6 +49,7 @@ def open_progress_reporter(as_json: bool, get_eta: "EtaFunction") -> Iterator[Pr
 def format_event_line(event: "QueueEvent") -> str | None:
     """Return the line that describes an event; None for an event without a line."""
     from wantui.queue import events
+    from wantui.queue.records import describe_hold
 
     match event.payload:
         case events.VideoDone(title=title, seconds=seconds, files=files):
@@ -66,8 +67,8 @@ def format_event_line(event: "QueueEvent") -> str | None:
             return f"waiting for {title}: another engine, here or on another machine, is generating it"
         case events.VideoOutOfMemory(title=title, plan=plan):
             return f"out of memory: {title}; retrying with memory plan {plan} or a smaller one"
-        case events.QueueHeld(reason=reason):
-            return f"the queue is held: {reason}. Resume with: wantui queue resume"
+        case events.QueueHeld(reason=reason, hold=kind):
+            return f"the queue is held: {describe_hold(kind, reason)}"
         case events.QueueResumed():
             return "the queue is resumed"
         case events.BatchPaused():

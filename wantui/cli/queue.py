@@ -62,7 +62,7 @@ def list_batches(show_all: bool, as_json: bool) -> None:
         print_json({"held": hold.reason if hold else None, "batches": batch_records})
         return
     if hold is not None:
-        echo(f"held: {hold.reason}. Resume with: wantui queue resume", err=True)
+        echo(f"held: {hold.describe()}", err=True)
     if not batches:
         echo("the queue has no unfinished batches" + ("" if show_all else "; --all lists finished ones"), err=True)
     if not show_all:
@@ -216,7 +216,7 @@ def resume_queue_or_batch(batch: str | None) -> None:
             f"batch {batch_row.id} is resumed" if batch_row.paused else f"batch {batch_row.id} is not paused", err=True
         )
         if hold is not None:
-            echo(f"the queue is held: {hold.reason}. Resume with: wantui queue resume", err=True)
+            echo(f"the queue is held: {hold.describe()}", err=True)
     if find_engine_process_id(queue.path.parent) is None:
         echo("no engine is running. Start one: wantui engine start", err=True)
 

@@ -286,7 +286,7 @@ def _detach(queue: "Queue", batch_id: int, batch_folder: Path, video_count: int,
 
     folder_text = format_relative_path(batch_folder)
     if (hold := queue.read_hold()) is not None:
-        echo(f"the queue is held: {hold.reason}. Resume with: wantui queue resume", err=True)
+        echo(f"the queue is held: {hold.describe()}", err=True)
     echo(f"follow its progress with\n  wantui watch {batch_id}", err=True)
     if as_json:
         print_json({"event": "detached", "batch": batch_id, "folder": str(folder_text), "videos": video_count}, None)

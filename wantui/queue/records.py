@@ -159,6 +159,17 @@ class QueueEvent:
         return head | data
 
 
+TEMPORARY_HOLD_KINDS = ("disk", "folder")
+"""Kinds of holds that the engine ends by itself."""
+
+
+def describe_hold(kind: str, reason: str) -> str:
+    """Return the reason of a hold, and how it ends."""
+    if kind in TEMPORARY_HOLD_KINDS:
+        return f"{reason}. It resumes automatically once that is fixed"
+    return f"{reason}. Resume with: wantui queue resume"
+
+
 @dataclass(frozen=True)
 class Hold:
     """The reason why no video starts."""
@@ -167,3 +178,7 @@ class Hold:
     reason: str
     folder: Path | None
     needed_bytes: int | None
+
+    def describe(self) -> str:
+        """Return the reason, and how the hold ends."""
+        return describe_hold(self.kind, self.reason)
