@@ -159,7 +159,12 @@ def test_value_at_guidance_1_is_that_of_its_videos_alone(tmp_path: Path) -> None
     assert comparison.exclusion_reasons == ()
     assert [verdict.kind for verdict in comparison.verdicts] == ["differs"]
     assert [verdict.kind for verdict in comparison.unguided.verdicts] == ["cannot tell"]
-    assert describe_unguided(comparison)[-1].startswith("at guidance 1: in length, one_0 against other_0: cannot tell")
+    verdict_text, scale_text = describe_unguided(comparison)[-2:]
+    assert verdict_text.startswith("at guidance 1: in length, one_0 against other_0: cannot tell")
+    assert scale_text.startswith(
+        "at guidance 1: frequency or appearance? no effect in length is shown. Calibration on nano"
+    )
+    assert "at guidance 1: two shapes" in scale_text
 
 
 def test_only_compared_seeds_and_prompts_are_shown_at_guidance_1(tmp_path: Path) -> None:
