@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import zarr
 from conftest import Wantui, batch, only_queued, step_done
 from dialogs import counted_bytes
 from harness_tui import AppUnderTest, application, run
@@ -51,6 +52,10 @@ def hostile(wantui: Wantui, small: list[str]) -> BatchFolder:
         video["id"] = EVIL
         video["recipe"]["prompt"] += EVIL
         video["memory_plan"] = EVIL
+        for key in ("latents", "attention"):
+            group = zarr.open_group(root / video["files"][key], mode="r+")
+            group.attrs["recipe"] = group.attrs["recipe"] | {"prompt": video["recipe"]["prompt"]}
+            del group.attrs["checksums"]
     manifest["videos"][3] |= {"state": "failed", "error": EVIL, "files": {}}
     folder.manifest_path.write_text(json.dumps(manifest))
     folder.template_path.write_text(EVIL)
