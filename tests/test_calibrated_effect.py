@@ -94,8 +94,8 @@ def test_command_screen_report_and_json_say_what_can_explain_the_effect(
     (verdict,) = comparison.verdicts
     text = explain_effect(comparison, verdict)
     assert text == (
-        "frequency or appearance? either can explain it. 1.8 times the typical difference of appearance; as from cross "
-        "4.5 to 12 times rarer than square in training"
+        "frequency or appearance? either can explain it. 1.8 times the typical difference of appearance; as if cross "
+        "were 4.5 to 12 times rarer than square in training"
     )
     scale_text = describe_calibrated_scale(comparison)
     assert "two shapes of equal frequency differ in log_volume by 0.323 nats" in scale_text

@@ -74,7 +74,7 @@ class CalibratedEffect:
 
     @property
     def answer(self) -> str:
-        """Return which of both can explain the effect."""
+        """Return which of the two can explain the effect."""
         if self.is_within_appearance:
             return "either can explain it" if self.is_within_frequency else "appearance alone can explain it"
         if self.is_within_frequency:
@@ -150,7 +150,7 @@ def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
         frequency_text = "no effect of frequency is known"
     else:
         frequency_text = (
-            f"as from {verdict.first_group} {_describe_frequency(ratios)} {verdict.second_group} in training"
+            f"as if {verdict.first_group} were {_describe_frequency(ratios)} {verdict.second_group} in training"
         )
     return f"{QUESTION} {effect.answer}. {size_text}; {frequency_text}"
 

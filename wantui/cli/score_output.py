@@ -69,7 +69,7 @@ def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
                 difference.quantity,
                 f"{difference.effect.mean:+.3g}",
                 format_interval(difference.effect.interval_low, difference.effect.interval_high),
-                f"{difference.effect.d_z:.2f}" if math.isfinite(difference.effect.d_z) else "-",
+                f"{difference.effect.d_z:z.2f}" if math.isfinite(difference.effect.d_z) else "-",
                 f"{difference.effect.p:.3g}",
                 f"{difference.family_p:.3g}",
             )
@@ -95,13 +95,13 @@ def _format_word_row(word: "WordInformation") -> tuple[str, ...]:
 
 def _format_with_interval(mean: float, half_width: float) -> str:
     if not math.isfinite(half_width):
-        return f"{mean:.2f}"
-    return f"{mean:.2f} ({mean - half_width:.2f} to {mean + half_width:.2f})"
+        return f"{mean:z.2f}"
+    return f"{mean:z.2f} ({mean - half_width:z.2f} to {mean + half_width:z.2f})"
 
 
 def _describe_disagreement(effect: "Effect") -> str:
     interval_text = format_interval(effect.interval_low, effect.interval_high, "+.2f")
-    text = f"pointwise - gap: {effect.mean:+.2f} ({interval_text}). "
+    text = f"pointwise - gap: {effect.mean:+z.2f} ({interval_text}). "
     if not math.isfinite(effect.interval_low) or effect.interval_low <= 0 <= effect.interval_high:
         return text + "No disagreement of the two forms is shown"
     return (
