@@ -246,6 +246,54 @@ def test_last_preview_stays_with_its_title_until_the_clip_is_read(
         on("monitor", test)
 
 
+def test_pictures_of_a_video_end_with_it_if_previews_are_manual(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+    manifest = write_clip_batch(Path("kiss").absolute())
+    queue.add_batch(Path("kiss").absolute(), "auto", [NewVideo(n, f"red seed {42 + n}", RECIPE, 20) for n in (1, 2, 3)])
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(MonitorScreen)
+        taken = claim(queue)
+        queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=str(write_previews(tmp_path, 5))))
+        await it.until(lambda: "v shows the latest preview" in it.text())
+        await it.press("v")
+        await it.until(lambda: "Predicted video: red seed 43" in it.text() and "▀" in screen.picture.get_shown_text())
+        queue.record_done(taken, VideoDone(files=manifest.videos[1].files, seconds={"denoise": 1.0}))
+        taken = claim(queue)
+        queue.record_step(taken, step_done(0, 20, 0.1, 1.0))
+        await it.until(lambda: "denoising red seed 44" in it.text() and "✓ red seed 43 done in 1.0 s" in it.text())
+        assert "Predicted video: red" not in it.text()
+        assert "▀" not in screen.picture.get_shown_text()
+        assert "v shows the latest preview" in it.text()
+        queue.record_done(taken, VideoDone(files=manifest.videos[0].files, seconds={"denoise": 2.0}))
+        await it.until(lambda: "✓ red seed 44 done in 2.0 s" in it.text())
+        await it.press("v")
+        await it.until(lambda: "Finished: red seed 44" in it.text() and "▀" in screen.picture.get_shown_text())
+        queue.record_done(claim(queue), VideoDone(files=manifest.videos[1].files, seconds={"denoise": 3.0}))
+        await it.until(lambda: "✓ red seed 45 done in 3.0 s" in it.text())
+        assert "Finished: red" not in it.text()
+        assert "▀" not in screen.picture.get_shown_text()
+
+    with engine_announced():
+        on("monitor", test, preview_seconds=0)
+
+
+def test_preview_ends_with_a_video_that_has_no_clip(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+    add(queue, "one", 2)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(MonitorScreen)
+        taken = claim(queue)
+        queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=str(write_previews(tmp_path, 5))))
+        await it.until(lambda: "Predicted video: red seed 42" in it.text() and "▀" in screen.picture.get_shown_text())
+        queue.record_done(taken, VideoDone(files={}, seconds={"denoise": 1.0}))
+        queue.record_step(claim(queue), step_done(0, 20, 0.1, 1.0))
+        await it.until(lambda: "✓ red seed 42 done in 1.0 s" in it.text() and "denoising red seed 43" in it.text())
+        assert "Predicted video: red" not in it.text()
+
+    with engine_announced():
+        on("monitor", test)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(None, "No such file or directory"), (b"no clip", "Invalid data found")],

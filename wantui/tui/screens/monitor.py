@@ -42,6 +42,7 @@ PREVIEW_FPS = 2.0
 class ShownPictures:
     """Pictures of one video, with the texts around them."""
 
+    video_id: int | None
     pictures: "list[Picture]"
     fps: float
     title: str
@@ -183,7 +184,7 @@ class MonitorScreen(MonitorFiles):
         self.request_files(is_automatic=True)
 
     def draw_pictures(self) -> None:
-        """Show the previews of the selected video, else the finished clip, else the last ones until these are read."""
+        """Show the previews of the selected video, else the finished clip; its previews stay until the clip is read."""
         row, finished = self.get_current_row(), self.finished_video
         step = self._find_shown_step(row, finished)
         shown, error = self._choose_pictures(step, row, finished)
@@ -213,15 +214,19 @@ class MonitorScreen(MonitorFiles):
             if not video_title and finished is not None:
                 video_title = finished.done_event.title
             title, caption = f"Predicted video: {video_title}", self._make_preview_caption(step)
-            return ShownPictures(self.previews.frames_by_step[step], PREVIEW_FPS, title, caption), ""
+            frames = self.previews.frames_by_step[step]
+            return ShownPictures(self.previews.video_id, frames, PREVIEW_FPS, title, caption), ""
         if finished is None:
             return None, ""
         if self.clip is None or self.clip[0] != finished.video_id:
-            return self._shown, ""  # until the clip is read, which takes seconds on a busy machine
+            keeps_pictures = self._shown is not None and self._shown.video_id == finished.video_id
+            # Reading the clip takes seconds on a busy machine.
+            return (self._shown if keeps_pictures and self.expects_clip(finished) else None), ""
         clip, title = self.clip[1], f"Finished: {finished.done_event.title}"
         if not clip.frames:
             return None, clip.error
-        return ShownPictures(clip.frames, clip.fps, title, self._make_finished_caption(finished)), ""
+        caption = self._make_finished_caption(finished)
+        return ShownPictures(finished.video_id, clip.frames, clip.fps, title, caption), ""
 
     def _find_shown_step(self, row: MonitorRow | None, finished: FinishedVideo | None) -> int | None:
         """Return the step whose preview is shown; None for the finished clip, or without previews."""

@@ -40,6 +40,9 @@ class MonitorFiles(BaseScreen):
         self._requested_step = 0
         """Step of the latest requested preview."""
         self._is_reading_files = False
+        self._requested_clip_id = 0
+        """Id of the video whose clip was requested last; 0 if the last request had none."""
+        self._is_request_waiting = False
 
     def draw_pictures(self) -> None:
         """Draw previews or clip."""
@@ -75,9 +78,11 @@ class MonitorFiles(BaseScreen):
             self.previews.drop_steps_after(progress.step_number)
 
     def request_files(self, *, is_automatic: bool) -> None:
-        """Start reading the log, new previews and the finished clip, unless a read is in progress."""
+        """Start reading the log, new previews and the finished clip; a key press during a read is served after it."""
         if self._is_reading_files:
+            self._is_request_waiting |= not is_automatic
             return
+        self._is_request_waiting = False
         row, progress = self.get_current_row(), self.get_current_progress()
         snapshot = self.wantui_app.snapshot
         folders_by_batch = {batch.id: batch.folder for batch in snapshot.batches}
@@ -97,12 +102,22 @@ class MonitorFiles(BaseScreen):
             )
         finished = self.finished_video
         if shows_pictures and finished is not None and (self.clip is None or self.clip[0] != finished.video_id):
-            clip_name, folder = finished.done_event.files.get("clip"), folders_by_batch.get(finished.batch_id)
-            if clip_name is not None and folder is not None:
-                request = replace(request, clip_path=folder / clip_name, clip_video_id=finished.video_id)
+            request = replace(request, clip_path=self._find_clip(finished), clip_video_id=finished.video_id)
         if request.log_path is not None or request.preview_path is not None or request.clip_path is not None:
-            self._is_reading_files = True
+            self._is_reading_files, self._requested_clip_id = True, request.clip_video_id
             self.read_monitor_files(request)
+
+    def expects_clip(self, finished: FinishedVideo) -> bool:
+        """Return whether the clip of a finished video is being read, or will be without a key press."""
+        is_requested = self._is_reading_files and self._requested_clip_id == finished.video_id
+        return (is_requested or self.is_auto_preview) and self._find_clip(finished) is not None
+
+    def _find_clip(self, finished: FinishedVideo) -> Path | None:
+        """Return the path of the clip; None if the video has none, or if its batch is no longer in the queue."""
+        clip_name = finished.done_event.files.get("clip")
+        batches = self.wantui_app.snapshot.batches
+        folder = next((batch.folder for batch in batches if batch.id == finished.batch_id), None)
+        return None if clip_name is None or folder is None else folder / clip_name
 
     def _is_preview_due(self, progress: VideoProgress, is_automatic: bool) -> bool:
         """Return whether to read previews that are not on the screen yet."""
@@ -141,3 +156,5 @@ class MonitorFiles(BaseScreen):
             self.previews.add_frames(message.frames_by_step)
         if message.clip is not None or message.frames_by_step:
             self.draw_pictures()
+        if self._is_request_waiting:
+            self.request_files(is_automatic=False)
