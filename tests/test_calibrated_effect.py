@@ -5,6 +5,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from test_calibrated import build_sensitivity
 
 from wantui.analysis.calibrated import GUIDED, Sensitivity, read_calibration
 from wantui.analysis.calibrated_effect import (
+    CALIBRATED_RATIO,
+    CALIBRATED_SETTINGS,
     CalibratedEffect,
     _describe_frequency,
     compute_appearance_bound,
@@ -27,6 +30,8 @@ from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.report import write_report
 from wantui.analysis.serialize import build_comparison_record
+from wantui.analysis.video import Video
+from wantui.models.nano.attributes import FREQUENCY_BY_SHAPE
 from wantui.tui.analysis.comparison_view import draw_comparison
 from wantui.tui.analysis.views import Canvas
 
@@ -56,33 +61,74 @@ def test_bound_of_appearance_covers_95_percent_of_pairs_of_further_shapes() -> N
     )
 
 
+def build_effect(effect: float, sensitivity: Sensitivity, half_width: float = 0.0) -> CalibratedEffect:
+    return CalibratedEffect(effect, effect - half_width, effect + half_width, sensitivity)
+
+
+BY_FREQUENCY, BY_APPEARANCE = build_sensitivity(-0.3, -0.2, 1.5), build_sensitivity(-0.3, 0.2, 1.5)
+SMALL_SLOPES = build_sensitivity(-0.02, -0.02, 0.1)
+REACH = {"appearance": 2.5706 * 0.1 * math.sqrt(12 / 5), "frequency": math.log(15) * 0.3}
+"""Sizes that appearance and frequency explain in these sensitivities: 0.398 and 0.812."""
+EITHER, APPEARANCE = "either can explain it", "appearance alone can explain it"
+FREQUENCY, NEITHER = "more than appearance explains; frequency can", "more than the calibration explains"
+
+
+@pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(
-    ("effect", "sensitivity", "answer"),
+    ("size", "sensitivity", "answer"),
     [
-        (0.3, build_sensitivity(-0.3, -0.2, 1.5), "either can explain it"),
-        (-0.3, build_sensitivity(-0.3, -0.2, 1.5), "either can explain it"),
-        (0.3, build_sensitivity(-0.3, 0.2, 1.5), "appearance alone can explain it"),
-        (0.3, build_sensitivity(-0.02, -0.02, 0.1), "appearance alone can explain it"),
-        (1.0, build_sensitivity(-0.3, -0.2, 1.5), "more than appearance explains; frequency can"),
-        (9.0, build_sensitivity(-0.3, -0.2, 1.5), "more than the calibration explains"),
-        (9.0, build_sensitivity(-0.3, 0.2, 1.5), "more than the calibration explains"),
+        (0.99 * REACH["appearance"], BY_FREQUENCY, EITHER),
+        (1.01 * REACH["appearance"], BY_FREQUENCY, FREQUENCY),
+        (0.99 * REACH["frequency"], BY_FREQUENCY, FREQUENCY),
+        (
+            1.01 * REACH["frequency"],
+            BY_FREQUENCY,
+            "more than appearance explains; frequency could only beyond the calibrated ratio of 15",
+        ),
+        (0.99 * REACH["appearance"], BY_APPEARANCE, APPEARANCE),
+        (1.01 * REACH["appearance"], BY_APPEARANCE, NEITHER),
+        (0.3, SMALL_SLOPES, f"{APPEARANCE}; frequency only beyond the calibrated ratio of 15"),
+        (0.99 * 0.02 * math.log(15), SMALL_SLOPES, EITHER),
     ],
 )
-def test_effect_is_explained_by_what_reaches_its_size(effect: float, sensitivity: Sensitivity, answer: str) -> None:
-    assert CalibratedEffect(effect, sensitivity).answer == answer  # appearance reaches 2.57 * 0.1 * sqrt(12 / 5) = 0.40
+def test_effect_is_explained_by_what_reaches_its_size(
+    size: float, sensitivity: Sensitivity, answer: str, sign: int
+) -> None:
+    assert build_effect(sign * size, sensitivity).answer == answer
+    assert replace(build_effect(sign * size, sensitivity), low=math.nan, high=math.nan).answer == answer
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_effect_exceeds_an_explanation_only_with_its_whole_interval(sign: int) -> None:
+    assert build_effect(sign * 0.6, BY_APPEARANCE, 0.19).answer == NEITHER  # 0.41 to 0.79
+    assert build_effect(sign * 0.6, BY_APPEARANCE, 0.21).answer == APPEARANCE  # 0.39 to 0.81
+    assert build_effect(sign * 0.6, BY_APPEARANCE, 0.9).answer == APPEARANCE  # contains 0
+    assert build_effect(sign * 1.0, BY_FREQUENCY, 0.2).answer == FREQUENCY  # 0.8 to 1.2
+    assert build_effect(sign * 1.0, BY_FREQUENCY, 0.1).answer.endswith("only beyond the calibrated ratio of 15")
+
+
+def test_calibrated_ratio_is_that_of_nanos_frequencies() -> None:
+    assert max(FREQUENCY_BY_SHAPE.values()) / min(FREQUENCY_BY_SHAPE.values()) == pytest.approx(CALIBRATED_RATIO)
 
 
 def test_frequency_ratios_cause_the_effect_by_the_slopes() -> None:
-    ratios = CalibratedEffect(0.6, build_sensitivity(-0.3, -0.2, 1.5)).frequency_ratios
+    ratios = build_effect(0.6, BY_FREQUENCY).frequency_ratios
     assert ratios is not None
     assert ratios == pytest.approx((math.exp(-2), math.exp(-3)))
-    assert CalibratedEffect(0.6, build_sensitivity(-0.3, 0.2, 1.5)).frequency_ratios is None
-    assert CalibratedEffect(-1e4, build_sensitivity(-0.3, -0.2, 1.5)).frequency_ratios == (math.inf, math.inf)
+    assert build_effect(0.6, BY_APPEARANCE).frequency_ratios is None
+    assert build_effect(-1e4, BY_FREQUENCY).frequency_ratios == (math.inf, math.inf)
+
+
+CALIBRATED_VALUES = {**CALIBRATED_SETTINGS, "model_settings.cfg_scale": 4.0}
+
+
+def set_calibrated(videos: list[Video]) -> list[Video]:
+    return [replace(video, setting_values=CALIBRATED_VALUES, settings={}) for video in videos]
 
 
 def compare_shifted(folder: Path, monkeypatch: pytest.MonkeyPatch, shift: float) -> Comparison:
     """Compare two words, of which the first one's values are larger by a shift that scatters little over seeds."""
-    videos = synthetic_videos(folder, {"cross": 1.0, "square": 1.0}, 8)
+    videos = set_calibrated(synthetic_videos(folder, {"cross": 1.0, "square": 1.0}, 8))
     set_values(monkeypatch, lambda video: 1 + (video.prompt.startswith("cross")) * (shift + 0.001 * video.seed))
     return compare_groups(videos, "1", "log_volume")
 
@@ -94,11 +140,16 @@ def test_command_screen_report_and_json_say_what_can_explain_the_effect(
     (verdict,) = comparison.verdicts
     text = explain_effect(comparison, verdict)
     assert text == (
-        "frequency or appearance? either can explain it. 1.8 times the typical difference of appearance; as if cross "
-        "were 4.5 to 12 times rarer than square in training"
+        "frequency or appearance? either can explain it. 1.8 times the typical difference of appearance (95 % interval "
+        "1.8 to 1.8); as if cross were 4.5 times (first sentence form) or 12 times (held-out sentence form) rarer than "
+        "square in training"
     )
     scale_text = describe_calibrated_scale(comparison)
-    assert "two shapes of equal frequency differ in log_volume by 0.323 nats" in scale_text
+    assert scale_text == (
+        "calibration on nano (50 Euler steps at guidance 4): two shapes of equal frequency differ in log_volume by "
+        "0.323 nats (root mean square; 95 % up to 0.83 nats); a word 2.7 times as frequent changes it by -0.381 nats "
+        "(-0.229 nats in the held-out sentence form), measured for frequency ratios up to 15"
+    )
     lines = draw_comparison(comparison, "cross", [], Canvas(400, 40, lambda _: Style.null()))
     assert {text, scale_text} <= {line.plain for line in lines}
     write_report(tmp_path / "report.html", comparison)
@@ -130,22 +181,26 @@ def test_shares_are_of_the_mean_of_both_groups(
 @pytest.mark.parametrize(
     ("ratios", "text"),
     [
-        ((0.25, 0.1), "4 to 10 times rarer than"),
-        ((1.5, 1.52), "1.5 times more frequent than"),
-        ((812.0, 5000.0), "810 to more than 1,000 times more frequent than"),
-        ((1e-5, 0.0), "more than 1,000 times rarer than"),
-        ((math.inf, math.inf), "more than 1,000 times more frequent than"),
+        ((0.25, 0.1), "as if a were 4 times (first sentence form) or 10 times (held-out sentence form) rarer than b"),
+        ((1.5, 1.52), "as if a were 1.5 times more frequent than b in training (both sentence forms)"),
+        (
+            (12.0, 16.0),
+            "as if a were 12 times (first sentence form) or more than 15 times (held-out sentence form) more frequent",
+        ),
+        ((1e-5, 0.0), "as if a were more than 15 times rarer than b in training (both sentence forms)"),
+        ((math.inf, math.inf), "as if a were more than 15 times more frequent than b in training"),
     ],
 )
-def test_ratios_of_frequencies_are_named(ratios: tuple[float, float], text: str) -> None:
-    assert _describe_frequency(ratios) == text
+def test_ratios_of_frequencies_are_named_by_sentence_form(ratios: tuple[float, float], text: str) -> None:
+    assert _describe_frequency(ratios, "a", "b").startswith(text)
 
 
 def test_effect_that_is_not_shown_is_not_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison = compare_shifted(tmp_path, monkeypatch, -0.0035)  # mean difference 0
     assert explain_effect(comparison, comparison.verdicts[0]) == ""
     assert describe_calibrated_scale(comparison).startswith(
-        "frequency or appearance? no effect in log_volume is shown. Calibration on nano at guidance 4: "
+        "frequency or appearance? no effect in log_volume is shown. Calibration on nano (50 Euler steps at "
+        "guidance 4): "
     )
 
 
@@ -174,23 +229,90 @@ def test_groups_of_settings_are_not_explained_by_frequency(tmp_path: Path, monke
     assert describe_calibrated_scale(comparison) == ""
 
 
+NO_FORECAST = ". The figures are no forecast for these videos, which have "
+
+
 @pytest.mark.parametrize(
-    ("model", "guidance", "text"),
+    ("values", "text"),
     [
-        ("nano", 4.0, ""),
-        ("nano", 6.0, ". These videos are at guidance 6: the figures are no forecast for them"),
-        ("wan2.1-14b", 4.0, ". These videos are of wan2.1-14b: the figures are no forecast for them"),
-        ("wan2.1-14b", 5.0, ". These videos are of wan2.1-14b at guidance 5: the figures are no forecast for them"),
+        ({}, ""),
+        ({"model_settings.cfg_scale": 4}, ""),
+        ({"model_settings.cfg_scale": 6.0}, "guidance 6"),
+        ({"model_settings.steps": 20, "model_settings.sampler": "unipc"}, "steps 20; sampler unipc"),
+        ({"video_settings.width": 64, "video_settings.frames": 33}, "width 64; frames 33"),
+        ({"model_settings.model_id": "wan2.1-14b", "model_settings.cfg_scale": 5.0}, "model wan2.1-14b; guidance 5"),
     ],
 )
-def test_scale_names_another_model_and_guidance(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, guidance: float, text: str
+def test_scale_names_settings_other_than_those_of_the_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], text: str
 ) -> None:
-    comparison = compare_shifted(tmp_path, monkeypatch, 0.567)
-    values = {"model_settings.model_id": model, "model_settings.cfg_scale": guidance}
+    comparison = change_videos(compare_shifted(tmp_path, monkeypatch, 0.567), setting_values=CALIBRATED_VALUES | values)
+    scale_text = describe_calibrated_scale(comparison)
+    assert scale_text.partition(" frequency ratios up to 15")[2] == (f"{NO_FORECAST}{text}" if text else "")
+    assert bool(explain_effect(comparison, comparison.verdicts[0])) == ("model" not in text)
+
+
+def change_videos(comparison: Comparison, **fields: Any) -> Comparison:
     groups = tuple(
-        replace(group, videos=tuple(replace(video, setting_values=values) for video in group.videos))
-        for group in comparison.groups
+        replace(group, videos=tuple(replace(video, **fields) for video in group.videos)) for group in comparison.groups
     )
-    scale_text = describe_calibrated_scale(replace(comparison, groups=groups))
-    assert scale_text.partition(" in another sentence)")[2] == text
+    return replace(comparison, groups=groups)
+
+
+def test_scale_names_controls_and_word_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = compare_shifted(tmp_path, monkeypatch, 0.567)
+    comparison = change_videos(
+        comparison, settings={"lora": {"strength": 1.0}, "guidance": None}, word_weights="cross:2"
+    )
+    assert describe_calibrated_scale(comparison).endswith(f"{NO_FORECAST}lora; word weights")
+
+
+@pytest.mark.parametrize(
+    ("grouping", "first_text", "second_text", "is_answered"),
+    [
+        ("1", "cross", "square", True),
+        ("1", "red cross", "red ring", True),
+        ("1", "red cross", "blue ring", False),
+        ("1", "red", "blue", False),
+        ("1", "large cross", "cross", False),
+        ("1", "", "cross", False),
+        ("1", "cube", "sphere", False),
+        ("1", "shape", "ring", False),
+        ("prompt", "A large cross moving left.", "A large star moving left.", True),
+        ("prompt", "A large cross moving left.", "A large cross moving right.", False),
+    ],
+)
+def test_only_two_shapes_of_nano_have_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grouping: str, first_text: str, second_text: str, is_answered: bool
+) -> None:
+    videos = set_calibrated(synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, 8, phrasings=1))
+    texts = {"one": first_text, "other": second_text}
+    videos = [replace(video, labels={"is_first": float(video.choices_by_bracket[3] == "one")}) for video in videos]
+    videos = [
+        replace(video, choices_by_bracket={3: text}, options_by_bracket={3: text})
+        if grouping == "1"
+        else replace(video, choices_by_bracket={}, prompt=text)
+        for video in videos
+        for text in [texts[video.choices_by_bracket[3]]]
+    ]
+    set_values(monkeypatch, lambda video: 1 + 0.567 * video.labels["is_first"] * (1 + 0.001 * video.seed))
+    comparison = compare_groups(videos, grouping, "log_volume")
+    (verdict,) = comparison.verdicts
+    assert verdict.kind == "differs"
+    assert bool(explain_effect(comparison, verdict)) == is_answered
+    text = f"{NO_FORECAST}words that are not two shapes of nano"
+    assert describe_calibrated_scale(comparison).endswith(text) != is_answered
+
+
+def test_interval_is_a_share_of_the_mean_of_both_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = set_calibrated(synthetic_videos(tmp_path, {"cross": 3.0, "square": 1.0}, 8))
+    set_values(monkeypatch, lambda video: 0.5 - 0.2 * video.prompt.startswith("cross") * (1 + 0.1 * (video.seed % 3)))
+    comparison = compare_groups(videos, "1", "straightness")
+    difference = comparison.differences[0]
+    effect = find_calibrated_effect(comparison, difference)
+    assert effect is not None
+    # Distances from 1: with r = 1 - x / y for a share x of the second mean, the share of the common mean is below.
+    for share, common_share in ((difference.relative_low, effect.low), (difference.relative_high, effect.high)):
+        first, second = -1 + share, -1.0
+        assert common_share == pytest.approx((first - second) / abs((first + second) / 2), rel=1e-12)
+    assert effect.low < effect.effect < effect.high

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from wantui.analysis.calibrated_effect import describe_calibrated_scale, explain_effect
 from wantui.analysis.differences import Difference
 from wantui.analysis.group_names import CannotCompareError, find_grouping_parts
 from wantui.analysis.setting_values import list_compared_names
@@ -82,13 +83,12 @@ def find_unguided_difference(comparison: "Comparison", difference: Difference) -
 def describe_unguided(comparison: "Comparison") -> list[str]:
     """Return answers (of two groups) and verdicts at guidance 1, with what can explain them; empty if there are no such
     videos."""
-    from wantui.analysis.calibrated_effect import describe_calibrated_scale, explain_effect
-
     unguided = comparison.unguided
     if unguided is None:
         return []
     texts = [answer.text for answer in unguided.answers] if len(unguided.groups) == 2 else []
     for verdict in unguided.verdicts:
         texts += filter(None, [verdict.verdict_text, explain_effect(unguided, verdict)])
-    texts += filter(None, [describe_calibrated_scale(unguided)])
-    return [f"at guidance 1: {text}" for text in texts]
+    scale_text = describe_calibrated_scale(unguided)  # names its guidance scale
+    is_new = scale_text not in ("", describe_calibrated_scale(comparison))
+    return [*(f"at guidance 1: {text}" for text in texts), *([scale_text] if is_new else [])]
