@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Wantui, batch, deny, only_queued
 
-from wantui.cli.doctor import _check_queue_database
+from wantui.cli.doctor_engine import check_queue_database
 from wantui.engine.control import acquire_engine_lock, is_lock_current
 from wantui.engine.queue_opening import open_queue
 from wantui.errors import UserError
@@ -328,5 +328,19 @@ def test_file_of_the_queue_that_cannot_be_written_is_reported(
             f"cannot write the queue {path}: {read_only_path.name} {reason}. Make it a writable file of your user"
         )
         assert expected in wantui("queue", "ls").err
-        finding = _check_queue_database(StateDirectory(directory))
+        finding = check_queue_database(StateDirectory(directory))
         assert (finding.state, finding.result) == ("problem", f"cannot write {path}: {read_only_path.name} {reason}")
+
+
+@pytest.mark.usefixtures("torch_not_imported")
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [
+        ("disk", "It resumes automatically once that is fixed"),
+        ("folder", "It resumes automatically once that is fixed"),
+        ("worker", "Resume with: wantui queue resume"),
+    ],
+)
+def test_doctor_says_how_a_hold_ends(wantui: Wantui, kind: str, end: str) -> None:
+    Queue(find_state_directory().directory).hold_queue(kind, "no space is left")
+    assert f"problem queue on hold: no space is left. {end}" in " ".join(wantui("doctor").out.split())

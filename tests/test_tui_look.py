@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from harness_tui import application, run
@@ -16,12 +17,15 @@ from textual.theme import Theme
 
 from wantui.batches.eta import QueueEtas
 from wantui.engine.control import Engine
-from wantui.queue.records import BatchRow, Hold, VideoRow, WorkerRow
+from wantui.engine.hold_end import END_CHECKS
+from wantui.queue.events import QueueHeld
+from wantui.queue.records import TEMPORARY_HOLD_KINDS, BatchRow, Hold, QueueEvent, VideoRow, WorkerRow, describe_hold
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import SCREEN_TITLES
+from wantui.tui.announcements import announce_changes
 from wantui.tui.colourless import ColourlessFilter
 from wantui.tui.drafts import load_drafts
-from wantui.tui.monitor.states import list_monitor_rows
+from wantui.tui.monitor.states import explain_idle_queue, list_monitor_rows
 from wantui.tui.queue_progress import QueueProgress, measure_queue_progress
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.stylesheet import ThemeStylesheet
@@ -295,6 +299,27 @@ def test_header_at_80_columns_truncates_nothing(changes: dict[str, object], show
             assert "…" not in line
 
     run(test)
+
+
+def test_every_temporary_hold_has_a_check_of_its_end() -> None:
+    assert sorted(END_CHECKS) == sorted(TEMPORARY_HOLD_KINDS)
+
+
+@pytest.mark.parametrize("kind", [*TEMPORARY_HOLD_KINDS, "paused", "interrupted", "worker"])
+def test_monitor_and_notification_say_how_a_hold_ends(kind: str) -> None:
+    is_temporary = kind in TEMPORARY_HOLD_KINDS
+    snapshot = make_snapshot(hold=Hold(kind, "no space is left", None, None))
+    idle_text = explain_idle_queue(snapshot, is_starting_engine=False)
+    assert "no space is left" in idle_text
+    assert ("Press F7" in idle_text) != is_temporary
+    app = Mock()
+    event = QueueEvent(1, 0.0, None, None, QueueHeld(reason="no space is left", hold=kind))
+    announce_changes(app, QueueSnapshot(), QueueSnapshot(), [event])
+    (message,) = app.notify.call_args.args
+    assert (message == describe_hold(kind, "no space is left")) == is_temporary
+    assert ("Press F7" in message) != is_temporary
+    if is_temporary:
+        assert idle_text.endswith(message.removeprefix("no space is left. "))
 
 
 def test_click_on_a_tab_opens_its_screen() -> None:

@@ -9,21 +9,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import click
 
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.common_options import add_json_option
+from wantui.cli.doctor_engine import check_engine_state
+from wantui.cli.doctor_finding import Finding
 from wantui.cli.output import echo, print_json, print_wrapped_line
 from wantui.environment import build_torch_environment
 from wantui.formatting import format_bytes, format_count
 from wantui.planning.requirements import explain_missing_compiler
-
-if TYPE_CHECKING:
-    from wantui.queue.state_dir import StateDirectory
 
 REPORTED_LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 MIN_DRIVER_BY_CUDA_VERSION = {11: 450, 12: 525, 13: 580}
@@ -36,16 +34,6 @@ LOW_DISK_BYTES = 5_000_000_000
 """Free space below which the report has a note."""
 MAX_TORCH_IMPORT_SECONDS = 60
 """Timeout for importing torch, which takes a few seconds from a local disk."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    state: Literal["ok", "note", "problem"]
-    check: str
-    result: str
-    advice: str = ""
 
 
 @click.command("doctor", cls=WantuiCommand)
@@ -92,7 +80,7 @@ def run_doctor_checks(runs_nano: bool) -> Iterator[Finding]:
     yield from _check_gpus()
     yield _check_nano_weights()
     yield from _check_disk_space()
-    yield from _check_engine_state()
+    yield from check_engine_state()
     yield _check_hub_cache()
     if runs_nano:
         yield _run_nano_self_check()
@@ -291,72 +279,6 @@ def find_hub_cache(environment: Mapping[str, str]) -> Path:
 
 def _expand_environment_path(text: str) -> Path:
     return Path(os.path.expandvars(text)).expanduser()
-
-
-def _check_queue_database(state_dir: "StateDirectory") -> Finding:
-    """Check the queue database without changing it; only the engine may rename a damaged one."""
-    import sqlite3
-
-    from wantui.engine.queue_opening import DATABASE_ADVICE
-    from wantui.errors import UserError
-    from wantui.queue.database import DATABASE_FILE, check_database, is_database_damage
-    from wantui.queue.state_dir import find_write_fault
-    from wantui.queue.state_files import find_file_write_fault
-
-    database_path = state_dir.directory / DATABASE_FILE
-    try:
-        hold_reason = check_database(database_path) if os.path.lexists(database_path) else None
-    except sqlite3.DatabaseError as error:
-        advice = (
-            "wantui engine start renames it and creates a new one" if is_database_damage(error) else DATABASE_ADVICE
-        )
-        return Finding("problem", "queue", f"cannot open {database_path}: {error}", advice)
-    except UserError as error:
-        return Finding("problem", "queue", str(error))
-    if (reason := find_write_fault(state_dir.directory)) is not None:
-        return Finding("problem", "queue", f"cannot write {state_dir.directory}: {reason}", "free disk space")
-    if (reason := find_file_write_fault(database_path)) is not None:
-        advice = "make it a writable file of your user"
-        return Finding("problem", "queue", f"cannot write {database_path}: {reason}", advice)
-    if hold_reason is not None:
-        advice = "correct that, then run: wantui queue resume"
-        return Finding("problem", "queue", f"on hold: {hold_reason}", advice)
-    return Finding("note" if state_dir.note else "ok", "queue", state_dir.note or f"in {state_dir.directory}")
-
-
-def _check_engine_state() -> Iterator[Finding]:
-    """Check the queue and the engine, and whether the engine survives a logout."""
-    from wantui.engine.control import find_engine_process_id, find_published_engine
-    from wantui.engine.logind import read_logout_effect
-    from wantui.engine.notices import find_settings_fault
-    from wantui.errors import UserError
-    from wantui.queue.state_dir import find_state_directory
-
-    try:
-        state_dir = find_state_directory()
-    except UserError as error:
-        yield Finding("problem", "queue", str(error))
-        return
-    yield _check_queue_database(state_dir)
-    engine, process_id = find_published_engine(state_dir.directory), find_engine_process_id(state_dir.directory)
-    status_text = "not running" if process_id is None else f"process {process_id} is starting"
-    yield Finding(
-        "ok", "engine", f"process {engine.process_id}, logs in {engine.logs_folder}" if engine else status_text
-    )
-    for warning in engine.list_warnings() if engine else ():
-        yield Finding("note", "engine", warning)
-    if (fault := find_settings_fault()) is not None:
-        yield Finding("problem", "notices", fault)
-    logind_state = read_logout_effect()
-    if logind_state.engine_survives:
-        yield Finding("ok", "logout", f"the engine survives a logout ({logind_state.explanation})")
-    else:
-        yield Finding(
-            "problem",
-            "logout",
-            f"a logout ends the engine ({logind_state.explanation})",
-            "loginctl enable-linger, and run the engine as a unit: wantui doctor --systemd-unit",
-        )
 
 
 def _check_disk_space() -> Iterator[Finding]:

@@ -1,23 +1,35 @@
 """Find out whether the cause of a hold has ended: a full disk, or a folder that cannot be written."""
 
-from wantui.queue.records import Hold
+from pathlib import Path
+
+from wantui.queue.records import TEMPORARY_HOLD_KINDS, Hold
 from wantui.storage.disk_space import has_free_files, query_free_disk_bytes
 from wantui.storage.output_errors import is_folder_deleted, probe_write_error
 
 
 def describe_hold_end(hold: Hold) -> str | None:
     """Describe for the log that the cause of a hold has ended; None if it persists, or only a user can end the hold."""
-    folder = hold.folder
-    if folder is None:
+    if hold.kind not in TEMPORARY_HOLD_KINDS or hold.folder is None:
         return None
     try:
-        match hold.kind:
-            case "disk" if hold.needed_bytes is None and has_free_files(folder):
-                return f"enough files can be created in {folder} again"
-            case "disk" if hold.needed_bytes is not None and query_free_disk_bytes(folder) >= hold.needed_bytes:
-                return f"{folder} has enough disk space again"
-            case "folder" if is_folder_deleted(folder) or probe_write_error(folder) is None:
-                return f"{folder} can be written again"
+        return END_CHECKS[hold.kind](hold.folder, hold.needed_bytes)
     except OSError:
-        return f"{folder} cannot be examined; the queue resumes, and its videos report the reason"
-    return None
+        return f"{hold.folder} cannot be examined; the queue resumes, and its videos report the reason"
+
+
+def _check_disk_space(folder: Path, needed_bytes: int | None) -> str | None:
+    """Describe that a disk has enough space, or enough free files without a number of bytes; None if it has not."""
+    if needed_bytes is None:
+        return f"enough files can be created in {folder} again" if has_free_files(folder) else None
+    has_space = query_free_disk_bytes(folder) >= needed_bytes
+    return f"{folder} has enough disk space again" if has_space else None
+
+
+def _check_folder(folder: Path, _: int | None) -> str | None:
+    """Describe that a folder can be written, or was deleted, which its videos then report; None otherwise."""
+    is_usable = is_folder_deleted(folder) or probe_write_error(folder) is None
+    return f"{folder} can be written again" if is_usable else None
+
+
+END_CHECKS = {"disk": _check_disk_space, "folder": _check_folder}
+"""Function that checks whether a hold has ended, for each kind of `TEMPORARY_HOLD_KINDS`."""

@@ -7,6 +7,7 @@ from wantui import __version__
 from wantui.engine.control import Engine
 from wantui.queue import events
 from wantui.queue.records import QueueEvent
+from wantui.tui.monitor.states import describe_hold_with_keys
 from wantui.tui.queue_watcher import QueueSnapshot
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def _announce_event(app: "WantuiApp", event: QueueEvent) -> None:
         case events.BatchRefused(error=error):
             app.notify(error, severity="error", title="batch failed", timeout=20)
             app.terminal_notices.notify(f"batch failed: {error}")
-        case events.QueueHeld(reason=reason):
-            app.notify(f"{reason}. Press F7 to resume the queue", severity="warning", title="queue on hold")
+        case events.QueueHeld(reason=reason, hold=kind):
+            app.notify(describe_hold_with_keys(kind, reason), severity="warning", title="queue on hold")
         case events.WorkerDied(error=error):
             app.notify(error, severity="error", title="a worker died")
         case events.VideoOutOfMemory(title=title, plan=plan):

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from wantui.batches.progress import LoadingStage, VideoProgress
 from wantui.formatting import format_count
-from wantui.queue.records import VideoRow, WorkerRow
+from wantui.queue.records import TEMPORARY_HOLD_KINDS, VideoRow, WorkerRow
 from wantui.tui.queue_watcher import QueueSnapshot
 
 BYTES_PER_GB = 1_000_000_000
+TEMPORARY_HOLD_END = "It resumes automatically once that is fixed"
+"""How a hold of `TEMPORARY_HOLD_KINDS` ends, as `describe_hold` says it."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +143,23 @@ def describe_row(row: MonitorRow, clock: WorkerClock, has_waiting_videos: bool) 
     return f"{row.worker_name}: {progress.describe_phase(row.video.steps)} {row.video.title}"
 
 
+def describe_hold_with_keys(kind: str, reason: str) -> str:
+    """Return the reason of a hold and how it ends, as `describe_hold` does, with the key instead of the command."""
+    return f"{reason}. {describe_hold_end_with_keys(kind)}"
+
+
+def describe_hold_end_with_keys(kind: str) -> str:
+    """Return how a hold of a kind ends: by itself, or with a key."""
+    return TEMPORARY_HOLD_END if kind in TEMPORARY_HOLD_KINDS else "Press F7 to resume the queue"
+
+
 def explain_idle_queue(snapshot: QueueSnapshot, is_starting_engine: bool) -> str:
     """Return why no video is running, and what will happen next or which key to press."""
     waiting_count = sum(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
     suffix = f"; {format_count(waiting_count, 'video')} waiting" if waiting_count else ""
     if snapshot.hold is not None:
-        return f"no video is running: the queue is on hold ({snapshot.hold.reason})\n\nPress F7 to resume the queue"
+        hold_end = describe_hold_end_with_keys(snapshot.hold.kind)
+        return f"no video is running: the queue is on hold ({snapshot.hold.reason})\n\n{hold_end}"
     if snapshot.engine is None:
         if is_starting_engine:
             return f"the engine is starting{suffix}"

@@ -1,0 +1,14 @@
+"""One line of the report of `wantui doctor`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    state: Literal["ok", "note", "problem"]
+    check: str
+    result: str
+    advice: str = ""
