@@ -9,6 +9,7 @@ from typing import Any
 
 from clip_batches import FPS, FRAME_COUNT, draw_clip, write_clip_batch
 from conftest import recipe_for
+from textual.app import App
 from textual.drivers.headless_driver import HeadlessDriver
 from textual.screen import ModalScreen
 
@@ -19,7 +20,6 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import write_mp4
 from wantui.storage.video_selection import SelectedVideo
-from wantui.tui.app import WantuiApp
 from wantui.tui.palette import Palette
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.screens.choose_batches import BatchChooser
@@ -95,7 +95,7 @@ def dialog_types() -> set[type[ModalScreen[Any]]]:
 
 
 @contextmanager
-def counted_bytes(app: WantuiApp) -> Iterator[list[str]]:
+def counted_bytes(app: App[Any]) -> Iterator[list[str]]:
     """Collect what a running application under test would write to a terminal."""
     written: list[str] = []
     driver = app._driver

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
@@ -78,6 +79,15 @@ def test_changed_digit_is_sent_alone() -> None:
         change = rows.replace(ROW, 0, Strip([Segment(text, STYLES[0])]))
     assert change is not None
     assert (change[0], change[1].text) == (5, "2")
+
+
+@pytest.mark.parametrize("emoji", ["\u2764\ufe0f", "\U0001f469\u200d\U0001f52c"])
+def test_rows_with_emoji_of_uncertain_width_are_sent_whole(emoji: str) -> None:
+    rows = SentRows()
+    rows.begin_update(Size(WIDTH, 10), "queue")
+    for text in (f"{emoji} 1", f"{emoji} 2"):
+        strip = make_strip([(text, STYLES[0])], WIDTH)
+        assert rows.replace(ROW, 0, strip) == (0, strip)
 
 
 def test_unknown_rows_are_sent_whole() -> None:

@@ -11,11 +11,15 @@ from dialogs import DIALOGS, counted_bytes, dialog_types
 from harness_tui import application, run
 from rich.cells import cell_len
 from test_tui_screens import RECIPE, claim
+from textual.app import ComposeResult
+from textual.geometry import Size
 from textual.screen import ModalScreen
+from textual.widgets import Static
 
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
+from wantui.tui.terminal.sent_cells import SentCellsApp
 
 pytestmark = pytest.mark.terminal
 
@@ -110,7 +114,8 @@ def apply_output(grid: list[list[str]], output: str) -> None:
         elif match[3]:
             assert match[3] != "\n"
             for character in (match[3], *[""] * (cell_len(match[3]) - 1)):
-                grid[row][column] = character
+                # Textual turns off line wrap: a terminal puts what does not fit into its last column and row.
+                grid[min(row, len(grid) - 1)][min(column, len(grid[0]) - 1)] = character
                 column += 1
 
 
@@ -186,7 +191,8 @@ def test_first_visit_of_a_screen_sends_each_cell_about_once(number: str) -> None
     run(test)
 
 
-def test_terminal_is_redrawn_after_another_program_has_used_it() -> None:
+@pytest.mark.parametrize("key", ["", "ctrl+l"])
+def test_terminal_is_redrawn_after_another_program_has_written_to_it(key: str) -> None:
     size = (120, 40)
 
     async def test() -> None:
@@ -196,10 +202,45 @@ def test_terminal_is_redrawn_after_another_program_has_used_it() -> None:
             await it.pilot.pause(0.5)
             grid = make_grid("", size)
             with counted_bytes(it.app) as written:
-                it.app.app_resume_signal.publish(it.app)
+                if key:
+                    await it.press(key)
+                else:
+                    it.app.app_resume_signal.publish(it.app)
                 await it.pilot.pause(0.5)
             apply_output(grid, "".join(written))
             assert grid == make_grid(it.text(), size)
+
+    run(test)
+
+
+class OneRow(SentCellsApp):
+    CSS = "Static { text-wrap: nowrap; text-overflow: clip; height: 1; }"
+
+    def compose(self) -> ComposeResult:
+        yield Static("abcdefghijkl")
+
+
+def test_cells_that_were_drawn_for_a_larger_terminal_are_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    large, small = Size(12, 2), Size(8, 2)
+
+    async def test() -> None:
+        app = OneRow()
+        async with app.run_test(size=large) as pilot:
+            lay_out = app._check_resize
+
+            def draw_before_layout() -> None:
+                """Draw an update in the moment between the report of the new size and the layout for it."""
+                app.screen._compositor._dirty_regions.add(large.region)
+                app.screen._compositor_refresh()
+                lay_out()
+
+            monkeypatch.setattr(app, "_check_resize", draw_before_layout)
+            grid = make_grid("", small)
+            with counted_bytes(app) as written:
+                await pilot.resize_terminal(*small)
+                await pilot.pause(0.5)
+            apply_output(grid, "".join(written))
+            assert grid == make_grid("abcdefgh", small)
 
     run(test)
 

@@ -28,10 +28,10 @@ def command(context: click.Context, batch: str) -> None:
 
 
 def _find_queued_folder(batch: str, folder: Path) -> Path:
-    """Return the folder of a batch on the queue.
+    """Return the folder of a batch in the queue.
 
     Raises:
-        UserError: the argument names neither a batch folder nor a batch on the queue.
+        UserError: the argument names neither a batch folder nor a batch in the queue.
     """
     from wantui.cli.options import open_queue_for_command
     from wantui.queue.reader import UnknownBatchError

@@ -1,5 +1,6 @@
 """The attention kernels of fused blocks, and the choice of the fastest one on this machine."""
 
+import importlib
 import importlib.metadata
 from collections.abc import Callable
 from functools import partial
@@ -43,8 +44,11 @@ def check_kernel_installed(kernel_name: str) -> None:
     """Raise RuntimeError if a kernel is not installed."""
     if kernel_name != FLASH_ATTENTION_4:
         _check_attention_backend_requirements(AttentionBackendName(kernel_name))
-    elif find_kernel_version(kernel_name) is None:
-        raise RuntimeError(f"the package {PACKAGE_BY_KERNEL[kernel_name]} is not installed")
+        return
+    try:
+        importlib.import_module("flash_attn.cute")
+    except Exception as error:  # it loads libraries, which may be missing
+        raise RuntimeError(f"the package {PACKAGE_BY_KERNEL[kernel_name]} cannot be imported: {error}") from error
 
 
 def find_kernel_version(kernel_name: str) -> str | None:
@@ -96,7 +100,7 @@ def find_fastest_attention_kernel(device: torch.device, report_line: Callable[[s
 
 
 def _find_reason_against(run_kernel: Callable[[], Tensor], kernel_output: Tensor, native_output: Tensor) -> str | None:
-    """Return why a kernel with this output must not be used; None if nothing speaks against it."""
+    """Return why a kernel with this output must not be used; None if it can be used."""
     relative_error = float((kernel_output.float() - native_output.float()).norm() / native_output.float().norm())
     if not relative_error <= MAX_RELATIVE_ERROR:  # also refuses NaN
         return f"relative error {relative_error:.1e} against torch's kernel"

@@ -79,7 +79,7 @@ def open_database(
         _use_write_ahead_log(connection, wait_seconds)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
-        path.chmod(0o600)
+        path.chmod(0o600)  # a new file, which SQLite has just created
         _migrate_database(connection, path)
         _check_schema(connection)
     except BaseException:

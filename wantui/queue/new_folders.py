@@ -22,7 +22,7 @@ FolderCallback = Callable[[Path], None]
 
 @contextmanager
 def record_new_folder(directory: Path) -> Iterator[FolderCallback]:
-    """Yield a recorder of the folder of a new batch that is put on the queue inside the block.
+    """Yield a callback that records the folder of a new batch that is put on the queue inside the block.
 
     The record is removed after the block, unless a signal ends it. It remains locked inside the block, so that
     `describe_unqueued_folders` reports only the folders of ended processes.

@@ -70,13 +70,13 @@ def make_database_writable(path: Path) -> None:
 def find_file_write_fault(path: Path) -> str | None:
     """Return why a file of a database cannot be written; None if all can.
 
-    A file whose owner removed the permission to write is none: its open descriptors can still write, and
-    `make_database_writable` restores the permission.
+    A file without its owner's permission to write is no fault: open descriptors can still write, and
+    `make_database_writable` restores the permission. SQLite may remove its log files at any time.
     """
     for file, status in _read_database_statuses(path):
         if status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWUSR:
             continue
-        if not os.access(file, os.W_OK):
+        if not os.access(file, os.W_OK) and file.exists():
             return f"{file.name} {'is read-only' if status.st_uid == os.geteuid() else 'belongs to another user'}"
     return None
 

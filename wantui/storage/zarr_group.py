@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from wantui.atomic_files import remove_path, sync_to_disk, write_text_atomically
 from wantui.errors import UserError
+from wantui.formatting import shorten_text
 from wantui.json_files import UnreadableFileError, read_json_object, read_regular_file
 from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
@@ -166,13 +167,13 @@ def _refuse_other_video(path: Path, group: Any, recipe: Recipe) -> None:
     if stored_values is None or (stored_recipe := parse_recipe(stored_values)) == recipe:
         return
     differences = [
-        f"{name} {own_value!r} instead of {value!r}"
+        f"{name} {shorten_text(repr(own_value))} instead of {shorten_text(repr(value))}"
         for name, value in recipe
         if (own_value := getattr(stored_recipe, name)) != value and isinstance(value, (str, int, float))
     ]
     raise CaptureError(
-        f"{path} belongs to another video ({', '.join(differences[:2]) or 'with other settings'}). Copy the right one "
-        "from the original batch folder"
+        f"{path} belongs to another video ({', '.join(differences[:2]) or 'with other settings'}), or the manifest of "
+        "its batch was changed. Copy the right one from the original batch folder"
     )
 
 

@@ -63,6 +63,15 @@ APP_ACTIONS = (
     Action("app.gpu_enlarge", "f9", "gpu_enlarge", "GPU+", "Enlarge or shrink the GPU panel.", has_priority=True),
     Action("app.pause", "f7", "pause_queue", "Pause all", "Pause or resume the whole queue.", is_in_footer=False),
     Action("app.engine", "f6", "start_engine", "Engine", "Start the engine unless one is running.", is_in_footer=False),
+    Action(
+        "app.redraw",
+        "ctrl+l",
+        "redraw",
+        "Redraw",
+        "Draw the screen again, after another program has written to the terminal.",
+        is_in_footer=False,
+        has_priority=True,
+    ),
     Action("app.leave", "escape", "leave_field", "Leave", "Leave the text field.", is_in_footer=False),
     Action("app.quit", "q,ctrl+q", "quit", "Quit", "Quit; the engine keeps running the queue."),
 )

@@ -12,11 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import RenderableType
-from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.driver import Driver
 from textual.drivers.linux_driver import LinuxDriver
-from textual.events import Event, InputEvent, Resize
+from textual.events import Event, InputEvent
 from textual.message import Message
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
@@ -53,7 +51,7 @@ from wantui.tui.terminal.driver import TerminalDriver
 from wantui.tui.terminal.exit_watcher import ExitWatcher
 from wantui.tui.terminal.keyboard import patch_input
 from wantui.tui.terminal.notices import TerminalNotices
-from wantui.tui.terminal.sent_cells import ChangedCells, SentRows
+from wantui.tui.terminal.sent_cells import SentCellsApp
 from wantui.tui.themes import ThemedApp
 from wantui.tui.timers import OneShotTimersMixin
 from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_worker_process_id
@@ -80,7 +78,7 @@ def _enable_garbage_collection() -> None:
     gc.enable()
 
 
-class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp):
+class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
     """Application with five screens; each is a mode that is created once and keeps its state and dialogs."""
 
     TITLE = "wantui"
@@ -143,7 +141,6 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp):
         )
         self.exit_watcher = ExitWatcher(self, lambda: self.save_drafts_or_notify(is_last=True))
         self.terminal_notices = TerminalNotices(self._write_to_terminal)
-        self.sent_rows = SentRows()
         self.animation_level = "none"
 
     def get_driver_class(self) -> type[Driver]:
@@ -152,17 +149,6 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp):
             driver = TerminalDriver
         patch_input(driver)
         return driver
-
-    def _display(self, screen: Screen[Any], renderable: RenderableType | CompositorUpdate | None) -> None:
-        """Send the cells of an update that the terminal does not show yet."""
-        if isinstance(renderable, LayoutUpdate | ChopsUpdate):
-            renderable = ChangedCells(renderable, self.sent_rows, screen.size, self.current_mode)
-        super()._display(screen, renderable)  # type: ignore[arg-type]  # updates are no `RenderableType` for mypy
-
-    def _redraw_terminal(self) -> None:
-        """Send all cells again, after another program has used the terminal."""
-        self.sent_rows.forget()
-        self.refresh(layout=True)
 
     def _post_if_running(self, message: Message) -> None:
         if self.is_running:
@@ -177,8 +163,6 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp):
 
     async def on_event(self, event: Event) -> None:
         """Ignore keys and clicks during the exit: the screens that they would open fail without widgets."""
-        if isinstance(event, Resize):  # also after each start of the driver
-            self.sent_rows.forget()
         if not (self._exit and isinstance(event, InputEvent)):
             await super().on_event(event)
 
@@ -187,7 +171,6 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp):
         self.set_keymap(self.settings.keys)
         for note in self.start_notes:
             self.notify(note, severity="warning", timeout=NOTE_SECONDS)
-        self.app_resume_signal.subscribe(self, lambda _: self._redraw_terminal())
         self.exit_watcher.start()
         detect_notices(self)
         self.queue_watcher.start()

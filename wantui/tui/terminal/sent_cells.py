@@ -6,13 +6,20 @@ screen is laid out two or three times before it is complete, and a dialog covers
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby, takewhile
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.control import Control
 from rich.segment import Segment
 from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
+from textual.app import App
+from textual.events import AppFocus, Event, Resize
 from textual.geometry import Size
+from textual.screen import Screen
 from textual.strip import Strip
+
+JOINING_CHARACTERS = ("\ufe0f", "\u200d")
+"""Variation selector and joiner of emoji: terminals disagree about the width of what contains them."""
 
 
 class SentRows:
@@ -28,7 +35,7 @@ class SentRows:
         self._strips_by_row.clear()
 
     def begin_update(self, size: Size, mode: str) -> None:
-        """Forget all rows after a change of the terminal's size (in cells) or of the mode.
+        """Forget all rows if the screen that is drawn has another size (in cells), or the application another mode.
 
         Changing to another of the five screens therefore repairs a terminal to which another program has written.
         """
@@ -55,6 +62,9 @@ class SentRows:
                 self._strips_by_row[row] = strip
             return column, strip
         sent = sent_row.crop(column, end)
+        if any(character in strip.text or character in sent.text for character in JOINING_CHARACTERS):
+            self._strips_by_row.pop(row)  # what follows it may stand elsewhere
+            return column, strip
         equal_before = _count_equal_cells(sent, strip)
         equal_after = _count_equal_cells(reversed(sent), reversed(strip), is_reversed=True)
         if equal_before + equal_after >= strip.cell_length:
@@ -122,3 +132,32 @@ def _iterate_strips(update: LayoutUpdate | ChopsUpdate) -> Iterator[tuple[int, i
                 end = stop
         if parts:
             yield row, first, Strip.join(parts)
+
+
+class SentCellsApp(App[Any]):
+    """Application that sends the cells that the terminal does not show yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent_rows = SentRows()
+
+    def on_mount(self) -> None:
+        self.app_resume_signal.subscribe(self, lambda _: self.action_redraw())
+
+    async def on_event(self, event: Event) -> None:
+        """Forget the sent rows if the terminal may show something else now."""
+        if isinstance(event, Resize | AppFocus):  # a driver that starts also reports the size
+            self.sent_rows.forget()
+        await super().on_event(event)
+
+    def action_redraw(self) -> None:
+        """Send all cells again, after another program has written to the terminal."""
+        self.sent_rows.forget()
+        self.screen.refresh(layout=True)
+
+    def _display(self, screen: Screen[Any], renderable: RenderableType | CompositorUpdate | None) -> None:
+        """Send the changed cells of an update."""
+        if isinstance(renderable, LayoutUpdate | ChopsUpdate):
+            # Not `screen.size`, which after a change of the terminal's size is new before the screen is laid out.
+            renderable = ChangedCells(renderable, self.sent_rows, screen._compositor.size, self.current_mode)
+        super()._display(screen, renderable)  # type: ignore[arg-type]  # updates are no `RenderableType` for mypy
