@@ -726,6 +726,46 @@ def test_video_of_a_killed_engine_is_shown_as_interrupted(queue: Queue) -> None:
     on("monitor", test)
 
 
+def test_engine_that_has_not_published_its_details_is_shown_as_starting(queue: Queue) -> None:
+    add(queue, "one", 2)
+    directory = find_state_directory().directory
+    claim(queue)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "■ no engine" in it.text() and "Interrupted: the engine stopped" in it.text())
+        lock = acquire_engine_lock(directory)
+        assert lock is not None
+        try:
+            await it.until(lambda: "◌ starting" in it.text() and "Interrupted: the engine is starting" in it.text())
+            await it.until(lambda: "engine stopped" not in it.text() and "F6 starts it" not in it.text())
+            await it.press("2")
+            await it.until(lambda: "the engine is starting" in it.text())
+            assert "F6 starts" not in it.text()
+            publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
+            await it.until(lambda: "▶ 1 running" in it.text() and "the engine is starting" not in it.text())
+            await it.press("3")
+            await it.until(lambda: "╭─ Running" in it.text())
+        finally:
+            os.close(lock)
+
+    on("monitor", test, size=(140, 40))
+
+
+def test_idle_monitor_says_that_an_engine_is_starting(queue: Queue) -> None:
+    add(queue, "one", 2)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "there is no engine; 2 videos waiting" in it.text())
+        lock = acquire_engine_lock(find_state_directory().directory)
+        assert lock is not None
+        try:
+            await it.until(lambda: "the engine is starting; 2 videos waiting" in it.text())
+        finally:
+            os.close(lock)
+
+    on("monitor", test)
+
+
 @pytest.mark.parametrize("size", [(60, 20), (80, 24)])
 def test_long_video_error_is_shown_completely(queue: Queue, size: tuple[int, int]) -> None:
     add(queue, "one")

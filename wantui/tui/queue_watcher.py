@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from wantui.batches.eta import NO_ETAS, EtaModel, QueueEtas
 from wantui.batches.progress import FinishedVideo, ProgressTracker, VideoProgress
-from wantui.engine.control import Engine, find_published_engine
+from wantui.engine.control import Engine, find_engine_process_id, find_published_engine
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
@@ -39,6 +39,8 @@ class QueueSnapshot:
     """Workers of the engine, including those that are starting."""
     finished_video: FinishedVideo | None = None
     """Video that was finished last."""
+    starting_process_id: int | None = None
+    """Process of an engine that is starting, and has not published its details yet; None otherwise."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class QueueWatcher(threading.Thread):
 
     def run(self) -> None:
         snapshot, data_version, engine_checked_at, eta_model = QueueSnapshot(), -1, 0.0, None
+        starting_id: int | None = None
         write_error: str | None = None
         while not self._stop_requested.is_set():
             try:
@@ -115,12 +118,15 @@ class QueueWatcher(threading.Thread):
                 engine, now = snapshot.engine, time.monotonic()
                 if now - engine_checked_at >= ENGINE_CHECK_SECONDS or self._poll_requested.is_set():
                     engine, engine_checked_at = find_published_engine(self.state_dir.directory), now
+                    starting_id = find_engine_process_id(self.state_dir.directory) if engine is None else None
                     write_error = eta_model.queue.describe_recording_fault()
                 self._poll_requested.clear()
                 has_changed = (current_version := eta_model.queue.read_data_version()) != data_version
-                if has_changed or engine != snapshot.engine or write_error != snapshot.error:
+                known_status = snapshot.engine, snapshot.starting_process_id, snapshot.error
+                if has_changed or (engine, starting_id, write_error) != known_status:
                     data_version = current_version
-                    snapshot = replace(self._read_queue_snapshot(eta_model, engine), error=write_error)
+                    snapshot = self._read_queue_snapshot(eta_model, engine)
+                    snapshot = replace(snapshot, error=write_error, starting_process_id=starting_id)
                     self.publish_snapshot(snapshot)
                 self._publish_changed_pages(eta_model.queue, has_changed)
             except Exception as error:  # any error must reach the screens, which would silently freeze otherwise

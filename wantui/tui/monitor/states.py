@@ -143,6 +143,12 @@ def describe_row(row: MonitorRow, clock: WorkerClock, has_waiting_videos: bool) 
     return f"{row.worker_name}: {progress.describe_phase(row.video.steps)} {row.video.title}"
 
 
+def describe_interruption(snapshot: QueueSnapshot, is_starting_engine: bool) -> str:
+    """Return why a running video is interrupted, without a published engine: it is starting, or it stopped."""
+    is_starting = is_starting_engine or snapshot.starting_process_id is not None
+    return "the engine is starting" if is_starting else "the engine stopped; F6 starts it again"
+
+
 def describe_hold_with_keys(kind: str, reason: str) -> str:
     """Return the reason of a hold and how it ends, as `describe_hold` does, with the key instead of the command."""
     return f"{reason}. {describe_hold_end_with_keys(kind)}"
@@ -161,7 +167,7 @@ def explain_idle_queue(snapshot: QueueSnapshot, is_starting_engine: bool) -> str
         hold_end = describe_hold_end_with_keys(snapshot.hold.kind)
         return f"no video is running: the queue is on hold ({snapshot.hold.reason})\n\n{hold_end}"
     if snapshot.engine is None:
-        if is_starting_engine:
+        if is_starting_engine or snapshot.starting_process_id is not None:
             return f"the engine is starting{suffix}"
         return f"no video is running: there is no engine{suffix}\n\nF6 starts the engine, 1 composes a batch"
     if waiting_count:

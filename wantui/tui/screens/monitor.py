@@ -19,7 +19,14 @@ from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import make_content, set_titles
 from wantui.tui.messages import ShowBatch
 from wantui.tui.monitor.columns import RowContext, make_monitor_columns
-from wantui.tui.monitor.states import MonitorRow, WorkerClock, describe_row, explain_idle_queue, list_monitor_rows
+from wantui.tui.monitor.states import (
+    MonitorRow,
+    WorkerClock,
+    describe_interruption,
+    describe_row,
+    explain_idle_queue,
+    list_monitor_rows,
+)
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.monitor_files import MonitorFiles
@@ -111,7 +118,8 @@ class MonitorScreen(MonitorFiles):
     def _show_idle_reason(self, snapshot: QueueSnapshot) -> None:
         """Show why no worker is running, if so."""
         is_interrupted = snapshot.engine is None and any(row.video is not None for row in self.rows)
-        title = "Running" if not is_interrupted else "Interrupted: the engine stopped; F6 starts it again"
+        interruption = describe_interruption(snapshot, self.wantui_app.is_starting_engine)
+        title = f"Interrupted: {interruption}" if is_interrupted else "Running"
         if title != str(self.running_list.border_title):  # setting the title redraws all rows
             self.running_list.border_title = make_content(title)
         text = "" if self.rows else explain_idle_queue(snapshot, self.wantui_app.is_starting_engine).partition("\n")[0]
@@ -259,7 +267,7 @@ class MonitorScreen(MonitorFiles):
             reason = explain_idle_queue(snapshot, self.wantui_app.is_starting_engine)
             return [Text(line) for line in reason.splitlines()]
         if row.video is not None and snapshot.engine is None:
-            return [Text("the engine stopped; F6 starts it again")]
+            return [Text(describe_interruption(snapshot, self.wantui_app.is_starting_engine))]
         has_waiting_videos = any(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
         lines = [Text(line) for line in describe_row(row, self.worker_clock, has_waiting_videos).splitlines()]
         if row.progress is not None and row.progress.step_number and not self.is_auto_preview:

@@ -22,6 +22,7 @@ from wantui.storage.marks import read_marks
 from wantui.tui.dates import format_time_of_day
 from wantui.tui.facts import Fact
 from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
+from wantui.tui.monitor.states import describe_interruption
 from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.state_style import get_state_style
@@ -39,7 +40,6 @@ NO_BATCH_TEXT = "Template, settings and results of the selected batch appear her
 NO_VIDEO_TEXT = "The state and a picture of a video appear here."
 PICTURE_HINTS = {
     **UNFINISHED_HINTS,
-    "interrupted": "the engine stopped; F6 starts it again",
     "failed": "no picture: r retries the video",
     "cancelled": "no picture: r queues the video again",
     "done": "reading the contact sheet",
@@ -187,7 +187,8 @@ class QueueDetails(BaseScreen):
         request = None
         if not self.wantui_app.is_low_bandwidth:
             request = self._choose_preview(running_video) if running_video else _choose_sheet(video, entry, folder)
-        hint = PICTURE_HINTS.get(state, "")
+        interruption = describe_interruption(self.wantui_app.snapshot, self.wantui_app.is_starting_engine)
+        hint = interruption if state == "interrupted" else PICTURE_HINTS.get(state, "")
         if self.wantui_app.is_low_bandwidth:
             hint = "pictures are off on a slow connection"
         elif running_video is not None and running_video.step_number:
