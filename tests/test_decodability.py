@@ -211,11 +211,15 @@ def test_claim_of_all_levels_names_finished_videos_that_do_not_carry_it() -> Non
     (pair,) = compute_decodability(build_level_states(states, (1, 0.5, 0)))
     assert pair.is_decodable
     assert pair.p[-1] <= 0.05
-    assert "by themselves" not in pair.describe()
+    assert "these alone" not in pair.describe()
     weak_end = replace(pair, p=np.array([1, 0.001, 0.0703]))
     assert "they can be told apart, by all noise levels together. " in weak_end.describe()
-    assert "; by themselves they show nothing, p 0.0703); over all noise levels" in weak_end.describe()
-    assert "by themselves" not in replace(weak_end, pair_p=0.2).describe()
+    assert "; these alone do not show it, p 0.0703); over all noise levels" in weak_end.describe()
+    assert "these alone" not in replace(weak_end, pair_p=0.2).describe()
+    one_of_15_pairs = replace(pair, p=np.array([1, 0.001, 0.04]), pair_count=15)
+    assert "; these alone do not show it, p 0.6); over all noise levels" in one_of_15_pairs.describe()
+    assert "these alone do not show it, p 1)" in replace(one_of_15_pairs, p=np.array([1, 0.001, 0.2])).describe()
+    assert "these alone" not in replace(one_of_15_pairs, p=np.array([1, 0.001, 0.003])).describe()
 
 
 def test_groups_that_cannot_be_told_apart_have_no_halfway_level() -> None:

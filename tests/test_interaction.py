@@ -16,6 +16,7 @@ from wantui.analysis.declaration import Declaration
 from wantui.analysis.dispersion import compute_unbiased_squared_mean
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.interaction import (
+    CHANCE_HEADER,
     EFFECT_HEADERS,
     Contrast,
     Interaction,
@@ -77,7 +78,7 @@ def test_direction_of_place_is_that_of_the_two_differences() -> None:
     rng = np.random.default_rng(5)
     means = np.array([[3.0, 0, 0, 0], [0, 2.0, 0, 0]])  # perpendicular, of lengths 3 and 2
     differences = means[:, None] + 0.1 * rng.normal(size=(2, 400, 4))
-    direction = _measure_direction(differences)
+    direction = _measure_direction(differences, (differences**2).sum(2))
     pairs = [
         [
             np.mean([a @ b for s, a in enumerate(first[:40]) for t, b in enumerate(second[:40]) if s != t])
@@ -85,7 +86,9 @@ def test_direction_of_place_is_that_of_the_two_differences() -> None:
         ]
         for first in differences
     ]
-    small = _measure_direction(differences[:, :40])  # brute force over pairs of different seeds
+    small = _measure_direction(
+        differences[:, :40], (differences[:, :40] ** 2).sum(2)
+    )  # brute force over pairs of different seeds
     assert small.first_distance == pytest.approx(math.sqrt(pairs[0][0]), rel=1e-9)
     assert small.second_distance == pytest.approx(math.sqrt(pairs[1][1]), rel=1e-9)
     assert small.cosine == pytest.approx(pairs[0][1] / math.sqrt(pairs[0][0] * pairs[1][1]), rel=1e-6)
@@ -94,16 +97,68 @@ def test_direction_of_place_is_that_of_the_two_differences() -> None:
     assert direction.cosine == pytest.approx(0, abs=0.02)
 
 
+def draw_differences(lengths: tuple[float, float], seeds: int = 6) -> np.ndarray:
+    """Differences [2, seeds, 8] of these lengths in one direction, with scatter of length 0.3."""
+    rng = np.random.default_rng(11)
+    means = np.zeros((2, 1, 8))
+    means[:, 0, 0] = lengths
+    return means + 0.3 / math.sqrt(8) * rng.normal(size=(2, seeds, 8))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "texts", "has_cosine"),
+    [
+        ((3.0, 2.0), ("apart with circle", "apart with ring"), True),
+        ((3.0, 0.0), ("apart with circle", "not measurably apart with ring"), False),
+        ((0.0, 0.0), ("not measurably apart with circle", "not measurably apart with ring"), False),
+    ],
+)
+def test_distance_that_no_test_shows_is_not_reported_as_a_measurement(
+    lengths: tuple[float, float], texts: tuple[str, str], has_cosine: bool
+) -> None:
+    differences = draw_differences(lengths)
+    direction = _measure_direction(differences, (differences**2).sum(2))
+    text = direction.describe(Contrast(("red", "blue"), ("circle", "ring")))
+    for length, part, expected_text in zip(
+        lengths, text.partition("red and blue: ")[2].partition(" (cosine")[0].split(", "), texts, strict=True
+    ):
+        assert part.endswith(expected_text)
+        assert part[0].isdigit() == (length > 0)
+    assert ("cosine" in text) == math.isfinite(direction.cosine) == has_cosine
+
+
+def test_equal_states_are_not_measurably_apart_despite_rounding() -> None:
+    differences = 1e-9 * np.ones((2, 8, 4))
+    direction = _measure_direction(differences, np.ones((2, 8)))
+    assert (direction.first_distance, direction.first_p) == (0.0, 1.0)
+    assert math.isnan(direction.cosine)
+
+
+def test_estimate_far_above_1_is_no_cosine() -> None:
+    equal = np.array([[[1.0, 0.4], [1.0, -0.4]] * 4] * 2)
+    assert _measure_direction(equal, (equal**2).sum(2)).cosine == pytest.approx(1)
+    rng = np.random.default_rng(2)
+    undefined_count = 0
+    for _ in range(100):
+        noisy = np.array([[1.0, 0.0]]) + rng.normal(scale=0.8, size=(2, 8, 2))
+        direction = _measure_direction(noisy, (noisy**2).sum(2))
+        totals = noisy.sum(1)
+        products = (totals @ totals.T - np.einsum("isk,jsk->ij", noisy, noisy)) / (8 * 7)
+        is_shown = max(direction.first_p, direction.second_p) <= 0.05 and min(products[0, 0], products[1, 1]) > 0
+        ratio = products[0, 1] / math.sqrt(products[0, 0] * products[1, 1]) if is_shown else math.nan
+        undefined_count += abs(ratio) > 1.05
+        expected_cosine = math.nan if abs(ratio) > 1.05 else np.clip(ratio, -1, 1)
+        assert direction.cosine == pytest.approx(expected_cosine, nan_ok=True)
+    assert undefined_count > 0
+
+
 def test_every_effect_has_its_chance_level_and_place_its_direction(tmp_path: Path) -> None:
     videos = make_videos(tmp_path)
     interaction = measure_interaction(videos, GROUPING)
     place, *metrics = interaction.effects
     assert place.direction is not None
-    assert (
-        f"red and blue lie {place.direction.first_distance:.3g} apart with circle"
-        in describe_interaction(interaction)[0]
-    )
-    assert f"by chance up to {place.chance:.3g}" in describe_interaction(interaction)[0]
+    assert place.direction.describe(place.contrast) in describe_interaction(interaction)[0]
+    assert f"by chance alone up to {place.chance:.3g}, this test" in describe_interaction(interaction)[0]
     values = {
         (video.seed, video.choices_by_bracket[1], video.choices_by_bracket[2]): video.compute_metric("length")
         for video in videos
@@ -115,7 +170,7 @@ def test_every_effect_has_its_chance_level_and_place_its_direction(tmp_path: Pat
     sizes = [abs(np.mean(np.multiply(signs, differences))) for signs in itertools.product((1, -1), repeat=8)]
     assert find_effect(interaction, "length").chance == pytest.approx(float(np.quantile(sizes, 0.95)))
     assert all(math.isfinite(effect.chance) and effect.direction is None for effect in metrics)
-    column = EFFECT_HEADERS.index("by chance up to")
+    column = EFFECT_HEADERS.index(CHANCE_HEADER)
     assert [effect.format_cells()[column] for effect in interaction.effects] == [
         f"{effect.chance:.3g}" for effect in interaction.effects
     ]

@@ -129,10 +129,12 @@ class Decodability:
         )
 
     def _describe_end_p(self) -> str:
-        """Return the p of the finished videos alone if it does not carry the claim of all noise levels."""
-        if not self.is_decodable or self.p[-1] <= SIGNIFICANCE_LEVEL:
+        """Return the p of the finished videos, corrected over pairs of groups (Bonferroni), if they alone do not show
+        what all noise levels together show."""
+        end_p = min(1.0, float(self.p[-1]) * self.pair_count)
+        if not self.is_decodable or end_p <= SIGNIFICANCE_LEVEL:
             return ""
-        return f"; by themselves they show nothing, p {self.p[-1]:.3g}"
+        return f"; these alone do not show it, p {end_p:.3g}"
 
     def _describe_halfway(self) -> str:
         (above, below), (low, high) = self.halfway_levels, self.halfway_interval

@@ -23,6 +23,8 @@ from wantui.formatting import format_interval, format_percent_change
 
 SIGNIFICANCE_LEVEL = 0.05
 """Largest p that counts as significant."""
+P_HEADER = "p, corrected"
+"""Header of a column of p that are corrected over the tests of their answer."""
 ROUNDING_TOLERANCE = 1e-10
 """Relative difference up to which two values count as equal."""
 CHUNK_VALUES = 100_000

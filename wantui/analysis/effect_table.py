@@ -14,7 +14,6 @@ from wantui.analysis.unguided import find_unguided_difference
 from wantui.formatting import format_interval, format_percent
 
 UNGUIDED_HEADER = "at guidance 1"
-P_HEADER = "p, corrected"
 RESPONSE_HEADER = "responds to"
 NO_VALUE = "-"
 

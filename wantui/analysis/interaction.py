@@ -14,7 +14,7 @@ import numpy as np
 from wantui.analysis.answer_evidence import DISTANCE, FAMILIES_BY_METRIC, PATH, PLACE, ROOM, ROOM_METRICS
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.declaration import Declaration, choose_primary_metric
-from wantui.analysis.differences import ROUNDING_TOLERANCE, SIGNIFICANCE_LEVEL, remove_rounding_differences
+from wantui.analysis.differences import P_HEADER, ROUNDING_TOLERANCE, SIGNIFICANCE_LEVEL, remove_rounding_differences
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError, name_groups
 from wantui.analysis.groups import MatchedGroups, find_factors
@@ -38,7 +38,12 @@ from wantui.analysis.unguided import split_by_guidance
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 
-EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", "p", "by chance up to")
+MAX_COSINE_ESTIMATE = 1.05
+"""Largest ratio of unbiased products that counts as a cosine of 1. Scatter gives parallel differences a ratio slightly
+above 1; a larger one is mostly scatter."""
+CHANCE_HEADER = "by chance, alone"
+"""Header of the column of `InteractionEffect.chance`, which is not corrected over other tests."""
+EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", P_HEADER, CHANCE_HEADER)
 """Columns of a table of effects."""
 
 
@@ -62,16 +67,23 @@ class PlaceDirection:
     first_distance: float
     second_distance: float
     """Unbiased distances between the two first levels, with each of the second levels; root mean squares."""
+    first_p: float
+    second_p: float
+    """Sign-flip p of each distance alone."""
     cosine: float
-    """Cosine of the angle between the two differences; NaN if one of the distances is not above 0."""
+    """Cosine of the angle between the two differences; NaN unless both distances are shown, or if its estimate is above
+    MAX_COSINE_ESTIMATE."""
 
     def describe(self, contrast: Contrast) -> str:
-        """Return the distances in words, such as "red and blue lie 0.98 apart with cross and 0.87 with square"."""
+        """Return the distances in words, such as "red and blue: 0.98 apart with cross, not measurably apart with
+        square"."""
+        distances = (self.first_distance, self.second_distance)
+        texts = [
+            f"{f'{distance:.3g}' if p <= SIGNIFICANCE_LEVEL and distance > 0 else 'not measurably'} apart with {level}"
+            for distance, p, level in zip(distances, (self.first_p, self.second_p), contrast.second_levels, strict=True)
+        ]
         turn_text = f" (cosine of the two differences {self.cosine:.2f})" if math.isfinite(self.cosine) else ""
-        return (
-            f"{' and '.join(contrast.first_levels)} lie {self.first_distance:.3g} apart with "
-            f"{contrast.second_levels[0]} and {self.second_distance:.3g} with {contrast.second_levels[1]}{turn_text}"
-        )
+        return f"{' and '.join(contrast.first_levels)}: {', '.join(texts)}{turn_text}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ class InteractionEffect:
     contrast_p: float
     """p over all contrasts, of this metric alone."""
     chance: float = math.nan
-    """Size below which 95 % of the effects are if the signs of whole seeds are flipped at random."""
+    """Size below which 95 % of the effects of this one test are if the signs of whole seeds are flipped at random."""
     direction: PlaceDirection | None = None
     """Direction of an effect on place; None for metrics, whose effects have a sign."""
 
@@ -224,9 +236,11 @@ def _compute_effects(
         states = final_states.scaled_states.reshape(
             len(matched_groups.groups), len(matched_groups.seeds), -1, state_size
         )
-        place_effects = _compare_places(states.mean(2), weights, contrasts)
+        seed_states = states.mean(2)
+        sizes = np.einsum("gsk,gsk->gs", seed_states, seed_states)
+        place_effects = _compare_places(seed_states, weights, contrasts)
         effects += [
-            replace(effect, direction=_measure_direction(np.tensordot(half, states.mean(2), 1)))
+            replace(effect, direction=_measure_direction(np.tensordot(half, seed_states, 1), np.abs(half) @ sizes))
             for effect, half in zip(place_effects, halves, strict=True)
         ]
     metrics_by_question = {ROOM: ROOM_METRICS, PATH: tuple(FAMILIES_BY_METRIC)}
@@ -315,20 +329,28 @@ def _compare_places(states: FloatArray, weights: FloatArray, contrasts: Sequence
     return effects
 
 
-def _measure_direction(differences: FloatArray) -> PlaceDirection:
-    """Return the lengths of two mean differences [2, seeds, k] and the cosine between them, without the bias of seeds.
+def _measure_direction(differences: FloatArray, squares: FloatArray) -> PlaceDirection:
+    """Return the lengths of two mean differences and the cosine between them, without the bias of seeds.
 
     All products are means over pairs of different seeds, as of `estimate_squared_distance`.
+
+    Args:
+        differences: [2, seeds, k] differences of final states / sqrt(D).
+        squares: [2, seeds] sums of the squares of the states of each difference, of which a share is rounding.
     """
     seed_count = differences.shape[1]
     grams = np.einsum("isk,jtk->ijst", differences, differences, optimize=True)
+    is_rounding = np.einsum("iiss->is", grams) <= STATE_ROUNDING_TOLERANCE * squares
+    grams = np.where(is_rounding[:, None, :, None] | is_rounding[None, :, None, :], 0.0, grams)
     products = (grams.sum((2, 3)) - np.trace(grams, axis1=2, axis2=3)) / (seed_count * (seed_count - 1))
-    squares = np.diagonal(products)
+    squared_distances = np.diagonal(products)
+    first_p, second_p = (run_place_test(grams[i, i]) for i in range(2))
     cosine = math.nan
-    if (squares > 0).all():
-        cosine = float(np.clip(products[0, 1] / math.sqrt(squares[0] * squares[1]), -1, 1))
-    first, second = np.sqrt(np.maximum(squares, 0)).tolist()
-    return PlaceDirection(first, second, cosine)
+    if (squared_distances > 0).all() and max(first_p, second_p) <= SIGNIFICANCE_LEVEL:
+        ratio = float(products[0, 1] / math.sqrt(squared_distances[0] * squared_distances[1]))
+        cosine = min(1.0, max(-1.0, ratio)) if abs(ratio) <= MAX_COSINE_ESTIMATE else math.nan
+    first, second = np.sqrt(np.maximum(squared_distances, 0)).tolist()
+    return PlaceDirection(first, second, first_p, second_p, cosine)
 
 
 def _compare_metrics(
@@ -342,7 +364,9 @@ def _compare_metrics(
     family_p = run_max_t_test(differences.reshape(len(differences), -1)).reshape(len(contrasts), len(names))
     contrast_p = [run_max_t_test(differences[:, :, m]) for m in range(len(names))]
     flips, _ = draw_sign_flips(len(differences))
-    chances = np.quantile(np.abs(np.tensordot(flips, differences, 1)) / len(differences), 0.95, axis=0)
+    chances = np.stack(  # one metric at a time, to save memory
+        [np.quantile(np.abs(flips @ differences[:, :, m]), 0.95, axis=0) for m in range(len(names))], axis=1
+    ) / len(differences)
     effects = []
     for k, m in itertools.product(range(len(contrasts)), range(len(names))):
         effect = compute_paired_effect(differences[:, k, m])

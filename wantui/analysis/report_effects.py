@@ -7,9 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wantui.analysis.comparison import Comparison
-from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference
+from wantui.analysis.differences import P_HEADER, SIGNIFICANCE_LEVEL, Difference
 from wantui.analysis.effect_table import (
-    P_HEADER,
     RESPONSE_HEADER,
     UNGUIDED_HEADER,
     build_effect_rows,

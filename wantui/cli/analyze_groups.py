@@ -172,8 +172,8 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
 
 def _print_differences(comparison: "Comparison", equivalence_margin: float) -> None:
     """Print a table of all differences with the p that decides, and what p is corrected over."""
+    from wantui.analysis.differences import P_HEADER
     from wantui.analysis.effect_table import (
-        P_HEADER,
         RESPONSE_HEADER,
         UNGUIDED_HEADER,
         build_effect_rows,
