@@ -16,12 +16,13 @@ from rich.style import Style
 from scipy import stats
 from test_analysis import SETTINGS, synthetic_videos
 
+from wantui.analysis import loading
 from wantui.analysis.comparability import COMPARED_FIELDS, OTHERWISE_COMPARED_FIELDS, find_differing_settings
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.dose_response import compute_dose_response, find_doses
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import find_dividing_groupings, group_videos, pool_comparable_groups
-from wantui.analysis.loading import collect_control_settings, read_batch_videos
+from wantui.analysis.loading import collect_control_settings, label_scheduled_options, read_batch_videos
 from wantui.analysis.serialize import build_video_record
 from wantui.analysis.setting_values import (
     RECIPE_FIELDS_BY_PATH,
@@ -32,13 +33,14 @@ from wantui.analysis.setting_values import (
     shorten_path,
 )
 from wantui.analysis.statistics import run_sign_flip_test, run_trend_test
+from wantui.analysis.template_parts import TemplateParts, split_template
 from wantui.analysis.video import Video
 from wantui.analysis.video_selection import select_videos
 from wantui.config import parse_config
 from wantui.errors import UserError
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import create_manifest, write_manifest
+from wantui.storage.manifest import VariationEntry, create_manifest, write_manifest
 from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.views import Canvas
 
@@ -471,10 +473,11 @@ def test_videos_are_selected_by_word_and_seed(tmp_path: Path) -> None:
     [
         ("1=rd", "bracket 1 has no value 'rd'. Did you mean red? It has red, blue"),
         ("3=red", "cannot select '3': the template has brackets 1 to 2"),
-        ("1=", "bracket 1 has no value ''. It has red, blue"),
+        ("1=", "bracket 1 has no value '(nothing)'. It has red, blue"),
+        ("1=(nothing)", "bracket 1 has no value '(nothing)'. It has red, blue"),
         ("seed=9", "no video has seed 9. The videos have 0 to 3"),
         ("seed=a", "cannot read seed=a: a seed should be a whole number in decimal digits, got 'a'. Write 7, 7,11 or"),
-        ("seeds=1", "Did you mean seed. Choose words by bracket (1=red), seeds by seed=1..4"),
+        ("seeds=1", "Did you mean seed? Choose words by bracket (1=red), seeds by seed=1..4"),
         ("1", "'1' has no value. Write NAME=VALUE, such as cfg_scale=4, 1=red or seed=1..4"),
     ],
 )
@@ -482,6 +485,43 @@ def test_condition_without_a_video_names_what_there_is(tmp_path: Path, condition
     videos = synthetic_videos(tmp_path, {"red": 1.0, "blue": 1.0}, 4)
     with pytest.raises(UserError, match=f"--where: .*{re.escape(message)}"):
         select_videos(videos, [condition])
+
+
+def test_empty_option_is_selected_by_the_name_of_its_group(tmp_path: Path) -> None:
+    videos = [
+        replace(video, choices_by_bracket={3: video.choices_by_bracket[3].replace("none", "")})
+        for video in synthetic_videos(tmp_path, {"red": 1.0, "none": 1.0}, 4, phrasings=1)
+    ]
+    lacking = replace(videos[0], choices_by_bracket={})
+    assert [group.name for group in group_videos(videos, "1")] == ["red", "(nothing)"]
+    for condition in ("1=(nothing)", "1="):
+        assert select_videos([*videos, lacking], [condition]) == [*videos[4:], lacking]
+    assert select_videos(videos, ["1=red"]) == videos[:4]
+    with pytest.raises(UserError, match=r"bracket 1 has no value 'blue'\. It has red, \(nothing\)$"):
+        select_videos(videos, ["1=blue"])
+
+
+def test_message_counts_the_values_that_it_does_not_name(tmp_path: Path) -> None:
+    videos = [
+        replace(video, choices_by_bracket={3: f"{video.seed:02d}"})
+        for video in synthetic_videos(tmp_path, {"red": 1.0}, 12, phrasings=1)
+    ]
+    for count, ending in ((10, "08, 09"), (11, "08, 09 and 1 more"), (12, "08, 09 and 2 more")):
+        with pytest.raises(UserError, match=f"It has 00, 01, .*{ending}$"):
+            select_videos(videos[:count], ["1=blue"])
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [("speeed", "speed"), ("sede", "seed"), ("seeds", "seed"), ("sped", "speed"), ("sed", "seed")],
+)
+def test_most_similar_name_is_suggested(tmp_path: Path, name: str, suggestion: str) -> None:
+    videos = [
+        replace(video, setting_values={"model_settings.speed": "fused", "model_settings.steps": 8})
+        for video in synthetic_videos(tmp_path, {"red": 1.0}, 2)
+    ]
+    with pytest.raises(UserError, match=rf"cannot select '{name}': .*Did you mean {suggestion}\?"):
+        select_videos(videos, [f"{name}=1"])
 
 
 def test_baseline_of_a_sweep_has_one_name(tmp_path: Path) -> None:
@@ -691,6 +731,37 @@ def test_options_of_a_schedule_that_differ_in_weights_are_different_phrasings_an
     assert {video.phrasing for video in videos} == {f"a shape ({name})" for name in names}
     by_bracket = compare_groups(videos, "1", "length")
     assert [(group.name, len(group.videos)) for group in by_bracket.groups] == [(name, 12) for name in names]
+
+
+def test_options_of_all_variations_are_read_once_per_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice_counts = []
+
+    def count_choices(variations: Sequence[VariationEntry], template_parts: TemplateParts) -> list[dict[int, str]]:
+        choice_counts.append(sum(len(variation.choices) for variation in variations))
+        return label_scheduled_options(variations, template_parts)
+
+    monkeypatch.setattr(loading, "label_scheduled_options", count_choices)
+    videos = make_scheduled_videos(tmp_path, "a [red|blue|white] [circle|star]", "{}", f"{CFG_PATH}=2,4")
+    assert len(videos) == 6 * 12
+    assert choice_counts == [6 * 2]
+
+
+def test_scheduled_options_are_labelled_by_variation() -> None:
+    def make_variation(*choices: tuple[int, int, str]) -> VariationEntry:
+        records = [{"bracket": bracket, "option": option, "text": text} for bracket, option, text in choices]
+        return VariationEntry(id="v", prompt="a red", choices=records, marks=[])
+
+    variations = [
+        make_variation((1, 1, "red"), (2, 1, "ring")),
+        make_variation((1, 2, "red"), (2, 2, "ring"), (3, 1, "big")),
+        make_variation((1, 1, "red")),
+    ]
+    assert label_scheduled_options(variations, split_template("a [red|(red:2)]")) == [
+        {2: "ring (option 1)"},
+        {2: "ring (option 2)", 3: "big"},
+        {},
+    ]
+    assert label_scheduled_options(variations, split_template("[a|b] [c|d] [e|f]")) == [{}, {}, {}]
 
 
 def test_batches_whose_swept_prompt_schedules_differ_are_not_called_equal(tmp_path: Path) -> None:

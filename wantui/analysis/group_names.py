@@ -18,6 +18,8 @@ from wantui.config.sweep import NO_VALUE_LABEL, format_value_labels
 from wantui.errors import UserError
 from wantui.planning.sweep import BASELINE_LABEL
 
+NO_OPTION_LABEL = "(nothing)"
+"""Name of an empty option, and of a bracket that a video's template lacks."""
 _SETTING_NAME_PATTERN = re.compile(r"[^\W\d].*", re.DOTALL)
 _BRACKET_NUMBER_PATTERN = re.compile(r"\d{1,6}", re.ASCII)
 
@@ -99,7 +101,7 @@ def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[lis
     labels_by_path = {path: label_setting_values(videos, path) for path in parts.setting_paths}
 
     def list_choices(find_choice: Callable[[Video, int], str], video: Video) -> list[str]:
-        return [find_choice(video, bracket) or "(nothing)" for bracket in parts.brackets]
+        return [find_choice(video, bracket) or NO_OPTION_LABEL for bracket in parts.brackets]
 
     def name_settings(video: Video) -> list[str]:
         values = {path: video.setting_values.get(path) for path in parts.setting_paths}

@@ -4,6 +4,7 @@ A video that cannot be analysed is returned with the reason instead of a traject
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -115,9 +116,10 @@ def describe_unfinished_videos(folders: Sequence[Path]) -> list[str]:
 def _load_current_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
     manifest = read_manifest(BatchFolder(folder))
     done_entries = [(video_index, entry) for video_index, entry in enumerate(manifest.videos) if entry.state == "done"]
+    scheduled_options = label_scheduled_options(manifest.variations, split_template(manifest.template))
     if not from_latents:
         for video_index, entry in done_entries:
-            yield _load_video(folder, video_index, entry, manifest, None)
+            yield _load_video(folder, video_index, entry, manifest, scheduled_options[entry.variation], None)
         return
     from threadpoolctl import threadpool_limits
 
@@ -125,7 +127,9 @@ def _load_current_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
     # One thread reads while the other multiplies. More BLAS threads would take CPU time from reading.
     with threadpool_limits(1), ThreadPoolExecutor(2) as threads:
         futures = [
-            threads.submit(_load_video, folder, video_index, entry, manifest, state_buffer)
+            threads.submit(
+                _load_video, folder, video_index, entry, manifest, scheduled_options[entry.variation], state_buffer
+            )
             for video_index, entry in done_entries
         ]
         try:
@@ -140,11 +144,11 @@ def _load_video(
     video_index: int,
     entry: VideoEntry,
     manifest: Manifest,
+    scheduled_options: dict[int, str],
     state_buffer: StateBuffer | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
     template_parts = split_template(manifest.template)
-    scheduled_options = label_scheduled_options(variation, manifest.variations, template_parts)
     common_fields: dict[str, Any] = {
         "folder": folder,
         "video_index": video_index,
@@ -222,24 +226,32 @@ def describe_prompts(
 
 
 def label_scheduled_options(
-    variation: VariationEntry, variations: Sequence[VariationEntry], template_parts: TemplateParts
-) -> dict[int, str]:
-    """Return the options of a variation in the brackets that only the prompt schedule has, by bracket.
+    variations: Sequence[VariationEntry], template_parts: TemplateParts
+) -> list[dict[int, str]]:
+    """Return the options of each variation in the brackets that only the prompt schedule has, by bracket.
 
     Options of a bracket with equal text, which differ in their word weights, are named with their numbers. The weights
     themselves can be what a sweep of the schedule changes.
     """
     template_brackets = {bracket for bracket, _ in template_parts.options_by_bracket}
+    choices_by_variation = [
+        [
+            (int(choice["bracket"]), str(choice["text"]), int(choice["option"]))
+            for choice in variation.choices
+            if int(choice["bracket"]) not in template_brackets
+        ]
+        for variation in variations
+    ]
     numbers_by_text: dict[tuple[int, str], set[int]] = {}
-    for choice in (choice for other in variations for choice in other.choices):
-        numbers_by_text.setdefault((int(choice["bracket"]), str(choice["text"])), set()).add(int(choice["option"]))
-    labels_by_bracket = {}
-    for choice in variation.choices:
-        bracket, text = int(choice["bracket"]), str(choice["text"])
-        if bracket not in template_brackets:
-            is_ambiguous = len(numbers_by_text[bracket, text]) > 1
-            labels_by_bracket[bracket] = f"{text} (option {choice['option']})" if is_ambiguous else text
-    return labels_by_bracket
+    for bracket, text, option in itertools.chain.from_iterable(choices_by_variation):
+        numbers_by_text.setdefault((bracket, text), set()).add(option)
+    return [
+        {
+            bracket: f"{text} (option {option})" if len(numbers_by_text[bracket, text]) > 1 else text
+            for bracket, text, option in choices
+        }
+        for choices in choices_by_variation
+    ]
 
 
 def _load_guidance_gap(folder: Path, entry: VideoEntry) -> tuple[GuidanceGap | None, tuple[str, ...]]:

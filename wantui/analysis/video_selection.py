@@ -3,8 +3,14 @@
 import difflib
 from collections.abc import Callable, Sequence
 
-from wantui.analysis.group_names import CannotCompareError, find_grouping_parts, find_option_text, label_setting_values
-from wantui.analysis.setting_values import SettingNameError, find_setting_path, make_value_key
+from wantui.analysis.group_names import (
+    NO_OPTION_LABEL,
+    CannotCompareError,
+    find_grouping_parts,
+    find_option_text,
+    label_setting_values,
+)
+from wantui.analysis.setting_values import SettingNameError, find_setting_path, make_value_key, shorten_path
 from wantui.analysis.video import Video
 from wantui.config.sweep import find_written_values
 from wantui.config.sweep_syntax import SweepError, describe_seeds, parse_seeds
@@ -20,7 +26,8 @@ def select_videos(videos: Sequence[Video], conditions: Sequence[str]) -> list[Vi
     """Return the videos that conditions NAME=VALUE choose; several conditions on one name are alternatives.
 
     NAME is a setting (`cfg_scale`), the number of a bracket of the template, as for groups (`1`), or `seed`. Seeds are
-    written as for `--seeds`: `7,11` or `1..4`.
+    written as for `--seeds`: `7,11` or `1..4`. The value `(nothing)` of a bracket, or no value, is its empty option; as
+    in the names of groups, videos without the bracket have it too.
 
     Raises:
         UserError: a condition has another form, or no video has the value; names the values that occur.
@@ -54,9 +61,10 @@ def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[st
         path = find_setting_path(name, videos)
     except SettingNameError as error:
         message = str(error).replace("cannot group by", "cannot select")
-        if difflib.get_close_matches(name, [SEED_NAME, f"{SEED_NAME}s"], 1):
-            message = f"{message.partition('. ')[0]}. Did you mean {SEED_NAME}"
-        raise UserError(f"--where: {message}. Choose words by bracket (1=red), seeds by {SEED_NAME}=1..4") from None
+        advice = f"Choose words by bracket (1=red), seeds by {SEED_NAME}=1..4"
+        if _is_like_seed(name, videos):
+            raise UserError(f"--where: {message.partition('. ')[0]}. Did you mean {SEED_NAME}? {advice}") from None
+        raise UserError(f"--where: {message}. {advice}") from None
     values_by_key = {make_value_key(item): item for video in videos for item in [video.setting_values.get(path)]}
     keys, values = list(values_by_key), list(values_by_key.values())
     labels_by_key = label_setting_values(videos, path)
@@ -65,6 +73,14 @@ def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[st
     if not chosen_keys:
         raise UserError(_explain_missing_value(name, value, list(labels_by_key.values())))
     return path, lambda video: make_value_key(video.setting_values.get(path)) in chosen_keys
+
+
+def _is_like_seed(name: str, videos: Sequence[Video]) -> bool:
+    """Return whether a name is more similar to SEED_NAME than to the name of any setting."""
+    paths = list(dict.fromkeys(path for video in videos for path in video.setting_values))
+    seed_names = [SEED_NAME, f"{SEED_NAME}s"]
+    names = [*seed_names, *(shorten_path(path, paths) for path in paths)]
+    return bool(set(difflib.get_close_matches(name, names, 1)) & set(seed_names))
 
 
 def _parse_seed_condition(videos: Sequence[Video], value: str) -> Condition:
@@ -87,10 +103,12 @@ def _parse_word_condition(videos: Sequence[Video], name: str, value: str) -> tup
         ) from None
 
     def has_word(video: Video) -> bool:
-        return value in (video.choices_by_bracket.get(bracket, ""), find_option_text(video, bracket))
+        option_texts = (video.choices_by_bracket.get(bracket, ""), find_option_text(video, bracket))
+        return value in (text or NO_OPTION_LABEL for text in option_texts)
 
+    value = value or NO_OPTION_LABEL
     if not any(map(has_word, videos)):
-        options = list(dict.fromkeys(video.choices_by_bracket.get(bracket, "") for video in videos))
+        options = list(dict.fromkeys(video.choices_by_bracket.get(bracket, "") or NO_OPTION_LABEL for video in videos))
         raise UserError(_explain_missing_value(f"bracket {name}", value, options))
     return f"bracket {bracket}", has_word
 
@@ -98,4 +116,9 @@ def _parse_word_condition(videos: Sequence[Video], name: str, value: str) -> tup
 def _explain_missing_value(name: str, value: str, known_values: Sequence[str]) -> str:
     similar_values = difflib.get_close_matches(value, known_values, 1)
     suggestion = f" Did you mean {similar_values[0]}?" if similar_values else ""
-    return f"--where: {name} has no value {value!r}.{suggestion} It has {', '.join(known_values[:MAX_NAMED_VALUES])}"
+    more_count = len(known_values) - MAX_NAMED_VALUES
+    more_text = f" and {more_count} more" if more_count > 0 else ""
+    return (
+        f"--where: {name} has no value {value!r}.{suggestion} "
+        f"It has {', '.join(known_values[:MAX_NAMED_VALUES])}{more_text}"
+    )
