@@ -1,6 +1,8 @@
 """The Queue screen over a queue that goes away, is replaced or is locked, and over batches that grow."""
 
+import importlib
 import os
+import pkgutil
 import shutil
 import sqlite3
 import threading
@@ -15,7 +17,9 @@ from conftest import only_queued
 from harness_tui import AppUnderTest
 from test_tui_screens import RECIPE, add, on
 from textual import _time
+from textual.screen import ModalScreen, Screen
 
+import wantui.tui
 from wantui.engine import control
 from wantui.queue import reader
 from wantui.queue.database import DATABASE_FILE
@@ -30,6 +34,7 @@ from wantui.tui import edit_copy
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueSnapshot, QueueWatcher, VideoPages
 from wantui.tui.screens.queue import QueueScreen
+from wantui.tui.timers import OneShotTimersMixin
 
 pytestmark = pytest.mark.terminal
 
@@ -162,6 +167,42 @@ def test_screen_is_drawn_after_a_switch_during_which_the_process_was_suspended(
         await it.until(lambda: not it.app._batch_count and calls)
 
     on("queue", test)
+
+
+@pytest.mark.parametrize("key", ["question_mark", "ctrl+p"])
+def test_timer_of_a_dialog_fires_after_the_process_was_suspended(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    read_time, jumps = _time.get_time, [0]
+
+    def read_jumping_time() -> float:
+        """Return the time of a process that is suspended for a second before each of the next calls."""
+        jumps[0] = max(jumps[0] - 1, 0)
+        return read_time() - jumps[0]
+
+    monkeypatch.setattr(_time, "get_time", read_jumping_time)
+
+    async def test(it: AppUnderTest) -> None:
+        calls: list[str] = []
+        await it.press(key)
+        await it.until(lambda: isinstance(it.app.screen, ModalScreen))
+        jumps[0] = 20
+        it.app.screen.set_timer(0.05, lambda: calls.append("dialog"))
+        await it.until(lambda: calls)
+
+    on("queue", test)
+
+
+def test_one_shot_timers_of_every_screen_are_kept() -> None:
+    for module in pkgutil.walk_packages(wantui.tui.__path__, "wantui.tui."):
+        importlib.import_module(module.name)
+    screens, missing = [Screen], []
+    while screens:
+        screen = screens.pop()
+        screens += screen.__subclasses__()
+        if screen.__module__.startswith("wantui.") and not issubclass(screen, OneShotTimersMixin):
+            missing.append(screen.__name__)
+    assert not missing
 
 
 def test_visible_videos_stay_drawn_when_their_batch_grows(queue: Queue) -> None:

@@ -14,6 +14,7 @@ from textual.strip import Strip
 
 from wantui.tui.dismissing import DismissOnceMixin
 from wantui.tui.selection import RemovedWidgetGuardMixin
+from wantui.tui.timers import OneShotTimersMixin
 
 
 class Picture:
@@ -34,7 +35,7 @@ else:
     _Base = object
 
 
-class BackdropMixin(DismissOnceMixin, RemovedWidgetGuardMixin, _Base):
+class BackdropMixin(OneShotTimersMixin, DismissOnceMixin, RemovedWidgetGuardMixin, _Base):
     """Mixin for modal screens that shows a static picture of the screen below.
 
     Textual redraws the whole terminal on every update of a screen below a translucent one: up to 58 kB/s under an

@@ -1,11 +1,18 @@
 """One-shot timers that fire even if the process was suspended while they were started."""
 
+from typing import TYPE_CHECKING
+
 from textual.message_pump import MessagePump
 from textual.timer import Timer, TimerCallback
 
+if TYPE_CHECKING:
+    _Base = MessagePump
+else:
+    _Base = object
 
-class OneShotTimersMixin(MessagePump):
-    """App or screen whose one-shot timers are never dropped.
+
+class OneShotTimersMixin(_Base):
+    """Mixin for the application and for all screens, dialogs included, whose one-shot timers are never dropped.
 
     A timer of Textual skips the moments that have passed when its task starts to wait. A one-shot timer has only one
     moment: on a busy machine, it was dropped if the process had to wait for longer than the delay. After a dropped

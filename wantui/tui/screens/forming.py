@@ -17,6 +17,7 @@ from wantui.tui.actions import make_bindings
 from wantui.tui.dismissing import DismissOnceMixin
 from wantui.tui.pictures import fit_picture
 from wantui.tui.selection import RemovedWidgetGuardMixin
+from wantui.tui.timers import OneShotTimersMixin
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.picture_view import PictureView
@@ -35,7 +36,9 @@ NOISY_HINT = "v shows the noisy states"
 KIND_TEXTS: "dict[StateKind, str]" = {"clean": "clean state that the model predicts", "noisy": "noisy state"}
 
 
-class FormingScreen(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, ModalScreen[None]):
+class FormingScreen(
+    OneShotTimersMixin, DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, ModalScreen[None]
+):
     """Pictures of the steps of one video: a large one, and a strip with one of each step."""
 
     BINDINGS = [*make_bindings("forming")]

@@ -22,6 +22,7 @@ from wantui.tui.player.grid import choose_grid_columns
 from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
 from wantui.tui.screens.recipe_viewer import RecipeViewer
 from wantui.tui.selection import RemovedWidgetGuardMixin
+from wantui.tui.timers import OneShotTimersMixin
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.picture_view import PictureView
@@ -45,7 +46,7 @@ class ClipChanged(Message):
         return isinstance(message, ClipChanged)
 
 
-class Player(DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, ModalScreen[PlayerClip]):
+class Player(OneShotTimersMixin, DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, ModalScreen[PlayerClip]):
     """Screen that plays clips in step; returns the (first) clip that was shown last.
 
     Args:
