@@ -23,7 +23,7 @@ from wantui.analysis.trajectory import build_trajectory
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, MarkedWord, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
 from wantui.tui.analysis.forest_plot import ForestAxis, choose_layout, draw_forest_header, draw_interval
-from wantui.tui.analysis.views import Canvas, draw_mean_curves
+from wantui.tui.analysis.views import Canvas, choose_curve_range, draw_mean_curves
 from wantui.tui.chart import Chart, choose_rows, find_value_range
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
 
@@ -164,6 +164,26 @@ def test_chart_of_a_constant_is_drawn_in_the_middle() -> None:
     chart.add_line([1.0, 0.0], [3.0, 3.0], Style())
     used = [row for row, line in enumerate(chart.draw_lines()[:11]) if line.plain[chart.label_width + 2 :].strip()]
     assert used == [5]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "is_above_zero"),
+    [
+        (1.0, 1.0 + 1e-15, False),
+        (1.0, 1.0, False),
+        (0.992, 1.0, False),
+        (0.98, 1.0, True),
+        (0.51, 1.0, True),
+        (0.5, 1.0, False),
+        (-1.0, 1.0, False),
+        (-2.0, -1.9, False),
+        (1e-9, 1.5e-9, True),
+    ],
+)
+def test_axis_of_a_video_curve_begins_above_zero_only_if_the_curve_varies(
+    low: float, high: float, is_above_zero: bool
+) -> None:
+    assert choose_curve_range([high, low, NAN, high]) == (low if is_above_zero else min(0.0, low), high)
 
 
 def test_forest_axis_is_symmetric_and_monotonic() -> None:

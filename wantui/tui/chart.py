@@ -13,6 +13,8 @@ from wantui.tui.number_formats import choose_tick_format, choose_ticks
 LABEL_STYLE = Style(dim=True)
 CENTRE_DOT = 1.5
 """Dots from the first dot of a character to its centre, where a tick is: a character has four dots."""
+TIGHT_SHARE = 0.5
+"""The vertical axis of a curve begins above 0 if all values exceed this share of their maximum."""
 MIN_CHART_HEIGHT = 4
 """Minimum height of a chart in lines: two of the plot, the axis and its labels."""
 
@@ -185,6 +187,15 @@ def find_value_range(value_lists: Sequence[Sequence[float]]) -> tuple[float, flo
     """Return the range of all finite values; 0 to 1 if there are none."""
     values = [value for values in value_lists for value in values if math.isfinite(value)]
     return (min(values), max(values)) if values else (0.0, 1.0)
+
+
+def is_axis_above_zero(low: float, high: float, min_relative_range: float = 0.0) -> bool:
+    """Return whether the axis of values between `low` and `high` begins above 0: they are far from 0, and vary.
+
+    Args:
+        min_relative_range: range of the values, as a share of `high`, up to which they are almost constant.
+    """
+    return low > TIGHT_SHARE * high and high - low >= min_relative_range * high
 
 
 def join_columns(left_lines: Sequence[Text], right_lines: Sequence[Text], left_width: int) -> list[Text]:

@@ -12,7 +12,7 @@ from wantui.analysis.metrics import CURVES
 from wantui.analysis.strides import BEND_METRICS, check_unsettled_metrics
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
-from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, join_columns
+from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, is_axis_above_zero, join_columns
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ GROUP_SIGNS = ("●", "▲", "■", "◆", "✚", "○")
 START_SIGN = "∘"
 """Sign of the initial noise of a path."""
 SIGMA_AXIS_NAME = "σ"
-TIGHT_SHARE = 0.5
-"""The vertical axis of a curve begins above 0 if all values exceed this share of their maximum."""
+MIN_RELATIVE_RANGE = 0.01
+"""Range of a curve, as a share of its maximum, below which it is almost constant: its axis then begins at 0."""
 
 MAX_STRIPS = 3
 """Maximum number of pairs of groups whose clusters are drawn below the mean curves; one in a low pane."""
@@ -113,12 +113,15 @@ def _draw_video_curve(video: Video, name: str, width: int, height: int, style: S
     assert video.trajectory is not None
     sigmas, values = (array.tolist() for array in CURVES[name](video.trajectory))
     summary = f"{values[0]:.4g} to {values[-1]:.4g}"
-    low, high = find_value_range([values])
-    chart = Chart(
-        width, height, (1.0, 0.0), (low if low > TIGHT_SHARE * high else min(0.0, low), high), SIGMA_AXIS_NAME
-    )
+    chart = Chart(width, height, (1.0, 0.0), choose_curve_range(values), SIGMA_AXIS_NAME)
     chart.add_line(sigmas, values, style)
     return [Text.assemble((f"{name}  ", "bold"), (summary, "dim")), *chart.draw_lines()]
+
+
+def choose_curve_range(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of the vertical axis of one curve: its range, from 0 on if it is near 0 or almost constant."""
+    low, high = find_value_range([values])
+    return low if is_axis_above_zero(low, high, MIN_RELATIVE_RANGE) else min(0.0, low), high
 
 
 def draw_mean_curves(
@@ -144,22 +147,7 @@ def draw_mean_curves(
         for index, curve in enumerate(shown_curves)
         if curve.seed_count > 1 and (has_all_bands or curve.group_name == highlighted_group)
     ]
-    seed_counts = {curve.seed_count for curve in shown_curves}
-    count_note = f" ({seed_counts.pop():,} each)" if len(seed_counts) == 1 else ""
-    entries = [
-        curve.group_name if count_note else f"{curve.group_name} ({format_count(curve.seed_count, 'seed')})"
-        for curve in shown_curves
-    ]
-    notes = (
-        [f"{format_count(len(curves) - len(shown_curves), 'group')} not drawn"]
-        if len(curves) > len(shown_curves)
-        else []
-    )
-    notes.insert(
-        0, f"mean and 95 % interval over seeds{count_note}" if banded_indices else f"mean over seeds{count_note}"
-    )
-    if excluded_count := sum(curve.excluded_count for curve in curves):
-        notes.append(f"{format_count(excluded_count, 'video')} with other noise levels left out")
+    entries, notes = _describe_mean_curves(curves, shown_curves, bool(banded_indices))
     strips = _choose_strips(comparison, [curve.group_name for curve in shown_curves], highlighted_group)
     strips = strips[: MAX_STRIPS if canvas.height >= LOW_VIEW_HEIGHT else 1]
     note_texts = [f"{curve_name}: {'; '.join(notes)}", _describe_strips(comparison, strips)]
@@ -184,6 +172,24 @@ def draw_mean_curves(
     for strip in strips:
         chart.add_strip(strip.signs, strip.spans, canvas.get_style("accent"))
     return [*legend, *chart.draw_lines()]
+
+
+def _describe_mean_curves(
+    curves: Sequence["MeanCurve"], shown_curves: Sequence["MeanCurve"], has_bands: bool
+) -> tuple[list[str], list[str]]:
+    """Return the entries of the legend, one per shown curve, and notes about what is drawn and what is not."""
+    seed_counts = {curve.seed_count for curve in shown_curves}
+    count_note = f" ({seed_counts.pop():,} each)" if len(seed_counts) == 1 else ""
+    entries = [
+        curve.group_name if count_note else f"{curve.group_name} ({format_count(curve.seed_count, 'seed')})"
+        for curve in shown_curves
+    ]
+    notes = [f"{'mean and 95 % interval' if has_bands else 'mean'} over seeds{count_note}"]
+    if len(curves) > len(shown_curves):
+        notes.append(f"{format_count(len(curves) - len(shown_curves), 'group')} not drawn")
+    if excluded_count := sum(curve.excluded_count for curve in curves):
+        notes.append(f"{format_count(excluded_count, 'video')} with other noise levels left out")
+    return entries, notes
 
 
 def _choose_strips(

@@ -8,7 +8,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.tui.braille import BrailleCanvas
-from wantui.tui.chart import join_columns
+from wantui.tui.chart import is_axis_above_zero, join_columns
 
 NICE_FACTORS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 """Leading digits of the upper end of an axis."""
@@ -22,8 +22,6 @@ MIN_CHART_HEIGHT = 3
 """Minimum height of a chart in lines, without its horizontal axis: a title and two lines of dots."""
 AXIS_HEIGHT = 2
 """Height of the horizontal axis and its labels, in lines."""
-TIGHT_SHARE = 0.5
-"""The vertical axis begins above 0 if all values exceed this share of their maximum."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def choose_value_range(metric: MetricChartStyle, values: Sequence[float | None])
     if metric.is_ratio:
         return next((low for low in RATIO_LOWS if low <= min(finite_values)), 0.0), 1.0
     high = round_up(max(finite_values))
-    low = round_down(min(finite_values)) if min(finite_values) > TIGHT_SHARE * max(finite_values) else 0.0
+    low = round_down(min(finite_values)) if is_axis_above_zero(min(finite_values), max(finite_values)) else 0.0
     return (low, high) if low < high else (0.0, high)
 
 
