@@ -117,6 +117,32 @@ def make_batch_columns(
     return [column for column in columns if is_shown.get(column.header_text, True)]
 
 
+def _make_progress_columns(
+    video_list: VirtualList, find_seconds_left: Callable[[int, VideoRow], str]
+) -> list[Column[tuple[int, VideoRow]]]:
+    """Return the columns of running videos: their progress as a bar and in steps, and their ETA."""
+
+    def draw_progress(row: tuple[int, VideoRow], width: int) -> Text | str:
+        video = row[1]
+        return _draw_progress(video_list, video.step / max(1, video.steps), width) if video.state == "running" else ""
+
+    def format_steps(row: tuple[int, VideoRow]) -> str:
+        return f"{row[1].step}/{row[1].steps}" if row[1].state == "running" else ""
+
+    return [
+        Column(
+            "progress",
+            8,
+            lambda row: draw_progress(row, 8),
+            min_list_width=MIN_WIDTH_WITH_SHORT_BARS,
+            max_list_width=MIN_WIDTH_WITH_BARS - 1,
+        ),
+        Column("progress", 10, lambda row: draw_progress(row, 10), min_list_width=MIN_WIDTH_WITH_BARS),
+        Column("steps", 7, format_steps, "right"),
+        Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_BARS),
+    ]
+
+
 def make_video_columns(
     video_list: VirtualList,
     has_engine: Callable[[], bool],
@@ -133,13 +159,6 @@ def make_video_columns(
 
     def draw_video_state(row: tuple[int, VideoRow]) -> Text:
         return _draw_state(video_list, find_displayed_video_state(row[1], has_engine()))
-
-    def draw_progress(row: tuple[int, VideoRow], width: int) -> Text | str:
-        video = row[1]
-        return _draw_progress(video_list, video.step / max(1, video.steps), width) if video.state == "running" else ""
-
-    def format_steps(row: tuple[int, VideoRow]) -> str:
-        return f"{row[1].step}/{row[1].steps}" if row[1].state == "running" else ""
 
     def format_video_duration(row: tuple[int, VideoRow]) -> str:
         video = row[1]
@@ -158,18 +177,6 @@ def make_video_columns(
     def format_end(row: tuple[int, VideoRow]) -> str:
         return "" if row[1].finished is None else format_time_of_day(row[1].finished)
 
-    progress_columns = [
-        Column(
-            "progress",
-            8,
-            lambda row: draw_progress(row, 8),
-            min_list_width=MIN_WIDTH_WITH_SHORT_BARS,
-            max_list_width=MIN_WIDTH_WITH_BARS - 1,
-        ),
-        Column("progress", 10, lambda row: draw_progress(row, 10), min_list_width=MIN_WIDTH_WITH_BARS),
-        Column("steps", 7, format_steps, "right"),
-        Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_BARS),
-    ]
     duration_columns = [
         Column("took", 9, format_video_duration, "right", min_list_width=MIN_WIDTH_WITH_BARS if has_unfinished else 0),
         Column("ETA/took", 9, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_BARS - 1),
@@ -177,7 +184,7 @@ def make_video_columns(
     return [
         Column("#", 5, lambda row: str(row[1].number + 1), "right"),
         Column("state", STATE_COLUMN_WIDTH, draw_video_state),
-        *(progress_columns if has_unfinished else ()),
+        *(_make_progress_columns(video_list, find_seconds_left) if has_unfinished else ()),
         *(duration_columns if has_unfinished else duration_columns[:1]),
         Column("ended", 5, format_end, "right", min_list_width=MIN_WIDTH_WITH_TEMPLATE),
         Column("video", None, draw_title),

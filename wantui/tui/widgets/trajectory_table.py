@@ -19,8 +19,6 @@ from wantui.tui.widgets.virtual_list import VirtualList
 MAX_NAME_WIDTH_SHARE = 0.4
 """Maximum share of the width that the names of batch and variation take."""
 METRIC_NAMES = tuple(METRICS)
-NOT_SETTLED_TEXT = "(not settled)"
-"""Mark of a metric that has not settled, as `Video.label_metric` returns it."""
 UNSETTLED_SIGN = "*"
 """Sign of a metric that has not settled, behind its name in the header."""
 HEADER_SIGNS = f"{UNSETTLED_SIGN}▲▼"
@@ -150,19 +148,24 @@ class TrajectoryTable(VirtualList):
     @property
     def is_unsettled(self) -> bool:
         """Whether the metric under the cursor has not settled."""
-        return self._find_mark(self.metric_name) == NOT_SETTLED_TEXT
+        return self._has_not_settled(self.metric_name)
 
-    def _find_mark(self, metric: str) -> str:
-        """Return the mark of a metric that is measured at a larger stride or has not settled; empty for others."""
-        videos = [row if isinstance(row, Video) else row.videos[0] for row in self._all_rows[:1]]
-        return videos[0].label_metric(metric).removeprefix(metric).strip() if videos else ""
+    @property
+    def _first_video(self) -> Video | None:
+        """First video of the table; all videos measure a metric alike. None without videos."""
+        row = self._all_rows[0] if self._all_rows else None
+        return row.videos[0] if isinstance(row, Group) else row
+
+    def _has_not_settled(self, metric: str) -> bool:
+        return self._first_video is not None and metric in self._first_video.unsettled_metrics
 
     def _make_metric_column(self, metric: str) -> Column[Row]:
         unit = SHORT_UNITS.get(METRICS[metric].unit, METRICS[metric].unit)
         arrow = ("▼" if self.is_descending else "▲") if metric == self.sort_metric else ""
-        mark = self._find_mark(metric)
-        name = f"{metric}{UNSETTLED_SIGN}" if mark == NOT_SETTLED_TEXT else metric
-        mark = "" if mark == NOT_SETTLED_TEXT else mark
+        video, is_unsettled = self._first_video, self._has_not_settled(metric)
+        name = f"{metric}{UNSETTLED_SIGN}" if is_unsettled else metric
+        label = metric if video is None or is_unsettled else video.label_metric(metric)
+        mark = label.removeprefix(metric).strip()  # the stride, if it is larger than that of the others
         header = " ".join(filter(None, (f"{name}{arrow}", mark, unit)))
         if metric not in self._cell_widths_by_metric:
             self._cell_widths_by_metric[metric] = _find_width(
