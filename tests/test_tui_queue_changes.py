@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import pytest
 from clip_batches import write_clip_batch
@@ -196,7 +197,8 @@ def test_timer_of_a_dialog_fires_after_the_process_was_suspended(
 def test_one_shot_timers_of_every_screen_are_kept() -> None:
     for module in pkgutil.walk_packages(wantui.tui.__path__, "wantui.tui."):
         importlib.import_module(module.name)
-    screens, missing = [Screen], []
+    screens: list[Any] = [Screen]
+    missing = []
     while screens:
         screen = screens.pop()
         screens += screen.__subclasses__()
