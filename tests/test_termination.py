@@ -95,7 +95,7 @@ def test_run_ended_by_sigterm_before_the_batch_is_queued_names_its_folder() -> N
     result = run_until(signal.SIGTERM, "import", "wantui.batches.batch_cost")
     assert result.returncode == -signal.SIGTERM
     assert (Path("outputs") / "new" / "batch.json").exists()
-    assert "interrupted: outputs/new is not on the queue. Queue it: wantui run --resume outputs/new" in result.stderr
+    assert "interrupted: outputs/new is not in the queue. Queue it: wantui run --resume outputs/new" in result.stderr
 
 
 def test_sighup_stays_ignored_under_nohup() -> None:

@@ -34,9 +34,16 @@ def build_torch_environment(base_environment: Mapping[str, str]) -> dict[str, st
     """Return the environment for a process that imports torch; values in `base_environment` win."""
     # Each of the two variables alone decides how threads wait: do not overrule the one that the user has set.
     wait_variables = {} if any(name in base_environment for name in OPENMP_WAIT_VARIABLES) else OPENMP_WAIT_VARIABLES
-    kernel_folder = user_cache_path("wantui") / "flash-attn-4"  # the package's default is a folder in /tmp
-    kernel_variables = dict(zip(FLASH_ATTENTION_4_VARIABLES, ("1", str(kernel_folder)), strict=True))
-    return {**wait_variables, **ALLOCATOR_VARIABLES, **kernel_variables, **base_environment}
+    return {**wait_variables, **ALLOCATOR_VARIABLES, **_build_kernel_cache_variables(), **base_environment}
+
+
+def _build_kernel_cache_variables() -> dict[str, str]:
+    """Return the variables that let flash-attn 4 store its kernels in the user's cache, not in its folder in /tmp."""
+    try:
+        kernel_folder = user_cache_path("wantui") / "flash-attn-4"
+    except RuntimeError:  # the user has no home directory
+        return {}
+    return dict(zip(FLASH_ATTENTION_4_VARIABLES, ("1", str(kernel_folder)), strict=True))
 
 
 def prepare_for_torch() -> None:
