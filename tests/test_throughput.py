@@ -1,6 +1,8 @@
 """The throughput model: fitted to blocks whose times are known, kept on disk, and used where nothing was made yet."""
 
 import json
+import os
+import pwd
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from tiny import latents_of
 
 from wantui.cli import doctor
 from wantui.config.speeds import SpeedName
+from wantui.environment import build_torch_environment
 from wantui.generation import attention_backends as attention_probe
 from wantui.generation import bench, load
 from wantui.generation.bench import build_random_transformer
@@ -438,3 +441,13 @@ def test_pipeline_is_loaded_with_the_attention_kernel_from_bench(monkeypatch: py
     for speed in ("fused", "reference"):
         pipelines.load_recipe_pipeline(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT_PLAN)
     assert asked == ["_native_math", "native"]
+
+
+def test_kernels_of_flash_attention_4_are_stored_in_the_cache_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR"
+    assert build_torch_environment({})[folder] == f"{os.environ['XDG_CACHE_HOME']}/wantui/flash-attn-4"
+    assert build_torch_environment({folder: "/chosen"})[folder] == "/chosen"
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(pwd, "getpwuid", Mock(side_effect=KeyError))
+    assert folder not in build_torch_environment({})
