@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -320,6 +321,13 @@ def test_monitor_and_notification_say_how_a_hold_ends(kind: str) -> None:
     assert ("Press F7" in message) != is_temporary
     if is_temporary:
         assert idle_text.endswith(message.removeprefix("no space is left. "))
+    cases: list[tuple[dict[str, Any], bool]] = [
+        ({"engine": None}, True),
+        ({"engine": None, "starting_process_id": 7}, False),
+    ]
+    for changes, is_named in cases:
+        text = explain_idle_queue(replace(snapshot, **changes), is_starting_engine=False)
+        assert ("F6 starts it" in text) == (is_named and is_temporary)
 
 
 def test_click_on_a_tab_opens_its_screen() -> None:

@@ -163,11 +163,14 @@ def explain_idle_queue(snapshot: QueueSnapshot, is_starting_engine: bool) -> str
     """Return why no video is running, and what will happen next or which key to press."""
     waiting_count = sum(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
     suffix = f"; {format_count(waiting_count, 'video')} waiting" if waiting_count else ""
+    is_starting = is_starting_engine or snapshot.starting_process_id is not None
     if snapshot.hold is not None:
         hold_end = describe_hold_end_with_keys(snapshot.hold.kind)
+        if snapshot.hold.kind in TEMPORARY_HOLD_KINDS and snapshot.engine is None and not is_starting:
+            hold_end += "\nNo engine is running, which would resume it: F6 starts it"
         return f"no video is running: the queue is on hold ({snapshot.hold.reason})\n\n{hold_end}"
     if snapshot.engine is None:
-        if is_starting_engine or snapshot.starting_process_id is not None:
+        if is_starting:
             return f"the engine is starting{suffix}"
         return f"no video is running: there is no engine{suffix}\n\nF6 starts the engine, 1 composes a batch"
     if waiting_count:
