@@ -212,7 +212,7 @@ def test_asymmetry_is_paired_by_seed_and_never_below_the_least_p() -> None:
     assert math.isnan(asymmetry.half_level_difference)
     assert asymmetry.unshared_seeds_by_concept == {"circle": (), "ring": (9,)}
     text = _describe_asymmetry(asymmetry, 1)
-    assert ", 8 shared seeds (without seed 9 of ring, which the other lacks); " in text
+    assert ", 8 shared seeds (only ring has 9); " in text
     assert "8 shared seeds;" in _describe_asymmetry(replace(asymmetry, unshared_seeds_by_concept={}), 1)
 
 

@@ -11,12 +11,12 @@ import pytest
 from test_analysis import synthetic_videos
 from test_interaction import make_videos as make_videos_of_two_words
 
+from wantui.analysis.calibrated import find_response
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.correlation_data import correlate_videos
 from wantui.analysis.correlation_text import describe_correlations
 from wantui.analysis.curve_comparison import compare_curves
-from wantui.analysis.effect_table import build_effect_rows
 from wantui.analysis.interaction import measure_interaction
 from wantui.analysis.interaction_text import describe_interaction
 from wantui.analysis.label_table import read_label_table
@@ -153,8 +153,12 @@ def test_report_says_what_each_metric_responds_to(comparison: Comparison) -> Non
     headers = re.findall(r"<th>(.*?)</th>", table[: table.index("</table>")])
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in table[: table.index("</table>")].split("<tr>")[2:]]
     metric_column, response_column = headers.index("metric"), headers.index("responds to")
-    assert {row[metric_column]: row[response_column] for row in rows} == {
-        row.metric: row.response for row in build_effect_rows(comparison, comparison.differences)
+    responses = {row[metric_column]: row[response_column] for row in rows}
+    assert responses == {metric: find_response(metric, is_guided=True) for metric in responses}
+    assert {metric: responses[metric] for metric in ("straightness", "turning", "spread")} == {
+        "straightness": "frequency",
+        "turning": "both",
+        "spread": "appearance",
     }
     assert "responds to: frequency in training, appearance, or both" in table
 

@@ -27,6 +27,7 @@ from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.places import PlaceDifference
 from wantui.analysis.statistics import (
     compute_min_attainable_p,
+    count_min_pairs,
     run_omnibus_max_test,
 )
 from wantui.formatting import format_count, format_percent, list_first
@@ -104,7 +105,8 @@ def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence:
         verdict, details = _describe_path(evidence)
     notes = [*_explain_conflicts(evidence, correction), *_list_unmeasured(data, question)]
     if min_p > SIGNIFICANCE_LEVEL:
-        notes.insert(0, f"{format_count(data.seed_count, 'seed')} cannot give p of 0.05: generate at least 6")
+        seeds_text = format_count(data.seed_count, "seed")
+        notes.insert(0, f"{seeds_text} cannot give p of {SIGNIFICANCE_LEVEL:g}: generate at least {count_min_pairs()}")
     return Answer(
         question,
         first_name,

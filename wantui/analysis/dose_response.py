@@ -25,6 +25,7 @@ from wantui.analysis.statistics import (
     compute_min_attainable_p,
     compute_paired_effect,
     compute_ratio_interval,
+    count_min_pairs,
     run_max_t_test,
     run_trend_test,
 )
@@ -222,7 +223,7 @@ def _judge_trend(
     if compute_min_attainable_p(seed_count) > SIGNIFICANCE_LEVEL:
         reason = (
             f"{format_count(seed_count, 'seed')} cannot give p below {compute_min_attainable_p(seed_count):.3g}; "
-            "generate at least 6"
+            f"generate at least {count_min_pairs()}"
         )
         return "cannot tell", f"{trend.metric} with {dose_range}: cannot tell: {reason}. {evidence}"
     lines = trend.seed_values.mean(1)[:, None] + (trend.seed_values @ weights)[:, None] * (doses - doses.mean())

@@ -79,7 +79,6 @@ def describe_response_column(comparison: Comparison) -> str:
 def describe_needed_seeds(equivalence_margin: float) -> str:
     """Return the meaning of the column with the number of seeds."""
     return (
-        f"seeds to find {format_percent(equivalence_margin)}: seeds with which a true difference of "
-        f"{format_percent(equivalence_margin)}, whatever the observed one, has a small p in 80 % of batches. A larger "
-        "difference needs fewer, so that p can be small although the batch has fewer seeds"
+        f"seeds to find {format_percent(equivalence_margin)}: seeds needed to detect a true difference of "
+        f"{format_percent(equivalence_margin)} with 80 % power; it does not depend on the observed difference"
     )

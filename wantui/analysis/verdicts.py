@@ -8,7 +8,7 @@ import numpy as np
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_difference, is_ratio_metric
 from wantui.analysis.metrics import describe_ratio_base, get_metric_unit, get_ratio_origin
-from wantui.analysis.statistics import compute_min_attainable_p, is_equivalent, is_ratio_equivalent
+from wantui.analysis.statistics import compute_min_attainable_p, count_min_pairs, is_equivalent, is_ratio_equivalent
 from wantui.formatting import format_count, format_percent
 
 MIN_PHRASINGS = 6
@@ -77,7 +77,7 @@ def judge_difference(
     if compute_min_attainable_p(seed_count) > SIGNIFICANCE_LEVEL:
         seed_note = (
             f"{format_count(seed_count, 'seed')} cannot give p below "
-            f"{compute_min_attainable_p(seed_count):.3g}; generate at least 6"
+            f"{compute_min_attainable_p(seed_count):.3g}; generate at least {count_min_pairs()}"
         )
         return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {seed_note}. {evidence}")
     margin_text = format_margin(metric, equivalence_margin)

@@ -273,11 +273,11 @@ def _describe_shared_seeds(asymmetry: "Asymmetry") -> str:
 
     text = format_count(asymmetry.shared_seed_count, "shared seed")
     unshared = [
-        f"{format_seeds(sorted(seeds))} of {concept}"
+        f"only {concept} has {format_seeds(sorted(seeds))}"
         for concept, seeds in asymmetry.unshared_seeds_by_concept.items()
         if seeds
     ]
-    return f"{text} (without seed {', '.join(unshared)}, which the other lacks)" if unshared else text
+    return f"{text} ({'; '.join(unshared)})" if unshared else text
 
 
 def _judge_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:

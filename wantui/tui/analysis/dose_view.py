@@ -44,7 +44,7 @@ def draw_dose_response(dose_response: "DoseResponse", canvas: Canvas, lines_abov
 def _summarize_verdict(dose_response: "DoseResponse") -> str:
     """Return the verdict on the declared metric without its evidence."""
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-    from wantui.analysis.statistics import compute_min_attainable_p
+    from wantui.analysis.statistics import compute_min_attainable_p, count_min_pairs
 
     metric, doses = dose_response.trends[0].metric, dose_response.doses
     change = f"{dose_response.setting_name} from {doses[0]:g} to {doses[-1]:g}"
@@ -54,7 +54,7 @@ def _summarize_verdict(dose_response: "DoseResponse") -> str:
     if dose_response.verdict_kind == "flat":
         return f"{metric} is flat over {change}"
     has_few_seeds = compute_min_attainable_p(seed_count) > SIGNIFICANCE_LEVEL
-    reason = f" with {format_count(seed_count, 'seed')} (6 needed)" if has_few_seeds else ""
+    reason = f" with {format_count(seed_count, 'seed')} ({count_min_pairs()} needed)" if has_few_seeds else ""
     return f"{metric} with {change}: cannot tell{reason}"
 
 
