@@ -6,7 +6,7 @@ import pkgutil
 import shutil
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from queue import SimpleQueue
@@ -146,23 +146,33 @@ def test_watcher_does_not_wait_for_a_starting_engine(queue: Queue, monkeypatch: 
         watcher.join()
 
 
-def test_screen_is_drawn_after_a_switch_during_which_the_process_was_suspended(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add(queue, "kiss")
-    read_time, jumps = _time.get_time, [0]
+@pytest.fixture
+def suspend_often(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Let the process be suspended for a second before each of the next 20 times that Textual reads the clock."""
+    read_time, jump_count = _time.get_time, 0
 
     def read_jumping_time() -> float:
-        """Return the time of a process that is suspended for a second before each of the next calls."""
-        jumps[0] = max(jumps[0] - 1, 0)
-        return read_time() - jumps[0]
+        nonlocal jump_count
+        jump_count = max(jump_count - 1, 0)
+        return read_time() - jump_count
+
+    def begin() -> None:
+        nonlocal jump_count
+        jump_count = 20
 
     monkeypatch.setattr(_time, "get_time", read_jumping_time)
+    return begin
+
+
+def test_screen_is_drawn_after_a_switch_during_which_the_process_was_suspended(
+    queue: Queue, suspend_often: Callable[[], None]
+) -> None:
+    add(queue, "kiss")
 
     async def test(it: AppUnderTest) -> None:
         screen, calls = it.screen(QueueScreen), []
         await it.until(lambda: "kiss" in it.text())
-        jumps[0] = 20
+        suspend_often()
         it.app.delay_update()
         screen.set_timer(0.05, lambda: calls.append("screen"))
         await it.until(lambda: not it.app._batch_count and calls)
@@ -172,22 +182,13 @@ def test_screen_is_drawn_after_a_switch_during_which_the_process_was_suspended(
 
 @pytest.mark.parametrize("key", ["question_mark", "ctrl+p"])
 def test_timer_of_a_dialog_fires_after_the_process_was_suspended(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch, key: str
+    queue: Queue, suspend_often: Callable[[], None], key: str
 ) -> None:
-    read_time, jumps = _time.get_time, [0]
-
-    def read_jumping_time() -> float:
-        """Return the time of a process that is suspended for a second before each of the next calls."""
-        jumps[0] = max(jumps[0] - 1, 0)
-        return read_time() - jumps[0]
-
-    monkeypatch.setattr(_time, "get_time", read_jumping_time)
-
     async def test(it: AppUnderTest) -> None:
         calls: list[str] = []
         await it.press(key)
         await it.until(lambda: isinstance(it.app.screen, ModalScreen))
-        jumps[0] = 20
+        suspend_often()
         it.app.screen.set_timer(0.05, lambda: calls.append("dialog"))
         await it.until(lambda: calls)
 
