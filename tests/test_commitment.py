@@ -20,7 +20,7 @@ from wantui.analysis.commitment import (
 from wantui.analysis.concept_labels import CannotLabelError, find_judged_attribute, find_nearest_concept, read_labels
 from wantui.analysis.continued_videos import find_concept_word
 from wantui.analysis.differences import describe_interval
-from wantui.analysis.proportions import Proportion, compute_half_level_difference, find_half_share_level
+from wantui.analysis.proportions import Proportion, compute_half_share_level_difference, find_half_share_level
 from wantui.cli.commitment import _describe_asymmetry
 from wantui.errors import UserError
 
@@ -172,12 +172,12 @@ def test_few_seeds_give_no_bound_of_s50(seed_count: int) -> None:
     assert (half.low, half.high) == (0.0, math.inf)
 
 
-def test_difference_of_half_levels_has_the_bounds_of_both() -> None:
+def test_difference_of_half_share_levels_has_the_bounds_of_both() -> None:
     first = find_half_share_level(LEVELS, [8, 8, 8, 8, 0, 0], 8)
     second = find_half_share_level(LEVELS, [8, 0, 0, 0, 0, 0], 8)
-    assert compute_half_level_difference(first, second) == pytest.approx((0.85 - 0.55, 0.8 - 0.6, 0.9 - 0.5))
+    assert compute_half_share_level_difference(first, second) == pytest.approx((0.85 - 0.55, 0.8 - 0.6, 0.9 - 0.5))
     never = find_half_share_level(LEVELS, [8] * 6, 8)
-    estimate, low, high = compute_half_level_difference(never, second)
+    estimate, low, high = compute_half_share_level_difference(never, second)
     assert math.isnan(estimate)
     assert low == pytest.approx(0.95 - 0.6)
     assert high == math.inf
@@ -209,7 +209,7 @@ def test_asymmetry_is_paired_by_seed_and_never_below_the_least_p() -> None:
     assert (asymmetry.first, asymmetry.second, asymmetry.shared_seed_count) == ("circle", "ring", 8)
     assert asymmetry.kept_range.mean == pytest.approx(0.95 - 0.75)
     assert asymmetry.kept_range.p == asymmetry.min_attainable_p == pytest.approx(2 / 2**8)
-    assert math.isnan(asymmetry.half_level_difference)
+    assert math.isnan(asymmetry.half_share_level_difference)
     assert asymmetry.unshared_seeds_by_concept == {"circle": (), "ring": (9,)}
     text = _describe_asymmetry(asymmetry, 1)
     assert ", 8 shared seeds (only ring has 9); " in text

@@ -26,7 +26,12 @@ from wantui.analysis.interaction import (
     find_factor_pairs,
     measure_interaction,
 )
-from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
+from wantui.analysis.interaction_text import (
+    describe_direction,
+    describe_interaction,
+    judge_declared_metric,
+    list_interaction_notes,
+)
 from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.video import Video
 
@@ -118,7 +123,7 @@ def test_distance_that_no_test_shows_is_not_reported_as_a_measurement(
 ) -> None:
     differences = draw_differences(lengths)
     direction = _measure_direction(differences, (differences**2).sum(2))
-    text = direction.describe(Contrast(("red", "blue"), ("circle", "ring")))
+    text = describe_direction(direction, Contrast(("red", "blue"), ("circle", "ring")))
     for length, part, expected_text in zip(
         lengths, text.partition("red and blue: ")[2].partition(" (cosine")[0].split(", "), texts, strict=True
     ):
@@ -157,7 +162,7 @@ def test_every_effect_has_its_chance_level_and_place_its_direction(tmp_path: Pat
     interaction = measure_interaction(videos, GROUPING)
     place, *metrics = interaction.effects
     assert place.direction is not None
-    assert place.direction.describe(place.contrast) in describe_interaction(interaction)[0]
+    assert describe_direction(place.direction, place.contrast) in describe_interaction(interaction)[0]
     assert f"by chance alone up to {place.chance:.3g}, this test" in describe_interaction(interaction)[0]
     values = {
         (video.seed, video.choices_by_bracket[1], video.choices_by_bracket[2]): video.compute_metric("length")

@@ -12,7 +12,7 @@ from wantui.config.dump import dump_settings
 from wantui.config.load import load_config, parse_config
 from wantui.errors import UserError
 from wantui.planning import Batch, plan_batch, preview_batch
-from wantui.planning.evaluation_prompts import EvaluationPrompt, describe_step_prompts, list_evaluation_prompts
+from wantui.planning.evaluation_prompts import EvaluationPrompt, describe_evaluation_prompts, list_evaluation_prompts
 from wantui.planning.variations import list_scheduled_moments
 from wantui.prompts import TooManyVariationsError, Variation, expand_schedule, expand_template, parse_template
 from wantui.storage.manifest import create_manifest
@@ -153,7 +153,7 @@ def test_sweep_can_switch_a_schedule_off(values: str) -> None:
 def test_each_evaluation_names_its_prompt() -> None:
     step = planned("a", "{3: b, 6: c}", "prompt_schedule_settings.interpolation=step").first_recipe
     assert [each.prompt for each in list_evaluation_prompts(step)] == ["a"] * 3 + ["b"] * 3 + ["c"] * 4
-    assert describe_step_prompts(step) == {
+    assert describe_evaluation_prompts(step) == {
         "evaluations 0 to 2": "a",
         "evaluations 3 to 5": "b",
         "evaluations 6 to 9": "c",
@@ -164,9 +164,13 @@ def test_each_evaluation_names_its_prompt() -> None:
         EvaluationPrompt("a", "b", 0.5),
         *[EvaluationPrompt("b")] * 8,
     ]
-    assert describe_step_prompts(line) == {"evaluation 0": "a", "evaluation 1": "a → b", "evaluations 2 to 9": "b"}
-    assert describe_step_prompts(line.model_copy(update={"controls": {}})) == {}
-    shortened = describe_step_prompts(step.model_copy(update={"steps": 5}))
+    assert describe_evaluation_prompts(line) == {
+        "evaluation 0": "a",
+        "evaluation 1": "a → b",
+        "evaluations 2 to 9": "b",
+    }
+    assert describe_evaluation_prompts(line.model_copy(update={"controls": {}})) == {}
+    shortened = describe_evaluation_prompts(step.model_copy(update={"steps": 5}))
     assert "a keyframe is at step 6, but the steps are 0 to 4" in shortened["evaluations"]
 
 

@@ -19,6 +19,7 @@ from test_analysis import SETTINGS, synthetic_videos
 from wantui.analysis import loading
 from wantui.analysis.comparability import COMPARED_FIELDS, OTHERWISE_COMPARED_FIELDS, find_differing_settings
 from wantui.analysis.compare import compare_groups
+from wantui.analysis.conditions import select_videos_by_condition
 from wantui.analysis.dose_response import compute_dose_response, find_doses
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import find_dividing_groupings, group_videos, pool_comparable_groups
@@ -35,7 +36,6 @@ from wantui.analysis.setting_values import (
 from wantui.analysis.statistics import run_sign_flip_test, run_trend_test
 from wantui.analysis.template_parts import TemplateParts, split_template
 from wantui.analysis.video import Video
-from wantui.analysis.video_selection import select_videos
 from wantui.config import parse_config
 from wantui.errors import UserError
 from wantui.planning import Recipe, plan_batch, preview_batch
@@ -437,9 +437,9 @@ def test_swept_noise_levels_are_not_pooled(tmp_path: Path) -> None:
 def test_videos_are_selected_by_values_of_settings(tmp_path: Path) -> None:
     steps = "model_settings.steps"
     videos = sweep_batch(tmp_path, ((CFG_PATH,), (steps,)), {CFG_PATH: (2.0, 4.0), steps: (8, 20)})
-    chosen = select_videos(videos, ["steps=20", "cfg_scale=2"])
+    chosen = select_videos_by_condition(videos, ["steps=20", "cfg_scale=2"])
     assert {(v.setting_values[CFG_PATH], v.setting_values[steps]) for v in chosen} == {(2.0, 20)}
-    assert len(select_videos(videos, ["steps=20", "steps=8"])) == len(videos)
+    assert len(select_videos_by_condition(videos, ["steps=20", "steps=8"])) == len(videos)
     for condition, message in (
         ("steps", "has no value. Write NAME=VALUE"),
         ("steps=9", "steps has no value '9'. It has 8, 20"),
@@ -449,14 +449,17 @@ def test_videos_are_selected_by_values_of_settings(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(UserError, match=message):
-            select_videos(videos, [condition])
+            select_videos_by_condition(videos, [condition])
 
 
 def test_videos_are_selected_by_word_and_seed(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"red": 1.0, "blue": 1.0}, 4)
 
     def choose(*conditions: str) -> list[tuple[str, str, int]]:
-        return [(v.choices_by_bracket[3], v.choices_by_bracket[7], v.seed) for v in select_videos(videos, conditions)]
+        return [
+            (v.choices_by_bracket[3], v.choices_by_bracket[7], v.seed)
+            for v in select_videos_by_condition(videos, conditions)
+        ]
 
     assert choose("1=red", "seed=1..2", "2=phrasing 1") == [("red", "phrasing 1", 1), ("red", "phrasing 1", 2)]
     assert choose("seed=3", "seed=0") == [
@@ -464,8 +467,8 @@ def test_videos_are_selected_by_word_and_seed(tmp_path: Path) -> None:
     ]
     assert len(choose("1=red", "1=blue")) == len(videos)
     weighted = [replace(video, options_by_bracket={3: f"({video.choices_by_bracket[3]}:6)"}) for video in videos]
-    assert len(select_videos([*videos, *weighted], ["1=(red:6)"])) == len(videos) // 2
-    assert len(select_videos([*videos, *weighted], ["1=red"])) == len(videos)
+    assert len(select_videos_by_condition([*videos, *weighted], ["1=(red:6)"])) == len(videos) // 2
+    assert len(select_videos_by_condition([*videos, *weighted], ["1=red"])) == len(videos)
 
 
 @pytest.mark.parametrize(
@@ -484,7 +487,7 @@ def test_videos_are_selected_by_word_and_seed(tmp_path: Path) -> None:
 def test_condition_without_a_video_names_what_there_is(tmp_path: Path, condition: str, message: str) -> None:
     videos = synthetic_videos(tmp_path, {"red": 1.0, "blue": 1.0}, 4)
     with pytest.raises(UserError, match=f"--where: .*{re.escape(message)}"):
-        select_videos(videos, [condition])
+        select_videos_by_condition(videos, [condition])
 
 
 def test_empty_option_is_selected_by_the_name_of_its_group(tmp_path: Path) -> None:
@@ -495,10 +498,10 @@ def test_empty_option_is_selected_by_the_name_of_its_group(tmp_path: Path) -> No
     lacking = replace(videos[0], choices_by_bracket={})
     assert [group.name for group in group_videos(videos, "1")] == ["red", "(nothing)"]
     for condition in ("1=(nothing)", "1="):
-        assert select_videos([*videos, lacking], [condition]) == [*videos[4:], lacking]
-    assert select_videos(videos, ["1=red"]) == videos[:4]
+        assert select_videos_by_condition([*videos, lacking], [condition]) == [*videos[4:], lacking]
+    assert select_videos_by_condition(videos, ["1=red"]) == videos[:4]
     with pytest.raises(UserError, match=r"bracket 1 has no value 'blue'\. It has red, \(nothing\)$"):
-        select_videos(videos, ["1=blue"])
+        select_videos_by_condition(videos, ["1=blue"])
 
 
 def test_message_counts_the_values_that_it_does_not_name(tmp_path: Path) -> None:
@@ -508,7 +511,7 @@ def test_message_counts_the_values_that_it_does_not_name(tmp_path: Path) -> None
     ]
     for count, ending in ((10, "08, 09"), (11, "08, 09 and 1 more"), (12, "08, 09 and 2 more")):
         with pytest.raises(UserError, match=f"It has 00, 01, .*{ending}$"):
-            select_videos(videos[:count], ["1=blue"])
+            select_videos_by_condition(videos[:count], ["1=blue"])
 
 
 @pytest.mark.parametrize(
@@ -521,7 +524,7 @@ def test_most_similar_name_is_suggested(tmp_path: Path, name: str, suggestion: s
         for video in synthetic_videos(tmp_path, {"red": 1.0}, 2)
     ]
     with pytest.raises(UserError, match=rf"cannot select '{name}': .*Did you mean {suggestion}\?"):
-        select_videos(videos, [f"{name}=1"])
+        select_videos_by_condition(videos, [f"{name}=1"])
 
 
 def test_baseline_of_a_sweep_has_one_name(tmp_path: Path) -> None:
@@ -543,9 +546,9 @@ def test_baseline_of_a_sweep_has_one_name(tmp_path: Path) -> None:
         "schedule 10%",
     ]
     for name in ("baseline", "none"):
-        assert {video.cell_label for video in select_videos(videos, [f"schedule={name}"])} == {"baseline"}
+        assert {video.cell_label for video in select_videos_by_condition(videos, [f"schedule={name}"])} == {"baseline"}
     with pytest.raises(UserError, match="It has baseline, 5%, 10%"):
-        select_videos(videos, ["schedule=7%"])
+        select_videos_by_condition(videos, ["schedule=7%"])
     plain = [replace(video, cell_label="") for video in videos]
     assert group_videos(plain, "schedule")[0].name == "schedule none"
 
@@ -637,7 +640,7 @@ def test_swept_schedules_form_groups_that_are_named_by_what_differs(
     assert exclusion_reasons == []
     assert [group.name for group in groups] == [f"schedule {label}" for label in labels]
     for label in labels:
-        assert len(select_videos(videos, [f"{path}={label}"])) == 12
+        assert len(select_videos_by_condition(videos, [f"{path}={label}"])) == 12
 
 
 @pytest.mark.parametrize(("path", "first", "second", "labels"), SCHEDULES)
@@ -779,4 +782,4 @@ def test_empty_schedule_and_no_schedule_are_one_value_with_one_name(tmp_path: Pa
     assert {video.setting_values.get(SCHEDULE_PATH) for video in plain} == {None}
     groups = group_videos([*videos, *plain], SCHEDULE_PATH)
     assert [(group.name, len(group.videos)) for group in groups] == [("schedule none", 12), ("schedule 1: a ring", 6)]
-    assert select_videos([*videos, *plain], ["schedule=none"]) == [*videos[:6], *plain]
+    assert select_videos_by_condition([*videos, *plain], ["schedule=none"]) == [*videos[:6], *plain]

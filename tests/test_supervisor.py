@@ -19,6 +19,7 @@ from clip_batches import write_clip_batch
 from wantui.batches import enqueue
 from wantui.engine import process, slots, supervisor
 from wantui.engine.control import NoEngineError, acquire_engine_lock, ensure_engine, find_engine_process_id
+from wantui.engine.hold_end import END_CHECKS
 from wantui.engine.process import run_engine
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
@@ -28,7 +29,7 @@ from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
 from wantui.queue.database import QueueUnavailableError
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE
 from wantui.queue.queue import Queue
-from wantui.queue.records import NewVideo
+from wantui.queue.records import TEMPORARY_HOLD_KINDS, NewVideo
 from wantui.queue.state_dir import StateDirectory
 from wantui.stop_signals import STOP_SIGNALS
 from wantui.storage.layout import BatchFolder
@@ -331,3 +332,7 @@ def test_engine_that_the_system_does_not_start_is_an_error_message(
         f"the engine cannot be started: {os.strerror(number)}. Queued batches stay in the queue; fix this, and start "
         "it: wantui engine start"
     )
+
+
+def test_every_temporary_hold_has_a_check_of_its_end() -> None:
+    assert sorted(END_CHECKS) == sorted(TEMPORARY_HOLD_KINDS)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -18,7 +17,6 @@ from textual.theme import Theme
 
 from wantui.batches.eta import QueueEtas
 from wantui.engine.control import Engine
-from wantui.engine.hold_end import END_CHECKS
 from wantui.queue.events import QueueHeld
 from wantui.queue.records import TEMPORARY_HOLD_KINDS, BatchRow, Hold, QueueEvent, VideoRow, WorkerRow, describe_hold
 from wantui.queue.state_dir import find_state_directory
@@ -302,15 +300,11 @@ def test_header_at_80_columns_truncates_nothing(changes: dict[str, object], show
     run(test)
 
 
-def test_every_temporary_hold_has_a_check_of_its_end() -> None:
-    assert sorted(END_CHECKS) == sorted(TEMPORARY_HOLD_KINDS)
-
-
 @pytest.mark.parametrize("kind", [*TEMPORARY_HOLD_KINDS, "paused", "interrupted", "worker"])
 def test_monitor_and_notification_say_how_a_hold_ends(kind: str) -> None:
     is_temporary = kind in TEMPORARY_HOLD_KINDS
     snapshot = make_snapshot(hold=Hold(kind, "no space is left", None, None))
-    idle_text = explain_idle_queue(snapshot, is_starting_engine=False)
+    idle_text = explain_idle_queue(snapshot, is_engine_starting=False)
     assert "no space is left" in idle_text
     assert ("Press F7" in idle_text) != is_temporary
     app = Mock()
@@ -321,13 +315,10 @@ def test_monitor_and_notification_say_how_a_hold_ends(kind: str) -> None:
     assert ("Press F7" in message) != is_temporary
     if is_temporary:
         assert idle_text.endswith(message.removeprefix("no space is left. "))
-    cases: list[tuple[dict[str, Any], bool]] = [
-        ({"engine": None}, True),
-        ({"engine": None, "starting_process_id": 7}, False),
-    ]
-    for changes, is_named in cases:
-        text = explain_idle_queue(replace(snapshot, **changes), is_starting_engine=False)
-        assert ("F6 starts it" in text) == (is_named and is_temporary)
+    for has_engine, is_engine_starting in ((False, False), (True, False), (False, True)):
+        changed = snapshot if has_engine else replace(snapshot, engine=None)
+        text = explain_idle_queue(changed, is_engine_starting)
+        assert ("F6 starts it" in text) == (is_temporary and not has_engine and not is_engine_starting)
 
 
 def test_click_on_a_tab_opens_its_screen() -> None:

@@ -10,8 +10,6 @@ from platformdirs import user_cache_path
 OPENMP_WAIT_VARIABLES = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
 """Variables that let waiting OpenMP threads sleep: processes that spin on the same cores are many times slower."""
 ALLOCATOR_VARIABLES = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
-FLASH_ATTENTION_4_VARIABLES = ("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR")
-"""Variables that let flash-attn 4 store its compiled kernels, and where; by default, each process compiles them."""
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 RENDERING_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -38,12 +36,18 @@ def build_torch_environment(base_environment: Mapping[str, str]) -> dict[str, st
 
 
 def _build_kernel_cache_variables() -> dict[str, str]:
-    """Return the variables that let flash-attn 4 store its kernels in the user's cache, not in its folder in /tmp."""
+    """Return the variables that let flash-attn 4 store its kernels in the user's cache.
+
+    By default, each process compiles them, and its own cache is a folder in /tmp.
+    """
     try:
         kernel_folder = user_cache_path("wantui") / "flash-attn-4"
     except RuntimeError:  # the user has no home directory
         return {}
-    return dict(zip(FLASH_ATTENTION_4_VARIABLES, ("1", str(kernel_folder)), strict=True))
+    return {
+        "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED": "1",
+        "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": str(kernel_folder),
+    }
 
 
 def prepare_for_torch() -> None:

@@ -9,6 +9,7 @@ from benchmarks.simulated_nulls import STATE_TESTS, compute_metric_p, use_fewer_
 from numpy.typing import NDArray
 
 from wantui.analysis.clusters import run_cluster_test
+from wantui.analysis.conditions import select_videos_by_condition
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.final_states import load_group_states
 from wantui.analysis.groups import MatchedGroups, group_videos
@@ -18,7 +19,6 @@ from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.metrics import CURVES, METRICS
 from wantui.analysis.statistics import draw_within_seed_permutations
 from wantui.analysis.video import Video
-from wantui.analysis.video_selection import select_videos
 from wantui.formatting import format_share
 
 FloatArray = NDArray[np.float64]
@@ -110,7 +110,7 @@ def print_rates(folder: Path, grouping: str | None, conditions: tuple[str, ...],
     Args:
         grouping: grouping whose labels are permuted; None to compare disjoint seeds.
     """
-    videos = select_videos([video for video in read_batch_videos(folder) if video.trajectory], conditions)
+    videos = select_videos_by_condition([video for video in read_batch_videos(folder) if video.trajectory], conditions)
     draws = draw_disjoint(videos, run_count) if grouping is None else draw_permuted(videos, grouping, run_count)
     with use_fewer_exchanges():
         runs = list(draws)

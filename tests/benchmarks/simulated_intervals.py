@@ -131,11 +131,13 @@ def _expect_kept_range(distribution: str) -> float:
     return float(ranges[0] - ranges[1])
 
 
-def estimate_half_level(random: np.random.Generator, seed_count: int, distribution: str) -> tuple[Interval, float]:
+def estimate_half_share_level(
+    random: np.random.Generator, seed_count: int, distribution: str
+) -> tuple[Interval, float]:
     """Return the interval of s50 of a concept that half of the seeds keep up to 0.72."""
     levels = 0.72 + 0.1 * draw_values(random, (seed_count,), distribution)
-    half_level = measure_commitment(make_outcomes("a", levels)).half_level
-    return (half_level.low, min(half_level.high, 1.0)), 0.72
+    half_share_level = measure_commitment(make_outcomes("a", levels)).half_share_level
+    return (half_share_level.low, min(half_share_level.high, 1.0)), 0.72
 
 
 INTERVALS: dict[str, Callable[[np.random.Generator, int, str], tuple[Interval, float]]] = {
@@ -153,7 +155,7 @@ INTERVALS: dict[str, Callable[[np.random.Generator, int, str], tuple[Interval, f
     ),
     "distance of an interaction of 1": estimate_interaction_distance,
     "difference of kept ranges (Student)": estimate_kept_range,
-    "s50": estimate_half_level,
+    "s50": estimate_half_share_level,
 }
 """Function that returns an interval and the true value, by name."""
 DISTRIBUTIONS = ("normal", "t with 3 d.f.", "odd video", "lognormal")

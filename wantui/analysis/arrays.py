@@ -1,5 +1,6 @@
-"""Types of arrays, and how many values are processed at once."""
+"""Types of arrays, how many values are processed at once, and an exponential without errors."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,3 +19,11 @@ def split_rows(rows: NDArray[Any], values_per_row: int, max_values: int = MAX_CH
     """
     chunk_count = len(rows) * values_per_row // max_values + 1
     return np.array_split(rows, min(len(rows), chunk_count))
+
+
+def exponentiate(logarithm: float) -> float:
+    """Return exp(logarithm); infinity where it exceeds all floating-point numbers."""
+    try:
+        return math.exp(logarithm)
+    except OverflowError:
+        return math.inf

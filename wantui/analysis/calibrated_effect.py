@@ -9,8 +9,10 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from wantui.analysis.arrays import exponentiate
 from wantui.analysis.calibrated import Sensitivity, find_sensitivity
 from wantui.analysis.differences import Difference
 from wantui.analysis.group_names import find_grouping_parts
@@ -25,7 +27,7 @@ from wantui.models.nano.attributes import SHAPES
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
-    from wantui.analysis.groups import Group
+    from wantui.analysis.video import Video
 
 QUESTION = "frequency or appearance?"
 CALIBRATED_RATIO = 15.0
@@ -137,14 +139,7 @@ def _compute_frequency_ratios(effect: float, sensitivity: Sensitivity) -> tuple[
     if not sensitivity.has_frequency_effect:
         return None
     first, held_out = sensitivity.frequency.slope, sensitivity.held_out_frequency.slope
-    return _exponentiate(effect / first), _exponentiate(effect / held_out)
-
-
-def _exponentiate(logarithm: float) -> float:
-    try:
-        return math.exp(logarithm)
-    except OverflowError:
-        return math.inf
+    return exponentiate(effect / first), exponentiate(effect / held_out)
 
 
 def find_calibrated_effect(comparison: "Comparison", difference: Difference) -> CalibratedEffect | None:
@@ -184,16 +179,16 @@ def compares_words(comparison: "Comparison") -> bool:
 
 def compares_shapes(comparison: "Comparison", first_group: str, second_group: str) -> bool:
     """Return whether the texts of two groups differ in one word alone, which is one of nano's shapes in both."""
-    videos = [video for group in comparison.groups for video in group.videos]
-    brackets = find_grouping_parts(videos, comparison.grouping).brackets
+    videos_by_group = {group.name: group.videos for group in comparison.groups}
+    first_videos, second_videos = videos_by_group[first_group], videos_by_group[second_group]
+    brackets = find_grouping_parts([*first_videos, *second_videos], comparison.grouping).brackets
 
-    def list_texts(group: "Group") -> set[str]:
+    def list_texts(videos: Sequence["Video"]) -> set[str]:
         if not brackets:
-            return {video.prompt for video in group.videos}
-        return {" ".join(video.choices_by_bracket.get(bracket, "") for bracket in brackets) for video in group.videos}
+            return {video.prompt for video in videos}
+        return {" ".join(video.choices_by_bracket.get(bracket, "") for bracket in brackets) for video in videos}
 
-    texts_by_group = {group.name: list_texts(group) for group in comparison.groups}
-    pairs = [(first, second) for first in texts_by_group[first_group] for second in texts_by_group[second_group]]
+    pairs = list(product(list_texts(first_videos), list_texts(second_videos)))
     return bool(pairs) and all(_exchange_shapes(first, second) for first, second in pairs)
 
 
@@ -224,7 +219,7 @@ def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
         return ""
     effect = find_calibrated_effect(comparison, difference)
     if effect is None:
-        return f"{QUESTION} cannot tell: the effect in {verdict.metric} is no share of the mean"
+        return f"{QUESTION} cannot tell: the effect in {verdict.metric} cannot be given as a share of the mean"
     return f"{QUESTION} {effect.answer}. {effect.describe(*groups)}"
 
 

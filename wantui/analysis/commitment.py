@@ -15,7 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.arrays import FloatArray
-from wantui.analysis.proportions import HalfShareLevel, Proportion, compute_half_level_difference, find_half_share_level
+from wantui.analysis.proportions import (
+    HalfShareLevel,
+    Proportion,
+    compute_half_share_level_difference,
+    find_half_share_level,
+)
 from wantui.analysis.statistics import Effect, adjust_family_wise, compute_min_attainable_p, compute_paired_effect
 
 
@@ -45,7 +50,7 @@ class ConceptCommitment:
     """Share of seeds that stay, by noise level."""
     label_counts: tuple[Mapping[str, int], ...]
     """Number of videos by what they show, by noise level."""
-    half_level: HalfShareLevel
+    half_share_level: HalfShareLevel
     """Noise level at which half of the seeds stay (s50), with its 95 % interval."""
     kept_ranges: FloatArray
     """[seeds] kept range of each seed (`compute_kept_ranges`)."""
@@ -59,9 +64,9 @@ class Asymmetry:
 
     first: str
     second: str
-    half_level_difference: float
-    half_level_low: float
-    half_level_high: float
+    half_share_level_difference: float
+    half_share_level_low: float
+    half_share_level_high: float
     """Conservative 95 % interval of the difference of s50; infinite where a concept has no bound."""
     kept_range: Effect
     """Paired difference of the kept ranges, over seeds."""
@@ -127,7 +132,7 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymme
             each.kept_ranges[[each.outcomes.seeds.index(seed) for seed in shared_seeds]] for each in (first, second)
         ]
         # 97.5 % each, so that the difference has at least 95 %.
-        half_levels = [
+        half_share_levels = [
             find_half_share_level(
                 each.outcomes.sigmas, each.outcomes.stays.sum(0).tolist(), len(each.outcomes.seeds), alpha=0.025
             )
@@ -137,7 +142,7 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymme
             Asymmetry(
                 first.outcomes.concept,
                 second.outcomes.concept,
-                *compute_half_level_difference(*half_levels),
+                *compute_half_share_level_difference(*half_share_levels),
                 compute_paired_effect(ranges[0] - ranges[1]),
                 compute_min_attainable_p(len(shared_seeds)),
                 len(shared_seeds),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.arrays import FloatArray
+from wantui.analysis.arrays import FloatArray, exponentiate
 from wantui.analysis.differences import compute_family_p
 from wantui.analysis.statistics import Effect, compute_mean_half_width, compute_min_attainable_p, compute_paired_effect
 
@@ -124,10 +124,7 @@ def integrate_levels(
 def convert_to_probability(nats: float) -> float:
     """Return exp(-nats). It exceeds 1 if the nats are negative, as in models that are not calibrated, and is infinite
     where it exceeds all floating-point numbers."""
-    try:
-        return math.exp(-nats)
-    except OverflowError:
-        return math.inf
+    return exponentiate(-nats)
 
 
 @dataclass(frozen=True)

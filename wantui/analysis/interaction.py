@@ -74,17 +74,6 @@ class PlaceDirection:
     """Cosine of the angle between the two differences; NaN unless both distances are shown, or if its estimate is above
     MAX_COSINE_ESTIMATE."""
 
-    def describe(self, contrast: Contrast) -> str:
-        """Return the distances in words, such as "red and blue: 0.98 apart with cross, not measurably apart with
-        square"."""
-        distances = (self.first_distance, self.second_distance)
-        texts = [
-            f"{f'{distance:.3g}' if p <= SIGNIFICANCE_LEVEL and distance > 0 else 'not measurably'} apart with {level}"
-            for distance, p, level in zip(distances, (self.first_p, self.second_p), contrast.second_levels, strict=True)
-        ]
-        turn_text = f" (cosine of the two differences {self.cosine:.2f})" if math.isfinite(self.cosine) else ""
-        return f"{' and '.join(contrast.first_levels)}: {', '.join(texts)}{turn_text}"
-
 
 @dataclass(frozen=True)
 class InteractionEffect:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from wantui.analysis.answer_evidence import PLACE, QUESTIONS
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-from wantui.analysis.interaction import Interaction, InteractionEffect
+from wantui.analysis.interaction import Contrast, Interaction, InteractionEffect, PlaceDirection
 from wantui.analysis.statistics import count_min_pairs
 from wantui.formatting import format_count
 
@@ -78,4 +78,15 @@ def _describe_effect(effect: InteractionEffect) -> str:
     ranges += [f"by chance alone up to {effect.chance:.3g}, this test"] if math.isfinite(effect.chance) else []
     range_text = f" ({'; '.join(ranges)})" if ranges else ""
     text = f"{effect.metric} of {effect.contrast.name}: {effect.effect:{sign}.3g}{unit}{range_text}, p {effect.p:.3g}"
-    return text if effect.direction is None else f"{text}; {effect.direction.describe(effect.contrast)}"
+    return text if effect.direction is None else f"{text}; {describe_direction(effect.direction, effect.contrast)}"
+
+
+def describe_direction(direction: PlaceDirection, contrast: Contrast) -> str:
+    """Return distances in words, such as "red and blue: 0.98 apart with cross, not measurably apart with square"."""
+    distances, ps = (direction.first_distance, direction.second_distance), (direction.first_p, direction.second_p)
+    texts = [
+        f"{f'{distance:.3g}' if p <= SIGNIFICANCE_LEVEL and distance > 0 else 'not measurably'} apart with {level}"
+        for distance, p, level in zip(distances, ps, contrast.second_levels, strict=True)
+    ]
+    turn_text = f" (cosine of the two differences {direction.cosine:.2f})" if math.isfinite(direction.cosine) else ""
+    return f"{' and '.join(contrast.first_levels)}: {', '.join(texts)}{turn_text}"

@@ -99,7 +99,7 @@ def _find_crossing(sigmas: FloatArray, fit: FloatArray) -> float:
     return float(sigmas[after - 1] + share * (sigmas[after] - sigmas[after - 1]))
 
 
-def compute_half_level_difference(first: HalfShareLevel, second: HalfShareLevel) -> tuple[float, float, float]:
+def compute_half_share_level_difference(first: HalfShareLevel, second: HalfShareLevel) -> tuple[float, float, float]:
     """Return the difference of two half levels, and an interval from theirs: estimate, low and high.
 
     If each interval has a level of 97.5 %, that of the difference has at least 95 % (Bonferroni), however the two

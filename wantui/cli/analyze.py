@@ -165,9 +165,9 @@ def _read_videos(request: AnalyzeRequest, label_table: "LabelTable | None") -> "
     Raises:
         UserError: no video is finished.
     """
+    from wantui.analysis.conditions import select_videos_by_condition
     from wantui.analysis.labels import join_labels
     from wantui.analysis.loading import describe_unfinished_videos, read_batches
-    from wantui.analysis.video_selection import select_videos
 
     with open_progress_line() as line:
         loaded_videos, read_errors = read_batches(
@@ -179,7 +179,7 @@ def _read_videos(request: AnalyzeRequest, label_table: "LabelTable | None") -> "
         raise UserError(_format_no_finished_video_error(request.batches, read_errors))
     if label_table is not None:
         loaded_videos = join_labels(loaded_videos, label_table)
-    videos = select_videos(_select_videos(loaded_videos, request.id_prefixes), request.conditions)
+    videos = select_videos_by_condition(_select_videos_by_id(loaded_videos, request.id_prefixes), request.conditions)
     _print_video_warnings(videos, read_errors)
     for note in describe_unfinished_videos(request.batches):
         echo(f"left out: {note}", err=True)
@@ -269,7 +269,7 @@ def _print_video_warnings(videos: "list[Video]", read_errors: list[str]) -> None
             echo(f"left out: {video_namer.name_video(video)}: {video.exclusion_reason}", err=True)
 
 
-def _select_videos(videos: "list[Video]", id_prefixes: Sequence[str]) -> "list[Video]":
+def _select_videos_by_id(videos: "list[Video]", id_prefixes: Sequence[str]) -> "list[Video]":
     """Return the videos whose id starts with one of the prefixes; all videos without a prefix."""
     for prefix in id_prefixes:
         if not any(video.id.startswith(prefix) for video in videos):

@@ -173,7 +173,7 @@ def _print_family(
                 )
             )
         print_columns(("noise level", "stays", "95 %", "shows"), *rows)
-        print_wrapped_line(f"s50: {_describe_half_level(commitment)}", indent=4)
+        print_wrapped_line(f"s50: {_describe_half_share_level(commitment)}", indent=4)
         print_wrapped_line(f"kept range: {_describe_kept_range(commitment)}", indent=4)
         if commitment.returning_count:
             print_wrapped_line(
@@ -225,10 +225,10 @@ def _describe_kept_range(commitment: "ConceptCommitment") -> str:
     return f"{commitment.kept_ranges.mean():.3f} (mean of {format_count(len(commitment.kept_ranges), 'seed')})"
 
 
-def _describe_half_level(commitment: "ConceptCommitment") -> str:
+def _describe_half_share_level(commitment: "ConceptCommitment") -> str:
     from wantui.analysis.proportions import MIN_SEEDS_FOR_HALF
 
-    half = commitment.half_level
+    half = commitment.half_share_level
     if half.is_above_range:
         estimate = "above all measured noise levels: more than half stay at each"
     elif half.is_below_range:
@@ -256,10 +256,10 @@ def _describe_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
         f"{effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, least "
         f"{min(1.0, pair_count * asymmetry.min_attainable_p):.3g}, {_describe_shared_seeds(asymmetry)}"
     )
-    low, high = asymmetry.half_level_low, asymmetry.half_level_high
-    if math.isfinite(asymmetry.half_level_difference):
+    low, high = asymmetry.half_share_level_low, asymmetry.half_share_level_high
+    if math.isfinite(asymmetry.half_share_level_difference):
         bounds = [f"{value:+.3f}" if math.isfinite(value) else "no bound" for value in (low, high)]
-        return f"{text}; s50 {asymmetry.half_level_difference:+.3f} ({bounds[0]} to {bounds[1]})"
+        return f"{text}; s50 {asymmetry.half_share_level_difference:+.3f} ({bounds[0]} to {bounds[1]})"
     if math.isfinite(low) and low > 0:
         return f"{text}; s50 higher by at least {low:.3f}"
     if math.isfinite(high) and high < 0:
@@ -327,10 +327,10 @@ def _build_family_record(
                     )
                 ],
                 "s50": {
-                    "estimate": commitment.half_level.estimate,
-                    "interval": [commitment.half_level.low, commitment.half_level.high],
-                    "is_above_range": commitment.half_level.is_above_range,
-                    "is_below_range": commitment.half_level.is_below_range,
+                    "estimate": commitment.half_share_level.estimate,
+                    "interval": [commitment.half_share_level.low, commitment.half_share_level.high],
+                    "is_above_range": commitment.half_share_level.is_above_range,
+                    "is_below_range": commitment.half_share_level.is_below_range,
                 },
                 "kept_ranges": commitment.kept_ranges.tolist(),
                 "drawn_unasked": {"count": unasked.count, "total": unasked.total},
@@ -356,7 +356,7 @@ def _build_pair_record(pair: "Asymmetry") -> dict[str, Any]:
             "min_p": pair.min_attainable_p,
         },
         "s50": {
-            "difference": pair.half_level_difference,
-            "interval": [pair.half_level_low, pair.half_level_high],
+            "difference": pair.half_share_level_difference,
+            "interval": [pair.half_share_level_low, pair.half_share_level_high],
         },
     }

@@ -107,9 +107,8 @@ def _check_library_versions(requirements: Sequence[str]) -> Iterator[Finding]:
     for requirement in map(Requirement, requirements):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        try:
-            installed_version = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
+        installed_version = _find_version(requirement.name)
+        if installed_version is None:
             yield Finding("problem", requirement.name, "not installed", "reinstall wantui with pip")
             continue
         if not requirement.specifier.contains(installed_version, prereleases=True):
@@ -168,7 +167,7 @@ def _check_gpus() -> Iterator[Finding]:
         if gpu.total_bytes is not None and gpu.used_bytes is not None:
             memory_text = f"{format_bytes(gpu.total_bytes - gpu.used_bytes)} of {format_bytes(gpu.total_bytes)} free"
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory_text}, driver {gpu_report.driver_version}")
-    yield check_driver_supports_torch(_find_torch_version(), gpu_report.driver_version or "")
+    yield check_driver_supports_torch(_find_version("torch") or "", gpu_report.driver_version or "")
     yield from _find_gpu_processes()
     compiler_problem = explain_missing_compiler()
     yield Finding(
@@ -183,10 +182,6 @@ def _check_gpus() -> Iterator[Finding]:
     yield Finding(
         "ok", "attention", f"torch's kernels; fused blocks use the fastest that `wantui bench` measured{installed_text}"
     )
-
-
-def _find_torch_version() -> str:
-    return _find_version("torch") or ""
 
 
 def _find_version(package: str) -> str | None:

@@ -14,7 +14,7 @@ def check_queue_database(state_dir: "StateDirectory") -> Finding:
     """Check the queue database without changing it; only the engine may rename a damaged one."""
     import sqlite3
 
-    from wantui.engine.queue_opening import DATABASE_ADVICE, describe_stored_hold
+    from wantui.engine.queue_opening import DATABASE_ADVICE
     from wantui.errors import UserError
     from wantui.queue.database import DATABASE_FILE, check_database, is_database_damage
     from wantui.queue.state_dir import find_write_fault
@@ -23,8 +23,8 @@ def check_queue_database(state_dir: "StateDirectory") -> Finding:
     database_path = state_dir.directory / DATABASE_FILE
     hold_description = None
     try:
-        if os.path.lexists(database_path) and check_database(database_path) is not None:
-            hold_description = describe_stored_hold(database_path)
+        if os.path.lexists(database_path):
+            hold_description = check_database(database_path)
     except sqlite3.DatabaseError as error:
         advice = (
             "wantui engine start renames it and creates a new one" if is_database_damage(error) else DATABASE_ADVICE

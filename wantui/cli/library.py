@@ -109,7 +109,7 @@ def show_batch_folder(folder: Path, as_json: bool) -> None:
     Damage to the batch journal, to marks.json or to a prompt schedule is reported on stderr; the exit code is then 1.
     """
     from wantui.keyframes import KeyframeError
-    from wantui.planning.evaluation_prompts import build_step_prompts_attribute
+    from wantui.planning.evaluation_prompts import build_evaluation_prompts_attribute
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
     from wantui.storage.marks import read_marks
@@ -121,7 +121,7 @@ def show_batch_folder(folder: Path, as_json: bool) -> None:
         for video, entry in zip(document["videos"], manifest.videos, strict=True):
             video["mark"] = marks.get_mark(entry.id).model_dump()
             try:
-                video |= build_step_prompts_attribute(entry.recipe)
+                video |= build_evaluation_prompts_attribute(entry.recipe)
             except KeyframeError as error:
                 faults.append(f"cannot list the prompts of video {entry.id}: {error}")
         print_json(document)

@@ -191,8 +191,6 @@ def pause_queue_or_batch(batch: str | None) -> None:
 @click.argument("batch", required=False, type=BATCH_TYPE)
 def resume_queue_or_batch(batch: str | None) -> None:
     """Resume the queue after a pause or a crash, or one paused BATCH."""
-    from wantui.engine.control import find_engine_process_id
-
     queue = open_queue_for_command()
     hold = queue.read_hold()
     if batch is None:
@@ -217,7 +215,7 @@ def resume_queue_or_batch(batch: str | None) -> None:
         )
         if hold is not None:
             echo(f"the queue is held: {hold.describe()}", err=True)
-    if find_engine_process_id(queue.path.parent) is None:
+    if not _has_running_engine(queue):
         echo("no engine is running. Start one: wantui engine start", err=True)
 
 

@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
-from wantui.queue.records import TEMPORARY_HOLD_KINDS, Hold
+from wantui.queue.records import Hold
 from wantui.storage.disk_space import has_free_files, query_free_disk_bytes
 from wantui.storage.output_errors import is_folder_deleted, probe_write_error
 
 
-def describe_hold_end(hold: Hold) -> str | None:
+def find_hold_end(hold: Hold) -> str | None:
     """Describe for the log that the cause of a hold has ended; None if it persists, or only a user can end the hold."""
-    if hold.kind not in TEMPORARY_HOLD_KINDS or hold.folder is None:
+    check = END_CHECKS.get(hold.kind)
+    if check is None or hold.folder is None:
         return None
     try:
-        return END_CHECKS[hold.kind](hold.folder, hold.needed_bytes)
+        return check(hold.folder, hold.needed_bytes)
     except OSError:
         return f"{hold.folder} cannot be examined; the queue resumes, and its videos report the reason"
 

@@ -9,9 +9,7 @@ from pathlib import Path
 from wantui.engine.control import find_engine
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.queue.connection import convert_decode_errors
 from wantui.queue.database import (
-    BUSY_TIMEOUT_SECONDS,
     DATABASE_FILE,
     check_database_content,
     is_database_damage,
@@ -20,7 +18,6 @@ from wantui.queue.database import (
 from wantui.queue.lock_holders import LockListener
 from wantui.queue.new_folders import describe_unqueued_folders
 from wantui.queue.queue import Queue
-from wantui.queue.records import describe_hold
 from wantui.queue.state_dir import StateDirectory, find_write_fault
 from wantui.queue.state_files import open_state_file, refuse_odd_database
 
@@ -134,18 +131,3 @@ def _count_unfinished_batches(database_path: Path) -> int:
             return int(count)
     except (sqlite3.Error, UnicodeDecodeError, UserError):
         return 0
-
-
-def describe_stored_hold(database_path: Path) -> str | None:
-    """Return the reason of the hold in a database of any supported version, and how it ends; None if there is no hold.
-
-    Raises:
-        sqlite3.DatabaseError: the database cannot be read. `check_database` describes its damage.
-    """
-    uri = f"{database_path.absolute().as_uri()}?mode=ro"
-    with (
-        closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS)) as connection,
-        convert_decode_errors(),
-    ):
-        row = connection.execute("SELECT kind, reason FROM hold").fetchone()
-    return None if row is None else describe_hold(str(row[0]), str(row[1]))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wantui.engine.control import is_lock_current
-from wantui.engine.hold_end import describe_hold_end
+from wantui.engine.hold_end import find_hold_end
 from wantui.engine.notices import BatchEndNotifier
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
@@ -273,6 +273,6 @@ class Supervisor:
             self.has_lost_files = self.is_ending = True
             return
         hold = self.queue.read_hold()
-        if hold is not None and (end_description := describe_hold_end(hold)) is not None:
+        if hold is not None and (end_description := find_hold_end(hold)) is not None:
             self.log.info("%s", end_description)
             self.queue.resume_queue(hold.kind)

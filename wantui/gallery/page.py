@@ -16,7 +16,7 @@ from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
 from wantui.gallery.batch_grid import BatchGrid, GridCell
-from wantui.planning.evaluation_prompts import describe_step_prompts
+from wantui.planning.evaluation_prompts import describe_evaluation_prompts
 from wantui.storage.manifest_axes import BASELINE_POSITION, VARIATION_AXIS, VideoAxis
 from wantui.storage.manifest_labels import label_variations
 from wantui.storage.similarity_file import SCORE_LABELS
@@ -123,7 +123,7 @@ def _describe_cell(folder: Path, cell: GridCell) -> dict[str, Any]:
     }
     for control_name, values in recipe.list_control_values().items():
         settings |= {f"{control_name} {name}": value for name, value in values.items()}
-    settings |= describe_step_prompts(recipe)
+    settings |= describe_evaluation_prompts(recipe)
     return {
         "id": entry.id,
         "seed": entry.seed,

@@ -44,7 +44,7 @@ def list_evaluation_prompts(recipe: Recipe) -> list[EvaluationPrompt]:
     ]
 
 
-def build_step_prompts_attribute(recipe: Recipe) -> dict[str, Any]:
+def build_evaluation_prompts_attribute(recipe: Recipe) -> dict[str, Any]:
     """Return the attribute of a capture of all evaluations; empty without a prompt schedule.
 
     Raises:
@@ -55,7 +55,7 @@ def build_step_prompts_attribute(recipe: Recipe) -> dict[str, Any]:
     return {STEP_PROMPTS_ATTRIBUTE: [step_prompt.to_json() for step_prompt in list_evaluation_prompts(recipe)]}
 
 
-def describe_step_prompts(recipe: Recipe) -> dict[str, str]:
+def describe_evaluation_prompts(recipe: Recipe) -> dict[str, str]:
     """Return the prompt of each run of evaluations; empty without a prompt schedule.
 
     The keys are `evaluations 0 to 9`; the values are `a red ball`, or `a red ball → a blue ball` for a mixture.

@@ -42,7 +42,7 @@ def build_step_table(recipe: Recipe) -> StepTable | None:
     noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
     columns = {
         "guidance": _format_guidance(plan_guidance(recipe)),
-        "prompt": [_format_step_prompt(step_prompt) for step_prompt in list_evaluation_prompts(recipe)],
+        "prompt": [_format_prompt(step_prompt) for step_prompt in list_evaluation_prompts(recipe)],
         "bends": _list_active_bends(recipe, noise_levels),
         "lora": _list_active_adapters(recipe, noise_levels),
     }
@@ -72,7 +72,7 @@ def _format_guidance(evaluations: Sequence[EvaluationGuidance]) -> list[str]:
     ]
 
 
-def _format_step_prompt(step_prompt: EvaluationPrompt) -> str:
+def _format_prompt(step_prompt: EvaluationPrompt) -> str:
     if step_prompt.next_prompt is None:
         return step_prompt.prompt
     return f"{step_prompt.prompt} → {step_prompt.next_prompt} ({100 * step_prompt.share:.0f}%)"

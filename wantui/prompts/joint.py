@@ -80,26 +80,28 @@ def expand_schedule(
         TooManyVariationsError: there are more than `max_variations` variations.
         ExpansionTooLargeError, TemplateError: as for `expand_template`.
     """
-    joint_variations, bracket_count = [_PartialVariation()], 0
+    partial_variations, bracket_count = [_PartialVariation()], 0
     for each in (template, *scheduled_templates):
         expansions = _list_expansions(each, max_variations, bracket_count)
-        joint_variations = _join_expansions(joint_variations, expansions, max_variations)
+        partial_variations = _join_expansions(partial_variations, expansions, max_variations)
         bracket_count += len(_index_brackets(each.nodes))
-    text_length = sum(len(expansion.prompt.prompt) for joint in joint_variations for expansion in joint.expansions)
+    text_length = sum(
+        len(expansion.prompt.prompt) for partial in partial_variations for expansion in partial.expansions
+    )
     if text_length > MAX_EXPANSION_LENGTH:
         raise ExpansionTooLargeError(text_length)
-    variation_ids = build_variation_ids([joint.labels for joint in joint_variations])
+    variation_ids = build_variation_ids([partial.labels for partial in partial_variations])
     return [
-        _build_variation(variation_id, joint, joint.expansions[1 if replaces_start else 0 :])
-        for variation_id, joint in zip(variation_ids, joint_variations, strict=True)
+        _build_variation(variation_id, partial, partial.expansions[1 if replaces_start else 0 :])
+        for variation_id, partial in zip(variation_ids, partial_variations, strict=True)
     ]
 
 
-def _build_variation(variation_id: str, joint: _PartialVariation, prompts: Sequence[_Expansion]) -> Variation:
+def _build_variation(variation_id: str, partial: _PartialVariation, prompts: Sequence[_Expansion]) -> Variation:
     """Return the variation that starts with the first of these prompts; choices that it lacks get an empty span."""
     start, *later_prompts = prompts
     choices = []
-    for key, choice in sorted(joint.choice_by_key.items(), key=lambda item: item[1].bracket_number):
+    for key, choice in sorted(partial.choice_by_key.items(), key=lambda item: item[1].bracket_number):
         choice_at_start = start.choice_by_key.get(key)
         span = (0, 0) if choice_at_start is None else (choice_at_start.start, choice_at_start.end)
         choices.append(replace(choice, start=span[0], end=span[1]))
@@ -133,7 +135,7 @@ def _list_expansions(template: Template, max_variations: int, bracket_offset: in
 
 
 def _join_expansions(
-    joint_variations: Sequence[_PartialVariation], expansions: Sequence[_Expansion], max_variations: int
+    partial_variations: Sequence[_PartialVariation], expansions: Sequence[_Expansion], max_variations: int
 ) -> list[_PartialVariation]:
     """Return each variation with each expansion that has the same options in the brackets that both have."""
     positions_by_keys: dict[frozenset[BracketKey], list[int]] = {}
@@ -151,13 +153,13 @@ def _join_expansions(
         return index
 
     joined: list[_PartialVariation] = []
-    for joint in joint_variations:
+    for partial in partial_variations:
         matches: list[int] = []
         for keys in positions_by_keys:
-            shared_keys = tuple(key for key in joint.choice_by_key if key in keys)
-            options = _list_options(joint.choice_by_key, shared_keys)
+            shared_keys = tuple(key for key in partial.choice_by_key if key in keys)
+            options = _list_options(partial.choice_by_key, shared_keys)
             matches += index_positions(keys, shared_keys).get(options, ())
-        joined += [joint.add_expansion(expansions[position]) for position in sorted(matches)]
+        joined += [partial.add_expansion(expansions[position]) for position in sorted(matches)]
         if len(joined) > max_variations:
             raise TooManyVariationsError(len(joined), max_variations, is_minimum=True)
     return joined

@@ -12,6 +12,7 @@ from wantui.errors import UserError
 from wantui.queue.connection import QueueConnection, connect_to_queue, convert_decode_errors
 from wantui.queue.engine_lock import prevent_engine_start
 from wantui.queue.lock_holders import LockListener
+from wantui.queue.records import describe_hold
 from wantui.queue.state_files import make_database_writable, refuse_odd_database
 
 DATABASE_FILE = "queue.db"
@@ -106,7 +107,7 @@ def check_database(path: Path) -> str | None:
     """Check that the database can be opened and migrated, without changing it.
 
     Returns:
-        The reason why the queue is on hold; None if it is not.
+        Why the queue is on hold, and how the hold ends; None if it is not on hold.
 
     Raises:
         NewerDatabaseError: a later version of wantui wrote it.
@@ -125,8 +126,8 @@ def check_database(path: Path) -> str | None:
         stored_connection.backup(memory_copy)
         _apply_migrations(memory_copy, _read_supported_version(memory_copy, path))
         _check_schema(memory_copy)
-        hold_row = memory_copy.execute("SELECT reason FROM hold").fetchone()
-    return None if hold_row is None else str(hold_row[0])
+        hold_row = memory_copy.execute("SELECT kind, reason FROM hold").fetchone()
+    return None if hold_row is None else describe_hold(str(hold_row[0]), str(hold_row[1]))
 
 
 def _read_supported_version(connection: sqlite3.Connection, path: Path) -> int:

@@ -163,11 +163,14 @@ TEMPORARY_HOLD_KINDS = ("disk", "folder")
 """Kinds of holds that the engine ends by itself."""
 
 
+def describe_hold_end(kind: str, resume_advice: str = "Resume with: wantui queue resume") -> str:
+    """Return how a hold of a kind ends: by itself, or by a user, who is told how."""
+    return "It resumes automatically once that is fixed" if kind in TEMPORARY_HOLD_KINDS else resume_advice
+
+
 def describe_hold(kind: str, reason: str) -> str:
     """Return the reason of a hold, and how it ends."""
-    if kind in TEMPORARY_HOLD_KINDS:
-        return f"{reason}. It resumes automatically once that is fixed"
-    return f"{reason}. Resume with: wantui queue resume"
+    return f"{reason}. {describe_hold_end(kind)}"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.planning import Recipe
-from wantui.planning.evaluation_prompts import STEP_PROMPTS_ATTRIBUTE, build_step_prompts_attribute
+from wantui.planning.evaluation_prompts import STEP_PROMPTS_ATTRIBUTE, build_evaluation_prompts_attribute
 from wantui.storage.step_arrays import StepArray, StepArrayWriter
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
@@ -78,7 +78,7 @@ class AttentionMapWriter(StepArrayWriter):
             "heads": "each" if request.per_head else "mean",
             "words": dict(metadata_by_word),
         }
-        if evaluation_prompts := build_step_prompts_attribute(recipe).get(STEP_PROMPTS_ATTRIBUTE):
+        if evaluation_prompts := build_evaluation_prompts_attribute(recipe).get(STEP_PROMPTS_ATTRIBUTE):
             attributes[STEP_PROMPTS_ATTRIBUTE] = [evaluation_prompts[evaluation] for evaluation in evaluations]
         super().__init__(path, arrays, evaluations, sigmas, recipe, attributes, checksums)
 

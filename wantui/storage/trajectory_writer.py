@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from wantui.atomic_files import make_partial_path, remove_path
 from wantui.planning import Recipe
 from wantui.planning.disk_estimate import list_captured_steps
-from wantui.planning.evaluation_prompts import build_step_prompts_attribute
+from wantui.planning.evaluation_prompts import build_evaluation_prompts_attribute
 from wantui.storage.zarr_group import (
     IncompleteCaptureError,
     compute_array_crc,
@@ -84,7 +84,7 @@ class TrajectoryWriter:
         self.attributes = {
             "recipe": recipe.model_dump(mode="json"),
             "shape": list(state_shape),
-            **build_step_prompts_attribute(recipe),
+            **build_evaluation_prompts_attribute(recipe),
         }
         if checksums:
             self._reopen_group(checksums, recipe)

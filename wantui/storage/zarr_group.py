@@ -158,7 +158,8 @@ def _open_verified_group(path: Path, recipe: Recipe | None) -> tuple[Any, dict[s
 
 
 def _refuse_other_video(path: Path, group: Any, recipe: Recipe) -> None:
-    """Refuse a group of another video: batches name their groups alike, and a copied group is intact in itself.
+    """Refuse a group of another video: groups have the same names in every batch, and a copied group passes its own
+    checksums.
 
     Raises:
         CaptureError: the group was recorded with another recipe.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from wantui import __version__
 from wantui.engine.control import Engine
 from wantui.queue import events
-from wantui.queue.records import QueueEvent
-from wantui.tui.monitor.states import describe_hold_with_keys
+from wantui.queue.records import QueueEvent, describe_hold_end
+from wantui.tui.monitor.states import RESUME_KEY_ADVICE
 from wantui.tui.queue_watcher import QueueSnapshot
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def _announce_event(app: "WantuiApp", event: QueueEvent) -> None:
             app.notify(error, severity="error", title="batch failed", timeout=20)
             app.terminal_notices.notify(f"batch failed: {error}")
         case events.QueueHeld(reason=reason, hold=kind):
-            app.notify(describe_hold_with_keys(kind, reason), severity="warning", title="queue on hold")
+            app.notify(
+                f"{reason}. {describe_hold_end(kind, RESUME_KEY_ADVICE)}", severity="warning", title="queue on hold"
+            )
         case events.WorkerDied(error=error):
             app.notify(error, severity="error", title="a worker died")
         case events.VideoOutOfMemory(title=title, plan=plan):

@@ -116,7 +116,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
         self.snapshot = QueueSnapshot()
         self.gpu_history = GpuHistory()
         self.gpu_panel_mode = settings.gpu_panel
-        self.is_starting_engine = False
+        self._is_starting_engine = False
         self._has_draft_error = False
         self.snapshot_signal: Signal[QueueSnapshot] = Signal(self, "snapshot")
         self.sample_signal: Signal[GpuSample] = Signal(self, "sample")
@@ -362,9 +362,14 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
         else:
             self.run_worker(self.start_engine, thread=True, group="engine", exit_on_error=False)
 
+    @property
+    def is_engine_starting(self) -> bool:
+        """Return whether an engine is starting, because of this application or of another program."""
+        return self._is_starting_engine or self.snapshot.starting_process_id is not None
+
     def start_engine(self, log_folder: Path | None = None) -> None:
         """Start the engine unless one is running, and wait for it; call this from a thread."""
-        self.is_starting_engine = True
+        self._is_starting_engine = True
         try:
             engine, _ = control.ensure_engine(self.state_dir, log_folder)
             for warning in engine.list_warnings():
@@ -374,7 +379,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
                 self.notify, f"cannot start the engine: {format_error(error)}", severity="error", timeout=20
             )
         finally:
-            self.is_starting_engine = False
+            self._is_starting_engine = False
             self.queue_watcher.poll_now()
 
     def action_command_palette(self) -> None:

@@ -12,9 +12,7 @@ from textual.renderables.background_screen import BackgroundScreen
 from textual.screen import ModalScreen
 from textual.strip import Strip
 
-from wantui.tui.dismissing import DismissOnceMixin
-from wantui.tui.selection import RemovedWidgetGuardMixin
-from wantui.tui.timers import OneShotTimersMixin
+from wantui.tui.dialog import DialogMixin
 
 
 class Picture:
@@ -35,7 +33,7 @@ else:
     _Base = object
 
 
-class BackdropMixin(OneShotTimersMixin, DismissOnceMixin, RemovedWidgetGuardMixin, _Base):
+class BackdropMixin(DialogMixin, _Base):
     """Mixin for modal screens that shows a static picture of the screen below.
 
     Textual redraws the whole terminal on every update of a screen below a translucent one: up to 58 kB/s under an

@@ -51,8 +51,7 @@ def cancel_videos(app: "WantuiApp", batch_ids: Sequence[int], video_index: int |
 def _report_cancelled_videos(app: "WantuiApp", cancelled_count: int, running_count: int, is_complete: bool) -> None:
     parts = [f"{format_count(cancelled_count, 'video')} cancelled"] if cancelled_count else []
     if running_count:
-        is_starting = app.snapshot.starting_process_id is not None
-        start_text = "once the engine has started" if is_starting else "once an engine starts (F6)"
+        start_text = "once the engine has started" if app.is_engine_starting else "once an engine starts (F6)"
         stop_time = "at the next step" if app.snapshot.engine is not None else start_text
         parts.append(f"{format_count(running_count, 'running video')} will stop {stop_time}")
     if parts:

@@ -169,18 +169,17 @@ def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, 
     steps = [factor * 10.0 ** (exponent + power) for power in range(4) for factor in (1, 2, 5)]
     # Smallest rows first: they use the height best.
     choices = sorted((step / rows, -step, rows) for step in steps for rows in range(1, 2 * row_count + 1))
-    for wanted_count in (min(2, row_count), 1):
-        for row_value, negative_step, rows_per_tick in choices:
-            first, last = math.floor(low / row_value + 0.5), math.ceil(high / row_value - 0.5)
-            spare = row_count - (last - first + 1)
-            if spare < 0:
-                continue
-            first -= spare // 2
-            last = first + row_count - 1
-            indices = [index for index in range(first, last + 1) if index % rows_per_tick == 0]
-            if wanted_count <= len(indices) <= max_tick_count:
-                return row_value, last * row_value, [index // rows_per_tick * -negative_step for index in indices]
-    raise AssertionError("a large enough step always has rows that contain the range and one tick")
+    for row_value, negative_step, rows_per_tick in choices:
+        first, last = math.floor(low / row_value + 0.5), math.ceil(high / row_value - 0.5)
+        spare = row_count - (last - first + 1)
+        if spare < 0:
+            continue
+        first -= spare // 2
+        last = first + row_count - 1
+        indices = [index for index in range(first, last + 1) if index % rows_per_tick == 0]
+        if min(2, row_count) <= len(indices) <= max_tick_count:
+            return row_value, last * row_value, [index // rows_per_tick * -negative_step for index in indices]
+    raise AssertionError("a large enough step always has rows that contain the range and the ticks")
 
 
 def find_value_range(value_lists: Sequence[Sequence[float]]) -> tuple[float, float]:

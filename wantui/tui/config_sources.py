@@ -77,7 +77,7 @@ def summarise_config(name: str, path: Path) -> ConfigSource:
     length_text = f"{video.duration:g} s" if frame_count is None else format_count(frame_count, "frame")
     model_name = model.model_id.rpartition("/")[2]
     size_text = f"{video.width}x{video.height}"
-    columns = (model_name, size_text, length_text.partition(" frame")[0], str(model.steps))
+    columns = (model_name, size_text, length_text if frame_count is None else f"{frame_count:,}", str(model.steps))
     description = f"{model_name}, {size_text}, {length_text}, {format_count(model.steps, 'step')}"
     return ConfigSource(name, path, description, True, columns)
 

@@ -9,7 +9,7 @@ from wantui.captures.contributions import CONTRIBUTIONS, OUTPUT_NAME, Contributi
 from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.word_contributions import ContributionObserver
-from wantui.planning.evaluation_prompts import STEP_PROMPTS_ATTRIBUTE, build_step_prompts_attribute
+from wantui.planning.evaluation_prompts import STEP_PROMPTS_ATTRIBUTE, build_evaluation_prompts_attribute
 from wantui.storage.step_arrays import StepArray, StepArrayWriter
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Recorder(CaptureRecorder):
                 for name, word in observer.words.items()
             },
         }
-        if evaluation_prompts := build_step_prompts_attribute(self.recipe).get(STEP_PROMPTS_ATTRIBUTE):
+        if evaluation_prompts := build_evaluation_prompts_attribute(self.recipe).get(STEP_PROMPTS_ATTRIBUTE):
             attributes[STEP_PROMPTS_ATTRIBUTE] = [evaluation_prompts[evaluation] for evaluation in observer.evaluations]
         self.writer: StepArrayWriter = StepArrayWriter(
             self.path,

@@ -40,7 +40,7 @@ def draw_attention(
         note = wrap_text("pictures are off with --low-bandwidth", width, Style(dim=True))
         return [*_draw_figures(film, key, min(width, MAX_FIGURES_WIDTH), get_style), Text(""), *note]
     figures = _draw_figures(film, key, figures_width, get_style)
-    if len(figures) > height:  # the scale and the words are worth more than the gaps
+    if len(figures) > height:  # drop the blank lines before the scale or the words
         figures = [line for line in figures if line.plain]
     picture_width = width - figures_width - 2
     return join_columns(draw_centred_picture(picture, picture_width, height), figures, picture_width + 2)[:height]

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from wantui.batches.progress import LoadingStage, VideoProgress
 from wantui.formatting import format_count
-from wantui.queue.records import TEMPORARY_HOLD_KINDS, VideoRow, WorkerRow
+from wantui.queue.records import TEMPORARY_HOLD_KINDS, VideoRow, WorkerRow, describe_hold_end
 from wantui.tui.queue_watcher import QueueSnapshot
 
 BYTES_PER_GB = 1_000_000_000
-TEMPORARY_HOLD_END = "It resumes automatically once that is fixed"
-"""How a hold of `TEMPORARY_HOLD_KINDS` ends, as `describe_hold` says it."""
+RESUME_KEY_ADVICE = "Press F7 to resume the queue"
+"""How a user ends a hold, in the application."""
 
 
 @dataclass(frozen=True)
@@ -143,34 +143,22 @@ def describe_row(row: MonitorRow, clock: WorkerClock, has_waiting_videos: bool) 
     return f"{row.worker_name}: {progress.describe_phase(row.video.steps)} {row.video.title}"
 
 
-def describe_interruption(snapshot: QueueSnapshot, is_starting_engine: bool) -> str:
+def describe_interruption(is_engine_starting: bool) -> str:
     """Return why a running video is interrupted, without a published engine: it is starting, or it stopped."""
-    is_starting = is_starting_engine or snapshot.starting_process_id is not None
-    return "the engine is starting" if is_starting else "the engine stopped; F6 starts it again"
+    return "the engine is starting" if is_engine_starting else "the engine stopped; F6 starts it again"
 
 
-def describe_hold_with_keys(kind: str, reason: str) -> str:
-    """Return the reason of a hold and how it ends, as `describe_hold` does, with the key instead of the command."""
-    return f"{reason}. {describe_hold_end_with_keys(kind)}"
-
-
-def describe_hold_end_with_keys(kind: str) -> str:
-    """Return how a hold of a kind ends: by itself, or with a key."""
-    return TEMPORARY_HOLD_END if kind in TEMPORARY_HOLD_KINDS else "Press F7 to resume the queue"
-
-
-def explain_idle_queue(snapshot: QueueSnapshot, is_starting_engine: bool) -> str:
+def explain_idle_queue(snapshot: QueueSnapshot, is_engine_starting: bool) -> str:
     """Return why no video is running, and what will happen next or which key to press."""
     waiting_count = sum(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
     suffix = f"; {format_count(waiting_count, 'video')} waiting" if waiting_count else ""
-    is_starting = is_starting_engine or snapshot.starting_process_id is not None
     if snapshot.hold is not None:
-        hold_end = describe_hold_end_with_keys(snapshot.hold.kind)
-        if snapshot.hold.kind in TEMPORARY_HOLD_KINDS and snapshot.engine is None and not is_starting:
+        hold_end = describe_hold_end(snapshot.hold.kind, RESUME_KEY_ADVICE)
+        if snapshot.hold.kind in TEMPORARY_HOLD_KINDS and snapshot.engine is None and not is_engine_starting:
             hold_end += "\nNo engine is running, which would resume it: F6 starts it"
         return f"no video is running: the queue is on hold ({snapshot.hold.reason})\n\n{hold_end}"
     if snapshot.engine is None:
-        if is_starting:
+        if is_engine_starting:
             return f"the engine is starting{suffix}"
         return f"no video is running: there is no engine{suffix}\n\nF6 starts the engine, 1 composes a batch"
     if waiting_count:

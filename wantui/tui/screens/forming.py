@@ -14,10 +14,8 @@ from textual.worker import get_current_worker
 from wantui.errors import UserError
 from wantui.storage.video_selection import SelectedVideo
 from wantui.tui.actions import make_bindings
-from wantui.tui.dismissing import DismissOnceMixin
+from wantui.tui.dialog import DialogMixin
 from wantui.tui.pictures import fit_picture
-from wantui.tui.selection import RemovedWidgetGuardMixin
-from wantui.tui.timers import OneShotTimersMixin
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.picture_view import PictureView
@@ -36,9 +34,7 @@ NOISY_HINT = "v shows the noisy states"
 KIND_TEXTS: "dict[StateKind, str]" = {"clean": "clean state that the model predicts", "noisy": "noisy state"}
 
 
-class FormingScreen(
-    OneShotTimersMixin, DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, ModalScreen[None]
-):
+class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     """Pictures of the steps of one video: a large one, and a strip with one of each step."""
 
     BINDINGS = [*make_bindings("forming")]

@@ -118,11 +118,11 @@ class MonitorScreen(MonitorFiles):
     def _show_idle_reason(self, snapshot: QueueSnapshot) -> None:
         """Show why no worker is running, if so."""
         is_interrupted = snapshot.engine is None and any(row.video is not None for row in self.rows)
-        interruption = describe_interruption(snapshot, self.wantui_app.is_starting_engine)
+        interruption = describe_interruption(self.wantui_app.is_engine_starting)
         title = f"Interrupted: {interruption}" if is_interrupted else "Running"
         if title != str(self.running_list.border_title):  # setting the title redraws all rows
             self.running_list.border_title = make_content(title)
-        text = "" if self.rows else explain_idle_queue(snapshot, self.wantui_app.is_starting_engine).partition("\n")[0]
+        text = "" if self.rows else explain_idle_queue(snapshot, self.wantui_app.is_engine_starting).partition("\n")[0]
         if text != self.running_list.empty_text:
             self.running_list.empty_text = text
             self.running_list.refresh()
@@ -264,10 +264,10 @@ class MonitorScreen(MonitorFiles):
         """Return what the selected worker does, or what the user can do."""
         snapshot = self.wantui_app.snapshot
         if row is None:
-            reason = explain_idle_queue(snapshot, self.wantui_app.is_starting_engine)
+            reason = explain_idle_queue(snapshot, self.wantui_app.is_engine_starting)
             return [Text(line) for line in reason.splitlines()]
         if row.video is not None and snapshot.engine is None:
-            return [Text(describe_interruption(snapshot, self.wantui_app.is_starting_engine))]
+            return [Text(describe_interruption(self.wantui_app.is_engine_starting))]
         has_waiting_videos = any(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
         lines = [Text(line) for line in describe_row(row, self.worker_clock, has_waiting_videos).splitlines()]
         if row.progress is not None and row.progress.step_number and not self.is_auto_preview:

@@ -14,15 +14,13 @@ from textual.timer import Timer
 
 from wantui.formatting import escape_unprintable, format_count
 from wantui.tui.actions import make_bindings
-from wantui.tui.dismissing import DismissOnceMixin
+from wantui.tui.dialog import DialogMixin
 from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
 from wantui.tui.player.clip_labels import LABEL_SEPARATOR, describe_common_part, label_clips
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.player.grid import choose_grid_columns
 from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
 from wantui.tui.screens.recipe_viewer import RecipeViewer
-from wantui.tui.selection import RemovedWidgetGuardMixin
-from wantui.tui.timers import OneShotTimersMixin
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.picture_view import PictureView
@@ -46,7 +44,7 @@ class ClipChanged(Message):
         return isinstance(message, ClipChanged)
 
 
-class Player(OneShotTimersMixin, DismissOnceMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin, ModalScreen[PlayerClip]):
+class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
     """Screen that plays clips in step; returns the (first) clip that was shown last.
 
     Args:

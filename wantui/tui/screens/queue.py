@@ -102,7 +102,7 @@ class QueueScreen(QueueActions):
         marked_text = f", {len(self.marked_ids)} marked" if self.marked_ids else ""
         title = f"Batches: {len(self.visible_batches)}{marked_text}"
         is_idle = snapshot.engine is None and any(batch.unfinished_count for batch in snapshot.batches)
-        is_starting = self.wantui_app.is_starting_engine or snapshot.starting_process_id is not None
+        is_starting = self.wantui_app.is_engine_starting
         idle_hint = "the engine is starting" if is_starting else "no engine is running: F6 starts one"
         engine_hint = idle_hint if is_idle else ""
         set_titles(self.batch_list, f"{title}, on hold: {hold.reason}" if hold else title, engine_hint)

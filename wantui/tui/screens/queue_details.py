@@ -187,7 +187,7 @@ class QueueDetails(BaseScreen):
         request = None
         if not self.wantui_app.is_low_bandwidth:
             request = self._choose_preview(running_video) if running_video else _choose_sheet(video, entry, folder)
-        interruption = describe_interruption(self.wantui_app.snapshot, self.wantui_app.is_starting_engine)
+        interruption = describe_interruption(self.wantui_app.is_engine_starting)
         hint = interruption if state == "interrupted" else PICTURE_HINTS.get(state, "")
         if self.wantui_app.is_low_bandwidth:
             hint = "pictures are off on a slow connection"

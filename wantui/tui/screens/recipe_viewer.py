@@ -114,7 +114,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         for group in GROUPS:
             group_fields = [field for field in fields if field.group == group]
             shown_label = ""
-            for field in sorted(group_fields, key=lambda field: bool(field.part)):  # so that each label comes once
+            for field in sorted(group_fields, key=lambda field: bool(field.part)):  # so that each label is printed once
                 text = Text(escape_unprintable(_shorten_hash(field)))
                 if field.unit:
                     text.append(f" {field.unit}", "dim")

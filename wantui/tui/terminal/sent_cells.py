@@ -63,7 +63,7 @@ class SentRows:
             return column, strip
         sent = sent_row.crop(column, end)
         if any(character in strip.text or character in sent.text for character in JOINING_CHARACTERS):
-            self._strips_by_row.pop(row)  # what follows it may stand elsewhere
+            self._strips_by_row.pop(row)  # the cells after it may be shifted in the terminal
             return column, strip
         equal_before = _count_equal_cells(sent, strip)
         equal_after = _count_equal_cells(reversed(sent), reversed(strip), is_reversed=True)

@@ -52,7 +52,7 @@ class ConfigList(VirtualList):
         self.call_after_refresh(self.show_row, self.cursor)
 
     def _choose_header(self) -> None:
-        """Have a header if there is room for it and for a column besides the names."""
+        """Show the header if it fits, and a column besides the names."""
         has_header = self.size.height >= MIN_HEIGHT_WITH_HEADER and self._count_columns(self.row_width) > 0
         self.header_renderer = self._draw_header if has_header else None
 

@@ -355,7 +355,7 @@ class Matrix(ScrollView, can_focus=True):
         geometry = self.geometry
         cells_width = max(0, self.scrollable_content_region.width - geometry.label_width)
         first, skipped_width = divmod(self.scroll_offset.x, geometry.column_width)
-        # Only whole cells, unless they are scrolled by a part of one: an arrow in the header tells of the others.
+        # Only whole cells, unless they are scrolled by a part of one: the header's arrow shows that there are more.
         count = self._count_visible_cells()[1] + 2 * bool(skipped_width)
         columns = range(first, min(self.column_count, first + count))
         segments = [segment for column in columns for segment in draw_cell(column)]

@@ -15,6 +15,7 @@ from wantui.analysis.video import Video
 from wantui.config.sweep import find_written_values
 from wantui.config.sweep_syntax import SweepError, describe_seeds, parse_seeds
 from wantui.errors import UserError
+from wantui.formatting import list_first
 
 SEED_NAME = "seed"
 MAX_NAMED_VALUES = 10
@@ -22,7 +23,7 @@ MAX_NAMED_VALUES = 10
 Condition = Callable[[Video], bool]
 
 
-def select_videos(videos: Sequence[Video], conditions: Sequence[str]) -> list[Video]:
+def select_videos_by_condition(videos: Sequence[Video], conditions: Sequence[str]) -> list[Video]:
     """Return the videos that conditions NAME=VALUE choose; several conditions on one name are alternatives.
 
     NAME is a setting (`cfg_scale`), the number of a bracket of the template, as for groups (`1`), or `seed`. Seeds are
@@ -116,9 +117,4 @@ def _parse_word_condition(videos: Sequence[Video], name: str, value: str) -> tup
 def _explain_missing_value(name: str, value: str, known_values: Sequence[str]) -> str:
     similar_values = difflib.get_close_matches(value, known_values, 1)
     suggestion = f" Did you mean {similar_values[0]}?" if similar_values else ""
-    more_count = len(known_values) - MAX_NAMED_VALUES
-    more_text = f" and {more_count} more" if more_count > 0 else ""
-    return (
-        f"--where: {name} has no value {value!r}.{suggestion} "
-        f"It has {', '.join(known_values[:MAX_NAMED_VALUES])}{more_text}"
-    )
+    return f"--where: {name} has no value {value!r}.{suggestion} It has {list_first(known_values, MAX_NAMED_VALUES)}"
