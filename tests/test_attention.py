@@ -20,9 +20,9 @@ from tiny import FORMS, diffusers_output
 from wantui.captures.attention import AttentionRequest
 from wantui.generation import attention_hooks
 from wantui.generation import step_cache as cache
-from wantui.generation.attention_check import AttentionCheckResults, BlockCheckResult
+from wantui.generation.attention_check import AttentionCheckResults, BlockCheckResult, CaptureMismatchError
 from wantui.generation.controls.word_weights import WordWeights
-from wantui.generation.cross_attention import CaptureMismatchError, CrossAttentionObserver
+from wantui.generation.cross_attention import CrossAttentionObserver
 from wantui.generation.denoise import DenoisingInputs, denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline

@@ -19,7 +19,7 @@ from wantui.analysis.word_contributions import read_contribution_curves
 from wantui.captures.contributions import CONTRIBUTIONS, ContributionRequest
 from wantui.config import load_config
 from wantui.generation import word_contributions
-from wantui.generation.cross_attention import CaptureMismatchError
+from wantui.generation.attention_check import CaptureMismatchError
 from wantui.generation.denoise import denoise_latents
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline

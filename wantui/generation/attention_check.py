@@ -8,10 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from wantui.generation.controls.word_weights import WordWeights
 
 BLOCKS_KEY = "blocks"
 """Key of the results by block in a capture's attribute."""
+MAX_OUTPUT_ERROR_BY_DTYPE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
+"""Largest relative error of the recomputed attention output against the kernel's, by the model's dtype."""
+
+
+class CaptureMismatchError(RuntimeError):
+    """Raised if the recomputed attention differs from the model's attention; no map is stored."""
 
 
 class BlockCheckResult(BaseModel):
@@ -84,3 +94,39 @@ class AttentionCheckResults:
             "padding_merged": self.is_padding_merged,
             BLOCKS_KEY: {key: self.results_by_block[key].model_dump() for key in sorted(self.results_by_block)},
         }
+
+
+def check_word_weights(
+    word_weights: WordWeights,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    logits: Tensor,
+    column_count: int,
+) -> float:
+    """Return the error of the weighted output at a few positions against a float64 softmax over all positions.
+
+    Args:
+        logits: of these positions, [heads, positions, 512] float64.
+    """
+    exact_softmax = (logits + word_weights.build_log_weights(logits.shape[2], logits.device, logits.dtype)).softmax(2)
+    expected_output = torch.einsum("hnt,thd->nhd", exact_softmax, value[0].double()).flatten(1)
+    weighted_output = torch.cat(
+        [
+            output_chunk
+            for _, output_chunk, _ in word_weights.apply_to_attention(query, key, value, output, column_count)
+        ]
+    )
+    output_error = compute_relative_error(weighted_output.to(output.dtype).double(), expected_output)
+    if not output_error <= MAX_OUTPUT_ERROR_BY_DTYPE[output.dtype]:
+        raise CaptureMismatchError(
+            f"the attention computed for word weights differs from that of the model by {output_error:.2g} of its "
+            f"norm, but rounding in {output.dtype} explains at most {MAX_OUTPUT_ERROR_BY_DTYPE[output.dtype]:g}: "
+            "no weights are applied"
+        )
+    return output_error
+
+
+def compute_relative_error(computed: Tensor, expected: Tensor) -> float:
+    return float((computed - expected).norm() / expected.norm().clamp_min(1e-30))

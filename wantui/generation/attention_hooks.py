@@ -16,6 +16,8 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor, _get_qkv_projections
 from torch import Tensor
 
+from wantui.generation.guidance_split import list_transformers
+
 AttentionSite = Literal["self", "cross"]
 """Attention of a block: self among the video positions, cross from the video to the text positions."""
 
@@ -90,8 +92,8 @@ def install_observers(pipeline: WanPipeline, sites: Collection[AttentionSite]) -
     """Install observing processors in the reference blocks of a pipeline; restore the original ones at the end."""
     original_processors: list[tuple[Any, Any]] = []
     try:
-        for transformer in (pipeline.transformer, pipeline.transformer_2):
-            for block_index, block in enumerate(transformer.blocks if transformer is not None else ()):
+        for transformer in list_transformers(pipeline):
+            for block_index, block in enumerate(transformer.blocks):
                 for site, attention in (("self", block.attn1), ("cross", block.attn2)):
                     processor = attention.processor
                     if site in sites and not getattr(processor, "calls_observers", False):

@@ -23,7 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wantui.captures.base import list_every_nth_index
-from wantui.generation.attention_check import AttentionCheckResults, BlockCheckResult
+from wantui.generation.attention_check import (
+    MAX_OUTPUT_ERROR_BY_DTYPE,
+    AttentionCheckResults,
+    BlockCheckResult,
+    CaptureMismatchError,
+    check_word_weights,
+    compute_relative_error,
+)
 from wantui.generation.attention_hooks import AttentionSite, add_observer
 from wantui.generation.bent_attention import BlockBender, ResolvedBend, TextColumns
 from wantui.generation.controls.word_weights import WordWeights
@@ -32,6 +39,7 @@ from wantui.generation.cross_attention_softmax import (
     choose_column_count,
     compute_softmax_rows,
 )
+from wantui.generation.guidance_split import find_transformer_name
 from wantui.generation.observed_text import ObservedText, find_conditional_text, list_map_columns, list_map_names
 from wantui.generation.placement import find_device
 from wantui.generation.preparation import DenoisingPreparation
@@ -40,14 +48,8 @@ from wantui.planning.flops import TEXT_POSITION_COUNT
 
 CHECKED_POSITION_COUNT = 256
 """Number of evenly spaced video positions at which each block is checked, once per video."""
-MAX_OUTPUT_ERROR_BY_DTYPE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
-"""Largest relative error of the recomputed attention output against the kernel's, by the model's dtype."""
 MAX_MAP_ERROR = 1e-4
 """Largest relative error of stored maps against a softmax in float64."""
-
-
-class CaptureMismatchError(RuntimeError):
-    """Raised if the recomputed attention differs from the model's attention; no map is stored."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ class _ObservedPass:
     """One observed pass through a transformer."""
 
     context: str
+    transformer_name: str
     text: ObservedText
+    word_weights: WordWeights
+    """Weights of this pass; empty in the unconditional pass."""
     stores_maps: bool
     """True to store maps; False to apply weights and bends only."""
     observed_blocks: list[bool]
@@ -76,6 +81,17 @@ class _ObservedPass:
     """[heads | 1, positions, columns], summed over blocks."""
     block_maps: list[Tensor | None] = field(default_factory=list)
     """[heads | 1, names, positions] of every block."""
+
+
+@dataclass(frozen=True)
+class _PassObserver:
+    """Observer of one pass, for a video's observer."""
+
+    observer: "CrossAttentionObserver"
+    observed_pass: _ObservedPass
+
+    def observe_attention(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
+        return self.observer.observe_pass(self.observed_pass, block_index, query, key, value, output)
 
 
 class CrossAttentionObserver:
@@ -93,7 +109,6 @@ class CrossAttentionObserver:
                 tokenize_prompt(pipeline.tokenizer, recipe.negative_prompt, recipe.negative_marks)
             ]
         self._stores_tokens = self.request is not None and self.request.per_token
-        self.word_weights = WordWeights({})
         self.bends_by_context = preparation.bends_by_context
         self.stored_evaluations = (
             frozenset(list_every_nth_index(preparation.evaluation_count, self.request.interval))
@@ -112,8 +127,6 @@ class CrossAttentionObserver:
         self.check_results = AttentionCheckResults()
         self.column_counts_by_block: dict[tuple[str, str, int, str], int] = {}
         """Number of text columns by transformer, context, block and text, decided at the first evaluation of each."""
-        self.current_pass: _ObservedPass | None = None
-        self.transformer_name = ""
         self.finished_passes_by_context: dict[str, _ObservedPass] = {}
 
     @contextmanager
@@ -128,27 +141,25 @@ class CrossAttentionObserver:
         bends = tuple(
             bend for bend in self.bends_by_context.get(context, ()) if bend.active_evaluations[evaluation_index]
         )
-        self.word_weights = WordWeights(self.prompt_sequence.find_weights(evaluation_index))
-        if not stores_maps and not bends and not (self.word_weights and context == "cond"):
+        word_weights = WordWeights(self.prompt_sequence.find_weights(evaluation_index) if context == "cond" else {})
+        if not stores_maps and not bends and not word_weights:
             yield
             return
-        self.transformer_name = "transformer" if transformer is self.pipeline.transformer else "transformer_2"
         block_count = len(transformer.blocks)
-        self.current_pass = _ObservedPass(
+        observed_pass = _ObservedPass(
             context,
+            find_transformer_name(self.pipeline, transformer),
             self._find_text(context, evaluation_index),
+            word_weights,
             stores_maps,
             [False] * block_count,
             bends,
             block_maps=[None] * block_count,
         )
-        try:
-            with add_observer(self, "cross"):
-                yield
-        finally:
-            finished_pass, self.current_pass = self.current_pass, None
+        with add_observer(_PassObserver(self, observed_pass), "cross"):
+            yield
         if stores_maps:
-            self.finished_passes_by_context[context] = finished_pass
+            self.finished_passes_by_context[context] = observed_pass
 
     def pop_record(self) -> StepMaps | None:
         """Return the maps of the latest step, once; None if its maps are not stored."""
@@ -181,12 +192,14 @@ class CrossAttentionObserver:
             -(-width // downsample_factor),
         )
 
-    def observe_attention(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
-        """Return the output with weights and bends applied, or unchanged without them; collect the maps."""
-        observed_pass = self.current_pass
-        if observed_pass is None:
-            return output
-        has_weights = bool(self.word_weights) and observed_pass.context == "cond"
+    def observe_pass(
+        self, observed_pass: _ObservedPass, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
+    ) -> Tensor:
+        """Return the output of a block with weights and bends applied, or unchanged without them; collect the maps.
+
+        Two passes may run at the same time, in threads of their own.
+        """
+        has_weights = bool(observed_pass.word_weights)
         bends = [bend for bend in observed_pass.bends if bend.acts_on(block_index)]
         if not has_weights and not bends and not observed_pass.stores_maps:
             return output
@@ -194,10 +207,14 @@ class CrossAttentionObserver:
         attention: Tensor | None = None
         if has_weights:
             stores_weighted_maps = observed_pass.stores_maps and not bends
-            output, attention = self._apply_word_weights(query, key, value, output, column_count, stores_weighted_maps)
+            output, attention = self._apply_word_weights(
+                observed_pass.word_weights, query, key, value, output, column_count, stores_weighted_maps
+            )
         if bends:
             log_weights = (
-                self.word_weights.build_log_weights(column_count, query.device, torch.float32) if has_weights else None
+                observed_pass.word_weights.build_log_weights(column_count, query.device, torch.float32)
+                if has_weights
+                else None
             )
             output, attention = self.block_bender.bend_block(
                 query,
@@ -226,12 +243,19 @@ class CrossAttentionObserver:
         return ObservedText(prompt.words, prompt.token_count)
 
     def _apply_word_weights(
-        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, column_count: int, stores_maps: bool
+        self,
+        word_weights: WordWeights,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        output: Tensor,
+        column_count: int,
+        stores_maps: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the output with weights as a new tensor and, if maps are stored, the weighted attention."""
         weighted_output = torch.empty_like(output)
         stored_chunks: list[Tensor] = []
-        for rows, output_chunk, p in self.word_weights.apply_to_attention(query, key, value, output, column_count):
+        for rows, output_chunk, p in word_weights.apply_to_attention(query, key, value, output, column_count):
             weighted_output[0, rows] = output_chunk.to(output.dtype)
             if stores_maps:
                 stored_chunks.append(self._average_heads(p))
@@ -299,7 +323,7 @@ class CrossAttentionObserver:
         self, observed_pass: _ObservedPass, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
         """Return the number of text columns of a block; at its first evaluation, check the recomputed attention."""
-        block_key = self.transformer_name, observed_pass.context, block_index, observed_pass.text.name
+        block_key = observed_pass.transformer_name, observed_pass.context, block_index, observed_pass.text.name
         if block_key not in self.column_counts_by_block:
             if query.shape[0] != 1 or key.shape[1] != TEXT_POSITION_COUNT:
                 raise CaptureMismatchError(
@@ -323,7 +347,7 @@ class CrossAttentionObserver:
         full_softmax = logits.softmax(2)
         recomputed_output = torch.einsum("hnt,thd->nhd", full_softmax, value[0].double()).flatten(1)
         kernel_output = output[0, checked_positions.to(output.device)].double()
-        output_error = _compute_relative_error(recomputed_output, kernel_output)
+        output_error = compute_relative_error(recomputed_output, kernel_output)
         if (tolerance := MAX_OUTPUT_ERROR_BY_DTYPE.get(output.dtype)) is None:
             raise CaptureMismatchError(
                 f"attention in {output.dtype} is not supported: no maps are stored and no weights are applied"
@@ -336,9 +360,10 @@ class CrossAttentionObserver:
                 "are applied. Another attention backend may be in use: use the default one"
             )
         weighted_error = 0.0
-        if self.word_weights and observed_pass.context == "cond":
-            weighted_error = self._check_word_weights(
-                checked_query, key, value, output[:, checked_positions.to(output.device)], logits, column_count
+        if observed_pass.word_weights:
+            checked_output = output[:, checked_positions.to(output.device)]
+            weighted_error = check_word_weights(
+                observed_pass.word_weights, checked_query, key, value, checked_output, logits, column_count
             )
         # Compare the maps at these positions, computed like the stored ones.
         recomputed_columns = self._compute_attention(checked_query, key, column_count).double()
@@ -362,37 +387,6 @@ class CrossAttentionObserver:
             map_error=map_error,
             padding_merged=are_pads_equal,
         )
-        check_name = f"{self.transformer_name} {observed_pass.context} {block_index} {observed_pass.text.name}"
+        check_name = f"{observed_pass.transformer_name} {observed_pass.context} {block_index} {observed_pass.text.name}"
         self.check_results.add_result(check_name.rstrip(), result)
         return column_count
-
-    def _check_word_weights(
-        self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, logits: Tensor, column_count: int
-    ) -> float:
-        """Return the error of the weighted output at a few positions against a float64 softmax over all positions.
-
-        Args:
-            logits: of these positions, [heads, positions, 512] float64.
-        """
-        exact_softmax = (
-            logits + self.word_weights.build_log_weights(logits.shape[2], logits.device, logits.dtype)
-        ).softmax(2)
-        expected_output = torch.einsum("hnt,thd->nhd", exact_softmax, value[0].double()).flatten(1)
-        weighted_output = torch.cat(
-            [
-                output_chunk
-                for _, output_chunk, _ in self.word_weights.apply_to_attention(query, key, value, output, column_count)
-            ]
-        )
-        output_error = _compute_relative_error(weighted_output.to(output.dtype).double(), expected_output)
-        if not output_error <= MAX_OUTPUT_ERROR_BY_DTYPE[output.dtype]:
-            raise CaptureMismatchError(
-                f"the attention computed for word weights differs from that of the model by {output_error:.2g} of its "
-                f"norm, but rounding in {output.dtype} explains at most {MAX_OUTPUT_ERROR_BY_DTYPE[output.dtype]:g}: "
-                "no weights are applied"
-            )
-        return output_error
-
-
-def _compute_relative_error(computed: Tensor, expected: Tensor) -> float:
-    return float((computed - expected).norm() / expected.norm().clamp_min(1e-30))

@@ -6,8 +6,10 @@ bit. Tests compare it with the stock pipeline for every sampler.
 
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, closing
+from concurrent.futures import wait
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +23,8 @@ from wantui.generation.controls import apply_controls
 from wantui.generation.finite import check_finite
 from wantui.generation.fuse import is_fused
 from wantui.generation.guidance import GuidedVelocity
+from wantui.generation.guidance_split import drop_split, find_split, finish_pass, use_split
+from wantui.generation.model_passes import PassInput, evaluate_model, start_second_pass
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.generation.preparation import DenoisingPreparation
@@ -61,6 +65,8 @@ class DenoisingStep:
     """Model output with the prompt, before guidance."""
     unconditional_velocity: Tensor | None = None
     """Model output without the prompt, before guidance; None if the step had no such pass."""
+    gpu_count: int = 1
+    """Number of devices among which the passes of a guided step are divided."""
 
     @property
     def predicted_clean(self) -> Tensor:
@@ -260,6 +266,7 @@ def denoise_latents(
         install_observers(pipeline, attention_sites),
         enable_step_cache(pipeline, recipe, inputs.sigmas[:-1]),
         closing(inputs.pass_cache),
+        use_split(pipeline),
     ):
         for evaluation_index, timestep in enumerate(inputs.scheduler.timesteps):
             if evaluation_index < steps_done:
@@ -289,6 +296,7 @@ def denoise_latents(
                 },
                 result.conditional_velocity,
                 result.unconditional_velocity,
+                1 if find_split(pipeline) is None else 2,
             )
             latents = result.next_latents
 
@@ -320,34 +328,35 @@ def _run_step(
     model_input = latents.to(pipeline.transformer.dtype)
     timesteps = expand_timestep(pipeline, transformer, latents, timestep)
     has_two_passes = inputs.guidance.evaluations[evaluation_index].source == "guided"
-    inputs.pass_cache.start_step(has_two_passes)
-
-    def evaluate_model(context: str, prompt_embeds: Tensor) -> Tensor:
-        cache_context = transformer.cache_context(
-            context,
-            step_index=evaluation_index,
-            sigma=inputs.sigmas[evaluation_index],
-            num_inference_steps=len(inputs.timesteps),
-        )
-        text_pass = inputs.pass_cache.run_pass(transformer, context, prompt_embeds)
-        with cache_context, text_pass, ExitStack() as exit_stack:
-            for hook in inputs.hooks_by_capture.values():
-                exit_stack.enter_context(hook.observe_evaluation(context, evaluation_index, transformer))
-            output: Tensor = transformer(
-                hidden_states=model_input, timestep=timesteps, encoder_hidden_states=prompt_embeds, return_dict=False
-            )[0]
-            return output
-
+    split = find_split(pipeline) if has_two_passes else None
+    inputs.pass_cache.start_step(has_two_passes and split is None)
+    run_pass = partial(evaluate_model, inputs, evaluation_index)
+    conditional_input = PassInput(
+        "cond", model_input, timesteps, inputs.prompts.find_embeds(evaluation_index, pipeline.transformer.dtype)
+    )
     unconditional_velocity: Tensor | None = None
 
     def evaluate_unconditional() -> Tensor:
         nonlocal unconditional_velocity
-        assert inputs.negative_prompt_embeds is not None
-        unconditional_velocity = evaluate_model("uncond", inputs.negative_prompt_embeds)
+        if unconditional_velocity is None:
+            assert inputs.negative_prompt_embeds is not None
+            unconditional_input = PassInput("uncond", model_input, timesteps, inputs.negative_prompt_embeds)
+            unconditional_velocity = run_pass(transformer, inputs.pass_cache, unconditional_input)
         return unconditional_velocity
 
-    prompt_embeds = inputs.prompts.find_embeds(evaluation_index, pipeline.transformer.dtype)
-    sigma, conditional_velocity = inputs.sigmas[evaluation_index], evaluate_model("cond", prompt_embeds)
+    if split is None:
+        conditional_velocity = run_pass(transformer, inputs.pass_cache, conditional_input)
+    else:
+        assert inputs.negative_prompt_embeds is not None
+        pending = start_second_pass(split, transformer, run_pass, conditional_input, inputs.negative_prompt_embeds)
+        try:
+            conditional_velocity = run_pass(transformer, inputs.pass_cache, conditional_input)
+        finally:
+            wait([pending])
+        unconditional_velocity = finish_pass(pipeline, pending)
+        if unconditional_velocity is None:
+            drop_split(pipeline)
+    sigma = inputs.sigmas[evaluation_index]
     velocity = inputs.guidance.compute_velocity(
         evaluation_index, latents, sigma, conditional_velocity, evaluate_unconditional
     )

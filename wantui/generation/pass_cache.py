@@ -6,6 +6,7 @@ cross-attention. While the text of a pass stays the same, so do its keys and val
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -46,8 +47,8 @@ class _CachedPass(NamedTuple):
     """Keys and values by block; None for a text that is too long."""
 
 
-_current_pass: _CachedPass | None = None
-"""The current pass: global, because diffusers passes no caller's arguments to the attention processors."""
+_current_pass: ContextVar[_CachedPass | None] = ContextVar("current_pass", default=None)
+"""The current pass of this thread; diffusers passes no caller's arguments to the attention processors."""
 
 
 class PassCache:
@@ -79,20 +80,16 @@ class PassCache:
         cached_text = self._texts.get(text_key)
         if cached_text is None or cached_text[0] is not text_embeds:
             cached_text = self._texts[text_key] = text_embeds, {}
-        global _current_pass
-        _current_pass, outer_pass = (
-            _CachedPass(self._step, cached_text[1]),
-            _current_pass,
-        )
+        reset_token = _current_pass.set(_CachedPass(self._step, cached_text[1]))
         try:
             yield
         finally:
-            _current_pass = outer_pass
+            _current_pass.reset(reset_token)
 
 
 def get_current_pass() -> _CachedPass | None:
     """Return the current pass; None outside of `PassCache.run_pass`."""
-    return _current_pass
+    return _current_pass.get()
 
 
 def merge_padding(keys: Tensor, values: Tensor) -> CrossAttentionKV | None:

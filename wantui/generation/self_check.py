@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from diffusers import WanPipeline
+from torch import Tensor
 
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import is_fused
+from wantui.generation.guidance_split import find_split
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.models.parts import read_pipeline_components
 from wantui.models.tokenizer import find_duplicate_fault, find_tokenizer_config_fault, find_vocabulary_fault
@@ -114,22 +117,43 @@ def check_pipeline_works(pipeline: WanPipeline) -> None:
     for name, transformer in transformers_by_name.items():
         if transformer is None:
             continue
-        _, patch_height, patch_width = transformer.config.patch_size
-        # Several positions: attention kernels need not support a single one.
-        shape = (1, transformer.config.in_channels, 1, TEST_INPUT_SIDE * patch_height, TEST_INPUT_SIDE * patch_width)
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(shape, generator=generator).to(device, transformer.dtype)
-        text_embedding = torch.zeros(1, TEXT_POSITION_COUNT, transformer.config.text_dim)
-        text_embedding[:, :16] = torch.randn(1, 16, transformer.config.text_dim, generator=generator)
-        text_embedding = text_embedding.to(device, transformer.dtype)
-        has_token_timesteps = pipeline.config.expand_timesteps and not is_fused(transformer)
-        timestep = torch.full((1, TEST_INPUT_SIDE**2) if has_token_timesteps else (1,), 500.0, device=device)
         ensure_on_device(pipeline, transformer)
-        output = transformer(noise, timestep, text_embedding, return_dict=False)[0]
+        output = transformer(*build_test_inputs(pipeline, transformer), return_dict=False)[0]
         if not output.isfinite().all() or not output.any():
             raise LoadError(f"{name} returns NaN, infinity or only zeros: its weights are damaged or not loaded")
     if pipeline.vae is not None:
         _check_vae_output(pipeline, device)
+
+
+def build_test_inputs(pipeline: WanPipeline, transformer: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return latents, timestep and text embedding of a small test, on the device of the pipeline."""
+    device = find_device(pipeline)
+    _, patch_height, patch_width = transformer.config.patch_size
+    # Several positions: attention kernels need not support a single one.
+    shape = (1, transformer.config.in_channels, 1, TEST_INPUT_SIDE * patch_height, TEST_INPUT_SIDE * patch_width)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(shape, generator=generator).to(device, transformer.dtype)
+    text_embedding = torch.zeros(1, TEXT_POSITION_COUNT, transformer.config.text_dim)
+    text_embedding[:, :16] = torch.randn(1, 16, transformer.config.text_dim, generator=generator)
+    has_token_timesteps = pipeline.config.expand_timesteps and not is_fused(transformer)
+    timestep = torch.full((1, TEST_INPUT_SIDE**2) if has_token_timesteps else (1,), 500.0, device=device)
+    return noise, timestep, text_embedding.to(device, transformer.dtype)
+
+
+@torch.no_grad()
+def computes_equal_bits(pipeline: WanPipeline) -> bool:
+    """Return whether the transformers' copies on the second GPU compute the bits of their originals for a test."""
+    split = find_split(pipeline)
+    assert split is not None
+    for original in split.originals:
+        ensure_on_device(pipeline, original)
+        inputs = build_test_inputs(pipeline, original)
+        expected = original(*inputs, return_dict=False)[0]
+        run_copy = partial(split.find_copy(original), *(split.copy_tensor(each) for each in inputs), return_dict=False)
+        output = split.start_pass(lambda: run_copy()[0]).result()  # noqa: B023 - it is called at once
+        if not torch.equal(output.to(expected.device), expected):
+            return False
+    return True
 
 
 def _check_vae_output(pipeline: WanPipeline, device: torch.device) -> None:

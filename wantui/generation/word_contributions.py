@@ -22,9 +22,10 @@ from torch import Tensor
 
 from wantui.captures.base import list_every_nth_index
 from wantui.captures.contributions import CHUNK_BYTES, OUTPUT_NAME, ContributionRequest
+from wantui.generation.attention_check import MAX_OUTPUT_ERROR_BY_DTYPE, CaptureMismatchError
 from wantui.generation.attention_hooks import AttentionSite, add_observer
 from wantui.generation.controls.word_weights import WordWeights
-from wantui.generation.cross_attention import CHECKED_POSITION_COUNT, MAX_OUTPUT_ERROR_BY_DTYPE, CaptureMismatchError
+from wantui.generation.cross_attention import CHECKED_POSITION_COUNT
 from wantui.generation.cross_attention_softmax import choose_column_count, compute_softmax_rows
 from wantui.generation.observed_text import ObservedText, find_conditional_text
 from wantui.generation.placement import find_device

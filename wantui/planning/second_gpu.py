@@ -1,0 +1,70 @@
+"""A second GPU for one video: what is refused with it, and its memory.
+
+The unconditional pass of each guided step is computed on the second GPU (`generation.guidance_split`). The number of
+GPUs is no part of a recipe, because the video has the same bits on one GPU.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+from wantui.formatting import format_bytes
+from wantui.models.catalogue import WanModel
+from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
+from wantui.planning.flops import TEXT_POSITION_COUNT
+from wantui.planning.memory_plan import (
+    ALLOCATOR_OVERHEAD_FACTOR,
+    BYTES_BY_DTYPE,
+    CONTEXT_BYTES,
+    WORKSPACE_BYTES,
+    MemoryPlan,
+    can_fuse_blocks,
+    estimate_activation_bytes,
+    estimate_transformer_bytes,
+)
+from wantui.planning.recipe import Recipe
+
+SECOND_GPU_SPEEDS: Sequence[str] = ("reference", "fused")
+"""Speeds that a second GPU can compute."""
+SECOND_LATENT_COUNT = 4
+"""Number of latent-sized float32 tensors on the second GPU: input and output of a pass, and their copies."""
+
+
+def find_second_gpu_conflict(speed: str, weights: str, has_transformer_file: bool) -> str | None:
+    """Return why two GPUs cannot compute videos with these settings; None if they can."""
+    if speed not in SECOND_GPU_SPEEDS:
+        return f"it works with speed {' or '.join(SECOND_GPU_SPEEDS)}, not with {speed}"
+    if has_transformer_file:
+        return "it does not work with a transformer_file"
+    if weights != "full":
+        return f"it works with weights: full, not with {weights}"
+    return None
+
+
+def can_split_plan(plan: MemoryPlan) -> bool:
+    """Return whether a second GPU can be used with a plan: streamed weights exist in CPU memory once only."""
+    return plan.weight_streaming == "none"
+
+
+def estimate_second_gpu_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
+    """Return the peak bytes that torch allocates on the second GPU, which holds the transformers during the video."""
+    transformer_bytes = estimate_transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
+    is_fused = can_fuse_blocks(model, plan, recipe.speed, recipe.weights)
+    latent_bytes = 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
+    text_bytes = TEXT_POSITION_COUNT * model.text_width * BYTES_BY_DTYPE[recipe.dtype]
+    return (
+        transformer_bytes
+        + estimate_activation_bytes(model, recipe, is_fused)
+        + estimate_extra_gpu_bytes(recipe, model)
+        + SECOND_LATENT_COUNT * latent_bytes
+        + text_bytes
+        + WORKSPACE_BYTES
+    )
+
+
+def explain_missing_memory(plan: MemoryPlan, model: WanModel, recipe: Recipe, free_bytes: int) -> str | None:
+    """Return why the transformers do not fit on a second GPU with this free memory; None if they fit."""
+    peak_bytes = estimate_second_gpu_bytes(plan, model, recipe)
+    required_bytes = int(peak_bytes * ALLOCATOR_OVERHEAD_FACTOR) + CONTEXT_BYTES
+    if required_bytes <= free_bytes:
+        return None
+    return f"the second GPU needs {format_bytes(required_bytes)} and has {format_bytes(free_bytes)} free"
