@@ -36,7 +36,7 @@ class MarkedText(Protocol):
 class ControlRequest(BaseModel):
     """Part of a recipe that requests one control."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def list_request_values(request: Any) -> dict[str, Any]:

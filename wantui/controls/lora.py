@@ -115,7 +115,7 @@ class LoraSettings(ConfigSection):
 class LoraFile(BaseModel):
     """A file of an adapter in a recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str
     """Absolute path, name of a packaged adapter, or hub id."""
@@ -143,7 +143,7 @@ class LoraFile(BaseModel):
 class LoraAdapter(BaseModel):
     """An adapter in a recipe."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     source: LoraFile

@@ -43,7 +43,7 @@ KILL_SECONDS = 2.0
 class NoticeSettings(BaseModel):
     """Content of engine.yaml; by default, no notices are sent."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     on_batch_end: str | None = None
     """Shell command to run when a batch ends."""

@@ -14,7 +14,7 @@ WeightsForm = Literal["full", "float8", "int8", "gguf"]
 class TransformerFile(BaseModel):
     """A GGUF file that replaces a model's transformer."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str
     """Absolute path."""

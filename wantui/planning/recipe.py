@@ -42,7 +42,7 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _FrozenModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _validate_requests(

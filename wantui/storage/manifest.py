@@ -53,7 +53,7 @@ class ManifestError(UserError):
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class VariationEntry(_Entry):

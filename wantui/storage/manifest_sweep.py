@@ -12,7 +12,7 @@ MAX_CELL_FOLDER_LENGTH = 60
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class AxisEntry(_Entry):

@@ -34,7 +34,7 @@ MAX_DESCRIBED_FAULTS = 10
 class VideoMark(BaseModel):
     """Star, rejection and note of one video."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     star: StrictBool = False
     reject: StrictBool = False

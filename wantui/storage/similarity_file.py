@@ -23,7 +23,7 @@ Score = Annotated[float, Field(allow_inf_nan=False)] | None
 class VideoSimilarity(BaseModel):
     """Similarity of one video to its baseline; None for what was not or cannot be measured."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     baseline: str
     """Id of the baseline."""

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from wantui.atomic_files import atomic_write
 from wantui.config import format_yaml_scalar
@@ -20,8 +20,6 @@ MAX_HISTORY_TEMPLATE_LENGTH = 100_000
 
 class Drafts(BaseModel):
     """Content of tui.json."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     format: int = DRAFTS_FORMAT
     welcomed: bool = False

@@ -22,7 +22,7 @@ SETTINGS_PATH_VARIABLE = "WANTUI_TUI_CONFIG"
 class TuiSettings(BaseModel):
     """Content of tui.yaml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     theme: str | None = None
     """Name of a theme; `ansi-dark` and `ansi-light` use the terminal's own 16 colours."""
