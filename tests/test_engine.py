@@ -310,12 +310,15 @@ def test_failing_worker_start_holds_the_queue_with_its_error(start: Start, tiny_
 
 
 LATE = """
-import sys
+import sys, types
 if "wantui.worker.process" in " ".join(sys.orig_argv):
-    from wantui.queue.queue import Queue
-    def end(*_):
-        raise RuntimeError("the driver is too old")
-    Queue.claim_next_video = end
+    class Worker:
+        is_stopping = False
+        def __init__(self, *_):
+            pass
+        def run(self):
+            raise RuntimeError("the driver is too old")
+    sys.modules["wantui.worker.worker"] = types.SimpleNamespace(Worker=Worker)  # which would load torch, three times
 """
 
 
