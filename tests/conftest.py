@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import signal
+import stat
 import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -226,10 +227,11 @@ def tiny_models(make_once: MakeOnce) -> dict[str, WanModel]:
 def tiny(tiny_models: dict[str, WanModel]) -> "WanPipeline":
     """The Wan 2.1 form in float32, loaded as every model is."""
     import torch
+    from tiny import remember_embeddings
 
     from wantui.generation.load import load_pipeline
 
-    return load_pipeline(tiny_models["wan2.1"], None, "float32", torch.device("cpu"))
+    return remember_embeddings(load_pipeline(tiny_models["wan2.1"], None, "float32", torch.device("cpu")))
 
 
 @pytest.fixture(scope="session")
@@ -241,6 +243,24 @@ def nano() -> "WanPipeline":
     torch.set_num_threads(1)
 
     return load_pipeline(NANO, None, "float32", torch.device("cpu"))
+
+
+fsync = os.fsync
+"""The function of the system, which the tests replace by `check_descriptor`."""
+
+
+def check_descriptor(descriptor: int) -> None:
+    """Do not wait for the disk: no test cuts the power, and the waits take a fifth of the time of a video."""
+    mode = os.fstat(descriptor).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        fsync(descriptor)  # which raises the error of a FIFO or a device
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_waits_for_the_disk() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", check_descriptor)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -276,6 +296,13 @@ def generate_batch(folder: Path, *options: object) -> None:
         with pytest.raises(SystemExit) as ended:
             main(["run", *map(str, options), *(word for setting in settings for word in ("--set", setting))])
     assert ended.value.code == 0
+
+
+def copy_batch(made: Path) -> BatchFolder:
+    """Copy the batch that `generate_batch` generated in a folder to the output folder of the running test."""
+    folder = Path("outputs", "batch")
+    shutil.copytree(made / "batch", folder)
+    return BatchFolder(folder)
 
 
 def step_done(index: int, count: int, seconds: float, sigma: float, **figures: Any) -> StepDone:

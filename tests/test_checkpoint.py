@@ -19,7 +19,7 @@ from conftest import recipe_for, replace_by_fifo, replace_by_link
 from diffusers import WanPipeline
 from safetensors import safe_open
 from safetensors.torch import save
-from tiny import FORMS
+from tiny import FORMS, remember_embeddings
 
 from wantui.captures.attention import AttentionRequest
 from wantui.generation import checkpoint as checkpoints
@@ -57,7 +57,7 @@ def _after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def loaded(request: pytest.FixtureRequest, tiny_models: dict[str, WanModel]) -> tuple[WanPipeline, Recipe]:
     form, dtype = request.param
     model = tiny_models[form]
-    return load_pipeline(model, None, dtype, CPU), recipe_for(model, dtype=dtype, steps=5)
+    return remember_embeddings(load_pipeline(model, None, dtype, CPU)), recipe_for(model, dtype=dtype, steps=5)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS_BY_NAME)

@@ -13,7 +13,7 @@ import torch
 from conftest import recipe_for
 from diffusers import DPMSolverMultistepScheduler, FlowMatchLCMScheduler, WanPipeline
 from safetensors.torch import load_file, save_file
-from tiny import FORMS, diffusers_latents_and_frames, diffusers_output, latents_of
+from tiny import FORMS, diffusers_latents_and_frames, diffusers_output, latents_of, remember_embeddings
 
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import DenoisingInputs, DenoisingStep, denoise_latents, prepare_inputs
@@ -36,7 +36,8 @@ def model_and_pipeline(
     request: pytest.FixtureRequest, tiny_models: dict[str, WanModel]
 ) -> tuple[WanModel, WanPipeline, str]:
     form, dtype = request.param
-    return tiny_models[form], load_pipeline(tiny_models[form], None, dtype, torch.device("cpu")), dtype
+    pipeline = load_pipeline(tiny_models[form], None, dtype, torch.device("cpu"))
+    return tiny_models[form], remember_embeddings(pipeline), dtype
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

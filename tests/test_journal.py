@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import fsync
 
 from wantui.config import load_config
 from wantui.planning import plan_batch
@@ -393,6 +394,11 @@ def test_several_processes_append_and_fold_without_losing_a_line(folder: BatchFo
     assert states(folder) == expected(VIDEOS - 1)
 
 
+@pytest.fixture
+def _waits_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
 WRITING = {"write", "fsync", "replace", "rename", "unlink", "open", "ftruncate", "close"}
 """Calls of the kernel before each of which a process may be killed."""
 
@@ -426,6 +432,7 @@ def finish_and_be_killed(folder: BatchFolder, numbers: list[int], point: int) ->
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("_waits_for_the_disk")
 @pytest.mark.parametrize("kind", ["append", "fold"])
 def test_process_killed_at_any_system_call_loses_no_reported_change(folder: BatchFolder, kind: str) -> None:  # R16
     already = 4 if kind == "append" else VIDEOS - 1  # the last video ends the batch
