@@ -10,7 +10,7 @@ import pytest
 import torch
 import zarr
 from clip_batches import write_clip_batch
-from conftest import TEMPLATE, Wantui, batch, only_queued
+from conftest import TEMPLATE, MakeOnce, Wantui, batch, copy_batch, generate_batch, only_queued
 from safetensors.numpy import load_file
 
 from wantui.analysis.loading import read_batch_videos
@@ -22,8 +22,9 @@ pytestmark = pytest.mark.torch
 
 
 @pytest.fixture
-def made(wantui: Wantui, small: list[str]) -> BatchFolder:
-    return batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", *small))
+def made(make_once: MakeOnce, small: list[str]) -> BatchFolder:
+    options = ("-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", *small)
+    return copy_batch(make_once("two-videos-with-states", lambda folder: generate_batch(folder, *options)))
 
 
 def latents(folder: BatchFolder, variation: int = 0) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from clip_batches import write_clip_batch
-from conftest import TEMPLATE, Wantui, batch, only_queued
+from conftest import TEMPLATE, MakeOnce, Wantui, batch, copy_batch, generate_batch, only_queued
 
 from wantui.batches.batch_folders import create_batch_folder
 from wantui.config import load_config
@@ -16,8 +16,9 @@ from wantui.storage.layout import BatchFolder
 
 
 @pytest.fixture
-def made(wantui: Wantui, small: list[str]) -> BatchFolder:
-    return batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
+def made(make_once: MakeOnce, small: list[str]) -> BatchFolder:
+    options = ("-t", TEMPLATE, "--videos-per-variation", 1, *small)
+    return copy_batch(make_once("two-videos", lambda folder: generate_batch(folder, *options)))
 
 
 def test_library_lists_and_searches_batches(wantui: Wantui, made: BatchFolder) -> None:
@@ -69,8 +70,9 @@ def test_rewritten_manifest_is_read_again(made: BatchFolder) -> None:
 
 
 def test_trash_accepts_whole_batches_only(
-    wantui: Wantui, made: BatchFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    made = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     with pytest.raises(UserError, match="not a batch folder"):
         move_to_trash(tmp_path)
@@ -94,7 +96,8 @@ def test_gpu_command_lists_gpus_or_the_reason_for_none(wantui: Wantui) -> None:
     assert report["gpus"] or report["reason"]
 
 
-def test_preview_shows_time_and_memory_with_their_basis(wantui: Wantui, made: BatchFolder, small: list[str]) -> None:
+def test_preview_shows_time_and_memory_with_their_basis(wantui: Wantui, small: list[str]) -> None:
+    wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small)
     shown = wantui("preview", "-t", TEMPLATE, *small)
     assert "time: 0:0" in shown.out
     assert "2 like videos on this machine" in shown.out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import zarr
-from conftest import Wantui, batch, only_queued, step_done
+from conftest import TEMPLATE, MakeOnce, copy_batch, generate_batch, only_queued, step_done
 from dialogs import counted_bytes
 from harness_tui import AppUnderTest, application, run
 from test_gpu_monitor import FakeNvml
@@ -39,9 +39,10 @@ def assert_harmless(written: list[str]) -> None:
 
 
 @pytest.fixture
-def hostile(wantui: Wantui, small: list[str]) -> BatchFolder:
+def hostile(make_once: MakeOnce, small: list[str]) -> BatchFolder:
     """A batch whose names, ids, prompts, errors, config and log come from somebody with bad intentions."""
-    made = batch(wantui("run", "-t", "a [red|blue] (circle)", "--videos-per-variation", 2, "--store-attention", *small))
+    options = ("-t", TEMPLATE, "--videos-per-variation", 2, "--store-attention", *small)
+    made = copy_batch(make_once("four-videos-with-maps", lambda folder: generate_batch(folder, *options)))
     root = made.root.rename(made.root.with_name(EVIL.replace("/", "")))
     folder = BatchFolder(root)
     manifest = json.loads(folder.manifest_path.read_text())
@@ -63,7 +64,6 @@ def hostile(wantui: Wantui, small: list[str]) -> BatchFolder:
     folder.log_path.parent.mkdir(exist_ok=True)
     folder.log_path.write_text(f"2026-11-28 INFO {EVIL}\n" * 3)
     queue = Queue(find_state_directory().directory)
-    queue.remove_batch(1)
     queue.add_batch(root, "auto", [NewVideo(number, EVIL, RECIPE, 20) for number in range(4)])
     queue.record_failure(claim(queue), EVIL)
     running = claim(queue)
