@@ -19,7 +19,8 @@ from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.planning import PlanError, Recipe, preview_batch
 from wantui.planning import requirements as installed
-from wantui.planning.memory_plan import RESIDENT_PLAN, can_fuse_blocks, estimate_peak_bytes, estimate_transformer_bytes
+from wantui.planning.memory_plan import RESIDENT_PLAN, can_fuse_blocks, estimate_peak_bytes
+from wantui.planning.weight_bytes import estimate_transformer_bytes
 from wantui.storage.manifest import read_manifest
 from wantui.worker.pipelines import check_weight_fingerprints, choose_recipe_plan, load_recipe_pipeline
 

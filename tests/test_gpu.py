@@ -123,6 +123,7 @@ def test_gpu_without_memory_report_is_listed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     (gpu,) = query_gpus().gpus
     assert (gpu.name, gpu.total_bytes, gpu.used_bytes) == ("NVIDIA H100", None, None)
+    assert gpu.compute_capability == (9, 0)
     assert next(doctor._check_gpus()).result.startswith("NVIDIA H100, memory not reported by the driver, driver 580.1")
 
 

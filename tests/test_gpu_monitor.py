@@ -32,6 +32,7 @@ class FakeNvml:
             "nvmlDeviceGetCount": self.gpus,
             "nvmlDeviceGetUUID": "GPU-1",
             "nvmlDeviceGetName": "NVIDIA H100",
+            "nvmlDeviceGetCudaComputeCapability": (9, 0),
             "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=80_000_000_000, used=self.used),
             "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=97),
             "nvmlDeviceGetPowerUsage": 412_000,

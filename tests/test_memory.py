@@ -56,15 +56,14 @@ from wantui.planning.memory_plan import (
     MemoryPlan,
     choose_memory_plan,
     estimate_activation_bytes,
-    estimate_block_bytes,
     estimate_peak_bytes,
     estimate_peak_working_bytes,
     estimate_required_bytes,
-    estimate_transformer_bytes,
     find_next_plan,
     find_plan,
 )
 from wantui.planning.model_source import WeightsForm
+from wantui.planning.weight_bytes import estimate_block_bytes, estimate_transformer_bytes
 from wantui.storage.embeddings import EmbeddingStore
 from wantui.worker import pipeline_cache as warm
 from wantui.worker import pipelines

@@ -110,7 +110,7 @@ def test_stored_recipes_of_format_1_keep_their_digests(index: int) -> None:
     [
         ({"speed": "fused"}, "speed: 'fused' does not exist in format 1, which has plain, exact, fast"),
         ({"speed": ["exact"]}, "speed: ['exact'] does not exist in format 1"),
-        ({"format": 2}, "speed: Input should be 'reference', 'fused' or 'cached'"),
+        ({"format": 2}, "speed: Input should be 'reference', 'fused', 'fp8' or 'cached'"),
         ({"format": 2, "speed": "fused"}, "capture.attention.pieces is not a field of this version"),
         ({"capture": {"attention": {"per_token": True}}}, "capture.attention: per_token does not exist in format 1"),
         ({"format": 3}, "it has format 3; this version reads formats 1 and 2"),

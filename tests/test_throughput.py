@@ -31,7 +31,7 @@ from wantui.generation.timing import measure_round_and_launch_seconds
 from wantui.models.catalogue import NANO, find_model
 from wantui.planning import memory_plan as memory
 from wantui.planning.flops import count_forward_flops
-from wantui.planning.memory_plan import RESIDENT_PLAN, estimate_block_bytes, find_plan
+from wantui.planning.memory_plan import RESIDENT_PLAN, find_plan
 from wantui.planning.throughput import (
     MeasuredBlock,
     Throughput,
@@ -40,6 +40,7 @@ from wantui.planning.throughput import (
     fit_throughput,
 )
 from wantui.planning.time_estimate import estimate_video_seconds
+from wantui.planning.weight_bytes import estimate_block_bytes
 from wantui.queue.benchmark_store import load_throughput, save_throughput
 from wantui.queue.state_dir import find_state_directory
 from wantui.worker import pipelines

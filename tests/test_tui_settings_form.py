@@ -96,8 +96,10 @@ def test_choices_open_under_the_row_and_enter_chooses_one() -> None:
             form = form_of(it)
             await it.press("enter")
             opened = [entry.choice for entry in form.entries if isinstance(entry, ChoiceRow)]
-            assert opened == ["reference", "fused", "cached"]
+            assert opened == ["reference", "fused", "fp8", "cached"]
             assert "bit-identical to diffusers" in it.text()
+            await it.press("down")
+            assert "products rounded to 8 bits, which changes the video" in str(form.explanation.content)
             await it.press("down")
             assert "skips blocks that change little" in str(form.explanation.content)
             await it.press("enter")
@@ -111,7 +113,7 @@ def test_choices_open_under_the_row_and_enter_chooses_one() -> None:
 
 @pytest.mark.parametrize(
     ("keys", "setting"),
-    [(("escape",), "speed"), (("up", "up", "up"), "transformer_file"), (("down", "down", "down"), "device")],
+    [(("escape",), "speed"), (("up", "up", "up"), "transformer_file"), (("down", "down", "down", "down"), "device")],
 )
 def test_choices_close_when_left(keys: tuple[str, ...], setting: str) -> None:
     async def test() -> None:

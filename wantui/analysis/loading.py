@@ -300,6 +300,7 @@ def _collect_settings(recipe: Recipe) -> dict[str, Any]:
         **recipe.source.comparison_settings,
         **{name: getattr(recipe, name) for name in COMPARED_FIELDS},
         "cached": recipe.speed == "cached",
+        "fp8": recipe.speed == "fp8",
         "magnitudes": hashlib.sha256(json.dumps(magnitudes).encode()).hexdigest()[:8] if magnitudes else None,
         **collect_control_settings(recipe),
     }

@@ -32,7 +32,7 @@ RECIPE_FIELDS_BY_PATH = {
 TRANSFORMER_FILE_PATH = "model_settings.transformer_file"
 COMPARED_NAMES_BY_PATH: Mapping[str, tuple[str, ...]] = {
     "model_settings.model_id": ("model", "revision"),
-    "model_settings.speed": ("cached", "magnitudes"),
+    "model_settings.speed": ("cached", "fp8", "magnitudes"),
     "model_settings.weights": ("weights", "transformer_file"),
     TRANSFORMER_FILE_PATH: ("weights", "transformer_file"),
     "prompt_settings.embedding_method": ("embedding_method",),

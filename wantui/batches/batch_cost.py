@@ -19,8 +19,8 @@ from wantui.planning.disk_estimate import (
     estimate_batch_disk,
 )
 from wantui.planning.flops import count_step_flops
-from wantui.planning.memory_plan import estimate_weight_bytes
 from wantui.planning.time_estimate import find_measured_peak_memory
+from wantui.planning.weight_bytes import estimate_weight_bytes
 from wantui.schedule import count_model_evaluations
 from wantui.storage.disk_space import estimate_batch_disk_need, query_free_disk_bytes
 

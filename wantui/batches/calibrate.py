@@ -46,7 +46,7 @@ def calibrate_model(
         update={
             "sampler": "unipc",
             "steps": max(MIN_CALIBRATION_STEPS, recipe.steps),
-            "speed": "fused" if recipe.speed == "cached" else recipe.speed,
+            "speed": "reference" if recipe.speed == "reference" else "fused",
             "magnitudes": (),
             "marks": (),
             "weighting": None,

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,8 @@ from wantui.engine.slots import create_worker_slots
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.gpu.nvml import query_gpus, select_visible_gpus
-from wantui.planning import Batch, BatchPreview
+from wantui.planning import Batch, BatchPreview, Recipe
+from wantui.planning.fp8 import MIN_COMPUTE_CAPABILITY, explain_missing_fp8
 from wantui.queue.lock_holders import LockListener
 from wantui.queue.new_folders import record_new_folder
 from wantui.queue.queue import Queue
@@ -92,6 +94,29 @@ def check_device_exists(state_dir: StateDirectory, device: str, on_locked: LockL
         )
 
 
+def check_fp8_available(state_dir: StateDirectory, device: str, recipes: Iterable[Recipe]) -> None:
+    """Refuse `speed: fp8` for a device that cannot multiply in FP8.
+
+    Args:
+        device: device name in the config; every GPU that serves it must support FP8, because any may be used.
+
+    Raises:
+        UnknownDeviceError: names the device, and what to choose.
+    """
+    if all(recipe.speed != "fp8" for recipe in recipes):
+        return
+    if not can_use_gpu(state_dir, device):
+        raise UnknownDeviceError(
+            explain_missing_fp8("the CPU" if device == "cpu" else "this machine without a GPU", None)
+        )
+    gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    slots = create_worker_slots(gpus, None)
+    for slot, gpu in zip(slots, gpus, strict=False):
+        capability = gpu.compute_capability
+        if device in slot.served_devices and capability is not None and capability < MIN_COMPUTE_CAPABILITY:
+            raise UnknownDeviceError(explain_missing_fp8(f"GPU {gpu.index} ({gpu.name})", capability))
+
+
 def check_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListener = lambda _: None) -> Batch:
     """Return a batch that this machine can run: without the cells of its sweep that are too large, if it may lack them.
 
@@ -99,9 +124,11 @@ def check_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListen
         on_locked: called with the name of a process for whose lock of the queue a starting engine waits.
 
     Raises:
-        UserError: the device is missing, or cells of the sweep are too large for every GPU.
+        UserError: the device is missing or lacks FP8, or cells of the sweep are too large for every GPU.
     """
-    check_device_exists(state_dir, batch.config.settings.model_settings.device, on_locked)
+    device = batch.config.settings.model_settings.device
+    check_device_exists(state_dir, device, on_locked)
+    check_fp8_available(state_dir, device, (cell.recipe for cell in batch.cells))
     if batch.sweep is None:
         return batch
     gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -120,10 +147,12 @@ def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
 
 def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview) -> list[str]:
     """Return the reasons why this machine cannot run a new batch: its device, or its folder. Writes nothing."""
-    device_check = partial(check_device_exists, state_dir, batch.config.settings.model_settings.device)
+    device = batch.config.settings.model_settings.device
+    device_check = partial(check_device_exists, state_dir, device)
+    fp8_check = partial(check_fp8_available, state_dir, device, [cell.recipe for cell in batch.possible_cells])
     folder_check = partial(check_new_batch_folder, batch.config)
     refusals = []
-    for check in (device_check, folder_check):
+    for check in (device_check, fp8_check, folder_check):
         try:
             check()
         except UserError as error:
@@ -217,6 +246,7 @@ def enqueue_missing_videos(
     refuse_unwritable_batch(folder)
     device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
     check_device_exists(state_dir, device)
+    check_fp8_available(state_dir, device, (video.recipe for video in manifest.videos))
     return _open_queue_and_enqueue(state_dir, folder, manifest, device, False, shard)
 
 

@@ -146,7 +146,7 @@ class MeasuredSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in o
     """Parameter type of a speed that `wantui bench` measures; accepts the names of earlier versions too."""
 
     def __init__(self) -> None:
-        super().__init__(["reference", "fused"])
+        super().__init__(["reference", "fused", "fp8"])
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return super().convert(migrate_speed_name(value) if isinstance(value, str) else value, param, ctx)

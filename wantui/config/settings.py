@@ -75,7 +75,8 @@ class ModelSettings(ConfigSection):
     """GGUF file that replaces the transformer of the model, with the precision of the file. Disables fused blocks."""
     speed: SpeedName = "fused"
     """Speed of the transformer. reference: bit-identical to diffusers. fused: fused GPU kernels, equal up to rounding;
-    bit-identical on a CPU and with nano. cached: skips blocks that change little, which changes the video."""
+    bit-identical on a CPU and with nano. fp8: fused, with products rounded to 8 bits, which changes the video; needs an
+    Ada, Hopper or later GPU. cached: skips blocks that change little, which changes the video."""
     force_capture: bool = False
     """Store trajectories and attention also with speed: cached and with samplers that add noise, although both alter
     them."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-SpeedName = Literal["reference", "fused", "cached"]
+SpeedName = Literal["reference", "fused", "fp8", "cached"]
 SPEED_BY_FORMER_NAME: dict[str, SpeedName] = {"plain": "reference", "exact": "fused", "fast": "cached"}
 """Speed name in configs, format 1 recipes and benchmark results of earlier versions -> slug."""
 

@@ -12,8 +12,8 @@ from torch import nn
 from wantui.config.speeds import SpeedName
 from wantui.generation.attention_backends import find_fastest_attention_kernel
 from wantui.generation.errors import LoadError
-from wantui.generation.fuse import fuse_blocks
-from wantui.generation.load import check_kernel_requirements
+from wantui.generation.fuse import fuse_blocks, quantize_blocks
+from wantui.generation.load import check_fp8_device, check_kernel_requirements
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import (
     find_device_name,
@@ -23,11 +23,14 @@ from wantui.generation.placement import (
     stream_blocks,
 )
 from wantui.generation.timing import measure_median_seconds, measure_round_and_launch_seconds
+from wantui.planning.fp8 import count_fp8_blocks
 from wantui.planning.throughput import MeasuredBlock, Throughput, fit_throughput
 
 TIMED_TRANSFORMERS = ((12, 8960, 12), (40, 13824, 3))
 """Number of heads of 128, feed-forward width and number of timed blocks, for Wan 2.1 1.3B and 14B. More blocks reduce
 the share of the time outside of blocks."""
+PUBLISHED_BLOCK_COUNTS = {12: 30, 40: 40}
+"""Number of blocks of the published models, by number of heads, which determines the share of blocks in FP8."""
 LATENT_GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104))
 """Latent frames, height and width."""
 DECODED_FRAME_SIZE = (480, 832)
@@ -96,8 +99,10 @@ def measure_throughput(device: torch.device, speed: SpeedName, report_line: Call
         report_line: receives a line for each measurement.
 
     Raises:
-        LoadError: a requirement of fused blocks is missing, or there is not enough memory.
+        LoadError: a requirement of fused blocks or of FP8 is missing, or there is not enough memory.
     """
+    if speed == "fp8":
+        check_fp8_device(device)
     if device.type == "cuda" and speed != "reference":
         check_kernel_requirements(speed)
     try:
@@ -120,20 +125,17 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
         transformer = build_random_transformer(head_count, feed_forward_width, block_count, device, torch.bfloat16)
         if speed != "reference":
             fuse_blocks(transformer, attention_kernel)
-        text_embedding = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
-        text_embedding[:, :PROMPT_TOKEN_COUNT] = torch.randn(1, PROMPT_TOKEN_COUNT, 4096, device=device)
-        pass_cache, timestep = PassCache(), torch.tensor([500.0], device=device)
-        for frames, height, width in LATENT_GRIDS:
-            latents = torch.randn(1, 16, frames, height, width, device=device, dtype=torch.bfloat16)
-            run_pass = partial(_run_pass, pass_cache, transformer, latents, timestep, text_embedding)
-            block_seconds, launch_seconds = (
-                round_seconds / block_count
-                for round_seconds in measure_round_and_launch_seconds(
-                    run_pass, device, min_seconds=MIN_MEASUREMENT_SECONDS
-                )
-            )
-            if device.type != "cuda":
-                launch_seconds = 0.0  # on a CPU the call returns when the work is done
+        measured_seconds = _time_passes(transformer, device)
+        if speed == "fp8":
+            quantize_blocks(transformer, device, keeps_ends=False)
+            published_count = PUBLISHED_BLOCK_COUNTS[head_count]
+            fp8_share = count_fp8_blocks(published_count) / published_count
+            measured_seconds = [
+                tuple(fp8_share * fp8 + (1 - fp8_share) * fused for fp8, fused in zip(*times, strict=True))
+                for times in zip(_time_passes(transformer, device), measured_seconds, strict=True)
+            ]
+        for (frames, height, width), seconds in zip(LATENT_GRIDS, measured_seconds, strict=True):
+            block_seconds, launch_seconds = (pass_seconds / block_count for pass_seconds in seconds)
             position_count = frames * (height // 2) * (width // 2)
             measured_blocks.append(
                 MeasuredBlock(128 * head_count, feed_forward_width, position_count, block_seconds, launch_seconds)
@@ -141,7 +143,7 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
             report_line(
                 f"block of width {128 * head_count}, {position_count:,} positions: {1000 * block_seconds:.2f} ms"
             )
-        del transformer, run_pass
+        del transformer
         gc.collect()
         free_unused_memory()
     height, width = DECODED_FRAME_SIZE
@@ -170,6 +172,23 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
         streaming_seconds,
         attention_kernel,
     )
+
+
+def _time_passes(transformer: WanTransformer3DModel, device: torch.device) -> list[tuple[float, ...]]:
+    """Return the seconds of a pass of each of `LATENT_GRIDS`, and of submitting its work to the device."""
+    text_embedding = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
+    text_embedding[:, :PROMPT_TOKEN_COUNT] = torch.randn(1, PROMPT_TOKEN_COUNT, 4096, device=device)
+    pass_cache, timestep = PassCache(), torch.tensor([500.0], device=device)
+    measured_seconds: list[tuple[float, ...]] = []
+    for grid in LATENT_GRIDS:
+        latents = torch.randn(1, 16, *grid, device=device, dtype=torch.bfloat16)
+        run_pass = partial(_run_pass, pass_cache, transformer, latents, timestep, text_embedding)
+        pass_seconds, launch_seconds = measure_round_and_launch_seconds(
+            run_pass, device, min_seconds=MIN_MEASUREMENT_SECONDS
+        )
+        # On a CPU the call returns when the work is done.
+        measured_seconds.append((pass_seconds, launch_seconds if device.type == "cuda" else 0.0))
+    return measured_seconds
 
 
 def _run_pass(pass_cache: PassCache, transformer: WanTransformer3DModel, *inputs: torch.Tensor) -> None:
@@ -214,6 +233,8 @@ def _time_blocks(
     transformer = build_random_transformer(head_count, feed_forward_width, block_count, device, torch.bfloat16)
     if speed != "reference":
         fuse_blocks(transformer)
+    if speed == "fp8":
+        quantize_blocks(transformer, device, keeps_ends=False)
     block_bytes = sum(p.numel() * p.element_size() for p in transformer.blocks[0].parameters())
     latents = torch.randn(1, 16, *latent_grid, device=device, dtype=torch.bfloat16)
     text_embedding = torch.randn(1, 512, 4096, device=device, dtype=torch.bfloat16)

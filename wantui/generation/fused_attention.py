@@ -38,7 +38,7 @@ class FusedSelfAttention(WanAttnProcessor):
         attention_mask: Tensor | None = None,
         rotary_emb: Any = None,
     ) -> Tensor:
-        """Map hidden states [1, positions, width] to the same shape.
+        """Map hidden states [1, positions, width], or `fp8.QuantizedRows` of them, to the same shape.
 
         Args:
             rotary_emb: cos and sin, [1, positions, 1, dim] float32: each angle twice.
@@ -60,7 +60,7 @@ class FusedSelfAttention(WanAttnProcessor):
         apply_norm_and_rotary(projected, attn.norm_q.weight, attn.norm_k.weight, cos, sin, attn.norm_q.eps)
         query, key, value = (part.unflatten(2, (attn.heads, -1)) for part in projected.chunk(3, 2))
         attention_output = run_attention_kernel(query, key, value, self.kernel_name)
-        attention_output = attention_output.flatten(2, 3).type_as(hidden_states)
+        attention_output = attention_output.flatten(2, 3).type_as(projected)
         attention_output = attn.to_out[0](run_observers("self", self.block_index, query, key, value, attention_output))
         if shared_step is not None:
             shared_step.first_attention = attention_output.clone()  # the caller may overwrite its tensor
@@ -88,7 +88,8 @@ class FusedCrossAttention(WanAttnProcessor):
         attention_mask: Tensor | None = None,
         rotary_emb: Any = None,
     ) -> Tensor:
-        """Map hidden states [1, positions, width] and a text [1, 512, width] to the shape of the first."""
+        """Map hidden states [1, positions, width], or `fp8.QuantizedRows` of them, and a text [1, 512, width] to the
+        shape of the first."""
         query = apply_rms_norm(attn.to_q(hidden_states), attn.norm_q.weight, attn.norm_q.eps)
         query = query.unflatten(2, (attn.heads, -1))
         current_pass, has_observer = get_current_pass(), is_observed("cross")

@@ -28,6 +28,8 @@ from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetchedError, ensure_model_folder, find_replaced_parts
 from wantui.models.parts import PartError, read_pipeline_components
 from wantui.models.tokenizer_settings import read_tokenizer_settings
+from wantui.planning.fp8 import MIN_COMPUTE_CAPABILITY, explain_missing_fp8
+from wantui.planning.fp8_checks import list_fp8_conflicts
 from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.requirements import explain_missing_compiler, explain_missing_package
@@ -167,6 +169,9 @@ def load_pipeline(
         LoadError: see `load_pipeline_parts`; also not enough memory, or a failed self-check.
     """
     fuses_blocks = device.type == "cuda" and can_fuse_blocks(model, plan, speed, weights)
+    if speed == "fp8":
+        check_fp8_device(device)
+        _check_fp8_blocks(model, plan, dtype, weights)
     if dtype != "bfloat16":  # attention kernels are measured in bfloat16 only
         attention_kernel = NATIVE_ATTENTION
     elif fuses_blocks:
@@ -183,7 +188,7 @@ def load_pipeline(
             raise LoadError(f"{transformer_file}: {model.name} has two transformers, which a file cannot replace")
         _change_weights(pipeline, weights, lora)
         if fuses_blocks:
-            fuse_pipeline(pipeline, attention_kernel)
+            fuse_pipeline(pipeline, attention_kernel, device if speed == "fp8" else None)
         apply_memory_plan(pipeline, device, plan)
         _refuse_faulty_pipeline(pipeline, model)
     except NotLoadedError:
@@ -271,6 +276,28 @@ def _read_pipeline(
         given_parts = {**given_parts, "transformer": transformer}
     replaced_parts = find_replaced_parts(transformer_file)
     return load_pipeline_parts(model, revision, dtype, given_parts, replaced_parts=replaced_parts, may_fetch=may_fetch)
+
+
+def check_fp8_device(device: torch.device) -> None:
+    """Check that a device multiplies in FP8.
+
+    Raises:
+        LoadError: it is not a GPU, or a GPU without FP8.
+    """
+    if device.type != "cuda":
+        raise LoadError(explain_missing_fp8("the CPU", None))
+    if (capability := torch.cuda.get_device_capability(device)) < MIN_COMPUTE_CAPABILITY:
+        raise LoadError(explain_missing_fp8(torch.cuda.get_device_name(device), capability))
+
+
+def _check_fp8_blocks(model: WanModel, plan: MemoryPlan, dtype: str, weights: WeightsForm) -> None:
+    """Check that the blocks of a model can be computed in FP8.
+
+    Raises:
+        LoadError: they cannot, for the reason that the message names.
+    """
+    if conflicts := list_fp8_conflicts(model, dtype, weights, plan):
+        raise LoadError(f"model_settings.speed: fp8 {conflicts[0]}")
 
 
 def check_kernel_requirements(speed: SpeedName, attention_kernel: str = NATIVE_ATTENTION) -> None:

@@ -12,6 +12,7 @@ from diffusers import WanPipeline
 from wantui import __version__
 from wantui.generation import kernels
 from wantui.generation.attention_backends import find_kernel_version
+from wantui.generation.fuse import has_fp8_blocks
 from wantui.generation.fused_attention import FusedSelfAttention
 from wantui.generation.placement import find_device
 from wantui.models.catalogue import find_model
@@ -27,14 +28,15 @@ LIBRARIES_BY_WEIGHT_KIND = {"int8": ("torchao",), "gguf": ("gguf",)}
 
 def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     """Return everything besides the recipe that affects the latents: versions, device, number of threads, commit of a
-    hub model (a recipe may name only a branch), whether blocks are fused, and what merged the adapters."""
+    hub model (a recipe may name only a branch), how blocks are computed, and what merged the adapters."""
     model = find_model(recipe.model)
     device = find_device(pipeline)
     uses_gpu = device.type == "cuda"
     processor = pipeline.transformer.blocks[0].attn1.processor
     block_fields: dict[str, str | None] = {"blocks": "reference"}
     if isinstance(processor, FusedSelfAttention):
-        block_fields = {"blocks": "fused", "attention": processor.kernel_name, "triton": kernels.find_triton_version()}
+        blocks = "fp8" if has_fp8_blocks(pipeline.transformer) else "fused"
+        block_fields = {"blocks": blocks, "attention": processor.kernel_name, "triton": kernels.find_triton_version()}
         if kernel_version := find_kernel_version(processor.kernel_name):
             block_fields["attention_version"] = kernel_version
     return {

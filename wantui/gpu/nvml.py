@@ -21,6 +21,8 @@ class Gpu:
     used_bytes: int | None
     mig_instances: tuple["Gpu", ...] = ()
     """MIG instances of this GPU."""
+    compute_capability: tuple[int, int] | None = None
+    """Major and minor number of CUDA's compute capability; None if not reported."""
 
 
 class NoSuchGpuError(UserError):
@@ -114,9 +116,17 @@ def find_device_remarks(report: GpuReport, visible_devices: str | None) -> list[
 
 def _read_gpu(pynvml: Any, index: int) -> Gpu:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    return replace(
-        _read_gpu_or_instance(pynvml, handle, index), mig_instances=tuple(_read_mig_instances(pynvml, handle, index))
+    try:
+        major, minor = map(int, pynvml.nvmlDeviceGetCudaComputeCapability(handle))
+        compute_capability: tuple[int, int] | None = (major, minor)
+    except (pynvml.NVMLError, AttributeError):
+        compute_capability = None
+    instances = tuple(
+        replace(instance, compute_capability=compute_capability)
+        for instance in _read_mig_instances(pynvml, handle, index)
     )
+    gpu = _read_gpu_or_instance(pynvml, handle, index)
+    return replace(gpu, mig_instances=instances, compute_capability=compute_capability)
 
 
 def _read_mig_instances(pynvml: Any, handle: Any, index: int) -> Iterator[Gpu]:

@@ -14,6 +14,7 @@ from wantui.models.fetch import find_replaced_parts
 from wantui.models.fingerprint import find_cached_commit
 from wantui.models.parts import PartError, check_model_files
 from wantui.planning.flops import TEXT_POSITION_COUNT
+from wantui.planning.fp8_checks import find_fp8_refusals
 from wantui.planning.guidance_checks import find_guidance_refusals
 from wantui.planning.guidance_plan import plan_guidance, uses_unconditional_pass
 from wantui.planning.recipe import Recipe
@@ -90,6 +91,7 @@ def find_shared_refusals(
     return [
         *_find_capture_refusals(settings, first_recipe, variations),
         *_find_weights_refusals(settings, model, first_recipe),
+        *find_fp8_refusals(settings, model, first_recipe),
         *_find_length_refusals(variations),
     ]
 

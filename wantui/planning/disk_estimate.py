@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from wantui.captures import CAPTURES, DenoisingSize, DiskPart
 from wantui.captures.trajectory import list_stored_evaluations
 from wantui.controls import CONTROLS
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
-from wantui.planning.batch import Batch, BatchPreview
-from wantui.planning.cells import PlannedCell
 from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.map_names import list_map_texts
 from wantui.planning.recipe import Recipe
 from wantui.schedule import count_model_evaluations, find_sampler_schedule
+
+if TYPE_CHECKING:  # the checks of a batch read memory plans, which need this module
+    from wantui.planning.batch import Batch, BatchPreview
+    from wantui.planning.cells import PlannedCell
 
 CLIP_BYTES_PER_PIXEL = 0.1
 """Bytes per pixel of H.264 at crf 18, a rule of thumb; plain scenes need a tenth of it, noisy scenes several times."""
@@ -66,7 +69,7 @@ def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
     )
 
 
-def estimate_batch_disk(batch: Batch | BatchPreview) -> DiskEstimate:
+def estimate_batch_disk(batch: "Batch | BatchPreview") -> DiskEstimate:
     """Predict the bytes of the videos and captures of a batch; variations may have different marks."""
     groups = group_recipes_by_size(batch)
     bytes_by_name: dict[str, int] = {}
@@ -96,7 +99,7 @@ def _join_basis_texts(video_counts_by_basis: Mapping[str, int]) -> str:
     return "; ".join(texts)
 
 
-def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int]]:
+def group_recipes_by_size(batch: "Batch | BatchPreview") -> list[tuple[Recipe, int]]:
     """Return one recipe for each distinct predicted size, with the number of videos of that size.
 
     Sizes differ by marks (their number, the length of their texts, and whether the negative prompt contains them), and
@@ -110,7 +113,7 @@ def group_recipes_by_size(batch: Batch | BatchPreview) -> list[tuple[Recipe, int
     return list(groups.values())
 
 
-def estimate_video_bytes(batch: Batch) -> list[int]:
+def estimate_video_bytes(batch: "Batch") -> list[int]:
     """Predict the bytes of each video of a batch."""
     bytes_by_key: dict[CaptureSizeKey, int] = {}
     result = []
@@ -122,7 +125,7 @@ def estimate_video_bytes(batch: Batch) -> list[int]:
     return result
 
 
-def iterate_cell_recipes(cell: PlannedCell) -> Iterator[tuple[CaptureSizeKey, Recipe, int]]:
+def iterate_cell_recipes(cell: "PlannedCell") -> Iterator[tuple[CaptureSizeKey, Recipe, int]]:
     """Yield the key of equal sizes, a recipe, and the number of variations, for the variations of a cell."""
     if not _records_marks(cell.recipe):
         yield _make_size_key(cell.recipe), cell.recipe, len(cell.variations)

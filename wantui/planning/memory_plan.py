@@ -15,18 +15,17 @@ from wantui.config.speeds import SpeedName
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import WanModel
 from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
-from wantui.planning.flops import (
-    TEXT_POSITION_COUNT,
-    count_block_parameters,
-    count_full_precision_block_parameters,
-    count_full_precision_parameters,
-    count_latent_positions,
-    count_quantized_block_parameters,
-    count_transformer_parameters,
-)
+from wantui.planning.flops import TEXT_POSITION_COUNT, count_latent_positions
+from wantui.planning.fp8 import count_fp8_blocks
 from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.recipe import Recipe
+from wantui.planning.weight_bytes import (
+    BYTES_BY_DTYPE,
+    count_fp8_savings,
+    estimate_block_bytes,
+    estimate_transformer_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,6 @@ class MemoryPlan:
         )
 
 
-BYTES_BY_DTYPE = {"float32": 4, "bfloat16": 2}
-"""Bytes per number of each dtype."""
 SMALL_TILE_SIDE_PIXELS, TILE_SIDE_PIXELS = 128, 256
 RESIDENT_PLAN = MemoryPlan("resident")
 MEMORY_PLANS = (
@@ -122,53 +119,10 @@ def find_plan(name: str) -> MemoryPlan:
     return {plan.slug: plan for plan in MEMORY_PLANS}[migrate_plan_name(name)]
 
 
-def estimate_transformer_bytes(model: WanModel, recipe: Recipe) -> int:
-    """Return the weight bytes of one transformer, as loaded."""
-    if recipe.transformer_file is not None:
-        return recipe.transformer_file.bytes
-    return _estimate_parameter_bytes(
-        model, recipe, count_transformer_parameters(model), count_full_precision_parameters(model), model.block_count
-    )
-
-
-def estimate_block_bytes(model: WanModel, recipe: Recipe) -> int:
-    """Return the weight bytes of one block; for weights in a file, the block's share of the file."""
-    parameter_count = count_block_parameters(model)
-    if recipe.transformer_file is not None:
-        return recipe.transformer_file.bytes * parameter_count // count_transformer_parameters(model)
-    return _estimate_parameter_bytes(model, recipe, parameter_count, count_full_precision_block_parameters(model), 1)
-
-
-def _estimate_parameter_bytes(
-    model: WanModel, recipe: Recipe, parameter_count: int, full_precision_count: int, block_count: int
-) -> int:
-    """Return the bytes of some parameters, of which `full_precision_count` are float32, in a number of blocks."""
-    dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
-    quantized_count = scale_count = 0
-    if recipe.weights != "full":
-        quantized_count = block_count * count_quantized_block_parameters(model, recipe.weights)
-    if recipe.weights == "int8":
-        scale_count = block_count * (9 * model.transformer_width + model.feed_forward_width)  # one scale per row
-    return (
-        dtype_bytes * (parameter_count - full_precision_count - quantized_count)
-        + quantized_count
-        + 4 * (full_precision_count + scale_count)
-    )
-
-
 def can_fuse_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights: WeightsForm) -> bool:
     """Return whether blocks are fused on a GPU: the plan and weights allow it, and the transformer is wide enough."""
     weights_allow_fusion = plan.can_fuse and weights == "full"
     return speed != "reference" and weights_allow_fusion and model.transformer_width >= MIN_FUSED_TRANSFORMER_WIDTH
-
-
-def estimate_weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
-    """Return the weight bytes of all parts, as loaded, or None if their sizes are unknown."""
-    if model.text_encoder_parameter_count is None or model.vae_parameter_count is None:
-        return None
-    dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
-    transformer_bytes = estimate_transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
-    return transformer_bytes + dtype_bytes * model.text_encoder_parameter_count + 4 * model.vae_parameter_count
 
 
 def estimate_activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) -> int:
@@ -179,7 +133,8 @@ def estimate_activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = 
     exist three float32 tensors (residual, output, gated product) and five in the model's precision.
 
     Fused blocks peak with one wide tensor and five narrow ones (block input, residual, norm, output, input of the next
-    pass), or with query, key and value and five narrow ones.
+    pass), or with query, key and value and five narrow ones. In FP8, the wide tensor exists also in e4m3 when it is
+    rounded, and three narrow ones and the norm in e4m3 are left.
     """
     dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
     token_count = count_latent_positions(model, recipe.width, recipe.height, recipe.frames)
@@ -193,6 +148,8 @@ def estimate_activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = 
         if is_fused
         else max(2 * wide_bytes + 4 * narrow_bytes, block_end_bytes)
     )
+    if recipe.speed == "fp8":
+        block_bytes = max(block_bytes, (3 * wide_bytes + 7 * narrow_bytes) // 2)
     rotary_bytes = 2 * token_count * (model.transformer_width // model.head_count) * 4
     modulation_bytes = 0
     if model.has_timestep_per_token and not is_fused:
@@ -254,11 +211,13 @@ def estimate_peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recip
         case "parked":
             working_bytes = max(bytes_per_transformer + computing_bytes, vae_bytes + decoding_bytes)
         case "streamed":
-            non_block_bytes = transformer_count * (bytes_per_transformer - block_bytes * model.block_count)
+            fp8_savings = count_fp8_savings(model, recipe, 1)
+            all_blocks_bytes = block_bytes * model.block_count - fp8_savings * count_fp8_blocks(model.block_count)
+            non_block_bytes = transformer_count * (bytes_per_transformer - all_blocks_bytes)
             # a block prefetched for a pass that was then skipped
             prefetched_bytes = block_bytes if recipe.speed == "cached" else 0
             working_bytes = non_block_bytes + max(
-                2 * block_bytes + computing_bytes, prefetched_bytes + vae_bytes + decoding_bytes
+                2 * block_bytes - fp8_savings + computing_bytes, prefetched_bytes + vae_bytes + decoding_bytes
             )
         case "sequential":
             working_bytes = max(
@@ -332,8 +291,9 @@ def choose_memory_plan(
 
     Args:
         free_bytes: free bytes before the worker process allocates any.
-        allowed_plans: candidate plans, in order of preference.
+        allowed_plans: candidate plans, in order of preference; those that the recipe's speed rules out are not tried.
     """
+    allowed_plans = [plan for plan in allowed_plans if _supports_speed(plan, recipe)]
 
     def make_choice(plan: MemoryPlan, reason: str, fits: bool = True) -> ChosenPlan:
         peak_bytes, working_bytes = (
@@ -385,12 +345,19 @@ def find_next_plan(
     for later_plan in list_later_plans(plan):
         if not on_gpu and not later_plan.is_for_cpu:
             continue
+        if recipe is not None and not _supports_speed(later_plan, recipe):
+            continue
         if on_gpu and current_peak_bytes is not None and model is not None and recipe is not None:
             peak_bytes = estimate_peak_bytes(later_plan, model, recipe, streams_encoder=True)
             if peak_bytes is not None and peak_bytes >= current_peak_bytes:
                 continue
         return later_plan
     return None
+
+
+def _supports_speed(plan: MemoryPlan, recipe: Recipe) -> bool:
+    """Return whether a plan can compute a recipe at its speed: `fp8` needs fused blocks, other speeds do without."""
+    return plan.can_fuse or recipe.speed != "fp8"
 
 
 def list_later_plans(plan: MemoryPlan) -> tuple[MemoryPlan, ...]:

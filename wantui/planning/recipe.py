@@ -138,7 +138,7 @@ class Recipe(_FrozenModel):
     transformer_file: TransformerFile | None = None
     """File of the transformer if weights are gguf."""
     speed: SpeedName = "reference"
-    """reference: what diffusers computes, to the bit; fused: the same up to rounding; cached: another video."""
+    """reference: what diffusers computes, to the bit; fused: the same up to rounding; fp8, cached: another video."""
     magnitudes: tuple[tuple[FiniteFloat, FiniteFloat], ...] = ()
     """Calibrated magnitudes that decide which steps a cached video skips; without them the first block decides."""
     capture: CaptureRequests = CaptureRequests()

@@ -60,7 +60,7 @@ def convert_to_digest_form(recipe_values: dict[str, Any]) -> dict[str, Any]:
     return {
         **recipe_values,
         "format": 1,
-        "speed": former_name_by_slug[recipe_values["speed"]],
+        "speed": former_name_by_slug.get(recipe_values["speed"], recipe_values["speed"]),
         "capture": {**capture_values, "attention": attention_values},
     }
 

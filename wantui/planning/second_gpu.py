@@ -13,15 +13,14 @@ from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
 from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.memory_plan import (
     ALLOCATOR_OVERHEAD_FACTOR,
-    BYTES_BY_DTYPE,
     CONTEXT_BYTES,
     WORKSPACE_BYTES,
     MemoryPlan,
     can_fuse_blocks,
     estimate_activation_bytes,
-    estimate_transformer_bytes,
 )
 from wantui.planning.recipe import Recipe
+from wantui.planning.weight_bytes import BYTES_BY_DTYPE, estimate_transformer_bytes
 
 SECOND_GPU_SPEEDS: Sequence[str] = ("reference", "fused")
 """Speeds that a second GPU can compute."""

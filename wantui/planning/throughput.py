@@ -15,9 +15,10 @@ from wantui.config.speeds import SpeedName
 from wantui.models.catalogue import WanModel
 from wantui.planning.flops import TEXT_POSITION_COUNT, count_latent_positions
 from wantui.planning.guidance_plan import compute_mean_passes
-from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks, estimate_block_bytes
+from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import estimate_computed_share
+from wantui.planning.weight_bytes import estimate_mean_block_bytes
 from wantui.schedule import count_model_evaluations
 
 NATIVE_ATTENTION = "native"
@@ -90,7 +91,7 @@ class Throughput:
         if model.has_timestep_per_token and not can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
             block_seconds += POSITION_VALUE_COST * self.value * token_count * model.transformer_width
         if plan.weight_streaming != "none":
-            transfer_seconds = self.streamed_byte * estimate_block_bytes(model, recipe)
+            transfer_seconds = self.streamed_byte * estimate_mean_block_bytes(model, recipe)
             is_overlapped = plan.weight_streaming == "overlapped"
             block_seconds = self.streamed_block + (
                 max(block_seconds, transfer_seconds) if is_overlapped else block_seconds + transfer_seconds

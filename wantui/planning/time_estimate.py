@@ -144,6 +144,8 @@ def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: Memory
         return Estimate(None, "the model is unknown")
     step_seconds = throughput.predict_step_seconds(model, recipe, plan)
     basis = f"{step_seconds:.2g} s per step{_describe_skipping(recipe)}, from `wantui bench` on {throughput.device}"
+    if recipe.speed == "fp8" and throughput.speed != "fp8":
+        basis += f" of {throughput.speed} blocks, which are slower: run `wantui bench --speed fp8`"
     return Estimate(throughput.predict_video_seconds(model, recipe, plan), basis)
 
 

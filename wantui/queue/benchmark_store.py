@@ -15,6 +15,12 @@ from wantui.planning.throughput import NATIVE_ATTENTION, Throughput
 from wantui.queue.state_dir import find_state_directory
 
 THROUGHPUT_FILE = "throughput.json"
+SIMILAR_SPEEDS: dict[SpeedName, tuple[SpeedName, ...]] = {
+    "reference": ("reference", "fused", "fp8", "cached"),
+    "fused": ("fused", "reference", "fp8", "cached"),
+    "fp8": ("fp8", "fused", "reference", "cached"),
+}
+"""Speeds in order of similarity to a speed that `wantui bench` measures."""
 
 
 def save_throughput(directory: Path, measured_throughput: Throughput) -> Path:
@@ -37,15 +43,18 @@ def load_throughput(
 ) -> Throughput | None:
     """Return the measured throughput of a device for a recipe's kind of blocks; None if the device was not measured.
 
-    A cached video has fused blocks; the number of skipped blocks is not measured. If only one of reference and fused
-    was measured, it is returned for both, because the two are similar.
+    A cached video has fused blocks; the number of skipped blocks is not measured. If a speed was not measured, the most
+    similar one is returned.
 
     Args:
         device: device name, as torch or the driver reports it.
     """
-    wanted_speed: SpeedName = "fused" if _is_fused(recipe, plan) else "reference"
+    wanted_speed: SpeedName = "reference"
+    if _is_fused(recipe, plan):
+        wanted_speed = "fp8" if recipe.speed == "fp8" else "fused"
     device_throughputs = [throughput for throughput in _read_throughputs(directory) if throughput.device == device]
-    return min(device_throughputs, key=lambda throughput: throughput.speed != wanted_speed, default=None)
+    similar_speeds = SIMILAR_SPEEDS[wanted_speed]
+    return min(device_throughputs, key=lambda throughput: similar_speeds.index(throughput.speed), default=None)
 
 
 def load_attention_backend(device: str, recipe: Recipe, plan: MemoryPlan) -> str:

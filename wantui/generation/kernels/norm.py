@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from wantui.generation.kernels.quantize import scale_to_e4m3
+
 
 def run_layer_norm_kernel(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Return `apply_layer_norm` of a contiguous hidden of 16 bits."""
@@ -20,6 +22,31 @@ def run_add_layer_norm_kernel(
 ) -> tuple[Tensor, Tensor]:
     """Return `add_and_layer_norm` of contiguous 16-bit values. The sum overwrites added."""
     return added, _normalise_sum(hidden, added, gate, weight, bias, eps)
+
+
+def run_quantized_layer_norm_kernel(
+    hidden: Tensor,
+    added: Tensor | None,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    dtype: torch.dtype = torch.float8_e4m3fn,
+) -> tuple[Tensor, Tensor]:
+    """Return LayerNorm of the sum of contiguous 16-bit values, in e4m3, and the scales of its rows.
+
+    The sum overwrites added; without added, hidden is normalised.
+
+    Args:
+        dtype: another dtype of the result, for tests.
+
+    Returns:
+        The rounded norm, like hidden, and scales [positions, 1] float32.
+    """
+    normed = torch.empty(hidden.shape, dtype=dtype, device=hidden.device)
+    scales = torch.empty(hidden.shape[1], 1, dtype=torch.float32, device=hidden.device)
+    _launch_norm_kernel(hidden, added, gate, weight, bias, normed, eps, scales)
+    return normed, scales
 
 
 def run_rms_norm_kernel(values: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -50,18 +77,20 @@ def _launch_norm_kernel(
     bias: Tensor | None,
     normed: Tensor | None,
     eps: float,
+    scales: Tensor | None = None,
 ) -> None:
     _, positions, width = values.shape
     padded_width = triton.next_power_of_2(width)
     # Pass an unused address in place of None.
     _norm_kernel[(positions,)](
-        *(values if part is None else part for part in (values, added, gate, weight, bias, normed)),
+        *(values if part is None else part for part in (values, added, gate, weight, bias, normed, scales)),
         width,
         eps,
         HAS_ADDED=added is not None,
         HAS_GATE=gate is not None,
         HAS_NORM=normed is not None,
         IS_LAYER_NORM=bias is not None,
+        QUANTIZES=scales is not None,
         PADDED_WIDTH=padded_width,
         num_warps=4 if padded_width <= 2048 else 8,
     )
@@ -75,12 +104,14 @@ def _norm_kernel(
     weight,  # [width]
     bias,  # [width]
     normed,  # [positions, width], contiguous
+    scales,  # [positions] float32
     width,
     eps,
     HAS_ADDED: tl.constexpr,  # noqa: N803
     HAS_GATE: tl.constexpr,  # noqa: N803
     HAS_NORM: tl.constexpr,  # noqa: N803
     IS_LAYER_NORM: tl.constexpr,  # noqa: N803 - otherwise RMSNorm
+    QUANTIZES: tl.constexpr,  # noqa: N803 - to e4m3, with a scale for each position
     PADDED_WIDTH: tl.constexpr,  # noqa: N803 - power of 2
 ):
     position = tl.program_id(0).to(tl.int64)
@@ -103,4 +134,7 @@ def _norm_kernel(
         y = y * tl.load(weight + columns, mask=is_inside, other=0.0).to(tl.float32)
         if IS_LAYER_NORM:
             y = y + tl.load(bias + columns, mask=is_inside, other=0.0)
+        if QUANTIZES:
+            y, scale = scale_to_e4m3(y)
+            tl.store(scales + position, scale)
         tl.store(normed + offsets, y.to(normed.dtype.element_ty), mask=is_inside)

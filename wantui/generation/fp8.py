@@ -1,0 +1,124 @@
+"""Matrix products in FP8 for `speed: fp8`: e4m3 with a scale for each row of the activations and of the weights.
+
+A row is divided by its scale, so that its largest value becomes 448, the largest of e4m3, and rounded. The products are
+summed in float32, multiplied by both scales, and rounded to bfloat16. An error of rounding is at most 2^-4 of a value,
+or, for values below 2^-6, 2^-10 (both before scaling).
+
+Not in FP8: everything outside of the blocks; the first and the last block, whose errors weigh most; the keys and values
+of the text, which are computed once per video; attention, norms and sums.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wantui.generation import kernels
+from wantui.generation.fused_linear import FusedGelu, FusedLinear
+from wantui.generation.fused_norm import add_gated, apply_layer_norm
+
+E4M3 = torch.float8_e4m3fn
+MAX_E4M3 = torch.finfo(E4M3).max
+"""Largest finite value of e4m3, 448."""
+MIN_LARGEST_VALUE = 2.0**-100
+"""Smallest divisor of a row's scale, so that rows of zeros have a finite scale."""
+
+
+class QuantizedRows(NamedTuple):
+    """Activations in e4m3: values [1, positions, width], and the scales [positions, 1] float32 of their rows."""
+
+    values: Tensor
+    scales: Tensor
+
+
+def quantize_rows(values: Tensor, applies_gelu: bool = False) -> QuantizedRows:
+    """Round [..., width] to e4m3, with a scale for each row; a row with infinity or NaN becomes NaN where it had it.
+
+    Args:
+        applies_gelu: whether to apply GELU in its tanh form, in float32, before rounding.
+    """
+    rows = values.flatten(0, -2)
+    if kernels.can_use_kernels(values):
+        from wantui.generation.kernels.quantize import run_quantize_kernel
+
+        quantized, scales = run_quantize_kernel(rows.contiguous(), applies_gelu)
+    else:
+        wide_rows = F.gelu(rows.float(), approximate="tanh") if applies_gelu else rows.float()
+        largest = wide_rows.abs().amax(1, keepdim=True).clamp_min(MIN_LARGEST_VALUE)
+        # torch rounds values beyond 448 to NaN.
+        scaled = (wide_rows * (MAX_E4M3 / largest)).clamp(-MAX_E4M3, MAX_E4M3)
+        quantized, scales = scaled.to(E4M3), largest / MAX_E4M3
+    return QuantizedRows(quantized.view(values.shape), scales)
+
+
+def quantize_layer_norm(
+    hidden: Tensor, added: Tensor | None, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, QuantizedRows]:
+    """Return `fused_norm.add_gated`, and its LayerNorm in e4m3; without added, hidden and its norm."""
+    if kernels.can_use_kernels(hidden):
+        from wantui.generation.kernels.norm import run_quantized_layer_norm_kernel
+
+        added = None if added is None else added.contiguous()
+        normed, scales = run_quantized_layer_norm_kernel(hidden.contiguous(), added, gate, weight, bias, eps)
+        return hidden if added is None else added, QuantizedRows(normed, scales)
+    hidden_sum = hidden if added is None else add_gated(hidden, added, gate)
+    return hidden_sum, quantize_rows(apply_layer_norm(hidden_sum, weight, bias, eps))
+
+
+class Fp8Linear(nn.Module):
+    """A linear layer in FP8, whose weight [outputs, inputs] has a float32 scale for each row.
+
+    Args:
+        layer: layer with a bias, whose weight is rounded.
+        device: device that rounds the weight, which then returns to its own device.
+    """
+
+    def __init__(self, layer: nn.Linear, device: torch.device) -> None:
+        super().__init__()
+        self.in_features, self.out_features, self.bias = layer.in_features, layer.out_features, layer.bias
+        quantized, scales = quantize_rows(layer.weight.detach().to(device))
+        self.weight = nn.Parameter(quantized.to(layer.weight.device), requires_grad=False)
+        self.weight_scales = nn.Parameter(scales.to(layer.weight.device).flatten(), requires_grad=False)
+
+    def forward(self, hidden: Tensor | QuantizedRows) -> Tensor:
+        """Map [..., inputs] to [..., outputs] bfloat16; values that are not in e4m3 are rounded first."""
+        values, scales = hidden if isinstance(hidden, QuantizedRows) else quantize_rows(hidden)
+        product = torch._scaled_mm(
+            values.flatten(0, -2),
+            self.weight.t(),
+            scale_a=scales,
+            scale_b=self.weight_scales[None],
+            bias=self.bias,
+            out_dtype=torch.bfloat16,
+            use_fast_accum=True,
+        )
+        return product.unflatten(0, values.shape[:-1])
+
+
+class Fp8FeedForward(nn.Module):
+    """A feed-forward layer in FP8, which applies GELU while it rounds the hidden values."""
+
+    def __init__(self, inner: nn.Linear, outer: nn.Linear, device: torch.device) -> None:
+        super().__init__()
+        self.inner, self.outer = Fp8Linear(inner, device), Fp8Linear(outer, device)
+
+    def forward(self, hidden: Tensor | QuantizedRows) -> Tensor:
+        """Map [1, positions, width] to the same shape, in bfloat16."""
+        return self.outer(quantize_rows(self.inner(hidden), applies_gelu=True))
+
+
+def quantize_block(block: Any, device: torch.device) -> None:
+    """Replace the linear layers of a fused block by layers in FP8, except keys and values of the text.
+
+    Args:
+        device: device that rounds the weights, which then return to their own device.
+    """
+    block.attn1.to_qkv = Fp8Linear(block.attn1.to_qkv, device)
+    block.attn2.to_q = Fp8Linear(block.attn2.to_q, device)
+    for attention in (block.attn1, block.attn2):
+        attention.to_out[0] = Fp8Linear(attention.to_out[0], device)
+    activation, *_, outer = block.ffn.net
+    assert isinstance(activation, FusedGelu)
+    assert isinstance(outer, FusedLinear)
+    block.ffn = Fp8FeedForward(activation.proj, outer, device)

@@ -1,0 +1,64 @@
+"""Refusals of `speed: fp8`: models, weights, plans and captures that it cannot be combined with."""
+
+from wantui.captures.contributions import CONTRIBUTIONS
+from wantui.config.settings import Settings
+from wantui.models.catalogue import WanModel
+from wantui.planning.fp8 import WIDTH_MULTIPLE
+from wantui.planning.memory_plan import MIN_FUSED_TRANSFORMER_WIDTH, MemoryPlan, find_plan
+from wantui.planning.model_source import WeightsForm
+from wantui.planning.recipe import Recipe
+
+
+def find_fp8_refusals(settings: Settings, model: WanModel, recipe: Recipe) -> list[str]:
+    """Return the reasons why a recipe cannot be computed by `speed: fp8`; none at other speeds."""
+    if recipe.speed != "fp8":
+        return []
+    plan_name = settings.memory_settings.plan
+    plan = None if plan_name == "auto" else find_plan(plan_name)
+    refusals = [
+        f"model_settings.speed: fp8 {reason}"
+        for reason in list_fp8_conflicts(model, recipe.dtype, recipe.weights, plan)
+    ]
+    if recipe.capture.find_request(CONTRIBUTIONS.name) is not None:
+        refusals.append(
+            "model_settings.speed: fp8 rounds the outputs that contribution_settings.store_contributions compares with "
+            "the sum over all words: turn it off, or choose speed fused"
+        )
+    return refusals
+
+
+def list_fp8_conflicts(model: WanModel, dtype: str, weights: WeightsForm, plan: MemoryPlan | None) -> list[str]:
+    """Return phrases that continue "model_settings.speed: fp8", each with a conflict and what to choose instead.
+
+    Args:
+        plan: memory plan, or None if it is not chosen yet.
+    """
+    conflicts = []
+    widths = model.transformer_width, model.feed_forward_width
+    if model.transformer_width < MIN_FUSED_TRANSFORMER_WIDTH:
+        conflicts.append(
+            f"needs blocks of a width of at least {MIN_FUSED_TRANSFORMER_WIDTH}, and those of {model.name} have "
+            f"{model.transformer_width}: choose speed fused"
+        )
+    elif any(width % WIDTH_MULTIPLE for width in widths):
+        conflicts.append(
+            f"needs widths that are multiples of {WIDTH_MULTIPLE}, and those of {model.name} are "
+            f"{' and '.join(map(str, widths))}: choose speed fused"
+        )
+    if dtype != "bfloat16":
+        conflicts.append(
+            f"computes in bfloat16, and model_settings.dtype is {dtype}: choose dtype bfloat16, or speed fused"
+        )
+    if weights == "gguf":
+        conflicts.append("cannot be combined with a transformer_file, which has its own precision: choose speed fused")
+    elif weights != "full":
+        conflicts.append(
+            f"stores the weights in 8 bits itself, and cannot be combined with model_settings.weights: {weights}: "
+            "choose weights full, or speed fused"
+        )
+    if plan is not None and not plan.can_fuse:
+        conflicts.append(
+            f"needs all weights of a block on the GPU, unlike memory_settings.plan: {plan.slug}: choose plan auto, or "
+            "speed fused"
+        )
+    return conflicts
