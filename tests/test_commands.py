@@ -621,6 +621,7 @@ def test_queue_lists_report_a_queue_that_cannot_be_written(
     assert "No space left on device. Fix this, and the engine continues by itself" in result.err
 
 
+@pytest.mark.usefixtures("torch_not_imported")
 def test_doctor_reports_a_disk_without_free_inodes(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     space = {name: getattr(os.statvfs("."), name) for name in ("f_bavail", "f_blocks", "f_bfree", "f_frsize")}
     monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(**space, f_files=50_000, f_favail=999))

@@ -595,6 +595,7 @@ def test_queue_context_manager_closes_the_connection(tmp_path: Path) -> None:
         queue.read_last_event_seq()
 
 
+@pytest.mark.usefixtures("torch_not_imported")
 def test_commands_close_their_queue(wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[QueueReader] = []
     original = QueueReader.__init__
