@@ -123,12 +123,6 @@ def check_that_a_killed_video_resumes(machine: Machine, tmp_path: Path, options:
     assert_equal_to_the_bit(machine.root / "batch", tmp_path / "undisturbed/batch")
 
 
-def test_killed_video_with_an_adapter_resumes_bit_identically(
-    machine: Machine, small: list[str], adapter: Path, tmp_path: Path
-) -> None:
-    check_that_a_killed_video_resumes(machine, tmp_path, [*small, "--lora", f"{adapter}:0.7"])
-
-
 def test_killed_video_with_schedules_and_an_adapter_resumes_bit_identically(
     machine: Machine, small: list[str], adapter: Path, tmp_path: Path
 ) -> None:
