@@ -14,6 +14,7 @@ from wantui.queue.events import LoadingStageStarted, ModelLoading, VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.storage.preview_files import PreviewFolder, make_preview_folder_path, write_preview
+from wantui.tui.monitor.data import MonitorFilesRequest
 from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.settings import TuiSettings
 from wantui.tui.settings_changes import apply_settings
@@ -162,7 +163,7 @@ def test_changed_preview_seconds_switch_automatic_previews(queue: Queue, tmp_pat
         queue.record_step(taken, step_done(1, 100, 0.1, 0.9, preview=path))
         await it.until(lambda: screen.get_current_progress() and screen.get_current_progress().preview_step == 2)  # type: ignore[union-attr]
         screen.request_files(is_automatic=True)
-        await it.until(lambda: not screen._is_reading_files)
+        await it.until(lambda: screen._request is None)
         await it.press("V")
         progress = screen.get_current_progress()
         assert progress is not None
@@ -231,7 +232,7 @@ def test_last_preview_stays_with_its_title_until_the_clip_is_read(
         taken = claim(queue)
         queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=str(write_previews(tmp_path, 5))))
         await it.until(lambda: "Predicted video: red seed 43" in it.text() and "▀" in screen.picture.get_shown_text())
-        monkeypatch.setattr(screen, "_is_reading_files", True)
+        monkeypatch.setattr(screen, "_request", MonitorFilesRequest())
         queue.record_done(taken, VideoDone(files=manifest.videos[1].files, seconds={"denoise": 1.0}))
         queue.record_step(claim(queue), step_done(0, 20, 0.1, 1.0))
         await it.until(lambda: "red seed 44" in it.text() and screen.finished_video is not None)
@@ -239,7 +240,7 @@ def test_last_preview_stays_with_its_title_until_the_clip_is_read(
         await it.pilot.pause()
         assert "Predicted video: red seed 43" in it.text()
         assert "▀" in screen.picture.get_shown_text()
-        monkeypatch.setattr(screen, "_is_reading_files", False)
+        monkeypatch.setattr(screen, "_request", None)
         await it.until(lambda: "Finished: red seed 43" in it.text() and "▀" in screen.picture.get_shown_text())
 
     with engine_announced():

@@ -31,6 +31,8 @@ from wantui.queue.state_dir import find_state_directory
 from wantui.tui.drafts import Drafts, save_drafts
 
 SIZE = (140, 40)
+HIDE_PANEL_KEY = b"\x1b[19~"
+"""F8, which hides the machine panel: its figures change while nothing happens."""
 BARE = """
 from textual.app import App
 from textual.widgets import Static
@@ -170,7 +172,7 @@ def a_queue_that_runs(stop: threading.Event) -> None:
 def bytes_on_the_wire(seconds: float) -> None:
     terminal = wantui()
     terminal.until(b"cfg_scale")
-    terminal.keys(b"\x1b[19~")  # F8 hides the panel, whose figures change
+    terminal.keys(HIDE_PANEL_KEY)
     time.sleep(3)
     click.echo(f"nothing changes: {terminal.rate(seconds):.0f} B/s")
     terminal.close()
@@ -210,7 +212,7 @@ def idle_bytes(seconds: float) -> None:
     """Print the bytes a second of every screen while nothing changes, without the machine panel."""
     terminal = wantui()
     terminal.until(b"cfg_scale")
-    terminal.keys(b"\x1b[19~")  # F8 hides the panel, whose figures change
+    terminal.keys(HIDE_PANEL_KEY)
     terminal.keys(b"\x1b")
     time.sleep(2)
     for name, key in SCREEN_KEYS.items():

@@ -38,6 +38,8 @@ class CostLine:
     text: str
     basis: str
     fits: bool = True
+    short_basis: str | None = None
+    """Basis without the calculations; None if it has none."""
 
 
 def estimate_batch_costs(
@@ -62,14 +64,14 @@ def estimate_batch_costs(
     folder = _find_nearest_existing_folder(expand_user_path(settings.output_dir))
     disk_need, free_bytes = estimate_batch_disk_need(preview, disk.total_bytes), query_free_disk_bytes(folder)
     fits = disk_need.total_bytes <= free_bytes
-    basis = f"clips {format_bytes(disk.video_bytes)} ({disk.videos_basis})"
-    for part in disk.capture_parts:
-        basis += f", {part.name} {format_bytes(part.bytes)} ({part.basis})"
-    basis += f"; {format_bytes(disk_need.temporary_bytes + disk_need.reserve_bytes)} more must be free"
-    if not fits:
-        basis = f"{_describe_fitting_part(preview, free_bytes, disk)} would fit; " + basis
+    parts = [("clips", disk.video_bytes, disk.videos_basis)]
+    parts += [(part.name, part.bytes, part.basis) for part in disk.capture_parts]
+    before = "" if fits else f"{_describe_fitting_part(preview, free_bytes, disk)} would fit; "
+    after = f"; {format_bytes(disk_need.temporary_bytes + disk_need.reserve_bytes)} more must be free"
     disk_text = f"{format_bytes(disk.total_bytes)}; {format_bytes(free_bytes)} free"
-    lines.append(CostLine("disk", disk_text, basis, fits))
+    sizes = ", ".join(f"{name} {format_bytes(size)}" for name, size, _ in parts)
+    calculations = ", ".join(f"{name} {format_bytes(size)} ({part_basis})" for name, size, part_basis in parts)
+    lines.append(CostLine("disk", disk_text, before + calculations + after, fits, before + sizes + after))
     power_text, power_basis = describe_power(list_grouping_powers(preview))
     if power_text:
         lines.append(CostLine("power", power_text, power_basis))

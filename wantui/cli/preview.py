@@ -1,6 +1,6 @@
 """wantui preview: show the variations of a template and the predicted cost of its batch."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,9 @@ def _build_preview_report(
         "seeds": preview.seeds,
         **({} if (sweep_report := _build_sweep_report(preview, cell_costs)) is None else {"sweep": sweep_report}),
         "recipe": preview.first_recipe.model_dump(mode="json"),
-        "costs": [asdict(cost_line) for cost_line in cost_lines],
+        "costs": [
+            {"name": cost.name, "text": cost.text, "basis": cost.basis, "fits": cost.fits} for cost in cost_lines
+        ],
         "disk": {
             "videos": disk_estimate.video_bytes,
             **dict.fromkeys(("latents", "attention", "geometry", "guidance_gap"), 0),

@@ -25,6 +25,8 @@ class Column(Generic[Row]):
     """Smallest list width, in cells, at which the column is shown."""
     max_list_width: int | None = None
     """Largest list width, in cells, at which the column is shown; None shows it at any larger width."""
+    metric: str = ""
+    """Metric that the column shows; empty for other columns."""
 
     def fits(self, list_width: int) -> bool:
         """Return whether the column is shown in a list of this width, in cells."""

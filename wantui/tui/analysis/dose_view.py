@@ -7,7 +7,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.formatting import format_count
-from wantui.tui.analysis.forest_plot import MAX_PLOT_WIDTH, MIN_WIDE_PLOT, choose_axis, draw_interval
+from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, choose_axis, draw_interval
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import Chart, find_value_range
 from wantui.tui.number_formats import align_decimals
@@ -98,12 +98,11 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
         _pad_column("metric", [trend.metric for trend in trends]),
         _pad_column("slope", means),
         _pad_column("95 % interval", intervals),
-        _pad_column("p corr.", p_texts),
+        _pad_column("adj. p", p_texts),
     )
     header, *rows = ("  ".join(cells) for cells in zip(*columns, strict=True))
     changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]
-    plot_width = min(MAX_PLOT_WIDTH, canvas.width - len(header) - 2)
-    axis = choose_axis(changes, plot_width - 1 + plot_width % 2 if plot_width >= MIN_WIDE_PLOT else 0)
+    axis = choose_axis(changes, canvas.width - len(header) - 2, MIN_WIDE_PLOT)
     lines = [Text(f"{header}  {axis.draw_labels()}".rstrip(), Style(bold=True, dim=True))]
     for trend, row, change in zip(trends, rows, changes, strict=True):
         is_significant = trend.family_p <= SIGNIFICANCE_LEVEL
@@ -112,9 +111,10 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
         if axis.width and all(map(math.isfinite, change)):
             line.append("  ").append_text(draw_interval(change, is_significant, axis, style))
         lines.append(line)
+    p_note = "; adj. p: corrected over all metrics"
     unit = f"for each unit of {dose_response.setting_name}, paired by seed"
     plot_note = "; plot: slope in percent of the metric's mean" if axis.width else ""
-    return [*lines, *wrap_text(f"slope: change of the metric {unit}{plot_note}", canvas.width, Style(dim=True))]
+    return [*lines, *wrap_text(f"slope: change of the metric {unit}{plot_note}{p_note}", canvas.width, Style(dim=True))]
 
 
 def _pad_column(header: str, cells: "Sequence[str]") -> list[str]:

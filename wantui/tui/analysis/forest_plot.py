@@ -81,8 +81,14 @@ class ForestLayout:
     """Whether the intervals are printed too; a narrow pane only draws them."""
 
 
-def choose_axis(changes: Sequence[Change], width: int) -> ForestAxis:
-    """Return an axis on which these changes and their intervals fit, up to `MAX_AXIS_END`."""
+def choose_axis(changes: Sequence[Change], free_width: int, min_width: int) -> ForestAxis:
+    """Return an axis on which these changes and their intervals fit, up to `MAX_AXIS_END`.
+
+    Args:
+        free_width: cells that the plot can have; it has an odd number of them, and at most `MAX_PLOT_WIDTH`.
+        min_width: free cells below which the plot is left out (width 0).
+    """
+    width = min(MAX_PLOT_WIDTH, free_width - 1 + free_width % 2) if free_width >= min_width else 0
     ends = [abs(end) for change in changes for end in change if math.isfinite(end)]
     return ForestAxis(width, min(MAX_AXIS_END, max([MIN_AXIS_END, *ends])))
 
@@ -92,9 +98,8 @@ def choose_layout(metric_names: Sequence[str], changes: Sequence[Change], width:
     name_width = max(map(len, metric_names), default=0)
     wide_plot = width - name_width - EFFECT_WIDTH - INTERVAL_WIDTH - P_WIDTH - 4
     has_intervals = wide_plot >= MIN_WIDE_PLOT
-    plot_width = min(MAX_PLOT_WIDTH, wide_plot if has_intervals else wide_plot + INTERVAL_WIDTH + 1)
-    plot_width = 0 if plot_width < MIN_PLOT_WIDTH else plot_width - 1 + plot_width % 2
-    return ForestLayout(name_width, choose_axis(changes, plot_width), has_intervals)
+    free_width = wide_plot if has_intervals else wide_plot + INTERVAL_WIDTH + 1
+    return ForestLayout(name_width, choose_axis(changes, free_width, MIN_PLOT_WIDTH), has_intervals)
 
 
 def get_relative_change(difference: "Difference") -> Change:
@@ -106,7 +111,7 @@ def draw_forest_header(layout: ForestLayout) -> Text:
     """Return the line of column headers; the plot's header is its axis."""
     name = "metric".ljust(layout.name_width)
     return _join_columns(
-        name, layout.axis.draw_labels(), "effect", "95 % interval".center(INTERVAL_WIDTH), "p corr.", layout
+        name, layout.axis.draw_labels(), "effect", "95 % interval".center(INTERVAL_WIDTH), "adj. p", layout
     )
 
 

@@ -36,13 +36,12 @@ class MonitorFiles(BaseScreen):
         self.log_version: tuple[Path, int, int] | None = None
         """Version of the log on the screen, as in `LogTail`."""
         self.log_lines: list[str] = []
-        self._requested_at = 0.0
-        self._requested_step = 0
-        """Step of the latest requested preview."""
-        self._is_reading_files = False
-        self._requested_clip_id = 0
-        """Id of the video whose clip was requested last; 0 if the last request had none."""
-        self._is_request_waiting = False
+        self._request: MonitorFilesRequest | None = None
+        """Files that are being read."""
+        self._preview_request: tuple[int, float] = (0, 0.0)
+        """Step and time (monotonic, seconds) of the preview of this video that was requested last."""
+        self._has_waiting_key = False
+        """Whether a key that asks for files was pressed while files were being read."""
 
     def draw_pictures(self) -> None:
         """Draw previews or clip."""
@@ -72,27 +71,30 @@ class MonitorFiles(BaseScreen):
     def follow_video(self, video_id: int, progress: VideoProgress | None) -> None:
         """Forget the previews of another video, and of steps that are rendered again."""
         if self.previews.video_id != video_id:
-            self._requested_step = 0
+            self._preview_request = (0, 0.0)
         self.previews.show_video(video_id)
         if progress is not None:
             self.previews.drop_steps_after(progress.step_number)
 
     def request_files(self, *, is_automatic: bool) -> None:
         """Start reading the log, new previews and the finished clip; a key press during a read is served after it."""
-        if self._is_reading_files:
-            self._is_request_waiting |= not is_automatic
+        if self._request is not None:
+            self._has_waiting_key |= not is_automatic
             return
-        self._is_request_waiting = False
-        row, progress = self.get_current_row(), self.get_current_progress()
-        snapshot = self.wantui_app.snapshot
-        folders_by_batch = {batch.id: batch.folder for batch in snapshot.batches}
-        log_path = None if snapshot.engine is None else snapshot.engine.logs_folder / "engine.log"
-        if row is not None and row.video is not None and row.video.batch in folders_by_batch:
-            log_path = BatchFolder(folders_by_batch[row.video.batch]).log_path
-        request = MonitorFilesRequest(log_path, self.log_version)
-        shows_pictures = self.is_auto_preview or not is_automatic
-        if shows_pictures and progress is not None and self._is_preview_due(progress, is_automatic):
-            self._requested_at, self._requested_step = time.monotonic(), progress.preview_step
+        self._has_waiting_key = False
+        request = self._make_request(is_automatic)
+        if request.log_path is not None or request.preview_path is not None or request.clip_path is not None:
+            self._request = request
+            self.read_monitor_files(request)
+
+    def _make_request(self, is_automatic: bool) -> MonitorFilesRequest:
+        """Return the log, and the previews and the clip that are due or, after a key press, not yet shown."""
+        request = MonitorFilesRequest(self._find_log(), self.log_version)
+        if not self.is_auto_preview and is_automatic:
+            return request
+        progress = self.get_current_progress()
+        if progress is not None and self._is_preview_due(progress, is_automatic):
+            self._preview_request = progress.preview_step, time.monotonic()
             request = replace(
                 request,
                 video_id=progress.video_id,
@@ -101,15 +103,21 @@ class MonitorFiles(BaseScreen):
                 known_steps=frozenset(self.previews.step_numbers),
             )
         finished = self.finished_video
-        if shows_pictures and finished is not None and (self.clip is None or self.clip[0] != finished.video_id):
+        if finished is not None and (self.clip is None or self.clip[0] != finished.video_id):
             request = replace(request, clip_path=self._find_clip(finished), clip_video_id=finished.video_id)
-        if request.log_path is not None or request.preview_path is not None or request.clip_path is not None:
-            self._is_reading_files, self._requested_clip_id = True, request.clip_video_id
-            self.read_monitor_files(request)
+        return request
+
+    def _find_log(self) -> Path | None:
+        """Return the log of the batch of the selected video, else that of the engine; None without an engine."""
+        row, snapshot = self.get_current_row(), self.wantui_app.snapshot
+        folders_by_batch = {batch.id: batch.folder for batch in snapshot.batches}
+        if row is not None and row.video is not None and row.video.batch in folders_by_batch:
+            return BatchFolder(folders_by_batch[row.video.batch]).log_path
+        return None if snapshot.engine is None else snapshot.engine.logs_folder / "engine.log"
 
     def expects_clip(self, finished: FinishedVideo) -> bool:
         """Return whether the clip of a finished video is being read, or will be without a key press."""
-        is_requested = self._is_reading_files and self._requested_clip_id == finished.video_id
+        is_requested = self._request is not None and self._request.clip_video_id == finished.video_id
         return (is_requested or self.is_auto_preview) and self._find_clip(finished) is not None
 
     def _find_clip(self, finished: FinishedVideo) -> Path | None:
@@ -127,9 +135,9 @@ class MonitorFiles(BaseScreen):
             not is_automatic
             or not self.previews.frames_by_step
             or is_preview_due(
-                progress.preview_step - self._requested_step,
+                progress.preview_step - self._preview_request[0],
                 progress.step_count,
-                time.monotonic() - self._requested_at,
+                time.monotonic() - self._preview_request[1],
                 self.wantui_app.settings.preview_seconds,
             )
         )
@@ -140,12 +148,12 @@ class MonitorFiles(BaseScreen):
         message = MonitorFilesRead(request, {}, None, None)
         try:
             message = read_requested_files(request)
-        finally:  # the handler resets `_is_reading_files`; without it no file would ever be read again
+        finally:  # the handler resets `_request`; without it no file would ever be read again
             self.post_message(message)
 
     @on(MonitorFilesRead)
     def _show_monitor_files(self, message: MonitorFilesRead) -> None:
-        self._is_reading_files = False
+        self._request = None
         if message.log_tail is not None:
             self.log_version = message.log_tail.file_version
             self.log_lines = message.log_tail.lines
@@ -156,5 +164,5 @@ class MonitorFiles(BaseScreen):
             self.previews.add_frames(message.frames_by_step)
         if message.clip is not None or message.frames_by_step:
             self.draw_pictures()
-        if self._is_request_waiting:
+        if self._has_waiting_key:
             self.request_files(is_automatic=False)

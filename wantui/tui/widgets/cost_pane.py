@@ -1,6 +1,5 @@
 """Pane of Compose with the predicted cost, the warnings and the errors of the draft's batch."""
 
-import re
 from collections.abc import Sequence
 
 from rich.style import Style
@@ -18,8 +17,6 @@ from wantui.tui.wrapping import wrap_text
 
 CHECKED_COSTS = ("memory", "disk")
 """Names of the costs that are compared with what is free."""
-CALCULATION_PATTERN = re.compile(r" \([^()]* x [^()]*\)")
-"""Calculation of a cost, such as " (36 videos x 9 steps x 4 bytes)", which only the details show."""
 NAME_WIDTH = 8
 """Cells of the names of the costs."""
 
@@ -75,7 +72,7 @@ class CostPane(Vertical):
         next_step = self._wrap_next_step(width)
         message_lines = [line for lines in messages for line in lines]
         full = [*self._draw_cost_lines(width, with_bases=True), *message_lines]
-        has_formulas = any(CALCULATION_PATTERN.search(cost.basis) for cost in self.cost_lines)
+        has_formulas = any(cost.short_basis is not None for cost in self.cost_lines)
         self._is_complete = not self.cell_lines and not has_formulas
         if len(full) + len(self.cell_lines) <= height:
             cell_lines = self._draw_cell_lines(width)
@@ -164,7 +161,7 @@ def _cut_message(lines: Sequence[Text], line_count: int, width: int) -> list[Tex
 
 def _append_basis(value: list[Text], cost: CostLine, width: int) -> list[Text]:
     """Append the basis of a cost to its value: in the same line if it fits there, otherwise in lines below."""
-    style, basis = Style(dim=cost.fits), CALCULATION_PATTERN.sub("", cost.basis)
+    style, basis = Style(dim=cost.fits), cost.basis if cost.short_basis is None else cost.short_basis
     if len(value[-1]) + 2 + len(basis) <= width:
         return [*value[:-1], Text.assemble(value[-1], ("  ", style), (basis, style))]
     return [*value, *(wrap_text(basis, width, style, indent="") if basis else [])]
