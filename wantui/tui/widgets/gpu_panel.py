@@ -1,7 +1,7 @@
 """GPU panel: memory, processes and load of each GPU; on a machine without a GPU, its RAM and CPU load."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rich.style import Style
@@ -10,6 +10,7 @@ from textual.events import Resize
 
 from wantui.formatting import format_bytes
 from wantui.gpu.monitor import GpuSample, GpuState
+from wantui.tui.chart import join_columns
 from wantui.tui.plots import draw_curve, draw_styled_bar
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.widgets.diff_text import DiffText
@@ -21,6 +22,10 @@ WIDE_BAR_WIDTH, NARROW_BAR_WIDTH = 16, 8
 """Widths in cells of the bars of memory and load in a wide and in a narrow panel."""
 HIGH_CPU_PERCENT = 90
 """Load of the CPU in percent from which its bar has the colour of a warning."""
+HISTORY_WIDTHS = (8, 30)
+"""Least and largest width in cells of the history of the load in a line, with two samples a cell."""
+MIN_WIDTH_WITH_LOAD_GRAPH = 76
+"""Least width in cells of a large panel that has the graph of the load beside that of the memory."""
 MAX_GRAPH_SAMPLES = 600
 """Maximum number of samples stored for a graph."""
 
@@ -37,20 +42,25 @@ class WorkerMemory:
 
 
 class GpuHistory:
-    """Latest sample, used memory over time (bytes, up to `MAX_GRAPH_SAMPLES`), and memory of each worker."""
+    """Latest sample; used memory (bytes) and load (percent) over time, up to `MAX_GRAPH_SAMPLES`; memory of each
+    worker."""
 
     def __init__(self) -> None:
         self.latest_sample: GpuSample | None = None
         self.used_bytes_by_gpu: dict[int, deque[float | None]] = {}
+        self.load_by_gpu: dict[int, deque[float | None]] = {}
         self.machine_used_bytes: deque[float | None] = deque(maxlen=MAX_GRAPH_SAMPLES)
+        self.cpu_load: deque[float | None] = deque(maxlen=MAX_GRAPH_SAMPLES)
         self.memory_by_process: dict[int, WorkerMemory] = {}
 
     def add_sample(self, sample: GpuSample) -> None:
         """Store a sample."""
         self.latest_sample = sample
         self.machine_used_bytes.append(sample.memory_used)
+        self.cpu_load.append(sample.cpu)
         for gpu in sample.gpus:
             self.used_bytes_by_gpu.setdefault(gpu.index, deque(maxlen=MAX_GRAPH_SAMPLES)).append(gpu.memory_used)
+            self.load_by_gpu.setdefault(gpu.index, deque(maxlen=MAX_GRAPH_SAMPLES)).append(gpu.utilisation)
 
 
 class GpuPanel(DiffText):
@@ -99,13 +109,42 @@ class GpuPanel(DiffText):
         line.append_text(draw_styled_bar(sample.cpu / 100, bar_width, self.make_colour_style(colour_name)))
         line.append(f" {sample.cpu:3.0f}%")
         process_bytes = measure_worker_bytes(self.snapshot)
-        if process_bytes is not None:
-            line.append(f"  workers {format_bytes(process_bytes)}")
+        rest = Text("" if process_bytes is None else f"  workers {format_bytes(process_bytes)}")
         if not self.is_large:
-            return [line.append("  no GPU", "dim")]
+            rest.append("  no GPU", "dim")
+            line.append_text(self.draw_load_history(self.history.cpu_load, width - line.cell_len - rest.cell_len))
+        line.append_text(rest)
+        if not self.is_large:
+            return [line]
         reason = wrap_text(f"no GPU: {sample.reason}", width, Style(dim=True))
-        graph = self.draw_memory_graph(list(self.history.machine_used_bytes), sample.memory_total, width)
-        return [line, *reason, *graph]
+        memory = list(self.history.machine_used_bytes)
+        graphs = self.draw_graphs("RAM", memory, sample.memory_total, "CPU", self.history.cpu_load, width)
+        return [line, *reason, *graphs]
+
+    def draw_load_history(self, percents: Iterable[float | None], free_width: int) -> Text:
+        """Draw the load of the last samples as a curve of one line, from 0 to 100 percent; empty without room."""
+        width = min(HISTORY_WIDTHS[1], free_width - 1)
+        if width < HISTORY_WIDTHS[0]:
+            return Text()
+        (curve,) = draw_curve(list(percents), width, 1, 0, 100)
+        return Text.assemble(" ", (curve, self.make_colour_style("accent")))
+
+    def draw_graphs(
+        self,
+        memory_name: str,
+        used_bytes: list[float | None],
+        total_bytes: int,
+        load_name: str,
+        percents: Iterable[float | None],
+        width: int,
+    ) -> list[Text]:
+        """Draw memory over time, and in a wide panel the load beside it."""
+        if width < MIN_WIDTH_WITH_LOAD_GRAPH:
+            return self.draw_graph(memory_name, used_bytes, total_bytes, format_bytes(total_bytes), width)
+        memory_width = (width - 2) // 2
+        memory = self.draw_graph(memory_name, used_bytes, total_bytes, format_bytes(total_bytes), memory_width)
+        load = self.draw_graph(load_name, list(percents), 100, "100 %", width - memory_width - 2)
+        return join_columns(memory, load, memory_width + 2)
 
     def draw_gpu(self, gpu: GpuState, width: int) -> list[Text]:
         """Draw the memory and load of one GPU, and if large its graph and processes."""
@@ -143,12 +182,14 @@ class GpuPanel(DiffText):
                 f"  ours {format_bytes(worker.allocated_bytes)} of {format_bytes(worker.reserved_bytes)} reserved"
             )
         if not self.is_large:
-            return [line]
+            load_history = self.history.load_by_gpu.get(gpu.index, ())
+            return [line.append_text(self.draw_load_history(load_history, width - line.cell_len))]
         total_bytes = gpu.memory_total or 1
-        lines = [
-            line,
-            *self.draw_memory_graph(list(self.history.used_bytes_by_gpu.get(gpu.index, ())), total_bytes, width),
-        ]
+        memory, load = (
+            list(samples_by_gpu.get(gpu.index, ()))
+            for samples_by_gpu in (self.history.used_bytes_by_gpu, self.history.load_by_gpu)
+        )
+        lines = [line, *self.draw_graphs("memory", memory, total_bytes, "load", load, width)]
         for worker in our_workers:
             predicted = format_bytes(worker.predicted_peak_bytes) if worker.predicted_peak_bytes else "unknown"
             lines.append(Text(f"  peak {format_bytes(worker.peak_bytes)}, predicted {predicted}"))
@@ -158,12 +199,15 @@ class GpuPanel(DiffText):
             lines.append(Text(f"  {process.process:>8}  {memory_text:>8}  {name}"))
         return lines
 
-    def draw_memory_graph(self, used_bytes: list[float | None], total_bytes: int, width: int) -> list[Text]:
-        """Draw memory in bytes over time, on a fixed scale from 0 to `total_bytes`."""
-        top_label = f"{format_bytes(total_bytes)} ┤"
-        graph_width = max(10, min(width - len(top_label) - 2, 120))
-        curve_lines = draw_curve(used_bytes, graph_width, 4, 0, total_bytes)
-        axis_labels = [top_label, *[" " * (len(top_label) - 1) + "│"] * 2, "0 ┤".rjust(len(top_label))]
+    def draw_graph(
+        self, name: str, values: list[float | None], maximum: float, maximum_text: str, width: int
+    ) -> list[Text]:
+        """Draw values over time, on a fixed scale from 0 to `maximum`."""
+        label_width = max(len(name), len(maximum_text)) + 2
+        graph_width = max(10, min(width - label_width - 2, 120))
+        curve_lines = draw_curve(values, graph_width, 4, 0, maximum)
+        labels = (f"{maximum_text} ┤", f"{name} │", "│", "0 ┤")
+        axis_labels = [label.rjust(label_width) for label in labels]
         return [
             Text.assemble(a, (b, self.make_colour_style("accent")))
             for a, b in zip(axis_labels, curve_lines, strict=True)
