@@ -10,6 +10,7 @@ from textual.reactive import Reactive
 from textual.theme import BUILTIN_THEMES, Theme
 
 from wantui.tui.colourless import ColourlessFilter
+from wantui.tui.series_colours import make_series_variables
 from wantui.tui.stylesheet import ThemeStylesheet
 
 DEFAULT_THEME = "wantui-dark"
@@ -145,15 +146,17 @@ def choose_first_theme(chosen_name: str | None, color_system: str | None, is_col
 
 
 def derive_colours(theme: Theme) -> Mapping[str, str]:
-    """Return the colours of the application that a theme does not name: the background of the selected row."""
+    """Return the colours of the application that a theme does not name: those of variations, and the background of the
+    selected row."""
+    series = make_series_variables(is_dark=theme.dark, is_ansi=bool(theme.ansi))
     if theme.ansi:
-        return {"cursor-background": "ansi_default", "cursor-blurred-background": "ansi_default"}
+        return series | {"cursor-background": "ansi_default", "cursor-blurred-background": "ansi_default"}
     colours = theme.to_color_system().generate()
     try:
         primary, background = Color.parse(colours["primary"]), Color.parse(colours["background"])
     except ColorParseError:
-        return {"cursor-background": colours["primary"], "cursor-blurred-background": colours["background"]}
-    return {
+        return series | {"cursor-background": colours["primary"], "cursor-blurred-background": colours["background"]}
+    return series | {
         "cursor-background": background.blend(primary, 0.3).hex,
         "cursor-blurred-background": background.blend(primary, 0.12).hex,
     }

@@ -8,7 +8,6 @@ from rich.text import Text
 
 from wantui.formatting import format_share
 from wantui.tui.analysis.views import (
-    GROUP_COLOURS,
     GROUP_SIGNS,
     LOW_VIEW_HEIGHT,
     SIGMA_AXIS_NAME,
@@ -23,7 +22,9 @@ if TYPE_CHECKING:
     from wantui.analysis.variance_shares import VarianceShares
     from wantui.tui.analysis.data import Separation
 
-MAX_DRAWN_PAIRS = len(GROUP_COLOURS)
+CURVE_COLOURS = ("primary", "warning", "success", "error", "foreground", "text-muted")
+"""Names of the theme colours of the curves."""
+MAX_DRAWN_PAIRS = len(CURVE_COLOURS)
 """Maximum number of pairs of groups whose accuracy is drawn."""
 LOW_BLOCK_HEIGHT = 12
 """Height of a chart with its legend in lines below which its last note is left out."""
@@ -91,7 +92,7 @@ def _draw_accuracy(
         for unguided in unguided_pairs:
             chart.add_line(unguided.sigmas.tolist(), unguided.accuracy.tolist(), canvas.get_style("text-muted"))
     for index, pair in enumerate(pairs):
-        style = canvas.get_style(GROUP_COLOURS[index])
+        style = canvas.get_style(CURVE_COLOURS[index])
         _add_curve(chart, index, pair.sigmas.tolist(), pair.accuracy.tolist(), style)
     return _cut_lines([*legend, *chart.draw_lines()], width)
 
@@ -104,7 +105,7 @@ def _draw_shares(variance_shares: "VarianceShares", width: int, height: int, can
     curves = [variance_shares.shares_by_effect[name].tolist() for name in names]
     chart = Chart(width, height - len(legend), (1.0, 0.0), find_value_range(curves), SIGMA_AXIS_NAME)
     for index, curve in enumerate(curves):
-        _add_curve(chart, index, variance_shares.sigmas.tolist(), curve, canvas.get_style(GROUP_COLOURS[index]))
+        _add_curve(chart, index, variance_shares.sigmas.tolist(), curve, canvas.get_style(CURVE_COLOURS[index]))
     return _cut_lines([*legend, *chart.draw_lines()], width)
 
 
@@ -126,7 +127,7 @@ def _draw_legend(entries: Sequence[str], width: int, canvas: Canvas) -> list[Tex
     """Return signs and names, as many on a line as fit."""
     lines = [Text()]
     for index, entry in enumerate(entries):
-        item = Text(f"{GROUP_SIGNS[index]} {entry}", canvas.get_style(GROUP_COLOURS[index]))
+        item = Text(f"{GROUP_SIGNS[index]} {entry}", canvas.get_style(CURVE_COLOURS[index]))
         item.truncate(width, overflow="ellipsis")
         if lines[-1].cell_len and lines[-1].cell_len + 2 + item.cell_len > width:
             lines.append(Text())

@@ -13,6 +13,7 @@ from wantui.analysis.strides import BEND_METRICS, check_unsettled_metrics
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, is_axis_above_zero, join_columns
+from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
@@ -44,10 +45,8 @@ WIDE_VIEW_WIDTH = 72
 """Width of a pane in cells from which charts are side by side."""
 LOW_VIEW_HEIGHT = 16
 """Height of a pane in lines below which notes are short."""
-GROUP_COLOURS = ("primary", "warning", "success", "error", "foreground", "text-muted")
-"""Names of the theme colours of the groups; further groups are not drawn."""
 GROUP_SIGNS = ("●", "▲", "■", "◆", "✚", "○")
-"""Signs of the groups, so that they do not differ by colour alone."""
+"""Signs of the groups, so that they do not differ by colour alone; further groups are not drawn."""
 START_SIGN = "∘"
 """Sign of the initial noise of a path."""
 SIGMA_AXIS_NAME = "σ"
@@ -138,7 +137,8 @@ def draw_mean_curves(
     Args:
         comparison: cluster tests of the curves.
     """
-    shown_curves = list(curves[: len(GROUP_COLOURS)])
+    shown_curves = list(curves[: len(GROUP_SIGNS)])
+    colours = choose_group_colours([curve.group_name for curve in curves])
     if not shown_curves:
         return [Text("no trajectory can be read")]
     has_all_bands = len(shown_curves) <= 3
@@ -151,7 +151,7 @@ def draw_mean_curves(
     strips = _choose_strips(comparison, [curve.group_name for curve in shown_curves], highlighted_group)
     strips = strips[: MAX_STRIPS if canvas.height >= LOW_VIEW_HEIGHT else 1]
     note_texts = [f"{curve_name}: {'; '.join(notes)}", _describe_strips(comparison, strips)]
-    legend = _draw_legend(entries, [text for text in note_texts if text], canvas)
+    legend = _draw_legend(entries, colours, [text for text in note_texts if text], canvas)
     value_lists = [curve.mean.tolist() for curve in shown_curves]
     value_lists += [
         end.tolist() for index in banded_indices for end in (shown_curves[index].low, shown_curves[index].high)
@@ -160,11 +160,11 @@ def draw_mean_curves(
     label_width = 2 if strips else 0
     chart = Chart(canvas.width, height, (1.0, 0.0), find_value_range(value_lists), SIGMA_AXIS_NAME, label_width)
     for number, index in enumerate(banded_indices):
-        curve, style = shown_curves[index], canvas.get_style(GROUP_COLOURS[index]) + Style(dim=True)
+        curve, style = shown_curves[index], canvas.get_style(colours[index]) + Style(dim=True)
         turn = (number, len(banded_indices))
         chart.add_band(curve.sigmas.tolist(), curve.low.tolist(), curve.high.tolist(), style, turn)
     for index, curve in enumerate(shown_curves):
-        style = canvas.get_style(GROUP_COLOURS[index]) + Style(bold=curve.group_name == highlighted_group)
+        style = canvas.get_style(colours[index]) + Style(bold=curve.group_name == highlighted_group)
         sigmas, means = curve.sigmas.tolist(), curve.mean.tolist()
         chart.add_line(sigmas, means, style)
         for position in range(index + 1, len(sigmas), max(2, len(sigmas) // 4)):
@@ -233,7 +233,7 @@ def draw_paths(components: "PathComponents", highlighted_name: str, canvas: Canv
         highlighted_name: name of the group or video whose paths are drawn last, in bold.
     """
     group_names = list(dict.fromkeys(path.group_name for path in components.paths))
-    shown_names = group_names[: len(GROUP_COLOURS)]
+    shown_names, colours = group_names[: len(GROUP_SIGNS)], choose_group_colours(group_names)
     paths = [path for path in components.paths if path.group_name in shown_names]
     notes = [f"{START_SIGN} start (noise), sign: end (video)"]
     if hidden_count := len(group_names) - len(shown_names):
@@ -244,7 +244,8 @@ def draw_paths(components: "PathComponents", highlighted_name: str, canvas: Canv
             f"{format_count(len(components.exclusion_reasons), 'video')} left out, for example {name}: {reason}"
         )
     counts = {name: sum(path.group_name == name for path in paths) for name in shown_names}
-    legend = _draw_legend([f"{name} ({counts[name]})" for name in shown_names], ["; ".join(notes)], canvas)
+    entries = [f"{name} ({counts[name]})" for name in shown_names]
+    legend = _draw_legend(entries, colours, ["; ".join(notes)], canvas)
     x_range, y_range = (find_value_range([path.states[:, axis].tolist() for path in paths]) for axis in (0, 1))
     margin = 0.03 * (x_range[1] - x_range[0])
     chart = Chart(canvas.width, canvas.height - len(legend), (x_range[0] - margin, x_range[1] + margin), y_range, "PC1")
@@ -254,7 +255,7 @@ def draw_paths(components: "PathComponents", highlighted_name: str, canvas: Canv
 
     for path in sorted(paths, key=is_highlighted):
         index = shown_names.index(path.group_name)
-        style = canvas.get_style(GROUP_COLOURS[index]) + Style(bold=True if is_highlighted(path) else None)
+        style = canvas.get_style(colours[index]) + Style(bold=True if is_highlighted(path) else None)
         xs, ys = path.states[:, 0].tolist(), path.states[:, 1].tolist()
         chart.add_line(xs, ys, style)
         chart.add_sign(xs[0], ys[0], START_SIGN, style)
@@ -262,11 +263,17 @@ def draw_paths(components: "PathComponents", highlighted_name: str, canvas: Canv
     return [*legend, *chart.draw_lines()]
 
 
-def _draw_legend(entries: Sequence[str], notes: Sequence[str], canvas: Canvas) -> list[Text]:
+def choose_group_colours(group_names: Sequence[str]) -> list[str]:
+    """Return the name of the theme colour of each group; a single group has that of the application."""
+    colours = assign_series_colours(group_names)
+    return [colours.get(name, "primary") for name in group_names]
+
+
+def _draw_legend(entries: Sequence[str], colours: Sequence[str], notes: Sequence[str], canvas: Canvas) -> list[Text]:
     """Return the signs and names of the groups, as many on a line as fit, and dim notes."""
     lines = [Text()]
     for index, entry in enumerate(entries):
-        item = Text(f"{GROUP_SIGNS[index]} {entry}", canvas.get_style(GROUP_COLOURS[index]))
+        item = Text(f"{GROUP_SIGNS[index]} {entry}", canvas.get_style(colours[index]))
         if lines[-1].cell_len and lines[-1].cell_len + 3 + item.cell_len > canvas.width:
             lines.append(Text())
         if lines[-1].cell_len:

@@ -21,8 +21,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable
+from wantui.tui.series_colours import SERIES_COLOURS
 
 THEME_COLOUR_NAMES = (
+    *(f"series-{name}" for name in SERIES_COLOURS),
     "background",
     "text-muted",
     "cursor-background",

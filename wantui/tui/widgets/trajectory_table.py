@@ -14,6 +14,7 @@ from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
 from wantui.tui.number_formats import NumberFormat, choose_number_format
+from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.widgets.virtual_list import VirtualList
 
 MAX_NAME_WIDTH_SHARE = 0.4
@@ -21,8 +22,6 @@ MAX_NAME_WIDTH_SHARE = 0.4
 METRIC_NAMES = tuple(METRICS)
 UNSETTLED_SIGN = "*"
 """Sign of a metric that has not settled, behind its name in the header."""
-HEADER_SIGNS = f"{UNSETTLED_SIGN}▲▼"
-"""Signs behind a metric's name in the header."""
 SHORT_UNITS = {"sigma": "σ"}
 """Units as the headers abbreviate them."""
 
@@ -48,6 +47,8 @@ class TrajectoryTable(VirtualList):
         self._batch_names: dict[Path, str] = {}
         """Name of the batch by folder; empty if all videos are of one batch."""
         self._all_rows: Sequence[Row] = []
+        self._colours_by_name: dict[str, str] = {}
+        """Theme colour of each group, or of each variation."""
         self._columns_by_layout: dict[tuple[object, ...], list[Column[Row]]] = {}
         """Columns by width, first metric and order: their widths depend on all rows, and each row needs them."""
 
@@ -69,6 +70,7 @@ class TrajectoryTable(VirtualList):
         if all_rows is not self._all_rows:
             self._all_rows, self._formats_by_metric, self._columns_by_layout = all_rows, {}, {}
             self._cell_widths_by_metric = {}
+            self._colours_by_name = assign_series_colours(list(map(_get_name, all_rows)))
             folders = [row.folder for row in all_rows if isinstance(row, Video)]
             self._batch_names = choose_unique_batch_names(folders) if len(set(folders)) > 1 else {}
         self.rows = sorted(rows, key=self._compute_sort_key, reverse=self.is_descending) if self.sort_metric else rows
@@ -94,9 +96,8 @@ class TrajectoryTable(VirtualList):
         column_start = 0
         for column in self._make_columns(self.row_width):
             column_end = column_start + (column.width or 0)
-            metric = column.header_text.split(" ")[0].rstrip(HEADER_SIGNS)
-            if column_start <= x < column_end and metric in METRICS and column.alignment == "right":
-                self.move_metric(METRIC_NAMES.index(metric) - self.metric_index)
+            if column_start <= x < column_end and column.metric:
+                self.move_metric(METRIC_NAMES.index(column.metric) - self.metric_index)
                 return True
             column_start = column_end + len(COLUMN_GAP)
         return False
@@ -173,14 +174,14 @@ class TrajectoryTable(VirtualList):
             )
         cell_width = self._cell_widths_by_metric[metric]
         width = max(len(name) + 1 + sum(len(text) + 1 for text in (mark, unit) if text), cell_width)
-        return Column(header, width, lambda row: self._format_cell(metric, row), "right")
+        return Column(header, width, lambda row: self._format_cell(metric, row), "right", metric=metric)
 
     def _make_name_columns(self, width: int) -> list[Column[Row]]:
         if self._has_groups:
             name_width = _find_width(["group", *(_get_name(row) for row in self._all_rows)])
             count_width = _find_width(["videos", *(_count_videos(row) for row in self._all_rows)])
             return [
-                Column("group", min(name_width, int(width * MAX_NAME_WIDTH_SHARE)), _get_name),
+                Column("group", min(name_width, int(width * MAX_NAME_WIDTH_SHARE)), self._draw_name),
                 Column("videos", count_width, _count_videos, "right"),
             ]
         name_width = _find_width(["variation", *(_get_name(row) for row in self._all_rows)])
@@ -193,7 +194,7 @@ class TrajectoryTable(VirtualList):
             free_width -= batch_width + 1
         cell_columns = self._make_cell_columns(free_width // 2)
         free_width -= sum((column.width or 0) + 1 for column in cell_columns)
-        columns += [Column("variation", max(9, min(name_width, free_width)), _get_name), *cell_columns]
+        columns += [Column("variation", max(9, min(name_width, free_width)), self._draw_name), *cell_columns]
         return [*columns, Column("seed", seed_width, _get_seed, "right")]
 
     def _make_cell_columns(self, max_width: int) -> list[Column[Row]]:
@@ -213,6 +214,10 @@ class TrajectoryTable(VirtualList):
 
         width = min(max_width, _find_width([header, *map(get_cell, self._all_rows)]))
         return [Column(header, width, get_cell, "right" if prefix else "left")]
+
+    def _draw_name(self, row: Row) -> Text:
+        name = _get_name(row)
+        return Text(name, self.make_colour_style(self._colours_by_name.get(name, "foreground")))
 
     def _get_batch_name(self, row: Row) -> str:
         return self._batch_names.get(row.folder, "") if isinstance(row, Video) else ""
@@ -244,10 +249,7 @@ class TrajectoryTable(VirtualList):
         header = draw_column_headers(columns, width)
         start = 0
         for column in columns:
-            if (
-                column.alignment == "right"
-                and column.header_text.split(" ")[0].rstrip(HEADER_SIGNS) == self.metric_name
-            ):
+            if column.metric == self.metric_name:
                 end = start + (column.width or 0)
                 header.stylize(self.make_colour_style("accent") + Style(bold=True, dim=False), start, end)
             start += (column.width or 0) + len(COLUMN_GAP)

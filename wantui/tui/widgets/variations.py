@@ -11,6 +11,7 @@ from wantui.planning import BatchPreview
 from wantui.planning.variations import list_scheduled_moments
 from wantui.prompts import Mark, Variation, list_marks, list_prompts
 from wantui.tui.content import make_content
+from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.widgets.virtual_list import VirtualList
 
 TEMPLATE_HELP = """no variations yet: write a template
@@ -41,6 +42,8 @@ class Variations(VirtualList):
         self.tokenizer_path: Path | None = None
         self._first_indices_with_prompts: list[int] = []
         self._id_width = 20
+        self._colours_by_id: dict[str, str] = {}
+        """Theme colour of each variation, if there are several."""
         self._prompt_width = 40
 
     def show_preview(
@@ -60,6 +63,7 @@ class Variations(VirtualList):
         self._first_indices_with_prompts = [
             first_indices_by_prompts.setdefault(list_prompts(v), index) for index, v in enumerate(preview.variations)
         ]
+        self._colours_by_id = assign_series_colours([variation.id for variation in preview.variations])
         measured = preview.variations[:MAX_MEASURED_ROWS]
         self._id_width = min(MAX_ID_WIDTH, max(len(variation.id) for variation in measured))
         self._prompt_width = max(len(ARROW.join(list_prompts(variation))) for variation in measured)
@@ -76,7 +80,9 @@ class Variations(VirtualList):
             id_text = variation.id
             if len(id_text) > self._id_width:
                 id_text = f"{id_text[: self._id_width - 1]}…"
-            line.append(f"{id_text:<{self._id_width}}  ", Style(dim=True))
+            colour_name = self._colours_by_id.get(variation.id)
+            style = Style(dim=True) if colour_name is None else self.make_colour_style(colour_name)
+            line.append(f"{id_text:<{self._id_width}}  ", style)
         first_index = self._first_indices_with_prompts[index]
         if first_index != index:
             line.append(f"= {self.preview.variations[first_index].id} ", self.make_colour_style("warning"))

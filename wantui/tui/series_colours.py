@@ -1,0 +1,51 @@
+"""Colours of variations and groups, which are the same on every screen."""
+
+import re
+from collections.abc import Sequence
+
+SERIES_COLOURS = ("blue", "orange", "teal", "pink", "yellow", "violet", "green", "red")
+"""Colours in the order in which names get them."""
+OTHER_COLOUR_WORDS = {"purple": "violet", "cyan": "teal", "turquoise": "teal", "magenta": "pink", "golden": "yellow"}
+"""Further words for these colours."""
+DARK_SERIES = ("#62a0ff", "#f0a35e", "#4cc3c9", "#e58fc8", "#dcc65a", "#b394f4", "#6fcf97", "#f2706f")
+LIGHT_SERIES = ("#1f5fc4", "#a8530a", "#0b7285", "#b0307f", "#7d6500", "#6f3fc7", "#1f7a3f", "#c0282d")
+ANSI_SERIES = (
+    "ansi_blue",
+    "ansi_yellow",
+    "ansi_cyan",
+    "ansi_magenta",
+    "ansi_bright_yellow",
+    "ansi_bright_magenta",
+    "ansi_green",
+    "ansi_red",
+)
+"""Colours on a dark and on a light background, and of the terminal, in the order of `SERIES_COLOURS`."""
+_WORD_PATTERN = re.compile(r"[a-z]+")
+
+
+def make_series_variables(*, is_dark: bool, is_ansi: bool) -> dict[str, str]:
+    """Return the theme variables of the colours."""
+    colours = ANSI_SERIES if is_ansi else DARK_SERIES if is_dark else LIGHT_SERIES
+    return {f"series-{name}": colour for name, colour in zip(SERIES_COLOURS, colours, strict=True)}
+
+
+def assign_series_colours(names: Sequence[str]) -> dict[str, str]:
+    """Return the theme variable of the colour of each name, from all names in the order of the batch.
+
+    A name that contains the word of a colour gets that colour, so that the word red is not blue. The others get the
+    next free colour; more names than colours share them. A single name gets none.
+    """
+    distinct = list(dict.fromkeys(names))
+    if len(distinct) < 2:
+        return {}
+    chosen: dict[str, str] = {}
+    for name in distinct:
+        words = _WORD_PATTERN.findall(name.lower())
+        named = next((colour for word in words if (colour := OTHER_COLOUR_WORDS.get(word, word)) in SERIES_COLOURS), "")
+        if named and named not in chosen.values():
+            chosen[name] = named
+    free = [colour for colour in SERIES_COLOURS if colour not in chosen.values()]
+    unnamed = [name for name in distinct if name not in chosen]
+    for index, name in enumerate(unnamed):
+        chosen[name] = free[index] if index < len(free) else SERIES_COLOURS[index % len(SERIES_COLOURS)]
+    return {name: f"series-{chosen[name]}" for name in distinct}
