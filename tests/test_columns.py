@@ -82,7 +82,9 @@ def test_name_has_the_room_of_an_empty_column_of_etas() -> None:
 
 def test_ended_batches_have_no_columns_of_progress() -> None:
     def list_headers(has_unfinished: bool, width: int) -> list[str]:
-        columns = make_video_columns(VirtualList(), lambda: True, lambda index, video: "", has_unfinished)
+        columns = make_video_columns(
+            VirtualList(), lambda: True, lambda index, video: "", lambda video: None, has_unfinished
+        )
         return [column.header_text for column in columns if column.fits(width)]
 
     assert list_headers(has_unfinished=False, width=80) == ["#", "state", "took", "video"]

@@ -1,14 +1,17 @@
-"""Pictures in pixels: what is sent to a terminal, read back as a terminal reads it; and curves and half blocks."""
+"""Pictures in pixels: what is sent to a terminal, read back as a terminal reads it; and curves and block characters."""
 
 import base64
 import io
 import re
+from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from wantui.tui.blocks import FOREGROUNDS, MIN_GAIN, choose_blocks, draw_blocks
 from wantui.tui.plots import draw_bar, draw_curve, draw_picture, draw_sparkline, draw_styled_bar
 from wantui.tui.terminal.graphics import (
     detect_graphics_protocol,
@@ -141,10 +144,31 @@ def test_styled_bar_dims_only_its_empty_part() -> None:
     assert draw_styled_bar(0.5, 0, "red").plain == ""
 
 
-def test_half_blocks_show_two_pixels_each() -> None:
-    shown = draw_picture(picture(4, 6), 6, 2)
-    assert len(shown) == 2
-    assert [len(line.plain) for line in shown] == [6, 6]
-    upper = shown[0].spans[0].style
-    r, g, b = picture(4, 6)[0, 0].tolist()
-    assert upper.color.triplet == (r, g, b)  # type: ignore[union-attr]
+@pytest.mark.parametrize(("width", "height", "drawn_size"), [(6, 2, (3, 2)), (3, 9, (3, 2)), (40, 5, (8, 5))])
+def test_picture_is_as_large_as_fits_and_not_stretched(width: int, height: int, drawn_size: tuple[int, int]) -> None:
+    shown = draw_picture(picture(36, 30), width, height)
+    assert [len(line.plain) for line in shown] == [drawn_size[0]] * drawn_size[1]
+
+
+def test_blocks_have_the_two_colours_with_the_smallest_error() -> None:
+    pixels = np.random.default_rng(0).integers(256, size=(20, 24, 3)).astype(np.uint8)
+    chosen, fronts, backs = choose_blocks(pixels)
+    for row, column in product(range(10), range(12)):
+        quadrants = pixels[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].reshape(4, 3).astype(float)
+
+        def sum_errors(is_front: Sequence[bool], quadrants: NDArray[np.float64] = quadrants) -> float:
+            parts = (quadrants[np.array(is_front) == side] for side in (True, False))
+            return sum(float(((part - part.mean(0)) ** 2).sum()) for part in parts if len(part))
+
+        smallest = min(sum_errors(is_front) for is_front in product((True, False), repeat=4))
+        is_front = FOREGROUNDS[chosen[row, column]]
+        assert sum_errors(is_front) <= smallest + MIN_GAIN * (chosen[row, column] == 0) + 1e-6
+        for side, colour in ((True, fronts[row, column]), (False, backs[row, column])):
+            assert np.abs(quadrants[np.array(is_front) == side].mean(0) - colour).max() <= 0.5
+
+
+def test_blocks_of_a_smooth_picture_are_half_blocks() -> None:
+    pixels = np.full((4, 6, 3), 200, np.uint8)
+    pixels[2:] = 40
+    pixels[::2, ::2] += 5
+    assert [[block for block, _ in line] for line in draw_blocks(pixels)] == [["▀"] * 3] * 2

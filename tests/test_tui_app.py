@@ -20,6 +20,7 @@ from wantui.tui.drafts import load_drafts
 from wantui.tui.palette import Palette
 from wantui.tui.screens.help import Help
 from wantui.tui.settings import SETTINGS_PATH_VARIABLE, check_keys, load_settings
+from wantui.tui.widgets.gpu_panel import GpuPanel
 
 pytestmark = pytest.mark.terminal
 
@@ -279,8 +280,8 @@ def ready(it: AppUnderTest, screen: str) -> bool:
 
 
 def _steady(line: str) -> str:
-    """Without what differs from machine to machine: how much of the disk is free."""
-    return re.sub(r"; +[\d.]+ [kMGT]B free.*", " of the disk", line).rstrip()
+    """Without what differs between runs: how much of the disk is free, and the history of the load."""
+    return re.sub(r"°C .*", "°C", re.sub(r"; +[\d.]+ [kMGT]B free.*", " of the disk", line)).rstrip()
 
 
 def test_footer_shows_the_keys_of_the_screen() -> None:
@@ -304,3 +305,15 @@ def test_quitting_the_application_leaves_the_queue_unchanged() -> None:
 
     run(test)
     assert [video.state for video in queue.list_videos(1)] == ["queued"]
+
+
+def test_machine_panel_draws_the_latest_load() -> None:
+    async def test() -> None:
+        async with application() as it:
+            panel = it.app.screen.query_one(GpuPanel)
+            assert panel.draw_load_history([0, 100, 100, None], 12).plain == " ⣸⠁" + " " * 9
+            latest = panel.draw_load_history(range(40, 100), 31).plain
+            assert panel.draw_load_history(range(100), 60).plain == latest, "two samples a cell, and the latest ones"
+            assert not panel.draw_load_history([50], 8).plain, "too narrow"
+
+    run(test)

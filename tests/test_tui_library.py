@@ -173,6 +173,13 @@ def test_matrix_has_a_row_per_variation_and_a_column_per_seed(manifest: Manifest
     assert grid.find_cell(5) == (2, 1)
 
 
+def test_row_keeps_the_colour_of_its_variation_if_others_are_hidden(manifest: Manifest) -> None:
+    colours = arrange_matrix(Path(), manifest, BatchMarks()).row_colours
+    assert colours == ("series-red", "series-orange", "series-blue", "series-teal")
+    marks = mark_videos(manifest, v3=VideoMark(star=True), v7=VideoMark(star=True))
+    assert arrange_matrix(Path(), manifest, marks, "starred").row_colours == (colours[1], colours[3])
+
+
 def test_filtered_matrix_leaves_out_rows_and_columns_without_videos(manifest: Manifest) -> None:
     marks = mark_videos(manifest, v3=VideoMark(star=True), v0=VideoMark(reject=True), v1=VideoMark(reject=True))
     starred = arrange_matrix(Path(), manifest, marks, "starred")
@@ -191,7 +198,9 @@ def test_filtered_matrix_leaves_out_rows_and_columns_without_videos(manifest: Ma
         ("small", (46, 11), (3, 8), 1.0, (6, 3)),
         ("small", (46, 11), (3, 8), 480 / 832, (6, 2)),
         ("signs", (46, 11), (3, 8), 1.0, (2, 0)),
-        (None, (46, 11), (3, 8), 1.0, (6, 3)),
+        (None, (46, 11), (3, 8), 1.0, (8, 4)),
+        (None, (40, 10), (6, 2), 1.0, (6, 3)),
+        (None, (50, 10), (6, 2), 1.0, (7, 4)),
         (None, (80, 19), (10, 100), 1.0, (10, 5)),
         ("large", (80, 21), (10, 100), 480 / 832, (14, 4)),
         (None, (80, 34), (2, 2), 1.0, (31, 16)),

@@ -197,3 +197,38 @@ def test_preview_is_due_by_time_or_by_a_tenth_of_the_steps(
     new_steps: int, seconds: float, preview_seconds: float, is_due: bool
 ) -> None:
     assert is_preview_due(new_steps, 20, seconds, preview_seconds) is is_due
+
+
+def test_short_batch_shows_its_pictures_below_the_list(queue: Queue) -> None:  # noqa: F811
+    manifest = add_real_batch(queue, "circles", unfinished=(3,))
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: screen.results.row_count == 2)
+        assert screen.results.display
+        assert not screen.results.can_focus
+        assert list(screen.results.grid.row_labels) == ["red", "blue"]
+        await it.until(lambda: "▀" in "".join(screen.results.render_line(y).text for y in range(3)))
+        place = screen.results.grid.find_cell(2)
+        assert place is not None
+        screen.results.cursor, screen.results.column = place  # as a click does
+        await it.until(lambda: screen.video_list.cursor == 2)
+        screen.video_list.cursor = 1
+        await it.until(lambda: screen.results.grid.find_cell(1) == (screen.results.cursor, screen.results.column))
+        assert len(manifest.videos) == screen.video_list.row_count
+
+    on("queue", test, size=WIDE)
+
+
+def test_long_batch_has_the_whole_height_for_its_list(queue: Queue) -> None:  # noqa: F811
+    folder = Path("many").absolute()
+    queue.add_batch(folder, "auto", [NewVideo(index, f"red seed {index}", RECIPE, 20) for index in range(60)])
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: screen.video_list.row_count == 60)
+        await it.pilot.pause()
+        assert not screen.results.display
+        assert screen.video_list.outer_size.height > 20
+
+    on("queue", test, size=WIDE)

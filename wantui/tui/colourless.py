@@ -1,4 +1,4 @@
-"""Pictures in a terminal without colours (NO_COLOR): characters of the same brightness instead of half blocks."""
+"""Pictures in a terminal without colours (NO_COLOR): characters of the same brightness instead of blocks."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,16 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import NoColor
 
+from wantui.tui.blocks import BLOCKS, FOREGROUNDS
+
 SHADES = " ░▒▓█"
 """Characters by brightness, on a dark background."""
-HALF_BLOCK = "▀"
+FRONT_SHARES = {block: sum(quadrants) / 4 for block, quadrants in zip(BLOCKS, FOREGROUNDS, strict=True)}
+"""Share of a cell with the foreground colour, by character."""
 
 
 class ColourlessFilter(NoColor):
-    """Filter that removes colours; cells of a picture, half blocks of two colours, become shades.
+    """Filter that removes colours; cells of a picture, blocks of two colours, become shades.
 
     Args:
         is_dark: returns whether the background of the terminal is dark.
@@ -30,14 +33,15 @@ class ColourlessFilter(NoColor):
 
 
 def _draw_shade(segment: Segment, shades: str) -> Segment:
-    """Return a segment of half blocks of two colours as a shade; others as they are."""
+    """Return a segment of equal blocks of two colours as a shade; others as they are."""
     text, style, control = segment
-    if style is None or not text.startswith(HALF_BLOCK) or text.strip(HALF_BLOCK):
+    if style is None or text[:1] not in FRONT_SHARES or text.strip(text[0]):
         return segment
     colours = [colour for colour in (style.color, style.bgcolor) if colour is not None and not colour.is_default]
     if len(colours) < 2:
         return segment
-    brightness = sum(map(_measure_brightness, colours)) / 2
+    front, back = map(_measure_brightness, colours)
+    brightness = back + FRONT_SHARES[text[0]] * (front - back)
     return Segment(shades[min(len(shades) - 1, int(brightness * len(shades)))] * len(text), style, control)
 
 

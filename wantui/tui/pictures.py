@@ -1,5 +1,6 @@
 """Pictures of other processes, such as previews and contact sheets: reading, and fitting them into a pane."""
 
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -93,6 +94,17 @@ def fit_picture(picture: "Picture", width: int, height: int) -> "Picture":
     return _resize_picture(picture, min(width / picture.shape[1], height / picture.shape[0]))
 
 
+def fit_picture_cells(picture: "Picture", width: int, height: int) -> "Picture":
+    """Return a picture scaled as large as fits into `width` by `height` characters, with 2 by 2 pixels each.
+
+    A character is twice as high as it is wide, so that a pixel is too.
+    """
+    scale = min(width / picture.shape[1], 2 * height / picture.shape[0])
+    columns = min(width, max(1, round(picture.shape[1] * scale)))
+    rows = min(height, max(1, ceil(round(picture.shape[0] * scale) / 2)))
+    return _resize(picture, (2 * columns, 2 * rows), 2 * scale)
+
+
 def stretch_picture(picture: "Picture", size: tuple[int, int]) -> "Picture":
     """Return a picture scaled to a width and height in pixels."""
     import numpy as np
@@ -102,9 +114,13 @@ def stretch_picture(picture: "Picture", size: tuple[int, int]) -> "Picture":
 
 
 def _resize_picture(picture: "Picture", scale: float) -> "Picture":
+    return _resize(picture, (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))), scale)
+
+
+def _resize(picture: "Picture", size: tuple[int, int], scale: float) -> "Picture":
+    """Return a picture in a size in pixels; `scale` chooses between smoothing and averaging."""
     import numpy as np
     from PIL import Image
 
-    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
     method = Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX
     return np.asarray(Image.fromarray(picture).resize(size, method))

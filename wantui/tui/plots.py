@@ -1,4 +1,4 @@
-"""Curves in braille, sparklines, bars, and pictures in half blocks."""
+"""Curves in braille, sparklines, bars, and pictures in block characters."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.tui.blocks import draw_blocks
 from wantui.tui.braille import BrailleCanvas
+from wantui.tui.pictures import fit_picture_cells
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,24 +78,9 @@ def _count_half_cells(filled_share: float, width: int) -> tuple[int, int]:
 
 
 def draw_picture(picture: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:
-    """Draw a picture [rows, columns, rgb] in at most `height` lines of `width` characters, two pixels per character."""
-    import numpy as np
-
-    rows, columns = picture.shape[:2]
-    scale = min(width / columns, 2 * height / rows)
-    pixel_size = max(1, round(rows * scale)), max(1, round(columns * scale))
-    y = (np.arange(pixel_size[0]) * rows // pixel_size[0]).astype(int)
-    x = (np.arange(pixel_size[1]) * columns // pixel_size[1]).astype(int)
-    pixels = picture[y][:, x]
-    if len(pixels) % 2:
-        pixels = np.concatenate([pixels, pixels[-1:]])
-    lines = []
-    for upper, lower in zip(pixels[::2].tolist(), pixels[1::2].tolist(), strict=True):
-        line = Text(no_wrap=True, end="")
-        for (r, g, b), (s, h, c) in zip(upper, lower, strict=True):
-            line.append("▀", Style(color=f"#{r:02x}{g:02x}{b:02x}", bgcolor=f"#{s:02x}{h:02x}{c:02x}"))
-        lines.append(line)
-    return lines
+    """Draw a picture [rows, columns, rgb] as large as fits into `height` lines of `width` characters."""
+    cells = draw_blocks(fit_picture_cells(picture, width, height))
+    return [Text.assemble(*line, no_wrap=True, end="") for line in cells]
 
 
 def draw_centred_picture(picture: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:

@@ -147,6 +147,7 @@ def make_video_columns(
     video_list: VirtualList,
     has_engine: Callable[[], bool],
     find_seconds_left: Callable[[int, VideoRow], str],
+    find_variation: Callable[[VideoRow], tuple[str, str] | None],
     has_unfinished: bool,
 ) -> list[Column[tuple[int, VideoRow]]]:
     """Return the columns of the video list; a row is the index of a video in the batch, and the video.
@@ -155,6 +156,7 @@ def make_video_columns(
         has_engine: returns whether an engine is running.
         has_unfinished: whether videos wait or run; otherwise the columns of progress and ETA are left out.
         find_seconds_left: returns the displayed ETA of a video, given its index and row.
+        find_variation: returns the id and the theme colour of the variation of a video; None without a colour.
     """
 
     def draw_video_state(row: tuple[int, VideoRow]) -> Text:
@@ -172,6 +174,8 @@ def make_video_columns(
     def draw_title(row: tuple[int, VideoRow]) -> Text:
         video = row[1]
         text = Text(video.title)
+        if (variation := find_variation(video)) is not None and video.title.startswith(variation[0]):
+            text.stylize(video_list.make_colour_style(variation[1]), 0, len(variation[0]))
         return text.append(f"  {video.error}", video_list.make_colour_style("error")) if video.error else text
 
     def format_end(row: tuple[int, VideoRow]) -> str:

@@ -1,6 +1,6 @@
 """Matrix of a batch: which videos its rows and columns show, and how the rows and columns are labelled."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -12,6 +12,7 @@ from wantui.storage.manifest_axes import SEED_AXIS, VARIATION_AXIS, ArrangedVide
 from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.storage.similarity_file import DISTANCE_SCORES, NO_SIMILARITY, SCORE_LABELS, BatchSimilarity
 from wantui.tui.running_videos import RunningVideo
+from wantui.tui.series_colours import assign_series_colours
 
 VIDEO_FILTERS = ("starred", "unrejected")
 """Filters that choose videos; the other filters of the Library choose batches."""
@@ -70,6 +71,8 @@ class VideoMatrix:
     view: MatrixView = MatrixView()
     layout_count: int = 1
     page_labels: tuple[str, ...] = ()
+    row_colours: tuple[str, ...] = ()
+    """Theme colour of each row, if the rows are the variations; otherwise empty."""
 
     @property
     def arrangement(self) -> tuple[object, ...]:
@@ -168,6 +171,7 @@ def arrange_matrix(
         MatrixView(view.layout_number % len(layouts), arranged.page_number, view.sort_score),
         len(layouts),
         tuple(line.label for line in arranged.pages),
+        _choose_row_colours(arranged, layout, manifest, rows),
     )
 
 
@@ -190,6 +194,16 @@ def find_page(
         if page.find_cell(video_index) is not None:
             return page
     return grid
+
+
+def _choose_row_colours(
+    arranged: ArrangedVideos, layout: AxisLayout, manifest: Manifest, rows: Sequence[int]
+) -> tuple[str, ...]:
+    """Return the colour of the variation of each row; empty if the rows are something else."""
+    colours = assign_series_colours([variation.id for variation in manifest.variations])
+    if layout.rows != (VARIATION_AXIS,) or not colours:
+        return ()
+    return tuple(colours[manifest.variations[arranged.rows[row].key[0]].id] for row in rows)
 
 
 def _sort_rows(arranged: ArrangedVideos, manifest: Manifest, similarity: BatchSimilarity, sort_score: str) -> list[int]:

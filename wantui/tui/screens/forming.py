@@ -81,7 +81,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     def compose(self) -> ComposeResult:
         yield DiffText(id="forming-title")
         yield PictureView()
-        yield PreviewStrip(MAX_STRIP_LINES)
+        yield PreviewStrip(max_picture_lines=MAX_STRIP_LINES, spreads=True)
         yield KeyFooter()
 
     def on_mount(self) -> None:

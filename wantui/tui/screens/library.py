@@ -274,6 +274,7 @@ class LibraryScreen(LibraryRunning):
     def show_grid(self, grid: VideoMatrix, is_same_batch: bool) -> None:
         """Show videos in the matrix; the cursor stays at its place if they are of the same batch."""
         self.video_indices = {place: cell.video_index for place, cell in grid.cells.items()}
+        self.set_class(len(grid.row_labels) <= 2 and len(grid.column_labels) > 4, "-wide-grid")
         self.matrix.empty_text = f"no {self.shown_filter} videos in this batch; f changes the filter"
         self.matrix.show_grid(self.add_running_videos(grid), is_same_batch)
         self.update_marked_cells()

@@ -18,6 +18,7 @@ from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueSnapshot, VideoPages
 from wantui.tui.screens.queue_actions import QueueActions
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
@@ -57,6 +58,7 @@ class QueueScreen(QueueActions):
                 )
                 videos.border_title = "Videos"
                 yield videos
+                yield self.compose_results()
                 yield DiffText(id="about")
             yield from self.compose_details()
 
@@ -177,7 +179,7 @@ class QueueScreen(QueueActions):
                 return "" if seconds_left is None else format_seconds_left(seconds_left)
 
             self._video_columns = make_video_columns(
-                self.video_list, lambda: self._has_engine, format_eta, has_unfinished
+                self.video_list, lambda: self._has_engine, format_eta, self.find_variation, has_unfinished
             )
             self.video_list.refresh()
 
@@ -234,7 +236,10 @@ class QueueScreen(QueueActions):
             video = next(running_videos, video)
         is_unfinished = video is not None and video.state in UNFINISHED_STATES
         eta_seconds = self._estimate_video_eta(video.number, video) if video is not None and is_unfinished else None
+        self.fit_results(batch)
         self.show_details(batch, video, eta_seconds)
+        self.show_results(batch, video)
+        self.video_list.redraw_changed_rows()
 
     def on_descendant_focus(self) -> None:
         self._show_full_text()
@@ -254,5 +259,6 @@ class QueueScreen(QueueActions):
         self._show_full_text()
 
     @on(VirtualList.Chosen, "#videos")
+    @on(Matrix.Chosen)
     def _open_chosen_video(self) -> None:
         self.action_open_library()

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from textual import getters
-
 from wantui.formatting import format_count
 from wantui.queue.queue import MoveTarget, Queue
 from wantui.queue.reader import UNFINISHED_STATES
@@ -13,16 +11,12 @@ from wantui.tui.edit_copy import copy_batch_to_draft
 from wantui.tui.messages import AnalyseBatch, ShowBatch
 from wantui.tui.queue_watcher import VIDEOS_PER_PAGE
 from wantui.tui.screens.dialogs import Confirm
-from wantui.tui.screens.queue_details import QueueDetails
+from wantui.tui.screens.queue_results import QueueResults
 from wantui.tui.state_style import get_state_style
-from wantui.tui.widgets.virtual_list import VirtualList
 
 
-class QueueActions(QueueDetails):
+class QueueActions(QueueResults):
     """Base of the screen: the rows under the cursors, the marks, and the actions on them."""
-
-    batch_list = getters.query_one("#batches", VirtualList)
-    video_list = getters.query_one("#videos", VirtualList)
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Right side of the Queue screen in a wide terminal: facts about the selected batch, and one of its videos."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.style import Style
@@ -18,13 +18,14 @@ from wantui.queue.records import BatchRow, VideoRow
 from wantui.queue.states import find_displayed_video_state
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
-from wantui.storage.marks import read_marks
+from wantui.storage.marks import BatchMarks, read_marks
 from wantui.tui.dates import format_time_of_day
 from wantui.tui.facts import Fact
 from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
 from wantui.tui.monitor.states import describe_interruption
 from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
 from wantui.tui.screens.base import BaseScreen
+from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.batch_details import BatchDetails
 from wantui.tui.widgets.queue_video import QueueVideo, StillRequest
@@ -62,6 +63,9 @@ class BatchFactsRead(Message):
     version: BatchVersion
     manifest: Manifest | None
     facts: BatchFacts | None
+    marks: BatchMarks = field(default_factory=BatchMarks)
+    colours_by_variation: Mapping[str, str] = field(default_factory=dict)
+    """Theme colour of each variation by its id, if there are several."""
     error: str = ""
 
 
@@ -75,7 +79,7 @@ class QueueDetails(BaseScreen):
         super().__init__()
         self._read_version: BatchVersion | None = None
         """Version whose facts were requested last."""
-        self._facts_message: BatchFactsRead | None = None
+        self.facts_message: BatchFactsRead | None = None
         """Facts of the selected batch; None until they are read."""
         self._preview_schedule = PreviewSchedule()
         self._preview: StillRequest | None = None
@@ -102,10 +106,13 @@ class QueueDetails(BaseScreen):
 
     def show_details(self, batch: BatchRow | None, video: VideoRow | None, eta_seconds: float | None) -> None:
         """Show a batch and one of its videos."""
+        if batch is None:
+            self._read_version = self.facts_message = None
+        else:
+            self._read_batch_facts(batch)
         if not self.shows_details:
             return
         if batch is None:
-            self._read_version = self._facts_message = None
             self.batch_details.show_message(NO_BATCH_TEXT)
         else:
             self._show_batch(batch)
@@ -117,24 +124,27 @@ class QueueDetails(BaseScreen):
 
     # Batch
 
-    def _show_batch(self, batch: BatchRow) -> None:
-        """Show the facts, which are read again if a video has ended since."""
+    def _read_batch_facts(self, batch: BatchRow) -> None:
+        """Read the manifest of a batch, again if a video has ended since."""
         version = BatchVersion(batch.id, tuple(sorted(batch.counts.items())))
         if self._read_version is None or self._read_version.batch_id != batch.id:
-            self._facts_message = None
+            self.facts_message = None
         if version != self._read_version:
             self._read_version = version
             self._read_facts(version, BatchFolder(batch.folder))
+
+    def _show_batch(self, batch: BatchRow) -> None:
+        """Show the facts of a batch, or what the queue knows until they are read."""
         has_engine = self.wantui_app.snapshot.engine is not None
         counts = {
             "interrupted" if state == "running" and not has_engine else state: batch.counts[state]
             for state in SHOWN_STATES
             if batch.counts.get(state)
         }
-        if self._facts_message is not None and self._facts_message.facts is not None:
-            facts = self._facts_message.facts
+        if self.facts_message is not None and self.facts_message.facts is not None:
+            facts = self.facts_message.facts
         else:
-            error = "" if self._facts_message is None else self._facts_message.error
+            error = "" if self.facts_message is None else self.facts_message.error
             known_facts = (Fact("model", batch.model), Fact("seeds", batch.seeds), Fact("folder", str(batch.folder)))
             shown_facts = tuple(fact for fact in known_facts if fact.value)
             template = " ".join(batch.template.split())
@@ -146,23 +156,34 @@ class QueueDetails(BaseScreen):
         """Read the manifest of a batch on a background thread."""
         try:
             manifest = read_manifest(folder)
-            facts = collect_batch_facts(folder.root, manifest, read_marks(folder))
-            message = BatchFactsRead(version, manifest, facts)
+            marks = read_marks(folder)
+            facts = collect_batch_facts(folder.root, manifest, marks)
+            colours = assign_series_colours([variation.id for variation in manifest.variations])
+            message = BatchFactsRead(version, manifest, facts, marks, colours)
         except UserError as error:
-            message = BatchFactsRead(version, None, None, str(error))
+            message = BatchFactsRead(version, None, None, error=str(error))
         if not get_current_worker().is_cancelled:
             self.post_message(message)
 
     @on(BatchFactsRead)
     def _show_read_facts(self, message: BatchFactsRead) -> None:
         if self._read_version is not None and message.version.batch_id == self._read_version.batch_id:
-            self._facts_message = message
+            self.facts_message = message
             self.draw_details()
 
     # Video
 
+    def find_variation(self, video: VideoRow) -> tuple[str, str] | None:
+        """Return the id and the theme colour of the variation of a video; None until its manifest is read, or if the
+        batch has only one."""
+        entry, message = self._find_entry(video), self.facts_message
+        if entry is None or message is None or message.manifest is None:
+            return None
+        variation_id = message.manifest.variations[entry.variation].id
+        return (variation_id, message.colours_by_variation[variation_id]) if message.colours_by_variation else None
+
     def _find_entry(self, video: VideoRow) -> VideoEntry | None:
-        manifest = None if self._facts_message is None else self._facts_message.manifest
+        manifest = None if self.facts_message is None else self.facts_message.manifest
         if manifest is None or not video.number < len(manifest.videos):
             return None
         return manifest.videos[video.number]

@@ -65,11 +65,11 @@ class BatchList(VirtualList):
             Column("", 1, self._draw_state),
             Column("done", done_width, lambda row: format_done_count(row.batch), "right"),
         ]
-        trailing: list[Column[LibraryRow]] = [
-            Column("date", SHORT_DATE_WIDTH, lambda row: format_date(row.batch.created_at, is_short=True))
-            if width < MIN_WIDTH_WITH_TIME
-            else Column("created", DATE_WIDTH, lambda row: format_date(row.batch.created_at))
-        ]
+        short_date = Column[LibraryRow](
+            "date", SHORT_DATE_WIDTH, lambda row: format_date(row.batch.created_at, is_short=True)
+        )
+        long_date = Column[LibraryRow]("created", DATE_WIDTH, lambda row: format_date(row.batch.created_at))
+        trailing = [short_date if width < MIN_WIDTH_WITH_TIME else long_date]
         if star_width:
             trailing.insert(0, Column(STAR, star_width, self._draw_stars, "right"))
         if width >= MIN_WIDTH_WITH_MODEL:
@@ -78,6 +78,8 @@ class BatchList(VirtualList):
                 Column("model", min(model_width, MAX_MODEL_WIDTH), lambda row: shorten_model(row.batch.model))
             )
         longest_name = max([cell_len(shorten_name(batch.folder.name)) for batch in batches] + [len("batch")])
+        if _measure_columns([*columns, *trailing]) + longest_name > width:  # whole names are worth more than the time
+            trailing = [short_date if column is long_date else column for column in trailing]
         least_name_width = min(longest_name, MIN_NAME_WIDTH)
         while trailing and _measure_columns([*columns, *trailing]) + least_name_width > width:
             trailing.pop()

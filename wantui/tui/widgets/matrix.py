@@ -24,6 +24,8 @@ from wantui.tui.widgets.diff_text import make_colour_style, parse_theme_colour
 from wantui.tui.widgets.matrix_cells import (
     CELL_SIZES,
     CellGeometry,
+    FrameLine,
+    choose_edge,
     choose_geometry,
     draw_caption,
     draw_placeholder,
@@ -41,7 +43,6 @@ HEADER_HEIGHT = 1
 MAX_MEASURED_LABELS = 500
 """Number of labels whose length determines the width of all."""
 FAR = 1_000_000
-"""More rows than any matrix has."""
 
 
 class Matrix(ScrollView, can_focus=True):
@@ -175,16 +176,13 @@ class Matrix(ScrollView, can_focus=True):
         if geometry.pixel_size != self.geometry.pixel_size:
             self._pictures.clear()
         self.geometry = geometry
-        size = self.scrollable_content_region.size
-        visible_rows, visible_columns = self._count_visible_cells()
+        width, height = self.scrollable_content_region.size
+        rows, columns = self._count_visible_cells()
+        free_width, free_height = width - geometry.label_width, height - HEADER_HEIGHT
         # Slack at the end, so that the last row and column can be scrolled to whole cells.
         self.virtual_size = Size(
-            geometry.label_width
-            + extend_to_whole_cells(
-                self.column_count, visible_columns, geometry.column_width, size.width - geometry.label_width
-            ),
-            HEADER_HEIGHT
-            + extend_to_whole_cells(self.row_count, visible_rows, geometry.row_height, size.height - HEADER_HEIGHT),
+            geometry.label_width + extend_to_whole_cells(self.column_count, columns, geometry.column_width, free_width),
+            HEADER_HEIGHT + extend_to_whole_cells(self.row_count, rows, geometry.row_height, free_height),
         )
         self.refresh()
         self._request_pictures(reads_again)
@@ -229,11 +227,9 @@ class Matrix(ScrollView, can_focus=True):
 
     def _draw_picture(self, place: tuple[int, int], cell: MatrixCell) -> list[list[Segment]] | None:
         """Return the lines of a cell's picture, faded if the video is rejected; None if there is no picture yet."""
-        return self._pictures.draw(place, self._find_background() if cell.mark.reject else None)
-
-    def _find_background(self) -> tuple[int, int, int]:
         colour = parse_theme_colour(self.app.theme_variables, "background")
-        return (0, 0, 0) if colour is None else colour.rgb
+        background = (0, 0, 0) if colour is None else colour.rgb
+        return self._pictures.draw(place, background if cell.mark.reject else None)
 
     # Cursor and scrolling
 
@@ -309,13 +305,13 @@ class Matrix(ScrollView, can_focus=True):
         self.update_cell((self.cursor, self.column))
 
     def update_cell(self, place: tuple[int, int]) -> None:
-        """Redraw one cell."""
+        """Redraw one cell, and the line above it, which has the upper edge of the cursor's frame."""
         geometry = self.geometry
         x = geometry.label_width + place[1] * geometry.column_width - self.scroll_offset.x
         y = HEADER_HEIGHT + place[0] * geometry.row_height - self.scroll_offset.y
         size = self.scrollable_content_region.size
-        cells_region = Region(geometry.label_width, HEADER_HEIGHT, size.width, size.height)
-        region = Region(x, y, geometry.column_width, geometry.row_height).intersection(cells_region)
+        cells_region = Region(geometry.label_width, 0, size.width, size.height)
+        region = Region(x, y - 1, geometry.column_width, geometry.row_height + 1).intersection(cells_region)
         if region:
             self.refresh(region)
 
@@ -344,10 +340,10 @@ class Matrix(ScrollView, can_focus=True):
             row, line = divmod(y - HEADER_HEIGHT + self.scroll_offset.y, self.geometry.row_height)
             if row >= self.row_count:
                 return Strip.blank(width, base_style)
-            strip = self._join_line(
-                draw_row_label(self.grid.row_labels[row], line, self.geometry, is_current=row == self.cursor),
-                lambda column: self._draw_cell_line(row, column, line),
-            )
+            colours = self.grid.row_colours
+            style = self.make_colour_style(colours[row]) if colours else Style.null()
+            label = draw_row_label(self.grid.row_labels[row], line, self.geometry, row == self.cursor, style)
+            strip = self._join_line(label, lambda column: self._draw_cell_line(row, column, line))
         return strip.apply_style(base_style).adjust_cell_length(width, base_style)
 
     def _join_line(self, label: Segment, draw_cell: Callable[[int], list[Segment]]) -> Strip:
@@ -371,7 +367,9 @@ class Matrix(ScrollView, can_focus=True):
         return strip
 
     def _draw_column_label(self, column: int) -> list[Segment]:
-        return [draw_column_label(self.grid.column_labels[column], self.geometry, is_current=column == self.column)]
+        frame_style = self._choose_cursor_style((self.scroll_offset.y // self.geometry.row_height, column))
+        label, is_current = self.grid.column_labels[column], column == self.column
+        return draw_column_label(label, self.geometry, is_current, frame_style)
 
     def _choose_cursor_style(self, place: tuple[int, int]) -> Style | None:
         """Return the style of the bars around the cell under the cursor; None for other cells."""
@@ -386,15 +384,17 @@ class Matrix(ScrollView, can_focus=True):
         if not geometry.picture_height:
             return draw_sign_cell(cell, is_compared, cursor_style, self.make_colour_style)
         is_caption = line == geometry.picture_height
-        bars = (" ", " ") if cursor_style is None else ("▝", "▘") if is_caption else ("▐", "▌")
+        frame = FrameLine(" ", " ", " ", None) if cursor_style is None else FrameLine("▐", " ", "▌", cursor_style)
+        if is_caption:
+            frame = choose_edge(cursor_style, self._choose_cursor_style((row + 1, column)))
         if cell is None:
-            content = [Segment(" " * geometry.picture_width)]
+            content = [Segment(frame.edge * geometry.picture_width, frame.style)]
         elif is_caption:
-            content = draw_caption(cell, geometry, is_compared, cursor_style, self.make_colour_style)
+            content = draw_caption(cell, geometry, is_compared, frame, self.make_colour_style)
         elif (picture := self._draw_picture(place, cell)) is not None:
             content = picture[line]
         else:
             content = [
                 draw_placeholder(cell, geometry, line, self._pictures.is_unreadable(place), self.make_colour_style)
             ]
-        return [Segment(bars[0], cursor_style), *content, Segment(bars[1], cursor_style)]
+        return [Segment(frame.left, frame.style), *content, Segment(frame.right, frame.style)]

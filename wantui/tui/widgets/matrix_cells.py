@@ -8,6 +8,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from wantui.storage.marks import VideoMark
+from wantui.tui.blocks import PIXELS_PER_CELL, draw_blocks
 from wantui.tui.library.grid import MatrixCell
 from wantui.tui.state_style import get_state_style
 
@@ -20,6 +21,8 @@ SMALL_BOX, LARGE_BOX = (6, 3), (14, 6)
 """Width and height in characters of small and large pictures."""
 LEAST_BOX, MAX_BOX = (10, 5), (44, 16)
 """Limits of large pictures that are made smaller or larger so that all cells fit into the pane."""
+MIN_VISIBLE_CELLS = (4, 2)
+"""Columns and rows of pictures that a small pane shows, if the batch has as many."""
 SIGNS_WIDTH = 2
 """Width of a cell without picture: a state, and a star or rejection."""
 MIN_LABEL_WIDTH, MAX_LABEL_WIDTH, MAX_LABEL_WIDTH_OF_SIGNS = 6, 24, 36
@@ -50,8 +53,31 @@ class CellGeometry:
 
     @property
     def pixel_size(self) -> tuple[int, int]:
-        """Return the width and height of a picture in half blocks."""
-        return self.picture_width, 2 * self.picture_height
+        """Return the width and height in pixels of a picture in block characters."""
+        return PIXELS_PER_CELL[0] * self.picture_width, PIXELS_PER_CELL[1] * self.picture_height
+
+
+@dataclass(frozen=True)
+class FrameLine:
+    """Characters of the cursor's frame in one line of a cell."""
+
+    left: str
+    edge: str
+    """Character between left and right where the cell has nothing else."""
+    right: str
+    style: Style | None
+
+
+def choose_edge(style: Style | None, style_below: Style | None) -> FrameLine:
+    """Return the frame in the line under a cell: its lower edge, or the upper edge of that of the cell below.
+
+    Args:
+        style: style of the frame of the cell; None without a frame.
+        style_below: style of the frame of the cell below; None without a frame.
+    """
+    if style is not None:
+        return FrameLine("▝", "▀", "▘", style)
+    return FrameLine(" ", " ", " ", None) if style_below is None else FrameLine("▗", "▄", "▖", style_below)
 
 
 def choose_geometry(
@@ -64,7 +90,8 @@ def choose_geometry(
     """Return the sizes for a pane.
 
     Args:
-        cell_size: one of `CELL_SIZES`; None uses large cells if two rows and columns of them fit.
+        cell_size: one of `CELL_SIZES`; None uses large cells if two rows and columns of them fit, otherwise the
+            largest ones of which `MIN_VISIBLE_CELLS` fit, but not less than small ones.
         pane_size: width and height below the header, in characters.
         longest_label: width of the longest row label.
         grid_size: number of columns and rows.
@@ -81,6 +108,13 @@ def choose_geometry(
             LARGE_BOX[0] + 2
         )
         cell_size = "large" if has_room else "small"
+        if not has_room:
+            free_size = (
+                (width - label_width) // min(MIN_VISIBLE_CELLS[0], columns) - 2,
+                height // min(MIN_VISIBLE_CELLS[1], rows) - 1,
+            )
+            medium_box = max(SMALL_BOX[0], free_size[0]), max(SMALL_BOX[1], free_size[1])
+            return CellGeometry(label_width, *_fit_picture_cells(medium_box, aspect_ratio))
     if cell_size == "small":
         return CellGeometry(label_width, *_fit_picture_cells(SMALL_BOX, aspect_ratio))
     picture_size = _fit_or_scroll(width - label_width, columns, 0) - 2, _fit_or_scroll(height, rows, 1) - 1
@@ -106,8 +140,8 @@ def _fit_picture_cells(box: tuple[int, int], aspect_ratio: float) -> tuple[int, 
     return width, _limit(round(width * aspect_ratio / 2), 1, box[1])
 
 
-def draw_half_blocks(picture: "Picture", background: tuple[int, int, int] | None = None) -> list[list[Segment]]:
-    """Draw a picture [rows, columns, rgb] with an even number of rows, two pixels per character.
+def draw_thumbnail(picture: "Picture", background: tuple[int, int, int] | None = None) -> list[list[Segment]]:
+    """Draw a picture [2 * rows, 2 * columns, rgb] in block characters.
 
     Args:
         background: colour into which the picture is faded; None draws it as it is.
@@ -116,17 +150,7 @@ def draw_half_blocks(picture: "Picture", background: tuple[int, int, int] | None
         picture = (picture * REJECTED_BRIGHTNESS + [(1 - REJECTED_BRIGHTNESS) * part for part in background]).astype(
             "uint8"
         )
-    return [
-        [
-            Segment("▀", Style(color=_name_colour(upper), bgcolor=_name_colour(lower)))
-            for upper, lower in zip(upper_line, lower_line, strict=True)
-        ]
-        for upper_line, lower_line in zip(picture[::2].tolist(), picture[1::2].tolist(), strict=True)
-    ]
-
-
-def _name_colour(colour: list[int]) -> str:
-    return f"#{colour[0]:02x}{colour[1]:02x}{colour[2]:02x}"
+    return [[Segment(block, style) for block, style in line] for line in draw_blocks(picture)]
 
 
 def list_mark_signs(mark: VideoMark, is_compared: bool) -> list[tuple[str, str]]:
@@ -177,10 +201,10 @@ def draw_caption(
     cell: MatrixCell,
     geometry: CellGeometry,
     is_compared: bool,
-    cursor_style: Style | None,
+    frame: FrameLine,
     make_style: Callable[[str], Style],
 ) -> list[Segment]:
-    """Draw the line under a picture: its marks, steps of a running video, and the lower edge of the cursor's frame."""
+    """Draw the line under a picture: its marks, steps of a running video, and an edge of the cursor's frame."""
     width = geometry.picture_width
     gap = " " if 2 * len(signs := list_mark_signs(cell.mark, is_compared)[:width]) <= width else ""
     segments = [Segment(f"{sign}{gap}", make_style(colour)) for sign, colour in signs]
@@ -191,7 +215,7 @@ def draw_caption(
         text = next((text for text in texts if len(text) <= rest), "")
         segments.append(Segment(text, make_style(state.colour_name)))
         rest -= len(text)
-    return [*segments, Segment(" " * rest) if cursor_style is None else Segment("▀" * rest, cursor_style)]
+    return [*segments, Segment(frame.edge * rest, frame.style)]
 
 
 def extend_to_whole_cells(cell_count: int, visible_count: int, cell_size: int, available_size: int) -> int:

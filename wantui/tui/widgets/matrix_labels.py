@@ -17,15 +17,33 @@ def draw_corner(heading: str, geometry: CellGeometry, has_hidden_columns: bool) 
     return Segment(set_cell_size(heading.ljust(width - 1), width - 1) + arrow, Style(dim=True))
 
 
-def draw_column_label(label: str, geometry: CellGeometry, is_current: bool) -> Segment:
-    """Draw the label of a column; it is centred above pictures."""
-    text = set_cell_size(escape_unprintable(label), geometry.picture_width)
-    if geometry.picture_height:
-        text = text.strip().center(geometry.picture_width)
-    return Segment(f" {text} ", Style(bold=True) if is_current else Style(dim=True))
+def draw_column_label(
+    label: str, geometry: CellGeometry, is_current: bool, frame_style: Style | None = None
+) -> list[Segment]:
+    """Draw the label of a column; it is centred above pictures.
+
+    Args:
+        frame_style: style of the upper edge of the cursor's frame, which the label interrupts; None for other cells.
+    """
+    style = Style(bold=True) if is_current else Style(dim=True)
+    width = geometry.picture_width
+    text = set_cell_size(escape_unprintable(label), width)
+    if not geometry.picture_height:
+        return [Segment(f" {text} ", style)]
+    text = text.strip()
+    if frame_style is None:
+        return [Segment(f" {text.center(width)} ", style)]
+    text = f" {text} " if cell_len(text) + 2 <= width else text
+    left_width = (width - cell_len(text)) // 2
+    right_width = width - cell_len(text) - left_width
+    return [
+        Segment("▗" + "▄" * left_width, frame_style),
+        Segment(text, style),
+        Segment("▄" * right_width + "▖", frame_style),
+    ]
 
 
-def draw_row_label(label: str, line: int, geometry: CellGeometry, is_current: bool) -> Segment:
+def draw_row_label(label: str, line: int, geometry: CellGeometry, is_current: bool, style: Style) -> Segment:
     """Draw a line of a row's label, which is wrapped beside its pictures."""
     width, height = geometry.label_width - 1, max(1, geometry.picture_height)
     label = escape_unprintable(label)
@@ -33,4 +51,4 @@ def draw_row_label(label: str, line: int, geometry: CellGeometry, is_current: bo
     text = lines[line] if line < len(lines) else ""
     if cell_len(text) > width:
         text = set_cell_size(text, width - 1) + "…"
-    return Segment(set_cell_size(text, width + 1), Style(bold=True) if is_current else Style.null())
+    return Segment(set_cell_size(text, width + 1), style + Style(bold=True) if is_current else style)

@@ -1,4 +1,4 @@
-"""Pictures of the matrix: requested for visible cells first, and kept as pixels and as half blocks."""
+"""Pictures of the matrix: requested for visible cells first, and kept as pixels and as drawn lines."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -13,14 +13,14 @@ from wantui.tui.library.thumbnails import (
     ThumbnailRequest,
     make_thumbnail_request,
 )
-from wantui.tui.widgets.matrix_cells import draw_half_blocks
+from wantui.tui.widgets.matrix_cells import draw_thumbnail
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
 
 Colour = tuple[int, int, int]
 MAX_DRAWN_PICTURES = 400
-"""Maximum number of pictures that are kept as half blocks."""
+"""Maximum number of pictures that are kept as drawn lines."""
 
 
 class MatrixPictures:
@@ -33,13 +33,13 @@ class MatrixPictures:
     def __init__(self, publish: "Callable[[ThumbnailRequest, Picture | None], object]") -> None:
         self.reader = ThumbnailReader(publish)
         self._pictures: OrderedDict[tuple[int, int], Picture | None] = OrderedDict()
-        self._half_blocks: OrderedDict[tuple[int, int], tuple[Colour | None, list[list[Segment]]]] = OrderedDict()
+        self._drawn_lines: OrderedDict[tuple[int, int], tuple[Colour | None, list[list[Segment]]]] = OrderedDict()
         """Background into which a picture is faded, and its lines, by cell."""
 
     def clear(self) -> None:
         """Forget all pictures, because the cells show other videos or have another size."""
         self._pictures.clear()
-        self._half_blocks.clear()
+        self._drawn_lines.clear()
 
     def request_cells(
         self, grid: VideoMatrix, places: Iterable[tuple[int, int]], size: tuple[int, int], reads_again: bool
@@ -59,7 +59,7 @@ class MatrixPictures:
                 requests.append(request)
             elif reads_again and cell.running is None:  # the preview of a video that ended without a clip
                 self._pictures.pop(place, None)
-                self._half_blocks.pop(place, None)
+                self._drawn_lines.pop(place, None)
         self.reader.request(requests)
 
     def accept(self, grid: VideoMatrix, request: ThumbnailRequest, picture: "Picture | None") -> bool:
@@ -74,7 +74,7 @@ class MatrixPictures:
         self._pictures.move_to_end(place)
         while len(self._pictures) > MAX_CACHED_THUMBNAILS:
             self._pictures.popitem(last=False)
-        self._half_blocks.pop(place, None)
+        self._drawn_lines.pop(place, None)
         return True
 
     def is_unreadable(self, place: tuple[int, int]) -> bool:
@@ -90,12 +90,12 @@ class MatrixPictures:
         picture = self._pictures.get(place)
         if picture is None:
             return None
-        if place not in self._half_blocks or self._half_blocks[place][0] != background:
-            self._half_blocks[place] = background, draw_half_blocks(picture, background)
-            while len(self._half_blocks) > MAX_DRAWN_PICTURES:
-                self._half_blocks.popitem(last=False)
-        self._half_blocks.move_to_end(place)
-        return self._half_blocks[place][1]
+        if place not in self._drawn_lines or self._drawn_lines[place][0] != background:
+            self._drawn_lines[place] = background, draw_thumbnail(picture, background)
+            while len(self._drawn_lines) > MAX_DRAWN_PICTURES:
+                self._drawn_lines.popitem(last=False)
+        self._drawn_lines.move_to_end(place)
+        return self._drawn_lines[place][1]
 
 
 def _make_request(

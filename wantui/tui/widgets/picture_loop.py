@@ -8,7 +8,6 @@ from rich.text import Text
 from textual.events import Resize
 from textual.timer import Timer
 
-from wantui.tui.pictures import fit_picture
 from wantui.tui.plots import draw_centred_picture
 from wantui.tui.widgets.diff_text import DiffText
 
@@ -87,8 +86,7 @@ class PictureLoop(DiffText):
             return
         index = self.picture_index
         if index not in self._lines_by_index:
-            picture = fit_picture(self.pictures[index], width, 2 * height)
-            lines = draw_centred_picture(picture, width, height)
+            lines = draw_centred_picture(self.pictures[index], width, height)
             self._lines_by_index[index] = [*lines, *[Text("")] * (height - len(lines))][:height]
         self.show_lines(self._lines_by_index[index])
 

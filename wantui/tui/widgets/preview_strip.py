@@ -7,7 +7,6 @@ from rich.text import Text
 from textual.events import Click, Resize
 from textual.message import Message
 
-from wantui.tui.pictures import fit_picture
 from wantui.tui.plots import draw_picture
 from wantui.tui.widgets.diff_text import DiffText
 
@@ -25,6 +24,7 @@ class PreviewStrip(DiffText):
 
     Args:
         max_picture_lines: maximum height of a small picture in lines, if all steps fit and the screen is high.
+        spreads: whether the steps are spread over the whole width; otherwise they are side by side on the left.
     """
 
     DEFAULT_CSS = """
@@ -38,9 +38,9 @@ class PreviewStrip(DiffText):
             super().__init__()
             self.step_number = step_number
 
-    def __init__(self, max_picture_lines: int = MIN_PICTURE_LINES, **options: Any) -> None:
+    def __init__(self, *, max_picture_lines: int = MIN_PICTURE_LINES, spreads: bool = False, **options: Any) -> None:
         super().__init__(**options)
-        self.max_picture_lines = max_picture_lines
+        self.max_picture_lines, self.spreads = max_picture_lines, spreads
         self._picture_lines = MIN_PICTURE_LINES
         self._pictures_by_step: dict[int, Picture] = {}
         self._shown_step: int | None = None
@@ -97,15 +97,12 @@ class PreviewStrip(DiffText):
         if picture_lines != self._picture_lines:
             self._picture_lines, self._lines_by_step = picture_lines, {}
             self.styles.height = picture_lines + 1
-        self._cell_width = 1 + (
-            max(picture_width, room) if self.max_picture_lines > MIN_PICTURE_LINES else picture_width
-        )
+        self._cell_width = 1 + (max(picture_width, room) if self.spreads else picture_width)
         return picture_width
 
     def _draw_small_picture(self, step: int, width: int) -> list[Text]:
         if step not in self._lines_by_step:
-            picture = fit_picture(self._pictures_by_step[step], width, 2 * self._picture_lines)
-            self._lines_by_step[step] = draw_picture(picture, width, self._picture_lines)
+            self._lines_by_step[step] = draw_picture(self._pictures_by_step[step], width, self._picture_lines)
         return self._lines_by_step[step]
 
     def on_click(self, event: Click) -> None:

@@ -169,7 +169,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
     @work(thread=True, exclusive=True, group="sheet", exit_on_error=False)
     def read_sheet(self, sheet_path: Path, available_size: Size) -> None:
         """Read a contact sheet at the available size (in cells) in a thread."""
-        picture = read_picture(sheet_path, max_size=(available_size.width, 2 * available_size.height))
+        picture = read_picture(sheet_path, max_size=(2 * available_size.width, 4 * available_size.height))
         if not get_current_worker().is_cancelled:
             self.post_message(SheetRead(sheet_path, picture))
 

@@ -1,0 +1,109 @@
+"""Results on the Queue screen: the pictures of the selected batch below a list of videos that leaves room for them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from textual import getters, on
+from textual.containers import Vertical
+from textual.widget import Widget
+
+from wantui.queue.records import BatchRow, VideoRow
+from wantui.storage.manifest import Manifest
+from wantui.storage.similarity_file import NO_SIMILARITY
+from wantui.tui.content import set_titles
+from wantui.tui.library.grid import MatrixView, VideoMatrix, find_page
+from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
+from wantui.tui.screens.queue_details import QueueDetails
+from wantui.tui.widgets.matrix import Matrix
+from wantui.tui.widgets.virtual_list import VirtualList
+
+MIN_RESULTS_HEIGHT = 9
+"""Least height of the pane in lines: its frame, a header, and a row of small pictures."""
+LIST_FRAME_HEIGHT = 3
+"""Lines of the frame and the header of a list."""
+
+
+class QueueResults(QueueDetails):
+    """Base of the screen: the matrix of the selected batch, which has the rows that the lists leave free."""
+
+    batch_list = getters.query_one("#batches", VirtualList)
+    video_list = getters.query_one("#videos", VirtualList)
+    results = getters.query_one("#results", Matrix)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._results_schedule = PreviewSchedule()
+        self._read_batch: tuple[VideoMatrix, Manifest] | None = None
+        """Matrix of the selected batch without its running videos, and its manifest; None until it is read."""
+
+    def compose_results(self) -> Widget:
+        """Return the pane, which never has the focus: its cursor is that of the list of videos."""
+        results = Matrix(id="results", classes="pane")
+        results.can_focus = False
+        results.border_title = "Results"
+        return results
+
+    @property
+    def shows_results(self) -> bool:
+        """Return whether the lists leave room for the pictures of the batch."""
+        return self.has_class("-with-results")
+
+    def fit_results(self, batch: BatchRow | None) -> None:
+        """Give the rows that the videos of a batch leave free to its pictures, if they are enough and can be read."""
+        list_height = (0 if batch is None else batch.video_count) + LIST_FRAME_HEIGHT
+        free_height = self.query_one("#lists", Vertical).size.height - self.batch_list.outer_size.height - list_height
+        is_readable = self.facts_message is None or self.facts_message.manifest is not None
+        has_room = batch is not None and is_readable and free_height >= MIN_RESULTS_HEIGHT
+        has_room = has_room and not self.wantui_app.is_low_bandwidth
+        self.video_list.styles.height = list_height if has_room else None
+        self.set_class(has_room, "-with-results")
+
+    def show_results(self, batch: BatchRow | None, video: VideoRow | None) -> None:
+        """Show the pictures of a batch, and mark one of its videos."""
+        message = self.facts_message
+        if not self.shows_results or batch is None or message is None or message.manifest is None:
+            self._read_batch = None
+            if self.results.row_count:
+                self.results.show_grid(VideoMatrix(Path()), is_same_batch=False)
+            return
+        known = self._read_batch
+        video_index = 0 if video is None else video.number
+        if known is None or known[1] is not message.manifest or known[0].find_cell(video_index) is None:
+            grid = find_page(
+                batch.folder, message.manifest, message.marks, "all", MatrixView(), NO_SIMILARITY, video_index
+            )
+            self._read_batch = grid, message.manifest
+            self.results.show_grid(
+                grid.replace_running(self._find_running(batch)), known is not None and known[0].folder == grid.folder
+            )
+            set_titles(self.results, "Results", grid.describe_page())
+        else:
+            self._update_running(batch, known[0])
+        if (place := self.results.grid.find_cell(video_index)) is not None:
+            with self.results.prevent(Matrix.Moved):
+                self.results.cursor, self.results.column = place
+
+    def _find_running(self, batch: BatchRow) -> dict[int, RunningVideo]:
+        """Return the running videos by index; without their previews if no previews are shown automatically."""
+        running = find_running_videos(self.wantui_app.snapshot, batch.folder)
+        if self.wantui_app.settings.preview_seconds:
+            return running
+        return {index: replace(video, preview_path=None) for index, video in running.items()}
+
+    def _update_running(self, batch: BatchRow, grid: VideoMatrix) -> None:
+        """Show the steps of running videos, and their previews that are due."""
+        running = self._find_running(batch)
+        seconds = self.wantui_app.settings.preview_seconds
+        due_ids = {video.video_id for video in running.values() if self._results_schedule.take_due(video, seconds)}
+        updated = grid.replace_running(running)
+        if updated != self.results.grid:
+            self.results.replace_grid(updated)
+        if due_ids:
+            self.results.read_pictures_again()
+
+    @on(Matrix.Moved)
+    def _move_to_video(self) -> None:
+        """Move the cursor of the list to the clicked video."""
+        cell = self.results.grid.cells.get((self.results.cursor, self.results.column))
+        if cell is not None and cell.video_index != self.video_list.cursor:
+            self.video_list.cursor = cell.video_index
