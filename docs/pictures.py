@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from string import ascii_lowercase
+from typing import TYPE_CHECKING
 
 import click
 from animation import place_words
 from screens import Recorder, compose_batch, follow_batch, use_temporary_state
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SIZES = ((80, 24), (140, 40))
 """Columns and rows of the terminals."""
@@ -166,8 +170,25 @@ def convert_to_png(svg_path: Path, png_path: Path) -> None:
     with Image.open(png_path) as image:
         left, top, right, bottom = FRAME
         content = image.convert("RGB").crop((left, top, width - right, height - bottom))
-        reduced = content.quantize(COLOUR_COUNT, dither=Image.Dither.NONE)
-    reduced.save(png_path, optimize=True)
+    reduce_colours(content).save(png_path, optimize=True)
+
+
+def reduce_colours(picture: "Image") -> "Image":
+    """Return a picture with `COLOUR_COUNT` colours: its most frequent ones, and averages of all others.
+
+    An average ignores how frequent its colours are, so that the colour of a single word differs from its neighbours.
+    """
+    from PIL import Image
+
+    colours = [colour for _, colour in sorted(picture.getcolors(picture.width * picture.height), reverse=True)]
+    frequent_count = COLOUR_COUNT // 4
+    distinct = Image.new("RGB", (len(colours), 1))
+    distinct.putdata(colours)
+    averages = distinct.quantize(COLOUR_COUNT - frequent_count, dither=Image.Dither.NONE).getpalette()
+    palette = Image.new("P", (1, 1))
+    frequent = [channel for colour in colours[:frequent_count] for channel in colour]
+    palette.putpalette([*frequent, *averages[: 3 * (COLOUR_COUNT - frequent_count)]])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 @contextmanager

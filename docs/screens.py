@@ -75,8 +75,11 @@ async def compose_batch(recorder: Recorder, template: str) -> None:
     """Type the template of the demo, and queue it."""
     from textual.events import Paste
 
+    from wantui.tui.widgets.template_editor import TemplateEditor
+
     app = recorder.app
     await recorder.wait_until(lambda: app.screen.name == "compose" and getattr(app.screen, "config", None))
+    await recorder.wait_until(lambda: isinstance(app.focused, TemplateEditor))
     for start, end in zip((0, *TYPED_LENGTHS), (*TYPED_LENGTHS, None), strict=True):
         app.post_message(Paste(template[start:end]))
         await recorder.pilot.pause(0.8)
