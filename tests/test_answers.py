@@ -384,6 +384,7 @@ def test_table_prints_the_p_of_the_answers_and_explains_the_others(
     assert sentences[-1].startswith(declared)
 
 
+@pytest.mark.slow
 def test_p_of_labels_alone_is_explained_without_an_answer(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1, "b": 1}, 6, phrasings=1)
     videos = [replace(video, labels={"rating": float(video.seed)}) for video in videos]
@@ -417,6 +418,7 @@ def test_metrics_that_depend_on_the_steps_are_left_out_and_named(tmp_path: Path)
     assert re.search(r"; of [\w, ]*turning[\w, ]* over all \d+ metrics of this table", describe_p_values(comparison)[0])
 
 
+@pytest.mark.slow
 def test_command_says_what_each_p_and_number_of_seeds_is_of(
     tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:

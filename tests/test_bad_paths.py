@@ -225,7 +225,7 @@ def test_slow_cpu_batch_causes_a_warning_before_queueing(wantui: Wantui, monkeyp
         ("attention", "BATCH", "-o", "no/x.png"),
         ("rerun", "CLIP", "-o", "no/x.mp4"),
         ("analyze", "BATCH", "--overlay", "circle", "-o", "no/x.mp4"),
-        ("models", "calibrate", "-t", "a circle", "--output", "no/x.json"),
+        pytest.param(("models", "calibrate", "-t", "a circle", "--output", "no/x.json"), marks=pytest.mark.torch),
     ],
 )
 def test_file_in_a_missing_folder_is_refused_before_the_work(wantui: Wantui, arguments: tuple[str, ...]) -> None:

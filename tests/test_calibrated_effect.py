@@ -35,6 +35,8 @@ from wantui.models.nano.attributes import FREQUENCY_BY_SHAPE
 from wantui.tui.analysis.comparison_view import draw_comparison
 from wantui.tui.analysis.views import Canvas
 
+pytestmark = pytest.mark.slow
+
 LOG_VOLUME = read_calibration().sensitivities["log_volume"][GUIDED]
 
 

@@ -40,6 +40,7 @@ PARTS = st.lists(st.tuples(st.text("ab圆", min_size=1, max_size=4), st.sampled_
 NARROW_PARTS = st.lists(st.tuples(st.text("ab", min_size=1, max_size=4), st.sampled_from(STYLES)), max_size=5)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(PARTS, min_size=1, max_size=8))
 def test_whole_rows_are_shown_as_if_all_cells_were_sent(updates: list[list[tuple[str, Style]]]) -> None:
@@ -54,6 +55,7 @@ def test_whole_rows_are_shown_as_if_all_cells_were_sent(updates: list[list[tuple
         assert rows.replace(ROW, 0, strip) is None, "the same cells are sent once"
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, WIDTH - 1), st.integers(1, WIDTH), NARROW_PARTS), max_size=12))
 def test_parts_of_rows_are_shown_as_if_all_cells_were_sent(

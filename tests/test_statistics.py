@@ -81,6 +81,7 @@ def test_family_wise_p_equals_holms_procedure() -> None:
     assert adjust_family_wise(np.array([0.9, 0.8])) == pytest.approx([1.0, 1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ratio", "variation", "correlation"), [(2.0, 0.3, 0.5), (2.5, 0.5, 0.2), (0.5, 0.3, 0.5)])
 def test_ratio_interval_has_nominal_coverage(ratio: float, variation: float, correlation: float) -> None:
     rng, covered = np.random.default_rng(0), 0
