@@ -33,14 +33,14 @@ def list_fp8_conflicts(model: WanModel, dtype: str, weights: WeightsForm, plan: 
     Args:
         plan: memory plan, or None if it is not chosen yet.
     """
-    conflicts = []
-    widths = model.transformer_width, model.feed_forward_width
-    if model.transformer_width < MIN_FUSED_TRANSFORMER_WIDTH:
-        conflicts.append(
+    if model.transformer_width < MIN_FUSED_TRANSFORMER_WIDTH:  # no other choice can help
+        return [
             f"needs blocks of a width of at least {MIN_FUSED_TRANSFORMER_WIDTH}, and those of {model.name} have "
             f"{model.transformer_width}: choose speed fused"
-        )
-    elif any(width % WIDTH_MULTIPLE for width in widths):
+        ]
+    conflicts = []
+    widths = model.transformer_width, model.feed_forward_width
+    if any(width % WIDTH_MULTIPLE for width in widths):
         conflicts.append(
             f"needs widths that are multiples of {WIDTH_MULTIPLE}, and those of {model.name} are "
             f"{' and '.join(map(str, widths))}: choose speed fused"
