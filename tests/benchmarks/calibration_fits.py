@@ -151,6 +151,8 @@ def collect_model(path: Path) -> dict[str, NDArray[np.generic]]:
         elif kind == "projections":
             separations = compute_separations(measured[key].astype(np.float64), measured[f"sigmas {condition}"])
             reduced |= {f"{name}|{condition}": v for name, v in separations.items()}
+        elif kind in ("contribution_share", "ablation_share", "kept_range"):
+            reduced[f"{kind.replace('_', ' ')}|{condition}"] = measured[key]
         elif kind in ("shapes", "generic_shapes"):
             reduced[f"{kind}|{condition}"] = measured[key]
     return {name: v.astype(np.float32) if v.dtype.kind == "f" else v for name, v in reduced.items()}
@@ -228,12 +230,13 @@ def read_models(folder: Path) -> list[ModelValues]:
 def compute_relative_means(models: Sequence[ModelValues], key: str, unit_axis: int = 1) -> FloatArray:
     """Return the means [models, units] of a measure, as shares of the mean of each model; nats stay as they are.
 
-    The shares of a metric that varies in its distance from 1 are of the distance, as in comparisons of groups.
+    The shares of a metric that varies in its distance from 1 are of the distance, as in comparisons of groups. Videos
+    without a value (NaN) are left out: only `kept range` has some.
 
     Args:
         unit_axis: 1 for shapes as units, 2 for colours.
     """
-    means = np.array([model.values_by_measure[key].mean((0, 3 - unit_axis)) for model in models])
+    means = np.array([np.nanmean(model.values_by_measure[key], (0, 3 - unit_axis)) for model in models])
     metric = key.partition("|")[0]
     if metric in METRICS and not METRICS[metric].has_ratio_scale:
         return means

@@ -2,8 +2,9 @@
 
 `python -m wantui.models.nano.frequency_models` trains the models. This command generates the same prompts with the same
 initial noise in each of them, in batches, and writes what `calibration.py` analyses: metrics of each trajectory at
-several strides, inner products, guidance gaps, distances between final states, information gaps, and what the pixel
-rules of nano see in decoded clips.
+several strides, inner products, guidance gaps, distances between final states, information gaps, the share of the
+shape's word in the cross-attention and in the velocity, how early the shape is kept without its word, and what the
+pixel rules of nano see in decoded clips.
 """
 
 import time
@@ -15,10 +16,17 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from benchmarks.calibration_words import (
+    choose_switch_steps,
+    compute_kept_range_of_shapes,
+    find_word_positions,
+    measure_word,
+)
 from diffusers import WanPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wantui.analysis.arrays import FloatArray
 from wantui.analysis.metrics import METRICS, compute_metric
 from wantui.analysis.strides import MIN_PATH_STATES, STRIDE_METRICS, STRIDE_MULTIPLES, select_strided_states
 from wantui.analysis.trajectory import build_trajectory
@@ -74,6 +82,7 @@ class Trajectories:
     """Trajectories of n videos on the device."""
 
     sigmas: NDArray[np.float64]  # [steps + 1]
+    timesteps: Tensor  # [steps] as the transformer reads them
     states: Tensor  # float32 [steps + 1, n, values]
     gap_products: Tensor  # float64 [steps, n, 3]: |v_c|^2, |v_u|^2 and their inner product, divided by D
 
@@ -102,10 +111,20 @@ class Model:
         )[0]
         return velocity.float()
 
-    def generate(self, text: Tensor, noise: Tensor, condition: Condition) -> Trajectories:
-        """Denoise from initial noise [n, ...]; the conditional and unconditional passes run at every step."""
+    @staticmethod
+    def shape_latents(states: Tensor) -> Tensor:
+        """Return states [n, values] as latents [n, channels, frames, height, width]."""
+        return states.view(-1, *LATENT_SHAPE)
+
+    def start_scheduler(self, condition: Condition) -> Any:
+        """Return the scheduler of a condition, at its first step."""
         scheduler = build_scheduler(condition.sampler, FLOW_SHIFT, seed=0)
         scheduler.set_timesteps(condition.step_count, device=self.device)
+        return scheduler
+
+    def generate(self, text: Tensor, noise: Tensor, condition: Condition) -> Trajectories:
+        """Denoise from initial noise [n, ...]; the conditional and unconditional passes run at every step."""
+        scheduler = self.start_scheduler(condition)
         empty_text = self.encode([""])
         latents, states, products = noise, [noise.flatten(1)], []
         for timestep in scheduler.timesteps:
@@ -118,14 +137,29 @@ class Model:
             latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
             states.append(latents.flatten(1))
         sigmas = scheduler.sigmas.double().cpu().numpy()
-        return Trajectories(sigmas, torch.stack(states), torch.stack(products))
+        return Trajectories(sigmas, scheduler.timesteps, torch.stack(states), torch.stack(products))
+
+    def continue_from(self, states: Tensor, first_step: int, text: Tensor, condition: Condition) -> Tensor:
+        """Denoise states [n, values] from a step of a sampler without memory on; return the final states."""
+        scheduler = self.start_scheduler(condition)
+        scheduler.set_begin_index(first_step)
+        empty_text = self.encode([""])
+        latents = self.shape_latents(states)
+        for timestep in scheduler.timesteps[first_step:]:
+            velocity = self.predict(latents, timestep, text)
+            if condition.guidance_scale != 1:
+                unconditional = self.predict(latents, timestep, empty_text)
+                velocity = unconditional + condition.guidance_scale * (velocity - unconditional)
+            latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+        return latents.flatten(1)
 
     def detect_shapes(self, latents: Tensor) -> NDArray[np.int8]:
         """Return the index of the shape in each clip, -1 where nothing is visible."""
         found = []
         for batch in torch.split(latents.view(-1, *LATENT_SHAPE), 48):
             for clip in decode_latents(self.pipeline.vae, batch).cpu():
-                mask = find_object_pixels(clip)[clip.shape[1] // 2]
+                middle = clip.shape[1] // 2
+                mask = find_object_pixels(clip, slice(middle, middle + 1))[0]
                 found.append(SHAPES.index(detect_shape(mask)) if mask.sum() >= MIN_VISIBLE_PIXELS else -1)
         return np.array(found, dtype=np.int8)
 
@@ -245,6 +279,79 @@ def measure_generic_share(
     return shapes
 
 
+@dataclass(frozen=True)
+class Form:
+    """Videos of a sentence form, ordered by seed, shape and colour."""
+
+    name: str
+    text: Tensor  # [n, 512, 128]
+    generic_text: Tensor  # the same with the generic word for the shape
+    is_shape_word: Tensor  # bool [n, 512], True at the tokens of the shape's word
+    seed_of_video: Tensor  # int64 [n]
+    shape_of_video: NDArray[np.int64]  # [n]
+
+
+def build_form(model: Model, name: str, seed_count: int) -> Form:
+    """Encode the prompts of a sentence form, for all seeds."""
+    prompts, generic_prompts = (write_prompts(SENTENCES[name], words) for words in (SHAPES, (GENERIC_WORD,)))
+    shape_of_prompt = np.arange(len(SHAPES)).repeat(len(COLOURS))
+    words = [SHAPES[shape] for shape in shape_of_prompt]
+    return Form(
+        name,
+        model.encode(prompts).repeat(seed_count, 1, 1),
+        model.encode(generic_prompts).repeat(seed_count * len(SHAPES), 1, 1),
+        find_word_positions(model.pipeline.tokenizer, prompts, words).repeat(seed_count, 1),
+        torch.arange(seed_count).repeat_interleave(len(prompts)),
+        np.tile(shape_of_prompt, seed_count),
+    )
+
+
+def measure_form(model: Model, form: Form, noise: Tensor, conditions: dict[str, Condition]) -> dict[str, Any]:
+    """Return all measurements of a sentence form by name."""
+    measurements: dict[str, Any] = {}
+    for name, condition in conditions.items():
+        key = f"{name} {form.name}"
+        trajectories = model.generate(form.text, noise[form.seed_of_video.to(noise.device)], condition)
+        grams = compute_gram(trajectories.states)
+        measurements[f"sigmas {key}"] = trajectories.sigmas
+        measurements[f"metrics {key}"] = measure_metrics(trajectories.sigmas, grams)
+        measurements[f"gap_products {key}"] = trajectories.gap_products.float().cpu().numpy()
+        measurements[f"final_distances {key}"] = compute_distances(trajectories.states[-1])
+        measurements[f"shapes {key}"] = model.detect_shapes(trajectories.states[-1])
+        word_measures = measure_word(model, trajectories.states, trajectories.timesteps, form.text, form.is_shape_word)
+        measurements |= {f"{measure.replace(' ', '_')} {key}": values for measure, values in word_measures.items()}
+        if condition.sampler == "euler":
+            measurements[f"projections {key}"] = project_states(trajectories.states)
+            measurements[f"kept_range {key}"] = measure_kept_range(
+                model, trajectories, form, condition, measurements[f"shapes {key}"]
+            )
+            if form.name == "main":
+                measurements[f"steps {key}"] = pack_steps(grams)
+        if name == "guidance-1":
+            information = measure_information(
+                model, trajectories.states[-1], form.text, form.generic_text, form.seed_of_video
+            )
+            measurements |= {f"{measure} {form.name}": values for measure, values in information.items()}
+    return measurements
+
+
+def measure_kept_range(
+    model: Model, trajectories: Trajectories, form: Form, condition: Condition, seen_shapes: NDArray[np.int8]
+) -> FloatArray:
+    """Return up to which noise level each video keeps its shape if the prompt switches to the generic one, [n].
+
+    NaN where the video does not show its shape without a switch, `seen_shapes`; `wantui commitment` leaves it out, too.
+    """
+    switch_steps = choose_switch_steps(condition.step_count)
+    finals = [
+        model.detect_shapes(model.continue_from(trajectories.states[step], step, form.generic_text, condition))
+        for step in switch_steps
+    ]
+    kept_ranges = compute_kept_range_of_shapes(trajectories.sigmas[switch_steps], np.stack(finals), form.shape_of_video)
+    kept_ranges[seen_shapes != form.shape_of_video] = np.nan
+    return kept_ranges
+
+
 @torch.no_grad()
 def measure_model(
     folder: Path, seed_count: int, generic_seed_count: int, step_count: int, device: str
@@ -257,32 +364,8 @@ def measure_model(
         "metric_strides": np.array([multiple for _, multiple in MEASURED_METRICS]),
         "information_edges": INFORMATION_EDGES,
     }
-    for form, sentence in SENTENCES.items():
-        prompts = write_prompts(sentence, SHAPES)
-        text = model.encode(prompts).repeat(seed_count, 1, 1)
-        seed_of_video = torch.arange(seed_count).repeat_interleave(len(prompts))
-        for name, condition in conditions.items():
-            if name == "unipc-20" and form != "main":
-                continue
-            trajectories = model.generate(text, noise[seed_of_video.to(device)], condition)
-            key = f"{name} {form}"
-            grams = compute_gram(trajectories.states)
-            measurements[f"sigmas {key}"] = trajectories.sigmas
-            measurements[f"metrics {key}"] = measure_metrics(trajectories.sigmas, grams)
-            measurements[f"gap_products {key}"] = trajectories.gap_products.float().cpu().numpy()
-            measurements[f"final_distances {key}"] = compute_distances(trajectories.states[-1])
-            if form == "main":
-                judged_count = len(prompts) * min(4, seed_count)
-                measurements[f"shapes {key}"] = model.detect_shapes(trajectories.states[-1][:judged_count])
-                if name != "unipc-20":
-                    measurements[f"steps {key}"] = pack_steps(grams)
-                    measurements[f"projections {key}"] = project_states(trajectories.states)
-            if name == "guidance-1":
-                generic_text = model.encode(write_prompts(sentence, (GENERIC_WORD,))).repeat(
-                    seed_count * len(SHAPES), 1, 1
-                )
-                information = measure_information(model, trajectories.states[-1], text, generic_text, seed_of_video)
-                measurements |= {f"{measure} {form}": values for measure, values in information.items()}
+    for form in SENTENCES:
+        measurements |= measure_form(model, build_form(model, form, seed_count), noise, conditions)
     return measurements | measure_generic_share(model, SENTENCES["main"], generic_seed_count, conditions)
 
 
