@@ -1,7 +1,6 @@
 """Measures of a word in batches equal those that wantui takes of one video."""
 
 from collections.abc import Iterator
-from contextlib import closing
 
 import numpy as np
 import pytest
@@ -67,10 +66,9 @@ def test_word_measures_of_a_batch_are_those_of_each_video(model: Model) -> None:
         recipe = plan_recipe(template, "contribution_settings.store_contributions=true")
         shares, changes = [], []
         states = [paths.states[0, index], *(step.latents.flatten() for step in generate(recipe))]
-        with closing(generate(recipe)) as steps:
-            for step in steps:
-                maps = step.values_by_capture[CONTRIBUTIONS.name]
-                shares.append(float(maps[word].mean() / maps[OUTPUT_NAME].mean()))
+        for step in generate(recipe):
+            maps = step.values_by_capture[CONTRIBUTIONS.name]
+            shares.append(float(maps[word].mean() / maps[OUTPUT_NAME].mean()))
         for evaluation, state in enumerate(states[:-1]):
             velocities = []
             for ablated_word in (None, word):

@@ -40,8 +40,8 @@ from wantui.models.nano.attributes import SHAPES
 from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME
 
 DATA_FOLDER = Path(__file__).parents[1] / "data" / "calibration"
-REPLICATE_FOLDER = "replicates"
-"""Folder below the data with two models of equal frequencies, trained with an autoencoder of their own."""
+REPLICATE_NAMES = ("natural", "natural-again")
+"""Two models of equal frequencies."""
 PRIMARY_KEYS = ("log_volume|guidance-1 main", "effective_dimension|guidance-1 main", "turning|guidance-4 main")
 """Primary measures, fixed with the predictions."""
 
@@ -157,17 +157,31 @@ def print_predictions(models: Sequence[ModelValues], replicates: Sequence[ModelV
     for condition in CONDITIONS:
         print_agreement(models, condition)
     for form in FORMS:
-        slopes = [fit_information(model, form) for model in models]
-        click.echo(
-            f"* information gap, {form}: slope over -ln(frequency) "
-            + ", ".join(f"{model.name} {slope:.2f}" for model, slope in zip(models, slopes, strict=True))
-        )
+        slopes = [
+            f"{model.name} {fit_information(model, form):.2f}" for model in models if np.ptp(model.log_frequencies) > 0
+        ]
+        click.echo(f"* information gap, {form}: slope over -ln(frequency) {', '.join(slopes)}")
+        print_information_of_equal_frequencies(models, form)
+
+
+def print_information_of_equal_frequencies(models: Sequence[ModelValues], form: str) -> None:
+    """Print how far the information gaps of shapes differ in models in which all shapes are equally frequent."""
+    for model in models:
+        if np.ptp(model.log_frequencies) == 0:
+            gaps = model.values_by_measure[f"information gap|guidance-1 {form}"].mean((0, 2))
+            click.echo(f"  {model.name}: gaps of the shapes from {gaps.min():.2f} to {gaps.max():.2f} nats")
+
+
+def list_unequal_pairs(models: Sequence[ModelValues]) -> list[tuple[ModelValues, ModelValues]]:
+    """Return all pairs of models of other frequencies."""
+    return [pair for pair in combinations(models, 2) if (pair[0].log_frequencies != pair[1].log_frequencies).any()]
 
 
 def print_pair_slopes(models: Sequence[ModelValues], key: str) -> None:
-    """Print the range of the slopes of a measure in all pairs of models."""
+    """Print the range of the slopes of a measure in all pairs of models of other frequencies."""
     slopes = [
-        compute_slope(*average_replicates(pair, compute_relative_means(pair, key))) for pair in combinations(models, 2)
+        compute_slope(*average_replicates(pair, compute_relative_means(pair, key)))
+        for pair in list_unequal_pairs(models)
     ]
     click.echo(
         f"* {key}: slopes of {len(slopes)} pairs of models from {format_amount(min(slopes), key)} to "
@@ -178,7 +192,7 @@ def print_pair_slopes(models: Sequence[ModelValues], key: str) -> None:
 def print_replicates(models: Sequence[ModelValues], replicates: Sequence[ModelValues], key: str) -> None:
     """Print how far two models of equal frequencies differ, and any two models of other frequencies."""
     first, second = compute_relative_means(replicates, key)
-    others = [(a - b).std() for a, b in combinations(compute_relative_means(models, key), 2)]
+    others = [np.subtract(*compute_relative_means(pair, key)).std() for pair in list_unequal_pairs(models)]
     equal, least, most = (
         format_amount(float(value), key).lstrip("+") for value in ((first - second).std(), min(others), max(others))
     )
@@ -256,7 +270,8 @@ def main(data_folder: Path, measured_folder: Path | None, write_table: bool) -> 
         data_folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(measured_folder.glob("*.npz")):
             np.savez_compressed(data_folder / path.name, **collect_model(path))  # type: ignore[arg-type]
-    models, replicates = read_models(data_folder), read_models(data_folder / REPLICATE_FOLDER)
+    models = read_models(data_folder)
+    replicates = [model for model in models if model.name in REPLICATE_NAMES]
     click.echo(f"{len(models)} models: {', '.join(model.name for model in models)}")
     if write_table:
         TABLE_PATH.write_text(json.dumps(build_table(models), indent=1) + "\n", encoding="utf-8")

@@ -103,7 +103,7 @@ def find_word_positions(tokenizer: Any, prompts: Sequence[str], words: Sequence[
 def choose_observed_steps(step_count: int) -> list[int]:
     """Return the steps of a path at which the word is observed, from 0."""
     count = min(OBSERVED_STATE_COUNT, step_count)
-    return np.unique(np.linspace(0, step_count - 1, count).round().astype(int)).tolist()
+    return sorted({round(step) for step in np.linspace(0, step_count - 1, count).tolist()})
 
 
 def choose_switch_steps(step_count: int) -> list[int]:
