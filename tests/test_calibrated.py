@@ -7,11 +7,13 @@ from wantui.analysis.calibrated import (
     UNGUIDED,
     Sensitivity,
     Slope,
+    describe_measure,
     describe_response,
     describe_responses,
     read_calibration,
 )
 from wantui.analysis.metrics import METRICS
+from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME
 
 
 def build_sensitivity(slope: float, held_out_slope: float, ratio: float, half_width: float = 0.01) -> Sensitivity:
@@ -31,9 +33,11 @@ def test_frequency_does_not_count_without_the_held_out_sentence() -> None:
 
 def test_every_metric_has_a_calibration() -> None:
     table = read_calibration()
-    assert set(METRICS) | {"spread"} <= set(table.sensitivities)
-    assert all(set(rows) == {GUIDED, UNGUIDED} for rows in table.sensitivities.values())
-    assert set(table.models) == {"natural", "reversed", "row-3", "row-4", "row-5", "row-6"}
+    measures = {"spread", "ablation_share", "contribution_share", "kept_range", "decodability", "variance_share"}
+    assert set(METRICS) | measures | {"information_gap"} <= set(table.sensitivities)
+    for name, rows in table.sensitivities.items():
+        assert set(rows) == ({UNGUIDED} if name == "information_gap" else {GUIDED, UNGUIDED})
+    assert set(table.models) == set(FREQUENCY_MODELS_BY_NAME)
 
 
 def test_stored_intervals_contain_their_slopes() -> None:
@@ -46,7 +50,7 @@ def test_stored_intervals_contain_their_slopes() -> None:
 
 def test_response_names_both_conditions_only_where_they_differ() -> None:
     for metric, rows in read_calibration().sensitivities.items():
-        is_split = rows[GUIDED].response != rows[UNGUIDED].response
+        is_split = GUIDED in rows and rows[GUIDED].response != rows[UNGUIDED].response
         assert ("guidance" in describe_response(metric)) == is_split
 
 
@@ -57,6 +61,15 @@ def test_metrics_without_calibration_are_passed_over() -> None:
         "what each metric responds to (calibration on nano without guidance):",
         "appearance: spread",
     ]
+
+
+def test_measures_of_words_and_concepts_say_what_they_respond_to() -> None:
+    text = describe_measure("ablation_share", "the change without a word")
+    assert text == "in the calibration on nano, the change without a word responds to frequency in training"
+    assert describe_measure("variance_share", "the share").endswith(
+        "responds to frequency in training and appearance at guidance 4, appearance at guidance 1"
+    )
+    assert describe_measure("information_gap", "the gap").endswith("the gap responds to frequency in training")
 
 
 def test_metrics_are_listed_by_response_in_a_fixed_order() -> None:

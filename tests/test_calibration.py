@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from benchmarks.calibration import DATA_FOLDER
+from benchmarks.calibration import DATA_FOLDER, REPLICATE_NAMES
 from benchmarks.calibration_fits import (
     ModelValues,
     average_replicates,
@@ -159,34 +159,44 @@ def test_separations_are_the_sorted_pairs_and_the_share_of_the_variance() -> Non
         assert np.isclose(share[0, colour], distance / total / 2)
 
 
-def test_stored_models_are_the_latin_square_with_all_videos() -> None:
+def test_stored_models_are_those_of_the_design_with_all_videos() -> None:
     models = read_models(DATA_FOLDER)
-    frequencies = np.array([model.log_frequencies for model in models])
-    assert np.allclose(np.sort(frequencies, axis=0), np.sort(FREQUENCIES[0])[:, None])
+    assert [model.name for model in models] == list(FREQUENCY_MODELS_BY_NAME)
     for model in models:
         assert model.values_by_measure["log_volume|guidance-4 main"].shape == (10, 6, 6)
+        assert set(map(len, model.values_by_measure.values())) == {10}
     assert len(compute_placebo_slopes(models, "turning|guidance-4 main", 50)) == 50
 
 
 def test_stored_replicates_have_equal_frequencies() -> None:
-    first, second = read_models(DATA_FOLDER / "replicates")
+    first, second = (model for model in read_models(DATA_FOLDER) if model.name in REPLICATE_NAMES)
     assert (first.log_frequencies == second.log_frequencies).all()
     key = "log_volume|guidance-4 main"
     assert not np.allclose(first.values_by_measure[key], second.values_by_measure[key])
 
 
+def test_only_kept_ranges_of_videos_without_their_shape_are_missing() -> None:
+    for model in read_models(DATA_FOLDER):
+        for key, values in model.values_by_measure.items():
+            measure, _, condition = key.partition("|")
+            shares_by_shape = np.isfinite(values).mean((0, 2))
+            expected = model.shapes_right_by_condition[condition] if measure == "kept range" else np.ones(6)
+            assert shares_by_shape == pytest.approx(expected)
+
+
 def test_slope_of_stored_data_is_that_of_a_regression_on_dummy_variables() -> None:
     models = read_models(DATA_FOLDER)
-    values = compute_relative_means(models, "log_volume|guidance-4 main")
-    frequencies = np.array([model.log_frequencies for model in models])
+    unequal_models = [model for model in models if model.name != "natural-again"]
+    values = compute_relative_means(unequal_models, "log_volume|guidance-4 main")
+    frequencies = np.array([model.log_frequencies for model in unequal_models])
     rows, columns = (index.ravel() for index in np.indices(values.shape))
-    design = np.column_stack([np.eye(6)[rows], np.eye(6)[columns][:, 1:], frequencies.ravel()])
+    design = np.column_stack([np.eye(7)[rows], np.eye(6)[columns][:, 1:], frequencies.ravel()])
     coefficients, residual, _, _ = np.linalg.lstsq(design, values.ravel(), rcond=None)
-    variance = residual[0] / (36 - 12) * np.linalg.inv(design.T @ design)[-1, -1]
-    fit = fit_measure(models, "log_volume|guidance-4 main")
+    variance = residual[0] / (42 - 13) * np.linalg.inv(design.T @ design)[-1, -1]
+    fit = fit_measure(unequal_models, "log_volume|guidance-4 main")
     assert np.isclose(fit.slope, coefficients[-1])
     assert np.isclose(fit.standard_error, np.sqrt(variance))
-    assert fit.degrees_of_freedom == 24
+    assert fit.degrees_of_freedom == 29
 
 
 def test_shared_autoencoder_loads_without_training() -> None:

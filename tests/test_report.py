@@ -158,7 +158,7 @@ def test_report_says_what_each_metric_responds_to(comparison: Comparison) -> Non
     assert {metric: responses[metric] for metric in ("straightness", "turning", "spread")} == {
         "straightness": "frequency",
         "turning": "both",
-        "spread": "appearance",
+        "spread": "both",
     }
     assert "responds to: frequency in training, appearance, or both" in table
 

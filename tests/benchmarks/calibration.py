@@ -42,6 +42,8 @@ from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME
 DATA_FOLDER = Path(__file__).parents[1] / "data" / "calibration"
 REPLICATE_NAMES = ("natural", "natural-again")
 """Two models of equal frequencies."""
+INFORMATION_GAP = "information_gap"
+"""Measure whose passes use no guidance."""
 PRIMARY_KEYS = ("log_volume|guidance-1 main", "effective_dimension|guidance-1 main", "turning|guidance-4 main")
 """Primary measures, fixed with the predictions."""
 
@@ -143,7 +145,11 @@ def build_table(models: Sequence[ModelValues]) -> dict[str, object]:
                 "appearance": round(float(fits[0].unit_effects.std()), 5),
                 "ratio": round(compute_ratio(fits[0]), 3),
             }
-    complete = {name: rows for name, rows in table.items() if len(rows) == len(CONDITIONS) and "(" not in name}
+    complete = {
+        name: rows
+        for name, rows in table.items()
+        if "(" not in name and (len(rows) == len(CONDITIONS) or name == INFORMATION_GAP)
+    }
     return {"models": [model.name for model in models], "metrics": complete}
 
 

@@ -19,6 +19,8 @@ MIN_RATIO_OF_BOTH = 0.5
 """Ratio from which a metric responds to both."""
 RESPONSE_NAMES = {"frequency": "frequency in training", "appearance": "appearance", "both": "both"}
 """Name of each response in a list of metrics."""
+SENTENCE_ENDS = RESPONSE_NAMES | {"both": "frequency in training and appearance"}
+"""What a measure responds to, in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class CalibrationTable:
 
     models: tuple[str, ...]
     sensitivities: dict[str, dict[str, Sensitivity]]
-    """By metric, then by condition."""
+    """By metric, then by condition; the information gap has no row with guidance, which its passes do not use."""
 
 
 @cache
@@ -95,8 +97,7 @@ def read_calibration() -> CalibrationTable:
 
 def find_sensitivity(metric: str, *, is_guided: bool) -> Sensitivity | None:
     """Return the response of a metric with or without guidance; None for a metric that was not calibrated."""
-    rows = read_calibration().sensitivities.get(metric)
-    return None if rows is None else rows[GUIDED if is_guided else UNGUIDED]
+    return read_calibration().sensitivities.get(metric, {}).get(GUIDED if is_guided else UNGUIDED)
 
 
 def find_response(metric: str, *, is_guided: bool) -> str:
@@ -109,6 +110,18 @@ def describe_response(metric: str) -> str:
     """Return what a metric responds to: once, or for guidance 4 and 1 where they differ; empty without calibration."""
     guided, unguided = find_response(metric, is_guided=True), find_response(metric, is_guided=False)
     return guided if guided == unguided else f"{guided} at guidance 4, {unguided} at guidance 1"
+
+
+def describe_measure(measure: str, name: str) -> str:
+    """Return what a calibrated measure responds to, as a sentence; once, or for guidance 4 and 1 where they differ.
+
+    Args:
+        measure: name in the table, such as "ablation_share".
+        name: name in the sentence, such as "the change without a word".
+    """
+    guided, unguided = (SENTENCE_ENDS.get(find_response(measure, is_guided=each), "") for each in (True, False))
+    ends = guided if guided == unguided else f"{guided} at guidance 4, {unguided} at guidance 1" if guided else unguided
+    return f"in the calibration on nano, {name} responds to {ends}"
 
 
 def describe_responses(metrics: Sequence[str], *, is_guided: bool) -> list[str]:

@@ -57,6 +57,7 @@ def command(
     through the model with the prompt, and one for each word; the cost is printed first. Interrupting keeps the results
     of finished videos.
     """
+    from wantui.analysis.calibrated import describe_measure
     from wantui.batches.ablation import AblationRequest, plan_ablation
     from wantui.storage.video_selection import select_videos
 
@@ -74,6 +75,7 @@ def command(
         print_json([_build_record(event) for event in measured])
     elif measured:
         _print_videos(measured)
+        echo(f"note: {describe_measure('ablation_share', 'the change without a word')}", err=True)
     if plan.left_out or failed_count or len(measured) < len(plan.tasks):
         sys.exit(1)
 

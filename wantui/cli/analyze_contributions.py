@@ -20,6 +20,7 @@ ATTRIBUTION_NOTE = (
 def print_word_contributions(videos: "list[Video]", as_json: bool) -> list[str]:
     """Print the contribution of each marked word; return the names of videos whose contributions are unreadable."""
     from wantui.analysis.attention_summary import average_finite_values
+    from wantui.analysis.calibrated import describe_measure
     from wantui.analysis.comparability import VideoNamer
     from wantui.analysis.word_contributions import read_contribution_curves
     from wantui.storage.zarr_group import CaptureError
@@ -70,4 +71,5 @@ def print_word_contributions(videos: "list[Video]", as_json: bool) -> list[str]:
         return damaged_names
     print_columns(("video", "word", "tokens", "contribution", "share of output", "share over steps"), *rows)
     echo(ATTRIBUTION_NOTE, err=True)
+    echo(f"note: {describe_measure('contribution_share', 'the share of a word')}", err=True)
     return damaged_names

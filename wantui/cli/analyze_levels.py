@@ -23,6 +23,7 @@ MAX_SHOWN_PAIRS = 6
 
 def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> list[str]:
     """Print how accurately groups can be distinguished by noise level; return the names of unreadable videos."""
+    from wantui.analysis.calibrated import describe_measure
     from wantui.analysis.decodability import compute_decodability
     from wantui.analysis.serialize_levels import build_decodability_record
 
@@ -42,7 +43,7 @@ def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> l
         return list(level_states.unreadable_videos)
     print_wrapped_line(
         "decodability: share of the pairs of videos, of one seed and wording, that a linear classifier of the other "
-        "seeds sorts into their groups. Guessing sorts 50 %"
+        f"seeds sorts into their groups. Guessing sorts 50 %; {describe_measure('decodability', 'decodability')}"
     )
     unguided_by_groups = {(pair.first_group, pair.second_group): pair for pair in unguided_pairs}
     for pair in pairs:
@@ -77,6 +78,7 @@ def _print_pair_curve(pair: "Decodability", unguided: "Decodability | None") -> 
 
 def print_variance_shares(videos: "list[Video]", grouping: str, as_json: bool) -> list[str]:
     """Print the shares of the variance of the states at each noise level; return the names of unreadable videos."""
+    from wantui.analysis.calibrated import describe_measure
     from wantui.analysis.serialize_levels import build_shares_record
     from wantui.analysis.variance_shares import compute_variance_shares
 
@@ -95,6 +97,7 @@ def print_variance_shares(videos: "list[Video]", grouping: str, as_json: bool) -
         print_json(record | {"unguided": unguided_record})
         return list(level_states.unreadable_videos)
     print_wrapped_line(variance_shares.describe())
+    print_wrapped_line(describe_measure("variance_share", "the share of the groups"))
     echo()
     _print_share_table(variance_shares)
     if unguided_shares is not None:

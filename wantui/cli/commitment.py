@@ -190,6 +190,7 @@ def _print_family(
 
 def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]") -> list[str]:
     """Return the meaning of the numbers, and what else than the path decides which videos stay."""
+    from wantui.analysis.calibrated import describe_measure
     from wantui.analysis.commitment import count_drawn_unasked
 
     all_outcomes = [commitment.outcomes for commitment in commitments]
@@ -211,6 +212,7 @@ def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]")
         "a concept that the generic prompt draws often stays for that reason alone: `wantui generic run` measures the "
         "share of each concept"
     )
+    notes.append(describe_measure("kept_range", "the kept range"))
     scales = sorted({video.recipe.guidance_scale for video in family.list_videos()} - {1.0})
     if scales:
         notes.append(

@@ -35,6 +35,8 @@ def format_cost(plan: "ScorePlan", cost: "ScoreStarted") -> str:
 
 def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
     """Print the information of each word, what it is worth, and the paired differences."""
+    from wantui.analysis.calibrated import describe_measure
+
     seeds_text, sentences_text = (
         format_count(len(table.seeds), "seed"),
         format_count(table.phrasing_count, "sentence"),
@@ -50,6 +52,7 @@ def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
         f"sum of exp(-pointwise): {table.probability_sum:.3g}. In a perfect model, exp(-information) is the "
         f'probability of the word among what "{plan.generic}" yields, so that the sum is at most 1'
     )
+    print_wrapped_line(describe_measure("information_gap", "the information gap"))
     if table.disagreement is not None:
         print_wrapped_line(_describe_disagreement(table.disagreement))
     if not table.differences:

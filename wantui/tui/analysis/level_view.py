@@ -54,7 +54,14 @@ def draw_separation(separation: "Separation", highlighted_group: str, canvas: Ca
 
 
 def _list_notes(separation: "Separation", pairs: "Sequence[Decodability]") -> list[str]:
-    return [pair.describe() for pair in pairs[:1]] + [separation.variance_shares.describe()]
+    from wantui.analysis.calibrated import describe_measure
+
+    names = {"decodability": "decodability", "variance_share": "the share of the groups"}
+    return [
+        *(pair.describe() for pair in pairs[:1]),
+        separation.variance_shares.describe(),
+        *(describe_measure(measure, name) for measure, name in names.items()),
+    ]
 
 
 def _list_short_notes(separation: "Separation", pairs: "Sequence[Decodability]") -> list[str]:
