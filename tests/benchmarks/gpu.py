@@ -8,6 +8,7 @@ model, cached skips what it would skip of nano, whose magnitudes are the only on
 """
 
 import gc
+import hashlib
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 from wantui.config import load_config
 from wantui.config.speeds import SpeedName
 from wantui.generation import placement as memory
+from wantui.generation.attention_backends import KERNEL_NAMES, find_fastest_attention_kernel
 from wantui.generation.bench import build_random_transformer, build_random_vae, measure_throughput
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise_latents, prepare_inputs
@@ -158,10 +160,16 @@ def clear() -> None:
     torch.cuda.reset_peak_memory_stats()
 
 
+def hash_bits(values: torch.Tensor) -> str:
+    """Return the first digits of the SHA-256 of a tensor's bits, which two processes can compare."""
+    return hashlib.sha256(values.contiguous().view(torch.uint8).cpu().numpy().tobytes()).hexdigest()[:12]
+
+
 @torch.no_grad()
-def speeds(model: WanModel, rounds: int) -> None:
+def speeds(model: WanModel, rounds: int, attention_kernel: str) -> None:
     """One guided step of fused against one of plain diffusers, on the same weights."""
     clear()
+    torch.manual_seed(0)
     transformer = build_random_transformer(
         model.head_count, model.feed_forward_width, model.block_count, DEVICE, torch.bfloat16
     )
@@ -180,7 +188,7 @@ def speeds(model: WanModel, rounds: int) -> None:
     step()
     expected = step().float()
     reference, reference_peak = measure_median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
-    fuse_blocks(transformer)
+    fuse_blocks(transformer, attention_kernel)
     torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
     step()
@@ -188,10 +196,13 @@ def speeds(model: WanModel, rounds: int) -> None:
     first = time.perf_counter() - began
     step()
     fused, fused_peak = measure_median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
-    differs = float((step().float() - expected).norm() / expected.norm())
+    found = step()
+    has_equal_bits = torch.equal(found, step())
+    differs = float((found.float() - expected).norm() / expected.norm())
     click.echo(
         f"{model.name:<12} step reference {reference:.3f} s, fused {fused:.3f} s: {reference / fused:.3f} times; "
-        f"differs {differs:.1e} of the norm; first step {first:.1f} s; "
+        f"attention by {attention_kernel}, bits of two runs {'equal' if has_equal_bits else 'DIFFER'} "
+        f"({hash_bits(found)}); differs {differs:.1e} of the norm; first step {first:.1f} s; "
         f"peak {reference_peak / GB:.2f} and {fused_peak / GB:.2f} GB"
     )
 
@@ -307,7 +318,14 @@ def estimates(cells: list[Cell]) -> None:
 @click.command()
 @click.option("--only", multiple=True, help="Part of a name, as in speed, cached, batch, 1.3b, or '24 GB'; repeatable.")
 @click.option("--rounds", default=5, show_default=True)
-def main(only: tuple[str, ...], rounds: int) -> None:
+@click.option(
+    "--attention",
+    type=click.Choice([*KERNEL_NAMES, "fastest"]),
+    default=NATIVE_ATTENTION,
+    show_default=True,
+    help="Self-attention kernel of fused blocks in the figures of speed; fastest is what `wantui bench` would choose.",
+)
+def main(only: tuple[str, ...], rounds: int, attention: str) -> None:
     """Print all figures."""
     if not torch.cuda.is_available():
         raise click.ClickException("this benchmark needs a GPU")
@@ -319,9 +337,11 @@ def main(only: tuple[str, ...], rounds: int) -> None:
     def wanted(name: str) -> bool:
         return not only or any(part in name for part in only)
 
+    if attention == "fastest":
+        attention = find_fastest_attention_kernel(DEVICE, click.echo)
     for name in SPEEDS:
         if wanted(f"speed {name}"):
-            speeds(find_model(name), rounds)
+            speeds(find_model(name), rounds, attention)
     if wanted(f"cached {SPEEDS[0]}"):
         cached(find_model(SPEEDS[0]))
     estimates([cell for cell in CELLS if wanted(f"cell {cell.label}")])
