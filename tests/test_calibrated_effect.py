@@ -143,7 +143,7 @@ def test_command_screen_report_and_json_say_what_can_explain_the_effect(
     text = explain_effect(comparison, verdict)
     assert text == (
         "frequency or appearance? either can explain it. 1.8 times the typical difference of appearance (95 % interval "
-        "1.8 to 1.8); as if cross were 4.5 times (first sentence form) or 12 times (held-out sentence form) rarer than "
+        "1.8 to 1.8); as if cross were 4.4 times (first sentence form) or 12 times (held-out sentence form) rarer than "
         "square in training"
     )
     scale_text = describe_calibrated_scale(comparison)

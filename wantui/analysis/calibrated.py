@@ -108,8 +108,7 @@ def find_response(metric: str, *, is_guided: bool) -> str:
 
 def describe_response(metric: str) -> str:
     """Return what a metric responds to: once, or for guidance 4 and 1 where they differ; empty without calibration."""
-    guided, unguided = find_response(metric, is_guided=True), find_response(metric, is_guided=False)
-    return guided if guided == unguided else f"{guided} at guidance 4, {unguided} at guidance 1"
+    return _join_conditions(*(find_response(metric, is_guided=is_guided) for is_guided in (True, False)))
 
 
 def describe_measure(measure: str, name: str) -> str:
@@ -119,9 +118,13 @@ def describe_measure(measure: str, name: str) -> str:
         measure: name in the table, such as "ablation_share".
         name: name in the sentence, such as "the change without a word".
     """
-    guided, unguided = (SENTENCE_ENDS.get(find_response(measure, is_guided=each), "") for each in (True, False))
-    ends = guided if guided == unguided else f"{guided} at guidance 4, {unguided} at guidance 1" if guided else unguided
-    return f"in the calibration on nano, {name} responds to {ends}"
+    ends = (SENTENCE_ENDS.get(find_response(measure, is_guided=is_guided), "") for is_guided in (True, False))
+    return f"in the calibration on nano, {name} responds to {_join_conditions(*ends)}"
+
+
+def _join_conditions(guided: str, unguided: str) -> str:
+    """Return two responses as one text; that with guidance is empty where a measure uses none."""
+    return unguided if guided in ("", unguided) else f"{guided} at guidance 4, {unguided} at guidance 1"
 
 
 def describe_responses(metrics: Sequence[str], *, is_guided: bool) -> list[str]:
