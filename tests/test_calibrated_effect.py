@@ -149,8 +149,8 @@ def test_command_screen_report_and_json_say_what_can_explain_the_effect(
     scale_text = describe_calibrated_scale(comparison)
     assert scale_text == (
         "calibration on nano (50 Euler steps at guidance 4): two shapes of equal frequency differ in log_volume by "
-        "0.323 nats (root mean square; 95 % up to 0.83 nats); a word 2.7 times as frequent changes it by -0.381 nats "
-        "(-0.229 nats in the held-out sentence form), measured for frequency ratios up to 15"
+        "0.318 nats (root mean square; 95 % up to 0.818 nats); a word 2.7 times as frequent changes it by -0.382 nats "
+        "(-0.228 nats in the held-out sentence form), measured for frequency ratios up to 15"
     )
     lines = draw_comparison(comparison, "cross", [], Canvas(400, 40, lambda _: Style.null()))
     assert {text, scale_text} <= {line.plain for line in lines}
