@@ -125,8 +125,13 @@ def test_compare_finds_the_group_with_the_larger_spread(tmp_path: Path) -> None:
 def test_false_positive_rate_does_not_exceed_the_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states: dict[Path, NDArray[np.float64]] = {}  # in memory: 1,200 stores on a disk take half a minute
     sigmas = np.array([1, 0.5, 0.0])
-    monkeypatch.setattr(Video, "load_projection", lambda video: states[video.trajectory_path].astype(np.float32))
-    monkeypatch.setattr(Video, "load_noise_levels", lambda _: sigmas)
+    monkeypatch.setattr(
+        Video,
+        "_read_stored_arrays",
+        lambda video, names: [
+            {"projection": states[video.trajectory_path].astype(np.float32), "sigmas": sigmas}[name] for name in names
+        ],
+    )
     monkeypatch.setattr(final_states, "RELABELLING_COUNT", 1)  # which only tell what chance makes, in no verdict
     called = 0
     for turn in range(60):

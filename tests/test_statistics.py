@@ -25,8 +25,10 @@ from wantui.analysis.statistics import (
     compute_min_attainable_p,
     compute_omnibus_p,
     compute_paired_effect,
+    compute_paired_effects,
     compute_ratio_interval,
     count_pairs_needed,
+    draw_sign_flips,
     is_equivalent,
     is_ratio_equivalent,
     run_max_t_test,
@@ -514,3 +516,16 @@ def test_p_of_differences_that_cancel_equals_exact_enumeration(tenths: list[int]
     assert run_sign_flip_test(differences) == exact
     assert run_max_t_test(differences[:, None]).tolist() == [exact]
     assert run_omnibus_test(np.stack([differences, np.zeros(len(tenths))], axis=1)) == exact
+
+
+@pytest.mark.parametrize("seed_count", [5, 20])
+def test_effects_of_many_columns_equal_the_effect_of_each(seed_count: int) -> None:
+    differences = np.random.default_rng(3).normal(0.3, 1, (seed_count, 7))
+    differences[:, 2] = 0.25
+    differences[:, 3] = 0
+    effects = compute_paired_effects(differences)
+    for column, effect in zip(differences.T, effects, strict=True):
+        signs, _ = draw_sign_flips(seed_count)
+        means = np.abs((signs * column).sum(1))
+        assert effect.p == np.mean(means >= means[0] - 1e-12 * np.abs(column).sum())
+        assert repr(effect) == repr(compute_paired_effect(column))

@@ -13,11 +13,12 @@ from wantui.analysis.statistics import (
     Effect,
     adjust_false_discovery,
     compute_absolute_t,
-    compute_paired_effect,
+    compute_paired_effects,
     compute_ratio_interval,
     count_pairs_needed,
     draw_within_seed_permutations,
     run_max_t_test,
+    run_sign_flip_tests,
 )
 from wantui.formatting import format_interval, format_percent_change
 
@@ -135,18 +136,15 @@ class PairEffects:
 def compute_pair_effects(cell_values: FloatArray, group_pairs: GroupIndexPairs) -> PairEffects:
     """Test each pair of groups in each metric of cell values [seeds, phrasings, groups, metrics]."""
     seed_means, phrasing_means = cell_values.mean(1), cell_values.mean(0)
-    metrics = range(cell_values.shape[3])
+    metric_count = cell_values.shape[3]
     has_phrasings = len(phrasing_means) > 1
     phrasing_p = [
-        [
-            compute_paired_effect(phrasing_means[:, i, m] - phrasing_means[:, j, m]).p if has_phrasings else np.nan
-            for m in metrics
-        ]
+        run_sign_flip_tests(phrasing_means[:, i] - phrasing_means[:, j]) if has_phrasings else [np.nan] * metric_count
         for i, j in group_pairs
     ]
     return PairEffects(
-        [[compute_paired_effect(seed_means[:, i, m] - seed_means[:, j, m]) for m in metrics] for i, j in group_pairs],
-        np.array(phrasing_p, dtype=np.float64).reshape(len(group_pairs), len(metrics)),
+        [compute_paired_effects(seed_means[:, i] - seed_means[:, j]) for i, j in group_pairs],
+        np.array(phrasing_p, dtype=np.float64).reshape(len(group_pairs), metric_count),
     )
 
 

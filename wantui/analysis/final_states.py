@@ -23,7 +23,7 @@ from wantui.analysis.dispersion import (
     run_permdisp,
 )
 from wantui.analysis.groups import Group, MatchedGroups
-from wantui.analysis.statistics import RANDOM_SEED, run_sign_flip_test
+from wantui.analysis.statistics import RANDOM_SEED, run_sign_flip_tests
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video
 
@@ -160,10 +160,9 @@ class FinalStates:
         seed_count = len(matched_groups.seeds)
         mean_differences: list[float] = []
         p_values: list[float] = []
+        centred_states = [_centre_states_on_median(states) for states in self.scaled_states]
         for i, j in group_pairs:
-            states = np.concatenate(
-                [_centre_states_on_median(self.scaled_states[i]), _centre_states_on_median(self.scaled_states[j])]
-            )
+            states = np.concatenate([centred_states[i], centred_states[j]])
             squared_distances = compute_squared_distances(states)
             indices = np.arange(len(states)).reshape(2, seed_count, -1)
             is_swapped = generator.integers(0, 2, (max(1, RELABELLING_COUNT // len(group_pairs)), seed_count)) == 1
@@ -180,7 +179,7 @@ class FinalStates:
                 seed_means = spreads.reshape(*members.shape[:2], seed_count, -1).mean(3)
                 seed_differences = seed_means[:, 0] - seed_means[:, 1]
                 mean_differences.extend(seed_differences.mean(1))
-                p_values.extend(map(run_sign_flip_test, seed_differences))
+                p_values.extend(run_sign_flip_tests(seed_differences.T))
         return np.array(mean_differences), np.array(p_values)
 
 

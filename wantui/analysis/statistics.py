@@ -54,7 +54,16 @@ class Effect:
 
 
 def compute_paired_effect(differences: FloatArray) -> Effect:
-    """Return the effect of n paired differences, with Student's interval.
+    """Return the effect of n paired differences, with Student's interval; see `compute_paired_effects`.
+
+    Raises:
+        ValueError: there are fewer than two differences, or some are not finite.
+    """
+    return compute_paired_effects(np.asarray(differences, dtype=np.float64)[:, None])[0]
+
+
+def compute_paired_effects(differences: FloatArray) -> list[Effect]:
+    """Return the effect of each column of n paired differences [n, m], with Student's interval.
 
     Equal differences, as of outcomes with few values, have no interval: it would have no width, as if the mean of other
     seeds were known exactly.
@@ -62,22 +71,24 @@ def compute_paired_effect(differences: FloatArray) -> Effect:
     Raises:
         ValueError: there are fewer than two differences, or some are not finite.
     """
-    differences = np.asarray(differences, dtype=np.float64)
     n = len(differences)
     if n < 2:
         raise ValueError(f"cannot compute an effect: it needs at least two differences, but there are {n}")
     if not np.isfinite(differences).all():
-        finite_count = np.isfinite(differences).sum()
+        finite_count = np.isfinite(differences).all(1).sum()
         raise ValueError(f"cannot compute an effect: only {finite_count} of {n} differences are finite")
-    mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
+    # Each column alone, so that its mean does not depend on the other columns.
+    columns = [np.ascontiguousarray(column) for column in differences.T]
+    return [_describe_effect(column, p) for column, p in zip(columns, run_sign_flip_tests(differences), strict=True)]
+
+
+def _describe_effect(differences: FloatArray, p: float) -> Effect:
+    n, mean, deviation = len(differences), float(differences.mean()), float(differences.std(ddof=1))
     if deviation <= ROUNDED_MEAN * float(np.abs(differences).max()):  # equal numbers may have a deviation of rounding
-        d_z = math.copysign(math.inf, mean) if mean else 0.0
-        return Effect(n, mean, math.nan, math.nan, d_z, run_sign_flip_test(differences))
+        return Effect(n, mean, math.nan, math.nan, math.copysign(math.inf, mean) if mean else 0.0, p)
     half_width = compute_t_quantile(0.975, n - 1) * deviation / math.sqrt(n)
     correction = 1 - 3 / (4 * (n - 1) - 1) if n > 2 else math.nan  # with two it would be 0
-    return Effect(
-        n, mean, mean - half_width, mean + half_width, correction * mean / deviation, run_sign_flip_test(differences)
-    )
+    return Effect(n, mean, mean - half_width, mean + half_width, correction * mean / deviation, p)
 
 
 def compute_mean_half_width(values: FloatArray) -> FloatArray:
@@ -126,10 +137,16 @@ def run_sign_flip_test(differences: FloatArray) -> float:
 
     Exact up to MAX_EXACT_PAIRS; above it, from RESAMPLE_COUNT random flips and the observed signs.
     """
+    return run_sign_flip_tests(np.asarray(differences, dtype=np.float64)[:, None])[0]
+
+
+def run_sign_flip_tests(differences: FloatArray) -> list[float]:
+    """Return p of `run_sign_flip_test` for each column of differences [n, m]."""
     flips, _ = draw_sign_flips(len(differences))
     sums = np.abs(flips @ differences)
     # Equal sums differ by the rounding of their terms, not of their own size: differences that cancel sum to 1e-17.
-    return float(np.mean(sums >= sums[0] - ROUNDED_MEAN * np.abs(differences).sum()))
+    p: list[float] = np.mean(sums >= sums[0] - ROUNDED_MEAN * np.abs(differences).sum(0), axis=0).tolist()
+    return p
 
 
 def compute_min_attainable_p(n: int) -> float:

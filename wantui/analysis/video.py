@@ -133,11 +133,8 @@ class Video:
         Raises:
             NoGeometryError: they are not stored, or of another form.
         """
-        states = np.asarray(self._read_stored_array("projection", "projection of its states"))
-        if states.ndim != 2 or not states.size or states.dtype.kind != "f":
-            stored = f"{states.dtype} of shape {states.shape}"
-            raise NoGeometryError(f"the projection is {stored} instead of a row of floats for each state")
-        return states
+        (states,) = self._read_stored_arrays({"projection": "projection of its states"})
+        return _check_projection(states)
 
     def load_noise_levels(self) -> FloatArray:
         """Load the noise levels [S + 1] of all states of the sampler, whether their latents are stored or not.
@@ -145,7 +142,8 @@ class Video:
         Raises:
             NoGeometryError: they are not stored, or of another form.
         """
-        return np.asarray(self._read_stored_array("sigmas", "noise levels"), dtype=np.float64)
+        (sigmas,) = self._read_stored_arrays({"sigmas": "noise levels"})
+        return sigmas.astype(np.float64)
 
     def load_projected_path(self) -> tuple[FloatArray, NDArray[np.float32]]:
         """Load noise levels [N + 1] and projected states [N + 1, k], without predictors.
@@ -155,23 +153,36 @@ class Video:
         Raises:
             NoGeometryError: they are not stored, or their numbers differ.
         """
-        states, sigmas = self.load_projection(), self.load_noise_levels()
+        arrays = self._read_stored_arrays({"projection": "projection of its states", "sigmas": "noise levels"})
+        states, sigmas = _check_projection(arrays[0]), arrays[1].astype(np.float64)
         if len(states) != len(sigmas):
             raise NoGeometryError(f"{len(states)} projected states do not match {len(sigmas)} noise levels")
         is_distinct = np.append(np.diff(sigmas) != 0, True)
         return sigmas[is_distinct], states[is_distinct]
 
-    def _read_stored_array(self, name: str, description: str) -> NDArray[np.float32]:
+    def _read_stored_arrays(self, descriptions_by_name: dict[str, str]) -> list[NDArray[np.float32]]:
+        """Read arrays of the stored trajectory, which is opened and verified once for all of them."""
         from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
         if self.trajectory_path is None:
-            raise NoGeometryError(f"no {description} is stored")
+            raise NoGeometryError(f"no {next(iter(descriptions_by_name.values()))} is stored")
+        description = next(iter(descriptions_by_name.values()))
         try:
             capture = open_capture(self.trajectory_path, self.recipe)
-            with convert_to_capture_error(self.trajectory_path):
-                return np.asarray(capture[name][:])
+            arrays = []
+            for name, description in descriptions_by_name.items():  # noqa: B007 -- the failing one is named
+                with convert_to_capture_error(self.trajectory_path):
+                    arrays.append(np.asarray(capture[name][:]))
         except CaptureError as error:
             raise NoGeometryError(f"no {description} can be read: {error}") from None
+        return arrays
+
+
+def _check_projection(states: NDArray[np.float32]) -> NDArray[np.float32]:
+    if states.ndim != 2 or not states.size or states.dtype.kind != "f":
+        stored = f"{states.dtype} of shape {states.shape}"
+        raise NoGeometryError(f"the projection is {stored} instead of a row of floats for each state")
+    return states
 
 
 def _are_arrays_equal(first: FloatArray | None, second: FloatArray | None) -> bool:
