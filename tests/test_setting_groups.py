@@ -418,7 +418,9 @@ def test_other_swept_settings_are_averaged_as_phrasings_are(tmp_path: Path) -> N
     assert [(group.name, len(group.videos)) for group in result.groups] == [("cfg_scale 2", 36), ("cfg_scale 4", 36)]
     assert result.exclusion_reasons == ()
     assert result.differences[0].phrasing_count == 2  # not six: the values of another setting are no phrasings
-    assert any("the values of each seed are averaged over negative_prompt: " in text for text in result.warnings)
+    assert any(
+        "the values of each seed are averaged over negative_prompt. Group by it" in text for text in result.warnings
+    )
     values = np.array([[v.compute_metric("length") for v in group.videos] for group in result.groups])
     seed_means = values.reshape(2, 6, 6).mean(2)
     assert result.differences[0].paired_effect.mean == pytest.approx((seed_means[0] - seed_means[1]).mean())
@@ -450,6 +452,13 @@ def test_videos_are_selected_by_values_of_settings(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             select_videos_by_condition(videos, [condition])
+
+
+@pytest.mark.parametrize("grouping", ["seed", "Seeds", "model_settings.seed", "1,seed"])
+def test_grouping_by_seed_is_refused_with_the_reason(tmp_path: Path, grouping: str) -> None:
+    videos = sweep_batch(tmp_path, ((CFG_PATH,),), {CFG_PATH: (2, 4)})
+    with pytest.raises(CannotCompareError, match="seeds form no groups, because the videos of groups are paired by se"):
+        compare_groups(videos, grouping, "length")
 
 
 def test_videos_are_selected_by_word_and_seed(tmp_path: Path) -> None:

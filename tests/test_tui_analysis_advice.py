@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from wantui import analysis
-from wantui.tui.analysis.advice import name_keys
+from wantui.analysis.advice import Advice, AdviceKind, AdvisedText, add_details
+from wantui.analysis.group_names import CannotCompareError
+from wantui.tui.analysis.advice import SCREEN_ADVICE, name_keys, word_error
 
 SHOWN_MODULES = (
     "correlation_data",
@@ -37,31 +39,33 @@ def list_messages(module: str) -> list[str]:
     return texts + [text for text in constants if isinstance(text, str)]
 
 
-def is_advice(text: str) -> bool:
+def names_option(text: str) -> bool:
     return OPTION.search(re.sub(r"`[^`]*`", "", text)) is not None
 
 
 @pytest.mark.parametrize("module", SHOWN_MODULES)
-def test_screen_names_no_option_outside_a_command(module: str) -> None:
-    pieces = list_messages(module)
-    messages = [text for text in pieces if not any(text in other for other in pieces if other != text)]
-    assert [text for text in messages if is_advice(name_keys(text))] == []
+def test_messages_of_the_analysis_name_options_only_in_their_advice(module: str) -> None:
+    assert [text for text in list_messages(module) if names_option(text)] == []
 
 
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        ("there is only one. Choose another --by", "there is only one. Press c for another grouping"),
-        (
-            "averaged over schedule: group by it to compare its values, or choose one with --where",
-            "averaged over schedule: c groups by it",
-        ),
-        (
-            "Group by the setting (--by steps), or choose videos with equal settings (--where)",
-            "Press c to group by it",
-        ),
-        ("the videos differ in: steps", "the videos differ in: steps"),
-    ],
-)
-def test_advice_names_keys(message: str, expected: str) -> None:
-    assert name_keys(message) == expected
+@pytest.mark.parametrize("kind", AdviceKind)
+def test_screen_names_no_option_outside_a_command(kind: AdviceKind) -> None:
+    assert not names_option(SCREEN_ADVICE[kind])
+
+
+def test_one_advice_has_options_for_commands_and_keys_for_the_screen() -> None:
+    warning = AdvisedText("no value of steps is in every group", Advice(AdviceKind.GROUP_BY_SETTING, "steps"))
+    assert warning == (
+        "no value of steps is in every group. Group by the setting (--by steps), or choose videos with equal settings "
+        "(--where)"
+    )
+    assert name_keys(warning) == "no value of steps is in every group. Press c to group by it"
+    assert name_keys("the videos differ in: steps") == "the videos differ in: steps"
+
+
+def test_error_keeps_its_advice_when_details_are_added() -> None:
+    message = AdvisedText("there is only one", Advice(AdviceKind.CHOOSE_GROUPING))
+    error = CannotCompareError(add_details(message, "1 of 2 videos is excluded"))
+    assert str(error) == "there is only one. Choose another --by. 1 of 2 videos is excluded"
+    assert word_error(error) == "there is only one. Press c for another grouping. 1 of 2 videos is excluded"
+    assert word_error(ValueError("one --by")) == "one --by"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from wantui.analysis.group_names import (
     NO_OPTION_LABEL,
-    CannotCompareError,
+    BracketError,
     find_grouping_parts,
     find_option_text,
     label_setting_values,
@@ -61,11 +61,11 @@ def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[st
     try:
         path = find_setting_path(name, videos)
     except SettingNameError as error:
-        message = str(error).replace("cannot group by", "cannot select")
-        advice = f"Choose words by bracket (1=red), seeds by {SEED_NAME}=1..4"
-        if _is_like_seed(name, videos):
-            raise UserError(f"--where: {message.partition('. ')[0]}. Did you mean {SEED_NAME}? {advice}") from None
-        raise UserError(f"--where: {message}. {advice}") from None
+        suggestion = f"Did you mean {SEED_NAME}?" if _is_like_seed(name, videos) else f"{error.advice}."
+        raise UserError(
+            f"--where: cannot select {name!r}: {error.reason}. {suggestion} Choose words by bracket (1=red), seeds by "
+            f"{SEED_NAME}=1..4"
+        ) from None
     values_by_key = {make_value_key(item): item for video in videos for item in [video.setting_values.get(path)]}
     keys, values = list(values_by_key), list(values_by_key.values())
     labels_by_key = label_setting_values(videos, path)
@@ -98,10 +98,8 @@ def _parse_seed_condition(videos: Sequence[Video], value: str) -> Condition:
 def _parse_word_condition(videos: Sequence[Video], name: str, value: str) -> tuple[str, Condition]:
     try:
         (bracket,) = find_grouping_parts(videos, name).brackets
-    except CannotCompareError as error:
-        raise UserError(
-            f"--where: {str(error).partition('. Use')[0]}".replace("cannot group by", "cannot select")
-        ) from None
+    except BracketError as error:
+        raise UserError(f"--where: cannot select {name!r}: {error.reason}") from None
 
     def has_word(video: Video) -> bool:
         option_texts = (video.choices_by_bracket.get(bracket, ""), find_option_text(video, bracket))

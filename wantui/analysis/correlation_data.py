@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.attention_summary import average_finite_values, summarise_all_words
 from wantui.analysis.correlations import (
@@ -110,10 +111,8 @@ def collect_correlation_data(
     groups, exclusion_reasons = pool_comparable_groups([v for v in videos if not v.is_damaged], "variation")
     has_maps = any(video.attention_path is not None for group in groups for video in group.videos)
     if not has_maps and not label_names:
-        raise CannotCompareError(
-            "cannot correlate: the videos have no attention maps, and there are no outside labels. Mark words of the "
-            "template with parentheses and generate with --store-attention, or add --scores labels.csv"
-        )
+        reason = "cannot correlate: the videos have no attention maps, and there are no outside labels"
+        raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.ADD_MAPS_OR_LABELS)))
     strata = _match_seeds(groups, needs_maps=has_maps)
     ordered_videos = [video for stratum in strata for video in stratum.videos]
     shape = (len(strata), -1)
@@ -153,8 +152,9 @@ def _match_seeds(groups: Sequence[Group], needs_maps: bool) -> list[Group]:
                 videos_by_stratum.setdefault(name, {})[video.seed] = video
     shared_seeds = sorted(set.intersection(*map(set, videos_by_stratum.values()))) if videos_by_stratum else []
     if len(shared_seeds) < MIN_SEEDS:
+        verb = "has" if len(videos_by_stratum) == 1 else "share"
         raise CannotCompareError(
-            f"cannot correlate: {format_count(len(videos_by_stratum), 'variation')} share "
+            f"cannot correlate: {format_count(len(videos_by_stratum), 'variation')} {verb} "
             f"{format_count(len(shared_seeds), 'seed')} with all values, but ranks need {MIN_SEEDS}. Generate more"
         )
     return [

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.video import Video
@@ -45,9 +46,8 @@ def choose_primary_metric(videos: Sequence[Video], requested_metric: str | None 
     batches_text = format_count(len(declared_by_folder), "batch", "batches")
     scope = f" of {declared_count} of {batches_text}" if declared_count < len(declared_by_folder) else ""
     if requested_metric is None and len(declared) > 1:
-        raise CannotCompareError(
-            f"cannot choose the metric: the batches declare {' and '.join(declared)}. Choose one with --primary"
-        )
+        reason = f"cannot choose the metric: the batches declare {' and '.join(declared)}"
+        raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_PRIMARY_METRIC)))
     if declared and requested_metric in (None, declared[0]) and len(declared) == 1:
         kind = PARTLY_BEFORE if scope else BEFORE
         return Declaration(declared[0], kind, f"{declared[0]}, declared before the videos{scope}")

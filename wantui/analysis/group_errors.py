@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
 from wantui.analysis.group_names import find_grouping_parts, find_varied_brackets
 from wantui.analysis.setting_values import list_differing_paths, shorten_path
 from wantui.analysis.swept_settings import choose_condition_key, find_condition_paths
@@ -20,14 +21,14 @@ def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: 
         "needs two. "
     )
     if not share_phrasings:
-        return text + _explain_no_shared_phrasing(groups, grouping)
+        return _explain_no_shared_phrasing(text, groups, grouping)
     seeds_text = "; ".join(
         f"{group.name}: {shorten_text(describe_seeds({video.seed for video in group.videos}))}" for group in groups[:4]
     )
     return text + f"Generate every variation with the same seeds (videos_per_variation). Seeds: {seeds_text}"
 
 
-def _explain_no_shared_phrasing(groups: "Sequence[Group]", grouping: str) -> str:
+def _explain_no_shared_phrasing(text: str, groups: "Sequence[Group]", grouping: str) -> str:
     """Return why no phrasing is in every group, and a grouping that would help, which is not the one in use."""
     videos = [video for group in groups for video in group.videos]
     condition_paths = find_condition_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
@@ -36,13 +37,11 @@ def _explain_no_shared_phrasing(groups: "Sequence[Group]", grouping: str) -> str
     if not set.intersection(*({get_condition(video) for video in group.videos} for group in groups)):
         all_paths = dict.fromkeys(path for video in videos for path in video.setting_values)
         names = [shorten_path(path, all_paths) for path in differing_paths]
-        return (
-            f"No value of {', '.join(names)} is in every group. Group by the setting (--by {names[0]}), or choose "
-            "videos with equal settings (--where)"
-        )
+        reason = f"{text}No value of {', '.join(names)} is in every group"
+        return AdvisedText(reason, Advice(AdviceKind.GROUP_BY_SETTING, names[0]))
     brackets = ", ".join(str(number + 1) for number in range(len(find_varied_brackets(videos))))
     others = [f"a bracket ({brackets})"] if brackets and grouping in ("variation", "prompt") else []
     others += ["variation"] if grouping not in ("variation", "prompt") else []
-    return "No phrasing is in every group: compare batches of one template" + "".join(
+    return f"{text}No phrasing is in every group: compare batches of one template" + "".join(
         f", or group by {other}" for other in others
     )

@@ -25,7 +25,29 @@ _BRACKET_NUMBER_PATTERN = re.compile(r"\d{1,6}", re.ASCII)
 
 
 class CannotCompareError(UserError):
-    """Raised for groups that cannot be compared; the message gives the reason."""
+    """Raised for groups that cannot be compared; the message gives the reason.
+
+    Args:
+        message: the reason; an `AdvisedText` if the surfaces word its advice.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class BracketError(CannotCompareError):
+    """Raised for a bracket number that the template lacks, or that a grouping names twice.
+
+    Args:
+        grouping: the grouping as written.
+        reason: why it cannot be used.
+        advice: what to write instead.
+    """
+
+    def __init__(self, grouping: str, reason: str, advice: str) -> None:
+        super().__init__(f"cannot group by {grouping!r}: {reason}. {advice}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,11 @@ def find_grouping_parts(videos: Sequence[Video], grouping: str) -> GroupingParts
     if grouping in ("variation", "prompt", "batch"):
         return GroupingParts()
     parts = [part.strip() for part in grouping.split(",")]
+    if any(part.lower().rpartition(".")[2] in ("seed", "seeds") for part in parts):
+        raise CannotCompareError(
+            f"cannot group by {grouping!r}: seeds form no groups, because the videos of groups are paired by seed. "
+            "Choose seeds with --where seed=1..4"
+        )
     bracket_parts = [part for part in parts if not _SETTING_NAME_PATTERN.fullmatch(part)]
     try:
         paths = tuple(find_setting_path(part, videos) for part in parts if part not in bracket_parts)
@@ -173,12 +200,11 @@ def _parse_brackets(videos: Sequence[Video], parts: Sequence[str], grouping: str
     brackets = find_varied_brackets(videos)
     numbers = [int(part) if _BRACKET_NUMBER_PATTERN.fullmatch(part) else 0 for part in parts]
     if len(set(numbers)) < len(numbers) and all(numbers):
-        raise CannotCompareError(f"cannot group by {grouping!r}: a bracket occurs twice. Name each bracket once")
+        raise BracketError(grouping, "a bracket occurs twice", "Name each bracket once")
     if not all(0 < number <= len(brackets) for number in numbers):
         count = len(brackets)
         available = f"brackets 1 to {count}" if count > 1 else "only bracket 1" if count else "no brackets"
-        raise CannotCompareError(
-            f"cannot group by {grouping!r}: the template has {available}. Use variation, prompt, batch, or "
-            "a bracket number"
+        raise BracketError(
+            grouping, f"the template has {available}", "Use variation, prompt, batch, or a bracket number"
         )
     return [brackets[number - 1] for number in numbers]

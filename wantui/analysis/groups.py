@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import (
     SIZE_SETTINGS,
@@ -318,10 +319,8 @@ class MatchedGroups:
 def _check_group_count(groups: Sequence[Group], grouping: str) -> None:
     """Raise CannotCompareError if there are fewer than two groups or more than MAX_GROUPS."""
     if len(groups) < 2:
-        raise CannotCompareError(
-            f"cannot compare groups by {grouping}: there is only one{_name_only_group(groups, grouping)}. "
-            "Choose another --by"
-        )
+        reason = f"cannot compare groups by {grouping}: there is only one{_name_only_group(groups, grouping)}"
+        raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_GROUPING)))
     if len(groups) > MAX_GROUPS:
         raise CannotCompareError(
             f"cannot compare {len(groups):,} groups: the maximum is {MAX_GROUPS}. Group by a bracket with fewer "

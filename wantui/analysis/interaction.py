@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
 from wantui.analysis.answer_evidence import DISTANCE, FAMILIES_BY_METRIC, PATH, PLACE, ROOM, ROOM_METRICS
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.declaration import Declaration, choose_primary_metric
@@ -175,9 +176,8 @@ def compute_interaction(
     group_indices = {pair: index for index, pair in enumerate(zip(*levels, strict=True))}
     first_levels, second_levels = (list(dict.fromkeys(factor_levels)) for factor_levels in levels)
     if len(first_levels) < 2 or len(second_levels) < 2:
-        raise CannotCompareError(
-            f"cannot test the interaction by {grouping}: each factor needs two values. Choose another --by"
-        )
+        reason = f"cannot test the interaction by {grouping}: each factor needs two values"
+        raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_GROUPING)))
     if missing := [pair for pair in itertools.product(first_levels, second_levels) if pair not in group_indices]:
         raise CannotCompareError(
             f"cannot test the interaction by {grouping}: no videos of {' with '.join(missing[0])}. "
@@ -245,10 +245,8 @@ def _compute_effects(
 def _split_grouping(grouping: str) -> tuple[str, str]:
     parts = [part.strip() for part in grouping.split(",")]
     if len(parts) != 2:
-        raise CannotCompareError(
-            f"cannot test the interaction by {grouping!r}: it needs two factors. Name two brackets or settings, "
-            "such as --by 1,2"
-        )
+        reason = f"cannot test the interaction by {grouping!r}: it needs two factors"
+        raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_FACTOR_PAIR)))
     return parts[0], parts[1]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.advice import add_details
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.final_states import VideoKey, get_video_key, load_group_states
@@ -55,7 +56,8 @@ def load_level_states(videos: Sequence[Video], grouping: str) -> LevelStates:
             if not unusable_reasons:
                 raise
             example = next(iter(unusable_reasons.values()))
-            raise CannotCompareError(f"{error}. Some projections cannot be used, for example: {example}") from None
+            details = f"Some projections cannot be used, for example: {example}"
+            raise CannotCompareError(add_details(error.message, details)) from None
         loaded_groups = [load_group_states(group) for group in matched_groups.groups]
         new_reasons = {key: reason for _, _, reasons in loaded_groups for key, reason in reasons.items()}
         if not new_reasons:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from wantui.analysis.advice import Advice, AdviceKind, AdvisedText, add_details
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.final_states import (
     SPREAD_METRIC,
@@ -46,10 +47,8 @@ def match_groups_and_final_states(
         except NoGeometryError as error:
             if primary_metric != SPREAD_METRIC:
                 return matched_groups, exclusion_reasons, [], None, str(error)
-            refusal = CannotCompareError(
-                f"cannot compare {SPREAD_METRIC}: {first_error or error}. "
-                "To use another metric, add for example --primary straightness"
-            )
+            reason = f"cannot compare {SPREAD_METRIC}: {first_error or error}"
+            refusal = CannotCompareError(AdvisedText(reason, Advice(AdviceKind.USE_OTHER_METRIC, "straightness")))
             if not isinstance(error, UnusableProjectionsError):
                 raise refusal from None
             first_error = first_error or error
@@ -86,11 +85,11 @@ def match_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[Mat
         if not excluded_videos:
             raise
         example = f"{namer.name_video(excluded_videos[0])}: {excluded_videos[0].exclusion_reason}"
-        raise CannotCompareError(
-            f"{error}. {len(excluded_videos)} of {format_count(len(videos), 'video')} "
-            f"{'is' if len(excluded_videos) == 1 else 'are'} excluded, "
-            f"for example {example}"
-        ) from None
+        exclusions = (
+            f"{len(excluded_videos)} of {format_count(len(videos), 'video')} "
+            f"{'is' if len(excluded_videos) == 1 else 'are'} excluded, for example {example}"
+        )
+        raise CannotCompareError(add_details(error.message, exclusions)) from None
     return matched_groups, [
         (namer.name_video(video), video.exclusion_reason) for video in excluded_videos
     ] + matched_groups.exclusion_reasons

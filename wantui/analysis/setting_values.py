@@ -42,7 +42,17 @@ COMPARED_NAMES_BY_PATH: Mapping[str, tuple[str, ...]] = {
 
 
 class SettingNameError(UserError):
-    """Raised for a name of no setting or of several; the message gives the settings in which the videos differ."""
+    """Raised for a name of no setting or of several.
+
+    Args:
+        name: the name as written.
+        reason: why it names no setting.
+        advice: what to write instead, or the settings in which the videos differ.
+    """
+
+    def __init__(self, name: str, reason: str, advice: str) -> None:
+        super().__init__(f"cannot group by {name!r}: {reason}. {advice}")
+        self.reason, self.advice = reason, advice
 
 
 def collect_setting_values(
@@ -119,13 +129,13 @@ def find_setting_path(name: str, videos: Sequence[Video]) -> str:
     )
     if not candidates:
         advice = _advise_setting(name, paths, videos)
-        raise SettingNameError(f"cannot group by {name!r}: no setting of these videos has this name. {advice}")
+        raise SettingNameError(name, "no setting of these videos has this name", advice)
     if len(candidates) > 1:
         differing_paths = list_differing_paths(videos)
         candidates = [path for path in candidates if path in differing_paths] or candidates
     if len(candidates) > 1:
         names = ", ".join(shorten_path(path, paths) for path in candidates)
-        raise SettingNameError(f"cannot group by {name!r}: it may be {names}. Name one of these")
+        raise SettingNameError(name, f"it may be {names}", "Name one of these")
     return candidates[0]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
 from wantui.analysis.comparability import SCHEDULE_SETTINGS, SIZE_SETTINGS
 from wantui.analysis.group_names import find_grouping_parts
 from wantui.analysis.setting_values import list_compared_names, list_differing_paths, make_value_key, shorten_path
@@ -50,12 +51,8 @@ def find_sweep_warnings(videos: Sequence[Video], grouping: str) -> list[str]:
     if linked_names:
         warnings.append(f"{', '.join(linked_names)} change together with {grouping}: any may cause a difference")
     if averaged_names:
-        names = ", ".join(averaged_names)
-        warnings.append(
-            f"the values of each seed are averaged over {names}: group by it to compare its values, or choose one "
-            "with --where"
-            if len(averaged_names) == 1
-            else f"the values of each seed are averaged over {names}: group by one to compare its values, or choose "
-            "values with --where"
-        )
+        is_one = len(averaged_names) == 1
+        kind = AdviceKind.GROUP_BY_AVERAGED_SETTING if is_one else AdviceKind.GROUP_BY_AVERAGED_SETTINGS
+        reason = f"the values of each seed are averaged over {', '.join(averaged_names)}"
+        warnings.append(AdvisedText(reason, Advice(kind)))
     return warnings

@@ -1,33 +1,31 @@
-"""Advice of the analysis for the screen: keys, where the messages name options of the command line."""
+"""Advice of the analysis for the screen: keys, where the command line has options."""
 
-import re
+from wantui.analysis.advice import AdviceKind, AdvisedText, join_sentences
+from wantui.analysis.group_names import CannotCompareError
 
-KEYS_BY_ADVICE = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"Choose another --by", "Press c for another grouping"),
-        (
-            r"Group by the setting \(--by [^)]*\), or choose videos with equal settings \(--where\)",
-            "Press c to group by it",
-        ),
-        (r"group by (it|one) to compare its values, or choose (?:one|values) with --where", r"c groups by \1"),
-        (r"Choose one with --primary", "Choose one on the command line: `wantui analyze --primary`"),
-        (
-            r"To use another metric, add for example --primary (\w+)",
-            r"Another metric is used on the command line: `wantui analyze --compare --primary \1`",
-        ),
-        (r"Name two brackets or settings, such as --by 1,2", "Press n for another pair"),
-        (
-            r"generate with --store-attention, or add --scores labels.csv",
-            "turn on store_attention in Compose (1, then s); outside labels are read by `wantui analyze --scores`",
-        ),
-    )
-)
-"""Patterns of advice for the command line, with the same advice for the screen."""
+SCREEN_ADVICE = {
+    AdviceKind.CHOOSE_GROUPING: "Press c for another grouping",
+    AdviceKind.CHOOSE_FACTOR_PAIR: "Press n for another pair",
+    AdviceKind.GROUP_BY_SETTING: "Press c to group by it",
+    AdviceKind.GROUP_BY_AVERAGED_SETTING: "Press c to group by it",
+    AdviceKind.GROUP_BY_AVERAGED_SETTINGS: "Press c to group by one",
+    AdviceKind.CHOOSE_PRIMARY_METRIC: "Choose one on the command line: `wantui analyze --primary`",
+    AdviceKind.USE_OTHER_METRIC: "Another metric is used on the command line: `wantui analyze --compare "
+    "--primary {value}`",
+    AdviceKind.ADD_MAPS_OR_LABELS: "Mark words of the template with parentheses and turn on store_attention in Compose "
+    "(1, then s); outside labels are read by `wantui analyze --scores`",
+}
+"""Sentence of the screen for each advice."""
+
+
+def word_error(error: Exception) -> str:
+    """Return the text of an error of the analysis, with keys of the screen."""
+    return name_keys(error.message) if isinstance(error, CannotCompareError) else str(error)
 
 
 def name_keys(message: str) -> str:
     """Return a message of the analysis with keys of the screen instead of options of `wantui analyze`."""
-    for pattern, replacement in KEYS_BY_ADVICE:
-        message = pattern.sub(replacement, message)
-    return message
+    if not isinstance(message, AdvisedText):
+        return message
+    advice = message.advice
+    return join_sentences(message.reason, SCREEN_ADVICE[advice.kind].format(value=advice.value), message.details)

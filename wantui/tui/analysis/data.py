@@ -15,6 +15,7 @@ from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.video_files import make_parent_folders
+from wantui.tui.analysis.advice import word_error
 from wantui.tui.analysis.attention_film import AttentionFilm, OverlayKey, load_attention_film
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
         comparison = compare_with_unguided(videos, grouping, declaration.metric)
         return ComparisonDone(videos, grouping, replace(comparison, declaration=declaration), "")
     except UserError as error:
-        return ComparisonDone(videos, grouping, None, str(error))
+        return ComparisonDone(videos, grouping, None, word_error(error))
 
 
 def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
@@ -180,7 +181,7 @@ def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
             return FigureDone(videos, key, mean_curves, _compare_curve(videos, key))
         return FigureDone(videos, key, components=compute_path_components(groups))
     except UserError as error:
-        return FigureDone(videos, key, error=str(error))
+        return FigureDone(videos, key, error=word_error(error))
 
 
 def _measure_separation(videos: Sequence[Video], grouping: str) -> Separation:

@@ -12,7 +12,6 @@ from wantui.analysis.groups import Group, find_dividing_groupings
 from wantui.analysis.interaction import find_factor_pairs
 from wantui.analysis.video import Video
 from wantui.formatting import format_share
-from wantui.tui.analysis.advice import name_keys
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
 from wantui.tui.analysis.comparison_view import draw_comparison, list_exclusions
@@ -193,7 +192,7 @@ class AnalysisFigures(BaseScreen):
         if row is not None and outcome is not None and outcome.comparison is not None:
             self.details.show_lines(draw_comparison(outcome.comparison, row.name, self.exclusion_reasons, canvas))
             return
-        text = "" if row is None else "comparing ..." if outcome is None else name_keys(outcome.error)
+        text = "" if row is None else "comparing ..." if outcome is None else outcome.error
         hint = [Text(""), *wrap_text(REFUSAL_HINT, canvas.width, Style(dim=True))] if text and outcome else []
         exclusions = list_exclusions("left out", self.exclusion_reasons, canvas)
         self.details.show_lines([*wrap_text(text, canvas.width), *hint, *exclusions])
@@ -229,7 +228,7 @@ class AnalysisFigures(BaseScreen):
             return
         canvas = self.details.get_canvas()
         if figure.error:
-            self.details.show_message(f"{name_keys(figure.error)}\n\n{REFUSAL_HINT}")
+            self.details.show_message(f"{figure.error}\n\n{REFUSAL_HINT}")
         elif figure.separation is not None:
             self.details.show_lines(draw_separation(figure.separation, "" if row is None else row.name, canvas))
         elif figure.interaction is not None:

@@ -1,0 +1,63 @@
+"""Advice of errors and warnings of the analysis, which each surface words: with options, or with keys of the screen."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class AdviceKind(Enum):
+    """What the user can do; the value is the sentence for the command line, with the value of the advice."""
+
+    CHOOSE_GROUPING = "Choose another --by"
+    CHOOSE_FACTOR_PAIR = "Name two brackets or settings, such as --by 1,2"
+    GROUP_BY_SETTING = "Group by the setting (--by {value}), or choose videos with equal settings (--where)"
+    GROUP_BY_AVERAGED_SETTING = "Group by it to compare its values, or choose one with --where"
+    GROUP_BY_AVERAGED_SETTINGS = "Group by one to compare its values, or choose values with --where"
+    CHOOSE_PRIMARY_METRIC = "Choose one with --primary"
+    USE_OTHER_METRIC = "To use another metric, add for example --primary {value}"
+    ADD_MAPS_OR_LABELS = (
+        "Mark words of the template with parentheses and generate with --store-attention, or add --scores labels.csv"
+    )
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Advice of an error or a warning."""
+
+    kind: AdviceKind
+    value: str = ""
+    """Setting or metric that the advice names."""
+
+    def word_for_commands(self) -> str:
+        """Return the advice as a sentence for `wantui analyze`."""
+        return self.kind.value.format(value=self.value)
+
+
+class AdvisedText(str):
+    """A message with advice: as text, it is worded for the command line.
+
+    Args:
+        reason: what is wrong, without a full stop.
+        advice: what the user can do.
+        details: further sentences after the advice.
+    """
+
+    reason: str
+    advice: Advice
+    details: str
+
+    def __new__(cls, reason: str, advice: Advice, details: str = "") -> "AdvisedText":
+        text = super().__new__(cls, join_sentences(reason, advice.word_for_commands(), details))
+        text.reason, text.advice, text.details = reason, advice, details
+        return text
+
+
+def add_details(message: str, details: str) -> str:
+    """Return a message with further sentences, after its advice if it has some."""
+    if isinstance(message, AdvisedText):
+        return AdvisedText(message.reason, message.advice, join_sentences(message.details, details))
+    return join_sentences(message, details)
+
+
+def join_sentences(*sentences: str) -> str:
+    """Return sentences without their full stops as one text; empty ones are left out."""
+    return ". ".join(filter(None, sentences))
