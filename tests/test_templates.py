@@ -210,7 +210,10 @@ def test_empty_template_is_refused(template: str) -> None:
 @pytest.mark.parametrize(
     ("template", "description"),
     [
-        ("a red\u200b [circle|\u2060star]", "U+200B (zero width space) after 'a red' and 1 more reaches the model"),
+        (
+            "a red\u200b [circle|\u2060star]",
+            "U+200B (zero width space) after 'a red' and 1 more reach the model",
+        ),
         ("\u202ea circle", "U+202E (right-to-left override) at the start reaches the model"),
         ("a cir\u00adcle", "U+00AD (soft hyphen) after 'a cir' reaches the model"),
         ("\ufeffa red\u200b circle", "U+200B (zero width space) after 'a red' reaches the model"),
@@ -228,6 +231,25 @@ def test_invisible_characters_that_cleaning_removes_are_not_warned_of() -> None:
         assert clean_prompt(f"a {character}circle") == "a circle"
         assert parse_template(f"a {character}circle").warnings == ()
         assert list(find_negative_prompt_warnings(f"{character}dark")) == []
+
+
+@pytest.mark.parametrize("character", "\x0b\x0c\x1c\x1d\x1e\x1f\u2028\u2029")
+def test_control_characters_that_are_white_space_separate_words(character: str) -> None:  # A7
+    assert character.isspace()
+    for template in (f"a circle{character}red", f"一 circle{character}red"):
+        assert clean_prompt(template).endswith("circle red")
+    (variation,) = variations(f"a circle{character}red")
+    assert variation.prompt == "a circle red"
+
+
+@pytest.mark.parametrize("character", "\x00\x08\x0e\x1b\x7f")
+def test_deleted_control_characters_inside_a_word_are_warned_of(character: str) -> None:  # A7
+    code = f"U+{ord(character):04X}"
+    (warning,) = parse_template(f"a red circle{character}star x").warnings
+    assert f"the control character {code} in 'circle\\x{ord(character):02x}star' is deleted, which joins" in warning
+    (warning,) = find_negative_prompt_warnings(f"dark{character}ugly")
+    assert code in warning
+    assert parse_template(f"a red {character}star").warnings == ()
 
 
 @pytest.mark.parametrize("template", ["👩\u200d🚀 flies", "می\u200cخواهم", "☂\ufe0f rain", "a\u00a0circle"])
@@ -257,9 +279,17 @@ def test_any_text_gives_prompts_or_a_template_error() -> None:
     [
         ("a [low emphasis] x", "[low emphasis]", "has only one option"),
         ("a [[[very low]]] x", "[[[very low]]]", "and 2 more have only one option, so their brackets are dropped"),
-        ("a [cat:dog:0.5] x", "[cat:dog:0.5]", "prompts cannot change between steps"),
-        ("a [dog:12] x", "[dog:12]", "prompts cannot change between steps"),
-        ("一只（圆形：1.5）的圆", "（", "not an ASCII bracket"),
+        (
+            "a [cat:dog:0.5] x",
+            "[cat:dog:0.5]",
+            "prompt_schedule_settings",
+        ),
+        ("a [dog:12] x", "[dog:12]", "prompt_schedule_settings"),
+        ("a red AND blue BREAK x", "AND", "and 1 more are ordinary words here; they separate nothing"),
+        ("a </s> x <pad>", "</s>", "and 1 more are control tokens of the tokenizer, not text: remove them"),
+        ("a {red} circle", "{", "and 1 more are plain text: options are written"),
+        ("一只（圆形：1.5）的圆", "（", "and 1 more are not ASCII brackets: only ASCII"),
+        ("一只（圆形的圆", "（", "is not an ASCII bracket"),
         ("一只（圆形：1.5）的圆", "：1.5", "no ASCII colon"),
         ("［red｜blue］", "｜", "not an ASCII bar"),
         ("a [red:1.5|blue:0.5] x", "red:1.5", "outside of ( )"),
@@ -291,7 +321,7 @@ def test_any_text_gives_prompts_or_a_template_error() -> None:
         ("[0.5::red|0.2::blue]", "[0.5::", "options have no probabilities"),
         ("a [red¦blue|green] cat", "¦", "not an ASCII bar"),
         ("a (red∶1.5) cat", "∶1.5", "no ASCII colon"),
-        ("a ⟦red⟧ cat", "⟦", "not an ASCII bracket"),
+        ("a ⟦red⟧ cat", "⟦", "not ASCII brackets"),
         ("a (red)^1.5 cat", ")^1.5", "after the mark"),
     ],
 )

@@ -1,13 +1,16 @@
 """Text cleaning of prompts, as in the Wan pipeline.
 
 Prompts are cleaned before the spans of their marks are computed, so that the pipeline's own cleaning moves no span.
-The steps are those of `prompt_clean` in diffusers' Wan pipeline: ftfy, HTML entities twice, white space.
+The steps are those of `prompt_clean` in diffusers' Wan pipeline: ftfy, HTML entities twice, white space. Before them,
+control characters that are white space, such as the line break inside a paragraph of word processors (U+000B), become
+spaces: ftfy would delete them and join the words around them.
 """
 
 import html
 import re
 
 _SPACES_PATTERN = re.compile(r"\s+")
+_SPACE_CONTROLS_PATTERN = re.compile(r"[\x0b\x1c-\x1f]")
 
 
 def clean_prompt_part(text: str) -> str:
@@ -15,7 +18,7 @@ def clean_prompt_part(text: str) -> str:
     if not text.isascii() or not text.isprintable() or "&" in text:
         import ftfy
 
-        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+        text = html.unescape(html.unescape(ftfy.fix_text(_SPACE_CONTROLS_PATTERN.sub(" ", text))))
     return _SPACES_PATTERN.sub(" ", text)
 
 

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
+from wantui.formatting import escape_unprintable
 from wantui.prompts.cleaning import clean_prompt_part
 
 MAX_EXCERPT_LENGTH = 60
@@ -14,10 +15,21 @@ r"""Pattern of a number, with bounded repetitions: \d+\.?\d* would try every spl
 _PROMPT_EDIT_PATTERN = re.compile(rf"\[[^\[\]|]*:\s*{_NUMBER_PATTERN}\s*\]")
 """Pattern of prompt editing: `[to:when]` and `[from:to:when]`."""
 
+_PLURALS = (
+    (re.compile(r"^is an ordinary word here; it separates"), "are ordinary words here; they separate"),
+    (re.compile(r"^is a control token (.*) remove it$"), r"are control tokens \1 remove them"),
+    (re.compile(r"^is not an ASCII (\w+):"), r"are not ASCII \1s:"),
+    (re.compile(r"^is\b"), "are"),
+    (re.compile(r"^has\b"), "have"),
+)
+"""Start of an explanation, and the same about several excerpts."""
 _INVISIBLE_PATTERN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0]"
 )
 """Invisible character that splits or changes a word; joiners, which emoji and some scripts need, are not included."""
+
+_DELETED_PATTERN = re.compile(r"(?<=\w)[\x00-\x08\x0e-\x1b\x7f]+(?=\w)")
+"""Control characters that cleaning deletes, between letters or digits."""
 
 COMMON_FOREIGN_SYNTAX = (
     (re.compile(r"<\w+:[^<>\n]*>"), "is plain text: LoRAs, embeddings and wildcards are not read from a prompt"),
@@ -98,14 +110,21 @@ def find_single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator
     has, its = ("has", "its") if not omitted_text else ("have", "their")
     explanation = f"{has} only one option, so {its} brackets are dropped: "
     if _PROMPT_EDIT_PATTERN.fullmatch(first_bracket):
-        explanation += "prompts cannot change between steps"
+        explanation += "a prompt that changes between steps is written in prompt_schedule_settings"
     else:
         explanation += "write (word:0.9) for less weight, \\[ \\] for literal brackets"
     yield f"'{format_excerpt(first_bracket)}'{omitted_text} {explanation}"
 
 
 def _find_invisible_characters(text: str, message_prefix: str) -> Iterator[str]:
-    """Yield a warning about the first invisible character that cleaning keeps, as it gets into text from web pages."""
+    """Yield a warning about the first invisible character, as it gets into text from web pages: one that cleaning
+    keeps, and one that it deletes inside a word, which can join words."""
+    if (deleted := _DELETED_PATTERN.search(text)) is not None:
+        yield (
+            f"{message_prefix}the control character U+{ord(deleted[0][0]):04X} in "
+            f"'{format_excerpt(_describe_surroundings(text, deleted))}' is deleted, which joins the text around it. "
+            "Replace it by a space, or delete it"
+        )
     text = clean_prompt_part(text)
     matches = list(_INVISIBLE_PATTERN.finditer(text))
     if not matches:
@@ -115,10 +134,17 @@ def _find_invisible_characters(text: str, message_prefix: str) -> Iterator[str]:
     place_text = f"after '{excerpt}'" if excerpt else "at the start"
     omitted_text = f" and {len(matches) - 1} more" if len(matches) > 1 else ""
     name = unicodedata.name(first[0], "unnamed").lower()
+    reach, them = ("reach", "them") if omitted_text else ("reaches", "it")
     yield (
-        f"{message_prefix}the invisible character U+{ord(first[0]):04X} ({name}) {place_text}{omitted_text} "
-        "reaches the model, and can split words. Delete it"
+        f"{message_prefix}the invisible character U+{ord(first[0]):04X} ({name}) {place_text}{omitted_text} {reach} "
+        f"the model, and can split words. Delete {them}"
     )
+
+
+def _describe_surroundings(text: str, match: re.Match[str]) -> str:
+    """Return the words around a character, with its escape."""
+    before, after = re.search(r"\S{0,20}$", text[: match.start()]), re.match(r"\S{0,20}", text[match.end() :])
+    return escape_unprintable(f"{before[0] if before else ''}{match[0]}{after[0] if after else ''}")
 
 
 def format_excerpt(text: str) -> str:
@@ -130,8 +156,13 @@ def format_excerpt(text: str) -> str:
 def _find_syntax_warnings(
     searched_text: str, syntax_kinds: tuple[tuple[re.Pattern[str], str], ...], message_prefix: str
 ) -> Iterator[str]:
-    for pattern, explanation in syntax_kinds:
+    for pattern, meaning in syntax_kinds:
         matches = list(dict.fromkeys(match[0].strip() for match in pattern.finditer(searched_text)))
         if matches:
             omitted_text = f" and {len(matches) - 1} more" if len(matches) > 1 else ""
+            explanation = _make_plural(meaning) if omitted_text else meaning
             yield f"{message_prefix}'{format_excerpt(matches[0])}'{omitted_text} {explanation}"
+
+
+def _make_plural(explanation: str) -> str:
+    return next(pattern.sub(plural, explanation) for pattern, plural in _PLURALS if pattern.search(explanation))
