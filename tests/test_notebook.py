@@ -105,6 +105,20 @@ def test_missing_data_are_named_with_the_reason() -> None:
         opened.find_video("green", 42)
 
 
+def test_unknown_names_of_settings_and_states_are_refused() -> None:
+    write_clip_batch(Path("clips"))
+    write_clip_batch(Path("swept"), "a red circle", more=("sweeps=cfg_scale=1,4; steps=3,5",))
+    opened, swept = package.open_batch("clips"), package.open_batch("swept")
+    with pytest.raises(UserError, match="cannot find a video by cfg_scale: clips has no sweep"):
+        opened.find_video("red_circle", 43, cfg_scale=4)
+    with pytest.raises(UserError, match="cannot find a video by cfg: swept sweeps only cfg_scale, steps"):
+        swept.find_video("single", 43, cfg=4)
+    with pytest.raises(UserError, match="has no video 'red_circle' with seed '43'"):
+        opened.find_video("red_circle", "43")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"cannot draw the states 'final'\. Choose clean or noisy"):
+        opened.videos[0].draw_steps(state="final")  # type: ignore[arg-type]
+
+
 def test_folder_that_is_no_batch_is_refused() -> None:
     Path("empty").mkdir()
     with pytest.raises(ManifestError, match="empty is not a batch folder"):
@@ -130,6 +144,10 @@ def test_captures_and_metrics_equal_those_on_disk_and_of_analyze(wantui: Wantui,
     assert latents.sigmas[[0, -1]] == pytest.approx([1, 0], abs=1e-5)
     maps = video.open_attention()
     assert maps.read_mean_map("circle").shape[0] == len(maps.evaluations) == 3
+
+    drawn = [video.draw_steps(steps) for steps in (["1"], [1], 1, "1")]
+    assert {(len(steps), steps[0].moment.step) for steps in drawn} == {(1, 1)}
+    assert all(np.array_equal(steps[0].frames, drawn[0][0].frames) for steps in drawn)
 
     records = opened.metrics()
     printed = json.loads(wantui("analyze", folder, "--json", "--metrics", ",".join(METRICS)).out)

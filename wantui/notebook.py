@@ -122,17 +122,20 @@ class BatchVideo:
             sigmas = np.asarray(group["sigmas"][:], dtype=np.float64)[steps]
             return StoredLatents(np.asarray(group["latents"][:]), sigmas, steps)
 
-    def draw_steps(self, steps: Sequence[str] | None = None, state: "StateKind" = "clean") -> "list[FittedStep]":
+    def draw_steps(
+        self, steps: Sequence[str | int] | str | int | None = None, state: "StateKind" = "clean"
+    ) -> "list[FittedStep]":
         """Draw small pictures of stored steps by a linear fit of the colours, without the VAE.
 
         Each result has `moment` (`step` and `sigma`), `frames` uint8 [latent frames, height, width, rgb] with one pixel
         per latent cell, and `r2`, the share of the variance of the clip's colours that the fit explains.
 
         Args:
-            steps: moments such as "10", "50%", "sigma 0.5" and "end"; all stored steps if None.
+            steps: moments such as 10, "50%", "sigma 0.5" and "end", or one of them; all stored steps if None.
             state: clean for the clean state that the model predicts at a step, noisy for the state that it receives.
 
         Raises:
+            UserError: a moment cannot be read, or there is no such kind of state.
             MissingDataError: the video has no trajectory or no clip.
             MissingStatesError: the latents are not stored, or not at these steps.
             CaptureError, ClipError: the files are damaged.
@@ -140,10 +143,14 @@ class BatchVideo:
         from wantui.analysis.denoising_states import DenoisingStates
         from wantui.analysis.fitted_steps import draw_steps
 
+        if state not in ("clean", "noisy"):
+            raise UserError(f"cannot draw the states {state!r}. Choose clean or noisy")
         latents, clip = self._find_file("latents", "trajectory"), self._find_file("clip", "clip")
         states = DenoisingStates(latents, self.recipe, self.name)
-        moments = states.list_all_moments(state) if steps is None else states.choose_moments(state, steps)
-        return list(draw_steps(states, clip, moments))
+        if steps is None:
+            return list(draw_steps(states, clip, states.list_all_moments(state)))
+        written_steps = [str(step) for step in ([steps] if isinstance(steps, str | int) else steps)]
+        return list(draw_steps(states, clip, states.choose_moments(state, written_steps)))
 
     def open_attention(self) -> "StoredAttentionMaps":
         """Open the attention maps of the marked words; `read_map` and `read_mean_map` of the result read them.
@@ -186,6 +193,10 @@ class OpenBatch:
         Raises:
             UserError: the batch has no such video, or several.
         """
+        swept_names = [name for axis in self.axes for name in axis.names]
+        if unknown_names := [name for name in settings if name not in swept_names]:
+            swept_text = f"sweeps only {', '.join(swept_names)}" if swept_names else "has no sweep"
+            raise UserError(f"cannot find a video by {', '.join(unknown_names)}: {self.folder} {swept_text}")
         found = [
             video
             for video in self.videos
@@ -201,7 +212,7 @@ class OpenBatch:
         seeds = ", ".join(str(known) for known in sorted({video.seed for video in self.videos}))
         settings_text = "".join(f", {name} {value!r}" for name, value in settings.items())
         raise UserError(
-            f"{self.folder} has no video {variation!r} with seed {seed}{settings_text}. "
+            f"{self.folder} has no video {variation!r} with seed {seed!r}{settings_text}. "
             f"Variations: {variations}. Seeds: {seeds}"
         )
 
