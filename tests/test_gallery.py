@@ -1,7 +1,9 @@
 """The gallery page in a real browser: clips in step, filters, recipes, and no requests to a network."""
 
 import asyncio
+import errno
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -269,6 +271,15 @@ def test_gallery_of_an_unwritable_folder_is_refused(wantui: Wantui, monkeypatch:
     assert result.code == 2
     assert "cannot write" in result.err
     assert "Read-only" in result.err
+
+
+def test_full_disk_is_named_with_the_advice_for_it(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip_batch(BATCH, "one circle", seeds=1)
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr("wantui.gallery.page.write_text_atomically", lambda *_: (_ for _ in ()).throw(error))
+    result = wantui("gallery", BATCH)
+    path = BATCH / "gallery.html"
+    assert result.err == f"wantui: cannot write {path}: No space left on device. Free disk space on its file system.\n"
 
 
 def test_gallery_does_not_replace_a_folder(wantui: Wantui) -> None:

@@ -263,6 +263,17 @@ def test_video_with_nan_is_named_and_the_others_are_measured(
     assert f"left out: ring seed 42: {reason}" in result.err
 
 
+@pytest.mark.parametrize("command", [["commitment", "uturn"], ["score"]])
+def test_target_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    wantui: Wantui, batch: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generating_model.GeneratingModel, "load", None)  # must not be called
+    (batch / "analysis").write_text("a file")
+    result = wantui(*command, batch, "--generic", "circle|ring: shape")
+    assert result.code == 2
+    assert "analysis is not a folder" in result.err
+
+
 def test_damaged_uturns_are_reported(wantui: Wantui, batch: Path) -> None:
     assert make_uturns(wantui, batch, "--seed", "42").code == 0
     entry = read_uturns(batch)[0]

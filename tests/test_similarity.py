@@ -157,6 +157,15 @@ def test_similarity_is_stored_printed_and_shown(manifest: Manifest, wantui: Want
     assert table.splitlines()[0] == "video,psnr"
 
 
+def test_target_that_cannot_be_written_is_refused_before_videos_are_compared(
+    manifest: Manifest, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wantui.analysis.similarity.measure_pair", None)  # must not be called
+    (BATCH / "analysis").write_text("a file")
+    result = wantui("similarity", BATCH, "--baseline", "cfg_scale=1")
+    assert (result.code, "analysis is not a folder" in result.err) == (2, True)
+
+
 def test_rows_of_the_matrix_are_sorted_by_their_mean_score(manifest: Manifest, wantui: Wantui) -> None:
     wantui("similarity", BATCH, "--baseline", "cfg_scale=1,steps=3", *CLIP_METRICS)
     stored = read_similarity(BATCH, manifest)

@@ -38,6 +38,7 @@ from wantui.storage.information_file import (
     merge_information,
     read_information,
 )
+from wantui.storage.video_files import check_result_path
 from wantui.storage.zarr_group import CaptureError
 from wantui.worker.pipelines import choose_recipe_plan
 
@@ -96,6 +97,8 @@ def measure_scores(plan: ScorePlan, request: InformationGapRequest, is_dry_run: 
         UserError: the model cannot be loaded, its weights have changed, or the file belongs to another measurement.
         OSError: the file cannot be written.
     """
+    if not is_dry_run:
+        check_result_path(plan.folder, get_information_path(plan.folder, plan.generic))
     content = _open_content(plan, request, is_dry_run)
     tasks = [task for task in plan.tasks if not _is_measured(task, content)]
     yield _predict_cost(plan, tasks, request)

@@ -27,6 +27,7 @@ from wantui.schedule import compute_noise_levels, find_sampler_schedule
 from wantui.storage.uturn_file import (
     UTurnEntry,
     get_uturn_folder,
+    get_uturn_index_path,
     make_uturn_clip_path,
     read_uturns,
     write_uturn_state,
@@ -204,7 +205,7 @@ def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) 
 
     finished = list(plan.finished)
     model = GeneratingModel([task.recipe for task in plan.tasks], device, may_fetch)
-    make_parent_folders(plan.folder, get_uturn_folder(plan.folder) / "index")
+    make_parent_folders(plan.folder, get_uturn_index_path(plan.folder))
     for number, task in enumerate(plan.tasks, 1):
         yield from model.load(task.recipe)
         name = f"{task.video.name}, noise level {task.entry.sigma:.3f}"

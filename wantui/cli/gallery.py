@@ -35,6 +35,7 @@ def command(
     """
     from wantui.gallery.batch_grid import read_batch_grid
     from wantui.gallery.page import PAGE_FILE, write_gallery
+    from wantui.storage.locks import explain_write_error
 
     grid = read_batch_grid(batch, variation_ids, seeds, settings, rows, columns)
     target = batch / PAGE_FILE
@@ -46,9 +47,7 @@ def command(
             page = write_gallery(grid, target)
         echo(page)
     except OSError as error:
-        raise UserError(
-            f"cannot write {target}: {error.strerror or error}. Make the folder writable, or copy the batch"
-        ) from None
+        raise UserError(explain_write_error(error, target)) from None
     for fault in grid.faults:
         echo(fault, err=True)
     if grid.faults:

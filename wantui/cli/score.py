@@ -128,6 +128,7 @@ def _measure(
         measure_scores,
     )
     from wantui.models.fetch import NotFetchedError
+    from wantui.storage.locks import explain_write_error
 
     cost, saved = None, None
     try:
@@ -154,7 +155,7 @@ def _measure(
         advice = "" if request.may_fetch else ", or add --fetch"
         raise UserError(f"cannot measure: {error}{advice}") from None
     except OSError as error:
-        raise UserError(f"cannot write into {plan.folder}: {error.strerror or error}. Free disk space") from None
+        raise UserError(f"{explain_write_error(error, plan.folder)} Measured videos are kept") from None
     except RuntimeError as error:  # of torch, for example out of memory
         raise UserError(f"cannot measure: {error}. Measured videos are kept; try --device cpu") from error
     assert cost is not None

@@ -82,8 +82,10 @@ def command(
     """
     from wantui.analysis.similarity import measure_pair, pair_with_baseline, require_ssim
     from wantui.storage.layout import BatchFolder
+    from wantui.storage.locks import explain_write_error
     from wantui.storage.manifest import read_manifest
-    from wantui.storage.similarity_file import BatchSimilarity, write_similarity
+    from wantui.storage.similarity_file import BatchSimilarity, get_similarity_path, write_similarity
+    from wantui.storage.video_files import check_result_path
 
     names = _parse_metrics(metrics, sort)
     if as_json and csv_path is not None:
@@ -93,6 +95,7 @@ def command(
     pairs = pair_with_baseline(manifest, baseline.strip(), batch)
     if "ssim" in names:
         require_ssim()
+    check_result_path(batch, get_similarity_path(batch))
     frame_measures = _load_frame_measures(names, clip_model, device)
     by_video: dict[str, VideoSimilarity] = {}
     faults: list[str] = []
@@ -111,7 +114,7 @@ def command(
     try:
         path = write_similarity(batch, result)
     except OSError as error:
-        raise UserError(f"cannot write the similarity into {batch}: {error.strerror or error}") from None
+        raise UserError(explain_write_error(error, get_similarity_path(batch))) from None
     _print_result(manifest, result, names, sort, as_json, csv_path)
     echo(f"written: {path}", err=True)
     for fault in faults:

@@ -59,8 +59,8 @@ def uturn_command(
     """
     from wantui.batches.uturns import plan_uturns
     from wantui.generic_words import read_generic_words
-    from wantui.storage.layout import BatchFolder
-    from wantui.storage.locks import refuse_unwritable_batch
+    from wantui.storage.uturn_file import get_uturn_index_path
+    from wantui.storage.video_files import check_result_path
     from wantui.storage.video_selection import select_videos
 
     levels = _parse_levels(written_levels)
@@ -73,7 +73,7 @@ def uturn_command(
     echo(_describe_cost(plan), err=True)
     if only_plans:
         return
-    refuse_unwritable_batch(BatchFolder(batch))
+    check_result_path(batch, get_uturn_index_path(batch))
     failed_count = _make_uturns(plan, device, may_fetch)
     if plan.left_out or failed_count:
         sys.exit(1)

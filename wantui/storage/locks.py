@@ -204,6 +204,12 @@ def check_batch_writable(folder: BatchFolder) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(written_folder))
 
 
+def explain_write_error(error: OSError, path: Path) -> str:
+    """Return why a path in a batch folder cannot be written, with advice: "cannot write PATH: reason. Advice"."""
+    advice = WRITE_ADVICE_BY_ERROR_NUMBER.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
+    return f"cannot write {path}: {error.strerror or error}. {advice}"
+
+
 def refuse_unwritable_batch(folder: BatchFolder) -> None:
     """Refuse a batch folder that this user cannot write.
 
@@ -213,7 +219,7 @@ def refuse_unwritable_batch(folder: BatchFolder) -> None:
     try:
         check_batch_writable(folder)
     except OSError as error:
+        advice = WRITE_ADVICE_BY_ERROR_NUMBER.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
         raise UserError(
-            f"cannot write the batch folder {folder.root}: {error.filename or folder.root}: {error.strerror}. "
-            + WRITE_ADVICE_BY_ERROR_NUMBER.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
+            f"cannot write the batch folder {folder.root}: {error.filename or folder.root}: {error.strerror}. {advice}"
         ) from None

@@ -21,7 +21,7 @@ from wantui.json_files import (
     read_json_object,
 )
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import DEFAULT_WRITE_ADVICE, WRITE_ADVICE_BY_ERROR_NUMBER, lock_manifest
+from wantui.storage.locks import explain_write_error, lock_manifest
 
 MARKS_FORMAT = 1
 MAX_MARKS_BYTES = 32 << 20
@@ -125,8 +125,7 @@ def edit_mark(folder: BatchFolder, video_id: str, **changes: bool | str) -> Batc
     except ValidationError as error:
         raise UserError(f"cannot mark the video: {describe_first_validation_error(error)}") from None
     except OSError as error:
-        advice = WRITE_ADVICE_BY_ERROR_NUMBER.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
-        raise UserError(f"cannot write {folder.marks_path}: {error.strerror or error}. {advice}") from None
+        raise UserError(explain_write_error(error, folder.marks_path)) from None
 
 
 def _write_marks(folder: BatchFolder, marks: BatchMarks) -> None:

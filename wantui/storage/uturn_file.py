@@ -54,6 +54,10 @@ def get_uturn_folder(batch_folder: Path) -> Path:
     return batch_folder / "analysis" / "uturns"
 
 
+def get_uturn_index_path(batch_folder: Path) -> Path:
+    return get_uturn_folder(batch_folder) / INDEX_NAME
+
+
 def make_uturn_clip_path(batch_folder: Path, entry: UTurnEntry) -> Path:
     return get_uturn_folder(batch_folder) / f"{entry.id}.mp4"
 
@@ -68,7 +72,7 @@ def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
     Raises:
         UTurnFileError: the index is damaged.
     """
-    path = get_uturn_folder(batch_folder) / INDEX_NAME
+    path = get_uturn_index_path(batch_folder)
     if not path.exists():
         return []
     try:
@@ -89,7 +93,7 @@ def write_uturns(batch_folder: Path, entries: list[UTurnEntry]) -> None:
         OSError: it cannot be written.
     """
     text = UTurnIndex(uturns=entries).model_dump_json(indent=1)
-    write_text_atomically(get_uturn_folder(batch_folder) / INDEX_NAME, text)
+    write_text_atomically(get_uturn_index_path(batch_folder), text)
 
 
 def write_uturn_state(batch_folder: Path, entry: UTurnEntry, state: NDArray[np.float32]) -> None:

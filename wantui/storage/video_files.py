@@ -9,6 +9,7 @@ from pathlib import Path
 from wantui.atomic_files import make_partial_path, remove_path
 from wantui.captures import CAPTURES
 from wantui.errors import UserError
+from wantui.paths import check_output_file
 from wantui.storage.layout import BatchFolder
 from wantui.storage.preview_files import make_preview_folder_path
 
@@ -87,6 +88,18 @@ def make_parent_folders(batch_root: Path, path: Path) -> None:
     if (link := find_linked_folder(batch_root, path)) is not None:
         raise LinkedFolderError(link)
     path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def check_result_path(batch_root: Path, path: Path) -> None:
+    """Refuse a path in a batch folder to which a result cannot be written, before hours are spent on it.
+
+    Raises:
+        LinkedFolderError: one of the folders is a symbolic link.
+        UserError: the path is a folder, or its folder cannot be created or written.
+    """
+    if (link := find_linked_folder(batch_root, path)) is not None:
+        raise LinkedFolderError(link)
+    check_output_file(path, creates_folders=True)
 
 
 def make_video_folders(files: VideoFiles) -> None:
