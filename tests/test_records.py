@@ -1,6 +1,8 @@
 """Tables of the analysis as spreadsheets read them."""
 
 import csv
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,25 @@ def test_csv_escapes_formulas_and_keeps_numbers(cell: str, expected: str, tmp_pa
     write_csv(tmp_path / "t.csv", [[cell, "next"]])
     with (tmp_path / "t.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [[expected, "next"]]  # R13
+
+
+def test_csv_that_cannot_be_written_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.csv"
+    write_csv(path, [["earlier"]])
+    (tmp_path / "link.csv").symlink_to(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("wantui.atomic_files.sync_to_disk", fail_as_on_a_full_disk)
+        for target in (path, tmp_path / "link.csv", tmp_path / "new.csv"):
+            with pytest.raises(OSError, match="No space left"):
+                write_csv(target, [["later"]])
+    assert path.read_bytes() == b"earlier\r\n"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["link.csv", "t.csv"]
+    write_csv(tmp_path / "link.csv", [["later"]])
+    assert (path.read_bytes(), (tmp_path / "link.csv").is_symlink()) == (b"later\r\n", True)
+
+
+def fail_as_on_a_full_disk(_: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_csv_lines_end_with_a_newline() -> None:

@@ -25,6 +25,7 @@ from wantui.analysis.strides import STRIDE_METRICS, measure_strides
 from wantui.analysis.trajectory import Trajectory
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
+from wantui.atomic_files import atomic_write
 from wantui.json_values import to_json_values
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -325,13 +326,18 @@ def build_difference_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write a table as CSV with CRLF line ends.
+    """Write a table as CSV with CRLF line ends; a file that exists stays as it is if the new one cannot be written.
 
     Raises:
         OSError: the file cannot be written.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.write(format_csv(rows, "\r\n"))
+    text = format_csv(rows, "\r\n")
+    if path.exists() and not path.is_file():  # a pipe or device
+        with path.open("w", newline="", encoding="utf-8") as file:
+            file.write(text)
+        return
+    with atomic_write(path.resolve()) as partial_path, partial_path.open("w", newline="", encoding="utf-8") as file:
+        file.write(text)
 
 
 def format_csv(rows: Sequence[Sequence[str]], line_end: str = "\n") -> str:
