@@ -43,9 +43,14 @@ class CsvRows:
             raise LabelError(f"{prefix}it has no rows below its header line")
         for line_number, row in self.body:
             if len(row) != len(self.header):
+                advice = (
+                    "Quote text that contains the separator"
+                    if len(row) > len(self.header)
+                    else "Add the missing cells; that of a missing value is empty"
+                )
                 raise LabelError(
                     f"{prefix}line {line_number} has {format_count(len(row), 'cell')}, but the header has "
-                    f"{len(self.header)}. Quote text that contains the separator"
+                    f"{len(self.header)}. {advice}"
                 )
 
 

@@ -146,7 +146,7 @@ def check_batch_fits_on_disk(batch_root: Path, batch: Batch) -> None:
     if disk_need.total_bytes > free_bytes:
         raise UserError(
             f"cannot queue the batch: {batch_root.parent} has {format_bytes(free_bytes)} free, but "
-            f"the batch needs {disk_need.description}. "
+            f"the batch needs more: {disk_need.description}. "
             "Choose another --output-dir, fewer videos, or a larger latent_analysis_settings.storage_interval"
         )
 

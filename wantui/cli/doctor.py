@@ -22,14 +22,13 @@ from wantui.cli.output import echo, print_json, print_wrapped_line
 from wantui.environment import build_torch_environment
 from wantui.formatting import format_bytes, format_count
 from wantui.planning.requirements import explain_missing_compiler
+from wantui.planning.throughput import PACKAGE_BY_KERNEL
 
 REPORTED_LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 MIN_DRIVER_BY_CUDA_VERSION = {11: 450, 12: 525, 13: 580}
 """CUDA major version -> oldest driver, from NVIDIA's table of minor version compatibility."""
-OPTIONAL_ATTENTION_PACKAGES = ("flash-attn", "flash-attn-3", "flash-attn-4", "sageattention")
-"""Optional packages with attention kernels."""
 UNUSED_PACKAGE_REASONS = {"sageattention": "computes in 8 bits: not used"}
-"""Why wantui does not use the kernels of a package."""
+"""Packages with attention kernels that wantui does not use, and why."""
 LOW_DISK_BYTES = 5_000_000_000
 """Free space below which the report has a note."""
 MAX_TORCH_IMPORT_SECONDS = 60
@@ -196,7 +195,7 @@ def _list_attention_packages() -> list[str]:
     """Return name and version of the installed packages with attention kernels."""
     return [
         f"{package} {version}" + (f" ({UNUSED_PACKAGE_REASONS[package]})" if package in UNUSED_PACKAGE_REASONS else "")
-        for package in OPTIONAL_ATTENTION_PACKAGES
+        for package in (*PACKAGE_BY_KERNEL.values(), *UNUSED_PACKAGE_REASONS)
         if (version := _find_version(package)) is not None
     ]
 

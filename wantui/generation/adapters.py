@@ -26,7 +26,7 @@ from wantui.models.adapter_layout import (
     LayerShape,
     match_adapter_layers,
 )
-from wantui.models.adapters import hash_adapter_file
+from wantui.models.adapters import MissingAdapterError, hash_adapter_file
 
 MERGED_NAME = "merged"
 """Name of the adapter in peft while it is merged."""
@@ -67,6 +67,11 @@ def check_adapter_fingerprints(request: LoraRequest) -> None:
         for file in filter(None, (adapter.source, adapter.source_2)):
             try:
                 fingerprint = hash_adapter_file(file.locate().local_path)
+            except MissingAdapterError as error:
+                raise LoadError(
+                    f"{ADAPTERS_KEY}: cannot use {adapter.name}: {error.path} does not exist. Restore the file there: "
+                    f"the recipe names this path, and a file with SHA-256 {file.fingerprint[:12]}"
+                ) from None
             except UserError as error:
                 raise LoadError(f"{ADAPTERS_KEY}: cannot use {adapter.name}: {error}") from None
             except OSError as error:

@@ -14,12 +14,8 @@ from diffusers.models.attention_dispatch import (
 from torch import Tensor
 
 from wantui.generation.timing import measure_median_seconds
-from wantui.planning.throughput import NATIVE_ATTENTION
+from wantui.planning.throughput import FLASH_ATTENTION_4, NATIVE_ATTENTION, PACKAGE_BY_KERNEL
 
-FLASH_ATTENTION_4 = "flash_attn_4"
-"""FlashAttention-4, which diffusers offers only as a download from the hub."""
-PACKAGE_BY_KERNEL = {"flash": "flash-attn", "_flash_3": "flash-attn-3", FLASH_ATTENTION_4: "flash-attn-4"}
-"""Packages of the kernels that are not part of torch, and may not be installed."""
 KERNEL_NAMES = (NATIVE_ATTENTION, "_native_cudnn", "_native_flash", *PACKAGE_BY_KERNEL)
 """Names of the kernels, which are those of diffusers except for FlashAttention-4."""
 POSITION_COUNT, HEAD_COUNT, HEAD_DIM = 32_760, 12, 128

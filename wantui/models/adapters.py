@@ -22,6 +22,19 @@ class AdapterError(UserError):
     """Raised for an adapter that cannot be used; the message gives the reason and the remedy."""
 
 
+class MissingAdapterError(AdapterError):
+    """Raised for a path that does not exist.
+
+    Args:
+        path: the path.
+        advice: what to give instead.
+    """
+
+    def __init__(self, path: Path, advice: str) -> None:
+        super().__init__(f"{path} does not exist. {advice}")
+        self.path = path
+
+
 @dataclass(frozen=True)
 class PackagedAdapter:
     """An adapter that wantui contains."""
@@ -114,7 +127,7 @@ def check_adapter_path(path: Path, reference: str = "") -> None:
     if os.path.lexists(path) and not path.is_file():
         raise AdapterError(f"{path} is not a regular file")
     if not path.is_file():
-        raise AdapterError(f"{path} does not exist. {_suggest_reference(reference)}")
+        raise MissingAdapterError(path, _suggest_reference(reference))
 
 
 def _suggest_reference(reference: str) -> str:

@@ -23,6 +23,10 @@ from wantui.schedule import count_model_evaluations
 
 NATIVE_ATTENTION = "native"
 """diffusers' name of torch's own attention."""
+FLASH_ATTENTION_4 = "flash_attn_4"
+"""FlashAttention-4, which diffusers offers only as a download from the hub."""
+PACKAGE_BY_KERNEL = {"flash": "flash-attn", "_flash_3": "flash-attn-3", FLASH_ATTENTION_4: "flash-attn-4"}
+"""Packages of the attention kernels that are not part of torch, and may not be installed."""
 INT8_SCALING_COST = 0.038
 """Time to scale one output of an int8 matrix product, relative to `Throughput.value`; measured for 14B on an H100."""
 POSITION_VALUE_COST = 0.25
