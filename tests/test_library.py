@@ -1,6 +1,7 @@
 """The archive from the command line: listed, shown, moved to the trash; and the GPUs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,31 @@ def test_library_show_lists_the_videos_of_a_batch(wantui: Wantui, made: BatchFol
     lines = wantui("library", "show", made.root).out.splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [["red", "42", "done"], ["blue", "42", "done"]]
     assert wantui("library", "show", "nowhere").code == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("videos", []),
+        ("videos", {}),
+        ("videos", None),
+        ("videos", ["x"]),
+        ("videos", [{"state": "done"}]),
+        ("template", None),
+        ("sweep", "x"),
+        ("sweep", {"axes": 3}),
+        ("sweep", {"axes": [{"names": [1], "values": []}]}),
+    ],
+)
+def test_damaged_manifest_is_listed_with_its_field(made: BatchFolder, tmp_path: Path, key: str, value: object) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(made.root, folder)
+    document = json.loads((folder / "batch.json").read_text())
+    (folder / "batch.json").write_text(json.dumps({**document, key: value}))
+    (batch,) = find_batches([folder])  # B7
+    assert batch.fault.startswith(f"{folder}/batch.json")
+    assert key in batch.fault
+    assert "Error(" not in batch.fault
 
 
 def test_find_batches_sorts_newest_first_and_accepts_batch_folders(made: BatchFolder, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from wantui.storage.manifest import (
     VideoState,
     apply_journal_outcome,
     check_manifest_format,
+    read_manifest,
 )
 from wantui.storage.manifest_file import FileVersion, read_file_version
 
@@ -145,9 +146,10 @@ def _summarise_batch(path: Path, manifest_version: FileVersion, journal_version:
     try:
         summary = _summarise_manifest(path, manifest_version)
         states, faults = _read_video_states(path, summary, manifest_version, journal_version)
-    except (UserError, ValueError, KeyError, TypeError, IndexError) as error:
-        reason = str(error) if isinstance(error, UserError) else f"batch.json is damaged: {error!r}"
-        return BatchSummary(path, "", "", "", (), reason)
+    except UserError as error:
+        return BatchSummary(path, "", "", "", (), str(error))
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError):
+        return BatchSummary(path, "", "", "", (), _describe_damage(path))
     counts_by_state = tuple((state, states.count(state)) for state in dict.fromkeys(states))
     return BatchSummary(
         path,
@@ -240,6 +242,15 @@ def _summarise_manifest(path: Path, manifest_version: FileVersion) -> _ManifestS
     return _ManifestSummary(
         created_at, template, model, video_states, video_ids, seeds, _describe_sweep(document), journal_id
     )
+
+
+def _describe_damage(path: Path) -> str:
+    """Return which field of a manifest is damaged, by reading it completely."""
+    try:
+        read_manifest(BatchFolder(path))
+    except UserError as error:
+        return str(error)
+    return f"{BatchFolder(path).manifest_path} is damaged: it has no videos, template or time of creation"
 
 
 def _describe_sweep(document: Mapping[str, Any]) -> str:
