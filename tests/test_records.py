@@ -37,18 +37,20 @@ def test_csv_escapes_formulas_and_keeps_numbers(cell: str, expected: str, tmp_pa
 
 
 def test_csv_that_cannot_be_written_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "t.csv"
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    path = tables / "t.csv"
     write_csv(path, [["earlier"]])
-    (tmp_path / "link.csv").symlink_to(path)
+    (tables / "link.csv").symlink_to(path)
     with monkeypatch.context() as patch:
         patch.setattr("wantui.atomic_files.sync_to_disk", fail_as_on_a_full_disk)
-        for target in (path, tmp_path / "link.csv", tmp_path / "new.csv"):
+        for target in (path, tables / "link.csv", tables / "new.csv"):
             with pytest.raises(OSError, match="No space left"):
                 write_csv(target, [["later"]])
     assert path.read_bytes() == b"earlier\r\n"
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["link.csv", "t.csv"]
-    write_csv(tmp_path / "link.csv", [["later"]])
-    assert (path.read_bytes(), (tmp_path / "link.csv").is_symlink()) == (b"later\r\n", True)
+    assert sorted(file.name for file in tables.iterdir()) == ["link.csv", "t.csv"]
+    write_csv(tables / "link.csv", [["later"]])
+    assert (path.read_bytes(), (tables / "link.csv").is_symlink()) == (b"later\r\n", True)
 
 
 def fail_as_on_a_full_disk(_: Path) -> None:
