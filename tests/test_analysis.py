@@ -50,7 +50,6 @@ from wantui.analysis.report_curves import draw_curves
 from wantui.analysis.report_page import format_figure_label
 from wantui.analysis.report_states import draw_dispersion
 from wantui.analysis.serialize import build_comparison_record
-from wantui.analysis.statistics import Effect, compute_paired_effect
 from wantui.analysis.strides import apply_stride_to_videos
 from wantui.analysis.trajectory import Trajectory, build_trajectory
 from wantui.analysis.video import Video
@@ -1050,11 +1049,17 @@ def test_sampler_that_adds_noise_has_no_gaussian_flow(tmp_path: Path) -> None:
 def test_no_pair_of_groups_is_tested_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[bytes] = []
 
-    def counted(differences: NDArray[np.float64]) -> Effect:
-        calls.append(np.asarray(differences).tobytes())
-        return compute_paired_effect(differences)
+    def count_columns(name: str) -> None:
+        function = getattr(differences, name)
 
-    monkeypatch.setattr(differences, "compute_paired_effect", counted)
+        def counted(values: NDArray[np.float64]) -> object:
+            calls.extend(column.tobytes() for column in values.T)
+            return function(values)
+
+        monkeypatch.setattr(differences, name, counted)
+
+    count_columns("compute_paired_effects")
+    count_columns("run_sign_flip_tests")
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0, "c": 2.0}, seeds=5, phrasings=7)
     compare_groups(videos, grouping="1", metrics=["length", "turning"])
     metric_count = sum(not metric.needs_guidance_gap for metric in METRICS.values())
