@@ -158,6 +158,14 @@ def test_invalid_slurm_options_are_reported(cluster: Path, wantui: Wantui, argum
     assert message in result.err
 
 
+def test_slurm_job_with_fewer_gpus_than_a_video_is_refused(cluster: Path, wantui: Wantui, tmp_path: Path) -> None:
+    asked = ["--set", "model_settings.gpus_per_video=2", "--output-dir", str(tmp_path / "o")]
+    result = wantui("slurm", "-t", "a circle", *asked)
+    assert result.code == 2
+    assert "gpus_per_video: 2 needs 2 GPUs per job, and a job would have 1. Add --gpus 2" in result.err
+    assert not (tmp_path / "o").exists()
+
+
 def test_slurm_command_without_slurm_writes_nothing(
     wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

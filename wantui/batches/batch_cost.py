@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wantui.batches.cell_cost import CellCost, estimate_cell_costs, find_max_free_gpu_bytes, uses_gpu
+from wantui.batches.cell_cost import (
+    CellCost,
+    estimate_cell_costs,
+    find_max_free_gpu_bytes,
+    find_second_free_gpu_bytes,
+    uses_gpu,
+)
 from wantui.batches.power import describe_power, list_grouping_powers
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.errors import UserError
@@ -19,6 +25,7 @@ from wantui.planning.disk_estimate import (
     estimate_batch_disk,
 )
 from wantui.planning.flops import count_step_flops
+from wantui.planning.second_gpu import can_split_plan, estimate_second_gpu_bytes, explain_missing_memory
 from wantui.planning.time_estimate import find_measured_peak_memory
 from wantui.planning.weight_bytes import estimate_weight_bytes
 from wantui.schedule import count_model_evaluations
@@ -187,7 +194,24 @@ def _estimate_memory_cost(
         peak_bytes, basis = int(measured_peak.value), measured_peak.basis
     memory_text = "?" if peak_bytes is None else format_bytes(peak_bytes)
     memory_text = f"{memory_text}; {format_bytes(free_gpu_bytes)} free on the GPU: {chosen_plan.plan.slug}"
-    return CostLine("memory", memory_text, f"{chosen_plan.reason}; {basis}", chosen_plan.fits)
+    second_text, second_basis = _describe_second_gpu(preview, largest, gpu_sample)
+    basis = f"{chosen_plan.reason}; {basis}{second_basis}"
+    return CostLine("memory", memory_text + second_text, basis, chosen_plan.fits)
+
+
+def _describe_second_gpu(preview: BatchPreview, cost: CellCost, gpu_sample: GpuSample) -> tuple[str, str]:
+    """Return what is added to the memory and its basis if a batch asks for two GPUs for one video."""
+    if preview.config.settings.model_settings.gpus_per_video == 1 or cost.chosen_plan is None:
+        return "", ""
+    plan, free_bytes = cost.chosen_plan.plan, find_second_free_gpu_bytes(gpu_sample.gpus)
+    if cost.gpu_count == 2:
+        peak_bytes = estimate_second_gpu_bytes(plan, preview.model, cost.largest_recipe)
+        return f"; {format_bytes(peak_bytes)} on the second GPU", ""
+    if not can_split_plan(plan):
+        return "", f"; on one GPU, because the plan {plan.slug} streams the weights"
+    if free_bytes is None:
+        return "", "; on one GPU, because there is no second one"
+    return "", f"; on one GPU now: {explain_missing_memory(plan, preview.model, cost.largest_recipe, free_bytes)}"
 
 
 def _describe_fitting_part(preview: BatchPreview, free_bytes: int, disk_estimate: DiskEstimate) -> str:

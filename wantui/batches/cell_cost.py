@@ -13,6 +13,7 @@ from wantui.planning.batch import drop_cells
 from wantui.planning.disk_estimate import estimate_extra_gpu_bytes, iterate_cell_recipes
 from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.memory_plan import RESIDENT_PLAN, ChosenPlan, MemoryPlan, choose_memory_plan, find_plan
+from wantui.planning.second_gpu import can_split_plan, explain_missing_memory
 from wantui.planning.sweep import merge_cell_texts
 from wantui.planning.throughput import Throughput
 from wantui.planning.time_estimate import make_time_key
@@ -31,6 +32,8 @@ class CellCost:
     """Memory plan of the cell's largest video; None without a GPU, or if its free memory is unknown."""
     largest_recipe: Recipe
     """Recipe of the video that needs the most GPU memory."""
+    gpu_count: int = 1
+    """GPUs that share the passes of a guided step."""
 
     @property
     def total_seconds(self) -> float | None:
@@ -71,14 +74,36 @@ def estimate_cell_costs(
         throughput_key = plan, recipe.speed
         if state_directory is not None and is_on_gpu and throughput_key not in throughput_by_key:
             throughput_by_key[throughput_key] = load_throughput(state_directory, gpus[0].name, recipe, plan)
-        time_key = *make_time_key(recipe), plan
+        gpu_count = _count_gpus_per_video(preview, largest_recipe, plan, gpus)
+        time_key = *make_time_key(recipe), plan, gpu_count
         if time_key not in estimate_by_key:
             estimate_by_key[time_key] = estimate_video_seconds(
-                recipe, "cuda" if is_on_gpu else "cpu", past_videos, throughput_by_key.get(throughput_key), plan
+                recipe,
+                "cuda" if is_on_gpu else "cpu",
+                past_videos,
+                throughput_by_key.get(throughput_key),
+                plan,
+                gpu_count,
             )
         video_count = len(preview.variations) * len(preview.seeds)
-        costs.append(CellCost(cell, video_count, estimate_by_key[time_key], chosen_plan, largest_recipe))
+        costs.append(CellCost(cell, video_count, estimate_by_key[time_key], chosen_plan, largest_recipe, gpu_count))
     return costs
+
+
+def find_second_free_gpu_bytes(gpus: Sequence[GpuState]) -> int | None:
+    """Return the free bytes of the GPU with the second most free memory; None without one."""
+    readable_gpus = [gpu for gpu in gpus if gpu.memory_total is not None and gpu.memory_used is not None]
+    free_bytes = sorted((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable_gpus)
+    return free_bytes[-2] if len(free_bytes) > 1 else None
+
+
+def _count_gpus_per_video(preview: BatchPreview, recipe: Recipe, plan: MemoryPlan, gpus: Sequence[GpuState]) -> int:
+    """Return the number of GPUs that can compute one video of a batch now."""
+    if preview.config.settings.model_settings.gpus_per_video == 1 or not can_split_plan(plan):
+        return 1
+    free_bytes = find_second_free_gpu_bytes(gpus)
+    has_no_room = free_bytes is None or explain_missing_memory(plan, preview.model, recipe, free_bytes) is not None
+    return 1 if has_no_room else 2
 
 
 def _find_largest_recipe(preview: BatchPreview, cell: PlannedCell) -> Recipe:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from wantui.batches.batch_folders import check_new_batch_folder, create_batch_folder, remove_claimed_files
 from wantui.batches.cell_cost import find_cells_without_memory, format_memory_refusals, refuse_cells_without_memory
+from wantui.config.settings import Settings
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.engine.control import find_engine
 from wantui.engine.slots import create_worker_slots
@@ -18,6 +20,8 @@ from wantui.formatting import format_count
 from wantui.gpu.nvml import query_gpus, select_visible_gpus
 from wantui.planning import Batch, BatchPreview, Recipe
 from wantui.planning.fp8 import MIN_COMPUTE_CAPABILITY, explain_missing_fp8
+from wantui.planning.memory_plan import find_plan
+from wantui.planning.second_gpu import can_split_plan
 from wantui.queue.lock_holders import LockListener
 from wantui.queue.new_folders import record_new_folder
 from wantui.queue.queue import Queue
@@ -117,6 +121,39 @@ def check_fp8_available(state_dir: StateDirectory, device: str, recipes: Iterabl
             raise UnknownDeviceError(explain_missing_fp8(f"GPU {gpu.index} ({gpu.name})", capability))
 
 
+def check_second_gpu(state_dir: StateDirectory, settings: Settings) -> None:
+    """Refuse a new batch that asks for two GPUs for one video, and a machine or a memory plan that cannot use two.
+
+    Raises:
+        UnknownDeviceError: tells how many GPUs there are.
+        UserError: names the memory plan.
+    """
+    plan_name = settings.memory_settings.plan
+    if settings.model_settings.gpus_per_video == 1:
+        return
+    if plan_name != "auto" and not can_split_plan(find_plan(plan_name)):
+        raise UserError(
+            f"cannot use model_settings.gpus_per_video: 2 with memory_settings.plan: {plan_name}, which streams the "
+            "weights. Choose the plan auto"
+        )
+    engine = find_engine(state_dir.directory)
+    gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    counts_by_name = Counter(gpu.name for gpu in gpus)
+    if engine is not None:
+        gpu_count = sum(1 for name in engine.device_names if name.startswith("cuda:"))
+        reason = f"the running engine has {format_count(gpu_count, 'GPU')}"
+    else:
+        gpu_count = max(counts_by_name.values(), default=0)
+        reason = f"this machine has {format_count(len(gpus), 'GPU')}"
+        if len(gpus) > 1:
+            reason += f" of different kinds ({', '.join(counts_by_name)}), which may compute other bits"
+    if gpu_count < 2:
+        raise UnknownDeviceError(
+            f"cannot use model_settings.gpus_per_video: 2: it needs two GPUs of one kind, and {reason}. "
+            "Set it to 1: the videos have the same bits"
+        )
+
+
 def check_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListener = lambda _: None) -> Batch:
     """Return a batch that this machine can run: without the cells of its sweep that are too large, if it may lack them.
 
@@ -129,6 +166,7 @@ def check_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListen
     device = batch.config.settings.model_settings.device
     check_device_exists(state_dir, device, on_locked)
     check_fp8_available(state_dir, device, (cell.recipe for cell in batch.cells))
+    check_second_gpu(state_dir, batch.config.settings)
     if batch.sweep is None:
         return batch
     gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
@@ -150,9 +188,10 @@ def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview
     device = batch.config.settings.model_settings.device
     device_check = partial(check_device_exists, state_dir, device)
     fp8_check = partial(check_fp8_available, state_dir, device, [cell.recipe for cell in batch.possible_cells])
+    second_gpu_check = partial(check_second_gpu, state_dir, batch.config.settings)
     folder_check = partial(check_new_batch_folder, batch.config)
     refusals = []
-    for check in (device_check, fp8_check, folder_check):
+    for check in (device_check, fp8_check, second_gpu_check, folder_check):
         try:
             check()
         except UserError as error:
@@ -197,7 +236,13 @@ def enqueue_batch(
     ]
     try:
         batch_number = queue.add_batch(
-            folder.root.resolve(), device, videos, is_new, len(manifest.videos), _describe_batch(manifest)
+            folder.root.resolve(),
+            device,
+            videos,
+            is_new,
+            len(manifest.videos),
+            _describe_batch(manifest),
+            manifest.gpus_per_video,
         )
         return batch_number, len(missing_videos)
     except Exception:  # such as a full disk

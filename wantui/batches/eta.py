@@ -96,6 +96,11 @@ def format_eta(seconds: float | None) -> str:
     return f"ETA {format_seconds_left(seconds)}"
 
 
+def count_usable_gpus(gpus_per_video: int, device_names: Sequence[str]) -> int:
+    """Return the number of GPUs that an engine with these devices gives to one video."""
+    return min(gpus_per_video, max(1, sum(1 for name in device_names if name.startswith("cuda:"))))
+
+
 class EtaModel:
     """Model of the ETAs of a queue; call `reload_past_videos` after a video is done."""
 
@@ -147,7 +152,7 @@ class EtaModel:
         worker_count = max(
             1,
             len({video.worker for video in running_videos}),
-            sum(1 for name in device_names if name.startswith("cuda:")),
+            sum(1 for name in device_names if name.startswith("cuda:")) // batch.gpus_per_video,
         )
         worker_count = 1 if batch.device.startswith("cuda:") else max(1, min(worker_count, batch.unfinished_count))
         done_videos = sum(video.step / max(1, video.steps) for video in running_videos if video.batch == batch.id)
@@ -166,7 +171,13 @@ class EtaModel:
             throughput = None
             if is_on_gpu and self._gpu_name is not None:
                 throughput = load_throughput(self.queue.path.parent, self._gpu_name, recipe)
-            estimate = estimate_video_seconds(recipe, "cuda" if is_on_gpu else "cpu", self.past_videos, throughput)
+            estimate = estimate_video_seconds(
+                recipe,
+                "cuda" if is_on_gpu else "cpu",
+                self.past_videos,
+                throughput,
+                gpu_count=count_usable_gpus(batch.gpus_per_video, device_names),
+            )
             if estimate.value is not None:
                 return estimate.value
         running_durations = [

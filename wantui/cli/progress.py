@@ -65,6 +65,8 @@ def format_event_line(event: "QueueEvent") -> str | None:
             return f"restarted: {title}: {reason}"
         case events.VideoLockedElsewhere(title=title):
             return f"waiting for {title}: another engine, here or on another machine, is generating it"
+        case events.VideoOnOneGpu(title=title, reason=reason):
+            return f"on one GPU, with the same bits: {title}: {reason}"
         case events.VideoOutOfMemory(title=title, plan=plan):
             return f"out of memory: {title}; retrying with memory plan {plan} or a smaller one"
         case events.QueueHeld(reason=reason, hold=kind):

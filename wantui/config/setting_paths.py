@@ -37,6 +37,7 @@ UNSWEEPABLE_SETTINGS = {
     "model_settings.weights": _ONE_MODEL,
     "model_settings.device": _WITHOUT_EFFECT,
     "model_settings.force_capture": _WITHOUT_EFFECT,
+    "model_settings.gpus_per_video": _WITHOUT_EFFECT,
     "memory_settings.plan": _WITHOUT_EFFECT,
     "prompt_settings.max_variations": _WITHOUT_EFFECT,
     "prompt_settings.generic_words": _WITHOUT_EFFECT,

@@ -17,6 +17,10 @@ MIN_RESTART_DELAY_SECONDS, MAX_RESTART_DELAY_SECONDS = 1.0, 60.0
 """Shortest and longest delay before restarting a worker that exited without claiming a video."""
 
 
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+"""Variable that selects the GPUs of a process, in order."""
+
+
 @dataclass
 class WorkerSlot:
     """A device, and the worker process that uses it."""
@@ -27,6 +31,14 @@ class WorkerSlot:
     torch_device: str
     """Device name for torch in the worker process."""
     added_environment: dict[str, str]
+    gpu_name: str = ""
+    """Name of the GPU as the driver reports it; empty for a slot on the CPU."""
+    gpu_counts: tuple[int, ...] = (1,)
+    """Numbers of GPUs per video that the current process serves."""
+    partner: "WorkerSlot | None" = None
+    """Slot whose GPU the current process uses as its second GPU."""
+    avoids_partner: bool = False
+    """True once a second GPU failed in a process of this slot: its next processes use one GPU."""
     process: subprocess.Popen[bytes] | None = None
     earliest_start_at: float = 0.0
     """Monotonic time in seconds before which no process is started."""
@@ -54,6 +66,7 @@ class WorkerSlot:
         command = [sys.executable, "-m", "wantui.worker.process", "--state", str(state_directory)]
         command += ["--logs", str(logs_folder), "--name", self.name, "--device", self.torch_device]
         command += ["--devices", ",".join(self.served_devices), "--parent", str(os.getpid())]
+        command += ["--gpu-counts", ",".join(map(str, self.gpu_counts))]
         logs_folder.mkdir(parents=True, exist_ok=True)
         output_path = self.find_output_path(logs_folder)
         with os.fdopen(
@@ -66,10 +79,21 @@ class WorkerSlot:
                 stdout=output_file,
                 stderr=output_file,
                 cwd="/",
-                env=build_torch_environment(os.environ) | self.added_environment,
+                env=build_torch_environment(os.environ) | self.build_environment(),
                 process_group=0,
             )
         self.sent_signals = set()
+
+    def build_environment(self) -> dict[str, str]:
+        """Return the variables that let a process see the GPU of this slot, and then that of its partner."""
+        if self.partner is None:
+            return self.added_environment
+        uuids = [slot.added_environment[VISIBLE_DEVICES] for slot in (self, self.partner)]
+        return self.added_environment | {VISIBLE_DEVICES: ",".join(uuids)}
+
+    def can_pair_with(self, other: "WorkerSlot") -> bool:
+        """Return whether a process of this slot can use the other slot's GPU: GPUs of one kind give equal bits."""
+        return other is not self and bool(self.gpu_name) and other.gpu_name == self.gpu_name
 
     def find_output_path(self, logs_folder: Path) -> Path:
         """Return the output file that all processes of this slot share."""
@@ -93,10 +117,9 @@ def create_worker_slots(gpus: Sequence[Gpu], worker_count: int | None) -> list[W
     """Return one slot per GPU; without a GPU, or with `worker_count`, return `worker_count` CPU slots (at least 1)."""
     if worker_count is None and gpus:
         return [
-            WorkerSlot(f"worker-{i}", ("auto", "cuda", "cpu", f"cuda:{i}"), "cuda", {"CUDA_VISIBLE_DEVICES": gpu.uuid})
+            WorkerSlot(
+                f"worker-{i}", ("auto", "cuda", "cpu", f"cuda:{i}"), "cuda", {VISIBLE_DEVICES: gpu.uuid}, gpu.name
+            )
             for i, gpu in enumerate(gpus)
         ]
-    return [
-        WorkerSlot(f"worker-{i}", ("auto", "cpu"), "cpu", {"CUDA_VISIBLE_DEVICES": ""})
-        for i in range(worker_count or 1)
-    ]
+    return [WorkerSlot(f"worker-{i}", ("auto", "cpu"), "cpu", {VISIBLE_DEVICES: ""}) for i in range(worker_count or 1)]

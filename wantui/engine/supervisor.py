@@ -10,6 +10,7 @@ from pathlib import Path
 from wantui.engine.control import is_lock_current
 from wantui.engine.hold_end import find_hold_end
 from wantui.engine.notices import BatchEndNotifier
+from wantui.engine.pairing import is_lent, prepare_slot
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
 from wantui.errors import UserError
@@ -18,6 +19,7 @@ from wantui.queue.database import QueueUnavailableError, is_database_damage
 from wantui.queue.events import WorkerDied
 from wantui.queue.queue import Queue
 from wantui.queue.records import VideoRow
+from wantui.stop_signals import SECOND_GPU_LOST_EXIT_CODE
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoState
 from wantui.storage.manifest_store import ManifestStoreCache
@@ -155,9 +157,10 @@ class Supervisor:
 
     def _start_workers(self) -> None:
         for slot in self.slots:
-            if slot.process is not None or time.monotonic() < slot.earliest_start_at:
+            if slot.process is not None or time.monotonic() < slot.earliest_start_at or is_lent(slot, self.slots):
                 continue
-            if not self.queue.has_claimable_video(slot.served_devices):
+            gpu_count = self.queue.find_next_gpu_count(slot.served_devices)
+            if gpu_count is None or not prepare_slot(slot, self.slots, gpu_count, self._list_busy_workers(gpu_count)):
                 continue
             try:
                 slot.start_process(self.queue.path.parent, self.logs_folder)
@@ -166,8 +169,13 @@ class Supervisor:
                 self.log.error("%s cannot be started: %s", slot.name, format_error(error))
                 self._count_start_failure(slot, format_error(error))
                 continue
-            self.log.info("%s started on %s", slot.worker_name, slot.torch_device)
+            second_text = "" if slot.partner is None else f" and on the GPU of {slot.partner.name}"
+            self.log.info("%s started on %s%s", slot.worker_name, slot.torch_device, second_text)
             self.queue.record_starting_worker(slot.worker_name, slot.torch_device)
+
+    def _list_busy_workers(self, gpu_count: int) -> set[str]:
+        """Return the workers that render a video, which matter for a video on several GPUs."""
+        return {video.worker or "" for video in self.queue.list_running_videos()} if gpu_count > 1 else set()
 
     def _reap_worker(self, slot: WorkerSlot) -> None:
         if slot.process is None or (exit_code := slot.process.poll()) is None:
@@ -181,10 +189,15 @@ class Supervisor:
             worker_name, reason, counts_crash=signal.SIGKILL not in slot.sent_signals, has_worker_ended=True
         )
         slot.process = None
+        if slot.partner is not None and (
+            exit_code == SECOND_GPU_LOST_EXIT_CODE or (exit_code and videos and not slot.sent_signals)
+        ):
+            slot.avoids_partner = True
+            self.log.error("%s ended with two GPUs: the next workers of %s use one", worker_name, slot.name)
         for video in videos:
             self._close_in_manifest(video)
             self.log.error("%s died (%s) during %s, which is now %s", worker_name, reason, video.title, video.state)
-        if exit_code == 0:
+        if exit_code in (0, SECOND_GPU_LOST_EXIT_CODE):
             slot.reset_failures()
             self.log.info("%s ended", worker_name)
             return
@@ -205,7 +218,11 @@ class Supervisor:
         """Put the queue on hold if every slot with waiting videos has failed MAX_WORKER_START_FAILURES times."""
         slot.consecutive_failures += 1
         # A slot without waiting videos starts no worker, and so never fails.
-        slots_with_work = [slot for slot in self.slots if self.queue.has_claimable_video(slot.served_devices)]
+        slots_with_work = [
+            slot
+            for slot in self.slots
+            if self.queue.has_claimable_video(slot.served_devices) and not is_lent(slot, self.slots)
+        ]
         if not slots_with_work or any(
             slot.consecutive_failures < MAX_WORKER_START_FAILURES for slot in slots_with_work
         ):

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
@@ -26,7 +25,8 @@ from wantui.generation.captures.trajectory import Recorder as TrajectoryRecorder
 from wantui.generation.checkpoint import CheckpointListener, CheckpointRefusedError, read_checkpoint
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import Checkpoint, DenoisingInputs, DenoisingStep, denoise_latents, prepare_inputs
-from wantui.generation.placement import ensure_on_device, find_device
+from wantui.generation.guidance_split import find_split
+from wantui.generation.placement import ensure_on_device, find_device, read_peak_memory, reset_peak_memory
 from wantui.generation.provenance import describe_clip_provenance
 from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
@@ -77,6 +77,8 @@ class FinishedVideo:
     decode_seconds: float
     peak_memory_bytes: int | None
     """Most bytes that torch allocated on the GPU; None on a CPU."""
+    second_peak_memory_bytes: int | None = None
+    """Most bytes that torch allocated on the second GPU; None with one device."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,9 @@ def generate_frames(
     except the checkpoint and its captures: `storage.video_files.discard` removes those.
     """
     device = find_device(pipeline)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    reset_peak_memory(device)
+    second_device = None if (split := find_split(pipeline)) is None else split.device
+    reset_peak_memory(second_device)
     all_listeners: list[DenoisingListener] = []
     published_paths: list[Path] = []
     background_writer = BackgroundWriter()
@@ -163,7 +166,8 @@ def generate_frames(
             latents_digest,
             denoised_at - started_at,
             time.perf_counter() - denoised_at,
-            torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+            read_peak_memory(device),
+            read_peak_memory(second_device),
         )
         resources = exit_stack.pop_all()
     yield ReadyToFinalize(

@@ -163,3 +163,14 @@ def read_gpu_memory_stats(device: torch.device) -> dict[str, int]:
         "reserved": torch.cuda.memory_reserved(device),
         "peak": torch.cuda.max_memory_allocated(device),
     }
+
+
+def reset_peak_memory(device: torch.device | None) -> None:
+    """Begin to measure the most bytes that torch allocates on a GPU; nothing for a CPU or None."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def read_peak_memory(device: torch.device | None) -> int | None:
+    """Return the most bytes that torch allocated on a GPU; None for a CPU or None."""
+    return torch.cuda.max_memory_allocated(device) if device is not None and device.type == "cuda" else None

@@ -19,6 +19,7 @@ from wantui.planning.guidance_checks import find_guidance_refusals
 from wantui.planning.guidance_plan import plan_guidance, uses_unconditional_pass
 from wantui.planning.recipe import Recipe
 from wantui.planning.requirements import explain_missing_package
+from wantui.planning.second_gpu_checks import find_second_gpu_conflict
 from wantui.prompts import Variation, list_marks, list_prompts
 from wantui.prompts.foreign_syntax import find_negative_prompt_warnings, format_excerpt
 from wantui.schedule import find_sampler_schedule
@@ -48,6 +49,10 @@ def find_settings_warnings(
         )
         warnings.append(
             f"model_settings.speed: cached decides by the first block which steps to skip{calibration_hint}"
+        )
+    if settings.model_settings.gpus_per_video == 2 and not uses_unconditional_pass(first_recipe):
+        warnings.append(
+            "model_settings.gpus_per_video: 2 has no effect, because no step has two passes: without guidance, use 1"
         )
     requested_revision = settings.model_settings.revision
     if model.is_local and requested_revision is not None:
@@ -92,6 +97,7 @@ def find_shared_refusals(
         *_find_capture_refusals(settings, first_recipe, variations),
         *_find_weights_refusals(settings, model, first_recipe),
         *find_fp8_refusals(settings, model, first_recipe),
+        *_find_second_gpu_refusals(settings, first_recipe),
         *_find_length_refusals(variations),
     ]
 
@@ -229,6 +235,14 @@ def _find_weights_refusals(settings: Settings, model: WanModel, first_recipe: Re
     if missing_package := explain_missing_package(first_recipe.weights):
         refusals.append(missing_package)
     return refusals
+
+
+def _find_second_gpu_refusals(settings: Settings, recipe: Recipe) -> list[str]:
+    """Return the reason why two GPUs cannot compute the videos, whatever the machine has."""
+    if settings.model_settings.gpus_per_video == 1:
+        return []
+    conflict = find_second_gpu_conflict(recipe, settings.model_settings.device)
+    return [] if conflict is None else [f"model_settings.gpus_per_video: 2 {conflict}"]
 
 
 def _find_length_refusals(variations: tuple[Variation, ...]) -> list[str]:

@@ -95,11 +95,19 @@ def has_varying_passes(recipe: Recipe) -> bool:
     return len({evaluation.pass_count for evaluation in plan_guidance(recipe)}) > 1
 
 
-def compute_mean_passes(recipe: Recipe) -> float:
-    """Return the number of passes of an evaluation, averaged over the denoising."""
-    return fmean(evaluation.pass_count for evaluation in plan_guidance(recipe))
+def compute_mean_passes(recipe: Recipe, gpu_count: int = 1) -> float:
+    """Return the number of passes of an evaluation, averaged over the denoising.
+
+    Args:
+        gpu_count: GPUs that share the passes of an evaluation; passes at the same time count once.
+    """
+    return fmean(-(-evaluation.pass_count // gpu_count) for evaluation in plan_guidance(recipe))
 
 
-def compute_typical_passes(recipe: Recipe) -> float:
-    """Return the median number of passes of an evaluation: that of the step with the median measured seconds."""
-    return median(evaluation.pass_count for evaluation in plan_guidance(recipe))
+def compute_typical_passes(recipe: Recipe, gpu_count: int = 1) -> float:
+    """Return the median number of passes of an evaluation: that of the step with the median measured seconds.
+
+    Args:
+        gpu_count: as of `compute_mean_passes`.
+    """
+    return median(-(-evaluation.pass_count // gpu_count) for evaluation in plan_guidance(recipe))

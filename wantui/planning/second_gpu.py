@@ -1,10 +1,9 @@
-"""A second GPU for one video: what is refused with it, and its memory.
+"""A second GPU for one video: the memory plans that allow it, and its memory.
 
 The unconditional pass of each guided step is computed on the second GPU (`generation.guidance_split`). The number of
 GPUs is no part of a recipe, because the video has the same bits on one GPU.
 """
 
-from collections.abc import Sequence
 from math import prod
 
 from wantui.formatting import format_bytes
@@ -22,21 +21,8 @@ from wantui.planning.memory_plan import (
 from wantui.planning.recipe import Recipe
 from wantui.planning.weight_bytes import BYTES_BY_DTYPE, estimate_transformer_bytes
 
-SECOND_GPU_SPEEDS: Sequence[str] = ("reference", "fused")
-"""Speeds that a second GPU can compute."""
 SECOND_LATENT_COUNT = 4
 """Number of latent-sized float32 tensors on the second GPU: input and output of a pass, and their copies."""
-
-
-def find_second_gpu_conflict(speed: str, weights: str, has_transformer_file: bool) -> str | None:
-    """Return why two GPUs cannot compute videos with these settings; None if they can."""
-    if speed not in SECOND_GPU_SPEEDS:
-        return f"it works with speed {' or '.join(SECOND_GPU_SPEEDS)}, not with {speed}"
-    if has_transformer_file:
-        return "it does not work with a transformer_file"
-    if weights != "full":
-        return f"it works with weights: full, not with {weights}"
-    return None
 
 
 def can_split_plan(plan: MemoryPlan) -> bool:

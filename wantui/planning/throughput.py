@@ -84,8 +84,10 @@ class Throughput:
     def _cost_coefficients(self) -> tuple[float, float, float]:
         return self.attention_operation, self.product_operation, self.value
 
-    def predict_step_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN) -> float:
-        """Predict the seconds of one step, averaged over the denoising: one pass, or two with guidance."""
+    def predict_step_seconds(
+        self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN, gpu_count: int = 1
+    ) -> float:
+        """Predict the seconds of one step, averaged over the denoising: one pass, or two with guidance on one GPU."""
         token_count = count_latent_positions(model, recipe.width, recipe.height, recipe.frames)
         block_seconds = self.predict_block_seconds(model.transformer_width, model.feed_forward_width, token_count)
         if recipe.weights == "int8":
@@ -100,18 +102,20 @@ class Throughput:
             block_seconds = self.streamed_block + (
                 max(block_seconds, transfer_seconds) if is_overlapped else block_seconds + transfer_seconds
             )
-        return compute_mean_passes(recipe) * estimate_computed_share(recipe) * model.block_count * block_seconds
+        mean_passes = compute_mean_passes(recipe, gpu_count)
+        return mean_passes * estimate_computed_share(recipe) * model.block_count * block_seconds
 
     def predict_decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN) -> float:
         """Predict the seconds to decode the video."""
         return self.decoded_value * model.relative_decode_time * count_decoded_pixels(recipe, plan)
 
-    def predict_video_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN) -> float:
+    def predict_video_seconds(
+        self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN, gpu_count: int = 1
+    ) -> float:
         """Predict the seconds of denoising and decoding, with the model already loaded."""
         evaluation_count = count_model_evaluations(recipe.sampler, recipe.steps)
-        return evaluation_count * self.predict_step_seconds(model, recipe, plan) + self.predict_decode_seconds(
-            model, recipe, plan
-        )
+        step_seconds = self.predict_step_seconds(model, recipe, plan, gpu_count)
+        return evaluation_count * step_seconds + self.predict_decode_seconds(model, recipe, plan)
 
 
 def count_decoded_pixels(recipe: Recipe, plan: MemoryPlan) -> float:

@@ -16,7 +16,7 @@ from wantui.config.plans import migrate_plan_name
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel, find_model
-from wantui.planning.flops import count_forward_flops, count_step_flops
+from wantui.planning.flops import count_forward_flops
 from wantui.planning.guidance_plan import compute_mean_passes, compute_typical_passes
 from wantui.planning.memory_plan import PLAN_SLUGS, RESIDENT_PLAN, MemoryPlan, find_plan
 from wantui.planning.recipe import Recipe
@@ -37,6 +37,8 @@ class TimedVideo:
     decode_seconds: float
     peak_memory_bytes: int | None
     plan_name: str
+    gpu_count: int = 1
+    """Number of GPUs that shared the passes of a guided step."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def parse_timed_videos(finished_videos: Iterable[tuple[str, dict[str, Any]]]) ->
                     seconds["decode"],
                     event_data.get("peak_memory"),
                     migrate_plan_name(event_data.get("memory_plan") or ""),
+                    event_data.get("gpus") or 1,
                 )
             )
         except ValidationError:
@@ -76,12 +79,14 @@ def estimate_video_seconds(
     past_videos: Sequence[TimedVideo],
     throughput: Throughput | None = None,
     plan: MemoryPlan | None = None,
+    gpu_count: int = 1,
 ) -> Estimate:
     """Predict the seconds for one video on a kind of device (cpu or cuda), with the model already loaded.
 
     Args:
         throughput: measured throughput of the device, used if no video with the same time per step exists.
         plan: memory plan; only videos with the same kind of weight streaming count. None counts all videos.
+        gpu_count: GPUs that share the passes of a guided step.
     """
     device_videos = [
         video for video in past_videos if video.device == device_kind and _estimate_timed_share(video.recipe) > 0
@@ -92,15 +97,16 @@ def estimate_video_seconds(
             for video in device_videos
             if _find_recorded_plan(video.plan_name).weight_streaming == plan.weight_streaming
         ]
-    similar_videos = [video for video in device_videos if _make_step_key(video.recipe) == _make_step_key(recipe)]
+    step_key = _make_step_key(recipe, gpu_count)
+    similar_videos = [video for video in device_videos if _make_step_key(video.recipe, video.gpu_count) == step_key]
     similar_videos = [video for video in similar_videos if video.recipe.speed == recipe.speed] or similar_videos
     if not similar_videos:
         if throughput is not None and device_kind == "cuda":
-            return _estimate_by_throughput(recipe, throughput, plan or RESIDENT_PLAN)
-        return _estimate_by_scaling(recipe, device_videos, plan)
+            return _estimate_by_throughput(recipe, throughput, plan or RESIDENT_PLAN, gpu_count)
+        return _estimate_by_scaling(recipe, device_videos, plan, gpu_count)
     step_seconds = (
         median(map(_compute_full_step_seconds, similar_videos))
-        * (compute_mean_passes(recipe) / compute_typical_passes(recipe))
+        * (compute_mean_passes(recipe, gpu_count) / compute_typical_passes(recipe, gpu_count))
         * estimate_computed_share(recipe)
     )
     decode_seconds = _estimate_decode_seconds(recipe, plan, similar_videos)
@@ -137,16 +143,16 @@ def _find_recorded_plan(plan_name: str) -> MemoryPlan:
     return find_plan(plan_name) if plan_name in PLAN_SLUGS else RESIDENT_PLAN
 
 
-def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan) -> Estimate:
+def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan, gpu_count: int) -> Estimate:
     try:
         model = find_model(recipe.model)
     except UserError:
         return Estimate(None, "the model is unknown")
-    step_seconds = throughput.predict_step_seconds(model, recipe, plan)
+    step_seconds = throughput.predict_step_seconds(model, recipe, plan, gpu_count)
     basis = f"{step_seconds:.2g} s per step{_describe_skipping(recipe)}, from `wantui bench` on {throughput.device}"
     if recipe.speed == "fp8" and throughput.speed != "fp8":
         basis += f" of {throughput.speed} blocks, which are slower: run `wantui bench --speed fp8`"
-    return Estimate(throughput.predict_video_seconds(model, recipe, plan), basis)
+    return Estimate(throughput.predict_video_seconds(model, recipe, plan, gpu_count), basis)
 
 
 def _estimate_decode_seconds(recipe: Recipe, plan: MemoryPlan | None, timed_videos: Sequence[TimedVideo]) -> float:
@@ -161,7 +167,9 @@ def _estimate_decode_seconds(recipe: Recipe, plan: MemoryPlan | None, timed_vide
     return median(scaled_seconds)
 
 
-def _estimate_by_scaling(recipe: Recipe, past_videos: Sequence[TimedVideo], plan: MemoryPlan | None) -> Estimate:
+def _estimate_by_scaling(
+    recipe: Recipe, past_videos: Sequence[TimedVideo], plan: MemoryPlan | None, gpu_count: int
+) -> Estimate:
     """Scale the times of videos of the same model, with the nearest FLOPs per step, to the FLOPs of a recipe."""
     no_estimate = Estimate(
         None, "unknown until a video of this model has been generated here, or `wantui bench` was run"
@@ -175,14 +183,16 @@ def _estimate_by_scaling(recipe: Recipe, past_videos: Sequence[TimedVideo], plan
         model = find_model(recipe.model)
     except UserError:
         return no_estimate
-    step_flops = count_step_flops(model, recipe)
+    step_flops = compute_mean_passes(recipe, gpu_count) * count_forward_flops(
+        model, recipe.width, recipe.height, recipe.frames
+    )
     flops_ratio_by_key = {
-        _make_step_key(video.recipe): step_flops / _count_typical_step_flops(model, video.recipe)
+        _make_step_key(video.recipe, video.gpu_count): step_flops / _count_typical_step_flops(model, video)
         for video in same_model_videos
     }
     nearest_key = min(flops_ratio_by_key, key=lambda step_key: abs(math.log(flops_ratio_by_key[step_key])))
     nearest_videos, flops_ratio = (
-        [video for video in same_model_videos if _make_step_key(video.recipe) == nearest_key],
+        [video for video in same_model_videos if _make_step_key(video.recipe, video.gpu_count) == nearest_key],
         flops_ratio_by_key[nearest_key],
     )
     nearest_recipe = nearest_videos[0].recipe
@@ -198,9 +208,12 @@ def _estimate_by_scaling(recipe: Recipe, past_videos: Sequence[TimedVideo], plan
     return Estimate(step_seconds * count_model_evaluations(recipe.sampler, recipe.steps) + decode_seconds, basis)
 
 
-def _count_typical_step_flops(model: WanModel, recipe: Recipe) -> float:
-    """Count the FLOPs of the step with the median seconds."""
-    return compute_typical_passes(recipe) * count_forward_flops(model, recipe.width, recipe.height, recipe.frames)
+def _count_typical_step_flops(model: WanModel, video: TimedVideo) -> float:
+    """Count the FLOPs of one GPU in the step with the median seconds."""
+    recipe = video.recipe
+    return compute_typical_passes(recipe, video.gpu_count) * count_forward_flops(
+        model, recipe.width, recipe.height, recipe.frames
+    )
 
 
 def find_measured_peak_memory(recipe: Recipe, plan_name: str, past_videos: Sequence[TimedVideo]) -> Estimate:
@@ -233,9 +246,9 @@ def _make_operation_key(recipe: Recipe) -> tuple[Any, ...]:
     return *recipe.source.cost_key, "fused" if recipe.magnitudes else recipe.speed
 
 
-def _make_step_key(recipe: Recipe) -> tuple[Any, ...]:
+def _make_step_key(recipe: Recipe, gpu_count: int = 1) -> tuple[Any, ...]:
     """Return the key of equal time per computed step."""
-    return *_make_video_size_key(recipe), compute_typical_passes(recipe), *_make_operation_key(recipe)
+    return *_make_video_size_key(recipe), compute_typical_passes(recipe, gpu_count), *_make_operation_key(recipe)
 
 
 def make_time_key(recipe: Recipe) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ from wantui.queue.events import (
     WorkerReady,
     WorkerStarting,
 )
-from wantui.queue.reader import WAITING_STATES_SQL, make_claimable_videos_sql
+from wantui.queue.reader import CLAIM_ORDER_SQL, WAITING_STATES_SQL, make_claimable_videos_sql
 from wantui.queue.records import Claim, VideoRow, to_display_number
 from wantui.queue.writer import QueueWriter, to_storable_text
 
@@ -51,21 +51,24 @@ class WorkerQueue(QueueWriter):
 
     # Workers
 
-    def claim_next_video(self, worker_name: str, devices: Iterable[str]) -> Claim | None:
-        """Claim the next video for a worker; return None if no video waits.
+    def claim_next_video(
+        self, worker_name: str, devices: Iterable[str], gpu_counts: Sequence[int] = (1, 2)
+    ) -> Claim | None:
+        """Claim the next video for a worker; return None if no video waits, or the next is for other workers.
 
         Args:
             devices: values of `batch.device` that the worker serves.
+            gpu_counts: values of `batch.gpus_per_video` that the worker serves.
         """
-        device_names = list(devices)
+        device_names, gpu_placeholders = list(devices), ", ".join("?" * len(gpu_counts))
         with self._begin_transaction() as db:
             video_row = db.execute(
                 "UPDATE video SET state = 'running', worker = ?, attempt = attempt + 1, step = 0, started = ?, "
                 "finished = NULL, error = NULL, boot_id = ?, boot_seconds = ?, seconds = NULL WHERE id = ("
-                f"SELECT video.id {make_claimable_videos_sql(len(device_names))} ORDER BY batch.place, video.number "
-                "LIMIT 1"
-                ") RETURNING *",
-                (worker_name, time.time(), read_boot_id(), read_boot_seconds(), *device_names),
+                f"SELECT video.id {make_claimable_videos_sql(len(device_names))} {CLAIM_ORDER_SQL}) "
+                f"AND (SELECT gpus_per_video FROM batch WHERE batch.id = video.batch) IN ({gpu_placeholders}) "
+                "RETURNING *",
+                (worker_name, time.time(), read_boot_id(), read_boot_seconds(), *device_names, *gpu_counts),
             ).fetchone()
             if video_row is None:
                 return None
@@ -73,7 +76,9 @@ class WorkerQueue(QueueWriter):
                 "DELETE FROM event WHERE kind = 'step' AND seq < (SELECT max(seq) FROM event) - ?",
                 (MAX_STEP_EVENT_AGE,),
             )
-            batch_row = db.execute("SELECT folder, device FROM batch WHERE id = ?", (video_row["batch"],)).fetchone()
+            batch_row = db.execute(
+                "SELECT folder, device, gpus_per_video FROM batch WHERE id = ?", (video_row["batch"],)
+            ).fetchone()
             started_event = VideoStarted(
                 title=video_row["title"],
                 number=to_display_number(video_row["number"]),
@@ -92,6 +97,7 @@ class WorkerQueue(QueueWriter):
             video_row["title"],
             video_row["recipe"],
             video_row["plan"],
+            batch_row["gpus_per_video"],
         )
 
     def record_step(self, claim: Claim, step_event: StepDone) -> UserRequest:

@@ -201,6 +201,14 @@ class VideoLockedElsewhere(VideoEventPayload):
 
 
 @dataclass(frozen=True, config=_dataclass_config)
+class VideoOnOneGpu(VideoEventPayload):
+    """A video for two GPUs is rendered on one, with the same bits."""
+
+    kind: ClassVar[str] = "one_gpu"
+    reason: str = ""
+
+
+@dataclass(frozen=True, config=_dataclass_config)
 class StepDone(VideoEventPayload):
     """A denoising step of a video is done."""
 
@@ -255,6 +263,10 @@ class VideoDone(VideoEventPayload):
     """Peak GPU memory, in bytes."""
     device: str | None = None
     """cpu or cuda."""
+    gpus: int | None = None
+    """2 if two GPUs rendered the video; otherwise left out."""
+    second_peak_memory: int | None = None
+    """Peak memory of the second GPU, in bytes."""
     already_done: bool | None = None
     """True if the video was already complete before this attempt."""
 
@@ -334,6 +346,7 @@ PAYLOAD_TYPES_BY_KIND: dict[str, type[EventPayload]] = {
         VideoResumed,
         VideoRestarted,
         VideoLockedElsewhere,
+        VideoOnOneGpu,
         StepDone,
         FramesDecoded,
         VideoDone,

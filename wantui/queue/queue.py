@@ -37,6 +37,7 @@ class Queue(WorkerQueue):
         is_new: bool = True,
         manifest_video_count: int | None = None,
         description: BatchDescription = BatchDescription(),  # noqa: B008 - it is frozen
+        gpus_per_video: int = 1,
     ) -> int:
         """Add a batch at the end of the queue; return its number.
 
@@ -58,8 +59,16 @@ class Queue(WorkerQueue):
                 ).fetchone()
             batch_number: int = row["id"]
             db.execute(
-                "UPDATE batch SET device = ?, paused = 0, template = ?, model = ?, seeds = ? WHERE id = ?",
-                (device, description.template, description.model, description.seeds, batch_number),
+                "UPDATE batch SET device = ?, gpus_per_video = ?, paused = 0, template = ?, model = ?, seeds = ? "
+                "WHERE id = ?",
+                (
+                    device,
+                    gpus_per_video,
+                    description.template,
+                    description.model,
+                    description.seeds,
+                    batch_number,
+                ),
             )
             if manifest_video_count is not None:
                 db.execute(

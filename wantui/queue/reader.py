@@ -38,6 +38,10 @@ TEXT_COLUMNS = frozenset(
 UNFINISHED_STATES = ("queued", "interrupted", "running")
 
 
+CLAIM_ORDER_SQL = "ORDER BY batch.place, video.number LIMIT 1"
+"""SQL that chooses the next of the claimable videos."""
+
+
 def make_claimable_videos_sql(device_count: int) -> str:
     """Return the FROM and WHERE clauses that select claimable videos; their parameters are `device_count` device
     names."""
@@ -174,6 +178,7 @@ class QueueReader:
             row["template"],
             row["model"],
             row["seeds"],
+            row["gpus_per_video"],
         )
 
     def find_batch(self, word: str) -> BatchRow:
@@ -311,11 +316,14 @@ class QueueReader:
 
     def has_claimable_video(self, devices: Iterable[str]) -> bool:
         """Return whether a video is claimable for a worker with these devices."""
-        device_names = list(devices)
-        (exists,) = self.db.execute(
-            f"SELECT EXISTS (SELECT 1 {make_claimable_videos_sql(len(device_names))})", device_names
-        ).fetchone()
-        return bool(exists)
+        return self.find_next_gpu_count(devices) is not None
+
+    def find_next_gpu_count(self, devices: Iterable[str]) -> int | None:
+        """Return the number of GPUs for the next video that a worker of these devices can claim; None without one."""
+        names = list(devices)
+        sql = f"SELECT batch.gpus_per_video {make_claimable_videos_sql(len(names))} {CLAIM_ORDER_SQL}"
+        row = self.db.execute(sql, names).fetchone()
+        return None if row is None else int(row[0])
 
     def list_cancelling_workers(self) -> set[str]:
         """Return the workers whose video a user has cancelled."""

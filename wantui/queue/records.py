@@ -55,6 +55,7 @@ class Claim:
     recipe_json: str
     first_plan_slug: str | None
     """Slug of the first memory plan to try; None to choose the best."""
+    gpus_per_video: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class BatchRow:
     model: str = ""
     seeds: str = ""
     """First and last seed, such as "42 to 45"; empty for batches queued by an earlier version."""
+    gpus_per_video: int = 1
+    """Number of GPUs that compute one video."""
 
     @property
     def name(self) -> str:

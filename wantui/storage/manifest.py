@@ -86,6 +86,10 @@ class VideoEntry(_Entry):
     seconds: dict[str, float] = {}
     peak_memory: int | None = None
     """Peak memory on the GPU, in bytes."""
+    gpus: int | None = None
+    """2 if two GPUs rendered the video; otherwise absent."""
+    second_peak_memory: int | None = None
+    """Peak memory on the second GPU, in bytes; absent with one GPU."""
     memory_plan: Annotated[str | None, BeforeValidator(_to_plan_slug)] = None
     """Slug of the memory plan used."""
     bytes: int | None = None
@@ -97,8 +101,8 @@ class VideoEntry(_Entry):
 
     @model_serializer(mode="wrap")
     def omit_missing_cell(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit the cell of a batch without a sweep, whose manifest is then that of earlier versions."""
-        return _omit_none(handler(self), "cell")
+        """Omit a missing cell and second GPU, so that the manifest is that of earlier versions."""
+        return _omit_none(handler(self), "cell", "gpus", "second_peak_memory")
 
     @property
     def generation_seconds(self) -> float:
@@ -114,9 +118,10 @@ FIXED_ENTRY_FIELDS = {"id", "variation", "number", "cell", "seed", "recipe"}
 """Fields of an entry that never change."""
 
 
-def _omit_none(serialised: dict[str, Any], key: str) -> dict[str, Any]:
-    if serialised.get(key) is None:
-        serialised.pop(key, None)
+def _omit_none(serialised: dict[str, Any], *keys: str) -> dict[str, Any]:
+    for key in keys:
+        if serialised.get(key) is None:
+            serialised.pop(key, None)
     return serialised
 
 
@@ -177,6 +182,12 @@ class Manifest(_Entry):
     def memory_plan(self) -> str:
         """Return the slug of the requested memory plan, or auto."""
         return migrate_plan_name(str(self.config.get("memory_settings", {}).get("plan", "auto")))
+
+    @property
+    def gpus_per_video(self) -> int:
+        """Return the number of GPUs that may compute one video; 1 in batches of earlier versions."""
+        requested_count = self.config.get("model_settings", {}).get("gpus_per_video", 1)
+        return 2 if requested_count == 2 else 1
 
     def count_states(self) -> dict[str, int]:
         """Return the number of videos in each state that occurs."""

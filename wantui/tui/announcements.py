@@ -54,6 +54,8 @@ def _announce_event(app: "WantuiApp", event: QueueEvent) -> None:
             )
         case events.WorkerDied(error=error):
             app.notify(error, severity="error", title="a worker died")
+        case events.VideoOnOneGpu(title=title, reason=reason):
+            app.notify(f"{title}: {reason}", severity="warning", title="on one GPU, with the same bits")
         case events.VideoOutOfMemory(title=title, plan=plan):
             app.notify(f"{title}: retrying with plan {plan}", severity="warning", title="out of memory")
 

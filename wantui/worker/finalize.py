@@ -9,6 +9,7 @@ from wantui.captures import CAPTURES
 from wantui.generation.make_video import FinishedVideo
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
+from wantui.queue.events import VideoDone
 from wantui.queue.records import Claim
 from wantui.storage.batch_check import compute_file_sha256
 from wantui.storage.layout import BatchFolder
@@ -33,6 +34,8 @@ class PendingFinalization:
     started_at: float
     """Monotonic time of the start, seconds."""
     finished_video: "Future[FinishedVideo]"
+    gpu_count: int = 1
+    """Number of GPUs that shared the passes of a guided step."""
 
     def wait_for_files(self) -> FinishedVideo:
         """Wait until the files are complete; return the finished video.
@@ -87,12 +90,27 @@ def write_manifest_entry(
     if pending.step_seconds is not None:
         entry.seconds["step"] = round(pending.step_seconds, 4)
     entry.peak_memory = finished_video.peak_memory_bytes
+    entry.gpus = pending.gpu_count if pending.gpu_count > 1 else None
+    entry.second_peak_memory = finished_video.second_peak_memory_bytes if pending.gpu_count > 1 else None
     entry.memory_plan = pending.chosen_plan.plan.slug
     if pending.predicted_seconds is not None:
         entry.predicted["seconds"] = round(pending.predicted_seconds, 3)
     if pending.chosen_plan.working_bytes is not None:
         entry.predicted["peak_memory"] = pending.chosen_plan.working_bytes
     entry.latents_sha256 = finished_video.latents_sha256
+
+
+def make_done_event(entry: VideoEntry, pending: PendingFinalization) -> VideoDone:
+    """Return the event of a finished video with the results in its manifest entry."""
+    return VideoDone(
+        files=entry.files,
+        seconds=entry.seconds,
+        memory_plan=pending.chosen_plan.plan.slug,
+        peak_memory=entry.peak_memory,
+        device=pending.device_type,
+        gpus=entry.gpus,
+        second_peak_memory=entry.second_peak_memory,
+    )
 
 
 def _measure_bytes(path: Path) -> int:

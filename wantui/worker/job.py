@@ -42,8 +42,22 @@ class VideoInProgress:
     started_at: float
     """Monotonic time of the start, seconds."""
     step_seconds: list[float] = field(default_factory=list)
+    gpu_count: int | None = None
+    """Number of devices that share the passes of a guided step; None before the first step."""
     reported_at: float = field(default_factory=time.monotonic)
     """Monotonic time of the last decoding report, seconds."""
+
+    def add_step(self, step: DenoisingStep) -> bool:
+        """Record the time of a step; return whether the second GPU was left in this step.
+
+        Times with another number of GPUs are dropped.
+        """
+        has_left_second_gpu = self.gpu_count == 2 and step.gpu_count == 1
+        if self.gpu_count != step.gpu_count:
+            self.step_seconds.clear()
+        self.gpu_count = step.gpu_count
+        self.step_seconds.append(step.seconds)
+        return has_left_second_gpu
 
     def make_pending_finalization(
         self, chosen_plan: ChosenPlan, finished_video: "Future[FinishedVideo]"
@@ -59,6 +73,7 @@ class VideoInProgress:
             estimate_typical_step_seconds(self.step_seconds, self.job.recipe),
             self.started_at,
             finished_video,
+            self.gpu_count or 1,
         )
 
     def make_step_event(

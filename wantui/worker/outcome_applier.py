@@ -25,6 +25,7 @@ from wantui.storage.manifest_store import ManifestStoreCache
 from wantui.worker.outcomes import (
     CancelVideo,
     FailVideo,
+    LeaveSecondGpu,
     RefuseBatch,
     ReleaseVideo,
     TryNextPlan,
@@ -33,6 +34,7 @@ from wantui.worker.outcomes import (
     WaitForFolder,
 )
 from wantui.worker.pipeline_cache import PipelineCache
+from wantui.worker.second_gpu import report_one_gpu
 
 
 class OutcomeApplier:
@@ -82,6 +84,9 @@ class OutcomeApplier:
                 self._refuse_batch(claim, folder, error, exit_code, batch_log)
             case TryNextPlan(error):
                 self._try_next_plan(claim, folder, error, batch_log)
+            case LeaveSecondGpu(reason):
+                report_one_gpu(self.queue, claim, reason, batch_log)
+                self.queue.release_video(claim, "it goes on with one GPU")
             case WaitForDiskSpace(reason):
                 self._wait_for_disk(claim, folder, reason, batch_log)
             case WaitForFolder(unwritable_folder, reason):

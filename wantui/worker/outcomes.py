@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.generation.errors import NotLoadedError
+from wantui.generation.guidance_split import SecondGpuError
 from wantui.generation.placement import is_fatal_cuda_error, is_out_of_memory
 from wantui.queue.claims import LostClaimError
 from wantui.queue.database import QueueError
@@ -74,6 +75,13 @@ class TryNextPlan:
 
 
 @dataclass(frozen=True)
+class LeaveSecondGpu:
+    """Outcome: the second GPU failed; another process resumes the video on one GPU, with the same bits."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class WaitForDiskSpace:
     """Outcome: the disk is full; the queue is on hold until there is space."""
 
@@ -89,7 +97,16 @@ class WaitForFolder:
     reason: str
 
 
-VideoOutcome = CancelVideo | ReleaseVideo | FailVideo | RefuseBatch | TryNextPlan | WaitForDiskSpace | WaitForFolder
+VideoOutcome = (
+    CancelVideo
+    | ReleaseVideo
+    | FailVideo
+    | RefuseBatch
+    | TryNextPlan
+    | LeaveSecondGpu
+    | WaitForDiskSpace
+    | WaitForFolder
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,8 @@ def decide_outcome(error: BaseException, context: ErrorContext) -> VideoOutcome 
             if context.is_cancelled():
                 return CancelVideo(frees_pipeline=True)
             return ReleaseVideo("interrupted", frees_pipeline=True)  # SIGINT was meant for the previous video
+        case SecondGpuError():
+            return LeaveSecondGpu(str(error))
         case NotLoadedError():
             if is_fatal_cuda_error(error):
                 return None

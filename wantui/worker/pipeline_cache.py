@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wantui.generation.errors import OverwrittenWeightsError
+from wantui.generation.guidance_split import drop_split, find_split
 from wantui.generation.load import resolve_device
 from wantui.generation.placement import find_device, find_device_name, free_unused_memory
 from wantui.generation.prompt_encoding import collect_prompts
@@ -28,6 +29,7 @@ from wantui.worker.pipelines import (
     list_loading_stages,
     load_recipe_pipeline,
 )
+from wantui.worker.second_gpu import SecondGpu, report_one_gpu
 
 
 class PipelineCache:
@@ -35,10 +37,12 @@ class PipelineCache:
 
     Args:
         device_name: device name for torch.
+        second_device_name: device name for torch of the second GPU; None without one.
     """
 
-    def __init__(self, queue: Queue, device_name: str) -> None:
+    def __init__(self, queue: Queue, device_name: str, second_device_name: str | None = None) -> None:
         self.queue, self.device_name = queue, device_name
+        self.second_gpu = SecondGpu(second_device_name)
         self.loaded_pipeline: LoadedPipeline | None = None
         self.cache_key: tuple[Any, ...] = ()
         self.base_key: tuple[Any, ...] = ()
@@ -164,7 +168,24 @@ class PipelineCache:
         device = find_device(self.loaded_pipeline.pipeline)
         throughput = load_throughput(self.queue.path.parent, find_device_name(device), recipe, self.chosen_plan.plan)
         timed_videos = parse_timed_videos(self.queue.list_finished_videos())
-        return estimate_video_seconds(recipe, device.type, timed_videos, throughput, self.chosen_plan.plan).value
+        gpu_count = 1 if find_split(self.loaded_pipeline.pipeline) is None else 2
+        return estimate_video_seconds(
+            recipe, device.type, timed_videos, throughput, self.chosen_plan.plan, gpu_count
+        ).value
+
+    def prepare_second_gpu(self, claim: Claim, recipe: Recipe, log: logging.Logger) -> None:
+        """Let the loaded pipeline use the second GPU if the batch asks for two, or report that it has one.
+
+        Raises:
+            SecondGpuError: the second GPU failed.
+        """
+        assert self.loaded_pipeline is not None
+        if claim.gpus_per_video == 1:
+            drop_split(self.loaded_pipeline.pipeline)
+            return
+        reason = self.second_gpu.prepare(self.loaded_pipeline, recipe)
+        if reason is not None:
+            report_one_gpu(self.queue, claim, reason, log)
 
     def find_next_plan(self, claim: Claim) -> MemoryPlan | None:
         """Return the memory plan to try after the last one chosen, or None."""
@@ -176,5 +197,7 @@ class PipelineCache:
 
     def free_pipeline(self) -> None:
         """Release the loaded pipeline."""
+        if self.loaded_pipeline is not None:
+            drop_split(self.loaded_pipeline.pipeline)
         self.loaded_pipeline, self.cache_key, self.base_key, self.weight_files = None, (), (), ()
         free_unused_memory()

@@ -7,6 +7,7 @@ its engine ends.
 import argparse
 import ctypes
 import gc
+import logging
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wantui.queue.queue import Queue
-from wantui.stop_signals import NOTICE_SIGNALS
+from wantui.stop_signals import NOTICE_SIGNALS, SECOND_GPU_LOST_EXIT_CODE
 from wantui.storage.log_files import open_log
 
 
@@ -44,6 +45,8 @@ with speed_up_imports():
     from wantui.worker.worker import Worker
 
 PR_SET_PDEATHSIG = 1
+SECOND_DEVICE = "cuda:1"
+"""Second GPU of a worker that sees two."""
 
 
 def exit_with_parent(parent_pid: int) -> None:
@@ -61,6 +64,7 @@ def main() -> None:
     for worker_name in ("--name", "--device", "--devices"):
         parser.add_argument(worker_name, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--gpu-counts", default="1,2")
     options = parser.parse_args()
     exit_with_parent(options.parent)
     log = open_log(options.name, options.logs / f"{options.name}.log")
@@ -68,7 +72,11 @@ def main() -> None:
     worker_name = f"{options.name}:{os.getpid()}"
     with Queue(options.state) as queue:
         queue.record_ready_worker(worker_name)
-        worker = Worker(queue, worker_name, options.devices.split(","), options.device, log)
+        gpu_counts = tuple(map(int, options.gpu_counts.split(",")))
+        second_device_name = SECOND_DEVICE if gpu_counts == (2,) else None
+        worker = Worker(
+            queue, worker_name, options.devices.split(","), options.device, log, gpu_counts, second_device_name
+        )
 
         def request_stop(*_: object) -> None:
             worker.is_stopping = True
@@ -80,6 +88,9 @@ def main() -> None:
         log.info("%s on %s", worker_name, options.device)
         worker.run()
     log.info("%s ends", worker_name)
+    if worker.has_lost_second_gpu:
+        logging.shutdown()
+        os._exit(SECOND_GPU_LOST_EXIT_CODE)  # without the exit functions of CUDA, which may wait for the lost GPU
 
 
 if __name__ == "__main__":

@@ -43,19 +43,21 @@ from wantui.storage.manifest_store import ManifestStoreCache, find_video_entry, 
 from wantui.storage.output_errors import is_folder_deleted
 from wantui.storage.video_files import find_video_files, make_video_folders, remove_temporary_files
 from wantui.worker.batch_logs import BatchLogs
-from wantui.worker.finalize import PendingFinalization, measure_video_files, write_manifest_entry
+from wantui.worker.finalize import PendingFinalization, make_done_event, measure_video_files, write_manifest_entry
 from wantui.worker.job import VideoInProgress, VideoJob
 from wantui.worker.outcome_applier import OutcomeApplier
 from wantui.worker.outcomes import (
     CancelledError,
     ErrorContext,
     FailVideo,
+    LeaveSecondGpu,
     StoppedError,
     decide_outcome,
     describe_deleted_folder,
 )
 from wantui.worker.pipeline_cache import PipelineCache
 from wantui.worker.pipelines import ENCODING_STAGE
+from wantui.worker.second_gpu import report_one_gpu
 
 WorkerState = Literal["idle", "claimed", "loading", "denoising", "decoding", "finalizing"]
 GenerationEvent = GenerationResumed | GenerationRestarted | StepFinished | FrameDecoded | ReadyToFinalize
@@ -77,10 +79,19 @@ class Worker:
     Args:
         served_devices: device names in batches that this worker serves, such as `auto` and `cuda`.
         device_name: device name for torch.
+        gpu_counts: numbers of GPUs per video that this worker serves.
+        second_device_name: device name for torch of the second GPU; None for a worker with one device.
     """
 
     def __init__(
-        self, queue: Queue, name: str, served_devices: Sequence[str], device_name: str, log: logging.Logger
+        self,
+        queue: Queue,
+        name: str,
+        served_devices: Sequence[str],
+        device_name: str,
+        log: logging.Logger,
+        gpu_counts: Sequence[int] = (1, 2),
+        second_device_name: str | None = None,
     ) -> None:
         self.queue, self.name, self.served_devices, self.device_name, self.log = (
             queue,
@@ -89,7 +100,8 @@ class Worker:
             device_name,
             log,
         )
-        self.pipeline_cache = PipelineCache(queue, device_name)
+        self.gpu_counts = gpu_counts
+        self.pipeline_cache = PipelineCache(queue, device_name, second_device_name)
         self.manifest_stores = ManifestStoreCache()
         self.outcome_applier = OutcomeApplier(queue, self.pipeline_cache, self.manifest_stores, log)
         self.finalization_executor = ThreadPoolExecutor(1, thread_name_prefix="finisher")
@@ -97,6 +109,8 @@ class Worker:
         """Video whose files are completed during the next video."""
         self.batch_logs = BatchLogs(log)
         self.is_stopping = False
+        self.has_lost_second_gpu = False
+        """True if the second GPU failed: this process must end."""
         self.state: WorkerState = "idle"
         """Current activity, logged with unexpected errors."""
 
@@ -105,7 +119,7 @@ class Worker:
         idle_since = time.monotonic()
         while not self.is_stopping:
             try:
-                claim = self.queue.claim_next_video(self.name, self.served_devices)
+                claim = self.queue.claim_next_video(self.name, self.served_devices, self.gpu_counts)
                 if claim is not None:
                     self.run_claim(claim)
                     idle_since = time.monotonic()
@@ -114,7 +128,9 @@ class Worker:
             except QueueUnavailableError as error:
                 self._wait_for_queue(error)
                 continue
-            if time.monotonic() - idle_since > MAX_IDLE_SECONDS:
+            # A video for another number of GPUs is for a process to which the engine gives them.
+            is_for_others = self.queue.find_next_gpu_count(self.served_devices) not in (None, *self.gpu_counts)
+            if time.monotonic() - idle_since > MAX_IDLE_SECONDS or is_for_others:
                 return
             time.sleep(QUEUE_POLL_SECONDS)
         try:
@@ -197,6 +213,8 @@ class Worker:
                 self.log.exception("%s failed while the worker was %s", claim.title, self.state)
         if outcome is not None:  # outside of the except block, where the error would keep its tensors alive
             self.outcome_applier.apply_outcome(outcome, claim, folder, batch_log)
+            if isinstance(outcome, LeaveSecondGpu):
+                self.has_lost_second_gpu = self.is_stopping = True
 
     def _generate_video(self, claim: Claim, folder: BatchFolder, batch_log: logging.Logger) -> None:
         """Load the pipeline, denoise and decode a claimed video; its files are finalized later."""
@@ -208,6 +226,7 @@ class Worker:
         loaded_pipeline = self.pipeline_cache.get_pipeline(
             claim, job.recipe, job.manifest_store.read_manifest(), batch_log, self.finish_pending_video
         )
+        self.pipeline_cache.prepare_second_gpu(claim, job.recipe, batch_log)
         self.state = "denoising"
         self.queue.emit_video_event(claim, LoadingStageStarted(stage=ENCODING_STAGE))
         in_progress = VideoInProgress(
@@ -280,7 +299,8 @@ class Worker:
         match event:
             case StepFinished(step, live_metrics):
                 self.pipeline_cache.check_not_overwritten()
-                in_progress.step_seconds.append(step.seconds)
+                if in_progress.add_step(step):
+                    report_one_gpu(self.queue, claim, "the second GPU ran out of memory", batch_log)
                 user_request = self.queue.record_step(
                     claim,
                     in_progress.make_step_event(
@@ -347,14 +367,7 @@ class Worker:
         pending.manifest_store.edit_video_entry(claim.video_index, write_results)
         remove_temporary_files(pending.files)
         entry = pending.manifest_store.read_manifest().videos[claim.video_index]
-        done_event = VideoDone(
-            files=entry.files,
-            seconds=entry.seconds,
-            memory_plan=pending.chosen_plan.plan.slug,
-            peak_memory=entry.peak_memory,
-            device=pending.device_type,
-        )
-        self.queue.record_done(claim, done_event)
+        self.queue.record_done(claim, make_done_event(entry, pending))
         del self.outcome_applier.transient_error_counts[claim.video_id]
         batch_log.info("%s done in %.1f s", claim.title, time.monotonic() - pending.started_at)
 

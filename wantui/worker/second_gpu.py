@@ -1,0 +1,88 @@
+"""The second GPU of a worker: whether the loaded pipeline can use it for a video, and the report if it cannot."""
+
+import logging
+from dataclasses import dataclass
+
+from wantui.generation.guidance_split import SecondGpuError, drop_split, find_split, split_guidance
+from wantui.generation.load import resolve_device
+from wantui.generation.placement import (
+    find_device,
+    find_device_name,
+    is_fatal_cuda_error,
+    is_out_of_memory,
+    query_free_gpu_bytes,
+)
+from wantui.generation.self_check import computes_equal_bits
+from wantui.models.catalogue import find_model
+from wantui.planning import Recipe
+from wantui.planning.guidance_plan import uses_unconditional_pass
+from wantui.planning.second_gpu import can_split_plan, explain_missing_memory
+from wantui.queue.events import VideoOnOneGpu
+from wantui.queue.queue import Queue
+from wantui.queue.records import Claim
+from wantui.worker.pipelines import LoadedPipeline
+
+
+@dataclass(frozen=True)
+class SecondGpu:
+    """The second GPU that the engine gave to a worker.
+
+    Attributes:
+        device_name: device name for torch; None if the worker has one device.
+    """
+
+    device_name: str | None
+
+    def prepare(self, loaded_pipeline: LoadedPipeline, recipe: Recipe) -> str | None:
+        """Let a pipeline use the second GPU for a recipe that has guided steps.
+
+        Returns:
+            Reason why the video is rendered on one GPU; None if it uses two, or has no step with two passes.
+
+        Raises:
+            SecondGpuError: the second GPU failed.
+        """
+        if not uses_unconditional_pass(recipe):
+            return None
+        pipeline = loaded_pipeline.pipeline
+        if (reason := self._find_obstacle(loaded_pipeline, recipe)) is not None:
+            drop_split(pipeline)
+            return reason
+        if find_split(pipeline) is not None:
+            return None
+        assert self.device_name is not None
+        try:
+            split_guidance(pipeline, resolve_device(self.device_name))
+            if computes_equal_bits(pipeline):
+                return None
+            reason = "the second GPU computes other bits than the first"
+        except Exception as error:  # kernels raise errors of many kinds on a device that they do not support
+            if is_fatal_cuda_error(error):
+                raise SecondGpuError(f"the second GPU failed: {error}") from error
+            reason = (
+                "the second GPU ran out of memory"
+                if is_out_of_memory(error)
+                else f"the second GPU cannot compute a test pass ({type(error).__name__}: {error})"
+            )
+        drop_split(pipeline)
+        return reason
+
+    def _find_obstacle(self, loaded_pipeline: LoadedPipeline, recipe: Recipe) -> str | None:
+        if self.device_name is None:
+            return "no second GPU of the same kind is free"
+        if not can_split_plan(loaded_pipeline.plan):
+            return f"the memory plan {loaded_pipeline.plan.slug} streams the weights"
+        device, second_device = find_device(loaded_pipeline.pipeline), resolve_device(self.device_name)
+        if second_device.type != "cuda" or find_split(loaded_pipeline.pipeline) is not None:
+            return None
+        names = find_device_name(device), find_device_name(second_device)
+        if names[0] != names[1]:
+            return f"the GPUs are of two kinds ({names[0]}, {names[1]}), which may compute other bits"
+        free_bytes = query_free_gpu_bytes(second_device)
+        return explain_missing_memory(loaded_pipeline.plan, find_model(recipe.model), recipe, free_bytes)
+
+
+def report_one_gpu(queue: Queue, claim: Claim, reason: str, log: logging.Logger) -> None:
+    """Report that a video for two GPUs is rendered on one."""
+    log.warning("%s is rendered on one GPU, with the same bits: %s", claim.title, reason)
+    queue.emit_video_event(claim, VideoOnOneGpu(reason=reason))
