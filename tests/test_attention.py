@@ -547,7 +547,7 @@ def test_weighted_output_is_exact_for_weights_below_and_above_one(weight: float,
         assert (output[0] - expected).norm() / expected.norm() < tolerance
         worst = ((output[0] - expected).norm(dim=1) / expected.norm(dim=1)).max()
         assert worst < (1e-4 if dtype == "float32" else 1e-2)
-    assert attention.check_results.max_weighted_error < tolerance
+    assert attention.check_results.max_word_weights_error < tolerance
 
 
 # S4

@@ -23,7 +23,7 @@ REFUSED_SAMPLERS = {
 
 TRAINED_NOISE_LEVEL_COUNT = 1000
 """Number of noise levels in the training of Wan models."""
-LAST_TRAINED_TIME = 1 / TRAINED_NOISE_LEVEL_COUNT
+MIN_TRAINED_TIME = 1 / TRAINED_NOISE_LEVEL_COUNT
 """Time of the lowest noise level in training."""
 
 
@@ -47,20 +47,20 @@ class SamplerSchedule:
 def _compute_times_from_one(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
     import numpy as np
 
-    return np.linspace(1.0, LAST_TRAINED_TIME, step_count + 1)[:-1]
+    return np.linspace(1.0, MIN_TRAINED_TIME, step_count + 1)[:-1]
 
 
 def _compute_times_from_below_one(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
     import numpy as np
 
-    return np.linspace(1.0 - LAST_TRAINED_TIME, 0.0, step_count + 1)[:-1]
+    return np.linspace(1.0 - MIN_TRAINED_TIME, 0.0, step_count + 1)[:-1]
 
 
 def _compute_times_to_shifted_last(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
     """Return the times of the flow-matching schedulers, which apply the flow shift to the last time twice."""
     import numpy as np
 
-    return np.linspace(1.0, apply_flow_shift(LAST_TRAINED_TIME, flow_shift), step_count)
+    return np.linspace(1.0, apply_flow_shift(MIN_TRAINED_TIME, flow_shift), step_count)
 
 
 def _compute_times_to_last_step(step_count: int, flow_shift: float) -> "NDArray[np.float64]":

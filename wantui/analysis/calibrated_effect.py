@@ -45,7 +45,7 @@ CALIBRATED_SETTINGS = {
     "video_settings.frames": 17,
 }
 """Settings of the calibration that are equal for both guidance scales, by config path."""
-NAMES_BY_PATH = {MODEL_PATH: "model", GUIDANCE_PATH: "guidance"}
+NAME_BY_SETTING_PATH = {MODEL_PATH: "model", GUIDANCE_PATH: "guidance"}
 """Names of settings in the caveat, where they are not the last part of the path."""
 SENTENCE_FORMS = ("first sentence form", "held-out sentence form")
 """Sentence forms of the two slopes of a `Sensitivity`."""
@@ -286,7 +286,7 @@ def _describe_transfer(comparison: "Comparison") -> str:
     for path, expected_value in expected_values.items():
         values = [video.setting_values[path] for video in videos if path in video.setting_values]
         if others := _list_other_values(values, expected_value):
-            parts.append(f"{NAMES_BY_PATH.get(path, path.rpartition('.')[2])} {', '.join(others)}")
+            parts.append(f"{NAME_BY_SETTING_PATH.get(path, path.rpartition('.')[2])} {', '.join(others)}")
     used_names = {
         key.partition(".")[0] for video in videos for key, value in video.settings.items() if value is not None
     }

@@ -232,9 +232,9 @@ def _describe_half_share_level(commitment: "ConceptCommitment") -> str:
 
     half = commitment.half_share_level
     if half.is_above_range:
-        estimate = "above all measured noise levels: more than half stay at each"
+        estimate = "higher than every measured noise level: at each, more than half of the seeds stay"
     elif half.is_below_range:
-        estimate = "below all measured noise levels: fewer than half stay at each"
+        estimate = "lower than every measured noise level: at each, fewer than half of the seeds stay"
     else:
         estimate = f"{half.estimate:.3f}"
     seed_count = len(commitment.outcomes.seeds)

@@ -23,7 +23,7 @@ MIN_AGREEMENT = 0.8
 
 
 @dataclass(frozen=True)
-class FamilyLabels:
+class ConceptLabels:
     """What the videos of a family show, by id."""
 
     label_by_id: Mapping[str, str]
@@ -42,7 +42,7 @@ class FamilyLabels:
         return text
 
 
-def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str, str] | None) -> FamilyLabels:
+def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str, str] | None) -> ConceptLabels:
     """Return what each video of a family shows.
 
     Args:
@@ -57,7 +57,7 @@ def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str,
 
     videos = family.list_videos()
     if given_labels is not None:
-        return FamilyLabels(given_labels, "labels", _count_agreement(family, given_labels))
+        return ConceptLabels(given_labels, "labels", _count_agreement(family, given_labels))
     concepts = [each.concept for each in family.concepts]
     attribute = find_judged_attribute(concepts)
     reason = explain_no_nano_judge(videos) or ("" if attribute else f"it cannot distinguish {', '.join(concepts)}")
@@ -65,14 +65,14 @@ def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str,
         raise UserError(f"cannot use --judge nano: {reason}. Use --judge nearest, or --labels FILE")
     if judge != "nearest" and not reason and attribute is not None:
         label_by_id = judge_nano_clips(videos, attribute)
-        return FamilyLabels(label_by_id, "nano", _count_agreement(family, label_by_id))
+        return ConceptLabels(label_by_id, "nano", _count_agreement(family, label_by_id))
     if len(family.concepts) < 2:
         raise UserError(
             f"cannot tell what the videos show: {concepts[0]} is the only concept, and every video would be nearest to "
             "it. Vary the concept in a bracket, as in [circle|ring], or use --labels FILE"
         )
     try:
-        return FamilyLabels(_find_nearest_concepts(family), "nearest", None)
+        return ConceptLabels(_find_nearest_concepts(family), "nearest", None)
     except (CannotLabelError, UTurnFileError) as error:
         raise UserError(f"cannot use the nearest reference: {error}") from None
 

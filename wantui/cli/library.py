@@ -23,8 +23,8 @@ MAX_TEMPLATE_LENGTH = 200
 """Longest template in a list of batches, in characters."""
 MAX_NOTE_LENGTH = 60
 """Longest note in a list of videos, in characters."""
-MAX_CONTROL_TABLES = 20
-"""Maximum number of different controls that `library show` prints; it counts the others."""
+MAX_SHOWN_CONTROL_LISTS = 20
+"""Maximum number of kinds of videos whose controls `library show` prints; it counts the others."""
 MAX_INACCESSIBLE_SHOWN = 3
 """Maximum number of unreadable folders that `library ls` names; it counts the others."""
 
@@ -185,7 +185,7 @@ def _print_controls(manifest: "Manifest") -> list[str]:
         if (not control_rows and step_table is None) or (control_rows, step_table) in shown:
             continue
         shown.add((control_rows, step_table))
-        if len(shown) > MAX_CONTROL_TABLES:
+        if len(shown) > MAX_SHOWN_CONTROL_LISTS:
             continue
         cell = manifest.find_cell(video)
         has_prompts = step_table is not None and "prompt" in step_table.headers
@@ -197,8 +197,8 @@ def _print_controls(manifest: "Manifest") -> list[str]:
         if step_table is not None:
             echo()
             print_columns(step_table.headers, *step_table.rows)
-    if len(shown) > MAX_CONTROL_TABLES:
-        echo(f"\n... and the controls of {len(shown) - MAX_CONTROL_TABLES:,} more kinds of videos: --json has all")
+    if len(shown) > MAX_SHOWN_CONTROL_LISTS:
+        echo(f"\n... and the controls of {len(shown) - MAX_SHOWN_CONTROL_LISTS:,} more kinds of videos: --json has all")
     return faults
 
 

@@ -66,7 +66,7 @@ def list_models(as_json: bool) -> None:
     )
     print_columns(("name", "weights", "description", "location"), *table_rows)
     echo("Any other hub id (owner/name) or local diffusers directory of a Wan pipeline works too.", err=True)
-    echo(f"nano knows {len(CAPTION_WORDS)} words: {', '.join(CAPTION_WORDS)}.", err=True)
+    echo(f"The model nano knows only these {len(CAPTION_WORDS)} words: {', '.join(CAPTION_WORDS)}.", err=True)
 
 
 @command.command("adapters")

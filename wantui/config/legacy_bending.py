@@ -120,8 +120,8 @@ def convert_legacy_bend(config: Mapping[str, Any]) -> LegacyBend:
         raise LegacyBendError(f"cannot convert the mode {config.get('mode')!r}. Use one of {known_modes}")
     if legacy_mode == "frequency_filter":
         raise LegacyBendError(
-            "cannot convert frequency_filter: it was a blur or a sharpening, not a filter. Write a bend with mode "
-            "blur, sharpen, or frequency with frequency_low and frequency_high"
+            "cannot convert frequency_filter: despite its name, it only blurred or sharpened. Write a bend with mode "
+            "blur or sharpen; to keep a band of frequencies, use mode frequency with frequency_low and frequency_high"
         )
     if config.get("apply_before_softmax") not in FALSE_WORDS:
         raise LegacyBendError(f"cannot convert apply_before_softmax: {BEFORE_SOFTMAX_REASON}")

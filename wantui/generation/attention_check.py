@@ -67,17 +67,17 @@ class AttentionCheckResults:
 
     @property
     def max_output_error(self) -> float:
-        """Return the largest error over blocks."""
+        """Return the largest error of the output over blocks."""
         return max((check.output_error for check in self.results_by_block.values()), default=0.0)
 
     @property
-    def max_weighted_error(self) -> float:
-        """Return the largest error over blocks."""
+    def max_word_weights_error(self) -> float:
+        """Return the largest error over blocks of the output with word weights."""
         return max((check.weighted_error for check in self.results_by_block.values()), default=0.0)
 
     @property
     def max_map_error(self) -> float:
-        """Return the largest error over blocks."""
+        """Return the largest error of the maps over blocks."""
         return max((check.map_error for check in self.results_by_block.values()), default=0.0)
 
     @property
@@ -89,7 +89,7 @@ class AttentionCheckResults:
         """Return the record as JSON values: the largest errors, and the results by block."""
         return {
             "output_error": self.max_output_error,
-            "weighted_error": self.max_weighted_error,
+            "weighted_error": self.max_word_weights_error,
             "map_error": self.max_map_error,
             "padding_merged": self.is_padding_merged,
             BLOCKS_KEY: {key: self.results_by_block[key].model_dump() for key in sorted(self.results_by_block)},

@@ -207,7 +207,7 @@ def _find_capture_refusals(settings: Settings, first_recipe: Recipe, variations:
     if captures.find_request(CONTRIBUTIONS.name) is not None and ATTENTION_BENDING.name in first_recipe.controls:
         refusals.append(
             "contribution_settings.store_contributions cannot be combined with attention bending, which adds values "
-            "that are not of the text: turn one of them off"
+            "that do not come from the prompt: turn one of them off"
         )
     stores_captures = captures.latents or captures.attention is not None or bool(captures.more)
     alteration = describe_altered_trajectory(settings)

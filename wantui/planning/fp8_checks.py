@@ -21,8 +21,8 @@ def find_fp8_refusals(settings: Settings, model: WanModel, recipe: Recipe) -> li
     ]
     if recipe.capture.find_request(CONTRIBUTIONS.name) is not None:
         refusals.append(
-            "model_settings.speed: fp8 rounds the outputs that contribution_settings.store_contributions compares with "
-            "the sum over all words: turn it off, or choose speed fused"
+            "model_settings.speed: fp8 rounds outputs that contribution_settings.store_contributions needs unrounded: "
+            "turn off store_contributions, or choose speed fused"
         )
     return refusals
 
@@ -42,8 +42,8 @@ def list_fp8_conflicts(model: WanModel, dtype: str, weights: WeightsForm, plan: 
     widths = model.transformer_width, model.feed_forward_width
     if any(width % WIDTH_MULTIPLE for width in widths):
         conflicts.append(
-            f"needs widths that are multiples of {WIDTH_MULTIPLE}, and those of {model.name} are "
-            f"{' and '.join(map(str, widths))}: choose speed fused"
+            f"needs layers with widths that are multiples of {WIDTH_MULTIPLE}, and those of {model.name} are "
+            f"{' and '.join(map(str, widths))} wide: choose speed fused"
         )
     if dtype != "bfloat16":
         conflicts.append(

@@ -123,7 +123,7 @@ def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) 
 
 def _draw_dispersion(name: str, curve: "DispersionCurve", canvas: Canvas) -> Text:
     dispersion = curve.dispersion
-    text = f"  dispersion from {dispersion[0]:.3f} to {dispersion[-1]:.3f}, sqrt(W²/D) over the noise level"
+    text = f"  dispersion: {dispersion[0]:.3f} at the first noise level, {dispersion[-1]:.3f} at the last"
     sparkline = (draw_sparkline(dispersion.tolist(), 24), canvas.get_style("accent"))
     return Text.assemble((f"{name:<20.20} ", "bold"), sparkline, (text, "dim"))
 

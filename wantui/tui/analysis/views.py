@@ -188,7 +188,7 @@ def _describe_mean_curves(
     if len(curves) > len(shown_curves):
         notes.append(f"{format_count(len(curves) - len(shown_curves), 'group')} not drawn")
     if excluded_count := sum(curve.excluded_count for curve in curves):
-        notes.append(f"{format_count(excluded_count, 'video')} with other noise levels left out")
+        notes.append(f"{format_count(excluded_count, 'video')} left out: other noise levels")
     return entries, notes
 
 

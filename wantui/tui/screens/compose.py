@@ -240,7 +240,9 @@ class ComposeScreen(BaseScreen):
             messages += [f"✗ {refusal}" for refusal in self.preview.refusals]
             messages += [f"! {warning}" for warning in self.preview.warnings]
             if self.preview.model is NANO:
-                messages.append(f"nano knows {len(CAPTION_WORDS)} words: {', '.join(CAPTION_WORDS)}")
+                messages.append(
+                    f"the model nano knows only these {len(CAPTION_WORDS)} words: {', '.join(CAPTION_WORDS)}"
+                )
         self.app.push_screen(TextViewer("Cost, warnings and errors", "\n\n".join(messages)))
 
     def action_history(self) -> None:

@@ -178,9 +178,8 @@ class GpuPanel(DiffText):
         if not our_workers and self.history.latest_sample is not None and len(self.history.latest_sample.gpus) == 1:
             our_workers = list(self.history.memory_by_process.values())
         for worker in our_workers:
-            line.append(
-                f"  ours {format_bytes(worker.allocated_bytes)} of {format_bytes(worker.reserved_bytes)} reserved"
-            )
+            used, reserved = format_bytes(worker.allocated_bytes), format_bytes(worker.reserved_bytes)
+            line.append(f"  wantui: {used} in use, {reserved} reserved")
         if not self.is_large:
             load_history = self.history.load_by_gpu.get(gpu.index, ())
             return [line.append_text(self.draw_load_history(load_history, width - line.cell_len))]
