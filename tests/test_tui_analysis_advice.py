@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wantui import analysis
-from wantui.analysis.advice import Advice, AdviceKind, AdvisedText, add_details
+from wantui.analysis.advice import Advice, AdviceKind, AdvisedText, add_details, add_reason_prefix
 from wantui.analysis.group_names import CannotCompareError
 from wantui.tui.analysis.advice import SCREEN_ADVICE, name_keys, word_error
 
@@ -69,3 +69,13 @@ def test_error_keeps_its_advice_when_details_are_added() -> None:
     assert str(error) == "there is only one. Choose another --by. 1 of 2 videos is excluded"
     assert word_error(error) == "there is only one. Press c for another grouping. 1 of 2 videos is excluded"
     assert word_error(ValueError("one --by")) == "one --by"
+
+
+def test_message_keeps_its_advice_and_details_after_a_prefix() -> None:
+    message = AdvisedText("there is only one", Advice(AdviceKind.CHOOSE_GROUPING), "1 of 2 videos is excluded")
+    prefixed = add_reason_prefix("not compared: ", message)
+    assert prefixed == "not compared: there is only one. Choose another --by. 1 of 2 videos is excluded"
+    assert name_keys(prefixed) == (
+        "not compared: there is only one. Press c for another grouping. 1 of 2 videos is excluded"
+    )
+    assert add_reason_prefix("not compared: ", "no seeds") == "not compared: no seeds"

@@ -25,6 +25,7 @@ from wantui.analysis.trajectory import Trajectory
 from wantui.analysis.unguided import compare_with_unguided, describe_unguided
 from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
+from wantui.tui.analysis.advice import name_keys
 
 pytestmark = pytest.mark.slow
 
@@ -179,6 +180,20 @@ def test_unguided_videos_that_cannot_be_compared_are_reported(tmp_path: Path) ->
     comparison = compare_with_unguided(videos, "variation", "length")
     assert comparison.unguided is None
     assert comparison.warnings[-1].startswith("the videos at guidance 1 are not compared: cannot compare 2 groups")
+
+
+def test_reason_without_a_comparison_at_guidance_1_has_keys_on_the_screen(tmp_path: Path) -> None:
+    videos = [
+        video
+        for video in guided_and_unguided(tmp_path)
+        if not is_unguided(video) or video.choices_by_bracket[3] == "one"
+    ]
+    warning = compare_with_unguided(videos, "variation", "length").warnings[-1]
+    reason = "the videos at guidance 1 are not compared: cannot compare groups by variation: there is only one"
+    assert warning.startswith(reason)
+    assert warning.endswith(". Choose another --by")
+    assert name_keys(warning).startswith(reason)
+    assert name_keys(warning).endswith(". Press c for another grouping")
 
 
 @pytest.mark.parametrize("grouping", ["cfg_scale", "batch"])

@@ -58,6 +58,13 @@ def add_details(message: str, details: str) -> str:
     return join_sentences(message, details)
 
 
+def add_reason_prefix(prefix: str, message: str) -> str:
+    """Return a message with words before its reason; its advice, if it has some, is kept for each surface to word."""
+    if isinstance(message, AdvisedText):
+        return AdvisedText(f"{prefix}{message.reason}", message.advice, message.details)
+    return f"{prefix}{message}"
+
+
 def join_sentences(*sentences: str) -> str:
     """Return sentences without their full stops as one text; empty ones are left out."""
     return ". ".join(filter(None, sentences))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.advice import add_details
+from wantui.analysis.advice import add_details, add_reason_prefix
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.final_states import VideoKey, get_video_key, load_group_states
@@ -95,7 +95,8 @@ def load_guided_and_unguided(videos: Sequence[Video], grouping: str) -> tuple[Le
     try:
         return level_states, load_level_states(matching_videos, grouping), ""
     except CannotCompareError as error:
-        return level_states, None, f"the videos at guidance 1 are not compared: {error}"
+        reason = add_reason_prefix("the videos at guidance 1 are not compared: ", error.message)
+        return level_states, None, reason
 
 
 def _stack_states(

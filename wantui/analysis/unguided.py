@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from wantui.analysis.advice import add_reason_prefix
 from wantui.analysis.calibrated_effect import describe_calibrated_scale, explain_effect
 from wantui.analysis.differences import Difference
 from wantui.analysis.group_names import CannotCompareError, find_grouping_parts
@@ -62,7 +63,7 @@ def compare_with_unguided(
     try:
         unguided = compare_groups(matching_videos, grouping, primary_metric, metrics, margin)
     except CannotCompareError as error:
-        warning = f"the videos at guidance 1 are not compared: {error}"
+        warning = add_reason_prefix("the videos at guidance 1 are not compared: ", error.message)
         return replace(comparison, warnings=(*comparison.warnings, warning))
     return replace(comparison, unguided=unguided)
 
