@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 
 import pytest
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
@@ -13,10 +14,16 @@ from wantui.prompts import (
     Variation,
     count_variations,
     expand_template,
+    foreign_syntax,
     parse_template,
 )
 from wantui.prompts.cleaning import clean_prompt
-from wantui.prompts.foreign_syntax import find_negative_prompt_warnings
+from wantui.prompts.foreign_syntax import (
+    COMMON_FOREIGN_SYNTAX,
+    NEGATIVE_PROMPT_FOREIGN_SYNTAX,
+    TEMPLATE_FOREIGN_SYNTAX,
+    find_negative_prompt_warnings,
+)
 
 pytestmark = pytest.mark.torch
 
@@ -250,6 +257,24 @@ def test_deleted_control_characters_inside_a_word_are_warned_of(character: str) 
     (warning,) = find_negative_prompt_warnings(f"dark{character}ugly")
     assert code in warning
     assert parse_template(f"a red {character}star").warnings == ()
+
+
+@pytest.mark.parametrize(
+    "explanation",
+    [meaning for _, meaning in COMMON_FOREIGN_SYNTAX + TEMPLATE_FOREIGN_SYNTAX + NEGATIVE_PROMPT_FOREIGN_SYNTAX],
+)
+def test_every_explanation_of_foreign_syntax_has_a_plural(explanation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign_syntax, "COMMON_FOREIGN_SYNTAX", ((re.compile("[xy]"), explanation),))
+    assert list(find_negative_prompt_warnings("x")) == [f"prompt_settings.negative_prompt: 'x' {explanation}"]
+    (warning,) = find_negative_prompt_warnings("x y")
+    prefix = "prompt_settings.negative_prompt: 'x' and 1 more "
+    assert warning.startswith((f"{prefix}are ", f"{prefix}have "))
+
+
+def test_explanation_without_a_plural_is_still_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreign_syntax, "COMMON_FOREIGN_SYNTAX", ((re.compile("[xy]"), "stays plain text"),))
+    (warning,) = find_negative_prompt_warnings("x y")
+    assert warning == "prompt_settings.negative_prompt: 'x' and 1 more stays plain text"
 
 
 @pytest.mark.parametrize("template", ["👩\u200d🚀 flies", "می\u200cخواهم", "☂\ufe0f rain", "a\u00a0circle"])

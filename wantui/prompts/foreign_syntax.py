@@ -165,4 +165,6 @@ def _find_syntax_warnings(
 
 
 def _make_plural(explanation: str) -> str:
-    return next(pattern.sub(plural, explanation) for pattern, plural in _PLURALS if pattern.search(explanation))
+    """Return an explanation about several excerpts; unchanged if it starts with no verb of `_PLURALS`."""
+    plurals = (pattern.sub(plural, explanation) for pattern, plural in _PLURALS if pattern.search(explanation))
+    return next(plurals, explanation)
