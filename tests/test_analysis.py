@@ -51,7 +51,7 @@ from wantui.analysis.report_page import format_figure_label
 from wantui.analysis.report_states import draw_dispersion
 from wantui.analysis.serialize import build_comparison_record
 from wantui.analysis.strides import apply_stride_to_videos
-from wantui.analysis.trajectory import Trajectory, build_trajectory
+from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.controls import ControlKind, ControlRequest
 from wantui.errors import UserError
@@ -173,6 +173,20 @@ def test_null_rate_recomputes_spread_and_needs_ten_seeds(tmp_path: Path) -> None
     few = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9), metrics=["length"])
     assert math.isnan(few.false_positive_rate)
     assert "% of them" not in few.describe_chance()
+
+
+@pytest.mark.parametrize(
+    ("array", "description"), [("projection", "projection of its states"), ("sigmas", "noise levels")]
+)
+def test_stored_array_that_cannot_be_read_is_named(tmp_path: Path, array: str, description: str) -> None:
+    video = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=1, phrasings=1)[0]
+    assert video.trajectory_path is not None
+    shutil.rmtree(video.trajectory_path / array)
+    with pytest.raises(NoGeometryError, match=f"^no {description} can be read: {video.trajectory_path}"):
+        video.load_projected_path()
+    shutil.rmtree(video.trajectory_path)
+    with pytest.raises(NoGeometryError, match="no projection of its states can be read"):
+        video.load_projected_path()
 
 
 def test_null_rate_exposes_a_test_that_exceeds_its_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

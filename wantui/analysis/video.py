@@ -166,15 +166,15 @@ class Video:
 
         if self.trajectory_path is None:
             raise NoGeometryError(f"no {next(iter(descriptions_by_name.values()))} is stored")
-        description = next(iter(descriptions_by_name.values()))
-        try:
-            capture = open_capture(self.trajectory_path, self.recipe)
-            arrays = []
-            for name, description in descriptions_by_name.items():  # noqa: B007 -- the failing one is named
+        capture, arrays = None, []
+        for name, description in descriptions_by_name.items():
+            try:
                 with convert_to_capture_error(self.trajectory_path):
+                    if capture is None:
+                        capture = open_capture(self.trajectory_path, self.recipe)
                     arrays.append(np.asarray(capture[name][:]))
-        except CaptureError as error:
-            raise NoGeometryError(f"no {description} can be read: {error}") from None
+            except CaptureError as error:
+                raise NoGeometryError(f"no {description} can be read: {error}") from None
         return arrays
 
 
