@@ -65,11 +65,13 @@ def test_metrics_without_calibration_are_passed_over() -> None:
 
 def test_measures_of_words_and_concepts_say_what_they_respond_to() -> None:
     text = describe_measure("ablation_share", "the change without a word")
-    assert text == "in the calibration on nano, the change without a word responds to frequency in training"
-    assert describe_measure("variance_share", "the share").endswith(
-        "responds to frequency in training and appearance at guidance 4, appearance at guidance 1"
+    assert text == (
+        "in the calibration on nano, the change without a word responds 3.2 times as much to frequency in training as "
+        "to appearance at guidance 4, 5.2 times as much to frequency in training as to appearance at guidance 1"
     )
-    assert describe_measure("information_gap", "the gap").endswith("the gap responds to frequency in training")
+    assert describe_measure("decodability", "accuracy").endswith("accuracy responds to appearance")
+    gap_text = describe_measure("information_gap", "the gap")
+    assert gap_text.endswith("the gap responds 4.3 times as much to frequency in training as to appearance")
 
 
 def test_metrics_are_listed_by_response_in_a_fixed_order() -> None:

@@ -8,6 +8,7 @@ from benchmarks.calibration_fits import (
     ModelValues,
     average_replicates,
     centre_twice,
+    compute_controlled_slope,
     compute_placebo_slopes,
     compute_relative_means,
     compute_separations,
@@ -115,6 +116,13 @@ def test_shape_effects_do_not_count_as_a_slope() -> None:  # S10
     appearance = -FREQUENCIES[0]  # as if frequent shapes looked simpler, in every model
     fit = fit_slope(appearance + 0.01 * random.normal(size=(8, 6)), FREQUENCIES)
     assert abs(fit.slope) < 0.01 < fit.unit_effects.std()
+
+
+def test_controlled_slope_is_exact_whatever_the_covariate_does() -> None:
+    random = np.random.default_rng(9)
+    covariate = 0.1 * FREQUENCIES + random.normal(size=FREQUENCIES.shape)
+    values = random.normal(size=(8, 1)) + random.normal(size=6) + 0.2 * FREQUENCIES - 3 * covariate
+    assert compute_controlled_slope(values, FREQUENCIES, covariate) == pytest.approx(0.2, abs=1e-12)
 
 
 def test_values_centred_twice_have_no_means() -> None:

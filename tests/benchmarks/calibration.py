@@ -6,7 +6,7 @@ them, and `--collect FOLDER` reduces its files to the data from which this comma
 
 import json
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import click
@@ -26,6 +26,7 @@ from benchmarks.calibration_fits import (
     find_held_out_key,
     fit_colours,
     fit_information,
+    fit_kept_range,
     fit_measure,
     list_measures,
     read_models,
@@ -35,7 +36,7 @@ from scipy import stats
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.calibrated import TABLE_PATH
 from wantui.analysis.metrics import METRICS
-from wantui.formatting import format_share
+from wantui.formatting import format_count, format_share
 from wantui.models.nano.attributes import SHAPES
 from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME
 
@@ -159,7 +160,7 @@ def print_predictions(models: Sequence[ModelValues], replicates: Sequence[ModelV
     for key in PRIMARY_KEYS:
         for form_key in filter(None, (key, find_held_out_key(models, key))):
             print_pair_slopes(models, form_key)
-        print_replicates(models, replicates, key)
+            print_replicates(models, replicates, form_key)
     for condition in CONDITIONS:
         print_agreement(models, condition)
     for form in FORMS:
@@ -168,6 +169,12 @@ def print_predictions(models: Sequence[ModelValues], replicates: Sequence[ModelV
         ]
         click.echo(f"* information gap, {form}: slope over -ln(frequency) {', '.join(slopes)}")
         print_information_of_equal_frequencies(models, form)
+    for condition, form in product(CONDITIONS, FORMS):
+        count, slope = fit_kept_range(models, condition, form)
+        click.echo(
+            f"* kept range, {condition} {form}: {slope:+.1%} per factor e at equal shares in the generic prompt; at "
+            f"least {format_count(count, 'video')} of 60 of each shape"
+        )
 
 
 def print_information_of_equal_frequencies(models: Sequence[ModelValues], form: str) -> None:

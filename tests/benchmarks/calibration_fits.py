@@ -90,6 +90,13 @@ def compute_slope(values: FloatArray, log_frequencies: FloatArray) -> float:
     return float((centre_twice(values) * predictor).sum() / (predictor**2).sum())
 
 
+def compute_controlled_slope(values: FloatArray, log_frequencies: FloatArray, covariate: FloatArray) -> float:
+    """Return the least-squares slope of values [models, units] over ln(frequency), with a covariate in the fit."""
+    predictors = [centre_twice(each).ravel() for each in (log_frequencies, covariate)]
+    coefficients = np.linalg.lstsq(np.column_stack(predictors), centre_twice(values).ravel(), rcond=None)[0]
+    return float(coefficients[0])
+
+
 def fit_slope(values: FloatArray, log_frequencies: FloatArray, seed: int = 0) -> SlopeFit:
     """Fit the slope of values [models, units] over ln(frequency), with its standard error and p."""
     model_count, unit_count = values.shape
@@ -273,6 +280,20 @@ def compute_placebo_slopes(models: Sequence[ModelValues], key: str, draw_count: 
     predictors = centre_twice(np.moveaxis(frequencies[:, orders], 0, 1))
     slopes: FloatArray = (predictors * values).sum((-2, -1)) / (predictors**2).sum((-2, -1))
     return slopes
+
+
+def fit_kept_range(models: Sequence[ModelValues], condition: str, form: str) -> tuple[int, float]:
+    """Return the least number of videos of a shape in a model, and the slope of the kept range at equal generic shares.
+
+    The covariate is the share of a shape in the clips of the generic prompt: a shape that it often draws is kept for
+    that reason alone.
+    """
+    key = f"kept range|{condition} {form}"
+    counts = [np.isfinite(model.values_by_measure[key]).sum((0, 2)).min() for model in models]
+    drawn = np.array([model.generic_counts_by_condition[condition] for model in models], dtype=np.float64)
+    values, frequencies = average_replicates(models, compute_relative_means(models, key))
+    shares = average_replicates(models, drawn / drawn.sum(1, keepdims=True))[0]
+    return int(min(counts)), compute_controlled_slope(values, frequencies, shares)
 
 
 def list_measures(models: Sequence[ModelValues], condition: str) -> list[str]:

@@ -19,8 +19,6 @@ MIN_RATIO_OF_BOTH = 0.5
 """Ratio from which a metric responds to both."""
 RESPONSE_NAMES = {"frequency": "frequency in training", "appearance": "appearance", "both": "both"}
 """Name of each response in a list of metrics."""
-SENTENCE_ENDS = RESPONSE_NAMES | {"both": "frequency in training and appearance"}
-"""What a measure responds to, in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +110,23 @@ def describe_response(metric: str) -> str:
 
 
 def describe_measure(measure: str, name: str) -> str:
-    """Return what a calibrated measure responds to, as a sentence; once, or for guidance 4 and 1 where they differ.
+    """Return how much a calibrated measure responds to frequency and appearance, as a sentence.
 
     Args:
         measure: name in the table, such as "ablation_share".
         name: name in the sentence, such as "the change without a word".
     """
-    ends = (SENTENCE_ENDS.get(find_response(measure, is_guided=is_guided), "") for is_guided in (True, False))
-    return f"in the calibration on nano, {name} responds to {_join_conditions(*ends)}"
+    ends = (_describe_ratio(find_sensitivity(measure, is_guided=is_guided)) for is_guided in (True, False))
+    return f"in the calibration on nano, {name} responds {_join_conditions(*ends)}"
+
+
+def _describe_ratio(sensitivity: Sensitivity | None) -> str:
+    """Return the ratio of both effects, in words; empty for a measure without a calibration."""
+    if sensitivity is None:
+        return ""
+    if not sensitivity.has_frequency_effect:
+        return "to appearance"
+    return f"{sensitivity.ratio:.2g} times as much to frequency in training as to appearance"
 
 
 def _join_conditions(guided: str, unguided: str) -> str:
