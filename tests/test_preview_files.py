@@ -17,7 +17,7 @@ from wantui.storage.preview_files import (
 )
 from wantui.storage.video_files import VideoFiles, remove_temporary_files
 from wantui.tui.monitor.data import MonitorFilesRequest, PreviewHistory, read_requested_files
-from wantui.tui.pictures import fit_picture, read_strip_frames
+from wantui.tui.pictures import fit_picture_cells, read_strip_frames
 
 
 def make_frames(brightness: int = 0, height: int = 6, width: int = 8) -> np.ndarray:
@@ -141,9 +141,9 @@ def test_history_is_bounded_and_keeps_the_latest_step() -> None:
 @pytest.mark.parametrize("shape", [(16, 16), (60, 104), (104, 60), (1, 50)])
 @pytest.mark.parametrize("pane", [(38, 20), (200, 10), (3, 40)])
 def test_fitted_picture_touches_the_pane_and_is_not_stretched(shape: tuple[int, int], pane: tuple[int, int]) -> None:
-    fitted = fit_picture(np.zeros((*shape, 3), np.uint8), *pane)
-    height, width = fitted.shape[:2]
-    scale = min(pane[0] / shape[1], pane[1] / shape[0])
-    assert abs(height - scale * shape[0]) <= 1
-    assert abs(width - scale * shape[1]) <= 1
-    assert height == pane[1] or width == pane[0]
+    fitted = fit_picture_cells(np.zeros((*shape, 3), np.uint8), *pane)
+    rows, columns = fitted.shape[0] / 2, fitted.shape[1] / 2
+    scale = min(pane[0] / shape[1], 2 * pane[1] / shape[0])
+    assert abs(rows - scale * shape[0] / 2) <= 1
+    assert abs(columns - scale * shape[1]) <= 1
+    assert rows == pane[1] or columns == pane[0]

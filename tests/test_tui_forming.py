@@ -8,11 +8,13 @@ import pytest
 from clip_batches import write_clip_batch
 from conftest import MakeOnce, generate_batch
 from harness_tui import AppUnderTest, application, run
+from PIL import Image
 
 from wantui.analysis.fitted_steps import FittedStep
 from wantui.notebook import MissingDataError, open_batch
 from wantui.tui.screens.forming import FormingScreen
 from wantui.tui.screens.library import LibraryScreen
+from wantui.tui.widgets.picture_view import fit_picture_size
 
 pytestmark = [pytest.mark.torch, pytest.mark.terminal]
 
@@ -67,6 +69,26 @@ def test_steps_are_drawn_and_chosen_by_keys(stored: Path) -> None:
             await it.until(lambda: screen.frame_index != frame)
             await it.press("escape")
             await it.until(lambda: isinstance(it.app.screen, LibraryScreen))
+
+    run(test)
+
+
+def test_picture_of_a_step_is_scaled_once(stored: Path) -> None:
+    (step,) = open_batch(stored).videos[0].draw_steps(["end"], "clean")
+
+    async def test() -> None:
+        async with application(size=(43, 60)) as it:
+            screen = await open_forming(it)
+            await it.until(lambda: len(screen.steps) == 5)
+            columns, rows = screen.picture_view.content_size
+            assert columns % 2 == 1  # a square of whole cells is not as high as it is wide
+            assert columns < 2 * rows
+            size = fit_picture_size((4, 4), columns, rows)
+            expected = np.asarray(Image.fromarray(step.frames[screen.frame_index]).resize(size))
+            await it.until(lambda: screen.picture_view.shown_pixels is not None)
+            pixels = screen.picture_view.shown_pixels
+            assert pixels is not None
+            assert np.array_equal(pixels, expected)
 
     run(test)
 

@@ -20,6 +20,7 @@ from wantui.storage.manifest import Manifest
 from wantui.storage.preview_files import write_preview
 from wantui.tui.running_videos import is_preview_due
 from wantui.tui.screens.queue import QueueScreen
+from wantui.tui.screens.queue_results import LIST_FRAME_HEIGHT, MIN_RESULTS_HEIGHT
 from wantui.tui.widgets.queue_video import StillRequest, read_still
 
 pytestmark = pytest.mark.terminal
@@ -27,10 +28,15 @@ pytestmark = pytest.mark.terminal
 WIDE = (140, 40)
 
 
-def add_real_batch(queue: Queue, name: str, unfinished: tuple[int, ...] = ()) -> Manifest:  # noqa: F811
+def add_real_batch(
+    queue: Queue,  # noqa: F811
+    name: str,
+    unfinished: tuple[int, ...] = (),
+    seeds: int = 2,
+) -> Manifest:
     """Add a batch with a manifest to the queue; all its videos wait there."""
     folder = Path(name).absolute()
-    manifest = write_clip_batch(folder, "a [red|blue] circle", unfinished=unfinished)
+    manifest = write_clip_batch(folder, "a [red|blue] circle", seeds, unfinished)
     videos = [
         NewVideo(index, manifest.make_video_title(video), RECIPE, 20) for index, video in enumerate(manifest.videos)
     ]
@@ -220,14 +226,35 @@ def test_short_batch_shows_its_pictures_below_the_list(queue: Queue) -> None:  #
     on("queue", test, size=WIDE)
 
 
-def test_long_batch_has_the_whole_height_for_its_list(queue: Queue) -> None:  # noqa: F811
-    folder = Path("many").absolute()
-    queue.add_batch(folder, "auto", [NewVideo(index, f"red seed {index}", RECIPE, 20) for index in range(60)])
+@pytest.mark.parametrize(("height", "has_results"), [(40, True), (24, True), (21, False)])
+def test_low_terminal_has_the_whole_height_for_its_list(
+    queue: Queue,  # noqa: F811
+    height: int,
+    has_results: bool,
+) -> None:
+    add_real_batch(queue, "circles")
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
-        await it.until(lambda: screen.video_list.row_count == 60)
-        await it.pilot.pause()
+        await it.until(lambda: screen.facts_message and screen.facts_message.manifest)
+        await it.until(lambda: screen.results.display is has_results)
+        if has_results:
+            assert screen.results.outer_size.height >= MIN_RESULTS_HEIGHT
+            assert screen.video_list.outer_size.height == 4 + LIST_FRAME_HEIGHT
+        else:
+            assert screen.results.outer_size.height == 0
+            assert screen.video_list.outer_size.height > 4 + LIST_FRAME_HEIGHT
+
+    on("queue", test, size=(140, height))
+
+
+def test_long_batch_has_the_whole_height_for_its_list(queue: Queue) -> None:  # noqa: F811
+    add_real_batch(queue, "many", seeds=12)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: screen.facts_message and screen.facts_message.manifest)
+        await it.until(lambda: screen.video_list.row_count == 24)
         assert not screen.results.display
         assert screen.video_list.outer_size.height > 20
 

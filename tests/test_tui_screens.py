@@ -728,9 +728,12 @@ def test_clip_path_is_copied_to_the_clipboard(made: BatchFolder) -> None:
     on("library", test)
 
 
-def test_batch_is_moved_to_the_trash_after_confirmation(made: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_is_moved_to_the_trash_after_confirmation(
+    made: BatchFolder, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import send2trash
 
+    record_done_batch(queue, made)
     gone: list[str] = []
 
     def trash(path: str) -> None:
@@ -747,6 +750,7 @@ def test_batch_is_moved_to_the_trash_after_confirmation(made: BatchFolder, monke
         await it.press("y")
         await it.until(lambda: "to the trash" in it.notifications())
         assert gone == [str(made.root.resolve())]
+        assert not queue.list_batches()
 
     on("library", test)
 

@@ -89,11 +89,6 @@ def shrink_picture(picture: "Picture", max_side: int) -> "Picture":
     return picture if scale >= 1 else _resize_picture(picture, scale)
 
 
-def fit_picture(picture: "Picture", width: int, height: int) -> "Picture":
-    """Return a picture scaled as large as fits into `width` by `height` pixels, with the same shape."""
-    return _resize_picture(picture, min(width / picture.shape[1], height / picture.shape[0]))
-
-
 def fit_picture_cells(picture: "Picture", width: int, height: int) -> "Picture":
     """Return a picture scaled as large as fits into `width` by `height` characters, with 2 by 2 pixels each.
 

@@ -8,7 +8,9 @@ SERIES_COLOURS = ("blue", "orange", "teal", "pink", "yellow", "violet", "green",
 OTHER_COLOUR_WORDS = {"purple": "violet", "cyan": "teal", "turquoise": "teal", "magenta": "pink", "golden": "yellow"}
 """Further words for these colours."""
 DARK_SERIES = ("#62a0ff", "#f0a35e", "#4cc3c9", "#e58fc8", "#dcc65a", "#b394f4", "#6fcf97", "#f2706f")
+"""Values of `SERIES_COLOURS`, in its order, on a dark background."""
 LIGHT_SERIES = ("#1f5fc4", "#a8530a", "#0b7285", "#b0307f", "#7d6500", "#6f3fc7", "#1f7a3f", "#c0282d")
+"""Values of `SERIES_COLOURS`, in its order, on a light background."""
 ANSI_SERIES = (
     "ansi_blue",
     "ansi_yellow",
@@ -19,7 +21,7 @@ ANSI_SERIES = (
     "ansi_green",
     "ansi_red",
 )
-"""Colours on a dark and on a light background, and of the terminal, in the order of `SERIES_COLOURS`."""
+"""Values of `SERIES_COLOURS`, in its order, from the palette of the terminal."""
 _WORD_PATTERN = re.compile(r"[a-z]+")
 
 

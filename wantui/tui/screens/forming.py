@@ -15,10 +15,10 @@ from wantui.errors import UserError
 from wantui.storage.video_selection import SelectedVideo
 from wantui.tui.actions import make_bindings
 from wantui.tui.dialog import DialogMixin
-from wantui.tui.pictures import fit_picture
+from wantui.tui.pictures import stretch_picture
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
-from wantui.tui.widgets.picture_view import PictureView
+from wantui.tui.widgets.picture_view import PictureView, fit_picture_size
 from wantui.tui.widgets.preview_strip import PreviewStrip
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
@@ -142,8 +142,9 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         frame_index = self.frame_index % len(step.frames)
         columns, rows = self.picture_view.content_size
         if columns and rows:
-            picture = fit_picture(step.frames[frame_index], columns, 2 * rows)
-            self.picture_view.show_picture(picture, is_moving=self.is_playing)
+            frame = step.frames[frame_index]
+            size = fit_picture_size((frame.shape[1], frame.shape[0]), columns, rows)  # so that the view does not scale
+            self.picture_view.show_picture(stretch_picture(frame, size), is_moving=self.is_playing)
         middle = len(step.frames) // 2
         self.strip.show_steps({key: drawn.frames[middle] for key, drawn in self.steps.items()}, step.moment.evaluation)
         step_count = self.video.entry.recipe.steps

@@ -3,7 +3,7 @@
 Terminals are recognised by their environment variables, because a query may never be answered. Inside tmux and screen,
 graphics are off, because both forward graphics only if configured.
 
-Only whole screens are drawn in pixels. In lists that scroll, pictures are half blocks, for these reasons:
+Only whole screens are drawn in pixels. In lists that scroll, pictures are block characters, for these reasons:
 
 * Sixel pixels belong to no cell. Textual redraws cells that changed, so that text over a picture, a dialog or a scroll
   leaves torn pictures, unless each one is cropped, encoded and sent again: 11 to 60 kB for a thumbnail of 96x96 pixels.

@@ -1,4 +1,4 @@
-"""Details of one video: prompt, state, sampling, times, memory, files, and its contact sheet in half blocks."""
+"""Details of one video: prompt, state, sampling, times, memory, files, and its contact sheet in block characters."""
 
 from dataclasses import dataclass
 from pathlib import Path
