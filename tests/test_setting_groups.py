@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from conftest import MakeOnce, Wantui, generate_batch
 from numpy.typing import NDArray
+from rich.color import Color
+from rich.console import Console
 from rich.style import Style
 from scipy import stats
 from test_analysis import SETTINGS, synthetic_videos
@@ -282,11 +284,32 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
         assert lines[1].startswith("length over cfg_scale")
         axis = next(index for index, line in enumerate(lines) if "└" in line)
         assert axis < height
+        assert lines[axis + 1].split()[0] == "cfg_scale"
         assert lines[axis + 1].split()[-1] == "8"
         assert lines[axis][lines[axis + 1].index("8")] == "┴"
         assert "slope" in lines[axis + 2]
         assert max(map(len, lines)) <= width
         assert " ".join(result.verdict_text.split()) in " ".join(" ".join(lines).split())
+
+
+def test_drawing_of_a_dose_response_names_unit_intervals_and_what_percents_count_from(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(20, 3.0, (7, 1, 3, 1))
+    result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
+    canvas = Canvas(136, 30, lambda name: Style(color="cyan" if name.startswith("series") else "blue"))
+    result = replace(result, trends=(replace(result.trends[0], metric="log_volume"), *result.trends[1:]))
+    lines = draw_dose_response(result, canvas)
+    texts = [line.plain for line in lines]
+    assert texts[1].startswith("log_volume in nats over cfg_scale")
+    assert any("% of mean" in text for text in texts)
+    axis = next(index for index, text in enumerate(texts) if "└" in text)
+    for x in (1, 8):  # the interval at a point, in its own colour
+        column = texts[axis + 1].index(f"{x}")
+        colours = {
+            (lines[row].get_style_at_offset(Console(), column).color or Color.default()).name
+            for row in range(2, axis)
+            if texts[row].ljust(column + 1)[column] not in " ●"
+        }
+        assert "cyan" in colours
 
 
 def test_rising_flat_and_unknown_responses_are_told_apart(tmp_path: Path) -> None:

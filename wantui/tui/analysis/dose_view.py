@@ -7,7 +7,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.formatting import format_count
-from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, choose_axis, draw_interval
+from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, NO_SCALE_TEXT, ForestAxis, choose_axis, draw_interval
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import Chart, find_value_range
 from wantui.tui.number_formats import align_decimals
@@ -22,6 +22,11 @@ MAX_CHART_WIDTH, MIN_CHART_HEIGHT, MAX_CHART_HEIGHT = 140, 6, 11
 VERDICT_COLOURS = {"rises": "warning", "falls": "warning", "flat": "success"}
 """Theme colour by kind of verdict."""
 DOSE_SIGN = "●"
+INTERVAL_COLOUR = "series-teal"
+"""Theme colour of the intervals, unlike that of the means."""
+MAX_AXIS_NAME_WIDTH = 12
+"""Longest name of a setting, in cells, beside the ticks of its axis; the title has longer ones."""
+PLOT_TITLE = "% of mean"
 
 
 def draw_dose_response(dose_response: "DoseResponse", canvas: Canvas, lines_above: int = 0) -> list[Text]:
@@ -59,6 +64,8 @@ def _summarize_verdict(dose_response: "DoseResponse") -> str:
 
 
 def _draw_chart(trend: "Trend", dose_response: "DoseResponse", canvas: Canvas, height: int) -> list[Text]:
+    from wantui.analysis.metrics import get_metric_unit
+
     doses, means = list(dose_response.doses), trend.means.tolist()
     lows, highs = (trend.means - trend.half_widths).tolist(), (trend.means + trend.half_widths).tolist()
     margin = 0.03 * (doses[-1] - doses[0])
@@ -67,13 +74,16 @@ def _draw_chart(trend: "Trend", dose_response: "DoseResponse", canvas: Canvas, h
         height,
         (doses[0] - margin, doses[-1] + margin),
         find_value_range([lows, highs]),
+        dose_response.setting_name if len(dose_response.setting_name) <= MAX_AXIS_NAME_WIDTH else "",
     )
-    style = canvas.get_style("primary")
-    chart.add_band(doses, lows, highs, style + Style(dim=True))
+    style, interval_style = canvas.get_style("primary"), canvas.get_style(INTERVAL_COLOUR)
+    chart.add_band(doses, lows, highs, interval_style + Style(dim=True))
     chart.add_line(doses, means, style)
-    for dose, mean in zip(doses, means, strict=True):
+    for dose, mean, low, high in zip(doses, means, lows, highs, strict=True):
+        chart.add_line([dose, dose], [low, high], interval_style)
         chart.add_sign(dose, mean, DOSE_SIGN, style)
-    subject = f"{trend.metric} over {dose_response.setting_name}"
+    unit = get_metric_unit(trend.metric)
+    subject = f"{trend.metric}{f' in {unit}' if unit else ''} over {dose_response.setting_name}"
     title = Text.assemble((subject, "bold"), ("  mean and 95 % interval over seeds", "dim"))
     return [title, *chart.draw_lines()]
 
@@ -103,18 +113,27 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
     header, *rows = ("  ".join(cells) for cells in zip(*columns, strict=True))
     changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]
     axis = choose_axis(changes, canvas.width - len(header) - 2, MIN_WIDE_PLOT)
-    lines = [Text(f"{header}  {axis.draw_labels()}".rstrip(), Style(bold=True, dim=True))]
+    lines = [Text(f"{header}  {_draw_axis_labels(axis)}".rstrip(), Style(bold=True, dim=True))]
     for trend, row, change in zip(trends, rows, changes, strict=True):
         is_significant = trend.family_p <= SIGNIFICANCE_LEVEL
         style = canvas.get_style("warning") + Style(bold=True) if is_significant else canvas.get_style("foreground")
         line = Text.assemble((row, style))
         if axis.width and all(map(math.isfinite, change)):
             line.append("  ").append_text(draw_interval(change, is_significant, axis, style))
+        elif axis.width:
+            line.append("  ").append(NO_SCALE_TEXT.center(axis.width)[: axis.width].rstrip(), Style(dim=True))
         lines.append(line)
     p_note = "; adj. p: corrected over all metrics"
     unit = f"for each unit of {dose_response.setting_name}, paired by seed"
-    plot_note = "; plot: slope in percent of the metric's mean" if axis.width else ""
+    plot_note = "; plot: slope in percent of the metric's mean; a point alone hides its interval" if axis.width else ""
     return [*lines, *wrap_text(f"slope: change of the metric {unit}{plot_note}{p_note}", canvas.width, Style(dim=True))]
+
+
+def _draw_axis_labels(axis: ForestAxis) -> str:
+    """Return the tick labels of the plot, after its title if it fits."""
+    labels = axis.draw_labels()
+    title_width = len(PLOT_TITLE) + 1
+    return PLOT_TITLE + labels[len(PLOT_TITLE) :] if labels[:title_width] == " " * title_width else labels
 
 
 def _pad_column(header: str, cells: "Sequence[str]") -> list[str]:

@@ -111,7 +111,7 @@ def draw_video_curves(video: Video, canvas: Canvas) -> list[Text]:
 def _draw_video_curve(video: Video, name: str, width: int, height: int, style: Style) -> list[Text]:
     assert video.trajectory is not None
     sigmas, values = (array.tolist() for array in CURVES[name](video.trajectory))
-    summary = f"{values[0]:.4g} to {values[-1]:.4g}"
+    summary = f"first {values[0]:.4g}, last {values[-1]:.4g}"
     chart = Chart(width, height, (1.0, 0.0), choose_curve_range(values), SIGMA_AXIS_NAME)
     chart.add_line(sigmas, values, style)
     return [Text.assemble((f"{name}  ", "bold"), (summary, "dim")), *chart.draw_lines()]
