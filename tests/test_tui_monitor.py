@@ -13,7 +13,12 @@ from test_tui_screens import RECIPE, add, claim, on, queue  # noqa: F401 - a fix
 from wantui.queue.events import LoadingStageStarted, ModelLoading, VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
-from wantui.storage.preview_files import PreviewFolder, make_preview_folder_path, write_preview
+from wantui.storage.preview_files import (
+    PreviewFolder,
+    make_preview_folder_path,
+    make_step_preview_path,
+    write_preview,
+)
 from wantui.tui.monitor.data import MonitorFilesRequest
 from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.settings import TuiSettings
@@ -141,6 +146,23 @@ def test_previews_are_scrubbed_and_followed(queue: Queue, tmp_path: Path) -> Non
         await it.until(lambda: "step 8 of 20 ·" in it.text())
         await it.press("end")
         await it.until(lambda: "step 9 of 20 ·" in it.text() and screen.previews.picked_step is None)
+
+    with engine_announced():
+        on("monitor", test)
+
+
+def test_caption_and_strip_tell_which_steps_have_no_preview(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+    add(queue, "one", 1)
+
+    async def test(it: AppUnderTest) -> None:
+        taken = claim(queue)
+        path = write_previews(tmp_path, 5)
+        make_step_preview_path(make_preview_folder_path(path), 3).unlink()  # as of a worker that skipped it
+        queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=str(path)))
+        await it.until(lambda: re.search(r" 1 +2 +⋯ +4 +5 ", it.text()))
+        assert "step 5 of 20 · ← shows earlier steps" in it.text()
+        queue.record_step(taken, step_done(5, 20, 0.1, 0.85))
+        await it.until(lambda: "step 5 of 20, the latest preview" in it.text())
 
     with engine_announced():
         on("monitor", test)

@@ -247,7 +247,9 @@ class MonitorScreen(MonitorFiles):
         progress = self.get_current_progress()
         steps_text = f" of {progress.step_count}" if progress is not None and progress.step_count else ""
         if self.previews.picked_step is None:
-            return Text(f"step {step}{steps_text} · ← shows earlier steps", Style(dim=True))
+            is_behind = progress is not None and step < progress.step_number  # the worker skips slow previews
+            hint = ", the latest preview" if is_behind else " · ← shows earlier steps"
+            return Text(f"step {step}{steps_text}{hint}", Style(dim=True))
         return Text.assemble(
             (f"step {step}{steps_text}", self.caption_text.make_colour_style("accent")),
             (" · G shows the latest", Style(dim=True)),

@@ -1,5 +1,6 @@
 """Strip of small pictures, one per step with a preview; the shown step is marked."""
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from rich.style import Style
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 MIN_PICTURE_LINES = 3
 """Minimum height of a small picture in lines."""
+GAP_SIGN = "⋯"
+"""Sign between two steps of which those between have no picture."""
 SCREEN_SHARE = 5
 """Lines of the screen for each line of a small picture that is larger than the minimum."""
 
@@ -74,6 +77,7 @@ class PreviewStrip(DiffText):
         shown_index = steps.index(self._shown_step) if self._shown_step in steps else len(steps) - 1
         first = max(0, min(shown_index - visible_count // 2, len(steps) - visible_count))
         self._visible_steps = steps[first : first + visible_count]
+        shortest_gap = min((later - earlier for earlier, later in pairwise(steps)), default=1)
         lines = [Text(no_wrap=True) for _ in range(self._picture_lines + 1)]
         for column, step in enumerate(self._visible_steps):
             for row, picture_line in enumerate(self._draw_small_picture(step, picture_width)):
@@ -82,7 +86,10 @@ class PreviewStrip(DiffText):
             style = Style(dim=True)
             if step == self._shown_step:
                 style = self.make_colour_style("accent") + Style(bold=True, reverse=True)
-            lines[-1].append(" " * (column * self._cell_width - lines[-1].cell_len))
+            lines[-1].append(" " * (column * self._cell_width - 1 - lines[-1].cell_len))
+            if column:
+                is_after_gap = step - self._visible_steps[column - 1] > shortest_gap
+                lines[-1].append(GAP_SIGN if is_after_gap else " ", Style(dim=True))
             lines[-1].append(f"{step}".center(picture_width)[:picture_width], style)
         self.show_lines(lines)
 
