@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Wantui, batch, only_queued, step_done
-from harness_tui import AppUnderTest, application, run
+from harness_tui import AppUnderTest, application, engine_announced, run
 from test_tui_screens import RECIPE, add, claim, on
 from textual.widgets import Input, TextArea
 
@@ -289,6 +289,22 @@ def test_header_batch_and_last_video_show_the_same_eta(queue: Queue) -> None:  #
     async def test(it: AppUnderTest) -> None:
         # In the header, in the row of the batch and in that of its last video.
         await it.until(lambda: "ETA 1:00" in it.text() and it.text().count(" 1:00") == 3)
+
+    with engine_announced():
+        on("queue", test)
+
+
+def test_queue_without_an_engine_has_no_eta(queue: Queue) -> None:
+    add(queue, "one", 3)
+    queue.record_done(
+        claim(queue), VideoDone(seconds={"denoise": 20.0, "decode": 10.0, "step": 1.0}, device="cpu", memory_plan="")
+    )
+
+    queue.record_step(claim(queue), step_done(9, 20, 0.5, 0.5))
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "■ no engine" in it.text() and "1/3 videos" in it.text() and "10/20" in it.text())
+        assert not re.search(r"ETA [\d?]|\b[01]:\d\d\b", it.text())
 
     on("queue", test)
 

@@ -14,6 +14,7 @@ from PIL import Image
 from test_tui_monitor import write_previews
 from test_tui_screens import RECIPE, add, claim, on, queue  # noqa: F401 - a fixture
 
+from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.storage.manifest import Manifest
@@ -171,6 +172,26 @@ def test_first_cursor_is_on_the_running_batch_and_then_stays(queue: Queue) -> No
 
     with engine_announced():
         on("queue", test)
+
+
+def test_cursor_follows_the_running_video_until_its_list_has_the_focus(queue: Queue) -> None:  # noqa: F811
+    add_real_batch(queue, "circles")
+    first = claim(queue)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: "Video 1" in it.text())
+        queue.record_done(first, VideoDone(seconds={"denoise": 2.0}, device="cpu", memory_plan=""))
+        claim(queue)
+        await it.until(lambda: "Video 2" in it.text())
+        assert screen.video_list.cursor == 1
+        await it.press("enter", "up")
+        await it.until(lambda: "Video 1" in it.text())
+        await it.pilot.pause(0.3)
+        assert screen.video_list.cursor == 0, "the focused list keeps its cursor"
+
+    with engine_announced():
+        on("queue", test, size=WIDE)
 
 
 def test_still_picture_is_the_middle_frame(tmp_path: Path) -> None:

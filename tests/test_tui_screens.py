@@ -346,7 +346,8 @@ def test_ten_thousand_videos_are_read_in_pages(queue: Queue) -> None:
         await it.until(lambda: " 2/20 " in it.text())
         assert drawn == {0}, "only the row that changed is drawn anew"
 
-    on("queue", test)
+    with engine_announced():
+        on("queue", test)
 
 
 def test_locked_queue_is_reported_and_unchanged(queue: Queue) -> None:
@@ -481,7 +482,8 @@ def test_eta_of_a_queued_video_includes_all_videos_before_it(queue: Queue) -> No
         await it.press("down")
         await it.until(lambda: all(f" {eta} " in it.text() for eta in ("1:30", "2:00", "2:30")))
 
-    on("queue", test)
+    with engine_announced():
+        on("queue", test)
 
 
 def test_edit_copy_loads_template_and_settings(wantui: Wantui, small: list[str]) -> None:

@@ -151,9 +151,11 @@ class QueueWatcher(threading.Thread):
         if any(isinstance(event.payload, BATCH_END_EVENTS) for event in events):
             eta_model.reload_past_videos()
         batches, running_videos = tuple(queue.list_batches(-1)), tuple(queue.list_running_videos())
-        devices = engine.device_names if engine is not None else ()
         self._tracker.apply_events(events)
-        etas = eta_model.estimate_etas(batches, running_videos, devices, self._tracker.collect_paces())
+        etas = NO_ETAS  # without an engine, nothing ends, and its devices are unknown
+        if engine is not None:
+            paces = self._tracker.collect_paces()
+            etas = eta_model.estimate_etas(batches, running_videos, engine.device_names, paces)
         return QueueSnapshot(
             batches,
             running_videos,

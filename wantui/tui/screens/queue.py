@@ -201,7 +201,7 @@ class QueueScreen(QueueActions):
     def _estimate_video_eta(self, index: int, video: VideoRow) -> float | None:
         snapshot = self.wantui_app.snapshot
         batch = next((row for row in self.visible_batches if row.id == video.batch), None)
-        if batch is None or (batch.paused and video.state != "running"):
+        if batch is None or snapshot.engine is None or (batch.paused and video.state != "running"):
             return None
         if video.state == "running" and snapshot.engine is None:  # interrupted, but still recorded as running
             return None
@@ -229,11 +229,14 @@ class QueueScreen(QueueActions):
         self.full_text.show_lines(lines)
 
     def draw_details(self) -> None:
-        """Show the selected batch; and its video under the cursor, or a running one if the batches have the focus."""
+        """Show the selected batch and its video under the cursor, which follows a running one until the list has the
+        focus."""
         batch, video = self.get_current_batch(), self.get_video_at(self.video_list.cursor)
         if batch is not None and not self.video_list.has_focus:
             running_videos = (row for row in self.wantui_app.snapshot.running_videos if row.batch == batch.id)
-            video = next(running_videos, video)
+            running_video = next(running_videos, None)
+            if running_video is not None:
+                video, self.video_list.cursor = running_video, running_video.number
         is_unfinished = video is not None and video.state in UNFINISHED_STATES
         eta_seconds = self._estimate_video_eta(video.number, video) if video is not None and is_unfinished else None
         self.fit_results(batch)
