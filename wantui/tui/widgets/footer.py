@@ -11,14 +11,18 @@ from textual.dom import DOMNode
 from textual.events import Click, Resize
 from textual.screen import Screen
 
+from wantui.tui.key_names import format_key_name
 from wantui.tui.widgets.diff_text import DiffText
+
+GAP = "  "
+"""Text between two keys."""
 
 
 class KeyFooter(DiffText):
     """Footer with as many keys as fit; help and palette are always shown."""
 
     DEFAULT_CSS = """
-    KeyFooter { height: 1; background: $panel; padding: 0 1; }
+    KeyFooter { height: 1; background: $panel; padding: 0 0 0 1; }
     """
     ALWAYS_SHOWN = ("help", "command_palette")
     """Actions whose keys are always shown."""
@@ -47,18 +51,20 @@ class KeyFooter(DiffText):
                 bindings_by_action[active_binding.binding.action] = active_binding.binding
                 nodes_by_action[active_binding.binding.action] = active_binding.node
         always_shown = [bindings_by_action.pop(name) for name in self.ALWAYS_SHOWN if name in bindings_by_action]
-        free_width = width - sum(len(self._format_key(b)) + len(b.description) + 3 for b in always_shown)
+        free_width = width + len(GAP)  # no gap after the last key
+        free_width -= sum(len(self._format_key(b)) + len(b.description) + 1 + len(GAP) for b in always_shown)
         line, self._key_spans = Text(no_wrap=True), []
         for binding in [*bindings_by_action.values(), *always_shown]:
             key = self._format_key(binding)
-            key_width = len(key) + len(binding.description) + 3
+            key_width = len(key) + len(binding.description) + 1 + len(GAP)
             if binding not in always_shown:
                 if key_width > free_width:
                     continue
                 free_width -= key_width
             self._key_spans.append((len(line), len(line) + key_width, nodes_by_action[binding.action], binding.action))
             line.append(key, self.make_colour_style("accent") + Style(bold=True))
-            line.append(f" {binding.description}  ")
+            line.append(f" {binding.description}{GAP}")
+        line.right_crop(len(GAP))
         self.show_lines([line])
 
     def _find_position(self, active_binding: ActiveBinding) -> int:
@@ -72,9 +78,8 @@ class KeyFooter(DiffText):
         return len(actions) if active_binding.node is self.app else -1
 
     def _format_key(self, binding: Binding) -> str:
-        """Return the key of a binding; function keys are capitals, as on keyboards."""
-        text = self.app.get_key_display(binding)
-        return text.upper() if text.startswith("f") and text[1:].isdecimal() else text
+        """Return the key of a binding as all texts show it, such as `ctrl+s` or `F5`."""
+        return binding.key_display or format_key_name(binding.key)
 
     _key_spans: list[tuple[int, int, DOMNode, str]] = []
     """First and end column of each key, the node of its action, and the action."""
