@@ -27,13 +27,14 @@ from wantui.models.catalogue import WanModel, find_model
 from wantui.planning import Batch, Recipe, TimedVideo, estimate_video_seconds, plan_batch, preview_batch
 from wantui.planning.memory_plan import RESIDENT_PLAN, estimate_peak_working_bytes, find_plan
 from wantui.planning.second_gpu import estimate_second_gpu_bytes
-from wantui.queue.events import VideoOnOneGpu, VideoReleased, VideoResumed
+from wantui.queue.events import VideoOnOneGpu, VideoOutOfMemory, VideoReleased, VideoResumed
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory, find_state_directory
 from wantui.stop_signals import SECOND_GPU_LOST_EXIT_CODE
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
+from wantui.worker import second_gpu
 from wantui.worker.outcomes import ErrorContext, LeaveSecondGpu, decide_outcome
 from wantui.worker.worker import Worker
 
@@ -365,6 +366,63 @@ def test_video_whose_second_gpu_is_full_goes_on_in_the_same_process(
     entries = entries_of(folder)
     assert_equal_videos(entries, expected)
     assert [entry.gpus for entry in entries] == [None, 2]  # the second video uses both again
+
+
+@pytest.fixture
+def fake_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the worker see a second GPU of the kind of the first."""
+    monkeypatch.setattr(second_gpu, "resolve_device", lambda _: torch.device("cuda:1"))
+    monkeypatch.setattr(second_gpu, "find_device_name", lambda _: "NVIDIA H200")
+
+
+def test_second_gpu_that_is_gone_before_the_start_does_not_fail_the_batch(
+    queued: tuple[StateDirectory, BatchFolder], expected: list[VideoEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_dir, folder = queued
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with Queue(state_dir.directory) as queue:
+        render(queue, "cuda:1")
+        reasons = [payload.reason for payload in list_payloads(queue, VideoOnOneGpu)]
+    assert reasons == ["the second GPU is no longer available"] * 2
+    assert_equal_videos(entries_of(folder), expected)
+
+
+@pytest.mark.usefixtures("fake_gpus")
+def test_second_gpu_without_memory_for_a_context_keeps_the_memory_plan(
+    queued: tuple[StateDirectory, BatchFolder], expected: list[VideoEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_dir, folder = queued
+
+    def run_out_of_memory(_: torch.device) -> int:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(second_gpu, "query_free_gpu_bytes", run_out_of_memory)
+    with Queue(state_dir.directory) as queue:
+        render(queue, "cuda:1")
+        reasons = [payload.reason for payload in list_payloads(queue, VideoOnOneGpu)]
+        assert not list_payloads(queue, VideoOutOfMemory)
+    assert reasons == ["the second GPU ran out of memory"] * 2
+    assert_equal_videos(entries_of(folder), expected)
+
+
+@pytest.mark.usefixtures("fake_gpus")
+def test_fatal_error_while_the_second_gpu_is_checked_leaves_only_that_gpu(
+    queued: tuple[StateDirectory, BatchFolder], expected: list[VideoEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state_dir, folder = queued
+
+    def fail(_: torch.device) -> int:
+        raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+    monkeypatch.setattr(second_gpu, "query_free_gpu_bytes", fail)
+    with Queue(state_dir.directory) as queue:
+        worker = Worker(queue, "worker-0:7", ("auto",), "cpu", LOG, (2,), "cuda:1")
+        worker.run()  # ends by itself
+        assert worker.has_lost_second_gpu
+        (report,) = list_payloads(queue, VideoOnOneGpu)
+        assert "the second GPU failed: CUDA error: uncorrectable ECC" in report.reason
+        render(queue, None)
+    assert_equal_videos(entries_of(folder), expected)
 
 
 def test_worker_ends_if_the_next_video_needs_another_number_of_gpus(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 
+from wantui.generation.errors import NoSuchDeviceError
 from wantui.generation.guidance_split import SecondGpuError, drop_split, find_split, split_guidance
 from wantui.generation.load import resolve_device
 from wantui.generation.placement import (
@@ -45,17 +46,15 @@ class SecondGpu:
         if not uses_unconditional_pass(recipe):
             return None
         pipeline = loaded_pipeline.pipeline
-        if (reason := self._find_obstacle(loaded_pipeline, recipe)) is not None:
-            drop_split(pipeline)
-            return reason
-        if find_split(pipeline) is not None:
-            return None
-        assert self.device_name is not None
         try:
-            split_guidance(pipeline, resolve_device(self.device_name))
-            if computes_equal_bits(pipeline):
-                return None
-            reason = "the second GPU computes other bits than the first"
+            reason = self._find_obstacle(loaded_pipeline, recipe)
+            if reason is None and find_split(pipeline) is None:
+                assert self.device_name is not None
+                split_guidance(pipeline, resolve_device(self.device_name))
+                if not computes_equal_bits(pipeline):
+                    reason = "the second GPU computes other bits than the first"
+        except NoSuchDeviceError:
+            reason = "the second GPU is no longer available"
         except Exception as error:  # kernels raise errors of many kinds on a device that they do not support
             if is_fatal_cuda_error(error):
                 raise SecondGpuError(f"the second GPU failed: {error}") from error
@@ -64,7 +63,8 @@ class SecondGpu:
                 if is_out_of_memory(error)
                 else f"the second GPU cannot compute a test pass ({type(error).__name__}: {error})"
             )
-        drop_split(pipeline)
+        if reason is not None:
+            drop_split(pipeline)
         return reason
 
     def _find_obstacle(self, loaded_pipeline: LoadedPipeline, recipe: Recipe) -> str | None:
