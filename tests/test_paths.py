@@ -1,11 +1,13 @@
 """Paths as people type them."""
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from wantui.errors import UserError
-from wantui.paths import expand_user_path
+from wantui.paths import check_output_file, expand_user_path
 
 
 def test_user_path_resolves_home_and_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -52,3 +54,17 @@ def test_user_path_refuses_circular_links(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(UserError, match="loop"):
         expand_user_path(tmp_path / "a" / "batch")  # B7
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [(0, "you have no permission to write in {}"), (os.ST_RDONLY, "{} is on a read-only file system")],
+)
+def test_output_in_an_unwritable_folder_is_refused_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: int, reason: str
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=flags))
+    with pytest.raises(UserError) as refused:
+        check_output_file(tmp_path / "t.csv")
+    assert str(refused.value) == (f"cannot write {tmp_path / 't.csv'}: {reason.format(tmp_path)}. Choose another path")

@@ -87,11 +87,22 @@ def check_output_folder(folder: Path, *, creates_folders: bool = True, target: P
             f"cannot write {target or folder}: the folder {folder} is missing. Create it (mkdir -p), or choose another "
             "path"
         )
-    if not os.access(nearest_existing_path, os.W_OK | os.X_OK):
-        raise UserError(
-            f"cannot write {target or folder}: you have no permission to write in {nearest_existing_path}. Choose "
-            "another path"
+    if (error := find_access_error(nearest_existing_path)) is not None:
+        reason = (
+            f"{nearest_existing_path} is on a read-only file system"
+            if error.errno == errno.EROFS
+            else f"you have no permission to write in {nearest_existing_path}"
         )
+        raise UserError(f"cannot write {target or folder}: {reason}. Choose another path")
+
+
+def find_access_error(folder: Path) -> OSError | None:
+    """Return the error with which no file can be created in a folder: EROFS or EACCES; None if access is granted."""
+    if os.access(folder, os.W_OK | os.X_OK):
+        return None
+    is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    error_number = errno.EROFS if is_read_only else errno.EACCES
+    return OSError(error_number, os.strerror(error_number), str(folder))
 
 
 def _read_environment_variable(name: str, path_text: str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wantui.errors import UserError
+from wantui.paths import find_access_error
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 
 MANIFEST_LOCK_FILE = ".lock"
@@ -200,14 +201,21 @@ def check_batch_writable(folder: BatchFolder) -> None:
         _close_unused_lock_file(_open_video_lock_file(folder.root))
     folders = {folder.root, *(folder.root / name for name in WRITTEN_FOLDERS)}
     for written_folder in sorted(folders):
-        if written_folder.is_dir() and not os.access(written_folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(written_folder))
+        if written_folder.is_dir() and (error := find_access_error(written_folder)) is not None:
+            raise error
 
 
 def explain_write_error(error: OSError, path: Path) -> str:
     """Return why a path in a batch folder cannot be written, with advice: "cannot write PATH: reason. Advice"."""
     advice = WRITE_ADVICE_BY_ERROR_NUMBER.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
     return f"cannot write {path}: {error.strerror or error}. {advice}"
+
+
+def explain_batch_write_error(error: OSError, batch_root: Path) -> str:
+    """Return why a batch folder cannot be written, with the path that cannot, and advice."""
+    advice = WRITE_ADVICE_BY_ERROR_NUMBER.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
+    reason = f"{error.filename or batch_root}: {error.strerror or error}"
+    return f"cannot write the batch folder {batch_root}: {reason}. {advice}"
 
 
 def refuse_unwritable_batch(folder: BatchFolder) -> None:
@@ -219,7 +227,4 @@ def refuse_unwritable_batch(folder: BatchFolder) -> None:
     try:
         check_batch_writable(folder)
     except OSError as error:
-        advice = WRITE_ADVICE_BY_ERROR_NUMBER.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
-        raise UserError(
-            f"cannot write the batch folder {folder.root}: {error.filename or folder.root}: {error.strerror}. {advice}"
-        ) from None
+        raise UserError(explain_batch_write_error(error, folder.root)) from None
