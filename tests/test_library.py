@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from wantui.batches.batch_folders import create_batch_folder
 from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.planning import plan_batch
+from wantui.storage import batch_index
 from wantui.storage.batch_index import find_batches, move_to_trash
 from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
 
 
 @pytest.fixture
@@ -39,28 +42,60 @@ def test_library_show_lists_the_videos_of_a_batch(wantui: Wantui, made: BatchFol
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    ("key", "value", "damage"),
     [
-        ("videos", []),
-        ("videos", {}),
-        ("videos", None),
-        ("videos", ["x"]),
-        ("videos", [{"state": "done"}]),
-        ("template", None),
-        ("sweep", "x"),
-        ("sweep", {"axes": 3}),
-        ("sweep", {"axes": [{"names": [1], "values": []}]}),
+        ("videos", [], "videos: List should have at least 1 item"),
+        ("videos", {}, "videos: Input should be a valid list"),
+        ("videos", None, "videos: Input should be a valid list"),
+        ("videos", ["x"], "videos[0]: Input should be a valid dictionary"),
+        ("videos", [{"state": "done"}], "videos[0].id: Field required"),
+        ("videos", [{"state": "lost"}], "'lost' is not a video state"),
+        ("template", None, "template is missing, or not a string"),
+        ("created", 3, "created is missing, or not a string"),
+        ("sweep", "x", "sweep: Input should be a valid dictionary"),
+        ("sweep", {"axes": 3}, "sweep.axes: Input should be a valid list"),
+        ("sweep", {"axes": [{"names": [1], "values": []}]}, "sweep.axes[0].paths: Field required"),
     ],
 )
-def test_damaged_manifest_is_listed_with_its_field(made: BatchFolder, tmp_path: Path, key: str, value: object) -> None:
+def test_damaged_manifest_is_listed_with_its_field(
+    made: BatchFolder, tmp_path: Path, key: str, value: object, damage: str
+) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(made.root, folder)
     document = json.loads((folder / "batch.json").read_text())
     (folder / "batch.json").write_text(json.dumps({**document, key: value}))
     (batch,) = find_batches([folder])  # B7
-    assert batch.fault.startswith(f"{folder}/batch.json")
-    assert key in batch.fault
+    assert batch.fault.startswith(f"{folder}/batch.json is damaged: {damage}")
     assert "Error(" not in batch.fault
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"seed": "x"}, "videos[].seed"),
+        ({"recipe": {}}, "videos[0].recipe.model"),
+        ({"recipe": {"model": 3}}, "videos[0].recipe.model is missing, or not a string"),
+        ({"state": []}, "'[]' is not a video state"),
+    ],
+)
+def test_part_that_only_the_listing_cannot_read_is_named(
+    made: BatchFolder, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], part: str
+) -> None:
+    monkeypatch.setattr(batch_index, "read_manifest", lambda _: None)
+    document = json.loads(made.manifest_path.read_text())
+    document["videos"][0] |= changes
+    made.manifest_path.write_text(json.dumps(document))
+    assert find_batches([made.root])[0].fault.startswith(f"{made.manifest_path.resolve()} is damaged: {part}")
+
+
+def test_video_without_a_state_is_listed_as_it_is_read(made: BatchFolder) -> None:
+    document = json.loads(made.manifest_path.read_text())
+    del document["videos"][0]["state"]
+    made.manifest_path.write_text(json.dumps(document))
+    made.journal_path.unlink(missing_ok=True)
+    states = [video.state for video in read_manifest(made).videos]
+    (batch,) = find_batches([made.root])
+    assert (batch.fault, dict(batch.counts_by_state)) == ("", dict(Counter(states)))
 
 
 def test_find_batches_sorts_newest_first_and_accepts_batch_folders(made: BatchFolder, tmp_path: Path) -> None:

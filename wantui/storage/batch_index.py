@@ -1,8 +1,8 @@
 """Find and summarise batch folders on disk, whether or not the queue contains them."""
 
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +26,8 @@ from wantui.storage.manifest import (
 )
 from wantui.storage.manifest_file import FileVersion, read_file_version
 
+DEFAULT_VIDEO_STATE: VideoState = VideoEntry.model_fields["state"].default
+"""State of a video whose entry names none."""
 MAX_TRACKED_JOURNALS = 4096
 """Maximum number of journals whose read position is cached."""
 
@@ -140,16 +142,36 @@ class _ManifestSummary:
     journal_id: str
 
 
+class _DamagedPartError(Exception):
+    """Raised for a part of a manifest that a summary needs and that cannot be read."""
+
+    def __init__(self, part: str) -> None:
+        super().__init__(part)
+        self.part = part
+
+
+@contextmanager
+def _name_damaged_part(part: str) -> Iterator[None]:
+    """Convert errors of reading unvalidated JSON inside the block to a `_DamagedPartError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
+        raise _DamagedPartError(part) from error
+
+
 @lru_cache(maxsize=4096)
 def _summarise_batch(path: Path, manifest_version: FileVersion, journal_version: FileVersion) -> BatchSummary:
     """Summarise a batch; the file versions are the cache key."""
     try:
         summary = _summarise_manifest(path, manifest_version)
-        states, faults = _read_video_states(path, summary, manifest_version, journal_version)
+        with _name_damaged_part("the video of a line of the journal"):
+            states, faults = _read_video_states(path, summary, manifest_version, journal_version)
+    except _DamagedPartError as error:
+        return BatchSummary(path, "", "", "", (), _describe_damage(path, error.part))
     except UserError as error:
         return BatchSummary(path, "", "", "", (), str(error))
-    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError):
-        return BatchSummary(path, "", "", "", (), _describe_damage(path))
     counts_by_state = tuple((state, states.count(state)) for state in dict.fromkeys(states))
     return BatchSummary(
         path,
@@ -230,27 +252,32 @@ def _summarise_manifest(path: Path, manifest_version: FileVersion) -> _ManifestS
     except FileNotFoundError:
         raise ManifestError(f"{manifest_path} is missing") from None
     check_manifest_format(manifest_path, document)
-    video_states = tuple(str(video["state"]) for video in document["videos"])
+    with _name_damaged_part("videos[].state"):
+        video_states = tuple(str(video.get("state", DEFAULT_VIDEO_STATE)) for video in document["videos"])
     if unknown_states := set(video_states) - set(get_args(VideoState)):
         raise ManifestError(f"{manifest_path} is damaged: {min(unknown_states)!r} is not a video state")
-    created_at, template, model = document["created"], document["template"], document["videos"][0]["recipe"]["model"]
-    if not all(isinstance(text, str) for text in (created_at, template, model)):
-        raise ManifestError(f"{manifest_path} is damaged: created, template or model is not a string")
+    with _name_damaged_part("videos[0].recipe.model"):
+        model = document["videos"][0]["recipe"]["model"]
+    created_at, template = document.get("created"), document.get("template")
+    for name, text in (("created", created_at), ("template", template), ("videos[0].recipe.model", model)):
+        if not isinstance(text, str):
+            raise ManifestError(f"{manifest_path} is damaged: {name} is missing, or not a string")
     video_ids = tuple(video.get("id") for video in document["videos"])
-    seeds = describe_seeds([int(video["seed"]) for video in document["videos"]])
+    with _name_damaged_part("videos[].seed"):
+        seeds = describe_seeds([int(video["seed"]) for video in document["videos"]])
+    with _name_damaged_part("sweep.axes"):
+        sweep = _describe_sweep(document)
     journal_id = str(document.get("journal", ""))
-    return _ManifestSummary(
-        created_at, template, model, video_states, video_ids, seeds, _describe_sweep(document), journal_id
-    )
+    return _ManifestSummary(str(created_at), str(template), model, video_states, video_ids, seeds, sweep, journal_id)
 
 
-def _describe_damage(path: Path) -> str:
-    """Return which field of a manifest is damaged, by reading it completely."""
+def _describe_damage(path: Path, part: str) -> str:
+    """Return which field of a manifest is damaged, by reading it completely; `part` if that finds no damage."""
     try:
         read_manifest(BatchFolder(path))
     except UserError as error:
         return str(error)
-    return f"{BatchFolder(path).manifest_path} is damaged: it has no videos, template or time of creation"
+    return f"{BatchFolder(path).manifest_path} is damaged: {part} cannot be read"
 
 
 def _describe_sweep(document: Mapping[str, Any]) -> str:
