@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -328,6 +329,8 @@ def build_difference_rows(comparison: Comparison) -> list[list[str]]:
 def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
     """Write a table as CSV with CRLF line ends; a file that exists stays as it is if the new one cannot be written.
 
+    The new file gets the permissions of the earlier one. A symbolic link is kept; the file that it names is replaced.
+
     Raises:
         OSError: the file cannot be written.
     """
@@ -336,8 +339,12 @@ def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
             file.write(text)
         return
-    with atomic_write(path.resolve()) as partial_path, partial_path.open("w", newline="", encoding="utf-8") as file:
-        file.write(text)
+    target = path.resolve()
+    with atomic_write(target) as partial_path:
+        if target.exists():
+            shutil.copymode(target, partial_path)  # before the content, which may be private
+        with partial_path.open("w", newline="", encoding="utf-8") as file:
+            file.write(text)
 
 
 def format_csv(rows: Sequence[Sequence[str]], line_end: str = "\n") -> str:

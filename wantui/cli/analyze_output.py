@@ -52,8 +52,11 @@ def check_csv_file(path: Path | None) -> None:
     """
     from wantui.storage.layout import check_command_output
 
-    if path is not None and str(path) != "-":
-        check_command_output(path, may_be_device=True)
+    if path is None or str(path) == "-":
+        return
+    # `write_csv` replaces the file that a link names; the link of a pipe, as in /dev/stdout, leads to no path.
+    is_device = path.exists() and not path.is_file()
+    check_command_output(path if is_device else path.resolve(), may_be_device=True)
 
 
 def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:
@@ -74,7 +77,7 @@ def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:
             path.parent.mkdir(exist_ok=True)
         write_csv(path, table_rows)
     except OSError as error:
-        raise UserError(f"--csv: cannot write {path}: {error.strerror}") from None
+        raise UserError(f"--csv: cannot write {path}: {error.strerror or error}") from None
     echo_written_file(path, is_replaced)
 
 
