@@ -40,7 +40,7 @@ def calibrate_model(
         try:
             output_path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LoadError(f"{output_path} cannot be written: {error.strerror}") from None
+            raise LoadError(f"{output_path} cannot be written: {error.strerror or error}") from None
     check_command_output(output_path)
     uncached_recipe = recipe.model_copy(
         update={
@@ -74,7 +74,7 @@ def calibrate_model(
             ),
         )
     except OSError as error:
-        raise LoadError(f"{output_path} cannot be written: {error.strerror}") from None
+        raise LoadError(f"{output_path} cannot be written: {error.strerror or error}") from None
     return output_path
 
 

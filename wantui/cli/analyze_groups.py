@@ -103,7 +103,7 @@ def print_group_comparison(
                 line.show_phase(f"drawing {html_path}")
                 write_report(html_path, comparison, ReportOrigin(_format_command(), label_table))
         except OSError as error:
-            raise UserError(f"--html: cannot write {html_path}: {error.strerror}") from None
+            raise UserError(f"--html: cannot write {html_path}: {error.strerror or error}") from None
         echo_written_file(html_path, is_replaced)
     if csv_path is not None:
         write_csv_table(csv_path, build_difference_rows(comparison))

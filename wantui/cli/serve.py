@@ -24,7 +24,9 @@ def command(port: int) -> None:
     try:
         listening_socket = socket.create_server((LOOPBACK, port))
     except OSError as error:
-        raise UserError(f"cannot listen on port {port}: {error.strerror}. Choose another port with --port.") from None
+        raise UserError(
+            f"cannot listen on port {port}: {error.strerror or error}. Choose another port with --port."
+        ) from None
 
     def print_next_address(address: str) -> None:
         click.echo(f"A browser has opened the address. Address for another browser:\n{address}", err=True)

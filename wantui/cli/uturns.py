@@ -127,7 +127,7 @@ def _make_uturns(plan: "UTurnPlan", device: str, may_fetch: bool) -> int:
                         line.print_left_out(name, reason)
         except OSError as error:
             raise UserError(
-                f"cannot write {error.filename}: {error.strerror or error}. Finished clips are kept"
+                f"cannot write {error.filename or plan.folder}: {error.strerror or error}. Finished clips are kept"
             ) from None
         except RuntimeError as error:  # of torch, for example out of memory
             raise UserError(f"cannot make U-turns: {error}. Finished clips are kept; use --device cpu") from error

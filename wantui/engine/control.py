@@ -352,7 +352,7 @@ def read_last_line(path: Path, start_byte: int = 0) -> str:
     except UserError as error:
         return f"({error})"
     except OSError as error:
-        return f"({path} cannot be read: {error.strerror})"
+        return f"({path} cannot be read: {error.strerror or error})"
     if lines:
         return escape_unprintable(lines[-1][:1000])
     write_fault = find_write_fault(path.parent)

@@ -76,7 +76,7 @@ def check_adapter_fingerprints(request: LoraRequest) -> None:
                 raise LoadError(f"{ADAPTERS_KEY}: cannot use {adapter.name}: {error}") from None
             except OSError as error:
                 raise LoadError(
-                    f"{ADAPTERS_KEY}: cannot use {adapter.name}: {file.label} cannot be read: {error.strerror}"
+                    f"{ADAPTERS_KEY}: cannot use {adapter.name}: {file.label} cannot be read: {error.strerror or error}"
                 ) from None
             if fingerprint != file.fingerprint:
                 raise LoadError(

@@ -53,7 +53,7 @@ def _load_tokenizer(path: Path) -> Any:
     try:
         status = path.stat()
     except OSError as error:
-        raise TokenizerError(f"{path} cannot be read: {error.strerror}") from None
+        raise TokenizerError(f"{path} cannot be read: {error.strerror or error}") from None
     return _read_tokenizer(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
 

@@ -120,7 +120,7 @@ def _resolve_transformer_file(model: WanModel, model_settings: ModelSettings) ->
             )
         return TransformerFile(path=str(path), fingerprint=fingerprint_file(path), bytes=path.stat().st_size)
     except OSError as error:
-        raise PlanError(f"{setting_text} cannot be read: {error.strerror}") from None
+        raise PlanError(f"{setting_text} cannot be read: {error.strerror or error}") from None
 
 
 def parse_setting_path(setting_key: str, path_text: str) -> Path:

@@ -98,7 +98,7 @@ def describe_path_conflict(batch_root: Path, error: OSError) -> str | None:
     if not path.absolute().is_relative_to(batch_root):
         return None
     return (
-        f"cannot write {path}: {error.strerror}. {PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER[error.errno]}: wantui "
+        f"cannot write {path}: {error.strerror or error}. {PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER[error.errno]}: wantui "
         "queue retry"
     )
 

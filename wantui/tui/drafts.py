@@ -79,7 +79,9 @@ def load_drafts(state_directory: Path, notes: list[str] | None = None) -> Drafts
             path.replace(kept)
             message += f"They start empty; the file is now {kept}"
         except OSError as failure:
-            message += f"They start empty, and cannot move {path} aside: {failure.strerror}. Move it yourself"
+            message += (
+                f"They start empty, and cannot move {path} aside: {failure.strerror or failure}. Move it yourself"
+            )
         if notes is not None:
             notes.append(message)
         return Drafts()

@@ -220,7 +220,7 @@ def check_weight_fingerprints(recipe: Recipe) -> None:
         fingerprint_digest = fingerprint_file(Path(transformer_file.path))
     except OSError as error:
         raise LoadError(
-            f"model_settings.transformer_file: {transformer_file.path} cannot be read: {error.strerror}"
+            f"model_settings.transformer_file: {transformer_file.path} cannot be read: {error.strerror or error}"
         ) from None
     if fingerprint_digest != transformer_file.fingerprint:
         raise LoadError(f"{transformer_file.path} has changed since this batch was planned. Plan a new batch")
