@@ -1,5 +1,6 @@
 """A second GPU for one video, from the setting to the manifest: refusals, queue, engine, worker and predictions."""
 
+import inspect
 import json
 import logging
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Wantui, recipe_for
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from test_sweeps import card, sample
 from test_throughput import fitted
 
@@ -21,12 +23,17 @@ from wantui.engine.pairing import is_lent, prepare_slot
 from wantui.engine.slots import WorkerSlot, create_worker_slots
 from wantui.engine.supervisor import Supervisor
 from wantui.errors import UserError
-from wantui.generation.guidance_split import GuidanceSplit, SecondGpuError
+from wantui.generation.attention_backends import KERNEL_NAMES, PROCESS_WIDE_KERNELS
+from wantui.generation.fuse import fuse_pipeline
+from wantui.generation.guidance_split import GuidanceSplit, SecondGpuError, drop_split, find_split
+from wantui.generation.load import load_pipeline
+from wantui.generation.preview import fit_latents_to_rgb
 from wantui.gpu.nvml import Gpu, GpuReport
 from wantui.models.catalogue import WanModel, find_model
 from wantui.planning import Batch, Recipe, TimedVideo, estimate_video_seconds, plan_batch, preview_batch
 from wantui.planning.memory_plan import RESIDENT_PLAN, estimate_peak_working_bytes, find_plan
 from wantui.planning.second_gpu import estimate_second_gpu_bytes
+from wantui.planning.throughput import FLASH_ATTENTION_4, NATIVE_ATTENTION
 from wantui.queue.events import VideoOnOneGpu, VideoOutOfMemory, VideoReleased, VideoResumed
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
@@ -36,6 +43,8 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 from wantui.worker import second_gpu
 from wantui.worker.outcomes import ErrorContext, LeaveSecondGpu, decide_outcome
+from wantui.worker.pipelines import LoadedPipeline
+from wantui.worker.second_gpu import SecondGpu
 from wantui.worker.worker import Worker
 
 pytestmark = pytest.mark.torch
@@ -318,6 +327,39 @@ def test_worker_with_one_device_says_so_and_renders_the_same_videos(
         reasons = [payload.reason for payload in list_payloads(queue, VideoOnOneGpu)]
     assert reasons == ["no second GPU of the same kind is free"] * 2
     assert_equal_videos(entries_of(folder), expected)
+
+
+def pipeline_with_kernel(model: WanModel, kernel_name: str) -> LoadedPipeline:
+    pipeline = load_pipeline(model, None, "float32", torch.device("cpu"))
+    fuse_pipeline(pipeline, kernel_name)
+    return LoadedPipeline(pipeline, RESIDENT_PLAN, None, fit_latents_to_rgb(pipeline))
+
+
+@pytest.mark.parametrize("kernel_name", ["_native_cudnn", "_native_flash"])
+def test_kernels_that_set_flags_of_the_process_keep_a_video_on_one_gpu(
+    tiny_models: dict[str, WanModel], kernel_name: str
+) -> None:
+    loaded = pipeline_with_kernel(tiny_models["wan2.1"], kernel_name)
+    reason = SecondGpu("cpu").prepare(loaded, recipe_for(tiny_models["wan2.1"]))
+    assert reason == f"the attention kernel {kernel_name} sets flags of the whole process, which two threads share"
+    assert find_split(loaded.pipeline) is None
+
+
+def test_torch_kernel_uses_two_gpus(tiny_models: dict[str, WanModel]) -> None:
+    loaded = pipeline_with_kernel(tiny_models["wan2.1"], NATIVE_ATTENTION)
+    assert SecondGpu("cpu").prepare(loaded, recipe_for(tiny_models["wan2.1"])) is None
+    assert find_split(loaded.pipeline) is not None
+    drop_split(loaded.pipeline)
+
+
+def test_kernels_that_set_flags_of_the_process_are_those_of_diffusers_that_do() -> None:
+    functions = _AttentionBackendRegistry._backends
+    setting_flags = {
+        name
+        for name in KERNEL_NAMES
+        if name != FLASH_ATTENTION_4 and "sdpa_kernel(" in inspect.getsource(functions[AttentionBackendName(name)])
+    }
+    assert setting_flags == PROCESS_WIDE_KERNELS
 
 
 def test_video_goes_on_with_one_gpu_after_the_second_was_lost(

@@ -18,6 +18,9 @@ from wantui.planning.throughput import FLASH_ATTENTION_4, NATIVE_ATTENTION, PACK
 
 KERNEL_NAMES = (NATIVE_ATTENTION, "_native_cudnn", "_native_flash", *PACKAGE_BY_KERNEL)
 """Names of the kernels, which are those of diffusers except for FlashAttention-4."""
+PROCESS_WIDE_KERNELS = frozenset({"_native_cudnn", "_native_flash"})
+"""Kernels that diffusers selects with `sdpa_kernel`, which sets flags of torch for all threads: two threads at a time
+would reset each other's flags, and torch would silently compute with another kernel."""
 POSITION_COUNT, HEAD_COUNT, HEAD_DIM = 32_760, 12, 128
 """Shape of the self-attention in Wan 2.1 1.3B at 832x480x81."""
 MAX_RELATIVE_ERROR = 1e-2

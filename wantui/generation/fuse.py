@@ -78,6 +78,12 @@ def quantize_blocks(transformer: Any, device: torch.device, keeps_ends: bool = T
             block.forward = MethodType(fused_block.forward_fp8_block, block)
 
 
+def find_attention_kernel(transformer: Any) -> str:
+    """Return the name of the self-attention kernel; native for blocks that are not fused."""
+    processor = transformer.blocks[0].attn1.processor
+    return processor.kernel_name if isinstance(processor, FusedSelfAttention) else NATIVE_ATTENTION
+
+
 def has_fp8_blocks(transformer: Any) -> bool:
     """Return whether `quantize_blocks` was applied."""
     return any(isinstance(block.ffn, Fp8FeedForward) for block in transformer.blocks)

@@ -3,7 +3,9 @@
 import logging
 from dataclasses import dataclass
 
+from wantui.generation.attention_backends import PROCESS_WIDE_KERNELS
 from wantui.generation.errors import NoSuchDeviceError
+from wantui.generation.fuse import find_attention_kernel
 from wantui.generation.guidance_split import SecondGpuError, drop_split, find_split, split_guidance
 from wantui.generation.load import resolve_device
 from wantui.generation.placement import (
@@ -72,6 +74,9 @@ class SecondGpu:
             return "no second GPU of the same kind is free"
         if not can_split_plan(loaded_pipeline.plan):
             return f"the memory plan {loaded_pipeline.plan.slug} streams the weights"
+        attention_kernel = find_attention_kernel(loaded_pipeline.pipeline.transformer)
+        if attention_kernel in PROCESS_WIDE_KERNELS:
+            return f"the attention kernel {attention_kernel} sets flags of the whole process, which two threads share"
         device, second_device = find_device(loaded_pipeline.pipeline), resolve_device(self.device_name)
         if second_device.type != "cuda" or find_split(loaded_pipeline.pipeline) is not None:
             return None
