@@ -13,6 +13,7 @@ from harness_tui import AppUnderTest, engine_announced
 from PIL import Image
 from test_tui_monitor import write_previews
 from test_tui_screens import RECIPE, add, claim, on, queue  # noqa: F401 - a fixture
+from textual.geometry import Offset
 
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
@@ -20,8 +21,10 @@ from wantui.queue.records import NewVideo
 from wantui.storage.manifest import Manifest
 from wantui.storage.preview_files import write_preview
 from wantui.tui.running_videos import is_preview_due
+from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.queue import QueueScreen
-from wantui.tui.screens.queue_results import LIST_FRAME_HEIGHT, MIN_RESULTS_HEIGHT
+from wantui.tui.screens.queue_results import LIST_FRAME_HEIGHT, MAX_FULL_TEXT_HEIGHT, MIN_RESULTS_HEIGHT
+from wantui.tui.widgets.matrix import HEADER_HEIGHT
 from wantui.tui.widgets.queue_video import StillRequest, read_still
 
 pytestmark = pytest.mark.terminal
@@ -245,6 +248,60 @@ def test_short_batch_shows_its_pictures_below_the_list(queue: Queue) -> None:  #
         assert len(manifest.videos) == screen.video_list.row_count
 
     on("queue", test, size=WIDE)
+
+
+async def click_picture(it: AppUnderTest, video_index: int) -> None:
+    """Click the picture of a video below the list."""
+    results = it.screen(QueueScreen).results
+    place = results.grid.find_cell(video_index)
+    assert place is not None
+    x = results.geometry.label_width + place[1] * results.geometry.column_width + 1
+    y = HEADER_HEIGHT + place[0] * results.geometry.row_height + 1
+    assert await it.pilot.click(offset=results.content_region.offset + Offset(x, y))
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_clicked_picture_moves_the_cursor_and_a_second_click_opens_it(queue: Queue, is_running: bool) -> None:  # noqa: F811
+    manifest = add_real_batch(queue, "outputs/circles")
+    if is_running:
+        claim(queue)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: screen.results.row_count == 2)
+        assert screen.batch_list.has_focus
+        await click_picture(it, 3)
+        await it.until(lambda: screen.video_list.has_focus and screen.video_list.cursor == 3)
+        assert screen.results.grid.find_cell(3) == (screen.results.cursor, screen.results.column)
+        await it.press("shift+tab")
+        await it.until(lambda: screen.batch_list.has_focus)
+        if is_running:
+            await click_picture(it, 3)  # the list showed the running video again
+            await it.until(lambda: screen.video_list.has_focus)
+        await click_picture(it, 3)
+        library = await it.until(lambda: isinstance(it.app.screen, LibraryScreen) and it.app.screen)
+        entry = await it.until(library.get_current_entry)
+        assert (entry.variation, entry.number) == (manifest.videos[3].variation, manifest.videos[3].number)
+
+    with engine_announced():
+        on("queue", test, size=WIDE)
+
+
+def test_wrapped_error_leaves_the_pictures_their_least_height(queue: Queue) -> None:  # noqa: F811
+    add_real_batch(queue, "circles")
+    queue.record_failure(claim(queue), "RuntimeError: " + "it broke again " * 40)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.press("enter", "home")
+        await it.until(lambda: screen.full_text.outer_size.height == MAX_FULL_TEXT_HEIGHT)
+        await it.pilot.pause()
+        if screen.results.display:
+            assert screen.results.outer_size.height >= MIN_RESULTS_HEIGHT
+        assert screen.results.display is (it.app.size.height == 30)
+
+    for height in (30, 24):
+        on("queue", test, size=(100, height))
 
 
 @pytest.mark.parametrize(("height", "has_results"), [(40, True), (24, True), (21, False)])

@@ -1,7 +1,7 @@
 """Queue screen: the batches in queue order, the videos of the selected batch, and actions on both."""
 
 from rich.text import Text
-from textual import getters, on
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
@@ -18,7 +18,6 @@ from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueSnapshot, VideoPages
 from wantui.tui.screens.queue_actions import QueueActions
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.diff_text import DiffText
-from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
@@ -33,8 +32,6 @@ class QueueScreen(QueueActions):
 
     SCREEN_NAME = "queue"
     BINDINGS = [*make_bindings("queue")]
-
-    full_text = getters.query_one("#about", DiffText)
 
     def __init__(self) -> None:
         super().__init__()
@@ -215,10 +212,10 @@ class QueueScreen(QueueActions):
 
     def _show_full_text(self) -> None:
         """Show the full text of the selected row below the list, unless the details show it."""
-        self.draw_details()
         batch = self.get_current_batch()
         if batch is None:
             self.full_text.show_lines([Text("")])
+            self.draw_details()
             return
         lines = [Text(f"folder  {batch.folder}", "dim")]
         width = max(20, self.full_text.content_size.width)
@@ -227,6 +224,7 @@ class QueueScreen(QueueActions):
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
             lines = wrap_text(f"{video.title}: {video.error or worker or get_state_style(state).state_word}", width)
         self.full_text.show_lines(lines)
+        self.draw_details()  # last, because the height of the results depends on the text
 
     def draw_details(self) -> None:
         """Show the selected batch and its video under the cursor, which follows a running one until the list has the
@@ -262,6 +260,5 @@ class QueueScreen(QueueActions):
         self._show_full_text()
 
     @on(VirtualList.Chosen, "#videos")
-    @on(Matrix.Chosen)
     def _open_chosen_video(self) -> None:
         self.action_open_library()

@@ -12,8 +12,10 @@ from wantui.storage.manifest import Manifest
 from wantui.storage.similarity_file import NO_SIMILARITY
 from wantui.tui.content import set_titles
 from wantui.tui.library.grid import MatrixView, VideoMatrix, find_page
+from wantui.tui.messages import ShowBatch
 from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
 from wantui.tui.screens.queue_details import QueueDetails
+from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -21,6 +23,8 @@ MIN_RESULTS_HEIGHT = 9
 """Least height of the pane in lines: its frame, a header, and a row of small pictures."""
 LIST_FRAME_HEIGHT = 3
 """Lines of the frame and the header of a list."""
+MAX_FULL_TEXT_HEIGHT = 6
+"""Maximum height in lines of the full text of the selected row; the style sheet has the same limit."""
 
 
 class QueueResults(QueueDetails):
@@ -29,6 +33,7 @@ class QueueResults(QueueDetails):
     batch_list = getters.query_one("#batches", VirtualList)
     video_list = getters.query_one("#videos", VirtualList)
     results = getters.query_one("#results", Matrix)
+    full_text = getters.query_one("#about", DiffText)
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +57,8 @@ class QueueResults(QueueDetails):
         """Give the rows that the videos of a batch leave free to its pictures, if they are enough and can be read."""
         list_height = (0 if batch is None else batch.video_count) + LIST_FRAME_HEIGHT
         free_height = self.query_one("#lists", Vertical).size.height - self.batch_list.outer_size.height - list_height
+        if not self.shows_details:  # as high as its lines, which may not be laid out yet
+            free_height -= min(MAX_FULL_TEXT_HEIGHT, max(1, len(self.full_text.shown_lines)))
         is_readable = self.facts_message is None or self.facts_message.manifest is not None
         has_room = batch is not None and is_readable and free_height >= MIN_RESULTS_HEIGHT
         has_room = has_room and not self.wantui_app.is_low_bandwidth
@@ -102,8 +109,16 @@ class QueueResults(QueueDetails):
             self.results.read_pictures_again()
 
     @on(Matrix.Moved)
-    def _move_to_video(self) -> None:
-        """Move the cursor of the list to the clicked video."""
-        cell = self.results.grid.cells.get((self.results.cursor, self.results.column))
-        if cell is not None and cell.video_index != self.video_list.cursor:
+    def _move_to_video(self, message: Matrix.Moved) -> None:
+        """Move the cursor of the list to the clicked video; without the focus, the list would show a running one."""
+        cell = self.results.grid.cells.get((message.row, message.column))
+        if cell is not None:
             self.video_list.cursor = cell.video_index
+            self.set_focus(self.video_list)
+
+    @on(Matrix.Chosen)
+    def _open_chosen_picture(self, message: Matrix.Chosen) -> None:
+        """Show the clicked video in the Library."""
+        cell = self.results.grid.cells.get((message.row, message.column))
+        if cell is not None:
+            self.post_message(ShowBatch(self.results.grid.folder, cell.video_index))
