@@ -22,10 +22,12 @@ from wantui.analysis.path_components import NoComponentsError, compute_path_comp
 from wantui.analysis.trajectory import build_trajectory
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, MarkedWord, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
+from wantui.tui.analysis.data import FigureKey, compute_figure
 from wantui.tui.analysis.forest_plot import ForestAxis, choose_layout, draw_forest_header, draw_interval
-from wantui.tui.analysis.views import Canvas, choose_curve_range, draw_mean_curves
+from wantui.tui.analysis.views import Canvas, choose_curve_range, draw_mean_curves, draw_paths
 from wantui.tui.chart import Chart, choose_rows, find_value_range
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
+from wantui.tui.series_colours import assign_series_colours
 
 NAN = float("nan")
 
@@ -321,7 +323,7 @@ def test_mean_curves_show_where_groups_differ_most_clearly(tmp_path: Path, count
     matched = make_moved_groups(tmp_path, count)
     (comparison,) = compare_curves(matched, ["velocity"])
     curves = compute_mean_curves(matched.groups, "velocity")
-    lines = draw_mean_curves("velocity", curves, "a", Canvas(78, 20, lambda _: Style()), comparison)
+    lines = draw_mean_curves("velocity", curves, "a", Canvas(78, 20, lambda _: Style()), {}, comparison)
     assert len(lines) == 20
     assert max(line.cell_len for line in lines) <= 78
     text = "\n".join(line.plain for line in lines)
@@ -330,12 +332,29 @@ def test_mean_curves_show_where_groups_differ_most_clearly(tmp_path: Path, count
     assert "▲■ p" not in text  # the groups that do not differ
 
 
+@pytest.mark.parametrize("view", ["means", "paths"])
+def test_groups_keep_their_colours_if_one_has_no_readable_trajectory(tmp_path: Path, view: str) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0, "c": 1.0}, seeds=3, phrasings=1)
+    videos = [replace(video, trajectory=None) if video.variation == "a_0" else video for video in videos]
+    figure = compute_figure(videos, FigureKey(view, "1", "norm"))
+    assert figure.group_names == ["a", "b", "c"]
+    colours_by_name = assign_series_colours(figure.group_names)  # as the table does
+    canvas = Canvas(78, 20, lambda name: Style(meta={"name": name}))
+    if figure.components is not None:
+        legend = draw_paths(figure.components, "", canvas, colours_by_name)[0]
+    else:
+        legend = draw_mean_curves("norm", figure.mean_curves, "", canvas, colours_by_name)[0]
+    names = [span.style.meta["name"] for span in legend.spans if isinstance(span.style, Style)]
+    assert legend.plain.startswith("● b")
+    assert names == ["series-orange", "series-teal"]
+
+
 def test_mean_curves_without_a_difference_say_so(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0}, seeds=4, phrasings=1)
     matched = MatchedGroups.match_groups(videos, "1", VideoNamer(videos))
     (comparison,) = compare_curves(matched, ["norm"])
     curves = compute_mean_curves(matched.groups, "norm")
-    lines = draw_mean_curves("norm", curves, "a", Canvas(78, 20, lambda _: Style()), comparison)
+    lines = draw_mean_curves("norm", curves, "a", Canvas(78, 20, lambda _: Style()), {}, comparison)
     assert "no pair of curves differs at p 0.05" in "\n".join(line.plain for line in lines)
 
 

@@ -24,6 +24,7 @@ from wantui.analysis.video import Video
 from wantui.formatting import format_percent_change
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
 from wantui.tui.screens.analysis import AnalysisScreen
+from wantui.tui.widgets.diff_text import DiffText
 
 pytestmark = pytest.mark.terminal
 
@@ -134,6 +135,29 @@ def test_export_before_the_comparison_ends_waits_for_the_report(
         await it.until(lambda: any((tmp_path / "reports").glob("comparison_*.html")))
 
     on("analysis", test)
+
+
+@pytest.mark.parametrize("grouping", ["", "variation"])
+@pytest.mark.parametrize("view", ["means", "paths"])
+def test_table_and_chart_have_the_same_colours_without_a_readable_trajectory(
+    tmp_path: Path, grouping: str, view: str
+) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0, "c": 1.0}, seeds=3, phrasings=1)
+    videos = [replace(video, trajectory=None) if video.variation == "a_0" else video for video in videos]
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        screen.grouping = grouping
+        screen.show_view(view)
+        screen._update_table()
+        await it.until(lambda: "● b_0" in it.cells("#curve-cells"))
+        cells = it.app.screen.query_one("#curve-cells", DiffText)
+        legend = next(line for line in cells.shown_lines if "● b_0" in line.plain)
+        styles = [span.style for span in legend.spans if "● b_0" in legend.plain[span.start : span.end]]
+        assert styles == [screen.row_list.make_colour_style("series-orange")]
+        assert screen.row_list.colours_by_name["b_0"] == "series-orange"
+
+    on("analysis", test, size=(140, 40))
 
 
 def test_interaction_of_one_factor_is_explained(tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ class FigureDone(Message):
 
     videos: Sequence[Video]
     key: FigureKey
+    group_names: Sequence[str] = ()
+    """Names of all groups of mean curves and paths, including those without a readable trajectory."""
     mean_curves: "Sequence[MeanCurve]" = ()
     curve_comparison: "CurveComparison | None" = None
     """Cluster tests of the mean curves; None if the groups have no pairs of seeds."""
@@ -163,7 +165,7 @@ def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
 
 def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
     """Compute a figure on the groups of comparable videos."""
-    from wantui.analysis.groups import pool_comparable_groups
+    from wantui.analysis.groups import group_videos, pool_comparable_groups
     from wantui.analysis.interaction import measure_interaction
     from wantui.analysis.mean_curves import compute_mean_curves
     from wantui.analysis.path_components import compute_path_components
@@ -176,10 +178,11 @@ def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
         if key.view == "correlations":
             return FigureDone(videos, key, correlations=_correlate(videos))
         groups = pool_comparable_groups(videos, key.grouping)[0]
+        group_names = [group.name for group in group_videos(videos, key.grouping)]
         if key.view == "means":
             mean_curves = compute_mean_curves(groups, key.curve_name)
-            return FigureDone(videos, key, mean_curves, _compare_curve(videos, key))
-        return FigureDone(videos, key, components=compute_path_components(groups))
+            return FigureDone(videos, key, group_names, mean_curves, _compare_curve(videos, key))
+        return FigureDone(videos, key, group_names, components=compute_path_components(groups))
     except UserError as error:
         return FigureDone(videos, key, error=word_error(error))
 

@@ -1,6 +1,6 @@
 """Views of the Analysis screen below its table, and the drawing of those with charts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,6 @@ from wantui.analysis.strides import BEND_METRICS, check_unsettled_metrics
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, is_axis_above_zero, join_columns
-from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
@@ -128,6 +127,7 @@ def draw_mean_curves(
     curves: Sequence["MeanCurve"],
     highlighted_group: str,
     canvas: Canvas,
+    colours_by_name: Mapping[str, str],
     comparison: "CurveComparison | None" = None,
 ) -> list[Text]:
     """Return the mean curves of groups with their 95 % intervals over seeds, and strips of the significant clusters.
@@ -135,10 +135,11 @@ def draw_mean_curves(
     With more than three groups, only the highlighted one has a band.
 
     Args:
+        colours_by_name: theme colours of all groups, including those without a curve.
         comparison: cluster tests of the curves.
     """
     shown_curves = list(curves[: len(GROUP_SIGNS)])
-    colours = choose_group_colours([curve.group_name for curve in curves])
+    colours = [colours_by_name.get(curve.group_name, "primary") for curve in curves]
     if not shown_curves:
         return [Text("no trajectory can be read")]
     has_all_bands = len(shown_curves) <= 3
@@ -226,14 +227,18 @@ def _describe_strips(comparison: "CurveComparison | None", strips: Sequence[_Clu
     return f"cluster test{scope}: {pairs}; ━ where they differ most clearly{warning}"
 
 
-def draw_paths(components: "PathComponents", highlighted_name: str, canvas: Canvas) -> list[Text]:
+def draw_paths(
+    components: "PathComponents", highlighted_name: str, canvas: Canvas, colours_by_name: Mapping[str, str]
+) -> list[Text]:
     """Return the paths of all videos in the plane of their first two principal components.
 
     Args:
         highlighted_name: name of the group or video whose paths are drawn last, in bold.
+        colours_by_name: theme colours of all groups, including those without a path.
     """
     group_names = list(dict.fromkeys(path.group_name for path in components.paths))
-    shown_names, colours = group_names[: len(GROUP_SIGNS)], choose_group_colours(group_names)
+    shown_names = group_names[: len(GROUP_SIGNS)]
+    colours = [colours_by_name.get(name, "primary") for name in shown_names]
     paths = [path for path in components.paths if path.group_name in shown_names]
     notes = [f"{START_SIGN} start (noise), sign: end (video)"]
     if hidden_count := len(group_names) - len(shown_names):
@@ -261,12 +266,6 @@ def draw_paths(components: "PathComponents", highlighted_name: str, canvas: Canv
         chart.add_sign(xs[0], ys[0], START_SIGN, style)
         chart.add_sign(xs[-1], ys[-1], GROUP_SIGNS[index], style)
     return [*legend, *chart.draw_lines()]
-
-
-def choose_group_colours(group_names: Sequence[str]) -> list[str]:
-    """Return the name of the theme colour of each group; a single group has that of the application."""
-    colours = assign_series_colours(group_names)
-    return [colours.get(name, "primary") for name in group_names]
 
 
 def _draw_legend(entries: Sequence[str], colours: Sequence[str], notes: Sequence[str], canvas: Canvas) -> list[Text]:

@@ -11,7 +11,7 @@ from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
 from wantui.analysis.calibrated import describe_response
-from wantui.analysis.groups import Group, find_dividing_groupings, pool_comparable_groups
+from wantui.analysis.groups import Group, find_dividing_groupings, group_videos, pool_comparable_groups
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
@@ -69,6 +69,8 @@ class AnalysisScreen(AnalysisFigures):
         self._requested_video: int | None = None
         self._pooled_groups: tuple[list[Video], str, list[Group]] = ([], "", [])
         """Groups of the videos, with the videos and the grouping that they are of."""
+        self._group_names: Sequence[str] = ()
+        """Names of these groups, and of those without a readable trajectory."""
         self.load_error = ""
         """Reasons why some of the chosen batches cannot be read."""
         self.empty_text = "reading ..."
@@ -190,7 +192,8 @@ class AnalysisScreen(AnalysisFigures):
                 rows = [video for group in groups if group.name == self.current_group for video in group.videos]
                 all_rows = self.videos
         self.row_list.empty_text = self._explain_empty_table(search_text)
-        self.row_list.show_rows(rows, all_rows)
+        is_video_table = all_rows is self.videos
+        self.row_list.show_rows(rows, all_rows, () if is_video_table else self._group_names)
         self._show_titles()
         self._fit_table()
         if self.is_grouped and (self.comparison_outcome is None or self.comparison_outcome.grouping != self.grouping):
@@ -203,6 +206,7 @@ class AnalysisScreen(AnalysisFigures):
         if videos is not self.videos or grouping != self.grouping:
             groups, self.exclusion_reasons = pool_comparable_groups(self.videos, self.grouping)
             self._pooled_groups = (self.videos, self.grouping, groups)
+            self._group_names = [group.name for group in group_videos(self.videos, self.grouping)]
         return groups
 
     def _show_titles(self) -> None:

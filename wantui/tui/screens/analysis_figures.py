@@ -1,6 +1,6 @@
 """Figures of the Analysis screen that are computed in the background: means, components, comparison, attention."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rich.style import Style
@@ -38,6 +38,7 @@ from wantui.tui.analysis.views import (
     draw_video_curves,
 )
 from wantui.tui.screens.base import BaseScreen
+from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.widgets.trajectory_details import TrajectoryDetails
 from wantui.tui.widgets.trajectory_table import TrajectoryTable
 from wantui.tui.wrapping import wrap_text
@@ -242,14 +243,27 @@ class AnalysisFigures(BaseScreen):
             ]
             hint = f"by {describe_grouping(key.grouping)}   {', '.join(shares)} of the variance"
             self.details.show_tabs(self.views, view, hint)
-            self.details.show_lines(draw_paths(figure.components, "" if row is None else row.name, canvas))
+            colours_by_name = self._choose_group_colours(figure.group_names)
+            self.details.show_lines(
+                draw_paths(figure.components, "" if row is None else row.name, canvas, colours_by_name)
+            )
         else:
             variation = row.variation if isinstance(row, Video) else "" if row is None else row.name
             highlighted_group = self.current_group or variation
             lines = draw_mean_curves(
-                key.curve_name, figure.mean_curves, highlighted_group, canvas, figure.curve_comparison
+                key.curve_name,
+                figure.mean_curves,
+                highlighted_group,
+                canvas,
+                self._choose_group_colours(figure.group_names),
+                figure.curve_comparison,
             )
             self.details.show_lines(lines)
+
+    def _choose_group_colours(self, group_names: Sequence[str]) -> Mapping[str, str]:
+        """Return the colours of the table if it has all groups, else those of the groups alone."""
+        colours_by_name = self.row_list.colours_by_name
+        return colours_by_name if colours_by_name.keys() >= set(group_names) else assign_series_colours(group_names)
 
     def _draw_attention(self, video: Video) -> None:
         if self.attention is None or self.attention.video is not video:

@@ -47,7 +47,8 @@ class TrajectoryTable(VirtualList):
         self._batch_names: dict[Path, str] = {}
         """Name of the batch by folder; empty if all videos are of one batch."""
         self._all_rows: Sequence[Row] = []
-        self._colours_by_name: dict[str, str] = {}
+        self.colours_by_name: dict[str, str] = {}
+        """Theme colours of the names of all rows."""
         """Theme colour of each group, or of each variation."""
         self._columns_by_layout: dict[tuple[object, ...], list[Column[Row]]] = {}
         """Columns by width, first metric and order: their widths depend on all rows, and each row needs them."""
@@ -61,16 +62,17 @@ class TrajectoryTable(VirtualList):
     def current_row(self) -> Row | None:
         return self.rows[self.cursor] if self.cursor < len(self.rows) else None
 
-    def show_rows(self, rows: Sequence[Row], all_rows: Sequence[Row]) -> None:
+    def show_rows(self, rows: Sequence[Row], all_rows: Sequence[Row], group_names: Sequence[str] = ()) -> None:
         """Show rows in the current order.
 
         Args:
             all_rows: rows without the search: they determine formats and widths, which a search then keeps.
+            group_names: names of all groups, including those without a readable trajectory, which share the colours.
         """
         if all_rows is not self._all_rows:
             self._all_rows, self._formats_by_metric, self._columns_by_layout = all_rows, {}, {}
             self._cell_widths_by_metric = {}
-            self._colours_by_name = assign_series_colours(list(map(_get_name, all_rows)))
+            self.colours_by_name = assign_series_colours(group_names or list(map(_get_name, all_rows)))
             folders = [row.folder for row in all_rows if isinstance(row, Video)]
             self._batch_names = choose_unique_batch_names(folders) if len(set(folders)) > 1 else {}
         self.rows = sorted(rows, key=self._compute_sort_key, reverse=self.is_descending) if self.sort_metric else rows
@@ -217,7 +219,7 @@ class TrajectoryTable(VirtualList):
 
     def _draw_name(self, row: Row) -> Text:
         name = _get_name(row)
-        return Text(name, self.make_colour_style(self._colours_by_name.get(name, "foreground")))
+        return Text(name, self.make_colour_style(self.colours_by_name.get(name, "foreground")))
 
     def _get_batch_name(self, row: Row) -> str:
         return self._batch_names.get(row.folder, "") if isinstance(row, Video) else ""
