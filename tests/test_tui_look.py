@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from harness_tui import application, run
 from rich.color import Color as RichColor
@@ -22,15 +23,20 @@ from wantui.queue.records import TEMPORARY_HOLD_KINDS, BatchRow, Hold, QueueEven
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import SCREEN_TITLES
 from wantui.tui.announcements import announce_changes
+from wantui.tui.blocks import PICTURE_STYLE
 from wantui.tui.colourless import ColourlessFilter
 from wantui.tui.drafts import load_drafts
 from wantui.tui.monitor.states import explain_idle_queue, list_monitor_rows
+from wantui.tui.plots import draw_picture
 from wantui.tui.queue_progress import QueueProgress, measure_queue_progress
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.stylesheet import ThemeStylesheet
 from wantui.tui.themes import ANSI_THEMES, WANTUI_THEMES, ThemedApp, choose_first_theme
+from wantui.tui.widgets.diff_text import make_strip
 from wantui.tui.widgets.header import Header
-from wantui.tui.widgets.virtual_list import VirtualList
+from wantui.tui.widgets.matrix_cells import draw_thumbnail
+from wantui.tui.widgets.picture_view import PictureView
+from wantui.tui.widgets.virtual_list import CURSOR_GLYPH, VirtualList
 
 pytestmark = pytest.mark.terminal
 
@@ -351,7 +357,7 @@ def test_focused_pane_has_a_heavy_border_without_colours(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("is_dark", [True, False])
 def test_pictures_are_shades_without_colours(is_dark: bool) -> None:
     def draw(text: str, upper: str | None, lower: str | None) -> str:
-        segment = Segment(text, Style(color=upper, bgcolor=lower))
+        segment = Segment(text, PICTURE_STYLE + Style(color=upper, bgcolor=lower))
         (drawn,) = ColourlessFilter(lambda: is_dark).apply([segment], Color(0, 0, 0))
         assert drawn.style is not None
         assert drawn.style.color == drawn.style.bgcolor == RichColor.default()
@@ -360,8 +366,34 @@ def test_pictures_are_shades_without_colours(is_dark: bool) -> None:
     shades = [draw("▀▀", f"#{level:02x}{level:02x}{level:02x}", "#000000") for level in (0, 255)]
     assert draw("▀", "#ffffff", "#ffffff") == ("█" if is_dark else " ")
     assert shades == (["  ", "▒▒"] if is_dark else ["██", "▒▒"])
-    assert draw("▀▀", "#ffffff", None) == "▀▀"  # the frame of a cell
     assert draw("red ▀", "#ffffff", "#000000") == "red ▀"
+
+
+def test_cursors_and_frames_stay_without_colours() -> None:
+    style = Style(color="#0000ff", bgcolor="#000000")
+    segments = [Segment(text, style) for text in (CURSOR_GLYPH, *"▐▌▝▀▘▗▄▖")]
+    drawn = ColourlessFilter(lambda: True).apply(segments, Color(0, 0, 0))
+    assert [segment.text for segment in drawn] == [segment.text for segment in segments]
+
+
+def test_drawn_pictures_become_shades_in_every_widget() -> None:
+    picture = np.full((8, 8, 3), 255, np.uint8)
+
+    class PictureApp(App[None]):
+        def compose(self) -> ComposeResult:
+            yield PictureView()
+
+    async def test() -> None:
+        async with PictureApp().run_test(size=(8, 4)) as pilot:
+            view = pilot.app.query_one(PictureView)
+            view.show_picture(picture)
+            await pilot.pause()
+            text = make_strip(draw_picture(picture, 8, 4)[0], 8)
+            for segments in (list(view.render_line(0)), draw_thumbnail(picture)[0], list(text)):
+                drawn = ColourlessFilter(lambda: True).apply(segments, Color(0, 0, 0))
+                assert set("".join(segment.text for segment in drawn)) == {"█"}
+
+    run(test)
 
 
 def test_terminal_theme_without_colours_draws_with_the_shade_filter(monkeypatch: pytest.MonkeyPatch) -> None:

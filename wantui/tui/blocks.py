@@ -23,6 +23,8 @@ FOREGROUNDS = (
     (True, True, True, False),
 )
 """Quadrants with the foreground colour of each character: upper left, upper right, lower left, lower right."""
+PICTURE_STYLE = Style(meta={"is_picture": True})
+"""Style of all cells of a picture, by which a filter tells them from frames and cursors of the same characters."""
 MIN_GAIN = 600.0
 """Decrease of the squared error of a cell, summed over its four pixels and three channels of 0 to 255, from which
 another character replaces the half block: smaller ones are not seen, and make runs of equal cells rarer."""
@@ -63,7 +65,7 @@ def draw_blocks(pixels: "NDArray[np.uint8]") -> Iterator[list[tuple[str, Style]]
     """Draw the lines of a picture [2 * rows, 2 * columns, rgb]: a character and its style for each cell."""
     for indices, fronts, backs in zip(*(array.tolist() for array in choose_blocks(pixels)), strict=True):
         yield [
-            (BLOCKS[index], Style(color=_name_colour(front), bgcolor=_name_colour(back)))
+            (BLOCKS[index], PICTURE_STYLE + Style(color=_name_colour(front), bgcolor=_name_colour(back)))
             for index, front, back in zip(indices, fronts, backs, strict=True)
         ]
 

@@ -7,7 +7,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import NoColor
 
-from wantui.tui.blocks import BLOCKS, FOREGROUNDS
+from wantui.tui.blocks import BLOCKS, FOREGROUNDS, PICTURE_STYLE
 
 SHADES = " ░▒▓█"
 """Characters by brightness, on a dark background."""
@@ -16,7 +16,7 @@ FRONT_SHARES = {block: sum(quadrants) / 4 for block, quadrants in zip(BLOCKS, FO
 
 
 class ColourlessFilter(NoColor):
-    """Filter that removes colours; cells of a picture, blocks of two colours, become shades.
+    """Filter that removes colours; cells of a picture (`PICTURE_STYLE`) become shades.
 
     Args:
         is_dark: returns whether the background of the terminal is dark.
@@ -33,14 +33,13 @@ class ColourlessFilter(NoColor):
 
 
 def _draw_shade(segment: Segment, shades: str) -> Segment:
-    """Return a segment of equal blocks of two colours as a shade; others as they are."""
+    """Return a segment of equal cells of a picture as a shade; others as they are."""
     text, style, control = segment
     if style is None or text[:1] not in FRONT_SHARES or text.strip(text[0]):
         return segment
-    colours = [colour for colour in (style.color, style.bgcolor) if colour is not None and not colour.is_default]
-    if len(colours) < 2:
+    if style.meta != PICTURE_STYLE.meta or style.color is None or style.bgcolor is None:
         return segment
-    front, back = map(_measure_brightness, colours)
+    front, back = _measure_brightness(style.color), _measure_brightness(style.bgcolor)
     brightness = back + FRONT_SHARES[text[0]] * (front - back)
     return Segment(shades[min(len(shades) - 1, int(brightness * len(shades)))] * len(text), style, control)
 

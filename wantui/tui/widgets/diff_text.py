@@ -75,6 +75,7 @@ class DiffText(Widget):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.set_reactive(DiffText.auto_links, False)  # else, the mouse over a picture repaints everything
         self.shown_strips: list[Strip] = []
         self.shown_lines: list[Text] = []
         self._drawn_lines: list[Text] = []

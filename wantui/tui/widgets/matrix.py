@@ -96,6 +96,7 @@ class Matrix(ScrollView, can_focus=True):
 
     def __init__(self, cell_size: str | None = None, **options: Any) -> None:
         super().__init__(**options)
+        self.set_reactive(Matrix.auto_links, False)  # else, the mouse over a picture repaints everything
         self.cell_size = cell_size
         self.grid = VideoMatrix(Path())
         self.empty_text = ""
@@ -161,11 +162,10 @@ class Matrix(ScrollView, can_focus=True):
     def _choose_geometry(self, cell_size: str | None) -> CellGeometry:
         size, grid = self.scrollable_content_region.size, self.grid
         labels = (grid.column_heading, *grid.row_labels[:MAX_MEASURED_LABELS])
-        longest_label = max(map(cell_len, labels))
         return choose_geometry(
             cell_size,
             (size.width, size.height - HEADER_HEIGHT),
-            longest_label,
+            max(map(cell_len, labels)),
             (self.column_count, self.row_count),
             grid.aspect_ratio,
         )

@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from wantui.tui.blocks import PICTURE_STYLE
 from wantui.tui.colourless import SHADES
 from wantui.tui.widgets.diff_text import make_strip
 from wantui.tui.wrapping import wrap_text
@@ -92,7 +93,7 @@ def _get_standard_colour(number: int) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=1 << 14)
 def _make_cell_style(upper: int, lower: int, color_system: str | None) -> Style:
-    return Style.from_color(_decode_colour(upper, color_system), _decode_colour(lower, color_system))
+    return PICTURE_STYLE + Style.from_color(_decode_colour(upper, color_system), _decode_colour(lower, color_system))
 
 
 @lru_cache(maxsize=1 << 16)
@@ -113,6 +114,7 @@ class PictureView(Widget):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.set_reactive(PictureView.auto_links, False)  # else, the mouse over the picture repaints everything
         self.picture: NDArray[np.uint8] | None = None
         """The shown picture; None before the first one."""
         self.shown_pixels: NDArray[np.uint8] | None = None
