@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from wantui.planning import Batch, Recipe, TimedVideo, estimate_video_seconds, p
 from wantui.planning.memory_plan import RESIDENT_PLAN, estimate_peak_working_bytes, find_plan
 from wantui.planning.second_gpu import estimate_second_gpu_bytes
 from wantui.planning.throughput import FLASH_ATTENTION_4, NATIVE_ATTENTION
+from wantui.queue.claims import LostClaimError
+from wantui.queue.database import QueueUnavailableError
 from wantui.queue.events import VideoOnOneGpu, VideoOutOfMemory, VideoReleased, VideoResumed
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
@@ -42,6 +45,7 @@ from wantui.stop_signals import SECOND_GPU_LOST_EXIT_CODE
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 from wantui.worker import second_gpu
+from wantui.worker.outcome_applier import OutcomeApplier
 from wantui.worker.outcomes import ErrorContext, LeaveSecondGpu, decide_outcome
 from wantui.worker.pipelines import LoadedPipeline
 from wantui.worker.second_gpu import SecondGpu
@@ -472,6 +476,43 @@ def test_worker_ends_if_the_next_video_needs_another_number_of_gpus(tmp_path: Pa
     add(queue, "a", 2)
     Worker(queue, "worker-0:7", ("auto",), "cpu", LOG, (1,)).run()
     assert [video.state for video in queue.list_videos(1)] == ["queued", "queued"]
+
+
+def test_idle_worker_waits_for_a_locked_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue(tmp_path)
+    add(queue, "a", 2)
+    find_next_gpu_count, calls = Queue.find_next_gpu_count, list[int]()
+
+    def fail_once(self: Queue, devices: Iterable[str]) -> int | None:
+        calls.append(1)
+        if len(calls) == 1:
+            raise QueueUnavailableError("database is locked")
+        return find_next_gpu_count(self, devices)
+
+    monkeypatch.setattr(Queue, "find_next_gpu_count", fail_once)
+    monkeypatch.setattr("wantui.worker.worker.QUEUE_RETRY_SECONDS", 0.01)
+    Worker(queue, "worker-0:7", ("auto",), "cpu", LOG, (1,)).run()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("error", [QueueUnavailableError("database is locked"), LostClaimError("it is lost")])
+def test_worker_that_lost_the_second_gpu_ends_even_if_the_queue_cannot_be_written(
+    queued: tuple[StateDirectory, BatchFolder], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    def lose_second_gpu(*_: Any) -> None:
+        raise SecondGpuError("the second GPU failed: CUDA error")
+
+    monkeypatch.setattr(SecondGpu, "prepare", lose_second_gpu)
+    monkeypatch.setattr(OutcomeApplier, "apply_outcome", fail)
+    monkeypatch.setattr("wantui.worker.worker.QUEUE_RETRY_SECONDS", 0.01)
+    with Queue(queued[0].directory) as queue:
+        worker = Worker(queue, "worker-0:7", ("auto",), "cpu", LOG, (2,), "cpu")
+        worker.run()
+        assert worker.has_lost_second_gpu
+        assert sorted(video.state for video in queue.list_videos(1)) == ["queued", "running"]  # none with the lost GPU
 
 
 def test_failure_of_the_second_gpu_does_not_fail_the_video(tmp_path: Path) -> None:

@@ -125,11 +125,11 @@ class Worker:
                     idle_since = time.monotonic()
                     continue
                 self.finish_pending_video()
+                # A video for another number of GPUs is for a process to which the engine gives them.
+                is_for_others = self.queue.find_next_gpu_count(self.served_devices) not in (None, *self.gpu_counts)
             except QueueUnavailableError as error:
                 self._wait_for_queue(error)
                 continue
-            # A video for another number of GPUs is for a process to which the engine gives them.
-            is_for_others = self.queue.find_next_gpu_count(self.served_devices) not in (None, *self.gpu_counts)
             if time.monotonic() - idle_since > MAX_IDLE_SECONDS or is_for_others:
                 return
             time.sleep(QUEUE_POLL_SECONDS)
@@ -212,9 +212,9 @@ class Worker:
             if isinstance(outcome, FailVideo) and outcome.is_unexpected:
                 self.log.exception("%s failed while the worker was %s", claim.title, self.state)
         if outcome is not None:  # outside of the except block, where the error would keep its tensors alive
-            self.outcome_applier.apply_outcome(outcome, claim, folder, batch_log)
-            if isinstance(outcome, LeaveSecondGpu):
+            if isinstance(outcome, LeaveSecondGpu):  # first: the process must end even if the queue cannot be written
                 self.has_lost_second_gpu = self.is_stopping = True
+            self.outcome_applier.apply_outcome(outcome, claim, folder, batch_log)
 
     def _generate_video(self, claim: Claim, folder: BatchFolder, batch_log: logging.Logger) -> None:
         """Load the pipeline, denoise and decode a claimed video; its files are finalized later."""
