@@ -20,6 +20,7 @@ from wantui.batches.batch_cost import estimate_batch_costs
 from wantui.batches.cell_cost import estimate_cell_costs
 from wantui.batches.enqueue import check_second_gpu, enqueue_new_batch
 from wantui.config import load_config
+from wantui.engine.control import Engine
 from wantui.engine.pairing import is_lent, prepare_slot
 from wantui.engine.slots import WorkerSlot, create_worker_slots
 from wantui.engine.supervisor import Supervisor
@@ -58,8 +59,12 @@ TWO = "model_settings.gpus_per_video=2"
 GB = 1_000_000_000
 
 
-def gpu(index: int, name: str = "NVIDIA H200") -> Gpu:
-    return Gpu(index, f"GPU-{index}", name, 140 * GB, 0)
+def gpu(index: int, name: str = "NVIDIA H200", uuid_prefix: str = "GPU") -> Gpu:
+    return Gpu(index, f"{uuid_prefix}-{index}", name, 140 * GB, 0)
+
+
+MIXED = [gpu(0, "NVIDIA A100"), gpu(1), gpu(2)]
+INSTANCES = [gpu(0, "NVIDIA H200 MIG 1g.18gb", "MIG"), gpu(1, "NVIDIA H200 MIG 1g.18gb", "MIG")]
 
 
 # The setting
@@ -115,6 +120,45 @@ def test_machine_without_two_gpus_of_one_kind_is_refused_before_queueing(
         check_second_gpu(find_state_directory(), asked)
     assert "cannot use model_settings.gpus_per_video: 2: it needs two GPUs of one kind" in str(refusal.value)
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize("has_engine", [False, True])
+@pytest.mark.parametrize(
+    ("gpus", "device", "message"),
+    [
+        (MIXED, "auto", None),
+        (MIXED, "cuda:2", None),
+        (MIXED, "cuda:0", "two GPUs of one kind, one of them cuda:0, and {} has 3 GPUs of different kinds (NVIDIA A1"),
+        (MIXED[:2], "auto", "two GPUs of one kind, and {} has 2 GPUs of different kinds (NVIDIA A100, NVIDIA H200)"),
+        (INSTANCES, "auto", "and {} has 2 GPUs, which are MIG instances: CUDA shows a process only one of them"),
+    ],
+)
+def test_second_gpu_must_be_of_the_kind_of_the_requested_device(
+    monkeypatch: pytest.MonkeyPatch, gpus: list[Gpu], device: str, message: str | None, has_engine: bool
+) -> None:
+    names = ("auto", "cpu", "cuda", *(f"cuda:{i}" for i in range(len(gpus))))
+    visible_devices = {"CUDA_VISIBLE_DEVICES": None}
+    engine = Engine(7, 0.0, Path("logs"), "1", names, environment=visible_devices) if has_engine else None
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(enqueue, "query_gpus", lambda: GpuReport(tuple(gpus), "1", None))
+    monkeypatch.setattr(enqueue, "find_engine", lambda _: engine)
+    asked = load_config("nano", [TWO, f"model_settings.device={device}"]).settings
+    if message is None:
+        check_second_gpu(find_state_directory(), asked)
+        return
+    with pytest.raises(UserError) as refusal:
+        check_second_gpu(find_state_directory(), asked)
+    assert message.format("the running engine" if has_engine else "this machine") in str(refusal.value)
+
+
+def test_gpus_of_the_running_engine_are_those_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("auto", "cpu", "cuda", "cuda:0", "cuda:1")
+    engine = Engine(7, 0.0, Path("logs"), "1", names, environment={"CUDA_VISIBLE_DEVICES": "0,1"})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")  # two of one kind, which the engine does not have
+    monkeypatch.setattr(enqueue, "query_gpus", lambda: GpuReport(tuple(MIXED), "1", None))
+    monkeypatch.setattr(enqueue, "find_engine", lambda _: engine)
+    with pytest.raises(UserError, match="the running engine has 2 GPUs of different kinds"):
+        check_second_gpu(find_state_directory(), load_config("nano", [TWO]).settings)
 
 
 def test_run_on_a_machine_without_gpus_is_refused_and_leaves_no_folder(wantui: Wantui, tmp_path: Path) -> None:
@@ -228,6 +272,42 @@ def test_gpus_of_two_kinds_are_not_paired() -> None:
     assert (slots[1].partner, slots[1].gpu_counts) == (None, (1, 2))
 
 
+def test_mig_instances_are_not_paired() -> None:
+    slots = slots_of(*INSTANCES)
+    assert prepare_slot(slots[0], slots, 2, ())
+    assert (slots[0].partner, slots[0].gpu_counts) == (None, (1, 2))
+
+
+def test_engine_replaces_a_failed_second_gpu_by_a_working_one(tmp_path: Path) -> None:
+    queue, slots = Queue(tmp_path), slots_of(gpu(0), gpu(1), gpu(2))
+    add(queue, "a", 2)
+    engine = Supervisor(queue, slots, tmp_path, LOG, ends_when_idle=False)
+    engine._supervise_once()
+    assert starts == [("worker-0", (2,), "GPU-0,GPU-1"), ("worker-2", (1, 2), "GPU-2")]
+    for slot in (slots[0], slots[2]):
+        end(slot, SECOND_GPU_LOST_EXIT_CODE if slot is slots[0] else 0)
+    starts.clear()
+    engine._supervise_once()
+    assert starts[0] == ("worker-0", (2,), "GPU-0,GPU-2")
+    assert not prepare_slot(slots[1], [slots[1], replace(slots[0], partner=None)], 2, ())  # it waits for the idle one
+    assert prepare_slot(slots[1], slots, 2, (slots[0].worker_name,))
+    assert (slots[1].partner, slots[1].gpu_counts) == (None, (1, 2))
+    assert slots[1].one_gpu_reason == "the second GPU failed during an earlier video"
+
+
+def test_engine_uses_one_gpu_after_a_worker_died_with_two(tmp_path: Path) -> None:
+    queue, slots = Queue(tmp_path), slots_of(gpu(0), gpu(1))
+    add(queue, "a", 2)
+    engine = Supervisor(queue, slots, tmp_path, LOG, ends_when_idle=False)
+    engine._supervise_once()
+    assert queue.claim_next_video(slots[0].worker_name, ("auto",), (2,)) is not None
+    end(slots[0], 1)
+    starts.clear()
+    engine._supervise_once()
+    assert starts[0] == ("worker-0", (1, 2), "GPU-0")
+    assert slots[0].one_gpu_reason == "an earlier process of worker-0 died with two GPUs"
+
+
 def test_engine_goes_on_with_one_gpu_after_the_second_failed(tmp_path: Path) -> None:
     queue, slots = Queue(tmp_path), slots_of(gpu(0), gpu(1))
     add(queue, "a", 2, videos=1)
@@ -240,7 +320,8 @@ def test_engine_goes_on_with_one_gpu_after_the_second_failed(tmp_path: Path) -> 
     starts.clear()
     engine._supervise_once()
     assert starts[0] == ("worker-0", (1, 2), "GPU-0")
-    assert slots[0].avoids_partner
+    assert slots[0].one_gpu_reason == "the second GPU failed during an earlier video"
+    assert [slot.is_bad_partner for slot in slots] == [False, True]
     assert queue.read_hold() is None
 
 
@@ -364,6 +445,13 @@ def test_kernels_that_set_flags_of_the_process_are_those_of_diffusers_that_do() 
         if name != FLASH_ATTENTION_4 and "sdpa_kernel(" in inspect.getsource(functions[AttentionBackendName(name)])
     }
     assert setting_flags == PROCESS_WIDE_KERNELS
+
+
+def test_worker_reports_the_reason_of_the_engine(queued: tuple[StateDirectory, BatchFolder]) -> None:
+    with Queue(queued[0].directory) as queue:
+        render(queue, None, one_gpu_reason="the second GPU failed during an earlier video")
+        reasons = [payload.reason for payload in list_payloads(queue, VideoOnOneGpu)]
+    assert reasons == ["the second GPU failed during an earlier video"] * 2
 
 
 def test_video_goes_on_with_one_gpu_after_the_second_was_lost(

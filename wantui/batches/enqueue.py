@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from wantui.batches.batch_folders import check_new_batch_folder, create_batch_fo
 from wantui.batches.cell_cost import find_cells_without_memory, format_memory_refusals, refuse_cells_without_memory
 from wantui.config.settings import Settings
 from wantui.config.sweep_syntax import describe_seeds
-from wantui.engine.control import find_engine
+from wantui.engine.control import Engine, find_engine
 from wantui.engine.slots import create_worker_slots
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.gpu.nvml import query_gpus, select_visible_gpus
+from wantui.gpu.nvml import Gpu, query_gpus, select_visible_gpus
 from wantui.planning import Batch, BatchPreview, Recipe
 from wantui.planning.fp8 import MIN_COMPUTE_CAPABILITY, explain_missing_fp8
 from wantui.planning.memory_plan import find_plan
@@ -136,22 +135,30 @@ def check_second_gpu(state_dir: StateDirectory, settings: Settings) -> None:
             f"cannot use model_settings.gpus_per_video: 2 with memory_settings.plan: {plan_name}, which streams the "
             "weights. Choose the plan auto"
         )
-    engine = find_engine(state_dir.directory)
-    gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    counts_by_name = Counter(gpu.name for gpu in gpus)
-    if engine is not None:
-        gpu_count = sum(1 for name in engine.device_names if name.startswith("cuda:"))
-        reason = f"the running engine has {format_count(gpu_count, 'GPU')}"
-    else:
-        gpu_count = max(counts_by_name.values(), default=0)
-        reason = f"this machine has {format_count(len(gpus), 'GPU')}"
-        if len(gpus) > 1:
-            reason += f" of different kinds ({', '.join(counts_by_name)}), which may compute other bits"
-    if gpu_count < 2:
-        raise UnknownDeviceError(
-            f"cannot use model_settings.gpus_per_video: 2: it needs two GPUs of one kind, and {reason}. "
-            "Set it to 1: the videos have the same bits"
-        )
+    engine, device = find_engine(state_dir.directory), settings.model_settings.device
+    gpus = _list_engine_gpus(engine)
+    slots = create_worker_slots(gpus, None)
+    if any(slot.has_equal_gpu(other) for slot in slots if device in slot.served_devices for other in slots):
+        return
+    reason = f"{'this machine' if engine is None else 'the running engine'} has {format_count(len(gpus), 'GPU')}"
+    if len(names := dict.fromkeys(gpu.name for gpu in gpus)) > 1:
+        reason += f" of different kinds ({', '.join(names)}), which may compute other bits"
+    elif len(gpus) > 1:
+        reason += ", which are MIG instances: CUDA shows a process only one of them"
+    device_text = f", one of them {device}" if device.startswith("cuda:") else ""
+    raise UnknownDeviceError(
+        f"cannot use model_settings.gpus_per_video: 2: it needs two GPUs of one kind{device_text}, and {reason}. "
+        "Set it to 1: the videos have the same bits"
+    )
+
+
+def _list_engine_gpus(engine: Engine | None) -> list[Gpu]:
+    """Return the GPUs of an engine, or of a new one."""
+    if engine is None:
+        return select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if not any(name.startswith("cuda:") for name in engine.device_names):
+        return []
+    return select_visible_gpus(query_gpus().gpus, engine.environment.get("CUDA_VISIBLE_DEVICES"))
 
 
 def check_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListener = lambda _: None) -> Batch:

@@ -21,16 +21,28 @@ def prepare_slot(slot: WorkerSlot, slots: Sequence[WorkerSlot], gpu_count: int, 
         gpu_count: number of GPUs for the next video.
         busy_workers: names of the workers that render a video.
     """
-    slot.partner, slot.gpu_counts = None, (1,)
+    slot.partner, slot.gpu_counts, slot.one_gpu_reason = None, (1,), ""
     if gpu_count == 1:
         return True
     candidates = [other for other in slots if slot.can_pair_with(other) and not is_lent(other, slots)]
     if not slot.avoids_partner:
-        slot.partner = next((other for other in candidates if other.process is None), None)
+        if not slot.is_bad_partner:
+            slot.partner = next((other for other in candidates if other.process is None), None)
         if slot.partner is not None:
             slot.gpu_counts = (2,)
             return True
-        if any(other.partner is None and other.worker_name not in busy_workers for other in candidates):
+        running_slots = [other for other in candidates if other.process is not None]
+        if any(other.partner is None and other.worker_name not in busy_workers for other in running_slots):
             return False
-    slot.gpu_counts = (1, 2)
+    slot.gpu_counts, slot.one_gpu_reason = (1, 2), _explain_one_gpu(slot, slots)
     return True
+
+
+def _explain_one_gpu(slot: WorkerSlot, slots: Sequence[WorkerSlot]) -> str:
+    """Return why a slot cannot have a second GPU until the engine restarts; an empty string if none is free now."""
+    if slot.avoids_partner:
+        return f"an earlier process of {slot.name} died with two GPUs"
+    has_bad_partner = any(slot.has_equal_gpu(other) and other.is_bad_partner for other in slots)
+    if slot.is_bad_partner or (has_bad_partner and not any(slot.can_pair_with(other) for other in slots)):
+        return "the second GPU failed during an earlier video"
+    return ""

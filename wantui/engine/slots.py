@@ -38,7 +38,11 @@ class WorkerSlot:
     partner: "WorkerSlot | None" = None
     """Slot whose GPU the current process uses as its second GPU."""
     avoids_partner: bool = False
-    """True once a second GPU failed in a process of this slot: its next processes use one GPU."""
+    """True once a process of this slot died with two GPUs, either of which may be at fault: the next ones use one."""
+    is_bad_partner: bool = False
+    """True once this GPU failed as the second GPU of another slot's process: it is not paired again."""
+    one_gpu_reason: str = ""
+    """Why the current process has one GPU for videos on two; empty if no second GPU was free."""
     process: subprocess.Popen[bytes] | None = None
     earliest_start_at: float = 0.0
     """Monotonic time in seconds before which no process is started."""
@@ -66,7 +70,7 @@ class WorkerSlot:
         command = [sys.executable, "-m", "wantui.worker.process", "--state", str(state_directory)]
         command += ["--logs", str(logs_folder), "--name", self.name, "--device", self.torch_device]
         command += ["--devices", ",".join(self.served_devices), "--parent", str(os.getpid())]
-        command += ["--gpu-counts", ",".join(map(str, self.gpu_counts))]
+        command += ["--gpu-counts", ",".join(map(str, self.gpu_counts)), "--one-gpu-reason", self.one_gpu_reason]
         logs_folder.mkdir(parents=True, exist_ok=True)
         output_path = self.find_output_path(logs_folder)
         with os.fdopen(
@@ -92,8 +96,16 @@ class WorkerSlot:
         return self.added_environment | {VISIBLE_DEVICES: ",".join(uuids)}
 
     def can_pair_with(self, other: "WorkerSlot") -> bool:
-        """Return whether a process of this slot can use the other slot's GPU: GPUs of one kind give equal bits."""
-        return other is not self and bool(self.gpu_name) and other.gpu_name == self.gpu_name
+        """Return whether a process of this slot can use the other slot's GPU: it works, and gives equal bits."""
+        return self.has_equal_gpu(other) and not other.is_bad_partner
+
+    def has_equal_gpu(self, other: "WorkerSlot") -> bool:
+        """Return whether the other slot has another GPU of this kind, and a process can see both.
+
+        CUDA shows a process only one MIG instance.
+        """
+        is_instance = self.added_environment.get(VISIBLE_DEVICES, "").startswith("MIG-")
+        return other is not self and bool(self.gpu_name) and other.gpu_name == self.gpu_name and not is_instance
 
     def find_output_path(self, logs_folder: Path) -> Path:
         """Return the output file that all processes of this slot share."""

@@ -189,11 +189,12 @@ class Supervisor:
             worker_name, reason, counts_crash=signal.SIGKILL not in slot.sent_signals, has_worker_ended=True
         )
         slot.process = None
-        if slot.partner is not None and (
-            exit_code == SECOND_GPU_LOST_EXIT_CODE or (exit_code and videos and not slot.sent_signals)
-        ):
+        if slot.partner is not None and exit_code == SECOND_GPU_LOST_EXIT_CODE:
+            slot.partner.is_bad_partner = True
+            self.log.error("the GPU of %s failed in %s: it is not paired again", slot.partner.name, worker_name)
+        elif slot.partner is not None and exit_code and videos and not slot.sent_signals:
             slot.avoids_partner = True
-            self.log.error("%s ended with two GPUs: the next workers of %s use one", worker_name, slot.name)
+            self.log.error("%s died with two GPUs: the next workers of %s use one", worker_name, slot.name)
         for video in videos:
             self._close_in_manifest(video)
             self.log.error("%s died (%s) during %s, which is now %s", worker_name, reason, video.title, video.state)

@@ -38,11 +38,14 @@ class PipelineCache:
     Args:
         device_name: device name for torch.
         second_device_name: device name for torch of the second GPU; None without one.
+        one_gpu_reason: why there is no second GPU; empty if none was free.
     """
 
-    def __init__(self, queue: Queue, device_name: str, second_device_name: str | None = None) -> None:
+    def __init__(
+        self, queue: Queue, device_name: str, second_device_name: str | None = None, one_gpu_reason: str = ""
+    ) -> None:
         self.queue, self.device_name = queue, device_name
-        self.second_gpu = SecondGpu(second_device_name)
+        self.second_gpu = SecondGpu(second_device_name, one_gpu_reason)
         self.loaded_pipeline: LoadedPipeline | None = None
         self.cache_key: tuple[Any, ...] = ()
         self.base_key: tuple[Any, ...] = ()

@@ -65,6 +65,7 @@ def main() -> None:
         parser.add_argument(worker_name, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--gpu-counts", default="1,2")
+    parser.add_argument("--one-gpu-reason", default="")
     options = parser.parse_args()
     exit_with_parent(options.parent)
     log = open_log(options.name, options.logs / f"{options.name}.log")
@@ -75,7 +76,14 @@ def main() -> None:
         gpu_counts = tuple(map(int, options.gpu_counts.split(",")))
         second_device_name = SECOND_DEVICE if gpu_counts == (2,) else None
         worker = Worker(
-            queue, worker_name, options.devices.split(","), options.device, log, gpu_counts, second_device_name
+            queue,
+            worker_name,
+            options.devices.split(","),
+            options.device,
+            log,
+            gpu_counts,
+            second_device_name,
+            options.one_gpu_reason,
         )
 
         def request_stop(*_: object) -> None:

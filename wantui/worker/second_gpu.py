@@ -32,9 +32,11 @@ class SecondGpu:
 
     Attributes:
         device_name: device name for torch; None if the worker has one device.
+        missing_reason: why the worker has one device; empty if no second GPU was free.
     """
 
     device_name: str | None
+    missing_reason: str = ""
 
     def prepare(self, loaded_pipeline: LoadedPipeline, recipe: Recipe) -> str | None:
         """Let a pipeline use the second GPU for a recipe that has guided steps.
@@ -71,7 +73,7 @@ class SecondGpu:
 
     def _find_obstacle(self, loaded_pipeline: LoadedPipeline, recipe: Recipe) -> str | None:
         if self.device_name is None:
-            return "no second GPU of the same kind is free"
+            return self.missing_reason or "no second GPU of the same kind is free"
         if not can_split_plan(loaded_pipeline.plan):
             return f"the memory plan {loaded_pipeline.plan.slug} streams the weights"
         attention_kernel = find_attention_kernel(loaded_pipeline.pipeline.transformer)

@@ -81,6 +81,7 @@ class Worker:
         device_name: device name for torch.
         gpu_counts: numbers of GPUs per video that this worker serves.
         second_device_name: device name for torch of the second GPU; None for a worker with one device.
+        one_gpu_reason: why it has one device; empty if no second GPU was free.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Worker:
         log: logging.Logger,
         gpu_counts: Sequence[int] = (1, 2),
         second_device_name: str | None = None,
+        one_gpu_reason: str = "",
     ) -> None:
         self.queue, self.name, self.served_devices, self.device_name, self.log = (
             queue,
@@ -101,7 +103,7 @@ class Worker:
             log,
         )
         self.gpu_counts = gpu_counts
-        self.pipeline_cache = PipelineCache(queue, device_name, second_device_name)
+        self.pipeline_cache = PipelineCache(queue, device_name, second_device_name, one_gpu_reason)
         self.manifest_stores = ManifestStoreCache()
         self.outcome_applier = OutcomeApplier(queue, self.pipeline_cache, self.manifest_stores, log)
         self.finalization_executor = ThreadPoolExecutor(1, thread_name_prefix="finisher")
