@@ -1,5 +1,6 @@
 """The settings form of Compose, its list of configs, and what a queued batch and its variations show."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from wantui.tui.settings_rows import (
     list_settings_rows,
 )
 from wantui.tui.widgets.settings_form import SettingsForm
+from wantui.tui.wrapping import wrap_text
 
 pytestmark = pytest.mark.terminal
 
@@ -113,7 +115,11 @@ def test_choices_open_under_the_row_and_enter_chooses_one() -> None:
 
 @pytest.mark.parametrize(
     ("keys", "setting"),
-    [(("escape",), "speed"), (("up", "up", "up"), "transformer_file"), (("down", "down", "down", "down"), "device")],
+    [
+        (("escape",), "speed"),
+        (("up", "up", "up"), "transformer_file"),
+        (("down", "down", "down", "down"), "gpus_per_video"),
+    ],
 )
 def test_choices_close_when_left(keys: tuple[str, ...], setting: str) -> None:
     async def test() -> None:
@@ -366,10 +372,33 @@ def test_value_that_its_row_cuts_is_explained_in_full() -> None:
             form = form_of(it)
             await it.until(lambda: form.config is not None)
             await it.press("escape", "slash", *"sweeps", "enter", "enter", *"cfg_scale=1,4,8", "enter")
-            await it.until(lambda: "sweeps = cfg_scale=1,4,8 (was -)" in it.text())
+            await it.until(lambda: re.search(r"● sweeps +cfg_scale=1,4,8 ", it.text()))
+            assert "sweeps = " not in it.text(), "the row shows the whole value"
+            await it.press("enter")
+            await it.until(lambda: re.search(r"● sweeps {10,}", it.text()))  # the input covers the column of values
+            await it.press(*"cfg_scale=1,4,8,9,10,11,12,13,14", "enter")
+            await it.until(lambda: "cfg_scale=1,4,8,9,10,11,12,13,14 (was" in it.text())
             await it.press("slash")
             assert "enter choose · esc clear" in it.text()
             footer = it.text().splitlines()[-1]
             assert footer.split()[:3] == ["F5", "Queue", "it"]
 
     run(test)
+
+
+def test_lines_break_between_a_number_and_its_unit_only_if_they_must() -> None:
+    text = "36 = 2 variations x 3 cells x 6 seeds, 0.16 s per step, 12 %, 8 steps of unipc, guidance 4; by bracket 1"
+    lines = [line.plain for line in wrap_text(text, 13, indent="")]
+    assert " ".join(lines) == text
+    assert lines == [
+        "36 =",
+        "2 variations",
+        "x 3 cells",
+        "x 6 seeds,",
+        "0.16 s per",
+        "step, 12 %,",
+        "8 steps of",
+        "unipc,",
+        "guidance 4;",
+        "by bracket 1",
+    ]

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import wrap
 
 from rich.style import Style
 from rich.text import Text
+
+from wantui.tui.wrapping import wrap_text
 
 LABEL_GAP = 2
 """Spaces between the longest label and the values."""
@@ -33,4 +34,4 @@ def draw_facts(facts: Sequence[Fact], width: int) -> list[Text]:
 
 
 def _wrap_value(value: str, width: int) -> list[Text]:
-    return [Text(line) for line in wrap(value, max(8, width), break_on_hyphens=False)] or [Text("")]
+    return wrap_text(value, max(8, width), indent="") or [Text("")]

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from textwrap import wrap
 
 from wantui.config.fields import FormField, list_form_fields
-from wantui.formatting import escape_unprintable
+from wantui.formatting import escape_unprintable, shorten_text
 
+NARROW_NAME_WIDTH, MIN_VALUE_WIDTH = 16, 8
+"""Cells of the column of names in a narrow form, where longer names are cut off, and fewest cells of the values in a
+wide form, where the column is as wide as the longest name."""
+SIGN_WIDTH = 2
+"""Cells of the sign of a changed setting before its name."""
 _CLAUSE_PATTERN = re.compile(r"(?<=[.;]) ")
 _CHOICES_HEAD_PATTERN = re.compile(r"((?:[\w-]+)(?:, [\w-]+)*(?: \([^)]*\))?): ")
 """One or several choices with a remark, followed by a colon and their description."""
@@ -111,3 +116,15 @@ def describe_row(row: SettingsRow | None) -> str:
             help_text = " ".join(row.help.split()).rstrip(".")
             return help_text if row.valid_values.startswith("text") else f"{help_text}; {row.valid_values}"
     return ""
+
+
+def choose_name_width(width: int) -> int:
+    """Return the cells of the column of names in a form of this width."""
+    longest = max(len(field.name) for field in list_form_fields())
+    return longest if width >= SIGN_WIDTH + longest + 1 + MIN_VALUE_WIDTH else NARROW_NAME_WIDTH
+
+
+def pad_name(name: str, value_text: str, width: int) -> str:
+    """Return the name of a setting as wide as its column, or narrower if the value then fits into the row."""
+    column_width = choose_name_width(width)
+    return shorten_text(name, column_width).ljust(min(column_width, width - SIGN_WIDTH - 1 - len(value_text)))

@@ -11,20 +11,24 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from wantui.config import Config
-from wantui.config.fields import FormField, get_setting_value, list_form_fields
+from wantui.config.fields import FormField, get_setting_value
 from wantui.config.flow_values import format_flow_text
-from wantui.formatting import shorten_text
 from wantui.tui.content import make_content
-from wantui.tui.settings_rows import ChoiceRow, ErrorRow, Heading, SettingsRow, describe_row, list_settings_rows
+from wantui.tui.settings_rows import (
+    SIGN_WIDTH,
+    ChoiceRow,
+    ErrorRow,
+    Heading,
+    SettingsRow,
+    choose_name_width,
+    describe_row,
+    list_settings_rows,
+    pad_name,
+)
 from wantui.tui.sweep_typing import SWEEP_KEY, SweepSuggester, describe_typed_sweep, find_typed_name
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import GUTTER_WIDTH, VirtualList
 
-NARROW_NAME_WIDTH, MIN_VALUE_WIDTH = 16, 8
-"""Cells of the column of names in a narrow form, where longer names are cut off, and fewest cells of the values in a
-wide form, where the column is as wide as the longest name."""
-SIGN_WIDTH = 2
-"""Cells of the sign of a changed setting before its name."""
 MIN_INPUT_WIDTH = 12
 """Minimum cells of the input in a row."""
 
@@ -147,9 +151,9 @@ class SettingsForm(Vertical):
         assert self.config is not None
         is_changed = field.key in self.changed_keys
         line = Text.assemble(("● " if is_changed else "  ", self.field_list.make_colour_style("warning")))
-        name_width = _choose_name_width(width)
-        line.append(f"{shorten_text(field.name, name_width):<{name_width}} ")
         value_text = _format_value(get_setting_value(self.config, field.key))
+        is_edited = self.is_editing and field.key == self._edited_key  # the input covers the column of values
+        line.append(f"{pad_name(field.name, '' if is_edited else value_text, width)} ")
         if field.kind in ("flag", "choice") and index == self.field_list.cursor and self.field_list.has_focus:
             value_text = f"‹{value_text}›"
         line.append(value_text, Style(bold=True) if is_changed else Style(dim=value_text == "-"))
@@ -197,7 +201,7 @@ class SettingsForm(Vertical):
             return ""
         value_text = _format_value(get_setting_value(self.config, row.key))
         width = self.field_list.row_width
-        if SIGN_WIDTH + _choose_name_width(width) + 1 + len(value_text) <= width:
+        if SIGN_WIDTH + len(pad_name(row.name, value_text, width)) + 1 + len(value_text) <= width:
             return ""
         text = f"{row.name} = {value_text}"
         if row.key in self.changed_keys and self.file_config is not None:
@@ -270,11 +274,12 @@ class SettingsForm(Vertical):
             return
         field_list = self.field_list
         width = field_list.size.width
-        name_width = _choose_name_width(field_list.row_width)
+        name_width = choose_name_width(field_list.row_width)
         x = GUTTER_WIDTH + min(SIGN_WIDTH + name_width + 1, max(0, width - MIN_INPUT_WIDTH))
         y = field_list.cursor - field_list.scroll_offset.y + (1 if self.filter_input.has_class("-open") else 0)
         self.value_input.styles.offset = (x, y)
         self.value_input.styles.width = max(1, width - x)
+        field_list.redraw_changed_rows()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._fill_rows)
@@ -373,17 +378,12 @@ class SettingsForm(Vertical):
     def _close_input(self) -> None:
         had_focus = self.value_input.has_focus
         self.value_input.remove_class("-open")
+        self.field_list.redraw_changed_rows()
         self._edited_key = None
         self.show_error(None)
         self._show_explanation()
         if had_focus:
             self.screen.set_focus(self.field_list)
-
-
-def _choose_name_width(width: int) -> int:
-    """Return the cells of the column of names in a form of this width."""
-    longest = max(len(field.name) for field in list_form_fields())
-    return longest if width >= SIGN_WIDTH + longest + 1 + MIN_VALUE_WIDTH else NARROW_NAME_WIDTH
 
 
 def _format_editable(value: object) -> str:
