@@ -66,7 +66,7 @@ class DenoisingStep:
     unconditional_velocity: Tensor | None = None
     """Model output without the prompt, before guidance; None if the step had no such pass."""
     gpu_count: int = 1
-    """Number of devices among which the passes of a guided step are divided."""
+    """Number of devices among which the passes of guided steps are divided; 1 if no step has two passes."""
 
     @property
     def predicted_clean(self) -> Tensor:
@@ -261,6 +261,7 @@ def denoise_latents(
         resume_from.restore_state(inputs)
         latents, steps_done = resume_from.latents, resume_from.steps_done
     evaluation_count = len(inputs.timesteps)
+    has_guided_steps = any(evaluation.source == "guided" for evaluation in inputs.guidance.evaluations[steps_done:])
     attention_sites = {site for hook in inputs.hooks_by_capture.values() for site in hook.sites}
     with (
         install_observers(pipeline, attention_sites),
@@ -296,7 +297,7 @@ def denoise_latents(
                 },
                 result.conditional_velocity,
                 result.unconditional_velocity,
-                1 if find_split(pipeline) is None else 2,
+                2 if has_guided_steps and find_split(pipeline) is not None else 1,
             )
             latents = result.next_latents
 
