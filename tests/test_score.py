@@ -18,7 +18,7 @@ from conftest import MakeOnce, Wantui, generate_batch
 from tiny import FORMS, tiny_pipeline
 
 from wantui.analysis.information import integrate_levels, place_levels
-from wantui.batches import score
+from wantui.batches import score, score_plan
 from wantui.controls import CONTROLS
 from wantui.generation.renoise import compare_velocities, draw_noise, measure_level_gaps
 from wantui.models.catalogue import WanModel
@@ -185,6 +185,23 @@ def measure(wantui: Wantui, *arguments: object) -> Any:
     result = wantui("score", *arguments, "--json", "--device", "cpu")
     assert result.code == 0, result.err
     return json.loads(result.out)
+
+
+@pytest.mark.parametrize("fp8_count", [0, 3, 8])
+def test_speeds_that_differ_within_a_batch_are_warned_of(
+    copied_batch: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch, fp8_count: int
+) -> None:
+    monkeypatch.setattr(score_plan, "open_finished_states", lambda video: SimpleNamespace(path=Path(video.name)))
+    path = BatchFolder(copied_batch).manifest_path
+    stored = json.loads(path.read_text())
+    for video in stored["videos"][:fp8_count]:
+        video["recipe"]["speed"] = "fp8"
+    path.write_text(json.dumps(stored))
+    result = wantui("score", copied_batch, "--dry-run", "--device", "cpu")
+    assert result.code == 0, result.err
+    text = " ".join((result.out + result.err).split())
+    assert ("3 of 8 videos were generated with speed fp8" in text) == (fp8_count == 3)
+    assert ("speed fp8" in text) == (fp8_count == 3)
 
 
 def test_command_prints_the_cost_first_and_stores_checksummed_values(copied_batch: Path, wantui: Wantui) -> None:

@@ -182,6 +182,12 @@ def _find_warnings(tasks: Sequence[ScoreTask]) -> list[str]:
             f"{guided_count} of {count_text} were generated with guidance, which changes the distribution of videos: "
             "the values are not -ln p of the word. Generate a batch with cfg_scale=1"
         )
+    fp8_count = sum(recipe.speed == "fp8" for recipe in recipes)
+    if 0 < fp8_count < len(recipes):
+        warnings.append(
+            f"{fp8_count} of {count_text} were generated with speed fp8, which changes videos and velocities, and the "
+            "others were not: differences between the values may come from the speed. Choose one with --where speed=fp8"
+        )
     if "bfloat16" in {recipe.dtype for recipe in recipes}:
         warnings.append(
             "bfloat16 adds the square of its rounding to the gap; it cancels in the pointwise form, so use that column"
