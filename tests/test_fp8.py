@@ -1,6 +1,7 @@
 """Speed fp8: products in FP8 against float64, blocks against unrounded ones, and what is refused by name."""
 
 import copy
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,20 @@ from torch import Tensor, nn
 
 from wantui.analysis.loading import _collect_settings
 from wantui.batches import enqueue
+from wantui.batches.batch_folders import create_batch_folder
 from wantui.config import load_config
 from wantui.errors import UserError
+from wantui.generation import load
 from wantui.generation.bench import build_random_transformer
 from wantui.generation.errors import LoadError
-from wantui.generation.fp8 import Fp8FeedForward, Fp8Linear, QuantizedRows, quantize_layer_norm, quantize_rows
+from wantui.generation.fp8 import (
+    Fp8FeedForward,
+    Fp8Linear,
+    QuantizedRows,
+    compute_test_product,
+    quantize_layer_norm,
+    quantize_rows,
+)
 from wantui.generation.fuse import fuse_blocks, has_fp8_blocks, is_fused, quantize_blocks
 from wantui.generation.fused_norm import add_gated, apply_layer_norm
 from wantui.generation.load import check_fp8_device, load_pipeline
@@ -29,6 +39,7 @@ from wantui.gpu.nvml import Gpu, GpuReport
 from wantui.models.catalogue import NANO, find_model
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.planning.fp8 import count_fp8_blocks
+from wantui.planning.fp8_checks import list_fp8_conflicts
 from wantui.planning.memory_plan import (
     MEMORY_PLANS,
     can_fuse_blocks,
@@ -42,7 +53,8 @@ from wantui.planning.throughput import Throughput
 from wantui.planning.time_estimate import estimate_video_seconds
 from wantui.planning.weight_bytes import estimate_block_bytes, estimate_mean_block_bytes, estimate_transformer_bytes
 from wantui.queue.benchmark_store import load_throughput, save_throughput
-from wantui.queue.state_dir import StateDirectory
+from wantui.queue.state_dir import StateDirectory, find_state_directory
+from wantui.storage.manifest import read_manifest
 
 pytestmark = pytest.mark.torch
 
@@ -193,8 +205,7 @@ def fused() -> WanTransformer3DModel:
 @pytest.fixture(scope="module")
 def quantized(fused: WanTransformer3DModel) -> WanTransformer3DModel:
     transformer = copy.deepcopy(fused)
-    for old, new in zip(fused.blocks, transformer.blocks, strict=True):
-        new.forward = type(old.forward)(old.forward.__func__, new)  # a copy is bound to the old block
+    assert all(block.forward.__self__ is block for block in transformer.blocks)
     quantize_blocks(transformer, CPU)
     return transformer
 
@@ -326,6 +337,39 @@ def test_nano_in_fp8_is_refused_because_its_blocks_are_narrow() -> None:
     assert "at least 512, and those of nano have 192: choose speed fused" in refusal
 
 
+@pytest.mark.parametrize(("block_count", "is_refused"), [(1, True), (2, True), (3, False)])
+def test_models_without_a_block_between_the_first_and_the_last_are_refused(block_count: int, is_refused: bool) -> None:
+    model = replace(find_model("wan2.1-1.3b"), block_count=block_count)
+    conflicts = list_fp8_conflicts(model, "bfloat16", "full", None)
+    assert len(conflicts) == is_refused
+    assert all("leaves the first and the last block in bfloat16, and wan2.1-1.3b has" in text for text in conflicts)
+
+
+@pytest.mark.parametrize("missing_index", [0, 1])
+def test_finished_videos_in_fp8_do_not_keep_others_from_being_completed(wantui: Wantui, missing_index: int) -> None:
+    """A batch on the CPU of a finished and a missing video, of which the first is in FP8."""
+    settings = ["videos_per_variation=2", "model_settings.device=cpu"]
+    folder, _ = create_batch_folder(plan_batch(load_config("nano", settings), "a circle"))
+    stored = json.loads(folder.manifest_path.read_text())
+    stored["videos"][0]["recipe"]["speed"] = "fp8"
+    stored["videos"][1 - missing_index] |= {"state": "done", "files": {}}
+    folder.manifest_path.write_text(json.dumps(stored))
+    if missing_index == 0:
+        result = wantui("run", "--resume", folder.root, "--detach")
+        assert result.code == 3
+        assert "cannot use model_settings.speed: fp8 on the CPU" in result.err
+        with pytest.raises(UserError, match="fp8 on the CPU"):
+            enqueue.enqueue_missing_videos(find_state_directory(), folder, read_manifest(folder))
+        return
+    added = enqueue.enqueue_missing_videos(find_state_directory(), folder, read_manifest(folder))
+    assert added is not None
+    assert added.video_count == 1
+    stored["videos"][1] |= {"state": "done", "files": {}}
+    folder.manifest_path.write_text(json.dumps(stored))
+    result = wantui("run", "--resume", folder.root, "--detach")
+    assert result.code == 0, result.err
+
+
 def test_other_speeds_are_not_checked_for_fp8() -> None:
     settings = ["model_settings.model_id=wan2.1-1.3b", "model_settings.dtype=float32"]
     assert preview_batch(load_config("default", settings), "a circle").refusals == ()
@@ -370,8 +414,47 @@ def test_a_cpu_and_older_gpus_are_refused_when_a_model_is_loaded(monkeypatch: py
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "RTX 3090")
     with pytest.raises(LoadError, match=r"RTX 3090, which has 8\.6"):
         check_fp8_device(torch.device("cuda"))
+
+
+@needs_products
+def test_product_that_checks_a_device_is_that_of_ones_and_its_bias() -> None:
+    assert torch.equal(compute_test_product(CPU), torch.full((512, 512), 1024.0, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_refused"),
+    [
+        (RuntimeError("rowwise scaling is not supported on this device.\nException raised from _scaled_mm"), True),
+        (ValueError("rowwise scaling is not supported on this device."), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (None, False),
+    ],
+)
+def test_a_gpu_on_which_torch_refuses_products_of_rows_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None, is_refused: bool
+) -> None:
+    def multiply(values: Tensor, *_: object, **__: object) -> Tensor:
+        if error is not None:
+            raise error
+        return values.bfloat16()
+
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
-    check_fp8_device(torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "RTX 4090")
+    monkeypatch.setattr(load, "compute_test_product", lambda _: compute_test_product(CPU))
+    monkeypatch.setattr(torch, "_scaled_mm", multiply)
+    if error is None:
+        check_fp8_device(torch.device("cuda"))
+        return
+    with pytest.raises(LoadError if is_refused else type(error)) as caught:
+        check_fp8_device(torch.device("cuda"))
+    if is_refused:
+        assert str(caught.value) == (
+            f"cannot use model_settings.speed: fp8 on RTX 4090: torch {torch.__version__} refuses a product in FP8 "
+            "with a scale for each row (rowwise scaling is not supported on this device). Choose speed fused, or "
+            "install another version of torch"
+        )
+        assert caught.value.__suppress_context__
 
 
 def test_predicted_weights_are_those_of_a_quantized_transformer(quantized: WanTransformer3DModel) -> None:
@@ -394,15 +477,20 @@ def test_every_plan_needs_less_memory_in_fp8_and_sequential_is_never_chosen() ->
             full, half = (estimate_peak_bytes(plan, model, recipe_in_fp8(speed=speed)) for speed in ("fused", "fp8"))
             assert half is not None
             assert full is not None
-            assert half <= full
+            if plan.transformer_placement == "streamed":  # the text encoder needs more than a streamed transformer
+                assert half == full
+            else:
+                assert 0.2 < 1 - half / full < 0.4
     for size in (2, 6, 10, 20, 40, 80):
         assert choose_memory_plan(model, recipe, int(size * 1e9)).plan.can_fuse
     free = estimate_required_bytes(find_plan("encode-first"), model, recipe)
     assert free is not None
     assert choose_memory_plan(model, recipe, free).plan.slug == "encode-first"
     assert choose_memory_plan(model, recipe_in_fp8(speed="fused"), free).plan.slug == "stream"
-    next_plan = find_next_plan(find_plan("stream-tiled"), True, model, recipe)
-    assert next_plan is None or next_plan.can_fuse
+    assert find_next_plan(find_plan("stream-tiled"), True, model, recipe) is None
+    after_fused = find_next_plan(find_plan("stream-tiled"), True, model, recipe_in_fp8(speed="fused"))
+    assert after_fused is not None
+    assert after_fused.slug == "sequential"
 
 
 def throughput_of(speed: str) -> Throughput:

@@ -293,12 +293,13 @@ def enqueue_missing_videos(
     Raises:
         UserError: the device is missing, or the folder cannot be written.
     """
-    if not find_missing_videos(folder, manifest, shard):
+    missing_videos = find_missing_videos(folder, manifest, shard)
+    if not missing_videos:
         return None
     refuse_unwritable_batch(folder)
     device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
     check_device_exists(state_dir, device)
-    check_fp8_available(state_dir, device, (video.recipe for video in manifest.videos))
+    check_fp8_available(state_dir, device, (video.recipe for _, video in missing_videos))
     return _open_queue_and_enqueue(state_dir, folder, manifest, device, False, shard)
 
 

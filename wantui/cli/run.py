@@ -57,7 +57,7 @@ def command(
 
     Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
     """
-    from wantui.batches.enqueue import check_device_exists, check_fp8_available
+    from wantui.batches.enqueue import check_device_exists, check_fp8_available, find_missing_videos
     from wantui.engine.control import find_engine_process_id, find_logs_folder
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
@@ -77,7 +77,8 @@ def command(
                 folder, manifest, device = open_batch_to_resume(resume_folder, template_text, config, options)
                 refuse_unwritable_batch(folder)
                 check_device_exists(state_dir, device, report_locked_queue)
-                check_fp8_available(state_dir, device, (video.recipe for video in manifest.videos))
+                missing_recipes = (video.recipe for _, video in find_missing_videos(folder, manifest))
+                check_fp8_available(state_dir, device, missing_recipes)
             else:
                 assert template_text is not None
                 folder, manifest, device = _create_batch(state_dir, config, template_text, options, record)

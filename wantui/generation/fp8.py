@@ -1,8 +1,9 @@
 """Matrix products in FP8 for `speed: fp8`: e4m3 with a scale for each row of the activations and of the weights.
 
 A row is divided by its scale, so that its largest value becomes 448, the largest of e4m3, and rounded. The products are
-summed in float32, multiplied by both scales, and rounded to bfloat16. An error of rounding is at most 2^-4 of a value,
-or, for values below 2^-6, 2^-10 (both before scaling).
+summed by the tensor cores with fast accumulation, which on Hopper keeps fewer bits than float32, multiplied by both
+scales, and rounded to bfloat16. An error of rounding is at most 2^-4 of a value, or, for values below 2^-6, 2^-10 (both
+before scaling).
 
 Not in FP8: everything outside of the blocks; the first and the last block, whose errors weigh most; the keys and values
 of the text, which are computed once per video; attention, norms and sums.
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from wantui.generation import kernels
 from wantui.generation.fused_linear import FusedGelu, FusedLinear
 from wantui.generation.fused_norm import add_gated, apply_layer_norm
+from wantui.planning.memory_plan import MIN_FUSED_TRANSFORMER_WIDTH
 
 E4M3 = torch.float8_e4m3fn
 MAX_E4M3 = torch.finfo(E4M3).max
@@ -66,6 +68,33 @@ def quantize_layer_norm(
     return hidden_sum, quantize_rows(apply_layer_norm(hidden_sum, weight, bias, eps))
 
 
+def _multiply_rows(values: Tensor, scales: Tensor, weight: Tensor, weight_scales: Tensor, bias: Tensor) -> Tensor:
+    """Return the product [rows, outputs] bfloat16 of e4m3 values [rows, inputs] and a weight [outputs, inputs]."""
+    return torch._scaled_mm(
+        values,
+        weight.t(),
+        scale_a=scales,
+        scale_b=weight_scales[None],
+        bias=bias,
+        out_dtype=torch.bfloat16,
+        use_fast_accum=True,
+    )
+
+
+def compute_test_product(device: torch.device) -> Tensor:
+    """Return a product of ones plus a bias of 512, as `Fp8Linear` computes it: [512, 512] bfloat16, each value 1024.
+
+    Whether a GPU has products with a scale for each row also depends on the version of torch.
+
+    Raises:
+        RuntimeError, ValueError: torch refuses the product on this device.
+    """
+    width = MIN_FUSED_TRANSFORMER_WIDTH
+    values, scales = torch.ones(width, width, device=device).to(E4M3), torch.ones(width, 1, device=device)
+    bias = torch.full((width,), width, dtype=torch.bfloat16, device=device)
+    return _multiply_rows(values, scales, values, scales.flatten(), bias).cpu()  # waits for errors of the GPU
+
+
 class Fp8Linear(nn.Module):
     """A linear layer in FP8, whose weight [outputs, inputs] has a float32 scale for each row.
 
@@ -84,15 +113,7 @@ class Fp8Linear(nn.Module):
     def forward(self, hidden: Tensor | QuantizedRows) -> Tensor:
         """Map [..., inputs] to [..., outputs] bfloat16; values that are not in e4m3 are rounded first."""
         values, scales = hidden if isinstance(hidden, QuantizedRows) else quantize_rows(hidden)
-        product = torch._scaled_mm(
-            values.flatten(0, -2),
-            self.weight.t(),
-            scale_a=scales,
-            scale_b=self.weight_scales[None],
-            bias=self.bias,
-            out_dtype=torch.bfloat16,
-            use_fast_accum=True,
-        )
+        product = _multiply_rows(values.flatten(0, -2), scales, self.weight, self.weight_scales, self.bias)
         return product.unflatten(0, values.shape[:-1])
 
 

@@ -19,8 +19,9 @@ from wantui.formatting import format_count
 from wantui.generation.adapters import merge_adapters
 from wantui.generation.attention_backends import check_kernel_installed
 from wantui.generation.errors import LoadError, NoSuchDeviceError, NotLoadedError
+from wantui.generation.fp8 import compute_test_product
 from wantui.generation.fuse import fuse_pipeline
-from wantui.generation.placement import apply_memory_plan, is_out_of_memory, select_gpu
+from wantui.generation.placement import apply_memory_plan, is_fatal_cuda_error, is_out_of_memory, select_gpu
 from wantui.generation.quantize import quantize_transformer
 from wantui.generation.self_check import check_parts_compatible, check_pipeline_works
 from wantui.generation.tensors import check_gguf_tensors, check_no_tensor_unset, check_part_tensors, check_sentencepiece
@@ -279,15 +280,26 @@ def _read_pipeline(
 
 
 def check_fp8_device(device: torch.device) -> None:
-    """Check that a device multiplies in FP8.
+    """Check that a device multiplies in FP8, by one small product.
 
     Raises:
-        LoadError: it is not a GPU, or a GPU without FP8.
+        LoadError: it is not a GPU, a GPU without FP8, or a GPU on which this version of torch refuses the product.
     """
     if device.type != "cuda":
         raise LoadError(explain_missing_fp8("the CPU", None))
     if (capability := torch.cuda.get_device_capability(device)) < MIN_COMPUTE_CAPABILITY:
         raise LoadError(explain_missing_fp8(torch.cuda.get_device_name(device), capability))
+    try:
+        compute_test_product(device)
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error) or is_fatal_cuda_error(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise LoadError(
+            f"cannot use model_settings.speed: fp8 on {torch.cuda.get_device_name(device)}: torch {torch.__version__} "
+            f"refuses a product in FP8 with a scale for each row ({reason}). Choose speed fused, or install another "
+            "version of torch"
+        ) from None
 
 
 def _check_fp8_blocks(model: WanModel, plan: MemoryPlan, dtype: str, weights: WeightsForm) -> None:

@@ -2,8 +2,9 @@
 
 from wantui.captures.contributions import CONTRIBUTIONS
 from wantui.config.settings import Settings
+from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
-from wantui.planning.fp8 import WIDTH_MULTIPLE
+from wantui.planning.fp8 import WIDTH_MULTIPLE, count_fp8_blocks
 from wantui.planning.memory_plan import MIN_FUSED_TRANSFORMER_WIDTH, MemoryPlan, find_plan
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.recipe import Recipe
@@ -37,6 +38,11 @@ def list_fp8_conflicts(model: WanModel, dtype: str, weights: WeightsForm, plan: 
         return [
             f"needs blocks of a width of at least {MIN_FUSED_TRANSFORMER_WIDTH}, and those of {model.name} have "
             f"{model.transformer_width}: choose speed fused"
+        ]
+    if count_fp8_blocks(model.block_count) == 0:
+        return [
+            f"leaves the first and the last block in bfloat16, and {model.name} has "
+            f"{format_count(model.block_count, 'block')}, so that no product would be in FP8: choose speed fused"
         ]
     conflicts = []
     widths = model.transformer_width, model.feed_forward_width
