@@ -18,7 +18,7 @@ from textual.theme import Theme
 
 from wantui.batches.eta import QueueEtas
 from wantui.engine.control import Engine
-from wantui.queue.events import QueueHeld
+from wantui.queue.events import QueueHeld, VideoOnOneGpu
 from wantui.queue.records import TEMPORARY_HOLD_KINDS, BatchRow, Hold, QueueEvent, VideoRow, WorkerRow, describe_hold
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import SCREEN_TITLES
@@ -325,6 +325,15 @@ def test_monitor_and_notification_say_how_a_hold_ends(kind: str) -> None:
         changed = snapshot if has_engine else replace(snapshot, engine=None)
         text = explain_idle_queue(changed, is_engine_starting)
         assert ("F6 starts it" in text) == (is_temporary and not has_engine and not is_engine_starting)
+
+
+def test_reason_for_one_gpu_is_announced_once_per_batch() -> None:
+    app = Mock(announced_one_gpu=set())
+    for seq, (batch, reason) in enumerate([(1, "full"), (1, "full"), (2, "full"), (1, "failed"), (2, "full")]):
+        event = QueueEvent(seq, 0.0, batch, seq, VideoOnOneGpu(title=f"video {seq}", reason=reason))
+        announce_changes(app, QueueSnapshot(), QueueSnapshot(), [event])
+    messages = [call.args[0] for call in app.notify.call_args_list]
+    assert messages == ["video 0: full", "video 2: full", "video 3: failed"]
 
 
 def test_click_on_a_tab_opens_its_screen() -> None:

@@ -114,6 +114,8 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
         self.queue = open_queue(state_dir)[0]
         self.queue.db.set_wait_seconds(MAX_LOCK_SECONDS)
         self.snapshot = QueueSnapshot()
+        self.announced_one_gpu: set[tuple[int | None, str]] = set()
+        """Numbers of batches and reasons for one GPU of which a notification was shown."""
         self.gpu_history = GpuHistory()
         self.gpu_panel_mode = settings.gpu_panel
         self._is_starting_engine = False
