@@ -91,7 +91,8 @@ def test_recipe_does_not_depend_on_the_number_of_gpus() -> None:
 
 def test_second_gpu_without_guidance_is_warned_about() -> None:
     warnings = preview_batch(load_config("nano", [TWO, "model_settings.cfg_scale=1"]), "a circle").warnings
-    assert any("gpus_per_video: 2 has no effect" in warning for warning in warnings)
+    (warning,) = [warning for warning in warnings if "gpus_per_video" in warning]
+    assert warning.endswith("the second GPU is reserved and idle. Without guidance, use 1")
     assert not any("gpus_per_video" in text for text in preview_batch(load_config("nano", [TWO]), "a circle").warnings)
 
 
@@ -660,6 +661,9 @@ def test_cost_names_the_memory_of_both_gpus_and_the_shorter_time() -> None:
     full = sample(card(80 * GB, 0), card(80 * GB, 79 * GB))
     (line,) = [line for line in estimate_batch_costs(preview, past, full) if line.name == "memory"]
     assert "on one GPU now: the second GPU needs" in line.basis
+    streamed = preview_batch(load_config("default", [TWO, "memory_settings.plan=stream"]), "a star")
+    (line,) = [line for line in estimate_batch_costs(streamed, past, both) if line.name == "memory"]
+    assert "because the plan stream streams the weights: a second GPU would be idle" in line.basis
 
 
 def test_manifest_of_one_gpu_is_that_of_earlier_versions(expected: list[VideoEntry]) -> None:

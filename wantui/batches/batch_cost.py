@@ -208,7 +208,7 @@ def _describe_second_gpu(preview: BatchPreview, cost: CellCost, gpu_sample: GpuS
         peak_bytes = estimate_second_gpu_bytes(plan, preview.model, cost.largest_recipe)
         return f"; {format_bytes(peak_bytes)} on the second GPU", ""
     if not can_split_plan(plan):
-        return "", f"; on one GPU, because the plan {plan.slug} streams the weights"
+        return "", f"; on one GPU, because the plan {plan.slug} streams the weights: a second GPU would be idle"
     if free_bytes is None:
         return "", "; on one GPU, because there is no second one"
     return "", f"; on one GPU now: {explain_missing_memory(plan, preview.model, cost.largest_recipe, free_bytes)}"

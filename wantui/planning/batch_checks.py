@@ -52,7 +52,8 @@ def find_settings_warnings(
         )
     if settings.model_settings.gpus_per_video == 2 and not uses_unconditional_pass(first_recipe):
         warnings.append(
-            "model_settings.gpus_per_video: 2 has no effect, because no step has two passes: without guidance, use 1"
+            "model_settings.gpus_per_video: 2 makes no step faster, because none has two passes: the second GPU is "
+            "reserved and idle. Without guidance, use 1"
         )
     requested_revision = settings.model_settings.revision
     if model.is_local and requested_revision is not None:
