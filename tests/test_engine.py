@@ -141,7 +141,7 @@ def test_video_of_a_killed_worker_resumes_from_its_checkpoint(
         event.payload.steps_done for event in machine.queue.list_events(0) if isinstance(event.payload, VideoResumed)
     ]
     assert len(resumed) == 1
-    assert resumed[0] > 1
+    assert resumed[0] >= 1  # checkpoints take 1 % of the time at most, so that a slow disk has few
     assert_equal_to_the_bit(machine.root / "batch", undisturbed)
 
 

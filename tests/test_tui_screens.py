@@ -943,7 +943,7 @@ def test_gpu_panel_shows_our_memory_and_its_peak(queue: Queue) -> None:
         memory = {"allocated": 9_000_000_000, "reserved": 11_000_000_000, "peak": 10_000_000_000}
         queue.record_step(taken, step_done(0, 20, 0.1, 1.0, **memory))
         await it.press("f9")
-        await it.until(lambda: "wantui: 9.0 GB in use, 11.0 GB reserved" in it.cells("GpuPanel"))
+        await it.until(lambda: "wantui: 9.0 GB of 11.0 GB reserved" in it.cells("GpuPanel"))
         assert "peak 10.0 GB" in it.cells("GpuPanel")
         # Processes are looked for from the next sample on.
         await it.until(lambda: "of another container or user" in it.cells("GpuPanel"))

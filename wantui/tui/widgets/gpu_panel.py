@@ -179,7 +179,7 @@ class GpuPanel(DiffText):
             our_workers = list(self.history.memory_by_process.values())
         for worker in our_workers:
             used, reserved = format_bytes(worker.allocated_bytes), format_bytes(worker.reserved_bytes)
-            line.append(f"  wantui: {used} in use, {reserved} reserved")
+            line.append(f"  wantui: {used} of {reserved} reserved")
         if not self.is_large:
             load_history = self.history.load_by_gpu.get(gpu.index, ())
             return [line.append_text(self.draw_load_history(load_history, width - line.cell_len))]
