@@ -64,7 +64,7 @@ def test_words_blocks_and_steps_are_converted(legacy: dict[str, object], expecte
     ("legacy", "reason"),
     [
         ({"mode": "warp"}, "cannot convert the mode 'warp'"),
-        ({"mode": "frequency_filter"}, "it was a blur or a sharpening"),
+        ({"mode": "frequency_filter"}, "it only blurred or sharpened"),
         ({"mode": "amplify", "apply_before_softmax": True}, "it changed the logits"),
         ({"mode": "rotate", "angle": 5, "crop_rotated": "false"}, "crop_rotated: false"),
         ({"mode": "translate", "translate_x": "left"}, "translate_x should be a number"),

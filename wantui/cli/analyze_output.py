@@ -55,8 +55,8 @@ def check_csv_file(path: Path | None) -> None:
     if path is None or str(path) == "-":
         return
     # `write_csv` replaces the file that a link names; the link of a pipe, as in /dev/stdout, leads to no path.
-    is_device = path.exists() and not path.is_file()
-    check_command_output(path if is_device else path.resolve(), may_be_device=True)
+    leads_to_file = path.is_symlink() and (path.is_file() or not path.exists())
+    check_command_output(path.resolve() if leads_to_file else path, may_be_device=True)
 
 
 def write_csv_table(path: Path, table_rows: list[list[str]]) -> None:
