@@ -24,6 +24,15 @@ TIMEOUT_SECONDS = 120.0
 """Seconds without anything new in the queue, after which a test gives up: a loaded machine is slow, and not broken."""
 
 
+FREQUENT_CHECKPOINTS = """
+import sys
+if "wantui.worker.process" in " ".join(sys.orig_argv):
+    import wantui.generation.checkpoint
+    wantui.generation.checkpoint.MAX_CHECKPOINT_TIME_FRACTION = float("inf")
+"""
+"""Workers write a checkpoint after every step, however long that takes."""
+
+
 class Machine:
     """Everything that is started here is ended by `shut_down`.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import Wantui, batch, generate_batch
-from harness_engine import Machine, assert_equal_to_the_bit, kill, manifest_of
+from harness_engine import FREQUENT_CHECKPOINTS, Machine, assert_equal_to_the_bit, kill, manifest_of
 from lora_files import comfy_tensors, make_factors, write_adapter
 
 from wantui.generation.load import load_pipeline
@@ -86,15 +86,6 @@ def test_resume_refuses_a_changed_adapter_by_name(wantui: Wantui, small: list[st
     result = wantui("run", "--resume", folder.root)
     assert result.code != 0
     assert f"cannot use style: {adapter} does not exist" in result.err
-
-
-FREQUENT_CHECKPOINTS = """
-import sys
-if "wantui.worker.process" in " ".join(sys.orig_argv):
-    import wantui.generation.checkpoint
-    wantui.generation.checkpoint.MAX_CHECKPOINT_TIME_FRACTION = float("inf")
-"""
-"""Workers write a checkpoint after every step, however long that takes."""
 
 
 @pytest.fixture
