@@ -27,7 +27,7 @@ from wantui.generation.placement import (
 
 
 class SecondGpuError(RuntimeError):
-    """Raised if the second GPU of a video can no longer be used; the video can go on from its checkpoint without it."""
+    """Raised if the second GPU of a video fails; the video can continue from its checkpoint without it."""
 
 
 class GuidanceSplit:
@@ -43,7 +43,7 @@ class GuidanceSplit:
 
     def __init__(self, pipeline: WanPipeline, device: torch.device) -> None:
         self.device = device
-        self.originals = [t for t in (pipeline.transformer, pipeline.transformer_2) if t is not None]
+        self.originals = _list_originals(pipeline)
         self.copies = [copy_to_device(transformer, device) for transformer in self.originals]
         self.pass_cache = PassCache()
         """Values that the unconditional passes of one video share."""
@@ -119,10 +119,13 @@ def find_split(pipeline: WanPipeline) -> GuidanceSplit | None:
 def list_transformers(pipeline: WanPipeline) -> list[Any]:
     """Return the transformers of a pipeline and their copies on a second GPU."""
     split = find_split(pipeline)
-    originals = [
-        transformer for transformer in (pipeline.transformer, pipeline.transformer_2) if transformer is not None
-    ]
+    originals = _list_originals(pipeline)
     return originals if split is None else [*originals, *split.copies]
+
+
+def _list_originals(pipeline: WanPipeline) -> list[Any]:
+    """Return the transformers of a pipeline: one, or two of Wan 2.2 A14B."""
+    return [transformer for transformer in (pipeline.transformer, pipeline.transformer_2) if transformer is not None]
 
 
 def find_transformer_name(pipeline: WanPipeline, transformer: Any) -> str:

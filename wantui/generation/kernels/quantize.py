@@ -5,10 +5,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MAX_E4M3 = tl.constexpr(448.0)
-"""Largest finite value of e4m3."""
-MIN_LARGEST_VALUE = tl.constexpr(2.0**-100)
-"""Smallest divisor of a row's scale, so that rows of zeros have a finite scale."""
+from wantui.generation import fp8
+
+MAX_E4M3 = tl.constexpr(fp8.MAX_E4M3)
+MIN_LARGEST_VALUE = tl.constexpr(fp8.MIN_LARGEST_VALUE)
 
 
 def run_quantize_kernel(
