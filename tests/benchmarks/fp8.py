@@ -22,7 +22,7 @@ import click
 import numpy as np
 import torch
 import torch.nn.functional as F
-from benchmarks.gpu import Cell, clear, pipeline_of, recipe_of
+from benchmarks.gpu import Cell, build_guided_step, clear, embed_any_prompt, pipeline_of, recipe_of
 from diffusers import WanPipeline
 from torch import Tensor, nn
 
@@ -36,7 +36,6 @@ from wantui.generation.fp8 import Fp8Linear, quantize_rows
 from wantui.generation.fuse import fuse_blocks, quantize_blocks
 from wantui.generation.fused_linear import apply_linear, apply_linear_gelu
 from wantui.generation.load import check_fp8_device, load_pipeline
-from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import PipelinePlacement
 from wantui.generation.timing import measure_median_seconds
 from wantui.models.catalogue import NANO, WanModel, find_model
@@ -78,7 +77,7 @@ class Benchmark:
     def seconds_left(self) -> float:
         return self.ends_at - time.monotonic()
 
-    def tell(self, line: str) -> None:
+    def report(self, line: str) -> None:
         self.lines.append(line)
         click.echo(line, err=True)
 
@@ -98,15 +97,8 @@ class Benchmark:
 
 
 def differ(result: Tensor, wanted: Tensor) -> float:
-    """Relative error of the norm."""
+    """Return the norm of the difference, divided by that of the wanted tensor."""
     return float((result.double() - wanted.double()).norm() / wanted.double().norm())
-
-
-def embedding(device: torch.device, _: str) -> Tensor:
-    """Of any prompt: 20 tokens, and zeros."""
-    values = torch.zeros(1, 512, 4096)
-    values[:, :20] = torch.randn(1, 20, 4096, generator=torch.Generator().manual_seed(0))
-    return values.to(device, torch.bfloat16)
 
 
 @torch.no_grad()
@@ -130,7 +122,7 @@ def products(bench: Benchmark, model: WanModel) -> None:
             differ(result[:, :64], exact) for result in (apply_linear(hidden, layer.weight, layer.bias), fp8(rows))
         ]
         precise = bench.measure(partial(multiply_precisely, fp8, rows.values[0], rows.scales))
-        bench.tell(
+        bench.report(
             f"{model.name} {name:<17} bfloat16 {1e3 * before:.2f} ms, fp8 {1e3 * after:.2f} (without fast sums "
             f"{1e3 * precise:.2f}), rounding {'with GELU ' if applies_gelu else ''}{1e3 * rounding:.2f}: "
             f"{before / (after + rounding):.2f} times, {before / after:.2f} without rounding; "
@@ -160,17 +152,7 @@ def steps(bench: Benchmark, model: WanModel) -> None:
     transformer = build_random_transformer(*sizes, bench.device, torch.bfloat16)
     shape = model.compute_latent_shape(*bench.size)
     latents = torch.randn(1, *shape, device=bench.device, dtype=torch.bfloat16)
-    timestep, passes = torch.tensor([500.0], device=bench.device), PassCache()
-    texts = {"cond": embedding(bench.device, ""), "uncond": -embedding(bench.device, "")}
-
-    def step() -> Tensor:
-        passes.start_step(has_two_passes=True)
-        predictions = []
-        for context, text in texts.items():
-            with passes.run_pass(transformer, context, text):
-                predictions.append(transformer(latents, timestep, text, return_dict=False)[0])
-        return torch.stack(predictions)
-
+    step = build_guided_step(transformer, latents)
     outputs: dict[str, Tensor] = {}
     speeds: tuple[SpeedName, ...] = ("reference", "fused", "fp8")
     for speed in speeds:
@@ -189,7 +171,7 @@ def steps(bench: Benchmark, model: WanModel) -> None:
         error = "" if speed == "reference" else f"; differs by {differ(outputs[speed], outputs['reference']):.2e}"
         if speed == "fp8":
             error += f" from reference and {differ(outputs['fp8'], outputs['fused']):.2e} from fused"
-        bench.tell(
+        bench.report(
             f"{model.name} step {speed:<9} {seconds:.3f} s: {gain:.3f} times plain diffusers; peak "
             f"{bench.read_peak():.2f} GB, predicted {weights + working:.2f} (weights {weights:.2f}){error}"
         )
@@ -206,14 +188,14 @@ def video(bench: Benchmark, model: WanModel, step_count: int) -> None:
     first = denoise(bench, pipeline, bench.recipe_of(model, "fused", 3))[1]
     step_count = int(min(step_count, (bench.seconds_left - 30) / (2 * first)))
     if step_count < 2:
-        bench.tell(f"{model.name} video: left out, {bench.seconds_left:.0f} s are left")
+        bench.report(f"{model.name} video: left out, {bench.seconds_left:.0f} s are left")
         return
     states = {"fused": denoise(bench, pipeline, bench.recipe_of(model, "fused", step_count))}
     quantize_blocks(pipeline.transformer, bench.device)
     denoise(bench, pipeline, bench.recipe_of(model, "fp8", 2))
     states["fp8"] = denoise(bench, pipeline, bench.recipe_of(model, "fp8", step_count))
     (wanted, before), (result, after) = states["fused"], states["fp8"]
-    bench.tell(
+    bench.report(
         f"{model.name} video of {step_count} steps: fused {before:.3f} s a step, fp8 {after:.3f}: "
         f"{before / after:.3f} times; final latents differ by {differ(result, wanted):.2e} of their norm"
     )
@@ -221,7 +203,7 @@ def video(bench: Benchmark, model: WanModel, step_count: int) -> None:
 
 def denoise(bench: Benchmark, pipeline: WanPipeline, recipe: Recipe) -> tuple[Tensor, float]:
     """Final latents, and median seconds of a step."""
-    inputs = prepare_inputs(pipeline, recipe, partial(embedding, bench.device))
+    inputs = prepare_inputs(pipeline, recipe, partial(embed_any_prompt, device=bench.device))
     done = list(denoise_latents(pipeline, recipe, inputs))
     return done[-1].latents, statistics.median(step.seconds for step in done)
 
@@ -230,12 +212,12 @@ def predictions(bench: Benchmark, models: list[WanModel]) -> None:
     """Predict the measured steps from blocks."""
     began = time.monotonic()
     throughput = measure_throughput(bench.device, "fp8", lambda _: None)
-    bench.tell(f"bench of fp8: {time.monotonic() - began:.0f} s, fits its blocks within {throughput.error:.1%}")
+    bench.report(f"bench of fp8: {time.monotonic() - began:.0f} s, fits its blocks within {throughput.error:.1%}")
     for model in models:
         seconds = throughput.predict_step_seconds(model, bench.recipe_of(model, "fp8", 2))
         measured = bench.step_seconds.get((model.name, "fp8"))
         about = "" if measured is None else f", measured {measured:.3f} ({seconds / measured - 1:+.1%})"
-        bench.tell(f"{model.name} step predicted {seconds:.3f} s{about}")
+        bench.report(f"{model.name} step predicted {seconds:.3f} s{about}")
 
 
 def nano(bench: Benchmark, clip_count: int, step_count: int) -> None:
@@ -262,8 +244,8 @@ def nano(bench: Benchmark, clip_count: int, step_count: int) -> None:
         if label != "fused":
             wanted = made["fused" if "fused" in made else "reference"]
             line += describe_difference(made[label], wanted)
-        bench.tell(line)
-    bench.tell(f"nano reference against fused{describe_difference(made['reference'], made['fused'])}")
+        bench.report(line)
+    bench.report(f"nano reference against fused{describe_difference(made['reference'], made['fused'])}")
 
 
 def fuse_and_quantize(device: torch.device, keeps_ends: bool, transformer: Any) -> None:
@@ -327,7 +309,7 @@ def main(
     if not tiny:
         check_fp8_device(bench.device)
     where = torch.cuda.get_device_name() if bench.device.type == "cuda" else "CPU"
-    bench.tell(f"{where}, torch {torch.__version__}, {'x'.join(map(str, bench.size))}, attention {attention}")
+    bench.report(f"{where}, torch {torch.__version__}, {'x'.join(map(str, bench.size))}, attention {attention}")
     models = [bench.find_model(name) for name in names]
     work: list[tuple[str, Callable[[], None]]] = []
     for model in models:
@@ -342,7 +324,7 @@ def main(
             if only and section not in only:
                 continue
             if bench.seconds_left <= 0:
-                bench.tell(f"{section}: left out, the time is over")
+                bench.report(f"{section}: left out, the time is over")
                 continue
             run()
 

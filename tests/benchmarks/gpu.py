@@ -13,9 +13,10 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import torch
@@ -147,11 +148,28 @@ def pipeline_of(model: WanModel, device: torch.device, weights: WeightsForm = "f
     )
 
 
-def embedding(_: str) -> torch.Tensor:
-    """Of any prompt: 20 tokens, and zeros."""
+def embed_any_prompt(_: str, device: torch.device = DEVICE) -> torch.Tensor:
+    """Return an embedding [1, 512, 4096] of 20 random tokens and zeros, whatever the prompt."""
     values = torch.zeros(1, 512, 4096)
     values[:, :20] = torch.randn(1, 20, 4096, generator=torch.Generator().manual_seed(0))
-    return values.to(DEVICE, torch.bfloat16)
+    return values.to(device, torch.bfloat16)
+
+
+def build_guided_step(transformer: Any, latents: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Return a function that computes both passes of a guided step, and returns their velocities [2, ...]."""
+    timestep, passes = torch.tensor([500.0], device=latents.device), PassCache()
+    text = embed_any_prompt("", latents.device)
+    texts = {"cond": text, "uncond": -text}
+
+    def step() -> torch.Tensor:
+        passes.start_step(has_two_passes=True)
+        predictions = []
+        for context, text in texts.items():
+            with passes.run_pass(transformer, context, text):
+                predictions.append(transformer(latents, timestep, text, return_dict=False)[0])
+        return torch.stack(predictions)
+
+    return step
 
 
 def clear() -> None:
@@ -174,17 +192,7 @@ def speeds(model: WanModel, rounds: int, attention_kernel: str) -> None:
         model.head_count, model.feed_forward_width, model.block_count, DEVICE, torch.bfloat16
     )
     latents = torch.randn(1, 16, 21, 60, 104, device=DEVICE, dtype=torch.bfloat16)
-    timestep, passes = torch.tensor([500.0], device=DEVICE), PassCache()
-    texts = {"cond": embedding(""), "uncond": -embedding("")}
-
-    def step() -> torch.Tensor:
-        passes.start_step(has_two_passes=True)
-        predictions = []
-        for context, text in texts.items():
-            with passes.run_pass(transformer, context, text):
-                predictions.append(transformer(latents, timestep, text, return_dict=False)[0])
-        return torch.stack(predictions)
-
+    step = build_guided_step(transformer, latents)
     step()
     expected = step().float()
     reference, reference_peak = measure_median_seconds(step, DEVICE, rounds), torch.cuda.max_memory_allocated()
@@ -220,7 +228,7 @@ def cached(model: WanModel) -> None:
     for recipe in (whole.model_copy(update={"steps": 2}), whole, less):
         torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
-        for _ in denoise_latents(pipeline, recipe, prepare_inputs(pipeline, recipe, embedding)):
+        for _ in denoise_latents(pipeline, recipe, prepare_inputs(pipeline, recipe, embed_any_prompt)):
             pass
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
@@ -285,7 +293,7 @@ def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float) -> tu
 def _denoise_and_decode(pipeline: WanPipeline, recipe: Recipe, plan: MemoryPlan) -> tuple[int, float, float, int, int]:
     pipeline.wantui_placement = PipelinePlacement(pipeline, DEVICE, plan)
     seconds = []
-    for step in denoise_latents(pipeline, recipe, prepare_inputs(pipeline, recipe, embedding)):
+    for step in denoise_latents(pipeline, recipe, prepare_inputs(pipeline, recipe, embed_any_prompt)):
         seconds.append(step.seconds)
         latents = step.latents
     torch.cuda.synchronize()
