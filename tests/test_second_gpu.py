@@ -316,7 +316,7 @@ def test_engine_goes_on_with_one_gpu_after_the_second_failed(tmp_path: Path) -> 
     engine._supervise_once()
     claim = queue.claim_next_video(slots[0].worker_name, ("auto",), (2,))
     assert claim is not None
-    queue.release_video(claim, "it goes on with one GPU")
+    queue.release_video(claim, "it continues on one GPU")
     end(slots[0], SECOND_GPU_LOST_EXIT_CODE)
     starts.clear()
     engine._supervise_once()
@@ -475,7 +475,7 @@ def test_video_goes_on_with_one_gpu_after_the_second_was_lost(
         assert worker.has_lost_second_gpu
         (report,) = list_payloads(queue, VideoOnOneGpu)
         assert "the second GPU failed: CUDA error: an illegal memory access" in report.reason
-        assert [each.reason for each in list_payloads(queue, VideoReleased)] == ["it goes on with one GPU"]
+        assert [each.reason for each in list_payloads(queue, VideoReleased)] == ["it continues on one GPU"]
         render(queue, None)
         assert [each.steps_done for each in list_payloads(queue, VideoResumed)] == [2]
     assert_equal_videos(entries_of(folder), expected)

@@ -74,7 +74,7 @@ class CalibrationTable:
 
     models: tuple[str, ...]
     sensitivities: dict[str, dict[str, Sensitivity]]
-    """By metric, then by condition; the information gap has no row with guidance, which its passes do not use."""
+    """By metric, then by condition. The information gap has only the row without guidance: its passes use none."""
 
 
 @cache

@@ -167,7 +167,7 @@ TEMPORARY_HOLD_KINDS = ("disk", "folder")
 
 
 def describe_hold_end(kind: str, resume_advice: str = "Resume with: wantui queue resume") -> str:
-    """Return how a hold of a kind ends: by itself, or by a user, who is told how."""
+    """Return whether a hold of this kind ends by itself, or otherwise what the user has to do."""
     return "It resumes automatically once that is fixed" if kind in TEMPORARY_HOLD_KINDS else resume_advice
 
 

@@ -86,7 +86,7 @@ class OutcomeApplier:
                 self._try_next_plan(claim, folder, error, batch_log)
             case LeaveSecondGpu(reason):
                 report_one_gpu(self.queue, claim, reason, batch_log)
-                self.queue.release_video(claim, "it goes on with one GPU")
+                self.queue.release_video(claim, "it continues on one GPU")
             case WaitForDiskSpace(reason):
                 self._wait_for_disk(claim, folder, reason, batch_log)
             case WaitForFolder(unwritable_folder, reason):
