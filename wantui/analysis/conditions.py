@@ -88,7 +88,7 @@ def _parse_seed_condition(videos: Sequence[Video], value: str) -> Condition:
     try:
         seeds = set(parse_seeds(value))
     except SweepError as error:
-        raise UserError(f"--where: cannot read {SEED_NAME}={value}: {error}. Write 7, 7,11 or 1..4") from None
+        raise UserError(f"--where: cannot read {SEED_NAME}={value}: {error} (examples: 7, 7,11 or 1..4)") from None
     known_seeds = {video.seed for video in videos}
     if not seeds & known_seeds and known_seeds:
         raise UserError(f"--where: no video has {SEED_NAME} {value}. The videos have {describe_seeds(known_seeds)}")

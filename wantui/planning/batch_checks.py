@@ -243,7 +243,9 @@ def _find_second_gpu_refusals(settings: Settings, recipe: Recipe) -> list[str]:
     if settings.model_settings.gpus_per_video == 1:
         return []
     conflict = find_second_gpu_conflict(recipe, settings.model_settings.device)
-    return [] if conflict is None else [f"model_settings.gpus_per_video: 2 {conflict}"]
+    if conflict is None:
+        return []
+    return [f"model_settings.gpus_per_video: 2 {conflict}. Set it to 1: the videos have the same bits"]
 
 
 def _find_length_refusals(variations: tuple[Variation, ...]) -> list[str]:
