@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
+from pydantic._internal._docs_extraction import extract_docstrings_from_cls
 
 from wantui import __version__
 from wantui.config import (
@@ -16,15 +18,18 @@ from wantui.config import (
     load_config,
     parse_config,
 )
+from wantui.config.fields import list_form_fields
 from wantui.config.presets import find_config_path, find_example_template
 from wantui.config.setting_paths import UNSWEEPABLE_SETTINGS, find_sweepable_setting
 from wantui.config.settings import Settings
 from wantui.config.speeds import SPEED_BY_FORMER_NAME
 from wantui.config.sweep_syntax import SweepError
+from wantui.controls.bend_settings import BendSettings
+from wantui.controls.bend_transforms import Amplify
 from wantui.errors import UserError
 from wantui.planning import plan_batch, preview_batch
 from wantui.schedule import REFUSED_SAMPLERS
-from wantui.section import ConfigSection
+from wantui.section import ConfigSection, read_field_descriptions
 
 # As the older system's users have them: dead keys, a misspelt section, sections that nothing read.
 OLDER_FILE = """\
@@ -330,9 +335,10 @@ def test_every_setting_has_a_description() -> None:
             if isinstance(field.annotation, type) and issubclass(field.annotation, ConfigSection):
                 fields(field.annotation)
             else:
-                assert field.description, f"{model.__name__}.{name}"
+                assert read_field_descriptions(model).get(name), f"{model.__name__}.{name}"
 
     fields(Settings)
+    assert [field.key for field in list_form_fields() if not field.help] == []
 
 
 def test_config_is_named_after_its_file() -> None:
@@ -732,3 +738,18 @@ def test_name_unlike_any_setting_is_referred_to_the_schema(name: str) -> None:
 
 def test_prompt_is_no_setting_but_a_template() -> None:
     assert "prompts are written as a template: -t TEXT" in config_error("prompt: a red ring\n")
+
+
+CONFIG_SECTIONS = [type(section) for _, section in Settings() if isinstance(section, ConfigSection)]
+
+
+@pytest.mark.parametrize("model", [Settings, *CONFIG_SECTIONS, BendSettings, Amplify])
+def test_descriptions_of_settings_are_the_docstrings_that_pydantic_extracts(model: type[BaseModel]) -> None:
+    expected: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if issubclass(base, BaseModel) and base.__module__.startswith("wantui."):
+            expected |= extract_docstrings_from_cls(base, use_inspect=True)
+    expected = {name: text for name, text in expected.items() if name in model.model_fields}
+    assert read_field_descriptions(model) == expected
+    properties = model.model_json_schema()["properties"]
+    assert {name: entry["description"] for name, entry in properties.items() if "description" in entry} == expected

@@ -12,9 +12,9 @@ from wantui.config.fields import FormField
 from wantui.config.flow_values import format_flow_text, parse_flow_text
 from wantui.config.values import parse_setting_value
 
-NUMBERS_FIELD = FormField("schedules.scale", "", "mapping", (), "", is_optional=False, item_kind="number")
-TEXTS_FIELD = FormField("schedules.prompt", "", "mapping", (), "", is_optional=False)
-LIST_FIELD = FormField("loras.adapters", "", "list", (), "", is_optional=False)
+NUMBERS_FIELD = FormField("schedules.scale", "mapping", (), "", is_optional=False, item_kind="number")
+TEXTS_FIELD = FormField("schedules.prompt", "mapping", (), "", is_optional=False)
+LIST_FIELD = FormField("loras.adapters", "list", (), "", is_optional=False)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import needs_torchao
 
 pytestmark = pytest.mark.processes
 
@@ -150,6 +151,24 @@ def test_generation_imports_neither_screens_nor_database(loaded_by: LoadedBy, pa
     assert "torch" in loaded
     assert "textual" not in loaded
     assert not package.startswith("wantui.generation") or "sqlite3" not in loaded
+
+
+@needs_torchao
+def test_worker_imports_no_torchao_and_streams_its_weights_nevertheless() -> None:
+    code = """
+import sys
+import wantui.worker.process
+assert "torchao" not in sys.modules and "scipy" not in sys.modules
+import torch
+from diffusers.hooks.group_offloading import _is_torchao_tensor
+from wantui.generation.quantize import quantize_transformer
+transformer = torch.nn.Module()
+transformer.blocks = torch.nn.ModuleList([torch.nn.Linear(64, 64)])
+assert not _is_torchao_tensor(transformer.blocks[0].weight)
+quantize_transformer(transformer, "int8")
+assert _is_torchao_tensor(transformer.blocks[0].weight)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

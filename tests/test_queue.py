@@ -354,6 +354,13 @@ def test_every_event_round_trips_and_is_documented(queue: Queue, kind: str) -> N
         assert f"`{name}`" in section, f"{kind}.{name} is not in docs/events.md"
 
 
+def test_event_with_a_field_of_the_wrong_type_is_not_stored(queue: Queue) -> None:
+    before = queue.list_events(0)
+    with pytest.raises(ValueError, match="valid number"):
+        queue.emit_event(StepDone(step=1, steps=2, norm="large"))  # type: ignore[arg-type]
+    assert queue.list_events(0) == before
+
+
 def test_plans_stored_as_an_index_are_migrated_to_slugs(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
         old.executescript((Path(__file__).parent / "data" / "queue-3.sql").read_text())

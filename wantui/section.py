@@ -1,18 +1,70 @@
-"""Base class of the sections of the config file."""
+"""Base classes of the sections of the config file, whose attribute docstrings are the descriptions of the settings."""
 
+import ast
+import inspect
+import sys
+from functools import cache
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationInfo, field_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 
 CONFIG_FILE_CONTEXT = "config file"
 """Serialization context of settings that are written to a config file."""
 
 
-class ConfigSection(BaseModel):
+class DescribedModel(BaseModel):
+    """Base class of models whose attribute docstrings describe their fields, also in the JSON schema.
+
+    The docstrings are read from the source when they are first shown. pydantic's `use_attribute_docstrings` reads them
+    when the class is created, which takes a tenth of a second at every start.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, description in read_field_descriptions(cls).items():
+            properties[name].setdefault("description", description)
+        return schema
+
+
+@cache
+def read_field_descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """Return the docstrings of the fields of a model, by field name; fields without one are left out.
+
+    Raises:
+        OSError: the source of the module is missing.
+    """
+    descriptions: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if issubclass(base, DescribedModel):
+            descriptions |= _read_attribute_docstrings(base.__module__).get(base.__name__, {})
+    return {name: text for name, text in descriptions.items() if name in model.model_fields}
+
+
+@cache
+def _read_attribute_docstrings(module_name: str) -> dict[str, dict[str, str]]:
+    """Return the docstrings of the attributes of every class of a module, by class and attribute name."""
+    docstrings: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(sys.modules[module_name])).body:
+        if isinstance(node, ast.ClassDef):
+            docstrings[node.name] = {
+                attribute.target.id: inspect.cleandoc(text)
+                for attribute, below in zip(node.body, node.body[1:], strict=False)
+                if isinstance(attribute, ast.AnnAssign) and isinstance(attribute.target, ast.Name)
+                if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+                if isinstance(text := below.value.value, str)
+            }
+    return docstrings
+
+
+class ConfigSection(DescribedModel):
     """Base class of a section of the config file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
     IGNORED_KEYS: ClassVar[dict[str, str]] = {}
     """Keys of the older system without effect here -> reason."""
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from struct import pack
 
 import click
+import psutil
 
 from wantui.models.catalogue import NANO
 from wantui.planning import Recipe
@@ -111,6 +112,12 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self.master)
+
+
+def read_cpu_seconds(process_id: int) -> float:
+    """Return the CPU seconds of a process, in user and kernel mode."""
+    times = psutil.Process(process_id).cpu_times()
+    return times.user + times.system
 
 
 def wantui(*options: str) -> Terminal:
@@ -286,8 +293,6 @@ def key_to_paint(presses: int) -> None:
 
 def soak(ticks: int) -> None:
     """Two days at one snapshot and one look at the GPUs a second, without the waiting."""
-    import psutil
-
     from wantui.batches.progress import ProgressTracker
     from wantui.queue.records import BatchRow, QueueEvent, VideoRow
     from wantui.tui.app import WantuiApp

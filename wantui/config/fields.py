@@ -7,9 +7,10 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import BaseModel
 
 from wantui.config.settings import NOT_BLANK_PATTERN, PATTERN_RULES, Settings
-from wantui.section import ConfigSection
+from wantui.section import ConfigSection, read_field_descriptions
 
 if TYPE_CHECKING:
     from wantui.config.load import Config
@@ -25,8 +26,6 @@ class FormField:
 
     key: str
     """Dotted key: section.key."""
-    help: str
-    """Description, with the unit."""
     kind: FieldKind
     choices: tuple[str, ...]
     valid_values: str
@@ -37,6 +36,13 @@ class FormField:
     """True if the value must be a whole number."""
     item_kind: Literal["number", "text"] = "text"
     """Type of the values of a mapping."""
+    model: type[BaseModel] | None = None
+    """Model that declares the setting and describes it."""
+
+    @property
+    def help(self) -> str:
+        """Return the description, with the unit; empty if there is none."""
+        return read_field_descriptions(self.model).get(self.name, "") if self.model else ""
 
     @property
     def section(self) -> str:
@@ -55,11 +61,11 @@ def list_form_fields() -> tuple[FormField, ...]:
         section_type = field.annotation
         if isinstance(section_type, type) and issubclass(section_type, ConfigSection):
             fields += [
-                make_form_field(f"{setting_name}.{key}", field_info)
+                make_form_field(f"{setting_name}.{key}", field_info, section_type)
                 for key, field_info in section_type.model_fields.items()
             ]
         else:
-            fields.append(make_form_field(setting_name, field))
+            fields.append(make_form_field(setting_name, field, Settings))
     return tuple(fields)
 
 
@@ -81,8 +87,8 @@ def get_setting_value(config: "Config", key: str) -> Any:
     return value
 
 
-def make_form_field(key: str, field_info: Any) -> FormField:
-    """Return the field of a setting from its pydantic declaration."""
+def make_form_field(key: str, field_info: Any, model: type[BaseModel]) -> FormField:
+    """Return the field of a setting from its pydantic declaration in a model."""
     annotation, metadata = field_info.annotation, list(field_info.metadata)
     is_optional = False
     if get_origin(annotation) in (Union, UnionType):
@@ -105,7 +111,7 @@ def make_form_field(key: str, field_info: Any) -> FormField:
     )
     valid_values += ", or empty" if is_optional else ""
     is_integer, item_kind = annotation is int, _find_item_kind(annotation)
-    return FormField(key, field_info.description or "", kind, choices, valid_values, is_optional, is_integer, item_kind)
+    return FormField(key, kind, choices, valid_values, is_optional, is_integer, item_kind, model)
 
 
 def _find_field_kind(annotation: Any) -> FieldKind:

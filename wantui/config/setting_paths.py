@@ -191,7 +191,7 @@ def _follow_path(path: str, section: Any, parts: list[str]) -> SettingPath:
                 suggestion = _suggest_setting(path) if is_of_section else _suggest_key(key, list(fields))
                 raise SweepError(f"cannot sweep {path}: {parent_name} has no key {key}{suggestion}")
             keys.append(key)
-            value, field = getattr(value, key), _make_typed_field(f"{parent_name}.{key}", fields[key])
+            value, field = getattr(value, key), _make_typed_field(f"{parent_name}.{key}", fields[key], type(value))
         elif isinstance(value, Mapping):
             key = ".".join(rest)  # a key such as `sigma 0.8` contains a dot
             key_by_text = {str(entry_key): entry_key for entry_key in value}
@@ -225,7 +225,7 @@ def _describe_missing_name(parent_name: str, names: Iterable[str], missing_name:
     return f"{parent_name} has no {missing_name}. Use one of {known_names}"
 
 
-def _make_typed_field(key: str, field_info: Any) -> FormField | None:
+def _make_typed_field(key: str, field_info: Any, model: type[BaseModel]) -> FormField | None:
     """Return the declaration of a setting that has one type besides None; None for all others."""
     annotation = field_info.annotation
     members = [annotation]
@@ -234,7 +234,7 @@ def _make_typed_field(key: str, field_info: Any) -> FormField | None:
     if len(members) != 1:
         return None
     core = get_args(members[0])[0] if get_origin(members[0]) is Annotated else members[0]
-    field = make_form_field(key, field_info)
+    field = make_form_field(key, field_info, model)
     has_known_type = core in (bool, int, float, str) or get_origin(core) is Literal or field.kind in FLOW_KINDS
     return field if has_known_type else None
 

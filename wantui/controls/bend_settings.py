@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
@@ -31,7 +29,7 @@ from wantui.controls.bend_transforms import (
     list_parameter_names,
 )
 from wantui.keyframes import parse_moment_range
-from wantui.section import CONFIG_FILE_CONTEXT
+from wantui.section import CONFIG_FILE_CONTEXT, DescribedModel
 
 MAX_BLOCK_INDEX = 999
 
@@ -42,10 +40,8 @@ WordText = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S")]
 Strength = Annotated[float, Field(ge=-10, le=10)]
 
 
-class BendSettings(BaseModel):
+class BendSettings(DescribedModel):
     """One bend: words, what happens to their maps, and where."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")] | None = None
     """Name of the bend, unique in the list; empty: the first word, with a number if it occurs again."""

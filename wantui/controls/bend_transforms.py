@@ -2,8 +2,10 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from wantui.section import DescribedModel
 
 Factor = Annotated[float, Field(ge=-100, le=100)]
 ScaleFactor = Annotated[float, Field(ge=0.01, le=100)]
@@ -15,10 +17,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Cycles = Annotated[float, Field(ge=0, le=10_000)]
 
 
-class BendTransform(BaseModel):
+class BendTransform(DescribedModel):
     """Base class of the transforms; a transform with identity parameters changes no map."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     @property
     def is_identity(self) -> bool:

@@ -3,6 +3,7 @@
 from typing import Any, assert_never
 
 import torch
+from diffusers.utils import import_utils
 from torch import nn
 
 from wantui.planning.model_source import WeightsForm
@@ -19,6 +20,9 @@ def quantize_transformer(transformer: Any, weights: WeightsForm) -> None:
             transformer.enable_layerwise_casting(torch.float8_e4m3fn, transformer.dtype)
         case "int8":
             from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+            # diffusers streams these weights only if it found torchao at import, when the worker hides it.
+            import_utils._torchao_available = True
 
             quantize_(transformer.blocks, Int8WeightOnlyConfig(), _is_linear_layer)
         case "full" | "gguf":

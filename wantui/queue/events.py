@@ -4,31 +4,34 @@ docs/events.md lists every kind with its fields. Kinds of later versions are rea
 """
 
 import json
-from dataclasses import field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
-_dataclass_config = ConfigDict(
-    extra="ignore", defer_build=True
-)  # the validators of a kind are built at its first event
 OptionalFloat = float | None
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class EventPayload:
     """Fields of an event that depend on its kind."""
 
     kind: ClassVar[str] = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields by name, without None and empty strings."""
-        fields: dict[str, Any] = PAYLOAD_ADAPTERS_BY_KIND[self.kind].dump_python(self, mode="json", exclude_none=True)
+        """Return the fields by name, without None and empty strings.
+
+        Raises:
+            ValueError: a field has the wrong type.
+        """
+        adapter = _build_adapter(self.kind)
+        fields = adapter.dump_python(adapter.validate_python(vars(self)), mode="json", exclude_none=True)
         return {name: value for name, value in fields.items() if value != ""}
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class BatchAdded(EventPayload):
     """Videos of a batch were queued."""
 
@@ -36,21 +39,21 @@ class BatchAdded(EventPayload):
     videos: int = 0
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class BatchMoved(EventPayload):
     """The position of a batch in the queue changed."""
 
     kind: ClassVar[str] = "moved"
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class BatchRemoved(EventPayload):
     """A batch was removed from the queue; its folder stays."""
 
     kind: ClassVar[str] = "removed"
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class BatchRetried(EventPayload):
     """Failed or cancelled videos of a batch were queued again."""
 
@@ -58,21 +61,21 @@ class BatchRetried(EventPayload):
     videos: int = 0
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class BatchPaused(EventPayload):
     """A batch was paused."""
 
     kind: ClassVar[str] = "batch_paused"
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class BatchResumed(EventPayload):
     """A paused batch was resumed."""
 
     kind: ClassVar[str] = "batch_resumed"
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class BatchRefused(EventPayload):
     """All videos of a batch failed for a common reason, such as missing weights."""
 
@@ -81,7 +84,7 @@ class BatchRefused(EventPayload):
     exit_code: int = 3
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class QueueHeld(EventPayload):
     """The queue was put on hold: no further video starts."""
 
@@ -91,14 +94,14 @@ class QueueHeld(EventPayload):
     """Kind of the hold: paused, interrupted, disk, folder or worker."""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class QueueResumed(EventPayload):
     """The hold of the queue ended."""
 
     kind: ClassVar[str] = "queue_resumed"
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class WorkerStarting(EventPayload):
     """A worker process was started; it imports torch first."""
 
@@ -107,7 +110,7 @@ class WorkerStarting(EventPayload):
     device: str = ""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class WorkerReady(EventPayload):
     """A worker process has imported torch and claims videos."""
 
@@ -117,7 +120,7 @@ class WorkerReady(EventPayload):
     """Seconds since the process was started."""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class WorkerEnded(EventPayload):
     """A worker process ended."""
 
@@ -125,7 +128,7 @@ class WorkerEnded(EventPayload):
     worker: str = ""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class WorkerDied(EventPayload):
     """A worker process ended unexpectedly."""
 
@@ -134,7 +137,7 @@ class WorkerDied(EventPayload):
     error: str = ""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoEventPayload(EventPayload):
     """An event of one video."""
 
@@ -144,7 +147,7 @@ class VideoEventPayload(EventPayload):
     """Number of the video in its batch, from 1."""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoStarted(VideoEventPayload):
     """A worker has claimed a video."""
 
@@ -154,7 +157,7 @@ class VideoStarted(VideoEventPayload):
     attempt: int = 1
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class ModelLoading(VideoEventPayload):
     """A worker loads the model of a video according to a memory plan."""
 
@@ -165,7 +168,7 @@ class ModelLoading(VideoEventPayload):
     """Why this plan was chosen."""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class LoadingStageStarted(VideoEventPayload):
     """A stage of preparing a video began: of loading its model, or encoding its prompts."""
 
@@ -177,7 +180,7 @@ class LoadingStageStarted(VideoEventPayload):
     stage_count: int | None = None
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoResumed(VideoEventPayload):
     """A video continues from its checkpoint."""
 
@@ -185,7 +188,7 @@ class VideoResumed(VideoEventPayload):
     steps_done: int = 0
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoRestarted(VideoEventPayload):
     """A video starts again from the first step, because its checkpoint cannot be used."""
 
@@ -193,14 +196,14 @@ class VideoRestarted(VideoEventPayload):
     reason: str = ""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoLockedElsewhere(VideoEventPayload):
     """Another engine renders the same video; the worker waits for it."""
 
     kind: ClassVar[str] = "locked_elsewhere"
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoOnOneGpu(VideoEventPayload):
     """A video for two GPUs is rendered on one, with the same bits."""
 
@@ -208,7 +211,7 @@ class VideoOnOneGpu(VideoEventPayload):
     reason: str = ""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class StepDone(VideoEventPayload):
     """A denoising step of a video is done."""
 
@@ -240,7 +243,7 @@ class StepDone(VideoEventPayload):
     """Predicted peak, in bytes."""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class FramesDecoded(VideoEventPayload):
     """More frames of a video were decoded."""
 
@@ -249,7 +252,7 @@ class FramesDecoded(VideoEventPayload):
     count: int = 0
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoDone(VideoEventPayload):
     """A video and its entry in the manifest are complete."""
 
@@ -271,7 +274,7 @@ class VideoDone(VideoEventPayload):
     """True if the video was already complete before this attempt."""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoFailed(VideoEventPayload):
     """A video failed."""
 
@@ -279,7 +282,7 @@ class VideoFailed(VideoEventPayload):
     error: str = ""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoCancelled(VideoEventPayload):
     """A video was cancelled."""
 
@@ -287,7 +290,7 @@ class VideoCancelled(VideoEventPayload):
     error: str | None = None
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoInterrupted(VideoEventPayload):
     """The process that rendered a video ended; the video can be resumed."""
 
@@ -295,7 +298,7 @@ class VideoInterrupted(VideoEventPayload):
     error: str = ""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoReleased(VideoEventPayload):
     """A worker returned a video to the queue, for example for a pause."""
 
@@ -303,7 +306,7 @@ class VideoReleased(VideoEventPayload):
     reason: str = ""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class VideoOutOfMemory(VideoEventPayload):
     """A video ran out of memory; it is tried again with another memory plan."""
 
@@ -312,7 +315,7 @@ class VideoOutOfMemory(VideoEventPayload):
     error: str = ""
 
 
-@dataclass(frozen=True, config=_dataclass_config)
+@dataclass(frozen=True)
 class UnknownEvent(EventPayload):
     """An event of a kind that this version does not know."""
 
@@ -358,13 +361,18 @@ PAYLOAD_TYPES_BY_KIND: dict[str, type[EventPayload]] = {
     )
 }
 """Every kind of event by name."""
-PAYLOAD_ADAPTERS_BY_KIND: dict[str, TypeAdapter[Any]] = {
-    kind: TypeAdapter(payload) for kind, payload in PAYLOAD_TYPES_BY_KIND.items()
-}
 ENDING_EVENTS = (VideoDone, VideoFailed, VideoCancelled)
 """Events after which a video is no longer rendered."""
 STOPPING_EVENTS = (*ENDING_EVENTS, VideoInterrupted, VideoReleased, VideoOutOfMemory)
 """Events after which a video does not run any more; it may run again later."""
+
+
+@cache
+def _build_adapter(kind: str) -> "TypeAdapter[Any]":
+    """Build what validates the fields of a kind: at its first event, because building all takes long at every start."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(PAYLOAD_TYPES_BY_KIND[kind])
 
 
 class EventError(ValueError):
@@ -383,10 +391,13 @@ def parse_event_payload(kind: str, data: str) -> EventPayload:
         content = None
     if not isinstance(content, dict):
         raise EventError("the data of an event are not a JSON object")
-    if kind not in PAYLOAD_ADAPTERS_BY_KIND:
+    if kind not in PAYLOAD_TYPES_BY_KIND:
         return UnknownEvent(name=kind, content=content)
+
+    from pydantic import ValidationError
+
     try:
-        payload: EventPayload = PAYLOAD_ADAPTERS_BY_KIND[kind].validate_python(content)
+        payload: EventPayload = _build_adapter(kind).validate_python(content)
     except ValidationError as error:
         raise EventError(f"the data of an event of kind {kind} cannot be read: {error.errors()[0]['msg']}") from None
     return payload
