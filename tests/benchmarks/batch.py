@@ -2,7 +2,8 @@
 
 Both load the same directory once and make the same videos, with the same encoder and the same settings. A model of a
 published size has random weights, with a text encoder of one layer. What is compared is the time from the end of the
-first video to the end of the last: loading is measured separately.
+first video to the end of the last: loading is measured separately. With `--attention flash_attn_4`, `wantui bench` runs
+first, as it does for users, and then that kernel is used; `fastest` is the kernel that it chooses.
 """
 
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,18 @@ import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
 from transformers import UMT5Config, UMT5EncoderModel
 
+from wantui.generation.attention_backends import KERNEL_NAMES, check_kernel_installed
 from wantui.generation.bench import build_random_transformer
 from wantui.models.catalogue import NANO, find_model
 from wantui.models.nano.tokenizer import build_nano_tokenizer
+from wantui.planning.throughput import NATIVE_ATTENTION, Throughput
+from wantui.queue.benchmark_store import save_throughput
+from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
-from wantui.storage.mp4 import write_mp4
+from wantui.storage.mp4 import read_clip_tags, write_mp4
 
+FASTEST = "fastest"
 PROMPT = "a large red circle moving left"
 GUIDANCE, SHIFT, FPS = 5.0, 3.0, 16
 
@@ -102,9 +109,25 @@ def ours(directory: Path, size: tuple[int, int, int], steps: int, videos: int, o
     if run.returncode or len(ends) != videos:
         raise click.ClickException(f"wantui run ended with {run.returncode} after {len(ends)} of {videos} videos")
     (result,) = out.glob("*/batch.json")
-    first = read_manifest(BatchFolder(result.parent)).videos[-1]
-    click.echo(f"ours: the last video took {first.seconds}, foretold {first.predicted}", err=True)
+    last = read_manifest(BatchFolder(result.parent)).videos[-1]
+    click.echo(f"ours: the last video took {last.seconds}, predicted {last.predicted}", err=True)
+    _, provenance = read_clip_tags(next(result.parent.rglob("*.mp4")))
+    used = [provenance["blocks"], *(provenance[key] for key in ("attention", "attention_version") if key in provenance)]
+    click.echo(f"ours: {' '.join(used)}")
     return ends
+
+
+def run_bench(attention: str) -> None:
+    """Run `wantui bench`, and store its result with another attention kernel unless it is `fastest`."""
+    if attention != FASTEST:
+        check_kernel_installed(attention)
+    command = [sys.executable, "-m", "wantui", "bench", "--json"]
+    bench = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if bench.returncode:
+        raise click.ClickException(f"wantui bench ended with {bench.returncode}")
+    if attention != FASTEST:
+        throughput = replace(Throughput(**json.loads(bench.stdout)), attention=attention)
+        save_throughput(find_state_directory().directory, throughput)
 
 
 @click.command()
@@ -112,11 +135,20 @@ def ours(directory: Path, size: tuple[int, int, int], steps: int, videos: int, o
 @click.option("--size", type=(int, int, int), default=(832, 480, 33), show_default=True, help="Width, height, frames.")
 @click.option("--steps", default=10, show_default=True)
 @click.option("--videos", type=click.IntRange(2), default=8, show_default=True)
-def main(model: str, size: tuple[int, int, int], steps: int, videos: int) -> None:
+@click.option(
+    "--attention",
+    type=click.Choice([*KERNEL_NAMES, FASTEST]),
+    default=NATIVE_ATTENTION,
+    show_default=True,
+    help="Self-attention kernel of wantui.",
+)
+def main(model: str, size: tuple[int, int, int], steps: int, videos: int, attention: str) -> None:
     """Print videos per hour of both, and their ratio."""
     folder = Path(tempfile.mkdtemp())
     os.environ["XDG_STATE_HOME"] = str(folder / "state")  # a queue of its own
     try:
+        if attention != NATIVE_ATTENTION:
+            run_bench(attention)
         directory = Path(NANO.location) if model == NANO.name else directory_of(model, folder / "model")
         rates = {}
         for name, make in (("ours", ours), ("plain", plain)):
