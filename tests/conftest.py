@@ -6,6 +6,7 @@
 import ast
 import errno
 import fcntl
+import functools
 import gc
 import io
 import logging
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
 LEFT_OUT = ("torch", "processes", "terminal", "slow")
 """Markers of the tests that `--fast` leaves out."""
-MARKER_OF_FIXTURE = {"tiny_models": "torch", "nano": "torch", "machine": "processes"}
+MARKER_OF_FIXTURE = {"load_once": "torch", "tiny_models": "torch", "machine": "processes"}
 """Markers of the tests that use a fixture."""
 MAX_WORKERS = 4
 """Most pytest processes at once: each that loads torch needs about a gigabyte."""
@@ -223,26 +224,36 @@ def tiny_models(make_once: MakeOnce) -> dict[str, WanModel]:
     return {form: read_model_directory(models / form) for form in FORMS}
 
 
+LoadOnce = Callable[[WanModel, str], "WanPipeline"]
+
+
 @pytest.fixture(scope="session")
-def tiny(tiny_models: dict[str, WanModel]) -> "WanPipeline":
-    """The Wan 2.1 form in float32, loaded as every model is."""
+def load_once() -> LoadOnce:
+    """Load a model in a dtype, as every model is loaded, or return the pipeline of an earlier test.
+
+    Tests change only copies of it (`copy.deepcopy`).
+    """
     import torch
     from tiny import remember_embeddings
 
     from wantui.generation.load import load_pipeline
 
-    return remember_embeddings(load_pipeline(tiny_models["wan2.1"], None, "float32", torch.device("cpu")))
+    @functools.cache
+    def load(model: WanModel, dtype: str) -> "WanPipeline":
+        return remember_embeddings(load_pipeline(model, None, dtype, torch.device("cpu")))
+
+    return load
 
 
 @pytest.fixture(scope="session")
-def nano() -> "WanPipeline":
-    import torch
+def tiny(load_once: LoadOnce, tiny_models: dict[str, WanModel]) -> "WanPipeline":
+    """The Wan 2.1 form in float32."""
+    return load_once(tiny_models["wan2.1"], "float32")
 
-    from wantui.generation.load import load_pipeline
 
-    torch.set_num_threads(1)
-
-    return load_pipeline(NANO, None, "float32", torch.device("cpu"))
+@pytest.fixture(scope="session")
+def nano(load_once: LoadOnce) -> "WanPipeline":
+    return load_once(NANO, "float32")
 
 
 fsync = os.fsync

@@ -1,5 +1,6 @@
 """Attention maps and weights of marked words, against a softmax over all 512 positions in float64."""
 
+import copy
 import json
 import math
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import recipe_for
+from conftest import LoadOnce, recipe_for
 from diffusers import WanPipeline
 from diffusers.hooks import apply_group_offloading
 from diffusers.models.attention_dispatch import dispatch_attention_fn
@@ -25,7 +26,6 @@ from wantui.generation.controls.word_weights import WordWeights
 from wantui.generation.cross_attention import CrossAttentionObserver
 from wantui.generation.denoise import DenoisingInputs, denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks
-from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import generate_video
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize_prompt
 from wantui.models.catalogue import NANO, WanModel
@@ -103,9 +103,9 @@ def exact_attention(q: torch.Tensor, k: torch.Tensor, weights: dict[int, float] 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("form", FORMS)
 def test_maps_equal_a_float64_softmax_and_latents_stay_bit_identical(
-    tiny_models: dict[str, WanModel], form: str, dtype: str
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, dtype: str
 ) -> None:
-    pipeline = load_pipeline(tiny_models[form], None, dtype, CPU)
+    pipeline = load_once(tiny_models[form], dtype)
     changes = {"dtype": dtype, "steps": 3, "flow_shift": 12.0 if form == "a14b" else 3.0}
     recipe = marked(tiny_models[form], AttentionRequest(per_token=True, unconditional=True), **changes)
     start = prepare_inputs(pipeline, recipe)
@@ -235,11 +235,13 @@ def test_per_block_per_head_and_downsampled_maps_match_the_plain_map(
     assert torch.allclose(small[..., 1, 2], plain[..., 2:, 4:].mean((-2, -1)))
 
 
-def test_fused_blocks_give_same_maps_with_and_without_word_weights(tiny_models: dict[str, WanModel]) -> None:
+def test_fused_blocks_give_same_maps_with_and_without_word_weights(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
     recipe = marked(tiny_models["wan2.1"], steps=2)
     weighted = recipe.model_copy(update={"marks": marks(PROMPT, ("red", 3.0)), "weighting": "attention"})
     for asked in (recipe, weighted):
-        pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
+        pipeline = copy.deepcopy(tiny)
         plain = list(denoise_latents(pipeline, asked))
         fuse_blocks(pipeline.transformer)
         fused = list(denoise_latents(pipeline, asked))
@@ -255,10 +257,9 @@ def test_fused_blocks_give_same_maps_with_and_without_word_weights(tiny_models: 
 
 @pytest.mark.parametrize("way", ["fused projections", "layerwise casting", "group offload", "tiled decode"])
 def test_maps_are_exact_with_fused_projections_casting_offloading_and_tiling(
-    tiny_models: dict[str, WanModel], way: str
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], way: str
 ) -> None:
-    model = tiny_models["wan2.1"]
-    pipeline = load_pipeline(model, None, "float32", CPU)
+    model, pipeline = tiny_models["wan2.1"], copy.deepcopy(tiny)
     if way == "fused projections":
         pipeline.transformer.fuse_qkv_projections()
     elif way == "layerwise casting":
@@ -284,10 +285,10 @@ def test_maps_are_exact_with_fused_projections_casting_offloading_and_tiling(
 
 
 def test_skipped_block_is_recorded_and_has_no_map(
-    tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "MAX_FIRST_BLOCK_CHANGE", 1e9)
-    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
+    pipeline = copy.deepcopy(tiny)
     recipe = marked(tiny_models["wan2.1"], AttentionRequest(per_block=True), steps=3, speed="cached")
     maps = open_attention_maps(store_video(pipeline, recipe, tmp_path).capture_paths["attention"])
     blocks = maps.group["blocks"][:]
@@ -298,9 +299,9 @@ def test_skipped_block_is_recorded_and_has_no_map(
 
 @pytest.mark.parametrize("per_block", [True, False])
 def test_skipped_pass_is_recorded_and_has_no_map(
-    tiny_models: dict[str, WanModel], tmp_path: Path, per_block: bool
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, per_block: bool
 ) -> None:
-    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
+    pipeline = copy.deepcopy(tiny)
     asked = AttentionRequest(per_block=per_block)
     recipe = marked(tiny_models["wan2.1"], asked, steps=3, speed="cached", magnitudes=((1.0, 0.0), (0.0, 0.0)))
     maps = open_attention_maps(store_video(pipeline, recipe, tmp_path).capture_paths["attention"])
@@ -309,8 +310,8 @@ def test_skipped_pass_is_recorded_and_has_no_map(
     assert np.isnan(maps.read_map("red")[1]).all()
 
 
-def test_differing_padding_is_not_merged(tiny_models: dict[str, WanModel]) -> None:
-    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
+def test_differing_padding_is_not_merged(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+    pipeline = copy.deepcopy(tiny)
     recipe = marked(tiny_models["wan2.1"], steps=1)
 
     def drift(m: Any, i: Any, out: torch.Tensor) -> torch.Tensor:
@@ -405,9 +406,9 @@ def test_prompt_of_512_tokens_has_exact_maps(tiny: WanPipeline, tiny_models: dic
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_attention_weighting_multiplies_the_odds_of_a_word_exactly(
-    tiny_models: dict[str, WanModel], dtype: str
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], dtype: str
 ) -> None:
-    pipeline = load_pipeline(tiny_models["wan2.1"], None, dtype, CPU)
+    pipeline = copy.deepcopy(load_once(tiny_models["wan2.1"], dtype))
     weighted = marks(PROMPT, ("red", 2.5), ("star", 1.0), ("star", 0.5))
     recipe = marked(tiny_models["wan2.1"], marks=weighted, weighting="attention", dtype=dtype, steps=1)
     start = prepare_inputs(pipeline, recipe)
@@ -522,9 +523,11 @@ def test_missing_maps_are_reported(tmp_path: Path) -> None:
 # S4
 @pytest.mark.parametrize("weight", [0.0, 0.1, 0.5, 3.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 3e-3)])
-def test_weighted_output_is_exact_for_weights_below_and_above_one(weight: float, dtype: str, tolerance: float) -> None:
+def test_weighted_output_is_exact_for_weights_below_and_above_one(
+    load_once: LoadOnce, weight: float, dtype: str, tolerance: float
+) -> None:
     prompt = "a large red circle moving left over a dark background"
-    pipeline = load_pipeline(NANO, None, dtype, CPU)
+    pipeline = copy.deepcopy(load_once(NANO, dtype))
     recipe = marked(
         NANO, prompt=prompt, marks=marks(prompt, ("circle", weight)), weighting="attention", dtype=dtype,
         width=128, height=128, frames=17, steps=2, guidance_scale=1.0,

@@ -1,5 +1,6 @@
 """Hooks on self- and cross-attention: they see what the kernels compute, and change nothing by themselves."""
 
+import copy
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,14 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import recipe_for
+from conftest import LoadOnce, recipe_for
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from tiny import FORMS, latents_of
 
 from wantui.generation.attention_hooks import AttentionSite, add_observer
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_pipeline
-from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import WanModel
 from wantui.planning.throughput import NATIVE_ATTENTION
 
@@ -56,9 +56,9 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 @pytest.mark.parametrize("site", ["self", "cross"])
 @pytest.mark.parametrize("form", FORMS)
 def test_observing_attention_leaves_latents_bit_identical(
-    tiny_models: dict[str, WanModel], form: str, site: AttentionSite, is_fused: bool, device: str
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, site: AttentionSite, is_fused: bool, device: str
 ) -> None:
-    pipeline = load_pipeline(tiny_models[form], None, "float32", torch.device(device))
+    pipeline = copy.deepcopy(load_once(tiny_models[form], "float32")).to(device)
     if is_fused:
         fuse_pipeline(pipeline, NATIVE_ATTENTION)
     recipe = recipe_for(tiny_models[form], steps=2)

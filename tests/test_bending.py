@@ -1,5 +1,6 @@
 """Attention bending: warps against scipy and numpy, blocks and denoisings against whole maps edited in float64."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Wantui, batch, recipe_for
+from conftest import LoadOnce, Wantui, batch, recipe_for
 from diffusers import WanPipeline
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor, _get_qkv_projections
 from scipy import ndimage
@@ -22,7 +23,6 @@ from wantui.generation import bent_attention
 from wantui.generation.bent_attention import MIN_ROW_SUM, BlockBender, ResolvedBend, TextColumns
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks
-from wantui.generation.load import load_pipeline
 from wantui.generation.map_warps import build_region_mask, build_warp
 from wantui.models.catalogue import WanModel
 from wantui.planning import CaptureRequests, PromptMark, Recipe
@@ -374,7 +374,7 @@ def last_latents(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
 @pytest.mark.parametrize("is_fused", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 def test_bent_denoising_equals_a_forward_that_edits_whole_maps(
-    tiny_models: dict[str, WanModel], form: str, is_fused: bool
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, is_fused: bool
 ) -> None:
     changes: dict[str, object] = {"flow_shift": 12.0 if form == "a14b" else 3.0, "negative_prompt": "a red circle"}
     if form == "5b":
@@ -385,7 +385,7 @@ def test_bent_denoising_equals_a_forward_that_edits_whole_maps(
         bend("amplify", ("all",), parameters={"amplify_factor": 2.0}, padding=True, blocks=(0,)),
     )
     recipe = bent_recipe(tiny_models[form], *bends, **changes)
-    pipeline = load_pipeline(tiny_models[form], None, "float32", CPU)
+    pipeline = copy.deepcopy(load_once(tiny_models[form], "float32"))
     inputs = prepare_inputs(pipeline, recipe)
     hook: Any = inputs.hooks_by_capture["attention"]
     tokens = {

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import recipe_for, replace_by_fifo, replace_by_link
+from conftest import LoadOnce, recipe_for, replace_by_fifo, replace_by_link
 from diffusers import WanPipeline
 from safetensors import safe_open
 from safetensors.torch import save
-from tiny import FORMS, remember_embeddings
+from tiny import FORMS
 
 from wantui.captures.attention import AttentionRequest
 from wantui.generation import checkpoint as checkpoints
@@ -27,7 +27,6 @@ from wantui.generation import provenance as versions
 from wantui.generation.checkpoint import CheckpointListener, read_checkpoint
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise_latents, prepare_inputs
-from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import (
     FinishedVideo,
     FrameDecoded,
@@ -54,10 +53,11 @@ def _after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module", params=[(form, dtype) for form in FORMS for dtype in ("float32", "bfloat16")])
-def loaded(request: pytest.FixtureRequest, tiny_models: dict[str, WanModel]) -> tuple[WanPipeline, Recipe]:
+def loaded(
+    request: pytest.FixtureRequest, load_once: LoadOnce, tiny_models: dict[str, WanModel]
+) -> tuple[WanPipeline, Recipe]:
     form, dtype = request.param
-    model = tiny_models[form]
-    return remember_embeddings(load_pipeline(model, None, dtype, CPU)), recipe_for(model, dtype=dtype, steps=5)
+    return load_once(tiny_models[form], dtype), recipe_for(tiny_models[form], dtype=dtype, steps=5)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS_BY_NAME)

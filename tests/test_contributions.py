@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import recipe_for
+from conftest import LoadOnce, recipe_for
 from diffusers import WanPipeline
 from diffusers.hooks import apply_group_offloading
 from test_attention import PROMPT, marks
@@ -97,9 +97,9 @@ def sum_over_heads(
 @pytest.mark.parametrize("weight", [1.0, 3.0, 0.4])
 @pytest.mark.parametrize("form", FORMS)
 def test_contributions_equal_an_explicit_sum_over_heads_and_leave_latents_bit_identical(
-    tiny_models: dict[str, WanModel], form: str, weight: float
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, weight: float
 ) -> None:
-    pipeline = load_pipeline(tiny_models[form], None, "float32", CPU)
+    pipeline = load_once(tiny_models[form], "float32")
     changes: dict[str, Any] = {"flow_shift": 12.0 if form == "a14b" else 3.0}
     if weight != 1:
         changes |= {"marks": marks(PROMPT, ("red", weight), ("star", 1.0)), "weighting": "attention"}

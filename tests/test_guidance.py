@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import recipe_for
+from conftest import LoadOnce, recipe_for
 from diffusers import WanPipeline
 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer
 from diffusers.guiders.adaptive_projected_guidance import normalized_guidance as diffusers_apg
@@ -25,7 +25,6 @@ from wantui.generation.checkpoint import CheckpointListener, read_checkpoint
 from wantui.generation.controls.guidance import ProjectedGuidance, TangentialGuidance, ZeroStarGuidance
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.guidance import DIFFERENCE, Predictions
-from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import FinishedVideo, GenerationResumed, StepFinished, generate_video
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
@@ -200,10 +199,9 @@ SCALES = {0: 7.5, 3: 1.0, 5: 1.0, 7: -2.0}
 @pytest.mark.parametrize("rule", ["cfg", "cfg-zero-star", "apg", "tcfg"])
 @pytest.mark.parametrize("form", ["wan2.1", "a14b"])
 def test_schedule_rule_and_reuse_equal_a_plain_loop(
-    tiny_models: dict[str, WanModel], form: str, rule: str, reuse_from: int | None, sampler: str
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, rule: str, reuse_from: int | None, sampler: str
 ) -> None:
-    model = tiny_models[form]
-    pipeline = load_pipeline(model, None, "float32", torch.device("cpu"))
+    model, pipeline = tiny_models[form], load_once(tiny_models[form], "float32")
     reuse = {} if reuse_from is None else {"reuse_from": {"unit": "step", "moments": [reuse_from]}}
     controls = schedule_of(SCALES) | rule_of(rule, **reuse)
     if rule == "cfg" and reuse_from is None:
@@ -221,9 +219,10 @@ def test_schedule_rule_and_reuse_equal_a_plain_loop(
     assert compute_mean_passes(recipe) == plain.pass_count / len(steps)
 
 
-def test_schedules_of_both_transformers_hold_for_their_own_steps(tiny_models: dict[str, WanModel]) -> None:
-    model = tiny_models["a14b"]
-    pipeline = load_pipeline(model, None, "float32", torch.device("cpu"))
+def test_schedules_of_both_transformers_hold_for_their_own_steps(
+    load_once: LoadOnce, tiny_models: dict[str, WanModel]
+) -> None:
+    model, pipeline = tiny_models["a14b"], load_once(tiny_models["a14b"], "float32")
     low = [False, False, True, True]
     for fields, expected in (
         ({"schedule_2": keyframes("step", {0: 2.0, 3: 5.0})}, [7.0, 6.0, 4.0, 5.0]),
@@ -245,9 +244,10 @@ def test_schedules_of_both_transformers_hold_for_their_own_steps(tiny_models: di
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_constant_schedule_has_the_bits_of_the_constant_scale(tiny_models: dict[str, WanModel], dtype: str) -> None:
-    model = tiny_models["wan2.1"]
-    pipeline = load_pipeline(model, None, dtype, torch.device("cpu"))
+def test_constant_schedule_has_the_bits_of_the_constant_scale(
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], dtype: str
+) -> None:
+    model, pipeline = tiny_models["wan2.1"], load_once(tiny_models["wan2.1"], dtype)
     constant = recipe_for(model, dtype=dtype)
     scheduled = recipe_for(model, dtype=dtype, guidance_scale=9.0, controls=schedule_of({0: 4.0}))
     assert torch.equal(latents_of(pipeline, scheduled), latents_of(pipeline, constant))
@@ -257,13 +257,14 @@ def test_constant_schedule_has_the_bits_of_the_constant_scale(tiny_models: dict[
 
 
 @pytest.mark.parametrize("rule", ["cfg", "cfg-zero-star", "apg", "tcfg"])
-def test_rules_in_bfloat16_are_near_their_float32_values(tiny_models: dict[str, WanModel], rule: str) -> None:
+def test_rules_in_bfloat16_are_near_their_float32_values(
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], rule: str
+) -> None:
     controls = schedule_of({0: 6.0, 3: 2.0}) | rule_of(rule, reuse_from={"unit": "fraction", "moments": [0.5]})
     latents = []
     for dtype in ("float32", "bfloat16"):
-        pipeline = load_pipeline(tiny_models["wan2.1"], None, dtype, torch.device("cpu"))
         recipe = recipe_for(tiny_models["wan2.1"], dtype=dtype, controls=controls)
-        latents.append(latents_of(pipeline, recipe).float())
+        latents.append(latents_of(load_once(tiny_models["wan2.1"], dtype), recipe).float())
     assert float((latents[0] - latents[1]).norm() / latents[0].norm()) < 0.1
 
 
@@ -282,9 +283,9 @@ def _after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("form", ["wan2.1", "a14b"])
 @pytest.mark.parametrize("sampler", ["unipc", "heun"])
 def test_guided_denoising_resumes_after_any_step_bit_identically(
-    tiny_models: dict[str, WanModel], form: str, sampler: str, tmp_path: Path
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, sampler: str, tmp_path: Path
 ) -> None:
-    pipeline = load_pipeline(tiny_models[form], None, "float32", torch.device("cpu"))
+    pipeline = load_once(tiny_models[form], "float32")
     recipe = recipe_for(tiny_models[form], sampler=sampler, steps=6, controls=EVERYTHING)
     listener, inputs = CheckpointListener(pipeline, recipe, tmp_path / "last", {}), prepare_inputs(pipeline, recipe)
     listener.on_start(inputs, 0)

@@ -3,6 +3,7 @@
 The second GPU is a second copy of the weights on the CPU, which another thread computes with.
 """
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import recipe_for
+from conftest import LoadOnce, recipe_for
 from diffusers import WanPipeline
 from lora_files import comfy_tensors, make_factors, write_adapter
 from tiny import FORMS
@@ -132,10 +133,12 @@ CASES: dict[str, tuple[dict[str, Any], list[int]]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", CASES)
-def test_steps_have_the_bits_of_one_device(tiny_models: dict[str, WanModel], form: str, case: str) -> None:
+def test_steps_have_the_bits_of_one_device(
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, case: str
+) -> None:
     changes, pass_counts = CASES[case]
     recipe = recipe_for(tiny_models[form], **{"flow_shift": 12.0 if form == "a14b" else 3.0, **changes})
-    pipeline = load_pipeline(tiny_models[form], None, "float32", CPU)
+    pipeline = load_once(tiny_models[form], "float32")
     expected = list(denoise_latents(pipeline, recipe))
     with second_device(pipeline) as passes:
         steps = list(denoise_latents(pipeline, recipe))
@@ -149,9 +152,11 @@ def test_steps_have_the_bits_of_one_device(tiny_models: dict[str, WanModel], for
 
 
 @pytest.mark.parametrize("case", ["guided", "weights", "bends of both passes"])
-def test_fused_blocks_have_the_bits_of_one_device(tiny_models: dict[str, WanModel], case: str) -> None:
+def test_fused_blocks_have_the_bits_of_one_device(
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], case: str
+) -> None:
     recipe = recipe_for(tiny_models["a14b"], flow_shift=12.0, **CASES[case][0])
-    pipeline = load_pipeline(tiny_models["a14b"], None, "float32", CPU)
+    pipeline = copy.deepcopy(load_once(tiny_models["a14b"], "float32"))
     fuse_pipeline(pipeline, NATIVE_ATTENTION)
     expected = list(denoise_latents(pipeline, recipe))
     with second_device(pipeline) as passes:
@@ -188,7 +193,7 @@ def test_copies_that_compute_other_bits_are_found(tiny: WanPipeline) -> None:
         assert not computes_equal_bits(tiny)
 
 
-def test_adapters_are_in_both_copies(tiny_models: dict[str, WanModel], tmp_path: Path) -> None:
+def test_adapters_are_in_both_copies(tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path) -> None:
     factors = make_factors(list_layer_shapes(tiny_models["wan2.1"]), rank=2)
     path = write_adapter(tmp_path / "style.safetensors", comfy_tensors(factors, alpha=0.5))
     source = LoraFile(path=str(path), fingerprint=hash_adapter_file(path))
@@ -196,7 +201,7 @@ def test_adapters_are_in_both_copies(tiny_models: dict[str, WanModel], tmp_path:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU, lora=LoraRequest(adapters=(adapter,)))
     recipe = recipe_for(tiny_models["wan2.1"])
     expected = list(denoise_latents(pipeline, recipe))
-    plain = list(denoise_latents(load_pipeline(tiny_models["wan2.1"], None, "float32", CPU), recipe))
+    plain = list(denoise_latents(tiny, recipe))
     assert not torch.equal(expected[-1].latents, plain[-1].latents)
     with second_device(pipeline):
         assert_equal_steps(list(denoise_latents(pipeline, recipe)), expected)

@@ -1,5 +1,6 @@
 """Prompt schedules: each model evaluation reads the prompt, or the mixture of two prompts, of its moment."""
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from conftest import Wantui, recipe_for
+from conftest import LoadOnce, Wantui, recipe_for
 from diffusers import WanPipeline
 from numpy.typing import NDArray
 from test_attention import attention_hook, exact_attention, marks, projections_of
@@ -123,9 +124,9 @@ def mix_by_hand(before: NDArray[np.float64], after: NDArray[np.float64], share: 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("form", FORMS)
 def test_switched_prompt_equals_the_stock_pipeline_with_replaced_embeddings(
-    tiny_models: dict[str, WanModel], form: str, dtype: str
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, dtype: str
 ) -> None:
-    pipeline = load_pipeline(tiny_models[form], None, dtype, CPU)
+    pipeline = load_once(tiny_models[form], dtype)
     recipe = scheduled(tiny_models[form], dtype=dtype, flow_shift=12.0 if form == "a14b" else 3.0)
     prompts = [START] * 2 + [SECOND] * 3 + [THIRD]
     expected = stock_states(pipeline, recipe, [embeds_of(pipeline, prompt) for prompt in prompts])
@@ -237,7 +238,7 @@ def test_nearly_parallel_directions_are_interpolated_accurately() -> None:
 
 @pytest.mark.parametrize(("method", "text_count"), [("step", 2), ("slerp", 4)])
 def test_fused_blocks_recompute_keys_only_for_another_embedding(
-    monkeypatch: pytest.MonkeyPatch, method: str, text_count: int
+    nano: WanPipeline, monkeypatch: pytest.MonkeyPatch, method: str, text_count: int
 ) -> None:
     merge_count = 0
     original = merge_padding
@@ -250,7 +251,7 @@ def test_fused_blocks_recompute_keys_only_for_another_embedding(
     monkeypatch.setattr(fused_attention, "merge_padding", count_merges)
     size: dict[str, Any] = {"width": 128, "height": 128, "frames": 17}
     recipe = scheduled(NANO, method, {3: SECOND}, speed="fused", **size)
-    reference, pipeline = (load_pipeline(NANO, None, "float32", CPU) for _ in range(2))
+    reference, pipeline = nano, copy.deepcopy(nano)
     fuse_blocks(pipeline.transformer)
     for step in denoise_latents(pipeline, recipe):
         expected = velocity_at(reference, recipe, step.evaluation_index, step.latents_before)

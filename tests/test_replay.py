@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MakeOnce, Wantui, generate_batch, recipe_for
+from conftest import LoadOnce, MakeOnce, Wantui, generate_batch, recipe_for
 from diffusers import WanPipeline
 from test_attention import PROMPT, marks
 from tiny import FORMS
@@ -22,7 +22,6 @@ from wantui.batches.uturns import find_uturn_evaluation
 from wantui.errors import UserError
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.errors import NotFiniteError
-from wantui.generation.load import load_pipeline
 from wantui.generation.replay import continue_denoising, draw_uturn_noise, evaluate_velocity
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import Recipe
@@ -41,9 +40,9 @@ def to_state(latents: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("sampler", ["euler", "unipc", "heun"])
 @pytest.mark.parametrize("form", FORMS)
 def test_velocity_at_a_state_is_that_of_the_denoising_to_the_bit(
-    tiny_models: dict[str, WanModel], form: str, sampler: str
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, sampler: str
 ) -> None:
-    pipeline = load_pipeline(tiny_models[form], None, "float32", CPU)
+    pipeline = load_once(tiny_models[form], "float32")
     recipe = recipe_for(tiny_models[form], sampler=sampler, flow_shift=12.0 if form == "a14b" else 3.0)
     steps = list(denoise_latents(pipeline, recipe))
     inputs = prepare_inputs(pipeline, recipe)
