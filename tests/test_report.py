@@ -27,6 +27,7 @@ from wantui.analysis.report_curves import draw_curves
 from wantui.analysis.report_definitions import CURVE_MEANINGS
 from wantui.analysis.report_origin import ReportOrigin
 from wantui.analysis.report_page import GROUP_COLOURS, render_page
+from wantui.analysis.video import Video
 
 pytestmark = pytest.mark.slow
 LOADING_ATTRIBUTES = {"src", "href", "xlink:href", "srcset", "data", "action"}
@@ -54,10 +55,16 @@ class PageReader(HTMLParser):
             self.mismatches.append(tag)
 
 
-@pytest.fixture
-def comparison(tmp_path: Path) -> Comparison:
-    videos = synthetic_videos(tmp_path / "data", {"wide": 2.0, "narrow": 1.0}, seeds=6, phrasings=1)
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    videos = synthetic_videos(tmp_path_factory.mktemp("data"), {"wide": 2.0, "narrow": 1.0}, seeds=6, phrasings=1)
     return compare_groups(videos, grouping="1")
+
+
+@pytest.fixture(scope="module")
+def page(comparison: Comparison) -> str:
+    """The report of the comparison."""
+    return write_page(comparison)
 
 
 def write_page(comparison: Comparison, origin: ReportOrigin | None = None) -> str:
@@ -66,8 +73,7 @@ def write_page(comparison: Comparison, origin: ReportOrigin | None = None) -> st
     return path.read_text(encoding="utf-8")
 
 
-def test_report_loads_nothing_and_is_well_formed(comparison: Comparison) -> None:
-    page = write_page(comparison)
+def test_report_loads_nothing_and_is_well_formed(page: str) -> None:
     reader = PageReader()
     reader.feed(page)
     assert all(target.startswith(("#", "data:image/")) for target in reader.targets)
@@ -76,15 +82,14 @@ def test_report_loads_nothing_and_is_well_formed(comparison: Comparison) -> None
     assert not re.search(r"@import|<script|<link|url\((?!#)", page)
 
 
-def test_report_starts_with_place_room_and_path(comparison: Comparison) -> None:
-    page = write_page(comparison)
+def test_report_starts_with_place_room_and_path(page: str) -> None:
     answers = re.findall(r'<p class="verdict[^"]*"><b>(\w+)</b>', page)
     assert answers == ["place", "room", "path"]
     assert page.index("<b>place</b>") < page.index("Verdict on one metric alone</h2>") < page.index("Videos</h2>")
 
 
-def test_report_defines_every_metric_and_curve(comparison: Comparison) -> None:
-    defined = re.findall("<dt>(.*?)</dt>", write_page(comparison))
+def test_report_defines_every_metric_and_curve(comparison: Comparison, page: str) -> None:
+    defined = re.findall("<dt>(.*?)</dt>", page)
     assert {*comparison.summaries_by_metric, *CURVES} <= {*defined}
     assert CURVES.keys() <= CURVE_MEANINGS.keys()
 
@@ -101,13 +106,12 @@ def test_report_names_command_seeds_and_labels(tmp_path: Path, comparison: Compa
     assert "<code>=x" not in page
 
 
-def test_report_without_a_command_names_an_equivalent_one(comparison: Comparison) -> None:
+def test_report_without_a_command_names_an_equivalent_one(comparison: Comparison, page: str) -> None:
     folder = comparison.groups[0].videos[0].folder
-    assert f"wantui analyze {folder} --compare --by 1 --primary spread --html report.html" in write_page(comparison)
+    assert f"wantui analyze {folder} --compare --by 1 --primary spread --html report.html" in page
 
 
-def test_figures_have_the_colours_of_the_page(comparison: Comparison) -> None:
-    page = write_page(comparison)
+def test_figures_have_the_colours_of_the_page(page: str) -> None:
     figures = re.findall("<svg.*?</svg>", page, re.DOTALL)
     assert len(figures) >= 4
     for figure in figures:
@@ -120,9 +124,9 @@ def test_figures_have_the_colours_of_the_page(comparison: Comparison) -> None:
     assert "@media print" in page
 
 
-def test_equal_comparisons_have_equal_figures(comparison: Comparison) -> None:
-    pages = [re.findall("<svg.*?</svg>", write_page(comparison), re.DOTALL) for _ in range(2)]
-    assert pages[0] == pages[1]
+def test_equal_comparisons_have_equal_figures(comparison: Comparison, page: str) -> None:
+    figures = [re.findall("<svg.*?</svg>", written, re.DOTALL) for written in (page, write_page(comparison))]
+    assert figures[0] == figures[1]
 
 
 def test_curves_are_drawn_with_bands_of_means_and_of_videos(comparison: Comparison) -> None:
@@ -147,8 +151,7 @@ def test_sections_are_linked_at_the_top() -> None:
     assert '<h2 id="section2">Two &amp; three</h2>' in page
 
 
-def test_report_says_what_each_metric_responds_to(comparison: Comparison) -> None:
-    page = write_page(comparison)
+def test_report_says_what_each_metric_responds_to(page: str) -> None:
     table = page[page.index("Effects in all metrics") :]
     headers = re.findall(r"<th>(.*?)</th>", table[: table.index("</table>")])
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in table[: table.index("</table>")].split("<tr>")[2:]]
@@ -176,18 +179,22 @@ def test_report_shows_outside_labels_without_percentages(tmp_path: Path) -> None
     assert "<dt>rating</dt><dd>outside label" in page
 
 
+@pytest.fixture(scope="module")
+def videos_of_two_words(tmp_path_factory: pytest.TempPathFactory) -> list[Video]:
+    return make_videos_of_two_words(tmp_path_factory.mktemp("two-words"))
+
+
 @pytest.mark.parametrize("grouping", ["1,2", "1", "variation"])
-def test_report_shows_the_interaction_of_two_factors(tmp_path: Path, grouping: str) -> None:
-    page = write_page(compare_groups(make_videos_of_two_words(tmp_path), grouping, "length"))
+def test_report_shows_the_interaction_of_two_factors(videos_of_two_words: list[Video], grouping: str) -> None:
+    page = write_page(compare_groups(videos_of_two_words, grouping, "length"))
     section = page[page.index(">Interaction</h2>") :]
     section = section[: section.index("<h2")]
     assert "Does the difference between red, blue depend on circle, ring?" in section
-    for line in describe_interaction(measure_interaction(make_videos_of_two_words(tmp_path), "1,2")):
+    for line in describe_interaction(measure_interaction(videos_of_two_words, "1,2")):
         assert line.partition(": ")[2] in section
 
 
-def test_report_without_two_factors_has_no_interaction(comparison: Comparison) -> None:
-    page = write_page(comparison)
+def test_report_without_two_factors_has_no_interaction(page: str) -> None:
     assert ">Interaction</h2>" not in page
     assert ">Correlations with attention and labels</h2>" not in page
 
