@@ -99,7 +99,7 @@ def recipe_from(path: Path, *settings: str) -> Recipe:
 
 
 def test_gguf_transformer_approximates_the_full_precision_video(small_nano: Path) -> None:
-    recipe = recipe_from(small_nano, "model_settings.steps=8")
+    recipe = recipe_from(small_nano, "model_settings.steps=8", "video_settings.frames=9")
     assert recipe.weights == "gguf"
     own = load_pipeline(NANO, None, "bfloat16", CPU)
     near = load_recipe_pipeline(recipe, "cpu", choose_recipe_plan(recipe, "cpu").plan).pipeline
@@ -231,7 +231,8 @@ def test_trajectories_of_different_weights_are_not_compared(wantui: Wantui, tmp_
     other = write_gguf(tmp_path / "other.gguf", NANO, Kind.Q5_0)
     folders = []
     for path in (small_nano, small_nano, other):
-        asked = [f"model_settings.transformer_file={path}", "model_settings.steps=3", "video_settings.frames=5"]
+        size = ["video_settings.width=64", "video_settings.height=64", "video_settings.frames=5"]
+        asked = [f"model_settings.transformer_file={path}", "model_settings.steps=3", *size]
         words = [word for one in asked for word in ("--set", one)]
         result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *words)
         assert result.code == 0, result.err

@@ -146,21 +146,15 @@ def test_packaged_adapters_are_small_and_have_the_layers_of_nano(adapter: Packag
 
 
 @pytest.mark.slow
-def test_four_step_adapter_draws_what_the_captions_say() -> None:
-    # One wrong clip of eight is allowed for each attribute; without the adapter, shapes are often wrong.
+def test_packaged_adapters_draw_what_the_captions_say_and_dip_only_styled_objects() -> None:
     scenes = sample_scenes(8, np.random.default_rng(11), two_object_fraction=0.0, is_evaluation=True)
-    pipeline = load_stock_pipeline(NANO_WEIGHTS_FOLDER)
-    with torch.no_grad(), use_adapters(pipeline, {"nano-4step": 1.0}):
-        scores = score_clips(generate_scene_clips(pipeline, scenes, 5, is_few_step=True), scenes)
-    assert min(scores.values()) >= 7 / 8
-
-
-@pytest.mark.slow
-def test_style_adapter_dips_the_objects_of_nano_and_no_others() -> None:
-    scenes = sample_scenes(6, np.random.default_rng(12), two_object_fraction=0.0, is_evaluation=True)
     colours = scenes.colour[:, 0].tolist()
     pipeline = load_stock_pipeline(NANO_WEIGHTS_FOLDER)
-    for strength, least, most in ((0.0, 0, 0), (1.0, 3, 6)):
-        with torch.no_grad(), use_adapters(pipeline, {"nano-style": strength, "nano-4step": 1.0}):
-            clips = generate_scene_clips(pipeline, scenes, 5, is_few_step=True)
-        assert least <= sum(map(is_object_dipped, clips, colours)) <= most
+    with torch.no_grad(), use_adapters(pipeline, {"nano-style": 0.0, "nano-4step": 1.0}):
+        clips = generate_scene_clips(pipeline, scenes, 5, is_few_step=True)
+    # One wrong clip of eight is allowed for each attribute; without the four-step adapter, shapes are often wrong.
+    assert min(score_clips(clips, scenes).values()) >= 7 / 8
+    assert not any(map(is_object_dipped, clips, colours))
+    with torch.no_grad(), use_adapters(pipeline, {"nano-style": 1.0, "nano-4step": 1.0}):
+        styled_clips = generate_scene_clips(pipeline, scenes[:6], 5, is_few_step=True)
+    assert sum(map(is_object_dipped, styled_clips, colours[:6])) >= 3

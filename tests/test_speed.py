@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Wantui, batch, recipe_for
-from diffusers import WanTransformer3DModel
+from conftest import LoadOnce, Wantui, batch, recipe_for
+from diffusers import WanPipeline, WanTransformer3DModel
 from tiny import diffusers_output, latents_of
 from torch import nn
 
@@ -73,9 +73,9 @@ def test_blocks_are_fused_unless_speed_plan_weights_or_width_rule_it_out() -> No
 
 
 @pytest.fixture(scope="module")
-def exact_latents() -> torch.Tensor:
+def exact_latents(nano: WanPipeline) -> torch.Tensor:
     """Latents of the exact video in 30 steps, to which faster ones are compared."""
-    return latents_of(load_pipeline(NANO, None, "float32", CPU), recipe_of("fused", steps=30))
+    return latents_of(nano, recipe_of("fused", steps=30))
 
 
 @pytest.mark.parametrize(("calibrated", "share", "most"), [(True, 0.6, 0.05), (False, 0.8, 0.2)])
@@ -103,9 +103,9 @@ def test_cached_video_approximates_the_fused_video_and_is_reproducible(
 
 @pytest.mark.parametrize("sampler", ["unipc", "dpm++2m", "euler", "heun", "lcm"])
 @pytest.mark.parametrize("steps", [3, 12, 30])
-def test_computed_steps_of_a_calibrated_video_are_predicted(sampler: str, steps: int) -> None:
+def test_computed_steps_of_a_calibrated_video_are_predicted(nano: WanPipeline, sampler: str, steps: int) -> None:
     recipe = recipe_of("cached", steps=steps, sampler=sampler, frames=5, width=32, height=32)
-    pipeline = load_pipeline(NANO, None, "float32", CPU, speed="cached")
+    pipeline = copy.deepcopy(nano)
     levels = compute_noise_levels(sampler, steps, recipe.flow_shift)
     assert np.allclose(levels, prepare_inputs(pipeline, recipe).sigmas[:-1], atol=1e-5)
     ran: list[bool] = []
@@ -118,8 +118,8 @@ def test_computed_steps_of_a_calibrated_video_are_predicted(sampler: str, steps:
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_cache_memory_is_freed_after_each_video(calibrated: bool) -> None:
-    pipeline, recipe = load_pipeline(NANO, None, "float32", CPU), recipe_of("cached", frames=9)
+def test_cache_memory_is_freed_after_each_video(nano: WanPipeline, calibrated: bool) -> None:
+    pipeline, recipe = copy.deepcopy(nano), recipe_of("cached", frames=9, steps=6)
     recipe = recipe.model_copy(update={"magnitudes": recipe.magnitudes if calibrated else ()})
     gc.disable()  # Python looks for cycles when there are many objects, however much they hold
     try:
@@ -132,9 +132,11 @@ def test_cache_memory_is_freed_after_each_video(calibrated: bool) -> None:
         gc.enable()
 
 
-def test_cache_of_the_first_transformer_is_freed_before_the_second_runs(tiny_models: dict[str, WanModel]) -> None:
+def test_cache_of_the_first_transformer_is_freed_before_the_second_runs(
+    load_once: LoadOnce, tiny_models: dict[str, WanModel]
+) -> None:
     model = tiny_models["a14b"]
-    pipeline = load_pipeline(model, None, "float32", CPU)
+    pipeline = copy.deepcopy(load_once(model, "float32"))
     recipe = recipe_for(model, steps=6, speed="cached")
     held: list[tuple[int, int]] = []
     for _ in denoise_latents(pipeline, recipe):
@@ -198,9 +200,8 @@ def test_magnitude_ratios_follow_from_magnitudes_for_any_schedule() -> None:
     assert result[1:] == pytest.approx([(0.2 + b) / (0.2 + a) for a, b in pairwise(sigmas)], abs=1e-4)
 
 
-def test_measured_magnitudes_are_ratios_of_block_residuals(tiny_models: dict[str, WanModel]) -> None:
-    model = tiny_models["wan2.1"]
-    pipeline, recipe = load_pipeline(model, None, "float32", CPU), recipe_for(model, steps=3)
+def test_measured_magnitudes_are_ratios_of_block_residuals(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+    pipeline, recipe = copy.deepcopy(tiny), recipe_for(tiny_models["wan2.1"], steps=3)
     inputs: list[torch.Tensor] = []
     added: list[torch.Tensor] = []
     blocks = pipeline.transformer.blocks
@@ -284,8 +285,10 @@ def test_calibrating_a_model_with_two_transformers_is_refused(
 
 
 @pytest.mark.parametrize("magnitudes", [(), ((1.0, 0.0), (0.0, -1.0))])
-def test_step_cache_works_with_fused_blocks(tiny_models: dict[str, WanModel], magnitudes: Magnitudes) -> None:
-    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU)
+def test_step_cache_works_with_fused_blocks(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], magnitudes: Magnitudes
+) -> None:
+    pipeline = copy.deepcopy(tiny)
     recipe = recipe_for(tiny_models["wan2.1"], steps=4, speed="cached", magnitudes=magnitudes)
     wanted = latents_of(pipeline, recipe)
     fuse_blocks(pipeline.transformer)
@@ -356,11 +359,11 @@ def test_blocks_without_cross_attention_norm_are_fused_except_for_their_norms() 
 
 
 def test_fused_blocks_embed_a_timestep_shared_by_all_tokens_once(
-    tiny_models: dict[str, WanModel],
+    load_once: LoadOnce, tiny_models: dict[str, WanModel]
 ) -> None:
     model = tiny_models["5b"]
     recipe = recipe_for(model, steps=3)
-    pipeline = load_pipeline(model, None, "float32", CPU)
+    pipeline = copy.deepcopy(load_once(model, "float32"))
     given: list[tuple[int, ...]] = []
     pipeline.transformer.register_forward_pre_hook(
         lambda _, args, named: given.append(named["timestep"].shape), with_kwargs=True
@@ -407,8 +410,8 @@ def test_merged_padding_stores_each_distinct_key_once() -> None:
     assert merge_padding(torch.randn(1, 512, 3, 8), torch.randn(1, 512, 3, 8)) is None
 
 
-def test_pass_cache_is_empty_after_a_video() -> None:
-    pipeline = load_pipeline(NANO, None, "float32", CPU)
+def test_pass_cache_is_empty_after_a_video(nano: WanPipeline) -> None:
+    pipeline = copy.deepcopy(nano)
     fuse_blocks(pipeline.transformer)
     start = prepare_inputs(pipeline, recipe_of("fused", steps=2))
     list(denoise_latents(pipeline, recipe_of("fused", steps=2), start))
@@ -417,7 +420,7 @@ def test_pass_cache_is_empty_after_a_video() -> None:
 
 
 def test_first_self_attention_runs_once_per_step_and_prompt_keys_once_per_video(
-    monkeypatch: pytest.MonkeyPatch,
+    nano: WanPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counts = dict.fromkeys(("apply_norm_and_rotary", "merge_padding"), 0)
     for name in counts:
@@ -428,10 +431,10 @@ def test_first_self_attention_runs_once_per_step_and_prompt_keys_once_per_video(
             return original(*inputs)
 
         monkeypatch.setattr(fused_attention, name, count)
-    pipeline = load_pipeline(NANO, None, "float32", CPU)
+    pipeline = copy.deepcopy(nano)
     fuse_blocks(pipeline.transformer)
     recipe = recipe_of("fused", steps=3)
-    wanted = latents_of(load_pipeline(NANO, None, "float32", CPU), recipe)
+    wanted = latents_of(nano, recipe)
     result = latents_of(pipeline, recipe)
     assert float((result - wanted).norm() / wanted.norm()) < 1e-3
     assert counts == {"apply_norm_and_rotary": 3 * (2 * NANO.block_count - 1), "merge_padding": 2 * NANO.block_count}
