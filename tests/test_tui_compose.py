@@ -647,7 +647,7 @@ def test_unexpected_errors_of_planning_are_one_sentence(monkeypatch: pytest.Monk
     def refuse(*arguments: object) -> None:
         Recipe.model_validate({"prompt": 7})
 
-    monkeypatch.setattr("wantui.tui.compose_data.preview_batch", refuse)
+    monkeypatch.setattr("wantui.planning.preview_batch", refuse)
     state_dir = find_state_directory()
     error = compute_preview(load_config("nano"), "a star", [], None, state_dir).error
     assert error.startswith("cannot plan the batch: the recipe does not accept ")

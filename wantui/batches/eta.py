@@ -9,16 +9,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wantui.batches.progress import ProgressTracker
 from wantui.formatting import format_duration
 from wantui.gpu.nvml import query_gpus
-from wantui.planning import Recipe, TimedVideo, estimate_video_seconds, parse_timed_videos
-from wantui.queue.benchmark_store import load_throughput
 from wantui.queue.engine_lock import read_engine_info
 from wantui.queue.events import ENDING_EVENTS
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, QueueEvent, VideoRow
+
+if TYPE_CHECKING:
+    from wantui.planning import Recipe, TimedVideo  # slow to import, and not needed before the first paint
 
 ETA_CACHE_SECONDS = 1.0
 """Seconds for which the ETA of a followed batch is cached, since ETAs are shown in whole seconds."""
@@ -114,6 +116,8 @@ class EtaModel:
 
     def reload_past_videos(self) -> None:
         """Read the durations of past videos from the queue."""
+        from wantui.planning import parse_timed_videos
+
         self.past_videos = parse_timed_videos(self.queue.list_finished_videos())
 
     def estimate_etas(
@@ -165,6 +169,9 @@ class EtaModel:
         device_names: Sequence[str],
         pace_by_video: Mapping[int, float],
     ) -> float | None:
+        from wantui.planning import estimate_video_seconds
+        from wantui.queue.benchmark_store import load_throughput
+
         recipe = self._load_first_recipe(batch)
         if recipe is not None:
             is_on_gpu = any(name.startswith("cuda") for name in device_names) and batch.device != "cpu"
@@ -187,12 +194,15 @@ class EtaModel:
         ]
         return sum(running_durations) / len(running_durations) if running_durations else None
 
-    def _load_first_recipe(self, batch: BatchRow) -> Recipe | None:
+    def _load_first_recipe(self, batch: BatchRow) -> "Recipe | None":
         """Return the recipe of the batch's first video, which stands for all: they take the same time."""
         if batch.id not in self._first_recipe_by_batch:
             first_videos = self.queue.list_videos(batch.id, limit=1)
             if not first_videos:
                 return None
+
+            from wantui.planning import Recipe
+
             try:
                 self._first_recipe_by_batch[batch.id] = Recipe.model_validate_json(
                     self.queue.read_recipe(first_videos[0].id)

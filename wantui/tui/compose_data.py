@@ -3,22 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from textual.message import Message
 
-from wantui.batches.batch_cost import CostLine, estimate_batch_costs
-from wantui.batches.cell_cost import describe_cells, estimate_cell_costs
-from wantui.batches.power import find_seed_warnings
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.gpu.monitor import GpuSample
 from wantui.json_files import describe_first_validation_error
 from wantui.models.tokenizer import find_tokenizer_file
-from wantui.planning import BatchPreview, TimedVideo, parse_timed_videos, preview_batch
 from wantui.prompts import TemplateError
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory
+
+if TYPE_CHECKING:
+    from wantui.batches.batch_cost import CostLine
+    from wantui.planning import BatchPreview, TimedVideo
 
 MAX_TEMPLATE_LENGTH = 200_000
 """Maximum characters of a template that is expanded on every key; a million take seconds, and quitting waits for it."""
@@ -28,8 +29,8 @@ MAX_TEMPLATE_LENGTH = 200_000
 class BatchPreviewed(Message):
     """The preview of the draft was computed, or failed."""
 
-    preview: BatchPreview | None
-    cost_lines: list[CostLine]
+    preview: "BatchPreview | None"
+    cost_lines: "list[CostLine]"
     error: str
     """Reason of a failure; otherwise empty."""
     error_position: int | None
@@ -43,7 +44,7 @@ class BatchPreviewed(Message):
 class MachineExamined(Message):
     """The reasons why this machine cannot run the previewed batch were determined."""
 
-    preview: BatchPreview
+    preview: "BatchPreview"
     refusals: list[str]
 
 
@@ -60,8 +61,10 @@ class BatchQueued(Message):
     is_demo: bool
 
 
-def read_timed_videos(state_dir: StateDirectory) -> list[TimedVideo]:
+def read_timed_videos(state_dir: StateDirectory) -> "list[TimedVideo]":
     """Return the finished videos in the queue with their times."""
+    from wantui.planning import parse_timed_videos  # slow to import, like the others below
+
     with Queue(state_dir.directory) as queue:
         return parse_timed_videos(queue.list_finished_videos())
 
@@ -69,11 +72,16 @@ def read_timed_videos(state_dir: StateDirectory) -> list[TimedVideo]:
 def compute_preview(
     config: Config,
     template: str,
-    timed_videos: list[TimedVideo],
+    timed_videos: "list[TimedVideo]",
     gpu_sample: GpuSample | None,
     state_dir: StateDirectory,
 ) -> BatchPreviewed:
     """Expand a draft and predict its cost; an error becomes part of the message."""
+    from wantui.batches.batch_cost import estimate_batch_costs
+    from wantui.batches.cell_cost import describe_cells, estimate_cell_costs
+    from wantui.batches.power import find_seed_warnings
+    from wantui.planning import preview_batch
+
     try:
         if len(template) > MAX_TEMPLATE_LENGTH:
             raise UserError(
@@ -106,7 +114,7 @@ def describe_unexpected_error(error: Exception) -> str:
     )
 
 
-def examine_machine(preview: BatchPreview, state_dir: StateDirectory) -> MachineExamined:
+def examine_machine(preview: "BatchPreview", state_dir: StateDirectory) -> MachineExamined:
     """Find the reasons why this machine cannot run a batch; a folder on a network file system may be slow."""
     from wantui.batches.enqueue import find_machine_refusals  # slow to import
 

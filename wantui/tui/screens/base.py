@@ -38,6 +38,16 @@ class BaseScreen(OneShotTimersMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin,
 
     def __init__(self) -> None:
         super().__init__(name=self.SCREEN_NAME)
+        # Before the first layout: Textual sets these classes after it, and then styles, lays out and draws all again.
+        for length, breakpoints in zip(
+            self.app.size, (self.app.HORIZONTAL_BREAKPOINTS, self.app.VERTICAL_BREAKPOINTS), strict=True
+        ):
+            self.add_class(*self._get_breakpoint_classes(length, breakpoints or []), update=False)
+
+    def _compositor_refresh(self) -> None:
+        """Draw the changed regions, unless a batch of updates is open: Textual would draw them now and send nothing."""
+        if not self.app._batch_count:  # the changed regions stay marked, and are drawn after the batch
+            super()._compositor_refresh()
 
     @property
     def wantui_app(self) -> "WantuiApp":

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual import getters, on, work
 from textual.app import ComposeResult
@@ -12,14 +13,11 @@ from textual.timer import Timer
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
-from wantui.batches.batch_cost import CostLine, find_slow_cpu_warning
-from wantui.batches.demo import plan_demo_batch
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.catalogue import NANO
 from wantui.models.nano.attributes import CAPTION_WORDS
-from wantui.planning import BatchPreview, TimedVideo, plan_batch
 from wantui.tui.actions import make_bindings
 from wantui.tui.compose_data import (
     BatchPreviewed,
@@ -39,6 +37,10 @@ from wantui.tui.widgets.config_pane import ConfigPane
 from wantui.tui.widgets.cost_pane import CostPane
 from wantui.tui.widgets.template_editor import TemplateEditor
 from wantui.tui.widgets.variations import TEMPLATE_HELP, Variations
+
+if TYPE_CHECKING:
+    from wantui.batches.batch_cost import CostLine
+    from wantui.planning import BatchPreview, TimedVideo
 
 MIN_QUEUEING_INTERVAL_SECONDS = 1.0
 """Seconds after queueing a batch in which no other is queued: a held key queues once."""
@@ -192,7 +194,7 @@ class ComposeScreen(BaseScreen):
 
     def _show_preview(
         self,
-        preview: BatchPreview | None,
+        preview: "BatchPreview | None",
         error: str,
         error_position: int | None,
         empty_text: str,
@@ -302,6 +304,8 @@ class ComposeScreen(BaseScreen):
                 self.cost_pane.border_subtitle = "queueing ..."  # takes seconds while another program locks the queue
                 self.queue_batch(config, template, is_demo=False)
 
+        from wantui.batches.batch_cost import find_slow_cpu_warning
+
         sample = self.wantui_app.gpu_history.latest_sample
         runs_on_gpu = sample is not None and bool(sample.gpus) and config.settings.model_settings.device != "cpu"
         slow_warning = (
@@ -322,7 +326,9 @@ class ComposeScreen(BaseScreen):
     @work(thread=True, group="enqueue", exit_on_error=False)
     def queue_batch(self, config: Config, template: str, is_demo: bool) -> None:
         """Create the batch folder, queue the videos, and start the engine if none is running."""
+        from wantui.batches.demo import plan_demo_batch
         from wantui.batches.enqueue import enqueue_new_batch  # slow to import
+        from wantui.planning import plan_batch
 
         app = self.wantui_app
         try:

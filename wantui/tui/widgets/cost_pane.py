@@ -1,6 +1,7 @@
 """Pane of Compose with the predicted cost, the warnings and the errors of the draft's batch."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
@@ -8,12 +9,14 @@ from textual import getters
 from textual.app import ComposeResult
 from textual.containers import Vertical
 
-from wantui.batches.batch_cost import CostLine
 from wantui.formatting import format_count
-from wantui.planning import BatchPreview
 from wantui.tui.content import make_content
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrap_text
+
+if TYPE_CHECKING:
+    from wantui.batches.batch_cost import CostLine
+    from wantui.planning import BatchPreview
 
 CHECKED_COSTS = ("memory", "disk")
 """Names of the costs that are compared with what is free."""
@@ -44,7 +47,7 @@ class CostPane(Vertical):
         self.call_after_refresh(self._draw_costs)
 
     def show_costs(
-        self, preview: BatchPreview | None, cost_lines: Sequence[CostLine], cell_lines: Sequence[str] = ()
+        self, preview: "BatchPreview | None", cost_lines: "Sequence[CostLine]", cell_lines: Sequence[str] = ()
     ) -> None:
         """Show the costs of a batch, and of each cell of its sweep; None clears the pane."""
         self.preview, self.cost_lines, self.cell_lines = preview, cost_lines, cell_lines
@@ -159,7 +162,7 @@ def _cut_message(lines: Sequence[Text], line_count: int, width: int) -> list[Tex
     return [*lines[: line_count - 1], last_line.append(" …")]
 
 
-def _append_basis(value: list[Text], cost: CostLine, width: int) -> list[Text]:
+def _append_basis(value: list[Text], cost: "CostLine", width: int) -> list[Text]:
     """Append the basis of a cost to its value: in the same line if it fits there, otherwise in lines below."""
     style, basis = Style(dim=cost.fits), cost.basis if cost.short_basis is None else cost.short_basis
     if len(value[-1]) + 2 + len(basis) <= width:

@@ -1,18 +1,20 @@
 """List of a template's variations: ids, duplicates, prompts, and marked words with their tokens."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
 from textual import on
 
 from wantui.models.tokenizer import find_token_texts
-from wantui.planning import BatchPreview
-from wantui.planning.variations import list_scheduled_moments
 from wantui.prompts import Mark, Variation, list_marks, list_prompts
 from wantui.tui.content import make_content
 from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.widgets.virtual_list import VirtualList
+
+if TYPE_CHECKING:
+    from wantui.planning import BatchPreview
 
 TEMPLATE_HELP = """no variations yet: write a template
 
@@ -47,7 +49,7 @@ class Variations(VirtualList):
         self._prompt_width = 40
 
     def show_preview(
-        self, preview: BatchPreview | None, tokenizer_path: Path | None, empty_text: str = TEMPLATE_HELP
+        self, preview: "BatchPreview | None", tokenizer_path: Path | None, empty_text: str = TEMPLATE_HELP
     ) -> None:
         """Show the variations of a preview, or `empty_text` if it is None."""
         self.preview, self.tokenizer_path = preview, tokenizer_path
@@ -143,6 +145,8 @@ class Variations(VirtualList):
             return
         variation = self.preview.variations[message.row_index]
         lines = [variation.prompt]
+        from wantui.planning.variations import list_scheduled_moments
+
         moment_names = list_scheduled_moments(self.preview.config.settings)
         lines += [
             f"at {moment_name}: {scheduled.prompt}"
