@@ -168,18 +168,34 @@ def test_p_of_several_pairs_is_corrected_by_holm() -> None:
     assert {pair.min_attainable_p for pair in pairs} == {3 * 2 / 2**8}
 
 
-@pytest.mark.parametrize(("hits", "seeds"), [(0, 6), (6, 6), (5, 6), (9, 10), (24, 24), (30, 50)])
-def test_accuracy_interval_contains_the_exact_binomial_interval(hits: int, seeds: int) -> None:
-    low, high = compute_accuracy_interval(np.array(hits / seeds), seeds)
-    exact = stats.binomtest(hits, seeds).proportion_ci(method="exact")
-    assert 0 <= low <= exact.low <= hits / seeds <= exact.high <= high <= 1
-
-
-def test_score_interval_ends_where_the_score_equation_holds() -> None:
-    low, high = compute_accuracy_interval(np.array(0.6), 30)
-    for end in (float(low), float(high)):
+@pytest.mark.parametrize(("hits", "seed_count"), [(0, 6), (6, 6), (5, 6), (9, 10), (24, 24), (30, 50)])
+def test_accuracy_interval_ends_where_the_score_equation_holds(hits: int, seed_count: int) -> None:
+    accuracies = np.repeat([1.0, 0.0], [hits, seed_count - hits])[:, None]
+    low, high = (float(end[0]) for end in compute_accuracy_interval(accuracies, 1))
+    share = hits / seed_count
+    assert 0 <= low <= share <= high <= 1
+    design_effect = 1.0  # at most that of independent pairs
+    for end in {low, high} - {0.0, 1.0}:
         variance = end * (1 - end)
-        assert (0.6 - end) ** 2 * 30 == pytest.approx(stats.norm.ppf(0.975) ** 2 * variance * (1 + 4 * variance), 1e-4)
+        bound = stats.norm.ppf(0.975) ** 2 * variance * (1 + 4 * variance) * design_effect
+        assert (share - end) ** 2 * seed_count == pytest.approx(bound, 1e-4)
+
+
+def test_accuracy_interval_has_the_effective_number_of_seeds_of_several_phrasings() -> None:
+    random = np.random.default_rng(3)
+    accuracies = random.integers(0, 4, size=(12, 1)) / 3
+    accuracy = accuracies.mean()
+    design_effect = accuracies.var(ddof=1) / (accuracy * (1 - accuracy))
+    assert 1 / 3 < design_effect < 1
+    low, _ = compute_accuracy_interval(accuracies, 3)
+    variance = low[0] * (1 - low[0])
+    bound = stats.norm.ppf(0.975) ** 2 * variance * (1 + 4 * variance) * design_effect
+    assert (accuracy - low[0]) ** 2 * 12 == pytest.approx(bound, 1e-4)
+    # Seeds that agree exactly count as no more than their pairs.
+    alike_low, _ = compute_accuracy_interval(np.full((12, 1), 2 / 3), 3)
+    variance = alike_low[0] * (1 - alike_low[0])
+    bound = stats.norm.ppf(0.975) ** 2 * variance * (1 + 4 * variance)
+    assert (2 / 3 - alike_low[0]) ** 2 * 36 == pytest.approx(bound, 1e-4)
 
 
 def test_halfway_level_is_interpolated_and_has_an_interval() -> None:

@@ -30,6 +30,8 @@ DOSE_WEIGHTS = np.array([1.0, 2.0, 8.0]) - 11 / 3
 PATH_SIGMAS = np.linspace(1, 0, 9)
 PATH_DISTANCE = 3.5
 """Distance of the groups at the end of a path, in standard deviations of a difference."""
+CLOSE_SIGMAS = tuple(np.arange(0.3, 1.0, 0.004).round(3).tolist())
+"""Noise levels so close to each other that s50 lies between two of them with hardly any room."""
 
 Interval = tuple[float, float]
 
@@ -132,18 +134,33 @@ def _expect_kept_range(distribution: str) -> float:
 
 
 def estimate_half_share_level(
-    random: np.random.Generator, seed_count: int, distribution: str
+    random: np.random.Generator, seed_count: int, distribution: str, sigmas: tuple[float, ...]
 ) -> tuple[Interval, float]:
     """Return the interval of s50 of a concept that half of the seeds keep up to 0.72."""
     levels = 0.72 + 0.1 * draw_values(random, (seed_count,), distribution)
-    half_share_level = measure_commitment(make_outcomes("a", levels)).half_share_level
+    half_share_level = measure_commitment(make_outcomes("a", levels, sigmas)).half_share_level
     return (half_share_level.low, min(half_share_level.high, 1.0)), 0.72
+
+
+def estimate_half_share_level_difference(
+    random: np.random.Generator, seed_count: int, distribution: str
+) -> tuple[Interval, float]:
+    """Return the interval of a difference of s50 of concepts whose seeds resemble each other."""
+    levels = draw_values(random, (1, seed_count), distribution) + draw_values(random, (2, seed_count), distribution)
+    commitments = [
+        measure_commitment(make_outcomes(name, mean + 0.1 * np.sqrt(0.5) * kept_levels, CLOSE_SIGMAS))
+        for name, mean, kept_levels in (("a", 0.72, levels[0]), ("b", 0.62, levels[1]))
+    ]
+    (asymmetry,) = compare_commitments(commitments)
+    low, high = asymmetry.half_share_level_low, asymmetry.half_share_level_high
+    return (max(low, -1.0), min(high, 1.0)), 0.72 - 0.62
 
 
 INTERVALS: dict[str, Callable[[np.random.Generator, int, str], tuple[Interval, float]]] = {
     "mean difference, slope or curve (Student)": estimate_difference,
     "ratio of means (Fieller)": estimate_ratio,
     "slope over an uneven setting (Student)": estimate_slope,
+    "distance between groups 3 apart": partial(estimate_place, distance=3.0),
     "distance between groups 1 apart": partial(estimate_place, distance=1.0),
     "distance between groups 0.3 apart": partial(estimate_place, distance=0.3),
     "rank correlation of 0, 4 variations": partial(estimate_correlation, correlation=0.0, variation_count=4),
@@ -155,7 +172,9 @@ INTERVALS: dict[str, Callable[[np.random.Generator, int, str], tuple[Interval, f
     ),
     "distance of an interaction of 1": estimate_interaction_distance,
     "difference of kept ranges (Student)": estimate_kept_range,
-    "s50": estimate_half_share_level,
+    "s50, levels 0.05 apart": partial(estimate_half_share_level, sigmas=COMMITMENT_SIGMAS),
+    "s50, levels 0.004 apart": partial(estimate_half_share_level, sigmas=CLOSE_SIGMAS),
+    "difference of s50, levels 0.004 apart": estimate_half_share_level_difference,
 }
 """Function that returns an interval and the true value, by name."""
 DISTRIBUTIONS = ("normal", "t with 3 d.f.", "odd video", "lognormal")
@@ -200,7 +219,7 @@ def compute_decodability_coverage(seed_count: int, phrasing_count: int, run_coun
 def _choose_distributions(name: str) -> tuple[str, ...]:
     if name.startswith("rank correlation"):
         return ("normal",)
-    if name.startswith(("s50", "difference of kept")):
+    if "s50" in name or name.startswith("difference of kept"):
         return DISTRIBUTIONS[:2]  # the others have medians that are not their means
     return STATE_DISTRIBUTIONS if name.startswith("distance") else DISTRIBUTIONS
 
@@ -215,7 +234,8 @@ def list_coverages(run_count: int) -> Iterator[tuple[str, str, list[float]]]:
                 with use_fewer_exchanges():
                     estimates = [estimate(random, seed_count, distribution) for _ in range(run_count)]
                 # Without an interval, as of a ratio whose denominator may be 0, none is shown.
-                hits = [low <= truth <= high for (low, high), truth in estimates if np.isfinite([low, high]).all()]
+                # An interval without an upper end is one.
+                hits = [low <= truth <= high for (low, high), truth in estimates if np.isfinite(low)]
                 coverages.append(float(np.mean(hits)))
             yield name, distribution, coverages
     for phrasing_count in (1, 3):

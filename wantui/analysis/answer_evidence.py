@@ -21,7 +21,7 @@ from wantui.analysis.groups import Group, MatchedGroups
 from wantui.analysis.metrics import METRICS, describe_ratio_base
 from wantui.analysis.places import PlaceDifference, compare_places, run_omnibus_place_test
 from wantui.analysis.verdicts import MIN_PHRASINGS, is_within_margin
-from wantui.formatting import format_percent_change
+from wantui.formatting import format_interval, format_percent_change
 
 PLACE, ROOM, PATH = "place", "room", "path"
 QUESTIONS = {
@@ -91,7 +91,7 @@ class Evidence:
         unit = f" {self.unit}" if self.unit else ""
         if not math.isfinite(self.low):
             return f"{self.effect:{sign}.3g}{unit}"
-        return f"{self.effect:{sign}.3g}{unit} (95 %: {self.low:{sign}.3g} to {self.high:{sign}.3g})"
+        return f"{self.effect:{sign}.3g}{unit} (95 %: {format_interval(self.low, self.high, f'{sign}.3g')})"
 
 
 @dataclass(frozen=True)

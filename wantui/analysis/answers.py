@@ -30,7 +30,7 @@ from wantui.analysis.statistics import (
     count_min_pairs,
     run_omnibus_max_test,
 )
-from wantui.formatting import format_count, format_percent, list_first
+from wantui.formatting import format_count, format_interval, format_percent, list_first
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _describe_correction(metric_count: int, pair_count: int) -> str:
 def _describe_places(first_name: str, second_name: str, item: Evidence, place: PlaceDifference) -> tuple[str, str]:
     """Return verdict and details of the distance between two groups."""
     claim = f"{first_name} and {second_name} lie apart"
-    interval_text = f"95 %: {item.low:.3g} to {item.high:.3g}; " if math.isfinite(item.low) else ""
+    interval_text = f"95 %: {format_interval(item.low, item.high, '.3g')}; " if math.isfinite(item.low) else ""
     return (
         claim if item.kind == DIFFERS else f"cannot tell whether {claim}",
         f"{DISTANCE} {item.effect:.3g} ({interval_text}by chance up to {place.chance_distance:.3g}; between two seeds "

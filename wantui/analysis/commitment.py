@@ -6,6 +6,7 @@ final latents were noised again (U-turn). p(stays | s) is the share of seeds who
 outcome at each noise level, and outcomes of a seed at several levels are not independent.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.arrays import FloatArray
+from wantui.analysis.differences import compute_family_p
 from wantui.analysis.proportions import (
     HalfShareLevel,
     Proportion,
@@ -22,6 +24,9 @@ from wantui.analysis.proportions import (
     find_half_share_level,
 )
 from wantui.analysis.statistics import Effect, adjust_family_wise, compute_min_attainable_p, compute_paired_effect
+
+HOLM, MAX_T = "Holm", "max-T"
+"""Corrections of p over the pairs of concepts."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,18 @@ class Asymmetry:
     half_share_level_difference: float
     half_share_level_low: float
     half_share_level_high: float
-    """Conservative 95 % interval of the difference of s50; infinite where a concept has no bound."""
+    """95 % interval of the difference of s50; infinite where a concept has no bound."""
     kept_range: Effect
     """Paired difference of the kept ranges, over seeds."""
     min_attainable_p: float
     """Smallest p of this pair alone that its seeds can give."""
     shared_seed_count: int
     family_p: float = 1.0
-    """p of the kept range, corrected for the number of pairs (Holm: pairs can share different seeds)."""
+    """p of the kept range, corrected over the pairs of concepts by `correction`."""
+    correction: str = HOLM
+    """MAX_T if all concepts have the same seeds, otherwise HOLM."""
+    min_family_p: float = 1.0
+    """Smallest `family_p` that these seeds can give."""
     unshared_seeds_by_concept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Seeds of each concept that the other one lacks, so that the paired difference leaves them out."""
 
@@ -131,18 +140,15 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymme
         ranges = [
             each.kept_ranges[[each.outcomes.seeds.index(seed) for seed in shared_seeds]] for each in (first, second)
         ]
-        # 97.5 % each, so that the difference has at least 95 %.
-        half_share_levels = [
-            find_half_share_level(
-                each.outcomes.sigmas, each.outcomes.stays.sum(0).tolist(), len(each.outcomes.seeds), alpha=0.025
-            )
-            for each in (first, second)
-        ]
         asymmetries.append(
             Asymmetry(
                 first.outcomes.concept,
                 second.outcomes.concept,
-                *compute_half_share_level_difference(*half_share_levels),
+                *compute_half_share_level_difference(
+                    first.half_share_level,
+                    second.half_share_level,
+                    _correlate_outcomes(first, second, shared_seeds),
+                ),
                 compute_paired_effect(ranges[0] - ranges[1]),
                 compute_min_attainable_p(len(shared_seeds)),
                 len(shared_seeds),
@@ -152,5 +158,44 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymme
                 },
             )
         )
-    family_p = adjust_family_wise(np.array([asymmetry.kept_range.p for asymmetry in asymmetries]))
-    return [replace(asymmetry, family_p=float(p)) for asymmetry, p in zip(asymmetries, family_p, strict=True)]
+    return _correct_over_pairs(commitments, asymmetries)
+
+
+def _correct_over_pairs(commitments: Sequence[ConceptCommitment], asymmetries: Sequence[Asymmetry]) -> list[Asymmetry]:
+    """Return the asymmetries with p over all pairs: max-T, for which all concepts need the same seeds, or Holm."""
+    pairwise_p = np.array([asymmetry.kept_range.p for asymmetry in asymmetries])
+    pairs = list(combinations(range(len(commitments)), 2))
+    has_shared_seeds = len({(each.outcomes.sigmas, frozenset(each.outcomes.seeds)) for each in commitments}) == 1
+    if has_shared_seeds and len(asymmetries) == len(pairs):
+        seeds = commitments[0].outcomes.seeds
+        rows = [[each.outcomes.seeds.index(seed) for seed in seeds] for each in commitments]
+        ranges = np.stack([each.kept_ranges[row] for each, row in zip(commitments, rows, strict=True)], axis=1)
+        family_p = compute_family_p(ranges[:, :, None], pairs, pairwise_p[:, None])[:, 0]
+        return [
+            replace(each, family_p=float(p), correction=MAX_T, min_family_p=each.min_attainable_p)
+            for each, p in zip(asymmetries, np.maximum(family_p, pairwise_p), strict=True)
+        ]
+    return [
+        replace(each, family_p=float(p), min_family_p=min(1.0, len(asymmetries) * each.min_attainable_p))
+        for each, p in zip(asymmetries, adjust_family_wise(pairwise_p), strict=True)
+    ]
+
+
+def _correlate_outcomes(first: ConceptCommitment, second: ConceptCommitment, shared_seeds: Sequence[int]) -> float:
+    """Return the correlation of the estimates of s50 of two concepts, as of two medians of which some seeds are shared:
+    the correlation over these seeds of whether each stays at the measured level next to s50 of its concept.
+
+    Negative correlations, and those without scatter, are 0, which is conservative.
+    """
+    columns = []
+    for each in (first, second):
+        estimate = each.half_share_level.estimate
+        if math.isnan(estimate):
+            return 0.0
+        level = int(np.abs(np.array(each.outcomes.sigmas) - estimate).argmin())
+        rows = [each.outcomes.seeds.index(seed) for seed in shared_seeds]
+        columns.append(each.outcomes.stays[rows, level].astype(np.float64))
+    if not all(column.std() for column in columns):
+        return 0.0
+    shared_share = len(shared_seeds) / math.sqrt(len(first.outcomes.seeds) * len(second.outcomes.seeds))
+    return float(np.clip(np.corrcoef(columns[0], columns[1])[0, 1] * shared_share, 0.0, 1.0))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize
 
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
@@ -170,21 +170,27 @@ def compute_decodability(level_states: LevelStates) -> list[Decodability]:
     flips, _ = draw_sign_flips(seed_count)
     results = []
     for i, j in itertools.combinations(range(len(names)), 2):
-        accuracies = np.stack(
+        seed_accuracies = np.stack(
             [
-                decode_differences(
+                decode_seeds(
                     level_states.states[i, :, :, level].astype(np.float64) - level_states.states[j, :, :, level], flips
                 )
                 for level in range(len(level_states.sigmas))
             ],
-            axis=1,
+            axis=2,
         )
-        results.append(_summarise_pair(level_states, names[i], names[j], accuracies))
+        results.append(_summarise_pair(level_states, names[i], names[j], seed_accuracies))
     return _adjust_pair_p(results)
 
 
 def decode_differences(differences: FloatArray, flips: FloatArray) -> FloatArray:
-    """Return the accuracy [flips] of sorting held-out pairs, for each flip of the signs of the seeds' differences.
+    """Return the accuracy [flips] of sorting held-out pairs, as the mean of `decode_seeds` over the seeds."""
+    return np.asarray(decode_seeds(differences, flips).mean(0))
+
+
+def decode_seeds(differences: FloatArray, flips: FloatArray) -> FloatArray:
+    """Return what share of each held-out seed's pairs is sorted correctly, [seeds, flips], for each flip of the signs
+    of the seeds' differences.
 
     The direction is a ridge regression of 1 on z. With the smoother H = Z (Z'Z + n lambda)^-1 Z', the products of the
     pairs of a held-out seed s with the direction of the other seeds are (I - H_ss)^-1 sum of H_st over the others t.
@@ -199,7 +205,7 @@ def decode_differences(differences: FloatArray, flips: FloatArray) -> FloatArray
     gram = flat @ flat.T
     trace = np.trace(gram)
     if trace == 0:
-        return np.full(len(flips), CHANCE)
+        return np.full((seed_count, len(flips)), CHANCE)
     scatter = gram / (trace / seed_count)  # trace(S) = sum of variances is 1
     gamma = compute_seed_shrinkage(scatter, seed_count, value_count)
     ridged = (1 - gamma) * scatter / seed_count
@@ -214,7 +220,7 @@ def decode_differences(differences: FloatArray, flips: FloatArray) -> FloatArray
     weights = np.linalg.solve(np.eye(phrasing_count) - own_blocks, other_sums)
     tolerance = ROUNDING_TOLERANCE * np.abs(weights).sum(2)[..., None]
     products = (weights @ flips.T) * flips.T[:, None, :]
-    return np.asarray(((products > tolerance) + CHANCE * (np.abs(products) <= tolerance)).mean((0, 1)))
+    return np.asarray(((products > tolerance) + CHANCE * (np.abs(products) <= tolerance)).mean(1))
 
 
 def compute_seed_shrinkage(gram: FloatArray, seed_count: int, value_count: int) -> float:
@@ -237,31 +243,39 @@ def compute_seed_shrinkage(gram: FloatArray, seed_count: int, value_count: int) 
     return float(np.clip(scatter_of_seeds / distance_to_sphere, MIN_SHRINKAGE, MAX_SHRINKAGE))
 
 
-def compute_accuracy_interval(accuracy: FloatArray, seed_count: int) -> tuple[FloatArray, FloatArray]:
-    """Return the ends of the 95 % interval of accuracies [...], with seeds as units.
+def compute_accuracy_interval(seed_accuracies: FloatArray, phrasing_count: int) -> tuple[FloatArray, FloatArray]:
+    """Return the ends of the 95 % interval of accuracies [L], with seeds as units.
 
-    Score interval: the accuracies p with (accuracy - p)^2 <= z^2 V / n, V = p (1 - p) (1 + 4 p (1 - p)). The second
-    factor covers the dependence of the folds, whose classifiers share seeds; without it, intervals of n seeds contain
-    the expected accuracy in only 83 to 95 % of simulations (docs/analysis.md). The interval is at least that of Clopper
-    and Pearson (1934) for n seeds, because a score interval near 1 is too short.
+    Score interval: the accuracies p with (accuracy - p)^2 <= z^2 V / m, V = p (1 - p) (1 + 4 p (1 - p)). The second
+    factor covers the dependence of the folds, whose classifiers share seeds. m is the effective number of seeds n / d,
+    where the design effect d is the variance of the seeds' accuracies divided by accuracy (1 - accuracy) (Korn and
+    Graubard 1998): phrasings make it smaller than 1, down to 1 / phrasing_count. Simulations of its coverage are in
+    docs/analysis.md.
+
+    Args:
+        seed_accuracies: [seeds, L] share of each seed's pairs that is sorted correctly.
+        phrasing_count: number of pairs of a seed.
     """
-    accuracy = np.asarray(accuracy, dtype=np.float64)
-    hits = accuracy * seed_count
-    with np.errstate(invalid="ignore"):
-        exact_low = np.where(hits > 0, special.betaincinv(hits, seed_count - hits + 1, 0.025), 0.0)
-        exact_high = np.where(hits < seed_count, special.betaincinv(hits + 1, seed_count - hits, 0.975), 1.0)
-    score_low = _find_score_end(accuracy, np.zeros_like(accuracy), seed_count)
-    score_high = _find_score_end(accuracy, np.ones_like(accuracy), seed_count)
-    return np.minimum(exact_low, score_low), np.maximum(exact_high, score_high)
+    accuracy, seed_count = seed_accuracies.mean(0), len(seed_accuracies)
+    binomial_variance = accuracy * (1 - accuracy)
+    is_varied = binomial_variance > ROUNDING_TOLERANCE
+    design_effect = np.where(is_varied, seed_accuracies.var(0, ddof=1) / np.where(is_varied, binomial_variance, 1), 1)
+    effective_count = seed_count / np.clip(design_effect, 1 / phrasing_count, 1)
+    return (
+        _find_score_end(accuracy, np.zeros_like(accuracy), effective_count),
+        _find_score_end(accuracy, np.ones_like(accuracy), effective_count),
+    )
 
 
-def _find_score_end(accuracy: FloatArray, bound: FloatArray, seed_count: int) -> FloatArray:
+def _find_score_end(accuracy: FloatArray, bound: FloatArray, effective_count: FloatArray) -> FloatArray:
     """Return the end of the score interval between an accuracy and a bound, by bisection."""
     inside, outside = accuracy, bound
     for _ in range(BISECTION_COUNT):
         middle = (inside + outside) / 2
         variance = middle * (1 - middle)
-        is_inside = (accuracy - middle) ** 2 * seed_count <= SQUARED_NORMAL_QUANTILE * variance * (1 + 4 * variance)
+        is_inside = (accuracy - middle) ** 2 * effective_count <= SQUARED_NORMAL_QUANTILE * variance * (
+            1 + 4 * variance
+        )
         inside, outside = np.where(is_inside, middle, inside), np.where(is_inside, outside, middle)
     return inside
 
@@ -282,15 +296,16 @@ def _find_crossing(sigmas: FloatArray, values: FloatArray) -> float:
 
 
 def _summarise_pair(
-    level_states: LevelStates, first_group: str, second_group: str, accuracies: FloatArray
+    level_states: LevelStates, first_group: str, second_group: str, seed_accuracies: FloatArray
 ) -> Decodability:
-    """Return the decodability of a pair from accuracies [flips, L], the observed signs first.
+    """Return the decodability of a pair from accuracies [seeds, flips, L], the observed signs first.
 
     The ends of the interval of the halfway level are where the ends of the interval of the accuracy pass it: the lower
     end for the last time, the upper end for the first time.
     """
-    sigmas, accuracy = level_states.sigmas, accuracies[0]
-    low, high = compute_accuracy_interval(accuracy, len(level_states.seeds))
+    sigmas, accuracies = level_states.sigmas, seed_accuracies.mean(0)
+    accuracy = accuracies[0]
+    low, high = compute_accuracy_interval(seed_accuracies[:, 0], level_states.phrasing_count)
     # Where the states of a pair are equal, the accuracy is not estimated: nothing can distinguish them.
     is_equal = (accuracies == CHANCE).all(0)
     low, high = np.where(is_equal, CHANCE, low), np.where(is_equal, CHANCE, high)

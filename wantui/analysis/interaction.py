@@ -16,6 +16,7 @@ from wantui.analysis.answer_evidence import DISTANCE, FAMILIES_BY_METRIC, PATH, 
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.declaration import Declaration, choose_primary_metric
 from wantui.analysis.differences import P_HEADER, ROUNDING_TOLERANCE, SIGNIFICANCE_LEVEL, remove_rounding_differences
+from wantui.analysis.distance_intervals import estimate_distance_interval, estimate_squared_distance
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError, name_groups
 from wantui.analysis.groups import MatchedGroups, find_factors
@@ -24,7 +25,6 @@ from wantui.analysis.metrics import METRICS, get_metric_unit
 from wantui.analysis.places import (
     STATE_ROUNDING_TOLERANCE,
     compute_chance_distance,
-    estimate_distance_interval,
     run_place_test,
 )
 from wantui.analysis.statistics import (
@@ -294,7 +294,8 @@ def _compare_places(states: FloatArray, weights: FloatArray, contrasts: Sequence
     effects = []
     for k, (contrast, gram) in enumerate(zip(contrasts, grams, strict=True)):
         uncorrected_p = run_place_test(gram)
-        squared_distance, low, high = estimate_distance_interval(gram, uncorrected_p)
+        squared_distance = estimate_squared_distance(gram)
+        low, high = estimate_distance_interval(gram, uncorrected_p)
         # Flips of differences that cancel sum to rounding of their terms, not of their own size.
         tolerance = ROUNDED_MEAN * float(np.abs(gram).sum()) / (np.trace(gram) or 1.0)
         family_p = float(np.mean(largest >= shares[0, k] * (1 - 1e-9) - tolerance))

@@ -7,7 +7,7 @@ from wantui.analysis.answer_evidence import PLACE, QUESTIONS
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.interaction import Contrast, Interaction, InteractionEffect, PlaceDirection
 from wantui.analysis.statistics import count_min_pairs
-from wantui.formatting import format_count
+from wantui.formatting import format_count, format_interval
 
 FOUND_VERDICT, UNKNOWN_VERDICT = "the effect depends on the other factor", "cannot tell whether the effect depends"
 
@@ -74,7 +74,7 @@ def list_interaction_notes(interaction: Interaction) -> list[str]:
 def _describe_effect(effect: InteractionEffect) -> str:
     sign = "" if effect.question == PLACE else "+"
     unit = f" {effect.unit}" if effect.unit else ""
-    ranges = [f"95 %: {effect.low:{sign}.3g} to {effect.high:{sign}.3g}"] if math.isfinite(effect.low) else []
+    ranges = [f"95 %: {format_interval(effect.low, effect.high, f'{sign}.3g')}"] if math.isfinite(effect.low) else []
     ranges += [f"by chance alone up to {effect.chance:.3g}, this test"] if math.isfinite(effect.chance) else []
     range_text = f" ({'; '.join(ranges)})" if ranges else ""
     text = f"{effect.metric} of {effect.contrast.name}: {effect.effect:{sign}.3g}{unit}{range_text}, p {effect.p:.3g}"

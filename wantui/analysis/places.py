@@ -12,21 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.arrays import FloatArray, split_rows
-from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+from wantui.analysis.distance_intervals import estimate_distance_interval, estimate_squared_distance
 from wantui.analysis.statistics import (
     ROUNDED_MEAN,
     compute_min_attainable_p,
-    compute_t_quantile,
     draw_sign_flips,
     draw_within_seed_permutations,
 )
 
-MIN_INTERVAL_SEEDS = 3
-"""Minimum number of seeds of an interval; the scatter of the squared distance has a factor 1 / (n - 2)."""
 STATE_ROUNDING_TOLERANCE = 1e-13
 """Share of the squares of two states up to which their squared distance is only rounding; states are float32."""
-BISECTION_COUNT = 12
-"""Steps of a bisection; they find the end of an interval to 0.02 % of the distance."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +32,8 @@ class PlaceDifference:
     """Unbiased estimate of the squared distance; chance can make it negative."""
     distance_low: float
     distance_high: float
-    """95 % interval of the distance, which contains 0 exactly if `p` is above SIGNIFICANCE_LEVEL; NaN with fewer than
-    MIN_INTERVAL_SEEDS seeds."""
+    """95 % interval of the distance (`estimate_distance_interval`), which contains 0 exactly if `p` is above
+    SIGNIFICANCE_LEVEL."""
     chance_distance: float
     """Distance below which 95 % of distances are if the groups are exchanged at random within seeds."""
     seed_distance: float
@@ -73,6 +68,7 @@ def compare_places(seed_states: NDArray[np.floating], group_pairs: Sequence[tupl
     seed_distances = [_compute_seed_distance(gram[i, :, i]) for i in range(group_count)]
     return [
         PlaceDifference(
+            estimate_squared_distance(difference_gram),
             *estimate_distance_interval(difference_gram, float(pair_p[k])),
             compute_chance_distance(difference_gram),
             math.sqrt((seed_distances[i] ** 2 + seed_distances[j] ** 2) / 2),
@@ -111,72 +107,6 @@ def compute_difference_gram(gram: FloatArray, first_group: int, second_group: in
     norms = np.diagonal(gram[i, :, i]) + np.diagonal(gram[j, :, j])
     is_rounding = np.diagonal(difference_gram) <= STATE_ROUNDING_TOLERANCE * norms
     return np.where(is_rounding[:, None] | is_rounding[None, :], 0.0, difference_gram)
-
-
-def estimate_squared_distance(difference_gram: FloatArray) -> tuple[float, float, float]:
-    """Return the squared length of the mean of n paired differences without bias, and the 95 % interval of the length.
-
-    The estimate U is the mean of <d_s, d_t> over pairs of different seeds (Chen and Qin 2010). Its variance is
-    4 q v / n + 2 T / (n (n - 1)), where q is the squared length, v the variance of the differences along their mean,
-    and T the trace of the squared covariance, estimated without bias (Bai and Saranadasa 1996). The interval contains
-    the q with |U - q| at most Student's quantile times the standard error for this q.
-
-    Args:
-        difference_gram: [n, n] inner products of the paired differences, divided by D.
-    """
-    n = len(difference_gram)
-    total, trace = float(difference_gram.sum()), float(np.trace(difference_gram))
-    squared_length = (total - trace) / (n * (n - 1))
-    if n < MIN_INTERVAL_SEEDS:
-        return squared_length, math.nan, math.nan
-    seed_means = difference_gram.mean(1)
-    centred = difference_gram - seed_means[:, None] - seed_means[None, :] + total / n**2
-    centred_trace = float(np.trace(centred))
-    squared_covariance_trace = max((float((centred**2).sum()) - centred_trace**2 / (n - 1)) / ((n + 1) * (n - 2)), 0.0)
-    mean_variance = float(seed_means.var(ddof=1)) * n**2 / total if total > 0 else 0.0
-    t2 = compute_t_quantile(0.975, n - 1) ** 2
-    linear, constant = t2 * 4 * mean_variance / n, t2 * 2 * squared_covariance_trace / (n * (n - 1))
-
-    def find_bound(estimate: float, sign: int) -> float:
-        """Return a root of (estimate - q)^2 = linear q + constant, or 0 if it is negative."""
-        root = math.sqrt(max(linear * (linear / 4 + estimate) + constant, 0.0))
-        return math.sqrt(max(estimate + linear / 2 + sign * root, 0.0))
-
-    # An estimate below 0 is chance. Its upper bound is that of 0, so that the interval is never empty.
-    return squared_length, find_bound(squared_length, -1), find_bound(max(squared_length, 0.0), 1)
-
-
-def estimate_distance_interval(difference_gram: FloatArray, p: float) -> tuple[float, float, float]:
-    """Return the squared length of `estimate_squared_distance` and its interval, which contains 0 exactly if p of the
-    sign-flip test is above SIGNIFICANCE_LEVEL.
-
-    Where the test excludes 0 and the approximate interval does not, the lower end inverts the test along the mean: it
-    is the smallest share t of the mean at which the differences minus t times their mean have p above
-    SIGNIFICANCE_LEVEL.
-
-    Args:
-        p: p of `run_place_test`.
-    """
-    squared_length, low, high = estimate_squared_distance(difference_gram)
-    if not math.isfinite(low):
-        return squared_length, low, high
-    if p > SIGNIFICANCE_LEVEL:
-        return squared_length, 0.0, high
-    return squared_length, low if low > 0 else _invert_place_test(difference_gram, squared_length), high
-
-
-def _invert_place_test(difference_gram: FloatArray, squared_length: float) -> float:
-    """Return the lower end of the interval of a significant distance, found by bisection of the sign-flip test."""
-    row_means, grand_mean = difference_gram.mean(1), float(difference_gram.mean())
-    rejected, accepted = 0.0, 1.0
-    for _ in range(BISECTION_COUNT):
-        share = (rejected + accepted) / 2
-        shifted = difference_gram - share * (row_means[:, None] + row_means[None, :]) + share**2 * grand_mean
-        if run_place_test(shifted) > SIGNIFICANCE_LEVEL:
-            accepted = share
-        else:
-            rejected = share
-    return accepted * math.sqrt(max(squared_length, 0.0))
 
 
 def run_place_test(difference_gram: FloatArray) -> float:

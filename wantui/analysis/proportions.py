@@ -58,33 +58,52 @@ class HalfShareLevel:
     """True if the fit is below one half at all measured levels."""
 
 
-def find_half_share_level(
-    sigmas: Sequence[float], counts: Sequence[int], total: int, alpha: float = 0.05
-) -> HalfShareLevel:
-    """Return the noise level at which a share that falls with the noise level passes one half, with its interval.
+def find_half_share_level(sigmas: Sequence[float], counts: Sequence[int], total: int) -> HalfShareLevel:
+    """Return the noise level at which a share that falls with the noise level passes one half, with its 95 % interval.
 
-    The estimate is where a decreasing (isotonic) fit crosses one half, on a line between two levels. The interval
-    inverts exact binomial tests of a share of one half at each level: its lower end is the last of the lowest levels at
-    which significantly more than half of the seeds have the outcome, and its upper end the first of the highest levels
-    at which significantly fewer have it. Whatever the dependence between the levels of a seed, each end errs with a
-    probability of at most alpha / 2: an error needs a wrong result at one particular level, the first beyond the true
-    one. A logistic fit would assume that the outcomes of a seed at several levels are independent, and a bootstrap of
-    few seeds covers too little.
+    The estimate is where a decreasing (isotonic) fit crosses one half, on a line between two levels. The interval is
+    that of the sign test for a median: from the d-th lowest to the d-th highest of the levels at which seeds leave,
+    interpolated between the two d with coverage above and below 95 % (Hettmansperger and Sheather 1986). A level at
+    which a seed leaves is between two measured ones, and rounded outwards. Only the outcomes of different seeds are
+    assumed to be independent, not those of a seed at several levels, as in a logistic fit. A bootstrap of few seeds
+    covers too little.
 
     Args:
         sigmas: rising noise levels.
         counts: number of seeds with the outcome at each level.
         total: number of seeds.
     """
-    is_more = stats.binom.sf(np.asarray(counts) - 1, total, 0.5) <= alpha / 2
-    is_less = stats.binom.cdf(np.asarray(counts), total, 0.5) <= alpha / 2
-    more_count = next((i for i, more in enumerate(is_more) if not more), len(is_more))
-    less_count = next((i for i, less in enumerate(is_less[::-1]) if not less), len(is_less))
-    low = sigmas[more_count - 1] if more_count else 0.0
-    high = sigmas[len(sigmas) - less_count] if less_count else math.inf
     fit = optimize.isotonic_regression(np.asarray(counts) / total, increasing=False).x
     estimate = _find_crossing(np.asarray(sigmas, dtype=np.float64), fit)
+    low, high = 0.0, math.inf
+    if total >= MIN_SEEDS_FOR_HALF:
+        (outer_low, outer_high), (inner_low, inner_high), weight = _find_order_intervals(sigmas, counts, total)
+        low = outer_low + weight * (inner_low - outer_low)
+        high = outer_high if math.isinf(outer_high) else outer_high + weight * (inner_high - outer_high)
     return HalfShareLevel(estimate, low, high, bool(fit[-1] > 0.5), bool(fit[0] < 0.5))
+
+
+def _find_order_intervals(
+    sigmas: Sequence[float], counts: Sequence[int], total: int
+) -> tuple[tuple[float, float], tuple[float, float], float]:
+    """Return the intervals between the d-th lowest and highest levels for d with coverage of at least 95 % and for
+    d + 1, and the weight of the second one.
+    """
+    d = int(stats.binom.ppf(0.025, total, 0.5))
+    outer, inner = (1 - 2 * stats.binom.cdf(count - 1, total, 0.5) for count in (d, d + 1))
+    share = (outer - 0.95) / (outer - inner)
+    weight = (total - d) * share / (d + (total - 2 * d) * share)
+    (outer_ends, inner_ends) = (_find_order_levels(sigmas, counts, total, count) for count in (d, d + 1))
+    return outer_ends, inner_ends, float(weight)
+
+
+def _find_order_levels(sigmas: Sequence[float], counts: Sequence[int], total: int, order: int) -> tuple[float, float]:
+    """Return the last of the lowest levels at which fewer than `order` seeds have left, and the first of the highest
+    at which fewer stay; 0 and infinity without one.
+    """
+    staying = next((i for i, count in enumerate(counts) if total - count >= order), len(counts))
+    left = next((i for i, count in enumerate(reversed(counts)) if count >= order), len(counts))
+    return sigmas[staying - 1] if staying else 0.0, sigmas[len(sigmas) - left] if left else math.inf
 
 
 def _find_crossing(sigmas: FloatArray, fit: FloatArray) -> float:
@@ -99,10 +118,29 @@ def _find_crossing(sigmas: FloatArray, fit: FloatArray) -> float:
     return float(sigmas[after - 1] + share * (sigmas[after] - sigmas[after - 1]))
 
 
-def compute_half_share_level_difference(first: HalfShareLevel, second: HalfShareLevel) -> tuple[float, float, float]:
-    """Return the difference of two half levels, and an interval from theirs: estimate, low and high.
+def compute_half_share_level_difference(
+    first: HalfShareLevel, second: HalfShareLevel, correlation: float = 0.0
+) -> tuple[float, float, float]:
+    """Return the difference of two half levels, and its 95 % interval from theirs: estimate, low and high.
 
-    If each interval has a level of 97.5 %, that of the difference has at least 95 % (Bonferroni), however the two
-    depend on each other.
+    Each end is at the distance of sqrt(a^2 + b^2 - 2 r a b) from the estimate, where a and b are the distances of the
+    ends of the two levels that it depends on, and r is their correlation (Zou and Donner 2008). An end that one of the
+    levels lacks is infinite. Without an estimate of both, the interval is that of the ends.
+
+    Args:
+        correlation: correlation of the two estimates, from 0 to 1, as of concepts that are measured with equal seeds.
     """
-    return first.estimate - second.estimate, first.low - second.high, first.high - second.low
+    difference = first.estimate - second.estimate
+    if not math.isfinite(difference):
+        return difference, first.low - second.high, first.high - second.low
+
+    def find_distance(a: float, b: float) -> float:
+        if math.isinf(a) or math.isinf(b):
+            return math.inf
+        return math.sqrt(max(a * a + b * b - 2 * correlation * a * b, 0.0))
+
+    return (
+        difference,
+        difference - find_distance(first.estimate - first.low, second.high - second.estimate),
+        difference + find_distance(first.high - first.estimate, second.estimate - second.low),
+    )

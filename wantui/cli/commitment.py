@@ -252,11 +252,11 @@ def _describe_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
 
     effect = asymmetry.kept_range
     p_text = f"p {asymmetry.family_p:.3g}"
-    p_text += f" over {pair_count} pairs (Holm; alone {effect.p:.3g})" if pair_count > 1 else ""
+    p_text += f" over {pair_count} pairs ({asymmetry.correction}; alone {effect.p:.3g})" if pair_count > 1 else ""
     text = (
         f"{asymmetry.first} minus {asymmetry.second}: {_judge_asymmetry(asymmetry, pair_count)}. Kept range "
         f"{effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, least "
-        f"{min(1.0, pair_count * asymmetry.min_attainable_p):.3g}, {_describe_shared_seeds(asymmetry)}"
+        f"{asymmetry.min_family_p:.3g}, {_describe_shared_seeds(asymmetry)}"
     )
     low, high = asymmetry.half_share_level_low, asymmetry.half_share_level_high
     if math.isfinite(asymmetry.half_share_level_difference):
@@ -284,14 +284,16 @@ def _describe_shared_seeds(asymmetry: "Asymmetry") -> str:
 
 def _judge_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
     """Return which concept is kept more, or that it cannot be told, and the number of seeds if there are too few."""
+    from wantui.analysis.commitment import HOLM
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
     from wantui.analysis.statistics import count_min_pairs
 
     effect = asymmetry.kept_range
     if asymmetry.family_p <= SIGNIFICANCE_LEVEL and not effect.interval_low <= 0 <= effect.interval_high:
         return f"{asymmetry.first if effect.mean > 0 else asymmetry.second} is kept from higher noise levels on"
-    if pair_count * asymmetry.min_attainable_p > SIGNIFICANCE_LEVEL:
-        return f"cannot tell which is kept more: p of 0.05 needs at least {count_min_pairs(pair_count)} seeds"
+    if asymmetry.min_family_p > SIGNIFICANCE_LEVEL:
+        seeds = count_min_pairs(pair_count if asymmetry.correction == HOLM else 1)
+        return f"cannot tell which is kept more: p of 0.05 needs at least {seeds} seeds"
     return "cannot tell which is kept more"
 
 
@@ -355,6 +357,7 @@ def _build_pair_record(pair: "Asymmetry") -> dict[str, Any]:
             "d_z": pair.kept_range.d_z,
             "p": pair.kept_range.p,
             "family_p": pair.family_p,
+            "correction": pair.correction,
             "min_p": pair.min_attainable_p,
         },
         "s50": {
