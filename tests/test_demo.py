@@ -1,15 +1,17 @@
 """`wantui demo`: a batch from nothing, its analysis, and what a second call reuses or continues."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Wantui, only_queued
+from conftest import MakeOnce, Wantui, engine_of_this_process, only_queued
 from harness_tui import application, run
 
 from wantui.batches import demo
 from wantui.batches.batch_folders import create_batch_folder
-from wantui.cli import tui
+from wantui.cli import main, tui
+from wantui.engine import control
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
@@ -31,6 +33,21 @@ SMALL_SETTINGS = {
 def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the demo generate few tiny videos."""
     monkeypatch.setattr(demo, "DEMO_SETTINGS", demo.DEMO_SETTINGS | SMALL_SETTINGS)
+
+
+@pytest.fixture
+def finished_demo(small_demo: None, make_once: MakeOnce) -> Path:
+    """Copy a finished demo to the output folder of the running test, where a demo of the same recipe reuses it."""
+
+    def generate(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(control, "ensure_engine", engine_of_this_process)
+            patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+            main(["demo", "--no-open", "-o", str(folder / "outputs")])
+
+    shutil.copytree(make_once("demo", generate) / "outputs", "outputs")
+    (folder,) = list_demo_folders()
+    return folder
 
 
 def list_demo_folders() -> list[Path]:
@@ -61,15 +78,17 @@ def test_demo_generates_a_batch_with_overlay_report_and_answer(wantui: Wantui) -
 
 
 @pytest.mark.torch
-@pytest.mark.usefixtures("small_demo")
-def test_demo_reuses_a_finished_batch_unless_fresh(wantui: Wantui) -> None:
-    first = wantui("demo", "-o", "elsewhere")
+def test_demo_reuses_a_finished_batch_unless_fresh(wantui: Wantui, finished_demo: Path) -> None:
+    Path("elsewhere").mkdir()
+    finished_demo.rename(Path("elsewhere", finished_demo.name))
     again = wantui("demo", "-o", "elsewhere")
-    assert again.out == first.out
+    assert f"batch: elsewhere/{finished_demo.name}" in again.out.splitlines()
     assert "reusing elsewhere/demo_" in again.err
     assert len(list(Path("elsewhere").glob("demo_*"))) == 1
-    assert wantui("demo", "-o", "elsewhere", "--fresh").code == 0
-    assert len(list(Path("elsewhere").glob("demo_*"))) == 2
+    first = wantui("demo", "-o", "elsewhere", "--fresh")
+    assert first.code == 0
+    (folder,) = {path.name for path in Path("elsewhere").glob("demo_*")} - {finished_demo.name}
+    assert first.out.replace(folder, finished_demo.name) == again.out
 
 
 @pytest.mark.torch
@@ -89,9 +108,9 @@ def test_demo_continues_what_a_killed_demo_left(wantui: Wantui) -> None:
 
 
 @pytest.mark.torch
-@pytest.mark.usefixtures("small_demo")
+@pytest.mark.usefixtures("finished_demo")
 def test_demo_makes_a_new_batch_if_the_recipe_is_another(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert wantui("demo").code == 0
+    assert "reusing" in wantui("demo").err
     monkeypatch.setattr(demo, "DEMO_SETTINGS", demo.DEMO_SETTINGS | {"model_settings.steps": "3"})
     assert wantui("demo").code == 0
     assert len(list_demo_folders()) == 2
@@ -126,7 +145,7 @@ def test_failed_demo_names_the_reason(wantui: Wantui, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.torch
-@pytest.mark.usefixtures("small_demo")
+@pytest.mark.usefixtures("finished_demo")
 def test_demo_on_a_terminal_opens_the_library_with_the_answer(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
     monkeypatch.setattr(tui, "run_application", lambda *_, **options: opened.append(options))
