@@ -277,6 +277,24 @@ def test_attention_view_fits_its_pane(size: tuple[int, int]) -> None:
     assert "step 1  σ 1.000" in text
 
 
+@pytest.mark.parametrize(
+    ("size", "has_frame"), [((76, 13), True), ((136, 27), True), ((64, 13), False), ((76, 8), False)]
+)
+def test_frame_is_beside_its_attention_where_both_fit(size: tuple[int, int], has_frame: bool) -> None:
+    frame, overlay = np.full((40, 40, 3), 200, dtype=np.uint8), np.full((40, 40, 3), 90, dtype=np.uint8)
+    lines = draw_attention(make_film((frame,)), OverlayKey(0, 0, 0), overlay, *size, lambda _: Style())
+    colours = [
+        span.style.color.name
+        for line in lines
+        for span in line.spans
+        if isinstance(span.style, Style) and span.style.color
+    ]
+    widths = {name: colours.count(name) for name in ("#c8c8c8", "#5a5a5a")}
+    assert widths["#5a5a5a"] > 0
+    assert (widths["#c8c8c8"] == widths["#5a5a5a"]) == has_frame
+    assert any("frame" in line.plain and "attention" in line.plain for line in lines) == has_frame
+
+
 def test_attention_view_without_pictures_shows_the_figures() -> None:
     lines = draw_attention(make_film(()), OverlayKey(0, MEAN_STEP, 0), None, 76, 18, lambda _: Style())
     text = "\n".join(line.plain for line in lines)

@@ -11,7 +11,7 @@ from test_analysis import SETTINGS, synthetic_videos
 from test_interaction import make_videos as make_videos_of_two_words
 from test_tui_screens import on
 
-from wantui.analysis.calibrated import describe_response
+from wantui.analysis.calibrated import find_response
 from wantui.analysis.correlation_data import correlate_videos
 from wantui.analysis.decodability import compute_decodability
 from wantui.analysis.groups import Group, pool_comparable_groups
@@ -23,6 +23,7 @@ from wantui.analysis.p_values import find_decisive_p
 from wantui.analysis.video import Video
 from wantui.formatting import format_percent_change
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
+from wantui.tui.analysis.metric_titles import describe_metric_response, name_metrics
 from wantui.tui.screens.analysis import AnalysisScreen
 from wantui.tui.widgets.diff_text import DiffText
 
@@ -46,11 +47,24 @@ def test_meaning_and_response_of_every_metric_are_shown_in_full(tmp_path: Path, 
     async def test(it: AppUnderTest) -> None:
         await show(it, videos)
         for name, metric in METRICS.items():
-            await it.until(lambda: f"{metric.meaning} " in it.text() or f"{metric.meaning};" in it.text())  # noqa: B023
-            assert f"responds to {describe_response(name)} " in it.text()
+            meaning = name_metrics(metric.meaning)
+            await it.until(lambda: f"{meaning} " in it.text() or f"{meaning};" in it.text())  # noqa: B023
+            assert f"{describe_metric_response(name)} " in it.text()
+            assert all(word not in it.text() for word in METRICS if "_" in word)
             await it.press("right")
 
     on("analysis", test, size=size)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_response_of_a_metric_names_what_the_calibration_found(metric: str) -> None:
+    guided, unguided = (find_response(metric, is_guided=is_guided) for is_guided in (True, False))
+    words = {"both": {"appearance", "frequency"}, "appearance": {"appearance"}, "frequency": {"frequency"}, "": set()}
+    text = describe_metric_response(metric)
+    parts = text.split("(guidance 4)")
+    first = {word for word in ("appearance", "frequency") if word in parts[0]}
+    last = {word for word in ("appearance", "frequency") if word in parts[-1]}
+    assert (first, last) == (words[guided or unguided], words[unguided])
 
 
 def in_two_batches(folder: Path) -> list[Video]:
@@ -383,8 +397,8 @@ def test_meaning_of_the_marked_metric_is_shown(tmp_path: Path, width: int) -> No
         screen = await show(it, videos)
         for name, metric in METRICS.items():
             assert screen.row_list.metric_name == name
-            assert metric.meaning in it.text()
-            assert name in it.text()  # its column is scrolled into view
+            assert name_metrics(metric.meaning) in it.text()
+            assert name.replace("_", " ") in it.text()  # its column is scrolled into view
             await it.press("right")
 
     on("analysis", test, size=(width, 24))
@@ -461,7 +475,8 @@ def test_forest_plot_has_a_row_for_each_metric_and_a_filled_sign_if_significant(
         await it.until(lambda: "95 % interval" in it.cells("#curve-cells"))
         lines = it.cells("#curve-cells").splitlines()
         for difference in outcome.comparison.differences:
-            (row,) = [line for line in lines if line.startswith(f"{difference.metric} ") and " to " in line]
+            title = difference.metric.replace("_", " ")
+            (row,) = [line for line in lines if re.match(rf"{title}( \(not settled\))? +[^a-z( ]", line)]
             if np.isfinite(difference.relative_difference):
                 is_significant = find_decisive_p(outcome.comparison, difference) <= 0.05
                 assert ("●" in row) == is_significant

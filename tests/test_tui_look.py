@@ -31,7 +31,7 @@ from wantui.tui.plots import draw_picture
 from wantui.tui.queue_progress import QueueProgress, measure_queue_progress
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.stylesheet import ThemeStylesheet
-from wantui.tui.themes import ANSI_THEMES, WANTUI_THEMES, ThemedApp, choose_first_theme
+from wantui.tui.themes import ANSI_THEMES, WANTUI_THEMES, ThemedApp, choose_first_theme, derive_colours
 from wantui.tui.widgets.diff_text import make_strip
 from wantui.tui.widgets.header import Header
 from wantui.tui.widgets.matrix_cells import draw_thumbnail
@@ -64,6 +64,17 @@ def test_theme_text_is_readable_on_every_background(theme: Theme) -> None:
             contrast = _compute_contrast(Color.parse(variables[text_name]), Color.parse(variables[background_name]))
             minimum = 3.0 if text_name == "text-muted" and "cursor" in background_name else 4.0
             assert contrast >= minimum, (text_name, background_name, contrast)
+
+
+@pytest.mark.parametrize("theme", [*WANTUI_THEMES, *ANSI_THEMES], ids=lambda theme: theme.name)
+def test_findings_have_a_colour_of_their_own(theme: Theme) -> None:
+    found = derive_colours(theme)["found"]
+    assert found not in (theme.accent, theme.success, theme.warning, theme.error, theme.foreground)
+    if not theme.ansi:
+        background = Color.parse(theme.background or "")
+        assert _compute_contrast(Color.parse(found), background) > _compute_contrast(
+            Color.parse(theme.foreground or ""), background
+        )
 
 
 @pytest.mark.parametrize("theme", [*WANTUI_THEMES, *ANSI_THEMES], ids=lambda theme: theme.name)

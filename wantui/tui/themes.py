@@ -1,4 +1,17 @@
-"""Colour themes `wantui-dark` and `wantui-light`, the choice of the first theme, and colours derived from any theme."""
+"""Colour themes `wantui-dark` and `wantui-light`, the choice of the first theme, and colours derived from any theme.
+
+Each colour has one meaning on all screens, and a sign or a word repeats it:
+
+| colour | meaning |
+|---|---|
+| `accent` | what is chosen or happens now: focus, cursor, keys, running videos, changed settings, marks of the user |
+| `success` | what is in order: done videos, costs that fit, meters below their limit, marked words |
+| `warning` | what needs attention: a hold, an interruption, a meter near its limit, a figure to doubt |
+| `error` | what failed or cannot be done |
+| `found` | what differs: effects beyond chance, words in which two recipes differ; always in bold |
+| `series-...` | variations and groups, each with the same colour everywhere (`series_colours`) |
+| `text-muted` | labels, hints, and effects that may be chance |
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -132,6 +145,10 @@ OWN_THEMES_BY_NAME = {theme.name: theme for theme in (*WANTUI_THEMES, *ANSI_THEM
 """Themes that wantui adds to those of Textual, or changes."""
 
 
+FOUND_COLOURS = {True: "#ffffff", False: "#000000"}
+"""Colour of findings on a dark background (True) and on a light one."""
+
+
 def choose_first_theme(chosen_name: str | None, color_system: str | None, is_colourless: bool) -> str:
     """Return the name of the theme at the start.
 
@@ -149,6 +166,7 @@ def derive_colours(theme: Theme) -> Mapping[str, str]:
     """Return the colours of the application that a theme does not name: those of variations, and the background of the
     selected row."""
     series = make_series_variables(is_dark=theme.dark, is_ansi=bool(theme.ansi))
+    series["found"] = ("ansi_bright_white" if theme.dark else "ansi_black") if theme.ansi else FOUND_COLOURS[theme.dark]
     if theme.ansi:
         return series | {"cursor-background": "ansi_default", "cursor-blurred-background": "ansi_default"}
     colours = theme.to_color_system().generate()

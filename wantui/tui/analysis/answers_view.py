@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.wrapping import wrap_text
 
@@ -20,8 +21,10 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
     """Return the verdicts of answers on one pair or on all groups."""
     lines: list[Text] = []
     for answer in answers:
-        style = canvas.get_style("warning") if answer.kind == "differs" else Style()
-        lines += _draw_labelled(answer.question, answer.verdict, canvas, Style(bold=True), style)
+        style = (
+            canvas.get_style("found") + Style(bold=True) if answer.kind == "differs" else canvas.get_style("text-muted")
+        )
+        lines += _draw_labelled(answer.question, name_metrics(answer.verdict), canvas, Style(bold=True), style)
     return lines
 
 
@@ -29,10 +32,10 @@ def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Tex
     """Return the details of answers on one pair or on all groups, then their notes."""
     lines: list[Text] = []
     for answer in answers:
-        lines += _draw_labelled(answer.question, answer.details, canvas, Style(dim=True), Style())
+        lines += _draw_labelled(answer.question, name_metrics(answer.details), canvas, Style(dim=True), Style())
     note_style = canvas.get_style("text-muted")
     for note in dict.fromkeys(note for answer in answers for note in answer.notes):
-        lines += wrap_text(f"note: {note}", canvas.width, note_style)
+        lines += wrap_text(f"note: {name_metrics(note)}", canvas.width, note_style)
     return lines
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MIN_FIGURES_WIDTH, MAX_FIGURES_WIDTH = 28, 44
 """Width of the figures beside the picture, in cells."""
+MIN_PAIR_WIDTH, MIN_PAIR_HEIGHT = 20, 8
+"""Smallest width of two pictures side by side, and of the pane's height, in cells."""
 
 
 def draw_attention(
@@ -43,7 +45,22 @@ def draw_attention(
     if len(figures) > height:  # drop the blank lines before the scale or the words
         figures = [line for line in figures if line.plain]
     picture_width = width - figures_width - 2
-    return join_columns(draw_centred_picture(picture, picture_width, height), figures, picture_width + 2)[:height]
+    frame = film.frames[key.frame_index]
+    pictures = _draw_pictures(frame, picture, picture_width, height)
+    return join_columns(pictures, figures, picture_width + 2)[:height]
+
+
+def _draw_pictures(frame: "NDArray[np.uint8]", overlay: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:
+    """Return the frame and the attention over it: side by side with captions, unless the pane is too narrow."""
+    half = (width - 2) // 2
+    has_frame = height > MIN_PAIR_HEIGHT and half >= MIN_PAIR_WIDTH
+    if not has_frame:
+        return draw_centred_picture(overlay, width, height)
+    columns = []
+    for picture, caption in ((frame, "frame"), (overlay, "attention")):
+        lines = draw_centred_picture(picture, half, height - 1)
+        columns.append([*lines, Text(caption.center(half), Style(dim=True))])
+    return join_columns(columns[0], columns[1], half + 2)
 
 
 def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: Callable[[str], Style]) -> list[Text]:
@@ -106,7 +123,7 @@ def _describe_map(mass: float, entropy: float | None, style: Style) -> list[Text
     """Return two lines with the figures of a map."""
     if math.isnan(mass):
         return [Text("no block computed", style), Text("attention here", style)]
-    entropy_text = "        mean of all steps" if entropy is None else f"{entropy:7.3f} entropy (1 is even)"
+    entropy_text = "        mean of all steps" if entropy is None else f"{entropy:7.3f} evenness (0 to 1)"
     return [Text(f"{format_share(mass, 2):>8} of the attention", style), Text(entropy_text, style)]
 
 

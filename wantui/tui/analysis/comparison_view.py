@@ -18,6 +18,7 @@ from wantui.tui.analysis.forest_plot import (
     draw_forest_rows,
     get_relative_change,
 )
+from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plots import draw_sparkline
 from wantui.tui.wrapping import wrap_text
@@ -31,7 +32,7 @@ MAX_DRAWN_PAIRS = 20
 """Maximum number of pairs of groups that are drawn: those of the marked group come first."""
 MAX_LISTED_EXCLUSIONS = 5
 """Maximum number of excluded videos that are listed by name."""
-VERDICT_COLOURS = {"differs": "warning", "alike": "success"}
+VERDICT_COLOURS = {"differs": "found"}
 """Theme colour by kind of verdict."""
 
 
@@ -57,7 +58,7 @@ def draw_comparison(
         comparison.verdicts, key=lambda verdict: first_group not in (verdict.first_group, verdict.second_group)
     )
     layout = choose_layout(
-        [comparison.groups[0].label_metric(name) for name in metric_names],
+        [name_metrics(comparison.groups[0].label_metric(name)) for name in metric_names],
         list(map(get_relative_change, comparison.differences)),
         width,
     )
@@ -72,10 +73,12 @@ def draw_comparison(
         lines += wrap_text(text, width)
     lines += _draw_tests(comparison, width)
     for number, text in enumerate(describe_responses(metric_names, is_guided=comparison.is_guided)):
-        lines += wrap_text(f"{'  ' if number else ''}{text}", width, canvas.get_style("text-muted"), indent="    ")
+        lines += wrap_text(
+            name_metrics(f"{'  ' if number else ''}{text}"), width, canvas.get_style("text-muted"), indent="    "
+        )
     lines += [_draw_dispersion(name, curve, canvas) for name, curve in comparison.dispersion_curves_by_group.items()]
     for warning in comparison.warnings:
-        lines += wrap_text(f"note: {name_keys(warning)}", width, canvas.get_style("text-muted"))
+        lines += wrap_text(f"note: {name_metrics(name_keys(warning))}", width, canvas.get_style("text-muted"))
     lines += list_exclusions("left out", exclusion_reasons, canvas)
     further_reasons = [video for video in comparison.exclusion_reasons if video not in set(exclusion_reasons)]
     return [*lines, *list_exclusions("not compared", further_reasons, canvas)]
@@ -109,15 +112,15 @@ def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) 
     from wantui.analysis.calibrated_effect import explain_effect
 
     width, colour_name = canvas.width, VERDICT_COLOURS.get(verdict.kind, "")
-    lines = wrap_text(verdict.verdict_text, width, canvas.get_style(colour_name) if colour_name else None)
-    lines += wrap_text(explain_effect(comparison, verdict), width)
+    lines = wrap_text(name_metrics(verdict.verdict_text), width, canvas.get_style(colour_name) if colour_name else None)
+    lines += wrap_text(name_metrics(explain_effect(comparison, verdict)), width)
     muted = canvas.get_style("text-muted")
     if (unguided := comparison.unguided) is None:
         return lines
     for unguided_verdict in unguided.verdicts:
         if (unguided_verdict.first_group, unguided_verdict.second_group) == (verdict.first_group, verdict.second_group):
             for text in filter(None, [unguided_verdict.verdict_text, explain_effect(unguided, unguided_verdict)]):
-                lines += wrap_text(f"at guidance 1: {text}", width, muted)
+                lines += wrap_text(name_metrics(f"at guidance 1: {text}"), width, muted)
     return lines
 
 
@@ -141,7 +144,7 @@ def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
         texts.append(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
     origins_text = describe_ratio_origins(difference.metric for difference in comparison.differences)
     texts += filter(None, [origins_text, comparison.describe_chance()])
-    return [line for text in texts for line in wrap_text(text, width)]
+    return [line for text in texts for line in wrap_text(name_metrics(text), width)]
 
 
 def list_exclusions(label: str, exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas) -> list[Text]:

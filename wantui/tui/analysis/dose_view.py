@@ -8,6 +8,7 @@ from rich.text import Text
 
 from wantui.formatting import format_count
 from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, NO_SCALE_TEXT, ForestAxis, choose_axis, draw_interval
+from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import Chart, find_value_range
 from wantui.tui.number_formats import align_decimals
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from wantui.analysis.dose_response import DoseResponse, Trend
 
 MAX_CHART_WIDTH, MIN_CHART_HEIGHT, MAX_CHART_HEIGHT = 140, 6, 11
-VERDICT_COLOURS = {"rises": "warning", "falls": "warning", "flat": "success"}
+VERDICT_COLOURS = {"rises": "found", "falls": "found"}
 """Theme colour by kind of verdict."""
 DOSE_SIGN = "●"
-INTERVAL_COLOUR = "series-teal"
+INTERVAL_COLOUR = "text-muted"
 """Theme colour of the intervals, unlike that of the means."""
 MAX_AXIS_NAME_WIDTH = 12
 """Longest name of a setting, in cells, beside the ticks of its axis; the title has longer ones."""
@@ -43,7 +44,7 @@ def draw_dose_response(dose_response: "DoseResponse", canvas: Canvas, lines_abov
     chart_height = max(MIN_CHART_HEIGHT, min(MAX_CHART_HEIGHT, free_height))
     lines += _draw_chart(dose_response.trends[0], dose_response, canvas, chart_height)
     lines += _draw_slopes(dose_response, canvas)
-    return [*lines, *wrap_text(dose_response.verdict_text, canvas.width)]
+    return [*lines, *wrap_text(name_metrics(dose_response.verdict_text), canvas.width)]
 
 
 def _summarize_verdict(dose_response: "DoseResponse") -> str:
@@ -51,7 +52,7 @@ def _summarize_verdict(dose_response: "DoseResponse") -> str:
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
     from wantui.analysis.statistics import compute_min_attainable_p, count_min_pairs
 
-    metric, doses = dose_response.trends[0].metric, dose_response.doses
+    metric, doses = name_metrics(dose_response.trends[0].metric), dose_response.doses
     change = f"{dose_response.setting_name} from {doses[0]:g} to {doses[-1]:g}"
     seed_count = len(dose_response.trends[0].seed_values)
     if dose_response.verdict_kind in ("rises", "falls"):
@@ -76,14 +77,14 @@ def _draw_chart(trend: "Trend", dose_response: "DoseResponse", canvas: Canvas, h
         find_value_range([lows, highs]),
         dose_response.setting_name if len(dose_response.setting_name) <= MAX_AXIS_NAME_WIDTH else "",
     )
-    style, interval_style = canvas.get_style("primary"), canvas.get_style(INTERVAL_COLOUR)
+    style, interval_style = canvas.get_style("foreground"), canvas.get_style(INTERVAL_COLOUR)
     chart.add_band(doses, lows, highs, interval_style + Style(dim=True))
     chart.add_line(doses, means, style)
     for dose, mean, low, high in zip(doses, means, lows, highs, strict=True):
         chart.add_line([dose, dose], [low, high], interval_style)
-        chart.add_sign(dose, mean, DOSE_SIGN, style)
+        chart.add_sign(dose, mean, DOSE_SIGN, canvas.get_style("accent") + Style(bold=True))
     unit = get_metric_unit(trend.metric)
-    subject = f"{trend.metric}{f' in {unit}' if unit else ''} over {dose_response.setting_name}"
+    subject = f"{name_metrics(trend.metric)}{f' in {unit}' if unit else ''} over {dose_response.setting_name}"
     title = Text.assemble((subject, "bold"), ("  mean and 95 % interval over seeds", "dim"))
     return [title, *chart.draw_lines()]
 
@@ -105,7 +106,7 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
     intervals = [f"{low} to {high}" for low, high in zip(lows, highs, strict=True)]
     p_texts = [f"{trend.family_p:.4f}" if math.isfinite(trend.family_p) else "-" for trend in trends]
     columns = (
-        _pad_column("metric", [trend.metric for trend in trends]),
+        _pad_column("metric", [name_metrics(trend.metric) for trend in trends]),
         _pad_column("slope", means),
         _pad_column("95 % interval", intervals),
         _pad_column("adj. p", p_texts),
@@ -116,7 +117,7 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
     lines = [Text(f"{header}  {_draw_axis_labels(axis)}".rstrip(), Style(bold=True, dim=True))]
     for trend, row, change in zip(trends, rows, changes, strict=True):
         is_significant = trend.family_p <= SIGNIFICANCE_LEVEL
-        style = canvas.get_style("warning") + Style(bold=True) if is_significant else canvas.get_style("foreground")
+        style = canvas.get_style("found") + Style(bold=True) if is_significant else canvas.get_style("text-muted")
         line = Text.assemble((row, style))
         if axis.width and all(map(math.isfinite, change)):
             line.append("  ").append_text(draw_interval(change, is_significant, axis, style))

@@ -10,6 +10,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.formatting import format_interval, format_percent_change
+from wantui.tui.analysis.metric_titles import name_metrics
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
@@ -134,7 +135,7 @@ def draw_forest_rows(
                 NULL_SIGN: find_null_change(comparison, difference),
                 UNGUIDED_SIGN: math.nan if unguided is None else unguided.relative_difference,
             }
-            label = comparison.groups[0].label_metric(difference.metric)
+            label = name_metrics(comparison.groups[0].label_metric(difference.metric))
             p = find_decisive_p(comparison, difference)
             rows.append(_draw_row(difference, p, label, reference_changes, layout, get_style))
     return rows
@@ -171,7 +172,7 @@ def _draw_row(
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 
     is_significant = p <= SIGNIFICANCE_LEVEL
-    style = get_style("warning") + Style(bold=True) if is_significant else get_style("foreground")
+    style = get_style("found") + Style(bold=True) if is_significant else get_style("text-muted")
     effect_text, interval_text = _format_effect(difference)
     change = get_relative_change(difference)
     if all(map(math.isfinite, change)):

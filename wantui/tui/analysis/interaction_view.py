@@ -6,6 +6,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.tui.analysis.advice import name_keys
+from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.tables import draw_rows
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.wrapping import wrap_text
@@ -21,9 +22,11 @@ def draw_interaction(interaction: "Interaction", canvas: Canvas) -> list[Text]:
     from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
 
     lines = wrap_text(interaction.question_text, canvas.width, Style(bold=True))
-    lines += [line for text in describe_interaction(interaction) for line in wrap_text(text, canvas.width)]
+    lines += [
+        line for text in describe_interaction(interaction) for line in wrap_text(name_metrics(text), canvas.width)
+    ]
     if verdict := judge_declared_metric(interaction):
-        lines += wrap_text(verdict, canvas.width)
+        lines += wrap_text(name_metrics(verdict), canvas.width)
     rows_by_contrast: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
     for effect in interaction.effects:
         rows_by_contrast.setdefault(effect.contrast.name, []).append((effect.format_cells()[1:], effect.is_found))
@@ -43,7 +46,7 @@ def draw_correlations(result: "VideoCorrelations", canvas: Canvas) -> list[Text]
 
     lines: list[Text] = []
     for kind, correlations in result.correlations_by_kind.items():
-        lines += wrap_text(describe_correlations(correlations, kind), canvas.width)
+        lines += wrap_text(name_metrics(describe_correlations(correlations, kind)), canvas.width)
         rows_by_value: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
         for item in result.select(kind):
             cells = format_correlation(item)
@@ -57,4 +60,4 @@ def draw_correlations(result: "VideoCorrelations", canvas: Canvas) -> list[Text]
 
 def _draw_notes(notes: list[str], canvas: Canvas) -> list[Text]:
     style = canvas.get_style("text-muted")
-    return [line for note in notes for line in wrap_text(f"note: {name_keys(note)}", canvas.width, style)]
+    return [line for note in notes for line in wrap_text(f"note: {name_metrics(name_keys(note))}", canvas.width, style)]

@@ -15,6 +15,7 @@ from wantui.tui.analysis.views import (
     Canvas,
 )
 from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, join_columns
+from wantui.tui.series_colours import SERIES_COLOURS
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from wantui.analysis.variance_shares import VarianceShares
     from wantui.tui.analysis.data import Separation
 
-CURVE_COLOURS = ("primary", "warning", "success", "error", "foreground", "text-muted")
+CURVE_COLOURS = tuple(f"series-{name}" for name in SERIES_COLOURS[: len(GROUP_SIGNS)])
 """Names of the theme colours of the curves."""
 MAX_DRAWN_PAIRS = len(CURVE_COLOURS)
 """Maximum number of pairs of groups whose accuracy is drawn."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.style import Style
 from rich.text import Text
 
+from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.views import Canvas
 
 ROW_INDENT = 2
@@ -19,6 +20,10 @@ def draw_rows(
     Args:
         rows_by_heading: cells of each row, and whether it is highlighted.
     """
+    rows_by_heading = {
+        name_metrics(heading): [(tuple(map(name_metrics, cells)), is_found) for cells, is_found in rows]
+        for heading, rows in rows_by_heading.items()
+    }
     all_rows = [headers, *(cells for rows in rows_by_heading.values() for cells, _ in rows)]
     widths = [max(map(len, column)) for column in zip(*all_rows, strict=True)]
 
@@ -27,7 +32,7 @@ def draw_rows(
         return Text(" " * ROW_INDENT + text, style)
 
     lines = [draw_cells(headers, Style(bold=True, dim=True))]
-    highlight = canvas.get_style("warning") + Style(bold=True)
+    highlight = canvas.get_style("found") + Style(bold=True)
     for heading, rows in rows_by_heading.items():
         lines.append(Text(heading, Style(bold=True)))
         lines += [draw_cells(cells, highlight if is_highlighted else Style()) for cells, is_highlighted in rows]

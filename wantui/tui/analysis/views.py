@@ -12,6 +12,7 @@ from wantui.analysis.metrics import CURVES
 from wantui.analysis.strides import BEND_METRICS, check_unsettled_metrics
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
+from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, is_axis_above_zero, join_columns
 from wantui.tui.wrapping import wrap_text
 
@@ -113,7 +114,7 @@ def _draw_video_curve(video: Video, name: str, width: int, height: int, style: S
     summary = f"first {values[0]:.4g}, last {values[-1]:.4g}"
     chart = Chart(width, height, (1.0, 0.0), choose_curve_range(values), SIGMA_AXIS_NAME)
     chart.add_line(sigmas, values, style)
-    return [Text.assemble((f"{name}  ", "bold"), (summary, "dim")), *chart.draw_lines()]
+    return [Text.assemble((f"{name_metrics(name)}  ", "bold"), (summary, "dim")), *chart.draw_lines()]
 
 
 def choose_curve_range(values: Sequence[float]) -> tuple[float, float]:
@@ -151,7 +152,7 @@ def draw_mean_curves(
     entries, notes = _describe_mean_curves(curves, shown_curves, bool(banded_indices))
     strips = _choose_strips(comparison, [curve.group_name for curve in shown_curves], highlighted_group)
     strips = strips[: MAX_STRIPS if canvas.height >= LOW_VIEW_HEIGHT else 1]
-    note_texts = [f"{curve_name}: {'; '.join(notes)}", _describe_strips(comparison, strips)]
+    note_texts = [f"{name_metrics(curve_name)}: {'; '.join(notes)}", _describe_strips(comparison, strips)]
     legend = _draw_legend(entries, colours, [text for text in note_texts if text], canvas)
     value_lists = [curve.mean.tolist() for curve in shown_curves]
     value_lists += [

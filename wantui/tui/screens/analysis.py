@@ -10,7 +10,6 @@ from textual.events import Click
 from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
-from wantui.analysis.calibrated import describe_response
 from wantui.analysis.groups import Group, find_dividing_groupings, group_videos, pool_comparable_groups
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
@@ -19,6 +18,7 @@ from wantui.formatting import format_count, format_error
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.actions import make_bindings
 from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_analysis, load_chosen_trajectories
+from wantui.tui.analysis.metric_titles import describe_metric_response, name_metrics
 from wantui.tui.content import make_content
 from wantui.tui.messages import ShowBatch
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
@@ -227,11 +227,11 @@ class AnalysisScreen(AnalysisFigures):
             table.border_title = make_content(f"{batch_names}: {summary}" if self.videos else batch_names)
         metric = METRICS[self.row_list.metric_name]
         unit = f" ({metric.unit})" if metric.unit else ""
-        meaning = f"{self.row_list.metric_name}{unit}: {metric.meaning}"
+        meaning = f"{name_metrics(self.row_list.metric_name)}{unit}: {name_metrics(metric.meaning)}"
         meaning += "; * not settled: mostly the sampler's steps" if self.row_list.is_unsettled else ""
-        response = f"responds to {describe_response(self.row_list.metric_name)}"
+        response = describe_metric_response(self.row_list.metric_name)
         is_in_one_line = len(meaning) + len(response) + 2 <= table.size.width - SUBTITLE_MARGIN
-        subtitle = f"{meaning}; {response}" if is_in_one_line else f"{response} (on nano)"
+        subtitle = f"{meaning}; {response}" if is_in_one_line else response
         table.border_subtitle = make_content(subtitle if self.row_list.rows else "")
         self.query_one("#meaning", Static).update(make_content(meaning))
         self.set_class(bool(self.row_list.rows) and not is_in_one_line, "-with-meaning")

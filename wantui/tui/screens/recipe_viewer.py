@@ -1,6 +1,7 @@
 """Dialog with the recipe of a video as a table, or with the differences of several recipes."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Any
@@ -39,6 +40,8 @@ DIALOG_BORDER_WIDTH = 8
 """Cells that border, padding and scroll bar of the dialog take."""
 RECIPE_WIDTH = 92
 """Maximum width of the table of one recipe in cells; longer texts are wrapped."""
+MIN_WIDTH_WITH_COLUMNS, COLUMN_GAP = 130, 4
+"""Width of the screen in cells from which a recipe has two columns, and the cells between them."""
 MAX_REVISION_LENGTH = 12
 """Characters of a revision in the table; the JSON shows all."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
@@ -84,7 +87,8 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
 
     def _show_content(self) -> None:
         recipe_count = len(self.recipes)
-        wanted_width = RECIPE_WIDTH if recipe_count == 1 else NAME_WIDTH + VALUE_WIDTH * recipe_count
+        recipe_width = 2 * RECIPE_WIDTH if self.size.width >= MIN_WIDTH_WITH_COLUMNS else RECIPE_WIDTH
+        wanted_width = recipe_width if recipe_count == 1 else NAME_WIDTH + VALUE_WIDTH * recipe_count
         width = max(40, min(wanted_width, self.size.width - DIALOG_BORDER_WIDTH))
         self.scroll.styles.width = width + DIALOG_BORDER_WIDTH
         self.query_one(Static).update(self.draw_content(width))
@@ -95,7 +99,24 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             return Text(escape_unprintable(self._format_json(), keep_lines=True))
         if len(self.recipes) > 1:
             return self.draw_differences(width)
-        return Group(self.draw_recipe(self.recipes[0], width), *self.draw_steps(self.recipes[0], width))
+        recipe = self.recipes[0]
+        return Group(self.draw_groups(recipe, width), *self.draw_steps(recipe, width))
+
+    def draw_groups(self, recipe: Recipe, width: int) -> Table:
+        """Return the table of a recipe; in a wide dialog in two columns, with about half of the fields each."""
+        if width <= RECIPE_WIDTH:
+            return self.draw_recipe(recipe, width)
+        counts = Counter(field.group for field in list_recipe_fields(recipe))
+        groups = [group for group in GROUPS if counts[group]]
+        split = min(
+            range(1, len(groups)),
+            key=lambda index: abs(sum(counts[group] for group in groups[:index]) - counts.total() / 2),
+        )
+        column_width = (width - COLUMN_GAP) // 2
+        halves = (self.draw_recipe(recipe, column_width, part) for part in (groups[:split], groups[split:]))
+        table = Table.grid(padding=(0, COLUMN_GAP, 0, 0), pad_edge=False)
+        table.add_row(*halves)
+        return table
 
     def _format_json(self) -> str:
         document = self.document
@@ -104,14 +125,14 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             document = recipes[0] if len(recipes) == 1 else dict(zip(self.titles, recipes, strict=True))
         return json.dumps(document, indent=2, ensure_ascii=False)
 
-    def draw_recipe(self, recipe: Recipe, width: int) -> Table:
-        """Return a table of the fields of a recipe, by group."""
+    def draw_recipe(self, recipe: Recipe, width: int, groups: Sequence[str] = GROUPS) -> Table:
+        """Return a table of the fields of a recipe in some groups, by group."""
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
         table.add_column("group", style=make_colour_style(self.app, "accent") + Style(bold=True), no_wrap=True)
         table.add_column("field", style="dim", no_wrap=True)
         table.add_column("value", overflow="fold", ratio=1)
         fields = list_recipe_fields(recipe)
-        for group in GROUPS:
+        for group in groups:
             group_fields = [field for field in fields if field.group == group]
             shown_label = ""
             for field in sorted(group_fields, key=lambda field: bool(field.part)):  # so that each label is printed once
@@ -159,7 +180,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
     def _draw_values(self, difference: FieldDifference) -> list[Text]:
         """Return the values of a field; in texts, the words that the first recipe lacks are highlighted."""
         field, values = difference.field, difference.values
-        highlight = make_colour_style(self.app, "warning") + Style(bold=True)
+        highlight = make_colour_style(self.app, "found") + Style(bold=True)
         if field.name in ("prompt", "negative_prompt"):
             return [highlight_words(value, values[number == 0], highlight) for number, value in enumerate(values)]
         unit = f" {field.unit}" if field.unit else ""

@@ -65,7 +65,7 @@ class BatchDetails(VerticalScroll, can_focus=False):
             style = get_state_style(state)
             counts.append(Text(f"{style.glyph} {count} {style.state_word}", style_of(style.colour_name)))
         for sign, count, colour in (
-            (STAR, facts.star_count, "warning"),
+            (STAR, facts.star_count, "primary"),
             (REJECT, facts.reject_count, "error"),
             (NOTE, facts.note_count, "primary"),
         ):

@@ -26,6 +26,7 @@ from wantui.tui.series_colours import SERIES_COLOURS
 THEME_COLOUR_NAMES = (
     *(f"series-{name}" for name in SERIES_COLOURS),
     "background",
+    "found",
     "text-muted",
     "cursor-background",
     "primary",

@@ -20,8 +20,6 @@ WIDE_PANEL_WIDTH = 100
 """Smallest width in cells at which the panel shows the names of GPUs."""
 WIDE_BAR_WIDTH, NARROW_BAR_WIDTH = 16, 8
 """Widths in cells of the bars of memory and load in a wide and in a narrow panel."""
-HIGH_CPU_PERCENT = 90
-"""Load of the CPU in percent from which its bar has the colour of a warning."""
 HISTORY_WIDTHS = (8, 30)
 """Least and largest width in cells of the history of the load in a line, with two samples a cell."""
 MIN_WIDTH_WITH_LOAD_GRAPH = 76
@@ -104,9 +102,8 @@ class GpuPanel(DiffText):
         line = Text.assemble(("RAM ", "bold"))
         self._append_memory(line, sample.memory_used, sample.memory_total, width)
         line.append("  CPU ", self.make_colour_style("text-muted"))
-        colour_name = "warning" if sample.cpu >= HIGH_CPU_PERCENT else "success"
         bar_width = WIDE_BAR_WIDTH if width >= WIDE_PANEL_WIDTH else NARROW_BAR_WIDTH
-        line.append_text(draw_styled_bar(sample.cpu / 100, bar_width, self.make_colour_style(colour_name)))
+        line.append_text(draw_styled_bar(sample.cpu / 100, bar_width, self.make_colour_style("success")))
         line.append(f" {sample.cpu:3.0f}%")
         process_bytes = measure_worker_bytes(self.snapshot)
         rest = Text("" if process_bytes is None else f"  workers {format_bytes(process_bytes)}")

@@ -150,7 +150,7 @@ class SettingsForm(Vertical):
     def _draw_field(self, field: FormField, index: int, width: int) -> Text:
         assert self.config is not None
         is_changed = field.key in self.changed_keys
-        line = Text.assemble(("● " if is_changed else "  ", self.field_list.make_colour_style("warning")))
+        line = Text.assemble(("● " if is_changed else "  ", self.field_list.make_colour_style("accent")))
         value_text = _format_value(get_setting_value(self.config, field.key))
         is_edited = self.is_editing and field.key == self._edited_key  # the input covers the column of values
         line.append(f"{pad_name(field.name, '' if is_edited else value_text, width)} ")

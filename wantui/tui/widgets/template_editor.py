@@ -77,7 +77,7 @@ class TemplateEditor(TextEditorMixin, TextArea):
                     "bracket": base_style + make_colour_style(self.app, "accent") + Style(bold=True),
                     "bar": base_style + make_colour_style(self.app, "accent") + Style(bold=True),
                     "mark": base_style + make_colour_style(self.app, "success") + Style(bold=True),
-                    "weight": base_style + make_colour_style(self.app, "warning"),
+                    "weight": base_style + make_colour_style(self.app, "success"),
                     "escape": Style(dim=True),
                     "error": make_colour_style(self.app, "error") + Style(reverse=True),
                 },

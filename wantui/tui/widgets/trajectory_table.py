@@ -12,6 +12,7 @@ from wantui.analysis.comparability import choose_unique_batch_names
 from wantui.analysis.groups import Group
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
+from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
 from wantui.tui.number_formats import NumberFormat, choose_number_format
 from wantui.tui.series_colours import assign_series_colours
@@ -22,6 +23,8 @@ MAX_NAME_WIDTH_SHARE = 0.4
 METRIC_NAMES = tuple(METRICS)
 UNSETTLED_SIGN = "*"
 """Sign of a metric that has not settled, behind its name in the header."""
+MORE_SIGN = "›"
+"""Sign at the right end of the header if further metrics are out of sight."""
 SHORT_UNITS = {"sigma": "σ"}
 """Units as the headers abbreviate them."""
 
@@ -48,7 +51,6 @@ class TrajectoryTable(VirtualList):
         """Name of the batch by folder; empty if all videos are of one batch."""
         self._all_rows: Sequence[Row] = []
         self.colours_by_name: dict[str, str] = {}
-        """Theme colours of the names of all rows."""
         """Theme colour of each group, or of each variation."""
         self._columns_by_layout: dict[tuple[object, ...], list[Column[Row]]] = {}
         """Columns by width, first metric and order: their widths depend on all rows, and each row needs them."""
@@ -166,7 +168,7 @@ class TrajectoryTable(VirtualList):
         unit = SHORT_UNITS.get(METRICS[metric].unit, METRICS[metric].unit)
         arrow = ("▼" if self.is_descending else "▲") if metric == self.sort_metric else ""
         video, is_unsettled = self._first_video, self._has_not_settled(metric)
-        name = f"{metric}{UNSETTLED_SIGN}" if is_unsettled else metric
+        name = name_metrics(metric) + (UNSETTLED_SIGN if is_unsettled else "")
         label = metric if video is None or is_unsettled else video.label_metric(metric)
         mark = label.removeprefix(metric).strip()  # the stride, if it is larger than that of the others
         header = " ".join(filter(None, (f"{name}{arrow}", mark, unit)))
@@ -255,6 +257,9 @@ class TrajectoryTable(VirtualList):
                 end = start + (column.width or 0)
                 header.stylize(self.make_colour_style("accent") + Style(bold=True, dim=False), start, end)
             start += (column.width or 0) + len(COLUMN_GAP)
+        if self._find_visible_metrics(width)[-1] < len(METRICS) - 1:
+            header.truncate(width - 1, pad=True)
+            header.append(MORE_SIGN, Style(bold=True, dim=False))
         return header
 
     def _draw_row(self, index: int, width: int) -> Text:

@@ -1,0 +1,25 @@
+"""Names of metrics and curves for people: "log volume" instead of `log_volume`, which files and commands use."""
+
+import re
+
+from wantui.analysis.calibrated import find_response
+from wantui.analysis.metrics import CURVES, METRICS
+
+RESPONSES = {"both": "appearance and frequency", "frequency": "frequency", "appearance": "appearance"}
+"""What a metric responds to, by the response of the calibration."""
+_NAME_PATTERN = re.compile(
+    r"\b(" + "|".join(sorted((name for name in (*METRICS, *CURVES) if "_" in name), key=len, reverse=True)) + r")\b"
+)
+
+
+def name_metrics(text: str) -> str:
+    """Return a text with the names of metrics and curves for people."""
+    return _NAME_PATTERN.sub(lambda match: match[1].replace("_", " "), text)
+
+
+def describe_metric_response(metric: str) -> str:
+    """Return whether a metric responds to the appearance of shapes or to their frequency; empty without calibration."""
+    guided, unguided = (RESPONSES.get(find_response(metric, is_guided=is_guided), "") for is_guided in (True, False))
+    if guided in ("", unguided):
+        return f"on nano, responds to {unguided}" if unguided else ""
+    return f"on nano, responds to {guided} (guidance 4), {unguided} (1)"
