@@ -107,8 +107,8 @@ def test_groups_are_those_that_the_analysis_can_form() -> None:
     assert powers["variation"].d_z == find_effect(8, 6)
     text, basis = describe_power(list(powers.values()))
     assert text == (
-        "d_z 1.21 for 2 groups by bracket 1, 1.48 for all pairs of 3 by bracket 2, "
-        "1.67 for all pairs of 4 by cfg_scale, 1.95 for all pairs of 6 by variation"
+        "finds 1.21 SD (2 groups by red|blue), 1.48 SD (all pairs of 3 by circle|square|star), "
+        "1.67 SD (all pairs of 4 by cfg_scale), 1.95 SD (all pairs of 6 by variation)"
     )
     assert "8 seeds" in basis
 
@@ -139,7 +139,7 @@ def test_preview_says_what_the_seeds_can_find() -> None:
     runner = CliRunner()
     arguments = ["preview", "-c", "nano", "-t", "a [red|blue] circle", "-n"]
     shown = runner.invoke(cli, [*arguments, "6"])
-    assert "power: d_z 1.81 for 2 groups by bracket 1" in " ".join(shown.output.split())
+    assert "power: finds 1.81 SD (2 groups by red|blue)" in " ".join(shown.output.split())
     document = json.loads(runner.invoke(cli, [*arguments, "6", "--json"]).stdout)
     assert document["power"] == [{"by": "1", "groups": 2, "pairs": 1, "min_p": 0.03125, "d_z": find_effect(6, 2)}]
     document = json.loads(runner.invoke(cli, [*arguments, "5", "--json"]).stdout)

@@ -294,6 +294,21 @@ def test_footer_shows_the_keys_of_the_screen() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_every_key_of_compose_is_in_the_footer_or_the_frames(size: tuple[int, int]) -> None:
+    async def test() -> None:
+        async with application(size=size) as it:
+            await it.until(lambda: "t Template" in it.text())
+            for text in ("c Config", "s Settings", "v Variations", "w Cost"):
+                assert f"─ {text}" in it.text()
+            footer = it.text().splitlines()[-1]
+            assert "F5 Queue it" in footer
+            assert "ctrl+e Editor" in footer
+            assert "Template" not in footer
+
+    run(test)
+
+
 def test_quitting_the_application_leaves_the_queue_unchanged() -> None:
     queue = Queue(find_state_directory().directory)
     queue.add_batch(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])

@@ -493,7 +493,7 @@ def test_cost_of_each_cell_is_shown_where_it_fits(size: tuple[int, int], shows_c
             await it.press("t")
             await it.paste("a [red|blue] circle")
             await it.until(lambda: screen.preview and screen.preview.video_count == 16)
-            await it.until(lambda: "w: all details" in it.text())
+            await it.until(lambda: "w all details" in it.text())
             assert ("cfg_scale 4: 4 videos" in it.cells("#cost DiffText")) == shows_cells
             await it.press("escape", "w")
             reader = await it.until(lambda: isinstance(it.app.screen, TextViewer) and it.app.screen)
@@ -520,7 +520,7 @@ def test_cost_says_what_the_seeds_can_find_and_warns_about_too_few() -> None:
             screen.config_pane.settings_form.post_message(
                 SettingsForm.Changed("videos_per_variation", "7", is_final=True)
             )
-            await it.until(lambda: "power   d_z 1.35 for 2 groups by bracket 1" in it.cells("#cost DiffText"))
+            await it.until(lambda: "power  finds 1.35 SD (2 groups by red|blue)" in it.cells("#cost DiffText"))
             assert "can never give p" not in it.cells("#cost DiffText")
 
     run(test)
@@ -537,7 +537,7 @@ def test_all_warnings_are_shown_in_a_dialog(size: tuple[int, int]) -> None:
             preview = await it.until(lambda: screen.preview)
             assert len(preview.warnings) > 4
             if size == (80, 24):
-                await it.until(lambda: "w: all details" in it.text())
+                await it.until(lambda: "w all details" in it.text())
             else:
                 await it.until(lambda: shows_all(it.cells("#cost DiffText"), preview.warnings))
             await it.press("escape", "w")

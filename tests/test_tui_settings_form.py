@@ -357,7 +357,7 @@ def test_config_list_shows_only_columns_that_fit() -> None:
             await it.until(lambda: screen.config_pane.sources)
             await it.press("escape")
             if not titles:  # names alone need no header
-                assert row_with(it, "╭─ Config")[0] + 1 == row_with(it, "nano")[0]
+                assert row_with(it, "╭─ c Config")[0] + 1 == row_with(it, "nano")[0]
                 return
             await it.until(lambda: "name" in it.text())
             assert row_with(it, " name ")[1].strip(" │").split() == titles

@@ -47,6 +47,8 @@ class CostLine:
     fits: bool = True
     short_basis: str | None = None
     """Basis without the calculations; None if it has none."""
+    used_share: float | None = None
+    """Share of what is free, from 0 on; None if it is unknown."""
 
 
 def estimate_batch_costs(
@@ -78,7 +80,8 @@ def estimate_batch_costs(
     disk_text = f"{format_bytes(disk.total_bytes)}; {format_bytes(free_bytes)} free"
     sizes = ", ".join(f"{name} {format_bytes(size)}" for name, size, _ in parts)
     calculations = ", ".join(f"{name} {format_bytes(size)} ({part_basis})" for name, size, part_basis in parts)
-    lines.append(CostLine("disk", disk_text, before + calculations + after, fits, before + sizes + after))
+    used_share = disk_need.total_bytes / max(1, free_bytes)
+    lines.append(CostLine("disk", disk_text, before + calculations + after, fits, before + sizes + after, used_share))
     power_text, power_basis = describe_power(list_grouping_powers(preview))
     if power_text:
         lines.append(CostLine("power", power_text, power_basis))
@@ -184,7 +187,9 @@ def _estimate_memory_cost(
         basis = "no GPU is used: the weights are in main memory"
         if not fits:
             basis = f"the weights alone need {memory_text}: choose a smaller model, or another machine"
-        return CostLine("memory", f"{memory_text}; {format_bytes(free_bytes)} free", basis, fits)
+        used_share = None if weight_bytes is None else weight_bytes / max(1, free_bytes)
+        text = f"{memory_text}; {format_bytes(free_bytes)} free"
+        return CostLine("memory", text, basis, fits, used_share=used_share)
     free_gpu_bytes = find_max_free_gpu_bytes(gpu_sample.gpus)
     if free_gpu_bytes is None or chosen_plan is None:
         return CostLine("memory", memory_text, "the weights alone; free GPU memory is unknown")
@@ -196,7 +201,8 @@ def _estimate_memory_cost(
     memory_text = f"{memory_text}; {format_bytes(free_gpu_bytes)} free on the GPU: {chosen_plan.plan.slug}"
     second_text, second_basis = _describe_second_gpu(preview, largest, gpu_sample)
     basis = f"{chosen_plan.reason}; {basis}{second_basis}"
-    return CostLine("memory", memory_text + second_text, basis, chosen_plan.fits)
+    used_share = None if peak_bytes is None else peak_bytes / max(1, free_gpu_bytes)
+    return CostLine("memory", memory_text + second_text, basis, chosen_plan.fits, used_share=used_share)
 
 
 def _describe_second_gpu(preview: BatchPreview, cost: CellCost, gpu_sample: GpuSample) -> tuple[str, str]:

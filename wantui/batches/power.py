@@ -18,6 +18,9 @@ from wantui.planning import BatchPreview
 _SIZE_KEYS = {"width", "height", "frames"}
 """Settings over which videos are not paired by seed: the same seed gives different noise for a different size."""
 
+MAX_TITLE_LENGTH = 24
+"""Maximum length of the options that name a bracket, in characters."""
+
 
 @dataclass(frozen=True)
 class GroupingPower:
@@ -25,6 +28,8 @@ class GroupingPower:
 
     grouping: str
     """Value of `wantui analyze --by`."""
+    title: str
+    """Name for people: the options of a bracket, such as "red|blue", or the grouping."""
     group_count: int
     seed_count: int
     d_z: float | None
@@ -50,7 +55,13 @@ def list_grouping_powers(preview: BatchPreview) -> list[GroupingPower]:
         return []
     seed_count = len(preview.seeds)
     return [
-        GroupingPower(grouping, group_count, seed_count, find_detectable_effect(seed_count, group_count))
+        GroupingPower(
+            grouping,
+            _name_grouping(preview, grouping),
+            group_count,
+            seed_count,
+            find_detectable_effect(seed_count, group_count),
+        )
         for grouping, group_count in _count_groups(preview).items()
         if 2 <= group_count <= GROUP_COUNTS[-1]
     ]
@@ -59,13 +70,7 @@ def list_grouping_powers(preview: BatchPreview) -> list[GroupingPower]:
 def _count_groups(preview: BatchPreview) -> dict[str, int]:
     """Return the number of groups by grouping: of each bracket, of the variations, and of each swept setting."""
     brackets = sorted({choice.bracket_number for variation in preview.variations for choice in variation.choices})
-    counts = {
-        str(bracket): _count_distinct(
-            next((choice.text for choice in variation.choices if choice.bracket_number == bracket), "")
-            for variation in preview.variations
-        )
-        for bracket in brackets
-    }
+    counts = {str(bracket): len(_list_options(preview, bracket)) for bracket in brackets}
     if len(brackets) > 1:
         counts["variation"] = len(preview.variations)
     if preview.sweep is None:
@@ -94,18 +99,31 @@ def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str]:
     parts = []
     for group_count, equal_powers in groupby(found, key=lambda power: power.group_count):
         same_size = list(equal_powers)
-        names = " or ".join(_name_grouping(power.grouping) for power in same_size)
+        names = " or ".join(power.title for power in same_size)
         groups_text = "2 groups" if group_count == 2 else f"all pairs of {group_count}"
-        parts.append(f"{same_size[0].d_z:.2f} for {groups_text} by {names}")
+        parts.append(f"{same_size[0].d_z:.2f} SD ({groups_text} by {names})")
     basis = (
         f"the smallest effect that {format_count(found[0].seed_count, 'seed')} find in {format_percent(POWER)} of "
-        "batches; d_z is the mean of the paired differences over their standard deviation"
+        "batches, in standard deviations (SD) of the paired differences: d_z"
     )
-    return f"d_z {', '.join(parts)}", basis
+    return f"finds {', '.join(parts)}", basis
 
 
-def _name_grouping(grouping: str) -> str:
-    return f"bracket {grouping}" if grouping.isdecimal() else grouping
+def _name_grouping(preview: BatchPreview, grouping: str) -> str:
+    if not grouping.isdecimal():
+        return grouping
+    options = "|".join(_list_options(preview, int(grouping)))
+    return options if options.strip("|") and len(options) <= MAX_TITLE_LENGTH else f"bracket {grouping}"
+
+
+def _list_options(preview: BatchPreview, bracket: int) -> list[str]:
+    """Return the option that each variation chooses in a bracket, each once; empty where it has no such bracket."""
+    return list(
+        dict.fromkeys(
+            next((choice.text for choice in variation.choices if choice.bracket_number == bracket), "")
+            for variation in preview.variations
+        )
+    )
 
 
 def find_seed_warnings(preview: BatchPreview) -> list[str]:

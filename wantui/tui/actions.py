@@ -78,9 +78,9 @@ APP_ACTIONS = (
 
 COMPOSE_ACTIONS = (
     Action("compose.queue", "f5,ctrl+g", "enqueue", "Queue it", "Add the batch to the queue.", has_priority=True),
-    Action("compose.template", "t", "focus_template", "Template", "Edit the template.", opens_field=True),
-    Action("compose.configs", "c", "focus_configs", "Configs", "Choose a config."),
-    Action("compose.settings", "s", "focus_settings", "Settings", "Change settings of the config."),
+    Action("compose.template", "t", "focus_template", "Template", "Edit the template.", False, opens_field=True),
+    Action("compose.configs", "c", "focus_configs", "Configs", "Choose a config.", False),
+    Action("compose.settings", "s", "focus_settings", "Settings", "Change settings of the config.", False),
     Action("compose.filter", "slash", "filter_settings", "Filter", "Find a setting by name or help.", opens_field=True),
     Action(
         "compose.reset_setting",
@@ -100,14 +100,14 @@ COMPOSE_ACTIONS = (
         is_in_footer=False,
     ),
     Action("compose.yaml", "y", "edit_yaml", "YAML", "Edit the config as YAML."),
+    Action(
+        "compose.editor", "ctrl+e", "external_editor", "Editor", "Edit the template in your editor.", has_priority=True
+    ),
     Action("compose.save", "ctrl+s", "save_as", "Save as", "Save the config to a file.", has_priority=True),
     Action(
         "compose.reset", "ctrl+x", "drop_changes", "Discard", "Discard the changes to the config.", is_in_footer=False
     ),
     Action("compose.history", "ctrl+r", "history", "History", "Choose an earlier template.", has_priority=True),
-    Action(
-        "compose.editor", "ctrl+e", "external_editor", "$EDITOR", "Edit the template in your editor.", has_priority=True
-    ),
 )
 
 QUEUE_ACTIONS = (
@@ -312,12 +312,14 @@ PLAYER_ACTIONS = (
     ),
     Action("player.first", "g,home", "first", "First", "Show the first frame.", is_in_footer=False),
     Action("player.last", "G,end", "last", "Last", "Show the last frame.", is_in_footer=False),
+    Action("player.next", "n", "next(1)", "Next", "Play the next video of the batch."),
+    Action("player.previous", "p", "next(-1)", "Previous", "Play the previous video of the batch.", is_in_footer=False),
+    Action("player.star", "asterisk", "mark('star')", "Star", "Star the video, or take the star away."),
+    Action("player.reject", "x", "mark('reject')", "Reject", "Reject the video, or take the rejection back."),
+    Action("player.close", "escape,q", "close", "Close", "Return to the library."),
     Action("player.faster", "plus,equals_sign", "speed(1)", "Faster", "Play faster, up to 4 times."),
     Action("player.slower", "minus", "speed(-1)", "Slower", "Play slower, down to a quarter.", is_in_footer=False),
     Action("player.loop", "o", "loop", "Loop", "Repeat the clip, or stop at its end."),
-    Action("player.next", "n", "next(1)", "Next", "Play the next video of the batch."),
-    Action("player.previous", "p", "next(-1)", "Previous", "Play the previous video of the batch.", is_in_footer=False),
-    Action("player.close", "escape,q", "close", "Close", "Return to the library."),
     Action("player.bare", "f", "bare", "Full", "Show or hide labels and controls."),
     Action("player.recipe", "i", "recipe", "Recipe", "Show the recipe, or the differences of the recipes."),
     Action("player.pixels", "P", "pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", is_in_footer=False),

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from wantui.tui.config_sources import SOURCE_COLUMNS, ConfigSource
 from wantui.tui.drafts import Drafts
+from wantui.tui.pane_titles import set_key_title
 from wantui.tui.widgets.virtual_list import VirtualList
 
 MAX_NAME_WIDTH = 32
@@ -21,7 +22,7 @@ class ConfigList(VirtualList):
 
     def __init__(self) -> None:
         super().__init__(id="configs", classes="pane", empty_text="no configs found")
-        self.border_title = "Config"
+        set_key_title(self, "c", "Config")
         self.sources: Sequence[ConfigSource] = ()
         self.drafts: Drafts | None = None
         self._name_width = 0

@@ -21,8 +21,9 @@ from wantui.tui.config_sources import (
     resolve_save_path,
     save_config,
 )
-from wantui.tui.content import make_content, set_titles
+from wantui.tui.content import set_titles
 from wantui.tui.drafts import Drafts
+from wantui.tui.pane_titles import set_key_title
 from wantui.tui.widgets.config_list import ConfigList
 from wantui.tui.widgets.settings_form import SettingsForm
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -86,7 +87,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
     def compose(self) -> ComposeResult:
         yield ConfigList()
         with Vertical(id="settings", classes="pane") as settings:
-            settings.border_title = "Settings"
+            set_key_title(settings, "s", "Settings")
             yield SettingsForm()
 
     def on_resize(self) -> None:
@@ -179,7 +180,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         drafts = self.drafts
         change_count = len(drafts.changes) + (drafts.text is not None)
         title = f"Settings ({change_count} changed)" if change_count else "Settings"
-        self.query_one("#settings").border_title = make_content(title)
+        set_key_title(self.query_one("#settings"), "s", title)
 
     @on(SettingsForm.Changed)
     def _handle_setting_changed(self, message: SettingsForm.Changed) -> None:

@@ -10,7 +10,10 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from wantui.formatting import format_count
-from wantui.tui.content import make_content
+from wantui.tui.content import set_titles
+from wantui.tui.pane_titles import set_key_title
+from wantui.tui.plan_grid import draw_plan_grid
+from wantui.tui.plots import draw_styled_bar
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrap_text
 
@@ -20,8 +23,12 @@ if TYPE_CHECKING:
 
 CHECKED_COSTS = ("memory", "disk")
 """Names of the costs that are compared with what is free."""
-NAME_WIDTH = 8
+NAME_WIDTH = 7
 """Cells of the names of the costs."""
+METER_WIDTH = 16
+"""Cells of the meters of memory and disk."""
+HIGH_SHARE = 0.8
+"""Share of what is free from which a meter has the colour of a warning."""
 
 
 class CostPane(Vertical):
@@ -31,7 +38,7 @@ class CostPane(Vertical):
 
     def __init__(self) -> None:
         super().__init__(id="cost", classes="pane")
-        self.border_title = "Cost"
+        set_key_title(self, "w", "Cost")
         self.preview: BatchPreview | None = None
         self.cost_lines: Sequence[CostLine] = ()
         self.cell_lines: Sequence[str] = ()
@@ -84,7 +91,9 @@ class CostPane(Vertical):
                 self._is_complete = not has_formulas
         for tail in ([Text(""), *next_step] if next_step else [], next_step, []):
             if len(full) + len(tail) <= height:
-                return [*full, *tail]
+                grid = self._draw_grid(width)
+                has_grid = len(full) + 1 + len(grid) + len(tail) <= height
+                return [*full, *([Text(""), *grid] if grid and has_grid else []), *tail]
         self._is_complete = False
         short = self._draw_cost_lines(width, with_bases=False)
         if len(short) + len(message_lines) <= height:
@@ -107,11 +116,30 @@ class CostPane(Vertical):
                 parts = wrap_text(text, width - NAME_WIDTH, Style(dim=True), indent="")
             else:
                 value = wrap_text(f"{'' if cost.fits else '✗ '}{cost.text}", width - NAME_WIDTH, style, indent="")
+                if len(value) == 1 and (meter := self._draw_meter(cost, width - NAME_WIDTH)):
+                    value = [Text.assemble(meter, value[0])]
                 parts = value if not with_bases else _append_basis(value, cost, width - NAME_WIDTH)
             for index, part in enumerate(parts):
                 name = cost.name if index == 0 else ""
                 lines.append(Text.assemble((f"{name:<{NAME_WIDTH}}", Style(bold=True)), part))
         return lines
+
+    def _draw_grid(self, width: int) -> list[Text]:
+        """Return the sketch of the videos beside its name."""
+        assert self.preview is not None
+        lines = draw_plan_grid(self.preview, width - NAME_WIDTH, self.cost_text.make_colour_style)
+        return [
+            Text.assemble((f"{'' if index else 'plan':<{NAME_WIDTH}}", Style(bold=True)), line)
+            for index, line in enumerate(lines)
+        ]
+
+    def _draw_meter(self, cost: CostLine, width: int) -> Text:
+        """Return a meter of the share of what is free that a cost takes; empty if it is unknown or does not fit."""
+        if cost.used_share is None or len(cost.text) + METER_WIDTH + 2 > width:
+            return Text()
+        colour_name = "warning" if cost.fits and cost.used_share >= HIGH_SHARE else "success" if cost.fits else "error"
+        meter = draw_styled_bar(cost.used_share, METER_WIDTH, self.cost_text.make_colour_style(colour_name))
+        return meter.append("  ")
 
     def _draw_cell_lines(self, width: int) -> list[Text]:
         lines = [part for line in self.cell_lines for part in wrap_text(line, width - NAME_WIDTH, Style(dim=True))]
@@ -136,7 +164,7 @@ class CostPane(Vertical):
 
     def update_subtitle(self) -> None:
         """Name the key that shows all costs and warnings if they do not fit into the pane."""
-        self.border_subtitle = make_content("" if self._is_complete else "w: all details")
+        set_titles(self, subtitle="" if self._is_complete else "w all details")
 
     def format_details(self) -> str:
         """Return all costs with their bases."""

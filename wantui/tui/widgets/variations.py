@@ -9,7 +9,7 @@ from textual import on
 
 from wantui.models.tokenizer import find_token_texts
 from wantui.prompts import Mark, Variation, list_marks, list_prompts
-from wantui.tui.content import make_content
+from wantui.tui.pane_titles import set_key_title
 from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -39,7 +39,7 @@ class Variations(VirtualList):
 
     def __init__(self) -> None:
         super().__init__(id="variations", classes="pane", empty_text=TEMPLATE_HELP)
-        self.border_title = "Variations"
+        set_key_title(self, "v", "Variations")
         self.preview: BatchPreview | None = None
         self.tokenizer_path: Path | None = None
         self._first_indices_with_prompts: list[int] = []
@@ -55,7 +55,7 @@ class Variations(VirtualList):
         self.preview, self.tokenizer_path = preview, tokenizer_path
         if preview is None:
             self.empty_text = empty_text
-            self.border_title = "Variations"
+            set_key_title(self, "v", "Variations")
             self.border_subtitle = ""
             self.fill_rows(0, self._draw_variation)
             if empty_text == TEMPLATE_HELP:
@@ -69,7 +69,7 @@ class Variations(VirtualList):
         measured = preview.variations[:MAX_MEASURED_ROWS]
         self._id_width = min(MAX_ID_WIDTH, max(len(variation.id) for variation in measured))
         self._prompt_width = max(len(ARROW.join(list_prompts(variation))) for variation in measured)
-        self.border_title = make_content(f"Variations: {len(preview.variations):,}")
+        set_key_title(self, "v", f"Variations: {len(preview.variations):,}")
         self.fill_rows(len(preview.variations), self._draw_variation)
         # As high as its rows, within the limits of the style sheet: the cost gets the other lines.
         self.styles.height = len(preview.variations) + self.header_height + BORDER_HEIGHT
@@ -129,7 +129,7 @@ class Variations(VirtualList):
         text = Text()
         text.append(f"  ({mark.text})", self.make_colour_style("success"))
         if mark.weight != 1:
-            text.append(f" x{mark.weight:g}", self.make_colour_style("warning"))
+            text.append(f" x{mark.weight:g}", self.make_colour_style("success"))
         if self.tokenizer_path is not None:
             token_texts = find_token_texts(self.tokenizer_path, prompt, mark.start, mark.end)
             text.append(f" = {'·'.join(token_texts)}", Style(dim=True))
