@@ -642,6 +642,26 @@ def test_library_shows_a_matrix_and_details_of_the_selected_video(made: BatchFol
     on("library", test)
 
 
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_library_tells_no_fact_about_a_video_twice(made: BatchFolder, size: tuple[int, int]) -> None:
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(LibraryScreen)
+        await it.until(lambda: screen.shown_manifest)
+        await it.press("enter", "down", "right")
+        await it.until(lambda: "blue, seed 43" in it.cells("#about"))
+        await it.until(lambda: "▀" in it.cells("#sheet"))
+        entry = screen.get_current_entry()
+        assert entry is not None
+        about, batch_facts = it.cells("#about"), it.cells("#batch-facts")
+        assert entry.recipe.sampler in batch_facts
+        assert entry.recipe.sampler not in about
+        assert f"{entry.recipe.width}x{entry.recipe.height}" not in about
+        assert f"✓ done in {entry.generation_seconds:.1f} s" in about
+        assert ("on disk" in about) == (size == (140, 40))  # a low screen shows the sheet instead
+
+    on("library", test, size=size)
+
+
 def test_library_cell_updates_when_its_video_is_regenerated(made: BatchFolder) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)

@@ -56,7 +56,6 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
     seeds = {video.seed for video in videos}
     seed_text = f"{'seeds' if len(seeds) > 1 else 'seed'} {describe_seeds(seeds)}"
     seconds = [video.generation_seconds for video in videos if video.seconds]
-    created = format_full_date(manifest.created)
     facts = [
         Fact(
             "videos", f"{format_count(len(manifest.variations), 'variation')} by {seed_text}{_describe_cells(manifest)}"
@@ -70,7 +69,8 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
         Fact("settings", ", ".join(list_config_differences(manifest.config))),
         Fact("took", _describe_generation_time(seconds)),
         Fact("on disk", format_bytes(sum(video.bytes or 0 for video in videos)) if seconds else ""),
-        Fact("created", f"{created} with wantui {manifest.wantui}" if manifest.wantui else created),
+        Fact("created", format_full_date(manifest.created)),
+        Fact("wantui", manifest.wantui),
         Fact("folder", str(folder)),
     ]
     states = Counter(video.state for video in videos)
@@ -121,11 +121,13 @@ def _describe_cells(manifest: Manifest) -> str:
 
 
 def _list_options(manifest: Manifest) -> str:
-    """Return the options that occur in each bracket: "red, blue; circle, square"."""
+    """Return the options that occur in each bracket: "red, blue; circle, square"; empty if the template names all."""
     options: dict[int, dict[str, None]] = {}
     for label in label_variations(manifest, range(min(len(manifest.variations), MAX_READ_VARIATIONS))):
         for bracket, text in label.options.items():
             options.setdefault(bracket, {})[text or "(empty)"] = None
+    if all(text in manifest.template for texts in options.values() for text in texts):
+        return ""
     return "; ".join(", ".join(list(texts)[:MAX_LISTED_OPTIONS]) for texts in options.values())
 
 

@@ -49,6 +49,8 @@ SEARCH_DELAY_SECONDS = 0.15
 """Time in seconds without typing before a search starts."""
 TITLE_MARGIN = 6
 """Cells of the frame of the matrix that its title does not take."""
+MAX_FEW_COLUMNS = 3
+"""Number of columns up to which the height limits the size of their pictures."""
 MATRIX_TITLE = "Variations by seeds"
 EMPTY_MATRIX_TEXT = "The videos of the selected batch appear here: a row for each variation, a column for each seed."
 EMPTY_BATCH_TEXT = "Template, settings and counts of the selected batch appear here."
@@ -267,14 +269,13 @@ class LibraryScreen(LibraryRunning):
         self.show_batch_facts()
         if message.video_index is not None and (place := message.grid.find_cell(message.video_index)):
             self.matrix.cursor, self.matrix.column = place
-        cell = self.get_current_cell()
-        if not is_same_batch or previous_cell is None or cell != previous_cell:
+        if not is_same_batch or previous_cell is None or self.get_current_cell() != previous_cell:
             self.show_current_video()  # a contact sheet is drawn only where it may be new
 
     def show_grid(self, grid: VideoMatrix, is_same_batch: bool) -> None:
         """Show videos in the matrix; the cursor stays at its place if they are of the same batch."""
         self.video_indices = {place: cell.video_index for place, cell in grid.cells.items()}
-        self.set_class(len(grid.row_labels) <= 2 and len(grid.column_labels) > 4, "-wide-grid")
+        self.set_class(0 < len(grid.column_labels) <= MAX_FEW_COLUMNS, "-few-columns")
         self.matrix.empty_text = f"no {self.shown_filter} videos in this batch; f changes the filter"
         self.matrix.show_grid(self.add_running_videos(grid), is_same_batch)
         self.update_marked_cells()

@@ -384,7 +384,7 @@ class Matrix(ScrollView, can_focus=True):
         if not geometry.picture_height:
             return draw_sign_cell(cell, is_compared, cursor_style, self.make_colour_style)
         is_caption = line == geometry.picture_height
-        frame = FrameLine(" ", " ", " ", None) if cursor_style is None else FrameLine("▐", " ", "▌", cursor_style)
+        frame = FrameLine(" ", " ", " ", None) if cursor_style is None else FrameLine("│", " ", "│", cursor_style)
         if is_caption:
             frame = choose_edge(cursor_style, self._choose_cursor_style((row + 1, column)))
         if cell is None:

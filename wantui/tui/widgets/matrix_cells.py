@@ -76,8 +76,8 @@ def choose_edge(style: Style | None, style_below: Style | None) -> FrameLine:
         style_below: style of the frame of the cell below; None without a frame.
     """
     if style is not None:
-        return FrameLine("▝", "▀", "▘", style)
-    return FrameLine(" ", " ", " ", None) if style_below is None else FrameLine("▗", "▄", "▖", style_below)
+        return FrameLine("╰", "─", "╯", style)
+    return FrameLine(" ", " ", " ", None) if style_below is None else FrameLine("╭", "─", "╮", style_below)
 
 
 def choose_geometry(
@@ -155,7 +155,7 @@ def draw_thumbnail(picture: "Picture", background: tuple[int, int, int] | None =
 
 def list_mark_signs(mark: VideoMark, is_compared: bool) -> list[tuple[str, str]]:
     """Return the signs of a video's marks, with the name of their theme colour."""
-    signs = [(STAR, "warning")] if mark.star else []
+    signs = [(STAR, "primary")] if mark.star else []
     signs += [(REJECT, "error")] if mark.reject else []
     signs += [(NOTE, "primary")] if mark.note else []
     return [*signs, (COMPARED, "accent")] if is_compared else signs

@@ -37,9 +37,9 @@ def draw_column_label(
     left_width = (width - cell_len(text)) // 2
     right_width = width - cell_len(text) - left_width
     return [
-        Segment("▗" + "▄" * left_width, frame_style),
+        Segment("╭" + "─" * left_width, frame_style),
         Segment(text, style),
-        Segment("▄" * right_width + "▖", frame_style),
+        Segment("─" * right_width + "╮", frame_style),
     ]
 
 

@@ -1,5 +1,6 @@
-"""Details of one video: prompt, state, sampling, times, memory, files, and its contact sheet in block characters."""
+"""Details of one video: prompt, state, facts, and its contact sheet in block characters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +13,13 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from wantui.formatting import format_bytes, format_count
-from wantui.planning.guidance_plan import describe_guidance
-from wantui.storage.manifest import VideoEntry
-from wantui.tui.content import set_titles
-from wantui.tui.facts import Fact, draw_facts
 from wantui.tui.library.grid import MatrixCell
 from wantui.tui.pictures import read_picture
 from wantui.tui.plots import draw_picture
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
+from wantui.tui.widgets.video_facts import draw_video_facts
 from wantui.tui.worker_errors import WorkerErrorsMixin
 from wantui.tui.wrapping import wrap_text
 
@@ -50,39 +47,6 @@ class SheetRead(Message):
     """Contact sheet as uint8 [height, width, rgb]; None if unreadable."""
 
 
-def list_video_facts(entry: VideoEntry) -> list[Fact]:
-    """Return how a video was made, what it cost, and where it is."""
-    recipe = entry.recipe
-    facts = [
-        Fact(
-            "made",
-            f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')}, "
-            f"{format_count(recipe.steps, 'step')} of "
-            f"{recipe.sampler}, {describe_guidance(recipe)}",
-        )
-    ]
-    if recipe.computation_note:
-        facts.append(Fact("", Text(recipe.computation_note)))
-    if entry.state != "done":
-        return facts
-    seconds = [f"{name} {value:.1f} s" for name, value in entry.seconds.items() if name != "step"]
-    seconds += [f"{entry.seconds['step']:.2f} s a step"] if "step" in entry.seconds else []
-    memory = f"{format_bytes(entry.peak_memory)} on the GPU" if entry.peak_memory else "on the CPU"
-    memory += (
-        f" (predicted: {format_bytes(entry.predicted['peak_memory'])})" if "peak_memory" in entry.predicted else ""
-    )
-    size = format_bytes(entry.bytes) if entry.bytes is not None else "?"
-    size += f" (predicted: {format_bytes(entry.predicted['bytes'])})" if "bytes" in entry.predicted else ""
-    other_names = ", ".join(name for name in entry.files if name != "clip")
-    facts += [
-        Fact("took", ", ".join(seconds)),
-        Fact("memory", f"{memory}{f', plan {entry.memory_plan}' if entry.memory_plan else ''}"),
-        Fact("on disk", size),
-        Fact("files", f"{entry.files.get('clip', '')}{f' with {other_names}' if other_names else ''}"),
-    ]
-    return [fact for fact in facts if fact.value]
-
-
 class VideoDetails(WorkerErrorsMixin, Vertical):
     """Pane with the details of one video.
 
@@ -99,13 +63,25 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         self.border_title = "Video"
         self.sheet_path: Path | None = None
         """Path of the contact sheet of the current video; None if it has none."""
+        self._shown: tuple[MatrixCell, Path] | None = None
+        """Current video, and the folder of its batch."""
 
     def compose(self) -> ComposeResult:
         yield DiffText(id="about")
         yield DiffText(id="sheet")
 
+    def on_resize(self) -> None:
+        if self._shown is not None:
+            self.call_after_refresh(self._draw_again)
+
+    def _draw_again(self) -> None:
+        """Draw the current video in another size."""
+        if self._shown is not None:
+            self.show_cell(*self._shown)
+
     def show_message(self, text: str) -> None:
         """Show a text instead of a video, wrapped so that the end of an error stays readable."""
+        self._shown = None
         width = max(20, self.details_text.size.width)
         self._show_lines(wrap_text(text, width) or [Text("")])
 
@@ -115,29 +91,9 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         Args:
             reads_preview: also read a preview that is shown, because it has changed.
         """
-        entry, mark, make_style = cell.entry, cell.mark, self.details_text.make_colour_style
-        state = get_state_style(cell.state)
-        heading = Text.assemble((cell.name, "bold"), "  ")
-        heading.append(f"{state.glyph} {state.state_word}", make_style(state.colour_name))
-        for sign, word, colour in (
-            (STAR, "starred" if mark.star else "", "warning"),
-            (REJECT, "rejected" if mark.reject else "", "error"),
-        ):
-            if word:
-                heading.append(f"  {sign} {word}", make_style(colour))
+        self._shown = cell, batch_folder
         width = max(20, self.details_text.size.width)
-        lines = [heading, *wrap_text(entry.recipe.prompt, width)[:MAX_PROMPT_LINES]]
-        if entry.error:
-            lines += [
-                Text(line.plain, make_style("error")) for line in wrap_text(entry.error, width)[:MAX_PROMPT_LINES]
-            ]
-        if mark.note:
-            lines += wrap_text(f"{NOTE} {' '.join(mark.note.split())}", width, make_style("primary"))[:MAX_PROMPT_LINES]
-        facts = [Fact("alike", Text(cell.similarity))] if cell.similarity else []
-        if cell.running is not None:
-            heading.append(f"  step {cell.running.step_number} of {cell.running.step_count}", "dim")
-        self.details_text.show_lines([*lines, *draw_facts([*facts, *list_video_facts(entry)], width)])
-        set_titles(self, f"Video {entry.id}")
+        self.details_text.show_lines(self._draw_details(cell, width))
         sheet_path, has_read = self._find_sheet(cell, batch_folder), self.sheet_path is not None
         if sheet_path is None or sheet_path != self.sheet_path:
             self.sheet_path, has_read = sheet_path, False
@@ -146,6 +102,40 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
             self.sheet_text.show_lines([Text(hint, "dim")])
         if sheet_path is not None and (reads_preview or not has_read):
             self.call_after_refresh(self._request_sheet, sheet_path)
+
+    def _draw_details(self, cell: MatrixCell, width: int) -> list[Text]:
+        """Return the heading, the prompt and the messages; and the facts, unless the sheet needs their lines."""
+        entry, mark, make_style = cell.entry, cell.mark, self.details_text.make_colour_style
+        is_brief = self.screen.has_class("-low") and self.draws_sheets and "sheet" in entry.files
+        lines = [self._draw_heading(cell)]
+        prompt_lines = wrap_text(entry.recipe.prompt, width)
+        lines += _cut_lines(prompt_lines, 1 if is_brief else MAX_PROMPT_LINES)
+        if entry.error:
+            lines += _cut_lines(wrap_text(entry.error, width, make_style("error")), MAX_PROMPT_LINES)
+        if mark.note:
+            note_lines = wrap_text(f"{NOTE} {' '.join(mark.note.split())}", width, make_style("primary"))
+            lines += _cut_lines(note_lines, 1 if is_brief else MAX_PROMPT_LINES)
+        if not is_brief:
+            return [*lines, *draw_video_facts(cell, width)]
+        return [*lines, Text(f"alike  {cell.similarity}")] if cell.similarity else lines
+
+    def _draw_heading(self, cell: MatrixCell) -> Text:
+        """Return the name of a video, its state, its marks, and how long it took or how far it is."""
+        entry, mark, make_style = cell.entry, cell.mark, self.details_text.make_colour_style
+        state = get_state_style(cell.state)
+        heading = Text.assemble((cell.name, "bold"), "  ")
+        heading.append(f"{state.glyph} {state.state_word}", make_style(state.colour_name))
+        if entry.state == "done" and entry.generation_seconds:
+            heading.append(f" in {entry.generation_seconds:.1f} s", "dim")
+        for sign, word, colour in (
+            (STAR, "starred" if mark.star else "", "primary"),
+            (REJECT, "rejected" if mark.reject else "", "error"),
+        ):
+            if word:
+                heading.append(f"  {sign} {word}", make_style(colour))
+        if cell.running is not None:
+            heading.append(f"  step {cell.running.step_number} of {cell.running.step_count}", "dim")
+        return heading
 
     def _find_sheet(self, cell: MatrixCell, batch_folder: Path) -> Path | None:
         """Return the contact sheet of a video, or the preview of a running one; None if there is none."""
@@ -182,3 +172,12 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
             sheet_text.show_lines([Text(f"cannot show {message.sheet_path.name}", "dim")])
         else:
             sheet_text.show_lines(draw_picture(message.picture, sheet_text.size.width, max(1, sheet_text.size.height)))
+
+
+def _cut_lines(lines: Sequence[Text], max_count: int) -> list[Text]:
+    """Return the first lines; the last of them ends in an ellipsis if there are more."""
+    if len(lines) <= max_count:
+        return list(lines)
+    cut_line = lines[max_count - 1].copy()
+    cut_line.right_crop(1)
+    return [*lines[: max_count - 1], cut_line.append("…")]
