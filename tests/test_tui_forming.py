@@ -12,7 +12,7 @@ from PIL import Image
 
 from wantui.analysis.fitted_steps import FittedStep
 from wantui.notebook import MissingDataError, open_batch
-from wantui.tui.screens.forming import FormingScreen
+from wantui.tui.screens.forming import FRAME_GAP, FormingScreen, _spread_frames
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.widgets.picture_view import fit_picture_size
 
@@ -58,8 +58,8 @@ def test_steps_are_drawn_and_chosen_by_keys(stored: Path) -> None:
             await it.press("left", "left", "full_stop")
             assert screen.shown_step is screen.steps[2]
             assert "clean state that the model predicts at step 2, σ" in screen.title_text.get_shown_text()
-            assert "frame 2 of 3" in screen.title_text.get_shown_text()
-            assert "approximate colours (fit r²" in screen.title_text.get_shown_text()
+            assert "frames 2 and 3 of 3" in screen.title_text.get_shown_text()
+            assert "approximate colours: the fit explains" in screen.title_text.get_shown_text()
             await it.press("v")
             await it.until(lambda: len(screen.steps) == 5)
             assert np.array_equal(screen.steps[2].frames, expected["noisy"][2].frames)
@@ -89,6 +89,39 @@ def test_picture_of_a_step_is_scaled_once(stored: Path) -> None:
             pixels = screen.picture_view.shown_pixels
             assert pixels is not None
             assert np.array_equal(pixels, expected)
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "frame_count", "expected"),
+    [(0, 1, 5, [0]), (0, 2, 5, [0, 2]), (4, 2, 5, [1, 4]), (1, 3, 3, [0, 1, 2]), (0, 0, 4, [0])],
+)
+def test_frames_side_by_side_are_spread_over_the_video(
+    first: int, count: int, frame_count: int, expected: list[int]
+) -> None:
+    assert _spread_frames(first, count, frame_count) == expected
+
+
+def test_wide_screen_shows_frames_side_by_side_until_they_play(stored: Path) -> None:
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            screen = await open_forming(it)
+            await it.until(lambda: len(screen.steps) == 5)
+            step = screen.steps[4]
+            columns, rows = screen.picture_view.content_size
+            size = fit_picture_size((4, 4), columns, rows)
+            count = min(3, (columns + FRAME_GAP) // (size[0] + FRAME_GAP))
+            assert count == 2
+            await it.until(lambda: screen.picture_view.picture is not None)
+            pixels = screen.picture_view.picture
+            assert pixels is not None
+            assert pixels.shape[1] == count * size[0] + (count - 1) * FRAME_GAP
+            for index, left in ((0, 0), (1, size[0] + FRAME_GAP)):
+                expected = np.asarray(Image.fromarray(step.frames[index]).resize(size))
+                assert np.array_equal(pixels[:, left : left + size[0]], expected)
+            await it.press("space")
+            await it.until(lambda: screen.picture_view.picture.shape[1] == size[0])  # type: ignore[union-attr]
 
     run(test)
 

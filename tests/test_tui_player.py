@@ -13,6 +13,8 @@ from dialogs import RECIPE, counted_bytes
 from harness_tui import AppUnderTest, application, run
 from textual.geometry import Region
 
+from wantui.storage.layout import BatchFolder
+from wantui.storage.marks import read_marks
 from wantui.storage.mp4 import write_mp4
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
@@ -136,16 +138,16 @@ def test_picture_has_the_pixels_of_the_clip_in_its_proportions() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, "p")
         [view] = player.views
-        assert view.size == (80, 22)
+        assert view.size == (80, 21)
         assert view.shown_pixels is not None
-        assert view.shown_pixels.shape == (44, 44, 3)
-        strip = view.render_line(21)
-        assert [segment.text for segment in strip] == [" " * 18, "▀" * 44, " " * 18]
+        assert view.shown_pixels.shape == (42, 42, 3)
+        strip = view.render_line(20)
+        assert [segment.text for segment in strip] == [" " * 19, "▀" * 42, " " * 19]
         await it.press("f")
         await it.until(lambda: view.size == (80, 24))
         assert view.shown_pixels.shape == (48, 48, 3)
         await it.press("f")
-        await it.until(lambda: view.size == (80, 22))
+        await it.until(lambda: view.size == (80, 21))
 
     on_clips(test, size=(80, 24))
 
@@ -370,6 +372,37 @@ def test_changed_cells_of_the_playback_bar_are_redrawn_where_they_are() -> None:
         player.playback.is_playing = True
         line.show_playback(player.playback, player._make_title())
         assert line._repaint_regions == {Region(line.gutter.left, 0, 1, 1)}
+
+    on_clips(test)
+
+
+def test_player_stars_and_rejects_the_shown_video() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("p")
+        await it.until(lambda: isinstance(it.app.screen, Player))
+        await it.press("space", "n", "asterisk")
+        await it.until(lambda: "★" in it.text())
+        entry = next(video for video in screen.shown_manifest.videos if (video.variation, video.number) == (0, 2))  # type: ignore[union-attr]
+        assert screen.shown_marks.get_mark(entry.id).star
+        await it.press("x")
+        await it.until(lambda: "⊘" in it.text())
+        await it.press("p")
+        await it.until(lambda: "⊘" not in it.text())
+        await it.press("escape")
+        await it.until(lambda: not screen._is_writing_marks)
+        marks = read_marks(BatchFolder(screen.shown_folder))  # type: ignore[arg-type]
+        assert [(mark.star, mark.reject) for mark in marks.marks_by_video.values()] == [(False, True)]
+
+    on_clips(test)
+
+
+def test_compared_clips_cannot_be_marked() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("m", "right", "m", "c")
+        await it.until(lambda: isinstance(it.app.screen, Player))
+        assert "Star" not in it.text()
+        await it.press("asterisk")
+        assert not screen.shown_marks.marks_by_video
 
     on_clips(test)
 

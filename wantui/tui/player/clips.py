@@ -1,11 +1,17 @@
 """Clips to play and compare: a file with its recipe and the options of its template."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from wantui.planning import Recipe
 from wantui.storage.manifest import Manifest, VideoEntry
+from wantui.storage.marks import VideoMark
+from wantui.tui.series_colours import assign_series_colours
+
+MarkField = Literal["star", "reject"]
+"""Field of a mark that a key changes."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +26,21 @@ class PlayerClip:
     batch_name: str
     cell_label: str = ""
     """Values of swept settings; empty without a sweep."""
+    colour_name: str = "foreground"
+    """Theme colour of the variation."""
 
     @property
     def title(self) -> str:
         """Return the variation, the seed, and the values of swept settings."""
         return " · ".join(filter(None, (self.variation_id, f"seed {self.recipe.seed}", self.cell_label)))
+
+
+@dataclass(frozen=True)
+class ClipMarks:
+    """Access to the marks of the played clips."""
+
+    find: Callable[[PlayerClip], VideoMark]
+    toggle: Callable[[PlayerClip, MarkField], None]
 
 
 def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> PlayerClip:
@@ -38,6 +54,7 @@ def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> Pla
         tuple(str(choice.get("text", "")) for choice in choices),
         folder.name,
         "" if (cell := manifest.find_cell(entry)) is None else cell.label,
+        assign_series_colours([each.id for each in manifest.variations]).get(variation.id, "foreground"),
     )
 
 

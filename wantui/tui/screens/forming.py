@@ -12,17 +12,21 @@ from textual.timer import Timer
 from textual.worker import get_current_worker
 
 from wantui.errors import UserError
+from wantui.formatting import format_share
 from wantui.storage.video_selection import SelectedVideo
 from wantui.tui.actions import make_bindings
 from wantui.tui.dialog import DialogMixin
 from wantui.tui.pictures import stretch_picture
-from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.diff_text import DiffText, parse_theme_colour
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.picture_view import PictureView, fit_picture_size
 from wantui.tui.widgets.preview_strip import PreviewStrip
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from wantui.analysis.denoising_states import StateKind
     from wantui.analysis.fitted_steps import FittedStep
 
@@ -30,6 +34,8 @@ MAX_STEPS = 24
 """Maximum number of steps that are read and shown, evenly spread."""
 MAX_STRIP_LINES = 7
 """Maximum height of the small pictures in lines."""
+FRAME_GAP = 2
+"""Cells between two frames side by side."""
 NOISY_HINT = "v shows the noisy states"
 KIND_TEXTS: "dict[StateKind, str]" = {"clean": "clean state that the model predicts", "noisy": "noisy state"}
 
@@ -41,7 +47,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     DEFAULT_CSS = """
     FormingScreen { background: $background; }
     FormingScreen #forming-title { height: 2; padding: 0 1; }
-    FormingScreen PictureView { height: 1fr; }
+    FormingScreen PictureView { height: 1fr; background: $surface; }
     FormingScreen PreviewStrip { padding: 0 1; }
     """
 
@@ -76,6 +82,8 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         self.has_noisy_states = False
         """True if the clean states are missing, but noisy ones are stored."""
         self.is_playing = False
+        self._shown_frames = [0]
+        """Indices of the frames in the large picture: as many as fit side by side, one while they play."""
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -139,23 +147,32 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
             self.picture_view.show_message(f"{self.error}{hint}" if self.error else "reading ...")
             self.strip.show_steps({}, None)
             return
-        frame_index = self.frame_index % len(step.frames)
+        self._shown_frames = [self.frame_index % len(step.frames)]
         columns, rows = self.picture_view.content_size
         if columns and rows:
-            frame = step.frames[frame_index]
-            size = fit_picture_size((frame.shape[1], frame.shape[0]), columns, rows)  # so that the view does not scale
-            self.picture_view.show_picture(stretch_picture(frame, size), is_moving=self.is_playing)
+            height, width = step.frames[0].shape[:2]
+            size = fit_picture_size((width, height), columns, rows)  # so that the view does not scale
+            count = 1 if self.is_playing else min(len(step.frames), (columns + FRAME_GAP) // (size[0] + FRAME_GAP))
+            self._shown_frames = _spread_frames(self.frame_index, count, len(step.frames))
+            pictures = [stretch_picture(step.frames[index], size) for index in self._shown_frames]
+            joined = _join_pictures(pictures, self._find_background())
+            self.picture_view.show_picture(joined, is_moving=self.is_playing)
         middle = len(step.frames) // 2
         self.strip.show_steps({key: drawn.frames[middle] for key, drawn in self.steps.items()}, step.moment.evaluation)
         step_count = self.video.entry.recipe.steps
         what = f"the video, after step {step_count} of {step_count}"
         if step.moment.step is not None:
             what = f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
-        details = f"frame {frame_index + 1} of {len(step.frames)} · approximate colours (fit r² {step.r2:.3f})"
+        details = _name_frames(self._shown_frames, len(step.frames))
+        details += f" · approximate colours: the fit explains {format_share(step.r2, 1)}"
         if self.error:
             details = f"✗ {self.error}"
         title = Text(f"{self.video.name}: {what}", Style(bold=True))
         self.title_text.show_lines([title, Text(details, Style(dim=not self.error))])
+
+    def _find_background(self) -> tuple[int, int, int]:
+        colour = parse_theme_colour(self.app.theme_variables, "surface")
+        return (0, 0, 0) if colour is None else colour.rgb
 
     # Actions
 
@@ -207,3 +224,26 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
 
     def action_close(self) -> None:
         self.dismiss(None)
+
+
+def _spread_frames(first: int, count: int, frame_count: int) -> list[int]:
+    """Return `count` frames at equal distances from each other, in the order of the video."""
+    count = max(1, count)
+    return sorted({(first + number * frame_count // count) % frame_count for number in range(count)})
+
+
+def _name_frames(indices: list[int], frame_count: int) -> str:
+    """Return frames by number: "frame 2 of 5", or "frames 1 and 3 of 5"."""
+    names = [str(index + 1) for index in indices]
+    if len(names) == 1:
+        return f"frame {names[0]} of {frame_count}"
+    return f"frames {', '.join(names[:-1])} and {names[-1]} of {frame_count}"
+
+
+def _join_pictures(pictures: "list[NDArray[np.uint8]]", background: tuple[int, int, int]) -> "NDArray[np.uint8]":
+    """Return pictures of equal size side by side, with gaps in the colour of the background."""
+    import numpy as np
+
+    gap = np.full((pictures[0].shape[0], FRAME_GAP, 3), background, np.uint8)
+    parts = [part for picture in pictures for part in (gap, picture)][1:]
+    return np.concatenate(parts, axis=1)

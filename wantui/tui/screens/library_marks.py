@@ -10,6 +10,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.marks import BatchMarks, VideoMark, edit_mark
 from wantui.tui.library.data import MarksChanged, MarksWritten
 from wantui.tui.library.grid import MatrixCell
+from wantui.tui.player.clips import ClipMarks, MarkField, PlayerClip
 from wantui.tui.screens.dialogs import InputDialog
 from wantui.tui.screens.library_playback import LibraryPlayback
 
@@ -48,6 +49,21 @@ class LibraryMarks(LibraryPlayback):
 
     def action_reject(self) -> None:
         self._change_current_mark(lambda mark: {"reject": not mark.reject, "star": False})
+
+    def get_clip_marks(self) -> ClipMarks:
+        folder, manifest = self.shown_folder, self.shown_manifest
+        assert folder is not None, "a clip of a batch is played"
+        assert manifest is not None
+        ids_by_path = {folder / video.files["clip"]: video.id for video in manifest.videos if "clip" in video.files}
+
+        def find(clip: PlayerClip) -> VideoMark:
+            return self.shown_marks.get_mark(ids_by_path[clip.path]) if folder == self.shown_folder else VideoMark()
+
+        def toggle(clip: PlayerClip, field: MarkField) -> None:
+            is_set = not getattr(find(clip), field)
+            self._change_mark(folder, ids_by_path[clip.path], {"star": False, "reject": False, field: is_set})
+
+        return ClipMarks(find, toggle)
 
     def action_note(self) -> None:
         cell, folder = self._require_cell(), self.shown_folder

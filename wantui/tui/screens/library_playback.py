@@ -8,7 +8,7 @@ from wantui.storage.video_selection import SelectedVideo
 from wantui.tui.edit_copy import copy_videos_to_draft
 from wantui.tui.messages import AnalyseBatch
 from wantui.tui.player.clip_labels import label_clips
-from wantui.tui.player.clips import PlayerClip, find_marked_cells, list_batch_clips, make_player_clip
+from wantui.tui.player.clips import ClipMarks, PlayerClip, find_marked_cells, list_batch_clips, make_player_clip
 from wantui.tui.player.pixel_terminal import play_clips_in_pixels
 from wantui.tui.screens.forming import FormingScreen
 from wantui.tui.screens.library_jobs import LibraryJobsMixin
@@ -65,6 +65,10 @@ class LibraryPlayback(LibraryJobsMixin):
             return None
         return clip
 
+    def get_clip_marks(self) -> ClipMarks:
+        """Return access to the marks of the clips of the shown batch."""
+        raise NotImplementedError
+
     def list_shown_clips(self) -> list[PlayerClip]:
         """Return the clips of the shown batch in the order of the matrix."""
         if self.shown_folder is None or self.shown_manifest is None:
@@ -82,7 +86,9 @@ class LibraryPlayback(LibraryJobsMixin):
 
     def action_play(self) -> None:
         if (clip := self.find_current_clip()) is not None:
-            self.app.push_screen(Player([clip], self.list_shown_clips()), self._select_played_clip)
+            self.app.push_screen(
+                Player([clip], self.list_shown_clips(), self.get_clip_marks()), self._select_played_clip
+            )
 
     def _select_played_clip(self, clip: PlayerClip | None) -> None:
         """Move the cursor of the matrix to the clip that was played last."""

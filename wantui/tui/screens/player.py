@@ -13,21 +13,23 @@ from textual.screen import ModalScreen
 from textual.timer import Timer
 
 from wantui.formatting import escape_unprintable, format_count
+from wantui.storage.marks import VideoMark
 from wantui.tui.actions import make_bindings
 from wantui.tui.dialog import DialogMixin
 from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
 from wantui.tui.player.clip_labels import LABEL_SEPARATOR, describe_common_part, label_clips
-from wantui.tui.player.clips import PlayerClip
+from wantui.tui.player.clips import ClipMarks, MarkField, PlayerClip
 from wantui.tui.player.grid import choose_grid_columns
 from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
 from wantui.tui.screens.recipe_viewer import RecipeViewer
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
+from wantui.tui.widgets.matrix_cells import REJECT, STAR
 from wantui.tui.widgets.picture_view import PictureView
 from wantui.tui.widgets.playback_bar import PlaybackBar
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
-MIN_HEIGHT_WITH_PROMPT = 30
+MIN_HEIGHT_WITH_PROMPT = 22
 """Lines of the screen from which the prompt of a single clip is shown below it."""
 SIDE_MARGIN = 1
 """Columns left and right of compared clips."""
@@ -50,6 +52,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
     Args:
         clips: one to nine clips.
         batch_clips: clips among which n and p select, if one clip is played.
+        clip_marks: marks of these clips; None if they cannot be marked here.
     """
 
     BINDINGS = [*make_bindings("player")]
@@ -57,11 +60,11 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
     Player { background: $background; }
     Player #stage { height: 1fr; layout: grid; grid-gutter: 0 1; }
     Player #prompt { height: 1; padding: 0 1; display: none; }
-    Player.-single.-roomy #prompt { display: block; }
-    Player .clip-label { height: 1; text-style: bold; }
-    Player PictureView { height: 1fr; }
+    Player.-roomy.-single #prompt { display: block; }
+    Player .clip-label { height: 1; }
+    Player PictureView { height: 1fr; background: $surface; } /* so that the edge of a dark picture is seen */
     Player.-single .clip-label, Player.-bare .clip-label, Player.-bare PlaybackBar, Player.-bare KeyFooter,
-    Player.-bare #prompt {
+    Player.-bare.-roomy #prompt {
         display: none;
     }
     """
@@ -69,8 +72,14 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
     stage = getters.query_one("#stage", Container)
     playback_bar = getters.query_one(PlaybackBar)
 
-    def __init__(self, clips: Sequence[PlayerClip], batch_clips: Sequence[PlayerClip] = ()) -> None:
+    def __init__(
+        self,
+        clips: Sequence[PlayerClip],
+        batch_clips: Sequence[PlayerClip] = (),
+        clip_marks: ClipMarks | None = None,
+    ) -> None:
         super().__init__(name="player")
+        self.clip_marks = clip_marks
         self.clips, self.batch_clips = list(clips), list(batch_clips)
         self.labels = label_clips(self.clips)
         self.playback = Playback(max(float(clip.recipe.fps) for clip in clips))
@@ -84,7 +93,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
             for _ in self.clips:
                 with Vertical():
                     yield DiffText(classes="clip-label")
-                    yield PictureView()
+                    yield PictureView(is_at_top=len(self.clips) > 1)
         yield DiffText(id="prompt")
         yield PlaybackBar()
         yield KeyFooter()
@@ -97,7 +106,9 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         return list(self.query(PictureView))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Disable the selection of other videos while several are compared."""
+        """Disable marks and the selection of other videos while several are compared."""
+        if action == "mark":
+            return self.clip_marks is not None and len(self.clips) == 1
         return action != "next" or (len(self.clips) == 1 and self.clips[0] in self.batch_clips)
 
     def on_mount(self) -> None:
@@ -202,10 +213,12 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
                 view.show_picture(frame, is_moving=self.playback.is_playing)
             elif buffer.error and not buffer.frame_count:
                 view.show_message(buffer.error)
-        for widget, label, view in zip(
-            self.query(".clip-label").results(DiffText), self.labels, self.views, strict=True
+        for widget, clip, label, view in zip(
+            self.query(".clip-label").results(DiffText), self.clips, self.labels, self.views, strict=True
         ):
-            widget.show_lines([Text(" " * view.picture_left + label)])
+            line = Text.assemble(" " * view.picture_left, (label, Style(bold=True)), no_wrap=True)
+            line.stylize(widget.make_colour_style(clip.colour_name), 0, line.cell_len)
+            widget.show_lines([line.append(f"  {escape_unprintable(clip.recipe.prompt)}", Style(dim=True))])
         prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
         self.query_one("#prompt", DiffText).show_lines([prompt])
         self.playback_bar.show_playback(self.playback, self._make_title())
@@ -218,9 +231,11 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
             parts = [format_count(len(self.clips), "video"), describe_common_part(self.clips)]
             return LABEL_SEPARATOR.join(filter(None, parts))
         clip = self.clips[0]
+        mark = VideoMark() if self.clip_marks is None else self.clip_marks.find(clip)
+        signs = f"{STAR} " * mark.star + f"{REJECT} " * mark.reject
         if clip not in self.batch_clips:
-            return clip.title
-        return f"{clip.title}  {self.batch_clips.index(clip) + 1}/{len(self.batch_clips)}"
+            return f"{signs}{clip.title}"
+        return f"{signs}{clip.title}  {self.batch_clips.index(clip) + 1}/{len(self.batch_clips)}"
 
     # Actions
 
@@ -245,6 +260,12 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
     def action_loop(self) -> None:
         self.playback.is_looping = not self.playback.is_looping
         self._show_change()
+
+    def action_mark(self, field: MarkField) -> None:
+        """Star or reject the video, or take that back."""
+        if self.clip_marks is not None:
+            self.clip_marks.toggle(self.clips[0], field)
+            self.draw_frames()
 
     def action_bare(self) -> None:
         self.toggle_class("-bare")

@@ -107,13 +107,18 @@ def _decode_colour(code: int, color_system: str | None) -> Color:
 
 
 class PictureView(Widget):
-    """Picture in half blocks, as large as possible in the centre, or a message."""
+    """Picture in half blocks, as large as possible in the centre, or a message.
+
+    Args:
+        is_at_top: whether the picture is at the top, below its label, instead of in the centre.
+    """
 
     class Resized(Message):
         """The size of the widget changed."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, is_at_top: bool = False, **options: Any) -> None:
         super().__init__(**options)
+        self.is_at_top = is_at_top
         self.set_reactive(PictureView.auto_links, False)  # else, the mouse over the picture repaints everything
         self.picture: NDArray[np.uint8] | None = None
         """The shown picture; None before the first one."""
@@ -161,7 +166,8 @@ class PictureView(Widget):
         color_system = self._color_system
         if previous_pixels is None or previous_codes is None or previous_pixels.shape != pixels.shape:
             self._message_strips = []
-            self.picture_left, self._top = (columns - width) // 2, (rows - height // 2) // 2
+            self.picture_left = (columns - width) // 2
+            self._top = 0 if self.is_at_top else (rows - height // 2) // 2
             self.shown_pixels, self._codes = pixels, encode_colours(pixels, color_system)
             self.refresh()
             return
