@@ -88,5 +88,7 @@ def test_ended_batches_have_no_columns_of_progress() -> None:
         return [column.header_text for column in columns if column.fits(width)]
 
     assert list_headers(has_unfinished=False, width=80) == ["#", "state", "took", "video"]
-    assert list_headers(has_unfinished=True, width=80) == ["#", "state", "progress", "steps", "ETA/took", "video"]
+    assert list_headers(has_unfinished=True, width=71) == ["#", "state", "steps", "ETA/took", "video"]
+    assert list_headers(has_unfinished=True, width=75) == ["#", "state", "done", "steps", "ETA", "took", "video"]
+    assert list_headers(has_unfinished=True, width=84) == ["#", "state", "progress", "steps", "ETA", "took", "video"]
     assert list_headers(has_unfinished=False, width=140) == ["#", "state", "took", "ended", "video"]

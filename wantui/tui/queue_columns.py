@@ -23,9 +23,11 @@ MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WI
 """Smallest list widths, in cells, that show failures, bars, model and seeds, and the template of a batch or the time at
 which a video ended."""
 MIN_WIDTH_WITH_SHORT_BARS = 72
-"""Smallest width of the list of videos, in cells, that shows bars of eight cells."""
+"""Smallest width of a list, in cells, that shows short bars, unless a list of batches shows failures."""
 MAX_MODEL_WIDTH, MAX_SEEDS_WIDTH, MAX_NAME_WIDTH, MAX_COUNTS_WIDTH = 24, 24, 44, 13
 """Largest widths, in cells, of columns that are as wide as their content."""
+MIN_WHOLE_SECONDS = 1000.0
+"""Seconds from which a duration has no decimals."""
 MARK_GLYPH = "◆"
 
 
@@ -100,7 +102,7 @@ def make_batch_columns(
             "progress",
             8,
             lambda batch: draw_progress(batch, 8),
-            min_list_width=MIN_WIDTH_WITH_BARS,
+            min_list_width=MIN_WIDTH_WITH_BARS if widths.has_failures else MIN_WIDTH_WITH_SHORT_BARS,
             max_list_width=MIN_WIDTH_WITH_MODEL - 1,
         ),
         Column("progress", 12, lambda batch: draw_progress(batch, 12), min_list_width=MIN_WIDTH_WITH_MODEL),
@@ -131,15 +133,15 @@ def _make_progress_columns(
 
     return [
         Column(
-            "progress",
-            8,
-            lambda row: draw_progress(row, 8),
+            "done",
+            6,
+            lambda row: draw_progress(row, 6),
             min_list_width=MIN_WIDTH_WITH_SHORT_BARS,
             max_list_width=MIN_WIDTH_WITH_BARS - 1,
         ),
         Column("progress", 10, lambda row: draw_progress(row, 10), min_list_width=MIN_WIDTH_WITH_BARS),
         Column("steps", 7, format_steps, "right"),
-        Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_BARS),
+        Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_SHORT_BARS),
     ]
 
 
@@ -164,7 +166,9 @@ def make_video_columns(
 
     def format_video_duration(row: tuple[int, VideoRow]) -> str:
         video = row[1]
-        return f"{video.seconds:.1f} s" if video.state == "done" and video.seconds is not None else ""
+        if video.state != "done" or video.seconds is None:
+            return ""
+        return f"{video.seconds:.{int(video.seconds < MIN_WHOLE_SECONDS)}f} s"
 
     def format_eta_or_duration(row: tuple[int, VideoRow]) -> str:
         video = row[1]
@@ -182,8 +186,10 @@ def make_video_columns(
         return "" if row[1].finished is None else format_time_of_day(row[1].finished)
 
     duration_columns = [
-        Column("took", 9, format_video_duration, "right", min_list_width=MIN_WIDTH_WITH_BARS if has_unfinished else 0),
-        Column("ETA/took", 9, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_BARS - 1),
+        Column(
+            "took", 7, format_video_duration, "right", min_list_width=MIN_WIDTH_WITH_SHORT_BARS if has_unfinished else 0
+        ),
+        Column("ETA/took", 9, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_SHORT_BARS - 1),
     ]
     return [
         Column("#", 5, lambda row: str(row[1].number + 1), "right"),

@@ -16,7 +16,7 @@ RATIO_LOWS = (0.95, 0.9, 0.8, 0.5, 0.0)
 """Lower ends of the axis of a ratio that is at most 1."""
 Y_LABEL_WIDTH = 5
 """Width of the labels of the vertical axis, in characters."""
-MIN_CHART_WIDTH = 24
+MIN_CHART_WIDTH = 17
 """Minimum width of a chart, in characters."""
 MIN_CHART_HEIGHT = 3
 """Minimum height of a chart in lines, without its horizontal axis: a title and two lines of dots."""
@@ -122,14 +122,8 @@ def draw_chart(
     """
     low, high = choose_value_range(metric, [*current.values, *previous.values])
     plot_width, plot_height = max(1, width - Y_LABEL_WIDTH - 1), max(1, height - 1)
-    title = Text(no_wrap=True)
-    title.append(metric.title, Style(bold=True))
-    title.append(f" {metric.unit}", styles.axis)
     latest_value = next((value for value in reversed(current.values) if value is not None), None)
-    if latest_value is not None:
-        value_text = f"{latest_value:.3f}"
-        title.append(value_text.rjust(max(len(value_text) + 1, width - title.cell_len)), styles.current)
-    lines = [title]
+    lines = [_draw_title(metric, latest_value, width, styles)]
     canvas = BrailleCanvas(plot_width, plot_height)
     add_curve(canvas, previous, low, high, styles.previous, last_sigma)
     add_curve(canvas, current, low, high, styles.current, last_sigma)
@@ -145,6 +139,22 @@ def draw_chart(
     return lines
 
 
+def _draw_title(metric: MetricChartStyle, latest_value: float | None, width: int, styles: ChartStyles) -> Text:
+    """Return name, unit and latest value of a metric; in a small width without the unit, and with fewer decimals."""
+    texts = ["", "", ""] if latest_value is None else [f"{latest_value:.{decimals}f}" for decimals in (3, 3, 2)]
+    units = (f" {metric.unit}", "", "")
+    unit, value_text = next(
+        (
+            (unit, text)
+            for unit, text in zip(units, texts, strict=True)
+            if len(metric.title) + len(unit) + 1 + len(text) <= width
+        ),
+        ("", ""),
+    )
+    title = Text.assemble((metric.title, Style(bold=True)), (unit, styles.axis), no_wrap=True)
+    return title.append(value_text.rjust(max(0, width - title.cell_len)), styles.current)
+
+
 def draw_sigma_axis(width: int, style: Style, last_sigma: float = 0.0) -> list[Text]:
     """Draw the horizontal axis of charts `width` characters wide, with the noise levels of its ends and its middle."""
     plot_width = max(1, width - Y_LABEL_WIDTH - 1)
@@ -154,9 +164,10 @@ def draw_sigma_axis(width: int, style: Style, last_sigma: float = 0.0) -> list[T
         axis[column] = "┬"
     labels = [" "] * plot_width
     middle_text, last_text = f"{(1 + last_sigma) / 2:.2g}", f"{last_sigma:.2g}"
-    places = ((0, "σ 1"), (middle - len(middle_text) // 2, middle_text), (plot_width - len(last_text), last_text))
+    places = ((0, "σ 1"), (plot_width - len(last_text), last_text), (middle - len(middle_text) // 2, middle_text))
     for start, text in places:
-        if start >= 0 and start + len(text) <= plot_width:
+        is_free = all(label == " " for label in labels[max(0, start - 1) : start + len(text) + 1])
+        if start >= 0 and start + len(text) <= plot_width and is_free:
             labels[start : start + len(text)] = text
     margin = " " * Y_LABEL_WIDTH
     return [Text(f"{margin}└{''.join(axis)}", style), Text(f"{margin} {''.join(labels)}", style)]

@@ -17,7 +17,7 @@ from wantui.tui.key_names import format_keys
 MAX_KEYS_WIDTH = 16
 """Maximum width in cells of the column of keys, which is as wide as the longest keys."""
 NAMES_MIN_WIDTH = 84
-"""Smallest width in cells at which the names of actions are shown."""
+"""Smallest width in cells at which the names of actions are shown, while the user searches: key maps use them."""
 
 
 class Help(EntrySearchMixin, ModalScreen[None]):
@@ -67,7 +67,7 @@ class Help(EntrySearchMixin, ModalScreen[None]):
         line.append(f"{entry.keys_text:<{keys_width}}  ", self.entry_list.make_colour_style("accent"))
         line.append(entry.help_text)
         gap = width - line.cell_len - len(entry.name)
-        if width >= NAMES_MIN_WIDTH and entry.name and gap > 1:
+        if width >= NAMES_MIN_WIDTH and entry.name and gap > 1 and self.has_query:
             line.append(" " * gap)
             line.append(entry.name, "dim")
         return line

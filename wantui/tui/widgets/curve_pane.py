@@ -46,7 +46,9 @@ class CurvePane(DiffText):
         if title:
             legend.append("━━ ", accent).append(title)
         if previous is not None:
-            legend.append("   " * bool(title)).append(f"━━ before: {previous.title}", grey)
+            before = f"━━ before: {previous.title}"
+            has_room = legend.cell_len + 3 + len(before) <= width
+            legend.append("   " * bool(title)).append(before if has_room else "━━ before", grey)
         styles = ChartStyles(accent, grey, grey)
         last_sigma = find_last_sigma([progress for progress in (current, previous) if progress is not None])
         curves = _collect_curves(current), _collect_curves(previous)
