@@ -133,7 +133,7 @@ class CostPane(Vertical):
             for index, line in enumerate(lines)
         ]
 
-    def _draw_meter(self, cost: CostLine, width: int) -> Text:
+    def _draw_meter(self, cost: "CostLine", width: int) -> Text:
         """Return a meter of the share of what is free that a cost takes; empty if it is unknown or does not fit."""
         if cost.used_share is None or len(cost.text) + METER_WIDTH + 2 > width:
             return Text()
