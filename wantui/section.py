@@ -36,8 +36,7 @@ class DescribedModel(BaseModel):
 def read_field_descriptions(model: type[BaseModel]) -> dict[str, str]:
     """Return the docstrings of the fields of a model, by field name; fields without one are left out.
 
-    Raises:
-        OSError: the source of the module is missing.
+    An installation without sources, only with compiled modules, has no descriptions.
     """
     descriptions: dict[str, str] = {}
     for base in reversed(model.__mro__):
@@ -50,7 +49,11 @@ def read_field_descriptions(model: type[BaseModel]) -> dict[str, str]:
 def _read_attribute_docstrings(module_name: str) -> dict[str, dict[str, str]]:
     """Return the docstrings of the attributes of every class of a module, by class and attribute name."""
     docstrings: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(sys.modules[module_name])).body:
+    try:
+        source = inspect.getsource(sys.modules[module_name])
+    except OSError:
+        return docstrings
+    for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef):
             docstrings[node.name] = {
                 attribute.target.id: inspect.cleandoc(text)

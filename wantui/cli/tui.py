@@ -5,6 +5,8 @@ import importlib
 import locale
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from wantui.cli.output import echo, report_locked_queue
@@ -35,6 +37,19 @@ def _check_textual_driver(driver_name: str) -> None:
         raise UserError(
             f"cannot draw with TEXTUAL_DRIVER={driver_name!r}: it is not a Textual driver. Unset TEXTUAL_DRIVER"
         )
+
+
+@contextmanager
+def _disable_pydantic_plugins() -> Iterator[None]:
+    """Keep pydantic from searching all installed packages for plugins; programs that wantui starts still may."""
+    name = "PYDANTIC_DISABLE_PLUGINS"
+    is_set = name in os.environ
+    os.environ.setdefault(name, "__all__")
+    try:
+        yield
+    finally:
+        if not is_set:
+            del os.environ[name]
 
 
 def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | None = None, batch_note: str = "") -> None:
@@ -69,10 +84,11 @@ def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | Non
     if is_in_browser:
         _check_textual_driver(os.environ["TEXTUAL_DRIVER"])
 
-    from wantui.engine.queue_opening import open_queue
-    from wantui.queue.state_dir import find_state_directory
-    from wantui.tui.app import WantuiApp
-    from wantui.tui.settings import load_settings
+    with _disable_pydantic_plugins():
+        from wantui.engine.queue_opening import open_queue
+        from wantui.queue.state_dir import find_state_directory
+        from wantui.tui.app import WantuiApp
+        from wantui.tui.settings import load_settings
 
     settings = load_settings()
     state_dir = find_state_directory()

@@ -175,10 +175,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
             self.notify(note, severity="warning", timeout=NOTE_SECONDS)
         self.exit_watcher.start()
         detect_notices(self)
-        self.queue_watcher.start()
-        self.gpu_monitor.start()
-        self.settings_watcher.start()
-        self.call_after_refresh(_enable_garbage_collection)
+        self.call_after_refresh(self._start_watching)
         if self.opened_batch is not None:
             self.call_after_refresh(self.on_show_batch, ShowBatch(self.opened_batch, None))
             if self.opened_batch_note:
@@ -188,6 +185,13 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
             from wantui.tui.screens.welcome import Welcome
 
             self.call_after_refresh(self.push_screen, Welcome())
+
+    def _start_watching(self) -> None:
+        """Start the threads that read the queue, GPUs and settings, which would delay the first paint."""
+        self.queue_watcher.start()
+        self.gpu_monitor.start()
+        self.settings_watcher.start()
+        _enable_garbage_collection()
 
     def on_unmount(self) -> None:
         self.save_drafts_or_notify(is_last=True)
