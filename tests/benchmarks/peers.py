@@ -337,7 +337,7 @@ def run_peers(peers: list[str], options: list[str], deadline: float, reasons: li
 @click.option("--model", "model_name", type=click.Choice(MODELS), default=MODELS[0], show_default=True)
 @click.option("--only", type=click.Choice(PEERS), multiple=True, help="Peer; repeatable. All by default.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Timed steps.")
-@click.option("--seconds", default=480.0, show_default=True, help="Longest duration of all.")
+@click.option("--seconds", default=450.0, show_default=True, help="Longest duration of all, after the imports.")
 @click.option("--tiny", is_flag=True, help="Measure a tiny model, on a CPU too.")
 @click.option("--measure", type=click.Choice(PEERS), help="Measure one peer in this process, and print it as JSON.")
 @click.option("--output", type=click.Path(path_type=Path), help="File for the velocities of --measure.")
