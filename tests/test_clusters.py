@@ -75,6 +75,12 @@ def test_cluster_p_over_three_groups_equals_an_enumeration_of_all_permutations()
     assert sorted(family_masses) == pytest.approx(sorted(largest)[::6])
 
 
+def test_results_of_many_seeds_do_not_keep_the_t_of_all_flips_in_memory() -> None:
+    test = run_cluster_test(draw_smooth_noise(np.random.default_rng(4), (20, 30)))
+    assert test.t_values.base is None
+    assert test.null_masses.nbytes == 10_000 * 8
+
+
 def test_clusters_are_runs_of_one_sign() -> None:
     t = np.array([0.1, 3.0, 4.0, -3.0, -5.0, 0.0, 2.5])
     assert find_clusters(t, 2.0) == [(1, 2, 7.0), (3, 4, -8.0), (6, 6, 2.5)]

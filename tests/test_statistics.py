@@ -19,6 +19,7 @@ from wantui.analysis.dispersion import (
     run_permanova,
     run_permdisp,
 )
+from wantui.analysis.permuted_differences import PermutedDifferences
 from wantui.analysis.statistics import (
     adjust_false_discovery,
     adjust_family_wise,
@@ -29,6 +30,7 @@ from wantui.analysis.statistics import (
     compute_ratio_interval,
     count_pairs_needed,
     draw_sign_flips,
+    draw_within_seed_permutations,
     is_equivalent,
     is_ratio_equivalent,
     run_max_t_test,
@@ -249,7 +251,7 @@ def test_unequal_variance_of_three_groups_is_called_a_difference_in_at_most_5_pe
 def test_chunks_of_flips_do_not_change_the_family_p(monkeypatch: pytest.MonkeyPatch) -> None:
     differences = np.random.default_rng(12).normal(0.4, 1, (9, 7))
     expected = run_max_t_test(differences)
-    monkeypatch.setattr("wantui.analysis.statistics.split_rows", lambda rows, values_per_row: np.array_split(rows, 36))
+    monkeypatch.setattr("wantui.analysis.statistics.split_rows", lambda rows, *_: np.array_split(rows, 36))
     assert run_max_t_test(differences).tolist() == expected.tolist()
 
 
@@ -266,8 +268,29 @@ def test_rows_of_more_values_than_a_chunk_do_not_change_the_family_p(monkeypatch
     pairs = [(0, 1), (0, 2), (1, 2)]
     raw = np.full((3, 5), 1 / 8)
     expected = compute_family_p(values, pairs, raw)
-    monkeypatch.setattr("wantui.analysis.differences.CHUNK_VALUES", 7)
+    monkeypatch.setattr("wantui.analysis.differences.CACHED_CHUNK_VALUES", 7)
     assert compute_family_p(values, pairs, raw).tolist() == expected.tolist()
+
+
+def test_t_of_permuted_groups_equals_the_t_of_scipy() -> None:
+    random = np.random.default_rng(5)
+    values = random.normal(size=(9, 4, 6))
+    values[..., 1] += 1e6 * np.arange(9)[:, None]  # seeds far apart
+    values[:, 0, 2] += 1e4  # one group far from the others
+    values[..., 3] += 100 * np.arange(4)  # all groups far apart: little scatter in the observed order
+    values[:, 1, 4] = values[:, 0, 4]
+    values[:, 1, 5] = values[:, 0, 5] + 3
+    pairs = list(itertools.combinations(range(4), 2))
+    orders = draw_within_seed_permutations(9, 4, 50)
+    moved = np.take_along_axis(values[None], orders[..., None], axis=2)
+    differences = np.stack([moved[:, :, i] - moved[:, :, j] for i, j in pairs], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = differences.mean(2) / (differences.std(axis=2, ddof=1) / 3)
+    t = PermutedDifferences(values, pairs).compute_t(orders)
+    assert t[0, 0, 4] == 0
+    assert t[0, 0, 5] == -math.inf
+    expected[0, 0, 4:] = t[0, 0, 4:]
+    np.testing.assert_allclose(t, expected, rtol=1e-11, atol=1e-12)
 
 
 def test_equivalence_requires_evidence_of_a_small_difference() -> None:

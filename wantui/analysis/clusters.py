@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from wantui.analysis.arrays import FloatArray, split_rows
+from wantui.analysis.arrays import CACHED_CHUNK_VALUES, FloatArray, split_rows
+from wantui.analysis.permuted_differences import PermutedDifferences
 from wantui.analysis.statistics import compute_absolute_t, draw_sign_flips, draw_within_seed_permutations
 
 THRESHOLD_P = 0.05
@@ -67,16 +68,21 @@ def run_cluster_test(differences: FloatArray) -> ClusterTest:
         raise ValueError(f"cannot test clusters: it needs at least two seeds, but there are {seed_count}")
     values = np.where(np.isfinite(differences).all(0), differences, 0.0)
     flips, _ = draw_sign_flips(seed_count)
-    means = flips @ values / seed_count
-    variances = np.maximum((values**2).mean(0) - means**2, 0) * seed_count / (seed_count - 1)
-    t_values = np.sign(means) * compute_absolute_t(means, variances, seed_count)
-    threshold = compute_threshold(seed_count)
-    null_masses = compute_largest_masses(t_values, threshold)
+    mean_squares, threshold = (values**2).mean(0), compute_threshold(seed_count)
+    mass_chunks: list[FloatArray] = []
+    observed_t = np.zeros(values.shape[1])
+    for flip_chunk in split_rows(flips, values.shape[1], CACHED_CHUNK_VALUES):
+        means = flip_chunk @ values / seed_count
+        variances = np.maximum(mean_squares - means**2, 0) * seed_count / (seed_count - 1)
+        t_values = np.copysign(compute_absolute_t(means, variances, seed_count), means)
+        observed_t = observed_t if mass_chunks else t_values[0].copy()  # a view would keep the chunk
+        mass_chunks.append(compute_largest_masses(t_values.T, threshold))
+    null_masses = np.concatenate(mass_chunks)
     clusters = tuple(
         Cluster(first, last, mass, p := compute_mass_p(mass, null_masses), p)
-        for first, last, mass in find_clusters(t_values[0], threshold)
+        for first, last, mass in find_clusters(observed_t, threshold)
     )
-    return ClusterTest(t_values[0], clusters, null_masses)
+    return ClusterTest(observed_t, clusters, null_masses)
 
 
 def compute_threshold(seed_count: int) -> float:
@@ -98,15 +104,15 @@ def find_clusters(t_values: FloatArray, threshold: float) -> list[tuple[int, int
     return clusters
 
 
-def compute_largest_masses(t_values: FloatArray, threshold: float) -> FloatArray:
-    """Return the largest |mass| of the clusters of each curve of t [m, s]; 0 without a cluster."""
-    largest = np.zeros(len(t_values))
-    for sign in (1.0, -1.0):
-        mass = np.zeros(len(t_values))
-        for level in range(t_values.shape[1]):
-            t = sign * t_values[:, level]
+def compute_largest_masses(t_by_level: FloatArray, threshold: float) -> FloatArray:
+    """Return the largest |mass| of the clusters of each of m curves of t [s, m]; 0 without a cluster."""
+    t_by_level = np.ascontiguousarray(t_by_level)
+    largest = np.zeros(t_by_level.shape[1])
+    for signed_t in (t_by_level, -t_by_level):
+        mass = np.zeros(t_by_level.shape[1])
+        for t in signed_t:
             mass = np.where(t > threshold, mass + t, 0.0)
-            largest = np.maximum(largest, mass)
+            np.maximum(largest, mass, out=largest)
     return largest
 
 
@@ -139,18 +145,14 @@ def compute_family_masses(curve_values: Sequence[FloatArray], group_pairs: Seque
         group_pairs: indices of the groups of each pair.
     """
     seed_count, group_count, _ = curve_values[0].shape
-    first_groups, second_groups = [i for i, _ in group_pairs], [j for _, j in group_pairs]
     orders = draw_within_seed_permutations(seed_count, group_count, FAMILY_PERMUTATION_COUNT)
     threshold, largest = compute_threshold(seed_count), np.zeros(len(orders))
     for values in curve_values:
-        values = np.where(np.isfinite(values).all((0, 1)), values, 0.0)
+        permuted = PermutedDifferences(np.where(np.isfinite(values).all((0, 1)), values, 0.0), group_pairs)
         chunks = []
-        for order_chunk in split_rows(orders, seed_count * len(group_pairs) * values.shape[2]):
-            permuted_values = np.take_along_axis(values[None], order_chunk[..., None], axis=2)
-            differences = permuted_values[:, :, first_groups] - permuted_values[:, :, second_groups]
-            means = differences.mean(1)
-            t_values = np.sign(means) * compute_absolute_t(means, differences.var(axis=1, ddof=1), seed_count)
-            masses = compute_largest_masses(t_values.reshape(-1, values.shape[2]), threshold)
+        for order_chunk in split_rows(orders, permuted.values_per_order, CACHED_CHUNK_VALUES):
+            t_values = permuted.compute_t(order_chunk)
+            masses = compute_largest_masses(t_values.reshape(-1, values.shape[2]).T, threshold)
             chunks.append(masses.reshape(len(order_chunk), -1).max(1))
         largest = np.maximum(largest, np.concatenate(chunks))
     return largest

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.arrays import FloatArray, split_rows
+from wantui.analysis.arrays import CACHED_CHUNK_VALUES, FloatArray, split_rows
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.groups import Group
 from wantui.analysis.metrics import METRICS, describe_ratio_base, get_metric_unit, get_ratio_origin
+from wantui.analysis.permuted_differences import PermutedDifferences
 from wantui.analysis.statistics import (
     Effect,
     adjust_false_discovery,
-    compute_absolute_t,
     compute_paired_effects,
     compute_ratio_interval,
     count_pairs_needed,
@@ -28,8 +28,6 @@ P_HEADER = "p, corrected"
 """Header of a column of p that are corrected over the tests of their answer."""
 ROUNDING_TOLERANCE = 1e-10
 """Relative difference up to which two values count as equal."""
-CHUNK_VALUES = 100_000
-"""Number of permuted differences that are tested at once: their arrays fit into a core's cache."""
 GroupIndexPairs = Sequence[tuple[int, int]]
 """Indices of the first and the second group of each compared pair."""
 
@@ -80,25 +78,17 @@ def compute_family_p(values: FloatArray, group_pairs: GroupIndexPairs, pairwise_
     unit_count, group_count, metric_count = values.shape
     if group_count == 2:
         return run_max_t_test(values[:, 0] - values[:, 1])[None]
-    first_groups, second_groups = [i for i, _ in group_pairs], [j for _, j in group_pairs]
-    # The differences of all pairs of groups [units * groups * groups, metrics], from which each order selects.
-    all_differences = (values[:, :, None] - values[:, None]).reshape(-1, metric_count)
-    unit_starts = np.arange(0, len(all_differences), group_count**2)[:, None, None]
+    permuted = PermutedDifferences(values, group_pairs)
     max_t_chunks: list[FloatArray] = []
     observed_t = np.empty(0)
     orders = draw_within_seed_permutations(unit_count, group_count)
-    for order_chunk in split_rows(orders, unit_count * len(group_pairs) * metric_count, CHUNK_VALUES):
-        unit_orders = order_chunk.swapaxes(0, 1)
-        indices = unit_starts + unit_orders[..., first_groups] * group_count + unit_orders[..., second_groups]
-        differences = all_differences.take(indices, axis=0)  # [units, orders, pairs, metrics]
-        means = differences.mean(0)
-        variances = differences.var(axis=0, ddof=1, mean=means[None])
-        t = compute_absolute_t(means, variances, unit_count).reshape(len(order_chunk), -1)
-        observed_t = t[0] if not max_t_chunks else observed_t
+    for order_chunk in split_rows(orders, permuted.values_per_order, CACHED_CHUNK_VALUES):
+        t = np.abs(permuted.compute_t(order_chunk)).reshape(len(order_chunk), -1)
+        observed_t = observed_t if max_t_chunks else t[0].copy()
         max_t_chunks.append(t.max(1))
     max_t = np.concatenate(max_t_chunks)
     adjusted_p = np.array([np.mean(max_t >= t * (1 - 1e-9)) for t in observed_t])
-    pair_differences = values[:, first_groups] - values[:, second_groups]
+    pair_differences = np.stack([values[:, i] - values[:, j] for i, j in group_pairs], axis=1)
     flipped_p = run_max_t_test(pair_differences.reshape(unit_count, -1))
     return np.maximum(np.maximum(adjusted_p, flipped_p).reshape(len(group_pairs), metric_count), pairwise_p)
 

@@ -34,7 +34,7 @@ from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry, read_manifest
 from wantui.storage.state_reader import StoredStates
-from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
+from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture_arrays
 
 
 def read_batch_videos(folder: Path, from_latents: bool = False) -> Iterator[Video]:
@@ -316,18 +316,18 @@ def _load_trajectory(
 ) -> tuple[Trajectory, int, FloatArray | None, tuple[str, ...]]:
     """Return the trajectory, the number of values of a state, the mean square of each channel of the final state, and
     warnings."""
-    group = open_capture(path, recipe)
+    group, arrays = open_capture_arrays(path, recipe)
     with convert_to_capture_error(path):
-        sigmas = np.asarray(group["sigmas"][:])
-        dimension = _read_state_dimension(group)
+        sigmas = np.asarray(arrays["sigmas"][:])
+        dimension = _read_state_dimension(group.attrs.get("shape"), arrays.get("latents"))
         if state_buffer is None:
-            channel_power = np.asarray(group["channel_power"][-1]) if "channel_power" in group else None
-            return build_trajectory(np.asarray(group["gram"][:]), sigmas, dimension), dimension, channel_power, ()
-        if "latents" not in group:
+            channel_power = np.asarray(arrays["channel_power"][-1]) if "channel_power" in arrays else None
+            return build_trajectory(np.asarray(arrays["gram"][:]), sigmas, dimension), dimension, channel_power, ()
+        if "latents" not in arrays:
             raise NoGeometryError("its latents are not stored, only their inner products")
-        steps = [int(step) for step in group["steps"][:]]
+        steps = [int(step) for step in arrays["steps"][:]]
         state_indices, warnings = select_corrected_states(steps, sigmas)
-        states = StoredStates(group["latents"], state_indices)
+        states = StoredStates(arrays["latents"], state_indices)
         gram = compute_gram(states.read_states, len(states), states.dimension, state_buffer)
         return (
             build_trajectory(gram, sigmas[[steps[index] for index in state_indices]], dimension),
@@ -337,19 +337,24 @@ def _load_trajectory(
         )
 
 
-def _read_state_dimension(group: Any) -> int:
+def _read_state_dimension(shape: Any, latents: Any) -> int:
     """Return the number of values of a state.
+
+    Args:
+        shape: attribute `shape` of the capture; None if it has none.
+        latents: array of the stored states; None without it.
 
     Raises:
         ValueError: the attribute `shape` is invalid, as it can be in captures without checksums.
     """
-    shape = group.attrs.get("shape")
     if shape is None:
-        return math.prod(group["latents"].shape[1:])
+        if latents is None:
+            raise KeyError("latents")
+        return math.prod(latents.shape[1:])
     if not isinstance(shape, list) or not shape or not all(type(length) is int and length > 0 for length in shape):
         raise ValueError(f"its attribute shape is {str(shape)[:80]}, but must be a list of positive lengths")
-    if "latents" in group and tuple(shape) != group["latents"].shape[1:]:
-        raise ValueError(f"its attribute shape is {str(shape)[:80]}, but its states are {group['latents'].shape[1:]}")
+    if latents is not None and tuple(shape) != latents.shape[1:]:
+        raise ValueError(f"its attribute shape is {str(shape)[:80]}, but its states are {latents.shape[1:]}")
     return math.prod(shape)
 
 

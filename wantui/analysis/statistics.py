@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from wantui.analysis.arrays import FloatArray, split_rows
+from wantui.analysis.arrays import CACHED_CHUNK_VALUES, FloatArray, split_rows
 
 MAX_EXACT_PAIRS = 14
 """Maximum number n of pairs for which all 2^n sign flips are tried."""
@@ -167,10 +167,10 @@ def run_max_t_test(differences: FloatArray) -> FloatArray:
     mean_squares = (differences**2).mean(0)
     observed_t = np.zeros(column_count)
     max_t_chunks: list[FloatArray] = []
-    for flip_chunk in split_rows(flips, column_count):
+    for flip_chunk in split_rows(flips, column_count, CACHED_CHUNK_VALUES):
         means = flip_chunk @ differences / n
         t = compute_absolute_t(means, np.maximum(mean_squares - means**2, 0) * n / (n - 1), n)
-        observed_t = t[0] if not max_t_chunks else observed_t
+        observed_t = observed_t if max_t_chunks else t[0].copy()
         max_t_chunks.append(t.max(1))
     max_t = np.concatenate(max_t_chunks)
     return np.array([np.mean(max_t >= t * (1 - 1e-9)) for t in observed_t])
@@ -178,11 +178,14 @@ def run_max_t_test(differences: FloatArray) -> FloatArray:
 
 def compute_absolute_t(means: FloatArray, variances: FloatArray, n: int) -> FloatArray:
     """Return |t| of means of n values: infinite if all values are equal but not 0, and 0 if they cancel or are 0."""
-    means = np.where(np.abs(means) <= ROUNDED_MEAN * np.sqrt(variances), 0.0, means)
-    is_constant = variances <= 1e-14 * means**2
+    absolute_means = np.abs(means)
+    absolute_means[absolute_means <= ROUNDED_MEAN * np.sqrt(variances)] = 0
+    is_constant = variances <= 1e-14 * absolute_means**2
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.abs(means) / np.sqrt(variances / n)
-    return np.where(is_constant, np.where(means != 0, np.inf, 0.0), t)
+        t = absolute_means / np.sqrt(variances / n)
+    if is_constant.any():
+        t[is_constant] = np.where(absolute_means[is_constant] != 0, np.inf, 0.0)
+    return t
 
 
 def adjust_false_discovery(p: FloatArray) -> FloatArray:

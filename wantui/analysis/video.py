@@ -162,17 +162,17 @@ class Video:
 
     def _read_stored_arrays(self, descriptions_by_name: dict[str, str]) -> list[NDArray[np.float32]]:
         """Read arrays of the stored trajectory, which is opened and verified once for all of them."""
-        from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
+        from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture_arrays
 
         if self.trajectory_path is None:
             raise NoGeometryError(f"no {next(iter(descriptions_by_name.values()))} is stored")
-        capture, arrays = None, []
+        stored_arrays, arrays = None, []
         for name, description in descriptions_by_name.items():
             try:
                 with convert_to_capture_error(self.trajectory_path):
-                    if capture is None:
-                        capture = open_capture(self.trajectory_path, self.recipe)
-                    arrays.append(np.asarray(capture[name][:]))
+                    if stored_arrays is None:
+                        _, stored_arrays = open_capture_arrays(self.trajectory_path, self.recipe)
+                    arrays.append(np.asarray(stored_arrays[name][:]))
             except CaptureError as error:
                 raise NoGeometryError(f"no {description} can be read: {error}") from None
         return arrays

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,9 @@ from zarr.storage import LocalStore
 from wantui.json_files import read_regular_file
 
 MAX_CHUNK_BYTES = 1 << 40
+MAX_INLINE_BYTES = 1 << 20
+"""Maximum size of a file that is read in the thread of zarr's event loop: passing it to another thread, as zarr does,
+takes longer than reading it. Larger files are read by several threads at a time."""
 
 
 class VerifiedStore(LocalStore):
@@ -29,7 +33,16 @@ class VerifiedStore(LocalStore):
         self.crcs_by_path, self.make_mismatch_error = crcs_by_path, make_mismatch_error
 
     async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+        if byte_range is None and prototype is not None and self._is_small_file(key):
+            return self._verify_buffer(key, prototype.buffer.from_bytes((self.root / key).read_bytes()), byte_range)
         return self._verify_buffer(key, await super().get(key, prototype, byte_range), byte_range)
+
+    def _is_small_file(self, key: str) -> bool:
+        try:
+            status = (self.root / key).stat()
+        except OSError:  # raised, or taken for a missing file, by zarr
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size <= MAX_INLINE_BYTES
 
     def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
         return self._verify_buffer(key, super().get_sync(key, prototype=prototype, byte_range=byte_range), byte_range)

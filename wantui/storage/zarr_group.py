@@ -126,6 +126,15 @@ def open_capture(path: Path, recipe: Recipe | None = None) -> Any:
     return _open_verified_group(path, recipe)[0]
 
 
+def open_capture_arrays(path: Path, recipe: Recipe | None = None) -> tuple[Any, dict[str, Any]]:
+    """Open a published group as `open_capture` does; return it, and its arrays by name, which are open already.
+
+    Raises:
+        CaptureError: see `open_capture`.
+    """
+    return _open_verified_group(path, recipe)[:2]
+
+
 def _open_verified_group(path: Path, recipe: Recipe | None) -> tuple[Any, dict[str, Any], CrcsByPath | None]:
     """Return the group, its arrays by name, and its checksums."""
     with convert_to_capture_error(path):
@@ -142,8 +151,10 @@ def _open_verified_group(path: Path, recipe: Recipe | None) -> tuple[Any, dict[s
         from wantui.storage.verified_store import VerifiedStore
 
         group = zarr.open_group(store=VerifiedStore(path, crcs_by_path, _make_mismatch_error), mode="r")
-        nodes_by_name = {name: group[name] for name in node_names}
-        arrays_by_name = {name: node for name, node in nodes_by_name.items() if hasattr(node, "shape")}
+        nodes_by_name = dict(group.members(max_depth=None))  # all at once: zarr waits for its thread at each call
+        arrays_by_name = {
+            name: node for name in node_names if hasattr(node := nodes_by_name.get(name) or group[name], "shape")
+        }
         for name, array in arrays_by_name.items():
             if missing_chunks := _describe_missing_chunks(path, name, array.metadata):
                 raise CaptureError(f"{missing_chunks}. Copy {path / name} again from the original batch folder")
