@@ -24,7 +24,7 @@ from wantui.analysis.null_models import (
 from wantui.analysis.sampler_response import SOLVERS, NoResponseError, compute_clean_weights, compute_sampler_response
 from wantui.analysis.strided_states import select_strided_states
 from wantui.analysis.strides import find_unsettled_stride_checks, measure_strides
-from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajectory
+from wantui.analysis.trajectory import DamagedGeometryError, NoGeometryError, Trajectory, build_trajectory
 from wantui.generation.denoise import prepare_inputs
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
@@ -640,20 +640,22 @@ def test_straight_path_in_float32_has_no_detour(seed: int) -> None:
     assert compute_metric(trajectory_of(bent, levels), "detour") > 0
 
 
-@pytest.mark.parametrize("damage", [{(2, 2): -1.0}, {(1, 3): 1e9}, {(0, 0): 0.0}])
+@pytest.mark.parametrize("damage", [{(2, 2): -1.0}, {(1, 3): 1e9}, {(0, 0): 0.0}, {(1, 3): 0.5}])
 def test_inner_products_of_no_states_are_refused_by_name(damage: dict[tuple[int, int], float]) -> None:
     states = np.random.default_rng(1).normal(size=(6, 60))
     gram = states @ states.T
     for place, number in damage.items():
         gram[place] = number
-    with pytest.raises(NoGeometryError, match="are damaged: no set of states has these inner products"):
+    with pytest.raises(DamagedGeometryError, match="are damaged: no set of states has these inner products"):
         build_trajectory(gram, np.linspace(1, 0, 6), 60)
 
 
 @pytest.mark.parametrize("sigmas", [[1, 0.8, 1e300], [1, 0.5, -0.1], [0, 0.5, 1], [1, 0.4, 0.6]])
 def test_noise_levels_of_no_denoising_are_refused_by_name(sigmas: list[float]) -> None:
     states = np.random.default_rng(1).normal(size=(3, 60))
-    with pytest.raises(NoGeometryError, match="the stored noise levels are damaged: they must fall, from at most 1"):
+    with pytest.raises(
+        DamagedGeometryError, match="the stored noise levels are damaged: they must fall, from at most 1"
+    ):
         build_trajectory(states @ states.T, np.array(sigmas), 60)
 
 

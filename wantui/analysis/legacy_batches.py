@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wantui.analysis.gram import StateBuffer, compute_gram
 from wantui.analysis.noise_levels import find_noise_levels_after_steps
-from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajectory
+from wantui.analysis.trajectory import DamagedGeometryError, NoGeometryError, Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.json_files import UnreadableFileError, read_json, read_json_object
 from wantui.storage.state_reader import StateRow
@@ -102,7 +102,8 @@ def _load_video(
         with convert_to_capture_error(video_folder):
             trajectory, shape, level_warnings = _compute_trajectory(video_folder, metadata_by_step)
     except NoGeometryError as no_geometry:
-        return Video(**common_fields, exclusion_reason=str(no_geometry), warnings=warnings)
+        is_damaged = isinstance(no_geometry, DamagedGeometryError)
+        return Video(**common_fields, exclusion_reason=str(no_geometry), is_damaged=is_damaged, warnings=warnings)
     except CaptureError as damage:
         return Video(**common_fields, exclusion_reason=str(damage), is_damaged=True, warnings=warnings)
     settings = {

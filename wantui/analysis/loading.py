@@ -23,7 +23,7 @@ from wantui.analysis.guidance_gap import GuidanceGap, load_guidance_gap
 from wantui.analysis.legacy_batches import find_latents_folder, read_legacy_batch_videos
 from wantui.analysis.setting_values import collect_setting_values
 from wantui.analysis.template_parts import TemplateParts, split_template
-from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajectory
+from wantui.analysis.trajectory import DamagedGeometryError, NoGeometryError, Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.captures.guidance_gap import GUIDANCE_GAP
 from wantui.controls import CONTROLS, ControlKind
@@ -177,7 +177,12 @@ def _load_video(
     try:
         trajectory, dimension, channel_power, warnings = _load_trajectory(path, recipe, state_buffer)
     except NoGeometryError as error:
-        return Video(**common_fields, trajectory_path=path, exclusion_reason=str(error))
+        return Video(
+            **common_fields,
+            trajectory_path=path,
+            exclusion_reason=str(error),
+            is_damaged=isinstance(error, DamagedGeometryError),
+        )
     except CaptureError as error:
         return Video(
             **common_fields,
@@ -318,11 +323,12 @@ def _load_trajectory(
     warnings."""
     group, arrays = open_capture_arrays(path, recipe)
     with convert_to_capture_error(path):
-        sigmas = np.asarray(arrays["sigmas"][:])
+        sigmas = _read_floats(arrays["sigmas"], "noise levels")
         dimension = _read_state_dimension(group.attrs.get("shape"), arrays.get("latents"))
         if state_buffer is None:
             channel_power = np.asarray(arrays["channel_power"][-1]) if "channel_power" in arrays else None
-            return build_trajectory(np.asarray(arrays["gram"][:]), sigmas, dimension), dimension, channel_power, ()
+            gram = _read_floats(arrays["gram"], "inner products")
+            return build_trajectory(gram, sigmas, dimension), dimension, channel_power, ()
         if "latents" not in arrays:
             raise NoGeometryError("its latents are not stored, only their inner products")
         steps = [int(step) for step in arrays["steps"][:]]
@@ -335,6 +341,17 @@ def _load_trajectory(
             None,
             warnings,
         )
+
+
+def _read_floats(array: Any, description: str) -> FloatArray:
+    """Return an array of a capture; captures without checksums can have been changed to another type.
+
+    Raises:
+        DamagedGeometryError: the array has no floating-point numbers.
+    """
+    if array.dtype.kind != "f":
+        raise DamagedGeometryError(f"the stored {description} are damaged: {array.dtype} instead of floats")
+    return np.asarray(array[:])
 
 
 def _read_state_dimension(shape: Any, latents: Any) -> int:

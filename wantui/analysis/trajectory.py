@@ -35,6 +35,10 @@ class NoGeometryError(UserError):
     """Raised for a trajectory whose geometry cannot be computed; the message gives the reason."""
 
 
+class DamagedGeometryError(NoGeometryError):
+    """Raised for stored values that no denoising gives: the capture was damaged or changed."""
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """One trajectory of N + 1 states; curves are computed on first access."""
@@ -373,21 +377,23 @@ def build_trajectory(gram: FloatArray, sigmas: FloatArray, dimension: int) -> Tr
         dimension: number of values of a state.
 
     Raises:
-        NoGeometryError: there are fewer than three states, values are not finite, shapes do not match, or no denoising
-            has these inner products or noise levels.
+        NoGeometryError: there are fewer than three states.
+        DamagedGeometryError: values are not finite, shapes do not match, or no denoising has these inner products or
+            noise levels.
     """
     gram, sigmas = np.asarray(gram, dtype=np.float64), np.asarray(sigmas, dtype=np.float64)
     if gram.shape != (len(sigmas), len(sigmas)):
-        raise NoGeometryError(f"inner products of shape {gram.shape} do not match {len(sigmas)} noise levels")
+        raise DamagedGeometryError(f"inner products of shape {gram.shape} do not match {len(sigmas)} noise levels")
     if not (np.isfinite(gram).all() and np.isfinite(sigmas).all()):
-        raise NoGeometryError("the stored inner products contain NaN or infinity")
+        raise DamagedGeometryError("the stored inner products contain NaN or infinity")
     if sigmas.min() < 0 or sigmas.max() > MAX_SIGMA or (np.diff(sigmas) > 0).any():
-        raise NoGeometryError("the stored noise levels are damaged: they must fall, from at most 1 to at least 0")
+        raise DamagedGeometryError("the stored noise levels are damaged: they must fall, from at most 1 to at least 0")
     norm_bounds = np.sqrt(np.maximum(np.diagonal(gram), 0)) * np.sqrt(1 + INNER_PRODUCT_TOLERANCE)
     with np.errstate(over="ignore"):
-        is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= np.outer(norm_bounds, norm_bounds)).all()
-    if not is_possible:
-        raise NoGeometryError("the stored inner products are damaged: no set of states has these inner products")
+        bounds, asymmetry = np.outer(norm_bounds, norm_bounds), np.abs(gram - gram.T)
+    is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= bounds).all()
+    if not is_possible or (asymmetry > INNER_PRODUCT_TOLERANCE * bounds).any():
+        raise DamagedGeometryError("the stored inner products are damaged: no set of states has these inner products")
     distinct_indices = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
     if len(distinct_indices) < 3:
         raise NoGeometryError(f"{len(distinct_indices)} states are stored, but an angle needs three: store more steps")
