@@ -1,11 +1,17 @@
 """wantui library check: every damaged item of a batch by name, and what could not be verified."""
 
+import errno
+import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 import zarr
 from conftest import TEMPLATE, MakeOnce, Wantui, deny, generate_batch, replace_by_fifo, replace_by_folder
@@ -111,7 +117,7 @@ def test_library_check_reports_each_damaged_item(made: BatchFolder, wantui: Want
         assert re.search(report, line), (name, line)
         assert "1 damaged" in result.err
         items = json.loads(wantui("library", "check", clone.root, "--json").out)
-        assert [item["path"] for item in items if item["damage"]]
+        assert [item["path"] for item in items if item["damage"] and not item["is_unreadable"]]
         if name == "clip":
             both = wantui("library", "check", made.root, clone.root)
             assert (both.code, both.out) == (1, result.out)
@@ -232,11 +238,82 @@ def test_inaccessible_folder_stops_neither_check_nor_export_nor_analysis(
     assert len(checked) == 14
     damage = [item for item in checked if item["damage"]]
     assert {item["video"] for item in damage} == {"red seed 42"}
-    assert all("Permission denied" in item["damage"] for item in damage)
+    assert all("Permission denied" in item["damage"] and item["is_unreadable"] for item in damage)
+    result = wantui("library", "check", made.root)
+    assert result.code == 1
+    assert f"14 items checked, 0 damaged, {len(damage)} unreadable (their content was not checked)\n" in result.err
     exported = wantui("export", made.root, "--format", "npy", "-o", "out")
     assert len(exported.out.splitlines()) == (2 if denied == "videos" else 1)
     videos = list(read_batch_videos(made.root))
     assert [video.is_damaged for video in videos] == [denied != "videos", False]
+
+
+FILES: dict[str, Callable[[BatchFolder], Path]] = {
+    "manifest": lambda b: b.manifest_path,
+    "config": lambda b: b.config_path,
+    "variations": lambda b: b.variations_path,
+    "clip": lambda b: b.make_clip_path(0, 1),
+    "capture": lambda b: b.make_trajectory_path(0, 1) / "gram" / "c" / "0" / "0",
+}
+
+
+def refuse_reading(monkeypatch: pytest.MonkeyPatch, path: Path, number: int) -> None:
+    """Let the system refuse to open a file with an error number."""
+
+    def guard(module: ModuleType) -> None:
+        original = module.open
+
+        def refuse(asked: Any, *arguments: Any, **options: Any) -> Any:
+            if not isinstance(asked, int) and Path(os.fsdecode(asked)) == path:
+                raise OSError(number, os.strerror(number), os.fspath(asked))
+            return original(asked, *arguments, **options)
+
+        monkeypatch.setattr(module, "open", refuse)
+
+    guard(os)
+    guard(io)
+
+
+IMPOSSIBLE_ARRAYS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    "NaN": ("gram", lambda gram: gram * float("nan"), "NaN or infinity"),
+    "truth values": ("gram", lambda gram: gram > 0, "the stored inner products are damaged: bool instead of floats"),
+    "whole numbers": ("sigmas", lambda sigmas: sigmas.astype(int), "noise levels are damaged: int64 instead of floats"),
+    "cut": ("gram", lambda gram: gram[:-1], "do not match"),
+    "lower triangle": ("gram", lambda gram: np.tril(gram), "no set of states has these inner products"),
+    "reversed levels": ("sigmas", lambda sigmas: sigmas[::-1], "noise levels are damaged: they must fall"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "reason"), IMPOSSIBLE_ARRAYS.values(), ids=IMPOSSIBLE_ARRAYS)
+def test_impossible_trajectory_of_an_earlier_version_counts_as_unreadable(
+    made: BatchFolder, wantui: Wantui, name: str, change: Callable[[Any], Any], reason: str
+) -> None:
+    group = zarr.open_group(made.make_trajectory_path(0, 1), mode="r+")
+    del group.attrs["checksums"]
+    group.create_array(name, data=change(group[name][:]), overwrite=True)
+    for command in (["analyze"], ["analyze", "--groups"]):
+        result = wantui(*command, made.root)
+        assert result.code == 1, command
+        assert reason in result.err, command
+    assert [video.is_damaged for video in read_batch_videos(made.root)] == [True, False]
+
+
+@pytest.mark.parametrize("refused", FILES)
+@pytest.mark.parametrize(("number", "is_unreadable"), [(errno.EACCES, True), (errno.ESTALE, True), (errno.EIO, False)])
+def test_refused_file_is_unreadable_and_not_damaged(
+    made: BatchFolder,
+    wantui: Wantui,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: str,
+    number: int,
+    is_unreadable: bool,
+) -> None:
+    refuse_reading(monkeypatch, FILES[refused](made), number)
+    checked = json.loads(wantui("library", "check", made.root, "--json").out)
+    damage = [item for item in checked if item["damage"]]
+    assert len(damage) == 1
+    assert os.strerror(number) in damage[0]["damage"]
+    assert damage[0]["is_unreadable"] is is_unreadable
 
 
 def test_library_reports_unlistable_folders(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,9 +215,9 @@ def _format_mark(mark: "VideoMark") -> str:
 def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
     """Verify the files of each BATCH against their checksums.
 
-    Reads every manifest and capture, and decodes every clip. Damaged items are printed; the exit code is then 1. Files
-    of earlier versions have no checksums: they are read, and counted as unverified. Exit code 2: a BATCH is not a batch
-    folder.
+    Reads every manifest and capture, and decodes every clip. Damaged items, and items that you may not read, are
+    printed; the exit code is then 1. Files of earlier versions have no checksums: they are read, and counted as
+    unverified. Exit code 2: a BATCH is not a batch folder.
     """
     from wantui.storage.batch_check import check_batch, is_batch_folder
 
@@ -239,19 +239,22 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
                     )
                     echo(f"{item_prefix}: {checked_item.damage}")
                 line.show_count(f"checking {batch}: {format_count(len(checked_items), 'item')} checked")
-    damaged_count = sum(bool(checked_item.damage) for checked_item in checked_items)
+    unreadable_count = sum(checked_item.is_unreadable for checked_item in checked_items)
+    damaged_count = sum(bool(checked_item.damage) for checked_item in checked_items) - unreadable_count
     unverified_count = sum(not checked_item.is_verified for checked_item in checked_items)
     if as_json:
         print_json([checked_item.as_json() for checked_item in checked_items])
     summary_text = f"{format_count(len(checked_items), 'item')} checked, {damaged_count:,} damaged"
+    if unreadable_count:
+        summary_text += f", {unreadable_count:,} unreadable (their content was not checked)"
     if unverified_count:
         summary_text += f", {unverified_count:,} without checksums (made by an earlier version)"
     echo(summary_text, err=True)
     for other_folder in other_folders:
         reason = "it is not a batch folder: it has no batch.json" if other_folder.is_dir() else "no such folder"
         echo(f"cannot check {other_folder}: {reason}. List the batches in a folder: wantui library ls FOLDER", err=True)
-    if damaged_count or other_folders:
-        sys.exit(1 if damaged_count else 2)
+    if damaged_count or unreadable_count or other_folders:
+        sys.exit(1 if damaged_count or unreadable_count else 2)
 
 
 @command.command("trash")

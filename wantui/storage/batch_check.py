@@ -1,5 +1,6 @@
 """Verify the manifest, journal, clips, contact sheets and captures of a batch folder, and report each item by name."""
 
+import errno
 import hashlib
 import json
 import stat
@@ -29,6 +30,7 @@ from wantui.storage.manifest import (
 )
 from wantui.storage.marks import read_marks
 from wantui.storage.mp4 import ClipError, read_frames
+from wantui.storage.output_errors import UNWRITABLE_ERROR_NUMBERS
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError, verify_capture
 
@@ -50,6 +52,8 @@ class CheckedItem:
     """Description of the damage; empty if the item is intact."""
     is_verified: bool = True
     """True if the item has a checksum; files of earlier versions have none, and can only be read."""
+    is_unreadable: bool = False
+    """True if the system refuses to read the item, such as for its permissions; its content may be intact."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields for JSON output."""
@@ -59,6 +63,7 @@ class CheckedItem:
             "path": str(self.path),
             "damage": self.damage,
             "is_verified": self.is_verified,
+            "is_unreadable": self.is_unreadable,
         }
 
 
@@ -83,13 +88,14 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
     try:
         manifest = read_manifest(batch)
     except ManifestError as error:
-        yield CheckedItem(folder, "", batch.manifest_path, str(error))
+        yield _make_failed_item(folder, "", batch.manifest_path, error)
         return
     yield _check_manifest(batch)
     for fault in manifest.faults:
         yield CheckedItem(folder, "", batch.journal_path, fault)
-    for fault in read_marks(batch).faults:
-        yield CheckedItem(folder, "", batch.marks_path, fault)
+    marks = read_marks(batch)
+    for fault in marks.faults:
+        yield CheckedItem(folder, "", batch.marks_path, fault, is_unreadable=marks.is_inaccessible)
     for preserved_file in batch.list_preserved_files():
         yield CheckedItem(folder, "", preserved_file, _explain_preserved_file(preserved_file))
     for link in _find_linked_folders(folder):
@@ -109,7 +115,7 @@ def _check_manifest(batch: BatchFolder) -> CheckedItem:
     except FileNotFoundError:
         return CheckedItem(batch.root, "", batch.manifest_path, f"{batch.manifest_path} is missing")
     except UnreadableFileError as error:
-        return CheckedItem(batch.root, "", batch.manifest_path, str(error))
+        return _make_failed_item(batch.root, "", batch.manifest_path, error)
     if has_wrong_checksum(document):
         damage = (
             f"{batch.manifest_path} was changed since wantui wrote it (SHA-256): if nobody edited it, it is damaged. "
@@ -158,23 +164,24 @@ def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[CheckedIt
         (batch.variations_path, parse_json, json.dumps(variations)),
     )
     for path, parse_text, expected_text in expected:
+        is_unreadable = False
         try:
             is_same = parse_text(read_regular_file(path).decode()) == parse_text(expected_text)
             damage = "" if is_same else f"{path} is damaged: it differs from {batch.manifest_path.name}"
         except (FileNotFoundError, NotADirectoryError):
             damage = f"{path} is missing"
         except UnreadableFileError as error:
-            damage = str(error)
+            damage, is_unreadable = str(error), is_refused_by_system(error)
         except (ConfigError, ValueError) as error:  # of UTF-8, YAML or JSON
             damage = f"{path} is damaged: {str(error).removeprefix(f'{path}: ')}"
-        yield CheckedItem(batch.root, "", path, damage)
+        yield CheckedItem(batch.root, "", path, damage, is_unreadable=is_unreadable)
 
 
 def _check_information(folder: Path, path: Path) -> CheckedItem:
     try:
         read_information(path)
     except InformationFileError as error:
-        return CheckedItem(folder, "", path, str(error))
+        return _make_failed_item(folder, "", path, error)
     return CheckedItem(folder, "", path)
 
 
@@ -204,7 +211,24 @@ def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> I
                 _check_frame_count(path, entry.recipe.frames)
             yield CheckedItem(batch.root, video_name, path, is_verified=is_verified)
         except (CaptureError, ClipError, _DamageError) as error:
-            yield CheckedItem(batch.root, video_name, path, str(error))
+            yield _make_failed_item(batch.root, video_name, path, error)
+
+
+def _make_failed_item(batch_folder: Path, video_name: str, path: Path, error: Exception) -> CheckedItem:
+    return CheckedItem(batch_folder, video_name, path, str(error), is_unreadable=is_refused_by_system(error))
+
+
+def is_refused_by_system(error: BaseException) -> bool:
+    """Return whether an error was raised because the system refuses to read a file, which may be intact.
+
+    An input/output error counts as damage: the disk can no longer read the file.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in UNWRITABLE_ERROR_NUMBERS and cause.errno != errno.EIO:
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 class _DamageError(Exception):
