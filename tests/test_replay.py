@@ -273,6 +273,22 @@ def test_target_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     assert "analysis is not a folder" in result.err
 
 
+@pytest.mark.parametrize("suffix", ["mp4", "npy"])
+def test_folder_in_the_place_of_a_uturn_is_refused_before_the_model_is_loaded(
+    wantui: Wantui, batch: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make_uturns(wantui, batch, "--variation", "ring", "--seed", "42").code == 0
+    entry = read_uturns(batch)[0]
+    (batch / f"analysis/uturns/{entry.id}.mp4").unlink()
+    target = batch / f"analysis/uturns/{entry.id}.{suffix}"
+    target.unlink(missing_ok=True)
+    target.mkdir()
+    monkeypatch.setattr(generating_model.GeneratingModel, "load", None)  # must not be called
+    result = make_uturns(wantui, batch, "--variation", "ring", "--seed", "42")
+    assert result.code == 2
+    assert f"{target.name}: it is a folder. Move it out of the batch folder" in result.err
+
+
 def test_damaged_uturns_are_reported(wantui: Wantui, batch: Path) -> None:
     assert make_uturns(wantui, batch, "--seed", "42").code == 0
     entry = read_uturns(batch)[0]

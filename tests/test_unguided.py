@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Wantui
+from rich.style import Style
 from test_analysis import oscillating_videos, synthetic_videos, use_videos
 from test_setting_groups import CFG_PATH, set_setting
 
@@ -26,6 +27,9 @@ from wantui.analysis.unguided import compare_with_unguided, describe_unguided
 from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
 from wantui.tui.analysis.advice import name_keys
+from wantui.tui.analysis.data import FigureKey, compute_figure
+from wantui.tui.analysis.level_view import draw_separation
+from wantui.tui.analysis.views import Canvas
 
 pytestmark = pytest.mark.slow
 
@@ -235,3 +239,19 @@ def test_every_output_has_the_value_at_guidance_1(
     write_report(tmp_path / "report.html", comparison)
     page = (tmp_path / "report.html").read_text()
     assert "at guidance 1: in length, one_0 against other_0: cannot tell" in page
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_separation_on_the_screen_says_why_guidance_1_is_not_compared(tmp_path: Path, size: tuple[int, int]) -> None:
+    videos = [
+        video
+        for video in guided_and_unguided(tmp_path)
+        if not is_unguided(video) or video.choices_by_bracket[3] == "one"
+    ]
+    separation = compute_figure(videos, FigureKey("separation", "variation")).separation
+    assert separation is not None
+    assert separation.unguided_pairs == []
+    lines = draw_separation(separation, "one_0", Canvas(*size, lambda _: Style()))
+    text = " ".join(line.plain for line in lines)
+    assert "the videos at guidance 1 are not compared: cannot compare groups by variation" in text
+    assert "--by" not in text

@@ -136,7 +136,7 @@ def plan_uturns(
         UserError: no video can be used, or the existing U-turns have another generic prompt.
     """
     finished = read_uturns(folder)
-    finished_by_id = {entry.id: entry for entry in finished if make_uturn_clip_path(folder, entry).exists()}
+    finished_by_id = {entry.id: entry for entry in finished if make_uturn_clip_path(folder, entry).is_file()}
     tasks: dict[str, UTurnTask] = {}
     left_out: list[tuple[str, str]] = []
     wanted: dict[str, UTurnEntry] = {}

@@ -59,7 +59,7 @@ def uturn_command(
     """
     from wantui.batches.uturns import plan_uturns
     from wantui.generic_words import read_generic_words
-    from wantui.storage.uturn_file import get_uturn_index_path
+    from wantui.storage.uturn_file import check_uturn_paths, get_uturn_index_path
     from wantui.storage.video_files import check_result_path
     from wantui.storage.video_selection import select_videos
 
@@ -74,6 +74,7 @@ def uturn_command(
     if only_plans:
         return
     check_result_path(batch, get_uturn_index_path(batch))
+    check_uturn_paths(batch, [task.entry for task in plan.tasks])
     failed_count = _make_uturns(plan, device, may_fetch)
     if plan.left_out or failed_count:
         sys.exit(1)

@@ -1,5 +1,6 @@
 """U-turns of the videos of a batch: clips, projected final latents, and the index `analysis/uturns/uturns.json`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,6 +61,18 @@ def get_uturn_index_path(batch_folder: Path) -> Path:
 
 def make_uturn_clip_path(batch_folder: Path, entry: UTurnEntry) -> Path:
     return get_uturn_folder(batch_folder) / f"{entry.id}.mp4"
+
+
+def check_uturn_paths(batch_folder: Path, entries: Iterable[UTurnEntry]) -> None:
+    """Refuse U-turns whose files cannot be written because a folder has their name, before hours are spent on them.
+
+    Raises:
+        UserError: a folder has the name of a clip or state.
+    """
+    for entry in entries:
+        for path in (make_uturn_clip_path(batch_folder, entry), _make_state_path(batch_folder, entry)):
+            if path.is_dir():
+                raise UserError(f"cannot write {path}: it is a folder. Move it out of the batch folder")
 
 
 def _make_state_path(batch_folder: Path, entry: UTurnEntry) -> Path:

@@ -65,6 +65,8 @@ class Separation:
     unguided_pairs: "Sequence[Decodability]"
     """Decodability at guidance 1; empty if there are no such videos."""
     variance_shares: "VarianceShares"
+    no_unguided_reason: str = ""
+    """Reason why the videos at guidance 1 are not compared; empty if they are, or there are none."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,9 @@ def _measure_separation(videos: Sequence[Video], grouping: str) -> Separation:
     from wantui.analysis.level_states import load_guided_and_unguided
     from wantui.analysis.variance_shares import compute_variance_shares
 
-    level_states, unguided_states, _ = load_guided_and_unguided(videos, grouping)
+    level_states, unguided_states, reason = load_guided_and_unguided(videos, grouping)
     unguided_pairs = [] if unguided_states is None else compute_decodability(unguided_states)
-    return Separation(compute_decodability(level_states), unguided_pairs, compute_variance_shares(level_states))
+    return Separation(compute_decodability(level_states), unguided_pairs, compute_variance_shares(level_states), reason)
 
 
 def _correlate(videos: Sequence[Video]) -> "VideoCorrelations":
