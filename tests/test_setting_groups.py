@@ -43,7 +43,7 @@ from wantui.errors import UserError
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VariationEntry, create_manifest, write_manifest
-from wantui.tui.analysis.dose_view import draw_dose_response
+from wantui.tui.analysis.dose_view import INTERVAL_COLOUR, draw_dose_response
 from wantui.tui.analysis.views import Canvas
 
 pytestmark = pytest.mark.slow
@@ -295,11 +295,11 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
 def test_drawing_of_a_dose_response_names_unit_intervals_and_what_percents_count_from(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(20, 3.0, (7, 1, 3, 1))
     result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
-    canvas = Canvas(136, 30, lambda name: Style(color="cyan" if name.startswith("series") else "blue"))
+    canvas = Canvas(136, 30, lambda name: Style(color="cyan" if name == INTERVAL_COLOUR else "blue"))
     result = replace(result, trends=(replace(result.trends[0], metric="log_volume"), *result.trends[1:]))
     lines = draw_dose_response(result, canvas)
     texts = [line.plain for line in lines]
-    assert texts[1].startswith("log_volume in nats over cfg_scale")
+    assert texts[1].startswith("log volume in nats over cfg_scale")
     assert any("% of mean" in text for text in texts)
     axis = next(index for index, text in enumerate(texts) if "└" in text)
     for x in (1, 8):  # the interval at a point, in its own colour
