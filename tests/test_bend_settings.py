@@ -19,6 +19,7 @@ from wantui.controls.bend_transforms import TRANSFORM_BY_MODE, Translate
 from wantui.keyframes import KeyframeTimes
 from wantui.planning import PromptMark, plan_batch, preview_batch
 from wantui.planning.recipe import parse_recipe
+from wantui.section import read_field_descriptions
 
 NANO = "model_settings: {model_id: nano}\nvideo_settings: {width: 128, height: 128, frames: 17}\n"
 TEMPLATE = "a large red (circle) moving [left|right]"
@@ -69,10 +70,11 @@ def test_settings_survive_a_round_trip_through_yaml() -> None:
 
 @pytest.mark.parametrize("mode", TRANSFORM_BY_MODE)
 def test_every_parameter_of_a_mode_is_a_setting_with_help(mode: str) -> None:
-    for name, field in TRANSFORM_BY_MODE[mode].model_fields.items():  # type: ignore[index]
+    transform_type = TRANSFORM_BY_MODE[mode]  # type: ignore[index]
+    for name in transform_type.model_fields:
         if name != "mode":
-            assert (BendSettings.model_fields[name].description or "").startswith(f"{mode}: ")
-            assert field.description
+            assert read_field_descriptions(BendSettings)[name].startswith(f"{mode}: ")
+            assert read_field_descriptions(transform_type)[name]
 
 
 @pytest.mark.parametrize(
