@@ -625,7 +625,7 @@ def test_library_shows_a_matrix_and_details_of_the_selected_video(made: BatchFol
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.shown_manifest)
-        assert "2 variations by seeds 42 to 43" in it.text()
+        assert "2 variations by seeds 42 to 43" in " ".join(it.cells("#batch-facts").split())
         await it.press("enter", "down", "right")
         entry = screen.get_current_entry()
         assert entry is not None
