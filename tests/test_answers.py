@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import Wantui
 from numpy.typing import NDArray
+from rich.style import Style
 from scipy import stats
 from test_analysis import oscillating_videos, synthetic_videos, use_videos
 
@@ -29,13 +30,19 @@ from wantui.analysis.answers import Answer
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.declaration import Declaration, choose_primary_metric
-from wantui.analysis.differences import _compute_relative_difference
+from wantui.analysis.differences import (
+    _compute_relative_difference,
+    format_difference,
+    format_difference_parts,
+    format_effect_parts,
+)
 from wantui.analysis.dispersion import compute_squared_distances, compute_unbiased_squared_mean, run_permanova
 from wantui.analysis.distance_intervals import (
     compute_upper_tail,
     estimate_distance_interval,
     estimate_squared_distance,
 )
+from wantui.analysis.effect_table import build_effect_rows
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.metrics import METRICS
@@ -55,6 +62,7 @@ from wantui.config.dump import convert_settings_to_dict
 from wantui.config.load import load_config
 from wantui.config.problems import ConfigError
 from wantui.metric_names import MetricName
+from wantui.tui.analysis.forest_plot import ForestAxis, ForestLayout, draw_forest_rows
 
 FloatArray = NDArray[np.float64]
 
@@ -67,6 +75,43 @@ def draw_states(
     shared = generator.normal(size=(1, seed_count, dimension))
     own = generator.normal(size=(group_count, seed_count, dimension))
     return math.sqrt(correlation) * shared + math.sqrt(1 - correlation) * own
+
+
+# Texts of effects
+
+
+@pytest.mark.parametrize(
+    ("effect", "low", "high", "texts"),
+    [
+        (0.1234, 0.031, 0.2, ("+12.3 %", "+3.1 %", "+20.0 %")),
+        (0.0004, -0.0001, 0.0009, ("+0.040 %", "-0.010 %", "+0.090 %")),
+        (-0.004, -0.006, -0.002, ("-0.40 %", "-0.60 %", "-0.20 %")),
+        (14.26, 2.2, 30.3, ("+1426 %", "+220 %", "+3030 %")),
+        (0.0, math.nan, math.nan, ("+0.000 %", "", "")),
+    ],
+)
+def test_relative_effects_have_decimals_for_their_size(
+    effect: float, low: float, high: float, texts: tuple[str, str, str]
+) -> None:
+    assert format_effect_parts(effect, low, high, is_relative=True) == texts
+
+
+def test_verdict_answer_table_and_screen_show_the_same_digits_of_a_change(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6)
+    comparison = compare_groups(videos, grouping="1", primary_metric="length")
+    layout = ForestLayout(30, ForestAxis(25, 1.0), True)
+    forest_rows = [row.plain for row in draw_forest_rows(comparison, "one", "other", layout, lambda _: Style())]
+    for difference, line in zip(comparison.differences, forest_rows, strict=True):
+        change, low, high = format_difference_parts(difference)
+        assert format_difference(difference).startswith(change)
+        assert f"{low} to {high}" in format_difference(difference)
+        (row,) = build_effect_rows(comparison, [difference])
+        assert (row.change, row.interval) == (change, f"{low} to {high}")
+        assert all(text in line for text in (change, low, high))
+    evidence_texts = {each.metric: each.format_effect() for answer in comparison.answers for each in answer.evidence}
+    for difference in comparison.differences:
+        if difference.metric in evidence_texts:
+            assert evidence_texts[difference.metric].startswith(format_difference_parts(difference)[0])
 
 
 # Places

@@ -14,6 +14,7 @@ from test_tui_screens import on
 from wantui.analysis.calibrated import find_response
 from wantui.analysis.correlation_data import correlate_videos
 from wantui.analysis.decodability import compute_decodability
+from wantui.analysis.differences import format_difference_parts
 from wantui.analysis.groups import Group, pool_comparable_groups
 from wantui.analysis.interaction import measure_interaction
 from wantui.analysis.interaction_text import describe_interaction
@@ -21,7 +22,6 @@ from wantui.analysis.level_states import load_level_states
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.p_values import find_decisive_p
 from wantui.analysis.video import Video
-from wantui.formatting import format_percent_change
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
 from wantui.tui.analysis.metric_titles import describe_metric_response, name_metrics
 from wantui.tui.screens.analysis import AnalysisScreen
@@ -481,7 +481,7 @@ def test_forest_plot_has_a_row_for_each_metric_and_a_filled_sign_if_significant(
                 is_significant = find_decisive_p(outcome.comparison, difference) <= 0.05
                 assert ("●" in row) == is_significant
                 assert ("○" in row) == (not is_significant)
-                assert format_percent_change(difference.relative_difference) in row
+                assert format_difference_parts(difference)[0] in row
         assert any("●" in line for line in lines if line.startswith("spread "))
 
     on("analysis", test)

@@ -15,13 +15,13 @@ from wantui.analysis.differences import (
     PairEffects,
     compare_group_pairs,
     compute_family_p,
+    format_effect_parts,
 )
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.groups import Group, MatchedGroups
 from wantui.analysis.metrics import METRICS, describe_ratio_base
 from wantui.analysis.places import PlaceDifference, compare_places, run_omnibus_place_test
 from wantui.analysis.verdicts import MIN_PHRASINGS, is_within_margin
-from wantui.formatting import format_interval, format_percent_change
 
 PLACE, ROOM, PATH = "place", "room", "path"
 QUESTIONS = {
@@ -55,8 +55,6 @@ PATH_FAMILIES: Mapping[str, tuple[str, ...]] = {
 }
 """Metrics of path, by family."""
 FAMILIES_BY_METRIC = {metric: family for family, metrics in PATH_FAMILIES.items() for metric in metrics}
-SMALL_CHANGE = 0.01
-"""Relative change below which one decimal of a percent is too coarse."""
 DIFFERS, ALIKE, CANNOT_TELL, NOT_MEASURED = "differs", "alike", "cannot tell", "not measured"
 
 
@@ -84,14 +82,12 @@ class Evidence:
 
     def format_effect(self) -> str:
         """Return the effect with its interval, such as "+12.3 % (95 %: +3.1 % to +20.0 %)"."""
-        if self.is_relative:
-            effect, low, high = format_changes((self.effect, self.low, self.high))
-            return f"{effect}{describe_ratio_base(self.metric)} (95 %: {low} to {high})"
-        sign = "" if self.metric == DISTANCE else "+"
-        unit = f" {self.unit}" if self.unit else ""
-        if not math.isfinite(self.low):
-            return f"{self.effect:{sign}.3g}{unit}"
-        return f"{self.effect:{sign}.3g}{unit} (95 %: {format_interval(self.low, self.high, f'{sign}.3g')})"
+        specification = ".3g" if self.metric == DISTANCE else "+.3g"
+        effect, low, high = format_effect_parts(
+            self.effect, self.low, self.high, self.unit, self.is_relative, specification
+        )
+        base = describe_ratio_base(self.metric) if self.is_relative else ""
+        return f"{effect}{base} (95 %: {low} to {high})" if low else f"{effect}{base}"
 
 
 @dataclass(frozen=True)
@@ -128,15 +124,6 @@ class AnswerData:
     def tests_phrasings(self) -> bool:
         """Return whether p is the larger of a test over seeds and one over phrasings."""
         return self.cell_values.shape[1] >= MIN_PHRASINGS
-
-
-def format_changes(changes: Sequence[float]) -> list[str]:
-    """Return relative changes in percent with signs and equally many decimals, of which small changes need more."""
-    largest = max(abs(change) for change in changes)
-    if largest >= SMALL_CHANGE:
-        return [format_percent_change(change) for change in changes]
-    decimals = 2 if largest >= SMALL_CHANGE / 10 else 3
-    return [format_percent_change(change, decimals) for change in changes]
 
 
 def collect_answer_data(

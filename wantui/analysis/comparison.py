@@ -9,7 +9,7 @@ import numpy as np
 from wantui.analysis.answers import Answer
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.declaration import Declaration
-from wantui.analysis.differences import Difference
+from wantui.analysis.differences import Difference, format_relative_changes
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.dose_response import DoseResponse
 from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve
@@ -18,7 +18,7 @@ from wantui.analysis.metrics import describe_ratio_base, get_metric_unit
 from wantui.analysis.null_models import GaussianNull
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video_guidance import is_unguided
-from wantui.formatting import format_percent_change, format_share
+from wantui.formatting import format_share
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Comparison:
         ends = [f"{low:+.3g}{unit}", f"{high:+.3g}{unit}"]
         base = ""
         if math.isfinite(self.relative_chance_interval[0]):
-            ends = [format_percent_change(end) for end in self.relative_chance_interval]
+            ends = format_relative_changes(self.relative_chance_interval)
             base = describe_ratio_base(self.primary_metric)
         description = (
             f"with groups exchanged at random within seeds, 95 % of the differences in "

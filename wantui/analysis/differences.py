@@ -1,5 +1,6 @@
 """Differences between groups in each metric, paired by seed, with intervals and family-wise p."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ P_HEADER = "p, corrected"
 """Header of a column of p that are corrected over the tests of their answer."""
 ROUNDING_TOLERANCE = 1e-10
 """Relative difference up to which two values count as equal."""
+DECIMALS_BY_LIMIT = ((10, 0), (0.01, 1), (0.001, 2))
+"""Decimals of percents from an absolute relative change on."""
+MAX_DECIMALS = 3
+"""Decimals of percents of smaller changes."""
 GroupIndexPairs = Sequence[tuple[int, int]]
 """Indices of the first and the second group of each compared pair."""
 
@@ -219,25 +224,51 @@ def _count_seeds_needed(paired_differences: FloatArray, min_difference: float, t
     )
 
 
-def format_change(difference: Difference) -> str:
-    """Format a difference without its interval: in percent, or in the metric's unit if ratios are meaningless."""
-    if np.isfinite([difference.relative_difference, difference.relative_low]).all():
-        return format_percent_change(difference.relative_difference)
-    return f"{difference.paired_effect.mean:+.3g} {get_metric_unit(difference.metric)}".rstrip()
+def format_relative_changes(changes: Sequence[float]) -> list[str]:
+    """Return relative changes in percent with signs and equally many decimals: small changes need more of them."""
+    largest = max(abs(change) for change in changes)
+    decimals = next((decimals for limit, decimals in DECIMALS_BY_LIMIT if largest >= limit), MAX_DECIMALS)
+    return [format_percent_change(change, decimals) for change in changes]
+
+
+def format_effect_parts(
+    effect: float, low: float, high: float, unit: str = "", is_relative: bool = False, specification: str = "+.3g"
+) -> tuple[str, str, str]:
+    """Return an effect and the ends of its interval as texts, in percent if relative; no ends without an interval.
+
+    All texts and tables of effects use this function, so that they show the same digits.
+
+    Args:
+        unit: unit of the effect if it is not relative; the ends have none.
+        specification: format of numbers that are not relative.
+    """
+    has_interval = math.isfinite(low) and math.isfinite(high)
+    if is_relative:
+        texts = format_relative_changes((effect, low, high) if has_interval else (effect,))
+    else:
+        texts = [f"{value:{specification}}" for value in ((effect, low, high) if has_interval else (effect,))]
+        texts[0] = f"{texts[0]} {unit}".rstrip()
+    return (texts[0], texts[1], texts[2]) if has_interval else (texts[0], "", "")
+
+
+def format_difference_parts(difference: Difference) -> tuple[str, str, str]:
+    """Return a difference and the ends of its interval: in percent, or in the metric's unit if ratios are
+    meaningless."""
+    relative = (difference.relative_difference, difference.relative_low, difference.relative_high)
+    if np.isfinite(relative).all():
+        return format_effect_parts(*relative, is_relative=True)
+    effect = difference.paired_effect
+    return format_effect_parts(
+        effect.mean, effect.interval_low, effect.interval_high, get_metric_unit(difference.metric)
+    )
 
 
 def format_difference(difference: Difference) -> str:
     """Format a difference with its interval: in percent, or in the metric's unit if ratios are meaningless."""
+    change, low, high = format_difference_parts(difference)
     if np.isfinite([difference.relative_difference, difference.relative_low, difference.relative_high]).all():
-        change_text = format_percent_change(difference.relative_difference)
-        low_text, high_text = (
-            format_percent_change(difference.relative_low),
-            format_percent_change(difference.relative_high),
-        )
-        return f"{change_text}{describe_ratio_base(difference.metric)} (95 % interval {low_text} to {high_text})"
-    unit = f" {get_metric_unit(difference.metric)}".rstrip()
-    effect = difference.paired_effect
-    return f"{effect.mean:+.3g}{unit} ({describe_interval(effect)})"
+        return f"{change}{describe_ratio_base(difference.metric)} (95 % interval {low} to {high})"
+    return f"{change} ({describe_interval(difference.paired_effect)})"
 
 
 def describe_interval(effect: Effect, specification: str = "+.3g") -> str:

@@ -4,14 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wantui.analysis.answer_evidence import format_changes
 from wantui.analysis.calibrated import find_response
 from wantui.analysis.comparison import Comparison
-from wantui.analysis.differences import Difference, format_change
-from wantui.analysis.metrics import get_metric_unit
+from wantui.analysis.differences import Difference, format_difference_parts
 from wantui.analysis.p_values import find_decisive_p, find_question
 from wantui.analysis.unguided import find_unguided_difference
-from wantui.formatting import format_interval, format_percent
+from wantui.formatting import format_percent
 
 UNGUIDED_HEADER = "at guidance 1"
 RESPONSE_HEADER = "responds to"
@@ -47,21 +45,15 @@ def build_effect_rows(comparison: Comparison, differences: Sequence[Difference])
 def _build_row(comparison: Comparison, difference: Difference) -> EffectRow:
     effect = difference.paired_effect
     unguided_difference = find_unguided_difference(comparison, difference)
-    if math.isfinite(difference.relative_difference) and math.isfinite(difference.relative_low):
-        changes = difference.relative_difference, difference.relative_low, difference.relative_high
-        change, low, high = format_changes(changes)
-        interval = f"{low} to {high}"
-    else:
-        change = f"{effect.mean:+.3g} {get_metric_unit(difference.metric)}".rstrip()
-        interval = format_interval(effect.interval_low, effect.interval_high)
+    change, low, high = format_difference_parts(difference)
     return EffectRow(
         difference,
         f"{difference.first_group} - {difference.second_group}",
         comparison.groups[0].label_metric(difference.metric),
         find_question(comparison, difference.metric) or NO_VALUE,
         change,
-        interval,
-        format_change(unguided_difference) if unguided_difference else NO_VALUE,
+        f"{low} to {high}" if low else NO_VALUE,
+        format_difference_parts(unguided_difference)[0] if unguided_difference else NO_VALUE,
         f"{effect.d_z:.2f}" if math.isfinite(effect.d_z) else NO_VALUE,
         find_decisive_p(comparison, difference),
         find_response(difference.metric, is_guided=comparison.is_guided) or NO_VALUE,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.formatting import format_interval, format_percent_change
+from wantui.formatting import format_percent_change
 from wantui.tui.analysis.metric_titles import name_metrics
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ MIN_PLOT_WIDTH = 9
 """Minimum width of the plot in cells; a narrower pane has none."""
 MIN_WIDE_PLOT = 25
 """Width of the plot in cells below which it takes the place of the column of intervals."""
-EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 10, 20, 8
-MIN_DECIMAL_CHANGE = 0.001
-"""Relative difference below which percents have two decimals instead of one."""
+EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 12, 20, 8
 SIGNIFICANT_SIGN, OTHER_SIGN, NULL_SIGN, UNGUIDED_SIGN = "●", "○", "◇", "□"
 LEGEND = f"{SIGNIFICANT_SIGN} p up to 0.05   {OTHER_SIGN} p above 0.05   ├─┤ 95 % interval   {NULL_SIGN} Gaussian flow"
 """Explanation of the signs."""
@@ -222,21 +220,10 @@ def draw_interval(
 
 def _format_effect(difference: "Difference") -> tuple[str, str]:
     """Return effect and interval: in percent, or in the unit of a metric without ratio scale."""
-    from wantui.analysis.metrics import get_metric_unit
+    from wantui.analysis.differences import format_difference_parts
 
-    relative = get_relative_change(difference)
-    if all(map(math.isfinite, relative)):
-        change, low, high = map(_format_change, relative)
-        return change, f"{low:>8} to {high:>8}"
-    effect = difference.paired_effect
-    unit = get_metric_unit(difference.metric)
-    return f"{effect.mean:+.2f} {unit}".rstrip(), format_interval(effect.interval_low, effect.interval_high, ">+8.2f")
-
-
-def _format_change(relative_change: float) -> str:
-    if abs(relative_change) >= 10:
-        return f"{100 * relative_change:+.2g} %"
-    return format_percent_change(relative_change, 2 if 0 < abs(relative_change) < MIN_DECIMAL_CHANGE else 1)
+    change, low, high = format_difference_parts(difference)
+    return change, f"{low:>8} to {high:>8}" if low else "-"
 
 
 def _format_p(p: float) -> str:
