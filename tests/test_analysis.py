@@ -1384,6 +1384,7 @@ UNUSABLE_PROJECTIONS = {
     "other size": (np.ones((9, 6), dtype=np.float32), "its projection has shape (9, 6), but (9, 60) in most videos"),
     "NaN": (np.full((9, 60), np.nan, dtype=np.float32), "its projection contains NaN or infinity"),
     "infinity": (np.full((9, 60), np.inf, dtype=np.float32), "its projection contains NaN or infinity"),
+    "too large": (np.full((9, 60), 1e200), "the projection contains values that are too large for a latent video"),
 }
 
 

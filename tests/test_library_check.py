@@ -298,6 +298,36 @@ def test_impossible_trajectory_of_an_earlier_version_counts_as_unreadable(
     assert [video.is_damaged for video in read_batch_videos(made.root)] == [True, False]
 
 
+FOREIGN_STATES: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+    "whole numbers": ("latents", lambda latents: latents.astype(int), "latents are int64 instead of floating-point"),
+    "texts": ("latents", lambda latents: latents.astype("U4"), "instead of floating-point numbers"),
+    "missing step": ("steps", lambda steps: steps[:-1], "its array `steps` does not list its 4 stored states"),
+    "negative step": ("steps", lambda steps: steps - 1, "its array `steps` does not list states of 4 in their order"),
+    "later step": ("steps", lambda steps: steps + 1, "its array `steps` does not list states of 4 in their order"),
+    "equal steps": ("steps", lambda steps: steps * 0 + 1, "its array `steps` does not list states of 4 in their order"),
+    "fractions": ("steps", lambda steps: steps + 0.5, "its array `steps` does not list its 4 stored states"),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "reason"), FOREIGN_STATES.values(), ids=FOREIGN_STATES)
+def test_foreign_states_of_an_earlier_version_are_refused_by_every_reader(
+    made: BatchFolder, wantui: Wantui, name: str, change: Callable[[Any], Any], reason: str
+) -> None:
+    group = zarr.open_group(made.make_trajectory_path(0, 1), mode="r+")
+    del group.attrs["checksums"]
+    values = change(group[name][:])
+    del group[name]
+    group.create_array(name, data=values)
+    for command in (["analyze", "--from-latents"], ["export", "--format", "npy", "-o", "out"]):
+        result = wantui(*command, made.root)
+        assert result.code == 1, command
+        assert reason in result.err, command
+    video = open_batch(made.root).videos[0]
+    for read in (video.read_latents, video.draw_steps):
+        with pytest.raises(UserError, match=re.escape(reason)):
+            read()
+
+
 @pytest.mark.parametrize("refused", FILES)
 @pytest.mark.parametrize(("number", "is_unreadable"), [(errno.EACCES, True), (errno.ESTALE, True), (errno.EIO, False)])
 def test_refused_file_is_unreadable_and_not_damaged(

@@ -41,6 +41,8 @@ def test_videos_and_records_of_a_sweep_have_its_settings() -> None:
         opened.find_video("single", 43, cfg_scale=4.5)
     with pytest.raises(UserError, match=r"no video 'single' with seed 43, cfg_scale 2"):
         opened.find_video("single", 43, cfg_scale=2)
+    with pytest.raises(UserError, match=r"no video 'single' with seed 43, cfg_scale True, sampler 'euler'"):
+        opened.find_video("single", 43, cfg_scale=True, sampler="euler")
     records = opened.metrics()
     assert [(r["cfg_scale"], r["sampler"], r["cell"]) for r in records[-1:]] == [
         (4.5, "euler", "cfg_scale 4.5, sampler euler")

@@ -24,6 +24,7 @@ from wantui.planning.evaluation_prompts import EvaluationPrompt, list_evaluation
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.manifest_sweep import AxisEntry
+from wantui.storage.state_reader import check_stored_states
 
 if TYPE_CHECKING:
     from wantui.analysis.denoising_states import StateKind
@@ -118,9 +119,9 @@ class BatchVideo:
                 "latent_analysis_settings.store_latents for future videos"
             )
         with convert_to_capture_error(path):
-            steps = np.asarray(group["steps"][:], dtype=np.int64)
-            sigmas = np.asarray(group["sigmas"][:], dtype=np.float64)[steps]
-            return StoredLatents(np.asarray(group["latents"][:]), sigmas, steps)
+            steps, sigmas = np.asarray(group["steps"][:]), np.asarray(group["sigmas"][:], dtype=np.float64)
+            check_stored_states(steps, group["latents"], len(sigmas))
+            return StoredLatents(np.asarray(group["latents"][:]), sigmas[steps], steps.astype(np.int64))
 
     def draw_steps(
         self, steps: Sequence[str | int] | str | int | None = None, state: "StateKind" = "clean"
@@ -149,7 +150,7 @@ class BatchVideo:
         states = DenoisingStates(latents, self.recipe, self.name)
         if steps is None:
             return list(draw_steps(states, clip, states.list_all_moments(state)))
-        written_steps = [str(step) for step in ([steps] if isinstance(steps, str | int) else steps)]
+        written_steps = [str(step) for step in ([steps] if isinstance(steps, str | int | float) else steps)]
         return list(draw_steps(states, clip, states.choose_moments(state, written_steps)))
 
     def open_attention(self) -> "StoredAttentionMaps":
@@ -201,7 +202,9 @@ class OpenBatch:
             video
             for video in self.videos
             if (video.variation, video.seed) == (variation, seed)
-            and all(name in video.settings and video.settings[name] == value for name, value in settings.items())
+            and all(
+                name in video.settings and _is_same(video.settings[name], value) for name, value in settings.items()
+            )
         ]
         if len(found) > 1:
             cells = "; ".join(video.cell for video in found[:10])
@@ -242,6 +245,11 @@ class OpenBatch:
             }
             for video in read_batch_videos(self.folder)
         ]
+
+
+def _is_same(setting: Any, value: Any) -> bool:
+    """Return whether a setting has a value; True is not 1."""
+    return setting == value and isinstance(setting, bool) == isinstance(value, bool)
 
 
 def open_batch(path: str | Path) -> OpenBatch:

@@ -15,6 +15,7 @@ from wantui.formatting import format_share
 from wantui.keyframes import KeyframeError
 from wantui.planning import Recipe
 from wantui.schedule import UnknownSamplerError
+from wantui.storage.state_reader import check_stored_states
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
 StateKind = Literal["clean", "noisy"]
@@ -78,8 +79,10 @@ class DenoisingStates:
             )
         with convert_to_capture_error(path):
             self.sigmas = np.asarray(self.group["sigmas"][:], dtype=np.float64)
-            self.stored_evaluations: list[int] = np.asarray(self.group["steps"][:]).tolist()
             self.latents: Any = self.group["latents"]
+            stored_steps = np.asarray(self.group["steps"][:])
+            check_stored_states(stored_steps, self.latents, len(self.sigmas))
+            self.stored_evaluations: list[int] = stored_steps.tolist()
             self.predicted_clean: Any = self.group.get("predicted_clean")
             self._check_shapes()
         self.evaluation_count = len(self.sigmas) - 1

@@ -33,7 +33,7 @@ from wantui.formatting import format_count
 from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry, read_manifest
-from wantui.storage.state_reader import StoredStates
+from wantui.storage.state_reader import StoredStates, check_stored_states
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture_arrays
 
 
@@ -331,7 +331,9 @@ def _load_trajectory(
             return build_trajectory(gram, sigmas, dimension), dimension, channel_power, ()
         if "latents" not in arrays:
             raise NoGeometryError("its latents are not stored, only their inner products")
-        steps = [int(step) for step in arrays["steps"][:]]
+        stored_steps = np.asarray(arrays["steps"][:])
+        check_stored_states(stored_steps, arrays["latents"], len(sigmas))
+        steps = stored_steps.tolist()
         state_indices, warnings = select_corrected_states(steps, sigmas)
         states = StoredStates(arrays["latents"], state_indices)
         gram = compute_gram(states.read_states, len(states), states.dimension, state_buffer)

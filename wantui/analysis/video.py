@@ -14,6 +14,9 @@ from wantui.analysis.strided_states import compute_metric_at_stride
 from wantui.analysis.trajectory import NoGeometryError, Trajectory
 from wantui.planning import Recipe
 
+MAX_PROJECTED_VALUE = 1e30
+"""Absolute value above which a projected value is damage: squared distances would exceed the range of floats."""
+
 
 @dataclass(frozen=True)
 class Video:
@@ -182,6 +185,8 @@ def _check_projection(states: NDArray[np.float32]) -> NDArray[np.float32]:
     if states.ndim != 2 or not states.size or states.dtype.kind != "f":
         stored = f"{states.dtype} of shape {states.shape}"
         raise NoGeometryError(f"the projection is {stored} instead of a row of floats for each state")
+    if MAX_PROJECTED_VALUE < np.abs(states).max() < np.inf:
+        raise NoGeometryError("the projection contains values that are too large for a latent video")
     return states
 
 

@@ -19,6 +19,7 @@ from wantui.paths import check_output_folder
 from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.storage.state_reader import check_stored_states
 from wantui.storage.video_files import make_parent_folders
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
@@ -128,6 +129,7 @@ class _StoredTrajectory:
     def build_metadata(self, entry: VideoEntry) -> dict[str, Any]:
         steps, sigmas = self.read_array("steps"), self.read_array("sigmas")
         with convert_to_capture_error(self.path):
+            check_stored_states(steps, self.group["latents"], len(sigmas))
             return {
                 "recipe": entry.recipe.model_dump(mode="json"),
                 "sigmas": [float(sigma) for sigma in sigmas[steps]],

@@ -15,6 +15,26 @@ from wantui.storage.zarr_group import convert_to_capture_error
 StateRow = NDArray[np.float32]
 
 
+def check_stored_states(steps: NDArray[Any], latents: Any, state_count: int) -> None:
+    """Refuse arrays that do not describe the stored states of one denoising, as captures without checksums can have.
+
+    Args:
+        steps: number of model evaluations before each stored state.
+        latents: array of the stored states.
+        state_count: number of states of the denoising, stored or not.
+
+    Raises:
+        ValueError: the latents are not floating-point numbers, or `steps` does not belong to them.
+    """
+    if latents.dtype.kind != "f":
+        raise ValueError(f"its latents are {latents.dtype} instead of floating-point numbers")
+    if steps.ndim != 1 or steps.dtype.kind not in "iu" or len(steps) != latents.shape[0]:
+        raise ValueError(f"its array `steps` does not list its {latents.shape[0]} stored states")
+    indices = steps.astype(np.int64)
+    if (np.diff(indices) <= 0).any() or (indices < 0).any() or (indices >= state_count).any():
+        raise ValueError(f"its array `steps` does not list states of {state_count} in their order")
+
+
 class StoredStates:
     """The states of one video.
 
