@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,9 @@ MAX_CHUNK_BYTES = 1 << 40
 MAX_INLINE_BYTES = 1 << 20
 """Maximum size of a file that is read in the thread of zarr's event loop: passing it to another thread, as zarr does,
 takes longer than reading it. Larger files are read by several threads at a time."""
+
+# Damaged metadata of an array are reported as an error that names the file (`open_capture`).
+warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component of a Zarr hierarchy")
 
 
 class VerifiedStore(LocalStore):
