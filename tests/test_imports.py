@@ -153,6 +153,16 @@ def test_generation_imports_neither_screens_nor_database(loaded_by: LoadedBy, pa
     assert not package.startswith("wantui.generation") or "sqlite3" not in loaded
 
 
+def test_worker_starts_again_if_an_installed_package_needs_a_hidden_one(tmp_path: Path) -> None:
+    (tmp_path / "ftfy.py").write_text("import scipy.sparse\n")  # as scikit-learn does, which transformers import
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "wantui.worker.process", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage: ")
+    assert result.stderr.count("starting again with sklearn, scipy, torchao, because an import needs them: ") == 1
+
+
 @needs_torchao
 def test_worker_imports_no_torchao_and_streams_its_weights_nevertheless() -> None:
     code = """

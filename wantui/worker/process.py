@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,20 +19,31 @@ from wantui.queue.queue import Queue
 from wantui.stop_signals import NOTICE_SIGNALS, SECOND_GPU_LOST_EXIT_CODE
 from wantui.storage.log_files import open_log
 
+HIDDEN_PACKAGES = ("sklearn", "scipy", "torchao")
+"""Packages that diffusers and transformers import if they are installed, for losses, schedulers and stored forms of
+weights that wantui does not use."""
+IMPORT_ALL_FLAG = "--import-all"
+
 
 @contextmanager
-def speed_up_imports(hidden_packages: Sequence[str] = ("scipy", "torchao")) -> Iterator[None]:
+def speed_up_imports() -> Iterator[None]:
     """Import diffusers and transformers in two thirds of the CPU time.
 
-    Args:
-        hidden_packages: packages that they import if they are installed, for losses, schedulers and stored forms of
-            weights that wantui does not use. They see them as missing; after this block they can be imported.
+    They see HIDDEN_PACKAGES as missing; after this block these can be imported. An installed package that needs a
+    hidden one cannot be imported then: the process starts again, and imports all.
     """
-    hidden = [name for name in hidden_packages if name not in sys.modules]
+    hidden = [] if IMPORT_ALL_FLAG in sys.argv else [name for name in HIDDEN_PACKAGES if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     gc.disable()  # modules stay: collections while they are imported find nothing, and take a fifth of the time
     try:
         yield
+    except (ImportError, RuntimeError) as error:  # diffusers raises RuntimeError
+        if not hidden:
+            raise
+        names = ", ".join(hidden)
+        sys.stderr.write(f"starting again with {names}, because an import needs them: {error}\n")
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "wantui.worker.process", *sys.argv[1:], IMPORT_ALL_FLAG])
     finally:
         gc.enable()
         gc.freeze()
@@ -65,6 +76,7 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--gpu-counts", default="1,2")
     parser.add_argument("--one-gpu-reason", default="")
+    parser.add_argument(IMPORT_ALL_FLAG, action="store_true")
     options = parser.parse_args()
     exit_with_parent(options.parent)
     log = open_log(options.name, options.logs / f"{options.name}.log")
