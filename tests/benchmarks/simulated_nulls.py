@@ -95,8 +95,9 @@ NULL_CASES = (
     NullCase("3 groups, unequal spread", 3, 1, make_unequal_spread),
 )
 CORRELATION_ACROSS_VARIATIONS = "correlation across variations"
-TESTS_OF_SPREAD = ("spread", "PERMDISP")
-"""Tests without a rate for groups of unequal spread, which differ in it."""
+INFORMATION = "information of words, both forms: max-T"
+TESTS_OF_SPREAD = ("spread", "PERMDISP", INFORMATION)
+"""Tests without a rate for groups of unequal spread, which differ in it; so do their squares."""
 
 
 def list_pairs(states: FloatArray) -> list[tuple[int, int]]:
@@ -304,7 +305,7 @@ DRAWING_TESTS: dict[str, Callable[[NullCase, np.random.Generator, int], float]] 
     "interaction: one metric": partial(compute_interaction_p, metric_count=1),
     f"interaction: {METRIC_COUNT} metrics": partial(compute_interaction_p, metric_count=METRIC_COUNT),
     "interaction: place": partial(compute_interaction_p, metric_count=0),
-    "information of words, both forms: max-T": compute_information_p,
+    INFORMATION: compute_information_p,
     "kept range of concepts: max-T": compute_commitment_p,
 }
 """Functions that draw their own values, of more phrasings or groups, for a number of seeds."""
