@@ -92,6 +92,6 @@ def _find_plain_file_folder(array: Any) -> Path | None:
     is_plain = len(codecs) == 1 and isinstance(codecs[0], BytesCodec) and array.dtype == np.dtype("<f4")
     if not is_plain or not isinstance(array.store, LocalStore) or array.chunks != (1, *array.shape[1:]):
         return None
-    if codecs[0].endian is None or codecs[0].endian.value != "little":
+    if codecs[0].to_dict().get("configuration") != {"endian": "little"}:
         return None
     return Path(array.store.root) / array.path

@@ -32,13 +32,13 @@ class KeyReader:
     """Reader of keys from a file descriptor in raw mode.
 
     Args:
-        keymap: keys of the user by action id.
+        keymap: keys of the user by action id; they replace the default keys of other actions.
     """
 
     def __init__(self, file_descriptor: int, keymap: Mapping[str, str]) -> None:
         self.file_descriptor = file_descriptor
         self.action_by_key = {"ctrl+c": "close"}
-        for action in PLAYER_ACTIONS:
+        for action in sorted(PLAYER_ACTIONS, key=lambda action: action.id in keymap):
             for key in keymap.get(action.id, action.key_names).split(","):
                 self.action_by_key[normalize_key(key.strip())] = action.textual_action
         self._decoder, self._parser = InputDecoder("utf-8"), InputParser(False)
