@@ -72,7 +72,10 @@ SMALL_SLOPES = build_sensitivity(-0.02, -0.02, 0.1)
 REACH = {"appearance": 2.5706 * 0.1 * math.sqrt(12 / 5), "frequency": math.log(15) * 0.3}
 """Sizes that appearance and frequency explain in these sensitivities: 0.398 and 0.812."""
 EITHER, APPEARANCE = "either can explain it", "appearance alone can explain it"
-FREQUENCY, NEITHER = "more than appearance explains; frequency can", "more than the calibration explains"
+FREQUENCY, NEITHER = (
+    "larger than appearance explains, but frequency can explain it",
+    "more than the calibration explains",
+)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -318,7 +318,10 @@ def test_a_published_model_is_accepted_and_its_recipe_records_fp8() -> None:
             "cannot be combined with model_settings.weights: float8: choose weights full",
         ),
         ("model_settings.dtype=float32", "model_settings.dtype is float32: choose dtype bfloat16, or speed fused"),
-        ("memory_settings.plan=sequential", "unlike memory_settings.plan: sequential: choose plan auto"),
+        (
+            "memory_settings.plan=sequential",
+            "which memory_settings.plan: sequential does not keep there: choose plan auto",
+        ),
     ],
 )
 def test_settings_that_fp8_cannot_be_combined_with_are_refused(setting: str, reason: str) -> None:

@@ -254,7 +254,7 @@ def test_output_folder_below_a_dangling_link_is_refused(
     where = Path("link") / below
     result = wantui("run", "-t", "a star", *small, "--output-dir", where, "--set", f"use_timestamp={stamped}")
     assert result.code == 2
-    assert "link is not a folder or a link to one" in result.err
+    assert "link is neither a folder nor a link to a folder" in result.err
     assert not Path("nowhere").exists()
     assert wantui("preview", "-t", "a star", *small, "--output-dir", where).code == 0
 

@@ -100,7 +100,9 @@ class CalibratedEffect:
         """Return which of the two can explain the effect."""
         if self.is_within_frequency:
             return (
-                "either can explain it" if self.is_within_appearance else "more than appearance explains; frequency can"
+                "either can explain it"
+                if self.is_within_appearance
+                else "larger than appearance explains, but frequency can explain it"
             )
         beyond_text = f"only beyond the calibrated ratio of {CALIBRATED_RATIO:g}"
         if self.is_within_appearance:

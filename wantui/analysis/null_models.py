@@ -163,7 +163,8 @@ class GaussianNull:
         )
         if self.video_count < MIN_COVARIANCE_VIDEOS:
             description += (
-                f"; with under {MIN_COVARIANCE_VIDEOS} videos the covariance is too small and the null too straight"
+                f"; with fewer than {MIN_COVARIANCE_VIDEOS} videos the covariance is underestimated, and the path of "
+                "the null too straight"
             )
         return description
 

@@ -180,7 +180,7 @@ def _estimate_memory_cost(
     weight_bytes = estimate_weight_bytes(model, recipe)
     memory_text = "?" if weight_bytes is None else format_bytes(weight_bytes)
     if gpu_sample is None:
-        return CostLine("memory", memory_text, "the weights alone; free memory is unknown")
+        return CostLine("memory", memory_text, "counts only the weights; free memory is unknown")
     if not uses_gpu(preview, gpu_sample):
         free_bytes = gpu_sample.memory_total - gpu_sample.memory_used
         fits = weight_bytes is None or weight_bytes <= gpu_sample.memory_total

@@ -233,8 +233,8 @@ def _make_taken_folder_error(folder: BatchFolder) -> UserError:
 def _make_write_error(folder: BatchFolder, error: OSError) -> UserError:
     if isinstance(error, FileExistsError):
         return UserError(
-            f"the output folder {folder.root} cannot be written: {error.filename} is not a folder or a link to one. "
-            "Choose another --output-dir"
+            f"the output folder {folder.root} cannot be written: {error.filename} is neither a folder nor a link to "
+            "a folder. Choose another --output-dir"
         )
     return UserError(
         f"the output folder {folder.root} cannot be written: {error.strerror or error}. Choose another --output-dir"

@@ -29,7 +29,7 @@ def arrange_states(decoded: Sequence[StateDecoded]) -> tuple[LabelledGrid, int, 
     if len(rates) > 1 or any(len(labels) > 1 for labels in levels_by_step.values()):
         raise UserError(
             "cannot draw one grid: the videos differ in their noise levels or frames per second. Select videos with "
-            "--variation and --seed, or leave out --grid; the clips are complete"
+            "--variation and --seed, or leave out --grid; the clips themselves are written"
         )
     steps = sorted(levels_by_step, key=lambda step: (step is None, step or 0))
     column_labels = tuple(END_LABEL if step is None else next(iter(levels_by_step[step])) for step in steps)

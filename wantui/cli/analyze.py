@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     "--correlate",
     "show_correlations",
     is_flag=True,
-    help="Correlate metrics with attention to marked words and with outside labels (--scores).",
+    help="Correlate metrics with attention to marked words, and with your own labels (--scores).",
 )
 @click.option(
     "--by",

@@ -166,7 +166,7 @@ def _summarise_batch(path: Path, manifest_version: FileVersion, journal_version:
     """Summarise a batch; the file versions are the cache key."""
     try:
         summary = _summarise_manifest(path, manifest_version)
-        with _name_damaged_part("the video of a line of the journal"):
+        with _name_damaged_part("a video that the journal names"):
             states, faults = _read_video_states(path, summary, manifest_version, journal_version)
     except _DamagedPartError as error:
         return BatchSummary(path, "", "", "", (), _describe_damage(path, error.part))
