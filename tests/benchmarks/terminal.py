@@ -350,6 +350,7 @@ def main(rounds: int, seconds: float, ticks: int) -> None:
     """Print all figures."""
     with tempfile.TemporaryDirectory() as state:
         os.environ["XDG_STATE_HOME"] = state
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has compiled modules
         save_drafts(find_state_directory().directory, Drafts(welcomed=True))
         parts: list[Callable[[], None]] = [
             lambda: first_paint(rounds),
