@@ -23,6 +23,7 @@ from wantui.analysis.metrics import METRICS
 from wantui.analysis.p_values import find_decisive_p
 from wantui.analysis.video import Video
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
+from wantui.tui.analysis.forest_plot import describe_signs
 from wantui.tui.analysis.metric_titles import describe_metric_response, name_metrics
 from wantui.tui.screens.analysis import AnalysisScreen
 from wantui.tui.widgets.diff_text import DiffText
@@ -517,11 +518,18 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
         lines = it.cells("#curve-cells").splitlines()
         assert [line.split()[0] for line in lines[:3]] == ["place", "room", "path"]
         assert "wide_0 takes more room in spread" in lines[1]
-        assert lines[3].startswith("● p up to 0.05")
+        assert lines[3].rstrip() == "● p up to 0.05  ○ above  ├─┤ 95 %  ◇ Gaussian flow  right of 0: wide_0 larger"
         assert lines[4].startswith("metric")
         assert any(line.startswith("place  distance ") for line in lines[5:])
 
     on("analysis", test)
+
+
+def test_legend_of_a_wide_pane_says_what_is_adjusted_and_expected() -> None:
+    assert describe_signs("red", has_unguided=True, width=130) == (
+        "● adjusted p up to 0.05   ○ above   ├─┤ 95 % interval of one metric   ◇ expected from Gaussian flow   "
+        "□ guidance 1   right of 0: red larger"
+    )
 
 
 def test_pairs_of_the_marked_group_come_first(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ from wantui.tui.analysis.advice import name_keys
 from wantui.tui.analysis.answers_view import draw_answer_details, draw_answer_verdicts
 from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.forest_plot import (
-    LEGEND,
-    UNGUIDED_SIGN,
     ForestLayout,
     choose_layout,
+    describe_signs,
     draw_forest_header,
     draw_forest_rows,
     get_relative_change,
@@ -99,7 +98,8 @@ def _draw_pair(
     lines = [Text(f"{pair[0]} against {pair[1]}", Style(bold=True))] if names_pair else []
     lines += draw_answer_verdicts(answers, canvas)
     if has_legend:
-        legend = LEGEND if comparison.unguided is None else f"{LEGEND}   {UNGUIDED_SIGN} guidance 1"
+        first_name = "the first group" if names_pair else pair[0]
+        legend = describe_signs(first_name, has_unguided=comparison.unguided is not None, width=canvas.width)
         lines += wrap_text(legend, canvas.width, Style(dim=True))
     header = draw_forest_header(layout)
     header.stylize(Style(bold=True, dim=True))

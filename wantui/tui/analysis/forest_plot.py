@@ -32,8 +32,8 @@ MIN_WIDE_PLOT = 25
 """Width of the plot in cells below which it takes the place of the column of intervals."""
 EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 12, 20, 8
 SIGNIFICANT_SIGN, OTHER_SIGN, NULL_SIGN, UNGUIDED_SIGN = "●", "○", "◇", "□"
-LEGEND = f"{SIGNIFICANT_SIGN} p up to 0.05   {OTHER_SIGN} p above 0.05   ├─┤ 95 % interval   {NULL_SIGN} Gaussian flow"
-"""Explanation of the signs."""
+WIDE_LEGEND = 120
+"""Columns from which on the legend is in full words."""
 
 NO_SCALE_TEXT = "no ratio scale: see the interval"
 """Text instead of the plot of a metric whose change is no share of its mean."""
@@ -104,6 +104,19 @@ def choose_layout(metric_names: Sequence[str], changes: Sequence[Change], width:
 def get_relative_change(difference: "Difference") -> Change:
     """Return the relative difference of two groups and the ends of its 95 % interval; NaN without a ratio scale."""
     return difference.relative_difference, difference.relative_low, difference.relative_high
+
+
+def describe_signs(first_group: str, *, has_unguided: bool, width: int) -> str:
+    """Return the explanation of the signs and of the direction of an effect, short in a narrow pane."""
+    is_wide = width >= WIDE_LEGEND
+    parts = [
+        f"{SIGNIFICANT_SIGN} {'adjusted ' * is_wide}p up to 0.05",
+        f"{OTHER_SIGN} above",
+        f"├─┤ 95 %{' interval of one metric' * is_wide}",
+        f"{NULL_SIGN} {'expected from ' * is_wide}Gaussian flow",
+    ]
+    parts += [f"{UNGUIDED_SIGN} guidance 1"] if has_unguided else []
+    return ("   " if is_wide else "  ").join([*parts, f"right of 0: {first_group} larger"])
 
 
 def draw_forest_header(layout: ForestLayout) -> Text:
