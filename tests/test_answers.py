@@ -327,6 +327,16 @@ def test_distance_interval_contains_zero_exactly_if_the_test_does_not_reject(see
     assert 5 < significant_count < 60
 
 
+def test_differences_without_scatter_give_no_interval() -> None:
+    gram = np.outer(np.full(8, 0.3), np.full(8, 0.3))
+    assert all(map(math.isnan, estimate_distance_interval(gram, run_place_test(gram))))
+    one_differs = np.zeros((8, 8))
+    one_differs[2, 2] = 0.04
+    low, high = estimate_distance_interval(one_differs, run_place_test(one_differs))
+    assert low == 0
+    assert high > math.sqrt(0.04) / 8
+
+
 @pytest.mark.parametrize("seed_count", [2, 3])
 def test_fewer_than_four_seeds_give_no_interval(seed_count: int) -> None:
     (place,) = compare_places(draw_states(5, seed_count=seed_count), [(0, 1)])

@@ -187,13 +187,15 @@ def test_difference_of_half_share_levels_has_the_distances_of_both_ends() -> Non
     assert (second.low, second.estimate, second.high) == pytest.approx((0.5, 0.55, 0.6))
     distance = math.hypot(0.05, 0.05)
     assert compute_half_share_level_difference(first, second) == pytest.approx((0.3, 0.3 - distance, 0.3 + distance))
-    paired = compute_half_share_level_difference(first, second, correlation=0.5)
-    assert paired == pytest.approx((0.3, 0.25, 0.35))
     never = find_half_share_level(LEVELS, [8] * 6, 8)
     estimate, low, high = compute_half_share_level_difference(never, second)
     assert math.isnan(estimate)
     assert low == pytest.approx(0.95 - 0.6)
     assert high == math.inf
+
+
+def test_one_concept_has_no_asymmetry() -> None:
+    assert compare_commitments([measure_commitment(outcomes("ring", {1: "rrrrcc", 2: "rrrccc"}))]) == []
 
 
 def test_three_concepts_of_the_same_seeds_are_corrected_by_max_t_and_others_by_holm() -> None:

@@ -160,7 +160,17 @@ def test_worker_starts_again_if_an_installed_package_needs_a_hidden_one(tmp_path
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("usage: ")
-    assert result.stderr.count("starting again with sklearn, scipy, torchao, because an import needs them: ") == 1
+    assert result.stderr.count("starting again without hidden packages, because another package needs scipy\n") == 1
+
+
+def test_worker_does_not_start_again_for_another_failed_import(tmp_path: Path) -> None:
+    (tmp_path / "ftfy.py").write_text("import no_such_package\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-m", "wantui.worker.process", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 1
+    assert "No module named 'no_such_package'" in result.stderr
+    assert "starting again" not in result.stderr
 
 
 @needs_torchao

@@ -6,7 +6,6 @@ final latents were noised again (U-turn). p(stays | s) is the share of seeds who
 outcome at each noise level, and outcomes of a seed at several levels are not independent.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -144,11 +143,7 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymme
             Asymmetry(
                 first.outcomes.concept,
                 second.outcomes.concept,
-                *compute_half_share_level_difference(
-                    first.half_share_level,
-                    second.half_share_level,
-                    _correlate_outcomes(first, second, shared_seeds),
-                ),
+                *compute_half_share_level_difference(first.half_share_level, second.half_share_level),
                 compute_paired_effect(ranges[0] - ranges[1]),
                 compute_min_attainable_p(len(shared_seeds)),
                 len(shared_seeds),
@@ -163,6 +158,8 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymme
 
 def _correct_over_pairs(commitments: Sequence[ConceptCommitment], asymmetries: Sequence[Asymmetry]) -> list[Asymmetry]:
     """Return the asymmetries with p over all pairs: max-T, for which all concepts need the same seeds, or Holm."""
+    if not asymmetries:
+        return []
     pairwise_p = np.array([asymmetry.kept_range.p for asymmetry in asymmetries])
     pairs = list(combinations(range(len(commitments)), 2))
     has_shared_seeds = len({(each.outcomes.sigmas, frozenset(each.outcomes.seeds)) for each in commitments}) == 1
@@ -179,23 +176,3 @@ def _correct_over_pairs(commitments: Sequence[ConceptCommitment], asymmetries: S
         replace(each, family_p=float(p), min_family_p=min(1.0, len(asymmetries) * each.min_attainable_p))
         for each, p in zip(asymmetries, adjust_family_wise(pairwise_p), strict=True)
     ]
-
-
-def _correlate_outcomes(first: ConceptCommitment, second: ConceptCommitment, shared_seeds: Sequence[int]) -> float:
-    """Return the correlation of the estimates of s50 of two concepts, as of two medians of which some seeds are shared:
-    the correlation over these seeds of whether each stays at the measured level next to s50 of its concept.
-
-    Negative correlations, and those without scatter, are 0, which is conservative.
-    """
-    columns = []
-    for each in (first, second):
-        estimate = each.half_share_level.estimate
-        if math.isnan(estimate):
-            return 0.0
-        level = int(np.abs(np.array(each.outcomes.sigmas) - estimate).argmin())
-        rows = [each.outcomes.seeds.index(seed) for seed in shared_seeds]
-        columns.append(each.outcomes.stays[rows, level].astype(np.float64))
-    if not all(column.std() for column in columns):
-        return 0.0
-    shared_share = len(shared_seeds) / math.sqrt(len(first.outcomes.seeds) * len(second.outcomes.seeds))
-    return float(np.clip(np.corrcoef(columns[0], columns[1])[0, 1] * shared_share, 0.0, 1.0))

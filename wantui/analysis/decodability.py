@@ -41,6 +41,8 @@ MIN_SHRINKAGE, MAX_SHRINKAGE = 1e-8, 1 - 1e-8
 """Bounds of gamma, with which the system of equations stays solvable and the ridge finite."""
 ROUNDING_TOLERANCE = 1e-12
 """Share of the terms of a prediction up to which it is only rounding, and the pair counts as guessed."""
+PRIOR_PAIR_COUNT = 2
+"""Number of pairs that count for a design effect of 1."""
 BISECTION_COUNT = 50
 """Number of halvings of the range in which an end of an interval is."""
 SQUARED_NORMAL_QUANTILE = 3.8415
@@ -183,11 +185,6 @@ def compute_decodability(level_states: LevelStates) -> list[Decodability]:
     return _adjust_pair_p(results)
 
 
-def decode_differences(differences: FloatArray, flips: FloatArray) -> FloatArray:
-    """Return the accuracy [flips] of sorting held-out pairs, as the mean of `decode_seeds` over the seeds."""
-    return np.asarray(decode_seeds(differences, flips).mean(0))
-
-
 def decode_seeds(differences: FloatArray, flips: FloatArray) -> FloatArray:
     """Return what share of each held-out seed's pairs is sorted correctly, [seeds, flips], for each flip of the signs
     of the seeds' differences.
@@ -249,8 +246,9 @@ def compute_accuracy_interval(seed_accuracies: FloatArray, phrasing_count: int) 
     Score interval: the accuracies p with (accuracy - p)^2 <= z^2 V / m, V = p (1 - p) (1 + 4 p (1 - p)). The second
     factor covers the dependence of the folds, whose classifiers share seeds. m is the effective number of seeds n / d,
     where the design effect d is the variance of the seeds' accuracies divided by accuracy (1 - accuracy) (Korn and
-    Graubard 1998): phrasings make it smaller than 1, down to 1 / phrasing_count. Simulations of its coverage are in
-    docs/analysis.md.
+    Graubard 1998): phrasings make it smaller than 1, down to 1 / phrasing_count. It is estimated from the pairs that
+    are sorted wrongly (or rightly, if those are fewer); with few of them, it is drawn towards 1. Simulations of its
+    coverage are in docs/analysis.md.
 
     Args:
         seed_accuracies: [seeds, L] share of each seed's pairs that is sorted correctly.
@@ -260,7 +258,10 @@ def compute_accuracy_interval(seed_accuracies: FloatArray, phrasing_count: int) 
     binomial_variance = accuracy * (1 - accuracy)
     is_varied = binomial_variance > ROUNDING_TOLERANCE
     design_effect = np.where(is_varied, seed_accuracies.var(0, ddof=1) / np.where(is_varied, binomial_variance, 1), 1)
-    effective_count = seed_count / np.clip(design_effect, 1 / phrasing_count, 1)
+    rarer_count = seed_count * phrasing_count * np.minimum(accuracy, 1 - accuracy)
+    design_effect = np.clip(design_effect, 1 / phrasing_count, 1)
+    design_effect = (rarer_count * design_effect + PRIOR_PAIR_COUNT) / (rarer_count + PRIOR_PAIR_COUNT)
+    effective_count = seed_count / design_effect
     return (
         _find_score_end(accuracy, np.zeros_like(accuracy), effective_count),
         _find_score_end(accuracy, np.ones_like(accuracy), effective_count),

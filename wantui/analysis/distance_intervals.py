@@ -41,9 +41,13 @@ def estimate_distance_interval(difference_gram: FloatArray, p: float) -> tuple[f
         p: p of `places.run_place_test`.
 
     Returns:
-        Lower and upper end; NaN with fewer than MIN_INTERVAL_SEEDS seeds.
+        Lower and upper end; 0 if all differences are 0, and NaN with fewer than MIN_INTERVAL_SEEDS seeds, or if all
+        differences are equal, which shows no scatter.
     """
-    if len(difference_gram) < MIN_INTERVAL_SEEDS:
+    n, trace = len(difference_gram), float(np.trace(difference_gram))
+    if not trace:
+        return 0.0, 0.0
+    if n < MIN_INTERVAL_SEEDS or trace - float(difference_gram.sum()) / n <= ROUNDED_MEAN * trace:
         return math.nan, math.nan
     squared_length = estimate_squared_distance(difference_gram)
     low = 0.0
@@ -110,8 +114,8 @@ def _find_upper_end(difference_gram: FloatArray, squared_length: float) -> float
         lower_tail = SIGNIFICANCE_LEVEL - compute_upper_tail(length**2 / error)
         return squared_length - length**2 >= special.stdtrit(n - 1, lower_tail) * error
 
-    high = math.sqrt(max(squared_length, math.sqrt(constant)))
-    while high and is_long_enough(high):
+    high = math.sqrt(float(np.trace(difference_gram)) / n)
+    while is_long_enough(high):
         high *= 2
     return _bisect(is_long_enough, 0.0, high)
 

@@ -118,29 +118,19 @@ def _find_crossing(sigmas: FloatArray, fit: FloatArray) -> float:
     return float(sigmas[after - 1] + share * (sigmas[after] - sigmas[after - 1]))
 
 
-def compute_half_share_level_difference(
-    first: HalfShareLevel, second: HalfShareLevel, correlation: float = 0.0
-) -> tuple[float, float, float]:
+def compute_half_share_level_difference(first: HalfShareLevel, second: HalfShareLevel) -> tuple[float, float, float]:
     """Return the difference of two half levels, and its 95 % interval from theirs: estimate, low and high.
 
-    Each end is at the distance of sqrt(a^2 + b^2 - 2 r a b) from the estimate, where a and b are the distances of the
-    ends of the two levels that it depends on, and r is their correlation (Zou and Donner 2008). An end that one of the
-    levels lacks is infinite. Without an estimate of both, the interval is that of the ends.
-
-    Args:
-        correlation: correlation of the two estimates, from 0 to 1, as of concepts that are measured with equal seeds.
+    Each end is as far from the estimate as the hypotenuse of the distances of the two ends that it depends on (Zou and
+    Donner 2008). It assumes independent levels; concepts that are measured with the same seeds make it conservative.
+    An end that depends on an upper end that is infinite is infinite, too. Without an estimate of both, the interval is
+    that of the ends.
     """
     difference = first.estimate - second.estimate
     if not math.isfinite(difference):
         return difference, first.low - second.high, first.high - second.low
-
-    def find_distance(a: float, b: float) -> float:
-        if math.isinf(a) or math.isinf(b):
-            return math.inf
-        return math.sqrt(max(a * a + b * b - 2 * correlation * a * b, 0.0))
-
     return (
         difference,
-        difference - find_distance(first.estimate - first.low, second.high - second.estimate),
-        difference + find_distance(first.high - first.estimate, second.estimate - second.low),
+        difference - math.hypot(first.estimate - first.low, second.high - second.estimate),
+        difference + math.hypot(first.high - first.estimate, second.estimate - second.low),
     )

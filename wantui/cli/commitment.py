@@ -359,6 +359,7 @@ def _build_pair_record(pair: "Asymmetry") -> dict[str, Any]:
             "family_p": pair.family_p,
             "correction": pair.correction,
             "min_p": pair.min_attainable_p,
+            "min_family_p": pair.min_family_p,
         },
         "s50": {
             "difference": pair.half_share_level_difference,
