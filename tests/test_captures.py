@@ -1,8 +1,11 @@
 """Published captures: every chunk looked for by name, every byte verified, and one error that names what is damaged."""
 
+import asyncio
 import math
 import os
+import runpy
 import shutil
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +32,7 @@ from wantui.schedule import count_model_evaluations
 from wantui.storage.attention_maps import AttentionMapsError, AttentionMapWriter, open_attention_maps
 from wantui.storage.state_reader import StoredStates
 from wantui.storage.trajectory_writer import TrajectoryWriter
+from wantui.storage.verified_store import VerifiedStore, list_members
 from wantui.storage.zarr_group import (
     CaptureError,
     IncompleteCaptureError,
@@ -500,3 +504,36 @@ def test_mean_map_excludes_skipped_blocks(tmp_path: Path) -> None:
     assert mean[0] == pytest.approx(maps[0].mean((0, 1)))
     assert mean[1] == pytest.approx(maps[1, 0, 0])
     assert np.isnan(mean[2]).all()
+
+
+def test_zarr_warns_about_foreign_folders_of_others_after_a_capture_was_opened(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "theirs.zarr", mode="w")
+    group.create_array("a", data=np.arange(3))
+    (tmp_path / "theirs.zarr" / "notes").mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        runpy.run_path(str(import_module(VerifiedStore.__module__).__file__))
+        assert list(list_members(group)) == ["a"]
+        with pytest.raises(UserWarning, match="Object at notes is not recognized"):
+            dict(group.members(max_depth=None))
+
+
+@pytest.mark.parametrize("has_checksums", [True, False])
+def test_chunk_that_is_removed_while_it_is_read_counts_as_missing(
+    trajectory: Path, monkeypatch: pytest.MonkeyPatch, has_checksums: bool
+) -> None:
+    is_small_file = VerifiedStore._is_small_file
+
+    def remove_afterwards(store: VerifiedStore, key: str) -> bool:
+        is_small = is_small_file(store, key)
+        (store.root / key).unlink()
+        return is_small
+
+    monkeypatch.setattr(VerifiedStore, "_is_small_file", remove_afterwards)
+    store = VerifiedStore(trajectory, {"gram/c/0/0": 1} if has_checksums else None, ValueError)
+    reading = store.get("gram/c/0/0", zarr.core.buffer.default_buffer_prototype())
+    if has_checksums:  # zarr would read it as zeros
+        with pytest.raises(FileNotFoundError):
+            asyncio.run(reading)
+    else:
+        assert asyncio.run(reading) is None

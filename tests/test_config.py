@@ -753,3 +753,8 @@ def test_descriptions_of_settings_are_the_docstrings_that_pydantic_extracts(mode
     assert read_field_descriptions(model) == expected
     properties = model.model_json_schema()["properties"]
     assert {name: entry["description"] for name, entry in properties.items() if "description" in entry} == expected
+    # A serializer of the model can give the written object other properties, or none.
+    written = model.model_json_schema(mode="serialization").get("properties", {})
+    assert {name: entry.get("description") for name, entry in written.items()} == {
+        name: properties[name].get("description") for name in written
+    }

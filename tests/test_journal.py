@@ -1,5 +1,6 @@
 """The journal beside a manifest: what a crash at any point leaves, and what several writers make of it."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -323,6 +324,34 @@ def test_journal_path_that_is_not_a_regular_file_neither_blocks_nor_is_followed(
     finish(folder, range(2))
     assert states(folder) == expected(2)
     assert victim.read_text() == "before"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.EMFILE])
+@pytest.mark.parametrize("cancelled", [range(3, 4), range(VIDEOS)])
+def test_journal_that_the_system_refuses_to_read_is_neither_ignored_nor_replaced(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch, number: int, cancelled: range
+) -> None:
+    finish(folder, range(3))
+    store, content, original = ManifestStore(folder), folder.journal_path.read_bytes(), os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if Path(os.fsdecode(path)) == folder.journal_path and not flags & os.O_WRONLY:
+            raise OSError(number, os.strerror(number), os.fspath(path))
+        return original(path, flags, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        (fault,) = store.read_manifest().faults
+        assert fault == f"{folder.journal_path} cannot be read: {os.strerror(number)}"
+        store.fold_journal_when_reopened()
+        with pytest.raises(OSError, match=r"batch\.journal\.jsonl") as caught:
+            store.close_videos(cancelled, "cancelled")
+        assert caught.value.errno == number
+    assert folder.journal_path.read_bytes() == content
+    assert not damaged_journals(folder)
+    assert [video.state for video in store.read_manifest().videos] == expected(3)
+    store.edit_video_entry(3, done)
+    assert states(folder) == expected(4)
 
 
 def test_full_disk_leaves_the_journal_unchanged(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -248,8 +248,15 @@ def test_inaccessible_folder_stops_neither_check_nor_export_nor_analysis(
     assert [video.is_damaged for video in videos] == [denied != "videos", False]
 
 
+def write_text(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
 FILES: dict[str, Callable[[BatchFolder], Path]] = {
     "manifest": lambda b: b.manifest_path,
+    "journal": lambda b: write_text(b.journal_path, ""),
+    "marks": lambda b: write_text(b.marks_path, "{}"),
     "config": lambda b: b.config_path,
     "variations": lambda b: b.variations_path,
     "clip": lambda b: b.make_clip_path(0, 1),
@@ -302,9 +309,9 @@ FOREIGN_STATES: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "whole numbers": ("latents", lambda latents: latents.astype(int), "latents are int64 instead of floating-point"),
     "texts": ("latents", lambda latents: latents.astype("U4"), "instead of floating-point numbers"),
     "missing step": ("steps", lambda steps: steps[:-1], "its array `steps` does not list its 4 stored states"),
-    "negative step": ("steps", lambda steps: steps - 1, "its array `steps` does not list states of 4 in their order"),
-    "later step": ("steps", lambda steps: steps + 1, "its array `steps` does not list states of 4 in their order"),
-    "equal steps": ("steps", lambda steps: steps * 0 + 1, "its array `steps` does not list states of 4 in their order"),
+    "negative step": ("steps", lambda steps: steps - 1, "its array `steps` must rise and stay between 0 and 3"),
+    "later step": ("steps", lambda steps: steps + 1, "its array `steps` must rise and stay between 0 and 3"),
+    "equal steps": ("steps", lambda steps: steps * 0 + 1, "its array `steps` must rise and stay between 0 and 3"),
     "fractions": ("steps", lambda steps: steps + 0.5, "its array `steps` does not list its 4 stored states"),
 }
 

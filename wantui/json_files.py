@@ -4,6 +4,7 @@ Reading never blocks: anything but a regular file, such as a FIFO or a device, i
 """
 
 import codecs
+import errno
 import json
 import os
 import stat
@@ -17,6 +18,23 @@ from wantui.errors import UserError
 
 MAX_JSON_BYTES = 64 << 20
 """Default maximum size of a JSON file, in bytes."""
+REFUSED_ERROR_NUMBERS = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EREMOTEIO,
+)
+"""Error numbers of a file that may be intact, but belongs to another user or to an unreachable file system."""
+SHORTAGE_ERROR_NUMBERS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Error numbers of a lack of file descriptors or memory."""
 
 
 class UnreadableFileError(UserError):
@@ -24,7 +42,7 @@ class UnreadableFileError(UserError):
 
 
 class InaccessibleFileError(UnreadableFileError):
-    """Raised where the system refuses to read a file, perhaps only now; its content may be intact."""
+    """Raised where the system cannot read a file, perhaps only now; its content may be intact."""
 
 
 def read_regular_file(path: Path, max_bytes: int = MAX_JSON_BYTES, start_offset: int = 0) -> bytes:
@@ -32,7 +50,7 @@ def read_regular_file(path: Path, max_bytes: int = MAX_JSON_BYTES, start_offset:
 
     Raises:
         FileNotFoundError: no such file.
-        InaccessibleFileError: the system refuses to read the file.
+        InaccessibleFileError: the system cannot read the file.
         UnreadableFileError: the file is not a regular file, or is too large.
     """
     try:
@@ -47,8 +65,26 @@ def read_regular_file(path: Path, max_bytes: int = MAX_JSON_BYTES, start_offset:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise InaccessibleFileError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise InaccessibleFileError(f"{path} cannot be read: {error.strerror or error}") from error
     return content
+
+
+def is_refused_by_system(error: BaseException) -> bool:
+    """Return whether an error was raised because the system refuses to read a file; see `find_refusal`."""
+    return find_refusal(error) is not None
+
+
+def find_refusal(error: BaseException) -> OSError | None:
+    """Return the error by which the system refused to read a file, which may be intact, among the causes of an error.
+
+    An input/output error counts as damage: the disk can no longer read the file.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (*REFUSED_ERROR_NUMBERS, *SHORTAGE_ERROR_NUMBERS):
+            return cause
+        cause = cause.__cause__
+    return None
 
 
 def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:

@@ -28,7 +28,8 @@ class DescribedModel(BaseModel):
         schema = handler(core_schema)
         properties = handler.resolve_ref_schema(schema).get("properties", {})
         for name, description in read_field_descriptions(cls).items():
-            properties[name].setdefault("description", description)
+            if name in properties:  # a serializer can give the written object other properties, or none
+                properties[name].setdefault("description", description)
         return schema
 
 

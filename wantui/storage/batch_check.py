@@ -1,6 +1,5 @@
 """Verify the manifest, journal, clips, contact sheets and captures of a batch folder, and report each item by name."""
 
-import errno
 import hashlib
 import json
 import stat
@@ -15,7 +14,13 @@ from wantui.config import ConfigError
 from wantui.config.document import convert_to_plain_value, parse_yaml_document
 from wantui.config.dump import dump_settings_values
 from wantui.formatting import format_count
-from wantui.json_files import UnreadableFileError, parse_json, read_json_object, read_regular_file
+from wantui.json_files import (
+    UnreadableFileError,
+    is_refused_by_system,
+    parse_json,
+    read_json_object,
+    read_regular_file,
+)
 from wantui.planning import Recipe
 from wantui.storage.information_file import InformationFileError, list_information_paths, read_information
 from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
@@ -30,7 +35,6 @@ from wantui.storage.manifest import (
 )
 from wantui.storage.marks import read_marks
 from wantui.storage.mp4 import ClipError, read_frames
-from wantui.storage.output_errors import UNWRITABLE_ERROR_NUMBERS
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError, verify_capture
 
@@ -92,10 +96,10 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
         return
     yield _check_manifest(batch)
     for fault in manifest.faults:
-        yield CheckedItem(folder, "", batch.journal_path, fault)
+        yield CheckedItem(folder, "", batch.journal_path, fault, is_unreadable=fault == manifest.refusal)
     marks = read_marks(batch)
     for fault in marks.faults:
-        yield CheckedItem(folder, "", batch.marks_path, fault, is_unreadable=marks.is_inaccessible)
+        yield CheckedItem(folder, "", batch.marks_path, fault, is_unreadable=marks.is_refused)
     for preserved_file in batch.list_preserved_files():
         yield CheckedItem(folder, "", preserved_file, _explain_preserved_file(preserved_file))
     for link in _find_linked_folders(folder):
@@ -218,19 +222,6 @@ def _make_failed_item(batch_folder: Path, video_name: str, path: Path, error: Ex
     return CheckedItem(batch_folder, video_name, path, str(error), is_unreadable=is_refused_by_system(error))
 
 
-def is_refused_by_system(error: BaseException) -> bool:
-    """Return whether an error was raised because the system refuses to read a file, which may be intact.
-
-    An input/output error counts as damage: the disk can no longer read the file.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in UNWRITABLE_ERROR_NUMBERS and cause.errno != errno.EIO:
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
-
-
 class _DamageError(Exception):
     """Raised for a file that differs from the one that was written; the text describes the difference."""
 
@@ -243,7 +234,7 @@ def _check_file_digest(path: Path, expected_digest: str | None) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         raise _DamageError(f"{path} is missing") from None
     except OSError as error:  # such as a folder that may not be entered
-        raise _DamageError(f"{path} cannot be read: {error.strerror or error}") from None
+        raise _DamageError(f"{path} cannot be read: {error.strerror or error}") from error
     if expected_digest is not None and digest != expected_digest:
         raise _DamageError(f"{path} is damaged: its SHA-256 differs from the recorded one")
     return expected_digest is not None

@@ -131,7 +131,7 @@ def read_information(path: Path) -> InformationFile | None:
     except FileNotFoundError:
         return None
     except UnreadableFileError as error:
-        raise InformationFileError(str(error)) from None
+        raise InformationFileError(str(error)) from error
     if document.get("checksum") != compute_manifest_checksum(document):
         raise InformationFileError(
             f"{path} is damaged: its SHA-256 does not match. Restore it from a backup, or remove it and measure again"

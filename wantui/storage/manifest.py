@@ -25,7 +25,13 @@ from wantui.atomic_files import write_text_atomically
 from wantui.config import convert_settings_to_dict, dump_settings
 from wantui.config.plans import migrate_plan_name
 from wantui.errors import UserError
-from wantui.json_files import UnreadableFileError, describe_first_validation_error, parse_json, read_json_object
+from wantui.json_files import (
+    UnreadableFileError,
+    describe_first_validation_error,
+    is_refused_by_system,
+    parse_json,
+    read_json_object,
+)
 from wantui.planning import Batch, Recipe
 from wantui.planning.disk_estimate import estimate_video_bytes
 from wantui.storage.layout import BatchFolder
@@ -144,19 +150,30 @@ class Manifest(_Entry):
     """Axes and cells of the sweep; absent without a sweep."""
     videos: Annotated[list[VideoEntry], Field(min_length=1)]
     _faults: tuple[str, ...] = PrivateAttr(default=())
+    _refusal: str = PrivateAttr(default="")
 
     @property
     def faults(self) -> tuple[str, ...]:
         """Unreadable lines of the journal; the entries of their videos may be outdated."""
         return self._faults
 
+    @property
+    def refusal(self) -> str:
+        """The one of the faults that says why the system refuses to read the journal; empty if it does not."""
+        return self._refusal
+
     def add_faults(self, faults: Iterable[str]) -> None:
         """Record unreadable lines of the journal."""
         self._faults = (*self._faults, *faults)
 
+    def add_journal_error(self, error: UnreadableFileError) -> None:
+        """Record why the journal cannot be read."""
+        self.add_faults([str(error)])
+        self._refusal = str(error) if is_refused_by_system(error) else ""
+
     def clear_faults(self) -> None:
         """Forget the faults, after the faulty journal was preserved under another name."""
-        self._faults = ()
+        self._faults, self._refusal = (), ""
 
     @model_serializer(mode="wrap")
     def omit_missing_sweep(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -309,7 +326,7 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
             raise ManifestError(
                 f"{folder.root} is not a batch folder: it is a file. Name the folder that contains batch.json"
             ) from None
-        raise ManifestError(str(error)) from None
+        raise ManifestError(str(error)) from error
     check_manifest_format(path, document)
     try:
         manifest = Manifest.model_validate(document)

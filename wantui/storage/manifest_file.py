@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wantui.atomic_files import atomic_write, remove_path, sync_to_disk
-from wantui.json_files import UnreadableFileError
+from wantui.json_files import UnreadableFileError, find_refusal
 from wantui.storage.journal import (
     JournalLine,
     append_journal_lines,
@@ -36,6 +36,8 @@ MAX_READ_ATTEMPTS = 100
 """Maximum number of reads of a manifest that other processes replace at the same time."""
 FileVersion = tuple[int, int, int]
 """Inode, modification time in ns, and size in bytes of a file; zeros if it is missing."""
+UNOPENED_VERSION: FileVersion = (-1, 0, 0)
+"""Version of a file that exists, but cannot be opened."""
 
 
 class ManifestFile:
@@ -51,6 +53,8 @@ class ManifestFile:
         self._journal_lines_read = 0
         self._must_fold = False
         """True if the journal must be folded before the next write."""
+        self._refusal: OSError | None = None
+        """Error by which the system refused to read the journal."""
 
     def read_manifest(self) -> Manifest:
         """Return the manifest as it is on disk.
@@ -75,6 +79,8 @@ class ManifestFile:
             # that were read belong together.
             if read_file_version(self.folder.manifest_path) == manifest_version:
                 self._manifest_version, self._journal_version = manifest_version, journal_version
+                if self._refusal is not None:  # read again as soon as the journal can be opened
+                    self._journal_version = UNOPENED_VERSION
                 return self.manifest
             self.discard_copy()
         raise ManifestError(f"{self.folder.manifest_path} cannot be read: other processes keep replacing it")
@@ -91,6 +97,8 @@ class ManifestFile:
         if self.manifest is None:
             raise RuntimeError("a manifest is read before it is written")
         lines = [self._encode_line(self.manifest, index) for index in previous_states]
+        if lines:
+            self._refuse_unread_journal()
         journal_bytes = self._journal_bytes_read + sum(map(len, lines))
         ends_batch = any(
             _ends_all_videos(self.manifest, previous_states, states) for states in (FINAL_VIDEO_STATES, ("done",))
@@ -103,9 +111,14 @@ class ManifestFile:
             self._journal_version = read_file_version(self.folder.journal_path)
 
     def fold_journal(self) -> None:
-        """Write the complete manifest and remove the journal. The caller must have the manifest lock."""
+        """Write the complete manifest and remove the journal. The caller must have the manifest lock.
+
+        Raises:
+            OSError: the manifest cannot be written, or the journal may have changes that could not be read.
+        """
         if self.manifest is None:
             raise RuntimeError("a manifest is read before it is written")
+        self._refuse_unread_journal()
         self._preserve_edited_manifest()
         self.manifest.journal = make_journal_id(self.manifest.journal)
         write_manifest(self.folder, self.manifest)
@@ -119,6 +132,11 @@ class ManifestFile:
         sync_to_disk(self.folder.root)
         self.discard_copy()
         self.manifest, self._manifest_version = manifest, read_file_version(self.folder.manifest_path)
+
+    def _refuse_unread_journal(self) -> None:
+        """Raise the system's error if it refused to read the journal, whose changes a write would lose."""
+        if self._refusal is not None:
+            raise OSError(self._refusal.errno, self._refusal.strerror, str(self.folder.journal_path))
 
     def _preserve_edited_manifest(self) -> None:
         """Save a copy of an externally edited manifest before it is replaced by one with a valid checksum."""
@@ -140,7 +158,7 @@ class ManifestFile:
         """Drop the copy in memory, which may differ from the disk."""
         self.manifest, self._manifest_version, self._journal_version = None, (0, 0, 0), (0, 0, 0)
         self._journal_bytes_read = self._journal_lines_read = 0
-        self._must_fold = False
+        self._must_fold, self._refusal = False, None
 
     def _apply_journal(self, manifest: Manifest) -> None:
         journal_path = self.folder.journal_path
@@ -149,8 +167,9 @@ class ManifestFile:
                 journal_path, manifest.journal, self._journal_bytes_read, self._journal_lines_read + 1
             )
         except UnreadableFileError as error:
-            self._must_fold = True
-            manifest.add_faults([str(error)])
+            manifest.add_journal_error(error)
+            self._refusal = find_refusal(error)
+            self._must_fold = self._refusal is None
             return
         faults = list(journal_tail.faults)
         for line in journal_tail.lines:
@@ -193,8 +212,10 @@ def read_file_version(path: Path) -> FileVersion:
     try:
         # Open the file: only then does a network file system ask the server instead of its cache.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0, 0, 0
+    except OSError:
+        return UNOPENED_VERSION
     try:
         status = os.fstat(descriptor)
     finally:

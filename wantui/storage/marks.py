@@ -18,6 +18,7 @@ from wantui.json_files import (
     InaccessibleFileError,
     UnreadableFileError,
     describe_first_validation_error,
+    is_refused_by_system,
     read_json_object,
 )
 from wantui.storage.layout import BatchFolder
@@ -60,7 +61,9 @@ class BatchMarks:
     """Descriptions of unreadable parts of the file."""
     is_of_later_format: bool = False
     is_inaccessible: bool = False
-    """Whether the system refused to read the file, whose marks may be intact."""
+    """Whether the system could not read the file, whose marks may be intact."""
+    is_refused: bool = False
+    """Whether the system refused to read the file, such as for its permissions."""
     other_fields: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the file that this version does not know."""
 
@@ -81,7 +84,8 @@ def read_marks(folder: BatchFolder) -> BatchMarks:
     except FileNotFoundError:
         return BatchMarks()
     except UnreadableFileError as error:
-        return BatchMarks(faults=(str(error),), is_inaccessible=isinstance(error, InaccessibleFileError))
+        is_inaccessible = isinstance(error, InaccessibleFileError)
+        return BatchMarks(faults=(str(error),), is_inaccessible=is_inaccessible, is_refused=is_refused_by_system(error))
     file_format, videos = document.pop("format", MARKS_FORMAT), document.pop("videos", {})
     if type(file_format) is not int or not isinstance(videos, dict):
         return BatchMarks(faults=(f"{path} is damaged: format is not a number, or videos is not an object",))

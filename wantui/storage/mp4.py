@@ -198,7 +198,7 @@ def open_container(path: Path) -> Iterator[Any]:
             yield container
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ClipError(f"{path} is not a readable clip: {reason}") from None
+        raise ClipError(f"{path} is not a readable clip: {reason}") from error
 
 
 def _make_file_url(path: Path) -> str:

@@ -8,23 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from wantui.json_files import REFUSED_ERROR_NUMBERS
+
 DISK_FULL_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-UNWRITABLE_ERROR_NUMBERS = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EIO,
-    errno.ESTALE,
-    errno.ENOTCONN,
-    errno.ENODEV,
-    errno.ENXIO,
-    errno.ETIMEDOUT,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.EREMOTEIO,
-)
+UNWRITABLE_ERROR_NUMBERS = (errno.EROFS, errno.EIO, *REFUSED_ERROR_NUMBERS)
 """Error numbers of a file system that is read-only, owned by another user, damaged, or unreachable."""
 
 

@@ -32,7 +32,7 @@ def check_stored_states(steps: NDArray[Any], latents: Any, state_count: int) -> 
         raise ValueError(f"its array `steps` does not list its {latents.shape[0]} stored states")
     indices = steps.astype(np.int64)
     if (np.diff(indices) <= 0).any() or (indices < 0).any() or (indices >= state_count).any():
-        raise ValueError(f"its array `steps` does not list states of {state_count} in their order")
+        raise ValueError(f"its array `steps` must rise and stay between 0 and {state_count - 1}")
 
 
 class StoredStates:

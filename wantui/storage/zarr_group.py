@@ -148,13 +148,13 @@ def _open_verified_group(path: Path, recipe: Recipe | None) -> tuple[Any, dict[s
         node_names = _list_node_names(path, crcs_by_path)
         import zarr
 
-        from wantui.storage.verified_store import VerifiedStore
+        from wantui.storage.verified_store import VerifiedStore, list_members
 
         group = zarr.open_group(store=VerifiedStore(path, crcs_by_path, _make_mismatch_error), mode="r")
-        nodes_by_name = dict(group.members(max_depth=None))  # all at once: zarr waits for its thread at each call
-        arrays_by_name = {
-            name: node for name in node_names if hasattr(node := nodes_by_name.get(name) or group[name], "shape")
-        }
+        nodes_by_name = list_members(group)  # all at once: zarr waits for its thread at each call
+        # `or` instead of `in` would ask each subgroup for its length, which lists its folder.
+        nodes = {name: nodes_by_name[name] if name in nodes_by_name else group[name] for name in node_names}
+        arrays_by_name = {name: node for name, node in nodes.items() if hasattr(node, "shape")}
         for name, array in arrays_by_name.items():
             if missing_chunks := _describe_missing_chunks(path, name, array.metadata):
                 raise CaptureError(f"{missing_chunks}. Copy {path / name} again from the original batch folder")
