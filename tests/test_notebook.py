@@ -147,7 +147,7 @@ def test_captures_and_metrics_equal_those_on_disk_and_of_analyze(wantui: Wantui,
     maps = video.open_attention()
     assert maps.read_mean_map("circle").shape[0] == len(maps.evaluations) == 3
 
-    drawn = [video.draw_steps(steps) for steps in (["1"], [1], 1, "1")]
+    drawn = [video.draw_steps(steps) for steps in (["1"], [1], 1, 1.0, "1")]
     assert {(len(steps), steps[0].moment.step) for steps in drawn} == {(1, 1)}
     assert all(np.array_equal(steps[0].frames, drawn[0][0].frames) for steps in drawn)
 

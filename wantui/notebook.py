@@ -124,7 +124,7 @@ class BatchVideo:
             return StoredLatents(np.asarray(group["latents"][:]), sigmas[steps], steps.astype(np.int64))
 
     def draw_steps(
-        self, steps: Sequence[str | int] | str | int | None = None, state: "StateKind" = "clean"
+        self, steps: Sequence[str | float] | str | float | None = None, state: "StateKind" = "clean"
     ) -> "list[FittedStep]":
         """Draw small pictures of stored steps by a linear fit of the colours, without the VAE.
 
@@ -132,7 +132,8 @@ class BatchVideo:
         per latent cell, and `r2`, the share of the variance of the clip's colours that the fit explains.
 
         Args:
-            steps: moments such as 10, "50%", "sigma 0.5" and "end", or one of them; all stored steps if None.
+            steps: moments such as 10, "50%", "sigma 0.5" and "end", or one of them; all stored steps if None. A number
+                is the index of a step.
             state: clean for the clean state that the model predicts at a step, noisy for the state that it receives.
 
         Raises:

@@ -236,7 +236,8 @@ def format_effect_parts(
 ) -> tuple[str, str, str]:
     """Return an effect and the ends of its interval as texts, in percent if relative; no ends without an interval.
 
-    All texts and tables of effects use this function, so that they show the same digits.
+    Verdicts, answers and tables of differences between groups use this function, so that they show the same digits.
+    Slopes, places and interactions have formats of their own.
 
     Args:
         unit: unit of the effect if it is not relative; the ends have none.
@@ -254,8 +255,7 @@ def format_effect_parts(
 def format_difference_parts(difference: Difference) -> tuple[str, str, str]:
     """Return a difference and the ends of its interval: in percent, or in the metric's unit if ratios are
     meaningless."""
-    relative = (difference.relative_difference, difference.relative_low, difference.relative_high)
-    if np.isfinite(relative).all():
+    if (relative := _get_relative_parts(difference)) is not None:
         return format_effect_parts(*relative, is_relative=True)
     effect = difference.paired_effect
     return format_effect_parts(
@@ -263,10 +263,16 @@ def format_difference_parts(difference: Difference) -> tuple[str, str, str]:
     )
 
 
+def _get_relative_parts(difference: Difference) -> tuple[float, float, float] | None:
+    """Return a relative difference and the ends of its interval; None if ratios are meaningless."""
+    parts = (difference.relative_difference, difference.relative_low, difference.relative_high)
+    return parts if np.isfinite(parts).all() else None
+
+
 def format_difference(difference: Difference) -> str:
     """Format a difference with its interval: in percent, or in the metric's unit if ratios are meaningless."""
     change, low, high = format_difference_parts(difference)
-    if np.isfinite([difference.relative_difference, difference.relative_low, difference.relative_high]).all():
+    if _get_relative_parts(difference) is not None:
         return f"{change}{describe_ratio_base(difference.metric)} (95 % interval {low} to {high})"
     return f"{change} ({describe_interval(difference.paired_effect)})"
 
