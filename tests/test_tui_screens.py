@@ -814,7 +814,7 @@ def test_trajectory_table_can_be_sorted_scrolled_and_searched(made: BatchFolder)
         assert [row.compute_metric("length") for row in screen.visible_rows] == in_batch_order  # type: ignore[union-attr]
         await it.press(*["l"] * (len(METRICS) - 1), "h")
         assert screen.row_list.metric_name == list(METRICS)[-2]
-        await it.until(lambda: "straightness" not in it.text() and "final_norm" in it.text())
+        await it.until(lambda: "straightness" not in it.text() and "final norm" in it.text())
         await it.press("slash")
         await it.paste("blue")
         await it.until(lambda: len(screen.visible_rows) == 2)
