@@ -12,6 +12,7 @@ from conftest import only_queued
 from harness_tui import AppUnderTest, application, run
 from textual.widget import Widget
 
+from wantui.batches.batch_cost import CostLine
 from wantui.batches.enqueue import enqueue_new_batch
 from wantui.config import load_config
 from wantui.planning import Recipe, plan_batch, preview_batch
@@ -29,6 +30,9 @@ from wantui.tui.screens.history import History
 from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.screens.welcome import Welcome
 from wantui.tui.screens.yaml_editor import YamlEditor
+from wantui.tui.settings import TuiSettings
+from wantui.tui.settings_changes import apply_settings
+from wantui.tui.widgets.cost_pane import METER_WIDTH, NAME_WIDTH
 from wantui.tui.widgets.settings_form import SettingsForm
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -654,3 +658,37 @@ def test_unexpected_errors_of_planning_are_one_sentence(monkeypatch: pytest.Monk
     assert "model: Field required" in error
     assert "\n" not in error
     assert "pydantic" not in error
+
+
+def test_frames_of_compose_name_the_keys_of_the_user() -> None:
+    async def test() -> None:
+        keys = {"compose.template": "f12,t", "compose.warnings": "W", "compose.reset_setting": "Z"}
+        async with application(size=(120, 40), keys=keys) as it:
+            await it.press("f12")
+            await it.paste("a red circle")
+            await it.press("escape")
+            for title in ("F12 Template", "c Config", "W Cost", "W all details", "Z reset · / filter"):
+                await it.until(lambda: title in it.text())  # noqa: B023
+            apply_settings(it.app, TuiSettings(keys={"compose.configs": "C"}))
+            for title in ("t Template", "C Config", "w Cost", "w all details", "r reset · / filter"):
+                await it.until(lambda: title in it.text())  # noqa: B023
+            await it.press("2")
+            apply_settings(it.app, TuiSettings(keys={"compose.configs": "D"}))
+            await it.press("1")
+            await it.until(lambda: "D Config" in it.text())
+
+    run(test)
+
+
+def test_meter_of_a_cost_leaves_room_for_the_sign_of_an_error() -> None:
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            pane = it.screen(ComposeScreen).cost_pane
+            for fits, text_width in ((True, 22), (False, 20)):
+                for excess, has_meter in ((0, True), (1, False)):
+                    pane.cost_lines = [CostLine("memory", "x" * (text_width + excess), "", fits, used_share=0.5)]
+                    (line,) = pane._draw_cost_lines(NAME_WIDTH + METER_WIDTH + 2 + 22, with_bases=False)
+                    assert ("━" in line.plain) == has_meter
+                    assert line.cell_len <= NAME_WIDTH + METER_WIDTH + 2 + 22
+
+    run(test)

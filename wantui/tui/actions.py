@@ -78,9 +78,17 @@ APP_ACTIONS = (
 
 COMPOSE_ACTIONS = (
     Action("compose.queue", "f5,ctrl+g", "enqueue", "Queue it", "Add the batch to the queue.", has_priority=True),
-    Action("compose.template", "t", "focus_template", "Template", "Edit the template.", False, opens_field=True),
-    Action("compose.configs", "c", "focus_configs", "Configs", "Choose a config.", False),
-    Action("compose.settings", "s", "focus_settings", "Settings", "Change settings of the config.", False),
+    Action(
+        "compose.template",
+        "t",
+        "focus_template",
+        "Template",
+        "Edit the template.",
+        is_in_footer=False,
+        opens_field=True,
+    ),
+    Action("compose.configs", "c", "focus_configs", "Configs", "Choose a config.", is_in_footer=False),
+    Action("compose.settings", "s", "focus_settings", "Settings", "Change settings of the config.", is_in_footer=False),
     Action("compose.filter", "slash", "filter_settings", "Filter", "Find a setting by name or help.", opens_field=True),
     Action(
         "compose.reset_setting",
@@ -167,14 +175,7 @@ LIBRARY_ACTIONS = (
     ),
     Action("library.mark", "m", "mark", "Mark", "Mark the video for a comparison, or unmark it."),
     Action("library.compare", "c", "compare", "Compare", "Play the marked videos side by side."),
-    Action(
-        "library.unmark",
-        "C",
-        "clear_marks",
-        "Unmark",
-        "Unmark all videos; stars stay.",
-        is_in_footer=False,
-    ),
+    Action("library.unmark", "C", "clear_marks", "Unmark", "Unmark all videos; stars stay.", is_in_footer=False),
     Action("library.analyse", "A", "analyse", "Analyse", "Show the trajectories of the batch, and select this video."),
     Action("library.star", "asterisk", "star", "Star", "Star the video, or remove its star."),
     Action("library.reject", "x", "reject", "Reject", "Reject the video, or accept it again."),
@@ -273,20 +274,27 @@ ANALYSIS_ACTIONS = (
         "next_curve",
         "Curve",
         "Show the next mean curves, or the next interaction.",
-        False,
+        is_in_footer=False,
     ),
-    Action("analysis.word", "w", "next_word", "Word", "Show the attention to the next marked word.", False),
-    Action("analysis.axis", "A", "next_axis", "Axis", "Show the attention by step, block or head.", False),
+    Action(
+        "analysis.word", "w", "next_word", "Word", "Show the attention to the next marked word.", is_in_footer=False
+    ),
+    Action("analysis.axis", "A", "next_axis", "Axis", "Show the attention by step, block or head.", is_in_footer=False),
     Action(
         "analysis.frame_back",
         "comma",
         "move_frame(-1)",
         "Previous frame",
         "Show the attention over the frame before.",
-        False,
+        is_in_footer=False,
     ),
     Action(
-        "analysis.frame", "full_stop", "move_frame(1)", "Next frame", "Show the next frame of the attention.", False
+        "analysis.frame",
+        "full_stop",
+        "move_frame(1)",
+        "Next frame",
+        "Show the next frame of the attention.",
+        is_in_footer=False,
     ),
 )
 

@@ -1,13 +1,58 @@
-"""Titles of panes that name the key by which the pane gets the focus."""
+"""Frames of panes that name keys: the keys of the user, if tui.yaml changes them."""
 
+from typing import TYPE_CHECKING
+
+from textual.containers import Vertical
 from textual.content import Content
 from textual.widget import Widget
 
 from wantui.formatting import escape_unprintable
+from wantui.tui.actions import iterate_actions
+from wantui.tui.key_names import format_key_name
+
+_KEY_NAMES_BY_ACTION = {action.id: action.key_names for action in iterate_actions()}
 
 
-def set_key_title(pane: Widget, key: str, title: str) -> None:
-    """Show a key and a title in the border of a pane, unless they are shown already."""
-    content = Content.assemble((key, "bold $footer-key-foreground"), f" {escape_unprintable(title)}")
-    if content.markup != pane.border_title:
-        pane.border_title = content
+def find_key(widget: Widget, action_id: str) -> str:
+    """Return the first key of an action as texts show it, such as `F5`."""
+    key_names = widget.app._keymap.get(action_id, _KEY_NAMES_BY_ACTION[action_id])
+    return format_key_name(key_names.split(",")[0].strip())
+
+
+if TYPE_CHECKING:
+    _Base = Widget
+else:
+    _Base = object  # a base of Widget would make lists with the mixin unable to have the focus
+
+
+class KeyTitleMixin(_Base):
+    """Mixin for panes whose frame shows a title, and the key that moves the focus there."""
+
+    key_action_id = ""
+    """Action whose key the frame shows."""
+    key_title = ""
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.draw_frame())
+        self.draw_frame()
+
+    def set_key_title(self, action_id: str, title: str) -> None:
+        """Show the key of an action and a title in the frame."""
+        self.key_action_id, self.key_title = action_id, title
+        if self.is_attached:
+            self.draw_frame()
+
+    def draw_frame(self) -> None:
+        """Draw the key and the title, unless they are shown already; the key map of the user may have changed."""
+        key = find_key(self, self.key_action_id)
+        content = Content.assemble((key, "bold $footer-key-foreground"), f" {escape_unprintable(self.key_title)}")
+        if content.markup != self.border_title:
+            self.border_title = content
+
+
+class KeyTitledPane(KeyTitleMixin, Vertical):
+    """Pane of several widgets whose frame shows a title and its key."""
+
+    def __init__(self, pane_id: str, action_id: str, title: str) -> None:
+        super().__init__(id=pane_id, classes="pane")
+        self.set_key_title(action_id, title)

@@ -28,7 +28,7 @@ from wantui.tui.compose_data import (
     read_timed_videos,
 )
 from wantui.tui.content import make_content
-from wantui.tui.pane_titles import set_key_title
+from wantui.tui.pane_titles import KeyTitledPane
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
@@ -82,8 +82,7 @@ class ComposeScreen(BaseScreen):
         with Horizontal():
             yield ConfigPane(drafts)
             with Vertical(id="right"):
-                with Vertical(id="template", classes="pane") as template:
-                    set_key_title(template, "t", "Template")
+                with KeyTitledPane("template", "compose.template", "Template"):
                     yield TemplateEditor(drafts.template)
                     yield Static("", id="error", markup=False)
                 yield Variations()

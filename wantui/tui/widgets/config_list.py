@@ -8,7 +8,7 @@ from rich.text import Text
 
 from wantui.tui.config_sources import SOURCE_COLUMNS, ConfigSource
 from wantui.tui.drafts import Drafts
-from wantui.tui.pane_titles import set_key_title
+from wantui.tui.pane_titles import KeyTitleMixin
 from wantui.tui.widgets.virtual_list import VirtualList
 
 MAX_NAME_WIDTH = 32
@@ -17,12 +17,12 @@ MIN_HEIGHT_WITH_HEADER = 6
 """Lines of the list from which it has a header."""
 
 
-class ConfigList(VirtualList):
+class ConfigList(KeyTitleMixin, VirtualList):
     """List of configs; in a low terminal it shows only the chosen config while it lacks the focus."""
 
     def __init__(self) -> None:
         super().__init__(id="configs", classes="pane", empty_text="no configs found")
-        set_key_title(self, "c", "Config")
+        self.set_key_title("compose.configs", "Config")
         self.sources: Sequence[ConfigSource] = ()
         self.drafts: Drafts | None = None
         self._name_width = 0

@@ -23,7 +23,7 @@ from wantui.tui.config_sources import (
 )
 from wantui.tui.content import set_titles
 from wantui.tui.drafts import Drafts
-from wantui.tui.pane_titles import set_key_title
+from wantui.tui.pane_titles import KeyTitledPane, find_key
 from wantui.tui.widgets.config_list import ConfigList
 from wantui.tui.widgets.settings_form import SettingsForm
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -69,6 +69,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         """Reason why the config is invalid; otherwise empty."""
 
     config_list = getters.query_one(ConfigList)
+    settings_pane = getters.query_one("#settings", KeyTitledPane)
     settings_form = getters.query_one(SettingsForm)
 
     def __init__(self, drafts: Drafts) -> None:
@@ -86,9 +87,11 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
 
     def compose(self) -> ComposeResult:
         yield ConfigList()
-        with Vertical(id="settings", classes="pane") as settings:
-            set_key_title(settings, "s", "Settings")
+        with KeyTitledPane("settings", "compose.settings", "Settings"):
             yield SettingsForm()
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self._show_keys())
 
     def on_resize(self) -> None:
         self._show_keys()
@@ -106,10 +109,13 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         elif self.settings_form.value_input.has_focus:
             keys = "enter save · esc discard"
         elif self.size.width >= MIN_WIDTH_WITH_ALL_KEYS:
-            keys = "enter edit · r reset · / filter"
+            keys = f"enter edit · {self._describe_setting_keys()}"
         else:
-            keys = "r reset · / filter"
-        set_titles(self.query_one("#settings"), subtitle=keys)
+            keys = self._describe_setting_keys()
+        set_titles(self.settings_pane, subtitle=keys)
+
+    def _describe_setting_keys(self) -> str:
+        return f"{find_key(self, 'compose.reset_setting')} reset · {find_key(self, 'compose.filter')} filter"
 
     @work(thread=True, exclusive=True, group="sources", exit_on_error=False)
     def find_config_sources(self) -> None:
@@ -180,7 +186,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         drafts = self.drafts
         change_count = len(drafts.changes) + (drafts.text is not None)
         title = f"Settings ({change_count} changed)" if change_count else "Settings"
-        set_key_title(self.query_one("#settings"), "s", title)
+        self.settings_pane.set_key_title("compose.settings", title)
 
     @on(SettingsForm.Changed)
     def _handle_setting_changed(self, message: SettingsForm.Changed) -> None:

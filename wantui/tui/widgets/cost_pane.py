@@ -11,7 +11,7 @@ from textual.containers import Vertical
 
 from wantui.formatting import format_count
 from wantui.tui.content import set_titles
-from wantui.tui.pane_titles import set_key_title
+from wantui.tui.pane_titles import KeyTitleMixin, find_key
 from wantui.tui.plan_grid import draw_plan_grid
 from wantui.tui.plots import draw_styled_bar
 from wantui.tui.widgets.diff_text import DiffText
@@ -31,14 +31,14 @@ HIGH_SHARE = 0.8
 """Share of what is free from which a meter has the colour of a warning."""
 
 
-class CostPane(Vertical):
+class CostPane(KeyTitleMixin, Vertical):
     """Costs, errors and warnings, all wrapped; what does not fit is left out as a whole, and a key shows it."""
 
     cost_text = getters.query_one(DiffText)
 
     def __init__(self) -> None:
         super().__init__(id="cost", classes="pane")
-        set_key_title(self, "w", "Cost")
+        self.set_key_title("compose.warnings", "Cost")
         self.preview: BatchPreview | None = None
         self.cost_lines: Sequence[CostLine] = ()
         self.cell_lines: Sequence[str] = ()
@@ -49,6 +49,10 @@ class CostPane(Vertical):
 
     def compose(self) -> ComposeResult:
         yield DiffText()
+
+    def draw_frame(self) -> None:
+        super().draw_frame()
+        self.update_subtitle()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self._draw_costs)
@@ -104,7 +108,11 @@ class CostPane(Vertical):
         shown_count = max(0, height - len(short) - 1)
         shown_lines = [_cut_message(lines, 1, width)[0] for lines in messages[:shown_count]]
         hidden_text = format_count(len(messages) - shown_count, "more message" if shown_count else "message")
-        return [*short, *shown_lines, Text(f"! {hidden_text}: w shows all", messages[shown_count][0].style)]
+        return [
+            *short,
+            *shown_lines,
+            Text(f"! {hidden_text}: {find_key(self, 'compose.warnings')} shows all", messages[shown_count][0].style),
+        ]
 
     def _draw_cost_lines(self, width: int, *, with_bases: bool) -> list[Text]:
         lines = []
@@ -116,7 +124,7 @@ class CostPane(Vertical):
                 parts = wrap_text(text, width - NAME_WIDTH, Style(dim=True), indent="")
             else:
                 value = wrap_text(f"{'' if cost.fits else '✗ '}{cost.text}", width - NAME_WIDTH, style, indent="")
-                if len(value) == 1 and (meter := self._draw_meter(cost, width - NAME_WIDTH)):
+                if len(value) == 1 and (meter := self._draw_meter(cost, width - NAME_WIDTH - len(value[0]))):
                     value = [Text.assemble(meter, value[0])]
                 parts = value if not with_bases else _append_basis(value, cost, width - NAME_WIDTH)
             for index, part in enumerate(parts):
@@ -134,8 +142,8 @@ class CostPane(Vertical):
         ]
 
     def _draw_meter(self, cost: "CostLine", width: int) -> Text:
-        """Return a meter of the share of what is free that a cost takes; empty if it is unknown or does not fit."""
-        if cost.used_share is None or len(cost.text) + METER_WIDTH + 2 > width:
+        """Return a meter of the share of what is free that a cost takes; empty if it is unknown or there is no room."""
+        if cost.used_share is None or width < METER_WIDTH + 2:
             return Text()
         colour_name = "warning" if cost.fits and cost.used_share >= HIGH_SHARE else "success" if cost.fits else "error"
         meter = draw_styled_bar(cost.used_share, METER_WIDTH, self.cost_text.make_colour_style(colour_name))
@@ -164,7 +172,7 @@ class CostPane(Vertical):
 
     def update_subtitle(self) -> None:
         """Name the key that shows all costs and warnings if they do not fit into the pane."""
-        set_titles(self, subtitle="" if self._is_complete else "w all details")
+        set_titles(self, subtitle="" if self._is_complete else f"{find_key(self, 'compose.warnings')} all details")
 
     def format_details(self) -> str:
         """Return all costs with their bases."""

@@ -9,7 +9,7 @@ from textual import on
 
 from wantui.models.tokenizer import find_token_texts
 from wantui.prompts import Mark, Variation, list_marks, list_prompts
-from wantui.tui.pane_titles import set_key_title
+from wantui.tui.pane_titles import KeyTitleMixin
 from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -34,12 +34,12 @@ ARROW = " → "
 BORDER_HEIGHT = 2
 
 
-class Variations(VirtualList):
+class Variations(KeyTitleMixin, VirtualList):
     """List of any number of variations; only visible rows are tokenised. Enter shows the whole prompt."""
 
     def __init__(self) -> None:
         super().__init__(id="variations", classes="pane", empty_text=TEMPLATE_HELP)
-        set_key_title(self, "v", "Variations")
+        self.set_key_title("compose.list", "Variations")
         self.preview: BatchPreview | None = None
         self.tokenizer_path: Path | None = None
         self._first_indices_with_prompts: list[int] = []
@@ -55,7 +55,7 @@ class Variations(VirtualList):
         self.preview, self.tokenizer_path = preview, tokenizer_path
         if preview is None:
             self.empty_text = empty_text
-            set_key_title(self, "v", "Variations")
+            self.set_key_title("compose.list", "Variations")
             self.border_subtitle = ""
             self.fill_rows(0, self._draw_variation)
             if empty_text == TEMPLATE_HELP:
@@ -69,7 +69,7 @@ class Variations(VirtualList):
         measured = preview.variations[:MAX_MEASURED_ROWS]
         self._id_width = min(MAX_ID_WIDTH, max(len(variation.id) for variation in measured))
         self._prompt_width = max(len(ARROW.join(list_prompts(variation))) for variation in measured)
-        set_key_title(self, "v", f"Variations: {len(preview.variations):,}")
+        self.set_key_title("compose.list", f"Variations: {len(preview.variations):,}")
         self.fill_rows(len(preview.variations), self._draw_variation)
         # As high as its rows, within the limits of the style sheet: the cost gets the other lines.
         self.styles.height = len(preview.variations) + self.header_height + BORDER_HEIGHT
