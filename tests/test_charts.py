@@ -278,7 +278,7 @@ def test_attention_view_fits_its_pane(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "has_frame"), [((76, 13), True), ((136, 27), True), ((64, 13), False), ((76, 8), False)]
+    ("size", "has_frame"), [((76, 13), True), ((136, 27), True), ((64, 13), False), ((76, 8), True), ((76, 7), False)]
 )
 def test_frame_is_beside_its_attention_where_both_fit(size: tuple[int, int], has_frame: bool) -> None:
     frame, overlay = np.full((40, 40, 3), 200, dtype=np.uint8), np.full((40, 40, 3), 90, dtype=np.uint8)

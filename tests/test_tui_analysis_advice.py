@@ -5,11 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.style import Style
 
 from wantui import analysis
 from wantui.analysis.advice import Advice, AdviceKind, AdvisedText, add_details, add_reason_prefix
 from wantui.analysis.group_names import CannotCompareError
+from wantui.tui.analysis import answers_view, dose_view
 from wantui.tui.analysis.advice import SCREEN_ADVICE, name_keys, word_error
+from wantui.tui.analysis.metric_titles import name_metrics
+from wantui.tui.analysis.tables import draw_rows
+from wantui.tui.analysis.views import Canvas
 
 SHOWN_MODULES = (
     "correlation_data",
@@ -79,3 +84,17 @@ def test_message_keeps_its_advice_and_details_after_a_prefix() -> None:
         "not compared: there is only one. Press c for another grouping. 1 of 2 videos is excluded"
     )
     assert add_reason_prefix("not compared: ", "no seeds") == "not compared: no seeds"
+
+
+def test_commands_keep_the_names_of_metrics() -> None:
+    text = "log_volume: see `wantui analyze --compare --primary log_volume`, not log_volume"
+    assert name_metrics(text) == "log volume: see `wantui analyze --compare --primary log_volume`, not log volume"
+
+
+def test_headings_of_groups_keep_the_names_of_metrics() -> None:
+    lines = draw_rows(("metric",), {"log_volume - blue": [(("log_volume",), False)]}, Canvas(60, 20, lambda _: Style()))
+    assert [line.plain.strip() for line in lines] == ["metric", "log_volume - blue", "log volume"]
+
+
+def test_demonstrated_equivalence_has_the_colour_of_success() -> None:
+    assert answers_view.VERDICT_COLOURS["alike"] == dose_view.VERDICT_COLOURS["flat"] == "success"

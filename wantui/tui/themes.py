@@ -6,6 +6,7 @@ Each colour has one meaning on all screens, and a sign or a word repeats it:
 |---|---|
 | `accent` | what is chosen or happens now: focus, cursor, keys, running videos, changed settings, marks of the user |
 | `success` | what is in order: done videos, costs that fit, meters below their limit, marked words |
+| `success` | what is demonstrated to be equal within the margin: verdicts "alike" and "flat" |
 | `warning` | what needs attention: a hold, an interruption, a meter near its limit, a figure to doubt |
 | `error` | what failed or cannot be done |
 | `found` | what differs: effects beyond chance, words in which two recipes differ; always in bold |

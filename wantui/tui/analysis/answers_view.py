@@ -13,6 +13,8 @@ from wantui.tui.wrapping import wrap_text
 if TYPE_CHECKING:
     from wantui.analysis.answers import Answer
 
+VERDICT_COLOURS = {"differs": "found", "alike": "success"}
+"""Theme colour by kind of verdict on groups."""
 QUESTION_WIDTH = 7
 """Width of the names of the questions, with the space after them, in cells."""
 
@@ -21,9 +23,8 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
     """Return the verdicts of answers on one pair or on all groups."""
     lines: list[Text] = []
     for answer in answers:
-        style = (
-            canvas.get_style("found") + Style(bold=True) if answer.kind == "differs" else canvas.get_style("text-muted")
-        )
+        style = canvas.get_style(VERDICT_COLOURS.get(answer.kind, "text-muted"))
+        style += Style(bold=answer.kind == "differs")
         lines += _draw_labelled(answer.question, name_metrics(answer.verdict), canvas, Style(bold=True), style)
     return lines
 

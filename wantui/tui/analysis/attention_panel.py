@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MIN_FIGURES_WIDTH, MAX_FIGURES_WIDTH = 28, 44
 """Width of the figures beside the picture, in cells."""
 MIN_PAIR_WIDTH, MIN_PAIR_HEIGHT = 20, 8
-"""Smallest width of two pictures side by side, and of the pane's height, in cells."""
+"""Smallest width of each of two pictures side by side, and smallest height of the pane with both, in cells."""
 
 
 def draw_attention(
@@ -53,7 +53,7 @@ def draw_attention(
 def _draw_pictures(frame: "NDArray[np.uint8]", overlay: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:
     """Return the frame and the attention over it: side by side with captions, unless the pane is too narrow."""
     half = (width - 2) // 2
-    has_frame = height > MIN_PAIR_HEIGHT and half >= MIN_PAIR_WIDTH
+    has_frame = height >= MIN_PAIR_HEIGHT and half >= MIN_PAIR_WIDTH
     if not has_frame:
         return draw_centred_picture(overlay, width, height)
     columns = []

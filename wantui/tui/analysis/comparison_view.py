@@ -7,7 +7,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.tui.analysis.advice import name_keys
-from wantui.tui.analysis.answers_view import draw_answer_details, draw_answer_verdicts
+from wantui.tui.analysis.answers_view import VERDICT_COLOURS, draw_answer_details, draw_answer_verdicts
 from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.forest_plot import (
     ForestLayout,
@@ -31,8 +31,6 @@ MAX_DRAWN_PAIRS = 20
 """Maximum number of pairs of groups that are drawn: those of the marked group come first."""
 MAX_LISTED_EXCLUSIONS = 5
 """Maximum number of excluded videos that are listed by name."""
-VERDICT_COLOURS = {"differs": "found"}
-"""Theme colour by kind of verdict."""
 
 
 def draw_comparison(

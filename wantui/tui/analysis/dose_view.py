@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wantui.analysis.dose_response import DoseResponse, Trend
 
 MAX_CHART_WIDTH, MIN_CHART_HEIGHT, MAX_CHART_HEIGHT = 140, 6, 11
-VERDICT_COLOURS = {"rises": "found", "falls": "found"}
+VERDICT_COLOURS = {"rises": "found", "falls": "found", "flat": "success"}
 """Theme colour by kind of verdict."""
 DOSE_SIGN = "●"
 INTERVAL_COLOUR = "text-muted"

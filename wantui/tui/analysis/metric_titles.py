@@ -7,14 +7,14 @@ from wantui.analysis.metrics import CURVES, METRICS
 
 RESPONSES = {"both": "appearance and frequency", "frequency": "frequency", "appearance": "appearance"}
 """What a metric responds to, by the response of the calibration."""
-_NAME_PATTERN = re.compile(
-    r"\b(" + "|".join(sorted((name for name in (*METRICS, *CURVES) if "_" in name), key=len, reverse=True)) + r")\b"
-)
+_NAMES = sorted((name for name in (*METRICS, *CURVES) if "_" in name), key=len, reverse=True)
+_NAME_PATTERN = re.compile(rf"`[^`]*`|\b({'|'.join(_NAMES)})\b")
+"""Pattern of a command in backticks, or of a name, which is group 1."""
 
 
 def name_metrics(text: str) -> str:
-    """Return a text with the names of metrics and curves for people."""
-    return _NAME_PATTERN.sub(lambda match: match[1].replace("_", " "), text)
+    """Return a text with the names of metrics and curves for people; commands in backticks keep theirs."""
+    return _NAME_PATTERN.sub(lambda match: match[1].replace("_", " ") if match[1] else match[0], text)
 
 
 def describe_metric_response(metric: str) -> str:

@@ -15,13 +15,14 @@ ROW_INDENT = 2
 def draw_rows(
     headers: Sequence[str], rows_by_heading: dict[str, list[tuple[tuple[str, ...], bool]]], canvas: Canvas
 ) -> list[Text]:
-    """Return a header, and below each heading its rows in aligned columns, cut to the width.
+    """Return a header, and below each heading its rows in aligned columns, cut to the width; cells name metrics for
+    people, and headings, which may be names of groups, stay as they are.
 
     Args:
         rows_by_heading: cells of each row, and whether it is highlighted.
     """
     rows_by_heading = {
-        name_metrics(heading): [(tuple(map(name_metrics, cells)), is_found) for cells, is_found in rows]
+        heading: [(tuple(map(name_metrics, cells)), is_found) for cells, is_found in rows]
         for heading, rows in rows_by_heading.items()
     }
     all_rows = [headers, *(cells for rows in rows_by_heading.values() for cells, _ in rows)]

@@ -65,9 +65,9 @@ class BatchDetails(VerticalScroll, can_focus=False):
             style = get_state_style(state)
             counts.append(Text(f"{style.glyph} {count} {style.state_word}", style_of(style.colour_name)))
         for sign, count, colour in (
-            (STAR, facts.star_count, "primary"),
+            (STAR, facts.star_count, "accent"),
             (REJECT, facts.reject_count, "error"),
-            (NOTE, facts.note_count, "primary"),
+            (NOTE, facts.note_count, "accent"),
         ):
             if count:
                 counts.append(Text(f"{sign} {count}", style_of(colour)))
@@ -75,7 +75,7 @@ class BatchDetails(VerticalScroll, can_focus=False):
         lines = [Text(line, Style(bold=True)) for line in template_lines]
         lines += [*_join_texts(counts, width), *draw_facts(facts.facts, width)]
         for name, note in facts.notes:
-            lines += wrap_text(f"{NOTE} {name}: {note}", width, style_of("primary"))
+            lines += wrap_text(f"{NOTE} {name}: {note}", width, style_of("accent"))
         for fault in facts.faults:
             lines += wrap_text(f"✗ {fault}", width, style_of("error"))
         return lines

@@ -106,7 +106,7 @@ class BatchList(VirtualList):
 
     def _draw_stars(self, row: LibraryRow) -> Text:
         count = self.star_counts.get(row.batch.folder, 0)
-        return Text(f"{STAR}{count}" if count else "", self.make_colour_style("primary"))
+        return Text(f"{STAR}{count}" if count else "", self.make_colour_style("accent"))
 
 
 def _measure_columns(columns: Sequence[Column[LibraryRow]]) -> int:

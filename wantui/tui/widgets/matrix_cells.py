@@ -155,9 +155,9 @@ def draw_thumbnail(picture: "Picture", background: tuple[int, int, int] | None =
 
 def list_mark_signs(mark: VideoMark, is_compared: bool) -> list[tuple[str, str]]:
     """Return the signs of a video's marks, with the name of their theme colour."""
-    signs = [(STAR, "primary")] if mark.star else []
+    signs = [(STAR, "accent")] if mark.star else []
     signs += [(REJECT, "error")] if mark.reject else []
-    signs += [(NOTE, "primary")] if mark.note else []
+    signs += [(NOTE, "accent")] if mark.note else []
     return [*signs, (COMPARED, "accent")] if is_compared else signs
 
 

@@ -113,7 +113,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         if entry.error:
             lines += _cut_lines(wrap_text(entry.error, width, make_style("error")), MAX_PROMPT_LINES)
         if mark.note:
-            note_lines = wrap_text(f"{NOTE} {' '.join(mark.note.split())}", width, make_style("primary"))
+            note_lines = wrap_text(f"{NOTE} {' '.join(mark.note.split())}", width, make_style("accent"))
             lines += _cut_lines(note_lines, 1 if is_brief else MAX_PROMPT_LINES)
         if not is_brief:
             return [*lines, *draw_video_facts(cell, width)]
@@ -128,7 +128,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         if entry.state == "done" and entry.generation_seconds:
             heading.append(f" in {entry.generation_seconds:.1f} s", "dim")
         for sign, word, colour in (
-            (STAR, "starred" if mark.star else "", "primary"),
+            (STAR, "starred" if mark.star else "", "accent"),
             (REJECT, "rejected" if mark.reject else "", "error"),
         ):
             if word:
