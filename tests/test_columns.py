@@ -1,7 +1,9 @@
 """Columns of lists: widths, alignment, and what a narrow list leaves out."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from rich.text import Text
 
 from wantui.queue.records import BatchRow
@@ -92,3 +94,16 @@ def test_ended_batches_have_no_columns_of_progress() -> None:
     assert list_headers(has_unfinished=True, width=75) == ["#", "state", "done", "steps", "ETA", "took", "video"]
     assert list_headers(has_unfinished=True, width=84) == ["#", "state", "progress", "steps", "ETA", "took", "video"]
     assert list_headers(has_unfinished=False, width=140) == ["#", "state", "took", "ended", "video"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(12.34, "12.3 s"), (999.94, "999.9 s"), (999.96, "1000 s"), (99_999.4, "99999 s"), (100_000.0, "27.8 h")],
+)
+def test_duration_of_a_video_fits_into_its_column(seconds: float, text: str) -> None:
+    columns = make_video_columns(VirtualList(), lambda: True, lambda index, video: "", lambda video: None, False)
+    column = next(column for column in columns if column.header_text == "took")
+    video = SimpleNamespace(state="done", seconds=seconds)
+    assert column.draw_cell((0, video)) == text  # type: ignore[arg-type]
+    assert column.width is not None
+    assert len(text) <= column.width

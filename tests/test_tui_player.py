@@ -14,7 +14,7 @@ from harness_tui import AppUnderTest, application, run
 from textual.geometry import Region
 
 from wantui.storage.layout import BatchFolder
-from wantui.storage.marks import read_marks
+from wantui.storage.marks import BatchMarks, read_marks
 from wantui.storage.mp4 import write_mp4
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
@@ -392,6 +392,24 @@ def test_player_stars_and_rejects_the_shown_video() -> None:
         await it.until(lambda: not screen._is_writing_marks)
         marks = read_marks(BatchFolder(screen.shown_folder))  # type: ignore[arg-type]
         assert [(mark.star, mark.reject) for mark in marks.marks_by_video.values()] == [(False, True)]
+
+    on_clips(test)
+
+
+def test_marks_are_shown_and_cleared_while_the_library_shows_another_batch() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        folder = screen.shown_folder
+        assert folder is not None
+        await it.press("p")
+        await it.until(lambda: isinstance(it.app.screen, Player))
+        await it.press("space", "asterisk")
+        await it.until(lambda: "★" in it.text())
+        screen.shown_folder, screen.shown_marks = Path("other").absolute(), BatchMarks()
+        await it.press("n", "p")
+        await it.until(lambda: "★" in it.text())
+        await it.press("asterisk")
+        await it.until(lambda: "★" not in it.text() and not screen._is_writing_marks)
+        assert not read_marks(BatchFolder(folder)).count_marks("star")
 
     on_clips(test)
 

@@ -394,3 +394,18 @@ def test_copy_that_is_read_slowly_does_not_replace_another_screen(
         assert not it.app.drafts.template
 
     on("queue", test)
+
+
+def test_changes_that_were_not_drawn_during_a_batch_are_drawn_after_it(queue: Queue) -> None:
+    add(queue, "kiss")
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: "kiss" in it.text())
+        with it.app.batch_update():
+            screen._compositor._dirty_regions.add(screen.region)
+            screen._compositor_refresh()
+            assert screen._compositor._dirty_regions
+        await it.until(lambda: not screen._compositor._dirty_regions)
+
+    on("queue", test)

@@ -41,7 +41,10 @@ def _check_textual_driver(driver_name: str) -> None:
 
 @contextmanager
 def _disable_pydantic_plugins() -> Iterator[None]:
-    """Keep pydantic from searching all installed packages for plugins; programs that wantui starts still may."""
+    """Keep pydantic from searching all installed packages for plugins while the first screen is imported.
+
+    Modules that are imported after the first paint, and programs that wantui starts, may have plugins.
+    """
     name = "PYDANTIC_DISABLE_PLUGINS"
     is_set = name in os.environ
     os.environ.setdefault(name, "__all__")

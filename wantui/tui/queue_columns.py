@@ -26,8 +26,8 @@ MIN_WIDTH_WITH_SHORT_BARS = 72
 """Smallest width of a list, in cells, that shows short bars, unless a list of batches shows failures."""
 MAX_MODEL_WIDTH, MAX_SEEDS_WIDTH, MAX_NAME_WIDTH, MAX_COUNTS_WIDTH = 24, 24, 44, 13
 """Largest widths, in cells, of columns that are as wide as their content."""
-MIN_WHOLE_SECONDS = 1000.0
-"""Seconds from which a duration has no decimals."""
+MAX_SECONDS_WITH_DECIMAL, MAX_WHOLE_SECONDS = 999.95, 99_999.5
+"""Seconds below which the column "took" shows seconds with a decimal, and whole seconds; above, it shows hours."""
 MARK_GLYPH = "◆"
 
 
@@ -168,7 +168,9 @@ def make_video_columns(
         video = row[1]
         if video.state != "done" or video.seconds is None:
             return ""
-        return f"{video.seconds:.{int(video.seconds < MIN_WHOLE_SECONDS)}f} s"
+        if video.seconds < MAX_SECONDS_WITH_DECIMAL:
+            return f"{video.seconds:.1f} s"
+        return f"{video.seconds:.0f} s" if video.seconds < MAX_WHOLE_SECONDS else f"{video.seconds / 3600:.1f} h"
 
     def format_eta_or_duration(row: tuple[int, VideoRow]) -> str:
         video = row[1]

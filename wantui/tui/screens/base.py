@@ -39,14 +39,20 @@ class BaseScreen(OneShotTimersMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin,
     def __init__(self) -> None:
         super().__init__(name=self.SCREEN_NAME)
         # Before the first layout: Textual sets these classes after it, and then styles, lays out and draws all again.
-        for length, breakpoints in zip(
-            self.app.size, (self.app.HORIZONTAL_BREAKPOINTS, self.app.VERTICAL_BREAKPOINTS), strict=True
+        for length, screen_breakpoints, app_breakpoints in (
+            (self.app.size.width, self.HORIZONTAL_BREAKPOINTS, self.app.HORIZONTAL_BREAKPOINTS),
+            (self.app.size.height, self.VERTICAL_BREAKPOINTS, self.app.VERTICAL_BREAKPOINTS),
         ):
+            breakpoints = app_breakpoints if screen_breakpoints is None else screen_breakpoints
             self.add_class(*self._get_breakpoint_classes(length, breakpoints or []), update=False)
 
     def _compositor_refresh(self) -> None:
         """Draw the changed regions, unless a batch of updates is open: Textual would draw them now and send nothing."""
-        if not self.app._batch_count:  # the changed regions stay marked, and are drawn after the batch
+        if self.app._batch_count:
+            # The changed regions stay marked. Without this flag, the screen would be idle after the batch, and would
+            # draw them only with the next change; the flag itself marks no regions.
+            self._repaint_required = True
+        else:
             super()._compositor_refresh()
 
     @property

@@ -82,8 +82,6 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         self.has_noisy_states = False
         """True if the clean states are missing, but noisy ones are stored."""
         self.is_playing = False
-        self._shown_frames = [0]
-        """Indices of the frames in the large picture: as many as fit side by side, one while they play."""
         self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
@@ -147,14 +145,14 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
             self.picture_view.show_message(f"{self.error}{hint}" if self.error else "reading ...")
             self.strip.show_steps({}, None)
             return
-        self._shown_frames = [self.frame_index % len(step.frames)]
+        shown_frames = [self.frame_index % len(step.frames)]
         columns, rows = self.picture_view.content_size
         if columns and rows:
             height, width = step.frames[0].shape[:2]
             size = fit_picture_size((width, height), columns, rows)  # so that the view does not scale
             count = 1 if self.is_playing else min(len(step.frames), (columns + FRAME_GAP) // (size[0] + FRAME_GAP))
-            self._shown_frames = _spread_frames(self.frame_index, count, len(step.frames))
-            pictures = [stretch_picture(step.frames[index], size) for index in self._shown_frames]
+            shown_frames = _spread_frames(self.frame_index, count, len(step.frames))
+            pictures = [stretch_picture(step.frames[index], size) for index in shown_frames]
             joined = _join_pictures(pictures, self._find_background())
             self.picture_view.show_picture(joined, is_moving=self.is_playing)
         middle = len(step.frames) // 2
@@ -163,7 +161,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         what = f"the video, after step {step_count} of {step_count}"
         if step.moment.step is not None:
             what = f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
-        details = _name_frames(self._shown_frames, len(step.frames))
+        details = _name_frames(shown_frames, len(step.frames))
         details += f" · approximate colours: the fit explains {format_share(step.r2, 1)}"
         if self.error:
             details = f"✗ {self.error}"

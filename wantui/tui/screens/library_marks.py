@@ -55,13 +55,21 @@ class LibraryMarks(LibraryPlayback):
         assert folder is not None, "a clip of a batch is played"
         assert manifest is not None
         ids_by_path = {folder / video.files["clip"]: video.id for video in manifest.videos if "clip" in video.files}
+        played_marks = self.shown_marks
 
         def find(clip: PlayerClip) -> VideoMark:
-            return self.shown_marks.get_mark(ids_by_path[clip.path]) if folder == self.shown_folder else VideoMark()
+            nonlocal played_marks
+            if folder == self.shown_folder:  # during the playback, the Library may move to another batch
+                played_marks = self.shown_marks
+            return played_marks.get_mark(ids_by_path[clip.path])
 
         def toggle(clip: PlayerClip, field: MarkField) -> None:
-            is_set = not getattr(find(clip), field)
-            self._change_mark(folder, ids_by_path[clip.path], {"star": False, "reject": False, field: is_set})
+            nonlocal played_marks
+            video_id, mark = ids_by_path[clip.path], find(clip)
+            changes: dict[str, bool | str] = {"star": False, "reject": False, field: not getattr(mark, field)}
+            changed_mark = mark.model_copy(update=changes)
+            played_marks = BatchMarks({**played_marks.marks_by_video, video_id: changed_mark})
+            self._change_mark(folder, video_id, changes)
 
         return ClipMarks(find, toggle)
 
