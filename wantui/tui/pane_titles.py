@@ -45,9 +45,9 @@ class KeyTitleMixin(_Base):
     def draw_frame(self) -> None:
         """Draw the key and the title, unless they are shown already; the key map of the user may have changed."""
         key = find_key(self, self.key_action_id)
-        content = Content.assemble((key, "bold $footer-key-foreground"), f" {escape_unprintable(self.key_title)}")
-        if content.markup != self.border_title:
-            self.border_title = content
+        parts = (key, "bold $footer-key-foreground"), f" {escape_unprintable(self.key_title)}"
+        if Content.assemble(*parts).markup != self.border_title:
+            self.border_title = Content.assemble(*parts)
 
 
 class KeyTitledPane(KeyTitleMixin, Vertical):
