@@ -17,9 +17,10 @@ from wantui.cli.follow import follow_batch
 from wantui.cli.progress import BarReporter, JsonLinesReporter, PlainReporter, format_event_line
 from wantui.errors import UserError
 from wantui.queue import engine_lock, reader
-from wantui.queue.events import BatchAdded, parse_event_payload
+from wantui.queue.events import BatchAdded
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchRow, Hold, NewVideo, QueueEvent, WorkerRow, describe_hold
+from wantui.queue.stored_events import parse_event_payload
 from wantui.queue.waiting import BatchWait
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoState, write_manifest

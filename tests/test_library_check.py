@@ -291,13 +291,18 @@ IMPOSSIBLE_ARRAYS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
 }
 
 
+def change_array_without_checksums(made: BatchFolder, name: str, change: Callable[[Any], Any]) -> None:
+    """Replace an array of the first trajectory, and remove its checksums, as earlier versions had none."""
+    group = zarr.open_group(made.make_trajectory_path(0, 1), mode="r+")
+    del group.attrs["checksums"]
+    group.create_array(name, data=change(group[name][:]), overwrite=True)
+
+
 @pytest.mark.parametrize(("name", "change", "reason"), IMPOSSIBLE_ARRAYS.values(), ids=IMPOSSIBLE_ARRAYS)
 def test_impossible_trajectory_of_an_earlier_version_counts_as_unreadable(
     made: BatchFolder, wantui: Wantui, name: str, change: Callable[[Any], Any], reason: str
 ) -> None:
-    group = zarr.open_group(made.make_trajectory_path(0, 1), mode="r+")
-    del group.attrs["checksums"]
-    group.create_array(name, data=change(group[name][:]), overwrite=True)
+    change_array_without_checksums(made, name, change)
     for command in (["analyze"], ["analyze", "--groups"]):
         result = wantui(*command, made.root)
         assert result.code == 1, command
@@ -320,11 +325,7 @@ FOREIGN_STATES: dict[str, tuple[str, Callable[[Any], Any], str]] = {
 def test_foreign_states_of_an_earlier_version_are_refused_by_every_reader(
     made: BatchFolder, wantui: Wantui, name: str, change: Callable[[Any], Any], reason: str
 ) -> None:
-    group = zarr.open_group(made.make_trajectory_path(0, 1), mode="r+")
-    del group.attrs["checksums"]
-    values = change(group[name][:])
-    del group[name]
-    group.create_array(name, data=values)
+    change_array_without_checksums(made, name, change)
     for command in (["analyze", "--from-latents"], ["export", "--format", "npy", "-o", "out"]):
         result = wantui(*command, made.root)
         assert result.code == 1, command

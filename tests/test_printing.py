@@ -23,10 +23,10 @@ from wantui.cli.output import echo, format_json, print_columns
 from wantui.cli.progress import BarReporter, PlainReporter
 from wantui.config import load_config
 from wantui.planning import plan_batch
-from wantui.queue.events import parse_event_payload
 from wantui.queue.queue import Queue
 from wantui.queue.records import QueueEvent
 from wantui.queue.state_dir import find_state_directory
+from wantui.queue.stored_events import parse_event_payload
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest, write_manifest
 from wantui.storage.mp4 import write_mp4

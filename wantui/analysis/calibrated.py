@@ -74,7 +74,7 @@ class CalibrationTable:
 
     models: tuple[str, ...]
     sensitivities: dict[str, dict[str, Sensitivity]]
-    """By metric, then by condition. The information gap has only the row without guidance: its passes use none."""
+    """By metric, then by condition. The information gap is only measured without guidance."""
 
 
 @cache

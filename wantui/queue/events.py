@@ -3,13 +3,8 @@
 docs/events.md lists every kind with its fields. Kinds of later versions are read as `UnknownEvent`.
 """
 
-import json
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from typing import Any, ClassVar
 
 OptionalFloat = float | None
 
@@ -19,16 +14,6 @@ class EventPayload:
     """Fields of an event that depend on its kind."""
 
     kind: ClassVar[str] = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields by name, without None and empty strings.
-
-        Raises:
-            ValueError: a field has the wrong type.
-        """
-        adapter = _build_adapter(self.kind)
-        fields = adapter.dump_python(adapter.validate_python(vars(self)), mode="json", exclude_none=True)
-        return {name: value for name, value in fields.items() if value != ""}
 
 
 @dataclass(frozen=True)
@@ -322,10 +307,6 @@ class UnknownEvent(EventPayload):
     name: str = ""
     content: dict[str, Any] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields as they were stored."""
-        return dict(self.content)
-
 
 PAYLOAD_TYPES_BY_KIND: dict[str, type[EventPayload]] = {
     payload.kind: payload
@@ -365,39 +346,3 @@ ENDING_EVENTS = (VideoDone, VideoFailed, VideoCancelled)
 """Events after which a video is no longer rendered."""
 STOPPING_EVENTS = (*ENDING_EVENTS, VideoInterrupted, VideoReleased, VideoOutOfMemory)
 """Events after which a video does not run any more; it may run again later."""
-
-
-@cache
-def _build_adapter(kind: str) -> "TypeAdapter[Any]":
-    """Build what validates the fields of a kind: at its first event, because building all takes long at every start."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(PAYLOAD_TYPES_BY_KIND[kind])
-
-
-class EventError(ValueError):
-    """Raised for an event whose stored fields cannot be read."""
-
-
-def parse_event_payload(kind: str, data: str) -> EventPayload:
-    """Return the payload of a stored event.
-
-    Raises:
-        EventError: the data are not a JSON object, or a field has the wrong type.
-    """
-    try:
-        content = json.loads(data)
-    except (ValueError, TypeError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise EventError("the data of an event are not a JSON object")
-    if kind not in PAYLOAD_TYPES_BY_KIND:
-        return UnknownEvent(name=kind, content=content)
-
-    from pydantic import ValidationError
-
-    try:
-        payload: EventPayload = _build_adapter(kind).validate_python(content)
-    except ValidationError as error:
-        raise EventError(f"the data of an event of kind {kind} cannot be read: {error.errors()[0]['msg']}") from None
-    return payload

@@ -19,11 +19,12 @@ from wantui.queue.database import (
     load_migrations,
     open_database,
 )
-from wantui.queue.events import EventError, EventPayload, parse_event_payload
+from wantui.queue.events import EventPayload
 from wantui.queue.lock_holders import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder, find_lock_holder_ids
 from wantui.queue.records import BatchRow, Claim, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
 from wantui.queue.state_dir import find_write_fault
 from wantui.queue.state_files import find_file_write_fault
+from wantui.queue.stored_events import EventError, convert_payload_to_json, parse_event_payload
 
 WAITING_STATES_SQL = "('queued', 'interrupted')"
 MAX_NUMBER_DIGITS = 15
@@ -302,7 +303,7 @@ class QueueReader:
             "WHERE event.kind = 'done' ORDER BY event.seq DESC LIMIT ?",
             (limit,),
         )
-        return [(row["recipe"], _parse_stored_payload("done", row["data"]).as_json()) for row in rows]
+        return [(row["recipe"], convert_payload_to_json(_parse_stored_payload("done", row["data"]))) for row in rows]
 
     def read_recipe(self, video_id: int) -> str:
         """Return the recipe of a video, as JSON."""

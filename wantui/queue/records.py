@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wantui.queue.events import EventPayload, UnknownEvent
+from wantui.queue.stored_events import convert_payload_to_json
 
 
 def to_display_number(video_index: int) -> int:
@@ -157,7 +158,7 @@ class QueueEvent:
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object that `--json` prints; `video` is the number in the batch, from 1."""
-        data = self.payload.as_json()
+        data = convert_payload_to_json(self.payload)
         head = {"event": self.kind, "seq": self.seq, "batch": self.batch_number, "video": data.get("number")}
         return head | data
 

@@ -12,6 +12,7 @@ from wantui.formatting import escape_unprintable
 from wantui.queue.events import EventPayload, QueueHeld, QueueResumed, VideoEventPayload
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import Claim, to_display_number
+from wantui.queue.stored_events import convert_payload_to_json
 
 
 class QueueWriter(QueueReader):
@@ -32,7 +33,7 @@ class QueueWriter(QueueReader):
     def _store_event(self, payload: EventPayload, batch_number: int | None = None, video_id: int | None = None) -> None:
         self.db.execute(
             "INSERT INTO event (time, batch, video, kind, data) VALUES (?, ?, ?, ?, ?)",
-            (time.time(), batch_number, video_id, payload.kind, json.dumps(payload.as_json())),
+            (time.time(), batch_number, video_id, payload.kind, json.dumps(convert_payload_to_json(payload))),
         )
 
     def emit_event(self, payload: EventPayload, batch_number: int | None = None, video_id: int | None = None) -> None:

@@ -142,7 +142,7 @@ class CostPane(KeyTitleMixin, Vertical):
         ]
 
     def _draw_meter(self, cost: "CostLine", width: int) -> Text:
-        """Return a meter of the share of what is free that a cost takes; empty if it is unknown or there is no room."""
+        """Return a meter of the share of the free memory or disk that a cost takes; empty without a share or room."""
         if cost.used_share is None or width < METER_WIDTH + 2:
             return Text()
         colour_name = "warning" if cost.fits and cost.used_share >= HIGH_SHARE else "success" if cost.fits else "error"
