@@ -30,6 +30,9 @@ DOSE_WEIGHTS = np.array([1.0, 2.0, 8.0]) - 11 / 3
 PATH_SIGMAS = np.linspace(1, 0, 9)
 PATH_DISTANCE = 3.5
 """Distance of the groups at the end of a path, in standard deviations of a difference."""
+FEW_DIRECTIONS = "normal, few directions"
+VARIANCE_RATIO = 0.6
+"""Variance of a value of a state over that of the value before, in states that scatter in few directions."""
 CLOSE_SIGMAS = tuple(np.arange(0.3, 1.0, 0.004).round(3).tolist())
 """Noise levels so close to each other that s50 lies between two of them with hardly any room."""
 
@@ -68,14 +71,22 @@ def estimate_slope(random: np.random.Generator, seed_count: int, distribution: s
     return (effect.interval_low, effect.interval_high), 0.0
 
 
+def change_states(random: np.random.Generator, states: FloatArray, distribution: str) -> FloatArray:
+    """Return normal states [groups, seeds, k] with another distribution."""
+    if distribution == "t with 3 d.f.":
+        return make_heavy_tails(random, states[:, :, None])[:, :, 0]
+    if distribution == FEW_DIRECTIONS:
+        return np.asarray(states * np.sqrt(VARIANCE_RATIO ** np.arange(VALUE_COUNT)))
+    return states
+
+
 def estimate_place(
     random: np.random.Generator, seed_count: int, distribution: str, distance: float
 ) -> tuple[Interval, float]:
     """Return the interval of the distance between the means of two groups of states."""
     shared, own = random.normal(size=(1, seed_count, VALUE_COUNT)), random.normal(size=(2, seed_count, VALUE_COUNT))
     states = np.sqrt(0.5) * (shared + own)
-    if distribution == "t with 3 d.f.":
-        states = make_heavy_tails(random, states[:, :, None])[:, :, 0]
+    states = change_states(random, states, distribution)
     states[0, :, 0] += distance
     (place,) = compare_places(states, [(0, 1)])
     return (place.distance_low, place.distance_high), distance
@@ -106,8 +117,7 @@ def estimate_interaction_distance(
 ) -> tuple[Interval, float]:
     """Return the interval of the length of a difference of differences of final states."""
     states, weights = draw_interaction(NullCase("", 2, 1), random, seed_count)
-    if distribution == "t with 3 d.f.":
-        states = make_heavy_tails(random, states[:, :, None])[:, :, 0]
+    states = change_states(random, states, distribution)
     states[0, :, 0] += 1
     (effect,) = _compare_places(states, weights, [Contrast(("", ""), ("", ""))])
     return (effect.low, effect.high), 1.0
@@ -178,7 +188,7 @@ INTERVALS: dict[str, Callable[[np.random.Generator, int, str], tuple[Interval, f
 }
 """Function that returns an interval and the true value, by name."""
 DISTRIBUTIONS = ("normal", "t with 3 d.f.", "odd video", "lognormal")
-STATE_DISTRIBUTIONS = ("normal", "t with 3 d.f.")
+STATE_DISTRIBUTIONS = ("normal", "t with 3 d.f.", FEW_DIRECTIONS)
 """Distributions of the intervals of distances."""
 
 

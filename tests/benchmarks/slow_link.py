@@ -36,21 +36,16 @@ class SlowTerminal(Terminal):
 
     def __init__(self, *command: str, round_trip_seconds: float, bytes_per_second: float) -> None:
         self.delay_seconds, self.bytes_per_second = round_trip_seconds / 2, bytes_per_second
+        self._link_free_at = 0.0
         super().__init__(*command)
 
-    def _read(self) -> None:
-        link_free_at = 0.0
-        while True:
-            try:
-                data = os.read(self.master, 65536)
-            except OSError:
-                return
-            # A byte arrives when the link has carried all bytes before it; the pseudo-terminal's buffer is small, so
-            # that a program that writes faster is slowed down, as by a real connection.
-            link_free_at = max(link_free_at, time.perf_counter()) + len(data) / self.bytes_per_second
-            time.sleep(max(0.0, link_free_at - time.perf_counter()))
-            self.output += data
-            self.latest = time.perf_counter() + self.delay_seconds
+    def _accept(self, data: bytes) -> None:
+        # A byte arrives when the link has carried all bytes before it; the pseudo-terminal's buffer is small, so
+        # that a program that writes faster is slowed down, as by a real connection.
+        self._link_free_at = max(self._link_free_at, time.perf_counter()) + len(data) / self.bytes_per_second
+        time.sleep(max(0.0, self._link_free_at - time.perf_counter()))
+        super()._accept(data)
+        self.latest += self.delay_seconds
 
     def keys(self, text: bytes) -> None:
         time.sleep(self.delay_seconds)

@@ -25,7 +25,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.terminal import BARE, Terminal, read_cpu_seconds
+from benchmarks.terminal import compare_first_paints
 
 from wantui.models.catalogue import NANO
 from wantui.queue.database import DATABASE_FILE
@@ -66,33 +66,6 @@ class Run(NamedTuple):
     """Until the command ended."""
     first_step_seconds: float
     """Until the end of the first step."""
-
-
-def compare_first_paints(rounds: int) -> None:
-    """Print the first paints of wantui and of bare Textual; the first turn, which compiles, is not counted."""
-    programs = {"bare Textual": ("-c", BARE), "wantui": ("-m", "wantui")}
-    signs = {"bare Textual": [b"READY"], "wantui": [b"Template", b"cfg_scale"]}
-    walls: dict[str, list[float]] = {}
-    cpus: dict[str, list[float]] = {}
-    for turn in range(rounds + 1):
-        for name in sorted(programs, reverse=bool(turn % 2)):
-            terminal = Terminal(*programs[name])
-            for sign in signs[name]:
-                part = f"{name}, {sign.decode()}"
-                seconds = terminal.until(sign)
-                if turn:
-                    walls.setdefault(part, []).append(seconds)
-                    cpus.setdefault(part, []).append(read_cpu_seconds(terminal.process.pid))
-            terminal.close()
-    click.echo(f"first paint, until the text is on the screen; medians (minima) of {rounds}, in turns")
-    bare = "bare Textual, READY"
-    for part in (bare, "wantui, Template", "wantui, cfg_scale"):
-        wall, cpu = statistics.median(walls[part]), statistics.median(cpus[part])
-        wall_ratio, cpu_ratio = wall / statistics.median(walls[bare]), cpu / statistics.median(cpus[bare])
-        click.echo(
-            f"  {part:<22} {wall:5.2f} ({min(walls[part]):.2f}) s, {cpu:.2f} ({min(cpus[part]):.2f}) CPU s; "
-            f"{wall_ratio:.2f} times bare, CPU {cpu_ratio:.2f} times"
-        )
 
 
 def time_help(rounds: int) -> None:

@@ -78,18 +78,23 @@ class Terminal:
         )
         os.close(slave)
         self.output, self.latest = bytearray(), 0.0
-        threading.Thread(target=self._read, daemon=True).start()
+        self._is_closing = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         waiting = select.poll()  # `select` takes no descriptor above 1023
         waiting.register(self.master, select.POLLIN)
-        while True:
+        while not self._is_closing:
             try:
-                if waiting.poll(1000):
-                    self.output += os.read(self.master, 65536)
-                    self.latest = time.perf_counter()
+                if waiting.poll(100):
+                    self._accept(os.read(self.master, 65536))
             except OSError:
                 return
+
+    def _accept(self, data: bytes) -> None:
+        self.output += data
+        self.latest = time.perf_counter()
 
     def until(self, sign: bytes, after: int = 0, seconds: float = 30.0) -> float:
         """Seconds since the start until it has written something."""
@@ -111,6 +116,8 @@ class Terminal:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._is_closing = True
+        self._reader.join()  # otherwise it would read from the next terminal, which gets the same descriptor
         os.close(self.master)
 
 
@@ -124,22 +131,31 @@ def wantui(*options: str) -> Terminal:
     return Terminal("-m", "wantui", *options)
 
 
-def first_paint(rounds: int) -> None:
-    """Until all panes of Compose are drawn with the settings in them, and until all configs are read and listed."""
-    ours, listed, bare = [], [], []
-    for _ in range(rounds):
-        terminal = wantui()
-        ours.append(terminal.until(b"cfg_scale"))
-        listed.append(terminal.until(b"high_quality"))
-        terminal.close()
-        terminal = Terminal("-c", BARE)
-        bare.append(terminal.until(b"READY"))
-        terminal.close()
-    a, c, b = statistics.median(ours), statistics.median(listed), statistics.median(bare)
-    click.echo(
-        f"first full paint: {a:.2f} s (all configs read and listed: {c:.2f} s); "
-        f"a bare Textual application {b:.2f} s; ratio {a / b:.1f}"
-    )
+def compare_first_paints(rounds: int) -> None:
+    """Print the first paints of wantui and of bare Textual; the first turn, which compiles, is not counted."""
+    programs = {"bare Textual": ("-c", BARE), "wantui": ("-m", "wantui")}
+    signs = {"bare Textual": [b"READY"], "wantui": [b"Template", b"cfg_scale"]}
+    walls: dict[str, list[float]] = {}
+    cpus: dict[str, list[float]] = {}
+    for turn in range(rounds + 1):
+        for name in sorted(programs, reverse=bool(turn % 2)):
+            terminal = Terminal(*programs[name])
+            for sign in signs[name]:
+                part = f"{name}, {sign.decode()}"
+                seconds = terminal.until(sign)
+                if turn:
+                    walls.setdefault(part, []).append(seconds)
+                    cpus.setdefault(part, []).append(read_cpu_seconds(terminal.process.pid))
+            terminal.close()
+    click.echo(f"first paint, until the text is on the screen; medians (minima) of {rounds}, in turns")
+    bare = "bare Textual, READY"
+    for part in (bare, "wantui, Template", "wantui, cfg_scale"):
+        wall, cpu = statistics.median(walls[part]), statistics.median(cpus[part])
+        wall_ratio, cpu_ratio = wall / statistics.median(walls[bare]), cpu / statistics.median(cpus[bare])
+        click.echo(
+            f"  {part:<22} {wall:5.2f} ({min(walls[part]):.2f}) s, {cpu:.2f} ({min(cpus[part]):.2f}) CPU s; "
+            f"{wall_ratio:.2f} times bare, CPU {cpu_ratio:.2f} times"
+        )
 
 
 def a_queue_that_runs(stop: threading.Event) -> None:
@@ -353,7 +369,7 @@ def main(rounds: int, seconds: float, ticks: int) -> None:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has compiled modules
         save_drafts(find_state_directory().directory, Drafts(welcomed=True))
         parts: list[Callable[[], None]] = [
-            lambda: first_paint(rounds),
+            lambda: compare_first_paints(rounds),
             lambda: idle_bytes(seconds),
             lambda: bytes_on_the_wire(seconds),
             lambda: bytes_under_dialogs(min(seconds, 5.0)),
