@@ -6,7 +6,7 @@ import pytest
 from conftest import recipe_for
 
 from wantui.analysis.loading import collect_control_settings
-from wantui.config import ConfigError, dump_settings, parse_config
+from wantui.config import ConfigError, dump_settings, load_config, parse_config
 from wantui.controls.guidance import DEFAULTS_BY_RULE
 from wantui.errors import UserError
 from wantui.models.catalogue import NANO, find_model
@@ -147,6 +147,60 @@ def test_unconditional_attention_is_refused_where_its_pass_is_skipped() -> None:
     assert "store_unconditional needs" in "\n".join(plan_batch(config, "a (circle)").refusals)
     config = parse_config("model_settings: {model_id: nano}", "my.yaml", [*overrides, "guidance_settings.rule=apg"])
     assert plan_batch(config, "a (circle)").refusals == ()
+    config = parse_config("model_settings: {model_id: nano, cfg_scale: 1}", "my.yaml", overrides)
+    (refusal,) = plan_batch(config, "a (circle)").refusals
+    assert refusal.startswith("attention_analysis_settings.store_unconditional needs the unconditional pass, but the g")
+
+
+@pytest.mark.parametrize(
+    ("without_effect", "with_effect", "message"),
+    [
+        (
+            ["model_settings.cfg_scale=1", "prompt_settings.negative_prompt=a square"],
+            ["model_settings.cfg_scale=1", "prompt_settings.negative_prompt=a square", SCHEDULE],
+            "prompt_settings.negative_prompt has no effect, because the guidance scale turns guidance off",
+        ),
+        (
+            ["model_settings.cfg_scale=1", "primary_metric=guidance_gap_early"],
+            ["primary_metric=guidance_gap_early"],
+            "primary_metric: guidance_gap_early will not be measured, because the guidance scale turns guidance off",
+        ),
+        (
+            ["guidance_gap_settings.store_guidance_gap=no", "primary_metric=guidance_gap"],
+            ["guidance_gap_settings.store_guidance_gap=no", "primary_metric=log_volume"],
+            "primary_metric: guidance_gap will not be measured, because guidance_gap_settings.store_guidance_gap is",
+        ),
+        (
+            ["model_settings.speed=cached", "primary_metric=log_volume"],
+            ["model_settings.speed=cached", "primary_metric=log_volume", "model_settings.force_capture=yes"],
+            "primary_metric: log_volume will not be measured, because speed: cached",
+        ),
+        (
+            ["attention_analysis_settings.store_per_head=yes", "attention_analysis_settings.store_per_block=yes"],
+            ["attention_analysis_settings.store_per_head=yes", "attention_analysis_settings.store_attention=yes"],
+            "attention_analysis_settings: store_per_block and store_per_head have no effect, because store_attention "
+            "is off",
+        ),
+        (
+            ["contribution_settings.store_per_block=yes"],
+            ["contribution_settings.store_per_block=yes", "contribution_settings.store_contributions=yes"],
+            "contribution_settings: store_per_block has no effect, because store_contributions is off",
+        ),
+    ],
+)
+def test_settings_without_effect_are_warned_about(
+    without_effect: list[str], with_effect: list[str], message: str
+) -> None:
+    (warning,) = [
+        text
+        for text in preview_batch(load_config("nano", without_effect), "a (circle)").warnings
+        if text.startswith(message)
+    ]
+    assert ": " in warning.removeprefix(message)  # says what to do
+    assert not any(
+        text.startswith(message.partition(" ")[0]) and ("effect" in text or "measured" in text)
+        for text in preview_batch(load_config("nano", with_effect), "a (circle)").warnings
+    )
 
 
 def test_rule_and_varying_schedule_run_with_cached_speed_if_both_passes_always_run() -> None:

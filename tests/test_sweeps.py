@@ -110,6 +110,7 @@ def test_cell_with_the_config_values_is_the_baseline() -> None:
         ("videos_per_variation=1,2", "--seeds"),
         ("output_dir=a,b", "does not change the video"),
         ("device=cpu,cuda", "does not change the video"),
+        ("sweeps_skip_impossible=yes,no", "does not change the video"),
         ("model_settings.dtype=bfloat16,float32", "Queue one batch for each value"),
         ("store_latents=true,false", "not the video"),
         ("latent_analysis_settings.storage_interval=1,2", "not the video"),
@@ -341,6 +342,25 @@ def test_checks_of_cells_are_those_of_batches_alone(sweeps: str, alone_options: 
         (alone,) = preview_batch(parse_config(base, "test", [option]), TEMPLATE).cells
         assert (cell.warnings, cell.first_recipe) == (alone.warnings, alone.first_recipe)
         assert tuple(text for text in cell.refusals if "gives the same videos" not in text) == alone.refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"), [("attention_bending_settings.enabled", ("no", "yes")), ("model_settings.cfg_scale", ("1", "4"))]
+)
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_checks_of_cells_do_not_depend_on_the_cells_before(
+    name: str, texts: tuple[str, ...], is_reversed: bool
+) -> None:
+    values = texts[::-1] if is_reversed else texts
+    base = (
+        "model_settings: {model_id: nano, gpus_per_video: 2}\ncontribution_settings: {store_contributions: yes}\n"
+        "prompt_settings: {negative_prompt: a square}\nprimary_metric: guidance_gap\n"
+        "attention_bending_settings: {bends: [{words: all, mode: flip, flip_horizontal: yes}]}\n"
+    )
+    preview = preview_batch(parse_config(f"{base}sweeps: {name}={','.join(values)}\n", "test"), TEMPLATE)
+    for cell, value in zip(preview.cells, values, strict=True):
+        (alone,) = preview_batch(parse_config(base, "test", [f"{name}={value}"]), TEMPLATE).cells
+        assert (cell.warnings, cell.refusals) == (alone.warnings, alone.refusals)
 
 
 def test_cells_with_another_pipeline_are_rendered_one_after_the_other() -> None:

@@ -48,6 +48,7 @@ UNSWEEPABLE_SETTINGS = {
     "use_timestamp": _WITHOUT_EFFECT,
     "sweeps": _WITHOUT_EFFECT,
     "sweeps_baseline": _WITHOUT_EFFECT,
+    "sweeps_skip_impossible": _WITHOUT_EFFECT,
     **{
         f"{kind.section_key}.{key}": "it changes what is stored, not the video"
         for kind in CAPTURES

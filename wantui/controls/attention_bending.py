@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from wantui.captures.base import DenoisingSize
+from wantui.captures.contributions import CONTRIBUTIONS
 from wantui.controls.base import ControlKind, ControlRequest, MarkedText
 from wantui.controls.bend_settings import (
     MAX_BLOCK_INDEX,
@@ -152,6 +153,11 @@ def _find_conflicts(request: AttentionBendingRequest, recipe: "Recipe") -> list[
         conflicts.append(
             f"{SECTION_KEY} cannot be combined with prompt_schedule_settings: bends find their words in one prompt, "
             "but the schedule changes it. Remove one of the two"
+        )
+    if recipe.capture.find_request(CONTRIBUTIONS.name) is not None:
+        conflicts.append(
+            f"{CONTRIBUTIONS.section_key}.{CONTRIBUTIONS.marks_setting} cannot be combined with attention bending, "
+            "which adds values that do not come from the prompt: turn one of them off"
         )
     noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
     for bend in request.bends:

@@ -1,13 +1,11 @@
 """Checks of a planned batch: warnings, and refusals (reasons why it cannot run). No check changes a recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wantui.captures import CAPTURES
-from wantui.captures.contributions import CONTRIBUTIONS
 from wantui.config.settings import Settings
 from wantui.controls import CONTROLS, ControlKind, ControlRequest
-from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.formatting import format_count, shorten_text
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import find_replaced_parts
@@ -28,13 +26,18 @@ from wantui.schedule import find_sampler_schedule
 def find_settings_warnings(
     settings: Settings, model: WanModel, first_recipe: Recipe, variations: tuple[Variation, ...]
 ) -> list[str]:
-    """Return warnings about the settings of a batch, without those of its controls.
+    """Return warnings about the settings of a batch, without those of its controls and guidance.
+
+    `_CellPlanner` calls this once for cells that agree in what it reads: read nothing else that a sweep can change.
 
     Args:
         first_recipe: recipe of the first video.
     """
     latent_settings = settings.latent_analysis_settings
-    warnings = list(find_negative_prompt_warnings(settings.prompt_settings.negative_prompt))
+    warnings = [
+        *find_negative_prompt_warnings(settings.prompt_settings.negative_prompt),
+        *_find_unused_capture_warnings(settings),
+    ]
     if not _list_mark_captures(settings):
         warnings += _find_unused_mark_warnings(variations, list_control_words(first_recipe))
     if latent_settings.store_latents and latent_settings.storage_dtype == "float16":
@@ -49,11 +52,6 @@ def find_settings_warnings(
         )
         warnings.append(
             f"model_settings.speed: cached decides by the first block which steps to skip{calibration_hint}"
-        )
-    if settings.model_settings.gpus_per_video == 2 and not uses_unconditional_pass(first_recipe):
-        warnings.append(
-            "model_settings.gpus_per_video: 2 makes no step faster, because none has two passes: the second GPU is "
-            "reserved and idle. Without guidance, use 1"
         )
     requested_revision = settings.model_settings.revision
     if model.is_local and requested_revision is not None:
@@ -90,6 +88,8 @@ def find_shared_refusals(
     settings: Settings, model: WanModel, first_recipe: Recipe, variations: tuple[Variation, ...]
 ) -> list[str]:
     """Return the reasons why a batch cannot run that are the same in all cells with the same speed.
+
+    `_CellPlanner` calls this once for cells that agree in what it reads: read nothing else that a sweep can change.
 
     Args:
         first_recipe: recipe of the first video.
@@ -188,6 +188,21 @@ def describe_altered_trajectory(settings: Settings) -> str | None:
     return None
 
 
+def _find_unused_capture_warnings(settings: Settings) -> Iterator[str]:
+    """Warn of parts of a capture that are on while the capture itself is off."""
+    for kind in CAPTURES:
+        section = getattr(settings, kind.section_key)
+        if not kind.marks_setting or getattr(section, kind.marks_setting):
+            continue
+        parts = [name for name in type(section).model_fields if name.startswith("store_") and getattr(section, name)]
+        if parts:
+            verb = "has" if len(parts) == 1 else "have"
+            yield (
+                f"{kind.section_key}: {' and '.join(parts)} {verb} no effect, because {kind.marks_setting} is off: "
+                "turn it on"
+            )
+
+
 def _list_mark_captures(settings: Settings) -> list[str]:
     """Return the settings that are on and store something of each marked word."""
     return [
@@ -205,11 +220,6 @@ def _find_capture_refusals(settings: Settings, first_recipe: Recipe, variations:
             for name in _list_mark_captures(settings)
         ]
     captures = first_recipe.capture
-    if captures.find_request(CONTRIBUTIONS.name) is not None and ATTENTION_BENDING.name in first_recipe.controls:
-        refusals.append(
-            "contribution_settings.store_contributions cannot be combined with attention bending, which adds values "
-            "that do not come from the prompt: turn one of them off"
-        )
     stores_captures = captures.latents or captures.attention is not None or bool(captures.more)
     alteration = describe_altered_trajectory(settings)
     if alteration is not None and stores_captures and not settings.model_settings.force_capture:

@@ -17,7 +17,7 @@ from wantui.planning.batch_checks import (
     find_shared_refusals,
     list_control_words,
 )
-from wantui.planning.guidance_checks import check_guidance
+from wantui.planning.guidance_checks import check_guidance, find_guidance_warnings
 from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.recipe import Recipe
 from wantui.planning.recipe_builder import (
@@ -172,6 +172,7 @@ class _CellPlanner:
             recipe,
             (
                 *settings_warnings,
+                *find_guidance_warnings(settings, recipe),
                 *find_control_warnings(recipe),
                 *([frames_warning] if frames_warning else []),
                 *token_checks.warnings,

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 
+from wantui.captures.guidance_gap import GUIDANCE_GAP
 from wantui.config.settings import Settings
 from wantui.controls.guidance import GUIDANCE, GuidanceRequest
 from wantui.controls.guidance_schedule import GUIDANCE_SCHEDULE
 from wantui.errors import UserError
 from wantui.keyframes import KeyframeError, format_moments
+from wantui.metric_names import MetricName
 from wantui.models.catalogue import WanModel
-from wantui.planning.guidance_plan import has_varying_passes, plan_guidance
-from wantui.planning.recipe import Recipe
+from wantui.planning.guidance_plan import has_varying_passes, plan_guidance, uses_unconditional_pass
+from wantui.planning.recipe import CaptureRequests, Recipe
 
 
 def check_guidance(recipe: Recipe) -> None:
@@ -31,6 +33,47 @@ def find_guidance_refusals(settings: Settings, model: WanModel, first_recipe: Re
         *_find_rule_refusals(first_recipe),
         *_find_skipping_refusals(first_recipe),
     ]
+
+
+def find_guidance_warnings(settings: Settings, recipe: Recipe) -> list[str]:
+    """Return warnings of settings that need an unconditional pass, which the guidance of a recipe may lack."""
+    warnings = []
+    is_guided = uses_unconditional_pass(recipe)
+    if recipe.negative_prompt and not is_guided:
+        warnings.append(
+            "prompt_settings.negative_prompt has no effect, because the guidance scale turns guidance off: use a scale "
+            "above 1, or remove it"
+        )
+    if settings.model_settings.gpus_per_video == 2 and not is_guided:
+        warnings.append(
+            "model_settings.gpus_per_video: 2 makes no step faster, because none has two passes: the second GPU is "
+            "reserved and idle. Without guidance, use 1"
+        )
+    return [*warnings, *_find_unmeasured_metric_warnings(settings.primary_metric, recipe.capture, is_guided)]
+
+
+def _find_unmeasured_metric_warnings(
+    metric: MetricName | None, captures: CaptureRequests, is_guided: bool
+) -> Iterator[str]:
+    """Warn of a declared metric that these videos will not have."""
+    if metric is None:
+        return
+    needs_guidance_gap = metric.startswith(GUIDANCE_GAP.name)
+    if not captures.geometry:
+        yield (
+            f"primary_metric: {metric} will not be measured, because speed: cached and samplers that add noise record "
+            "no trajectory: set model_settings.force_capture, or choose another speed or sampler"
+        )
+    elif needs_guidance_gap and not captures.guidance_gap:
+        yield (
+            f"primary_metric: {metric} will not be measured, because guidance_gap_settings.store_guidance_gap is off: "
+            "turn it on"
+        )
+    elif needs_guidance_gap and not is_guided:
+        yield (
+            f"primary_metric: {metric} will not be measured, because the guidance scale turns guidance off: use a "
+            "scale above 1"
+        )
 
 
 def _find_scale_refusals(settings: Settings, model: WanModel, recipe: Recipe) -> Iterator[str]:
@@ -66,15 +109,21 @@ def _find_rule_refusals(recipe: Recipe) -> Iterator[str]:
 
 
 def _find_skipping_refusals(recipe: Recipe) -> Iterator[str]:
-    """Refuse what needs both passes at every step, if guidance skips the unconditional pass at some."""
+    """Refuse what needs both passes at every step, if guidance skips the unconditional pass at some or all."""
+    stores_unconditional = recipe.capture.attention is not None and recipe.capture.attention.unconditional
     if not has_varying_passes(recipe):
+        if stores_unconditional and not uses_unconditional_pass(recipe):
+            yield (
+                "attention_analysis_settings.store_unconditional needs the unconditional pass, but the guidance scale "
+                "turns guidance off. Turn it off, or use a scale above 1"
+            )
         return
     if recipe.speed == "cached":
         yield (
             "model_settings.speed: cached compares every pass with that of the step before, but guidance skips the "
             "unconditional pass at some steps (a scale of 1, reuse_from or zero_steps). Choose fused"
         )
-    if recipe.capture.attention is not None and recipe.capture.attention.unconditional:
+    if stores_unconditional:
         yield (
             "attention_analysis_settings.store_unconditional needs the unconditional pass at every step, but guidance "
             "skips it at some (a scale of 1, reuse_from or zero_steps). Turn one of them off"
