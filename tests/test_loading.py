@@ -26,9 +26,8 @@ from wantui.generation.load import load_pipeline, load_pipeline_parts
 from wantui.generation.preview import fit_latents_to_rgb
 from wantui.generation.prompt_encoding import CachedPromptEncoder
 from wantui.models import fetch, parts
-from wantui.models import tokenizer as tokenizer_pieces
 from wantui.models.catalogue import NANO, UnknownModelError, WanModel, find_model, read_model_directory
-from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits_model
+from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits_model, find_vocabulary_fault
 from wantui.planning import preview_batch
 from wantui.planning.memory_plan import find_plan
 
@@ -93,15 +92,29 @@ def test_tokenizer_without_a_vocabulary_is_refused(copy: Callable[..., Path]) ->
 
 
 @pytest.mark.parametrize(("words", "knows"), [(5000, "5,103"), (-2, "101")])
-def test_tokenizer_of_another_model_is_refused(
-    copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, words: int, knows: str
-) -> None:
-    monkeypatch.setattr(tokenizer_pieces, "MAX_PADDING_EMBEDDINGS", 0)
+def test_tokenizer_of_another_model_is_refused(copy: Callable[..., Path], words: int, knows: str) -> None:
     folder, letters = copy(), "abcdefghijklmnopqrstuvwxyz"
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0)]
     vocabulary += [(f"▁{letters[i % 26]}{i}", -2.0) for i in range(100 + words)]
     T5Tokenizer(vocab=vocabulary, extra_ids=0).save_pretrained(folder / "tokenizer")
     refused(folder, rf"its tokenizer has {knows} tokens .* has \d+ embeddings: they belong to different models")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "embeddings", "fits"),
+    [
+        (256_300, 256_384, True),  # UMT5
+        (250_100, 256_384, False),  # tokenizer of mT5: special tokens of equal ids, and other ids for all words
+        (250_100, 250_112, True),  # mT5
+        (32_100, 32_128, True),  # T5
+        (32_100, 256_384, False),
+        (120, 134, False),  # nano without its last tokens
+        (134, 134, True),
+    ],
+)
+def test_vocabulary_fits_a_text_encoder_with_few_embeddings_more(tokens: int, embeddings: int, fits: bool) -> None:
+    vocabulary = {str(token): token for token in range(tokens)}
+    assert (find_vocabulary_fault(vocabulary, embeddings) is None) == fits
 
 
 def test_vocabulary_with_a_duplicate_token_is_refused(copy: Callable[..., Path]) -> None:
@@ -689,9 +702,8 @@ def test_invalid_number_of_extra_tokens_is_refused(copy: Callable[..., Path], ex
 
 
 def test_missing_tokenizer_config_that_changes_the_vocabulary_is_reported(
-    copy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    copy: Callable[..., Path],
 ) -> None:
-    monkeypatch.setattr(tokenizer_pieces, "MAX_PADDING_EMBEDDINGS", 0)
     folder = copy()
     (folder / "tokenizer" / "tokenizer_config.json").unlink()
     message = r"tokenizer_config\.json is missing: without it, transformers adds 100 tokens to the vocabulary\. Copy"

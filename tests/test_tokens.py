@@ -93,6 +93,8 @@ def test_other_models_are_checked_with_their_own_tokenizers(tiny_models: dict[st
     T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -100.0), *letters], extra_ids=0).save_pretrained(
         folder / "tokenizer"
     )
+    config_path = folder / "text_encoder" / "config.json"
+    config_path.write_text(json.dumps(json.loads(config_path.read_text()) | {"vocab_size": 30}))
     asked = f"model_settings.model_id={folder}"
     warnings = preview_nano("[RED|blue|GREEN] elephant", asked).warnings
     assert "RED, GREEN: it replaces them by <unk>" in warnings[-1]
