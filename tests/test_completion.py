@@ -55,6 +55,15 @@ def test_batches_are_completed_from_the_queue(monkeypatch: pytest.MonkeyPatch, w
     assert complete(monkeypatch, wantui, "wantui queue cancel w") == ["plain,winter"]
 
 
+def test_names_that_a_shell_would_split_or_execute_are_not_completed(
+    monkeypatch: pytest.MonkeyPatch, wantui: Wantui
+) -> None:
+    split_names = ("s t", "s;ls", "s*", "s'", "s\nt", "~s", "s|t", "s{a,b}")
+    queue_batches("s$(touch pwned)", "s`id`", *split_names, "sün_1.5", "sün_1.5")
+    assert complete(monkeypatch, wantui, "wantui watch s") == ["plain,sün_1.5"]
+    assert complete(monkeypatch, wantui, "wantui watch ") == ["plain,sün_1.5"]
+
+
 def test_batches_are_completed_as_files_without_a_readable_queue(
     monkeypatch: pytest.MonkeyPatch, wantui: Wantui
 ) -> None:

@@ -271,6 +271,13 @@ def test_malformed_requests_are_not_logged(served: Served) -> None:
         with socket.create_connection((LOOPBACK, served.port), timeout=TIMEOUT_SECONDS) as stranger:
             stranger.sendall(line + b"\r\n\r\n")
             stranger.recv(4096)
+    for encoding in (b"gzip", b"deflate"):
+        with socket.create_connection((LOOPBACK, served.port), timeout=TIMEOUT_SECONDS) as stranger:
+            host = f"Host: {LOOPBACK}:{served.port}".encode()
+            head = [b"POST / HTTP/1.1", host, b"Content-Encoding: " + encoding, b"Content-Length: 5"]
+            stranger.sendall(b"\r\n".join([*head, b"", b"abcde"]))
+            while stranger.recv(4096):  # until the server has read the body and closes the connection
+                pass
     assert len(served.errors.read_text().splitlines()) == 1, "only the line that says what to do with the address"
 
 

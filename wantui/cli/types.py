@@ -1,5 +1,7 @@
 """Parameter types of options and arguments: paths, numbers, ids, batches."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from wantui.paths import expand_user_path
 
 MAX_INTEGER = 2**63 - 1
 """Largest integer that SQLite can store."""
+_PLAIN_WORD_PATTERN = re.compile(r"[\w%+:./][\w@%+=:,./-]*")
+"""Name that no shell splits, expands or takes for an option."""
 
 
 class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
@@ -127,7 +131,16 @@ def _complete_batches(incomplete: str) -> list[CompletionItem]:
             names = [batch.name for batch in queue.list_batches(-1)]
     except (sqlite3.Error, OSError, UserError):  # an error would appear in the middle of the command line
         return []
-    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return _make_name_items(names, incomplete)
+
+
+def _make_name_items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Return an item for each name that begins as the word, without names that a shell would split or execute.
+
+    bash inserts an item into the command line as it is: of a foreign folder `$(command)`, it would run the command.
+    """
+    possible_names = dict.fromkeys(name for name in names if name.startswith(incomplete))
+    return [CompletionItem(name) for name in possible_names if _PLAIN_WORD_PATTERN.fullmatch(name)]
 
 
 class ConfigName(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
@@ -138,8 +151,7 @@ class ConfigName(click.ParamType):  # type: ignore[type-arg]  # not generic in o
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         from wantui.config.presets import list_preset_names
 
-        presets = [CompletionItem(name) for name in list_preset_names() if name.startswith(incomplete)]
-        return presets or complete_files(incomplete)
+        return _make_name_items(list_preset_names(), incomplete) or complete_files(incomplete)
 
 
 class MeasuredSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in older versions of click

@@ -12,6 +12,15 @@ MAX_UNAUTHENTICATED_CONNECTIONS = 32
 AUTHENTICATION_SECONDS = 5.0
 """Seconds after which a connection without a valid cookie is closed."""
 
+MALFORMED_REQUEST_ERRORS = (
+    HttpProcessingError,
+    HTTPException,
+    web.RequestPayloadError,  # a body that aiohttp cannot decode, which it reads after the response
+    ConnectionError,
+    TimeoutError,
+)
+"""Errors that a client can cause by its request."""
+
 
 class ConnectionLimiter:
     """Protocol factory for `loop.create_server` that limits unauthenticated connections.
@@ -57,9 +66,9 @@ class OneLineErrorFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, (HttpProcessingError, HTTPException, ConnectionError, TimeoutError)):
+        if isinstance(error, MALFORMED_REQUEST_ERRORS):
             return False
         if error is not None:
-            record.msg, record.args = f"{record.getMessage()}: {type(error).__name__}: {error}", ()
+            record.msg, record.args = " ".join(f"{record.getMessage()}: {type(error).__name__}: {error}".split()), ()
             record.exc_info = record.exc_text = None
         return True
