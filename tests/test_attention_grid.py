@@ -146,6 +146,8 @@ def test_damaged_maps_are_reported_and_left_out(made: BatchFolder, wantui: Wantu
     [
         (["--word", "square"], "no map of 'square' is stored"),
         (["--steps", "3"], "has no attention map of step 3: its steps are 0 to 2"),
+        (["--steps", "2..0"], "--steps: cannot read the moment '2..0'. Write the index of a step from 0"),
+        (["--steps", "0,150%"], "--steps: cannot use the moment '150%'. Write the index of a step from 0"),
         (["-o", "a.gif"], "its name must end in .png or .mp4"),
         (["-o", "batch/batch.json"], "its name must end in"),
         (["--seed", "1"], "--seed: no video has 1. Known are 42"),

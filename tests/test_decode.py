@@ -221,6 +221,7 @@ def test_batch_without_latents_names_the_setting(wantui: Wantui, small: list[str
     ("options", "message"),
     [
         (["--steps", "7"], "has no clean state of step 7: its steps are 0 to 3"),
+        (["--steps", ""], "cannot read the moment ''. Write the index of a step from 0 (10)"),
         (["--steps", "half"], "cannot read the moment 'half'. Write the index of a step from 0 (10)"),
         (["--steps", "0", "--all"], "cannot combine --all and --steps"),
         (["--seed", "9"], "--seed: no video has 9. Known are 42"),

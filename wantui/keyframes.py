@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from wantui.formatting import shorten_text
+
 KeyframeUnit = Literal["step", "fraction", "sigma"]
 """Unit of a moment. step: index of a step, from 0. fraction: 0 is the first step and 1 the last. sigma: noise level."""
 UNIT_NAMES: dict[KeyframeUnit, str] = {"step": "step", "fraction": "percentage", "sigma": "noise level"}
@@ -72,13 +74,13 @@ def parse_keyframes(written: Mapping[Any, Any]) -> tuple[KeyframeTimes, tuple[An
         if other_unit not in moment_by_unit or number != 0:  # a 0 goes with several units, and would not explain
             moment_by_unit[other_unit] = moment
     if len(moment_by_unit) > 1:
-        units = [f"{moment!r} is a {UNIT_NAMES[other_unit]}" for other_unit, moment in moment_by_unit.items()]
+        units = [f"{_quote(moment)} is a {UNIT_NAMES[other_unit]}" for other_unit, moment in moment_by_unit.items()]
         raise KeyframeError(f"{', but '.join(units)}. Use one unit")
     keyframes.sort(key=lambda keyframe: keyframe[1], reverse=unit == "sigma")
     for (_, moment, written_first, _), (_, next_moment, written_second, _) in pairwise(keyframes):
         if moment == next_moment:
             raise KeyframeError(
-                f"two keyframes, {written_first!r} and {written_second!r}, have the same {UNIT_NAMES[unit]}"
+                f"two keyframes, {_quote(written_first)} and {_quote(written_second)}, have the same {UNIT_NAMES[unit]}"
             )
     times = KeyframeTimes(unit=unit, moments=tuple(keyframe[1] for keyframe in keyframes))
     return times, tuple(keyframe[3] for keyframe in keyframes)
@@ -87,6 +89,10 @@ def parse_keyframes(written: Mapping[Any, Any]) -> tuple[KeyframeTimes, tuple[An
 def format_moment(unit: KeyframeUnit, moment: float) -> str:
     """Return a moment for a sentence: `step 10`, `50%` or `sigma 0.8`; `parse_keyframes` reads it without `step`."""
     return {"step": f"step {moment:.0f}", "fraction": f"{100 * moment:.6g}%", "sigma": f"sigma {moment:.6g}"}[unit]
+
+
+def _quote(written: Any) -> str:
+    return shorten_text(repr(written))
 
 
 def _parse_moment(written: Any) -> tuple[KeyframeUnit, float]:
@@ -102,12 +108,12 @@ def _parse_moment(written: Any) -> tuple[KeyframeUnit, float]:
             raise ValueError
         number = float(number_text)
     except ValueError:
-        raise KeyframeError(f"cannot read the moment {written!r}. {MOMENT_REMEDY}") from None
+        raise KeyframeError(f"cannot read the moment {_quote(written)}. {MOMENT_REMEDY}") from None
     if unit == "fraction":
         number /= 100
     maximum = math.inf if unit == "step" else 1
     if not (math.isfinite(number) and 0 <= number <= maximum) or (unit == "step" and number != int(number)):
-        raise KeyframeError(f"cannot use the moment {written!r}. {MOMENT_REMEDY}")
+        raise KeyframeError(f"cannot use the moment {_quote(written)}. {MOMENT_REMEDY}")
     return unit, number
 
 
@@ -128,9 +134,9 @@ def parse_moment_range(text: str) -> KeyframeTimes:
     unit, first_moment = _parse_moment(first)
     last_unit, last_moment = _parse_moment(last) if separator else (unit, first_moment)
     if last_unit != unit:
-        raise KeyframeError(f"the range {text!r} has two units. Use one unit")
+        raise KeyframeError(f"the range {_quote(text)} has two units. Use one unit")
     if (first_moment < last_moment) if unit == "sigma" else (first_moment > last_moment):
-        raise KeyframeError(f"the range {text!r} ends before it begins. Noise levels fall, steps rise")
+        raise KeyframeError(f"the range {_quote(text)} ends before it begins. Noise levels fall, steps rise")
     return KeyframeTimes(unit=unit, moments=tuple(dict.fromkeys((first_moment, last_moment))))
 
 

@@ -14,6 +14,7 @@ from wantui.analysis.attention_overlay import draw_frame_overlay, find_latent_fr
 from wantui.analysis.stored_steps import find_stored_step
 from wantui.errors import UserError
 from wantui.gallery.labelled_grid import ColourBar, FrameCell, LabelledGrid
+from wantui.keyframes import KeyframeError
 from wantui.schedule import find_sampler_schedule
 from wantui.storage.attention_maps import StoredAttentionMaps, open_attention_maps
 from wantui.storage.mp4 import Frame, read_frames
@@ -65,15 +66,18 @@ def choose_step_indices(
     """Return the indices of the stored steps to include: the written ones, otherwise all, or a few as columns.
 
     Raises:
-        KeyframeError: a moment cannot be read.
-        MissingStepError: a step is not stored.
+        UserError: a moment cannot be read, or its step is not stored.
     """
     steps, step_count = _list_steps(maps, video), video.entry.recipe.steps
     if written_moments:
         description = f"{video.name} has no attention map"
-        return sorted(
-            {find_stored_step(w.strip(), steps, maps.sigmas.tolist(), step_count, description) for w in written_moments}
-        )
+        sigmas = maps.sigmas.tolist()
+        try:
+            return sorted(
+                {find_stored_step(w.strip(), steps, sigmas, step_count, description) for w in written_moments}
+            )
+        except KeyframeError as error:
+            raise UserError(f"--steps: {error}") from None
     if not shows_steps or len(steps) <= DEFAULT_STEP_COLUMNS:
         return list(range(len(steps)))
     return sorted(set(np.linspace(0, len(steps) - 1, DEFAULT_STEP_COLUMNS).round().astype(int).tolist()))

@@ -98,7 +98,9 @@ def command(
         raise UserError("--grid draws the videos of one batch. Name one batch")
     for folder in folder_by_batch.values():
         check_output_folder(folder)
-    moments = None if decodes_all else tuple((written_moments or DEFAULT_MOMENTS).split(","))
+    moments = (
+        None if decodes_all else tuple((DEFAULT_MOMENTS if written_moments is None else written_moments).split(","))
+    )
     request = DecodeRequest(STATES[state], moments, uses_fit, device, may_fetch)  # type: ignore[arg-type]
     with open_progress_line() as line:
         decoded, left_out_count = _decode_videos(videos, request, folder_by_batch, line, as_json)
