@@ -1,6 +1,7 @@
 """What tells one set of weights from another."""
 
 import hashlib
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,11 +13,15 @@ from conftest import Wantui, batch
 import wantui.models.fingerprint
 from wantui.config import load_config
 from wantui.generation.errors import LoadError
+from wantui.models.adapter_header import read_adapter_header
+from wantui.models.adapters import hash_adapter_file
 from wantui.models.catalogue import NANO, WanModel
-from wantui.models.fingerprint import fingerprint_model
+from wantui.models.fingerprint import fingerprint_file, fingerprint_model
+from wantui.models.parts import PartError, check_weight_file_length
+from wantui.models.tokenizer import find_token_ids, find_token_texts
 from wantui.planning import preview_batch
 from wantui.storage.manifest import read_manifest
-from wantui.worker.pipelines import check_weight_fingerprints
+from wantui.worker.pipelines import WeightFile, check_weight_fingerprints
 
 pytestmark = pytest.mark.torch
 
@@ -154,3 +159,73 @@ def test_outputs_inside_a_model_folder_do_not_change_its_fingerprint(
     assert result.code == 0, result.err
     assert {video.state for video in read_manifest(batch(result)).videos} == {"done"}
     assert fingerprint_model(Path()) == before
+
+
+def rewrite_unseen(path: Path, content: bytes) -> None:
+    """Write other content of equal size into a file, and restore its modification time, as `rsync --inplace -t` may."""
+    status = path.stat()
+    assert len(content) == status.st_size
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_ino == status.st_ino
+
+
+# A3
+def test_weights_rewritten_with_equal_size_and_time_change_the_fingerprint(model: Path) -> None:
+    path = model / PART
+    before, file_before = fingerprint_model(model), fingerprint_file(path)
+    content = path.read_bytes()
+    rewrite_unseen(path, content[:-1] + bytes([content[-1] ^ 1]))
+    assert fingerprint_model(model) != before
+    assert fingerprint_file(path) != file_before
+    rewrite_unseen(path, content)
+    assert (fingerprint_model(model), fingerprint_file(path)) == (before, file_before)
+
+
+# A3
+def test_adapter_rewritten_with_equal_size_and_time_is_read_again(model: Path) -> None:
+    path = model / PART
+    header, digest = read_adapter_header(path), hash_adapter_file(path)
+    name = max(header.tensors)
+    content = path.read_bytes()
+    rewrite_unseen(path, content.replace(f'"{name}"'.encode(), f'"{name.swapcase()}"'.encode()))
+    assert name.swapcase() in read_adapter_header(path).tensors
+    assert hash_adapter_file(path) == hashlib.sha256(path.read_bytes()).hexdigest() != digest
+    rewrite_unseen(path, b"\xff" * len(content))
+    with pytest.raises(PartError, match="is not a safetensors file, or is incomplete"):
+        check_weight_file_length(path)
+
+
+# A3
+def test_tokenizer_rewritten_with_equal_size_and_time_is_read_again(model: Path) -> None:
+    path = model / "tokenizer" / "tokenizer.json"
+    red, left = (find_token_ids(path, word)[0] for word in ("red", "left"))
+    content = path.read_text()
+    swapped = content.replace('"▁red"', '"▁@"').replace('"▁left"', '"▁red"').replace('"▁@"', '"▁left"')
+    rewrite_unseen(path, swapped.encode())
+    assert [find_token_ids(path, word)[0] for word in ("red", "left")] == [left, red]
+    assert find_token_texts(path, "red", 0, 3) == ("▁red",)
+
+
+# A3
+def test_texts_of_tokens_follow_a_changed_tokenizer(model: Path) -> None:
+    path = model / "tokenizer" / "tokenizer.json"
+    assert find_token_texts(path, "red", 0, 3) == ("▁red",)
+    content = json.loads(path.read_text())
+    content["model"]["vocab"] = [entry for entry in content["model"]["vocab"] if entry[0] != "▁red"]
+    path.write_text(json.dumps(content))
+    texts = find_token_texts(path, "red", 0, 3)
+    assert len(texts) > 1
+    assert "".join(texts) == "▁red"
+
+
+# A3
+def test_weights_in_use_are_overwritten_only_by_other_content(model: Path) -> None:
+    path = model / PART
+    loaded = WeightFile.from_path(path)
+    path.chmod(0o600)
+    Path("copy").hardlink_to(path)
+    assert not loaded.is_overwritten()
+    content = path.read_bytes()
+    rewrite_unseen(path, content[:-1] + bytes([content[-1] ^ 1]))
+    assert loaded.is_overwritten()

@@ -9,6 +9,7 @@ from typing import Any
 
 from wantui.json_files import parse_json
 from wantui.models.adapters import AdapterError
+from wantui.models.file_state import FileState
 from wantui.models.parts import find_length_fault
 
 FLOAT_TYPES = ("BF16", "F16", "F32", "F64")
@@ -41,15 +42,14 @@ def read_adapter_header(path: Path) -> AdapterHeader:
         AdapterError: the file cannot be read, is incomplete, or is not a safetensors file.
     """
     try:
-        status = path.stat()
-        return _read_header(path, status.st_size, status.st_mtime_ns, status.st_ino)
+        return _read_header(path, FileState.from_path(path))
     except OSError as error:
         raise AdapterError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 @lru_cache(maxsize=64)
-def _read_header(path: Path, file_bytes: int, modified_ns: int, inode: int) -> AdapterHeader:
-    if (length_fault := find_length_fault(path, file_bytes, modified_ns, inode)) is not None:
+def _read_header(path: Path, state: FileState) -> AdapterHeader:
+    if (length_fault := find_length_fault(path, state)) is not None:
         raise AdapterError(f"{path} {length_fault}")
     with path.open("rb") as file:
         header = parse_json(file.read(int.from_bytes(file.read(8), "little")))

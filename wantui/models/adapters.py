@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wantui.errors import UserError
 from wantui.formatting import shorten_text
+from wantui.models.file_state import FileState
 from wantui.models.nano import NANO_ADAPTERS_FOLDER
 from wantui.paths import expand_user_path
 
@@ -194,11 +195,10 @@ def hash_adapter_file(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    status = path.stat()
-    return _hash_file(path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
+    return _hash_file(path, FileState.from_path(path))
 
 
 @lru_cache(maxsize=64)
-def _hash_file(path: Path, *_: int) -> str:
+def _hash_file(path: Path, _: FileState) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,10 +4,12 @@ import errno
 import hashlib
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
+from wantui.models.file_state import FileState
 from wantui.models.parts import list_part_files
 
+FINGERPRINTED_SUFFIXES = (".json", ".safetensors", ".model", ".bin", ".gguf", ".pt", ".pth")
+"""Suffixes of the files that a pipeline is loaded from."""
 FINGERPRINT_SAMPLE_BYTES = 64 * 1024
 """Length of a sample of a large file."""
 FINGERPRINT_SAMPLE_COUNT = 256
@@ -23,7 +25,7 @@ def fingerprint_model(folder: Path) -> str:
     """
     return _compute_fingerprint(
         folder,
-        tuple(_FileIdentity.from_path(folder, path) for path in list_part_files(folder) if _is_fingerprinted(path)),
+        tuple((path, FileState.from_path(folder / path)) for path in list_fingerprinted_files(folder)),
     )
 
 
@@ -35,35 +37,24 @@ def fingerprint_file(path: Path) -> str:
     """
     if path.exists() and not path.is_file():  # reading a pipe would block
         raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return _compute_fingerprint(path.parent, (_FileIdentity.from_path(path.parent, Path(path.name)),))
+    return _compute_fingerprint(path.parent, ((Path(path.name), FileState.from_path(path)),))
 
 
-def _is_fingerprinted(path: Path) -> bool:
-    return path.suffix in (".json", ".safetensors", ".model", ".bin", ".gguf", ".pt", ".pth")
+def list_fingerprinted_files(folder: Path) -> list[Path]:
+    """Return the JSON and weight files of a model's parts, relative to its folder."""
+    return [path for path in list_part_files(folder) if path.suffix in FINGERPRINTED_SUFFIXES]
 
 
-class _FileIdentity(NamedTuple):
-    """File identity used to detect changes, with links followed."""
+@lru_cache(maxsize=64)
+def _compute_fingerprint(folder: Path, files: tuple[tuple[Path, FileState], ...]) -> str:
+    """Compute a fingerprint, cached until a file changes: the application plans a batch at every key press.
 
-    path: Path
-    """Relative to the folder."""
-    size_bytes: int
-    modified_ns: int
-    """Modification time in nanoseconds."""
-    inode: int
-    device: int
-
-    @classmethod
-    def from_path(cls, folder: Path, path: Path) -> "_FileIdentity":
-        status = (folder / path).stat()
-        return cls(path, status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev)
-
-
-@lru_cache(maxsize=8)
-def _compute_fingerprint(folder: Path, files: tuple[_FileIdentity, ...]) -> str:
-    """Compute a fingerprint, cached until a file changes: the application plans a batch at every key press."""
+    Args:
+        files: paths relative to the folder, and their states.
+    """
     digest = hashlib.sha256()
-    for path, file_bytes, *_ in files:
+    for path, state in files:
+        file_bytes = state.size_bytes
         digest.update(f"{path.as_posix()}\0{file_bytes}\0".encode())
         with (folder / path).open("rb") as file:
             if file_bytes <= FINGERPRINT_SAMPLE_COUNT * FINGERPRINT_SAMPLE_BYTES:

@@ -11,6 +11,7 @@ from typing import Any
 
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, parse_json, read_json_object
+from wantui.models.file_state import FileState
 
 PART_NAMES = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
 """Folders of a Wan pipeline."""
@@ -221,8 +222,7 @@ def check_weight_file_length(path: Path) -> None:
     if path.suffix != ".safetensors":
         return
     try:
-        status = path.stat()
-        length_fault = find_length_fault(path, status.st_size, status.st_mtime_ns, status.st_ino)
+        length_fault = find_length_fault(path, FileState.from_path(path))
     except OSError as error:
         raise PartError(f"{path} cannot be read: {error.strerror or error}") from None
     if length_fault:
@@ -230,8 +230,9 @@ def check_weight_file_length(path: Path) -> None:
 
 
 @lru_cache(maxsize=256)
-def find_length_fault(path: Path, file_bytes: int, *_: int) -> str | None:
+def find_length_fault(path: Path, state: FileState) -> str | None:
     """Return a description of a wrong length, or None; cached until the file changes."""
+    file_bytes = state.size_bytes
     with path.open("rb") as file:
         first_bytes = file.read(len(LFS_POINTER_PREFIX))
         if first_bytes == LFS_POINTER_PREFIX:

@@ -10,6 +10,7 @@ from typing import Any
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
+from wantui.models.file_state import FileState
 from wantui.models.fingerprint import find_snapshot_folder
 from wantui.models.parts import PartError, read_part_json, read_pipeline_components
 from wantui.models.tokenizer_settings import (
@@ -51,15 +52,18 @@ def find_tokenizer_file(model: WanModel, revision: str | None) -> Path | None:
 
 def _load_tokenizer(path: Path) -> Any:
     """Return the tokenizer of a tokenizer.json as transformers would load it."""
+    return _read_tokenizer(path, _read_tokenizer_state(path))
+
+
+def _read_tokenizer_state(path: Path) -> FileState:
     try:
-        status = path.stat()
+        return FileState.from_path(path)
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror or error}") from None
-    return _read_tokenizer(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 @lru_cache(maxsize=4)
-def _read_tokenizer(path: Path, *_: int) -> Any:
+def _read_tokenizer(path: Path, _: FileState) -> Any:
     """Read a tokenizer, cached until its file changes."""
     from tokenizers import Tokenizer
 
@@ -233,7 +237,6 @@ def has_tokens_for_word(path: Path, word: str, *, allows_partial: bool = False) 
     return any(are_known) if allows_partial else all(are_known)
 
 
-@lru_cache(maxsize=4096)
 def find_token_texts(path: Path, prompt: str, start: int, end: int) -> tuple[str, ...]:
     """Return the texts of all tokens that overlap `prompt[start:end]`; empty if the tokenizer is unreadable.
 
@@ -241,9 +244,15 @@ def find_token_texts(path: Path, prompt: str, start: int, end: int) -> tuple[str
         path: path of a tokenizer.json.
     """
     try:
-        encoding = _load_tokenizer(path).encode(prompt)
+        return _find_token_texts(path, _read_tokenizer_state(path), prompt, start, end)
     except TokenizerError:  # reported by `planning.token_checks`
         return ()
+
+
+@lru_cache(maxsize=4096)
+def _find_token_texts(path: Path, state: FileState, prompt: str, start: int, end: int) -> tuple[str, ...]:
+    """Return the texts of tokens, cached until the file changes."""
+    encoding = _read_tokenizer(path, state).encode(prompt)
     return tuple(
         token
         for token, (token_start, token_end), word_id in zip(

@@ -14,8 +14,8 @@ from wantui.generation.preview import LatentToRgbMap, fit_latents_to_rgb
 from wantui.generation.prompt_encoding import CachedPromptEncoder, collect_prompts
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import find_replaced_parts
-from wantui.models.fingerprint import fingerprint_file, fingerprint_model
-from wantui.models.parts import list_part_files
+from wantui.models.file_state import FileState
+from wantui.models.fingerprint import fingerprint_file, fingerprint_model, list_fingerprinted_files
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import (
     MEMORY_PLANS,
@@ -77,30 +77,33 @@ class WeightFile:
     """Identity and state of a weight file when it was loaded."""
 
     path: Path
-    identity: tuple[int, int]
-    """Device and inode."""
-    version: tuple[int, int]
-    """Size in bytes, and modification time in nanoseconds."""
+    state: FileState
+    fingerprint: str
 
     @classmethod
     def from_path(cls, path: Path) -> "WeightFile":
-        file_status = path.stat()
-        return cls(path, (file_status.st_dev, file_status.st_ino), (file_status.st_size, file_status.st_mtime_ns))
+        return cls(path, FileState.from_path(path), fingerprint_file(path))
 
     def is_overwritten(self) -> bool:
-        """Return whether the file was changed in place; False if it was deleted or replaced by another file."""
+        """Return whether the file was changed in place; False if it was deleted or replaced by another file.
+
+        A change of its mode or of its number of links changes only the change time, and no content.
+        """
         try:
-            current = WeightFile.from_path(self.path)
+            current = FileState.from_path(self.path)
+            if (current.device, current.inode) != (self.state.device, self.state.inode) or current == self.state:
+                return False
+            has_equal_times = current._replace(changed_ns=self.state.changed_ns) == self.state
+            return not has_equal_times or fingerprint_file(self.path) != self.fingerprint
         except OSError:
             return False
-        return current.identity == self.identity and current.version != self.version
 
 
 def find_local_weight_files(recipe: Recipe) -> tuple[WeightFile, ...]:
     """Return the local weight files of a recipe; files in the hub cache are left out, as they are never overwritten."""
     model, paths = find_model(recipe.model), []
     if model.is_local:
-        paths = [Path(model.location) / path for path in list_part_files(Path(model.location))]
+        paths = [Path(model.location) / path for path in list_fingerprinted_files(Path(model.location))]
     if recipe.transformer_file is not None:
         paths.append(Path(recipe.transformer_file.path))
     return tuple(WeightFile.from_path(path) for path in paths)

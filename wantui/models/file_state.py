@@ -1,0 +1,35 @@
+"""State of a file on disk, the key of caches of its content."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+
+class FileState(NamedTuple):
+    """Values of which at least one changes when a file is written or replaced; links are followed.
+
+    The modification time alone is not enough: `cp -p`, `rsync --inplace -t` and archives set it, and the weights of two
+    fine-tunes have equal sizes. No program can set the change time.
+    """
+
+    size_bytes: int
+    modified_ns: int
+    """Modification time in nanoseconds."""
+    changed_ns: int
+    """Change time of the inode in nanoseconds."""
+    inode: int
+    device: int
+
+    @classmethod
+    def from_path(cls, path: Path) -> "FileState":
+        """Return the state of the file at a path.
+
+        Raises:
+            OSError: the file does not exist, or cannot be reached.
+        """
+        return cls.from_status(path.stat())
+
+    @classmethod
+    def from_status(cls, status: os.stat_result) -> "FileState":
+        """Return the state of a file by the result of `stat`."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
