@@ -12,7 +12,7 @@ from textual.widgets import TextArea
 from wantui.config import ConfigError, list_preset_names
 from wantui.errors import UserError
 from wantui.queue.state_dir import find_state_directory
-from wantui.tui.config_sources import find_config_sources, read_draft_text
+from wantui.tui.config_sources import find_config_sources, read_draft_text, save_config
 from wantui.tui.drafts import DRAFTS_FILE, Drafts, DraftStore, load_drafts
 from wantui.tui.screens.yaml_editor import YamlEditor
 from wantui.tui.settings import SETTINGS_PATH_VARIABLE, load_settings
@@ -132,6 +132,21 @@ def test_application_settings_have_the_expected_types(monkeypatch: pytest.Monkey
     assert (settings.preview_seconds, settings.bell, settings.theme) == (0.5, False, "nord")
     assert settings.keys == {"queue.cancel": "5"}
     assert settings.output_dirs == ["a", "~/b"]
+
+
+def test_saved_config_replaces_the_file_that_a_link_names(tmp_path: Path) -> None:
+    kept, link, loop = tmp_path / "dotfiles" / "mine.yaml", Path("mine.yaml"), Path("loop.yaml")
+    kept.parent.mkdir()
+    kept.write_text("videos_per_variation: 2\n")
+    kept.chmod(0o600)
+    link.symlink_to(kept)
+    save_config(link, "videos_per_variation: 3\n")
+    assert link.is_symlink()
+    assert kept.read_text() == "videos_per_variation: 3\n"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    loop.symlink_to(loop)
+    with pytest.raises(UserError, match=r"cannot write loop\.yaml: "):
+        save_config(loop, "videos_per_variation: 3\n")
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb.yaml", "loop.yaml", "~nobody-here/a.yaml", "", "x" * 300])

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,17 @@ def test_failed_atomic_write_preserves_the_existing_file() -> None:
         write_half()
     assert everything_here() == ["a.txt"]
     assert Path("a.txt").read_text() == "before"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o440, 0o666])
+def test_replaced_file_keeps_its_permissions(mode: int) -> None:
+    path = Path("private.yaml")
+    path.write_text("before")
+    path.chmod(mode)
+    with atomic_write(path) as partial:
+        assert stat.S_IMODE(partial.stat().st_mode) == mode | 0o600  # already while the content is written
+        partial.write_text("after")
+    assert (stat.S_IMODE(path.stat().st_mode), path.read_text()) == (mode, "after")
 
 
 def test_folder_appears_under_its_name_only_once_complete() -> None:

@@ -52,21 +52,37 @@ def rename_created_file(partial_path: Path, path: Path, file_identity: tuple[int
 def atomic_write(path: Path, partial_path: Path | None = None) -> Iterator[Path]:
     """Yield a partial path to write to; it replaces `path` when the block ends, and is removed if the block fails.
 
+    A file that is replaced keeps its permissions, which its user may have restricted.
+
     Args:
         partial_path: path of the partial file; `make_partial_path(path)` by default. Concurrent writers of a file need
             different paths.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = partial_path or make_partial_path(path)
+    kept_mode = _read_file_mode(path)
     file_identity = create_empty_file(partial_path)
     try:
+        if kept_mode is not None:
+            partial_path.chmod(kept_mode | 0o600)  # before the content, which may be private
         yield partial_path
         sync_to_disk(partial_path)
+        if kept_mode is not None:
+            partial_path.chmod(kept_mode)
         rename_created_file(partial_path, path, file_identity)
         _sync_folder(path.parent)
     except BaseException:
         partial_path.unlink(missing_ok=True)
         raise
+
+
+def _read_file_mode(path: Path) -> int | None:
+    """Return the permissions of a regular file; None if there is none at the path."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    return stat.S_IMODE(mode) & 0o777 if stat.S_ISREG(mode) else None
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import csv
 import io
 import math
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -340,11 +339,8 @@ def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
             file.write(text)
         return
     target = path.resolve()
-    with atomic_write(target) as partial_path:
-        if target.exists():
-            shutil.copymode(target, partial_path)  # before the content, which may be private
-        with partial_path.open("w", newline="", encoding="utf-8") as file:
-            file.write(text)
+    with atomic_write(target) as partial_path, partial_path.open("w", newline="", encoding="utf-8") as file:
+        file.write(text)
 
 
 def format_csv(rows: Sequence[Sequence[str]], line_end: str = "\n") -> str:

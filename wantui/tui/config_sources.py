@@ -176,7 +176,7 @@ def format_setting_errors(error: ConfigError, setting_key: str) -> str:
 
 
 def save_config(path: Path, text: str) -> None:
-    """Write a config file.
+    """Write a config file, or the file that a symbolic link names.
 
     Raises:
         UserError: the file cannot be written.
@@ -184,9 +184,9 @@ def save_config(path: Path, text: str) -> None:
     from wantui.atomic_files import write_text_atomically
 
     try:
-        write_text_atomically(path, text)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        write_text_atomically(path.resolve(), text)
+    except (OSError, RuntimeError) as error:  # RuntimeError: the links form a loop
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def resolve_save_path(name: str) -> Path:
