@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -361,3 +362,39 @@ def test_videos_with_other_guidance_are_not_compared(tmp_path: Path) -> None:
         )
     _, left = select_comparable_videos(list(read_batch_videos(tmp_path)))
     assert [video.exclusion_reason for video in left] == ["guidance_scale is 9.0, but 5.0 in most videos"]
+
+
+def test_seed_stored_as_a_whole_float_is_the_seed(tmp_path: Path) -> None:  # A6
+    for number, seed in ((1, 42.0), (2, 42.5)):
+
+        def set_seed(_: int, about: dict[str, Any], seed: float = seed) -> dict[str, Any]:
+            return about | {"seed": seed}
+
+        write_straight_video(tmp_path, range(5), unipc_levels(5, 3.0), f"prompt_000/vid_{number:03d}", set_seed)
+    whole, fractional = read_batch_videos(tmp_path)
+    assert (whole.seed, whole.warnings) == (42, ())
+    assert fractional.seed == 2
+    assert "no seed is stored" in fractional.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["old_step_003.npy.gz", "zold_step_003.npy.gz", "step_3.npy.gz"])
+def test_step_that_is_stored_twice_excludes_the_video(tmp_path: Path, name: str) -> None:  # A6
+    write_straight_video(tmp_path, range(5), unipc_levels(5, 3.0))
+    folder = tmp_path / "latents" / "prompt_000" / "vid_001"
+    shutil.copy(folder / "step_000.npy.gz", folder / name)
+    video = read_single_video(tmp_path)
+    assert video.trajectory is None
+    assert "step 3 is in two files" in video.exclusion_reason
+    assert name in video.exclusion_reason
+
+
+def test_hidden_files_are_no_steps(tmp_path: Path) -> None:  # A6: macOS writes them beside each file of a network share
+    write_straight_video(tmp_path, range(5), unipc_levels(5, 3.0))
+    folder = tmp_path / "latents" / "prompt_000" / "vid_001"
+    expected = read_single_video(tmp_path)
+    for step in (3, 5):
+        (folder / f"._step_{step:03d}.npy.gz").write_bytes(b"\x00\x05\x16\x07")
+    video = read_single_video(tmp_path)
+    assert video.trajectory is not None
+    assert expected.trajectory is not None
+    assert video.trajectory.sigmas.tolist() == expected.trajectory.sigmas.tolist()

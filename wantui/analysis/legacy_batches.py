@@ -58,7 +58,7 @@ def _find_video_folders(batch_folder: Path) -> Iterator[Path]:
 
 def _has_step_files(video_folder: Path) -> bool:
     try:
-        return any(_STEP_FILE_PATTERN.search(path.name) for path in video_folder.iterdir())
+        return any(_match_step_file(path) for path in video_folder.iterdir())
     except NotADirectoryError:
         return False
     except OSError:
@@ -130,6 +130,8 @@ def _find_seed(
     seed = first_metadata.get("seed")
     if type(seed) is int:
         return seed, True
+    if isinstance(seed, float) and seed.is_integer():
+        return int(seed), True
     if isinstance(seed, str) and seed.isdecimal() and len(seed) < 20:
         return int(seed), True
     if newest_layout_match:
@@ -142,7 +144,7 @@ def _try_to_read_metadata(video_folder: Path) -> tuple[dict[int, dict[str, Any]]
     """Return the metadata of each step, or none and the error."""
     try:
         return _read_step_metadata(video_folder), ""
-    except UnreadableFileError as error:
+    except (UnreadableFileError, CaptureError) as error:
         return {}, str(error)
     except OSError as error:
         return {}, f"{video_folder} cannot be read: {error.strerror or error}"
@@ -165,9 +167,26 @@ def _read_step_metadata(video_folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def _find_step_files(video_folder: Path) -> dict[int, Path]:
-    """Return the files of the stored steps by step number, in order."""
-    matched_paths = ((_STEP_FILE_PATTERN.search(path.name), path) for path in sorted(video_folder.iterdir()))
-    return dict(sorted((int(match[1]), path) for match, path in matched_paths if match))
+    """Return the files of the stored steps by step number, in order.
+
+    Raises:
+        CaptureError: a step is in two files.
+    """
+    paths_by_step: dict[int, Path] = {}
+    for path in sorted(video_folder.iterdir()):
+        if (match := _match_step_file(path)) is None:
+            continue
+        if (other_path := paths_by_step.setdefault(int(match[1]), path)) != path:
+            raise CaptureError(
+                f"{video_folder}: step {int(match[1])} is in two files, {other_path.name} and {path.name}. Move the "
+                "wrong one out of the folder"
+            )
+    return dict(sorted(paths_by_step.items()))
+
+
+def _match_step_file(path: Path) -> re.Match[str] | None:
+    """Return the match of a step's file name; hidden files are none (macOS writes `._NAME` on network shares)."""
+    return None if path.name.startswith(".") else _STEP_FILE_PATTERN.search(path.name)
 
 
 def _compute_trajectory(
