@@ -23,7 +23,15 @@ from wantui.analysis.trajectory import build_trajectory
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, MarkedWord, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
 from wantui.tui.analysis.data import FigureKey, compute_figure
-from wantui.tui.analysis.forest_plot import ForestAxis, choose_layout, draw_forest_header, draw_interval
+from wantui.tui.analysis.forest_plot import (
+    ForestAxis,
+    ForestLayout,
+    choose_axis,
+    choose_layout,
+    draw_directions,
+    draw_forest_header,
+    draw_interval,
+)
 from wantui.tui.analysis.views import Canvas, choose_curve_range, draw_mean_curves, draw_paths
 from wantui.tui.chart import Chart, choose_rows, find_value_range
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
@@ -197,8 +205,29 @@ def test_forest_axis_is_symmetric_and_monotonic() -> None:
     labels = axis.draw_labels()
     assert len(labels) == 61
     assert labels[30] == "0"
-    assert "+100 %" in labels
-    assert "-100 %" in labels
+    assert "+10 %" in labels
+    assert labels.startswith("-200 %")
+    assert labels.endswith("+200 %")
+
+
+@pytest.mark.parametrize(("largest", "end"), [(0.001, 0.02), (0.15, 0.2), (0.2, 0.2), (3.0, 5.0), (70.0, 10.0)])
+def test_ends_of_a_forest_axis_are_round_and_have_ticks(largest: float, end: float) -> None:
+    axis = choose_axis([(largest / 2, -largest, largest / 3)], 61, 9)
+    assert axis.end == end
+    labels = axis.draw_labels()
+    assert labels.startswith(f"-{100 * end:.0f} %")
+    assert labels.endswith(f"+{100 * end:.0f} %")
+
+
+@pytest.mark.parametrize("width", [9, 25, 61])
+def test_directions_name_the_group_with_larger_values_on_each_side_of_zero(width: int) -> None:
+    layout = ForestLayout(6, ForestAxis(width, 1.0), True)
+    text = draw_directions("red", "blue", layout, lambda _: Style()).plain
+    zero = 6 + 1 + width // 2
+    assert "blue"[:2] in text[:zero]
+    assert "red"[:1] in text[zero:]
+    assert text.endswith(" →")
+    assert len(text) == 6 + 1 + width
 
 
 def test_mean_curves_have_students_interval_over_seeds(tmp_path: Path) -> None:

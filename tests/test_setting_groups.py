@@ -300,7 +300,8 @@ def test_drawing_of_a_dose_response_names_unit_intervals_and_what_percents_count
     lines = draw_dose_response(result, canvas)
     texts = [line.plain for line in lines]
     assert texts[1].startswith("log volume in nats over cfg_scale")
-    assert any("% of mean" in text for text in texts)
+    assert any(text.startswith("metric") and "in percent" in text for text in texts)
+    assert "in percent: of the metric's mean" in " ".join(" ".join(texts).split())
     axis = next(index for index, text in enumerate(texts) if "└" in text)
     for x in (1, 8):  # the interval at a point, in its own colour
         column = texts[axis + 1].index(f"{x}")

@@ -518,17 +518,20 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
         lines = it.cells("#curve-cells").splitlines()
         assert [line.split()[0] for line in lines[:3]] == ["place", "room", "path"]
         assert "wide_0 takes more room in spread" in lines[1]
-        assert lines[3].rstrip() == "● p up to 0.05  ○ above  ├─┤ 95 %  ◇ Gaussian flow  right of 0: wide_0 larger"
-        assert lines[4].startswith("metric")
+        assert lines[0].rstrip().endswith("where the videos end")
+        assert lines[3].rstrip() == "● p up to 0.05  ○ above  ├─┤ 95 %  ◇ Gaussian flow"
+        assert " ".join(lines[4].split()) == "← more in narrow_0 more in wide_0 →"
+        assert lines[4].index("wide_0") > lines[5].index(" 0 ") > lines[4].index("narrow_0")
+        assert lines[5].startswith("metric")
         assert any(line.startswith("place  distance ") for line in lines[5:])
 
     on("analysis", test)
 
 
 def test_legend_of_a_wide_pane_says_what_is_adjusted_and_expected() -> None:
-    assert describe_signs("red", has_unguided=True, width=130) == (
+    assert describe_signs(has_unguided=True, width=130) == (
         "● adjusted p up to 0.05   ○ above   ├─┤ 95 % interval of one metric   ◇ expected from Gaussian flow   "
-        "□ guidance 1   right of 0: red larger"
+        "□ guidance 1"
     )
 
 

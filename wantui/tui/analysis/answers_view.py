@@ -15,17 +15,39 @@ if TYPE_CHECKING:
 
 VERDICT_COLOURS = {"differs": "found", "alike": "success"}
 """Theme colour by kind of verdict on groups."""
+EXPLANATIONS = {
+    "place": "where the finished videos lie in latent space",
+    "room": "how much the finished videos of a group vary",
+    "path": "how the latents get from noise to video",
+}
+"""What each question is about, shown beside the verdicts if all fit."""
+SHORT_EXPLANATIONS = {"place": "where the videos end", "room": "how far they spread", "path": "how they get there"}
+"""The same in a few words, each shown if it fits."""
+EXPLANATION_GAP = 3
+"""Least number of cells between the verdicts and the explanations."""
 QUESTION_WIDTH = 7
 """Width of the names of the questions, with the space after them, in cells."""
 
 
 def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
-    """Return the verdicts of answers on one pair or on all groups."""
+    """Return the verdicts of answers on one pair or on all groups, with what the questions are about in a column beside
+    them if there is room."""
     lines: list[Text] = []
+    single_lines: list[tuple[Text, str]] = []
     for answer in answers:
         style = canvas.get_style(VERDICT_COLOURS.get(answer.kind, "text-muted"))
         style += Style(bold=answer.kind == "differs")
-        lines += _draw_labelled(answer.question, name_metrics(answer.verdict), canvas, Style(bold=True), style)
+        verdict_lines = _draw_labelled(answer.question, name_metrics(answer.verdict), canvas, Style(bold=True), style)
+        lines += verdict_lines
+        if len(verdict_lines) == 1:
+            single_lines.append((verdict_lines[0], answer.question))
+    column = max((line.cell_len for line, _ in single_lines), default=0) + EXPLANATION_GAP
+    fits = column + max(map(len, EXPLANATIONS.values())) <= canvas.width
+    for line, question in single_lines:
+        text = (EXPLANATIONS if fits else SHORT_EXPLANATIONS).get(question, "")
+        gap = (column if fits else canvas.width - len(text)) - line.cell_len
+        if gap >= EXPLANATION_GAP:
+            line.append(" " * gap).append(text, canvas.get_style("text-muted"))
     return lines
 
 

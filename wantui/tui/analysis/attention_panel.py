@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 MIN_FIGURES_WIDTH, MAX_FIGURES_WIDTH = 28, 44
 """Width of the figures beside the picture, in cells."""
+NOTE_INDENT = " " * 9
+MASS_NOTE = "mass: how much the video reads it"
+EVENNESS_NOTE = "0 one place, 1 the whole picture"
+"""Explanations of the figures of a map, in at most `MAX_FIGURES_WIDTH` cells with their indent."""
 MIN_PAIR_WIDTH, MIN_PAIR_HEIGHT = 20, 8
 """Smallest width of each of two pictures side by side, and smallest height of the pane with both, in cells."""
 
@@ -41,7 +45,9 @@ def draw_attention(
     if picture is None:
         note = wrap_text("pictures are off with --low-bandwidth", width, Style(dim=True))
         return [*_draw_figures(film, key, min(width, MAX_FIGURES_WIDTH), get_style), Text(""), *note]
-    figures = _draw_figures(film, key, figures_width, get_style)
+    figures = _draw_figures(film, key, figures_width, get_style, explains=True)
+    if len(figures) > height:
+        figures = _draw_figures(film, key, figures_width, get_style)
     if len(figures) > height:  # drop the blank lines before the scale or the words
         figures = [line for line in figures if line.plain]
     picture_width = width - figures_width - 2
@@ -63,7 +69,14 @@ def _draw_pictures(frame: "NDArray[np.uint8]", overlay: "NDArray[np.uint8]", wid
     return join_columns(columns[0], columns[1], half + 2)
 
 
-def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: Callable[[str], Style]) -> list[Text]:
+def _draw_figures(
+    film: AttentionFilm, key: OverlayKey, width: int, get_style: Callable[[str], Style], *, explains: bool = False
+) -> list[Text]:
+    """Return the figures beside the picture.
+
+    Args:
+        explains: whether a line below each figure says what it means.
+    """
     chosen_word, accent, dim = film.words[key.word_index], get_style("accent"), Style(dim=True)
     plain = get_style("foreground")
     masses, entropies = _list_figures(film, key)
@@ -82,7 +95,7 @@ def _draw_figures(film: AttentionFilm, key: OverlayKey, width: int, get_style: C
             Text(chosen_word.text, accent + Style(bold=True)), f"word {key.word_index + 1} of {len(film.words)}", width
         ),
         Text(f"tokens {' '.join(chosen_word.token_texts)}", dim),
-        *_describe_map(mass, entropy, plain),
+        *_describe_map(mass, entropy, plain, get_style("text-muted") if explains else None),
         Text(""),
         _spread(Text(index_text, plain), "← →", width),
         _draw_scrubber(key.step_index - MEAN_STEP, count + 1, width, accent),
@@ -119,12 +132,25 @@ def _list_figures(film: AttentionFilm, key: OverlayKey) -> tuple[Sequence[float]
     return word.mass_by_step, word.entropy_by_step
 
 
-def _describe_map(mass: float, entropy: float | None, style: Style) -> list[Text]:
-    """Return two lines with the figures of a map."""
+def _describe_map(mass: float, entropy: float | None, style: Style, note_style: Style | None) -> list[Text]:
+    """Return two lines with the figures of a map.
+
+    Args:
+        note_style: style of a line below each figure that explains it; None without these lines.
+    """
     if math.isnan(mass):
         return [Text("no block computed", style), Text("attention here", style)]
     entropy_text = "        mean of all steps" if entropy is None else f"{entropy:7.3f} evenness (0 to 1)"
-    return [Text(f"{format_share(mass, 2):>8} of the attention", style), Text(entropy_text, style)]
+    figures = [Text(f"{format_share(mass, 2):>8} of the attention", style), Text(entropy_text, style)]
+    if note_style is None:
+        return figures
+    notes = [MASS_NOTE, "" if entropy is None else EVENNESS_NOTE]
+    return [
+        line
+        for figure, note in zip(figures, notes, strict=True)
+        for line in (figure, Text(NOTE_INDENT + note, note_style))
+        if line.plain.strip()
+    ]
 
 
 def _draw_mass(mass_by_step: Sequence[float], width: int) -> str:

@@ -13,6 +13,7 @@ from wantui.tui.analysis.forest_plot import (
     ForestLayout,
     choose_layout,
     describe_signs,
+    draw_directions,
     draw_forest_header,
     draw_forest_rows,
     get_relative_change,
@@ -96,12 +97,12 @@ def _draw_pair(
     lines = [Text(f"{pair[0]} against {pair[1]}", Style(bold=True))] if names_pair else []
     lines += draw_answer_verdicts(answers, canvas)
     if has_legend:
-        first_name = "the first group" if names_pair else pair[0]
-        legend = describe_signs(first_name, has_unguided=comparison.unguided is not None, width=canvas.width)
+        legend = describe_signs(has_unguided=comparison.unguided is not None, width=canvas.width)
         lines += wrap_text(legend, canvas.width, Style(dim=True))
     header = draw_forest_header(layout)
     header.stylize(Style(bold=True, dim=True))
-    lines += [header, *draw_forest_rows(comparison, *pair, layout, canvas.get_style)]
+    lines += [draw_directions(*pair, layout, canvas.get_style), header]
+    lines += draw_forest_rows(comparison, *pair, layout, canvas.get_style)
     return [*lines, *_draw_verdict(comparison, verdict, canvas), *draw_answer_details(answers, canvas), Text("")]
 
 

@@ -7,11 +7,11 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.formatting import format_count
-from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, NO_SCALE_TEXT, ForestAxis, choose_axis, draw_interval
+from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, NO_SCALE_TEXT, choose_axis, draw_interval
 from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import Chart, find_value_range
-from wantui.tui.number_formats import align_decimals
+from wantui.tui.number_formats import MISSING_TEXT, align_decimals
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ VERDICT_COLOURS = {"rises": "found", "falls": "found", "flat": "success"}
 DOSE_SIGN = "●"
 INTERVAL_COLOUR = "text-muted"
 """Theme colour of the intervals, unlike that of the means."""
+MIN_SHARE_IN_TENTHS = 0.005
+"""Smallest relative slope for which tenths of a percent are exact enough."""
 MAX_AXIS_NAME_WIDTH = 12
 """Longest name of a setting, in cells, beside the ticks of its axis; the title has longer ones."""
-PLOT_TITLE = "% of mean"
 
 
 def draw_dose_response(dose_response: "DoseResponse", canvas: Canvas, lines_above: int = 0) -> list[Text]:
@@ -90,51 +91,74 @@ def _draw_chart(trend: "Trend", dose_response: "DoseResponse", canvas: Canvas, h
 
 
 def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
-    """Return a table of slopes, whose decimal points are below each other; with a plot of them in a wide pane."""
+    """Return a table of slopes, whose decimal points are below each other; with a plot of the same percentages in a
+    wide pane. Only the verdict's metric is bold: significant rows are as bright as text, and others dim."""
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 
     trends = dose_response.trends
-    slopes = [trend.slope for trend in trends]
-    means, lows, highs = (
-        align_decimals([f"{value:+#.3g}" if math.isfinite(value) else "-" for value in values])
-        for values in (
-            [slope.mean for slope in slopes],
-            [slope.interval_low for slope in slopes],
-            [slope.interval_high for slope in slopes],
-        )
-    )
-    intervals = [f"{low} to {high}" for low, high in zip(lows, highs, strict=True)]
-    p_texts = [f"{trend.family_p:.4f}" if math.isfinite(trend.family_p) else "-" for trend in trends]
-    columns = (
-        _pad_column("metric", [name_metrics(trend.metric) for trend in trends]),
-        _pad_column("slope", means),
-        _pad_column("95 % interval", intervals),
-        _pad_column("adj. p", p_texts),
-    )
-    header, *rows = ("  ".join(cells) for cells in zip(*columns, strict=True))
+    header, *rows = _draw_slope_table(dose_response)
     changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]
     axis = choose_axis(changes, canvas.width - len(header) - 2, MIN_WIDE_PLOT)
-    lines = [Text(f"{header}  {_draw_axis_labels(axis)}".rstrip(), Style(bold=True, dim=True))]
-    for trend, row, change in zip(trends, rows, changes, strict=True):
+    lines = [Text(f"{header}  {axis.draw_labels() if axis.width else ''}".rstrip(), Style(dim=True))]
+    for index, (trend, row, change) in enumerate(zip(trends, rows, changes, strict=True)):
         is_significant = trend.family_p <= SIGNIFICANCE_LEVEL
-        style = canvas.get_style("found") + Style(bold=True) if is_significant else canvas.get_style("text-muted")
-        line = Text.assemble((row, style))
+        colour_name = "found" if index == 0 else "foreground"
+        style = canvas.get_style(colour_name if is_significant else "text-muted")
+        line = Text.assemble((row, style + Style(bold=True if index == 0 and is_significant else None)))
         if axis.width and all(map(math.isfinite, change)):
             line.append("  ").append_text(draw_interval(change, is_significant, axis, style))
         elif axis.width:
             line.append("  ").append(NO_SCALE_TEXT.center(axis.width)[: axis.width].rstrip(), Style(dim=True))
         lines.append(line)
-    p_note = "; adj. p: corrected over all metrics"
-    unit = f"for each unit of {dose_response.setting_name}, paired by seed"
-    plot_note = "; plot: slope in percent of the metric's mean; a point alone hides its interval" if axis.width else ""
-    return [*lines, *wrap_text(f"slope: change of the metric {unit}{plot_note}{p_note}", canvas.width, Style(dim=True))]
+    texts = [
+        f"slope: change of the metric for each unit of {dose_response.setting_name}, paired by seed",
+        "in percent: of the metric's mean",
+        *(["a point alone hides its interval"] if axis.width else []),
+        "adj. p: corrected over all metrics",
+    ]
+    return [*lines, *wrap_text("; ".join(texts), canvas.width, canvas.get_style("text-muted"))]
 
 
-def _draw_axis_labels(axis: ForestAxis) -> str:
-    """Return the tick labels of the plot, after its title if it fits."""
-    labels = axis.draw_labels()
-    title_width = len(PLOT_TITLE) + 1
-    return PLOT_TITLE + labels[len(PLOT_TITLE) :] if labels[:title_width] == " " * title_width else labels
+def _draw_slope_table(dose_response: "DoseResponse") -> list[str]:
+    """Return the header and the rows of the table of slopes: in the unit of each metric, and in percent of its mean."""
+    trends = dose_response.trends
+    slopes = align_decimals(
+        [f"{trend.slope.mean:+#.3g}" if math.isfinite(trend.slope.mean) else MISSING_TEXT for trend in trends]
+    )
+    changes = [abs(trend.relative_slope) for trend in trends if math.isfinite(trend.relative_slope)]
+    decimals = 1 if min(changes, default=1.0) >= MIN_SHARE_IN_TENTHS else 2
+    parts_by_trend = [_format_slope(trend, decimals) for trend in trends]
+    shares, lows, highs = (align_decimals(list(texts)) for texts in zip(*parts_by_trend, strict=True))
+    intervals = [f"{low} to {high}" if high.strip() else "" for low, high in zip(lows, highs, strict=True)]
+    columns = (
+        _pad_column("metric", [_name_metric_with_unit(trend.metric) for trend in trends]),
+        _pad_column("slope", slopes),
+        _pad_column("in percent", shares),
+        _pad_column("95 % interval", intervals),
+        _pad_column(
+            "adj. p", [f"{trend.family_p:.4f}" if math.isfinite(trend.family_p) else MISSING_TEXT for trend in trends]
+        ),
+    )
+    return ["  ".join(cells) for cells in zip(*columns, strict=True)]
+
+
+def _name_metric_with_unit(metric: str) -> str:
+    from wantui.analysis.metrics import get_metric_unit
+
+    unit = get_metric_unit(metric)
+    return f"{name_metrics(metric)} ({unit})" if unit else name_metrics(metric)
+
+
+def _format_slope(trend: "Trend", decimals: int) -> tuple[str, str, str]:
+    """Return a slope in percent and the ends of its interval, which are in the metric's unit without a ratio scale."""
+    change = (trend.relative_slope, trend.relative_low, trend.relative_high)
+    if all(map(math.isfinite, change)):
+        share, low, high = (f"{100 * value:+.{decimals}f}" for value in change)
+        return f"{share} %", low, f"{high} %"
+    slope = trend.slope
+    if math.isfinite(slope.interval_low) and math.isfinite(slope.interval_high):
+        return MISSING_TEXT, f"{slope.interval_low:+#.3g}", f"{slope.interval_high:+#.3g}"
+    return MISSING_TEXT, "", ""
 
 
 def _pad_column(header: str, cells: "Sequence[str]") -> list[str]:

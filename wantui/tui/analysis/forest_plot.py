@@ -24,8 +24,10 @@ MIN_AXIS_END = 0.02
 """Smallest relative difference at an end of the axis."""
 MAX_AXIS_END = 10.0
 """Largest relative difference at an end of the axis; larger ones end in an arrow."""
+AXIS_ENDS = (MIN_AXIS_END, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, MAX_AXIS_END)
+"""Relative differences at which an axis can end: round ones, because its ends have ticks."""
 TICK_CHANGES = (0.01, 0.1, 1.0, 10.0)
-"""Relative differences with a tick, on both sides of zero."""
+"""Relative differences with a tick, on both sides of zero, beside the ends of the axis."""
 MIN_PLOT_WIDTH = 9
 """Minimum width of the plot in cells; a narrower pane has none."""
 MIN_WIDE_PLOT = 25
@@ -61,7 +63,8 @@ class ForestAxis:
     def draw_labels(self) -> str:
         """Return the line of tick labels in percent."""
         labels = [" "] * self.width
-        ticks = [0.0, *(sign * change for change in TICK_CHANGES for sign in (-1, 1) if change <= self.end)]
+        changes = [self.end, *(change for change in TICK_CHANGES if change < self.end)]
+        ticks = [0.0, *(sign * change for change in changes for sign in (-1, 1))]
         for tick in ticks:
             label = format_percent_change(tick, 0) if tick else "0"
             first = max(0, min(self.width - len(label), self.find_column(tick) - len(label) // 2))
@@ -89,7 +92,8 @@ def choose_axis(changes: Sequence[Change], free_width: int, min_width: int) -> F
     """
     width = min(MAX_PLOT_WIDTH, free_width - 1 + free_width % 2) if free_width >= min_width else 0
     ends = [abs(end) for change in changes for end in change if math.isfinite(end)]
-    return ForestAxis(width, min(MAX_AXIS_END, max([MIN_AXIS_END, *ends])))
+    largest = max(ends, default=0.0)
+    return ForestAxis(width, next((end for end in AXIS_ENDS if end >= largest), MAX_AXIS_END))
 
 
 def choose_layout(metric_names: Sequence[str], changes: Sequence[Change], width: int) -> ForestLayout:
@@ -106,8 +110,8 @@ def get_relative_change(difference: "Difference") -> Change:
     return difference.relative_difference, difference.relative_low, difference.relative_high
 
 
-def describe_signs(first_group: str, *, has_unguided: bool, width: int) -> str:
-    """Return the explanation of the signs and of the direction of an effect, short in a narrow pane."""
+def describe_signs(*, has_unguided: bool, width: int) -> str:
+    """Return the explanation of the signs, short in a narrow pane."""
     is_wide = width >= WIDE_LEGEND
     parts = [
         f"{SIGNIFICANT_SIGN} {'adjusted ' * is_wide}p up to 0.05",
@@ -116,7 +120,22 @@ def describe_signs(first_group: str, *, has_unguided: bool, width: int) -> str:
         f"{NULL_SIGN} {'expected from ' * is_wide}Gaussian flow",
     ]
     parts += [f"{UNGUIDED_SIGN} guidance 1"] if has_unguided else []
-    return ("   " if is_wide else "  ").join([*parts, f"right of 0: {first_group} larger"])
+    return ("   " if is_wide else "  ").join(parts)
+
+
+def draw_directions(first_group: str, second_group: str, layout: ForestLayout, get_style: StyleGetter) -> Text:
+    """Return the line above the plot that says on which side of zero which group has the larger values."""
+    half_width = layout.axis.width // 2
+    for left, right in (
+        (f"← more in {second_group}", f"more in {first_group} →"),
+        (f"← {second_group} more", f"{first_group} more →"),
+        (f"← {second_group}", f"{first_group} →"),
+        (f"← {second_group}"[:half_width], f"{first_group}"[: max(0, half_width - 2)] + " →"),
+    ):
+        if max(len(left), len(right)) <= half_width:
+            break
+    ends = f"{left:<{half_width}} {right:>{half_width}}" if half_width > 2 else ""
+    return Text(f"{'':<{layout.name_width}} {ends}", get_style("text-muted"), no_wrap=True, end="")
 
 
 def draw_forest_header(layout: ForestLayout) -> Text:

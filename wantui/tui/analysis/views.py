@@ -13,7 +13,7 @@ from wantui.analysis.strides import BEND_METRICS, check_unsettled_metrics
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 from wantui.tui.analysis.metric_titles import name_metrics
-from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, is_axis_above_zero, join_columns
+from wantui.tui.chart import Chart, find_value_range, is_axis_above_zero, join_columns
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 CURVE_NAMES = tuple(CURVES)
 WIDE_VIEW_WIDTH = 72
 """Width of a pane in cells from which charts are side by side."""
+AXIS_HEIGHT = 2
+"""Lines of the horizontal axis of a chart and its labels."""
+MIN_ROW_HEIGHT = 4
+"""Least lines of the title and the plot of a chart."""
 LOW_VIEW_HEIGHT = 16
 """Height of a pane in lines below which notes are short."""
 GROUP_SIGNS = ("●", "▲", "■", "◆", "✚", "○")
@@ -81,29 +85,40 @@ class _ClusterStrip:
     """Smallest p of the clusters, over all pairs of groups."""
 
 
-def draw_video_curves(video: Video, canvas: Canvas) -> list[Text]:
-    """Return the curves of a trajectory over the noise level, one chart each."""
+def draw_video_curves(video: Video, canvas: Canvas, standing: str = "") -> list[Text]:
+    """Return the curves of a trajectory over the noise level, one chart each.
+
+    Args:
+        standing: how the video stands among the others, in one line above the charts.
+    """
     trajectory, width = video.trajectory, canvas.width
     if trajectory is None:
         return wrap_text(video.exclusion_reason, width)
     unsettled_checks = check_unsettled_metrics([video], BEND_METRICS)
     note_texts = []
-    if unsettled_checks:
+    if unsettled_checks and canvas.height >= LOW_VIEW_HEIGHT:
         unsettled_names = ", ".join(check.metric for check in unsettled_checks)
         note_texts = [f"* not settled: {unsettled_names} mostly reflect the sampler's steps, not the path"]
     stride_notes = [line for text in note_texts for line in wrap_text(text, width, canvas.get_style("warning"))]
     stride_notes = stride_notes[: canvas.height // 3]
-    height = canvas.height - len(stride_notes)
+    lines = [Text(standing)] if standing else []
+    height = canvas.height - len(stride_notes) - len(lines)
     column_count = 2 if width >= WIDE_VIEW_WIDTH else 1
-    row_count = max(1, min(len(SHOWN_CURVES) // column_count, height // (MIN_CHART_HEIGHT + 2)))
+    max_row_count = len(SHOWN_CURVES) // column_count
+    row_count = max(1, min(max_row_count, (height - AXIS_HEIGHT) // MIN_ROW_HEIGHT))
     names = SHOWN_CURVES[: column_count * row_count]
-    chart_width, chart_height = (width - 2 * (column_count - 1)) // column_count, height // row_count - 1
-    lines: list[Text] = []
+    # In a low pane, only the last row of charts has the horizontal axis, which is the same for all.
+    has_one_axis = height < row_count * (MIN_ROW_HEIGHT + AXIS_HEIGHT)
+    plots_height = height - AXIS_HEIGHT * (1 if has_one_axis else row_count)
+    chart_width = (width - 2 * (column_count - 1)) // column_count
+    chart_height = plots_height // row_count - 1 + AXIS_HEIGHT
     for first in range(0, len(names), column_count):
         blocks = [
             _draw_video_curve(video, name, chart_width, chart_height, canvas.get_style("accent"))
             for name in names[first : first + column_count]
         ]
+        if has_one_axis and first + column_count < len(names):
+            blocks = [block[:-AXIS_HEIGHT] for block in blocks]
         lines += blocks[0] if len(blocks) == 1 else join_columns(blocks[0], blocks[1], chart_width + 2)
     return [*lines, *stride_notes]
 

@@ -296,6 +296,8 @@ class AnalysisScreen(AnalysisFigures):
             return
         self.row_list.move_metric(count)
         self._show_titles()
+        if self.view == "curves":
+            self.draw_details()
 
     def action_enlarge(self) -> None:
         """Show the view without the table, or with it again."""

@@ -28,10 +28,12 @@ from wantui.tui.analysis.data import (
 )
 from wantui.tui.analysis.interaction_view import draw_correlations, draw_interaction
 from wantui.tui.analysis.level_view import draw_separation
+from wantui.tui.analysis.standing import describe_standing
 from wantui.tui.analysis.views import (
     CURVE_NAMES,
     FIGURE_VIEWS,
     GROUP_VIEWS,
+    LOW_VIEW_HEIGHT,
     VIDEO_VIEWS,
     draw_mean_curves,
     draw_paths,
@@ -53,6 +55,8 @@ REFUSAL_HINT = "c groups by something else, b adds batches to the analysis, v sh
 PAIR_HINT = "n next pair"
 NO_INTERACTION = "an interaction needs two brackets or settings with several values each"
 SCROLL_HINT = "tab, then j k scroll"
+FRAME_MARGIN = 6
+"""Cells of the frame that its subtitle cannot take."""
 ATTENTION_HINT = "← → {axis}   , . frame   w word"
 
 
@@ -185,7 +189,18 @@ class AnalysisFigures(BaseScreen):
         elif view == "attention":
             self._draw_attention(row)
         else:
-            self.details.show_lines(draw_video_curves(row, self.details.get_canvas()))
+            self._draw_curves(row)
+
+    def _draw_curves(self, video: Video) -> None:
+        """Draw the curves of a video; how it stands among all videos is above them, or in the frame of a low pane."""
+        canvas, metric = self.details.get_canvas(), self.row_list.metric_name
+        is_low = canvas.height < LOW_VIEW_HEIGHT
+        prefix = "" if is_low else f"{video.name}  "
+        standing = describe_standing(video, self.videos, metric, canvas.width - FRAME_MARGIN * is_low - len(prefix))
+        if is_low:
+            self.details.show_tabs(self.views, self.view, standing)
+        shows_line = standing and not is_low
+        self.details.show_lines(draw_video_curves(video, canvas, f"{prefix}{standing}" if shows_line else ""))
 
     def _draw_comparison(self) -> None:
         canvas, outcome = self.details.get_canvas(), self.comparison_outcome

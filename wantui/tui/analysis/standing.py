@@ -1,0 +1,76 @@
+"""Verdict on one video among the others: where its metrics are the highest or the lowest, and where they are usual."""
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+from wantui.analysis.metrics import METRICS
+from wantui.analysis.video import Video
+from wantui.tui.analysis.metric_titles import name_metrics
+
+MIN_COMPARED_VIDEOS, MAX_COMPARED_VIDEOS = 4, 1000
+"""Least number of videos among which one can stand out, and largest number that is compared while the cursor moves."""
+MAX_NAMED_EXTREMES = 6
+"""Maximum number of metrics that are named as highest or lowest."""
+
+
+def describe_standing(video: Video, videos: Sequence[Video], metric: str, width: int) -> str:
+    """Return how a video stands among all videos: its rank in a metric, and the metrics in which it is extreme.
+
+    Metrics that depend on the steps of the sampler are left out.
+
+    Args:
+        metric: metric whose rank is told first.
+        width: maximum number of characters; the metrics that stand out least are left out first.
+    """
+    if not MIN_COMPARED_VIDEOS <= len(videos) <= MAX_COMPARED_VIDEOS or video.trajectory is None:
+        return ""
+    rank_text = _describe_rank(video, videos, metric)
+    names = METRICS if metric in video.unsettled_metrics else [name for name in METRICS if name != metric]
+    extremes = [
+        (share, name, side)
+        for name in names
+        if name not in video.unsettled_metrics
+        for share, side in [_find_extreme(video, videos, name)]
+        if side
+    ]
+    strongest = sorted(extremes, reverse=True)[:MAX_NAMED_EXTREMES]
+    for count in range(len(strongest), 0, -1):
+        text = "; ".join(filter(None, [rank_text, *_list_extremes(strongest[:count])]))
+        if len(text) <= width:
+            return text
+    return rank_text if len(rank_text) <= width else ""
+
+
+def _describe_rank(video: Video, videos: Sequence[Video], metric: str) -> str:
+    values = [value for each in videos if math.isfinite(value := each.compute_metric(metric))]
+    value = video.compute_metric(metric)
+    if not math.isfinite(value) or len(values) < MIN_COMPARED_VIDEOS:
+        return ""
+    rank = 1 + sum(other > value for other in values)
+    name, count = name_metrics(metric), len(values)
+    if min(values) == max(values):
+        return f"{name} is equal in all {count} videos"
+    places = {1: "highest", count: "lowest"}
+    place = places.get(rank, f"number {rank} from the top")
+    return f"{name}: {place} of {count} videos, median {median(values):.4g}"
+
+
+def _find_extreme(video: Video, videos: Sequence[Video], metric: str) -> tuple[float, str]:
+    """Return the distance from the median in median absolute deviations, and "highest" or "lowest"; else an empty
+    text."""
+    value = video.compute_metric(metric)
+    values = [each.compute_metric(metric) for each in videos]
+    others = [other for each, other in zip(videos, values, strict=True) if each is not video and math.isfinite(other)]
+    if not math.isfinite(value) or len(others) + 1 < MIN_COMPARED_VIDEOS:
+        return 0.0, ""
+    side = "highest" if value > max(others) else "lowest" if value < min(others) else ""
+    centre = median([value, *others])
+    deviation = median([abs(other - centre) for other in [value, *others]])
+    return (abs(value - centre) / deviation if deviation else math.inf), side
+
+
+def _list_extremes(extremes: Sequence[tuple[float, str, str]]) -> list[str]:
+    """Return the named metrics by side, such as "lowest detour, turning"."""
+    sides = dict.fromkeys(side for _, _, side in extremes)
+    return [f"{side} {', '.join(name_metrics(name) for _, name, each in extremes if each == side)}" for side in sides]
