@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from wantui.storage.mp4 import write_mp4
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.recipe_viewer import RecipeViewer
+from wantui.tui.widgets.clip_facts import choose_panel_width
 from wantui.tui.widgets.picture_view import encode_colours, fit_picture_size
 
 pytestmark = pytest.mark.terminal
@@ -138,16 +140,16 @@ def test_picture_has_the_pixels_of_the_clip_in_its_proportions() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, "p")
         [view] = player.views
-        assert view.size == (80, 21)
+        assert view.size == (44, 22), "the panel of facts takes the rest"
         assert view.shown_pixels is not None
-        assert view.shown_pixels.shape == (42, 42, 3)
+        assert view.shown_pixels.shape == (44, 44, 3)
         strip = view.render_line(20)
-        assert [segment.text for segment in strip] == [" " * 19, "▀" * 42, " " * 19]
+        assert "".join(segment.text for segment in strip) == "▀" * 44
         await it.press("f")
         await it.until(lambda: view.size == (80, 24))
         assert view.shown_pixels.shape == (48, 48, 3)
         await it.press("f")
-        await it.until(lambda: view.size == (80, 21))
+        await it.until(lambda: view.size == (44, 22))
 
     on_clips(test, size=(80, 24))
 
@@ -255,10 +257,10 @@ def test_unreadable_next_clip_replaces_the_previous_picture_by_its_error() -> No
         assert player.playback.is_playing
         assert player.views[0].picture is None
         assert player.clips[0].path == folder / manifest.videos[1].files["clip"]
-        await it.until(lambda: "a readable clip: Invalid data" in it.text())
+        await it.until(lambda: "Invalid data" in it.text())
         assert player.views[0].picture is None
         await it.press("n")
-        await it.until(lambda: player.views[0].picture is not None and "a readable clip" not in it.text())
+        await it.until(lambda: player.views[0].picture is not None and "Invalid data" not in it.text())
 
     on_clips(test)
 
@@ -445,7 +447,7 @@ def test_recipe_table_shows_names_of_the_config_and_json() -> None:
         lines = [line.strip("│ ").split() for line in it.text().splitlines()]
         assert ["sampling", "sampler", "unipc"] in lines
         assert ["seed", "42"] in lines
-        assert ["size", "width", "32", "px"] in lines
+        assert ["size", "●", "width", "32", "px"] in lines
         await it.press("j")
         assert '"guidance_scale"' in it.text()
         await it.press("j")
@@ -501,10 +503,44 @@ def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
         viewer = await it.until(lambda: isinstance(it.app.screen, RecipeViewer) and it.app.screen)
         recipe = viewer.recipes[0].model_copy(update={"revision": "7f1949dbbec7fe008e9dabd70af8f0699"})
         table = viewer.draw_recipe(recipe, 90)
-        labels, _, values = ([str(cell) for cell in column.cells] for column in table.columns)
+        labels, signs, names, values = ([str(cell) for cell in column.cells] for column in table.columns)
         assert len([label for label in labels if label]) == len({label for label in labels if label})
         assert "7f1949dbbec7…" in values
         assert all(value == value.strip() for value in values)
         assert f"{recipe.width} px" in values
+        changed_names = {name for sign, name in zip(signs, names, strict=True) if sign == "●"}
+        assert {"model_id", "width", "height"} <= changed_names, "the batch of the test is of nano, 64 pixels wide"
+        assert changed_names.isdisjoint({"prompt", "seed", "sampler", "store_attention", "negative_prompt", "dtype"})
+
+    on_clips(test, size=(140, 40))
+
+
+@pytest.mark.parametrize(
+    ("size", "aspect_ratio", "width"),
+    [((140, 38), 1.0, 64), ((80, 22), 1.0, 36), ((80, 22), 1.6, 0), ((200, 20), 1, 64)],
+)
+def test_panel_of_facts_takes_the_room_that_the_clip_leaves(
+    size: tuple[int, int], aspect_ratio: float, width: int
+) -> None:
+    assert choose_panel_width(size, aspect_ratio) == width
+
+
+def test_player_shows_place_settings_and_marks_of_a_clip_beside_it() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("p")
+        player = it.app.screen
+        assert isinstance(player, Player)
+        await it.until(lambda: "video 1 of 8" in it.cells("#clip-facts"))
+        facts = it.cells("#clip-facts")
+        assert re.search(rf"seed +{player.clips[0].recipe.seed}\b", facts)
+        assert " ".join(player.clips[0].recipe.prompt.split()) in " ".join(facts.split())
+        assert "no marks: * stars, x rejects" in facts
+        await it.press("asterisk")
+        await it.until(lambda: "★ starred" in it.cells("#clip-facts"))
+        await it.press("n")
+        await it.until(lambda: "video 2 of 8" in it.cells("#clip-facts"))
+        assert "starred" not in it.cells("#clip-facts")
+        await it.press("f")
+        await it.until(lambda: not player.clip_facts.display)
 
     on_clips(test, size=(140, 40))

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePath
 from typing import Any
 
 from wantui.captures import CAPTURES
 from wantui.captures.attention import ATTENTION
 from wantui.captures.trajectory import TRAJECTORY
+from wantui.config import Settings, convert_settings_to_dict
 from wantui.formatting import format_count
 from wantui.planning import Recipe
 
@@ -154,6 +156,30 @@ def _list_control_fields(recipe: Recipe) -> list[RecipeField]:
             RecipeField("controls", name, _format_value(value), part=control_name) for name, value in values.items()
         ]
     return fields or [RecipeField("controls", "controls", "none")]
+
+
+NEVER_CHANGED_FIELDS = frozenset({"prompt", "marks", SEED_FIELD, "revision", "frames", "duration", "flow_shift"})
+"""Fields that every video has its own value of, or that follow from others."""
+CHOSEN_DEFAULTS = frozenset({"auto"})
+"""Defaults for which wantui chooses the value."""
+
+
+def uses_default(field: RecipeField) -> bool:
+    """Return whether a field has the value that wantui uses unless a config names another one."""
+    defaults = _list_default_texts().get(field.name)
+    if field.name in NEVER_CHANGED_FIELDS or defaults is None:
+        return True
+    return field.value in defaults or not defaults.isdisjoint(CHOSEN_DEFAULTS)
+
+
+@cache
+def _list_default_texts() -> dict[str, set[str]]:
+    """Return the texts of the default of each setting by the setting's name, which several sections may share."""
+    texts_by_name: dict[str, set[str]] = {}
+    for section in convert_settings_to_dict(Settings()).values():
+        for name, value in section.items() if isinstance(section, dict) else ():
+            texts_by_name.setdefault(name, set()).add("none" if value == "" else _format_value(value))
+    return texts_by_name
 
 
 def _format_value(value: Any) -> str:

@@ -187,4 +187,4 @@ class LibraryPlayback(LibraryJobsMixin):
     def action_diff_recipes(self) -> None:
         if clips := self.list_clips_to_compare():
             recipes = [clip.recipe for clip in clips]
-            self.app.push_screen(RecipeViewer(list(zip(label_clips(clips), recipes, strict=True))))
+            self.app.push_screen(RecipeViewer(list(zip(label_clips(clips), recipes, strict=True)), clips=clips))

@@ -7,7 +7,7 @@ from rich.style import Style
 from rich.text import Text
 from textual import getters, on
 from textual.app import ComposeResult
-from textual.containers import Container, Vertical
+from textual.containers import Container, Horizontal, Vertical
 from textual.message import Message
 from textual.screen import ModalScreen
 from textual.timer import Timer
@@ -22,6 +22,7 @@ from wantui.tui.player.clips import ClipMarks, MarkField, PlayerClip
 from wantui.tui.player.grid import choose_grid_columns
 from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
 from wantui.tui.screens.recipe_viewer import RecipeViewer
+from wantui.tui.widgets.clip_facts import ClipFacts, choose_panel_width
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.matrix_cells import REJECT, STAR
@@ -58,12 +59,16 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
     BINDINGS = [*make_bindings("player")]
     DEFAULT_CSS = """
     Player { background: $background; }
-    Player #stage { height: 1fr; layout: grid; grid-gutter: 0 1; }
+    Player #stage-row { height: 1fr; }
+    Player #stage { width: 1fr; height: 1fr; layout: grid; grid-gutter: 0 1; }
+    Player ClipFacts { display: none; }
+    Player.-with-facts ClipFacts { display: block; }
     Player #prompt { height: 1; padding: 0 1; display: none; }
     Player.-roomy.-single #prompt { display: block; }
     Player .clip-label { height: 1; }
     Player PictureView { height: 1fr; background: $surface; } /* so that the edge of a dark picture is seen */
-    Player.-single .clip-label, Player.-bare .clip-label, Player.-bare PlaybackBar, Player.-bare KeyFooter,
+    Player.-with-facts.-roomy #prompt, Player.-single .clip-label,
+    Player.-bare .clip-label, Player.-bare PlaybackBar, Player.-bare KeyFooter,
     Player.-bare.-roomy #prompt {
         display: none;
     }
@@ -71,6 +76,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
 
     stage = getters.query_one("#stage", Container)
     playback_bar = getters.query_one(PlaybackBar)
+    clip_facts = getters.query_one(ClipFacts)
 
     def __init__(
         self,
@@ -89,11 +95,13 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         self.set_class(len(self.clips) == 1, "-single")
 
     def compose(self) -> ComposeResult:
-        with Container(id="stage"):
-            for _ in self.clips:
-                with Vertical():
-                    yield DiffText(classes="clip-label")
-                    yield PictureView(is_at_top=len(self.clips) > 1)
+        with Horizontal(id="stage-row"):
+            with Container(id="stage"):
+                for _ in self.clips:
+                    with Vertical():
+                        yield DiffText(classes="clip-label")
+                        yield PictureView(is_at_top=len(self.clips) > 1)
+            yield ClipFacts(id="clip-facts")
         yield DiffText(id="prompt")
         yield PlaybackBar()
         yield KeyFooter()
@@ -130,9 +138,13 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         columns = choose_grid_columns(len(self.clips), recipe.width / recipe.height, width, height)
         rows = -(-len(self.clips) // columns)
         self.stage.styles.grid_size_columns, self.stage.styles.grid_size_rows = columns, rows
-        if len(self.clips) > 1:
+        stage_height = height - (0 if self.has_class("-bare") else LINES_BELOW_STAGE)
+        if len(self.clips) == 1:
+            panel_width = choose_panel_width((width, stage_height), recipe.width / recipe.height)
+            self.set_class(panel_width > 0 and not self.has_class("-bare"), "-with-facts")
+            self.clip_facts.styles.width = panel_width
+        else:
             # What remains after the division by columns and rows would make the first clips larger than the others.
-            stage_height = height - (0 if self.has_class("-bare") else LINES_BELOW_STAGE)
             spare_columns, spare_rows = (width - 2 * SIDE_MARGIN - (columns - 1)) % columns, stage_height % rows
             self.stage.styles.padding = (0, SIDE_MARGIN + spare_columns, spare_rows, SIDE_MARGIN)
 
@@ -222,6 +234,15 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
         self.query_one("#prompt", DiffText).show_lines([prompt])
         self.playback_bar.show_playback(self.playback, self._make_title())
+        self._show_facts()
+
+    def _show_facts(self) -> None:
+        """Show what is known about the only clip in the panel beside it, unless there is no room for the panel."""
+        if not self.has_class("-with-facts"):
+            return
+        clip = self.clips[0]
+        place = (self.batch_clips.index(clip) + 1, len(self.batch_clips)) if clip in self.batch_clips else None
+        self.clip_facts.show_clip(clip, place, None if self.clip_marks is None else self.clip_marks.find(clip))
 
     def _make_title(self) -> str:
         damaged = next((buffer for buffer in self.buffers if buffer.error and buffer.frame_count), None)
@@ -291,7 +312,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
 
     def action_recipe(self) -> None:
         recipes = [clip.recipe for clip in self.clips]
-        self.app.push_screen(RecipeViewer(list(zip(self.labels, recipes, strict=True))))
+        clips = self.clips if len(self.clips) > 1 else ()
+        self.app.push_screen(RecipeViewer(list(zip(self.labels, recipes, strict=True)), clips=clips))
 
     def action_pixels(self) -> None:
         """Play the same clips in pixels."""

@@ -4,16 +4,17 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
-from textual import getters
+from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.events import Resize
+from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -25,6 +26,7 @@ from wantui.tui.actions import make_bindings
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import make_content
 from wantui.tui.player.clip_labels import number_equal_labels
+from wantui.tui.player.clips import PlayerClip
 from wantui.tui.player.recipe_table import (
     GROUPS,
     FieldDifference,
@@ -32,9 +34,14 @@ from wantui.tui.player.recipe_table import (
     compare_recipes,
     describe_differences,
     list_recipe_fields,
+    uses_default,
 )
+from wantui.tui.plots import draw_picture
 from wantui.tui.widgets.diff_text import make_colour_style
 from wantui.tui.widgets.footer import KeyFooter
+
+if TYPE_CHECKING:
+    from wantui.tui.pictures import Picture
 
 DIALOG_BORDER_WIDTH = 8
 """Cells that border, padding and scroll bar of the dialog take."""
@@ -44,6 +51,10 @@ MIN_WIDTH_WITH_COLUMNS, COLUMN_GAP = 130, 4
 """Width of the screen in cells from which a recipe has two columns, and the cells between them."""
 MAX_REVISION_LENGTH = 12
 """Characters of a revision in the table; the JSON shows all."""
+PICTURE_HEIGHT = 9
+"""Lines of the middle frames above a table of differences."""
+CHANGED_SIGN = "●"
+"""Sign of a setting that is not at its default, as in Compose."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
 """Width of the names, and maximum width of the values of each recipe, in a table of differences."""
 
@@ -54,13 +65,25 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
     Args:
         titled_recipes: title of each video, and its recipe; titles may be equal.
         document: JSON document to show instead of the recipes, such as the manifest entry of the video.
+        clips: clips of the compared videos, of which the dialog shows the middle frames; empty without pictures.
     """
+
+    class PicturesRead(Message):
+        """The middle frames of the compared clips are read; None for a clip that cannot be read."""
+
+        def __init__(self, pictures: "list[Picture | None]") -> None:
+            super().__init__()
+            self.pictures = pictures
 
     BINDINGS = [*make_bindings("recipe")]
     scroll = getters.query_one(VerticalScroll)
 
-    def __init__(self, titled_recipes: Sequence[tuple[str, Recipe]], document: Any = None) -> None:
+    def __init__(
+        self, titled_recipes: Sequence[tuple[str, Recipe]], document: Any = None, clips: Sequence[PlayerClip] = ()
+    ) -> None:
         super().__init__(name="recipe")
+        self.clips = list(clips)
+        self.pictures: list[Picture | None] = []
         self.titles = number_equal_labels([title for title, _ in titled_recipes])
         self.recipes = [recipe for _, recipe in titled_recipes]
         self.document = document
@@ -69,13 +92,34 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as scroll:
-            heading = f"Recipe: {self.titles[0]}" if len(self.recipes) == 1 else "Differences of recipes"
-            scroll.border_title = make_content(heading)
+            is_single = len(self.recipes) == 1
+            scroll.border_title = make_content(f"Recipe: {self.titles[0]}" if is_single else "Differences of recipes")
+            scroll.border_subtitle = f"{CHANGED_SIGN} not the default of wantui" if is_single else ""
             yield Static()
         yield KeyFooter()
 
     def on_mount(self) -> None:
         self.set_focus(self.scroll)
+        if self.clips:
+            self.read_pictures()
+
+    @work(thread=True, exit_on_error=False)
+    def read_pictures(self) -> None:
+        """Read the middle frames of the compared clips."""
+        from wantui.storage.mp4 import read_middle_frame
+
+        pictures: list[Picture | None] = []
+        for clip in self.clips:
+            try:
+                pictures.append(read_middle_frame(clip.path, clip.recipe.frames))
+            except Exception:  # decoders of damaged files can raise anything
+                pictures.append(None)
+        self.post_message(self.PicturesRead(pictures))
+
+    @on(PicturesRead)
+    def _show_pictures(self, message: PicturesRead) -> None:
+        self.pictures = message.pictures
+        self._show_content()
 
     def on_resize(self, event: Resize) -> None:
         self._show_content()
@@ -128,7 +172,9 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
     def draw_recipe(self, recipe: Recipe, width: int, groups: Sequence[str] = GROUPS) -> Table:
         """Return a table of the fields of a recipe in some groups, by group."""
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
-        table.add_column("group", style=make_colour_style(self.app, "accent") + Style(bold=True), no_wrap=True)
+        accent = make_colour_style(self.app, "accent")
+        table.add_column("group", style=accent + Style(bold=True), no_wrap=True)
+        table.add_column("changed", no_wrap=True)
         table.add_column("field", style="dim", no_wrap=True)
         table.add_column("value", overflow="fold", ratio=1)
         fields = list_recipe_fields(recipe)
@@ -136,11 +182,14 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             group_fields = [field for field in fields if field.group == group]
             shown_label = ""
             for field in sorted(group_fields, key=lambda field: bool(field.part)):  # so that each label is printed once
-                text = Text(escape_unprintable(_shorten_hash(field)))
+                is_changed = not uses_default(field)
+                text = Text(escape_unprintable(_shorten_hash(field)), "bold" if is_changed else "")
                 if field.unit:
                     text.append(f" {field.unit}", "dim")
                 label = field.part or group
-                table.add_row("" if label == shown_label else label, field.name, text)
+                sign = Text(CHANGED_SIGN if is_changed else "", accent)
+                name = Text(field.name, "not dim" if is_changed else "")
+                table.add_row("" if label == shown_label else label, sign, name, text)
                 shown_label = label
         return table
 
@@ -170,12 +219,32 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         if differences:
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), width=width, header_style=accent)
             table.add_column("field", style="dim", no_wrap=True)
-            for title in self.titles:
-                table.add_column(Text(escape_unprintable(title)), overflow="fold", ratio=1)
+            for index, title in enumerate(self.titles):
+                table.add_column(Text(escape_unprintable(title), self._choose_title_style(index)), ratio=1)
+            if self.clips:
+                table.add_row("middle frame", *self._draw_pictures(width))
             for difference in differences:
                 table.add_row(difference.field.full_name, *self._draw_values(difference))
             lines.append(table)
         return Group(*lines)
+
+    def _choose_title_style(self, index: int) -> Style:
+        """Return the colour of a variation, which it has on all screens; that of headings without clips."""
+        colour_name = self.clips[index].colour_name if self.clips else "accent"
+        return make_colour_style(self.app, colour_name) + Style(bold=True)
+
+    def _draw_pictures(self, width: int) -> list[Text]:
+        """Return the middle frames of the clips in block characters; blank lines until they are read."""
+        column_width = max(4, (width - NAME_WIDTH) // len(self.clips) - 2)
+        blank = Text("\n" * (PICTURE_HEIGHT - 1))
+        if not self.pictures:
+            return [blank] * len(self.clips)
+        return [
+            Text("✗ unreadable", make_colour_style(self.app, "error"))
+            if picture is None
+            else Text("\n").join(draw_picture(picture, column_width, PICTURE_HEIGHT))
+            for picture in self.pictures
+        ]
 
     def _draw_values(self, difference: FieldDifference) -> list[Text]:
         """Return the values of a field; in texts, the words that the first recipe lacks are highlighted."""
