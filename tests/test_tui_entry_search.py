@@ -93,7 +93,7 @@ def test_help_lists_the_screen_then_the_application_then_the_focused_list() -> N
             columns = {
                 line.index(text)
                 for line in lines
-                for text in ("Pause or resume the batch.", "Go to Queue.")
+                for text in ("Pause or resume the batch.", "Go to Queue:")
                 if text in line
             }
             assert len(columns) == 1, "effects are aligned"

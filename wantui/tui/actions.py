@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from textual.binding import Binding
 
+from wantui.tui.screen_purposes import SCREEN_PURPOSES
+
 
 @dataclass(frozen=True)
 class Action:
@@ -50,7 +52,7 @@ APP_ACTIONS = (
             keys,
             f"go('{name}')",
             SCREEN_TITLES[name],
-            f"Go to {SCREEN_TITLES[name]}.",
+            f"Go to {SCREEN_TITLES[name]}: {SCREEN_PURPOSES[name]}.",
             is_in_footer=False,
         )
         for name, keys in KEYS_BY_SCREEN.items()

@@ -10,12 +10,16 @@ def format_date(created_at: str, is_short: bool = False) -> str:
     """Return a time in ISO 8601 as "29 Nov 00:01", or as "29 Nov 2024" if it is of another year.
 
     Args:
-        is_short: return "29 Nov", or "Nov 24" for another year.
+        is_short: return "00:01" for a time of today, which tells batches of one day apart, "29 Nov" for another day of
+            this year, or "Nov 24" for another year.
     """
     moment = _parse_local_time(created_at)
     if moment is None:
         return created_at[:DATE_WIDTH]
-    is_this_year = moment.year == datetime.now().astimezone().year
+    now = datetime.now().astimezone()
+    is_this_year = moment.year == now.year
+    if is_short and moment.date() == now.date():
+        return f"{moment:%H:%M}"
     if is_short:
         return f"{moment.day:2} {moment:%b}" if is_this_year else f"{moment:%b %y}"
     return f"{moment.day:2} {moment:%b %H:%M}" if is_this_year else f"{moment.day:2} {moment:%b %Y}"

@@ -97,6 +97,10 @@ class EntrySearchMixin(BackdropMixin):
         """Return the line of an entry."""
         raise NotImplementedError
 
+    def draw_heading(self, title: str, width: int) -> Text:
+        """Return the line of the title of a group."""
+        return Text(title, self.entry_list.make_colour_style("accent") + Style(bold=True))
+
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog entry-search") as dialog:
             dialog.border_title = make_content(self.search_title)
@@ -135,7 +139,7 @@ class EntrySearchMixin(BackdropMixin):
     def _draw_row(self, index: int, width: int) -> Text:
         row = self.shown_rows[index]
         if isinstance(row, str):
-            return Text(row, self.entry_list.make_colour_style("accent") + Style(bold=True))
+            return self.draw_heading(row, width - 1)
         return self.draw_entry(row, width - 1)  # keeps keys apart from the scroll bar
 
     def get_selected(self) -> Entry | None:

@@ -31,15 +31,17 @@ class MetricChartStyle:
     name: str
     title: str
     unit: str
+    meaning: str
+    """The metric in words, with its unit; shown instead of the unit where it fits."""
     is_ratio: bool = False
     """True if the values are at most 1, and usually close to it."""
 
 
 LIVE_METRICS = (
-    MetricChartStyle("norm", "norm", "RMS"),
-    MetricChartStyle("velocity", "velocity", "per σ"),
-    MetricChartStyle("turning", "turning", "rad"),
-    MetricChartStyle("straightness", "straightness", "ratio", is_ratio=True),
+    MetricChartStyle("norm", "norm", "RMS", "size of latents, RMS"),
+    MetricChartStyle("velocity", "velocity", "per σ", "change per σ"),
+    MetricChartStyle("turning", "turning", "rad", "bend per step, rad"),
+    MetricChartStyle("straightness", "straightness", "ratio", "1 is straight", is_ratio=True),
 )
 """Metrics in the order of their charts."""
 
@@ -140,9 +142,10 @@ def draw_chart(
 
 
 def _draw_title(metric: MetricChartStyle, latest_value: float | None, width: int, styles: ChartStyles) -> Text:
-    """Return name, unit and latest value of a metric; in a small width without the unit, and with fewer decimals."""
-    texts = ["", "", ""] if latest_value is None else [f"{latest_value:.{decimals}f}" for decimals in (3, 3, 2)]
-    units = (f" {metric.unit}", "", "")
+    """Return name, meaning and latest value of a metric; in a small width with its unit, or without, and with fewer
+    decimals."""
+    texts = [""] * 4 if latest_value is None else [f"{latest_value:.{decimals}f}" for decimals in (3, 3, 3, 2)]
+    units = (f" {metric.meaning}", f" {metric.unit}", "", "")
     unit, value_text = next(
         (
             (unit, text)

@@ -57,7 +57,7 @@ def make_monitor_columns(
             bar_width + STEP_WIDTH,
             lambda row: _draw_progress(row, context, bar_width),
         ),
-        Column("σ", 5, lambda row: _format_sigma(row), "right", min_list_width=90),
+        Column("noise σ", 7, lambda row: _format_sigma(row), "right", min_list_width=90),
         Column("s/step", 6, lambda row: _format_pace(row), "right"),
         Column("ETA", 7, context.estimate_eta, "right"),
     ]

@@ -16,7 +16,9 @@ from wantui.formatting import format_count
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import set_titles
+from wantui.tui.dates import format_full_date
 from wantui.tui.facts import Fact, draw_facts
+from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.batch_list import shorten_model
 from wantui.tui.widgets.batch_picker import BatchPicker
 from wantui.tui.widgets.diff_text import DiffText
@@ -74,12 +76,17 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
         batch, width = self.batch_picker.current_batch, self.facts_text.content_size.width
         if batch is None or width <= 0:
             return
+        counts = (f"{count:,} {get_state_style(state).state_word}" for state, count in batch.counts_by_state)
         facts = [
+            Fact("videos", f"{', '.join(counts)}; seeds {batch.seeds}"),
             Fact("sweep", batch.sweep),
             Fact("model", shorten_model(batch.model)),
+            Fact("created", format_full_date(batch.created_at)),
             Fact("folder", str(batch.folder)),
         ]
-        template_lines = wrap_text(" ".join(batch.template.split()), width, Style(bold=True), indent="")
+        template = " ".join(batch.template.split())
+        is_listed = self.batch_picker.shows_template(template)
+        template_lines = [] if is_listed else wrap_text(template, width, Style(bold=True), indent="")
         fact_lines = draw_facts([fact for fact in facts if fact.value], width)
         lines = [*template_lines[:MAX_TEMPLATE_LINES], *fact_lines]
         self.facts_text.show_lines([*lines[:MAX_FACT_LINES], *[Text("")] * (MAX_FACT_LINES - len(lines))])

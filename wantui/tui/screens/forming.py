@@ -48,6 +48,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     FormingScreen { background: $background; }
     FormingScreen #forming-title { height: 2; padding: 0 1; }
     FormingScreen PictureView { height: 1fr; background: $surface; }
+    FormingScreen #frame-labels { height: 1; color: $text-muted; }
     FormingScreen PreviewStrip { padding: 0 1; }
     """
 
@@ -87,6 +88,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     def compose(self) -> ComposeResult:
         yield DiffText(id="forming-title")
         yield PictureView()
+        yield DiffText(id="frame-labels")
         yield PreviewStrip(max_picture_lines=MAX_STRIP_LINES, spreads=True)
         yield KeyFooter()
 
@@ -152,21 +154,38 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
             size = fit_picture_size((width, height), columns, rows)  # so that the view does not scale
             count = 1 if self.is_playing else min(len(step.frames), (columns + FRAME_GAP) // (size[0] + FRAME_GAP))
             shown_frames = _spread_frames(self.frame_index, count, len(step.frames))
+            self._label_frames(shown_frames, len(step.frames), size[0], columns)
             pictures = [stretch_picture(step.frames[index], size) for index in shown_frames]
             joined = _join_pictures(pictures, self._find_background())
             self.picture_view.show_picture(joined, is_moving=self.is_playing)
         middle = len(step.frames) // 2
-        self.strip.show_steps({key: drawn.frames[middle] for key, drawn in self.steps.items()}, step.moment.evaluation)
+        self.strip.show_steps(
+            {key: drawn.frames[middle] for key, drawn in self.steps.items()},
+            step.moment.evaluation,
+            {key: _name_noise_level(drawn) for key, drawn in self.steps.items()},
+        )
         step_count = self.video.entry.recipe.steps
         what = f"the video, after step {step_count} of {step_count}"
         if step.moment.step is not None:
             what = f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
-        details = _name_frames(shown_frames, len(step.frames))
+        details = f"{_name_frames(shown_frames, len(step.frames))} · σ: noise level"
         details += f" · approximate colours: the fit explains {format_share(step.r2, 1)}"
         if self.error:
             details = f"✗ {self.error}"
         title = Text(f"{self.video.name}: {what}", Style(bold=True))
         self.title_text.show_lines([title, Text(details, Style(dim=not self.error))])
+
+    def _label_frames(self, indices: list[int], frame_count: int, width: int, columns: int) -> None:
+        """Write the number of each shown frame below it.
+
+        Args:
+            width: width of a frame in cells.
+            columns: width of the view in cells.
+        """
+        labels = (" " * FRAME_GAP).join(f"frame {index + 1} of {frame_count}".center(width) for index in indices)
+        self.query_one("#frame-labels", DiffText).show_lines(
+            [Text(labels.center(columns).rstrip(), self.title_text.make_colour_style("text-muted"))]
+        )
 
     def _find_background(self) -> tuple[int, int, int]:
         colour = parse_theme_colour(self.app.theme_variables, "surface")
@@ -222,6 +241,11 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
 
     def action_close(self) -> None:
         self.dismiss(None)
+
+
+def _name_noise_level(step: "FittedStep") -> str:
+    """Return the noise level of a step, or that it is the video."""
+    return "end" if step.moment.step is None else f"σ {step.moment.sigma:.2f}"
 
 
 def _spread_frames(first: int, count: int, frame_count: int) -> list[int]:

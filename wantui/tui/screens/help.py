@@ -13,11 +13,13 @@ from textual.widgets import Input, TextArea
 from wantui.tui.actions import ACTIONS_BY_SCREEN, GROUP_TITLES
 from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, Entry, EntrySearchMixin
 from wantui.tui.key_names import format_keys
+from wantui.tui.screen_purposes import SCREEN_PURPOSES
 
 MAX_KEYS_WIDTH = 16
 """Maximum width in cells of the column of keys, which is as wide as the longest keys."""
+NAMES_HEADER = "name in tui.yaml"
 NAMES_MIN_WIDTH = 84
-"""Smallest width in cells at which the names of actions are shown, while the user searches: key maps use them."""
+"""Smallest width in cells at which the names of actions are shown: key maps use them."""
 
 
 class Help(EntrySearchMixin, ModalScreen[None]):
@@ -61,13 +63,24 @@ class Help(EntrySearchMixin, ModalScreen[None]):
             run = partial(self.app.run_action, action, widget)
             yield Entry(group, description, format_keys(",".join(keys)), f"{description}.", run)
 
+    def draw_heading(self, title: str, width: int) -> Text:
+        """Return the title of a group with what the screen is for, and above the names what they are."""
+        line = super().draw_heading(title, width)
+        is_screen = title == GROUP_TITLES.get(self.screen_name)
+        if is_screen and self.screen_name in SCREEN_PURPOSES:
+            line.append(f"  {SCREEN_PURPOSES[self.screen_name]}", "not bold dim")
+        gap = width - line.cell_len - len(NAMES_HEADER)
+        if is_screen and width >= NAMES_MIN_WIDTH and gap > 1:
+            line.append(" " * gap + NAMES_HEADER, "not bold dim")
+        return line
+
     def draw_entry(self, entry: Entry, width: int) -> Text:
         keys_width = min(MAX_KEYS_WIDTH, max(len(other.keys_text) for other in self.entries))
         line = Text(INDENT)
         line.append(f"{entry.keys_text:<{keys_width}}  ", self.entry_list.make_colour_style("accent"))
         line.append(entry.help_text)
         gap = width - line.cell_len - len(entry.name)
-        if width >= NAMES_MIN_WIDTH and entry.name and gap > 1 and self.has_query:
+        if width >= NAMES_MIN_WIDTH and entry.name and gap > 1:
             line.append(" " * gap)
             line.append(entry.name, "dim")
         return line

@@ -280,7 +280,7 @@ class LibraryScreen(LibraryRunning):
         self.matrix.show_grid(self.add_running_videos(grid), is_same_batch)
         self.update_marked_cells()
         self._show_matrix_title()
-        self.matrix.border_subtitle = make_content(grid.describe_page())
+        self.matrix.border_subtitle = make_content(self.describe_page(grid))
 
     def on_resize(self) -> None:
         if self.matrix.grid.cells:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from wantui.storage.similarity_file import NO_SIMILARITY
 from wantui.tui.library.grid import SORT_SCORES, MatrixView, VideoMatrix, arrange_matrix
+from wantui.tui.pane_titles import find_key
 from wantui.tui.screens.library_marks import LibraryMarks
 
 
@@ -35,6 +36,13 @@ class LibraryAxes(LibraryMarks):
     def keep_view(self, grid: VideoMatrix) -> None:
         """Show the same axes and page when the batch is read again."""
         self._views_by_folder[grid.folder] = grid.view
+
+    def describe_page(self, grid: VideoMatrix) -> str:
+        """Return the page of a grid, with the keys that turn it; empty without pages."""
+        if len(grid.page_labels) < 2:
+            return grid.describe_page()
+        keys = " ".join(find_key(self, f"library.{name}") for name in ("page_back", "page"))
+        return f"{grid.describe_page()}   {keys} turn the page"
 
     def action_next_layout(self) -> None:
         """Show the next axes as rows and columns."""

@@ -50,6 +50,12 @@ class BatchPicker(VirtualList):
         """Batch under the cursor; None in an empty list."""
         return self.batches[self.cursor] if self.cursor < len(self.batches) else None
 
+    def shows_template(self, template: str) -> bool:
+        """Return whether the list has a column in which a template fits."""
+        columns = self._get_columns(self.row_width)
+        free_width = self.row_width - _measure_width(columns[:-1]) - len(COLUMN_GAP)
+        return columns[-1].width is None and cell_len(template) <= free_width
+
     def toggle(self, index: int) -> None:
         """Choose a batch, or no longer choose it."""
         if index < len(self.batches):

@@ -10,6 +10,11 @@ from wantui.batches.progress import VideoProgress
 from wantui.tui.monitor.charts import ChartStyles, Curve, draw_charts
 from wantui.tui.widgets.diff_text import DiffText
 
+SIGMA_NOTE = "σ: noise level"
+"""Explanation of the horizontal axis."""
+MIN_NOTE_GAP = 3
+"""Least number of cells between the legend and the explanation."""
+
 
 class CurvePane(DiffText):
     """Charts of the metrics of a trajectory."""
@@ -50,6 +55,8 @@ class CurvePane(DiffText):
             has_room = legend.cell_len + 3 + len(before) <= width
             legend.append("   " * bool(title)).append(before if has_room else "━━ before", grey)
         styles = ChartStyles(accent, grey, grey)
+        if (gap := width - legend.cell_len - len(SIGMA_NOTE)) >= MIN_NOTE_GAP:
+            legend.append(" " * gap).append(SIGMA_NOTE, grey)
         last_sigma = find_last_sigma([progress for progress in (current, previous) if progress is not None])
         curves = _collect_curves(current), _collect_curves(previous)
         charts = draw_charts(*curves, width, height - 1, styles, last_sigma)

@@ -11,6 +11,7 @@ from textual.dom import DOMNode
 from textual.events import Click, Resize
 from textual.screen import Screen
 
+from wantui.gpu.monitor import GpuSample
 from wantui.tui.key_names import format_key_name
 from wantui.tui.widgets.diff_text import DiffText
 
@@ -26,9 +27,19 @@ class KeyFooter(DiffText):
     """
     ALWAYS_SHOWN = ("help", "command_palette")
     """Actions whose keys are always shown."""
+    GPU_ACTIONS = ("gpu_enlarge",)
+    """Actions whose keys are shown only on a machine with a GPU; they work everywhere."""
+    _has_gpus = False
 
     def on_mount(self) -> None:
         self.screen.bindings_updated_signal.subscribe(self, self._handle_bindings_changed)
+        if (sample_signal := getattr(self.app, "sample_signal", None)) is not None:
+            sample_signal.subscribe(self, self._handle_sample)
+
+    def _handle_sample(self, sample: GpuSample) -> None:
+        if bool(sample.gpus) != self._has_gpus:
+            self._has_gpus = bool(sample.gpus)
+            self.draw_keys()
 
     def _handle_bindings_changed(self, screen: Screen[object]) -> None:
         if self.screen.is_current:
@@ -46,6 +57,7 @@ class KeyFooter(DiffText):
             if (
                 active_binding.binding.show
                 and active_binding.enabled
+                and (self._has_gpus or active_binding.binding.action not in self.GPU_ACTIONS)
                 and active_binding.binding.action not in bindings_by_action
             ):
                 bindings_by_action[active_binding.binding.action] = active_binding.binding

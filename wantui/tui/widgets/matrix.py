@@ -369,7 +369,7 @@ class Matrix(ScrollView, can_focus=True):
     def _draw_column_label(self, column: int) -> list[Segment]:
         frame_style = self._choose_cursor_style((self.scroll_offset.y // self.geometry.row_height, column))
         label, is_current = self.grid.column_labels[column], column == self.column
-        return draw_column_label(label, self.geometry, is_current, frame_style)
+        return [*draw_column_label(label, self.geometry, is_current, frame_style), self.geometry.gap]
 
     def _choose_cursor_style(self, place: tuple[int, int]) -> Style | None:
         """Return the style of the bars around the cell under the cursor; None for other cells."""
@@ -397,4 +397,4 @@ class Matrix(ScrollView, can_focus=True):
             content = [
                 draw_placeholder(cell, geometry, line, self._pictures.is_unreadable(place), self.make_colour_style)
             ]
-        return [Segment(frame.left, frame.style), *content, Segment(frame.right, frame.style)]
+        return [Segment(frame.left, frame.style), *content, Segment(frame.right, frame.style), geometry.gap]

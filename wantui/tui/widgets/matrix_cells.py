@@ -1,7 +1,7 @@
 """Cells of the matrix: their size in a pane, and the lines of each cell."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rich.segment import Segment
@@ -21,6 +21,8 @@ SMALL_BOX, LARGE_BOX = (6, 3), (14, 6)
 """Width and height in characters of small and large pictures."""
 LEAST_BOX, MAX_BOX = (10, 5), (44, 16)
 """Limits of large pictures that are made smaller or larger so that all cells fit into the pane."""
+MAX_GAP_WIDTH = 12
+"""Maximum number of blank columns between two pictures."""
 MIN_VISIBLE_CELLS = (4, 2)
 """Columns and rows of pictures that a small pane shows, if the batch has as many."""
 SIGNS_WIDTH = 2
@@ -40,11 +42,18 @@ class CellGeometry:
     picture_width: int
     picture_height: int
     """Height of a picture; 0 if the cells show only signs."""
+    gap_width: int = 0
+    """Blank columns right of each cell, which spread few columns over the pane."""
 
     @property
     def column_width(self) -> int:
-        """Return the width of a cell: the picture between two bars."""
-        return self.picture_width + 2
+        """Return the width of a cell: the picture between two bars, and the gap."""
+        return self.picture_width + 2 + self.gap_width
+
+    @property
+    def gap(self) -> Segment:
+        """Return the blanks right of a cell."""
+        return Segment(" " * self.gap_width)
 
     @property
     def row_height(self) -> int:
@@ -87,7 +96,7 @@ def choose_geometry(
     grid_size: tuple[int, int],
     aspect_ratio: float,
 ) -> CellGeometry:
-    """Return the sizes for a pane.
+    """Return the sizes for a pane, with gaps that spread the columns over it if all fit.
 
     Args:
         cell_size: one of `CELL_SIZES`; None uses large cells if two rows and columns of them fit, otherwise the
@@ -97,6 +106,21 @@ def choose_geometry(
         grid_size: number of columns and rows.
         aspect_ratio: height of a video divided by its width.
     """
+    geometry = _choose_cells(cell_size, pane_size, longest_label, grid_size, aspect_ratio)
+    if not geometry.picture_height:
+        return geometry
+    spare_width = (pane_size[0] - geometry.label_width) // max(1, grid_size[0]) - geometry.column_width
+    return replace(geometry, gap_width=_limit(spare_width, 0, MAX_GAP_WIDTH))
+
+
+def _choose_cells(
+    cell_size: str | None,
+    pane_size: tuple[int, int],
+    longest_label: int,
+    grid_size: tuple[int, int],
+    aspect_ratio: float,
+) -> CellGeometry:
+    """Return the sizes without gaps."""
     width, height = pane_size
     columns, rows = max(1, grid_size[0]), max(1, grid_size[1])
     if cell_size == "signs":

@@ -1,5 +1,6 @@
 """Strip of small pictures, one per step with a preview; the shown step is marked."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +48,24 @@ class PreviewStrip(DiffText):
         self._picture_lines = MIN_PICTURE_LINES
         self._pictures_by_step: dict[int, Picture] = {}
         self._shown_step: int | None = None
+        self._notes_by_step: dict[int, str] = {}
         self._lines_by_step: dict[int, list[Text]] = {}
         """Drawn small pictures."""
         self._visible_steps: list[int] = []
         self._cell_width = 1
 
-    def show_steps(self, pictures_by_step: "dict[int, Picture]", shown_step: int | None) -> None:
-        """Show the pictures of steps, in order, and mark one step."""
+    def show_steps(
+        self,
+        pictures_by_step: "dict[int, Picture]",
+        shown_step: int | None,
+        notes_by_step: Mapping[int, str] | None = None,
+    ) -> None:
+        """Show the pictures of steps, in order, and mark one step.
+
+        Args:
+            notes_by_step: text beside the number of each step, if all of them fit.
+        """
+        self._notes_by_step = dict(notes_by_step or {})
         self._lines_by_step = {
             step: lines
             for step, lines in self._lines_by_step.items()
@@ -90,7 +102,7 @@ class PreviewStrip(DiffText):
             if column:
                 is_after_gap = step - self._visible_steps[column - 1] > shortest_gap
                 lines[-1].append(GAP_SIGN if is_after_gap else " ", Style(dim=True))
-            lines[-1].append(f"{step}".center(picture_width)[:picture_width], style)
+            lines[-1].append(self._label_step(step, picture_width).center(picture_width)[:picture_width], style)
         self.show_lines(lines)
 
     def _choose_size(self, step_count: int, aspect_ratio: float) -> int:
@@ -111,6 +123,13 @@ class PreviewStrip(DiffText):
         if step not in self._lines_by_step:
             self._lines_by_step[step] = draw_picture(self._pictures_by_step[step], width, self._picture_lines)
         return self._lines_by_step[step]
+
+    def _label_step(self, step: int, width: int) -> str:
+        """Return the number of a step, with its note if the notes of all visible steps fit."""
+        labels = [f"{each} {self._notes_by_step.get(each, '')}".strip() for each in self._visible_steps]
+        if max(map(len, labels)) > width:
+            labels = [label.replace("σ ", "") for label in labels]
+        return f"{step}" if max(map(len, labels)) > width else labels[self._visible_steps.index(step)]
 
     def on_click(self, event: Click) -> None:
         index = event.x // self._cell_width
