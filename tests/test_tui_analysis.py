@@ -355,7 +355,7 @@ def test_attention_view_explains_how_to_store_attention(tmp_path: Path) -> None:
 
 def find_column(lines: list[str], header: str) -> list[str]:
     """Return the cells below a right-aligned header."""
-    (head,) = [line for line in lines if header in line and "seed" in line]
+    head = next(line for line in lines if header in line and "seed" in line)
     end = head.index(header) + len(header)
     first = lines.index(head) + 1
     return [line[:end].split()[-1] for line in lines[first : first + 4]]

@@ -61,7 +61,8 @@ def list_settings_rows(
     section = "?"
     for field in list_form_fields():
         title = _format_section(field.section)
-        if not all(word in f"{title} {field.name} {field.help}".casefold() for word in words):
+        searched_text = f"{title} {field.name} {format_label(field.name)} {field.help}".casefold()
+        if not all(word in searched_text for word in words):
             continue
         if field.section != section:
             section = field.section
@@ -111,11 +112,16 @@ def describe_row(row: SettingsRow | None) -> str:
         case ChoiceRow(field, choice, description):
             return f"{choice}: {description}" if description else f"{describe_choices(field)[0]}: {choice}"
         case FormField(kind="flag" | "choice"):
-            return describe_choices(row)[0]
+            return f"{describe_choices(row)[0]} ({row.name})"
         case FormField():
-            help_text = " ".join(row.help.split()).rstrip(".")
+            help_text = f"{' '.join(row.help.split()).rstrip('.')} ({row.name})"
             return help_text if row.valid_values.startswith("text") else f"{help_text}; {row.valid_values}"
     return ""
+
+
+def format_label(name: str) -> str:
+    """Return the name of a setting for people: "cfg scale"; config files and commands write `cfg_scale`."""
+    return name.replace("_", " ")
 
 
 def choose_name_width(width: int) -> int:
@@ -125,6 +131,8 @@ def choose_name_width(width: int) -> int:
 
 
 def pad_name(name: str, value_text: str, width: int) -> str:
-    """Return the name of a setting as wide as its column, or narrower if the value then fits into the row."""
+    """Return the label of a setting as wide as its column, or narrower if the value then fits into the row."""
     column_width = choose_name_width(width)
-    return shorten_text(name, column_width).ljust(min(column_width, width - SIGN_WIDTH - 1 - len(value_text)))
+    return shorten_text(format_label(name), column_width).ljust(
+        min(column_width, width - SIGN_WIDTH - 1 - len(value_text))
+    )

@@ -29,8 +29,8 @@ from wantui.tui.sweep_typing import SWEEP_KEY, SweepSuggester, describe_typed_sw
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import GUTTER_WIDTH, VirtualList
 
-MIN_INPUT_WIDTH = 12
-"""Minimum cells of the input in a row."""
+MIN_INPUT_WIDTH, EMPTY_TEXTS = 12, ("default", "none")
+"""Minimum cells of the input in a row; texts of a value that wantui or the model chooses, and of an empty list."""
 
 
 class SettingsForm(Vertical):
@@ -156,7 +156,7 @@ class SettingsForm(Vertical):
         line.append(f"{pad_name(field.name, '' if is_edited else value_text, width)} ")
         if field.kind in ("flag", "choice") and index == self.field_list.cursor and self.field_list.has_focus:
             value_text = f"‹{value_text}›"
-        line.append(value_text, Style(bold=True) if is_changed else Style(dim=value_text == "-"))
+        line.append(value_text, Style(bold=True) if is_changed else Style(dim=value_text in EMPTY_TEXTS))
         if is_changed and self.file_config is not None:
             former_text = f"  was {_format_value(get_setting_value(self.file_config, field.key))}"
             if len(line) + len(former_text) <= width:
@@ -394,7 +394,7 @@ def _format_editable(value: object) -> str:
 
 def _format_value(value: object) -> str:
     if value is None or value in ({}, (), []):
-        return "-"
+        return EMPTY_TEXTS[value is not None]
     if isinstance(value, bool):
         return "yes" if value else "no"
     return _format_editable(value) or '""'
