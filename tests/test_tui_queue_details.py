@@ -126,7 +126,7 @@ def test_narrow_queue_reads_no_manifest(queue: Queue, monkeypatch: pytest.Monkey
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "circles" in it.text())
         assert not it.screen(QueueScreen).batch_details.size
-        assert it.cells("#about").startswith("folder  /")
+        assert it.cells("#about").startswith("template  ")
 
     on("queue", test, size=(80, 24))
 

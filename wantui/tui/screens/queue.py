@@ -217,8 +217,11 @@ class QueueScreen(QueueActions):
             self.full_text.show_lines([Text("")])
             self.draw_details()
             return
-        lines = [Text(f"folder  {batch.folder}", "dim")]
         width = max(20, self.full_text.content_size.width)
+        template = " ".join(batch.template.split())
+        line = Text.assemble(("template  ", "dim"), template) if template else Text(f"folder  {batch.folder}", "dim")
+        line.truncate(width, overflow="ellipsis")
+        lines = [line]
         if self.video_list.has_focus and (video := self.get_video_at(self.video_list.cursor)) is not None:
             state = find_displayed_video_state(video, self._has_engine)
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
