@@ -61,7 +61,8 @@ class LibraryMarks(LibraryPlayback):
             nonlocal played_marks
             if folder == self.shown_folder:  # during the playback, the Library may move to another batch
                 played_marks = self.shown_marks
-            return played_marks.get_mark(ids_by_path[clip.path])
+            video_id = ids_by_path.get(clip.path)  # None for a compared clip of another batch
+            return VideoMark() if video_id is None else played_marks.get_mark(video_id)
 
         def toggle(clip: PlayerClip, field: MarkField) -> None:
             nonlocal played_marks

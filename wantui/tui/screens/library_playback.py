@@ -176,7 +176,8 @@ class LibraryPlayback(LibraryJobsMixin):
 
     def action_compare(self) -> None:
         if clips := self.list_clips_to_compare():
-            self.app.push_screen(Player(clips))
+            marks = None if self.shown_manifest is None else self.get_clip_marks()
+            self.app.push_screen(Player(clips, clip_marks=marks))
 
     def action_recipe(self) -> None:
         entry = self.get_current_entry()

@@ -230,6 +230,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         ):
             line = Text.assemble(" " * view.picture_left, (label, Style(bold=True)), no_wrap=True)
             line.stylize(widget.make_colour_style(clip.colour_name), 0, line.cell_len)
+            if signs := self._list_mark_signs(clip):
+                line.append(f"  {signs}", widget.make_colour_style("accent"))
             widget.show_lines([line.append(f"  {escape_unprintable(clip.recipe.prompt)}", Style(dim=True))])
         prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
         self.query_one("#prompt", DiffText).show_lines([prompt])
@@ -244,6 +246,11 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         place = (self.batch_clips.index(clip) + 1, len(self.batch_clips)) if clip in self.batch_clips else None
         self.clip_facts.show_clip(clip, place, None if self.clip_marks is None else self.clip_marks.find(clip))
 
+    def _list_mark_signs(self, clip: PlayerClip) -> str:
+        """Return the signs of the marks of a clip."""
+        mark = VideoMark() if self.clip_marks is None else self.clip_marks.find(clip)
+        return " ".join([STAR] * mark.star + [REJECT] * mark.reject)
+
     def _make_title(self) -> str:
         damaged = next((buffer for buffer in self.buffers if buffer.error and buffer.frame_count), None)
         if damaged is not None:
@@ -252,8 +259,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
             parts = [format_count(len(self.clips), "video"), describe_common_part(self.clips)]
             return LABEL_SEPARATOR.join(filter(None, parts))
         clip = self.clips[0]
-        mark = VideoMark() if self.clip_marks is None else self.clip_marks.find(clip)
-        signs = f"{STAR} " * mark.star + f"{REJECT} " * mark.reject
+        signs = f"{marks} " if (marks := self._list_mark_signs(clip)) else ""
         if clip not in self.batch_clips:
             return f"{signs}{clip.title}"
         return f"{signs}{clip.title}  {self.batch_clips.index(clip) + 1}/{len(self.batch_clips)}"

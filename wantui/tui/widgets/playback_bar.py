@@ -17,17 +17,30 @@ MAX_TITLE_SHARE = 0.4
 """Largest share of the line that the title takes."""
 
 
-def format_position(playback: Playback) -> str:
-    """Return state, frame, time, speed and loop of a player, with a width that does not change while it plays."""
+def format_position(playback: Playback, *, in_words: bool = False) -> str:
+    """Return state, frame, time, speed and loop of a player, with a width that does not change while it plays.
+
+    Args:
+        in_words: whether a word follows each sign.
+    """
+    state = "▶" if playback.is_playing else "‖"
+    loop = "↻" if playback.is_looping else "→"
+    if in_words:
+        state += " playing" if playback.is_playing else " paused "
+        loop += " loops" if playback.is_looping else " once"
     count_text = str(playback.frame_count)
     total_seconds = playback.frame_count / playback.fps
     total_text = f"{total_seconds:.2f}"
     seconds_text = f"{playback.frame_index / playback.fps:.2f}".rjust(len(total_text))
     frame_number = min(playback.frame_index + 1, playback.frame_count)
     return (
-        f"{'▶' if playback.is_playing else '‖'} {frame_number:>{len(count_text)}}/{count_text}"
-        f"  {seconds_text}/{total_text} s  {playback.speed:g}×  {'↻' if playback.is_looping else '→'}"
+        f"{state} {frame_number:>{len(count_text)}}/{count_text}"
+        f"  {seconds_text}/{total_text} s  {playback.speed:g}×  {loop}"
     )
+
+
+MIN_WIDTH_WITH_WORDS = 100
+"""Width of the bar in cells from which the state is also shown in words."""
 
 
 class PlaybackBar(DiffText):
@@ -56,7 +69,7 @@ class PlaybackBar(DiffText):
     def show_playback(self, playback: Playback, title: str) -> None:
         """Show a position, and a title at the right end."""
         width = self.content_size.width
-        position = format_position(playback)
+        position = format_position(playback, in_words=width >= MIN_WIDTH_WITH_WORDS)
         title_text = Text(title, "dim")
         title_text.truncate(max(0, int(width * MAX_TITLE_SHARE)), overflow="ellipsis")
         self.bar_start = len(position) + 2
