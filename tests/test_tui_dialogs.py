@@ -152,7 +152,8 @@ def test_batches_to_analyse_are_told_apart_by_date_videos_seeds_and_template(siz
                 assert row[: header.index("seeds")].rstrip().endswith(f" {videos}")
             await it.until(lambda: "cfg_scale 1, 4" in it.cells("#picked-facts"))
             await it.press("up")
-            await it.until(lambda: BATCHES[0].template in it.cells("#picked-facts"))
+            await it.until(lambda: "6 done; seeds 42 to 44" in it.cells("#picked-facts"))
+            assert BATCHES[0].template not in it.cells("#picked-facts"), "the row shows it in full"
 
     run(test)
 

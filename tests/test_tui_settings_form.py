@@ -18,6 +18,7 @@ from wantui.tui.settings_rows import (
     Heading,
     describe_choices,
     describe_row,
+    format_label,
     list_settings_rows,
 )
 from wantui.tui.widgets.settings_form import SettingsForm
@@ -190,7 +191,7 @@ def test_every_name_is_shown_in_full_at_both_sizes() -> None:
                 field_list.cursor = index
                 await it.pilot.pause()
                 shown = it.text()
-                seen |= {name for name in names if f" {name} " in shown}
+                seen |= {name for name in names if f" {format_label(name)} " in shown}
             assert seen == names
 
     run(lambda: test((80, 24)))
