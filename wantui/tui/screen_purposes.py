@@ -3,7 +3,7 @@
 SCREEN_PURPOSES = {
     "compose": "template, settings and cost of a new batch",
     "queue": "batches and videos with progress and ETA",
-    "monitor": "the running video: previews, curves, log",
-    "library": "finished videos: play, mark, compare",
+    "monitor": "previews, curves and log of the running video",
+    "library": "finished videos to play, mark and compare",
     "analysis": "metrics and effects of trajectories",
 }
