@@ -330,6 +330,29 @@ def test_workers_that_die_before_claiming_hold_the_queue(start: Start, tiny_batc
     assert "no worker can start (3 tries): exit code 1: RuntimeError: the driver is too old" in err
 
 
+DYING = """
+import sys, types
+if "wantui.worker.process" in " ".join(sys.orig_argv):
+    class Worker:
+        is_stopping = False
+        def __init__(self, queue, name, devices, *_):
+            self.claim = lambda: queue.claim_next_video(name, tuple(devices))
+        def run(self):
+            assert self.claim() is not None
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\\nCompile with TORCH_USE_...")
+    sys.modules["wantui.worker.worker"] = types.SimpleNamespace(Worker=Worker)
+"""
+
+
+def test_video_whose_workers_die_names_their_error(start: Start, tiny_batch: list[str]) -> None:
+    machine = start(DYING)
+    code, _, err = machine.call(*batch(tiny_batch, 1))
+    assert code == 1
+    reason = "exit code 1: RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert f"interrupted: single seed 42: {reason}\n" in err
+    assert f"2 workers died while rendering it. The last error: {reason}\n" in err
+
+
 NEEDS_FLAG = """
 import pathlib, sys
 if "wantui.worker.process" in " ".join(sys.orig_argv) and not pathlib.Path(sys.path[0], "works").exists():

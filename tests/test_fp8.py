@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from wantui.generation import load
 from wantui.generation.bench import build_random_transformer
 from wantui.generation.errors import LoadError
 from wantui.generation.fp8 import (
+    MIN_PRODUCT_ROWS,
     Fp8FeedForward,
     Fp8Linear,
     QuantizedRows,
@@ -164,6 +166,25 @@ def test_product_equals_float64_of_the_rounded_operands() -> None:
     magnitudes = F.linear(dequantize(quantize_rows(hidden)).abs(), weight.abs())
     assert bool(((product.double() - wanted).abs() <= 2**-8 * wanted.abs() + 1e-5 * magnitudes).all())
     assert torch.equal(fp8(quantize_rows(hidden)), product)
+
+
+@needs_products
+def test_products_of_few_rows_are_padded_because_cublas_refuses_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, hidden = linear_of(512, 64), random(40, 512)
+    fp8, row_counts = Fp8Linear(layer, CPU), []
+    multiply: Callable[..., torch.Tensor] = torch._scaled_mm
+
+    def multiply_many_rows(values: torch.Tensor, *arguments: object, **settings: object) -> torch.Tensor:
+        row_counts.append(len(values))
+        return multiply(values, *arguments, **settings)
+
+    monkeypatch.setattr(torch, "_scaled_mm", multiply_many_rows)
+    product = fp8(hidden)
+    assert row_counts == [MIN_PRODUCT_ROWS]
+    assert product.shape == (40, 64)
+    repeated = fp8(hidden.repeat(10, 1))
+    assert row_counts == [MIN_PRODUCT_ROWS, 400]
+    torch.testing.assert_close(repeated, product.repeat(10, 1))
 
 
 @needs_products

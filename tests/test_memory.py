@@ -684,6 +684,10 @@ def test_gpu_only_plan_is_refused_on_a_cpu(kept: Path) -> None:
         (RuntimeError("CUDA error: out of memory"), False),  # as where memory is pinned
         (RuntimeError("Triton Error [CUDA]: out of memory"), False),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmulAlgoGetHeuristic`"), False),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasGemmEx`"), False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), False),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
         (ValueError("CUDA error"), False),
     ],
 )

@@ -343,8 +343,19 @@ def find_engine_process_id(directory: Path) -> int | None:
     return None if engine_info is None else engine_info.get("process")
 
 
+def _find_error_line(lines: list[str]) -> int:
+    """Return the index of the line that names the error of the last traceback, or of the last line without one."""
+    if "Traceback (most recent call last):" not in lines:
+        return -1
+    last_frame_line = max((index for index, line in enumerate(lines) if line.startswith("    ")), default=-2)
+    return min(last_frame_line + 1, len(lines) - 1)
+
+
 def read_last_line(path: Path, start_byte: int = 0) -> str:
-    """Return the last line of a process's output file after `start_byte`, without control characters."""
+    """Return the last line of a process's output file after `start_byte`, without control characters.
+
+    After a traceback, it is the first line of the error: some errors of CUDA have general advice below it.
+    """
     try:
         with os.fdopen(open_state_file(path, os.O_RDONLY), "rb") as file:
             file.seek(max(start_byte, os.fstat(file.fileno()).st_size - 100_000))
@@ -354,7 +365,7 @@ def read_last_line(path: Path, start_byte: int = 0) -> str:
     except OSError as error:
         return f"({path} cannot be read: {error.strerror or error})"
     if lines:
-        return escape_unprintable(lines[-1][:1000])
+        return escape_unprintable(lines[_find_error_line(lines)][:1000])
     write_fault = find_write_fault(path.parent)
     if write_fault is None:
         return "(it printed nothing)"

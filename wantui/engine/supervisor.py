@@ -183,6 +183,9 @@ class Supervisor:
         reason = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
         if exit_code == -signal.SIGKILL and not slot.sent_signals:
             reason += " (not by the engine: perhaps the system ran out of memory)"
+        has_failed = exit_code not in (0, SECOND_GPU_LOST_EXIT_CODE)
+        if has_failed and exit_code > 0 and not slot.sent_signals:  # the last line of a traceback
+            reason += f": {slot.read_last_output_line(self.logs_folder)}"
         worker_name = slot.worker_name
         # Also after a clean exit: reclaim every video that the worker did not release.
         videos = self.queue.reclaim_videos(
@@ -198,7 +201,7 @@ class Supervisor:
         for video in videos:
             self._close_in_manifest(video)
             self.log.error("%s died (%s) during %s, which is now %s", worker_name, reason, video.title, video.state)
-        if exit_code in (0, SECOND_GPU_LOST_EXIT_CODE):
+        if not has_failed:
             slot.reset_failures()
             self.log.info("%s ended", worker_name)
             return
@@ -209,7 +212,8 @@ class Supervisor:
         # No video was claimed: the failure is the worker's own.
         slot.delay_next_start()
         if not slot.sent_signals:
-            reason = f"{reason}: {slot.read_last_output_line(self.logs_folder)}"
+            if exit_code < 0:
+                reason += f": {slot.read_last_output_line(self.logs_folder)}"
             self.queue.emit_event(
                 WorkerDied(worker=worker_name, error=f"{reason}; see {slot.find_output_path(self.logs_folder)}")
             )

@@ -14,6 +14,13 @@ OutOfMemoryError = torch.OutOfMemoryError
 OUT_OF_MEMORY_MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """Parts of the out-of-memory messages of CUDA (also for pinned memory), Triton and CUDA's libraries."""
 FATAL_CUDA_MESSAGES = ("CUDA error", "Triton Error [CUDA]", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
+REFUSAL_MESSAGES = (
+    "CUBLAS_STATUS_NOT_SUPPORTED",
+    "CUBLAS_STATUS_INVALID_VALUE",
+    "CUDNN_STATUS_NOT_SUPPORTED",
+    "CUDNN_STATUS_BAD_PARAM",
+)
+"""Parts of the messages of libraries that refuse an operation before they start it on the GPU, which still works."""
 
 
 class PipelinePlacement:
@@ -132,6 +139,7 @@ def is_fatal_cuda_error(error: BaseException | None) -> bool:
         if (
             isinstance(error, RuntimeError)
             and not is_out_of_memory(error)
+            and not _contains_any(str(error), REFUSAL_MESSAGES)
             and _contains_any(str(error), FATAL_CUDA_MESSAGES)
         ):
             return True
