@@ -17,7 +17,7 @@ from textual.geometry import Offset
 
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
-from wantui.queue.records import NewVideo
+from wantui.queue.records import BatchDescription, NewVideo
 from wantui.storage.manifest import Manifest
 from wantui.storage.preview_files import write_preview
 from wantui.tui.running_videos import is_preview_due
@@ -126,7 +126,17 @@ def test_narrow_queue_reads_no_manifest(queue: Queue, monkeypatch: pytest.Monkey
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "circles" in it.text())
         assert not it.screen(QueueScreen).batch_details.size
-        assert it.cells("#about").startswith("template  ")
+        assert it.cells("#about").startswith("folder  /")
+
+    on("queue", test, size=(80, 24))
+
+
+def test_narrow_queue_shows_the_template_of_the_batch(queue: Queue) -> None:  # noqa: F811
+    description = BatchDescription(template="a [red|blue]\ncircle")
+    queue.add_batch(Path("/outputs/circles"), "auto", [NewVideo(0, "red seed 42", RECIPE, 20)], description=description)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: it.cells("#about").startswith("template  a [red|blue] circle"))
 
     on("queue", test, size=(80, 24))
 
