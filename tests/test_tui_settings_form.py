@@ -18,6 +18,7 @@ from wantui.tui.settings_rows import (
     Heading,
     describe_choices,
     describe_row,
+    describe_rows,
     format_label,
     list_settings_rows,
 )
@@ -346,6 +347,17 @@ def test_rows_of_an_unknown_query_are_empty_and_headings_have_settings() -> None
         if isinstance(row, Heading):
             assert hasattr(following, "key")
     assert describe_row(None) == describe_row(Heading("model")) == ""
+
+
+def test_few_filtered_settings_are_all_described_the_current_one_first() -> None:
+    rows = list_settings_rows("sweeps")
+    fields = [row for row in rows if not isinstance(row, Heading)]
+    text = describe_rows(rows, fields[1], is_filtered=True)
+    assert text.startswith(describe_row(fields[1]))
+    assert all(describe_row(field) in text for field in fields)
+    assert describe_rows(rows, fields[1], is_filtered=False) == describe_row(fields[1])
+    all_rows = list_settings_rows()
+    assert describe_rows(all_rows, all_rows[1], is_filtered=True) == describe_row(all_rows[1])
 
 
 def test_config_list_shows_only_columns_that_fit() -> None:

@@ -11,6 +11,8 @@ from wantui.formatting import escape_unprintable, shorten_text
 NARROW_NAME_WIDTH, MIN_VALUE_WIDTH = 16, 8
 """Cells of the column of names in a narrow form, where longer names are cut off, and fewest cells of the values in a
 wide form, where the column is as wide as the longest name."""
+MAX_DESCRIBED_FIELDS = 6
+"""Maximum number of filtered settings that are all described."""
 SIGN_WIDTH = 2
 """Cells of the sign of a changed setting before its name."""
 _CLAUSE_PATTERN = re.compile(r"(?<=[.;]) ")
@@ -117,6 +119,16 @@ def describe_row(row: SettingsRow | None) -> str:
             help_text = f"{' '.join(row.help.split()).rstrip('.')} ({row.name})"
             return help_text if row.valid_values.startswith("text") else f"{help_text}; {row.valid_values}"
     return ""
+
+
+def describe_rows(rows: Sequence[SettingsRow], current_row: SettingsRow | None, *, is_filtered: bool) -> str:
+    """Return the help of the current row; of all settings that a filter shows, the current one first, if these are
+    few."""
+    fields = [row for row in rows if isinstance(row, FormField)]
+    if not is_filtered or not isinstance(current_row, FormField) or not 1 < len(fields) <= MAX_DESCRIBED_FIELDS:
+        return describe_row(current_row)
+    others = [f"{format_label(field.name)}: {describe_row(field)}" for field in fields if field != current_row]
+    return "\n\n".join([describe_row(current_row), *others])
 
 
 def format_label(name: str) -> str:

@@ -21,7 +21,7 @@ from wantui.tui.settings_rows import (
     Heading,
     SettingsRow,
     choose_name_width,
-    describe_row,
+    describe_rows,
     list_settings_rows,
     pad_name,
 )
@@ -187,12 +187,12 @@ class SettingsForm(Vertical):
         return row.field if isinstance(row, ChoiceRow) else row if isinstance(row, FormField) else None
 
     def _show_explanation(self) -> None:
-        text = describe_row(self._get_current_row())
+        is_filtered = self.screen.has_class("-high") and bool(self.filter_input.value)
+        text = describe_rows(self.entries, self._get_current_row(), is_filtered=is_filtered)
         if self.is_editing and self._edited_key == SWEEP_KEY and self.config is not None:
             text = describe_typed_sweep(self.value_input.value, self.config.settings) or text
-        self.explanation.update(
-            make_content("\n".join(filter(None, (self._describe_cut_value(), text))), keep_lines=True)
-        )
+        lines = "\n".join(filter(None, (self._describe_cut_value(), text)))
+        self.explanation.update(make_content(lines, keep_lines=True))
 
     def _describe_cut_value(self) -> str:
         """Return the name and the value of the selected setting if its row cuts the value; otherwise nothing."""
