@@ -24,7 +24,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # hundreds of processes wou
     sys.dont_write_bytecode = False
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -287,15 +287,17 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def generate_queued_videos(place: StateDirectory) -> None:
     """Make in this process all that is in the queue, as a worker does in its own."""
     import torch
+    from shared_models import models_shared
 
     from wantui.worker.worker import Worker
 
     torch.set_num_threads(1)  # tiny models only lose by more
     queue, devices = Queue(place.directory), ("auto", "cpu")
     worker = Worker(queue, "worker-0:test", devices, "cpu", logging.getLogger("worker"))
-    while (claim := queue.claim_next_video(worker.name, devices)) is not None:
-        worker.run_claim(claim)
-    worker.finish_pending_video()
+    with models_shared():
+        while (claim := queue.claim_next_video(worker.name, devices)) is not None:
+            worker.run_claim(claim)
+        worker.finish_pending_video()
 
 
 def generate_batch(folder: Path, *options: object) -> None:
@@ -344,6 +346,15 @@ def torch_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_check_torch_import", lambda: iter(()))
 
 
+def models_copied() -> AbstractContextManager[None]:
+    """Let commands copy the models of earlier tests, if one has loaded torch."""
+    if "wantui.worker.pipelines" not in sys.modules:
+        return nullcontext()
+    from shared_models import models_shared
+
+    return models_shared()
+
+
 @dataclass(frozen=True)
 class Result:
     code: int
@@ -363,7 +374,8 @@ def wantui(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         capsys.readouterr()
         code = 0
         try:
-            main([str(argument) for argument in arguments])
+            with models_copied():
+                main([str(argument) for argument in arguments])
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0
         captured = capsys.readouterr()
