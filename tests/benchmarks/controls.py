@@ -243,10 +243,14 @@ def generate_all(
 
     def try_case(way: str, case: Case) -> Trial | None:
         if time.monotonic() - began > 60 * minutes:
+            click.echo(f"{way}, {case.name}: left out, {minutes:g} minutes are over")
             return None
         runner = free_runners.get()
         try:
             trial = runner.try_case(case, ways[way])
+        except click.ClickException as error:  # the other trials are still wanted
+            click.echo(f"{way}, {case.name}: FAILED: {error.message}")
+            return None
         finally:
             free_runners.put(runner)
         click.echo(f"{time.monotonic() - began:4.0f} s: {way}, {case.name}: {trial.bits}")
@@ -255,9 +259,6 @@ def generate_all(
     with ThreadPoolExecutor(len(runners)) as executor:
         futures = {(way, case.name): executor.submit(try_case, way, case) for way in ways for case in cases}
         trials = {key: future.result() for key, future in futures.items()}
-    for (way, name), trial in trials.items():
-        if trial is None:
-            click.echo(f"{way}, {name}: left out, {minutes:g} minutes are over")
     return {key: trial for key, trial in trials.items() if trial is not None}
 
 
