@@ -58,7 +58,8 @@ def test_steps_are_drawn_and_chosen_by_keys(stored: Path) -> None:
             await it.press("left", "left", "full_stop")
             assert screen.shown_step is screen.steps[2]
             assert "clean state that the model predicts at step 2, σ" in screen.title_text.get_shown_text()
-            assert "frames 2 and 3 of 3" in screen.title_text.get_shown_text()
+            assert "frame 2 of 3" in it.cells("#frame-labels")
+            assert "frame 3 of 3" in it.cells("#frame-labels")
             assert "approximate colours: the fit explains" in screen.title_text.get_shown_text()
             await it.press("v")
             await it.until(lambda: len(screen.steps) == 5)

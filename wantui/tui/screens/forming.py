@@ -168,8 +168,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         what = f"the video, after step {step_count} of {step_count}"
         if step.moment.step is not None:
             what = f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
-        details = f"{_name_frames(shown_frames, len(step.frames))} · σ: noise level"
-        details += f" · approximate colours: the fit explains {format_share(step.r2, 1)}"
+        details = f"σ: noise level · approximate colours: the fit explains {format_share(step.r2, 1)}"
         if self.error:
             details = f"✗ {self.error}"
         title = Text(f"{self.video.name}: {what}", Style(bold=True))
@@ -252,14 +251,6 @@ def _spread_frames(first: int, count: int, frame_count: int) -> list[int]:
     """Return `count` frames at equal distances from each other, in the order of the video."""
     count = max(1, count)
     return sorted({(first + number * frame_count // count) % frame_count for number in range(count)})
-
-
-def _name_frames(indices: list[int], frame_count: int) -> str:
-    """Return frames by number: "frame 2 of 5", or "frames 1 and 3 of 5"."""
-    names = [str(index + 1) for index in indices]
-    if len(names) == 1:
-        return f"frame {names[0]} of {frame_count}"
-    return f"frames {', '.join(names[:-1])} and {names[-1]} of {frame_count}"
 
 
 def _join_pictures(pictures: "list[NDArray[np.uint8]]", background: tuple[int, int, int]) -> "NDArray[np.uint8]":
