@@ -12,7 +12,6 @@ from conftest import needs_torchao
 
 pytestmark = pytest.mark.processes
 
-ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "diffusers", "transformers"}
 
 FORK_SERVER = """
@@ -213,9 +212,3 @@ assert _is_torchao_tensor(transformer.blocks[0].weight)
 def test_commands_that_generate_nothing_run_without_torch(loaded_by: LoadedBy, arguments: list[str]) -> None:
     code = f"from wantui.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
     assert not loaded_by(code, *LIBRARIES, "wantui.planning") & HEAVY
-
-
-def test_fast_test_modules_import_no_torch(loaded_by: LoadedBy) -> None:
-    options = ["--fast", "--collect-only", "-n0", "-p", "no:cacheprovider"]
-    code = f"import os, pytest; os.chdir({str(ROOT)!r}); assert pytest.main({options}) == 0"
-    assert not loaded_by(code) & HEAVY
