@@ -156,6 +156,25 @@ def test_resume_accepts_equal_options_and_refuses_others(wantui: Wantui, small: 
     assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()} == before
 
 
+def test_resume_refuses_settings_that_it_would_ignore(wantui: Wantui, small: list[str]) -> None:
+    options = ["--videos-per-variation", 1, *small, "-o", "out", "--set", "primary_metric=turning"]
+    folder = batch(wantui("run", "-t", "a star", *options))
+    same_folder = ["-o", str(Path("out").absolute()), "--set", "memory_settings.plan=auto"]
+    assert wantui("run", "--resume", folder.root, *same_folder, "--set", "primary_metric=turning").code == 0
+    for name, text, stored in (
+        ("memory_settings.plan", "offload", "auto"),
+        ("primary_metric", "length", "turning"),
+        ("output_dir", "elsewhere", "out"),
+        ("output_permissions", "private", "umask"),
+        ("batch_name", "mine", "None"),
+        ("prompt_settings.generic_words", "star: shape", "circle|square|triangle|star|cross|ring: shape"),
+    ):
+        result = wantui("run", "--resume", folder.root, "--set", f"{name}={text}")
+        assert (result.code, f"its {name} is {stored}, but these options give {text}. Omit" in result.err) == (2, True)
+    adapter = wantui("run", "--resume", folder.root, "--lora", "nano-style")
+    assert (adapter.code, "LoraRequest" in adapter.err) == (2, False)
+
+
 def test_resume_with_options_requires_the_stored_settings(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
     folder.config_path.unlink()

@@ -22,8 +22,21 @@ from wantui.cli.output import echo, print_json, report_locked_queue
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.paths import expand_user_path
+
+KEPT_SETTINGS = (
+    "memory_settings.plan",
+    "model_settings.gpus_per_video",
+    "prompt_settings.generic_words",
+    "primary_metric",
+    "output_dir",
+    "output_permissions",
+    "batch_name",
+)
+"""Settings that recipes do not contain, and that a batch has from its creation on."""
 
 if TYPE_CHECKING:
+    from wantui.config.settings import Settings
     from wantui.planning import Batch
     from wantui.queue.new_folders import FolderCallback
     from wantui.queue.queue import Queue
@@ -177,6 +190,7 @@ def open_batch_to_resume(
     if manifest.sweep is not None and batch.sweep is not None:  # cells left out when the batch was created stay out
         batch = drop_cells(batch, {skipped.label: skipped.reason for skipped in manifest.sweep.skipped})
     _refuse_changed_recipes(batch_folder, manifest, batch)
+    _refuse_changed_settings(batch_folder, manifest, batch.config.settings)
     return folder, manifest, batch.config.settings.model_settings.device
 
 
@@ -202,12 +216,36 @@ def _refuse_changed_recipes(batch_folder: Path, manifest: "Manifest", batch: "Ba
         if new_recipe.speed == stored_recipe.speed:  # a later calibration does not apply to a batch that has started
             new_recipe = new_recipe.model_copy(update={"magnitudes": stored_recipe.magnitudes})
         for field_name in type(new_recipe).model_fields:
-            if getattr(new_recipe, field_name) != getattr(stored_recipe, field_name):
-                raise UserError(
-                    f"cannot resume {batch_folder}: its {field_name} is {getattr(stored_recipe, field_name)}, but "
-                    "these options give "
-                    f"{getattr(new_recipe, field_name)}. Omit the options to resume with the stored settings"
-                )
+            new_value, stored_value = getattr(new_recipe, field_name), getattr(stored_recipe, field_name)
+            if new_value != stored_value:
+                raise _make_changed_value_error(batch_folder, field_name, stored_value, new_value)
+
+
+def _refuse_changed_settings(batch_folder: Path, manifest: "Manifest", settings: "Settings") -> None:
+    """Refuse options that change a setting of the batch that is no part of its recipes: they would have no effect."""
+    default_settings, new_settings = (each.model_dump(mode="json") for each in (type(settings)(), settings))
+    for key in KEPT_SETTINGS:
+        section, _, name = key.rpartition(".")
+        default_value, new_value = (
+            values[section][name] if section else values[name] for values in (default_settings, new_settings)
+        )
+        stored_section = manifest.config.get(section, {}) if section else manifest.config
+        stored_value = stored_section.get(name, default_value)
+        if key == "memory_settings.plan":
+            stored_value = manifest.memory_plan  # in its current spelling
+        is_same_folder = key == "output_dir" and expand_user_path(new_value).resolve() == batch_folder.resolve().parent
+        if new_value != stored_value and not is_same_folder:
+            raise _make_changed_value_error(batch_folder, key, stored_value, new_value)
+
+
+def _make_changed_value_error(batch_folder: Path, name: str, stored_value: object, new_value: object) -> UserError:
+    is_plain = all(isinstance(value, str | int | float | None) for value in (stored_value, new_value))
+    difference = (
+        f"its {name} is {stored_value}, but these options give {new_value}"
+        if is_plain
+        else f"these options give other {name} than it has"
+    )
+    return UserError(f"cannot resume {batch_folder}: {difference}. Omit the options to resume with the stored settings")
 
 
 def _enqueue_missing_videos(
