@@ -13,14 +13,13 @@ from benchmarks.calibration_words import (
     find_word_positions,
     measure_word,
 )
+from diffusers import WanPipeline
 
 from wantui.batches.ablation import build_conditional_recipe
 from wantui.captures.contributions import CONTRIBUTIONS, OUTPUT_NAME
 from wantui.config import load_config
 from wantui.generation.denoise import DenoisingStep, denoise_latents, prepare_inputs
-from wantui.generation.load import load_pipeline
 from wantui.generation.replay import evaluate_velocity
-from wantui.models.catalogue import NANO
 from wantui.models.nano import NANO_WEIGHTS_FOLDER
 from wantui.planning import Recipe, plan_batch
 
@@ -48,34 +47,32 @@ def plan_recipe(template: str, *settings: str) -> Recipe:
     return plan_batch(load_config("nano", assignments), template).videos[0].recipe
 
 
-def generate(recipe: Recipe) -> Iterator[DenoisingStep]:
-    pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
+def generate(pipeline: WanPipeline, recipe: Recipe) -> Iterator[DenoisingStep]:
     yield from denoise_latents(pipeline, recipe, prepare_inputs(pipeline, recipe))
 
 
 @torch.no_grad()
-def test_word_measures_of_a_batch_are_those_of_each_video(model: Model) -> None:
+def test_word_measures_of_a_batch_are_those_of_each_video(model: Model, nano: WanPipeline) -> None:
     text = model.encode(list(PROMPTS))
     noise = draw_initial_noise(SEED, 1, "cpu").expand(2, -1, -1, -1, -1)
     paths = model.generate(text, noise, CONDITION)
     is_word = find_word_positions(model.pipeline.tokenizer, PROMPTS, WORDS)
     measured = measure_word(model, paths.states, paths.timesteps, text, is_word)
-    pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
     for index, (prompt, word) in enumerate(zip(PROMPTS, WORDS, strict=True)):
         template = prompt.replace(word, f"({word})")
         recipe = plan_recipe(template, "contribution_settings.store_contributions=true")
         shares, changes = [], []
-        states = [paths.states[0, index], *(step.latents.flatten() for step in generate(recipe))]
-        for step in generate(recipe):
+        states = [paths.states[0, index], *(step.latents.flatten() for step in generate(nano, recipe))]
+        for step in generate(nano, recipe):
             maps = step.values_by_capture[CONTRIBUTIONS.name]
             shares.append(float(maps[word].mean() / maps[OUTPUT_NAME].mean()))
         for evaluation, state in enumerate(states[:-1]):
             velocities = []
             for ablated_word in (None, word):
                 conditional = build_conditional_recipe(recipe, ablated_word)
-                inputs = prepare_inputs(pipeline, conditional)
+                inputs = prepare_inputs(nano, conditional)
                 latents = model.shape_latents(state)[0].numpy()
-                velocities.append(evaluate_velocity(pipeline, conditional, inputs, latents, evaluation).double())
+                velocities.append(evaluate_velocity(nano, conditional, inputs, latents, evaluation).double())
             changes.append(float((velocities[0] - velocities[1]).norm() / velocities[0].norm()))
         assert measured["contribution share"][index] == pytest.approx(np.mean(shares), rel=1e-3)
         assert measured["ablation share"][index] == pytest.approx(np.mean(changes), rel=1e-3)
@@ -83,7 +80,7 @@ def test_word_measures_of_a_batch_are_those_of_each_video(model: Model) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
-def test_continued_paths_are_those_of_a_prompt_schedule(model: Model, guidance_scale: float) -> None:
+def test_continued_paths_are_those_of_a_prompt_schedule(model: Model, nano: WanPipeline, guidance_scale: float) -> None:
     generic_prompt = PROMPTS[0].replace("ring", "shape")
     condition = Condition("euler", STEP_COUNT, guidance_scale)
     noise = draw_initial_noise(SEED, 1, "cpu")
@@ -95,7 +92,7 @@ def test_continued_paths_are_those_of_a_prompt_schedule(model: Model, guidance_s
         f"prompt_schedule_settings.schedule={{1: {generic_prompt}}}",
         "prompt_schedule_settings.interpolation=step",
     )
-    *_, last = generate(recipe)
+    *_, last = generate(nano, recipe)
     assert torch.allclose(found[0], last.latents.flatten(), atol=1e-4)
     assert not torch.allclose(found[0], paths.states[-1, 0], atol=1e-2)
 
