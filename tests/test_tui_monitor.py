@@ -364,7 +364,7 @@ def test_panes_are_stacked_in_a_narrow_high_terminal(queue: Queue, size: tuple[i
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(MonitorScreen)
-        await it.until(lambda: "norm RMS" in it.text() and "σ 1" in it.text())
+        await it.until(lambda: re.search(r"norm (RMS|size of latents)", it.text()) and "σ 1" in it.text())
         preview, curves = screen.preview_pane.region, screen.query_one("#curves").region
         assert (curves.y == preview.bottom) == is_stacked
         assert (curves.x == preview.right) == (not is_stacked)

@@ -373,7 +373,7 @@ def test_changed_cells_of_the_playback_bar_are_redrawn_where_they_are() -> None:
         line._repaint_regions.clear()
         player.playback.is_playing = True
         line.show_playback(player.playback, player._make_title())
-        assert line._repaint_regions == {Region(line.gutter.left, 0, 1, 1)}
+        assert line._repaint_regions == {Region(line.gutter.left, 0, len("▶ playing"), 1)}
 
     on_clips(test)
 

@@ -94,7 +94,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         with VerticalScroll(classes="dialog") as scroll:
             is_single = len(self.recipes) == 1
             scroll.border_title = make_content(f"Recipe: {self.titles[0]}" if is_single else "Differences of recipes")
-            scroll.border_subtitle = f"{CHANGED_SIGN} not the default of wantui" if is_single else ""
+            scroll.border_subtitle = make_content(f"{CHANGED_SIGN} not the default of wantui" if is_single else "")
             yield Static()
         yield KeyFooter()
 
