@@ -45,6 +45,8 @@ def mounts(*lines: bytes) -> bytes:
         (b"/a\\040b\\011c\\134d", "/a b\tc\\d/x"),
         (b"/latin-\xfc", os.fsdecode(b"/latin-\xfc/x")),
         (b"/plain", "/plain/x"),
+        (b"/carriage\rreturn", "/carriage\rreturn/x"),  # the kernel escapes only blank, tab, line feed and backslash
+        (b"/vertical\x0btab\x0c", "/vertical\x0btab\x0c/x"),
     ],
 )
 def test_network_mounts_are_detected_whatever_their_names(

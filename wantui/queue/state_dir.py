@@ -166,14 +166,14 @@ def find_write_fault(folder: Path) -> str | None:
 def find_file_system_type(path: Path) -> str:
     """Return the file system type of an existing or future path, from the kernel's mount table."""
     try:
-        lines = MOUNT_TABLE.read_bytes().splitlines()
+        lines = MOUNT_TABLE.read_bytes().split(b"\n")  # other line breaks may be part of a name
     except OSError:
         return "unknown"
     real_path = Path(os.path.realpath(path))
     best_mount_point, file_system_type = Path("/"), "unknown"
     for line in lines:
         mount_fields, _, type_fields = line.partition(b" - ")
-        mount_words, type_words = mount_fields.split(), type_fields.split()
+        mount_words, type_words = mount_fields.split(b" "), type_fields.split(b" ")
         if len(mount_words) < 5 or not type_words:
             continue
         mount_point = _decode_mount_point(mount_words[4])
