@@ -353,6 +353,35 @@ def test_video_whose_workers_die_names_their_error(start: Start, tiny_batch: lis
     assert f"2 workers died while rendering it. The last error: {reason}\n" in err
 
 
+ENDS = """
+import os, sys
+if "wantui.worker.process" in " ".join(sys.orig_argv):
+    os._exit(0)
+"""
+
+
+def test_workers_that_end_without_an_error_before_they_are_ready_hold_the_queue(
+    start: Start, tiny_batch: list[str]
+) -> None:  # B6
+    machine = start(ENDS)
+    code, _, err = machine.call(*batch(tiny_batch, 1))
+    assert code == 3
+    assert "no worker can start (3 tries): exit code 0 before it could claim a video: (it printed nothing); see " in err
+
+
+@pytest.mark.parametrize(
+    ("package", "reason"), [("av", "import of av halted"), ("zarr", "No module named 'zarr.codecs'")]
+)
+def test_package_that_every_video_needs_is_missed_before_a_video_is_claimed(
+    start: Start, tiny_batch: list[str], package: str, reason: str
+) -> None:  # B6: each video failed, after its denoising
+    machine = start(LATE + f"    sys.modules[{package!r}] = None\n")
+    code, _, err = machine.call(*batch(tiny_batch, 1))
+    assert code == 3
+    assert f"no worker can start (3 tries): exit code 1: ModuleNotFoundError: {reason}" in err
+    assert machine.queue.list_videos(1)[0].state == "queued"
+
+
 NEEDS_FLAG = """
 import pathlib, sys
 if "wantui.worker.process" in " ".join(sys.orig_argv) and not pathlib.Path(sys.path[0], "works").exists():

@@ -183,10 +183,12 @@ class Supervisor:
         reason = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
         if exit_code == -signal.SIGKILL and not slot.sent_signals:
             reason += " (not by the engine: perhaps the system ran out of memory)"
-        has_failed = exit_code not in (0, SECOND_GPU_LOST_EXIT_CODE)
-        if has_failed and exit_code > 0 and not slot.sent_signals:  # the last line of a traceback
-            reason += f": {slot.read_last_output_line(self.logs_folder)}"
         worker_name = slot.worker_name
+        if ends_unready := exit_code == 0 and not slot.sent_signals and self._is_starting(worker_name):
+            reason += " before it could claim a video"
+        has_failed = ends_unready or exit_code not in (0, SECOND_GPU_LOST_EXIT_CODE)
+        if has_failed and exit_code >= 0 and not slot.sent_signals:  # the last line of a traceback
+            reason += f": {slot.read_last_output_line(self.logs_folder)}"
         # Also after a clean exit: reclaim every video that the worker did not release.
         videos = self.queue.reclaim_videos(
             worker_name, reason, counts_crash=signal.SIGKILL not in slot.sent_signals, has_worker_ended=True
@@ -218,6 +220,9 @@ class Supervisor:
                 WorkerDied(worker=worker_name, error=f"{reason}; see {slot.find_output_path(self.logs_folder)}")
             )
             self._count_start_failure(slot, reason)
+
+    def _is_starting(self, worker_name: str) -> bool:
+        return any(worker.name == worker_name and worker.state == "starting" for worker in self.queue.list_workers())
 
     def _count_start_failure(self, slot: WorkerSlot, failure_reason: str) -> None:
         """Put the queue on hold if every slot with waiting videos has failed MAX_WORKER_START_FAILURES times."""
