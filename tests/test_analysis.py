@@ -1131,13 +1131,14 @@ WRONG = {
         "--groups --margin 0.1",
         "--by 1",
         "--attention --metrics turning",
+        "--attention --from-latents",
         "--overlay circle --json",
     ],
 )
 def test_option_without_effect_is_refused(with_maps: BatchFolder, wantui: Wantui, ignored: str) -> None:
     result = wantui("analyze", with_maps.root, *ignored.split())
     assert result.code == 2
-    assert re.search(r"cannot use --[a-z]+ here: it applies only to ", result.err)
+    assert re.search(r"cannot use --[a-z-]+ here: it applies only to ", result.err)
 
 
 @pytest.mark.parametrize("both", ["--list-videos --compare", "--groups --compare", "--attention --overlay circle"])

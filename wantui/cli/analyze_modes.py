@@ -28,6 +28,11 @@ MODES_BY_PARAMETER = {
     ),
     "primary_metric": ("--primary", ("--compare",), "--compare"),
     "equivalence_margin": ("--margin", ("--compare",), "--compare"),
+    "from_latents": (
+        "--from-latents",
+        (*MODES_WITH_METRICS, "--list-videos", "--decodability", "--shares"),
+        "output without attention maps and contributions",
+    ),
     "overlay_path": ("--output", ("--overlay",), "--overlay"),
     "as_json": (
         "--json",

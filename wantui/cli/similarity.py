@@ -88,6 +88,9 @@ def command(
     from wantui.storage.video_files import check_result_path
 
     names = _parse_metrics(metrics, sort)
+    get_source = click.get_current_context().get_parameter_source
+    if "clip" not in names and get_source("clip_model") is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("cannot use --clip-model here: it applies only to --metrics clip")
     if as_json and csv_path is not None:
         raise UserError("--json and --csv exclude each other")
     check_csv_file(csv_path)
