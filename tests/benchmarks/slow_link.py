@@ -91,7 +91,7 @@ def main(round_trip: float, rate: float, presses: int) -> None:
             label = " ".join(("wantui", *options))
             terminal = SlowTerminal("-m", "wantui", *options, round_trip_seconds=round_trip, bytes_per_second=rate)
             try:
-                paint_seconds = terminal.until(b"cfg_scale") + terminal.delay_seconds
+                paint_seconds = terminal.until(b"cfg scale") + terminal.delay_seconds
                 terminal.wait_until_quiet()
                 drawn_bytes = len(terminal.output)
                 terminal.press(HIDE_PANEL_KEY)

@@ -124,7 +124,8 @@ def run_from_nothing(folder: Path, model: str, size: tuple[int, int, int] | None
     if size is not None:
         names = ("width", "height", "frames")
         settings |= {f"video_settings.{name}": str(value) for name, value in zip(names, size, strict=True)}
-    command = [sys.executable, "-m", "wantui", "run", "-t", PROMPT, *(["-c", NANO.name] if size is None else [])]
+    command = [sys.executable, "-m", "wantui", "run", "-t", PROMPT, "-n", "1"]
+    command += ["-c", NANO.name] if size is None else []
     command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     try:
         began = time.time()

@@ -134,7 +134,7 @@ def wantui(*options: str) -> Terminal:
 def compare_first_paints(rounds: int) -> None:
     """Print the first paints of wantui and of bare Textual; the first turn, which compiles, is not counted."""
     programs = {"bare Textual": ("-c", BARE), "wantui": ("-m", "wantui")}
-    signs = {"bare Textual": [b"READY"], "wantui": [b"Template", b"cfg_scale"]}
+    signs = {"bare Textual": [b"READY"], "wantui": [b"Template", b"cfg scale"]}
     walls: dict[str, list[float]] = {}
     cpus: dict[str, list[float]] = {}
     for turn in range(rounds + 1):
@@ -149,7 +149,7 @@ def compare_first_paints(rounds: int) -> None:
             terminal.close()
     click.echo(f"first paint, until the text is on the screen; medians (minima) of {rounds}, in turns")
     bare = "bare Textual, READY"
-    for part in (bare, "wantui, Template", "wantui, cfg_scale"):
+    for part in (bare, "wantui, Template", "wantui, cfg scale"):
         wall, cpu = statistics.median(walls[part]), statistics.median(cpus[part])
         wall_ratio, cpu_ratio = wall / statistics.median(walls[bare]), cpu / statistics.median(cpus[bare])
         click.echo(
@@ -194,7 +194,7 @@ def a_queue_that_runs(stop: threading.Event) -> None:
 
 def bytes_on_the_wire(seconds: float) -> None:
     terminal = wantui()
-    terminal.until(b"cfg_scale")
+    terminal.until(b"cfg scale")
     terminal.keys(HIDE_PANEL_KEY)
     time.sleep(3)
     click.echo(f"nothing changes: {terminal.rate(seconds):.0f} B/s")
@@ -210,7 +210,7 @@ def bytes_on_the_wire(seconds: float) -> None:
     try:
         for options in ((), ("--low-bandwidth",)):
             terminal = wantui(*options)
-            terminal.until(b"cfg_scale")
+            terminal.until(b"cfg scale")
             terminal.keys(b"\x1bOR")  # F3, because a digit is text while the template has the focus
             terminal.until(b"Trajectory so far")
             time.sleep(3)
@@ -234,7 +234,7 @@ SETTLING_SECONDS = 35.0
 def idle_bytes(seconds: float) -> None:
     """Print the bytes a second of every screen while nothing changes, without the machine panel."""
     terminal = wantui()
-    terminal.until(b"cfg_scale")
+    terminal.until(b"cfg scale")
     terminal.keys(HIDE_PANEL_KEY)
     terminal.keys(b"\x1b")
     time.sleep(2)
@@ -285,7 +285,7 @@ def key_to_paint(presses: int) -> None:
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     terminal = wantui()
     try:
-        terminal.until(b"cfg_scale")
+        terminal.until(b"cfg scale")
         time.sleep(2)
         times = []
         for press in range(presses):
