@@ -43,7 +43,7 @@ def draw_differences(seeds: int, phrasings: int, k: int, shift: float = 0.0, sou
 def build_level_states(states: FloatArray, sigmas: Sequence[float]) -> LevelStates:
     """Level states from [groups, seeds, phrasings, L, k]."""
     names = tuple(f"group {g}" for g in range(len(states)))
-    return LevelStates(names, tuple(range(states.shape[1])), np.array(sigmas), states)
+    return LevelStates(names, tuple(range(states.shape[1])), np.array(sigmas), states, states.shape[-1])
 
 
 # Decodability
@@ -334,6 +334,13 @@ def test_equal_noise_has_only_variance_of_seeds(tmp_path: Path) -> None:
     assert (shares.chance_mean[0], shares.p[0]) == (0, 1)
     noise = np.stack([np.random.default_rng([seed, 3]).normal(size=60) for seed in range(4)])
     assert shares.total[0] == pytest.approx(noise.var(axis=0).mean(), rel=1e-6)
+
+
+def test_total_variance_counts_the_values_of_a_latent_state_instead_of_its_projection() -> None:
+    states = np.random.default_rng(12).normal(size=(2, 5, 1, 1, 40))  # with the squared lengths of 200 values
+    level_states = replace(build_level_states(states.repeat(2, 3), (1, 0)), dimension=200)
+    squares = float(((states - states.mean((0, 1, 2))) ** 2).sum())
+    assert compute_variance_shares(level_states).total == pytest.approx([squares / 10 / 200] * 2, rel=1e-12)
 
 
 def test_test_of_the_group_share_in_one_dimension_is_the_sign_flip_test() -> None:

@@ -519,7 +519,8 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
         assert [line.split()[0] for line in lines[:3]] == ["place", "room", "path"]
         assert "wide_0 takes more room in spread" in lines[1]
         assert lines[0].rstrip().endswith("where the videos end")
-        assert lines[3].rstrip() == "● p up to 0.05  ○ above  ├─┤ 95 %  ◇ Gaussian flow"
+        legend = "● p up to 0.05  ○ above  ├─┤ 95 %  ◇ Gaussian flow  ¹ percent of the distance from 1"
+        assert lines[3].rstrip() == legend
         assert " ".join(lines[4].split()) == "← more in narrow_0 more in wide_0 →"
         assert lines[4].index("wide_0") > lines[5].index(" 0 ") > lines[4].index("narrow_0")
         assert lines[5].startswith("metric")
@@ -529,9 +530,9 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
 
 
 def test_legend_of_a_wide_pane_says_what_is_adjusted_and_expected() -> None:
-    assert describe_signs(has_unguided=True, width=130) == (
+    assert describe_signs(has_unguided=True, has_ratios_from_1=True, width=130) == (
         "● adjusted p up to 0.05   ○ above   ├─┤ 95 % interval of one metric   ◇ expected from Gaussian flow   "
-        "□ guidance 1"
+        "□ guidance 1   ¹ percent of the distance from 1"
     )
 
 

@@ -199,7 +199,7 @@ def draw_decodability(random: np.random.Generator, seed_count: int, phrasing_cou
     states = np.repeat(noise[:, :, :, None] / np.sqrt(2), len(PATH_SIGMAS), axis=3)
     states[0, ..., 0] += PATH_DISTANCE * (1 - PATH_SIGMAS)
     states[..., 0, :] = states[:1, ..., 0, :]
-    level_states = LevelStates(("first", "second"), tuple(range(seed_count)), PATH_SIGMAS, states)
+    level_states = LevelStates(("first", "second"), tuple(range(seed_count)), PATH_SIGMAS, states, states.shape[-1])
     (pair,) = compute_decodability(level_states)
     return pair
 

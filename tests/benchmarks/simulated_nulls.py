@@ -203,7 +203,9 @@ def build_level_states(states: FloatArray) -> LevelStates:
         levels[..., level, :] = CURVE_MEMORY * levels[..., level - 1, :] + 0.6 * levels[..., level, :]
     levels = np.concatenate([np.zeros_like(levels[..., :1, :]), levels], axis=3)
     sigmas = np.linspace(1.0, 0.0, PATH_LEVEL_COUNT + 1)
-    return LevelStates(tuple(map(str, range(len(states)))), tuple(range(states.shape[1])), sigmas, levels)
+    return LevelStates(
+        tuple(map(str, range(len(states)))), tuple(range(states.shape[1])), sigmas, levels, levels.shape[-1]
+    )
 
 
 def compute_decodability_p(states: FloatArray) -> float:

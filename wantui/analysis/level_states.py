@@ -27,6 +27,8 @@ class LevelStates:
     """[L] noise levels, falling, without those of Heun's predictors."""
     states: NDArray[np.floating]
     """[groups, seeds, phrasings, L, k] projected states. Other swept settings count as phrasings."""
+    dimension: int
+    """Number of values of a latent state, D. Squared distances of projected states are those of all D values."""
     exclusion_reasons: tuple[tuple[str, str], ...] = ()
     """Name and reason of each excluded video."""
     unreadable_videos: tuple[str, ...] = ()
@@ -69,6 +71,7 @@ def load_level_states(videos: Sequence[Video], grouping: str) -> LevelStates:
         matched_groups.seeds,
         loaded_groups[0][0],
         _stack_states(matched_groups, loaded_groups),
+        matched_groups.groups[0].videos[0].dimension,
         tuple(exclusion_reasons),
         tuple(namer.name_video(video) for video in videos if get_video_key(video) in unusable_reasons),
     )

@@ -43,7 +43,7 @@ class VarianceShares:
     sigmas: FloatArray
     """[L] noise levels, falling."""
     total: FloatArray
-    """[L] variance of a value: mean square of the values of the states around the mean of all states."""
+    """[L] variance of a latent value: mean square of the states' values around the mean of all states."""
     shares_by_effect: Mapping[str, FloatArray]
     """[L] share of each effect of SHARE_NAMES; their sum is 1. NaN where all states are equal."""
     chance_mean: FloatArray
@@ -108,7 +108,7 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
     more groups, the larger p of this and of a sign-flip test counts: flips change the signs of all deviations of a seed
     from its mean, and keep the spread of each group, which exchanges mix.
     """
-    group_count, seed_count, phrasing_count, level_count, value_count = level_states.states.shape
+    group_count, seed_count, phrasing_count, level_count, _ = level_states.states.shape
     orders, (flips, _) = _draw_orders(seed_count, group_count, level_count), draw_sign_flips(seed_count)
     shares = np.full((len(SHARE_NAMES), level_count), math.nan)
     totals, group_shares = np.zeros(level_count), np.zeros((len(orders), level_count))
@@ -132,7 +132,7 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
     return VarianceShares(
         level_states.group_names,
         level_states.sigmas,
-        totals / (group_count * seed_count * phrasing_count * value_count),
+        totals / (group_count * seed_count * phrasing_count * level_states.dimension),
         dict(zip(SHARE_NAMES, shares, strict=True)),
         group_shares.mean(0),
         np.quantile(group_shares, 0.95, axis=0),

@@ -1,7 +1,6 @@
 """Load config files, also those of the older system; errors give the line, the key and the nearest valid key."""
 
 import re
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,6 @@ from pydantic import ValidationError
 
 from wantui.config.document import KeyPath, YamlScalar, convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.config.fields import FormField, find_form_field
-from wantui.config.flow_values import FORM_BY_ERROR_TYPE
 from wantui.config.key_suggestions import MAX_KEY_LENGTH, find_section, format_key_suggestion
 from wantui.config.legacy_bending import LEGACY_SECTION_KEYS, convert_legacy_section
 from wantui.config.legacy_sweep import LEGACY_SWEEP_SECTION, convert_legacy_sweep
@@ -20,16 +18,15 @@ from wantui.config.problems import MAX_PROBLEMS, ConfigError, ConfigProblem, lim
 from wantui.config.settings import PATTERN_RULES, Settings
 from wantui.config.sweep import resolve_sweep_axes
 from wantui.config.sweep_syntax import SweepError
+from wantui.config.validation_messages import explain_invalid_value
 from wantui.config.values import parse_mapping_item, parse_setting_value
 from wantui.controls.attention_bending import ATTENTION_BENDING
-from wantui.formatting import MAX_TEXT_LENGTH, shorten_text
+from wantui.formatting import shorten_text
 
 IGNORED_SECTIONS = {"output_settings": "the older system never read this section"}
 """Sections without effect, and the reason."""
 SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
 """Surrogate character, by which Python passes a byte of the command line that is not UTF-8."""
-_SHORT_REPR = reprlib.Repr()
-_SHORT_REPR.maxstring = _SHORT_REPR.maxother = MAX_TEXT_LENGTH
 _SEEDS_REMEDY = "list all seeds there (--seeds), or clear them"
 
 
@@ -344,21 +341,7 @@ class _ConfigReader:
         key = tuple(str(part) for part in error_details["loc"] if part != "function-before")
         if error_details["type"] == "extra_forbidden":
             return self.make_problem(key, f"unknown key{format_key_suggestion(key, error_details['input'])}")
-        if error_details["type"] == "value_error":
-            return self.make_problem(key, shorten_text(str(error_details["ctx"]["error"])))
-        if error_details["type"] == "model_type":
-            explanation = "should be a section: keys and values below it"
-            return self.make_problem(key, f"{explanation}, got {_SHORT_REPR.repr(error_details['input'])}")
-        if error_details["input"] is None:
-            explanation = "has no value. Give one, or remove the key to use the default"
-            return self.make_problem(key, explanation)
-        explanation = f"{error_details['msg'][0].lower()}{error_details['msg'][1:]}"
-        if error_details["type"] in FORM_BY_ERROR_TYPE:
-            explanation = FORM_BY_ERROR_TYPE[error_details["type"]]
-        if error_details["type"] == "string_pattern_mismatch":
-            explanation = PATTERN_RULES.get(error_details["ctx"]["pattern"], explanation)
-        message = f"{explanation}, got {_SHORT_REPR.repr(error_details['input'])}"
-        return self.make_problem(key, message)
+        return self.make_problem(key, explain_invalid_value(error_details, PATTERN_RULES))
 
 
 def _is_false_value(value: Any) -> bool:

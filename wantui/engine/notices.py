@@ -19,9 +19,9 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from platformdirs import user_config_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from wantui.config.document import convert_to_plain_value, parse_yaml_document, read_config_text
+from wantui.config.user_files import UserSettings, read_user_settings
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
@@ -40,10 +40,8 @@ KILL_SECONDS = 2.0
 """Seconds between SIGTERM and SIGKILL for a command that exceeds its time."""
 
 
-class NoticeSettings(BaseModel):
+class NoticeSettings(UserSettings):
     """Content of engine.yaml; by default, no notices are sent."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     on_batch_end: str | None = None
     """Shell command to run when a batch ends."""
@@ -65,7 +63,10 @@ class NoticeSettings(BaseModel):
                     "it contains a space, a control character or a letter outside ASCII. Write these as %XX, and such "
                     "a host name as xn--"
                 )
-            _ = address.port  # raises ValueError if it is not a number from 0 to 65535
+            try:
+                _ = address.port
+            except ValueError:
+                raise ValueError("its port must be a number from 0 to 65535") from None
         return value
 
     @field_validator("on_batch_end")
@@ -124,17 +125,7 @@ def load_notice_settings() -> NoticeSettings:
         if os.environ.get(SETTINGS_VARIABLE):
             raise UserError(f"{SETTINGS_VARIABLE}: cannot read {path}: no such file. Write it, or unset the variable")
         return NoticeSettings()
-    document = parse_yaml_document(read_config_text(path), path)
-    for key_path, line in document.duplicate_keys:
-        raise UserError(f"{path}:{line}: {'.'.join(key_path)}: duplicate key. Remove one")
-    try:
-        return NoticeSettings.model_validate(convert_to_plain_value(document.values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        known = ", ".join(NoticeSettings.model_fields)
-        hint = f". The keys are {known}" if first["type"] == "extra_forbidden" else ""
-        raise UserError(f"{path}: {key}: {first['msg'].lower()}{hint}") from None
+    return read_user_settings(path, NoticeSettings)
 
 
 def find_settings_fault() -> str | None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from platformdirs import user_config_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from wantui.config.document import convert_to_plain_value, parse_yaml_document, read_config_text
+from wantui.config.user_files import UserSettings, read_user_settings
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.tui.actions import ACTIONS_BY_SCREEN, iterate_actions
@@ -19,10 +19,8 @@ SETTINGS_PATH_VARIABLE = "WANTUI_TUI_CONFIG"
 """Environment variable with the path of another file."""
 
 
-class TuiSettings(BaseModel):
+class TuiSettings(UserSettings):
     """Content of tui.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     theme: str | None = None
     """Name of a theme; `ansi-dark` and `ansi-light` use the terminal's own 16 colours."""
@@ -77,17 +75,7 @@ def load_settings() -> TuiSettings:
     path = find_settings_path()
     if not os.path.lexists(path):
         return TuiSettings()
-    try:
-        document = parse_yaml_document(read_config_text(path), path)
-        settings = TuiSettings.model_validate(convert_to_plain_value(document.values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        near = difflib.get_close_matches(key, TuiSettings.model_fields, n=1)
-        hint = f"; did you mean {near[0]}?" if near and first["type"] == "extra_forbidden" else ""
-        raise UserError(f"{path}: {key or 'the file'}: {first['msg'].lower()}{hint}") from None
-    for duplicate, line in document.duplicate_keys:
-        raise UserError(f"{path}:{line}: {'.'.join(duplicate)}: duplicate key. Remove one")
+    settings = read_user_settings(path, TuiSettings)
     try:
         check_keys(settings.keys)
     except UserError as error:

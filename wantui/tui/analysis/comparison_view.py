@@ -17,6 +17,7 @@ from wantui.tui.analysis.forest_plot import (
     draw_forest_header,
     draw_forest_rows,
     get_relative_change,
+    label_effect,
 )
 from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.views import Canvas
@@ -56,7 +57,7 @@ def draw_comparison(
         comparison.verdicts, key=lambda verdict: first_group not in (verdict.first_group, verdict.second_group)
     )
     layout = choose_layout(
-        [name_metrics(comparison.groups[0].label_metric(name)) for name in metric_names],
+        [label_effect(comparison, name) for name in metric_names],
         list(map(get_relative_change, comparison.differences)),
         width,
     )
@@ -92,12 +93,18 @@ def _draw_pair(
     has_legend: bool,
 ) -> list[Text]:
     """Return place, room and path of a pair of groups, its forest plot, the verdict, and the evidence in words."""
+    from wantui.analysis.metrics import get_ratio_origin
+
     pair = (verdict.first_group, verdict.second_group)
     answers = [answer for answer in comparison.answers if (answer.first_group, answer.second_group) == pair]
     lines = [Text(f"{pair[0]} against {pair[1]}", Style(bold=True))] if names_pair else []
     lines += draw_answer_verdicts(answers, canvas)
     if has_legend:
-        legend = describe_signs(has_unguided=comparison.unguided is not None, width=canvas.width)
+        legend = describe_signs(
+            has_unguided=comparison.unguided is not None,
+            has_ratios_from_1=any(get_ratio_origin(difference.metric) for difference in comparison.differences),
+            width=canvas.width,
+        )
         lines += wrap_text(legend, canvas.width, Style(dim=True))
     header = draw_forest_header(layout)
     header.stylize(Style(bold=True, dim=True))

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from wantui.formatting import format_count
 from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, NO_SCALE_TEXT, choose_axis, draw_interval
-from wantui.tui.analysis.metric_titles import name_metrics
+from wantui.tui.analysis.metric_titles import RATIO_SIGN, mark_ratio, name_metrics
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import Chart, find_value_range
 from wantui.tui.number_formats import MISSING_TEXT, align_decimals
@@ -112,7 +112,7 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
         lines.append(line)
     texts = [
         f"slope: change of the metric for each unit of {dose_response.setting_name}, paired by seed",
-        "in percent: of the metric's mean",
+        f"in percent: of the metric's mean ({RATIO_SIGN} of its distance from 1)",
         *(["a point alone hides its interval"] if axis.width else []),
         "adj. p: corrected over all metrics",
     ]
@@ -146,7 +146,7 @@ def _name_metric_with_unit(metric: str) -> str:
     from wantui.analysis.metrics import get_metric_unit
 
     unit = get_metric_unit(metric)
-    return f"{name_metrics(metric)} ({unit})" if unit else name_metrics(metric)
+    return mark_ratio(metric, f"{name_metrics(metric)} ({unit})" if unit else name_metrics(metric))
 
 
 def _format_slope(trend: "Trend", decimals: int) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.formatting import format_percent_change
-from wantui.tui.analysis.metric_titles import name_metrics
+from wantui.tui.analysis.metric_titles import RATIO_NOTE, mark_ratio, name_metrics
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
@@ -110,7 +110,12 @@ def get_relative_change(difference: "Difference") -> Change:
     return difference.relative_difference, difference.relative_low, difference.relative_high
 
 
-def describe_signs(*, has_unguided: bool, width: int) -> str:
+def label_effect(comparison: "Comparison", metric: str) -> str:
+    """Return the name of a metric in the column beside its effect."""
+    return mark_ratio(metric, name_metrics(comparison.groups[0].label_metric(metric)))
+
+
+def describe_signs(*, has_unguided: bool, has_ratios_from_1: bool, width: int) -> str:
     """Return the explanation of the signs, short in a narrow pane."""
     is_wide = width >= WIDE_LEGEND
     parts = [
@@ -120,6 +125,7 @@ def describe_signs(*, has_unguided: bool, width: int) -> str:
         f"{NULL_SIGN} {'expected from ' * is_wide}Gaussian flow",
     ]
     parts += [f"{UNGUIDED_SIGN} guidance 1"] if has_unguided else []
+    parts += [RATIO_NOTE] if has_ratios_from_1 else []
     return ("   " if is_wide else "  ").join(parts)
 
 
@@ -165,7 +171,7 @@ def draw_forest_rows(
                 NULL_SIGN: find_null_change(comparison, difference),
                 UNGUIDED_SIGN: math.nan if unguided is None else unguided.relative_difference,
             }
-            label = name_metrics(comparison.groups[0].label_metric(difference.metric))
+            label = label_effect(comparison, difference.metric)
             p = find_decisive_p(comparison, difference)
             rows.append(_draw_row(difference, p, label, reference_changes, layout, get_style))
     return rows

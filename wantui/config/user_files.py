@@ -1,0 +1,51 @@
+"""The user's own settings files, tui.yaml and engine.yaml: how they are read, and what is said about a fault."""
+
+import difflib
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from wantui.config.document import convert_to_plain_value, parse_yaml_document, read_config_text
+from wantui.config.validation_messages import explain_invalid_value
+from wantui.errors import UserError
+
+
+class UserSettings(BaseModel):
+    """Content of a settings file of the user; every key has a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def refuse_yes_and_no_for_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse booleans for numbers: Python treats True as 1, but no user means that."""
+        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is float:
+            raise PydanticCustomError("boolean", "Input should not be true or false")
+        return value
+
+
+SettingsType = TypeVar("SettingsType", bound=UserSettings)
+
+
+def read_user_settings(path: Path, settings_type: type[SettingsType]) -> SettingsType:
+    """Read a settings file.
+
+    Raises:
+        UserError: the file cannot be read or is invalid; the message names file, key and what it should be.
+    """
+    document = parse_yaml_document(read_config_text(path), path)
+    for key_path, line in document.duplicate_keys:
+        raise UserError(f"{path}:{line}: {'.'.join(key_path)}: duplicate key. Remove one")
+    try:
+        return settings_type.model_validate(convert_to_plain_value(document.values))
+    except ValidationError as error:
+        details = error.errors(include_url=False)[0]
+        key = ".".join(map(str, details["loc"])) or "the file"
+        if details["type"] != "extra_forbidden":
+            raise UserError(f"{path}: {key}: {explain_invalid_value(details, {})}") from None
+        known_keys = list(settings_type.model_fields)
+        near_keys = difflib.get_close_matches(key, known_keys, n=1)
+        hint = f"did you mean {near_keys[0]}?" if near_keys else f"the keys are {', '.join(known_keys)}"
+        raise UserError(f"{path}: {key}: unknown key; {hint}") from None
