@@ -1,6 +1,7 @@
 """Clips in the Library: played, marked and compared, with their recipes."""
 
 import asyncio
+import io
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ import pytest
 from clip_batches import FPS, FRAME_COUNT, choose_colour, draw_clip, write_clip_batch
 from dialogs import RECIPE, counted_bytes
 from harness_tui import AppUnderTest, application, run
+from rich.console import Console
 from textual.geometry import Region
 
 from wantui.storage.layout import BatchFolder
@@ -436,6 +438,22 @@ def test_recipes_of_equal_titles_are_all_shown() -> None:
         viewer = it.app.screen
         assert isinstance(viewer, RecipeViewer)
         assert [recipe["seed"] for recipe in json.loads(viewer._format_json()).values()] == [42, 43, 44]
+
+    on_clips(test)
+
+
+def test_differences_show_long_values_that_differ_only_at_their_end() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        values = [f"/models/{'deep-folder/' * 12}{name}.safetensors" for name in ("first", "second")]
+        recipes = [RECIPE.model_copy(update={"model": value}) for value in values]
+        it.app.push_screen(RecipeViewer([(f"video{number}", recipe) for number, recipe in enumerate(recipes)]))
+        viewer = await it.until(lambda: isinstance(it.app.screen, RecipeViewer) and it.app.screen)
+        output = io.StringIO()
+        console = Console(width=90, file=output)
+        console.print(viewer.draw_content(90))
+        rows = [re.split(r" {2,}", line.strip()) for line in output.getvalue().splitlines()]
+        for column, value in zip((-2, -1), values, strict=True):
+            assert value in "".join(row[column] for row in rows if len(row) > 1)
 
     on_clips(test)
 

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import PurePath
 from typing import Any
 
 from wantui.captures import CAPTURES
 from wantui.captures.attention import ATTENTION
 from wantui.captures.trajectory import TRAJECTORY
-from wantui.config import Settings, convert_settings_to_dict
 from wantui.formatting import format_count
 from wantui.planning import Recipe
 
@@ -119,13 +117,13 @@ def _list_size_fields(recipe: Recipe) -> list[RecipeField]:
 def _list_capture_fields(recipe: Recipe) -> list[RecipeField]:
     """Return the settings of the captures; those of a capture that is off are omitted."""
     fields = [
-        RecipeField("captures", "trajectory", _format_value(recipe.capture.geometry)),
-        RecipeField("captures", "store_latents", _format_value(recipe.capture.latents)),
+        RecipeField("captures", "trajectory", format_field_value(recipe.capture.geometry)),
+        RecipeField("captures", "store_latents", format_field_value(recipe.capture.latents)),
     ]
     if recipe.capture.latents:
         names = SETTING_BY_FIELD[TRAJECTORY.name].items()
         fields += [
-            RecipeField("captures", setting, _format_value(getattr(recipe.capture, name)), part=TRAJECTORY.name)
+            RecipeField("captures", setting, format_field_value(getattr(recipe.capture, name)), part=TRAJECTORY.name)
             for name, setting in names
             if name != "latents"
         ]
@@ -133,11 +131,11 @@ def _list_capture_fields(recipe: Recipe) -> list[RecipeField]:
         if kind.name == TRAJECTORY.name:
             continue
         request = recipe.capture.find_request(kind.name)
-        fields.append(RecipeField("captures", f"store_{kind.name}", _format_value(request is not None)))
+        fields.append(RecipeField("captures", f"store_{kind.name}", format_field_value(request is not None)))
         if request is not None:
             setting_by_field = SETTING_BY_FIELD.get(kind.name, {})
             fields += [
-                RecipeField("captures", setting_by_field.get(name, name), _format_value(value), part=kind.name)
+                RecipeField("captures", setting_by_field.get(name, name), format_field_value(value), part=kind.name)
                 for name, value in request.model_dump(mode="json").items()
             ]
     return fields
@@ -153,36 +151,13 @@ def _list_control_fields(recipe: Recipe) -> list[RecipeField]:
         ]
     for control_name, values in recipe.list_control_values().items():
         fields += [
-            RecipeField("controls", name, _format_value(value), part=control_name) for name, value in values.items()
+            RecipeField("controls", name, format_field_value(value), part=control_name) for name, value in values.items()
         ]
     return fields or [RecipeField("controls", "controls", "none")]
 
 
-NEVER_CHANGED_FIELDS = frozenset({"prompt", "marks", SEED_FIELD, "revision", "frames", "duration", "flow_shift"})
-"""Fields that every video has its own value of, or that follow from others."""
-CHOSEN_DEFAULTS = frozenset({"auto"})
-"""Defaults for which wantui chooses the value."""
-
-
-def uses_default(field: RecipeField) -> bool:
-    """Return whether a field has the value that wantui uses unless a config names another one."""
-    defaults = _list_default_texts().get(field.name)
-    if field.name in NEVER_CHANGED_FIELDS or defaults is None:
-        return True
-    return field.value in defaults or not defaults.isdisjoint(CHOSEN_DEFAULTS)
-
-
-@cache
-def _list_default_texts() -> dict[str, set[str]]:
-    """Return the texts of the default of each setting by the setting's name, which several sections may share."""
-    texts_by_name: dict[str, set[str]] = {}
-    for section in convert_settings_to_dict(Settings()).values():
-        for name, value in section.items() if isinstance(section, dict) else ():
-            texts_by_name.setdefault(name, set()).add("none" if value == "" else _format_value(value))
-    return texts_by_name
-
-
-def _format_value(value: Any) -> str:
+def format_field_value(value: Any) -> str:
+    """Return the text of a value as the tables show it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -25,6 +25,7 @@ from wantui.planning.step_table import build_step_table
 from wantui.tui.actions import make_bindings
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import make_content
+from wantui.tui.player.changed_fields import find_changed_fields
 from wantui.tui.player.clip_labels import number_equal_labels
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.player.recipe_table import (
@@ -34,7 +35,6 @@ from wantui.tui.player.recipe_table import (
     compare_recipes,
     describe_differences,
     list_recipe_fields,
-    uses_default,
 )
 from wantui.tui.plots import draw_picture
 from wantui.tui.widgets.diff_text import make_colour_style
@@ -177,12 +177,12 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         table.add_column("changed", no_wrap=True)
         table.add_column("field", style="dim", no_wrap=True)
         table.add_column("value", overflow="fold", ratio=1)
-        fields = list_recipe_fields(recipe)
+        fields, changed_names = list_recipe_fields(recipe), find_changed_fields(recipe)
         for group in groups:
             group_fields = [field for field in fields if field.group == group]
             shown_label = ""
             for field in sorted(group_fields, key=lambda field: bool(field.part)):  # so that each label is printed once
-                is_changed = not uses_default(field)
+                is_changed = field.full_name in changed_names
                 text = Text(escape_unprintable(_shorten_hash(field)), "bold" if is_changed else "")
                 if field.unit:
                     text.append(f" {field.unit}", "dim")
@@ -220,7 +220,8 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), width=width, header_style=accent)
             table.add_column("field", style="dim", no_wrap=True)
             for index, title in enumerate(self.titles):
-                table.add_column(Text(escape_unprintable(title), self._choose_title_style(index)), ratio=1)
+                header = Text(escape_unprintable(title), self._choose_title_style(index))
+                table.add_column(header, overflow="fold", ratio=1)  # long values often differ only at their end
             if self.clips:
                 table.add_row("middle frame", *self._draw_pictures(width))
             for difference in differences:
@@ -242,7 +243,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         return [
             Text("✗ unreadable", make_colour_style(self.app, "error"))
             if picture is None
-            else Text("\n").join(draw_picture(picture, column_width, PICTURE_HEIGHT))
+            else Text("\n", no_wrap=True).join(draw_picture(picture, column_width, PICTURE_HEIGHT))
             for picture in self.pictures
         ]
 
