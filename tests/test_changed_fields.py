@@ -71,7 +71,10 @@ def test_changed_field_of_a_recipe_is_marked(changes: dict[str, Any], names: set
             {"store_contributions", "contributions.per_block"},
         ),
         (
-            ["attention_analysis_settings.store_attention=true", "attention_analysis_settings.compress_attention=false"],
+            [
+                "attention_analysis_settings.store_attention=true",
+                "attention_analysis_settings.compress_attention=false",
+            ],
             "a (star)",
             {"store_attention", "attention.compress_attention"},
         ),

@@ -135,7 +135,7 @@ def test_application_settings_have_the_expected_types(monkeypatch: pytest.Monkey
 
 
 def test_saved_config_replaces_the_file_that_a_link_names(tmp_path: Path) -> None:
-    kept, link, loop = tmp_path / "dotfiles" / "mine.yaml", Path("mine.yaml"), Path("loop.yaml")
+    kept, link = tmp_path / "dotfiles" / "mine.yaml", Path("mine.yaml")
     kept.parent.mkdir()
     kept.write_text("videos_per_variation: 2\n")
     kept.chmod(0o600)
@@ -144,9 +144,23 @@ def test_saved_config_replaces_the_file_that_a_link_names(tmp_path: Path) -> Non
     assert link.is_symlink()
     assert kept.read_text() == "videos_per_variation: 3\n"
     assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_config_is_not_saved_over_a_loop_of_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "resolve", Path.absolute)  # as Python 3.13 and later resolve a loop
+    loop = Path("loop.yaml")
     loop.symlink_to(loop)
-    with pytest.raises(UserError, match=r"cannot write loop\.yaml: "):
+    with pytest.raises(UserError, match=r"cannot write loop\.yaml: Too many levels of symbolic links"):
         save_config(loop, "videos_per_variation: 3\n")
+    assert loop.is_symlink()
+
+
+def test_config_is_saved_to_the_new_file_that_a_link_names(tmp_path: Path) -> None:
+    target, link = tmp_path / "new.yaml", Path("mine.yaml")
+    link.symlink_to(target)
+    save_config(link, "videos_per_variation: 3\n")
+    assert link.is_symlink()
+    assert target.read_text() == "videos_per_variation: 3\n"
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb.yaml", "loop.yaml", "~nobody-here/a.yaml", "", "x" * 300])

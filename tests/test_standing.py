@@ -1,5 +1,7 @@
-"""The verdict on one video among others: ranks and extremes against counts by hand."""
+"""The rank and the extremes of one video among others, against counts by hand."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,26 +9,81 @@ import pytest
 from test_analysis import synthetic_videos
 
 from wantui.analysis.metrics import METRICS
+from wantui.analysis.video import Video
 from wantui.tui.analysis.metric_titles import name_metrics
-from wantui.tui.analysis.standing import MIN_COMPARED_VIDEOS, describe_standing
+from wantui.tui.analysis.standing import MAX_NAMED_EXTREMES, MIN_COMPARED_VIDEOS, describe_standing
 
 
-def test_standing_names_rank_and_extremes_as_counted_by_hand(tmp_path: Path) -> None:
+def count_extremes(video: Video, videos: list[Video], names: set[str]) -> list[tuple[float, str, str]]:
+    """Return distance from the median in median absolute deviations, side and metric, the largest distance first."""
+    extremes = []
+    for name in names:
+        values = np.array([each.compute_metric(name) for each in videos])
+        value = video.compute_metric(name)
+        if not np.isfinite(values).all() or (values == value).sum() > 1 or value not in (values.min(), values.max()):
+            continue
+        distance = abs(value - np.median(values)) / np.median(abs(values - np.median(values)))
+        extremes.append((distance, "highest" if value == values.max() else "lowest", name))
+    return sorted(extremes, reverse=True)
+
+
+def list_named_extremes(text: str) -> list[tuple[str, str]]:
+    """Return the sides and metrics that a text names, by side in the order of the text."""
+    titles = {name_metrics(name): name for name in METRICS}
+    return [
+        (side, titles[title])
+        for part in text.split("; ")
+        if (side := part.partition(" ")[0]) in ("highest", "lowest")
+        for title in part.partition(" ")[2].split(", ")
+    ]
+
+
+def test_standing_names_rank_and_all_extremes_in_order_as_counted_by_hand(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 2.0}, seeds=4, phrasings=1)
     for video in videos:
         text = describe_standing(video, videos, "length", 1000)
         lengths = sorted((each.compute_metric("length") for each in videos), reverse=True)
         rank = lengths.index(video.compute_metric("length")) + 1
-        place = {1: "highest", 8: "lowest"}.get(rank, f"number {rank} from the top")
-        first, *parts = text.split("; ")
-        assert first == f"length: {place} of 8 videos, median {np.median(lengths):.4g}"
-        for part in parts:
-            side, _, names = part.partition(" ")
-            for name in names.split(", "):
-                metric = next(each for each in METRICS if name_metrics(each) == name)
-                values = [each.compute_metric(metric) for each in videos]
-                assert video.compute_metric(metric) == (max if side == "highest" else min)(values)
-                assert values.count(video.compute_metric(metric)) == 1
+        rank_text = {1: "highest", 8: "lowest"}.get(rank, f"number {rank} from the top")
+        assert text.split("; ")[0] == f"length: {rank_text} of 8 videos, median {np.median(lengths):.4g}"
+        expected = count_extremes(video, videos, set(METRICS) - {"length"})[:MAX_NAMED_EXTREMES]
+        for side in ("highest", "lowest"):
+            assert [name for each, name in list_named_extremes(text) if each == side] == [
+                name for _, each, name in expected if each == side
+            ]
+
+
+def test_unsettled_metrics_are_left_out(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 2.0}, seeds=4, phrasings=1)
+    named = {
+        name for video in videos for _, name in list_named_extremes(describe_standing(video, videos, "length", 999))
+    }
+    assert len(named) > 1
+    unsettled = ("length", min(named))
+    marked = [replace(video, unsettled_metrics=unsettled) for video in videos]
+    texts = [describe_standing(video, marked, "length", 1000) for video in marked]
+    assert any(texts)
+    assert not any("length:" in text for text in texts)
+    assert all(name not in unsettled for text in texts for _, name in list_named_extremes(text))
+
+
+@pytest.mark.parametrize(
+    ("values", "index", "expected"),
+    [
+        ([1, 1, 1, 5], 0, "score: lowest of 4 videos, tied with 2 others, median 1"),
+        ([1, 1, 1, 5], 3, "score: highest of 4 videos, median 1"),
+        ([5, 5, 2, 1], 1, "score: highest of 4 videos, tied with 1 other, median 3.5"),
+        ([9, 5, 5, 1], 1, "score: number 2 from the top of 4 videos, tied with 1 other, median 5"),
+        ([9, 5, 4, 1], 2, "score: number 3 from the top of 4 videos, median 4.5"),
+        ([3, 3, 3, 3], 2, "score is equal in all 4 videos"),
+        ([3, 3, 3, math.nan], 2, ""),
+    ],
+)
+def test_ties_are_named(tmp_path: Path, values: list[float], index: int, expected: str) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=4, phrasings=1)
+    labelled = [replace(video, labels={"score": value}) for video, value in zip(videos, values, strict=True)]
+    text = describe_standing(labelled[index], labelled, "score", 1000)
+    assert "; ".join(part for part in text.split("; ") if "score" in part) == expected
 
 
 @pytest.mark.parametrize("width", [20, 60, 100])

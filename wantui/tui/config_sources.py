@@ -1,6 +1,7 @@
 """Configs that Compose lists, and the text and changes of the draft's config; without widgets."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def find_config_sources() -> list[ConfigSource]:
         for path in paths:
             try:
                 resolved_path = path.resolve()
-            except (OSError, RuntimeError):  # a symlink loop
+            except (OSError, RuntimeError):  # a symlink loop, before Python 3.13
                 resolved_path = path.absolute()
             is_bundled = is_preset or resolved_path.parent == find_preset_directory().resolve()
             if resolved_path not in sources:
@@ -184,9 +185,11 @@ def save_config(path: Path, text: str) -> None:
     from wantui.atomic_files import write_text_atomically
 
     try:
+        with suppress(FileNotFoundError):  # a link may name a file that does not exist yet
+            path.stat()  # raises for a loop of links, which resolve() returns unchanged since Python 3.13
         write_text_atomically(path.resolve(), text)
-    except (OSError, RuntimeError) as error:  # RuntimeError: the links form a loop
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def resolve_save_path(name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Verdict on one video among the others: where its metrics are the highest or the lowest, and where they are usual."""
+"""Rank of one video among others in a metric, and the metrics in which it is the highest or the lowest."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from statistics import median
 
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
+from wantui.formatting import format_count
 from wantui.tui.analysis.metric_titles import name_metrics
 
 MIN_COMPARED_VIDEOS, MAX_COMPARED_VIDEOS = 4, 1000
@@ -15,22 +16,21 @@ MAX_NAMED_EXTREMES = 6
 
 
 def describe_standing(video: Video, videos: Sequence[Video], metric: str, width: int) -> str:
-    """Return how a video stands among all videos: its rank in a metric, and the metrics in which it is extreme.
+    """Return the rank of a video in a metric among all videos, and the metrics in which it is the highest or lowest.
 
     Metrics that depend on the steps of the sampler are left out.
 
     Args:
-        metric: metric whose rank is told first.
+        metric: metric whose rank comes first.
         width: maximum number of characters; the metrics that stand out least are left out first.
     """
     if not MIN_COMPARED_VIDEOS <= len(videos) <= MAX_COMPARED_VIDEOS or video.trajectory is None:
         return ""
-    rank_text = _describe_rank(video, videos, metric)
-    names = METRICS if metric in video.unsettled_metrics else [name for name in METRICS if name != metric]
+    rank_text = "" if metric in video.unsettled_metrics else _describe_rank(video, videos, metric)
     extremes = [
         (share, name, side)
-        for name in names
-        if name not in video.unsettled_metrics
+        for name in METRICS
+        if name != metric and name not in video.unsettled_metrics
         for share, side in [_find_extreme(video, videos, name)]
         if side
     ]
@@ -43,17 +43,20 @@ def describe_standing(video: Video, videos: Sequence[Video], metric: str, width:
 
 
 def _describe_rank(video: Video, videos: Sequence[Video], metric: str) -> str:
+    """Return the rank of a video in a metric, with the number of videos that share it, and the median."""
     values = [value for each in videos if math.isfinite(value := each.compute_metric(metric))]
     value = video.compute_metric(metric)
     if not math.isfinite(value) or len(values) < MIN_COMPARED_VIDEOS:
         return ""
-    rank = 1 + sum(other > value for other in values)
     name, count = name_metrics(metric), len(values)
-    if min(values) == max(values):
+    lowest, highest = min(values), max(values)
+    if lowest == highest:
         return f"{name} is equal in all {count} videos"
-    places = {1: "highest", count: "lowest"}
-    place = places.get(rank, f"number {rank} from the top")
-    return f"{name}: {place} of {count} videos, median {median(values):.4g}"
+    rank = 1 + sum(other > value for other in values)
+    rank_text = {highest: "highest", lowest: "lowest"}.get(value, f"number {rank} from the top")
+    tied_count = values.count(value) - 1
+    tie_text = f", tied with {format_count(tied_count, 'other')}" if tied_count else ""
+    return f"{name}: {rank_text} of {count} videos{tie_text}, median {median(values):.4g}"
 
 
 def _find_extreme(video: Video, videos: Sequence[Video], metric: str) -> tuple[float, str]:

@@ -151,7 +151,8 @@ def _list_control_fields(recipe: Recipe) -> list[RecipeField]:
         ]
     for control_name, values in recipe.list_control_values().items():
         fields += [
-            RecipeField("controls", name, format_field_value(value), part=control_name) for name, value in values.items()
+            RecipeField("controls", name, format_field_value(value), part=control_name)
+            for name, value in values.items()
         ]
     return fields or [RecipeField("controls", "controls", "none")]
 

@@ -192,7 +192,7 @@ class AnalysisFigures(BaseScreen):
             self._draw_curves(row)
 
     def _draw_curves(self, video: Video) -> None:
-        """Draw the curves of a video; how it stands among all videos is above them, or in the frame of a low pane."""
+        """Draw the curves of a video; its rank among all videos is above them, or in the frame of a low pane."""
         canvas, metric = self.details.get_canvas(), self.row_list.metric_name
         is_low = canvas.height < LOW_VIEW_HEIGHT
         prefix = "" if is_low else f"{video.name}  "
