@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import Queue
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ NO_CONTROL = "no control"
 TEMPLATE = "a large red circle moving left"
 WEIGHTED_TEMPLATE = "a large red (circle:1.6) moving left"
 SIZE = (480, 272, 17)
-STEPS = 6
+STEPS = 40
 KILLED_AFTER_STEP = 3
 SPEEDS = ("reference", "fused", "fp8")
 
@@ -143,38 +144,20 @@ class Runner:
         """Stop the engine."""
         subprocess.run([*WANTUI, "engine", "stop"], env=self.environment, capture_output=True, check=False)
 
-    def kill_workers(self) -> None:
-        """Kill all workers; one of them computes the video."""
-        command = [*WANTUI, "engine", "status", "--json"]
-        status = subprocess.run(command, env=self.environment, capture_output=True, check=True, text=True)
-        for worker in json.loads(status.stdout)["workers"]:
-            os.kill(int(worker["name"].rpartition(":")[2]), signal.SIGKILL)
-
     def generate(self, case: Case, settings: Settings, killed_after: int | None = None) -> Video:
         """Return the video of a case, whose worker is killed after a step if one is given.
 
         Raises:
-            click.ClickException: the video failed, or no worker was killed; the output is the message.
+            click.ClickException: the video failed, or was not resumed after a kill; the message holds the last output.
         """
         folder = self.base / f"{next(self.numbers):03d}"
         folder.mkdir()
         config = merge(self.settings, case.settings, settings)
-        (folder / "config.yaml").write_text(
-            yaml.safe_dump({**config, "videos_per_variation": 1, "output_dir": str(folder / "out")})
-        )
-        command = [
-            sys.executable,
-            "-m",
-            "wantui",
-            "run",
-            "-c",
-            str(folder / "config.yaml"),
-            "-t",
-            case.template,
-            "--json",
-        ]
-        has_killed = False
+        config_path = folder / "config.yaml"
+        config_path.write_text(yaml.safe_dump({**config, "videos_per_variation": 1, "output_dir": str(folder / "out")}))
+        command = [*WANTUI, "run", "--json", "-c", str(config_path), "-t", case.template]
         lines: list[str] = []
+        is_killed, worker_id, resumed_step = killed_after is not None, 0, None
         with subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder
         ) as process:
@@ -182,13 +165,20 @@ class Runner:
             for line in process.stdout:
                 lines.append(line)
                 event = json.loads(line) if line.startswith("{") else {}
-                if killed_after and not has_killed and event.get("event") == "step" and event["step"] >= killed_after:
-                    self.kill_workers()
-                    has_killed = True
-        if process.returncode or (killed_after and not has_killed):
-            raise click.ClickException(
-                f"{case.name}: wantui run ended with {process.returncode}: {''.join(lines[-5:])}"
-            )
+                match event.get("event"):
+                    case "started":
+                        worker_id = int(event["worker"].rpartition(":")[2])
+                    case "step" if worker_id and killed_after and event["step"] >= killed_after:
+                        with suppress(ProcessLookupError):
+                            os.kill(worker_id, signal.SIGKILL)
+                        worker_id, killed_after = 0, None
+                    case "video_resumed":
+                        resumed_step = event["steps_done"]
+        output = "".join(lines[-5:])
+        if process.returncode:
+            raise click.ClickException(f"{case.name}: wantui run ended with {process.returncode}: {output}")
+        if is_killed and not resumed_step:
+            raise click.ClickException(f"{case.name}: no video was resumed from a checkpoint: {output}")
         (manifest,) = (folder / "out").glob("*/batch.json")
         (video,) = open_batch(manifest.parent).videos
         return Video(video.read_latents().states, video.read_frames(), video.files["clip"])
@@ -200,20 +190,23 @@ def measure_distance(video: Video, reference: Video) -> float:
     return float(np.linalg.norm(final - expected) / np.linalg.norm(expected))
 
 
-def describe_bits(one: Video, other: Video) -> str:
+def describe_bits(video: Video, reference: Video) -> str:
     """Return `equal` or what differs."""
-    parts = {"latents": np.array_equal(one.states, other.states), "frames": np.array_equal(one.frames, other.frames)}
+    parts = {
+        "latents": np.array_equal(video.states, reference.states),
+        "frames": np.array_equal(video.frames, reference.frames),
+    }
     different_names = [name for name, is_equal in parts.items() if not is_equal]
     return f"DIFFERENT {' and '.join(different_names)}" if different_names else "equal"
 
 
 def build_adapter(model: str, path: Path) -> Path:
     """Write a random LoRA adapter of rank 4 for the attention layers of a model."""
-    found = find_model(model)
-    width = found.transformer_width
+    wan_model = find_model(model)
+    width = wan_model.transformer_width
     shapes = {
         f"blocks.{block}.{attention}.{projection}": (width, width)
-        for block in range(found.block_count)
+        for block in range(wan_model.block_count)
         for attention in ("attn1", "attn2")
         for projection in ("to_q", "to_out.0")
     }
