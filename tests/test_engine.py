@@ -374,7 +374,7 @@ def test_workers_that_end_without_an_error_before_they_are_ready_hold_the_queue(
 )
 def test_package_that_every_video_needs_is_missed_before_a_video_is_claimed(
     start: Start, tiny_batch: list[str], package: str, reason: str
-) -> None:  # B6: each video failed, after its denoising
+) -> None:  # B6
     machine = start(LATE + f"    sys.modules[{package!r}] = None\n")
     code, _, err = machine.call(*batch(tiny_batch, 1))
     assert code == 3

@@ -31,6 +31,18 @@ START_TIMEOUT_SECONDS = 20.0
 """Longest wait for an engine that is starting."""
 OUTPUT_FILE_NAME = "engine.out"
 """Name of the file in the state directory with the output of an engine in the background."""
+TRACEBACK_HEADER = "Traceback (most recent call last):"
+"""First line of a traceback of Python."""
+CUDA_ADVICE_STARTS = (
+    "CUDA kernel errors might",
+    "Search for ",
+    "For debugging consider passing",
+    "Compile with ",
+    "Device-side assertion",
+    "Exception raised from ",
+    "frame #",
+)
+"""First words of the lines with general advice and C++ frames that torch adds to the message of a CUDA error."""
 
 
 class NoEngineError(UserError):
@@ -344,11 +356,19 @@ def find_engine_process_id(directory: Path) -> int | None:
 
 
 def _find_error_line(lines: list[str]) -> int:
-    """Return the index of the line that names the error of the last traceback, or of the last line without one."""
-    if "Traceback (most recent call last):" not in lines:
-        return -1
-    last_frame_line = max((index for index, line in enumerate(lines) if line.startswith("    ")), default=-2)
-    return min(last_frame_line + 1, len(lines) - 1)
+    """Return the index of the line that names the error of a traceback at the end of an output, else of its last line.
+
+    Below the error, a traceback at the end has only indented lines and the general advice of CUDA. If there is any
+    other line, the process handled the error and continued.
+    """
+    last_line = len(lines) - 1
+    header_line = max((index for index, line in enumerate(lines) if line == TRACEBACK_HEADER), default=None)
+    if header_line is None:
+        return last_line
+    unindented_lines = (index for index in range(header_line + 1, len(lines)) if not lines[index].startswith(" "))
+    error_line = next(unindented_lines, last_line)
+    is_at_end = all(not line or line.startswith((" ", "\t", *CUDA_ADVICE_STARTS)) for line in lines[error_line + 1 :])
+    return error_line if is_at_end else last_line
 
 
 def read_last_line(path: Path, start_byte: int = 0) -> str:
