@@ -55,6 +55,18 @@ def test_failed_atomic_write_preserves_the_existing_file() -> None:
     assert Path("a.txt").read_text() == "before"
 
 
+def test_file_is_replaced_on_a_file_system_without_permissions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse_mode(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    path = Path("note.txt")
+    write_text_atomically(path, "before")
+    monkeypatch.setattr("os.chmod", refuse_mode)
+    monkeypatch.setattr(Path, "chmod", refuse_mode)
+    write_text_atomically(path, "after")
+    assert path.read_text() == "after"
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o440, 0o666])
 def test_replaced_file_keeps_its_permissions(mode: int) -> None:
     path = Path("private.yaml")

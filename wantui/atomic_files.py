@@ -64,11 +64,11 @@ def atomic_write(path: Path, partial_path: Path | None = None) -> Iterator[Path]
     file_identity = create_empty_file(partial_path)
     try:
         if kept_mode is not None:
-            partial_path.chmod(kept_mode | 0o600)  # before the content, which may be private
+            _set_file_mode(partial_path, kept_mode | 0o600)  # before the content, which may be private
         yield partial_path
         sync_to_disk(partial_path)
         if kept_mode is not None:
-            partial_path.chmod(kept_mode)
+            _set_file_mode(partial_path, kept_mode)
         rename_created_file(partial_path, path, file_identity)
         _sync_folder(path.parent)
     except BaseException:
@@ -83,6 +83,12 @@ def _read_file_mode(path: Path) -> int | None:
     except FileNotFoundError:
         return None
     return stat.S_IMODE(mode) & 0o777 if stat.S_ISREG(mode) else None
+
+
+def _set_file_mode(path: Path, mode: int) -> None:
+    """Set the permissions of a file unless it has them: on vfat and exFAT, only the owner of the mount may set any."""
+    if _read_file_mode(path) != mode:
+        path.chmod(mode)
 
 
 @contextmanager
