@@ -150,7 +150,7 @@ def test_resume_accepts_equal_options_and_refuses_others(wantui: Wantui, small: 
     other = wantui("run", "-t", "a [green|blue] (circle)", *options, "--resume", folder.root)
     assert (other.code, TEMPLATE in other.err, "its template is" in other.err) == (2, True, True)
     steps = wantui("run", "-t", TEMPLATE, *options, "--set", "model_settings.steps=4", "--resume", folder.root)
-    assert (steps.code, "its steps is 3, but these options give 4" in steps.err) == (2, True)
+    assert (steps.code, "its model_settings.steps is 3, but these options give 4" in steps.err) == (2, True)
     more = wantui("run", "-t", TEMPLATE, *small, "--videos-per-variation", 2, "--resume", folder.root)
     assert (more.code, "it has 2 videos, but these options give 4" in more.err) == (2, True)
     assert {path: path.stat().st_mtime_ns for path in folder.root.rglob("*") if path.is_file()} == before
@@ -166,13 +166,22 @@ def test_resume_refuses_settings_that_it_would_ignore(wantui: Wantui, small: lis
         ("primary_metric", "length", "turning"),
         ("output_dir", "elsewhere", "out"),
         ("output_permissions", "private", "umask"),
-        ("batch_name", "mine", "None"),
+        ("batch_name", "mine", "not set"),
+        ("use_timestamp", "no", "yes"),
+        ("model_settings.cfg_scale", "3.0", str(read_manifest(folder).videos[0].recipe.guidance_scale)),
         ("prompt_settings.generic_words", "star: shape", "circle|square|triangle|star|cross|ring: shape"),
     ):
         result = wantui("run", "--resume", folder.root, "--set", f"{name}={text}")
-        assert (result.code, f"its {name} is {stored}, but these options give {text}. Omit" in result.err) == (2, True)
+        assert result.code == 2
+        assert f"its {name} is {stored}, but these options give {text}. Omit" in result.err
     adapter = wantui("run", "--resume", folder.root, "--lora", "nano-style")
     assert (adapter.code, "LoraRequest" in adapter.err) == (2, False)
+    manifest = json.loads(folder.manifest_path.read_text())
+    manifest["config"]["model_settings"]["gpus_per_video"] = 2  # no device of this machine could run it
+    folder.manifest_path.write_text(json.dumps(manifest))
+    one_gpu = wantui("run", "--resume", folder.root, "--seed", 42)
+    assert one_gpu.code == 2
+    assert "its model_settings.gpus_per_video is 2, but these options give 1. Omit" in one_gpu.err
 
 
 def test_resume_with_options_requires_the_stored_settings(wantui: Wantui, small: list[str]) -> None:
@@ -182,6 +191,17 @@ def test_resume_with_options_requires_the_stored_settings(wantui: Wantui, small:
     seeded = wantui("run", "--resume", folder.root, "--seed", 42)
     assert seeded.code == 2
     assert f"its settings ({folder.config_path}) are missing. Omit the options to resume it" in seeded.err
+
+
+def test_resume_accepts_the_original_config_of_a_batch_whose_folder_options_named(
+    wantui: Wantui, small: list[str]
+) -> None:
+    options = ["--videos-per-variation", 1, *small]
+    folder = batch(wantui("run", "-t", TEMPLATE, *options, "-o", "elsewhere", "--batch-name", "mine"))
+    folder.config_path.unlink()
+    assert wantui("run", "--resume", folder.root, *options, "-c", "nano").code == 0
+    other = wantui("run", "--resume", folder.root, *options, "-c", "nano", "--batch-name", "other")
+    assert (other.code, "its batch_name is mine, but these options give other" in other.err) == (2, True)
 
 
 def test_resume_refuses_weights_that_have_changed(

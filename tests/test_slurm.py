@@ -132,6 +132,18 @@ def test_slurm_refusal_is_reported_and_the_batch_kept(cluster: Path, wantui: Wan
     assert read_manifest(BatchFolder(result)).count_states() == {"queued": 2}
 
 
+def test_slurm_resumes_the_missing_videos_of_a_batch_and_refuses_other_settings(
+    cluster: Path, folder: BatchFolder, wantui: Wantui
+) -> None:
+    other = wantui("slurm", "--resume", folder.root, "--jobs", 4, "--set", "model_settings.cfg_scale=9")
+    assert other.code == 2
+    assert "its model_settings.cfg_scale is" in other.err
+    assert not (cluster / "submitted.sh").exists()
+    resumed = wantui("slurm", "--resume", folder.root, "--jobs", 4)
+    assert (resumed.code, resumed.out.strip()) == (0, str(folder.root)), resumed.err
+    assert "#SBATCH --array=0-3%4" in (cluster / "submitted.sh").read_text()
+
+
 def test_killed_slurm_command_has_printed_its_batch_folder(
     cluster: Path, wantui: Wantui, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

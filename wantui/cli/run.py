@@ -24,17 +24,6 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.paths import expand_user_path
 
-KEPT_SETTINGS = (
-    "memory_settings.plan",
-    "model_settings.gpus_per_video",
-    "prompt_settings.generic_words",
-    "primary_metric",
-    "output_dir",
-    "output_permissions",
-    "batch_name",
-)
-"""Settings that recipes do not contain, and that a batch has from its creation on."""
-
 if TYPE_CHECKING:
     from wantui.config.settings import Settings
     from wantui.planning import Batch
@@ -43,6 +32,18 @@ if TYPE_CHECKING:
     from wantui.queue.state_dir import StateDirectory
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import Manifest
+
+LOCATION_SETTINGS = ("output_dir", "batch_name", "use_timestamp")
+"""Settings that only determine the path of a new batch folder."""
+KEPT_SETTINGS = (
+    "memory_settings.plan",
+    "model_settings.gpus_per_video",
+    "prompt_settings.generic_words",
+    "primary_metric",
+    "output_permissions",
+    *LOCATION_SETTINGS,
+)
+"""Settings that a batch keeps from its creation on, and that its recipes do not contain."""
 
 
 @click.command("run", cls=WantuiCommand)
@@ -170,8 +171,7 @@ def open_batch_to_resume(
         print_warnings(
             (
                 f"{folder.manifest_path} was changed after wantui wrote it (SHA-256), and is used as it is now. If "
-                "nobody "
-                "edited it, it is damaged: restore it from a backup. Verify the batch: wantui library check",
+                "nobody edited it, it is damaged: restore it from a backup. Verify the batch: wantui library check",
             )
         )
     if template is not None and template != manifest.template:
@@ -181,25 +181,25 @@ def open_batch_to_resume(
     if config is None and not os.path.lexists(folder.config_path):
         raise UserError(
             f"cannot apply options to {batch_folder}: its settings ({folder.config_path}) are missing. Omit the "
-            "options to "
-            "resume "
-            "it unchanged, or give its original config with -c"
+            "options to resume it unchanged, or give its original config with -c"
         )
     # Without a config, the options override the stored settings of the batch.
     batch = plan_batch_from_options(str(folder.config_path) if config is None else config, manifest.template, **options)
     if manifest.sweep is not None and batch.sweep is not None:  # cells left out when the batch was created stay out
         batch = drop_cells(batch, {skipped.label: skipped.reason for skipped in manifest.sweep.skipped})
     _refuse_changed_recipes(batch_folder, manifest, batch)
-    _refuse_changed_settings(batch_folder, manifest, batch.config.settings)
+    _refuse_changed_settings(batch_folder, manifest, batch.config.settings, _list_location_options(options))
     return folder, manifest, batch.config.settings.model_settings.device
 
 
 def _refuse_changed_recipes(batch_folder: Path, manifest: "Manifest", batch: "Batch") -> None:
     """Refuse options under which the recipes of a stored batch would change."""
+    from wantui.analysis.setting_values import RECIPE_FIELDS_BY_PATH
     from wantui.batches.batch_folders import refuse_unsupported_batch
     from wantui.planning import pin_revision
 
     refuse_unsupported_batch(batch)
+    paths_by_field = {field: path for path, field in RECIPE_FIELDS_BY_PATH.items()}
     planned_recipes = [video.recipe for video in batch.videos]
     # The batch may have stored a branch name because no commit was known yet: compare the commit that it resolves to.
     pinned_revision = pin_revision(batch.model, manifest.videos[0].recipe.revision)
@@ -218,13 +218,27 @@ def _refuse_changed_recipes(batch_folder: Path, manifest: "Manifest", batch: "Ba
         for field_name in type(new_recipe).model_fields:
             new_value, stored_value = getattr(new_recipe, field_name), getattr(stored_recipe, field_name)
             if new_value != stored_value:
-                raise _make_changed_value_error(batch_folder, field_name, stored_value, new_value)
+                setting_key = paths_by_field.get(field_name, field_name)
+                raise _make_changed_value_error(batch_folder, setting_key, stored_value, new_value)
 
 
-def _refuse_changed_settings(batch_folder: Path, manifest: "Manifest", settings: "Settings") -> None:
-    """Refuse options that change a setting of the batch that is no part of its recipes: they would have no effect."""
+def _list_location_options(options: dict[str, Any]) -> set[str]:
+    """Return the settings of LOCATION_SETTINGS that the options themselves give, not their config."""
+    overridden_keys = {override.partition("=")[0].strip() for override in options["overrides"]}
+    return {key for key in LOCATION_SETTINGS if key in overridden_keys or options.get(key) is not None}
+
+
+def _refuse_changed_settings(
+    batch_folder: Path, manifest: "Manifest", settings: "Settings", location_options: set[str]
+) -> None:
+    """Refuse options that change a setting of the batch that is no part of its recipes: they would have no effect.
+
+    A config may have other LOCATION_SETTINGS, because options may have overridden them when the batch was created.
+    """
     default_settings, new_settings = (each.model_dump(mode="json") for each in (type(settings)(), settings))
     for key in KEPT_SETTINGS:
+        if key in LOCATION_SETTINGS and key not in location_options:
+            continue
         section, _, name = key.rpartition(".")
         default_value, new_value = (
             values[section][name] if section else values[name] for values in (default_settings, new_settings)
@@ -241,11 +255,16 @@ def _refuse_changed_settings(batch_folder: Path, manifest: "Manifest", settings:
 def _make_changed_value_error(batch_folder: Path, name: str, stored_value: object, new_value: object) -> UserError:
     is_plain = all(isinstance(value, str | int | float | None) for value in (stored_value, new_value))
     difference = (
-        f"its {name} is {stored_value}, but these options give {new_value}"
+        f"its {name} is {_format_value(stored_value)}, but these options give {_format_value(new_value)}"
         if is_plain
         else f"these options give other {name} than it has"
     )
     return UserError(f"cannot resume {batch_folder}: {difference}. Omit the options to resume with the stored settings")
+
+
+def _format_value(value: object) -> str:
+    """Format a value of a setting as users write it; None as "not set"."""
+    return "not set" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _enqueue_missing_videos(
