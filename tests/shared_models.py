@@ -19,6 +19,7 @@ from tiny import remember_embeddings
 from wantui.generation.load import PLACING_STAGE, READING_STAGE, load_pipeline
 from wantui.generation.preview import LatentToRgbMap, fit_latents_to_rgb
 from wantui.models.catalogue import WanModel
+from wantui.models.file_state import FileState
 from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan
 from wantui.worker import pipelines
 
@@ -43,10 +44,9 @@ models: dict[tuple[object, ...], SharedModel] = {}
 """Loaded models, the earliest first."""
 
 
-def list_file_versions(model: WanModel) -> tuple[tuple[object, ...], ...]:
-    """Return the path, inode, size and modification time in nanoseconds of each file of a local model."""
-    statuses = {path: path.stat() for path in sorted(Path(model.location).rglob("*"))}
-    return tuple((path, status.st_ino, status.st_size, status.st_mtime_ns) for path, status in statuses.items())
+def list_file_states(model: WanModel) -> tuple[tuple[Path, FileState], ...]:
+    """Return the path and state of each file of a local model."""
+    return tuple((path, FileState.from_path(path)) for path in sorted(Path(model.location).rglob("*")))
 
 
 def copy_model(
@@ -68,7 +68,7 @@ def copy_model(
     are_plain = all(options.get(name, value) == value for name, value in OPTIONS_OF_SHARED.items())
     if not (are_plain and model.is_local and device.type == "cpu" and plan is RESIDENT_PLAN):
         return load_pipeline(model, revision, dtype, device, plan, begin_stage=begin_stage, **options)
-    key = (model, list_file_versions(model), dtype, *map(options.get, KEY_OPTIONS))
+    key = (model, list_file_states(model), dtype, *map(options.get, KEY_OPTIONS))
     if key in models:
         begin_stage(READING_STAGE)
         begin_stage(PLACING_STAGE)

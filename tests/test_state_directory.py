@@ -53,7 +53,7 @@ def test_network_mounts_are_detected_whatever_their_names(
     mounted: bytes, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # A12
     table = tmp_path / "mountinfo"
-    table.write_bytes(mounts(mounted + b" rw - nfs4", b"/else\xff where", b"/other rw - tmpfs"))
+    table.write_bytes(mounts(mounted + b" rw - nfs4", b"/else\xff where", b"/other rw - tmpfs", b"/home rw - "))
     monkeypatch.setattr(places, "MOUNT_TABLE", table)
     assert find_file_system_type(Path(path)) == "nfs4"
     assert find_file_system_type(Path("/home")) == "ext4"

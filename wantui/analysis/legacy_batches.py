@@ -154,6 +154,8 @@ def _read_step_metadata(video_folder: Path) -> dict[int, dict[str, Any]]:
     """Return the metadata of the stored steps by step number; steps without metadata are missing.
 
     Raises:
+        CaptureError: a step is in two files.
+        OSError: the folder cannot be read.
         UnreadableFileError: a metadata file cannot be read.
     """
     metadata_by_step = {}

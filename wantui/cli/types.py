@@ -135,9 +135,9 @@ def _complete_batches(incomplete: str) -> list[CompletionItem]:
 
 
 def _make_name_items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    """Return an item for each name that begins as the word, without names that a shell would split or execute.
+    """Return an item for each name that starts with `incomplete`, without names that a shell would split or execute.
 
-    bash inserts an item into the command line as it is: of a foreign folder `$(command)`, it would run the command.
+    bash inserts an item into the command line unquoted: with a folder named `$(command)`, it would run the command.
     """
     possible_names = dict.fromkeys(name for name in names if name.startswith(incomplete))
     return [CompletionItem(name) for name in possible_names if _PLAIN_WORD_PATTERN.fullmatch(name)]

@@ -174,7 +174,7 @@ def find_file_system_type(path: Path) -> str:
     for line in lines:
         mount_fields, _, type_fields = line.partition(b" - ")
         mount_words, type_words = mount_fields.split(b" "), type_fields.split(b" ")
-        if len(mount_words) < 5 or not type_words:
+        if len(mount_words) < 5 or not type_words[0]:
             continue
         mount_point = _decode_mount_point(mount_words[4])
         if real_path.is_relative_to(mount_point) and len(mount_point.parts) >= len(best_mount_point.parts):

@@ -62,7 +62,7 @@ def speed_up_imports() -> Iterator[None]:
 
 with speed_up_imports():
     # Every video needs these, which other modules import late. A worker without them must not start: videos would fail
-    # after their denoising. Neither must an upgrade of a package during a video mix two versions.
+    # after their denoising. Importing them now also keeps an upgrade during a video from mixing two versions.
     import av  # noqa: F401
     import PIL.PngImagePlugin  # noqa: F401
     import zarr.codecs  # noqa: F401
