@@ -409,7 +409,7 @@ def test_groups_of_unequal_spread_differ_in_room_but_not_in_place(tmp_path: Path
     (spread,) = [item for item in room.evidence if item.metric == SPREAD_METRIC]
     assert spread.p == room.p_by_metric[SPREAD_METRIC] <= 0.05
     assert spread.low > 0
-    assert "p over 2 metrics, least 0.00781" in room.details
+    assert "p over 2 metrics, smallest possible p 0.00781" in room.details
     assert "log_volume is not measured: some videos have no value" in room.notes
 
 

@@ -71,6 +71,7 @@ BY_FREQUENCY, BY_APPEARANCE = build_sensitivity(-0.3, -0.2, 1.5), build_sensitiv
 SMALL_SLOPES = build_sensitivity(-0.02, -0.02, 0.1)
 REACH = {"appearance": 2.5706 * 0.1 * math.sqrt(12 / 5), "frequency": math.log(15) * 0.3}
 """Sizes that appearance and frequency explain in these sensitivities: 0.398 and 0.812."""
+NEITHER_ALONE = "more than appearance alone explains; frequency alone could only beyond the calibrated ratio of 15"
 EITHER, APPEARANCE = "either can explain it", "appearance alone can explain it"
 FREQUENCY, NEITHER = (
     "larger than appearance explains, but frequency can explain it",
@@ -88,8 +89,10 @@ FREQUENCY, NEITHER = (
         (
             1.01 * REACH["frequency"],
             BY_FREQUENCY,
-            "more than appearance explains; frequency could only beyond the calibrated ratio of 15",
+            f"{NEITHER_ALONE}; both together can explain it",
         ),
+        (0.99 * sum(REACH.values()), BY_FREQUENCY, f"{NEITHER_ALONE}; both together can explain it"),
+        (1.01 * sum(REACH.values()), BY_FREQUENCY, f"{NEITHER_ALONE}; both do not explain it either"),
         (0.99 * REACH["appearance"], BY_APPEARANCE, APPEARANCE),
         (1.01 * REACH["appearance"], BY_APPEARANCE, NEITHER),
         (0.3, SMALL_SLOPES, f"{APPEARANCE}; frequency only beyond the calibrated ratio of 15"),
@@ -109,7 +112,7 @@ def test_effect_exceeds_an_explanation_only_with_its_whole_interval(sign: int) -
     assert build_effect(sign * 0.6, BY_APPEARANCE, 0.21).answer == APPEARANCE  # 0.39 to 0.81
     assert build_effect(sign * 0.6, BY_APPEARANCE, 0.9).answer == APPEARANCE  # contains 0
     assert build_effect(sign * 1.0, BY_FREQUENCY, 0.2).answer == FREQUENCY  # 0.8 to 1.2
-    assert build_effect(sign * 1.0, BY_FREQUENCY, 0.1).answer.endswith("only beyond the calibrated ratio of 15")
+    assert build_effect(sign * 1.0, BY_FREQUENCY, 0.1).answer.startswith(NEITHER_ALONE)
 
 
 def test_calibrated_ratio_is_that_of_nanos_frequencies() -> None:

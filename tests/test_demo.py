@@ -67,7 +67,7 @@ def test_demo_generates_a_batch_with_overlay_report_and_answer(wantui: Wantui) -
     assert "red against blue" in (folder / "analysis" / "comparison.html").read_text()
     place, room, path, note, *others = result.out.splitlines()
     assert place.startswith("place: cannot tell whether red and blue lie apart. distance ")
-    assert place.endswith("least p 0.25")
+    assert place.endswith("smallest possible p 0.25")
     assert room.startswith("room: cannot tell in ")
     assert path.startswith("path: cannot tell in ")
     assert note == "note: 3 seeds cannot give p of 0.05: generate at least 6"

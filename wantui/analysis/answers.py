@@ -45,7 +45,8 @@ class Answer:
     kind: str
     """differs, cannot tell or not measured."""
     verdict: str
-    """The answer in words, such as "red takes more room in log_volume; cannot tell in spread"."""
+    """The answer in words, such as "red takes more room in log_volume of each path; cannot tell in spread between
+    videos"."""
     details: str
     """Metrics with effect, 95 % interval and p, and the least p; the reason if nothing is measured."""
     notes: tuple[str, ...]
@@ -127,7 +128,8 @@ def _explain_missing(data: AnswerData, question: str) -> str:
 
 
 def _describe_p(correction: str, min_p: float) -> str:
-    return f"p over {correction}, least {min_p:.3g}" if correction else f"least p {min_p:.3g}"
+    limit_text = f"smallest possible p {min_p:.3g}"
+    return f"p over {correction}, {limit_text}" if correction else limit_text
 
 
 def _summarise_kinds(evidence: Sequence[Evidence]) -> str:
@@ -161,11 +163,17 @@ def _describe_room(first_name: str, evidence: Sequence[Evidence], equivalence_ma
         f"alike within {format_percent(equivalence_margin)} in": [item for item in evidence if item.kind == ALIKE],
         "cannot tell in": [item for item in evidence if item.kind == CANNOT_TELL],
     }
-    verdict = "; ".join(
-        f"{claim} {', '.join(item.metric for item in items)}" for claim, items in items_by_claim.items() if items
-    )
+    verdict = "; ".join(f"{claim} {_name_room_metrics(items)}" for claim, items in items_by_claim.items() if items)
     details = "; ".join(_describe_metric(item) for items in items_by_claim.values() for item in items)
     return verdict, details
+
+
+def _name_room_metrics(items: Sequence[Evidence]) -> str:
+    """Name metrics of room and whose room it is: that of each path, or that of all videos of a group."""
+    path_names = [item.metric for item in items if item.metric != SPREAD_METRIC]
+    parts = [f"{', '.join(path_names)} of each path"] if path_names else []
+    parts += [f"{SPREAD_METRIC} between videos"] if len(path_names) < len(items) else []
+    return " and ".join(parts)
 
 
 def _describe_path(evidence: Sequence[Evidence]) -> tuple[str, str]:

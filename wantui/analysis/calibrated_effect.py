@@ -96,6 +96,14 @@ class CalibratedEffect:
         return any(1 / CALIBRATED_RATIO <= ratio <= CALIBRATED_RATIO for ratio in ratios)
 
     @property
+    def is_within_both(self) -> bool:
+        """Return whether appearance and a ratio of frequencies up to CALIBRATED_RATIO together reach the nearer end of
+        the effect's interval: the fit of the calibration adds them."""
+        slopes = (self.sensitivity.frequency.slope, self.sensitivity.held_out_frequency.slope)
+        frequency_bound = max(map(abs, slopes)) * math.log(CALIBRATED_RATIO)
+        return abs(self.nearest_effect) <= compute_appearance_bound(self.sensitivity) + frequency_bound
+
+    @property
     def answer(self) -> str:
         """Return which of the two can explain the effect."""
         if self.is_within_frequency:
@@ -109,7 +117,8 @@ class CalibratedEffect:
             frequency_text = f"; frequency {beyond_text}" if self.sensitivity.has_frequency_effect else ""
             return f"appearance alone can explain it{frequency_text}"
         if self.sensitivity.has_frequency_effect:
-            return f"more than appearance explains; frequency could {beyond_text}"
+            together_text = "both together can explain it" if self.is_within_both else "both do not explain it either"
+            return f"more than appearance alone explains; frequency alone could {beyond_text}; {together_text}"
         return "more than the calibration explains"
 
     def describe(self, first_group: str, second_group: str) -> str:

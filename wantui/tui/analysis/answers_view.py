@@ -17,11 +17,11 @@ VERDICT_COLOURS = {"differs": "found", "alike": "success"}
 """Theme colour by kind of verdict on groups."""
 EXPLANATIONS = {
     "place": "where the finished videos lie in latent space",
-    "room": "how much the finished videos of a group vary",
+    "room": "how much of it each path and all finished videos take up",
     "path": "how the latents get from noise to video",
 }
 """What each question is about, shown beside the verdicts if all fit."""
-SHORT_EXPLANATIONS = {"place": "where the videos end", "room": "how far they spread", "path": "how they get there"}
+SHORT_EXPLANATIONS = {"place": "where the videos end", "room": "how much they take up", "path": "how they get there"}
 """The same in a few words, each shown if it fits."""
 EXPLANATION_GAP = 3
 """Least number of cells between the verdicts and the explanations."""
@@ -37,7 +37,8 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
     for answer in answers:
         style = canvas.get_style(VERDICT_COLOURS.get(answer.kind, "text-muted"))
         style += Style(bold=answer.kind == "differs")
-        verdict_lines = _draw_labelled(answer.question, name_metrics(answer.verdict), canvas, Style(bold=True), style)
+        verdict = name_metrics(answer.verdict) + _summarise_distance(answer)
+        verdict_lines = _draw_labelled(answer.question, verdict, canvas, Style(bold=True), style)
         lines += verdict_lines
         if len(verdict_lines) == 1:
             single_lines.append((verdict_lines[0], answer.question))
@@ -49,6 +50,14 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
         if gap >= EXPLANATION_GAP:
             line.append(" " * gap).append(text, canvas.get_style("text-muted"))
     return lines
+
+
+def _summarise_distance(answer: "Answer") -> str:
+    """Return distance and p of an answer on place; other answers have several metrics."""
+    if answer.question != "place" or not answer.evidence:
+        return ""
+    (evidence,) = answer.evidence
+    return f": distance {evidence.effect:.2g}, p {evidence.p:.2g}"
 
 
 def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
