@@ -40,7 +40,7 @@ class PausedPlayer(Player):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(
-            [PlayerClip(write_drawn_clip(Path(f"{name}.mp4")), RECIPE, name, (name,), "") for name in names]
+            [PlayerClip(write_drawn_clip(Path(f"{name}.mp4")), RECIPE, name, (name,), Path(), name) for name in names]
         )
         self.playback.is_playing = False
 

@@ -230,6 +230,12 @@ def test_directions_name_the_group_with_larger_values_on_each_side_of_zero(width
     assert len(text) == 6 + 1 + width
 
 
+@pytest.mark.parametrize("width", [0, 4])
+def test_directions_without_a_plot_explain_the_sign_of_effects(width: int) -> None:
+    layout = ForestLayout(6, ForestAxis(width, 1.0), False)
+    assert draw_directions("red", "blue", layout, lambda _: Style()).plain == "+: more in red"
+
+
 def test_mean_curves_have_students_interval_over_seeds(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=5, phrasings=2)
     (curve,) = compute_mean_curves([Group("one", tuple(videos))], "velocity")

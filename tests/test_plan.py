@@ -342,7 +342,9 @@ def test_syntax_in_a_negative_prompt_causes_a_warning(negative: str, shown: str)
 def test_mark_without_effect_causes_a_warning() -> None:
     config, storing = load_config("nano"), load_config("nano", ["attention_analysis_settings.store_attention=true"])
     (warning,) = plan_batch(config, "a [(circle)|(ring)] and (red:1.5)").warnings
-    assert warning.startswith("(circle) and 1 other mark store nothing: turn on store_attention")  # C13
+    assert warning.startswith(
+        "(circle) and 1 other mark store nothing: turn on attention maps (store_attention, "
+    )  # C13
     assert plan_batch(storing, "a (circle)").warnings == ()
     assert plan_batch(config, "a (circle:1.5)").warnings == ()
 

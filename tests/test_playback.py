@@ -113,7 +113,7 @@ def test_grid_makes_clips_as_large_as_possible(
 
 def make_clip(options: tuple[str, ...], batch_name: str = "batch", **changes: object) -> PlayerClip:
     values = {"prompt": f"a {' '.join(options)}"} | changes
-    return PlayerClip(Path("clip.mp4"), recipe_for(NANO, **values), "_".join(options), options, batch_name)
+    return PlayerClip(Path("clip.mp4"), recipe_for(NANO, **values), "_".join(options), options, Path(batch_name), "1")
 
 
 def test_labels_name_only_what_differs() -> None:
@@ -195,6 +195,7 @@ def test_differences_are_summed_up() -> None:
 
     assert describe(red, red) == "the recipes are identical"
     assert describe(red, recipe_for(NANO, seed=2)) == "identical but for the seed"
+    assert describe(red, recipe_for(NANO, seed=1, guidance_scale=9)) == "identical but for the cfg scale"
     assert describe(red, recipe_for(NANO, seed=2, steps=9)) == "2 fields differ; all others are identical"
     marked = recipe_for(NANO, seed=1, marks=(PromptMark(text="red", start=2, end=5, weight=2.0),))
     assert describe(marked, recipe_for(NANO, seed=1, marks=(PromptMark(text="red", start=2, end=5),))) == (

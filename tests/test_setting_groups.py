@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from wantui.analysis import loading
 from wantui.analysis.comparability import COMPARED_FIELDS, OTHERWISE_COMPARED_FIELDS, find_differing_settings
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.conditions import select_videos_by_condition
-from wantui.analysis.dose_response import compute_dose_response, find_doses
+from wantui.analysis.dose_response import Trend, compute_dose_response, find_doses
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import find_dividing_groupings, group_videos, pool_comparable_groups
 from wantui.analysis.loading import collect_control_settings, label_scheduled_options, read_batch_videos
@@ -290,6 +291,24 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
         assert "slope" in lines[axis + 2]
         assert max(map(len, lines)) <= width
         assert " ".join(result.verdict_text.split()) in " ".join(" ".join(lines).split())
+
+
+def test_slopes_with_an_unbounded_interval_keep_their_percentage_and_name_the_unit(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(5, 0.01, (7, 1, 3, 2))
+    result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
+    canvas = Canvas(136, 30, lambda _: Style())
+    note = "intervals without % are in the metric's unit"
+
+    def draw(trends: tuple[Trend, ...]) -> str:
+        return " ".join(line.plain for line in draw_dose_response(replace(result, trends=trends), canvas))
+
+    bounded = tuple(replace(trend, relative_slope=0.25, relative_low=0.2, relative_high=0.3) for trend in result.trends)
+    assert note not in draw(bounded)
+    slope = replace(bounded[0].slope, interval_low=0.5, interval_high=0.75)
+    unbounded = replace(bounded[0], slope=slope, relative_low=-math.inf, relative_high=math.inf)
+    text = draw((unbounded, *bounded[1:]))
+    assert note in " ".join(text.split())
+    assert re.search(r"\+25\.0 % +\+0\.500 to \+0\.750 ", text)
 
 
 def test_drawing_of_a_dose_response_names_unit_intervals_and_what_percents_count_from(tmp_path: Path) -> None:

@@ -346,7 +346,7 @@ def test_attention_view_explains_how_to_store_attention(tmp_path: Path) -> None:
     async def test(it: AppUnderTest) -> None:
         await show(it, videos)
         await it.press("a")
-        await it.until(lambda: "turn on store_attention" in it.cells("#curve-cells"))
+        await it.until(lambda: "turn on 'store attention'" in it.cells("#curve-cells"))
         await it.press("a")
         await it.until(lambda: "norm" in it.cells("#curve-cells"))
 

@@ -16,6 +16,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES, Action, iterate_actions
+from wantui.tui.app import WantuiApp
 from wantui.tui.drafts import load_drafts
 from wantui.tui.palette import Palette
 from wantui.tui.screens.help import Help
@@ -243,6 +244,19 @@ def _something_of_everything() -> None:
         queue.record_step(taken, step_done(index, 20, 0.25, 1 - index / 20, **figures))
     queue.db.execute("UPDATE video SET started = 0, finished = 2.5 WHERE state = 'failed'")
     queue.close()
+
+
+@pytest.mark.parametrize("has_gpus", [True, False])
+def test_footer_of_a_new_screen_shows_the_gpu_key_at_once(monkeypatch: pytest.MonkeyPatch, has_gpus: bool) -> None:
+    async def test() -> None:
+        async with application(size=(200, 40), nvml=FakeNvml() if has_gpus else None) as it:
+            monkeypatch.setattr(WantuiApp, "on_gpu_sampled", lambda *_: None)  # no further sample
+            await it.press("2")
+            await it.until(lambda: "Retry" in it.text().splitlines()[-1])
+            assert ("F9 GPU+" in it.text().splitlines()[-1]) is has_gpus
+
+    with only_queued():
+        run(test)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])

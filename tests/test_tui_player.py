@@ -17,8 +17,9 @@ from rich.console import Console
 from textual.geometry import Region
 
 from wantui.storage.layout import BatchFolder
-from wantui.storage.marks import BatchMarks, read_marks
+from wantui.storage.marks import BatchMarks, edit_mark, read_marks
 from wantui.storage.mp4 import write_mp4
+from wantui.tui.player.clips import make_player_clip
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.recipe_viewer import RecipeViewer
@@ -418,6 +419,23 @@ def test_marks_are_shown_and_cleared_while_the_library_shows_another_batch() -> 
     on_clips(test)
 
 
+def test_compared_clip_of_another_batch_shows_its_own_marks(tmp_path: Path) -> None:
+    other_folder = tmp_path / "other"
+    other_manifest = write_clip_batch(other_folder)
+    starred, unmarked = other_manifest.videos[:2]
+    edit_mark(BatchFolder(other_folder), starred.id, star=True)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        screen.marked_clips = [make_player_clip(other_folder, other_manifest, entry) for entry in (starred, unmarked)]
+        player = await open_player(it, "m", "c")
+        signs = [player._list_mark_signs(clip) for clip in player.clips]
+        is_starred = [(clip.batch_folder, clip.video_id) == (other_folder, starred.id) for clip in player.clips]
+        assert signs == ["★" if each else "" for each in is_starred]
+        assert it.text().count("★") == 1
+
+    on_clips(test)
+
+
 def test_compared_clips_cannot_be_marked() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         await it.press("m", "right", "m", "c")
@@ -469,7 +487,7 @@ def test_recipe_table_shows_names_of_the_config_and_json() -> None:
         await it.press("j")
         assert '"guidance_scale"' in it.text()
         await it.press("j")
-        assert "cfg_scale" in it.text()
+        assert "cfg scale" in it.text()
         await it.press("i")
         assert isinstance(it.app.screen, LibraryScreen)
 
@@ -527,8 +545,8 @@ def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
         assert all(value == value.strip() for value in values)
         assert f"{recipe.width} px" in values
         changed_names = {name for sign, name in zip(signs, names, strict=True) if sign == "●"}
-        assert {"model_id", "width", "height"} <= changed_names, "the batch of the test is of nano, 64 pixels wide"
-        assert changed_names.isdisjoint({"prompt", "seed", "sampler", "store_attention", "negative_prompt", "dtype"})
+        assert {"model id", "width", "height"} <= changed_names, "the batch of the test is of nano, 64 pixels wide"
+        assert changed_names.isdisjoint({"prompt", "seed", "sampler", "store attention", "negative prompt", "dtype"})
 
     on_clips(test, size=(140, 40))
 

@@ -126,17 +126,30 @@ def test_narrow_queue_reads_no_manifest(queue: Queue, monkeypatch: pytest.Monkey
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "circles" in it.text())
         assert not it.screen(QueueScreen).batch_details.size
-        assert it.cells("#about").startswith("folder  /")
+        assert re.match(r"template +\S.*\nfolder +/", it.cells("#about"), re.DOTALL)
 
     on("queue", test, size=(80, 24))
 
 
-def test_narrow_queue_shows_the_template_of_the_batch(queue: Queue) -> None:  # noqa: F811
-    description = BatchDescription(template="a [red|blue]\ncircle")
+@pytest.mark.parametrize("word_count", [1, 20, 200])
+def test_narrow_queue_shows_the_whole_template_and_the_folder(queue: Queue, word_count: int) -> None:  # noqa: F811
+    template = "a [red|blue]\ncircle" + " moves" * word_count
+    description = BatchDescription(template=template)
     queue.add_batch(Path("/outputs/circles"), "auto", [NewVideo(0, "red seed 42", RECIPE, 20)], description=description)
 
     async def test(it: AppUnderTest) -> None:
-        await it.until(lambda: it.cells("#about").startswith("template  a [red|blue] circle"))
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: "/outputs/circles" in it.cells("#about"))
+        *template_lines, folder_line = (line.plain for line in screen.full_text.shown_lines)
+        assert re.fullmatch(r"folder +/outputs/circles", folder_line)
+        shown_text = " ".join(" ".join(template_lines).split())
+        expected = f"template a [red|blue] circle{' moves' * word_count}"
+        if word_count < 100:
+            assert shown_text == expected
+        else:
+            assert shown_text.endswith(" …")
+            assert expected.startswith(shown_text.removesuffix(" …"))
+            assert len(screen.full_text.shown_lines) == MAX_FULL_TEXT_HEIGHT
 
     on("queue", test, size=(80, 24))
 

@@ -13,6 +13,7 @@ from wantui.config.fields import find_form_field
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import TextViewer
 from wantui.tui.settings_rows import (
+    SETTINGS_WITHOUT_DEFAULT,
     ChoiceRow,
     ErrorRow,
     Heading,
@@ -20,6 +21,7 @@ from wantui.tui.settings_rows import (
     describe_row,
     describe_rows,
     format_label,
+    format_setting_value,
     list_settings_rows,
 )
 from wantui.tui.widgets.settings_form import SettingsForm
@@ -59,6 +61,37 @@ def test_value_is_edited_in_its_row() -> None:
             assert "205  was 20" in row_with(it, "● steps")[1]
 
     run(test)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("seeds", None, "none"),
+        ("sweeps", None, "none"),
+        ("primary_metric", None, "none"),
+        ("model_settings.transformer_file", None, "none"),
+        ("guidance_settings.reuse_from", None, "none"),
+        ("cfg_schedule_settings.schedule", {}, "none"),
+        ("lora_settings.adapters", (), "none"),
+        ("model_settings.revision", None, "default"),
+        ("model_settings.flow_shift", None, "default"),
+        ("video_settings.frames", None, "default"),
+        ("guidance_settings.eta", None, "default"),
+        ("batch_name", None, "default"),
+        ("prompt_settings.negative_prompt", "", '""'),
+        ("attention_analysis_settings.store_attention", False, "no"),
+    ],
+)
+def test_empty_setting_is_named_none_or_default(key: str, value: object, expected: str) -> None:
+    assert find_form_field(key) is not None
+    assert format_setting_value(key, value) == expected
+
+
+def test_settings_without_default_exist_and_may_be_empty() -> None:
+    for key in SETTINGS_WITHOUT_DEFAULT:
+        field = find_form_field(key)
+        assert field is not None, key
+        assert field.is_optional
 
 
 def test_schedule_is_edited_as_one_line() -> None:

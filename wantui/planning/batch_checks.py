@@ -168,9 +168,8 @@ def _find_unused_mark_warnings(variations: tuple[Variation, ...], control_words:
     if len(unused_marks) > 1:
         words_text += f" and {format_count(len(unused_marks) - 1, 'other mark')}"
     verb = "store" if len(unused_marks) > 1 else "stores"
-    return [
-        f"{words_text} {verb} nothing: turn on store_attention (--store-attention), or add a weight, as in (word:1.5)"
-    ]
+    attention_text = "turn on attention maps (store_attention, --store-attention)"
+    return [f"{words_text} {verb} nothing: {attention_text}, or add a weight, as in (word:1.5)"]
 
 
 def describe_altered_trajectory(settings: Settings) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from textwrap import wrap
 
 from wantui.config.fields import FormField, list_form_fields
+from wantui.config.flow_values import format_flow_text
 from wantui.formatting import escape_unprintable, shorten_text
 
 NARROW_NAME_WIDTH, MIN_VALUE_WIDTH = 16, 8
@@ -15,6 +16,20 @@ MAX_DESCRIBED_FIELDS = 6
 """Maximum number of filtered settings that are all described."""
 SIGN_WIDTH = 2
 """Cells of the sign of a changed setting before its name."""
+DEFAULT_TEXT, NONE_TEXT = "default", "none"
+"""Texts of an empty setting: wantui or the model chooses the value, or there is none."""
+SETTINGS_WITHOUT_DEFAULT = frozenset(
+    {
+        "model_settings.transformer_file",
+        "video_settings.duration",
+        "prompt_settings.generic_words",
+        "guidance_settings.reuse_from",
+        "seeds",
+        "sweeps",
+        "primary_metric",
+    }
+)
+"""Settings that have no effect if they are empty; for other empty settings, wantui or the model chooses a value."""
 _CLAUSE_PATTERN = re.compile(r"(?<=[.;]) ")
 _CHOICES_HEAD_PATTERN = re.compile(r"((?:[\w-]+)(?:, [\w-]+)*(?: \([^)]*\))?): ")
 """One or several choices with a remark, followed by a colon and their description."""
@@ -148,3 +163,21 @@ def pad_name(name: str, value_text: str, width: int) -> str:
     return shorten_text(format_label(name), column_width).ljust(
         min(column_width, width - SIGN_WIDTH - 1 - len(value_text))
     )
+
+
+def format_editable_value(value: object) -> str:
+    """Return a value as people type it; that of a mapping or list in one line of YAML."""
+    if isinstance(value, dict | tuple | list):
+        return format_flow_text(value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def format_setting_value(key: str, value: object) -> str:
+    """Return the value of a setting as its row shows it."""
+    if value is None:
+        return NONE_TEXT if key in SETTINGS_WITHOUT_DEFAULT else DEFAULT_TEXT
+    if value in ({}, (), []):
+        return NONE_TEXT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return format_editable_value(value) or '""'

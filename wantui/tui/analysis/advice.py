@@ -12,8 +12,8 @@ SCREEN_ADVICE = {
     AdviceKind.CHOOSE_PRIMARY_METRIC: "Choose one on the command line: `wantui analyze --primary`",
     AdviceKind.USE_OTHER_METRIC: "Another metric is used on the command line: `wantui analyze --compare "
     "--primary {value}`",
-    AdviceKind.ADD_MAPS_OR_LABELS: "Mark words of the template with parentheses and turn on store_attention in Compose "
-    "(1, then s); outside labels are read by `wantui analyze --scores`",
+    AdviceKind.ADD_MAPS_OR_LABELS: "Mark words of the template with parentheses and turn on 'store attention' in "
+    "Compose (1, then s); outside labels are read by `wantui analyze --scores`",
 }
 """Sentence of the screen for each advice."""
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 MIN_FIGURES_WIDTH, MAX_FIGURES_WIDTH = 28, 44
 """Width of the figures beside the picture, in cells."""
 NOTE_INDENT = " " * 9
-MASS_NOTE = "mass: how much the video reads it"
+MASS_NOTE = "mass: share of attention on this word"
 EVENNESS_NOTE = "0 one place, 1 the whole picture"
-"""Explanations of the figures of a map, in at most `MAX_FIGURES_WIDTH` cells with their indent."""
+"""Explanations of the figures of a map."""
 MIN_PAIR_WIDTH, MIN_PAIR_HEIGHT = 20, 8
 """Smallest width of each of two pictures side by side, and smallest height of the pane with both, in cells."""
 
@@ -95,7 +95,7 @@ def _draw_figures(
             Text(chosen_word.text, accent + Style(bold=True)), f"word {key.word_index + 1} of {len(film.words)}", width
         ),
         Text(f"tokens {' '.join(chosen_word.token_texts)}", dim),
-        *_describe_map(mass, entropy, plain, get_style("text-muted") if explains else None),
+        *_describe_map(mass, entropy, width, plain, get_style("text-muted") if explains else None),
         Text(""),
         _spread(Text(index_text, plain), "← →", width),
         _draw_scrubber(key.step_index - MEAN_STEP, count + 1, width, accent),
@@ -132,11 +132,12 @@ def _list_figures(film: AttentionFilm, key: OverlayKey) -> tuple[Sequence[float]
     return word.mass_by_step, word.entropy_by_step
 
 
-def _describe_map(mass: float, entropy: float | None, style: Style, note_style: Style | None) -> list[Text]:
-    """Return two lines with the figures of a map.
+def _describe_map(mass: float, entropy: float | None, width: int, style: Style, note_style: Style | None) -> list[Text]:
+    """Return a line for each figure of a map, followed by its explanation in one or more lines.
 
     Args:
-        note_style: style of a line below each figure that explains it; None without these lines.
+        width: cells of a line; the explanations are wrapped.
+        note_style: style of the explanations; None without them.
     """
     if math.isnan(mass):
         return [Text("no block computed", style), Text("attention here", style)]
@@ -145,12 +146,11 @@ def _describe_map(mass: float, entropy: float | None, style: Style, note_style: 
     if note_style is None:
         return figures
     notes = [MASS_NOTE, "" if entropy is None else EVENNESS_NOTE]
-    return [
-        line
-        for figure, note in zip(figures, notes, strict=True)
-        for line in (figure, Text(NOTE_INDENT + note, note_style))
-        if line.plain.strip()
-    ]
+    lines = []
+    for figure, note in zip(figures, notes, strict=True):
+        note_lines = wrap_text(note, width - len(NOTE_INDENT), note_style, indent="") if note else []
+        lines += [figure, *(Text(NOTE_INDENT).append_text(line) for line in note_lines)]
+    return lines
 
 
 def _draw_mass(mass_by_step: Sequence[float], width: int) -> str:

@@ -150,15 +150,20 @@ def _name_metric_with_unit(metric: str) -> str:
 
 
 def _format_slope(trend: "Trend", decimals: int) -> tuple[str, str, str]:
-    """Return a slope in percent and the ends of its interval, which are in the metric's unit without a ratio scale."""
+    """Return a slope in percent and the ends of its interval, which are in the metric's unit if they have no "%"."""
     change = (trend.relative_slope, trend.relative_low, trend.relative_high)
+    share = f"{100 * trend.relative_slope:+.{decimals}f} %" if math.isfinite(trend.relative_slope) else MISSING_TEXT
     if all(map(math.isfinite, change)):
-        share, low, high = (f"{100 * value:+.{decimals}f}" for value in change)
-        return f"{share} %", low, f"{high} %"
+        return share, f"{100 * trend.relative_low:+.{decimals}f}", f"{100 * trend.relative_high:+.{decimals}f} %"
     slope = trend.slope
     if math.isfinite(slope.interval_low) and math.isfinite(slope.interval_high):
-        return MISSING_TEXT, f"{slope.interval_low:+#.3g}", f"{slope.interval_high:+#.3g}"
-    return MISSING_TEXT, "", ""
+        return share, f"{slope.interval_low:+#.3g}", f"{slope.interval_high:+#.3g}"
+    return share, "", ""
+
+
+def _has_interval_in_unit(trends: "Sequence[Trend]") -> bool:
+    """Return whether the table has an interval in the unit of its metric, beside those in percent."""
+    return any(high.strip() and "%" not in high for _, _, high in (_format_slope(trend, 1) for trend in trends))
 
 
 def _pad_column(header: str, cells: "Sequence[str]") -> list[str]:

@@ -130,8 +130,11 @@ def describe_signs(*, has_unguided: bool, has_ratios_from_1: bool, width: int) -
 
 
 def draw_directions(first_group: str, second_group: str, layout: ForestLayout, get_style: StyleGetter) -> Text:
-    """Return the line above the plot that says on which side of zero which group has the larger values."""
+    """Return the line above the rows that says which group has the larger values: on each side of the plot's zero, or
+    without a plot for positive effects."""
     half_width = layout.axis.width // 2
+    if half_width <= 2:
+        return Text(f"+: more in {first_group}", get_style("text-muted"), no_wrap=True, end="")
     for left, right in (
         (f"← more in {second_group}", f"more in {first_group} →"),
         (f"← {second_group} more", f"{first_group} more →"),
@@ -140,7 +143,7 @@ def draw_directions(first_group: str, second_group: str, layout: ForestLayout, g
     ):
         if max(len(left), len(right)) <= half_width:
             break
-    ends = f"{left:<{half_width}} {right:>{half_width}}" if half_width > 2 else ""
+    ends = f"{left:<{half_width}} {right:>{half_width}}"
     return Text(f"{'':<{layout.name_width}} {ends}", get_style("text-muted"), no_wrap=True, end="")
 
 

@@ -23,11 +23,17 @@ class PlayerClip:
     variation_id: str
     choice_texts: tuple[str, ...]
     """Options of the template's brackets, in the order of the brackets."""
-    batch_name: str
+    batch_folder: Path
+    video_id: str
+    """ID of the video in its batch."""
     cell_label: str = ""
     """Values of swept settings; empty without a sweep."""
     colour_name: str = "foreground"
     """Theme colour of the variation."""
+
+    @property
+    def batch_name(self) -> str:
+        return self.batch_folder.name
 
     @property
     def title(self) -> str:
@@ -52,7 +58,8 @@ def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> Pla
         entry.recipe,
         variation.id,
         tuple(str(choice.get("text", "")) for choice in choices),
-        folder.name,
+        folder,
+        entry.id,
         "" if (cell := manifest.find_cell(entry)) is None else cell.label,
         assign_series_colours([each.id for each in manifest.variations]).get(variation.id, "foreground"),
     )

@@ -10,6 +10,7 @@ from wantui.captures.attention import ATTENTION
 from wantui.captures.trajectory import TRAJECTORY
 from wantui.formatting import format_count
 from wantui.planning import Recipe
+from wantui.tui.settings_rows import DEFAULT_TEXT, format_label
 
 GROUPS = ("prompt", "model", "sampling", "size", "captures", "controls")
 """Groups of fields in the order in which they are shown."""
@@ -53,6 +54,11 @@ class RecipeField:
         """Return the name, which is unique in a recipe."""
         return f"{self.part}.{self.name}" if self.part else self.name
 
+    @property
+    def label(self) -> str:
+        """Return the full name for people, as the settings form writes it."""
+        return format_label(self.full_name.replace(".", " "))
+
 
 def list_recipe_fields(recipe: Recipe) -> list[RecipeField]:
     """Return the fields of a recipe in the order of `GROUPS`."""
@@ -78,7 +84,7 @@ def _list_prompt_fields(recipe: Recipe) -> list[RecipeField]:
 def _list_model_fields(recipe: Recipe) -> list[RecipeField]:
     fields = [
         RecipeField("model", "model_id", recipe.model),
-        RecipeField("model", "revision", recipe.revision or "none"),
+        RecipeField("model", "revision", recipe.revision or DEFAULT_TEXT),
         RecipeField("model", "dtype", recipe.dtype),
         RecipeField("model", "weights", recipe.weights),
         RecipeField("model", "speed", recipe.speed),
@@ -195,7 +201,7 @@ def compare_recipes(recipes: Sequence[Recipe]) -> list[FieldDifference]:
 
 def describe_differences(differences: Sequence[FieldDifference], digests: Sequence[str]) -> str:
     """Return a sentence that sums up how recipes with these digests differ."""
-    names = [difference.field.full_name for difference in differences]
+    names = [difference.field.label for difference in differences]
     if not names:
         is_same = len(set(digests)) == 1
         return "the recipes are identical" if is_same else "the recipes differ in details that only the JSON shows (j)"

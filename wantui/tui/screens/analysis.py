@@ -35,7 +35,7 @@ Every new video stores its trajectory:
   1  compose a batch, then F5 to queue it
   2  watch the queue; return here when the first videos are done
 
-To store attention too, mark a (word) of the template and turn on store_attention in the settings."""
+To store attention too, mark a (word) of the template and turn on 'store attention' in the settings."""
 SUBTITLE_MARGIN = 4
 """Cells of the border that a title cannot take."""
 MIN_TABLE_HEIGHT = 5

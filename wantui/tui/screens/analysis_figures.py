@@ -356,7 +356,7 @@ class AnalysisFigures(BaseScreen):
         if len(axes) == 1:
             self.notify(
                 "these maps are means over blocks and heads. To store one of each block or head, turn on "
-                "store_per_block or store_per_head in Compose (1, then s)"
+                "'store per block' or 'store per head' in Compose (1, then s)"
             )
             return
         axis = axes[(axes.index(self.overlay_key.axis) + 1) % len(axes)]

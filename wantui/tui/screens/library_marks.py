@@ -7,7 +7,7 @@ from textual import on, work
 
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
-from wantui.storage.marks import BatchMarks, VideoMark, edit_mark
+from wantui.storage.marks import BatchMarks, VideoMark, edit_mark, read_marks
 from wantui.tui.library.data import MarksChanged, MarksWritten
 from wantui.tui.library.grid import MatrixCell
 from wantui.tui.player.clips import ClipMarks, MarkField, PlayerClip
@@ -51,26 +51,25 @@ class LibraryMarks(LibraryPlayback):
         self._change_current_mark(lambda mark: {"reject": not mark.reject, "star": False})
 
     def get_clip_marks(self) -> ClipMarks:
-        folder, manifest = self.shown_folder, self.shown_manifest
+        folder = self.shown_folder
         assert folder is not None, "a clip of a batch is played"
-        assert manifest is not None
-        ids_by_path = {folder / video.files["clip"]: video.id for video in manifest.videos if "clip" in video.files}
-        played_marks = self.shown_marks
+        marks_by_folder = {folder: self.shown_marks}
+        """Marks of the batches of the played clips; those of batches that are not shown are read once."""
 
         def find(clip: PlayerClip) -> VideoMark:
-            nonlocal played_marks
-            if folder == self.shown_folder:  # during the playback, the Library may move to another batch
-                played_marks = self.shown_marks
-            video_id = ids_by_path.get(clip.path)  # None for a compared clip of another batch
-            return VideoMark() if video_id is None else played_marks.get_mark(video_id)
+            if clip.batch_folder == self.shown_folder:  # during the playback, the Library may move to another batch
+                marks_by_folder[clip.batch_folder] = self.shown_marks
+            elif clip.batch_folder not in marks_by_folder:
+                marks_by_folder[clip.batch_folder] = read_marks(BatchFolder(clip.batch_folder))
+            return marks_by_folder[clip.batch_folder].get_mark(clip.video_id)
 
         def toggle(clip: PlayerClip, field: MarkField) -> None:
-            nonlocal played_marks
-            video_id, mark = ids_by_path[clip.path], find(clip)
+            mark = find(clip)
             changes: dict[str, bool | str] = {"star": False, "reject": False, field: not getattr(mark, field)}
-            changed_mark = mark.model_copy(update=changes)
-            played_marks = BatchMarks({**played_marks.marks_by_video, video_id: changed_mark})
-            self._change_mark(folder, video_id, changes)
+            marks_by_video = marks_by_folder[clip.batch_folder].marks_by_video
+            changed_marks = {**marks_by_video, clip.video_id: mark.model_copy(update=changes)}
+            marks_by_folder[clip.batch_folder] = BatchMarks(changed_marks)
+            self._change_mark(clip.batch_folder, clip.video_id, changes)
 
         return ClipMarks(find, toggle)
 

@@ -13,9 +13,11 @@ from wantui.queue.states import find_displayed_video_state
 from wantui.tui.actions import make_bindings
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import set_titles
+from wantui.tui.facts import Fact, draw_facts
 from wantui.tui.queue_columns import BatchWidths, format_batch_eta, make_batch_columns, make_video_columns
 from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueSnapshot, VideoPages
 from wantui.tui.screens.queue_actions import QueueActions
+from wantui.tui.screens.queue_results import MAX_FULL_TEXT_HEIGHT
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -218,10 +220,7 @@ class QueueScreen(QueueActions):
             self.draw_details()
             return
         width = max(20, self.full_text.content_size.width)
-        template = " ".join(batch.template.split())
-        line = Text.assemble(("template  ", "dim"), template) if template else Text(f"folder  {batch.folder}", "dim")
-        line.truncate(width, overflow="ellipsis")
-        lines = [line]
+        lines = _describe_batch(batch, width)
         if self.video_list.has_focus and (video := self.get_video_at(self.video_list.cursor)) is not None:
             state = find_displayed_video_state(video, self._has_engine)
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
@@ -265,3 +264,16 @@ class QueueScreen(QueueActions):
     @on(VirtualList.Chosen, "#videos")
     def _open_chosen_video(self) -> None:
         self.action_open_library()
+
+
+def _describe_batch(batch: BatchRow, width: int) -> list[Text]:
+    """Return the template of a batch, cut where it leaves no room for its folder, and the folder."""
+    folder_lines = draw_facts([Fact("folder  ", str(batch.folder))], width)
+    template = " ".join(batch.template.split())
+    template_lines = draw_facts([Fact("template", template)], width) if template else []
+    free_height = max(1, MAX_FULL_TEXT_HEIGHT - len(folder_lines))
+    if len(template_lines) > free_height:
+        template_lines = template_lines[:free_height]
+        template_lines[-1].truncate(width - 2)
+        template_lines[-1].append(" …")
+    return [*template_lines, *folder_lines]

@@ -37,6 +37,7 @@ from wantui.tui.player.recipe_table import (
     list_recipe_fields,
 )
 from wantui.tui.plots import draw_picture
+from wantui.tui.settings_rows import format_label
 from wantui.tui.widgets.diff_text import make_colour_style
 from wantui.tui.widgets.footer import KeyFooter
 
@@ -186,9 +187,9 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
                 text = Text(escape_unprintable(_shorten_hash(field)), "bold" if is_changed else "")
                 if field.unit:
                     text.append(f" {field.unit}", "dim")
-                label = field.part or group
+                label = format_label(field.part) or group
                 sign = Text(CHANGED_SIGN if is_changed else "", accent)
-                name = Text(field.name, "not dim" if is_changed else "")
+                name = Text(format_label(field.name), "not dim" if is_changed else "")
                 table.add_row("" if label == shown_label else label, sign, name, text)
                 shown_label = label
         return table
@@ -225,7 +226,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             if self.clips:
                 table.add_row("middle frame", *self._draw_pictures(width))
             for difference in differences:
-                table.add_row(difference.field.full_name, *self._draw_values(difference))
+                table.add_row(difference.field.label, *self._draw_values(difference))
             lines.append(table)
         return Group(*lines)
 

@@ -35,6 +35,8 @@ class KeyFooter(DiffText):
         self.screen.bindings_updated_signal.subscribe(self, self._handle_bindings_changed)
         if (sample_signal := getattr(self.app, "sample_signal", None)) is not None:
             sample_signal.subscribe(self, self._handle_sample)
+        if (history := getattr(self.app, "gpu_history", None)) is not None and history.latest_sample is not None:
+            self._has_gpus = bool(history.latest_sample.gpus)
 
     def _handle_sample(self, sample: GpuSample) -> None:
         if bool(sample.gpus) != self._has_gpus:

@@ -12,9 +12,10 @@ from textual.widgets import Input, Static
 
 from wantui.config import Config
 from wantui.config.fields import FormField, get_setting_value
-from wantui.config.flow_values import format_flow_text
 from wantui.tui.content import make_content
 from wantui.tui.settings_rows import (
+    DEFAULT_TEXT,
+    NONE_TEXT,
     SIGN_WIDTH,
     ChoiceRow,
     ErrorRow,
@@ -22,6 +23,9 @@ from wantui.tui.settings_rows import (
     SettingsRow,
     choose_name_width,
     describe_rows,
+    format_editable_value,
+    format_label,
+    format_setting_value,
     list_settings_rows,
     pad_name,
 )
@@ -29,8 +33,8 @@ from wantui.tui.sweep_typing import SWEEP_KEY, SweepSuggester, describe_typed_sw
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import GUTTER_WIDTH, VirtualList
 
-MIN_INPUT_WIDTH, EMPTY_TEXTS = 12, ("default", "none")
-"""Minimum cells of the input in a row; texts of a value that wantui or the model chooses, and of an empty list."""
+MIN_INPUT_WIDTH = 12
+"""Minimum cells of the input in a row."""
 
 
 class SettingsForm(Vertical):
@@ -151,14 +155,14 @@ class SettingsForm(Vertical):
         assert self.config is not None
         is_changed = field.key in self.changed_keys
         line = Text.assemble(("● " if is_changed else "  ", self.field_list.make_colour_style("accent")))
-        value_text = _format_value(get_setting_value(self.config, field.key))
+        value_text = format_setting_value(field.key, get_setting_value(self.config, field.key))
         is_edited = self.is_editing and field.key == self._edited_key  # the input covers the column of values
         line.append(f"{pad_name(field.name, '' if is_edited else value_text, width)} ")
         if field.kind in ("flag", "choice") and index == self.field_list.cursor and self.field_list.has_focus:
             value_text = f"‹{value_text}›"
-        line.append(value_text, Style(bold=True) if is_changed else Style(dim=value_text in EMPTY_TEXTS))
+        line.append(value_text, Style(bold=True) if is_changed else Style(dim=value_text in (DEFAULT_TEXT, NONE_TEXT)))
         if is_changed and self.file_config is not None:
-            former_text = f"  was {_format_value(get_setting_value(self.file_config, field.key))}"
+            former_text = f"  was {format_setting_value(field.key, get_setting_value(self.file_config, field.key))}"
             if len(line) + len(former_text) <= width:
                 line.append(former_text, Style(dim=True))
         return line
@@ -199,13 +203,13 @@ class SettingsForm(Vertical):
         row = self._get_current_row()
         if self.config is None or self.is_editing or not isinstance(row, FormField):
             return ""
-        value_text = _format_value(get_setting_value(self.config, row.key))
+        value_text = format_setting_value(row.key, get_setting_value(self.config, row.key))
         width = self.field_list.row_width
         if SIGN_WIDTH + len(pad_name(row.name, value_text, width)) + 1 + len(value_text) <= width:
             return ""
-        text = f"{row.name} = {value_text}"
+        text = f"{format_label(row.name)} = {value_text}"
         if row.key in self.changed_keys and self.file_config is not None:
-            text += f" (was {_format_value(get_setting_value(self.file_config, row.key))})"
+            text += f" (was {format_setting_value(row.key, get_setting_value(self.file_config, row.key))})"
         return text
 
     @on(VirtualList.Highlighted, "#fields")
@@ -261,7 +265,7 @@ class SettingsForm(Vertical):
         value = get_setting_value(self.config, field.key)
         self._edited_key = field.key
         self.value_input.suggester = SweepSuggester(self.config.settings) if field.key == SWEEP_KEY else None
-        self.value_input.value = "" if value is None else _format_editable(value)
+        self.value_input.value = "" if value is None else format_editable_value(value)
         self.value_input.add_class("-open")
         self._place_input()
         self._show_explanation()
@@ -384,17 +388,3 @@ class SettingsForm(Vertical):
         self._show_explanation()
         if had_focus:
             self.screen.set_focus(self.field_list)
-
-
-def _format_editable(value: object) -> str:
-    if isinstance(value, dict | tuple | list):
-        return format_flow_text(value)
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
-
-
-def _format_value(value: object) -> str:
-    if value is None or value in ({}, (), []):
-        return EMPTY_TEXTS[value is not None]
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return _format_editable(value) or '""'
