@@ -418,7 +418,6 @@ def test_weights_of_ungrouped_words_count_as_phrasings(tmp_path: Path) -> None:
 
 
 def test_videos_with_another_weighting_are_excluded_by_name(tmp_path: Path) -> None:
-    # S5
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     by_attention = weighted(videos, "6")
     by_embedding = weighted(videos[:3], "6", weighting_method="multiply")
@@ -430,7 +429,6 @@ def test_videos_with_another_weighting_are_excluded_by_name(tmp_path: Path) -> N
 
 
 def test_duplicate_seed_is_excluded_with_its_reason(tmp_path: Path) -> None:
-    # S5: it was "its seed or phrasing is not in every group".
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     again = [replace(video, folder=tmp_path / "later") for video in videos]
     other = [replace(again[0], id="else")]

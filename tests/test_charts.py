@@ -14,7 +14,7 @@ from scipy import stats
 from test_analysis import synthetic_videos
 
 from wantui.analysis.comparability import VideoNamer
-from wantui.analysis.curve_comparison import compare_curves
+from wantui.analysis.curve_comparison import CurveComparison, compare_curves
 from wantui.analysis.groups import Group, MatchedGroups
 from wantui.analysis.mean_curves import compute_mean_curves
 from wantui.analysis.metrics import CURVES
@@ -22,7 +22,7 @@ from wantui.analysis.path_components import NoComponentsError, compute_path_comp
 from wantui.analysis.trajectory import build_trajectory
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, MarkedWord, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
-from wantui.tui.analysis.data import FigureKey, compute_figure
+from wantui.tui.analysis.data import FigureKey, choose_clearest_curve, compute_figure
 from wantui.tui.analysis.forest_plot import (
     ForestAxis,
     ForestLayout,
@@ -381,8 +381,28 @@ def test_mean_curves_show_where_groups_differ_most_clearly(tmp_path: Path, count
     assert max(line.cell_len for line in lines) <= 78
     text = "\n".join(line.plain for line in lines)
     assert "●▲│" in text.replace(" ", "")
-    assert ("cluster test over all pairs: ●▲ p" if count == 3 else "cluster test: ●▲ p") in text
+    assert f"cluster test over all curves{' and pairs' * (count == 3)}: ●▲ p" in text
     assert "▲■ p" not in text  # the groups that do not differ
+
+
+@pytest.mark.slow
+def test_mean_curves_start_with_the_settled_curve_that_differs_most_clearly(tmp_path: Path) -> None:
+    matched = make_moved_groups(tmp_path, 2)
+    comparisons = compare_curves(matched)
+
+    def find_p(comparison: CurveComparison) -> float:
+        return min((cluster.family_p for d in comparison.differences for cluster in d.clusters), default=1.0)
+
+    clearest = choose_clearest_curve(comparisons)
+    assert find_p(clearest) == min(map(find_p, comparisons)) < 1
+    unsettled = [replace(each, is_settled=each is not clearest) for each in comparisons]
+    assert choose_clearest_curve(unsettled).curve_name != clearest.curve_name
+    videos = [video for group in matched.groups for video in group.videos]
+    figure = compute_figure(videos, FigureKey("means", "1"))
+    assert figure.curve_name == clearest.curve_name
+    assert figure.curve_comparison is not None
+    assert figure.curve_comparison.curve_name == clearest.curve_name
+    assert compute_figure(videos, FigureKey("means", "1", "norm")).curve_name == "norm"
 
 
 @pytest.mark.parametrize("view", ["means", "paths"])

@@ -308,7 +308,8 @@ def test_slopes_with_an_unbounded_interval_keep_their_percentage_and_name_the_un
     unbounded = replace(bounded[0], slope=slope, relative_low=-math.inf, relative_high=math.inf)
     text = draw((unbounded, *bounded[1:]))
     assert note in " ".join(text.split())
-    assert re.search(r"\+25\.0 % +\+0\.500 to \+0\.750 ", text)
+    assert re.search(r"\+25\.0 %\S* +\+0\.500 +to +\+0\.750 ", text)
+    assert "unbounded interval" in text
 
 
 def test_drawing_of_a_dose_response_names_unit_intervals_and_what_percents_count_from(tmp_path: Path) -> None:

@@ -494,6 +494,23 @@ def test_recipe_table_shows_names_of_the_config_and_json() -> None:
     on_clips(test, size=(100, 50))
 
 
+def test_facts_of_a_clip_are_drawn_once_for_all_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "p")
+        await it.until(lambda: "video 1 of 8" in it.cells("#clip-facts"))
+        drawn: list[object] = []
+        monkeypatch.setattr(player.clip_facts, "show_clip", lambda *arguments: drawn.append(arguments))
+        for _ in range(3):
+            player.draw_frames()
+        assert not drawn
+        await it.press("asterisk")
+        await it.until(lambda: len(drawn) == 1)
+        await it.press("n")
+        await it.until(lambda: len(drawn) == 2)
+
+    on_clips(test, size=(140, 40))
+
+
 @pytest.mark.parametrize("system", ["truecolor", "256", "standard"])
 def test_colours_are_encoded_for_the_terminal(system: str) -> None:
     colours = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [8, 8, 8], [95, 135, 175]]], np.uint8)

@@ -20,6 +20,7 @@ from harness_engine import TIMEOUT_SECONDS, Machine, manifest_of
 from textual.events import Key
 
 from wantui.cli import tui
+from wantui.cli.tui import run_application
 from wantui.errors import UserError
 from wantui.tui.drafts import Drafts, load_drafts, save_drafts
 from wantui.tui.terminal.keyboard import InputParser
@@ -415,6 +416,14 @@ def test_pixel_player_is_refused_without_terminal_graphics(
     finally:
         terminal.close()
         machine.shut_down()
+
+
+def test_application_whose_stderr_is_a_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
+    with pytest.raises(UserError, match=r"drawn on stderr, which is not a terminal\. Start it without 2>"):
+        run_application(low_bandwidth=False, captures_mouse=True)
 
 
 def test_application_without_a_terminal_is_an_error_message(machine: Machine) -> None:

@@ -15,6 +15,8 @@ CENTRE_DOT = 1.5
 """Dots from the first dot of a character to its centre, where a tick is: a character has four dots."""
 TIGHT_SHARE = 0.5
 """The vertical axis of a curve begins above 0 if all values exceed this share of their maximum."""
+SIGMA_NOTE = "σ: noise level"
+"""Explanation of the sign of axes and captions."""
 MIN_CHART_HEIGHT = 4
 """Minimum height of a chart in lines: two of the plot, the axis and its labels."""
 

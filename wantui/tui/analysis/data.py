@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 from wantui.analysis.loading import read_batch_videos
-from wantui.analysis.metrics import METRICS
+from wantui.analysis.metrics import CURVES, METRICS
 from wantui.analysis.strides import measure_bends_at_settled_strides
 from wantui.analysis.video import Video
 from wantui.errors import UserError
@@ -78,6 +78,7 @@ class FigureKey:
     grouping: str
     """Grouping; for `interaction` two factors, such as "1,2"."""
     curve_name: str = ""
+    """Curve of `means`; empty for the one that differs most clearly."""
 
 
 @dataclass
@@ -88,6 +89,8 @@ class FigureDone(Message):
     key: FigureKey
     group_names: Sequence[str] = ()
     """Names of all groups of mean curves and paths, including those without a readable trajectory."""
+    curve_name: str = ""
+    """Curve of `mean_curves`."""
     mean_curves: "Sequence[MeanCurve]" = ()
     curve_comparison: "CurveComparison | None" = None
     """Cluster tests of the mean curves; None if the groups have no pairs of seeds."""
@@ -182,8 +185,10 @@ def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
         groups = pool_comparable_groups(videos, key.grouping)[0]
         group_names = [group.name for group in group_videos(videos, key.grouping)]
         if key.view == "means":
-            mean_curves = compute_mean_curves(groups, key.curve_name)
-            return FigureDone(videos, key, group_names, mean_curves, _compare_curve(videos, key))
+            comparison = _compare_curve(videos, key)
+            curve_name = key.curve_name or (next(iter(CURVES)) if comparison is None else comparison.curve_name)
+            mean_curves = compute_mean_curves(groups, curve_name)
+            return FigureDone(videos, key, group_names, curve_name, mean_curves, comparison)
         return FigureDone(videos, key, group_names, components=compute_path_components(groups))
     except UserError as error:
         return FigureDone(videos, key, error=word_error(error))
@@ -206,6 +211,7 @@ def _correlate(videos: Sequence[Video]) -> "VideoCorrelations":
 
 
 def _compare_curve(videos: Sequence[Video], key: FigureKey) -> "CurveComparison | None":
+    """Return the comparison of a curve, or of the one that differs most clearly; None if the groups do not match."""
     from wantui.analysis.curve_comparison import compare_curves
     from wantui.analysis.group_names import CannotCompareError
     from wantui.analysis.matching import match_comparable_groups
@@ -214,7 +220,23 @@ def _compare_curve(videos: Sequence[Video], key: FigureKey) -> "CurveComparison 
         matched_groups, _ = match_comparable_groups(videos, key.grouping)
     except CannotCompareError:  # such as a single group, or seeds that differ: the means are shown without a test
         return None
-    return compare_curves(matched_groups, [key.curve_name])[0]
+    comparisons = compare_curves(matched_groups)  # of all curves, because people choose the clearest one
+    if key.curve_name:
+        return next(comparison for comparison in comparisons if comparison.curve_name == key.curve_name)
+    return choose_clearest_curve(comparisons)
+
+
+def choose_clearest_curve(comparisons: "Sequence[CurveComparison]") -> "CurveComparison":
+    """Return the comparison with the smallest p, and among equal p with the largest mass; curves that depend on the
+    steps of the sampler are the last."""
+
+    def rank(comparison: "CurveComparison") -> tuple[bool, float, float]:
+        clusters = [cluster for difference in comparison.differences for cluster in difference.clusters]
+        smallest_p = min((cluster.family_p for cluster in clusters), default=1.0)
+        largest_mass = max((abs(cluster.mass) for cluster in clusters), default=0.0)
+        return not comparison.is_settled, smallest_p, -largest_mass
+
+    return min(comparisons, key=rank)
 
 
 def load_video_attention(video: Video, with_frames: bool) -> AttentionLoaded:

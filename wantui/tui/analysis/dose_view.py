@@ -23,6 +23,8 @@ MAX_CHART_WIDTH, MIN_CHART_HEIGHT, MAX_CHART_HEIGHT = 140, 6, 11
 VERDICT_COLOURS = {"rises": "found", "falls": "found", "flat": "success"}
 """Theme colour by kind of verdict."""
 DOSE_SIGN = "●"
+UNBOUNDED_TEXT = "unbounded interval"
+"""Text in the place of a percentage whose interval has no ends."""
 INTERVAL_COLOUR = "text-muted"
 """Theme colour of the intervals, unlike that of the means."""
 MIN_SHARE_IN_TENTHS = 0.005
@@ -108,11 +110,13 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
         if axis.width and all(map(math.isfinite, change)):
             line.append("  ").append_text(draw_interval(change, is_significant, axis, style))
         elif axis.width:
-            line.append("  ").append(NO_SCALE_TEXT.center(axis.width)[: axis.width].rstrip(), Style(dim=True))
+            reason = UNBOUNDED_TEXT if math.isfinite(trend.relative_slope) else NO_SCALE_TEXT
+            line.append("  ").append(reason.center(axis.width)[: axis.width].rstrip(), Style(dim=True))
         lines.append(line)
     texts = [
         f"slope: change of the metric for each unit of {dose_response.setting_name}, paired by seed",
         f"in percent: of the metric's mean ({RATIO_SIGN} of its distance from 1)",
+        *(["intervals without % are in the metric's unit"] if _has_interval_in_unit(trends) else []),
         *(["a point alone hides its interval"] if axis.width else []),
         "adj. p: corrected over all metrics",
     ]

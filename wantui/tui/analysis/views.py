@@ -238,7 +238,7 @@ def _describe_strips(comparison: "CurveComparison | None", strips: Sequence[_Clu
     if not strips:
         return "cluster test: no pair of curves differs at p 0.05"
     pairs = ", ".join(f"{strip.signs} p {strip.p:.2g}" for strip in strips)
-    scope = " over all pairs" if len(comparison.differences) > 1 else ""
+    scope = " over all curves and pairs" if len(comparison.differences) > 1 else " over all curves"
     warning = "" if comparison.is_settled else "; the sampler's steps dominate this curve"
     return f"cluster test{scope}: {pairs}; ━ where they differ most clearly{warning}"
 

@@ -78,7 +78,8 @@ class AnalysisFigures(BaseScreen):
         self.comparison_outcome: ComparisonDone | None = None
         self.video_view, self.group_view = "curves", "effects"
         """View below a table of videos, and below a table of groups."""
-        self.curve_name = CURVE_NAMES[0]
+        self.curve_name = ""
+        """Curve of the mean curves; empty for the one that differs most clearly."""
         self.factor_pair = ""
         """Two factors whose interaction is shown, such as "1,2"; empty for the first pair with the current grouping."""
         self._figures_by_key: dict[FigureKey, FigureDone] = {}
@@ -266,7 +267,7 @@ class AnalysisFigures(BaseScreen):
             variation = row.variation if isinstance(row, Video) else "" if row is None else row.name
             highlighted_group = self.current_group or variation
             lines = draw_mean_curves(
-                key.curve_name,
+                figure.curve_name,
                 figure.mean_curves,
                 highlighted_group,
                 canvas,
@@ -341,7 +342,11 @@ class AnalysisFigures(BaseScreen):
             self.show_view("interaction")
             return
         if self.view == "means":
-            self.curve_name = CURVE_NAMES[(CURVE_NAMES.index(self.curve_name) + 1) % len(CURVE_NAMES)]
+            key = FigureKey("means", self._choose_figure_grouping("means"), self.curve_name)
+            shown_figure = self._figures_by_key.get(key)
+            shown_curve = self.curve_name if shown_figure is None else shown_figure.curve_name
+            index = CURVE_NAMES.index(shown_curve) if shown_curve in CURVE_NAMES else -1
+            self.curve_name = CURVE_NAMES[(index + 1) % len(CURVE_NAMES)]
         self.show_view("means")
 
     def action_next_word(self) -> None:

@@ -15,6 +15,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_share
 from wantui.storage.video_selection import SelectedVideo
 from wantui.tui.actions import make_bindings
+from wantui.tui.chart import SIGMA_NOTE
 from wantui.tui.dialog import DialogMixin
 from wantui.tui.pictures import stretch_picture
 from wantui.tui.widgets.diff_text import DiffText, parse_theme_colour
@@ -168,7 +169,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         what = f"the video, after step {step_count} of {step_count}"
         if step.moment.step is not None:
             what = f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
-        details = f"σ: noise level · approximate colours: the fit explains {format_share(step.r2, 1)}"
+        details = f"{SIGMA_NOTE} · approximate colours: the fit explains {format_share(step.r2, 1)}"
         if self.error:
             details = f"✗ {self.error}"
         title = Text(f"{self.video.name}: {what}", Style(bold=True))

@@ -90,6 +90,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         self.labels = label_clips(self.clips)
         self.playback = Playback(max(float(clip.recipe.fps) for clip in clips))
         self.buffers = [self._make_buffer(clip) for clip in self.clips]
+        self._shown_facts: tuple[object, ...] | None = None
+        """What the panel of facts shows: clip, mark, size of the panel, theme."""
         self._timer: Timer | None = None
         self._last_tick_seconds = 0.0
         self.set_class(len(self.clips) == 1, "-single")
@@ -243,8 +245,13 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         if not self.has_class("-with-facts"):
             return
         clip = self.clips[0]
-        place = (self.batch_clips.index(clip) + 1, len(self.batch_clips)) if clip in self.batch_clips else None
-        self.clip_facts.show_clip(clip, place, None if self.clip_marks is None else self.clip_marks.find(clip))
+        mark = None if self.clip_marks is None else self.clip_marks.find(clip)
+        shown_facts = (clip, mark, self.clip_facts.content_size, self.app.theme)
+        if shown_facts == self._shown_facts:  # as in most frames of a playback
+            return
+        self._shown_facts = shown_facts
+        clip_number = self.batch_clips.index(clip) + 1 if clip in self.batch_clips else None
+        self.clip_facts.show_clip(clip, clip_number, len(self.batch_clips), mark)
 
     def _list_mark_signs(self, clip: PlayerClip) -> str:
         """Return the signs of the marks of a clip."""

@@ -25,6 +25,8 @@ from wantui.tui.wrapping import wrap_text
 
 EMPTY_QUEUE_TEXT = "the queue is empty; 1 composes a batch"
 NO_VIDEOS_TEXT = "The videos of the selected batch appear here."
+FULL_TEXT_PADDING = 4
+"""Cells beside the full text of the selected row, as in the style sheet; its own width is unknown before the layout."""
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
 """Seconds between two updates of the visible ETAs: normally, and with --low-bandwidth."""
 
@@ -219,7 +221,7 @@ class QueueScreen(QueueActions):
             self.full_text.show_lines([Text("")])
             self.draw_details()
             return
-        width = max(20, self.full_text.content_size.width)
+        width = max(20, self.full_text.content_size.width or self.size.width - FULL_TEXT_PADDING)
         lines = _describe_batch(batch, width)
         if self.video_list.has_focus and (video := self.get_video_at(self.video_list.cursor)) is not None:
             state = find_displayed_video_state(video, self._has_engine)

@@ -1,4 +1,4 @@
-"""Panel beside the only clip of the player: what is played, its place in the batch, its marks and settings."""
+"""Panel beside the only clip of the player: what is played, its number in the batch, its marks and settings."""
 
 from pathlib import Path
 
@@ -38,11 +38,12 @@ class ClipFacts(DiffText):
     ClipFacts { height: 1fr; padding: 1 1 0 2; }
     """
 
-    def show_clip(self, clip: PlayerClip, place: tuple[int, int] | None, mark: VideoMark | None) -> None:
+    def show_clip(self, clip: PlayerClip, clip_number: int | None, clip_count: int, mark: VideoMark | None) -> None:
         """Show a clip.
 
         Args:
-            place: number of the clip in its batch, and number of clips; None without a batch.
+            clip_number: number of the clip in its batch, from 1; None without a batch.
+            clip_count: number of clips of the batch.
             mark: marks of the clip; None if it cannot be marked here.
         """
         width = self.content_size.width
@@ -50,8 +51,8 @@ class ClipFacts(DiffText):
             return
         muted, recipe = self.make_colour_style("text-muted"), clip.recipe
         lines = wrap_text(clip.title, width, self.make_colour_style(clip.colour_name) + Style(bold=True), indent="")
-        if place is not None:
-            lines += wrap_text(f"video {place[0]} of {place[1]} of {clip.batch_name}", width, muted, indent="")
+        if clip_number is not None:
+            lines += wrap_text(f"video {clip_number} of {clip_count} of {clip.batch_name}", width, muted, indent="")
         lines += [Text(""), *wrap_text(escape_unprintable(recipe.prompt), width, indent="")]
         if mark is not None:
             lines += [Text(""), *self._draw_marks(mark, width)]

@@ -7,11 +7,10 @@ from rich.text import Text
 from textual.events import Resize
 
 from wantui.batches.progress import VideoProgress
+from wantui.tui.chart import SIGMA_NOTE
 from wantui.tui.monitor.charts import ChartStyles, Curve, draw_charts
 from wantui.tui.widgets.diff_text import DiffText
 
-SIGMA_NOTE = "σ: noise level"
-"""Explanation of the horizontal axis."""
 MIN_NOTE_GAP = 3
 """Least number of cells between the legend and the explanation."""
 

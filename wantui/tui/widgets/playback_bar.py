@@ -15,6 +15,8 @@ MIN_BAR_WIDTH = 12
 """Smallest width of the scrub bar in cells; the title is omitted before the bar becomes smaller."""
 MAX_TITLE_SHARE = 0.4
 """Largest share of the line that the title takes."""
+MIN_WIDTH_WITH_WORDS = 100
+"""Width of the bar in cells from which the state is also shown in words."""
 
 
 def format_position(playback: Playback, *, in_words: bool = False) -> str:
@@ -37,10 +39,6 @@ def format_position(playback: Playback, *, in_words: bool = False) -> str:
         f"{state} {frame_number:>{len(count_text)}}/{count_text}"
         f"  {seconds_text}/{total_text} s  {playback.speed:g}×  {loop}"
     )
-
-
-MIN_WIDTH_WITH_WORDS = 100
-"""Width of the bar in cells from which the state is also shown in words."""
 
 
 class PlaybackBar(DiffText):
