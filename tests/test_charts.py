@@ -1,6 +1,7 @@
 """Number formats, charts, forest axis and attention of the analysis screen; mean curves and components of groups."""
 
 import math
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from wantui.analysis.metrics import CURVES
 from wantui.analysis.path_components import NoComponentsError, compute_path_components
 from wantui.analysis.trajectory import build_trajectory
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, MarkedWord, OverlayKey
-from wantui.tui.analysis.attention_panel import draw_attention
+from wantui.tui.analysis.attention_panel import EVENNESS_NOTE, MASS_NOTE, draw_attention
 from wantui.tui.analysis.data import FigureKey, choose_clearest_curve, compute_figure
 from wantui.tui.analysis.forest_plot import (
     ForestAxis,
@@ -310,6 +311,16 @@ def test_attention_view_fits_its_pane(size: tuple[int, int]) -> None:
     assert "10.00 % of the attention" in text
     assert "word 2 of 2" in text
     assert "step 1  σ 1.000" in text
+
+
+@pytest.mark.parametrize("width", [84, 100, 125, 126, 136])
+def test_figures_of_attention_are_explained_in_whole_words(width: int) -> None:
+    frame = np.zeros((90, 160, 3), dtype=np.uint8)
+    lines = draw_attention(make_film((frame,)), OverlayKey(1, 0, 0), frame, width, 40, lambda _: Style())
+    assert max(line.cell_len for line in lines) <= width
+    text = " ".join(re.sub("[▀▄█]", " ", "\n".join(line.plain for line in lines)).split())
+    assert MASS_NOTE in text
+    assert EVENNESS_NOTE in text
 
 
 @pytest.mark.parametrize(
