@@ -980,6 +980,23 @@ def test_stride_is_in_labels_and_advice(tmp_path: Path, wantui: Wantui, monkeypa
     assert (settled.code, settled.err) == (0, "")
 
 
+def test_spread_is_a_metric_of_comparisons(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_videos(monkeypatch, synthetic_videos(tmp_path, {"red": 1.0, "blue": 2.0}, 4))
+    options = ("analyze", tmp_path, "--compare", "--by", "1", "--primary", "length", "--json", "--metrics")
+    compared = json.loads(wantui(*options, "spread").out)
+    assert {difference["metric"] for difference in compared["differences"]} == {"length", "spread"}
+    unknown = wantui(*options, "x")
+    assert "unknown metric 'x'. Choose from: spread, length, " in unknown.err
+    refusal = "--metrics: cannot choose spread here: "
+    shown = wantui("analyze", tmp_path, "--groups", "--metrics", "spread,log_volume")
+    assert (shown.code, f"{refusal}it needs the final states of compared groups. Use --compare" in shown.err) == (
+        2,
+        True,
+    )
+    correlated = wantui("analyze", tmp_path, "--correlate", "--metrics", "spread")
+    assert (correlated.code, f"{refusal}it is always correlated. Omit it" in correlated.err) == (2, True)
+
+
 def test_json_csv_and_pages_record_the_stride(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     use_videos(monkeypatch, oscillating_videos(tmp_path))
     for stride in (1, 2):
@@ -1097,7 +1114,7 @@ def test_analyze_prints_attention_and_writes_an_overlay(with_maps: BatchFolder, 
 
 WRONG = {
     "no batch": (["nowhere"], "nowhere is not a batch folder: it does not exist"),
-    "a file": (["BATCH/batch.json"], "is not a batch folder: it is a file. Name the folder that contains batch.json"),
+    "a file": (["BATCH/batch.json"], "is not a batch folder: it is a file. Give the folder that contains batch.json"),
     "interaction alone": (
         ["BATCH", "--interaction", "--by", "1,2"],
         "cannot use --interaction here: it applies only to",

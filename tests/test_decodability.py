@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -221,6 +222,12 @@ def test_halfway_level_is_interpolated_and_has_an_interval() -> None:
     measured = replace(pair, halfway_sigma=0.5)
     assert measured.halfway_levels == (0.5, 0.5)
     assert "passes 75 % at the measured sigma 0.5 (95 % interval " in measured.describe()
+    upper_end = replace(measured, halfway_interval=(math.nan, 0.6))
+    assert "(95 % interval up to 0.6; too few seeds for a lower end)" in upper_end.describe()
+    assert (
+        "sigma 0.5 (too few seeds for a 95 % interval)"
+        in replace(measured, halfway_interval=(math.nan, 0.5)).describe()
+    )
 
 
 def test_claim_of_all_levels_names_finished_videos_that_do_not_carry_it() -> None:
@@ -231,7 +238,7 @@ def test_claim_of_all_levels_names_finished_videos_that_do_not_carry_it() -> Non
     assert pair.p[-1] <= 0.05
     assert "these alone" not in pair.describe()
     weak_end = replace(pair, p=np.array([1, 0.001, 0.0703]))
-    assert "they can be told apart, by all noise levels together. " in weak_end.describe()
+    assert "they can be told apart (one test over all noise levels). " in weak_end.describe()
     assert "; these alone do not show it, p 0.0703); over all noise levels" in weak_end.describe()
     assert "these alone" not in replace(weak_end, pair_p=0.2).describe()
     one_of_15_pairs = replace(pair, p=np.array([1, 0.001, 0.04]), pair_count=15)

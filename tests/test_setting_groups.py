@@ -17,12 +17,13 @@ from rich.color import Color
 from rich.console import Console
 from rich.style import Style
 from scipy import stats
-from test_analysis import SETTINGS, synthetic_videos
+from test_analysis import SETTINGS, synthetic_videos, use_videos
 
 from wantui.analysis import loading
 from wantui.analysis.comparability import COMPARED_FIELDS, OTHERWISE_COMPARED_FIELDS, find_differing_settings
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.conditions import select_videos_by_condition
+from wantui.analysis.decodability import MIN_DECODED_SEEDS
 from wantui.analysis.dose_response import Trend, compute_dose_response, find_doses
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import find_dividing_groupings, group_videos, pool_comparable_groups
@@ -503,6 +504,47 @@ def test_grouping_by_seed_is_refused_with_the_reason(tmp_path: Path, grouping: s
     videos = sweep_batch(tmp_path, ((CFG_PATH,),), {CFG_PATH: (2, 4)})
     with pytest.raises(CannotCompareError, match="seeds form no groups, because the videos of groups are paired by se"):
         compare_groups(videos, grouping, "length")
+
+
+def test_unknown_grouping_names_the_groupings_that_videos_have(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"red": 1.0, "blue": 1.0}, 2, phrasings=6)
+    with pytest.raises(CannotCompareError) as error:
+        compare_groups(videos, "colour", "length")
+    phrasings = "|".join(f"phrasing {number}" for number in range(4))
+    assert str(error.value) == (
+        "cannot group by 'colour': no setting of these videos has this name. Use 1 (red|blue), "
+        f"2 ({phrasings}|...), variation, prompt or batch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("conditions", "grouping", "message"),
+    [
+        (
+            ["seed=1"],
+            "1",
+            "cannot compare groups: --where seed=1 leaves 1 seed of 4, but the comparison needs 2. Choose more seeds",
+        ),
+        (
+            ["1=red", "2=phrasing 1"],
+            "1",
+            "cannot compare groups by 1: --where 1=red --where 2=phrasing 1 leaves only red, not blue. Choose two "
+            "groups or more",
+        ),
+        (["seed=1..2"], "1", ""),
+    ],
+)
+def test_conditions_that_leave_one_seed_or_group_are_named(
+    conditions: list[str], grouping: str, message: str, tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = synthetic_videos(tmp_path, {"red": 1.0, "blue": 1.0}, 4)
+    use_videos(monkeypatch, videos)
+    options = [option for condition in conditions for option in ("--where", condition)]
+    for mode in ("--compare", "--decodability") if message else ("--compare",):
+        result = wantui("analyze", tmp_path, mode, "--by", grouping, *options)
+        if mode == "--decodability":
+            message = message.replace("needs 2", f"needs {MIN_DECODED_SEEDS}")
+        assert (result.code, message in result.err) == (2 if message else 0, True)
 
 
 def test_videos_are_selected_by_word_and_seed(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from wantui.analysis.group_names import (
     find_grouping_parts,
     find_option_text,
     label_setting_values,
+    name_groups,
 )
 from wantui.analysis.setting_values import SettingNameError, find_setting_path, make_value_key, shorten_path
 from wantui.analysis.video import Video
 from wantui.config.sweep import find_written_values
 from wantui.config.sweep_syntax import SweepError, describe_seeds, parse_seeds
 from wantui.errors import UserError
-from wantui.formatting import list_first
+from wantui.formatting import format_count, list_first
 
 SEED_NAME = "seed"
 MAX_NAMED_VALUES = 10
@@ -50,6 +51,36 @@ def select_videos_by_condition(videos: Sequence[Video], conditions: Sequence[str
     if not selected and videos:
         raise UserError(f"--where: no video has {' and '.join(conditions)}")
     return selected
+
+
+def explain_too_few_selected(
+    videos: Sequence[Video], selected: Sequence[Video], conditions: Sequence[str], grouping: str, min_seeds: int
+) -> str:
+    """Return how conditions leave too few seeds or groups for a comparison; empty if they are not the cause.
+
+    Args:
+        videos: videos before the choice.
+        selected: the chosen videos.
+        min_seeds: minimum number of seeds of the comparison.
+
+    Raises:
+        CannotCompareError: the grouping does not fit the videos.
+    """
+    conditions_text = " ".join(f"--where {condition}" for condition in conditions)
+    seed_count, selected_seed_count = (len({video.seed for video in each}) for each in (videos, selected))
+    if selected_seed_count < min_seeds <= seed_count:
+        return (
+            f"cannot compare groups: {conditions_text} leaves {format_count(selected_seed_count, 'seed')} of "
+            f"{seed_count}, but the comparison needs {min_seeds}. Choose more seeds"
+        )
+    group_names = list(dict.fromkeys(name_groups(selected, grouping)))
+    other_names = [name for name in dict.fromkeys(name_groups(videos, grouping)) if name not in group_names]
+    if len(group_names) == 1 and other_names:
+        return (
+            f"cannot compare groups by {grouping}: {conditions_text} leaves only {group_names[0]}, not "
+            f"{list_first(other_names, MAX_NAMED_VALUES)}. Choose two groups or more"
+        )
+    return ""
 
 
 def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[str, Condition]:

@@ -109,7 +109,7 @@ class Decodability:
     def verdict(self) -> str:
         """Return whether the groups can be told apart, and the number of seeds if there are too few to tell."""
         if self.is_decodable:
-            return "they can be told apart, by all noise levels together"
+            return "they can be told apart (one test over all noise levels)"
         if self.min_attainable_p > SIGNIFICANCE_LEVEL:
             return (
                 f"cannot tell: {format_count(self.seed_count, 'seed')} cannot give p below "
@@ -140,15 +140,16 @@ class Decodability:
 
     def _describe_halfway(self) -> str:
         (above, below), (low, high) = self.halfway_levels, self.halfway_interval
-        interval = (
-            f"{low:.3g} to {high:.3g}" if math.isfinite(low) else f"up to {high:.3g}; too few seeds for a lower end"
-        )
+        if math.isfinite(low):
+            interval = f"95 % interval {low:.3g} to {high:.3g}"
+        elif high > self.halfway_sigma:
+            interval = f"95 % interval up to {high:.3g}; too few seeds for a lower end"
+        else:
+            interval = "too few seeds for a 95 % interval"
         if above == below:
-            return f"at the measured sigma {above:.3g} (95 % interval {interval})"
-        return (
-            f"between the measured sigma {above:.3g} and {below:.3g}: interpolated {self.halfway_sigma:.3g} "
-            f"(95 % interval {interval})"
-        )
+            return f"at the measured sigma {above:.3g} ({interval})"
+        estimate = f"interpolated {self.halfway_sigma:.3g} ({interval})"
+        return f"between the measured sigma {above:.3g} and {below:.3g}: {estimate}"
 
 
 def compute_decodability(level_states: LevelStates) -> list[Decodability]:

@@ -10,6 +10,7 @@ from wantui.analysis.comparability import choose_unique_batch_names, find_differ
 from wantui.analysis.setting_values import (
     SettingNameError,
     find_setting_path,
+    list_differing_paths,
     make_value_key,
     shorten_path,
 )
@@ -20,6 +21,8 @@ from wantui.planning.sweep import BASELINE_LABEL
 
 NO_OPTION_LABEL = "(nothing)"
 """Name of an empty option, and of a bracket that a video's template lacks."""
+MAX_NAMED_OPTIONS = 4
+"""Maximum number of options of a bracket that a message names."""
 _SETTING_NAME_PATTERN = re.compile(r"[^\W\d].*", re.DOTALL)
 _BRACKET_NUMBER_PATTERN = re.compile(r"\d{1,6}", re.ASCII)
 
@@ -78,11 +81,29 @@ def find_grouping_parts(videos: Sequence[Video], grouping: str) -> GroupingParts
         paths = tuple(find_setting_path(part, videos) for part in parts if part not in bracket_parts)
     except SettingNameError as error:
         if len(parts) == 1 and "." not in parts[0]:
-            raise CannotCompareError(f"{error}. Or use variation, prompt, batch, or a bracket number") from None
+            raise CannotCompareError(_word_grouping_error(videos, grouping, error)) from None
         raise CannotCompareError(str(error)) from None
     if len(set(paths)) < len(paths):
         raise CannotCompareError(f"cannot group by {grouping!r}: a setting occurs twice. Name each setting once")
     return GroupingParts(tuple(_parse_brackets(videos, bracket_parts, grouping)) if bracket_parts else (), paths)
+
+
+def _word_grouping_error(videos: Sequence[Video], grouping: str, error: SettingNameError) -> str:
+    """Return why a name is no grouping, and the groupings that these videos have."""
+    brackets_text = "".join(
+        f"{number} ({'|'.join(_list_first_options(videos, bracket))}), "
+        for number, bracket in enumerate(find_varied_brackets(videos), start=1)
+    )
+    groupings_text = f"{brackets_text}variation, prompt or batch"
+    if not list_differing_paths(videos) and "Did you mean" not in error.advice:
+        return f"cannot group by {grouping!r}: {error.reason}. Use {groupings_text}"
+    return f"{error}. Or use {groupings_text}"
+
+
+def _list_first_options(videos: Sequence[Video], bracket: int) -> list[str]:
+    """Return the first options of a bracket that occur, and "..." if there are others."""
+    options = list(dict.fromkeys(video.choices_by_bracket.get(bracket, "") or NO_OPTION_LABEL for video in videos))
+    return options if len(options) <= MAX_NAMED_OPTIONS else [*options[:MAX_NAMED_OPTIONS], "..."]
 
 
 def find_varied_brackets(videos: Sequence[Video]) -> list[int]:

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     "--shares",
     "show_shares",
     is_flag=True,
-    help="Print the shares of seed, wording and group in the variance at each noise level.",
+    help="Print the fraction of the variance that seed, wording and group explain at each noise level.",
 )
 @click.option(
     "--correlate",
@@ -137,6 +137,7 @@ def command(**options: Any) -> None:
     Lengths are divided by the square root of the number of latent values; angles are in radians. Unreadable videos are
     reported on stderr and left out; the exit code is then 1.
     """
+    from wantui.analysis.group_names import CannotCompareError
     from wantui.analysis.label_table import read_label_table
     from wantui.analysis.metrics import METRICS
     from wantui.analysis.strides import apply_stride_to_videos, measure_bends_at_settled_strides
@@ -147,27 +148,31 @@ def command(**options: Any) -> None:
     label_names = [] if label_table is None else list(label_table.label_names)
     chosen_metrics = request.parse_metrics([*METRICS, *label_names])
     request.check_output_files()
-    videos, damaged_names = _read_videos(request, label_table)
+    loaded_videos, read_errors = _read_videos(request, label_table)
+    videos, damaged_names = _select_videos(request, loaded_videos, read_errors)
     if label_table is not None:
         videos, label_names = _use_labels(request, videos, label_table, chosen_metrics)
     if request.stride is not None:
         videos = apply_stride_to_videos(videos, request.stride)
     elif request.has_metrics:
         videos = measure_bends_at_settled_strides(videos)
-    damaged_names += _print_results(request, videos, chosen_metrics, label_names, label_table)
+    try:
+        damaged_names += _print_results(request, videos, chosen_metrics, label_names, label_table)
+    except CannotCompareError:
+        _refuse_narrow_conditions(request, loaded_videos, videos)
+        raise
     if damaged_names:
         sys.exit(1)
 
 
 def _read_videos(request: AnalyzeRequest, label_table: "LabelTable | None") -> "tuple[list[Video], list[str]]":
-    """Return the chosen videos with their labels, and the names of unreadable ones; print warnings about them.
+    """Return all videos of the batches with their labels, and the errors of batches and videos that cannot be read.
 
     Raises:
         UserError: no video is finished.
     """
-    from wantui.analysis.conditions import select_videos_by_condition
     from wantui.analysis.labels import join_labels
-    from wantui.analysis.loading import describe_unfinished_videos, read_batches
+    from wantui.analysis.loading import read_batches
 
     with open_progress_line() as line:
         loaded_videos, read_errors = read_batches(
@@ -179,11 +184,32 @@ def _read_videos(request: AnalyzeRequest, label_table: "LabelTable | None") -> "
         raise UserError(_format_no_finished_video_error(request.batches, read_errors))
     if label_table is not None:
         loaded_videos = join_labels(loaded_videos, label_table)
+    return loaded_videos, read_errors
+
+
+def _select_videos(
+    request: AnalyzeRequest, loaded_videos: "list[Video]", read_errors: list[str]
+) -> "tuple[list[Video], list[str]]":
+    """Return the chosen videos and the names of unreadable ones; print warnings about them."""
+    from wantui.analysis.conditions import select_videos_by_condition
+    from wantui.analysis.loading import describe_unfinished_videos
+
     videos = select_videos_by_condition(_select_videos_by_id(loaded_videos, request.id_prefixes), request.conditions)
     _print_video_warnings(videos, read_errors)
     for note in describe_unfinished_videos(request.batches):
         echo(f"left out: {note}", err=True)
     return videos, read_errors + [video.name for video in videos if video.is_damaged]
+
+
+def _refuse_narrow_conditions(request: AnalyzeRequest, loaded_videos: "list[Video]", videos: "list[Video]") -> None:
+    """Raise UserError if videos cannot be compared because --where leaves too few seeds or groups."""
+    from wantui.analysis.conditions import explain_too_few_selected
+    from wantui.analysis.decodability import MIN_DECODED_SEEDS
+
+    if request.conditions and request.mode in ("--compare", "--decodability", "--shares"):
+        min_seeds = MIN_DECODED_SEEDS if request.mode == "--decodability" else 2
+        if text := explain_too_few_selected(loaded_videos, videos, request.conditions, request.grouping, min_seeds):
+            raise UserError(text)
 
 
 def _use_labels(

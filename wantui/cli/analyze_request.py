@@ -90,19 +90,29 @@ class AnalyzeRequest:
         """Return the names in --metrics, in their current spelling; None if the option is not given.
 
         Raises:
-            UserError: a metric is unknown, or none is named.
+            UserError: a metric is unknown or not measured in this mode, or none is named.
         """
+        from wantui.analysis.final_states import SPREAD_METRIC
         from wantui.analysis.metrics import RENAMED_METRICS
 
         if self.metrics is None:
             return None
         if self.metrics == "all":
             return known_metrics
+        if self.mode == "--compare":
+            known_metrics = [SPREAD_METRIC, *known_metrics]
         metric_names = list(dict.fromkeys(word.strip() for word in self.metrics.split(",") if word.strip()))
         if not metric_names:
             raise UserError(f"--metrics: {self.metrics!r} names no metric. Choose from: {', '.join(known_metrics)}")
         metric_names = list(dict.fromkeys(RENAMED_METRICS.get(word, word) for word in metric_names))
         for word in metric_names:
+            if word == SPREAD_METRIC and word not in known_metrics:
+                reason = (
+                    "it is always correlated. Omit it"
+                    if self.mode == "--correlate"
+                    else "it needs the final states of compared groups. Use --compare"
+                )
+                raise UserError(f"--metrics: cannot choose {SPREAD_METRIC} here: {reason}")
             if word not in known_metrics:
                 raise UserError(f"--metrics: unknown metric {word!r}. Choose from: {', '.join(known_metrics)}")
         return metric_names
