@@ -35,7 +35,7 @@ from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.verified_store import VerifiedStore, list_members
 from wantui.storage.zarr_group import (
     CaptureError,
-    IncompleteCaptureError,
+    PartialCaptureError,
     is_group_published,
     open_capture,
     publish_group,
@@ -376,7 +376,7 @@ def test_planted_links_in_a_partial_capture_are_not_followed(tmp_path: Path, pla
             os.mkfifo(partial / "zarr.json")  # a reader would wait for ever
     recipe = recipe_for(NANO, steps=STEPS, capture=PLAIN)
     sigmas = np.linspace(1, 0, STEPS + 1).tolist()
-    with pytest.raises(IncompleteCaptureError):
+    with pytest.raises(PartialCaptureError):
         TrajectoryWriter(path, SHAPE, sigmas, sigmas[:-1], recipe, checksums=[1])
     write_trajectory(path, PLAIN)
     assert verify_capture(path)
@@ -404,7 +404,7 @@ def test_special_file_in_a_partial_capture_neither_blocks_nor_is_published(tmp_p
         planted.symlink_to("/etc/hostname")
     with pytest.raises(CaptureError, match="planted is neither a file nor a folder"):
         publish_group(partial, tmp_path / "vid_001.zarr")
-    with pytest.raises(IncompleteCaptureError, match="planted"):
+    with pytest.raises(PartialCaptureError, match="planted"):
         reopen_group_for_writing(partial)
     with pytest.raises(OSError, match=r"Invalid argument|symbolic links"):
         sync_to_disk(planted)

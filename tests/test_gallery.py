@@ -1,4 +1,4 @@
-"""The gallery page in a real browser: clips in step, filters, recipes, and no requests to a network."""
+"""The gallery page in a real browser: clips in sync, filters, recipes, and no requests to a network."""
 
 import asyncio
 import errno

@@ -698,7 +698,7 @@ def test_config_that_would_change_videos_is_refused(
 def test_invalid_number_of_extra_tokens_is_refused(copy: Callable[..., Path], extra: object) -> None:
     folder = copy()
     configure(folder / "tokenizer" / "tokenizer_config.json", extra_ids=extra)
-    refused(folder, r"tokenizer_config\.json has extra_ids .*, but must have a whole number from 0 to 10,000\. Copy")
+    refused(folder, r"tokenizer_config\.json has extra_ids .*, but must have a whole number from 0 to 10,000\. Replace")
 
 
 def test_missing_tokenizer_config_that_changes_the_vocabulary_is_reported(
@@ -729,7 +729,7 @@ def test_sentencepiece_tokenizer_without_its_packages_is_refused(
         raise ValueError("Error parsing message")
 
     monkeypatch.setattr(tensors, "SentencePieceExtractor", parse)
-    refused(folder, r"spiece\.model cannot be read as a SentencePiece vocabulary: Error parsing message\. Copy it")
+    refused(folder, r"spiece\.model cannot be read as a SentencePiece vocabulary: Error parsing message\. Replace it")
 
 
 def test_tokenizer_config_that_is_not_an_object_is_refused(copy: Callable[..., Path]) -> None:

@@ -252,7 +252,7 @@ def test_followers_read_every_event_once_in_order(tmp_path: Path) -> None:
 def test_batch_with_a_running_video_cannot_be_removed(queue: Queue) -> None:
     batch = add(queue, "a")
     running = claim(queue)
-    with pytest.raises(Exception, match="Cancel it: wantui queue cancel"):
+    with pytest.raises(Exception, match="Cancel the batch first: wantui queue cancel"):
         queue.remove_batch(batch)
     queue.record_done(running)
     queue.remove_batch(batch)

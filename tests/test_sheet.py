@@ -207,7 +207,7 @@ def test_file_in_the_place_of_a_batch_is_named(wantui: Wantui, command: tuple[st
     result = wantui(*command, BATCH / "batch.json")
     assert result.code == 2
     assert (
-        "batch/batch.json is not a batch folder: it is a file. Name the folder that contains batch.json" in result.err
+        "batch/batch.json is not a batch folder: it is a file. Give the folder that contains batch.json" in result.err
     )
 
 

@@ -19,7 +19,7 @@ from clip_batches import write_clip_batch
 from wantui.batches import enqueue
 from wantui.engine import process, slots, supervisor
 from wantui.engine.control import NoEngineError, acquire_engine_lock, ensure_engine, find_engine_process_id
-from wantui.engine.hold_end import END_CHECKS
+from wantui.engine.hold_recovery import END_CHECKS
 from wantui.engine.process import run_engine
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter

@@ -248,9 +248,9 @@ def nano(bench: Benchmark, clip_count: int, step_count: int) -> None:
     bench.report(f"nano reference against fused{describe_difference(made['reference'], made['fused'])}")
 
 
-def fuse_and_quantize(device: torch.device, keeps_ends: bool, transformer: Any) -> None:
+def fuse_and_quantize(device: torch.device, skips_end_blocks: bool, transformer: Any) -> None:
     fuse_blocks(transformer)
-    quantize_blocks(transformer, device, keeps_ends)
+    quantize_blocks(transformer, device, skips_end_blocks)
 
 
 def generate_clips(pipeline: WanPipeline, recipes: list[Recipe]) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ MODULE_AND_HELP_BY_COMMAND = {
     "decode": ("wantui.cli.decode", "Decode stored latents: what a video was at each step."),
     "similarity": ("wantui.cli.similarity", "Measure how similar the videos of a batch are to a baseline."),
     "score": ("wantui.cli.score", "Measure how much a word tells the model (the information gap)."),
-    "gallery": ("wantui.cli.gallery", "Write a page that plays the clips of a batch in step."),
+    "gallery": ("wantui.cli.gallery", "Write a page that plays the clips of a batch in sync."),
     "analyze": ("wantui.cli.analyze", "Analyse trajectories, groups of videos, and attention maps."),
     "ablate": ("wantui.cli.ablate", "Measure what the velocity loses without a word, at stored steps."),
     "commitment": ("wantui.cli.commitment", "Measure when a video keeps its concept unasked."),

@@ -30,5 +30,5 @@ def exclude_unlabelled_videos(
     labelled = require_labels(videos, table, used_names)
     echo(f"note: {labelled.description}", err=True)
     if table.ignored_columns:
-        echo(f"note: columns that are not used: {', '.join(table.ignored_columns)}", err=True)
+        echo(f"note: ignored columns: {', '.join(table.ignored_columns)}", err=True)
     return list(labelled.videos)

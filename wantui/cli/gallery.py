@@ -1,4 +1,4 @@
-"""wantui gallery: a page that plays the clips of a batch in step."""
+"""wantui gallery: a page that plays the clips of a batch in sync."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ def command(
     rows: str,
     columns: str,
 ) -> None:
-    """Write gallery.html into BATCH: all clips in step, with filters and recipes.
+    """Write gallery.html into BATCH: all clips in sync, with filters and recipes.
 
     The page opens from disk in any browser, without a server or a network. To share it, copy the batch folder, or
     gallery.html and the folder `videos`.

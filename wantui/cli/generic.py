@@ -78,7 +78,9 @@ def run_command(
     help="Batch whose prompts name the concepts, with the same seeds; the nearest reference needs it. Repeatable.",
 )
 @add_judge_option
-@click.option("--of", "attribute", help="Attribute that --judge nano names: shape, colour or motion.  [default: shape]")
+@click.option(
+    "--of", "attribute", help="Attribute for --judge nano to classify: shape, colour or motion.  [default: shape]"
+)
 @add_labels_option
 @add_json_option
 def show_command(

@@ -126,7 +126,7 @@ def fetch_weights(name: str, revision: str | None, is_dry_run: bool) -> None:
 @command.command("calibrate")
 @add_recipe_options
 @click.option("--output", "output_path", type=PATH_TYPE, help="File to write.  [default: the file that wantui reads]")
-def calibrate_model_magnitudes(
+def calibrate_step_cache(
     template: str | None, template_file: Path | None, output_path: Path | None, **options: Any
 ) -> None:
     """Measure which passes `model_settings.speed: cached` may skip.

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     help="Generic words, as `circle|square: shape; man|woman: person`.  [default: those of BATCH]",
 )
 @click.option(
-    "--of", "chosen_generic", metavar="WORD", help="Generic word to measure, if prompts contain words of more than one."
+    "--of",
+    "chosen_generic",
+    metavar="WORD",
+    help="Generic word to measure; needed if the prompts contain words that belong to several generic words.",
 )
 @click.option(
     "--window",

@@ -44,7 +44,7 @@ def command(
     In a batch with a sweep, a column shows a value of the first swept setting, and each other axis adds rows. Axes are
     variation, seed and the names of swept settings.
 
-    A PNG shows the middle frame of each clip; an MP4 plays all clips in step. Videos that are not done are shown by
+    A PNG shows the middle frame of each clip; an MP4 plays all clips in sync. Videos that are not done are shown by
     their state. Unreadable clips are reported on stderr; the exit code is then 1.
     """
     from wantui.gallery.batch_grid import read_batch_grid

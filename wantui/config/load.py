@@ -159,8 +159,8 @@ class _ConfigReader:
 
     def set_option_value(self, values: dict[str, Any], key: KeyPath, value: Any, option_name: str) -> None:
         """Set a value from the command line."""
-        checked_texts = (*key, value.text if isinstance(value, YamlScalar) else str(value))
-        if any(SURROGATE_PATTERN.search(text) for text in checked_texts):
+        texts_to_check = (*key, value.text if isinstance(value, YamlScalar) else str(value))
+        if any(SURROGATE_PATTERN.search(text) for text in texts_to_check):
             raise ConfigError([ConfigProblem(option_name, None, "", "contains text that is not UTF-8")])
         *section_names, setting_name = key
         for section_name in section_names:

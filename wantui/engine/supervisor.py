@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wantui.engine.control import is_lock_current
-from wantui.engine.hold_end import find_hold_end
+from wantui.engine.hold_recovery import find_hold_end
 from wantui.engine.notices import BatchEndNotifier
 from wantui.engine.pairing import is_lent, prepare_slot
 from wantui.engine.slots import WorkerSlot

@@ -1,4 +1,4 @@
-"""Labelled grids: pictures or clips in rows and columns, as one picture (PNG) or one clip (MP4) that plays all in step.
+"""Labelled grids: pictures or clips in rows and columns, as one picture (PNG) or one clip (MP4) that plays all in sync.
 
 The batch sheet, the grid of decoded steps and the grid of attention maps are drawn here.
 """
@@ -183,7 +183,7 @@ def write_grid_picture(grid: LabelledGrid, path: Path, cell_width: int | None = 
 def write_grid_clip(
     grid: LabelledGrid, path: Path, fps: int, tags: dict[str, str], cell_width: int | None = None
 ) -> WrittenGrid:
-    """Write all cells in step as one MP4; a cell that ends early shows its last frame.
+    """Write all cells in sync as one MP4; a cell that ends early shows its last frame.
 
     Args:
         cell_width: as for `arrange_grid`.
@@ -195,7 +195,7 @@ def write_grid_clip(
     readers = {place: cell.read_frames for place, cell in grid.cells.items() if cell.read_frames is not None}
     if len(readers) > MAX_SYNCHRONIZED_CLIPS:
         advice = grid.selection_advice[:1].upper() + grid.selection_advice[1:]
-        raise UserError(f"cannot play {len(readers):,} clips in step: the limit is {MAX_SYNCHRONIZED_CLIPS}. {advice}")
+        raise UserError(f"cannot play {len(readers):,} clips in sync: the limit is {MAX_SYNCHRONIZED_CLIPS}. {advice}")
     layout = arrange_grid(grid, cell_width, MAX_CLIP_SIDE)
     picture, unreadable = _draw_labels(grid, layout), []
     for place, cell in grid.cells.items():

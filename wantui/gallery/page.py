@@ -1,4 +1,4 @@
-"""Gallery: one HTML page beside the clips that plays them in step, filters them, and shows their recipes.
+"""Gallery: one HTML page beside the clips that plays them in sync, filters them, and shows their recipes.
 
 The page opens from disk without a server. It refers to the clips by relative paths and makes no external requests.
 """

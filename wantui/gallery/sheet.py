@@ -28,7 +28,7 @@ def write_sheet_picture(grid: BatchGrid, path: Path, cell_width: int | None = No
 
 
 def write_sheet_clip(grid: BatchGrid, path: Path, cell_width: int | None = None) -> WrittenGrid:
-    """Write all clips in step as one MP4; a clip that ends early shows its last frame.
+    """Write all clips in sync as one MP4; a clip that ends early shows its last frame.
 
     Raises:
         UserError: no video is done, the clips differ in frames per second, or see `write_grid_clip`.
@@ -39,7 +39,7 @@ def write_sheet_clip(grid: BatchGrid, path: Path, cell_width: int | None = None)
         raise UserError(f"cannot make a clip of {grid.folder}: no selected video is done")
     if len(rates) > 1:
         shown = ", ".join(map(str, sorted(rates)))
-        raise UserError(f"cannot play the clips in step: they have different frames per second ({shown})")
+        raise UserError(f"cannot play the clips in sync: they have different frames per second ({shown})")
     tags = {"title": grid.folder.name, "comment": grid.template}
     return write_grid_clip(_label_cells(grid), path, rates.pop(), tags, cell_width)
 

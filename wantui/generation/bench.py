@@ -127,7 +127,7 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
             fuse_blocks(transformer, attention_kernel)
         measured_seconds = _time_passes(transformer, device)
         if speed == "fp8":
-            quantize_blocks(transformer, device, keeps_ends=False)
+            quantize_blocks(transformer, device, skips_end_blocks=False)
             published_count = PUBLISHED_BLOCK_COUNTS[head_count]
             fp8_share = count_fp8_blocks(published_count) / published_count
             measured_seconds = [
@@ -234,7 +234,7 @@ def _time_blocks(
     if speed != "reference":
         fuse_blocks(transformer)
     if speed == "fp8":
-        quantize_blocks(transformer, device, keeps_ends=False)
+        quantize_blocks(transformer, device, skips_end_blocks=False)
     block_bytes = sum(p.numel() * p.element_size() for p in transformer.blocks[0].parameters())
     latents = torch.randn(1, 16, *latent_grid, device=device, dtype=torch.bfloat16)
     text_embedding = torch.randn(1, 512, 4096, device=device, dtype=torch.bfloat16)

@@ -63,15 +63,15 @@ def fuse_blocks(transformer: Any, attention_kernel: str = NATIVE_ATTENTION) -> N
         block.attn2.set_processor(FusedCrossAttention(block_index))
 
 
-def quantize_blocks(transformer: Any, device: torch.device, keeps_ends: bool = True) -> None:
+def quantize_blocks(transformer: Any, device: torch.device, skips_end_blocks: bool = True) -> None:
     """Compute the products of a transformer's fused blocks in FP8.
 
     Args:
         device: device that rounds the weights, which then return to their own device.
-        keeps_ends: whether to leave out the first and the last block; False only to measure a block.
+        skips_end_blocks: whether to leave out the first and the last block; False only to measure a block.
     """
     for block_index, block in enumerate(transformer.blocks):
-        if keeps_ends and not is_block_in_fp8(block_index, len(transformer.blocks)):
+        if skips_end_blocks and not is_block_in_fp8(block_index, len(transformer.blocks)):
             continue
         quantize_block(block, device)
         if isinstance(block.norm2, nn.LayerNorm):

@@ -33,7 +33,7 @@ from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.mp4 import ClipWriter
 from wantui.storage.video_files import VideoFiles, refuse_linked_folders, remove_temporary_files
-from wantui.storage.zarr_group import IncompleteCaptureError
+from wantui.storage.zarr_group import PartialCaptureError
 
 
 class DenoisingListener(Protocol):
@@ -249,7 +249,7 @@ def _start_or_resume(
         if files.checkpoint_path is not None:
             checkpoint = read_checkpoint(files.checkpoint_path, pipeline, recipe)
         all_listeners += start(checkpoint)
-    except (CheckpointRefusedError, IncompleteCaptureError) as refusal:
+    except (CheckpointRefusedError, PartialCaptureError) as refusal:
         yield GenerationRestarted(str(refusal))
         checkpoint = None
         all_listeners[:] = start(None)

@@ -122,7 +122,8 @@ def check_sentencepiece(folder: Path) -> None:
         SentencePieceExtractor(str(path))
     except Exception as error:  # protobuf and sentencepiece raise errors of their own
         raise PartError(
-            f"{path} cannot be read as a SentencePiece vocabulary: {error}. Copy it from the model again"
+            f"{path} cannot be read as a SentencePiece vocabulary: {error}. Replace it by the file of the original "
+            "model"
         ) from None
 
 

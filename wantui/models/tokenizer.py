@@ -70,7 +70,9 @@ def _read_tokenizer(path: Path, _: FileState) -> Any:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises no specific type
-        raise TokenizerError(f"{path} cannot be read as a tokenizer: {error}. Copy it from the model again") from None
+        raise TokenizerError(
+            f"{path} cannot be read as a tokenizer: {error}. Replace it by the file of the original model"
+        ) from None
     if fault := find_duplicate_fault(tokenizer):
         raise TokenizerError(f"{path}: {fault}")
     if _read_tokenizer_class_name(path.parents[1]).startswith("T5") and type(tokenizer.model).__name__ == "Unigram":
@@ -138,8 +140,8 @@ def check_tokenizer_fits_model(path: Path) -> None:
     class_name, model_kind = _read_tokenizer_class_name(folder), type(tokenizer.model).__name__
     if class_name.startswith("T5") and model_kind != "Unigram":
         raise TokenizerError(
-            f"{path} contains a {model_kind} tokenizer, but {class_name} loads a Unigram one. Copy it from the model "
-            "again"
+            f"{path} contains a {model_kind} tokenizer, but {class_name} loads a Unigram one. Replace it by "
+            "the file of the original model"
         )
     vocabulary, embedding_count = tokenizer.get_vocab(with_added_tokens=True), encoder_config.get("vocab_size")
     if type(embedding_count) is int and (fault := find_vocabulary_fault(vocabulary, embedding_count)):

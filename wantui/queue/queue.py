@@ -175,9 +175,8 @@ class Queue(WorkerQueue):
             if db.execute("SELECT 1 FROM video WHERE batch = ? AND state = 'running'", (batch_number,)).fetchone():
                 raise UserError(
                     f"cannot remove batch {batch_number}: one of its videos is running, or was running when the last "
-                    f"engine ended. Cancel it: wantui queue cancel {batch_number}. If no engine is running, start "
-                    "one first: "
-                    "wantui engine start"
+                    f"engine ended. Cancel the batch first: wantui queue cancel {batch_number} (needs a running "
+                    "engine: wantui engine start)"
                 )
             batch_rows = db.execute("SELECT * FROM batch WHERE id = ?", (batch_number,)).fetchall()
             video_rows = db.execute("SELECT * FROM video WHERE batch = ?", (batch_number,)).fetchall()

@@ -47,7 +47,7 @@ class AttentionMapWriter(StepArrayWriter):
         checksums: as of `StepArrayWriter`.
 
     Raises:
-        IncompleteCaptureError: as `StepArrayWriter`.
+        PartialCaptureError: as `StepArrayWriter`.
     """
 
     def __init__(

@@ -29,11 +29,11 @@ class InformationFileError(UserError):
     """Raised for a file that is damaged, or that another measurement has written; the text says what to do."""
 
 
-class _Part(BaseModel):
+class _FileSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LevelEntry(_Part):
+class LevelEntry(_FileSection):
     """One noise level of the quadrature."""
 
     sigma: FiniteNumber
@@ -42,7 +42,7 @@ class LevelEntry(_Part):
     is_in_window: bool
 
 
-class ScoreEntry(_Part):
+class ScoreEntry(_FileSection):
     """Values of one video, one at each level, summed over all latent values and averaged over the draws of noise."""
 
     prompt: str
@@ -60,7 +60,7 @@ class ScoreEntry(_Part):
     """|v_c - v*|^2."""
 
 
-class InformationFile(_Part):
+class InformationFile(_FileSection):
     """Content of a file."""
 
     format: Literal[1] = 1

@@ -324,7 +324,7 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
     except UnreadableFileError as error:
         if os.path.exists(folder.root) and not os.path.isdir(folder.root):  # noqa: PTH110, PTH112 - they never raise
             raise ManifestError(
-                f"{folder.root} is not a batch folder: it is a file. Name the folder that contains batch.json"
+                f"{folder.root} is not a batch folder: it is a file. Give the folder that contains batch.json"
             ) from None
         raise ManifestError(str(error)) from error
     check_manifest_format(path, document)

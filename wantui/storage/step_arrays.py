@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wantui.atomic_files import make_partial_path, remove_path
 from wantui.planning import Recipe
 from wantui.storage.zarr_group import (
-    IncompleteCaptureError,
+    PartialCaptureError,
     compute_array_crc,
     compute_constant_crc,
     convert_to_incomplete_capture,
@@ -52,7 +52,7 @@ class StepArrayWriter:
         checksums: CRC-32 of each step that an earlier process stored; empty for a new video.
 
     Raises:
-        IncompleteCaptureError: the stored group is missing or differs from the checksums.
+        PartialCaptureError: the stored group is missing or differs from the checksums.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class StepArrayWriter:
             for step_row, expected_crc in enumerate(checksums):
                 array_crcs = [compute_array_crc(self._get_open_array(path)[step_row]) for path in self.arrays_by_path]
                 if compute_array_crc(np.array(array_crcs, dtype=np.uint32), self.constant_crc) != expected_crc:
-                    raise IncompleteCaptureError(
+                    raise PartialCaptureError(
                         f"the values of step {self.evaluations[step_row] + 1} differ from their checksum"
                     )
             self.group.attrs.update(self.attributes)

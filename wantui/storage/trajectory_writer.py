@@ -25,7 +25,7 @@ from wantui.planning import Recipe
 from wantui.planning.disk_estimate import list_captured_steps
 from wantui.planning.evaluation_prompts import build_evaluation_prompts_attribute
 from wantui.storage.zarr_group import (
-    IncompleteCaptureError,
+    PartialCaptureError,
     compute_array_crc,
     compute_constant_crc,
     convert_to_incomplete_capture,
@@ -53,7 +53,7 @@ class TrajectoryWriter:
         values_by_name: further arrays with one value per evaluation, [S].
 
     Raises:
-        IncompleteCaptureError: the stored states are missing or differ from the checksums.
+        PartialCaptureError: the stored states are missing or differ from the checksums.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class TrajectoryWriter:
                 return
             self.group = reopen_group_for_writing(self.partial_folder)
             if self.group["steps"][:].tolist() != self.stored_steps:
-                raise IncompleteCaptureError("an earlier version of wantui selected other steps")
+                raise PartialCaptureError("an earlier version of wantui selected other steps")
             self.latents_array = self.group.get("latents")
             self.exact_states_array = self.group.get(EXACT_STATES_ARRAY)
             self.predicted_clean_array = self.group.get("predicted_clean")
@@ -236,7 +236,7 @@ class TrajectoryWriter:
         """Return the state after a step as stored by an earlier process.
 
         Raises:
-            IncompleteCaptureError: the state or its predicted clean latents differ from the checksum.
+            PartialCaptureError: the state or its predicted clean latents differ from the checksum.
         """
         source_array, row = (
             self.exact_states_array if self.exact_states_array is not None else self.latents_array,
@@ -252,7 +252,7 @@ class TrajectoryWriter:
             or np.array_equal(self.latents_array[row], self._to_stored_dtype(state, step))
         )
         if crc != expected_crc or not is_stored:
-            raise IncompleteCaptureError(f"the state after step {step} differs from its checksum")
+            raise PartialCaptureError(f"the state after step {step} differs from its checksum")
         return state
 
 

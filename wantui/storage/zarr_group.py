@@ -33,7 +33,7 @@ CrcsByPath = Mapping[str, int]
 """CRC-32 by path relative to the group."""
 
 
-class IncompleteCaptureError(Exception):
+class PartialCaptureError(Exception):
     """Raised if a partial capture differs from what was written."""
 
 
@@ -55,12 +55,12 @@ def reopen_group_for_writing(partial_folder: Path) -> Any:
     """Open a partial group that an earlier process started.
 
     Raises:
-        IncompleteCaptureError: the group contains something else than files and folders, such as a symbolic link, or a
+        PartialCaptureError: the group contains something else than files and folders, such as a symbolic link, or a
             pipe, on which reading would block.
         Exception: any error of zarr, if the group is missing or damaged.
     """
     if (special_file := _find_special_file(partial_folder)) is not None:
-        raise IncompleteCaptureError(f"{special_file} is not a regular file")
+        raise PartialCaptureError(f"{special_file} is not a regular file")
     # zarr writes each chunk to such a file and renames it; a killed process leaves one behind.
     for leftover_file in partial_folder.rglob("*.partial"):
         leftover_file.unlink()
@@ -90,7 +90,7 @@ def convert_to_capture_error(path: Path) -> Iterator[None]:
 
 @contextmanager
 def convert_to_incomplete_capture(partial_folder: Path) -> Iterator[None]:
-    """Convert any error of reopening a partial capture inside the block to an IncompleteCaptureError.
+    """Convert any error of reopening a partial capture inside the block to an PartialCaptureError.
 
     zarr and its codecs have no common error type, and the video can always start again.
 
@@ -99,14 +99,12 @@ def convert_to_incomplete_capture(partial_folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except IncompleteCaptureError:
+    except PartialCaptureError:
         raise
     except Exception as error:
         if is_outage(error, partial_folder.parent):
             raise
-        raise IncompleteCaptureError(
-            f"{partial_folder.name} cannot be read ({type(error).__name__}: {error})"
-        ) from None
+        raise PartialCaptureError(f"{partial_folder.name} cannot be read ({type(error).__name__}: {error})") from None
 
 
 def _describe_error(error: Exception) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
-from wantui.storage.zarr_group import IncompleteCaptureError
+from wantui.storage.zarr_group import PartialCaptureError
 
 if TYPE_CHECKING:
     from wantui.generation.denoise import DenoisingInputs, DenoisingStep
@@ -51,7 +51,7 @@ class CaptureRecorder(ABC):
         """Start, or resume after some steps.
 
         Raises:
-            IncompleteCaptureError: parts that an earlier process stored are missing.
+            PartialCaptureError: parts that an earlier process stored are missing.
         """
 
     @abstractmethod
@@ -75,9 +75,9 @@ class CaptureRecorder(ABC):
             evaluations: indices of all evaluations that are stored.
 
         Raises:
-            IncompleteCaptureError: names both numbers.
+            PartialCaptureError: names both numbers.
         """
         if len(self.earlier_checksums) != sum(evaluation < steps_done for evaluation in evaluations):
-            raise IncompleteCaptureError(
+            raise PartialCaptureError(
                 f"{description} of {len(self.earlier_checksums)} steps were stored before step {steps_done}"
             )

@@ -17,7 +17,7 @@ from wantui.planning import Recipe
 from wantui.planning.guidance_plan import changes_guidance
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.trajectory_writer import TrajectoryWriter
-from wantui.storage.zarr_group import IncompleteCaptureError
+from wantui.storage.zarr_group import PartialCaptureError
 
 if TYPE_CHECKING:
     from wantui.generation.denoise import DenoisingInputs, DenoisingStep
@@ -53,7 +53,7 @@ class Recorder(CaptureRecorder):
 
     def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
         if steps_done and len(self.earlier_checksums) != steps_done + 1:
-            raise IncompleteCaptureError(f"{len(self.earlier_checksums)} states were stored before step {steps_done}")
+            raise PartialCaptureError(f"{len(self.earlier_checksums)} states were stored before step {steps_done}")
         shape, device = tuple(inputs.noise.shape[1:]), inputs.noise.device
         self.writer = TrajectoryWriter(
             self.path,

@@ -55,7 +55,7 @@ class PixelTerminal:
 
 
 class PixelPlayer:
-    """Player of clips in step on a terminal with pictures.
+    """Player of clips in sync on a terminal with pictures.
 
     Args:
         clips: one to nine clips.

@@ -1,4 +1,4 @@
-"""Player of clips in half blocks: one clip that fills the screen, or several in a grid and in step."""
+"""Player of clips in half blocks: one clip that fills the screen, or several in a grid and in sync."""
 
 import time
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ class ClipChanged(Message):
 
 
 class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
-    """Screen that plays clips in step; returns the (first) clip that was shown last.
+    """Screen that plays clips in sync; returns the (first) clip that was shown last.
 
     Args:
         clips: one to nine clips.
