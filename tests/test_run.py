@@ -174,8 +174,12 @@ def test_resume_refuses_settings_that_it_would_ignore(wantui: Wantui, small: lis
         result = wantui("run", "--resume", folder.root, "--set", f"{name}={text}")
         assert result.code == 2
         assert f"its {name} is {stored}, but these options give {text}. Omit" in result.err
-    adapter = wantui("run", "--resume", folder.root, "--lora", "nano-style")
-    assert (adapter.code, "LoraRequest" in adapter.err) == (2, False)
+    ruled = wantui("run", "--resume", folder.root, "--set", "guidance_settings.rule=cfg-zero-star")
+    assert (ruled.code, "these options give other guidance_settings than it has" in ruled.err) == (2, True)
+    unrecorded = wantui("run", "--resume", folder.root, "--set", "guidance_gap_settings.store_guidance_gap=no")
+    assert (unrecorded.code, "other guidance_gap_settings than it has" in unrecorded.err) == (2, True)
+    seeded = wantui("run", "--resume", folder.root, "--seed", 7)
+    assert (seeded.code, "its model_settings.seed is 42, but these options give 7. Omit" in seeded.err) == (2, True)
     manifest = json.loads(folder.manifest_path.read_text())
     manifest["config"]["model_settings"]["gpus_per_video"] = 2  # no device of this machine could run it
     folder.manifest_path.write_text(json.dumps(manifest))

@@ -194,12 +194,10 @@ def open_batch_to_resume(
 
 def _refuse_changed_recipes(batch_folder: Path, manifest: "Manifest", batch: "Batch") -> None:
     """Refuse options under which the recipes of a stored batch would change."""
-    from wantui.analysis.setting_values import RECIPE_FIELDS_BY_PATH
     from wantui.batches.batch_folders import refuse_unsupported_batch
     from wantui.planning import pin_revision
 
     refuse_unsupported_batch(batch)
-    paths_by_field = {field: path for path, field in RECIPE_FIELDS_BY_PATH.items()}
     planned_recipes = [video.recipe for video in batch.videos]
     # The batch may have stored a branch name because no commit was known yet: compare the commit that it resolves to.
     pinned_revision = pin_revision(batch.model, manifest.videos[0].recipe.revision)
@@ -218,8 +216,29 @@ def _refuse_changed_recipes(batch_folder: Path, manifest: "Manifest", batch: "Ba
         for field_name in type(new_recipe).model_fields:
             new_value, stored_value = getattr(new_recipe, field_name), getattr(stored_recipe, field_name)
             if new_value != stored_value:
-                setting_key = paths_by_field.get(field_name, field_name)
-                raise _make_changed_value_error(batch_folder, setting_key, stored_value, new_value)
+                raise _make_changed_value_error(
+                    batch_folder, _name_setting(field_name, stored_value, new_value), stored_value, new_value
+                )
+
+
+def _name_setting(recipe_field: str, stored_value: Any, new_value: Any) -> str:
+    """Return the key of the setting that determines a recipe field; of controls and captures, the changed sections."""
+    from wantui.analysis.setting_values import RECIPE_FIELDS_BY_PATH, TRANSFORMER_FILE_PATH
+    from wantui.captures import CAPTURES
+    from wantui.controls import CONTROLS
+
+    if recipe_field == "controls":
+        kinds = [kind for kind in CONTROLS if stored_value.get(kind.name) != new_value.get(kind.name)]
+        return ", ".join(kind.section_key or kind.name for kind in kinds)
+    if recipe_field == "capture":
+        sections_by_field = {kind.name: kind.section_key for kind in CAPTURES}
+        names = [
+            name for name in type(new_value).model_fields if getattr(stored_value, name) != getattr(new_value, name)
+        ]
+        return ", ".join(dict.fromkeys(sections_by_field.get(name, "latent_analysis_settings") for name in names))
+    paths_by_field = {field: path for path, field in RECIPE_FIELDS_BY_PATH.items()}
+    other_paths = {"seed": "model_settings.seed", "transformer_file": TRANSFORMER_FILE_PATH}
+    return (paths_by_field | other_paths).get(recipe_field, recipe_field)
 
 
 def _list_location_options(options: dict[str, Any]) -> set[str]:
