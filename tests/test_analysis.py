@@ -271,7 +271,6 @@ def set_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]
 
 
 def test_verdict_names_its_metric_and_place_is_answered_separately(tmp_path: Path) -> None:
-    # C12: a bare "cannot tell" beside PERMANOVA p = 0.004.
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9, phrasings=1)
     for video in videos[9:]:
         assert video.trajectory_path is not None

@@ -90,7 +90,7 @@ def test_linear_levels_at_interval_5_give_a_straight_path(tmp_path: Path) -> Non
     assert read_single_video(tmp_path).compute_metric("flow_straightness") == pytest.approx(0, abs=1e-10)
 
 
-def test_noise_levels_are_derived_from_integer_timesteps(tmp_path: Path) -> None:  # A6: cut by up to 0.001
+def test_noise_levels_are_derived_from_integer_timesteps(tmp_path: Path) -> None:  # A6
     sigmas = unipc_levels(STEPS, 3.0)
     write_straight_video(
         tmp_path,
@@ -165,7 +165,7 @@ ODD = {
 
 @pytest.mark.parametrize("odd", ODD)
 def test_unreadable_metadata_is_named_and_excludes_the_video(tmp_path: Path, odd: str, wantui: Wantui) -> None:
-    sigmas = unipc_levels(STEPS, 3.0)  # A6: they gave equal steps in silence
+    sigmas = unipc_levels(STEPS, 3.0)
     for number in (1, 2):
         write_straight_video(tmp_path, range(STEPS), sigmas, f"prompt_000/vid_{number:03d}")
     (tmp_path / "latents/prompt_000/vid_001/step_004_metadata.json").write_text(ODD[odd])

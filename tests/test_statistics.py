@@ -164,7 +164,6 @@ def test_max_t_controls_the_family_and_leaves_a_single_metric_unchanged() -> Non
 
 @pytest.mark.slow
 def test_corrected_p_is_never_below_the_raw_p() -> None:
-    # C12: with three groups 0.0015 was printed beside a raw 0.0078.
     rng = np.random.default_rng(11)
     pairs = [(0, 1), (0, 2), (1, 2)]
     for seeds in (5, 6, 8, 16):

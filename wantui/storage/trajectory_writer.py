@@ -28,7 +28,7 @@ from wantui.storage.zarr_group import (
     PartialCaptureError,
     compute_array_crc,
     compute_constant_crc,
-    convert_to_incomplete_capture,
+    convert_to_partial_capture_error,
     is_group_published,
     open_group_for_writing,
     publish_group,
@@ -215,7 +215,7 @@ class TrajectoryWriter:
         )
 
     def _reopen_group(self, checksums: Sequence[int], recipe: Recipe) -> None:
-        with convert_to_incomplete_capture(self.partial_folder):
+        with convert_to_partial_capture_error(self.partial_folder):
             if is_group_published(self.partial_folder, self.path, recipe):
                 self.is_finished = True
                 self.checksums = list(checksums)

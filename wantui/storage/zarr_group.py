@@ -89,8 +89,8 @@ def convert_to_capture_error(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def convert_to_incomplete_capture(partial_folder: Path) -> Iterator[None]:
-    """Convert any error of reopening a partial capture inside the block to an PartialCaptureError.
+def convert_to_partial_capture_error(partial_folder: Path) -> Iterator[None]:
+    """Convert any error of reopening a partial capture inside the block to a PartialCaptureError.
 
     zarr and its codecs have no common error type, and the video can always start again.
 
