@@ -47,7 +47,7 @@ def test_cells_equal_batches_of_their_own_and_survive_a_resume(wantui: Wantui, s
     other = wantui(
         "run", "--resume", folder.root, "--sweep", "cfg_scale=1,5+steps=2,3", "--seeds", "7,11", "--baseline"
     )
-    assert (other.code, "its guidance_scale is 6.0" in other.err) == (2, True)
+    assert (other.code, "its model_settings.cfg_scale is 6.0" in other.err) == (2, True)
     assert wantui("rerun", clips[3]).code == 0
 
 
