@@ -221,7 +221,9 @@ def slots_of(*gpus: Gpu) -> list[RecordedSlot]:
     return [RecordedSlot(**vars(slot)) for slot in create_worker_slots(gpus, None)]
 
 
-def end(slot: WorkerSlot, exit_code: int = 0) -> None:
+def end(queue: Queue, slot: WorkerSlot, exit_code: int = 0) -> None:
+    """End the process of a slot, after it was ready."""
+    queue.record_ready_worker(slot.worker_name)
     slot.process.exit_code = exit_code  # type: ignore[union-attr]
 
 
@@ -235,7 +237,7 @@ def test_engine_gives_two_gpus_to_a_worker_and_both_back(tmp_path: Path) -> None
     while queue.claim_next_video("w", ("auto",), (2,)) is not None:
         pass
     add(queue, "b", 1)
-    end(slots[0])
+    end(queue, slots[0])
     starts.clear()
     engine._supervise_once()
     assert starts == [("worker-0", (1,), "GPU-0"), ("worker-1", (1,), "GPU-1")]
@@ -251,17 +253,17 @@ def test_video_starts_on_one_gpu_only_while_the_other_renders(tmp_path: Path) ->
     assert claims[0] is not None
     queue.record_done(claims[0])
     add(queue, "a", 2)
-    end(slots[0])
+    end(queue, slots[0])
     starts.clear()
     engine._supervise_once()
     assert starts == [("worker-0", (1, 2), "GPU-0")]  # worker-1 renders
     assert claims[1] is not None
     queue.record_done(claims[1])
-    end(slots[0])
+    end(queue, slots[0])
     starts.clear()
     engine._supervise_once()
     assert starts == []  # worker-1 is idle, and ends by itself
-    end(slots[1])
+    end(queue, slots[1])
     engine._supervise_once()
     assert starts == [("worker-0", (2,), "GPU-0,GPU-1")]
 
@@ -287,7 +289,7 @@ def test_engine_replaces_a_failed_second_gpu_by_a_working_one(tmp_path: Path) ->
     engine._supervise_once()
     assert starts == [("worker-0", (2,), "GPU-0,GPU-1"), ("worker-2", (1, 2), "GPU-2")]
     for slot in (slots[0], slots[2]):
-        end(slot, SECOND_GPU_LOST_EXIT_CODE if slot is slots[0] else 0)
+        end(queue, slot, SECOND_GPU_LOST_EXIT_CODE if slot is slots[0] else 0)
     starts.clear()
     engine._supervise_once()
     assert starts[0] == ("worker-0", (2,), "GPU-0,GPU-2")
@@ -303,7 +305,7 @@ def test_engine_uses_one_gpu_after_a_worker_died_with_two(tmp_path: Path) -> Non
     engine = Supervisor(queue, slots, tmp_path, LOG, ends_when_idle=False)
     engine._supervise_once()
     assert queue.claim_next_video(slots[0].worker_name, ("auto",), (2,)) is not None
-    end(slots[0], 1)
+    end(queue, slots[0], 1)
     starts.clear()
     engine._supervise_once()
     assert starts[0] == ("worker-0", (1, 2), "GPU-0")
@@ -318,7 +320,7 @@ def test_engine_goes_on_with_one_gpu_after_the_second_failed(tmp_path: Path) -> 
     claim = queue.claim_next_video(slots[0].worker_name, ("auto",), (2,))
     assert claim is not None
     queue.release_video(claim, "it continues on one GPU")
-    end(slots[0], SECOND_GPU_LOST_EXIT_CODE)
+    end(queue, slots[0], SECOND_GPU_LOST_EXIT_CODE)
     starts.clear()
     engine._supervise_once()
     assert starts[0] == ("worker-0", (1, 2), "GPU-0")

@@ -416,16 +416,13 @@ def test_clip_fills_the_available_area_and_is_centred(size: tuple[int, int], sha
 def test_player_uses_all_but_its_last_rows_for_the_clip(size: tuple[int, int]) -> None:  # C14
     from dialogs import PausedPlayer
 
-    from wantui.tui.screens.player import MIN_HEIGHT_WITH_PROMPT
-
     async def test() -> None:
         async with application(size=size) as it:
             it.app.push_screen(PausedPlayer(["a"]))
             await it.until(lambda: isinstance(it.app.screen, Player) and "▀" in it.text())
             assert it.app.screen.query_one(KeyFooter).size.height == 1
             assert it.app.screen.query_one(PlaybackBar).size.height == 1
-            prompt_lines = int(size[1] >= MIN_HEIGHT_WITH_PROMPT)
-            assert it.app.screen.query_one(PictureView).size.height == size[1] - 2 - prompt_lines
+            assert it.app.screen.query_one(PictureView).size.height == size[1] - 2  # the prompt is beside the clip
 
     run(test)
 
