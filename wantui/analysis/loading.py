@@ -58,7 +58,7 @@ def read_batch_videos(folder: Path, from_latents: bool = False) -> Iterator[Vide
     elif is_legacy:
         yield from read_legacy_batch_videos(folder)
     elif not folder.is_dir():
-        reason = "it is a file. Name the folder that contains batch.json" if folder.exists() else "it does not exist"
+        reason = "it is a file. Give the folder that contains batch.json" if folder.exists() else "it does not exist"
         raise UserError(f"{folder} is not a batch folder: {reason}")
     else:
         raise UserError(
