@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from textual.events import Paste
 from textual.widgets import Input
 
+from wantui.tui.widgets.ordered_keys import OrderedKeysMixin
 from wantui.tui.widgets.pasting import MAX_INPUT_LENGTH, notify_refusal, refuse_large_paste
 from wantui.tui.widgets.printable_lines import PrintableLinesMixin
 
@@ -20,7 +21,7 @@ else:
     _Base = object
 
 
-class LineInputMixin(PrintableLinesMixin, _Base):
+class LineInputMixin(OrderedKeysMixin, PrintableLinesMixin, _Base):
     """Mixin for all inputs of the application.
 
     The mixins are no Textual classes, because Textual looks up styles by the first base class only.

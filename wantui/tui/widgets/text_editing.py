@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from textual.events import Paste
 from textual.widgets import TextArea
 
+from wantui.tui.widgets.ordered_keys import OrderedKeysMixin
 from wantui.tui.widgets.pasting import refuse_large_paste
 from wantui.tui.widgets.printable_lines import PrintableLinesMixin
 
@@ -16,8 +17,8 @@ else:
     _Base = object
 
 
-class TextEditorMixin(PrintableLinesMixin, _Base):
-    """Mixin for all text areas: escapes control characters and refuses large pastes."""
+class TextEditorMixin(OrderedKeysMixin, PrintableLinesMixin, _Base):
+    """Mixin for all text areas: keeps keys in order, omits control characters when drawing, refuses large pastes."""
 
     def _on_resize(self) -> None:
         """Draw the text again: Textual wraps it anew, but draws only the part that became visible."""
