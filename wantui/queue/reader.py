@@ -19,12 +19,11 @@ from wantui.queue.database import (
     load_migrations,
     open_database,
 )
-from wantui.queue.events import EventPayload
 from wantui.queue.lock_holders import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder, find_lock_holder_ids
 from wantui.queue.records import BatchRow, Claim, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
 from wantui.queue.state_dir import find_write_fault
 from wantui.queue.state_files import find_file_write_fault
-from wantui.queue.stored_events import EventError, convert_payload_to_json, parse_event_payload
+from wantui.queue.stored_events import convert_payload_to_json, parse_event_payload
 
 WAITING_STATES_SQL = "('queued', 'interrupted')"
 MAX_NUMBER_DIGITS = 15
@@ -291,7 +290,7 @@ class QueueReader:
         )
         return [
             QueueEvent(
-                row["seq"], row["time"], row["batch"], row["video"], _parse_stored_payload(row["kind"], row["data"])
+                row["seq"], row["time"], row["batch"], row["video"], parse_event_payload(row["kind"], row["data"])
             )
             for row in rows
         ]
@@ -303,7 +302,7 @@ class QueueReader:
             "WHERE event.kind = 'done' ORDER BY event.seq DESC LIMIT ?",
             (limit,),
         )
-        return [(row["recipe"], convert_payload_to_json(_parse_stored_payload("done", row["data"]))) for row in rows]
+        return [(row["recipe"], convert_payload_to_json(parse_event_payload("done", row["data"]))) for row in rows]
 
     def read_recipe(self, video_id: int) -> str:
         """Return the recipe of a video, as JSON."""
@@ -367,18 +366,6 @@ def _read_file_identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _parse_stored_payload(kind: str, data: str) -> EventPayload:
-    """Return the payload of an event.
-
-    Raises:
-        sqlite3.DatabaseError: the stored data are invalid.
-    """
-    try:
-        return parse_event_payload(kind, data)
-    except EventError as error:
-        raise sqlite3.DatabaseError(str(error)) from None
 
 
 def _check_column_types(row: sqlite3.Row) -> None:

@@ -1,6 +1,7 @@
 """How events are stored: their payloads as JSON objects, with validated fields."""
 
 import json
+import sqlite3
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -8,10 +9,6 @@ from wantui.queue.events import PAYLOAD_TYPES_BY_KIND, EventPayload, UnknownEven
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
-
-
-class EventError(ValueError):
-    """Raised for an event whose stored fields cannot be read."""
 
 
 def convert_payload_to_json(payload: EventPayload) -> dict[str, Any]:
@@ -31,14 +28,14 @@ def parse_event_payload(kind: str, data: str) -> EventPayload:
     """Return the payload of a stored event.
 
     Raises:
-        EventError: the data are not a JSON object, or a field has the wrong type.
+        sqlite3.DatabaseError: the data are not a JSON object, or a field has the wrong type.
     """
     try:
         content = json.loads(data)
     except (ValueError, TypeError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise EventError("the data of an event are not a JSON object")
+        raise sqlite3.DatabaseError("the data of an event are not a JSON object")
     if kind not in PAYLOAD_TYPES_BY_KIND:
         return UnknownEvent(name=kind, content=content)
 
@@ -47,7 +44,9 @@ def parse_event_payload(kind: str, data: str) -> EventPayload:
     try:
         payload: EventPayload = _build_adapter(kind).validate_python(content)
     except ValidationError as error:
-        raise EventError(f"the data of an event of kind {kind} cannot be read: {error.errors()[0]['msg']}") from None
+        raise sqlite3.DatabaseError(
+            f"the data of an event of kind {kind} cannot be read: {error.errors()[0]['msg']}"
+        ) from None
     return payload
 
 
