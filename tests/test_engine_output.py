@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wantui.engine.control import read_last_line
+from wantui.engine.process_output import read_last_line
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "/a/b.py", line 1, in run\n    work()\n'
 

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from wantui import __version__
 from wantui.clock import compute_seconds_since, read_boot_id, read_boot_seconds
+from wantui.engine.process_output import read_last_line
 from wantui.environment import build_torch_environment, describe_environment_differences, read_rendering_environment
 from wantui.errors import UserError
-from wantui.formatting import escape_unprintable
 from wantui.paths import expand_user_path
 from wantui.queue.database import DATABASE_FILE
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE, read_engine_info
 from wantui.queue.lock_holders import LockListener, LockWatch
-from wantui.queue.state_dir import StateDirectory, find_write_fault
+from wantui.queue.state_dir import StateDirectory
 from wantui.queue.state_files import open_state_file
 
 if TYPE_CHECKING:
@@ -31,18 +31,6 @@ START_TIMEOUT_SECONDS = 20.0
 """Longest wait for an engine that is starting."""
 OUTPUT_FILE_NAME = "engine.out"
 """Name of the file in the state directory with the output of an engine in the background."""
-TRACEBACK_HEADER = "Traceback (most recent call last):"
-"""First line of a traceback of Python."""
-CUDA_ADVICE_STARTS = (
-    "CUDA kernel errors might",
-    "Search for ",
-    "For debugging consider passing",
-    "Compile with ",
-    "Device-side assertion",
-    "Exception raised from ",
-    "frame #",
-)
-"""First words of the lines with general advice and C++ frames that torch adds to the message of a CUDA error."""
 
 
 class NoEngineError(UserError):
@@ -353,40 +341,3 @@ def find_engine_process_id(directory: Path) -> int | None:
     """Return the process ID of a state directory's engine, even while it starts; None if no engine runs."""
     engine_info = read_engine_info(directory)
     return None if engine_info is None else engine_info.get("process")
-
-
-def _find_error_line(lines: list[str]) -> int:
-    """Return the index of the line that names the error of a traceback at the end of an output, else of its last line.
-
-    Below the error, a traceback at the end has only indented lines and the general advice of CUDA. If there is any
-    other line, the process handled the error and continued.
-    """
-    last_line = len(lines) - 1
-    header_line = max((index for index, line in enumerate(lines) if line == TRACEBACK_HEADER), default=None)
-    if header_line is None:
-        return last_line
-    unindented_lines = (index for index in range(header_line + 1, len(lines)) if not lines[index].startswith(" "))
-    error_line = next(unindented_lines, last_line)
-    is_at_end = all(not line or line.startswith((" ", "\t", *CUDA_ADVICE_STARTS)) for line in lines[error_line + 1 :])
-    return error_line if is_at_end else last_line
-
-
-def read_last_line(path: Path, start_byte: int = 0) -> str:
-    """Return the last line of a process's output file after `start_byte`, without control characters.
-
-    After a traceback, it is the first line of the error: some errors of CUDA have general advice below it.
-    """
-    try:
-        with os.fdopen(open_state_file(path, os.O_RDONLY), "rb") as file:
-            file.seek(max(start_byte, os.fstat(file.fileno()).st_size - 100_000))
-            lines = file.read().decode(errors="replace").strip().splitlines()
-    except UserError as error:
-        return f"({error})"
-    except OSError as error:
-        return f"({path} cannot be read: {error.strerror or error})"
-    if lines:
-        return escape_unprintable(lines[_find_error_line(lines)][:1000])
-    write_fault = find_write_fault(path.parent)
-    if write_fault is None:
-        return "(it printed nothing)"
-    return f"(cannot write its output to {path}: {write_fault}. Free disk space, or make the folder writable)"

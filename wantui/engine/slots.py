@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wantui.engine.control import read_last_line
+from wantui.engine.process_output import read_last_line
 from wantui.environment import build_torch_environment
 from wantui.gpu.nvml import Gpu
 from wantui.queue.state_files import open_state_file
