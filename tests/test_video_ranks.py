@@ -11,7 +11,7 @@ from test_analysis import synthetic_videos
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.tui.analysis.metric_titles import name_metrics
-from wantui.tui.analysis.standing import MAX_NAMED_EXTREMES, MIN_COMPARED_VIDEOS, describe_standing
+from wantui.tui.analysis.video_ranks import MAX_NAMED_EXTREMES, MIN_COMPARED_VIDEOS, describe_ranks
 
 
 def count_extremes(video: Video, videos: list[Video], names: set[str]) -> list[tuple[float, str, str]]:
@@ -38,10 +38,10 @@ def list_named_extremes(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def test_standing_names_rank_and_all_extremes_in_order_as_counted_by_hand(tmp_path: Path) -> None:
+def test_ranks_names_rank_and_all_extremes_in_order_as_counted_by_hand(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 2.0}, seeds=4, phrasings=1)
     for video in videos:
-        text = describe_standing(video, videos, "length", 1000)
+        text = describe_ranks(video, videos, "length", 1000)
         lengths = sorted((each.compute_metric("length") for each in videos), reverse=True)
         rank = lengths.index(video.compute_metric("length")) + 1
         rank_text = {1: "highest", 8: "lowest"}.get(rank, f"number {rank} from the top")
@@ -55,13 +55,11 @@ def test_standing_names_rank_and_all_extremes_in_order_as_counted_by_hand(tmp_pa
 
 def test_unsettled_metrics_are_left_out(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 2.0}, seeds=4, phrasings=1)
-    named = {
-        name for video in videos for _, name in list_named_extremes(describe_standing(video, videos, "length", 999))
-    }
+    named = {name for video in videos for _, name in list_named_extremes(describe_ranks(video, videos, "length", 999))}
     assert len(named) > 1
     unsettled = ("length", min(named))
     marked = [replace(video, unsettled_metrics=unsettled) for video in videos]
-    texts = [describe_standing(video, marked, "length", 1000) for video in marked]
+    texts = [describe_ranks(video, marked, "length", 1000) for video in marked]
     assert any(texts)
     assert not any("length:" in text for text in texts)
     assert all(name not in unsettled for text in texts for _, name in list_named_extremes(text))
@@ -82,16 +80,16 @@ def test_unsettled_metrics_are_left_out(tmp_path: Path) -> None:
 def test_ties_are_named(tmp_path: Path, values: list[float], index: int, expected: str) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=4, phrasings=1)
     labelled = [replace(video, labels={"score": value}) for video, value in zip(videos, values, strict=True)]
-    text = describe_standing(labelled[index], labelled, "score", 1000)
+    text = describe_ranks(labelled[index], labelled, "score", 1000)
     assert "; ".join(part for part in text.split("; ") if "score" in part) == expected
 
 
 @pytest.mark.parametrize("width", [20, 60, 100])
-def test_standing_fits_the_width(tmp_path: Path, width: int) -> None:
+def test_ranks_fits_the_width(tmp_path: Path, width: int) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 2.0}, seeds=4, phrasings=1)
-    assert all(len(describe_standing(video, videos, "length", width)) <= width for video in videos)
+    assert all(len(describe_ranks(video, videos, "length", width)) <= width for video in videos)
 
 
-def test_few_videos_have_no_standing(tmp_path: Path) -> None:
+def test_few_videos_have_no_ranks(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=MIN_COMPARED_VIDEOS - 1, phrasings=1)
-    assert describe_standing(videos[0], videos, "length", 1000) == ""
+    assert describe_ranks(videos[0], videos, "length", 1000) == ""

@@ -113,10 +113,11 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
             reason = UNBOUNDED_TEXT if math.isfinite(trend.relative_slope) else NO_SCALE_TEXT
             line.append("  ").append(reason.center(axis.width)[: axis.width].rstrip(), Style(dim=True))
         lines.append(line)
+    has_interval_in_unit = any(_has_interval(trend) and not _has_relative_interval(trend) for trend in trends)
     texts = [
         f"slope: change of the metric for each unit of {dose_response.setting_name}, paired by seed",
         f"in percent: of the metric's mean ({RATIO_SIGN} of its distance from 1)",
-        *(["intervals without % are in the metric's unit"] if _has_interval_in_unit(trends) else []),
+        *(["intervals without % are in the metric's unit"] if has_interval_in_unit else []),
         *(["a point alone hides its interval"] if axis.width else []),
         "adj. p: corrected over all metrics",
     ]
@@ -155,19 +156,20 @@ def _name_metric_with_unit(metric: str) -> str:
 
 def _format_slope(trend: "Trend", decimals: int) -> tuple[str, str, str]:
     """Return a slope in percent and the ends of its interval, which are in the metric's unit if they have no "%"."""
-    change = (trend.relative_slope, trend.relative_low, trend.relative_high)
     share = f"{100 * trend.relative_slope:+.{decimals}f} %" if math.isfinite(trend.relative_slope) else MISSING_TEXT
-    if all(map(math.isfinite, change)):
+    if _has_relative_interval(trend):
         return share, f"{100 * trend.relative_low:+.{decimals}f}", f"{100 * trend.relative_high:+.{decimals}f} %"
-    slope = trend.slope
-    if math.isfinite(slope.interval_low) and math.isfinite(slope.interval_high):
-        return share, f"{slope.interval_low:+#.3g}", f"{slope.interval_high:+#.3g}"
+    if _has_interval(trend):
+        return share, f"{trend.slope.interval_low:+#.3g}", f"{trend.slope.interval_high:+#.3g}"
     return share, "", ""
 
 
-def _has_interval_in_unit(trends: "Sequence[Trend]") -> bool:
-    """Return whether the table has an interval in the unit of its metric, beside those in percent."""
-    return any(high.strip() and "%" not in high for _, _, high in (_format_slope(trend, 1) for trend in trends))
+def _has_relative_interval(trend: "Trend") -> bool:
+    return all(map(math.isfinite, (trend.relative_slope, trend.relative_low, trend.relative_high)))
+
+
+def _has_interval(trend: "Trend") -> bool:
+    return math.isfinite(trend.slope.interval_low) and math.isfinite(trend.slope.interval_high)
 
 
 def _pad_column(header: str, cells: "Sequence[str]") -> list[str]:

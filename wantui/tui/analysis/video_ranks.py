@@ -15,7 +15,7 @@ MAX_NAMED_EXTREMES = 6
 """Maximum number of metrics that are named as highest or lowest."""
 
 
-def describe_standing(video: Video, videos: Sequence[Video], metric: str, width: int) -> str:
+def describe_ranks(video: Video, videos: Sequence[Video], metric: str, width: int) -> str:
     """Return the rank of a video in a metric among all videos, and the metrics in which it is the highest or lowest.
 
     Metrics that depend on the steps of the sampler are left out.

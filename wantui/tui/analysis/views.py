@@ -85,11 +85,11 @@ class _ClusterStrip:
     """Smallest p of the clusters, over all pairs of groups."""
 
 
-def draw_video_curves(video: Video, canvas: Canvas, standing: str = "") -> list[Text]:
+def draw_video_curves(video: Video, canvas: Canvas, ranks_text: str = "") -> list[Text]:
     """Return the curves of a trajectory over the noise level, one chart each.
 
     Args:
-        standing: how the video stands among the others, in one line above the charts.
+        ranks_text: rank of the video among the others, in one line above the charts.
     """
     trajectory, width = video.trajectory, canvas.width
     if trajectory is None:
@@ -101,7 +101,7 @@ def draw_video_curves(video: Video, canvas: Canvas, standing: str = "") -> list[
         note_texts = [f"* not settled: {unsettled_names} mostly reflect the sampler's steps, not the path"]
     stride_notes = [line for text in note_texts for line in wrap_text(text, width, canvas.get_style("warning"))]
     stride_notes = stride_notes[: canvas.height // 3]
-    lines = [Text(standing)] if standing else []
+    lines = [Text(ranks_text)] if ranks_text else []
     height = canvas.height - len(stride_notes) - len(lines)
     column_count = 2 if width >= WIDE_VIEW_WIDTH else 1
     max_row_count = len(SHOWN_CURVES) // column_count

@@ -28,7 +28,7 @@ from wantui.tui.analysis.data import (
 )
 from wantui.tui.analysis.interaction_view import draw_correlations, draw_interaction
 from wantui.tui.analysis.level_view import draw_separation
-from wantui.tui.analysis.standing import describe_standing
+from wantui.tui.analysis.video_ranks import describe_ranks
 from wantui.tui.analysis.views import (
     CURVE_NAMES,
     FIGURE_VIEWS,
@@ -197,11 +197,11 @@ class AnalysisFigures(BaseScreen):
         canvas, metric = self.details.get_canvas(), self.row_list.metric_name
         is_low = canvas.height < LOW_VIEW_HEIGHT
         prefix = "" if is_low else f"{video.name}  "
-        standing = describe_standing(video, self.videos, metric, canvas.width - FRAME_MARGIN * is_low - len(prefix))
+        ranks_text = describe_ranks(video, self.videos, metric, canvas.width - FRAME_MARGIN * is_low - len(prefix))
         if is_low:
-            self.details.show_tabs(self.views, self.view, standing)
-        shows_line = standing and not is_low
-        self.details.show_lines(draw_video_curves(video, canvas, f"{prefix}{standing}" if shows_line else ""))
+            self.details.show_tabs(self.views, self.view, ranks_text)
+        shows_line = ranks_text and not is_low
+        self.details.show_lines(draw_video_curves(video, canvas, f"{prefix}{ranks_text}" if shows_line else ""))
 
     def _draw_comparison(self) -> None:
         canvas, outcome = self.details.get_canvas(), self.comparison_outcome
