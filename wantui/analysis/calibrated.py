@@ -70,11 +70,11 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """Sensitivities by metric and condition, and the models from which they come."""
+    """Sensitivities of metrics with and without guidance, and the models from which they come."""
 
     models: tuple[str, ...]
     sensitivities: dict[str, dict[str, Sensitivity]]
-    """By metric, then by condition. The information gap is only measured without guidance."""
+    """Metric -> GUIDED or UNGUIDED -> sensitivity. The information gap is only measured without guidance."""
 
 
 @cache

@@ -106,7 +106,7 @@ def format_key_suggestion(key: KeyPath, content: Any = None) -> str:
     """
     key = tuple(part[:MAX_KEY_LENGTH] for part in key)
     if blank := describe_odd_blank(key[-1]):
-        return f": it contains {blank}; replace it by a space"
+        return f": it contains {blank}; replace it with a space"
     paths = list_setting_paths()
     if "." in key[-1]:  # section.key is the notation of --set
         nested_key = tuple(key[-1].split("."))

@@ -28,7 +28,7 @@ def describe_yaml_error(error: Exception, text: str) -> tuple[int | None, str]:
         return mark.line + 1, "the line is indented with a tab. Indent with spaces"
     for index in range(max(0, mark.line - CONTEXT_LINE_COUNT), min(mark.line + 1, len(lines))):
         if blank := describe_odd_blank(lines[index]):
-            reason += f". Line {index + 1} contains {blank}: replace it by a space"
+            reason += f". Line {index + 1} contains {blank}: replace it with a space"
             break
     return mark.line + 1, reason
 

@@ -122,7 +122,7 @@ def check_sentencepiece(folder: Path) -> None:
         SentencePieceExtractor(str(path))
     except Exception as error:  # protobuf and sentencepiece raise errors of their own
         raise PartError(
-            f"{path} cannot be read as a SentencePiece vocabulary: {error}. Replace it by the file of the original "
+            f"{path} cannot be read as a SentencePiece vocabulary: {error}. Replace it with the file of the original "
             "model"
         ) from None
 

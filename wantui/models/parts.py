@@ -192,7 +192,7 @@ def check_part_config(folder: Path, part: str) -> None:
     for name in LAYER_COUNT_KEYS:
         if isinstance(layer_count := config.get(name), int) and layer_count > MAX_LAYER_COUNT:
             raise PartError(
-                f"{path} has {name} {layer_count:,}; the maximum is {MAX_LAYER_COUNT:,}. Replace it by the file of "
+                f"{path} has {name} {layer_count:,}; the maximum is {MAX_LAYER_COUNT:,}. Replace it with the file of "
                 "the original model"
             )
     for name, expected_value in FIXED_CONFIG_BY_PART.get(part, {}).items():
@@ -276,7 +276,7 @@ def check_tokenizer_files(folder: Path) -> None:
         if extra_ids is not None and (type(extra_ids) is not int or not 0 <= extra_ids <= MAX_EXTRA_TOKENS):
             raise PartError(
                 f"{config_path} has extra_ids {reprlib.repr(extra_ids)}, but must have a whole number from 0 to "
-                f"{MAX_EXTRA_TOKENS:,}. Replace it by the file of the original model"
+                f"{MAX_EXTRA_TOKENS:,}. Replace it with the file of the original model"
             )
 
 

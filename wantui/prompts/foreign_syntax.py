@@ -123,7 +123,7 @@ def _find_invisible_characters(text: str, message_prefix: str) -> Iterator[str]:
         yield (
             f"{message_prefix}the control character U+{ord(deleted[0][0]):04X} in "
             f"'{format_excerpt(_describe_surroundings(text, deleted))}' is deleted, which joins the text around it. "
-            "Replace it by a space, or delete it"
+            "Replace it with a space, or delete it"
         )
     text = clean_prompt_part(text)
     matches = list(_INVISIBLE_PATTERN.finditer(text))

@@ -182,7 +182,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
             width: width of a frame in cells.
             columns: width of the view in cells.
         """
-        labels = (" " * FRAME_GAP).join(f"frame {index + 1} of {frame_count}".center(width) for index in indices)
+        labels = (" " * FRAME_GAP).join(f"latent frame {index + 1} of {frame_count}".center(width) for index in indices)
         self.query_one("#frame-labels", DiffText).show_lines(
             [Text(labels.center(columns).rstrip(), self.title_text.make_colour_style("text-muted"))]
         )

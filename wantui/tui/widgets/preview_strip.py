@@ -91,6 +91,7 @@ class PreviewStrip(DiffText):
         self._visible_steps = steps[first : first + visible_count]
         shortest_gap = min((later - earlier for earlier, later in pairwise(steps)), default=1)
         lines = [Text(no_wrap=True) for _ in range(self._picture_lines + 1)]
+        labels = self._label_steps(picture_width)
         for column, step in enumerate(self._visible_steps):
             for row, picture_line in enumerate(self._draw_small_picture(step, picture_width)):
                 lines[row].append(" " * (column * self._cell_width - lines[row].cell_len))
@@ -102,7 +103,7 @@ class PreviewStrip(DiffText):
             if column:
                 is_after_gap = step - self._visible_steps[column - 1] > shortest_gap
                 lines[-1].append(GAP_SIGN if is_after_gap else " ", Style(dim=True))
-            lines[-1].append(self._label_step(step, picture_width).center(picture_width)[:picture_width], style)
+            lines[-1].append(labels[column].center(picture_width)[:picture_width], style)
         self.show_lines(lines)
 
     def _choose_size(self, step_count: int, aspect_ratio: float) -> int:
@@ -124,12 +125,13 @@ class PreviewStrip(DiffText):
             self._lines_by_step[step] = draw_picture(self._pictures_by_step[step], width, self._picture_lines)
         return self._lines_by_step[step]
 
-    def _label_step(self, step: int, width: int) -> str:
-        """Return the number of a step, with its note if the notes of all visible steps fit."""
-        labels = [f"{each} {self._notes_by_step.get(each, '')}".strip() for each in self._visible_steps]
-        if max(map(len, labels)) > width:
-            labels = [label.replace("σ ", "") for label in labels]
-        return f"{step}" if max(map(len, labels)) > width else labels[self._visible_steps.index(step)]
+    def _label_steps(self, width: int) -> list[str]:
+        """Return the numbers of the visible steps, with their notes if those of all fit."""
+        labels = [f"{step} {self._notes_by_step.get(step, '')}".strip() for step in self._visible_steps]
+        for candidates in (labels, [label.replace("σ ", "") for label in labels]):
+            if max(map(len, candidates), default=0) <= width:
+                return candidates
+        return list(map(str, self._visible_steps))
 
     def on_click(self, event: Click) -> None:
         index = event.x // self._cell_width
