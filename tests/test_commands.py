@@ -59,22 +59,25 @@ def test_template_can_be_read_from_a_file(wantui: Wantui) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("options", "reason", "code"),
     [
         (
             ["--set", "model_settings.device=cuda:9"],
             "cannot use model_settings.device: cuda:9: this machine has no",
+            3,
         ),
-        (["--output-dir", "file/x"], "file is not a folder. Choose another path"),
+        (["--output-dir", "file/x"], "file is not a folder. Choose another path", 2),
         (
             ["--output-dir", "full", "--batch-name", "b", "--set", "use_timestamp=false"],
             "b exists already. Choose",
+            2,
         ),
+        (["--set", "latent_analysis_settings.store_predicted_clean=true"], "needs store_latents", 2),
     ],
-    ids=["device", "folder in a file", "taken name"],
+    ids=["device", "folder in a file", "taken name", "plan"],
 )
 def test_preview_reports_why_run_would_refuse(
-    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, options: list[str], reason: str
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, options: list[str], reason: str, code: int
 ) -> None:
     monkeypatch.setattr(
         "wantui.batches.enqueue.query_gpus", lambda: GpuReport((), None, "no NVIDIA driver is installed")
@@ -84,14 +87,14 @@ def test_preview_reports_why_run_would_refuse(
     Path("full/b/x").write_text("")
     before = sorted(Path().rglob("*"))
     result = wantui("preview", "-t", "a star", *options)
-    assert result.code == 0
+    assert result.code == code
     assert "\ncannot run: " in result.out
     assert reason in result.out
-    assert any(
-        reason in text for text in json.loads(wantui("preview", "-t", "a star", "--json", *options).out)["refusals"]
-    )
+    json_result = wantui("preview", "-t", "a star", "--json", *options)
+    assert any(reason in text for text in json.loads(json_result.out)["refusals"])
+    assert json_result.code == code
     assert sorted(Path().rglob("*")) == before
-    assert wantui("run", "--detach", "-t", "a star", *options).code in (2, 3)
+    assert wantui("run", "--detach", "-t", "a star", *options).code == code
 
 
 MISTAKES = {

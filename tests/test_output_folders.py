@@ -256,7 +256,7 @@ def test_output_folder_below_a_dangling_link_is_refused(
     assert result.code == 2
     assert "link is neither a folder nor a link to a folder" in result.err
     assert not Path("nowhere").exists()
-    assert wantui("preview", "-t", "a star", *small, "--output-dir", where).code == 0
+    assert wantui("preview", "-t", "a star", *small, "--output-dir", where).code == 2
 
 
 def test_batch_name_of_a_dangling_link_is_refused(wantui: Wantui, small: list[str]) -> None:  # B3

@@ -190,23 +190,24 @@ def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
     return bool(select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES")))
 
 
-def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview) -> list[str]:
-    """Return the reasons why this machine cannot run a new batch: its device, or its folder. Writes nothing."""
+def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview) -> list[UserError]:
+    """Return the errors with which this machine refuses a new batch: its device, or its folder. Writes nothing."""
     device = batch.config.settings.model_settings.device
     device_check = partial(check_device_exists, state_dir, device)
     fp8_check = partial(check_fp8_available, state_dir, device, [cell.recipe for cell in batch.possible_cells])
     second_gpu_check = partial(check_second_gpu, state_dir, batch.config.settings)
     folder_check = partial(check_new_batch_folder, batch.config)
-    refusals = []
+    refusals: list[UserError] = []
     for check in (device_check, fp8_check, second_gpu_check, folder_check):
         try:
             check()
         except UserError as error:
-            refusals.append(str(error))
+            refusals.append(error)
     if batch.sweep is None:
         return refusals
     gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return [*refusals, *format_memory_refusals(batch, find_cells_without_memory(batch, gpus))]
+    memory_refusals = format_memory_refusals(batch, find_cells_without_memory(batch, gpus))
+    return [*refusals, *map(UserError, memory_refusals)]
 
 
 def find_missing_videos(

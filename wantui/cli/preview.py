@@ -1,5 +1,6 @@
 """wantui preview: show the variations of a template and the predicted cost of its batch."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from wantui.batches.batch_cost import CostLine
     from wantui.batches.cell_cost import CellCost
+    from wantui.errors import UserError
     from wantui.planning import BatchPreview
     from wantui.planning.memory_plan import ChosenPlan
     from wantui.prompts import Mark, Variation
@@ -42,7 +44,8 @@ MAX_VARIATIONS_SHOWN = 50
 def command(template: str | None, template_file: Path | None, show_all: bool, as_json: bool, **options: Any) -> None:
     """Show the variations, marked words and predicted cost of a template.
 
-    Generates no video.
+    Generates no video. If the batch cannot run, the exit code is that of
+    `wantui run`: 2, or 3 if the GPU is missing.
     """
     template_text = read_template(template, template_file)
     if template_text is None:
@@ -51,19 +54,28 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
 
     preview = preview_batch_from_options(template=template_text, **options)
     cost_lines, cell_costs, machine_refusals = _examine_machine(preview)
+    exit_code = 2 if preview.refusals else next((error.exit_code for error in machine_refusals), 0)
     preview = replace(
         preview,
         warnings=(*preview.warnings, *find_seed_warnings(preview)),
-        refusals=(*preview.refusals, *machine_refusals),
+        refusals=(*preview.refusals, *map(str, machine_refusals)),
     )
     if as_json:
         print_json(_build_preview_report(preview, cost_lines, cell_costs))
-        return
+    else:
+        _print_preview(preview, cost_lines, cell_costs, None if show_all else MAX_VARIATIONS_SHOWN)
+    if exit_code:
+        sys.exit(exit_code)
+
+
+def _print_preview(
+    preview: "BatchPreview", cost_lines: "list[CostLine]", cell_costs: "Sequence[CellCost]", max_shown: int | None
+) -> None:
     print_warnings(preview.warnings)
-    _print_variations(preview, None if show_all else MAX_VARIATIONS_SHOWN)
+    _print_variations(preview, max_shown)
     echo()
     if preview.sweep is not None:
-        _print_cells(preview, cell_costs, None if show_all else MAX_VARIATIONS_SHOWN)
+        _print_cells(preview, cell_costs, max_shown)
     _print_cost_summary(preview, cost_lines)
 
 
@@ -237,8 +249,8 @@ def _find_weighting_method(preview: "BatchPreview") -> str | None:
     return preview.config.settings.prompt_settings.embedding_method if has_weights else None
 
 
-def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[CellCost], list[str]]":
-    """Return the predicted costs of the batch and of its cells, and the reasons why this machine cannot run the batch.
+def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[CellCost], list[UserError]]":
+    """Return the predicted costs of the batch and of its cells, and the errors with which this machine refuses it.
 
     The prediction uses the finished videos in the queue, or none if the queue cannot be read.
     """
@@ -251,7 +263,8 @@ def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[Cel
     from wantui.planning import parse_timed_videos
     from wantui.queue.state_dir import find_state_directory
 
-    state_directory, past_videos, refusals = None, [], []
+    state_directory, past_videos = None, []
+    refusals: list[UserError] = []
     try:
         state_dir = find_state_directory()
         state_directory = state_dir.directory
@@ -259,7 +272,7 @@ def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[Cel
         with open_queue(state_dir, on_locked=report_locked_queue)[0] as queue:
             past_videos = parse_timed_videos(queue.list_finished_videos())
     except UserError as error:  # `wantui run` would fail with it
-        refusals.append(str(error))
+        refusals.append(error)
     gpu_sample = GpuMonitor(lambda _: None).take_sample()
     return (
         estimate_batch_costs(preview, past_videos, gpu_sample, state_directory),

@@ -118,4 +118,4 @@ def examine_machine(preview: "BatchPreview", state_dir: StateDirectory) -> Machi
     """Find the reasons why this machine cannot run a batch; a folder on a network file system may be slow."""
     from wantui.batches.enqueue import find_machine_refusals  # slow to import
 
-    return MachineExamined(preview, find_machine_refusals(state_dir, preview))
+    return MachineExamined(preview, [str(error) for error in find_machine_refusals(state_dir, preview)])
