@@ -65,7 +65,7 @@ def print_sensitivities(models: Sequence[ModelValues], replicates: Sequence[Mode
     click.echo(f"\n### {condition}\n")
     heads = (
         "measure",
-        "per factor e of frequency (95 %)",
+        "per factor of e in frequency (95 %)",
         "p",
         "held-out sentence",
         "appearance",
@@ -172,7 +172,7 @@ def print_predictions(models: Sequence[ModelValues], replicates: Sequence[ModelV
     for condition, form in product(CONDITIONS, FORMS):
         count, slope = fit_kept_range(models, condition, form)
         click.echo(
-            f"* kept range, {condition} {form}: {slope:+.1%} per factor e at equal shares in the generic prompt; at "
+            f"* kept range, {condition} {form}: {slope:+.1%} per factor of e at equal shares in the generic prompt; at "
             f"least {format_count(count, 'video')} of 60 of each shape"
         )
 
