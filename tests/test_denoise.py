@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import LoadOnce, recipe_for
+from decoded_frames import decode_float_frames
 from diffusers import DPMSolverMultistepScheduler, FlowMatchLCMScheduler, WanPipeline
 from safetensors.torch import load_file, save_file
 from tiny import FORMS, diffusers_latents_and_frames, diffusers_output, latents_of
@@ -61,7 +62,8 @@ def test_latents_and_frames_equal_the_diffusers_pipeline_bit_for_bit(
         return
     expected_latents, expected_frames = diffusers_latents_and_frames(pipeline, recipe)
     assert torch.equal(latents, expected_latents)
-    assert np.array_equal(np.stack(list(decode_frames(pipeline, latents))), expected_frames)
+    assert np.array_equal(decode_float_frames(pipeline, latents), expected_frames)
+    assert np.array_equal(np.stack(list(decode_frames(pipeline, latents))), np.rint(expected_frames * 255))
 
 
 def test_second_transformer_has_its_own_guidance_scale(tiny_models: dict[str, WanModel]) -> None:

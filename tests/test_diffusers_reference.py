@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import recipe_for
+from decoded_frames import decode_float_frames
 from diffusers import WanPipeline, WanTransformer3DModel
 from tiny import tiny_autoencoder, tiny_pipeline
 
-from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.prompt_sequence import EncodedPrompt, PromptSequence
 from wantui.models.catalogue import NANO
@@ -81,7 +81,7 @@ def test_diffusers_reference_videos_are_reproduced(
     prompts = PromptSequence([EncodedPrompt("", (), no_text)])
     start = replace(prepare_inputs(pipeline, recipe), prompts=prompts, negative_prompt_embeds=no_text)
     *_, last = denoise_latents(pipeline, recipe, start)
-    video = np.stack(list(decode_frames(pipeline, last.latents))).transpose(0, 3, 1, 2)
+    video = decode_float_frames(pipeline, last.latents).transpose(0, 3, 1, 2)
     assert video.shape == (9, 3, recipe.height, recipe.width)
     assert np.abs(video.ravel()[:8] - expected[0]).max() < 1e-3
     assert np.abs(video.ravel()[-8:] - expected[1]).max() < 1e-3

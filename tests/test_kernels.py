@@ -19,6 +19,7 @@ from wantui.generation.kernels.bending import (
     run_softmax_columns_kernel,
 )
 from wantui.generation.kernels.cross_attention import run_cross_attention_kernel
+from wantui.generation.kernels.decoder_norm import run_norm_and_silu_kernel
 from wantui.generation.kernels.norm import (
     run_add_kernel,
     run_add_layer_norm_kernel,
@@ -212,3 +213,27 @@ def test_scaled_layer_norm_is_the_layer_norm_of_the_rounded_sum(width: int, has_
         assert relative_error(added, total) < ROUNDING
     summed = (added if has_added else hidden).double()
     check_scaled_rows(quantized, scales, F.layer_norm(summed, (width,), weight.double(), bias.double(), 1e-6))
+
+
+@pytest.mark.parametrize("channels", [24, 96, 160])
+@pytest.mark.parametrize(
+    "layout", [torch.contiguous_format, torch.channels_last_3d], ids=["contiguous", "channels last"]
+)
+def test_norm_and_silu_of_the_decoder_equals_float64(channels: int, layout: torch.memory_format) -> None:
+    shape = (2, channels, 3, 5, 14)
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(DEVICE).contiguous(memory_format=layout)
+    values[0, :, 1, 2, 3] = 0.0
+    gamma = torch.rand(channels, 1, 1, 1, generator=torch.Generator().manual_seed(1)).to(DEVICE) + 0.5
+    padded = torch.full((2, channels, 5, 5, 14), -7.0, device=DEVICE).contiguous(memory_format=torch.channels_last_3d)
+    run_norm_and_silu_kernel(values, gamma, channels**0.5, padded[:, :, 2:])
+    expected = F.silu(F.normalize(values.double(), dim=1) * channels**0.5 * gamma.double())
+    assert (padded[:, :, 2:].double() - expected).abs().max() < 2e-6
+    assert (padded[:, :, :2] == -7).all()
+
+
+def test_norm_and_silu_of_the_decoder_takes_values_of_any_layout() -> None:
+    values = torch.randn(1, 8, 2, 6, 4, generator=torch.Generator().manual_seed(0)).to(DEVICE).transpose(3, 4)
+    gamma, output = torch.ones(8, 1, 1, 1, device=DEVICE), torch.empty(1, 8, 2, 4, 6, device=DEVICE)
+    run_norm_and_silu_kernel(values, gamma, 8**0.5, output)
+    expected = F.silu(F.normalize(values.double(), dim=1) * 8**0.5)
+    assert (output.double() - expected).abs().max() < 2e-6

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import recipe_for
+from decoded_frames import decode_float_frames
 from diffusers import WanPipeline
 from PIL import Image
 
 from wantui.analysis.trajectory import build_trajectory
 from wantui.atomic_files import make_partial_path
 from wantui.generation.captures.trajectory import Recorder
-from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.make_video import FinishedVideo, StepFinished, generate_video
 from wantui.generation.preview import PreviewListener, fit_latents_to_rgb
@@ -78,7 +78,7 @@ def test_preview_of_the_last_step_resembles_the_video(tmp_path: Path, nano: WanP
     with Image.open(path) as image:
         strip = np.asarray(image).astype(float)
     assert strip.shape == (16, 5 * 16, 3)
-    decoded = np.stack(list(decode_frames(nano, latents)))
+    decoded = decode_float_frames(nano, latents)
     # A latent frame stands for four frames, the first one for itself.
     frames = np.stack([decoded[0], *(decoded[i : i + 4].mean(0) for i in (1, 5, 9, 13))])
     small = frames.reshape(5, 16, 8, 16, 8, 3).mean((2, 4)) * 255

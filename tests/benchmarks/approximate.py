@@ -12,12 +12,12 @@ from unittest.mock import patch
 import click
 import numpy as np
 import torch
+from decoded_frames import decode_float_frames
 from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.config import load_config
 from wantui.generation import step_cache
-from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise_latents
 from wantui.generation.load import load_pipeline
 from wantui.generation.step_cache import MAX_FIRST_BLOCK_CHANGE
@@ -45,7 +45,7 @@ def make(pipeline: WanPipeline, chosen: list[Recipe]) -> Made:
         began = time.perf_counter()
         *_, last = denoise_latents(pipeline, recipe)
         seconds = time.perf_counter() - began
-        made.append((last.latents, np.stack(list(decode_frames(pipeline, last.latents))), seconds))
+        made.append((last.latents, decode_float_frames(pipeline, last.latents), seconds))
     return made
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from decoded_frames import decode_float_frames
 from diffusers import WanPipeline
 from numpy.typing import NDArray
 
@@ -21,7 +22,6 @@ from wantui.analysis.statistics import compute_paired_effect
 from wantui.config import load_config
 from wantui.formatting import format_share
 from wantui.generation.captures import attention as attention_capture
-from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO
@@ -60,7 +60,7 @@ def generate_video(job: tuple[Path, int, Recipe, int, int], device: str) -> None
         latents = step.latents
     recorder.on_end()
     background.close()
-    frames = np.stack(list(decode_frames(pipeline, latents)))
+    frames = decode_float_frames(pipeline, latents)
     np.save(root / f"object_{index:05d}.npy", locate_object(frames))
 
 

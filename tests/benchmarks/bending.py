@@ -23,13 +23,13 @@ from dataclasses import dataclass
 import click
 import numpy as np
 import torch
+from decoded_frames import decode_float_frames
 from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.captures.attention import AttentionRequest
 from wantui.config import load_config
 from wantui.controls.attention_bending import AttentionBendingRequest, BendRequest
-from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import DenoisingStep, denoise_latents
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO
@@ -110,7 +110,7 @@ def make(pipeline: WanPipeline, recipe: Recipe) -> Made:
     steps: list[DenoisingStep] = []
     for step in denoise_latents(pipeline, recipe):
         steps = [*steps[:1], step]
-    frames = np.stack(list(decode_frames(pipeline, steps[-1].latents)))
+    frames = decode_float_frames(pipeline, steps[-1].latents)
     return Made(steps[0], torch.from_numpy(frames).permute(3, 0, 1, 2))
 
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from benchmarks.gpu import Cell, build_guided_step, clear, embed_any_prompt, pipeline_of, recipe_of
+from decoded_frames import decode_float_frames
 from diffusers import WanPipeline
 from torch import Tensor, nn
 
@@ -30,7 +31,6 @@ from wantui.config import load_config
 from wantui.config.speeds import SpeedName
 from wantui.generation.attention_backends import KERNEL_NAMES
 from wantui.generation.bench import build_random_transformer, measure_throughput
-from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.fp8 import Fp8Linear, quantize_rows
 from wantui.generation.fuse import fuse_blocks, quantize_blocks
@@ -258,7 +258,7 @@ def generate_clips(pipeline: WanPipeline, recipes: list[Recipe]) -> tuple[Tensor
     clips, latents = [], []
     for recipe in recipes:
         *_, last = denoise_latents(pipeline, recipe)
-        frames = np.stack(list(decode_frames(pipeline, last.latents)))
+        frames = decode_float_frames(pipeline, last.latents)
         clips.append(torch.from_numpy(frames).permute(3, 0, 1, 2).float())
         latents.append(last.latents.cpu())
     return torch.stack(clips), torch.stack(latents)

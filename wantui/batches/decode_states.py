@@ -233,18 +233,19 @@ class _VaeLoader:
 
     def __init__(self, request: DecodeRequest) -> None:
         self.request = request
-        self.loaded_model: tuple[str, str | None] | None = None
+        self.loaded_model: tuple[str, str | None, bool] | None = None
         self.pipeline: WanPipeline | None = None
 
     def load(self, video: SelectedVideo) -> Iterator[DecodeEvent]:
         """Load the VAE of a video's model, unless it is loaded; yield before it loads."""
-        recipe = video.entry.recipe
-        if self.loaded_model == (recipe.model, recipe.revision):
-            return
         from wantui.generation.load import resolve_device
+
+        recipe, device = video.entry.recipe, resolve_device(self.request.device)
+        fuses_decoder = device.type == "cuda" and _read_clip_provenance(video).get("decoder") == "fused"
+        if self.loaded_model == (recipe.model, recipe.revision, fuses_decoder):
+            return
         from wantui.generation.load_vae import load_vae_pipeline
 
-        device = resolve_device(self.request.device)
         yield ModelLoadStarted(recipe.model, str(device))
         model = find_model(recipe.model)
         if model.is_local and fingerprint_model(Path(model.location)) != recipe.revision:
@@ -253,30 +254,32 @@ class _VaeLoader:
                 "Restore them, or use --fast"
             )
         self.pipeline = None  # frees the previous VAE before the next one is loaded
-        self.pipeline = load_vae_pipeline(model, recipe.revision, device, may_fetch=self.request.may_fetch)
-        self.loaded_model = (recipe.model, recipe.revision)
+        self.pipeline = load_vae_pipeline(
+            model, recipe.revision, device, fuses_decoder=fuses_decoder, may_fetch=self.request.may_fetch
+        )
+        self.loaded_model = (recipe.model, recipe.revision, fuses_decoder)
 
     def decode(self, video: SelectedVideo, latents: NDArray[np.float32]) -> tuple[Generator[Frame, None, None], str]:
         """Return the frames of latents, and a note if they are decoded in other tiles than the video's clip."""
-        from wantui.generation.decode import decode_pixel_frames
+        from wantui.generation.decode import decode_stored_frames
         from wantui.generation.load_vae import choose_tile_side, set_tile_side
 
         assert self.pipeline is not None
-        clip_tile = _read_clip_tile(video)
+        tile = _read_clip_provenance(video).get("tile")
+        clip_tile = tile if isinstance(tile, int) else None
         tile_side = choose_tile_side(self.pipeline, find_model(video.entry.recipe.model), video.entry.recipe, clip_tile)
         set_tile_side(self.pipeline, tile_side)
         note = "" if tile_side == clip_tile else f"it was decoded in tiles of {tile_side} pixels, the clip was not"
-        return decode_pixel_frames(self.pipeline, latents), note
+        return decode_stored_frames(self.pipeline, latents), note
 
 
-def _read_clip_tile(video: SelectedVideo) -> int | None:
-    """Return the side of the tiles with which a video's clip was decoded; None for complete frames."""
+def _read_clip_provenance(video: SelectedVideo) -> dict[str, Any]:
+    """Return the provenance in a video's clip; empty without a readable clip."""
     clip = video.find_file("clip")
     try:
-        tile = None if clip is None else read_clip_tags(clip)[1].get("tile")
+        return {} if clip is None else read_clip_tags(clip)[1]
     except UserError:
-        return None
-    return tile if isinstance(tile, int) else None
+        return {}
 
 
 def _measure_difference(first_clip: Path, second_clip: Path) -> int:

@@ -238,7 +238,7 @@ def _run_uturn(loaded: "LoadedPipeline", task: UTurnTask) -> "Iterator[Tensor]":
 
 def _store_uturn(loaded: "LoadedPipeline", folder: Path, task: UTurnTask, latents: "Tensor") -> None:
     """Write the projected final latents and the clip of a U-turn."""
-    from wantui.generation.decode import decode_pixel_frames
+    from wantui.generation.decode import decode_stored_frames
     from wantui.generation.gram import StateProjection
     from wantui.generation.placement import ensure_on_device
     from wantui.storage.mp4 import ClipWriter
@@ -250,7 +250,7 @@ def _store_uturn(loaded: "LoadedPipeline", folder: Path, task: UTurnTask, latent
         "title": f"{task.video.name}, U-turn at noise level {task.entry.sigma:.3f}",
         "comment": recipe.prompt,
     }
-    frames = decode_pixel_frames(pipeline, latents[0].float().cpu().numpy())
+    frames = decode_stored_frames(pipeline, latents[0].float().cpu().numpy())
     with ClipWriter(make_uturn_clip_path(folder, task.entry), recipe.fps, recipe.frames, tags) as writer:
         for frame in frames:
             writer.write_frame(frame)

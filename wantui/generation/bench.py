@@ -13,6 +13,7 @@ from wantui.config.speeds import SpeedName
 from wantui.generation.attention_backends import find_fastest_attention_kernel
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import fuse_blocks, quantize_blocks
+from wantui.generation.fused_decoder import fuse_decoder
 from wantui.generation.load import check_fp8_device, check_kernel_requirements
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import (
@@ -148,6 +149,8 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
         free_unused_memory()
     height, width = DECODED_FRAME_SIZE
     vae = build_random_vae(False, device)
+    if speed != "reference":
+        fuse_decoder(vae)
     latents = torch.randn(1, 16, 4, height // 8, width // 8, device=device)
     pixel_count = height * width * 13
     seconds_per_pixel = (

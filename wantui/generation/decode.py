@@ -15,11 +15,8 @@ from wantui.generation.finite import check_finite
 from wantui.generation.placement import find_device
 
 
-def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Generator[NDArray[np.float32], None, None]:
-    """Yield the frames of one video, float32 [height, width, rgb] in 0 to 1.
-
-    Equal to the bit to the frames of `WanPipeline.__call__(output_type="np")`: the VAE decodes latent frame after
-    latent frame there too, but returns them together.
+def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Generator[NDArray[np.uint8], None, None]:
+    """Yield the frames of one video, uint8 [height, width, rgb].
 
     Args:
         latents: normalised latents [1, channels, frames, height, width], as `denoise_latents` returns them.
@@ -27,34 +24,38 @@ def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Generator[NDArray[n
     Raises:
         NotFiniteError: the VAE returns NaN or infinity, which clamping and rounding would turn into black or white.
     """
+    with closing(decode_chunks(pipeline, latents)) as chunks:
+        for chunk in chunks:
+            brightness = pipeline.video_processor.denormalize(chunk[0].permute(1, 2, 3, 0))
+            # Round on the device: a quarter of the bytes of float32 leave it.
+            yield from (brightness * 255).round().to(torch.uint8).contiguous().cpu().numpy()
+
+
+def decode_stored_frames(
+    pipeline: WanPipeline, latents: NDArray[np.float32]
+) -> Generator[NDArray[np.uint8], None, None]:
+    """Yield the frames of stored latents [channels, frames, height, width], as `decode_frames` does."""
+    return decode_frames(pipeline, torch.from_numpy(latents)[None])
+
+
+def decode_chunks(pipeline: WanPipeline, latents: Tensor) -> Generator[Tensor, None, None]:
+    """Yield consecutive frames of one video, float32 [1, rgb, frames, height, width] in -1 to 1.
+
+    Equal to the bit to the output of `vae.decode`, also where `fuse_decoder` has changed it: the VAE decodes latent
+    frame after latent frame there too, but returns them together.
+
+    Args, Raises:
+        see `decode_frames`.
+    """
     hook_handle = pipeline.vae.decoder.register_forward_hook(_check_decoder_output)
     try:
-        yield from _decode_to_frames(pipeline, latents)
+        yield from (_decode_tiles if pipeline.vae.use_tiling else _decode_latent_frames)(pipeline, latents)
     finally:
         hook_handle.remove()
 
 
-def decode_pixel_frames(
-    pipeline: WanPipeline, latents: NDArray[np.float32]
-) -> Generator[NDArray[np.uint8], None, None]:
-    """Yield the frames of stored latents [channels, frames, height, width], uint8 [height, width, rgb].
-
-    Raises:
-        NotFiniteError: as `decode_frames`.
-    """
-    with closing(decode_frames(pipeline, torch.from_numpy(latents)[None])) as frames:
-        for frame in frames:
-            yield np.rint(frame * 255).astype(np.uint8)
-
-
 def _check_decoder_output(decoder: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
     check_finite(output, "decoding gave")
-
-
-def _decode_to_frames(pipeline: WanPipeline, latents: Tensor) -> Iterator[NDArray[np.float32]]:
-    chunks = _decode_tiles(pipeline, latents) if pipeline.vae.use_tiling else _decode_chunks(pipeline, latents)
-    for chunk in chunks:
-        yield from pipeline.video_processor.postprocess(chunk[0].permute(1, 0, 2, 3), output_type="np")
 
 
 @torch.no_grad()
@@ -75,7 +76,7 @@ def _denormalise_latents(pipeline: WanPipeline, latents: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _decode_chunks(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
+def _decode_latent_frames(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
     """Decode the video [1, rgb, frames, height, width] in -1 to 1: the first frame alone, then four at a time."""
     vae = pipeline.vae
     hidden_latents = vae.post_quant_conv(_denormalise_latents(pipeline, latents))

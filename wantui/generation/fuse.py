@@ -1,9 +1,10 @@
-"""Speeds of a transformer: reference (unchanged diffusers), fused (equal up to rounding), fp8, or cached.
+"""Speeds of a pipeline: reference (unchanged diffusers), fused (equal up to rounding), fp8, or cached.
 
 reference  equal to diffusers bit for bit.
 fused      equal up to bfloat16 rounding: projections of one input in one product; bias and GELU inside the products;
            norms in one pass with the preceding sums and with the rotary embedding; text padding merged; values that
-           both passes share computed once. Falls back to reference on a CPU, with a narrow model such as nano, with
+           both passes share computed once; and the VAE's decoder (`fused_decoder`), up to the rounding of its
+           convolutions. Falls back to reference on a CPU, with a narrow model such as nano, with
            sequential offload, and with 8-bit or GGUF weights.
 fp8        fused, and the products of all blocks but the first and the last in FP8 (`fp8`). The videos differ. Never
            falls back: what cannot be computed in FP8 is refused (`planning.fp8_checks`).
@@ -23,13 +24,14 @@ from torch import nn
 from wantui.generation import fused_block
 from wantui.generation.fp8 import Fp8FeedForward, quantize_block
 from wantui.generation.fused_attention import FusedCrossAttention, FusedSelfAttention
+from wantui.generation.fused_decoder import fuse_decoder
 from wantui.generation.fused_linear import fuse_linear_layers
 from wantui.planning.fp8 import is_block_in_fp8
 from wantui.planning.throughput import NATIVE_ATTENTION
 
 
 def fuse_pipeline(pipeline: WanPipeline, attention_kernel: str, fp8_device: torch.device | None = None) -> None:
-    """Fuse the blocks of a newly loaded pipeline.
+    """Fuse the blocks and the decoder of a newly loaded pipeline.
 
     Args:
         attention_kernel: see `fuse_blocks`.
@@ -40,6 +42,8 @@ def fuse_pipeline(pipeline: WanPipeline, attention_kernel: str, fp8_device: torc
             fuse_blocks(transformer, attention_kernel)
             if fp8_device is not None:
                 quantize_blocks(transformer, fp8_device)
+    if pipeline.vae is not None:
+        fuse_decoder(pipeline.vae)
 
 
 def fuse_blocks(transformer: Any, attention_kernel: str = NATIVE_ATTENTION) -> None:

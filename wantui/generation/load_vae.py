@@ -4,6 +4,7 @@ import torch
 from diffusers import WanPipeline
 
 from wantui.generation.errors import LoadError
+from wantui.generation.fused_decoder import fuse_decoder, has_fused_decoder
 from wantui.generation.load import load_pipeline_parts
 from wantui.generation.placement import apply_memory_plan, find_device, is_out_of_memory, query_free_gpu_bytes
 from wantui.generation.self_check import check_pipeline_works
@@ -15,12 +16,18 @@ PARTS_WITHOUT_VAE = ("transformer", "transformer_2", "text_encoder")
 
 
 def load_vae_pipeline(
-    model: WanModel, revision: str | None, device: torch.device, *, may_fetch: bool = True
+    model: WanModel,
+    revision: str | None,
+    device: torch.device,
+    *,
+    fuses_decoder: bool = False,
+    may_fetch: bool = True,
 ) -> WanPipeline:
     """Load a pipeline whose only part with weights is the VAE, place it, and check that it works.
 
     Args:
         revision: branch, tag or commit of a hub model; not used for a local directory.
+        fuses_decoder: whether to decode by `fuse_decoder`, as fused videos are.
         may_fetch: whether to download missing files of the VAE.
 
     Raises:
@@ -35,6 +42,8 @@ def load_vae_pipeline(
         may_fetch=may_fetch,
     )
     try:
+        if fuses_decoder:
+            fuse_decoder(pipeline.vae)
         apply_memory_plan(pipeline, device, RESIDENT_PLAN)
         check_pipeline_works(pipeline)
     except RuntimeError as error:
@@ -60,7 +69,7 @@ def choose_tile_side(pipeline: WanPipeline, model: WanModel, recipe: Recipe, fir
     smaller_sides = sorted((side for side in sides if side and side < (first_side or side + 1)), reverse=True)
     free_bytes = query_free_gpu_bytes(device) - CONTEXT_BYTES
     for side in (first_side, *smaller_sides):
-        if estimate_decode_bytes(model, recipe, side) <= free_bytes:
+        if estimate_decode_bytes(model, recipe, side, has_fused_decoder(pipeline.vae)) <= free_bytes:
             return side
     raise LoadError(
         f"{device} has too little free memory to decode {recipe.width}x{recipe.height} pixels, even in tiles. End "

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 from diffusers import WanPipeline
 from torch import Tensor
 
@@ -158,8 +157,7 @@ def generate_frames(
         clip_tags = _build_clip_tags(pipeline, recipe, latents_digest)
         clip_writer = exit_stack.enter_context(ClipWriter(files.clip_path, recipe.fps, recipe.frames, clip_tags))
         frames = exit_stack.enter_context(closing(decode_frames(pipeline, latents)))
-        pixel_frames = (np.rint(frame * 255).astype(np.uint8) for frame in frames)
-        for decoded_count, frame in enumerate(contact_sheet.collect_frames(pixel_frames), start=1):
+        for decoded_count, frame in enumerate(contact_sheet.collect_frames(frames), start=1):
             clip_writer.write_frame(frame)
             yield FrameDecoded(decoded_count, recipe.frames)
         finished_video = FinishedVideo(

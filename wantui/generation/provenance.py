@@ -14,6 +14,7 @@ from wantui.generation import kernels
 from wantui.generation.attention_backends import find_kernel_version
 from wantui.generation.fuse import has_fp8_blocks
 from wantui.generation.fused_attention import FusedSelfAttention
+from wantui.generation.fused_decoder import has_fused_decoder
 from wantui.generation.placement import find_device
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import find_cached_commit
@@ -64,9 +65,11 @@ def _describe_merging() -> dict[str, Any]:
 
 
 def describe_clip_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """Return the result of `describe_provenance`, and the side of the decoded tiles in pixels (None without tiles)."""
+    """Return the result of `describe_provenance`, whether the decoder is fused, and the side of the decoded tiles in
+    pixels (None without tiles)."""
     vae = pipeline.vae
     tile_pixels = vae.tile_sample_min_height if vae.use_tiling else None
     if tile_pixels is not None and max(recipe.width, recipe.height) <= tile_pixels:
         tile_pixels = None
-    return {**describe_provenance(pipeline, recipe), "tile": tile_pixels}
+    decoder = "fused" if has_fused_decoder(vae) else "reference"
+    return {**describe_provenance(pipeline, recipe), "decoder": decoder, "tile": tile_pixels}

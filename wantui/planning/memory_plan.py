@@ -120,7 +120,7 @@ def find_plan(name: str) -> MemoryPlan:
 
 
 def can_fuse_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights: WeightsForm) -> bool:
-    """Return whether blocks are fused on a GPU: the plan and weights allow it, and the transformer is wide enough."""
+    """Return whether blocks and decoder are fused on a GPU: plan and weights allow it, and the transformer is wide."""
     weights_allow_fusion = plan.can_fuse and weights == "full"
     return speed != "reference" and weights_allow_fusion and model.transformer_width >= MIN_FUSED_TRANSFORMER_WIDTH
 
@@ -166,17 +166,19 @@ def estimate_activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = 
     return block_bytes + rotary_bytes + modulation_bytes + widened_bytes + cached_bytes
 
 
-def estimate_decode_bytes(model: WanModel, recipe: Recipe, tile_side: int | None) -> int:
+def estimate_decode_bytes(model: WanModel, recipe: Recipe, tile_side: int | None, is_fused: bool = False) -> int:
     """Return the peak bytes of decoding, without the VAE's weights.
 
     Args:
         tile_side: side of a tile from `MemoryPlan.choose_tile_side`, or None.
+        is_fused: whether the decoder is fused.
     """
     frame_pixels = recipe.width * recipe.height
+    pixel_bytes = model.fused_decode_bytes_per_pixel if is_fused else model.decode_bytes_per_pixel
     if tile_side is None:
-        return int(model.decode_bytes_per_pixel * frame_pixels)
+        return int(pixel_bytes * frame_pixels)
     video_bytes = 3 * 4 * frame_pixels * recipe.frames
-    return int(max(4.75 * video_bytes, model.decode_bytes_per_pixel * tile_side * tile_side + 1.35 * video_bytes))
+    return int(max(4.75 * video_bytes, pixel_bytes * tile_side * tile_side + 1.35 * video_bytes))
 
 
 def estimate_peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
@@ -197,11 +199,10 @@ def estimate_peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recip
     constant_bytes = (
         LATENT_BUFFER_COUNT * latent_bytes + 3 * TEXT_POSITION_COUNT * model.text_width * dtype_bytes + WORKSPACE_BYTES
     )
-    computing_bytes = estimate_activation_bytes(
-        model, recipe, can_fuse_blocks(model, plan, recipe.speed, recipe.weights)
-    )
-    computing_bytes += estimate_extra_gpu_bytes(recipe, model)
-    decoding_bytes = estimate_decode_bytes(model, recipe, plan.choose_tile_side(recipe.width, recipe.height))
+    is_fused = can_fuse_blocks(model, plan, recipe.speed, recipe.weights)
+    computing_bytes = estimate_activation_bytes(model, recipe, is_fused) + estimate_extra_gpu_bytes(recipe, model)
+    tile_side = plan.choose_tile_side(recipe.width, recipe.height)
+    decoding_bytes = estimate_decode_bytes(model, recipe, tile_side, is_fused)
     block_bytes = estimate_block_bytes(model, recipe)
     match plan.transformer_placement:
         case "resident":

@@ -107,7 +107,9 @@ class Throughput:
 
     def predict_decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN) -> float:
         """Predict the seconds to decode the video."""
-        return self.decoded_value * model.relative_decode_time * count_decoded_pixels(recipe, plan)
+        is_fused = can_fuse_blocks(model, plan, recipe.speed, recipe.weights)
+        relative_time = model.fused_relative_decode_time if is_fused else model.relative_decode_time
+        return self.decoded_value * relative_time * count_decoded_pixels(recipe, plan)
 
     def predict_video_seconds(
         self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN, gpu_count: int = 1

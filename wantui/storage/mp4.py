@@ -178,6 +178,7 @@ def read_clip_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
             raise ValueError("wantui_made_with is not a JSON object")
         if "blocks" in provenance:
             provenance["blocks"] = migrate_speed_name(str(provenance["blocks"]))
+            provenance.setdefault("decoder", "reference")  # as in versions that did not name it
         return parse_recipe(parse_json(tags["wantui"])), provenance
     except ValueError as error:  # includes text that is not UTF-8
         raise ClipError(f"the recipe in {path} is damaged or of another version: {error}") from None

@@ -1,4 +1,4 @@
-"""Triton kernels; their modules are imported only if `can_use_kernels` returns True."""
+"""Triton kernels; their modules are imported only if these functions return True."""
 
 import importlib.util
 
@@ -17,5 +17,13 @@ def find_triton_version() -> str | None:
 
 def can_use_kernels(values: Tensor) -> bool:
     """Return whether these kernels support a tensor: 16-bit floats on a GPU, with Triton installed."""
-    is_16_bit = values.dtype in (torch.bfloat16, torch.float16)
-    return values.is_cuda and is_16_bit and importlib.util.find_spec("triton") is not None
+    return values.dtype in (torch.bfloat16, torch.float16) and _is_on_gpu_with_triton(values)
+
+
+def can_use_float32_kernels(values: Tensor) -> bool:
+    """Return whether the decoder's kernels support a tensor: float32 on a GPU, with Triton installed."""
+    return values.dtype == torch.float32 and _is_on_gpu_with_triton(values)
+
+
+def _is_on_gpu_with_triton(values: Tensor) -> bool:
+    return values.is_cuda and importlib.util.find_spec("triton") is not None
