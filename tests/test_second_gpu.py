@@ -642,7 +642,13 @@ def test_times_of_two_gpus_predict_only_those() -> None:
 
 def test_second_gpu_needs_the_memory_of_denoising_without_the_vae() -> None:
     model = find_model("wan2.1-1.3b")
-    without_vae = replace(model, vae_parameter_count=0, text_encoder_parameter_count=0, decode_bytes_per_pixel=0)
+    without_vae = replace(
+        model,
+        vae_parameter_count=0,
+        text_encoder_parameter_count=0,
+        decode_bytes_per_pixel=0,
+        fused_decode_bytes_per_pixel=0,
+    )
     first = estimate_peak_working_bytes(find_plan("encode-first"), without_vae, RECIPE)
     assert first is not None
     assert first * 0.95 < estimate_second_gpu_bytes(RESIDENT_PLAN, model, RECIPE) <= first

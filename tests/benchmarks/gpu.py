@@ -252,7 +252,11 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     # The encoder is not here: what the plan needs for the rest.
     without = replace(model, text_encoder_parameter_count=0)
     predicted = _peak(chosen.plan, without, recipe)
-    denoising = _peak(replace(chosen.plan, tile_side_pixels=None), replace(without, decode_bytes_per_pixel=0), recipe)
+    denoising = _peak(
+        replace(chosen.plan, tile_side_pixels=None),
+        replace(without, decode_bytes_per_pixel=0, fused_decode_bytes_per_pixel=0),
+        recipe,
+    )
     memory_error = predicted / peak - 1
     line = f"{cell.label}: " + (f"{chosen.plan.slug}, " if cell.plan is None else "")
     line += (
