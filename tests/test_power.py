@@ -107,10 +107,10 @@ def test_groups_are_those_that_the_analysis_can_form() -> None:
     assert powers["variation"].d_z == find_effect(8, 6)
     text, basis = describe_power(list(powers.values()))
     assert text == (
-        "finds 1.21 SD (2 groups by red|blue), 1.48 SD (all pairs of 3 by circle|square|star), "
-        "1.67 SD (all pairs of 4 by cfg_scale), 1.95 SD (all pairs of 6 by variation)"
+        "8 seeds find differences from 1.2 SD (red|blue), 1.5 SD (circle|square|star, 3 groups), "
+        "1.7 SD (cfg_scale, 4 groups), 2 SD (variation, 6 groups)"
     )
-    assert "8 seeds" in basis
+    assert "80 % of batches" in basis
 
 
 def test_baseline_row_is_a_group_of_its_own() -> None:
@@ -139,7 +139,7 @@ def test_preview_says_what_the_seeds_can_find() -> None:
     runner = CliRunner()
     arguments = ["preview", "-c", "nano", "-t", "a [red|blue] circle", "-n"]
     shown = runner.invoke(cli, [*arguments, "6"])
-    assert "power: finds 1.81 SD (2 groups by red|blue)" in " ".join(shown.output.split())
+    assert "power: 6 seeds find differences from 1.8 SD (red|blue)" in " ".join(shown.output.split())
     document = json.loads(runner.invoke(cli, [*arguments, "6", "--json"]).stdout)
     assert document["power"] == [{"by": "1", "groups": 2, "pairs": 1, "min_p": 0.03125, "d_z": find_effect(6, 2)}]
     document = json.loads(runner.invoke(cli, [*arguments, "5", "--json"]).stdout)

@@ -24,7 +24,8 @@ from wantui.analysis.p_values import find_decisive_p
 from wantui.analysis.video import Video
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
 from wantui.tui.analysis.forest_plot import describe_signs
-from wantui.tui.analysis.metric_titles import describe_metric_response, name_metrics
+from wantui.tui.analysis.metric_titles import describe_metric_response
+from wantui.tui.plain_names import replace_names
 from wantui.tui.screens.analysis import AnalysisScreen
 from wantui.tui.widgets.diff_text import DiffText
 
@@ -48,7 +49,7 @@ def test_meaning_and_response_of_every_metric_are_shown_in_full(tmp_path: Path, 
     async def test(it: AppUnderTest) -> None:
         await show(it, videos)
         for name, metric in METRICS.items():
-            meaning = name_metrics(metric.meaning)
+            meaning = replace_names(metric.meaning)
             await it.until(lambda: f"{meaning} " in it.text() or f"{meaning};" in it.text())  # noqa: B023
             assert f"{describe_metric_response(name)} " in it.text()
             assert all(word not in it.text() for word in METRICS if "_" in word)
@@ -62,7 +63,7 @@ def test_response_of_a_metric_names_what_the_calibration_found(metric: str) -> N
     guided, unguided = (find_response(metric, is_guided=is_guided) for is_guided in (True, False))
     words = {"both": {"appearance", "frequency"}, "appearance": {"appearance"}, "frequency": {"frequency"}, "": set()}
     text = describe_metric_response(metric)
-    parts = text.split("(guidance 4)")
+    parts = text.split("; at cfg scale 1, ")
     first = {word for word in ("appearance", "frequency") if word in parts[0]}
     last = {word for word in ("appearance", "frequency") if word in parts[-1]}
     assert (first, last) == (words[guided or unguided], words[unguided])
@@ -398,7 +399,7 @@ def test_meaning_of_the_marked_metric_is_shown(tmp_path: Path, width: int) -> No
         screen = await show(it, videos)
         for name, metric in METRICS.items():
             assert screen.row_list.metric_name == name
-            assert name_metrics(metric.meaning) in it.text()
+            assert replace_names(metric.meaning) in it.text()
             assert name.replace("_", " ") in it.text()  # its column is scrolled into view
             await it.press("right")
 
@@ -532,7 +533,7 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
 def test_legend_of_a_wide_pane_says_what_is_adjusted_and_expected() -> None:
     assert describe_signs(has_unguided=True, has_ratios_from_1=True, width=130) == (
         "● adjusted p up to 0.05   ○ above   ├─┤ 95 % interval of one metric   ◇ expected from Gaussian flow   "
-        "□ guidance 1   ¹ percent of the distance from 1"
+        "□ cfg scale 1   ¹ percent of the distance from 1"
     )
 
 
@@ -569,8 +570,12 @@ def test_pairs_beyond_the_maximum_are_counted(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("labels", "header", "values"),
     [
-        (("cfg_scale 1", "cfg_scale 4"), "cfg_scale", ("1", "4")),
-        (("steps 8, cfg_scale 1", "steps 9, cfg_scale 1"), "cell", ("steps 8, cfg_scale 1", "steps 9, cfg_scale 1")),
+        (("cfg_scale 1", "cfg_scale 4"), "cfg scale", ("1", "4")),
+        (
+            ("steps 8, cfg_scale 1", "steps 9, cfg_scale 1"),
+            "settings",
+            ("steps 8, cfg scale 1", "steps 9, cfg scale 1"),
+        ),
     ],
 )
 def test_table_shows_the_cell_of_each_video_of_a_sweep(

@@ -12,9 +12,9 @@ from wantui.analysis.advice import Advice, AdviceKind, AdvisedText, add_details,
 from wantui.analysis.group_names import CannotCompareError
 from wantui.tui.analysis import answers_view, dose_view
 from wantui.tui.analysis.advice import SCREEN_ADVICE, name_keys, word_error
-from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.tables import draw_rows
 from wantui.tui.analysis.views import Canvas
+from wantui.tui.plain_names import replace_names
 
 SHOWN_MODULES = (
     "correlation_data",
@@ -88,7 +88,7 @@ def test_message_keeps_its_advice_and_details_after_a_prefix() -> None:
 
 def test_commands_keep_the_names_of_metrics() -> None:
     text = "log_volume: see `wantui analyze --compare --primary log_volume`, not log_volume"
-    assert name_metrics(text) == "log volume: see `wantui analyze --compare --primary log_volume`, not log volume"
+    assert replace_names(text) == "log volume: see `wantui analyze --compare --primary log_volume`, not log volume"
 
 
 def test_headings_of_groups_keep_the_names_of_metrics() -> None:

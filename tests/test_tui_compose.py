@@ -487,6 +487,20 @@ def read_region(it: AppUnderTest, widget: Widget) -> str:
     return "\n".join(line[region.x : region.right] for line in lines)
 
 
+def test_costs_that_are_higher_than_the_pane_are_cut() -> None:
+    async def test() -> None:
+        sweeps = "cfg_scale=1,2; flow_shift=1,2; steps=4,5"
+        save_drafts(find_state_directory().directory, Drafts(changes={"sweeps": sweeps, "videos_per_variation": "7"}))
+        async with application(size=(80, 20)) as it:
+            await it.until(lambda: it.screen(ComposeScreen).config)
+            await it.press("t")
+            await it.paste("a [red|blue] [circle|square|star]")
+            await it.until(lambda: "videos 336 = 6 variations" in it.cells("#cost DiffText"))
+            assert "w all details" in it.text()
+
+    run(test)
+
+
 @pytest.mark.parametrize(("size", "shows_cells"), [((140, 40), True), ((80, 24), False)])
 def test_cost_of_each_cell_is_shown_where_it_fits(size: tuple[int, int], shows_cells: bool) -> None:
     async def test() -> None:
@@ -498,7 +512,7 @@ def test_cost_of_each_cell_is_shown_where_it_fits(size: tuple[int, int], shows_c
             await it.paste("a [red|blue] circle")
             await it.until(lambda: screen.preview and screen.preview.video_count == 16)
             await it.until(lambda: "w all details" in it.text())
-            assert ("cfg_scale 4: 4 videos" in it.cells("#cost DiffText")) == shows_cells
+            assert ("cfg scale 4: 4 videos" in it.cells("#cost DiffText")) == shows_cells
             await it.press("escape", "w")
             reader = await it.until(lambda: isinstance(it.app.screen, TextViewer) and it.app.screen)
             assert "cfg_scale 4: 4 videos" in reader.text
@@ -524,7 +538,8 @@ def test_cost_says_what_the_seeds_can_find_and_warns_about_too_few() -> None:
             screen.config_pane.settings_form.post_message(
                 SettingsForm.Changed("videos_per_variation", "7", is_final=True)
             )
-            await it.until(lambda: "power  finds 1.35 SD (2 groups by red|blue)" in it.cells("#cost DiffText"))
+            expected = "power 7 seeds find differences from 1.4 SD (red|blue)"
+            await it.until(lambda: expected in " ".join(it.cells("#cost DiffText").split()))
             assert "can never give p" not in it.cells("#cost DiffText")
 
     run(test)
@@ -667,10 +682,10 @@ def test_frames_of_compose_name_the_keys_of_the_user() -> None:
             await it.press("f12")
             await it.paste("a red circle")
             await it.press("escape")
-            for title in ("F12 Template", "c Config", "W Cost", "W all details", "Z reset · / filter"):
+            for title in ("F12 Template", "c Config", "W Cost", "W all details", "Z reset   / find"):
                 await it.until(lambda: title in it.text())  # noqa: B023
             apply_settings(it.app, TuiSettings(keys={"compose.configs": "C"}))
-            for title in ("t Template", "C Config", "w Cost", "w all details", "r reset · / filter"):
+            for title in ("t Template", "C Config", "w Cost", "w all details", "r reset   / find"):
                 await it.until(lambda: title in it.text())  # noqa: B023
             await it.press("2")
             apply_settings(it.app, TuiSettings(keys={"compose.configs": "D"}))

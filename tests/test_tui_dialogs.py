@@ -141,7 +141,7 @@ def test_batches_to_analyse_are_told_apart_by_date_videos_seeds_and_template(siz
     async def test() -> None:
         async with application(size=size) as it:
             it.app.push_screen(BatchChooser(BATCHES, [BATCHES[1].folder]))
-            await it.until(lambda: "1 batch chosen" in it.text())
+            await it.until(lambda: "1 batch selected" in it.text())
             lines = it.text().splitlines()
             header = next(line for line in lines if "created" in line)
             rows = [line for line in lines if "[ ]" in line or "[x]" in line]
@@ -150,7 +150,7 @@ def test_batches_to_analyse_are_told_apart_by_date_videos_seeds_and_template(siz
                 assert row[header.index("seeds") :].startswith(batch.seeds)
                 assert row[header.index("template") :].startswith(batch.template[:10])
                 assert row[: header.index("seeds")].rstrip().endswith(f" {videos}")
-            await it.until(lambda: "cfg_scale 1, 4" in it.cells("#picked-facts"))
+            await it.until(lambda: "cfg scale 1, 4" in it.cells("#picked-facts"))
             await it.press("up")
             await it.until(lambda: "6 done; seeds 42 to 44" in it.cells("#picked-facts"))
             assert BATCHES[0].template not in it.cells("#picked-facts"), "the row shows it in full"
@@ -164,11 +164,11 @@ def test_chosen_batches_are_marked_by_a_sign_and_not_by_colour_alone() -> None:
     async def test() -> None:
         async with application(size=(80, 24)) as it:
             it.app.push_screen(BatchChooser(BATCHES, [BATCHES[1].folder]), answers.append)
-            await it.until(lambda: "1 batch chosen" in it.text())
+            await it.until(lambda: "1 batch selected" in it.text())
             boxes = ["[x]" in line for line in it.text().splitlines() if "[x]" in line or "[ ]" in line]
             assert boxes == [False, True]
             await it.press("up", "space")
-            await it.until(lambda: it.text().count("[x]") == 2 and "2 batches chosen" in it.text())
+            await it.until(lambda: it.text().count("[x]") == 2 and "2 batches selected" in it.text())
             await it.press("enter")
             await it.until(lambda: answers == [[batch.folder for batch in BATCHES]])
 
@@ -181,7 +181,7 @@ def test_batch_under_the_cursor_is_analysed_if_none_is_chosen() -> None:
     async def test() -> None:
         async with application(size=(80, 24)) as it:
             it.app.push_screen(BatchChooser(BATCHES, []), answers.append)
-            await it.until(lambda: "0 batches chosen" in it.text())
+            await it.until(lambda: "0 batches selected" in it.text())
             await it.press("down", "enter")
             await it.until(lambda: answers == [[BATCHES[1].folder]])
 

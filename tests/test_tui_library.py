@@ -270,22 +270,22 @@ def test_keys_show_other_axes_pages_and_orders_of_a_sweep(wantui: Wantui) -> Non
             assert entry is not None
             return entry.recipe.guidance_scale, entry.recipe.steps, entry.seed
 
-        assert read_title() == "2 variations by 3 values of cfg_scale: steps 3, seed 42 (page 1/4)   [ ] turn the page"
-        assert "cfg_scale" in screen.matrix.render_line(0).text
+        assert read_title() == "2 variations by 3 values of cfg scale: steps 3, seed 42 (page 1/4)   [ ] turn the page"
+        assert "cfg scale" in screen.matrix.render_line(0).text
         facts = {fact.label: fact.value for fact in collect_batch_facts(folder, swept, BatchMarks()).facts}
-        assert facts["sampling"] == "3 to 5 steps of unipc, guidance varies"
+        assert facts["sampling"] == "3 to 5 steps of unipc, cfg scale 1, 4, 8"
         screen.set_focus(screen.matrix)
         await it.press("right", "right_square_bracket")
-        assert read_title() == "2 variations by 3 values of cfg_scale: steps 3, seed 43 (page 2/4)   [ ] turn the page"
+        assert read_title() == "2 variations by 3 values of cfg scale: steps 3, seed 43 (page 2/4)   [ ] turn the page"
         assert find_current() == (4.0, 3, 43)
-        assert "seed 43, cfg_scale 4, steps 3" in it.text()
+        assert "seed 43, cfg scale 4, steps 3" in it.text()
         await it.until(lambda: read_cell_pixels(screen, (0, 1)) is not None)
         entry = screen.get_current_entry()
         assert entry is not None
         colour = read_cell_pixels(screen, (0, 1))[-1, 0].astype(int)
         assert np.abs(colour - choose_colour(entry)).max() <= 12
         await it.press("left_square_bracket", "a")
-        assert read_title() == "2 variations by 2 values of steps: cfg_scale 1, seed 42 (page 1/6)   [ ] turn the page"
+        assert read_title() == "2 variations by 2 values of steps: cfg scale 1, seed 42 (page 1/6)   [ ] turn the page"
         await it.press("S")
         assert ", sorted by PSNR:" in read_title()
         await it.press("S")
@@ -294,7 +294,7 @@ def test_keys_show_other_axes_pages_and_orders_of_a_sweep(wantui: Wantui) -> Non
         index = next(i for i, v in enumerate(swept.videos) if v.recipe.guidance_scale == 8 and v.seed == 43)
         screen.load_batch(folder.resolve() if screen.shown_folder != folder else folder, index)
         await it.until(lambda: find_current() == (8.0, 3, 43))
-        assert "cfg_scale 8, seed 43 (page 6/6)   [ ] turn the page" in read_title()
+        assert "cfg scale 8, seed 43 (page 6/6)   [ ] turn the page" in read_title()
 
     library(test)
 
@@ -627,7 +627,7 @@ def test_details_of_a_batch_name_what_differs_from_the_defaults(manifest: Manife
     changed.config["lora_settings"]["adapters"] = [{"path": "a.safetensors", "strength": 0.5, "file": None}]
     values = {fact.label: fact.value for fact in collect_batch_facts(tmp_path, changed, BatchMarks()).facts}
     assert "dtype float32" in str(values["settings"])
-    assert "store_latents on" in str(values["settings"])
+    assert "store latents on" in str(values["settings"])
     assert "adapters [{path: a.safetensors, strength: 0.5}]" in str(values["settings"])
     assert "width" not in str(values["settings"])
 
@@ -635,7 +635,8 @@ def test_details_of_a_batch_name_what_differs_from_the_defaults(manifest: Manife
 def test_details_of_a_batch_name_its_seeds_once(tmp_path: Path) -> None:
     swept = write_clip_batch(tmp_path / "swept", "one circle", more=("seeds=7,42", "sweeps=cfg_scale=2,4"))
     by_label = {fact.label: str(fact.value) for fact in collect_batch_facts(tmp_path, swept, BatchMarks()).facts}
-    assert by_label["videos"] == "1 variation by seeds 7,42 by 2 cells of the sweep"
+    assert by_label["videos"] == "1 variation by seeds 7,42 by 2 values of cfg scale"
+    assert by_label["sweep"] == "cfg scale 2, 4"
     assert "seeds" not in by_label.get("settings", "")
 
 

@@ -66,7 +66,7 @@ def test_tenth_mark_is_refused() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         await it.press(*("m", "right") * 5, "down", *("m", "left") * 5)
         assert len(screen.marked_clips) == 9
-        assert "cannot mark another video: 9 are marked" in it.notifications()
+        assert "cannot select another video: 9 are selected" in it.notifications()
 
     on_clips(test)
 
@@ -203,7 +203,7 @@ def test_next_and_previous_follow_the_matrix_and_move_its_cursor() -> None:
 def test_marked_clips_are_compared_in_step() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         await it.press("c")
-        assert "mark a video first" in it.notifications()
+        assert "select a video first" in it.notifications()
         player = await open_player(it, "m", "right", "m", "down", "m", "c")
         labels = ["circle · seed 42", "circle · seed 43", "square · seed 43"]
         assert [label for label in labels if label in it.text()] == labels
@@ -588,7 +588,7 @@ def test_player_shows_place_settings_and_marks_of_a_clip_beside_it() -> None:
         facts = it.cells("#clip-facts")
         assert re.search(rf"seed +{player.clips[0].recipe.seed}\b", facts)
         assert " ".join(player.clips[0].recipe.prompt.split()) in " ".join(facts.split())
-        assert "no marks: * stars, x rejects" in facts
+        assert "* stars this video, x rejects it" in facts
         await it.press("asterisk")
         await it.until(lambda: "★ starred" in it.cells("#clip-facts"))
         await it.press("n")

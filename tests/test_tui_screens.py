@@ -238,7 +238,7 @@ def test_retry_of_a_video_does_not_touch_marked_batches(queue: Queue) -> None:
         await it.until(lambda: "Videos of two" in it.text())
         await it.press("enter", "down", "r")
         await it.until(lambda: list_states() == [["cancelled"] * 3, ["cancelled", "queued", "cancelled"]])
-        assert "1 marked" in it.text()
+        assert "1 selected" in it.text()
 
     with only_queued():
         on("queue", test)
@@ -282,7 +282,7 @@ def test_actions_apply_to_all_marked_batches(queue: Queue) -> None:
 
         await it.until(lambda: "three" in it.text())
         await it.press("space", "space")
-        assert "Batches: 3, 2 marked" in it.text()
+        assert "Batches: 3, 2 selected" in it.text()
         await it.press("p")
         await it.until(lambda: [batch.paused for batch in queue.list_batches()] == [True, True, False])
         await it.press("p")
@@ -293,7 +293,7 @@ def test_actions_apply_to_all_marked_batches(queue: Queue) -> None:
         await it.press("y")
         await it.until(lambda: list_states() == [{"cancelled"}, {"cancelled"}, {"queued"}])
         await it.until(lambda: isinstance(it.app.screen, QueueScreen))
-        await it.until(lambda: "marked" not in it.text())
+        await it.until(lambda: "selected" not in it.text())
         await it.press("k", "k", "k", "space", "space", "space", "minus", "r")
         await it.until(lambda: "nothing to retry" in it.notifications())
         assert list_states() == [{"cancelled"}, {"cancelled"}, {"queued"}]

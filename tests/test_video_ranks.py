@@ -10,8 +10,8 @@ from test_analysis import synthetic_videos
 
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
-from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.video_ranks import MAX_NAMED_EXTREMES, MIN_COMPARED_VIDEOS, describe_ranks
+from wantui.tui.plain_names import replace_names
 
 
 def count_extremes(video: Video, videos: list[Video], names: set[str]) -> list[tuple[float, str, str]]:
@@ -29,10 +29,10 @@ def count_extremes(video: Video, videos: list[Video], names: set[str]) -> list[t
 
 def list_named_extremes(text: str) -> list[tuple[str, str]]:
     """Return the sides and metrics that a text names, by side in the order of the text."""
-    titles = {name_metrics(name): name for name in METRICS}
+    titles = {replace_names(name): name for name in METRICS}
     return [
         (side, titles[title])
-        for part in text.split("; ")
+        for part in text.rpartition("this video has the ")[2].split(" and the ")
         if (side := part.partition(" ")[0]) in ("highest", "lowest")
         for title in part.partition(" ")[2].split(", ")
     ]
@@ -44,8 +44,8 @@ def test_ranks_names_rank_and_all_extremes_in_order_as_counted_by_hand(tmp_path:
         text = describe_ranks(video, videos, "length", 1000)
         lengths = sorted((each.compute_metric("length") for each in videos), reverse=True)
         rank = lengths.index(video.compute_metric("length")) + 1
-        rank_text = {1: "highest", 8: "lowest"}.get(rank, f"number {rank} from the top")
-        assert text.split("; ")[0] == f"length: {rank_text} of 8 videos, median {np.median(lengths):.4g}"
+        rank_text = {1: "the highest", 8: "the lowest"}.get(rank, f"number {rank} from the top")
+        assert text.split("; ")[0] == f"length is {rank_text} of 8 videos, whose median is {np.median(lengths):.4g}"
         expected = count_extremes(video, videos, set(METRICS) - {"length"})[:MAX_NAMED_EXTREMES]
         for side in ("highest", "lowest"):
             assert [name for each, name in list_named_extremes(text) if each == side] == [
@@ -61,18 +61,18 @@ def test_unsettled_metrics_are_left_out(tmp_path: Path) -> None:
     marked = [replace(video, unsettled_metrics=unsettled) for video in videos]
     texts = [describe_ranks(video, marked, "length", 1000) for video in marked]
     assert any(texts)
-    assert not any("length:" in text for text in texts)
+    assert not any("length is" in text for text in texts)
     assert all(name not in unsettled for text in texts for _, name in list_named_extremes(text))
 
 
 @pytest.mark.parametrize(
     ("values", "index", "expected"),
     [
-        ([1, 1, 1, 5], 0, "score: lowest of 4 videos, tied with 2 others, median 1"),
-        ([1, 1, 1, 5], 3, "score: highest of 4 videos, median 1"),
-        ([5, 5, 2, 1], 1, "score: highest of 4 videos, tied with 1 other, median 3.5"),
-        ([9, 5, 5, 1], 1, "score: number 2 from the top of 4 videos, tied with 1 other, median 5"),
-        ([9, 5, 4, 1], 2, "score: number 3 from the top of 4 videos, median 4.5"),
+        ([1, 1, 1, 5], 0, "score is the lowest of 4 videos (with 2 others), whose median is 1"),
+        ([1, 1, 1, 5], 3, "score is the highest of 4 videos, whose median is 1"),
+        ([5, 5, 2, 1], 1, "score is the highest of 4 videos (with 1 other), whose median is 3.5"),
+        ([9, 5, 5, 1], 1, "score is number 2 from the top of 4 videos (with 1 other), whose median is 5"),
+        ([9, 5, 4, 1], 2, "score is number 3 from the top of 4 videos, whose median is 4.5"),
         ([3, 3, 3, 3], 2, "score is equal in all 4 videos"),
         ([3, 3, 3, math.nan], 2, ""),
     ],

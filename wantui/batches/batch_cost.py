@@ -125,10 +125,15 @@ def find_slow_cpu_warning(recipe: Recipe, video_count: int) -> str | None:
 
 
 def describe_video_count(preview: BatchPreview) -> str:
-    """Return the number of videos and its factors: 24 = 2 variations x 4 cells x 3 seeds."""
+    """Return the number of videos and its factors, as in 24 = 2 variations x 4 values of cfg_scale x 3 seeds."""
     factors = [format_count(len(preview.variations), "variation"), format_count(len(preview.seeds), "seed")]
     if preview.sweep is not None:
-        factors.insert(1, format_count(len(preview.cells), "cell"))
+        names = list(preview.sweep.name_by_path.values())
+        is_simple = len(names) == 1 and not preview.config.settings.sweeps_baseline
+        count = len(preview.cells)
+        values_text = f"{format_count(count, 'value')} of {names[0]}"
+        combinations_text = format_count(count, "combination of settings", "combinations of settings")
+        factors.insert(1, values_text if is_simple else combinations_text)
     return f"{preview.video_count:,} = {' x '.join(factors)}"
 
 

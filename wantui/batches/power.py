@@ -100,13 +100,13 @@ def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str]:
     for group_count, equal_powers in groupby(found, key=lambda power: power.group_count):
         same_size = list(equal_powers)
         names = " or ".join(power.title for power in same_size)
-        groups_text = "2 groups" if group_count == 2 else f"all pairs of {group_count}"
-        parts.append(f"{same_size[0].d_z:.2f} SD ({groups_text} by {names})")
+        groups_text = names if group_count == 2 else f"{names}, {group_count} groups"
+        parts.append(f"{same_size[0].d_z:.2g} SD ({groups_text})")
     basis = (
-        f"the smallest effect that {format_count(found[0].seed_count, 'seed')} find in {format_percent(POWER)} of "
-        "batches, in standard deviations (SD) of the paired differences: d_z"
+        f"found in {format_percent(POWER)} of batches; SD: standard deviation, over seeds, of the difference "
+        "between two groups"
     )
-    return f"finds {', '.join(parts)}", basis
+    return f"{format_count(found[0].seed_count, 'seed')} find differences from {', '.join(parts)}", basis
 
 
 def _name_grouping(preview: BatchPreview, grouping: str) -> str:

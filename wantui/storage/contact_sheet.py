@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-
 from wantui.atomic_files import atomic_write
 from wantui.storage.mp4 import Frame
 
@@ -13,13 +11,17 @@ MAX_FRAME_WIDTH = 320
 """Maximum width of one frame on a contact sheet, in pixels."""
 
 
+def list_sheet_frames(frame_count: int) -> list[int]:
+    """Return the indices of the frames on the contact sheet of a clip with `frame_count` frames."""
+    last_index, count = frame_count - 1, min(SHEET_COLUMNS, frame_count)
+    return sorted({round(last_index * column / max(1, count - 1)) for column in range(count)})
+
+
 class ContactSheet:
     """Contact sheet of evenly spaced frames, collected while the `frame_count` frames of a clip are encoded."""
 
     def __init__(self, frame_count: int) -> None:
-        self.frame_indices = set(
-            np.linspace(0, frame_count - 1, min(SHEET_COLUMNS, frame_count)).round().astype(int).tolist()
-        )
+        self.frame_indices = set(list_sheet_frames(frame_count))
         self.selected_frames: list[Frame] = []
 
     def collect_frames(self, frames: Iterable[Frame]) -> Iterator[Frame]:

@@ -40,7 +40,7 @@ def copy_videos_to_draft(
 
     def read_draft() -> _BatchCopy:
         text = _read_stored_text(BatchFolder(batch_folder).config_path)
-        videos_text = f"seed {entries[0].seed}" if len(entries) == 1 else f"{len(entries)} marked videos"
+        videos_text = f"seed {entries[0].seed}" if len(entries) == 1 else f"{len(entries)} selected videos"
         source_name = f"{batch_folder.name}, {videos_text}"
         if (batch := _recompose_batch(batch_folder, text, manifest, entries)) is not None:
             return _BatchCopy(source_name, dump_settings(batch.settings), batch.template, {}, batch.note)

@@ -20,7 +20,7 @@ from wantui.tui.widgets.line_input import LineInput
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
-ENTRY_HINT = "type to filter   ↑ ↓ move   enter run   esc close"
+ENTRY_HINT = "type to find   ↑ ↓ move   enter run   esc close"
 INDENT = "  "
 
 
@@ -154,7 +154,11 @@ class EntrySearchMixin(BackdropMixin):
             return
         is_cut = entry is not None and entry.help_text not in self.draw_entry(entry, width - 1).plain[: width - 1]
         text = entry.help_text if entry is not None and is_cut else ""
-        self.help_text.show_lines(wrap_text(text, max(1, self.help_text.content_size.width), indent=""))
+        name_text = f"to change this key: {entry.name} in tui.yaml" if entry is not None and entry.name else ""
+        text_width = max(1, self.help_text.content_size.width)
+        self.help_text.show_lines(
+            [*wrap_text(text, text_width, indent=""), *wrap_text(name_text, text_width, Style(dim=True), indent="")]
+        )
 
     def on_resize(self, event: Resize) -> None:
         self.call_after_refresh(self.show_selected)

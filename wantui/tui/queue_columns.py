@@ -13,7 +13,7 @@ from wantui.queue.states import WORDS_BY_STATE, find_displayed_batch_state, find
 from wantui.tui.columns import Column
 from wantui.tui.dates import format_time_of_day
 from wantui.tui.plots import draw_styled_bar
-from wantui.tui.state_style import get_state_style
+from wantui.tui.state_style import StateStyle, get_state_style, get_video_style
 from wantui.tui.widgets.batch_list import shorten_model
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -162,7 +162,8 @@ def make_video_columns(
     """
 
     def draw_video_state(row: tuple[int, VideoRow]) -> Text:
-        return _draw_state(video_list, find_displayed_video_state(row[1], has_engine()))
+        state = find_displayed_video_state(row[1], has_engine())
+        return _draw_style(video_list, get_video_style(state, row[1].step, row[1].steps))
 
     def format_video_duration(row: tuple[int, VideoRow]) -> str:
         video = row[1]
@@ -217,7 +218,10 @@ def _count_done_videos(batch: BatchRow) -> int:
 
 
 def _draw_state(row_list: VirtualList, state: str) -> Text:
-    style = get_state_style(state)
+    return _draw_style(row_list, get_state_style(state))
+
+
+def _draw_style(row_list: VirtualList, style: StateStyle) -> Text:
     return Text(f"{style.glyph} {style.state_word}", row_list.make_colour_style(style.colour_name))
 
 

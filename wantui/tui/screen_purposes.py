@@ -4,6 +4,6 @@ SCREEN_PURPOSES = {
     "compose": "template, settings and cost of a new batch",
     "queue": "batches and videos with progress and ETA",
     "monitor": "previews, curves and log of the running video",
-    "library": "finished videos to play, mark and compare",
+    "library": "finished videos to play, select and compare",
     "analysis": "metrics and effects of trajectories",
 }

@@ -1,6 +1,6 @@
 """Glyph, word and colour of each state, for all screens; a state never differs by colour alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wantui.queue.states import describe_state
 
@@ -26,6 +26,13 @@ STYLES_BY_STATE = {
     "paused": ("‖", "warning"),
 }
 """Glyph and colour by state."""
+
+
+def get_video_style(state: str, step_number: int, step_count: int) -> StateStyle:
+    """Return the style of a state of a video; a running video is being decoded after its last step."""
+    style = get_state_style(state)
+    is_decoding = state == "running" and 0 < step_count <= step_number
+    return replace(style, state_word="decoding") if is_decoding else style
 
 
 def get_state_style(state: str) -> StateStyle:

@@ -9,17 +9,32 @@ from rich.text import Text
 from wantui.formatting import NO_BREAK_SPACE, join_units
 
 _NUMBER_SPACE_PATTERN = re.compile(
-    r"(?<=\d) (?=(?:s|ms|min|h|fps|rad|steps?|frames?|seeds?|videos?|cells?|variations?|[kMGT]?B)\b)"
-    r"|(?<=\bx) (?=\d)|(?<=\bguidance) (?=\d)|(?<=\bbracket) (?=\d)"
+    r"(?<=\d) (?=(?:s|ms|min|h|fps|rad|steps?|frames?|seeds?|videos?|values?|SD|cells?|variations?|[kMGT]?B)\b)"
+    r"|(?<=\bx) (?=\d)|(?<=\b(?:scale|frame|group)) (?=\d)|(?<=\bcfg) (?=scale)"
+    r"|(?<=\bguidance) (?=\d)|(?<=\bbracket) (?=\d)"
 )
-"""Space between a number and its unit or name: "5 s", "x 6 seeds", "guidance 4"."""
+"""Space between a number and its unit or name: "5 s", "x 6 seeds", "cfg scale 4"."""
+_PATH_PART_PATTERN = re.compile(r"[^/_]*[/_]|[^/_]+")
 
 
 def wrap_text(text: str, width: int, style: Style | None = None, indent: str = "  ") -> list[Text]:
     """Wrap a text into lines of at most `width` characters; all lines but the first are indented.
 
-    A number stays in one line with its unit or name.
+    A number stays in one line with its unit or name; a path that is longer than a line is broken after `/` or `_`.
     """
     joined = _NUMBER_SPACE_PATTERN.sub(NO_BREAK_SPACE, join_units(text))
+    joined = " ".join(_split_path(word, width - len(indent)) for word in joined.split(" "))
     lines = wrap(joined, width, subsequent_indent=indent, break_on_hyphens=False)
     return [Text(line.replace(NO_BREAK_SPACE, " "), style or Style.null()) for line in lines]
+
+
+def _split_path(word: str, width: int) -> str:
+    """Return a word with spaces where a path that is longer than `width` is best broken."""
+    if len(word) <= width:
+        return word
+    lines = [""]
+    for part in _PATH_PART_PATTERN.findall(word):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return " ".join(lines)

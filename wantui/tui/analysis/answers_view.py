@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.views import Canvas
+from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
     for answer in answers:
         style = canvas.get_style(VERDICT_COLOURS.get(answer.kind, "text-muted"))
         style += Style(bold=answer.kind == "differs")
-        verdict = name_metrics(answer.verdict) + _summarise_distance(answer)
+        verdict = replace_names(answer.verdict) + _summarise_distance(answer)
         verdict_lines = _draw_labelled(answer.question, verdict, canvas, Style(bold=True), style)
         lines += verdict_lines
         if len(verdict_lines) == 1:
@@ -64,10 +64,10 @@ def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Tex
     """Return the details of answers on one pair or on all groups, then their notes."""
     lines: list[Text] = []
     for answer in answers:
-        lines += _draw_labelled(answer.question, name_metrics(answer.details), canvas, Style(dim=True), Style())
+        lines += _draw_labelled(answer.question, replace_names(answer.details), canvas, Style(dim=True), Style())
     note_style = canvas.get_style("text-muted")
     for note in dict.fromkeys(note for answer in answers for note in answer.notes):
-        lines += wrap_text(f"note: {name_metrics(note)}", canvas.width, note_style)
+        lines += wrap_text(f"note: {replace_names(note)}", canvas.width, note_style)
     return lines
 
 

@@ -23,8 +23,11 @@ MIN_FIGURES_WIDTH, MAX_FIGURES_WIDTH = 28, 44
 """Width of the figures beside the picture, in cells."""
 NOTE_INDENT = " " * 9
 MASS_NOTE = "mass: share of attention on this word"
+SCALE_NOTE = "of the attention at a place"
 EVENNESS_NOTE = "0 one place, 1 the whole picture"
 """Explanations of the figures of a map."""
+MIN_WHOLE_SHARE = 0.1
+"""Share of the attention from which whole percents are exact enough."""
 MIN_PAIR_WIDTH, MIN_PAIR_HEIGHT = 20, 8
 """Smallest width of each of two pictures side by side, and smallest height of the pane with both, in cells."""
 
@@ -174,11 +177,16 @@ def _draw_scrubber(index: int, count: int, width: int, style: Style) -> Text:
 
 def _draw_scale(film: AttentionFilm, axis: "AttentionAxis", width: int) -> list[Text]:
     """Return the colour scale with its ends: attention of one position to the word."""
-    scale = Text()
+    scale, maximum = Text(), film.get_scale_maximum(axis)
     for cell in range(width):
         r, g, b = film.scale_colours[cell * len(film.scale_colours) // width]
         scale.append("█", Style(color=f"#{r:02x}{g:02x}{b:02x}"))
     return [
         scale,
-        _spread(Text("0", Style(dim=True)), f"{format_share(film.get_scale_maximum(axis), 2)} or more", width),
+        _spread(
+            Text("0", Style(dim=True)),
+            f"{format_share(maximum, 0 if maximum >= MIN_WHOLE_SHARE else 2)} or more",
+            width,
+        ),
+        Text(SCALE_NOTE, Style(dim=True)),
     ]

@@ -1,6 +1,6 @@
 """Drawing of a comparison of groups: verdicts, forest plot, tests, dispersion and notes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -19,8 +19,8 @@ from wantui.tui.analysis.forest_plot import (
     get_relative_change,
     label_effect,
 )
-from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.views import Canvas
+from wantui.tui.plain_names import replace_names
 from wantui.tui.plots import draw_sparkline
 from wantui.tui.wrapping import wrap_text
 
@@ -36,7 +36,11 @@ MAX_LISTED_EXCLUSIONS = 5
 
 
 def draw_comparison(
-    comparison: "Comparison", first_group: str, exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas
+    comparison: "Comparison",
+    first_group: str,
+    exclusion_reasons: Sequence[tuple[str, str]],
+    canvas: Canvas,
+    colours_by_group: Mapping[str, str] = {},
 ) -> list[Text]:
     """Return the verdicts and plots of all groups and of each pair, with their evidence below; then tests, dispersion,
     notes and excluded videos.
@@ -45,6 +49,7 @@ def draw_comparison(
         first_group: name of the group whose pairs come first.
         exclusion_reasons: name and reason of the videos excluded from the group means; the comparison excludes
             further ones.
+        colours_by_group: theme colours of the groups.
     """
     from wantui.analysis.calibrated import describe_responses
 
@@ -52,7 +57,7 @@ def draw_comparison(
     general_answers = [answer for answer in comparison.answers if not answer.first_group]
     lines = draw_answer_verdicts(general_answers, canvas)
     if comparison.dose_response is not None:
-        lines += [*draw_dose_response(comparison.dose_response, canvas, len(lines)), Text("")]
+        lines += [*draw_dose_response(comparison.dose_response, canvas, len(lines), colours_by_group), Text("")]
     verdicts = sorted(
         comparison.verdicts, key=lambda verdict: first_group not in (verdict.first_group, verdict.second_group)
     )
@@ -68,19 +73,26 @@ def draw_comparison(
         if number == 0 and general_answers:
             lines += [Text("all groups", Style(bold=True)), *draw_answer_details(general_answers, canvas), Text("")]
     if (hidden_count := len(verdicts) - MAX_DRAWN_PAIRS) > 0:
-        text = f"{hidden_count:,} more pairs: mark another group in the table, or export a report of all (x)"
+        text = f"{hidden_count:,} more pairs: move to another group in the table, or export a report of all (ctrl+s)"
         lines += wrap_text(text, width)
     lines += _draw_tests(comparison, width)
     for number, text in enumerate(describe_responses(metric_names, is_guided=comparison.is_guided)):
         lines += wrap_text(
-            name_metrics(f"{'  ' if number else ''}{text}"), width, canvas.get_style("text-muted"), indent="    "
+            replace_names(f"{'  ' if number else ''}{text}"), width, canvas.get_style("text-muted"), indent="    "
         )
     lines += [_draw_dispersion(name, curve, canvas) for name, curve in comparison.dispersion_curves_by_group.items()]
     for warning in comparison.warnings:
-        lines += wrap_text(f"note: {name_metrics(name_keys(warning))}", width, canvas.get_style("text-muted"))
+        lines += wrap_text(f"note: {replace_names(name_keys(warning))}", width, canvas.get_style("text-muted"))
     lines += list_exclusions("left out", exclusion_reasons, canvas)
     further_reasons = [video for video in comparison.exclusion_reasons if video not in set(exclusion_reasons)]
     return [*lines, *list_exclusions("not compared", further_reasons, canvas)]
+
+
+def count_hidden_metrics(comparison: "Comparison", lines: Sequence[Text], visible_count: int) -> int:
+    """Return how many metrics have no row among the first lines of a drawn comparison."""
+    labels = {label_effect(comparison, name) for name in comparison.summaries_by_metric}
+    rows = [line.plain for line in lines[:visible_count] if "%" in line.plain or "nats" in line.plain]
+    return sum(not any(row.startswith(f"{label} ") for row in rows) for label in labels)
 
 
 def _draw_pair(
@@ -97,7 +109,7 @@ def _draw_pair(
 
     pair = (verdict.first_group, verdict.second_group)
     answers = [answer for answer in comparison.answers if (answer.first_group, answer.second_group) == pair]
-    lines = [Text(f"{pair[0]} against {pair[1]}", Style(bold=True))] if names_pair else []
+    lines = [Text(replace_names(f"{pair[0]} against {pair[1]}"), Style(bold=True))] if names_pair else []
     lines += draw_answer_verdicts(answers, canvas)
     if has_legend:
         legend = describe_signs(
@@ -118,15 +130,16 @@ def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) 
     from wantui.analysis.calibrated_effect import explain_effect
 
     width, colour_name = canvas.width, VERDICT_COLOURS.get(verdict.kind, "")
-    lines = wrap_text(name_metrics(verdict.verdict_text), width, canvas.get_style(colour_name) if colour_name else None)
-    lines += wrap_text(name_metrics(explain_effect(comparison, verdict)), width)
+    style = canvas.get_style(colour_name) if colour_name else None
+    lines = wrap_text(replace_names(verdict.verdict_text), width, style)
+    lines += wrap_text(replace_names(explain_effect(comparison, verdict)), width)
     muted = canvas.get_style("text-muted")
     if (unguided := comparison.unguided) is None:
         return lines
     for unguided_verdict in unguided.verdicts:
         if (unguided_verdict.first_group, unguided_verdict.second_group) == (verdict.first_group, verdict.second_group):
             for text in filter(None, [unguided_verdict.verdict_text, explain_effect(unguided, unguided_verdict)]):
-                lines += wrap_text(name_metrics(f"at guidance 1: {text}"), width, muted)
+                lines += wrap_text(replace_names(f"at guidance 1: {text}"), width, muted)
     return lines
 
 
@@ -134,7 +147,7 @@ def _draw_dispersion(name: str, curve: "DispersionCurve", canvas: Canvas) -> Tex
     dispersion = curve.dispersion
     text = f"  dispersion: {dispersion[0]:.3f} at the first noise level, {dispersion[-1]:.3f} at the last"
     sparkline = (draw_sparkline(dispersion.tolist(), 24), canvas.get_style("accent"))
-    return Text.assemble((f"{name:<20.20} ", "bold"), sparkline, (text, "dim"))
+    return Text.assemble((f"{replace_names(name):<20.20} ", "bold"), sparkline, (text, "dim"))
 
 
 def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
@@ -150,13 +163,13 @@ def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
         texts.append(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
     origins_text = describe_ratio_origins(difference.metric for difference in comparison.differences)
     texts += filter(None, [origins_text, comparison.describe_chance()])
-    return [line for text in texts for line in wrap_text(name_metrics(text), width)]
+    return [line for text in texts for line in wrap_text(replace_names(text), width)]
 
 
 def list_exclusions(label: str, exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas) -> list[Text]:
     """Return lines with the first excluded videos and their reasons, and the number of further ones."""
     exclusion_texts = [f"{label}: {name}: {reason}" for name, reason in exclusion_reasons[:MAX_LISTED_EXCLUSIONS]]
     if hidden_count := len(exclusion_reasons) - len(exclusion_texts):
-        exclusion_texts.append(f"{label}: {hidden_count} more; the report lists all (x)")
+        exclusion_texts.append(f"{label}: {hidden_count} more; the report lists all (ctrl+s)")
     style = canvas.get_style("text-muted")
-    return [line for text in exclusion_texts for line in wrap_text(text, canvas.width, style)]
+    return [line for text in exclusion_texts for line in wrap_text(replace_names(text), canvas.width, style)]

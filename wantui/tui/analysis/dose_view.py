@@ -1,6 +1,7 @@
 """Drawing of a dose-response: verdict, curve of the declared metric, slopes of all metrics."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -8,10 +9,11 @@ from rich.text import Text
 
 from wantui.formatting import format_count
 from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, NO_SCALE_TEXT, choose_axis, draw_interval
-from wantui.tui.analysis.metric_titles import RATIO_SIGN, mark_ratio, name_metrics
+from wantui.tui.analysis.metric_titles import RATIO_SIGN, mark_ratio
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import Chart, find_value_range
 from wantui.tui.number_formats import MISSING_TEXT, align_decimals
+from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from wantui.analysis.dose_response import DoseResponse, Trend
 
+MIN_VISIBLE_SLOPES = 6
+"""Lines of the table of slopes that a pane shows below the chart; in a lower pane, the table comes first."""
 MAX_CHART_WIDTH, MIN_CHART_HEIGHT, MAX_CHART_HEIGHT = 140, 6, 11
 VERDICT_COLOURS = {"rises": "found", "falls": "found", "flat": "success"}
 """Theme colour by kind of verdict."""
@@ -33,21 +37,26 @@ MAX_AXIS_NAME_WIDTH = 12
 """Longest name of a setting, in cells, beside the ticks of its axis; the title has longer ones."""
 
 
-def draw_dose_response(dose_response: "DoseResponse", canvas: Canvas, lines_above: int = 0) -> list[Text]:
+def draw_dose_response(
+    dose_response: "DoseResponse", canvas: Canvas, lines_above: int = 0, colours_by_group: Mapping[str, str] = {}
+) -> list[Text]:
     """Return a verdict in a line, the curve of the declared metric with its 95 % intervals, the slope of each metric,
-    and the verdict with its evidence.
+    and the verdict with its evidence. In a low pane, the curve comes after the slopes.
 
     Args:
         lines_above: lines of the pane above these.
+        colours_by_group: theme colours of the groups, which their points have.
     """
     colour_name = VERDICT_COLOURS.get(dose_response.verdict_kind, "")
     style = canvas.get_style(colour_name) if colour_name else Style()
     lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=True))
     free_height = canvas.height - lines_above - len(lines) - 1
     chart_height = max(MIN_CHART_HEIGHT, min(MAX_CHART_HEIGHT, free_height))
-    lines += _draw_chart(dose_response.trends[0], dose_response, canvas, chart_height)
-    lines += _draw_slopes(dose_response, canvas)
-    return [*lines, *wrap_text(name_metrics(dose_response.verdict_text), canvas.width)]
+    chart = _draw_chart(dose_response, canvas, chart_height, colours_by_group)
+    slopes, notes = _draw_slopes(dose_response, canvas)
+    is_low = free_height < MIN_CHART_HEIGHT + MIN_VISIBLE_SLOPES
+    lines += [*slopes, *chart, *notes] if is_low else [*chart, *slopes, *notes]
+    return [*lines, *wrap_text(replace_names(dose_response.verdict_text), canvas.width)]
 
 
 def _summarize_verdict(dose_response: "DoseResponse") -> str:
@@ -55,8 +64,8 @@ def _summarize_verdict(dose_response: "DoseResponse") -> str:
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
     from wantui.analysis.statistics import compute_min_attainable_p, count_min_pairs
 
-    metric, doses = name_metrics(dose_response.trends[0].metric), dose_response.doses
-    change = f"{dose_response.setting_name} from {doses[0]:g} to {doses[-1]:g}"
+    metric, doses = replace_names(dose_response.trends[0].metric), dose_response.doses
+    change = f"{replace_names(dose_response.setting_name)} from {doses[0]:g} to {doses[-1]:g}"
     seed_count = len(dose_response.trends[0].seed_values)
     if dose_response.verdict_kind in ("rises", "falls"):
         return f"{metric} {dose_response.verdict_kind} with {change}"
@@ -67,9 +76,13 @@ def _summarize_verdict(dose_response: "DoseResponse") -> str:
     return f"{metric} with {change}: cannot tell{reason}"
 
 
-def _draw_chart(trend: "Trend", dose_response: "DoseResponse", canvas: Canvas, height: int) -> list[Text]:
+def _draw_chart(
+    dose_response: "DoseResponse", canvas: Canvas, height: int, colours_by_group: Mapping[str, str]
+) -> list[Text]:
+    """Return the curve of the declared metric, with a point in the colour of each group."""
     from wantui.analysis.metrics import get_metric_unit
 
+    trend = dose_response.trends[0]
     doses, means = list(dose_response.doses), trend.means.tolist()
     lows, highs = (trend.means - trend.half_widths).tolist(), (trend.means + trend.half_widths).tolist()
     margin = 0.03 * (doses[-1] - doses[0])
@@ -78,23 +91,29 @@ def _draw_chart(trend: "Trend", dose_response: "DoseResponse", canvas: Canvas, h
         height,
         (doses[0] - margin, doses[-1] + margin),
         find_value_range([lows, highs]),
-        dose_response.setting_name if len(dose_response.setting_name) <= MAX_AXIS_NAME_WIDTH else "",
+        replace_names(dose_response.setting_name) if len(dose_response.setting_name) <= MAX_AXIS_NAME_WIDTH else "",
     )
     style, interval_style = canvas.get_style("foreground"), canvas.get_style(INTERVAL_COLOUR)
     chart.add_band(doses, lows, highs, interval_style + Style(dim=True))
     chart.add_line(doses, means, style)
-    for dose, mean, low, high in zip(doses, means, lows, highs, strict=True):
+    for name, dose, mean, low, high in zip(dose_response.group_names, doses, means, lows, highs, strict=True):
         chart.add_line([dose, dose], [low, high], interval_style)
-        chart.add_sign(dose, mean, DOSE_SIGN, canvas.get_style("accent") + Style(bold=True))
+        style = canvas.get_style(colours_by_group.get(name, "accent")) + Style(bold=True)
+        chart.add_sign(dose, mean, DOSE_SIGN, style)
     unit = get_metric_unit(trend.metric)
-    subject = f"{name_metrics(trend.metric)}{f' in {unit}' if unit else ''} over {dose_response.setting_name}"
-    title = Text.assemble((subject, "bold"), ("  mean and 95 % interval over seeds", "dim"))
+    subject = (
+        f"{replace_names(trend.metric)}{f' in {unit}' if unit else ''} over {replace_names(dose_response.setting_name)}"
+    )
+    title = Text.assemble((replace_names(subject), "bold"), ("  mean and 95 % interval over seeds", "dim"))
     return [title, *chart.draw_lines()]
 
 
-def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
-    """Return a table of slopes, whose decimal points are below each other; with a plot of the same percentages in a
-    wide pane. Only the verdict's metric is bold: significant rows are as bright as text, and others dim."""
+def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> tuple[list[Text], list[Text]]:
+    """Return a table of slopes, whose decimal points are below each other, and notes on it.
+
+    A wide pane has a plot of the same percentages. Only the verdict's metric is bold: significant rows are as bright as
+    text, and others dim.
+    """
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 
     trends = dose_response.trends
@@ -115,13 +134,13 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
         lines.append(line)
     has_interval_in_unit = any(_has_interval(trend) and not _has_relative_interval(trend) for trend in trends)
     texts = [
-        f"slope: change of the metric for each unit of {dose_response.setting_name}, paired by seed",
+        f"slope: change of the metric for each unit of {replace_names(dose_response.setting_name)}, paired by seed",
         f"in percent: of the metric's mean ({RATIO_SIGN} of its distance from 1)",
         *(["intervals without % are in the metric's unit"] if has_interval_in_unit else []),
         *(["a point alone hides its interval"] if axis.width else []),
         "adj. p: corrected over all metrics",
     ]
-    return [*lines, *wrap_text("; ".join(texts), canvas.width, canvas.get_style("text-muted"))]
+    return lines, wrap_text("; ".join(texts), canvas.width, canvas.get_style("text-muted"))
 
 
 def _draw_slope_table(dose_response: "DoseResponse") -> list[str]:
@@ -151,7 +170,7 @@ def _name_metric_with_unit(metric: str) -> str:
     from wantui.analysis.metrics import get_metric_unit
 
     unit = get_metric_unit(metric)
-    return mark_ratio(metric, f"{name_metrics(metric)} ({unit})" if unit else name_metrics(metric))
+    return mark_ratio(metric, f"{replace_names(metric)} ({unit})" if unit else replace_names(metric))
 
 
 def _format_slope(trend: "Trend", decimals: int) -> tuple[str, str, str]:

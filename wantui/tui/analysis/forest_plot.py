@@ -10,7 +10,8 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.formatting import format_percent_change
-from wantui.tui.analysis.metric_titles import RATIO_NOTE, mark_ratio, name_metrics
+from wantui.tui.analysis.metric_titles import RATIO_NOTE, SHORT_RATIO_NOTE, mark_ratio
+from wantui.tui.plain_names import replace_names
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
@@ -112,7 +113,7 @@ def get_relative_change(difference: "Difference") -> Change:
 
 def label_effect(comparison: "Comparison", metric: str) -> str:
     """Return the name of a metric in the column beside its effect."""
-    return mark_ratio(metric, name_metrics(comparison.groups[0].label_metric(metric)))
+    return mark_ratio(metric, replace_names(comparison.groups[0].label_metric(metric)))
 
 
 def describe_signs(*, has_unguided: bool, has_ratios_from_1: bool, width: int) -> str:
@@ -124,14 +125,16 @@ def describe_signs(*, has_unguided: bool, has_ratios_from_1: bool, width: int) -
         f"├─┤ 95 %{' interval of one metric' * is_wide}",
         f"{NULL_SIGN} {'expected from ' * is_wide}Gaussian flow",
     ]
-    parts += [f"{UNGUIDED_SIGN} guidance 1"] if has_unguided else []
-    parts += [RATIO_NOTE] if has_ratios_from_1 else []
+    parts += [f"{UNGUIDED_SIGN} cfg scale 1"] if has_unguided else []
+    ratio_note = RATIO_NOTE if is_wide else SHORT_RATIO_NOTE
+    parts += [ratio_note] if has_ratios_from_1 else []
     return ("   " if is_wide else "  ").join(parts)
 
 
 def draw_directions(first_group: str, second_group: str, layout: ForestLayout, get_style: StyleGetter) -> Text:
     """Return the line above the rows that says which group has the larger values: on each side of the plot's zero, or
     without a plot for positive effects."""
+    first_group, second_group = map(replace_names, (first_group, second_group))
     half_width = layout.axis.width // 2
     if half_width <= 2:
         return Text(f"+: more in {first_group}", get_style("text-muted"), no_wrap=True, end="")

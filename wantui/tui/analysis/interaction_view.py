@@ -6,9 +6,9 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.tui.analysis.advice import name_keys
-from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.tables import draw_rows
 from wantui.tui.analysis.views import Canvas
+from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def draw_interaction(interaction: "Interaction", canvas: Canvas) -> list[Text]:
 
     lines = wrap_text(interaction.question_text, canvas.width, Style(bold=True))
     lines += [
-        line for text in describe_interaction(interaction) for line in wrap_text(name_metrics(text), canvas.width)
+        line for text in describe_interaction(interaction) for line in wrap_text(replace_names(text), canvas.width)
     ]
     if verdict := judge_declared_metric(interaction):
-        lines += wrap_text(name_metrics(verdict), canvas.width)
+        lines += wrap_text(replace_names(verdict), canvas.width)
     rows_by_contrast: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
     for effect in interaction.effects:
         rows_by_contrast.setdefault(effect.contrast.name, []).append((effect.format_cells()[1:], effect.is_found))
@@ -46,7 +46,7 @@ def draw_correlations(result: "VideoCorrelations", canvas: Canvas) -> list[Text]
 
     lines: list[Text] = []
     for kind, correlations in result.correlations_by_kind.items():
-        lines += wrap_text(name_metrics(describe_correlations(correlations, kind)), canvas.width)
+        lines += wrap_text(replace_names(describe_correlations(correlations, kind)), canvas.width)
         rows_by_value: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
         for item in result.select(kind):
             cells = format_correlation(item)
@@ -60,4 +60,5 @@ def draw_correlations(result: "VideoCorrelations", canvas: Canvas) -> list[Text]
 
 def _draw_notes(notes: list[str], canvas: Canvas) -> list[Text]:
     style = canvas.get_style("text-muted")
-    return [line for note in notes for line in wrap_text(f"note: {name_metrics(name_keys(note))}", canvas.width, style)]
+    texts = [f"note: {replace_names(name_keys(note))}" for note in notes]
+    return [line for text in texts for line in wrap_text(text, canvas.width, style)]

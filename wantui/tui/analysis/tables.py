@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.analysis.views import Canvas
+from wantui.tui.plain_names import replace_names
 
 ROW_INDENT = 2
 """Indent of the rows below their heading, in cells."""
@@ -22,7 +22,7 @@ def draw_rows(
         rows_by_heading: cells of each row, and whether it is highlighted.
     """
     rows_by_heading = {
-        heading: [(tuple(map(name_metrics, cells)), is_found) for cells, is_found in rows]
+        heading: [(tuple(map(replace_names, cells)), is_found) for cells, is_found in rows]
         for heading, rows in rows_by_heading.items()
     }
     all_rows = [headers, *(cells for rows in rows_by_heading.values() for cells, _ in rows)]

@@ -7,7 +7,7 @@ from statistics import median
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
-from wantui.tui.analysis.metric_titles import name_metrics
+from wantui.tui.plain_names import replace_names
 
 MIN_COMPARED_VIDEOS, MAX_COMPARED_VIDEOS = 4, 1000
 """Least number of videos among which one can stand out, and largest number that is compared while the cursor moves."""
@@ -36,7 +36,8 @@ def describe_ranks(video: Video, videos: Sequence[Video], metric: str, width: in
     ]
     strongest = sorted(extremes, reverse=True)[:MAX_NAMED_EXTREMES]
     for count in range(len(strongest), 0, -1):
-        text = "; ".join(filter(None, [rank_text, *_list_extremes(strongest[:count])]))
+        extremes_text = f"this video has the {' and the '.join(_list_extremes(strongest[:count]))}"
+        text = "; ".join(filter(None, [rank_text, extremes_text]))
         if len(text) <= width:
             return text
     return rank_text if len(rank_text) <= width else ""
@@ -48,15 +49,15 @@ def _describe_rank(video: Video, videos: Sequence[Video], metric: str) -> str:
     value = video.compute_metric(metric)
     if not math.isfinite(value) or len(values) < MIN_COMPARED_VIDEOS:
         return ""
-    name, count = name_metrics(metric), len(values)
+    name, count = replace_names(metric), len(values)
     lowest, highest = min(values), max(values)
     if lowest == highest:
         return f"{name} is equal in all {count} videos"
     rank = 1 + sum(other > value for other in values)
-    rank_text = {highest: "highest", lowest: "lowest"}.get(value, f"number {rank} from the top")
+    rank_text = {highest: "the highest", lowest: "the lowest"}.get(value, f"number {rank} from the top")
     tied_count = values.count(value) - 1
-    tie_text = f", tied with {format_count(tied_count, 'other')}" if tied_count else ""
-    return f"{name}: {rank_text} of {count} videos{tie_text}, median {median(values):.4g}"
+    tie_text = f" (with {format_count(tied_count, 'other')})" if tied_count else ""
+    return f"{name} is {rank_text} of {count} videos{tie_text}, whose median is {median(values):.4g}"
 
 
 def _find_extreme(video: Video, videos: Sequence[Video], metric: str) -> tuple[float, str]:
@@ -76,4 +77,4 @@ def _find_extreme(video: Video, videos: Sequence[Video], metric: str) -> tuple[f
 def _list_extremes(extremes: Sequence[tuple[float, str, str]]) -> list[str]:
     """Return the named metrics by side, such as "lowest detour, turning"."""
     sides = dict.fromkeys(side for _, _, side in extremes)
-    return [f"{side} {', '.join(name_metrics(name) for _, name, each in extremes if each == side)}" for side in sides]
+    return [f"{side} {', '.join(replace_names(name) for _, name, each in extremes if each == side)}" for side in sides]

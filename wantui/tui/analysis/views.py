@@ -12,11 +12,14 @@ from wantui.analysis.metrics import CURVES
 from wantui.analysis.strides import BEND_METRICS, check_unsettled_metrics
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
-from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.chart import Chart, find_value_range, is_axis_above_zero, join_columns
+from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from wantui.analysis.curve_comparison import CurveComparison
     from wantui.analysis.mean_curves import MeanCurve
     from wantui.analysis.path_components import PathComponents, PlanePath
@@ -112,9 +115,12 @@ def draw_video_curves(video: Video, canvas: Canvas, ranks_text: str = "") -> lis
     plots_height = height - AXIS_HEIGHT * (1 if has_one_axis else row_count)
     chart_width = (width - 2 * (column_count - 1)) // column_count
     chart_height = plots_height // row_count - 1 + AXIS_HEIGHT
+    curves = {name: CURVES[name](trajectory) for name in names}
+    charts = [_make_chart(values.tolist(), chart_width, chart_height) for _, values in curves.values()]
+    size = (chart_width, chart_height, max(chart.label_width for chart in charts))
     for first in range(0, len(names), column_count):
         blocks = [
-            _draw_video_curve(video, name, chart_width, chart_height, canvas.get_style("accent"))
+            _draw_video_curve(name, curves[name], size, canvas.get_style("accent"))
             for name in names[first : first + column_count]
         ]
         if has_one_axis and first + column_count < len(names):
@@ -123,13 +129,24 @@ def draw_video_curves(video: Video, canvas: Canvas, ranks_text: str = "") -> lis
     return [*lines, *stride_notes]
 
 
-def _draw_video_curve(video: Video, name: str, width: int, height: int, style: Style) -> list[Text]:
-    assert video.trajectory is not None
-    sigmas, values = (array.tolist() for array in CURVES[name](video.trajectory))
+def _make_chart(values: Sequence[float], width: int, height: int, label_width: int = 0) -> Chart:
+    return Chart(width, height, (1.0, 0.0), choose_curve_range(values), SIGMA_AXIS_NAME, label_width)
+
+
+def _draw_video_curve(
+    name: str, curve: "tuple[NDArray[np.float64], NDArray[np.float64]]", size: tuple[int, int, int], style: Style
+) -> list[Text]:
+    """Return the title and the chart of a curve.
+
+    Args:
+        curve: noise levels and values.
+        size: width and height of the chart, and width of its labels, which aligns it with the charts above and below.
+    """
+    sigmas, values = (array.tolist() for array in curve)
     summary = f"first {values[0]:.4g}, last {values[-1]:.4g}"
-    chart = Chart(width, height, (1.0, 0.0), choose_curve_range(values), SIGMA_AXIS_NAME)
+    chart = _make_chart(values, *size)
     chart.add_line(sigmas, values, style)
-    return [Text.assemble((f"{name_metrics(name)}  ", "bold"), (summary, "dim")), *chart.draw_lines()]
+    return [Text.assemble((f"{replace_names(name)}  ", "bold"), (summary, "dim")), *chart.draw_lines()]
 
 
 def choose_curve_range(values: Sequence[float]) -> tuple[float, float]:
@@ -167,7 +184,7 @@ def draw_mean_curves(
     entries, notes = _describe_mean_curves(curves, shown_curves, bool(banded_indices))
     strips = _choose_strips(comparison, [curve.group_name for curve in shown_curves], highlighted_group)
     strips = strips[: MAX_STRIPS if canvas.height >= LOW_VIEW_HEIGHT else 1]
-    note_texts = [f"{name_metrics(curve_name)}: {'; '.join(notes)}", _describe_strips(comparison, strips)]
+    note_texts = [f"{replace_names(curve_name)}: {'; '.join(notes)}", _describe_strips(comparison, strips)]
     legend = _draw_legend(entries, colours, [text for text in note_texts if text], canvas)
     value_lists = [curve.mean.tolist() for curve in shown_curves]
     value_lists += [
@@ -197,9 +214,10 @@ def _describe_mean_curves(
     """Return the entries of the legend, one per shown curve, and notes about what is drawn and what is not."""
     seed_counts = {curve.seed_count for curve in shown_curves}
     count_note = f" ({seed_counts.pop():,} each)" if len(seed_counts) == 1 else ""
+    names = [replace_names(curve.group_name) for curve in shown_curves]
     entries = [
-        curve.group_name if count_note else f"{curve.group_name} ({format_count(curve.seed_count, 'seed')})"
-        for curve in shown_curves
+        name if count_note else f"{name} ({format_count(curve.seed_count, 'seed')})"
+        for name, curve in zip(names, shown_curves, strict=True)
     ]
     notes = [f"{'mean and 95 % interval' if has_bands else 'mean'} over seeds{count_note}"]
     if len(curves) > len(shown_curves):
@@ -262,10 +280,11 @@ def draw_paths(
     if components.exclusion_reasons:
         name, reason = components.exclusion_reasons[0]
         notes.append(
-            f"{format_count(len(components.exclusion_reasons), 'video')} left out, for example {name}: {reason}"
+            f"{format_count(len(components.exclusion_reasons), 'video')} left out, for example "
+            f"{replace_names(f'{name}: {reason}')}"
         )
     counts = {name: sum(path.group_name == name for path in paths) for name in shown_names}
-    entries = [f"{name} ({counts[name]})" for name in shown_names]
+    entries = [f"{replace_names(name)} ({counts[name]})" for name in shown_names]
     legend = _draw_legend(entries, colours, ["; ".join(notes)], canvas)
     x_range, y_range = (find_value_range([path.states[:, axis].tolist() for path in paths]) for axis in (0, 1))
     margin = 0.03 * (x_range[1] - x_range[0])

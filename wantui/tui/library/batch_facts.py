@@ -8,14 +8,15 @@ from typing import Any
 
 from wantui.config import Settings, convert_settings_to_dict
 from wantui.config.flow_values import format_flow_text
+from wantui.config.sweep import format_value_label
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.formatting import format_bytes, format_count, format_duration, shorten_text
-from wantui.planning.guidance_plan import describe_guidance
 from wantui.storage.manifest import Manifest
 from wantui.storage.manifest_labels import label_variations
 from wantui.storage.marks import BatchMarks
 from wantui.tui.dates import format_full_date
 from wantui.tui.facts import Fact
+from wantui.tui.plain_names import describe_cfg_scale, replace_names
 
 SHOWN_SETTINGS = {
     *(f"model_settings.{name}" for name in ("model_id", "seed", "steps", "cfg_scale", "sampler")),
@@ -24,6 +25,7 @@ SHOWN_SETTINGS = {
     "prompt_settings.generic_words",
     "videos_per_variation",
     "seeds",
+    "sweeps",
     "output_dir",
     "batch_name",
     "use_timestamp",
@@ -31,6 +33,7 @@ SHOWN_SETTINGS = {
 """Settings that other facts show, or that do not matter for a finished batch."""
 MAX_LISTED_ERRORS, MAX_LISTED_NOTES, MAX_LISTED_OPTIONS, MAX_READ_VARIATIONS = 3, 8, 20, 1000
 MAX_VALUE_LENGTH = 60
+MAX_LISTED_SCALES = 4
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
         Fact("sampling", _describe_sampling(manifest), is_plain=True),
         Fact("negative", recipe.negative_prompt),
         Fact("settings", ", ".join(list_config_differences(manifest.config))),
+        Fact("sweep", replace_names(_describe_axes(manifest))),
         Fact("took", _describe_generation_time(seconds)),
         Fact("on disk", format_bytes(sum(video.bytes or 0 for video in videos)) if seconds else ""),
         Fact("created", format_full_date(manifest.created)),
@@ -106,14 +110,14 @@ def _describe_generation_time(seconds: Sequence[float]) -> str:
 
 
 def _describe_sampling(manifest: Manifest) -> str:
-    """Return steps, sampler and guidance; those that a sweep changes as a range, a list, or the word "varies"."""
+    """Return steps, sampler and guidance; those that a sweep changes as a range or a list."""
     recipes = {video.cell: video.recipe for video in manifest.videos}.values()
     steps = sorted({recipe.steps for recipe in recipes})
     steps_text = format_count(steps[0], "step") if len(steps) == 1 else f"{steps[0]} to {steps[-1]} steps"
     samplers = dict.fromkeys(recipe.sampler for recipe in recipes)
-    guidance_texts = {describe_guidance(recipe) for recipe in recipes}
-    guidance_text = guidance_texts.pop() if len(guidance_texts) == 1 else "guidance varies"
-    return f"{steps_text} of {', '.join(samplers)}, {guidance_text}"
+    scales = list(dict.fromkeys(describe_cfg_scale(recipe) for recipe in recipes))
+    scale_text = ", ".join(scales) if len(scales) <= MAX_LISTED_SCALES else "varies"
+    return f"{steps_text} of {', '.join(samplers)}, cfg scale {scale_text}"
 
 
 def _describe_cells(manifest: Manifest) -> str:
@@ -121,8 +125,21 @@ def _describe_cells(manifest: Manifest) -> str:
     if manifest.sweep is None:
         return ""
     skipped_count = len(manifest.sweep.skipped)
-    return f" by {format_count(len(manifest.sweep.cells), 'cell')} of the sweep" + (
-        f" ({skipped_count:,} skipped)" if skipped_count else ""
+    names = [name for axis in manifest.sweep.axes for name in axis.names]
+    count = len(manifest.sweep.cells)
+    values_text = f"{format_count(count, 'value')} of {replace_names(names[0])}"
+    combinations_text = format_count(count, "combination of settings", "combinations of settings")
+    has_baseline = any(cell.baseline for cell in manifest.sweep.cells)
+    text = f" by {values_text if len(names) == 1 and not has_baseline else combinations_text}"
+    return text + (f" ({skipped_count:,} skipped)" if skipped_count else "")
+
+
+def _describe_axes(manifest: Manifest) -> str:
+    """Return the swept settings with their values: "cfg scale 1, 4, 8; steps 10, 20"; empty without a sweep."""
+    axes = [] if manifest.sweep is None else manifest.sweep.axes
+    return "; ".join(
+        f"{'+'.join(axis.names)} {', '.join('+'.join(map(format_value_label, values)) for values in axis.values)}"
+        for axis in axes
     )
 
 
@@ -144,7 +161,7 @@ def _list_errors(manifest: Manifest) -> list[Fact]:
 
 
 def list_config_differences(config: Mapping[str, Any]) -> list[str]:
-    """Return the settings that differ from the defaults and that no other fact shows, such as "dtype float32".
+    """Return the settings that differ from the defaults and that no other fact shows, such as "store latents on".
 
     A key that several sections have is named with its section."""
     defaults, differences = convert_settings_to_dict(Settings()), []
@@ -154,7 +171,7 @@ def list_config_differences(config: Mapping[str, Any]) -> list[str]:
         default = defaults.get(section, {}).get(name) if section else defaults.get(name)
         if key not in SHOWN_SETTINGS and value != default:
             shown_name = f"{section.removesuffix('_settings')}.{name}" if names[name] > 1 else name
-            differences.append(f"{shown_name} {shorten_text(_format_value(value), MAX_VALUE_LENGTH)}")
+            differences.append(f"{replace_names(shown_name)} {shorten_text(_format_value(value), MAX_VALUE_LENGTH)}")
     return differences
 
 

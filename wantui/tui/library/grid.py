@@ -11,6 +11,7 @@ from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_axes import SEED_AXIS, VARIATION_AXIS, ArrangedVideos, AxisLayout, BatchAxes
 from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.storage.similarity_file import DISTANCE_SCORES, NO_SIMILARITY, SCORE_LABELS, BatchSimilarity
+from wantui.tui.plain_names import replace_names
 from wantui.tui.running_videos import RunningVideo
 from wantui.tui.series_colours import assign_series_colours
 
@@ -121,7 +122,11 @@ class VideoMatrix:
 
 def _describe_axis(name: str, count: int) -> str:
     singulars = {VARIATION_AXIS: "variation", SEED_AXIS: "seed"}
-    return format_count(count, singulars[name]) if name in singulars else f"{format_count(count, 'value')} of {name}"
+    return (
+        format_count(count, singulars[name])
+        if name in singulars
+        else f"{format_count(count, 'value')} of {replace_names(name)}"
+    )
 
 
 def arrange_matrix(
@@ -150,7 +155,7 @@ def arrange_matrix(
     shown = {
         index: replace(
             cell,
-            name=axes.name_video(cell.entry),
+            name=replace_names(axes.name_video(cell.entry)),
             similarity=_describe_similarity(cell.entry, manifest, similarity),
         )
         for index, cell in shown.items()
@@ -162,15 +167,15 @@ def arrange_matrix(
     new_rows = {row: number for number, row in enumerate(rows)}
     return VideoMatrix(
         folder,
-        tuple(arranged.rows[row].label for row in rows),
-        arranged.column_heading,
-        arranged.column_labels,
+        tuple(replace_names(arranged.rows[row].label) for row in rows),
+        replace_names(arranged.column_heading),
+        tuple(map(replace_names, arranged.column_labels)),
         {(new_rows[row], column): shown[index] for (row, column), index in arranged.index_by_place.items()},
         aspect_ratio,
         layout,
         MatrixView(view.layout_number % len(layouts), arranged.page_number, view.sort_score),
         len(layouts),
-        tuple(line.label for line in arranged.pages),
+        tuple(replace_names(line.label) for line in arranged.pages),
         _choose_row_colours(arranged, layout, manifest, rows),
     )
 

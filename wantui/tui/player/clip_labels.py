@@ -34,7 +34,7 @@ def label_clips(clips: Sequence[PlayerClip]) -> list[str]:
         unit = f" {field.unit}" if field.unit else ""
         _add_differing_values(
             parts_by_clip,
-            [f"{field.full_name} {value[:MAX_VALUE_LENGTH]}{unit}" for value in difference.values],
+            [f"{field.label} {value[:MAX_VALUE_LENGTH]}{unit}" for value in difference.values],
         )
     if not any(parts_by_clip):
         return number_equal_labels([clip.title for clip in clips])
@@ -52,6 +52,21 @@ def number_equal_labels(labels: Sequence[str]) -> list[str]:
             taken_labels.add(numbered_label)
         numbered_labels.append(numbered_label)
     return numbered_labels
+
+
+def cut_prompt(prompt: str, other_prompts: Sequence[str], width: int) -> str:
+    """Return a prompt cut to a number of characters; its first word that others lack at its place stays visible."""
+    if len(prompt) <= width:
+        return prompt
+    words, others = prompt.split(), [other.split() for other in other_prompts]
+    first = next((i for i, word in enumerate(words) if any(other[i : i + 1] != [word] for other in others)), 0)
+    if len(" ".join(words[: first + 1])) + 1 <= width:
+        return f"{prompt[: width - 1]}…"
+    start = first
+    while start and len(" ".join(words[start - 1 : first + 2])) + 2 <= width:
+        start -= 1
+    text = f"… {' '.join(words[start:])}"
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def describe_common_part(clips: Sequence[PlayerClip]) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 from wantui.planning import Recipe
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.marks import VideoMark
+from wantui.tui.plain_names import replace_names
 from wantui.tui.series_colours import assign_series_colours
 
 MarkField = Literal["star", "reject"]
@@ -30,6 +31,12 @@ class PlayerClip:
     """Values of swept settings; empty without a sweep."""
     colour_name: str = "foreground"
     """Theme colour of the variation."""
+    sheet_path: Path | None = None
+    """Contact sheet; None if the video has none."""
+    seconds: float = 0.0
+    """Seconds that the generation took; 0 if unknown."""
+    byte_count: int | None = None
+    """Bytes of all files of the video; None if unknown."""
 
     @property
     def batch_name(self) -> str:
@@ -60,8 +67,11 @@ def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> Pla
         tuple(str(choice.get("text", "")) for choice in choices),
         folder,
         entry.id,
-        "" if (cell := manifest.find_cell(entry)) is None else cell.label,
+        "" if (cell := manifest.find_cell(entry)) is None else replace_names(cell.label),
         assign_series_colours([each.id for each in manifest.variations]).get(variation.id, "foreground"),
+        folder / entry.files["sheet"] if "sheet" in entry.files else None,
+        entry.generation_seconds,
+        entry.bytes,
     )
 
 

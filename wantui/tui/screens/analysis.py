@@ -18,9 +18,10 @@ from wantui.formatting import format_count, format_error
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.actions import make_bindings
 from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_analysis, load_chosen_trajectories
-from wantui.tui.analysis.metric_titles import describe_metric_response, name_metrics
+from wantui.tui.analysis.metric_titles import describe_metric_response
 from wantui.tui.content import make_content
 from wantui.tui.messages import ShowBatch
+from wantui.tui.plain_names import replace_names
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.analysis_figures import AnalysisFigures, describe_grouping
 from wantui.tui.screens.choose_batches import BatchChooser
@@ -220,14 +221,15 @@ class AnalysisScreen(AnalysisFigures):
                 summary += f", {format_count(len(self.exclusion_reasons), 'video')} left out"
             summary += "; enter lists videos"
         elif self.current_group is not None:
-            summary += f" of {self.current_group}; escape: all groups"
+            summary += f" of {replace_names(self.current_group)}; escape: all groups"
         if self._requested_folder is not None:
             table.border_title = make_content(f"{self._requested_folder.name}: reading ...")
         else:
-            table.border_title = make_content(f"{batch_names}: {summary}" if self.videos else batch_names)
+            title = f"{batch_names}: {summary}{self._describe_order()}" if self.videos else batch_names
+            table.border_title = make_content(title)
         metric = METRICS[self.row_list.metric_name]
         unit = f" ({metric.unit})" if metric.unit else ""
-        meaning = f"{name_metrics(self.row_list.metric_name)}{unit}: {name_metrics(metric.meaning)}"
+        meaning = f"{replace_names(self.row_list.metric_name)}{unit}: {replace_names(metric.meaning)}"
         meaning += "; * not settled: mostly the sampler's steps" if self.row_list.is_unsettled else ""
         response = describe_metric_response(self.row_list.metric_name)
         is_in_one_line = len(meaning) + len(response) + 2 <= table.size.width - SUBTITLE_MARGIN
@@ -235,6 +237,12 @@ class AnalysisScreen(AnalysisFigures):
         table.border_subtitle = make_content(subtitle if self.row_list.rows else "")
         self.query_one("#meaning", Static).update(make_content(meaning))
         self.set_class(bool(self.row_list.rows) and not is_in_one_line, "-with-meaning")
+
+    def _describe_order(self) -> str:
+        """Return by which metric the rows are sorted; empty in the order of the batch."""
+        metric = self.row_list.sort_metric
+        direction = "falling" if self.row_list.is_descending else "rising"
+        return f", sorted by {replace_names(metric)}, {direction}" if metric else ""
 
     def _fit_table(self) -> None:
         """Make the table as high as its rows, up to a share of the screen; without videos, it takes all of it."""

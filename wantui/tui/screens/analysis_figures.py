@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
@@ -14,7 +15,7 @@ from wantui.analysis.video import Video
 from wantui.formatting import format_share
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
-from wantui.tui.analysis.comparison_view import draw_comparison, list_exclusions
+from wantui.tui.analysis.comparison_view import count_hidden_metrics, draw_comparison, list_exclusions
 from wantui.tui.analysis.data import (
     AttentionLoaded,
     ComparisonDone,
@@ -39,11 +40,15 @@ from wantui.tui.analysis.views import (
     draw_paths,
     draw_video_curves,
 )
+from wantui.tui.plain_names import replace_names
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.widgets.trajectory_details import TrajectoryDetails
 from wantui.tui.widgets.trajectory_table import TrajectoryTable
 from wantui.tui.wrapping import wrap_text
+
+if TYPE_CHECKING:
+    from wantui.analysis.comparison import Comparison
 
 ATTENTION_DELAY_SECONDS = 0.15
 """Time that the cursor must rest on a video before its attention is read."""
@@ -57,7 +62,6 @@ NO_INTERACTION = "an interaction needs two brackets or settings with several val
 SCROLL_HINT = "tab, then j k scroll"
 FRAME_MARGIN = 6
 """Cells of the frame that its subtitle cannot take."""
-ATTENTION_HINT = "← → {axis}   , . frame   w word"
 
 
 class AnalysisFigures(BaseScreen):
@@ -175,7 +179,6 @@ class AnalysisFigures(BaseScreen):
             "effects": SCROLL_HINT,
             "correlations": SCROLL_HINT,
             "interaction": PAIR_HINT if len(self._list_factor_pairs()) > 1 else SCROLL_HINT,
-            "attention": ATTENTION_HINT.format(axis=self.overlay_key.axis),
         }.get(view, "")
         if view in FIGURE_VIEWS and view != "correlations":
             hint = "   ".join(filter(None, (f"by {describe_grouping(self._choose_figure_grouping(view))}", hint)))
@@ -196,23 +199,30 @@ class AnalysisFigures(BaseScreen):
         """Draw the curves of a video; its rank among all videos is above them, or in the frame of a low pane."""
         canvas, metric = self.details.get_canvas(), self.row_list.metric_name
         is_low = canvas.height < LOW_VIEW_HEIGHT
-        prefix = "" if is_low else f"{video.name}  "
+        prefix = "" if is_low else f"{replace_names(video.name)}  "
         ranks_text = describe_ranks(video, self.videos, metric, canvas.width - FRAME_MARGIN * is_low - len(prefix))
         if is_low:
             self.details.show_tabs(self.views, self.view, ranks_text)
-        shows_line = ranks_text and not is_low
-        self.details.show_lines(draw_video_curves(video, canvas, f"{prefix}{ranks_text}" if shows_line else ""))
+        line = f"{prefix}{ranks_text}" if ranks_text and not is_low else ""
+        self.details.show_lines(draw_video_curves(video, canvas, line))
 
     def _draw_comparison(self) -> None:
         canvas, outcome = self.details.get_canvas(), self.comparison_outcome
         row = self.row_list.current_row
         if row is not None and outcome is not None and outcome.comparison is not None:
-            self.details.show_lines(draw_comparison(outcome.comparison, row.name, self.exclusion_reasons, canvas))
+            self._show_drawn_comparison(outcome.comparison, row.name)
             return
         text = "" if row is None else "comparing ..." if outcome is None else outcome.error
         hint = [Text(""), *wrap_text(REFUSAL_HINT, canvas.width, Style(dim=True))] if text and outcome else []
         exclusions = list_exclusions("left out", self.exclusion_reasons, canvas)
         self.details.show_lines([*wrap_text(text, canvas.width), *hint, *exclusions])
+
+    def _show_drawn_comparison(self, comparison: "Comparison", group_name: str) -> None:
+        canvas, colours = self.details.get_canvas(), self.row_list.colours_by_name
+        lines = draw_comparison(comparison, group_name, self.exclusion_reasons, canvas, colours)
+        self.details.show_lines(lines)
+        if hidden_count := count_hidden_metrics(comparison, lines, canvas.height):
+            self.details.show_tabs(self.views, self.view, f"{hidden_count} more metrics: {SCROLL_HINT}")
 
     def _choose_figure_grouping(self, view: str) -> str:
         """Return the grouping of a figure: the chosen one, or the first that divides the videos."""
@@ -388,4 +398,4 @@ class AnalysisFigures(BaseScreen):
 
 def describe_grouping(grouping: str) -> str:
     """Return the name of a grouping for people, such as "bracket 1" or "bracket 1 x bracket 2"."""
-    return " x ".join(f"bracket {part}" if part[:1].isdigit() else part for part in grouping.split(","))
+    return " x ".join(f"bracket {part}" if part[:1].isdigit() else replace_names(part) for part in grouping.split(","))

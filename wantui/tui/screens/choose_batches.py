@@ -12,12 +12,13 @@ from textual.containers import Vertical
 from textual.events import Resize
 from textual.screen import ModalScreen
 
-from wantui.formatting import format_count
+from wantui.formatting import format_count, list_first
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import set_titles
-from wantui.tui.dates import format_full_date
+from wantui.tui.dates import format_date, format_full_date
 from wantui.tui.facts import Fact, draw_facts
+from wantui.tui.plain_names import replace_names
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.batch_list import shorten_model
 from wantui.tui.widgets.batch_picker import BatchPicker
@@ -27,7 +28,7 @@ from wantui.tui.wrapping import wrap_text
 
 FRAME_HEIGHT = 3
 """Lines of the list besides its batches: the header, and the gap to the facts."""
-MAX_FACT_LINES, MAX_TEMPLATE_LINES = 5, 2
+MAX_FACT_LINES, MAX_TEMPLATE_LINES = 6, 2
 
 
 class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
@@ -39,7 +40,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
 
     BINDINGS = [
         Binding("enter", "accept", "Accept", priority=True),
-        Binding("space", "choose", "Choose"),
+        Binding("m,space", "choose", "Select"),
         Binding("escape,q", "dismiss(None)", "Cancel"),
     ]
 
@@ -53,7 +54,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Batches with stored trajectories"
-            dialog.border_subtitle = "space choose   enter analyse   esc close"
+            dialog.border_subtitle = "m select   enter analyse   esc close"
             yield BatchPicker(self.batches, self.initial_folders)
             yield DiffText(id="picked-facts")
 
@@ -68,7 +69,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
     @on(BatchPicker.Toggled)
     def _show_count(self) -> None:
         count_text = format_count(len(self.batch_picker.chosen_folders), "batch", "batches")
-        set_titles(self.query_one(".dialog"), f"Batches with stored trajectories: {count_text} chosen")
+        set_titles(self.query_one(".dialog"), f"Batches with stored trajectories: {count_text} selected")
 
     @on(VirtualList.Highlighted)
     def _show_facts(self) -> None:
@@ -79,7 +80,8 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
         counts = (f"{count:,} {get_state_style(state).state_word}" for state, count in batch.counts_by_state)
         facts = [
             Fact("videos", f"{', '.join(counts)}; seeds {batch.seeds}"),
-            Fact("sweep", batch.sweep),
+            Fact("alike", self._describe_equal_batches(batch)),
+            Fact("sweep", replace_names(batch.sweep)),
             Fact("model", shorten_model(batch.model)),
             Fact("created", format_full_date(batch.created_at)),
             Fact("folder", str(batch.folder)),
@@ -90,6 +92,18 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
         fact_lines = draw_facts([fact for fact in facts if fact.value], width)
         lines = [*template_lines[:MAX_TEMPLATE_LINES], *fact_lines]
         self.facts_text.show_lines([*lines[:MAX_FACT_LINES], *[Text("")] * (MAX_FACT_LINES - len(lines))])
+
+    def _describe_equal_batches(self, batch: BatchSummary) -> str:
+        """Return the batches that differ from one only in their time; empty if there are none."""
+
+        def list_contents(summary: BatchSummary) -> tuple[str, ...]:
+            return summary.template, summary.seeds, summary.sweep, summary.model
+
+        others = [
+            other for other in self.batches if other is not batch and list_contents(other) == list_contents(batch)
+        ]
+        times = list_first([format_date(other.created_at) for other in others])
+        return f"same template, seeds, sweep and model as the batch of {times}" if others else ""
 
     def action_choose(self) -> None:
         self.batch_picker.toggle(self.batch_picker.cursor)

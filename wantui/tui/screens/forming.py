@@ -169,7 +169,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         what = f"the video, after step {step_count} of {step_count}"
         if step.moment.step is not None:
             what = f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
-        details = f"{SIGMA_NOTE} · approximate colours: the fit explains {format_share(step.r2, 1)}"
+        details = f"{SIGMA_NOTE} · approximate colours: a linear fit explains {format_share(step.r2, 1)} of the clip"
         if self.error:
             details = f"✗ {self.error}"
         title = Text(f"{self.video.name}: {what}", Style(bold=True))

@@ -17,9 +17,6 @@ from wantui.tui.screen_purposes import SCREEN_PURPOSES
 
 MAX_KEYS_WIDTH = 16
 """Maximum width in cells of the column of keys, which is as wide as the longest keys."""
-NAMES_HEADER = "name in tui.yaml"
-NAMES_MIN_WIDTH = 84
-"""Smallest width in cells at which the names of actions are shown: key maps use them."""
 
 
 class Help(EntrySearchMixin, ModalScreen[None]):
@@ -28,7 +25,7 @@ class Help(EntrySearchMixin, ModalScreen[None]):
     BINDINGS = [*SEARCH_BINDINGS, Binding("question_mark,f1", "dismiss", "Close", priority=True)]
 
     def __init__(self, screen_name: str, focused_widget: Widget | None) -> None:
-        super().__init__(f"Help: keys of {GROUP_TITLES.get(screen_name, 'wantui')}", "Type to filter")
+        super().__init__(f"Help: keys of {GROUP_TITLES.get(screen_name, 'wantui')}", "Type to find")
         self.screen_name, self.focused_widget = screen_name, focused_widget
 
     def list_entries(self) -> Iterator[Entry]:
@@ -64,14 +61,11 @@ class Help(EntrySearchMixin, ModalScreen[None]):
             yield Entry(group, description, format_keys(",".join(keys)), f"{description}.", run)
 
     def draw_heading(self, title: str, width: int) -> Text:
-        """Return the title of a group with what the screen is for, and above the names what they are."""
+        """Return the title of a group with what the screen is for."""
         line = super().draw_heading(title, width)
         is_screen = title == GROUP_TITLES.get(self.screen_name)
         if is_screen and self.screen_name in SCREEN_PURPOSES:
             line.append(f"  {SCREEN_PURPOSES[self.screen_name]}", "not bold dim")
-        gap = width - line.cell_len - len(NAMES_HEADER)
-        if is_screen and width >= NAMES_MIN_WIDTH and gap > 1:
-            line.append(" " * gap + NAMES_HEADER, "not bold dim")
         return line
 
     def draw_entry(self, entry: Entry, width: int) -> Text:
@@ -79,8 +73,4 @@ class Help(EntrySearchMixin, ModalScreen[None]):
         line = Text(INDENT)
         line.append(f"{entry.keys_text:<{keys_width}}  ", self.entry_list.make_colour_style("accent"))
         line.append(entry.help_text)
-        gap = width - line.cell_len - len(entry.name)
-        if width >= NAMES_MIN_WIDTH and entry.name and gap > 1:
-            line.append(" " * gap)
-            line.append(entry.name, "dim")
         return line

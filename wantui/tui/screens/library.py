@@ -47,8 +47,8 @@ LIST_FRAME_HEIGHT, MIN_LIST_HEIGHT = 4, 6
 """Lines of the batch list besides its rows, and its least height in lines."""
 SEARCH_DELAY_SECONDS = 0.15
 """Time in seconds without typing before a search starts."""
-TITLE_MARGIN = 6
-"""Cells of the frame of the matrix that its title does not take."""
+TITLE_MARGIN = 2
+"""Cells within the frame of the matrix that its title does not take."""
 MAX_FEW_COLUMNS = 3
 """Number of columns up to which the height limits the size of their pictures."""
 MATRIX_TITLE = "Variations by seeds"

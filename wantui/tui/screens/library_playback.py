@@ -7,6 +7,7 @@ from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.video_selection import SelectedVideo
 from wantui.tui.edit_copy import copy_videos_to_draft
 from wantui.tui.messages import AnalyseBatch
+from wantui.tui.plain_names import replace_names
 from wantui.tui.player.clip_labels import label_clips
 from wantui.tui.player.clips import ClipMarks, PlayerClip, find_marked_cells, list_batch_clips, make_player_clip
 from wantui.tui.player.pixel_terminal import play_clips_in_pixels
@@ -125,7 +126,7 @@ class LibraryPlayback(LibraryJobsMixin):
             self.marked_clips.remove(clip)
         elif len(self.marked_clips) == MAX_COMPARED_CLIPS:
             self.notify(
-                f"cannot mark another video: {MAX_COMPARED_CLIPS} are marked. Clear the marks with C",
+                f"cannot select another video: {MAX_COMPARED_CLIPS} are selected. Deselect all with C",
                 severity="warning",
             )
         else:
@@ -134,7 +135,7 @@ class LibraryPlayback(LibraryJobsMixin):
 
     def action_clear_marks(self) -> None:
         if self.marked_clips:
-            self.notify(f"cleared {format_count(len(self.marked_clips), 'mark')}")
+            self.notify(f"{format_count(len(self.marked_clips), 'video')} deselected")
         self.marked_clips.clear()
         self.update_marked_cells()
 
@@ -149,7 +150,7 @@ class LibraryPlayback(LibraryJobsMixin):
         ]
         if len(entries) > 1:
             if other_count := len(marked_paths) - len(entries):
-                text = f"{format_count(other_count, 'marked video')} of other batches left out"
+                text = f"{format_count(other_count, 'selected video')} of other batches left out"
                 self.notify(text, severity="warning")
             copy_videos_to_draft(self, folder, manifest, entries)
         elif entry is not None:
@@ -162,12 +163,13 @@ class LibraryPlayback(LibraryJobsMixin):
         """
         clips = list(self.marked_clips)
         if not clips:
-            self.notify("cannot compare: mark a video first (m)", severity="warning")
+            self.notify("cannot compare: select a video first (m)", severity="warning")
         elif len(clips) == 1:
             if (clip := self.find_current_clip()) is None:
                 return []
             if clip in clips:
-                self.notify("cannot compare a video with itself. Select or mark another video", severity="warning")
+                text = "cannot compare a video with itself. Move to another video, or select one (m)"
+                self.notify(text, severity="warning")
             else:
                 clips.append(clip)
         positions = {clip.path: position for position, clip in enumerate(self.list_shown_clips())}
@@ -182,7 +184,7 @@ class LibraryPlayback(LibraryJobsMixin):
     def action_recipe(self) -> None:
         entry = self.get_current_entry()
         if entry is not None and self.shown_manifest is not None:
-            title = self.shown_manifest.make_video_title(entry)
+            title = replace_names(self.shown_manifest.make_video_title(entry))
             self.app.push_screen(RecipeViewer([(title, entry.recipe)], entry.model_dump(mode="json")))
 
     def action_diff_recipes(self) -> None:

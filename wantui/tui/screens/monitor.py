@@ -211,7 +211,9 @@ class MonitorScreen(MonitorFiles):
         is_clip_of_previews = finished is not None and finished.video_id == self.previews.video_id
         history = self.previews.frames_by_step if step is not None or is_clip_of_previews else {}
         self.strip.display = bool(history)
-        self.strip.show_steps({number: frames[len(frames) // 2] for number, frames in history.items()}, step)
+        progress = self.get_current_progress()
+        pictures = {number: frames[len(frames) // 2] for number, frames in history.items()}
+        self.strip.show_steps(pictures, step, step_count=0 if progress is None else progress.step_count or 0)
 
     def _choose_pictures(
         self, step: int | None, row: MonitorRow | None, finished: FinishedVideo | None
@@ -248,18 +250,18 @@ class MonitorScreen(MonitorFiles):
         steps_text = f" of {progress.step_count}" if progress is not None and progress.step_count else ""
         if self.previews.picked_step is None:
             is_behind = progress is not None and step < progress.step_number  # the worker skips slow previews
-            hint = ", the latest preview" if is_behind else " · ← shows earlier steps"
+            hint = ", the latest preview" if is_behind else "   ← earlier steps"
             return Text(f"step {step}{steps_text}{hint}", Style(dim=True))
         return Text.assemble(
             (f"step {step}{steps_text}", self.caption_text.make_colour_style("accent")),
-            (" · G shows the latest", Style(dim=True)),
+            ("   G latest step", Style(dim=True)),
         )
 
     def _make_finished_caption(self, finished: FinishedVideo, *, names_video: bool = False) -> Text:
         subject = f"{finished.done_event.title} " if names_video else ""
         seconds_text = "" if finished.seconds is None else f" in {finished.seconds:.1f} s"
         return Text.assemble(
-            (f"✓ {subject}done{seconds_text}", self.caption_text.make_colour_style("success")), " · o opens it"
+            (f"✓ {subject}done{seconds_text}", self.caption_text.make_colour_style("success")), "   o open"
         )
 
     def _describe_stage(self, row: MonitorRow | None) -> list[Text]:

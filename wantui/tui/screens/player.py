@@ -17,7 +17,7 @@ from wantui.storage.marks import VideoMark
 from wantui.tui.actions import make_bindings
 from wantui.tui.dialog import DialogMixin
 from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
-from wantui.tui.player.clip_labels import LABEL_SEPARATOR, describe_common_part, label_clips
+from wantui.tui.player.clip_labels import LABEL_SEPARATOR, cut_prompt, describe_common_part, label_clips
 from wantui.tui.player.clips import ClipMarks, MarkField, PlayerClip
 from wantui.tui.player.grid import choose_grid_columns
 from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
@@ -234,7 +234,12 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
             line.stylize(widget.make_colour_style(clip.colour_name), 0, line.cell_len)
             if signs := self._list_mark_signs(clip):
                 line.append(f"  {signs}", widget.make_colour_style("accent"))
-            widget.show_lines([line.append(f"  {escape_unprintable(clip.recipe.prompt)}", Style(dim=True))])
+            prompts = [escape_unprintable(each.recipe.prompt) for each in self.clips]
+            own_prompt = escape_unprintable(clip.recipe.prompt)
+            free_width = widget.content_size.width - line.cell_len - 2
+            widget.show_lines(
+                [line.append(f"  {cut_prompt(own_prompt, prompts, max(8, free_width))}", Style(dim=True))]
+            )
         prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
         self.query_one("#prompt", DiffText).show_lines([prompt])
         self.playback_bar.show_playback(self.playback, self._make_title())
@@ -250,8 +255,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         if shown_facts == self._shown_facts:  # as in most frames of a playback
             return
         self._shown_facts = shown_facts
-        clip_number = self.batch_clips.index(clip) + 1 if clip in self.batch_clips else None
-        self.clip_facts.show_clip(clip, clip_number, len(self.batch_clips), mark)
+        self.clip_facts.show_clip(clip, self.batch_clips, mark)
 
     def _list_mark_signs(self, clip: PlayerClip) -> str:
         """Return the signs of the marks of a clip."""

@@ -102,7 +102,7 @@ class QueueScreen(QueueActions):
             self.batch_list.redraw_changed_rows()
         hold = snapshot.hold
         self.marked_ids &= {batch.id for batch in snapshot.batches}
-        marked_text = f", {len(self.marked_ids)} marked" if self.marked_ids else ""
+        marked_text = f", {len(self.marked_ids)} selected" if self.marked_ids else ""
         title = f"Batches: {len(self.visible_batches)}{marked_text}"
         is_idle = snapshot.engine is None and any(batch.unfinished_count for batch in snapshot.batches)
         is_starting = self.wantui_app.is_engine_starting

@@ -26,7 +26,7 @@ from wantui.tui.monitor.states import describe_interruption
 from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.series_colours import assign_series_colours
-from wantui.tui.state_style import get_state_style
+from wantui.tui.state_style import get_video_style
 from wantui.tui.widgets.batch_details import BatchDetails
 from wantui.tui.widgets.queue_video import QueueVideo, StillRequest
 from wantui.tui.widgets.video_details import UNFINISHED_HINTS
@@ -192,7 +192,8 @@ class QueueDetails(BaseScreen):
         pane, entry = self.queue_video, self._find_entry(video)
         running_video = find_running_videos(self.wantui_app.snapshot, folder).get(video.number)
         state = find_displayed_video_state(video, self.wantui_app.snapshot.engine is not None)
-        style, make_style, width = get_state_style(state), pane.facts_text.make_colour_style, pane.text_width
+        style = get_video_style(state, video.step, video.steps)
+        make_style, width = pane.facts_text.make_colour_style, pane.text_width
         lines = wrap_text(video.title, width, Style(bold=True))
         lines.append(Text(f"{style.glyph} {style.state_word}", make_style(style.colour_name)))
         if status := self._describe_status(video, running_video, eta_seconds):

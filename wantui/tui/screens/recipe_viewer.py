@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -26,7 +27,7 @@ from wantui.tui.actions import make_bindings
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import make_content
 from wantui.tui.player.changed_fields import find_changed_fields
-from wantui.tui.player.clip_labels import number_equal_labels
+from wantui.tui.player.clip_labels import describe_common_part, number_equal_labels
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.player.recipe_table import (
     GROUPS,
@@ -52,8 +53,10 @@ MIN_WIDTH_WITH_COLUMNS, COLUMN_GAP = 130, 4
 """Width of the screen in cells from which a recipe has two columns, and the cells between them."""
 MAX_REVISION_LENGTH = 12
 """Characters of a revision in the table; the JSON shows all."""
-PICTURE_HEIGHT = 9
-"""Lines of the middle frames above a table of differences."""
+MAX_PICTURE_HEIGHT, PICTURE_MARGIN = 18, 13
+"""Maximum lines of the middle frames above a table of differences, and lines of the screen besides them."""
+NARROW_RECIPE_WIDTH, MAX_NARROW_NAME_WIDTH = 80, 18
+"""Width of a table in cells up to which long names of settings are wrapped, and width of their column then."""
 CHANGED_SIGN = "●"
 """Sign of a setting that is not at its default, as in Compose."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
@@ -176,7 +179,8 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         accent = make_colour_style(self.app, "accent")
         table.add_column("group", style=accent + Style(bold=True), no_wrap=True)
         table.add_column("changed", no_wrap=True)
-        table.add_column("field", style="dim", no_wrap=True)
+        max_name_width = None if width > NARROW_RECIPE_WIDTH else MAX_NARROW_NAME_WIDTH
+        table.add_column("field", style="dim", max_width=max_name_width)
         table.add_column("value", overflow="fold", ratio=1)
         fields, changed_names = list_recipe_fields(recipe), find_changed_fields(recipe)
         for group in groups:
@@ -216,7 +220,9 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         differences = compare_recipes(self.recipes)
         summary = describe_differences(differences, [recipe.digest for recipe in self.recipes])
         accent = make_colour_style(self.app, "accent") + Style(bold=True)
-        lines: list[RenderableType] = [Text(summary, "bold"), Text("")]
+        common = describe_common_part(self.clips) if self.clips else ""
+        common_text = f"  {'both' if len(self.recipes) == 2 else 'all'}: {common}" if common else ""
+        lines: list[RenderableType] = [Text.assemble((summary, "bold"), (common_text, "dim")), Text("")]
         if differences:
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), width=width, header_style=accent)
             table.add_column("field", style="dim", no_wrap=True)
@@ -238,13 +244,16 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
     def _draw_pictures(self, width: int) -> list[Text]:
         """Return the middle frames of the clips in block characters; blank lines until they are read."""
         column_width = max(4, (width - NAME_WIDTH) // len(self.clips) - 2)
-        blank = Text("\n" * (PICTURE_HEIGHT - 1))
+        recipe = self.recipes[0]
+        fitting_height = ceil(column_width * recipe.height / recipe.width / 2)
+        height = max(4, min(MAX_PICTURE_HEIGHT, fitting_height, self.size.height - PICTURE_MARGIN))
+        blank = Text("\n" * (height - 1))
         if not self.pictures:
             return [blank] * len(self.clips)
         return [
             Text("✗ unreadable", make_colour_style(self.app, "error"))
             if picture is None
-            else Text("\n", no_wrap=True).join(draw_picture(picture, column_width, PICTURE_HEIGHT))
+            else Text("\n", no_wrap=True).join(draw_picture(picture, column_width, height))
             for picture in self.pictures
         ]
 

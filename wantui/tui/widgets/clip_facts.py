@@ -1,22 +1,37 @@
-"""Panel beside the only clip of the player: what is played, its number in the batch, its marks and settings."""
+"""Panel beside the only clip of the player: what is played, its marks and settings, its place in the batch,
+and a strip of its frames."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.style import Style
 from rich.text import Text
+from textual import on, work
+from textual.message import Message
+from textual.worker import get_current_worker
 
-from wantui.formatting import escape_unprintable, format_count
-from wantui.planning.guidance_plan import describe_guidance
+from wantui.formatting import escape_unprintable, format_bytes, format_count
 from wantui.storage.marks import VideoMark
 from wantui.tui.facts import Fact, draw_facts
+from wantui.tui.film_strip import draw_film_strip, label_sheet_frames, read_sheet_frames
 from wantui.tui.pane_titles import find_key
+from wantui.tui.plain_names import describe_cfg_scale
+from wantui.tui.player.batch_map import draw_batch_map
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
+from wantui.tui.worker_errors import WorkerErrorsMixin
 from wantui.tui.wrapping import wrap_text
+
+if TYPE_CHECKING:
+    from wantui.tui.pictures import Picture
 
 MIN_PANEL_WIDTH, MAX_PANEL_WIDTH = 26, 64
 """Limits of the width of the panel, in cells; with less room there is none."""
+MIN_STRIP_LINES, MAX_STRIP_LINES = 4, 8
+"""Limits of the height of the strip of frames, with the line of their numbers."""
 
 
 def choose_panel_width(size: tuple[int, int], aspect_ratio: float) -> int:
@@ -31,41 +46,112 @@ def choose_panel_width(size: tuple[int, int], aspect_ratio: float) -> int:
     return min(free_width, MAX_PANEL_WIDTH) if free_width >= MIN_PANEL_WIDTH else 0
 
 
-class ClipFacts(DiffText):
-    """Panel of facts about one clip."""
+class ClipFacts(WorkerErrorsMixin, DiffText):
+    """Panel of facts about one clip: what it is, where it is in its batch, and a strip of its frames."""
+
+    @dataclass
+    class StripRead(Message):
+        """The contact sheet of a clip was read."""
+
+        clip: PlayerClip
+        frames: "Sequence[Picture]"
+        """Frames of the sheet; empty if it is unreadable."""
 
     DEFAULT_CSS = """
     ClipFacts { height: 1fr; padding: 1 1 0 2; }
     """
 
-    def show_clip(self, clip: PlayerClip, clip_number: int | None, clip_count: int, mark: VideoMark | None) -> None:
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._shown: tuple[PlayerClip, Sequence[PlayerClip], VideoMark | None] | None = None
+        self._strip: ClipFacts.StripRead | None = None
+        """Strip that was read last."""
+
+    def show_clip(self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], mark: VideoMark | None) -> None:
         """Show a clip.
 
         Args:
-            clip_number: number of the clip in its batch, from 1; None without a batch.
-            clip_count: number of clips of the batch.
+            batch_clips: clips of the batch, in the order in which they are played; empty without a batch.
             mark: marks of the clip; None if it cannot be marked here.
         """
-        width = self.content_size.width
-        if not width:
+        self._shown = clip, batch_clips, mark
+        if not self.content_size.width:
             return
+        self._draw()
+        is_read = self._strip is not None and self._strip.clip == clip
+        if clip.sheet_path is not None and not is_read and not getattr(self.app, "is_low_bandwidth", False):
+            self._read_strip(clip, clip.sheet_path, self.content_size.width)
+
+    @work(thread=True, exclusive=True, group="strip", exit_on_error=False)
+    def _read_strip(self, clip: PlayerClip, sheet_path: Path, width: int) -> None:
+        """Read the contact sheet of a clip on a background thread."""
+        max_size = (2 * width, 4 * MAX_STRIP_LINES)
+        frames = read_sheet_frames(sheet_path, clip.recipe.frames, max_size)
+        if not get_current_worker().is_cancelled:
+            self.post_message(self.StripRead(clip, frames))
+
+    @on(StripRead)
+    def _show_strip(self, message: StripRead) -> None:
+        self._strip = message
+        if self._shown is not None and self._shown[0] == message.clip:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Draw the facts, and below them what fits: the map of the batch, the clips before and after, the strip."""
+        assert self._shown is not None, "a clip is shown"
+        clip, batch_clips, mark = self._shown
+        width, height = self.content_size
+        lines = self._draw_facts(clip, batch_clips, mark, width)
+        for block in self._list_blocks(clip, batch_clips, width):
+            if block and len(lines) + 1 + len(block) <= height:
+                lines += [Text(""), *block]
+        strip = self._strip
+        strip_height = min(MAX_STRIP_LINES, height - len(lines) - 1)
+        if strip is not None and strip.clip == clip and strip.frames and strip_height >= MIN_STRIP_LINES:
+            labels = label_sheet_frames(clip.recipe.frames)
+            lines += [Text(""), *draw_film_strip(strip.frames, labels, width, strip_height)]
+        self.show_lines(lines)
+
+    def _draw_facts(
+        self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], mark: VideoMark | None, width: int
+    ) -> list[Text]:
         muted, recipe = self.make_colour_style("text-muted"), clip.recipe
         lines = wrap_text(clip.title, width, self.make_colour_style(clip.colour_name) + Style(bold=True), indent="")
-        if clip_number is not None:
-            lines += wrap_text(f"video {clip_number} of {clip_count} of {clip.batch_name}", width, muted, indent="")
+        if clip in batch_clips:
+            position = f"video {batch_clips.index(clip) + 1} of {len(batch_clips)} of {clip.batch_name}"
+            lines += wrap_text(position, width, muted, indent="")
         lines += [Text(""), *wrap_text(escape_unprintable(recipe.prompt), width, indent="")]
         if mark is not None:
             lines += [Text(""), *self._draw_marks(mark, width)]
         facts = [
             Fact("model", recipe.model),
-            Fact("size", f"{recipe.width}x{recipe.height}"),
-            Fact("length", f"{format_count(recipe.frames, 'frame')} at {recipe.fps} fps"),
+            Fact("size", f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps"),
             Fact("sampling", f"{format_count(recipe.steps, 'step')} of {recipe.sampler}"),
-            Fact("guidance", describe_guidance(recipe).removeprefix("guidance ")),
+            Fact("cfg scale", describe_cfg_scale(recipe)),
             Fact("seed", str(recipe.seed)),
+            Fact("took", f"{clip.seconds:.1f} s" if clip.seconds else ""),
+            Fact("on disk", "" if clip.byte_count is None else format_bytes(clip.byte_count)),
             Fact("file", Path(*clip.path.parts[-3:]).as_posix()),
         ]
-        self.show_lines([*lines, Text(""), *draw_facts(facts, width)])
+        return [*lines, Text(""), *draw_facts([fact for fact in facts if fact.value], width)]
+
+    def _list_blocks(self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], width: int) -> list[list[Text]]:
+        """Return the map of the batch, and the clips before and after this one with their keys."""
+        if clip not in batch_clips:
+            return []
+        index = batch_clips.index(clip)
+        neighbours = []
+        for action_id, other_index in (("player.previous", index - 1), ("player.next", index + 1)):
+            if 0 <= other_index < len(batch_clips):
+                other = batch_clips[other_index]
+                line = Text.assemble(
+                    (f"{find_key(self, action_id)}  ", self.make_colour_style("accent") + Style(bold=True)),
+                    ("next      " if other_index > index else "previous  ", Style(dim=True)),
+                    (other.title, self.make_colour_style(other.colour_name)),
+                )
+                line.truncate(width, overflow="ellipsis")
+                neighbours.append(line)
+        return [draw_batch_map(batch_clips, clip, width, self.make_colour_style), neighbours]
 
     def _draw_marks(self, mark: VideoMark, width: int) -> list[Text]:
         """Return the marks, or the keys that set them."""
@@ -75,5 +161,5 @@ class ClipFacts(DiffText):
             lines += wrap_text(f"{NOTE} {escape_unprintable(mark.note)}", width, self.make_colour_style("accent"))
         if lines:
             return lines
-        hint = f"no marks: {find_key(self, 'player.star')} stars, {find_key(self, 'player.reject')} rejects"
+        hint = f"{find_key(self, 'player.star')} stars this video, {find_key(self, 'player.reject')} rejects it"
         return wrap_text(hint, width, self.make_colour_style("text-muted"), indent="")

@@ -7,6 +7,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.tui.config_sources import SOURCE_COLUMNS, ConfigSource
+from wantui.tui.content import set_titles
 from wantui.tui.drafts import Drafts
 from wantui.tui.pane_titles import KeyTitleMixin
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -52,8 +53,22 @@ class ConfigList(KeyTitleMixin, VirtualList):
         self._choose_header()
         self.call_after_refresh(self.show_row, self.cursor)
 
+    def on_virtual_list_highlighted(self) -> None:
+        self._show_columns_in_frame()
+
+    def _show_columns_in_frame(self) -> None:
+        """Show what the columns say about the config under the cursor in the frame, if the list lacks some of them."""
+        source = self.sources[self.cursor] if self.cursor < len(self.sources) else None
+        has_columns = self._count_columns(self.row_width) > 0
+        if source is None or has_columns or not source.columns:
+            set_titles(self, subtitle="")
+            return
+        model, size, frames, steps = source.columns
+        set_titles(self, subtitle=f"{model}, {size}, {frames} frames, {steps} steps")
+
     def _choose_header(self) -> None:
         """Show the header if it fits, and a column besides the names."""
+        self._show_columns_in_frame()
         has_header = self.size.height >= MIN_HEIGHT_WITH_HEADER and self._count_columns(self.row_width) > 0
         self.header_renderer = self._draw_header if has_header else None
 

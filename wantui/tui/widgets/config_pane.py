@@ -105,17 +105,17 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
     def _show_keys(self) -> None:
         """Show the keys of the settings, or of the text field that has the focus, on the frame."""
         if self.settings_form.filter_input.has_focus:
-            keys = "enter choose · esc clear"
+            keys = "enter choose   esc clear"
         elif self.settings_form.value_input.has_focus:
-            keys = "enter save · esc discard"
+            keys = "enter save   esc discard"
         elif self.size.width >= MIN_WIDTH_WITH_ALL_KEYS:
-            keys = f"enter edit · {self._describe_setting_keys()}"
+            keys = f"enter edit   {self._describe_setting_keys()}"
         else:
             keys = self._describe_setting_keys()
         set_titles(self.settings_pane, subtitle=keys)
 
     def _describe_setting_keys(self) -> str:
-        return f"{find_key(self, 'compose.reset_setting')} reset · {find_key(self, 'compose.filter')} filter"
+        return f"{find_key(self, 'compose.reset_setting')} reset   {find_key(self, 'compose.filter')} find"
 
     @work(thread=True, exclusive=True, group="sources", exit_on_error=False)
     def find_config_sources(self) -> None:

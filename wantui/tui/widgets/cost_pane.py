@@ -12,6 +12,7 @@ from textual.containers import Vertical
 from wantui.formatting import format_count
 from wantui.tui.content import set_titles
 from wantui.tui.pane_titles import KeyTitleMixin, find_key
+from wantui.tui.plain_names import replace_names
 from wantui.tui.plan_grid import draw_plan_grid
 from wantui.tui.plots import draw_styled_bar
 from wantui.tui.widgets.diff_text import DiffText
@@ -103,6 +104,8 @@ class CostPane(KeyTitleMixin, Vertical):
         if len(short) + len(message_lines) <= height:
             tail = next_step if len(short) + len(message_lines) + len(next_step) <= height else []
             return [*short, *message_lines, *tail]
+        if not messages:
+            return short[:height]
         if len(short) + len(messages) <= height:
             return [*short, *_share_lines(messages, height - len(short), width)]
         shown_count = max(0, height - len(short) - 1)
@@ -120,10 +123,12 @@ class CostPane(KeyTitleMixin, Vertical):
             colour_name = "text-error" if not cost.fits else "text-success" if cost.name in CHECKED_COSTS else ""
             style = self.cost_text.make_colour_style(colour_name) if colour_name else Style.null()
             if cost.text == "?":  # the basis says why, and what to do
-                text = cost.basis if with_bases else "unknown"
+                text = replace_names(cost.basis) if with_bases else "unknown"
                 parts = wrap_text(text, width - NAME_WIDTH, Style(dim=True), indent="")
             else:
-                value = wrap_text(f"{'' if cost.fits else '✗ '}{cost.text}", width - NAME_WIDTH, style, indent="")
+                value = wrap_text(
+                    f"{'' if cost.fits else '✗ '}{replace_names(cost.text)}", width - NAME_WIDTH, style, indent=""
+                )
                 if len(value) == 1 and (meter := self._draw_meter(cost, width - NAME_WIDTH - len(value[0]))):
                     value = [Text.assemble(meter, value[0])]
                 parts = value if not with_bases else _append_basis(value, cost, width - NAME_WIDTH)
@@ -150,9 +155,13 @@ class CostPane(KeyTitleMixin, Vertical):
         return meter.append("  ")
 
     def _draw_cell_lines(self, width: int) -> list[Text]:
-        lines = [part for line in self.cell_lines for part in wrap_text(line, width - NAME_WIDTH, Style(dim=True))]
+        lines = [
+            part
+            for line in self.cell_lines
+            for part in wrap_text(replace_names(line), width - NAME_WIDTH, Style(dim=True))
+        ]
         return [
-            Text.assemble((f"{'' if index else 'cells':<{NAME_WIDTH}}", Style(bold=True)), line)
+            Text.assemble((f"{'' if index else 'sweep':<{NAME_WIDTH}}", Style(bold=True)), line)
             for index, line in enumerate(lines)
         ]
 
@@ -200,7 +209,8 @@ def _cut_message(lines: Sequence[Text], line_count: int, width: int) -> list[Tex
 
 def _append_basis(value: list[Text], cost: "CostLine", width: int) -> list[Text]:
     """Append the basis of a cost to its value: in the same line if it fits there, otherwise in lines below."""
-    style, basis = Style(dim=cost.fits), cost.basis if cost.short_basis is None else cost.short_basis
+    style = Style(dim=cost.fits)
+    basis = replace_names(cost.basis if cost.short_basis is None else cost.short_basis)
     if len(value[-1]) + 2 + len(basis) <= width:
         return [*value[:-1], Text.assemble(value[-1], ("  ", style), (basis, style))]
     return [*value, *(wrap_text(basis, width, style, indent="") if basis else [])]

@@ -10,7 +10,7 @@ from rich.style import Style
 from wantui.storage.marks import VideoMark
 from wantui.tui.blocks import PIXELS_PER_CELL, draw_blocks
 from wantui.tui.library.grid import MatrixCell
-from wantui.tui.state_style import get_state_style
+from wantui.tui.state_style import get_state_style, get_video_style
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
@@ -21,7 +21,7 @@ SMALL_BOX, LARGE_BOX = (6, 3), (14, 6)
 """Width and height in characters of small and large pictures."""
 LEAST_BOX, MAX_BOX = (10, 5), (44, 16)
 """Limits of large pictures that are made smaller or larger so that all cells fit into the pane."""
-MAX_GAP_WIDTH = 12
+MAX_GAP_WIDTH = 4
 """Maximum number of blank columns between two pictures."""
 MIN_VISIBLE_CELLS = (4, 2)
 """Columns and rows of pictures that a small pane shows, if the batch has as many."""
@@ -210,11 +210,12 @@ def draw_sign_cell(
 def draw_placeholder(
     cell: MatrixCell, geometry: CellGeometry, line: int, is_unreadable: bool, make_style: Callable[[str], Style]
 ) -> Segment:
-    """Draw a line of a cell without picture: the state in its centre, or a dot while the picture is read."""
+    """Draw a line of a cell without picture: the state in its centre, or a dot while the video waits or its
+    picture is read."""
     width = geometry.picture_width
     if line != (geometry.picture_height - 1) // 2:
         return Segment(" " * width)
-    if cell.state == "done" and not is_unreadable:
+    if cell.state == "queued" or (cell.state == "done" and not is_unreadable):
         return Segment("·".center(width), Style(dim=True))
     state = get_state_style(cell.state)
     text = f"{state.glyph} {state.state_word}"
@@ -234,8 +235,11 @@ def draw_caption(
     segments = [Segment(f"{sign}{gap}", make_style(colour)) for sign, colour in signs]
     rest = width - len(signs) * (1 + len(gap))
     if cell.running is not None:
-        state = get_state_style(cell.state)
-        texts = (f"{state.glyph} {cell.running.steps_text} ", cell.running.steps_text, state.glyph)
+        running = cell.running
+        state = get_video_style(cell.state, running.step_number, running.step_count)
+        is_decoding = state.state_word != get_state_style(cell.state).state_word
+        progress = state.state_word if is_decoding else running.steps_text
+        texts = (f"{state.glyph} {progress} ", progress, state.glyph)
         text = next((text for text in texts if len(text) <= rest), "")
         segments.append(Segment(text, make_style(state.colour_name)))
         rest -= len(text)

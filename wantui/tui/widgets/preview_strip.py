@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 MIN_PICTURE_LINES = 3
 """Minimum height of a small picture in lines."""
 GAP_SIGN = "⋯"
-"""Sign between two steps of which those between have no picture."""
+"""Sign between two steps of which those between have no picture, and at an end beyond which there are more."""
+MISSING_SIGN = "·"
+"""Sign in the place of a step without a picture."""
 SCREEN_SHARE = 5
 """Lines of the screen for each line of a small picture that is larger than the minimum."""
 
@@ -49,6 +51,7 @@ class PreviewStrip(DiffText):
         self._pictures_by_step: dict[int, Picture] = {}
         self._shown_step: int | None = None
         self._notes_by_step: dict[int, str] = {}
+        self._step_count = 0
         self._lines_by_step: dict[int, list[Text]] = {}
         """Drawn small pictures."""
         self._visible_steps: list[int] = []
@@ -59,13 +62,15 @@ class PreviewStrip(DiffText):
         pictures_by_step: "dict[int, Picture]",
         shown_step: int | None,
         notes_by_step: Mapping[int, str] | None = None,
+        step_count: int = 0,
     ) -> None:
         """Show the pictures of steps, in order, and mark one step.
 
         Args:
             notes_by_step: text beside the number of each step, if all of them fit.
+            step_count: number of steps of the video, each of which then has its place, if all fit; 0 if unknown.
         """
-        self._notes_by_step = dict(notes_by_step or {})
+        self._notes_by_step, self._step_count = dict(notes_by_step or {}), step_count
         self._lines_by_step = {
             step: lines
             for step, lines in self._lines_by_step.items()
@@ -83,16 +88,26 @@ class PreviewStrip(DiffText):
             self._visible_steps = []
             self.show_lines([Text("")] * (self._picture_lines + 1))
             return
-        height, width = self._pictures_by_step[steps[-1]].shape[:2]
-        picture_width = self._choose_size(len(steps), width / height)
+        height, width = next(iter(self._pictures_by_step.values())).shape[:2]
+        picture_width = self._choose_size(max(len(steps), self._step_count), width / height)
+        if self._step_count and (self.size.width + 1) // (picture_width + 1) >= self._step_count:
+            steps = list(range(1, self._step_count + 1))
+            self._cell_width = (self.size.width + 1) // self._step_count
         visible_count = max(1, (self.size.width + 1) // self._cell_width)
         shown_index = steps.index(self._shown_step) if self._shown_step in steps else len(steps) - 1
         first = max(0, min(shown_index - visible_count // 2, len(steps) - visible_count))
+        if len(steps) >= visible_count:
+            self._cell_width = (self.size.width + 1) // visible_count
         self._visible_steps = steps[first : first + visible_count]
         shortest_gap = min((later - earlier for earlier, later in pairwise(steps)), default=1)
         lines = [Text(no_wrap=True) for _ in range(self._picture_lines + 1)]
         labels = self._label_steps(picture_width)
         for column, step in enumerate(self._visible_steps):
+            if step not in self._pictures_by_step:
+                middle = lines[self._picture_lines // 2]
+                middle.append(" " * (column * self._cell_width - middle.cell_len))
+                middle.append(MISSING_SIGN.center(picture_width), Style(dim=True))
+                continue
             for row, picture_line in enumerate(self._draw_small_picture(step, picture_width)):
                 lines[row].append(" " * (column * self._cell_width - lines[row].cell_len))
                 lines[row].append_text(picture_line)
@@ -103,7 +118,12 @@ class PreviewStrip(DiffText):
             if column:
                 is_after_gap = step - self._visible_steps[column - 1] > shortest_gap
                 lines[-1].append(GAP_SIGN if is_after_gap else " ", Style(dim=True))
-            lines[-1].append(labels[column].center(picture_width)[:picture_width], style)
+            label = labels[column].center(picture_width)[:picture_width]
+            if label[0] == " " and not column and first:
+                label = GAP_SIGN + label[1:]
+            if label[-1] == " " and column == visible_count - 1 and first + visible_count < len(steps):
+                label = label[:-1] + GAP_SIGN
+            lines[-1].append(label, style)
         self.show_lines(lines)
 
     def _choose_size(self, step_count: int, aspect_ratio: float) -> int:

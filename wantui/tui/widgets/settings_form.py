@@ -33,6 +33,8 @@ from wantui.tui.sweep_typing import SWEEP_KEY, SweepSuggester, describe_typed_sw
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import GUTTER_WIDTH, VirtualList
 
+MAX_SHORT_LIST = 8
+"""Maximum number of filtered rows below which the explanation is at once, instead of at the end of the pane."""
 MIN_INPUT_WIDTH = 12
 """Minimum cells of the input in a row."""
 
@@ -134,6 +136,8 @@ class SettingsForm(Vertical):
             self.filter_input.value, self.open_key, self.error_key, self.value_error or "", field_list.row_width or 40
         )
         field_list.empty_text = f"no setting contains {self.filter_input.value!r}; esc shows all"
+        is_short = bool(self.filter_input.value) and 0 < len(self.entries) <= MAX_SHORT_LIST
+        field_list.styles.height = len(self.entries) if is_short else "1fr"  # the explanation follows a short list
         cursor = self.entries.index(selected) if selected in self.entries else field_list.cursor
         field_list.fill_rows(len(self.entries) if self.config is not None else 0, self._draw_entry)
         field_list.cursor = cursor

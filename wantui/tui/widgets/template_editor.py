@@ -14,8 +14,8 @@ from wantui.tui.widgets.text_editing import TextEditorMixin
 MAX_HIGHLIGHTED_LENGTH = 20_000
 """Maximum characters of a highlighted template; highlighting a longer one would delay typing."""
 
-SYNTAX = "[a|b] varies · (word) marks"
-KEYS_AND_SYNTAX = f"esc leaves · {SYNTAX}"
+SYNTAX = "[a|b] varies   (word) marks"
+KEYS_AND_SYNTAX = f"esc leave   {SYNTAX}"
 
 
 class TemplateEditor(TextEditorMixin, TextArea):

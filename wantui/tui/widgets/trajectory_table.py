@@ -12,9 +12,9 @@ from wantui.analysis.comparability import choose_unique_batch_names
 from wantui.analysis.groups import Group
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
-from wantui.tui.analysis.metric_titles import name_metrics
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
 from wantui.tui.number_formats import NumberFormat, choose_number_format
+from wantui.tui.plain_names import replace_names
 from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.widgets.virtual_list import VirtualList
 
@@ -168,7 +168,7 @@ class TrajectoryTable(VirtualList):
         unit = SHORT_UNITS.get(METRICS[metric].unit, METRICS[metric].unit)
         arrow = ("▼" if self.is_descending else "▲") if metric == self.sort_metric else ""
         video, is_unsettled = self._first_video, self._has_not_settled(metric)
-        name = name_metrics(metric) + (UNSETTLED_SIGN if is_unsettled else "")
+        name = replace_names(metric) + (UNSETTLED_SIGN if is_unsettled else "")
         label = metric if video is None or is_unsettled else video.label_metric(metric)
         mark = label.removeprefix(metric).strip()  # the stride, if it is larger than that of the others
         header = " ".join(filter(None, (f"{name}{arrow}", mark, unit)))
@@ -209,19 +209,19 @@ class TrajectoryTable(VirtualList):
         names = {label.rpartition(" ")[0] for label in labels if label}
         header = names.pop() if len(names) == 1 else ""
         if not header or " " in header:  # several settings, or values with spaces
-            header, prefix = "cell", ""
+            header, prefix = "settings", ""
         else:
             prefix = f"{header} "
 
         def get_cell(row: Row) -> str:
-            return row.cell_label.removeprefix(prefix) if isinstance(row, Video) else ""
+            return replace_names(row.cell_label.removeprefix(prefix)) if isinstance(row, Video) else ""
 
         width = min(max_width, _find_width([header, *map(get_cell, self._all_rows)]))
-        return [Column(header, width, get_cell, "right" if prefix else "left")]
+        return [Column(replace_names(header), width, get_cell, "right" if prefix else "left")]
 
     def _draw_name(self, row: Row) -> Text:
         name = _get_name(row)
-        return Text(name, self.make_colour_style(self.colours_by_name.get(name, "foreground")))
+        return Text(replace_names(name), self.make_colour_style(self.colours_by_name.get(name, "foreground")))
 
     def _get_batch_name(self, row: Row) -> str:
         return self._batch_names.get(row.folder, "") if isinstance(row, Video) else ""

@@ -13,10 +13,10 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.worker import get_current_worker
 
+from wantui.tui.film_strip import draw_film_strip, label_sheet_frames, read_sheet_frames
 from wantui.tui.library.grid import MatrixCell
-from wantui.tui.pictures import read_picture
-from wantui.tui.plots import draw_picture
-from wantui.tui.state_style import get_state_style
+from wantui.tui.pictures import read_strip_frames
+from wantui.tui.state_style import get_video_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
 from wantui.tui.widgets.video_facts import draw_video_facts
@@ -24,8 +24,7 @@ from wantui.tui.worker_errors import WorkerErrorsMixin
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from wantui.tui.pictures import Picture
 
 MAX_PROMPT_LINES = 3
 """Maximum number of lines of a prompt, an error or a note."""
@@ -34,7 +33,7 @@ UNFINISHED_HINTS = {
     "running": "the first step brings the first preview",
 }
 """Text instead of a picture, by displayed state of a video that is not made yet."""
-MIN_SHEET_LINES = 3
+MIN_SHEET_LINES = 4
 """Minimum height of a contact sheet in lines; it is not drawn if there is less room."""
 
 
@@ -43,8 +42,10 @@ class SheetRead(Message):
     """A contact sheet was read, or could not be read."""
 
     sheet_path: Path
-    picture: "NDArray[np.uint8] | None"
-    """Contact sheet as uint8 [height, width, rgb]; None if unreadable."""
+    frames: "Sequence[Picture]"
+    """Frames of the sheet; empty if it is unreadable."""
+    labels: Sequence[str]
+    """Numbers of the frames; empty for a preview."""
 
 
 class VideoDetails(WorkerErrorsMixin, Vertical):
@@ -122,7 +123,8 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
     def _draw_heading(self, cell: MatrixCell) -> Text:
         """Return the name of a video, its state, its marks, and how long it took or how far it is."""
         entry, mark, make_style = cell.entry, cell.mark, self.details_text.make_colour_style
-        state = get_state_style(cell.state)
+        running = cell.running
+        state = get_video_style(cell.state, *((running.step_number, running.step_count) if running else (0, 0)))
         heading = Text.assemble((cell.name, "bold"), "  ")
         heading.append(f"{state.glyph} {state.state_word}", make_style(state.colour_name))
         if entry.state == "done" and entry.generation_seconds:
@@ -154,24 +156,35 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         """Read a contact sheet if its video is still shown and the pane is high enough."""
         available_size = self.sheet_text.size
         if sheet_path == self.sheet_path and available_size.height >= MIN_SHEET_LINES:
-            self.read_sheet(sheet_path, available_size)
+            assert self._shown is not None, "a sheet belongs to a video"
+            cell = self._shown[0]
+            self.read_sheet(sheet_path, available_size, 0 if cell.running is not None else cell.entry.recipe.frames)
 
     @work(thread=True, exclusive=True, group="sheet", exit_on_error=False)
-    def read_sheet(self, sheet_path: Path, available_size: Size) -> None:
-        """Read a contact sheet at the available size (in cells) in a thread."""
-        picture = read_picture(sheet_path, max_size=(2 * available_size.width, 4 * available_size.height))
+    def read_sheet(self, sheet_path: Path, available_size: Size, frame_count: int) -> None:
+        """Read a contact sheet at the available size (in cells) in a thread.
+
+        Args:
+            frame_count: number of frames of the video; 0 for a preview.
+        """
+        if frame_count:
+            max_size = (2 * available_size.width, 4 * available_size.height)
+            frames, labels = read_sheet_frames(sheet_path, frame_count, max_size), label_sheet_frames(frame_count)
+        else:
+            frames, labels = read_strip_frames(sheet_path), []
         if not get_current_worker().is_cancelled:
-            self.post_message(SheetRead(sheet_path, picture))
+            self.post_message(SheetRead(sheet_path, frames, labels))
 
     @on(SheetRead)
     def _show_sheet(self, message: SheetRead) -> None:
         if message.sheet_path != self.sheet_path:
             return
         sheet_text = self.sheet_text
-        if message.picture is None:
+        if not message.frames:
             sheet_text.show_lines([Text(f"cannot show {message.sheet_path.name}", "dim")])
         else:
-            sheet_text.show_lines(draw_picture(message.picture, sheet_text.size.width, max(1, sheet_text.size.height)))
+            width, height = sheet_text.size
+            sheet_text.show_lines(draw_film_strip(message.frames, message.labels, width, max(2, height)))
 
 
 def _cut_lines(lines: Sequence[Text], max_count: int) -> list[Text]:

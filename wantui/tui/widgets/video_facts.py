@@ -7,6 +7,7 @@ from wantui.storage.manifest import VideoEntry
 from wantui.tui.chart import join_columns
 from wantui.tui.facts import Fact, draw_facts
 from wantui.tui.library.grid import MatrixCell
+from wantui.tui.plain_names import replace_names
 
 MIN_WIDTH_WITH_COLUMNS = 84
 """Smallest width in cells at which the facts are in two columns."""
@@ -39,7 +40,7 @@ def _list_costs(entry: VideoEntry) -> list[Fact]:
         Fact("memory", f"{memory}{f', plan {entry.memory_plan}' if entry.memory_plan else ''}"),
         Fact("on disk", size),
         Fact("clip", entry.files.get("clip", "")),
-        Fact("also", ", ".join(name for name in entry.files if name != "clip")),
+        Fact("also", replace_names(", ".join(name for name in entry.files if name != "clip"))),
         Fact("id", entry.id),
     ]
 

@@ -1,0 +1,82 @@
+"""Film strips, the map of a batch, cut prompts, names for people, and the breaks of long paths."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clip_batches import write_clip_batch
+from PIL import Image
+from rich.style import Style
+
+from wantui.storage.contact_sheet import list_sheet_frames
+from wantui.tui.film_strip import draw_film_strip, label_sheet_frames, read_sheet_frames
+from wantui.tui.plain_names import replace_names
+from wantui.tui.player.batch_map import draw_batch_map
+from wantui.tui.player.clip_labels import cut_prompt
+from wantui.tui.player.clips import list_batch_clips
+from wantui.tui.wrapping import wrap_text
+
+
+@pytest.mark.parametrize("frame_count", [1, 2, 4, 5, 6, 17, 81, 200])
+def test_sheet_has_evenly_spaced_frames(frame_count: int) -> None:
+    expected = np.linspace(0, frame_count - 1, min(5, frame_count)).round().astype(int).tolist()
+    assert list_sheet_frames(frame_count) == expected
+
+
+def test_strip_shows_each_frame_above_its_number_with_gaps(tmp_path: Path) -> None:
+    greys = [20, 70, 120, 170, 220]
+    sheet = np.repeat(np.repeat(np.array(greys, np.uint8)[None, :, None], 32, 0), 32, 1).repeat(3, 2)
+    Image.fromarray(sheet).save(tmp_path / "sheet.png")
+    frames = read_sheet_frames(tmp_path / "sheet.png", 17, (160, 160))
+    assert [int(frame.mean()) for frame in frames] == greys
+    *pictures, labels = draw_film_strip(frames, label_sheet_frames(17), 60, 5)
+    assert labels.plain.split() == ["frame", "1", "5", "9", "13", "17"]
+    assert len(pictures) == 4
+    assert max(line.cell_len for line in pictures) <= 60
+    drawn = "".join(" " if character == " " else "#" for character in pictures[0].plain)
+    starts = [match.start() for match in re.finditer("#+", drawn)]
+    assert [len(run) for run in drawn.split()] == [8] * 5
+    for start, label in zip(starts, re.finditer(r"\d+", labels.plain), strict=True):
+        assert start <= label.start() < start + 8
+
+
+def test_missing_sheet_has_no_frames(tmp_path: Path) -> None:
+    assert read_sheet_frames(tmp_path / "sheet.jpg", 17, (100, 100)) == []
+
+
+def test_map_marks_the_played_clip_in_its_row_and_column(tmp_path: Path) -> None:
+    manifest = write_clip_batch(tmp_path / "clips", "a [red|blue] circle", more=("seeds=7,42",))
+    clips = list_batch_clips(tmp_path / "clips", manifest)
+    played = next(clip for clip in clips if clip.variation_id == "blue" and clip.recipe.seed == 42)
+    lines = [line.plain.rstrip() for line in draw_batch_map(clips, played, 40, lambda name: Style())]
+    assert lines == ["seed  7   42", "red   ■   ■", "blue  ■   ▶"]
+    assert draw_batch_map(clips, played, 10, lambda name: Style()) == []
+    assert draw_batch_map([played], played, 40, lambda name: Style()) == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "other", "width", "expected"),
+    [
+        ("a red circle", "a blue circle", 40, "a red circle"),
+        ("a red circle moving left", "a blue circle moving left", 12, "a red circl…"),
+        ("a large circle moving to the left side", "a large circle moving to the right side", 16, "… the left side"),
+    ],
+)
+def test_cut_prompts_keep_the_word_that_differs(prompt: str, other: str, width: int, expected: str) -> None:
+    assert cut_prompt(prompt, [other, prompt], width) == expected
+    assert len(expected) <= width
+
+
+def test_names_are_plain_outside_commands() -> None:
+    text = "log_volume over cfg_scale at guidance 1; `wantui analyze --by cfg_scale`; my_word"
+    assert replace_names(text) == ("log volume over cfg scale at cfg scale 1; `wantui analyze --by cfg_scale`; my_word")
+
+
+@pytest.mark.parametrize("width", [16, 20, 24, 30])
+def test_long_paths_break_after_slashes_and_underscores(width: int) -> None:
+    path = "/data/outputs/guidance_20261130_062344/videos/prompt_001/video_001.mp4"
+    lines = [line.plain for line in wrap_text(path, width, indent="")]
+    assert "".join(lines) == path
+    assert all(line.endswith(("/", "_")) for line in lines[:-1])
+    assert max(map(len, lines)) <= width

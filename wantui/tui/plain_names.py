@@ -1,0 +1,31 @@
+"""Names of metrics, curves and settings for people: "cfg scale"; files and commands use `cfg_scale`."""
+
+import re
+from functools import cache
+
+from wantui.analysis.metrics import CURVES, METRICS
+from wantui.config.fields import list_form_fields
+from wantui.planning import Recipe
+from wantui.planning.guidance_plan import describe_guidance
+
+
+def replace_names(text: str) -> str:
+    """Return a text with the names of metrics, curves and settings for people; commands in backticks keep theirs."""
+
+    def replace(match: re.Match[str]) -> str:
+        return "cfg scale " if match[2] else match[1].replace("_", " ") if match[1] else match[0]
+
+    return _make_name_pattern().sub(replace, text)
+
+
+def describe_cfg_scale(recipe: Recipe) -> str:
+    """Return scale or schedule, and rule, of the guidance of a recipe: "4", or "0: 7.5, 50%: 3"."""
+    return describe_guidance(recipe).removeprefix("guidance ")
+
+
+@cache
+def _make_name_pattern() -> re.Pattern[str]:
+    """Return the pattern of a command in backticks, of a name (group 1), or of "guidance" before a scale (group 2)."""
+    setting_names = [field.name for field in list_form_fields()]
+    names = sorted({name for name in (*METRICS, *CURVES, *setting_names) if "_" in name}, key=len, reverse=True)
+    return re.compile(rf"`[^`]*`|\b({'|'.join(names)})\b|\b(guidance )(?=\d)")
