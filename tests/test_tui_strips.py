@@ -1,6 +1,8 @@
 """Film strips, the map of a batch, cut prompts, names for people, and the breaks of long paths."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,8 @@ from clip_batches import write_clip_batch
 from PIL import Image
 from rich.style import Style
 
+from wantui.analysis.metrics import CURVES, METRICS
+from wantui.metric_names import CURVE_NAMES
 from wantui.storage.contact_sheet import list_sheet_frames
 from wantui.tui.film_strip import draw_film_strip, label_sheet_frames, read_sheet_frames
 from wantui.tui.plain_names import replace_names
@@ -71,6 +75,23 @@ def test_cut_prompts_keep_the_word_that_differs(prompt: str, other: str, width: 
 def test_names_are_plain_outside_commands() -> None:
     text = "log_volume over cfg_scale at guidance 1; `wantui analyze --by cfg_scale`; my_word"
     assert replace_names(text) == ("log volume over cfg scale at cfg scale 1; `wantui analyze --by cfg_scale`; my_word")
+
+
+def test_names_of_all_metrics_and_curves_are_known() -> None:
+    assert tuple(CURVES) == CURVE_NAMES
+    for name in (*METRICS, *CURVES):
+        assert replace_names(f"in {name}, also") == f"in {name.replace('_', ' ')}, also"
+
+
+@pytest.mark.processes
+def test_names_are_known_without_slow_imports() -> None:
+    code = (
+        "import sys, wantui.tui.screens.compose; from wantui.tui.plain_names import replace_names; "
+        "assert replace_names('cfg_scale') == 'cfg scale'; "
+        "print([name for name in ('numpy', 'wantui.planning', 'wantui.analysis.metrics') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("width", [16, 20, 24, 30])

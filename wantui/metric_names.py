@@ -35,3 +35,5 @@ DEFAULT_METRIC_NAMES = (
     "log_volume",
 )
 """Metrics that a table shows if none is chosen; more would not fit on a screen."""
+CURVE_NAMES = ("norm", "velocity", "turning", "acceleration", "curvature", "clean_distance")
+"""Names of the curves over the noise level, in the order in which screens show them."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.storage.contact_sheet import list_sheet_frames
 from wantui.tui.pictures import read_picture
 from wantui.tui.plots import draw_picture
 
@@ -29,6 +28,8 @@ def read_sheet_frames(path: Path, frame_count: int, max_size: tuple[int, int]) -
         frame_count: number of frames of the video.
         max_size: maximum width and height of the sheet in pixels.
     """
+    from wantui.storage.contact_sheet import list_sheet_frames  # imports numpy
+
     if (sheet := read_picture(path, max_size)) is None:
         return []
     count = len(list_sheet_frames(frame_count))
@@ -38,6 +39,8 @@ def read_sheet_frames(path: Path, frame_count: int, max_size: tuple[int, int]) -
 
 def label_sheet_frames(frame_count: int) -> list[str]:
     """Return the numbers of the frames of a contact sheet, counted from 1."""
+    from wantui.storage.contact_sheet import list_sheet_frames  # imports numpy
+
     return [str(index + 1) for index in list_sheet_frames(frame_count)]
 
 

@@ -2,11 +2,13 @@
 
 import re
 from functools import cache
+from typing import TYPE_CHECKING, get_args
 
-from wantui.analysis.metrics import CURVES, METRICS
 from wantui.config.fields import list_form_fields
-from wantui.planning import Recipe
-from wantui.planning.guidance_plan import describe_guidance
+from wantui.metric_names import CURVE_NAMES, MetricName
+
+if TYPE_CHECKING:
+    from wantui.planning import Recipe
 
 
 def replace_names(text: str) -> str:
@@ -18,8 +20,10 @@ def replace_names(text: str) -> str:
     return _make_name_pattern().sub(replace, text)
 
 
-def describe_cfg_scale(recipe: Recipe) -> str:
+def describe_cfg_scale(recipe: "Recipe") -> str:
     """Return scale or schedule, and rule, of the guidance of a recipe: "4", or "0: 7.5, 50%: 3"."""
+    from wantui.planning.guidance_plan import describe_guidance  # slow to import
+
     return describe_guidance(recipe).removeprefix("guidance ")
 
 
@@ -27,5 +31,7 @@ def describe_cfg_scale(recipe: Recipe) -> str:
 def _make_name_pattern() -> re.Pattern[str]:
     """Return the pattern of a command in backticks, of a name (group 1), or of "guidance" before a scale (group 2)."""
     setting_names = [field.name for field in list_form_fields()]
-    names = sorted({name for name in (*METRICS, *CURVES, *setting_names) if "_" in name}, key=len, reverse=True)
+    names = sorted(
+        {name for name in (*get_args(MetricName), *CURVE_NAMES, *setting_names) if "_" in name}, key=len, reverse=True
+    )
     return re.compile(rf"`[^`]*`|\b({'|'.join(names)})\b|\b(guidance )(?=\d)")

@@ -43,7 +43,6 @@ FIGURE_VIEWS = ("means", "paths", "separation", "interaction", "correlations")
 """Views that are computed in the background."""
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 """Names of the curves of one video; a low pane drops the last ones."""
-CURVE_NAMES = tuple(CURVES)
 WIDE_VIEW_WIDTH = 72
 """Width of a pane in cells from which charts are side by side."""
 AXIS_HEIGHT = 2

@@ -13,6 +13,7 @@ from wantui.analysis.groups import Group, find_dividing_groupings
 from wantui.analysis.interaction import find_factor_pairs
 from wantui.analysis.video import Video
 from wantui.formatting import format_share
+from wantui.metric_names import CURVE_NAMES
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
 from wantui.tui.analysis.comparison_view import count_hidden_metrics, draw_comparison, list_exclusions
@@ -31,7 +32,6 @@ from wantui.tui.analysis.interaction_view import draw_correlations, draw_interac
 from wantui.tui.analysis.level_view import draw_separation
 from wantui.tui.analysis.video_ranks import describe_ranks
 from wantui.tui.analysis.views import (
-    CURVE_NAMES,
     FIGURE_VIEWS,
     GROUP_VIEWS,
     LOW_VIEW_HEIGHT,
