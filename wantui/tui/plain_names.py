@@ -27,6 +27,11 @@ def describe_cfg_scale(recipe: "Recipe") -> str:
     return describe_guidance(recipe).removeprefix("guidance ")
 
 
+def describe_grouping(grouping: str) -> str:
+    """Return the name of a grouping for people, such as "bracket 1" or "bracket 1 x bracket 2"."""
+    return " x ".join(f"bracket {part}" if part[:1].isdigit() else replace_names(part) for part in grouping.split(","))
+
+
 @cache
 def _make_name_pattern() -> re.Pattern[str]:
     """Return the pattern of a command in backticks, of a name (group 1), or of "guidance" before a scale (group 2)."""

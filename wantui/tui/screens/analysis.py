@@ -21,9 +21,9 @@ from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_
 from wantui.tui.analysis.metric_titles import describe_metric_response
 from wantui.tui.content import make_content
 from wantui.tui.messages import ShowBatch
-from wantui.tui.plain_names import replace_names
+from wantui.tui.plain_names import describe_grouping, replace_names
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
-from wantui.tui.screens.analysis_figures import AnalysisFigures, describe_grouping
+from wantui.tui.screens.analysis_figures import AnalysisFigures
 from wantui.tui.screens.choose_batches import BatchChooser
 from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.trajectory_details import TrajectoryDetails

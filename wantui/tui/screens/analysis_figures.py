@@ -40,7 +40,7 @@ from wantui.tui.analysis.views import (
     draw_paths,
     draw_video_curves,
 )
-from wantui.tui.plain_names import replace_names
+from wantui.tui.plain_names import describe_grouping, replace_names
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.widgets.trajectory_details import TrajectoryDetails
@@ -214,8 +214,8 @@ class AnalysisFigures(BaseScreen):
             return
         text = "" if row is None else "comparing ..." if outcome is None else outcome.error
         hint = [Text(""), *wrap_text(REFUSAL_HINT, canvas.width, Style(dim=True))] if text and outcome else []
-        exclusions = list_exclusions("left out", self.exclusion_reasons, canvas)
-        self.details.show_lines([*wrap_text(text, canvas.width), *hint, *exclusions])
+        hint += list_exclusions("left out", self.exclusion_reasons, canvas)
+        self.details.show_lines([*wrap_text(text, canvas.width), *hint])
 
     def _show_drawn_comparison(self, comparison: "Comparison", group_name: str) -> None:
         canvas, colours = self.details.get_canvas(), self.row_list.colours_by_name
@@ -394,8 +394,3 @@ class AnalysisFigures(BaseScreen):
             frame_index=key.frame_index + frame_count,
         )
         self.draw_details()
-
-
-def describe_grouping(grouping: str) -> str:
-    """Return the name of a grouping for people, such as "bracket 1" or "bracket 1 x bracket 2"."""
-    return " x ".join(f"bracket {part}" if part[:1].isdigit() else replace_names(part) for part in grouping.split(","))
