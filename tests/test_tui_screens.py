@@ -528,7 +528,7 @@ def test_monitor_shows_step_noise_pace_curves_and_preview(queue: Queue, tmp_path
         assert re.search(r"▶ denoising +red seed 42 +\S+ +8/20 +0\.650 +0\.25 +0:03 ", shown)
         assert "straightness" in shown
         assert "0.97" in shown
-        assert "step 8 of 20 ·" in shown
+        assert "step 8 of 20   " in shown
         assert "▀" in screen.picture.get_shown_text()
         queue.record_done(taken, VideoDone(seconds={}))
         await it.until(lambda: "the engine starts a worker for the next video; 2 videos waiting" in it.text())

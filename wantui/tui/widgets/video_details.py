@@ -33,8 +33,8 @@ UNFINISHED_HINTS = {
     "running": "the first step brings the first preview",
 }
 """Text instead of a picture, by displayed state of a video that is not made yet."""
-MIN_SHEET_LINES = 4
-"""Minimum height of a contact sheet in lines; it is not drawn if there is less room."""
+MIN_SHEET_LINES, MIN_LABELLED_LINES = 3, 4
+"""Minimum height of a contact sheet in lines, below which it is not drawn, and of one with numbers below its frames."""
 
 
 @dataclass
@@ -184,7 +184,8 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
             sheet_text.show_lines([Text(f"cannot show {message.sheet_path.name}", "dim")])
         else:
             width, height = sheet_text.size
-            sheet_text.show_lines(draw_film_strip(message.frames, message.labels, width, max(2, height)))
+            labels = message.labels if height >= MIN_LABELLED_LINES else []
+            sheet_text.show_lines(draw_film_strip(message.frames, labels, width, max(2, height)))
 
 
 def _cut_lines(lines: Sequence[Text], max_count: int) -> list[Text]:
