@@ -219,7 +219,7 @@ def test_vae_memory_scales_with_its_tensors() -> None:
 
 
 def test_memory_of_a_fused_decoder_scales_with_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of Wan 2.1 a GPU needs 1.045 times what its tensors take, as was measured there."""
+    """A GPU needs no more than what the tensors take, as was measured there: cuDNN needs no workspace for this layout."""
 
     def normalise_without_temporary_tensors(norm: NormAndSilu, values: Tensor, output: Tensor | None = None) -> Tensor:
         return torch.empty_like(values) if output is None else output  # like the kernel
@@ -231,7 +231,7 @@ def test_memory_of_a_fused_decoder_scales_with_its_tensors(monkeypatch: pytest.M
             vae = AutoencoderKLWan.from_config(config)
         fuse_decoder(vae)
         most = measure_decoded_tensor_bytes(model, vae, width, height)
-        assert model.fused_decode_bytes_per_pixel * width * height == pytest.approx(1.045 * most, rel=0.03)
+        assert model.fused_decode_bytes_per_pixel * width * height == pytest.approx(most, rel=0.01)
         assert model.fused_decode_bytes_per_pixel < model.decode_bytes_per_pixel
 
 

@@ -5,16 +5,20 @@ PSNR of frames, relative difference of the final latents, and the time of denois
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from unittest.mock import patch
 
 import click
 import numpy as np
 import torch
-from decoded_frames import decode_float_frames
 from diffusers import WanPipeline
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from decoded_frames import decode_float_frames
 
 from wantui.config import load_config
 from wantui.generation import step_cache

@@ -6,6 +6,7 @@ are generated first, by several processes; then the maps are compared with the d
 
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Iterable
 from functools import cache, partial
@@ -14,9 +15,11 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from decoded_frames import decode_float_frames
 from diffusers import WanPipeline
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from decoded_frames import decode_float_frames
 
 from wantui.analysis.statistics import compute_paired_effect
 from wantui.config import load_config

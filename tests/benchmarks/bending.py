@@ -16,16 +16,20 @@ its area.
 
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from decoded_frames import decode_float_frames
 from diffusers import WanPipeline
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from decoded_frames import decode_float_frames
 
 from wantui.captures.attention import AttentionRequest
 from wantui.config import load_config

@@ -248,7 +248,8 @@ def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     total = torch.cuda.get_device_properties(0).total_memory
     free = int((cell.cap or 75) * GB)
     chosen = choose_memory_plan(model, recipe, free, None if cell.plan is None else find_plan(cell.plan))
-    denoised, step, decoded, peak, reserved = _make(model, recipe, chosen.plan, (free - CONTEXT_BYTES) / total)
+    share = (free - CONTEXT_BYTES) / total
+    denoised, step, decoded, peak, reserved = _make(model, recipe, chosen.plan, share, known.attention)
     # The encoder is not here: what the plan needs for the rest.
     without = replace(model, text_encoder_parameter_count=0)
     predicted = _peak(chosen.plan, without, recipe)
@@ -279,11 +280,13 @@ def _peak(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
     return result
 
 
-def _make(model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float) -> tuple[int, float, float, int, int]:
+def _make(
+    model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float, attention_kernel: str
+) -> tuple[int, float, float, int, int]:
     """Bytes while denoising, seconds of a step and of decoding, bytes in all, and bytes that torch had reserved."""
     pipeline = pipeline_of(model, DEVICE, recipe.weights)
     if can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
-        fuse_pipeline(pipeline, NATIVE_ATTENTION)
+        fuse_pipeline(pipeline, attention_kernel)
     if plan.transformer_placement != "resident":
         pipeline.to("cpu")
     clear()
