@@ -219,7 +219,7 @@ def test_vae_memory_scales_with_its_tensors() -> None:
 
 
 def test_memory_of_a_fused_decoder_scales_with_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU needs no more than what the tensors take, as was measured there: cuDNN needs no workspace for this layout."""
+    """A GPU needs what the tensors take, as was measured there: cuDNN needs no workspace for this layout."""
 
     def normalise_without_temporary_tensors(norm: NormAndSilu, values: Tensor, output: Tensor | None = None) -> Tensor:
         return torch.empty_like(values) if output is None else output  # like the kernel
