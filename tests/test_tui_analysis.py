@@ -520,7 +520,7 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
         assert [line.split()[0] for line in lines[:3]] == ["place", "room", "path"]
         assert "wide_0 takes more room in spread" in lines[1]
         assert lines[0].rstrip().endswith("where the videos end")
-        legend = "● p up to 0.05  ○ above  ├─┤ 95 %  ◇ Gaussian flow  ¹ percent of the distance from 1"
+        legend = "● p up to 0.05  ○ above  ├─┤ 95 %  ◇ Gaussian flow  ¹ % of distance to 1"
         assert lines[3].rstrip() == legend
         assert " ".join(lines[4].split()) == "← more in narrow_0 more in wide_0 →"
         assert lines[4].index("wide_0") > lines[5].index(" 0 ") > lines[4].index("narrow_0")

@@ -250,7 +250,7 @@ def test_footer_of_a_new_screen_shows_the_gpu_key_at_once(monkeypatch: pytest.Mo
             monkeypatch.setattr(WantuiApp, "on_gpu_sampled", lambda *_: None)  # no further sample
             await it.press("2")
             await it.until(lambda: "Retry" in it.text().splitlines()[-1])
-            assert ("F9 GPU+" in it.text().splitlines()[-1]) is has_gpus
+            assert ("F9 GPU size" in it.text().splitlines()[-1]) is has_gpus
 
     with only_queued():
         run(test)

@@ -79,6 +79,8 @@ class EntrySearchMixin(BackdropMixin):
     As it is no Textual class, Textual ignores bindings and decorated handlers here.
     """
 
+    shows_names = False
+    """Whether the name of the action under the cursor is shown below the list."""
     entry_list = getters.query_one("#entries", VirtualList)
     help_text = getters.query_one("#entry-help", DiffText)
 
@@ -154,7 +156,11 @@ class EntrySearchMixin(BackdropMixin):
             return
         is_cut = entry is not None and entry.help_text not in self.draw_entry(entry, width - 1).plain[: width - 1]
         text = entry.help_text if entry is not None and is_cut else ""
-        name_text = f"to change this key: {entry.name} in tui.yaml" if entry is not None and entry.name else ""
+        name_text = (
+            f"to change this key: {entry.name} in tui.yaml"
+            if self.shows_names and entry is not None and entry.name
+            else ""
+        )
         text_width = max(1, self.help_text.content_size.width)
         self.help_text.show_lines(
             [*wrap_text(text, text_width, indent=""), *wrap_text(name_text, text_width, Style(dim=True), indent="")]

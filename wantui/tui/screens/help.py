@@ -22,6 +22,7 @@ MAX_KEYS_WIDTH = 16
 class Help(EntrySearchMixin, ModalScreen[None]):
     """Keys, effects and names; the names are valid under `keys:` in tui.yaml. Enter runs an entry."""
 
+    shows_names = True
     BINDINGS = [*SEARCH_BINDINGS, Binding("question_mark,f1", "dismiss", "Close", priority=True)]
 
     def __init__(self, screen_name: str, focused_widget: Widget | None) -> None:

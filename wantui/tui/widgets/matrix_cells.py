@@ -239,7 +239,7 @@ def draw_caption(
         state = get_video_style(cell.state, running.step_number, running.step_count)
         is_decoding = state.state_word != get_state_style(cell.state).state_word
         progress = state.state_word if is_decoding else running.steps_text
-        texts = (f"{state.glyph} {progress} ", progress, state.glyph)
+        texts = (f"{state.glyph} {progress} ", f"{progress} ", progress, state.glyph)
         text = next((text for text in texts if len(text) <= rest), "")
         segments.append(Segment(text, make_style(state.colour_name)))
         rest -= len(text)
