@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import zarr
+from forked_process import ForkedPopen
 
 from wantui.engine.control import find_engine
 from wantui.queue.queue import Queue
@@ -39,10 +40,11 @@ class Machine:
     Args:
         root: working folder of the clients.
         faults: Python that every process runs at its start, to break something in it.
+        is_forked: whether processes are forked from one that has imported wantui; new ones take seconds more.
     """
 
-    def __init__(self, root: Path, faults: str = "") -> None:
-        self.root = root
+    def __init__(self, root: Path, faults: str = "", is_forked: bool = True) -> None:
+        self.root, self.is_forked = root, is_forked
         self.env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         if faults:
             (root / "faults").mkdir()
@@ -52,9 +54,13 @@ class Machine:
         self.queue = Queue(self.state_dir.directory)
         self.clients: list[subprocess.Popen[str]] = []
 
+    @property
+    def process_type(self) -> type[subprocess.Popen[Any]]:
+        return ForkedPopen if self.is_forked else subprocess.Popen
+
     def client(self, *arguments: object) -> subprocess.Popen[str]:
         """A client that goes on by itself."""
-        process = subprocess.Popen(
+        process = self.process_type(
             [*WANTUI, *map(str, arguments)],
             cwd=self.root,
             env=self.env,

@@ -31,8 +31,8 @@ Start = Callable[..., Machine]
 def start(tmp_path: Path) -> Iterator[Start]:
     machines = []
 
-    def begin(faults: str = "") -> Machine:
-        machines.append(Machine(tmp_path / "work", faults))
+    def begin(faults: str = "", is_forked: bool = True) -> Machine:
+        machines.append(Machine(tmp_path / "work", faults, is_forked))
         return machines[-1]
 
     yield begin
@@ -290,7 +290,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv):
 
 def test_failing_worker_start_holds_the_queue_with_its_error(start: Start, tiny_batch: list[str]) -> None:
     # B6
-    machine = start(BROKEN)
+    machine = start(BROKEN, is_forked=False)
     code, _, err = machine.call(*batch(tiny_batch, 1))
     assert code == 3
     crashes = [event for event in machine.queue.list_events(0) if event.kind == "worker_died"]
@@ -375,7 +375,7 @@ def test_workers_that_end_without_an_error_before_they_are_ready_hold_the_queue(
 def test_package_that_every_video_needs_is_missed_before_a_video_is_claimed(
     start: Start, tiny_batch: list[str], package: str, reason: str
 ) -> None:  # B6
-    machine = start(LATE + f"    sys.modules[{package!r}] = None\n")
+    machine = start(LATE + f"    sys.modules[{package!r}] = None\n", is_forked=False)
     code, _, err = machine.call(*batch(tiny_batch, 1))
     assert code == 3
     assert f"no worker can start (3 tries): exit code 1: ModuleNotFoundError: {reason}" in err
@@ -391,7 +391,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv) and not pathlib.Path(sys.p
 
 def test_new_engine_retries_batch_whose_worker_could_not_start(start: Start, tiny_batch: list[str]) -> None:
     # B6
-    machine = start()
+    machine = start(is_forked=False)
     (machine.root / "faults").mkdir()
     flag = machine.root / "faults" / "works"
     (machine.root / "faults" / "sitecustomize.py").write_text(NEEDS_FLAG.replace("sys.path[0]", repr(str(flag.parent))))
@@ -413,7 +413,7 @@ def environment_of(process: int) -> dict[str, str]:
 def test_worker_threads_do_not_spin_by_default(
     start: Start, tiny_batch: list[str], own: dict[str, str]
 ) -> None:  # R17, T2
-    machine = start()
+    machine = start(is_forked=False)
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         machine.env.pop(name, None)
     machine.env |= own

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Wantui
+from forked_process import ForkedPopen
 from harness_engine import Machine
 
 from wantui.batches.batch_folders import create_batch_folder
@@ -189,6 +190,7 @@ def test_slurm_command_without_slurm_writes_nothing(
 
 
 def test_job_generates_its_share_and_reports_failures(folder: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         DrainShare(folder.root, Shard(1, 6))()
@@ -235,7 +237,10 @@ def test_slurm_job_uses_a_local_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         _find_local_temporary_folder()
 
 
-def test_slurm_job_near_its_limit_stops_at_a_checkpoint(folder: BatchFolder, tmp_path: Path) -> None:
+def test_slurm_job_near_its_limit_stops_at_a_checkpoint(
+    folder: BatchFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
     job = DrainShare(folder.root, Shard(1, 6))
     job.engine = job._start_engine(tmp_path)
     checkpoint = folder.make_checkpoint_path(0, 1)

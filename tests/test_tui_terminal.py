@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import Wantui, batch
+from forked_process import take_terminal
 from harness_engine import TIMEOUT_SECONDS, Machine, manifest_of
 from textual.events import Key
 
@@ -44,7 +45,7 @@ class Terminal:
 
     def __init__(self, machine: Machine, *arguments: str, signals: bool = True, **env: str) -> None:
         self.master, slave = pty.openpty()
-        self.process = subprocess.Popen(
+        self.process = machine.process_type(
             [sys.executable, "-m", "wantui", *arguments],
             cwd=machine.root,
             env={**machine.env, "TERM": "xterm-256color", **env},
@@ -52,7 +53,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=_own_terminal if signals else None,
+            preexec_fn=take_terminal if signals else None,
         )
         os.close(slave)
         self.shown, self.is_lost = b"", False
@@ -126,13 +127,6 @@ class Terminal:
         self.is_lost = True
         time.sleep(0.1)
         os.close(self.master)
-
-
-def _own_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @pytest.mark.parametrize("signals", [True, False])
@@ -434,6 +428,7 @@ def test_application_without_a_terminal_is_an_error_message(machine: Machine) ->
 
 
 def test_application_never_loads_torch(machine: Machine) -> None:
+    machine.is_forked = False
     terminal = Terminal(machine)
     terminal.until_it_takes_keys()
     for number, name in enumerate(("Queue", "Monitor", "Library", "Analysis"), start=2):
