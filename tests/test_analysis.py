@@ -1062,7 +1062,7 @@ def test_unknown_sampler_has_no_gaussian_flow(tmp_path: Path, sampler: str) -> N
     ]
     null = build_gaussian_null(videos)
     assert (null.trajectories, null.sampler_name) == ((), "")
-    assert null.description == f"no Gaussian flow: unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}"
+    assert null.description == f"no Gaussian flow: unknown sampler {sampler!r}; known samplers: {', '.join(SCHEDULES)}"
 
 
 def test_sampler_that_adds_noise_has_no_gaussian_flow(tmp_path: Path) -> None:
@@ -1103,7 +1103,7 @@ def test_analyze_prints_attention_and_writes_an_overlay(with_maps: BatchFolder, 
     assert records[0]["mass"] == pytest.approx(maps.read_mean_map("circle").mean((1, 2, 3)))
     several = wantui("analyze", with_maps.root, "--overlay", "circle")
     assert several.code == 2
-    assert "needs one video with attention maps, and there are 6" in several.err
+    assert "needs exactly one video with attention maps, but 6 have them" in several.err
     ids = [video.id for video in read_batch_videos(with_maps.root)]
     drawn = wantui("analyze", with_maps.root, "--overlay", "circle", "--video-id", ids[0])
     assert drawn.code == 0
@@ -1119,9 +1119,9 @@ WRONG = {
         "cannot use --interaction here: it applies only to",
     ),
     "metric": (["BATCH", "--metrics", "lenght"], "unknown metric 'lenght'"),
-    "id": (["BATCH", "--video-id", "zzz"], "no finished video 'zzz'"),
+    "id": (["BATCH", "--video-id", "zzz"], "no finished video has an ID that starts with 'zzz'"),
     "empty id": (["BATCH", "--video-id", ""], "the id is empty"),
-    "no metric": (["BATCH", "--metrics", " , "], "names no metric"),
+    "no metric": (["BATCH", "--metrics", " , "], "contains no metric"),
     "margin": (["BATCH", "--compare", "--margin", "3"], "is not between 0 and 1"),
     "by": (["BATCH", "--compare", "--by", "5"], "cannot group by '5'"),
     "csv": (["BATCH", "--csv", "/proc/x.csv"], "cannot write /proc/x.csv"),

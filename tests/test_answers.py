@@ -532,8 +532,8 @@ def test_command_says_what_each_p_and_number_of_seeds_is_of(
     text = " ".join(shown.out.split())
     (verdict,) = re.findall(r"wide against narrow: more spread.*? 8 seeds", text)
     assert ", p 0.00781 of this metric alone, 8 seeds" in verdict
-    assert "d_z p, corrected seeds to find 5 % responds to" in text
-    assert "seeds to find 5 %: seeds needed to detect a true difference of 5 % with 80 % power" in text
+    assert "d_z p, corrected seeds to detect 5 % responds to" in text
+    assert "seeds to detect 5 %: seeds needed to detect a true difference of 5 % with 80 % power" in text
     (chance,) = re.findall(r"95 % of the differences in spread are between (.*?) and (.*?) %", text)
     assert chance[0].endswith(" %")
 

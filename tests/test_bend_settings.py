@@ -85,7 +85,7 @@ def test_every_parameter_of_a_mode_is_a_setting_with_help(mode: str) -> None:
         ("{words: a, mode: blur, translate_x: 0.1}", "0", "translate_x has no effect with mode blur. Remove it"),
         ("{words: a, mode: flip, flip_vertical: yes, border: zero}", "0", "border has no effect with mode flip"),
         ("{words: a, mode: zoom, scale_factor: 2}", "0.mode", "'amplify', 'scale'"),
-        ("{words: a, mode: scale, scale_factr: 2}", "0", "unknown key 'scale_factr'; valid keys of a bend here: name"),
+        ("{words: a, mode: scale, scale_factr: 2}", "0", "unknown key 'scale_factr'; valid keys here: name"),
         ("{words: on, mode: scale, scale_factor: 2}", "0", 'write it in "quotes"'),
         ("{words: a, mode: scale, scale_factor: yes}", "0", "scale_factor should not be true or false"),
         ("{words: a, mode: scale, scale_factor: 0}", "0.scale_factor", "greater than or equal to 0.01"),
@@ -142,7 +142,7 @@ def test_refusals_name_the_setting_and_the_remedy() -> None:
     (step_text,) = refusals(f"[{{{blur}, steps: 10..99}}]")
     assert "a keyframe is at step 99, but the steps are 0 to 49" in step_text
     (sigma_text,) = refusals(f"[{{{blur}, steps: sigma 0.0001}}]")
-    assert "has a range without any step" in sigma_text
+    assert "has a range that contains no step" in sigma_text
     unguided = "prompt_settings: {negative_prompt: circle}\n"
     assert refusals(f"[{{{blur}, passes: uncond}}]", more=unguided) == ()
     config = parse_config(
@@ -222,7 +222,9 @@ attention_bending_settings:
     assert (bend.translate_x, bend.border, bend.steps) == (0.25, "zero", "0..5")
     messages = [str(problem) for problem in config.warnings]
     assert any("attention_bending_settings.device: has no effect" in text for text in messages)
-    assert any("bend 1: translate was mirrored and counted half widths" in text for text in messages)
+    assert any(
+        "bend 1: the older system mirrored translate and measured it in half widths" in text for text in messages
+    )
     assert config.refusals == ()
     refused = parse_config(NANO + older.replace("softmax: false", "softmax: true"), "older.yaml")
     assert [problem.key for problem in refused.refusals] == ["attention_bending_settings.apply_before_softmax"]

@@ -108,7 +108,10 @@ MISTAKES = {
     "weight above the limit": (["-t", "a (red:10.0000001)"], "the weight 10.0000001 is not between 0 and 10"),
     "two templates": (["-t", "a", "-t", "b"], "--template is given 2 times. Give it once; write alternatives as"),
     "two configs": (["-t", "a", "-c", "nano", "-c", "default"], "--config is given 2 times. Give it once"),
-    "variable without a name": (["-t", "a", "--output-dir", "${}"], "'${}': ${} names no environment variable"),
+    "variable without a name": (
+        ["-t", "a", "--output-dir", "${}"],
+        "'${}': ${} is not the name of an environment variable",
+    ),
     "file as log folder": (["-t", "a", "--logs", "/dev/null"], "cannot write the log folder /dev/null: it is not a fo"),
     "odd width": (["--set", "video_settings.width=100"], "nearest are 96 or 112"),
     "unknown sampler": (["--set", "model_settings.sampler=ddim"], "model_settings.sampler: input should be"),
@@ -189,7 +192,7 @@ def test_rerun_reports_a_changed_clip(wantui: Wantui, small: list[str]) -> None:
     result = wantui("rerun", "changed.mp4", "--device", "cpu")
     assert result.code == 1
     assert "not identical: pixels differ by up to" in result.out
-    assert f"torch: was 1.0, is {torch.__version__}" in result.out
+    assert f"torch: was 1.0, now {torch.__version__}" in result.out
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 5000])
@@ -458,7 +461,7 @@ def test_queue_commands_explain_why_nothing_changed(wantui: Wantui, tmp_path: Pa
     for number in (1, 4, 7, 10, 2**70):
         unknown = wantui("queue", "cancel", 1, number)
         assert unknown.code == 2
-        assert f"batch 1 has no video {number} in the queue. Its numbers: 5 to 6, 9" in unknown.err
+        assert f"batch 1 has no video {number} in the queue. Its video numbers: 5 to 6, 9" in unknown.err
     assert "1 video cancelled" in wantui("queue", "cancel", 1, 9).err
 
 
@@ -534,11 +537,11 @@ def test_queue_commands_refuse_to_pause_resume_or_move_an_ended_batch(wantui: Wa
         assert wantui("queue", "move", 3, "up").err == "queue order: 3, 1\n"
         wantui("queue", "pause", 3)
         assert wantui("queue", "resume").err.startswith("the queue is not held\nstill paused: batch 3. ")
-        assert wantui("queue", "resume", 3).err.startswith("batch 3 is resumed\n")
+        assert wantui("queue", "resume", 3).err.startswith("batch 3 resumed\n")
         assert wantui("queue", "resume", 3).err.startswith("batch 3 is not paused\n")
         queue.hold_queue("paused", "it was paused")
         assert "the queue is held: it was paused. " in wantui("queue", "resume", 3).err
-        assert wantui("queue", "resume").err.startswith("the queue is resumed\n")
+        assert wantui("queue", "resume").err.startswith("queue resumed\n")
 
 
 def test_queue_ls_names_ended_batches_with_failed_videos(wantui: Wantui, tmp_path: Path) -> None:
@@ -617,7 +620,7 @@ def test_queue_lists_report_a_queue_that_cannot_be_written(
     with only_queued():
         assert wantui("run", "--detach", "-t", "a circle", "-n", "1", "--batch-name", "b").code == 0
     assert "warning" not in wantui("queue", *arguments).err
-    monkeypatch.setattr(reader, "find_write_fault", lambda folder: "No space left on device")
+    monkeypatch.setattr(reader, "find_write_error", lambda folder: "No space left on device")
     result = wantui("queue", *arguments)
     assert result.code == 0
     assert "warning: cannot write the queue in " in result.err

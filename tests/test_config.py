@@ -108,9 +108,7 @@ def test_config_that_is_not_a_mapping_is_refused_with_a_valid_example(text: str)
 
 
 def test_dotted_key_in_a_file_is_explained() -> None:
-    nested = (
-        "unknown key; in a config, write it in two lines: `model_settings:`, and below it, indented, `steps: VALUE`"
-    )
+    nested = "unknown key; in a config, write it on two lines: `model_settings:`, then, indented, `steps: VALUE`"
     assert config_error("model_settings.steps: 4\n") == f"my.yaml:1: model_settings.steps: {nested}"
     assert nested in config_error("model_settings:\n  model_settings.steps: 4\n")
     assert "did you mean model_settings.steps?" in config_error("model_settings.stps: 4\n")
@@ -622,7 +620,7 @@ def test_flow_shift_without_finite_noise_levels_is_refused(shift: str) -> None:
 
 
 def test_unknown_key_error_names_this_version() -> None:
-    assert f"; valid keys of wantui {__version__} here: model_id, " in config_error(
+    assert f"; valid keys here (wantui {__version__}): model_id, " in config_error(
         "model_settings:\n  xylophone: 1\n"
     )  # C3
 

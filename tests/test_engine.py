@@ -454,7 +454,7 @@ def test_engine_of_another_environment_is_reported_with_the_differences(
     assert "hf_first" not in (machine.state_dir.directory / "engine.lock").read_text()
     machine.env |= {"HF_TOKEN": "hf_second", "HF_HOME": "/second"}
     _, _, err = machine.call(*batch(tiny_batch, 1), "--detach")
-    assert "has another environment: HF_HOME is /first there and /second here." in err
+    assert "has a different environment: HF_HOME is /first in the engine and /second here." in err
     assert "HF_TOKEN is set (" in err
     assert "hf_second" not in err
     assert "wantui engine stop, then start the engine from here" in err

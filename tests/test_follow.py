@@ -163,7 +163,7 @@ def test_follow_reports_when_the_queue_becomes_unwritable_and_writable(
 ) -> None:
     answers = iter(["No space left on device", "No space left on device", None])
     monkeypatch.setattr(follow_module, "ENGINE_CHECK_SECONDS", 0.0)
-    monkeypatch.setattr(reader, "find_write_fault", lambda folder: next(answers))
+    monkeypatch.setattr(reader, "find_write_error", lambda folder: next(answers))
     monkeypatch.setattr(engine_lock, "read_engine_info", lambda directory: {"process": 1})
     with Queue(tmp_path) as queue:
         queue.add_batch(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 3)])
@@ -171,8 +171,8 @@ def test_follow_reports_when_the_queue_becomes_unwritable_and_writable(
             follow_batch(queue, queue.find_batch("1"), queue.read_last_event_seq(), False)
     assert capsys.readouterr().err.splitlines() == [
         f"cannot write the queue in {tmp_path}: No space left on device. Fix this, and the engine continues "
-        "by itself; until then no video advances",
-        f"{tmp_path} can be written again",
+        "by itself; until then, no video makes progress",
+        f"{tmp_path} is writable again",
     ]
 
 

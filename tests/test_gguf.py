@@ -212,7 +212,7 @@ def test_invalid_gguf_file_is_refused_when_planned(tmp_path: Path, tiny_models: 
         recipe_from(tmp_path / "blob")
     with pytest.raises(PlanError, match=r"text\.gguf is not a GGUF file"):
         recipe_from(tmp_path / "text.gguf")
-    with pytest.raises(PlanError, match="has two transformers, which a file cannot replace"):
+    with pytest.raises(PlanError, match="has two transformers, and one file cannot replace both"):
         recipe_from(tmp_path / "text.gguf", f"model_settings.model_id={tiny_models['a14b'].location}")
 
 

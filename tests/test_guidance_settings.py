@@ -88,8 +88,8 @@ def test_dumped_schedule_loads_to_equal_settings() -> None:
         ("cfg_schedule_settings.interpolation=slerp", "'linear', 'step' or 'cosine'"),
         ("guidance_settings.rule=cfg++", "'cfg'"),
         ("guidance_settings.reuse_from=soon", "cannot read the moment 'soon'"),
-        ("guidance_settings.eta=0.5", "the rule cfg has no eta, which belongs to apg"),
-        ("guidance_settings.zero_steps=2", "the rule cfg has no zero_steps, which belongs to cfg-zero-star"),
+        ("guidance_settings.eta=0.5", "the rule cfg has no eta, a parameter of apg"),
+        ("guidance_settings.zero_steps=2", "the rule cfg has no zero_steps, a parameter of cfg-zero-star"),
     ],
 )
 def test_unusable_guidance_settings_are_refused_by_name(override: str, message: str) -> None:
@@ -129,7 +129,7 @@ def test_moments_beyond_the_steps_are_refused_while_planning() -> None:
         (["guidance_settings.reuse_from=sigma 0.0001"], "reuse_from: sigma 0.0001 has no effect"),
         (
             ["guidance_settings.rule=cfg-zero-star", "guidance_settings.zero_steps=20", "model_settings.steps=20"],
-            "every step would change nothing",
+            "no step would change anything",
         ),
         (["cfg_schedule_settings.schedule_2=0: 4"], "schedule_2 is for models with two transformers; nano has one"),
         ([*A14B, "cfg_schedule_settings.schedule_2=0: 4", "model_settings.cfg_scale_2=3"], "has no effect with"),

@@ -190,7 +190,7 @@ def test_words_of_a_declaration_are_replaced_as_complete_words() -> None:
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("a blue square", r"none of the words .*: circle, ring \(shape\); red \(coloured\)"),
+        ("a blue square", r"none of the declared words: circle, ring \(shape\); red \(coloured\)"),
         ("a red circle", r"more than one generic word \(shape, coloured\). Choose one with --of"),
         ("a circle and a ring", "several words of shape: circle, ring. .*--generic 'circle: shape'"),
     ],
@@ -235,7 +235,7 @@ def test_seconds_of_a_pass_are_those_of_past_steps_by_their_passes(guidance_scal
     past = TimedVideo(recipe, "cpu", 0.5, 3.0, None, "resident")
     estimate = estimate_pass_seconds(recipe, "cpu", [past])
     assert estimate.value == pytest.approx(0.5 / passes)
-    assert "1 like video on this machine: 0.5 s per step" in estimate.basis
+    assert "1 similar video on this machine: 0.5 s per step" in estimate.basis
     assert estimate_pass_seconds(recipe, "cuda", [past]).value is None
 
 

@@ -236,7 +236,7 @@ def test_declared_metric_has_a_verdict_of_its_own(tmp_path: Path, monkeypatch: p
     verdict = judge_declared_metric(measure_interaction(videos, GROUPING, declaration))
     effect = find_effect(measure_interaction(videos, GROUPING), "length")
     assert verdict.startswith(
-        "verdict on one metric alone: length, declared before the videos: the effect depends on the other factor. "
+        "verdict on a single metric: length, declared before the videos: the effect depends on the other factor. "
     )
     assert verdict.endswith(f"p {effect.uncorrected_p:.3g}")  # one pair of levels: not corrected
     other = replace(declaration, metric="clip_score")

@@ -254,10 +254,10 @@ def test_command_refuses_output_files_that_would_replace_others(
     written = path.read_bytes()
     result = wantui("analyze", tmp_path, "--compare", "--scores", path, "--html", path)
     assert (result.code, path.read_bytes()) == (2, written)
-    assert "is not the name of an HTML file. End it with .html" in result.err
+    assert "is not the name of an HTML file. Choose a name that ends in .html" in result.err
     result = wantui("analyze", tmp_path, "--compare", "--scores", path, "--csv", path)
     assert (result.code, path.read_bytes()) == (2, written)
-    assert "contains the labels of --scores. Choose another file" in result.err
+    assert "is the label file of --scores and would be overwritten. Choose another file" in result.err
 
 
 def test_command_says_that_it_replaces_a_table(wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

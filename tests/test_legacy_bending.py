@@ -98,6 +98,6 @@ def test_sections_name_each_converted_and_refused_bend() -> None:
     assert [key for key, _ in section.refusals] == ["apply_before_softmax", "configs"]
     assert "bend 2: cannot convert the mode" in section.refusals[1][1]
     assert any("bent only stored maps" in text for _, text in section.warnings)
-    assert any("bend 3: angles were clockwise" in text for _, text in section.warnings)
+    assert any("bend 3: angles were clockwise: they are negated" in text for _, text in section.warnings)
     assert convert_legacy_section({"configs": [1]}).refusals
     assert convert_legacy_section({"configs": configs, "bends": []}).refusals

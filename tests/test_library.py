@@ -161,7 +161,7 @@ def test_preview_shows_time_and_memory_with_their_basis(wantui: Wantui, small: l
     wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small)
     shown = wantui("preview", "-t", TEMPLATE, *small)
     assert "time: 0:0" in shown.out
-    assert "2 like videos on this machine" in shown.out
+    assert "2 similar videos on this machine" in shown.out
     other = wantui("preview", "-t", TEMPLATE, *small, "--set", "video_settings.width=64")
     assert "scaled by FLOPs" in other.out
 

@@ -132,7 +132,7 @@ def test_items_of_earlier_versions_are_counted_as_unverified(made: BatchFolder, 
     made.manifest_path.write_text(json.dumps(document | {"format": 1}))
     result = wantui("library", "check", made.root)
     assert result.code == 0
-    assert "14 items checked, 0 damaged, 5 without checksums (made by an earlier version)" in result.err
+    assert "14 items checked, 0 damaged, 5 without checksums (written by an earlier version)" in result.err
     made.make_clip_path(0, 1).write_bytes(made.make_clip_path(0, 1).read_bytes()[:3000])
     assert wantui("library", "check", made.root).code == 1
     assert wantui("library", "check", "nowhere").code == 2

@@ -27,7 +27,7 @@ from wantui.generation.preview import fit_latents_to_rgb
 from wantui.generation.prompt_encoding import CachedPromptEncoder
 from wantui.models import fetch, parts
 from wantui.models.catalogue import NANO, UnknownModelError, WanModel, find_model, read_model_directory
-from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits_model, find_vocabulary_fault
+from wantui.models.tokenizer import TokenizerError, check_tokenizer_fits_model, find_vocabulary_error
 from wantui.planning import preview_batch
 from wantui.planning.memory_plan import find_plan
 
@@ -114,7 +114,7 @@ def test_tokenizer_of_another_model_is_refused(copy: Callable[..., Path], words:
 )
 def test_vocabulary_fits_a_text_encoder_with_few_embeddings_more(tokens: int, embeddings: int, fits: bool) -> None:
     vocabulary = {str(token): token for token in range(tokens)}
-    assert (find_vocabulary_fault(vocabulary, embeddings) is None) == fits
+    assert (find_vocabulary_error(vocabulary, embeddings) is None) == fits
 
 
 def test_vocabulary_with_a_duplicate_token_is_refused(copy: Callable[..., Path]) -> None:
@@ -286,7 +286,7 @@ def test_sharded_weights_are_read_and_every_shard_is_checked(
         refused(folder, f"index.json refers to {outside}, which is outside the model folder")
     index.write_text(json.dumps({"weight_map": {name: first.name, "y": second.name}}))
     first.unlink()
-    refused(folder, f"lacks {first.name}, which .*index.json names")
+    refused(folder, f"lacks {first.name}, which .*index.json lists")
 
 
 def test_all_published_forms_of_text_encoder_weights_are_read(
@@ -563,7 +563,7 @@ def test_impossible_file_name_in_an_index_is_a_missing_file(copy: Callable[..., 
     (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     configure(folder / "model_index.json", **{name: ["diffusers", "X"]})
     assert Path("vae/config.json") in parts.list_part_files(folder)
-    refused(folder, f"its transformer lacks {name}, which diffusion_pytorch_model.safetensors.index.json names")
+    refused(folder, f"its transformer lacks {name}, which diffusion_pytorch_model.safetensors.index.json lists")
 
 
 def test_special_files_in_a_model_do_not_block(copy: Callable[..., Path]) -> None:

@@ -155,13 +155,13 @@ def test_options_of_the_command_line_replace_the_adapters_of_the_config(
     [
         (lambda folder: folder / "none.safetensors", r"none\.safetensors does not exist\. Give the path"),
         (lambda folder: folder, r"is a folder\. Give the path of a \.safetensors file in it"),
-        (lambda folder: _write_bytes(folder / "a.pt", b"PK"), "is a pickle file, which could run any program"),
-        (lambda folder: _write_bytes(folder / "a.bin", b"PK"), "is a pickle file, which could run any program"),
+        (lambda folder: _write_bytes(folder / "a.pt", b"PK"), "is a pickle file, which can run arbitrary code"),
+        (lambda folder: _write_bytes(folder / "a.bin", b"PK"), "is a pickle file, which can run arbitrary code"),
         (lambda folder: _write_bytes(folder / "a.safetensors", b""), "is not a safetensors file, or is incomplete"),
         (lambda folder: _write_bytes(folder / "a.safetensors", b"x" * 99), "is not a safetensors file"),
         (lambda folder: _write_bytes(folder / "a.safetensors", b"version https://git-lfs.x\n"), "Git LFS pointer"),
         (lambda folder: _cut(write(folder / "a.safetensors", tensors_for(NANO))), "is incomplete: it has"),
-        (lambda folder: f"{write(folder / 'a.safetensors', tensors_for(NANO))}:x", "write the strength as a number"),
+        (lambda folder: f"{write(folder / 'a.safetensors', tensors_for(NANO))}:x", "Write the strength there"),
         (lambda folder: "owner/name", "set `file` to its name in the repository"),
     ],
 )
@@ -188,7 +188,7 @@ ONE = np.ones(1, np.float32)
     [
         (tensors_for(LARGE), r"it is for wan2\.1-14b or wan2\.2-a14b, not for nano, whose transformer has width 192"),
         (tensors_for(find_model("wan2.1-1.3b")), r"it is for wan2\.1-1\.3b, not for nano"),
-        ({"transformer.blocks.0.attn1.to_q.weight": ONE}, "it is no LoRA: none of its 1 tensors is a factor"),
+        ({"transformer.blocks.0.attn1.to_q.weight": ONE}, "it is not a LoRA: none of its 1 tensors is a LoRA factor"),
         ({}, "it has no tensors"),
         (
             {"lora_unet_down_blocks_0.lora_down.weight": ONE, "lora_unet_down_blocks_0.lora_up.weight": ONE},
@@ -200,7 +200,7 @@ ONE = np.ones(1, np.float32)
         ({"transformer_2.blocks.0.attn1.to_q.lora_A.weight": ONE}, "it has tensors of a second transformer"),
         (
             {name: value for name, value in tensors_for(NANO).items() if "to_k.lora_B" not in name},
-            r"it is incomplete: it has transformer\.blocks\.0\.attn1\.to_k\.lora_A\.weight, but no other factor",
+            r"it is incomplete: it has transformer\.blocks\.0\.attn1\.to_k\.lora_A\.weight, but not the other factor",
         ),
         (
             tensors_for(NANO) | {"transformer.blocks.0.attn1.to_q.lora_B.weight": np.ones((192, 3), np.float16)},
@@ -212,7 +212,7 @@ ONE = np.ones(1, np.float32)
         ),
         (
             tensors_for(NANO) | {"diffusion_model.blocks.0.self_attn.q.lora_A.weight": np.ones((2, 192), np.float16)},
-            "it has two tensors for one use",
+            "it has two tensors for the same purpose",
         ),
     ],
 )
@@ -243,8 +243,10 @@ def test_tensors_that_are_not_applied_are_counted(tmp_path: Path) -> None:
     assert not preview.refusals
     (warning,) = [warning for warning in preview.warnings if "lora_settings" in warning]
     assert warning.endswith(
-        "4 of its 9 tensors are applied; 2 are for the image of image-to-video models and 2 are changes that diffusers "
-        "ignores too and 1 match no layer of the model, such as transformer.blocks.8.attn1.to_q.lora_A.weight"
+        "4 of its 9 tensors are applied; 2 are for the image input of image-to-video models and 2 are weight "
+        "differences "
+        "that diffusers ignores too and 1 match no layer of the model, such as "
+        "transformer.blocks.8.attn1.to_q.lora_A.weight"
     )
 
 
@@ -288,9 +290,9 @@ def test_file_named_after_the_other_transformer_is_warned_of(tmp_path: Path) -> 
         return [warning for warning in preview.warnings if "lora_settings" in warning]
 
     (warning,) = warnings_of({"path": str(high)})
-    assert "says high noise, but the file also changes the low-noise transformer" in warning
+    assert "suggests high noise, but the file also changes the low-noise transformer" in warning
     (warning,) = warnings_of({"path": str(low), "path_2": str(low)})
-    assert "says low noise, but the file also changes the high-noise transformer" in warning
+    assert "suggests low noise, but the file also changes the high-noise transformer" in warning
     assert not warnings_of({"path": str(high), "path_2": str(low)})
     assert not warnings_of({"path": str(high), "strength_2": 0})
 

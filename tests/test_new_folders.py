@@ -49,7 +49,8 @@ def test_unqueued_folder_is_reported_until_it_is_queued() -> None:
     root = folder.root.resolve()
     for _ in range(2):
         assert read_notes(state_dir) == [
-            f"{root} was never queued: the command that created it was ended. Queue it: wantui run --resume {root}; "
+            f"{root} was never queued: the command that created it was interrupted. Queue it: wantui run --resume "
+            f"{root}; "
             f"or remove it: wantui library trash {root}"
         ]
     with open_queue(state_dir)[0] as queue:
@@ -110,9 +111,17 @@ def test_run_creates_no_folder_if_it_cannot_be_recorded(wantui: Wantui, monkeypa
 @pytest.mark.parametrize(
     ("event", "name", "report"),
     [
-        ("open", "outputs/new/.lock", "is an incomplete batch folder: the command that created it was ended. Remove"),
+        (
+            "open",
+            "outputs/new/.lock",
+            "is an incomplete batch folder: the command that created it was interrupted. Remove",
+        ),
         ("open", "prompt_template.txt.partial", "is an incomplete batch folder"),
-        ("import", "wantui.batches.batch_cost", "was never queued: the command that created it was ended. Queue it: "),
+        (
+            "import",
+            "wantui.batches.batch_cost",
+            "was never queued: the command that created it was interrupted. Queue it: ",
+        ),
     ],
 )
 def test_folder_of_a_killed_run_is_reported_by_the_next_command(

@@ -19,7 +19,7 @@ from wantui.engine.notices import (
     OUTPUT_FILE,
     BatchEndNotifier,
     NoticeSettings,
-    find_settings_fault,
+    find_settings_error,
     load_notice_settings,
 )
 from wantui.engine.slots import WorkerSlot
@@ -81,12 +81,12 @@ def test_command_runs_once_when_the_last_video_ends(
     settings_file.write_text('on_batch_end: env | grep ^WANTUI_ | sort; pwd; echo "$WANTUI_NAME" >> ../ended\n')
     number = add_batch(queue, "it's mine; $HOME")
     end_next_video(queue)
-    notifier.send_new()
+    notifier.send_new_notices()
     notifier.wait()
     assert not Path("outputs/ended").exists()
     end_next_video(queue, lambda claim: queue.record_failure(claim, "out of memory"))
-    notifier.send_new()
-    notifier.send_new()
+    notifier.send_new_notices()
+    notifier.send_new_notices()
     notifier.wait()
     assert Path("outputs/ended").read_text() == "it's mine; $HOME\n"
     folder = Path("outputs/it's mine; $HOME").absolute()
@@ -109,11 +109,11 @@ def test_retried_batch_sends_another_notice(queue: Queue, notifier: BatchEndNoti
     settings_file.write_text("on_batch_end: echo $WANTUI_STATE >> ../ended\n")
     number = add_batch(queue, "mine", videos=1)
     end_next_video(queue, lambda claim: queue.record_failure(claim, "out of memory"))
-    notifier.send_new()
+    notifier.send_new_notices()
     notifier.wait()
     queue.retry_videos(number)
     end_next_video(queue)
-    notifier.send_new()
+    notifier.send_new_notices()
     notifier.wait()
     assert Path("outputs/ended").read_text().split() == ["failed", "done"]
 
@@ -153,7 +153,7 @@ def test_command_that_takes_too_long_is_ended_with_its_children(
     settings_file.write_text("on_batch_end: sleep 600 & echo $! > pid; wait\ntimeout_seconds: 1\n")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new()
+    notifier.send_new_notices()
     notifier.wait()
     assert "it took longer than 1 s (" in caplog.text
     child = int(Path("outputs/mine/pid").read_text())
@@ -167,7 +167,7 @@ def test_failed_command_is_logged_with_its_exit_code(
     settings_file.write_text("on_batch_end: echo no such thing >&2; exit 7\n")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new()
+    notifier.send_new_notices()
     notifier.wait()
     assert "on_batch_end failed for mine with exit code 7; see " in caplog.text
     assert (notifier.logs_folder / OUTPUT_FILE).read_text() == "no such thing\n"
@@ -213,7 +213,7 @@ def test_webhook_receives_the_batch_as_json(
     settings_file.write_text(f"webhook: {address}\n")
     number = add_batch(queue, "grüße")
     end_next_video(queue, lambda claim: queue.record_batch_failure(claim, "the weights are missing", 3))
-    notifier.send_new()
+    notifier.send_new_notices()
     notifier.wait()
     assert handler.received == [
         (
@@ -257,7 +257,7 @@ def test_failed_webhook_is_logged_without_its_path(
     settings_file.write_text(f"webhook: {address}\n")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new()
+    notifier.send_new_notices()
     notifier.wait()
     assert "the webhook at 127.0.0.1 failed for mine" in caplog.text
     assert reason in caplog.text
@@ -276,10 +276,10 @@ def test_redirected_webhook_is_a_failure_that_names_the_new_host(
     settings_file.write_text(f"webhook: {address}\n")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new()
+    notifier.send_new_notices()
     notifier.wait()
     assert len(handler.received) == 1
-    assert "it redirects to another address of new.example" in caplog.text
+    assert "it redirects to new.example, but redirects are not followed" in caplog.text
     assert "secret" not in caplog.text
     assert "was called" not in caplog.text
 
@@ -294,11 +294,11 @@ def test_ending_engine_abandons_slow_notices(
     settings_file.write_text("on_batch_end: echo $$ > pid; exec sleep 600\n")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new()
+    notifier.send_new_notices()
     pid_file = Path("outputs/mine/pid")
     wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), "the command starts")
     notifier.wait(lambda: True)
-    assert "the engine ends before all notices were sent" in caplog.text
+    assert "the engine stopped before all notices were sent" in caplog.text
     wait_until(lambda: has_ended(int(pid_file.read_text())), "the command ends")
 
 
@@ -315,8 +315,8 @@ def test_unreadable_queue_loses_no_notice(
     with monkeypatch.context() as patch:
         patch.setattr(queue, "get_batch", lambda _: (_ for _ in ()).throw(sqlite3.OperationalError("locked")))
         with pytest.raises(sqlite3.OperationalError):
-            notifier.send_new()
-    notifier.send_new()
+            notifier.send_new_notices()
+    notifier.send_new_notices()
     notifier.wait()
     assert len(receiver[1].received) == 1
 
@@ -325,7 +325,7 @@ def test_nothing_is_sent_by_default(queue: Queue, notifier: BatchEndNotifier) ->
     assert load_notice_settings() == NoticeSettings()
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new()
+    notifier.send_new_notices()
     assert notifier.threads == []
 
 
@@ -336,7 +336,7 @@ def test_batches_that_ended_before_the_engine_started_send_nothing(
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
     notifier = BatchEndNotifier(queue, tmp_path, LOG)
-    notifier.send_new()
+    notifier.send_new_notices()
     notifier.wait()
     assert receiver[1].received == []
 
@@ -377,12 +377,12 @@ def test_invalid_settings_are_named_and_send_nothing(
         load_notice_settings()
     assert message in str(raised.value)
     assert str(settings_file) in str(raised.value)
-    fault = find_settings_fault()
+    fault = find_settings_error()
     assert fault is not None
     assert fault.startswith("no notice is sent when a batch ends: ")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new()
+    notifier.send_new_notices()
     assert notifier.threads == []
     assert "no notice of the end of mine was sent" in caplog.text
 
@@ -416,7 +416,7 @@ def test_nested_engine_does_not_inherit_the_variables_of_a_notice(
     settings_file.write_text("on_batch_end: 'true'\n")
     add_batch(queue, "mine", videos=1)
     end_next_video(queue)
-    notifier.send_new()
+    notifier.send_new_notices()
     notifier.wait()
     assert seen["WANTUI_ERROR"] == ""
     assert seen["PATH"] == os.environ["PATH"]

@@ -83,9 +83,9 @@ def test_duration_and_fps_give_frames_unless_frames_is_set() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("video_settings.width=130", "width: 130 is not a multiple of 16; nearest are 128 or 144"),
-        ("video_settings.height=1000", "height: 1000 is not a multiple of 16; nearest are 992 or 1008"),
-        ("video_settings.width=17", "width: 17 is not a multiple of 16; nearest are 16 or 32"),
+        ("video_settings.width=130", "width: 130 is not a multiple of 16; the nearest are 128 or 144"),
+        ("video_settings.height=1000", "height: 1000 is not a multiple of 16; the nearest are 992 or 1008"),
+        ("video_settings.width=17", "width: 17 is not a multiple of 16; the nearest are 16 or 32"),
     ],
 )
 def test_invalid_size_is_refused_with_the_nearest_valid_sizes(setting: str, message: str) -> None:
@@ -94,7 +94,7 @@ def test_invalid_size_is_refused_with_the_nearest_valid_sizes(setting: str, mess
 
 
 def test_wan_22_5b_requires_multiples_of_32() -> None:
-    with pytest.raises(UserError, match="height: 720 is not a multiple of 32; nearest are 704 or 736"):
+    with pytest.raises(UserError, match="height: 720 is not a multiple of 32; the nearest are 704 or 736"):
         planned("a", "model_settings.model_id=wan2.2-5b", "video_settings.width=1280", "video_settings.height=720")
 
 

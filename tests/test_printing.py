@@ -382,6 +382,6 @@ def test_analyze_refuses_a_batch_without_finished_videos(wantui: Wantui, mode: t
     folder, _ = create_batch_folder(plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] circle"))
     result = wantui("analyze", folder.root, *mode)
     assert result.code == 2
-    assert result.err.startswith(f"wantui: cannot analyze {folder.root}: no video is finished. Wait for the first one ")
+    assert result.err.startswith(f"wantui: cannot analyse {folder.root}: no video is finished. Wait for the first one ")
     assert "brackets" not in result.err
     assert json.loads(wantui("analyze", folder.root, "--json").out) == []

@@ -313,7 +313,7 @@ def test_file_of_the_queue_that_cannot_be_written_is_reported(
     directory = find_state_directory().directory
     path = directory / DATABASE_FILE
     with Queue(directory) as queue:
-        assert queue.describe_recording_fault() is None
+        assert queue.explain_unwritable_queue() is None
         read_only_path, check_access, user = path.with_name(DATABASE_FILE + suffix), os.access, os.geteuid()
         monkeypatch.setattr(
             os,
@@ -321,11 +321,11 @@ def test_file_of_the_queue_that_cannot_be_written_is_reported(
             lambda file, mode: check_access(file, mode) and not (file == read_only_path and mode & os.W_OK),
         )
         monkeypatch.setattr(os, "geteuid", lambda: user + is_foreign)
-        fault = queue.describe_recording_fault()
+        fault = queue.explain_unwritable_queue()
         assert fault is not None
         assert fault.startswith(f"cannot write the queue in {directory}: {read_only_path.name} {reason}. Fix this")
         expected = (
-            f"cannot write the queue {path}: {read_only_path.name} {reason}. Make it a writable file of your user"
+            f"cannot write the queue {path}: {read_only_path.name} {reason}. Make it a file that your user can write"
         )
         assert expected in wantui("queue", "ls").err
         finding = check_queue_database(StateDirectory(directory))

@@ -87,12 +87,12 @@ def test_an_error_about_a_lock_names_the_process(directory: Path) -> None:
     with Queue(directory, 0.3) as queue, locked_by_a_process(directory) as process:
         with pytest.raises(sqlite3.OperationalError, match=rf"database is locked by process {process.pid} \(python"):
             queue.hold_queue("paused", "by a test")
-        fault = queue.describe_recording_fault()
+        fault = queue.explain_unwritable_queue()
         assert fault is not None
         assert f"it is locked by process {process.pid} (" in fault
     with Queue(directory) as queue:
         assert queue.read_hold() is None
-        assert queue.describe_recording_fault() is None
+        assert queue.explain_unwritable_queue() is None
 
 
 def test_an_unknown_locking_process_is_called_another_process(
@@ -243,12 +243,12 @@ def test_check_of_recording_locks_the_queue_only_if_another_process_may(
 
     monkeypatch.setattr(connection.QueueConnection, "is_write_locked", record)
     with Queue(directory) as queue:
-        assert queue.describe_recording_fault() is None
+        assert queue.explain_unwritable_queue() is None
         assert waits == ([] if has_table else [0.2])
         for _ in range(2):
             waits.clear()
             with locked_by_a_process(directory):
-                faults = [queue.describe_recording_fault() for _ in range(3)]
+                faults = [queue.explain_unwritable_queue() for _ in range(3)]
             assert None not in faults
             assert waits == [0.2, *([0.0] * 2 if has_table else [0.2] * 2)], "a known lock is not waited for again"
-            assert queue.describe_recording_fault() is None
+            assert queue.explain_unwritable_queue() is None

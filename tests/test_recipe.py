@@ -208,7 +208,7 @@ def test_schedules_of_all_samplers_match_their_schedulers() -> None:
 
 @pytest.mark.parametrize("ask", [count_model_evaluations, lambda name, steps: compute_noise_levels(name, steps, 3.0)])
 def test_unknown_sampler_is_refused(ask: Any) -> None:
-    with pytest.raises(UnknownSamplerError, match="unknown sampler 'karras'; known are unipc, "):
+    with pytest.raises(UnknownSamplerError, match="unknown sampler 'karras'; known samplers: unipc, "):
         ask("karras", 5)
     with pytest.raises(UnknownSamplerError):
         list_captured_steps("karras", 5, 1)

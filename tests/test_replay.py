@@ -180,7 +180,7 @@ def test_ablate_prints_the_cost_first_and_the_change_without_each_word(wantui: W
 def test_ablate_refuses_words_and_steps_that_do_not_exist(wantui: Wantui, batch: Path) -> None:
     assert "has no word 'star'" in wantui("ablate", batch, "--word", "star").err
     assert "circle seed 42 has no noisy state of step 9" in wantui("ablate", batch, "--steps", "9").err
-    assert "names only the end" in wantui("ablate", batch, "--steps", "end").err
+    assert "contains only `end`" in wantui("ablate", batch, "--steps", "end").err
     assert wantui("ablate", batch, "--word", " ").code == 2
 
 
@@ -199,7 +199,7 @@ def test_uturns_are_made_once_and_measured(wantui: Wantui, batch: Path) -> None:
     assert all(Path(line).exists() for line in result.out.splitlines())
     again = make_uturns(wantui, batch)
     assert (again.code, again.out) == (0, "")
-    assert "0 U-turns (8 exist)" in again.err
+    assert "0 U-turns (8 already exist)" in again.err
     shown = wantui("commitment", "show", batch, "--uturns", "--json")
     (family,) = json.loads(shown.out)
     assert family["judge"] == "nearest"
@@ -304,7 +304,7 @@ def test_uturns_without_a_generic_word_or_levels_are_refused(wantui: Wantui, bat
     levels = wantui("commitment", "uturn", batch, "--levels", "0.5,1.5")
     assert (levels.code, "between 0 and 1" in levels.err) == (2, True)
     words = wantui("commitment", "uturn", batch, "--generic", "star: shape")
-    assert "has none of the words" in words.err
+    assert "has none of the declared words" in words.err
     none = wantui("commitment", "show", batch, "--uturns")
     assert "these batches have no U-turns" in none.err
     switches = wantui("commitment", "show", batch)

@@ -85,7 +85,7 @@ def test_report_loads_nothing_and_is_well_formed(page: str) -> None:
 def test_report_starts_with_place_room_and_path(page: str) -> None:
     answers = re.findall(r'<p class="verdict[^"]*"><b>(\w+)</b>', page)
     assert answers == ["place", "room", "path"]
-    assert page.index("<b>place</b>") < page.index("Verdict on one metric alone</h2>") < page.index("Videos</h2>")
+    assert page.index("<b>place</b>") < page.index("Verdict on a single metric</h2>") < page.index("Videos</h2>")
 
 
 def test_report_defines_every_metric_and_curve(comparison: Comparison, page: str) -> None:

@@ -175,9 +175,9 @@ def test_resume_refuses_settings_that_it_would_ignore(wantui: Wantui, small: lis
         assert result.code == 2
         assert f"its {name} is {stored}, but these options give {text}. Omit" in result.err
     ruled = wantui("run", "--resume", folder.root, "--set", "guidance_settings.rule=cfg-zero-star")
-    assert (ruled.code, "these options give other guidance_settings than it has" in ruled.err) == (2, True)
+    assert (ruled.code, "these options would change its guidance_settings" in ruled.err) == (2, True)
     unrecorded = wantui("run", "--resume", folder.root, "--set", "guidance_gap_settings.store_guidance_gap=no")
-    assert (unrecorded.code, "other guidance_gap_settings than it has" in unrecorded.err) == (2, True)
+    assert (unrecorded.code, "these options would change its guidance_gap_settings" in unrecorded.err) == (2, True)
     seeded = wantui("run", "--resume", folder.root, "--seed", 7)
     assert (seeded.code, "its model_settings.seed is 42, but these options give 7. Omit" in seeded.err) == (2, True)
     manifest = json.loads(folder.manifest_path.read_text())
@@ -346,7 +346,7 @@ def test_folder_of_another_batch_is_not_changed(wantui: Wantui, small: list[str]
     shutil.copytree(other.root, queued.root)
     before = queued.make_clip_path(0, 1).read_bytes()
     generate_queued_videos(find_state_directory())
-    assert "belongs to another batch than the queued one" in wantui("queue", "show", "queued").out
+    assert "now belongs to a different batch than the queued one" in wantui("queue", "show", "queued").out
     assert queued.make_clip_path(0, 1).read_bytes() == before
 
 
@@ -528,7 +528,7 @@ def test_moved_output_folder_is_named_and_continues_from_its_new_place(wantui: W
     result = wantui("run", "-t", "a ring", "--videos-per-variation", 1, *small)
     assert result.code == 0
     shown = wantui("queue", "show", 1)
-    assert f"the output folder {lost.root.resolve()} was deleted or moved. If it was moved, continue it" in shown.out
+    assert f"the output folder {lost.root.resolve()} was deleted or moved. If it was moved, resume it" in shown.out
     assert not lost.root.exists()
     assert wantui("run", "--resume", moved).code == 0
     assert {video.state for video in read_manifest(BatchFolder(moved)).videos} == {"done"}

@@ -124,7 +124,7 @@ def test_recipes_have_the_prompts_of_their_variation() -> None:
 def test_prompt_at_the_start_replaces_the_template() -> None:
     batch = planned("a circle", "{0: 'a red star', 5: 'a ring'}")
     assert [p.prompt for p in batch.first_recipe.prompts] == ["a red star", "a ring"]
-    assert any("only its brackets count" in warning for warning in batch.warnings)
+    assert any("only its brackets are used" in warning for warning in batch.warnings)
     alone = planned("a circle", "{0: 'a red star'}")
     assert (
         alone.first_recipe.digest
@@ -225,14 +225,14 @@ def test_section_of_the_older_system_holds_its_first_prompt_from_the_start() -> 
     text = "model_settings: {model_id: nano, steps: 10}\nvideo_settings: {width: 128, height: 128, frames: 17}\n"
     section = "prompt_schedule_settings: {enabled: true, schedule: {4: a ring, 8: a star}, verbose: true}\n"
     config = parse_config(text + section, "older.yaml")
-    assert any("which ignores the template" in str(warning) for warning in config.warnings)
+    assert any("so the template is ignored" in str(warning) for warning in config.warnings)
     recipe = plan_batch(config, "a circle").first_recipe
     steps = list_evaluation_prompts(recipe)
     assert [each.prompt for each in steps[:5]] == ["a ring"] * 5
     assert steps[8:] == [EvaluationPrompt("a star")] * 2
     assert recipe.controls["prompt_schedule"].interpolation == "slerp"
     ambiguous = parse_config(text + section.replace(", verbose: true", ""), "mine.yaml")
-    assert any("the template is the prompt" in str(warning) for warning in ambiguous.warnings)
+    assert any("the template is used" in str(warning) for warning in ambiguous.warnings)
     assert plan_batch(ambiguous, "a circle").first_recipe.prompt == "a circle"
     off = parse_config(text + section.replace("enabled: true", "enabled: false"), "off.yaml")
     assert plan_batch(off, "a circle").first_recipe.controls == {}

@@ -209,7 +209,7 @@ def test_command_prints_the_cost_first_and_stores_checksummed_values(copied_batc
     assert result.code == 0, result.err
     assert "8 videos x 16 noise levels x 2 passes = 256 passes, unknown time" in result.err.splitlines()[0]
     assert "circle" in result.out
-    assert "least p that 2 seeds can give: 0.5" in result.out.replace("\n", " ")
+    assert "smallest p possible with 2 seeds: 0.5" in result.out.replace("\n", " ")
     path = get_information_path(copied_batch, "shape")
     assert f"written: {path}" in result.err
     checked = [item for item in check_batch(copied_batch) if item.path == path]
@@ -277,7 +277,7 @@ def test_interrupted_measurement_continues_with_equal_values(
     path.unlink()
     measure(wantui, copied_batch)
     assert continued == read_information(path)
-    assert "nothing to measure (8 videos measured before)" in wantui("score", copied_batch, "--device", "cpu").err
+    assert "nothing to measure (8 videos already measured)" in wantui("score", copied_batch, "--device", "cpu").err
 
 
 def test_values_of_another_window_are_replaced_only_on_request(copied_batch: Path, wantui: Wantui) -> None:
@@ -302,9 +302,9 @@ def test_dry_run_keeps_a_damaged_file(copied_batch: Path, wantui: Wantui) -> Non
     [
         ({"prompt_settings.generic_words": ""}, (), "no generic word is declared.* --generic 'circle"),
         ({"prompt_settings.generic_words": ""}, ("--generic", "circle"), "--generic: cannot read 'circle'"),
-        ({}, ("--generic", "star: shape"), r"none of the words with a generic word: star \(shape\)"),
+        ({}, ("--generic", "star: shape"), r"none of the declared words: star \(shape\)"),
         ({}, ("--generic", "circle|ring: shape; red: coloured"), "Choose one with --of"),
-        ({}, ("--of", "form"), "no words are declared for 'form'. Declared are: shape"),
+        ({}, ("--of", "form"), "no words are declared for 'form'. Declared generic words: shape"),
         ({}, ("--window", "1"), "--window: the window must start between"),
         ({"latent_analysis_settings.store_latents": False}, (), r"no stored latents.*\(--store-latents\)"),
         ({"model_settings.speed": "cached", "model_settings.force_capture": True}, (), "speed: cached, which skips"),
@@ -349,7 +349,7 @@ def test_guided_and_weighted_videos_are_named(tiny_models: dict[str, WanModel], 
     assert result.code == 1
     assert "left out: ring.2 seed 42: it was generated with word weights" in result.err
     assert "2 of 2 videos were generated with guidance" in result.err
-    assert "no differences: they need two words that share at least two seeds" in result.out
+    assert "no differences: two words must share at least two seeds" in result.out
 
 
 def test_a14b_is_measured_with_both_transformers(

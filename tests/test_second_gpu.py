@@ -21,7 +21,7 @@ from wantui.batches.cell_cost import estimate_cell_costs
 from wantui.batches.enqueue import check_second_gpu, enqueue_new_batch
 from wantui.config import load_config
 from wantui.engine.control import Engine
-from wantui.engine.pairing import is_lent, prepare_slot
+from wantui.engine.pairing import is_gpu_borrowed, prepare_slot
 from wantui.engine.slots import WorkerSlot, create_worker_slots
 from wantui.engine.supervisor import Supervisor
 from wantui.errors import UserError
@@ -102,7 +102,10 @@ def test_second_gpu_without_guidance_is_warned_about() -> None:
     [
         ([], "this machine has 0 GPUs"),
         ([gpu(0)], "this machine has 1 GPU"),
-        ([gpu(0), gpu(1, "NVIDIA A100")], "2 GPUs of different kinds (NVIDIA H200, NVIDIA A100), which may compute"),
+        (
+            [gpu(0), gpu(1, "NVIDIA A100")],
+            "2 GPUs of different kinds (NVIDIA H200, NVIDIA A100), and their results may differ",
+        ),
         ([gpu(0), gpu(1)], None),
     ],
 )
@@ -233,7 +236,7 @@ def test_engine_gives_two_gpus_to_a_worker_and_both_back(tmp_path: Path) -> None
     engine = Supervisor(queue, slots, tmp_path, LOG, ends_when_idle=False)
     engine._supervise_once()
     assert starts == [("worker-0", (2,), "GPU-0,GPU-1"), ("worker-2", (2,), "GPU-2,GPU-3")]
-    assert [is_lent(slot, slots) for slot in slots] == [False, True, False, True]
+    assert [is_gpu_borrowed(slot, slots) for slot in slots] == [False, True, False, True]
     while queue.claim_next_video("w", ("auto",), (2,)) is not None:
         pass
     add(queue, "b", 1)
@@ -309,7 +312,7 @@ def test_engine_uses_one_gpu_after_a_worker_died_with_two(tmp_path: Path) -> Non
     starts.clear()
     engine._supervise_once()
     assert starts[0] == ("worker-0", (1, 2), "GPU-0")
-    assert slots[0].one_gpu_reason == "an earlier process of worker-0 died with two GPUs"
+    assert slots[0].one_gpu_reason == "an earlier process of worker-0 died while using two GPUs"
 
 
 def test_engine_goes_on_with_one_gpu_after_the_second_failed(tmp_path: Path) -> None:
@@ -430,7 +433,7 @@ def test_kernels_that_set_flags_of_the_process_keep_a_video_on_one_gpu(
 ) -> None:
     loaded = pipeline_with_kernel(tiny_models["wan2.1"], kernel_name)
     reason = SecondGpu("cpu").prepare(loaded, recipe_for(tiny_models["wan2.1"]))
-    assert reason == f"the attention kernel {kernel_name} sets flags of the whole process, which two threads share"
+    assert reason == f"the attention kernel {kernel_name} sets process-wide flags, which two threads would share"
     assert find_split(loaded.pipeline) is None
 
 

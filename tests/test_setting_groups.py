@@ -420,7 +420,7 @@ def test_analyze_compares_batches_by_a_setting(make_once: MakeOnce, small: list[
     shown = wantui("analyze", "--compare", *folders, "--by", "cfg_scale", "--primary", "length", "--html", "page.html")
     assert shown.code == 0, shown.err
     assert "cfg_scale 2 against cfg_scale 8" in shown.out
-    assert "slope for each unit of cfg_scale" in shown.out
+    assert "slope per unit of cfg_scale" in shown.out
     assert "●" in shown.out
     assert "Change with cfg_scale" in Path("page.html").read_text()
     result = json.loads(wantui("analyze", "--compare", *folders, "--by", "batch", "--json").out)

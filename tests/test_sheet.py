@@ -149,7 +149,7 @@ def test_sheet_refuses_a_batch_without_clips(wantui: Wantui) -> None:
     for command in ("sheet", "gallery"):
         result = wantui(command, BATCH)
         assert result.code == 2
-        assert "no selected video is done" in result.err
+        assert "no selected video is finished" in result.err
 
 
 @pytest.mark.parametrize("name", ["sheet.jpg", "sheet"])

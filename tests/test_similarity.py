@@ -218,7 +218,7 @@ def test_damaged_clip_is_reported_and_left_out(manifest: Manifest, wantui: Wantu
         (("--metrics", "fvd"), "--metrics: unknown metric 'fvd'. Choose from: ssim, psnr, clip, lpips, latents"),
         (("--metrics", "psnr", "--clip-model", "x"), "--clip-model here: it applies only to --metrics clip"),
         (("--metrics", "psnr", "--sort", "ssim"), "--sort: ssim is not measured"),
-        (("--metrics", "psnr", "--json", "--csv", "-"), "--json and --csv exclude each other"),
+        (("--metrics", "psnr", "--json", "--csv", "-"), "cannot combine --json and --csv. Choose one"),
         (("--metrics", "latents"), "cannot compare any video with cfg_scale=1: .* has no stored trajectory"),
     ],
 )

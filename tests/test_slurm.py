@@ -175,7 +175,7 @@ def test_slurm_job_with_fewer_gpus_than_a_video_is_refused(cluster: Path, wantui
     asked = ["--set", "model_settings.gpus_per_video=2", "--output-dir", str(tmp_path / "o")]
     result = wantui("slurm", "-t", "a circle", *asked)
     assert result.code == 2
-    assert "gpus_per_video: 2 needs 2 GPUs per job, and a job would have 1. Add --gpus 2" in result.err
+    assert "gpus_per_video: 2 needs 2 GPUs per job, but each job has 1. Add --gpus 2" in result.err
     assert not (tmp_path / "o").exists()
 
 
@@ -359,9 +359,9 @@ def test_option_that_would_change_the_sbatch_script_is_refused(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["array=1-3"], "--sbatch array would replace what wantui sets. Choose the number of jobs with --jobs"),
-        (["--output=x"], "--sbatch output would replace what wantui sets. The logs are in the folder slurm"),
-        (["wrap=ls"], "--sbatch wrap would replace what wantui sets. Run shell commands before the jobs with --setup"),
+        (["array=1-3"], "--sbatch array would override what wantui sets. Choose the number of jobs with --jobs"),
+        (["--output=x"], "--sbatch output would override what wantui sets. The logs are in the folder slurm"),
+        (["wrap=ls"], "--sbatch wrap would override what wantui sets. Run shell commands before the jobs with --setup"),
         (["nice=1", "nice=2"], "--sbatch nice is given 2 times. Give it once"),
     ],
 )

@@ -255,7 +255,7 @@ def test_cached_videos_use_the_stored_calibration_of_their_model(
 ) -> None:
     asked = [*small, "--set", "model_settings.speed=cached", "--set", "model_settings.sampler=heun", "-t", "a star"]
     before = wantui("preview", "--json", *asked)
-    assert "cached decides by the first block" in before.out
+    assert "cached uses the first block to decide" in before.out
     assert json.loads(before.out)["recipe"]["magnitudes"] == []
     result = wantui("models", "calibrate", *asked)
     assert result.code == 0, result.err

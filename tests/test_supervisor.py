@@ -19,7 +19,7 @@ from clip_batches import write_clip_batch
 from wantui.batches import enqueue
 from wantui.engine import process, slots, supervisor
 from wantui.engine.control import NoEngineError, acquire_engine_lock, ensure_engine, find_engine_process_id
-from wantui.engine.hold_recovery import END_CHECKS
+from wantui.engine.hold_recovery import CHECK_BY_HOLD_KIND
 from wantui.engine.process import run_engine
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
@@ -335,4 +335,4 @@ def test_engine_that_the_system_does_not_start_is_an_error_message(
 
 
 def test_every_temporary_hold_has_a_check_of_its_end() -> None:
-    assert sorted(END_CHECKS) == sorted(TEMPORARY_HOLD_KINDS)
+    assert sorted(CHECK_BY_HOLD_KIND) == sorted(TEMPORARY_HOLD_KINDS)

@@ -58,7 +58,7 @@ def test_range_includes_a_last_value_that_floats_miss() -> None:
         ("1..4:0", "has the step 0"),
         ("4..1", r"is empty. Write it as 4..1:-1"),
         ("1..4:-1", r"is empty. Write it as 1..4:1"),
-        ("0..1e9", "at most 100,000 are possible"),
+        ("0..1e9", "at most 100,000 are allowed"),
         ("0..1e99", "of at most 40 digits"),
     ],
 )

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from wantui.batches.batch_cost import estimate_batch_costs
-from wantui.batches.cell_cost import describe_cells, estimate_cell_costs, refuse_cells_without_memory
+from wantui.batches.cell_cost import describe_cells, drop_oversized_cells, estimate_cell_costs
 from wantui.config import ConfigError, dump_settings, load_config, parse_config
-from wantui.config.sweep import find_written_values, format_value_label, format_value_labels
+from wantui.config.sweep import find_matching_value_indices, format_value_label, format_value_labels
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_duration
 from wantui.gpu.monitor import GpuSample, GpuState
@@ -121,7 +121,7 @@ def test_cell_with_the_config_values_is_the_baseline() -> None:
         ("cfg_scale=4,4.0", "4 occurs twice"),
         ("cfg_scale=1,2;model_settings.cfg_scale=3", "cannot sweep model_settings.cfg_scale twice"),
         ("cfg_scale=1,2+steps=1,2,3", "they have 2 and 3 values"),
-        ("cfg_scale=0..50:0.01;steps=1..3", "at most 10,000 are possible"),
+        ("cfg_scale=0..50:0.01;steps=1..3", "at most 10,000 are allowed"),
     ],
 )
 def test_impossible_sweep_is_refused_before_planning(sweeps: str, reason: str) -> None:
@@ -293,9 +293,9 @@ def test_cells_without_memory_are_refused_by_name_or_left_out() -> None:
     gpus = [Gpu(0, "GPU-0", "NVIDIA A", 24_000_000_000, 0)]
     text = f"{LARGE}memory_settings: {{plan: resident}}\nsweeps: width=64,2048+height=64,2048\n"
     with pytest.raises(UserError, match=r"width 2048, height 2048: it needs more GPU memory than the 24\.0 GB"):
-        refuse_cells_without_memory(plan_batch(parse_config(text, "test"), "a circle"), gpus)
+        drop_oversized_cells(plan_batch(parse_config(text, "test"), "a circle"), gpus)
     batch = plan_batch(parse_config(f"{text}sweeps_skip_impossible: true\n", "test"), "a circle")
-    reduced_batch = refuse_cells_without_memory(batch, gpus)
+    reduced_batch = drop_oversized_cells(batch, gpus)
     assert reduced_batch.sweep is not None
     assert [cell.label for cell in reduced_batch.sweep.cells] == ["width 64, height 64"]
     assert [skipped.cell.label for skipped in reduced_batch.sweep.skipped_cells] == ["width 2048, height 2048"]
@@ -455,9 +455,9 @@ SHAPE, THING = "a red shape", "a thing"
 def test_values_of_a_swept_setting_are_labelled_by_what_differs(values: list[Any], labels: list[str]) -> None:
     assert format_value_labels(values) == labels
     for index, label in enumerate(labels):
-        assert find_written_values(values, label) == [index]
+        assert find_matching_value_indices(values, label) == [index]
     for index, value in enumerate(values):
-        assert index in find_written_values(values, format_value_label(value))
+        assert index in find_matching_value_indices(values, format_value_label(value))
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def test_values_of_a_swept_setting_are_labelled_by_what_differs(values: list[Any
     ],
 )
 def test_words_for_no_value_mean_one_value(values: list[Any], text: str, indices: list[int]) -> None:
-    assert find_written_values(values, text) == indices
+    assert find_matching_value_indices(values, text) == indices
 
 
 def test_cells_of_a_prompt_schedule_are_labelled_by_their_moments() -> None:

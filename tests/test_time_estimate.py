@@ -34,7 +34,7 @@ def timed_videos(*changes: dict[str, Any], recipe: Any = RECIPE) -> Any:
 def test_predicted_time_adds_steps_and_decoding_of_similar_videos() -> None:
     result = estimate_video_seconds(RECIPE, "cpu", timed_videos({}, {}, {}))
     assert result.value == pytest.approx(20 * 0.1 + 0.5)
-    assert "3 like videos on this machine" in result.basis
+    assert "3 similar videos on this machine" in result.basis
 
 
 def test_decoding_time_is_converted_between_whole_and_tiled() -> None:

@@ -342,7 +342,9 @@ def test_sampler_responses_cover_exactly_the_samplers_without_noise() -> None:
     assert set(SOLVERS) == {name for name, schedule in SCHEDULES.items() if not schedule.adds_noise}
     with pytest.raises(NoResponseError, match=r"^lcm adds noise in each step, so the initial noise does not "):
         compute_sampler_response("lcm", grid(8, 3), np.ones(1))
-    with pytest.raises(UnknownSamplerError, match=r"unknown sampler 'ddim'; known are unipc, unipc-3, dpm\+\+2m, "):
+    with pytest.raises(
+        UnknownSamplerError, match=r"unknown sampler 'ddim'; known samplers: unipc, unipc-3, dpm\+\+2m, "
+    ):
         compute_sampler_response("ddim", grid(8, 3), np.ones(1))
 
 

@@ -267,7 +267,7 @@ def test_changed_queue_error_is_reported_again(queue: Queue, monkeypatch: pytest
 
 
 def test_unwritable_queue_is_not_reported_as_unreadable(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "find_write_fault", lambda folder: "No space left on device")
+    monkeypatch.setattr(reader, "find_write_error", lambda folder: "No space left on device")
 
     async def test(it: AppUnderTest) -> None:
         await it.until(

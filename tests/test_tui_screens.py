@@ -256,7 +256,7 @@ def test_failed_restore_keeps_the_removed_batch_for_another_try(queue: Queue) ->
         await it.until(lambda: isinstance(it.app.screen, QueueScreen))
         again = add(queue, "one")
         await it.press("u")
-        await it.until(lambda: "was queued again meanwhile" in it.notifications())
+        await it.until(lambda: "was queued again in the meantime" in it.notifications())
         queue.remove_batch(again)
         await it.press("u")
         await it.until(lambda: [batch.id for batch in queue.list_batches()] == [number])
@@ -268,7 +268,7 @@ def test_batch_queued_again_is_not_restored_over(queue: Queue) -> None:
     number = add(queue, "one")
     removed = queue.remove_batch(number)
     again = add(queue, "one")
-    with pytest.raises(UserError, match=f"cannot restore batch {number}: .*one was queued again meanwhile"):
+    with pytest.raises(UserError, match=f"cannot restore batch {number}: .*one was queued again in the meantime"):
         queue.restore_batch(removed)
     assert [batch.id for batch in queue.list_batches()] == [again]
 

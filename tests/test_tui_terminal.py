@@ -416,7 +416,7 @@ def test_application_whose_stderr_is_a_file_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
-    with pytest.raises(UserError, match=r"drawn on stderr, which is not a terminal\. Start it without 2>"):
+    with pytest.raises(UserError, match=r"draws on stderr, which is not a terminal\. Start it without 2>"):
         run_application(low_bandwidth=False, captures_mouse=True)
 
 

@@ -1,4 +1,4 @@
-"""Durations by the boot clock: the wall clock of a laboratory machine may be set, and jump by days."""
+"""Measure durations by the boot clock, because the wall clock of a laboratory machine may jump by days."""
 
 import time
 from functools import cache

@@ -72,7 +72,7 @@ def describe_environment_differences(
 ) -> list[str]:
     """Return one phrase for each variable whose value differs between an engine and this process."""
     return [
-        f"{name} is {_format_variable_value(name, engine_environment[name])} there and "
+        f"{name} is {_format_variable_value(name, engine_environment[name])} in the engine and "
         f"{_format_variable_value(name, process_environment.get(name))} here"
         for name in engine_environment
         if engine_environment[name] != process_environment.get(name)

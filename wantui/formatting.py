@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 MAX_TEXT_LENGTH = 300
-"""Maximum length of text from elsewhere that a message quotes, in characters."""
+"""Maximum length of foreign text that a message quotes, in characters."""
 _LONG_WORD_PATTERN = re.compile(rf"\S{{{MAX_TEXT_LENGTH + 1},}}")
 UNPRINTABLE_PATTERN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 and C1 controls, line separators, directional overrides, and lone surrogates."""
@@ -15,7 +15,7 @@ _UNPRINTABLE_EXCEPT_NEWLINES_PATTERN = re.compile(
 )
 NO_BREAK_SPACE = "\u00a0"
 MIN_CHANGE_IN_SCIENTIFIC_NOTATION = 10_000
-"""Relative change from which powers of ten are used: a change of a mean near 0 can have forty digits."""
+"""Relative change above which powers of ten are used; for a mean near 0, a change could have forty digits."""
 
 
 def shorten_text(text: str, max_length: int = MAX_TEXT_LENGTH) -> str:
@@ -85,7 +85,7 @@ def format_share(fraction: float, decimals: int = 0) -> str:
 
 
 def join_units(text: str) -> str:
-    """Replace the space before each percent sign by one at which lines are not broken; `split_units` reverses it."""
+    """Replace the space before each percent sign by a no-break space; `split_units` reverses this."""
     return text.replace(" %", f"{NO_BREAK_SPACE}%")
 
 
@@ -95,7 +95,7 @@ def split_units(text: str) -> str:
 
 
 def format_mean(mean: float, standard_deviation: float, significant_digits: int) -> str:
-    """Return a mean and its standard deviation: "1.234 ± 0.056", "1.234" of a single value, "-" without any."""
+    """Return a mean and its standard deviation: "1.234 ± 0.056", "1.234" for a single value, "-" for none."""
     if not math.isfinite(mean):
         return "-"
     return (
@@ -119,7 +119,7 @@ def format_count(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def list_first(names: Sequence[object], max_count: int = 3, separator: str = ", ") -> str:
+def join_first_names(names: Sequence[object], max_count: int = 3, separator: str = ", ") -> str:
     """Return the first names, and the number of the others, as "a, b and 3 more"."""
     hidden_count = len(names) - max_count
     listed = separator.join(map(str, names[:max_count]))
@@ -146,7 +146,7 @@ def _escape_character(character: str) -> str:
 
 
 def format_error(error: Exception) -> str:
-    """Return the text of an exception; that of an error of the operating system has its file, and no number."""
+    """Return the text of an exception; for an operating-system error, with its file and without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
     return str(error)

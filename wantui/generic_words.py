@@ -19,7 +19,7 @@ MAX_TEXT_LENGTH = 20_000
 
 
 class GenericWordsError(ValueError):
-    """Raised for a declaration that cannot be read, or for a prompt that it does not cover; says what to do."""
+    """Raised for an unreadable declaration, or for a prompt that it does not cover; the message gives the remedy."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class GenericWord:
 
 @dataclass(frozen=True)
 class GenericSentence:
-    """A prompt whose concept is left open."""
+    """A prompt, and its generic form that leaves the concept open."""
 
     prompt: str
     word: str
@@ -73,7 +73,7 @@ def parse_generic_words(text: str) -> tuple[GenericWord, ...]:
         GenericWordsError: the text is not of this form, or a word is declared twice.
     """
     if len(text) > MAX_TEXT_LENGTH:
-        raise GenericWordsError(f"it has {len(text):,} characters; at most {MAX_TEXT_LENGTH:,} are possible")
+        raise GenericWordsError(f"it has {len(text):,} characters; at most {MAX_TEXT_LENGTH:,} are allowed")
     declared: dict[str, list[str]] = {}
     seen_words: set[str] = set()
     for part in filter(str.strip, text.split(";")):
@@ -92,7 +92,7 @@ def parse_generic_words(text: str) -> tuple[GenericWord, ...]:
 
 
 def read_generic_words(option_text: str | None, config: Mapping[str, Any], place: str) -> tuple[GenericWord, ...]:
-    """Return the generic words that the option --generic declares, or a config without it.
+    """Return the generic words that the option --generic or, without it, the config declares.
 
     Args:
         option_text: text of the option; None without it.
@@ -111,7 +111,7 @@ def read_generic_words(option_text: str | None, config: Mapping[str, Any], place
         raise UserError(f"{source}: {error}") from None
     if not generic_words:
         raise UserError(
-            f"no generic word is declared in {place}, which leaves the concept open. Declare one: --generic "
+            f"no generic word is declared in {place}. Such a word leaves the concept open. Declare one: --generic "
             f"'{EXAMPLE}', or {GENERIC_WORDS_KEY} in a config"
         )
     return generic_words
@@ -160,7 +160,7 @@ def find_generic_sentence(
     if not found:
         known = "; ".join(f"{', '.join(entry.words[:6])} ({entry.generic})" for entry in generic_words[:4])
         raise GenericWordsError(
-            f"the prompt {shorten_text(prompt)!r} has none of the words with a generic word: {known or 'none declared'}"
+            f"the prompt {shorten_text(prompt)!r} has none of the declared words: {known or 'none declared'}"
         )
     if len(found) > 1:
         names = ", ".join(entry.generic for entry, _ in found)

@@ -1,4 +1,4 @@
-"""Read JSON files of limited size and depth, which users, other programs or faults may have changed.
+"""Read JSON files of limited size and depth; users, other programs or disk errors may have changed them.
 
 Reading never blocks: anything but a regular file, such as a FIFO or a device, is refused before it is opened.
 """
@@ -42,7 +42,7 @@ class UnreadableFileError(UserError):
 
 
 class InaccessibleFileError(UnreadableFileError):
-    """Raised where the system cannot read a file, perhaps only now; its content may be intact."""
+    """Raised if the system cannot read a file at present; its content may be intact."""
 
 
 def read_regular_file(path: Path, max_bytes: int = MAX_JSON_BYTES, start_offset: int = 0) -> bytes:
@@ -75,7 +75,7 @@ def is_refused_by_system(error: BaseException) -> bool:
 
 
 def find_refusal(error: BaseException) -> OSError | None:
-    """Return the error by which the system refused to read a file, which may be intact, among the causes of an error.
+    """Return the cause of an error by which the system refused to read a file that may be intact, or None.
 
     An input/output error counts as damage: the disk can no longer read the file.
     """

@@ -19,11 +19,11 @@ KeyframeUnit = Literal["step", "fraction", "sigma"]
 """Unit of a moment. step: index of a step, from 0. fraction: 0 is the first step and 1 the last. sigma: noise level."""
 UNIT_NAMES: dict[KeyframeUnit, str] = {"step": "step", "fraction": "percentage", "sigma": "noise level"}
 Interpolation = Literal["linear", "step", "cosine"]
-"""Value between two keyframes. linear: on a line. step: that of the keyframe before. cosine: on half a cosine wave."""
+"""Value between two keyframes. linear: on a line. step: that of the previous keyframe. cosine: half a cosine wave."""
 MOMENT_REMEDY = "Write the index of a step from 0 (10), a percentage of the steps (50%), or a noise level (sigma 0.8)"
 MAX_KEYFRAME_COUNT = 1000
 MOMENT_TOLERANCE = 1e-6
-"""Difference of fractions and noise levels that counts as none at a keyframe and at the ends of a range."""
+"""Difference of two fractions or noise levels up to which they count as equal."""
 
 
 class KeyframeTimes(BaseModel):
@@ -39,12 +39,14 @@ class KeyframeTimes(BaseModel):
         """Refuse moments outside the range of their unit, out of order, or equal."""
         for moment in self.moments:
             if moment < 0 or (self.unit != "step" and moment > 1):
-                raise PydanticCustomError("keyframes", f"a keyframe has the {self.unit} {moment:g}, outside its range")
+                raise PydanticCustomError(
+                    "keyframes", f"a keyframe has the {self.unit} {moment:g}, which is out of range"
+                )
             if self.unit == "step" and moment != int(moment):
                 raise PydanticCustomError("keyframes", f"a keyframe has the step {moment:g}, which is not an integer")
         ordered = sorted(self.moments, reverse=self.unit == "sigma")
         if list(self.moments) != ordered or len(set(ordered)) != len(ordered):
-            raise PydanticCustomError("keyframes", "the keyframes are not in the order of the denoising")
+            raise PydanticCustomError("keyframes", "the keyframes are not in denoising order")
         return self
 
 
@@ -64,7 +66,7 @@ def parse_keyframes(written: Mapping[Any, Any]) -> tuple[KeyframeTimes, tuple[An
     if not written:
         raise KeyframeError("the schedule has no keyframe. Add at least one")
     if len(written) > MAX_KEYFRAME_COUNT:
-        raise KeyframeError(f"the schedule has {len(written)} keyframes; at most {MAX_KEYFRAME_COUNT} are possible")
+        raise KeyframeError(f"the schedule has {len(written)} keyframes; at most {MAX_KEYFRAME_COUNT} are allowed")
     keyframes = [(*_parse_moment(moment), moment, value) for moment, value in written.items()]
     if any(unit == "fraction" for unit, *_ in keyframes):
         keyframes = [("fraction" if number == 0 else unit, number, *rest) for unit, number, *rest in keyframes]

@@ -174,7 +174,7 @@ class BatchVideo:
 
 @dataclass(frozen=True)
 class OpenBatch:
-    """A batch folder: its videos, their files and their metrics, as of the time when it was opened."""
+    """A batch folder: its videos, their files and their metrics, as they were when it was opened."""
 
     folder: Path
     template: str

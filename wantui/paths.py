@@ -107,7 +107,7 @@ def find_access_error(folder: Path) -> OSError | None:
 
 def _read_environment_variable(name: str, path_text: str) -> str:
     if not name:
-        raise _make_path_error(path_text, "${} names no environment variable")
+        raise _make_path_error(path_text, "${} is not the name of an environment variable")
     value = os.environ.get(name)
     if not value:
         raise _make_path_error(path_text, f"the environment variable {name} is not set")

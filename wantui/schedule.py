@@ -91,7 +91,7 @@ def find_sampler_schedule(sampler: str) -> SamplerSchedule:
     for name, schedule in SCHEDULES.items():
         if name == sampler:
             return schedule
-    raise UnknownSamplerError(f"unknown sampler {sampler!r}; known are {', '.join(SCHEDULES)}")
+    raise UnknownSamplerError(f"unknown sampler {sampler!r}; known samplers: {', '.join(SCHEDULES)}")
 
 
 def count_model_evaluations(sampler: str, step_count: int) -> int:

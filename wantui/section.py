@@ -35,7 +35,7 @@ class DescribedModel(BaseModel):
 
 @cache
 def read_field_descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """Return the docstrings of the fields of a model, by field name; fields without one are left out.
+    """Return the docstrings of the fields of a model by field name; omit fields without a docstring.
 
     An installation without sources, only with compiled modules, has no descriptions.
     """

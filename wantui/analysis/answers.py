@@ -30,7 +30,7 @@ from wantui.analysis.statistics import (
     count_min_pairs,
     run_omnibus_max_test,
 )
-from wantui.formatting import format_count, format_interval, format_percent, list_first
+from wantui.formatting import format_count, format_interval, format_percent, join_first_names
 
 
 @dataclass(frozen=True)
@@ -225,13 +225,17 @@ def _explain_conflicts(evidence: Sequence[Evidence], correction: str) -> list[st
     approximate = [item.metric for item in excluding if item.uncorrected_p > SIGNIFICANCE_LEVEL]
     sentences = []
     if skewed:
-        sentences.append(f"{list_first(skewed)}: p is small, but the interval contains 0, so no difference is claimed")
+        sentences.append(
+            f"{join_first_names(skewed)}: p is small, but the interval contains 0, so no difference is claimed"
+        )
     if corrected:
         sentences.append(
-            f"{list_first(corrected)}: the interval excludes 0, but is not corrected; p is, over {correction}"
+            f"{join_first_names(corrected)}: the interval excludes 0, but is not corrected; p is, over {correction}"
         )
     if approximate:
-        sentences.append(f"{list_first(approximate)}: the interval excludes 0, but the exact test has p above 0.05")
+        sentences.append(
+            f"{join_first_names(approximate)}: the interval excludes 0, but the exact test has p above 0.05"
+        )
     return sentences
 
 
@@ -264,14 +268,14 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     correction = _describe_correction(len(p_by_metric), 1)
     differing_names = [name for name, p in p_by_metric.items() if p <= SIGNIFICANCE_LEVEL]
     shown_names = sorted(differing_names or p_by_metric, key=lambda name: p_by_metric[name])
-    details = list_first([f"{name} p {p_by_metric[name]:.3g}" for name in shown_names])
+    details = join_first_names([f"{name} p {p_by_metric[name]:.3g}" for name in shown_names])
     groups_text = f"{len(data.groups)} groups"
     if question == PLACE:
         verdict = f"the {groups_text} do not all lie in one place"
         verdict = verdict if differing_names else f"cannot tell whether {verdict}"
         details = f"p {p_by_metric[DISTANCE]:.3g}"
     elif differing_names:
-        verdict = f"the {groups_text} differ in {list_first(list(dict.fromkeys(map(_name_family, shown_names))))}"
+        verdict = f"the {groups_text} differ in {join_first_names(list(dict.fromkeys(map(_name_family, shown_names))))}"
     else:
         verdict = f"cannot tell whether the {groups_text} differ"
     differing_count = sum(any(item.kind == DIFFERS for item in row) for row in rows)

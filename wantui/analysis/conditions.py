@@ -13,10 +13,10 @@ from wantui.analysis.group_names import (
 )
 from wantui.analysis.setting_values import SettingNameError, find_setting_path, make_value_key, shorten_path
 from wantui.analysis.video import Video
-from wantui.config.sweep import find_written_values
+from wantui.config.sweep import find_matching_value_indices
 from wantui.config.sweep_syntax import SweepError, describe_seeds, parse_seeds
 from wantui.errors import UserError
-from wantui.formatting import format_count, list_first
+from wantui.formatting import format_count, join_first_names
 
 SEED_NAME = "seed"
 MAX_NAMED_VALUES = 10
@@ -78,7 +78,7 @@ def explain_too_few_selected(
     if len(group_names) == 1 and other_names:
         return (
             f"cannot compare groups by {grouping}: {conditions_text} leaves only {group_names[0]}, not "
-            f"{list_first(other_names, MAX_NAMED_VALUES)}. Choose two groups or more"
+            f"{join_first_names(other_names, MAX_NAMED_VALUES)}. Choose two groups or more"
         )
     return ""
 
@@ -100,7 +100,7 @@ def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[st
     values_by_key = {make_value_key(item): item for video in videos for item in [video.setting_values.get(path)]}
     keys, values = list(values_by_key), list(values_by_key.values())
     labels_by_key = label_setting_values(videos, path)
-    chosen_keys = {keys[index] for index in find_written_values(values, value)}
+    chosen_keys = {keys[index] for index in find_matching_value_indices(values, value)}
     chosen_keys |= {key for key, label in labels_by_key.items() if label == value}
     if not chosen_keys:
         raise UserError(_explain_missing_value(name, value, list(labels_by_key.values())))
@@ -146,4 +146,6 @@ def _parse_word_condition(videos: Sequence[Video], name: str, value: str) -> tup
 def _explain_missing_value(name: str, value: str, known_values: Sequence[str]) -> str:
     similar_values = difflib.get_close_matches(value, known_values, 1)
     suggestion = f" Did you mean {similar_values[0]}?" if similar_values else ""
-    return f"--where: {name} has no value {value!r}.{suggestion} It has {list_first(known_values, MAX_NAMED_VALUES)}"
+    return (
+        f"--where: {name} has no value {value!r}.{suggestion} It has {join_first_names(known_values, MAX_NAMED_VALUES)}"
+    )

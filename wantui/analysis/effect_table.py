@@ -71,7 +71,7 @@ def describe_response_column(comparison: Comparison) -> str:
 def describe_needed_seeds(equivalence_margin: float) -> str:
     """Return the meaning of the column with the number of seeds."""
     return (
-        f"seeds to find {format_percent(equivalence_margin)}: seeds needed to detect a true difference of "
+        f"seeds to detect {format_percent(equivalence_margin)}: seeds needed to detect a true difference of "
         f"{format_percent(equivalence_margin)} with 80 % power, and of {equivalence_margin:g} in the unit of "
         "metrics without percentages, such as nats of log_volume; it does not depend on the observed difference"
     )

@@ -37,7 +37,7 @@ def judge_declared_metric(interaction: Interaction) -> str:
     if interaction.declaration is None:
         return ""
     metric = interaction.declaration.metric
-    heading = f"verdict on one metric alone: {interaction.declaration.text}:"
+    heading = f"verdict on a single metric: {interaction.declaration.text}:"
     effects = [effect for effect in interaction.effects if effect.metric == metric]
     if not effects:
         return f"{heading} it is not tested for interactions"

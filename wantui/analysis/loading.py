@@ -84,7 +84,7 @@ def read_batches(
     for folder in folders:
         try:
             if (first := folders_by_real_path.setdefault(os.path.realpath(folder), folder)) is not folder:
-                raise UserError(f"cannot analyze {folder} again: it is the same batch as {first}. Name each batch once")
+                raise UserError(f"cannot analyse {folder} again: it is the same batch as {first}. Name each batch once")
             for video in read_batch_videos(folder, from_latents):
                 videos.append(video)
                 on_video(len(videos))

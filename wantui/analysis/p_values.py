@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from wantui.analysis.answer_evidence import PATH, ROOM
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference
-from wantui.formatting import format_count, list_first
+from wantui.formatting import format_count, join_first_names
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
@@ -42,7 +42,7 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
     all_text = f"over all {format_count(len(printed), 'metric')} of this table"
     if families_text:
         sentences = [f"p is corrected over the metrics of its answer ({families_text}){pairs_text}, by max-T"]
-        sentences[0] += f"; of {list_first(others, MAX_NAMED_METRICS)} {all_text}" if others else ""
+        sentences[0] += f"; of {join_first_names(others, MAX_NAMED_METRICS)} {all_text}" if others else ""
     else:
         sentences = [f"p is corrected {all_text}{pairs_text}, by max-T"]
     sentences[0] += f"; the verdict's p is that of {comparison.primary_metric} alone"
@@ -55,7 +55,8 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
     if hidden:
         names = list(dict.fromkeys(difference.metric for difference in hidden))
         sentences.append(
-            f"{list_first(names, MAX_NAMED_METRICS)}: p is at most {SIGNIFICANCE_LEVEL:g} before the correction only. "
+            f"{join_first_names(names, MAX_NAMED_METRICS)}: p is at most {SIGNIFICANCE_LEVEL:g} before the "
+            f"correction only. "
             f"Among {format_count(len(comparison.differences), 'test')}, that can happen by chance"
         )
     return [*sentences, *_explain_declared_p(comparison)]

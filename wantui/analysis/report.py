@@ -86,7 +86,7 @@ def _render_verdicts(comparison: Comparison) -> list[str]:
     declaration = comparison.declaration
     subject = comparison.primary_metric if declaration is None else declaration.text
     return [
-        "<h2>Verdict on one metric alone</h2>",
+        "<h2>Verdict on a single metric</h2>",
         f"<p>Verdict on {html.escape(subject)}. Tests permute within seeds.</p>",
         *(part for verdict in comparison.verdicts for part in _render_verdict(comparison, verdict)),
         *(render_note(f"{text[0].upper()}{text[1:]}.") for text in [describe_calibrated_scale(comparison)] if text),

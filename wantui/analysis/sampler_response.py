@@ -1,6 +1,6 @@
 """Update rules of the samplers in float64, and two results that they give.
 
-Every sampler takes linear combinations of states and of the clean states that the model predicts.
+Every sampler takes linear combinations of states and of the clean states predicted by the model.
 
 Response to Gaussian data: for data N(m, v) on an axis, the exact model predicts x - sigma u with u linear in
 x - (1 - sigma) m, and the samplers map the line (1 - sigma) m to itself. A state is therefore (1 - sigma) m + a z, with

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AblationRequest:
-    """What is ablated, and where."""
+    """Words to ablate, and the stored states at which they are ablated."""
 
     words: tuple[str, ...] = ()
     """Words to ablate; empty for the marked words of each prompt."""
@@ -62,7 +62,7 @@ class AblationTask:
 
 @dataclass(frozen=True)
 class AblationPlan:
-    """The videos to measure, and what it costs."""
+    """The videos to measure, and the cost of measuring them."""
 
     tasks: tuple[AblationTask, ...]
     left_out: tuple[tuple[str, str], ...]
@@ -136,7 +136,7 @@ def plan_ablation(videos: Sequence[SelectedVideo], request: AblationRequest) -> 
         )
         kept_moments = tuple(moment for moment in moments if moment.step is not None)
         if not kept_moments:
-            raise UserError("--steps names only the end, which no evaluation reads. Name a step before it")
+            raise UserError("--steps contains only `end`, at which the model is not evaluated. Add an earlier step")
         tasks.append(AblationTask(video, words, states, kept_moments))
     if not tasks:
         raise UserError(f"cannot ablate words in any video: {left_out[0][0]}: {left_out[0][1]}")
@@ -152,7 +152,7 @@ def _choose_words(recipe: Recipe, requested_words: Sequence[str]) -> tuple[str, 
     if recipe.speed == "cached":
         raise UserError("it was generated with speed: cached, which skips blocks. Generate it with speed: fused")
     if recipe.find_control_request(PROMPT_SCHEDULE.name) is not None:
-        raise UserError("its prompt changes during the denoising. Ablate words of videos with one prompt")
+        raise UserError("its prompt changes during denoising. Ablate words only in videos with one prompt")
     if recipe.weighting not in (None, "attention"):
         raise UserError(f"its word weights change the text embedding ({recipe.weighting}), not the attention")
     words = tuple(dict.fromkeys(requested_words or (mark.text for mark in recipe.marks)))

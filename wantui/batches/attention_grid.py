@@ -23,7 +23,7 @@ from wantui.storage.video_selection import SelectedVideo, label_videos
 DEFAULT_STEP_COLUMNS = 8
 """Number of evenly spread steps that are shown by default."""
 MAX_MAPS = 256
-"""Maximum number of maps in a grid, all of which are in memory."""
+"""Maximum number of maps in a grid; all are in memory at once."""
 SCALE_COLOUR_COUNT = 256
 SELECTION_ADVICE = "select videos with --variation, --seed or --video-id, words with --word, or fewer --steps"
 SCALE_TITLE = "share of a position's attention that goes to the word"
@@ -42,7 +42,7 @@ class AttentionRow:
 
 @dataclass(frozen=True)
 class AttentionColumns:
-    """What the columns of a grid show."""
+    """Content of the columns of a grid."""
 
     axis: AttentionAxis
     indices: tuple[int, ...]
@@ -186,7 +186,7 @@ def _draw_heat(
 
 
 def _label_rows(rows: Sequence[AttentionRow]) -> tuple[str, ...]:
-    """Return the words, after what distinguishes their videos."""
+    """Return the label of each row: what distinguishes its video, then the word."""
     videos = [row.video for row in rows]
     is_single = len({id(video.entry) for video in videos}) == 1
     return tuple(

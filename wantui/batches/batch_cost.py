@@ -25,7 +25,7 @@ from wantui.planning.disk_estimate import (
     estimate_batch_disk,
 )
 from wantui.planning.flops import count_step_flops
-from wantui.planning.second_gpu import can_split_plan, estimate_second_gpu_bytes, explain_missing_memory
+from wantui.planning.second_gpu import allows_second_gpu, estimate_second_gpu_bytes, explain_missing_memory
 from wantui.planning.time_estimate import find_measured_peak_memory
 from wantui.planning.weight_bytes import estimate_weight_bytes
 from wantui.schedule import count_model_evaluations
@@ -48,7 +48,7 @@ class CostLine:
     short_basis: str | None = None
     """Basis without the calculations; None if it has none."""
     used_share: float | None = None
-    """Share of what is free, from 0 on; None if it is unknown."""
+    """Predicted need divided by the free amount; None if unknown."""
 
 
 def estimate_batch_costs(
@@ -119,8 +119,8 @@ def find_slow_cpu_warning(recipe: Recipe, video_count: int) -> str | None:
         return None
     cores_text = format_count(os.cpu_count() or 1, "core")
     return (
-        f"without a GPU {recipe.model} takes {_format_min_cpu_time(min_seconds, video_count)} ({cores_text}); "
-        "-c nano is a model for CPUs"
+        f"without a GPU {recipe.model} takes {_format_min_cpu_time(min_seconds, video_count)} ({cores_text}); -c nano "
+        f"selects a model for CPUs"
     )
 
 
@@ -211,14 +211,14 @@ def _estimate_memory_cost(
 
 
 def _describe_second_gpu(preview: BatchPreview, cost: CellCost, gpu_sample: GpuSample) -> tuple[str, str]:
-    """Return what is added to the memory and its basis if a batch asks for two GPUs for one video."""
+    """Return the texts to append to the memory and its basis if a batch asks for two GPUs per video."""
     if preview.config.settings.model_settings.gpus_per_video == 1 or cost.chosen_plan is None:
         return "", ""
     plan, free_bytes = cost.chosen_plan.plan, find_second_free_gpu_bytes(gpu_sample.gpus)
     if cost.gpu_count == 2:
         peak_bytes = estimate_second_gpu_bytes(plan, preview.model, cost.largest_recipe)
         return f"; {format_bytes(peak_bytes)} on the second GPU", ""
-    if not can_split_plan(plan):
+    if not allows_second_gpu(plan):
         return "", f"; on one GPU, because the plan {plan.slug} streams the weights: a second GPU would be idle"
     if free_bytes is None:
         return "", "; on one GPU, because there is no second one"

@@ -35,7 +35,7 @@ MAX_FOLDER_NAME_ATTEMPTS = 100
 
 
 def refuse_unsupported_batch(batch: Batch | BatchPreview) -> None:
-    """Stop at what this version cannot do.
+    """Refuse a batch that this version cannot run.
 
     Raises:
         UserError: lists all unsupported features.

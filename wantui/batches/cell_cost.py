@@ -13,7 +13,7 @@ from wantui.planning.batch import drop_cells
 from wantui.planning.disk_estimate import estimate_extra_gpu_bytes, iterate_cell_recipes
 from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.memory_plan import RESIDENT_PLAN, ChosenPlan, MemoryPlan, choose_memory_plan, find_plan
-from wantui.planning.second_gpu import can_split_plan, explain_missing_memory
+from wantui.planning.second_gpu import allows_second_gpu, explain_missing_memory
 from wantui.planning.sweep import merge_cell_texts
 from wantui.planning.throughput import Throughput
 from wantui.planning.time_estimate import make_time_key
@@ -99,7 +99,7 @@ def find_second_free_gpu_bytes(gpus: Sequence[GpuState]) -> int | None:
 
 def _count_gpus_per_video(preview: BatchPreview, recipe: Recipe, plan: MemoryPlan, gpus: Sequence[GpuState]) -> int:
     """Return the number of GPUs that can compute one video of a batch now."""
-    if preview.config.settings.model_settings.gpus_per_video == 1 or not can_split_plan(plan):
+    if preview.config.settings.model_settings.gpus_per_video == 1 or not allows_second_gpu(plan):
         return 1
     free_bytes = find_second_free_gpu_bytes(gpus)
     has_no_room = free_bytes is None or explain_missing_memory(plan, preview.model, recipe, free_bytes) is not None
@@ -132,8 +132,8 @@ class _PlanChooser:
         return self._plan_by_key[key]
 
 
-def find_cells_without_memory(preview: BatchPreview, gpus: Sequence[Gpu]) -> dict[str, str]:
-    """Return the cells of a sweep that no GPU of this machine can hold, even if nothing else used it.
+def find_oversized_cells(preview: BatchPreview, gpus: Sequence[Gpu]) -> dict[str, str]:
+    """Return the cells of a sweep that would not fit on any GPU of this machine, even an idle one, with the reasons.
 
     Returns:
         The reason by label of the cell.
@@ -151,13 +151,13 @@ def find_cells_without_memory(preview: BatchPreview, gpus: Sequence[Gpu]) -> dic
     return reason_by_label
 
 
-def refuse_cells_without_memory(batch: Batch, gpus: Sequence[Gpu]) -> Batch:
-    """Return a batch whose cells all fit on a GPU; cells that do not are left out, if its settings ask for that.
+def drop_oversized_cells(batch: Batch, gpus: Sequence[Gpu]) -> Batch:
+    """Return a batch whose cells all fit on a GPU; drop cells that do not, if its settings allow that.
 
     Raises:
         UserError: cells do not fit; names them.
     """
-    reason_by_label = find_cells_without_memory(batch, gpus)
+    reason_by_label = find_oversized_cells(batch, gpus)
     if not reason_by_label:
         return batch
     if batch.config.settings.sweeps_skip_impossible and len(reason_by_label) < len(batch.cells):

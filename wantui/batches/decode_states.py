@@ -149,7 +149,7 @@ def _decode_video(
     if request.uses_fit:
         clip = video.find_file("clip")
         if clip is None:
-            raise ClipError(f"{video.name} has no clip, to which --fast fits its colours. Leave out --fast")
+            raise ClipError(f"{video.name} has no clip, but --fast needs one to fit the colours. Omit --fast")
         colours = fit_latent_colours(states.read_state(states.end), clip)
     for moment in moments:
         path = make_state_path(folder, video, moment, request.uses_fit)

@@ -22,7 +22,7 @@ DEMO_SETTINGS = {
     "model_settings.steps": "8",  # its clips look like those of 20 steps
     "attention_analysis_settings.store_attention": "true",
 }
-"""Settings of the demo by dotted key; all others are those of the preset nano."""
+"""Settings of the demo by dotted key; other settings come from the preset nano."""
 
 
 def plan_demo_batch(output_dir: Path | None = None) -> "Batch":

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from wantui.batches.batch_folders import check_new_batch_folder, create_batch_folder, remove_claimed_files
-from wantui.batches.cell_cost import find_cells_without_memory, format_memory_refusals, refuse_cells_without_memory
+from wantui.batches.cell_cost import drop_oversized_cells, find_oversized_cells, format_memory_refusals
 from wantui.config.settings import Settings
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.engine.control import Engine, find_engine
@@ -20,7 +20,7 @@ from wantui.gpu.nvml import Gpu, query_gpus, select_visible_gpus
 from wantui.planning import Batch, BatchPreview, Recipe
 from wantui.planning.fp8 import MIN_COMPUTE_CAPABILITY, explain_missing_fp8
 from wantui.planning.memory_plan import find_plan
-from wantui.planning.second_gpu import can_split_plan
+from wantui.planning.second_gpu import allows_second_gpu
 from wantui.queue.lock_holders import LockListener
 from wantui.queue.new_folders import record_new_folder
 from wantui.queue.queue import Queue
@@ -130,7 +130,7 @@ def check_second_gpu(state_dir: StateDirectory, settings: Settings) -> None:
     plan_name = settings.memory_settings.plan
     if settings.model_settings.gpus_per_video == 1:
         return
-    if plan_name != "auto" and not can_split_plan(find_plan(plan_name)):
+    if plan_name != "auto" and not allows_second_gpu(find_plan(plan_name)):
         raise UserError(
             f"cannot use model_settings.gpus_per_video: 2 with memory_settings.plan: {plan_name}, which streams the "
             "weights. Choose the plan auto"
@@ -142,7 +142,7 @@ def check_second_gpu(state_dir: StateDirectory, settings: Settings) -> None:
         return
     reason = f"{'this machine' if engine is None else 'the running engine'} has {format_count(len(gpus), 'GPU')}"
     if len(names := dict.fromkeys(gpu.name for gpu in gpus)) > 1:
-        reason += f" of different kinds ({', '.join(names)}), which may compute other bits"
+        reason += f" of different kinds ({', '.join(names)}), and their results may differ"
     elif len(gpus) > 1:
         reason += ", which are MIG instances: CUDA shows a process only one of them"
     device_text = f", one of them {device}" if device.startswith("cuda:") else ""
@@ -161,8 +161,8 @@ def _list_engine_gpus(engine: Engine | None) -> list[Gpu]:
     return select_visible_gpus(query_gpus().gpus, engine.environment.get("CUDA_VISIBLE_DEVICES"))
 
 
-def check_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListener = lambda _: None) -> Batch:
-    """Return a batch that this machine can run: without the cells of its sweep that are too large, if it may lack them.
+def fit_batch_to_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListener = lambda _: None) -> Batch:
+    """Return a batch that this machine can run: without oversized cells, if its settings allow that.
 
     Args:
         on_locked: called with the name of a process for whose lock of the queue a starting engine waits.
@@ -177,7 +177,7 @@ def check_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListen
     if batch.sweep is None:
         return batch
     gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return refuse_cells_without_memory(batch, gpus)
+    return drop_oversized_cells(batch, gpus)
 
 
 def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
@@ -206,7 +206,7 @@ def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview
     if batch.sweep is None:
         return refusals
     gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    memory_refusals = format_memory_refusals(batch, find_cells_without_memory(batch, gpus))
+    memory_refusals = format_memory_refusals(batch, find_oversized_cells(batch, gpus))
     return [*refusals, *map(UserError, memory_refusals)]
 
 
@@ -280,7 +280,7 @@ def enqueue_new_batch(state_dir: StateDirectory, batch: Batch) -> EnqueuedBatch:
         UserError: this machine cannot run the batch, or as `create_batch_folder`.
     """
     device = batch.config.settings.model_settings.device
-    batch = check_machine(state_dir, batch)
+    batch = fit_batch_to_machine(state_dir, batch)
     with record_new_folder(state_dir.directory) as record:
         folder, manifest = create_batch_folder(batch, record)
         return _open_queue_and_enqueue(state_dir, folder, manifest, device, True, WHOLE_BATCH)

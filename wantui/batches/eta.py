@@ -71,7 +71,7 @@ class QueueEtas:
         return batch_eta - remaining_time.batch_seconds * (1 - (earlier_videos + 1) / max(1, batch.unfinished_count))
 
 
-NO_ETAS = QueueEtas({}, {})
+EMPTY_QUEUE_ETAS = QueueEtas({}, {})
 """ETAs of an empty queue."""
 
 

@@ -1,4 +1,4 @@
-"""Effects that the planned seeds of a batch can find, for each grouping that `wantui analyze --by` can form."""
+"""Smallest effects that the planned seeds of a batch can detect, for each grouping of `wantui analyze --by`."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from wantui.formatting import format_count, format_percent
 from wantui.planning import BatchPreview
 
 _SIZE_KEYS = {"width", "height", "frames"}
-"""Settings over which videos are not paired by seed: the same seed gives different noise for a different size."""
+"""Settings that change the noise of a seed, so that videos that differ in them are not paired by seed."""
 
 MAX_TITLE_LENGTH = 24
 """Maximum length of the options that name a bracket, in characters."""
@@ -24,7 +24,7 @@ MAX_TITLE_LENGTH = 24
 
 @dataclass(frozen=True)
 class GroupingPower:
-    """A grouping of the videos of a batch, and the smallest effect that its seeds can find."""
+    """A grouping of the videos of a batch, and the smallest effect that its seeds can detect."""
 
     grouping: str
     """Value of `wantui analyze --by`."""
@@ -33,7 +33,7 @@ class GroupingPower:
     group_count: int
     seed_count: int
     d_z: float | None
-    """Smallest d_z of a pair of groups that is found with a power of 0.8; None with fewer than MIN_SEEDS."""
+    """Smallest d_z of a pair of groups that is detected with a power of 0.8; None with fewer than MIN_SEEDS seeds."""
 
     @property
     def pair_count(self) -> int:
@@ -46,7 +46,7 @@ class GroupingPower:
 
 
 def list_grouping_powers(preview: BatchPreview) -> list[GroupingPower]:
-    """Return the groupings that divide the videos of a batch into 2 to 50 groups, with what their seeds can find.
+    """Return the groupings of a batch into 2 to 50 groups, with the smallest effects that their seeds can detect.
 
     None if the batch stores no trajectories to compare.
     """

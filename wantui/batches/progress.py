@@ -28,7 +28,7 @@ STEP_MEMORY_FIELDS = ("allocated", "reserved", "peak", "predicted")
 
 @dataclass(frozen=True)
 class LoadingStage:
-    """What a worker prepares before the first step of a video."""
+    """Stage of preparing a video, before its first step."""
 
     model: str
     """Name of the model, if it is being loaded; otherwise empty."""
@@ -61,7 +61,7 @@ class VideoProgress:
     preview_step: int = 0
     memory_bytes_by_name: dict[str, int] = field(default_factory=dict)
     stage: LoadingStage | None = None
-    """What the worker prepares before the first step; None from then on."""
+    """Current stage of preparation; None once the first step is done."""
     decoded_frame_count: int = 0
     """Number of decoded frames."""
     frame_count: int = 0
@@ -73,7 +73,7 @@ class VideoProgress:
         return median(self.step_seconds[-PACE_STEP_COUNT:]) if self.step_seconds else None
 
     def describe_phase(self, step_count: int) -> str:
-        """Return what the worker does with the video, which has a number of steps: one of its states, as a word."""
+        """Return the state of the worker for this video, as a word; `step_count` is the number of its steps."""
         if self.step_number == 0:
             return "starting" if self.stage is None else "encoding" if self.stage.count is None else "loading"
         if self.step_number < step_count:
@@ -176,7 +176,7 @@ class ProgressTracker:
         progress.stage = LoadingStage(model, payload.stage, payload.stage_number, payload.stage_count, began_at)
 
     def copy_progress(self) -> Mapping[int, VideoProgress]:
-        """Return copies of the progress, which later events do not change."""
+        """Return copies of the progress, unaffected by later events."""
         return {
             video_id: replace(
                 video,

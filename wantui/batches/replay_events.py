@@ -1,11 +1,11 @@
-"""Events that the commands share which evaluate or decode with the model of stored videos. Imports no torch."""
+"""Events shared by the commands that evaluate or decode with the model of stored videos. Imports no torch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ModelLoadStarted:
-    """Event: a model, or its VAE, is being loaded, which can take minutes."""
+    """Event: a model or its VAE is being loaded; this can take minutes."""
 
     model: str
     device: str

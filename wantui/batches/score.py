@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from wantui.worker.pipelines import LoadedPipeline
 
 SECONDS_BETWEEN_SAVES = 10.0
-"""Most seconds of measurements that a killed process loses."""
+"""Maximum seconds of measurements that a killed process loses."""
 MAX_QUEUE_WAIT_SECONDS = 1.0
 """Longest wait in seconds for a locked queue, whose past videos only improve the predicted time."""
 
@@ -173,13 +173,13 @@ def _open_content(plan: ScorePlan, request: InformationGapRequest, is_dry_run: b
     try:
         stored = read_information(path)
     except InformationFileError:
-        if not request.replaces_other:
+        if not request.replaces_stored:
             raise
         if not is_dry_run:
             path.unlink()
     if stored is None or stored.has_same_measure(empty):
         return stored or empty
-    if request.replaces_other:
+    if request.replaces_stored:
         return empty
     start = min(level.sigma for level in stored.levels if level.is_in_window)
     raise InformationFileError(

@@ -1,4 +1,4 @@
-"""Choice of the videos whose information gap is measured, and refusals with reasons. Imports no torch."""
+"""Choose the videos for the information gap, and refuse the others with reasons. Imports no torch."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -34,14 +34,14 @@ class InformationGapRequest:
     """Options of a measurement of the information gap."""
 
     generic_words: str | None = None
-    """Declaration of generic words; None for that of the batch."""
+    """Declaration of generic words; None for the declaration of the batch."""
     chosen_generic: str | None = None
     """Generic word to measure, if prompts contain words of more than one."""
     window_start: float = DEFAULT_WINDOW_START
     draw_count: int = 1
     device: str = "auto"
     may_fetch: bool = False
-    replaces_other: bool = False
+    replaces_stored: bool = False
     """Whether to replace values that were measured at other levels or with other draws."""
 
 
@@ -76,8 +76,8 @@ class ScorePlan:
         return len(self.levels) * self.draw_count * PASSES_PER_LEVEL
 
 
-def select_conditions(videos: Sequence[SelectedVideo], conditions: Sequence[str]) -> list[SelectedVideo]:
-    """Return the videos of a batch that have values of swept settings.
+def select_videos_by_conditions(videos: Sequence[SelectedVideo], conditions: Sequence[str]) -> list[SelectedVideo]:
+    """Return the videos whose swept settings have the given values.
 
     Args:
         conditions: values as NAME=VALUE; several values of one setting are alternatives.
@@ -93,7 +93,7 @@ def select_conditions(videos: Sequence[SelectedVideo], conditions: Sequence[str]
         if all(axes.get_positions(video.entry)[name] in wanted for name, wanted in positions.items())
     ]
     if not selected:
-        raise UserError(f"--where: no selected video has {', '.join(conditions)}. Leave out --variation or --seed")
+        raise UserError(f"--where: no selected video has {', '.join(conditions)}. Omit --variation or --seed")
     return selected
 
 
@@ -122,7 +122,8 @@ def plan_scores(
     if not tasks:
         reason, count = Counter(reason for _, reason in left_out).most_common(1)[0]
         raise UserError(
-            f"cannot measure any of {format_count(len(videos), 'video')} of {folder}: {reason} ({count} of them)"
+            f"cannot measure any of {format_count(len(videos), 'video')} of {folder}: {reason} "
+            f"({format_count(count, 'video')})"
         )
     generics = list(dict.fromkeys(task.sentence.generic for task in tasks))
     if len(generics) > 1:
@@ -138,7 +139,9 @@ def _read_generic_words(folder: Path, manifest: Manifest, request: InformationGa
     generic_words = read_generic_words(request.generic_words, manifest.config, str(folder))
     known = [entry.generic for entry in generic_words]
     if request.chosen_generic is not None and request.chosen_generic not in known:
-        raise UserError(f"--of: no words are declared for {request.chosen_generic!r}. Declared are: {', '.join(known)}")
+        raise UserError(
+            f"--of: no words are declared for {request.chosen_generic!r}. Declared generic words: {', '.join(known)}"
+        )
     return generic_words
 
 
@@ -156,7 +159,7 @@ def _make_task(video: SelectedVideo, generic_words: tuple[GenericWord, ...], cho
 
 
 def _explain_other_distribution(recipe: Recipe) -> str | None:
-    """Return why a video is no sample of the model with its prompt alone; None if it is."""
+    """Return why a video is not a sample of the model with its prompt alone; None if it is one."""
     if recipe.speed == "cached":
         return "it was generated with speed: cached, which skips blocks. Generate it with speed: fused"
     controls = [
@@ -165,12 +168,12 @@ def _explain_other_distribution(recipe: Recipe) -> str | None:
         if not kind.keeps_conditional_prediction and recipe.find_control_request(kind.name) is not None
     ]
     if controls:
-        return f"it was generated with {' and '.join(controls)}, so that it is no sample of its prompt alone"
+        return f"it was generated with {' and '.join(controls)}, so it is not a sample of its prompt alone"
     return None
 
 
 def _find_warnings(tasks: Sequence[ScoreTask]) -> list[str]:
-    """Return what limits the interpretation of the values."""
+    """Return warnings about the interpretation of the values."""
     warnings = []
     recipes = [task.recipe for task in tasks]
     count_text = format_count(len(tasks), "video")
@@ -185,17 +188,18 @@ def _find_warnings(tasks: Sequence[ScoreTask]) -> list[str]:
     fp8_count = sum(recipe.speed == "fp8" for recipe in recipes)
     if 0 < fp8_count < len(recipes):
         warnings.append(
-            f"{fp8_count} of {count_text} were generated with speed fp8, which changes videos and velocities, and the "
-            "others were not: differences between the values may come from the speed. Choose one with --where speed=fp8"
+            f"{fp8_count} of {count_text} were generated with speed fp8, which changes videos and velocities, so "
+            f"differences between the values may come from the speed. Choose one with --where speed=fp8"
         )
     if "bfloat16" in {recipe.dtype for recipe in recipes}:
         warnings.append(
-            "bfloat16 adds the square of its rounding to the gap; it cancels in the pointwise form, so use that column"
+            "bfloat16 adds the square of its rounding error to the gap; the error cancels in the pointwise form, so "
+            "use that column"
         )
     adapted_count = sum(recipe.find_control_request(LORA.name) is not None for recipe in recipes)
     if adapted_count:
         warnings.append(
-            f"{adapted_count} of {count_text} were generated with LoRA adapters: the values are of the adapted model. "
-            "A step-distilled adapter predicts no velocities of a flow, so that its values mean nothing"
+            f"{adapted_count} of {count_text} were generated with LoRA adapters: the values describe the adapted "
+            f"model. A step-distilled adapter does not predict flow velocities, so its values are meaningless"
         )
     return warnings

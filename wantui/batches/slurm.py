@@ -224,7 +224,7 @@ def check_submission_values(folder: Path, resources: JobResources) -> None:
         if keys.count(key) > 1:
             raise UserError(f"cannot submit the batch: --sbatch {key} is given {keys.count(key)} times. Give it once")
         if (advice := RESERVED_SBATCH_KEYS.get(key)) is not None:
-            raise UserError(f"cannot submit the batch: --sbatch {key} would replace what wantui sets. {advice}")
+            raise UserError(f"cannot submit the batch: --sbatch {key} would override what wantui sets. {advice}")
 
 
 def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> list[str]:
@@ -267,7 +267,7 @@ def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> li
             submitted_jobs = [executor.submit(share) for share in drain_shares]
     except (FailedJobError, FailedSubmissionError) as error:
         reason_lines = [line for line in str(error).splitlines() if "sbatch" in line] or str(error).splitlines()[-1:]
-        raise NoSlurmError(f"Slurm refuses the array: {reason_lines[-1].strip()}") from None
+        raise NoSlurmError(f"Slurm rejected the array: {reason_lines[-1].strip()}") from None
     return [str(job.job_id) for job in submitted_jobs]
 
 

@@ -10,7 +10,7 @@ from wantui.storage.mp4 import read_frames, read_middle_frame
 from wantui.storage.video_selection import label_videos
 
 END_LABEL = "video"
-KIND_TEXTS = {"noisy": "noisy states", "clean": "clean states that the model predicts"}
+DESCRIPTION_BY_STATE_KIND = {"noisy": "noisy states", "clean": "clean states predicted by the model"}
 SELECTION_ADVICE = "select videos with --variation and --seed, or fewer --steps"
 
 
@@ -29,7 +29,7 @@ def arrange_states(decoded: Sequence[StateDecoded]) -> tuple[LabelledGrid, int, 
     if len(rates) > 1 or any(len(labels) > 1 for labels in levels_by_step.values()):
         raise UserError(
             "cannot draw one grid: the videos differ in their noise levels or frames per second. Select videos with "
-            "--variation and --seed, or leave out --grid; the clips themselves are written"
+            "--variation and --seed, or omit --grid; the clips themselves are written"
         )
     steps = sorted(levels_by_step, key=lambda step: (step is None, step or 0))
     column_labels = tuple(END_LABEL if step is None else next(iter(levels_by_step[step])) for step in steps)
@@ -50,7 +50,7 @@ def arrange_states(decoded: Sequence[StateDecoded]) -> tuple[LabelledGrid, int, 
     row_labels = tuple(label_by_id[video_id] + (f": {kind}" if len(kinds) > 1 else "") for video_id, kind in rows)
     first_frame = read_middle_frame(decoded[0].path, 1)
     fits = [event.fit_r2 for event in decoded if event.fit_r2 is not None]
-    kind_text = " and ".join(KIND_TEXTS[kind] for kind in kinds)
+    kind_text = " and ".join(DESCRIPTION_BY_STATE_KIND[kind] for kind in kinds)
     caption = kind_text + (f"; colours by a linear fit (r² {min(fits):.3f}), not by the VAE" if fits else "")
     grid = LabelledGrid(
         row_labels,

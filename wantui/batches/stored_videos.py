@@ -9,7 +9,7 @@ from wantui.storage.video_selection import SelectedVideo
 
 
 def open_finished_states(video: SelectedVideo) -> DenoisingStates:
-    """Open the stored states of a finished video; the reasons of errors name no video.
+    """Open the stored states of a finished video; error messages do not name the video.
 
     Raises:
         UserError: the video is not finished, or has no trajectory.

@@ -1,4 +1,4 @@
-"""U-turns: noise the final latents of a video again, and continue with the generic prompt from there.
+"""U-turns: add noise to the final latents of a video, and denoise them again with the generic prompt.
 
 x_s = (1 - s) x + s e, with the final latents x and noise e that depends on the seed alone, so that concepts are paired;
 all noise levels of a seed share it. It is not the initial noise of the video, on which x depends. The continued
@@ -57,7 +57,7 @@ class UTurnTask:
 
     @property
     def recipe(self) -> Recipe:
-        """Return the recipe of the continued denoising: that of the video with the generic prompt, without captures."""
+        """Return the recipe of the continued denoising: with the generic prompt, and without captures."""
         update = {"prompt": self.entry.generic_prompt, "marks": (), "weighting": None, "capture": CaptureRequests()}
         return self.video.entry.recipe.model_copy(update=update)
 
@@ -107,7 +107,7 @@ UTurnEvent = ModelLoadStarted | UTurnStep | UTurnDone | VideoLeftOut
 
 
 def find_uturn_evaluation(recipe: Recipe, sigma: float) -> tuple[int, float]:
-    """Return the evaluation nearest to a noise level at which a denoising can start, and its noise level.
+    """Return the evaluation nearest to a noise level, among those at which denoising can start, and its noise level.
 
     With heun, only the first evaluation of a step can be a start; the first step is none, because it has pure noise.
 
@@ -122,7 +122,7 @@ def find_uturn_evaluation(recipe: Recipe, sigma: float) -> tuple[int, float]:
         if step > 0 and (not evaluates_twice or index == 2 * step)
     ]
     if not starts:
-        raise UserError("its denoising has one step only, so that it cannot start later")
+        raise UserError("it has only one denoising step, so denoising cannot start later")
     index = min(starts, key=lambda start: abs(levels[start] - sigma))
     return index, round(float(levels[index]), LEVEL_DIGITS)
 
@@ -130,7 +130,7 @@ def find_uturn_evaluation(recipe: Recipe, sigma: float) -> tuple[int, float]:
 def plan_uturns(
     folder: Path, videos: Sequence[SelectedVideo], generic_words: Sequence[GenericWord], sigmas: Sequence[float]
 ) -> UTurnPlan:
-    """Choose the U-turns to make; those that exist are kept.
+    """Choose the U-turns to make; existing ones are kept.
 
     Raises:
         UserError: no video can be used, or the existing U-turns have another generic prompt.
@@ -155,7 +155,7 @@ def plan_uturns(
             elif earlier.generic_prompt != entry.generic_prompt:
                 raise UserError(
                     f"{get_uturn_folder(folder)} has U-turns with the generic prompt {earlier.generic_prompt!r}, not "
-                    f"{entry.generic_prompt!r}. Move it away to make others"
+                    f"{entry.generic_prompt!r}. To make others, first move that folder away"
                 )
     if not wanted:
         raise UserError(f"cannot make a U-turn of any video: {left_out[0][0]}: {left_out[0][1]}")
@@ -194,7 +194,7 @@ def _count_passes(recipe: Recipe, evaluation: int) -> int:
 
 
 def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) -> Iterator[UTurnEvent]:
-    """Make the U-turns of a plan; the index is written after each, so that an interrupted call can be repeated.
+    """Make the U-turns of a plan; write the index after each, so that an interrupted call can be repeated.
 
     Raises:
         UserError: the model cannot be loaded, or its weights have changed.

@@ -104,11 +104,12 @@ def _estimate_attention_disk_parts(request: AttentionRequest, denoising_size: De
     word_count, mass_count, token_count = count_stored_maps(request, denoising_size)
     map_count, kinds_text = (
         word_count + mass_count + token_count,
-        f"{format_count(word_count, 'word')} and {mass_count} masses",
+        f"{format_count(word_count, 'word')} and {mass_count} other maps",
     )
     if token_count:  # an upper bound: the tokenizer decides the number of tokens of a word
         kinds_text = (
-            f"{format_count(word_count, 'word')}, {mass_count} masses and at most {format_count(token_count, 'token')}"
+            f"{format_count(word_count, 'word')}, {mass_count} other maps and at most "
+            f"{format_count(token_count, 'token')}"
         )
     values_per_map = (
         position_count

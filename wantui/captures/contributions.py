@@ -20,7 +20,7 @@ MAX_WORD_TOKENS = 8
 VALUE_BYTES = 4
 PRODUCT_BYTES = 8
 CHUNK_BYTES = 1 << 26
-"""Bytes of the attention, and of its products, that are computed at a time."""
+"""Bytes of the attention, and of its products, per computed chunk."""
 
 
 class ContributionSettings(ConfigSection):
@@ -54,7 +54,7 @@ def _estimate_contribution_disk_parts(
     word_count, position_count = len(denoising_size.marked_words), math.prod(denoising_size.position_grid)
     values_per_map = position_count * (denoising_size.block_count if request.per_block else 1)
     basis = (
-        f"{format_count(step_count, 'step')} x {format_count(word_count, 'word')} and the output x "
+        f"{format_count(step_count, 'step')} x ({format_count(word_count, 'word')} and the output) x "
         f"{values_per_map:,} positions x {VALUE_BYTES} bytes, before compression"
     )
     return (DiskPart("contributions", step_count * (word_count + 1) * values_per_map * VALUE_BYTES, basis),)

@@ -4,8 +4,8 @@ from wantui.captures.base import CaptureKind, CaptureRequest, DenoisingSize, Dis
 from wantui.section import ConfigSection
 
 COLUMNS = ("pass_count", "difference", "conditional_norm", "unconditional_norm", "cosine")
-"""Columns of the stored values. difference: |v_c - v_u|, the root mean square over all values, as the norms. NaN for
-what needs the second pass, in steps without it."""
+"""Columns of the stored values. difference: root mean square of v_c - v_u over all values, as for the norms. In
+steps without a second pass, values that need it are NaN."""
 METADATA_BYTES = 12_000
 """Bytes of the metadata of a group, most of which is the recipe."""
 

@@ -76,7 +76,7 @@ def _estimate_trajectory_disk_parts(request: TrajectoryRequest, denoising_size: 
     value_bytes = BYTES_BY_DTYPE[request.dtype]
     basis = f"{format_count(stored_count, 'step')} x {' x '.join(map(str, latent_shape))} x {value_bytes} bytes"
     if request.predicted_clean:
-        basis += ", twice for the predicted clean latents"
+        basis += ", times 2 for the predicted clean latents"
         stored_count = 2 * stored_count - 1
     if request.compress:
         basis += ", before compression"

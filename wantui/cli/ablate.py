@@ -1,4 +1,4 @@
-"""wantui ablate: what the velocity loses at each step without one word."""
+"""wantui ablate: how removing one word changes the velocity at each step."""
 
 import sys
 from pathlib import Path
@@ -46,7 +46,7 @@ def command(
     variation_ids: tuple[str, ...],
     seeds: tuple[int, ...],
     id_prefixes: tuple[str, ...],
-    only_plans: bool,
+    is_dry_run: bool,
     device: str,
     may_fetch: bool,
     as_json: bool,
@@ -68,7 +68,7 @@ def command(
     plan = plan_ablation(select_videos(sources, variation_ids, seeds, id_prefixes), request)
     print_left_out(plan.left_out)
     echo(_describe_cost(plan), err=True)
-    if only_plans:
+    if is_dry_run:
         return
     measured, failed_count = _measure(plan, request)
     if as_json:
@@ -81,13 +81,13 @@ def command(
 
 
 def _describe_cost(plan: "AblationPlan") -> str:
-    basis = ", predicted from the steps of these videos"
+    basis = ", predicted from the step times of these videos"
     cost_text = describe_pass_cost(plan.pass_count, plan.predicted_seconds, basis)
     return f"{format_count(len(plan.tasks), 'video')}: {cost_text}"
 
 
 def _measure(plan: "AblationPlan", request: "AblationRequest") -> "tuple[list[VideoMeasured], int]":
-    """Return the measured videos, and the number of videos that failed; after Ctrl-C those measured before."""
+    """Return the measured videos and the number of failures; after Ctrl-C, those measured so far."""
     from wantui.batches.ablation import StateMeasured, VideoMeasured, measure_ablation
     from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 

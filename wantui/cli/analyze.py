@@ -31,24 +31,26 @@ if TYPE_CHECKING:
     "id_prefixes",
     type=VideoIdPrefix(),
     multiple=True,
-    help="Video to analyze: ID, or first characters of the ID; repeatable.  [default: all videos]",
+    help="Video to analyse: its ID, or the first characters; repeatable.  [default: all videos]",
 )
 @click.option(
     "--where",
     "conditions",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Setting, word of a bracket (1=red) or seeds (seed=1..4) to include; repeatable, values of one name are "
-    "alternatives.",
+    help="Setting (cfg_scale=2), bracket word (1=red) or seeds (seed=1..4) to include; repeatable. Several values of "
+    "one name are alternatives.",
 )
 @click.option(
-    "--metrics", help="Comma-separated metrics to print, or `all`.  [default: six; with --json or --csv: all]"
+    "--metrics",
+    help="Comma-separated metrics to print, or `all`.  [default: the six main metrics; all of them with "
+    "--json or --csv]",
 )
 @click.option(
     "--groups",
     "show_groups",
     is_flag=True,
-    help="Print the mean of each metric in each group, and its value for the null models.",
+    help="Print the mean of each metric per group, and its value under the null models.",
 )
 @click.option("--compare", "show_comparison", is_flag=True, help="Compare the groups: effects, tests, and a verdict.")
 @click.option(
@@ -74,19 +76,19 @@ if TYPE_CHECKING:
     "grouping",
     default="variation",
     show_default=True,
-    help="Grouping: variation, prompt, batch, bracket numbers (1 or 1,3), or settings (cfg_scale).",
+    help="Grouping of the videos: variation, prompt, batch, bracket numbers (1 or 1,3), or settings (cfg_scale).",
 )
 @click.option(
     "--primary",
     "primary_metric",
-    help="Metric that the verdict is based on.  [default: the metric that the config declared, or log_volume]",
+    help="Metric that decides the verdict.  [default: the one declared in the config, otherwise log_volume]",
 )
 @click.option(
     "--interaction",
     "tests_interaction",
     is_flag=True,
-    help="Test for an interaction of the two factors of --by (such as --by 1,2): whether the effect of one depends on "
-    "the other. Needs --compare or --html.",
+    help="Test whether the two factors of --by (such as --by 1,2) interact: whether the effect of one depends on the "
+    "other. Needs --compare or --html.",
 )
 @click.option(
     "--margin",
@@ -99,13 +101,14 @@ if TYPE_CHECKING:
 @click.option(
     "--stride",
     type=WholeNumber(1, 100),
-    help="Measure every N-th state.  [default: 1; turning, curvature and acceleration: the stride where they settle]",
+    help="Measure every N-th state.  [default: 1; for turning, curvature and acceleration, the stride at which they "
+    "converge]",
 )
 @click.option(
     "--scores",
     "scores_path",
     type=PATH_TYPE,
-    help="CSV file with outside labels of the videos (ratings, codes, CLIP scores), which count as metrics.",
+    help="CSV file with your own labels for the videos (ratings, codes, CLIP scores); each is treated as a metric.",
 )
 @click.option(
     "--attention", "show_attention", is_flag=True, help="Summarise the stored attention maps of marked words."
@@ -151,7 +154,7 @@ def command(**options: Any) -> None:
     loaded_videos, read_errors = _read_videos(request, label_table)
     videos, damaged_names = _select_videos(request, loaded_videos, read_errors)
     if label_table is not None:
-        videos, label_names = _use_labels(request, videos, label_table, chosen_metrics)
+        videos, label_names = _exclude_videos_without_labels(request, videos, label_table, chosen_metrics)
     if request.stride is not None:
         videos = apply_stride_to_videos(videos, request.stride)
     elif request.has_metrics:
@@ -159,7 +162,7 @@ def command(**options: Any) -> None:
     try:
         damaged_names += _print_results(request, videos, chosen_metrics, label_names, label_table)
     except CannotCompareError:
-        _refuse_narrow_conditions(request, loaded_videos, videos)
+        _refuse_too_few_groups_or_seeds(request, loaded_videos, videos)
         raise
     if damaged_names:
         sys.exit(1)
@@ -201,8 +204,10 @@ def _select_videos(
     return videos, read_errors + [video.name for video in videos if video.is_damaged]
 
 
-def _refuse_narrow_conditions(request: AnalyzeRequest, loaded_videos: "list[Video]", videos: "list[Video]") -> None:
-    """Raise UserError if videos cannot be compared because --where leaves too few seeds or groups."""
+def _refuse_too_few_groups_or_seeds(
+    request: AnalyzeRequest, loaded_videos: "list[Video]", videos: "list[Video]"
+) -> None:
+    """Raise UserError if --where leaves too few seeds or groups to compare."""
     from wantui.analysis.conditions import explain_too_few_selected
     from wantui.analysis.decodability import MIN_DECODED_SEEDS
 
@@ -212,10 +217,10 @@ def _refuse_narrow_conditions(request: AnalyzeRequest, loaded_videos: "list[Vide
             raise UserError(text)
 
 
-def _use_labels(
+def _exclude_videos_without_labels(
     request: AnalyzeRequest, videos: "list[Video]", label_table: "LabelTable", chosen_metrics: list[str] | None
 ) -> "tuple[list[Video], list[str]]":
-    """Return the videos, those without a label in use excluded, and the names of the labels to correlate."""
+    """Exclude videos that lack a label in use; return all videos, and the labels to correlate."""
     from wantui.cli.analyze_labels import exclude_unlabelled_videos
 
     label_names = list(label_table.label_names)
@@ -234,7 +239,7 @@ def _print_results(
     label_names: list[str],
     label_table: "LabelTable | None",
 ) -> list[str]:
-    """Print or write what the mode asks for; return the names of videos that turn out to be unreadable."""
+    """Print or write the results of the mode; return the names of unreadable videos."""
     from wantui.cli import (
         analyze_attention,
         analyze_contributions,
@@ -274,14 +279,14 @@ def _format_no_finished_video_error(batch_folders: Sequence[Path], read_errors: 
     names_text = ", ".join(str(batch) for batch in batch_folders[:3]) + (", ..." if len(batch_folders) > 3 else "")
     errors_text = "".join(f" {read_error}." for read_error in read_errors)
     return (
-        f"cannot analyze {names_text}: no video is finished.{errors_text} Wait for the first one (wantui watch "
+        f"cannot analyse {names_text}: no video is finished.{errors_text} Wait for the first one (wantui watch "
         f"{batch_folders[0]}), "
         f"or queue the batch again: wantui run --resume {batch_folders[0]}"
     )
 
 
 def _print_video_warnings(videos: "list[Video]", read_errors: list[str]) -> None:
-    """Print to stderr what cannot be read, and the warnings about the other videos."""
+    """Print errors of unreadable batches and videos, and warnings about the other videos, to stderr."""
     from wantui.analysis.comparability import VideoNamer
 
     for read_error in read_errors:
@@ -296,8 +301,10 @@ def _print_video_warnings(videos: "list[Video]", read_errors: list[str]) -> None
 
 
 def _select_videos_by_id(videos: "list[Video]", id_prefixes: Sequence[str]) -> "list[Video]":
-    """Return the videos whose id starts with one of the prefixes; all videos without a prefix."""
+    """Return the videos whose id starts with one of the prefixes; without prefixes, all videos."""
     for prefix in id_prefixes:
         if not any(video.id.startswith(prefix) for video in videos):
-            raise UserError(f"--video-id: no finished video {prefix!r}. List them with --list-videos")
+            raise UserError(
+                f"--video-id: no finished video has an ID that starts with {prefix!r}. List IDs with --list-videos"
+            )
     return [video for video in videos if not id_prefixes or any(video.id.startswith(prefix) for prefix in id_prefixes)]

@@ -27,4 +27,4 @@ def print_answers(answers: "Sequence[Answer]") -> None:
             print_wrapped_line(f"  note: {note}", indent=4)
     if (hidden_count := len(pairs) - MAX_PRINTED_PAIRS - 1) > 0:
         echo()
-        print_wrapped_line(f"{format_count(hidden_count, 'more pair')}: --json and --html have all")
+        print_wrapped_line(f"{format_count(hidden_count, 'more pair')} not shown; --json and --html have all")

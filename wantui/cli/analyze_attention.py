@@ -127,8 +127,8 @@ def write_word_overlay(videos: "list[Video]", word: str, requested_path: Path | 
     videos_with_maps = [video for video in videos if video.attention_path is not None]
     if len(videos_with_maps) != 1:
         raise UserError(
-            f"--overlay needs one video with attention maps, and there are {len(videos_with_maps)}. Choose one with "
-            "--video-id"
+            f"--overlay needs exactly one video with attention maps, but {len(videos_with_maps)} have them. Choose "
+            f"one with --video-id"
         )
     video = videos_with_maps[0]
     assert video.attention_path is not None

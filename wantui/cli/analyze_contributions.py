@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from wantui.analysis.video import Video
 
 ATTRIBUTION_NOTE = (
-    "note: contributions attribute the output of the cross-attention to words; they say nothing of dominance. They are "
-    "norms, so that shares need not sum to 1"
+    "note: contributions attribute the cross-attention output to words; they do not measure dominance. They are "
+    "norms, so shares need not sum to 1"
 )
 
 
@@ -61,7 +61,7 @@ def print_word_contributions(videos: "list[Video]", as_json: bool) -> list[str]:
             )
     if not records:
         if damaged_names:
-            raise UserError("cannot summarise contributions: none of the stored ones can be read")
+            raise UserError("cannot summarise contributions: no stored contribution can be read")
         raise UserError(
             "cannot summarise contributions: these videos have none. Mark words of the template with parentheses, as "
             "in a (circle), and run it with --set contribution_settings.store_contributions=true"

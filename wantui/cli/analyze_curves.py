@@ -14,12 +14,12 @@ MAX_PRINTED_P = 0.05
 
 
 def print_curve_comparison(comparisons: "Sequence[CurveComparison]", seed_count: int) -> None:
-    """Print the clusters of each curve and pair of groups, with the least p that the seeds can give."""
+    """Print the clusters of each curve and pair of groups, with the smallest p possible with these seeds."""
     from wantui.analysis.curve_comparison import describe_cluster_test
 
     echo()
     if reason := comparisons[0].untested_reason:
-        print_wrapped_line(f"curves over the noise level are not compared: {reason}", indent=2)
+        print_wrapped_line(f"curves over noise levels are not compared: {reason}", indent=2)
         return
     print_wrapped_line(describe_cluster_test(seed_count), indent=2)
     rows = [
@@ -42,10 +42,10 @@ def print_curve_comparison(comparisons: "Sequence[CurveComparison]", seed_count:
         for comparison, difference, cluster in rows
         if cluster.p <= MAX_PRINTED_P
     ]
-    headers = ("curve", "groups", "first has", "most clearly at sigma", "sum of t", "p", "p over all curves")
+    headers = ("curve", "groups", "first has", "strongest at sigma", "sum of t", "p", "p for all curves")
     if printed_rows:
         print_columns(headers, *printed_rows)
     if hidden_count := len(rows) - len(printed_rows):
-        echo(f"{format_count(hidden_count, 'cluster')} with p above {MAX_PRINTED_P}: --json lists all")
+        echo(f"{format_count(hidden_count, 'cluster')} with p above {MAX_PRINTED_P} not shown; --json lists all")
     if not rows:
-        echo("  no noise level of any curve exceeds the threshold of a cluster")
+        echo("  no curve exceeds the cluster threshold at any noise level")

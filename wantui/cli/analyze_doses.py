@@ -34,7 +34,7 @@ def print_dose_response(dose_response: "DoseResponse") -> None:
     )
     echo()
     print_columns(
-        ("metric", f"slope for each unit of {dose_response.setting_name}", "95 %", "of the mean", "p", "max-T", "BH"),
+        ("metric", f"slope per unit of {dose_response.setting_name}", "95 %", "of the mean", "p", "max-T", "BH"),
         *(_build_trend_row(trend) for trend in dose_response.trends),
     )
     if origins_text := describe_ratio_origins(trend.metric for trend in dose_response.trends):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list[str] | None, as_json: bool) -> None:
-    """Print the mean of each metric in each group, and its value for the null models."""
+    """Print the mean of each metric per group, and its value under the null models."""
     from wantui.analysis.groups import pool_comparable_groups, summarise_group_metric
     from wantui.analysis.null_models import build_gaussian_null
     from wantui.analysis.serialize import build_group_record
@@ -70,7 +70,7 @@ def print_group_comparison(
     chosen_metrics: list[str] | None,
     label_table: "LabelTable | None",
 ) -> list[str]:
-    """Compare groups, and print the result or write it to files; return the names of videos left out as unreadable.
+    """Compare groups, and print the result or write it to files; return the names of unreadable videos.
 
     Raises:
         UserError: the margin is out of range, a file cannot be written, or the groups cannot be compared.
@@ -101,7 +101,7 @@ def print_group_comparison(
         try:
             with open_progress_line() as line:
                 line.show_phase(f"drawing {html_path}")
-                write_report(html_path, comparison, ReportOrigin(_format_command(), label_table))
+                write_report(html_path, comparison, ReportOrigin(_format_command_line(), label_table))
         except OSError as error:
             raise UserError(f"--html: cannot write {html_path}: {error.strerror or error}") from None
         echo_written_file(html_path, is_replaced)
@@ -120,7 +120,7 @@ def print_group_comparison(
 
 
 def _compare_curves(comparison: "Comparison") -> "tuple[CurveComparison, ...]":
-    """Compare the curves of the groups, which can take a quarter of a minute for 45 pairs of groups."""
+    """Compare the curves of the groups; 45 pairs of groups take up to 15 seconds."""
     from wantui.analysis.curve_comparison import compare_curves
 
     with open_progress_line() as line:
@@ -128,7 +128,7 @@ def _compare_curves(comparison: "Comparison") -> "tuple[CurveComparison, ...]":
         return compare_curves(comparison.matched_groups)
 
 
-def _format_command() -> str:
+def _format_command_line() -> str:
     """Return the command line, quoted for a shell."""
     return shlex.join(["wantui", *click.get_current_context().find_root().obj])
 
@@ -151,7 +151,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     print_answers(comparison.answers)
     echo()
     if comparison.declaration is not None:
-        print_wrapped_line(f"verdict on one metric alone: {comparison.declaration.text}", indent=2)
+        print_wrapped_line(f"verdict on a single metric: {comparison.declaration.text}", indent=2)
     for verdict in comparison.verdicts:
         print_wrapped_line(f"  {verdict.verdict_text}", indent=4)
         if explanation := explain_effect(comparison, verdict):
@@ -161,7 +161,9 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     for text in describe_unguided(comparison):
         print_wrapped_line(f"  {text}", indent=4)
     if len(comparison.groups) > 2:
-        print_wrapped_line(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
+        print_wrapped_line(
+            f"any difference between groups in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"
+        )
     if chance_text := comparison.describe_chance():
         print_wrapped_line(chance_text, indent=2)
     if comparison.dose_response is not None:
@@ -171,7 +173,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
 
 
 def _print_differences(comparison: "Comparison", equivalence_margin: float) -> None:
-    """Print a table of all differences with the p that decides, and what p is corrected over."""
+    """Print a table of all differences with their p, and how p is corrected."""
     from wantui.analysis.differences import P_HEADER
     from wantui.analysis.effect_table import (
         RESPONSE_HEADER,
@@ -199,7 +201,7 @@ def _print_differences(comparison: "Comparison", equivalence_margin: float) -> N
         )
         for row in build_effect_rows(comparison, comparison.differences)
     ]
-    seeds_header = f"seeds to find {format_percent(equivalence_margin)}"
+    seeds_header = f"seeds to detect {format_percent(equivalence_margin)}"
     effect_headers = ("groups", "metric", "answer", "difference", "95 %", *([UNGUIDED_HEADER] if has_unguided else []))
     print_columns((*effect_headers, "d_z", P_HEADER, seeds_header, RESPONSE_HEADER), *table_rows)
     origins_text = describe_ratio_origins(difference.metric for difference in comparison.differences)
@@ -208,9 +210,9 @@ def _print_differences(comparison: "Comparison", equivalence_margin: float) -> N
         origins_text,
         describe_needed_seeds(equivalence_margin),
         describe_response_column(comparison),
-        f"--decodability --by {comparison.grouping} shows from which noise level on the groups can be distinguished; "
-        "`wantui commitment`, which is not the metric of that name, measures when a video is bound to its word",
-        "--json and --csv also have p before the correction, over all metrics, and BH",
+        f"--decodability --by {comparison.grouping} shows the noise level from which groups can be distinguished; "
+        f"`wantui commitment` (not the metric `commitment`) measures when a video commits to its word",
+        "--json and --csv also contain p without correction, p corrected for all metrics, and the Benjamini-Hochberg p",
     ]
     for note in filter(None, notes):
         print_wrapped_line(f"note: {note}", indent=2)

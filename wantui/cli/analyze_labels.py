@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def exclude_unlabelled_videos(
     videos: "Sequence[Video]", table: "LabelTable", metric_names: Sequence[str]
 ) -> "list[Video]":
-    """Return the videos, those without a label in use excluded; print how many labels are used and missing.
+    """Exclude videos that lack a label in use; print how many labels are used and missing.
 
     Args:
         metric_names: names of the metrics in use, labels among them.
@@ -25,7 +25,7 @@ def exclude_unlabelled_videos(
 
     used_names = [name for name in table.label_names if name in metric_names]
     if not used_names:
-        echo(f"warning: --metrics names no label of {table.path}, so its labels are not used", err=True)
+        echo(f"warning: --metrics contains no label of {table.path}, so its labels are not used", err=True)
         return list(videos)
     labelled = require_labels(videos, table, used_names)
     echo(f"note: {labelled.description}", err=True)

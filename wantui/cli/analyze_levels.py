@@ -42,8 +42,8 @@ def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> l
         print_json(record | {"unguided": unguided_record})
         return list(level_states.unreadable_videos)
     print_wrapped_line(
-        "decodability: share of the pairs of videos, of one seed and wording, that a linear classifier of the other "
-        f"seeds sorts into their groups. Guessing sorts 50 %; {describe_measure('decodability', 'decodability')}"
+        "decodability: share of video pairs (same seed and wording) that a linear classifier trained on the other "
+        f"seeds assigns to the right groups. Guessing gives 50 %; {describe_measure('decodability', 'decodability')}"
     )
     unguided_by_groups = {(pair.first_group, pair.second_group): pair for pair in unguided_pairs}
     for pair in pairs:
@@ -53,7 +53,7 @@ def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> l
     for pair in pairs[:MAX_SHOWN_PAIRS]:
         _print_pair_curve(pair, unguided_by_groups.get((pair.first_group, pair.second_group)))
     if len(pairs) > MAX_SHOWN_PAIRS:
-        echo(f"{len(pairs) - MAX_SHOWN_PAIRS} more pairs: --json has their curves")
+        echo(f"{len(pairs) - MAX_SHOWN_PAIRS} more pairs not shown; --json has their curves")
     return list(level_states.unreadable_videos)
 
 
@@ -73,7 +73,7 @@ def _print_pair_curve(pair: "Decodability", unguided: "Decodability | None") -> 
     ]
     name = f"{pair.first_group} - {pair.second_group}"
     unguided_headers = ["at guidance 1"] if has_unguided else []
-    print_columns(("sigma", name, *unguided_headers, "95 % interval", "by chance", "p of this level"), *rows)
+    print_columns(("sigma", name, *unguided_headers, "95 % interval", "by chance", "p at this level"), *rows)
 
 
 def print_variance_shares(videos: "list[Video]", grouping: str, as_json: bool) -> list[str]:
@@ -123,7 +123,7 @@ def _print_share_table(variance_shares: "VarianceShares") -> None:
                 f"{variance_shares.p[level]:.3g}",
             )
         )
-    print_columns(("sigma", "variance", *variance_shares.varying_titles, "group by chance", "p of this level"), *rows)
+    print_columns(("sigma", "variance", *variance_shares.varying_titles, "group by chance", "p at this level"), *rows)
 
 
 def _format_share(share: float) -> str:

@@ -39,13 +39,15 @@ def refuse_unfit_output_files(csv_path: Path | None, html_path: Path | None, sco
         UserError: the message names the option.
     """
     if html_path is not None and html_path.suffix.lower() not in (".html", ".htm"):
-        raise UserError(f"--html: {html_path} is not the name of an HTML file. End it with .html")
+        raise UserError(f"--html: {html_path} is not the name of an HTML file. Choose a name that ends in .html")
     if csv_path is not None and scores_path is not None and csv_path.resolve() == scores_path.resolve():
-        raise UserError(f"--csv: {csv_path} contains the labels of --scores. Choose another file")
+        raise UserError(
+            f"--csv: {csv_path} is the label file of --scores and would be overwritten. Choose another file"
+        )
 
 
 def check_csv_file(path: Path | None) -> None:
-    """Refuse a CSV file that cannot be written, before its content is computed; None and `-` are no files.
+    """Check that a CSV file can be written, before its content is computed; None and `-` always pass.
 
     Raises:
         UserError: names the file and the reason.

@@ -38,7 +38,7 @@ class AnalyzeRequest:
 
     @property
     def mode(self) -> str:
-        """Return the option that names what is printed; empty for the metrics of videos."""
+        """Return the option that selects the output; empty for the metrics of videos."""
         return next(iter(self._list_chosen_modes()), "")
 
     @property
@@ -103,7 +103,7 @@ class AnalyzeRequest:
             known_metrics = [SPREAD_METRIC, *known_metrics]
         metric_names = list(dict.fromkeys(word.strip() for word in self.metrics.split(",") if word.strip()))
         if not metric_names:
-            raise UserError(f"--metrics: {self.metrics!r} names no metric. Choose from: {', '.join(known_metrics)}")
+            raise UserError(f"--metrics: {self.metrics!r} contains no metric. Choose from: {', '.join(known_metrics)}")
         metric_names = list(dict.fromkeys(RENAMED_METRICS.get(word, word) for word in metric_names))
         for word in metric_names:
             if word == SPREAD_METRIC and word not in known_metrics:

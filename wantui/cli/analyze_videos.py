@@ -49,7 +49,7 @@ def print_video_metrics(
             "; ".join(dict.fromkeys(f"{video_namer.name_video(video)}: {video.exclusion_reason}" for video in videos))
             or "no finished video"
         )
-        raise UserError(f"cannot analyze any video: {reasons_text}")
+        raise UserError(f"cannot analyse any video: {reasons_text}")
     _print_metric_table(videos, metric_names, video_namer)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wantui.storage.video_selection import SelectedVideo
 
 SUFFIXES = (".png", ".mp4")
-NO_MAPS = (
+NO_MAPS_ERROR = (
     "no selected video has attention maps. Mark words of the template with parentheses, as in a (circle), and run it "
     "with --store-attention"
 )
@@ -34,7 +34,7 @@ NO_MAPS = (
     "--word",
     "words",
     multiple=True,
-    help="Map to show, by its name in the store, such as circle or circle_2; repeatable.  [default: all marked words]",
+    help="Word to draw, by its stored name (circle, circle_2); repeatable.  [default: all marked words]",
 )
 @click.option(
     "--by",
@@ -42,17 +42,17 @@ NO_MAPS = (
     type=click.Choice(["step", "block", "head"]),
     default="step",
     show_default=True,
-    help="Columns of the grid; block and head need attention that was stored for each.",
+    help="Columns of the grid; block and head need attention stored per block or head.",
 )
 @click.option(
     "--steps",
     "written_moments",
     metavar="LIST",
-    help="Comma-separated steps to include: an index from 0, a percentage or `sigma 0.5`.  [default: all; eight as "
-    "columns]",
+    help="Comma-separated steps to include, each an index from 0, a percentage or `sigma 0.5`.  [default: all; with "
+    "--by step, eight of them]",
 )
 @click.option(
-    "--heat/--overlay", "is_heat", default=False, help="Draw only colours, or over the clip.  [default: overlay]"
+    "--heat/--overlay", "is_heat", default=False, help="Draw the maps alone, or over the clip.  [default: overlay]"
 )
 @add_cell_width_option
 @add_selection_options
@@ -153,7 +153,7 @@ def _read_rows(
         video_columns = describe_columns(maps, video, shown_words[0], axis, step_indices)
         if columns is not None and video_columns != columns:
             raise UserError(
-                f"cannot draw one grid: {video.name} has other {axis}s or noise levels than {rows[0].video.name}. "
+                f"cannot draw one grid: {video.name} and {rows[0].video.name} have different {axis}s or noise levels. "
                 f"{SELECTION_ADVICE.capitalize()}"
             )
         columns = video_columns
@@ -167,7 +167,7 @@ def _read_rows(
         except CaptureError as error:
             errors.append(f"left out: {video.name}: {error}")
     if columns is None or not rows:
-        raise UserError("; ".join(errors) if errors else NO_MAPS)
+        raise UserError("; ".join(errors) if errors else NO_MAPS_ERROR)
     return rows, columns, errors
 
 

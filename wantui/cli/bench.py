@@ -10,7 +10,7 @@ from wantui.cli.output import echo, print_json
 from wantui.cli.types import SPEED_TYPE
 
 MIN_SECONDS_PER_OPERATION = 1e-20
-"""Seconds per operation below which a fit attributes no time to the operation."""
+"""Fitted seconds per operation below which the operation counts as free."""
 
 
 @click.command("bench", cls=WantuiCommand)
@@ -34,8 +34,8 @@ def command(device: str, speed: str, as_json: bool) -> None:
     state_dir, torch_device = find_state_directory(), resolve_device(device)
     if torch_device.type != "cuda":
         raise NoSuchDeviceError(
-            f"cannot measure {torch_device}: bench needs a CUDA GPU. Time estimates for nano use the videos already "
-            "generated"
+            f"cannot measure {torch_device}: bench needs a CUDA GPU. On the CPU, time estimates come from videos "
+            f"already generated"
         )
     throughput = measure_throughput(torch_device, speed, lambda line: echo(line, err=True))  # type: ignore[arg-type]
     throughput_path = save_throughput(state_dir.directory, throughput)
@@ -47,8 +47,11 @@ def command(device: str, speed: str, as_json: bool) -> None:
     echo(f"  other matmuls   {_format_rate(1e-12, throughput.product_operation)} TFLOP/s")
     echo(f"  attention       {throughput.attention:>8}")
     echo(f"  decoding        {_format_rate(1e-6, throughput.decoded_value)} million pixels/s")
-    echo(f"  kernel launch   {1e3 * throughput.launch:8.2f} ms per block, at least")
-    echo(f"these rates predict the measured blocks within {100 * throughput.error:.1f}%; saved in {throughput_path}")
+    echo(f"  kernel launches {1e3 * throughput.launch:8.2f} ms per block or more")
+    echo(
+        f"these rates predict the measured block times to within {100 * throughput.error:.1f}%; saved in "
+        f"{throughput_path}"
+    )
 
 
 def _format_rate(display_units: float, operation_seconds: float) -> str:

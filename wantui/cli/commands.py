@@ -26,7 +26,7 @@ class WantuiCommand(click.Command):
 
 
 class WantuiGroup(click.Group):
-    """A group of such commands, which suggests similar names for an unknown command."""
+    """A group of WantuiCommands that suggests similar names for an unknown command."""
 
     command_class = WantuiCommand
 

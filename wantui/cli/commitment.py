@@ -1,4 +1,4 @@
-"""wantui commitment: from which noise level on a video keeps its concept without being asked for it."""
+"""wantui commitment: from which noise level on a video keeps its concept although the prompt no longer names it."""
 
 import math
 from pathlib import Path
@@ -35,7 +35,7 @@ SCHEDULE_SETTING = "prompt_schedule_settings.schedule"
 
 @click.group("commitment", cls=WantuiGroup)
 def command() -> None:
-    """Measure from which noise level on a video keeps its concept without being asked for it.
+    """Measure from which noise level on a video keeps its concept although the prompt no longer names it.
 
     `run` generates videos whose prompt switches to the generic prompt ("a red shape") at several moments, beside
     references that keep their prompt. `uturn` noises finished videos again, and continues with the generic prompt.
@@ -55,7 +55,7 @@ command.add_command(uturn_command)
     metavar="LIST",
     default=DEFAULT_MOMENTS,
     show_default=True,
-    help="Comma-separated moments of the switch: steps from 0, percentages, or noise levels (sigma 0.8).",
+    help="Comma-separated moments of the switch, each a step index from 0, a percentage, or a noise level (sigma 0.8).",
 )
 @add_generic_run_options("cells")
 def run_command(
@@ -64,12 +64,12 @@ def run_command(
     template_file: Path | None,
     generic_text: str | None,
     written_moments: str,
-    only_previews: bool,
+    is_preview: bool,
     detaches: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Generate videos whose prompt switches to the generic prompt, as one batch with a sweep over the moment.
+    """Generate videos that switch to the generic prompt at different moments, as one batch with a sweep.
 
     The batch also contains the references, which keep their prompt, with the same seeds. All options of `wantui run`
     apply. Use at least seven seeds.
@@ -82,7 +82,9 @@ def run_command(
     generic_template = make_generic_template(template_text, generic_word)
     moments = [moment.strip() for moment in written_moments.split(",") if moment.strip()]
     if not moments:
-        raise click.UsageError(f"--switch-at {written_moments!r} names no moment. Give some: {DEFAULT_MOMENTS}")
+        raise click.UsageError(
+            f"--switch-at {written_moments!r} contains no moment. Write, for example, {DEFAULT_MOMENTS}"
+        )
     try:
         for moment in moments:
             parse_keyframes({moment: generic_template})
@@ -93,14 +95,16 @@ def run_command(
     options["baseline"] = True
     options["overrides"] = (*options["overrides"], "prompt_schedule_settings.interpolation=step")
     echo(f"generic prompt: {generic_template}", err=True)
-    run_or_preview(only_previews, detaches, config, template_text, as_json, options)
+    run_or_preview(is_preview, detaches, config, template_text, as_json, options)
 
 
 @command.command("show")
 @click.argument("batches", nargs=-1, required=True, type=PATH_TYPE)
 @add_judge_option
 @add_labels_option
-@click.option("--uturns", "uses_uturns", is_flag=True, help="Measure the U-turns of the batches instead of switches.")
+@click.option(
+    "--uturns", "uses_uturns", is_flag=True, help="Measure U-turns of the batches instead of prompt switches."
+)
 @add_json_option
 def show_command(
     batches: tuple[Path, ...], judge: str, labels_path: Path | None, uses_uturns: bool, as_json: bool
@@ -142,10 +146,10 @@ def show_command(
         records.append(_build_family_record(family, labelled.method, labelled.agreement, commitments, asymmetries))
         if not as_json and commitments:
             _print_family(family, commitments, asymmetries)
-            echo(f"what the videos show: {labelled.describe()}", err=True)
+            echo(f"concepts identified by {labelled.describe()}", err=True)
     print_left_out(left_out)
     if not any(record["concepts"] for record in records):
-        raise CannotMeasureCommitmentError("cannot measure commitment: no seed of any concept can be used (see above)")
+        raise CannotMeasureCommitmentError("cannot measure commitment: no concept has a usable seed (see above)")
     if as_json:
         print_json(records)
 
@@ -177,7 +181,8 @@ def _print_family(
         print_wrapped_line(f"kept range: {_describe_kept_range(commitment)}", indent=4)
         if commitment.returning_count:
             print_wrapped_line(
-                f"{format_count(commitment.returning_count, 'seed')} left at a noise level and stayed at a higher one",
+                f"{format_count(commitment.returning_count, 'seed')} lost the concept at one noise level but kept it "
+                f"at a higher one",
                 indent=4,
             )
     for asymmetry in asymmetries:
@@ -189,7 +194,7 @@ def _print_family(
 
 
 def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]") -> list[str]:
-    """Return the meaning of the numbers, and what else than the path decides which videos stay."""
+    """Return notes on the numbers, and on causes other than the path for which videos stay."""
     from wantui.analysis.calibrated import describe_measure
     from wantui.analysis.commitment import count_drawn_unasked
 
@@ -197,28 +202,29 @@ def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]")
     highest_sigma = max(outcomes.sigmas[-1] for outcomes in all_outcomes)
     notes = [
         "stays: the video still shows its concept at the end, although the prompt leaves the concept open from this "
-        "noise level on. s50: the noise level at which half of the seeds stay. Kept range: length of the noise levels, "
-        f"from 0 to at most {highest_sigma:.3g}, at which a seed stays. Noise falls from 1 to 0: the higher s50 and "
-        "kept range, the earlier the video is bound to its concept"
+        "noise level down. s50: the noise level at which half of the seeds stay. Kept range: total width of the noise "
+        "levels, "
+        f"from 0 to at most {highest_sigma:.3g}, at which a seed stays. Noise falls from 1 to 0, so a higher s50 or "
+        "kept range means that the video commits earlier"
     ]
     for outcomes in all_outcomes:
         unasked = count_drawn_unasked(outcomes.concept, all_outcomes)
         if unasked.total and unasked.share > 0.5:
             notes.append(
-                f"{outcomes.concept}: the generic prompt draws it unasked, in {unasked.count} of {unasked.total} "
-                "videos of the other concepts at the highest noise level. So that it stays says little about the path"
+                f"{outcomes.concept}: the generic prompt draws it in {unasked.count} of {unasked.total} videos of the "
+                f"other concepts at the highest noise level, so its staying says little about the path"
             )
     notes.append(
-        "a concept that the generic prompt draws often stays for that reason alone: `wantui generic run` measures the "
-        "share of each concept"
+        "a concept that the generic prompt often draws may stay for that reason alone; `wantui generic run` measures "
+        "how often it draws each concept"
     )
     notes.append(describe_measure("kept_range", "the kept range"))
     scales = sorted({video.recipe.guidance_scale for video in family.list_videos()} - {1.0})
     if scales:
         notes.append(
-            f"guidance {', '.join(f'{scale:g}' for scale in scales)} also holds after the switch, and pulls the video "
-            "to what the generic prompt draws. For the model without guidance, generate with --set "
-            "model_settings.cfg_scale=1"
+            f"guidance {', '.join(f'{scale:g}' for scale in scales)} also applies after the switch, and pulls the "
+            f"video toward what the generic prompt draws. To measure the model without guidance, generate with --set "
+            f"model_settings.cfg_scale=1"
         )
     return notes
 
@@ -232,16 +238,16 @@ def _describe_half_share_level(commitment: "ConceptCommitment") -> str:
 
     half = commitment.half_share_level
     if half.is_above_range:
-        estimate = "higher than every measured noise level: at each, more than half of the seeds stay"
+        estimate = "above all measured noise levels: more than half of the seeds stay at each of them"
     elif half.is_below_range:
-        estimate = "lower than every measured noise level: at each, fewer than half of the seeds stay"
+        estimate = "below all measured noise levels: fewer than half of the seeds stay at each of them"
     else:
         estimate = f"{half.estimate:.3f}"
     seed_count = len(commitment.outcomes.seeds)
     if seed_count < MIN_SEEDS_FOR_HALF:
         return (
-            f"{estimate} (no interval: there {'is' if seed_count == 1 else 'are'} {format_count(seed_count, 'seed')}, "
-            f"but it needs at least {MIN_SEEDS_FOR_HALF})"
+            f"{estimate} (no interval: {format_count(seed_count, 'seed')}, but at least {MIN_SEEDS_FOR_HALF} are "
+            f"needed)"
         )
     high_text = f"{half.high:.3f}" if math.isfinite(half.high) else "no bound"
     return f"{estimate} (95 % interval {half.low:.3f} to {high_text})"
@@ -252,10 +258,14 @@ def _describe_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
 
     effect = asymmetry.kept_range
     p_text = f"p {asymmetry.family_p:.3g}"
-    p_text += f" over {pair_count} pairs ({asymmetry.correction}; alone {effect.p:.3g})" if pair_count > 1 else ""
+    p_text += (
+        f" corrected for {pair_count} pairs ({asymmetry.correction}; uncorrected {effect.p:.3g})"
+        if pair_count > 1
+        else ""
+    )
     text = (
         f"{asymmetry.first} minus {asymmetry.second}: {_judge_asymmetry(asymmetry, pair_count)}. Kept range "
-        f"{effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, least "
+        f"{effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, smallest possible p "
         f"{asymmetry.min_family_p:.3g}, {_describe_shared_seeds(asymmetry)}"
     )
     low, high = asymmetry.half_share_level_low, asymmetry.half_share_level_high
@@ -266,7 +276,7 @@ def _describe_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
         return f"{text}; s50 higher by at least {low:.3f}"
     if math.isfinite(high) and high < 0:
         return f"{text}; s50 lower by at least {-high:.3f}"
-    return f"{text}; the difference of s50 has no estimate"
+    return f"{text}; the difference of s50 cannot be estimated"
 
 
 def _describe_shared_seeds(asymmetry: "Asymmetry") -> str:
@@ -283,17 +293,17 @@ def _describe_shared_seeds(asymmetry: "Asymmetry") -> str:
 
 
 def _judge_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
-    """Return which concept is kept more, or that it cannot be told, and the number of seeds if there are too few."""
+    """Return which concept is kept more, or that this is undecided, with the number of seeds needed."""
     from wantui.analysis.commitment import HOLM
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
     from wantui.analysis.statistics import count_min_pairs
 
     effect = asymmetry.kept_range
     if asymmetry.family_p <= SIGNIFICANCE_LEVEL and not effect.interval_low <= 0 <= effect.interval_high:
-        return f"{asymmetry.first if effect.mean > 0 else asymmetry.second} is kept from higher noise levels on"
+        return f"{asymmetry.first if effect.mean > 0 else asymmetry.second} is kept from a higher noise level on"
     if asymmetry.min_family_p > SIGNIFICANCE_LEVEL:
         seeds = count_min_pairs(pair_count if asymmetry.correction == HOLM else 1)
-        return f"cannot tell which is kept more: p of 0.05 needs at least {seeds} seeds"
+        return f"cannot tell which is kept more: p = 0.05 needs at least {seeds} seeds"
     return "cannot tell which is kept more"
 
 
@@ -304,7 +314,7 @@ def _build_family_record(
     commitments: "list[ConceptCommitment]",
     asymmetries: "list[Asymmetry]",
 ) -> dict[str, Any]:
-    """Return the result for one generic prompt; a number is not finite where there is no value or bound."""
+    """Return the result for one generic prompt; missing values and bounds are NaN or infinite."""
     from wantui.analysis.commitment import count_drawn_unasked
 
     all_outcomes = [commitment.outcomes for commitment in commitments]

@@ -11,8 +11,8 @@ from wantui.formatting import format_count
 if TYPE_CHECKING:
     from wantui.analysis.continued_videos import ConceptFamily, ShownVideo
 
-METHOD_NAMES = {
-    "nearest": "the nearest reference of the same seed in latent space, which knows only these concepts",
+DESCRIPTION_BY_METHOD = {
+    "nearest": "the nearest reference of the same seed in latent space (it always answers with one of these concepts)",
     "nano": "the pixel rules for nano's clips",
     "labels": "the given labels",
 }
@@ -24,7 +24,7 @@ MIN_AGREEMENT = 0.8
 
 @dataclass(frozen=True)
 class ConceptLabels:
-    """What the videos of a family show, by id."""
+    """Concepts that the videos of a family show, by video id."""
 
     label_by_id: Mapping[str, str]
     method: str
@@ -33,17 +33,17 @@ class ConceptLabels:
 
     def describe(self) -> str:
         """Return the method and its agreement with the nearest reference, in words."""
-        text = METHOD_NAMES[self.method]
+        text = DESCRIPTION_BY_METHOD[self.method]
         if self.agreement is not None and self.agreement[1]:
             count, total = self.agreement
             text += f"; the nearest reference agrees in {count} of {total} continued videos"
             if count < MIN_AGREEMENT * total:
-                text += ". For a model without a judge of its own, do not use it on such videos: use --labels"
+                text += ", too rarely to replace the judge: if a model has no judge, use --labels for such videos"
         return text
 
 
 def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str, str] | None) -> ConceptLabels:
-    """Return what each video of a family shows.
+    """Return the concept that each video of a family shows.
 
     Args:
         judge: auto, nearest or nano.
@@ -60,7 +60,7 @@ def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str,
         return ConceptLabels(given_labels, "labels", _count_agreement(family, given_labels))
     concepts = [each.concept for each in family.concepts]
     attribute = find_judged_attribute(concepts)
-    reason = explain_no_nano_judge(videos) or ("" if attribute else f"it cannot distinguish {', '.join(concepts)}")
+    reason = explain_nano_judge_refusal(videos) or ("" if attribute else f"it cannot distinguish {', '.join(concepts)}")
     if judge == "nano" and reason:
         raise UserError(f"cannot use --judge nano: {reason}. Use --judge nearest, or --labels FILE")
     if judge != "nearest" and not reason and attribute is not None:
@@ -68,8 +68,8 @@ def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str,
         return ConceptLabels(label_by_id, "nano", _count_agreement(family, label_by_id))
     if len(family.concepts) < 2:
         raise UserError(
-            f"cannot tell what the videos show: {concepts[0]} is the only concept, and every video would be nearest to "
-            "it. Vary the concept in a bracket, as in [circle|ring], or use --labels FILE"
+            f"cannot tell what the videos show: {concepts[0]} is the only concept, so every video would be nearest to "
+            f"it. Vary the concept in a bracket, as in [circle|ring], or use --labels FILE"
         )
     try:
         return ConceptLabels(_find_nearest_concepts(family), "nearest", None)
@@ -77,21 +77,21 @@ def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str,
         raise UserError(f"cannot use the nearest reference: {error}") from None
 
 
-def explain_no_nano_judge(videos: "Sequence[ShownVideo]") -> str:
+def explain_nano_judge_refusal(videos: "Sequence[ShownVideo]") -> str:
     """Return why the pixel rules cannot judge these videos; empty if they can."""
     from wantui.models.catalogue import NANO
     from wantui.models.nano.world import CLIP_SIDE_PIXELS
 
     recipes = [video.recipe for video in videos]
     if any(recipe.model != NANO.name for recipe in recipes):
-        return "the videos are not of nano"
+        return "nano did not generate the videos"
     if any((recipe.width, recipe.height) != (CLIP_SIDE_PIXELS, CLIP_SIDE_PIXELS) for recipe in recipes):
         return f"its rules are for clips of {CLIP_SIDE_PIXELS}x{CLIP_SIDE_PIXELS} pixels"
     return ""
 
 
 def judge_nano_clips(videos: "Sequence[ShownVideo]", attribute: str) -> dict[str, str]:
-    """Return what the clip of each video of nano shows, by id.
+    """Return the concept that each clip of nano shows, by video id.
 
     Args:
         attribute: shape, colour or motion.

@@ -1,4 +1,4 @@
-"""wantui decode: what a video was at each step, from its stored latents."""
+"""wantui decode: decode stored latents, to see a video at each step."""
 
 import sys
 from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from wantui.storage.video_selection import SelectedVideo
 
 DEFAULT_MOMENTS = "0,25%,50%,75%,end"
-STATES = {"clean": ("clean",), "noisy": ("noisy",), "both": ("noisy", "clean")}
+STATE_KINDS_BY_OPTION = {"clean": ("clean",), "noisy": ("noisy",), "both": ("noisy", "clean")}
 """Kinds of states by value of --state."""
 GRID_SUFFIXES = (".png", ".mp4")
 
@@ -32,18 +32,23 @@ GRID_SUFFIXES = (".png", ".mp4")
     "--steps",
     "written_moments",
     metavar="LIST",
-    help="Comma-separated steps: an index from 0, a percentage or `sigma 0.5` (which choose the nearest stored step), "
-    f"or `end`, the video itself.  [default: {DEFAULT_MOMENTS}]",
+    help="Comma-separated steps, each an index from 0, a percentage or `sigma 0.5` (the nearest stored step), or "
+    f"`end` for the finished video.  [default: {DEFAULT_MOMENTS}]",
 )
 @click.option("--all", "decodes_all", is_flag=True, help="Decode every stored step.")
 @click.option(
     "--state",
-    type=click.Choice(list(STATES)),
+    type=click.Choice(list(STATE_KINDS_BY_OPTION)),
     default="clean",
     show_default=True,
-    help="clean: what the model predicts at the step; noisy: what it receives.",
+    help="State to decode: clean (the model's prediction at the step) or noisy (the model's input).",
 )
-@click.option("--fast", "uses_fit", is_flag=True, help="Small clips in seconds: a linear fit of the colours, no VAE.")
+@click.option(
+    "--fast",
+    "uses_fit",
+    is_flag=True,
+    help="Decode small clips in seconds, by a linear fit of the colours instead of the VAE.",
+)
 @click.option("--grid", "draws_grid", is_flag=True, help="Also draw one grid, a row per video and a column per step.")
 @add_cell_width_option
 @add_selection_options
@@ -101,7 +106,7 @@ def command(
     moments = (
         None if decodes_all else tuple((DEFAULT_MOMENTS if written_moments is None else written_moments).split(","))
     )
-    request = DecodeRequest(STATES[state], moments, uses_fit, device, may_fetch)  # type: ignore[arg-type]
+    request = DecodeRequest(STATE_KINDS_BY_OPTION[state], moments, uses_fit, device, may_fetch)  # type: ignore[arg-type]
     with open_progress_line() as line:
         decoded, left_out_count = _decode_videos(videos, request, folder_by_batch, line, as_json)
     grid_name = "steps" + {"clean": ""}.get(state, f"_{state}") + ("_fit" if uses_fit else "")
@@ -166,8 +171,8 @@ def _report_state(event: "StateDecoded", as_json: bool) -> None:
         echo(event.path)
     if event.clip_difference:
         echo(
-            f"the last latents of {event.video.name} decode to other frames than its clip: channels differ by up to "
-            f"{event.clip_difference} of 255 ({event.difference_reason})",
+            f"the final latents of {event.video.name} do not decode to the frames of its clip: channels differ by up "
+            f"to {event.clip_difference} of 255 ({event.difference_reason})",
             err=True,
         )
 

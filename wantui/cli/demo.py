@@ -26,9 +26,9 @@ PHASE_COUNT = 3
     "-o", "--output-dir", type=PATH_TYPE, help="Parent folder of the batch folder.  [default: from the config]"
 )
 @click.option("--fresh", "makes_new_batch", is_flag=True, help="Generate a new batch, even if one is finished.")
-@click.option("--no-open", "stays_closed", is_flag=True, help="Print the paths instead of opening the library.")
+@click.option("--no-open", "only_prints_paths", is_flag=True, help="Print the paths instead of opening the library.")
 @click.pass_context
-def command(context: click.Context, output_dir: Path | None, makes_new_batch: bool, stays_closed: bool) -> None:
+def command(context: click.Context, output_dir: Path | None, makes_new_batch: bool, only_prints_paths: bool) -> None:
     """Generate a first batch with nano on the CPU, analyse it, and open it in the library.
 
     Generates twelve videos of a red or blue circle, overlays the attention map of the word `circle` on the first clip,
@@ -55,7 +55,7 @@ def command(context: click.Context, output_dir: Path | None, makes_new_batch: bo
     for line in answer:
         print_wrapped_line(line, indent=2)
     shown_paths = [_format_path(path) for path in (folder, overlay_path, report_path)]
-    opens_library = sys.stdin.isatty() and sys.stdout.isatty() and not stays_closed
+    opens_library = sys.stdin.isatty() and sys.stdout.isatty() and not only_prints_paths
     for label, path in zip(("batch", "overlay", "report"), shown_paths, strict=True):
         echo(f"{label}: {path}", err=opens_library)
     if opens_library:
@@ -72,7 +72,7 @@ def command(context: click.Context, output_dir: Path | None, makes_new_batch: bo
 
 
 def _generate_demo_batch(batch: "Batch", makes_new_batch: bool) -> Path:
-    """Generate the batch, or what an earlier demo left of it; return its folder."""
+    """Generate the batch, or the videos that an earlier demo left missing; return its folder."""
     from wantui.batches.batch_folders import create_batch_folder
     from wantui.batches.demo import find_demo_folder
     from wantui.batches.enqueue import check_device_exists, find_missing_videos

@@ -106,7 +106,7 @@ def _check_library_versions(requirements: Sequence[str]) -> Iterator[Finding]:
     for requirement in map(Requirement, requirements):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        installed_version = _find_version(requirement.name)
+        installed_version = _find_installed_version(requirement.name)
         if installed_version is None:
             yield Finding("problem", requirement.name, "not installed", "reinstall wantui with pip")
             continue
@@ -133,7 +133,7 @@ def _check_torch_import() -> Iterator[Finding]:
             env=build_torch_environment(os.environ),
         )
     except subprocess.TimeoutExpired:
-        problem_text = f"importing it takes over {MAX_TORCH_IMPORT_SECONDS} seconds"
+        problem_text = f"importing it takes more than {MAX_TORCH_IMPORT_SECONDS} seconds"
         yield Finding("note", "torch", problem_text, "install it on a local disk: every worker waits for the import")
         return
     except OSError as error:
@@ -166,7 +166,7 @@ def _check_gpus() -> Iterator[Finding]:
         if gpu.total_bytes is not None and gpu.used_bytes is not None:
             memory_text = f"{format_bytes(gpu.total_bytes - gpu.used_bytes)} of {format_bytes(gpu.total_bytes)} free"
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory_text}, driver {gpu_report.driver_version}")
-    yield check_driver_supports_torch(_find_version("torch") or "", gpu_report.driver_version or "")
+    yield check_driver_supports_torch(_find_installed_version("torch") or "", gpu_report.driver_version or "")
     yield from _find_gpu_processes()
     compiler_problem = explain_missing_compiler()
     yield Finding(
@@ -179,11 +179,13 @@ def _check_gpus() -> Iterator[Finding]:
     installed_packages = ", ".join(_list_attention_packages())
     installed_text = f"; also installed: {installed_packages}" if installed_packages else ""
     yield Finding(
-        "ok", "attention", f"torch's kernels; fused blocks use the fastest that `wantui bench` measured{installed_text}"
+        "ok",
+        "attention",
+        f"torch's kernels; fused blocks use the kernel that was fastest in `wantui bench`{installed_text}",
     )
 
 
-def _find_version(package: str) -> str | None:
+def _find_installed_version(package: str) -> str | None:
     """Return the version of an installed package without importing it; None if it is missing."""
     try:
         return importlib.metadata.version(package)
@@ -196,7 +198,7 @@ def _list_attention_packages() -> list[str]:
     return [
         f"{package} {version}" + (f" ({UNUSED_PACKAGE_REASONS[package]})" if package in UNUSED_PACKAGE_REASONS else "")
         for package in (*PACKAGE_BY_KERNEL.values(), *UNUSED_PACKAGE_REASONS)
-        if (version := _find_version(package)) is not None
+        if (version := _find_installed_version(package)) is not None
     ]
 
 

@@ -1,4 +1,4 @@
-"""Checks of `wantui doctor` of the queue, the engine, and what a logout does to the engine."""
+"""Checks of `wantui doctor` for the queue, the engine, and whether the engine survives a logout."""
 
 import os
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ def check_queue_database(state_dir: "StateDirectory") -> Finding:
     from wantui.engine.queue_opening import DATABASE_ADVICE
     from wantui.errors import UserError
     from wantui.queue.database import DATABASE_FILE, check_database, is_database_damage
-    from wantui.queue.state_dir import find_write_fault
-    from wantui.queue.state_files import find_file_write_fault
+    from wantui.queue.state_dir import find_write_error
+    from wantui.queue.state_files import find_file_write_error
 
     database_path = state_dir.directory / DATABASE_FILE
     hold_description = None
@@ -32,10 +32,10 @@ def check_queue_database(state_dir: "StateDirectory") -> Finding:
         return Finding("problem", "queue", f"cannot open {database_path}: {error}", advice)
     except UserError as error:
         return Finding("problem", "queue", str(error))
-    if (reason := find_write_fault(state_dir.directory)) is not None:
+    if (reason := find_write_error(state_dir.directory)) is not None:
         return Finding("problem", "queue", f"cannot write {state_dir.directory}: {reason}", "free disk space")
-    if (reason := find_file_write_fault(database_path)) is not None:
-        advice = "make it a writable file of your user"
+    if (reason := find_file_write_error(database_path)) is not None:
+        advice = "make it a file that your user can write"
         return Finding("problem", "queue", f"cannot write {database_path}: {reason}", advice)
     if hold_description is not None:
         return Finding("problem", "queue", f"on hold: {hold_description}")
@@ -46,7 +46,7 @@ def check_engine_state() -> Iterator[Finding]:
     """Check the queue and the engine, and whether the engine survives a logout."""
     from wantui.engine.control import find_engine_process_id, find_published_engine
     from wantui.engine.logind import read_logout_effect
-    from wantui.engine.notices import find_settings_fault
+    from wantui.engine.notices import find_settings_error
     from wantui.errors import UserError
     from wantui.queue.state_dir import find_state_directory
 
@@ -63,7 +63,7 @@ def check_engine_state() -> Iterator[Finding]:
     )
     for warning in engine.list_warnings() if engine else ():
         yield Finding("note", "engine", warning)
-    if (fault := find_settings_fault()) is not None:
+    if (fault := find_settings_error()) is not None:
         yield Finding("problem", "notices", fault)
     logind_state = read_logout_effect()
     if logind_state.engine_survives:
@@ -72,6 +72,6 @@ def check_engine_state() -> Iterator[Finding]:
         yield Finding(
             "problem",
             "logout",
-            f"a logout ends the engine ({logind_state.explanation})",
-            "loginctl enable-linger, and run the engine as a unit: wantui doctor --systemd-unit",
+            f"logging out stops the engine ({logind_state.explanation})",
+            "run loginctl enable-linger, and run the engine as a systemd unit: wantui doctor --systemd-unit",
         )

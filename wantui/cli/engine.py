@@ -123,8 +123,8 @@ def _print_engine_status(
         echo(f"engine: process {engine.process_id}, {uptime_text}wantui {engine.version}, logs in {engine.logs_folder}")
         for warning in engine.list_warnings():
             echo(f"note: {warning}")
-    if (recording_fault := queue.describe_recording_fault()) is not None:
-        echo(f"note: {recording_fault}")
+    if (unwritable_reason := queue.explain_unwritable_queue()) is not None:
+        echo(f"note: {unwritable_reason}")
     if hold is not None:
         echo(f"held: {hold.describe()}")
     for worker in worker_rows:
@@ -148,7 +148,7 @@ def _print_engine_status(
     default="1/1",
     metavar="K/N",
     show_default=True,
-    help="Shard of the batch: every N-th video from the K-th.",
+    help="Share of the batch: every N-th video, starting with the K-th.",
 )
 def run_foreground_engine(
     log_folder: Path | None,

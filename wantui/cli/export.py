@@ -12,7 +12,7 @@ from wantui.cli.types import PATH_TYPE, VideoIdPrefix
 from wantui.errors import UserError
 from wantui.storage.export import WRITERS_BY_FORMAT
 
-PATH_DEPTH = 2
+UNSWEPT_PATH_DEPTH = 2
 """Parts of the path of an exported video without a sweep, such as prompt_000/vid_001."""
 
 
@@ -32,7 +32,7 @@ PATH_DEPTH = 2
     "id_prefixes",
     type=VideoIdPrefix(),
     multiple=True,
-    help="Video to export: ID, or first characters of the ID; repeatable.  [default: all videos]",
+    help="Video to export: its ID, or the first characters; repeatable.  [default: all videos]",
 )
 def command(batch: Path, export_format: str, requested_folder: Path | None, id_prefixes: tuple[str, ...]) -> None:
     """Export the stored latents of BATCH.
@@ -52,7 +52,7 @@ def command(batch: Path, export_format: str, requested_folder: Path | None, id_p
                 unreadable_count += 1
                 echo(f"left out: {video.video_name}: {video.reason}", err=True)
             else:
-                has_cells = has_cells or len(video.exported_path.relative_to(output_folder).parts) > PATH_DEPTH
+                has_cells = has_cells or len(video.exported_path.relative_to(output_folder).parts) > UNSWEPT_PATH_DEPTH
                 echo(video.exported_path)
     except OSError as error:
         path = error.filename2 or error.filename or output_folder

@@ -64,7 +64,7 @@ def follow_batch(queue: "Queue", batch: "BatchRow", last_seq: int, as_json: bool
                     continue
                 reporter.show_wait_reason(find_batch_wait(queue, batch.id))
                 _check_engine(queue, current_row)
-                new_fault = queue.describe_recording_fault()
+                new_fault = queue.explain_unwritable_queue()
             except QueueUnavailableError as error:
                 if is_database_damage(error):
                     raise
@@ -72,7 +72,7 @@ def follow_batch(queue: "Queue", batch: "BatchRow", last_seq: int, as_json: bool
                 time.sleep(QUEUE_POLL_SECONDS)  # only a lock is waited for; other errors are raised at once
             if new_fault != fault:
                 fault = new_fault
-                reporter.show_message(fault or f"{queue.path.parent} can be written again")
+                reporter.show_message(fault or f"{queue.path.parent} is writable again")
             last_check_seconds = time.monotonic()
 
 
@@ -131,7 +131,7 @@ def _show_current_state(queue: "Queue", batch: "BatchRow", last_seq: int, report
 
 
 def _make_no_worker_error(reason: str, batch_id: int) -> UserError:
-    error = UserError(f"{reason}\nFix that, then run: wantui queue resume, and wantui watch {batch_id}")
+    error = UserError(f"{reason}\nFix this, then run: wantui queue resume, then wantui watch {batch_id}")
     error.exit_code = 3
     return error
 

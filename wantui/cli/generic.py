@@ -50,7 +50,7 @@ def run_command(
     template: str | None,
     template_file: Path | None,
     generic_text: str | None,
-    only_previews: bool,
+    is_preview: bool,
     detaches: bool,
     as_json: bool,
     **options: Any,
@@ -65,7 +65,7 @@ def run_command(
     generic_template = make_generic_template(template_text, generic_word)
     options["overrides"] = (UNGUIDED_OVERRIDE, *options["overrides"])
     echo(f"generic prompt: {generic_template}", err=True)
-    run_or_preview(only_previews, detaches, config, generic_template, as_json, options)
+    run_or_preview(is_preview, detaches, config, generic_template, as_json, options)
 
 
 @command.command("show")
@@ -75,7 +75,7 @@ def run_command(
     "reference_folders",
     multiple=True,
     type=PATH_TYPE,
-    help="Batch whose prompts name the concepts, with the same seeds; the nearest reference needs it. Repeatable.",
+    help="Batch with the same seeds whose prompts name the concepts; needed by --judge nearest; repeatable.",
 )
 @add_judge_option
 @click.option(
@@ -111,7 +111,7 @@ def show_command(
         records.append(_build_record(shares, labelled.method))
         if not as_json:
             _print_shares(shares)
-            echo(f"what the videos show: {labelled.description}", err=True)
+            echo(f"concepts identified by {labelled.description}", err=True)
     print_left_out(left_out)
     if as_json:
         print_json(records)
@@ -146,13 +146,13 @@ def _print_shares(shares: "GenericShares") -> None:
                 p_text,
             )
         )
-    print_columns(("shows", "videos", "share", "95 %", "p of equal shares"), *rows)
+    print_columns(("shows", "videos", "share", "95 %", "p if shares are equal"), *rows)
     if (test_count := sum(not math.isnan(each.p_equal) for each in shares.shares)) > 1:
         print_wrapped_line(f"note: p is corrected for {test_count} concepts (Holm)", indent=2)
     if guided := [scale for scale in shares.guidance_scales if scale != UNGUIDED_SCALE]:
         echo(
-            f"warning: videos have the guidance scale {', '.join(f'{scale:g}' for scale in guided)}, which changes the "
-            "shares. The model's own distribution needs cfg_scale 1",
+            f"warning: guidance (scale {', '.join(f'{scale:g}' for scale in guided)}) changes these shares. To "
+            f"measure the model's own distribution, generate with cfg_scale 1",
             err=True,
         )
 

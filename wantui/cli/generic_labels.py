@@ -1,11 +1,11 @@
-"""Determine what each video of a generic prompt shows, by the judge, the references or the labels that are given."""
+"""Determine the concept that each video of a generic prompt shows, from a judge, references or given labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wantui.cli.concept_judges import METHOD_NAMES, explain_no_nano_judge, judge_nano_clips
+from wantui.cli.concept_judges import DESCRIPTION_BY_METHOD, explain_nano_judge_refusal, judge_nano_clips
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.storage.layout import BatchFolder
@@ -19,7 +19,7 @@ DEFAULT_ATTRIBUTE = "shape"
 
 @dataclass
 class GenericLabels:
-    """What the videos of one generic prompt show, by id."""
+    """Concepts that the videos of one generic prompt show, by video id."""
 
     label_by_id: dict[str, str]
     method: str
@@ -29,8 +29,8 @@ class GenericLabels:
 
     @property
     def description(self) -> str:
-        known_text = f"; known are {', '.join(self.concepts)}" if self.concepts else ""
-        return METHOD_NAMES[self.method] + known_text
+        known_text = f"; known concepts: {', '.join(self.concepts)}" if self.concepts else ""
+        return DESCRIPTION_BY_METHOD[self.method] + known_text
 
 
 def list_generic_videos(folders: Sequence[Path]) -> "tuple[dict[str, list[StoredVideo]], list[LeftOut]]":
@@ -48,9 +48,9 @@ def list_generic_videos(folders: Sequence[Path]) -> "tuple[dict[str, list[Stored
         recipe = video.recipe
         seeds = by_prompt.setdefault(recipe.prompt, {})
         if recipe.find_control_request(PROMPT_SCHEDULE.name) is not None:
-            left_out.append((video.title, "its prompt changes during the denoising"))
+            left_out.append((video.title, "its prompt changes during denoising"))
         elif video.entry.seed in seeds:
-            left_out.append((video.title, "another video of its prompt and seed counts"))
+            left_out.append((video.title, "another video with the same prompt and seed is counted"))
         else:
             seeds[video.entry.seed] = video
     result = {prompt: list(seeds.values()) for prompt, seeds in by_prompt.items() if seeds}
@@ -75,7 +75,7 @@ def label_generic_videos(
     attribute: str | None,
     given_labels: Mapping[str, str] | None,
 ) -> GenericLabels:
-    """Return what each video of a generic prompt shows.
+    """Return the concept that each video of a generic prompt shows.
 
     Raises:
         UserError: the judge cannot be used for these videos, or references are missing.
@@ -87,8 +87,8 @@ def label_generic_videos(
         missing = [(video.title, "it has no label") for video in videos if video.id not in label_by_id]
         return GenericLabels(label_by_id, "labels", (), missing)
     if attribute is not None and attribute not in WORDS_BY_ATTRIBUTE:
-        raise UserError(f"--of: {attribute!r} is no attribute. Choose from: {', '.join(WORDS_BY_ATTRIBUTE)}")
-    reason = explain_no_nano_judge(videos)
+        raise UserError(f"--of: unknown attribute {attribute!r}. Choose from: {', '.join(WORDS_BY_ATTRIBUTE)}")
+    reason = explain_nano_judge_refusal(videos)
     if judge == "nano" and reason:
         raise UserError(f"cannot use --judge nano: {reason}. Use --reference BATCH, or --labels FILE")
     if not reason and judge != "nearest":
@@ -117,7 +117,7 @@ def _label_by_nearest_reference(
         for video in videos:
             seed = video.entry.seed
             if not all(seed in by_seed for by_seed in references.values()):
-                result.left_out.append((video.title, "a reference of its seed is missing"))
+                result.left_out.append((video.title, "no reference has its seed"))
                 continue
             states = {concept_by_prompt[each]: by_seed[seed].read_final_state() for each, by_seed in references.items()}
             result.label_by_id[video.id] = find_nearest_concept(video.read_final_state(), states)

@@ -28,7 +28,8 @@ def make_generic_option(default: str) -> Callable[[CommandFunction], CommandFunc
         "--generic",
         "generic_text",
         metavar="WORDS",
-        help=f"Words of the concept and the word that leaves it open: 'circle|ring: shape'.  [default: {default}]",
+        help=f"Words of the concept, and the generic word that leaves the concept open: 'circle|ring: shape'.  "
+        f"[default: {default}]",
     )
 
 
@@ -37,7 +38,8 @@ add_judge_option = click.option(
     type=click.Choice(["auto", "nearest", "nano"]),
     default="auto",
     show_default=True,
-    help="What says which concept a video shows. nearest: the nearest reference of the same seed in latent space. "
+    help="Method that determines which concept a video shows. nearest: the nearest reference of the same seed in "
+    "latent space. "
     "nano: pixel rules for nano's clips. auto: nano for nano, otherwise nearest.",
 )
 add_labels_option = click.option(
@@ -46,7 +48,7 @@ add_labels_option = click.option(
 
 
 def add_generic_run_options(previewed: str) -> Callable[[CommandFunction], CommandFunction]:
-    """Return a decorator with the options of a batch, after those of the command itself: --preview, --detach, --json.
+    """Return a decorator that adds the options --preview, --detach and --json.
 
     Args:
         previewed: what --preview shows beside the predicted cost.
@@ -59,7 +61,7 @@ def add_generic_run_options(previewed: str) -> Callable[[CommandFunction], Comma
         command = add_detach_option(command)
         return click.option(
             "--preview",
-            "only_previews",
+            "is_preview",
             is_flag=True,
             help=f"Show the {previewed} and the predicted cost; run nothing.",
         )(command)
@@ -82,7 +84,7 @@ def read_required_template(template: str | None, template_file: Path | None) -> 
 def find_generic_word(
     config: str | None, template_text: str, generic_text: str | None, overrides: tuple[str, ...]
 ) -> "GenericWord":
-    """Return the declared generic word whose words the template has.
+    """Return the declared generic word for which the template contains words.
 
     Args:
         generic_text: declaration of the option --generic; None for that of the config.
@@ -121,7 +123,7 @@ def make_generic_template(template_text: str, generic_word: "GenericWord") -> st
 
 
 def run_or_preview(
-    only_previews: bool,
+    is_preview: bool,
     detaches: bool,
     config: str | None,
     template_text: str,
@@ -138,7 +140,7 @@ def run_or_preview(
 
     context = click.get_current_context()
     shared: dict[str, Any] = {"config": config, "template": template_text, "template_file": None, "as_json": as_json}
-    if only_previews:
+    if is_preview:
         context.invoke(preview_command, show_all=True, **shared, **options)
     else:
         context.invoke(run_batch_command, resume_folder=None, detaches=detaches, log_folder=None, **shared, **options)

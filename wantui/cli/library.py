@@ -24,7 +24,7 @@ MAX_TEMPLATE_LENGTH = 200
 MAX_NOTE_LENGTH = 60
 """Longest note in a list of videos, in characters."""
 MAX_SHOWN_CONTROL_LISTS = 20
-"""Maximum number of kinds of videos whose controls `library show` prints; it counts the others."""
+"""Maximum number of lists of controls that `library show` prints; it counts the others."""
 MAX_INACCESSIBLE_SHOWN = 3
 """Maximum number of unreadable folders that `library ls` names; it counts the others."""
 
@@ -163,7 +163,7 @@ def _print_manifest_videos(manifest: "Manifest", marks: "BatchMarks") -> None:
 
 
 def _print_controls(manifest: "Manifest") -> list[str]:
-    """Print the controls of the videos, and what changes during their denoising; return faults.
+    """Print the controls of the videos, and what changes during denoising; return errors.
 
     Videos that differ only in the seed, or in prompts that no control changes, are shown once.
     """
@@ -198,7 +198,7 @@ def _print_controls(manifest: "Manifest") -> list[str]:
             echo()
             print_columns(step_table.headers, *step_table.rows)
     if len(shown) > MAX_SHOWN_CONTROL_LISTS:
-        echo(f"\n... and the controls of {len(shown) - MAX_SHOWN_CONTROL_LISTS:,} more kinds of videos: --json has all")
+        echo(f"\n... and {len(shown) - MAX_SHOWN_CONTROL_LISTS:,} more lists of controls (--json has all)")
     return faults
 
 
@@ -248,7 +248,7 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
     if unreadable_count:
         summary_text += f", {unreadable_count:,} unreadable (their content was not checked)"
     if unverified_count:
-        summary_text += f", {unverified_count:,} without checksums (made by an earlier version)"
+        summary_text += f", {unverified_count:,} without checksums (written by an earlier version)"
     echo(summary_text, err=True)
     for other_folder in other_folders:
         reason = "it is not a batch folder: it has no batch.json" if other_folder.is_dir() else "no such folder"

@@ -80,8 +80,8 @@ def _find_log_files(batch: str | None, log_folder: Path | None) -> list[Path]:
             batch_log = BatchFolder(queue.find_batch(batch).folder).log_path
         if is_folder_deleted(batch_log.parent.parent):
             raise UserError(
-                f"cannot show {batch_log}: the batch folder was deleted or moved. If it was moved, read logs/batch.log "
-                "in its new place"
+                f"cannot show {batch_log}: the batch folder was deleted or moved. If it was moved, read "
+                f"logs/batch.log in the new folder"
             )
         if not batch_log.exists():
             raise UserError(f"cannot show {batch_log}: it does not exist, because no video of the batch has started")

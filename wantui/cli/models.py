@@ -65,7 +65,7 @@ def list_models(as_json: bool) -> None:
         for record in model_records
     )
     print_columns(("name", "weights", "description", "location"), *table_rows)
-    echo("Any other hub id (owner/name) or local diffusers directory of a Wan pipeline works too.", err=True)
+    echo("Any other Wan pipeline works too: a hub id (owner/name) or a local diffusers directory.", err=True)
     echo(f"The model nano knows only these {len(CAPTION_WORDS)} words: {', '.join(CAPTION_WORDS)}.", err=True)
 
 
@@ -125,7 +125,9 @@ def fetch_weights(name: str, revision: str | None, is_dry_run: bool) -> None:
 
 @command.command("calibrate")
 @add_recipe_options
-@click.option("--output", "output_path", type=PATH_TYPE, help="File to write.  [default: the file that wantui reads]")
+@click.option(
+    "--output", "output_path", type=PATH_TYPE, help="File to write.  [default: the calibration file that wantui uses]"
+)
 def calibrate_step_cache(
     template: str | None, template_file: Path | None, output_path: Path | None, **options: Any
 ) -> None:

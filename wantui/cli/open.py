@@ -45,5 +45,6 @@ def _find_queued_folder(batch: str, folder: Path) -> Path:
         if not folder.is_dir():
             raise
         raise UserError(
-            f"cannot open {batch}: the folder contains no batch.json. Name a batch folder, as wantui library ls does"
+            f"cannot open {batch}: the folder contains no batch.json. Choose a batch folder: wantui library ls lists "
+            f"them"
         ) from None

@@ -21,7 +21,7 @@ DEFAULT_CONFIG = "nano"
 MAX_TEMPLATE_BYTES = 1_000_000
 """Longest template file, in bytes."""
 SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
-"""Surrogate character, by which Python passes a byte of the command line that is not UTF-8."""
+"""Surrogate character, which Python uses for a byte of the command line that is not UTF-8."""
 
 SETTING_KEY_BY_PARAMETER = {
     "videos_per_variation": "videos_per_variation",
@@ -38,7 +38,7 @@ SETTING_KEY_BY_PARAMETER = {
 }
 """Parameter name of an option -> dotted key of the setting that it sets."""
 LIST_PARAMETERS = ("lora",)
-"""Parameters of repeatable options whose settings are lists; others are joined to a text."""
+"""Repeatable options whose settings are lists; the values of other options are joined into one text."""
 
 
 RECIPE_OPTIONS = (
@@ -76,12 +76,12 @@ BATCH_OPTIONS = (
         "--sweep",
         multiple=True,
         metavar="NAME=VALUES",
-        help="Setting that takes several values, such as cfg_scale=2,4,6 or steps=10..30:10; with + between settings "
-        "that change together. Repeatable: all combinations are generated.",
+        help="Setting to sweep, such as cfg_scale=2,4,6 or steps=10..30:10; join settings that change together with "
+        "+. Repeatable: all combinations are generated.",
     ),
     click.option("--baseline", is_flag=True, default=None, help="Also generate a row with the config's own values."),
     click.option(
-        "--skip-impossible", is_flag=True, default=None, help="Leave out cells of the sweep that cannot be generated."
+        "--skip-impossible", is_flag=True, default=None, help="Skip cells of the sweep that cannot be generated."
     ),
     click.option(
         "-o", "--output-dir", type=PATH_TYPE, help="Parent folder of the batch folder.  [default: from the config]"

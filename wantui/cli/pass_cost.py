@@ -16,4 +16,4 @@ def describe_pass_cost(pass_count: int, seconds: float | None, basis: str) -> st
         if seconds is None
         else f"about {format_duration(seconds)}{basis}"
     )
-    return f"{passes_text} through the model, {time_text}, and the time of loading it"
+    return f"{passes_text} through the model, {time_text}, plus loading time"

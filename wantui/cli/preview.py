@@ -53,7 +53,7 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     from wantui.batches.power import find_seed_warnings
 
     preview = preview_batch_from_options(template=template_text, **options)
-    cost_lines, cell_costs, machine_refusals = _examine_machine(preview)
+    cost_lines, cell_costs, machine_refusals = _predict_costs(preview)
     exit_code = 2 if preview.refusals else next((error.exit_code for error in machine_refusals), 0)
     preview = replace(
         preview,
@@ -172,7 +172,7 @@ def _print_cost_summary(preview: "BatchPreview", cost_lines: "list[CostLine]") -
     from wantui.planning.guidance_plan import describe_guidance
 
     recipe = preview.first_recipe
-    print_wrapped_line(_describe_counts(preview))
+    print_wrapped_line(_describe_video_count(preview))
     print_wrapped_line(
         f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps, "
         f"{format_count(recipe.steps, 'step')} of {recipe.sampler}, {describe_guidance(recipe)}, "
@@ -186,7 +186,7 @@ def _print_cost_summary(preview: "BatchPreview", cost_lines: "list[CostLine]") -
         print_wrapped_line(f"cannot run: {refusal}")
 
 
-def _describe_counts(preview: "BatchPreview") -> str:
+def _describe_video_count(preview: "BatchPreview") -> str:
     from wantui.batches.batch_cost import describe_seeds
 
     seeds_text = f"{format_count(len(preview.seeds), 'seed')} ({describe_seeds(preview).removeprefix('seeds ')})"
@@ -249,7 +249,7 @@ def _find_weighting_method(preview: "BatchPreview") -> str | None:
     return preview.config.settings.prompt_settings.embedding_method if has_weights else None
 
 
-def _examine_machine(preview: "BatchPreview") -> "tuple[list[CostLine], list[CellCost], list[UserError]]":
+def _predict_costs(preview: "BatchPreview") -> "tuple[list[CostLine], list[CellCost], list[UserError]]":
     """Return the predicted costs of the batch and of its cells, and the errors with which this machine refuses it.
 
     The prediction uses the finished videos in the queue, or none if the queue cannot be read.

@@ -66,17 +66,17 @@ def format_event_line(event: "QueueEvent") -> str | None:
         case events.VideoLockedElsewhere(title=title):
             return f"waiting for {title}: another engine, here or on another machine, is generating it"
         case events.VideoOnOneGpu(title=title, reason=reason):
-            return f"on one GPU, with the same bits: {title}: {reason}"
+            return f"using one GPU, with the same result: {title}: {reason}"
         case events.VideoOutOfMemory(title=title, plan=plan):
             return f"out of memory: {title}; retrying with memory plan {plan} or a smaller one"
         case events.QueueHeld(reason=reason, hold=kind):
             return f"the queue is held: {describe_hold(kind, reason)}"
         case events.QueueResumed():
-            return "the queue is resumed"
+            return "queue resumed"
         case events.BatchPaused():
-            return "the batch is paused"
+            return "batch paused"
         case events.BatchResumed():
-            return "the batch is resumed"
+            return "batch resumed"
         case events.WorkerDied(error=error):
             return f"a worker died: {error}"
         case events.ModelLoading(model=model, plan=plan, reason=reason):

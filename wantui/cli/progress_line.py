@@ -1,4 +1,4 @@
-"""One line of progress on a terminal, which is erased when the work ends."""
+"""Show progress in one line of the terminal, and erase the line when the work ends."""
 
 import shutil
 import sys
@@ -12,7 +12,7 @@ MIN_SECONDS_BETWEEN_UPDATES = 0.1
 
 
 class ProgressLine:
-    """A line on stderr, if that is a terminal, that says what the command does now."""
+    """Line on stderr that shows the current work of the command, if stderr is a terminal."""
 
     def __init__(self) -> None:
         self.shown_width, self.update_seconds = 0, 0.0

@@ -12,7 +12,7 @@ from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import BATCH_TYPE, INTEGER_TYPE, MAX_INTEGER, WholeNumber
 from wantui.errors import UserError
-from wantui.formatting import format_count, list_first
+from wantui.formatting import format_count, join_first_names
 
 if TYPE_CHECKING:
     from wantui.queue.queue import Queue
@@ -45,7 +45,7 @@ def list_batches(show_all: bool, as_json: bool) -> None:
     from wantui.queue.states import describe_state, find_displayed_batch_state
 
     queue = open_queue_for_command()
-    _report_recording_fault(queue)
+    _report_recording_error(queue)
     batches = [batch for batch in queue.list_batches(-1) if show_all or batch.unfinished_count]
     hold = queue.read_hold()
     has_engine, eta_by_batch = _has_running_engine(queue), estimate_queue_etas(queue).seconds_by_batch
@@ -90,9 +90,9 @@ def list_batches(show_all: bool, as_json: bool) -> None:
     print_columns(*table_rows)
 
 
-def _report_recording_fault(queue: "Queue") -> None:
+def _report_recording_error(queue: "Queue") -> None:
     """Report a queue that cannot be written: the states below are then not up to date, and no video advances."""
-    if (fault := queue.describe_recording_fault()) is not None:
+    if (fault := queue.explain_unwritable_queue()) is not None:
         echo(f"warning: {fault}", err=True)
 
 
@@ -128,7 +128,7 @@ def _has_running_engine(queue: "Queue") -> bool:
     default=1,
     show_default=True,
     type=WholeNumber(1, MAX_PAGE_NUMBER),
-    help=f"Page to show, of {VIDEOS_PER_PAGE} videos each.",
+    help=f"Page to show; a page has {VIDEOS_PER_PAGE} videos.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with all videos.")
 def show_batch(batch: str, page_number: int, as_json: bool) -> None:
@@ -136,7 +136,7 @@ def show_batch(batch: str, page_number: int, as_json: bool) -> None:
     from wantui.queue.records import to_display_number
 
     queue = open_queue_for_command()
-    _report_recording_fault(queue)
+    _report_recording_error(queue)
     batch_row = queue.find_batch(batch)
     videos = (
         queue.list_videos(batch_row.id)
@@ -174,7 +174,7 @@ def pause_queue_or_batch(batch: str | None) -> None:
     queue = open_queue_for_command()
     if batch is None:
         queue.hold_queue("paused", "it was paused")
-        echo("the queue is paused", err=True)
+        echo("queue paused", err=True)
     else:
         batch_row = queue.find_batch(batch)
         if not batch_row.unfinished_count:
@@ -184,7 +184,7 @@ def pause_queue_or_batch(batch: str | None) -> None:
             )
             return
         queue.set_batch_paused(batch_row.id, True)
-        echo(f"batch {batch_row.id} is paused", err=True)
+        echo(f"batch {batch_row.id} paused", err=True)
 
 
 @command.command("resume")
@@ -195,7 +195,7 @@ def resume_queue_or_batch(batch: str | None) -> None:
     hold = queue.read_hold()
     if batch is None:
         queue.resume_queue()
-        echo("the queue is resumed" if hold is not None else "the queue is not held", err=True)
+        echo("queue resumed" if hold is not None else "the queue is not held", err=True)
         paused_ids = [
             str(batch_row.id) for batch_row in queue.list_batches(-1) if batch_row.paused and batch_row.unfinished_count
         ]
@@ -210,9 +210,7 @@ def resume_queue_or_batch(batch: str | None) -> None:
                 err=True,
             )
             return
-        echo(
-            f"batch {batch_row.id} is resumed" if batch_row.paused else f"batch {batch_row.id} is not paused", err=True
-        )
+        echo(f"batch {batch_row.id} resumed" if batch_row.paused else f"batch {batch_row.id} is not paused", err=True)
         if hold is not None:
             echo(f"the queue is held: {hold.describe()}", err=True)
     if not _has_running_engine(queue):
@@ -243,7 +241,7 @@ def move_batch(batch: str, destination: str, other_batch: str | None) -> None:
     elif new_order == old_order:
         echo(f"batch {batch_row.id} is already there", err=True)
     if new_order:
-        echo(f"queue order: {list_first(list(map(str, new_order)), MAX_ORDER_LENGTH)}", err=True)
+        echo(f"queue order: {join_first_names(list(map(str, new_order)), MAX_ORDER_LENGTH)}", err=True)
 
 
 def _list_unfinished_batch_ids(queue: "Queue") -> list[int]:
@@ -328,7 +326,7 @@ def remove_batch(batch: str) -> None:
     queue = open_queue_for_command()
     batch_row = queue.find_batch(batch)
     queue.remove_batch(batch_row.id)
-    echo(f"removed batch {batch_row.id} from the queue; its folder stays: {batch_row.folder}", err=True)
+    echo(f"removed batch {batch_row.id} from the queue; its folder is kept: {batch_row.folder}", err=True)
 
 
 def _describe_video_states(queue: "Queue", batch_row: "BatchRow", video_number: int | None) -> str:
@@ -359,5 +357,5 @@ def _check_video_number(queue: "Queue", batch_row: "BatchRow", video_number: int
         return
     number_ranges = format_number_ranges([queued_video.number + 1 for queued_video in queue.list_videos(batch_row.id)])
     raise UserError(
-        f"batch {batch_row.id} has no video {video_number} in the queue. Its numbers: {number_ranges or 'none'}"
+        f"batch {batch_row.id} has no video {video_number} in the queue. Its video numbers: {number_ranges or 'none'}"
     )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 LOCATION_SETTINGS = ("output_dir", "batch_name", "use_timestamp")
 """Settings that only determine the path of a new batch folder."""
-KEPT_SETTINGS = (
+FIXED_BATCH_SETTINGS = (
     "memory_settings.plan",
     "model_settings.gpus_per_video",
     "prompt_settings.generic_words",
@@ -43,7 +43,7 @@ KEPT_SETTINGS = (
     "output_permissions",
     *LOCATION_SETTINGS,
 )
-"""Settings that a batch keeps from its creation on, and that its recipes do not contain."""
+"""Settings that are fixed when a batch is created, and that its recipes do not contain."""
 
 
 @click.command("run", cls=WantuiCommand)
@@ -125,13 +125,13 @@ def _create_batch(
     options: dict[str, Any],
     record: "FolderCallback",
 ) -> tuple["BatchFolder", "Manifest", str]:
-    """Plan a new batch, and create its folder; return its device, too."""
+    """Plan a new batch and create its folder; also return its device."""
     from wantui.batches.batch_folders import create_batch_folder
-    from wantui.batches.enqueue import check_machine
+    from wantui.batches.enqueue import fit_batch_to_machine
 
     batch = plan_batch_from_options(config, template_text, **options)
     device = batch.config.settings.model_settings.device
-    batch = check_machine(state_dir, batch, report_locked_queue)
+    batch = fit_batch_to_machine(state_dir, batch, report_locked_queue)
     print_warnings(batch.warnings)
     if config is None:
         echo(f"config: {DEFAULT_CONFIG} (the default; choose another with -c)", err=True)
@@ -170,8 +170,9 @@ def open_batch_to_resume(
     if is_manifest_edited(folder):
         print_warnings(
             (
-                f"{folder.manifest_path} was changed after wantui wrote it (SHA-256), and is used as it is now. If "
-                "nobody edited it, it is damaged: restore it from a backup. Verify the batch: wantui library check",
+                f"{folder.manifest_path} was changed after wantui wrote it (its SHA-256 differs); wantui uses it as "
+                f"it is. If nobody edited it, it is damaged: restore it from a backup. To verify the batch, run "
+                f"wantui library check",
             )
         )
     if template is not None and template != manifest.template:
@@ -217,12 +218,12 @@ def _refuse_changed_recipes(batch_folder: Path, manifest: "Manifest", batch: "Ba
             new_value, stored_value = getattr(new_recipe, field_name), getattr(stored_recipe, field_name)
             if new_value != stored_value:
                 raise _make_changed_value_error(
-                    batch_folder, _name_setting(field_name, stored_value, new_value), stored_value, new_value
+                    batch_folder, _find_setting_name(field_name, stored_value, new_value), stored_value, new_value
                 )
 
 
-def _name_setting(recipe_field: str, stored_value: Any, new_value: Any) -> str:
-    """Return the key of the setting that determines a recipe field; of controls and captures, the changed sections."""
+def _find_setting_name(recipe_field: str, stored_value: Any, new_value: Any) -> str:
+    """Return the key of the setting behind a recipe field; for controls and captures, the changed sections."""
     from wantui.analysis.setting_values import RECIPE_FIELDS_BY_PATH, TRANSFORMER_FILE_PATH
     from wantui.captures import CAPTURES
     from wantui.controls import CONTROLS
@@ -250,12 +251,12 @@ def _list_location_options(options: dict[str, Any]) -> set[str]:
 def _refuse_changed_settings(
     batch_folder: Path, manifest: "Manifest", settings: "Settings", location_options: set[str]
 ) -> None:
-    """Refuse options that change a setting of the batch that is no part of its recipes: they would have no effect.
+    """Refuse options that change a setting outside the recipes of a batch: they would have no effect.
 
     A config may have other LOCATION_SETTINGS, because options may have overridden them when the batch was created.
     """
     default_settings, new_settings = (each.model_dump(mode="json") for each in (type(settings)(), settings))
-    for key in KEPT_SETTINGS:
+    for key in FIXED_BATCH_SETTINGS:
         if key in LOCATION_SETTINGS and key not in location_options:
             continue
         section, _, name = key.rpartition(".")
@@ -276,7 +277,7 @@ def _make_changed_value_error(batch_folder: Path, name: str, stored_value: objec
     difference = (
         f"its {name} is {_format_value(stored_value)}, but these options give {_format_value(new_value)}"
         if is_plain
-        else f"these options give other {name} than it has"
+        else f"these options would change its {name}"
     )
     return UserError(f"cannot resume {batch_folder}: {difference}. Omit the options to resume with the stored settings")
 

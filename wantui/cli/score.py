@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--of",
     "chosen_generic",
     metavar="WORD",
-    help="Generic word to measure; needed if the prompts contain words that belong to several generic words.",
+    help="Generic word to measure; required if the prompts contain words of several generic words.",
 )
 @click.option(
     "--window",
@@ -41,16 +41,22 @@ if TYPE_CHECKING:
     type=DecimalNumber(),
     default=0.9,
     show_default=True,
-    help="Lower limit of the integral over noise levels: choose it before seeing values. The whole range is shown too.",
+    help="Lower limit of the integral over noise levels; choose it before you see results. The full range is always "
+    "shown too.",
 )
 @click.option(
-    "--draws", "draw_count", type=WholeNumber(1, 1000), default=1, show_default=True, help="Draws of noise per level."
+    "--draws", "draw_count", type=WholeNumber(1, 1000), default=1, show_default=True, help="Noise draws per level."
 )
 @add_selection_options
 @add_video_id_option
 @add_where_option
 @click.option("--dry-run", "is_dry_run", is_flag=True, help="Print the predicted cost only.")
-@click.option("--fresh", "replaces_other", is_flag=True, help="Replace values of another window or number of draws.")
+@click.option(
+    "--fresh",
+    "replaces_stored",
+    is_flag=True,
+    help="Replace stored values that have another window or number of draws.",
+)
 @add_device_option
 @add_fetch_option
 @add_json_option
@@ -66,7 +72,7 @@ def command(
     id_prefixes: tuple[str, ...],
     settings: tuple[str, ...],
     is_dry_run: bool,
-    replaces_other: bool,
+    replaces_stored: bool,
     device: str,
     may_fetch: bool,
     as_json: bool,
@@ -81,18 +87,18 @@ def command(
     values are stored in BATCH/analysis, and an interrupted command continues where it ended. Videos that cannot be
     measured are reported on stderr; the exit code is then 1.
     """
-    from wantui.batches.score_plan import InformationGapRequest, plan_scores, select_conditions
+    from wantui.batches.score_plan import InformationGapRequest, plan_scores, select_videos_by_conditions
     from wantui.storage.video_selection import select_videos
 
     if as_json and csv_path is not None:
-        raise UserError("--json and --csv exclude each other")
+        raise UserError("cannot combine --json and --csv. Choose one")
     check_csv_file(csv_path)
     request = InformationGapRequest(
-        generic_words, chosen_generic, window_start, draw_count, device, may_fetch, replaces_other
+        generic_words, chosen_generic, window_start, draw_count, device, may_fetch, replaces_stored
     )
     with open_progress_line() as line:
         line.show_phase("reading the batch")
-        videos = select_conditions(select_videos((batch,), variation_ids, seeds, id_prefixes), settings)
+        videos = select_videos_by_conditions(select_videos((batch,), variation_ids, seeds, id_prefixes), settings)
         folder = videos[0].folder
         plan = plan_scores(folder, videos[0].manifest, videos, request)
         failures = [*plan.left_out]

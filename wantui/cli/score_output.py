@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def format_cost(plan: "ScorePlan", cost: "ScoreStarted") -> str:
     """Return the predicted cost of a measurement: passes through the transformer, and time."""
-    kept_text = f" ({format_count(cost.kept_count, 'video')} measured before)" if cost.kept_count else ""
+    kept_text = f" ({format_count(cost.kept_count, 'video')} already measured)" if cost.kept_count else ""
     if cost.video_count == 0:
         return f"nothing to measure{kept_text}"
     seconds = cost.seconds.value
@@ -34,7 +34,7 @@ def format_cost(plan: "ScorePlan", cost: "ScoreStarted") -> str:
 
 
 def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
-    """Print the information of each word, what it is worth, and the paired differences."""
+    """Print the information of each word, its calibration, and the paired differences."""
     from wantui.analysis.calibrated import describe_measure
 
     seeds_text, sentences_text = (
@@ -49,20 +49,21 @@ def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
         ("word", "videos", "pointwise", "gap", "exp(-pointwise)", "pointwise, whole range", "gap, whole range"), *rows
     )
     print_wrapped_line(
-        f"sum of exp(-pointwise): {table.probability_sum:.3g}. In a perfect model, exp(-information) is the "
-        f'probability of the word among what "{plan.generic}" yields, so that the sum is at most 1'
+        f"sum of exp(-pointwise): {table.probability_sum:.3g}. For a perfect model, exp(-information) is the "
+        f'probability that "{plan.generic}" yields the word, so the sum is at most 1'
     )
     print_wrapped_line(describe_measure("information_gap", "the information gap"))
     if table.disagreement is not None:
         print_wrapped_line(_describe_disagreement(table.disagreement))
     if not table.differences:
-        print_wrapped_line("no differences: they need two words that share at least two seeds")
+        print_wrapped_line("no differences: two words must share at least two seeds")
         return
     echo()
     unpaired_text = f"; {format_count(table.unpaired_count, 'video')} without a partner" if table.unpaired_count else ""
     print_wrapped_line(
         f"differences, paired by {seeds_text} and {sentences_text}{unpaired_text}; p is corrected for "
-        f"all pairs of words and both forms (max-T); least p that {seeds_text} can give: {table.min_attainable_p:.3g}"
+        f"all pairs of words and both forms (max-T); smallest p possible with {seeds_text}: "
+        f"{table.min_attainable_p:.3g}"
     )
     print_columns(
         ("words", "form", "difference", "95 %", "d_z", "p alone", "p"),
@@ -106,10 +107,10 @@ def _describe_disagreement(effect: "Effect") -> str:
     interval_text = format_interval(effect.interval_low, effect.interval_high, "+.2f")
     text = f"pointwise - gap: {effect.mean:+z.2f} ({interval_text}). "
     if not math.isfinite(effect.interval_low) or effect.interval_low <= 0 <= effect.interval_high:
-        return text + "No disagreement of the two forms is shown"
+        return text + "The two forms do not differ significantly"
     return (
-        text + "The two forms disagree: the model is not calibrated on these videos, and its information is not -ln p. "
-        "Compare words only by their order"
+        text + "The two forms differ: the model is not calibrated on these videos, so its information is not -ln p. "
+        "Compare only the order of the words"
     )
 
 

@@ -8,7 +8,9 @@ import click
 from wantui.cli.types import INTEGER_TYPE, VideoIdPrefix, WholeNumber
 
 add_cell_width_option = click.option(
-    "--cell-width", type=WholeNumber(32, 4096), help="Width of each video of the grid in pixels.  [default: as it fits]"
+    "--cell-width",
+    type=WholeNumber(32, 4096),
+    help="Width of each video in the grid, in pixels.  [default: chosen to fit]",
 )
 add_where_option = click.option(
     "--where", "settings", metavar="NAME=VALUE", multiple=True, help="Value of a swept setting to include; repeatable."

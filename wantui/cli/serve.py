@@ -29,7 +29,7 @@ def command(port: int) -> None:
         ) from None
 
     def print_next_address(address: str) -> None:
-        click.echo(f"A browser has opened the address. Address for another browser:\n{address}", err=True)
+        click.echo(f"A browser has opened the address. To use another browser, open:\n{address}", err=True)
 
     server = WebServer(port, announce_address=print_next_address)
     click.echo("Open this address. It works once; do not share it:", err=True)

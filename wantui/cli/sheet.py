@@ -60,7 +60,7 @@ def command(
     grid = read_batch_grid(batch, variation_ids, seeds, settings, rows, columns)
     targets = [output] if output is not None else [batch / "exports" / f"sheet{suffix}" for suffix in SUFFIXES]
     if output is None and not grid.clips():
-        raise UserError(f"cannot make a sheet of {batch}: no selected video is done")
+        raise UserError(f"cannot draw a sheet of {batch}: no selected video is finished")
     unreadable: dict[str, None] = {}
     for target in targets:
         check_output_folder(target.parent, target=target)

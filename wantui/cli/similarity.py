@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wantui.storage.manifest import Manifest
     from wantui.storage.similarity_file import BatchSimilarity, FrameMeasure, VideoSimilarity
 
-SCORE_BY_METRIC = {
+SCORE_FIELD_BY_METRIC = {
     "ssim": "ssim",
     "psnr": "psnr",
     "clip": "clip_cosine",
@@ -40,14 +40,14 @@ DEFAULT_METRICS = ("ssim", "psnr", "latents")
     "--baseline",
     required=True,
     metavar="WHICH",
-    help="What to compare with: `baseline` (the sweep's --baseline), values of swept settings (cfg_scale=1), a cell, "
-    "a variation ID, or a video ID.",
+    help="Videos to compare with: `baseline` (the sweep's --baseline), values of swept settings (cfg_scale=1), a "
+    "cell, a variation ID, or a video ID.",
 )
 @click.option(
     "--metrics",
     default=",".join(DEFAULT_METRICS),
     show_default=True,
-    help=f"Comma-separated metrics of: {', '.join(SCORE_BY_METRIC)}.",
+    help=f"Comma-separated metrics, any of {', '.join(SCORE_FIELD_BY_METRIC)}.",
 )
 @click.option(
     "--clip-model",
@@ -59,7 +59,7 @@ DEFAULT_METRICS = ("ssim", "psnr", "latents")
 @add_device_option
 @click.option(
     "--sort",
-    type=click.Choice(tuple(SCORE_BY_METRIC)),
+    type=click.Choice(tuple(SCORE_FIELD_BY_METRIC)),
     help="Metric to sort by, most similar first.  [default: unsorted]",
 )
 @add_json_option
@@ -92,7 +92,7 @@ def command(
     if "clip" not in names and get_source("clip_model") is click.core.ParameterSource.COMMANDLINE:
         raise click.UsageError("cannot use --clip-model here: it applies only to --metrics clip")
     if as_json and csv_path is not None:
-        raise UserError("--json and --csv exclude each other")
+        raise UserError("cannot combine --json and --csv. Choose one")
     check_csv_file(csv_path)
     manifest = read_manifest(BatchFolder(batch))
     pairs = pair_with_baseline(manifest, baseline.strip(), batch)
@@ -136,20 +136,21 @@ def _load_frame_measures(names: Sequence[str], clip_model: str, device: str) -> 
     if "clip" in names:
         from wantui.generation.perceptual import load_clip_measure
 
-        measures[SCORE_BY_METRIC["clip"]] = load_clip_measure(clip_model, device)
+        measures[SCORE_FIELD_BY_METRIC["clip"]] = load_clip_measure(clip_model, device)
     if "lpips" in names:
         from wantui.generation.perceptual import load_lpips_measure
 
-        measures[SCORE_BY_METRIC["lpips"]] = load_lpips_measure(device)
+        measures[SCORE_FIELD_BY_METRIC["lpips"]] = load_lpips_measure(device)
     return measures
 
 
 def _parse_metrics(written: str, sort: str | None) -> list[str]:
     names = list(dict.fromkeys(filter(None, (word.strip() for word in written.split(",")))))
-    unknown = [name for name in names if name not in SCORE_BY_METRIC]
+    unknown = [name for name in names if name not in SCORE_FIELD_BY_METRIC]
     if unknown or not names:
         raise UserError(
-            f"--metrics: unknown metric {', '.join(unknown) or written!r}. Choose from: {', '.join(SCORE_BY_METRIC)}"
+            f"--metrics: unknown metric {', '.join(unknown) or written!r}. Choose from: "
+            f"{', '.join(SCORE_FIELD_BY_METRIC)}"
         )
     if sort is not None and sort not in names:
         raise UserError(f"--sort: {sort} is not measured. Add it to --metrics")
@@ -168,7 +169,7 @@ def _print_result(
 
     entries = [entry for entry in manifest.videos if entry.id in result.by_video]
     if sort is not None:
-        score_name = SCORE_BY_METRIC[sort]
+        score_name = SCORE_FIELD_BY_METRIC[sort]
         sign = 1 if score_name in DISTANCE_SCORES else -1
 
         def find_rank(similarity: "VideoSimilarity") -> float:
@@ -192,7 +193,7 @@ def _print_result(
             ]
         )
         return
-    score_names = [SCORE_BY_METRIC[name] for name in names]
+    score_names = [SCORE_FIELD_BY_METRIC[name] for name in names]
     rows = []
     for entry in entries:
         scores = [getattr(result.by_video[entry.id], name) for name in score_names]

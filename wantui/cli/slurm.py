@@ -142,7 +142,7 @@ def _create_batch(
     if (gpus_per_video := batch.config.settings.model_settings.gpus_per_video) > resources.gpu_count:
         raise UserError(
             f"cannot submit this batch: model_settings.gpus_per_video: {gpus_per_video} needs {gpus_per_video} GPUs "
-            f"per job, and a job would have {resources.gpu_count}. Add --gpus {gpus_per_video}"
+            f"per job, but each job has {resources.gpu_count}. Add --gpus {gpus_per_video}"
         )
     folder, manifest = create_batch_folder(batch)
     echo(f"created {format_relative_path(folder.root)}", err=True)  # known even if this command is killed now

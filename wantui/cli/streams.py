@@ -16,7 +16,7 @@ WRITE_ERROR_CODES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ER
 
 
 class OutputClosedError(Exception):
-    """Raised when the reader of the output is gone, by a command that only prints."""
+    """Raised by a command that only prints, when the reader of its output is gone."""
 
 
 class OutputWriteError(Exception):

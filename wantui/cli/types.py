@@ -15,7 +15,7 @@ from wantui.paths import expand_user_path
 MAX_INTEGER = 2**63 - 1
 """Largest integer that SQLite can store."""
 _PLAIN_WORD_PATTERN = re.compile(r"[\w%+:./][\w@%+=:,./-]*")
-"""Name that no shell splits, expands or takes for an option."""
+"""Name that no shell splits, expands or mistakes for an option."""
 
 
 class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
@@ -116,7 +116,7 @@ class BatchReference(click.ParamType):  # type: ignore[type-arg]  # not generic 
 
 
 def complete_files(incomplete: str) -> list[CompletionItem]:
-    """Return the item that makes the shell complete file names."""
+    """Return the completion item that makes the shell complete file names."""
     return [CompletionItem(incomplete, type="file")]
 
 
@@ -135,7 +135,7 @@ def _complete_batches(incomplete: str) -> list[CompletionItem]:
 
 
 def _make_name_items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    """Return an item for each name that starts with `incomplete`, without names that a shell would split or execute.
+    """Return an item for each name that starts with `incomplete`, except names that a shell would split or execute.
 
     bash inserts an item into the command line unquoted: with a folder named `$(command)`, it would run the command.
     """
@@ -154,7 +154,7 @@ class ConfigName(click.ParamType):  # type: ignore[type-arg]  # not generic in o
         return _make_name_items(list_preset_names(), incomplete) or complete_files(incomplete)
 
 
-class MeasuredSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in older versions of click
+class BenchSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in older versions of click
     """Parameter type of a speed that `wantui bench` measures; accepts the names of earlier versions too."""
 
     def __init__(self) -> None:
@@ -168,4 +168,4 @@ PATH_TYPE = UserPath()
 CONFIG_TYPE = ConfigName()
 INTEGER_TYPE = WholeNumber()
 BATCH_TYPE = BatchReference()
-SPEED_TYPE = MeasuredSpeed()
+SPEED_TYPE = BenchSpeed()

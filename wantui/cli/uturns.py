@@ -1,4 +1,4 @@
-"""The subcommand `wantui commitment uturn`: noise videos again, and continue with the generic prompt."""
+"""The subcommand `wantui commitment uturn`: add noise to finished videos, and denoise them with the generic prompt."""
 
 import sys
 from pathlib import Path
@@ -33,7 +33,7 @@ DEFAULT_LEVELS = "0.3,0.5,0.6,0.7,0.8,0.85,0.9,0.95"
     metavar="LIST",
     default=DEFAULT_LEVELS,
     show_default=True,
-    help="Comma-separated noise levels between 0 and 1; each is moved to that of the nearest step.",
+    help="Comma-separated noise levels between 0 and 1; each is rounded to the noise level of the nearest step.",
 )
 @add_selection_options
 @add_video_id_option
@@ -47,11 +47,11 @@ def uturn_command(
     variation_ids: tuple[str, ...],
     seeds: tuple[int, ...],
     id_prefixes: tuple[str, ...],
-    only_plans: bool,
+    is_dry_run: bool,
     device: str,
     may_fetch: bool,
 ) -> None:
-    """Noise the final latents of the videos of BATCH again, and continue with the generic prompt from there.
+    """Add noise to the final latents of each video in BATCH, and denoise them again with the generic prompt.
 
     The latents must be stored (--store-latents of `wantui run`). The cost is printed first. Clips are written to
     BATCH/analysis/uturns, and printed on stdout; an interrupted command continues where it ended. `wantui commitment
@@ -71,7 +71,7 @@ def uturn_command(
     for prompt in plan.generic_prompts:
         echo(f"generic prompt: {prompt}", err=True)
     echo(_describe_cost(plan), err=True)
-    if only_plans:
+    if is_dry_run:
         return
     check_result_path(batch, get_uturn_index_path(batch))
     check_uturn_paths(batch, [task.entry for task in plan.tasks])
@@ -95,10 +95,10 @@ def _parse_levels(written: str) -> list[float]:
 def _describe_cost(plan: "UTurnPlan") -> str:
     text = format_count(len(plan.tasks), "U-turn")
     if plan.finished:
-        text += f" ({len(plan.finished)} exist)"
+        text += f" ({len(plan.finished)} already exist)"
     if not plan.tasks:
         return text
-    basis = " with decoding, predicted from these videos"
+    basis = " including decoding, predicted from the times of these videos"
     return f"{text}: {describe_pass_cost(plan.pass_count, plan.predicted_seconds, basis)}"
 
 

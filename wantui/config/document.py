@@ -65,7 +65,7 @@ class YamlDocument:
     values: dict[str, Any]
     line_by_key: dict[KeyPath, int]
     duplicate_keys: tuple[tuple[KeyPath, int], ...]
-    """Keys that occur again in the same mapping, and the line of that occurrence, whose value is used."""
+    """Keys that occur again in the same mapping, and the line of the last occurrence, which determines the value."""
 
 
 def read_config_text(path: Path, *, may_be_pipe: bool = False) -> str:
@@ -206,7 +206,7 @@ class _NodeConverter:
         return values
 
     def _convert_merge_keys(self, node: yaml.MappingNode, parent_key: KeyPath, depth: int) -> dict[str, Any]:
-        """Return the values after `<<:`, a mapping or a list of mappings, of which the first has precedence."""
+        """Return the values after `<<:`, a mapping or a list of mappings; the first mapping has precedence."""
         merge_pairs = [pair for pair in node.value if pair[0].tag == MERGE_TAG]
         if len(merge_pairs) > 1:
             reason = "<< occurs twice in a mapping; write <<: [*first, *second]"

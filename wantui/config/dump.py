@@ -9,8 +9,8 @@ from wantui.config.settings import Settings
 from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable
 from wantui.section import CONFIG_FILE_CONTEXT
 
-OMITTED_DEFAULTS = ("seeds", "sweeps", "sweeps_baseline", "sweeps_skip_impossible", "primary_metric")
-"""Settings that stored configs omit if they have their default, so that the files are those of earlier versions."""
+OMITTED_IF_DEFAULT = ("seeds", "sweeps", "sweeps_baseline", "sweeps_skip_impossible", "primary_metric")
+"""Settings that stored configs omit at their default, so that files equal those of earlier versions."""
 
 
 def convert_settings_to_dict(settings: Settings) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def convert_settings_to_dict(settings: Settings) -> dict[str, Any]:
     return {
         name: value
         for name, value in values.items()
-        if value != {} and not (name in OMITTED_DEFAULTS and value in (None, False))
+        if value != {} and not (name in OMITTED_IF_DEFAULT and value in (None, False))
     }
 
 
@@ -35,7 +35,7 @@ def dump_settings_values(values: Mapping[str, Any]) -> str:
 
 
 class _SettingsDumper(yaml.SafeDumper):
-    """YAML dumper that double-quotes text with control characters, because only there YAML has escapes for them."""
+    """YAML dumper that double-quotes text with control characters, which YAML can only escape there."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         scalar_style = '"' if UNPRINTABLE_PATTERN.search(text) else None

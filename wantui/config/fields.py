@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 
-from wantui.config.settings import NOT_BLANK_PATTERN, PATTERN_RULES, Settings
+from wantui.config.settings import NOT_BLANK_PATTERN, RULE_BY_PATTERN, Settings
 from wantui.section import ConfigSection, read_field_descriptions
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _find_item_kind(annotation: Any) -> Literal["number", "text"]:
 
 
 def _split_annotation(annotation: Any) -> tuple[Any, list[Any]]:
-    """Return the type and the constraints of a type that may be annotated."""
+    """Return a type without its annotations, and its constraints."""
     if get_origin(annotation) is not Annotated:
         return annotation, []
     item_type, *constraints = get_args(annotation)
@@ -165,6 +165,6 @@ def _describe_valid_values(annotation: Any, metadata: list[Any]) -> str:
             case _:
                 pattern = getattr(constraint, "pattern", None)
                 if pattern and pattern != NOT_BLANK_PATTERN:
-                    rule = PATTERN_RULES.get(pattern, f"of the form {pattern}")
+                    rule = RULE_BY_PATTERN.get(pattern, f"of the form {pattern}")
                     phrases.append(rule.removeprefix("should be "))
     return ", ".join(phrases)

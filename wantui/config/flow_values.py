@@ -17,16 +17,16 @@ from wantui.section import ConfigSection
 
 FlowKind = Literal["mapping", "list"]
 BRACKETS_BY_KIND: dict[FlowKind, tuple[str, str]] = {"mapping": ("{", "}"), "list": ("[", "]")}
-FORM_BY_KIND: dict[FlowKind, str] = {
+RULE_BY_KIND: dict[FlowKind, str] = {
     "mapping": "should be pairs of a key and a value, such as `0: 7.5, 50%: 3`",
     "list": "should be a list, such as `[a, b]` or `[{name: a, strength: 1}]`",
 }
-FORM_BY_ERROR_TYPE = {
-    "dict_type": FORM_BY_KIND["mapping"],
-    "list_type": FORM_BY_KIND["list"],
-    "tuple_type": FORM_BY_KIND["list"],
+RULE_BY_ERROR_TYPE = {
+    "dict_type": RULE_BY_KIND["mapping"],
+    "list_type": RULE_BY_KIND["list"],
+    "tuple_type": RULE_BY_KIND["list"],
 }
-"""Expected form of a mapping or list, by the type of pydantic's error."""
+"""Rule for a mapping or list, by the type of pydantic's error."""
 _PLAIN_PATTERN = re.compile(r"(?:\w|[-+.]\w)(?:[\w%./+-]| (?=[\w+-]))*")
 """Text that YAML's flow style reads back unchanged without quotes."""
 
@@ -45,10 +45,10 @@ def parse_flow_text(text: str, kind: FlowKind) -> Any:
         document = parse_yaml_document(f"value: {stripped_text}", "")
     except ConfigError as error:
         reason = error.problems[0].message.removeprefix("not valid YAML: ")
-        raise ValueError(f'{FORM_BY_KIND[kind]}; text with , : [ ] {{ }} needs "quotes" ({reason})') from None
+        raise ValueError(f'{RULE_BY_KIND[kind]}; text with , : [ ] {{ }} needs "quotes" ({reason})') from None
     value = document.values.get("value")
     if document.values.keys() != {"value"} or not isinstance(value, dict if kind == "mapping" else list):
-        raise ValueError(FORM_BY_KIND[kind])
+        raise ValueError(RULE_BY_KIND[kind])
     for key, _ in document.duplicate_keys:
         raise ValueError(f"the key {key[-1]} occurs twice. Remove one")
     return value

@@ -7,12 +7,12 @@ from typing import Any
 from wantui import __version__
 from wantui.config.document import KeyPath
 from wantui.config.settings import Settings
-from wantui.config.yaml_errors import describe_odd_blank
+from wantui.config.yaml_errors import describe_unusual_space
 from wantui.section import ConfigSection
 
 RENAMED_KEYS = {"model_revision": "model_settings.revision"}
 """Legacy keys and their current names."""
-SYNONYMS = {
+SETTING_BY_SYNONYM = {
     "cfg": "model_settings.cfg_scale",
     "cfg_schedule": "cfg_schedule_settings.schedule",
     "guidance": "model_settings.cfg_scale",
@@ -38,17 +38,17 @@ SYNONYMS = {
     "attention": "attention_analysis_settings.store_attention",
     "lora": "lora_settings.adapters",
 }
-"""Names of settings in other programs and in conversation."""
+"""Names of settings in other programs and in conversation -> dotted name of the setting."""
 TEMPLATE_NAMES = ("prompt", "prompts", "template", "text")
-"""Names of the prompt, which no setting has."""
+"""Names under which users look for the prompt, which is not a setting."""
 MAX_KEY_LENGTH = 80
 """Longest key that a message quotes, in characters."""
 MIN_SIMILARITY = 0.6
-"""Ratio of difflib from which a name is near another one."""
+"""Smallest difflib ratio at which two names count as similar."""
 
 
 def find_section(name: str) -> type[ConfigSection] | None:
-    """Return the model of a section; None if the name is not that of a section."""
+    """Return the model of a section; None if no section has this name."""
     field = Settings.model_fields.get(name)
     model = field.annotation if field else None
     return model if isinstance(model, type) and issubclass(model, ConfigSection) else None
@@ -64,7 +64,7 @@ def list_setting_paths() -> list[str]:
 
 
 def find_probable_setting(name: str, paths: Sequence[str]) -> str | None:
-    """Return the setting, or the section, that an unknown dotted name probably means; None if none is near.
+    """Return the setting or section that an unknown dotted name probably means; None if none is similar.
 
     The key counts more than the section: `generation.steps` means `model_settings.steps`.
 
@@ -79,8 +79,8 @@ def find_probable_setting(name: str, paths: Sequence[str]) -> str | None:
         paths_by_key.setdefault(path.rpartition(".")[2], []).append(path)
     if key in paths_by_key:
         return _choose_section(section, paths_by_key[key])
-    if SYNONYMS.get(key) in paths:
-        return SYNONYMS[key]
+    if SETTING_BY_SYNONYM.get(key) in paths:
+        return SETTING_BY_SYNONYM[key]
     own_paths = {path.rpartition(".")[2]: path for path in paths if section and path.startswith(f"{section}.")}
     if near := difflib.get_close_matches(key, own_paths, 1, MIN_SIMILARITY):
         return own_paths[near[0]]
@@ -93,7 +93,7 @@ def find_probable_setting(name: str, paths: Sequence[str]) -> str | None:
 
 
 def _choose_section(section: str, paths: Sequence[str]) -> str:
-    """Return the path whose section is most like a written one; without one, the first path."""
+    """Return the path whose section is most similar to the written one; if none is written, the first path."""
     similarities = [difflib.SequenceMatcher(None, section, path.rpartition(".")[0]).ratio() for path in paths]
     return paths[similarities.index(max(similarities))] if section else paths[0]
 
@@ -105,7 +105,7 @@ def format_key_suggestion(key: KeyPath, content: Any = None) -> str:
         content: value of the key; an unknown section is recognised by its keys.
     """
     key = tuple(part[:MAX_KEY_LENGTH] for part in key)
-    if blank := describe_odd_blank(key[-1]):
+    if blank := describe_unusual_space(key[-1]):
         return f": it contains {blank}; replace it with a space"
     paths = list_setting_paths()
     if "." in key[-1]:  # section.key is the notation of --set
@@ -123,19 +123,19 @@ def format_key_suggestion(key: KeyPath, content: Any = None) -> str:
         return f"; did you mean {probable}?"
     keys_of_section = [path.rpartition(".")[2] for path in paths if path.startswith(f"{key[0]}.")]
     if len(key) == 2 and keys_of_section:
-        return f"; valid keys of wantui {__version__} here: {', '.join(keys_of_section)}"
+        return f"; valid keys here (wantui {__version__}): {', '.join(keys_of_section)}"
     if len(key) > 1:
-        return f"; wantui {__version__} has no keys here"
+        return f"; no key is valid here (wantui {__version__})"
     return ". `wantui config schema` lists all settings"
 
 
 def _find_probable_section(name: str, keys: Sequence[str], paths: Sequence[str]) -> str | None:
-    """Return what an unknown section with some keys probably means: a setting if it has one key, else a section."""
+    """Return the probable meaning of an unknown section with these keys: a setting (one key) or a section."""
     if len(keys) == 1:
         return find_probable_setting(f"{name}.{keys[0]}", paths) or find_probable_setting(name, paths)
     sections = list(dict.fromkeys(path.partition(".")[0] for path in paths if "." in path))
-    if SYNONYMS.get(name) in paths and not {path.rpartition(".")[2] for path in paths}.intersection(keys):
-        return SYNONYMS[name]  # a setting whose value is a mapping
+    if SETTING_BY_SYNONYM.get(name) in paths and not {path.rpartition(".")[2] for path in paths}.intersection(keys):
+        return SETTING_BY_SYNONYM[name]  # a setting whose value is a mapping
     if near := difflib.get_close_matches(name, sections, 1, MIN_SIMILARITY):
         return near[0]
     shared_counts = [sum(f"{section}.{key}" in paths for key in keys) for section in sections]
@@ -146,4 +146,4 @@ def _suggest_nesting(key: KeyPath, paths: Sequence[str]) -> str | None:
     """Return the advice for a valid key that is written with a dot; None if the key is not valid."""
     if ".".join(key) not in paths:
         return None
-    return f"; in a config, write it in two lines: `{key[0]}:`, and below it, indented, `{key[-1]}: VALUE`"
+    return f"; in a config, write it on two lines: `{key[0]}:`, then, indented, `{key[-1]}: VALUE`"

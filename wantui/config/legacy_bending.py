@@ -1,4 +1,4 @@
-"""Conversion of the older system's attention bending to bends.
+"""Convert the attention bending of configs of the older system to bends.
 
 Its translations are mirrored and count half widths, and its rotations are clockwise.
 """
@@ -36,7 +36,7 @@ PARAMETER_NAMES_BY_LEGACY_MODE = {
     "frequency_filter": ("sigma", "kernel_size"),
 }
 BORDER_MODES = ("scale", "rotate", "translate", "blur", "sharpen")
-UNUSED_KEYS = ("preserve_sparsity", "should_debug_visualize")
+UNUSED_LEGACY_KEYS = ("preserve_sparsity", "should_debug_visualize")
 LEGACY_SECTION_KEYS = ("configs", "apply_to_output", "apply_before_softmax")
 BEFORE_SOFTMAX_REASON = (
     "it changed the logits of words, not their attention. Remove it; to strengthen a word before the softmax, write "
@@ -88,9 +88,9 @@ def convert_legacy_section(section: Mapping[str, Any]) -> LegacySection:
         return LegacySection(values, (), tuple(refusals))
     if "enabled" not in values:
         values["enabled"] = False
-        warnings.append(("configs", "ignored, because the older system bent nothing without `enabled: true`"))
+        warnings.append(("configs", "ignored, because the older system applied no bend without `enabled: true`"))
     if "apply_to_output" not in section or section["apply_to_output"] in FALSE_WORDS:
-        message = "the older system then bent only stored maps; here bends change the video"
+        message = "with this setting, the older system bent only stored maps; here bends change the video"
         warnings.append(("apply_to_output" if "apply_to_output" in section else "configs", message))
     bends: list[dict[str, Any]] = []
     for number, config in enumerate(configs, 1):
@@ -165,20 +165,20 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
             if config.get(key) is not None
         }
         notes.append(
-            "translate was mirrored and counted half widths: its values are halved and their signs changed, so that "
+            "the older system mirrored translate and measured it in half widths: values are halved and negated, so "
             "the map moves as before; here positive x is right and positive y is down"
         )
     elif mode == "rotate":
         if config.get("crop_rotated") in ("false", "False", False, "no"):
             raise LegacyBendError("cannot convert crop_rotated: false. Add a bend with mode scale before the rotation")
         values["rotate_degrees"] = _negate(config, "angle", 1)
-        notes.append("angles were clockwise: the sign is changed, so that the map turns as before")
+        notes.append("angles were clockwise: they are negated, so the map turns as before")
     elif mode in ("blur", "sharpen"):
         values[f"{mode}_sigma"] = config.get("sigma", 1.0)
         if mode == "sharpen":
             values["sharpen_amount"] = config.get("sharpen_amount", 1.0)
             notes.append("sharpen could give negative attention; here negative values become 0")
-        notes.append("kernel_size had cut the blur off; here the kernel reaches to four sigma")
+        notes.append("kernel_size truncated the blur; here the kernel extends to four sigma")
     elif mode == "region":
         sides = _list_parts(config.get("region"))
         if sides is None or len(sides) != 4:
@@ -214,6 +214,6 @@ def _list_parts(value: Any) -> list[str] | None:
 def _refuse_unknown_keys(config: Mapping[str, Any]) -> None:
     parameter_names = {name for names in PARAMETER_NAMES_BY_LEGACY_MODE.values() for name in names}
     known_keys = parameter_names | {"token", "mode", "strength", "renormalize", "padding_mode", "apply_to_layers"}
-    known_keys |= {"apply_to_timesteps", "apply_before_softmax", *UNUSED_KEYS}
+    known_keys |= {"apply_to_timesteps", "apply_before_softmax", *UNUSED_LEGACY_KEYS}
     if unknown_keys := sorted(set(config) - known_keys):
         raise LegacyBendError(f"cannot convert the key {unknown_keys[0]!r}. Remove it")

@@ -1,4 +1,4 @@
-"""Conversion of the older system's sweep of bends, `attention_bending_variations`, to an axis of a sweep."""
+"""Convert the older system's sweep of bends, `attention_bending_variations`, to an axis of a sweep."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from wantui.config.legacy_bending import LEGACY_SECTION_KEYS, convert_legacy_sec
 from wantui.config.legacy_sweep import LEGACY_SWEEP_SECTION, convert_legacy_sweep
 from wantui.config.presets import find_config_path
 from wantui.config.problems import MAX_PROBLEMS, ConfigError, ConfigProblem, limit_problems
-from wantui.config.settings import PATTERN_RULES, Settings
+from wantui.config.settings import RULE_BY_PATTERN, Settings
 from wantui.config.sweep import resolve_sweep_axes
 from wantui.config.sweep_syntax import SweepError
 from wantui.config.validation_messages import explain_invalid_value
@@ -26,13 +26,13 @@ from wantui.formatting import shorten_text
 IGNORED_SECTIONS = {"output_settings": "the older system never read this section"}
 """Sections without effect, and the reason."""
 SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
-"""Surrogate character, by which Python passes a byte of the command line that is not UTF-8."""
-_SEEDS_REMEDY = "list all seeds there (--seeds), or clear them"
+"""Surrogate character, which Python uses for a byte of the command line that is not UTF-8."""
+_SEEDS_REMEDY = "set all seeds with --seeds, or clear `seeds`"
 
 
 @dataclass(frozen=True)
 class OptionValue:
-    """The value of a setting from a command-line option of its own."""
+    """Value of a setting that has its own command-line option."""
 
     name: str
     """Name of the option, such as `--seed`."""
@@ -198,7 +198,7 @@ class _ConfigReader:
         return problems
 
     def warn_of_replaced_seeds(self, values: dict[str, Any], settings: Settings) -> None:
-        """Warn of a seed and a number of videos in the file that its `seeds` replace by other values."""
+        """Warn if `seeds` overrides a different seed or number of videos in the same file."""
         if settings.seeds is None or ("seeds",) not in self.line_by_key:
             return
         model_values = values.get("model_settings") or {}
@@ -260,7 +260,7 @@ class _ConfigReader:
         return items
 
     def drop_ignored_keys(self, values: dict[str, Any]) -> None:
-        """Remove sections and keys of the older system without effect here, with a warning or refusal for each."""
+        """Remove sections and keys of the older system that have no effect here; add a warning or refusal for each."""
         for name, section_content in list(values.items()):
             key = (name,)
             if name in IGNORED_SECTIONS:
@@ -288,7 +288,7 @@ class _ConfigReader:
             self._convert_bending_sweep(values, convert_to_plain_value(values.pop(LEGACY_SWEEP_SECTION)))
 
     def _convert_bending(self, section_name: str, section_content: dict[str, Any]) -> dict[str, Any]:
-        """Return the section of attention bending with the bends of the older system converted."""
+        """Convert the bends of the older system in the section of attention bending; return the section."""
         section = convert_legacy_section(convert_to_plain_value(section_content))
         is_disabled = _is_false_value(section.values.get("enabled", True))
         if not is_disabled:
@@ -341,7 +341,7 @@ class _ConfigReader:
         key = tuple(str(part) for part in error_details["loc"] if part != "function-before")
         if error_details["type"] == "extra_forbidden":
             return self.make_problem(key, f"unknown key{format_key_suggestion(key, error_details['input'])}")
-        return self.make_problem(key, explain_invalid_value(error_details, PATTERN_RULES))
+        return self.make_problem(key, explain_invalid_value(error_details, RULE_BY_PATTERN))
 
 
 def _is_false_value(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Find the setting that a dotted name means, also inside lists and mappings, and parse its values."""
+"""Find the setting that a dotted name refers to, also inside lists and mappings, and parse its values."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -21,34 +21,34 @@ from wantui.controls import CONTROLS
 from wantui.formatting import shorten_text
 from wantui.section import ConfigSection
 
-_WITHOUT_EFFECT = "it does not change the video"
-_SEEDS = "every cell has the same seeds. List them with --seeds, or set videos_per_variation"
-_ONE_MODEL = "all videos of a batch use the same weights. Queue one batch for each value"
+_NO_EFFECT_REASON = "it does not change the video"
+_SAME_SEEDS_REASON = "every cell has the same seeds. List them with --seeds, or set videos_per_variation"
+_SAME_WEIGHTS_REASON = "all videos of a batch use the same weights. Queue one batch for each value"
 FLOW_KINDS = ("mapping", "list")
 """Kinds of settings that are written as one line of YAML."""
 UNSWEEPABLE_SETTINGS = {
-    "model_settings.seed": _SEEDS,
-    "videos_per_variation": _SEEDS,
-    "seeds": _SEEDS,
-    "model_settings.model_id": _ONE_MODEL,
-    "model_settings.revision": _ONE_MODEL,
-    "model_settings.transformer_file": _ONE_MODEL,
-    "model_settings.dtype": _ONE_MODEL,
-    "model_settings.weights": _ONE_MODEL,
-    "model_settings.device": _WITHOUT_EFFECT,
-    "model_settings.force_capture": _WITHOUT_EFFECT,
-    "model_settings.gpus_per_video": _WITHOUT_EFFECT,
-    "memory_settings.plan": _WITHOUT_EFFECT,
-    "prompt_settings.max_variations": _WITHOUT_EFFECT,
-    "prompt_settings.generic_words": _WITHOUT_EFFECT,
-    "primary_metric": _WITHOUT_EFFECT,
-    "output_dir": _WITHOUT_EFFECT,
-    "output_permissions": _WITHOUT_EFFECT,
-    "batch_name": _WITHOUT_EFFECT,
-    "use_timestamp": _WITHOUT_EFFECT,
-    "sweeps": _WITHOUT_EFFECT,
-    "sweeps_baseline": _WITHOUT_EFFECT,
-    "sweeps_skip_impossible": _WITHOUT_EFFECT,
+    "model_settings.seed": _SAME_SEEDS_REASON,
+    "videos_per_variation": _SAME_SEEDS_REASON,
+    "seeds": _SAME_SEEDS_REASON,
+    "model_settings.model_id": _SAME_WEIGHTS_REASON,
+    "model_settings.revision": _SAME_WEIGHTS_REASON,
+    "model_settings.transformer_file": _SAME_WEIGHTS_REASON,
+    "model_settings.dtype": _SAME_WEIGHTS_REASON,
+    "model_settings.weights": _SAME_WEIGHTS_REASON,
+    "model_settings.device": _NO_EFFECT_REASON,
+    "model_settings.force_capture": _NO_EFFECT_REASON,
+    "model_settings.gpus_per_video": _NO_EFFECT_REASON,
+    "memory_settings.plan": _NO_EFFECT_REASON,
+    "prompt_settings.max_variations": _NO_EFFECT_REASON,
+    "prompt_settings.generic_words": _NO_EFFECT_REASON,
+    "primary_metric": _NO_EFFECT_REASON,
+    "output_dir": _NO_EFFECT_REASON,
+    "output_permissions": _NO_EFFECT_REASON,
+    "batch_name": _NO_EFFECT_REASON,
+    "use_timestamp": _NO_EFFECT_REASON,
+    "sweeps": _NO_EFFECT_REASON,
+    "sweeps_baseline": _NO_EFFECT_REASON,
+    "sweeps_skip_impossible": _NO_EFFECT_REASON,
     **{
         f"{kind.section_key}.{key}": "it changes what is stored, not the video"
         for kind in CAPTURES
@@ -60,7 +60,7 @@ UNSWEEPABLE_SETTINGS = {
 
 @dataclass(frozen=True)
 class SettingPath:
-    """A setting of given settings, possibly inside a list or a mapping."""
+    """A setting, possibly inside a list or a mapping."""
 
     path: str
     """Complete dotted name, such as lora_settings.adapters.style.strength."""
@@ -83,7 +83,7 @@ class SettingPath:
 
 
 def find_sweepable_setting(settings: Settings, written_name: str) -> SettingPath:
-    """Find the setting that a name means: section.key, an unambiguous key, or one inside a list (lora.style.strength).
+    """Find a setting by its name: section.key, an unambiguous key, or a name inside a list (lora.style.strength).
 
     Raises:
         SweepError: no setting or several settings have this name, or a sweep cannot change it.
@@ -100,7 +100,7 @@ def find_sweepable_setting(settings: Settings, written_name: str) -> SettingPath
 
 @cache
 def _index_paths_by_key() -> dict[str, list[str]]:
-    """Return the paths of all sweepable settings of sections by their last key."""
+    """Return the paths of all sweepable settings, indexed by their last key."""
     paths_by_key: dict[str, list[str]] = {}
     for section_name, field in Settings.model_fields.items():
         section_type = field.annotation
@@ -134,16 +134,16 @@ def list_sweepable_names(settings: Settings) -> list[str]:
     return names
 
 
-def expand_items_alias(written_name: str) -> str:
-    """Return a name with the complete path of a list for its alias, as `lora_settings.adapters` for `lora`."""
+def expand_list_alias(written_name: str) -> str:
+    """Replace the alias of a list in a name by its complete path: `lora` by `lora_settings.adapters`."""
     paths = {kind.items_alias: f"{kind.section_key}.{kind.items_key}" for kind in CONTROLS if kind.items_alias}
     first_part, *parts = written_name.split(".")
     return ".".join([paths.get(first_part, first_part), *parts])
 
 
 def _expand_name(written_name: str) -> list[str]:
-    """Return the parts of the complete path that a name begins; only its section is checked."""
-    parts = expand_items_alias(written_name).split(".")
+    """Return the parts of the complete path of a name; check only its section."""
+    parts = expand_list_alias(written_name).split(".")
     if any(not part.strip() for part in parts):
         raise SweepError(f"cannot sweep {shorten_text(written_name)!r}: it is not the name of a setting")
     if parts[0] in Settings.model_fields:
@@ -152,7 +152,9 @@ def _expand_name(written_name: str) -> list[str]:
     if len(paths) == 1:
         return [*paths[0].split("."), *parts[1:]]
     if paths:
-        raise SweepError(f"cannot sweep {written_name}: several settings have this name: {', '.join(paths)}. Write one")
+        raise SweepError(
+            f"cannot sweep {written_name}: several settings have this name: {', '.join(paths)}. Write one of these"
+        )
     refused_paths = [path for path in UNSWEEPABLE_SETTINGS if path.split(".")[-1] == written_name]
     if refused_paths:
         raise SweepError(f"cannot sweep {refused_paths[0]}: {UNSWEEPABLE_SETTINGS[refused_paths[0]]}")
@@ -211,7 +213,7 @@ def _follow_path(path: str, section: Any, parts: list[str]) -> SettingPath:
 
 
 def _find_item(path: str, list_name: str, items: Any, rest: list[str]) -> tuple[int, list[str]]:
-    """Return the index of the item whose name begins `rest`, and what follows the name, which may contain dots."""
+    """Return the index of the item that `rest` names, and the parts after its name; names may contain dots."""
     names = [str(getattr(item, "name", "")) for item in items]
     for part_count in range(len(rest), 0, -1):
         if (name := ".".join(rest[:part_count])) in names:
@@ -227,7 +229,7 @@ def _describe_missing_name(parent_name: str, names: Iterable[str], missing_name:
 
 
 def _make_typed_field(key: str, field_info: Any, model: type[BaseModel]) -> FormField | None:
-    """Return the declaration of a setting that has one type besides None; None for all others."""
+    """Return the declaration of a setting with a single type (besides None); None for other settings."""
     annotation = field_info.annotation
     members = [annotation]
     if get_origin(annotation) in (Union, UnionType):

@@ -30,7 +30,7 @@ DtypeName = Literal["auto", "bfloat16", "float32"]
 
 DEVICE_PATTERN = re.compile(r"^(auto|cpu|cuda|cuda:[0-9]{1,4})$")
 NOT_BLANK_PATTERN = r"\S"
-PATTERN_RULES = {
+RULE_BY_PATTERN = {
     DEVICE_PATTERN.pattern: "should be auto, cpu, cuda or cuda:N",
     NOT_BLANK_PATTERN: "should not be empty",
 }
@@ -38,7 +38,7 @@ PATTERN_RULES = {
 MIN_FLOW_SHIFT = 1e-6
 """Smallest flow shift: from about 1e-8 down, the noise levels of some samplers are NaN in float32."""
 MAX_FRAME_COUNT = 4093
-"""Frames of 1024 latent frames, the maximum of the transformer's rotary embedding."""
+"""Number of frames that 1024 latent frames encode, the maximum of the transformer's rotary embedding."""
 
 
 class ModelSettings(ConfigSection):
@@ -78,11 +78,11 @@ class ModelSettings(ConfigSection):
     bit-identical on a CPU and with nano. fp8: fused, with products rounded to 8 bits, which changes the video; needs an
     Ada, Hopper or later GPU. cached: skips blocks that change little, which changes the video."""
     force_capture: bool = False
-    """Store trajectories and attention also with speed: cached and with samplers that add noise, although both alter
-    them."""
+    """Also store trajectories and attention with speed: cached, or with a sampler that adds noise, although both
+    alter them."""
     gpus_per_video: Annotated[int, Field(ge=1, le=2)] = 1
-    """Number of GPUs that compute one video. 2: the pass without the prompt runs on a second GPU, nearly twice as fast
-    with guidance, with the same bits."""
+    """Number of GPUs that compute one video. 2: the pass without the prompt runs on a second GPU, nearly twice as
+    fast with guidance, and bit-identical."""
     device: Annotated[str, Field(pattern=DEVICE_PATTERN.pattern)] = "auto"
     """Device: auto, cpu, cuda or cuda:N."""
 

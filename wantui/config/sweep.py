@@ -18,7 +18,7 @@ from wantui.section import ConfigSection
 MAX_SWEEP_CELLS = 10_000
 """Maximum number of cells of a sweep."""
 NO_VALUE_LABEL, EMPTY_TEXT_LABEL = "none", "empty"
-"""Labels of no value, an empty list or schedule, and of an empty text."""
+"""Labels of a missing value (or an empty list or schedule), and of an empty text."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def resolve_sweep_axes(settings: Settings) -> tuple[SweepAxis, ...]:
         cell_count = prod(len(axis.values) for axis in axes)
         if cell_count > MAX_SWEEP_CELLS:
             raise SweepError(
-                f"the sweep has {cell_count:,} cells or more; at most {MAX_SWEEP_CELLS:,} are possible. Use fewer "
+                f"the sweep has {cell_count:,} cells or more; at most {MAX_SWEEP_CELLS:,} are allowed. Use fewer "
                 "values, or join settings with + so that they change together"
             )
     paths = [path for axis in axes for path in axis.paths]
@@ -75,7 +75,8 @@ def _resolve_axis(settings: Settings, written_axis: Sequence[WrittenSetting]) ->
         if len(column) != len(columns[0]):
             raise SweepError(
                 f"cannot join {swept_settings[0].path} and {setting.path}: they have {len(columns[0])} and "
-                f"{format_count(len(column), 'value')}. Write equally many, or separate them with a semicolon"
+                f"{format_count(len(column), 'value')}. Give both the same number of values, or separate them with a "
+                f"semicolon"
             )
     positions = tuple(zip(*columns, strict=True))
     seen_positions: set[str] = set()
@@ -89,7 +90,7 @@ def _resolve_axis(settings: Settings, written_axis: Sequence[WrittenSetting]) ->
 
 
 def _normalise_value(settings: Settings, setting: SettingPath, value: Any) -> Any:
-    """Return a value as the settings store it; unchanged if it is not valid, which refuses only its cells."""
+    """Return a value as the settings store it; leave an invalid value unchanged, so that only its cells are refused."""
     try:
         return get_json_value(apply_swept_values(settings, ((setting, value),)), setting)
     except ValidationError:
@@ -156,7 +157,7 @@ def remove_swept_items(settings: Settings, axes: Sequence[SweepAxis]) -> Setting
 
 
 def format_value_label(value: Any) -> str:
-    """Return the short text of a value for labels: "none" without a value, or of an empty list or schedule."""
+    """Return the short text of a value for labels: "none" for a missing value, an empty list or an empty schedule."""
     if value is None:
         return NO_VALUE_LABEL
     if isinstance(value, bool):
@@ -178,8 +179,7 @@ def format_value_label(value: Any) -> str:
 
 
 def format_value_labels(values: Sequence[Any]) -> list[str]:
-    """Return the short texts of the values that one setting takes; of mappings, such as prompt schedules, only what
-    distinguishes them.
+    """Return the short texts of the values of one setting; for mappings, only what distinguishes them.
 
     Schedules of one prompt at several moments are named by the moments, and schedules of several prompts at one moment
     by the prompts. Other mappings have their complete text.
@@ -204,8 +204,8 @@ def format_value_labels(values: Sequence[Any]) -> list[str]:
     return short_labels if len(set(short_labels)) == len(set(labels)) else labels
 
 
-def find_written_values(values: Sequence[Any], text: str) -> list[int]:
-    """Return the indices of the values of a setting that a text means: a label, or the same number (4.0 for 4).
+def find_matching_value_indices(values: Sequence[Any], text: str) -> list[int]:
+    """Return the indices of the values that match a text: by label, or as an equal number (4.0 for 4).
 
     `empty` also means no value, if there is no empty text.
     """
@@ -214,7 +214,7 @@ def find_written_values(values: Sequence[Any], text: str) -> list[int]:
         for index, (value, label) in enumerate(zip(values, format_value_labels(values), strict=True))
         if text in (label, format_value_label(value)) or _is_written_number(value, text)
     ]
-    return indices if indices or text != EMPTY_TEXT_LABEL else find_written_values(values, NO_VALUE_LABEL)
+    return indices if indices or text != EMPTY_TEXT_LABEL else find_matching_value_indices(values, NO_VALUE_LABEL)
 
 
 def _is_written_number(value: Any, text: str) -> bool:

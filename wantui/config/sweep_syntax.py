@@ -52,7 +52,7 @@ def parse_sweep_text(text: str) -> list[list[WrittenSetting]]:
         SweepError: the text is not a sweep.
     """
     if len(text) > MAX_SWEEP_LENGTH:
-        raise SweepError(f"the sweep has {len(text):,} characters; at most {MAX_SWEEP_LENGTH:,} are possible")
+        raise SweepError(f"the sweep has {len(text):,} characters; at most {MAX_SWEEP_LENGTH:,} are allowed")
     return [
         [_parse_setting(part) for part in _split(axis_text, "+")]
         for axis_text in _split(text, ";")
@@ -92,7 +92,7 @@ def _split(text: str, separator: str) -> Iterator[str]:
 
 
 def _find_quote_end(text: str, start: int) -> int:
-    """Return the index after a quoted value, in which a doubled quote is a quote."""
+    """Return the index after a quoted value; a doubled quote in it stands for one quote."""
     quote, index = text[start], start + 1
     while (index := text.find(quote, index)) >= 0:
         if text[index + 1 : index + 2] != quote:
@@ -101,7 +101,10 @@ def _find_quote_end(text: str, start: int) -> int:
                 raise SweepError(f"{shorten_text(rest)!r} follows a quoted value. Separate values by commas")
             return index + 1
         index += 2
-    raise SweepError(f"{shorten_text(text[start:])!r} has no closing quote. Add it, or quote the other kind of quote")
+    raise SweepError(
+        f"{shorten_text(text[start:])!r} has no closing quote. Add one, or put text with a quote into the other kind "
+        f"of quotes"
+    )
 
 
 def write_sweep_value(value: Any) -> str:
@@ -150,7 +153,7 @@ def _format_axis_values(values: Any) -> str:
 
 @dataclass(frozen=True)
 class NumberRange:
-    """Numbers from `first` by `step` up to and including `last`, if a step ends there."""
+    """Numbers from `first` in steps of `step`, up to and including `last` if a step reaches it."""
 
     first: Fraction
     last: Fraction
@@ -190,7 +193,7 @@ def parse_range(text: str) -> NumberRange | None:
         raise SweepError(f"the range {text} is empty. Write it as {remedy}")
     if number_range.count > MAX_AXIS_VALUES:
         raise SweepError(
-            f"the range {text} has {number_range.count:,} values; at most {MAX_AXIS_VALUES:,} are possible. "
+            f"the range {text} has {number_range.count:,} values; at most {MAX_AXIS_VALUES:,} are allowed. "
             "Use a larger step"
         )
     return number_range

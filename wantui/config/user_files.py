@@ -1,4 +1,4 @@
-"""The user's own settings files, tui.yaml and engine.yaml: how they are read, and what is said about a fault."""
+"""Read the user's settings files, tui.yaml and engine.yaml, and report their errors."""
 
 import difflib
 from pathlib import Path

@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from wantui.config.flow_values import FORM_BY_ERROR_TYPE
+from wantui.config.flow_values import RULE_BY_ERROR_TYPE
 from wantui.formatting import MAX_TEXT_LENGTH, shorten_text
 
 _SHORT_REPR = reprlib.Repr()
@@ -12,7 +12,7 @@ _SHORT_REPR.maxstring = _SHORT_REPR.maxother = MAX_TEXT_LENGTH
 
 
 def explain_invalid_value(error_details: Any, rule_by_pattern: Mapping[str, str]) -> str:
-    """Return what is wrong with a value, and what it should be.
+    """Return why a value is invalid, and what it should be.
 
     Args:
         error_details: item of `ValidationError.errors()`, of another type than extra_forbidden.
@@ -25,8 +25,8 @@ def explain_invalid_value(error_details: Any, rule_by_pattern: Mapping[str, str]
     if error_details["input"] is None:
         return "has no value. Give one, or remove the key to use the default"
     explanation = f"{error_details['msg'][0].lower()}{error_details['msg'][1:]}"
-    if error_details["type"] in FORM_BY_ERROR_TYPE:
-        explanation = FORM_BY_ERROR_TYPE[error_details["type"]]
+    if error_details["type"] in RULE_BY_ERROR_TYPE:
+        explanation = RULE_BY_ERROR_TYPE[error_details["type"]]
     if error_details["type"] == "string_pattern_mismatch":
         explanation = rule_by_pattern.get(error_details["ctx"]["pattern"], explanation)
     return f"{explanation}, got {_SHORT_REPR.repr(error_details['input'])}"

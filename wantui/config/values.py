@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from wantui.config.document import YamlScalar, convert_to_plain_value
-from wantui.config.flow_values import FORM_BY_KIND, parse_flow_text
+from wantui.config.flow_values import RULE_BY_KIND, parse_flow_text
 from wantui.formatting import shorten_text
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def parse_setting_value(field: "FormField", text: str) -> Any:
             return parse_number(stripped_text, field.is_integer)
         case "mapping":
             items = parse_flow_text(text, "mapping")
-            return {key: _parse_item_of_text(field, key, value) for key, value in items.items()}
+            return {key: _parse_flow_entry(field, key, value) for key, value in items.items()}
         case "list":
             return convert_to_plain_value(parse_flow_text(text, "list"))
 
@@ -63,11 +63,11 @@ def parse_mapping_item(field: "FormField", value: Any) -> Any:
         ValueError: the value is not of the declared type.
     """
     if not isinstance(value, YamlScalar):
-        raise ValueError(f"should be a single value; the setting {FORM_BY_KIND['mapping']}")
+        raise ValueError(f"should be a single value; the setting {RULE_BY_KIND['mapping']}")
     return parse_number(value.text.strip(), is_integer=False) if field.item_kind == "number" else value.text
 
 
-def _parse_item_of_text(field: "FormField", key: str, value: Any) -> Any:
+def _parse_flow_entry(field: "FormField", key: str, value: Any) -> Any:
     if field.item_kind == "number" and ":" in key and isinstance(value, YamlScalar) and not value.text:
         raise ValueError(f"{key} has no space after its colon. Write it as {': '.join(key.split(':', 1))}")
     try:

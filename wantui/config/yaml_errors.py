@@ -6,10 +6,10 @@ import unicodedata
 from yaml.reader import Reader
 
 TAB_INDENT_PATTERN = re.compile(r"[ ]*\t")
-ODD_BLANK_PATTERN = re.compile("[\u00a0\u1680\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff]")
-"""Blank or invisible character that YAML takes for a letter."""
+UNUSUAL_SPACE_PATTERN = re.compile("[\u00a0\u1680\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff]")
+"""Unusual space or invisible character that YAML treats as a letter."""
 CONTEXT_LINE_COUNT = 2
-"""Lines before the place of an error that may contain its cause."""
+"""Number of lines before an error that may contain its cause."""
 
 
 def describe_yaml_error(error: Exception, text: str) -> tuple[int | None, str]:
@@ -27,7 +27,7 @@ def describe_yaml_error(error: Exception, text: str) -> tuple[int | None, str]:
     if mark.line < len(lines) and _is_about_tab_indent(reason, lines[mark.line], mark.column):
         return mark.line + 1, "the line is indented with a tab. Indent with spaces"
     for index in range(max(0, mark.line - CONTEXT_LINE_COUNT), min(mark.line + 1, len(lines))):
-        if blank := describe_odd_blank(lines[index]):
+        if blank := describe_unusual_space(lines[index]):
             reason += f". Line {index + 1} contains {blank}: replace it with a space"
             break
     return mark.line + 1, reason
@@ -39,9 +39,9 @@ def _is_about_tab_indent(reason: str, line: str, column: int) -> bool:
     return indent is not None and ("tab character" in reason or column < indent.end())
 
 
-def describe_odd_blank(text: str) -> str:
+def describe_unusual_space(text: str) -> str:
     """Return the name of the first blank or invisible character that is not a space; empty without one."""
-    blank = ODD_BLANK_PATTERN.search(text)
+    blank = UNUSUAL_SPACE_PATTERN.search(text)
     return (
         "" if blank is None else f"the invisible character U+{ord(blank[0]):04X} ({unicodedata.name(blank[0]).lower()})"
     )

@@ -1,4 +1,4 @@
-"""The control of attention bending: the cross-attention maps of words are transformed before they meet the values."""
+"""The control of attention bending: transform the cross-attention maps of words before they multiply the values."""
 
 import math
 import re
@@ -102,7 +102,7 @@ class AttentionBendingRequest(ControlRequest):
 
 
 def build_bend_request(bend: BendSettings) -> BendRequest:
-    """Return the bend of a recipe for one bend of the settings, which has a name."""
+    """Convert a named bend of the settings to the bend of a recipe."""
     return BendRequest.model_validate(
         {
             "name": bend.name,
@@ -165,7 +165,7 @@ def _find_conflicts(request: AttentionBendingRequest, recipe: "Recipe") -> list[
         if bend.steps is not None:
             try:
                 if not any(find_evaluations_in_range(bend.steps, noise_levels, recipe.steps)):
-                    conflicts.append(f"{setting} has a range without any step. Widen its steps")
+                    conflicts.append(f"{setting} has a range that contains no step. Widen it")
             except KeyframeError as error:
                 conflicts.append(f"{setting}: {error}")
     return conflicts

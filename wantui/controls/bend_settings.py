@@ -1,4 +1,4 @@
-"""Settings of one bend: words, what happens to their attention maps, and where."""
+"""Settings of one bend: its words, the transform of their attention maps, and where it applies."""
 
 import re
 from collections.abc import Sequence
@@ -34,14 +34,14 @@ from wantui.section import CONFIG_FILE_CONTEXT, DescribedModel
 MAX_BLOCK_INDEX = 999
 
 Border = Literal["edge", "zero", "reflect"]
-"""Values outside of the frame: those of the nearest position, zero, or mirrored at the side of the frame."""
+"""Values outside the frame: the nearest value in it, zero, or mirrored at the side of the frame."""
 BentPasses = Literal["cond", "uncond", "both"]
 WordText = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S")]
 Strength = Annotated[float, Field(ge=-10, le=10)]
 
 
 class BendSettings(DescribedModel):
-    """One bend: words, what happens to their maps, and where."""
+    """One bend: its words, the transform of their maps, and where it applies."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")] | None = None
     """Name of the bend, unique in the list; empty: the first word, with a number if it occurs again."""
@@ -108,7 +108,7 @@ class BendSettings(DescribedModel):
     @model_validator(mode="before")
     @classmethod
     def refuse_unusable_values(cls, values: Any) -> Any:
-        """Refuse unknown keys with the valid ones, and booleans for numbers and text."""
+        """Refuse unknown keys, naming the valid ones, and booleans given for numbers or text."""
         if not isinstance(values, dict):
             return values
         for key, value in values.items():
@@ -117,7 +117,7 @@ class BendSettings(DescribedModel):
                 parameters = list_parameter_names(values["mode"]) if values.get("mode") in TRANSFORM_BY_MODE else []
                 common_keys = [name for name in cls.model_fields if not name.startswith(tuple(TRANSFORM_BY_MODE))]
                 valid_keys = ", ".join([*common_keys, *(parameters or ["the parameters of the mode"])])
-                message = f"unknown key {str(key)[:100]!r}; valid keys of a bend here: {valid_keys}"
+                message = f"unknown key {str(key)[:100]!r}; valid keys here: {valid_keys}"
                 raise ValueError(message)
             if isinstance(value, bool) and bool not in (field.annotation, *getattr(field.annotation, "__args__", ())):
                 remedy = 'in "quotes" if it is a word' if key in ("words", "name") else "as a number or text"

@@ -1,4 +1,4 @@
-"""Transforms of attention bending: what happens to a word's attention map, with the parameters of each mode."""
+"""Transforms of attention bending: one for each mode, with its parameters."""
 
 from typing import Annotated, Literal, Self
 
@@ -22,7 +22,7 @@ class BendTransform(DescribedModel):
 
     @property
     def is_identity(self) -> bool:
-        """Return whether the parameters leave every map as it is."""
+        """Return whether the parameters leave every map unchanged."""
         raise NotImplementedError
 
     @property
@@ -151,7 +151,7 @@ class Sharpen(BendTransform):
 
 
 class Region(BendTransform):
-    """Keep the map inside a rectangle only, or outside of it only."""
+    """Keep the map only inside or only outside a rectangle."""
 
     mode: Literal["region"] = "region"
     region_x1: Share = 0.0

@@ -41,7 +41,7 @@ DEFAULTS_BY_RULE: dict[GuidanceRuleName, dict[str, Any]] = {
     "tcfg": {},
 }
 """Parameters of each rule, and their values if the settings leave them empty."""
-PARAMETERS = ("zero_steps", "eta", "momentum", "max_rms")
+RULE_PARAMETER_NAMES = ("zero_steps", "eta", "momentum", "max_rms")
 FLOAT32_BYTES = 4
 
 
@@ -66,7 +66,7 @@ class GuidanceSettings(ConfigSection):
     """Moment (a step from 0, 50%, or sigma 0.4) from which the difference of the two passes is reused instead of
     running the unconditional pass; half the time of each such step. Empty: never."""
 
-    @field_validator(*PARAMETERS)
+    @field_validator(*RULE_PARAMETER_NAMES)
     @classmethod
     def refuse_parameters_of_other_rules(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse a parameter that the rule does not have."""
@@ -86,7 +86,7 @@ class GuidanceSettings(ConfigSection):
 
 def _explain_foreign_parameter(name: str, rule: str) -> str:
     owner = next(other for other, defaults in DEFAULTS_BY_RULE.items() if name in defaults)
-    return f"the rule {rule} has no {name}, which belongs to {owner}. Remove it, or set the rule to {owner}"
+    return f"the rule {rule} has no {name}, a parameter of {owner}. Remove it, or set the rule to {owner}"
 
 
 class GuidanceRequest(ControlRequest):
@@ -103,11 +103,11 @@ class GuidanceRequest(ControlRequest):
     @model_validator(mode="after")
     def check_parameters(self) -> Self:
         """Refuse missing parameters, and those of another rule."""
-        given = {name for name in PARAMETERS if getattr(self, name) is not None}
+        given = {name for name in RULE_PARAMETER_NAMES if getattr(self, name) is not None}
         if given != DEFAULTS_BY_RULE[self.rule].keys():
             raise PydanticCustomError("guidance", f"the parameters of the rule {self.rule} are missing or wrong")
         if self.reuse_from is not None and len(self.reuse_from.moments) != 1:
-            raise PydanticCustomError("guidance", "reuse_from is not one moment")
+            raise PydanticCustomError("guidance", "reuse_from is not a single moment")
         return self
 
 
@@ -158,7 +158,7 @@ def change_guidance(
 
 def list_shown_values(request: GuidanceRequest) -> dict[str, Any]:
     """Return the rule and its parameters, by the names of their settings."""
-    values = {name: getattr(request, name) for name in ("rule", *PARAMETERS)}
+    values = {name: getattr(request, name) for name in ("rule", *RULE_PARAMETER_NAMES)}
     values["reuse_from"] = None if request.reuse_from is None else format_moments(request.reuse_from)[0]
     return {name: value for name, value in values.items() if value is not None}
 

@@ -50,7 +50,7 @@ class GuidanceScheduleSettings(ConfigSection):
     """The same for the low-noise transformer of Wan 2.2 A14B; moments count from the start of the denoising. Empty:
     cfg_scale_2, or schedule if that is empty too."""
     interpolation: Interpolation = "linear"
-    """Scale between two moments. linear: on a line. step: that of the moment before. cosine: on half a cosine wave."""
+    """Scale between two moments. linear: on a line. step: that of the previous moment. cosine: half a cosine wave."""
 
     @field_validator("schedule", "schedule_2")
     @classmethod
@@ -71,7 +71,7 @@ class ScaleKeyframes(ControlRequest):
     def check_count(self) -> Self:
         """Refuse keyframes without a scale, and scales without a keyframe."""
         if len(self.scales) != len(self.times.moments):
-            raise PydanticCustomError("keyframes", "the keyframes do not have one scale each")
+            raise PydanticCustomError("keyframes", "every keyframe needs exactly one scale")
         return self
 
 

@@ -18,7 +18,7 @@ from wantui.models.adapters import (
     find_packaged_adapter,
     hash_adapter_file,
 )
-from wantui.models.catalogue import WanModel, find_model, find_sized_model
+from wantui.models.catalogue import WanModel, find_model, find_model_with_known_sizes
 from wantui.section import ConfigSection
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class LoraRequest(ControlRequest):
         return [(name, file, strength) for name, file, strength in merged_files if strength != 0]
 
     def describe_merged_files(self) -> dict[str, Any]:
-        """Return contents and strengths without paths and names, which change no video."""
+        """Return contents and strengths; paths and names are omitted, as they do not change videos."""
         return {
             key: [[file.fingerprint[:16], strength] for _, file, strength in self.list_merged_files(is_second)]
             for key, is_second in (("adapters", False), ("adapters_2", True))
@@ -266,7 +266,7 @@ def find_conflicts(request: LoraRequest, recipe: "Recipe") -> Sequence[str]:
 
 
 def find_warnings(request: LoraRequest, recipe: "Recipe") -> Sequence[str]:
-    """Return warnings about adapters of which only a part is applied, and about files of the other transformer."""
+    """Return warnings about partly applied adapters, and about files for the other transformer."""
     model = find_model(recipe.model)
     warnings = list(_find_guidance_warnings(request, recipe))
     for name, file, layout in _match_files(request, model, recipe.revision):
@@ -282,7 +282,8 @@ def find_warnings(request: LoraRequest, recipe: "Recipe") -> Sequence[str]:
                 if other_pattern.search(file_name):
                     other_name = "low-noise" if is_second else "high-noise"
                     warnings.append(
-                        f"{ADAPTERS_KEY}: {name}: the name {file_name} says {noise_words}, but the file also changes "
+                        f"{ADAPTERS_KEY}: {name}: the file name {file_name} suggests {noise_words}, but the file also "
+                        f"changes "
                         f"the {other_name} transformer. If it should not, set {remedy}"
                     )
     return warnings
@@ -305,7 +306,7 @@ def _match_files(
     request: LoraRequest, model: WanModel, revision: str | None
 ) -> list[tuple[str, LoraFile, AdapterLayout | AdapterError]]:
     """Return, for each file of the adapters, the layers that it changes, or the reason why it cannot be used."""
-    sized_model = find_sized_model(model, revision)
+    sized_model = find_model_with_known_sizes(model, revision)
     if sized_model is None:  # checked when the model is loaded
         return []
     matches: dict[LoraFile, tuple[str, LoraFile, AdapterLayout | AdapterError]] = {}

@@ -43,4 +43,4 @@ def check_mark_texts(prompt: str, marks: tuple[PromptMark, ...]) -> None:
     """
     for mark in marks:
         if prompt[mark.start : mark.end] != mark.text:
-            raise PydanticCustomError("marks", "the prompt does not have the text of a mark at its position")
+            raise PydanticCustomError("marks", "the text of a mark is not at its position in the prompt")

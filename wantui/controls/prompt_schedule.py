@@ -39,8 +39,8 @@ SECTION_KEY = "prompt_schedule_settings"
 SETTING_KEY, SWITCH_KEY = f"{SECTION_KEY}.schedule", f"{SECTION_KEY}.enabled"
 PromptInterpolation = Literal["slerp", "lerp", "step"]
 """Embedding between two keyframes. slerp: directions on an arc, lengths on a line. lerp: on a line. step: that of the
-keyframe before."""
-EMBEDDING_BYTES = 512 * 4096 * 4
+previous keyframe."""
+MAX_EMBEDDING_BYTES = 512 * 4096 * 4
 """Bytes of the largest text embedding, in float32."""
 BLENDED_COPY_COUNT = 12
 """Text embeddings in float32 that take as many bytes as the float64 values of an interpolation."""
@@ -57,8 +57,8 @@ class PromptScheduleSettings(ConfigSection):
     """Prompts by moment: index of a step from 0 (10), percentage of the steps (50%), or noise level (sigma 0.8). Each
     prompt is a template; brackets with the same options vary together. The negative prompt does not change."""
     interpolation: PromptInterpolation = "slerp"
-    """Text embedding between two moments. slerp: turn each token's direction at a constant rate. lerp: on a line. step:
-    that of the moment before."""
+    """Text embedding between two moments. slerp: turn each token's direction at a constant rate. lerp: on a line.
+    step: that of the previous moment."""
 
     @property
     def active_schedule(self) -> dict[str, str]:
@@ -83,7 +83,7 @@ class PromptScheduleSettings(ConfigSection):
 
     @classmethod
     def convert_former_values(cls, values: dict[str, Any]) -> str | None:
-        """Let the first prompt of a schedule of the older system hold from the start, as it did there."""
+        """Move the first prompt of a schedule of the older system to the start, where that system applied it."""
         schedule = values.get("schedule")
         is_off = str(getattr(values.get("enabled"), "text", "")).lower() in ("false", "no", "off", "0")
         if is_off or not isinstance(schedule, dict) or not {"enabled", "verbose"} & values.keys():
@@ -97,13 +97,13 @@ class PromptScheduleSettings(ConfigSection):
         first_moment = format_moment(times.unit, times.moments[0])
         if "verbose" not in values:
             return (
-                f"before {first_moment}, the template is the prompt. In the older system, the prompt at {first_moment} "
-                "held from the start: for that, add it at 0"
+                f"before {first_moment}, the template is used. In the older system, the prompt at {first_moment} "
+                f"applied from the start; to get this, add it at 0"
             )
         values["schedule"] = {"0": prompts[0], **schedule}
         return (
-            f"is a section of the older system, which ignores the template: the prompt at {first_moment} holds from "
-            "the start, as there. For the template at the start, remove `verbose`"
+            f"is a section of the older system, so the template is ignored, and the prompt at {first_moment} applies "
+            f"from the start. To start with the template, remove `verbose`"
         )
 
 
@@ -116,11 +116,11 @@ class PromptScheduleRequest(ControlRequest):
 
     @model_validator(mode="after")
     def check_prompts(self) -> Self:
-        """Refuse keyframes without a prompt each, or at the start, where the recipe's own prompt is."""
+        """Refuse keyframes without exactly one prompt each, or at the start, where the recipe's own prompt applies."""
         if len(self.prompts) != len(self.times.moments):
             raise PydanticCustomError("prompts", "a keyframe has no prompt, or a prompt has no keyframe")
         if self.times.unit != "sigma" and self.times.moments[0] == 0:
-            raise PydanticCustomError("times", "the prompt at the start is that of the recipe, not of a keyframe")
+            raise PydanticCustomError("times", "the prompt at the start must come from the recipe, not from a keyframe")
         return self
 
 
@@ -200,8 +200,8 @@ def find_recipe_prompt_moments(recipe: "Recipe", request: PromptScheduleRequest)
 def _find_conflicts(request: PromptScheduleRequest, recipe: "Recipe") -> list[str]:
     if recipe.speed == "cached":
         return [
-            f"{SETTING_KEY} cannot be combined with model_settings.speed: cached, which reuses results of the prompt "
-            "before: choose fused"
+            f"{SETTING_KEY} cannot be combined with model_settings.speed: cached, which reuses results of the "
+            f"previous prompt: choose fused"
         ]
     try:
         moments = find_recipe_prompt_moments(recipe, request)
@@ -217,7 +217,7 @@ def _find_conflicts(request: PromptScheduleRequest, recipe: "Recipe") -> list[st
 
 
 def _get_compared_settings(request: PromptScheduleRequest) -> dict[str, Any]:
-    """Return what must be equal for a comparison; the prompts are part of the prompt of a video."""
+    """Return the settings that must be equal for a comparison; prompts are compared as part of the video's prompt."""
     return request.model_dump(mode="json", exclude={"prompts"})
 
 
@@ -229,8 +229,8 @@ def _list_shown_values(request: PromptScheduleRequest) -> dict[str, Any]:
 
 
 def _estimate_gpu_bytes(request: PromptScheduleRequest, denoising_size: DenoisingSize) -> int:
-    blend_bytes = BLENDED_COPY_COUNT * EMBEDDING_BYTES if request.interpolation != "step" else 0
-    return len(request.prompts) * EMBEDDING_BYTES + blend_bytes
+    blend_bytes = BLENDED_COPY_COUNT * MAX_EMBEDDING_BYTES if request.interpolation != "step" else 0
+    return len(request.prompts) * MAX_EMBEDDING_BYTES + blend_bytes
 
 
 PROMPT_SCHEDULE = ControlKind(

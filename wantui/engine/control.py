@@ -69,12 +69,12 @@ class Engine:
         restart_advice = "To use this version and environment: wantui engine stop, then start the engine from here"
         if self.version != __version__:
             warnings.append(
-                f"the engine (process {self.process_id}) runs wantui {self.version}, this is {__version__}. "
+                f"the engine (process {self.process_id}) runs wantui {self.version}, but this is wantui {__version__}. "
                 f"{restart_advice}"
             )
         for difference in describe_environment_differences(self.environment, read_rendering_environment()):
             warnings.append(
-                f"the engine (process {self.process_id}) has another environment: {difference}. {restart_advice}"
+                f"the engine (process {self.process_id}) has a different environment: {difference}. {restart_advice}"
             )
         return warnings
 
@@ -150,7 +150,7 @@ def find_engine(directory: Path, on_locked: LockListener = lambda _: None) -> En
 
 
 def find_published_engine(directory: Path) -> Engine | None:
-    """Return the running engine of a state directory; None without one, and before it has published its details."""
+    """Return the running engine of a state directory; None if none runs or it has not published its details."""
     engine_info = read_engine_info(directory)
     try:
         return (

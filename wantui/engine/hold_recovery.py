@@ -8,18 +8,20 @@ from wantui.storage.output_errors import is_folder_deleted, probe_write_error
 
 
 def find_hold_end(hold: Hold) -> str | None:
-    """Describe for the log that the cause of a hold has ended; None if it persists, or only a user can end the hold."""
-    check = END_CHECKS.get(hold.kind)
+    """Return a log line if the cause of a hold has ended; None if it persists, or if only a user can end the hold."""
+    check = CHECK_BY_HOLD_KIND.get(hold.kind)
     if check is None or hold.folder is None:
         return None
     try:
         return check(hold.folder, hold.needed_bytes)
     except OSError:
-        return f"{hold.folder} cannot be examined; the queue resumes, and its videos report the reason"
+        return (
+            f"{hold.folder} cannot be examined; the queue resumes, and the videos in this folder will report the reason"
+        )
 
 
 def _check_disk_space(folder: Path, needed_bytes: int | None) -> str | None:
-    """Describe that a disk has enough space, or enough free files without a number of bytes; None if it has not."""
+    """Report that a disk has enough space (without a number of bytes: enough free inodes); None if it has not."""
     if needed_bytes is None:
         return f"enough files can be created in {folder} again" if has_free_files(folder) else None
     has_space = query_free_disk_bytes(folder) >= needed_bytes
@@ -27,10 +29,10 @@ def _check_disk_space(folder: Path, needed_bytes: int | None) -> str | None:
 
 
 def _check_folder(folder: Path, _: int | None) -> str | None:
-    """Describe that a folder can be written, or was deleted, which its videos then report; None otherwise."""
+    """Report that a folder can be written or was deleted, so that the queue can resume; None otherwise."""
     is_usable = is_folder_deleted(folder) or probe_write_error(folder) is None
     return f"{folder} can be written again" if is_usable else None
 
 
-END_CHECKS = {"disk": _check_disk_space, "folder": _check_folder}
+CHECK_BY_HOLD_KIND = {"disk": _check_disk_space, "folder": _check_folder}
 """Function that checks whether a hold has ended, for each kind of `TEMPORARY_HOLD_KINDS`."""

@@ -47,7 +47,7 @@ class LogoutEffect:
 def read_logout_effect(root: Path = Path("/")) -> LogoutEffect:
     """Read the configuration of systemd-logind below the file-system root `root`."""
     if not (root / "run/systemd/system").is_dir():
-        return LogoutEffect(False, False, "no systemd: a logout ends no detached process")
+        return LogoutEffect(False, False, "no systemd: detached processes survive a logout")
     kills_processes = False
     for path in LOGIND_CONFIGS:
         config_path = root / path.lstrip("/")

@@ -30,7 +30,7 @@ from wantui.queue.records import BatchRow, QueueEvent
 from wantui.queue.states import derive_batch_state
 
 SETTINGS_VARIABLE = "WANTUI_ENGINE_CONFIG"
-"""Environment variable with the path of another settings file."""
+"""Environment variable with the path of a settings file to use instead of the default one."""
 OUTPUT_FILE = "notices.out"
 """File in the log folder with the output of all commands."""
 _UNSENDABLE_CHARACTER_PATTERN = re.compile(r"[^\x21-\x7e]")
@@ -123,13 +123,13 @@ def load_notice_settings() -> NoticeSettings:
     path = find_settings_file()
     if not os.path.lexists(path):
         if os.environ.get(SETTINGS_VARIABLE):
-            raise UserError(f"{SETTINGS_VARIABLE}: cannot read {path}: no such file. Write it, or unset the variable")
+            raise UserError(f"{SETTINGS_VARIABLE}: cannot read {path}: no such file. Create it, or unset the variable")
         return NoticeSettings()
     return read_user_settings(path, NoticeSettings)
 
 
-def find_settings_fault() -> str | None:
-    """Return what is wrong with engine.yaml, or None."""
+def find_settings_error() -> str | None:
+    """Return the error in engine.yaml, or None."""
     try:
         load_notice_settings()
     except UserError as error:
@@ -151,7 +151,7 @@ class BatchEndNotifier:
         self.processes: set[subprocess.Popen[bytes]] = set()
         """Running commands."""
 
-    def send_new(self) -> None:
+    def send_new_notices(self) -> None:
         """Send notices for the batches that ended since the last call.
 
         Raises:
@@ -190,7 +190,7 @@ class BatchEndNotifier:
         deadline = time.monotonic() + MAX_WAIT_SECONDS
         while any(thread.is_alive() for thread in self.threads):
             if must_stop() or time.monotonic() > deadline:
-                self.log.error("the engine ends before all notices were sent")
+                self.log.error("the engine stopped before all notices were sent")
                 for process in list(self.processes):
                     _end_process_group(process)
                 return
@@ -223,7 +223,7 @@ class BatchEndNotifier:
                     stdout=out,
                     stderr=out,
                     cwd=end.folder if os.path.isdir(end.folder) else "/",  # noqa: PTH112 - a folder may be deleted
-                    env=_without_engine_variables(os.environ) | end.to_environment(),
+                    env=_remove_notice_variables(os.environ) | end.to_environment(),
                     process_group=0,
                 )
         except (OSError, ValueError) as error:  # ValueError: an environment variable contains a NUL character
@@ -261,7 +261,9 @@ class BatchEndNotifier:
             reason = getattr(error, "reason", None) or error
             if isinstance(error, urllib.error.HTTPError) and 300 <= error.code < 400:
                 new_host = urlsplit(error.headers.get("Location", "")).hostname
-                reason = f"it redirects to another address of {new_host}, which would receive nothing. Enter that one"
+                reason = (
+                    f"it redirects to {new_host}, but redirects are not followed. Enter the address it redirects to"
+                )
             self.log.error("the webhook at %s failed for %s: %s", urlsplit(address).hostname, end.name, reason)
 
 
@@ -290,7 +292,7 @@ def _describe_end(batch: BatchRow, error: str) -> BatchEnd:
     )
 
 
-def _without_engine_variables(environment: Mapping[str, str]) -> dict[str, str]:
+def _remove_notice_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment without the variables of notices that an engine inherited from a notice's command."""
     names = {f"WANTUI_{name.upper()}" for name in BatchEnd.__dataclass_fields__}
     return {name: value for name, value in environment.items() if name not in names}

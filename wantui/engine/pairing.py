@@ -1,11 +1,11 @@
-"""Choose the GPUs of the next worker process: those of one slot, or of two for videos that two GPUs compute."""
+"""Choose the GPUs of the next worker process: the GPU of one slot, or those of two slots for videos on two GPUs."""
 
 from collections.abc import Collection, Sequence
 
 from wantui.engine.slots import WorkerSlot
 
 
-def is_lent(slot: WorkerSlot, slots: Sequence[WorkerSlot]) -> bool:
+def is_gpu_borrowed(slot: WorkerSlot, slots: Sequence[WorkerSlot]) -> bool:
     """Return whether the process of another slot uses the GPU of this slot."""
     return any(other.partner is slot for other in slots if other.process is not None)
 
@@ -24,7 +24,7 @@ def prepare_slot(slot: WorkerSlot, slots: Sequence[WorkerSlot], gpu_count: int, 
     slot.partner, slot.gpu_counts, slot.one_gpu_reason = None, (1,), ""
     if gpu_count == 1:
         return True
-    candidates = [other for other in slots if slot.can_pair_with(other) and not is_lent(other, slots)]
+    candidates = [other for other in slots if slot.can_pair_with(other) and not is_gpu_borrowed(other, slots)]
     if not slot.avoids_partner:
         if not slot.is_bad_partner:
             slot.partner = next((other for other in candidates if other.process is None), None)
@@ -41,7 +41,7 @@ def prepare_slot(slot: WorkerSlot, slots: Sequence[WorkerSlot], gpu_count: int, 
 def _explain_one_gpu(slot: WorkerSlot, slots: Sequence[WorkerSlot]) -> str:
     """Return why a slot cannot have a second GPU until the engine restarts; an empty string if none is free now."""
     if slot.avoids_partner:
-        return f"an earlier process of {slot.name} died with two GPUs"
+        return f"an earlier process of {slot.name} died while using two GPUs"
     has_bad_partner = any(slot.has_equal_gpu(other) and other.is_bad_partner for other in slots)
     if slot.is_bad_partner or (has_bad_partner and not any(slot.can_pair_with(other) for other in slots)):
         return "the second GPU failed during an earlier video"

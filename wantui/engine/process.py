@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wantui import __version__
 from wantui.engine.control import acquire_engine_lock, is_lock_current, publish_engine_info
-from wantui.engine.notices import find_settings_fault
+from wantui.engine.notices import find_settings_error
 from wantui.engine.queue_opening import open_queue
 from wantui.engine.slots import WorkerSlot, create_worker_slots
 from wantui.engine.stop_requests import StopRequestCounter
@@ -80,7 +80,7 @@ def _run_until_replaced(
             os.getpid(),
             format_count(len(supervisor.slots), "worker"),
         )
-        if fault := find_settings_fault():
+        if fault := find_settings_error():
             log.error("%s", fault)
             engine_notes.append(fault)
         supervisor.hold_queue_if_interrupted()

@@ -1,11 +1,11 @@
-"""The last line of the output of an engine or a worker, which says why its process ended."""
+"""Read the last line of the output of an engine or a worker, which says why its process ended."""
 
 import os
 from pathlib import Path
 
 from wantui.errors import UserError
 from wantui.formatting import escape_unprintable
-from wantui.queue.state_dir import find_write_fault
+from wantui.queue.state_dir import find_write_error
 from wantui.queue.state_files import open_state_file
 
 TRACEBACK_HEADER = "Traceback (most recent call last):"
@@ -53,7 +53,7 @@ def read_last_line(path: Path, start_byte: int = 0) -> str:
         return f"({path} cannot be read: {error.strerror or error})"
     if lines:
         return escape_unprintable(lines[_find_error_line(lines)][:1000])
-    write_fault = find_write_fault(path.parent)
-    if write_fault is None:
+    write_error = find_write_error(path.parent)
+    if write_error is None:
         return "(it printed nothing)"
-    return f"(cannot write its output to {path}: {write_fault}. Free disk space, or make the folder writable)"
+    return f"(cannot write its output to {path}: {write_error}. Free disk space, or make the folder writable)"

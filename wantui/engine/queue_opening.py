@@ -1,4 +1,4 @@
-"""Open the queue database, also if it is damaged or that of another host."""
+"""Open the queue database, including damaged databases and those of other hosts."""
 
 import fcntl
 import os
@@ -18,8 +18,8 @@ from wantui.queue.database import (
 from wantui.queue.lock_holders import LockListener
 from wantui.queue.new_folders import describe_unqueued_folders
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import StateDirectory, find_write_fault
-from wantui.queue.state_files import open_state_file, refuse_odd_database
+from wantui.queue.state_dir import StateDirectory, find_write_error
+from wantui.queue.state_files import open_state_file, refuse_irregular_database
 
 QUARANTINE_LOCK = "quarantine.lock"
 """Name of the file that a process locks while it replaces a damaged database."""
@@ -82,7 +82,7 @@ def open_queue(
 
 def _make_opening_error(database_path: Path, error: sqlite3.Error) -> UserError:
     """Return the error for a queue that cannot be opened now; SQLite calls a full disk an I/O error."""
-    reason = f"{error} ({fault})" if (fault := find_write_fault(database_path.parent)) else str(error)
+    reason = f"{error} ({fault})" if (fault := find_write_error(database_path.parent)) else str(error)
     return UserError(f"the queue {database_path} cannot be opened: {reason}. {DATABASE_ADVICE}")
 
 
@@ -121,7 +121,7 @@ def describe_other_queues(state_dir: StateDirectory, queue: Queue) -> list[str]:
 def _count_unfinished_batches(database_path: Path) -> int:
     """Return the number of unfinished batches in another host's database, opened read-only."""
     try:
-        refuse_odd_database(database_path)
+        refuse_irregular_database(database_path)
         with closing(
             sqlite3.connect(f"{database_path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
         ) as connection:

@@ -38,11 +38,11 @@ class WorkerSlot:
     partner: "WorkerSlot | None" = None
     """Slot whose GPU the current process uses as its second GPU."""
     avoids_partner: bool = False
-    """True once a process of this slot died with two GPUs, either of which may be at fault: the next ones use one."""
+    """True once a process of this slot died while using two GPUs; later ones use one."""
     is_bad_partner: bool = False
-    """True once this GPU failed as the second GPU of another slot's process: it is not paired again."""
+    """True once this GPU failed as the second GPU of another slot's process; it is not paired again."""
     one_gpu_reason: str = ""
-    """Why the current process has one GPU for videos on two; empty if no second GPU was free."""
+    """Why the current process has one GPU for videos that ask for two; empty if no second GPU was free."""
     process: subprocess.Popen[bytes] | None = None
     earliest_start_at: float = 0.0
     """Monotonic time in seconds before which no process is started."""
@@ -96,7 +96,7 @@ class WorkerSlot:
         return self.added_environment | {VISIBLE_DEVICES: ",".join(uuids)}
 
     def can_pair_with(self, other: "WorkerSlot") -> bool:
-        """Return whether a process of this slot can use the other slot's GPU: it works, and gives equal bits."""
+        """Return whether a process of this slot can use the other slot's GPU: it works, with bit-identical results."""
         return self.has_equal_gpu(other) and not other.is_bad_partner
 
     def has_equal_gpu(self, other: "WorkerSlot") -> bool:

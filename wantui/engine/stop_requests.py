@@ -14,7 +14,7 @@ class StopRequestCounter:
     def count_request(self, *_: object) -> None:
         self.count += 1
 
-    def note_scheduler(self, *_: object) -> None:
+    def count_scheduler_notice(self, *_: object) -> None:
         """Count a notice as the first stop request: a repeated one must not kill the workers."""
         self.count = max(self.count, 1)
 
@@ -27,5 +27,5 @@ class StopRequestCounter:
             signal.signal(signal_number, self.count_request)
         for signal_number in NOTICE_SIGNALS:
             if signal.getsignal(signal_number) is not signal.SIG_IGN:
-                signal.signal(signal_number, self.note_scheduler)
+                signal.signal(signal_number, self.count_scheduler_notice)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -10,7 +10,7 @@ from pathlib import Path
 from wantui.engine.control import is_lock_current
 from wantui.engine.hold_recovery import find_hold_end
 from wantui.engine.notices import BatchEndNotifier
-from wantui.engine.pairing import is_lent, prepare_slot
+from wantui.engine.pairing import is_gpu_borrowed, prepare_slot
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
 from wantui.errors import UserError
@@ -128,7 +128,7 @@ class Supervisor:
         for slot in self.slots:
             self._reap_worker(slot)
         self._reset_failures_after_claims()
-        self.notifier.send_new()
+        self.notifier.send_new_notices()
         busy_slots = [slot for slot in self.slots if slot.process is not None]
         if self._is_stopping():
             self._signal_workers(busy_slots)
@@ -157,7 +157,11 @@ class Supervisor:
 
     def _start_workers(self) -> None:
         for slot in self.slots:
-            if slot.process is not None or time.monotonic() < slot.earliest_start_at or is_lent(slot, self.slots):
+            if (
+                slot.process is not None
+                or time.monotonic() < slot.earliest_start_at
+                or is_gpu_borrowed(slot, self.slots)
+            ):
                 continue
             gpu_count = self.queue.find_next_gpu_count(slot.served_devices)
             if gpu_count is None or not prepare_slot(slot, self.slots, gpu_count, self._list_busy_workers(gpu_count)):
@@ -174,7 +178,7 @@ class Supervisor:
             self.queue.record_starting_worker(slot.worker_name, slot.torch_device)
 
     def _list_busy_workers(self, gpu_count: int) -> set[str]:
-        """Return the workers that render a video, which matter for a video on several GPUs."""
+        """Return the workers that render a video, if `gpu_count` is above 1: a video on several GPUs waits for them."""
         return {video.worker or "" for video in self.queue.list_running_videos()} if gpu_count > 1 else set()
 
     def _reap_worker(self, slot: WorkerSlot) -> None:
@@ -196,10 +200,10 @@ class Supervisor:
         slot.process = None
         if slot.partner is not None and exit_code == SECOND_GPU_LOST_EXIT_CODE:
             slot.partner.is_bad_partner = True
-            self.log.error("the GPU of %s failed in %s: it is not paired again", slot.partner.name, worker_name)
+            self.log.error("the GPU of %s failed in %s and will not be paired again", slot.partner.name, worker_name)
         elif slot.partner is not None and exit_code and videos and not slot.sent_signals:
             slot.avoids_partner = True
-            self.log.error("%s died with two GPUs: the next workers of %s use one", worker_name, slot.name)
+            self.log.error("%s died while using two GPUs: later workers of %s will use one", worker_name, slot.name)
         for video in videos:
             self._close_in_manifest(video)
             self.log.error("%s died (%s) during %s, which is now %s", worker_name, reason, video.title, video.state)
@@ -231,7 +235,7 @@ class Supervisor:
         slots_with_work = [
             slot
             for slot in self.slots
-            if self.queue.has_claimable_video(slot.served_devices) and not is_lent(slot, self.slots)
+            if self.queue.has_claimable_video(slot.served_devices) and not is_gpu_borrowed(slot, self.slots)
         ]
         if not slots_with_work or any(
             slot.consecutive_failures < MAX_WORKER_START_FAILURES for slot in slots_with_work
@@ -254,7 +258,7 @@ class Supervisor:
             state: VideoState = "failed" if video.state == "failed" else "cancelled"
             self.manifest_stores.get_store(BatchFolder(batch.folder)).close_videos([video.number], state, video.error)
         except (OSError, UserError) as error:
-            self.log.warning("cannot record this in the manifest of %s: %s", batch.name, error)
+            self.log.warning("cannot record ended videos in the manifest of %s: %s", batch.name, error)
 
     def _escalate_cancels(self) -> None:
         cancelling_workers = self.queue.list_cancelling_workers()
@@ -294,7 +298,7 @@ class Supervisor:
             return
         if self.lock_descriptor is not None and not is_lock_current(self.lock_descriptor, self.queue.path.parent):
             self.log.error(
-                "the lock file in %s was deleted or replaced, so that another engine may start: stopping all workers",
+                "the lock file in %s was deleted or replaced, so another engine could start: stopping all workers",
                 self.queue.path.parent,
             )
             self.has_lost_files = self.is_ending = True

@@ -35,7 +35,7 @@ def write_gallery(grid: BatchGrid, path: Path) -> Path:
         OSError: the file cannot be written.
     """
     if not grid.clips():
-        raise UserError(f"cannot make a gallery of {grid.folder}: no selected video is done")
+        raise UserError(f"cannot make a gallery of {grid.folder}: no selected video is finished")
     page = Template(resources.files("wantui.gallery").joinpath("page.html").read_text(encoding="utf-8"))
     text = page.substitute(
         title=html.escape(escape_unprintable(grid.folder.name)), version=__version__, data=_to_script_json(grid)

@@ -36,7 +36,7 @@ def write_sheet_clip(grid: BatchGrid, path: Path, cell_width: int | None = None)
     """
     rates = {cell.entry.recipe.fps for cell in grid.cells() if cell.clip is not None}
     if not rates:
-        raise UserError(f"cannot make a clip of {grid.folder}: no selected video is done")
+        raise UserError(f"cannot make a clip of {grid.folder}: no selected video is finished")
     if len(rates) > 1:
         shown = ", ".join(map(str, sorted(rates)))
         raise UserError(f"cannot play the clips in sync: they have different frames per second ({shown})")

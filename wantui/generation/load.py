@@ -186,7 +186,7 @@ def load_pipeline(
     begin_stage(PLACING_STAGE)
     try:
         if transformer_file is not None and pipeline.transformer_2 is not None:
-            raise LoadError(f"{transformer_file}: {model.name} has two transformers, which a file cannot replace")
+            raise LoadError(f"{transformer_file}: {model.name} has two transformers, and one file cannot replace both")
         _change_weights(pipeline, weights, lora)
         if fuses_blocks:
             fuse_pipeline(pipeline, attention_kernel, device if speed == "fp8" else None)

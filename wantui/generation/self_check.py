@@ -16,7 +16,7 @@ from wantui.generation.fuse import is_fused
 from wantui.generation.guidance_split import find_split
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.models.parts import read_pipeline_components
-from wantui.models.tokenizer import find_duplicate_fault, find_tokenizer_config_fault, find_vocabulary_fault
+from wantui.models.tokenizer import find_duplicate_token_error, find_tokenizer_config_error, find_vocabulary_error
 from wantui.planning.flops import TEXT_POSITION_COUNT
 
 TEST_INPUT_SIDE = 8
@@ -59,9 +59,9 @@ def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
             "both or neither"
         )
     _check_tokenizer(pipeline.tokenizer, encoder_config)
-    if fault := find_vocabulary_fault(pipeline.tokenizer.get_vocab(), encoder_config.vocab_size):
-        raise LoadError(find_tokenizer_config_fault(folder) or fault)
-    if fault := find_duplicate_fault(pipeline.tokenizer.backend_tokenizer):
+    if fault := find_vocabulary_error(pipeline.tokenizer.get_vocab(), encoder_config.vocab_size):
+        raise LoadError(find_tokenizer_config_error(folder) or fault)
+    if fault := find_duplicate_token_error(pipeline.tokenizer.backend_tokenizer):
         raise LoadError(f"its tokenizer cannot be used: {fault}")
 
 

@@ -131,7 +131,7 @@ class GpuMonitor(threading.Thread):
             self._is_initialised, self._unavailable_reason = False, f"the driver stopped responding: {error}"
             return ()
         if gpu_count == 0:
-            self._unavailable_reason = "the driver sees no GPU"
+            self._unavailable_reason = "the driver finds no GPU"
         return tuple(self._read_gpu(index) for index in range(gpu_count))
 
     def _initialise_nvml(self) -> bool:

@@ -52,7 +52,7 @@ def query_gpus() -> GpuReport:
         return GpuReport((), None, explain_unavailable_nvml(pynvml, error))
     try:
         gpus = tuple(_read_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
-        return GpuReport(gpus, str(pynvml.nvmlSystemGetDriverVersion()), None if gpus else "the driver sees no GPU")
+        return GpuReport(gpus, str(pynvml.nvmlSystemGetDriverVersion()), None if gpus else "the driver finds no GPU")
     except pynvml.NVMLError as error:
         return GpuReport((), None, str(error))
     finally:
@@ -178,6 +178,6 @@ def explain_unavailable_nvml(pynvml: Any, error: Any) -> str:
         pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver is installed",
         pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is not loaded",
         pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "the NVIDIA driver was updated: restart the machine",
-        pynvml.NVML_ERROR_NO_PERMISSION: "this user may not use the NVIDIA driver",
+        pynvml.NVML_ERROR_NO_PERMISSION: "this user has no permission to use the NVIDIA driver",
     }
     return reason_by_code.get(error.value, f"the NVIDIA driver does not respond: {error}")

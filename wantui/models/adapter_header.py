@@ -10,7 +10,7 @@ from typing import Any
 from wantui.json_files import parse_json
 from wantui.models.adapters import AdapterError
 from wantui.models.file_state import FileState
-from wantui.models.parts import find_length_fault
+from wantui.models.parts import find_length_error
 
 FLOAT_TYPES = ("BF16", "F16", "F32", "F64")
 """Types of tensors that adapters may have, as safetensors files name them."""
@@ -49,7 +49,7 @@ def read_adapter_header(path: Path) -> AdapterHeader:
 
 @lru_cache(maxsize=64)
 def _read_header(path: Path, state: FileState) -> AdapterHeader:
-    if (length_fault := find_length_fault(path, state)) is not None:
+    if (length_fault := find_length_error(path, state)) is not None:
         raise AdapterError(f"{path} {length_fault}")
     with path.open("rb") as file:
         header = parse_json(file.read(int.from_bytes(file.read(8), "little")))

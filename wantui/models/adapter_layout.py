@@ -30,7 +30,7 @@ LAYER_PREFIXES = (
     "lora_unet_",
 )
 PEFT_CHECKPOINT_PREFIX = "base_model.model."
-"""Prefix of checkpoints of peft, which store alpha in a file of its own."""
+"""Prefix of tensor names in peft checkpoints, which store alpha in a separate file."""
 SECOND_TRANSFORMER_PREFIX = "transformer_2."
 ROLE_BY_SUFFIX: Mapping[str, TensorRole] = {
     ".lora_A.weight": "down",
@@ -53,7 +53,7 @@ UNSUPPORTED_PARTS = (
     ("hada_", "LoHa"),
     ("oft_", "OFT"),
 )
-"""Part of a tensor name, and the kind of adapter that it belongs to."""
+"""Part of a tensor name -> unsupported kind of adapter that has it."""
 BLOCK_LAYER_NAMES: Mapping[str, str] = {
     **{
         f"{own_name}.{own_part}": f"{name}.{part}"
@@ -73,9 +73,9 @@ OTHER_LAYER_NAMES: Mapping[str, str] = {
     "head.head": "proj_out",
 }
 IMAGE_LAYER_PATTERN = re.compile(r"k_img|v_img|norm_k_img|img_emb|add_k_proj|add_v_proj|norm_added_k|image_embedder")
-"""Names of layers for the image of image-to-video models."""
+"""Names of the image layers of image-to-video models."""
 DIFFERENCE_LAYER = "proj_out"
-"""The layer whose whole change diffusers applies; it ignores those of other layers, such as norms."""
+"""The only layer to which diffusers applies a full weight difference; those of other layers are ignored."""
 
 
 @dataclass
@@ -95,7 +95,7 @@ class AdapterLayout:
     unapplied_keys: tuple[str, ...]
 
     def describe_unapplied(self) -> str | None:
-        """Return what is not applied, in words; None if all is."""
+        """Describe the tensors that are not applied; None if all are applied."""
         if not self.unapplied_keys:
             return None
         tensor_count = len(self.unapplied_keys) + sum(len(layer.key_by_role) for layer in self.layers)
@@ -104,8 +104,8 @@ class AdapterLayout:
             key.endswith((".diff", ".diff_b")) and not IMAGE_LAYER_PATTERN.search(key) for key in self.unapplied_keys
         )
         causes = [
-            *([f"{image_count:,} are for the image of image-to-video models"] if image_count else []),
-            *([f"{difference_count:,} are changes that diffusers ignores too"] if difference_count else []),
+            *([f"{image_count:,} are for the image input of image-to-video models"] if image_count else []),
+            *([f"{difference_count:,} are weight differences that diffusers ignores too"] if difference_count else []),
         ]
         other_keys = [
             key
@@ -141,7 +141,7 @@ def match_adapter_layers(header: AdapterHeader, shape_by_layer: Mapping[str, Lay
             continue
         layer = layer_by_name.setdefault(name, AdapterLayer(name))
         if role in layer.key_by_role:
-            raise AdapterError(f"it has two tensors for one use: {layer.key_by_role[role]} and {key}")
+            raise AdapterError(f"it has two tensors for the same purpose: {layer.key_by_role[role]} and {key}")
         layer.key_by_role[role] = key
     layers = []
     for layer in layer_by_name.values():
@@ -156,7 +156,7 @@ def match_adapter_layers(header: AdapterHeader, shape_by_layer: Mapping[str, Lay
 
 
 def split_tensor_name(key: str) -> tuple[str, TensorRole | None]:
-    """Split the name of a tensor into that of its layer, without prefix, and its role; None without a known role."""
+    """Split the name of a tensor into the name of its layer, without prefix, and its role; None for an unknown role."""
     for suffix, role in ROLE_BY_SUFFIX.items():
         if key.endswith(suffix):
             layer_name = key.removesuffix(suffix)
@@ -230,14 +230,16 @@ def _check_layer(
             raise AdapterError(_explain_shape(key, tensors[key], expected_shape, model, width))
     if "diff" in key_by_role:
         if key_by_role.keys() & {"down", "up"}:
-            raise AdapterError(f"it has {key_by_role['diff']} and also factors of {layer.name}; diffusers refuses both")
+            raise AdapterError(
+                f"it has {key_by_role['diff']} and factors of {layer.name}; diffusers refuses both together"
+            )
         if tensors[key_by_role["diff"]].shape != expected_shape:
             raise AdapterError(
                 _explain_shape(key_by_role["diff"], tensors[key_by_role["diff"]], expected_shape, model, width)
             )
         return
     if len(factor_keys := [key for role, key in key_by_role.items() if role in ("down", "up")]) == 1:
-        raise AdapterError(f"it is incomplete: it has {factor_keys[0]}, but no other factor of that layer")
+        raise AdapterError(f"it is incomplete: it has {factor_keys[0]}, but not the other factor of that layer")
     down, up = tensors[key_by_role["down"]], tensors[key_by_role["up"]]
     for key, tensor, side, expected_side in (
         (key_by_role["down"], down, -1, input_count),
@@ -252,7 +254,7 @@ def _check_layer(
 
 
 def _explain_shape(key: str, tensor: StoredTensor, expected_shape: LayerShape, model: str, width: int) -> str:
-    """Return the error for a tensor of another shape, with the models of the catalogue that the file may be for.
+    """Return the error for a tensor of another shape; name the models of the catalogue that it would fit.
 
     Args:
         width: width of the transformer.
@@ -281,7 +283,7 @@ def _explain_no_match(header: AdapterHeader) -> str:
     roles = {split_tensor_name(key)[1] for key in header.tensors}
     if not roles & {"down", "up"}:
         return (
-            f"it is no LoRA: none of its {len(header.tensors):,} tensors is a factor of one. Its first is {first_key}"
+            f"it is not a LoRA: none of its {len(header.tensors):,} tensors is a LoRA factor. Its first is {first_key}"
         )
     return (
         f"none of its {len(header.tensors):,} tensors matches a layer of the model: it is for another architecture. "

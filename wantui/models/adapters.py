@@ -14,7 +14,7 @@ from wantui.models.nano import NANO_ADAPTERS_FOLDER
 from wantui.paths import expand_user_path
 
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pkl", ".pt", ".pth")
-"""Suffixes of files in Python's pickle format, which can run any program when they are loaded."""
+"""Suffixes of files in Python's pickle format, which can run arbitrary code when they are loaded."""
 HUB_ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT_PATTERN = re.compile(r"[0-9a-f]{40}")
 
@@ -60,7 +60,7 @@ PACKAGED_ADAPTERS = (
         "nano-4step",
         NANO_ADAPTERS_FOLDER / "nano-4step.safetensors",
         "nano",
-        "for sampler lcm, steps 4 and cfg_scale 1: clips in a fifth of the time",
+        "for sampler lcm, 4 steps and cfg_scale 1; generates clips in a fifth of the time",
         contains_guidance=True,
     ),
 )
@@ -120,7 +120,7 @@ def check_adapter_path(path: Path, reference: str = "") -> None:
     """
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise AdapterError(
-            f"{path} is a pickle file, which could run any program when it is loaded. Use a .safetensors file of the "
+            f"{path} is a pickle file, which can run arbitrary code when it is loaded. Use a .safetensors file of the "
             "adapter"
         )
     if path.is_dir():
@@ -134,7 +134,7 @@ def check_adapter_path(path: Path, reference: str = "") -> None:
 def _suggest_reference(reference: str) -> str:
     file_name, separator, _ = reference.rpartition(":")
     if separator and os.path.isfile(file_name):  # noqa: PTH113 -- Path.is_file raises for a name that is too long
-        return f"{file_name} exists: after the last colon, write the strength as a number"
+        return f"{file_name} exists, but the text after the last colon is not a number. Write the strength there"
     names = ", ".join(adapter.name for adapter in PACKAGED_ADAPTERS)
     packaged_text = f" or a packaged adapter ({names})" if names else ""
     hub_text = (
@@ -185,7 +185,7 @@ def check_hub_file_name(hub_file: str) -> None:
         raise AdapterError(f"file {shorten_text(repr(hub_file))} is not the name of a file in a hub repository")
     if Path(hub_file).suffix.lower() in PICKLE_SUFFIXES:
         raise AdapterError(
-            f"{hub_file} is a pickle file, which could run any program when it is loaded. Choose a .safetensors file"
+            f"{hub_file} is a pickle file, which can run arbitrary code when it is loaded. Choose a .safetensors file"
         )
 
 

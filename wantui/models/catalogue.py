@@ -126,7 +126,7 @@ CLASSES_BY_PART = {
     "text_encoder": ("UMT5EncoderModel",),
     "tokenizer": ("T5TokenizerFast", "T5Tokenizer"),
 }
-"""Part of a pipeline -> classes of which it must have one."""
+"""Part of a pipeline -> classes that it may have."""
 UMT5_XXL_PARAMETERS, VAE_2_1_PARAMETERS, VAE_2_2_PARAMETERS = 5_680_910_336, 126_892_531, 704_688_668
 CATALOGUE = (
     NANO,
@@ -209,8 +209,8 @@ def find_model(name: str) -> WanModel:
     )
 
 
-def find_sized_model(model: WanModel, revision: str | None) -> WanModel | None:
-    """Return the model with its own sizes; None for a hub model that is not in the catalogue, unless it is cached."""
+def find_model_with_known_sizes(model: WanModel, revision: str | None) -> WanModel | None:
+    """Return the model with its actual sizes; None for a hub model that is neither in the catalogue nor cached."""
     if model.is_local or model in CATALOGUE:
         return model
     folder = find_snapshot_folder(model.location, revision)
@@ -337,7 +337,7 @@ def _count_stored_parameters(directory: Path) -> int | None:
 
 
 class _ModelConfig:
-    """The config file of a part, whose errors name the file."""
+    """The config file of a model part; errors name the file."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.values = path, _read_model_json(path)
@@ -354,7 +354,7 @@ class _ModelConfig:
         return value
 
     def read_patch_size(self) -> int:
-        """Return the height of a patch, which equals its width, in latent cells.
+        """Return the side of a patch, in latent cells.
 
         Raises:
             UnknownModelError: the size does not consist of three positive integers.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class FileState(NamedTuple):
-    """Values of which at least one changes when a file is written or replaced; links are followed.
+    """File status: at least one value changes when the file is written or replaced. Links are followed.
 
     The modification time alone is not enough: `cp -p`, `rsync --inplace -t` and archives set it, and the weights of two
     fine-tunes have equal sizes. No program can set the change time.

@@ -1,4 +1,4 @@
-"""Load the magnitudes of a model, measured here or published, by which `speed: cached` selects the passes to skip.
+"""Load the magnitudes of a model, measured here or published; `speed: cached` uses them to select passes to skip.
 
 The magnitude at a noise level is the norm of what the blocks add to the hidden states there. MagCache (Ma et al. 2025,
 arXiv 2506.09045): the ratio of the magnitudes of consecutive steps is nearly the same for every prompt. Its logarithm
@@ -21,9 +21,9 @@ Magnitudes = tuple[tuple[float, float], ...]
 """Pairs (noise level, log of its magnitude relative to that at the first noise level), in descending noise level."""
 NANO_MAGNITUDES_PATH = Path(__file__).with_name("nano") / "magnitudes.json"
 PUBLISHED_MAGNITUDES_PATH = Path(__file__).with_name("published_magnitudes.json")
-"""Ratios of consecutive steps that the authors of MagCache published, by model: conditional pass, then unconditional.
+"""File with the ratios of consecutive steps that the authors of MagCache published, by model and pass.
 
-They state no sampler: the noise levels are those of the defaults of their program.
+The authors state no sampler: the noise levels are the defaults of their program.
 """
 
 

@@ -17,7 +17,7 @@ PART_NAMES = ("scheduler", "text_encoder", "tokenizer", "transformer", "transfor
 """Folders of a Wan pipeline."""
 INDEX_FILE = "model_index.json"
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
-"""Files of which a tokenizer needs at least one: both contain its vocabulary."""
+"""Vocabulary files; a tokenizer needs at least one of them."""
 DIFFUSERS_WEIGHT_FILES = (
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model.safetensors",
@@ -135,7 +135,7 @@ def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool 
         or not shard_by_tensor
         or not all(isinstance(shard, str) for shard in shard_by_tensor.values())
     ):
-        raise PartError(f"{path} names no weight files")
+        raise PartError(f"{path} lists no weight files")
     shard_names = sorted(set(shard_by_tensor.values()))
     if outside_names := [name for name in shard_names if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise PartError(f"{path} refers to {outside_names[0]}, which is outside the model folder")
@@ -147,7 +147,7 @@ def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool 
     files = [path.parent / name for name in shard_names]
     # Not Path.is_file, which raises for a name that is too long.
     if missing_names := [file.name for file in files if not os.path.isfile(file)]:  # noqa: PTH113
-        raise PartError(f"its {get_part_label(part)} lacks {', '.join(missing_names)}, which {path.name} names")
+        raise PartError(f"its {get_part_label(part)} lacks {', '.join(missing_names)}, which {path.name} lists")
     if is_loaded and not isinstance(weight_index.get("metadata"), dict):
         raise PartError(f"{path} has no metadata, which {library} requires. Copy it again")
     return files
@@ -223,7 +223,7 @@ def check_weight_file_length(path: Path) -> None:
     if path.suffix != ".safetensors":
         return
     try:
-        length_fault = find_length_fault(path, FileState.from_path(path))
+        length_fault = find_length_error(path, FileState.from_path(path))
     except OSError as error:
         raise PartError(f"{path} cannot be read: {error.strerror or error}") from None
     if length_fault:
@@ -231,7 +231,7 @@ def check_weight_file_length(path: Path) -> None:
 
 
 @lru_cache(maxsize=256)
-def find_length_fault(path: Path, state: FileState) -> str | None:
+def find_length_error(path: Path, state: FileState) -> str | None:
     """Return a description of a wrong length, or None; cached until the file changes."""
     file_bytes = state.size_bytes
     with path.open("rb") as file:

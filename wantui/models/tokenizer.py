@@ -14,7 +14,7 @@ from wantui.models.file_state import FileState
 from wantui.models.fingerprint import find_snapshot_folder
 from wantui.models.parts import PartError, read_part_json, read_pipeline_components
 from wantui.models.tokenizer_settings import (
-    find_special_token_fault,
+    find_special_token_error,
     list_new_tokens,
     read_tokenizer_settings,
 )
@@ -73,7 +73,7 @@ def _read_tokenizer(path: Path, _: FileState) -> Any:
         raise TokenizerError(
             f"{path} cannot be read as a tokenizer: {error}. Replace it with the file of the original model"
         ) from None
-    if fault := find_duplicate_fault(tokenizer):
+    if fault := find_duplicate_token_error(tokenizer):
         raise TokenizerError(f"{path}: {fault}")
     if _read_tokenizer_class_name(path.parents[1]).startswith("T5") and type(tokenizer.model).__name__ == "Unigram":
         _replace_tokenizer_stages(tokenizer)
@@ -144,24 +144,24 @@ def check_tokenizer_fits_model(path: Path) -> None:
             "the file of the original model"
         )
     vocabulary, embedding_count = tokenizer.get_vocab(with_added_tokens=True), encoder_config.get("vocab_size")
-    if type(embedding_count) is int and (fault := find_vocabulary_fault(vocabulary, embedding_count)):
+    if type(embedding_count) is int and (fault := find_vocabulary_error(vocabulary, embedding_count)):
         raise TokenizerError(f"{path}: {fault}")
     if not class_name.startswith("T5"):
         return
-    if FIRST_EXTRA_TOKEN not in vocabulary and (fault := find_tokenizer_config_fault(folder)):
+    if FIRST_EXTRA_TOKEN not in vocabulary and (fault := find_tokenizer_config_error(folder)):
         raise TokenizerError(fault)
-    if fault := find_special_token_fault(settings, vocabulary, encoder_config):
+    if fault := find_special_token_error(settings, vocabulary, encoder_config):
         raise TokenizerError(f"{path.parent}: {fault}. Copy the folder from the model again")
     new_tokens = list_new_tokens(settings, vocabulary)
     new_vocabulary = vocabulary | {token: max(vocabulary.values()) + i for i, token in enumerate(new_tokens, 1)}
-    if type(embedding_count) is int and (fault := find_vocabulary_fault(new_vocabulary, embedding_count)):
+    if type(embedding_count) is int and (fault := find_vocabulary_error(new_vocabulary, embedding_count)):
         raise TokenizerError(
             f"{path.parent}: its settings add {format_count(len(new_tokens), 'token')} to the vocabulary, such as "
             f"{new_tokens[0]!r}: {fault}"
         )
 
 
-def find_tokenizer_config_fault(folder: Path) -> str | None:
+def find_tokenizer_config_error(folder: Path) -> str | None:
     """Return the error for a tokenizer without tokenizer_config.json; None if the file exists."""
     config_path = folder / "tokenizer" / "tokenizer_config.json"
     if config_path.is_file():
@@ -172,7 +172,7 @@ def find_tokenizer_config_fault(folder: Path) -> str | None:
     )
 
 
-def find_vocabulary_fault(vocabulary: Mapping[str, int], embedding_count: int) -> str | None:
+def find_vocabulary_error(vocabulary: Mapping[str, int], embedding_count: int) -> str | None:
     """Return the error for a vocabulary that does not match a text encoder; None if it does.
 
     Args:
@@ -191,7 +191,7 @@ def find_vocabulary_fault(vocabulary: Mapping[str, int], embedding_count: int) -
     )
 
 
-def find_duplicate_fault(tokenizer: Any) -> str | None:
+def find_duplicate_token_error(tokenizer: Any) -> str | None:
     """Return the error for a vocabulary that contains a token twice; None if every token occurs once.
 
     The library uses the last of equal tokens, so that a word would silently get an embedding that the model never

@@ -49,7 +49,7 @@ def read_tokenizer_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def find_special_token_fault(
+def find_special_token_error(
     settings: Mapping[str, Any], id_by_token: Mapping[str, int], encoder_config: Mapping[str, Any]
 ) -> str | None:
     """Return the error for special tokens or a padding side that the text encoder does not expect, if any.

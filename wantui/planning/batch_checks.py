@@ -48,10 +48,10 @@ def find_settings_warnings(
         )
     if first_recipe.speed == "cached" and not first_recipe.magnitudes:
         calibration_hint = (
-            "" if model.boundary_ratio else f"; run `wantui models calibrate` once on {model.name} to lose less"
+            "" if model.boundary_ratio else f"; to reduce the error, run `wantui models calibrate` once on {model.name}"
         )
         warnings.append(
-            f"model_settings.speed: cached decides by the first block which steps to skip{calibration_hint}"
+            f"model_settings.speed: cached uses the first block to decide which steps to skip{calibration_hint}"
         )
     requested_revision = settings.model_settings.revision
     if model.is_local and requested_revision is not None:
@@ -188,7 +188,7 @@ def describe_altered_trajectory(settings: Settings) -> str | None:
 
 
 def _find_unused_capture_warnings(settings: Settings) -> Iterator[str]:
-    """Warn of parts of a capture that are on while the capture itself is off."""
+    """Warn about parts of a capture that are on while the capture itself is off."""
     for kind in CAPTURES:
         section = getattr(settings, kind.section_key)
         if not kind.marks_setting or getattr(section, kind.marks_setting):

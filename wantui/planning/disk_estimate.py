@@ -28,7 +28,7 @@ CaptureSizeKey = tuple[str | int, ...]
 """Key of recipes whose files have equal sizes: sizes, steps and controls, and, if attention is stored, the text of each
 mark that the negative prompt contains, and the length of each other mark."""
 MAX_LISTED_BASES = 2
-"""Maximum number of kinds of videos whose sizes a prediction explains."""
+"""Maximum number of size explanations that a prediction lists."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ def _join_basis_texts(video_counts_by_basis: Mapping[str, int]) -> str:
     """
     texts = [f"{format_count(count, 'video')} x {basis}" for basis, count in video_counts_by_basis.items()]
     if len(texts) > MAX_LISTED_BASES:
-        texts[MAX_LISTED_BASES:] = [f"and {format_count(len(texts) - MAX_LISTED_BASES, 'more kind')}"]
+        texts[MAX_LISTED_BASES:] = [
+            f"and {format_count(len(texts) - MAX_LISTED_BASES, 'other kind of video', 'other kinds of videos')}"
+        ]
     return "; ".join(texts)
 
 

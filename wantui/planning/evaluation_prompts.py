@@ -9,7 +9,7 @@ from wantui.planning.recipe import Recipe
 from wantui.schedule import count_model_evaluations
 
 STEP_PROMPTS_ATTRIBUTE = "step_prompts"
-"""Attribute of a capture with the prompt of each recorded evaluation; only with a prompt schedule."""
+"""Capture attribute with the prompt of each recorded evaluation; written only with a prompt schedule."""
 
 
 class EvaluationPrompt(NamedTuple):

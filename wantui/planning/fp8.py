@@ -5,7 +5,7 @@ from wantui.models.catalogue import WanModel
 MIN_COMPUTE_CAPABILITY = (8, 9)
 """Smallest compute capability of GPUs that multiply in FP8: Ada Lovelace, Hopper and later."""
 WIDTH_MULTIPLE = 16
-"""Number of which the widths of FP8 products must be multiples."""
+"""Number that must divide the widths of FP8 products."""
 
 
 def explain_missing_fp8(device: str, compute_capability: tuple[int, int] | None) -> str:

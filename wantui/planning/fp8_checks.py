@@ -29,15 +29,15 @@ def find_fp8_refusals(settings: Settings, model: WanModel, recipe: Recipe) -> li
 
 
 def list_fp8_conflicts(model: WanModel, dtype: str, weights: WeightsForm, plan: MemoryPlan | None) -> list[str]:
-    """Return phrases that continue "model_settings.speed: fp8", each with a conflict and what to choose instead.
+    """Return phrases that continue "model_settings.speed: fp8", each naming a conflict and an alternative.
 
     Args:
         plan: memory plan, or None if it is not chosen yet.
     """
     if model.transformer_width < MIN_FUSED_TRANSFORMER_WIDTH:  # no other choice can help
         return [
-            f"needs blocks of a width of at least {MIN_FUSED_TRANSFORMER_WIDTH}, and those of {model.name} have "
-            f"{model.transformer_width}: choose speed fused"
+            f"needs blocks with a width of at least {MIN_FUSED_TRANSFORMER_WIDTH}, but those of {model.name} are "
+            f"{model.transformer_width} wide: choose speed fused"
         ]
     if count_fp8_blocks(model.block_count) == 0:
         return [

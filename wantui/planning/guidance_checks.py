@@ -36,7 +36,7 @@ def find_guidance_refusals(settings: Settings, model: WanModel, first_recipe: Re
 
 
 def find_guidance_warnings(settings: Settings, recipe: Recipe) -> list[str]:
-    """Return warnings of settings that need an unconditional pass, which the guidance of a recipe may lack."""
+    """Return warnings about settings that need an unconditional pass, which the guidance of a recipe may lack."""
     warnings = []
     is_guided = uses_unconditional_pass(recipe)
     if recipe.negative_prompt and not is_guided:
@@ -55,7 +55,7 @@ def find_guidance_warnings(settings: Settings, recipe: Recipe) -> list[str]:
 def _find_unmeasured_metric_warnings(
     metric: MetricName | None, captures: CaptureRequests, is_guided: bool
 ) -> Iterator[str]:
-    """Warn of a declared metric that these videos will not have."""
+    """Warn about a declared metric that these videos will not have."""
     if metric is None:
         return
     needs_guidance_gap = metric.startswith(GUIDANCE_GAP.name)
@@ -101,7 +101,7 @@ def _find_rule_refusals(recipe: Recipe) -> Iterator[str]:
     )
     setting = reuse_text if request.rule == "cfg" else f"guidance_settings.rule: {request.rule}"
     if sources == {"zero"}:
-        yield "guidance_settings.zero_steps: every step would change nothing, and the video would be noise. Use fewer"
+        yield "guidance_settings.zero_steps: no step would change anything, and the video would be noise. Use fewer"
     elif "guided" not in sources:
         yield f"{setting} has no effect, because the guidance scale turns guidance off. Use a scale above 1"
     elif reuse_text and "reused" not in sources:
@@ -120,7 +120,8 @@ def _find_skipping_refusals(recipe: Recipe) -> Iterator[str]:
         return
     if recipe.speed == "cached":
         yield (
-            "model_settings.speed: cached compares every pass with that of the step before, but guidance skips the "
+            "model_settings.speed: cached compares every pass with the same pass of the previous step, but guidance "
+            "skips the "
             "unconditional pass at some steps (a scale of 1, reuse_from or zero_steps). Choose fused"
         )
     if stores_unconditional:

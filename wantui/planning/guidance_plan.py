@@ -67,8 +67,7 @@ def _find_constant_guidance(recipe: Recipe, uses_second: bool) -> EvaluationGuid
 
 
 def find_boundary_ratio(recipe: Recipe) -> float | None:
-    """Return the noise level below which the model's second transformer is used; None for one transformer, and for a
-    model that is unknown here."""
+    """Return the noise level below which the second transformer is used; None without one, or for an unknown model."""
     try:
         return find_model(recipe.model).boundary_ratio
     except UserError:
@@ -105,7 +104,7 @@ def compute_mean_passes(recipe: Recipe, gpu_count: int = 1) -> float:
 
 
 def compute_typical_passes(recipe: Recipe, gpu_count: int = 1) -> float:
-    """Return the median number of passes of an evaluation: that of the step with the median measured seconds.
+    """Return the median number of passes of an evaluation: the passes of the step with the median measured seconds.
 
     Args:
         gpu_count: as of `compute_mean_passes`.

@@ -69,7 +69,7 @@ class CaptureRequests(TrajectoryRequest):
     """
 
     geometry: bool = True
-    """True if the trajectory is recorded; by default not for cached videos, whose path is not the model's own."""
+    """True if the trajectory is recorded; by default not for cached videos, because skipping alters the path."""
     attention: AttentionRequest | None = None
     guidance_gap: bool = True
     """True if the guidance gap is recorded with the trajectory. The canonical JSON omits True, so that recipes of
@@ -138,7 +138,7 @@ class Recipe(_FrozenModel):
     transformer_file: TransformerFile | None = None
     """File of the transformer if weights are gguf."""
     speed: SpeedName = "reference"
-    """reference: what diffusers computes, to the bit; fused: the same up to rounding; fp8, cached: another video."""
+    """reference: bit-identical to diffusers; fused: equal up to rounding; fp8, cached: another video."""
     magnitudes: tuple[tuple[FiniteFloat, FiniteFloat], ...] = ()
     """Calibrated magnitudes that decide which steps a cached video skips; without them the first block decides."""
     capture: CaptureRequests = CaptureRequests()
@@ -199,7 +199,7 @@ class Recipe(_FrozenModel):
 
     @property
     def prompts(self) -> tuple[MarkedPrompt, ...]:
-        """Return all prompts that the model reads: that at the start, then those of controls."""
+        """Return all prompts that the model reads: the initial prompt, then the prompts of controls."""
         later_prompts = (prompt for kind, request in self.control_requests for prompt in kind.list_prompts(request))
         return MarkedPrompt(prompt=self.prompt, marks=self.marks), *later_prompts
 

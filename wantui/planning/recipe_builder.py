@@ -80,7 +80,7 @@ class RecipeBuilder:
         return first_recipe
 
     def _build_capture_requests(self, settings: Settings) -> CaptureRequests:
-        """Return the captures that the settings request, which a sweep changes only if it alters the trajectory."""
+        """Return the captures that the settings request, cached by the reason for which the trajectory is altered."""
         alteration = describe_altered_trajectory(settings)
         if alteration not in self._captures_by_alteration:
             self._captures_by_alteration[alteration] = _build_capture_requests(settings, self.has_marks)
@@ -107,7 +107,7 @@ def _resolve_transformer_file(model: WanModel, model_settings: ModelSettings) ->
     path = parse_setting_path("model_settings.transformer_file", model_settings.transformer_file).absolute()
     setting_text = f"model_settings.transformer_file: {path}"
     if model.boundary_ratio is not None:
-        raise PlanError(f"{setting_text}: {model.name} has two transformers, which a file cannot replace")
+        raise PlanError(f"{setting_text}: {model.name} has two transformers, and one file cannot replace both")
     try:
         if path.exists() and not path.is_file():  # reading a pipe would block forever
             raise PlanError(f"{setting_text} is not a regular file")

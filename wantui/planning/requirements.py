@@ -10,7 +10,7 @@ COMPILER_COMMANDS = ("cc", "gcc", "clang")
 
 
 def explain_missing_compiler() -> str | None:
-    """Return a message about what is missing to build wantui's GPU kernels, or None."""
+    """Return why wantui's GPU kernels cannot be built, or None."""
     if find_spec("triton") is None:
         return "triton is not installed (torch's CUDA builds include it)"
     if not any(shutil.which(name) for name in (os.environ.get("CC", "cc"), *COMPILER_COMMANDS)):

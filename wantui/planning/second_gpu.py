@@ -21,11 +21,11 @@ from wantui.planning.memory_plan import (
 from wantui.planning.recipe import Recipe
 from wantui.planning.weight_bytes import BYTES_BY_DTYPE, estimate_transformer_bytes
 
-SECOND_LATENT_COUNT = 4
+SECOND_GPU_LATENT_COUNT = 4
 """Number of latent-sized float32 tensors on the second GPU: input and output of a pass, and their copies."""
 
 
-def can_split_plan(plan: MemoryPlan) -> bool:
+def allows_second_gpu(plan: MemoryPlan) -> bool:
     """Return whether a second GPU can be used with a plan: streamed weights exist in CPU memory once only."""
     return plan.weight_streaming == "none"
 
@@ -40,7 +40,7 @@ def estimate_second_gpu_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe)
         transformer_bytes
         + estimate_activation_bytes(model, recipe, is_fused)
         + estimate_extra_gpu_bytes(recipe, model)
-        + SECOND_LATENT_COUNT * latent_bytes
+        + SECOND_GPU_LATENT_COUNT * latent_bytes
         + text_bytes
         + WORKSPACE_BYTES
     )

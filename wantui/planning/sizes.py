@@ -72,7 +72,8 @@ def check_video_size(video: VideoSettings, model: WanModel) -> None:
             )
             nearest_text = f"{lower_multiple} or {upper_multiple}" if lower_multiple else str(upper_multiple)
             problems.append(
-                f"video_settings.{name}: {side_pixels} is not a multiple of {size_multiple}; nearest are {nearest_text}"
+                f"video_settings.{name}: {side_pixels} is not a multiple of {size_multiple}; the nearest are "
+                f"{nearest_text}"
             )
     if problems:
         raise SizeError("\n".join(problems))

@@ -14,7 +14,7 @@ from wantui.planning.recipe import Recipe
 from wantui.schedule import compute_noise_levels
 
 MAX_DECIMALS = 3
-"""Most decimals of a guidance scale."""
+"""Maximum number of decimals of a guidance scale."""
 SOURCE_NOTES: dict[VelocitySource, str] = {
     "guided": "",
     "conditional": "one pass",
@@ -34,7 +34,7 @@ class StepTable:
 
 
 def build_step_table(recipe: Recipe) -> StepTable | None:
-    """Return what changes during the denoising of a recipe; None if nothing does.
+    """Return the table of what changes during the denoising of a recipe; None if nothing changes.
 
     Raises:
         KeyframeError: a keyframe does not fit the steps; planned recipes never have one.

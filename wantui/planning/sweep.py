@@ -52,7 +52,7 @@ class SkippedCell:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The third axis of a batch."""
+    """A sweep: the third axis of a batch, besides variations and seeds."""
 
     axes: tuple[SweepAxis, ...]
     cells: tuple[SweepCell, ...]
@@ -71,7 +71,7 @@ class CellError(UserError):
 
 @dataclass
 class CellSettings:
-    """Settings of cells, in which sections that are equal are validated once and shared."""
+    """Builder of the settings of cells; equal sections are validated once and shared."""
 
     settings: Settings
     axes: tuple[SweepAxis, ...]
@@ -144,8 +144,7 @@ def _label_positions(axis: SweepAxis, name_by_path: Mapping[str, str]) -> list[s
 
 
 def merge_cell_texts(texts_by_label: Mapping[str, Sequence[str]], cell_count: int) -> list[str]:
-    """Join the texts of cells: a text of all `cell_count` cells as it is, any other after the label of its first
-    cell."""
+    """Join the texts of cells; a text that not all `cell_count` cells share follows the label of its first cell."""
     labels_by_text: dict[str, list[str]] = {}
     for label, texts in texts_by_label.items():
         for text in dict.fromkeys(texts):
@@ -165,7 +164,7 @@ def _format_labels(labels: Sequence[str]) -> str:
 def iterate_cell_settings(
     settings: Settings, axes: tuple[SweepAxis, ...], cells: Sequence[SweepCell]
 ) -> Iterator[tuple[SweepCell, Settings | CellError]]:
-    """Yield each cell with its settings, or the reason why they are not valid."""
+    """Yield each cell with its settings, or with the error if they are not valid."""
     cell_settings = CellSettings(settings, axes)
     for cell in cells:
         try:
@@ -175,7 +174,7 @@ def iterate_cell_settings(
 
 
 def extract_cell_settings(settings: Settings, cell_values: Mapping[str, Any], seed: int) -> Settings:
-    """Return the settings of a batch with one seed that are those of one cell, without the sweep and the seeds.
+    """Return the settings of a batch with only one cell and one seed, without the sweep.
 
     Args:
         cell_values: value of each swept setting by its path; empty for a batch without a sweep, and for the additional

@@ -29,7 +29,7 @@ PACKAGE_BY_KERNEL = {"flash": "flash-attn", "_flash_3": "flash-attn-3", FLASH_AT
 """Packages of the attention kernels that are not part of torch, and may not be installed."""
 INT8_SCALING_COST = 0.038
 """Time to scale one output of an int8 matrix product, relative to `Throughput.value`; measured for 14B on an H100."""
-POSITION_VALUE_COST = 0.25
+POSITION_MODULATION_COST = 0.25
 """Extra time per value of a block whose modulation differs between positions (Wan 2.2 5B), relative to
 `Throughput.value`; measured on an H100."""
 TILED_PIXEL_COST = 1.2
@@ -95,7 +95,7 @@ class Throughput:
                 INT8_SCALING_COST * self.value * token_count * (7 * model.transformer_width + model.feed_forward_width)
             )
         if model.has_timestep_per_token and not can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
-            block_seconds += POSITION_VALUE_COST * self.value * token_count * model.transformer_width
+            block_seconds += POSITION_MODULATION_COST * self.value * token_count * model.transformer_width
         if plan.weight_streaming != "none":
             transfer_seconds = self.streamed_byte * estimate_mean_block_bytes(model, recipe)
             is_overlapped = plan.weight_streaming == "overlapped"

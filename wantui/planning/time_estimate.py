@@ -111,7 +111,7 @@ def estimate_video_seconds(
     )
     decode_seconds = _estimate_decode_seconds(recipe, plan, similar_videos)
     basis = (
-        f"{format_count(len(similar_videos), 'like video')} on this machine: {step_seconds:.2g} s per "
+        f"{format_count(len(similar_videos), 'similar video')} on this machine: {step_seconds:.2g} s per "
         f"step{_describe_skipping(recipe)}, "
         f"{decode_seconds:.2g} s to decode"
     )
@@ -151,7 +151,7 @@ def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: Memory
     step_seconds = throughput.predict_step_seconds(model, recipe, plan, gpu_count)
     basis = f"{step_seconds:.2g} s per step{_describe_skipping(recipe)}, from `wantui bench` on {throughput.device}"
     if recipe.speed == "fp8" and throughput.speed != "fp8":
-        basis += f" of {throughput.speed} blocks, which are slower: run `wantui bench --speed fp8`"
+        basis += f" with {throughput.speed} blocks, which are slower: run `wantui bench --speed fp8`"
     return Estimate(throughput.predict_video_seconds(model, recipe, plan, gpu_count), basis)
 
 
@@ -227,10 +227,10 @@ def find_measured_peak_memory(recipe: Recipe, plan_name: str, past_videos: Seque
         and _make_skipping_key(video.recipe) == _make_skipping_key(recipe)
     ]
     if not similar_videos:
-        return Estimate(None, "no like video on this machine yet")
+        return Estimate(None, "no similar video on this machine yet")
     return Estimate(
         similar_videos[0].peak_memory_bytes,
-        f"measured on the latest of {format_count(len(similar_videos), 'like video')}",
+        f"measured on the latest of {format_count(len(similar_videos), 'similar video')}",
     )
 
 

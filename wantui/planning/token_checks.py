@@ -125,7 +125,7 @@ def _find_unknown_word_warnings(tokenizer_path: Path, model: WanModel, prompts: 
 
 
 def _find_length_refusals(tokenizer_path: Path, prompts: Iterable[str], prompt_name: str) -> list[str]:
-    """Return a refusal for the first prompt with more tokens than the model reads, unless its words tell."""
+    """Return a refusal for the first prompt with too many tokens, unless its number of words is already refused."""
     for prompt in prompts:
         if len(prompt.encode()) < TEXT_POSITION_COUNT - 2:  # a token has a byte, but for the first space and the end
             continue

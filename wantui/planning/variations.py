@@ -82,7 +82,7 @@ def _expand_scheduled_variations(
     if replaces_start and start_template != parsed_template.source:
         warnings.append(
             f"{SETTING_KEY} has a prompt at the start, which replaces the template: the model does not read the text "
-            "of the template, and only its brackets count"
+            f"of the template; only its brackets are used"
         )
     try:
         variations = expand_schedule(

@@ -52,7 +52,7 @@ def estimate_mean_block_bytes(model: WanModel, recipe: Recipe) -> float:
 def _estimate_parameter_bytes(
     model: WanModel, recipe: Recipe, parameter_count: int, full_precision_count: int, block_count: int
 ) -> int:
-    """Return the bytes of some parameters, of which `full_precision_count` are float32, in a number of blocks."""
+    """Return the bytes of parameters in a number of blocks; `full_precision_count` of them are float32."""
     dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
     quantized_count = scale_count = 0
     if recipe.weights != "full":

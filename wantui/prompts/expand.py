@@ -100,7 +100,7 @@ class Variation(NamedTuple):
 
 
 def list_prompts(variation: Variation) -> tuple[str, ...]:
-    """Return the prompt of a variation at the start, then those of its schedule."""
+    """Return the initial prompt of a variation, then the prompts of its schedule."""
     return variation.prompt, *(scheduled.prompt for scheduled in variation.scheduled_prompts)
 
 
@@ -231,7 +231,7 @@ def _concatenate_parts(parts: list[_ExpandedPart]) -> _ExpandedPart:
 
 
 def _shift_spans(spans: tuple[_Span, ...], offset: int) -> tuple[_Span, ...]:
-    """Return marks or choices `offset` characters further on, but not before the start of the text."""
+    """Move marks or choices by `offset` characters, but not before the start of the text."""
     if not offset:
         return spans
     return tuple(replace(span, start=max(0, span.start + offset), end=max(0, span.end + offset)) for span in spans)
@@ -262,7 +262,8 @@ def _build_variation(template: Template, part: _ExpandedPart, variation_id: str,
         raise TemplateError("cannot expand the template: one of its variations has no text", template.source, 0)
     if not is_plain and clean_prompt(prompt) != prompt:
         raise TemplateError(
-            f"cannot expand the template: cleaning would change text across a bracket: {format_excerpt(prompt)!r}",
+            "cannot expand the template: text cleaning would change characters on both sides of a bracket: "
+            f"{format_excerpt(prompt)!r}",
             template.source,
             0,
         )
@@ -272,7 +273,7 @@ def _build_variation(template: Template, part: _ExpandedPart, variation_id: str,
 
 
 def _limit_spans(choices: tuple[Choice, ...], length: int) -> tuple[Choice, ...]:
-    """Return the choices with positions inside a text; that of an empty option may follow the last word."""
+    """Limit the positions of choices to a text; the position of an empty option may be after the last word."""
     if all(choice.end <= length for choice in choices):
         return choices
     return tuple(replace(choice, start=min(choice.start, length), end=min(choice.end, length)) for choice in choices)

@@ -22,7 +22,7 @@ _PLURALS = (
     (re.compile(r"^is\b"), "are"),
     (re.compile(r"^has\b"), "have"),
 )
-"""Start of an explanation, and the same about several excerpts."""
+"""Start of an explanation about one excerpt -> start of the same explanation about several."""
 _INVISIBLE_PATTERN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0]"
 )
@@ -117,8 +117,10 @@ def find_single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator
 
 
 def _find_invisible_characters(text: str, message_prefix: str) -> Iterator[str]:
-    """Yield a warning about the first invisible character, as it gets into text from web pages: one that cleaning
-    keeps, and one that it deletes inside a word, which can join words."""
+    """Yield a warning about the first invisible character, such as those from web pages.
+
+    Yield one about a character that cleaning keeps, and one about a deleted character, which can join words.
+    """
     if (deleted := _DELETED_PATTERN.search(text)) is not None:
         yield (
             f"{message_prefix}the control character U+{ord(deleted[0][0]):04X} in "

@@ -1,4 +1,4 @@
-"""The template in which a concept is left open: declared words are replaced, and brackets of such words collapse."""
+"""Leave a concept open in a template: replace the declared words, and collapse brackets of such words."""
 
 from wantui.generic_words import GenericWord, GenericWordsError
 from wantui.prompts.parse import Alternatives, LiteralText, MarkedText, Template, TemplateNodes
@@ -47,7 +47,8 @@ def _generalise_bracket(source: str, bracket: Alternatives, generic_word: Generi
         return source[bracket.span[0] : bracket.span[1]], False
     if len(texts) > 1:
         raise GenericWordsError(
-            f"the options of the bracket {source[bracket.span[0] : bracket.span[1]]} do not become equal: "
-            f"{', '.join(texts[:4])}. Declare the word of each option: --generic 'WORD|WORD: {generic_word.generic}'"
+            f"the options of the bracket {source[bracket.span[0] : bracket.span[1]]} still differ after their words "
+            f"are replaced: {', '.join(texts[:4])}. Declare the word of each option: --generic 'WORD|WORD: "
+            f"{generic_word.generic}'"
         )
     return texts[0], True

@@ -1,4 +1,4 @@
-"""The reverse of parsing: prompts and their marks as a template."""
+"""Write prompts and their marks as a template, the reverse of parsing."""
 
 import re
 from collections.abc import Iterable, Sequence

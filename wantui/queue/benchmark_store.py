@@ -15,7 +15,7 @@ from wantui.planning.throughput import NATIVE_ATTENTION, Throughput
 from wantui.queue.state_dir import find_state_directory
 
 THROUGHPUT_FILE = "throughput.json"
-SIMILAR_SPEEDS: dict[SpeedName, tuple[SpeedName, ...]] = {
+SPEEDS_BY_SIMILARITY: dict[SpeedName, tuple[SpeedName, ...]] = {
     "reference": ("reference", "fused", "fp8", "cached"),
     "fused": ("fused", "reference", "fp8", "cached"),
     "fp8": ("fp8", "fused", "reference", "cached"),
@@ -53,7 +53,7 @@ def load_throughput(
     if _is_fused(recipe, plan):
         wanted_speed = "fp8" if recipe.speed == "fp8" else "fused"
     device_throughputs = [throughput for throughput in _read_throughputs(directory) if throughput.device == device]
-    similar_speeds = SIMILAR_SPEEDS[wanted_speed]
+    similar_speeds = SPEEDS_BY_SIMILARITY[wanted_speed]
     return min(device_throughputs, key=lambda throughput: similar_speeds.index(throughput.speed), default=None)
 
 

@@ -35,9 +35,9 @@ from wantui.queue.writer import QueueWriter, to_storable_text
 MAX_WORKER_CRASHES = 2
 """Number of worker crashes after which a video fails."""
 MAX_STEP_EVENT_AGE = 20_000
-"""Age, in number of newer events, from which step events are deleted: every follower has read them by then."""
+"""Number of newer events after which a step event is deleted: every follower has read it by then."""
 UserRequest = Literal["continue", "cancel", "pause"]
-"""What a user wants a running video to do."""
+"""Request of a user to a running video."""
 END_VIDEO_SQL = "finished = ?, seconds = max(0, ? - boot_seconds)"
 """SQL that ends a video; its parameters are `_make_end_video_parameters()`."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from wantui.queue.lock_holders import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder
 
 LOCK_POLL_SECONDS = 0.5
-"""Longest wait inside SQLite, in seconds: between two, signals such as Ctrl-C are handled."""
+"""Longest wait inside SQLite, in seconds; signals such as Ctrl-C are handled between two waits."""
 RETRIED_ERROR_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY)
 """Codes of errors after which the same statement may succeed later."""
 

@@ -13,7 +13,7 @@ from wantui.queue.connection import QueueConnection, connect_to_queue, convert_d
 from wantui.queue.engine_lock import prevent_engine_start
 from wantui.queue.lock_holders import LockListener
 from wantui.queue.records import describe_hold
-from wantui.queue.state_files import make_database_writable, refuse_odd_database
+from wantui.queue.state_files import make_database_writable, refuse_irregular_database
 
 DATABASE_FILE = "queue.db"
 BUSY_TIMEOUT_SECONDS = 10.0
@@ -29,7 +29,7 @@ ENGINE_START_TIMEOUT_SECONDS = 20.0
 
 
 class OlderEngineError(UserError):
-    """Raised if a running engine of an earlier version prevents a migration, which would make it fail."""
+    """Raised if a running engine of an earlier version prevents a migration, because the migration would break it."""
 
 
 class NewerDatabaseError(UserError):
@@ -72,7 +72,7 @@ def open_database(
         UserError: one of its files is not a regular file, or cannot be written.
         sqlite3.DatabaseError: it is damaged.
     """
-    refuse_odd_database(path)
+    refuse_irregular_database(path)
     make_database_writable(path)
     connection = connect_to_queue(path, wait_seconds, on_locked)
     try:
@@ -114,7 +114,7 @@ def check_database(path: Path) -> str | None:
         UserError: one of its files is not a regular file.
         sqlite3.DatabaseError: it is damaged.
     """
-    refuse_odd_database(path)
+    refuse_irregular_database(path)
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with (
         closing(

@@ -161,7 +161,7 @@ class LoadingStageStarted(VideoEventPayload):
     stage: str = ""
     """Description of the stage, such as "reading weights"."""
     stage_number: int | None = None
-    """Number of the stage among those of loading, from 1; None if it is no part of loading."""
+    """Number of the stage among those of loading, from 1; None if it is not part of loading."""
     stage_count: int | None = None
 
 
@@ -190,7 +190,7 @@ class VideoLockedElsewhere(VideoEventPayload):
 
 @dataclass(frozen=True)
 class VideoOnOneGpu(VideoEventPayload):
-    """A video for two GPUs is rendered on one, with the same bits."""
+    """A video for two GPUs is rendered on one, with the same result."""
 
     kind: ClassVar[str] = "one_gpu"
     reason: str = ""

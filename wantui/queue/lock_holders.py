@@ -11,7 +11,7 @@ from wantui.formatting import escape_unprintable
 LOCK_NOTICE_SECONDS = 2.0
 """Seconds of waiting for a locked database before `on_locked` is called."""
 LOCK_RECHECK_SECONDS = 1.0
-"""Seconds after which a process that still has the lock is taken to keep it."""
+"""Seconds after which a process that still has the lock counts as a lasting holder."""
 LOCK_TABLE = Path("/proc/locks")
 MAX_NAMED_PROCESSES = 3
 """Maximum number of processes that a message names."""
@@ -31,7 +31,7 @@ def find_lock_holder(path: Path) -> str | None:
 
 
 def find_lock_holder_ids(path: Path) -> frozenset[int] | None:
-    """Return the process IDs of other processes with a write lock on a database; None if the system does not tell.
+    """Return the process IDs of other processes with a write lock on a database; None if unknown.
 
     The kernel's table names them. Opening the files instead, to ask for their locks, would drop the locks of this
     process when they are closed.

@@ -191,17 +191,18 @@ class Queue(WorkerQueue):
         return RemovedBatch(batch_number, tuple((table, tuple(map(dict, rows))) for table, rows in tables))
 
     def restore_batch(self, removed: RemovedBatch) -> None:
-        """Undo the removal of a batch: its number, place, videos and events return, except for the events of steps.
+        """Undo the removal of a batch: its number, position, videos and events return, except for step events.
 
         Raises:
-            UserError: its folder was queued again meanwhile.
+            UserError: its folder was queued again in the meantime.
         """
         with self._begin_transaction() as db:
             for table, rows in removed.rows_by_table:
                 for row in rows:
                     if table == "batch" and self._has_folder(row["folder"]):
                         raise UserError(
-                            f"cannot restore batch {removed.batch_number}: {row['folder']} was queued again meanwhile"
+                            f"cannot restore batch {removed.batch_number}: {row['folder']} was queued again in the "
+                            f"meantime"
                         )
                     names = ", ".join(row)
                     places = ", ".join("?" * len(row))

@@ -21,8 +21,8 @@ from wantui.queue.database import (
 )
 from wantui.queue.lock_holders import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder, find_lock_holder_ids
 from wantui.queue.records import BatchRow, Claim, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
-from wantui.queue.state_dir import find_write_fault
-from wantui.queue.state_files import find_file_write_fault
+from wantui.queue.state_dir import find_write_error
+from wantui.queue.state_files import find_file_write_error
 from wantui.queue.stored_events import convert_payload_to_json, parse_event_payload
 
 WAITING_STATES_SQL = "('queued', 'interrupted')"
@@ -72,7 +72,7 @@ class QueueReader:
         self._known_schema_version = len(load_migrations())
         self._opened_file_identities = self._read_file_identities()
         self._reported_holder_ids: frozenset[int] | None = None
-        """Processes whose lock `describe_recording_fault` described last."""
+        """Processes whose lock `explain_unwritable_queue` described last."""
 
     def close(self) -> None:
         """Close the connection; closing it again does nothing."""
@@ -118,7 +118,7 @@ class QueueReader:
         except PermissionError:  # without access to the folder, the open files are still valid
             return False
 
-    def describe_recording_fault(self) -> str | None:
+    def explain_unwritable_queue(self) -> str | None:
         """Describe why the queue cannot be written at present; None if it can.
 
         Clients call this every second, because an engine and workers that cannot write the queue cannot report it
@@ -126,7 +126,7 @@ class QueueReader:
         for an instant only if the system names a process with a lock, or names none at all.
         """
         directory = self.path.parent
-        reason = find_write_fault(directory) or find_file_write_fault(self.path)
+        reason = find_write_error(directory) or find_file_write_error(self.path)
         if reason is None:
             holder_ids = find_lock_holder_ids(self.path)
             is_known = bool(holder_ids) and holder_ids == self._reported_holder_ids
@@ -141,7 +141,7 @@ class QueueReader:
             return None
         return (
             f"cannot write the queue in {directory}: {reason}. Fix this, and the engine continues by itself; until "
-            "then no video advances"
+            f"then, no video makes progress"
         )
 
     def _read_file_identities(self) -> tuple[tuple[int, int] | None, ...]:

@@ -9,7 +9,7 @@ from wantui.queue.stored_events import convert_payload_to_json
 
 
 def to_display_number(video_index: int) -> int:
-    """Return the number from 1 that people and JSON see; the manifest and the database count from 0."""
+    """Return the number for people and JSON, which counts from 1; the manifest and the database count from 0."""
     return video_index + 1
 
 
@@ -168,7 +168,7 @@ TEMPORARY_HOLD_KINDS = ("disk", "folder")
 
 
 def describe_hold_end(kind: str, resume_advice: str = "Resume with: wantui queue resume") -> str:
-    """Return whether a hold of this kind ends by itself, or otherwise what the user has to do."""
+    """Return a text on how a hold of this kind ends: by itself, or what the user has to do."""
     return "It resumes automatically once that is fixed" if kind in TEMPORARY_HOLD_KINDS else resume_advice
 
 

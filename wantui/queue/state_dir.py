@@ -153,7 +153,7 @@ def _find_lock_error(directory: Path) -> str | None:
     return None
 
 
-def find_write_fault(folder: Path) -> str | None:
+def find_write_error(folder: Path) -> str | None:
     """Return why WRITE_PROBE_BYTES cannot be written in a folder, such as a full disk; None if they can."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

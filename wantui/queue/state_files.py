@@ -1,4 +1,4 @@
-"""Open files of the state directory without blocking, and refuse those that cannot be used by name."""
+"""Open files of the state directory without blocking, and report unusable ones by name."""
 
 import errno
 import os
@@ -27,30 +27,32 @@ def open_state_file(path: Path, flags: int, mode: int = 0o600) -> int:
         # A folder, a socket or a FIFO without a reader, a loop of links, or a link to a missing folder.
         is_odd = error.errno in (errno.EISDIR, errno.ENXIO, errno.ELOOP)
         if is_odd or (error.errno == errno.ENOENT and path.is_symlink()):
-            raise _odd_file_error(path) from None
+            raise _make_irregular_file_error(path) from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _odd_file_error(path)
+        raise _make_irregular_file_error(path)
     return descriptor
 
 
-def refuse_odd_database(path: Path) -> None:
-    """Refuse a database of which a file is not a regular file: SQLite would block, or report an error of the disk.
+def refuse_irregular_database(path: Path) -> None:
+    """Refuse a database with an irregular file: SQLite would block, or report a disk error.
 
     Raises:
         UserError: names the file.
     """
     if path.is_symlink() and not Path(os.path.realpath(path)).parent.is_dir():
-        raise _odd_file_error(path)
+        raise _make_irregular_file_error(path)
     for file, status in _read_database_statuses(path):
         if not stat.S_ISREG(status.st_mode):
             is_database = file.name == Path(os.path.realpath(path)).name
-            raise _odd_file_error(path if is_database else file)  # never advise to remove the target of a link
+            raise _make_irregular_file_error(
+                path if is_database else file
+            )  # never advise to remove the target of a link
 
 
 def make_database_writable(path: Path) -> None:
-    """Let the user alone read and write the files of a database; call this before SQLite opens them.
+    """Give read and write access to the files of a database to the user only; call this before SQLite opens them.
 
     SQLite opens a read-only file without an error, fails at the first write, and creates read-only log files.
 
@@ -60,14 +62,15 @@ def make_database_writable(path: Path) -> None:
     for file, _ in _read_database_statuses(path):
         with suppress(OSError):  # the check below has a reason
             file.chmod(0o600)
-    if (reason := find_file_write_fault(path)) is not None:
+    if (reason := find_file_write_error(path)) is not None:
         raise UserError(
-            f"cannot write the queue {path}: {reason}. Make it a writable file of your user, or set XDG_STATE_HOME to "
+            f"cannot write the queue {path}: {reason}. Make it a file that your user can write, or set XDG_STATE_HOME "
+            f"to "
             "another folder"
         )
 
 
-def find_file_write_fault(path: Path) -> str | None:
+def find_file_write_error(path: Path) -> str | None:
     """Return why a file of a database cannot be written; None if all can.
 
     A file without its owner's permission to write is no fault: open descriptors can still write, and
@@ -90,5 +93,5 @@ def _read_database_statuses(path: Path) -> Iterator[tuple[Path, os.stat_result]]
             yield file, file.lstat()
 
 
-def _odd_file_error(path: Path) -> UserError:
+def _make_irregular_file_error(path: Path) -> UserError:
     return UserError(f"cannot use {path}: it is not a regular file. Remove it, and try again")

@@ -19,7 +19,7 @@ WORDS_BY_STATE = {
 
 
 def describe_state(state: str) -> str:
-    """Return the displayed word for a state; an unknown state is shown as it is."""
+    """Return the displayed word for a state; return an unknown state unchanged."""
     return WORDS_BY_STATE.get(state) or escape_unprintable(state)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
-from wantui.config.setting_paths import expand_items_alias
-from wantui.config.sweep import find_written_values, format_value_labels
+from wantui.config.setting_paths import expand_list_alias
+from wantui.config.sweep import find_matching_value_indices, format_value_labels
 from wantui.errors import UserError
 from wantui.planning.sweep import BASELINE_LABEL
 from wantui.storage.manifest import Manifest, VideoEntry
@@ -120,7 +120,7 @@ class BatchAxes:
                 names_by_alias |= dict.fromkeys([*axis.names, *axis.paths, "+".join(axis.names)], "+".join(axis.names))
         names = []
         for word in filter(None, (part.strip() for part in written.split(","))):
-            word = word if word in names_by_alias else expand_items_alias(word)
+            word = word if word in names_by_alias else expand_list_alias(word)
             if word not in names_by_alias:
                 known = ", ".join(axis.name for axis in self.axes)
                 raise UserError(f"{option}: the batch has no axis {word!r}. Choose from: {known}")
@@ -141,7 +141,7 @@ class BatchAxes:
             written_name, equals, text = condition.partition("=")
             written_name = written_name.strip()
             is_short = any(written_name in axis.names for axis in sweep_axes)
-            name = written_name if is_short else expand_items_alias(written_name)
+            name = written_name if is_short else expand_list_alias(written_name)
             axis = next((axis for axis in sweep_axes if name in (*axis.names, *axis.paths)), None)
             if not equals or axis is None:
                 known = ", ".join(name for axis in sweep_axes for name in axis.names)
@@ -149,7 +149,7 @@ class BatchAxes:
                 raise UserError(f"{option}: the batch has no swept setting {written_name!r}. {advice}")
             number = (axis.names if name in axis.names else axis.paths).index(name)
             values = [position_values[number] for position_values in axis.values]
-            positions = find_written_values(values, text.strip())
+            positions = find_matching_value_indices(values, text.strip())
             if not positions:
                 known = ", ".join(dict.fromkeys(format_value_labels(values)))
                 raise UserError(f"{option}: {name} has no value {text.strip()!r}. It has {known}")

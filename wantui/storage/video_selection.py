@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
-from wantui.formatting import list_first
+from wantui.formatting import join_first_names
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.manifest_labels import label_variations
@@ -111,4 +111,4 @@ def _list_source_videos(source: Path) -> list[SelectedVideo]:
 
 def _list_names(names: Sequence[object]) -> str:
     known = sorted(set(map(str, names)))
-    return list_first(known, MAX_LISTED_NAMES)
+    return join_first_names(known, MAX_LISTED_NAMES)

@@ -58,7 +58,7 @@ def _announce_event(app: "WantuiApp", event: QueueEvent) -> None:
             batch_reason = event.batch_number, reason
             if batch_reason not in app.announced_one_gpu:  # every video of the batch may have the event
                 app.announced_one_gpu.add(batch_reason)
-                app.notify(f"{title}: {reason}", severity="warning", title="on one GPU, with the same bits")
+                app.notify(f"{title}: {reason}", severity="warning", title="on one GPU, with the same result")
         case events.VideoOutOfMemory(title=title, plan=plan):
             app.notify(f"{title}: retrying with plan {plan}", severity="warning", title="out of memory")
 

@@ -355,10 +355,10 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
         def pause(queue: Queue) -> None:
             if queue.read_hold() is None:
                 queue.hold_queue("paused", "it was paused")
-                self.notify("the queue is paused; running videos stop after the current step")
+                self.notify("queue paused; running videos stop after the current step")
             else:
                 queue.resume_queue()
-                self.notify("the queue is resumed")
+                self.notify("queue resumed")
 
         self.change_queue(pause)
 

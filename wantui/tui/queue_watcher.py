@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from wantui.batches.eta import NO_ETAS, EtaModel, QueueEtas
+from wantui.batches.eta import EMPTY_QUEUE_ETAS, EtaModel, QueueEtas
 from wantui.batches.progress import FinishedVideo, ProgressTracker, VideoProgress
 from wantui.engine.control import Engine, find_engine_process_id, find_published_engine
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
@@ -29,7 +29,7 @@ class QueueSnapshot:
     running_videos: tuple[VideoRow, ...] = ()
     hold: Hold | None = None
     engine: Engine | None = None
-    etas: QueueEtas = NO_ETAS
+    etas: QueueEtas = EMPTY_QUEUE_ETAS
     progress_by_video: Mapping[int, VideoProgress] = field(default_factory=dict)
     """Progress by id of the running video."""
     events: tuple[QueueEvent, ...] = ()
@@ -119,7 +119,7 @@ class QueueWatcher(threading.Thread):
                 if now - engine_checked_at >= ENGINE_CHECK_SECONDS or self._poll_requested.is_set():
                     engine, engine_checked_at = find_published_engine(self.state_dir.directory), now
                     starting_id = find_engine_process_id(self.state_dir.directory) if engine is None else None
-                    write_error = eta_model.queue.describe_recording_fault()
+                    write_error = eta_model.queue.explain_unwritable_queue()
                 self._poll_requested.clear()
                 has_changed = (current_version := eta_model.queue.read_data_version()) != data_version
                 known_status = snapshot.engine, snapshot.starting_process_id, snapshot.error
@@ -152,7 +152,7 @@ class QueueWatcher(threading.Thread):
             eta_model.reload_past_videos()
         batches, running_videos = tuple(queue.list_batches(-1)), tuple(queue.list_running_videos())
         self._tracker.apply_events(events)
-        etas = NO_ETAS  # without an engine, nothing ends, and its devices are unknown
+        etas = EMPTY_QUEUE_ETAS  # without an engine, nothing ends, and its devices are unknown
         if engine is not None:
             paces = self._tracker.collect_paces()
             etas = eta_model.estimate_etas(batches, running_videos, engine.device_names, paces)

@@ -1,4 +1,4 @@
-"""The logs in batch folders, to which a worker writes besides its own log."""
+"""Logs in batch folders, which a worker writes in addition to its own log."""
 
 import logging
 import os

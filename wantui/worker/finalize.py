@@ -20,7 +20,7 @@ from wantui.storage.video_files import VideoFiles
 
 @dataclass(frozen=True)
 class PendingFinalization:
-    """A video whose frames are decoded, and whose files a thread still has to complete."""
+    """A decoded video that waits for a thread to complete its files."""
 
     claim: Claim
     files: VideoFiles

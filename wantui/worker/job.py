@@ -48,7 +48,7 @@ class VideoInProgress:
     """Monotonic time of the last decoding report, seconds."""
 
     def add_step(self, step: DenoisingStep) -> bool:
-        """Record the time of a step; return whether the second GPU was left in this step.
+        """Record the time of a step; return whether the video left the second GPU in this step.
 
         Times with another number of GPUs are dropped.
         """

@@ -22,7 +22,7 @@ from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError
 
 MAX_TRANSIENT_ERRORS = 3
-"""Number of transient file-system errors at which a video fails."""
+"""Number of transient file-system errors after which a video fails."""
 
 
 class StoppedError(Exception):
@@ -76,7 +76,7 @@ class TryNextPlan:
 
 @dataclass(frozen=True)
 class LeaveSecondGpu:
-    """Outcome: the second GPU failed; another process resumes the video on one GPU, with the same bits."""
+    """Outcome: the second GPU failed; another process resumes the video on one GPU, with the same result."""
 
     reason: str
 
@@ -179,8 +179,7 @@ def _decide_os_error_outcome(error: OSError, context: ErrorContext) -> VideoOutc
 def describe_deleted_folder(root: Path) -> str:
     """Return the error message for a batch folder that no longer exists."""
     return (
-        f"the output folder {root} was deleted or moved. If it was moved, continue it from its new place: "
-        "wantui run --resume FOLDER"
+        f"the output folder {root} was deleted or moved. If it was moved, resume it there: wantui run --resume FOLDER"
     )
 
 

@@ -63,7 +63,7 @@ class PipelineCache:
         log: logging.Logger,
         before_loading: Callable[[], None],
     ) -> LoadedPipeline:
-        """Return the pipeline for a video; load it if the cached pipeline does not serve.
+        """Return the pipeline for a video; load it if the cached pipeline cannot be used.
 
         Args:
             before_loading: called before loading, which may take minutes; must release references to the cached
@@ -177,7 +177,7 @@ class PipelineCache:
         ).value
 
     def prepare_second_gpu(self, claim: Claim, recipe: Recipe, log: logging.Logger) -> None:
-        """Let the loaded pipeline use the second GPU if the batch asks for two, or report that it has one.
+        """Let the loaded pipeline use the second GPU if the batch asks for two, or report that it uses one.
 
         Raises:
             SecondGpuError: the second GPU failed.

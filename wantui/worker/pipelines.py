@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 ENCODING_STAGE, FITTING_STAGE, CHECKING_STAGE = "encoding prompts", "fitting previews", "checking weights"
-"""Stages of preparing a video besides those of `load_pipeline`."""
+"""Preparation stages that are not stages of `load_pipeline`."""
 FAILED_PLAN_REASON = "the previous plan did not fit"
 """Reason for a plan that replaces one that ran out of memory."""
 
@@ -50,8 +50,7 @@ class LoadedPipeline:
     """Linear map from latents to colours, for previews."""
 
     def detach_shared_parts(self) -> "SharedParts":
-        """Return what does not depend on adapters; the pipeline cannot be used afterwards, and frees its
-        transformers."""
+        """Return the parts that do not depend on adapters; afterwards the pipeline is unusable."""
         pipeline = self.pipeline
         drop_split(pipeline)
         parts = {"text_encoder": pipeline.text_encoder, "vae": pipeline.vae}
@@ -63,7 +62,7 @@ class LoadedPipeline:
 
 @dataclass(frozen=True)
 class SharedParts:
-    """What pipelines of the same base weights share, whatever adapters are merged into their transformers."""
+    """Parts that pipelines with the same base weights share, whatever adapters are merged into them."""
 
     parts: "dict[str, nn.Module | None]"
     """Text encoder (None if the plan frees it) and VAE."""

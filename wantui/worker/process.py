@@ -20,8 +20,8 @@ from wantui.stop_signals import NOTICE_SIGNALS, SECOND_GPU_LOST_EXIT_CODE
 from wantui.storage.log_files import open_log
 
 HIDDEN_PACKAGES = ("sklearn", "scipy", "torchao")
-"""Packages that diffusers and transformers import if they are installed, although wantui uses none of what they need
-them for; torchao is imported later, for weights in 8 bits."""
+"""Packages that diffusers and transformers import if they are installed, although wantui does not use the features
+that need them; torchao is imported later, for 8-bit weights."""
 IMPORT_ALL_FLAG = "--import-all"
 
 
@@ -35,7 +35,7 @@ def find_missing_package(error: BaseException | None) -> str:
 
 
 @contextmanager
-def speed_up_imports() -> Iterator[None]:
+def hide_slow_packages() -> Iterator[None]:
     """Import diffusers and transformers faster: they see HIDDEN_PACKAGES as missing.
 
     After this block these can be imported. Another installed package that needs a hidden one cannot be imported then:
@@ -60,7 +60,7 @@ def speed_up_imports() -> Iterator[None]:
             del sys.modules[name]
 
 
-with speed_up_imports():
+with hide_slow_packages():
     # Every video needs these, which other modules import late. A worker without them must not start: videos would fail
     # after their denoising. Importing them now also keeps an upgrade during a video from mixing two versions.
     import av  # noqa: F401

@@ -19,7 +19,7 @@ from wantui.generation.self_check import computes_equal_bits
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe
 from wantui.planning.guidance_plan import uses_unconditional_pass
-from wantui.planning.second_gpu import can_split_plan, explain_missing_memory
+from wantui.planning.second_gpu import allows_second_gpu, explain_missing_memory
 from wantui.queue.events import VideoOnOneGpu
 from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
@@ -56,7 +56,7 @@ class SecondGpu:
                 assert self.device_name is not None
                 split_guidance(pipeline, resolve_device(self.device_name))
                 if not computes_equal_bits(pipeline):
-                    reason = "the second GPU computes other bits than the first"
+                    reason = "the results of the second GPU differ from those of the first"
         except NoSuchDeviceError:
             reason = "the second GPU is no longer available"
         except Exception as error:  # kernels raise errors of many kinds on a device that they do not support
@@ -74,22 +74,22 @@ class SecondGpu:
     def _find_obstacle(self, loaded_pipeline: LoadedPipeline, recipe: Recipe) -> str | None:
         if self.device_name is None:
             return self.missing_reason or "no second GPU of the same kind is free"
-        if not can_split_plan(loaded_pipeline.plan):
+        if not allows_second_gpu(loaded_pipeline.plan):
             return f"the memory plan {loaded_pipeline.plan.slug} streams the weights"
         attention_kernel = find_attention_kernel(loaded_pipeline.pipeline.transformer)
         if attention_kernel in PROCESS_WIDE_KERNELS:
-            return f"the attention kernel {attention_kernel} sets flags of the whole process, which two threads share"
+            return f"the attention kernel {attention_kernel} sets process-wide flags, which two threads would share"
         device, second_device = find_device(loaded_pipeline.pipeline), resolve_device(self.device_name)
         if second_device.type != "cuda" or find_split(loaded_pipeline.pipeline) is not None:
             return None
         names = find_device_name(device), find_device_name(second_device)
         if names[0] != names[1]:
-            return f"the GPUs are of two kinds ({names[0]}, {names[1]}), which may compute other bits"
+            return f"the GPUs are of different kinds ({names[0]}, {names[1]}), and their results may differ"
         free_bytes = query_free_gpu_bytes(second_device)
         return explain_missing_memory(loaded_pipeline.plan, find_model(recipe.model), recipe, free_bytes)
 
 
 def report_one_gpu(queue: Queue, claim: Claim, reason: str, log: logging.Logger) -> None:
     """Report that a video for two GPUs is rendered on one."""
-    log.warning("%s is rendered on one GPU, with the same bits: %s", claim.title, reason)
+    log.warning("%s is rendered on one GPU, with the same result: %s", claim.title, reason)
     queue.emit_video_event(claim, VideoOnOneGpu(reason=reason))

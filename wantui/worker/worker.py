@@ -63,7 +63,7 @@ WorkerState = Literal["idle", "claimed", "loading", "denoising", "decoding", "fi
 GenerationEvent = GenerationResumed | GenerationRestarted | StepFinished | FrameDecoded | ReadyToFinalize
 """Events of generating a video."""
 MAX_IDLE_SECONDS = 120.0
-"""Seconds without a video after which a worker ends, which frees its GPU memory."""
+"""Seconds without a video after which a worker ends, to free its GPU memory."""
 QUEUE_POLL_SECONDS = 0.2
 LOCK_POLL_SECONDS = 1.0
 """Seconds between two attempts to lock a video that another engine is generating."""
@@ -262,8 +262,8 @@ class Worker:
         recipe = Recipe.model_validate_json(claim.recipe_json)
         if entry.recipe.digest != recipe.digest:
             raise ManifestError(
-                f"{folder.manifest_path} belongs to another batch than the queued one. To generate the missing videos "
-                f"of the batch that is there now: wantui run --resume {folder.root}"
+                f"{folder.manifest_path} now belongs to a different batch than the queued one. To generate the "
+                f"missing videos of that batch: wantui run --resume {folder.root}"
             )
         files = find_video_files(folder, entry.variation, entry.number, manifest.find_cell_folder(entry))
         if recipe.speed == "cached":  # a checkpoint does not contain the step cache

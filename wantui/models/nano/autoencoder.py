@@ -231,7 +231,7 @@ def train_decoder(
     log_line: Callable[[str], None],
     shape_frequencies: Sequence[float] = NATURAL_SHAPE_FREQUENCIES,
 ) -> None:
-    """Train only the decoder, so that edges stay clean for latents that differ slightly from those of the encoder.
+    """Train only the decoder, so that edges stay clean for latents that differ slightly from encoded ones.
 
     The encoder is frozen, and with it the latents that the transformer learns.
 

@@ -11,7 +11,7 @@ from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE_PIXELS, Scenes
 DIP_START = 0.2
 """Height of the upper edge of the dip below the centre of an object, in radii."""
 JUDGED_HEIGHT_FRACTION = 0.3
-"""Fraction of the height of an object, at its bottom, in which the colour of the dip is judged."""
+"""Lower fraction of an object's height in which the colour of the dip is judged."""
 
 
 def find_dip_colours(colours: Tensor) -> Tensor:

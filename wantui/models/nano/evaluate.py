@@ -186,7 +186,7 @@ def measure_autoencoder(pipeline: WanPipeline, clips: Tensor) -> dict[str, float
 def measure_preferred_shapes(
     pipeline: WanPipeline, clip_count: int, step_count: int, guidance_scale: float
 ) -> dict[str, float]:
-    """Return the frequency of each shape for a caption that only says "shape"; the keys contain that in training."""
+    """Return the frequency of each shape for a caption that says only "shape"; the keys show its training frequency."""
     clips, _ = generate_clips(
         pipeline, ["a large red shape moving left over a dark background"] * clip_count, 0, step_count, guidance_scale
     )

@@ -67,7 +67,7 @@ def generate_scene_clips(pipeline: WanPipeline, scenes: Scenes, seed: int, is_fe
 
 
 def measure_few_steps(pipeline: WanPipeline, clip_count: int) -> dict[str, dict[str, float]]:
-    """Return the scores of four steps, by kind of scene."""
+    """Return the scores of clips generated in four steps, by kind of scene."""
     rng = np.random.default_rng(2)
     one_object_scenes = sample_scenes(clip_count, rng, two_object_fraction=0.0, is_evaluation=True)
     two_object_scenes = sample_scenes(clip_count // 2, rng, two_object_fraction=1.0, is_evaluation=True)

@@ -42,8 +42,8 @@ from wantui.models.nano.render import render_scenes
 from wantui.models.nano.transformer import CAPTION_DROPOUT_FRACTION, draw_sigmas, run_block_with_logit_bias
 from wantui.models.nano.world import Scenes, sample_scenes, write_captions
 
-STYLE_SHARE = 0.2
-"""Share of the time for the style."""
+STYLE_TIME_SHARE = 0.2
+"""Share of the training time that the style adapter gets."""
 CHECKS_PER_TRAINING = 3
 """Number of evaluations in the training of the style, and in each round of the distillation."""
 GENERATION_STEP_COUNT = 20
@@ -114,8 +114,8 @@ def format_scores(scores_by_name: dict[str, dict[str, float]], dipped_fraction: 
 
 
 @dataclass(frozen=True)
-class Workshop:
-    """What both trainings use."""
+class AdapterTraining:
+    """Models, data and settings that the training of both adapters shares."""
 
     teacher: Denoiser
     vae: AutoencoderKLWan
@@ -170,63 +170,63 @@ def compute_style_loss(student: Denoiser, clips: LatentClips, batch_size: int) -
     return F.mse_loss(student.predict(noisy_latents, sigmas, ids), noise - latents)
 
 
-def train_style(workshop: Workshop, clip_count: int, step_count: int, max_seconds: float) -> None:
+def train_style(training: AdapterTraining, clip_count: int, step_count: int, max_seconds: float) -> None:
     """Train nano-style by flow matching on dipped scenes."""
-    clips = workshop.encode_clips(clip_count, "dipped", render_dipped_scenes)
-    student = workshop.start_student()
+    clips = training.encode_clips(clip_count, "dipped", render_dipped_scenes)
+    student = training.start_student()
     optimizer = AdapterOptimizer(list_adapter_parameters(student), step_count, max_seconds)
     torch.manual_seed(2)
     for check in range(1, CHECKS_PER_TRAINING + 1):
         losses = []
         while optimizer.progress < check / CHECKS_PER_TRAINING:
-            loss = compute_style_loss(student, clips, workshop.batch_size)
+            loss = compute_style_loss(student, clips, training.batch_size)
             optimizer.apply_update(loss)
             losses.append(loss.detach())
         if losses:
-            scores = workshop.evaluation.score(workshop.vae, make_guided_generator(student))
+            scores = training.evaluation.score(training.vae, make_guided_generator(student))
             mean_loss = torch.stack(losses).mean().item()
-            workshop.log(f"style, step {optimizer.step_number}: loss {mean_loss:.4f}; {format_scores(*scores)}")
-            save_adapter(student.transformer, workshop.output_folder / "nano-style.safetensors")
+            training.log(f"style, step {optimizer.step_number}: loss {mean_loss:.4f}; {format_scores(*scores)}")
+            save_adapter(student.transformer, training.output_folder / "nano-style.safetensors")
 
 
 def train_four_step(
-    workshop: Workshop, clip_count: int, pair_count: int, round_count: int, step_count: int, max_seconds: float
+    training: AdapterTraining, clip_count: int, pair_count: int, round_count: int, step_count: int, max_seconds: float
 ) -> None:
     """Train nano-4step by distillation; keep the weights with the best mean score."""
     start_time = time.monotonic()
-    clips = workshop.encode_clips(clip_count, "plain", render_scenes)
-    student = workshop.start_student()
+    clips = training.encode_clips(clip_count, "plain", render_scenes)
+    student = training.start_student()
     best_score = -1.0
     for round_number in range(1, round_count + 1):
         round_end = start_time + max_seconds * round_number / round_count
         source = None if round_number == 1 else student
         pairs = compute_distillation_pairs(
-            workshop.teacher, source, clips, pair_count, workshop.batch_size, seed=round_number
+            training.teacher, source, clips, pair_count, training.batch_size, seed=round_number
         )
-        workshop.log(f"four steps, round {round_number}: {len(pairs.sigmas)} pairs")
+        training.log(f"four steps, round {round_number}: {len(pairs.sigmas)} pairs")
         optimizer = AdapterOptimizer(
             list_adapter_parameters(student), step_count // round_count, max(1.0, round_end - time.monotonic())
         )
         for check in range(1, CHECKS_PER_TRAINING + 1):
             losses = []
             while optimizer.progress < check / CHECKS_PER_TRAINING:
-                indices = torch.randint(len(pairs.sigmas), (workshop.batch_size,), device=workshop.device)
+                indices = torch.randint(len(pairs.sigmas), (training.batch_size,), device=training.device)
                 loss = compute_distillation_loss(student, pairs, indices)
                 optimizer.apply_update(loss)
                 losses.append(loss.detach())
             if not losses:
                 continue
-            scores, dipped_fraction = workshop.evaluation.score(workshop.vae, make_student_generator(student))
+            scores, dipped_fraction = training.evaluation.score(training.vae, make_student_generator(student))
             mean_score = float(np.mean([value for values in scores.values() for value in values.values()]))
             mean_loss = torch.stack(losses).mean().item()
-            workshop.log(
+            training.log(
                 f"four steps, round {round_number}, step {optimizer.step_number}: loss {mean_loss:.4f}; "
                 f"{format_scores(scores, dipped_fraction)}; mean {mean_score:.4f}"
             )
             if mean_score >= best_score:
                 best_score = mean_score
-                save_adapter(student.transformer, workshop.output_folder / "nano-4step.safetensors")
-    save_adapter(student.transformer, workshop.output_folder / "nano-4step-last.safetensors")
+                save_adapter(student.transformer, training.output_folder / "nano-4step.safetensors")
+    save_adapter(student.transformer, training.output_folder / "nano-4step-last.safetensors")
 
 
 @click.command()
@@ -278,7 +278,7 @@ def main(
     block_forward = (
         torch.compile(run_block_with_logit_bias, dynamic=False) if device == "cuda" else run_block_with_logit_bias
     )
-    workshop = Workshop(
+    training = AdapterTraining(
         teacher=Denoiser(transformer, text_encoder, block_forward),
         vae=vae,
         tokenizer=tokenizer,
@@ -290,14 +290,14 @@ def main(
         log=log,
     )
     for name, generate in (("with guidance", make_guided_generator), ("in four steps", make_student_generator)):
-        log(f"nano {name}: {format_scores(*workshop.evaluation.score(vae, generate(workshop.teacher)))}")
+        log(f"nano {name}: {format_scores(*training.evaluation.score(vae, generate(training.teacher)))}")
     training_start = time.monotonic()
-    style_seconds = max_seconds * STYLE_SHARE if adapter == "both" else max_seconds
+    style_seconds = max_seconds * STYLE_TIME_SHARE if adapter == "both" else max_seconds
     if adapter != "4step":
-        train_style(workshop, clip_count, style_step_count, style_seconds)
+        train_style(training, clip_count, style_step_count, style_seconds)
     if adapter != "style":
         remaining_seconds = max_seconds - (time.monotonic() - training_start) if adapter == "both" else max_seconds
-        train_four_step(workshop, clip_count, pair_count, round_count, step_count, remaining_seconds)
+        train_four_step(training, clip_count, pair_count, round_count, step_count, remaining_seconds)
     log(f"saved {output_folder}")
 
 
