@@ -342,7 +342,7 @@ def only_queued() -> Iterator[None]:
 
 @pytest.fixture
 def torch_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `wantui doctor` leave out the import of torch in another process, which test_commands.py tests."""
+    """Let `wantui doctor` skip the import of torch in another process, which test_commands.py tests."""
     monkeypatch.setattr(doctor, "_check_torch_import", lambda: iter(()))
 
 

@@ -1,4 +1,4 @@
-"""A machine for tests with real processes: a state directory, clients, an engine, workers, and ways to die."""
+"""A machine for tests with real processes: a state directory, clients, an engine, workers, and ways to kill them."""
 
 import os
 import signal

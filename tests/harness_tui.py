@@ -1,4 +1,4 @@
-"""An application under test: a queue of its own, GPUs that are made up, and its screen as text."""
+"""An application under test, with its own queue, fake GPUs, and its screen as text."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""LoRA files for tests: random adapters in the formats that are in the wild."""
+"""LoRA files for tests: random adapters in the published formats."""
 
 import json
 from collections.abc import Callable, Mapping

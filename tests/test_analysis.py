@@ -1,4 +1,4 @@
-"""Groups compared, attention in numbers, and what the command prints, on trajectories whose truth is known."""
+"""Group comparisons, attention summaries and command output, on trajectories with known geometry."""
 
 import csv
 import json
@@ -39,8 +39,8 @@ from wantui.analysis.gram import ReadStates, StateBuffer, compute_gram
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import (
     find_dividing_groupings,
+    group_comparable_videos,
     group_videos,
-    pool_comparable_groups,
     summarise_group_metric,
 )
 from wantui.analysis.loading import collect_control_settings, read_batch_videos
@@ -178,7 +178,7 @@ def test_null_rate_recomputes_spread_and_needs_ten_seeds(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("array", "description"), [("projection", "projection of its states"), ("sigmas", "noise levels")]
 )
-def test_stored_array_that_cannot_be_read_is_named(tmp_path: Path, array: str, description: str) -> None:
+def test_unreadable_stored_array_is_named(tmp_path: Path, array: str, description: str) -> None:
     video = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=1, phrasings=1)[0]
     assert video.trajectory_path is not None
     shutil.rmtree(video.trajectory_path / array)
@@ -218,7 +218,7 @@ def test_chance_band_is_computed_from_paired_seeds(tmp_path: Path) -> None:
     assert result.describe_chance().endswith(f"are between -{100 * share:.1f} % and +{100 * share:.1f} %")
 
 
-def test_chance_band_is_in_the_unit_where_differences_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chance_band_has_the_unit_of_the_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=1)
     with monkeypatch.context() as context:
         set_values(context, lambda video: np.random.default_rng(len(video.id) + video.video_index).normal())
@@ -238,7 +238,7 @@ def test_seeds_are_the_unit_for_any_number_of_phrasings(tmp_path: Path) -> None:
     assert len(result.groups[0].videos) == 20
     assert result.differences[0].paired_effect.pair_count == 4
     assert result.verdicts[0].kind == "cannot tell"
-    assert "4 seeds cannot give p below 0.125; generate at least 6" in result.verdicts[0].verdict_text
+    assert "4 seeds cannot give a p below 0.125; generate at least 6" in result.verdicts[0].verdict_text
 
 
 def test_verdict_alike_requires_equivalence(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_difference_in_some_phrasings_is_not_generalized(tmp_path: Path, monkeyp
     result = compare_groups(many, grouping="1", primary_metric="length", metrics=[])
     assert result.differences[0].paired_effect.p < 0.01  # by seeds alone
     assert result.verdicts[0].kind != "differs"
-    assert "by 8 phrasings" in result.verdicts[0].verdict_text
+    assert "over 8 phrasings" in result.verdicts[0].verdict_text
     assert result.verdicts[0].p == result.differences[0].phrasing_p > 0.3
     few = [video for video in many if int(video.choices_by_bracket[7].split()[-1]) in (0, 2, 4, 5)]
     comparison = compare_groups(few, grouping="1", primary_metric="length", metrics=[])
@@ -509,7 +509,7 @@ def test_compare_uses_common_videos_and_names_the_others(tmp_path: Path) -> None
     assert all(why == "its seed or phrasing is not in every group" for _, why in result.exclusion_reasons)
 
 
-def test_videos_with_other_settings_are_excluded_by_name(tmp_path: Path) -> None:
+def test_videos_with_different_settings_are_excluded_by_name(tmp_path: Path) -> None:
     from dataclasses import replace
 
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5, phrasings=1)
@@ -551,7 +551,7 @@ def with_states(video: Video, stored: list[int]) -> Video:
     return replace(video, trajectory=Trajectory(path.sigmas[stored], path.gram[np.ix_(stored, stored)]))
 
 
-def test_trajectories_with_other_noise_levels_are_not_compared(tmp_path: Path) -> None:
+def test_trajectories_with_different_noise_levels_are_not_compared(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0}, seeds=6, phrasings=1)
     mixed = [with_states(video, [0, 4, 8]) if video.seed > 3 else video for video in videos]
     left = select_comparable_videos(mixed)[1]
@@ -562,7 +562,7 @@ def test_trajectories_with_other_noise_levels_are_not_compared(tmp_path: Path) -
     assert {video.seed for video in select_comparable_videos(other)[1]} == {4, 5}
 
 
-def test_batches_with_other_capture_intervals_are_reported(tmp_path: Path) -> None:
+def test_batches_with_different_capture_intervals_are_reported(tmp_path: Path) -> None:
     one = synthetic_videos(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
     other = [
         replace(with_states(video, [0, 4, 8]), settings={**SETTINGS, "storage_interval": 4})
@@ -580,7 +580,7 @@ def test_group_means_count_each_comparable_video_once(tmp_path: Path) -> None:
     one = synthetic_videos(tmp_path / "one", {"a": 1.0, "b": 1.0}, seeds=4, phrasings=1)
     again = [replace(video, folder=tmp_path / "again") for video in one[:2]]
     other = [replace(video, settings={**SETTINGS, "steps": 9}, seed=9) for video in one[:1]]
-    groups, left = pool_comparable_groups([*one, *again, *other], "1")
+    groups, left = group_comparable_videos([*one, *again, *other], "1")
     assert [len(group.videos) for group in groups] == [4, 4]
     assert [why for _, why in left] == [
         "steps is 9, but 8 in most videos",
@@ -589,7 +589,7 @@ def test_group_means_count_each_comparable_video_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("power", "is_compared"), [(1, True), (2, False)])
-def test_curves_with_other_noise_levels_have_no_difference(tmp_path: Path, power: int, is_compared: bool) -> None:
+def test_curves_with_different_noise_levels_have_no_difference(tmp_path: Path, power: int, is_compared: bool) -> None:
     one = synthetic_videos(tmp_path / "one", {"a": 1.0}, seeds=6, phrasings=1)
     other = []
     for video in synthetic_videos(tmp_path / "other", {"a": 1.0}, seeds=6, phrasings=1):
@@ -974,7 +974,7 @@ def test_stride_is_in_labels_and_advice(tmp_path: Path, wantui: Wantui, monkeypa
     assert " at stride 1, " in whole
     strided = wantui("analyze", tmp_path, "--metrics", "turning", "--stride", 2)
     assert re.search(r"turning [\d.]+ at stride 2, [\d.]+ at stride 4, [\d.]+ at stride 8: it mostly", strided.err)
-    assert strided.err.endswith("; --stride 4 is closer to the path\n")
+    assert strided.err.endswith("; --stride 4 reflects the path better\n")
     settled = wantui("analyze", tmp_path, "--metrics", "turning", "--stride", 4)
     assert (settled.code, settled.err) == (0, "")
 
@@ -1360,7 +1360,7 @@ def replace_path(video: Video, states: NDArray[np.float64]) -> Video:
     return replace(video, trajectory=build_trajectory(states @ states.T, SIGMAS, DIMENSION))
 
 
-def test_mean_of_a_group_and_of_its_walks_leave_out_paths_without_the_metric(tmp_path: Path) -> None:
+def test_means_of_a_group_and_its_random_walks_exclude_paths_without_the_metric(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=4, phrasings=1)
     (group,) = group_videos([replace_path(videos[0], np.ones((STATES, DIMENSION))), *videos[1:]], "1")
     (others,) = group_videos(videos[1:], "1")
@@ -1373,7 +1373,7 @@ def test_mean_of_a_group_and_of_its_walks_leave_out_paths_without_the_metric(tmp
         )
 
 
-def test_spread_is_summarised_over_videos_as_every_metric_is(tmp_path: Path) -> None:
+def test_spread_is_summarised_over_videos_like_other_metrics(tmp_path: Path) -> None:
     result = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "two": 1.5}, seeds=4, phrasings=3), grouping="1")
     for group, members in zip(result.groups, np.split(np.arange(24), 2), strict=True):
         assert len(members) == len(group.videos) == 12
@@ -1421,7 +1421,7 @@ def videos_and_rest(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Vide
 
 
 @pytest.mark.parametrize(("damaged", "reason"), UNUSABLE_PROJECTIONS.values(), ids=UNUSABLE_PROJECTIONS)
-def test_video_with_unusable_projection_is_left_out_by_name(
+def test_video_with_unusable_projection_is_excluded_by_name(
     videos_and_rest: tuple[list[Video], Comparison], tmp_path: Path, damaged: NDArray[Any], reason: str
 ) -> None:  # B8
     videos, rest = list(videos_and_rest[0]), videos_and_rest[1]

@@ -176,7 +176,7 @@ def test_distance_interval_has_nominal_coverage(seed_count: int, shift: float, d
     assert 0.91 <= covered / run_count <= (1.0 if seed_count == 6 else 0.99)
 
 
-def test_lower_end_of_a_distance_is_the_length_from_which_flipped_residuals_do_not_reject() -> None:
+def test_lower_end_of_a_distance_is_the_shortest_length_that_sign_flips_do_not_reject() -> None:
     differences = np.random.default_rng(4).normal(size=(7, 3))
     differences[:, 0] += 1.5
     gram = differences @ differences.T
@@ -199,7 +199,7 @@ def test_lower_end_of_a_distance_is_the_length_from_which_flipped_residuals_do_n
     assert not is_rejected(1.01 * low)
 
 
-def test_upper_end_of_a_distance_is_students_quantile_of_errors_above_the_estimate() -> None:
+def test_upper_end_of_a_distance_inverts_students_quantile() -> None:
     differences = np.random.default_rng(6).normal(size=(8, 3)) + 0.6
     gram = differences @ differences.T
     squared = estimate_squared_distance(gram)
@@ -218,7 +218,7 @@ def test_upper_end_of_a_distance_is_students_quantile_of_errors_above_the_estima
 
 
 @pytest.mark.parametrize("mean", [0.05, 0.5, 1.0, 1.5, 1.9, 3.0])
-def test_tails_hold_the_values_with_the_smallest_ratio_of_likelihoods(mean: float) -> None:
+def test_tails_contain_the_values_with_the_smallest_likelihood_ratio(mean: float) -> None:
     """Brute force of Feldman and Cousins (1998): the most likely 95 % of all values, by ratio of likelihoods."""
     values = np.arange(-60, 12, 0.0005)
     ratio = -0.5 * (values - mean) ** 2 + 0.5 * (values - np.maximum(values, 0)) ** 2
@@ -227,7 +227,7 @@ def test_tails_hold_the_values_with_the_smallest_ratio_of_likelihoods(mean: floa
     assert compute_upper_tail(mean) == pytest.approx(stats.norm.sf(accepted.max() - mean), abs=2e-4)
 
 
-def test_tails_are_one_at_the_bound_and_equal_far_from_it() -> None:
+def test_upper_tail_is_everything_at_the_bound_and_half_far_from_it() -> None:
     assert compute_upper_tail(0) == 0.05
     assert compute_upper_tail(1.97) == compute_upper_tail(math.inf) == 0.025
 
@@ -236,7 +236,7 @@ def test_tails_are_one_at_the_bound_and_equal_far_from_it() -> None:
 @pytest.mark.parametrize("ratio", [1.0, 4.0])
 @pytest.mark.parametrize("seed_count", [6, 10, 24])
 @pytest.mark.parametrize("dimension", [2, 30])
-def test_place_does_not_react_to_spread_alone(ratio: float, seed_count: int, dimension: int) -> None:
+def test_place_does_not_respond_to_spread_alone(ratio: float, seed_count: int, dimension: int) -> None:
     runs, found = 800, 0
     for run in range(runs):
         states = draw_states(run, seed_count=seed_count, dimension=dimension)
@@ -284,7 +284,7 @@ def test_family_of_places_has_at_most_5_percent_false_positives_with_unequal_spr
 @pytest.mark.slow
 @pytest.mark.parametrize("seed_count", [6, 10, 24])
 @pytest.mark.parametrize("dimension", [2, 30])
-def test_place_of_three_groups_does_not_react_to_spread_alone(seed_count: int, dimension: int) -> None:
+def test_place_of_three_groups_does_not_respond_to_spread_alone(seed_count: int, dimension: int) -> None:
     run_count, found = 600, 0
     for run in range(run_count):
         states = draw_states(run, group_count=3, seed_count=seed_count, dimension=dimension)
@@ -348,7 +348,7 @@ def test_fewer_than_four_seeds_give_no_interval(seed_count: int) -> None:
 # Tests of all groups in several metrics
 
 
-def test_omnibus_over_metrics_equals_all_sign_flips() -> None:
+def test_omnibus_test_over_metrics_equals_all_sign_flips() -> None:
     values = np.random.default_rng(6).normal(size=(5, 3, 2))
     values[:, 0, 0] += 1.2
     deviations = values - values.mean(1, keepdims=True)
@@ -441,7 +441,7 @@ def test_five_seeds_cannot_tell_and_say_so(tmp_path: Path) -> None:
     for answer in comparison.answers:
         assert answer.kind == CANNOT_TELL
         assert answer.min_attainable_p == 0.0625
-        assert answer.notes[0] == "5 seeds cannot give p of 0.05: generate at least 6"
+        assert answer.notes[0] == "5 seeds cannot give a p of 0.05: generate at least 6"
 
 
 @pytest.mark.slow
@@ -483,7 +483,7 @@ def test_table_prints_the_p_of_the_answers_and_explains_the_others(
     assert length.paired_effect.p <= 0.05 < path.p_by_metric["length"]
     sentences = describe_p_values(comparison)
     assert sentences[0].startswith("p is corrected over the metrics of its answer (3 of room or ")
-    assert any(sentence.startswith("length: p is at most 0.05 before the correction only") for sentence in sentences)
+    assert any(sentence.startswith("length: p is at most 0.05 only before the correction") for sentence in sentences)
     declared = f"length, a against b: p {length.paired_effect.p:.3g} as the declared metric"
     assert sentences[-1].startswith(declared)
 
@@ -511,11 +511,11 @@ def test_interval_and_p_that_disagree_are_explained(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.slow
-def test_metrics_that_depend_on_the_steps_are_left_out_and_named(tmp_path: Path) -> None:
+def test_metrics_that_depend_on_the_steps_are_excluded_and_named(tmp_path: Path) -> None:
     comparison = compare_groups(oscillating_videos(tmp_path), "variation")
     path = find_answer(comparison, PATH, "one", "other")
     assert "turning" not in path.p_by_metric
-    assert any("path does not count metrics that depend on the steps: " in note for note in path.notes)
+    assert any("path excludes metrics that depend on the steps: " in note for note in path.notes)
     (turning,) = [difference for difference in comparison.differences if difference.metric == "turning"]
     assert find_decisive_p(comparison, turning) == turning.family_p
     assert find_question(comparison, "turning") == ""
@@ -523,7 +523,7 @@ def test_metrics_that_depend_on_the_steps_are_left_out_and_named(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_command_says_what_each_p_and_number_of_seeds_is_of(
+def test_command_explains_each_p_and_each_number_of_seeds(
     tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_videos(monkeypatch, synthetic_videos(tmp_path, {"wide": 3, "narrow": 1}, 8))
@@ -594,12 +594,12 @@ def test_place_of_two_seeds_is_measured_although_spread_is_not(tmp_path: Path) -
     squared = max(float(differences[0] @ differences[1]), 0.0) / comparison.groups[0].videos[0].dimension
     assert place.evidence[0].effect == pytest.approx(math.sqrt(squared))
     assert "spread" not in place.text
-    assert "2 seeds cannot give p of 0.05: generate at least 6" in place.notes
+    assert "2 seeds cannot give a p of 0.05: generate at least 6" in place.notes
     assert any(note.startswith("spread is not measured: spread needs 3 videos in each group") for note in room.notes)
     assert sum("spread is not compared" in warning for warning in comparison.warnings) == 1
 
 
-def test_share_of_a_mean_that_may_be_zero_is_not_given_in_percent() -> None:
+def test_difference_from_a_mean_that_may_be_zero_is_not_in_percent() -> None:
     """Values above 0 that scatter as much as their mean: the interval of the ratio has an impossible end below 0."""
     first, second = np.array([0.1, 9.0, 0.2, 4.0, 0.1, 7.0]), np.array([5.0, 5.5, 6.0, 4.5, 5.2, 5.8])
     assert compute_ratio_interval(first, second)[0] < 0

@@ -31,22 +31,24 @@ EACH = [
 
 
 @pytest.fixture
-def made(make_once: MakeOnce, small: list[str]) -> BatchFolder:
+def generated_batch(make_once: MakeOnce, small: list[str]) -> BatchFolder:
     """A copy of a batch of two videos with the maps of each block and head at three steps."""
     options = ["-t", "a [red|blue] (circle) over a (dark) floor", "-n", 1, *small, "--store-attention", *EACH]
     shutil.copytree(make_once("maps-of-each", lambda folder: generate_batch(folder, *options)) / "batch", "batch")
     return BatchFolder(Path("batch"))
 
 
-def stored_map(made: BatchFolder, word: str, variation: int = 0) -> np.ndarray:
-    group: Any = zarr.open_group(made.make_attention_path(variation, 1), mode="r")
+def stored_map(generated_batch: BatchFolder, word: str, variation: int = 0) -> np.ndarray:
+    group: Any = zarr.open_group(generated_batch.make_attention_path(variation, 1), mode="r")
     return np.asarray(group[word][:], dtype=np.float64)
 
 
 @pytest.mark.parametrize(("axis", "kept"), [("step", 0), ("block", 1), ("head", 2)])
-def test_maps_along_an_axis_are_means_over_the_other_axes(made: BatchFolder, axis: AttentionAxis, kept: int) -> None:
-    maps = open_attention_maps(made.make_attention_path(0, 1))
-    stored = stored_map(made, "circle")
+def test_maps_along_an_axis_are_means_over_the_other_axes(
+    generated_batch: BatchFolder, axis: AttentionAxis, kept: int
+) -> None:
+    maps = open_attention_maps(generated_batch.make_attention_path(0, 1))
+    stored = stored_map(generated_batch, "circle")
     expected = stored.mean(tuple({0, 1, 2} - {kept}))
     assert average_maps_along(maps, "circle", axis, range(3)) == pytest.approx(expected, rel=1e-6)
     if axis != "step":
@@ -83,7 +85,7 @@ def test_skipped_blocks_do_not_count() -> None:
 
 
 def test_heat_cells_have_the_colour_of_their_position_on_the_shared_scale(
-    made: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+    generated_batch: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layouts: list[labelled_grid.GridLayout] = []
     arrange = labelled_grid.arrange_grid
@@ -98,7 +100,7 @@ def test_heat_cells_have_the_colour_of_their_position_on_the_shared_scale(
     record = json.loads(result.out)
     assert [row["word"] for row in record["rows"]] == ["circle", "dark"] * 2
     rows = [(word, variation) for variation in (0, 1) for word in ("circle", "dark")]
-    block_maps = [stored_map(made, word, variation).mean((0, 2)) for word, variation in rows]
+    block_maps = [stored_map(generated_batch, word, variation).mean((0, 2)) for word, variation in rows]
     quantiles = [np.quantile(one_map.astype(np.float32), 0.995) for maps in block_maps for one_map in maps]
     assert record["scale_maximum"] == pytest.approx(max(quantiles), rel=1e-5)
     picture = np.asarray(Image.open("batch/exports/attention_by_block_heat.png"))
@@ -112,13 +114,13 @@ def test_heat_cells_have_the_colour_of_their_position_on_the_shared_scale(
     assert len(list(read_frames(Path("batch/exports/attention_by_block_heat.mp4")))) == 9
 
 
-def test_words_and_steps_are_selected(made: BatchFolder, wantui: Wantui) -> None:
+def test_words_and_steps_are_selected(generated_batch: BatchFolder, wantui: Wantui) -> None:
     result = wantui(
         "attention", "batch", "--word", "dark", "--steps", "0,100%", "--variation", "blue", "-o", "a.png", "--json"
     )
     record = json.loads(result.out)
     assert (record["indices"], record["paths"]) == ([0, 2], ["a.png"])
-    expected = stored_map(made, "dark", 1)[[0, 2]].mean((1, 2, 3, 4, 5))
+    expected = stored_map(generated_batch, "dark", 1)[[0, 2]].mean((1, 2, 3, 4, 5))
     assert record["rows"][0]["mass"] == pytest.approx(expected.tolist(), rel=1e-5)
     assert len(record["rows"]) == 1
 
@@ -131,8 +133,8 @@ def test_averaged_maps_refuse_blocks_with_the_setting_that_stores_them(wantui: W
     assert wantui("attention", folder).code == 0
 
 
-def test_damaged_maps_are_reported_and_left_out(made: BatchFolder, wantui: Wantui) -> None:
-    chunk = made.make_attention_path(0, 1) / "circle" / "c" / "1" / "0" / "0" / "0" / "0" / "0"
+def test_damaged_maps_are_reported_and_skipped(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    chunk = generated_batch.make_attention_path(0, 1) / "circle" / "c" / "1" / "0" / "0" / "0" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:-3])
     result = wantui("attention", "batch", "--word", "circle")
     assert result.code == 1
@@ -150,10 +152,12 @@ def test_damaged_maps_are_reported_and_left_out(made: BatchFolder, wantui: Wantu
         (["--steps", "0,150%"], "--steps: cannot use the moment '150%'. Write the index of a step from 0"),
         (["-o", "a.gif"], "its name must end in .png or .mp4"),
         (["-o", "batch/batch.json"], "its name must end in"),
-        (["--seed", "1"], "--seed: no video has 1. Known are 42"),
+        (["--seed", "1"], "--seed: no video has 1. Choose from: 42"),
     ],
 )
-def test_wrong_options_are_refused(made: BatchFolder, wantui: Wantui, options: list[str], message: str) -> None:
+def test_wrong_options_are_refused(
+    generated_batch: BatchFolder, wantui: Wantui, options: list[str], message: str
+) -> None:
     result = wantui("attention", "batch", *options)
     assert result.code == 2
     assert message in result.err
@@ -165,13 +169,13 @@ def test_batch_without_maps_says_how_to_store_them(wantui: Wantui, small: list[s
     assert "run it with --store-attention" in wantui("attention", folder).err
 
 
-def test_film_of_the_analysis_screen_draws_blocks_and_heads_on_one_scale(made: BatchFolder) -> None:
-    video = next(iter(read_batch_videos(made.root)))
+def test_film_on_the_analysis_screen_draws_blocks_and_heads_on_one_scale(generated_batch: BatchFolder) -> None:
+    video = next(iter(read_batch_videos(generated_batch.root)))
     film = load_attention_film(video, with_frames=True)
     assert film.list_axes() == ["step", "block", "head"]
     assert film.clamp_key(OverlayKey(0, 99, 0, "block")) == OverlayKey(0, 1, 0, "block")
     for axis, kept in (("block", 1), ("head", 2)):
-        expected = [stored_map(made, word).mean(tuple({0, 1, 2} - {kept})) for word in ("circle", "dark")]
+        expected = [stored_map(generated_batch, word).mean(tuple({0, 1, 2} - {kept})) for word in ("circle", "dark")]
         axis_maps = film.read_axis(axis)  # type: ignore[arg-type]
         quantiles = [np.quantile(one_map, 0.995) for maps in expected for one_map in maps]
         assert film.get_scale_maximum(axis) == pytest.approx(max(quantiles), rel=1e-5)  # type: ignore[arg-type]

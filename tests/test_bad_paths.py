@@ -1,4 +1,4 @@
-"""Paths that cannot be used, in every option that takes one: a sentence, exit code 2, and nothing half-made."""
+"""Unusable paths in every option that takes a path: an error message, exit code 2, and no partial output."""
 
 import os
 from collections.abc import Iterator

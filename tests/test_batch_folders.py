@@ -1,4 +1,4 @@
-"""Folders of new batches: claimed by one run, and of a run that fails nothing is left and nothing else removed."""
+"""Folders of new batches: only one run claims a folder, and a failed run removes exactly what it created."""
 
 import os
 from pathlib import Path

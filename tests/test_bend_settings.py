@@ -254,7 +254,7 @@ def test_sweeps_address_bends_by_name() -> None:
         ("Cat", []),
     ],
 )
-def test_words_are_complete_words_except_where_scripts_do_not_separate_them(
+def test_words_match_complete_words_except_in_scripts_without_word_separators(
     word: str, spans: list[tuple[int, int]]
 ) -> None:
     assert find_word_spans("a cat category red cat, 花瓶!", (), word) == spans

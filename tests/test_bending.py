@@ -132,7 +132,7 @@ def test_frequency_without_limits_is_identity() -> None:
     assert Frequency(frequency_low=0, frequency_high=None).is_identity
 
 
-def test_signs_are_right_down_and_counter_clockwise() -> None:
+def test_positive_values_move_right_and_down_and_rotate_counter_clockwise() -> None:
     values = np.zeros((5, 5))
     values[2, 3] = 1  # right of the centre
     right = warp(bend(parameters={"translate_x": 0.2}, border="zero"), values)
@@ -373,7 +373,7 @@ def last_latents(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
 
 @pytest.mark.parametrize("is_fused", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_bent_denoising_equals_a_forward_that_edits_whole_maps(
+def test_bent_denoising_equals_one_with_edited_whole_maps(
     load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, is_fused: bool
 ) -> None:
     changes: dict[str, object] = {"flow_shift": 12.0 if form == "a14b" else 3.0, "negative_prompt": "a red circle"}
@@ -431,7 +431,7 @@ IDENTITIES: dict[str, dict[str, object]] = {
 }
 
 
-def test_identity_bends_change_no_bit(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+def test_identity_bends_leave_all_bits_unchanged(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     assert IDENTITIES.keys() == TRANSFORM_BY_MODE.keys()
     bends = [bend(mode, parameters=parameters, renormalise=True) for mode, parameters in IDENTITIES.items()]
     recipe = bent_recipe(tiny_models["wan2.1"], *bends, bend(strength=0))

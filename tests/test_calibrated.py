@@ -1,4 +1,4 @@
-"""Responses of metrics in the calibration, as command line, screens and report show them."""
+"""Responses of metrics in the calibration, as the command line, screens and report show them."""
 
 import pytest
 
@@ -54,7 +54,7 @@ def test_response_names_both_conditions_only_where_they_differ() -> None:
         assert ("guidance" in describe_response(metric)) == is_split
 
 
-def test_metrics_without_calibration_are_passed_over() -> None:
+def test_metrics_without_calibration_are_skipped() -> None:
     assert describe_response("brightness") == ""
     assert describe_responses(["brightness"], is_guided=True) == []
     assert describe_responses(["brightness", "spread"], is_guided=False) == [

@@ -1,4 +1,4 @@
-"""Effects beside what the calibration measured: whether frequency or appearance can explain them."""
+"""Effects compared with the calibration: whether frequency or appearance can explain them."""
 
 import html
 import itertools
@@ -42,7 +42,7 @@ LOG_VOLUME = read_calibration().sensitivities["log_volume"][GUIDED]
 
 @pytest.mark.torch
 @pytest.mark.parametrize("metric", ["log_volume", "spread", "straightness"])
-def test_typical_difference_of_appearance_is_that_of_all_pairs_of_shapes(metric: str) -> None:
+def test_typical_appearance_difference_is_the_rms_over_all_pairs_of_shapes(metric: str) -> None:
     from benchmarks.calibration import DATA_FOLDER  # loads torch
     from benchmarks.calibration_fits import fit_measure, read_models
 
@@ -52,7 +52,7 @@ def test_typical_difference_of_appearance_is_that_of_all_pairs_of_shapes(metric:
     assert compute_appearance_difference(sensitivity) == pytest.approx(math.sqrt(np.mean(squares)), rel=1e-3)
 
 
-def test_bound_of_appearance_covers_95_percent_of_pairs_of_further_shapes() -> None:
+def test_appearance_bound_covers_95_percent_of_pairs_of_new_shapes() -> None:
     rng = np.random.default_rng(7)
     shapes = rng.normal(size=(40_000, 8))  # six are calibrated, and two compared
     deviations = shapes[:, :6].std(axis=1)
@@ -99,7 +99,7 @@ FREQUENCY, NEITHER = (
         (0.99 * 0.02 * math.log(15), SMALL_SLOPES, EITHER),
     ],
 )
-def test_effect_is_explained_by_what_reaches_its_size(
+def test_effect_is_explained_by_causes_that_reach_its_size(
     size: float, sensitivity: Sensitivity, answer: str, sign: int
 ) -> None:
     assert build_effect(sign * size, sensitivity).answer == answer
@@ -107,7 +107,7 @@ def test_effect_is_explained_by_what_reaches_its_size(
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_effect_exceeds_an_explanation_only_with_its_whole_interval(sign: int) -> None:
+def test_effect_exceeds_an_explanation_only_if_its_whole_interval_does(sign: int) -> None:
     assert build_effect(sign * 0.6, BY_APPEARANCE, 0.19).answer == NEITHER  # 0.41 to 0.79
     assert build_effect(sign * 0.6, BY_APPEARANCE, 0.21).answer == APPEARANCE  # 0.39 to 0.81
     assert build_effect(sign * 0.6, BY_APPEARANCE, 0.9).answer == APPEARANCE  # contains 0
@@ -115,11 +115,11 @@ def test_effect_exceeds_an_explanation_only_with_its_whole_interval(sign: int) -
     assert build_effect(sign * 1.0, BY_FREQUENCY, 0.1).answer.startswith(NEITHER_ALONE)
 
 
-def test_calibrated_ratio_is_that_of_nanos_frequencies() -> None:
+def test_calibrated_ratio_equals_that_of_nanos_frequencies() -> None:
     assert max(FREQUENCY_BY_SHAPE.values()) / min(FREQUENCY_BY_SHAPE.values()) == pytest.approx(CALIBRATED_RATIO)
 
 
-def test_frequency_ratios_cause_the_effect_by_the_slopes() -> None:
+def test_frequency_ratios_times_slopes_give_the_effect() -> None:
     ratios = build_effect(0.6, BY_FREQUENCY).frequency_ratios
     assert ratios is not None
     assert ratios == pytest.approx((math.exp(-2), math.exp(-3)))
@@ -148,7 +148,8 @@ def test_command_screen_report_and_json_say_what_can_explain_the_effect(
     (verdict,) = comparison.verdicts
     text = explain_effect(comparison, verdict)
     assert text == (
-        "frequency or appearance? either can explain it. 1.8 times the typical difference of appearance (95 % interval "
+        "frequency or appearance? either can explain it. 1.8 times the typical difference due to appearance (95 % "
+        "interval "
         "1.8 to 1.8); as if cross were 4.4 times (first sentence form) or 12 times (held-out sentence form) rarer than "
         "square in training"
     )
@@ -168,7 +169,7 @@ def test_command_screen_report_and_json_say_what_can_explain_the_effect(
 
 
 @pytest.mark.parametrize(("metric", "origin"), [("spread", 0.0), ("straightness", 1.0), ("detour", 0.0)])
-def test_shares_are_of_the_mean_of_both_groups(
+def test_percentages_are_relative_to_the_mean_of_both_groups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: str, origin: float
 ) -> None:
     videos = synthetic_videos(tmp_path, {"cross": 3.0, "square": 1.0}, 8)
@@ -203,11 +204,11 @@ def test_ratios_of_frequencies_are_named_by_sentence_form(ratios: tuple[float, f
     assert _describe_frequency(ratios, "a", "b").startswith(text)
 
 
-def test_effect_that_is_not_shown_is_not_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_insignificant_effect_is_not_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison = compare_shifted(tmp_path, monkeypatch, -0.0035)  # mean difference 0
     assert explain_effect(comparison, comparison.verdicts[0]) == ""
     assert describe_calibrated_scale(comparison).startswith(
-        "frequency or appearance? no effect in log_volume is shown. Calibration on nano (50 Euler steps at "
+        "frequency or appearance? no effect in log_volume was found. Calibration on nano (50 Euler steps at "
         "guidance 4): "
     )
 
@@ -312,7 +313,7 @@ def test_only_two_shapes_of_nano_have_an_answer(
     assert describe_calibrated_scale(comparison).endswith(text) != is_answered
 
 
-def test_interval_is_a_share_of_the_mean_of_both_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interval_is_relative_to_the_mean_of_both_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = set_calibrated(synthetic_videos(tmp_path, {"cross": 3.0, "square": 1.0}, 8))
     set_values(monkeypatch, lambda video: 0.5 - 0.2 * video.prompt.startswith("cross") * (1 + 0.1 * (video.seed % 3)))
     comparison = compare_groups(videos, "1", "straightness")

@@ -65,7 +65,7 @@ def test_scenes_follow_the_frequencies_of_a_model() -> None:
     assert np.allclose(shares, model.shape_frequencies, atol=0.01)
 
 
-def test_slope_is_exact_whatever_the_effects_of_models_and_shapes() -> None:
+def test_slope_is_exact_for_any_effects_of_models_and_shapes() -> None:
     random = np.random.default_rng(1)
     model_effects, shape_effects = random.normal(size=(8, 1)), random.normal(size=6)
     fit = fit_slope(model_effects + shape_effects - 0.3 * FREQUENCIES, FREQUENCIES)
@@ -118,7 +118,7 @@ def test_shape_effects_do_not_count_as_a_slope() -> None:  # S10
     assert abs(fit.slope) < 0.01 < fit.unit_effects.std()
 
 
-def test_controlled_slope_is_exact_whatever_the_covariate_does() -> None:
+def test_controlled_slope_is_exact_for_any_covariate() -> None:
     random = np.random.default_rng(9)
     covariate = 0.1 * FREQUENCIES + random.normal(size=FREQUENCIES.shape)
     values = random.normal(size=(8, 1)) + random.normal(size=6) + 0.2 * FREQUENCIES - 3 * covariate
@@ -150,7 +150,7 @@ def test_spreads_are_distances_to_the_median_of_each_shape_and_sentence() -> Non
     assert np.allclose(spreads["spread within a sentence"].reshape(3, 6, 6)[:, 2, 4], expected)
 
 
-def test_separations_are_the_sorted_pairs_and_the_share_of_the_variance() -> None:
+def test_separation_has_the_share_of_sorted_pairs_and_of_the_variance() -> None:
     random = np.random.default_rng(8)
     noise = random.normal(size=(2, 5, 1, 6, 8)).repeat(6, axis=2)  # [states, seeds, shapes, colours, values]
     offsets = np.zeros((6, 8))
@@ -167,7 +167,7 @@ def test_separations_are_the_sorted_pairs_and_the_share_of_the_variance() -> Non
         assert np.isclose(share[0, colour], distance / total / 2)
 
 
-def test_stored_models_are_those_of_the_design_with_all_videos() -> None:
+def test_stored_models_equal_those_of_the_design_with_all_videos() -> None:
     models = read_models(DATA_FOLDER)
     assert [model.name for model in models] == list(FREQUENCY_MODELS_BY_NAME)
     for model in models:
@@ -194,7 +194,7 @@ def test_only_kept_ranges_of_videos_without_their_shape_are_missing() -> None:
             assert shares_by_shape == pytest.approx(expected)
 
 
-def test_slope_of_stored_data_is_that_of_a_regression_on_dummy_variables() -> None:
+def test_slope_of_stored_data_equals_that_of_a_regression_on_dummy_variables() -> None:
     models = read_models(DATA_FOLDER)
     unequal_models = [model for model in models if model.name != "natural-again"]
     values = compute_relative_means(unequal_models, "log_volume|guidance-4 main")
@@ -216,7 +216,7 @@ def test_shared_autoencoder_loads_without_training() -> None:
 
 
 @torch.no_grad()
-def test_trajectory_in_a_batch_is_that_of_the_loop() -> None:
+def test_trajectory_in_a_batch_equals_that_of_the_denoising_loop() -> None:
     settings = ["model_settings.sampler=euler", "model_settings.steps=3", f"model_settings.seed={2_000_000}"]
     recipe = plan_batch(load_config("nano", settings), "a large red ring moving left").videos[0].recipe
     pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
@@ -229,7 +229,7 @@ def test_trajectory_in_a_batch_is_that_of_the_loop() -> None:
     assert torch.allclose(batch.states[1:, 0], torch.stack(states), atol=1e-4)
 
 
-def test_packed_steps_give_back_the_inner_products() -> None:
+def test_unpacked_steps_equal_the_inner_products() -> None:
     states = np.random.default_rng(7).normal(size=(2, 4, 50))
     grams = states @ states.transpose(0, 2, 1)
     products = np.zeros((4, 4))

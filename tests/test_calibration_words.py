@@ -52,7 +52,7 @@ def generate(pipeline: WanPipeline, recipe: Recipe) -> Iterator[DenoisingStep]:
 
 
 @torch.no_grad()
-def test_word_measures_of_a_batch_are_those_of_each_video(model: Model, nano: WanPipeline) -> None:
+def test_word_measures_of_a_batch_equal_those_of_each_video(model: Model, nano: WanPipeline) -> None:
     text = model.encode(list(PROMPTS))
     noise = draw_initial_noise(SEED, 1, "cpu").expand(2, -1, -1, -1, -1)
     paths = model.generate(text, noise, CONDITION)
@@ -80,7 +80,9 @@ def test_word_measures_of_a_batch_are_those_of_each_video(model: Model, nano: Wa
 
 @torch.no_grad()
 @pytest.mark.parametrize("guidance_scale", [1.0, 4.0])
-def test_continued_paths_are_those_of_a_prompt_schedule(model: Model, nano: WanPipeline, guidance_scale: float) -> None:
+def test_continued_paths_equal_those_of_a_prompt_schedule(
+    model: Model, nano: WanPipeline, guidance_scale: float
+) -> None:
     generic_prompt = PROMPTS[0].replace("ring", "shape")
     condition = Condition("euler", STEP_COUNT, guidance_scale)
     noise = draw_initial_noise(SEED, 1, "cpu")

@@ -1,4 +1,4 @@
-"""Published captures: every chunk looked for by name, every byte verified, and one error that names what is damaged."""
+"""Published captures: every chunk must exist, every byte is verified, and an error names the damaged file."""
 
 import asyncio
 import math
@@ -91,7 +91,7 @@ PLAIN = CaptureRequests(latents=True)
 
 @pytest.fixture(scope="module")
 def undamaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a trajectory and maps that no test changes: to write them takes longer than to copy them."""
+    """Folder of a trajectory and maps that no test changes: writing them takes longer than copying them."""
     folder = tmp_path_factory.mktemp("undamaged")
     write_trajectory(folder / "vid_001.zarr", EVERYTHING)
     write_maps(folder / "maps.zarr")

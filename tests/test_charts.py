@@ -153,7 +153,7 @@ def test_rows_of_a_chart_contain_its_range_and_have_few_round_ticks(row_count: i
         assert rows == pytest.approx(np.round(rows), abs=1e-6)
 
 
-def test_label_of_the_last_horizontal_tick_is_below_it_and_the_name_is_on_the_left() -> None:
+def test_last_horizontal_tick_has_its_label_below_and_the_axis_name_on_the_left() -> None:
     *_, axis, labels = (line.plain for line in Chart(60, 10, (0.79, 8.21), (-10.8, -7.9), "cfg").draw_lines())
     assert labels.split() == ["cfg", "2", "4", "6", "8"]
     for label in "2468":
@@ -258,7 +258,7 @@ def test_mean_curve_of_one_seed_has_no_interval(tmp_path: Path) -> None:
     assert np.isfinite(curve.mean).all()
 
 
-def test_videos_without_trajectory_are_counted_and_left_out_of_means(tmp_path: Path) -> None:
+def test_videos_without_trajectory_are_counted_but_excluded_from_means(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=3, phrasings=1)
     broken = replace(videos[0], trajectory=None)
     (curve,) = compute_mean_curves([Group("one", (broken, *videos[1:])), Group("none", (broken,))], "norm")
@@ -281,7 +281,7 @@ def test_path_components_equal_those_of_a_singular_value_decomposition(tmp_path:
     assert [path.group_name for path in components.paths] == ["one"] * 3 + ["other"] * 3
 
 
-def test_unreadable_paths_are_left_out_of_the_components(tmp_path: Path) -> None:
+def test_unreadable_paths_are_excluded_from_the_components(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=3, phrasings=1)
     damaged = replace(videos[0], trajectory_path=tmp_path / "missing.zarr")
     components = compute_path_components([Group("one", (damaged, *videos[1:]))])
@@ -326,7 +326,7 @@ def test_figures_of_attention_are_explained_in_whole_words(width: int) -> None:
 @pytest.mark.parametrize(
     ("size", "has_frame"), [((76, 13), True), ((136, 27), True), ((64, 13), False), ((76, 8), True), ((76, 7), False)]
 )
-def test_frame_is_beside_its_attention_where_both_fit(size: tuple[int, int], has_frame: bool) -> None:
+def test_frame_is_next_to_its_attention_if_both_fit(size: tuple[int, int], has_frame: bool) -> None:
     frame, overlay = np.full((40, 40, 3), 200, dtype=np.uint8), np.full((40, 40, 3), 90, dtype=np.uint8)
     lines = draw_attention(make_film((frame,)), OverlayKey(0, 0, 0), overlay, *size, lambda _: Style())
     colours = [

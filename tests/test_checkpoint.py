@@ -1,4 +1,4 @@
-"""A video that is ended after any step goes on in another process to the same bits, captures included."""
+"""A video that is stopped after any step resumes in another process with identical bits, captures included."""
 
 import errno
 import gc
@@ -509,7 +509,7 @@ def test_checkpoint_of_another_release_with_equal_arithmetic_resumes(
         (torch, "get_num_threads", lambda: 99, "threads was 99 and is 1"),
     ],
 )
-def test_checkpoint_with_other_arithmetic_restarts_the_video(
+def test_checkpoint_with_different_arithmetic_restarts_the_video(
     tiny: WanPipeline,
     tiny_models: dict[str, WanModel],
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""Clips that other programs wrote, that are damaged, or whose names mean something else to a video library."""
+"""Clips of other programs, damaged clips, and clips with names that a video library could misinterpret."""
 
 import json
 import os

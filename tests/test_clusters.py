@@ -75,7 +75,7 @@ def test_cluster_p_over_three_groups_equals_an_enumeration_of_all_permutations()
     assert sorted(family_masses) == pytest.approx(sorted(largest)[::6])
 
 
-def test_results_of_many_seeds_do_not_keep_the_t_of_all_flips_in_memory() -> None:
+def test_results_for_many_seeds_do_not_store_the_t_of_all_flips() -> None:
     test = run_cluster_test(draw_smooth_noise(np.random.default_rng(4), (20, 30)))
     assert test.t_values.base is None
     assert test.null_masses.nbytes == 10_000 * 8
@@ -109,7 +109,7 @@ def test_cluster_test_of_one_seed_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", ["normal", "heavy tails"])
 @pytest.mark.parametrize("seeds", [8, 12])
-def test_cluster_test_calls_like_curves_different_in_five_percent(noise: str, seeds: int) -> None:
+def test_cluster_test_calls_equal_curves_different_in_five_percent(noise: str, seeds: int) -> None:
     run_count = 600 if seeds == 8 else 200
     random, calls = np.random.default_rng(seeds), 0
     for _ in range(run_count):
@@ -130,7 +130,7 @@ def compare_synthetic_curves(folder: Path, groups: int = 2) -> tuple[MatchedGrou
 
 
 @pytest.mark.slow
-def test_bands_of_means_and_of_videos_are_told_apart(tmp_path: Path) -> None:
+def test_bands_of_means_and_of_videos_are_distinguished(tmp_path: Path) -> None:
     matched, comparisons = compare_synthetic_curves(tmp_path)
     assert [comparison.curve_name for comparison in comparisons] == list(CURVES)
     for comparison in comparisons:
@@ -171,7 +171,7 @@ def test_p_over_all_curves_is_at_least_the_p_of_the_curve(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_curves_with_other_noise_levels_are_not_tested(tmp_path: Path) -> None:
+def test_curves_with_different_noise_levels_are_not_tested(tmp_path: Path) -> None:
     matched, _ = compare_synthetic_curves(tmp_path)
     coarse = replace(matched.groups[1], videos=tuple(apply_stride_to_videos(matched.groups[1].videos, 2)))
     comparisons = compare_curves(replace(matched, groups=(matched.groups[0], coarse)))

@@ -1,4 +1,4 @@
-"""Columns of lists: widths, alignment, and what a narrow list leaves out."""
+"""Columns of lists: widths, alignment, and the columns that a narrow list omits."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,7 +70,7 @@ def test_column_of_failures_is_shown_only_with_failures() -> None:
         assert ("failed" in [column.header_text for column in columns]) == has_failures
 
 
-def test_name_has_the_room_of_an_empty_column_of_etas() -> None:
+def test_name_takes_the_space_of_an_empty_eta_column() -> None:
     for counts, has_eta in (({"done": 2}, False), ({"done": 1, "queued": 1}, True)):
         batch = batch_row(counts=counts, folder=Path("cancelled_sweep_20261129_143011"), id=12)
         widths = BatchWidths.measure([batch, batch_row(counts={"failed": 6})])
@@ -82,7 +82,7 @@ def test_name_has_the_room_of_an_empty_column_of_etas() -> None:
         assert free_width >= len(batch.name)
 
 
-def test_ended_batches_have_no_columns_of_progress() -> None:
+def test_ended_batches_have_no_progress_columns() -> None:
     def list_headers(has_unfinished: bool, width: int) -> list[str]:
         columns = make_video_columns(
             VirtualList(), lambda: True, lambda index, video: "", lambda video: None, has_unfinished

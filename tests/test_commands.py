@@ -1,4 +1,4 @@
-"""The other commands as their users see them, and what is said to input that cannot be used."""
+"""Commands without a module of their own: their output, and their errors for invalid input."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Causal commitment: shares, s50 and asymmetries, against closed forms and simulations of known distributions."""
+"""Causal commitment: shares, s50 and differences, against closed forms and simulations of known distributions."""
 
 import itertools
 import math
@@ -20,12 +20,17 @@ from wantui.analysis.commitment import (
     count_drawn_unasked,
     measure_commitment,
 )
-from wantui.analysis.concept_labels import CannotLabelError, find_judged_attribute, find_nearest_concept, read_labels
+from wantui.analysis.concept_labels import (
+    CannotLabelError,
+    find_judged_attribute,
+    find_nearest_concept,
+    read_concept_labels,
+)
 from wantui.analysis.continued_videos import find_concept_word
 from wantui.analysis.differences import compute_family_p, describe_interval
 from wantui.analysis.proportions import Proportion, compute_half_share_level_difference, find_half_share_level
 from wantui.analysis.statistics import adjust_family_wise
-from wantui.cli.commitment import _describe_asymmetry
+from wantui.cli.commitment import _describe_difference
 from wantui.errors import UserError
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -144,7 +149,7 @@ def test_interval_of_s50_covers_it_however_the_levels_of_a_seed_depend_on_each_o
     assert missed / run_count <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / run_count)
 
 
-def test_interval_of_s50_is_that_of_the_sign_test_for_seeds_that_leave_once() -> None:
+def test_interval_of_s50_equals_the_sign_test_for_seeds_that_leave_once() -> None:
     thresholds = [0.52, 0.61, 0.65, 0.66, 0.71, 0.74, 0.78, 0.82]
     grid = np.linspace(0.5, 0.9, 401)
     counts = [sum(threshold > s for threshold in thresholds) for s in grid]
@@ -194,7 +199,7 @@ def test_difference_of_half_share_levels_has_the_distances_of_both_ends() -> Non
     assert high == math.inf
 
 
-def test_one_concept_has_no_asymmetry() -> None:
+def test_one_concept_has_no_difference() -> None:
     assert compare_commitments([measure_commitment(outcomes("ring", {1: "rrrrcc", 2: "rrrccc"}))]) == []
 
 
@@ -236,33 +241,33 @@ def test_commitment_counts_stays_labels_and_returning_seeds() -> None:
     assert commitment.kept_ranges == pytest.approx([0.85, 0.75, 0.65 + 0.1])
 
 
-def test_asymmetry_is_paired_by_seed_and_never_below_the_least_p() -> None:
+def test_difference_is_paired_by_seed_and_its_p_is_never_below_the_smallest() -> None:
     ring = measure_commitment(outcomes("ring", dict.fromkeys(range(8), "rrrccc") | {9: "cccccc"}))
     circle = measure_commitment(outcomes("circle", dict.fromkeys(range(8), "cccccc")))
-    (asymmetry,) = compare_commitments([circle, ring])
-    assert (asymmetry.first, asymmetry.second, asymmetry.shared_seed_count) == ("circle", "ring", 8)
-    assert asymmetry.kept_range.mean == pytest.approx(0.95 - 0.75)
-    assert asymmetry.kept_range.p == asymmetry.min_attainable_p == pytest.approx(2 / 2**8)
-    assert math.isnan(asymmetry.half_share_level_difference)
-    assert asymmetry.unshared_seeds_by_concept == {"circle": (), "ring": (9,)}
-    text = _describe_asymmetry(asymmetry, 1)
+    (difference,) = compare_commitments([circle, ring])
+    assert (difference.first, difference.second, difference.shared_seed_count) == ("circle", "ring", 8)
+    assert difference.kept_range.mean == pytest.approx(0.95 - 0.75)
+    assert difference.kept_range.p == difference.min_attainable_p == pytest.approx(2 / 2**8)
+    assert math.isnan(difference.half_share_level_difference)
+    assert difference.unshared_seeds_by_concept == {"circle": (), "ring": (9,)}
+    text = _describe_difference(difference, 1)
     assert ", 8 shared seeds (only ring has 9); " in text
-    assert "8 shared seeds;" in _describe_asymmetry(replace(asymmetry, unshared_seeds_by_concept={}), 1)
+    assert "8 shared seeds;" in _describe_difference(replace(difference, unshared_seeds_by_concept={}), 1)
 
 
 @pytest.mark.parametrize("seed_count", [2, 8])
 def test_equal_kept_ranges_of_all_seeds_show_no_scatter_and_give_no_interval(seed_count: int) -> None:
     circle = measure_commitment(outcomes("circle", dict.fromkeys(range(seed_count), "cccccc")))
-    for labels, difference in (("rrrccc", 0.2), ("rrrrrr", 0.0)):
+    for labels, expected_difference in (("rrrccc", 0.2), ("rrrrrr", 0.0)):
         ring = measure_commitment(outcomes("ring", dict.fromkeys(range(seed_count), labels)))
-        (asymmetry,) = compare_commitments([circle, ring])
-        assert asymmetry.kept_range.mean == pytest.approx(difference)
-        assert math.isnan(asymmetry.kept_range.interval_low)
-        assert math.isnan(asymmetry.kept_range.interval_high)
-        assert describe_interval(asymmetry.kept_range).startswith("no interval: all seeds have the same difference")
+        (difference,) = compare_commitments([circle, ring])
+        assert difference.kept_range.mean == pytest.approx(expected_difference)
+        assert math.isnan(difference.kept_range.interval_low)
+        assert math.isnan(difference.kept_range.interval_high)
+        assert describe_interval(difference.kept_range).startswith("no interval: all seeds have the same difference")
 
 
-def test_concept_that_other_concepts_turn_to_is_counted_as_drawn_unasked() -> None:
+def test_videos_that_turn_into_a_concept_count_as_drawn_unasked() -> None:
     circle = outcomes("circle", dict.fromkeys(range(3), "cccccc"))
     ring = outcomes("ring", {1: "rrrccc", 2: "rrrrcc", 3: "rrrrrr"})
     assert count_drawn_unasked("circle", [circle, ring]) == Proportion(2, 3)
@@ -274,10 +279,10 @@ def test_p_of_pairs_of_concepts_is_corrected_by_holm() -> None:
     ring = measure_commitment(outcomes("ring", dict.fromkeys(range(8), "rrrccc") | {9: "cccccc"}))
     circle = measure_commitment(outcomes("circle", dict.fromkeys(range(8), "cccccc")))
     square = measure_commitment(outcomes("square", dict.fromkeys(range(6), "sccccc")))
-    asymmetries = compare_commitments([circle, ring, square])
-    alone = [asymmetry.kept_range.p for asymmetry in asymmetries]
+    differences = compare_commitments([circle, ring, square])
+    alone = [difference.kept_range.p for difference in differences]
     assert alone == pytest.approx([2 / 2**8, 2 / 2**6, 2 / 2**6])
-    assert [asymmetry.family_p for asymmetry in asymmetries] == pytest.approx([3 * 2 / 2**8, 4 / 2**6, 4 / 2**6])
+    assert [difference.family_p for difference in differences] == pytest.approx([3 * 2 / 2**8, 4 / 2**6, 4 / 2**6])
 
 
 def test_concepts_at_other_noise_levels_are_not_compared() -> None:
@@ -287,7 +292,7 @@ def test_concepts_at_other_noise_levels_are_not_compared() -> None:
 
 
 @pytest.mark.slow
-def test_asymmetry_of_concepts_alike_is_significant_in_at_most_five_percent_of_runs() -> None:
+def test_equal_concepts_differ_in_at_most_five_percent_of_runs() -> None:
     random = np.random.default_rng(0)
     shares = stats.norm.sf((np.array(LEVELS) - 0.75) / 0.1)
     significant = []
@@ -311,11 +316,11 @@ def test_asymmetry_of_concepts_alike_is_significant_in_at_most_five_percent_of_r
         ("a red ring over a red ring", "a red shape over a red shape", "ring over a red ring"),
     ],
 )
-def test_concept_is_what_the_generic_prompt_replaces(prompt: str, generic_prompt: str, word: str) -> None:
+def test_concept_is_the_text_that_the_generic_prompt_replaces(prompt: str, generic_prompt: str, word: str) -> None:
     assert find_concept_word(prompt, generic_prompt) == word
 
 
-def test_judge_of_nano_is_used_for_words_that_it_knows_only() -> None:
+def test_nano_judge_is_used_only_for_words_that_it_knows() -> None:
     assert find_judged_attribute(["circle", "ring"]) == "shape"
     assert find_judged_attribute(["red", "blue"]) == "colour"
     assert find_judged_attribute(["left", "still"]) == "motion"
@@ -344,19 +349,19 @@ def test_unusable_labels_are_refused_by_line(tmp_path: Path, text: str, message:
     path = tmp_path / "labels.csv"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        read_labels(path, ["ab12", "ab34"])
+        read_concept_labels(path, ["ab12", "ab34"])
 
 
 def test_labels_are_read_by_the_start_of_the_id(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("note,id,label\nx,ab1,ring\ny,ab34, other \n,qq,circle\n")
-    assert read_labels(path, ["ab12", "ab34"]) == {"ab12": "ring", "ab34": "other"}
+    assert read_concept_labels(path, ["ab12", "ab34"]) == {"ab12": "ring", "ab34": "other"}
 
 
 def test_labels_may_be_separated_by_semicolons(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("id;label\nab12;ring\n")
-    assert read_labels(path, ["ab12"]) == {"ab12": "ring"}
+    assert read_concept_labels(path, ["ab12"]) == {"ab12": "ring"}
 
 
 def test_commitment_refuses_an_unreadable_moment(wantui: Wantui) -> None:

@@ -1,4 +1,4 @@
-"""Configs: what loads, what is refused and how it is said; the older system's files among them."""
+"""Configs: files that load, including those of the older system, and the errors for all others."""
 
 from pathlib import Path
 
@@ -583,7 +583,7 @@ def test_yaml_structure_that_would_have_no_effect_is_refused(text: str, reason: 
     assert reason in config_error(text)
 
 
-def test_null_tagged_as_text_is_text() -> None:
+def test_null_with_a_text_tag_is_text() -> None:
     assert parse_config("batch_name: !!str null\n", "my.yaml").settings.batch_name == "null"
 
 
@@ -699,7 +699,7 @@ PROBABLE_SETTINGS = {
 
 
 @pytest.mark.parametrize(("name", "path"), PROBABLE_SETTINGS.items())
-def test_unknown_setting_is_suggested_alike_by_every_source(name: str, path: str) -> None:
+def test_every_source_gives_the_same_suggestion_for_an_unknown_setting(name: str, path: str) -> None:
     assert f"; did you mean {path}?" in config_error("", f"{name}=8")
     section, _, key = name.rpartition(".")
     yaml_text = f"{section}:\n  {key}: 8\n" if section else f"{key}: 8\n"
@@ -719,22 +719,22 @@ def test_unknown_swept_setting_is_suggested_by_its_short_name(name: str, path: s
 
 @pytest.mark.parametrize("name", ["cfg_schedule", "guidance_schedule"])
 @pytest.mark.parametrize("schedule", ["{0: 5}", "{0: 5, 50%: 2}"])
-def test_unknown_mapping_is_suggested_as_the_setting_that_it_is(name: str, schedule: str) -> None:
+def test_unknown_mapping_gets_the_suggestion_of_the_matching_setting(name: str, schedule: str) -> None:
     assert "did you mean cfg_schedule_settings.schedule?" in config_error(f"{name}: {schedule}\n")
 
 
-def test_unknown_section_of_several_keys_is_suggested_by_its_keys() -> None:
+def test_unknown_section_with_several_keys_gets_a_suggestion_from_its_keys() -> None:
     assert "did you mean video_settings?" in config_error("size_of_video:\n  width: 64\n  height: 64\n  zoom: 2\n")
 
 
 @pytest.mark.parametrize("name", ["zzzz", "qqq.zzzz"])
-def test_name_unlike_any_setting_is_referred_to_the_schema(name: str) -> None:
+def test_error_for_a_name_unlike_any_setting_mentions_the_schema(name: str) -> None:
     assert config_error("", f"{name}=8").endswith("unknown key. `wantui config schema` lists all settings")
     with pytest.raises(SweepError, match=r"unknown setting\. `wantui config schema` lists all settings"):
         find_sweepable_setting(Settings(), name)
 
 
-def test_prompt_is_no_setting_but_a_template() -> None:
+def test_error_for_the_setting_prompt_mentions_the_template() -> None:
     assert "prompts are written as a template: -t TEXT" in config_error("prompt: a red ring\n")
 
 

@@ -1,4 +1,4 @@
-"""The configs that Compose lists and edits: what one file holds never hides the others, and drafts of before load."""
+"""Configs that Compose lists and edits: an invalid file never hides the others, and drafts of earlier versions load."""
 
 import json
 import os

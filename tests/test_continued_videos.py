@@ -1,4 +1,4 @@
-"""Videos that continue with the generic prompt: their noise levels, concepts, references, and what is left out."""
+"""Videos that continue with the generic prompt: their noise levels, concepts, references, and exclusions."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,7 +57,7 @@ def collect(recipes: list[Recipe], **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("sampler", ["euler", "unipc", "heun"])
-def test_noise_level_of_a_switch_is_that_of_the_first_evaluation_with_the_generic_prompt(sampler: str) -> None:
+def test_noise_level_of_a_switch_equals_that_of_the_first_evaluation_with_the_generic_prompt(sampler: str) -> None:
     recipe = switched(3, sampler=sampler)
     levels = compute_noise_levels(sampler, 8, recipe.flow_shift)
     index = 5 if sampler == "heun" else 3  # heun's second evaluation of step 2 has the noise level of step 3
@@ -76,7 +76,7 @@ def test_noise_level_of_a_switch_is_that_of_the_first_evaluation_with_the_generi
           "times": {"unit": "step", "moments": [2, 4]}}, "changes 2 times"),
     ],
 )  # fmt: skip
-def test_schedule_that_is_not_one_switch_is_left_out(changes: dict[str, Any], message: str) -> None:
+def test_schedule_with_more_than_one_switch_is_excluded(changes: dict[str, Any], message: str) -> None:
     recipe = switched(None, controls={"prompt_schedule": switch_schedule(3, **changes)})
     with pytest.raises(ValueError, match=message):
         find_prompt_switch(recipe)
@@ -104,7 +104,7 @@ def test_batch_without_a_switch_is_refused() -> None:
         collect([switched(2)], state="failed")
 
 
-def test_videos_with_other_settings_are_not_pooled() -> None:
+def test_videos_with_different_settings_are_not_pooled() -> None:
     with pytest.raises(CannotMeasureCommitmentError, match="also differ in guidance_scale"):
         collect([switched(None), switched(2), switched(2, guidance_scale=1.0)])
 
@@ -116,7 +116,7 @@ def outcomes_of(labels: dict[tuple[int, int | None], str], checks: bool = True) 
     return build_concept_outcomes(families[0], label_by_id, checks)
 
 
-def test_outcomes_have_rising_noise_levels_and_leave_out_seeds_that_cannot_be_used() -> None:
+def test_outcomes_have_rising_noise_levels_and_exclude_unusable_seeds() -> None:
     whole = {(seed, moment): "ring" for seed in (1, 2, 3, 4, 5) for moment in (None, 2, 4)}
     labels = whole | {(1, 2): "circle", (2, None): "circle", (3, 4): ""}
     del labels[4, None]

@@ -92,7 +92,7 @@ def test_p_across_variations_equals_an_enumeration_of_all_orders_of_variations()
     ("shape", "across", "min_p"),
     [((1, 4), ACROSS_SEEDS, 2 / 24), ((2, 6), ACROSS_VARIATIONS, 1.0), ((3, 4), ACROSS_VARIATIONS, 1 / 6)],
 )
-def test_no_p_is_below_the_least_p(shape: tuple[int, int], across: str, min_p: float) -> None:
+def test_no_p_is_below_the_smallest_possible_p(shape: tuple[int, int], across: str, min_p: float) -> None:
     random = np.random.default_rng(8)
     results = [
         correlate_values({"m": random.normal(size=shape)}, {"c": random.normal(size=shape)}, across)[0]
@@ -102,7 +102,7 @@ def test_no_p_is_below_the_least_p(shape: tuple[int, int], across: str, min_p: f
     assert min(result.p for result in results) == pytest.approx(min_p)
 
 
-def test_means_of_variations_do_not_correlate_across_seeds() -> None:
+def test_differences_between_variations_do_not_correlate_across_seeds() -> None:
     random = np.random.default_rng(4)
     offsets = 100 * np.arange(4.0)[:, None]
     values, others = random.normal(size=(4, 6)) + offsets, random.normal(size=(4, 6)) + offsets
@@ -114,7 +114,7 @@ def test_means_of_variations_do_not_correlate_across_seeds() -> None:
     assert math.isnan(across_variations.low)  # a jackknife of ones has no width
 
 
-def test_p_over_all_is_that_of_the_largest_correlation() -> None:
+def test_p_over_all_equals_that_of_the_largest_correlation() -> None:
     random = np.random.default_rng(5)
     metrics = {name: random.normal(size=(2, 5)) for name in "ab"}
     covariates = {name: random.normal(size=(2, 5)) for name in "xyz"}
@@ -172,7 +172,7 @@ def leave_out_by_scipy(values: FloatArray, others: FloatArray) -> tuple[float, f
     return math.tanh(low), math.tanh(high)
 
 
-def test_interval_leaves_out_seeds_across_seeds_and_variations_across_variations() -> None:
+def test_jackknife_omits_seeds_across_seeds_and_variations_across_variations() -> None:
     random = np.random.default_rng(8)
     values, others = random.normal(size=(5, 7)), random.normal(size=(5, 7))
     (by_seed,) = correlate_values({"m": values}, {"c": others}, ACROSS_SEEDS)
@@ -181,7 +181,7 @@ def test_interval_leaves_out_seeds_across_seeds_and_variations_across_variations
     assert (by_variation.low, by_variation.high) == pytest.approx(leave_out_by_scipy(values.T, others.T))
 
 
-def test_three_variations_give_no_interval_however_many_seeds() -> None:
+def test_three_variations_give_no_interval_for_any_number_of_seeds() -> None:
     random = np.random.default_rng(9)
     (result,) = correlate_values(
         {"m": random.normal(size=(3, 50))}, {"c": random.normal(size=(3, 50))}, ACROSS_VARIATIONS
@@ -243,10 +243,10 @@ def test_metric_that_has_not_settled_is_not_found(tmp_path: Path, monkeypatch: p
     ]
 
 
-def test_seeds_that_a_variation_lacks_are_left_out(tmp_path: Path) -> None:
+def test_seeds_that_a_variation_lacks_are_excluded(tmp_path: Path) -> None:
     data = collect_correlation_data(make_labelled_videos(tmp_path)[:-1], ["length"], ["rating"])
     assert data.seeds == tuple(range(5))
-    assert "1 video left out: only seeds with all videos are correlated" in data.warnings
+    assert "1 video excluded: only seeds with all videos are correlated" in data.warnings
 
 
 def test_too_few_seeds_and_missing_values_are_refused(tmp_path: Path) -> None:
@@ -361,7 +361,7 @@ def test_clearest_correlation_is_shown_if_none_is_found() -> None:
     assert f"clearest: {shown.correlation.metric} with mass" in describe_correlations(items, ACROSS_SEEDS)
 
 
-def test_values_of_one_order_are_one_row() -> None:
+def test_values_with_the_same_order_share_a_row() -> None:
     values = np.random.default_rng(6).normal(size=(1, 8))
     result = correlate({"m": values}, {"mass": values**3, "entropy": np.exp(values)}, ACROSS_SEEDS)
     (shown,) = result.select(ACROSS_SEEDS)
@@ -374,4 +374,6 @@ def test_too_few_variations_cannot_tell_and_show_no_table() -> None:
     result = correlate({"m": values}, {"mass": values}, ACROSS_VARIATIONS)
     assert result.select(ACROSS_VARIATIONS) == []
     text = describe_correlations(result.correlations_by_kind[ACROSS_VARIATIONS], ACROSS_VARIATIONS)
-    assert text.endswith("cannot tell: too few variations for p of 0.05 (least p 0.17). Generate more variations")
+    assert text.endswith(
+        "cannot tell: too few variations for a p of 0.05 (smallest possible p 0.17). Generate more variations"
+    )

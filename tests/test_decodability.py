@@ -23,12 +23,12 @@ from wantui.analysis.decodability import (
     compute_accuracy_interval,
     compute_decodability,
     compute_seed_shrinkage,
-    decode_seeds,
+    score_held_out_seeds,
 )
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.level_states import LevelStates, average_over_sigma, load_level_states
 from wantui.analysis.statistics import draw_sign_flips, run_sign_flip_test
-from wantui.analysis.variance_shares import SHARE_NAMES, compute_variance_shares, decompose_squares, split_states
+from wantui.analysis.variance_shares import SHARE_NAMES, compute_variance_shares, decompose_squares, separate_cell_means
 
 FloatArray = NDArray[np.float64]
 
@@ -71,10 +71,10 @@ def test_accuracy_equals_brute_force_over_held_out_seeds(seeds: int, phrasings: 
     gamma = compute_seed_shrinkage(flat @ flat.T, seeds, k)
     flips, _ = draw_sign_flips(seeds)
     expected = [sort_by_brute_force(differences, signs, gamma) for signs in flips]
-    np.testing.assert_allclose(decode_seeds(differences, flips).mean(0), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(score_held_out_seeds(differences, flips).mean(0), expected, rtol=0, atol=1e-12)
 
 
-def test_direction_is_that_of_linear_discriminant_analysis_of_centred_states() -> None:
+def test_direction_equals_that_of_linear_discriminant_analysis_of_centred_states() -> None:
     seeds, phrasings, k = 8, 2, 12
     differences = draw_differences(seeds, phrasings, k, shift=1.5)
     flat = differences.reshape(-1, k)
@@ -92,11 +92,11 @@ def test_direction_is_that_of_linear_discriminant_analysis_of_centred_states() -
         ).fit(states, labels)
         hits += list(classifier.predict(differences[held_out] / 2) == 1)
     assert 0.5 < np.mean(hits) < 1
-    assert decode_seeds(differences, np.ones((1, seeds))).mean() == pytest.approx(np.mean(hits))
+    assert score_held_out_seeds(differences, np.ones((1, seeds))).mean() == pytest.approx(np.mean(hits))
 
 
 @pytest.mark.parametrize("k", [3, 20, 200])
-def test_shrinkage_of_one_phrasing_is_that_of_ledoit_and_wolf(k: int) -> None:
+def test_shrinkage_of_one_phrasing_equals_that_of_ledoit_and_wolf(k: int) -> None:
     differences = np.random.default_rng(k).normal(size=(12, k)) * np.linspace(1, 5, k)
     expected = ledoit_wolf_shrinkage(differences, assume_centered=True)
     assert compute_seed_shrinkage(differences @ differences.T, 12, k) == pytest.approx(expected)
@@ -119,7 +119,7 @@ def test_accuracy_of_two_normal_groups_approaches_its_closed_form(distance: floa
     seeds = 1200
     differences = np.random.default_rng(3).normal(size=(seeds, 1, 3))
     differences[..., 0] += distance / 2
-    accuracy = decode_seeds(differences, np.ones((1, seeds))).mean()
+    accuracy = score_held_out_seeds(differences, np.ones((1, seeds))).mean()
     expected = stats.norm.cdf(distance / 2)
     assert accuracy == pytest.approx(expected, abs=3 * np.sqrt(expected * (1 - expected) / seeds))
 
@@ -128,7 +128,7 @@ def test_accuracy_of_two_normal_groups_approaches_its_closed_form(distance: floa
 def test_accuracy_does_not_depend_on_the_scale_of_states(scale: float) -> None:
     differences, flips = draw_differences(6, 2, 10, 1.0), draw_sign_flips(6)[0]
     np.testing.assert_array_equal(
-        decode_seeds(scale * differences, flips).mean(0), decode_seeds(differences, flips).mean(0)
+        score_held_out_seeds(scale * differences, flips).mean(0), score_held_out_seeds(differences, flips).mean(0)
     )
 
 
@@ -230,24 +230,27 @@ def test_halfway_level_is_interpolated_and_has_an_interval() -> None:
     )
 
 
-def test_claim_of_all_levels_names_finished_videos_that_do_not_carry_it() -> None:
+def test_result_over_all_levels_mentions_an_insignificant_final_accuracy() -> None:
     states = np.random.default_rng(7).normal(size=(2, 10, 1, 3, 6))
     states[0, ..., 0] += 5
     (pair,) = compute_decodability(build_level_states(states, (1, 0.5, 0)))
     assert pair.is_decodable
     assert pair.p[-1] <= 0.05
-    assert "these alone" not in pair.describe()
+    assert "this accuracy alone" not in pair.describe()
     weak_end = replace(pair, p=np.array([1, 0.001, 0.0703]))
     assert "they can be told apart (one test over all noise levels). " in weak_end.describe()
-    assert "; these alone do not show it, p 0.0703); over all noise levels" in weak_end.describe()
-    assert "these alone" not in replace(weak_end, pair_p=0.2).describe()
+    assert "; this accuracy alone is not significant, p 0.0703); over all noise levels" in weak_end.describe()
+    assert "this accuracy alone" not in replace(weak_end, pair_p=0.2).describe()
     one_of_15_pairs = replace(pair, p=np.array([1, 0.001, 0.04]), pair_count=15)
-    assert "; these alone do not show it, p 0.6); over all noise levels" in one_of_15_pairs.describe()
-    assert "these alone do not show it, p 1)" in replace(one_of_15_pairs, p=np.array([1, 0.001, 0.2])).describe()
-    assert "these alone" not in replace(one_of_15_pairs, p=np.array([1, 0.001, 0.003])).describe()
+    assert "; this accuracy alone is not significant, p 0.6); over all noise levels" in one_of_15_pairs.describe()
+    assert (
+        "this accuracy alone is not significant, p 1)"
+        in replace(one_of_15_pairs, p=np.array([1, 0.001, 0.2])).describe()
+    )
+    assert "this accuracy alone" not in replace(one_of_15_pairs, p=np.array([1, 0.001, 0.003])).describe()
 
 
-def test_groups_that_cannot_be_told_apart_have_no_halfway_level() -> None:
+def test_indistinguishable_groups_have_no_halfway_level() -> None:
     states = np.random.default_rng(8).normal(size=(2, 10, 1, 3, 50))
     (pair,) = compute_decodability(build_level_states(states, (1, 0.5, 0)))
     assert np.isnan(pair.halfway_sigma)
@@ -255,7 +258,7 @@ def test_groups_that_cannot_be_told_apart_have_no_halfway_level() -> None:
     assert "cannot tell them apart. " in pair.describe()
 
 
-def test_large_p_names_no_noise_level_although_the_accuracy_passes_halfway() -> None:
+def test_large_p_gives_no_halfway_level_even_if_the_accuracy_passes_halfway() -> None:
     random = np.random.default_rng(8)
     states = random.normal(size=(2, 5, 1, 3, 50))
     states[0, ..., 0] += 9
@@ -263,7 +266,7 @@ def test_large_p_names_no_noise_level_although_the_accuracy_passes_halfway() -> 
     (pair,) = compute_decodability(build_level_states(states, (1, 0.5, 0)))
     assert np.isfinite(pair.halfway_sigma)
     assert pair.pair_p == 2 / 2**5  # too few seeds, whatever the accuracy
-    assert "cannot tell: 5 seeds cannot give p below 0.0625; generate at least 6" in pair.describe()
+    assert "cannot tell: 5 seeds cannot give a p below 0.0625; generate at least 6" in pair.describe()
     assert "at sigma" not in pair.describe()
 
 
@@ -325,7 +328,7 @@ def decompose_by_brute_force(states: FloatArray) -> dict[str, float]:
 @pytest.mark.parametrize("shape", [(2, 4, 1), (2, 5, 3), (3, 4, 2), (5, 3, 1)])
 def test_shares_equal_projections_and_sum_to_the_total(shape: tuple[int, int, int]) -> None:
     states = np.random.default_rng(10).normal(2, 1, size=(*shape, 7))
-    squares = decompose_squares(*split_states(states))
+    squares = decompose_squares(*separate_cell_means(states))
     expected = decompose_by_brute_force(states)
     assert squares == {name: pytest.approx(expected[name], rel=1e-10, abs=1e-10) for name in SHARE_NAMES}
     assert sum(squares.values()) == pytest.approx(((states - states.mean((0, 1, 2))) ** 2).sum(), rel=1e-13)
@@ -379,7 +382,7 @@ def test_share_of_three_groups_is_tested_over_all_exchanges_and_sign_flips() -> 
     assert shares.min_attainable_p == 2 / 2**4
 
 
-def test_states_that_are_all_equal_have_no_shares() -> None:
+def test_equal_states_have_no_variance_shares() -> None:
     shares = compute_variance_shares(build_level_states(np.ones((2, 3, 1, 2, 4)), (1, 0)))
     assert np.isnan([shares.shares_by_effect[name][0] for name in SHARE_NAMES]).all()
     assert (shares.mean_p, shares.total[0]) == (1, 0)
@@ -398,7 +401,7 @@ def test_mean_over_noise_levels_weights_them_by_distance() -> None:
 
 
 @pytest.mark.slow
-def test_videos_with_an_unusable_projection_are_left_out_by_name(tmp_path: Path) -> None:
+def test_videos_with_an_unusable_projection_are_excluded_by_name(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=5)
     assert videos[0].trajectory_path is not None
     zarr.open_group(videos[0].trajectory_path)["projection"][3] = np.nan
@@ -409,7 +412,7 @@ def test_videos_with_an_unusable_projection_are_left_out_by_name(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_groups_with_other_noise_levels_are_refused(tmp_path: Path) -> None:
+def test_groups_with_different_noise_levels_are_refused(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=4, phrasings=1)
     for video in videos[4:]:
         assert video.trajectory_path is not None

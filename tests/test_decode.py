@@ -1,4 +1,4 @@
-"""`wantui decode`: decoded states equal the clip, stored predictions and brute force; what is missing has a reason."""
+"""`wantui decode`: decoded states equal the clip, stored predictions and brute force; missing states are explained."""
 
 import json
 import shutil
@@ -34,16 +34,16 @@ STORE = ("--store-latents", "--set", "latent_analysis_settings.store_predicted_c
 
 
 @pytest.fixture
-def made(make_once: MakeOnce, small: list[str]) -> BatchFolder:
+def generated_batch(make_once: MakeOnce, small: list[str]) -> BatchFolder:
     """A copy of a batch of two videos of four steps, with all states and predictions."""
     options = ["-t", "a [red|blue] circle", "-n", 1, *small, *STORE, "--set", "model_settings.steps=4"]
     shutil.copytree(make_once("decodable", lambda folder: generate_batch(folder, *options)) / "batch", "batch")
     return BatchFolder(Path("batch"))
 
 
-def open_states(made: BatchFolder, variation: int = 0) -> DenoisingStates:
-    entry = read_manifest(made).videos[variation]
-    return DenoisingStates(made.make_trajectory_path(variation, 1), entry.recipe, f"video {variation}")
+def open_states(generated_batch: BatchFolder, variation: int = 0) -> DenoisingStates:
+    entry = read_manifest(generated_batch).videos[variation]
+    return DenoisingStates(generated_batch.make_trajectory_path(variation, 1), entry.recipe, f"video {variation}")
 
 
 def frames_of(path: Path) -> np.ndarray:
@@ -54,19 +54,19 @@ def step_clip(name: str, variation: int = 0) -> Path:
     return Path(f"batch/exports/steps/prompt_{variation:03d}/video_001/{name}.mp4")
 
 
-def test_decoded_last_latents_equal_the_clip_bit_for_bit(made: BatchFolder, wantui: Wantui) -> None:
+def test_decoded_last_latents_equal_the_clip_bit_for_bit(generated_batch: BatchFolder, wantui: Wantui) -> None:
     result = wantui("decode", "batch", "--steps", "end", "--device", "cpu", "--json")
     assert result.code == 0, result.err
     for variation, record in enumerate(json.loads(result.out)["states"]):
         assert (record["state"], record["clip_difference"]) == ("video", 0)
-        assert np.array_equal(frames_of(Path(record["path"])), frames_of(made.make_clip_path(variation, 1)))
+        assert np.array_equal(frames_of(Path(record["path"])), frames_of(generated_batch.make_clip_path(variation, 1)))
 
 
-def test_decoded_states_are_what_the_vae_makes_of_the_stored_arrays(
-    made: BatchFolder, wantui: Wantui, tiny_models: dict[str, WanModel]
+def test_decoded_states_equal_the_decoded_stored_arrays(
+    generated_batch: BatchFolder, wantui: Wantui, tiny_models: dict[str, WanModel]
 ) -> None:
     assert wantui("decode", "batch", "--steps", "1,100%", "--state", "both", "--device", "cpu").code == 0
-    group: Any = zarr.open_group(made.make_trajectory_path(1, 1), mode="r")
+    group: Any = zarr.open_group(generated_batch.make_trajectory_path(1, 1), mode="r")
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", torch.device("cpu"))
     for name, state in (
         ("noisy_step_001", group["latents"][1]),
@@ -98,8 +98,8 @@ def test_predictions_computed_from_states_equal_the_stored_ones(
     assert np.stack(computed) == pytest.approx(np.stack(stored), rel=1e-4, abs=1e-4)
 
 
-def test_moments_choose_stored_steps_and_name_missing_ones(made: BatchFolder) -> None:
-    states = open_states(made)
+def test_moments_choose_stored_steps_and_name_missing_ones(generated_batch: BatchFolder) -> None:
+    states = open_states(generated_batch)
     sigmas = states.sigmas.tolist()
     chosen = states.choose_moments("clean", ["end", "0", "100%", f"sigma {sigmas[1] + 0.001:.4f}", "1"])
     assert [(moment.step, moment.evaluation) for moment in chosen] == [(0, 0), (1, 1), (3, 3), (None, 4)]
@@ -137,7 +137,7 @@ def test_float16_states_refuse_predictions_that_rounding_would_change(wantui: Wa
 
 
 def test_decoding_again_keeps_complete_clips_and_decodes_the_missing_ones(
-    made: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+    generated_batch: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(event: object, as_json: bool) -> None:
         raise KeyboardInterrupt
@@ -153,14 +153,16 @@ def test_decoding_again_keeps_complete_clips_and_decodes_the_missing_ones(
     assert kept[0].stat().st_mtime_ns == before
 
 
-def test_clip_of_another_state_is_replaced(made: BatchFolder, wantui: Wantui) -> None:
+def test_clip_of_another_state_is_replaced(generated_batch: BatchFolder, wantui: Wantui) -> None:
     wantui("decode", "batch", "--fast", "--steps", "0,end")
     shutil.copy(step_clip("end.fit"), step_clip("clean_step_000.fit"))
     records = json.loads(wantui("decode", "batch", "--fast", "--steps", "0", "--json").out)["states"]
     assert [record["was_kept"] for record in records] == [False, True]
 
 
-def test_grid_shows_each_state_in_its_cell(made: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grid_shows_each_state_in_its_cell(
+    generated_batch: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layouts: list[labelled_grid.GridLayout] = []
     arrange = labelled_grid.arrange_grid
 
@@ -182,15 +184,15 @@ def test_grid_shows_each_state_in_its_cell(made: BatchFolder, wantui: Wantui, mo
     assert len(frames_of(Path("batch/exports/steps_both_fit.mp4"))) == 9
 
 
-def test_single_clip_is_decoded_by_its_path(made: BatchFolder, wantui: Wantui) -> None:
-    result = wantui("decode", made.make_clip_path(1, 1), "--fast", "--steps", "end")
+def test_single_clip_is_decoded_by_its_path(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    result = wantui("decode", generated_batch.make_clip_path(1, 1), "--fast", "--steps", "end")
     assert result.out.split() == [str(step_clip("end.fit", 1).absolute())]
-    shutil.copy(made.make_clip_path(1, 1), "loose.mp4")
+    shutil.copy(generated_batch.make_clip_path(1, 1), "loose.mp4")
     assert "loose.mp4 is not in a batch folder" in wantui("decode", "loose.mp4", "--fast").err
 
 
-def test_damaged_and_missing_states_are_reported_and_left_out(made: BatchFolder, wantui: Wantui) -> None:
-    chunk = made.make_trajectory_path(0, 1) / "latents" / "c" / "4" / "0" / "0" / "0" / "0"
+def test_damaged_and_missing_states_are_reported_and_skipped(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    chunk = generated_batch.make_trajectory_path(0, 1) / "latents" / "c" / "4" / "0" / "0" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:-4])
     result = wantui("decode", "batch", "--fast", "--steps", "end")
     assert result.code == 1
@@ -201,7 +203,7 @@ def test_damaged_and_missing_states_are_reported_and_left_out(made: BatchFolder,
     assert "1 of the 5 chunks of" in wantui("decode", "batch", "--fast", "--steps", "end").err
 
 
-def test_unfinished_videos_are_left_out_with_their_state(wantui: Wantui, small: list[str]) -> None:
+def test_unfinished_videos_are_skipped_and_their_state_is_named(wantui: Wantui, small: list[str]) -> None:
     with only_queued():
         folder = Path(wantui("run", "-t", "a circle", "-n", 1, *small, *STORE, "--detach").out.strip().splitlines()[-1])
     result = wantui("decode", folder, "--fast")
@@ -224,19 +226,21 @@ def test_batch_without_latents_names_the_setting(wantui: Wantui, small: list[str
         (["--steps", ""], "cannot read the moment ''. Write the index of a step from 0 (10)"),
         (["--steps", "half"], "cannot read the moment 'half'. Write the index of a step from 0 (10)"),
         (["--steps", "0", "--all"], "cannot combine --all and --steps"),
-        (["--seed", "9"], "--seed: no video has 9. Known are 42"),
+        (["--seed", "9"], "--seed: no video has 9. Choose from: 42"),
         (["--fast", "--device", "cpu"], "cannot use --device or --fetch with --fast"),
         (["--cell-width", "40"], "applies only to --grid"),
     ],
 )
-def test_wrong_options_are_refused(made: BatchFolder, wantui: Wantui, options: list[str], message: str) -> None:
+def test_wrong_options_are_refused(
+    generated_batch: BatchFolder, wantui: Wantui, options: list[str], message: str
+) -> None:
     result = wantui("decode", "batch", *options)
     assert result.code == 2
     assert message in " ".join(result.err.split())
 
 
-def test_fit_equals_a_brute_force_ridge_regression(made: BatchFolder, tmp_path: Path) -> None:
-    states, clip = open_states(made), made.make_clip_path(0, 1)
+def test_fit_equals_a_brute_force_ridge_regression(generated_batch: BatchFolder, tmp_path: Path) -> None:
+    states, clip = open_states(generated_batch), generated_batch.make_clip_path(0, 1)
     latents = states.read_state(states.end)
     colours = fit_latent_colours(latents, clip)
     video = frames_of(clip) / 255
@@ -255,7 +259,7 @@ def test_fit_equals_a_brute_force_ridge_regression(made: BatchFolder, tmp_path: 
         fit_latent_colours(latents, tmp_path / "short.mp4")
 
 
-def test_clip_batch_without_trajectories_is_left_out(wantui: Wantui) -> None:
+def test_batch_without_trajectories_is_skipped(wantui: Wantui) -> None:
     write_clip_batch(Path("clips"), unfinished=(0,))
     result = wantui("decode", "clips", "--fast")
     assert result.code == 1
@@ -263,12 +267,12 @@ def test_clip_batch_without_trajectories_is_left_out(wantui: Wantui) -> None:
     assert "no trajectory was stored" in result.err
 
 
-def test_recipe_of_an_unknown_sampler_shows_noisy_states_only(made: BatchFolder) -> None:
-    entry = read_manifest(made).videos[0]
+def test_recipe_of_an_unknown_sampler_shows_noisy_states_only(generated_batch: BatchFolder) -> None:
+    entry = read_manifest(generated_batch).videos[0]
     recipe = Recipe.model_construct(**{**dict(entry.recipe), "sampler": "random"})
-    group = zarr.open_group(made.make_trajectory_path(0, 1), mode="r+")
+    group = zarr.open_group(generated_batch.make_trajectory_path(0, 1), mode="r+")
     del group.attrs["checksums"], group.attrs["recipe"]
-    states = DenoisingStates(made.make_trajectory_path(0, 1), recipe, "x")
+    states = DenoisingStates(generated_batch.make_trajectory_path(0, 1), recipe, "x")
     states.predicted_clean = None
     assert states._list_clean_moments() == []
     assert "the states of the sampler random do not determine them" in states.missing_clean_reason

@@ -70,7 +70,7 @@ def test_demo_generates_a_batch_with_overlay_report_and_answer(wantui: Wantui) -
     assert place.endswith("smallest possible p 0.25")
     assert room.startswith("room: cannot tell in ")
     assert path.startswith("path: cannot tell in ")
-    assert note == "note: 3 seeds cannot give p of 0.05: generate at least 6"
+    assert note == "note: 3 seeds cannot give a p of 0.05: generate at least 6"
     paths = [line for line in others if not line.startswith("note: ")]
     assert paths == [f"batch: {folder}", f"overlay: {overlay}", f"report: {folder}/analysis/comparison.html"]
     phases = [line for line in result.err.splitlines() if line.startswith("[")]
@@ -93,7 +93,7 @@ def test_demo_reuses_a_finished_batch_unless_fresh(wantui: Wantui, finished_demo
 
 @pytest.mark.torch
 @pytest.mark.usefixtures("small_demo")
-def test_demo_continues_what_a_killed_demo_left(wantui: Wantui) -> None:
+def test_demo_continues_a_killed_demo(wantui: Wantui) -> None:
     create_batch_folder(demo.plan_demo_batch())  # killed before the batch was queued
     Path("outputs/demo_29990101_000000").mkdir()  # killed before the manifest was written
     result = wantui("demo")
@@ -109,7 +109,7 @@ def test_demo_continues_what_a_killed_demo_left(wantui: Wantui) -> None:
 
 @pytest.mark.torch
 @pytest.mark.usefixtures("finished_demo")
-def test_demo_makes_a_new_batch_if_the_recipe_is_another(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_generates_a_new_batch_if_the_recipe_differs(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "reusing" in wantui("demo").err
     monkeypatch.setattr(demo, "DEMO_SETTINGS", demo.DEMO_SETTINGS | {"model_settings.steps": "3"})
     assert wantui("demo").code == 0
@@ -173,7 +173,7 @@ def test_application_notifies_about_the_opened_batch() -> None:
     run(test)
 
 
-def test_demo_of_the_application_is_the_demo_of_the_command() -> None:
+def test_application_and_command_run_the_same_demo() -> None:
     settings = demo.plan_demo_batch().config.settings
     assert settings.attention_analysis_settings.store_attention
     assert (settings.videos_per_variation, settings.model_settings.device) == (6, "cpu")

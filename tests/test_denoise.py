@@ -1,4 +1,4 @@
-"""The denoising loop and the decoding, held to the bit against the stock pipeline."""
+"""The denoising loop and the decoding, compared bit for bit with the stock pipeline."""
 
 import itertools
 import math

@@ -203,7 +203,7 @@ def load_script(name: str) -> ModuleType:
     return script
 
 
-def test_documented_keys_are_those_of_the_screens() -> None:
+def test_documented_keys_equal_those_of_the_screens() -> None:
     """After a change of keys, `python docs/keys.py` writes the tables anew."""
     keys = load_script("keys")
     text = (ROOT / "docs/screens.md").read_text(encoding="utf-8")

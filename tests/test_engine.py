@@ -1,4 +1,4 @@
-"""The engine and its workers as real processes: detached, watched, told to stop, killed, and started twice at once."""
+"""The engine and its workers as real processes: detached, watched, stopped, killed, and started twice at once."""
 
 import itertools
 import json
@@ -372,7 +372,7 @@ def test_workers_that_end_without_an_error_before_they_are_ready_hold_the_queue(
 @pytest.mark.parametrize(
     ("package", "reason"), [("av", "import of av halted"), ("zarr", "No module named 'zarr.codecs'")]
 )
-def test_package_that_every_video_needs_is_missed_before_a_video_is_claimed(
+def test_missing_package_is_reported_before_a_video_is_claimed(
     start: Start, tiny_batch: list[str], package: str, reason: str
 ) -> None:  # B6
     machine = start(LATE + f"    sys.modules[{package!r}] = None\n", is_forked=False)
@@ -560,9 +560,7 @@ if "wantui.worker.process" in " ".join(sys.orig_argv):
 """
 
 
-def test_run_behind_another_batch_says_what_it_waits_for(
-    start: Start, tiny_batch: list[str], tmp_path: Path
-) -> None:  # C11
+def test_run_behind_another_batch_names_that_batch(start: Start, tiny_batch: list[str], tmp_path: Path) -> None:  # C11
     machine = start(HELD_BACK.replace("sys.path[0]", repr(str(tmp_path))))
     machine.call(*batch(tiny_batch, 1, "first"), "--detach")
     machine.until(machine.queue.list_running_videos)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.torch
 
 
 @pytest.fixture
-def made(make_once: MakeOnce, small: list[str]) -> BatchFolder:
+def generated_batch(make_once: MakeOnce, small: list[str]) -> BatchFolder:
     options = ("-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", *small)
     return copy_batch(make_once("two-videos-with-states", lambda folder: generate_batch(folder, *options)))
 
@@ -32,40 +32,42 @@ def latents(folder: BatchFolder, variation: int = 0) -> np.ndarray:
     return np.asarray(group["latents"][:])
 
 
-def test_npy_safetensors_and_pt_exports_equal_the_stored_latents(made: BatchFolder, wantui: Wantui) -> None:
+def test_npy_safetensors_and_pt_exports_equal_the_stored_latents(generated_batch: BatchFolder, wantui: Wantui) -> None:
     for kind in ("npy", "safetensors", "pt"):
-        result = wantui("export", made.root, "--format", kind, "-o", kind)
+        result = wantui("export", generated_batch.root, "--format", kind, "-o", kind)
         assert result.code == 0, result.err
         assert result.out.split() == [f"{kind}/prompt_00{v}/vid_001.{kind}" for v in (0, 1)]
-    assert np.array_equal(np.load("npy/prompt_000/vid_001.npy"), latents(made))
+    assert np.array_equal(np.load("npy/prompt_000/vid_001.npy"), latents(generated_batch))
     about = json.loads(Path("npy/prompt_001/vid_001.json").read_text())
-    assert about["recipe"] == read_manifest(made).videos[1].recipe.model_dump(mode="json")
+    assert about["recipe"] == read_manifest(generated_batch).videos[1].recipe.model_dump(mode="json")
     assert len(about["sigmas"]) == 4
     arrays = load_file("safetensors/prompt_001/vid_001.safetensors")
-    assert np.array_equal(arrays["latents"], latents(made, 1))
+    assert np.array_equal(arrays["latents"], latents(generated_batch, 1))
     assert arrays["gram"].dtype == np.float64
     loaded = torch.load("pt/prompt_000/vid_001.pt")
-    assert np.array_equal(loaded["latents"].numpy(), latents(made))
+    assert np.array_equal(loaded["latents"].numpy(), latents(generated_batch))
     assert json.loads(loaded["recipe"])["seed"] == 42
     assert not list(Path("pt").rglob("*.safetensors"))
 
 
-def test_legacy_export_can_be_analysed_at_its_output_folder(made: BatchFolder, wantui: Wantui) -> None:
-    for options, root in (([], made.root / "exports" / "older"), (["-o", "old"], Path("old"))):
-        result = wantui("export", made.root, "--format", "older", *options)
+def test_legacy_export_can_be_analysed_at_its_output_folder(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    for options, root in (([], generated_batch.root / "exports" / "older"), (["-o", "old"], Path("old"))):
+        result = wantui("export", generated_batch.root, "--format", "older", *options)
         assert f"wantui analyze {root}" in result.err
         assert [video.prompt for video in read_batch_videos(root)] == ["a red circle", "a blue circle"]
         assert wantui("analyze", root).code == 0
 
 
-def test_legacy_export_has_the_legacy_layout_and_equal_trajectories(made: BatchFolder, wantui: Wantui) -> None:
-    assert wantui("export", made.root, "--format", "older", "-o", "old/latents").code == 0
+def test_legacy_export_has_the_legacy_layout_and_equal_trajectories(
+    generated_batch: BatchFolder, wantui: Wantui
+) -> None:
+    assert wantui("export", generated_batch.root, "--format", "older", "-o", "old/latents").code == 0
     directory = Path("old/latents/prompt_000/vid_001")
     assert sorted(path.name for path in directory.glob("*.gz")) == [f"step_00{i}.npy.gz" for i in range(3)]
     with gzip.open(directory / "step_001.npy.gz") as file:
         state = np.load(file)
-    assert np.array_equal(state[0], latents(made)[2])
-    ours, older = list(read_batch_videos(made.root)), list(read_batch_videos(Path("old")))
+    assert np.array_equal(state[0], latents(generated_batch)[2])
+    ours, older = list(read_batch_videos(generated_batch.root)), list(read_batch_videos(Path("old")))
     assert [video.seed for video in older] == [42, 42]
     assert older[0].prompt == "a red circle"
     assert older[0].trajectory is not None
@@ -77,8 +79,8 @@ def test_legacy_export_has_the_legacy_layout_and_equal_trajectories(made: BatchF
     assert f"{older[0].compute_metric('length'):.5g}" in shown.out
 
 
-def test_damaged_legacy_videos_are_named_and_others_exported(made: BatchFolder, wantui: Wantui) -> None:
-    wantui("export", made.root, "--format", "older", "-o", "old/latents")
+def test_damaged_legacy_videos_are_named_and_others_exported(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    wantui("export", generated_batch.root, "--format", "older", "-o", "old/latents")
     broken = Path("old/latents/prompt_000/vid_001/step_001.npy.gz")
     broken.write_bytes(broken.read_bytes()[:100])
     first, second = read_batch_videos(Path("old"))
@@ -91,11 +93,11 @@ def test_damaged_legacy_videos_are_named_and_others_exported(made: BatchFolder, 
 
 @pytest.mark.parametrize("kind", ["npy", "safetensors", "older"])
 def test_export_names_unreadable_videos_and_writes_the_others(
-    made: BatchFolder, wantui: Wantui, kind: str
+    generated_batch: BatchFolder, wantui: Wantui, kind: str
 ) -> None:  # B8
-    chunk = made.make_trajectory_path(0, 1) / "latents" / "c" / "1" / "0" / "0" / "0" / "0"
+    chunk = generated_batch.make_trajectory_path(0, 1) / "latents" / "c" / "1" / "0" / "0" / "0" / "0"
     chunk.write_bytes(bytes(len(chunk.read_bytes())))
-    result = wantui("export", made.root, "--format", kind, "-o", kind)
+    result = wantui("export", generated_batch.root, "--format", kind, "-o", kind)
     assert result.code == 1
     assert "left out: red seed 42: " in result.err
     assert "vid_001.zarr/latents/c/1" in result.err
@@ -104,20 +106,20 @@ def test_export_names_unreadable_videos_and_writes_the_others(
     assert not [path for path in Path(kind).rglob("*") if "prompt_000/" in str(path) or path.suffix == ".partial"]
 
 
-def test_unknown_video_id_is_named(made: BatchFolder, wantui: Wantui) -> None:  # C8
-    result = wantui("export", made.root, "--video-id", "nothing")
+def test_unknown_video_id_is_named(generated_batch: BatchFolder, wantui: Wantui) -> None:  # C8
+    result = wantui("export", generated_batch.root, "--video-id", "nothing")
     assert result.code == 2
     assert "has no video 'nothing'" in result.err
 
 
-def test_planted_links_in_an_export_are_not_followed(made: BatchFolder, wantui: Wantui) -> None:  # R10
+def test_planted_links_in_an_export_are_not_followed(generated_batch: BatchFolder, wantui: Wantui) -> None:  # R10
     Path("victim").mkdir()
     Path("victim/kept").write_text("before")
     Path("out/prompt_000").mkdir(parents=True)
     for name in ("vid_001.partial", "vid_001.npy.partial", "vid_001.json.partial", "vid_001"):
         Path("out/prompt_000", name).symlink_to(Path("victim").absolute())
     for kind in ("npy", "older"):
-        assert wantui("export", made.root, "--format", kind, "-o", "out").code == 0
+        assert wantui("export", generated_batch.root, "--format", kind, "-o", "out").code == 0
     assert [path.name for path in Path("victim").iterdir()] == ["kept"]
 
 
@@ -151,28 +153,30 @@ def test_export_names_unfinished_videos(wantui: Wantui, small: list[str]) -> Non
     assert "left out: 1 video: not generated yet" in part.err
 
 
-def test_export_to_an_unwritable_folder_is_refused(made: BatchFolder, wantui: Wantui) -> None:
-    result = wantui("export", made.root, "-o", "/proc/exports")
+def test_export_to_an_unwritable_folder_is_refused(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    result = wantui("export", generated_batch.root, "-o", "/proc/exports")
     assert result.code == 2
     assert "cannot write /proc/exports" in result.err
     assert wantui("export", "nowhere").code == 2
 
 
 @pytest.mark.parametrize("target", ["file", "file/below", "dangling"])
-def test_export_checks_its_target_before_reading_videos(made: BatchFolder, wantui: Wantui, target: str) -> None:
+def test_export_checks_its_target_before_reading_videos(
+    generated_batch: BatchFolder, wantui: Wantui, target: str
+) -> None:
     Path("file").touch()
     Path("dangling").symlink_to("nowhere")
-    (made.make_trajectory_path(0, 1) / "zarr.json").write_text("{")  # would be named as left out
-    result = wantui("export", made.root, "-o", target)
+    (generated_batch.make_trajectory_path(0, 1) / "zarr.json").write_text("{")  # would be named as left out
+    result = wantui("export", generated_batch.root, "-o", target)
     assert (result.code, result.out) == (2, "")
     assert f"cannot write {target}: " in result.err
     assert "is not a folder" in result.err
     assert "left out" not in result.err
 
 
-def test_export_names_existing_files_in_its_way(made: BatchFolder, wantui: Wantui) -> None:
+def test_export_names_existing_files_that_it_would_overwrite(generated_batch: BatchFolder, wantui: Wantui) -> None:
     Path("out/prompt_000/vid_001.npy").mkdir(parents=True)
-    result = wantui("export", made.root, "-o", "out")
+    result = wantui("export", generated_batch.root, "-o", "out")
     assert result.code == 2
     assert "cannot write out/prompt_000/vid_001.npy: Is a directory" in result.err
 
@@ -189,7 +193,7 @@ def test_export_without_trajectories_does_not_claim_derived_values(wantui: Wantu
     assert "no latents are stored. Set latent_analysis_settings.store_latents for future videos" in result.err
 
 
-def test_legacy_export_of_a_sweep_advises_no_analysis_of_it(wantui: Wantui, small: list[str]) -> None:
+def test_legacy_export_of_a_sweep_does_not_suggest_analysing_it(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "-n", 1, "--store-latents", "--sweep", "cfg_scale=1,4", *small))
     result = wantui("export", folder.root, "--format", "older", "-o", "old/latents")
     assert (result.code, len(result.out.split())) == (0, 2)

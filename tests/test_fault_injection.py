@@ -1,4 +1,4 @@
-"""The fault drill: nano's videos, made while clients, workers and engines are killed at random moments."""
+"""The fault drill: nano's videos, generated while clients, workers and engines are killed at random moments."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""Fetching weights, with a hub that is made up: what is asked of it, and what is said when it refuses."""
+"""Fetching weights from a fake hub: the requests, and the errors if the hub refuses."""
 
 import shutil
 from pathlib import Path
@@ -98,7 +98,7 @@ def test_wrapped_download_error_gives_its_reason(wantui: Wantui, monkeypatch: py
     assert "must grant access" in wantui("models", "fetch", "Wan-AI/Some-Model").err
 
 
-def test_revision_of_a_model_that_is_no_hub_model_is_refused(wantui: Wantui) -> None:
+def test_revision_of_a_local_model_is_refused_by_fetch(wantui: Wantui) -> None:
     result = wantui("models", "fetch", "nano", "--revision", "v2")
     assert result.code == 2
     assert "cannot fetch a revision of nano: it is on this machine only. Omit --revision" in result.err

@@ -1,4 +1,4 @@
-"""What tells one set of weights from another."""
+"""Fingerprints, which distinguish sets of weights."""
 
 import hashlib
 import json

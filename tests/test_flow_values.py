@@ -33,7 +33,7 @@ def test_empty_mapping_is_empty(text: str) -> None:
     assert parse_setting_value(NUMBERS_FIELD, text) == {}
 
 
-def test_values_of_text_are_not_guessed() -> None:
+def test_text_values_are_not_converted() -> None:
     expected = {"0": "no", "5": "1_000", "7": "a cat, asleep"}
     assert parse_setting_value(TEXTS_FIELD, '0: no, 5: 1_000, 7: "a cat, asleep"') == expected
 

@@ -1,4 +1,4 @@
-"""What a follower shows of the queue's events: on a terminal, as plain lines, and what a line says."""
+"""Followers of the queue's events: bars on a terminal, plain lines, and the text of each line."""
 
 import errno
 import io
@@ -81,7 +81,7 @@ def test_uninteresting_events_are_not_printed(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["disk", "folder", "paused", "interrupted", "worker"])
-def test_hold_that_the_engine_ends_by_itself_asks_for_no_command(kind: str) -> None:
+def test_hold_that_ends_automatically_suggests_no_command(kind: str) -> None:
     end = (
         "It resumes automatically once that is fixed"
         if kind in ("disk", "folder")

@@ -1,4 +1,4 @@
-"""Numbers and foreign text as people see them."""
+"""Formatting of numbers and of foreign text."""
 
 import math
 

@@ -133,7 +133,7 @@ def test_gelu_is_applied_before_rounding() -> None:
     check_rounding(quantize_rows(values, applies_gelu=True), F.gelu(values.float(), approximate="tanh"))
 
 
-def test_norm_is_rounded_and_its_sum_is_that_of_fused_blocks() -> None:
+def test_norm_is_rounded_and_its_sum_equals_that_of_fused_blocks() -> None:
     hidden, added = random(1, 20, 48), random(1, 20, 48, seed=1)
     gate, weight, bias = (random(48, seed=seed).float() for seed in (2, 3, 4))
     hidden_sum, rows = quantize_layer_norm(hidden, added.clone(), gate, weight, bias, 1e-6)
@@ -261,7 +261,7 @@ def test_error_of_a_pass_is_small_and_not_zero(fused: WanTransformer3DModel, qua
 
 
 @needs_products
-def test_block_error_is_that_of_its_rounded_products(
+def test_block_error_equals_that_of_its_rounded_products(
     fused: WanTransformer3DModel, quantized: WanTransformer3DModel
 ) -> None:
     generator = torch.Generator().manual_seed(3)
@@ -371,7 +371,7 @@ def test_models_without_a_block_between_the_first_and_the_last_are_refused(block
 
 
 @pytest.mark.parametrize("missing_index", [0, 1])
-def test_finished_videos_in_fp8_do_not_keep_others_from_being_completed(wantui: Wantui, missing_index: int) -> None:
+def test_finished_videos_in_fp8_do_not_block_other_videos(wantui: Wantui, missing_index: int) -> None:
     """A batch on the CPU of a finished and a missing video, of which the first is in FP8."""
     settings = ["videos_per_variation=2", "model_settings.device=cpu"]
     folder, _ = create_batch_folder(plan_batch(load_config("nano", settings), "a circle"))
@@ -442,7 +442,7 @@ def test_a_cpu_and_older_gpus_are_refused_when_a_model_is_loaded(monkeypatch: py
 
 
 @needs_products
-def test_product_that_checks_a_device_is_that_of_ones_and_its_bias() -> None:
+def test_device_check_computes_ones_plus_the_bias() -> None:
     assert torch.equal(compute_test_product(CPU), torch.full((512, 512), 1024.0, dtype=torch.bfloat16))
 
 
@@ -482,7 +482,7 @@ def test_a_gpu_on_which_torch_refuses_products_of_rows_is_refused_by_name(
         assert caught.value.__suppress_context__
 
 
-def test_predicted_weights_are_those_of_a_quantized_transformer(quantized: WanTransformer3DModel) -> None:
+def test_predicted_weights_equal_those_of_a_quantized_transformer(quantized: WanTransformer3DModel) -> None:
     def count_bytes(module: nn.Module) -> int:
         return sum(parameter.nbytes for parameter in module.parameters())
 

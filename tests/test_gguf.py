@@ -1,4 +1,4 @@
-"""A transformer from a GGUF file, in the names of Wan's own code, as those that are shared have them."""
+"""A transformer from a GGUF file with the tensor names of Wan's own code, which shared files have."""
 
 import re
 from collections.abc import Mapping
@@ -164,7 +164,7 @@ def test_gguf_file_of_another_model_is_refused_with_the_mismatch(
     with pytest.raises(LoadError, match=r"b\.gguf cannot be loaded .* has no blocks\.3\.attn1\.to_q\.bias and 1 more"):
         load_pipeline(NANO, None, "bfloat16", CPU, weights="gguf", transformer_file=lacking)
     # A2
-    for extra, hint in (("blocks.0.self_attn.q.scale_weight", "these are scales of 8-bit weights"), ("x", "ignore")):
+    for extra, hint in (("blocks.0.self_attn.q.scale_weight", "they are scales of 8-bit weights"), ("x", "ignore")):
         other = write_gguf(tmp_path / "d.gguf", NANO, Kind.Q8_0, extra=extra)
         with pytest.raises(LoadError, match=rf"d\.gguf cannot be loaded .* which the model would .*{hint}"):
             load_pipeline(NANO, None, "bfloat16", CPU, weights="gguf", transformer_file=other)

@@ -1,4 +1,4 @@
-"""Which GPUs the engine gives workers to."""
+"""The GPUs for which the engine starts workers."""
 
 import sys
 from typing import Any
@@ -66,7 +66,7 @@ def test_mig_instances_get_separate_workers() -> None:  # C15
 
 
 @pytest.mark.parametrize(("setting", "remarks"), [("0", 1), ("MIG-e1", 1), (None, 0), ("", 0), ("-1", 0)])
-def test_requested_gpus_on_a_machine_without_gpus_cause_a_remark(setting: str | None, remarks: int) -> None:
+def test_requested_gpus_on_a_machine_without_gpus_cause_a_note(setting: str | None, remarks: int) -> None:
     # C15
     report = GpuReport((), None, "no NVIDIA driver")
     assert select_visible_gpus((), setting) == []

@@ -1,4 +1,4 @@
-"""Looking at GPUs: what a driver may answer, and how often it is asked."""
+"""GPU readings: the possible answers of a driver, and how often it is queried."""
 
 from types import SimpleNamespace
 from typing import Any

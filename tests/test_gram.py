@@ -1,4 +1,4 @@
-"""Inner products and projections of a trajectory, as they grow while it is made."""
+"""Inner products and projections of a trajectory, computed step by step."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Pictures in pixels: what is sent to a terminal, read back as a terminal reads it; and curves and block characters."""
+"""Pictures in pixels, decoded from the bytes that a terminal gets; curves and block characters."""
 
 import base64
 import io

@@ -1,4 +1,5 @@
-"""Guidance in the denoising loop: schedules, rules and reused differences, held to diffusers and to a plain loop."""
+"""Guidance in the denoising loop: schedules, rules and reused differences, compared with diffusers and with a plain
+loop."""
 
 import shutil
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from wantui.generation import checkpoint as checkpoints
 from wantui.generation.checkpoint import CheckpointListener, read_checkpoint
 from wantui.generation.controls.guidance import ProjectedGuidance, TangentialGuidance, ZeroStarGuidance
 from wantui.generation.denoise import denoise_latents, prepare_inputs
-from wantui.generation.guidance import DIFFERENCE, Predictions
+from wantui.generation.guidance import DIFFERENCE_STATE, Predictions
 from wantui.generation.make_video import FinishedVideo, GenerationResumed, StepFinished, generate_video
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
@@ -59,7 +60,7 @@ def draw_tensors(count: int, seed: int = 0) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("scale", [7.5, 1.0, 0.0, -2.0])
-def test_zero_star_rule_has_the_bits_of_diffusers(scale: float) -> None:
+def test_zero_star_rule_is_bit_identical_to_diffusers(scale: float) -> None:
     latents, conditional, unconditional = draw_tensors(3)
     alpha = cfg_zero_star_scale(conditional.flatten(1), unconditional.flatten(1)).view(1, 1, 1, 1, 1)
     expected = unconditional * alpha + scale * (conditional - unconditional * alpha)
@@ -77,7 +78,7 @@ def test_projection_scale_minimises_the_distance_to_the_conditional_prediction()
 @pytest.mark.parametrize(
     ("eta", "momentum", "max_rms"), [(0.0, -0.5, 0.06), (1.0, 0.0, 0.0), (0.3, 0.9, 0.0), (-1.0, -0.75, 2.0)]
 )
-def test_projected_rule_has_the_bits_of_diffusers(eta: float, momentum: float, max_rms: float) -> None:
+def test_projected_rule_is_bit_identical_to_diffusers(eta: float, momentum: float, max_rms: float) -> None:
     rule, buffer = ProjectedGuidance(eta, momentum, max_rms), MomentumBuffer(momentum)
     state: dict[str, Tensor] = {}
     limit = max_rms * np.sqrt(np.prod(SHAPE))
@@ -219,9 +220,7 @@ def test_schedule_rule_and_reuse_equal_a_plain_loop(
     assert compute_mean_passes(recipe) == plain.pass_count / len(steps)
 
 
-def test_schedules_of_both_transformers_hold_for_their_own_steps(
-    load_once: LoadOnce, tiny_models: dict[str, WanModel]
-) -> None:
+def test_each_transformer_follows_its_own_schedule(load_once: LoadOnce, tiny_models: dict[str, WanModel]) -> None:
     model, pipeline = tiny_models["a14b"], load_once(tiny_models["a14b"], "float32")
     low = [False, False, True, True]
     for fields, expected in (
@@ -244,7 +243,7 @@ def test_schedules_of_both_transformers_hold_for_their_own_steps(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_constant_schedule_has_the_bits_of_the_constant_scale(
+def test_constant_schedule_is_bit_identical_to_the_constant_scale(
     load_once: LoadOnce, tiny_models: dict[str, WanModel], dtype: str
 ) -> None:
     model, pipeline = tiny_models["wan2.1"], load_once(tiny_models["wan2.1"], dtype)
@@ -295,7 +294,7 @@ def test_guided_denoising_resumes_after_any_step_bit_identically(
         shutil.copy(tmp_path / "last", tmp_path / str(step.evaluation_index + 1))
         whole.append(step.latents)
         states.append({*inputs.guidance.state})
-    assert {DIFFERENCE, "momentum"} in states
+    assert {DIFFERENCE_STATE, "momentum"} in states
     for done in range(1, len(whole)):
         checkpoint = read_checkpoint(tmp_path / str(done), pipeline, recipe)
         assert checkpoint is not None
@@ -330,7 +329,7 @@ def test_stopped_video_resumes_to_the_same_bits_and_stores_its_guidance(
         assert group["pass_counts"][:].tolist() == [2, 2, 2, 1, 1, 1]
 
 
-def test_trajectory_without_a_guidance_control_has_no_further_arrays(
+def test_trajectory_without_a_guidance_control_has_no_additional_arrays(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     [*generate_video(tiny, recipe_for(tiny_models["wan2.1"]), video_files(tmp_path))]
@@ -338,7 +337,7 @@ def test_trajectory_without_a_guidance_control_has_no_further_arrays(
     assert names == {"sigmas", "timesteps", "steps", "gram", "projection", "channel_power"}
 
 
-def test_attention_of_the_prompt_is_stored_where_the_other_pass_is_skipped(
+def test_attention_to_the_prompt_is_stored_even_if_the_unconditional_pass_is_skipped(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     capture = CaptureRequests(attention=AttentionRequest(interval=1))

@@ -188,7 +188,7 @@ def test_unconditional_attention_is_refused_where_its_pass_is_skipped() -> None:
         ),
     ],
 )
-def test_settings_without_effect_are_warned_about(
+def test_settings_without_effect_cause_a_warning(
     without_effect: list[str], with_effect: list[str], message: str
 ) -> None:
     (warning,) = [
@@ -221,11 +221,11 @@ def test_rule_and_varying_schedule_run_with_cached_speed_if_both_passes_always_r
         (["guidance_settings.rule=cfg-zero-star", "guidance_settings.reuse_from=1"], "zgrrrrrrrr"),
     ],
 )
-def test_passes_of_each_step(overrides: list[str], sources: str) -> None:
+def test_each_step_has_the_passes_of_its_guidance(overrides: list[str], sources: str) -> None:
     assert sources_of(plan("model_settings.steps=10", *overrides)) == sources
 
 
-def test_second_transformer_starts_with_a_difference_of_its_own() -> None:
+def test_second_transformer_does_not_reuse_the_difference_of_the_first() -> None:
     recipe = plan(*A14B, "guidance_settings.reuse_from=1")
     switch = next(index for index in range(20) if build_noise_levels(recipe)[index] < 0.875)
     assert sources_of(recipe) == "g" + "r" * (switch - 1) + "g" + "r" * (19 - switch)
@@ -277,7 +277,7 @@ def test_stored_requests_are_checked(controls: dict[str, Any]) -> None:
         Recipe.model_validate(dict(RECIPE) | {"controls": controls})
 
 
-def test_recipes_with_other_guidance_are_not_compared() -> None:
+def test_recipes_with_different_guidance_are_not_compared() -> None:
     plain, first, second, rule = (
         collect_control_settings(plan(*overrides))
         for overrides in ((), (SCHEDULE,), ("cfg_schedule_settings.schedule=0: 4",), ("guidance_settings.rule=tcfg",))

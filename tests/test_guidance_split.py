@@ -1,4 +1,4 @@
-"""Guidance on two GPUs: latents and captures have the bits of one device, also if the second one fails.
+"""Guidance on two GPUs: latents and captures are bit-identical to those of one device, even if the second one fails.
 
 The second GPU is a second copy of the weights on the CPU, which another thread computes with.
 """
@@ -27,9 +27,9 @@ from wantui.generation.denoise import DenoisingStep, denoise_latents
 from wantui.generation.fuse import fuse_pipeline
 from wantui.generation.guidance_split import (
     SecondGpuError,
-    drop_split,
-    find_split,
+    find_guidance_split,
     list_transformers,
+    remove_guidance_split,
     split_guidance,
 )
 from wantui.generation.load import load_pipeline
@@ -66,7 +66,7 @@ def second_device(pipeline: WanPipeline) -> Iterator[list[tuple[str, str]]]:
     """Split a pipeline; yields the passes: name of the transformer, and of the thread that computed it."""
     split_guidance(pipeline, CPU)
     passes: list[tuple[str, str]] = []
-    split = find_split(pipeline)
+    split = find_guidance_split(pipeline)
     assert split is not None
     handles = [
         module.register_forward_pre_hook(lambda *_, name=name: passes.append((name, threading.current_thread().name)))
@@ -79,12 +79,12 @@ def second_device(pipeline: WanPipeline) -> Iterator[list[tuple[str, str]]]:
     finally:
         for handle in handles:
             handle.remove()
-        drop_split(pipeline)
+        remove_guidance_split(pipeline)
 
 
 def fail_at(pipeline: WanPipeline, error: Exception, pass_number: int) -> None:
     """Let a pass of the first transformer's copy fail."""
-    split, counts = find_split(pipeline), [0]
+    split, counts = find_guidance_split(pipeline), [0]
     assert split is not None
 
     def count_pass(*_: Any) -> None:
@@ -133,7 +133,7 @@ CASES: dict[str, tuple[dict[str, Any], list[int]]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", CASES)
-def test_steps_have_the_bits_of_one_device(
+def test_steps_are_bit_identical_to_one_device(
     load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, case: str
 ) -> None:
     changes, pass_counts = CASES[case]
@@ -152,7 +152,7 @@ def test_steps_have_the_bits_of_one_device(
 
 
 @pytest.mark.parametrize("case", ["guided", "weights", "bends of both passes"])
-def test_fused_blocks_have_the_bits_of_one_device(
+def test_fused_blocks_are_bit_identical_to_one_device(
     load_once: LoadOnce, tiny_models: dict[str, WanModel], case: str
 ) -> None:
     recipe = recipe_for(tiny_models["a14b"], flow_shift=12.0, **CASES[case][0])
@@ -162,7 +162,7 @@ def test_fused_blocks_have_the_bits_of_one_device(
     with second_device(pipeline) as passes:
         assert computes_equal_bits(pipeline)
         assert_equal_steps(list(denoise_latents(pipeline, recipe)), expected)
-        split = find_split(pipeline)
+        split = find_guidance_split(pipeline)
         assert split is not None
         assert not split.pass_cache._texts
         for transformer in (*split.originals, *split.copies):
@@ -172,7 +172,7 @@ def test_fused_blocks_have_the_bits_of_one_device(
 
 def test_copies_have_their_own_tensors_and_the_values_of_the_originals(tiny: WanPipeline) -> None:
     with second_device(tiny):
-        split = find_split(tiny)
+        split = find_guidance_split(tiny)
         assert split is not None
         for original, copied in zip(split.originals, split.copies, strict=True):
             copied_state = copied.state_dict()
@@ -183,10 +183,10 @@ def test_copies_have_their_own_tensors_and_the_values_of_the_originals(tiny: Wan
             assert {id(m) for m in original.modules()}.isdisjoint(id(m) for m in copied.modules())
 
 
-def test_copies_that_compute_other_bits_are_found(tiny: WanPipeline) -> None:
+def test_copies_that_compute_different_bits_are_detected(tiny: WanPipeline) -> None:
     with second_device(tiny):
         assert computes_equal_bits(tiny)
-        split = find_split(tiny)
+        split = find_guidance_split(tiny)
         assert split is not None
         with torch.no_grad():
             next(iter(split.copies[0].parameters()))[0] += 1e-2
@@ -253,7 +253,7 @@ def captured_recipe(model: WanModel, **changes: object) -> Recipe:
     return recipe_for(model, **values | changes)
 
 
-def test_bent_maps_of_both_passes_have_the_bits_of_one_device(
+def test_bent_maps_of_both_passes_are_bit_identical_to_one_device(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe = captured_recipe(
@@ -269,7 +269,7 @@ def test_bent_maps_of_both_passes_have_the_bits_of_one_device(
     assert_equal_captures(files, expected_files)
 
 
-def test_captures_of_both_passes_have_the_bits_of_one_device(
+def test_captures_of_both_passes_are_bit_identical_to_one_device(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
 ) -> None:
     recipe, files, expected_files = (
@@ -316,7 +316,7 @@ def test_stopped_video_resumes_on_another_number_of_devices(
 
 
 @pytest.mark.parametrize("failed_pass", [1, 3, 5])
-def test_lost_second_device_leaves_a_checkpoint_from_which_one_device_goes_on(
+def test_video_resumes_on_one_device_after_the_second_is_lost(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, failed_pass: int
 ) -> None:
     recipe, files, expected_files = (
@@ -337,7 +337,7 @@ def test_lost_second_device_leaves_a_checkpoint_from_which_one_device_goes_on(
 
 
 @pytest.mark.parametrize("failed_pass", [1, 3])
-def test_full_second_device_is_left_and_the_step_is_completed_on_the_first(
+def test_step_is_completed_on_the_first_device_if_the_second_is_full(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], failed_pass: int
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
@@ -345,7 +345,7 @@ def test_full_second_device_is_left_and_the_step_is_completed_on_the_first(
     with second_device(tiny):
         fail_at(tiny, FULL, failed_pass)
         steps = list(denoise_latents(tiny, recipe))
-        assert find_split(tiny) is None
+        assert find_guidance_split(tiny) is None
     assert_equal_steps(steps, expected)
     assert [step.gpu_count for step in steps] == [2] * (failed_pass - 1) + [1] * (len(steps) - failed_pass + 1)
 
@@ -356,7 +356,7 @@ def test_other_errors_of_a_pass_are_raised_and_end_both_passes(
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"])
     with second_device(tiny):
-        split = find_split(tiny)
+        split = find_guidance_split(tiny)
         assert split is not None
 
         def fail(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Who may know what, looked at in fresh interpreters: what importing a package really loads."""
+"""Import rules, checked in fresh interpreters by the modules that importing a package loads."""
 
 import json
 import os
@@ -152,7 +152,7 @@ def test_generation_imports_neither_screens_nor_database(loaded_by: LoadedBy, pa
     assert not package.startswith("wantui.generation") or "sqlite3" not in loaded
 
 
-def test_worker_starts_again_if_an_installed_package_needs_a_hidden_one(tmp_path: Path) -> None:
+def test_worker_restarts_if_an_installed_package_needs_a_hidden_one(tmp_path: Path) -> None:
     (tmp_path / "ftfy.py").write_text("import scipy.sparse\n")  # as scikit-learn does, which transformers import
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     command = [sys.executable, "-m", "wantui.worker.process", "--help"]
@@ -162,7 +162,7 @@ def test_worker_starts_again_if_an_installed_package_needs_a_hidden_one(tmp_path
     assert result.stderr.count("starting again without hidden packages, because another package needs scipy\n") == 1
 
 
-def test_worker_does_not_start_again_for_another_failed_import(tmp_path: Path) -> None:
+def test_worker_does_not_restart_after_another_failed_import(tmp_path: Path) -> None:
     (tmp_path / "ftfy.py").write_text("import no_such_package\n")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     command = [sys.executable, "-m", "wantui.worker.process", "--help"]

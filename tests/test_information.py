@@ -13,11 +13,11 @@ from scipy import integrate, stats
 from wantui.analysis.information import (
     HIGHEST_SIGMA,
     LOWEST_SIGMA,
-    Information,
+    InformationGap,
     ScoredVideo,
     build_information_table,
+    choose_quadrature_levels,
     integrate_levels,
-    place_levels,
 )
 from wantui.config import load_config
 from wantui.config.problems import ConfigError
@@ -63,7 +63,7 @@ def bayes_gaps(sigma: float, points: np.ndarray, shares: np.ndarray, concept: in
 def test_information_of_a_mixture_is_minus_the_logarithm_of_the_share(distance: float) -> None:
     shares = np.array([0.45, 0.25, 0.14, 0.08, 0.05, 0.03])
     points = distance / math.sqrt(2) * np.eye(6)
-    levels = place_levels()
+    levels = choose_quadrature_levels()
     for concept, share in enumerate(shares):
         gaps, gains = zip(*(bayes_gaps(level.sigma, points, shares, concept, 20_000) for level in levels), strict=True)
         information = integrate_levels(levels, gaps, gains)
@@ -78,7 +78,7 @@ def test_levels_integrate_smooth_functions_like_scipy(boundary: float | None) ->
     def squared_gap(sigma: float) -> float:
         return 3 * sigma**2 + 2 * math.cos(3 * sigma)
 
-    levels = place_levels(boundary=boundary)
+    levels = choose_quadrature_levels(boundary=boundary)
     assert len(levels) == 16
     values = [squared_gap(level.sigma) for level in levels]
     information = integrate_levels(levels, values, [2 * value for value in values])
@@ -89,12 +89,12 @@ def test_levels_integrate_smooth_functions_like_scipy(boundary: float | None) ->
     assert information.pointwise == pytest.approx(2 * information.gap)
 
 
-def test_no_panel_of_the_quadrature_crosses_the_change_of_the_transformer() -> None:
+def test_no_quadrature_interval_spans_the_switch_of_transformers() -> None:
     def jump(sigma: float) -> float:
         return 5.0 if sigma < 0.875 else 1.0
 
     def measure(boundary: float | None) -> float:
-        levels = place_levels(boundary=boundary, rest_count=16)
+        levels = choose_quadrature_levels(boundary=boundary, rest_count=16)
         values = [jump(level.sigma) for level in levels]
         return integrate_levels(levels, values, values).gap_whole
 
@@ -105,17 +105,19 @@ def test_no_panel_of_the_quadrature_crosses_the_change_of_the_transformer() -> N
 @pytest.mark.parametrize("start", [0.0, LOWEST_SIGMA, HIGHEST_SIGMA, 1.0, math.nan])
 def test_window_outside_the_measured_range_is_refused(start: float) -> None:
     with pytest.raises(ValueError, match="must start between"):
-        place_levels(start)
+        choose_quadrature_levels(start)
 
 
-def scored(word: str, seed: int, value: float, sentence: str = "a shape") -> ScoredVideo:
-    return ScoredVideo(word, sentence, "", seed, Information(value, value / 2, 2 * value, value))
+def score_video(word: str, seed: int, value: float, sentence: str = "a shape") -> ScoredVideo:
+    return ScoredVideo(word, sentence, "", seed, InformationGap(value, value / 2, 2 * value, value))
 
 
 def test_table_pairs_words_by_seed_like_a_paired_t_test() -> None:
     random = np.random.default_rng(0)
     circle, ring = random.normal(1, 0.3, 8), random.normal(2, 0.3, 8)
-    videos = [scored(word, s, v) for word, values in (("ring", ring), ("circle", circle)) for s, v in enumerate(values)]
+    videos = [
+        score_video(word, s, v) for word, values in (("ring", ring), ("circle", circle)) for s, v in enumerate(values)
+    ]
     table = build_information_table(videos)
     assert [word.word for word in table.words] == ["circle", "ring"]
     assert table.words[0].mean_by_quantity["gap"] == pytest.approx(circle.mean() / 2)
@@ -135,7 +137,7 @@ def test_p_of_words_is_corrected_over_pairs_and_both_forms() -> None:
     random = np.random.default_rng(5)
     values = {word: random.normal(mean, 0.5, (7, 2)) for word, mean in (("circle", 1), ("ring", 1.4))}
     videos = [
-        ScoredVideo(word, "a shape", "", seed, Information(pair[0], pair[1], 0.0, 0.0))
+        ScoredVideo(word, "a shape", "", seed, InformationGap(pair[0], pair[1], 0.0, 0.0))
         for word, pairs in values.items()
         for seed, pair in enumerate(pairs)
     ]
@@ -151,15 +153,15 @@ def test_p_of_words_is_corrected_over_pairs_and_both_forms() -> None:
 
 
 def test_large_negative_information_gives_an_infinite_sum() -> None:
-    table = build_information_table([scored("circle", 1, -5000.0)])
+    table = build_information_table([score_video("circle", 1, -5000.0)])
     assert table.probability_sum == math.inf
 
 
-def test_sentences_of_a_seed_are_averaged_and_are_no_replicates() -> None:
+def test_sentences_of_a_seed_are_averaged_and_not_treated_as_replicates() -> None:
     random = np.random.default_rng(1)
     values = {(word, s): random.normal(size=2) for word in ("circle", "ring") for s in range(4)}
     videos = [
-        scored(word, seed, value, sentence)
+        score_video(word, seed, value, sentence)
         for (word, seed), pair in values.items()
         for sentence, value in zip(("a shape", "one shape"), pair, strict=True)
     ]
@@ -170,9 +172,9 @@ def test_sentences_of_a_seed_are_averaged_and_are_no_replicates() -> None:
     assert abs(table.differences[0].effect.mean) == pytest.approx(abs(means["circle"] - means["ring"]))
 
 
-def test_videos_without_a_partner_are_counted_and_in_no_difference() -> None:
-    videos = [scored(word, s, float(s)) for word in ("circle", "ring") for s in range(4)]
-    videos += [scored("circle", 9, 100.0), scored("ring", 1, 50.0, "one shape")]
+def test_videos_without_a_partner_are_counted_but_excluded_from_differences() -> None:
+    videos = [score_video(word, s, float(s)) for word in ("circle", "ring") for s in range(4)]
+    videos += [score_video("circle", 9, 100.0), score_video("ring", 1, 50.0, "one shape")]
     table = build_information_table(videos)
     assert table.unpaired_count == 2
     assert table.seeds == (0, 1, 2, 3)
@@ -230,7 +232,7 @@ def test_config_accepts_a_mapping_and_the_preset_of_nano_declares_its_shapes(tmp
 
 
 @pytest.mark.parametrize(("guidance_scale", "passes"), [(1.0, 1), (4.0, 2)])
-def test_seconds_of_a_pass_are_those_of_past_steps_by_their_passes(guidance_scale: float, passes: int) -> None:
+def test_seconds_of_a_pass_are_past_step_seconds_divided_by_passes(guidance_scale: float, passes: int) -> None:
     recipe = recipe_for(NANO, guidance_scale=guidance_scale, sampler="heun", steps=7)
     past = TimedVideo(recipe, "cpu", 0.5, 3.0, None, "resident")
     estimate = estimate_pass_seconds(recipe, "cpu", [past])

@@ -79,7 +79,7 @@ def test_levels_have_the_order_of_the_videos_in_every_grouping(tmp_path: Path, g
     assert interaction.levels == measure_interaction(videos, GROUPING).levels == (("red", "blue"), ("circle", "ring"))
 
 
-def test_direction_of_place_is_that_of_the_two_differences() -> None:
+def test_direction_of_place_equals_that_of_the_two_differences() -> None:
     rng = np.random.default_rng(5)
     means = np.array([[3.0, 0, 0, 0], [0, 2.0, 0, 0]])  # perpendicular, of lengths 3 and 2
     differences = means[:, None] + 0.1 * rng.normal(size=(2, 400, 4))
@@ -118,7 +118,7 @@ def draw_differences(lengths: tuple[float, float], seeds: int = 6) -> np.ndarray
         ((0.0, 0.0), ("not measurably apart with circle", "not measurably apart with ring"), False),
     ],
 )
-def test_distance_that_no_test_shows_is_not_reported_as_a_measurement(
+def test_insignificant_distance_is_not_reported(
     lengths: tuple[float, float], texts: tuple[str, str], has_cosine: bool
 ) -> None:
     differences = draw_differences(lengths)
@@ -139,7 +139,7 @@ def test_equal_states_are_not_measurably_apart_despite_rounding() -> None:
     assert math.isnan(direction.cosine)
 
 
-def test_estimate_far_above_1_is_no_cosine() -> None:
+def test_estimate_far_above_1_is_not_reported_as_a_cosine() -> None:
     equal = np.array([[[1.0, 0.4], [1.0, -0.4]] * 4] * 2)
     assert _measure_direction(equal, (equal**2).sum(2)).cosine == pytest.approx(1)
     rng = np.random.default_rng(2)
@@ -163,7 +163,7 @@ def test_every_effect_has_its_chance_level_and_place_its_direction(tmp_path: Pat
     place, *metrics = interaction.effects
     assert place.direction is not None
     assert describe_direction(place.direction, place.contrast) in describe_interaction(interaction)[0]
-    assert f"by chance alone up to {place.chance:.3g}, this test" in describe_interaction(interaction)[0]
+    assert f"by chance up to {place.chance:.3g} in this test alone" in describe_interaction(interaction)[0]
     values = {
         (video.seed, video.choices_by_bracket[1], video.choices_by_bracket[2]): video.compute_metric("length")
         for video in videos
@@ -218,7 +218,9 @@ def test_interaction_in_place_is_the_unbiased_length_of_the_difference(tmp_path:
     assert effect.effect == pytest.approx(math.sqrt(max(compute_unbiased_squared_mean(differences), 0)), abs=1e-6)
 
 
-def test_large_effects_of_each_word_are_no_interaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_effects_of_each_word_alone_are_not_an_interaction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     give_lengths(monkeypatch, 0)
     interaction = measure_interaction(make_videos(tmp_path), GROUPING)
     assert not find_effect(interaction, "length").is_found
@@ -243,7 +245,7 @@ def test_declared_metric_has_a_verdict_of_its_own(tmp_path: Path, monkeypatch: p
     assert "it is not tested for interactions" in judge_declared_metric(measure_interaction(videos, GROUPING, other))
 
 
-def test_p_of_the_declared_metric_is_over_pairs_of_levels_and_not_over_metrics(tmp_path: Path) -> None:
+def test_p_of_the_declared_metric_is_corrected_over_pairs_of_levels_only(tmp_path: Path) -> None:
     videos = make_videos(tmp_path)
     for effect in measure_interaction(videos, GROUPING).effects:
         assert effect.uncorrected_p <= effect.contrast_p + 1e-12
@@ -254,7 +256,7 @@ def test_p_of_the_declared_metric_is_over_pairs_of_levels_and_not_over_metrics(t
 
 def test_interaction_of_few_seeds_says_how_many_are_needed(tmp_path: Path) -> None:
     notes = list_interaction_notes(measure_interaction(make_videos(tmp_path, 4), GROUPING))
-    assert notes[0] == "4 seeds cannot give p of 0.05: generate at least 6"
+    assert notes[0] == "4 seeds cannot give a p of 0.05: generate at least 6"
     assert any(note.startswith("effects have the unit of the metric") for note in notes)
     assert "at least" not in " ".join(list_interaction_notes(measure_interaction(make_videos(tmp_path), GROUPING)))
 
@@ -275,7 +277,7 @@ def test_pairs_of_factors_are_those_with_several_values(tmp_path: Path) -> None:
     assert find_factor_pairs(scales) == ["1,2", "1,cfg_scale", "2,cfg_scale"]
 
 
-def test_differences_of_differences_that_are_rounding_are_no_interaction() -> None:
+def test_rounding_errors_are_not_an_interaction() -> None:
     random = np.random.default_rng(0)
     noise, red, ring = random.normal(size=(8, 50)), random.normal(size=50), random.normal(size=50)
     states = np.stack([noise + i * red + j * ring for i in range(2) for j in range(2)]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The journal beside a manifest: what a crash at any point leaves, and what several writers make of it."""
+"""The journal of a manifest, after a crash at any point and with several writers."""
 
 import errno
 import json
@@ -159,7 +159,9 @@ def test_damaged_end_of_a_journal_is_reported_and_preserved(folder: BatchFolder,
     (fault,) = manifest.faults
     zero_bytes = " (zero bytes)" if damage.startswith("zeros") else ""
     size = len(whole) if damage == "zeros" else len(content) - end_of_second
-    assert fault == f"the last {size} bytes of {folder.journal_path} are damaged: not a line{zero_bytes}"
+    assert (
+        fault == f"the last {size} bytes of {folder.journal_path} are damaged: they are not a complete line{zero_bytes}"
+    )
     (summary,) = find_batches([folder.root])
     assert summary.fault == fault
     assert fault in [item.damage for item in check_batch(folder.root)]
@@ -298,7 +300,7 @@ def test_second_damaged_journal_does_not_replace_the_first(folder: BatchFolder) 
     }
 
 
-def test_missing_damaged_journal_does_not_fail_the_fold(folder: BatchFolder) -> None:
+def test_fold_succeeds_if_the_damaged_journal_is_gone(folder: BatchFolder) -> None:
     finish(folder, range(2))
     flip_a_byte(folder)
     writer = ManifestFile(folder)
@@ -526,7 +528,7 @@ def test_damaged_lines_beyond_the_limit_are_counted(tmp_path: Path) -> None:  # 
     assert "contains 4,990 more damaged lines" in faults[-1]
 
 
-def test_line_numbers_count_undescribed_damaged_lines(folder: BatchFolder) -> None:
+def test_line_numbers_include_damaged_lines_that_are_not_described(folder: BatchFolder) -> None:
     manifest_file = ManifestFile(folder)
     manifest_file.read_manifest()
     folder.journal_path.write_bytes(b"damaged\n" * 25)

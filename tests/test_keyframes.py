@@ -21,7 +21,7 @@ def values_of(written: dict[object, float], step_count: int, interpolation: str,
     return interpolate_values(moments, values, interpolation)  # type: ignore[arg-type]
 
 
-def test_linear_values_are_those_of_numpy() -> None:
+def test_linear_values_equal_those_of_numpy() -> None:
     values = values_of({8: 1.0, 2: 7.5, "5": -3.0}, 12, "linear")
     assert values == pytest.approx(np.interp(range(12), [2, 5, 8], [7.5, -3.0, 1.0]), abs=1e-12)
 

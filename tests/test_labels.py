@@ -15,7 +15,7 @@ from test_analysis import synthetic_videos
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.label_rows import LabelError
 from wantui.analysis.label_table import read_label_table
-from wantui.analysis.labels import join_labels, require_labels
+from wantui.analysis.labels import exclude_incompletely_labelled_videos, join_labels
 from wantui.analysis.statistics import run_sign_flip_test
 from wantui.analysis.video import Video
 from wantui.errors import UserError
@@ -41,7 +41,7 @@ def make_videos(folder: Path, seeds: int = 6, phrasings: int = 1) -> list[Video]
     ]
 
 
-def test_numbers_are_labels_and_codes_are_shares(write_table: WriteTable) -> None:
+def test_numbers_become_labels_and_codes_become_proportions(write_table: WriteTable) -> None:
     table = read_label_table(
         write_table('Video,quality,"seen shape",note\nx.mp4,2.5,circle,a\ny.mp4,-1e-1,"a, b",\n\nz.mp4,,,a\n')
     )
@@ -177,7 +177,7 @@ def test_labels_are_tested_like_metrics_over_complete_seeds(tmp_path: Path, writ
     ]
     lines[4] = f"a_0,4,{values[0, 4]},"  # an empty cell
     table = read_label_table(write_table("variation,seed,score,form\n" + "\n".join(lines)))
-    labelled = require_labels(join_labels(videos, table), table, table.label_names)
+    labelled = exclude_incompletely_labelled_videos(join_labels(videos, table), table, table.label_names)
     assert "1 without a row and 1 with an empty cell of 18 videos are left out" in labelled.description
     result = compare_groups(labelled.videos, grouping="1", primary_metric="score")
     complete = [seed for seed in range(9) if seed not in (2, 4)]
@@ -209,7 +209,7 @@ def test_table_without_any_complete_video_is_refused(tmp_path: Path, write_table
     videos = make_videos(tmp_path / "batch")
     table = read_label_table(write_table("variation,seed,x,y\na_0,1,1,\na_0,2,,2\n"))
     with pytest.raises(LabelError, match="none of the selected videos has all of its labels"):
-        require_labels(join_labels(videos, table), table, table.label_names)
+        exclude_incompletely_labelled_videos(join_labels(videos, table), table, table.label_names)
 
 
 @pytest.mark.slow
@@ -233,7 +233,7 @@ def test_command_joins_labels(
 
 
 @pytest.mark.slow
-def test_command_refuses_labels_without_use(
+def test_command_refuses_labels_that_no_output_uses(
     wantui: Wantui, tmp_path: Path, write_table: WriteTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = make_videos(tmp_path / "batch")

@@ -71,7 +71,7 @@ def test_bends_of_the_older_section_are_not_in_the_baseline() -> None:
         assert any("are not applied: each cell has one bend of the sweep" in warning for warning in warnings)
 
 
-def test_sweep_of_the_older_system_without_baseline_forms_a_grid_with_other_axes() -> None:
+def test_sweep_of_the_older_system_without_baseline_forms_a_grid_with_different_axes() -> None:
     text = SWEEP.replace("generate_baseline: true", "generate_baseline: false") + "sweeps: {cfg_scale: [1, 2]}\n"
     labels = [label for label, _ in list_bends(text)]
     assert len(labels) == 2 * 13

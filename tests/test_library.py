@@ -1,4 +1,4 @@
-"""The archive from the command line: listed, shown, moved to the trash; and the GPUs."""
+"""Library commands: list batches, show them, move them to the trash; and the GPU command."""
 
 import json
 import shutil
@@ -20,23 +20,23 @@ from wantui.storage.manifest import read_manifest
 
 
 @pytest.fixture
-def made(make_once: MakeOnce, small: list[str]) -> BatchFolder:
+def generated_batch(make_once: MakeOnce, small: list[str]) -> BatchFolder:
     options = ("-t", TEMPLATE, "--videos-per-variation", 1, *small)
     return copy_batch(make_once("two-videos", lambda folder: generate_batch(folder, *options)))
 
 
-def test_library_lists_and_searches_batches(wantui: Wantui, made: BatchFolder) -> None:
+def test_library_lists_and_searches_batches(wantui: Wantui, generated_batch: BatchFolder) -> None:
     listed = wantui("library", "ls")
     assert listed.code == 0
     assert "2/2" in listed.out
     assert TEMPLATE in listed.out
-    assert made.root.name not in wantui("library", "ls", "--search", "square").out
+    assert generated_batch.root.name not in wantui("library", "ls", "--search", "square").out
     (result,) = json.loads(wantui("library", "ls", "--search", "CIRCLE red", "--json").out)
     assert result["counts"] == {"done": 2}
 
 
-def test_library_show_lists_the_videos_of_a_batch(wantui: Wantui, made: BatchFolder) -> None:
-    lines = wantui("library", "show", made.root).out.splitlines()
+def test_library_show_lists_the_videos_of_a_batch(wantui: Wantui, generated_batch: BatchFolder) -> None:
+    lines = wantui("library", "show", generated_batch.root).out.splitlines()
     assert [line.split()[:3] for line in lines[1:]] == [["red", "42", "done"], ["blue", "42", "done"]]
     assert wantui("library", "show", "nowhere").code == 2
 
@@ -58,10 +58,10 @@ def test_library_show_lists_the_videos_of_a_batch(wantui: Wantui, made: BatchFol
     ],
 )
 def test_damaged_manifest_is_listed_with_its_field(
-    made: BatchFolder, tmp_path: Path, key: str, value: object, damage: str
+    generated_batch: BatchFolder, tmp_path: Path, key: str, value: object, damage: str
 ) -> None:
     folder = tmp_path / "copy"
-    shutil.copytree(made.root, folder)
+    shutil.copytree(generated_batch.root, folder)
     document = json.loads((folder / "batch.json").read_text())
     (folder / "batch.json").write_text(json.dumps({**document, key: value}))
     (batch,) = find_batches([folder])  # B7
@@ -78,33 +78,37 @@ def test_damaged_manifest_is_listed_with_its_field(
         ({"state": []}, "'[]' is not a video state"),
     ],
 )
-def test_part_that_only_the_listing_cannot_read_is_named(
-    made: BatchFolder, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], part: str
+def test_damaged_part_that_only_the_listing_needs_is_named(
+    generated_batch: BatchFolder, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], part: str
 ) -> None:
     monkeypatch.setattr(batch_index, "read_manifest", lambda _: None)
-    document = json.loads(made.manifest_path.read_text())
+    document = json.loads(generated_batch.manifest_path.read_text())
     document["videos"][0] |= changes
-    made.manifest_path.write_text(json.dumps(document))
-    assert find_batches([made.root])[0].fault.startswith(f"{made.manifest_path.resolve()} is damaged: {part}")
+    generated_batch.manifest_path.write_text(json.dumps(document))
+    assert find_batches([generated_batch.root])[0].fault.startswith(
+        f"{generated_batch.manifest_path.resolve()} is damaged: {part}"
+    )
 
 
-def test_video_without_a_state_is_listed_as_it_is_read(made: BatchFolder) -> None:
-    document = json.loads(made.manifest_path.read_text())
+def test_video_without_a_state_is_listed_with_the_default_state(generated_batch: BatchFolder) -> None:
+    document = json.loads(generated_batch.manifest_path.read_text())
     del document["videos"][0]["state"]
-    made.manifest_path.write_text(json.dumps(document))
-    made.journal_path.unlink(missing_ok=True)
-    states = [video.state for video in read_manifest(made).videos]
-    (batch,) = find_batches([made.root])
+    generated_batch.manifest_path.write_text(json.dumps(document))
+    generated_batch.journal_path.unlink(missing_ok=True)
+    states = [video.state for video in read_manifest(generated_batch).videos]
+    (batch,) = find_batches([generated_batch.root])
     assert (batch.fault, dict(batch.counts_by_state)) == ("", dict(Counter(states)))
 
 
-def test_find_batches_sorts_newest_first_and_accepts_batch_folders(made: BatchFolder, tmp_path: Path) -> None:
+def test_find_batches_sorts_newest_first_and_accepts_batch_folders(
+    generated_batch: BatchFolder, tmp_path: Path
+) -> None:
     older = tmp_path / "older"
     older.mkdir()
-    manifest = json.loads(made.manifest_path.read_text())
+    manifest = json.loads(generated_batch.manifest_path.read_text())
     (older / "batch.json").write_text(json.dumps(manifest | {"created": "2020-01-01T00:00:00+00:00"}))
-    result = find_batches([older, made.root.parent, tmp_path / "not there"])
-    assert [one.folder for one in result] == [made.root.resolve(), older]
+    result = find_batches([older, generated_batch.root.parent, tmp_path / "not there"])
+    assert [one.folder for one in result] == [generated_batch.root.resolve(), older]
 
 
 def test_listing_names_seeds_and_swept_values(tmp_path: Path, wantui: Wantui) -> None:
@@ -122,23 +126,23 @@ def test_listing_names_seeds_and_swept_values(tmp_path: Path, wantui: Wantui) ->
     assert {Path(one["folder"]).name: (one["seeds"], one["sweep"]) for one in listed} == found
 
 
-def test_rewritten_manifest_is_read_again(made: BatchFolder) -> None:
-    assert find_batches([made.root])[0].count_videos("done") == 2
-    manifest = json.loads(made.manifest_path.read_text())
+def test_rewritten_manifest_is_read_again(generated_batch: BatchFolder) -> None:
+    assert find_batches([generated_batch.root])[0].count_videos("done") == 2
+    manifest = json.loads(generated_batch.manifest_path.read_text())
     manifest["videos"][0]["state"] = "failed"
-    made.manifest_path.write_text(json.dumps(manifest))
-    assert find_batches([made.root])[0].count_videos("failed") == 1
+    generated_batch.manifest_path.write_text(json.dumps(manifest))
+    assert find_batches([generated_batch.root])[0].count_videos("failed") == 1
 
 
 def test_trash_accepts_whole_batches_only(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    made = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
+    generated_batch = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     with pytest.raises(UserError, match="not a batch folder"):
         move_to_trash(tmp_path)
-    assert wantui("library", "trash", made.root).code == 0
-    assert not made.root.exists()
+    assert wantui("library", "trash", generated_batch.root).code == 0
+    assert not generated_batch.root.exists()
     assert "the queue has no unfinished batches" in wantui("queue", "ls", "--all").err
 
 

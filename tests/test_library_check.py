@@ -27,11 +27,11 @@ from wantui.storage.manifest_file import ManifestFile
 
 
 @pytest.fixture
-def made(make_once: MakeOnce, small: list[str]) -> BatchFolder:
+def generated_batch(make_once: MakeOnce, small: list[str]) -> BatchFolder:
     """Two videos with all captures, in a copy that the test may change."""
     options = ["-t", TEMPLATE, "--videos-per-variation", 1, "--store-latents", "--store-attention", *small]
-    made = make_once("with-captures", lambda folder: generate_batch(folder, *options))
-    return BatchFolder(Path(shutil.copytree(made / "batch", "outputs/made")))
+    generated_batch = make_once("with-captures", lambda folder: generate_batch(folder, *options))
+    return BatchFolder(Path(shutil.copytree(generated_batch / "batch", "outputs/made")))
 
 
 def flip(path: Path) -> None:
@@ -103,13 +103,13 @@ DAMAGE: dict[str, tuple[Callable[[BatchFolder], object], str]] = {
 }
 
 
-def test_library_check_reports_each_damaged_item(made: BatchFolder, wantui: Wantui) -> None:  # R5
-    whole = wantui("library", "check", made.root)
+def test_library_check_reports_each_damaged_item(generated_batch: BatchFolder, wantui: Wantui) -> None:  # R5
+    whole = wantui("library", "check", generated_batch.root)
     assert (whole.code, whole.out) == (0, "")
     assert "14 items checked, 0 damaged\n" in whole.err
     for name, (damage, report) in DAMAGE.items():
-        clone = BatchFolder(made.root.with_name(f"clone-{name}"))
-        shutil.copytree(made.root, clone.root)
+        clone = BatchFolder(generated_batch.root.with_name(f"clone-{name}"))
+        shutil.copytree(generated_batch.root, clone.root)
         damage(clone)
         result = wantui("library", "check", clone.root)
         assert result.code == 1, name
@@ -119,79 +119,89 @@ def test_library_check_reports_each_damaged_item(made: BatchFolder, wantui: Want
         items = json.loads(wantui("library", "check", clone.root, "--json").out)
         assert [item["path"] for item in items if item["damage"] and not item["is_unreadable"]]
         if name == "clip":
-            both = wantui("library", "check", made.root, clone.root)
+            both = wantui("library", "check", generated_batch.root, clone.root)
             assert (both.code, both.out) == (1, result.out)
         shutil.rmtree(clone.root)
 
 
-def test_items_of_earlier_versions_are_counted_as_unverified(made: BatchFolder, wantui: Wantui) -> None:  # R5
-    for path in (made.make_trajectory_path(0, 1), made.make_attention_path(0, 1)):
+def test_items_of_earlier_versions_are_counted_as_unverified(
+    generated_batch: BatchFolder, wantui: Wantui
+) -> None:  # R5
+    for path in (generated_batch.make_trajectory_path(0, 1), generated_batch.make_attention_path(0, 1)):
         del zarr.open_group(path, mode="r+").attrs["checksums"]
-    document = json.loads(made.manifest_path.read_text())
+    document = json.loads(generated_batch.manifest_path.read_text())
     del document["videos"][0]["sha256"], document["checksum"]
-    made.manifest_path.write_text(json.dumps(document | {"format": 1}))
-    result = wantui("library", "check", made.root)
+    generated_batch.manifest_path.write_text(json.dumps(document | {"format": 1}))
+    result = wantui("library", "check", generated_batch.root)
     assert result.code == 0
     assert "14 items checked, 0 damaged, 5 without checksums (written by an earlier version)" in result.err
-    made.make_clip_path(0, 1).write_bytes(made.make_clip_path(0, 1).read_bytes()[:3000])
-    assert wantui("library", "check", made.root).code == 1
+    generated_batch.make_clip_path(0, 1).write_bytes(generated_batch.make_clip_path(0, 1).read_bytes()[:3000])
+    assert wantui("library", "check", generated_batch.root).code == 1
     assert wantui("library", "check", "nowhere").code == 2
 
 
-def test_edited_manifest_is_read_and_preserved(made: BatchFolder, wantui: Wantui) -> None:
-    made.manifest_path.write_text(made.manifest_path.read_text().replace('"created": "2', '"created": "3', 1))
-    edited = made.manifest_path.read_bytes()
-    assert wantui("library", "show", made.root).code == 0
-    assert wantui("library", "check", made.root).code == 1
-    file = ManifestFile(made)
+def test_edited_manifest_is_read_and_preserved(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    generated_batch.manifest_path.write_text(
+        generated_batch.manifest_path.read_text().replace('"created": "2', '"created": "3', 1)
+    )
+    edited = generated_batch.manifest_path.read_bytes()
+    assert wantui("library", "show", generated_batch.root).code == 0
+    assert wantui("library", "check", generated_batch.root).code == 1
+    file = ManifestFile(generated_batch)
     assert file.read_manifest().created.startswith("3")
     file.fold_journal()
     file.fold_journal()  # only what was edited is kept
-    assert [path.name for path in made.list_preserved_files()] == ["batch.edited.json"]
-    (kept,) = made.list_preserved_files()
+    assert [path.name for path in generated_batch.list_preserved_files()] == ["batch.edited.json"]
+    (kept,) = generated_batch.list_preserved_files()
     assert kept.read_bytes() == edited
-    result = wantui("library", "check", made.root)
+    result = wantui("library", "check", generated_batch.root)
     assert result.code == 1
     assert "another program changed batch.json" in result.out
     assert "batch.edited.json is the changed file. If the change was intended, remove batch.edited.json" in result.out
     kept.unlink()
-    assert wantui("library", "check", made.root).code == 0
+    assert wantui("library", "check", generated_batch.root).code == 0
 
 
-def test_resuming_a_batch_with_an_edited_manifest_causes_a_warning(made: BatchFolder, wantui: Wantui) -> None:
-    assert "was changed after" not in wantui("run", "--resume", made.root).err
-    made.manifest_path.write_text(made.manifest_path.read_text().replace('"created": "2', '"created": "3', 1))
-    result = wantui("run", "--resume", made.root)
-    assert f"warning: {made.manifest_path} was changed after wantui wrote it (SHA-256)" in result.err
+def test_resuming_a_batch_with_an_edited_manifest_causes_a_warning(
+    generated_batch: BatchFolder, wantui: Wantui
+) -> None:
+    assert "was changed after" not in wantui("run", "--resume", generated_batch.root).err
+    generated_batch.manifest_path.write_text(
+        generated_batch.manifest_path.read_text().replace('"created": "2', '"created": "3', 1)
+    )
+    result = wantui("run", "--resume", generated_batch.root)
+    assert f"warning: {generated_batch.manifest_path} was changed after wantui wrote it (SHA-256)" in result.err
     assert result.code == 0
 
 
-def test_folder_without_a_batch_is_not_counted_as_damaged(made: BatchFolder, wantui: Wantui, tmp_path: Path) -> None:
+def test_folder_without_a_batch_is_not_counted_as_damaged(
+    generated_batch: BatchFolder, wantui: Wantui, tmp_path: Path
+) -> None:
     (tmp_path / "notes" / "videos").mkdir(parents=True)
     missing = tmp_path / "missing"
-    result = wantui("library", "check", tmp_path / "notes", made.root, missing)
+    result = wantui("library", "check", tmp_path / "notes", generated_batch.root, missing)
     assert (result.code, result.out) == (2, "")
     assert "14 items checked, 0 damaged\n" in result.err
     assert f"cannot check {tmp_path / 'notes'}: it is not a batch folder: it has no batch.json. List the" in result.err
     assert f"cannot check {missing}: no such folder. List the batches in a folder: wantui library ls" in result.err
-    made.manifest_path.unlink()  # the lock file remains: this was a batch
-    result = wantui("library", "check", made.root, missing)
+    generated_batch.manifest_path.unlink()  # the lock file remains: this was a batch
+    result = wantui("library", "check", generated_batch.root, missing)
     assert result.code == 1
-    assert f"{made.root} is not a batch folder: it has no batch.json" in result.out
+    assert f"{generated_batch.root} is not a batch folder: it has no batch.json" in result.out
     assert "1 item checked, 1 damaged\n" in result.err
 
 
-def test_preserved_journal_is_reported_until_it_is_removed(made: BatchFolder, wantui: Wantui) -> None:
-    made.journal_path.write_text("{}\n")
-    result = wantui("run", "--resume", made.root)
-    assert f"warning: line 1 of {made.journal_path} is damaged" in result.err
-    assert not made.journal_path.exists()
-    (kept,) = made.list_preserved_files()
+def test_preserved_journal_is_reported_until_it_is_removed(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    generated_batch.journal_path.write_text("{}\n")
+    result = wantui("run", "--resume", generated_batch.root)
+    assert f"warning: line 1 of {generated_batch.journal_path} is damaged" in result.err
+    assert not generated_batch.journal_path.exists()
+    (kept,) = generated_batch.list_preserved_files()
     assert "batch.journal.damaged.jsonl is a journal with unreadable lines" in (
-        wantui("library", "check", made.root).out
+        wantui("library", "check", generated_batch.root).out
     )
     kept.unlink()
-    assert wantui("library", "check", made.root).code == 0
+    assert wantui("library", "check", generated_batch.root).code == 0
 
 
 def swap(first: Path, second: Path) -> None:
@@ -200,21 +210,21 @@ def swap(first: Path, second: Path) -> None:
     first.with_suffix(".swapped").rename(second)
 
 
-def test_captures_of_another_video_are_refused_by_every_reader(made: BatchFolder, wantui: Wantui) -> None:
+def test_captures_of_another_video_are_refused_by_every_reader(generated_batch: BatchFolder, wantui: Wantui) -> None:
     for kind in (TRAJECTORY, ATTENTION, GUIDANCE_GAP):
-        swap(made.make_capture_path(kind, 0, 1), made.make_capture_path(kind, 1, 1))
-    checked = wantui("library", "check", made.root)
+        swap(generated_batch.make_capture_path(kind, 0, 1), generated_batch.make_capture_path(kind, 1, 1))
+    checked = wantui("library", "check", generated_batch.root)
     assert (checked.code, len(checked.out.splitlines())) == (1, 6)
     for line in checked.out.splitlines():
         assert re.search(r"\.zarr belongs to another video \(prompt 'a .*' instead of 'a .*'\), or the manifest", line)
-    videos = list(read_batch_videos(made.root))
+    videos = list(read_batch_videos(generated_batch.root))
     assert [video.is_damaged for video in videos] == [True, True]
     assert all("belongs to another video" in video.exclusion_reason for video in videos)
     for command in (["export"], ["decode"], ["analyze", "--attention"], ["attention", "--word", "circle"]):
-        result = wantui(*command, made.root)
+        result = wantui(*command, generated_batch.root)
         assert result.code in (1, 2), command
         assert "belongs to another video" in result.err, command
-    video = open_batch(made.root).videos[0]
+    video = open_batch(generated_batch.root).videos[0]
     for read in (video.read_latents, video.draw_steps, video.open_attention):
         with pytest.raises(UserError, match="belongs to another video"):
             read()
@@ -231,20 +241,20 @@ DENIED: dict[str, Callable[[BatchFolder], Path]] = {
 
 @pytest.mark.parametrize("denied", DENIED)
 def test_inaccessible_folder_stops_neither_check_nor_export_nor_analysis(
-    made: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch, denied: str
+    generated_batch: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch, denied: str
 ) -> None:
-    deny(monkeypatch, DENIED[denied](made))
-    checked = json.loads(wantui("library", "check", made.root, "--json").out)
+    deny(monkeypatch, DENIED[denied](generated_batch))
+    checked = json.loads(wantui("library", "check", generated_batch.root, "--json").out)
     assert len(checked) == 14
     damage = [item for item in checked if item["damage"]]
     assert {item["video"] for item in damage} == {"red seed 42"}
     assert all("Permission denied" in item["damage"] and item["is_unreadable"] for item in damage)
-    result = wantui("library", "check", made.root)
+    result = wantui("library", "check", generated_batch.root)
     assert result.code == 1
     assert f"14 items checked, 0 damaged, {len(damage)} unreadable (their content was not checked)\n" in result.err
-    exported = wantui("export", made.root, "--format", "npy", "-o", "out")
+    exported = wantui("export", generated_batch.root, "--format", "npy", "-o", "out")
     assert len(exported.out.splitlines()) == (2 if denied == "videos" else 1)
-    videos = list(read_batch_videos(made.root))
+    videos = list(read_batch_videos(generated_batch.root))
     assert [video.is_damaged for video in videos] == [denied != "videos", False]
 
 
@@ -291,46 +301,46 @@ IMPOSSIBLE_ARRAYS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
 }
 
 
-def change_array_without_checksums(made: BatchFolder, name: str, change: Callable[[Any], Any]) -> None:
+def change_array_without_checksums(generated_batch: BatchFolder, name: str, change: Callable[[Any], Any]) -> None:
     """Replace an array of the first trajectory, and remove its checksums, as earlier versions had none."""
-    group = zarr.open_group(made.make_trajectory_path(0, 1), mode="r+")
+    group = zarr.open_group(generated_batch.make_trajectory_path(0, 1), mode="r+")
     del group.attrs["checksums"]
     group.create_array(name, data=change(group[name][:]), overwrite=True)
 
 
 @pytest.mark.parametrize(("name", "change", "reason"), IMPOSSIBLE_ARRAYS.values(), ids=IMPOSSIBLE_ARRAYS)
 def test_impossible_trajectory_of_an_earlier_version_counts_as_unreadable(
-    made: BatchFolder, wantui: Wantui, name: str, change: Callable[[Any], Any], reason: str
+    generated_batch: BatchFolder, wantui: Wantui, name: str, change: Callable[[Any], Any], reason: str
 ) -> None:
-    change_array_without_checksums(made, name, change)
+    change_array_without_checksums(generated_batch, name, change)
     for command in (["analyze"], ["analyze", "--groups"]):
-        result = wantui(*command, made.root)
+        result = wantui(*command, generated_batch.root)
         assert result.code == 1, command
         assert reason in result.err, command
-    assert [video.is_damaged for video in read_batch_videos(made.root)] == [True, False]
+    assert [video.is_damaged for video in read_batch_videos(generated_batch.root)] == [True, False]
 
 
 FOREIGN_STATES: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "whole numbers": ("latents", lambda latents: latents.astype(int), "latents are int64 instead of floating-point"),
     "texts": ("latents", lambda latents: latents.astype("U4"), "instead of floating-point numbers"),
     "missing step": ("steps", lambda steps: steps[:-1], "its array `steps` does not list its 4 stored states"),
-    "negative step": ("steps", lambda steps: steps - 1, "its array `steps` must rise and stay between 0 and 3"),
-    "later step": ("steps", lambda steps: steps + 1, "its array `steps` must rise and stay between 0 and 3"),
-    "equal steps": ("steps", lambda steps: steps * 0 + 1, "its array `steps` must rise and stay between 0 and 3"),
+    "negative step": ("steps", lambda steps: steps - 1, "its array `steps` must increase and stay between 0 and 3"),
+    "later step": ("steps", lambda steps: steps + 1, "its array `steps` must increase and stay between 0 and 3"),
+    "equal steps": ("steps", lambda steps: steps * 0 + 1, "its array `steps` must increase and stay between 0 and 3"),
     "fractions": ("steps", lambda steps: steps + 0.5, "its array `steps` does not list its 4 stored states"),
 }
 
 
 @pytest.mark.parametrize(("name", "change", "reason"), FOREIGN_STATES.values(), ids=FOREIGN_STATES)
 def test_foreign_states_of_an_earlier_version_are_refused_by_every_reader(
-    made: BatchFolder, wantui: Wantui, name: str, change: Callable[[Any], Any], reason: str
+    generated_batch: BatchFolder, wantui: Wantui, name: str, change: Callable[[Any], Any], reason: str
 ) -> None:
-    change_array_without_checksums(made, name, change)
+    change_array_without_checksums(generated_batch, name, change)
     for command in (["analyze", "--from-latents"], ["export", "--format", "npy", "-o", "out"]):
-        result = wantui(*command, made.root)
+        result = wantui(*command, generated_batch.root)
         assert result.code == 1, command
         assert reason in result.err, command
-    video = open_batch(made.root).videos[0]
+    video = open_batch(generated_batch.root).videos[0]
     for read in (video.read_latents, video.draw_steps):
         with pytest.raises(UserError, match=re.escape(reason)):
             read()
@@ -339,15 +349,15 @@ def test_foreign_states_of_an_earlier_version_are_refused_by_every_reader(
 @pytest.mark.parametrize("refused", FILES)
 @pytest.mark.parametrize(("number", "is_unreadable"), [(errno.EACCES, True), (errno.ESTALE, True), (errno.EIO, False)])
 def test_refused_file_is_unreadable_and_not_damaged(
-    made: BatchFolder,
+    generated_batch: BatchFolder,
     wantui: Wantui,
     monkeypatch: pytest.MonkeyPatch,
     refused: str,
     number: int,
     is_unreadable: bool,
 ) -> None:
-    refuse_reading(monkeypatch, FILES[refused](made), number)
-    checked = json.loads(wantui("library", "check", made.root, "--json").out)
+    refuse_reading(monkeypatch, FILES[refused](generated_batch), number)
+    checked = json.loads(wantui("library", "check", generated_batch.root, "--json").out)
     damage = [item for item in checked if item["damage"]]
     assert len(damage) == 1
     assert os.strerror(number) in damage[0]["damage"]

@@ -1,4 +1,4 @@
-"""Folders below a batch folder that somebody replaced by symbolic links: nothing is written through them."""
+"""Folders in a batch folder that were replaced with symbolic links: nothing is written through them."""
 
 from pathlib import Path
 

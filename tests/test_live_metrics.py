@@ -1,4 +1,4 @@
-"""What is told of a video while it is made: figures of its path, and pictures of what it will be."""
+"""Live data of a video that is being rendered: metrics of its path, and previews."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-"""Loading a model: what is refused because its files do not hold exactly what it is made of."""
+"""Loading a model: files are refused unless they contain exactly the tensors of the model."""
 
 import json
 import os
@@ -44,7 +44,7 @@ WEIGHTS = {
 
 @pytest.fixture
 def copy(tiny_models: dict[str, WanModel]) -> Callable[..., Path]:
-    """A copy of a tiny model, to be spoilt."""
+    """A copy of a tiny model, which the test damages."""
 
     def copied(form: str = "wan2.1") -> Path:
         return Path(shutil.copytree(tiny_models[form].location, "model"))
@@ -130,7 +130,7 @@ def test_vocabulary_with_a_duplicate_token_is_refused(copy: Callable[..., Path])
 def test_text_encoder_that_ignores_the_words_is_refused(copy: Callable[..., Path]) -> None:
     folder = copy()
     change(folder, "text_encoder", lambda tensors: tensors["shared.weight"].fill_(0.5))
-    refused(folder, "/model was loaded and cannot be used: the text encoder returns the same embedding, .* prompts")
+    refused(folder, "/model was loaded, but cannot be used: the text encoder returns the same embedding, .* prompts")
 
 
 @pytest.fixture
@@ -195,9 +195,9 @@ def test_missing_files_of_a_cached_model_are_named_offline(cached: Path, monkeyp
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("{tensor}.scale_weight", r"ignore: these are scales of 8-bit weights in ComfyUI's format\. Use files in"),
-        ("scaled_fp8", "these are scales of 8-bit weights"),
-        ("{tensor}.lora_A.weight", "these are of a LoRA. Merge it"),
+        ("{tensor}.scale_weight", r"ignore: they are scales of 8-bit weights in ComfyUI's format\. Use files in"),
+        ("scaled_fp8", "they are scales of 8-bit weights"),
+        ("{tensor}.lora_A.weight", "they belong to a LoRA. Merge it"),
         ("something.else", "which the model would ignore"),
     ],
 )
@@ -229,9 +229,9 @@ def test_tensors_of_wrong_shape_or_dtype_are_refused(copy: Callable[..., Path], 
     name = max(load_file(folder / part / WEIGHTS[part]).items(), key=lambda item: item[1].numel())[0]
     for dtype, called in UNSCALED.items():
         change(folder, part, partial(cast, name=name, dtype=dtype))
-        refused(folder, f"has {name} stored as {called}, and weights are BF16, F16, F32, F64")
+        refused(folder, f"has {name} stored as {called}, but weights must be BF16, F16, F32, F64")
     change(folder, part, lambda tensors: tensors.update({name: torch.ones(3, 5)}))
-    refused(folder, f"has {name} of shape 3x5 in its files, and needs ")
+    refused(folder, f"has {name} of shape 3x5 in its files, but needs ")
 
 
 # C4
@@ -430,7 +430,7 @@ def test_non_finite_embeddings_are_an_error(tiny: WanPipeline, tiny_models: dict
         bad = prompt == (recipe.prompt if which == "prompt" else recipe.negative_prompt)
         return torch.full((1, 512, 32), float("nan") if bad else 1.0)
 
-    with pytest.raises(NotFiniteError, match=f"the text embedding of the {which} holds NaN or infinity"):
+    with pytest.raises(NotFiniteError, match=f"the text embedding of the {which} contains NaN or infinity"):
         prepare_inputs(tiny, recipe, embeddings)
 
 
@@ -445,7 +445,7 @@ def test_non_finite_embeddings_are_not_stored(
         return torch.full((1, 512, 32), float("nan")), None
 
     monkeypatch.setattr(WanPipeline, "encode_prompt", broken)
-    with pytest.raises(NotFiniteError, match="the text embedding of 'a red star' holds NaN or infinity"):
+    with pytest.raises(NotFiniteError, match="the text embedding of 'a red star' contains NaN or infinity"):
         embeddings.encode_prompts(["a red star"])
     monkeypatch.undo()
     assert embeddings("a red star").isfinite().all()

@@ -1,4 +1,4 @@
-"""Locks in a batch folder: between processes and between users of a shared folder, and what they leave behind."""
+"""Locks in a batch folder, between processes and between users of a shared folder, and the files that remain."""
 
 import errno
 import fcntl

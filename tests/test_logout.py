@@ -1,4 +1,4 @@
-"""What `wantui doctor` says about a logout, from files as systemd has them."""
+"""The advice of `wantui doctor` about logouts, from copies of systemd's files."""
 
 import getpass
 from pathlib import Path

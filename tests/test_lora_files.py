@@ -1,4 +1,4 @@
-"""LoRA files while planning: what the recipe keeps, and one sentence for each kind of file that cannot be used."""
+"""LoRA files during planning: what the recipe records, and one error for each kind of unusable file."""
 
 import json
 import re
@@ -68,7 +68,7 @@ def test_recipe_keeps_path_fingerprint_and_strength(style: Path) -> None:
     assert "LoRA style 0.8" in preview.first_recipe.computation_note
 
 
-def test_recipe_without_adapters_is_as_before(style: Path) -> None:
+def test_recipe_without_adapters_is_unchanged(style: Path) -> None:
     without = preview_batch(load_config("nano"), "a star").first_recipe
     assert plan().first_recipe == without
     assert "controls" not in json.loads(without.to_json())
@@ -131,7 +131,7 @@ def test_form_shows_the_short_text_of_an_adapter_where_it_is_complete(adapters_t
         ("[{path: a.safetensors, strength: 11}]", "--set: lora_settings.adapters.0.strength: "),
     ],
 )
-def test_setting_that_means_nothing_is_refused_by_name(value: str, reason: str) -> None:
+def test_meaningless_adapter_setting_is_refused_by_name(value: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(reason)):
         load_config("nano", [f"lora_settings.adapters={value}"])
 
@@ -278,7 +278,7 @@ def test_second_file_and_strength_are_for_models_with_two_transformers(style: Pa
     assert "style has path_2, file_2 or strength_2, which are for models with two transformers; nano has one" in refusal
 
 
-def test_file_named_after_the_other_transformer_is_warned_of(tmp_path: Path) -> None:
+def test_file_named_after_the_other_transformer_causes_a_warning(tmp_path: Path) -> None:
     a14b = find_model("wan2.2-a14b")
     high = write(tmp_path / "style_high_noise.safetensors", tensors_for(a14b))
     low = write(tmp_path / "style_LOW.safetensors", tensors_for(a14b))
@@ -371,7 +371,7 @@ def test_strengths_are_swept_by_the_name_of_the_adapter(style: Path) -> None:
     ("adapter", "cfg_scale", "is_warned"),
     [("nano-4step", 4, True), ("nano-4step", 1, False), ("nano-4step:0", 4, False), ("nano-style", 4, False)],
 )
-def test_guidance_on_top_of_an_adapter_that_contains_it_is_warned_about(
+def test_guidance_with_a_guidance_distilled_adapter_causes_a_warning(
     adapter: str, cfg_scale: float, is_warned: bool
 ) -> None:
     config = load_config("nano", [f"lora_settings.adapters=[{adapter}]", f"model_settings.cfg_scale={cfg_scale}"])

@@ -33,15 +33,15 @@ def digests_of(folder: BatchFolder) -> list[str]:
     return [str(entry.latents_sha256) for entry in entries]
 
 
-def run_one(wantui: Wantui, *arguments: object) -> BatchFolder:
+def run_single_video(wantui: Wantui, *arguments: object) -> BatchFolder:
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *arguments)
     assert result.code == 0, result.err
     return batch(result)
 
 
 def test_rerun_of_a_video_with_an_adapter_is_bit_identical(wantui: Wantui, small: list[str], adapter: Path) -> None:
-    folder = run_one(wantui, *small, "--lora", f"{adapter}:0.7")
-    assert digests_of(folder) != digests_of(run_one(wantui, *small, "--batch-name", "without"))
+    folder = run_single_video(wantui, *small, "--lora", f"{adapter}:0.7")
+    assert digests_of(folder) != digests_of(run_single_video(wantui, *small, "--batch-name", "without"))
     clip = folder.make_clip_path(0, 1)
     result = wantui("rerun", clip, "--device", "cpu")
     assert (result.code, result.out) == (0, f"bit-identical: latents and frames of {clip}\n")
@@ -70,17 +70,17 @@ def test_sweep_of_the_strength_equals_separate_videos(
     config, plain = tmp_path / "sweep.yaml", tmp_path / "plain.yaml"
     plain.write_text("")
     config.write_text(f"lora_settings: {{adapters: ['{adapter}']}}\nsweeps: lora.style.strength=0,0.5,1\n")
-    swept = digests_of(run_one(wantui, "-c", config, *small))
+    swept = digests_of(run_single_video(wantui, "-c", config, *small))
     assert reuses_parts == [False, True, True], "another strength loads only the transformer again"
-    alone = [digests_of(run_one(wantui, "-c", plain, *small))[0]]
+    alone = [digests_of(run_single_video(wantui, "-c", plain, *small))[0]]
     for strength in (0.5, 1):
-        alone += digests_of(run_one(wantui, "-c", plain, *small, "--lora", f"{adapter}:{strength}"))
+        alone += digests_of(run_single_video(wantui, "-c", plain, *small, "--lora", f"{adapter}:{strength}"))
     assert swept == alone
     assert len(set(swept)) == 3
 
 
 def test_resume_refuses_a_changed_adapter_by_name(wantui: Wantui, small: list[str], adapter: Path) -> None:
-    folder = run_one(wantui, *small, "--lora", adapter)
+    folder = run_single_video(wantui, *small, "--lora", adapter)
     folder.make_clip_path(0, 1).unlink()
     adapter.unlink()
     result = wantui("run", "--resume", folder.root)

@@ -72,7 +72,7 @@ def test_places_have_the_settings_that_their_labels_name(manifest: Manifest) -> 
         assert arranged.rows[row].label == f"{recipe.prompt.split()[1]}, seed {recipe.seed}"
 
 
-def test_baseline_without_a_place_on_the_axes_is_beside_all_that_it_is_compared_with() -> None:
+def test_baseline_that_is_not_on_the_axes_appears_in_every_row_or_column() -> None:
     manifest = write_clip_batch(
         BATCH, "a circle", more=("sweeps=cfg_scale=1,4; steps=3,7", "sweeps_baseline=true", "model_settings.steps=5")
     )

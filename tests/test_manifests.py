@@ -1,4 +1,4 @@
-"""batch.json as users, other versions and faults leave it: refused by the name of what is wrong."""
+"""batch.json after edits by users, other versions and faults: errors name what is wrong."""
 
 import json
 import os

@@ -39,7 +39,7 @@ def test_edited_mark_is_read_back_and_other_fields_stay(folder: BatchFolder) -> 
     assert [marks.count_marks(kind) for kind in ("star", "reject", "note")] == [1, 1, 1]
 
 
-def test_mark_that_says_nothing_is_removed_from_the_file(folder: BatchFolder) -> None:
+def test_empty_mark_is_removed_from_the_file(folder: BatchFolder) -> None:
     edit_mark(folder, "a", star=True)
     edit_mark(folder, "a", star=False)
     assert json.loads(folder.marks_path.read_text()) == {"format": 1, "videos": {}}
@@ -139,7 +139,7 @@ def test_fifo_and_link_at_the_path_of_the_marks_are_replaced(folder: BatchFolder
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_unwritable_folder_is_named_with_advice(folder: BatchFolder) -> None:
     folder.root.chmod(0o500)
-    with pytest.raises(UserError, match=r"marks\.json: Permission denied\. Have its owner"):
+    with pytest.raises(UserError, match=r"marks\.json: Permission denied\. Ask its owner"):
         edit_mark(folder, "a", star=True)
 
 
@@ -193,7 +193,7 @@ def test_column_labels_are_seeds_unless_they_differ_in_a_column(manifest: Manife
     assert label_columns(manifest.videos) == ("video 1", "seed 43")
 
 
-def test_middle_frame_is_that_of_the_clip_or_its_last(tmp_path: Path) -> None:
+def test_middle_frame_equals_that_of_the_clip_or_its_last(tmp_path: Path) -> None:
     manifest = write_clip_batch(tmp_path / "batch", seeds=1)
     clip = tmp_path / "batch" / manifest.videos[0].files["clip"]
     frames = list(read_frames(clip))

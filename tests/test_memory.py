@@ -283,7 +283,7 @@ def test_requested_plan_is_used_regardless_of_free_memory() -> None:
     assert "requested; it needs" in chosen.reason
 
 
-def test_model_of_unknown_size_is_tried_resident() -> None:
+def test_resident_plan_is_tried_for_a_model_of_unknown_size() -> None:
     unknown = find_model("someone/some-wan")
     assert choose_memory_plan(unknown, recipe_of(unknown), 8 * GB).plan is RESIDENT_PLAN
 
@@ -306,7 +306,7 @@ def test_next_fitting_plan_follows_a_failed_one(
     assert reason in chosen.reason
 
 
-def test_plan_is_rechosen_for_each_video_after_low_memory(
+def test_plan_is_chosen_again_for_each_video_after_low_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe = recipe_of(NANO)

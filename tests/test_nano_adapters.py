@@ -146,7 +146,7 @@ def test_packaged_adapters_are_small_and_have_the_layers_of_nano(adapter: Packag
 
 
 @pytest.mark.slow
-def test_packaged_adapters_draw_what_the_captions_say_and_dip_only_styled_objects() -> None:
+def test_packaged_adapters_follow_captions_and_dip_only_styled_objects() -> None:
     scenes = sample_scenes(8, np.random.default_rng(11), two_object_fraction=0.0, is_evaluation=True)
     colours = scenes.colour[:, 0].tolist()
     pipeline = load_stock_pipeline(NANO_WEIGHTS_FOLDER)

@@ -1,4 +1,4 @@
-"""Folders of new batches whose command was ended before it put them on the queue."""
+"""Folders of new batches whose command ended before it queued the batch."""
 
 import errno
 import os

@@ -85,7 +85,7 @@ def test_library_names_a_schedule_that_does_not_fit_an_edited_recipe(wantui: Wan
 
 
 @pytest.mark.slow
-def test_frames_are_those_of_the_clip() -> None:
+def test_frames_equal_those_of_the_clip() -> None:
     manifest = write_clip_batch(Path("clips"))
     frames = package.open_batch("clips").videos[1].read_frames()
     assert frames.shape == (FRAME_COUNT, SIDE, SIDE, 3)

@@ -1,4 +1,4 @@
-"""Notices of ended batches: when they are sent, what they contain, and how they fail."""
+"""Notices at the end of a batch: when they are sent, what they contain, and how they fail."""
 
 import json
 import logging

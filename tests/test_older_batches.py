@@ -346,7 +346,7 @@ def test_values_beyond_float32_are_refused_without_a_numpy_warning(
     assert not list(recwarn)
 
 
-def test_videos_with_other_guidance_are_not_compared(tmp_path: Path) -> None:
+def test_videos_with_different_guidance_are_not_compared(tmp_path: Path) -> None:
     sigmas = unipc_levels(STEPS, 3.0)
 
     def with_guidance(scale: float) -> Callable[[int, dict[str, Any]], dict[str, Any]]:
@@ -388,7 +388,9 @@ def test_step_that_is_stored_twice_excludes_the_video(tmp_path: Path, name: str)
     assert name in video.exclusion_reason
 
 
-def test_hidden_files_are_no_steps(tmp_path: Path) -> None:  # A6: macOS writes them beside each file of a network share
+def test_hidden_files_do_not_count_as_steps(
+    tmp_path: Path,
+) -> None:  # A6: macOS writes them beside each file of a network share
     write_straight_video(tmp_path, range(5), unipc_levels(5, 3.0))
     folder = tmp_path / "latents" / "prompt_000" / "vid_001"
     expected = read_single_video(tmp_path)

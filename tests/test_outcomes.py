@@ -1,4 +1,4 @@
-"""What becomes of a video when making it raises: every row of the table, without a process."""
+"""Outcomes of videos whose rendering raises an error: every row of the table, without a process."""
 
 import errno
 import os

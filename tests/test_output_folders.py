@@ -1,4 +1,4 @@
-"""Output folders that cannot be written, or are deleted, while a batch is made."""
+"""Output folders that cannot be written, or are deleted, while a batch runs."""
 
 import errno
 import fcntl

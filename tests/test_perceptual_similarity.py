@@ -82,7 +82,7 @@ def test_other_vision_model_and_damaged_weights_are_refused(clip_folder: Path, t
     ViTModel(ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=SIDE)).save_pretrained(
         other
     )
-    with pytest.raises(UserError, match=r"it is no CLIP model: weights of .*visual_projection"):
+    with pytest.raises(UserError, match=r"it is not a CLIP model: weights of .*visual_projection"):
         load_clip_measure(str(other), "cpu")
     weights = clip_folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

@@ -28,5 +28,5 @@ def test_grid_of_a_sweep_has_a_square_for_each_cell() -> None:
     ("template", "width"),
     [("a [red|blue] circle", 20), ("a [" + "|".join(f"c{n}" for n in range(MAX_ROWS + 1)) + "] circle", 80)],
 )
-def test_grid_that_does_not_fit_is_left_out(template: str, width: int) -> None:
+def test_grid_that_does_not_fit_is_hidden(template: str, width: int) -> None:
     assert draw(template, width, seeds="1..9") == []

@@ -26,7 +26,7 @@ def advance(playback: Playback, seconds: float) -> int:
     return playback.frame_index
 
 
-def test_clock_follows_the_time_whatever_the_ticks() -> None:
+def test_clock_follows_the_time_for_any_ticks() -> None:
     playback = Playback(fps=16.0, frame_count=100)
     ticks = [0.01, 0.09, 0.0625, 0.02, 0.2, 0.0034, 0.15, 0.6]
     for count in range(1, len(ticks) + 1):
@@ -74,7 +74,7 @@ def test_speed_stays_between_a_quarter_and_four() -> None:
     assert playback.speed == 0.25
 
 
-def test_clips_with_other_frame_rates_are_shown_at_the_same_second() -> None:
+def test_clips_with_different_frame_rates_are_shown_at_the_same_second() -> None:
     playback = Playback(fps=16.0)
     playback.update_count([(81, 16.0), (17, 8.0)])
     assert playback.frame_count == 81
@@ -187,7 +187,7 @@ def test_every_field_of_a_recipe_is_in_the_table() -> None:
         assert compare_recipes([recipe, recipe.model_copy(update={name: value})]), name
 
 
-def test_differences_are_summed_up() -> None:
+def test_differences_are_summarised() -> None:
     red = recipe_for(NANO, seed=1)
 
     def describe(*recipes: Recipe) -> str:

@@ -87,7 +87,7 @@ def test_effects_of_a_number_of_groups_outside_the_table_are_refused(group_count
         find_detectable_effect(8, group_count)
 
 
-def test_smallest_p_is_that_of_the_sign_flip_test() -> None:
+def test_smallest_p_equals_that_of_the_sign_flip_test() -> None:
     assert [compute_min_pair_p(n) for n in range(1, 40)] == [compute_min_attainable_p(n) for n in range(1, 40)]
     assert [n for n in range(1, 40) if find_detectable_effect(n, 2) is None] == [1, 2, 3, 4, 5]
 
@@ -135,7 +135,7 @@ def test_too_few_seeds_are_warned_about_with_the_smallest_p() -> None:
     assert find_seed_warnings(preview("a [red|blue] circle", videos_per_variation="6")) == []
 
 
-def test_preview_says_what_the_seeds_can_find() -> None:
+def test_preview_shows_the_effect_that_the_seeds_can_find() -> None:
     runner = CliRunner()
     arguments = ["preview", "-c", "nano", "-t", "a [red|blue] circle", "-n"]
     shown = runner.invoke(cli, [*arguments, "6"])

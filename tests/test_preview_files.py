@@ -1,4 +1,4 @@
-"""Strips of predicted videos on disk: what is kept of earlier steps, and how damaged files are read."""
+"""Strips of predicted videos on disk: which earlier steps are stored, and how damaged files are read."""
 
 from pathlib import Path
 

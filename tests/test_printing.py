@@ -1,4 +1,4 @@
-"""What commands print: a terminal obeys nothing in foreign text, and JSON stays JSON."""
+"""Output of commands: foreign text cannot control the terminal, and JSON stays valid."""
 
 import ast
 import json
@@ -371,7 +371,7 @@ def test_analyze_names_videos_without_a_result(tmp_path: Path) -> None:
     write_manifest(BatchFolder(tmp_path / "partial"), manifest)
     folders = [tmp_path / "whole", tmp_path / "partial", tmp_path / "none"]
     assert describe_unfinished_videos(folders) == [
-        f"2 of 8 videos of {tmp_path / 'partial'} have no result yet or any more: 1 running, 1 failed"
+        f"2 of 8 videos of {tmp_path / 'partial'} have no result: 1 running, 1 failed"
     ]
 
 

@@ -156,7 +156,9 @@ def test_interpolated_prompt_equals_a_loop_over_float64_embeddings(
 
 
 @pytest.mark.parametrize(("unit", "moment"), [("step", 2), ("fraction", 0.4), ("sigma", 0.83)])
-def test_units_of_moments_agree(tiny: WanPipeline, tiny_models: dict[str, WanModel], unit: str, moment: float) -> None:
+def test_steps_percentages_and_noise_levels_select_the_same_moment(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], unit: str, moment: float
+) -> None:
     recipe = scheduled(tiny_models["wan2.1"], moments={moment: SECOND}, unit=unit)
     sigmas = prepare_inputs(tiny, recipe).sigmas
     assert sigmas[1] > 0.86 > sigmas[2] > 0.83 > sigmas[3] or unit != "sigma"
@@ -175,7 +177,7 @@ def test_heun_evaluates_both_ends_of_an_interval_at_their_own_moments(
     assert [prompts.find_moment(index).before for index in range(7)] == [0, 0, 0, 1, 1, 1, 1]
 
 
-def test_recipe_of_one_prompt_is_unchanged_by_an_equal_schedule(
+def test_schedule_with_the_same_prompt_does_not_change_the_recipe(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     plain = recipe_for(tiny_models["wan2.1"], prompt=START, steps=STEP_COUNT)
@@ -212,7 +214,7 @@ def test_slerp_turns_at_a_constant_rate_and_changes_lengths_linearly() -> None:
         assert torch.allclose(angle_between(mixed, b), (1 - share) * angle_between(a, b), rtol=1e-9)
 
 
-def test_tokens_without_an_arc_are_interpolated_on_a_line_alone() -> None:
+def test_parallel_and_opposite_tokens_are_interpolated_linearly() -> None:
     a, b = random_pairs(6)
     regular = slerp_embeddings(a, b, 0.3)
     b[0], b[1], b[2], a[3] = 5 * a[0], -2 * a[1], 0.0, 0.0
@@ -346,7 +348,7 @@ def test_weights_apply_to_the_words_of_the_current_prompt(
         assert torch.equal(velocity_at(tiny, single, index, step.latents_before), step.velocity)
 
 
-def test_weights_between_prompts_are_on_a_line(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+def test_weights_between_prompts_are_interpolated_linearly(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     second = marked_prompt(SECOND, ("blue", 3.0), ("left" if "left" in SECOND else "right", 0.0))
     changes: dict[str, Any] = {"marks": marks(START, ("red", 2.0)), "weighting": "attention"}
     prompts = prepare_inputs(tiny, scheduled(tiny_models["wan2.1"], "lerp", {4: second}, **changes)).prompts

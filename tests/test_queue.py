@@ -1,4 +1,4 @@
-"""The durable queue: order, claims, states, events, and what is done about a database that is old, new or damaged."""
+"""The durable queue: order, claims, states, events, and databases that are old, new or damaged."""
 
 import json
 import os
@@ -323,7 +323,7 @@ def test_model_of_schema_6_batches_is_read_from_their_recipes(tmp_path: Path) ->
     assert (damaged.model, damaged.counts) == ("", {"queued": 1})
 
 
-def test_description_of_a_batch_is_that_of_its_latest_addition(queue: Queue) -> None:
+def test_description_of_a_batch_equals_that_of_its_latest_addition(queue: Queue) -> None:
     add = partial(queue.add_batch, Path("/outputs/a"), "cpu", [NewVideo(0, "red", "{}", 2)])
     number = add(description=BatchDescription("a [red|blue] star", "nano", "42 to 43"))
     batch = queue.get_batch(number)
@@ -551,7 +551,7 @@ def test_network_state_directory_is_replaced_by_a_local_one_with_a_note(
     assert "network file system (nfs4)" in result.note
 
 
-def test_file_system_type_is_that_of_the_nearest_mount() -> None:
+def test_file_system_type_equals_that_of_the_nearest_mount() -> None:
     assert find_file_system_type(Path("/proc/self/fd/not-there")) == "proc"
 
 

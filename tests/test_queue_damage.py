@@ -1,4 +1,4 @@
-"""Databases of the queue that are damaged in ways that SQLite's own checks do not name."""
+"""Queue databases with damage that SQLite's own checks do not report."""
 
 import errno
 import os
@@ -241,7 +241,7 @@ def test_queue_with_values_of_a_wrong_type_is_quarantined_by_the_engine(wantui: 
     queue.close()
 
 
-def test_cancellation_that_a_full_disk_kept_out_of_the_manifest_is_recorded_by_repeating_it(
+def test_cancelling_again_records_a_cancellation_that_a_full_disk_prevented(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with only_queued():

@@ -145,7 +145,7 @@ def test_follower_reports_a_lock_and_continues_after_it(directory: Path, monkeyp
 
 
 @pytest.mark.torch
-def test_predicted_cost_of_score_does_without_a_locked_queue(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_predicts_its_cost_even_if_the_queue_is_locked(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from wantui.batches import score
 
     monkeypatch.setattr(score, "MAX_QUEUE_WAIT_SECONDS", 0.1)

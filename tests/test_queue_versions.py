@@ -1,4 +1,4 @@
-"""A queue of an earlier version: brought up to date by commands, but never under an engine that needs it as it is."""
+"""A queue of an earlier version: commands migrate it, but never while an engine of that version runs."""
 
 import os
 import sqlite3

@@ -61,7 +61,7 @@ def test_alike_and_needed_seeds_name_the_distance() -> None:
     assert f"5 % of the distance from 1, about {difference.seeds_needed} seeds" in verdict.verdict_text
 
 
-def test_equal_values_at_the_origin_are_alike_and_others_are_not() -> None:
+def test_equal_values_at_the_origin_are_alike_and_unequal_ones_are_not() -> None:
     assert is_within_margin("straightness", np.ones(8), np.ones(8), 0.05)
     assert not is_within_margin("straightness", np.ones(8) - NOISE[:8, 0] ** 2, np.ones(8), 0.05)
     assert is_within_margin("turning", np.zeros(8), np.zeros(8), 0.05)
@@ -83,7 +83,7 @@ def respond(folder: Path, metric: str, values: NDArray[np.float64]) -> DoseRespo
 
 
 @pytest.mark.parametrize(("drift", "kind"), [(0.0, "flat"), (0.0001, "cannot tell")])
-def test_flat_response_of_straightness_is_that_of_detour(tmp_path: Path, drift: float, kind: str) -> None:
+def test_flat_response_of_straightness_equals_that_of_detour(tmp_path: Path, drift: float, kind: str) -> None:
     # 0.0004 from the first to the last dose: 0.04 % of 0.98, but 2 % of the distance from 1; the noise adds 5 %.
     noise = np.random.default_rng(5).normal(size=(8, 3)) * (1e-4 if not drift else 2e-3)
     straightness = 0.98 + noise + drift * np.array([0, 2, 4])

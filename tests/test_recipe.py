@@ -1,4 +1,4 @@
-"""Recipes from elsewhere: what is no video is refused with the name of the field, and old ones are read."""
+"""Recipes from files: invalid recipes are refused with the name of the field, and earlier formats are read."""
 
 import json
 import os
@@ -75,14 +75,14 @@ STORED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "rec
 DIGEST = "9fbb112ef67128a287bbda236472258d3c86a69e345ff9f6e5fa0a7616027940"
 
 
-def changed(**changes: object) -> dict[str, Any]:
+def change_recipe(**changes: object) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(json.dumps(OLD))
     return document | changes
 
 
 def test_recipe_of_an_earlier_version_is_read_and_keeps_its_digest() -> None:
     recipe = parse_recipe(OLD)
-    written = changed(format=2, speed="fused")
+    written = change_recipe(format=2, speed="fused")
     written["capture"]["attention"]["per_token"] = written["capture"]["attention"].pop("pieces")
     assert json.loads(recipe.to_json()) == written
     assert recipe.digest == DIGEST
@@ -118,7 +118,7 @@ def test_stored_recipes_of_format_1_keep_their_digests(index: int) -> None:
 )
 def test_recipe_with_names_of_another_format_is_refused(changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=re.escape(reason)):
-        parse_recipe(changed(**changes))
+        parse_recipe(change_recipe(**changes))
 
 
 # R12
@@ -144,7 +144,7 @@ def test_recipe_with_names_of_another_format_is_refused(changes: dict[str, Any],
 def test_invalid_recipe_is_refused_with_the_field_name(field: str, value: object) -> None:
     message = field.removesuffix("s") if field == "marks" else field
     with pytest.raises(ValueError, match=message):
-        parse_recipe(changed(**{field: value}))
+        parse_recipe(change_recipe(**{field: value}))
 
 
 # R12

@@ -39,7 +39,7 @@ def to_state(latents: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("sampler", ["euler", "unipc", "heun"])
 @pytest.mark.parametrize("form", FORMS)
-def test_velocity_at_a_state_is_that_of_the_denoising_to_the_bit(
+def test_velocity_at_a_state_is_bit_identical_to_that_of_the_denoising(
     load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, sampler: str
 ) -> None:
     pipeline = load_once(tiny_models[form], "float32")
@@ -51,7 +51,7 @@ def test_velocity_at_a_state_is_that_of_the_denoising_to_the_bit(
         assert torch.equal(velocity, step.velocity)
 
 
-def test_model_is_loaded_again_for_videos_of_another_size_only(
+def test_model_is_reloaded_only_for_videos_of_another_size(
     tiny_models: dict[str, WanModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A memory plan that fits a video may not fit a larger one."""
@@ -98,7 +98,7 @@ def test_multistep_sampler_starts_with_its_first_order(tiny: WanPipeline, tiny_m
     assert not torch.allclose(first.latents, steps[2].latents, atol=1e-4)
 
 
-def test_ablated_velocity_is_that_of_a_prompt_with_weight_zero(
+def test_ablated_velocity_equals_that_of_a_prompt_with_weight_zero(
     tiny: WanPipeline, tiny_models: dict[str, WanModel]
 ) -> None:
     recipe = recipe_for(
@@ -274,7 +274,7 @@ def test_target_that_cannot_be_written_is_refused_before_the_model_is_loaded(
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "npy"])
-def test_folder_in_the_place_of_a_uturn_is_refused_before_the_model_is_loaded(
+def test_folder_with_the_name_of_a_uturn_clip_is_refused_before_loading(
     wantui: Wantui, batch: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert make_uturns(wantui, batch, "--variation", "ring", "--seed", "42").code == 0

@@ -151,7 +151,7 @@ def test_sections_are_linked_at_the_top() -> None:
     assert '<h2 id="section2">Two &amp; three</h2>' in page
 
 
-def test_report_says_what_each_metric_responds_to(page: str) -> None:
+def test_report_shows_what_each_metric_responds_to(page: str) -> None:
     table = page[page.index("Effects in all metrics") :]
     headers = re.findall(r"<th>(.*?)</th>", table[: table.index("</table>")])
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in table[: table.index("</table>")].split("<tr>")[2:]]
@@ -208,7 +208,7 @@ def test_report_correlates_metrics_with_labels(tmp_path: Path) -> None:
         assert html.escape(describe_correlations(items, kind)[1:]) in section
 
 
-def test_the_same_pairs_of_groups_are_drawn_in_all_curves(tmp_path: Path) -> None:
+def test_all_curves_draw_the_same_pairs_of_groups(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path / "data", dict.fromkeys("abcd", 1.0), seeds=6, phrasings=1)
     result = compare_groups(videos, grouping="1", primary_metric="length", metrics=["length"])
     figure = draw_curves(result, compare_curves(result.matched_groups))

@@ -1,4 +1,4 @@
-"""`wantui run` as its users see it: what is made, what fails, what goes on; output, exit codes, files on disk."""
+"""`wantui run`: generated, failed and resumed videos; output, exit codes and files on disk."""
 
 import errno
 import itertools
@@ -197,9 +197,7 @@ def test_resume_with_options_requires_the_stored_settings(wantui: Wantui, small:
     assert f"its settings ({folder.config_path}) are missing. Omit the options to resume it" in seeded.err
 
 
-def test_resume_accepts_the_original_config_of_a_batch_whose_folder_options_named(
-    wantui: Wantui, small: list[str]
-) -> None:
+def test_resume_accepts_the_config_of_a_batch_whose_folder_was_set_by_options(wantui: Wantui, small: list[str]) -> None:
     options = ["--videos-per-variation", 1, *small]
     folder = batch(wantui("run", "-t", TEMPLATE, *options, "-o", "elsewhere", "--batch-name", "mine"))
     folder.config_path.unlink()

@@ -48,7 +48,7 @@ def test_brackets_with_the_same_options_vary_together() -> None:
     assert [[choice.bracket_number for choice in v.choices] for v in variations] == [[1], [1]]
 
 
-def test_brackets_with_other_options_multiply() -> None:
+def test_brackets_with_different_options_multiply() -> None:
     variations = expanded("a [red|blue] ball", "a [blue|red] cube")
     colours = ("red", "blue")
     assert texts(variations) == [(f"a {a} ball", f"a {b} cube") for a, b in product(colours, reversed(colours))]
@@ -61,7 +61,7 @@ def test_repeated_brackets_vary_with_the_bracket_of_the_same_rank() -> None:
     ]
 
 
-def test_nested_bracket_varies_with_an_equal_one_where_it_is_chosen() -> None:
+def test_nested_bracket_varies_with_an_equal_bracket_if_it_is_chosen() -> None:
     assert texts(expanded("a [[red|blue] ball|cube]", "[red|blue] sky")) == [
         ("a red ball", "red sky"),
         ("a blue ball", "blue sky"),
@@ -89,7 +89,7 @@ def test_joint_expansion_equals_the_filtered_product() -> None:
     assert texts(expanded(*templates)) == expected
 
 
-def test_spans_of_choices_are_those_of_the_prompt_at_the_start() -> None:
+def test_spans_of_choices_equal_those_of_the_prompt_at_the_start() -> None:
     for variation in expanded("[cat|dog]", "a [red|blue] (start) [cat|dog]", "[x|y] end", replaces_start=True):
         assert [variation.prompt[mark.start : mark.end] for mark in variation.marks] == ["start"]
         spans = {c.bracket_number: variation.prompt[c.start : c.end] for c in variation.choices}

@@ -17,7 +17,7 @@ import zarr
 from conftest import MakeOnce, Wantui, generate_batch
 from tiny import FORMS, tiny_pipeline
 
-from wantui.analysis.information import integrate_levels, place_levels
+from wantui.analysis.information import choose_quadrature_levels, integrate_levels
 from wantui.batches import score, score_plan
 from wantui.controls import CONTROLS
 from wantui.generation.renoise import compare_velocities, draw_noise, measure_level_gaps
@@ -71,7 +71,7 @@ def bayes_pipeline(videos: torch.Tensor) -> Any:
 
 def test_perfect_model_of_a_mixture_has_the_information_of_its_shares() -> None:
     videos = 20 * torch.eye(4, 32, dtype=torch.float64).reshape(4, *SHAPE)
-    pipeline, levels = bayes_pipeline(videos), place_levels()
+    pipeline, levels = bayes_pipeline(videos), choose_quadrature_levels()
     for concept, share in enumerate(SHARES.tolist()):
         seed_values = []
         for seed in range(40):
@@ -188,7 +188,7 @@ def measure(wantui: Wantui, *arguments: object) -> Any:
 
 
 @pytest.mark.parametrize("fp8_count", [0, 3, 8])
-def test_speeds_that_differ_within_a_batch_are_warned_of(
+def test_different_speeds_within_a_batch_cause_a_warning(
     copied_batch: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch, fp8_count: int
 ) -> None:
     monkeypatch.setattr(score_plan, "open_finished_states", lambda video: SimpleNamespace(path=Path(video.name)))

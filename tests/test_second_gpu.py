@@ -27,7 +27,7 @@ from wantui.engine.supervisor import Supervisor
 from wantui.errors import UserError
 from wantui.generation.attention_backends import KERNEL_NAMES, PROCESS_WIDE_KERNELS
 from wantui.generation.fuse import fuse_pipeline
-from wantui.generation.guidance_split import GuidanceSplit, SecondGpuError, drop_split, find_split
+from wantui.generation.guidance_split import GuidanceSplit, SecondGpuError, find_guidance_split, remove_guidance_split
 from wantui.generation.load import load_pipeline
 from wantui.generation.preview import fit_latents_to_rgb
 from wantui.gpu.nvml import Gpu, GpuReport
@@ -90,7 +90,7 @@ def test_recipe_does_not_depend_on_the_number_of_gpus() -> None:
     assert digests[0] == digests[1]
 
 
-def test_second_gpu_without_guidance_is_warned_about() -> None:
+def test_second_gpu_without_guidance_causes_a_warning() -> None:
     warnings = preview_batch(load_config("nano", [TWO, "model_settings.cfg_scale=1"]), "a circle").warnings
     (warning,) = [warning for warning in warnings if "gpus_per_video" in warning]
     assert warning.endswith("the second GPU is reserved and idle. Without guidance, use 1")
@@ -156,7 +156,7 @@ def test_second_gpu_must_be_of_the_kind_of_the_requested_device(
     assert message.format("the running engine" if has_engine else "this machine") in str(refusal.value)
 
 
-def test_gpus_of_the_running_engine_are_those_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_of_the_running_engine_equal_those_of_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("auto", "cpu", "cuda", "cuda:0", "cuda:1")
     engine = Engine(7, 0.0, Path("logs"), "1", names, environment={"CUDA_VISIBLE_DEVICES": "0,1"})
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")  # two of one kind, which the engine does not have
@@ -271,7 +271,7 @@ def test_video_starts_on_one_gpu_only_while_the_other_renders(tmp_path: Path) ->
     assert starts == [("worker-0", (2,), "GPU-0,GPU-1")]
 
 
-def test_gpus_of_two_kinds_are_not_paired() -> None:
+def test_gpus_of_different_models_are_not_paired() -> None:
     slots = slots_of(gpu(0), gpu(1, "NVIDIA A100"), gpu(2))
     assert prepare_slot(slots[0], slots, 2, ())
     assert slots[0].partner is slots[2]
@@ -315,7 +315,7 @@ def test_engine_uses_one_gpu_after_a_worker_died_with_two(tmp_path: Path) -> Non
     assert slots[0].one_gpu_reason == "an earlier process of worker-0 died while using two GPUs"
 
 
-def test_engine_goes_on_with_one_gpu_after_the_second_failed(tmp_path: Path) -> None:
+def test_engine_continues_with_one_gpu_after_the_second_failed(tmp_path: Path) -> None:
     queue, slots = Queue(tmp_path), slots_of(gpu(0), gpu(1))
     add(queue, "a", 2, videos=1)
     engine = Supervisor(queue, slots, tmp_path, LOG, ends_when_idle=False)
@@ -395,7 +395,7 @@ def list_payloads(queue: Queue, kind: type) -> list[Any]:
     return [event.payload for event in queue.list_events(0) if isinstance(event.payload, kind)]
 
 
-def test_videos_on_two_devices_have_the_bits_of_one(
+def test_videos_on_two_devices_are_bit_identical_to_those_on_one(
     queued: tuple[StateDirectory, BatchFolder], expected: list[VideoEntry]
 ) -> None:
     state_dir, folder = queued
@@ -434,17 +434,17 @@ def test_kernels_that_set_flags_of_the_process_keep_a_video_on_one_gpu(
     loaded = pipeline_with_kernel(tiny_models["wan2.1"], kernel_name)
     reason = SecondGpu("cpu").prepare(loaded, recipe_for(tiny_models["wan2.1"]))
     assert reason == f"the attention kernel {kernel_name} sets process-wide flags, which two threads would share"
-    assert find_split(loaded.pipeline) is None
+    assert find_guidance_split(loaded.pipeline) is None
 
 
 def test_torch_kernel_uses_two_gpus(tiny_models: dict[str, WanModel]) -> None:
     loaded = pipeline_with_kernel(tiny_models["wan2.1"], NATIVE_ATTENTION)
     assert SecondGpu("cpu").prepare(loaded, recipe_for(tiny_models["wan2.1"])) is None
-    assert find_split(loaded.pipeline) is not None
-    drop_split(loaded.pipeline)
+    assert find_guidance_split(loaded.pipeline) is not None
+    remove_guidance_split(loaded.pipeline)
 
 
-def test_kernels_that_set_flags_of_the_process_are_those_of_diffusers_that_do() -> None:
+def test_process_wide_kernels_are_those_that_set_flags_in_diffusers() -> None:
     functions = _AttentionBackendRegistry._backends
     setting_flags = {
         name
@@ -461,7 +461,7 @@ def test_worker_reports_the_reason_of_the_engine(queued: tuple[StateDirectory, B
     assert reasons == ["the second GPU failed during an earlier video"] * 2
 
 
-def test_video_goes_on_with_one_gpu_after_the_second_was_lost(
+def test_video_continues_on_one_gpu_after_the_second_was_lost(
     queued: tuple[StateDirectory, BatchFolder], expected: list[VideoEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state_dir, folder = queued
@@ -487,7 +487,7 @@ def test_video_goes_on_with_one_gpu_after_the_second_was_lost(
     assert_equal_videos(entries_of(folder), expected)
 
 
-def test_video_whose_second_gpu_is_full_goes_on_in_the_same_process(
+def test_video_with_a_full_second_gpu_continues_in_the_same_process(
     queued: tuple[StateDirectory, BatchFolder], expected: list[VideoEntry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state_dir, folder = queued
@@ -678,7 +678,7 @@ def test_cost_names_the_memory_of_both_gpus_and_the_shorter_time() -> None:
     assert "because the plan stream streams the weights: a second GPU would be idle" in line.basis
 
 
-def test_manifest_of_one_gpu_is_that_of_earlier_versions(expected: list[VideoEntry]) -> None:
+def test_manifest_of_one_gpu_equals_that_of_earlier_versions(expected: list[VideoEntry]) -> None:
     stored = json.loads(expected[0].model_dump_json())
     assert "gpus" not in stored
     assert "second_peak_memory" not in stored

@@ -1,4 +1,4 @@
-"""What the terminal shows after updates that leave out the cells it shows already."""
+"""The content of a terminal after updates that omit unchanged cells."""
 
 from typing import NamedTuple
 

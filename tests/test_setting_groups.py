@@ -1,4 +1,4 @@
-"""Groups by a setting across batches, and the change of metrics with a number, on trajectories whose truth is known."""
+"""Groups by a setting across batches, and the change of metrics with a number, on trajectories with known geometry."""
 
 import itertools
 import json
@@ -20,13 +20,13 @@ from scipy import stats
 from test_analysis import SETTINGS, synthetic_videos, use_videos
 
 from wantui.analysis import loading
-from wantui.analysis.comparability import COMPARED_FIELDS, OTHERWISE_COMPARED_FIELDS, find_differing_settings
+from wantui.analysis.comparability import COMPARED_FIELDS, SEPARATELY_COMPARED_FIELDS, find_differing_settings
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.conditions import select_videos_by_condition
 from wantui.analysis.decodability import MIN_DECODED_SEEDS
 from wantui.analysis.dose_response import Trend, compute_dose_response, find_doses
 from wantui.analysis.group_names import CannotCompareError
-from wantui.analysis.groups import find_dividing_groupings, group_videos, pool_comparable_groups
+from wantui.analysis.groups import find_dividing_groupings, group_comparable_videos, group_videos
 from wantui.analysis.loading import collect_control_settings, label_scheduled_options, read_batch_videos
 from wantui.analysis.serialize import build_video_record
 from wantui.analysis.setting_values import (
@@ -56,7 +56,7 @@ CFG_PATH = "model_settings.cfg_scale"
 def test_every_field_of_a_recipe_is_compared_and_can_be_named() -> None:
     """A field that is left out would pool videos that differ in it."""
     fields = set(Recipe.model_fields)
-    assert set(COMPARED_FIELDS) | OTHERWISE_COMPARED_FIELDS == fields
+    assert set(COMPARED_FIELDS) | SEPARATELY_COMPARED_FIELDS == fields
     sampling_fields = ["negative_prompt", "sampler", "steps", "flow_shift", "guidance_scale", "guidance_scale_2"]
     assert list(COMPARED_FIELDS) == [*sampling_fields, "width", "height", "frames"]
     without_setting = {"format", "prompt", "marks", "seed", "capture", "controls"}
@@ -143,7 +143,7 @@ def test_sizes_cannot_be_compared_by_seed(tmp_path: Path) -> None:
         for width in (64, 128)
         for video in synthetic_videos(tmp_path / str(width), {"one": 1.0}, seeds=6)
     ]
-    with pytest.raises(CannotCompareError, match="the same seed gives another initial noise"):
+    with pytest.raises(CannotCompareError, match="the same seed gives different initial noise"):
         compare_groups(videos, "width", "length")
     assert "width" not in find_dividing_groupings(videos)
 
@@ -182,7 +182,7 @@ def test_settings_of_a_control_are_compared_one_by_one(tmp_path: Path, monkeypat
     reason = "lora.adapters.style.file is b, but a in most videos"
     assert {why for _, why in result.exclusion_reasons} == {reason}
     mixed = [video for video in other if video.folder.name in "013"]
-    reasons = {why for _, why in pool_comparable_groups(mixed, "variation")[1]}
+    reasons = {why for _, why in group_comparable_videos(mixed, "variation")[1]}
     assert "lora is None, but on in most videos" in reasons
 
 
@@ -313,7 +313,7 @@ def test_slopes_with_an_unbounded_interval_keep_their_percentage_and_name_the_un
     assert "unbounded interval" in text
 
 
-def test_drawing_of_a_dose_response_names_unit_intervals_and_what_percents_count_from(tmp_path: Path) -> None:
+def test_drawing_of_a_dose_response_names_unit_interval_and_origin_of_percentages(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(20, 3.0, (7, 1, 3, 1))
     result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
     canvas = Canvas(136, 30, lambda name: Style(color="cyan" if name == INTERVAL_COLOUR else "blue"))
@@ -334,7 +334,7 @@ def test_drawing_of_a_dose_response_names_unit_intervals_and_what_percents_count
         assert "cyan" in colours
 
 
-def test_rising_flat_and_unknown_responses_are_told_apart(tmp_path: Path) -> None:
+def test_rising_flat_and_unknown_responses_are_distinguished(tmp_path: Path) -> None:
     random, doses = np.random.default_rng(1), (1.0, 2.0, 4.0)
     noise = random.normal(0, 0.01, (8, 1, 3, 1)) + random.normal(5, 1, (8, 1, 1, 1))
     rising = respond(tmp_path, doses, noise + 0.5 * np.array(doses)[:, None])
@@ -346,7 +346,7 @@ def test_rising_flat_and_unknown_responses_are_told_apart(tmp_path: Path) -> Non
     loud = respond(tmp_path, doses, noise + random.normal(0, 3, noise.shape))
     assert loud.verdict_kind == "cannot tell"
     few = respond(tmp_path, doses, noise[:4] + np.array(doses)[:, None])
-    assert "4 seeds cannot give p below 0.125; generate at least 6" in few.verdict_text
+    assert "4 seeds cannot give a p below 0.125; generate at least 6" in few.verdict_text
 
 
 def test_response_of_one_word_is_not_generalised_over_phrasings(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_doses_need_one_setting_of_several_numbers(tmp_path: Path) -> None:
     assert find_doses(group_videos(named, "sampler"), "sampler") == ("", [])
 
 
-def test_setting_values_are_those_of_the_recipe(make_once: MakeOnce, small: list[str]) -> None:
+def test_setting_values_equal_those_of_the_recipe(make_once: MakeOnce, small: list[str]) -> None:
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
 
@@ -456,7 +456,7 @@ def sweep_batch(tmp_path: Path, axes: tuple[tuple[str, ...], ...], values: dict[
     return videos
 
 
-def test_other_swept_settings_are_averaged_as_phrasings_are(tmp_path: Path) -> None:
+def test_other_swept_settings_are_averaged_like_phrasings(tmp_path: Path) -> None:
     negative = "prompt_settings.negative_prompt"
     videos = sweep_batch(tmp_path, ((CFG_PATH,), (negative,)), {CFG_PATH: (2, 4), negative: ("", "dark", "noise")})
     result = compare_groups(videos, "cfg_scale", "length")
@@ -469,7 +469,7 @@ def test_other_swept_settings_are_averaged_as_phrasings_are(tmp_path: Path) -> N
     values = np.array([[v.compute_metric("length") for v in group.videos] for group in result.groups])
     seed_means = values.reshape(2, 6, 6).mean(2)
     assert result.differences[0].paired_effect.mean == pytest.approx((seed_means[0] - seed_means[1]).mean())
-    by_word = pool_comparable_groups(videos, "1")[0]
+    by_word = group_comparable_videos(videos, "1")[0]
     assert [len(group.videos) for group in by_word] == [72]
 
 
@@ -580,7 +580,7 @@ def test_videos_are_selected_by_word_and_seed(tmp_path: Path) -> None:
         ("1", "'1' has no value. Write NAME=VALUE, such as cfg_scale=4, 1=red or seed=1..4"),
     ],
 )
-def test_condition_without_a_video_names_what_there_is(tmp_path: Path, condition: str, message: str) -> None:
+def test_condition_without_a_match_lists_the_known_values(tmp_path: Path, condition: str, message: str) -> None:
     videos = synthetic_videos(tmp_path, {"red": 1.0, "blue": 1.0}, 4)
     with pytest.raises(UserError, match=f"--where: .*{re.escape(message)}"):
         select_videos_by_condition(videos, [condition])
@@ -711,7 +711,7 @@ def make_cell_videos(tmp_path: Path, sweep: str, config_text: str = CONTROLLED_C
 @pytest.mark.parametrize("averaged", ["lora.nano-style.strength", "bend.circle.translate_x"])
 def test_swept_settings_of_controls_form_groups(tmp_path: Path, studied: str, averaged: str) -> None:
     sweep = "; ".join(f"{name}={','.join(SWEPT_VALUES[name])}" for name in dict.fromkeys((studied, averaged)))
-    groups, exclusion_reasons = pool_comparable_groups(make_cell_videos(tmp_path, sweep), studied)
+    groups, exclusion_reasons = group_comparable_videos(make_cell_videos(tmp_path, sweep), studied)
     assert exclusion_reasons == []
     values = [value.strip('"') for value in SWEPT_VALUES[studied]]
     assert [group.name.split()[-1] for group in groups] == values
@@ -732,7 +732,7 @@ def test_swept_schedules_form_groups_that_are_named_by_what_differs(
     tmp_path: Path, path: str, first: str, second: str, labels: list[str]
 ) -> None:
     videos = make_cell_videos(tmp_path, f"{path}='{first}','{second}'", UNBENT_CONFIG)
-    groups, exclusion_reasons = pool_comparable_groups(videos, path)
+    groups, exclusion_reasons = group_comparable_videos(videos, path)
     assert exclusion_reasons == []
     assert [group.name for group in groups] == [f"schedule {label}" for label in labels]
     for label in labels:
@@ -740,11 +740,11 @@ def test_swept_schedules_form_groups_that_are_named_by_what_differs(
 
 
 @pytest.mark.parametrize(("path", "first", "second", "labels"), SCHEDULES)
-def test_swept_schedules_are_averaged_as_other_settings_are(
+def test_swept_schedules_are_averaged_like_other_settings(
     tmp_path: Path, path: str, first: str, second: str, labels: list[str]
 ) -> None:
     videos = make_cell_videos(tmp_path, f"{path}='{first}','{second}'; lora.nano-style.strength=0,1", UNBENT_CONFIG)
-    groups, exclusion_reasons = pool_comparable_groups(videos, "lora.nano-style.strength")
+    groups, exclusion_reasons = group_comparable_videos(videos, "lora.nano-style.strength")
     assert exclusion_reasons == []
     assert [len(group.videos) for group in groups] == [24, 24]
 
@@ -758,7 +758,7 @@ def test_groups_without_a_shared_value_of_a_swept_setting_name_the_setting(tmp_p
         compare_groups(crossed, "cfg_scale", "length")
 
 
-def test_groups_of_different_templates_are_not_told_to_use_the_grouping_in_use(tmp_path: Path) -> None:
+def test_error_for_different_templates_does_not_suggest_the_grouping_in_use(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6, phrasings=1)
     other = [replace(v, template_skeleton="another") if v.choices_by_bracket[3] == "other" else v for v in videos]
     with pytest.raises(CannotCompareError, match="compare batches of one template, or group by variation"):
@@ -818,7 +818,7 @@ def test_records_of_a_swept_prompt_schedule_have_its_prompts(tmp_path: Path) -> 
     assert {video.phrasing for video in videos} == {"a shape (circle)", "a shape (star)"}
 
 
-def test_options_of_a_schedule_that_differ_in_weights_are_different_phrasings_and_groups(tmp_path: Path) -> None:
+def test_schedule_options_with_different_weights_are_different_phrasings_and_groups(tmp_path: Path) -> None:
     schedule = "a [(circle:1.5)|(circle:0.5)|star]"
     sweep = f"""{SCHEDULE_PATH}='{{"1": "{schedule}"}}','{{"2": "{schedule}"}}'"""
     videos = make_scheduled_videos(tmp_path, "a shape", f'{{1: "{schedule}"}}', sweep)

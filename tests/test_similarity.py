@@ -79,7 +79,7 @@ def test_own_baseline_of_a_sweep_is_found_by_its_flag() -> None:
         ("green", "has no 'green'. .* one of: cfg_scale 1, steps 3"),
     ],
 )
-def test_unknown_baseline_is_refused_with_what_there_is(manifest: Manifest, written: str, message: str) -> None:
+def test_unknown_baseline_is_refused_with_the_known_ones(manifest: Manifest, written: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         pair_with_baseline(manifest, written, BATCH)
 
@@ -185,7 +185,7 @@ def test_rows_of_the_matrix_are_sorted_by_their_mean_score(manifest: Manifest, w
     assert by_score.describe_axes(60).endswith(", sorted by PSNR")
 
 
-def test_similarity_of_changed_clips_is_forgotten(manifest: Manifest, wantui: Wantui) -> None:
+def test_similarity_of_changed_clips_is_ignored(manifest: Manifest, wantui: Wantui) -> None:
     wantui("similarity", BATCH, "--baseline", "cfg_scale=1", *CLIP_METRICS)
     pair = pair_with_baseline(manifest, "cfg_scale=1", BATCH)[0]
     for entry in manifest.videos:
@@ -203,7 +203,7 @@ def test_damaged_similarity_is_reported_not_shown(manifest: Manifest, wantui: Wa
     assert "similarity.json is damaged" in result.err
 
 
-def test_damaged_clip_is_reported_and_left_out(manifest: Manifest, wantui: Wantui) -> None:
+def test_damaged_clip_is_reported_and_skipped(manifest: Manifest, wantui: Wantui) -> None:
     pair = pair_with_baseline(manifest, "cfg_scale=1", BATCH)[0]
     (BATCH / pair.video.files["clip"]).write_bytes(b"not a clip")
     result = wantui("similarity", BATCH, "--baseline", "cfg_scale=1", *CLIP_METRICS)
@@ -231,7 +231,7 @@ def test_impossible_similarity_is_refused(wantui: Wantui, options: Sequence[str]
 
 @pytest.mark.torch
 @pytest.mark.parametrize("stored", [True, False])
-def test_latent_distance_is_that_of_the_final_latents(
+def test_latent_distance_equals_that_of_the_final_latents(
     make_once: MakeOnce, small: list[str], stored: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ["-t", "a [red|blue] circle", "--videos-per-variation", 2, "--store-latents", *small]

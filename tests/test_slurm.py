@@ -1,4 +1,4 @@
-"""A batch on a cluster: shares that are the whole batch together, an array that asks for what users asked for."""
+"""A batch on a cluster: shards that together make up the batch, and a job array with the requested resources."""
 
 import os
 import shlex
@@ -62,14 +62,14 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return programs
 
 
-def test_shares_partition_the_batch(folder: BatchFolder) -> None:
+def test_shards_partition_the_batch(folder: BatchFolder) -> None:
     manifest = read_manifest(folder)
     shares = [[index for index, _ in find_missing_videos(folder, manifest, Shard(k, 4))] for k in range(1, 5)]
     assert shares == [[0, 4], [1, 5], [2], [3]]
 
 
 @pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "a/b", "1/-2", "1/2/3"])
-def test_share_that_is_not_k_of_n_is_refused(text: str) -> None:
+def test_shard_that_is_not_k_of_n_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="cannot read the share"):
         Shard.parse(text)
 

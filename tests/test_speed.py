@@ -1,4 +1,5 @@
-"""Speeds: fused equals diffusers to the bit on a CPU, cached videos are kept apart, fused blocks equal the former."""
+"""Speeds: fused equals diffusers bit for bit on a CPU, cached videos are distinguished, and fused blocks equal unfused
+ones."""
 
 import copy
 import gc
@@ -62,7 +63,7 @@ def test_default_speed_is_fused() -> None:
     assert preview_batch(load_config("nano"), "a circle").first_recipe.speed == "fused"
 
 
-def test_blocks_are_fused_unless_speed_plan_weights_or_width_rule_it_out() -> None:
+def test_blocks_are_fused_unless_speed_plan_weights_or_width_prevent_it() -> None:
     model = find_model("wan2.1-1.3b")
     fused = [plan.slug for plan in MEMORY_PLANS if can_fuse_blocks(model, plan, "fused", "full")]
     assert fused == [plan.slug for plan in MEMORY_PLANS if plan.transformer_placement != "sequential"]
@@ -74,7 +75,7 @@ def test_blocks_are_fused_unless_speed_plan_weights_or_width_rule_it_out() -> No
 
 @pytest.fixture(scope="module")
 def exact_latents(nano: WanPipeline) -> torch.Tensor:
-    """Latents of the exact video in 30 steps, to which faster ones are compared."""
+    """Latents of the video without a cache in 30 steps, with which cached ones are compared."""
     return latents_of(nano, recipe_of("fused", steps=30))
 
 

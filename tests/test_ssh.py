@@ -1,4 +1,4 @@
-"""The SSH drill: a batch begun over a real SSH connection that is cut ten times; skipped where there is no sshd."""
+"""The SSH drill: a batch started over a real SSH connection that is cut ten times; skipped where there is no sshd."""
 
 import getpass
 import os

@@ -1,4 +1,4 @@
-"""The state directory: on which disk, whose it is, and what is done about users without a home or a name."""
+"""The state directory: its disk, its owner, and users without a home or a name."""
 
 import contextlib
 import errno
@@ -267,7 +267,7 @@ ODD_KINDS = ["fifo", "folder", "socket", "loop", "dangling", "device"]
 
 @pytest.mark.parametrize("name", ["queue.db", "queue.db-wal", "queue.db-shm", "queue.db-journal", "quarantine.lock"])
 @pytest.mark.parametrize("kind", ODD_KINDS)
-def test_queue_file_that_is_no_regular_file_is_refused_by_name(
+def test_queue_file_that_is_not_a_regular_file_is_refused_by_name(
     wantui: Wantui, torch_not_imported: None, name: str, kind: str
 ) -> None:
     directory = find_state_directory().directory
@@ -296,7 +296,7 @@ def test_queue_behind_a_link_to_a_file_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ODD_KINDS)
-def test_worker_output_that_is_no_regular_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+def test_worker_output_that_is_not_a_regular_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     (slot,) = create_worker_slots((), 1)
     path = slot.find_output_path(tmp_path)
     make_odd_file(path, kind)
@@ -306,14 +306,14 @@ def test_worker_output_that_is_no_regular_file_is_refused_by_name(tmp_path: Path
     assert slot.read_last_output_line(tmp_path) == f"({reason})"
 
 
-def test_log_that_is_no_regular_file_does_not_block_the_others(wantui: Wantui, tmp_path: Path) -> None:
+def test_log_that_is_not_a_regular_file_does_not_block_the_others(wantui: Wantui, tmp_path: Path) -> None:
     make_odd_file(tmp_path / "engine.log", "fifo")
     (tmp_path / "worker-0.log").write_text("worker-0 ends\n")
     assert wantui("logs", "--logs", tmp_path).out == "worker-0 ends\n"
 
 
 @pytest.mark.parametrize("kind", ODD_KINDS)
-def test_engine_lock_that_is_no_regular_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
+def test_engine_lock_that_is_not_a_regular_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     lock = tmp_path / "engine.lock"
     make_odd_file(lock, kind)
     reason = f"cannot use {lock}: it is not a regular file. Remove it, and try again"
@@ -326,7 +326,7 @@ def test_engine_lock_that_is_no_regular_file_is_refused_by_name(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder"])
-def test_engine_output_that_is_no_regular_file_is_refused_before_queueing(wantui: Wantui, kind: str) -> None:
+def test_engine_output_that_is_not_a_regular_file_is_refused_before_queueing(wantui: Wantui, kind: str) -> None:
     directory = find_state_directory().directory
     make = os.mkfifo if kind == "fifo" else os.mkdir
     make(directory / "engine.out")

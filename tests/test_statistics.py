@@ -509,7 +509,7 @@ def test_phrasings_of_one_seed_are_permuted_together() -> None:
     assert run_permanova(compute_squared_distances(x), cells(2, 2, 8)).p_value > 0.4
 
 
-def test_divergence_of_equal_groups_averages_zero_and_can_be_negative() -> None:
+def test_squared_distance_of_equal_groups_averages_zero_and_can_be_negative() -> None:
     rng = np.random.default_rng(6)
     result = [
         compute_unbiased_squared_mean(0.3 * (rng.normal(size=(8, 400)) - rng.normal(size=(8, 400)))) / 400

@@ -40,7 +40,7 @@ def test_guidance_schedules_show_the_scale_of_every_step() -> None:
     assert list_column(table, "sigma")[0] == "1.000"
 
 
-def test_reused_differences_are_said_and_equal_steps_share_a_row() -> None:
+def test_reused_differences_are_named_and_equal_steps_share_a_row() -> None:
     table = build_table("guidance_settings.reuse_from=50%")
     assert list_column(table, "evaluation") == ["0 to 1", "2 to 3"]
     assert list_column(table, "guidance") == ["4", "4 (difference reused)"]

@@ -1,4 +1,4 @@
-"""What is written: whole or not at all, and readable by others."""
+"""Written files: complete or absent, and readable by other programs."""
 
 import errno
 import hashlib

@@ -1,4 +1,4 @@
-"""The supervisor with workers that are processes of the shell: what it starts, holds, takes back and tells."""
+"""The supervisor with shell processes as workers: what it starts, puts on hold, reclaims and reports."""
 
 import errno
 import logging

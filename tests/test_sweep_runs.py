@@ -1,4 +1,4 @@
-"""Batches with a sweep are generated, resumed and rendered again; each cell equals a batch of its own to the bit."""
+"""Batches with a sweep are generated, resumed and rendered again; each cell equals a separate batch bit for bit."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def test_sweep_file_of_the_older_system_runs(wantui: Wantui) -> None:
     assert len({video.latents_sha256 for video in manifest.videos}) == 3
 
 
-def test_refused_cells_are_named_or_left_out(wantui: Wantui, small: list[str]) -> None:
+def test_refused_cells_are_named_or_skipped(wantui: Wantui, small: list[str]) -> None:
     sweep = ("--sweep", "cfg_scale=2,60", "-n", 1)
     refused = wantui("run", "-t", "a star", *small, *sweep)
     assert (refused.code, "cfg_scale 60: model_settings.cfg_scale: Input should be" in refused.err) == (2, True)

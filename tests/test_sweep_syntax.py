@@ -1,4 +1,4 @@
-"""The text of sweeps and seeds: axes, ranges, quotes; held to decimal arithmetic."""
+"""The text of sweeps and seeds: axes, ranges, quotes; compared with decimal arithmetic."""
 
 from decimal import Decimal
 
@@ -68,7 +68,7 @@ def test_impossible_range_is_refused_with_a_remedy(text: str, reason: str) -> No
     assert reason in str(raised.value)
 
 
-def test_text_is_no_range() -> None:
+def test_text_is_not_parsed_as_a_range() -> None:
     assert parse_range("../lora.safetensors") is None
 
 
@@ -130,7 +130,7 @@ def test_wrong_seeds_are_refused_by_name(text: str, reason: str) -> None:
     assert reason in str(raised.value)
 
 
-def test_seed_and_count_without_effect_are_warned_of() -> None:
+def test_seed_and_count_without_effect_cause_a_warning() -> None:
     warnings = parse_config("seeds: [7, 9]\nvideos_per_variation: 9\nmodel_settings: {seed: 5}", "test").warnings
     assert [(warning.key, warning.line) for warning in warnings] == [
         ("videos_per_variation", 2),

@@ -1,4 +1,4 @@
-"""Sweeps: a batch is variations x cells x seeds; held to brute-force products and to batches planned alone."""
+"""Sweeps: a batch is variations x cells x seeds; compared with brute-force products and with batches planned alone."""
 
 from itertools import product
 from pathlib import Path
@@ -149,7 +149,7 @@ def test_impossible_cells_are_refused_by_name() -> None:
         plan_batch(config, TEMPLATE)
 
 
-def test_impossible_cells_are_left_out_on_request() -> None:
+def test_impossible_cells_are_skipped_on_request() -> None:
     more = "sweeps_skip_impossible: true\n"
     batch = plan("cfg_scale=2,60; width=64,70", more=more)
     assert batch.sweep is not None
@@ -238,7 +238,7 @@ def sample(*cards: GpuState) -> GpuSample:
     return GpuSample(0.0, cards, "", "", 64_000_000_000, 0, 0.0)
 
 
-def test_memory_plan_of_each_cell_is_that_of_its_size() -> None:
+def test_memory_plan_of_each_cell_equals_that_of_its_size() -> None:
     gpu_sample = sample(card(24_000_000_000, 0))
     preview = preview_batch(parse_config(f"{LARGE}sweeps: width=64,832+height=64,480", "test"), "a circle")
     alone = []
@@ -253,7 +253,7 @@ def test_memory_plan_of_each_cell_is_that_of_its_size() -> None:
     assert max(peaks) > min(peaks)
 
 
-def test_memory_of_a_cell_is_that_of_its_variation_with_the_most_maps() -> None:
+def test_memory_of_a_cell_equals_that_of_its_variation_with_the_most_maps() -> None:
     attention = "attention_analysis_settings: {store_attention: true, store_per_block: true}\n"
     template = "a [red|big (blue) (round)|(green)] (circle)"
     preview = preview_batch(parse_config(f"{LARGE}{attention}sweeps: steps=3,10", "test"), template)
@@ -262,7 +262,7 @@ def test_memory_of_a_cell_is_that_of_its_variation_with_the_most_maps() -> None:
     assert [cost.largest_recipe.steps for cost in costs] == [3, 10]
 
 
-def test_cells_with_other_passes_have_other_times_and_memory() -> None:
+def test_cells_with_different_passes_have_other_times_and_memory() -> None:
     """Reuse from 60 % or 80 % leaves the median number of passes; a scale of 1 halves the cache of `speed: cached`."""
     batch = plan("reuse_from=60%,80%; steps=10,20", more="seeds: 7,11\n")
     past_videos = [TimedVideo(plan_alone([]).first_recipe, "cpu", 2.0, 0.5, None, "resident")]
@@ -289,7 +289,7 @@ def test_time_of_a_batch_is_the_sum_over_its_cells() -> None:
     assert time_line.text.startswith(format_duration(sum(value or 0 for value in expected)))
 
 
-def test_cells_without_memory_are_refused_by_name_or_left_out() -> None:
+def test_cells_without_enough_memory_are_refused_by_name_or_skipped() -> None:
     gpus = [Gpu(0, "GPU-0", "NVIDIA A", 24_000_000_000, 0)]
     text = f"{LARGE}memory_settings: {{plan: resident}}\nsweeps: width=64,2048+height=64,2048\n"
     with pytest.raises(UserError, match=r"width 2048, height 2048: it needs more GPU memory than the 24\.0 GB"):
@@ -335,7 +335,7 @@ BEND = "attention_bending_settings: {bends: [{words: circle, name: circle, mode:
         ),
     ],
 )
-def test_checks_of_cells_are_those_of_batches_alone(sweeps: str, alone_options: list[str], captures: bool) -> None:
+def test_checks_of_cells_equal_those_of_batches_alone(sweeps: str, alone_options: list[str], captures: bool) -> None:
     base = f"{SMALL}{BEND}latent_analysis_settings: {{store_latents: {str(captures).lower()}}}\n"
     preview = preview_batch(parse_config(f"{base}sweeps: |-\n  {sweeps}\n", "test"), TEMPLATE)
     for cell, option in zip(preview.cells, alone_options, strict=True):
@@ -401,7 +401,7 @@ def test_baseline_has_no_swept_bend() -> None:
     assert settings.attention_bending_settings.bends == ()
 
 
-def test_baseline_keeps_the_bends_beside_swept_ones() -> None:
+def test_baseline_keeps_bends_that_are_not_swept() -> None:
     names = [f"bend_{index}" for index in range(12)]
     bends = ", ".join(f"{{words: circle, mode: scale, scale_factor: 2, name: {name}}}" for name in names)
     more = f"attention_bending_settings: {{bends: [{bends}]}}\nsweeps_baseline: true\n"
@@ -472,7 +472,7 @@ def test_values_of_a_swept_setting_are_labelled_by_what_differs(values: list[Any
         (["", "dark"], "none", []),
     ],
 )
-def test_words_for_no_value_mean_one_value(values: list[Any], text: str, indices: list[int]) -> None:
+def test_all_words_for_no_value_are_equivalent(values: list[Any], text: str, indices: list[int]) -> None:
     assert find_matching_value_indices(values, text) == indices
 
 

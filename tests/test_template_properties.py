@@ -1,4 +1,4 @@
-"""The template grammar against an expander of its own, over generated templates."""
+"""The template grammar against an independent expander, over generated templates."""
 
 import itertools
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Prompt templates: what the grammar means, and what is said of a template that cannot be read."""
+"""Prompt templates: the meaning of the grammar, and the errors for invalid templates."""
 
 import contextlib
 import itertools
@@ -227,12 +227,12 @@ def test_empty_template_is_refused(template: str) -> None:
         ("a cir&#8203;cle", "U+200B (zero width space) after 'a cir' reaches the model"),
     ],
 )
-def test_invisible_characters_are_warned_of(template: str, description: str) -> None:
+def test_invisible_characters_cause_a_warning(template: str, description: str) -> None:
     (warning,) = parse_template(template).warnings
     assert description in warning
 
 
-def test_invisible_characters_that_cleaning_removes_are_not_warned_of() -> None:
+def test_invisible_characters_that_cleaning_removes_cause_no_warning() -> None:
     removed = [chr(code) for code in (0xFEFF, *range(0x206A, 0x2070))]
     for character in removed:
         assert clean_prompt(f"a {character}circle") == "a circle"
@@ -250,7 +250,7 @@ def test_control_characters_that_are_white_space_separate_words(character: str) 
 
 
 @pytest.mark.parametrize("character", "\x00\x08\x0e\x1b\x7f")
-def test_deleted_control_characters_inside_a_word_are_warned_of(character: str) -> None:  # A7
+def test_deleted_control_characters_inside_a_word_cause_a_warning(character: str) -> None:  # A7
     code = f"U+{ord(character):04X}"
     (warning,) = parse_template(f"a red circle{character}star x").warnings
     assert f"the control character {code} in 'circle\\x{ord(character):02x}star' is deleted, which joins" in warning
@@ -278,7 +278,7 @@ def test_explanation_without_a_plural_is_still_a_warning(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("template", ["👩\u200d🚀 flies", "می\u200cخواهم", "☂\ufe0f rain", "a\u00a0circle"])
-def test_joiners_and_blanks_of_ordinary_text_are_not_warned_of(template: str) -> None:
+def test_joiners_and_blanks_of_ordinary_text_cause_no_warning(template: str) -> None:
     assert parse_template(template).warnings == ()
 
 

@@ -1,11 +1,11 @@
-"""Input of the terminal: late and cut answers, sizes, and pastes."""
+"""Input of the terminal: late and split replies, sizes, and pastes."""
 
 import pytest
 
 from wantui.tui.terminal.keyboard import InputDecoder
 
 
-def test_late_answers_of_the_terminal_are_not_typed() -> None:
+def test_late_replies_of_the_terminal_are_not_read_as_keys() -> None:
     answers = b"\x1b]11;rgb:ffff/ffff/ffff\x1b\\\x1bP>|kitty(0.3)\x1b\\\x1b_Gi=31;OK\x1b\\\x1b]1337;x=y\x07"
     decoder = InputDecoder("utf-8")
     assert decoder.decode(b"a" + answers + b"b") == "ab"
@@ -37,7 +37,7 @@ def test_sequence_that_arrives_in_parts_is_read_as_one(sequence: bytes, expected
         assert parts[0] == "a" or expected.startswith("\x1b[200~")
 
 
-def test_cut_end_of_a_paste_ends_it() -> None:
+def test_split_end_marker_ends_a_paste() -> None:
     paste, answer = b"\x1b[200~x\x1b[201~", b"\x1b]11;rgb:ffff/ffff/ffff\x1b\\"
     for length in range(len(paste)):
         decoder = InputDecoder("utf-8")
@@ -81,7 +81,7 @@ def test_too_large_terminal_size_is_dropped() -> None:
     assert decoder.decode(b"\x1b[48;40;120;640;1920t") == "\x1b[48;40;120;640;1920t"
 
 
-def test_long_text_in_one_read_is_a_paste_also_without_marks() -> None:
+def test_long_text_in_one_read_is_a_paste_even_without_markers() -> None:
     text = "a (kiss) [left|right] 愛 " * 20
     decoder = InputDecoder("utf-8")
     assert (
@@ -101,7 +101,7 @@ LONG_ANSWERS = {
 
 @pytest.mark.parametrize("answer", LONG_ANSWERS.values(), ids=LONG_ANSWERS)
 @pytest.mark.parametrize("length", [4, 100, 262, 263, 300, 600])
-def test_long_answer_that_arrives_in_parts_is_neither_pasted_nor_typed(answer: bytes, length: int) -> None:
+def test_long_reply_in_parts_is_neither_a_paste_nor_keys(answer: bytes, length: int) -> None:
     decoder = InputDecoder("utf-8")
     assert decoder.decode(b"a" + answer[:length]) == "a"
     assert decoder.decode(answer[length:] + b"b") == "b"

@@ -1,4 +1,4 @@
-"""Texts that a user names: configs and templates from files and pipes, and what is refused in their place."""
+"""Text files that a user names: configs and templates from files and pipes, and refused files."""
 
 import os
 import re

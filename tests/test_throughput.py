@@ -1,4 +1,4 @@
-"""The throughput model: fitted to blocks whose times are known, kept on disk, and used where nothing was made yet."""
+"""The throughput model: fitted to blocks with known times, stored on disk, and used before any video was generated."""
 
 import json
 import os
@@ -351,7 +351,7 @@ def test_attention_kernel_with_wrong_output_is_not_selected(monkeypatch: pytest.
     assert "not used (relative error 1.0e-01 against torch" in lines[1]
 
 
-def test_attention_kernel_with_other_bits_in_each_run_is_not_selected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_kernel_with_different_bits_in_each_run_is_not_selected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention_probe, "POSITION_COUNT", 64)
     monkeypatch.setattr(attention_probe, "KERNEL_NAMES", ("native", "_native_math"))
     factors = iter((1.0, 1.0 + 2**-7))

@@ -1,4 +1,4 @@
-"""What a batch is foretold to take: as videos of the same work took before, or nothing."""
+"""Predicted times of a batch, from past videos with the same amount of work, or none."""
 
 from types import SimpleNamespace
 from typing import Any

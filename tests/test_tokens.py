@@ -1,4 +1,4 @@
-"""What is said of prompts that a model's tokenizer maps to the same tokens, and of words that it does not know."""
+"""Warnings about prompts that a model's tokenizer maps to the same tokens, and about unknown words."""
 
 import json
 import shutil

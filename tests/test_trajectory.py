@@ -64,7 +64,7 @@ def exact_response(sigmas: FloatArray, variances: FloatArray) -> FloatArray:
 
 
 def flow(sigmas: FloatArray, variances: FloatArray) -> Trajectory:
-    """The exact flow to N(0, variances), one for each equally large part of very many axes."""
+    """The exact flow to N(0, variances) in very many dimensions, which the variances divide into equal parts."""
     scale = exact_response(sigmas, variances)
     return Trajectory(sigmas, scale @ scale.T / len(variances))
 
@@ -610,7 +610,7 @@ def test_path_that_pauses_has_no_velocity_or_bend_where_it_pauses() -> None:
     assert compute_metric(still, "flow_straightness") == 0
 
 
-def test_path_without_a_bend_does_not_make_the_strides_of_others_unsettled() -> None:
+def test_straight_path_does_not_make_the_strides_of_others_unsettled() -> None:
     smooth = trajectory_of(np.stack([np.cos(np.linspace(0, 2, 41)), np.sin(np.linspace(0, 2, 41))], axis=1))
     still = trajectory_of(np.ones((41, 2)))
     assert find_unsettled_stride_checks([smooth, still], ["curvature"]) == []
@@ -714,7 +714,7 @@ def test_path_that_turns_back_turns_by_exactly_pi() -> None:
     assert path.turning.tolist() == [math.pi, math.pi]
 
 
-def test_equal_states_of_many_values_are_no_step() -> None:
+def test_equal_states_of_many_values_have_no_step_between_them() -> None:
     # Of a million values, sums in different orders differ by more than 1e-14.
     gram = np.array([[2.0, 1, 1, 0.5], [1, 2, 2, 0.9], [1, 2, 2, 0.9], [0.5, 0.9, 0.9, 2]])
     gram[2, 2] *= 1 + 1e-13

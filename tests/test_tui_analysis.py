@@ -1,4 +1,4 @@
-"""The analysis screen over several batches: what its means take, and what it names as left out."""
+"""The analysis screen over several batches: its group means, and the exclusions that it names."""
 
 import re
 from dataclasses import replace
@@ -15,7 +15,7 @@ from wantui.analysis.calibrated import find_response
 from wantui.analysis.correlation_data import correlate_videos
 from wantui.analysis.decodability import compute_decodability
 from wantui.analysis.differences import format_difference_parts
-from wantui.analysis.groups import Group, pool_comparable_groups
+from wantui.analysis.groups import Group, group_comparable_videos
 from wantui.analysis.interaction import measure_interaction
 from wantui.analysis.interaction_text import describe_interaction
 from wantui.analysis.level_states import load_level_states
@@ -80,9 +80,9 @@ def in_two_batches(folder: Path) -> list[Video]:
     return [*videos, *later]
 
 
-def test_group_means_exclude_and_name_videos_with_other_settings(tmp_path: Path) -> None:
+def test_group_means_exclude_and_name_videos_with_different_settings(tmp_path: Path) -> None:
     videos = in_two_batches(tmp_path)
-    pooled, left_out = pool_comparable_groups(videos, "variation")
+    pooled, left_out = group_comparable_videos(videos, "variation")
     assert [name for name, _ in left_out] == ["one_0 seed 0 of later", "other_0 seed 0 of later"]
 
     async def test(it: AppUnderTest) -> None:
@@ -189,7 +189,7 @@ def test_interaction_of_one_factor_is_explained(tmp_path: Path) -> None:
     on("analysis", test)
 
 
-def test_correlations_show_what_is_found_or_why_there_are_none(tmp_path: Path) -> None:
+def test_correlations_show_the_found_ones_or_why_there_are_none(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6, phrasings=1)
     rated = [replace(video, labels={"rating": video.compute_metric("length")}) for video in videos]
     result = correlate_videos(rated, list(METRICS), ["rating"])
@@ -258,7 +258,7 @@ def test_videos_of_one_variation_cannot_be_grouped(tmp_path: Path) -> None:
     on("analysis", test)
 
 
-def test_unlisted_excluded_videos_are_counted(tmp_path: Path) -> None:
+def test_excluded_videos_beyond_the_list_are_counted(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=8, phrasings=1)
     twice = [replace(video, folder=tmp_path / "later") for video in videos[:9]]
 

@@ -521,7 +521,7 @@ def test_cost_of_each_cell_is_shown_where_it_fits(size: tuple[int, int], shows_c
     run(test)
 
 
-def test_cost_says_what_the_seeds_can_find_and_warns_about_too_few() -> None:
+def test_cost_shows_the_effect_that_the_seeds_can_find_and_warns_about_too_few() -> None:
     async def test() -> None:
         async with application(size=(140, 40)) as it:
             screen = it.screen(ComposeScreen)
@@ -662,7 +662,7 @@ def test_queueing_into_a_locked_queue_shows_progress_then_the_error(
     run(test)
 
 
-def test_unexpected_errors_of_planning_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_planning_errors_are_shown_as_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         Recipe.model_validate({"prompt": 7})
 

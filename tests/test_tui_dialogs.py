@@ -137,7 +137,7 @@ BATCHES = [
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
-def test_batches_to_analyse_are_told_apart_by_date_videos_seeds_and_template(size: tuple[int, int]) -> None:
+def test_list_of_batches_to_analyse_shows_date_videos_seeds_and_template(size: tuple[int, int]) -> None:
     async def test() -> None:
         async with application(size=size) as it:
             it.app.push_screen(BatchChooser(BATCHES, [BATCHES[1].folder]))

@@ -59,7 +59,7 @@ def test_keys_are_formatted_as_on_a_keyboard(names: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(("key", "kind"), [("question_mark", Help), ("ctrl+p", Palette)])
-def test_text_that_its_line_cuts_is_shown_in_full_below(key: str, kind: type[Help] | type[Palette]) -> None:
+def test_text_that_does_not_fit_its_line_is_shown_in_full_below(key: str, kind: type[Help] | type[Palette]) -> None:
     long_text = next(action.help_text for action in ACTIONS_BY_SCREEN["library"] if action.id == "library.state")
 
     async def test() -> None:

@@ -180,7 +180,7 @@ def test_row_keeps_the_colour_of_its_variation_if_others_are_hidden(manifest: Ma
     assert arrange_matrix(Path(), manifest, marks, "starred").row_colours == (colours[1], colours[3])
 
 
-def test_filtered_matrix_leaves_out_rows_and_columns_without_videos(manifest: Manifest) -> None:
+def test_filtered_matrix_hides_rows_and_columns_without_videos(manifest: Manifest) -> None:
     marks = mark_videos(manifest, v3=VideoMark(star=True), v0=VideoMark(reject=True), v1=VideoMark(reject=True))
     starred = arrange_matrix(Path(), manifest, marks, "starred")
     assert (starred.row_labels, starred.column_labels) == (("red, square",), ("43",))
@@ -562,7 +562,7 @@ def summarise(name: str, template: str = "", **counts: int) -> BatchSummary:
     return BatchSummary(Path(name), "2026-11-29T00:01:41+00:00", template, "nano", tuple(counts.items()))
 
 
-def test_names_and_models_are_shown_without_what_other_columns_show() -> None:
+def test_names_and_models_do_not_repeat_other_columns() -> None:
     assert shorten_name("nano_20261129_000141") == "nano"
     assert shorten_name("_20261129_000141") == "_20261129_000141"
     assert shorten_name("nano_2026") == "nano_2026"
@@ -614,7 +614,7 @@ def test_narrow_list_drops_the_date_where_names_then_fit(manifest: Manifest) -> 
     library(test, size=(80, 24))
 
 
-def test_details_of_a_batch_name_what_differs_from_the_defaults(manifest: Manifest, tmp_path: Path) -> None:
+def test_details_of_a_batch_name_differences_from_the_defaults(manifest: Manifest, tmp_path: Path) -> None:
     facts = collect_batch_facts(tmp_path, manifest, mark_videos(manifest, v0=VideoMark(star=True, note="good")))
     by_label = {fact.label: fact.value for fact in facts.facts}
     assert by_label["videos"] == "4 variations by seeds 42 to 43"
@@ -858,7 +858,7 @@ def test_video_is_composed_again_with_its_prompt_and_seed() -> None:
     library(test)
 
 
-def test_marked_videos_are_composed_again_with_what_their_grid_adds() -> None:
+def test_marked_videos_are_composed_again_with_the_missing_cells_of_their_grid() -> None:
     write_clip_batch(Path("outputs/odd"), "a [red|blue|green] circle", seeds=3)
 
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:

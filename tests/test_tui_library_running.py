@@ -96,7 +96,7 @@ def test_preview_of_a_failed_video_disappears(queue: Queue, tmp_path: Path) -> N
         on("library", test, size=(140, 40))
 
 
-def test_matrix_shows_no_previews_that_were_not_wanted(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+def test_matrix_shows_no_previews_if_they_are_off(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
     add_unfinished_batch(queue)
     taken = claim(queue)
 

@@ -321,7 +321,7 @@ def test_preview_ends_with_a_video_that_has_no_clip(queue: Queue, tmp_path: Path
     ("content", "reason"),
     [(None, "No such file or directory"), (b"no clip", "Invalid data found")],
 )
-def test_missing_or_damaged_clip_shows_the_reason_and_that_it_is_done(
+def test_video_with_a_missing_or_damaged_clip_is_shown_as_done_with_the_reason(
     queue: Queue,  # noqa: F811
     content: bytes | None,
     reason: str,
@@ -342,7 +342,7 @@ def test_missing_or_damaged_clip_shows_the_reason_and_that_it_is_done(
         on("monitor", test)
 
 
-def test_curves_of_the_finished_video_stay_behind_the_next(queue: Queue) -> None:  # noqa: F811
+def test_curves_of_the_finished_video_stay_behind_those_of_the_next(queue: Queue) -> None:  # noqa: F811
     add(queue, "one", 2)
 
     async def test(it: AppUnderTest) -> None:

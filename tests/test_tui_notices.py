@@ -40,7 +40,7 @@ pytestmark = pytest.mark.terminal
         ({"TERM": "xterm-ghostty", "TMUX": "/tmp/tmux,1,0"}, NoticeSupport()),
     ],
 )
-def test_known_terminals_get_what_they_support(environment: dict[str, str], support: NoticeSupport) -> None:
+def test_known_terminals_get_the_notices_that_they_support(environment: dict[str, str], support: NoticeSupport) -> None:
     assert detect_notice_support("auto", environment) == support
     assert detect_notice_support("off", environment) == NoticeSupport()
 
@@ -194,7 +194,7 @@ def test_changed_settings_are_applied_and_invalid_ones_are_not(settings_path: Pa
     run(test)
 
 
-def test_settings_that_did_not_change_keep_what_the_user_chose_since(settings_path: Path) -> None:
+def test_unchanged_settings_keep_later_choices_of_the_user(settings_path: Path) -> None:
     async def test() -> None:
         async with application(theme="nord") as it:
             it.app.settings_watcher.poll_seconds = 0.01

@@ -573,9 +573,7 @@ def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
     ("size", "aspect_ratio", "width"),
     [((140, 38), 1.0, 64), ((80, 22), 1.0, 36), ((80, 22), 1.6, 0), ((200, 20), 1, 64)],
 )
-def test_panel_of_facts_takes_the_room_that_the_clip_leaves(
-    size: tuple[int, int], aspect_ratio: float, width: int
-) -> None:
+def test_panel_of_facts_takes_the_space_beside_the_clip(size: tuple[int, int], aspect_ratio: float, width: int) -> None:
     assert choose_panel_width(size, aspect_ratio) == width
 
 

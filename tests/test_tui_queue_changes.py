@@ -306,7 +306,7 @@ def test_cancelling_does_not_wait_for_the_manifest(queue: Queue) -> None:
         on("queue", test)
 
 
-def test_cancelling_goes_on_after_a_batch_that_is_gone(queue: Queue) -> None:
+def test_cancelling_continues_after_a_missing_batch(queue: Queue) -> None:
     numbers = [add(queue, name) for name in ("one", "two", "three")]
 
     async def test(it: AppUnderTest) -> None:
@@ -321,9 +321,7 @@ def test_cancelling_goes_on_after_a_batch_that_is_gone(queue: Queue) -> None:
         on("queue", test)
 
 
-def test_fault_of_the_queue_does_not_hide_what_was_cancelled_before(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_queue_error_does_not_hide_earlier_cancellations(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = [add(queue, name) for name in ("one", "two", "three")]
     cancel = Queue.cancel_videos
 
@@ -396,7 +394,7 @@ def test_copy_that_is_read_slowly_does_not_replace_another_screen(
     on("queue", test)
 
 
-def test_changes_that_were_not_drawn_during_a_batch_are_drawn_after_it(queue: Queue) -> None:
+def test_changes_that_a_batched_update_did_not_draw_are_drawn_after_it(queue: Queue) -> None:
     add(queue, "kiss")
 
     async def test(it: AppUnderTest) -> None:

@@ -97,7 +97,7 @@ def test_running_video_shows_its_steps_and_latest_preview(queue: Queue, tmp_path
 
 
 @pytest.mark.parametrize("settings", [{"preview_seconds": 0.0}, {"low_bandwidth": True}])
-def test_queue_shows_no_previews_that_were_not_wanted(
+def test_queue_shows_no_previews_if_they_are_off(
     queue: Queue,  # noqa: F811
     tmp_path: Path,
     settings: dict[str, object],
@@ -310,7 +310,7 @@ def test_clicked_picture_moves_the_cursor_and_a_second_click_opens_it(queue: Que
         on("queue", test, size=WIDE)
 
 
-def test_wrapped_error_leaves_the_pictures_their_least_height(queue: Queue) -> None:  # noqa: F811
+def test_wrapped_error_leaves_the_pictures_their_minimum_height(queue: Queue) -> None:  # noqa: F811
     add_real_batch(queue, "circles")
     queue.record_failure(claim(queue), "RuntimeError: " + "it broke again " * 40)
 

@@ -643,7 +643,7 @@ def test_library_shows_a_matrix_and_details_of_the_selected_video(made: BatchFol
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
-def test_library_tells_no_fact_about_a_video_twice(made: BatchFolder, size: tuple[int, int]) -> None:
+def test_library_shows_each_fact_about_a_video_once(made: BatchFolder, size: tuple[int, int]) -> None:
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.shown_manifest)
@@ -831,7 +831,7 @@ def test_groups_show_a_verdict_list_their_videos_and_can_be_exported(make_once: 
         await it.until(lambda: len(screen.visible_rows) == 6)
         await it.press("c")
         await it.until(lambda: screen.is_grouped and "red " in it.text())
-        await it.until(lambda: "cannot tell: 3 seeds cannot give p below 0.25" in it.cells("#curve-cells"))
+        await it.until(lambda: "cannot tell: 3 seeds cannot give a p below 0.25" in it.cells("#curve-cells"))
         await it.press("enter")
         await it.until(lambda: "3 videos of red" in it.text() or "3 videos of blue" in it.text())
         assert len(screen.visible_rows) == 3
@@ -1011,7 +1011,7 @@ def test_export_into_a_linked_reports_folder_is_refused(made: BatchFolder, tmp_p
         await it.press("x")
         await it.until(lambda: "cannot export" in it.notifications())
         assert "reports: it is a symbolic link" in it.notifications()
-        assert "Replace the link by a folder" in it.notifications()
+        assert "Replace the link with a folder" in it.notifications()
         assert not list(elsewhere.iterdir())
 
     on("analysis", test)

@@ -171,7 +171,7 @@ def test_choices_close_when_left(keys: tuple[str, ...], setting: str) -> None:
     run(test)
 
 
-def test_error_is_shown_under_the_row_and_leaves_with_it() -> None:
+def test_error_is_shown_under_its_row_and_removed_with_it() -> None:
     async def test() -> None:
         async with application() as it:
             await go_to(it, "model_settings.steps")
@@ -232,7 +232,7 @@ def test_every_name_is_shown_in_full_at_both_sizes() -> None:
     run(lambda: test((140, 40)))
 
 
-def test_config_brings_its_example_only_to_an_untouched_template() -> None:
+def test_config_replaces_only_an_untouched_template_with_its_example() -> None:
     async def test() -> None:
         async with application() as it:
             screen = it.screen(ComposeScreen)
@@ -412,7 +412,7 @@ def test_config_list_shows_only_columns_that_fit() -> None:
     run(lambda: test((140, 40), ["name", "model", "size", "frames"]))
 
 
-def test_value_that_its_row_cuts_is_explained_in_full() -> None:
+def test_value_that_does_not_fit_its_row_is_shown_in_full() -> None:
     async def test() -> None:
         async with application(size=(80, 24)) as it:
             form = form_of(it)

@@ -114,10 +114,10 @@ def test_tables_name_the_stride_unless_one_is_chosen(
     use_videos(monkeypatch, videos)
     result = wantui("analyze", tmp_path, "--metrics", "turning,length")
     assert "turning (stride 2)  length" in result.out
-    assert "measured at stride 2, from which it reflects the path" in result.err
+    assert "measured at stride 2, the smallest at which it reflects the path" in result.err
     chosen = wantui("analyze", tmp_path, "--metrics", "turning,length", "--stride", 1)
     assert "turning  length" in chosen.out.replace("   ", "  ").replace("   ", "  ")
-    assert "--stride 2 is closer to the path" in chosen.err
+    assert "--stride 2 reflects the path better" in chosen.err
     (record, *_) = json.loads(wantui("analyze", tmp_path, "--json").out)
     assert {name: record["metrics"][name]["stride"] for name in ("turning", "length")} == {"turning": 2, "length": 1}
     (row, *_) = csv.DictReader(wantui("analyze", tmp_path, "--csv", "-").out.splitlines())
@@ -126,7 +126,7 @@ def test_tables_name_the_stride_unless_one_is_chosen(
     assert group["metrics"]["turning"]["stride"] == 2
 
 
-def test_labels_of_a_chosen_stride_are_those_of_the_metric(tmp_path: Path) -> None:
+def test_labels_of_a_chosen_stride_equal_those_of_the_metric(tmp_path: Path) -> None:
     (video, *_) = apply_stride_to_videos(curved_videos(tmp_path), 2)
     assert (video.label_metric("turning"), video.get_stride("turning")) == ("turning", 2)
 
@@ -153,7 +153,7 @@ def list_differences(comparison: Comparison) -> Any:
     return build_comparison_record(comparison)["differences"]
 
 
-def test_value_at_guidance_1_is_that_of_its_videos_alone(tmp_path: Path) -> None:
+def test_value_at_guidance_1_equals_that_of_its_videos_alone(tmp_path: Path) -> None:
     videos = guided_and_unguided(tmp_path)
     comparison = compare_with_unguided(videos, "variation", "length")
     assert comparison.unguided is not None
@@ -167,7 +167,7 @@ def test_value_at_guidance_1_is_that_of_its_videos_alone(tmp_path: Path) -> None
     verdict_text, scale_text = describe_unguided(comparison)[-2:]
     assert verdict_text.startswith("at guidance 1: in length, one_0 against other_0: cannot tell")
     assert scale_text.startswith(
-        "frequency or appearance? no effect in length is shown at guidance 1. "
+        "frequency or appearance? no effect in length was found at guidance 1. "
         "Calibration on nano (50 Euler steps at guidance 1): two shapes"
     )
 
@@ -201,14 +201,14 @@ def test_reason_without_a_comparison_at_guidance_1_has_keys_on_the_screen(tmp_pa
 
 
 @pytest.mark.parametrize("grouping", ["cfg_scale", "batch"])
-def test_groups_of_guidance_or_batches_have_no_value_beside_them(tmp_path: Path, grouping: str) -> None:
+def test_groups_by_guidance_or_batch_have_no_values_at_guidance_1(tmp_path: Path, grouping: str) -> None:
     comparison = compare_with_unguided(guided_and_unguided(tmp_path), grouping, "length")
     assert comparison.unguided is None
     assert len(comparison.groups) == 2
 
 
 @pytest.mark.parametrize("scale", [1.0, 4.0])
-def test_videos_of_one_guidance_are_compared_as_before(tmp_path: Path, scale: float) -> None:
+def test_videos_with_one_guidance_scale_are_compared_as_before(tmp_path: Path, scale: float) -> None:
     videos = [video for video in guided_and_unguided(tmp_path) if video.setting_values[CFG_PATH] == scale]
     comparison = compare_with_unguided(videos, "variation", "length")
     assert comparison.unguided is None

@@ -38,7 +38,7 @@ def list_named_extremes(text: str) -> list[tuple[str, str]]:
     ]
 
 
-def test_ranks_names_rank_and_all_extremes_in_order_as_counted_by_hand(tmp_path: Path) -> None:
+def test_rank_text_names_rank_and_extremes_in_order(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 2.0}, seeds=4, phrasings=1)
     for video in videos:
         text = describe_ranks(video, videos, "length", 1000)
@@ -53,7 +53,7 @@ def test_ranks_names_rank_and_all_extremes_in_order_as_counted_by_hand(tmp_path:
             ]
 
 
-def test_unsettled_metrics_are_left_out(tmp_path: Path) -> None:
+def test_ranks_exclude_unsettled_metrics(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 2.0}, seeds=4, phrasings=1)
     named = {name for video in videos for _, name in list_named_extremes(describe_ranks(video, videos, "length", 999))}
     assert len(named) > 1
@@ -85,11 +85,11 @@ def test_ties_are_named(tmp_path: Path, values: list[float], index: int, expecte
 
 
 @pytest.mark.parametrize("width", [20, 60, 100])
-def test_ranks_fits_the_width(tmp_path: Path, width: int) -> None:
+def test_rank_text_fits_the_width(tmp_path: Path, width: int) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 2.0}, seeds=4, phrasings=1)
     assert all(len(describe_ranks(video, videos, "length", width)) <= width for video in videos)
 
 
-def test_few_videos_have_no_ranks(tmp_path: Path) -> None:
+def test_ranks_need_a_minimum_number_of_videos(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=MIN_COMPARED_VIDEOS - 1, phrasings=1)
     assert describe_ranks(videos[0], videos, "length", 1000) == ""

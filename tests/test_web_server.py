@@ -1,4 +1,4 @@
-"""`wantui serve`: who is let in, what strangers on the same machine can do to it, and how it ends."""
+"""`wantui serve`: access, attacks by other users of the machine, and shutdown."""
 
 import asyncio
 import contextlib
@@ -352,7 +352,7 @@ def test_error_of_an_application_is_shown_in_its_tab(greeting: str) -> None:
     assert "Reload this page" in shown
 
 
-def test_application_that_reads_no_input_ends_with_its_tab() -> None:
+def test_application_that_ignores_input_ends_with_its_tab() -> None:
     server = WebServer(0)
     server.application_command = (
         sys.executable,

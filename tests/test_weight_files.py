@@ -1,4 +1,4 @@
-"""Weight files that are replaced or overwritten while a batch is made: never other weights in silence."""
+"""Weight files that are replaced or overwritten while a batch runs: no video silently uses other weights."""
 
 import shutil
 from collections.abc import Callable

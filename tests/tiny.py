@@ -1,4 +1,4 @@
-"""Tiny Wan pipelines of random weights, one for each form of the model, and what the stock pipeline makes of one."""
+"""Tiny Wan pipelines of random weights, one for each form of the model, and the results of the stock pipeline."""
 
 from types import MethodType
 from typing import Any

@@ -1,4 +1,4 @@
-"""How long an analysis takes: python tests/benchmarks/analysis.py. 51 states of 480x832x81, 2.1 million values each.
+"""Time of an analysis: python tests/benchmarks/analysis.py. 51 states of 480x832x81, 2.1 million values each.
 
 From stored inner products: a whole batch, in this process. From stored latents: each in a process of its own with cold
 caches, beside reading the same bytes with `read`, and beside a straightforward script with numpy and scikit-learn.
@@ -65,21 +65,21 @@ def make_batch(root: Path, videos: int, latents: bool) -> Path:
     return root
 
 
-def latent_files(root: Path) -> list[Path]:
+def list_latent_files(root: Path) -> list[Path]:
     """The files that the latents lie in."""
     return [path for path in root.rglob("latents/c/**/*") if path.is_file()]
 
 
-def forget(root: Path) -> None:
+def drop_page_cache(root: Path) -> None:
     """Have the kernel drop what it keeps of these files in memory."""
-    for path in latent_files(root):
+    for path in list_latent_files(root):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
 
 
-def ours(root: Path) -> None:
+def compute_metrics_from_latents(root: Path) -> None:
     """Every metric from the stored latents."""
     for video in read_batch_videos(root, from_latents=True):
         assert video.trajectory is not None
@@ -87,15 +87,15 @@ def ours(root: Path) -> None:
             video.compute_metric(metric)
 
 
-def reading(root: Path) -> None:
+def read_all_bytes(root: Path) -> None:
     """Nothing but reading the bytes."""
-    for path in latent_files(root):
+    for path in list_latent_files(root):
         with path.open("rb", buffering=0) as file:
             while file.read(1 << 22):
                 pass
 
 
-def straightforward(root: Path) -> None:
+def compute_with_scikit_learn(root: Path) -> None:
     """Lengths, turning and principal components as one writes them down."""
     from sklearn.decomposition import PCA
 
@@ -109,12 +109,16 @@ def straightforward(root: Path) -> None:
         PCA(3).fit(states)
 
 
-WAYS: dict[str, Callable[[Path], None]] = {"reading": reading, "ours": ours, "straightforward": straightforward}
+WAYS: dict[str, Callable[[Path], None]] = {
+    "reading": read_all_bytes,
+    "ours": compute_metrics_from_latents,
+    "straightforward": compute_with_scikit_learn,
+}
 
 
-def measure(way: str, root: Path) -> tuple[float, float]:
+def measure_in_fresh_process(way: str, root: Path) -> tuple[float, float]:
     """Seconds, and gibibytes of memory at most, in a process of its own with cold caches."""
-    forget(root)
+    drop_page_cache(root)
     done = subprocess.run(
         [sys.executable, __file__, "--one", way, str(root)], capture_output=True, text=True, check=True
     )
@@ -152,12 +156,12 @@ def main(videos: int, with_latents: int, rounds: int, folder: Path | None, one: 
         compare_groups(result)
         click.echo(f"comparing their two groups of {videos // 2}: {time.perf_counter() - began:.2f} s")
         root = make_batch(Path(temporary) / "latents", with_latents, latents=True)
-        size = sum(path.stat().st_size for path in latent_files(root)) / 1e9
+        size = sum(path.stat().st_size for path in list_latent_files(root)) / 1e9
         click.echo(f"{with_latents} videos with stored latents, {size:.2f} GB, cold caches, medians of {rounds}:")
         results: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
         for _ in range(rounds):
             for way in WAYS:
-                results[way].append(measure(way, root))
+                results[way].append(measure_in_fresh_process(way, root))
         for way, measured in results.items():
             seconds, peak = statistics.median(s for s, _ in measured), max(p for _, p in measured)
             click.echo(f"  {way:<16} {seconds:6.2f} s  {size / seconds:5.2f} GB/s  peak {peak:.2f} GiB")

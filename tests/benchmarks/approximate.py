@@ -1,4 +1,4 @@
-"""What videos gain and lose that are not made as the model would, on nano: python tests/benchmarks/approximate.py.
+"""Gain and loss of approximate speeds and 8-bit weights, on nano: python tests/benchmarks/approximate.py.
 
 The same prompts and seeds by `fused`, by `cached` with both caches and several thresholds, and with weights in 8 bits:
 PSNR of frames, relative difference of the final latents, and the time of denoising.
@@ -32,18 +32,18 @@ from wantui.planning.step_skipping import MAX_MAGNITUDE_ERROR
 
 TEMPLATE = "a [large|small] [red|blue] [circle|star] moving [left|up] over a [dark|light] background"
 CHANGES, ERRORS = (0.03, 0.05, MAX_FIRST_BLOCK_CHANGE, 0.1, 0.15), (0.03, 0.06, MAX_MAGNITUDE_ERROR, 0.2, 0.3)
-Made = list[tuple[Tensor, np.ndarray, float]]
+Generated = list[tuple[Tensor, np.ndarray, float]]
 """Final latents, frames in 0 to 1, and seconds of denoising, of each video."""
 
 
-def recipes(count: int, steps: int, speed: str) -> list[Recipe]:
+def choose_recipes(count: int, steps: int, speed: str) -> list[Recipe]:
     """Evenly spread over the variations."""
     settings = [f"model_settings.steps={steps}", "videos_per_variation=1", f"model_settings.speed={speed}"]
     videos = plan_batch(load_config("nano", settings), TEMPLATE).videos
     return [videos[index * len(videos) // count].recipe for index in range(count)]
 
 
-def make(pipeline: WanPipeline, chosen: list[Recipe]) -> Made:
+def generate_videos(pipeline: WanPipeline, chosen: list[Recipe]) -> Generated:
     made = []
     for recipe in chosen:
         began = time.perf_counter()
@@ -53,7 +53,7 @@ def make(pipeline: WanPipeline, chosen: list[Recipe]) -> Made:
     return made
 
 
-def tell(label: str, result: Made, wanted: Made, events: str = "") -> None:
+def print_result(label: str, result: Generated, wanted: Generated, events: str = "") -> None:
     errors = [float(((one[1] - two[1]) ** 2).mean()) for one, two in zip(result, wanted, strict=True)]
     psnr = [10 * np.log10(1 / max(error, 1e-12)) for error in errors]
     far = [float((one[0] - two[0]).norm() / two[0].norm()) for one, two in zip(result, wanted, strict=True)]
@@ -72,24 +72,28 @@ def main(steps: int, videos: int) -> None:
     load: Callable[[str, WeightsForm], WanPipeline] = lambda dtype, weights: load_pipeline(  # noqa: E731
         NANO, None, dtype, torch.device("cpu"), weights=weights
     )
-    pipeline, fused, cached = load("float32", "full"), recipes(videos, steps, "fused"), recipes(videos, steps, "cached")
-    make(pipeline, fused[:1])
-    wanted = make(pipeline, fused)
+    pipeline, fused, cached = (
+        load("float32", "full"),
+        choose_recipes(videos, steps, "fused"),
+        choose_recipes(videos, steps, "cached"),
+    )
+    generate_videos(pipeline, fused[:1])
+    wanted = generate_videos(pipeline, fused)
     click.echo(f"nano, {steps} steps, {videos} videos, on a CPU with {torch.get_num_threads()} threads")
     for error in ERRORS:
         mark = "  (speed: cached)" if error == MAX_MAGNITUDE_ERROR else ""
         with patch.object(step_cache, "MAX_MAGNITUDE_ERROR", error):
-            made = make(pipeline, cached)
-        tell(f"magnitudes, {error}", made, wanted, mark)
+            made = generate_videos(pipeline, cached)
+        print_result(f"magnitudes, {error}", made, wanted, mark)
     uncalibrated = [recipe.model_copy(update={"magnitudes": ()}) for recipe in cached]
     for change in CHANGES:
         mark = "  (speed: cached, not calibrated)" if change == MAX_FIRST_BLOCK_CHANGE else ""
         with patch.object(step_cache, "MAX_FIRST_BLOCK_CHANGE", change):
-            made = make(pipeline, uncalibrated)
-        tell(f"first block, {change}", made, wanted, mark)
-    wanted = make(load("bfloat16", "full"), fused)
+            made = generate_videos(pipeline, uncalibrated)
+        print_result(f"first block, {change}", made, wanted, mark)
+    wanted = generate_videos(load("bfloat16", "full"), fused)
     for weights in ("int8", "float8"):
-        tell(f"weights in {weights}", make(load("bfloat16", weights), fused), wanted)
+        print_result(f"weights in {weights}", generate_videos(load("bfloat16", weights), fused), wanted)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Does attention to a word lie on what it names? python tests/benchmarks/attention_localisation.py [--seeds 24].
+"""Measure how much of the attention to a word lies on its object: python tests/benchmarks/attention_localisation.py
+[--seeds 24].
 
-nano's attention was supervised, so that the place of an object is a known truth for the maps of its words. The videos
+nano's attention was supervised, so the place of an object is the known target of the maps of its words. The videos
 are generated first, by several processes; then the maps are compared with the decoded clips.
 """
 

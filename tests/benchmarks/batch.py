@@ -39,7 +39,7 @@ PROMPT = "a large red circle moving left"
 GUIDANCE, SHIFT, FPS = 5.0, 3.0, 16
 
 
-def directory_of(name: str, folder: Path) -> Path:
+def build_model_directory(name: str, folder: Path) -> Path:
     """A pipeline of a published size with random weights, as diffusers stores it."""
     model, device = find_model(name), torch.device("cuda")
     tokenizer = build_nano_tokenizer()
@@ -55,7 +55,7 @@ def directory_of(name: str, folder: Path) -> Path:
     return folder
 
 
-def plain(directory: Path, size: tuple[int, int, int], steps: int, videos: int, out: Path) -> list[float]:
+def time_plain_loop(directory: Path, size: tuple[int, int, int], steps: int, videos: int, out: Path) -> list[float]:
     """When each video of a loop over the stock pipeline was whole, seconds from the beginning."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     began = time.perf_counter()
@@ -82,7 +82,7 @@ def plain(directory: Path, size: tuple[int, int, int], steps: int, videos: int, 
     return ends
 
 
-def ours(directory: Path, size: tuple[int, int, int], steps: int, videos: int, out: Path) -> list[float]:
+def time_wantui_run(directory: Path, size: tuple[int, int, int], steps: int, videos: int, out: Path) -> list[float]:
     """The same of `wantui run`."""
     settings: dict[str, Any] = {
         "model_settings.model_id": directory,
@@ -149,9 +149,9 @@ def main(model: str, size: tuple[int, int, int], steps: int, videos: int, attent
     try:
         if attention != NATIVE_ATTENTION:
             run_bench(attention)
-        directory = Path(NANO.location) if model == NANO.name else directory_of(model, folder / "model")
+        directory = Path(NANO.location) if model == NANO.name else build_model_directory(model, folder / "model")
         rates = {}
-        for name, make in (("ours", ours), ("plain", plain)):
+        for name, make in (("ours", time_wantui_run), ("plain", time_plain_loop)):
             out = folder / name
             out.mkdir()
             ends = make(directory, size, steps, videos, out)

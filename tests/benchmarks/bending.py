@@ -3,11 +3,11 @@
 Each scene is denoised without a bend and, from the same noise, with each bend in each range of blocks. The words of the
 object (`large red circle`) are bent at every step.
 
-Fidelity: how far the object moved over how far it was told to move. The told position of the object's centre in a frame
-is the transformed position without the bend; fidelity is sum (p - b) . (t - b) / sum |t - b|^2 over frames, with p the
-bent, b the unbent and t the told position. For scale, it is the logarithm of the ratio of the object's widths over that
-of the factor; for region, the share of the object's pixels that had been outside of the region and no longer are. The
-other modes tell the object no position.
+Fidelity: the distance that the object moved, divided by the requested distance. The requested position of the object's
+centre in a frame is the transformed position without the bend; fidelity is sum (p - b) . (t - b) / sum |t - b|^2 over
+frames, with p the bent, b the unbent and t the requested position. For scale, it is the logarithm of the ratio of the
+object's widths over that of the factor; for region, the share of the object's pixels that had been outside of the
+region and no longer are. The other modes do not move the object.
 
 Locality: share of the squared change of the predicted clean latents, in the first step, inside the positions that hold
 half of the bent map's mass. Area is the share of these positions: a change that is spread evenly has the locality of
@@ -93,8 +93,8 @@ WORD_BENDS = ("translate x 0.25", "rotate 90")
 
 
 @dataclass(frozen=True)
-class Made:
-    """What one denoising gives."""
+class DenoisedScene:
+    """Result of one denoising."""
 
     first_step: DenoisingStep
     video: Tensor
@@ -102,7 +102,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Figures:
+class BendFigures:
     """Figures of one bend in one scene; None where the mode or the clip gives none."""
 
     fidelity: float | None
@@ -110,12 +110,12 @@ class Figures:
     area: float | None
 
 
-def make(pipeline: WanPipeline, recipe: Recipe) -> Made:
+def denoise_scene(pipeline: WanPipeline, recipe: Recipe) -> DenoisedScene:
     steps: list[DenoisingStep] = []
     for step in denoise_latents(pipeline, recipe):
         steps = [*steps[:1], step]
     frames = decode_float_frames(pipeline, steps[-1].latents)
-    return Made(steps[0], torch.from_numpy(frames).permute(3, 0, 1, 2))
+    return DenoisedScene(steps[0], torch.from_numpy(frames).permute(3, 0, 1, 2))
 
 
 def find_centres(video: Tensor) -> Points:
@@ -190,16 +190,20 @@ def add_bend(
 
 
 def measure(
-    pipeline: WanPipeline, plain_by_scene: Sequence[tuple[Recipe, Made]], bend: Bend, word_choice: str, blocks: str
-) -> list[Figures]:
+    pipeline: WanPipeline,
+    plain_by_scene: Sequence[tuple[Recipe, DenoisedScene]],
+    bend: Bend,
+    word_choice: str,
+    blocks: str,
+) -> list[BendFigures]:
     """Return the figures of a bend in every scene."""
     figures = []
     for (phrase, _), (recipe, plain) in zip(SCENES, plain_by_scene, strict=False):
         words, padding = WORD_CHOICES[word_choice](phrase)
-        bent = make(pipeline, add_bend(recipe, bend, words, BLOCK_RANGES[blocks], padding=padding))
+        bent = denoise_scene(pipeline, add_bend(recipe, bend, words, BLOCK_RANGES[blocks], padding=padding))
         locality = measure_locality(plain.first_step, bent.first_step, phrase, BLOCK_RANGES[blocks])
         fidelity = measure_fidelity(bend, plain.video, bent.video)
-        figures.append(Figures(fidelity, *(locality if locality is not None else (None, None))))
+        figures.append(BendFigures(fidelity, *(locality if locality is not None else (None, None))))
     return figures
 
 
@@ -208,7 +212,7 @@ def format_median(values: Sequence[float | None]) -> str:
     return f"{statistics.median(known):.2f}" if known else "-"
 
 
-def print_row(label: str, columns: Sequence[Sequence[Figures]]) -> None:
+def print_row(label: str, columns: Sequence[Sequence[BendFigures]]) -> None:
     cells = []
     for figures in columns:
         fidelity = format_median([each.fidelity for each in figures])
@@ -230,7 +234,7 @@ def main(scenes: int, steps: int, seed: int, quick: bool) -> None:
     ranges = ["0..7", "3..5"] if quick else list(BLOCK_RANGES)
     pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
     recipes = [build_recipe(template, steps, seed) for _, template in SCENES[:scenes]]
-    plain_by_scene = [(recipe, make(pipeline, recipe)) for recipe in recipes]
+    plain_by_scene = [(recipe, denoise_scene(pipeline, recipe)) for recipe in recipes]
     click.echo(f"nano, {scenes} scenes, {steps} steps; cells: fidelity / locality (area), medians over scenes\n")
     click.echo(f"| bend of the phrase | {' | '.join(f'blocks {name}' for name in ranges)} |")
     click.echo("|---" * (len(ranges) + 1) + "|")

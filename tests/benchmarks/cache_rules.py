@@ -32,7 +32,7 @@ from diffusers.hooks.sea_cache import SeaCacheSharedState, _apply_sea_filter
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.approximate import Made, make
+from benchmarks.approximate import Generated, generate_videos
 
 from wantui.analysis.similarity import compute_ssim
 from wantui.config import load_config
@@ -177,7 +177,7 @@ def using_rule(rule: Rule, threshold: float, computed: Sequence[bool], decisions
         yield
 
 
-def compare(made: Made, wanted: Made, scenes: Scenes) -> tuple[str, list[float]]:
+def compare(made: Generated, wanted: Generated, scenes: Scenes) -> tuple[str, list[float]]:
     """Return a description of clips beside those of the full computation, and the PSNR of each."""
     errors = [float(((one[1] - two[1]) ** 2).mean()) for one, two in zip(made, wanted, strict=True)]
     psnr = [10 * float(np.log10(1 / max(error, 1e-12))) for error in errors]
@@ -229,8 +229,8 @@ def main(
         f"{torch.get_num_threads()} threads"
     ]
     full_recipes = [recipe.model_copy(update={"speed": "reference", "magnitudes": ()}) for recipe in recipes]
-    make(pipeline, full_recipes[:1])
-    wanted = make(pipeline, full_recipes)
+    generate_videos(pipeline, full_recipes[:1])
+    wanted = generate_videos(pipeline, full_recipes)
     lines.append(f"full computation: {compare(wanted, wanted, scenes)[0].rpartition('; ')[2]}")
     changes = measure_changes(pipeline, recipes[::seeds])
     sigmas = [step.sigma for step in denoise_latents(pipeline, full_recipes[0])]
@@ -249,7 +249,7 @@ def main(
                 computed = list(np.isin(np.arange(step_count), np.linspace(0, step_count - 1, budget).round()))
             decisions: list[bool] = []
             with using_rule(rule, threshold, computed, decisions):
-                made = make(pipeline, recipes)
+                made = generate_videos(pipeline, recipes)
             text, psnr = compare(made, wanted, scenes)
             psnr_by_rule[rule.name] = psnr
             count = step_count * sum(decisions) / len(decisions)

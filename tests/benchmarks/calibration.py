@@ -1,4 +1,4 @@
-"""What do the metrics respond to: frequency, or appearance? python tests/benchmarks/calibration.py
+"""Print what the metrics respond to, frequency or appearance: python tests/benchmarks/calibration.py
 
 `frequency_models.py` trains models with exchanged frequencies of the shapes, `calibration_measurements.py` measures
 them, and `--collect FOLDER` reduces its files to the data from which this command prints its tables.

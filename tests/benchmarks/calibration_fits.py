@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from wantui.analysis.arrays import FloatArray
-from wantui.analysis.decodability import decode_seeds
+from wantui.analysis.decodability import score_held_out_seeds
 from wantui.analysis.dispersion import compute_distances_to_median
 from wantui.analysis.guidance_gap import EARLY_WINDOW, LATE_WINDOW, WHOLE_WINDOW, GuidanceGap
 from wantui.analysis.level_states import average_over_sigma
@@ -200,7 +200,7 @@ def compute_separations(projections: FloatArray, sigmas: FloatArray) -> dict[str
         combinations(range(len(SHAPES)), 2), range(len(COLOURS)), range(len(levels))
     ):
         differences = states[level, :, first, colour] - states[level, :, second, colour]
-        accuracy[first, second, colour, level] = decode_seeds(differences[:, None], no_flip).mean()
+        accuracy[first, second, colour, level] = score_held_out_seeds(differences[:, None], no_flip).mean()
         accuracy[second, first, colour, level] = accuracy[first, second, colour, level]
     around_mean = states - states.mean((1, 2), keepdims=True)
     totals = (around_mean**2).sum(-1).mean((1, 2))  # [levels, colours]

@@ -1,4 +1,4 @@
-"""What captures, word weights and bends cost, in percent of a guided step.
+"""Cost of captures, word weights and bends, in percent of a guided step.
 
 Run python tests/benchmarks/capture.py [--model NAME].
 
@@ -77,7 +77,7 @@ BENDS: dict[str, dict[str, object]] = {
 }
 
 
-def random_pipeline(name: str, device: torch.device) -> WanPipeline:
+def build_random_pipeline(name: str, device: torch.device) -> WanPipeline:
     """A pipeline of a published size with random weights; without a text encoder."""
     model = find_model(name)
     transformer = build_random_transformer(
@@ -90,7 +90,7 @@ def random_pipeline(name: str, device: torch.device) -> WanPipeline:
     return pipeline
 
 
-def start_of(pipeline: WanPipeline, recipe: Recipe) -> DenoisingInputs:
+def prepare_inputs_with_random_text(pipeline: WanPipeline, recipe: Recipe) -> DenoisingInputs:
     """As `prepare`, with random embeddings where there is no text encoder."""
     if pipeline.text_encoder is not None:
         return prepare_inputs(pipeline, recipe)
@@ -119,13 +119,13 @@ def start_of(pipeline: WanPipeline, recipe: Recipe) -> DenoisingInputs:
     )
 
 
-class Way:
+class CaptureVariant:
     """A denoising loop with one way to capture, of which one step is made at a time."""
 
     def __init__(self, pipeline: WanPipeline, recipe: Recipe, capture: CaptureRequests | None, folder: Path) -> None:
         self.device = pipeline._execution_device
         recipe = recipe.model_copy(update={"capture": capture or CaptureRequests()})
-        self.make: Callable[[], DenoisingInputs] = lambda: start_of(pipeline, recipe)
+        self.make: Callable[[], DenoisingInputs] = lambda: prepare_inputs_with_random_text(pipeline, recipe)
         start = self.make()
         self.background = BackgroundWriter()
         self.recorders: list[CaptureRecorder] = []
@@ -150,9 +150,9 @@ class Way:
                 trajectory.gram_matrix.add_state(torch.randn_like(start.noise))
         self.steps = denoise_latents(pipeline, recipe, start)
         self.peak = 0
-        self.one()
+        self.time_next_step()
 
-    def one(self) -> float:
+    def time_next_step(self) -> float:
         """Seconds of the next step, with all that is done about it before the step after it can begin."""
         gc.collect()
         if self.device.type == "cuda":
@@ -186,7 +186,7 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() and model != "nano" else "cpu")
     real = model != "nano"
-    pipeline = random_pipeline(model, device) if real else load_pipeline(NANO, None, "float32", device)
+    pipeline = build_random_pipeline(model, device) if real else load_pipeline(NANO, None, "float32", device)
     if speed == "fused" and device.type == "cuda":
         fuse_blocks(pipeline.transformer)
     recipe = Recipe(
@@ -223,12 +223,12 @@ def main(model: str, rounds: int, threads: int | None, speed: str, only: str) ->
     for number, (label, (changed, capture)) in enumerate(ways.items()):
         if only not in label:
             continue
-        plain = Way(pipeline, recipe, None, folder)
-        captured = Way(pipeline, changed, capture, folder / str(number))
+        plain = CaptureVariant(pipeline, recipe, None, folder)
+        captured = CaptureVariant(pipeline, changed, capture, folder / str(number))
         pairs = []
         for turn in range(rounds):
             first, second = (plain, captured) if turn % 2 else (captured, plain)
-            times = {first: first.one(), second: second.one()}
+            times = {first: first.time_next_step(), second: second.time_next_step()}
             pairs.append((times[plain], times[captured]))
         added = sorted(100 * (with_it / without - 1) for without, with_it in pairs)
         quarter = len(added) // 4

@@ -19,7 +19,7 @@ from wantui.environment import OPENMP_WAIT_VARIABLES
 STEPS = 10
 
 
-def make_steps() -> None:
+def time_steps() -> None:
     """Print the seconds of each step and a digest of the last latents, as JSON."""
     import torch
 
@@ -74,7 +74,7 @@ def main(makes_steps: bool, busy: bool) -> None:
     if busy:
         keep_busy()
     if makes_steps:
-        make_steps()
+        time_steps()
         return
     click.echo(f"median of {STEPS} steps of nano on {os.cpu_count()} cores")
     for beside in (0, 1):

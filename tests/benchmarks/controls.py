@@ -33,7 +33,7 @@ import yaml
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.batch import directory_of
+from benchmarks.batch import build_model_directory
 from lora_files import diffusers_tensors, make_factors, write_adapter
 
 from wantui.models.catalogue import NANO, find_model
@@ -285,7 +285,7 @@ def main(
     is_nano = model == NANO.name
     runners: list[Runner] = []
     try:
-        location = NANO.name if is_nano else str(directory_of(model, base / "model"))
+        location = NANO.name if is_nano else str(build_model_directory(model, base / "model"))
         size = (64, 64, 9) if is_nano else SIZE
         runners += [Runner(base / str(number), location, size) for number in range(jobs)]
         cases = list_cases(build_adapter(model, base / "adapter.safetensors"))

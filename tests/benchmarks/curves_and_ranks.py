@@ -1,7 +1,7 @@
 """How often cluster tests and rank correlations call noise a result, and how often intervals contain the true rho.
 python tests/benchmarks/curves_and_ranks.py.
 
-Made-up values whose truth is known, drawn anew in each run: curves of like groups whose noise levels are correlated,
+Each run draws values with a known truth: curves of equal groups whose noise levels are correlated,
 with normal values and with heavy tails, and values of seeds and variations with effects of their own. About five
 minutes; no model is needed.
 """

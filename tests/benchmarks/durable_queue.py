@@ -40,7 +40,7 @@ from wantui.storage.zarr_group import verify_capture
 BATCHES, VIDEOS = 10, 1000
 
 
-def median_ms(rounds: int, action: Callable[[], object]) -> float:
+def measure_median_ms(rounds: int, action: Callable[[], object]) -> float:
     times = []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -49,7 +49,7 @@ def median_ms(rounds: int, action: Callable[[], object]) -> float:
     return 1000 * statistics.median(times)
 
 
-def queue_figures(state: Path) -> None:
+def measure_queue(state: Path) -> None:
     """Claims, listing and following."""
     queue = Queue(state)
     recipe = plan_batch(load_config("nano", []), "a large red circle moving left").videos[0].recipe.to_json()
@@ -59,7 +59,7 @@ def queue_figures(state: Path) -> None:
         )
     bare = sqlite3.connect(state / "bare.db", isolation_level=None)
     bare.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; CREATE TABLE t (x)")
-    transaction = median_ms(500, lambda: bare.execute("INSERT INTO t VALUES (1)"))
+    transaction = measure_median_ms(500, lambda: bare.execute("INSERT INTO t VALUES (1)"))
 
     def claim_and_finish() -> None:
         claim = queue.claim_next_video("w", ("auto", "cpu"))
@@ -67,17 +67,17 @@ def queue_figures(state: Path) -> None:
         queue.record_done(claim)
 
     click.echo(f"{BATCHES * VIDEOS:,} videos queued; a bare transaction of one row takes {transaction:.3f} ms")
-    claim = median_ms(500, lambda: queue.claim_next_video("w", ("auto", "cpu")))
+    claim = measure_median_ms(500, lambda: queue.claim_next_video("w", ("auto", "cpu")))
     queue.recover_interrupted_videos()
     queue.resume_queue()
     click.echo(f"  claim                     {claim:8.3f} ms, {claim / transaction:.1f} bare transactions")
-    both = median_ms(500, claim_and_finish)
+    both = measure_median_ms(500, claim_and_finish)
     click.echo(f"  claim and done            {both:8.3f} ms, {both / transaction:.1f} bare transactions")
-    click.echo(f"  all batches with counts   {median_ms(50, lambda: queue.list_batches(-1)):8.3f} ms")
-    click.echo(f"  first page of a batch     {median_ms(50, lambda: queue.list_videos(5, 50)):8.3f} ms")
+    click.echo(f"  all batches with counts   {measure_median_ms(50, lambda: queue.list_batches(-1)):8.3f} ms")
+    click.echo(f"  first page of a batch     {measure_median_ms(50, lambda: queue.list_videos(5, 50)):8.3f} ms")
 
 
-def follower_figures(state: Path, seconds: float) -> None:
+def measure_follower(state: Path, seconds: float) -> None:
     """Latency and processor time of one that follows as `wantui watch` does, beside a writer of ten steps a second."""
     follower = Queue(state)
     claim = Queue(state).claim_next_video("w", ("auto", "cpu"))
@@ -112,15 +112,15 @@ def follower_figures(state: Path, seconds: float) -> None:
     click.echo(f"  takes                     {100 * cpu / seconds:8.3f} % of a core")
 
 
-def listing_figure() -> None:
+def measure_listing() -> None:
     """`wantui queue ls` as a process, beside an interpreter that does nothing."""
-    bare = median_ms(7, lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
+    bare = measure_median_ms(7, lambda: subprocess.run([sys.executable, "-c", "pass"], check=True))
     program = str(Path(sys.executable).parent / "wantui")
-    listed = median_ms(7, lambda: subprocess.run([program, "queue", "ls"], capture_output=True, check=True))
+    listed = measure_median_ms(7, lambda: subprocess.run([program, "queue", "ls"], capture_output=True, check=True))
     click.echo(f"wantui queue ls             {listed:8.1f} ms as a process, the bare interpreter {bare:.1f} ms")
 
 
-def checkpoint_figures(folder: Path, rounds: int) -> None:
+def measure_checkpoints(folder: Path, rounds: int) -> None:
     """Denoising nano with and without checkpoints, in turns."""
     recipe = plan_batch(load_config("nano", []), "a large red circle moving left").videos[0].recipe
     pipeline = load_pipeline(find_model("nano"), None, recipe.dtype, resolve_device("auto"))
@@ -149,7 +149,7 @@ def checkpoint_figures(folder: Path, rounds: int) -> None:
     click.echo(f"  take                      {100 * sum(spent) / sum(seconds):8.3f} % of the time")
 
 
-def manifest_figures(folder: Path, videos: int) -> None:
+def measure_manifest(folder: Path, videos: int) -> None:
     """Bytes written for each finished video of a batch, beside rewriting the manifest; and what is read again."""
     batch = BatchFolder(folder / f"batch-{videos}")
     batch.root.mkdir()
@@ -175,10 +175,10 @@ def manifest_figures(folder: Path, videos: int) -> None:
     click.echo(f"  written a finished video  {written / videos:8,.0f} bytes; rewriting the manifest {size:,} bytes")
     click.echo(f"  written for the batch     {written / 1e6:8.1f} MB; rewriting {size * videos / 1e6:,.0f} MB")
     click.echo(f"  recording a video takes   {1000 * statistics.median(times):8.2f} ms")
-    click.echo(f"  reading both files takes  {median_ms(3, lambda: read_manifest(batch)):8.1f} ms")
+    click.echo(f"  reading both files takes  {measure_median_ms(3, lambda: read_manifest(batch)):8.1f} ms")
 
 
-def checksum_figures(folder: Path) -> None:
+def measure_checksums(folder: Path) -> None:
     """Cost of verifying a capture of 51 states of a 1.3B video in 480p, 49 frames, beside reading its bytes."""
     shape, steps = (16, 13, 60, 104), 50
     recipe = plan_batch(load_config("nano", ["model_settings.steps=50", "latent_analysis_settings.store_latents=true"]),
@@ -192,8 +192,10 @@ def checksum_figures(folder: Path) -> None:
     writer.finish_group({"gram": np.eye(steps + 1)}, {})
     published = time.perf_counter() - began
     size = sum(file.stat().st_size for file in (folder / "v.zarr").rglob("*") if file.is_file())
-    read = median_ms(3, lambda: [file.read_bytes() for file in (folder / "v.zarr").rglob("*") if file.is_file()])
-    verified = median_ms(3, lambda: verify_capture(folder / "v.zarr"))
+    read = measure_median_ms(
+        3, lambda: [file.read_bytes() for file in (folder / "v.zarr").rglob("*") if file.is_file()]
+    )
+    verified = measure_median_ms(3, lambda: verify_capture(folder / "v.zarr"))
     click.echo(f"checksums of {size / 1e6:.0f} MB of states: published (synced) in {1000 * published:.0f} ms,")
     click.echo(f"  verified in {verified:.0f} ms; its bytes alone are read in {read:.0f} ms")
 
@@ -208,12 +210,12 @@ def main(rounds: int, seconds: float) -> None:
         os.environ["XDG_STATE_HOME"] = folder
         state = find_state_directory().directory
         for videos in (1_000, 10_000):
-            manifest_figures(Path(folder), videos)
-        checksum_figures(Path(folder))
-        queue_figures(state)
-        listing_figure()
-        follower_figures(state, seconds)
-        checkpoint_figures(Path(folder), rounds)
+            measure_manifest(Path(folder), videos)
+        measure_checksums(Path(folder))
+        measure_queue(state)
+        measure_listing()
+        measure_follower(state, seconds)
+        measure_checkpoints(Path(folder), rounds)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How often every test of the analysis calls equal groups different, and what share of its intervals is right.
+"""How often every test of the analysis calls equal groups different, and how many of its intervals are right.
 
 python tests/benchmarks/false_positives.py [--part tests|intervals|special]
 
-Values are made up, so that the truth is known: groups of one distribution, with heavy tails, odd videos or unequal
-wordings; groups of one mean with distributions of another shape or variance; a word that has another effect in every
-sentence; the best of several metrics called the declared one afterwards. About ten minutes; no model is needed.
+Values are simulated, so the truth is known: groups with equal distributions, with heavy tails, odd videos or unequal
+wordings; groups with equal means but distributions of different shape or variance; a word with a different effect in
+every sentence; a metric declared afterwards because it is the best of several. About ten minutes; no model is needed.
 
 With --permuted BATCH --by 1, groups of a real batch are exchanged within seeds; with --disjoint BATCH, two halves of
 the seeds of one prompt are compared.
@@ -40,7 +40,7 @@ TESTED_SEED_COUNTS = (6, 10, 16)
 """Numbers of seeds at which all tests are simulated."""
 
 
-def odd_videos(random: np.random.Generator, seeds: int) -> tuple[bool, bool]:
+def simulate_odd_videos(random: np.random.Generator, seeds: int) -> tuple[bool, bool]:
     """Compare the spread of like groups in which one video of twenty is five times as far as is typical.
 
     Returns:
@@ -55,7 +55,7 @@ def odd_videos(random: np.random.Generator, seeds: int) -> tuple[bool, bool]:
     return run_sign_flip_test(centroid[0] - centroid[1]) <= ALPHA, run_sign_flip_test(median[0] - median[1]) <= ALPHA
 
 
-def other_shape(random: np.random.Generator, seeds: int, scatter: float) -> tuple[bool, bool]:
+def simulate_other_shape(random: np.random.Generator, seeds: int, scatter: float) -> tuple[bool, bool]:
     """Compare lognormal with normal values of the same mean and `scatter` times the standard deviation.
 
     Returns:
@@ -68,7 +68,7 @@ def other_shape(random: np.random.Generator, seeds: int, scatter: float) -> tupl
     return run_sign_flip_test(lognormal - normal) <= ALPHA, bool(low <= 1 <= high)
 
 
-def other_variance(random: np.random.Generator, seeds: int, groups: int) -> bool:
+def simulate_other_variance(random: np.random.Generator, seeds: int, groups: int) -> bool:
     """Return whether some pair of groups of one mean, of which one has ten times the variance, is called different."""
     values = random.normal(size=(seeds, groups, 1))
     values[:, 0] *= np.sqrt(10)
@@ -77,7 +77,7 @@ def other_variance(random: np.random.Generator, seeds: int, groups: int) -> bool
     return bool(compute_family_p(values, pairs, raw).min() <= ALPHA)
 
 
-def other_sentences(random: np.random.Generator, seeds: int, sentences: int = 8) -> tuple[bool, bool]:
+def simulate_other_sentences(random: np.random.Generator, seeds: int, sentences: int = 8) -> tuple[bool, bool]:
     """Compare groups whose word has another effect in each sentence, and none on average over all sentences.
 
     Returns:
@@ -88,7 +88,7 @@ def other_sentences(random: np.random.Generator, seeds: int, sentences: int = 8)
     return by_seed <= ALPHA, max(by_seed, by_sentence) <= ALPHA
 
 
-def best_metric(random: np.random.Generator, seeds: int, correlation: float) -> bool:
+def simulate_best_metric(random: np.random.Generator, seeds: int, correlation: float) -> bool:
     """Return whether the best of all metrics, equally correlated and without any effect, is called different."""
     count = len(METRICS) + 1
     shared, alone = random.normal(size=(seeds, 1)), random.normal(size=(seeds, count))
@@ -96,7 +96,7 @@ def best_metric(random: np.random.Generator, seeds: int, correlation: float) -> 
     return min(run_sign_flip_test(values[:, m]) for m in range(count)) <= ALPHA
 
 
-def other_trend(random: np.random.Generator, seeds: int, skewed: bool) -> tuple[bool, bool]:
+def simulate_other_trend(random: np.random.Generator, seeds: int, skewed: bool) -> tuple[bool, bool]:
     """Compare values of one distribution at the doses 1, 2 and 8, two phrasings for each seed.
 
     Returns:
@@ -109,17 +109,17 @@ def other_trend(random: np.random.Generator, seeds: int, skewed: bool) -> tuple[
     return by_sign <= ALPHA, max(by_sign, run_trend_test(values.mean(1), weights)) <= ALPHA
 
 
-def shares(simulate: Callable[[np.random.Generator, int], object], seeds: int, runs: int) -> list[float]:
+def compute_answer_shares(simulate: Callable[[np.random.Generator, int], object], seeds: int, runs: int) -> list[float]:
     """Return in what share of the runs each answer is yes."""
     random = np.random.default_rng(seeds)
     answers = np.array([simulate(random, seeds) for _ in range(runs)], dtype=np.float64).reshape(runs, -1)
     return [float(share) for share in answers.mean(0)]
 
 
-def rows(runs: int) -> Iterable[tuple[str, int, str, float]]:
+def list_special_cases(runs: int) -> Iterable[tuple[str, int, str, float]]:
     """Yield case, seeds, question and share."""
     for seeds in (6, 10, 20):
-        centroid, median = shares(odd_videos, seeds, runs)
+        centroid, median = compute_answer_shares(simulate_odd_videos, seeds, runs)
         yield (
             "one outlier in 20 videos",
             seeds,
@@ -133,24 +133,24 @@ def rows(runs: int) -> Iterable[tuple[str, int, str, float]]:
             median,
         )
     for scatter, seeds in itertools.product((1.0, 0.1), (10, 20)):
-        called, covered = shares(partial(other_shape, scatter=scatter), seeds, runs)
+        called, covered = compute_answer_shares(partial(simulate_other_shape, scatter=scatter), seeds, runs)
         case = f"lognormal against normal with the same mean and {scatter:g} times the standard deviation"
         yield case, seeds, "groups called different", called
         yield case, seeds, "interval of the ratio contains 1", covered
     for groups, seeds in ((3, 8), (3, 20), (6, 8)):
-        (called,) = shares(partial(other_variance, groups=groups), seeds, runs)
+        (called,) = compute_answer_shares(partial(simulate_other_variance, groups=groups), seeds, runs)
         yield f"{groups} groups, one with 10 times the variance", seeds, "at least one pair called different", called
-    alone, both = shares(other_sentences, 12, runs)
+    alone, both = compute_answer_shares(simulate_other_sentences, 12, runs)
     case = "effect that is 0 on average, but varies over 8 phrasings"
     yield case, 12, "groups called different, tested over seeds only", alone
     yield case, 12, "groups called different, tested over seeds and phrasings", both
     for skewed, seeds in itertools.product((False, True), (8, 20)):
-        sign, both = shares(partial(other_trend, skewed=skewed), seeds, runs)
+        sign, both = compute_answer_shares(partial(simulate_other_trend, skewed=skewed), seeds, runs)
         case = f"slope over a setting without an effect, {'lognormal' if skewed else 'normal'} values"
-        yield case, seeds, "slope reported, by signs of the slopes only", sign
-        yield case, seeds, "slope reported, by signs and permutations", both
+        yield case, seeds, "slope reported, from signs of the slopes only", sign
+        yield case, seeds, "slope reported, from signs and permutations", both
     for correlation in (0.9, 0.5, 0.0):
-        (called,) = shares(partial(best_metric, correlation=correlation), 12, runs)
+        (called,) = compute_answer_shares(partial(simulate_best_metric, correlation=correlation), 12, runs)
         case = f"best of {len(METRICS) + 1} metrics without an effect, correlation {correlation:g}"
         yield case, 12, "groups called different", called
 
@@ -210,7 +210,7 @@ def main(
         click.echo()
     if part in (None, "special"):
         click.echo("| case | seeds | result | share of runs |\n|---|---|---|---|")
-        for case, seeds, answer, share in rows(runs):
+        for case, seeds, answer, share in list_special_cases(runs):
             click.echo(f"| {case} | {seeds} | {answer} | {format_share(share, 1)} |")
 
 

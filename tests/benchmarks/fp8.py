@@ -1,4 +1,4 @@
-"""What `speed: fp8` gains and loses: PYTHONPATH=tests python tests/benchmarks/fp8.py.
+"""Gain and loss of `speed: fp8`: PYTHONPATH=tests python tests/benchmarks/fp8.py.
 
 products     each product of a block in bfloat16 and in FP8, and the rounding before it
 steps        a guided step by plain diffusers, by fused and by fp8, with its peak memory and the error of a pass
@@ -22,7 +22,14 @@ import click
 import numpy as np
 import torch
 import torch.nn.functional as F
-from benchmarks.gpu import Cell, build_guided_step, clear, embed_any_prompt, pipeline_of, recipe_of
+from benchmarks.gpu import (
+    Cell,
+    build_cell_recipe,
+    build_guided_step,
+    build_published_pipeline,
+    embed_any_prompt,
+    free_gpu_memory,
+)
 from decoded_frames import decode_float_frames
 from diffusers import WanPipeline
 from torch import Tensor, nn
@@ -69,8 +76,8 @@ class Benchmark:
             return model
         return replace(model, head_count=2, transformer_width=256, feed_forward_width=512, block_count=4)
 
-    def recipe_of(self, model: WanModel, speed: SpeedName, steps: int) -> Recipe:
-        recipe = recipe_of(model, Cell(model.name, *self.size))
+    def build_recipe(self, model: WanModel, speed: SpeedName, steps: int) -> Recipe:
+        recipe = build_cell_recipe(model, Cell(model.name, *self.size))
         return recipe.model_copy(update={"speed": speed, "steps": steps})
 
     @property
@@ -81,9 +88,9 @@ class Benchmark:
         self.lines.append(line)
         click.echo(line, err=True)
 
-    def clear(self) -> None:
+    def free_gpu_memory(self) -> None:
         if self.device.type == "cuda":
-            clear()
+            free_gpu_memory()
 
     def read_peak(self) -> float:
         return torch.cuda.max_memory_allocated() / GB if self.device.type == "cuda" else 0.0
@@ -96,7 +103,7 @@ class Benchmark:
         return measure_median_seconds(operation, self.device, self.rounds)
 
 
-def differ(result: Tensor, wanted: Tensor) -> float:
+def compute_relative_difference(result: Tensor, wanted: Tensor) -> float:
     """Return the norm of the difference, divided by that of the wanted tensor."""
     return float((result.double() - wanted.double()).norm() / wanted.double().norm())
 
@@ -104,7 +111,7 @@ def differ(result: Tensor, wanted: Tensor) -> float:
 @torch.no_grad()
 def products(bench: Benchmark, model: WanModel) -> None:
     """Milliseconds of each product of a block, and of rounding its input alone (fused blocks round in the norm)."""
-    bench.clear()
+    bench.free_gpu_memory()
     d, f = model.transformer_width, model.feed_forward_width
     positions = count_latent_positions(model, *bench.size)
     shapes = {"qkv": (d, 3 * d), "attention out": (d, d), "feed-forward in": (d, f), "feed-forward out": (f, d)}
@@ -119,7 +126,8 @@ def products(bench: Benchmark, model: WanModel) -> None:
         after = bench.measure(partial(fp8, rows))
         exact = F.linear(hidden[:, :64].double(), layer.weight.double(), layer.bias.double())
         errors = [
-            differ(result[:, :64], exact) for result in (apply_linear(hidden, layer.weight, layer.bias), fp8(rows))
+            compute_relative_difference(result[:, :64], exact)
+            for result in (apply_linear(hidden, layer.weight, layer.bias), fp8(rows))
         ]
         precise = bench.measure(partial(multiply_precisely, fp8, rows.values[0], rows.scales))
         bench.report(
@@ -146,7 +154,7 @@ def multiply_precisely(layer: Fp8Linear, values: Tensor, scales: Tensor) -> Tens
 @torch.no_grad()
 def steps(bench: Benchmark, model: WanModel) -> None:
     """A guided step by each speed on the same weights, its peak, and the errors of its two passes."""
-    bench.clear()
+    bench.free_gpu_memory()
     torch.manual_seed(0)
     sizes = model.head_count, model.feed_forward_width, model.block_count
     transformer = build_random_transformer(*sizes, bench.device, torch.bfloat16)
@@ -160,17 +168,23 @@ def steps(bench: Benchmark, model: WanModel) -> None:
             fuse_blocks(transformer, bench.attention)
         if speed == "fp8":
             quantize_blocks(transformer, bench.device)
-        bench.clear()
+        bench.free_gpu_memory()
         outputs[speed] = step()
         bench.reset_peak()
         seconds = bench.step_seconds[model.name, speed] = bench.measure(step)
-        recipe = bench.recipe_of(model, speed, 2)
+        recipe = bench.build_recipe(model, speed, 2)
         weights = estimate_transformer_bytes(model, recipe) / GB
         working = estimate_activation_bytes(model, recipe, speed != "reference") / GB
         gain = bench.step_seconds[model.name, "reference"] / seconds
-        error = "" if speed == "reference" else f"; differs by {differ(outputs[speed], outputs['reference']):.2e}"
+        error = (
+            ""
+            if speed == "reference"
+            else f"; differs by {compute_relative_difference(outputs[speed], outputs['reference']):.2e}"
+        )
         if speed == "fp8":
-            error += f" from reference and {differ(outputs['fp8'], outputs['fused']):.2e} from fused"
+            error += (
+                f" from reference and {compute_relative_difference(outputs['fp8'], outputs['fused']):.2e} from fused"
+            )
         bench.report(
             f"{model.name} step {speed:<9} {seconds:.3f} s: {gain:.3f} times plain diffusers; peak "
             f"{bench.read_peak():.2f} GB, predicted {weights + working:.2f} (weights {weights:.2f}){error}"
@@ -180,24 +194,25 @@ def steps(bench: Benchmark, model: WanModel) -> None:
 @torch.no_grad()
 def video(bench: Benchmark, model: WanModel, step_count: int) -> None:
     """The latents of a whole video by fp8 against those by fused; fewer steps if there is too little time."""
-    bench.clear()
+    bench.free_gpu_memory()
     torch.manual_seed(0)
-    pipeline = pipeline_of(model, bench.device)
+    pipeline = build_published_pipeline(model, bench.device)
     pipeline.wantui_placement = PipelinePlacement(pipeline, bench.device, RESIDENT_PLAN)
     fuse_blocks(pipeline.transformer, bench.attention)
-    first = denoise(bench, pipeline, bench.recipe_of(model, "fused", 3))[1]
+    first = denoise(bench, pipeline, bench.build_recipe(model, "fused", 3))[1]
     step_count = int(min(step_count, (bench.seconds_left - 30) / (2 * first)))
     if step_count < 2:
         bench.report(f"{model.name} video: left out, {bench.seconds_left:.0f} s are left")
         return
-    states = {"fused": denoise(bench, pipeline, bench.recipe_of(model, "fused", step_count))}
+    states = {"fused": denoise(bench, pipeline, bench.build_recipe(model, "fused", step_count))}
     quantize_blocks(pipeline.transformer, bench.device)
-    denoise(bench, pipeline, bench.recipe_of(model, "fp8", 2))
-    states["fp8"] = denoise(bench, pipeline, bench.recipe_of(model, "fp8", step_count))
+    denoise(bench, pipeline, bench.build_recipe(model, "fp8", 2))
+    states["fp8"] = denoise(bench, pipeline, bench.build_recipe(model, "fp8", step_count))
     (wanted, before), (result, after) = states["fused"], states["fp8"]
     bench.report(
         f"{model.name} video of {step_count} steps: fused {before:.3f} s a step, fp8 {after:.3f}: "
-        f"{before / after:.3f} times; final latents differ by {differ(result, wanted):.2e} of their norm"
+        f"{before / after:.3f} times; final latents differ by {compute_relative_difference(result, wanted):.2e} "
+        "of their norm"
     )
 
 
@@ -214,7 +229,7 @@ def predictions(bench: Benchmark, models: list[WanModel]) -> None:
     throughput = measure_throughput(bench.device, "fp8", lambda _: None)
     bench.report(f"bench of fp8: {time.monotonic() - began:.0f} s, fits its blocks within {throughput.error:.1%}")
     for model in models:
-        seconds = throughput.predict_step_seconds(model, bench.recipe_of(model, "fp8", 2))
+        seconds = throughput.predict_step_seconds(model, bench.build_recipe(model, "fp8", 2))
         measured = bench.step_seconds.get((model.name, "fp8"))
         about = "" if measured is None else f", measured {measured:.3f} ({seconds / measured - 1:+.1%})"
         bench.report(f"{model.name} step predicted {seconds:.3f} s{about}")
@@ -267,7 +282,7 @@ def generate_clips(pipeline: WanPipeline, recipes: list[Recipe]) -> tuple[Tensor
 def describe_difference(result: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> str:
     errors = ((result[0] - wanted[0]) ** 2).flatten(1).mean(1).clamp_min(1e-12)
     psnr = [-10 * float(torch.log10(error)) for error in errors]
-    far = [differ(one, two) for one, two in zip(result[1], wanted[1], strict=True)]
+    far = [compute_relative_difference(one, two) for one, two in zip(result[1], wanted[1], strict=True)]
     if result is wanted:
         return ""
     return (
@@ -277,7 +292,7 @@ def describe_difference(result: tuple[Tensor, Tensor], wanted: tuple[Tensor, Ten
 
 
 @contextlib.contextmanager
-def printing_last(bench: Benchmark) -> Iterator[None]:
+def print_results_at_end(bench: Benchmark) -> Iterator[None]:
     """Print all results at the end, also after an error."""
     try:
         yield
@@ -319,7 +334,7 @@ def main(
         work.append(("predictions", partial(predictions, bench, models)))
     work.append(("nano", partial(nano, bench, clips, step_count)))
     work += [("video", partial(video, bench, model, step_count)) for model in models]
-    with printing_last(bench):
+    with print_results_at_end(bench):
         for section, run in work:
             if only and section not in only:
                 continue

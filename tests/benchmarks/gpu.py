@@ -1,4 +1,4 @@
-"""What the published sizes take on a GPU, with random weights: python tests/benchmarks/gpu.py.
+"""Time and memory of the published sizes on a GPU, with random weights: python tests/benchmarks/gpu.py.
 
 Speeds by reference, fused and cached, memory plans, estimates, and videos an hour.
 
@@ -99,7 +99,7 @@ CELLS = (
 )
 
 
-def recipe_of(model: WanModel, cell: Cell) -> Recipe:
+def build_cell_recipe(model: WanModel, cell: Cell) -> Recipe:
     return Recipe(
         model=model.name,
         revision=None,
@@ -120,7 +120,7 @@ def recipe_of(model: WanModel, cell: Cell) -> Recipe:
     )
 
 
-def pipeline_of(model: WanModel, device: torch.device, weights: WeightsForm = "full") -> WanPipeline:
+def build_published_pipeline(model: WanModel, device: torch.device, weights: WeightsForm = "full") -> WanPipeline:
     """Transformers and VAE of the published sizes on a device; prompts were encoded before."""
     transformers = []
     for _ in range(1 if model.boundary_ratio is None else 2):
@@ -172,7 +172,7 @@ def build_guided_step(transformer: Any, latents: torch.Tensor) -> Callable[[], t
     return step
 
 
-def clear() -> None:
+def free_gpu_memory() -> None:
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -186,7 +186,7 @@ def hash_bits(values: torch.Tensor) -> str:
 @torch.no_grad()
 def speeds(model: WanModel, rounds: int, attention_kernel: str) -> None:
     """One guided step of fused against one of plain diffusers, on the same weights."""
-    clear()
+    free_gpu_memory()
     torch.manual_seed(0)
     transformer = build_random_transformer(
         model.head_count, model.feed_forward_width, model.block_count, DEVICE, torch.bfloat16
@@ -217,11 +217,11 @@ def speeds(model: WanModel, rounds: int, attention_kernel: str) -> None:
 
 def cached(model: WanModel) -> None:
     """Denoising one video of 832x480x81 by cached against fused."""
-    clear()
+    free_gpu_memory()
     magnitudes = preview_batch(load_config("nano", ["model_settings.speed=cached"]), "a star").first_recipe.magnitudes
-    whole = recipe_of(model, Cell(model.name, 832, 480, 81)).model_copy(update={"steps": 20})
+    whole = build_cell_recipe(model, Cell(model.name, 832, 480, 81)).model_copy(update={"steps": 20})
     less = whole.model_copy(update={"speed": "cached", "magnitudes": magnitudes})
-    pipeline = pipeline_of(model, DEVICE)
+    pipeline = build_published_pipeline(model, DEVICE)
     pipeline.wantui_placement = PipelinePlacement(pipeline, DEVICE, RESIDENT_PLAN)
     fuse_blocks(pipeline.transformer)
     seconds, peaks = [], []
@@ -242,14 +242,14 @@ def cached(model: WanModel) -> None:
 
 def run(cell: Cell, known: Throughput) -> tuple[float, float]:
     """A few guided steps and decoding by a plan, under a cap; prints predicted and measured, returns both errors."""
-    clear()
+    free_gpu_memory()
     model = find_model(cell.model)
-    recipe = recipe_of(model, cell)
+    recipe = build_cell_recipe(model, cell)
     total = torch.cuda.get_device_properties(0).total_memory
     free = int((cell.cap or 75) * GB)
     chosen = choose_memory_plan(model, recipe, free, None if cell.plan is None else find_plan(cell.plan))
     share = (free - CONTEXT_BYTES) / total
-    denoised, step, decoded, peak, reserved = _make(model, recipe, chosen.plan, share, known.attention)
+    denoised, step, decoded, peak, reserved = _generate(model, recipe, chosen.plan, share, known.attention)
     # The encoder is not here: what the plan needs for the rest.
     without = replace(model, text_encoder_parameter_count=0)
     predicted = _peak(chosen.plan, without, recipe)
@@ -280,16 +280,16 @@ def _peak(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
     return result
 
 
-def _make(
+def _generate(
     model: WanModel, recipe: Recipe, plan: MemoryPlan, share: float, attention_kernel: str
 ) -> tuple[int, float, float, int, int]:
     """Bytes while denoising, seconds of a step and of decoding, bytes in all, and bytes that torch had reserved."""
-    pipeline = pipeline_of(model, DEVICE, recipe.weights)
+    pipeline = build_published_pipeline(model, DEVICE, recipe.weights)
     if can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
         fuse_pipeline(pipeline, attention_kernel)
     if plan.transformer_placement != "resident":
         pipeline.to("cpu")
-    clear()
+    free_gpu_memory()
     torch.cuda.set_per_process_memory_fraction(min(1.0, share))
     try:
         return _denoise_and_decode(pipeline, recipe, plan)
@@ -319,7 +319,7 @@ def estimates(cells: list[Cell]) -> None:
         return
     known = {}
     for speed in sorted({cell.speed for cell in cells}):
-        clear()
+        free_gpu_memory()
         began = time.perf_counter()
         known[speed] = measure_throughput(DEVICE, speed, lambda _: None)
         took, error = time.perf_counter() - began, known[speed].error
@@ -361,7 +361,7 @@ def main(only: tuple[str, ...], rounds: int, attention: str) -> None:
         cached(find_model(SPEEDS[0]))
     estimates([cell for cell in CELLS if wanted(f"cell {cell.label}")])
     if wanted("batch"):
-        clear()
+        free_gpu_memory()
         batch = Path(__file__).with_name("batch.py")
         subprocess.run([sys.executable, batch, "--model", SPEEDS[0]], check=True)
 

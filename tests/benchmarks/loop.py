@@ -1,6 +1,7 @@
-"""Our loop beside the stock pipeline, and the cold start of every command: python tests/benchmarks/loop.py.
+"""The denoising loop compared with the stock pipeline, and the cold start of every command: python
+tests/benchmarks/loop.py.
 
-Both make the same latents from the same prompt and noise, in turns, in one process. What counts is the ratio.
+Both compute the same latents from the same prompt and noise, in turn, in one process. The ratio is the result.
 """
 
 import statistics
@@ -31,14 +32,14 @@ COMMANDS = (
 )
 
 
-def ours(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
+def run_wantui_loop(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
     latents = torch.empty(0)
     for step in denoise_latents(pipeline, recipe):  # as the program does: no step is kept
         latents = step.latents
     return latents
 
 
-def stock(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
+def run_stock_pipeline(pipeline: WanPipeline, recipe: Recipe) -> torch.Tensor:
     pipeline.scheduler = build_scheduler(recipe.sampler, recipe.flow_shift, recipe.seed)
     latents: torch.Tensor = pipeline(
         recipe.prompt,
@@ -59,7 +60,7 @@ def compare_loops(model: str, rounds: int, steps: int, device: str) -> None:
     overrides = [f"model_settings.model_id={model}", f"model_settings.steps={steps}"]
     recipe = plan_batch(load_config("nano", overrides), "a large red circle moving left").videos[0].recipe
     pipeline = load_pipeline(find_model(model), None, recipe.dtype, resolve_device(device))
-    loops = {"ours": ours, "stock": stock}
+    loops = {"ours": run_wantui_loop, "stock": run_stock_pipeline}
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     made = {name: loop(pipeline, recipe) for name, loop in loops.items()}
     for turn in range(rounds):
@@ -82,7 +83,7 @@ def compare_loops(model: str, rounds: int, steps: int, device: str) -> None:
     click.echo(f"  latents equal to the bit: {torch.equal(made['ours'], made['stock'])}")
 
 
-def cold_starts(rounds: int) -> None:
+def time_cold_starts(rounds: int) -> None:
     """Time each command from a new process, beside an interpreter that does nothing."""
     click.echo("cold start, seconds, median (the first line is the bare interpreter)")
     for command in ((), *COMMANDS):
@@ -97,7 +98,7 @@ def cold_starts(rounds: int) -> None:
         click.echo(f"  {statistics.median(times):6.3f}  {' '.join(command) or 'python -c pass'}")
 
 
-def expansion() -> None:
+def time_expansion() -> None:
     """Time the expansion of a template of 10,000 variations."""
     template = parse_template(
         "a [" + "|".join(f"option {i}" for i in range(10)) + "] (thing)" + " [0|1|2|3|4|5|6|7|8|9]" * 3
@@ -114,8 +115,8 @@ def expansion() -> None:
 @click.option("--device", default="auto", show_default=True)
 def main(model: str, rounds: int, steps: int, device: str) -> None:
     """Print all figures."""
-    expansion()
-    cold_starts(min(rounds, 5))
+    time_expansion()
+    time_cold_starts(min(rounds, 5))
     compare_loops(model, rounds, steps, device)
 
 

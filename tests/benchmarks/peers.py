@@ -39,7 +39,7 @@ from diffusers import UniPCMultistepScheduler, WanPipeline
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.gpu import GB, Cell, build_guided_step, embed_any_prompt, recipe_of
+from benchmarks.gpu import GB, Cell, build_cell_recipe, build_guided_step, embed_any_prompt
 from benchmarks.official_wan import (
     GUIDANCE_SCALE,
     build_official_model,
@@ -114,7 +114,7 @@ class Bench:
         return embed_any_prompt(prompt, self.device) * (1 if prompt else -1)
 
     def build_recipe(self, step_count: int) -> Recipe:
-        return recipe_of(self.model, Cell(self.model.name, *self.size)).model_copy(update={"steps": step_count})
+        return build_cell_recipe(self.model, Cell(self.model.name, *self.size)).model_copy(update={"steps": step_count})
 
     def synchronize(self) -> None:
         if self.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Coverage of every 95 % interval of the analysis, on made-up values whose truth is known."""
+"""Coverage of every 95 % interval of the analysis, on simulated values with a known truth."""
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -129,8 +129,11 @@ def estimate_kept_range(random: np.random.Generator, seed_count: int, distributi
         make_outcomes(name, mean + 0.1 * draw_values(random, (seed_count,), distribution))
         for name, mean in (("a", 0.75), ("b", 0.65))
     )
-    (asymmetry,) = compare_commitments([measure_commitment(first), measure_commitment(second)])
-    return (asymmetry.kept_range.interval_low, asymmetry.kept_range.interval_high), _expect_kept_range(distribution)
+    (commitment_difference,) = compare_commitments([measure_commitment(first), measure_commitment(second)])
+    return (
+        commitment_difference.kept_range.interval_low,
+        commitment_difference.kept_range.interval_high,
+    ), _expect_kept_range(distribution)
 
 
 @cache
@@ -161,8 +164,8 @@ def estimate_half_share_level_difference(
         measure_commitment(make_outcomes(name, mean + 0.1 * np.sqrt(0.5) * kept_levels, CLOSE_SIGMAS))
         for name, mean, kept_levels in (("a", 0.72, levels[0]), ("b", 0.62, levels[1]))
     ]
-    (asymmetry,) = compare_commitments(commitments)
-    low, high = asymmetry.half_share_level_low, asymmetry.half_share_level_high
+    (commitment_difference,) = compare_commitments(commitments)
+    low, high = commitment_difference.half_share_level_low, commitment_difference.half_share_level_high
     return (max(low, -1.0), min(high, 1.0)), 0.72 - 0.62
 
 
@@ -176,10 +179,8 @@ INTERVALS: dict[str, Callable[[np.random.Generator, int, str], tuple[Interval, f
     "rank correlation of 0, 4 variations": partial(estimate_correlation, correlation=0.0, variation_count=4),
     "rank correlation of 0.58, 4 variations": partial(estimate_correlation, correlation=0.6, variation_count=4),
     "rank correlation of 0.58, 1 variation": partial(estimate_correlation, correlation=0.6, variation_count=1),
-    "rank correlation of 0 across as many variations": partial(estimate_correlation_across_variations, correlation=0.0),
-    "rank correlation of 0.58 across as many variations": partial(
-        estimate_correlation_across_variations, correlation=0.6
-    ),
+    "rank correlation of 0 across variations": partial(estimate_correlation_across_variations, correlation=0.0),
+    "rank correlation of 0.58 across variations": partial(estimate_correlation_across_variations, correlation=0.6),
     "distance of an interaction of 1": estimate_interaction_distance,
     "difference of kept ranges (Student)": estimate_kept_range,
     "s50, levels 0.05 apart": partial(estimate_half_share_level, sigmas=COMMITMENT_SIGMAS),

@@ -1,4 +1,4 @@
-"""Made-up videos without a difference between groups, and every test of the analysis that can call one."""
+"""Simulated videos without a difference between groups, and every test of the analysis that could report one."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from wantui.analysis.dispersion import (
     run_permanova,
     run_permdisp,
 )
-from wantui.analysis.information import Information, ScoredVideo, build_information_table
+from wantui.analysis.information import InformationGap, ScoredVideo, build_information_table
 from wantui.analysis.interaction import Contrast, _compare_metrics, _compare_places
 from wantui.analysis.level_states import LevelStates
 from wantui.analysis.metrics import METRICS
@@ -275,7 +275,7 @@ def compute_information_p(case: NullCase, random: np.random.Generator, seed_coun
     """Return the smallest p of a difference between words of equal information, which is skewed as squares are."""
     values = case.draw(random, seed_count).mean(2)[..., :2] ** 2
     videos = [
-        ScoredVideo(str(word), "", "", seed, Information(pointwise, gap, 0.0, 0.0))
+        ScoredVideo(str(word), "", "", seed, InformationGap(pointwise, gap, 0.0, 0.0))
         for word, seed_values in enumerate(values.tolist())
         for seed, (pointwise, gap) in enumerate(seed_values)
     ]
@@ -288,7 +288,7 @@ def compute_commitment_p(case: NullCase, random: np.random.Generator, seed_count
     commitments = [
         measure_commitment(make_outcomes(f"concept {number}", levels)) for number, levels in enumerate(kept_levels)
     ]
-    return min(asymmetry.family_p for asymmetry in compare_commitments(commitments))
+    return min(commitment_difference.family_p for commitment_difference in compare_commitments(commitments))
 
 
 def make_outcomes(
@@ -300,7 +300,7 @@ def make_outcomes(
 
 
 DRAWING_TESTS: dict[str, Callable[[NullCase, np.random.Generator, int], float]] = {
-    "one metric, by seeds and 8 phrasings": compute_phrasing_p,
+    "one metric, over seeds and 8 phrasings": compute_phrasing_p,
     "slope over a setting": compute_slope_p,
     "correlation across seeds": partial(compute_correlation_p, across=ACROSS_SEEDS),
     CORRELATION_ACROSS_VARIATIONS: partial(compute_correlation_p, across=ACROSS_VARIATIONS),

@@ -1,4 +1,4 @@
-"""What a user waits for at the start: python tests/benchmarks/start.py.
+"""Time that a user waits at the start: python tests/benchmarks/start.py.
 
 * The first paint of `wantui` beside that of a bare Textual application, in turns on the same pseudo-terminal.
 * `wantui --help`.
@@ -152,9 +152,9 @@ def compare_runs(model: str, size: tuple[int, int, int] | None, steps: int, roun
     """Print the parts of a run from nothing, and the time of a plain script to its first step."""
     location = Path(NANO.location)
     if model != NANO.name:
-        from benchmarks.batch import directory_of  # imports torch, which takes seconds
+        from benchmarks.batch import build_model_directory  # imports torch, which takes seconds
 
-        location = directory_of(model, base / "model")
+        location = build_model_directory(model, base / "model")
     plain_size = size or (128, 128, 17)
     dtype = "float32" if model == NANO.name else "bfloat16"
     runs, plain = [], []

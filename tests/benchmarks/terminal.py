@@ -1,4 +1,4 @@
-"""What the terminal application costs on the wire, in time and in memory: python tests/benchmarks/terminal.py.
+"""Bytes, time and memory of the terminal application: python tests/benchmarks/terminal.py.
 
 Peers, in the same run on the same pseudo-terminal: a bare Textual application for the first paint, and a Textual
 ProgressBar and Sparkline that change once a second for the bytes of something that moves.
@@ -158,7 +158,7 @@ def compare_first_paints(rounds: int) -> None:
         )
 
 
-def a_queue_that_runs(stop: threading.Event) -> None:
+def write_running_queue(stop: threading.Event) -> None:
     """Two workers' events, two steps a second each, as an engine would write them."""
     queue = Queue(find_state_directory().directory)
     recipe = Recipe(
@@ -192,7 +192,7 @@ def a_queue_that_runs(stop: threading.Event) -> None:
     queue.close()
 
 
-def bytes_on_the_wire(seconds: float) -> None:
+def measure_bytes(seconds: float) -> None:
     terminal = wantui()
     terminal.until(b"cfg scale")
     terminal.keys(HIDE_PANEL_KEY)
@@ -205,7 +205,7 @@ def bytes_on_the_wire(seconds: float) -> None:
     moving = peer.rate(seconds)
     peer.close()
     stop = threading.Event()
-    engine = threading.Thread(target=a_queue_that_runs, args=(stop,))
+    engine = threading.Thread(target=write_running_queue, args=(stop,))
     engine.start()
     try:
         for options in ((), ("--low-bandwidth",)):
@@ -231,7 +231,7 @@ SETTLING_SECONDS = 35.0
 """Seconds after which a screen is idle: the monitor plays a finished clip for 30 seconds."""
 
 
-def idle_bytes(seconds: float) -> None:
+def print_idle_bytes(seconds: float) -> None:
     """Print the bytes a second of every screen while nothing changes, without the machine panel."""
     terminal = wantui()
     terminal.until(b"cfg scale")
@@ -245,7 +245,7 @@ def idle_bytes(seconds: float) -> None:
     terminal.close()
 
 
-def bytes_under_dialogs(seconds: float) -> None:
+def print_dialog_bytes(seconds: float) -> None:
     """Print the bytes a second under every dialog of the application, while nothing happens and while a batch runs."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from dialogs import DIALOGS, counted_bytes, dialog_types
@@ -269,7 +269,7 @@ def bytes_under_dialogs(seconds: float) -> None:
 
     idle = asyncio.run(measure())
     stop = threading.Event()
-    engine = threading.Thread(target=a_queue_that_runs, args=(stop,))
+    engine = threading.Thread(target=write_running_queue, args=(stop,))
     engine.start()
     try:
         busy = asyncio.run(measure())
@@ -280,7 +280,7 @@ def bytes_under_dialogs(seconds: float) -> None:
         click.echo(f"under {name}: {rate:,.0f} B/s while nothing happens, {busy[name]:,.0f} B/s while a batch runs")
 
 
-def key_to_paint(presses: int) -> None:
+def measure_key_latency(presses: int) -> None:
     """While two processes keep the processors busy."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     terminal = wantui()
@@ -307,7 +307,7 @@ def key_to_paint(presses: int) -> None:
             process.wait()
 
 
-def soak(ticks: int) -> None:
+def run_two_simulated_days(ticks: int) -> None:
     """Two days at one snapshot and one look at the GPUs a second, without the waiting."""
     from wantui.batches.progress import ProgressTracker
     from wantui.queue.records import BatchRow, QueueEvent, VideoRow
@@ -370,11 +370,11 @@ def main(rounds: int, seconds: float, ticks: int) -> None:
         save_drafts(find_state_directory().directory, Drafts(welcomed=True))
         parts: list[Callable[[], None]] = [
             lambda: compare_first_paints(rounds),
-            lambda: idle_bytes(seconds),
-            lambda: bytes_on_the_wire(seconds),
-            lambda: bytes_under_dialogs(min(seconds, 5.0)),
-            lambda: key_to_paint(200),
-            lambda: soak(ticks),
+            lambda: print_idle_bytes(seconds),
+            lambda: measure_bytes(seconds),
+            lambda: print_dialog_bytes(min(seconds, 5.0)),
+            lambda: measure_key_latency(200),
+            lambda: run_two_simulated_days(ticks),
         ]
         for part in parts:
             part()

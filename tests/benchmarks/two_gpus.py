@@ -22,7 +22,7 @@ from torch import Tensor
 from wantui.captures.attention import AttentionRequest
 from wantui.generation.denoise import DenoisingStep, denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_pipeline
-from wantui.generation.guidance_split import drop_split, split_guidance
+from wantui.generation.guidance_split import remove_guidance_split, split_guidance
 from wantui.generation.placement import PipelinePlacement
 from wantui.generation.self_check import computes_equal_bits
 from wantui.models.catalogue import find_model
@@ -32,7 +32,7 @@ from wantui.planning.second_gpu import estimate_second_gpu_bytes
 from wantui.planning.throughput import NATIVE_ATTENTION
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.gpu import GB, Cell, clear, pipeline_of, recipe_of
+from benchmarks.gpu import GB, Cell, build_cell_recipe, build_published_pipeline, free_gpu_memory
 
 FIRST_DEVICE, SECOND_DEVICE = torch.device("cuda:0"), torch.device("cuda:1")
 TIMED_SIZE, TIMED_TINY_SIZE = (832, 480, 81), (64, 64, 9)
@@ -117,7 +117,7 @@ def build_pipeline(measurement: Measurement, rounds: int) -> tuple[WanPipeline, 
     size = TIMED_SIZE if measurement.is_timed else SHORT_SIZE
     if model.has_timestep_per_token:
         size = (480, 256, 17)
-    recipe = recipe_of(model, Cell(model.name, *size)).model_copy(
+    recipe = build_cell_recipe(model, Cell(model.name, *size)).model_copy(
         update={
             "prompt": PROMPT,
             "negative_prompt": f"blurry {WORD}",
@@ -127,7 +127,7 @@ def build_pipeline(measurement: Measurement, rounds: int) -> tuple[WanPipeline, 
         }
     )
     recipe = Recipe.model_validate({**recipe.model_dump(), **measurement.changes})
-    pipeline = pipeline_of(model, FIRST_DEVICE)
+    pipeline = build_published_pipeline(model, FIRST_DEVICE)
     if can_fuse_blocks(model, RESIDENT_PLAN, recipe.speed, recipe.weights):
         fuse_pipeline(pipeline, NATIVE_ATTENTION)
     pipeline.wantui_placement = PipelinePlacement(pipeline, FIRST_DEVICE, RESIDENT_PLAN)
@@ -204,7 +204,7 @@ def compare(measurement: Measurement, rounds: int, is_tiny: bool) -> str:
         peak = torch.cuda.max_memory_allocated(SECOND_DEVICE)
         predicted = estimate_second_gpu_bytes(RESIDENT_PLAN, find_model(measurement.model), recipe)
         line += f"; second GPU: peak {peak / GB:.2f} GB, predicted {predicted / GB:.2f} ({predicted / peak - 1:+.1%})"
-    drop_split(pipeline)
+    remove_guidance_split(pipeline)
     return line
 
 
@@ -236,7 +236,7 @@ def main(only: tuple[str, ...], rounds: int, minutes: float, tiny: bool) -> None
             traceback.print_exc()
             lines.append(f"{title}: FAILED: {type(error).__name__}: {error}")
         if not tiny:
-            clear()
+            free_gpu_memory()
     click.echo("\n".join(["", "results", *lines]))
 
 

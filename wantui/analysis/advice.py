@@ -1,11 +1,11 @@
-"""Advice of errors and warnings of the analysis, which each surface words: with options, or with keys of the screen."""
+"""Advice in errors and warnings of the analysis: commands name options in it, and the screen names keys."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class AdviceKind(Enum):
-    """What the user can do; the value is the sentence for the command line, with the value of the advice."""
+    """What the user can do. The value is the sentence for the command line, with a placeholder for `Advice.value`."""
 
     CHOOSE_GROUPING = "Choose another --by"
     CHOOSE_FACTOR_PAIR = "Name two brackets or settings, such as --by 1,2"
@@ -27,13 +27,13 @@ class Advice:
     value: str = ""
     """Setting or metric that the advice names."""
 
-    def word_for_commands(self) -> str:
+    def format_for_commands(self) -> str:
         """Return the advice as a sentence for `wantui analyze`."""
         return self.kind.value.format(value=self.value)
 
 
 class AdvisedText(str):
-    """A message with advice: as text, it is worded for the command line.
+    """A message with advice. As a string, it has the advice for the command line.
 
     Args:
         reason: what is wrong, without a full stop.
@@ -46,7 +46,7 @@ class AdvisedText(str):
     details: str
 
     def __new__(cls, reason: str, advice: Advice, details: str = "") -> "AdvisedText":
-        text = super().__new__(cls, join_sentences(reason, advice.word_for_commands(), details))
+        text = super().__new__(cls, join_sentences(reason, advice.format_for_commands(), details))
         text.reason, text.advice, text.details = reason, advice, details
         return text
 
@@ -59,12 +59,12 @@ def add_details(message: str, details: str) -> str:
 
 
 def add_reason_prefix(prefix: str, message: str) -> str:
-    """Return a message with words before its reason; its advice, if it has some, is kept for each surface to word."""
+    """Return a message with a prefix before its reason; its advice, if any, is kept."""
     if isinstance(message, AdvisedText):
         return AdvisedText(f"{prefix}{message.reason}", message.advice, message.details)
     return f"{prefix}{message}"
 
 
 def join_sentences(*sentences: str) -> str:
-    """Return sentences without their full stops as one text; empty ones are left out."""
+    """Return sentences as one text without the last full stop; skip empty ones."""
     return ". ".join(filter(None, sentences))

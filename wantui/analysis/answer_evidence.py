@@ -35,7 +35,8 @@ DISTANCE = "distance"
 ROOM_METRICS = ("log_volume", "effective_dimension", SPREAD_METRIC)
 """Metrics of room; more is more room."""
 EQUIVALENCE_METRICS = ("log_volume", SPREAD_METRIC)
-"""Metrics of room that can be alike. effective_dimension cannot: it is near 1, so that 5 % of it is a large change."""
+"""Metrics of room that can be called alike. effective_dimension cannot: it is near 1, so 5 % of it is a large
+change."""
 PATH_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "length": ("length", "chord", "velocity"),
     "bend": (
@@ -64,7 +65,7 @@ class Evidence:
 
     metric: str
     label: str
-    """Name of the metric with a mark if it is measured at a larger stride."""
+    """Name of the metric, marked if it is measured at a larger stride."""
     family: str
     """Family of a path metric; empty for others."""
     effect: float
@@ -74,7 +75,7 @@ class Evidence:
     is_relative: bool
     unit: str
     p: float
-    """p that decides: corrected over the metrics and pairs that `Answer.correction` names."""
+    """Deciding p: corrected over the metrics and pairs that `Answer.correction` names."""
     uncorrected_p: float
     """p of this metric and pair alone, over seeds."""
     kind: str
@@ -103,14 +104,14 @@ class AnswerData:
     effects: PairEffects
     """Tests of all pairs and metrics."""
     unsettled_metrics: frozenset[str]
-    """Metrics that depend on the number of steps; path leaves them out."""
+    """Metrics that depend on the number of steps; the answer about path excludes them."""
     equivalence_margin: float
     places: Sequence[PlaceDifference] = ()
     """Distance of each pair of groups; empty without final states."""
     place_phrasing_p: Sequence[float] = ()
     """p of each pair with phrasings as units; empty with fewer than MIN_PHRASINGS."""
     place_omnibus_p: float = math.nan
-    """p that not all groups lie in one place."""
+    """p of the test of whether all groups lie in one place."""
     no_place_reason: str = ""
     """Reason why there are no final states."""
     no_spread_reason: str = ""

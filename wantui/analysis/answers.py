@@ -48,13 +48,13 @@ class Answer:
     """The answer in words, such as "red takes more room in log_volume of each path; cannot tell in spread between
     videos"."""
     details: str
-    """Metrics with effect, 95 % interval and p, and the least p; the reason if nothing is measured."""
+    """Metrics with effect, 95 % interval and p, and the smallest possible p; the reason if nothing is measured."""
     notes: tuple[str, ...]
-    """Sentences on intervals that disagree with p, and on metrics that are not counted."""
+    """Sentences about intervals that disagree with p, and about excluded metrics."""
     p_by_metric: Mapping[str, float]
-    """p that decides, of each metric, corrected over `correction`."""
+    """Deciding p of each metric, corrected over the tests in `correction`."""
     min_attainable_p: float
-    """Least p that this number of seeds can give."""
+    """Smallest p that this number of seeds can give."""
     correction: str
     """Tests that p is corrected over, such as "3 metrics and 6 pairs"; empty if there is one test."""
     evidence: tuple[Evidence, ...] = field(default=())
@@ -67,7 +67,7 @@ class Answer:
 
 
 def answer_questions(data: AnswerData) -> tuple[Answer, ...]:
-    """Return place, room and path in reading order: of all groups if there are more than two, then of each pair."""
+    """Return place, room and path in reading order: for all groups if there are more than two, then for each pair."""
     path_names = [
         name for name in data.metric_names if name in FAMILIES_BY_METRIC and name not in data.unsettled_metrics
     ]
@@ -107,7 +107,9 @@ def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence:
     notes = [*_explain_conflicts(evidence, correction), *_list_unmeasured(data, question)]
     if min_p > SIGNIFICANCE_LEVEL:
         seeds_text = format_count(data.seed_count, "seed")
-        notes.insert(0, f"{seeds_text} cannot give p of {SIGNIFICANCE_LEVEL:g}: generate at least {count_min_pairs()}")
+        notes.insert(
+            0, f"{seeds_text} cannot give a p of {SIGNIFICANCE_LEVEL:g}: generate at least {count_min_pairs()}"
+        )
     return Answer(
         question,
         first_name,
@@ -169,7 +171,7 @@ def _describe_room(first_name: str, evidence: Sequence[Evidence], equivalence_ma
 
 
 def _name_room_metrics(items: Sequence[Evidence]) -> str:
-    """Name metrics of room and whose room it is: that of each path, or that of all videos of a group."""
+    """Name metrics of room, and say whether they describe each path or all videos of a group."""
     path_names = [item.metric for item in items if item.metric != SPREAD_METRIC]
     parts = [f"{', '.join(path_names)} of each path"] if path_names else []
     parts += [f"{SPREAD_METRIC} between videos"] if len(path_names) < len(items) else []
@@ -230,7 +232,7 @@ def _explain_conflicts(evidence: Sequence[Evidence], correction: str) -> list[st
         )
     if corrected:
         sentences.append(
-            f"{join_first_names(corrected)}: the interval excludes 0, but is not corrected; p is, over {correction}"
+            f"{join_first_names(corrected)}: the interval excludes 0, but only p is corrected, over {correction}"
         )
     if approximate:
         sentences.append(
@@ -247,7 +249,7 @@ def _list_unmeasured(data: AnswerData, question: str) -> list[str]:
             if name not in data.metric_names
         ]
     if question == PATH and data.unsettled_metrics:
-        return [f"path does not count metrics that depend on the steps: {', '.join(sorted(data.unsettled_metrics))}"]
+        return [f"path excludes metrics that depend on the steps: {', '.join(sorted(data.unsettled_metrics))}"]
     return []
 
 
@@ -286,7 +288,10 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     if differing_names and not differing_count:
         notes.append(f"no pair is significant, because p of a pair is corrected over {pair_correction}")
     if differing_count and not differing_names:
-        notes.append(f"p of a pair, corrected over {pair_correction}, does not need a significant test of all groups")
+        notes.append(
+            "a pair can be significant without a significant test of all groups, because its p is corrected "
+            f"over {pair_correction}"
+        )
     details += f"; {_describe_p(correction, min_p)}; {pairs_text}"
     return Answer(question, "", "", kind, verdict, details, tuple(notes), p_by_metric, min_p, correction)
 

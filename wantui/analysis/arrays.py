@@ -1,4 +1,4 @@
-"""Types of arrays, how many values are processed at once, and an exponential without errors."""
+"""Array types, limits on the number of values processed at once, and an exponential without overflow errors."""
 
 import math
 from typing import Any
@@ -10,7 +10,8 @@ FloatArray = NDArray[np.float64]
 MAX_CHUNK_VALUES = 4_000_000
 """Maximum number of permuted values that are in memory together."""
 CACHED_CHUNK_VALUES = 200_000
-"""Number of values that are computed at once if several passes follow: their arrays fit into the cache of a core."""
+"""Number of values that are computed at once if several passes follow, so that their arrays fit into the cache of a
+core."""
 
 
 def split_rows(rows: NDArray[Any], values_per_row: int, max_values: int = MAX_CHUNK_VALUES) -> list[NDArray[Any]]:

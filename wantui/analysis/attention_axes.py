@@ -1,4 +1,4 @@
-"""Attention maps of one word along an axis of the stored array: by step, by block or by head."""
+"""Attention maps of one word by step, by block or by head."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -1,4 +1,4 @@
-"""What the metrics respond to, by the calibration: frequency in training, or appearance.
+"""What each metric responds to according to the calibration: frequency in training, or appearance.
 
 `calibration.json` is written by `tests/benchmarks/calibration.py --write-table`, from models of nano with exchanged
 frequencies; docs/calibration.md describes the design. The figures hold for nano, and rank metrics for other models.
@@ -13,10 +13,10 @@ from pathlib import Path
 TABLE_PATH = Path(__file__).parent / "calibration.json"
 GUIDED, UNGUIDED = "guidance-4", "guidance-1"
 """Conditions of the table: guidance scales 4 and 1, both with 50 Euler steps."""
-MIN_RATIO_OF_FREQUENCY = 1.0
-"""Ratio of the effects of frequency and of appearance from which a metric responds mostly to frequency."""
-MIN_RATIO_OF_BOTH = 0.5
-"""Ratio from which a metric responds to both."""
+MIN_RATIO_FOR_FREQUENCY = 1.0
+"""Smallest ratio of the effects of frequency and appearance at which a metric responds mostly to frequency."""
+MIN_RATIO_FOR_BOTH = 0.5
+"""Smallest ratio at which a metric responds to both."""
 RESPONSE_NAMES = {"frequency": "frequency in training", "appearance": "appearance", "both": "both"}
 """Name of each response in a list of metrics."""
 
@@ -52,7 +52,7 @@ class Sensitivity:
 
     @property
     def has_frequency_effect(self) -> bool:
-        """Return True if both sentence forms show a slope over frequency, of the same sign and with intervals without
+        """Return True if both sentence forms have slopes over frequency with the same sign, and intervals that exclude
         0."""
         return (
             self.frequency.is_clear
@@ -62,10 +62,10 @@ class Sensitivity:
 
     @property
     def response(self) -> str:
-        """Return "frequency", "both" or "appearance"; only a slope that both sentence forms show counts."""
-        if not self.has_frequency_effect or self.ratio < MIN_RATIO_OF_BOTH:
+        """Return "frequency", "both" or "appearance"; a slope counts only if both sentence forms show it."""
+        if not self.has_frequency_effect or self.ratio < MIN_RATIO_FOR_BOTH:
             return "appearance"
-        return "frequency" if self.ratio >= MIN_RATIO_OF_FREQUENCY else "both"
+        return "frequency" if self.ratio >= MIN_RATIO_FOR_FREQUENCY else "both"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def find_response(metric: str, *, is_guided: bool) -> str:
 
 
 def describe_response(metric: str) -> str:
-    """Return what a metric responds to: once, or for guidance 4 and 1 where they differ; empty without calibration."""
+    """Return what a metric responds to, for guidance 4 and 1 separately if they differ; empty without calibration."""
     return _join_conditions(*(find_response(metric, is_guided=is_guided) for is_guided in (True, False)))
 
 
@@ -130,7 +130,7 @@ def _describe_ratio(sensitivity: Sensitivity | None) -> str:
 
 
 def _join_conditions(guided: str, unguided: str) -> str:
-    """Return two responses as one text; that with guidance is empty where a measure uses none."""
+    """Return two responses as one text; the guided one is empty for a measure that uses no guidance."""
     return unguided if guided in ("", unguided) else f"{guided} at guidance 4, {unguided} at guidance 1"
 
 

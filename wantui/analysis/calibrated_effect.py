@@ -1,4 +1,4 @@
-"""Size of an effect beside what the calibration measured: frequency in training, or appearance?
+"""Comparison of an effect with the calibrated effects of frequency in training and of appearance.
 
 The calibration fits `y = model + shape + slope * ln(frequency)`. Its shape effects are what appearance alone does at
 equal frequency, and its slope is what frequency alone does. The effect of exchanging one of nano's shapes for another
@@ -33,7 +33,7 @@ QUESTION = "frequency or appearance?"
 CALIBRATED_RATIO = 15.0
 """Largest ratio of two frequencies in the calibration: 45 % and 3 %. Larger ratios are extrapolated."""
 CALIBRATED_SCALES = {True: 4.0, False: 1.0}
-"""Guidance scale of the calibration, of guided and of unguided videos."""
+"""Guidance scale of the calibration for guided and for unguided videos."""
 MODEL_PATH = "model_settings.model_id"
 CALIBRATED_MODEL, CALIBRATED_STEPS, CALIBRATED_SAMPLER = "nano", 50, "euler"
 CALIBRATED_SETTINGS = {
@@ -46,14 +46,14 @@ CALIBRATED_SETTINGS = {
 }
 """Settings of the calibration that are equal for both guidance scales, by config path."""
 NAME_BY_SETTING_PATH = {MODEL_PATH: "model", GUIDANCE_PATH: "guidance"}
-"""Names of settings in the caveat, where they are not the last part of the path."""
+"""Names of settings in the caveat that differ from the last part of their path."""
 SENTENCE_FORMS = ("first sentence form", "held-out sentence form")
 """Sentence forms of the two slopes of a `Sensitivity`."""
 
 
 @dataclass(frozen=True)
 class CalibratedEffect:
-    """Effect of a metric between two groups, and what appearance and frequency alone did in calibration."""
+    """Effect of a metric between two groups, and the calibrated effects of appearance alone and frequency alone."""
 
     effect: float
     """Share of the mean of both groups (of its distance from `ratio_origin`), as the calibration takes shares of the
@@ -65,8 +65,8 @@ class CalibratedEffect:
 
     @property
     def nearest_effect(self) -> float:
-        """Return the end of the interval that is nearer to 0, which an explanation must reach; without an interval, the
-        effect."""
+        """Return the end of the interval that is nearer to 0, which an explanation must reach; the effect if there is
+        no interval."""
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
             return self.effect
         return 0.0 if self.low <= 0 <= self.high else min(self.low, self.high, key=abs)
@@ -78,7 +78,7 @@ class CalibratedEffect:
 
     @property
     def is_within_appearance(self) -> bool:
-        """Return whether the effect's interval reaches the 95 % range of differences of appearance between two more
+        """Return whether the effect's interval overlaps the 95 % range of differences in appearance between two new
         shapes."""
         return abs(self.nearest_effect) <= compute_appearance_bound(self.sensitivity)
 
@@ -122,9 +122,9 @@ class CalibratedEffect:
         return "more than the calibration explains"
 
     def describe(self, first_group: str, second_group: str) -> str:
-        """Describe the effect beside appearance and frequency."""
+        """Describe the effect relative to the calibrated effects of appearance and frequency."""
         sizes = [abs(value) / self.appearance_difference for value in (self.effect, self.low, self.high)]
-        text = f"{sizes[0]:.2g} times the typical difference of appearance"
+        text = f"{sizes[0]:.2g} times the typical difference due to appearance"
         if math.isfinite(self.low) and math.isfinite(self.high):
             low, high = sorted(sizes[1:])
             text += f" (95 % interval {low if self.low * self.high > 0 else 0:.2g} to {high:.2g})"
@@ -142,7 +142,7 @@ def compute_appearance_difference(sensitivity: Sensitivity) -> float:
 
 
 def compute_appearance_bound(sensitivity: Sensitivity) -> float:
-    """Return the end of the 95 % range of differences between two more shapes, by Student's t of the six effects."""
+    """Return the end of the 95 % range of differences between two new shapes, by Student's t of the six effects."""
     return float(compute_t_quantile(0.975, len(SHAPES) - 1)) * compute_appearance_difference(sensitivity)
 
 
@@ -154,7 +154,7 @@ def _compute_frequency_ratios(effect: float, sensitivity: Sensitivity) -> tuple[
 
 
 def find_calibrated_effect(comparison: "Comparison", difference: Difference) -> CalibratedEffect | None:
-    """Return an effect beside the calibration; None without a calibration, or if a share of the mean has no meaning."""
+    """Return an effect with its calibration; None without a calibration, or if a relative effect has no meaning."""
     sensitivity = find_sensitivity(difference.metric, is_guided=comparison.is_guided)
     if sensitivity is None:
         return None
@@ -180,7 +180,7 @@ def _divide_by_common_mean(share: float, sign: float) -> float:
 
 
 def compares_words(comparison: "Comparison") -> bool:
-    """Return whether words form the groups, and not batches or settings."""
+    """Return whether words form the groups, rather than batches or settings."""
     if comparison.grouping in ("variation", "prompt"):
         return True
     videos = [video for group in comparison.groups for video in group.videos]
@@ -189,7 +189,7 @@ def compares_words(comparison: "Comparison") -> bool:
 
 
 def compares_shapes(comparison: "Comparison", first_group: str, second_group: str) -> bool:
-    """Return whether the texts of two groups differ in one word alone, which is one of nano's shapes in both."""
+    """Return whether the texts of two groups differ only in one word that is one of nano's shapes in both."""
     videos_by_group = {group.name: group.videos for group in comparison.groups}
     first_videos, second_videos = videos_by_group[first_group], videos_by_group[second_group]
     brackets = find_grouping_parts([*first_videos, *second_videos], comparison.grouping).brackets
@@ -254,7 +254,7 @@ def _format_factor(factor: float) -> str:
 
 
 def describe_calibrated_scale(comparison: "Comparison") -> str:
-    """Return what appearance and frequency did to the declared metric in calibration; empty for groups of settings.
+    """Describe the calibrated effects of appearance and frequency on the declared metric; empty for groups by setting.
 
     If no effect is shown, the sentence also says so.
     """
@@ -277,19 +277,19 @@ def describe_calibrated_scale(comparison: "Comparison") -> str:
             f"frequency ratios up to {CALIBRATED_RATIO:g}"
         )
     else:
-        frequency_text = "frequency has no effect that both sentence forms show"
+        frequency_text = "no effect of frequency appears in both sentence forms"
     is_shown = any(verdict.kind == "differs" for verdict in comparison.verdicts)
     guidance_text = "" if comparison.is_guided else " at guidance 1"
-    start = "calibration" if is_shown else f"{QUESTION} no effect in {metric} is shown{guidance_text}. Calibration"
+    start = "calibration" if is_shown else f"{QUESTION} no effect in {metric} was found{guidance_text}. Calibration"
     return (
         f"{start} on {CALIBRATED_MODEL} ({CALIBRATED_STEPS} {CALIBRATED_SAMPLER.capitalize()} steps at guidance "
         f"{CALIBRATED_SCALES[comparison.is_guided]:g}): two shapes of equal frequency differ in {metric} by "
         f"{typical}{describe_ratio_base(metric)} (root mean square; 95 % up to {bound}); {frequency_text}"
-        f"{_describe_transfer(comparison)}"
+        f"{_describe_differing_settings(comparison)}"
     )
 
 
-def _describe_transfer(comparison: "Comparison") -> str:
+def _describe_differing_settings(comparison: "Comparison") -> str:
     """Return how the videos differ from those of the calibration; empty if they do not."""
     videos = [video for group in comparison.groups for video in group.videos]
     expected_values = CALIBRATED_SETTINGS | {GUIDANCE_PATH: CALIBRATED_SCALES[comparison.is_guided]}

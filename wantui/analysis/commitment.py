@@ -34,7 +34,7 @@ class ConceptOutcomes:
 
     concept: str
     sigmas: tuple[float, ...]
-    """[s] rising noise levels from which the generic prompt holds."""
+    """[s] rising noise levels at which the prompt becomes generic."""
     seeds: tuple[int, ...]
     labels: tuple[tuple[str, ...], ...]
     """[seeds][s] concept that each final video shows."""
@@ -53,7 +53,7 @@ class ConceptCommitment:
     stay_shares: tuple[Proportion, ...]
     """Share of seeds that stay, by noise level."""
     label_counts: tuple[Mapping[str, int], ...]
-    """Number of videos by what they show, by noise level."""
+    """Number of videos by the concept that they show, by noise level."""
     half_share_level: HalfShareLevel
     """Noise level at which half of the seeds stay (s50), with its 95 % interval."""
     kept_ranges: FloatArray
@@ -63,7 +63,7 @@ class ConceptCommitment:
 
 
 @dataclass(frozen=True)
-class Asymmetry:
+class CommitmentDifference:
     """Difference in commitment of two concepts against the same generic prompt, first minus second."""
 
     first: str
@@ -84,7 +84,7 @@ class Asymmetry:
     min_family_p: float = 1.0
     """Smallest `family_p` that these seeds can give."""
     unshared_seeds_by_concept: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Seeds of each concept that the other one lacks, so that the paired difference leaves them out."""
+    """Seeds of each concept that the other concept lacks; the paired difference excludes them."""
 
 
 def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> FloatArray:
@@ -103,7 +103,7 @@ def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> Fl
 
 
 def count_drawn_unasked(concept: str, all_outcomes: Sequence[ConceptOutcomes]) -> Proportion:
-    """Return in how many videos of the other concepts the generic prompt drew a concept.
+    """Count the videos of other concepts in which the generic prompt drew a concept.
 
     These are their videos at the highest noise level, where the least of their own concept is left. A concept that
     comes unasked would "stay" at every noise level, whatever the path.
@@ -126,12 +126,12 @@ def measure_commitment(outcomes: ConceptOutcomes) -> ConceptCommitment:
     )
 
 
-def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymmetry]:
-    """Return the asymmetry of each pair of concepts with equal noise levels and at least two shared seeds.
+def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[CommitmentDifference]:
+    """Return the difference of each pair of concepts with equal noise levels and at least two shared seeds.
 
     All pairs are one family of tests.
     """
-    asymmetries = []
+    differences = []
     for first, second in combinations(commitments, 2):
         shared_seeds = [seed for seed in first.outcomes.seeds if seed in second.outcomes.seeds]
         if first.outcomes.sigmas != second.outcomes.sigmas or len(shared_seeds) < 2:
@@ -139,8 +139,8 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymme
         ranges = [
             each.kept_ranges[[each.outcomes.seeds.index(seed) for seed in shared_seeds]] for each in (first, second)
         ]
-        asymmetries.append(
-            Asymmetry(
+        differences.append(
+            CommitmentDifference(
                 first.outcomes.concept,
                 second.outcomes.concept,
                 *compute_half_share_level_difference(first.half_share_level, second.half_share_level),
@@ -153,26 +153,28 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Asymme
                 },
             )
         )
-    return _correct_over_pairs(commitments, asymmetries)
+    return _correct_over_pairs(commitments, differences)
 
 
-def _correct_over_pairs(commitments: Sequence[ConceptCommitment], asymmetries: Sequence[Asymmetry]) -> list[Asymmetry]:
-    """Return the asymmetries with p over all pairs: max-T, for which all concepts need the same seeds, or Holm."""
-    if not asymmetries:
+def _correct_over_pairs(
+    commitments: Sequence[ConceptCommitment], differences: Sequence[CommitmentDifference]
+) -> list[CommitmentDifference]:
+    """Return the differences with p over all pairs: max-T, for which all concepts need the same seeds, or Holm."""
+    if not differences:
         return []
-    pairwise_p = np.array([asymmetry.kept_range.p for asymmetry in asymmetries])
+    pairwise_p = np.array([difference.kept_range.p for difference in differences])
     pairs = list(combinations(range(len(commitments)), 2))
     has_shared_seeds = len({(each.outcomes.sigmas, frozenset(each.outcomes.seeds)) for each in commitments}) == 1
-    if has_shared_seeds and len(asymmetries) == len(pairs):
+    if has_shared_seeds and len(differences) == len(pairs):
         seeds = commitments[0].outcomes.seeds
         rows = [[each.outcomes.seeds.index(seed) for seed in seeds] for each in commitments]
         ranges = np.stack([each.kept_ranges[row] for each, row in zip(commitments, rows, strict=True)], axis=1)
         family_p = compute_family_p(ranges[:, :, None], pairs, pairwise_p[:, None])[:, 0]
         return [
             replace(each, family_p=float(p), correction=MAX_T, min_family_p=each.min_attainable_p)
-            for each, p in zip(asymmetries, np.maximum(family_p, pairwise_p), strict=True)
+            for each, p in zip(differences, np.maximum(family_p, pairwise_p), strict=True)
         ]
     return [
-        replace(each, family_p=float(p), min_family_p=min(1.0, len(asymmetries) * each.min_attainable_p))
-        for each, p in zip(asymmetries, adjust_family_wise(pairwise_p), strict=True)
+        replace(each, family_p=float(p), min_family_p=min(1.0, len(differences) * each.min_attainable_p))
+        for each, p in zip(differences, adjust_family_wise(pairwise_p), strict=True)
     ]

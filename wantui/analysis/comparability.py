@@ -12,15 +12,15 @@ from wantui.analysis.setting_values import flatten_settings, to_number
 from wantui.analysis.video import Video
 from wantui.planning.recipe import Recipe
 
-OTHERWISE_COMPARED_FIELDS = frozenset(
+SEPARATELY_COMPARED_FIELDS = frozenset(
     {"model", "revision", "dtype", "weights", "transformer_file"}  # in `ModelSource.comparison_settings`
     | {"prompt", "marks", "seed"}  # distinguish groups, phrasings and units
     | {"weighting", "speed", "magnitudes", "controls"}  # compared in the form that `loading` gives them
     | {"format", "fps", "capture"}  # do not change the latents; the noise levels of a capture are compared
 )
 """Recipe fields that `COMPARED_FIELDS` excludes."""
-COMPARED_FIELDS = tuple(name for name in Recipe.model_fields if name not in OTHERWISE_COMPARED_FIELDS)
-"""Recipe fields that must be equal for two trajectories to be compared: all that are not compared otherwise.
+COMPARED_FIELDS = tuple(name for name in Recipe.model_fields if name not in SEPARATELY_COMPARED_FIELDS)
+"""Recipe fields that must be equal for two trajectories to be compared: all except SEPARATELY_COMPARED_FIELDS.
 
 If there are word weights, the method of applying them must be equal too; the weights themselves distinguish groups and
 phrasings (`groups`)."""

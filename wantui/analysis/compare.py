@@ -110,15 +110,15 @@ class _MatchedValues:
     shown_names: list[str]
     """Metrics that are compared, the declared one first."""
     all_names: list[str]
-    """Metrics that answer questions: the compared ones, then others."""
+    """Metrics that the answers use: the compared ones, then others."""
     all_values: FloatArray
     """Values of all metrics, [seeds, phrasings, groups, metrics]."""
     unsettled_names: list[str]
     """Metrics that depend on the stride."""
     no_states_reason: str
-    """Why final states are not compared; empty if they are."""
+    """Reason why final states are not compared; empty if they are."""
     no_spread_reason: str
-    """Why spread is not compared; empty if it is."""
+    """Reason why spread is not compared; empty if it is."""
     warnings: tuple[str, ...]
     exclusion_reasons: tuple[tuple[str, str], ...]
     unreadable_videos: tuple[str, ...]
@@ -263,7 +263,7 @@ def _compute_cell_values(
     incomplete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if not complete]
     complete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if complete]
     values = remove_rounding_differences(cell_values[..., np.array(is_complete)])
-    return complete_names, matched_groups.average_conditions(values), incomplete_names
+    return complete_names, matched_groups.average_over_other_settings(values), incomplete_names
 
 
 def _collect_group_cell_values(

@@ -106,6 +106,6 @@ class Comparison:
         )
         if math.isfinite(self.false_positive_rate):
             rate_text = format_share(self.false_positive_rate, 1)
-            description += f"; with {SPREAD_METRIC} recomputed, the test calls {rate_text} of them different "
-            description += "at the 5 % level (up to 8 % is chance)"
+            description += f"; with {SPREAD_METRIC} recomputed, the test at the 5 % level calls the groups "
+            description += f"different in {rate_text} of the exchanges (up to 8 % is chance)"
         return description

@@ -1,4 +1,4 @@
-"""The concept that a video shows: the nearest reference in latent space, or labels from outside.
+"""The concept that a video shows, from the nearest reference in latent space or from outside labels.
 
 The nearest reference is among the videos of the concepts with the same seed. They share the initial noise, so that
 places and sizes are similar, and the distance of the final latents reflects the concept. A video is always assigned to
@@ -22,7 +22,7 @@ WORDS_BY_ATTRIBUTE: Mapping[str, tuple[str, ...]] = {
     "colour": tuple(RGB_BY_COLOUR),
     "motion": tuple(DIRECTION_BY_MOTION),
 }
-"""Words that the judge of nano's clips can distinguish, by attribute."""
+"""Words that nano's judge can distinguish, by attribute."""
 ID_COLUMN, LABEL_COLUMN = "id", "label"
 
 
@@ -74,7 +74,7 @@ def find_nearest_concept(state: FloatArray, reference_by_concept: Mapping[str, F
     return min(distances, key=lambda name: distances[name])
 
 
-def read_labels(path: Path, known_ids: Sequence[str]) -> dict[str, str]:
+def read_concept_labels(path: Path, known_ids: Sequence[str]) -> dict[str, str]:
     """Read a CSV table with the columns `id` (or its first characters) and `label`; return the labels by id.
 
     Raises:

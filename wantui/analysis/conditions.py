@@ -1,4 +1,4 @@
-"""Choice of videos by conditions NAME=VALUE: a setting, the word of a bracket (1=red), or seeds (seed=1..4)."""
+"""Selection of videos by conditions NAME=VALUE on a setting, the word of a bracket (1=red), or seeds (seed=1..4)."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -56,7 +56,7 @@ def select_videos_by_condition(videos: Sequence[Video], conditions: Sequence[str
 def explain_too_few_selected(
     videos: Sequence[Video], selected: Sequence[Video], conditions: Sequence[str], grouping: str, min_seeds: int
 ) -> str:
-    """Return how conditions leave too few seeds or groups for a comparison; empty if they are not the cause.
+    """Explain how conditions leave too few seeds or groups for a comparison; empty if they are not the cause.
 
     Args:
         videos: videos before the choice.
@@ -84,7 +84,7 @@ def explain_too_few_selected(
 
 
 def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[str, Condition]:
-    """Return what a condition is about, and a function that tests a video."""
+    """Return the setting, bracket or seed that a condition is about, and a function that tests a video."""
     if name == SEED_NAME:
         return SEED_NAME, _parse_seed_condition(videos, value)
     if name.isdecimal():

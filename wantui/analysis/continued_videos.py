@@ -58,8 +58,8 @@ class StoredVideo:
         return read_final_state(self.folder, self.entry)
 
 
-class ShownVideo(Protocol):
-    """A video that shows some concept: a reference, one whose prompt switched, or a U-turn."""
+class JudgedVideo(Protocol):
+    """A video whose concept is judged: a reference, a video whose prompt switched, or a U-turn."""
 
     @property
     def id(self) -> str: ...
@@ -82,7 +82,7 @@ class ConceptVideos:
     concept: str
     prompt: str
     reference_by_seed: dict[int, StoredVideo] = field(default_factory=dict)
-    continued_by_seed: dict[int, dict[float, ShownVideo]] = field(default_factory=dict)
+    continued_by_seed: dict[int, dict[float, JudgedVideo]] = field(default_factory=dict)
     """Continued videos by seed, then by noise level."""
 
 
@@ -93,7 +93,7 @@ class ConceptFamily:
     generic_prompt: str
     concepts: list[ConceptVideos] = field(default_factory=list)
 
-    def list_videos(self) -> list[ShownVideo]:
+    def list_videos(self) -> list[JudgedVideo]:
         """Return all references and continued videos."""
         return [
             video
@@ -105,8 +105,8 @@ class ConceptFamily:
         ]
 
 
-LeftOut = tuple[str, str]
-"""Name of a video or seed that is left out, and why."""
+Exclusion = tuple[str, str]
+"""Name of an excluded video or seed, and the reason."""
 
 
 def find_prompt_switch(recipe: Recipe) -> tuple[float, str] | None:
@@ -132,7 +132,7 @@ def find_prompt_switch(recipe: Recipe) -> tuple[float, str] | None:
 
 
 def find_concept_word(prompt: str, generic_prompt: str) -> str:
-    """Return the words of a prompt that the generic prompt replaces; the whole prompt if it replaces all."""
+    """Return the words of a prompt that the generic prompt replaces; the whole prompt if it replaces all words."""
     words, generic_words = prompt.split(), generic_prompt.split()
     start = 0
     while start < min(len(words), len(generic_words)) and words[start] == generic_words[start]:
@@ -145,8 +145,8 @@ def find_concept_word(prompt: str, generic_prompt: str) -> str:
 
 def collect_concept_families(
     batches: Iterable[tuple[Path, Manifest]],
-) -> tuple[list[ConceptFamily], list[LeftOut]]:
-    """Return the concepts of some batches by their generic prompt, and the videos that are left out.
+) -> tuple[list[ConceptFamily], list[Exclusion]]:
+    """Return the concepts of some batches by their generic prompt, and the excluded videos.
 
     Raises:
         CannotMeasureCommitmentError: no finished video has a prompt switch, or other settings differ.
@@ -179,16 +179,16 @@ def collect_concept_families(
             "cannot measure commitment: no finished video switches to a generic prompt. Generate such videos with "
             "`wantui commitment run`"
         )
-    refuse_other_settings(included)
+    require_equal_settings(included)
     for concept_videos in concepts.values():
         concept_videos.reference_by_seed = references.get(concept_videos.prompt, {})
     return list(families.values()), left_out
 
 
-def list_finished_videos(batches: Iterable[tuple[Path, Manifest]]) -> tuple[list[StoredVideo], list[LeftOut]]:
-    """Return the finished videos of batches, and the others with their state."""
+def list_finished_videos(batches: Iterable[tuple[Path, Manifest]]) -> tuple[list[StoredVideo], list[Exclusion]]:
+    """Return the finished videos of batches, and the state of each other video."""
     videos: dict[str, StoredVideo] = {}
-    left_out: list[LeftOut] = []
+    left_out: list[Exclusion] = []
     for folder, manifest in batches:
         for entry in manifest.videos:
             title = manifest.make_video_title(entry)
@@ -199,8 +199,8 @@ def list_finished_videos(batches: Iterable[tuple[Path, Manifest]]) -> tuple[list
     return list(videos.values()), left_out
 
 
-def refuse_other_settings(videos: Sequence[StoredVideo]) -> None:
-    """Refuse videos that differ in more than prompt, seed and switch, because their outcomes cannot be pooled.
+def require_equal_settings(videos: Sequence[StoredVideo]) -> None:
+    """Refuse videos that differ in anything except prompt, seed and switch, because their outcomes cannot be pooled.
 
     Raises:
         CannotMeasureCommitmentError: the message names the settings.
@@ -223,8 +223,8 @@ def refuse_other_settings(videos: Sequence[StoredVideo]) -> None:
 
 def build_concept_outcomes(
     family: ConceptFamily, label_by_id: Mapping[str, str], checks_references: bool
-) -> tuple[list[ConceptOutcomes], list[LeftOut]]:
-    """Return the outcomes of each concept of a family, and the seeds that are left out.
+) -> tuple[list[ConceptOutcomes], list[Exclusion]]:
+    """Return the outcomes of each concept of a family, and the excluded seeds.
 
     A concept has the noise levels that most of its seeds have; seeds without a video or a label at one of them are
     left out.
@@ -234,7 +234,7 @@ def build_concept_outcomes(
             derived from the references.
     """
     results: list[ConceptOutcomes] = []
-    left_out: list[LeftOut] = []
+    left_out: list[Exclusion] = []
     for videos in family.concepts:
         level_sets = [tuple(sorted(by_level)) for by_level in videos.continued_by_seed.values()]
         sigmas = max(level_sets, key=lambda levels: (level_sets.count(levels), len(levels)))
@@ -244,12 +244,12 @@ def build_concept_outcomes(
             missing = [sigma for sigma in sigmas if sigma not in by_level or by_level[sigma].id not in label_by_id]
             reference = videos.reference_by_seed.get(seed)
             if reference is None or (checks_references and reference.id not in label_by_id):
-                left_out.append((name, "it has no reference video, whose prompt stays, or no label for it"))
+                left_out.append((name, "it has no reference video, or its reference video has no label"))
             elif checks_references and (shown := label_by_id[reference.id]) != videos.concept:
                 left_out.append((name, f"its reference video shows {shown}"))
             elif missing:
                 levels_text = format_count(len(missing), "noise level")
-                left_out.append((name, f"it has no video or no label at {levels_text}, first at {missing[0]:.3g}"))
+                left_out.append((name, f"its video or label is missing at {levels_text}, first at {missing[0]:.3g}"))
             else:
                 rows[seed] = tuple(label_by_id[by_level[sigma].id] for sigma in sigmas)
         if rows:

@@ -23,7 +23,7 @@ from wantui.analysis.correlations import (
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError
-from wantui.analysis.groups import Group, pool_comparable_groups
+from wantui.analysis.groups import Group, group_comparable_videos
 from wantui.analysis.strides import check_unsettled_metrics
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video
@@ -98,7 +98,7 @@ def collect_correlation_data(
     label_names: Sequence[str],
     on_video: Callable[[int], None] = lambda _: None,
 ) -> CorrelationData:
-    """Collect metrics, attention and labels of the comparable videos; seeds that some variation lacks are left out.
+    """Collect metrics, attention and labels of the comparable videos; exclude seeds that some variation lacks.
 
     Args:
         metric_names: metrics; `spread` is added if the final states can be read.
@@ -108,7 +108,7 @@ def collect_correlation_data(
         CannotCompareError: there are too few seeds, or neither attention maps nor labels.
         AttentionMapsError: attention maps are damaged.
     """
-    groups, exclusion_reasons = pool_comparable_groups([v for v in videos if not v.is_damaged], "variation")
+    groups, exclusion_reasons = group_comparable_videos([v for v in videos if not v.is_damaged], "variation")
     has_maps = any(video.attention_path is not None for group in groups for video in group.videos)
     if not has_maps and not label_names:
         reason = "cannot correlate: the videos have no attention maps, and there are no outside labels"
@@ -132,7 +132,7 @@ def collect_correlation_data(
             warnings.append(f"{name} is not correlated: some videos have no value")
             del values_by_name[name]
     if left_out := sum(len(group.videos) for group in groups) - len(ordered_videos):
-        warnings.append(f"{format_count(left_out, 'video')} left out: only seeds with all videos are correlated")
+        warnings.append(f"{format_count(left_out, 'video')} excluded: only seeds with all videos are correlated")
     names, seeds = tuple(stratum.name for stratum in strata), tuple(video.seed for video in strata[0].videos)
     unsettled_metrics = tuple(
         check.metric for check in check_unsettled_metrics(ordered_videos, list(metrics)) if not check.is_shown_settled
@@ -143,7 +143,8 @@ def collect_correlation_data(
 
 
 def _match_seeds(groups: Sequence[Group], needs_maps: bool) -> list[Group]:
-    """Return the variations, one group for each cell of a sweep, with the seeds that all have, rising."""
+    """Return the variations, one group for each cell of a sweep, with the seeds that all of them have, in ascending
+    order."""
     videos_by_stratum: dict[str, dict[int, Video]] = {}
     for group in groups:
         for video in group.videos:

@@ -16,10 +16,10 @@ from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.formatting import format_count
 
 QUESTIONS = {
-    ACROSS_SEEDS: "across seeds (of two videos of one variation, has the one with the larger value the larger "
-    "metric?):",
-    ACROSS_VARIATIONS: "across variations (the same of two videos of one seed; the prompt is the unit, and anything "
-    "else that differs between the prompts can be the cause):",
+    ACROSS_SEEDS: "across seeds (of two videos of one variation, does the one with the larger value have the "
+    "larger metric?):",
+    ACROSS_VARIATIONS: "across variations (the same question for two videos of one seed; the prompt is the unit, "
+    "and any other difference between the prompts can be the cause):",
 }
 """Question of each kind of correlation."""
 CORRELATION_HEADERS = ("value", "metric", "rho", "95 %", "p", "p over all")
@@ -30,8 +30,8 @@ def describe_scope(data: CorrelationData) -> str:
     seeds_text = format_count(len(data.seeds), "seed")
     return (
         f"{format_count(len(data.variation_names), 'variation')} with the same {seeds_text}. "
-        "rho: Spearman's; 95 %: jackknife interval over the seeds or variations that are compared; p: permutations of "
-        "them; p over all: over all metrics and values, also those that are not shown"
+        "rho: Spearman's; 95 %: jackknife interval over the compared seeds or variations; p: permutations of "
+        "these; p over all: corrected over all metrics and values, including those that are not shown"
     )
 
 
@@ -52,7 +52,8 @@ def describe_correlations(correlations: Sequence[Correlation], kind: str) -> str
     elif min_p > SIGNIFICANCE_LEVEL:
         unit = "seed" if kind == ACROSS_SEEDS else "variation"
         return (
-            f"{QUESTIONS[kind]} cannot tell: too few {unit}s for p of {SIGNIFICANCE_LEVEL:g} (least p {min_p:.2g}). "
+            f"{QUESTIONS[kind]} cannot tell: too few {unit}s for a p of {SIGNIFICANCE_LEVEL:g} (smallest possible "
+            f"p {min_p:.2g}). "
             f"Generate more {unit}s"
         )
     else:
@@ -60,7 +61,7 @@ def describe_correlations(correlations: Sequence[Correlation], kind: str) -> str
     interval = f" (95 %: {clearest.low:+.2f} to {clearest.high:+.2f})" if math.isfinite(clearest.low) else ""
     return (
         f"{QUESTIONS[kind]} {text}; clearest: {clearest.label} with {clearest.covariate}, rho {clearest.rho:+.2f}"
-        f"{interval}, p over all {clearest.family_p:.3g}; least p {min_p:.2g}"
+        f"{interval}, p over all {clearest.family_p:.3g}; smallest possible p {min_p:.2g}"
     )
 
 

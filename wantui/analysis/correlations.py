@@ -29,7 +29,8 @@ ACROSS_SEEDS, ACROSS_VARIATIONS = "seeds", "variations"
 MIN_SEEDS = 4
 """Minimum number of seeds; with fewer, no rank correlation can have p below 0.05."""
 MIN_INTERVAL_UNITS = 4
-"""Minimum number of seeds or variations of an interval; with three, each part of the jackknife ranks two units."""
+"""Minimum number of seeds or variations for an interval: with three, each part of the jackknife would rank only two
+units."""
 TIE_TOLERANCE = 1e-9
 
 
@@ -79,13 +80,13 @@ class MergedCorrelation:
 
 
 def find_clearest_correlation(correlations: Sequence[Correlation]) -> Correlation:
-    """Return the correlation with the smallest p over all, found ones first, then those of metrics that have settled;
-    of equal p, the strongest."""
+    """Return the clearest correlation: a found one first, then one of a settled metric, then that with the smallest p
+    over all; of equal p, the strongest."""
     return min(correlations, key=lambda item: (not item.is_found, not item.is_settled, item.family_p, -abs(item.rho)))
 
 
 def merge_equal_correlations(correlations: Sequence[Correlation]) -> list[MergedCorrelation]:
-    """Return the correlations with those of one metric merged that are equal in rho, interval and p."""
+    """Merge correlations of one metric that have equal rho, interval and p."""
     items_by_key: dict[tuple[str, ...], list[Correlation]] = {}
     for item in correlations:
         numbers = (item.rho, item.low, item.high, item.p, item.family_p)
@@ -157,7 +158,7 @@ def _test_correlations(
 
 
 def draw_unit_orders(unit_count: int) -> NDArray[np.int64]:
-    """Return orders [m, units] of whole seeds or variations, which are the same in all blocks.
+    """Return orders [m, units] of whole seeds or variations; all blocks share an order.
 
     All orders if there are at most MAX_EXACT_PERMUTATIONS; otherwise RESAMPLE_COUNT random ones and the observed one.
     The observed order is the first.

@@ -20,7 +20,7 @@ from wantui.analysis.metrics import CURVES, METRICS
 from wantui.analysis.statistics import compute_mean_half_width, compute_min_attainable_p
 
 VIDEO_QUANTILES = (0.025, 0.975)
-"""Quantiles between which the central 95 % of the videos of a group are."""
+"""Quantiles that bound the central 95 % of the videos of a group."""
 MAX_TESTED_PAIRS = 45
 """Maximum number of pairs of groups whose curves are tested."""
 
@@ -131,7 +131,7 @@ def _is_settled(matched_groups: MatchedGroups, name: str) -> bool:
 def _explain_untested(curves: Sequence[GroupCurve], pair_count: int) -> str:
     """Return why curves are not tested; empty if they are."""
     if any(not np.array_equal(curves[0].sigmas, curve.sigmas) for curve in curves):
-        return "the groups have different noise levels, so that their curves have no common points"
+        return "the groups have different noise levels, so their curves have no common points"
     if pair_count > MAX_TESTED_PAIRS:
         return f"there are {pair_count:,} pairs of groups, but curves of at most {MAX_TESTED_PAIRS} pairs are tested"
     return ""
@@ -144,7 +144,7 @@ def _collect_curves(matched_groups: MatchedGroups, name: str) -> tuple[tuple[Gro
         video_curves = [CURVES[name](video.trajectory) for video in group.videos if video.trajectory is not None]
         sigmas, values = video_curves[0][0], np.stack([values for _, values in video_curves])
         cells = values.reshape(len(matched_groups.seeds), -1, len(sigmas))
-        seed_means = matched_groups.average_conditions(cells).mean(1)
+        seed_means = matched_groups.average_over_other_settings(cells).mean(1)
         half_widths = compute_mean_half_width(seed_means)
         mean, (videos_low, videos_high) = seed_means.mean(0), np.quantile(values, VIDEO_QUANTILES, axis=0)
         curves.append(
@@ -171,10 +171,10 @@ def _build_difference(
 
 
 def describe_cluster_test(seed_count: int) -> str:
-    """Describe the test of the curves, what it shows, and the least p that the seeds can give."""
+    """Describe the test of the curves, what it shows, and the smallest p that the seeds can give."""
     return (
         "curves over the noise level, cluster-based permutation test (Maris and Oostenveld 2007): a low p shows that "
-        "two curves differ somewhere; the noise levels of a cluster show where most clearly, not where the difference "
-        "begins or ends; (not settled): the sampler's steps dominate the curve; "
-        f"least p of {seed_count} seeds: {compute_min_attainable_p(seed_count):.3g}"
+        "two curves differ somewhere; the noise levels of a cluster show where the difference is clearest, "
+        "not where it begins or ends; (not settled): the sampler's steps dominate the curve; "
+        f"smallest possible p with {seed_count} seeds: {compute_min_attainable_p(seed_count):.3g}"
     )

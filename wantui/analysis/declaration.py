@@ -24,7 +24,7 @@ class Declaration:
     """before (the videos, by the config of every batch), partly before (of some batches), after (with the command), or
     default (not declared)."""
     text: str
-    """What was declared when, such as "log_volume, declared before the videos"."""
+    """Which metric was declared and when, such as "log_volume, declared before the videos"."""
 
 
 def _choose_default_metric(videos: Sequence[Video]) -> str:
@@ -54,7 +54,9 @@ def choose_primary_metric(videos: Sequence[Video], requested_metric: str | None 
     if requested_metric is None:
         default_metric = _choose_default_metric(videos)
         reason = (
-            "the default" if default_metric == CALIBRATED_METRIC else f"as not every video has a {CALIBRATED_METRIC}"
+            "the default"
+            if default_metric == CALIBRATED_METRIC
+            else f"because not every video has a {CALIBRATED_METRIC}"
         )
         return Declaration(
             default_metric, DEFAULT, f"{default_metric}, {reason}; no metric was declared before the videos"

@@ -36,15 +36,15 @@ HALFWAY_ACCURACY = 0.75
 MIN_DECODED_SEEDS = 3
 """Minimum number of seeds: a classifier needs two, and one is held out."""
 MAX_DECODED_GROUPS = 12
-"""Maximum number of groups, which have 66 pairs; each pair takes up to a second."""
+"""Maximum number of groups; they have 66 pairs, and each pair takes up to a second."""
 MIN_SHRINKAGE, MAX_SHRINKAGE = 1e-8, 1 - 1e-8
 """Bounds of gamma, with which the system of equations stays solvable and the ridge finite."""
 ROUNDING_TOLERANCE = 1e-12
 """Share of the terms of a prediction up to which it is only rounding, and the pair counts as guessed."""
 PRIOR_PAIR_COUNT = 2
-"""Number of pairs that count for a design effect of 1."""
+"""Number of pseudo-pairs with a design effect of 1, which shrink the estimate towards 1."""
 BISECTION_COUNT = 50
-"""Number of halvings of the range in which an end of an interval is."""
+"""Number of bisection steps for an end of an interval."""
 SQUARED_NORMAL_QUANTILE = 3.8415
 """Square of the 97.5 % quantile of the normal distribution."""
 
@@ -68,7 +68,7 @@ class Decodability:
     p: FloatArray
     """[L] p at each noise level alone: share of exchanges with at least this accuracy."""
     mean_accuracy: float
-    """Mean accuracy over the noise level from 1 to 0, which the test of the pair is about."""
+    """Mean accuracy over the noise level from 1 to 0: the statistic of the pair's test."""
     pair_p: float
     """p of `mean_accuracy`, corrected for the number of pairs of groups (Holm)."""
     halfway_sigma: float
@@ -89,9 +89,9 @@ class Decodability:
         scope = f" over {self.pair_count} pairs of groups" if self.pair_count > 1 else ""
         text = (
             f"{self.first_group} and {self.second_group}: {self.verdict}. {format_share(self.accuracy[-1])} of the "
-            f"finished pairs are sorted correctly (95 % interval {format_share(self.low[-1])} to "
+            f"pairs of finished videos are sorted correctly (95 % interval {format_share(self.low[-1])} to "
             f"{format_share(self.high[-1])}{self._describe_end_p()}); over all noise levels "
-            f"{format_share(self.mean_accuracy)}, p {self.pair_p:.3g}{scope} (least possible: "
+            f"{format_share(self.mean_accuracy)}, p {self.pair_p:.3g}{scope} (smallest possible: "
             f"{self.min_attainable_p:.3g}), {seeds}"
         )
         if not self.is_decodable:
@@ -102,7 +102,7 @@ class Decodability:
 
     @property
     def is_decodable(self) -> bool:
-        """Return whether the groups are shown to be distinguishable."""
+        """Return whether the test shows that the groups can be distinguished."""
         return self.pair_p <= SIGNIFICANCE_LEVEL
 
     @property
@@ -112,7 +112,7 @@ class Decodability:
             return "they can be told apart (one test over all noise levels)"
         if self.min_attainable_p > SIGNIFICANCE_LEVEL:
             return (
-                f"cannot tell: {format_count(self.seed_count, 'seed')} cannot give p below "
+                f"cannot tell: {format_count(self.seed_count, 'seed')} cannot give a p below "
                 f"{self.min_attainable_p:.3g}; generate at least {count_min_pairs(self.pair_count)}"
             )
         return "cannot tell them apart"
@@ -136,7 +136,7 @@ class Decodability:
         end_p = min(1.0, float(self.p[-1]) * self.pair_count)
         if not self.is_decodable or end_p <= SIGNIFICANCE_LEVEL:
             return ""
-        return f"; these alone do not show it, p {end_p:.3g}"
+        return f"; this accuracy alone is not significant, p {end_p:.3g}"
 
     def _describe_halfway(self) -> str:
         (above, below), (low, high) = self.halfway_levels, self.halfway_interval
@@ -175,7 +175,7 @@ def compute_decodability(level_states: LevelStates) -> list[Decodability]:
     for i, j in itertools.combinations(range(len(names)), 2):
         seed_accuracies = np.stack(
             [
-                decode_seeds(
+                score_held_out_seeds(
                     level_states.states[i, :, :, level].astype(np.float64) - level_states.states[j, :, :, level], flips
                 )
                 for level in range(len(level_states.sigmas))
@@ -186,7 +186,7 @@ def compute_decodability(level_states: LevelStates) -> list[Decodability]:
     return _adjust_pair_p(results)
 
 
-def decode_seeds(differences: FloatArray, flips: FloatArray) -> FloatArray:
+def score_held_out_seeds(differences: FloatArray, flips: FloatArray) -> FloatArray:
     """Return what share of each held-out seed's pairs is sorted correctly, [seeds, flips], for each flip of the signs
     of the seeds' differences.
 

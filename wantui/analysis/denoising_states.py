@@ -19,9 +19,9 @@ from wantui.storage.state_reader import check_stored_states
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
 StateKind = Literal["clean", "noisy"]
-"""clean: the clean latents that the model predicts at a step. noisy: the latents that it receives at that step."""
+""""clean": the clean latents that the model predicts at a step. "noisy": the latents that it receives at that step."""
 END = "end"
-"""Written moment of the last latents, which are the video."""
+"""Text that stands for the last latents, which are the video."""
 MAX_CLEAN_ERROR = 0.01
 """Maximum rounding error of a predicted clean state that is computed from stored states, as a share of its norm."""
 ROUNDOFF_BY_DTYPE = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-11}

@@ -51,8 +51,8 @@ def find_design_warnings(matched_groups: MatchedGroups, grouping: str) -> list[s
     phrasing_count = matched_groups.phrasing_count
     if 1 < phrasing_count < MIN_PHRASINGS and grouping != "batch":
         warnings.append(
-            f"only {phrasing_count} phrasings: the result applies to these sentences; generalising takes "
-            f"{MIN_PHRASINGS}"
+            f"only {phrasing_count} phrasings: the result applies to these sentences; generalising needs "
+            f"at least {MIN_PHRASINGS}"
         )
     warnings += find_sweep_warnings([video for group in groups for video in group.videos], grouping)
     word_counts_by_group = {group.name: np.mean([video.word_count for video in group.videos]) for group in groups}

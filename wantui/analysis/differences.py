@@ -26,13 +26,13 @@ from wantui.formatting import format_interval, format_percent_change
 SIGNIFICANCE_LEVEL = 0.05
 """Largest p that counts as significant."""
 P_HEADER = "p, corrected"
-"""Header of a column of p that are corrected over the tests of their answer."""
+"""Header of a column of p values that are corrected over the tests of their answer."""
 ROUNDING_TOLERANCE = 1e-10
 """Relative difference up to which two values count as equal."""
 DECIMALS_BY_LIMIT = ((10, 0), (0.01, 1), (0.001, 2))
-"""Decimals of percents from an absolute relative change on."""
+"""Number of decimals of percentages, by the smallest absolute change to which it applies."""
 MAX_DECIMALS = 3
-"""Decimals of percents of smaller changes."""
+"""Number of decimals of percentages for smaller changes."""
 GroupIndexPairs = Sequence[tuple[int, int]]
 """Indices of the first and the second group of each compared pair."""
 
@@ -99,7 +99,7 @@ def compute_family_p(values: FloatArray, group_pairs: GroupIndexPairs, pairwise_
 
 
 def remove_rounding_differences(values: FloatArray) -> FloatArray:
-    """Make values [..., groups, metrics] equal that differ between groups only by rounding.
+    """Equalise values [..., groups, metrics] that differ between groups only by rounding.
 
     Otherwise the rounding of a constant metric could have the same sign for all seeds, and be "significant".
     """
@@ -116,7 +116,7 @@ def remove_rounding_differences(values: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class PairEffects:
-    """Tests of each pair of groups in each metric alone, which all corrections share."""
+    """Uncorrected tests of each pair of groups in each metric; all corrections start from them."""
 
     seed_effects: list[list[Effect]]
     """[pairs][metrics] effects with seeds as units."""
@@ -225,7 +225,7 @@ def _count_seeds_needed(paired_differences: FloatArray, min_difference: float, t
 
 
 def format_relative_changes(changes: Sequence[float]) -> list[str]:
-    """Return relative changes in percent with signs and equally many decimals: small changes need more of them."""
+    """Format relative changes in percent with signs and the same number of decimals; small changes need more."""
     largest = max(abs(change) for change in changes)
     decimals = next((decimals for limit, decimals in DECIMALS_BY_LIMIT if largest >= limit), MAX_DECIMALS)
     return [format_percent_change(change, decimals) for change in changes]

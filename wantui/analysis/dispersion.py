@@ -15,12 +15,12 @@ from wantui.analysis.arrays import FloatArray
 from wantui.analysis.statistics import draw_within_seed_permutations
 
 MIN_GROUP_VIDEOS = 3
-"""Minimum number of videos in a group. Two videos are always equally far from their median, so that differences between
+"""Minimum number of videos in a group. Two videos are always equally far from their median, so differences between
 groups of two would seem to have no error."""
 MAX_WEISZFELD_ITERATIONS = 5000
 """Maximum number of Weiszfeld iterations; a dozen suffice in many dimensions, nearly collinear states need hundreds."""
 ROUNDING_TOLERANCE = 1e-20
-"""Share of a sum of squares up to which it is only rounding, which would order permutations by chance."""
+"""Share of a sum of squares up to which a value is only rounding, which would order permutations at random."""
 CANCELLATION_TOLERANCE = 1e-12
 """Share of a sum of squared distances up to which a difference of two such sums is only rounding."""
 STATE_ROUNDING_TOLERANCE = 1e-13

@@ -80,7 +80,7 @@ class _LengthTest:
         self._quadratic = 1 - 2 * sign_sums / n + (sign_sums**2 - n) / pair_count
 
     def is_too_short(self, length: float) -> bool:
-        """Return whether means of this length give an estimate as large as the observed one too rarely."""
+        """Return whether means of this length too rarely give an estimate as large as the observed one."""
         estimates = self._constant + length * (self._linear + length * self._quadratic)
         scatter = float(estimates.std())
         upper_tail = compute_upper_tail(length * length / scatter if scatter else math.inf)

@@ -208,7 +208,7 @@ def _judge_trend(
     p, p_text = trend.p, f"p {trend.p:.3g}"
     if tests_phrasings:
         p = max(p, trend.phrasing_p)
-        p_text += f" by seeds, {trend.phrasing_p:.3g} by {trend.phrasing_count} phrasings"
+        p_text += f" over seeds, {trend.phrasing_p:.3g} over {trend.phrasing_count} phrasings"
     scope = "this sentence" if trend.phrasing_count == 1 else f"these {trend.phrasing_count} phrasings"
     scope = "" if tests_phrasings else f", of {scope}"
     evidence = f"{format_slope(trend, setting_name)}, {p_text}, {format_count(seed_count, 'seed')}{scope}"
@@ -222,7 +222,7 @@ def _judge_trend(
         return "cannot tell", f"{trend.metric} with {dose_range}: cannot tell: {reason}. {evidence}"
     if compute_min_attainable_p(seed_count) > SIGNIFICANCE_LEVEL:
         reason = (
-            f"{format_count(seed_count, 'seed')} cannot give p below {compute_min_attainable_p(seed_count):.3g}; "
+            f"{format_count(seed_count, 'seed')} cannot give a p below {compute_min_attainable_p(seed_count):.3g}; "
             f"generate at least {count_min_pairs()}"
         )
         return "cannot tell", f"{trend.metric} with {dose_range}: cannot tell: {reason}. {evidence}"

@@ -72,6 +72,6 @@ def describe_needed_seeds(equivalence_margin: float) -> str:
     """Return the meaning of the column with the number of seeds."""
     return (
         f"seeds to detect {format_percent(equivalence_margin)}: seeds needed to detect a true difference of "
-        f"{format_percent(equivalence_margin)} with 80 % power, and of {equivalence_margin:g} in the unit of "
-        "metrics without percentages, such as nats of log_volume; it does not depend on the observed difference"
+        f"{format_percent(equivalence_margin)} with 80 % power (for metrics without percentages, a difference of "
+        f"{equivalence_margin:g} in their unit, such as nats); the number does not depend on the observed difference"
     )

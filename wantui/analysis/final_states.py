@@ -32,7 +32,7 @@ SPREAD_METRIC = "spread"
 RELABELLING_COUNT = 500
 """Number of random exchanges of groups, over all pairs."""
 RELABELLING_CHUNK_SIZE = 50
-"""Number of exchanges whose medians are computed together: of 200 videos in a group, they need some 32 MB."""
+"""Number of exchanges whose medians are computed together; with 200 videos in a group, they need about 32 MB."""
 
 
 VideoKey = tuple[Path, int]
@@ -60,7 +60,7 @@ class UnusableProjectionsError(NoGeometryError):
 
 @dataclass(frozen=True)
 class DispersionCurve:
-    """Dispersion of the videos of a group at every noise level, whatever the stride of the trajectories."""
+    """Dispersion of the videos of a group at every noise level, independently of the stride of the trajectories."""
 
     sigmas: FloatArray
     """[N + 1] noise levels, without those of Heun's predictors."""
@@ -85,7 +85,8 @@ class FinalStates:
 
     @property
     def no_spread_reason(self) -> str:
-        """Return why the groups have no spread, although they have places; empty if they have it."""
+        """Return the reason why the groups have no spread although their places are known; empty if they have a
+        spread."""
         if self.spread_by_group:
             return ""
         return (

@@ -36,13 +36,13 @@ def open_video_states(video: SelectedVideo) -> tuple[DenoisingStates, Path]:
     if latents is None or clip is None:
         missing = "clip" if clip is None else "trajectory"
         raise MissingStatesError(
-            f"{video.name} has no decodable steps: it has no {missing}. Latents of future videos are stored with "
+            f"{video.name} has no decodable steps: it has no {missing}. To store the latents of future videos, set "
             "latent_analysis_settings.store_latents (--store-latents)"
         )
     return DenoisingStates(latents, video.entry.recipe, video.name), clip
 
 
-def choose_spread_moments(states: DenoisingStates, kind: StateKind, max_count: int) -> list[StateMoment]:
+def choose_evenly_spaced_moments(states: DenoisingStates, kind: StateKind, max_count: int) -> list[StateMoment]:
     """Return at most `max_count` evenly spread states of one kind; the last are the last latents.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the generic prompt draws unasked: the shares of the concepts in its videos."""
+"""Shares of the concepts in the videos of a generic prompt, which asks for none of them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

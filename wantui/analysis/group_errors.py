@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
-from wantui.analysis.group_names import find_grouping_parts, find_varied_brackets
+from wantui.analysis.group_names import find_grouping_parts, find_varying_brackets
 from wantui.analysis.setting_values import list_differing_paths, shorten_path
-from wantui.analysis.swept_settings import choose_condition_key, find_condition_paths
+from wantui.analysis.swept_settings import choose_other_swept_key, find_other_swept_paths
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.formatting import format_count, shorten_text
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from wantui.analysis.groups import Group
 
 
-def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: int, share_phrasings: bool) -> str:
+def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: int, has_shared_phrasings: bool) -> str:
     """Return why groups share too few seeds to be compared, and what to do."""
     text = (
         f"cannot compare {len(groups)} groups: they share {format_count(seed_count, 'seed')}, but a comparison "
         "needs two. "
     )
-    if not share_phrasings:
+    if not has_shared_phrasings:
         return _explain_no_shared_phrasing(text, groups, grouping)
     seeds_text = "; ".join(
         f"{group.name}: {shorten_text(describe_seeds({video.seed for video in group.videos}))}" for group in groups[:4]
@@ -29,17 +29,17 @@ def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: 
 
 
 def _explain_no_shared_phrasing(text: str, groups: "Sequence[Group]", grouping: str) -> str:
-    """Return why no phrasing is in every group, and a grouping that would help, which is not the one in use."""
+    """Explain why no phrasing is in every group, and suggest another grouping that would help."""
     videos = [video for group in groups for video in group.videos]
-    condition_paths = find_condition_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
+    condition_paths = find_other_swept_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
     differing_paths = [path for path in list_differing_paths(videos) if path in condition_paths]
-    get_condition = choose_condition_key(videos, grouping)
+    get_condition = choose_other_swept_key(videos, grouping)
     if not set.intersection(*({get_condition(video) for video in group.videos} for group in groups)):
         all_paths = dict.fromkeys(path for video in videos for path in video.setting_values)
         names = [shorten_path(path, all_paths) for path in differing_paths]
         reason = f"{text}No value of {', '.join(names)} is in every group"
         return AdvisedText(reason, Advice(AdviceKind.GROUP_BY_SETTING, names[0]))
-    brackets = ", ".join(str(number + 1) for number in range(len(find_varied_brackets(videos))))
+    brackets = ", ".join(str(number + 1) for number in range(len(find_varying_brackets(videos))))
     others = [f"a bracket ({brackets})"] if brackets and grouping in ("variation", "prompt") else []
     others += ["variation"] if grouping not in ("variation", "prompt") else []
     return f"{text}No phrasing is in every group: compare batches of one template" + "".join(

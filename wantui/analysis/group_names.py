@@ -55,7 +55,7 @@ class BracketError(CannotCompareError):
 
 @dataclass(frozen=True)
 class GroupingParts:
-    """The parts of a grouping such as "1,cfg_scale"; without any for "variation", "prompt" and "batch"."""
+    """The parts of a grouping such as "1,cfg_scale"; empty for "variation", "prompt" and "batch"."""
 
     brackets: tuple[int, ...] = ()
     """Brackets of the template, by their keys in `Video.choices_by_bracket`."""
@@ -81,18 +81,18 @@ def find_grouping_parts(videos: Sequence[Video], grouping: str) -> GroupingParts
         paths = tuple(find_setting_path(part, videos) for part in parts if part not in bracket_parts)
     except SettingNameError as error:
         if len(parts) == 1 and "." not in parts[0]:
-            raise CannotCompareError(_word_grouping_error(videos, grouping, error)) from None
+            raise CannotCompareError(_explain_grouping_error(videos, grouping, error)) from None
         raise CannotCompareError(str(error)) from None
     if len(set(paths)) < len(paths):
         raise CannotCompareError(f"cannot group by {grouping!r}: a setting occurs twice. Name each setting once")
     return GroupingParts(tuple(_parse_brackets(videos, bracket_parts, grouping)) if bracket_parts else (), paths)
 
 
-def _word_grouping_error(videos: Sequence[Video], grouping: str, error: SettingNameError) -> str:
-    """Return why a name is no grouping, and the groupings that these videos have."""
+def _explain_grouping_error(videos: Sequence[Video], grouping: str, error: SettingNameError) -> str:
+    """Explain why a name is not a grouping, and list the groupings that these videos have."""
     brackets_text = "".join(
         f"{number} ({'|'.join(_list_first_options(videos, bracket))}), "
-        for number, bracket in enumerate(find_varied_brackets(videos), start=1)
+        for number, bracket in enumerate(find_varying_brackets(videos), start=1)
     )
     groupings_text = f"{brackets_text}variation, prompt or batch"
     if not list_differing_paths(videos) and "Did you mean" not in error.advice:
@@ -106,7 +106,7 @@ def _list_first_options(videos: Sequence[Video], bracket: int) -> list[str]:
     return options if len(options) <= MAX_NAMED_OPTIONS else [*options[:MAX_NAMED_OPTIONS], "..."]
 
 
-def find_varied_brackets(videos: Sequence[Video]) -> list[int]:
+def find_varying_brackets(videos: Sequence[Video]) -> list[int]:
     return sorted({bracket for video in videos for bracket in video.choices_by_bracket})
 
 
@@ -138,11 +138,11 @@ def name_groups(videos: Sequence[Video], grouping: str) -> list[str]:
             ],
         ]
     else:
-        name_levels = _list_name_levels(videos, find_grouping_parts(videos, grouping))
+        name_levels = _list_candidate_names(videos, find_grouping_parts(videos, grouping))
     return _shorten_group_names(name_levels)
 
 
-def _list_name_levels(videos: Sequence[Video], parts: GroupingParts) -> list[list[str]]:
+def _list_candidate_names(videos: Sequence[Video], parts: GroupingParts) -> list[list[str]]:
     """Return names of each video's group by brackets and settings, from short to long."""
     paths = dict.fromkeys(path for video in videos for path in video.setting_values)
     short_names = {path: shorten_path(path, paths) for path in parts.setting_paths}
@@ -218,7 +218,7 @@ def find_option_text(video: Video, bracket: int) -> str:
 
 
 def _parse_brackets(videos: Sequence[Video], parts: Sequence[str], grouping: str) -> list[int]:
-    brackets = find_varied_brackets(videos)
+    brackets = find_varying_brackets(videos)
     numbers = [int(part) if _BRACKET_NUMBER_PATTERN.fullmatch(part) else 0 for part in parts]
     if len(set(numbers)) < len(numbers) and all(numbers):
         raise BracketError(grouping, "a bracket occurs twice", "Name each bracket once")

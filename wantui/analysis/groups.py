@@ -18,7 +18,7 @@ from wantui.analysis.group_names import (
     CannotCompareError,
     find_grouping_parts,
     find_option_text,
-    find_varied_brackets,
+    find_varying_brackets,
     name_groups,
 )
 from wantui.analysis.metrics import METRICS, select_finite_values
@@ -29,7 +29,7 @@ from wantui.analysis.setting_values import (
     shorten_path,
     to_number,
 )
-from wantui.analysis.swept_settings import choose_condition_key, find_condition_paths, find_linked_paths
+from wantui.analysis.swept_settings import choose_other_swept_key, find_linked_paths, find_other_swept_paths
 from wantui.analysis.video import Video
 
 MAX_GROUPS = 50
@@ -115,7 +115,7 @@ def group_videos(videos: Sequence[Video], grouping: str = "variation") -> list[G
 
 
 def _make_sort_key(group: Group, paths: Sequence[str]) -> list[tuple[bool, float]]:
-    """Return a sort key: the numbers of the settings; no value comes first, text stays in its order."""
+    """Return a sort key: numbers sort by value, a missing value comes first, and text keeps its order."""
     values = [group.videos[0].setting_values.get(path) for path in paths]
     numbers = [to_number(value) for value in values]
     return [
@@ -132,19 +132,19 @@ def select_videos_for_grouping(videos: Sequence[Video], grouping: str) -> tuple[
     paths = find_grouping_parts(videos, grouping).setting_paths
     studied_settings = [
         name
-        for path in (*find_linked_paths(videos, paths), *find_condition_paths(videos, paths))
+        for path in (*find_linked_paths(videos, paths), *find_other_swept_paths(videos, paths))
         for name in list_compared_names(path)
     ]
     differing_paths = list_differing_paths(videos)
     if any(path in differing_paths and set(list_compared_names(path)) & set(SIZE_SETTINGS) for path in paths):
         raise CannotCompareError(
-            f"cannot group by {grouping!r}: the same seed gives another initial noise for another size of videos, so "
-            "that videos cannot be paired by seed. Analyse each size alone"
+            f"cannot group by {grouping!r}: the same seed gives different initial noise for videos of different sizes, "
+            "so videos cannot be paired by seed. Analyse each size alone"
         )
     return select_comparable_videos(videos, grouping, studied_settings)
 
 
-def pool_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[list[Group], list[tuple[str, str]]]:
+def group_comparable_videos(videos: Sequence[Video], grouping: str) -> tuple[list[Group], list[tuple[str, str]]]:
     """Return groups of comparable videos, and the names of excluded videos with reasons.
 
     Each video counts once, even if several batches contain it.
@@ -155,7 +155,7 @@ def pool_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[list
     if not comparable_videos:
         return [], exclusion_reasons
     groups = []
-    get_condition = choose_condition_key(comparable_videos, grouping)
+    get_condition = choose_other_swept_key(comparable_videos, grouping)
     for group in group_videos(comparable_videos, grouping):
         videos_by_key: dict[tuple[object, ...], Video] = {}
         for video in group.videos:
@@ -170,7 +170,7 @@ def pool_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[list
 
 def find_factors(videos: Sequence[Video]) -> list[str]:
     """Return the brackets and the settings that divide these videos into several groups."""
-    brackets = [str(bracket + 1) for bracket in range(len(find_varied_brackets(videos)))]
+    brackets = [str(bracket + 1) for bracket in range(len(find_varying_brackets(videos)))]
     paths = dict.fromkeys(path for video in videos for path in video.setting_values)
     settings = [
         shorten_path(path, paths)
@@ -184,7 +184,7 @@ def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
     """Return the groupings that divide these videos into several groups."""
     others = {name: len(group_videos(videos, name)) > 1 for name in ("variation", "batch")}
     # Grouping by the only bracket equals grouping by variation.
-    is_only_bracket = len(find_varied_brackets(videos)) == 1
+    is_only_bracket = len(find_varying_brackets(videos)) == 1
     factors = [factor for factor in find_factors(videos) if not (factor == "1" and is_only_bracket)]
     return [*(["variation"] * others["variation"]), *factors, *(["batch"] * others["batch"])]
 
@@ -231,7 +231,7 @@ class MatchedGroups:
     exclusion_reasons: list[tuple[str, str]]
     """Name and reason of each excluded video."""
     phrasing_numbers: NDArray[np.int64]
-    """Phrasing, from 0, of each video of a seed; several have one phrasing if other settings are swept."""
+    """Phrasing, from 0, of each video of a seed; several videos share a phrasing if other settings are swept."""
 
     @classmethod
     def match_groups(cls, videos: Sequence[Video], grouping: str, namer: VideoNamer) -> "MatchedGroups":
@@ -248,7 +248,7 @@ class MatchedGroups:
         groups = group_videos(videos, grouping)
         _check_group_count(groups, grouping)
         get_phrasing = _choose_phrasing_key(videos, grouping)
-        get_condition = choose_condition_key(videos, grouping)
+        get_condition = choose_other_swept_key(videos, grouping)
         cells_by_group: list[dict[tuple[tuple[str, str], int], Video]] = []
         exclusion_reasons: list[tuple[str, str]] = []
         for group in groups:
@@ -305,7 +305,7 @@ class MatchedGroups:
         """Return the number of phrasings that all groups share."""
         return len(set(self.phrasing_numbers.tolist()))
 
-    def average_conditions(self, values: FloatArray) -> FloatArray:
+    def average_over_other_settings(self, values: FloatArray) -> FloatArray:
         """Average values [seeds, videos of a seed, ...] over other swept settings: [seeds, phrasings, ...]."""
         return np.stack(
             [values[:, self.phrasing_numbers == number].mean(1) for number in range(self.phrasing_count)], axis=1

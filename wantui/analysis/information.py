@@ -1,4 +1,4 @@
-"""Information gap: how much a word tells a model, in nats, from the model's velocities at noised videos.
+"""Information gap: how much information a word gives a model, in nats, from the model's velocities at noised videos.
 
 For videos x of the prompt c, noise e, and x_s = (1 - s) x + s e, the model predicts v_c(x_s) with the prompt, and
 v_0(x_s) with the same sentence and a generic word. In a perfect model (I-MMSE: Guo, Shamai and Verdu 2005; for
@@ -32,11 +32,11 @@ WINDOW_LEVEL_COUNT, REST_LEVEL_COUNT = 10, 6
 e in (1 - s) / s, the error of the integral stays below 2 %; with 8 and 4 levels, it reaches 3 % in the window, and 15 %
 where the information is around the start of the window."""
 LOWEST_SIGMA, HIGHEST_SIGMA = 0.02, 0.999
-"""Ends of the measured range; above it, the value at the highest level is continued to 1."""
+"""Ends of the measured range; above it, the value at the highest level is extended to 1."""
 
 
 @dataclass(frozen=True)
-class NoiseLevel:
+class QuadratureLevel:
     """One noise level of the quadrature."""
 
     sigma: float
@@ -45,12 +45,12 @@ class NoiseLevel:
     is_in_window: bool
 
 
-def place_levels(
+def choose_quadrature_levels(
     window_start: float = DEFAULT_WINDOW_START,
     boundary: float | None = None,
     window_count: int = WINDOW_LEVEL_COUNT,
     rest_count: int = REST_LEVEL_COUNT,
-) -> tuple[NoiseLevel, ...]:
+) -> tuple[QuadratureLevel, ...]:
     """Return the noise levels of the integral, the highest first: Gauss-Legendre nodes in l = ln((1 - s) / s).
 
     Args:
@@ -62,14 +62,16 @@ def place_levels(
     """
     if not LOWEST_SIGMA < window_start < HIGHEST_SIGMA:
         raise ValueError(f"the window must start between {LOWEST_SIGMA} and {HIGHEST_SIGMA}, got {window_start:g}")
-    levels = _place_nodes(window_start, HIGHEST_SIGMA, boundary, window_count, True)
-    levels += _place_nodes(LOWEST_SIGMA, window_start, boundary, rest_count, False)
+    levels = _compute_quadrature_nodes(window_start, HIGHEST_SIGMA, boundary, window_count, True)
+    levels += _compute_quadrature_nodes(LOWEST_SIGMA, window_start, boundary, rest_count, False)
     levels.sort(key=lambda level: -level.sigma)
     tail_weight = -math.log(HIGHEST_SIGMA) - (1 - HIGHEST_SIGMA)  # integral of (1 - s) / s above it
-    return (NoiseLevel(levels[0].sigma, levels[0].weight + tail_weight, True), *levels[1:])
+    return (QuadratureLevel(levels[0].sigma, levels[0].weight + tail_weight, True), *levels[1:])
 
 
-def _place_nodes(low: float, high: float, boundary: float | None, count: int, is_in_window: bool) -> list[NoiseLevel]:
+def _compute_quadrature_nodes(
+    low: float, high: float, boundary: float | None, count: int, is_in_window: bool
+) -> list[QuadratureLevel]:
     """Return the nodes between two noise levels; each side of the boundary gets its share of them, at least two."""
     ends = [low, boundary, high] if boundary is not None and low < boundary < high else [low, high]
     ends_l = [math.log((1 - sigma) / sigma) for sigma in ends]
@@ -80,12 +82,12 @@ def _place_nodes(low: float, high: float, boundary: float | None, count: int, is
         nodes, weights = np.polynomial.legendre.leggauss(node_count)
         for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
             sigma = 1 / (1 + math.exp((left + right) / 2 + (right - left) / 2 * node))
-            levels.append(NoiseLevel(sigma, weight * (right - left) / 2 * (1 - sigma) ** 2, is_in_window))
+            levels.append(QuadratureLevel(sigma, weight * (right - left) / 2 * (1 - sigma) ** 2, is_in_window))
     return levels
 
 
 @dataclass(frozen=True)
-class Information:
+class InformationGap:
     """Information gap of one video, in nats."""
 
     pointwise: float
@@ -102,12 +104,12 @@ class Information:
 
 
 QUANTITIES = ("pointwise", "gap", "pointwise_whole", "gap_whole")
-"""Quantities of `Information`, in the order of `Information.values`."""
+"""Quantities of `InformationGap`, in the order of `InformationGap.values`."""
 
 
 def integrate_levels(
-    levels: Sequence[NoiseLevel], squared_gaps: Sequence[float], pointwise_gains: Sequence[float]
-) -> Information:
+    levels: Sequence[QuadratureLevel], squared_gaps: Sequence[float], pointwise_gains: Sequence[float]
+) -> InformationGap:
     """Return the information gap of a video from its values at each level.
 
     Args:
@@ -118,7 +120,7 @@ def integrate_levels(
     in_window = np.array([level.is_in_window for level in levels])
     gaps, gains = np.asarray(squared_gaps), np.asarray(pointwise_gains)
     sums = [float((weights * values)[mask].sum()) for mask in (in_window, weights > 0) for values in (gains, gaps)]
-    return Information(*sums)
+    return InformationGap(*sums)
 
 
 def convert_to_probability(nats: float) -> float:
@@ -137,7 +139,7 @@ class ScoredVideo:
     condition: str
     """Label of its cell in a sweep; empty without one."""
     seed: int
-    information: Information
+    information: InformationGap
 
 
 @dataclass(frozen=True)
@@ -175,13 +177,13 @@ class InformationTable:
     phrasing_count: int
     """Number of sentences and conditions with videos of every word, which are averaged within a seed."""
     unpaired_count: int
-    """Number of videos that have no partner of every other word, and are in no difference."""
+    """Number of videos that lack a partner for some other word, and are therefore in no difference."""
     disagreement: Effect | None
     """Pointwise form minus gap in the window, over seeds; 0 on average in a calibrated model. None with one seed."""
 
     @property
     def min_attainable_p(self) -> float:
-        """Return the least p of a pair with this number of seeds; NaN without pairs."""
+        """Return the smallest possible p of a pair with this number of seeds; NaN without pairs."""
         return compute_min_attainable_p(len(self.seeds)) if self.differences else math.nan
 
     @property
@@ -217,7 +219,12 @@ def build_information_table(videos: Sequence[ScoredVideo]) -> InformationTable:
         )
         differences = _compare_words(names, seed_values)
     return InformationTable(
-        tuple(words), tuple(differences), tuple(seeds), len(phrasings), len(videos) - used_count, _disagree(videos)
+        tuple(words),
+        tuple(differences),
+        tuple(seeds),
+        len(phrasings),
+        len(videos) - used_count,
+        _compute_disagreement(videos),
     )
 
 
@@ -276,6 +283,6 @@ def _compare_words(names: Sequence[str], seed_values: FloatArray) -> list[WordDi
     ]
 
 
-def _disagree(videos: Sequence[ScoredVideo]) -> Effect | None:
+def _compute_disagreement(videos: Sequence[ScoredVideo]) -> Effect | None:
     seed_values = _average_by_seed(videos)
     return compute_paired_effect(seed_values[:, 0] - seed_values[:, 1]) if len(seed_values) > 1 else None

@@ -40,8 +40,8 @@ from wantui.analysis.video import Video
 from wantui.formatting import format_count
 
 MAX_COSINE_ESTIMATE = 1.05
-"""Largest ratio of unbiased products that counts as a cosine of 1. Scatter gives parallel differences a ratio slightly
-above 1; a larger one is mostly scatter."""
+"""Largest ratio of unbiased products that counts as a cosine of 1. Scatter can give parallel differences a ratio
+slightly above 1; a larger ratio is mostly scatter."""
 CHANCE_HEADER = "by chance, alone"
 """Header of the column of `InteractionEffect.chance`, which is not corrected over other tests."""
 EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", P_HEADER, CHANCE_HEADER)
@@ -95,7 +95,7 @@ class InteractionEffect:
     contrast_p: float
     """p over all contrasts, of this metric alone."""
     chance: float = math.nan
-    """Size below which 95 % of the effects of this one test are if the signs of whole seeds are flipped at random."""
+    """95 % quantile of the effect in this one test, with the signs of whole seeds flipped at random."""
     direction: PlaceDirection | None = None
     """Direction of an effect on place; None for metrics, whose effects have a sign."""
 
@@ -130,7 +130,7 @@ class Interaction:
     effects: tuple[InteractionEffect, ...]
     min_attainable_p: float
     excluded_metrics: tuple[str, ...] = ()
-    """Metrics without a value in some videos, or that depend on the steps."""
+    """Metrics that lack a value in some videos, or that depend on the steps."""
     declaration: Declaration | None = None
     """The metric that decides alone, without correction over other metrics."""
 

@@ -27,7 +27,7 @@ def describe_interaction(interaction: Interaction) -> list[str]:
         details = "; ".join(_describe_effect(effect) for effect in (shown if found else shown[:1]))
         lines.append(
             f"{question}: {verdict}. {details}{more_text}; p over {format_count(len(effects), 'test')}, "
-            f"least {interaction.min_attainable_p:.3g}"
+            f"smallest possible p {interaction.min_attainable_p:.3g}"
         )
     return lines
 
@@ -53,10 +53,11 @@ def list_interaction_notes(interaction: Interaction) -> list[str]:
     notes = []
     if interaction.min_attainable_p > SIGNIFICANCE_LEVEL:
         seeds_text = format_count(interaction.seed_count, "seed")
-        notes.append(f"{seeds_text} cannot give p of {SIGNIFICANCE_LEVEL:g}: generate at least {count_min_pairs()}")
+        notes.append(f"{seeds_text} cannot give a p of {SIGNIFICANCE_LEVEL:g}: generate at least {count_min_pairs()}")
     notes.append(
-        "p is corrected over the metrics of its answer and over all differences of differences; the size of an effect "
-        "by chance (95 % quantile under sign flips) is of its own test alone, so that a larger one can have a large p"
+        "p is corrected over the metrics of its answer and over all differences of differences; the size by chance "
+        "is the 95 % quantile of one test under sign flips, without correction, so a larger effect can still have "
+        "a large p"
     )
     notes.append(
         "effects have the unit of the metric: distances and lengths are root mean squares over latent values, "
@@ -75,7 +76,7 @@ def _describe_effect(effect: InteractionEffect) -> str:
     sign = "" if effect.question == PLACE else "+"
     unit = f" {effect.unit}" if effect.unit else ""
     ranges = [f"95 %: {format_interval(effect.low, effect.high, f'{sign}.3g')}"] if math.isfinite(effect.low) else []
-    ranges += [f"by chance alone up to {effect.chance:.3g}, this test"] if math.isfinite(effect.chance) else []
+    ranges += [f"by chance up to {effect.chance:.3g} in this test alone"] if math.isfinite(effect.chance) else []
     range_text = f" ({'; '.join(ranges)})" if ranges else ""
     text = f"{effect.metric} of {effect.contrast.name}: {effect.effect:{sign}.3g}{unit}{range_text}, p {effect.p:.3g}"
     return text if effect.direction is None else f"{text}; {describe_direction(effect.direction, effect.contrast)}"

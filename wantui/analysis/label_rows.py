@@ -33,7 +33,7 @@ class CsvRows:
     """Number of the last line of each row that is not empty, and its cells."""
 
     def check_body(self) -> None:
-        """Refuse a file without rows, or with rows of another length than the header.
+        """Refuse a file without rows, or with rows that are longer or shorter than the header.
 
         Raises:
             LabelError: names the line.
@@ -75,8 +75,8 @@ def read_csv_rows(path: Path) -> CsvRows:
     return CsvRows(path, hashlib.sha256(text.encode()).hexdigest(), rows[0][1], tuple(rows[1:]))
 
 
-def has_identity(cells: Sequence[str]) -> bool:
-    """Return whether the columns of a header say which video a row is about."""
+def identifies_videos(cells: Sequence[str]) -> bool:
+    """Return whether the columns of a header identify the video of each row."""
     names = {cell.strip().strip('"').strip().lower() for cell in cells}
     return bool(names & {"video", "id"}) or {"variation", "seed"} <= names
 
@@ -87,7 +87,7 @@ def _find_separator(path: Path, text: str) -> str:
     header = next((line for line in text.splitlines() if line.strip(f"{separators} ")), "")
     if not header:
         raise LabelError(f"cannot use {quote(str(path))}: it is empty")
-    return max(SEPARATORS, key=lambda separator: (has_identity(header.split(separator)), header.count(separator)))
+    return max(SEPARATORS, key=lambda separator: (identifies_videos(header.split(separator)), header.count(separator)))
 
 
 def _split_rows(path: Path, text: str, separator: str) -> list[tuple[int, tuple[str, ...]]]:

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.analysis.final_states import SPREAD_METRIC
-from wantui.analysis.label_rows import SEPARATORS, LabelError, has_identity, quote, read_csv_rows
+from wantui.analysis.label_rows import SEPARATORS, LabelError, identifies_videos, quote, read_csv_rows
 from wantui.analysis.metrics import METRICS, RENAMED_METRICS
 
 IDENTITY_COLUMNS = ("video", "id", "batch", "variation", "seed", "cell")
-"""Columns that say which video a row is about."""
+"""Columns that identify the video of a row."""
 IGNORED_COLUMNS = ("prompt", "reason", "stride")
 """Further columns of the tables that `wantui analyze --csv` writes; they are ignored."""
-SIMILAR_NAMES = {"path": "video", "file": "video", "filename": "video", "file_name": "video", "clip": "video"}
-"""Likely names of columns by others, and the name here."""
+SUGGESTED_COLUMN_NAMES = {"path": "video", "file": "video", "filename": "video", "file_name": "video", "clip": "video"}
+"""Column names that other programs are likely to use, with the name that wantui expects."""
 MAX_LABEL = 1e100
 """Largest size of a label: tests square differences and sum the squares, which must stay finite."""
 MAX_CODES = 30
@@ -97,7 +97,7 @@ def _check_header(path: Path, header: Sequence[str]) -> list[str]:
         raise LabelError(f"{prefix}column {names.index('') + 1} has no name in the header line")
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise LabelError(f"{prefix}two columns are named {quote(repeated[0])}. Rename one")
-    if not has_identity(names):
+    if not identifies_videos(names):
         raise LabelError(prefix + _explain_missing_identity(names))
     for name in names:
         if name in METRICS or name in RENAMED_METRICS or name == SPREAD_METRIC:
@@ -113,8 +113,8 @@ def _explain_missing_identity(names: Sequence[str]) -> str:
         f"`seed`; its columns are {', '.join(quote(name) for name in names[:8])}"
     )
     for name in names:
-        similar_names = difflib.get_close_matches(name.lower(), [*IDENTITY_COLUMNS, *SIMILAR_NAMES], 1, 0.75)
-        if similar_names and (wanted := SIMILAR_NAMES.get(similar_names[0], similar_names[0])) != name:
+        similar_names = difflib.get_close_matches(name.lower(), [*IDENTITY_COLUMNS, *SUGGESTED_COLUMN_NAMES], 1, 0.75)
+        if similar_names and (wanted := SUGGESTED_COLUMN_NAMES.get(similar_names[0], similar_names[0])) != name:
             return f"{text}. Rename {quote(name)} to {wanted}?"
     if len(names) == 1:
         return f"{text}. Separate columns with {', '.join(SEPARATORS.values())}"

@@ -1,4 +1,4 @@
-"""Joining of outside labels to the videos that they are about."""
+"""Join outside labels to their videos."""
 
 import math
 import os
@@ -21,10 +21,10 @@ class LabelledVideos:
     """Videos with their labels."""
 
     videos: tuple[Video, ...]
-    """All videos; those without a complete row have no trajectory but an `exclusion_reason`, so that a comparison
-    excludes their seeds."""
+    """All videos; those without a complete row have no trajectory but an `exclusion_reason`, so a comparison excludes
+    their seeds."""
     description: str
-    """How many videos have labels, and how many are left out."""
+    """Sentence about the number of videos with labels and of excluded videos."""
 
 
 def join_labels(videos: Sequence[Video], table: LabelTable) -> list[Video]:
@@ -49,7 +49,9 @@ def join_labels(videos: Sequence[Video], table: LabelTable) -> list[Video]:
     ]
 
 
-def require_labels(videos: Sequence[Video], table: LabelTable, label_names: Sequence[str]) -> LabelledVideos:
+def exclude_incompletely_labelled_videos(
+    videos: Sequence[Video], table: LabelTable, label_names: Sequence[str]
+) -> LabelledVideos:
     """Exclude the videos that lack one of the labels.
 
     Raises:
@@ -79,14 +81,14 @@ def require_labels(videos: Sequence[Video], table: LabelTable, label_names: Sequ
             if found
         ]
         description += (
-            f"; {' and '.join(lacks)} of {format_count(len(measured_videos), 'video')} are left out: a comparison "
+            f"; {' and '.join(lacks)} of {format_count(len(measured_videos), 'video')} are excluded: a comparison "
             "includes only seeds with all videos"
         )
     return LabelledVideos(tuple(labelled_videos), description)
 
 
 class _VideoFinder:
-    """Finds the video that a row is about.
+    """Finder of the video that a row describes.
 
     Args:
         table_path: path of the table; a path of a clip may be relative to its folder, or to a batch folder.

@@ -1,4 +1,4 @@
-"""Projected states of matched groups at every noise level, for measures of how groups separate along the path."""
+"""Projected states of matched groups at every noise level, to measure how groups separate along the path."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -96,7 +96,7 @@ def read_batches(
 
 
 def describe_unfinished_videos(folders: Sequence[Path]) -> list[str]:
-    """Return a sentence for each readable batch that has videos without a result, as while it is generated."""
+    """Return a sentence for each readable batch with videos that have no result, such as a running batch."""
     notes = []
     for folder in folders:
         try:
@@ -108,7 +108,7 @@ def describe_unfinished_videos(folders: Sequence[Path]) -> list[str]:
             states_text = ", ".join(f"{count} {state}" for state, count in count_by_state.items())
             notes.append(
                 f"{unfinished_count} of {format_count(video_count, 'video')} of {folder} "
-                f"{'has' if unfinished_count == 1 else 'have'} no result yet or any more: {states_text}"
+                f"{'has' if unfinished_count == 1 else 'have'} no result: {states_text}"
             )
     return notes
 
@@ -312,7 +312,7 @@ def _collect_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _describe_latents_storage(recipe: Recipe) -> dict[str, Any]:
-    """Return interval and dtype of the stored latents, which the trajectories computed from them depend on."""
+    """Return interval and dtype of the stored latents, which determine the trajectories that are computed from them."""
     return {"storage_interval": recipe.capture.interval, "storage_dtype": recipe.capture.dtype}
 
 

@@ -23,8 +23,8 @@ class Metric:
     has_ratio_scale: bool = True
     """True if "N percent more" is meaningful; False for logarithms."""
     ratio_origin: float = 0.0
-    """Value from which percentages count. 1 for metrics near 1, which vary in their distance from 1: if straightness
-    rises from 0.98 to 0.99, the path is half as bent."""
+    """Value from which percentages are measured. 1 for metrics near 1, which vary in their distance from 1: if
+    straightness rises from 0.98 to 0.99, the path is half as bent."""
     needs_guidance_gap: bool = False
     """True if only guided videos with a stored guidance gap have the metric, so that all videos may lack it."""
 
@@ -110,7 +110,8 @@ def get_ratio_origin(metric: str) -> float:
 
 
 def describe_ratio_base(metric: str) -> str:
-    """Return what percentages of a metric are of, such as " of the distance from 1"; empty if of the metric itself."""
+    """Return what percentages of a metric refer to, such as " of the distance from 1"; empty if they refer to the
+    metric itself."""
     origin = get_ratio_origin(metric)
     return f" of the distance from {origin:g}" if origin else ""
 
@@ -132,7 +133,7 @@ def compute_midpoints(sigmas: FloatArray) -> FloatArray:
 
 
 def select_finite_values(values: Sequence[float]) -> FloatArray:
-    """Return the values that are finite: those of paths that have a metric."""
+    """Return the finite values, which belong to paths that have the metric."""
     array = np.array(values, dtype=np.float64)
     return array[np.isfinite(array)]
 

@@ -163,8 +163,8 @@ class GaussianNull:
         )
         if self.video_count < MIN_COVARIANCE_VIDEOS:
             description += (
-                f"; with fewer than {MIN_COVARIANCE_VIDEOS} videos the covariance is underestimated, and the path of "
-                "the null too straight"
+                f"; with fewer than {MIN_COVARIANCE_VIDEOS} videos the covariance is underestimated, so the "
+                "null paths are too straight"
             )
         return description
 

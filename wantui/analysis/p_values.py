@@ -1,4 +1,4 @@
-"""The p that is printed beside a difference, and why it can differ from other p of the same difference."""
+"""The p that is printed with a difference, and why it can differ from other p values of the same difference."""
 
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,8 @@ def find_decisive_p(comparison: "Comparison", difference: Difference) -> float:
 
 
 def describe_p_values(comparison: "Comparison") -> list[str]:
-    """Return sentences on what p is corrected over, and on p that differ in their decision."""
+    """Return sentences about the tests over which p is corrected, and about p values that lead to different
+    decisions."""
     metric_counts = {
         answer.question: len(answer.p_by_metric) for answer in comparison.answers if answer.question in (ROOM, PATH)
     }
@@ -55,15 +56,15 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
     if hidden:
         names = list(dict.fromkeys(difference.metric for difference in hidden))
         sentences.append(
-            f"{join_first_names(names, MAX_NAMED_METRICS)}: p is at most {SIGNIFICANCE_LEVEL:g} before the "
-            f"correction only. "
-            f"Among {format_count(len(comparison.differences), 'test')}, that can happen by chance"
+            f"{join_first_names(names, MAX_NAMED_METRICS)}: p is at most {SIGNIFICANCE_LEVEL:g} only before "
+            "the correction. "
+            f"Among {format_count(len(comparison.differences), 'test')}, this can happen by chance"
         )
     return [*sentences, *_explain_declared_p(comparison)]
 
 
 def _explain_declared_p(comparison: "Comparison") -> list[str]:
-    """Return sentences on pairs for which the declared metric and its corrected p decide differently."""
+    """Return sentences about pairs that the p of the declared metric and its corrected p decide differently."""
     sentences = []
     for difference in comparison.differences:
         if difference.metric != comparison.primary_metric:

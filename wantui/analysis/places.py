@@ -35,7 +35,7 @@ class PlaceDifference:
     """95 % interval of the distance (`estimate_distance_interval`), which contains 0 exactly if `p` is above
     SIGNIFICANCE_LEVEL."""
     chance_distance: float
-    """Distance below which 95 % of distances are if the groups are exchanged at random within seeds."""
+    """95 % quantile of the distance if the groups are exchanged at random within seeds."""
     seed_distance: float
     """Typical distance (root mean square) between the videos of two seeds within a group, averaged over phrasings."""
     p: float
@@ -81,7 +81,7 @@ def compare_places(seed_states: NDArray[np.floating], group_pairs: Sequence[tupl
 
 
 def run_omnibus_place_test(seed_states: NDArray[np.floating]) -> float:
-    """Return the p that not all groups lie in one place, from states [groups, seeds, k].
+    """Return the p of the test of whether all groups lie in one place, from states [groups, seeds, k].
 
     The statistic is the sum of the squared distances of the groups' means from their common mean. A flip changes the
     sign of all deviations of a seed from the seed's mean. Unlike exchanges of groups within seeds (PERMANOVA), it keeps

@@ -11,7 +11,7 @@ from bisect import bisect_left
 POWER = 0.8
 """Share of batches in which the smallest detectable effect is found."""
 MIN_SEEDS = 6
-"""Fewest seeds with which the sign-flip test can give p below 0.05."""
+"""Smallest number of seeds with which the sign-flip test can give a p below 0.05."""
 MAX_EXACT_SEEDS, MIN_DRAWN_P = 14, 1e-4
 """Most seeds for which all sign flips are tried, and the smallest p of the flips that are drawn for more, as in
 wantui/analysis/statistics.py, which imports scipy."""

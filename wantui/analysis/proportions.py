@@ -11,7 +11,7 @@ from wantui.analysis.arrays import FloatArray
 
 NORMAL_QUANTILE = float(special.ndtri(0.975))
 MIN_SEEDS_FOR_HALF = 6
-"""Fewest seeds that can show at the 5 % level that a share is not one half: 2 / 2^6 is 0.03."""
+"""Smallest number of seeds that can show at the 5 % level that a share is not one half: 2 / 2^6 is 0.03."""
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def _render_verdicts(comparison: Comparison) -> list[str]:
 
 
 def _render_verdict(comparison: Comparison, verdict: Verdict) -> list[str]:
-    """Return the HTML of a verdict, and of what can explain its effect."""
+    """Return the HTML of a verdict and of the explanation of its effect."""
     parts = [f'<p class="verdict {verdict.kind.split()[0]}">{html.escape(verdict.verdict_text)}</p>']
     if explanation := explain_effect(comparison, verdict):
         parts.append(f"<p>{html.escape(explanation[0].upper() + explanation[1:])}.</p>")
@@ -125,7 +125,7 @@ def _describe_tests(comparison: Comparison) -> str:
 
 
 def _render_metric_section(comparison: Comparison) -> list[str]:
-    """Return the HTML of the mean of each metric in each group, beside its null models."""
+    """Return the HTML of the mean of each metric in each group, with its null models."""
     group_names = [group.name for group in comparison.groups]
     rows = []
     for metric, by_group in comparison.summaries_by_metric.items():

@@ -35,7 +35,8 @@ MAX_DRAWN_DIFFERENCES = 3
 MAX_LISTED_CLUSTERS = 40
 CAPTION = (
     "Left: groups. Shaded: 95 % interval of the mean over seeds, which shrinks with more seeds. Between dotted lines: "
-    "the central 95 % of the videos, which do not. Dashed grey: a random walk with the same step lengths. Right: the "
+    "the central 95 % of the videos, which does not shrink. Dashed grey: a random walk with the same step "
+    "lengths. Right: the "
     "difference between groups, paired by seed, with the 95 % interval of its mean at each noise level alone. Bars: "
     "clusters with p at most 0.05 on this curve."
 )
@@ -85,7 +86,7 @@ def _list_clusters(curve_comparisons: Sequence[CurveComparison]) -> list[list[st
 
 
 def draw_curves(comparison: Comparison, curve_comparisons: Sequence[CurveComparison]) -> Figure:
-    """Draw the curves of the groups and, beside them, their differences."""
+    """Draw the curves of the groups, and their differences to the right."""
     shown = [curves for curves in curve_comparisons if curves.curve_name in SHOWN_CURVES]
     figure = Figure(figsize=(9, 2.5 * len(shown)), layout="constrained")
     all_axes = figure.subplots(len(shown), 2, squeeze=False)

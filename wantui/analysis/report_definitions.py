@@ -8,18 +8,18 @@ from wantui.analysis.comparison import Comparison
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.metrics import METRICS, describe_ratio_base
 
-SPREAD_MEANING = "distance of the final latents to the spatial median of their group"
+SPREAD_MEANING = "distance of the final latents from the spatial median of their group"
 LABEL_MEANING = "outside label, from the table named below"
 CODE_MEANING = "1 for the videos with this code in the table named below, 0 for others; its mean is a share"
 REMARKS = {"commitment": "not what `wantui commitment` measures"}
-"""What a metric could be mistaken for."""
+"""Note on metrics that could be mistaken for something else."""
 CURVE_MEANINGS = {
     "norm": "size of the latents, root mean square of their values",
     "velocity": "distance travelled per unit of noise level, in each step",
     "turning": "angle between successive steps, in radians",
     "acceleration": "change of velocity per unit of noise level",
     "curvature": "bend of the path in each step",
-    "clean_distance": "distance of the predicted clean latents to the final latents",
+    "clean_distance": "distance of the predicted clean latents from the final latents",
 }
 """Meaning of each curve of CURVES."""
 TERMS = {
@@ -27,11 +27,12 @@ TERMS = {
     "seed": "number that fixes the initial noise. Videos of one seed are paired; the seed is the unit of tests",
     "phrasing": "one of several wordings of the same prompts; the values of a seed are averaged over them",
     "p": "probability of a difference at least as large if the groups could be exchanged within each seed",
-    "95 % interval": "range that contains the true mean difference in 95 % of such experiments, of one metric alone",
+    "95 % interval": "range that contains the true mean difference in 95 % of such experiments; not corrected for "
+    "other metrics",
     "d_z": "mean of the seeds' differences divided by their standard deviation, with Hedges' correction",
-    "random walk": "null model: steps as long as those of the video, in independent random directions",
+    "random walk": "null model: steps of the same lengths as the video's, in independent random directions",
     "Gaussian flow": "null model: paths from noise to a normal distribution with the mean and covariance of the videos",
-    "cluster": "neighbouring noise levels at which two curves differ in one direction by more than a threshold of t",
+    "cluster": "neighbouring noise levels at which two curves differ in one direction by more than a threshold of |t|",
 }
 """Terms of the report."""
 

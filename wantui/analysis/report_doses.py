@@ -29,8 +29,8 @@ def render_dose_section(dose_response: DoseResponse) -> list[str]:
         '<p class="note">Mean and 95 % interval over seeds for each value; thin lines: seeds, averaged over phrasings. '
         "The declared metric comes first, then the metrics with the smallest p.</p>",
         _render_slopes(dose_response),
-        f'<p class="note">Slope: least-squares change of the metric for each unit of {name}, of each seed; mean over '
-        "seeds with Student's 95 % interval. p: the larger of a sign-flip test of the slopes and a permutation test "
+        f'<p class="note">Slope: least-squares change of the metric per unit of {name}, averaged over '
+        "seeds, with Student's 95 % interval. p: the larger of a sign-flip test of the slopes and a permutation test "
         "within seeds; max-T and BH: over all metrics."
         f"{f' Of the mean: {origins_text}.' if origins_text else ''}</p>",
     ]

@@ -1,4 +1,4 @@
-"""Section of a report on how it was made: the command, date, versions, and the table of outside labels."""
+"""Section of a report about its origin: the command, date, versions, and the table of outside labels."""
 
 import html
 import platform
@@ -27,7 +27,7 @@ class ReportOrigin:
 
 
 def build_equivalent_command(comparison: Comparison) -> str:
-    """Return a command that makes the comparison again, of a comparison that was not made by a command."""
+    """Return a command that repeats a comparison that was not started by a command."""
     folders = dict.fromkeys(str(video.folder) for group in comparison.groups for video in group.videos)
     options = ["--compare", "--by", comparison.grouping, "--primary", comparison.primary_metric]
     if comparison.stride > 1:

@@ -1,4 +1,4 @@
-"""Update rules of the samplers in float64, and two results that they give.
+"""Update rules of the samplers in float64, and the response factors and clean weights that they determine.
 
 Every sampler takes linear combinations of states and of the clean states predicted by the model.
 

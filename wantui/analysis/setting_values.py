@@ -38,11 +38,11 @@ COMPARED_NAMES_BY_PATH: Mapping[str, tuple[str, ...]] = {
     "prompt_settings.embedding_method": ("embedding_method",),
     "prompt_schedule_settings.schedule": ("prompt_schedule.times",),
 }
-"""Config path -> compared settings (`comparability`) that differ with it, where they are not the recipe field."""
+"""Config path -> compared settings (`comparability`) that differ with it, if they are not the recipe field."""
 
 
 class SettingNameError(UserError):
-    """Raised for a name of no setting or of several.
+    """Raised for a name that fits no setting, or several settings.
 
     Args:
         name: the name as written.
@@ -198,7 +198,7 @@ def list_compared_names(path: str) -> tuple[str, ...]:
 
 
 def to_number(value: Any) -> float | None:
-    """Return the value of a setting as a number; None if it is none."""
+    """Return the value of a setting as a number; None if it is not a number."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

@@ -15,7 +15,7 @@ from wantui.planning.sweep import BASELINE_LABEL
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_axes import BatchAxes
 from wantui.storage.mp4 import ClipError, Frame, read_frames
-from wantui.storage.similarity_file import FrameMeasure, VideoSimilarity, to_score
+from wantui.storage.similarity_file import FrameMeasure, VideoSimilarity, to_json_score
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
 SSIM_SIGMA = 1.5
@@ -35,7 +35,7 @@ class PairedVideos:
 
 
 def pair_with_baseline(manifest: Manifest, written: str, folder: Path) -> list[PairedVideos]:
-    """Return each done video with its baseline, which has the same seed unless one video is the baseline of all.
+    """Return each finished video with its baseline, which has the same seed unless one video is the baseline of all.
 
     Args:
         written: `baseline` (the sweep's own), values of swept settings (`cfg_scale=1`, several with commas), the label
@@ -57,7 +57,7 @@ def pair_with_baseline(manifest: Manifest, written: str, folder: Path) -> list[P
         if (baseline := baselines.get(find_key(entry)[1])) is not None and baseline is not entry
     ]
     if not pairs:
-        raise UserError(f"--baseline: no done video of {folder} has a done baseline {written!r} to compare with")
+        raise UserError(f"--baseline: no finished video of {folder} has a finished baseline {written!r}")
     return pairs
 
 
@@ -137,7 +137,7 @@ def measure_pair(
     if "latents" in metrics:
         try:
             distance, source = compute_latent_distance(folder, pair)
-            scores["latent_distance"] = to_score(distance)
+            scores["latent_distance"] = to_json_score(distance)
         except (UserError, CaptureError) as error:
             reasons.append(str(error))
     checksums = (pair.video.sha256.get("clip", ""), pair.baseline.sha256.get("clip", ""))
@@ -160,9 +160,9 @@ def _compare_clips(
         squares += float(((frame.astype(np.float64) - reference.astype(np.float64)) ** 2).sum())
         count, values = count + 1, values + frame.size
     scores: dict[str, float | None] = {"frames_equal": squares == 0}
-    scores |= {name: to_score(total / count) for name, total in sums.items()}
+    scores |= {name: to_json_score(total / count) for name, total in sums.items()}
     if needs_psnr:
-        scores["psnr"] = to_score(10 * math.log10(255**2 * values / squares)) if squares else None
+        scores["psnr"] = to_json_score(10 * math.log10(255**2 * values / squares)) if squares else None
     return scores
 
 
@@ -200,10 +200,10 @@ def compute_latent_distance(folder: Path, pair: PairedVideos) -> tuple[float, st
     recipes = (pair.video.recipe, pair.baseline.recipe)
     groups = [open_capture(path, recipe) for path, recipe in zip(paths, recipes, strict=True)]
     if all("latents" in group for group in groups):
-        states = [_read_last(path, group, "latents") for path, group in zip(paths, groups, strict=True)]
+        states = [_read_last_state(path, group, "latents") for path, group in zip(paths, groups, strict=True)]
         source, dimension = "stored", states[0].size
     elif all("projection" in group for group in groups):
-        states = [_read_last(path, group, "projection") for path, group in zip(paths, groups, strict=True)]
+        states = [_read_last_state(path, group, "projection") for path, group in zip(paths, groups, strict=True)]
         shapes = [group.attrs.get("shape") for group in groups]
         if shapes[0] != shapes[1] or not isinstance(shapes[0], list):
             raise UserError("the latents differ in shape")
@@ -215,7 +215,7 @@ def compute_latent_distance(folder: Path, pair: PairedVideos) -> tuple[float, st
     return float(np.linalg.norm(states[0] - states[1]) / math.sqrt(dimension)), source
 
 
-def _read_last(path: Path, group: Mapping[str, object], name: str) -> NDArray[np.float64]:
+def _read_last_state(path: Path, group: Mapping[str, object], name: str) -> NDArray[np.float64]:
     with convert_to_capture_error(path):
         return np.asarray(group[name][-1], dtype=np.float64)  # type: ignore[index]
 

@@ -30,7 +30,7 @@ smallest p of all permutations.
 MAX_CACHED_VALUES = 4_000_000
 """Maximum number of values of random permutations that are kept for the next test."""
 ROUNDED_MEAN = 1e-12
-"""Mean, relative to its terms, up to which it is only rounding, which would order permutations by chance."""
+"""Largest mean, relative to its terms, that is only rounding, which would order permutations at random."""
 LARGE_NONCENTRALITY = 1e4
 """Noncentrality above which the noncentral t distribution is approximated by its shift over a scaled chi."""
 
@@ -238,14 +238,14 @@ def compute_t_quantile(probability: float, degrees_of_freedom: int) -> float:
 
 
 def is_equivalent(differences: FloatArray, margin: float, alpha: float = 0.05) -> bool:
-    """Return whether the mean is shown to be between -margin and margin, by two one-sided t tests (Schuirmann 1987)."""
+    """Return whether two one-sided t tests (Schuirmann 1987) show that the mean is between -margin and margin."""
     n = len(differences)
     half_width = compute_t_quantile(1 - alpha, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
     return bool(abs(differences.mean()) + half_width < margin)
 
 
 def is_ratio_equivalent(values: FloatArray, reference: FloatArray, margin: float, alpha: float = 0.05) -> bool:
-    """Return whether mean(values) / mean(reference) is shown to be between 1 - margin and 1 + margin.
+    """Return whether two one-sided tests show that mean(values) / mean(reference) is between 1 - margin and 1 + margin.
 
     Two one-sided t tests, of values - (1 + margin) reference and values - (1 - margin) reference, so that the mean of
     the reference counts as uncertain too.

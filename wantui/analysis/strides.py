@@ -74,8 +74,8 @@ class StrideCheck:
     means: tuple[float, ...]
     """Mean at each stride; NaN if there are too few states."""
     settled_stride: int | None
-    """Smallest stride from which no doubling changes the value by more than a factor of MAX_SETTLED_RATIO, up or down;
-    None if there is none."""
+    """Smallest stride at which doubling, once or repeatedly, never changes the value by more than a factor of
+    MAX_SETTLED_RATIO; None if there is none."""
     is_checked: bool = True
     """False if there are too few steps to tell."""
     shown_stride: int | None = None
@@ -105,9 +105,9 @@ class StrideCheck:
         if self.is_shown_settled:
             return (
                 f"{self.metric} {means_text}: at stride {self.strides[0]} it mostly reflects the sampler's steps or "
-                f"rounding; measured at stride {self.shown_stride}, from which it reflects the path"
+                f"rounding; measured at stride {self.shown_stride}, the smallest at which it reflects the path"
             )
-        advice = f"; --stride {self.settled_stride} is closer to the path" if self.settled_stride is not None else ""
+        advice = f"; --stride {self.settled_stride} reflects the path better" if self.settled_stride is not None else ""
         return f"{self.metric} {means_text}: it mostly reflects the sampler's steps or rounding, not the path{advice}"
 
 

@@ -1,4 +1,4 @@
-"""Settings that a batch sweeps: those that change with the groups, and those over which values are averaged."""
+"""Swept settings that change with the groups, and swept settings over which values are averaged."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,14 +10,14 @@ from wantui.analysis.video import Video
 
 
 def find_linked_paths(videos: Sequence[Video], paths: Sequence[str]) -> tuple[str, ...]:
-    """Return paths of settings, and of those that a batch changes together with them."""
+    """Return paths of settings, and the paths of settings that a batch changes together with them."""
     linked_paths = [
         path for video in videos for axis in video.swept_axes if any(path in axis for path in paths) for path in axis
     ]
     return tuple(dict.fromkeys((*paths, *linked_paths)))
 
 
-def find_condition_paths(videos: Sequence[Video], paths: Sequence[str]) -> tuple[str, ...]:
+def find_other_swept_paths(videos: Sequence[Video], paths: Sequence[str]) -> tuple[str, ...]:
     """Return the paths of the other swept settings that all groups of `paths` can share, as they share phrasings.
 
     Settings that change the size or the noise levels are not pooled: their videos are excluded, except the most common.
@@ -31,9 +31,9 @@ def find_condition_paths(videos: Sequence[Video], paths: Sequence[str]) -> tuple
     )
 
 
-def choose_condition_key(videos: Sequence[Video], grouping: str) -> Callable[[Video], str]:
+def choose_other_swept_key(videos: Sequence[Video], grouping: str) -> Callable[[Video], str]:
     """Return a function that returns the values of the swept settings that do not form the groups."""
-    paths = find_condition_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
+    paths = find_other_swept_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
     return lambda video: "|".join(make_value_key(video.setting_values.get(path)) for path in paths)
 
 
@@ -44,7 +44,7 @@ def find_sweep_warnings(videos: Sequence[Video], grouping: str) -> list[str]:
     linked_names = [shorten_path(path, all_paths) for path in find_linked_paths(videos, paths) if path not in paths]
     averaged_names = [
         shorten_path(path, all_paths)
-        for path in find_condition_paths(videos, paths)
+        for path in find_other_swept_paths(videos, paths)
         if path in list_differing_paths(videos)
     ]
     warnings = []

@@ -390,9 +390,9 @@ def build_trajectory(gram: FloatArray, sigmas: FloatArray, dimension: int) -> Tr
         raise DamagedGeometryError("the stored noise levels are damaged: they must fall, from at most 1 to at least 0")
     norm_bounds = np.sqrt(np.maximum(np.diagonal(gram), 0)) * np.sqrt(1 + INNER_PRODUCT_TOLERANCE)
     with np.errstate(over="ignore"):
-        bounds, asymmetry = np.outer(norm_bounds, norm_bounds), np.abs(gram - gram.T)
+        bounds, commitment_difference = np.outer(norm_bounds, norm_bounds), np.abs(gram - gram.T)
     is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= bounds).all()
-    if not is_possible or (asymmetry > INNER_PRODUCT_TOLERANCE * bounds).any():
+    if not is_possible or (commitment_difference > INNER_PRODUCT_TOLERANCE * bounds).any():
         raise DamagedGeometryError("the stored inner products are damaged: no set of states has these inner products")
     distinct_indices = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
     if len(distinct_indices) < 3:

@@ -1,4 +1,4 @@
-"""Comparison at guidance 1 beside a comparison of guided videos.
+"""Comparison at guidance 1, in addition to a comparison of guided videos.
 
 Guidance moves a path away from what the model expects without the prompt. A difference between words at guidance 4 may
 come from guidance alone, so that every comparison also shows its value at guidance 1, where there are such videos.
@@ -25,7 +25,7 @@ GUIDANCE_SETTING = "guidance_scale"
 
 
 def split_by_guidance(videos: Sequence[Video], grouping: str) -> tuple[list[Video], list[Video]]:
-    """Return the guided and the unguided videos; all in the first list if there is nothing to show beside them.
+    """Return the guided and the unguided videos; all in the first list if there is no second comparison to show.
 
     There is not if all videos are guided or none is, if the groups are batches, or if guidance forms the groups.
     """

@@ -9,11 +9,11 @@ from wantui.analysis.continued_videos import (
     CannotMeasureCommitmentError,
     ConceptFamily,
     ConceptVideos,
-    LeftOut,
+    Exclusion,
     StoredVideo,
     find_concept_word,
     list_finished_videos,
-    refuse_other_settings,
+    require_equal_settings,
 )
 from wantui.planning import Recipe
 from wantui.storage.manifest import Manifest
@@ -49,8 +49,8 @@ class UTurnVideo:
         return read_uturn_state(self.source.folder, self.entry)
 
 
-def collect_uturn_families(batches: Iterable[tuple[Path, Manifest]]) -> tuple[list[ConceptFamily], list[LeftOut]]:
-    """Return the concepts of the U-turns of some batches by their generic prompt, and the U-turns that are left out.
+def collect_uturn_families(batches: Iterable[tuple[Path, Manifest]]) -> tuple[list[ConceptFamily], list[Exclusion]]:
+    """Return the concepts of the U-turns of some batches by their generic prompt, and the excluded U-turns.
 
     Raises:
         CannotMeasureCommitmentError: there is no U-turn, or the videos differ in other settings.
@@ -58,7 +58,7 @@ def collect_uturn_families(batches: Iterable[tuple[Path, Manifest]]) -> tuple[li
     """
     families: dict[str, ConceptFamily] = {}
     concepts: dict[tuple[str, str], ConceptVideos] = {}
-    left_out: list[LeftOut] = []
+    left_out: list[Exclusion] = []
     sources: list[StoredVideo] = []
     for folder, manifest in batches:
         videos, _ = list_finished_videos([(folder, manifest)])
@@ -83,7 +83,8 @@ def collect_uturn_families(batches: Iterable[tuple[Path, Manifest]]) -> tuple[li
             concepts[key].continued_by_seed.setdefault(seed, {})[entry.sigma] = UTurnVideo(source, entry)
     if not concepts:
         raise CannotMeasureCommitmentError(
-            "cannot measure commitment: these batches have no U-turns. Make some with `wantui commitment uturn BATCH`"
+            "cannot measure commitment: these batches have no U-turns. Generate them with `wantui commitment "
+            "uturn BATCH`"
         )
-    refuse_other_settings(sources)
+    require_equal_settings(sources)
     return list(families.values()), left_out

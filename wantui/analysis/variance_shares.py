@@ -52,7 +52,7 @@ class VarianceShares:
     p: FloatArray
     """[L] p of the group's share at each noise level alone."""
     mean_group_share: float
-    """Mean of the group's share over the noise level from 1 to 0, which the test is about."""
+    """Mean of the group's share over the noise level from 1 to 0: the statistic of the test."""
     mean_p: float
     """p of `mean_group_share`."""
     seed_count: int
@@ -66,7 +66,7 @@ class VarianceShares:
 
     @property
     def varying_effects(self) -> tuple[str, ...]:
-        """Return the effects of this design: without several wordings, there are none of wordings."""
+        """Return the effects of this design; those of wordings are absent if there is only one wording."""
         return SHARE_NAMES if self.phrasing_count > 1 else ("seed", "group", "seed_group")
 
     @property
@@ -86,7 +86,7 @@ class VarianceShares:
         return (
             f"variance between {', '.join(self.group_names)}: {final_text}; over all noise levels "
             f"{format_share(self.mean_group_share, 1)}, p {self.mean_p:.3g} "
-            f"(least possible: {self.min_attainable_p:.3g}), {format_count(self.seed_count, 'seed')}, "
+            f"(smallest possible: {self.min_attainable_p:.3g}), {format_count(self.seed_count, 'seed')}, "
             f"{format_count(self.phrasing_count, 'wording')}: {self.verdict}"
         )
 
@@ -94,10 +94,12 @@ class VarianceShares:
     def verdict(self) -> str:
         """Return whether the group's share exceeds chance, and the number of seeds if there are too few to tell."""
         if self.mean_p <= SIGNIFICANCE_LEVEL:
-            return "the groups take more than by chance"
+            return "the share of the groups is larger than by chance"
         if self.min_attainable_p > SIGNIFICANCE_LEVEL:
-            return f"cannot tell from chance; generate at least {count_min_pairs()} seeds"
-        return "cannot tell from chance"
+            return (
+                f"cannot distinguish the share of the groups from chance; generate at least {count_min_pairs()} seeds"
+            )
+        return "cannot distinguish the share of the groups from chance"
 
 
 def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
@@ -114,7 +116,7 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
     totals, group_shares = np.zeros(level_count), np.zeros((len(orders), level_count))
     flipped_shares = np.zeros((len(flips), level_count))
     for level in range(level_count):
-        cell_means, within = split_states(level_states.states[:, :, :, level])
+        cell_means, within = separate_cell_means(level_states.states[:, :, :, level])
         squares = decompose_squares(cell_means, within)
         totals[level] = sum(squares.values())
         if totals[level] == 0:
@@ -124,11 +126,11 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
         group_shares[:, level] = group_squares / totals[level]
         flipped_shares[:, level] = phrasing_count * _flip_group_squares(within.mean(2), flips) / totals[level]
     mean_shares = average_over_sigma(group_shares, level_states.sigmas)
-    p, mean_p = _is_as_large(group_shares).mean(0), float(_is_as_large(mean_shares).mean())
+    p, mean_p = _reaches_observed(group_shares).mean(0), float(_reaches_observed(mean_shares).mean())
     if group_count > 2:
-        p = np.maximum(p, _is_as_large(flipped_shares).mean(0))
+        p = np.maximum(p, _reaches_observed(flipped_shares).mean(0))
         flipped_mean_shares = average_over_sigma(flipped_shares, level_states.sigmas)
-        mean_p = max(mean_p, float(_is_as_large(flipped_mean_shares).mean()))
+        mean_p = max(mean_p, float(_reaches_observed(flipped_mean_shares).mean()))
     return VarianceShares(
         level_states.group_names,
         level_states.sigmas,
@@ -145,13 +147,13 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
     )
 
 
-def _is_as_large(values: FloatArray) -> NDArray[np.bool_]:
-    """Return where permuted values [m, ...] are at least the observed ones, which are the first."""
+def _reaches_observed(values: FloatArray) -> NDArray[np.bool_]:
+    """Return which permuted values [m, ...] are at least the observed ones, which come first."""
     return np.asarray(values >= values[0] * (1 - 1e-9))
 
 
-def split_states(states: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
-    """Return the means [s, p, k] of states [g, s, p, k] over groups, around their mean, and the states minus them.
+def separate_cell_means(states: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
+    """Return the means [s, p, k] over groups of states [g, s, p, k], centred, and the states minus these means.
 
     Groups whose states are equal have differences of exactly 0, which means of three equal numbers would not give.
     """

@@ -24,7 +24,8 @@ class Verdict:
     kind: str
     """differs, alike or cannot tell."""
     p: float
-    """p by seeds over all pairs of groups; the larger of this and p by phrasings if there are MIN_PHRASINGS."""
+    """p over seeds, corrected over all pairs of groups; with MIN_PHRASINGS or more, the larger of this p and the p over
+    phrasings."""
     verdict_text: str
     metric: str = ""
 
@@ -42,7 +43,7 @@ def judge_difference(
 
     Args:
         first_values, second_values: values [seeds, phrasings] of the declared metric in each group.
-        seed_p: p by seeds, over all pairs of groups.
+        seed_p: p over seeds, corrected over all pairs of groups.
         phrasing_p: p by phrasings, over all pairs; not used with fewer than MIN_PHRASINGS.
         equivalence_margin: equivalence margin, as a share of the mean's distance from the metric's `ratio_origin` (for
             logarithms, as an amount).
@@ -76,7 +77,7 @@ def judge_difference(
         return make_verdict("differs", f"{group_names}: {direction} {metric}{phrasing_scope}: {evidence}{margin_note}")
     if compute_min_attainable_p(seed_count) > SIGNIFICANCE_LEVEL:
         seed_note = (
-            f"{format_count(seed_count, 'seed')} cannot give p below "
+            f"{format_count(seed_count, 'seed')} cannot give a p below "
             f"{compute_min_attainable_p(seed_count):.3g}; generate at least {count_min_pairs()}"
         )
         return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {seed_note}. {evidence}")
@@ -98,7 +99,7 @@ def _describe_evidence(
     seed_count, phrasing_count = shape
     p_text = f"p {seed_p:.3g}"
     if phrasing_count >= MIN_PHRASINGS:
-        p_text += f" by seeds, {phrasing_p:.3g} by {phrasing_count} phrasings,"
+        p_text += f" over seeds, {phrasing_p:.3g} over {phrasing_count} phrasings,"
     p_text += " of this metric alone"
     p_text += f", over {pair_count} pairs of groups" if pair_count > 1 else ""
     d_z = difference.paired_effect.d_z

@@ -99,7 +99,8 @@ class Video:
         return self.stride_by_metric.get(metric, self.stride)
 
     def label_metric(self, metric: str) -> str:
-        """Return the name of a metric with its stride if it is a larger one, or with a mark if it is not settled."""
+        """Return the name of a metric, with its stride if that is larger than 1, or with a mark if it has not
+        settled."""
         if metric in self.unsettled_metrics:
             return f"{metric} (not settled)"
         stride = self.get_stride(metric)
@@ -140,7 +141,7 @@ class Video:
         return _check_projection(states)
 
     def load_noise_levels(self) -> FloatArray:
-        """Load the noise levels [S + 1] of all states of the sampler, whether their latents are stored or not.
+        """Load the noise levels [S + 1] of all states of the sampler, even if their latents are not stored.
 
         Raises:
             NoGeometryError: they are not stored, or of another form.

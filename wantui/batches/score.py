@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from wantui import __version__
 from wantui.analysis.denoising_states import DenoisingStates
-from wantui.analysis.information import NoiseLevel, ScoredVideo, integrate_levels
+from wantui.analysis.information import QuadratureLevel, ScoredVideo, integrate_levels
 from wantui.batches.generating_model import GeneratingModel, get_pipeline_key
 from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 from wantui.batches.score_plan import InformationGapRequest, ScorePlan, ScoreTask
@@ -177,7 +177,7 @@ def _open_content(plan: ScorePlan, request: InformationGapRequest, is_dry_run: b
             raise
         if not is_dry_run:
             path.unlink()
-    if stored is None or stored.has_same_measure(empty):
+    if stored is None or stored.has_same_measurement(empty):
         return stored or empty
     if request.replaces_stored:
         return empty
@@ -299,7 +299,7 @@ def _measure_task(
 
 def list_scored_videos(plan: ScorePlan, content: InformationFile) -> list[ScoredVideo]:
     """Return the videos of a plan that are measured, with their information gap."""
-    levels = [NoiseLevel(level.sigma, level.weight, level.is_in_window) for level in content.levels]
+    levels = [QuadratureLevel(level.sigma, level.weight, level.is_in_window) for level in content.levels]
     scored = []
     for task in plan.tasks:
         if not _is_measured(task, content):

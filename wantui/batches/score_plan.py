@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wantui.analysis.information import DEFAULT_WINDOW_START, NoiseLevel, place_levels
+from wantui.analysis.information import DEFAULT_WINDOW_START, QuadratureLevel, choose_quadrature_levels
 from wantui.batches.stored_videos import open_finished_states
 from wantui.controls import CONTROLS
 from wantui.controls.lora import LORA
@@ -64,7 +64,7 @@ class ScorePlan:
 
     folder: Path
     generic: str
-    levels: tuple[NoiseLevel, ...]
+    levels: tuple[QuadratureLevel, ...]
     draw_count: int
     tasks: tuple[ScoreTask, ...]
     left_out: tuple[tuple[str, str], ...]
@@ -109,7 +109,7 @@ def plan_scores(
     generic_words = _read_generic_words(folder, manifest, request)
     recipe = videos[0].entry.recipe
     try:
-        levels = place_levels(request.window_start, find_boundary_ratio(recipe))
+        levels = choose_quadrature_levels(request.window_start, find_boundary_ratio(recipe))
     except ValueError as error:
         raise UserError(f"--window: {error}") from None
     tasks: list[ScoreTask] = []

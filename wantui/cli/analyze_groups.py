@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list[str] | None, as_json: bool) -> None:
     """Print the mean of each metric per group, and its value under the null models."""
-    from wantui.analysis.groups import pool_comparable_groups, summarise_group_metric
+    from wantui.analysis.groups import group_comparable_videos, summarise_group_metric
     from wantui.analysis.null_models import build_gaussian_null
     from wantui.analysis.serialize import build_group_record
 
-    groups, excluded_videos = pool_comparable_groups([video for video in videos if not video.is_damaged], grouping)
+    groups, excluded_videos = group_comparable_videos([video for video in videos if not video.is_damaged], grouping)
     for name, reason in excluded_videos:
         echo(f"left out: {name}: {reason}", err=True)
     metric_names = chosen_metrics or list(DEFAULT_METRIC_NAMES)

@@ -21,13 +21,13 @@ def exclude_unlabelled_videos(
     Raises:
         LabelError: no video has all labels in use.
     """
-    from wantui.analysis.labels import require_labels
+    from wantui.analysis.labels import exclude_incompletely_labelled_videos
 
     used_names = [name for name in table.label_names if name in metric_names]
     if not used_names:
         echo(f"warning: --metrics contains no label of {table.path}, so its labels are not used", err=True)
         return list(videos)
-    labelled = require_labels(videos, table, used_names)
+    labelled = exclude_incompletely_labelled_videos(videos, table, used_names)
     echo(f"note: {labelled.description}", err=True)
     if table.ignored_columns:
         echo(f"note: ignored columns: {', '.join(table.ignored_columns)}", err=True)

@@ -26,7 +26,7 @@ from wantui.cli.uturns import uturn_command
 from wantui.formatting import format_count, format_share
 
 if TYPE_CHECKING:
-    from wantui.analysis.commitment import Asymmetry, ConceptCommitment
+    from wantui.analysis.commitment import CommitmentDifference, ConceptCommitment
     from wantui.analysis.continued_videos import ConceptFamily
 
 DEFAULT_MOMENTS = "5%,10%,15%,20%,30%,40%,55%,75%"
@@ -118,7 +118,7 @@ def show_command(
     draws anyway stays at every noise level: `wantui generic` measures how often. docs/analysis.md has all formulas.
     """
     from wantui.analysis.commitment import compare_commitments, measure_commitment
-    from wantui.analysis.concept_labels import read_labels
+    from wantui.analysis.concept_labels import read_concept_labels
     from wantui.analysis.continued_videos import (
         CannotMeasureCommitmentError,
         build_concept_outcomes,
@@ -135,17 +135,19 @@ def show_command(
     families, left_out = collect((batch, read_manifest(BatchFolder(batch))) for batch in batches)
     given_labels = None
     if labels_path is not None:
-        given_labels = read_labels(labels_path, [video.id for family in families for video in family.list_videos()])
+        given_labels = read_concept_labels(
+            labels_path, [video.id for family in families for video in family.list_videos()]
+        )
     records = []
     for family in families:
         labelled = label_family(family, judge, given_labels)
         outcomes, seeds_left_out = build_concept_outcomes(family, labelled.label_by_id, labelled.method != "nearest")
         left_out += seeds_left_out
         commitments = [measure_commitment(each) for each in outcomes]
-        asymmetries = compare_commitments(commitments)
-        records.append(_build_family_record(family, labelled.method, labelled.agreement, commitments, asymmetries))
+        differences = compare_commitments(commitments)
+        records.append(_build_family_record(family, labelled.method, labelled.agreement, commitments, differences))
         if not as_json and commitments:
-            _print_family(family, commitments, asymmetries)
+            _print_family(family, commitments, differences)
             echo(f"concepts identified by {labelled.describe()}", err=True)
     print_left_out(left_out)
     if not any(record["concepts"] for record in records):
@@ -155,7 +157,7 @@ def show_command(
 
 
 def _print_family(
-    family: "ConceptFamily", commitments: "list[ConceptCommitment]", asymmetries: "list[Asymmetry]"
+    family: "ConceptFamily", commitments: "list[ConceptCommitment]", differences: "list[CommitmentDifference]"
 ) -> None:
     print_wrapped_line(f"continued with: {family.generic_prompt}")
     for commitment in commitments:
@@ -185,9 +187,9 @@ def _print_family(
                 f"at a higher one",
                 indent=4,
             )
-    for asymmetry in asymmetries:
+    for difference in differences:
         echo()
-        print_wrapped_line(_describe_asymmetry(asymmetry, len(asymmetries)), indent=4)
+        print_wrapped_line(_describe_difference(difference, len(differences)), indent=4)
     echo()
     for note in _list_notes(family, commitments):
         print_wrapped_line(f"note: {note}", indent=2)
@@ -253,25 +255,25 @@ def _describe_half_share_level(commitment: "ConceptCommitment") -> str:
     return f"{estimate} (95 % interval {half.low:.3f} to {high_text})"
 
 
-def _describe_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
+def _describe_difference(difference: "CommitmentDifference", pair_count: int) -> str:
     from wantui.analysis.differences import describe_interval
 
-    effect = asymmetry.kept_range
-    p_text = f"p {asymmetry.family_p:.3g}"
+    effect = difference.kept_range
+    p_text = f"p {difference.family_p:.3g}"
     p_text += (
-        f" corrected for {pair_count} pairs ({asymmetry.correction}; uncorrected {effect.p:.3g})"
+        f" corrected for {pair_count} pairs ({difference.correction}; uncorrected {effect.p:.3g})"
         if pair_count > 1
         else ""
     )
     text = (
-        f"{asymmetry.first} minus {asymmetry.second}: {_judge_asymmetry(asymmetry, pair_count)}. Kept range "
+        f"{difference.first} minus {difference.second}: {_judge_difference(difference, pair_count)}. Kept range "
         f"{effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, smallest possible p "
-        f"{asymmetry.min_family_p:.3g}, {_describe_shared_seeds(asymmetry)}"
+        f"{difference.min_family_p:.3g}, {_describe_shared_seeds(difference)}"
     )
-    low, high = asymmetry.half_share_level_low, asymmetry.half_share_level_high
-    if math.isfinite(asymmetry.half_share_level_difference):
+    low, high = difference.half_share_level_low, difference.half_share_level_high
+    if math.isfinite(difference.half_share_level_difference):
         bounds = [f"{value:+.3f}" if math.isfinite(value) else "no bound" for value in (low, high)]
-        return f"{text}; s50 {asymmetry.half_share_level_difference:+.3f} ({bounds[0]} to {bounds[1]})"
+        return f"{text}; s50 {difference.half_share_level_difference:+.3f} ({bounds[0]} to {bounds[1]})"
     if math.isfinite(low) and low > 0:
         return f"{text}; s50 higher by at least {low:.3f}"
     if math.isfinite(high) and high < 0:
@@ -279,30 +281,30 @@ def _describe_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
     return f"{text}; the difference of s50 cannot be estimated"
 
 
-def _describe_shared_seeds(asymmetry: "Asymmetry") -> str:
+def _describe_shared_seeds(difference: "CommitmentDifference") -> str:
     """Return the number of shared seeds, and the seeds of one concept that the other one lacks."""
     from wantui.config.sweep_syntax import format_seeds
 
-    text = format_count(asymmetry.shared_seed_count, "shared seed")
+    text = format_count(difference.shared_seed_count, "shared seed")
     unshared = [
         f"only {concept} has {format_seeds(sorted(seeds))}"
-        for concept, seeds in asymmetry.unshared_seeds_by_concept.items()
+        for concept, seeds in difference.unshared_seeds_by_concept.items()
         if seeds
     ]
     return f"{text} ({'; '.join(unshared)})" if unshared else text
 
 
-def _judge_asymmetry(asymmetry: "Asymmetry", pair_count: int) -> str:
+def _judge_difference(difference: "CommitmentDifference", pair_count: int) -> str:
     """Return which concept is kept more, or that this is undecided, with the number of seeds needed."""
     from wantui.analysis.commitment import HOLM
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
     from wantui.analysis.statistics import count_min_pairs
 
-    effect = asymmetry.kept_range
-    if asymmetry.family_p <= SIGNIFICANCE_LEVEL and not effect.interval_low <= 0 <= effect.interval_high:
-        return f"{asymmetry.first if effect.mean > 0 else asymmetry.second} is kept from a higher noise level on"
-    if asymmetry.min_family_p > SIGNIFICANCE_LEVEL:
-        seeds = count_min_pairs(pair_count if asymmetry.correction == HOLM else 1)
+    effect = difference.kept_range
+    if difference.family_p <= SIGNIFICANCE_LEVEL and not effect.interval_low <= 0 <= effect.interval_high:
+        return f"{difference.first if effect.mean > 0 else difference.second} is kept from a higher noise level on"
+    if difference.min_family_p > SIGNIFICANCE_LEVEL:
+        seeds = count_min_pairs(pair_count if difference.correction == HOLM else 1)
         return f"cannot tell which is kept more: p = 0.05 needs at least {seeds} seeds"
     return "cannot tell which is kept more"
 
@@ -312,7 +314,7 @@ def _build_family_record(
     method: str,
     agreement: tuple[int, int] | None,
     commitments: "list[ConceptCommitment]",
-    asymmetries: "list[Asymmetry]",
+    differences: "list[CommitmentDifference]",
 ) -> dict[str, Any]:
     """Return the result for one generic prompt; missing values and bounds are NaN or infinite."""
     from wantui.analysis.commitment import count_drawn_unasked
@@ -352,11 +354,11 @@ def _build_family_record(
             }
             for commitment, unasked in zip(commitments, unasked_counts, strict=True)
         ],
-        "pairs": [_build_pair_record(pair) for pair in asymmetries],
+        "pairs": [_build_pair_record(pair) for pair in differences],
     }
 
 
-def _build_pair_record(pair: "Asymmetry") -> dict[str, Any]:
+def _build_pair_record(pair: "CommitmentDifference") -> dict[str, Any]:
     return {
         "first": pair.first,
         "second": pair.second,

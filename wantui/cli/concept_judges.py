@@ -9,7 +9,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 
 if TYPE_CHECKING:
-    from wantui.analysis.continued_videos import ConceptFamily, ShownVideo
+    from wantui.analysis.continued_videos import ConceptFamily, JudgedVideo
 
 DESCRIPTION_BY_METHOD = {
     "nearest": "the nearest reference of the same seed in latent space (it always answers with one of these concepts)",
@@ -77,7 +77,7 @@ def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str,
         raise UserError(f"cannot use the nearest reference: {error}") from None
 
 
-def explain_nano_judge_refusal(videos: "Sequence[ShownVideo]") -> str:
+def explain_nano_judge_refusal(videos: "Sequence[JudgedVideo]") -> str:
     """Return why the pixel rules cannot judge these videos; empty if they can."""
     from wantui.models.catalogue import NANO
     from wantui.models.nano.world import CLIP_SIDE_PIXELS
@@ -90,7 +90,7 @@ def explain_nano_judge_refusal(videos: "Sequence[ShownVideo]") -> str:
     return ""
 
 
-def judge_nano_clips(videos: "Sequence[ShownVideo]", attribute: str) -> dict[str, str]:
+def judge_nano_clips(videos: "Sequence[JudgedVideo]", attribute: str) -> dict[str, str]:
     """Return the concept that each clip of nano shows, by video id.
 
     Args:

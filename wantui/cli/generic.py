@@ -92,7 +92,7 @@ def show_command(
     as_json: bool,
 ) -> None:
     """Count which concepts the videos of the generic prompt in BATCHES show, with Wilson's 95 % intervals."""
-    from wantui.analysis.concept_labels import read_labels
+    from wantui.analysis.concept_labels import read_concept_labels
     from wantui.cli.generic_labels import label_generic_videos, list_generic_videos, list_references
 
     if labels_path is not None and (judge != "auto" or attribute is not None):
@@ -102,7 +102,7 @@ def show_command(
     given_labels = None
     if labels_path is not None:
         all_ids = [video.id for videos in videos_by_prompt.values() for video in videos]
-        given_labels = read_labels(labels_path, all_ids)
+        given_labels = read_concept_labels(labels_path, all_ids)
     records = []
     for prompt, videos in videos_by_prompt.items():
         labelled = label_generic_videos(prompt, videos, references, judge, attribute, given_labels)

@@ -12,7 +12,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 
 if TYPE_CHECKING:
-    from wantui.analysis.continued_videos import LeftOut, StoredVideo
+    from wantui.analysis.continued_videos import Exclusion, StoredVideo
 
 DEFAULT_ATTRIBUTE = "shape"
 
@@ -25,7 +25,7 @@ class GenericLabels:
     method: str
     concepts: tuple[str, ...]
     """All concepts that a video could show; empty if they are unknown, as with given labels."""
-    left_out: "list[LeftOut]" = field(default_factory=list)
+    left_out: "list[Exclusion]" = field(default_factory=list)
 
     @property
     def description(self) -> str:
@@ -33,7 +33,7 @@ class GenericLabels:
         return DESCRIPTION_BY_METHOD[self.method] + known_text
 
 
-def list_generic_videos(folders: Sequence[Path]) -> "tuple[dict[str, list[StoredVideo]], list[LeftOut]]":
+def list_generic_videos(folders: Sequence[Path]) -> "tuple[dict[str, list[StoredVideo]], list[Exclusion]]":
     """Return the finished videos of batches by prompt, each seed once, and the videos that are left out.
 
     Raises:

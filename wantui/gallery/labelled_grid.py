@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_PICTURE_SIDE = 16_384
 """Maximum width and height of a PNG in pixels."""
 MAX_CLIP_SIDE = 4096
-"""Maximum width and height of an MP4 in pixels: most decoders of H.264 accept no more."""
+"""Maximum width and height of an MP4 in pixels: most H.264 decoders accept no more."""
 MAX_SYNCHRONIZED_CLIPS = 256
 """Maximum number of clips in an MP4: each is an open decoder."""
 MIN_CELL_WIDTH = 32
@@ -73,7 +73,7 @@ class LabelledGrid:
     frame_size: tuple[int, int]
     """Width and height of the frames in pixels."""
     selection_advice: str
-    """Sentence of errors about too many cells: which options select fewer."""
+    """Advice in errors about too many cells: the options that select fewer."""
     colour_bar: ColourBar | None = None
     caption: str = ""
     """Line below the cells."""

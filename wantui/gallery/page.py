@@ -1,4 +1,4 @@
-"""Gallery: one HTML page beside the clips that plays them in sync, filters them, and shows their recipes.
+"""Gallery: one HTML page in the batch folder that plays the clips in sync, filters them, and shows their recipes.
 
 The page opens from disk without a server. It refers to the clips by relative paths and makes no external requests.
 """
@@ -24,11 +24,11 @@ from wantui.storage.similarity_file import SCORE_LABELS
 PAGE_FILE = "gallery.html"
 """Name of the page in the batch folder."""
 HIDDEN_RECIPE_FIELDS = ("format", "prompt", "seed", "capture", "marks", "magnitudes", "controls")
-"""Fields of a recipe that the table leaves out, because the page shows them elsewhere or they fill pages."""
+"""Fields of a recipe that the table omits, because the page shows them elsewhere or they are too long."""
 
 
 def write_gallery(grid: BatchGrid, path: Path) -> Path:
-    """Write the page into the batch folder, beside the clips that it refers to.
+    """Write the page into the batch folder, which contains the clips.
 
     Raises:
         UserError: no selected video has a clip.
@@ -45,7 +45,7 @@ def write_gallery(grid: BatchGrid, path: Path) -> Path:
 
 
 def _to_script_json(grid: BatchGrid) -> str:
-    """Return the data of the page as JSON that can stand inside a script element."""
+    """Return the data of the page as JSON that is safe inside a script element."""
     options, axes = grid.list_options(), grid.axes
     variations = list(axes.axis_by_name[VARIATION_AXIS].labels)
     numbers_by_axis = {
@@ -103,7 +103,7 @@ def _find_baseline(grid: BatchGrid, axis: VideoAxis) -> int | None:
 
 
 def _describe_similarity(grid: BatchGrid, cell: GridCell) -> dict[str, Any]:
-    """Return the scores of a video in numbers and in words; both empty if its similarity is not measured."""
+    """Return the scores of a video as numbers and as text; both empty if its similarity was not measured."""
     similarity = grid.similarity.by_video.get(cell.entry.id)
     if similarity is None:
         return {"scores": {}, "alike": ""}

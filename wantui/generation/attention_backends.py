@@ -19,7 +19,7 @@ from wantui.planning.throughput import FLASH_ATTENTION_4, NATIVE_ATTENTION, PACK
 KERNEL_NAMES = (NATIVE_ATTENTION, "_native_cudnn", "_native_flash", *PACKAGE_BY_KERNEL)
 """Names of the kernels, which are those of diffusers except for FlashAttention-4."""
 PROCESS_WIDE_KERNELS = frozenset({"_native_cudnn", "_native_flash"})
-"""Kernels that diffusers selects with `sdpa_kernel`, which sets flags of torch for all threads: two threads at a time
+"""Kernels that diffusers selects with `sdpa_kernel`, which sets flags of torch for all threads: concurrent threads
 would reset each other's flags, and torch would silently compute with another kernel."""
 POSITION_COUNT, HEAD_COUNT, HEAD_DIM = 32_760, 12, 128
 """Shape of the self-attention in Wan 2.1 1.3B at 832x480x81."""
@@ -79,7 +79,7 @@ def find_fastest_attention_kernel(device: torch.device, report_line: Callable[[s
             kernel_output = run_kernel()
             if name == NATIVE_ATTENTION:
                 native_output = kernel_output
-            elif reason := _find_reason_against(run_kernel, kernel_output, native_output):
+            elif reason := _explain_rejection(run_kernel, kernel_output, native_output):
                 report_line(f"attention by {name}: not used ({reason})")
                 continue
             seconds_by_kernel[name] = measure_median_seconds(run_kernel, device)
@@ -98,8 +98,8 @@ def find_fastest_attention_kernel(device: torch.device, report_line: Callable[[s
     )
 
 
-def _find_reason_against(run_kernel: Callable[[], Tensor], kernel_output: Tensor, native_output: Tensor) -> str | None:
-    """Return why a kernel with this output must not be used; None if it can be used."""
+def _explain_rejection(run_kernel: Callable[[], Tensor], kernel_output: Tensor, native_output: Tensor) -> str | None:
+    """Explain why a kernel with this output must not be used; None if it can be used."""
     relative_error = float((kernel_output.float() - native_output.float()).norm() / native_output.float().norm())
     if not relative_error <= MAX_RELATIVE_ERROR:  # also refuses NaN
         return f"relative error {relative_error:.1e} against torch's kernel"

@@ -53,7 +53,7 @@ class AttentionCheckResults:
         self.results_by_block[block_key] = self.earlier_results_by_block.get(block_key, result)
 
     def restore_results(self, attribute: Any) -> None:
-        """Take over the record of an earlier process from a capture's attribute; ignore an unknown format."""
+        """Restore the record of an earlier process from a capture's attribute; ignore an unknown format."""
         stored_results = attribute.get(BLOCKS_KEY) if isinstance(attribute, dict) else None
         if not isinstance(stored_results, dict):
             return

@@ -28,8 +28,8 @@ from wantui.planning.fp8 import count_fp8_blocks
 from wantui.planning.throughput import MeasuredBlock, Throughput, fit_throughput
 
 TIMED_TRANSFORMERS = ((12, 8960, 12), (40, 13824, 3))
-"""Number of heads of 128, feed-forward width and number of timed blocks, for Wan 2.1 1.3B and 14B. More blocks reduce
-the share of the time outside of blocks."""
+"""Number of heads of 128, feed-forward width and number of timed blocks, for Wan 2.1 1.3B and 14B. With more blocks,
+the time outside of blocks has a smaller share."""
 PUBLISHED_BLOCK_COUNTS = {12: 30, 40: 40}
 """Number of blocks of the published models, by number of heads, which determines the share of blocks in FP8."""
 LATENT_GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104))
@@ -37,7 +37,7 @@ LATENT_GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104))
 DECODED_FRAME_SIZE = (480, 832)
 """Height and width of the decoded frames, in pixels."""
 MIN_MEASUREMENT_SECONDS = 1.0
-"""Shortest duration of each measurement: under load a GPU lowers its clock, at first by too much."""
+"""Shortest duration of each measurement: a GPU under load first lowers its clock too far, and then settles."""
 STREAMED_BLOCK_COUNTS = (6, 3)
 """Number of blocks of each width that are streamed from CPU memory."""
 WAN_2_2_5B_VAE_CONFIG = {

@@ -1,4 +1,5 @@
-"""Attention bending: the columns of words in the cross-attention are transformed before they meet the values.
+"""Attention bending: the columns of words in the cross-attention are transformed before they are multiplied by the
+values.
 
 With a_j the column of token j after the softmax, and c_j the bent column, the output of the block becomes
 out' = g out + sum_j (c_j - g a_j) v_j, where g divides every row by its sum after each renormalising bend. Without
@@ -20,7 +21,7 @@ from wantui.generation.cross_attention_softmax import MAX_FUSED_COLUMNS, compute
 from wantui.generation.map_warps import MapWarp, build_warp
 
 MIN_ROW_SUM = 0.05
-"""Smallest divisor of a renormalised row: a row with less attention left is not scaled up further."""
+"""Smallest divisor of a renormalised row: rows with a smaller sum are not scaled up further."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Measure a model's magnitudes, the change by its blocks at each noise level, by denoising one video in full."""
+"""Measure a model's magnitudes, the norms of the change that its blocks add at each noise level, by denoising one video
+without skipping."""
 
 import math
 from collections.abc import Callable, Iterator

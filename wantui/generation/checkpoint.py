@@ -1,4 +1,4 @@
-"""Checkpoint file of the denoising loop, from which another process continues bit for bit.
+"""Checkpoint file of the denoising loop, from which another process can resume bit for bit.
 
 The stored sampler state is every attribute that differs from a fresh sampler: earlier model outputs (UniPC, DPM++),
 the last sample (UniPC), the derivative (Heun), and counters (`samplers.SAMPLERS_BY_NAME`).
@@ -111,7 +111,7 @@ class CheckpointListener:
 
 
 def build_checkpoint_identity(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """Return the data that must match to continue bit for bit: recipe (with the model's digest), software and device.
+    """Return the data that must match to resume bit for bit: recipe (with the model's digest), software and device.
 
     The versions of wantui and Python are left out: a relevant change raises `ARITHMETIC_VERSION` or
     `CHECKPOINT_FORMAT`.

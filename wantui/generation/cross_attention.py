@@ -1,4 +1,4 @@
-"""Cross-attention to words: exact maps of marked words, weights, and bends.
+"""Observation of the cross-attention: exact maps of marked words, word weights, and bends.
 
 A Wan block attends from every video position to 512 text positions: n real tokens, and padding with identical keys.
 The map of a word is the sum of its tokens' columns of the softmax over all 512 positions. One column is computed for
@@ -85,7 +85,7 @@ class _ObservedPass:
 
 @dataclass(frozen=True)
 class _PassObserver:
-    """Observer of one pass, for a video's observer."""
+    """Observer of one pass, which delegates to the video's observer."""
 
     observer: "CrossAttentionObserver"
     observed_pass: _ObservedPass
@@ -233,7 +233,7 @@ class CrossAttentionObserver:
         return output
 
     def _find_text(self, context: str, evaluation_index: int) -> ObservedText:
-        """Return the text that one pass of an evaluation reads; its maps may not be stored."""
+        """Return the text that one pass of an evaluation reads, even if its maps are not stored."""
         if context == "cond":
             return find_conditional_text(self.prompts_by_context["cond"], self.prompt_sequence, evaluation_index)
         if context in self.prompts_by_context:

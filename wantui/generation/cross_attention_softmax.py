@@ -71,11 +71,11 @@ def _multiply_in_float32(left: Tensor, right: Tensor) -> Tensor:
     """Return the batched matrix product, summed in float32."""
     if left.dtype == torch.float32:
         return torch.bmm(left, right)
-    if left.is_cuda and _can_bmm_widen():
+    if left.is_cuda and _can_bmm_sum_in_float32():
         return torch.bmm(left, right, out_dtype=torch.float32)
     return torch.bmm(left.float(), right.float())
 
 
-def _can_bmm_widen() -> bool:
+def _can_bmm_sum_in_float32() -> bool:
     """Return whether torch.bmm sums bfloat16 into float32 itself; since torch 2.8, on a GPU."""
     return tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) >= (2, 8)

@@ -23,7 +23,12 @@ from wantui.generation.controls import apply_controls
 from wantui.generation.finite import check_finite
 from wantui.generation.fuse import is_fused
 from wantui.generation.guidance import GuidedVelocity
-from wantui.generation.guidance_split import drop_split, find_split, finish_pass, use_split
+from wantui.generation.guidance_split import (
+    clean_up_guidance_split,
+    find_guidance_split,
+    finish_pass,
+    remove_guidance_split,
+)
 from wantui.generation.model_passes import PassInput, evaluate_model, start_second_pass
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import ensure_on_device, find_device
@@ -66,7 +71,7 @@ class DenoisingStep:
     unconditional_velocity: Tensor | None = None
     """Model output without the prompt, before guidance; None if the step had no such pass."""
     gpu_count: int = 1
-    """Number of devices among which the passes of guided steps are divided; 1 if no step has two passes."""
+    """Number of devices that share the passes of guided steps; 1 if no step has two passes."""
 
     @property
     def predicted_clean(self) -> Tensor:
@@ -146,9 +151,9 @@ def prepare_inputs(
     prompts, negative_prompt_embeds = preparation.prompts, preparation.negative_prompt_embeds
     dtype = pipeline.transformer.dtype
     for prompt in prompts.prompts:
-        check_finite(prompt.embeds.to(dtype), "the text embedding of the prompt holds")
+        check_finite(prompt.embeds.to(dtype), "the text embedding of the prompt contains")
     if negative_prompt_embeds is not None:
-        check_finite(negative_prompt_embeds.to(dtype), "the text embedding of the negative prompt holds")
+        check_finite(negative_prompt_embeds.to(dtype), "the text embedding of the negative prompt contains")
     noise = pipeline.prepare_latents(
         1,
         pipeline.transformer.config.in_channels,
@@ -174,7 +179,8 @@ def prepare_inputs(
 def _encode_prompts(
     pipeline: WanPipeline, recipe: Recipe, embed_prompt: Callable[[str], Tensor] | None, uses_guidance: bool
 ) -> tuple[PromptSequence, Tensor | None]:
-    """Return the prompts of a recipe with their embeddings, each text encoded once, and that of the negative prompt."""
+    """Encode each text once; return the prompts of a recipe with their embeddings, and the embedding of the negative
+    prompt."""
     encode_options = {"max_sequence_length": TEXT_POSITION_COUNT, "device": find_device(pipeline)}
     if embed_prompt is not None:
         first_embeds = embed_prompt(recipe.prompt)
@@ -267,7 +273,7 @@ def denoise_latents(
         install_observers(pipeline, attention_sites),
         enable_step_cache(pipeline, recipe, inputs.sigmas[:-1]),
         closing(inputs.pass_cache),
-        use_split(pipeline),
+        clean_up_guidance_split(pipeline),
     ):
         for evaluation_index, timestep in enumerate(inputs.scheduler.timesteps):
             if evaluation_index < steps_done:
@@ -297,7 +303,7 @@ def denoise_latents(
                 },
                 result.conditional_velocity,
                 result.unconditional_velocity,
-                2 if has_guided_steps and find_split(pipeline) is not None else 1,
+                2 if has_guided_steps and find_guidance_split(pipeline) is not None else 1,
             )
             latents = result.next_latents
 
@@ -329,7 +335,7 @@ def _run_step(
     model_input = latents.to(pipeline.transformer.dtype)
     timesteps = expand_timestep(pipeline, transformer, latents, timestep)
     has_two_passes = inputs.guidance.evaluations[evaluation_index].source == "guided"
-    split = find_split(pipeline) if has_two_passes else None
+    split = find_guidance_split(pipeline) if has_two_passes else None
     inputs.pass_cache.start_step(has_two_passes and split is None)
     run_pass = partial(evaluate_model, inputs, evaluation_index)
     conditional_input = PassInput(
@@ -356,7 +362,7 @@ def _run_step(
             wait([pending])
         unconditional_velocity = finish_pass(pipeline, pending)
         if unconditional_velocity is None:
-            drop_split(pipeline)
+            remove_guidance_split(pipeline)
     sigma = inputs.sigmas[evaluation_index]
     velocity = inputs.guidance.compute_velocity(
         evaluation_index, latents, sigma, conditional_velocity, evaluate_unconditional

@@ -12,7 +12,7 @@ class LoadError(NotLoadedError):
 
 
 class OverwrittenWeightsError(LoadError):
-    """Raised if a weight file was overwritten while in use; later results come from changed weights."""
+    """Raised if a weight file was overwritten while in use; later results would come from changed weights."""
 
 
 class NoSuchDeviceError(NotLoadedError):

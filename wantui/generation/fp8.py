@@ -23,7 +23,7 @@ from wantui.planning.memory_plan import MIN_FUSED_TRANSFORMER_WIDTH
 E4M3 = torch.float8_e4m3fn
 MAX_E4M3 = torch.finfo(E4M3).max
 """Largest finite value of e4m3, 448."""
-MIN_LARGEST_VALUE = 2.0**-100
+MIN_ROW_MAXIMUM = 2.0**-100
 """Smallest divisor of a row's scale, so that rows of zeros have a finite scale."""
 MIN_PRODUCT_ROWS = 256
 """Smallest number of rows of a product. cuBLAS 13 refuses products of few long rows on an H200: at most 85 of 8,960
@@ -38,7 +38,7 @@ class QuantizedRows(NamedTuple):
 
 
 def quantize_rows(values: Tensor, applies_gelu: bool = False) -> QuantizedRows:
-    """Round [..., width] to e4m3, with a scale for each row; a row with infinity or NaN becomes NaN where it had it.
+    """Round [..., width] to e4m3, with a scale for each row; infinity and NaN become NaN.
 
     Args:
         applies_gelu: whether to apply GELU in its tanh form, in float32, before rounding.
@@ -50,7 +50,7 @@ def quantize_rows(values: Tensor, applies_gelu: bool = False) -> QuantizedRows:
         quantized, scales = run_quantize_kernel(rows.contiguous(), applies_gelu)
     else:
         wide_rows = F.gelu(rows.float(), approximate="tanh") if applies_gelu else rows.float()
-        largest = wide_rows.abs().amax(1, keepdim=True).clamp_min(MIN_LARGEST_VALUE)
+        largest = wide_rows.abs().amax(1, keepdim=True).clamp_min(MIN_ROW_MAXIMUM)
         # torch rounds values beyond 448 to NaN.
         scaled = (wide_rows * (MAX_E4M3 / largest)).clamp(-MAX_E4M3, MAX_E4M3)
         quantized, scales = scaled.to(E4M3), largest / MAX_E4M3
@@ -60,7 +60,7 @@ def quantize_rows(values: Tensor, applies_gelu: bool = False) -> QuantizedRows:
 def quantize_layer_norm(
     hidden: Tensor, added: Tensor | None, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, QuantizedRows]:
-    """Return `fused_norm.add_gated`, and its LayerNorm in e4m3; without added, hidden and its norm."""
+    """Return `fused_norm.add_gated`, and its LayerNorm in e4m3; without added, return hidden and its norm."""
     if kernels.can_use_kernels(hidden):
         from wantui.generation.kernels.norm import run_quantized_layer_norm_kernel
 
@@ -120,7 +120,7 @@ class Fp8Linear(nn.Module):
         self.weight_scales = nn.Parameter(scales.to(layer.weight.device).flatten(), requires_grad=False)
 
     def forward(self, hidden: Tensor | QuantizedRows) -> Tensor:
-        """Map [..., inputs] to [..., outputs] bfloat16; values that are not in e4m3 are rounded first."""
+        """Map [..., inputs] to [..., outputs] bfloat16; values in other dtypes are first rounded to e4m3."""
         values, scales = hidden if isinstance(hidden, QuantizedRows) else quantize_rows(hidden)
         product = _multiply_rows(values.flatten(0, -2), scales, self.weight, self.weight_scales, self.bias)
         return product.unflatten(0, values.shape[:-1])

@@ -136,8 +136,8 @@ def apply_norm_and_rotary(
 
 
 def compute_cross_attention(query: Tensor, key_values: CrossAttentionKV) -> Tensor:
-    """Return [1, positions, heads x dim] of query [1, positions, heads, dim]; a pad's logit counts for all pads it
-    represents."""
+    """Return [1, positions, heads x dim] of query [1, positions, heads, dim]; the logit of the last column counts for
+    all padding that it represents."""
     if kernels.can_use_kernels(query):
         from wantui.generation.kernels.cross_attention import run_cross_attention_kernel
 

@@ -1,4 +1,4 @@
-"""Inner products of a trajectory's states during denoising, and a low-dimensional projection of the states.
+"""Inner products and low-dimensional projections of a trajectory's states, computed during the denoising.
 
 Sums are in float64: on a straight path of Wan's size a float32 Gram matrix would fake 0.7 rad of turning.
 """

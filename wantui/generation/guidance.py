@@ -1,4 +1,4 @@
-"""Combination of the passes of a model evaluation to one velocity, and its state between evaluations.
+"""Combination of the passes of a model evaluation into one velocity, and its state between evaluations.
 
 State that a rule keeps, and the difference that later evaluations reuse, belong to the checkpoint of a video.
 """
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wantui.guidance import EvaluationGuidance
 
-DIFFERENCE = "difference"
+DIFFERENCE_STATE = "difference"
 """Name of the state that holds the latest difference of the passes, [1, channels, frames, height, width] float32."""
 
 
@@ -82,9 +82,9 @@ class GuidedVelocity:
         if evaluation.source == "guided":
             unconditional = evaluate_unconditional()
             if self._is_difference_needed_after(evaluation_index):
-                self.state[DIFFERENCE] = conditional.float() - unconditional.float()
+                self.state[DIFFERENCE_STATE] = conditional.float() - unconditional.float()
         else:
-            unconditional = (conditional.float() - self.state[DIFFERENCE]).to(conditional.dtype)
+            unconditional = (conditional.float() - self.state[DIFFERENCE_STATE]).to(conditional.dtype)
         predictions = Predictions(latents, sigma, conditional, unconditional)
         return self.rule.combine(predictions, evaluation.scale, self.state)
 

@@ -62,7 +62,7 @@ class GuidanceSplit:
         return self._text_copies[id(text_embeds)][1]
 
     def copy_tensor(self, tensor: Tensor) -> Tensor:
-        """Return a copy of a tensor on the second GPU, queued before what the first GPU is given to compute next."""
+        """Return a copy of a tensor on the second GPU, queued before the next operations of the first GPU."""
         return tensor.to(self.device, copy=True)
 
     def start_pass(self, run_pass: Callable[[], Tensor]) -> "Future[Tensor]":
@@ -77,7 +77,7 @@ class GuidanceSplit:
         return output
 
     def end_video(self) -> None:
-        """Free what the passes of a video shared."""
+        """Free the values that the passes of a video shared."""
         self.pass_cache.close()
         self._text_copies.clear()
 
@@ -106,19 +106,19 @@ def copy_to_device(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def split_guidance(pipeline: WanPipeline, device: torch.device) -> None:
-    """Let a pipeline compute the unconditional passes on a second GPU; see `GuidanceSplit`."""
+    """Make a pipeline compute the unconditional passes on a second GPU; see `GuidanceSplit`."""
     pipeline.wantui_split = GuidanceSplit(pipeline, device)
 
 
-def find_split(pipeline: WanPipeline) -> GuidanceSplit | None:
-    """Return the second GPU of a pipeline; None if it computes on one device."""
+def find_guidance_split(pipeline: WanPipeline) -> GuidanceSplit | None:
+    """Return the guidance split of a pipeline; None if the pipeline computes on one device."""
     split: GuidanceSplit | None = getattr(pipeline, "wantui_split", None)
     return split
 
 
 def list_transformers(pipeline: WanPipeline) -> list[Any]:
     """Return the transformers of a pipeline and their copies on a second GPU."""
-    split = find_split(pipeline)
+    split = find_guidance_split(pipeline)
     originals = _list_originals(pipeline)
     return originals if split is None else [*originals, *split.copies]
 
@@ -130,27 +130,27 @@ def _list_originals(pipeline: WanPipeline) -> list[Any]:
 
 def find_transformer_name(pipeline: WanPipeline, transformer: Any) -> str:
     """Return transformer or transformer_2 for a transformer of a pipeline, or for its copy on a second GPU."""
-    split = find_split(pipeline)
+    split = find_guidance_split(pipeline)
     if split is not None and transformer in split.copies:
         transformer = split.originals[split.copies.index(transformer)]
     return "transformer" if transformer is pipeline.transformer else "transformer_2"
 
 
-def drop_split(pipeline: WanPipeline) -> None:
-    """Let a pipeline compute on one device from now on, and free its copies on the second GPU."""
-    split = find_split(pipeline)
+def remove_guidance_split(pipeline: WanPipeline) -> None:
+    """Make a pipeline compute on one device again, and free its copies on the second GPU."""
+    split = find_guidance_split(pipeline)
     pipeline.wantui_split = None
     if split is not None:
         split.close()
 
 
 @contextmanager
-def use_split(pipeline: WanPipeline) -> Iterator[None]:
-    """Free what the unconditional passes of one video shared at the end of the block."""
+def clean_up_guidance_split(pipeline: WanPipeline) -> Iterator[None]:
+    """Free the values that the unconditional passes of one video shared, at the end of the block."""
     try:
         yield
     finally:
-        if (split := find_split(pipeline)) is not None:
+        if (split := find_guidance_split(pipeline)) is not None:
             split.end_video()
 
 

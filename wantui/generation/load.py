@@ -24,7 +24,7 @@ from wantui.generation.fuse import fuse_pipeline
 from wantui.generation.placement import apply_memory_plan, is_fatal_cuda_error, is_out_of_memory, select_gpu
 from wantui.generation.quantize import quantize_transformer
 from wantui.generation.self_check import check_parts_compatible, check_pipeline_works
-from wantui.generation.tensors import check_gguf_tensors, check_no_tensor_unset, check_part_tensors, check_sentencepiece
+from wantui.generation.tensors import check_all_tensors_set, check_gguf_tensors, check_part_tensors, check_sentencepiece
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetchedError, ensure_model_folder, find_replaced_parts
 from wantui.models.parts import PartError, read_pipeline_components
@@ -132,7 +132,7 @@ def _load_pipeline_folder(folder: Path, dtype: str, given_parts: Mapping[str, nn
     pipeline = WanPipeline.from_pretrained(folder, local_files_only=True, dtype=dtypes, **given_parts)
     for part in PARTS_WITH_WEIGHTS:
         if isinstance(loaded_part := getattr(pipeline, part), nn.Module) and part not in given_parts:
-            check_no_tensor_unset(part, loaded_part)
+            check_all_tensors_set(part, loaded_part)
     check_parts_compatible(pipeline, folder)
     return pipeline
 
@@ -210,7 +210,7 @@ def _refuse_faulty_pipeline(pipeline: WanPipeline, model: WanModel) -> None:
     try:
         check_pipeline_works(pipeline)
     except LoadError as error:
-        raise LoadError(f"{model.location} was loaded and cannot be used: {error}") from error
+        raise LoadError(f"{model.location} was loaded, but cannot be used: {error}") from error
 
 
 def _change_weights(pipeline: WanPipeline, weights: WeightsForm, lora: LoraRequest | None) -> None:
@@ -242,7 +242,7 @@ def _make_load_error(
     Args:
         fused_speed: requested speed if blocks are fused, otherwise None.
     """
-    failure = f"{model.location} was loaded and does not work on {device}: {error}"
+    failure = f"{model.location} was loaded, but does not work on {device}: {error}"
     if isinstance(error, RuntimeError):
         if is_out_of_memory(error):
             parts = (part for part in pipeline.components.values() if isinstance(part, nn.Module))
@@ -253,12 +253,13 @@ def _make_load_error(
             )
         return LoadError(failure + (". Try model_settings.speed: reference" if fused_speed else ""))
     if weights != "full" and isinstance(error, ImportError):
-        return LoadError(f"model_settings.weights: {weights} does not work here: {error}")
+        return LoadError(f"model_settings.weights: {weights} does not work on this machine: {error}")
     if fused_speed:  # Triton and compilers raise errors of many kinds
         return LoadError(
-            f"model_settings.speed: {fused_speed} needs kernels that are built here, and they cannot be "
-            f"({type(error).__name__}: {error}). They need a C compiler and Python's headers (gcc, python3-dev). "
-            "Or choose model_settings.speed: reference"
+            f"model_settings.speed: {fused_speed} needs kernels that are built on this machine, but they cannot "
+            "be built "
+            f"({type(error).__name__}: {error}). Install a C compiler and Python's headers (gcc, python3-dev), "
+            "or choose model_settings.speed: reference"
         )
     return LoadError(f"{failure} ({type(error).__name__}). Check the values in the configs of its parts")
 
@@ -359,7 +360,7 @@ def read_gguf_transformer(
             subfolder="transformer",
             dtype=torch_dtype,
         )
-        check_no_tensor_unset("transformer", transformer)
+        check_all_tensors_set("transformer", transformer)
     except Exception as error:  # gguf and diffusers raise errors of many kinds for broken files
         reason = str(error).strip().rstrip(".") or type(error).__name__
         raise LoadError(f"{gguf_path} cannot be loaded as the transformer of {model.name}: {reason}") from error

@@ -24,7 +24,7 @@ from wantui.generation.captures.trajectory import Recorder as TrajectoryRecorder
 from wantui.generation.checkpoint import CheckpointListener, CheckpointRefusedError, read_checkpoint
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import Checkpoint, DenoisingInputs, DenoisingStep, denoise_latents, prepare_inputs
-from wantui.generation.guidance_split import find_split
+from wantui.generation.guidance_split import find_guidance_split
 from wantui.generation.placement import ensure_on_device, find_device, read_peak_memory, reset_peak_memory
 from wantui.generation.provenance import describe_clip_provenance
 from wantui.planning import Recipe
@@ -75,9 +75,9 @@ class FinishedVideo:
     denoise_seconds: float
     decode_seconds: float
     peak_memory_bytes: int | None
-    """Most bytes that torch allocated on the GPU; None on a CPU."""
+    """Peak bytes that torch allocated on the GPU; None on a CPU."""
     second_peak_memory_bytes: int | None = None
-    """Most bytes that torch allocated on the second GPU; None with one device."""
+    """Peak bytes that torch allocated on the second GPU; None with one device."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ def generate_frames(
     listeners: Sequence[DenoisingListener] = (),
     embed_prompt: Callable[[str], Tensor] | None = None,
 ) -> Generator[GenerationResumed | GenerationRestarted | StepFinished | FrameDecoded | ReadyToFinalize, None, None]:
-    """Generate one video; yield each denoising step and decoded frame, and finally the remaining work without GPU.
+    """Generate one video; yield each denoising step and decoded frame, and finally the remaining work that needs no
+    GPU.
 
     Args:
         listeners: receive every step before it is yielded.
@@ -130,7 +131,7 @@ def generate_frames(
     """
     device = find_device(pipeline)
     reset_peak_memory(device)
-    second_device = None if (split := find_split(pipeline)) is None else split.device
+    second_device = None if (split := find_guidance_split(pipeline)) is None else split.device
     reset_peak_memory(second_device)
     all_listeners: list[DenoisingListener] = []
     published_paths: list[Path] = []
@@ -236,7 +237,8 @@ def _start_or_resume(
     start: Callable[[Checkpoint | None], list[DenoisingListener]],
     all_listeners: list[DenoisingListener],
 ) -> Generator[GenerationResumed | GenerationRestarted, None, Checkpoint | None]:
-    """Start the listeners from the checkpoint, or without it if it cannot be used; return the checkpoint in use.
+    """Start the listeners from the checkpoint, or from the beginning if it cannot be used; return the checkpoint in
+    use.
 
     Args:
         start: starts and returns the listeners.
@@ -270,7 +272,7 @@ def _start_listeners(
     listeners: Sequence[DenoisingListener],
     checkpoint: Checkpoint | None,
 ) -> list[DenoisingListener]:
-    """Return the started taps; captures come before the checkpoint, which refers to their files."""
+    """Return the started listeners; captures come before the checkpoint, which refers to their files."""
     earlier_checksums = {} if checkpoint is None else checkpoint.checksums_by_capture
     recorders = make_recorders(
         files.capture_paths,

@@ -1,4 +1,4 @@
-"""The transforms of attention bending on maps: every map [..., height, width] is transformed alone, in its dtype.
+"""The transforms of attention bending on maps: each map [..., height, width] is transformed separately, in its dtype.
 
 Rows and columns are independent in most transforms, which then are two matrix products: unlike convolutions on a GPU,
 they are never rounded to TF32 by default.

@@ -1,4 +1,4 @@
-"""The passes through a transformer that a model evaluation consists of, on one device or on two."""
+"""The passes of a model evaluation through a transformer, on one device or on two."""
 
 from collections.abc import Callable
 from concurrent.futures import Future

@@ -44,7 +44,7 @@ def load_clip_measure(model: str, device: str = "auto") -> FrameMeasure:
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _make_clip_error(model, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
     if lacking := sorted({key.split(".")[0] for key in loading["missing_keys"]}):
-        raise _make_clip_error(model, f"it is no CLIP model: weights of {', '.join(lacking)} are missing")
+        raise _make_clip_error(model, f"it is not a CLIP model: weights of {', '.join(lacking)} are missing")
     network = network.to(torch_device).eval()
     embeddings: dict[bytes, torch.Tensor] = {}
 

@@ -20,7 +20,7 @@ REFUSAL_MESSAGES = (
     "CUDNN_STATUS_NOT_SUPPORTED",
     "CUDNN_STATUS_BAD_PARAM",
 )
-"""Parts of the messages of libraries that refuse an operation before they start it on the GPU, which still works."""
+"""Parts of the messages of libraries that refuse an operation before they start it, so that the GPU still works."""
 
 
 class PipelinePlacement:
@@ -174,11 +174,11 @@ def read_gpu_memory_stats(device: torch.device) -> dict[str, int]:
 
 
 def reset_peak_memory(device: torch.device | None) -> None:
-    """Begin to measure the most bytes that torch allocates on a GPU; nothing for a CPU or None."""
+    """Reset the peak of the bytes that torch allocates on a GPU; do nothing for a CPU or None."""
     if device is not None and device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def read_peak_memory(device: torch.device | None) -> int | None:
-    """Return the most bytes that torch allocated on a GPU; None for a CPU or None."""
+    """Return the peak bytes that torch allocated on a GPU; None for a CPU or None."""
     return torch.cuda.max_memory_allocated(device) if device is not None and device.type == "cuda" else None

@@ -142,7 +142,7 @@ class CachedPromptEncoder:
             embedding, _ = pipeline.encode_prompt(
                 prompt, None, False, max_sequence_length=TEXT_POSITION_COUNT, device=self.device
             )
-            check_finite(embedding, f"the text embedding of {prompt[:80]!r} holds")
+            check_finite(embedding, f"the text embedding of {prompt[:80]!r} contains")
             self.store.write_embedding(prompt, _to_storable_array(_strip_padding(embedding[0])))
 
 

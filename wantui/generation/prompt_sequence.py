@@ -49,7 +49,8 @@ class PromptSequence:
         return self._moments is not None
 
     def find_moment(self, evaluation_index: int) -> EvaluationMoment:
-        """Return the location of an evaluation between the prompts; one at a prompt has the share 0."""
+        """Return the location of an evaluation between two prompts; an evaluation exactly at a prompt has the share
+        0."""
         return EvaluationMoment(0, 0, 0.0) if self._moments is None else self._moments[evaluation_index]
 
     def find_embeds(self, evaluation_index: int, dtype: torch.dtype) -> Tensor:
@@ -67,7 +68,8 @@ class PromptSequence:
         return self._latest_embeds[1]
 
     def find_weights(self, evaluation_index: int) -> dict[int, float]:
-        """Return the factors of the attention odds that an evaluation uses: those of its prompts, on a line between."""
+        """Return the factors of the attention odds that an evaluation uses, interpolated linearly between those of its
+        prompts."""
         moment = self.find_moment(evaluation_index)
         before, after = self.prompts[moment.before].weights_by_position, self.prompts[moment.after].weights_by_position
         if not moment.share:

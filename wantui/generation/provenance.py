@@ -21,15 +21,15 @@ from wantui.models.fingerprint import find_cached_commit
 from wantui.planning import Recipe
 
 ARITHMETIC_VERSION = 1
-"""Version of wantui's own arithmetic, raised by every change that gives latents other bits: checkpoints of an earlier
-version are refused, and the video restarts."""
+"""Version of wantui's own arithmetic, increased by every change that alters the bits of latents: checkpoints of an
+earlier version are refused, and the video restarts."""
 LIBRARIES_BY_WEIGHT_KIND = {"int8": ("torchao",), "gguf": ("gguf",)}
 """Libraries that convert stored weights during computation, by kind of weights."""
 
 
 def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
     """Return everything besides the recipe that affects the latents: versions, device, number of threads, commit of a
-    hub model (a recipe may name only a branch), how blocks are computed, and what merged the adapters."""
+    hub model (a recipe may name only a branch), how blocks are computed, and the software that merged the adapters."""
     model = find_model(recipe.model)
     device = find_device(pipeline)
     uses_gpu = device.type == "cuda"
@@ -56,7 +56,7 @@ def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]
 
 
 def _describe_merging() -> dict[str, Any]:
-    """Return what may change the bits of weights into which adapters are merged, which takes place on the CPU."""
+    """Return everything that may change the bits of weights when adapters are merged into them, on the CPU."""
     return {
         "peft": version("peft"),
         "merge_cpu": platform.processor() or platform.machine(),

@@ -18,7 +18,7 @@ from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import ensure_on_device, find_device
 
 NOISE_PURPOSE = "wantui information gap"
-"""Part of the seed of the noise, so that it is never the initial noise of the video, which the video depends on."""
+"""Part of the seed of the noise, which makes it differ from the initial noise, on which the video depends."""
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ from wantui.generation.placement import find_device
 from wantui.planning import Recipe
 
 NOISE_PURPOSE = "wantui u-turn"
-"""Part of the seed of the noise, so that it is never the initial noise of a video."""
+"""Part of the seed of the noise, which makes it differ from the initial noise of a video."""
 
 
 def draw_uturn_noise(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
-    """Return noise [*shape] that depends on the seed of a video alone."""
+    """Return noise [*shape] that depends only on the seed of a video."""
     digest = hashlib.sha256(f"{NOISE_PURPOSE}\0{seed}".encode()).digest()
     generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return np.asarray(torch.randn(tuple(shape), generator=generator, dtype=torch.float32).numpy())
@@ -60,6 +60,7 @@ def continue_denoising(
 def evaluate_velocity(
     pipeline: WanPipeline, recipe: Recipe, inputs: DenoisingInputs, state: NDArray[np.float32], evaluation_index: int
 ) -> Tensor:
-    """Return the velocity [1, channels, frames, height, width] of a recipe at a state; arguments as above."""
+    """Return the velocity [1, channels, frames, height, width] of a recipe at a state; arguments as in
+    `continue_denoising`."""
     with closing(continue_denoising(pipeline, recipe, inputs, state, evaluation_index)) as steps:  # type: ignore[type-var]
         return next(steps).velocity

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import is_fused
-from wantui.generation.guidance_split import find_split
+from wantui.generation.guidance_split import find_guidance_split
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.models.parts import read_pipeline_components
 from wantui.models.tokenizer import find_duplicate_token_error, find_tokenizer_config_error, find_vocabulary_error
@@ -142,8 +142,8 @@ def build_test_inputs(pipeline: WanPipeline, transformer: Any) -> tuple[Tensor, 
 
 @torch.no_grad()
 def computes_equal_bits(pipeline: WanPipeline) -> bool:
-    """Return whether the transformers' copies on the second GPU compute the bits of their originals for a test."""
-    split = find_split(pipeline)
+    """Return whether a test gives equal bits with the transformers and with their copies on the second GPU."""
+    split = find_guidance_split(pipeline)
     assert split is not None
     for original in split.originals:
         ensure_on_device(pipeline, original)
@@ -157,7 +157,7 @@ def computes_equal_bits(pipeline: WanPipeline) -> bool:
 
 
 def _check_vae_output(pipeline: WanPipeline, device: torch.device) -> None:
-    """Decode two latent frames of two noise samples: later frames pass through other layers than the first."""
+    """Decode two latent frames of two noise samples: later frames pass through layers that the first frame does not."""
     vae = pipeline.vae
     shape = (2, vae.config.z_dim, 2, TEST_INPUT_SIDE, TEST_INPUT_SIDE)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, vae.dtype)

@@ -30,9 +30,10 @@ from wantui.models.parts import (
 )
 
 FLOAT_DTYPES = ("BF16", "F16", "F32", "F64")
-"""Supported types of stored weights. 8-bit types are not: their values need a scale, or are clipped and rounded."""
+"""Supported types of stored weights. 8-bit types are not supported, because their values need a scale, or are clipped
+and rounded."""
 UNENCODED_GGUF_TYPES = ("F32", "F16")
-"""Types of GGUF tensors that diffusers reads as they are; it decodes other types when they are used."""
+"""Types of GGUF tensors that diffusers reads without decoding; it decodes other types when they are used."""
 SAFETENSORS_NAMES_BY_DTYPE = {
     torch.bfloat16: "BF16",
     torch.float16: "F16",
@@ -44,17 +45,17 @@ SAFETENSORS_NAMES_BY_DTYPE = {
 COMPARED_ROW_COUNT = 64
 """Number of evenly spaced rows at which two tied tensors are compared."""
 IGNORED_PATTERNS_BY_CLASS = {"UMT5EncoderModel": (r"^decoder\.", r"^lm_head\.")}
-"""Name patterns of tensors that a model class does not use, as an encoder the decoder."""
-KERNEL_STATE_PATTERN = re.compile(r"(^|\.)_extra_state$")
+"""Name patterns of tensors that a model class does not use, such as decoder tensors in a text encoder."""
+TRANSFORMER_ENGINE_STATE_PATTERN = re.compile(r"(^|\.)_extra_state$")
 """Entries of NVIDIA's Transformer Engine; they contain scales of 8-bit weights, and are otherwise empty."""
 FORMAT_HINTS = (
     (
         re.compile(r"scale_weight|weight_scale|scale_input|input_scale|scaled_fp8|comfy_quant|weight_scale_inv"),
-        "these are scales of 8-bit weights in ComfyUI's format. Use files in bfloat16; model_settings.weights: "
+        "they are scales of 8-bit weights in ComfyUI's format. Use files in bfloat16; model_settings.weights: "
         "float8 converts them to 8 bits",
     ),
-    (re.compile(r"lora_|\.alpha$|\.diff_b?$|_lora\."), "these are of a LoRA. Merge it into the weights first"),
-    (re.compile(r"absmax|quant_map|quant_state|\.SCB$|qweight|qzeros"), "these are of quantised weights"),
+    (re.compile(r"lora_|\.alpha$|\.diff_b?$|_lora\."), "they belong to a LoRA. Merge it into the weights first"),
+    (re.compile(r"absmax|quant_map|quant_state|\.SCB$|qweight|qzeros"), "they belong to quantised weights"),
 )
 
 
@@ -154,7 +155,9 @@ def compare_tensors(
         if name not in expected_tensors and not any(re.search(pattern, name) for pattern in patterns)
     )
     if unknown_names := [
-        name for name in unknown_names if not (KERNEL_STATE_PATTERN.search(name) and _is_empty(stored_tensors[name]))
+        name
+        for name in unknown_names
+        if not (TRANSFORMER_ENGINE_STATE_PATTERN.search(name) and _is_empty(stored_tensors[name]))
     ]:
         hint = next((f": {hint}" for pattern, hint in FORMAT_HINTS if any(map(pattern.search, unknown_names))), "")
         raise PartError(
@@ -166,17 +169,17 @@ def compare_tensors(
         if info.shape != expected_info.shape:
             raise PartError(
                 f"its {get_part_label(part)} has {name} of shape {_format_shape(info)} in its files, "
-                f"and needs {_format_shape(expected_info)}"
+                f"but needs {_format_shape(expected_info)}"
             )
         if expected_info.is_float and not info.is_float:
             raise PartError(
-                f"its {get_part_label(part)} has {name} stored as {info.dtype}, and weights are "
+                f"its {get_part_label(part)} has {name} stored as {info.dtype}, but weights must be "
                 f"{', '.join(FLOAT_DTYPES)}. Use files in bfloat16; model_settings.weights: float8 or int8 "
                 "converts them to 8 bits"
             )
 
 
-def check_no_tensor_unset(part: str, model: nn.Module) -> None:
+def check_all_tensors_set(part: str, model: nn.Module) -> None:
     """Reject a loaded part with uninitialised tensors.
 
     Raises:
@@ -203,7 +206,9 @@ def check_gguf_tensors(folder: Path, gguf_path: Path) -> None:
         tensors = GGUFReader(gguf_path).tensors
     except Exception as error:  # the reader raises errors of many kinds for cut and changed files
         reason = str(error) or type(error).__name__
-        raise PartError(f"it is damaged, incomplete, or no GGUF file ({reason}). Copy or download it again") from None
+        raise PartError(
+            f"it is damaged, incomplete, or not a GGUF file ({reason}). Copy or download it again"
+        ) from None
     stored_tensors = {
         tensor.name: TensorInfo(tuple(int(side) for side in reversed(tensor.shape)), tensor.tensor_type.name)
         for tensor in tensors
@@ -216,7 +221,8 @@ def check_gguf_tensors(folder: Path, gguf_path: Path) -> None:
 
 
 def _check_gguf_types(model: nn.Module, types_by_name: Mapping[str, str]) -> None:
-    """Refuse tensors in a GGUF type that diffusers would refuse without a reason, or use without decoding them."""
+    """Refuse tensors in GGUF types that diffusers would refuse without giving a reason, or would use without
+    decoding."""
     from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES
 
     decoded_types = {gguf_type.name for gguf_type in SUPPORTED_GGUF_QUANT_TYPES}

@@ -40,7 +40,7 @@ ContributionMaps = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class _BlockProducts:
-    """What the contributions of a block need, for one text."""
+    """Precomputed values for the contributions of a block, for one text."""
 
     column_count: int
     """Number of columns of the softmax; the last column also represents all later positions."""
@@ -165,7 +165,7 @@ class ContributionObserver:
         return output
 
     def _prepare_block(self, block_index: int, query: Tensor, key: Tensor, value: Tensor) -> _BlockProducts:
-        """Compute the inner products of a block for the current text, and what its output must be.
+        """Compute the inner products of a block for the current text, and the expected output of the block.
 
         Raises:
             CaptureMismatchError: the shapes or the form of the weights are not supported.
@@ -241,7 +241,7 @@ def compute_contribution_norms(attention: Tensor, products: Tensor) -> Tensor:
 
 
 def read_dense_weight(projection: Any) -> Tensor:
-    """Return the weight [outputs, inputs] of a linear layer as a dense tensor, whatever form it is stored in.
+    """Return the weight [outputs, inputs] of a linear layer as a dense tensor, regardless of its storage format.
 
     Raises:
         CaptureMismatchError: the form is unknown.

@@ -57,7 +57,8 @@ class CheckedItem:
     is_verified: bool = True
     """True if the item has a checksum; files of earlier versions have none, and can only be read."""
     is_unreadable: bool = False
-    """True if the system refuses to read the item, such as for its permissions; its content may be intact."""
+    """True if the system refuses to read the item, for example because of its permissions; its content may be
+    intact."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields for JSON output."""
@@ -122,7 +123,7 @@ def _check_manifest(batch: BatchFolder) -> CheckedItem:
         return _make_failed_item(batch.root, "", batch.manifest_path, error)
     if has_wrong_checksum(document):
         damage = (
-            f"{batch.manifest_path} was changed since wantui wrote it (SHA-256): if nobody edited it, it is damaged. "
+            f"{batch.manifest_path} was changed since wantui wrote it (SHA-256). If nobody edited it, it is damaged. "
             "Restore it from a backup. The next change of the batch saves this file as batch.edited.json"
         )
         return CheckedItem(batch.root, "", batch.manifest_path, damage)
@@ -132,8 +133,8 @@ def _check_manifest(batch: BatchFolder) -> CheckedItem:
 def _explain_preserved_file(preserved_file: Path) -> str:
     if preserved_file.name.startswith("marks."):
         return (
-            f"{preserved_file.name} is a marks.json with unreadable parts, kept when a video was marked. Mark again "
-            f"what is missing in marks.json, then remove {preserved_file.name}"
+            f"{preserved_file.name} is a marks.json with unreadable parts, kept when a video was marked. Set the "
+            f"missing marks again, then remove {preserved_file.name}"
         )
     if preserved_file.suffix == ".json":
         return (
@@ -141,8 +142,8 @@ def _explain_preserved_file(preserved_file: Path) -> str:
             f"file. If the change was intended, remove {preserved_file.name}"
         )
     return (
-        f"{preserved_file.name} is a journal with unreadable lines, so that batch.json may not list every finished "
-        f"video. Generate what is missing with wantui run --resume, then remove {preserved_file.name}"
+        f"{preserved_file.name} is a journal with unreadable lines, so batch.json may not list every finished "
+        f"video. Generate the missing videos with wantui run --resume, then remove {preserved_file.name}"
     )
 
 

@@ -44,7 +44,8 @@ class BatchSummary:
     counts_by_state: tuple[tuple[str, int], ...]
     """Number of videos in each state that occurs."""
     fault: str = ""
-    """Why the manifest, or some lines of its journal, cannot be read; `counts_by_state` leaves out unreadable lines."""
+    """Reason why the manifest, or some lines of its journal, cannot be read; `counts_by_state` ignores unreadable
+    lines."""
     seeds: str = ""
     """Seeds of the videos, such as "42 to 46"."""
     sweep: str = ""
@@ -143,7 +144,7 @@ class _ManifestSummary:
 
 
 class _DamagedPartError(Exception):
-    """Raised for a part of a manifest that a summary needs and that cannot be read."""
+    """Raised if a summary needs a part of a manifest that cannot be read."""
 
     def __init__(self, part: str) -> None:
         super().__init__(part)
@@ -272,7 +273,7 @@ def _summarise_manifest(path: Path, manifest_version: FileVersion) -> _ManifestS
 
 
 def _describe_damage(path: Path, part: str) -> str:
-    """Return which field of a manifest is damaged, by reading it completely; `part` if that finds no damage."""
+    """Read a manifest completely, and return its damaged field; `part` if there is none."""
     try:
         read_manifest(BatchFolder(path))
     except UserError as error:

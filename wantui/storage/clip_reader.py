@@ -24,7 +24,7 @@ class DecodedFrame:
     pixels: Frame | None
     """Scaled picture, uint8 [height, width, rgb]; None if it was not requested."""
     key_frame: KeyFrame | None
-    """The frame as a start of decoding; None if it is no key frame."""
+    """The frame as a start of decoding; None if it is not a key frame."""
     declared_count: int
     """Number of frames according to the header of the file; 0 if it has none. It may be wrong."""
 
@@ -38,7 +38,7 @@ def fit_size(width: int, height: int, max_size: tuple[int, int]) -> tuple[int, i
 def read_scaled_frames(
     path: Path, max_size: tuple[int, int], is_requested: Callable[[int], bool], start: KeyFrame | None = None
 ) -> Generator[DecodedFrame, None, None]:
-    """Yield the frames of a clip from a key frame on; at most one frame of full size is in memory.
+    """Yield the frames of a clip, starting at a key frame; at most one full-size frame is in memory.
 
     Args:
         max_size: maximum width and height of the pictures in pixels; smaller pictures are not enlarged.

@@ -18,7 +18,7 @@ MIN_FREE_FILES = 1000
 """Files that can still be created on a disk that is not full: a video with captures has hundreds."""
 CHECKPOINTS, LATENTS_IN_CHECKPOINT = 2, 5
 """Maximum number of checkpoints on disk (the old one stays while the new one is written), and of states in each:
-multistep samplers store up to four besides the latents."""
+multistep samplers store up to four in addition to the latents."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DiskNeed:
     """Bytes that must be free before videos are rendered."""
 
     stored_bytes: int
-    """Bytes that stay: clips and captures."""
+    """Bytes that remain after rendering: clips and captures."""
     temporary_bytes: int
     """Bytes of checkpoints and exact states of one video while it is rendered."""
     reserve_bytes: int = RESERVE_BYTES

@@ -20,7 +20,7 @@ MAX_CACHE_BYTES = 2 << 30
 
 
 class EmbeddingStore:
-    """Cache of embeddings by prompt, [tokens, dim], as integers of 2 or 4 bytes that hold the bits.
+    """Cache of embeddings by prompt, [tokens, dim], stored bit for bit as integers of 2 or 4 bytes.
 
     Args:
         encoder_identity: everything besides the prompt that determines the bits, such as the encoder and its precision.

@@ -40,7 +40,7 @@ class ExportedVideo:
     exported_path: Path | None
     """Written file or folder; None if the video was not exported."""
     reason: str = ""
-    """Why the video was not exported."""
+    """Reason why the video was not exported."""
 
 
 def export_batch(

@@ -26,7 +26,7 @@ FiniteNumber = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class InformationFileError(UserError):
-    """Raised for a file that is damaged, or that another measurement has written; the text says what to do."""
+    """Raised for a damaged file, or for a file of another measurement; the text says what to do."""
 
 
 class _FileSection(BaseModel):
@@ -83,8 +83,8 @@ class InformationFile(_FileSection):
                     )
         return self
 
-    def has_same_measure(self, other: "InformationFile") -> bool:
-        """Return whether the values of two files were measured in the same way, and can be joined."""
+    def has_same_measurement(self, other: "InformationFile") -> bool:
+        """Return whether the values of two files were measured in the same way, so that they can be merged."""
         return (self.generic, self.draws, self.levels) == (other.generic, other.draws, other.levels)
 
 
@@ -144,7 +144,7 @@ def read_information(path: Path) -> InformationFile | None:
 
 
 def merge_information(batch_folder: Path, content: InformationFile) -> Path:
-    """Add the videos of a content to the file, or replace a file of another measurement; return its path.
+    """Add videos to the file, or replace a file of another measurement; return its path.
 
     Several processes may measure videos of one batch: the file is read again, and the batch is locked meanwhile.
 
@@ -155,6 +155,6 @@ def merge_information(batch_folder: Path, content: InformationFile) -> Path:
     """
     with lock_manifest(batch_folder):
         stored = read_information(get_information_path(batch_folder, content.generic))
-        if stored is not None and stored.has_same_measure(content):
+        if stored is not None and stored.has_same_measurement(content):
             content = content.model_copy(update={"videos": {**stored.videos, **content.videos}})
         return _write_information(batch_folder, content)

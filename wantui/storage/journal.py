@@ -113,7 +113,10 @@ def read_journal_tail(path: Path, journal_id: str, start_byte: int = 0, first_li
     if torn_tail and not is_start_of_object(torn_tail):
         # A crash leaves the start of a line. Anything else, such as zero bytes, replaces lines that were complete.
         zero_bytes = " (zero bytes)" if not torn_tail.strip(b"\0") else ""
-        faults.append(f"the last {format_count(len(torn_tail), 'byte')} of {path} are damaged: not a line{zero_bytes}")
+        faults.append(
+            f"the last {format_count(len(torn_tail), 'byte')} of {path} are damaged: they are not a complete "
+            f"line{zero_bytes}"
+        )
         end_byte, torn_tail = start_byte + len(content), b""
     line_count = content.count(b"\n")
     return JournalTail(tuple(lines), end_byte, bool(torn_tail), tuple(stale_lines), tuple(faults), line_count)

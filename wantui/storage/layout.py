@@ -143,7 +143,7 @@ def make_safe_folder_name(name: str) -> str:
 
 
 def check_command_output(path: Path, *, may_be_device: bool = False) -> None:
-    """Refuse a file that a command cannot or must not write, before hours are spent on its content.
+    """Refuse an output file that a command cannot or must not write, before it spends hours on the content.
 
     A missing parent folder is refused too, as by other programs: a misspelt path would create a folder unnoticed. Only
     the output folders of a batch are created. (An option that names a folder for several files creates it.)
@@ -156,16 +156,16 @@ def check_command_output(path: Path, *, may_be_device: bool = False) -> None:
     """
     creates_folders = is_output_folder_of_batch(path.absolute().parent)
     check_output_file(path, creates_folders=creates_folders, may_be_device=may_be_device)
-    refuse_batch_file(path)
+    refuse_output_over_batch_file(path)
 
 
 def is_output_folder_of_batch(folder: Path) -> bool:
-    """Return whether a folder, which may be missing, is one in which a batch keeps exports and results."""
+    """Return whether a folder is, or would be, one in which a batch keeps exports and results."""
     return folder.name in ("analysis", "exports") and BatchFolder(folder.parent).manifest_path.is_file()
 
 
-def refuse_batch_file(path: Path) -> None:
-    """Refuse to write the output of a command over a file of a batch, such as a clip or batch.json.
+def refuse_output_over_batch_file(path: Path) -> None:
+    """Refuse an output path that would overwrite a file of a batch, such as a clip or batch.json.
 
     Raises:
         UserError: the path names an existing file of a batch.

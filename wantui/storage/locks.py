@@ -21,8 +21,8 @@ from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
 MANIFEST_LOCK_FILE = ".lock"
 WRITE_ADVICE_BY_ERROR_NUMBER = {
     errno.EROFS: "Mount its file system for writing, or copy the folder to another file system.",
-    errno.EACCES: "Have its owner give you the right to (chmod -R g+rwX), or copy it to a folder of yours.",
-    errno.EPERM: "Have its owner give you the right to (chmod -R g+rwX), or copy it to a folder of yours.",
+    errno.EACCES: "Ask its owner for write permission (chmod -R g+rwX), or copy it to a folder of your own.",
+    errno.EPERM: "Ask its owner for write permission (chmod -R g+rwX), or copy it to a folder of your own.",
     errno.ENOSPC: "Free disk space on its file system.",
     errno.EDQUOT: "Free disk space, or ask for a higher quota.",
     errno.ELOOP: "Remove this symbolic link.",
@@ -132,7 +132,8 @@ def _make_file_identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _open_lock_file(path: Path) -> int:
-    """Open a lock file for writing, without following links; create it by the umask if it is missing."""
+    """Open a lock file for writing, without following links; create it if it is missing, with permissions from the
+    umask."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         status = os.fstat(descriptor)
@@ -149,7 +150,7 @@ def _open_lock_file(path: Path) -> int:
 
 
 def claim_batch_folder(folder: Path) -> None:
-    """Claim an empty folder by creating its lock file, in which only one of several runs can succeed.
+    """Claim an empty folder by creating its lock file; only one of several runs can succeed.
 
     Raises:
         FileExistsError: another run has claimed the folder.
@@ -212,7 +213,7 @@ def explain_write_error(error: OSError, path: Path) -> str:
 
 
 def explain_batch_write_error(error: OSError, batch_root: Path) -> str:
-    """Return why a batch folder cannot be written, with the path that cannot, and advice."""
+    """Return why a batch folder cannot be written, with the failing path and advice."""
     advice = WRITE_ADVICE_BY_ERROR_NUMBER.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
     reason = f"{error.filename or batch_root}: {error.strerror or error}"
     return f"cannot write the batch folder {batch_root}: {reason}. {advice}"

@@ -39,10 +39,10 @@ from wantui.storage.manifest_checks import check_file_paths, check_manifest_cons
 from wantui.storage.manifest_sweep import CellEntry, SweepEntry, create_sweep_entry
 
 MANIFEST_FORMAT = 3
-"""Format of new manifests without a sweep. Format 2 added the journal, without which the states are outdated, so that
+"""Format of new manifests without a sweep. Format 2 added the journal. Without the journal the states are outdated, so
 versions that read only format 1 must refuse it. Format 3 contains recipes of format 2."""
 SWEEP_MANIFEST_FORMAT = 4
-"""Format of manifests with a sweep, in which a variation and a number do not identify a video."""
+"""Format of manifests with a sweep, where a variation and a number do not identify a video."""
 READABLE_MANIFEST_FORMATS = (1, 2, 3, 4)
 MAX_MANIFEST_BYTES = 256 << 20
 """Maximum bytes of a manifest: enough for about 200,000 videos."""
@@ -107,7 +107,7 @@ class VideoEntry(_Entry):
 
     @model_serializer(mode="wrap")
     def omit_missing_cell(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit a missing cell and second GPU, so that the manifest is that of earlier versions."""
+        """Omit a missing cell and second GPU, as in manifests of earlier versions."""
         return _omit_none(handler(self), "cell", "gpus", "second_peak_memory")
 
     @property
@@ -159,7 +159,7 @@ class Manifest(_Entry):
 
     @property
     def refusal(self) -> str:
-        """The one of the faults that says why the system refuses to read the journal; empty if it does not."""
+        """The fault that says why the system refuses to read the journal; empty if it does not refuse."""
         return self._refusal
 
     def add_faults(self, faults: Iterable[str]) -> None:
@@ -172,12 +172,12 @@ class Manifest(_Entry):
         self._refusal = str(error) if is_refused_by_system(error) else ""
 
     def clear_faults(self) -> None:
-        """Forget the faults, after the faulty journal was preserved under another name."""
+        """Clear the faults, after the faulty journal was saved under another name."""
         self._faults, self._refusal = (), ""
 
     @model_serializer(mode="wrap")
     def omit_missing_sweep(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit the sweep of a batch without one, whose manifest is then that of earlier versions."""
+        """Omit a missing sweep, as in manifests of earlier versions."""
         return _omit_none(handler(self), "sweep")
 
     def find_cell(self, video: VideoEntry) -> CellEntry | None:

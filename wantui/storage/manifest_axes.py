@@ -20,7 +20,7 @@ AxisKey = tuple[int, ...]
 
 @dataclass(frozen=True)
 class VideoAxis:
-    """One axis, with the positions that occur."""
+    """One axis, with the positions that the batch's videos have."""
 
     name: str
     """variation, seed, or the short names of the settings that change together, joined by +."""
@@ -29,7 +29,7 @@ class VideoAxis:
     is_swept: bool = False
 
     def name_position(self, position: int) -> str:
-        """Return the label of a position that can stand alone, such as "cfg_scale 4"."""
+        """Return a label of a position that includes the name of the axis, such as "cfg_scale 4"."""
         label = self.labels[position]
         is_complete = self.name == VARIATION_AXIS or not label or "+" in self.name or position == BASELINE_POSITION
         return label if is_complete or label.startswith("video ") else f"{self.name} {label}"
@@ -62,7 +62,7 @@ class ArrangedVideos:
     page_number: int
     """Index of the shown page."""
     column_heading: str
-    """Name that applies to all column labels, which then lack it; empty if there is none."""
+    """Name of the axis, if all column labels omit it; otherwise empty."""
     column_labels: tuple[str, ...]
     index_by_place: Mapping[tuple[int, int], int]
     """Index of a video in the manifest, by row and column; a baseline may be in several places."""
@@ -185,7 +185,7 @@ class BatchAxes:
         """
         both = [name for name in rows if name in columns]
         if both:
-            raise UserError(f"--rows and --columns: {both[0]} cannot be both. Name each axis once")
+            raise UserError(f"--rows and --columns: {both[0]} cannot be on both sides. Name each axis once")
         names = [axis.name for axis in self.axes]
         if not columns:
             free = [name for name in names[1:] if name not in rows] or [name for name in names if name not in rows]

@@ -33,7 +33,7 @@ FINAL_VIDEO_STATES: tuple[VideoState, ...] = ("done", "failed", "cancelled")
 FOLD_DIVISOR = 8
 """A continued batch folds its journal first if the journal is larger than 1 / FOLD_DIVISOR of the manifest."""
 MAX_READ_ATTEMPTS = 100
-"""Maximum number of reads of a manifest that other processes replace at the same time."""
+"""Maximum number of attempts to read a manifest that other processes keep replacing."""
 FileVersion = tuple[int, int, int]
 """Inode, modification time in ns, and size in bytes of a file; zeros if it is missing."""
 UNOPENED_VERSION: FileVersion = (-1, 0, 0)

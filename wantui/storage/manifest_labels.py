@@ -1,4 +1,4 @@
-"""Labels of the variations and videos of a batch, which name what differs between them."""
+"""Labels of the variations and videos of a batch, made of the options in which they differ."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry
 
 @dataclass(frozen=True)
 class VariationLabel:
-    """Label of one variation, and what it is made of."""
+    """Label of one variation, with its parts."""
 
     id: str
     label: str
@@ -21,7 +21,8 @@ class VariationLabel:
 
 
 def label_variations(manifest: Manifest, indices: Sequence[int]) -> list[VariationLabel]:
-    """Return the labels of the variations with these indices; labels name what differs between all variations."""
+    """Return the labels of the variations with these indices; labels consist of the options that differ between the
+    variations."""
     differing_brackets = _find_differing_brackets(manifest)
     labels = []
     for index in indices:

@@ -13,7 +13,7 @@ from wantui.storage.video_files import find_video_files, remove_temporary_files
 
 
 class ManifestStore:
-    """Manifest and journal of one batch; reads again only what other processes have changed."""
+    """Manifest and journal of one batch; re-reads only what other processes have changed."""
 
     def __init__(self, folder: BatchFolder) -> None:
         self.folder = folder

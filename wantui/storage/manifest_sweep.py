@@ -42,7 +42,7 @@ class CellEntry(_Entry):
 
 
 class SkippedCellEntry(_Entry):
-    """A combination that was left out, and why."""
+    """A skipped combination, with the reason."""
 
     label: str
     positions: list[int]

@@ -1,4 +1,4 @@
-"""marks.json: what people think of the videos of a batch: stars, rejections and notes.
+"""marks.json: stars, rejections and notes that users give to the videos of a batch.
 
 Any program may read the file, and several may write it: `edit_mark` locks the batch folder, reads the file again,
 changes one video, and replaces the file atomically. Fields that this version does not know are kept.
@@ -43,7 +43,7 @@ class VideoMark(BaseModel):
 
     @property
     def is_empty(self) -> bool:
-        """Return whether the mark says nothing, not even in fields of other versions."""
+        """Return whether the mark is empty, including fields of other versions."""
         return not (self.star or self.reject or self.note or self.model_extra)
 
 
@@ -63,7 +63,7 @@ class BatchMarks:
     is_inaccessible: bool = False
     """Whether the system could not read the file, whose marks may be intact."""
     is_refused: bool = False
-    """Whether the system refused to read the file, such as for its permissions."""
+    """Whether the system refused to read the file, for example because of its permissions."""
     other_fields: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the file that this version does not know."""
 

@@ -26,7 +26,7 @@ PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER = {
 
 
 def is_outage(error: BaseException, folder: Path) -> bool:
-    """Return whether an error comes from a full, protected or unreachable file system, and not from single files.
+    """Return whether an error comes from a full, protected or unreachable file system, rather than from single files.
 
     EIO may be either; it counts as damage, because a video can be made again. A file without permissions in a folder
     that can be written is a matter of that file.
@@ -53,7 +53,7 @@ def is_folder_deleted(root: Path) -> bool:
 
 
 def find_unwritable_folder(batch_root: Path, error: OSError) -> tuple[Path, str] | None:
-    """Return the folder of a batch that cannot be written, and the reason; None if all can be written.
+    """Return the first unwritable folder of a batch, and the reason; None if all folders can be written.
 
     Args:
         error: error of the failed write.
@@ -76,7 +76,8 @@ def _list_affected_folders(batch_root: Path, error: OSError) -> Iterator[Path]:
 
 
 def describe_path_conflict(batch_root: Path, error: OSError) -> str | None:
-    """Describe an error of files that others removed or replaced while wantui wrote them; None for other errors."""
+    """Describe an error that occurred because others removed or replaced files while wantui wrote them; None for other
+    errors."""
     # For a failed rename, the conflict is at the second name.
     file_name = error.filename if error.filename2 is None else error.filename2
     if error.errno not in PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER or not isinstance(file_name, str | bytes):

@@ -96,7 +96,7 @@ class PreviewFolder:
         self._preview_count = 0
 
     def add_preview(self, step_number: int, frames: "NDArray[np.uint8]") -> None:
-        """Store a small strip of a step, unless its neighbours are enough.
+        """Store a small strip of a step, unless enough strips of neighbouring steps exist.
 
         Raises:
             OSError: the folder is a symbolic link, or cannot be written.
@@ -117,7 +117,7 @@ class PreviewFolder:
         self.step_numbers.append(step_number)
 
     def _remove_later_previews(self, step_number: int) -> list[int]:
-        """Remove the strips of steps that an interrupted process rendered and that are now repeated."""
+        """Remove the strips of later steps, which an interrupted process rendered and which are now repeated."""
         stored_steps = list_preview_steps(self.folder)
         for stored_step in stored_steps:
             if stored_step >= step_number:

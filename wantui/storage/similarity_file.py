@@ -1,4 +1,4 @@
-"""similarity.json: how similar the videos of a batch are to a baseline, as `wantui similarity` measured last."""
+"""similarity.json: the similarity of the videos of a batch to a baseline, as last measured by `wantui similarity`."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -85,7 +85,7 @@ class BatchSimilarity:
     """Content of similarity.json."""
 
     baseline: str = ""
-    """Baseline as it was named; empty without a measurement."""
+    """Baseline as the user wrote it; empty without a measurement."""
     created: str = ""
     """Time of the measurement, in UTC."""
     by_video: Mapping[str, VideoSimilarity] = field(default_factory=dict)
@@ -136,6 +136,6 @@ def read_similarity(batch_folder: Path, manifest: Manifest) -> BatchSimilarity:
     return BatchSimilarity(document.baseline, document.created, current)
 
 
-def to_score(value: float) -> float | None:
-    """Return a score for the file; None if it is not finite."""
+def to_json_score(value: float) -> float | None:
+    """Return a score for the JSON file; None if it is not finite."""
     return float(value) if math.isfinite(value) else None

@@ -1,4 +1,5 @@
-"""Read stored states: directly from their files if each file is one plain state, otherwise through zarr."""
+"""Read stored states: directly from their files if each file contains exactly one uncompressed state, otherwise through
+zarr."""
 
 import math
 import os
@@ -16,7 +17,8 @@ StateRow = NDArray[np.float32]
 
 
 def check_stored_states(steps: NDArray[Any], latents: Any, state_count: int) -> None:
-    """Refuse arrays that do not describe the stored states of one denoising, as captures without checksums can have.
+    """Refuse arrays that do not describe the stored states of one denoising, which captures without checksums can
+    contain.
 
     Args:
         steps: number of model evaluations before each stored state.
@@ -32,7 +34,7 @@ def check_stored_states(steps: NDArray[Any], latents: Any, state_count: int) -> 
         raise ValueError(f"its array `steps` does not list its {latents.shape[0]} stored states")
     indices = steps.astype(np.int64)
     if (np.diff(indices) <= 0).any() or (indices < 0).any() or (indices >= state_count).any():
-        raise ValueError(f"its array `steps` must rise and stay between 0 and {state_count - 1}")
+        raise ValueError(f"its array `steps` must increase and stay between 0 and {state_count - 1}")
 
 
 class StoredStates:
@@ -84,7 +86,7 @@ class StoredStates:
 
 
 def _find_plain_file_folder(array: Any) -> Path | None:
-    """Return the folder with one file of little-endian float32 values per state; None for any other layout."""
+    """Return the folder that has one file of little-endian float32 values per state; None for any other layout."""
     from zarr.codecs import BytesCodec
     from zarr.storage import LocalStore
 

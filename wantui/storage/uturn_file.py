@@ -21,7 +21,7 @@ class UTurnFileError(UserError):
 
 
 class UTurnEntry(BaseModel):
-    """One U-turn: the final latents of a video, noised again and continued with the generic prompt."""
+    """One U-turn: the final latents of a video, noised again and denoised with the generic prompt."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -64,7 +64,7 @@ def make_uturn_clip_path(batch_folder: Path, entry: UTurnEntry) -> Path:
 
 
 def check_uturn_paths(batch_folder: Path, entries: Iterable[UTurnEntry]) -> None:
-    """Refuse U-turns whose files cannot be written because a folder has their name, before hours are spent on them.
+    """Refuse U-turns whose files cannot be written because folders have their names, before hours are spent on them.
 
     Raises:
         UserError: a folder has the name of a clip or state.

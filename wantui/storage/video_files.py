@@ -21,7 +21,7 @@ class LinkedFolderError(UserError):
     def __init__(self, link: Path) -> None:
         super().__init__(
             f"cannot write {link}: it is a symbolic link, and wantui writes only inside the batch folder. "
-            "Replace the link by a folder, or move the whole batch with output_dir"
+            "Replace the link with a folder, or move the whole batch with output_dir"
         )
 
 
@@ -34,7 +34,7 @@ class VideoFiles:
     capture_paths: Mapping[str, Path] = field(default_factory=dict)
     """Zarr groups by name of the capture; captures that are not stored are absent."""
     checkpoint_path: Path | None = None
-    """Path of the checkpoint; None if an interrupted video cannot be resumed and leaves no files."""
+    """Path of the checkpoint; None if the video cannot be resumed after an interruption, and then leaves no files."""
     batch_root: Path | None = None
     """The batch folder, which must not contain linked folders; None for files outside a batch."""
 

@@ -1,4 +1,4 @@
-"""Select videos of batches by batch folder or clip, variation, seed and ID, as commands and exports name them."""
+"""Select videos by batch folder or clip, variation, seed and ID, as the options of commands name them."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -56,11 +56,11 @@ def select_videos(
     ):
         for name in wanted:
             if name not in known:
-                raise UserError(f"{option}: no video has {name}. Known are {_list_names(known)}")
+                raise UserError(f"{option}: no video has {name}. Choose from: {_list_names(known)}")
     for prefix in id_prefixes:
         if not any(video.entry.id.startswith(prefix) for video in videos):
             raise UserError(
-                f"--video-id: no video has the ID {prefix!r}. Known are {_list_names([v.entry.id for v in videos])}"
+                f"--video-id: no video has the ID {prefix!r}. Choose from: {_list_names([v.entry.id for v in videos])}"
             )
     selected = [
         video
@@ -70,12 +70,13 @@ def select_videos(
         and (not id_prefixes or video.entry.id.startswith(tuple(id_prefixes)))
     ]
     if not selected:
-        raise UserError("no video has the given variation, seed and ID together. Leave out one of these options")
+        raise UserError("no video has the given variation, seed and ID together. Omit one of these options")
     return selected
 
 
 def label_videos(videos: Sequence[SelectedVideo]) -> list[str]:
-    """Return a label for each video of one batch: what differs between them of options, swept settings and seed."""
+    """Return a label for each video of one batch, made of the options, swept settings and seed in which the videos
+    differ."""
     manifest = videos[0].manifest
     indices = sorted({video.entry.variation for video in videos})
     labels = dict(zip(indices, (label.label for label in label_variations(manifest, indices)), strict=True))

@@ -368,7 +368,7 @@ def _refuse_missing_chunks(partial_folder: Path, path: Path) -> None:
 
 
 def _find_special_file(partial_folder: Path) -> Path | None:
-    """Return a part of a group that is neither a regular file nor a folder, which no writer creates, or None."""
+    """Return a path in a group that is neither a regular file nor a folder, or None; wantui writes no such files."""
     for part in (partial_folder, *partial_folder.rglob("*")):
         mode = part.lstat().st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -389,7 +389,7 @@ def _write_checksums(partial_folder: Path) -> None:
 
 
 def is_group_published(partial_folder: Path, path: Path, recipe: Recipe) -> bool:
-    """Return whether an earlier process published this group, but ended before it recorded the video.
+    """Return whether an earlier process published this group, although it ended before it recorded the video.
 
     Recipes are compared as values, because an earlier version may have stored the same recipe in another format.
     """

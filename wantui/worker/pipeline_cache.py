@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from wantui.generation.errors import OverwrittenWeightsError
-from wantui.generation.guidance_split import drop_split, find_split
+from wantui.generation.guidance_split import find_guidance_split, remove_guidance_split
 from wantui.generation.load import resolve_device
 from wantui.generation.placement import find_device, find_device_name, free_unused_memory
 from wantui.generation.prompt_encoding import collect_prompts
@@ -171,7 +171,7 @@ class PipelineCache:
         device = find_device(self.loaded_pipeline.pipeline)
         throughput = load_throughput(self.queue.path.parent, find_device_name(device), recipe, self.chosen_plan.plan)
         timed_videos = parse_timed_videos(self.queue.list_finished_videos())
-        gpu_count = 1 if find_split(self.loaded_pipeline.pipeline) is None else 2
+        gpu_count = 1 if find_guidance_split(self.loaded_pipeline.pipeline) is None else 2
         return estimate_video_seconds(
             recipe, device.type, timed_videos, throughput, self.chosen_plan.plan, gpu_count
         ).value
@@ -184,7 +184,7 @@ class PipelineCache:
         """
         assert self.loaded_pipeline is not None
         if claim.gpus_per_video == 1:
-            drop_split(self.loaded_pipeline.pipeline)
+            remove_guidance_split(self.loaded_pipeline.pipeline)
             return
         reason = self.second_gpu.prepare(self.loaded_pipeline, recipe)
         if reason is not None:
@@ -201,6 +201,6 @@ class PipelineCache:
     def free_pipeline(self) -> None:
         """Release the loaded pipeline."""
         if self.loaded_pipeline is not None:
-            drop_split(self.loaded_pipeline.pipeline)
+            remove_guidance_split(self.loaded_pipeline.pipeline)
         self.loaded_pipeline, self.cache_key, self.base_key, self.weight_files = None, (), (), ()
         free_unused_memory()

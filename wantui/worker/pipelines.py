@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from wantui.generation.adapters import check_adapter_fingerprints
 from wantui.generation.errors import LoadError
-from wantui.generation.guidance_split import drop_split
+from wantui.generation.guidance_split import remove_guidance_split
 from wantui.generation.load import PLACING_STAGE, READING_STAGE, load_pipeline, resolve_device
 from wantui.generation.placement import find_device_name, query_free_gpu_bytes
 from wantui.generation.preview import LatentToRgbMap, fit_latents_to_rgb
@@ -52,7 +52,7 @@ class LoadedPipeline:
     def detach_shared_parts(self) -> "SharedParts":
         """Return the parts that do not depend on adapters; afterwards the pipeline is unusable."""
         pipeline = self.pipeline
-        drop_split(pipeline)
+        remove_guidance_split(pipeline)
         parts = {"text_encoder": pipeline.text_encoder, "vae": pipeline.vae}
         if self.plan.transformer_placement != "resident":  # a new placement expects its parts in CPU memory
             parts["vae"].to("cpu")

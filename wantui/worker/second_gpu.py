@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from wantui.generation.attention_backends import PROCESS_WIDE_KERNELS
 from wantui.generation.errors import NoSuchDeviceError
 from wantui.generation.fuse import find_attention_kernel
-from wantui.generation.guidance_split import SecondGpuError, drop_split, find_split, split_guidance
+from wantui.generation.guidance_split import SecondGpuError, find_guidance_split, remove_guidance_split, split_guidance
 from wantui.generation.load import resolve_device
 from wantui.generation.placement import (
     find_device,
@@ -52,7 +52,7 @@ class SecondGpu:
         pipeline = loaded_pipeline.pipeline
         try:
             reason = self._find_obstacle(loaded_pipeline, recipe)
-            if reason is None and find_split(pipeline) is None:
+            if reason is None and find_guidance_split(pipeline) is None:
                 assert self.device_name is not None
                 split_guidance(pipeline, resolve_device(self.device_name))
                 if not computes_equal_bits(pipeline):
@@ -68,7 +68,7 @@ class SecondGpu:
                 else f"the second GPU cannot compute a test pass ({type(error).__name__}: {error})"
             )
         if reason is not None:
-            drop_split(pipeline)
+            remove_guidance_split(pipeline)
         return reason
 
     def _find_obstacle(self, loaded_pipeline: LoadedPipeline, recipe: Recipe) -> str | None:
@@ -80,7 +80,7 @@ class SecondGpu:
         if attention_kernel in PROCESS_WIDE_KERNELS:
             return f"the attention kernel {attention_kernel} sets process-wide flags, which two threads would share"
         device, second_device = find_device(loaded_pipeline.pipeline), resolve_device(self.device_name)
-        if second_device.type != "cuda" or find_split(loaded_pipeline.pipeline) is not None:
+        if second_device.type != "cuda" or find_guidance_split(loaded_pipeline.pipeline) is not None:
             return None
         names = find_device_name(device), find_device_name(second_device)
         if names[0] != names[1]:

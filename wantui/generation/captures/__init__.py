@@ -34,7 +34,7 @@ def make_recorders(
     earlier_checksums_by_capture: Mapping[str, Sequence[int]],
     is_resumable: bool,
 ) -> dict[str, CaptureRecorder]:
-    """Return the recorders of the captures that a recipe requests and that have a path, by name."""
+    """Return the recorders of the requested captures that have a path, by name."""
     recorders: dict[str, CaptureRecorder] = {}
     for kind in CAPTURES:
         if kind.name in paths_by_capture and recipe.capture.find_request(kind.name) is not None:

@@ -1,4 +1,4 @@
-"""What the recorders of all captures have in common."""
+"""Base class of the recorders of all captures."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence

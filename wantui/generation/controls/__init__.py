@@ -11,7 +11,7 @@ from wantui.generation.preparation import DenoisingPreparation
 
 
 def apply_controls(preparation: DenoisingPreparation) -> None:
-    """Let every control that the recipe asks for change the preparation, in the order of the registry."""
+    """Apply every control in the recipe to the preparation, in the order of the registry."""
     for kind in CONTROLS:
         if kind.changes_only_guidance:
             continue

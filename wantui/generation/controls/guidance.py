@@ -15,7 +15,7 @@ from wantui.controls.guidance import GuidanceRequest
 from wantui.generation.guidance import ClassifierFreeGuidance, GuidanceRule, Predictions
 from wantui.generation.preparation import DenoisingPreparation
 
-MOMENTUM = "momentum"
+MOMENTUM_STATE = "momentum"
 """Name of the state that holds the running difference, [1, channels, frames, height, width] float32."""
 MIN_NORM = 1e-12
 """Smallest norm by which a vector is divided, as in `torch.nn.functional.normalize`."""
@@ -29,7 +29,7 @@ def apply_control(request: GuidanceRequest, preparation: DenoisingPreparation) -
 
 
 def build_rule(request: GuidanceRequest) -> GuidanceRule:
-    """Return the rule that a request asks for."""
+    """Return the rule of a request."""
     if request.rule == "cfg-zero-star":
         return ZeroStarGuidance()
     if request.rule == "tcfg":
@@ -85,9 +85,9 @@ class ProjectedGuidance:
         difference = conditional - unconditional
         dimensions = list(range(1, difference.ndim))
         if self.momentum:
-            if MOMENTUM in state:
-                difference = difference + self.momentum * state[MOMENTUM]
-            state[MOMENTUM] = difference
+            if MOMENTUM_STATE in state:
+                difference = difference + self.momentum * state[MOMENTUM_STATE]
+            state[MOMENTUM_STATE] = difference
         if self.max_rms:
             max_norm = self.max_rms * math.sqrt(difference[0].numel())
             norm = difference.norm(p=2, dim=dimensions, keepdim=True)
@@ -100,8 +100,8 @@ class ProjectedGuidance:
 
 
 class TangentialGuidance:
-    """Tangential damping (TCFG, arXiv 2503.18137, section 4): the unconditional velocity keeps only its part along the
-    first right singular vector of both velocities."""
+    """Tangential damping (TCFG, arXiv 2503.18137, section 4): the unconditional velocity keeps only its component along
+    the first right singular vector of both velocities."""
 
     def combine(self, predictions: Predictions, scale: float, state: dict[str, Tensor]) -> Tensor:
         """Return u' + w (c - u'), with u' the projection of u.

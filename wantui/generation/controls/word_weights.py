@@ -32,10 +32,10 @@ def apply_control(request: WordWeightsRequest, preparation: DenoisingPreparation
                 for token in word.token_positions:
                     weights[token] = weights.get(token, 1.0) * word.weight
         else:
-            encoded_prompt.embeds = weigh_embeddings(encoded_prompt.embeds, prompt, request.weighting)
+            encoded_prompt.embeds = apply_weights_to_embeddings(encoded_prompt.embeds, prompt, request.weighting)
 
 
-def weigh_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, method: str) -> Tensor:
+def apply_weights_to_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, method: str) -> Tensor:
     """Apply weights to the text encoder's output [1, 512, channels], with the methods of the older system.
 
     multiply: w e. interpolation: p + w (e - p), with p the embedding of the end token.

@@ -9,8 +9,8 @@ from wantui.generation.kernels.launch import (
     POSITIONS_PER_PROGRAM,
     choose_block_sizes,
     compute_logit_terms,
+    count_merged_padding,
     count_programs,
-    count_represented_pads,
     list_strides,
     make_heads_contiguous,
 )
@@ -44,7 +44,7 @@ def run_softmax_columns_kernel(
         column_count,
         dim,
         *list_strides(query, key),
-        *compute_logit_terms(dim, count_represented_pads(column_count)),
+        *compute_logit_terms(dim, count_merged_padding(column_count)),
         **choose_block_sizes(column_count, dim),
     )
     return chosen
@@ -124,7 +124,7 @@ def run_renormalised_output_kernel(
         dim,
         len(columns),
         *list_strides(query, key, value),
-        *compute_logit_terms(dim, count_represented_pads(column_count)),
+        *compute_logit_terms(dim, count_merged_padding(column_count)),
         **choose_block_sizes(column_count, dim),
     )
 

@@ -16,13 +16,13 @@ def count_programs(positions: int) -> int:
     return int(triton.cdiv(positions, POSITIONS_PER_PROGRAM))
 
 
-def count_represented_pads(column_count: int) -> int:
-    """Return the number of text positions that the last of some columns represents."""
+def count_merged_padding(column_count: int) -> int:
+    """Return the number of text positions that the last column represents."""
     return TEXT_POSITION_COUNT - column_count + 1
 
 
 def make_heads_contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return tensors [1, rows, heads, dim] with a stride of 1 along dim: the tensors themselves, or copies of all."""
+    """Return tensors [1, rows, heads, dim] with a stride of 1 along dim; copy all tensors if one has another stride."""
     if all(tensor.stride(3) == 1 for tensor in tensors):
         return tensors
     return tuple(tensor.contiguous() for tensor in tensors)

@@ -8,7 +8,7 @@ from torch import Tensor
 from wantui.generation import fp8
 
 MAX_E4M3 = tl.constexpr(fp8.MAX_E4M3)
-MIN_LARGEST_VALUE = tl.constexpr(fp8.MIN_LARGEST_VALUE)
+MIN_ROW_MAXIMUM = tl.constexpr(fp8.MIN_ROW_MAXIMUM)
 
 
 def run_quantize_kernel(
@@ -39,7 +39,7 @@ def run_quantize_kernel(
 @triton.jit
 def scale_to_e4m3(x):
     """Return a row divided by its scale, and the scale; infinity and NaN become NaN."""
-    largest = tl.maximum(tl.max(tl.abs(x), 0), MIN_LARGEST_VALUE)
+    largest = tl.maximum(tl.max(tl.abs(x), 0), MIN_ROW_MAXIMUM)
     return x * (MAX_E4M3 / largest), largest / MAX_E4M3
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from wantui.generation.kernels.launch import (
     choose_block_sizes,
     compute_logit_terms,
+    count_merged_padding,
     count_programs,
-    count_represented_pads,
     list_strides,
     make_heads_contiguous,
 )
@@ -30,7 +30,7 @@ def run_softmax_mean_kernel(query: Tensor, key: Tensor, column_count: int) -> Te
         column_count,
         dim,
         *list_strides(query, key),
-        *compute_logit_terms(dim, count_represented_pads(column_count)),
+        *compute_logit_terms(dim, count_merged_padding(column_count)),
         **choose_block_sizes(column_count, dim),
         num_stages=2,
     )

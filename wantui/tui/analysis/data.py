@@ -170,7 +170,7 @@ def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
 
 def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
     """Compute a figure on the groups of comparable videos."""
-    from wantui.analysis.groups import group_videos, pool_comparable_groups
+    from wantui.analysis.groups import group_comparable_videos, group_videos
     from wantui.analysis.interaction import measure_interaction
     from wantui.analysis.mean_curves import compute_mean_curves
     from wantui.analysis.path_components import compute_path_components
@@ -182,7 +182,7 @@ def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
             return FigureDone(videos, key, interaction=measure_interaction(videos, key.grouping))
         if key.view == "correlations":
             return FigureDone(videos, key, correlations=_correlate(videos))
-        groups = pool_comparable_groups(videos, key.grouping)[0]
+        groups = group_comparable_videos(videos, key.grouping)[0]
         group_names = [group.name for group in group_videos(videos, key.grouping)]
         if key.view == "means":
             comparison = _compare_curve(videos, key)

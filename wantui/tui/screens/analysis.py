@@ -10,7 +10,7 @@ from textual.events import Click
 from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
-from wantui.analysis.groups import Group, find_dividing_groupings, group_videos, pool_comparable_groups
+from wantui.analysis.groups import Group, find_dividing_groupings, group_comparable_videos, group_videos
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.errors import UserError
@@ -205,7 +205,7 @@ class AnalysisScreen(AnalysisFigures):
         """Return the comparable groups; the same list for the same videos and grouping."""
         videos, grouping, groups = self._pooled_groups
         if videos is not self.videos or grouping != self.grouping:
-            groups, self.exclusion_reasons = pool_comparable_groups(self.videos, self.grouping)
+            groups, self.exclusion_reasons = group_comparable_videos(self.videos, self.grouping)
             self._pooled_groups = (self.videos, self.grouping, groups)
             self._group_names = [group.name for group in group_videos(self.videos, self.grouping)]
         return groups

@@ -101,13 +101,13 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     @work(thread=True, exclusive=True, group="forming", exit_on_error=False)
     def draw_stored_steps(self, kind: "StateKind") -> None:
         """Read and draw the steps of one kind; another kind, or closing the screen, cancels this."""
-        from wantui.analysis.fitted_steps import choose_spread_moments, draw_steps, open_video_states
+        from wantui.analysis.fitted_steps import choose_evenly_spaced_moments, draw_steps, open_video_states
 
         worker, has_noisy_states = get_current_worker(), False
         try:
             states, clip = open_video_states(self.video)
             has_noisy_states = True
-            for step in draw_steps(states, clip, choose_spread_moments(states, kind, MAX_STEPS)):
+            for step in draw_steps(states, clip, choose_evenly_spaced_moments(states, kind, MAX_STEPS)):
                 if worker.is_cancelled:
                     return
                 self.post_message(self.StepDrawn(kind, step))
