@@ -507,7 +507,7 @@ def test_interval_and_p_that_disagree_are_explained(tmp_path: Path, monkeypatch:
     (length,) = [item for item in path.evidence if item.metric == "length"]
     assert length.low > 0
     assert length.kind == CANNOT_TELL
-    assert any(note.startswith("length: the interval excludes 0, but is not corrected") for note in path.notes)
+    assert any(note.startswith("length: the interval excludes 0, but only p is corrected") for note in path.notes)
 
 
 @pytest.mark.slow
@@ -563,7 +563,7 @@ def test_metric_of_the_config_is_declared_before_the_videos(tmp_path: Path, monk
     assert other.text.endswith("after the videos; length was declared before the videos")
     planar_path = choose_primary_metric(undeclared)  # its third variance is 0, so that log_volume has no value
     assert (planar_path.metric, planar_path.kind) == ("spread", "default")
-    assert planar_path.text.startswith("spread, as not every video has a log_volume; no metric was declared")
+    assert planar_path.text.startswith("spread, because not every video has a log_volume; no metric was declared")
     monkeypatch.setattr(Video, "compute_metric", lambda video, metric: 1.0)
     default = choose_primary_metric(undeclared)
     assert (default.metric, default.kind) == ("log_volume", "default")
