@@ -126,7 +126,7 @@ def test_outcomes_have_rising_noise_levels_and_exclude_unusable_seeds() -> None:
     assert outcomes.labels == (("ring", "circle"), ("ring", "ring"))
     reasons = dict(left_out)
     assert reasons["ring seed 2"] == "its reference video shows circle"
-    assert "no label at 1 noise level" in reasons["ring seed 3"]
+    assert "its video or label is missing at 1 noise level" in reasons["ring seed 3"]
     assert "no reference video" in reasons["ring seed 4"]
     (unchecked,), _ = outcomes_of(labels, checks=False)
     assert unchecked.seeds == (1, 2, 5)

@@ -457,7 +457,7 @@ def test_path_that_oscillates_every_step_settles_at_stride_two() -> None:
     check = measure_strides([result], "turning")
     assert (check.is_settled, check.settled_stride) == (False, 2)
     assert check.means[1] == pytest.approx(1.5, rel=0.1)
-    assert "--stride 2 is closer" in check.description
+    assert "--stride 2 reflects the path better" in check.description
 
 
 @pytest.mark.parametrize(
