@@ -135,7 +135,7 @@ def test_machine_without_two_gpus_of_one_kind_is_refused_before_queueing(
         (MIXED, "cuda:2", None),
         (MIXED, "cuda:0", "two GPUs of one kind, one of them cuda:0, and {} has 3 GPUs of different kinds (NVIDIA A1"),
         (MIXED[:2], "auto", "two GPUs of one kind, and {} has 2 GPUs of different kinds (NVIDIA A100, NVIDIA H200)"),
-        (INSTANCES, "auto", "and {} has 2 GPUs, which are MIG instances: CUDA shows a process only one of them"),
+        (INSTANCES, "auto", "and {} has 2 GPUs, which are MIG instances: CUDA shows only one of them to a process"),
     ],
 )
 def test_second_gpu_must_be_of_the_kind_of_the_requested_device(

@@ -144,7 +144,7 @@ def check_second_gpu(state_dir: StateDirectory, settings: Settings) -> None:
     if len(names := dict.fromkeys(gpu.name for gpu in gpus)) > 1:
         reason += f" of different kinds ({', '.join(names)}), and their results may differ"
     elif len(gpus) > 1:
-        reason += ", which are MIG instances: CUDA shows a process only one of them"
+        reason += ", which are MIG instances: CUDA shows only one of them to a process"
     device_text = f", one of them {device}" if device.startswith("cuda:") else ""
     raise UnknownDeviceError(
         f"cannot use model_settings.gpus_per_video: 2: it needs two GPUs of one kind{device_text}, and {reason}. "

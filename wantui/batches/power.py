@@ -18,7 +18,7 @@ from wantui.planning import BatchPreview
 _SIZE_KEYS = {"width", "height", "frames"}
 """Settings that change the noise of a seed, so that videos that differ in them are not paired by seed."""
 
-MAX_TITLE_LENGTH = 24
+MAX_BRACKET_TITLE_LENGTH = 24
 """Maximum length of the options that name a bracket, in characters."""
 
 
@@ -113,7 +113,7 @@ def _name_grouping(preview: BatchPreview, grouping: str) -> str:
     if not grouping.isdecimal():
         return grouping
     options = "|".join(_list_options(preview, int(grouping)))
-    return options if options.strip("|") and len(options) <= MAX_TITLE_LENGTH else f"bracket {grouping}"
+    return options if options.strip("|") and len(options) <= MAX_BRACKET_TITLE_LENGTH else f"bracket {grouping}"
 
 
 def _list_options(preview: BatchPreview, bracket: int) -> list[str]:

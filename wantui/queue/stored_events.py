@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def convert_payload_to_json(payload: EventPayload) -> dict[str, Any]:
-    """Return the fields of a payload by name, without None and empty strings; for an unknown kind, all as stored.
+    """Return the fields of a payload by name, without None and empty strings (of an unknown kind: as stored).
 
     Raises:
         ValueError: a field has the wrong type.
