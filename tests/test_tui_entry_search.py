@@ -66,9 +66,10 @@ def test_text_that_does_not_fit_its_line_is_shown_in_full_below(key: str, kind: 
         async with application(size=(80, 24)) as it:
             await it.press("4", key)
             await it.until(lambda: isinstance(it.app.screen, kind) and "Find batches" in it.text())
-            assert not it.cells("#entry-help").strip()
+            name_text = "to change this key: library.search in tui.yaml" if kind is Help else ""
+            assert it.cells("#entry-help").strip() == name_text
             await it.press("down")
-            await it.until(lambda: " ".join(it.cells("#entry-help").split()) == long_text)
+            await it.until(lambda: " ".join(it.cells("#entry-help").split()).startswith(long_text))
 
     run(test)
 

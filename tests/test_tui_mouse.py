@@ -100,13 +100,13 @@ def test_click_on_a_footer_key_runs_its_action() -> None:
             await it.until(lambda: screen.config)
             await it.press("t")
             await it.paste("a circle")
-            for label in ("/ Filter", "y YAML", "? Help"):
+            for label in ("/ Find", "y YAML", "? Help"):
                 if label in it.text().splitlines()[-1]:
                     await click(it, label)
                     await it.press("escape")
             assert screen.template_editor.text == "a circle"
             await it.press("escape")
-            await click(it, "/ Filter")
+            await click(it, "/ Find")
             assert it.app.focused is screen.config_pane.settings_form.filter_input
             await it.press("escape")
             await click(it, "? Help")
