@@ -16,6 +16,7 @@ import pytest
 import zarr
 from conftest import TEMPLATE, MakeOnce, Wantui, deny, generate_batch, replace_by_fifo, replace_by_folder
 
+from wantui.analysis.attention_overlay import find_clip_path
 from wantui.analysis.loading import read_batch_videos
 from wantui.captures.attention import ATTENTION
 from wantui.captures.guidance_gap import GUIDANCE_GAP
@@ -24,6 +25,7 @@ from wantui.errors import UserError
 from wantui.notebook import open_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest_file import ManifestFile
+from wantui.storage.mp4 import read_frames, write_mp4
 
 
 @pytest.fixture
@@ -228,6 +230,66 @@ def test_captures_of_another_video_are_refused_by_every_reader(generated_batch: 
     for read in (video.read_latents, video.draw_steps, video.open_attention):
         with pytest.raises(UserError, match="belongs to another video"):
             read()
+
+
+CLIP_READERS = (
+    ["sheet"],
+    ["decode", "--fast"],
+    ["similarity", "--baseline", "red", "--metrics", "psnr"],
+    ["attention", "--word", "circle"],
+)
+
+
+def check_clip_is_refused(wantui: Wantui, made: BatchFolder, message: str) -> None:
+    for command in CLIP_READERS:
+        result = wantui(*command, made.root)
+        assert result.code in (1, 2), command
+        assert re.search(message, result.err), command
+    video = open_batch(made.root).videos[0]
+    for read in (video.read_frames, video.draw_steps):
+        with pytest.raises(UserError, match=message):
+            read()
+    red = next(video for video in read_batch_videos(made.root) if video.variation == "red")
+    with pytest.raises(UserError, match=message):
+        find_clip_path(red)
+
+
+@pytest.mark.parametrize("has_digests", [True, False], ids=["recorded digest", "earlier version"])
+def test_clip_of_another_video_is_refused_by_every_reader(
+    made: BatchFolder, wantui: Wantui, has_digests: bool
+) -> None:  # R5
+    shutil.copy(made.make_clip_path(1, 1), made.make_clip_path(0, 1))
+    if not has_digests:
+        remove_clip_digests(made)
+    check_clip_is_refused(wantui, made, "belongs to another video .prompt 'a blue circle.*' instead of 'a red circle")
+
+
+def test_damaged_clip_that_can_be_decoded_is_refused_by_every_reader(made: BatchFolder, wantui: Wantui) -> None:  # R5
+    path = made.make_clip_path(0, 1)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"mdat") + len(content[content.index(b"mdat") :]) // 2] ^= 1
+    path.write_bytes(content)
+    check_clip_is_refused(wantui, made, "is damaged or was edited: its SHA-256 differs")
+
+
+def test_shortened_clip_of_an_earlier_version_is_refused(made: BatchFolder, wantui: Wantui) -> None:  # R5
+    path = made.make_clip_path(0, 1)
+    frames = list(read_frames(path))[:5]
+    write_mp4(path, frames, 8, len(frames), {})
+    remove_clip_digests(made)
+    for command in (["sheet", "-o", "x.mp4"], ["similarity", "--baseline", "red", "--metrics", "psnr"]):
+        result = wantui(*command, made.root)
+        assert result.code in (1, 2), command
+        assert "is damaged: it contains 5 frames instead of 9" in result.err, command
+
+
+def remove_clip_digests(batch: BatchFolder) -> None:
+    """Remove what versions before 0.2 did not record."""
+    document = json.loads(batch.manifest_path.read_text())
+    for video in document["videos"]:
+        del video["sha256"]
+    del document["checksum"]
+    batch.manifest_path.write_text(json.dumps(document))
 
 
 DENIED: dict[str, Callable[[BatchFolder], Path]] = {

@@ -23,7 +23,6 @@ from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage import manifest_file
 from wantui.storage import manifest_store as record
-from wantui.storage.batch_check import compute_file_sha256
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import MANIFEST_LOCK_FILE
 from wantui.storage.log_files import close_log, open_log
@@ -35,6 +34,7 @@ from wantui.storage.output_errors import (
     is_folder_deleted,
     probe_write_error,
 )
+from wantui.storage.recorded_clips import compute_file_sha256
 from wantui.worker import finalize as ending
 
 pytestmark = pytest.mark.torch

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,7 @@ from wantui.generation.replay import continue_denoising, draw_uturn_noise, evalu
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import Recipe
 from wantui.schedule import compute_noise_levels
-from wantui.storage.uturn_file import UTurnFileError, read_uturn_state, read_uturns
+from wantui.storage.uturn_file import UTurnEntry, UTurnFileError, read_uturn_frames, read_uturn_state, read_uturns
 
 pytestmark = pytest.mark.torch
 
@@ -206,6 +207,26 @@ def test_uturns_are_made_once_and_measured(wantui: Wantui, batch: Path) -> None:
     assert [each["concept"] for each in family["concepts"]] == ["circle", "ring"]
     assert [level["total"] for each in family["concepts"] for level in each["levels"]] == [2] * 4
     assert len(family["pairs"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["npy", "mp4"])
+def test_files_of_another_uturn_are_refused_and_made_again(wantui: Wantui, batch: Path, kind: str) -> None:  # R5
+    assert make_uturns(wantui, batch, "--seed", "42").code == 0
+    first, second, *_ = read_uturns(batch)
+    path, other_path = (batch / f"analysis/uturns/{entry.id}.{kind}" for entry in (first, second))
+    content = path.read_bytes()
+    path.write_bytes(other_path.read_bytes())
+    readers: dict[str, Callable[[Path, UTurnEntry], object]] = {
+        "npy": read_uturn_state,
+        "mp4": lambda folder, entry: list(read_uturn_frames(folder, entry)),
+    }
+    read = readers[kind]
+    with pytest.raises(UTurnFileError, match=r"damaged or belongs to another U-turn.* Delete it, and run"):
+        read(batch, first)
+    path.unlink()
+    assert make_uturns(wantui, batch, "--seed", "42").code == 0
+    assert path.read_bytes() == content
+    read(batch, first)
 
 
 def test_uturn_equals_the_generic_prompt_continued_from_the_noised_video(

@@ -72,6 +72,8 @@ class BatchVideo:
     """Existing files by kind: clip, sheet, latents, attention."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Values of the swept settings by short name, such as cfg_scale; empty without a sweep."""
+    clip_sha256: str | None = None
+    """Recorded SHA-256 of the clip; None if it is unknown."""
     cell: str = ""
     """Label of the cell of the sweep, such as "cfg_scale 4, steps 20" or "baseline"; empty without a sweep."""
 
@@ -96,11 +98,11 @@ class BatchVideo:
 
         Raises:
             MissingDataError: the video has no clip.
-            ClipError: the clip cannot be decoded.
+            ClipError: the clip cannot be decoded, is damaged, or belongs to another video.
         """
         from wantui.storage.mp4 import read_frames
 
-        return np.stack(list(read_frames(self._find_file("clip", "clip"))))
+        return np.stack(list(read_frames(self._find_verified_clip())))
 
     def read_latents(self) -> StoredLatents:
         """Read the stored states; verifies their checksums.
@@ -147,7 +149,7 @@ class BatchVideo:
 
         if state not in ("clean", "noisy"):
             raise UserError(f"cannot draw the states {state!r}. Choose clean or noisy")
-        latents, clip = self._find_file("latents", "trajectory"), self._find_file("clip", "clip")
+        latents, clip = self._find_file("latents", "trajectory"), self._find_verified_clip()
         states = DenoisingStates(latents, self.recipe, self.name)
         if steps is None:
             return list(draw_steps(states, clip, states.list_all_moments(state)))
@@ -164,6 +166,13 @@ class BatchVideo:
         from wantui.storage.attention_maps import open_attention_maps
 
         return open_attention_maps(self._find_file("attention", "attention maps"), self.recipe)
+
+    def _find_verified_clip(self) -> Path:
+        from wantui.storage.recorded_clips import verify_clip
+
+        path = self._find_file("clip", "clip")
+        verify_clip(path, self.recipe, self.clip_sha256)
+        return path
 
     def _find_file(self, kind: str, description: str) -> Path:
         if kind in self.files:
@@ -292,4 +301,5 @@ def _describe_video(folder: Path, manifest: Manifest, entry: VideoEntry) -> Batc
         files={kind: path for kind, path in files.items() if path.exists()},
         settings={name: setting_values.get(path) for path, name in names.items()},
         cell="" if cell is None else cell.label,
+        clip_sha256=entry.sha256.get("clip"),
     )

@@ -14,6 +14,7 @@ from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMap
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import read_frames, write_mp4
+from wantui.storage.recorded_clips import verify_clip
 
 MAX_OPACITY = 0.65
 """Opacity of the colour at the upper end of the scale."""
@@ -22,16 +23,19 @@ MAX_STRIP_FRAMES = 5
 
 
 def find_clip_path(video: Video) -> Path:
-    """Return the clip of a completed video.
+    """Return the clip of a completed video, after a check that it is the recorded one.
 
     Raises:
         UserError: the manifest cannot be read, or no longer lists the video or its clip.
+        ClipError: the clip is damaged, or belongs to another video.
     """
     entries = read_manifest(BatchFolder(video.folder)).videos
-    paths_by_kind = entries[video.video_index].files if video.video_index < len(entries) else {}
-    if "clip" not in paths_by_kind:
+    entry = entries[video.video_index] if video.video_index < len(entries) else None
+    if entry is None or "clip" not in entry.files:
         raise UserError(f"cannot draw over video {video.id}: its clip is not listed in batch.json")
-    return video.folder / paths_by_kind["clip"]
+    clip_path = video.folder / entry.files["clip"]
+    verify_clip(clip_path, entry.recipe, entry.sha256.get("clip"))
+    return clip_path
 
 
 def find_latent_frame(frame: int) -> int:

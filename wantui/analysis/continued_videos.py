@@ -4,7 +4,7 @@ A continued video has a prompt schedule that switches once to the generic prompt
 prompt to the end. The noise level of a switch is that of the first evaluation that reads the generic prompt.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +19,8 @@ from wantui.keyframes import KeyframeError
 from wantui.planning import Recipe
 from wantui.schedule import compute_noise_levels
 from wantui.storage.manifest import Manifest, VideoEntry
+from wantui.storage.mp4 import Frame
+from wantui.storage.recorded_clips import read_recorded_frames
 
 LEVEL_DIGITS = 6
 """Decimal places to which noise levels are distinguished."""
@@ -45,9 +47,13 @@ class StoredVideo:
     def recipe(self) -> Recipe:
         return self.entry.recipe
 
-    @property
-    def clip_path(self) -> Path:
-        return self.folder / self.entry.files["clip"]
+    def read_frames(self) -> Iterator[Frame]:
+        """Yield the frames of the clip, uint8 [height, width, rgb].
+
+        Raises:
+            ClipError: the clip cannot be read, is damaged, or belongs to another video.
+        """
+        return read_recorded_frames(self.folder / self.entry.files["clip"], self.entry)
 
     def read_final_state(self) -> FloatArray:
         """Return the projection [k] of the final latents.
@@ -67,8 +73,9 @@ class JudgedVideo(Protocol):
     @property
     def recipe(self) -> Recipe: ...
 
-    @property
-    def clip_path(self) -> Path: ...
+    def read_frames(self) -> Iterator[Frame]:
+        """Yield the frames of the clip, uint8 [height, width, rgb]."""
+        ...
 
     def read_final_state(self) -> FloatArray:
         """Return the projection [k] of the final latents."""

@@ -29,8 +29,9 @@ def open_video_states(video: SelectedVideo) -> tuple[DenoisingStates, Path]:
     Raises:
         MissingStatesError: the video has no states or no clip; the text says why and how to store them.
         CaptureError: the states are damaged.
+        ClipError: the clip is damaged, or belongs to another video.
     """
-    latents, clip = video.find_file("latents"), video.find_file("clip")
+    latents, clip = video.find_file("latents"), video.find_verified_clip()
     if video.entry.state != "done":
         raise MissingStatesError(f"{video.name} has no decodable steps: it is {video.entry.state}")
     if latents is None or clip is None:

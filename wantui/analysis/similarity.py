@@ -14,7 +14,8 @@ from wantui.errors import UserError
 from wantui.planning.sweep import BASELINE_LABEL
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_axes import BatchAxes
-from wantui.storage.mp4 import ClipError, Frame, read_frames
+from wantui.storage.mp4 import ClipError, Frame
+from wantui.storage.recorded_clips import read_recorded_frames
 from wantui.storage.similarity_file import FrameMeasure, VideoSimilarity, to_json_score
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
@@ -152,9 +153,9 @@ def _compare_clips(
     sizes = {(entry.recipe.width, entry.recipe.height) for entry in (pair.video, pair.baseline)}
     if len(sizes) > 1 or len(frame_counts) > 1:
         raise UserError("the clips differ in size or length")
-    paths = [_find_file(folder, entry, "clip") for entry in (pair.video, pair.baseline)]
+    clips = [read_recorded_frames(_find_file(folder, entry, "clip"), entry) for entry in (pair.video, pair.baseline)]
     sums, squares, count, values = dict.fromkeys(measures, 0.0), 0.0, 0, 0
-    for frame, reference in zip(read_frames(paths[0]), read_frames(paths[1]), strict=True):
+    for frame, reference in zip(*clips, strict=True):
         for name, measure in measures.items():
             sums[name] += measure(frame, reference)
         squares += float(((frame.astype(np.float64) - reference.astype(np.float64)) ** 2).sum())

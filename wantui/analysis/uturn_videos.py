@@ -1,6 +1,6 @@
 """The U-turns of batches, arranged like videos whose prompt switched: by concept, seed and noise level."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from wantui.analysis.continued_videos import (
 )
 from wantui.planning import Recipe
 from wantui.storage.manifest import Manifest
-from wantui.storage.uturn_file import UTurnEntry, make_uturn_clip_path, read_uturn_state, read_uturns
+from wantui.storage.mp4 import Frame
+from wantui.storage.uturn_file import UTurnEntry, read_uturn_frames, read_uturn_state, read_uturns
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,13 @@ class UTurnVideo:
         """Return the recipe of the source, whose size and model the U-turn has."""
         return self.source.recipe
 
-    @property
-    def clip_path(self) -> Path:
-        return make_uturn_clip_path(self.source.folder, self.entry)
+    def read_frames(self) -> Iterator[Frame]:
+        """Yield the frames of the clip, uint8 [height, width, rgb].
+
+        Raises:
+            ClipError: the clip cannot be read, is damaged, or belongs to another U-turn.
+        """
+        return read_uturn_frames(self.source.folder, self.entry)
 
     def read_final_state(self) -> FloatArray:
         """Return the projection [k] of the final latents.

@@ -17,7 +17,9 @@ from wantui.gallery.labelled_grid import ColourBar, FrameCell, LabelledGrid
 from wantui.keyframes import KeyframeError
 from wantui.schedule import find_sampler_schedule
 from wantui.storage.attention_maps import StoredAttentionMaps, open_attention_maps
-from wantui.storage.mp4 import Frame, read_frames
+from wantui.storage.manifest import VideoEntry
+from wantui.storage.mp4 import Frame
+from wantui.storage.recorded_clips import read_recorded_frames
 from wantui.storage.video_selection import SelectedVideo, label_videos
 
 DEFAULT_STEP_COLUMNS = 8
@@ -158,15 +160,17 @@ def _make_cell(
     if shows_frames:
         if row.clip is None:
             raise UserError(f"{row.video.name} has no clip to draw over. Use --heat")
-        return FrameCell(partial(_draw_over_clip, row.clip, attention_map, scale_maximum), recipe.frames)
+        return FrameCell(
+            partial(_draw_over_clip, row.clip, row.video.entry, attention_map, scale_maximum), recipe.frames
+        )
     size = (recipe.width, recipe.height)
     return FrameCell(partial(_draw_heat, attention_map, scale_maximum, size, recipe.frames), recipe.frames)
 
 
 def _draw_over_clip(
-    clip: Path, attention_map: NDArray[np.float32], scale_maximum: float
+    clip: Path, entry: VideoEntry, attention_map: NDArray[np.float32], scale_maximum: float
 ) -> Generator[Frame, None, None]:
-    with closing(read_frames(clip, thread_count=1)) as frames:
+    with closing(read_recorded_frames(clip, entry, thread_count=1)) as frames:
         for index, frame in enumerate(frames):
             latent_frame = min(find_latent_frame(index), len(attention_map) - 1)
             yield draw_frame_overlay(frame, attention_map[latent_frame].astype(np.float64), scale_maximum)

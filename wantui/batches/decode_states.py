@@ -147,7 +147,7 @@ def _decode_video(
 ) -> Iterator[DecodeEvent]:
     colours: LatentColours | None = None
     if request.uses_fit:
-        clip = video.find_file("clip")
+        clip = video.find_verified_clip()
         if clip is None:
             raise ClipError(f"{video.name} has no clip, but --fast needs one to fit the colours. Omit --fast")
         colours = fit_latent_colours(states.read_state(states.end), clip)
@@ -169,7 +169,7 @@ def _decode_video(
         difference, reason = None, ""
         if moment.step is None and colours is None and (clip := video.find_file("clip")) is not None:
             difference = _measure_difference(clip, path)
-            reason = tile_note or _explain_difference(states) if difference else ""
+            reason = tile_note or _explain_difference(video, states) if difference else ""
         r2 = None if colours is None else colours.r2
         yield StateDecoded(video, moment, path, is_kept, r2, difference, reason)
 
@@ -292,8 +292,12 @@ def _measure_difference(first_clip: Path, second_clip: Path) -> int:
     return largest
 
 
-def _explain_difference(states: DenoisingStates) -> str:
-    """Return a known reason why decoded last latents differ from the clip; empty if none is known."""
+def _explain_difference(video: SelectedVideo, states: DenoisingStates) -> str:
+    """Return the likely reason why decoded last latents differ from the clip of their video."""
+    try:
+        video.find_verified_clip()
+    except ClipError as error:
+        return str(error)
     if str(states.latents.dtype) != "float32":
         return f"the latents are stored in {states.latents.dtype}"
     return "another device or another version of torch decoded it"

@@ -26,8 +26,10 @@ from wantui.planning.guidance_plan import plan_guidance
 from wantui.schedule import compute_noise_levels, find_sampler_schedule
 from wantui.storage.uturn_file import (
     UTurnEntry,
+    add_uturn_digests,
     get_uturn_folder,
     get_uturn_index_path,
+    has_uturn_files,
     make_uturn_clip_path,
     read_uturns,
     write_uturn_state,
@@ -136,7 +138,7 @@ def plan_uturns(
         UserError: no video can be used, or the existing U-turns have another generic prompt.
     """
     finished = read_uturns(folder)
-    finished_by_id = {entry.id: entry for entry in finished if make_uturn_clip_path(folder, entry).is_file()}
+    finished_by_id = {entry.id: entry for entry in finished if has_uturn_files(folder, entry)}
     tasks: dict[str, UTurnTask] = {}
     left_out: list[tuple[str, str]] = []
     wanted: dict[str, UTurnEntry] = {}
@@ -216,7 +218,7 @@ def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) 
         except (CaptureError, ArithmeticError, NotFiniteError) as error:
             yield VideoLeftOut(name, str(error))
             continue
-        finished.append(task.entry)
+        finished.append(add_uturn_digests(plan.folder, task.entry))
         write_uturns(plan.folder, finished)
         yield UTurnDone(task, make_uturn_clip_path(plan.folder, task.entry))
 

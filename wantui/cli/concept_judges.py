@@ -100,9 +100,9 @@ def judge_nano_clips(videos: "Sequence[JudgedVideo]", attribute: str) -> dict[st
         line.show_phase("loading torch")
         from wantui.generation.judge_clips import judge_clips
 
-        paths_by_id = {video.id: video.clip_path for video in videos}
+        readers_by_id = {video.id: video.read_frames for video in videos}
         return judge_clips(
-            paths_by_id, attribute, lambda count: line.show_count(f"judging clips: {count} of {len(paths_by_id)}")
+            readers_by_id, attribute, lambda count: line.show_count(f"judging clips: {count} of {len(readers_by_id)}")
         )
 
 

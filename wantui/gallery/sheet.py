@@ -14,7 +14,7 @@ from wantui.gallery.labelled_grid import (
     write_grid_clip,
     write_grid_picture,
 )
-from wantui.storage.mp4 import read_frames
+from wantui.storage.recorded_clips import read_recorded_frames
 
 
 def arrange_sheet(grid: BatchGrid, cell_width: int | None, max_side: int) -> GridLayout:
@@ -64,4 +64,4 @@ def _make_frame_cell(cell: GridCell) -> FrameCell:
     frame_count = cell.entry.recipe.frames
     if cell.clip is None:
         return FrameCell(None, frame_count, cell.entry.state)
-    return FrameCell(partial(read_frames, cell.clip, thread_count=1), frame_count)
+    return FrameCell(partial(read_recorded_frames, cell.clip, cell.entry, thread_count=1), frame_count)

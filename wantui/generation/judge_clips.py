@@ -1,7 +1,6 @@
 """Judge which shape, colour or motion the clips of nano show."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -15,18 +14,21 @@ from wantui.models.nano.judge import (
     find_nearest_colour,
     find_object_pixels,
 )
-from wantui.storage.mp4 import ClipError, read_frames
+from wantui.storage.mp4 import Frame
 
 NOTHING_LABEL = "nothing"
 """Label of a clip without a visible object."""
 
 
 def judge_clips(
-    paths_by_id: Mapping[str, Path], attribute: str, on_clip: Callable[[int], None] = lambda _: None
+    readers_by_id: Mapping[str, Callable[[], Iterable[Frame]]],
+    attribute: str,
+    on_clip: Callable[[int], None] = lambda _: None,
 ) -> dict[str, str]:
     """Return what each clip of one object shows, by id.
 
     Args:
+        readers_by_id: functions that decode the frames of a clip.
         attribute: shape, colour or motion.
         on_clip: called with the number of clips judged so far.
 
@@ -34,10 +36,10 @@ def judge_clips(
         UserError: a clip cannot be read.
     """
     labels = {}
-    for number, (video_id, path) in enumerate(paths_by_id.items(), 1):
+    for number, (video_id, read_frames) in enumerate(readers_by_id.items(), 1):
         try:
-            frames = np.stack(list(read_frames(path)))
-        except ClipError as error:
+            frames = np.stack(list(read_frames()))
+        except UserError as error:
             raise UserError(f"cannot judge video {video_id}: {error}") from None
         labels[video_id] = _judge_clip(torch.from_numpy(frames).permute(3, 0, 1, 2).float() / 255, attribute)
         on_clip(number)

@@ -1,6 +1,5 @@
 """Verify the manifest, journal, clips, contact sheets and captures of a batch folder, and report each item by name."""
 
-import hashlib
 import json
 import stat
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from wantui.captures import CAPTURES
 from wantui.config import ConfigError
 from wantui.config.document import convert_to_plain_value, parse_yaml_document
 from wantui.config.dump import dump_settings_values
-from wantui.formatting import format_count
 from wantui.json_files import (
     UnreadableFileError,
     is_refused_by_system,
@@ -35,13 +33,13 @@ from wantui.storage.manifest import (
 )
 from wantui.storage.marks import read_marks
 from wantui.storage.mp4 import ClipError, read_frames
+from wantui.storage.recorded_clips import compute_file_sha256, refuse_other_frame_count
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError, verify_capture
 
 CAPTURE_FILE_KEYS = frozenset(kind.file_key for kind in CAPTURES)
 BATCH_SUBFOLDERS = ("configs", *WRITTEN_FOLDERS, "logs", "analysis", "reports", "exports")
 """Names of the folders inside a batch folder."""
-HASH_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -213,7 +211,7 @@ def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> I
                 continue
             is_verified = _check_file_digest(path, entry.sha256.get(kind))
             if kind == "clip":
-                _check_frame_count(path, entry.recipe.frames)
+                refuse_other_frame_count(path, sum(1 for _ in read_frames(path)), entry.recipe.frames)
             yield CheckedItem(batch.root, video_name, path, is_verified=is_verified)
         except (CaptureError, ClipError, _DamageError) as error:
             yield _make_failed_item(batch.root, video_name, path, error)
@@ -239,20 +237,3 @@ def _check_file_digest(path: Path, expected_digest: str | None) -> bool:
     if expected_digest is not None and digest != expected_digest:
         raise _DamageError(f"{path} is damaged: its SHA-256 differs from the recorded one")
     return expected_digest is not None
-
-
-def _check_frame_count(path: Path, expected_count: int) -> None:
-    frame_count = sum(1 for _ in read_frames(path))
-    if frame_count != expected_count:
-        raise _DamageError(
-            f"{path} is damaged: it contains {format_count(frame_count, 'frame')} instead of {expected_count}"
-        )
-
-
-def compute_file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(HASH_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,6 +1,8 @@
 """U-turns of the videos of a batch: clips, projected final latents, and the index `analysis/uturns/uturns.json`."""
 
-from collections.abc import Iterable
+import hashlib
+import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,10 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wantui.atomic_files import atomic_write, write_text_atomically
 from wantui.errors import UserError
-from wantui.json_files import UnreadableFileError, describe_first_validation_error, read_json_object
+from wantui.json_files import (
+    UnreadableFileError,
+    describe_first_validation_error,
+    read_json_object,
+    read_regular_file,
+)
+from wantui.storage.mp4 import Frame, read_frames
+from wantui.storage.recorded_clips import compute_file_sha256
 
 INDEX_NAME = "uturns.json"
 MAX_INDEX_BYTES = 64 << 20
+MAX_STATE_BYTES = 1 << 20
 
 
 class UTurnFileError(UserError):
@@ -34,6 +44,8 @@ class UTurnEntry(BaseModel):
     """First evaluation of the continued denoising, from 0."""
     sigma: Annotated[float, Field(gt=0, lt=1)]
     """Noise level to which the latents were noised."""
+    sha256: dict[str, str] = {}
+    """SHA-256 of the files by kind: clip and state."""
 
     @property
     def id(self) -> str:
@@ -119,6 +131,45 @@ def write_uturn_state(batch_folder: Path, entry: UTurnEntry, state: NDArray[np.f
         np.save(file, state, allow_pickle=False)
 
 
+def has_uturn_files(batch_folder: Path, entry: UTurnEntry) -> bool:
+    """Return whether the clip and the state of a U-turn exist."""
+    paths = (make_uturn_clip_path(batch_folder, entry), _make_state_path(batch_folder, entry))
+    return all(path.is_file() for path in paths)
+
+
+def add_uturn_digests(batch_folder: Path, entry: UTurnEntry) -> UTurnEntry:
+    """Return an entry with the SHA-256 of its complete files.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    paths_by_kind = {"clip": make_uturn_clip_path(batch_folder, entry), "state": _make_state_path(batch_folder, entry)}
+    return entry.model_copy(
+        update={"sha256": {kind: compute_file_sha256(path) for kind, path in paths_by_kind.items()}}
+    )
+
+
+def read_uturn_frames(batch_folder: Path, entry: UTurnEntry) -> Iterator[Frame]:
+    """Verify the clip of a U-turn, and yield its frames, uint8 [height, width, rgb].
+
+    Raises:
+        ClipError: it cannot be decoded, or is damaged.
+        UTurnFileError: it is not the recorded clip.
+    """
+    path = make_uturn_clip_path(batch_folder, entry)
+    if path.is_file():
+        _refuse_other_digest(path, compute_file_sha256(path), entry.sha256.get("clip"))
+    yield from read_frames(path)
+
+
+def _refuse_other_digest(path: Path, digest: str, recorded_digest: str | None) -> None:
+    if recorded_digest is not None and digest != recorded_digest:
+        raise UTurnFileError(
+            f"{path} is damaged or belongs to another U-turn: its SHA-256 differs from the recorded one. "
+            "Delete it, and run `wantui commitment uturn` again"
+        )
+
+
 def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float64]:
     """Return the projection [k] of the final latents of a U-turn.
 
@@ -127,8 +178,10 @@ def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float6
     """
     path = _make_state_path(batch_folder, entry)
     try:
-        state = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        content = read_regular_file(path, MAX_STATE_BYTES)
+        _refuse_other_digest(path, hashlib.sha256(content).hexdigest(), entry.sha256.get("state"))
+        state = np.load(io.BytesIO(content), allow_pickle=False)
+    except (OSError, ValueError, EOFError, UnreadableFileError) as error:
         raise UTurnFileError(
             f"cannot read {path}: {error}. Delete it, and run `wantui commitment uturn` again"
         ) from None

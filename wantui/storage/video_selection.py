@@ -9,6 +9,7 @@ from wantui.formatting import join_first_names
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.manifest_labels import label_variations
+from wantui.storage.recorded_clips import verify_clip
 
 MAX_LISTED_NAMES = 10
 """Maximum number of known names that an error lists."""
@@ -31,6 +32,17 @@ class SelectedVideo:
         """Return a file of the finished video by kind; None if the video is not done or has no such file."""
         name = self.entry.files.get(kind)
         return self.folder / name if self.entry.state == "done" and name is not None else None
+
+    def find_verified_clip(self) -> Path | None:
+        """Return the clip of the finished video, after a check that it is the recorded one; None if it has none.
+
+        Raises:
+            ClipError: the clip is damaged, or belongs to another video.
+        """
+        clip = self.find_file("clip")
+        if clip is not None:
+            verify_clip(clip, self.entry.recipe, self.entry.sha256.get("clip"))
+        return clip
 
 
 def select_videos(

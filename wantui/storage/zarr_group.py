@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from wantui.atomic_files import remove_path, sync_to_disk, write_text_atomically
 from wantui.errors import UserError
-from wantui.formatting import shorten_text
 from wantui.json_files import UnreadableFileError, read_json_object, read_regular_file
 from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
 from wantui.storage.output_errors import is_outage
+from wantui.storage.recipe_differences import describe_other_video
 
 METADATA_FILE_NAME = "zarr.json"
 CHECKSUMS_ATTRIBUTE = "checksums"
@@ -176,15 +176,7 @@ def _refuse_other_video(path: Path, group: Any, recipe: Recipe) -> None:
     stored_values = group.attrs.get("recipe")
     if stored_values is None or (stored_recipe := parse_recipe(stored_values)) == recipe:
         return
-    differences = [
-        f"{name} {shorten_text(repr(own_value))} instead of {shorten_text(repr(value))}"
-        for name, value in recipe
-        if (own_value := getattr(stored_recipe, name)) != value and isinstance(value, (str, int, float))
-    ]
-    raise CaptureError(
-        f"{path} belongs to another video ({', '.join(differences[:2]) or 'with other settings'}), or the manifest of "
-        "its batch was changed. Copy the right one from the original batch folder"
-    )
+    raise CaptureError(describe_other_video(path, stored_recipe, recipe))
 
 
 def verify_capture(path: Path, recipe: Recipe | None = None) -> bool:

@@ -11,10 +11,10 @@ from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
 from wantui.queue.events import VideoDone
 from wantui.queue.records import Claim
-from wantui.storage.batch_check import compute_file_sha256
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, to_relative_paths
 from wantui.storage.manifest_store import ManifestStore
+from wantui.storage.recorded_clips import compute_file_sha256
 from wantui.storage.video_files import VideoFiles
 
 
