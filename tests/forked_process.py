@@ -1,7 +1,8 @@
 """Start wantui's processes by a fork of a server that has imported wantui and torch, instead of anew.
 
 A new worker takes about 6 CPU seconds until it can claim a video, a forked one a fraction of one. `ForkedPopen` is a
-`subprocess.Popen` that lets a server fork the processes which `SERVED_MODULES` run; it starts all others as usual. The
+`subprocess.Popen` that lets a server fork the processes that run `SERVED_MODULES` or a program given by `-c`; it starts
+all others as usual. The
 forked process is a child of the process that asked for it, like a new one: it has the arguments, environment, working
 folder, open files, session, process group and ignored signals that were asked for, and ends as the interpreter does.
 It gets a server of its own before it runs, for the processes that it starts: engine and workers. Tests about the start
@@ -13,6 +14,7 @@ import ctypes
 import fcntl
 import gc
 import inspect
+import io
 import json
 import os
 import pkgutil
@@ -31,7 +33,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 PROGRAM, ENGINE, WORKER = SERVED_MODULES = ("wantui", "wantui.engine.process", "wantui.worker.process")
-"""Modules that a forked process can run with `python -m`."""
+"""Modules that a forked process can run with `python -m`; it can also run any program given by `python -c`."""
 READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", "HF_", "OMP_", "GOMP_", "TORCH", "MPL", "TEXTUAL", "COVERAGE")
 """First letters of the variables that the interpreter or a library reads when it starts; PYTHONPATH is followed."""
 MAX_REQUEST_BYTES = 100_000
@@ -46,7 +48,7 @@ class Request:
     """What a forked process runs, and how."""
 
     arguments: list[str]
-    """Arguments after the interpreter: `-m`, the module, and its arguments."""
+    """Arguments after the interpreter: `-m` and a module, or `-c` and a program; and its arguments."""
     environment: dict[str, str]
     folder: str
     """Working folder."""
@@ -67,8 +69,12 @@ def get_read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def is_served(words: list[str]) -> bool:
+    return words[:2] == [sys.executable, "-c"] or (words[:2] == [sys.executable, "-m"] and words[2] in SERVED_MODULES)
+
+
 class ForkedPopen(subprocess.Popen[Any]):
-    """A process, forked if its command runs one of `SERVED_MODULES`."""
+    """A process, forked if its command is served."""
 
     server: socket.socket | None = None
     """Connection to the server of this process; its first use in a process of pytest starts one."""
@@ -80,8 +86,7 @@ class ForkedPopen(subprocess.Popen[Any]):
         words = list(map(os.fsdecode, options["args"])) if not isinstance(options["args"], (str, bytes)) else []
         environment = {os.fsdecode(k): os.fsdecode(v) for k, v in (options["env"] or os.environ).items()}
         if (
-            words[:2] != [sys.executable, "-m"]
-            or words[2] not in SERVED_MODULES
+            not is_served(words)
             or options["preexec_fn"] not in (None, take_terminal)
             or options["pass_fds"]
             or get_read_at_start(environment) != get_read_at_start(os.environ)
@@ -212,6 +217,17 @@ def show_arguments(arguments: list[str]) -> None:
     ctypes.memmove(start, shown.ljust(end - start, b"\0"), end - start)
 
 
+def open_stream(number: int, old: Any) -> io.TextIOWrapper:
+    """Open a standard stream as the interpreter does when it starts, with the encoding of the former one."""
+    is_line_buffered = not old.write_through and (number == 2 or os.isatty(number))
+    raw = io.FileIO(number, old.mode, closefd=False)
+    raw.name = old.name
+    file: Any = raw if old.write_through and number else (io.BufferedWriter if number else io.BufferedReader)(raw)
+    result = io.TextIOWrapper(file, old.encoding, old.errors, "\n", is_line_buffered, old.write_through)
+    result.mode = old.mode  # type: ignore[misc]
+    return result
+
+
 def apply_request(request: Request) -> None:
     """Give this process the state in which a new interpreter would run the request."""
     if request.has_new_session:
@@ -229,14 +245,12 @@ def apply_request(request: Request) -> None:
     os.environ.clear()
     os.environ.update(request.environment)
     for number, stream in enumerate(("stdin", "stdout", "stderr")):
-        mode, errors = ("r" if number == 0 else "w"), ("backslashreplace" if number == 2 else None)
-        buffering = 1 if number == 2 or os.isatty(number) else -1
-        file = open(number, mode, buffering, errors=errors, closefd=False)  # noqa: SIM115
+        file = open_stream(number, getattr(sys, f"__{stream}__"))
         setattr(sys, stream, file)
         setattr(sys, f"__{stream}__", file)
     show_arguments(request.arguments)
     sys.orig_argv = [sys.executable, *request.arguments]
-    sys.argv = request.arguments[1:]
+    sys.argv = request.arguments[1:] if request.arguments[0] == "-m" else ["-c", *request.arguments[2:]]
     added = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path not in old_path]
     sys.path[:] = [request.folder, *added, *sys.path[1:]]
     if added:
@@ -276,7 +290,10 @@ def main() -> None:
     apply_request(request)
     code = 0
     try:
-        runpy.run_module(request.arguments[1], run_name="__main__", alter_sys=True)
+        if request.arguments[0] == "-m":
+            runpy.run_module(request.arguments[1], run_name="__main__", alter_sys=True)
+        else:
+            exec(compile(request.arguments[1], "<string>", "exec"), {"__name__": "__main__"})
     except SystemExit as end:
         if end.code is not None and not isinstance(end.code, int):
             raise
