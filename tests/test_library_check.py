@@ -172,7 +172,10 @@ def test_resuming_a_batch_with_an_edited_manifest_causes_a_warning(
         generated_batch.manifest_path.read_text().replace('"created": "2', '"created": "3', 1)
     )
     result = wantui("run", "--resume", generated_batch.root)
-    assert f"warning: {generated_batch.manifest_path} was changed after wantui wrote it (SHA-256)" in result.err
+    assert (
+        f"warning: {generated_batch.manifest_path} was changed after wantui wrote it (its SHA-256 differs)"
+        in result.err
+    )
     assert result.code == 0
 
 
