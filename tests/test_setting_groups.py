@@ -26,8 +26,8 @@ from wantui.analysis.conditions import select_videos_by_condition
 from wantui.analysis.decodability import MIN_DECODED_SEEDS
 from wantui.analysis.dose_response import Trend, compute_dose_response, find_doses
 from wantui.analysis.group_names import CannotCompareError
-from wantui.analysis.groups import find_dividing_groupings, group_comparable_videos, group_videos
-from wantui.analysis.loading import collect_control_settings, label_scheduled_options, read_batch_videos
+from wantui.analysis.groups import find_dividing_groupings, group_videos, group_comparable_videos
+from wantui.analysis.loading import collect_control_settings, read_batch_videos
 from wantui.analysis.serialize import build_video_record
 from wantui.analysis.setting_values import (
     RECIPE_FIELDS_BY_PATH,
@@ -38,7 +38,7 @@ from wantui.analysis.setting_values import (
     shorten_path,
 )
 from wantui.analysis.statistics import run_sign_flip_test, run_trend_test
-from wantui.analysis.template_parts import TemplateParts, split_template
+from wantui.analysis.template_parts import TemplateParts, label_scheduled_options, split_template
 from wantui.analysis.video import Video
 from wantui.config import parse_config
 from wantui.errors import UserError

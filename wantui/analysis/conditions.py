@@ -9,6 +9,7 @@ from wantui.analysis.group_names import (
     find_grouping_parts,
     find_option_text,
     label_setting_values,
+    list_bracket_options,
     name_groups,
 )
 from wantui.analysis.setting_values import SettingNameError, find_setting_path, make_value_key, shorten_path
@@ -138,8 +139,7 @@ def _parse_word_condition(videos: Sequence[Video], name: str, value: str) -> tup
 
     value = value or NO_OPTION_LABEL
     if not any(map(has_word, videos)):
-        options = list(dict.fromkeys(video.choices_by_bracket.get(bracket, "") or NO_OPTION_LABEL for video in videos))
-        raise UserError(_explain_missing_value(f"bracket {name}", value, options))
+        raise UserError(_explain_missing_value(f"bracket {name}", value, list_bracket_options(videos, bracket)))
     return f"bracket {bracket}", has_word
 
 

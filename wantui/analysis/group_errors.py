@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
-from wantui.analysis.group_names import find_grouping_parts, find_varying_brackets
+from wantui.analysis.group_names import find_grouping_parts, list_template_brackets
 from wantui.analysis.setting_values import list_differing_paths, shorten_path
 from wantui.analysis.swept_settings import choose_other_swept_key, find_other_swept_paths
 from wantui.config.sweep_syntax import describe_seeds
@@ -39,7 +39,7 @@ def _explain_no_shared_phrasing(text: str, groups: "Sequence[Group]", grouping: 
         names = [shorten_path(path, all_paths) for path in differing_paths]
         reason = f"{text}No value of {', '.join(names)} is in every group"
         return AdvisedText(reason, Advice(AdviceKind.GROUP_BY_SETTING, names[0]))
-    brackets = ", ".join(str(number + 1) for number in range(len(find_varying_brackets(videos))))
+    brackets = ", ".join(str(number + 1) for number in range(len(list_template_brackets(videos))))
     others = [f"a bracket ({brackets})"] if brackets and grouping in ("variation", "prompt") else []
     others += ["variation"] if grouping not in ("variation", "prompt") else []
     return f"{text}No phrasing is in every group: compare batches of one template" + "".join(

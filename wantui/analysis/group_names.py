@@ -92,7 +92,7 @@ def _explain_grouping_error(videos: Sequence[Video], grouping: str, error: Setti
     """Explain why a name is not a grouping, and list the groupings that these videos have."""
     brackets_text = "".join(
         f"{number} ({'|'.join(_list_first_options(videos, bracket))}), "
-        for number, bracket in enumerate(find_varying_brackets(videos), start=1)
+        for number, bracket in enumerate(list_template_brackets(videos), start=1)
     )
     groupings_text = f"{brackets_text}variation, prompt or batch"
     if not list_differing_paths(videos) and "Did you mean" not in error.advice:
@@ -101,13 +101,33 @@ def _explain_grouping_error(videos: Sequence[Video], grouping: str, error: Setti
 
 
 def _list_first_options(videos: Sequence[Video], bracket: int) -> list[str]:
-    """Return the first options of a bracket that occur, and "..." if there are others."""
-    options = list(dict.fromkeys(video.choices_by_bracket.get(bracket, "") or NO_OPTION_LABEL for video in videos))
+    """Return the first options of a bracket, and "..." if there are others."""
+    options = list_bracket_options(videos, bracket)
     return options if len(options) <= MAX_NAMED_OPTIONS else [*options[:MAX_NAMED_OPTIONS], "..."]
 
 
-def find_varying_brackets(videos: Sequence[Video]) -> list[int]:
-    return sorted({bracket for video in videos for bracket in video.choices_by_bracket})
+def list_template_brackets(videos: Sequence[Video]) -> list[int]:
+    """Return the brackets of the templates of videos, by their keys in `Video.choices_by_bracket`.
+
+    The stored templates decide, not the videos: bracket 4 is the same one whichever videos are finished or selected.
+    """
+    return sorted({bracket for video in videos for bracket in (*video.template_brackets, *video.choices_by_bracket)})
+
+
+def list_bracket_options(videos: Sequence[Video], bracket: int) -> list[str]:
+    """Return the options of a bracket in the templates of videos, whether or not a video has them.
+
+    NO_OPTION_LABEL is an empty option, or the option of a video without the bracket.
+    """
+    options = [
+        text or NO_OPTION_LABEL
+        for video in videos
+        for text in (
+            *(video.template_brackets[bracket].option_texts if bracket in video.template_brackets else ()),
+            video.choices_by_bracket.get(bracket, ""),
+        )
+    ]
+    return list(dict.fromkeys(options))
 
 
 def name_groups(videos: Sequence[Video], grouping: str) -> list[str]:
@@ -218,7 +238,7 @@ def find_option_text(video: Video, bracket: int) -> str:
 
 
 def _parse_brackets(videos: Sequence[Video], parts: Sequence[str], grouping: str) -> list[int]:
-    brackets = find_varying_brackets(videos)
+    brackets = list_template_brackets(videos)
     numbers = [int(part) if _BRACKET_NUMBER_PATTERN.fullmatch(part) else 0 for part in parts]
     if len(set(numbers)) < len(numbers) and all(numbers):
         raise BracketError(grouping, "a bracket occurs twice", "Name each bracket once")

@@ -18,7 +18,7 @@ from wantui.analysis.group_names import (
     CannotCompareError,
     find_grouping_parts,
     find_option_text,
-    find_varying_brackets,
+    list_template_brackets,
     name_groups,
 )
 from wantui.analysis.metrics import METRICS, select_finite_values
@@ -170,7 +170,7 @@ def group_comparable_videos(videos: Sequence[Video], grouping: str) -> tuple[lis
 
 def find_factors(videos: Sequence[Video]) -> list[str]:
     """Return the brackets and the settings that divide these videos into several groups."""
-    brackets = [str(bracket + 1) for bracket in range(len(find_varying_brackets(videos)))]
+    brackets = [str(bracket + 1) for bracket in range(len(list_template_brackets(videos)))]
     paths = dict.fromkeys(path for video in videos for path in video.setting_values)
     settings = [
         shorten_path(path, paths)
@@ -184,7 +184,7 @@ def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
     """Return the groupings that divide these videos into several groups."""
     others = {name: len(group_videos(videos, name)) > 1 for name in ("variation", "batch")}
     # Grouping by the only bracket equals grouping by variation.
-    is_only_bracket = len(find_varying_brackets(videos)) == 1
+    is_only_bracket = len(list_template_brackets(videos)) == 1
     factors = [factor for factor in find_factors(videos) if not (factor == "1" and is_only_bracket)]
     return [*(["variation"] * others["variation"]), *factors, *(["batch"] * others["batch"])]
 

@@ -4,7 +4,6 @@ A video that cannot be analysed is returned with the reason instead of a traject
 """
 
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -22,7 +21,12 @@ from wantui.analysis.gram import StateBuffer, compute_gram
 from wantui.analysis.guidance_gap import GuidanceGap, load_guidance_gap
 from wantui.analysis.legacy_batches import find_latents_folder, read_legacy_batch_videos
 from wantui.analysis.setting_values import collect_setting_values
-from wantui.analysis.template_parts import TemplateParts, split_template
+from wantui.analysis.template_parts import (
+    TemplateBracket,
+    label_scheduled_options,
+    list_template_brackets,
+    split_template,
+)
 from wantui.analysis.trajectory import DamagedGeometryError, NoGeometryError, Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.captures.guidance_gap import GUIDANCE_GAP
@@ -116,10 +120,12 @@ def describe_unfinished_videos(folders: Sequence[Path]) -> list[str]:
 def _load_current_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
     manifest = read_manifest(BatchFolder(folder))
     done_entries = [(video_index, entry) for video_index, entry in enumerate(manifest.videos) if entry.state == "done"]
-    scheduled_options = label_scheduled_options(manifest.variations, split_template(manifest.template))
+    template_parts = split_template(manifest.template)
+    scheduled_options = label_scheduled_options(manifest.variations, template_parts)
+    brackets = list_template_brackets(manifest.variations, template_parts)
     if not from_latents:
         for video_index, entry in done_entries:
-            yield _load_video(folder, video_index, entry, manifest, scheduled_options[entry.variation], None)
+            yield _load_video(folder, video_index, entry, manifest, scheduled_options[entry.variation], brackets, None)
         return
     from threadpoolctl import threadpool_limits
 
@@ -128,7 +134,14 @@ def _load_current_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
     with threadpool_limits(1), ThreadPoolExecutor(2) as threads:
         futures = [
             threads.submit(
-                _load_video, folder, video_index, entry, manifest, scheduled_options[entry.variation], state_buffer
+                _load_video,
+                folder,
+                video_index,
+                entry,
+                manifest,
+                scheduled_options[entry.variation],
+                brackets,
+                state_buffer,
             )
             for video_index, entry in done_entries
         ]
@@ -145,6 +158,7 @@ def _load_video(
     entry: VideoEntry,
     manifest: Manifest,
     scheduled_options: dict[int, str],
+    brackets: Mapping[int, TemplateBracket],
     state_buffer: StateBuffer | None,
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
@@ -155,6 +169,7 @@ def _load_video(
         "id": entry.id,
         "variation": variation.id,
         **describe_prompts(recipe, variation, scheduled_options, _list_swept_paths(manifest)),
+        "template_brackets": brackets,
         "choices_by_bracket": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
         "recipe": recipe,
@@ -228,35 +243,6 @@ def describe_prompts(
         "word_weights": ", ".join(f"{text}:{weight:g}" for text, weight in weights if weight != 1),
         "word_count": max(len(prompt.prompt.split()) for prompt in recipe.prompts),
     }
-
-
-def label_scheduled_options(
-    variations: Sequence[VariationEntry], template_parts: TemplateParts
-) -> list[dict[int, str]]:
-    """Return the options of each variation in the brackets that only the prompt schedule has, by bracket.
-
-    Options of a bracket with equal text, which differ in their word weights, are named with their numbers. The weights
-    themselves can be what a sweep of the schedule changes.
-    """
-    template_brackets = {bracket for bracket, _ in template_parts.options_by_bracket}
-    choices_by_variation = [
-        [
-            (int(choice["bracket"]), str(choice["text"]), int(choice["option"]))
-            for choice in variation.choices
-            if int(choice["bracket"]) not in template_brackets
-        ]
-        for variation in variations
-    ]
-    numbers_by_text: dict[tuple[int, str], set[int]] = {}
-    for bracket, text, option in itertools.chain.from_iterable(choices_by_variation):
-        numbers_by_text.setdefault((bracket, text), set()).add(option)
-    return [
-        {
-            bracket: f"{text} (option {option})" if len(numbers_by_text[bracket, text]) > 1 else text
-            for bracket, text, option in choices
-        }
-        for choices in choices_by_variation
-    ]
 
 
 def _load_guidance_gap(folder: Path, entry: VideoEntry) -> tuple[GuidanceGap | None, tuple[str, ...]]:

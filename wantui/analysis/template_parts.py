@@ -1,11 +1,23 @@
 """Options of a template as written, with word weights, and the template without them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from wantui.prompts import TemplateError, parse_template
 from wantui.prompts.parse import Alternatives, LiteralText, MarkedText, TemplateNodes
+from wantui.storage.manifest import VariationEntry
+
+
+@dataclass(frozen=True)
+class TemplateBracket:
+    """A bracket of a stored template, with all its options: those of finished videos and all others."""
+
+    option_texts: tuple[str, ...]
+    """Texts that the bracket has in the variations of the batch, each once; nested brackets are filled in."""
+    enclosing_brackets: tuple[int, ...] = ()
+    """Numbers of the brackets that this one is nested in, from the outermost."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +28,8 @@ class TemplateParts:
     """Template text with a placeholder for each bracket."""
     options_by_bracket: Mapping[tuple[int, int], str]
     """Option texts by bracket number and option number, from 1."""
+    enclosing_brackets: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """Brackets that each bracket is nested in, from the outermost."""
 
     def fill_options(self, choices_by_bracket: Mapping[int, int]) -> dict[int, str]:
         """Return the text of each bracket's option, from option numbers by bracket number."""
@@ -39,21 +53,35 @@ def split_template(source: str) -> TemplateParts:
     except TemplateError:
         return TemplateParts(source, {})
     options_by_bracket: dict[tuple[int, int], str] = {}
-    return TemplateParts(_build_skeleton(nodes, options_by_bracket), options_by_bracket)
+    enclosing_brackets: dict[int, tuple[int, ...]] = {}
+    skeleton = _build_skeleton(nodes, options_by_bracket, enclosing_brackets, ())
+    return TemplateParts(skeleton, options_by_bracket, enclosing_brackets)
 
 
-def _build_skeleton(nodes: TemplateNodes, options_by_bracket: dict[tuple[int, int], str]) -> str:
+def _build_skeleton(
+    nodes: TemplateNodes,
+    options_by_bracket: dict[tuple[int, int], str],
+    enclosing_brackets: dict[int, tuple[int, ...]],
+    path: tuple[int, ...],
+) -> str:
+    """Return nodes as text with a placeholder for each bracket; add their brackets to both dictionaries.
+
+    Args:
+        path: brackets that the nodes are nested in, from the outermost.
+    """
     parts = []
     for node in nodes:
         match node:
             case LiteralText(text):
                 parts.append(text)
             case MarkedText(content, weight):
-                marked_skeleton = _build_skeleton(content, options_by_bracket)
+                marked_skeleton = _build_skeleton(content, options_by_bracket, enclosing_brackets, path)
                 parts.append(marked_skeleton if weight == 1 else f"({marked_skeleton}:{weight:g})")
             case Alternatives(alternatives, number):
+                enclosing_brackets[number] = path
                 for index, option in enumerate(alternatives, start=1):
-                    options_by_bracket[number, index] = _build_skeleton(option, options_by_bracket).strip()
+                    option_skeleton = _build_skeleton(option, options_by_bracket, enclosing_brackets, (*path, number))
+                    options_by_bracket[number, index] = option_skeleton.strip()
                 parts.append(_make_placeholder(number))
     return "".join(parts)
 
@@ -61,3 +89,46 @@ def _build_skeleton(nodes: TemplateNodes, options_by_bracket: dict[tuple[int, in
 def _make_placeholder(bracket: int) -> str:
     """Return the placeholder of a bracket; templates do not contain this control character."""
     return f"\x1f{bracket}\x1f"
+
+
+def list_template_brackets(
+    variations: Sequence[VariationEntry], template_parts: TemplateParts
+) -> dict[int, TemplateBracket]:
+    """Return every bracket of a batch by its number: of its template, then of its prompt schedule."""
+    texts_by_bracket: dict[int, dict[str, None]] = {bracket: {} for bracket in template_parts.enclosing_brackets}
+    for variation in variations:
+        for choice in variation.choices:
+            texts_by_bracket.setdefault(int(choice["bracket"]), {})[str(choice["text"])] = None
+    return {
+        bracket: TemplateBracket(tuple(texts_by_bracket[bracket]), template_parts.enclosing_brackets.get(bracket, ()))
+        for bracket in sorted(texts_by_bracket)
+    }
+
+
+def label_scheduled_options(
+    variations: Sequence[VariationEntry], template_parts: TemplateParts
+) -> list[dict[int, str]]:
+    """Return the options of each variation in the brackets that only the prompt schedule has, by bracket.
+
+    Options of a bracket with equal text, which differ in their word weights, are named with their numbers. The weights
+    themselves can be what a sweep of the schedule changes.
+    """
+    template_brackets = {bracket for bracket, _ in template_parts.options_by_bracket}
+    choices_by_variation = [
+        [
+            (int(choice["bracket"]), str(choice["text"]), int(choice["option"]))
+            for choice in variation.choices
+            if int(choice["bracket"]) not in template_brackets
+        ]
+        for variation in variations
+    ]
+    numbers_by_text: dict[tuple[int, str], set[int]] = {}
+    for bracket, text, option in itertools.chain.from_iterable(choices_by_variation):
+        numbers_by_text.setdefault((bracket, text), set()).add(option)
+    return [
+        {
+            bracket: f"{text} (option {option})" if len(numbers_by_text[bracket, text]) > 1 else text
+            for bracket, text, option in choices
+        }
+        for choices in choices_by_variation
+    ]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.strided_states import compute_metric_at_stride
+from wantui.analysis.template_parts import TemplateBracket
 from wantui.analysis.trajectory import NoGeometryError, Trajectory
 from wantui.planning import Recipe
 
@@ -61,6 +62,8 @@ class Video:
     """Number of words in the longest prompt of a video, a possible confounder when prompts are compared."""
     warnings: tuple[str, ...] = ()
     """Assumptions about the stored data that limit the interpretation of the trajectory."""
+    template_brackets: Mapping[int, TemplateBracket] = field(default_factory=dict)
+    """All brackets of the stored template, by number; numbers of groupings and conditions count these."""
     template_skeleton: str = ""
     """Template without its options, equal for all variations."""
     weighting_method: str = ""
