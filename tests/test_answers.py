@@ -25,8 +25,9 @@ from wantui.analysis.answer_evidence import (
     PLACE,
     ROOM,
     ROOM_METRICS,
+    Evidence,
 )
-from wantui.analysis.answers import Answer
+from wantui.analysis.answers import Answer, _describe_room
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.declaration import Declaration, choose_primary_metric
@@ -608,3 +609,47 @@ def test_difference_from_a_mean_that_may_be_zero_is_not_in_percent() -> None:
     low, high = compute_ratio_interval(first + 20, second + 20)
     relative = (first - second).mean() / (second + 20).mean()
     assert _compute_relative_difference(first + 20, second + 20) == pytest.approx((relative, low - 1, high - 1))
+
+
+def build_room_evidence(metric: str, effect: float, kind: str) -> Evidence:
+    return Evidence(metric, metric, "", effect, effect - 0.1, effect + 0.1, False, "", 0.01, 0.01, kind)
+
+
+@pytest.mark.parametrize(
+    ("effects_by_metric", "verdict"),
+    [
+        (
+            {"log_volume": 0.0, "effective_dimension": 0.2, "spread": -0.3},
+            "mixed: red takes more room in effective_dimension of each path; red takes less room in spread between "
+            "videos; cannot tell in log_volume of each path",
+        ),
+        (
+            {"log_volume": -0.5, "effective_dimension": -0.2, "spread": 0.0},
+            "red takes less room in log_volume, effective_dimension of each path; cannot tell in spread between videos",
+        ),
+    ],
+)
+def test_room_of_two_kinds_that_disagree_is_mixed(effects_by_metric: dict[str, float], verdict: str) -> None:
+    evidence = [
+        build_room_evidence(metric, effect, DIFFERS if effect else CANNOT_TELL)
+        for metric, effect in effects_by_metric.items()
+    ]
+    assert _describe_room("red", evidence, 0.05)[0] == verdict
+
+
+@pytest.mark.slow
+def test_room_of_several_groups_is_in_the_order_of_their_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    means = {"ring": 4.0, "square": 2.0, "circle": 1.0, "cross": 4.001}
+    videos = synthetic_videos(tmp_path, dict.fromkeys(means, 1.0), 10, phrasings=1)
+
+    def compute(video: Video, metric: str) -> float:
+        generator = np.random.default_rng([video.seed, list(means).index(video.choices_by_bracket[3])])
+        return means[video.choices_by_bracket[3]] + 0.05 * float(generator.normal())
+
+    monkeypatch.setattr(Video, "compute_metric", compute)
+    comparison = compare_groups(videos, "1", "log_volume")
+    room = find_answer(comparison, ROOM)
+    sampled = {group.name: np.mean([compute(video, "") for video in group.videos]) for group in comparison.groups}
+    last_names = sorted(("ring", "cross"), key=lambda name: sampled[name])
+    assert f"log_volume: circle < square < {' ~ '.join(last_names)}; " in room.verdict
+    assert room.verdict.endswith(" (~: cannot tell)")

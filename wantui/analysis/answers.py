@@ -1,5 +1,6 @@
 """Answers to "do the groups differ?": place, room and path, each as one sentence with its evidence."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ from wantui.analysis.statistics import (
     run_omnibus_max_test,
 )
 from wantui.formatting import format_count, format_interval, format_percent, join_first_names
+
+MAX_ORDERED_GROUPS = 10
+"""Maximum number of groups that the answer on room puts in order."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,8 @@ def _describe_room(first_name: str, evidence: Sequence[Evidence], equivalence_ma
         "cannot tell in": [item for item in evidence if item.kind == CANNOT_TELL],
     }
     verdict = "; ".join(f"{claim} {_name_room_metrics(items)}" for claim, items in items_by_claim.items() if items)
+    if len({item.effect > 0 for item in evidence if item.kind == DIFFERS}) > 1:
+        verdict = f"mixed: {verdict}"
     details = "; ".join(_describe_metric(item) for items in items_by_claim.values() for item in items)
     return verdict, details
 
@@ -278,6 +284,11 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
         details = f"p {p_by_metric[DISTANCE]:.3g}"
     elif differing_names:
         verdict = f"the {groups_text} differ in {join_first_names(list(dict.fromkeys(map(_name_family, shown_names))))}"
+        if question == ROOM and len(data.groups) <= MAX_ORDERED_GROUPS:
+            orders = [_order_groups(data, rows, name) for name in shown_names]
+            verdict += f". By their means, {'; '.join(orders)}" + (
+                " (~: cannot tell)" if "~" in "".join(orders) else ""
+            )
     else:
         verdict = f"cannot tell whether the {groups_text} differ"
     differing_count = sum(any(item.kind == DIFFERS for item in row) for row in rows)
@@ -294,6 +305,24 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
         )
     details += f"; {_describe_p(correction, min_p)}; {pairs_text}"
     return Answer(question, "", "", kind, verdict, details, tuple(notes), p_by_metric, min_p, correction)
+
+
+def _order_groups(data: AnswerData, rows: Sequence[Sequence[Evidence]], metric: str) -> str:
+    """Return the groups in the order of their means, such as "log_volume: circle < square ~ ring".
+
+    "~" is between neighbours whose difference is not shown.
+    """
+    means = data.cell_values[..., list(data.metric_names).index(metric)].mean((0, 1))
+    order = np.argsort(means, kind="stable").tolist()
+    kind_by_pair = {
+        frozenset(pair): next(item.kind for item in row if item.metric == metric)
+        for pair, row in zip(data.group_pairs, rows, strict=True)
+    }
+    text = f"{metric}: {data.groups[order[0]].name}"
+    for smaller, larger in itertools.pairwise(order):
+        sign = "<" if kind_by_pair[frozenset((smaller, larger))] == DIFFERS else "~"
+        text += f" {sign} {data.groups[larger].name}"
+    return text
 
 
 def _name_family(metric: str) -> str:
