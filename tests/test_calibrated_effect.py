@@ -28,8 +28,10 @@ from wantui.analysis.calibrated_effect import (
 )
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
+from wantui.analysis.effect_table import describe_response_column
 from wantui.analysis.report import write_report
 from wantui.analysis.serialize import build_comparison_record
+from wantui.analysis.training_frequency import describe_uniform_words
 from wantui.analysis.video import Video
 from wantui.models.nano.attributes import FREQUENCY_BY_SHAPE
 from wantui.tui.analysis.comparison_view import draw_comparison
@@ -147,11 +149,14 @@ def test_command_screen_report_and_json_say_what_can_explain_the_effect(
     comparison = compare_shifted(tmp_path, monkeypatch, 0.567)
     (verdict,) = comparison.verdicts
     text = explain_effect(comparison, verdict)
+    slopes = (LOG_VOLUME.frequency.slope, LOG_VOLUME.held_out_frequency.slope)
+    changes = [slope * math.log(0.05 / 0.25) for slope in slopes]
     assert text == (
         "frequency or appearance? either can explain it. 1.8 times the typical difference due to appearance (95 % "
         "interval "
         "1.8 to 1.8); as if cross were 4.4 times (first sentence form) or 12 times (held-out sentence form) rarer than "
-        "square in training"
+        "square in training. In nano's training, square was 5 times as frequent as cross, which changes log_volume by "
+        f"{changes[0]:+.3g} nats (first sentence form) or {changes[1]:+.3g} nats (held-out sentence form)"
     )
     scale_text = describe_calibrated_scale(comparison)
     assert scale_text == (
@@ -194,14 +199,21 @@ def test_percentages_are_relative_to_the_mean_of_both_groups(
         ((1.5, 1.52), "as if a were 1.5 times more frequent than b in training (both sentence forms)"),
         (
             (12.0, 16.0),
-            "as if a were 12 times (first sentence form) or more than 15 times (held-out sentence form) more frequent",
+            "as if a were 12 times (first sentence form) or more than 15 times (held-out sentence form) more frequent "
+            "than b in training, beyond what the calibration measured",
         ),
-        ((1e-5, 0.0), "as if a were more than 15 times rarer than b in training (both sentence forms)"),
+        (
+            (1e-5, 0.0),
+            "as if a were more than 15 times rarer than b in training (both sentence forms), beyond what the "
+            "calibration measured",
+        ),
         ((math.inf, math.inf), "as if a were more than 15 times more frequent than b in training"),
     ],
 )
 def test_ratios_of_frequencies_are_named_by_sentence_form(ratios: tuple[float, float], text: str) -> None:
-    assert _describe_frequency(ratios, "a", "b").startswith(text)
+    description = _describe_frequency(ratios, "a", "b")
+    assert description.startswith(text)
+    assert ("beyond" in description) == any(not 1 / 15 <= ratio <= 15 for ratio in ratios)
 
 
 def test_insignificant_effect_is_not_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,13 +294,12 @@ def test_scale_names_controls_and_word_weights(tmp_path: Path, monkeypatch: pyte
         ("1", "cross", "square", True),
         ("1", "red cross", "red ring", True),
         ("1", "red cross", "blue ring", False),
-        ("1", "red", "blue", False),
         ("1", "large cross", "cross", False),
         ("1", "", "cross", False),
         ("1", "cube", "sphere", False),
         ("1", "shape", "ring", False),
         ("prompt", "A large cross moving left.", "A large star moving left.", True),
-        ("prompt", "A large cross moving left.", "A large cross moving right.", False),
+        ("prompt", "A large cross moving left.", "A small cross moving right.", False),
     ],
 )
 def test_only_two_shapes_of_nano_have_an_answer(
@@ -311,6 +322,62 @@ def test_only_two_shapes_of_nano_have_an_answer(
     assert bool(explain_effect(comparison, verdict)) == is_answered
     text = f"{NO_FORECAST}words that are not two shapes of nano"
     assert describe_calibrated_scale(comparison).endswith(text) != is_answered
+
+
+def compare_texts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, texts: tuple[str, ...], shift: float, metric: str = "log_volume"
+) -> Comparison:
+    """Compare groups with these texts in their bracket; each differs from the one before by a shift."""
+    videos = set_calibrated(synthetic_videos(folder, dict.fromkeys(texts, 1.0), 8))
+    videos = [replace(video, labels={"rank": texts.index(video.choices_by_bracket[3])}) for video in videos]
+    set_values(monkeypatch, lambda video: 2 - shift * video.labels["rank"] * (1 + 0.001 * video.seed))
+    return compare_groups(videos, "1", metric)
+
+
+@pytest.mark.parametrize("texts", [("red", "blue"), ("left", "still"), ("small", "large"), ("grey", "sandy")])
+def test_words_of_uniform_attributes_are_not_explained_by_frequency(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: tuple[str, str]
+) -> None:
+    comparison = compare_texts(tmp_path, monkeypatch, texts, 0.5)
+    expected_text = f"{texts[0]} and {texts[1]} were equally frequent in nano's training, so frequency "
+    assert explain_effect(comparison, comparison.verdicts[0]) == (
+        f"frequency or appearance? {expected_text}cannot explain this"
+    )
+    assert describe_response_column(comparison).endswith(f"{expected_text}explains none of these differences")
+    others = change_videos(comparison, setting_values=CALIBRATED_VALUES | {"model_settings.model_id": "wan2.1-14b"})
+    assert explain_effect(others, others.verdicts[0]) == describe_uniform_words(others) == ""
+
+
+def test_uniform_words_are_named_for_all_groups_and_only_without_shapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = compare_texts(tmp_path / "a", monkeypatch, ("red", "blue", "green"), 0.5)
+    assert describe_uniform_words(comparison).startswith("red, blue and green were equally frequent")
+    comparison = compare_texts(tmp_path / "b", monkeypatch, ("red", "blue", "circle"), 0.5)
+    assert describe_uniform_words(comparison) == ""
+    assert explain_effect(comparison, comparison.verdicts[1]) == ""  # a colour against a shape
+
+
+def test_frequency_in_the_other_direction_does_not_explain_the_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = compare_texts(tmp_path, monkeypatch, ("circle", "square"), 0.3)  # frequent words have less volume
+    text = explain_effect(comparison, comparison.verdicts[0])
+    assert text.startswith(
+        "frequency or appearance? appearance alone can explain it; frequency acts in the other direction. "
+    )
+    assert "In nano's training, circle was 1.8 times as frequent as square, which changes log_volume by -0.2" in text
+
+
+def test_answer_is_conditional_for_other_steps_than_those_of_the_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = compare_shifted(tmp_path, monkeypatch, 0.567)
+    comparison = change_videos(comparison, setting_values=CALIBRATED_VALUES | {"model_settings.steps": 20})
+    assert explain_effect(comparison, comparison.verdicts[0]).startswith(
+        "frequency or appearance? if the calibration (50 Euler steps, guidance 4) also holds for steps 20: either can "
+        "explain it. "
+    )
 
 
 def test_interval_is_relative_to_the_mean_of_both_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

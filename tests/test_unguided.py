@@ -164,12 +164,45 @@ def test_value_at_guidance_1_equals_that_of_its_videos_alone(tmp_path: Path) -> 
     assert comparison.exclusion_reasons == ()
     assert [verdict.kind for verdict in comparison.verdicts] == ["differs"]
     assert [verdict.kind for verdict in comparison.unguided.verdicts] == ["cannot tell"]
-    verdict_text, scale_text = describe_unguided(comparison)[-2:]
+    verdict_text, scale_text, remaining_text = describe_unguided(comparison)[-3:]
+    assert remaining_text == (
+        "one_0 against other_0 in length: no effect is shown at guidance 1, so guidance alone may cause the one shown "
+        "with guidance"
+    )
     assert verdict_text.startswith("at guidance 1: in length, one_0 against other_0: cannot tell")
     assert scale_text.startswith(
         "frequency or appearance? no effect in length was found at guidance 1. "
         "Calibration on nano (50 Euler steps at guidance 1): two shapes"
     )
+
+
+@pytest.mark.parametrize(
+    ("unguided_effect", "text"),
+    [
+        (0.5, "25 % of the effect remains at guidance 1, in the model's own prediction for the prompt; guidance adds "),
+        (3.0, "the effect is 1.5 times as large at guidance 1, so guidance does not cause it"),
+        (-0.5, "the effect has the other sign at guidance 1, so guidance causes the one shown with guidance"),
+    ],
+)
+def test_share_of_the_effect_that_remains_at_guidance_1_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unguided_effect: float, text: str
+) -> None:
+    def compute(video: Video, metric: str) -> float:
+        effect = unguided_effect if is_unguided(video) else 2.0
+        # The mean of the second group is 10 at both scales, so that relative and absolute effects have one ratio.
+        return 10 + (video.choices_by_bracket[3] == "one") * effect + 0.001 * (video.seed % 3)
+
+    monkeypatch.setattr(Video, "compute_metric", compute)
+    comparison = compare_with_unguided(guided_and_unguided(tmp_path), "1", "length")
+    assert describe_unguided(comparison)[-1].startswith(f"one against other in length: {text}")
+
+
+def test_guided_videos_alone_are_told_what_guidance_1_would_show(tmp_path: Path) -> None:
+    guided_videos = [video for video in guided_and_unguided(tmp_path) if not is_unguided(video)]
+    (text,) = describe_unguided(compare_with_unguided(guided_videos, "1", "length"))
+    assert "with cfg_scale 1 would show how much of the effect guidance adds" in text
+    unguided_videos = [video for video in guided_and_unguided(tmp_path) if is_unguided(video)]
+    assert describe_unguided(compare_with_unguided(unguided_videos, "1", "length")) == []
 
 
 def test_only_compared_seeds_and_prompts_are_shown_at_guidance_1(tmp_path: Path) -> None:

@@ -6,19 +6,27 @@ is compared with both; for other words and models, the calibration gives a scale
 """
 
 import math
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from wantui.analysis.answer_evidence import ROOM, ROOM_METRICS
 from wantui.analysis.arrays import exponentiate
 from wantui.analysis.calibrated import Sensitivity, find_sensitivity
 from wantui.analysis.differences import Difference
-from wantui.analysis.group_names import find_grouping_parts
 from wantui.analysis.metrics import describe_ratio_base, get_metric_unit, get_ratio_origin
 from wantui.analysis.setting_values import make_value_key
 from wantui.analysis.statistics import compute_t_quantile
+from wantui.analysis.training_frequency import (
+    CALIBRATED_MODEL,
+    MODEL_PATH,
+    compares_shapes,
+    compares_words,
+    describe_frequency_ratio,
+    find_exchanged_words,
+    find_frequency_ratio,
+    uses_calibrated_model,
+)
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video_guidance import GUIDANCE_PATH
 from wantui.controls import CONTROLS
@@ -27,15 +35,13 @@ from wantui.models.nano.attributes import SHAPES
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
-    from wantui.analysis.video import Video
 
 QUESTION = "frequency or appearance?"
 CALIBRATED_RATIO = 15.0
 """Largest ratio of two frequencies in the calibration: 45 % and 3 %. Larger ratios are extrapolated."""
 CALIBRATED_SCALES = {True: 4.0, False: 1.0}
 """Guidance scale of the calibration for guided and for unguided videos."""
-MODEL_PATH = "model_settings.model_id"
-CALIBRATED_MODEL, CALIBRATED_STEPS, CALIBRATED_SAMPLER = "nano", 50, "euler"
+CALIBRATED_STEPS, CALIBRATED_SAMPLER = 50, "euler"
 CALIBRATED_SETTINGS = {
     MODEL_PATH: CALIBRATED_MODEL,
     "model_settings.steps": CALIBRATED_STEPS,
@@ -102,6 +108,19 @@ class CalibratedEffect:
         slopes = (self.sensitivity.frequency.slope, self.sensitivity.held_out_frequency.slope)
         frequency_bound = max(map(abs, slopes)) * math.log(CALIBRATED_RATIO)
         return abs(self.nearest_effect) <= compute_appearance_bound(self.sensitivity) + frequency_bound
+
+    def predict_change(self, ratio: float) -> tuple[float, float]:
+        """Return the change that a ratio of frequencies causes, by the slopes of SENTENCE_FORMS, in the unit of
+        `effect`; 0 if frequency had no reproduced effect on the metric."""
+        if not self.sensitivity.has_frequency_effect:
+            return 0.0, 0.0
+        slopes = (self.sensitivity.frequency.slope, self.sensitivity.held_out_frequency.slope)
+        return slopes[0] * math.log(ratio), slopes[1] * math.log(ratio)
+
+    @property
+    def answer_of_appearance(self) -> str:
+        """Return whether appearance can explain the effect."""
+        return "appearance alone can explain it" if self.is_within_appearance else "more than appearance explains"
 
     @property
     def answer(self) -> str:
@@ -179,48 +198,21 @@ def _divide_by_common_mean(share: float, sign: float) -> float:
     return math.copysign(2.0, share) if math.isinf(share) else share / (1 + sign * share / 2)
 
 
-def compares_words(comparison: "Comparison") -> bool:
-    """Return whether words form the groups, rather than batches or settings."""
-    if comparison.grouping in ("variation", "prompt"):
-        return True
-    videos = [video for group in comparison.groups for video in group.videos]
-    parts = find_grouping_parts(videos, comparison.grouping)
-    return bool(parts.brackets) and not parts.setting_paths
-
-
-def compares_shapes(comparison: "Comparison", first_group: str, second_group: str) -> bool:
-    """Return whether the texts of two groups differ only in one word that is one of nano's shapes in both."""
-    videos_by_group = {group.name: group.videos for group in comparison.groups}
-    first_videos, second_videos = videos_by_group[first_group], videos_by_group[second_group]
-    brackets = find_grouping_parts([*first_videos, *second_videos], comparison.grouping).brackets
-
-    def list_texts(videos: Sequence["Video"]) -> set[str]:
-        if not brackets:
-            return {video.prompt for video in videos}
-        return {" ".join(video.choices_by_bracket.get(bracket, "") for bracket in brackets) for video in videos}
-
-    pairs = list(product(list_texts(first_videos), list_texts(second_videos)))
-    return bool(pairs) and all(_exchange_shapes(first, second) for first, second in pairs)
-
-
-def _exchange_shapes(first_text: str, second_text: str) -> bool:
-    first_words, second_words = (re.findall(r"\w+", text.casefold()) for text in (first_text, second_text))
-    if len(first_words) != len(second_words):
-        return False
-    pairs = [pair for pair in zip(first_words, second_words, strict=True) if pair[0] != pair[1]]
-    return len(pairs) == 1 and set(pairs[0]) <= set(SHAPES)
-
-
 def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
-    """Return a sentence on whether frequency or appearance can explain the effect of a verdict.
+    """Return sentences on whether frequency or appearance can explain the effect of a verdict.
 
-    Empty for metrics that were not calibrated, if no effect is shown, and for groups that are not shapes of nano.
+    Empty if no effect is shown, and for groups that do not differ in one word of nano. Only words that were equally
+    frequent in its training have an answer for metrics that were not calibrated.
     """
     groups = (verdict.first_group, verdict.second_group)
-    if verdict.kind != "differs" or not compares_words(comparison):
+    if verdict.kind != "differs" or not compares_words(comparison) or not uses_calibrated_model(comparison):
         return ""
-    if _list_models(comparison) != {CALIBRATED_MODEL} or not compares_shapes(comparison, *groups):
+    words = find_exchanged_words(comparison, *groups)
+    ratio = None if words is None else find_frequency_ratio(*words)
+    if words is None or ratio is None:
         return ""
+    if ratio == 1:
+        return f"{QUESTION} {describe_frequency_ratio(*words)}"
     (difference,) = [
         item
         for item in comparison.differences
@@ -231,22 +223,72 @@ def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
     effect = find_calibrated_effect(comparison, difference)
     if effect is None:
         return f"{QUESTION} cannot tell: the effect in {verdict.metric} cannot be given as a share of the mean"
-    return f"{QUESTION} {effect.answer}. {effect.describe(*groups)}"
+    answer = effect.answer
+    if effect.predict_change(ratio)[0] * effect.effect < 0:
+        answer = f"{effect.answer_of_appearance}; frequency acts in the other direction"
+    return (
+        f"{QUESTION} {_describe_condition(comparison)}{answer}. {effect.describe(*groups)}. "
+        f"{_capitalize(describe_frequency_ratio(*words))}{_describe_predicted_change(verdict.metric, effect, ratio)}"
+    )
 
 
-def _list_models(comparison: "Comparison") -> set[str]:
-    return {str(video.setting_values.get(MODEL_PATH)) for group in comparison.groups for video in group.videos}
+def add_explanation_notes(comparison: "Comparison") -> "Comparison":
+    """Return a comparison whose answers on room point to what can explain the verdict on a metric of room."""
+    verdict_by_groups = {(verdict.first_group, verdict.second_group): verdict for verdict in comparison.verdicts}
+    answers = []
+    for answer in comparison.answers:
+        verdict = verdict_by_groups.get((answer.first_group, answer.second_group))
+        notes = answer.notes
+        if answer.question == ROOM and verdict is not None and verdict.metric in ROOM_METRICS:
+            notes += (_summarise_explanation(explain_effect(comparison, verdict), verdict.metric),)
+        answers.append(replace(answer, notes=tuple(filter(None, notes))))
+    return replace(comparison, answers=tuple(answers))
+
+
+def _summarise_explanation(explanation: str, metric: str) -> str:
+    """Return the first sentence of an explanation, and where the others are; empty without an explanation."""
+    answer, full_stop, _ = explanation.removeprefix(f"{QUESTION} ").partition(". ")
+    if not answer:
+        return ""
+    pointer = f": the figures are below, with the verdict on {metric}" if full_stop else ""
+    return f"{QUESTION} in {metric}, {answer}{pointer}"
+
+
+def _capitalize(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def _describe_condition(comparison: "Comparison") -> str:
+    """Return under which condition the answer holds; empty for videos with the settings of the calibration."""
+    setting_texts = _list_other_settings(comparison)
+    if not setting_texts:
+        return ""
+    return (
+        f"if the calibration ({CALIBRATED_STEPS} {CALIBRATED_SAMPLER.capitalize()} steps, guidance "
+        f"{CALIBRATED_SCALES[comparison.is_guided]:g}) also holds for {', '.join(setting_texts)}: "
+    )
+
+
+def _describe_predicted_change(metric: str, effect: CalibratedEffect, ratio: float) -> str:
+    """Return the change of a metric by a ratio of frequencies, by both sentence forms; empty without an effect."""
+    if not effect.sensitivity.has_frequency_effect:
+        return ""
+    changes = [_format_change(metric, change) for change in effect.predict_change(ratio)]
+    return f", which changes {metric} by {changes[0]} ({SENTENCE_FORMS[0]}) or {changes[1]} ({SENTENCE_FORMS[1]})"
 
 
 def _describe_frequency(ratios: Sequence[float], first_group: str, second_group: str) -> str:
     """Describe the ratios of frequencies by both sentence forms, such as "as if cross were 4.5 times (first sentence
     form) or 12 times (held-out sentence form) rarer than square in training"."""
     word = "rarer" if ratios[0] < 1 else "more frequent"
+    is_beyond = any(not 1 / CALIBRATED_RATIO <= ratio <= CALIBRATED_RATIO for ratio in ratios)
+    beyond_text = ", beyond what the calibration measured" if is_beyond else ""
     factors = [_format_factor(max(ratio, 1 / ratio if ratio else math.inf)) for ratio in ratios]
     if factors[0] == factors[1]:
-        return f"as if {first_group} were {factors[0]} {word} than {second_group} in training (both sentence forms)"
+        text = f"as if {first_group} were {factors[0]} {word} than {second_group} in training (both sentence forms)"
+        return f"{text}{beyond_text}"
     texts = [f"{factor} ({form})" for factor, form in zip(factors, SENTENCE_FORMS, strict=True)]
-    return f"as if {first_group} were {' or '.join(texts)} {word} than {second_group} in training"
+    return f"as if {first_group} were {' or '.join(texts)} {word} than {second_group} in training{beyond_text}"
 
 
 def _format_factor(factor: float) -> str:
@@ -291,6 +333,14 @@ def describe_calibrated_scale(comparison: "Comparison") -> str:
 
 def _describe_differing_settings(comparison: "Comparison") -> str:
     """Return how the videos differ from those of the calibration; empty if they do not."""
+    parts = _list_other_settings(comparison)
+    if not all(compares_shapes(comparison, item.first_group, item.second_group) for item in comparison.verdicts):
+        parts.append("words that are not two shapes of nano")
+    return f". The figures are no forecast for these videos, which have {'; '.join(parts)}" if parts else ""
+
+
+def _list_other_settings(comparison: "Comparison") -> list[str]:
+    """Return the settings and controls in which the videos differ from those of the calibration, as texts."""
     videos = [video for group in comparison.groups for video in group.videos]
     expected_values = CALIBRATED_SETTINGS | {GUIDANCE_PATH: CALIBRATED_SCALES[comparison.is_guided]}
     parts = []
@@ -302,10 +352,7 @@ def _describe_differing_settings(comparison: "Comparison") -> str:
         key.partition(".")[0] for video in videos for key, value in video.settings.items() if value is not None
     }
     parts += [kind.name.replace("_", " ") for kind in CONTROLS if kind.name in used_names]
-    parts += ["word weights"] if any(video.word_weights for video in videos) else []
-    if not all(compares_shapes(comparison, item.first_group, item.second_group) for item in comparison.verdicts):
-        parts.append("words that are not two shapes of nano")
-    return f". The figures are no forecast for these videos, which have {'; '.join(parts)}" if parts else ""
+    return parts + (["word weights"] if any(video.word_weights for video in videos) else [])
 
 
 def _list_other_values(values: Iterable[Any], expected_value: Any) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from wantui.analysis.answer_evidence import collect_answer_data
 from wantui.analysis.answers import Answer, answer_questions
 from wantui.analysis.arrays import FloatArray
+from wantui.analysis.calibrated_effect import add_explanation_notes
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.design_warnings import find_design_warnings, find_identical_trajectory_warnings
 from wantui.analysis.differences import (
@@ -75,29 +76,31 @@ def compare_groups(
     chance_interval, relative_chance_interval, false_positive_rate = _compute_chance_interval(
         matched.groups, matched.final_states, primary_differences, primary_values, group_pairs
     )
-    return Comparison(
-        grouping,
-        primary_metric,
-        matched.groups.seeds,
-        groups,
-        _summarise_groups(groups, metric_names, cell_values, nulls_by_group),
-        tuple(differences),
-        tuple(_judge_group_pairs(differences, primary_values, group_pairs, equivalence_margin)),
-        compute_omnibus_p(primary_values.mean(1)),
-        *_test_final_states(matched.final_states, matched.groups, group_pairs),
-        matched.final_states.curves_by_group if matched.final_states is not None else {},
-        {group.name: _get_group_noise_levels(group) for group in groups},
-        chance_interval,
-        false_positive_rate,
-        nulls_by_group,
-        groups[0].stride,
-        matched.warnings,
-        matched.exclusion_reasons,
-        matched.unreadable_videos,
-        compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
-        tuple(matched.groups.phrasing_numbers.tolist()),
-        answers,
-        relative_chance_interval=relative_chance_interval,
+    return add_explanation_notes(
+        Comparison(
+            grouping,
+            primary_metric,
+            matched.groups.seeds,
+            groups,
+            _summarise_groups(groups, metric_names, cell_values, nulls_by_group),
+            tuple(differences),
+            tuple(_judge_group_pairs(differences, primary_values, group_pairs, equivalence_margin)),
+            compute_omnibus_p(primary_values.mean(1)),
+            *_test_final_states(matched.final_states, matched.groups, group_pairs),
+            matched.final_states.curves_by_group if matched.final_states is not None else {},
+            {group.name: _get_group_noise_levels(group) for group in groups},
+            chance_interval,
+            false_positive_rate,
+            nulls_by_group,
+            groups[0].stride,
+            matched.warnings,
+            matched.exclusion_reasons,
+            matched.unreadable_videos,
+            compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
+            tuple(matched.groups.phrasing_numbers.tolist()),
+            answers,
+            relative_chance_interval=relative_chance_interval,
+        )
     )
 
 

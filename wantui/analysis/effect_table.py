@@ -8,6 +8,7 @@ from wantui.analysis.calibrated import find_response
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.differences import Difference, format_difference_parts
 from wantui.analysis.p_values import find_decisive_p, find_question
+from wantui.analysis.training_frequency import describe_uniform_words
 from wantui.analysis.unguided import find_unguided_difference
 from wantui.formatting import format_percent
 
@@ -63,9 +64,12 @@ def _build_row(comparison: Comparison, difference: Difference) -> EffectRow:
 def describe_response_column(comparison: Comparison) -> str:
     """Return the meaning of the column RESPONSE_HEADER."""
     guidance = "with" if comparison.is_guided else "without"
-    return (
-        f"{RESPONSE_HEADER}: frequency in training, appearance, or both, by the calibration on nano {guidance} guidance"
-    )
+    texts = [
+        f"{RESPONSE_HEADER}: frequency in training, appearance, or both, by the calibration on nano {guidance} "
+        "guidance",
+        describe_uniform_words(comparison),
+    ]
+    return ". ".join(filter(None, texts))
 
 
 def describe_needed_seeds(equivalence_margin: float) -> str:

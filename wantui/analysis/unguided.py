@@ -4,6 +4,7 @@ Guidance moves a path away from what the model expects without the prompt. A dif
 come from guidance alone, so that every comparison also shows its value at guidance 1, where there are such videos.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,8 +15,11 @@ from wantui.analysis.differences import Difference
 from wantui.analysis.group_names import CannotCompareError, find_grouping_parts
 from wantui.analysis.setting_values import list_compared_names
 from wantui.analysis.swept_settings import find_linked_paths
+from wantui.analysis.training_frequency import compares_words
+from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import GUIDANCE_CONTROLS, is_unguided
+from wantui.formatting import format_share
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
@@ -82,14 +86,68 @@ def find_unguided_difference(comparison: "Comparison", difference: Difference) -
 
 
 def describe_unguided(comparison: "Comparison") -> list[str]:
-    """Return answers (of two groups) and verdicts at guidance 1, with what can explain them; empty if there are no such
-    videos."""
+    """Return answers (of two groups) and verdicts at guidance 1, with what can explain them, and how much of each
+    effect remains; if there are no such videos, what they would show."""
     unguided = comparison.unguided
     if unguided is None:
-        return []
+        return _advise_unguided_batch(comparison)
     texts = [answer.text for answer in unguided.answers] if len(unguided.groups) == 2 else []
     for verdict in unguided.verdicts:
         texts += filter(None, [verdict.verdict_text, explain_effect(unguided, verdict)])
     scale_text = describe_calibrated_scale(unguided)  # names its guidance scale
     is_new = scale_text not in ("", describe_calibrated_scale(comparison))
-    return [*(f"at guidance 1: {text}" for text in texts), *([scale_text] if is_new else [])]
+    return [
+        *(f"at guidance 1: {text}" for text in texts),
+        *([scale_text] if is_new else []),
+        *filter(None, (describe_remaining_effect(comparison, verdict) for verdict in comparison.verdicts)),
+    ]
+
+
+def describe_remaining_effect(comparison: "Comparison", verdict: Verdict) -> str:
+    """Return how much of a verdict's effect remains at guidance 1, and what that means.
+
+    Empty if the guided videos show no effect, or there are no videos at guidance 1.
+    """
+    key = (verdict.metric, verdict.first_group, verdict.second_group)
+    difference = next(
+        item for item in comparison.differences if (item.metric, item.first_group, item.second_group) == key
+    )
+    unguided_difference = find_unguided_difference(comparison, difference)
+    if verdict.kind != "differs" or comparison.unguided is None or unguided_difference is None:
+        return ""
+    start = f"{verdict.first_group} against {verdict.second_group} in {verdict.metric}: "
+    unguided_kind = next(
+        other.kind
+        for other in comparison.unguided.verdicts
+        if (other.first_group, other.second_group) == (verdict.first_group, verdict.second_group)
+    )
+    if unguided_kind != "differs":
+        return f"{start}no effect is shown at guidance 1, so guidance alone may cause the one shown with guidance"
+    share = _divide_effects(unguided_difference, difference)
+    if share < 0:
+        return f"{start}the effect has the other sign at guidance 1, so guidance causes the one shown with guidance"
+    if share > 1:
+        return f"{start}the effect is {share:.2g} times as large at guidance 1, so guidance does not cause it"
+    return (
+        f"{start}{format_share(share)} of the effect remains at guidance 1, in the model's own prediction for the "
+        "prompt; guidance adds the rest"
+    )
+
+
+def _divide_effects(unguided_difference: Difference, difference: Difference) -> float:
+    """Return the effect at guidance 1 as a share of the effect with guidance, in the form in which both are shown."""
+    shares = (unguided_difference.relative_difference, difference.relative_difference)
+    if all(map(math.isfinite, shares)):
+        return shares[0] / shares[1]
+    return unguided_difference.paired_effect.mean / difference.paired_effect.mean
+
+
+def _advise_unguided_batch(comparison: "Comparison") -> list[str]:
+    """Return what videos at guidance 1 would show; empty if no effect between words of guided videos is shown."""
+    is_shown = any(verdict.kind == "differs" for verdict in comparison.verdicts)
+    if not is_shown or not comparison.is_guided or not compares_words(comparison):
+        return []
+    return [
+        "the same prompts and seeds with cfg_scale 1 would show how much of the effect guidance adds: analyse both "
+        "batches together, or sweep cfg_scale=1,4"
+    ]

@@ -1,0 +1,113 @@
+"""Words that groups compare, and how frequent they were in the training of nano."""
+
+import re
+from collections.abc import Sequence
+from itertools import product
+from typing import TYPE_CHECKING
+
+from wantui.analysis.group_names import find_grouping_parts
+from wantui.models.nano.attributes import (
+    DIRECTION_BY_MOTION,
+    FREQUENCY_BY_SHAPE,
+    RADIUS_BY_SIZE,
+    RGB_BY_BACKGROUND,
+    RGB_BY_COLOUR,
+    SHAPES,
+)
+
+if TYPE_CHECKING:
+    from wantui.analysis.comparison import Comparison
+    from wantui.analysis.video import Video
+
+MODEL_PATH = "model_settings.model_id"
+CALIBRATED_MODEL = "nano"
+UNIFORM_ATTRIBUTES = tuple(
+    frozenset(values) for values in (RGB_BY_COLOUR, RADIUS_BY_SIZE, DIRECTION_BY_MOTION, RGB_BY_BACKGROUND)
+)
+"""Words of the attributes whose values were equally frequent in nano's training: all but the shapes."""
+
+
+def compares_words(comparison: "Comparison") -> bool:
+    """Return whether words form the groups, and not batches or settings."""
+    if comparison.grouping in ("variation", "prompt"):
+        return True
+    videos = [video for group in comparison.groups for video in group.videos]
+    parts = find_grouping_parts(videos, comparison.grouping)
+    return bool(parts.brackets) and not parts.setting_paths
+
+
+def uses_calibrated_model(comparison: "Comparison") -> bool:
+    """Return whether nano generated all compared videos."""
+    videos = [video for group in comparison.groups for video in group.videos]
+    return {str(video.setting_values.get(MODEL_PATH)) for video in videos} == {CALIBRATED_MODEL}
+
+
+def find_exchanged_words(comparison: "Comparison", first_group: str, second_group: str) -> tuple[str, str] | None:
+    """Return the words in which the texts of two groups differ; None unless it is one word in the same place."""
+    videos_by_group = {group.name: group.videos for group in comparison.groups}
+    first_videos, second_videos = videos_by_group[first_group], videos_by_group[second_group]
+    brackets = find_grouping_parts([*first_videos, *second_videos], comparison.grouping).brackets
+
+    def list_texts(videos: Sequence["Video"]) -> set[str]:
+        if not brackets:
+            return {video.prompt for video in videos}
+        return {" ".join(video.choices_by_bracket.get(bracket, "") for bracket in brackets) for video in videos}
+
+    word_pairs = {
+        _find_differing_words(first, second)
+        for first, second in product(list_texts(first_videos), list_texts(second_videos))
+    }
+    return word_pairs.pop() if len(word_pairs) == 1 else None
+
+
+def _find_differing_words(first_text: str, second_text: str) -> tuple[str, str] | None:
+    first_words, second_words = (re.findall(r"\w+", text.casefold()) for text in (first_text, second_text))
+    if len(first_words) != len(second_words):
+        return None
+    pairs = [pair for pair in zip(first_words, second_words, strict=True) if pair[0] != pair[1]]
+    return pairs[0] if len(pairs) == 1 else None
+
+
+def compares_shapes(comparison: "Comparison", first_group: str, second_group: str) -> bool:
+    """Return whether the texts of two groups differ in one word alone, which is one of nano's shapes in both."""
+    words = find_exchanged_words(comparison, first_group, second_group)
+    return words is not None and set(words) <= set(SHAPES)
+
+
+def find_frequency_ratio(first_word: str, second_word: str) -> float | None:
+    """Return how often nano's training had a word, divided by how often it had another; None for unknown words."""
+    if first_word in FREQUENCY_BY_SHAPE and second_word in FREQUENCY_BY_SHAPE:
+        return FREQUENCY_BY_SHAPE[first_word] / FREQUENCY_BY_SHAPE[second_word]
+    return 1.0 if any({first_word, second_word} <= words for words in UNIFORM_ATTRIBUTES) else None
+
+
+def describe_frequency_ratio(first_word: str, second_word: str) -> str:
+    """Describe the frequencies of two words in nano's training; empty for words whose ratio is unknown."""
+    ratio = find_frequency_ratio(first_word, second_word)
+    if ratio is None:
+        return ""
+    if ratio == 1:
+        return (
+            f"{first_word} and {second_word} were equally frequent in {CALIBRATED_MODEL}'s training, so frequency "
+            "cannot explain this"
+        )
+    if ratio < 1:
+        first_word, second_word, ratio = second_word, first_word, 1 / ratio
+    return f"in {CALIBRATED_MODEL}'s training, {first_word} was {ratio:.2g} times as frequent as {second_word}"
+
+
+def describe_uniform_words(comparison: "Comparison") -> str:
+    """Return that frequency explains no difference between any two groups; empty if it may explain one."""
+    if not compares_words(comparison) or not uses_calibrated_model(comparison):
+        return ""
+    words: dict[str, None] = {}
+    for verdict in comparison.verdicts:
+        pair = find_exchanged_words(comparison, verdict.first_group, verdict.second_group)
+        if pair is None or find_frequency_ratio(*pair) != 1:
+            return ""
+        words |= dict.fromkeys(pair)
+    *first_words, last_word = words
+    return (
+        f"{', '.join(first_words)} and {last_word} were equally frequent in {CALIBRATED_MODEL}'s training, so "
+        "frequency explains none of these differences"
+    )
