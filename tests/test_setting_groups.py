@@ -26,7 +26,7 @@ from wantui.analysis.conditions import select_videos_by_condition
 from wantui.analysis.decodability import MIN_DECODED_SEEDS
 from wantui.analysis.dose_response import Trend, compute_dose_response, find_doses
 from wantui.analysis.group_names import CannotCompareError
-from wantui.analysis.groups import find_dividing_groupings, group_videos, group_comparable_videos
+from wantui.analysis.groups import find_dividing_groupings, group_comparable_videos, group_videos
 from wantui.analysis.loading import collect_control_settings, read_batch_videos
 from wantui.analysis.serialize import build_video_record
 from wantui.analysis.setting_values import (

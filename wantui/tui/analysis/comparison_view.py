@@ -128,6 +128,7 @@ def _draw_pair(
 def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) -> list[Text]:
     """Draw the verdict on a pair of groups with what can explain it, and those on the same pair at guidance 1."""
     from wantui.analysis.calibrated_effect import explain_effect
+    from wantui.analysis.unguided import describe_remaining_effect
 
     width, colour_name = canvas.width, VERDICT_COLOURS.get(verdict.kind, "")
     style = canvas.get_style(colour_name) if colour_name else None
@@ -140,7 +141,7 @@ def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) 
         if (unguided_verdict.first_group, unguided_verdict.second_group) == (verdict.first_group, verdict.second_group):
             for text in filter(None, [unguided_verdict.verdict_text, explain_effect(unguided, unguided_verdict)]):
                 lines += wrap_text(replace_names(f"at guidance 1: {text}"), width, muted)
-    return lines
+    return lines + wrap_text(replace_names(describe_remaining_effect(comparison, verdict)), width, muted)
 
 
 def _draw_dispersion(name: str, curve: "DispersionCurve", canvas: Canvas) -> Text:
