@@ -506,7 +506,7 @@ def test_compare_uses_common_videos_and_names_the_others(tmp_path: Path) -> None
     result = compare_groups(videos, grouping="1")
     assert result.seeds == (0, 1, 2, 3)
     assert len(result.exclusion_reasons) == 3
-    assert all(why == "its seed or phrasing is not in every group" for _, why in result.exclusion_reasons)
+    assert all(why == "other lacks seed 4 in some phrasing" for _, why in result.exclusion_reasons)
 
 
 def test_videos_with_different_settings_are_excluded_by_name(tmp_path: Path) -> None:
@@ -1435,7 +1435,7 @@ def test_video_with_unusable_projection_is_excluded_by_name(
     assert named["one_0 seed 2"].startswith(reason)
     assert result.unreadable_videos == ("one_0 seed 2",)
     assert not rest.unreadable_videos
-    assert named["two_0 seed 2"] == "its seed or phrasing is not in every group"
+    assert named["two_0 seed 2"] == "one lacks seed 2"
     assert [(d.metric, d.paired_effect) for d in result.differences] == [
         (d.metric, d.paired_effect) for d in rest.differences
     ]

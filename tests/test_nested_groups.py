@@ -3,12 +3,20 @@
 from pathlib import Path
 
 import pytest
-from template_batches import NESTED_TEMPLATE, load_planned_videos
+from template_batches import CONFIG_TEXT, NESTED_TEMPLATE, load_planned_videos
 
+from wantui.analysis.compare import compare_groups
 from wantui.analysis.conditions import explain_too_few_selected, select_videos_by_condition
+from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import find_dividing_groupings, group_videos
+from wantui.analysis.matching import match_comparable_groups
+from wantui.analysis.training_frequency import find_exchanged_words
 from wantui.analysis.video import Video
+from wantui.batches.power import list_grouping_powers
+from wantui.config import parse_config
 from wantui.errors import UserError
+from wantui.planning import preview_batch
+from wantui.storage.manifest import VideoEntry
 
 pytestmark = pytest.mark.slow
 
@@ -44,3 +52,79 @@ def test_missing_word_is_answered_with_all_words_of_the_template(tmp_path: Path)
     videos = load_planned_videos(tmp_path, NESTED_TEMPLATE, is_done=lambda video: "red" in video.recipe.prompt)
     with pytest.raises(UserError, match=r"bracket 1 has no value 'gren'\. It has red, blue$"):
         select_videos_by_condition(videos, ["1=gren"])
+
+
+@pytest.mark.parametrize(
+    ("grouping", "names", "left_out_count"),
+    [
+        ("2", ["circle", "square", "cross", "ring"], 0),
+        ("3", ["circle", "square"], 48),
+        ("4", ["cross", "ring"], 48),
+        ("3,4", ["circle", "square", "cross", "ring"], 0),
+        ("2,3,4", ["circle", "square", "cross", "ring"], 0),
+        ("5,4", ["left, cross", "up, cross", "left, ring", "up, ring"], 48),
+    ],
+)
+def test_nested_brackets_form_groups_of_the_videos_that_have_them(
+    tmp_path: Path, grouping: str, names: list[str], left_out_count: int
+) -> None:
+    videos = load_planned_videos(tmp_path, NESTED_TEMPLATE)
+    matched, exclusion_reasons = match_comparable_groups(videos, grouping)
+    assert sorted(group.name for group in matched.groups) == sorted(names)
+    assert len(exclusion_reasons) == left_out_count
+    assert sum(len(group.videos) for group in matched.groups) == len(videos) - left_out_count
+    phrasing_count = 2 if "5" in grouping else 4  # colours x directions
+    assert matched.phrasing_count == phrasing_count
+    for group in matched.groups:
+        words = group.name.split(", ")
+        assert all(set(words) <= set(video.prompt.split()) for video in group.videos)
+    for _, reason in exclusion_reasons:
+        assert reason.startswith("its prompt has another option instead of the nested bracket ")
+    if grouping == "3":
+        assert exclusion_reasons[0][1].endswith("bracket 3 (circle|square)")
+
+
+def test_text_around_nested_brackets_is_part_of_the_phrasing(tmp_path: Path) -> None:
+    videos = load_planned_videos(tmp_path, "a [big [circle|square]|small [circle|square]] moving [left|up]")
+    matched, _ = match_comparable_groups(videos, "2")
+    assert [group.name for group in matched.groups] == ["circle", "square"]
+    assert {video.prompt.split()[1] for group in matched.groups for video in group.videos} == {"big"}
+    with pytest.raises(CannotCompareError, match="No phrasing is in every group"):  # big against small
+        match_comparable_groups(select_videos_by_condition(videos, ["1=big circle", "1=small square"]), "2,3")
+
+
+@pytest.mark.parametrize("template", ["a [[(circle:2)|square]|ring] moves", "a [[(circle:2)|square] x|ring] moves"])
+def test_weights_of_nested_options_are_part_of_the_outer_option(tmp_path: Path, template: str) -> None:
+    options = {video.options_by_bracket[1].removesuffix(" x") for video in load_planned_videos(tmp_path, template)}
+    assert options == {"(circle:2)", "square", "ring"}
+
+
+def test_nested_shapes_are_two_words_of_nano(tmp_path: Path) -> None:
+    comparison = compare_groups(load_planned_videos(tmp_path, NESTED_TEMPLATE), "2,3,4", "length")
+    assert find_exchanged_words(comparison, "circle", "ring") == ("circle", "ring")
+
+
+def test_preview_offers_the_groups_that_nested_brackets_form() -> None:
+    preview = preview_batch(parse_config(CONFIG_TEXT, "my.yaml", ["seeds=1..8"]), NESTED_TEMPLATE)
+    counts = {power.title: power.group_count for power in list_grouping_powers(preview)}
+    assert counts["circle|square"] == counts["cross|ring"] == 2
+
+
+def test_only_group_of_a_running_batch_is_named_with_those_that_are_missing(tmp_path: Path) -> None:
+    videos = load_planned_videos(tmp_path, NESTED_TEMPLATE, is_done=lambda video: "red" in video.recipe.prompt)
+    with pytest.raises(
+        CannotCompareError,
+        match=r"by 1: only red is among the finished videos; blue of the template is not, or not yet\. Choose another",
+    ):
+        match_comparable_groups(videos, "1")
+
+
+def test_missing_seeds_of_a_running_batch_have_one_reason(tmp_path: Path) -> None:
+    def is_done(video: VideoEntry) -> bool:
+        return "blue circle" not in video.recipe.prompt or video.seed <= 4
+
+    videos = load_planned_videos(tmp_path, NESTED_TEMPLATE, is_done=is_done)
+    matched, exclusion_reasons = match_comparable_groups(videos, "1")
+    assert matched.seeds == (1, 2, 3, 4)
+    assert {reason for _, reason in exclusion_reasons} == {"blue lacks seeds 5 to 6 in some phrasing"}
+    assert {name.rpartition("seed ")[2] for name, _ in exclusion_reasons} == {"5", "6"}

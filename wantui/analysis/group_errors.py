@@ -1,17 +1,27 @@
 """Error messages about groups that cannot be matched."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
-from wantui.analysis.group_names import find_grouping_parts, list_template_brackets
+from wantui.analysis.group_names import (
+    NO_OPTION_LABEL,
+    CannotCompareError,
+    find_grouping_parts,
+    list_bracket_options,
+    list_template_brackets,
+)
 from wantui.analysis.setting_values import list_differing_paths, shorten_path
 from wantui.analysis.swept_settings import choose_other_swept_key, find_other_swept_paths
+from wantui.analysis.video import Video
 from wantui.config.sweep_syntax import describe_seeds
-from wantui.formatting import format_count, shorten_text
+from wantui.formatting import format_count, join_first_names, shorten_text
 
 if TYPE_CHECKING:
     from wantui.analysis.groups import Group
+
+Cell = tuple[tuple[str, str], int]
+"""Phrasing with its condition, and seed."""
 
 
 def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: int, has_shared_phrasings: bool) -> str:
@@ -45,3 +55,69 @@ def _explain_no_shared_phrasing(text: str, groups: "Sequence[Group]", grouping: 
     return f"{text}No phrasing is in every group: compare batches of one template" + "".join(
         f", or group by {other}" for other in others
     )
+
+
+def explain_missing_seeds(
+    groups: "Sequence[Group]", cells_by_group: Sequence[Mapping[Cell, Video]], shared_phrasings: Set[tuple[str, str]]
+) -> dict[int, str]:
+    """Return why the videos of some seeds are excluded, by seed: which groups lack which seeds."""
+    phrasing_text = " in some phrasing" if len(shared_phrasings) > 1 else ""
+    seeds_by_lacking_groups: dict[tuple[str, ...], list[int]] = {}
+    for seed in sorted({seed for cells in cells_by_group for _, seed in cells}):
+        lacking_names = tuple(
+            group.name
+            for group, cells in zip(groups, cells_by_group, strict=True)
+            if any((phrasing, seed) not in cells for phrasing in shared_phrasings)
+        )
+        if lacking_names:
+            seeds_by_lacking_groups.setdefault(lacking_names, []).append(seed)
+    return {
+        seed: (
+            f"{join_first_names(names)} {'lacks' if len(names) == 1 else 'lack'} seed{'s' if len(seeds) > 1 else ''} "
+            f"{describe_seeds(seeds)}{phrasing_text}"
+        )
+        for names, seeds in seeds_by_lacking_groups.items()
+        for seed in seeds
+    }
+
+
+def check_group_count(groups: "Sequence[Group]", grouping: str, max_groups: int) -> None:
+    """Raise CannotCompareError if there are fewer than two groups or more than `max_groups`."""
+    if len(groups) < 2 and (unfinished_text := _describe_unfinished_options(groups, grouping)):
+        reason = f"cannot compare groups by {grouping}: {unfinished_text}"
+        raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_GROUPING)))
+    if len(groups) < 2:
+        reason = f"cannot compare groups by {grouping}: there is only one{_name_only_group(groups, grouping)}"
+        raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_GROUPING)))
+    if len(groups) > max_groups:
+        raise CannotCompareError(
+            f"cannot compare {len(groups):,} groups: the maximum is {max_groups}. Group by a bracket with fewer "
+            "options, or choose fewer videos or batches"
+        )
+
+
+def _describe_unfinished_options(groups: "Sequence[Group]", grouping: str) -> str:
+    """Return which options of the grouping's only bracket have no finished video; empty if all have some."""
+    videos = [video for group in groups for video in group.videos]
+    parts = find_grouping_parts(videos, grouping)
+    if len(parts.brackets) != 1 or parts.setting_paths:
+        return ""
+    bracket = parts.brackets[0]
+    texts = {video.choices_by_bracket.get(bracket, "") or NO_OPTION_LABEL for video in videos}
+    others = [option for option in list_bracket_options(videos, bracket) if option not in texts]
+    if not others:
+        return ""
+    return (
+        f"only {groups[0].name} is among the finished videos; {join_first_names(others)} of the template "
+        f"{'is' if len(others) == 1 else 'are'} not, or not yet"
+    )
+
+
+def _name_only_group(groups: "Sequence[Group]", grouping: str) -> str:
+    """Return the only value of a setting, and the settings in which the videos do differ."""
+    videos = [video for group in groups for video in group.videos]
+    if not find_grouping_parts(videos, grouping).setting_paths:
+        return ""
+    paths = dict.fromkeys(path for video in videos for path in video.setting_values)
+    names = ", ".join(shorten_path(path, paths) for path in list_differing_paths(videos))
+    return f" ({groups[0].name}); the compared videos differ in {names or 'no setting'}"

@@ -91,7 +91,7 @@ def find_grouping_parts(videos: Sequence[Video], grouping: str) -> GroupingParts
 def _explain_grouping_error(videos: Sequence[Video], grouping: str, error: SettingNameError) -> str:
     """Explain why a name is not a grouping, and list the groupings that these videos have."""
     brackets_text = "".join(
-        f"{number} ({'|'.join(_list_first_options(videos, bracket))}), "
+        f"{number} ({'|'.join(list_first_options(videos, bracket))}), "
         for number, bracket in enumerate(list_template_brackets(videos), start=1)
     )
     groupings_text = f"{brackets_text}variation, prompt or batch"
@@ -100,7 +100,7 @@ def _explain_grouping_error(videos: Sequence[Video], grouping: str, error: Setti
     return f"{error}. Or use {groupings_text}"
 
 
-def _list_first_options(videos: Sequence[Video], bracket: int) -> list[str]:
+def list_first_options(videos: Sequence[Video], bracket: int) -> list[str]:
     """Return the first options of a bracket, and "..." if there are others."""
     options = list_bracket_options(videos, bracket)
     return options if len(options) <= MAX_NAMED_OPTIONS else [*options[:MAX_NAMED_OPTIONS], "..."]
@@ -128,6 +128,41 @@ def list_bracket_options(videos: Sequence[Video], bracket: int) -> list[str]:
         )
     ]
     return list(dict.fromkeys(options))
+
+
+def find_enclosing_brackets(video: Video, bracket: int) -> tuple[int, ...]:
+    """Return the brackets of the template that a bracket is nested in, from the outermost."""
+    return video.template_brackets[bracket].enclosing_brackets if bracket in video.template_brackets else ()
+
+
+def _lacks_nested_bracket(video: Video, bracket: int) -> bool:
+    """Return whether the prompt of a video has another option of the brackets around a bracket."""
+    return bracket not in video.choices_by_bracket and bool(find_enclosing_brackets(video, bracket))
+
+
+def list_naming_brackets(video: Video, parts: GroupingParts) -> list[int]:
+    """Return the brackets of a grouping whose options name a video's group.
+
+    They exclude nested brackets that its prompt lacks, and brackets nested in another one of the grouping, whose option
+    contains theirs. A video without any has the option NO_OPTION_LABEL of them all.
+    """
+    brackets = [bracket for bracket in parts.brackets if not _lacks_nested_bracket(video, bracket)]
+    naming = [b for b in brackets if not set(find_enclosing_brackets(video, b)) & set(brackets)]
+    return naming or list(parts.brackets)
+
+
+def find_lacking_bracket(video: Video, parts: GroupingParts) -> int | None:
+    """Return a nested bracket of a grouping that leaves a video without a group; None if the video has a group.
+
+    The video lacks the bracket, and the grouping has no other bracket of the same outermost bracket that it has.
+    """
+
+    def find_outermost(bracket: int) -> int:
+        return (*find_enclosing_brackets(video, bracket), bracket)[0]
+
+    outermost = {find_outermost(b) for b in parts.brackets if not _lacks_nested_bracket(video, b)}
+    lacking = [b for b in parts.brackets if _lacks_nested_bracket(video, b) and find_outermost(b) not in outermost]
+    return lacking[0] if lacking else None
 
 
 def name_groups(videos: Sequence[Video], grouping: str) -> list[str]:
@@ -169,7 +204,7 @@ def _list_candidate_names(videos: Sequence[Video], parts: GroupingParts) -> list
     labels_by_path = {path: label_setting_values(videos, path) for path in parts.setting_paths}
 
     def list_choices(find_choice: Callable[[Video, int], str], video: Video) -> list[str]:
-        return [find_choice(video, bracket) or NO_OPTION_LABEL for bracket in parts.brackets]
+        return [find_choice(video, bracket) or NO_OPTION_LABEL for bracket in list_naming_brackets(video, parts)]
 
     def name_settings(video: Video) -> list[str]:
         values = {path: video.setting_values.get(path) for path in parts.setting_paths}

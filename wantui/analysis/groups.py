@@ -1,22 +1,24 @@
 """Groups of videos: forming and naming them, summarising them, and matching their seeds and phrasings."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import (
     SIZE_SETTINGS,
     VideoNamer,
     select_comparable_videos,
 )
-from wantui.analysis.group_errors import explain_too_few_seeds
+from wantui.analysis.group_errors import Cell, check_group_count, explain_missing_seeds, explain_too_few_seeds
 from wantui.analysis.group_names import (
+    MAX_NAMED_OPTIONS,
     CannotCompareError,
+    find_enclosing_brackets,
     find_grouping_parts,
+    find_lacking_bracket,
     find_option_text,
     list_template_brackets,
     name_groups,
@@ -30,12 +32,16 @@ from wantui.analysis.setting_values import (
     to_number,
 )
 from wantui.analysis.swept_settings import choose_other_swept_key, find_linked_paths, find_other_swept_paths
+from wantui.analysis.template_parts import mask_brackets
 from wantui.analysis.video import Video
+from wantui.formatting import join_first_names
 
 MAX_GROUPS = 50
 """Maximum number of groups in a comparison, which have 1,225 pairs; time grows faster than the number of pairs."""
 NOTHING_TO_GROUP_ERROR = "cannot group videos: there is no finished video with a stored trajectory"
 """Error message if there are no videos to group."""
+NOT_SHARED_REASON = "its seed or phrasing is not in every group"
+"""Reason for excluding a video whose phrasing not all groups have."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,8 @@ def select_videos_for_grouping(videos: Sequence[Video], grouping: str) -> tuple[
     Raises:
         CannotCompareError: the template has no such bracket, or videos cannot be compared by the setting.
     """
-    paths = find_grouping_parts(videos, grouping).setting_paths
+    parts = find_grouping_parts(videos, grouping)
+    paths = parts.setting_paths
     studied_settings = [
         name
         for path in (*find_linked_paths(videos, paths), *find_other_swept_paths(videos, paths))
@@ -141,7 +148,18 @@ def select_videos_for_grouping(videos: Sequence[Video], grouping: str) -> tuple[
             f"cannot group by {grouping!r}: the same seed gives different initial noise for videos of different sizes, "
             "so videos cannot be paired by seed. Analyse each size alone"
         )
-    return select_comparable_videos(videos, grouping, studied_settings)
+    brackets = list_template_brackets(videos)
+    videos_with_group, videos_without_group = [], []
+    for video in videos:
+        if (bracket := find_lacking_bracket(video, parts)) is None or video.trajectory is None:
+            videos_with_group.append(video)
+        else:
+            options = video.template_brackets[bracket].option_texts
+            number_text = f"{brackets.index(bracket) + 1} ({join_first_names(options, MAX_NAMED_OPTIONS, '|')})"
+            reason = f"its prompt has another option instead of the nested bracket {number_text}"
+            videos_without_group.append(replace(video, exclusion_reason=reason))
+    comparable_videos, excluded_videos = select_comparable_videos(videos_with_group, grouping, studied_settings)
+    return comparable_videos, excluded_videos + videos_without_group
 
 
 def group_comparable_videos(videos: Sequence[Video], grouping: str) -> tuple[list[Group], list[tuple[str, str]]]:
@@ -177,7 +195,14 @@ def find_factors(videos: Sequence[Video]) -> list[str]:
         for path in list_differing_paths(videos)
         if not any(name in SIZE_SETTINGS for name in list_compared_names(path))
     ]
-    return [factor for factor in (*brackets, *settings) if len(group_videos(videos, factor)) > 1]
+    return [factor for factor in (*brackets, *settings) if _count_groups(videos, factor) > 1]
+
+
+def _count_groups(videos: Sequence[Video], grouping: str) -> int:
+    """Return the number of groups, without the videos that lack a nested bracket."""
+    parts = find_grouping_parts(videos, grouping)
+    names = zip(name_groups(videos, grouping), videos, strict=True)
+    return len({name for name, video in names if find_lacking_bracket(video, parts) is None})
 
 
 def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
@@ -246,13 +271,13 @@ class MatchedGroups:
         if not videos:
             raise CannotCompareError(NOTHING_TO_GROUP_ERROR)
         groups = group_videos(videos, grouping)
-        _check_group_count(groups, grouping)
+        check_group_count(groups, grouping, MAX_GROUPS)
         get_phrasing = _choose_phrasing_key(videos, grouping)
         get_condition = choose_other_swept_key(videos, grouping)
-        cells_by_group: list[dict[tuple[tuple[str, str], int], Video]] = []
+        cells_by_group: list[dict[Cell, Video]] = []
         exclusion_reasons: list[tuple[str, str]] = []
         for group in groups:
-            videos_by_cell: dict[tuple[tuple[str, str], int], Video] = {}
+            videos_by_cell: dict[Cell, Video] = {}
             for video in group.videos:
                 phrasing_key = (get_phrasing(video), get_condition(video))
                 earlier_video = videos_by_cell.setdefault((phrasing_key, video.seed), video)
@@ -280,8 +305,12 @@ class MatchedGroups:
         ]
         ordered_cells = [(phrasing, seed) for seed in seeds for phrasing in ordered_phrasings]
         matched_cells = set(ordered_cells)
+        missing_seeds = explain_missing_seeds(groups, cells_by_group, shared_phrasings)
         exclusion_reasons += [
-            (namer.name_video(video), "its seed or phrasing is not in every group")
+            (
+                namer.name_video(video),
+                missing_seeds.get(cell[1], NOT_SHARED_REASON) if cell[0] in shared_phrasings else NOT_SHARED_REASON,
+            )
             for videos_by_cell in cells_by_group
             for cell, video in videos_by_cell.items()
             if cell not in matched_cells
@@ -316,28 +345,6 @@ class MatchedGroups:
         return np.asarray(values, dtype=np.float64).reshape(len(self.seeds), -1)
 
 
-def _check_group_count(groups: Sequence[Group], grouping: str) -> None:
-    """Raise CannotCompareError if there are fewer than two groups or more than MAX_GROUPS."""
-    if len(groups) < 2:
-        reason = f"cannot compare groups by {grouping}: there is only one{_name_only_group(groups, grouping)}"
-        raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_GROUPING)))
-    if len(groups) > MAX_GROUPS:
-        raise CannotCompareError(
-            f"cannot compare {len(groups):,} groups: the maximum is {MAX_GROUPS}. Group by a bracket with fewer "
-            "options, or choose fewer videos or batches"
-        )
-
-
-def _name_only_group(groups: Sequence[Group], grouping: str) -> str:
-    """Return the only value of a setting, and the settings in which the videos do differ."""
-    videos = [video for group in groups for video in group.videos]
-    if not find_grouping_parts(videos, grouping).setting_paths:
-        return ""
-    paths = dict.fromkeys(path for video in videos for path in video.setting_values)
-    names = ", ".join(shorten_path(path, paths) for path in list_differing_paths(videos))
-    return f" ({groups[0].name}); the compared videos differ in {names or 'no setting'}"
-
-
 def _choose_phrasing_key(videos: Sequence[Video], grouping: str) -> Callable[[Video], str]:
     """Return a function that returns the phrasing of a video: its prompt, word weights included, without the brackets
     that form the groups."""
@@ -349,16 +356,17 @@ def _choose_phrasing_key(videos: Sequence[Video], grouping: str) -> Callable[[Vi
     grouped_brackets = set(parts.brackets)
     if not grouped_brackets:
         return lambda video: f"{video.phrasing} [{video.word_weights}]"
-    return lambda video: "|".join(
-        [
-            video.template_skeleton,
-            *(
-                f"{b}={find_option_text(video, b)}"
-                for b in sorted(video.choices_by_bracket)
-                if b not in grouped_brackets
-            ),
-        ]
-    )
+
+    def get_phrasing(video: Video) -> str:
+        texts = [video.template_skeleton]
+        for bracket in sorted(video.choices_by_bracket):
+            if not grouped_brackets & {bracket, *find_enclosing_brackets(video, bracket)}:
+                # A bracket around those that form the groups contributes the text around them.
+                option_text = video.unfilled_options.get(bracket, find_option_text(video, bracket))
+                texts.append(f"{bracket}={mask_brackets(option_text, grouped_brackets)}")
+        return "|".join(texts)
+
+    return get_phrasing
 
 
 def _explain_duplicate(video: Video, earlier_video: Video, namer: VideoNamer) -> str:

@@ -163,6 +163,7 @@ def _load_video(
 ) -> Video:
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
     template_parts = split_template(manifest.template)
+    option_numbers = {int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}
     common_fields: dict[str, Any] = {
         "folder": folder,
         "video_index": video_index,
@@ -176,10 +177,8 @@ def _load_video(
         "settings": _collect_settings(recipe) | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
         **_describe_sweep(manifest, entry),
         "template_skeleton": template_parts.skeleton,
-        "options_by_bracket": template_parts.fill_options(
-            {int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}
-        )
-        | scheduled_options,
+        "unfilled_options": template_parts.select_options(option_numbers) | scheduled_options,
+        "options_by_bracket": template_parts.fill_options(option_numbers) | scheduled_options,
         "weighting_method": recipe.weighting or "",
         "clip_path": folder / entry.files["clip"] if "clip" in entry.files else None,
         "attention_path": folder / entry.files["attention"] if "attention" in entry.files else None,

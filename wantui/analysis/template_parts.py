@@ -1,7 +1,7 @@
 """Options of a template as written, with word weights, and the template without them."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -31,12 +31,16 @@ class TemplateParts:
     enclosing_brackets: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """Brackets that each bracket is nested in, from the outermost."""
 
-    def fill_options(self, choices_by_bracket: Mapping[int, int]) -> dict[int, str]:
-        """Return the text of each bracket's option, from option numbers by bracket number."""
-        texts_by_bracket = {
+    def select_options(self, choices_by_bracket: Mapping[int, int]) -> dict[int, str]:
+        """Return the text of each bracket's option with placeholders for nested brackets, from option numbers."""
+        return {
             bracket: self.options_by_bracket.get((bracket, option), "")
             for bracket, option in choices_by_bracket.items()
         }
+
+    def fill_options(self, choices_by_bracket: Mapping[int, int]) -> dict[int, str]:
+        """Return the text of each bracket's option, from option numbers by bracket number."""
+        texts_by_bracket = self.select_options(choices_by_bracket)
         for bracket in sorted(texts_by_bracket, reverse=True):  # nested brackets have higher numbers
             for nested_bracket in texts_by_bracket:
                 texts_by_bracket[bracket] = texts_by_bracket[bracket].replace(
@@ -87,8 +91,18 @@ def _build_skeleton(
 
 
 def _make_placeholder(bracket: int) -> str:
-    """Return the placeholder of a bracket; templates do not contain this control character."""
-    return f"\x1f{bracket}\x1f"
+    """Return the placeholder of a bracket; templates do not contain this control character.
+
+    It is not white space (as \\x1f is for `str.strip`), so that options can begin and end with a nested bracket.
+    """
+    return f"\x01{bracket}\x01"
+
+
+def mask_brackets(text: str, brackets: Collection[int]) -> str:
+    """Return a text in which the placeholders of some brackets are equal."""
+    for bracket in brackets:
+        text = text.replace(_make_placeholder(bracket), _make_placeholder(0))
+    return text
 
 
 def list_template_brackets(

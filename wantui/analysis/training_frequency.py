@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-from wantui.analysis.group_names import find_grouping_parts
+from wantui.analysis.group_names import find_grouping_parts, list_naming_brackets
 from wantui.models.nano.attributes import (
     DIRECTION_BY_MOTION,
     FREQUENCY_BY_SHAPE,
@@ -46,12 +46,15 @@ def find_exchanged_words(comparison: "Comparison", first_group: str, second_grou
     """Return the words in which the texts of two groups differ; None unless it is one word in the same place."""
     videos_by_group = {group.name: group.videos for group in comparison.groups}
     first_videos, second_videos = videos_by_group[first_group], videos_by_group[second_group]
-    brackets = find_grouping_parts([*first_videos, *second_videos], comparison.grouping).brackets
+    parts = find_grouping_parts([*first_videos, *second_videos], comparison.grouping)
 
     def list_texts(videos: Sequence["Video"]) -> set[str]:
-        if not brackets:
+        if not parts.brackets:
             return {video.prompt for video in videos}
-        return {" ".join(video.choices_by_bracket.get(bracket, "") for bracket in brackets) for video in videos}
+        return {
+            " ".join(video.choices_by_bracket.get(bracket, "") for bracket in list_naming_brackets(video, parts))
+            for video in videos
+        }
 
     word_pairs = {
         _find_differing_words(first, second)

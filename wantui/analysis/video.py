@@ -74,6 +74,8 @@ class Video:
     """Prompt of the phrasing if the batch sweeps its prompt schedule; empty if it is `prompt`."""
     options_by_bracket: Mapping[int, str] = field(default_factory=dict)
     """Chosen options by bracket, as written in the template, with word weights."""
+    unfilled_options: Mapping[int, str] = field(default_factory=dict)
+    """Chosen options by bracket as in `options_by_bracket`, with placeholders for nested brackets."""
     setting_values: Mapping[str, Any] = field(default_factory=dict)
     """Settings by config path, such as `model_settings.cfg_scale`, that groups can be formed by."""
     swept_axes: tuple[tuple[str, ...], ...] = ()

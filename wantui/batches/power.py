@@ -117,11 +117,13 @@ def _name_grouping(preview: BatchPreview, grouping: str) -> str:
 
 
 def _list_options(preview: BatchPreview, bracket: int) -> list[str]:
-    """Return the option that each variation chooses in a bracket, each once; empty where it has no such bracket."""
+    """Return the options of a bracket, each once; variations that lack it, because it is nested, form no group."""
     return list(
         dict.fromkeys(
-            next((choice.text for choice in variation.choices if choice.bracket_number == bracket), "")
+            choice.text
             for variation in preview.variations
+            for choice in variation.choices
+            if choice.bracket_number == bracket
         )
     )
 

@@ -13,6 +13,7 @@ from wantui.cli.analyze_doses import print_dose_response
 from wantui.cli.analyze_interaction import build_interaction_record, print_interaction
 from wantui.cli.analyze_output import warn_about_metrics, write_csv_table
 from wantui.cli.analyze_request import AnalyzeRequest
+from wantui.cli.left_out import print_left_out
 from wantui.cli.output import echo, echo_written_file, print_columns, print_json, print_wrapped_line
 from wantui.cli.progress_line import open_progress_line
 from wantui.errors import UserError
@@ -33,8 +34,7 @@ def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list
     from wantui.analysis.serialize import build_group_record
 
     groups, excluded_videos = group_comparable_videos([video for video in videos if not video.is_damaged], grouping)
-    for name, reason in excluded_videos:
-        echo(f"left out: {name}: {reason}", err=True)
+    print_left_out(excluded_videos)
     metric_names = chosen_metrics or list(DEFAULT_METRIC_NAMES)
     null_models = [build_gaussian_null(group.videos) for group in groups]
     if as_json:
@@ -142,9 +142,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
         echo(f"warning: {warning}", err=True)
     video_namer = VideoNamer(videos)
     already_named = {(video_namer.name_video(video), video.exclusion_reason) for video in videos if video.is_damaged}
-    for name, reason in comparison.exclusion_reasons:
-        if (name, reason) not in already_named:
-            echo(f"left out: {name}: {reason}", err=True)
+    print_left_out(item for item in comparison.exclusion_reasons if item not in already_named)
     seeds_text, groups_text = format_count(len(comparison.seeds), "seed"), format_count(len(comparison.groups), "group")
     stride_text = f"; trajectories at stride {comparison.stride}" if comparison.stride > 1 else ""
     print_wrapped_line(f"{seeds_text} in each of {groups_text}{stride_text}")
