@@ -289,6 +289,16 @@ def test_models_ls_shows_available_weights(wantui: Wantui) -> None:
     assert rows["wan2.1-14b"] == "missing"
 
 
+def test_models_card_prints_the_training_frequencies_of_nano(wantui: Wantui) -> None:
+    for arguments in ((), ("nano",)):
+        card = wantui("models", "card", *arguments).out
+        assert "| shape | circle, square, triangle, star, cross, ring | 45, 25, 14, 8, 5, 3 % |" in card
+    other = wantui("models", "card", "wan2.1-14b")
+    assert other.code == 2
+    assert "cannot print the card of wan2.1-14b: wantui has only that of nano" in other.err
+    assert "wantui models card" in wantui("models", "ls").err
+
+
 def test_doctor_reports_unsupported_and_missing_libraries() -> None:
     wanted = ["numpy>=99", "click>=8", "no-such-library", "pytest>=99; extra == 'test'"]
     result = {finding.check: finding for finding in _check_library_versions(wanted)}

@@ -1,5 +1,6 @@
 """Groups by the brackets of a template with nested brackets, of all videos, selected ones, and a running batch."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,28 @@ def test_missing_seeds_of_a_running_batch_have_one_reason(tmp_path: Path) -> Non
     assert matched.seeds == (1, 2, 3, 4)
     assert {reason for _, reason in exclusion_reasons} == {"blue lacks seeds 5 to 6 in some phrasing"}
     assert {name.rpartition("seed ")[2] for name, _ in exclusion_reasons} == {"5", "6"}
+
+
+@pytest.mark.parametrize(
+    ("grouping", "message"),
+    [
+        ("red,blue", "cannot group by 'red,blue': red is a word of bracket 1, blue is a word of bracket 1. Group by 1"),
+        ("ring", "cannot group by 'ring': ring is a word of bracket 2. Group by 2"),
+    ],
+)
+def test_grouping_by_a_word_names_its_bracket(tmp_path: Path, grouping: str, message: str) -> None:
+    videos = load_planned_videos(tmp_path, NESTED_TEMPLATE)
+    with pytest.raises(CannotCompareError, match=f"^{re.escape(message)}$"):
+        group_videos(videos, grouping)
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        ("shape=circle", "circle is a word of bracket 2: write --where 2=circle"),
+        ("2=circle,cross", "a condition has one word. Repeat it: --where 2=circle --where 2=cross"),
+    ],
+)
+def test_condition_on_words_is_corrected(tmp_path: Path, condition: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"{re.escape(message)}$"):
+        select_videos_by_condition(load_planned_videos(tmp_path, NESTED_TEMPLATE), [condition])

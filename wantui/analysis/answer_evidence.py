@@ -30,6 +30,12 @@ QUESTIONS = {
     PATH: "do the paths from noise to video differ?",
 }
 """Meaning of each answer."""
+CHANCE_NOTE = (
+    "by chance: 95 % of the distances if the differences of the seeds have random signs; these include the observed "
+    "differences, so the limit grows with the distance. Between two seeds: typical distance between two seeds of a "
+    "group, each averaged over its phrasings"
+)
+"""Meaning of the figures beside a distance."""
 DISTANCE = "distance"
 """Name of the metric of place: the distance between the means of two groups' final states."""
 ROOM_METRICS = ("log_volume", "effective_dimension", SPREAD_METRIC)

@@ -8,6 +8,7 @@ from wantui.analysis.group_names import (
     BracketError,
     find_grouping_parts,
     find_option_text,
+    find_word_bracket,
     label_setting_values,
     list_bracket_options,
     name_groups,
@@ -93,6 +94,11 @@ def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[st
     try:
         path = find_setting_path(name, videos)
     except SettingNameError as error:
+        if number := find_word_bracket(videos, value):
+            raise UserError(
+                f"--where: cannot select {name!r}: {error.reason}. {value} is a word of bracket {number}: write "
+                f"--where {number}={value}"
+            ) from None
         suggestion = f"Did you mean {SEED_NAME}?" if _is_like_seed(name, videos) else f"{error.advice}."
         raise UserError(
             f"--where: cannot select {name!r}: {error.reason}. {suggestion} Choose words by bracket (1=red), seeds by "
@@ -138,6 +144,10 @@ def _parse_word_condition(videos: Sequence[Video], name: str, value: str) -> tup
         return value in (text or NO_OPTION_LABEL for text in option_texts)
 
     value = value or NO_OPTION_LABEL
+    words = [word.strip() for word in value.split(",")]
+    if not any(map(has_word, videos)) and len(words) > 1 and set(words) <= set(list_bracket_options(videos, bracket)):
+        options_text = " ".join(f"--where {name}={word}" for word in words)
+        raise UserError(f"--where: cannot read {name}={value}: a condition has one word. Repeat it: {options_text}")
     if not any(map(has_word, videos)):
         raise UserError(_explain_missing_value(f"bracket {name}", value, list_bracket_options(videos, bracket)))
     return f"bracket {bracket}", has_word

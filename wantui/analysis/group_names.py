@@ -80,6 +80,11 @@ def find_grouping_parts(videos: Sequence[Video], grouping: str) -> GroupingParts
     try:
         paths = tuple(find_setting_path(part, videos) for part in parts if part not in bracket_parts)
     except SettingNameError as error:
+        word_brackets = {part: number for part in parts if (number := find_word_bracket(videos, part))}
+        if word_brackets:
+            words_text = ", ".join(f"{word} is a word of bracket {number}" for word, number in word_brackets.items())
+            numbers = ",".join(map(str, dict.fromkeys(word_brackets.values())))
+            raise CannotCompareError(f"cannot group by {grouping!r}: {words_text}. Group by {numbers}") from None
         if len(parts) == 1 and "." not in parts[0]:
             raise CannotCompareError(_explain_grouping_error(videos, grouping, error)) from None
         raise CannotCompareError(str(error)) from None
@@ -163,6 +168,14 @@ def find_lacking_bracket(video: Video, parts: GroupingParts) -> int | None:
     outermost = {find_outermost(b) for b in parts.brackets if not _lacks_nested_bracket(video, b)}
     lacking = [b for b in parts.brackets if _lacks_nested_bracket(video, b) and find_outermost(b) not in outermost]
     return lacking[0] if lacking else None
+
+
+def find_word_bracket(videos: Sequence[Video], word: str) -> int | None:
+    """Return the number of the first bracket that has a word as an option; None if no bracket has it."""
+    for number, bracket in enumerate(list_template_brackets(videos), start=1):
+        if word in list_bracket_options(videos, bracket):
+            return number
+    return None
 
 
 def name_groups(videos: Sequence[Video], grouping: str) -> list[str]:

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from wantui.analysis.answer_evidence import QUESTIONS
+from wantui.analysis.answer_evidence import CHANCE_NOTE, QUESTIONS
 from wantui.analysis.answers import Answer
 from wantui.analysis.report_page import render_note
 
@@ -12,11 +12,12 @@ CSS_CLASSES = {"differs": "differs", "alike": "alike"}
 
 
 def render_answer_section(answers: Sequence[Answer]) -> list[str]:
-    """Return the HTML of the answers, the questions explained below them."""
+    """Return the HTML of the answers, the questions explained above them."""
     if not answers:
         return []
     pairs = list(dict.fromkeys((answer.first_group, answer.second_group) for answer in answers))
-    parts = ["<h2>Do the groups differ?</h2>"]
+    questions = " ".join(f"<b>{name}</b>: {html.escape(question)}" for name, question in QUESTIONS.items())
+    parts = ["<h2>Do the groups differ?</h2>", f'<p class="note">{questions}</p>']
     for pair in pairs:
         if len(pairs) > 1:
             parts.append(f"<h3>{html.escape(f'{pair[0]} against {pair[1]}' if pair[0] else 'All groups')}</h3>")
@@ -24,8 +25,7 @@ def render_answer_section(answers: Sequence[Answer]) -> list[str]:
         parts += [_render_answer(answer) for answer in pair_answers]
         notes = dict.fromkeys(note for answer in pair_answers for note in answer.notes)
         parts += [render_note(f"Note: {note}.") for note in notes]
-    questions = " ".join(f"<b>{name}</b>: {html.escape(question)}" for name, question in QUESTIONS.items())
-    return [*parts, f'<p class="note">{questions}</p>']
+    return [*parts, render_note(f"{CHANCE_NOTE[0].upper()}{CHANCE_NOTE[1:]}.")]
 
 
 def _render_answer(answer: Answer) -> str:

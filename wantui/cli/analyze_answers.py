@@ -15,6 +15,8 @@ MAX_PRINTED_PAIRS = 15
 
 def print_answers(answers: "Sequence[Answer]") -> None:
     """Print place, room and path: of all groups if there are more than two, then of each pair."""
+    from wantui.analysis.answer_evidence import CHANCE_NOTE
+
     pairs = list(dict.fromkeys((answer.first_group, answer.second_group) for answer in answers))
     for pair in pairs[: MAX_PRINTED_PAIRS + 1]:
         if len(pairs) > 1 and pair[0]:
@@ -25,6 +27,8 @@ def print_answers(answers: "Sequence[Answer]") -> None:
             print_wrapped_line(answer.text, indent=7)
         for note in dict.fromkeys(note for answer in pair_answers for note in answer.notes):
             print_wrapped_line(f"  note: {note}", indent=4)
+    if any("by chance up to" in answer.details for answer in answers):
+        print_wrapped_line(f"  note: {CHANCE_NOTE}", indent=4)
     if (hidden_count := len(pairs) - MAX_PRINTED_PAIRS - 1) > 0:
         echo()
         print_wrapped_line(f"{format_count(hidden_count, 'more pair')} not shown; --json and --html have all")

@@ -1,5 +1,6 @@
 """The options of one call of `wantui analyze`."""
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +115,11 @@ class AnalyzeRequest:
                 )
                 raise UserError(f"--metrics: cannot choose {SPREAD_METRIC} here: {reason}")
             if word not in known_metrics:
-                raise UserError(f"--metrics: unknown metric {word!r}. Choose from: {', '.join(known_metrics)}")
+                near = difflib.get_close_matches(word, known_metrics, 1)
+                suggestion = f"Did you mean {near[0]}? " if near else ""
+                raise UserError(
+                    f"--metrics: unknown metric {word!r}. {suggestion}Choose from: {', '.join(known_metrics)}"
+                )
         return metric_names
 
     @property
