@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import Wantui
 from template_batches import CONFIG_TEXT, NESTED_TEMPLATE, load_planned_videos
 
 from wantui.analysis.compare import compare_groups
@@ -142,6 +143,21 @@ def test_grouping_by_a_word_names_its_bracket(tmp_path: Path, grouping: str, mes
     videos = load_planned_videos(tmp_path, NESTED_TEMPLATE)
     with pytest.raises(CannotCompareError, match=f"^{re.escape(message)}$"):
         group_videos(videos, grouping)
+
+
+def test_one_seed_is_answered_with_the_seeds_of_a_significant_difference(tmp_path: Path) -> None:
+    videos = load_planned_videos(tmp_path, NESTED_TEMPLATE, seed_count=1)
+    with pytest.raises(
+        CannotCompareError,
+        match="they share 1 seed, but a comparison needs two, and a difference can be significant from 6 on",
+    ):
+        match_comparable_groups(videos, "1")
+
+
+def test_preview_of_a_sweep_says_which_cell_its_settings_are_those_of(wantui: Wantui) -> None:
+    result = wantui("preview", "-t", "a red circle", "-c", "nano", "--sweep", "cfg_scale=1,4", "--seeds", "1..6")
+    text = " ".join(result.out.split())
+    assert "guidance 1, shift 3, float32 (first cell; the sweep changes cfg_scale)" in text
 
 
 @pytest.mark.parametrize(

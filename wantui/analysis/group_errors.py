@@ -12,6 +12,7 @@ from wantui.analysis.group_names import (
     list_template_brackets,
 )
 from wantui.analysis.setting_values import list_differing_paths, shorten_path
+from wantui.analysis.statistics import count_min_pairs
 from wantui.analysis.swept_settings import choose_other_swept_key, find_other_swept_paths
 from wantui.analysis.video import Video
 from wantui.config.sweep_syntax import describe_seeds
@@ -28,7 +29,7 @@ def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: 
     """Return why groups share too few seeds to be compared, and what to do."""
     text = (
         f"cannot compare {len(groups)} groups: they share {format_count(seed_count, 'seed')}, but a comparison "
-        "needs two. "
+        f"needs two, and a difference can be significant from {count_min_pairs()} on. "
     )
     if not has_shared_phrasings:
         return _explain_no_shared_phrasing(text, groups, grouping)

@@ -179,11 +179,20 @@ def _print_cost_summary(preview: "BatchPreview", cost_lines: "list[CostLine]") -
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
         + (f", {recipe.computation_note}" if recipe.computation_note else "")
         + (f", word weights by {weighting_method}" if (weighting_method := _find_weighting_method(preview)) else "")
+        + _describe_swept_settings(preview)
     )
     for cost_line in cost_lines[1:]:
         print_wrapped_line(f"{cost_line.name}: {cost_line.text} ({cost_line.basis})")
     for refusal in preview.refusals:
         print_wrapped_line(f"cannot run: {refusal}")
+
+
+def _describe_swept_settings(preview: "BatchPreview") -> str:
+    """Return that the settings in the line are those of the first cell, and which ones a sweep changes."""
+    if preview.sweep is None:
+        return ""
+    names = [preview.sweep.name_by_path[path] for axis in preview.sweep.axes for path in axis.paths]
+    return f" (first cell; the sweep changes {', '.join(names)})"
 
 
 def _describe_video_count(preview: "BatchPreview") -> str:
