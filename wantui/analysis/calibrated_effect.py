@@ -250,7 +250,7 @@ def _summarise_explanation(explanation: str, metric: str) -> str:
     answer, full_stop, _ = explanation.removeprefix(f"{QUESTION} ").partition(". ")
     if not answer:
         return ""
-    pointer = f": the figures are below, with the verdict on {metric}" if full_stop else ""
+    pointer = f": the verdict on {metric} has the figures" if full_stop else ""
     return f"{QUESTION} in {metric}, {answer}{pointer}"
 
 
