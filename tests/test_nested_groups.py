@@ -170,3 +170,13 @@ def test_preview_of_a_sweep_says_which_cell_its_settings_are_those_of(wantui: Wa
 def test_condition_on_words_is_corrected(tmp_path: Path, condition: str, message: str) -> None:
     with pytest.raises(UserError, match=f"{re.escape(message)}$"):
         select_videos_by_condition(load_planned_videos(tmp_path, NESTED_TEMPLATE), [condition])
+
+
+def test_batches_of_different_templates_are_matched_by_their_prompts(tmp_path: Path) -> None:
+    nested = load_planned_videos(tmp_path / "nested", NESTED_TEMPLATE)
+    flat = load_planned_videos(tmp_path / "flat", "a large red [circle|ring] moving [left|up]")
+    matched, _ = match_comparable_groups([*nested, *flat], "batch")
+    assert [group.name for group in matched.groups] == ["nested", "flat"]
+    for pair in zip(*(group.videos for group in matched.groups), strict=True):
+        assert len({(video.prompt, video.seed) for video in pair}) == 1
+    assert (matched.phrasing_count, len(matched.seeds)) == (4, 6)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -351,7 +352,13 @@ def _choose_phrasing_key(videos: Sequence[Video], grouping: str) -> Callable[[Vi
     if grouping in ("variation", "prompt"):
         return lambda video: ""
     if grouping == "batch":
-        return lambda video: video.variation
+        variations_by_folder: dict[Path, set[str]] = {}
+        for video in videos:
+            variations_by_folder.setdefault(video.folder, set()).add(video.variation)
+        # Batches of different templates share prompts rather than names of variations.
+        if set.intersection(*variations_by_folder.values()):
+            return lambda video: video.variation
+        return lambda video: video.phrasing
     parts = find_grouping_parts(videos, grouping)
     grouped_brackets = set(parts.brackets)
     if not grouped_brackets:
