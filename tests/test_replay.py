@@ -3,7 +3,10 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,10 +27,12 @@ from wantui.errors import UserError
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.errors import NotFiniteError
 from wantui.generation.replay import continue_denoising, draw_uturn_noise, evaluate_velocity
+from wantui.generic_words import GenericWord
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import Recipe
 from wantui.schedule import compute_noise_levels
 from wantui.storage.uturn_file import UTurnEntry, UTurnFileError, read_uturn_frames, read_uturn_state, read_uturns
+from wantui.storage.video_selection import select_videos
 
 pytestmark = pytest.mark.torch
 
@@ -137,7 +142,7 @@ def test_uturn_starts_at_the_nearest_step_that_can_be_a_start(sampler: str) -> N
             assert index % 2 == 0
         starts = levels[2::2] if sampler == "heun" else levels[1:]
         assert abs(level - sigma) == pytest.approx(min(abs(start - sigma) for start in starts), abs=1e-6)
-    with pytest.raises(UserError, match="one step only"):
+    with pytest.raises(UserError, match="only one denoising step"):
         find_uturn_evaluation(recipe_for(NANO, sampler="euler", steps=1), 0.5)
 
 
@@ -207,6 +212,55 @@ def test_uturns_are_made_once_and_measured(wantui: Wantui, batch: Path) -> None:
     assert [each["concept"] for each in family["concepts"]] == ["circle", "ring"]
     assert [level["total"] for each in family["concepts"] for level in each["levels"]] == [2] * 4
     assert len(family["pairs"]) == 1
+
+
+def test_uturns_of_several_processes_are_all_kept_and_made_once(wantui: Wantui, batch: Path) -> None:
+    words = [GenericWord("shape", ("circle", "ring"))]
+    plans = [
+        uturns.plan_uturns(batch, select_videos([batch], (variation,), (42,), ()), words, [0.9, 0.5])
+        for variation in ("ring", "circle", "ring")
+    ]
+    counts = [sum(isinstance(event, uturns.UTurnDone) for event in uturns.make_uturns(plan)) for plan in plans]
+    assert counts == [2, 2, 0]  # the third plan was made before the first ended
+    index = read_uturns(batch)
+    assert {entry.id for entry in index} == {task.entry.id for plan in plans for task in plan.tasks}
+    plan = replace(
+        plans[0],
+        tasks=tuple(
+            replace(task, entry=task.entry.model_copy(update={"generic_prompt": "a red thing"}))
+            for task in plans[0].tasks
+        ),
+    )
+    with pytest.raises(UserError, match="has U-turns with the generic prompt 'a red shape', not 'a red thing'"):
+        list(uturns.make_uturns(plan))
+    assert read_uturns(batch) == index
+
+
+def test_uturn_that_another_process_is_making_is_left_out(wantui: Wantui, batch: Path) -> None:
+    words = [GenericWord("shape", ("circle", "ring"))]
+    plan = uturns.plan_uturns(batch, select_videos([batch], ("ring",), (42,), ()), words, [0.9, 0.5])
+    child = hold_uturn_lock(batch, plan.tasks[0].entry)
+    try:
+        result = make_uturns(wantui, batch, "--variation", "ring", "--seed", "42")
+    finally:
+        child.terminate()
+        child.communicate()
+    assert (result.code, len(result.out.splitlines())) == (1, 1)
+    assert re.search(r"left out: ring seed 42, noise level 0\.\d+: another process is making this U-turn", result.err)
+
+
+def hold_uturn_lock(batch: Path, entry: UTurnEntry) -> "subprocess.Popen[str]":
+    """Start a process that holds the lock of a U-turn until it is terminated."""
+    code = (
+        "import sys, time; from pathlib import Path; from wantui.storage.uturn_file import *\n"
+        "with try_lock_uturn(Path(sys.argv[1]), UTurnEntry.model_validate_json(sys.argv[2])) as is_locked:\n"
+        "    print(is_locked, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(batch), entry.model_dump_json()]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "True\n"
+    return child
 
 
 @pytest.mark.parametrize("kind", ["npy", "mp4"])

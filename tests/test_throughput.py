@@ -6,6 +6,7 @@ import pwd
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,16 @@ def test_time_of_an_unmeasured_size_is_predicted_from_its_parts() -> None:
     assert result.value == pytest.approx(30 * step + 1e-7 * 1280 * 720 * 81, rel=1e-6)
     assert "wantui bench" in result.basis
     assert estimate_video_seconds(recipe, "cpu", [], fitted()).value is None
+
+
+def test_throughputs_that_are_saved_at_once_are_all_kept(tmp_path: Path) -> None:
+    cards = [f"{CARD} {number}" for number in range(12)]
+    with ThreadPoolExecutor(len(cards)) as pool:
+        list(
+            pool.map(lambda card: save_throughput(tmp_path, fit_throughput(BLOCKS, 2e-7, card, "fused", "2.11")), cards)
+        )
+    stored = json.loads((tmp_path / "throughput.json").read_text())
+    assert sorted(entry["device"] for entry in stored) == sorted(cards)
 
 
 def test_throughput_is_stored_per_device_and_speed(tmp_path: Path) -> None:

@@ -26,14 +26,15 @@ from wantui.planning.guidance_plan import plan_guidance
 from wantui.schedule import compute_noise_levels, find_sampler_schedule
 from wantui.storage.uturn_file import (
     UTurnEntry,
+    add_uturn,
     add_uturn_digests,
     get_uturn_folder,
     get_uturn_index_path,
     has_uturn_files,
     make_uturn_clip_path,
     read_uturns,
+    try_lock_uturn,
     write_uturn_state,
-    write_uturns,
 )
 from wantui.storage.video_files import make_parent_folders
 from wantui.storage.video_selection import SelectedVideo
@@ -151,19 +152,29 @@ def plan_uturns(
             continue
         for entry in entries:
             wanted[entry.id] = entry
-            earlier = finished_by_id.get(entry.id)
-            if earlier is None or earlier.source_sha256 != entry.source_sha256:
+            if not _is_made(folder, entry, finished_by_id.get(entry.id)):
                 tasks[entry.id] = UTurnTask(video, states, entry, _count_passes(video.entry.recipe, entry.evaluation))
-            elif earlier.generic_prompt != entry.generic_prompt:
-                raise UserError(
-                    f"{get_uturn_folder(folder)} has U-turns with the generic prompt {earlier.generic_prompt!r}, not "
-                    f"{entry.generic_prompt!r}. To make others, first move that folder away"
-                )
     if not wanted:
         raise UserError(f"cannot make a U-turn of any video: {left_out[0][0]}: {left_out[0][1]}")
     kept = tuple(entry for entry in finished_by_id.values() if entry.id not in tasks)
     prompts = tuple(dict.fromkeys(entry.generic_prompt for entry in wanted.values()))
     return UTurnPlan(folder, prompts, kept, tuple(tasks.values()), tuple(left_out))
+
+
+def _is_made(folder: Path, entry: UTurnEntry, earlier: UTurnEntry | None) -> bool:
+    """Return whether the files of an earlier entry with the same id are those of an entry.
+
+    Raises:
+        UserError: they have another generic prompt.
+    """
+    if earlier is None or earlier.source_sha256 != entry.source_sha256:
+        return False
+    if earlier.generic_prompt != entry.generic_prompt:
+        raise UserError(
+            f"{get_uturn_folder(folder)} has U-turns with the generic prompt {earlier.generic_prompt!r}, not "
+            f"{entry.generic_prompt!r}. To make others, first move that folder away"
+        )
+    return True
 
 
 def _list_entries(
@@ -198,29 +209,42 @@ def _count_passes(recipe: Recipe, evaluation: int) -> int:
 def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) -> Iterator[UTurnEvent]:
     """Make the U-turns of a plan; write the index after each, so that an interrupted call can be repeated.
 
+    Several processes may make U-turns of one batch: those that another process has made since the plan are skipped.
+
     Raises:
-        UserError: the model cannot be loaded, or its weights have changed.
+        UserError: the model cannot be loaded, its weights have changed, or another process has made U-turns with
+            another generic prompt.
         OSError: a file cannot be written.
         RuntimeError: the device is out of memory.
     """
     from wantui.batches.generating_model import GeneratingModel
 
-    finished = list(plan.finished)
     model = GeneratingModel([task.recipe for task in plan.tasks], device, may_fetch)
     make_parent_folders(plan.folder, get_uturn_index_path(plan.folder))
     for number, task in enumerate(plan.tasks, 1):
         yield from model.load(task.recipe)
         name = f"{task.video.name}, noise level {task.entry.sigma:.3f}"
-        try:
-            for step_number, latents in enumerate(_run_uturn(model.loaded, task), 1):  # noqa: B007 -- the last one is used
-                yield UTurnStep(task, number, step_number)
-            _store_uturn(model.loaded, plan.folder, task, latents)
-        except (CaptureError, ArithmeticError, NotFiniteError) as error:
-            yield VideoLeftOut(name, str(error))
-            continue
-        finished.append(add_uturn_digests(plan.folder, task.entry))
-        write_uturns(plan.folder, finished)
+        with try_lock_uturn(plan.folder, task.entry) as is_locked:
+            if not is_locked:
+                yield VideoLeftOut(name, "another process is making this U-turn")
+                continue
+            if _is_made(plan.folder, task.entry, _find_made_uturn(plan.folder, task.entry.id)):
+                continue
+            try:
+                for step_number, latents in enumerate(_run_uturn(model.loaded, task), 1):  # noqa: B007 -- the last one is used
+                    yield UTurnStep(task, number, step_number)
+                _store_uturn(model.loaded, plan.folder, task, latents)
+            except (CaptureError, ArithmeticError, NotFiniteError) as error:
+                yield VideoLeftOut(name, str(error))
+                continue
+            add_uturn(plan.folder, add_uturn_digests(plan.folder, task.entry))
         yield UTurnDone(task, make_uturn_clip_path(plan.folder, task.entry))
+
+
+def _find_made_uturn(folder: Path, uturn_id: str) -> UTurnEntry | None:
+    """Return the U-turn of an id that now has its files, or None."""
+    entries = (entry for entry in read_uturns(folder) if entry.id == uturn_id and has_uturn_files(folder, entry))
+    return next(entries, None)
 
 
 def _run_uturn(loaded: "LoadedPipeline", task: UTurnTask) -> "Iterator[Tensor]":

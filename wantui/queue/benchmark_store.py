@@ -13,8 +13,11 @@ from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_bloc
 from wantui.planning.recipe import Recipe
 from wantui.planning.throughput import NATIVE_ATTENTION, Throughput
 from wantui.queue.state_dir import find_state_directory
+from wantui.storage.locks import lock_by_file
 
 THROUGHPUT_FILE = "throughput.json"
+THROUGHPUT_LOCK_FILE = "throughput.lock"
+"""Name of the lock file of `THROUGHPUT_FILE`."""
 SPEEDS_BY_SIMILARITY: dict[SpeedName, tuple[SpeedName, ...]] = {
     "reference": ("reference", "fused", "fp8", "cached"),
     "fused": ("fused", "reference", "fp8", "cached"),
@@ -24,17 +27,19 @@ SPEEDS_BY_SIMILARITY: dict[SpeedName, tuple[SpeedName, ...]] = {
 
 
 def save_throughput(directory: Path, measured_throughput: Throughput) -> Path:
-    """Store a measured throughput, replacing an earlier one of the same device and speed; return the file."""
-    other_throughputs = [
-        throughput
-        for throughput in _read_throughputs(directory)
-        if (throughput.device, throughput.speed) != (measured_throughput.device, measured_throughput.speed)
-    ]
+    """Store a measured throughput, replacing an earlier one of the same device and speed; return the file.
+
+    Several processes may measure devices of one machine at once: the file is locked meanwhile.
+    """
     path = directory / THROUGHPUT_FILE
-    write_text_atomically(
-        path,
-        json.dumps([asdict(throughput) for throughput in (*other_throughputs, measured_throughput)], indent=1) + "\n",
-    )
+    with lock_by_file(directory / THROUGHPUT_LOCK_FILE):
+        other_throughputs = [
+            throughput
+            for throughput in _read_throughputs(directory)
+            if (throughput.device, throughput.speed) != (measured_throughput.device, measured_throughput.speed)
+        ]
+        entries = [asdict(throughput) for throughput in (*other_throughputs, measured_throughput)]
+        write_text_atomically(path, json.dumps(entries, indent=1) + "\n")
     return path
 
 

@@ -10,7 +10,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -161,15 +161,20 @@ def claim_batch_folder(folder: Path) -> None:
     )
 
 
+def lock_manifest(folder: Path) -> AbstractContextManager[None]:
+    """Lock a batch folder's manifest and the other files that several processes change; see `lock_by_file`."""
+    return lock_by_file(folder / MANIFEST_LOCK_FILE)
+
+
 @contextmanager
-def lock_manifest(folder: Path) -> Iterator[None]:
-    """Lock a folder's manifest against other processes; has no effect on a file system without locks.
+def lock_by_file(path: Path) -> Iterator[None]:
+    """Wait for the exclusive lock of a lock file, which is created; has no effect on a file system without locks.
 
     Raises:
         OSError: the lock file cannot be opened.
     """
     # Lock a file that is open for writing: on network file systems, locks of directories apply to one machine only.
-    descriptor = _open_lock_file(folder / MANIFEST_LOCK_FILE)
+    descriptor = _open_lock_file(path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

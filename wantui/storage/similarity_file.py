@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wantui.atomic_files import write_text_atomically
 from wantui.json_files import UnreadableFileError, describe_first_validation_error, read_json_object
+from wantui.storage.locks import lock_manifest
 from wantui.storage.manifest import Manifest
 from wantui.storage.mp4 import Frame
 from wantui.storage.video_files import make_parent_folders
@@ -104,7 +105,7 @@ def get_similarity_path(batch_folder: Path) -> Path:
 
 
 def write_similarity(batch_folder: Path, similarity: BatchSimilarity) -> Path:
-    """Replace the file atomically; return its path.
+    """Replace the file atomically while the batch is locked, because several processes may measure it; return its path.
 
     Raises:
         OSError: the file cannot be written.
@@ -112,7 +113,8 @@ def write_similarity(batch_folder: Path, similarity: BatchSimilarity) -> Path:
     path = get_similarity_path(batch_folder)
     make_parent_folders(batch_folder, path)
     document = _Document(baseline=similarity.baseline, created=similarity.created, videos=dict(similarity.by_video))
-    write_text_atomically(path, document.model_dump_json(indent=1) + "\n")
+    with lock_manifest(batch_folder):
+        write_text_atomically(path, document.model_dump_json(indent=1) + "\n")
     return path
 
 

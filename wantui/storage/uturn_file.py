@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,12 +20,15 @@ from wantui.json_files import (
     read_json_object,
     read_regular_file,
 )
+from wantui.storage.locks import lock_manifest, try_lock_video, unlock_video
 from wantui.storage.mp4 import Frame, read_frames
 from wantui.storage.recorded_clips import compute_file_sha256
 
 INDEX_NAME = "uturns.json"
 MAX_INDEX_BYTES = 64 << 20
 MAX_STATE_BYTES = 1 << 20
+UTURN_LOCK_OFFSET = 1 << 32
+"""Offset of the locks of U-turns in the lock file of the batch, above those of its videos."""
 
 
 class UTurnFileError(UserError):
@@ -111,14 +116,37 @@ def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
         raise UTurnFileError(f"cannot read {path}: {error}") from None
 
 
-def write_uturns(batch_folder: Path, entries: list[UTurnEntry]) -> None:
-    """Write the index of U-turns whose clips and states are complete.
+def add_uturn(batch_folder: Path, entry: UTurnEntry) -> None:
+    """Add a U-turn with complete files to the index, replacing an entry of these files; drop entries without files.
+
+    Several processes may make U-turns of one batch: the index is read again, and the batch is locked meanwhile.
 
     Raises:
         OSError: it cannot be written.
+        UTurnFileError: the index is damaged.
     """
-    text = UTurnIndex(uturns=entries).model_dump_json(indent=1)
-    write_text_atomically(get_uturn_index_path(batch_folder), text)
+    with lock_manifest(batch_folder):
+        others = (other for other in read_uturns(batch_folder) if other.id != entry.id)
+        kept = [other for other in others if has_uturn_files(batch_folder, other)]
+        text = UTurnIndex(uturns=[*kept, entry]).model_dump_json(indent=1)
+        write_text_atomically(get_uturn_index_path(batch_folder), text)
+
+
+@contextmanager
+def try_lock_uturn(batch_folder: Path, entry: UTurnEntry) -> Iterator[bool]:
+    """Lock the files of a U-turn against other processes; yield False if another process is writing them.
+
+    Raises:
+        OSError: the lock file cannot be opened.
+    """
+    lock_index = UTURN_LOCK_OFFSET + zlib.crc32(entry.id.encode())
+    if not try_lock_video(batch_folder, lock_index):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        unlock_video(batch_folder, lock_index)
 
 
 def write_uturn_state(batch_folder: Path, entry: UTurnEntry, state: NDArray[np.float32]) -> None:

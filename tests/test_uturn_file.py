@@ -1,0 +1,54 @@
+"""The index of U-turns of a batch."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from wantui.storage.similarity_file import BatchSimilarity, VideoSimilarity, get_similarity_path, write_similarity
+from wantui.storage.uturn_file import UTurnEntry, add_uturn, get_uturn_folder, read_uturns
+
+WRITER_COUNT = 8
+
+
+def make_entry(folder: Path, source: str, evaluation: int) -> UTurnEntry:
+    """Return an entry, and create its files."""
+    entry = UTurnEntry(
+        source=source, source_sha256=None, generic_prompt="a red shape", evaluation=evaluation, sigma=0.5
+    )
+    for suffix in ("mp4", "npy"):
+        (get_uturn_folder(folder) / f"{entry.id}.{suffix}").touch()
+    return entry
+
+
+def test_uturns_that_are_added_at_once_are_all_kept(tmp_path: Path) -> None:
+    get_uturn_folder(tmp_path).mkdir(parents=True)
+    entries = [[make_entry(tmp_path, f"v{writer}", number) for number in (1, 2, 3)] for writer in range(WRITER_COUNT)]
+
+    def add_all(added: list[UTurnEntry]) -> None:
+        for entry in added:
+            add_uturn(tmp_path, entry)
+
+    with ThreadPoolExecutor(WRITER_COUNT) as pool:
+        list(pool.map(add_all, entries))
+    expected = sorted(entry.id for added in entries for entry in added)
+    assert sorted(entry.id for entry in read_uturns(tmp_path)) == expected
+
+
+def test_added_uturn_replaces_its_earlier_entry_and_drops_entries_without_files(tmp_path: Path) -> None:
+    get_uturn_folder(tmp_path).mkdir(parents=True)
+    first, second = make_entry(tmp_path, "v", 1), make_entry(tmp_path, "v", 2)
+    for entry in (first, second):
+        add_uturn(tmp_path, entry)
+    (get_uturn_folder(tmp_path) / f"{second.id}.mp4").unlink()
+    remade = first.model_copy(update={"source_sha256": "0" * 64})
+    add_uturn(tmp_path, remade)
+    assert read_uturns(tmp_path) == [remade]
+
+
+def test_similarities_that_are_written_at_once_do_not_fail(tmp_path: Path) -> None:
+    contents = [
+        BatchSimilarity(f"seed {seed}", "", {"v": VideoSimilarity(baseline="b", clip_checksums=("1", "2"), ssim=0.5)})
+        for seed in range(WRITER_COUNT)
+    ]
+    with ThreadPoolExecutor(WRITER_COUNT) as pool:
+        list(pool.map(lambda content: write_similarity(tmp_path, content), contents * 3))
+    assert '"baseline": "seed ' in get_similarity_path(tmp_path).read_text()
