@@ -174,6 +174,7 @@ def test_ablate_prints_the_cost_first_and_the_change_without_each_word(wantui: W
     assert "ring seed 42" not in plan.out
     assert "2 videos: 24 passes through the model, about" in plan.err
     assert "left out: circle seed 42; circle seed 43: its prompt 'a red circle' has no word 'ring'" in plan.err
+    assert plan.code == 1
     result = wantui("ablate", batch, "--variation", "ring", "--steps", "0,3", "--json")
     records = json.loads(result.out)
     assert [record["seed"] for record in records] == [42, 43]
@@ -190,8 +191,11 @@ def test_ablate_refuses_words_and_steps_that_do_not_exist(wantui: Wantui, batch:
     assert wantui("ablate", batch, "--word", " ").code == 2
 
 
+GENERIC = ("--generic", "circle|ring: shape")
+
+
 def make_uturns(wantui: Wantui, batch: Path, *options: object) -> Any:
-    return wantui("commitment", "uturn", batch, "--generic", "circle|ring: shape", "--levels", "0.9,0.5", *options)
+    return wantui("commitment", "uturn", batch, *GENERIC, "--levels", "0.9,0.5", *options)
 
 
 def test_uturns_are_made_once_and_measured(wantui: Wantui, batch: Path) -> None:
@@ -335,6 +339,15 @@ def test_video_with_nan_is_named_and_the_others_are_measured(
     result = wantui("decode", batch, "--variation", "ring", "--steps", "end", "--fast")
     assert (result.code, len(result.out.splitlines())) == (1, 1)
     assert f"left out: ring seed 42: {reason}" in result.err
+
+
+@pytest.mark.parametrize("command", [["ablate"], ["commitment", "uturn", *GENERIC], ["score", *GENERIC]])
+def test_dry_run_with_a_video_left_out_exits_with_1(wantui: Wantui, batch: Path, command: list[str]) -> None:
+    assert wantui(*command, batch, "--dry-run").code == 0
+    (batch / "latents/prompt_000/vid_001.zarr/latents/zarr.json").write_text("damaged")
+    result = wantui(*command, batch, "--dry-run")
+    assert result.code == 1
+    assert "left out: circle seed 42: " in result.err
 
 
 @pytest.mark.parametrize("command", [["commitment", "uturn"], ["score"]])

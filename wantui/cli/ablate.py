@@ -69,7 +69,7 @@ def command(
     print_left_out(plan.left_out)
     echo(_describe_cost(plan), err=True)
     if is_dry_run:
-        return
+        sys.exit(1 if plan.left_out else 0)
     measured, failed_count = _measure(plan, request)
     if as_json:
         print_json([_build_record(event) for event in measured])

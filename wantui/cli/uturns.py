@@ -72,7 +72,7 @@ def uturn_command(
         echo(f"generic prompt: {prompt}", err=True)
     echo(_describe_cost(plan), err=True)
     if is_dry_run:
-        return
+        sys.exit(1 if plan.left_out else 0)
     check_result_path(batch, get_uturn_index_path(batch))
     check_uturn_paths(batch, [task.entry for task in plan.tasks])
     failed_count = _make_uturns(plan, device, may_fetch)
