@@ -17,6 +17,7 @@ from scipy import stats
 from test_analysis import oscillating_videos, synthetic_videos, use_videos
 
 from wantui.analysis.answer_evidence import (
+    ALIKE,
     CANNOT_TELL,
     DIFFERS,
     FAMILIES_BY_METRIC,
@@ -25,13 +26,15 @@ from wantui.analysis.answer_evidence import (
     PLACE,
     ROOM,
     ROOM_METRICS,
+    AnswerData,
     Evidence,
 )
-from wantui.analysis.answers import Answer, _describe_room
+from wantui.analysis.answers import Answer, _describe_room, _order_groups
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.declaration import Declaration, choose_primary_metric
 from wantui.analysis.differences import (
+    PairEffects,
     _compute_relative_difference,
     format_difference,
     format_difference_parts,
@@ -46,6 +49,7 @@ from wantui.analysis.distance_intervals import (
 from wantui.analysis.effect_table import build_effect_rows
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.groups import Group
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.p_values import describe_p_values, find_decisive_p, find_question
 from wantui.analysis.places import (
@@ -653,3 +657,28 @@ def test_room_of_several_groups_is_in_the_order_of_their_means(tmp_path: Path, m
     last_names = sorted(("ring", "cross"), key=lambda name: sampled[name])
     assert f"log_volume: circle < square < {' ~ '.join(last_names)}; " in room.verdict
     assert room.verdict.endswith(" (~: cannot tell)")
+
+
+def test_signs_between_ordered_groups_tell_equivalence_from_the_absence_of_evidence() -> None:
+    names, means = ("a~b", "circle", "square", "ring"), (4.0, 1.0, 1.01, 2.0)
+    pairs = list(itertools.combinations(range(4), 2))
+
+    def order(kinds: dict[tuple[int, int], str]) -> str:
+        rows = [[build_room_evidence("log_volume", 0.0, kinds.get(pair, DIFFERS))] for pair in pairs]
+        data = AnswerData(
+            [Group(name, ()) for name in names],
+            pairs,
+            ["log_volume"],
+            np.array(means).reshape(1, 1, 4, 1),
+            PairEffects([], np.empty(0)),
+            frozenset(),
+            0.05,
+        )
+        return _order_groups(data, rows, ["log_volume"])
+
+    assert order({}) == "log_volume: circle < square < ring < a~b"
+    assert order({(1, 2): ALIKE}) == "log_volume: circle = square < ring < a~b (=: alike within 5 %)"
+    assert order({(1, 2): ALIKE, (2, 3): CANNOT_TELL}) == (
+        "log_volume: circle = square ~ ring < a~b (=: alike within 5 %; ~: cannot tell)"
+    )
+    assert order({(0, 1): CANNOT_TELL}) == order({})  # these are no neighbours

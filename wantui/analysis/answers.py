@@ -35,6 +35,8 @@ from wantui.formatting import format_count, format_interval, format_percent, joi
 
 MAX_ORDERED_GROUPS = 10
 """Maximum number of groups that the answer on room puts in order."""
+ORDER_SIGNS = {DIFFERS: "<", ALIKE: "=", CANNOT_TELL: "~"}
+"""Signs between groups that are neighbours in the order of their means, by the kind of their difference."""
 
 
 @dataclass(frozen=True)
@@ -285,10 +287,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     elif differing_names:
         verdict = f"the {groups_text} differ in {join_first_names(list(dict.fromkeys(map(_name_family, shown_names))))}"
         if question == ROOM and len(data.groups) <= MAX_ORDERED_GROUPS:
-            orders = [_order_groups(data, rows, name) for name in shown_names]
-            verdict += f". By their means, {'; '.join(orders)}" + (
-                " (~: cannot tell)" if "~" in "".join(orders) else ""
-            )
+            verdict += f". By their means, {_order_groups(data, rows, shown_names)}"
     else:
         verdict = f"cannot tell whether the {groups_text} differ"
     differing_count = sum(any(item.kind == DIFFERS for item in row) for row in rows)
@@ -307,22 +306,28 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     return Answer(question, "", "", kind, verdict, details, tuple(notes), p_by_metric, min_p, correction)
 
 
-def _order_groups(data: AnswerData, rows: Sequence[Sequence[Evidence]], metric: str) -> str:
-    """Return the groups in the order of their means, such as "log_volume: circle < square ~ ring".
+def _order_groups(data: AnswerData, rows: Sequence[Sequence[Evidence]], metrics: Sequence[str]) -> str:
+    """Return the groups in the order of their means, with the meaning of the signs between neighbours.
 
-    "~" is between neighbours whose difference is not shown.
+    Such as "log_volume: circle < square = cross ~ ring (=: alike within 5 %; ~: cannot tell)".
     """
-    means = data.cell_values[..., list(data.metric_names).index(metric)].mean((0, 1))
-    order = np.argsort(means, kind="stable").tolist()
-    kind_by_pair = {
-        frozenset(pair): next(item.kind for item in row if item.metric == metric)
-        for pair, row in zip(data.group_pairs, rows, strict=True)
-    }
-    text = f"{metric}: {data.groups[order[0]].name}"
-    for smaller, larger in itertools.pairwise(order):
-        sign = "<" if kind_by_pair[frozenset((smaller, larger))] == DIFFERS else "~"
-        text += f" {sign} {data.groups[larger].name}"
-    return text
+    orders, shown_kinds = [], set()
+    for metric in metrics:
+        means = data.cell_values[..., list(data.metric_names).index(metric)].mean((0, 1))
+        order = np.argsort(means, kind="stable").tolist()
+        kind_by_pair = {
+            frozenset(pair): next(item.kind for item in row if item.metric == metric)
+            for pair, row in zip(data.group_pairs, rows, strict=True)
+        }
+        text = f"{metric}: {data.groups[order[0]].name}"
+        for smaller, larger in itertools.pairwise(order):
+            kind = kind_by_pair[frozenset((smaller, larger))]
+            shown_kinds.add(kind)
+            text += f" {ORDER_SIGNS[kind]} {data.groups[larger].name}"
+        orders.append(text)
+    meanings = {ALIKE: f"alike within {format_percent(data.equivalence_margin)}", CANNOT_TELL: "cannot tell"}
+    legend = "; ".join(f"{ORDER_SIGNS[kind]}: {text}" for kind, text in meanings.items() if kind in shown_kinds)
+    return "; ".join(orders) + (f" ({legend})" if legend else "")
 
 
 def _name_family(metric: str) -> str:
