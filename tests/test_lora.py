@@ -248,6 +248,20 @@ def test_strength_of_zero_changes_no_bit_and_shares_the_loaded_model(
     assert zero.digest != recipe_with(None).digest
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_change_beyond_the_range_of_the_weights_is_refused_by_layer(
+    dtype: torch.dtype, pipelines: dict[str, WanPipeline], tmp_path: Path
+) -> None:
+    pipeline = pipelines["wan2.1"]
+    factors = make_factors(shapes_of(pipeline), dtype=dtype)
+    layer = "blocks.1.attn1.to_k"
+    down, up = factors[layer]
+    factors[layer] = (1e30 * down, 1e30 * up) if dtype == torch.float32 else (1e300 * down, up)
+    path = write_adapter(tmp_path / "large.safetensors", diffusers_tensors(factors))
+    with pytest.raises(LoadError, match=rf"large\.safetensors.*with it, {layer}\.weight contains NaN or infinity"):
+        merge_adapters(pipeline, request_for((path, 1.0)))
+
+
 @pytest.mark.parametrize(
     ("role", "value", "reason"),
     [

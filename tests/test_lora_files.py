@@ -179,6 +179,95 @@ def _cut(path: Path) -> Path:
     return _write_bytes(path, path.read_bytes()[:-1])
 
 
+FIRST, SECOND = (f"transformer.blocks.0.attn1.to_q.lora_{letter}.weight" for letter in "AB")
+SIZE = 4 * 2 * 192
+"""Bytes of each of these factors."""
+
+
+def make_header(**changes: Any) -> dict[str, Any]:
+    """Return the header of a file with the factors of one layer, with changes of its first tensor."""
+    return {
+        FIRST: {"dtype": "F32", "shape": [2, 192], "data_offsets": [0, SIZE], **changes},
+        SECOND: {"dtype": "F32", "shape": [192, 2], "data_offsets": [SIZE, 2 * SIZE]},
+    }
+
+
+def write_header(path: Path, header: object) -> Path:
+    text = json.dumps(header).encode()
+    return _write_bytes(path, len(text).to_bytes(8, "little") + text + bytes(2 * SIZE))
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (make_header(data_offsets=[0, SIZE - 4]), "lora_A.weight has 1,532 bytes, which do not fit"),
+        (make_header(data_offsets=[0, 2 * SIZE]), "lora_A.weight has 3,072 bytes, which do not fit its shape"),
+        (make_header(data_offsets=[4, SIZE]), "lora_A.weight does not follow"),
+        (make_header(data_offsets=[SIZE, 0]), "does not follow the tensor before it"),
+        (make_header(data_offsets=[-4, SIZE]), "lora_A.weight has no valid shape or offsets"),
+        (make_header(data_offsets=[False, SIZE]), "lora_A.weight has no valid shape or offsets"),
+        (make_header(data_offsets=[0, SIZE, 0]), "lora_A.weight does not follow"),
+        (make_header(shape=[2.0, 192.0]), "lora_A.weight has no valid shape or offsets"),
+        (make_header(shape=[float("inf"), 192]), "lora_A.weight has no valid shape or offsets"),
+        (make_header(shape=["2", "192"]), "lora_A.weight has no valid shape or offsets"),
+        (make_header(shape=[-2, -192]), "lora_A.weight has no valid shape or offsets"),
+        (make_header(shape="2192"), "lora_A.weight has no valid shape or offsets"),
+        (make_header(shape=[2**62, 192]), "lora_A.weight has 1,536 bytes, which do not fit its shape and type"),
+        (make_header(shape=[3, 192]), "lora_A.weight has 1,536 bytes, which do not fit its shape and type"),
+        (make_header(dtype="F64"), "lora_A.weight has 1,536 bytes, which do not fit its shape and type"),
+        (make_header() | {"__metadata__": {"a": 1}}, "its metadata is not text"),
+        (make_header() | {"__metadata__": {"lora_adapter_metadata": "[" * 100_000}}, "has a damaged header"),
+    ],
+)
+def test_damaged_header_is_refused_when_planned(header: object, reason: str, tmp_path: Path) -> None:
+    plan(str(write_header(tmp_path / "whole.safetensors", make_header())))
+    path = write_header(tmp_path / "damaged.safetensors", header)
+    with pytest.raises(AdapterError, match=rf"cannot use .*damaged\.safetensors.*{reason}.*Copy it again"):
+        plan(str(path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ('{"transformer.r": "x"}', "r 'x', but needs a positive integer"),
+        ('{"transformer.r": 0}', "r 0, but needs a positive integer"),
+        ('{"transformer.r": true}', "r True, but needs a positive integer"),
+        ('{"transformer.r": 1000000000000}', "gives blocks.0.attn1.to_. rank 1000000000000, but .* rank 2"),
+        ('{"transformer.lora_alpha": 16}', "gives blocks.0.attn1.to_. rank 8, but .* rank 2"),
+        ('{"transformer.r": 2, "transformer.lora_alpha": NaN}', "lora_alpha nan, but needs a positive number"),
+        ('{"transformer.r": 2, "transformer.lora_alpha": 1e999}', "lora_alpha inf, but needs a positive number"),
+        ('{"transformer.r": 2, "transformer.lora_alpha": 0}', "lora_alpha 0, but needs a positive number"),
+        ('{"transformer.r": 2, "transformer.lora_alpha": -8}', "lora_alpha -8, but needs a positive number"),
+        ('{"transformer.r": 2, "transformer.lora_alpha": null}', "lora_alpha None, but needs a positive number"),
+        ('{"transformer.r": 2, "transformer.use_rslora": "no"}', "use_rslora 'no', but needs true or false"),
+        ('{"transformer.r": 2, "transformer.alpha_pattern": [1]}', r"alpha_pattern \[1\], but needs an object"),
+        (
+            '{"transformer.r": 2, "transformer.alpha_pattern": {"(": 3}}',
+            r"alpha_pattern '\(', but needs names of layers",
+        ),
+        ('{"transformer.r": 2, "transformer.rank_pattern": {"([a-z]+)+!": 2}}', "rank_pattern .*but needs names of"),
+        ('{"transformer.r": 2, "transformer.alpha_pattern": {"to_q": NaN}}', "alpha_pattern.to_q nan, but needs a pos"),
+        ('{"transformer.r": 2, "transformer.rank_pattern": {"to_q": 3}}', "gives blocks.0.attn1.to_q rank 3, but"),
+    ],
+)
+def test_unusable_settings_in_the_metadata_are_refused_when_planned(settings: str, reason: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.safetensors", tensors_for(NANO), {"lora_adapter_metadata": settings})
+    (refusal,) = plan(str(path)).refusals
+    assert re.search(rf"its metadata \(lora_adapter_metadata\) (has )?{reason}", refusal), refusal
+
+
+def test_settings_in_the_metadata_that_peft_can_use_are_accepted(tmp_path: Path) -> None:
+    settings = {
+        "transformer.r": 3,
+        "transformer.rank_pattern": {"to_q": 2, r"^blocks\.0\.attn1\.to_k": 2},
+        "transformer.lora_alpha": 0.5,
+        "transformer.alpha_pattern": {"attn1.to_k": 4},
+        "transformer.use_rslora": True,
+    }
+    metadata = {"lora_adapter_metadata": json.dumps(settings)}
+    assert not plan(str(write(tmp_path / "a.safetensors", tensors_for(NANO), metadata))).refusals
+
+
 LARGE = find_model("wan2.1-14b")
 ONE = np.ones(1, np.float32)
 

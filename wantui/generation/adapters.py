@@ -6,7 +6,7 @@ the same weights.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,11 @@ from wantui.models.adapter_layout import (
     LayerShape,
     match_adapter_layers,
 )
+from wantui.models.adapter_settings import PEFT_SETTING_NAMES
 from wantui.models.adapters import MissingAdapterError, hash_adapter_file
 
 MERGED_NAME = "merged"
 """Name of the adapter in peft while it is merged."""
-PEFT_SETTING_NAMES = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora")
-"""Settings in the metadata of a file that change the scale of an adapter."""
 
 
 def merge_adapters(pipeline: WanPipeline, request: LoraRequest) -> None:
@@ -109,6 +108,7 @@ def _merge_file(transformer: Any, file: LoraFile, strength: float) -> None:
     transformer.set_adapters([MERGED_NAME], [strength])
     transformer.fuse_lora()
     transformer.unload_lora()
+    _check_merged_finite(transformer, layout.layers)
 
 
 def _complete_settings(settings: Mapping[str, Any], tensor_by_name: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -196,3 +196,18 @@ def _check_all_loaded(transformer: nn.Module, tensor_by_name: Mapping[str, Tenso
     if loaded_by_name.keys() != tensor_by_name.keys():
         extra_name = min(loaded_by_name.keys() - tensor_by_name.keys())
         raise LoadError(f"peft also changed {extra_name}, which the file lacks. Report this with the name of the file")
+
+
+def _check_merged_finite(transformer: nn.Module, layers: Iterable[AdapterLayer]) -> None:
+    """Refuse an adapter whose change is beyond the range of the weights.
+
+    Raises:
+        LoadError: a merged weight contains NaN or infinity.
+    """
+    for layer in layers:
+        for name, parameter in transformer.get_submodule(layer.name).named_parameters():
+            if not torch.stack(torch.aminmax(parameter)).isfinite().all():
+                raise LoadError(
+                    f"with it, {layer.name}.{name} contains NaN or infinity: its change is beyond the range of "
+                    f"{str(parameter.dtype).removeprefix('torch.')}. Use a lower strength, or check the file"
+                )

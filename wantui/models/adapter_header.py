@@ -1,6 +1,5 @@
 """Read the header of an adapter's safetensors file: shapes, types and metadata of its tensors. Never imports torch."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,7 +57,7 @@ def _read_header(path: Path, state: FileState) -> AdapterHeader:
         for name, values in header.items():
             if name != "__metadata__":
                 tensors[name] = StoredTensor(tuple(map(int, values["shape"])), str(values["dtype"]))
-        settings = json.loads((header.get("__metadata__") or {}).get(METADATA_KEY, "{}"))
+        settings = parse_json((header.get("__metadata__") or {}).get(METADATA_KEY, "{}"))
     except (ValueError, LookupError, TypeError, AttributeError):
         raise AdapterError(f"{path} has a damaged header. Copy it again") from None
     if not isinstance(settings, dict):

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from wantui.formatting import format_count
+from wantui.formatting import format_count, shorten_text
 from wantui.models.adapter_header import FLOAT_TYPES, METADATA_KEY, AdapterHeader, StoredTensor
+from wantui.models.adapter_settings import check_adapter_settings
 from wantui.models.adapters import AdapterError
 from wantui.models.catalogue import CATALOGUE, WanModel
 
@@ -127,7 +128,7 @@ def match_adapter_layers(header: AdapterHeader, shape_by_layer: Mapping[str, Lay
 
     Raises:
         AdapterError: the file is no LoRA or of an unsupported kind, is for a transformer of other sizes or another
-            architecture, or lacks a tensor.
+            architecture, lacks a tensor, or has unusable settings.
     """
     _refuse_unsupported_kinds(header)
     name_by_alias = {alias: name for name in shape_by_layer for alias in _list_layer_aliases(name)}
@@ -152,6 +153,11 @@ def match_adapter_layers(header: AdapterHeader, shape_by_layer: Mapping[str, Lay
             unapplied_keys += layer.key_by_role.values()
     if not layers:
         raise AdapterError(_explain_no_match(header))
+    rank_by_layer = {
+        layer.name: header.tensors[layer.key_by_role.get("down") or layer.key_by_role["diff"]].shape[0]
+        for layer in layers
+    }
+    check_adapter_settings(header.settings, rank_by_layer)
     return AdapterLayout(tuple(layers), tuple(unapplied_keys))
 
 
@@ -264,7 +270,7 @@ def _explain_shape(key: str, tensor: StoredTensor, expected_shape: LayerShape, m
         for other in CATALOGUE
         if other.transformer_width != width and other.transformer_width in tensor.shape
     ]
-    shape_text = "x".join(map(str, tensor.shape)) or "()"
+    shape_text = shorten_text("x".join(map(str, tensor.shape))) or "()"
     if other_models:
         return (
             f"it is for {' or '.join(other_models)}, not for {model}, whose transformer has width "

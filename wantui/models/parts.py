@@ -1,8 +1,9 @@
 """Find and check the files of a model's parts. Never imports torch."""
 
+import math
 import os
 import reprlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wantui.errors import UserError
+from wantui.formatting import shorten_text
 from wantui.json_files import UnreadableFileError, parse_json, read_json_object
 from wantui.models.file_state import FileState
 
@@ -51,6 +53,13 @@ MAX_EXTRA_TOKENS = 10_000
 SPIECE_PACKAGES = ("sentencepiece", "google.protobuf")
 """Modules that transformers needs to read a spiece.model."""
 MAX_HEADER_BYTES = 100_000_000
+VALUE_BITS_BY_TYPE = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
+"""Bits of a value, by its type in safetensors files."""
 """Longest header that the safetensors library reads, in bytes."""
 LFS_POINTER_PREFIX = b"version https://git-lfs"
 """First bytes of the text file that Git LFS stores in place of a file that was not downloaded."""
@@ -232,7 +241,7 @@ def check_weight_file_length(path: Path) -> None:
 
 @lru_cache(maxsize=256)
 def find_length_error(path: Path, state: FileState) -> str | None:
-    """Return a description of a wrong length, or None; cached until the file changes."""
+    """Return a description of a wrong length or header, or None; cached until the file changes."""
     file_bytes = state.size_bytes
     with path.open("rb") as file:
         first_bytes = file.read(len(LFS_POINTER_PREFIX))
@@ -245,16 +254,43 @@ def find_length_error(path: Path, state: FileState) -> str | None:
         header = file.read(header_bytes)
     try:
         tensors = parse_json(header)
-        data_bytes = max(
-            (tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"), default=0
-        )
+        metadata = tensors.pop("__metadata__", None) or {}
+        data_bytes = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+        has_text_metadata = all(isinstance(value, str) for value in metadata.values())
     except (ValueError, LookupError, TypeError, AttributeError):
         return "has a damaged header. Copy it again"
+    if not has_text_metadata:
+        return "has a damaged header: its metadata is not text. Copy it again"
     if type(data_bytes) is not int or 8 + header_bytes + data_bytes != file_bytes:
         return (
             f"is incomplete: it has {file_bytes:,} bytes, but its header says {8 + header_bytes + data_bytes:,}. Copy "
             "it again"
         )
+    return _find_tensor_fault(tensors)
+
+
+def _find_tensor_fault(tensors: Mapping[str, Any]) -> str | None:
+    """Return a description of the first tensor in a header that the safetensors library would refuse, or None.
+
+    The offsets of the tensors must have no gap and no overlap, and fit their shapes and types. Unknown types are left
+    to the callers.
+    """
+    for name, tensor in tensors.items():
+        numbers = (tensor.get("shape"), tensor["data_offsets"])
+        if not all(isinstance(each, list) and all(type(n) is int and n >= 0 for n in each) for each in numbers):
+            return f"has a damaged header: {shorten_text(name)} has no valid shape or offsets. Copy it again"
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
+        offsets = tensor["data_offsets"]
+        if len(offsets) != 2 or offsets[0] != end or offsets[1] < end:
+            return f"has a damaged header: {shorten_text(name)} does not follow the tensor before it. Copy it again"
+        end = offsets[1]
+        value_bits = VALUE_BITS_BY_TYPE.get(str(tensor.get("dtype")))
+        if value_bits is not None and 8 * (end - offsets[0]) != math.prod(tensor["shape"]) * value_bits:
+            return (
+                f"has a damaged header: {shorten_text(name)} has {end - offsets[0]:,} bytes, which do not fit its "
+                "shape and type. Copy it again"
+            )
     return None
 
 
