@@ -1,7 +1,9 @@
 """Stored latents in other formats, and folders of the older system, read back."""
 
+import errno
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import pytest
 import torch
 import zarr
 from clip_batches import write_clip_batch
-from conftest import TEMPLATE, MakeOnce, Wantui, batch, copy_batch, generate_batch, only_queued
+from conftest import TEMPLATE, MakeOnce, Wantui, batch, copy_batch, files, generate_batch, only_queued
 from safetensors.numpy import load_file
 
 from wantui.analysis.loading import read_batch_videos
 from wantui.errors import UserError
+from wantui.storage import export
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 
@@ -48,6 +51,30 @@ def test_npy_safetensors_and_pt_exports_equal_the_stored_latents(generated_batch
     assert np.array_equal(loaded["latents"].numpy(), latents(generated_batch))
     assert json.loads(loaded["recipe"])["seed"] == 42
     assert not list(Path("pt").rglob("*.safetensors"))
+
+
+def test_npy_export_writes_state_after_state_and_names_a_full_disk(
+    generated_batch: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the final size with holes, written through a memory map, ends the process by SIGBUS on a full disk."""
+    read_array = export._StoredTrajectory.read_array
+    sizes: list[int] = []
+
+    def fill_disk(self: Any, name: str, *index: Any) -> Any:
+        if name == "latents":
+            sizes.extend(path.stat().st_size for path in Path("x").rglob("*.partial"))
+            if len(sizes) == 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return read_array(self, name, *index)
+
+    monkeypatch.setattr(export._StoredTrajectory, "read_array", fill_disk)
+    result = wantui("export", generated_batch.root, "-o", "x")
+    assert len(sizes) == 3
+    assert max(sizes) < latents(generated_batch).nbytes
+    assert (result.code, result.err) == (
+        2, "wantui: cannot write x: No space left on device. Choose another folder with -o\n"
+    )  # fmt: skip
+    assert not files("x")
 
 
 def test_legacy_export_can_be_analysed_at_its_output_folder(generated_batch: BatchFolder, wantui: Wantui) -> None:

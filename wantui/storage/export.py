@@ -146,12 +146,12 @@ def _prepare_target_path(batch_folder: Path, target_folder: Path, entry: VideoEn
 
 def _write_npy(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> Path:
     latents, metadata = trajectory.group["latents"], trajectory.build_metadata(entry)
-    with atomic_write(path.with_suffix(".npy")) as temporary_path:
-        memory_map = np.lib.format.open_memmap(temporary_path, mode="w+", dtype=latents.dtype, shape=latents.shape)
+    header = {"descr": np.lib.format.dtype_to_descr(latents.dtype), "fortran_order": False, "shape": latents.shape}
+    # No memory map: on a full disk, a write to one ends the process by SIGBUS.
+    with atomic_write(path.with_suffix(".npy")) as temporary_path, temporary_path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
         for index in range(latents.shape[0]):  # one state at a time: all states together can take gigabytes
-            memory_map[index] = trajectory.read_array("latents", index)
-        memory_map.flush()
-        del memory_map
+            file.write(trajectory.read_array("latents", index).tobytes())
     write_text_atomically(path.with_suffix(".json"), json.dumps(metadata, indent=1))
     return path.with_suffix(".npy")
 
