@@ -34,9 +34,27 @@ from typing import Any, NoReturn
 
 PROGRAM, ENGINE, WORKER = SERVED_MODULES = ("wantui", "wantui.engine.process", "wantui.worker.process")
 """Modules that a forked process can run with `python -m`; it can also run any program given by `python -c`."""
-READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", "HF_", "OMP_", "GOMP_", "TORCH", "MPL", "TEXTUAL", "COVERAGE")
+READ_AT_START = (
+    *(
+        "PYTHON",
+        "LC_",
+        "LANG",
+        "TZ",
+        "HF_",
+        "TRANSFORMERS_",
+        "DIFFUSERS_",
+        "OMP_",
+        "GOMP_",
+        "MKL_",
+        "OPENBLAS_",
+        "KMP_",
+    ),
+    *("TORCH", "TRITON_", "MPL", "TEXTUAL", "COVERAGE"),
+)
 """First letters of the variables that the interpreter or a library reads when it starts; PYTHONPATH is followed."""
 MAX_REQUEST_BYTES = 100_000
+ANSWER_SECONDS = 120.0
+"""Seconds after which a server counts as dead; its imports take a fraction of that."""
 ARGUMENTS_BYTES = 8192
 """Bytes of the memory in which /proc shows the arguments of a process; forked processes write their own there."""
 PR_SET_CHILD_SUBREAPER = 36
@@ -78,6 +96,8 @@ class ForkedPopen(subprocess.Popen[Any]):
 
     server: socket.socket | None = None
     """Connection to the server of this process; its first use in a process of pytest starts one."""
+    variables_at_start: dict[str, str] = {}  # noqa: RUF012
+    """Variables that the interpreter and the libraries of the server have read."""
     lock = threading.Lock()
 
     def _execute_child(self, *values: Any) -> None:
@@ -89,8 +109,13 @@ class ForkedPopen(subprocess.Popen[Any]):
             not is_served(words)
             or options["preexec_fn"] not in (None, take_terminal)
             or options["pass_fds"]
-            or get_read_at_start(environment) != get_read_at_start(os.environ)
+            or sum(len(os.fsencode(word)) + 1 for word in words) > ARGUMENTS_BYTES
+            or sum(len(os.fsencode(text)) for pair in environment.items() for text in pair) > MAX_REQUEST_BYTES // 2
         ):
+            start_new(*values)
+            return
+        variables = get_read_at_start(os.environ) if ForkedPopen.server is None else self.variables_at_start
+        if get_read_at_start(environment) != variables:
             start_new(*values)
             return
         sys.audit("subprocess.Popen", options["executable"], options["args"], options["cwd"], options["env"])
@@ -129,6 +154,8 @@ def get_server() -> socket.socket:
     """Return the connection to the server of this process; start one if it has none."""
     if ForkedPopen.server is None:
         ForkedPopen.server, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ForkedPopen.server.settimeout(ANSWER_SECONDS)
+        ForkedPopen.variables_at_start = get_read_at_start(os.environ)
         with theirs:
             command = [sys.executable, "-m", __name__, str(theirs.fileno()), "-" * ARGUMENTS_BYTES]
             subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
@@ -139,14 +166,16 @@ def ask_for_process(server: socket.socket, request: Request, streams: list[int])
     """Let a server fork a process with the standard streams `streams`; return the ID of this new child."""
     LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # the orphaned grandchild of the server becomes our child
     try:
-        message = json.dumps(asdict(request)).encode()
-        assert len(message) < MAX_REQUEST_BYTES, "the environment is too large"
-        socket.send_fds(server, [message], streams)
+        socket.send_fds(server, [json.dumps(asdict(request)).encode()], streams)
         answer = server.recv(100)
+    except BaseException:  # a late answer must not become that of the next request
+        server.close()
+        ForkedPopen.server = None
+        raise
     finally:
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-    if not answer:
-        raise RuntimeError("the server of forked processes has ended: see its error above")
+    if not answer.isdigit():
+        raise RuntimeError(f"the server of forked processes could not fork ({answer!r}): see its error above")
     return int(answer)
 
 
@@ -186,9 +215,10 @@ def wait_for_request(connection: socket.socket) -> tuple[Request, list[int]]:
             os.close(read_end)
             os.close(write_end)
             return Request(**json.loads(message)), descriptors
+        os.close(write_end)
         os.waitpid(middle, 0)
-        connection.send(os.read(read_end, 100))
-        for descriptor in (read_end, write_end, *descriptors):
+        connection.send(os.read(read_end, 100) or b"the new process ended")
+        for descriptor in (read_end, *descriptors):
             os.close(descriptor)
 
 
@@ -271,6 +301,7 @@ def end_process(code: int) -> NoReturn:
 def main() -> None:
     """Serve requests; each new process carries its request out."""
     connection = socket.socket(fileno=int(sys.argv[1]))
+    ForkedPopen.variables_at_start = get_read_at_start(os.environ)
     import_modules()
     while True:
         request, streams = wait_for_request(connection)

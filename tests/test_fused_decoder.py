@@ -1,5 +1,6 @@
 """The fused decoder of the VAE: frames like those of diffusers, weights unchanged, memory as predicted."""
 
+from subprocess import CalledProcessError
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
+from wantui.generation import load_vae
 from wantui.generation.bench import WAN_2_2_5B_VAE_CONFIG
 from wantui.generation.decode import decode_chunks, decode_frames
+from wantui.generation.errors import LoadError
 from wantui.generation.fused_decoder import NormAndSilu, fuse_decoder, has_fused_decoder
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import WanModel
@@ -108,3 +111,39 @@ def test_chunks_of_a_fused_decoder_are_those_of_the_vae(tiny_models: dict[str, W
     whole = pipeline.vae.decode(latents / (1.0 / std) + mean).sample
     assert torch.equal(torch.cat(list(decode_chunks(pipeline, latents)), dim=2), whole)
     assert np.abs(np.stack(list(decode_frames(pipeline, latents))) - reference_frames).max() <= 1
+
+
+def test_vae_on_a_second_gpu_launches_its_kernels_there(
+    monkeypatch: pytest.MonkeyPatch, tiny_models: dict[str, WanModel]
+) -> None:
+    selected: list[torch.device] = []
+    monkeypatch.setattr(load_vae, "select_gpu", selected.append)
+    pipeline = load_vae.load_vae_pipeline(tiny_models["wan2.1"], None, torch.device("cpu"))
+    assert selected == [torch.device("cpu")]
+    assert not has_fused_decoder(pipeline.vae)
+
+
+def test_fused_decoder_is_refused_where_its_kernel_cannot_be_compiled(
+    monkeypatch: pytest.MonkeyPatch, tiny_models: dict[str, WanModel]
+) -> None:
+    model, cpu = tiny_models["wan2.1"], torch.device("cpu")
+    monkeypatch.setattr(load_vae, "explain_missing_compiler", lambda: "triton is not installed")
+    with pytest.raises(LoadError, match=r"but triton is not installed\. Install it, or use --device cpu"):
+        load_vae.load_vae_pipeline(model, None, cpu, fuses_decoder=True)
+    monkeypatch.setattr(load_vae, "explain_missing_compiler", lambda: None)
+
+    def fail(*_: object) -> None:
+        raise CalledProcessError(1, ["gcc"])
+
+    monkeypatch.setattr(load_vae, "check_pipeline_works", fail)
+    with pytest.raises(LoadError, match=r"does not work on cpu: .*gcc.*\(CalledProcessError\)\. Use --device cpu"):
+        load_vae.load_vae_pipeline(model, None, cpu, fuses_decoder=True)
+
+
+@torch.no_grad()
+def test_norm_and_silu_takes_rows_and_columns_in_any_order() -> None:
+    norm = build_vae("wan2.1").decoder.norm_out
+    values = torch.randn(1, norm.gamma.shape[0], 2, 4, 5, generator=torch.Generator().manual_seed(5)).transpose(3, 4)
+    fused = NormAndSilu(norm)(values)
+    assert torch.equal(fused, NormAndSilu(norm)(values.contiguous()))
+    assert fused.is_contiguous(memory_format=torch.channels_last_3d)

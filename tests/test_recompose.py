@@ -81,7 +81,7 @@ def test_schedule_of_one_cell_is_kept_when_schedules_are_swept() -> None:
     one_cell = [entry for entry in entries if entry.cell == 0 and entry.variation == 1]
     assert [video.recipe for video in recompose(batch, one_cell)[0].videos] == [entry.recipe for entry in one_cell]
     both_cells = [entry for entry in entries if entry.variation == 1]
-    with pytest.raises(UserError, match="Mark only videos of one cell, or videos of all variations"):
+    with pytest.raises(UserError, match="Select only videos of one cell, or videos of all variations"):
         recompose(batch, both_cells)
     assert {video.recipe.digest for video in recompose(batch, entries)[0].videos} == list_product(batch, entries)
 

@@ -37,6 +37,7 @@ from wantui.planning.throughput import (
     MeasuredBlock,
     Throughput,
     _compute_cost_terms,
+    count_decoded_pixels,
     count_decoded_side_pixels,
     fit_throughput,
 )
@@ -143,6 +144,25 @@ def test_time_of_an_unmeasured_size_is_predicted_from_its_parts() -> None:
     assert estimate_video_seconds(recipe, "cpu", [], fitted()).value is None
 
 
+def test_decoding_is_predicted_by_the_decoder_that_the_speed_uses() -> None:
+    model = find_model("wan2.1-1.3b")
+    recipe = recipe_for(model, dtype="bfloat16")
+    pixels = recipe.width * recipe.height * recipe.frames
+    measured = fit_throughput(BLOCKS, 3e-7, CARD, "fused", "2.11", fused_decoded_value=2e-7)
+    for speed, plan, pixel_seconds in (
+        ("fused", "resident", 2e-7),
+        ("fp8", "resident", 2e-7),
+        ("reference", "resident", 3e-7),
+        ("fused", "sequential", 3e-7),
+    ):
+        chosen = recipe.model_copy(update={"speed": speed})
+        expected = pixel_seconds * count_decoded_pixels(chosen, find_plan(plan))
+        assert measured.predict_decode_seconds(model, chosen, find_plan(plan)) == pytest.approx(expected)
+    without_fused = replace(measured, fused_decoded_value=None)  # of a benchmark before the decoder was fused
+    fused = recipe.model_copy(update={"speed": "fused"})
+    assert without_fused.predict_decode_seconds(model, fused) == pytest.approx(3e-7 * pixels)
+
+
 def test_throughputs_that_are_saved_at_once_are_all_kept(tmp_path: Path) -> None:
     cards = [f"{CARD} {number}" for number in range(12)]
     with ThreadPoolExecutor(len(cards)) as pool:
@@ -204,7 +224,7 @@ def test_bench_measures_blocks_of_each_width_and_size(speed: SpeedName, monkeypa
     lines: list[str] = []
     monkeypatch.setattr(attention_probe, "POSITION_COUNT", 64)
     result = bench.measure_throughput(torch.device("cpu"), speed, lines.append)
-    assert len([line for line in lines if not line.startswith("attention by")]) == 5
+    assert len([line for line in lines if not line.startswith("attention by")]) == (5 if speed == "reference" else 6)
     assert result.attention_operation + result.product_operation + result.value > 0
     assert result.decoded_value > 0
 

@@ -72,10 +72,10 @@ class BatchVideo:
     """Existing files by kind: clip, sheet, latents, attention."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Values of the swept settings by short name, such as cfg_scale; empty without a sweep."""
-    clip_sha256: str | None = None
-    """Recorded SHA-256 of the clip; None if it is unknown."""
     cell: str = ""
     """Label of the cell of the sweep, such as "cfg_scale 4, steps 20" or "baseline"; empty without a sweep."""
+    clip_sha256: str | None = None
+    """Recorded SHA-256 of the clip; None if it is unknown."""
 
     @property
     def name(self) -> str:

@@ -151,9 +151,11 @@ def _decode_video(
         if clip is None:
             raise ClipError(f"{video.name} has no clip, but --fast needs one to fit the colours. Omit --fast")
         colours = fit_latent_colours(states.read_state(states.end), clip)
+    is_fused = _read_clip_provenance(video).get("decoder") == "fused"
+    decoder = "fit" if request.uses_fit else "fused vae" if is_fused else "vae"
     for moment in moments:
         path = make_state_path(folder, video, moment, request.uses_fit)
-        identity = _describe_state(video, moment, request.uses_fit)
+        identity = _describe_state(video, moment, decoder)
         is_kept = _read_identity(path) == identity
         tile_note = ""
         if not is_kept:
@@ -190,14 +192,14 @@ def _title(video: SelectedVideo, moment: StateMoment) -> dict[str, str]:
     return {"title": f"{video.name}, {kind} at {moment.label}", "comment": video.entry.recipe.prompt}
 
 
-def _describe_state(video: SelectedVideo, moment: StateMoment, uses_fit: bool) -> dict[str, Any]:
+def _describe_state(video: SelectedVideo, moment: StateMoment, decoder: str) -> dict[str, Any]:
     """Return the identity of a decoded clip: the video with its latents, the state, and the decoder."""
     return {
         "recipe": video.entry.recipe.digest,
         "latents_sha256": video.entry.latents_sha256,
         "state": moment.slug,
         "evaluation": moment.evaluation,
-        "decoder": "fit" if uses_fit else "vae",
+        "decoder": decoder,
     }
 
 

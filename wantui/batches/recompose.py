@@ -116,7 +116,7 @@ def _keep_cells(settings: Settings, sweep: SweepEntry, cells: Sequence[CellEntry
     for cell in swept_cells:
         for path, value in cell.values.items():
             if value not in read_values.get(path, ()):
-                raise UserError(f"{path} {value!r} cannot be written in a sweep. Mark only videos of one cell")
+                raise UserError(f"{path} {value!r} cannot be written in a sweep. Select only videos of one cell")
     return new_settings
 
 
@@ -144,7 +144,7 @@ def _keep_variations(
         return manifest.template, settings, len(wanted)
     if _sweeps_schedule(manifest, entries):
         raise UserError(
-            f"{SECTION_KEY} differs between their cells. Mark only videos of one cell, or videos of all variations"
+            f"{SECTION_KEY} differs between their cells. Select only videos of one cell, or videos of all variations"
         )
     wanted = list(dict.fromkeys(wanted))
     template, *later_templates = [
@@ -157,7 +157,7 @@ def _keep_variations(
         schedule_settings = schedule_settings.model_copy(update={"schedule": schedule})
         settings = settings.model_copy(update={SECTION_KEY: schedule_settings})
     if _expand_prompts(settings, template) != wanted:
-        remedy = "Mark only videos of one variation, or videos of all variations"
+        remedy = "Select only videos of one variation, or videos of all variations"
         reason = "brackets of their prompt schedule vary separately" if later_templates else "cleaning changes them"
         raise UserError(
             f"no template has these {format_count(len(wanted), 'prompt')} and no others, because {reason}. {remedy}"

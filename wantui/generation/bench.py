@@ -149,15 +149,17 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
         free_unused_memory()
     height, width = DECODED_FRAME_SIZE
     vae = build_random_vae(False, device)
+    latents = torch.randn(1, 16, 4, height // 8, width // 8, device=device)
+    decode = partial(vae.decode, latents, return_dict=False)
+    pixel_count = height * width * 13
+    seconds_per_pixel = measure_median_seconds(decode, device, min_rounds=1) / pixel_count
+    report_line(f"decoding: {1e9 * seconds_per_pixel:.1f} ns per pixel of a frame")
+    fused_seconds_per_pixel = None
     if speed != "reference":
         fuse_decoder(vae)
-    latents = torch.randn(1, 16, 4, height // 8, width // 8, device=device)
-    pixel_count = height * width * 13
-    seconds_per_pixel = (
-        measure_median_seconds(partial(vae.decode, latents, return_dict=False), device, min_rounds=1) / pixel_count
-    )
-    report_line(f"decoding: {1e9 * seconds_per_pixel:.1f} ns per pixel of a frame")
-    del vae
+        fused_seconds_per_pixel = measure_median_seconds(decode, device, min_rounds=1) / pixel_count
+        report_line(f"fused decoding: {1e9 * fused_seconds_per_pixel:.1f} ns per pixel of a frame")
+    del vae, decode
     free_unused_memory()
     streaming_seconds = 0.0, 0.0
     if device.type == "cuda":
@@ -174,6 +176,7 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
         torch.__version__,
         streaming_seconds,
         attention_kernel,
+        fused_seconds_per_pixel,
     )
 
 

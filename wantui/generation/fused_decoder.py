@@ -2,8 +2,8 @@
 
 In diffusers' residual blocks, RMSNorm and SiLU read and write all values eight times, and the causal padding of a
 convolution three more times. Here, one kernel normalises and activates them and writes them behind the cached frames,
-and the convolution pads the borders of the frames itself. Values and weights are in channels_last format, which cuDNN's
-kernels read without converting it.
+and the convolution pads the borders of the frames itself. The weights, and the values in the residual blocks, are in
+channels_last format, which cuDNN's kernels read without converting it.
 """
 
 from types import MethodType
@@ -41,7 +41,9 @@ class NormAndSilu(nn.Module):
             output: tensor like values, or a slice along the frames of a longer one.
         """
         if output is None:
-            output = torch.empty_like(values)
+            output = torch.empty(
+                values.shape, dtype=values.dtype, device=values.device, memory_format=torch.channels_last_3d
+            )
         if kernels.can_use_float32_kernels(values):
             from wantui.generation.kernels.decoder_norm import run_norm_and_silu_kernel
 
@@ -51,7 +53,7 @@ class NormAndSilu(nn.Module):
 
 
 def fuse_decoder(vae: AutoencoderKLWan) -> None:
-    """Replace parts of a VAE's decoder by fused ones, unless that was done. The encoder stays that of diffusers."""
+    """Replace parts of a VAE's decoder with fused ones, if it has none. The encoder remains that of diffusers."""
     if has_fused_decoder(vae):
         return
     decoder = vae.decoder

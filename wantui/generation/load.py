@@ -175,7 +175,7 @@ def load_pipeline(
         _check_fp8_blocks(model, plan, dtype, weights)
     if dtype != "bfloat16":  # attention kernels are measured in bfloat16 only
         attention_kernel = NATIVE_ATTENTION
-    elif fuses_blocks:
+    if fuses_blocks:  # in float32, only the decoder has kernels
         check_kernel_requirements(speed, attention_kernel)
     if missing_package := explain_missing_package(weights):
         raise LoadError(missing_package)

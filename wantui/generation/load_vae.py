@@ -6,11 +6,18 @@ from diffusers import WanPipeline
 from wantui.generation.errors import LoadError
 from wantui.generation.fused_decoder import fuse_decoder, has_fused_decoder
 from wantui.generation.load import load_pipeline_parts
-from wantui.generation.placement import apply_memory_plan, find_device, is_out_of_memory, query_free_gpu_bytes
+from wantui.generation.placement import (
+    apply_memory_plan,
+    find_device,
+    is_out_of_memory,
+    query_free_gpu_bytes,
+    select_gpu,
+)
 from wantui.generation.self_check import check_pipeline_works
 from wantui.models.catalogue import WanModel
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import CONTEXT_BYTES, MEMORY_PLANS, RESIDENT_PLAN, estimate_decode_bytes
+from wantui.planning.requirements import explain_missing_compiler
 
 PARTS_WITHOUT_VAE = ("transformer", "transformer_2", "text_encoder")
 
@@ -31,8 +38,14 @@ def load_vae_pipeline(
         may_fetch: whether to download missing files of the VAE.
 
     Raises:
-        LoadError: weights are missing or damaged, or do not fit into the GPU's memory.
+        LoadError: weights are missing or damaged, or do not fit into the GPU's memory; or a requirement of the fused
+            decoder is missing.
     """
+    if fuses_decoder and (missing_compiler := explain_missing_compiler()):
+        raise LoadError(
+            f"the video was decoded with a kernel, which has to be compiled on this machine, but {missing_compiler}. "
+            "Install it, or use --device cpu, which decodes with diffusers' code"
+        )
     pipeline = load_pipeline_parts(
         model,
         revision,
@@ -41,15 +54,20 @@ def load_vae_pipeline(
         replaced_parts=PARTS_WITHOUT_VAE,
         may_fetch=may_fetch,
     )
+    select_gpu(device)
     try:
         if fuses_decoder:
             fuse_decoder(pipeline.vae)
         apply_memory_plan(pipeline, device, RESIDENT_PLAN)
         check_pipeline_works(pipeline)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise LoadError(f"the VAE of {model.name} does not work on {device}: {error}") from error
-        raise LoadError(f"{device} has too little free memory for the VAE of {model.name}. Use --device cpu") from error
+    except LoadError:
+        raise
+    except Exception as error:  # Triton and compilers raise errors of many kinds
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            reason = f"{device} has too little free memory for the VAE of {model.name}"
+        else:
+            reason = f"the VAE of {model.name} does not work on {device}: {error} ({type(error).__name__})"
+        raise LoadError(f"{reason}. Use --device cpu") from error
     return pipeline
 
 

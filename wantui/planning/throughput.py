@@ -74,6 +74,8 @@ class Throughput:
     launch: float = 0.0
     """Seconds for the CPU to submit the work of one block, including overhead around the measured blocks; a lower bound
     for the time of a block."""
+    fused_decoded_value: float | None = None
+    """`decoded_value` of a fused decoder; None if it was not measured."""
 
     def predict_block_seconds(self, transformer_width: int, feed_forward_width: int, token_count: int) -> float:
         """Predict the seconds of one block."""
@@ -107,9 +109,10 @@ class Throughput:
 
     def predict_decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN) -> float:
         """Predict the seconds to decode the video."""
-        is_fused = can_fuse_blocks(model, plan, recipe.speed, recipe.weights)
-        relative_time = model.fused_relative_decode_time if is_fused else model.relative_decode_time
-        return self.decoded_value * relative_time * count_decoded_pixels(recipe, plan)
+        pixel_seconds = self.decoded_value * model.relative_decode_time
+        if self.fused_decoded_value is not None and can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
+            pixel_seconds = self.fused_decoded_value * model.fused_relative_decode_time
+        return pixel_seconds * count_decoded_pixels(recipe, plan)
 
     def predict_video_seconds(
         self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN, gpu_count: int = 1
@@ -158,6 +161,7 @@ def fit_throughput(
     torch_version: str,
     streaming_costs: tuple[float, float] = (0.0, 0.0),
     attention_kernel: str = NATIVE_ATTENTION,
+    fused_decoded_value: float | None = None,
 ) -> Throughput:
     """Fit non-negative costs by least squares on relative errors.
 
@@ -194,4 +198,5 @@ def fit_throughput(
         largest_error,
         attention_kernel,
         min_launch_seconds,
+        fused_decoded_value,
     )

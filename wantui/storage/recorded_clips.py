@@ -47,8 +47,11 @@ def verify_clip(path: Path, recipe: Recipe, recorded_digest: str | None) -> None
     Raises:
         ClipError: the clip cannot be read, is damaged, or belongs to another video.
     """
+    if not path.is_file():
+        fault = "is not a regular file" if path.exists() else "is missing"
+        raise ClipError(f"{path} {fault}. Copy it again from the original batch folder")
     try:
-        if path.is_file() and recorded_digest is not None and compute_file_sha256(path) == recorded_digest:
+        if recorded_digest is not None and compute_file_sha256(path) == recorded_digest:
             return
     except OSError as error:
         raise ClipError(f"{path} cannot be read: {error.strerror or error}") from error

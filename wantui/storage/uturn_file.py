@@ -21,7 +21,7 @@ from wantui.json_files import (
     read_regular_file,
 )
 from wantui.storage.locks import lock_manifest, try_lock_video, unlock_video
-from wantui.storage.mp4 import Frame, read_frames
+from wantui.storage.mp4 import ClipError, Frame, read_frames
 from wantui.storage.recorded_clips import compute_file_sha256
 
 INDEX_NAME = "uturns.json"
@@ -32,7 +32,7 @@ UTURN_LOCK_OFFSET = 1 << 32
 
 
 class UTurnFileError(UserError):
-    """Raised for an index of U-turns that cannot be read."""
+    """Raised for an index of U-turns that cannot be read, and for a file of another U-turn."""
 
 
 class UTurnEntry(BaseModel):
@@ -186,7 +186,11 @@ def read_uturn_frames(batch_folder: Path, entry: UTurnEntry) -> Iterator[Frame]:
     """
     path = make_uturn_clip_path(batch_folder, entry)
     if path.is_file():
-        _refuse_other_digest(path, compute_file_sha256(path), entry.sha256.get("clip"))
+        try:
+            digest = compute_file_sha256(path)
+        except OSError as error:
+            raise ClipError(f"{path} cannot be read: {error.strerror or error}") from error
+        _refuse_other_digest(path, digest, entry.sha256.get("clip"))
     yield from read_frames(path)
 
 

@@ -21,6 +21,7 @@ def run_norm_and_silu_kernel(values: Tensor, gamma: Tensor, scale: float, output
     """
     if values.stride(3) != values.shape[4] * values.stride(4):  # the kernel counts through the rows of a frame
         values = values.contiguous()
+    assert output.stride(3) == output.shape[4] * output.stride(4), "the rows of the output do not follow each other"
     batch, channels, frames, height, width = values.shape
     positions = height * width
     padded_channels = triton.next_power_of_2(channels)
