@@ -84,7 +84,7 @@ class ClipWriter:
         """
         self.encoder_thread.submit_write(self._end_encoding)
         self.encoder_thread.wait_for_writes()
-        decoded_count = sum(1 for _ in read_frames(self.temporary_path)) if self.submitted_count else 0
+        decoded_count = _count_decodable_frames(self.temporary_path) if self.submitted_count else 0
         if not self.submitted_count == decoded_count == self.frame_count:
             raise RuntimeError(
                 f"{self.path.name}: {self.submitted_count} frames encoded and {decoded_count} read back, "
@@ -139,11 +139,23 @@ def read_frames(path: Path, thread_count: int = 0) -> Generator[Frame, None, Non
         ClipError: the file contains no decodable video.
     """
     with open_container(path) as container:
-        if not container.streams.video:
-            raise ClipError(f"{path} is not a readable clip: it contains no video")
-        container.streams.video[0].thread_count = thread_count
-        for frame in container.decode(video=0):
+        for frame in _decode_video(path, container, thread_count):
             yield frame.to_ndarray(format="rgb24", threads=thread_count)
+
+
+def _decode_video(path: Path, container: Any, thread_count: int = 0) -> Iterator[Any]:
+    """Return the decoded frames of an open clip, as PyAV yields them; raise `ClipError` if it contains no video."""
+    if not container.streams.video:
+        raise ClipError(f"{path} is not a readable clip: it contains no video")
+    container.streams.video[0].thread_count = thread_count
+    frames: Iterator[Any] = container.decode(video=0)
+    return frames
+
+
+def _count_decodable_frames(path: Path) -> int:
+    """Decode a clip without a conversion to RGB, and count its frames."""
+    with open_container(path) as container:
+        return sum(1 for _ in _decode_video(path, container))
 
 
 def read_middle_frame(path: Path, frame_count: int) -> Frame:
