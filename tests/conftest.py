@@ -3,14 +3,15 @@
 `pytest --fast` leaves out every module and every test with a marker of `LEFT_OUT`.
 """
 
-import ast
 import errno
 import fcntl
 import functools
 import gc
+import importlib.metadata
 import io
 import logging
 import os
+import re
 import shutil
 import signal
 import stat
@@ -66,14 +67,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of pytest processes: one a core, or none beside this one for named modules and tests.
+    """Return the number of pytest processes; 0 runs the tests in this one.
 
-    One more where tests wait for other processes and screens, which leaves cores idle.
+    Named modules and tests, and those of `--fast`, run in one process: the imports of a second one would take a
+    fifth of the CPU seconds of `--fast`. All tests run in one process more than there are
+    cores, because many wait for other processes and screens.
     """
-    if not all(Path(argument.partition("::")[0]).is_dir() for argument in config.args):
+    if config.getoption("--fast") or not all(Path(argument.partition("::")[0]).is_dir() for argument in config.args):
         return 0
-    cores = len(os.sched_getaffinity(0))
-    return min(cores if config.getoption("--fast") else cores + 1, MAX_WORKERS)
+    return min(len(os.sched_getaffinity(0)) + 1, MAX_WORKERS)
 
 
 class TorchIsRefused:
@@ -108,18 +110,20 @@ def pytest_collection() -> Generator[None, Any, Any]:
         gc.enable()
 
 
-def module_markers(module: Path) -> set[str]:
+MODULE_MARKERS = re.compile(r"^pytestmark = (.*(?:\n[ \]].*)*)", re.MULTILINE)
+"""Statement with the markers of a module, whose further lines are indented or close the list."""
+
+
+def read_module_markers(module: Path) -> set[str]:
     """Read the markers in `pytestmark` of a module without importing it: the import alone may take seconds."""
-    for statement in ast.parse(module.read_text(encoding="utf-8")).body:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "pytestmark":
-            return {node.attr for node in ast.walk(statement.value) if isinstance(node, ast.Attribute)}
-    return set()
+    statement = MODULE_MARKERS.search(module.read_text(encoding="utf-8"))
+    return set(re.findall(r"pytest\.mark\.(\w+)", statement[1])) if statement else set()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out, under `--fast`, the modules that are marked."""
     is_module = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
-    if config.getoption("--fast") and is_module and module_markers(collection_path) & set(LEFT_OUT):
+    if config.getoption("--fast") and is_module and read_module_markers(collection_path) & set(LEFT_OUT):
         return True
     return None
 
@@ -271,6 +275,14 @@ def check_descriptor(descriptor: int) -> None:
 def _without_waits_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", check_descriptor)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _with_cached_versions() -> Iterator[None]:
+    """Read the metadata of each installed package once: every `wantui doctor` reads those of all requirements."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.metadata, "version", functools.cache(importlib.metadata.version))
         yield
 
 

@@ -1,8 +1,10 @@
 """Output of commands: foreign text cannot control the terminal, and JSON stays valid."""
 
 import ast
+import contextlib
 import json
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import click
 import numpy as np
 import pytest
 from clip_batches import write_clip_batch
-from conftest import Wantui, only_queued
+from conftest import MakeOnce, Wantui, only_queued
 
 import wantui.cli
 from wantui.analysis.loading import describe_unfinished_videos
@@ -36,9 +38,27 @@ EVIL = "\x1b]52;c;aGk=\x07\x1b[2J\x9b31m\x85\u202ex"
 OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
+def write_hostile_files(folder_of_files: Path) -> None:
+    """Write what `hostile` copies: the working folder `work`, and the state directory `state`."""
+    (folder_of_files / "work").mkdir()
+    with contextlib.chdir(folder_of_files / "work"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder_of_files / "state"))
+        write_hostile_batch()
+
+
 @pytest.fixture
-def hostile() -> BatchFolder:
+def hostile(make_once: MakeOnce, tmp_path: Path) -> BatchFolder:
     """A batch folder in the queue whose every text holds escape sequences, beside a config, logs and a clip like it."""
+    shutil.copytree(make_once("hostile", write_hostile_files), tmp_path, dirs_exist_ok=True)
+    (root,) = Path("outputs").iterdir()
+    with closing(sqlite3.connect(find_state_directory().directory / "queue.db")) as database:
+        database.execute("update batch set folder = ?", (str(root.absolute()),))
+        database.commit()
+    return BatchFolder(root)
+
+
+def write_hostile_batch() -> None:
+    """Write the files of `hostile` into the working folder, and put its batch on the queue."""
     folder, _ = create_batch_folder(
         plan_batch(load_config("nano", ["videos_per_variation=2"]), "a [red|blue] (circle)")
     )
@@ -74,7 +94,6 @@ def hostile() -> BatchFolder:
     recipe = manifest["videos"][0]["recipe"] | {"width": 32, "height": 32, "frames": 5, "steps": 1, "model": EVIL}
     tags = {"wantui": json.dumps(recipe), "wantui_made_with": json.dumps({"torch": EVIL})}
     write_mp4(Path("evil.mp4"), frames, 8, 5, tags)
-    return folder
 
 
 COMMANDS = [
