@@ -67,15 +67,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of pytest processes; 0 runs the tests in this one.
+    """Return the number of pytest processes: one a core, or none beside this one for named modules and tests.
 
-    Named modules and tests, and those of `--fast`, run in one process: the imports of a second one would take a
-    fifth of the CPU seconds of `--fast`. All tests run in one process more than there are
-    cores, because many wait for other processes and screens.
+    One more where tests wait for other processes and screens, which leaves cores idle.
     """
-    if config.getoption("--fast") or not all(Path(argument.partition("::")[0]).is_dir() for argument in config.args):
+    if not all(Path(argument.partition("::")[0]).is_dir() for argument in config.args):
         return 0
-    return min(len(os.sched_getaffinity(0)) + 1, MAX_WORKERS)
+    cores = len(os.sched_getaffinity(0))
+    return min(cores if config.getoption("--fast") else cores + 1, MAX_WORKERS)
 
 
 class TorchIsRefused:

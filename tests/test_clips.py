@@ -12,6 +12,7 @@ from conftest import recipe_for
 
 from wantui.models.catalogue import NANO
 from wantui.storage.mp4 import ClipError, read_clip_tags, read_frames, write_mp4
+from wantui.storage.recorded_clips import verify_clip
 
 RECIPE = recipe_for(NANO, frames=5)
 
@@ -148,3 +149,11 @@ def test_decoder_with_one_thread_starts_no_others(tmp_path: Path) -> None:
     assert (frames[0] == next(read_frames(tmp_path / "clip.mp4"))).all()
     for decoder in decoders:
         decoder.close()
+
+
+def test_missing_clip_is_not_called_damaged(tmp_path: Path) -> None:
+    with pytest.raises(ClipError, match=r"gone\.mp4 is missing\. Copy it again"):
+        verify_clip(tmp_path / "gone.mp4", RECIPE, "0" * 64)
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(ClipError, match=r"folder\.mp4 is not a regular file\. Copy it again"):
+        verify_clip(tmp_path / "folder.mp4", RECIPE, None)

@@ -243,45 +243,49 @@ CLIP_READERS = (
 )
 
 
-def check_clip_is_refused(wantui: Wantui, made: BatchFolder, message: str) -> None:
+def check_clip_is_refused(wantui: Wantui, generated_batch: BatchFolder, message: str) -> None:
     for command in CLIP_READERS:
-        result = wantui(*command, made.root)
+        result = wantui(*command, generated_batch.root)
         assert result.code in (1, 2), command
         assert re.search(message, result.err), command
-    video = open_batch(made.root).videos[0]
+    video = open_batch(generated_batch.root).videos[0]
     for read in (video.read_frames, video.draw_steps):
         with pytest.raises(UserError, match=message):
             read()
-    red = next(video for video in read_batch_videos(made.root) if video.variation == "red")
+    red = next(video for video in read_batch_videos(generated_batch.root) if video.variation == "red")
     with pytest.raises(UserError, match=message):
         find_clip_path(red)
 
 
 @pytest.mark.parametrize("has_digests", [True, False], ids=["recorded digest", "earlier version"])
 def test_clip_of_another_video_is_refused_by_every_reader(
-    made: BatchFolder, wantui: Wantui, has_digests: bool
+    generated_batch: BatchFolder, wantui: Wantui, has_digests: bool
 ) -> None:  # R5
-    shutil.copy(made.make_clip_path(1, 1), made.make_clip_path(0, 1))
+    shutil.copy(generated_batch.make_clip_path(1, 1), generated_batch.make_clip_path(0, 1))
     if not has_digests:
-        remove_clip_digests(made)
-    check_clip_is_refused(wantui, made, "belongs to another video .prompt 'a blue circle.*' instead of 'a red circle")
+        remove_clip_digests(generated_batch)
+    check_clip_is_refused(
+        wantui, generated_batch, "belongs to another video .prompt 'a blue circle.*' instead of 'a red circle"
+    )
 
 
-def test_damaged_clip_that_can_be_decoded_is_refused_by_every_reader(made: BatchFolder, wantui: Wantui) -> None:  # R5
-    path = made.make_clip_path(0, 1)
+def test_damaged_clip_that_can_be_decoded_is_refused_by_every_reader(
+    generated_batch: BatchFolder, wantui: Wantui
+) -> None:  # R5
+    path = generated_batch.make_clip_path(0, 1)
     content = bytearray(path.read_bytes())
     content[content.index(b"mdat") + len(content[content.index(b"mdat") :]) // 2] ^= 1
     path.write_bytes(content)
-    check_clip_is_refused(wantui, made, "is damaged or was edited: its SHA-256 differs")
+    check_clip_is_refused(wantui, generated_batch, "is damaged or was edited: its SHA-256 differs")
 
 
-def test_shortened_clip_of_an_earlier_version_is_refused(made: BatchFolder, wantui: Wantui) -> None:  # R5
-    path = made.make_clip_path(0, 1)
+def test_shortened_clip_of_an_earlier_version_is_refused(generated_batch: BatchFolder, wantui: Wantui) -> None:  # R5
+    path = generated_batch.make_clip_path(0, 1)
     frames = list(read_frames(path))[:5]
     write_mp4(path, frames, 8, len(frames), {})
-    remove_clip_digests(made)
+    remove_clip_digests(generated_batch)
     for command in (["sheet", "-o", "x.mp4"], ["similarity", "--baseline", "red", "--metrics", "psnr"]):
-        result = wantui(*command, made.root)
+        result = wantui(*command, generated_batch.root)
         assert result.code in (1, 2), command
         assert "is damaged: it contains 5 frames instead of 9" in result.err, command
 

@@ -124,7 +124,7 @@ def test_labels_name_only_what_differs() -> None:
     assert label_clips(options) == ["red · steps 20", "blue · steps 50"]
     assert describe_common_part(options) == "circle · seed 7"
     batches = [make_clip(("red",), "one"), make_clip(("red",), "two", guidance_scale=6.0)]
-    assert label_clips(batches) == ["one · cfg_scale 4.0", "two · cfg_scale 6.0"]
+    assert label_clips(batches) == ["one · cfg scale 4.0", "two · cfg scale 6.0"]
 
 
 def test_labels_of_clips_that_do_not_differ_are_numbered() -> None:
