@@ -186,5 +186,5 @@ def test_film_on_the_analysis_screen_draws_blocks_and_heads_on_one_scale(generat
     lines = draw_attention(film, OverlayKey(1, 1, 4, "head"), picture, 100, 24, lambda _: Style())
     text = "\n".join(line.plain for line in lines)
     assert "head 1 (0 to 1)" in text
-    assert "mass by head" in text
+    assert "attention by head" in text
     assert "A axis" in text

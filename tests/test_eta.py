@@ -73,6 +73,20 @@ def test_remaining_time_subtracts_completed_steps(tmp_path: Path) -> None:
     assert left.batch_seconds == pytest.approx(2.5 * (3 - 0.5))
 
 
+def test_eta_counts_all_that_the_later_videos_of_the_batch_took(tmp_path: Path) -> None:
+    queue = Queue(tmp_path)
+    batch = add(queue, "/outputs/a", 6)
+    estimates = []
+    for attempt_seconds in (30.0, 8.0, 9.0, 10.0):  # the first one loads the model
+        claim = queue.claim_next_video("w:1", ("auto",))
+        assert claim is not None
+        queue.record_done(claim, DONE)
+        queue.db.execute("UPDATE video SET seconds = ? WHERE id = ?", (attempt_seconds, claim.video_id))
+        model = EtaModel(queue)
+        estimates.append(model.estimate_remaining_time(row(queue, batch.id), [], CPU, {}).video_seconds)
+    assert estimates == pytest.approx([2.5, 8.0, 9.0, 9.5]), "2.5 s are 20 steps and the decoding"
+
+
 def test_eta_of_a_first_video_uses_its_own_pace(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     batch, other = add(queue, "/outputs/a", 3), add(queue, "/outputs/b", 2)

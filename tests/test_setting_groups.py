@@ -283,7 +283,7 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
     for width, height in ((76, 13), (136, 30)):
         lines = [line.plain for line in draw_dose_response(result, Canvas(width, height, lambda _: Style()))]
         assert summary in lines[0]
-        assert lines[1].startswith("length over cfg_scale")
+        assert lines[1].startswith("length over cfg scale")
         axis = next(index for index, line in enumerate(lines) if "└" in line)
         assert axis < height
         assert lines[axis + 1].split()[0] == "cfg_scale"
@@ -320,7 +320,7 @@ def test_drawing_of_a_dose_response_names_unit_interval_and_origin_of_percentage
     result = replace(result, trends=(replace(result.trends[0], metric="log_volume"), *result.trends[1:]))
     lines = draw_dose_response(result, canvas)
     texts = [line.plain for line in lines]
-    assert texts[1].startswith("log volume in nats over cfg_scale")
+    assert texts[1].startswith("log volume in nats over cfg scale")
     assert any(text.startswith("metric") and "in percent" in text for text in texts)
     assert "in percent: of the metric's mean" in " ".join(" ".join(texts).split())
     axis = next(index for index, text in enumerate(texts) if "└" in text)

@@ -32,9 +32,9 @@ def list_named_extremes(text: str) -> list[tuple[str, str]]:
     titles = {replace_names(name): name for name in METRICS}
     return [
         (side, titles[title])
-        for part in text.rpartition("this video has the ")[2].split(" and the ")
+        for part in text.rpartition("this video is ")[2].split(" and ")
         if (side := part.partition(" ")[0]) in ("highest", "lowest")
-        for title in part.partition(" ")[2].split(", ")
+        for title in part.partition(" in ")[2].split(", ")
     ]
 
 

@@ -1,14 +1,16 @@
 """ETA: estimated seconds until a batch or video is done, including the work queued before it.
 
-The terminal application, `wantui watch`, `wantui run` and `wantui queue ls` share this model. It uses durations of
-similar videos on this machine, or else the pace of a running video of the batch. Without either, the ETA is None, shown
-as "?". A paused batch has no ETA, and does not delay other batches.
+The terminal application, `wantui watch`, `wantui run` and `wantui queue ls` share this model. It uses the steps and the
+decoding of similar videos on this machine, or else the pace of a running video of the batch. Videos of the batch itself
+correct it: they show how long a video takes with its text, its captures and its files, under the present load. Without
+any of these, the ETA is None, shown as "?". A paused batch has no ETA, and does not delay other batches.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from wantui.batches.progress import ProgressTracker
@@ -26,6 +28,8 @@ ETA_CACHE_SECONDS = 1.0
 """Seconds for which the ETA of a followed batch is cached, since ETAs are shown in whole seconds."""
 
 
+MAX_DURATION_COUNT = 9
+"""Maximum number of done videos of a batch whose durations are read."""
 RECENT_EVENT_COUNT = 500
 """Number of latest events to read, enough for the paces and curves of running videos."""
 
@@ -153,6 +157,8 @@ class EtaModel:
         video_seconds = self._estimate_video_seconds(batch, running_videos, device_names, pace_by_video)
         if video_seconds is None:
             return RemainingTime(None, None)
+        # A video takes at least its steps and its decoding, which `video_seconds` counts.
+        video_seconds = max(video_seconds, self._measure_video_seconds(batch))
         worker_count = max(
             1,
             len({video.worker for video in running_videos}),
@@ -161,6 +167,15 @@ class EtaModel:
         worker_count = 1 if batch.device.startswith("cuda:") else max(1, min(worker_count, batch.unfinished_count))
         done_videos = sum(video.step / max(1, video.steps) for video in running_videos if video.batch == batch.id)
         return RemainingTime((batch.unfinished_count - done_videos) * video_seconds / worker_count, video_seconds)
+
+    def _measure_video_seconds(self, batch: BatchRow) -> float:
+        """Return the median duration of the later half of the batch's done videos; 0.0 with fewer than two.
+
+        The first video of a worker also loads the model, so it does not stand for those that wait.
+        """
+        count = min(MAX_DURATION_COUNT, batch.counts.get("done", 0) // 2)
+        durations = self.queue.list_recent_durations(batch.id, count) if count else []
+        return median(durations) if durations else 0.0
 
     def _estimate_video_seconds(
         self,

@@ -226,6 +226,15 @@ class QueueReader:
         )
         return [_to_video_row(row) for row in rows]
 
+    def list_recent_durations(self, batch_number: int, count: int) -> list[float]:
+        """Return the seconds of the last attempts of the `count` videos of a batch that were done last."""
+        rows = self.db.execute(
+            "SELECT seconds FROM video WHERE batch = ? AND state = 'done' AND seconds IS NOT NULL "
+            "ORDER BY finished DESC LIMIT ?",
+            (batch_number, count),
+        )
+        return [float(row["seconds"]) for row in rows]
+
     def count_unfinished_videos_before(self, batch_number: int, video_index: int) -> int:
         """Return the number of unfinished videos of a batch before one of its videos."""
         (count,) = self.db.execute(

@@ -17,6 +17,8 @@ TIGHT_SHARE = 0.5
 """The vertical axis of a curve begins above 0 if all values exceed this share of their maximum."""
 SIGMA_NOTE = "σ: noise level"
 """Explanation of the sign of axes and captions."""
+END_DOTS = 3
+"""Dots of the ends of an interval on each side of the character with the interval."""
 MIN_CHART_HEIGHT = 4
 """Minimum height of a chart in lines: two of the plot, the axis and its labels."""
 
@@ -85,6 +87,16 @@ class Chart:
                 for row in range(top, bottom + 1):
                     if column % 2 == 0 and row % 2 == 0 and (column // 2 + row // 4) % turn[1] == turn[0]:
                         self._canvas.add_dot(column, row, style)
+
+    def add_interval(self, x: float, low: float, high: float, style: Style) -> None:
+        """Draw a vertical interval whose ends are wide enough to be seen beside a sign within it."""
+        if not all(map(math.isfinite, (x, low, high))):
+            return
+        column, first, last = round(self._find_dot_column(x)), self._find_dot_row(high), self._find_dot_row(low)
+        self._canvas.add_line((column, first), (column, last), style)
+        left = column // 2 * 2 - END_DOTS
+        for row in (first, last):
+            self._canvas.add_line((left, row), (left + 2 * END_DOTS + 1, row), style)
 
     def add_sign(self, x: float, y: float, sign: str, style: Style) -> None:
         """Place a sign at a point."""

@@ -70,6 +70,11 @@ def choose_ticks(low: float, high: float, max_count: int) -> list[float]:
     return [low]
 
 
+def format_p(p: float) -> str:
+    """Return a p value with three decimals, or a smaller one with one digit; NaN is a dash."""
+    return MISSING_TEXT if math.isnan(p) else f"{p:.3f}" if p >= 0.0005 else f"{p:.0e}"
+
+
 def align_decimals(values: Sequence[str]) -> list[str]:
     """Return numbers padded on both sides, so that their decimal points are below each other."""
     parts = [value.partition(".") for value in values]

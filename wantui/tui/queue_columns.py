@@ -133,9 +133,9 @@ def _make_progress_columns(
 
     return [
         Column(
-            "done",
-            6,
-            lambda row: draw_progress(row, 6),
+            "progress",
+            8,
+            lambda row: draw_progress(row, 8),
             min_list_width=MIN_WIDTH_WITH_SHORT_BARS,
             max_list_width=MIN_WIDTH_WITH_BARS - 1,
         ),

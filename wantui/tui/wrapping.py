@@ -1,6 +1,7 @@
 """Line wrapping for widgets that draw lines."""
 
 import re
+from collections.abc import Sequence
 from textwrap import wrap
 
 from rich.style import Style
@@ -9,7 +10,7 @@ from rich.text import Text
 from wantui.formatting import NO_BREAK_SPACE, join_units
 
 _NUMBER_SPACE_PATTERN = re.compile(
-    r"(?<=\d) (?=(?:s|ms|min|h|fps|rad|steps?|frames?|seeds?|videos?|values?|SD|cells?|variations?|[kMGT]?B)\b)"
+    r"(?<=\d) (?=(?:s|ms|min|h|fps|rad|steps?|frames?|seeds?|videos?|values?|SD|cells?|variations?|groups?|[kMGT]?B)\b)"
     r"|(?<=\bx) (?=\d)|(?<=\b(?:scale|frame|group)) (?=\d)|(?<=\bcfg) (?=scale)"
     r"|(?<=\bguidance) (?=\d)|(?<=\bbracket) (?=\d)"
 )
@@ -26,6 +27,15 @@ def wrap_text(text: str, width: int, style: Style | None = None, indent: str = "
     joined = " ".join(_split_path(word, width - len(indent)) for word in joined.split(" "))
     lines = wrap(joined, width, subsequent_indent=indent, break_on_hyphens=False)
     return [Text(line.replace(NO_BREAK_SPACE, " "), style or Style.null()) for line in lines]
+
+
+def cut_lines(lines: Sequence[Text], max_count: int, width: int) -> list[Text]:
+    """Return the first lines of a wrapped text; if there are more, the last one is filled and ends in an ellipsis."""
+    if len(lines) <= max_count:
+        return list(lines)
+    rest = Text(" ").join([lines[max_count - 1], *(Text(line.plain.strip(), line.style) for line in lines[max_count:])])
+    rest.truncate(max(1, width), overflow="ellipsis")
+    return [*lines[: max_count - 1], rest]
 
 
 def _split_path(word: str, width: int) -> str:

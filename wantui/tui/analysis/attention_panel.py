@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MIN_FIGURES_WIDTH, MAX_FIGURES_WIDTH = 28, 44
 """Width of the figures beside the picture, in cells."""
 NOTE_INDENT = " " * 9
-MASS_NOTE = "mass: share of attention on this word"
+MASS_NOTE = "on this word, of all words (its mass)"
 SCALE_NOTE = "of the attention at a place"
 EVENNESS_NOTE = "0 one place, 1 the whole picture"
 """Explanations of the figures of a map."""
@@ -103,7 +103,7 @@ def _draw_figures(
         _spread(Text(index_text, plain), "← →", width),
         _draw_scrubber(key.step_index - MEAN_STEP, count + 1, width, accent),
         Text(_draw_mass(masses, width), accent),
-        _spread(Text(f"mass by {key.axis}", dim), "A axis" if len(film.list_axes()) > 1 else "", width),
+        _spread(Text(f"attention by {key.axis}", dim), "A axis" if len(film.list_axes()) > 1 else "", width),
         Text(""),
     ]
     if frame_count:

@@ -9,10 +9,10 @@ from rich.text import Text
 
 from wantui.formatting import format_count
 from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, NO_SCALE_TEXT, choose_axis, draw_interval
-from wantui.tui.analysis.metric_titles import RATIO_SIGN, mark_ratio
+from wantui.tui.analysis.metric_titles import RATIO_NOTE, RATIO_SIGN, mark_ratio
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import Chart, find_value_range
-from wantui.tui.number_formats import MISSING_TEXT, align_decimals
+from wantui.tui.number_formats import MISSING_TEXT, align_decimals, format_p
 from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from wantui.analysis.dose_response import DoseResponse, Trend
 
 MIN_VISIBLE_SLOPES = 6
-"""Lines of the table of slopes that a pane shows below the chart; in a lower pane, the table comes first."""
-MAX_CHART_WIDTH, MIN_CHART_HEIGHT, MAX_CHART_HEIGHT = 140, 6, 11
+"""Lines of the table of slopes that a pane shows below the chart, unless the chart would be too low."""
+MAX_CHART_WIDTH, MIN_CHART_HEIGHT, MAX_CHART_HEIGHT = 140, 5, 11
+MIN_TITLED_HEIGHT = 10
+"""Free lines of a pane from which on the chart has a title; in a lower one, the verdict above it says the same."""
 VERDICT_COLOURS = {"rises": "found", "falls": "found", "flat": "success"}
 """Theme colour by kind of verdict."""
 DOSE_SIGN = "●"
@@ -41,7 +43,7 @@ def draw_dose_response(
     dose_response: "DoseResponse", canvas: Canvas, lines_above: int = 0, colours_by_group: Mapping[str, str] = {}
 ) -> list[Text]:
     """Return a verdict in a line, the curve of the declared metric with its 95 % intervals, the slope of each metric,
-    and the verdict with its evidence. In a low pane, the curve comes after the slopes.
+    and the verdict with its evidence.
 
     Args:
         lines_above: lines of the pane above these.
@@ -50,13 +52,30 @@ def draw_dose_response(
     colour_name = VERDICT_COLOURS.get(dose_response.verdict_kind, "")
     style = canvas.get_style(colour_name) if colour_name else Style()
     lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=True))
+    for common_p in _describe_common_p(dose_response):
+        if lines[-1].cell_len + len(common_p) + 3 <= canvas.width:
+            lines[-1].append(f"   {common_p}", canvas.get_style("text-muted") + Style(bold=False))
+            break
     free_height = canvas.height - lines_above - len(lines) - 1
-    chart_height = max(MIN_CHART_HEIGHT, min(MAX_CHART_HEIGHT, free_height))
-    chart = _draw_chart(dose_response, canvas, chart_height, colours_by_group)
-    slopes, notes = _draw_slopes(dose_response, canvas)
-    is_low = free_height < MIN_CHART_HEIGHT + MIN_VISIBLE_SLOPES
-    lines += [*slopes, *chart, *notes] if is_low else [*chart, *slopes, *notes]
+    chart_height = max(MIN_CHART_HEIGHT, min(MAX_CHART_HEIGHT, free_height - MIN_VISIBLE_SLOPES))
+    if free_height >= MIN_TITLED_HEIGHT:
+        lines.append(_draw_chart_title(dose_response, canvas))
+    lines += _draw_chart(dose_response, canvas, chart_height, colours_by_group)
+    lines += _draw_slopes(dose_response, canvas)
     return [*lines, *wrap_text(replace_names(dose_response.verdict_text), canvas.width)]
+
+
+def _describe_common_p(dose_response: "DoseResponse") -> tuple[str, ...]:
+    """Return the p that all metrics share, in a long and a short text; empty if they differ."""
+    from wantui.analysis.statistics import compute_min_attainable_p
+
+    trends = dose_response.trends
+    p = trends[0].family_p
+    if len(trends) == 1 or not all(trend.family_p == p for trend in trends):
+        return ()
+    text, seed_count = f"adj. p of every metric {format_p(p)}", len(trends[0].seed_values)
+    is_least = math.isclose(p, compute_min_attainable_p(seed_count))
+    return *([f"{text}, the least possible with {format_count(seed_count, 'seed')}"] if is_least else []), text
 
 
 def _summarize_verdict(dose_response: "DoseResponse") -> str:
@@ -80,8 +99,6 @@ def _draw_chart(
     dose_response: "DoseResponse", canvas: Canvas, height: int, colours_by_group: Mapping[str, str]
 ) -> list[Text]:
     """Return the curve of the declared metric, with a point in the colour of each group."""
-    from wantui.analysis.metrics import get_metric_unit
-
     trend = dose_response.trends[0]
     doses, means = list(dose_response.doses), trend.means.tolist()
     lows, highs = (trend.means - trend.half_widths).tolist(), (trend.means + trend.half_widths).tolist()
@@ -94,21 +111,28 @@ def _draw_chart(
         replace_names(dose_response.setting_name) if len(dose_response.setting_name) <= MAX_AXIS_NAME_WIDTH else "",
     )
     style, interval_style = canvas.get_style("foreground"), canvas.get_style(INTERVAL_COLOUR)
-    chart.add_band(doses, lows, highs, interval_style + Style(dim=True))
-    chart.add_line(doses, means, style)
+    chart.add_line(doses, means, style + Style(dim=True))
     for name, dose, mean, low, high in zip(dose_response.group_names, doses, means, lows, highs, strict=True):
-        chart.add_line([dose, dose], [low, high], interval_style)
+        chart.add_interval(dose, low, high, interval_style)
         style = canvas.get_style(colours_by_group.get(name, "accent")) + Style(bold=True)
         chart.add_sign(dose, mean, DOSE_SIGN, style)
-    unit = get_metric_unit(trend.metric)
-    subject = (
-        f"{replace_names(trend.metric)}{f' in {unit}' if unit else ''} over {replace_names(dose_response.setting_name)}"
-    )
+    return chart.draw_lines()
+
+
+def _draw_chart_title(dose_response: "DoseResponse", canvas: Canvas) -> Text:
+    from wantui.analysis.metrics import get_metric_unit
+
+    metric = dose_response.trends[0].metric
+    unit = get_metric_unit(metric)
+    subject = f"{metric}{f' in {unit}' if unit else ''} over {dose_response.setting_name}"
     title = Text.assemble((replace_names(subject), "bold"), ("  mean and 95 % interval over seeds", "dim"))
-    return [title, *chart.draw_lines()]
+    note = f"{RATIO_NOTE} "
+    if canvas.width - title.cell_len > len(note) + 2:
+        title.append(note.rjust(canvas.width - title.cell_len).rstrip(), canvas.get_style("text-muted"))
+    return title
 
 
-def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> tuple[list[Text], list[Text]]:
+def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
     """Return a table of slopes, whose decimal points are below each other, and notes on it.
 
     A wide pane has a plot of the same percentages. Only the verdict's metric is bold: significant rows are as bright as
@@ -120,11 +144,13 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> tuple[list[Te
     header, *rows = _draw_slope_table(dose_response)
     changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]
     axis = choose_axis(changes, canvas.width - len(header) - 2, MIN_WIDE_PLOT)
-    lines = [Text(f"{header}  {axis.draw_labels() if axis.width else ''}".rstrip(), Style(dim=True))]
+    muted_style = canvas.get_style("text-muted")
+    header_line = Text(f"{header}  {axis.draw_labels() if axis.width else ''}".rstrip(), muted_style + Style(bold=True))
+    lines = [header_line]
     for index, (trend, row, change) in enumerate(zip(trends, rows, changes, strict=True)):
         is_significant = trend.family_p <= SIGNIFICANCE_LEVEL
         colour_name = "found" if index == 0 else "foreground"
-        style = canvas.get_style(colour_name if is_significant else "text-muted")
+        style = canvas.get_style(colour_name) if is_significant else muted_style
         line = Text.assemble((row, style + Style(bold=True if index == 0 and is_significant else None)))
         if axis.width and all(map(math.isfinite, change)):
             line.append("  ").append_text(draw_interval(change, is_significant, axis, style))
@@ -137,32 +163,32 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> tuple[list[Te
         f"slope: change of the metric for each unit of {replace_names(dose_response.setting_name)}, paired by seed",
         f"in percent: of the metric's mean ({RATIO_SIGN} of its distance from 1)",
         *(["intervals without % are in the metric's unit"] if has_interval_in_unit else []),
-        *(["a point alone hides its interval"] if axis.width else []),
         "adj. p: corrected over all metrics",
     ]
-    return lines, wrap_text("; ".join(texts), canvas.width, canvas.get_style("text-muted"))
+    return [*lines, *wrap_text("; ".join(texts), canvas.width, muted_style)]
 
 
 def _draw_slope_table(dose_response: "DoseResponse") -> list[str]:
-    """Return the header and the rows of the table of slopes: in the unit of each metric, and in percent of its mean."""
+    """Return the header and the rows of the table of slopes: in the unit of each metric, and in percent of its mean.
+
+    The column of p is left out if all metrics have the same.
+    """
     trends = dose_response.trends
     slopes = align_decimals(
         [f"{trend.slope.mean:+#.3g}" if math.isfinite(trend.slope.mean) else MISSING_TEXT for trend in trends]
     )
     changes = [abs(trend.relative_slope) for trend in trends if math.isfinite(trend.relative_slope)]
     decimals = 1 if min(changes, default=1.0) >= MIN_SHARE_IN_TENTHS else 2
-    parts_by_trend = [_format_slope(trend, decimals) for trend in trends]
-    shares, lows, highs = (align_decimals(list(texts)) for texts in zip(*parts_by_trend, strict=True))
-    intervals = [f"{low} to {high}" if high.strip() else "" for low, high in zip(lows, highs, strict=True)]
-    columns = (
-        _pad_column("metric", [_name_metric_with_unit(trend.metric) for trend in trends]),
-        _pad_column("slope", slopes),
-        _pad_column("in percent", shares),
-        _pad_column("95 % interval", intervals),
-        _pad_column(
-            "adj. p", [f"{trend.family_p:.4f}" if math.isfinite(trend.family_p) else MISSING_TEXT for trend in trends]
-        ),
-    )
+    setting_name = replace_names(dose_response.setting_name)
+    has_short_name = len(setting_name) <= MAX_AXIS_NAME_WIDTH
+    columns = [
+        _pad_column("metric", [_name_metric_with_unit(trend.metric) for trend in trends], is_left=True),
+        _pad_column(f"slope per 1 {setting_name}" if has_short_name else "slope", slopes),
+        _pad_column("in percent", [_format_relative_slope(trend, decimals) for trend in trends]),
+        _pad_column("95 % interval", [_format_interval(trend, decimals) for trend in trends]),
+    ]
+    if not _describe_common_p(dose_response):
+        columns.append(_pad_column("adj. p", [format_p(trend.family_p) for trend in trends]))
     return ["  ".join(cells) for cells in zip(*columns, strict=True)]
 
 
@@ -173,14 +199,18 @@ def _name_metric_with_unit(metric: str) -> str:
     return mark_ratio(metric, f"{replace_names(metric)} ({unit})" if unit else replace_names(metric))
 
 
-def _format_slope(trend: "Trend", decimals: int) -> tuple[str, str, str]:
-    """Return a slope in percent and the ends of its interval, which are in the metric's unit if they have no "%"."""
-    share = f"{100 * trend.relative_slope:+.{decimals}f} %" if math.isfinite(trend.relative_slope) else MISSING_TEXT
+def _format_relative_slope(trend: "Trend", decimals: int) -> str:
+    share = 100 * trend.relative_slope
+    return f"{share:+.{decimals}f} %" if math.isfinite(share) else MISSING_TEXT
+
+
+def _format_interval(trend: "Trend", decimals: int) -> str:
+    """Return the interval of a slope in percent, or else in the unit of the metric."""
     if _has_relative_interval(trend):
-        return share, f"{100 * trend.relative_low:+.{decimals}f}", f"{100 * trend.relative_high:+.{decimals}f} %"
+        return f"{100 * trend.relative_low:+.{decimals}f} to {100 * trend.relative_high:+.{decimals}f} %"
     if _has_interval(trend):
-        return share, f"{trend.slope.interval_low:+#.3g}", f"{trend.slope.interval_high:+#.3g}"
-    return share, "", ""
+        return f"{trend.slope.interval_low:+#.3g} to {trend.slope.interval_high:+#.3g}"
+    return MISSING_TEXT
 
 
 def _has_relative_interval(trend: "Trend") -> bool:
@@ -191,7 +221,7 @@ def _has_interval(trend: "Trend") -> bool:
     return math.isfinite(trend.slope.interval_low) and math.isfinite(trend.slope.interval_high)
 
 
-def _pad_column(header: str, cells: "Sequence[str]") -> list[str]:
-    """Return a header and its cells, padded to equal widths."""
+def _pad_column(header: str, cells: "Sequence[str]", *, is_left: bool = False) -> list[str]:
+    """Return a header and its cells, padded to equal widths on the left, or on the right if `is_left`."""
     width = max(len(header), *map(len, cells))
-    return [f"{text:<{width}}" for text in (header, *cells)]
+    return [text.ljust(width) if is_left else text.rjust(width) for text in (header, *cells)]

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from wantui.formatting import format_percent_change
 from wantui.tui.analysis.metric_titles import RATIO_NOTE, SHORT_RATIO_NOTE, mark_ratio
+from wantui.tui.number_formats import format_p
 from wantui.tui.plain_names import replace_names
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ AXIS_ENDS = (MIN_AXIS_END, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, MAX_AXIS_END)
 """Relative differences at which an axis can end: round ones, because its ends have ticks."""
 TICK_CHANGES = (0.01, 0.1, 1.0, 10.0)
 """Relative differences with a tick, on both sides of zero, beside the ends of the axis."""
+SPARE_CHANGES = (0.02, 0.05, 0.2, 0.5)
+"""Relative differences with a tick on a narrow axis without room for those above."""
 MIN_PLOT_WIDTH = 9
 """Minimum width of the plot in cells; a narrower pane has none."""
 MIN_WIDE_PLOT = 25
@@ -64,13 +67,27 @@ class ForestAxis:
     def draw_labels(self) -> str:
         """Return the line of tick labels in percent."""
         labels = [" "] * self.width
-        changes = [self.end, *(change for change in TICK_CHANGES if change < self.end)]
-        ticks = [0.0, *(sign * change for change in changes for sign in (-1, 1))]
-        for tick in ticks:
-            label = format_percent_change(tick, 0) if tick else "0"
+
+        def find_span(tick: float, label: str) -> tuple[int, int]:
             first = max(0, min(self.width - len(label), self.find_column(tick) - len(label) // 2))
-            if all(cell == " " for cell in labels[max(0, first - 1) : first + len(label) + 1]):
-                labels[first : first + len(label)] = label
+            return first, first + len(label)
+
+        def add_pair(change: float, suffix: str = " %") -> bool:
+            texts = [format_percent_change(tick, 0).removesuffix(" %") + suffix for tick in (-change, change)]
+            spans = [find_span(tick, text) for tick, text in zip((-change, change), texts, strict=True)]
+            is_free = all(cell == " " for first, end in spans for cell in labels[max(0, first - 1) : end + 1])
+            for (first, end), text in zip(spans, texts, strict=True):
+                if is_free:
+                    labels[first:end] = text
+            return is_free
+
+        labels[self.find_column(0)] = "0"
+        any(add_pair(self.end, suffix) for suffix in (" %", ""))
+        inner_changes = [change for change in TICK_CHANGES if change < self.end]
+        if not any([add_pair(change) for change in inner_changes]):
+            # Without labels between the ends and 0, the axis would seem to be linear.
+            spare_changes = sorted({*inner_changes, *SPARE_CHANGES}, reverse=True)
+            any(add_pair(change, "") for change in spare_changes if change < self.end)
         return "".join(labels)
 
 
@@ -227,7 +244,7 @@ def _draw_row(
         plot,
         Text(effect_text, style),
         Text(interval_text, style),
-        Text(_format_p(p), style),
+        Text(format_p(p), style),
         layout,
     )
 
@@ -239,27 +256,48 @@ def draw_interval(
     style: Style,
     reference_changes: Mapping[str, float] | None = None,
 ) -> Text:
-    """Return the plot of one effect: zero line, interval, references by sign, point."""
+    """Return the plot of one effect: zero line, interval, references by sign, point.
+
+    The point is always between the ends of its interval, which move outwards by up to two cells if they have to;
+    references move beside the signs that they would hide.
+    """
     cells: list[tuple[str, Style]] = [(" ", Style.null())] * axis.width
     if not axis.width:
         return Text()
-    cells[axis.find_column(0)] = ("│", Style(dim=True))
+    zero = axis.find_column(0)
+    cells[zero] = ("│", Style(dim=True))
     point, low, high = change
-    if all(map(math.isfinite, (low, high))):
-        first, last = axis.find_column(low), axis.find_column(high)
-        for column in range(first, last + 1):
-            cells[column] = ("┼" if column == axis.find_column(0) else "─", style)
-        if last > first:
-            cells[first] = ("◂" if low < -axis.end else "├", style)
-            cells[last] = ("▸" if high > axis.end else "┤", style)
+    signs: dict[int, str] = {}
+    if math.isfinite(point):
+        column = max(1, min(axis.width - 2, axis.find_column(point)))
+        signs[column] = SIGNIFICANT_SIGN if is_significant else OTHER_SIGN
+        if all(map(math.isfinite, (low, high))):
+            first, last = min(axis.find_column(low), column - 1), max(axis.find_column(high), column + 1)
+            for between in range(first, last + 1):
+                cells[between] = ("┼" if between == zero else "─", style)
+            signs |= {first: "◂" if low < -axis.end else "├", last: "▸" if high > axis.end else "┤"}
+    for column, sign in signs.items():
+        cells[column] = (sign, style)
     for reference_sign, reference_change in (reference_changes or {}).items():
         if math.isfinite(reference_change):
-            cells[axis.find_column(reference_change)] = (reference_sign, Style(dim=True))
-    if math.isfinite(point):
-        sign = SIGNIFICANT_SIGN if is_significant else OTHER_SIGN
-        cells[axis.find_column(point)] = (sign, style)
+            reference = _find_free_column(axis.find_column(reference_change), signs, reference_change - point, axis)
+            signs[reference] = reference_sign
+            cells[reference] = (reference_sign, Style(dim=True))
     runs = groupby(cells, key=lambda cell: cell[1])
     return Text.assemble(*(("".join(sign for sign, _ in run), run_style) for run_style, run in runs))
+
+
+def _find_free_column(column: int, signs: Mapping[int, str], direction: float, axis: ForestAxis) -> int:
+    """Return the column of a reference, or the next one in its direction from the point without a sign.
+
+    At the end of the axis, it is the next one on the other side.
+    """
+    step = 1 if direction >= 0 else -1
+    columns = [
+        *range(column, axis.width if step > 0 else -1, step),
+        *range(column, -1 if step > 0 else axis.width, -step),
+    ]
+    return next((free for free in columns if free not in signs), column)
 
 
 def _format_effect(difference: "Difference") -> tuple[str, str]:
@@ -268,10 +306,6 @@ def _format_effect(difference: "Difference") -> tuple[str, str]:
 
     change, low, high = format_difference_parts(difference)
     return change, f"{low:>8} to {high:>8}" if low else "-"
-
-
-def _format_p(p: float) -> str:
-    return "-" if math.isnan(p) else f"{p:.3f}" if p >= 0.0005 else f"{p:.0e}"
 
 
 def _join_columns(

@@ -36,7 +36,7 @@ def describe_ranks(video: Video, videos: Sequence[Video], metric: str, width: in
     ]
     strongest = sorted(extremes, reverse=True)[:MAX_NAMED_EXTREMES]
     for count in range(len(strongest), 0, -1):
-        extremes_text = f"this video has the {' and the '.join(_list_extremes(strongest[:count]))}"
+        extremes_text = f"this video is {' and '.join(_list_extremes(strongest[:count]))}"
         text = "; ".join(filter(None, [rank_text, extremes_text]))
         if len(text) <= width:
             return text
@@ -75,6 +75,8 @@ def _find_extreme(video: Video, videos: Sequence[Video], metric: str) -> tuple[f
 
 
 def _list_extremes(extremes: Sequence[tuple[float, str, str]]) -> list[str]:
-    """Return the named metrics by side, such as "lowest detour, turning"."""
+    """Return the named metrics by side, such as "lowest in detour, turning"."""
     sides = dict.fromkeys(side for _, _, side in extremes)
-    return [f"{side} {', '.join(replace_names(name) for _, name, each in extremes if each == side)}" for side in sides]
+    return [
+        f"{side} in {', '.join(replace_names(name) for _, name, each in extremes if each == side)}" for side in sides
+    ]

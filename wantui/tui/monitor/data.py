@@ -84,11 +84,13 @@ class PreviewHistory:
         self.frames_by_step: dict[int, list[Picture]] = {}
         self.picked_step: int | None = None
         """Picked earlier step; None follows the latest."""
+        self.last_known_step: int | None = None
+        """Step that the list shows; previews of later steps wait until it shows them too. None for no limit."""
 
     def show_video(self, video_id: int | None) -> None:
         """Forget the previews of another video."""
         if video_id != self.video_id:
-            self.video_id, self.frames_by_step, self.picked_step = video_id, {}, None
+            self.video_id, self.frames_by_step, self.picked_step, self.last_known_step = video_id, {}, None, None
 
     def add_frames(self, frames_by_step: "dict[int, list[Picture]]") -> None:
         """Add the previews of steps; of too many, every second one is dropped."""
@@ -105,12 +107,14 @@ class PreviewHistory:
 
     @property
     def step_numbers(self) -> list[int]:
-        return list(self.frames_by_step)
+        """Numbers of the steps whose previews can be shown, in order."""
+        limit = self.last_known_step
+        return [step for step in self.frames_by_step if limit is None or step <= limit]
 
     @property
     def shown_step(self) -> int | None:
         """Return the picked step, or else the latest one; None without previews."""
-        return self.picked_step or max(self.frames_by_step, default=None)
+        return self.picked_step or max(self.step_numbers, default=None)
 
     def move(self, offset: int) -> None:
         """Pick the step `offset` previews later; the latest one is followed from then on."""

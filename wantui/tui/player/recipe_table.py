@@ -173,9 +173,7 @@ def format_field_value(value: Any) -> str:
 
 
 def _format_number(value: float) -> str:
-    """Return a number with at least one decimal."""
-    text = f"{value:.6g}"
-    return text if set(text) & set(".en") else f"{text}.0"
+    return f"{value:.6g}"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from textual.worker import get_current_worker
 from wantui.analysis.groups import Group, find_dividing_groupings, group_comparable_videos, group_videos
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
+from wantui.analysis.video_guidance import is_unguided
 from wantui.errors import UserError
 from wantui.formatting import format_count, format_error
 from wantui.storage.batch_index import BatchSummary
@@ -231,9 +232,10 @@ class AnalysisScreen(AnalysisFigures):
         unit = f" ({metric.unit})" if metric.unit else ""
         meaning = f"{replace_names(self.row_list.metric_name)}{unit}: {replace_names(metric.meaning)}"
         meaning += "; * not settled: mostly the sampler's steps" if self.row_list.is_unsettled else ""
-        response = describe_metric_response(self.row_list.metric_name)
+        is_guided = not all(map(is_unguided, self.videos))
+        response = describe_metric_response(self.row_list.metric_name, is_guided=is_guided)
         is_in_one_line = len(meaning) + len(response) + 2 <= table.size.width - SUBTITLE_MARGIN
-        subtitle = f"{meaning}; {response}" if is_in_one_line else response
+        subtitle = f"{meaning}. {response}" if is_in_one_line else response
         table.border_subtitle = make_content(subtitle if self.row_list.rows else "")
         self.query_one("#meaning", Static).update(make_content(meaning))
         self.set_class(bool(self.row_list.rows) and not is_in_one_line, "-with-meaning")

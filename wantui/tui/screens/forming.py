@@ -169,7 +169,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         what = f"the video, after step {step_count} of {step_count}"
         if step.moment.step is not None:
             what = f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
-        details = f"{SIGMA_NOTE} · approximate colours: a linear fit explains {format_share(step.r2, 1)} of the clip"
+        details = f"{SIGMA_NOTE} · approximate colours: {format_share(step.r2, 1)} of those of the clip (linear fit)"
         if self.error:
             details = f"✗ {self.error}"
         title = Text(f"{self.video.name}: {what}", Style(bold=True))
@@ -182,7 +182,9 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
             width: width of a frame in cells.
             columns: width of the view in cells.
         """
-        labels = (" " * FRAME_GAP).join(f"latent frame {index + 1} of {frame_count}".center(width) for index in indices)
+        video_frames = self.video.entry.recipe.frames
+        names = [_name_latent_frame(index, frame_count, video_frames, width) for index in indices]
+        labels = (" " * FRAME_GAP).join(name.center(width) for name in names)
         self.query_one("#frame-labels", DiffText).show_lines(
             [Text(labels.center(columns).rstrip(), self.title_text.make_colour_style("text-muted"))]
         )
@@ -246,6 +248,18 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
 def _name_noise_level(step: "FittedStep") -> str:
     """Return the noise level of a step, or that it is the video."""
     return "end" if step.moment.step is None else f"σ {step.moment.sigma:.2f}"
+
+
+def _name_latent_frame(index: int, frame_count: int, video_frames: int, width: int) -> str:
+    """Return the frames of the video that a latent frame stands for, and its own number if there is room.
+
+    The first latent frame stands for the first frame, and each further one for an equal number of frames.
+    """
+    share = (video_frames - 1) // max(1, frame_count - 1)
+    first, last = (1, 1) if index == 0 else ((index - 1) * share + 2, index * share + 1)
+    name = f"frame {first} of {video_frames}" if first == last else f"frames {first} to {last} of {video_frames}"
+    full_name = f"{name} (latent frame {index + 1} of {frame_count})"
+    return full_name if len(full_name) <= width else name
 
 
 def _spread_frames(first: int, count: int, frame_count: int) -> list[int]:

@@ -193,7 +193,8 @@ class MonitorScreen(MonitorFiles):
 
     def draw_pictures(self) -> None:
         """Show the previews of the selected video, else the finished clip; its previews stay until the clip is read."""
-        row, finished = self.get_current_row(), self.finished_video
+        row, finished, progress = self.get_current_row(), self.finished_video, self.get_current_progress()
+        self.previews.last_known_step = None if progress is None else progress.step_number
         step = self._find_shown_step(row, finished)
         shown, error = self._choose_pictures(step, row, finished)
         title = "Predicted video" if shown is None else shown.title
@@ -209,10 +210,12 @@ class MonitorScreen(MonitorFiles):
             self.picture.play_pictures(shown.pictures, shown.fps, plays=not self.wantui_app.is_low_bandwidth)
         self._shown = shown
         is_clip_of_previews = finished is not None and finished.video_id == self.previews.video_id
-        history = self.previews.frames_by_step if step is not None or is_clip_of_previews else {}
-        self.strip.display = bool(history)
-        progress = self.get_current_progress()
-        pictures = {number: frames[len(frames) // 2] for number, frames in history.items()}
+        steps = self.previews.step_numbers if step is not None or is_clip_of_previews else []
+        self.strip.display = bool(steps)
+        pictures = {}
+        for number in steps:
+            frames = self.previews.frames_by_step[number]
+            pictures[number] = frames[len(frames) // 2]
         self.strip.show_steps(pictures, step, step_count=0 if progress is None else progress.step_count or 0)
 
     def _choose_pictures(
@@ -250,7 +253,7 @@ class MonitorScreen(MonitorFiles):
         steps_text = f" of {progress.step_count}" if progress is not None and progress.step_count else ""
         if self.previews.picked_step is None:
             is_behind = progress is not None and step < progress.step_number  # the worker skips slow previews
-            hint = ", the latest preview" if is_behind else "   ← earlier steps"
+            hint = ", the latest preview" if is_behind else "   h earlier steps"
             return Text(f"step {step}{steps_text}{hint}", Style(dim=True))
         return Text.assemble(
             (f"step {step}{steps_text}", self.caption_text.make_colour_style("accent")),

@@ -97,8 +97,8 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as scroll:
             is_single = len(self.recipes) == 1
-            scroll.border_title = make_content(f"Recipe: {self.titles[0]}" if is_single else "Differences of recipes")
-            scroll.border_subtitle = make_content(f"{CHANGED_SIGN} not the default of wantui" if is_single else "")
+            scroll.border_title = make_content(f"Recipe: {self.titles[0]}" if is_single else "Recipe differences")
+            scroll.border_subtitle = make_content(f"{CHANGED_SIGN} differs from the default" if is_single else "")
             yield Static()
         yield KeyFooter()
 
@@ -179,7 +179,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         accent = make_colour_style(self.app, "accent")
         table.add_column("group", style=accent + Style(bold=True), no_wrap=True)
         table.add_column("changed", no_wrap=True)
-        max_name_width = None if width > NARROW_RECIPE_WIDTH else MAX_NARROW_NAME_WIDTH
+        max_name_width = None if width > NARROW_RECIPE_WIDTH or groups is not GROUPS else MAX_NARROW_NAME_WIDTH
         table.add_column("field", style="dim", max_width=max_name_width)
         table.add_column("value", overflow="fold", ratio=1)
         fields, changed_names = list_recipe_fields(recipe), find_changed_fields(recipe)

@@ -94,12 +94,18 @@ class CostPane(KeyTitleMixin, Vertical):
             if len(full) + len(cell_lines) <= height:
                 full[len(full) - len(message_lines) : len(full) - len(message_lines)] = cell_lines
                 self._is_complete = not has_formulas
-        for tail in ([Text(""), *next_step] if next_step else [], next_step, []):
+        for tail in ([Text(""), *next_step], next_step) if next_step else ([],):
             if len(full) + len(tail) <= height:
                 grid = self._draw_grid(width)
                 has_grid = len(full) + 1 + len(grid) + len(tail) <= height
                 return [*full, *([Text(""), *grid] if grid and has_grid else []), *tail]
         self._is_complete = False
+        if len(full) <= height and not messages:
+            first_part = self.next_step.partition(";")[0]
+            brief = wrap_text(first_part, width, self.cost_text.make_colour_style("accent"))
+            return [*_cut_message(full, height - len(brief), width), *brief]
+        if len(full) <= height:
+            return full
         short = self._draw_cost_lines(width, with_bases=False)
         if len(short) + len(message_lines) <= height:
             tail = next_step if len(short) + len(message_lines) + len(next_step) <= height else []

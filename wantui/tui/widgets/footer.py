@@ -17,16 +17,20 @@ from wantui.tui.widgets.diff_text import DiffText
 
 GAP = "  "
 """Text between two keys."""
+MIN_WIDE_WIDTH = 120
+"""Cells from which on a footer always shows how to quit."""
 
 
 class KeyFooter(DiffText):
     """Footer with as many keys as fit; help and palette are always shown."""
 
     DEFAULT_CSS = """
-    KeyFooter { height: 1; background: $panel; padding: 0 0 0 1; }
+    KeyFooter { height: 1; background: $panel; padding: 0 1; }
     """
     ALWAYS_SHOWN = ("help", "command_palette")
     """Actions whose keys are always shown."""
+    SHOWN_IF_WIDE = ("quit", *ALWAYS_SHOWN)
+    """Actions whose keys a wide footer always shows."""
     GPU_ACTIONS = ("gpu_enlarge",)
     """Actions whose keys are shown only on a machine with a GPU; they work everywhere."""
     _has_gpus = False
@@ -64,7 +68,8 @@ class KeyFooter(DiffText):
             ):
                 bindings_by_action[active_binding.binding.action] = active_binding.binding
                 nodes_by_action[active_binding.binding.action] = active_binding.node
-        always_shown = [bindings_by_action.pop(name) for name in self.ALWAYS_SHOWN if name in bindings_by_action]
+        names = self.SHOWN_IF_WIDE if width >= MIN_WIDE_WIDTH else self.ALWAYS_SHOWN
+        always_shown = [bindings_by_action.pop(name) for name in names if name in bindings_by_action]
         free_width = width + len(GAP)  # no gap after the last key
         free_width -= sum(len(self._format_key(b)) + len(b.description) + 1 + len(GAP) for b in always_shown)
         line, self._key_spans = Text(no_wrap=True), []

@@ -107,6 +107,8 @@ class PreviewStrip(DiffText):
                 middle = lines[self._picture_lines // 2]
                 middle.append(" " * (column * self._cell_width - middle.cell_len))
                 middle.append(MISSING_SIGN.center(picture_width), Style(dim=True))
+                lines[-1].append(" " * (column * self._cell_width - lines[-1].cell_len))
+                lines[-1].append(str(step).center(picture_width), Style(dim=True))
                 continue
             for row, picture_line in enumerate(self._draw_small_picture(step, picture_width)):
                 lines[row].append(" " * (column * self._cell_width - lines[row].cell_len))

@@ -104,7 +104,8 @@ class Variations(KeyTitleMixin, VirtualList):
         prompts of a schedule dim after it."""
         prompt = Text(variation.prompt)
         mark_style = self.make_colour_style("success") + Style(underline=True)
-        choice_style = self.make_colour_style("accent") + Style(bold=True)
+        colour_name = self._colours_by_id.get(variation.id, "accent")
+        choice_style = self.make_colour_style(colour_name) + Style(bold=True)
         for mark in variation.marks:
             prompt.stylize(mark_style, mark.start, mark.end)
         for choice in variation.choices:

@@ -21,7 +21,7 @@ from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
 from wantui.tui.widgets.video_facts import draw_video_facts
 from wantui.tui.worker_errors import WorkerErrorsMixin
-from wantui.tui.wrapping import wrap_text
+from wantui.tui.wrapping import cut_lines, wrap_text
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
@@ -108,26 +108,33 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         """Return the heading, the prompt and the messages; and the facts, unless the sheet needs their lines."""
         entry, mark, make_style = cell.entry, cell.mark, self.details_text.make_colour_style
         is_brief = self.screen.has_class("-low") and self.draws_sheets and "sheet" in entry.files
-        lines = [self._draw_heading(cell)]
+        heading = self._draw_heading(cell)
+        lines = [heading if heading.cell_len <= width else self._draw_heading(cell, is_short=True)]
         prompt_lines = wrap_text(entry.recipe.prompt, width)
-        lines += _cut_lines(prompt_lines, 1 if is_brief else MAX_PROMPT_LINES)
+        lines += cut_lines(prompt_lines, 1 if is_brief else MAX_PROMPT_LINES, width)
         if entry.error:
-            lines += _cut_lines(wrap_text(entry.error, width, make_style("error")), MAX_PROMPT_LINES)
+            lines += cut_lines(wrap_text(entry.error, width, make_style("error")), MAX_PROMPT_LINES, width)
         if mark.note:
             note_lines = wrap_text(f"{NOTE} {' '.join(mark.note.split())}", width, make_style("accent"))
-            lines += _cut_lines(note_lines, 1 if is_brief else MAX_PROMPT_LINES)
+            lines += cut_lines(note_lines, 1 if is_brief else MAX_PROMPT_LINES, width)
         if not is_brief:
             return [*lines, *draw_video_facts(cell, width)]
         return [*lines, Text(f"alike  {cell.similarity}")] if cell.similarity else lines
 
-    def _draw_heading(self, cell: MatrixCell) -> Text:
-        """Return the name of a video, its state, its marks, and how long it took or how far it is."""
+    def _draw_heading(self, cell: MatrixCell, *, is_short: bool = False) -> Text:
+        """Return the name of a video, its state, its marks, and how long it took or how far it is.
+
+        Args:
+            is_short: leave out the word for the state of a done video.
+        """
         entry, mark, make_style = cell.entry, cell.mark, self.details_text.make_colour_style
         running = cell.running
         state = get_video_style(cell.state, *((running.step_number, running.step_count) if running else (0, 0)))
         heading = Text.assemble((cell.name, "bold"), "  ")
-        heading.append(f"{state.glyph} {state.state_word}", make_style(state.colour_name))
-        if entry.state == "done" and entry.generation_seconds:
+        has_duration = entry.state == "done" and bool(entry.generation_seconds)
+        word = "" if is_short and has_duration else f" {state.state_word}"
+        heading.append(f"{state.glyph}{word}", make_style(state.colour_name))
+        if has_duration:
             heading.append(f" in {entry.generation_seconds:.1f} s", "dim")
         for sign, word, colour in (
             (STAR, "starred" if mark.star else "", "accent"),
@@ -186,12 +193,3 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
             width, height = sheet_text.size
             labels = message.labels if height >= MIN_LABELLED_LINES else []
             sheet_text.show_lines(draw_film_strip(message.frames, labels, width, max(2, height)))
-
-
-def _cut_lines(lines: Sequence[Text], max_count: int) -> list[Text]:
-    """Return the first lines; the last of them ends in an ellipsis if there are more."""
-    if len(lines) <= max_count:
-        return list(lines)
-    cut_line = lines[max_count - 1].copy()
-    cut_line.right_crop(1)
-    return [*lines[: max_count - 1], cut_line.append("…")]
