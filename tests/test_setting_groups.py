@@ -286,7 +286,7 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
         assert lines[1].startswith("length over cfg scale")
         axis = next(index for index, line in enumerate(lines) if "└" in line)
         assert axis < height
-        assert lines[axis + 1].split()[0] == "cfg_scale"
+        assert lines[axis + 1].startswith("cfg scale ")
         assert lines[axis + 1].split()[-1] == "8"
         assert lines[axis][lines[axis + 1].index("8")] == "┴"
         assert "slope" in lines[axis + 2]

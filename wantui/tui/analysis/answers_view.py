@@ -7,6 +7,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.tui.analysis.views import Canvas
+from wantui.tui.number_formats import format_p
 from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
 
@@ -25,19 +26,23 @@ SHORT_EXPLANATIONS = {"place": "where the videos end", "room": "how much they ta
 """The same in a few words, each shown if it fits."""
 EXPLANATION_GAP = 3
 """Least number of cells between the verdicts and the explanations."""
+SENTENCE_END = ". "
+"""Text between two sentences of a verdict."""
 QUESTION_WIDTH = 7
 """Width of the names of the questions, with the space after them, in cells."""
 
 
 def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
     """Return the verdicts of answers on one pair or on all groups, with what the questions are about in a column beside
-    them if there is room."""
+    them if there is room. Of a verdict that is longer than a line, the details have all sentences but the first."""
     lines: list[Text] = []
     single_lines: list[tuple[Text, str]] = []
     for answer in answers:
         style = canvas.get_style(VERDICT_COLOURS.get(answer.kind, "text-muted"))
         style += Style(bold=answer.kind == "differs")
         verdict = replace_names(answer.verdict) + _summarise_distance(answer)
+        if len(verdict) > canvas.width - QUESTION_WIDTH:
+            verdict = verdict.partition(SENTENCE_END)[0]
         verdict_lines = _draw_labelled(answer.question, verdict, canvas, Style(bold=True), style)
         lines += verdict_lines
         if len(verdict_lines) == 1:
@@ -57,14 +62,16 @@ def _summarise_distance(answer: "Answer") -> str:
     if answer.question != "place" or not answer.evidence:
         return ""
     (evidence,) = answer.evidence
-    return f": distance {evidence.effect:.2g}, p {evidence.p:.2g}"
+    return f": distance {evidence.effect:.3g}, p {format_p(evidence.p)}"
 
 
 def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
     """Return the details of answers on one pair or on all groups, then their notes."""
     lines: list[Text] = []
     for answer in answers:
-        lines += _draw_labelled(answer.question, replace_names(answer.details), canvas, Style(dim=True), Style())
+        further_sentences = answer.verdict.partition(SENTENCE_END)[2]
+        details = SENTENCE_END.join(filter(None, (further_sentences, answer.details)))
+        lines += _draw_labelled(answer.question, replace_names(details), canvas, Style(dim=True), Style())
     note_style = canvas.get_style("text-muted")
     for note in dict.fromkeys(note for answer in answers for note in answer.notes):
         lines += wrap_text(f"note: {replace_names(note)}", canvas.width, note_style)

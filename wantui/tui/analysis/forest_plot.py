@@ -84,7 +84,7 @@ class ForestAxis:
         labels[self.find_column(0)] = "0"
         any(add_pair(self.end, suffix) for suffix in (" %", ""))
         inner_changes = [change for change in TICK_CHANGES if change < self.end]
-        if not any([add_pair(change) for change in inner_changes]):
+        if not sum(add_pair(change) for change in inner_changes):
             # Without labels between the ends and 0, the axis would seem to be linear.
             spare_changes = sorted({*inner_changes, *SPARE_CHANGES}, reverse=True)
             any(add_pair(change, "") for change in spare_changes if change < self.end)
