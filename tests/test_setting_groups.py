@@ -47,6 +47,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VariationEntry, create_manifest, write_manifest
 from wantui.tui.analysis.dose_view import INTERVAL_COLOUR, draw_dose_response
 from wantui.tui.analysis.views import Canvas
+from wantui.tui.plain_names import replace_names
 
 pytestmark = pytest.mark.slow
 
@@ -291,7 +292,7 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
         assert lines[axis][lines[axis + 1].index("8")] == "┴"
         assert "slope" in lines[axis + 2]
         assert max(map(len, lines)) <= width
-        assert " ".join(result.verdict_text.split()) in " ".join(" ".join(lines).split())
+        assert " ".join(replace_names(result.verdict_text).split()) in " ".join(" ".join(lines).split())
 
 
 def test_slopes_with_an_unbounded_interval_keep_their_percentage_and_name_the_unit(tmp_path: Path) -> None:

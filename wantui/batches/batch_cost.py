@@ -189,7 +189,7 @@ def _estimate_memory_cost(
     if not uses_gpu(preview, gpu_sample):
         free_bytes = gpu_sample.memory_total - gpu_sample.memory_used
         fits = weight_bytes is None or weight_bytes <= gpu_sample.memory_total
-        basis = "no GPU is used: the weights are in main memory"
+        basis = "the weights alone, in main memory: no GPU is used"
         if not fits:
             basis = f"the weights alone need {memory_text}: choose a smaller model, or another machine"
         used_share = None if weight_bytes is None else weight_bytes / max(1, free_bytes)

@@ -1,5 +1,6 @@
 """Drawing of place, room and path: the verdicts in three lines, and their evidence and notes."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,15 +27,15 @@ SHORT_EXPLANATIONS = {"place": "where the videos end", "room": "how much they ta
 """The same in a few words, each shown if it fits."""
 EXPLANATION_GAP = 3
 """Least number of cells between the verdicts and the explanations."""
-SENTENCE_END = ". "
-"""Text between two sentences of a verdict."""
+VERDICT_PART_PATTERN = re.compile(r"[.;] ")
+"""Text between two parts of a verdict."""
 QUESTION_WIDTH = 7
 """Width of the names of the questions, with the space after them, in cells."""
 
 
 def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
     """Return the verdicts of answers on one pair or on all groups, with what the questions are about in a column beside
-    them if there is room. Of a verdict that is longer than a line, the details have all sentences but the first."""
+    them if there is room. Of a verdict that is longer than a line, the details have all parts but the first."""
     lines: list[Text] = []
     single_lines: list[tuple[Text, str]] = []
     for answer in answers:
@@ -42,7 +43,7 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
         style += Style(bold=answer.kind == "differs")
         verdict = replace_names(answer.verdict) + _summarise_distance(answer)
         if len(verdict) > canvas.width - QUESTION_WIDTH:
-            verdict = verdict.partition(SENTENCE_END)[0]
+            verdict = _split_verdict(verdict)[0]
         verdict_lines = _draw_labelled(answer.question, verdict, canvas, Style(bold=True), style)
         lines += verdict_lines
         if len(verdict_lines) == 1:
@@ -65,12 +66,17 @@ def _summarise_distance(answer: "Answer") -> str:
     return f": distance {evidence.effect:.3g}, p {format_p(evidence.p)}"
 
 
+def _split_verdict(verdict: str) -> tuple[str, str]:
+    """Return the first part of a verdict, and the others."""
+    first, *others = VERDICT_PART_PATTERN.split(verdict, maxsplit=1)
+    return first, "".join(others)
+
+
 def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
     """Return the details of answers on one pair or on all groups, then their notes."""
     lines: list[Text] = []
     for answer in answers:
-        further_sentences = answer.verdict.partition(SENTENCE_END)[2]
-        details = SENTENCE_END.join(filter(None, (further_sentences, answer.details)))
+        details = ". ".join(filter(None, (_split_verdict(answer.verdict)[1], answer.details)))
         lines += _draw_labelled(answer.question, replace_names(details), canvas, Style(dim=True), Style())
     note_style = canvas.get_style("text-muted")
     for note in dict.fromkeys(note for answer in answers for note in answer.notes):

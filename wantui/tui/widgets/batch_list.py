@@ -65,8 +65,11 @@ class BatchList(VirtualList):
             Column("", 1, self._draw_state),
             Column("done", done_width, lambda row: format_done_count(row.batch), "right"),
         ]
+        short_dates = [format_date(batch.created_at, is_short=True) for batch in batches]
         short_date = Column[LibraryRow](
-            "date", SHORT_DATE_WIDTH, lambda row: format_date(row.batch.created_at, is_short=True)
+            "time" if all(":" in date for date in short_dates) else "date",
+            SHORT_DATE_WIDTH,
+            lambda row: format_date(row.batch.created_at, is_short=True),
         )
         long_date = Column[LibraryRow]("created", DATE_WIDTH, lambda row: format_date(row.batch.created_at))
         trailing = [short_date if width < MIN_WIDTH_WITH_TIME else long_date]

@@ -32,6 +32,7 @@ from wantui.tui.settings_rows import (
 from wantui.tui.sweep_typing import SWEEP_KEY, SweepSuggester, describe_typed_sweep, find_typed_name
 from wantui.tui.widgets.line_input import HiddenLineInput
 from wantui.tui.widgets.virtual_list import GUTTER_WIDTH, VirtualList
+from wantui.tui.wrapping import cut_lines, wrap_text
 
 MAX_SHORT_LIST = 8
 """Maximum number of filtered rows below which the explanation is at once, instead of at the end of the pane."""
@@ -200,7 +201,12 @@ class SettingsForm(Vertical):
         if self.is_editing and self._edited_key == SWEEP_KEY and self.config is not None:
             text = describe_typed_sweep(self.value_input.value, self.config.settings) or text
         lines = "\n".join(filter(None, (self._describe_cut_value(), text)))
+        width = self.explanation.content_size.width
+        if self.screen.has_class("-low") and not self.has_focus_within and width:
+            lines = "\n".join(line.plain for line in cut_lines(wrap_text(lines, width, indent=""), 2, width))
         self.explanation.update(make_content(lines, keep_lines=True))
+
+    on_descendant_focus = on_descendant_blur = _show_explanation
 
     def _describe_cut_value(self) -> str:
         """Return the name and the value of the selected setting if its row cuts the value; otherwise nothing."""
