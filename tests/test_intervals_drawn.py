@@ -1,0 +1,49 @@
+"""Drawn intervals, the labels of their axis, and texts that are cut to a pane."""
+
+import re
+
+import pytest
+from rich.style import Style
+
+from wantui.tui.analysis.forest_plot import ForestAxis, draw_interval
+from wantui.tui.chart import Chart
+from wantui.tui.wrapping import cut_lines, wrap_text
+
+
+@pytest.mark.parametrize("change", [(0.1, 0.099, 0.101), (-0.5, -0.51, -0.49), (2.0, 1.9, 2.1), (0.0, -1e-6, 1e-6)])
+def test_point_of_a_forest_plot_never_hides_the_ends_of_its_interval(change: tuple[float, float, float]) -> None:
+    axis = ForestAxis(27, 0.5)
+    plot = draw_interval(change, True, axis, Style(), {"◇": change[0], "□": change[1]}).plain
+    assert len(plot) == 27
+    point = plot.index("●")
+    assert abs(point - axis.find_column(change[0])) <= 1
+    assert plot[point - 1] in "├◂"
+    assert plot[point + 1] in "┤▸"
+    assert {"◇", "□"} <= set(plot), "references move beside the signs"
+
+
+@pytest.mark.parametrize("width", [27, 31, 33, 61])
+@pytest.mark.parametrize("end", [0.05, 0.2, 0.5, 5.0])
+def test_forest_axis_has_a_label_between_zero_and_its_ends(width: int, end: float) -> None:
+    labels = ForestAxis(width, end).draw_labels()
+    assert len(labels) == width
+    numbers = [int(text) for text in re.findall(r"[+-]?\d+", labels)]
+    assert numbers == sorted(numbers)
+    assert len(numbers) >= 5
+    assert [-number for number in numbers[::-1]] == numbers
+
+
+def test_interval_of_a_chart_is_seen_beside_a_sign_on_it() -> None:
+    chart = Chart(40, 8, (0, 10), (0, 1))
+    chart.add_interval(5, 0.49, 0.51, Style())
+    chart.add_sign(5, 0.5, "●", Style())
+    line = next(line.plain for line in chart.draw_lines() if "●" in line.plain)
+    point = line.index("●")
+    assert line[point - 1].strip()
+    assert line[point + 1].strip()
+
+
+def test_cut_text_fills_its_last_line_and_ends_in_an_ellipsis() -> None:
+    lines = cut_lines(wrap_text("a large blue circle moving left over a dark background", 36), 1, 36)
+    assert [line.plain for line in lines] == ["a large blue circle moving left ove…"]
+    assert len(cut_lines(wrap_text("a b", 36), 1, 36)) == 1
