@@ -99,7 +99,7 @@ def make_batch_columns(
         Column("#", widths.number, lambda batch: str(batch.id), "right"),
         Column("state", STATE_COLUMN_WIDTH, draw_batch_state),
         Column(
-            "progress",
+            "done",
             8,
             lambda batch: draw_progress(batch, 8),
             min_list_width=MIN_WIDTH_WITH_BARS if widths.has_failures else MIN_WIDTH_WITH_SHORT_BARS,
@@ -133,9 +133,9 @@ def _make_progress_columns(
 
     return [
         Column(
-            "progress",
-            8,
-            lambda row: draw_progress(row, 8),
+            "done",
+            6,
+            lambda row: draw_progress(row, 6),
             min_list_width=MIN_WIDTH_WITH_SHORT_BARS,
             max_list_width=MIN_WIDTH_WITH_BARS - 1,
         ),
