@@ -345,6 +345,15 @@ def test_words_of_uniform_attributes_are_not_explained_by_frequency(
         f"frequency or appearance? {expected_text}cannot explain this"
     )
     assert describe_response_column(comparison).endswith(f"{expected_text}explains none of these differences")
+    adapted = change_videos(comparison, settings={"lora": {"strength": 1.0}, "guidance": None})
+    assert explain_effect(adapted, adapted.verdicts[0]) == (
+        f"frequency or appearance? {expected_text}can explain this only through the training of the LoRA adapters"
+    )
+    assert describe_uniform_words(adapted) == (
+        f"{expected_text}can explain these differences only through the training of the LoRA adapters"
+    )
+    weighted = change_videos(comparison, settings={"lora": None, "word_weights": "red:2"})
+    assert explain_effect(weighted, weighted.verdicts[0]) == explain_effect(comparison, comparison.verdicts[0])
     others = change_videos(comparison, setting_values=CALIBRATED_VALUES | {"model_settings.model_id": "wan2.1-14b"})
     assert explain_effect(others, others.verdicts[0]) == describe_uniform_words(others) == ""
 

@@ -25,6 +25,7 @@ from wantui.analysis.training_frequency import (
     describe_frequency_ratio,
     find_exchanged_words,
     find_frequency_ratio,
+    uses_adapters,
     uses_calibrated_model,
 )
 from wantui.analysis.verdicts import Verdict
@@ -212,7 +213,7 @@ def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
     if words is None or ratio is None:
         return ""
     if ratio == 1:
-        return f"{QUESTION} {describe_frequency_ratio(*words)}"
+        return f"{QUESTION} {describe_frequency_ratio(*words, has_adapters=uses_adapters(comparison))}"
     (difference,) = [
         item
         for item in comparison.differences

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 MODEL_PATH = "model_settings.model_id"
 CALIBRATED_MODEL = "nano"
+ADAPTER_CONTROL = "lora"
+"""Name of the control that changes the weights of the model."""
+ONLY_THROUGH_ADAPTERS = "only through the training of the LoRA adapters"
 UNIFORM_ATTRIBUTES = tuple(
     frozenset(values) for values in (RGB_BY_COLOUR, RADIUS_BY_SIZE, DIRECTION_BY_MOTION, RGB_BY_BACKGROUND)
 )
@@ -84,15 +87,31 @@ def find_frequency_ratio(first_word: str, second_word: str) -> float | None:
     return 1.0 if any({first_word, second_word} <= words for words in UNIFORM_ATTRIBUTES) else None
 
 
-def describe_frequency_ratio(first_word: str, second_word: str) -> str:
-    """Describe the frequencies of two words in nano's training; empty for words whose ratio is unknown."""
+def uses_adapters(comparison: "Comparison") -> bool:
+    """Return whether LoRA adapters, whose training may have had other frequencies, changed the model of a video."""
+    return any(
+        key.partition(".")[0] == ADAPTER_CONTROL and value is not None
+        for group in comparison.groups
+        for video in group.videos
+        for key, value in video.settings.items()
+    )
+
+
+def describe_frequency_ratio(first_word: str, second_word: str, has_adapters: bool = False) -> str:
+    """Describe the frequencies of two words in nano's training; empty for words whose ratio is unknown.
+
+    Args:
+        has_adapters: whether LoRA adapters changed the model, so that equal frequencies in nano's training leave those
+            in the training of the adapters open.
+    """
     ratio = find_frequency_ratio(first_word, second_word)
     if ratio is None:
         return ""
     if ratio == 1:
+        result = f"can explain this {ONLY_THROUGH_ADAPTERS}" if has_adapters else "cannot explain this"
         return (
             f"{first_word} and {second_word} were equally frequent in {CALIBRATED_MODEL}'s training, so frequency "
-            "cannot explain this"
+            f"{result}"
         )
     if ratio < 1:
         first_word, second_word, ratio = second_word, first_word, 1 / ratio
@@ -100,7 +119,7 @@ def describe_frequency_ratio(first_word: str, second_word: str) -> str:
 
 
 def describe_uniform_words(comparison: "Comparison") -> str:
-    """Return that frequency explains no difference between any two groups; empty if it may explain one."""
+    """Return that frequency in nano's training explains no difference between any two groups; empty if it may."""
     if not compares_words(comparison) or not uses_calibrated_model(comparison):
         return ""
     words: dict[str, None] = {}
@@ -109,8 +128,11 @@ def describe_uniform_words(comparison: "Comparison") -> str:
         if pair is None or find_frequency_ratio(*pair) != 1:
             return ""
         words |= dict.fromkeys(pair)
+    result = f"can explain these differences {ONLY_THROUGH_ADAPTERS}"
+    if not uses_adapters(comparison):
+        result = "explains none of these differences"
     *first_words, last_word = words
     return (
         f"{', '.join(first_words)} and {last_word} were equally frequent in {CALIBRATED_MODEL}'s training, so "
-        "frequency explains none of these differences"
+        f"frequency {result}"
     )
