@@ -156,8 +156,8 @@ def test_command_screen_report_and_json_say_what_can_explain_the_effect(
         "frequency or appearance? either can explain it. 1.8 times the typical difference due to appearance (95 % "
         "interval "
         "1.8 to 1.8); as if cross were 4.4 times (first sentence form) or 12 times (held-out sentence form) rarer than "
-        "square in training. In nano's training, square was 5 times as frequent as cross, which changes log_volume by "
-        f"{changes[0]:+.3g} nats (first sentence form) or {changes[1]:+.3g} nats (held-out sentence form)"
+        "square in training. In nano's training, square was 5 times as frequent as cross, which gives cross "
+        f"{changes[0]:+.3g} nats (first sentence form) or {changes[1]:+.3g} nats (held-out sentence form) log_volume"
     )
     scale_text = describe_calibrated_scale(comparison)
     assert scale_text == (
@@ -376,7 +376,7 @@ def test_frequency_in_the_other_direction_does_not_explain_the_effect(
     assert text.startswith(
         "frequency or appearance? appearance alone can explain it; frequency acts in the other direction. "
     )
-    assert "In nano's training, circle was 1.8 times as frequent as square, which changes log_volume by -0.2" in text
+    assert "In nano's training, circle was 1.8 times as frequent as square, which gives circle -0.2" in text
 
 
 def test_answer_is_conditional_for_other_steps_than_those_of_the_calibration(

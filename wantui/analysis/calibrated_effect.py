@@ -229,7 +229,8 @@ def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
         answer = f"{effect.answer_of_appearance}; frequency acts in the other direction"
     return (
         f"{QUESTION} {_describe_condition(comparison)}{answer}. {effect.describe(*groups)}. "
-        f"{_capitalize(describe_frequency_ratio(*words))}{_describe_predicted_change(verdict.metric, effect, ratio)}"
+        f"{_capitalize(describe_frequency_ratio(*words))}"
+        f"{_describe_predicted_change(words[0], effect, ratio, verdict.metric)}"
     )
 
 
@@ -270,12 +271,14 @@ def _describe_condition(comparison: "Comparison") -> str:
     )
 
 
-def _describe_predicted_change(metric: str, effect: CalibratedEffect, ratio: float) -> str:
-    """Return the change of a metric by a ratio of frequencies, by both sentence forms; empty without an effect."""
+def _describe_predicted_change(first_word: str, effect: CalibratedEffect, ratio: float, metric: str) -> str:
+    """Return what the frequency of a word, divided by that of the other one, adds to its metric, by both sentence
+    forms; empty without an effect."""
     if not effect.sensitivity.has_frequency_effect:
         return ""
     changes = [_format_change(metric, change) for change in effect.predict_change(ratio)]
-    return f", which changes {metric} by {changes[0]} ({SENTENCE_FORMS[0]}) or {changes[1]} ({SENTENCE_FORMS[1]})"
+    texts = [f"{change} ({form})" for change, form in zip(changes, SENTENCE_FORMS, strict=True)]
+    return f", which gives {first_word} {' or '.join(texts)} {metric}"
 
 
 def _describe_frequency(ratios: Sequence[float], first_group: str, second_group: str) -> str:
