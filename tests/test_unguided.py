@@ -2,6 +2,8 @@
 
 import csv
 import json
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import Wantui
 from rich.style import Style
+from scipy import stats
 from test_analysis import oscillating_videos, synthetic_videos, use_videos
 from test_setting_groups import CFG_PATH, set_setting
 
@@ -180,7 +183,7 @@ def test_value_at_guidance_1_equals_that_of_its_videos_alone(tmp_path: Path) -> 
     ("unguided_effect", "text"),
     [
         (0.5, "25 % of the effect remains at guidance 1, in the model's own prediction for the prompt; guidance adds "),
-        (3.0, "the effect is 1.5 times as large at guidance 1, so guidance does not cause it"),
+        (3.0, "the effect is 1.5 times as large at guidance 1, so guidance reduces it"),
         (-0.5, "the effect has the other sign at guidance 1, so guidance causes the one shown with guidance"),
     ],
 )
@@ -195,6 +198,62 @@ def test_share_of_the_effect_that_remains_at_guidance_1_is_named(
     monkeypatch.setattr(Video, "compute_metric", compute)
     comparison = compare_with_unguided(guided_and_unguided(tmp_path), "1", "length")
     assert describe_unguided(comparison)[-1].startswith(f"one against other in length: {text}")
+
+
+@pytest.mark.parametrize("metric", ["length", "log_volume"])
+@pytest.mark.parametrize(
+    ("unguided_effect", "text"),
+    [
+        (1.9, "about 95 % of the effect remains at guidance 1, in the model's own prediction for the prompt; whether "),
+        (
+            2.1,
+            "the effect is about 1.05 times as large at guidance 1, but whether guidance changes it cannot be told (",
+        ),
+    ],
+)
+def test_change_by_guidance_within_the_scatter_of_seeds_is_not_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unguided_effect: float, text: str, metric: str
+) -> None:
+    def compute(video: Video, metric: str) -> float:
+        effect = unguided_effect if is_unguided(video) else 2.0
+        scatter = 0.5 * math.cos(2 * math.pi * video.seed / 8 + 2 * is_unguided(video))  # sums to 0 over the seeds
+        return 10 + (video.choices_by_bracket[3] == "one") * (effect + scatter)
+
+    monkeypatch.setattr(Video, "compute_metric", compute)
+    comparison = compare_with_unguided(guided_and_unguided(tmp_path), "1", metric)
+    result = describe_unguided(comparison)[-1]
+    assert result.startswith(f"one against other in {metric}: {text}")
+    # The second group is 10 in all videos, so that the relative effects of the seeds are exact too.
+    effects = [
+        [compute(group.videos[seed], metric) - 10 for seed in range(8)]
+        for item in (comparison, comparison.unguided)
+        if item is not None
+        for group in item.groups
+        if group.name == "one"
+    ]
+    expected = stats.ttest_rel(*effects).confidence_interval()
+    ends = re.search(r"95 % interval (\S+)(?: %)? to ([^ ,]+)", result)
+    assert ends is not None
+    scale = 10 if metric == "length" else 1  # percent of 10
+    assert [float(end) for end in ends.groups()] == pytest.approx(np.array(expected) * scale, rel=0.02)
+
+
+def test_linearised_ratio_has_the_scatter_of_the_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compute(video: Video, metric: str) -> float:
+        is_first = video.choices_by_bracket[3] == "one"
+        generator = np.random.default_rng([video.seed, is_first])
+        return float(generator.normal(12 if is_first else 10, 0.3))
+
+    monkeypatch.setattr(Video, "compute_metric", compute)
+    videos = [video for video in guided_and_unguided(tmp_path, 12, 0) if not is_unguided(video)]
+    (difference,) = [item for item in compare_groups(videos, "1", "length").differences if item.metric == "length"]
+    effects = difference.compute_seed_effects(is_relative=True)
+    assert effects.mean() == pytest.approx(difference.relative_difference)
+    first, second = difference.seed_values.T
+    omitted = np.arange(12)
+    jackknife = np.array([first[omitted != i].mean() / second[omitted != i].mean() for i in omitted])
+    deviation = np.sqrt(11 * jackknife.var())
+    assert stats.sem(effects) == pytest.approx(deviation, rel=0.02)
 
 
 def test_guided_videos_alone_are_told_what_guidance_1_would_show(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -61,6 +61,23 @@ class Difference:
     """Number of phrasings that both groups share."""
     phrasing_p: float
     """Sign-flip p with phrasings as units instead of seeds; NaN with fewer than two phrasings."""
+    seed_values: FloatArray = field(compare=False, repr=False)
+    """Values [seeds, 2] of both groups, averaged over phrasings."""
+
+    def compute_seed_effects(self, is_relative: bool) -> FloatArray:
+        """Return effects [seeds] whose mean is the effect: the differences of the seeds, in the metric's unit.
+
+        If relative, the mean is `relative_difference`. A ratio of means has no value of one seed; its linearisation
+        around the means (the delta method) has, and the scatter over seeds is that of the ratio.
+        """
+        first, second = self.seed_values.T
+        if not is_relative:
+            return np.asarray(first - second)
+        origin = get_ratio_origin(self.metric)
+        reference_mean = float(second.mean()) - origin
+        ratio = (float(first.mean()) - origin) / reference_mean
+        residuals = (first - origin - ratio * (second - origin)) / abs(reference_mean)
+        return np.asarray(self.relative_difference + residuals)
 
 
 def is_ratio_metric(metric: str) -> bool:
@@ -192,6 +209,7 @@ def compare_group_pairs(
                     _count_seeds_needed(first_values - second_values, min_difference, test_count),
                     phrasing_count,
                     float(effects.phrasing_p[k, m]),
+                    np.stack([first_values, second_values], axis=1),
                 )
             )
     return differences

@@ -5,15 +5,19 @@ come from guidance alone, so that every comparison also shows its value at guida
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from wantui.analysis.advice import add_reason_prefix
 from wantui.analysis.calibrated_effect import describe_calibrated_scale, explain_effect
-from wantui.analysis.differences import Difference
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_effect_parts
 from wantui.analysis.group_names import CannotCompareError, find_grouping_parts
+from wantui.analysis.metrics import describe_ratio_base, get_metric_unit
 from wantui.analysis.setting_values import list_compared_names
+from wantui.analysis.statistics import Effect, compute_paired_effect
 from wantui.analysis.swept_settings import find_linked_paths
 from wantui.analysis.training_frequency import compares_words
 from wantui.analysis.verdicts import Verdict
@@ -123,23 +127,55 @@ def describe_remaining_effect(comparison: "Comparison", verdict: Verdict) -> str
     )
     if unguided_kind != "differs":
         return f"{start}no effect is shown at guidance 1, so guidance alone may cause the one shown with guidance"
-    share = _divide_effects(unguided_difference, difference)
+    is_relative = math.isfinite(difference.relative_difference) and math.isfinite(
+        unguided_difference.relative_difference
+    )
+    guided_effects, unguided_effects = (
+        dict(zip(seeds, item.compute_seed_effects(is_relative).tolist(), strict=True))
+        for seeds, item in ((comparison.seeds, difference), (comparison.unguided.seeds, unguided_difference))
+    )
+    share = _compute_mean(unguided_effects) / _compute_mean(guided_effects)
     if share < 0:
         return f"{start}the effect has the other sign at guidance 1, so guidance causes the one shown with guidance"
+    changes = [guided_effects[seed] - unguided_effects[seed] for seed in guided_effects if seed in unguided_effects]
+    change = compute_paired_effect(np.array(changes)) if len(changes) > 1 else None
+    return f"{start}{_describe_share(share, change)}{_describe_change(change, verdict.metric, is_relative)}"
+
+
+def _compute_mean(effects_by_seed: Mapping[int, float]) -> float:
+    return sum(effects_by_seed.values()) / len(effects_by_seed)
+
+
+def _describe_share(share: float, change: Effect | None) -> str:
+    """Return how much of an effect remains at guidance 1, and what the paired test shows that guidance does to it.
+
+    Args:
+        share: effect at guidance 1 divided by the one with guidance, above 0.
+        change: effect with guidance minus that at guidance 1, paired by seed; None with fewer than two common seeds.
+    """
+    is_shown = (
+        change is not None and change.p <= SIGNIFICANCE_LEVEL and not change.interval_low <= 0 <= change.interval_high
+    )
     if share > 1:
-        return f"{start}the effect is {share:.2g} times as large at guidance 1, so guidance does not cause it"
+        result = "so guidance reduces it" if is_shown else "but whether guidance changes it cannot be told"
+        return f"the effect is {'' if is_shown else 'about '}{share:.3g} times as large at guidance 1, {result}"
+    result = "guidance adds the rest" if is_shown else "whether guidance adds to it cannot be told"
     return (
-        f"{start}{format_share(share)} of the effect remains at guidance 1, in the model's own prediction for the "
-        "prompt; guidance adds the rest"
+        f"{'' if is_shown else 'about '}{format_share(share)} of the effect remains at guidance 1, in the model's own "
+        f"prediction for the prompt; {result}"
     )
 
 
-def _divide_effects(unguided_difference: Difference, difference: Difference) -> float:
-    """Return the effect at guidance 1 as a share of the effect with guidance, in the form in which both are shown."""
-    shares = (unguided_difference.relative_difference, difference.relative_difference)
-    if all(map(math.isfinite, shares)):
-        return shares[0] / shares[1]
-    return unguided_difference.paired_effect.mean / difference.paired_effect.mean
+def _describe_change(change: Effect | None, metric: str, is_relative: bool) -> str:
+    """Return the effect with guidance minus that at guidance 1, with its interval, in parentheses."""
+    if change is None:
+        return " (fewer than two seeds have videos at both scales)"
+    text, low, high = format_effect_parts(
+        change.mean, change.interval_low, change.interval_high, get_metric_unit(metric), is_relative
+    )
+    base = describe_ratio_base(metric) if is_relative else ""
+    interval = f", 95 % interval {low} to {high}" if low else ""
+    return f" (effect with guidance minus that at guidance 1: {text}{base}{interval}, p {change.p:.3g}, paired by seed)"
 
 
 def _advise_unguided_batch(comparison: "Comparison") -> list[str]:
