@@ -26,7 +26,7 @@ from wantui.tui.screens.choose_batches import BatchChooser
 from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
 from wantui.tui.screens.forming import FormingScreen
 from wantui.tui.screens.help import Help
-from wantui.tui.screens.history import History
+from wantui.tui.screens.history import TemplateHistory
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.recipe_viewer import RecipeViewer
 from wantui.tui.screens.welcome import Welcome
@@ -70,7 +70,7 @@ DIALOGS: dict[type[ModalScreen[Any]], Callable[[], ModalScreen[Any]]] = {
     Confirm: lambda: Confirm("Cancel it?", "Cancel"),
     FormingScreen: open_forming_screen,
     Help: lambda: Help("compose", None),
-    History: lambda: History(["a red circle", "a blue circle"]),
+    TemplateHistory: lambda: TemplateHistory(["a red circle", "a blue circle"]),
     Palette: Palette,
     Player: lambda: PausedPlayer(["a", "b"]),
     RecipeViewer: lambda: RecipeViewer([("red", RECIPE)]),

@@ -337,7 +337,7 @@ def test_nearest_reference_of_another_size_is_refused() -> None:
     [
         ("video,label\nab12,ring\n", "has no column id"),
         ("id\nab12\n", "has no column label"),
-        ("id,label\nab,ring\n", "line 2: ab fits 2 videos"),
+        ("id,label\nab,ring\n", "line 2: ab matches 2 videos"),
         ("id,label\nab12,\n", "line 2: ab12 has no label"),
         ("id,label\nab12,ring\nab12,circle\n", "line 3: ab12 has a second label"),
         ("id,label\nzz,ring\n", "names no video of these batches"),

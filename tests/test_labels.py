@@ -159,7 +159,7 @@ def test_row_without_exactly_one_video_is_refused(
 def test_row_that_fits_videos_of_two_batches_is_refused(tmp_path: Path, write_table: WriteTable) -> None:
     videos = [*make_videos(tmp_path / "one"), *make_videos(tmp_path / "two")]
     for text in ("variation,seed,x\na_0,1,1\n", "video,x\nvideos/a_0/1.mp4,1\n"):
-        with pytest.raises(LabelError, match=r"2 videos fit\. Add a column batch"):
+        with pytest.raises(LabelError, match=r"the row matches 2 videos\. Add a column batch"):
             join_labels(videos, read_label_table(write_table(text)))
     labelled = join_labels(videos, read_label_table(write_table("video,batch,x\nvideos/a_0/1.mp4,two,1\n")))
     assert [video.folder.name for video in labelled if video.labels] == ["two"]

@@ -14,7 +14,7 @@ from tiny import FORMS, diffusers_output, latents_of, tiny_pipeline
 from torch import Tensor
 
 from wantui.controls.lora import LoraAdapter, LoraFile, LoraRequest
-from wantui.generation.adapters import list_loaded_layer_shapes, merge_adapters
+from wantui.generation.adapters import list_adaptable_layer_shapes, merge_adapters
 from wantui.generation.errors import LoadError
 from wantui.generation.load import load_pipeline
 from wantui.generation.quantize import quantize_transformer
@@ -71,7 +71,7 @@ def weights_of(transformer: Any) -> dict[str, Tensor]:
 
 
 def shapes_of(pipeline: WanPipeline) -> Mapping[str, tuple[int, int]]:
-    return list_loaded_layer_shapes(pipeline.transformer)
+    return list_adaptable_layer_shapes(pipeline.transformer)
 
 
 def assert_weights_equal(transformer: Any, expected: Mapping[str, Tensor]) -> None:
@@ -297,7 +297,7 @@ def test_recipe_of_other_adapters_is_refused_before_the_first_step(
 def nano_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random adapter for nano, weak enough to leave a video."""
     folder = tmp_path_factory.mktemp("lora")
-    shapes = list_loaded_layer_shapes(load_pipeline(NANO, None, "float32", CPU).transformer)
+    shapes = list_adaptable_layer_shapes(load_pipeline(NANO, None, "float32", CPU).transformer)
     return write_adapter(folder / "noise.safetensors", comfy_tensors(make_factors(shapes, rank=2), alpha=0.05))
 
 

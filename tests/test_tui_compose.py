@@ -26,7 +26,7 @@ from wantui.tui.compose_data import compute_preview
 from wantui.tui.drafts import DRAFTS_FILE, Drafts, load_drafts, save_drafts
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
-from wantui.tui.screens.history import History
+from wantui.tui.screens.history import TemplateHistory
 from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.screens.welcome import Welcome
 from wantui.tui.screens.yaml_editor import YamlEditor
@@ -132,7 +132,7 @@ def test_one_key_queues_the_batch() -> None:
             assert manifest.template == "a [red|blue] circle"
             await it.until(lambda: "0/4 videos" in it.text())
             await it.press("ctrl+r")
-            await it.until(lambda: isinstance(it.app.screen, History))
+            await it.until(lambda: isinstance(it.app.screen, TemplateHistory))
 
     run(test)
 
@@ -239,7 +239,7 @@ def test_repeated_key_queues_once_and_history_preserves_the_draft() -> None:
             assert len(Queue(find_state_directory().directory).list_batches()) == 1
             screen.template_editor.text = "a template that was not queued"
             await it.press("ctrl+r")
-            await it.until(lambda: isinstance(it.app.screen, History))
+            await it.until(lambda: isinstance(it.app.screen, TemplateHistory))
             await it.press("enter")
             await it.until(lambda: screen.template_editor.text == "a red circle")
             assert "a template that was not queued" in it.app.drafts.history

@@ -13,7 +13,7 @@ from wantui.storage.batch_index import BatchSummary
 from wantui.tui.dates import format_date
 from wantui.tui.screens.choose_batches import BatchChooser
 from wantui.tui.screens.dialogs import Confirm, TextViewer
-from wantui.tui.screens.history import History
+from wantui.tui.screens.history import TemplateHistory
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.welcome import Welcome
 from wantui.tui.screens.yaml_editor import YamlEditor
@@ -55,7 +55,7 @@ def test_dismissing_a_covered_dialog_closes_both_dialogs() -> None:
 def test_paging_a_list_without_visible_rows_does_not_crash() -> None:
     async def test() -> None:
         async with application(size=(60, 3)) as it:
-            await it.app.push_screen(History(["one", "two"]))
+            await it.app.push_screen(TemplateHistory(["one", "two"]))
             options = it.app.screen.query_one(OptionList)
             await it.until(lambda: options.options)
             options.styles.display = "block"

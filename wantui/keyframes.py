@@ -151,7 +151,7 @@ def format_moments(times: KeyframeTimes) -> list[str]:
 
 @dataclass(frozen=True)
 class EvaluationMoment:
-    """Moment of one model evaluation between keyframes."""
+    """Moment of one model evaluation, relative to the keyframes around it."""
 
     before: int
     """Index of the last keyframe at or before the evaluation; 0 before the first one."""
@@ -164,7 +164,7 @@ class EvaluationMoment:
 def find_evaluation_moments(
     times: KeyframeTimes, noise_levels: Sequence[float], step_count: int
 ) -> list[EvaluationMoment]:
-    """Locate every model evaluation between the keyframes.
+    """Locate every model evaluation relative to the keyframes around it.
 
     An evaluation at the end point of a step of `heun` belongs to the next step, which has its noise level: what a
     schedule gives is then a function of the noise level, as the solver assumes.

@@ -296,11 +296,14 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     pair_correction = _describe_correction(len(p_by_metric), len(rows))
     notes = _list_unmeasured(data, question)
     if differing_names and not differing_count:
-        notes.append(f"no pair is significant, because p of a pair is corrected over {pair_correction}")
+        notes.append(
+            "the groups differ as a whole, but no single pair is significant: the p of each pair is corrected for "
+            f"{pair_correction}"
+        )
     if differing_count and not differing_names:
         notes.append(
             "a pair can be significant without a significant test of all groups, because its p is corrected "
-            f"over {pair_correction}"
+            f"for {pair_correction}"
         )
     details += f"; {_describe_p(correction, min_p)}; {pairs_text}"
     return Answer(question, "", "", kind, verdict, details, tuple(notes), p_by_metric, min_p, correction)

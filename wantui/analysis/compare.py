@@ -33,7 +33,7 @@ from wantui.analysis.matching import match_groups_and_final_states
 from wantui.analysis.metrics import METRICS, get_ratio_origin
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import compute_omnibus_p, draw_sign_flips
-from wantui.analysis.strides import check_unsettled_metrics
+from wantui.analysis.strides import list_unsettled_stride_checks
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
 
@@ -161,7 +161,7 @@ def _match_values(
     )
     if incomplete_shown := [name for name in incomplete_names if name in shown_names]:
         warnings.append(f"not compared, because some videos have no value: {', '.join(incomplete_shown)}")
-    stride_checks = check_unsettled_metrics([video for group in groups for video in group.videos], all_names)
+    stride_checks = list_unsettled_stride_checks([video for group in groups for video in group.videos], all_names)
     warnings += [check.description for check in stride_checks if check.metric in shown_names]
     return _MatchedValues(
         matched_groups,

@@ -78,7 +78,7 @@ def read_concept_labels(path: Path, known_ids: Sequence[str]) -> dict[str, str]:
     """Read a CSV table with the columns `id` (or its first characters) and `label`; return the labels by id.
 
     Raises:
-        LabelError: the file lacks a column, or names no known video; an id fits several or occurs twice.
+        LabelError: the file lacks a column, or names no known video; an id matches several or occurs twice.
         UserError: the file cannot be read.
     """
     table = read_csv_rows(path)
@@ -96,7 +96,7 @@ def read_concept_labels(path: Path, known_ids: Sequence[str]) -> dict[str, str]:
         ids = [written_id] if written_id in ids else ids  # the ID of a U-turn begins with that of its video
         line_prefix = f"{prefix}line {line_number}: {quote(written_id)}"
         if len(ids) > 1:
-            raise LabelError(f"{line_prefix} fits {len(ids)} videos. Write the whole ID")
+            raise LabelError(f"{line_prefix} matches {len(ids)} videos. Write the whole ID")
         if ids and not label:
             raise LabelError(f"{line_prefix} has no label. Write `other` if it fits none")
         if ids and label_by_id.setdefault(ids[0], label) != label:

@@ -18,8 +18,8 @@ from wantui.formatting import format_count
 QUESTIONS = {
     ACROSS_SEEDS: "across seeds (of two videos of one variation, does the one with the larger value have the "
     "larger metric?):",
-    ACROSS_VARIATIONS: "across variations (the same question for two videos of one seed; the prompt is the unit, "
-    "and any other difference between the prompts can be the cause):",
+    ACROSS_VARIATIONS: "across variations (of two videos of one seed, does the one with the larger value have the "
+    "larger metric? The unit is the prompt; other differences between the prompts can also cause a correlation):",
 }
 """Question of each kind of correlation."""
 CORRELATION_HEADERS = ("value", "metric", "rho", "95 %", "p", "p over all")

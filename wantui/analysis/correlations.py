@@ -109,7 +109,7 @@ def correlate_values(
         for values_by_name in (metrics, covariates)
     )  # [names, blocks, units]: ranks are taken among the units of a block
     observed, p, family_p = _test_correlations(metric_values, covariate_values)
-    min_p = compute_min_order_p(*metric_values.shape[1:])
+    min_p = compute_min_permutation_p(*metric_values.shape[1:])
     correlations = []
     for (c, covariate), (m, metric) in itertools.product(enumerate(covariates), enumerate(metrics)):
         low, high = compute_rho_interval(metric_values[m], covariate_values[c])
@@ -171,8 +171,8 @@ def draw_unit_orders(unit_count: int) -> NDArray[np.int64]:
     return orders
 
 
-def compute_min_order_p(block_count: int, unit_count: int) -> float:
-    """Return the smallest two-sided p that the orders of the units can give.
+def compute_min_permutation_p(block_count: int, unit_count: int) -> float:
+    """Return the smallest two-sided p that permuting the units can give.
 
     In one block, or with two units, the reverse of an order has the opposite rho, which is as large.
     """

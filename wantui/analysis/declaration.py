@@ -21,8 +21,8 @@ class Declaration:
 
     metric: str
     kind: str
-    """before (the videos, by the config of every batch), partly before (of some batches), after (with the command), or
-    default (not declared)."""
+    """before (declared in the config of every batch, before the videos were generated), partly before (declared in the
+    config of only some batches), after (named in the command), or default (not declared: `_choose_default_metric`)."""
     text: str
     """Which metric was declared and when, such as "log_volume, declared before the videos"."""
 

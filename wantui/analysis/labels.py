@@ -131,7 +131,8 @@ class _VideoFinder:
             column = "cell" if cells and "cell" not in row.identity else "batch"
             raise self._make_error(
                 row,
-                f"{len(indices)} videos fit. Add a column {column}, or `video` with the absolute paths of the clips",
+                f"the row matches {len(indices)} videos. Add a column {column}, or a column `video` with the absolute "
+                f"paths of the clips",
             )
         return indices[0]
 

@@ -52,7 +52,10 @@ METRICS: dict[str, Metric] = {
         "mean change of velocity per unit of noise level", lambda t: float(t.acceleration.mean()), 3
     ),
     "first_pc_variance": Metric(
-        "variance share of the main axis; 0.608 if random walk", lambda t: t.first_pc_variance, 3, ratio_origin=1.0
+        "share of the variance along the main axis; 0.608 for a random walk",
+        lambda t: t.first_pc_variance,
+        3,
+        ratio_origin=1.0,
     ),
     "effective_dimension": Metric(
         "number of directions that the path effectively uses", lambda t: t.effective_dimension, 3, ratio_origin=1.0

@@ -42,7 +42,7 @@ COMPARED_NAMES_BY_PATH: Mapping[str, tuple[str, ...]] = {
 
 
 class SettingNameError(UserError):
-    """Raised for a name that fits no setting, or several settings.
+    """Raised for a name that matches no setting, or several settings.
 
     Args:
         name: the name as written.
@@ -116,7 +116,7 @@ def find_setting_path(name: str, videos: Sequence[Video]) -> str:
     """Return the path of the setting of a name: a path, its last parts (`cfg_scale`), parts of it in order
     (`lora.style.strength`), or the recipe field (`guidance_scale`).
 
-    If a name fits several settings, the one in which the videos differ is meant.
+    If a name matches several settings, the one in which the videos differ is meant.
 
     Raises:
         SettingNameError: no setting has this name, or several have.

@@ -201,7 +201,7 @@ def measure_bends_at_settled_strides(videos: Sequence[Video]) -> list[Video]:
     ]
 
 
-def check_unsettled_metrics(videos: Sequence[Video], metrics: Sequence[str]) -> list[StrideCheck]:
+def list_unsettled_stride_checks(videos: Sequence[Video], metrics: Sequence[str]) -> list[StrideCheck]:
     """Return the stride checks of the metrics that have not settled at the stride of the videos."""
     measured_videos = [video for video in videos if video.trajectory is not None]
     if not measured_videos:

@@ -19,7 +19,7 @@ from wantui.errors import UserError
 from wantui.generation.errors import NotFiniteError
 from wantui.generation.load import resolve_device
 from wantui.generation.placement import find_device_name
-from wantui.generation.renoise import LevelGap, make_prompt_encoder, measure_level_gaps
+from wantui.generation.renoise import LevelSums, make_prompt_encoder, measure_level_gaps
 from wantui.generation.token_spans import check_prompt_length
 from wantui.planning import CaptureRequests, Recipe, TimedVideo, parse_timed_videos
 from wantui.planning.flops import TEXT_POSITION_COUNT
@@ -197,7 +197,7 @@ def _is_measured(task: ScoreTask, content: InformationFile) -> bool:
     )
 
 
-def _make_entry(task: ScoreTask, gaps: Sequence[LevelGap], device_name: str) -> ScoreEntry:
+def _make_entry(task: ScoreTask, gaps: Sequence[LevelSums], device_name: str) -> ScoreEntry:
     return ScoreEntry(
         prompt=task.sentence.prompt,
         word=task.sentence.word,
@@ -282,7 +282,7 @@ def _cache_embeddings(loaded: "LoadedPipeline") -> "Callable[[str], Tensor]":
 
 def _measure_task(
     loaded: "LoadedPipeline", task: ScoreTask, plan: ScorePlan, encode_prompt: "Callable[[str], Tensor]"
-) -> Iterator[LevelGap]:
+) -> Iterator[LevelSums]:
     states = DenoisingStates(task.latents_path, task.recipe, task.video.name)
     latents = states.read_state(states.end)
     sentence = task.sentence

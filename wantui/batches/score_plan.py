@@ -200,6 +200,7 @@ def _find_warnings(tasks: Sequence[ScoreTask]) -> list[str]:
     if adapted_count:
         warnings.append(
             f"{adapted_count} of {count_text} were generated with LoRA adapters: the values describe the adapted "
-            f"model. A step-distilled adapter does not predict flow velocities, so its values are meaningless"
+            "model. With a step-distilled adapter, the model does not predict flow velocities, so the values are "
+            "meaningless"
         )
     return warnings

@@ -38,7 +38,7 @@ MODULE_AND_HELP_BY_COMMAND = {
     "logs": ("wantui.cli.logs", "Show the logs of the engine, its workers, or a batch."),
     "preview": ("wantui.cli.preview", "Show the variations and predicted cost of a template."),
     "library": ("wantui.cli.library", "List, show, verify and trash batch folders."),
-    "sheet": ("wantui.cli.sheet", "Draw the clips of a batch in one labelled picture and clip."),
+    "sheet": ("wantui.cli.sheet", "Draw the clips of a batch in a labelled grid, as a PNG and an MP4."),
     "decode": ("wantui.cli.decode", "Decode stored latents, to see a video at each step."),
     "similarity": ("wantui.cli.similarity", "Measure how similar the videos of a batch are to a baseline."),
     "score": ("wantui.cli.score", "Measure how much a word tells the model (the information gap)."),
@@ -47,7 +47,7 @@ MODULE_AND_HELP_BY_COMMAND = {
     "ablate": ("wantui.cli.ablate", "Measure how removing a word changes the velocity, step by step."),
     "commitment": ("wantui.cli.commitment", "Measure when a video commits to its concept."),
     "generic": ("wantui.cli.generic", "Measure what a model draws if the prompt leaves a concept open."),
-    "attention": ("wantui.cli.attention", "Draw attention maps by step, block or head as picture and clip."),
+    "attention": ("wantui.cli.attention", "Draw attention maps by step, block or head, as a PNG and an MP4."),
     "open": ("wantui.cli.open", "Open a batch in the terminal application."),
     "export": ("wantui.cli.export", "Export stored latents as .npy, .pt or safetensors files."),
     "gpu": ("wantui.cli.gpu", "Show memory, load and processes of each GPU."),
@@ -164,7 +164,7 @@ def _run_command(arguments: list[str] | None) -> int | None:
 
         from wantui.queue.database import is_database_damage
 
-        advice = "Free disk space, stop the process that locks it, or make its files writable; then try again."
+        advice = "Free disk space, stop the process that locks the queue, or make its files writable; then try again."
         if isinstance(error, sqlite3.Error) and is_database_damage(error):
             advice = "It is damaged. Create a new one: wantui engine stop, then wantui engine start."
         return _report_error(f"wantui: cannot use the queue: {error}. {advice}", 3, shown_arguments)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from wantui.analysis.answers import Answer
 
 MAX_PRINTED_PAIRS = 15
-"""Maximum number of pairs of groups whose answers are printed; JSON and the report have all."""
+"""Maximum number of pairs of groups whose answers are printed; JSON and the report list all pairs."""
 
 
 def print_answers(answers: "Sequence[Answer]") -> None:
@@ -31,4 +31,4 @@ def print_answers(answers: "Sequence[Answer]") -> None:
         print_wrapped_line(f"  note: {CHANCE_NOTE}", indent=4)
     if (hidden_count := len(pairs) - MAX_PRINTED_PAIRS - 1) > 0:
         echo()
-        print_wrapped_line(f"{format_count(hidden_count, 'more pair')} not shown; --json and --html have all")
+        print_wrapped_line(f"{format_count(hidden_count, 'more pair')} not shown; --json and --html list all pairs")

@@ -34,7 +34,7 @@ def print_correlations(
         list_correlation_notes,
     )
     from wantui.analysis.metrics import METRICS
-    from wantui.analysis.strides import check_unsettled_metrics
+    from wantui.analysis.strides import list_unsettled_stride_checks
 
     chosen_names = [name for name in chosen_metrics or () if name not in label_names]
     with open_progress_line() as line:
@@ -55,7 +55,7 @@ def print_correlations(
     print_wrapped_line(describe_scope(data))
     shown_by_kind = {kind: result.select(kind, chosen_names) for kind in result.correlations_by_kind}
     shown_names = dict.fromkeys(item.correlation.metric for shown in shown_by_kind.values() for item in shown)
-    for stride_check in check_unsettled_metrics(videos, list(shown_names)):
+    for stride_check in list_unsettled_stride_checks(videos, list(shown_names)):
         echo(f"warning: {stride_check.description}", err=True)
     for kind, correlations in result.correlations_by_kind.items():
         echo()

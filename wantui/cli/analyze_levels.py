@@ -53,7 +53,7 @@ def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> l
     for pair in pairs[:MAX_SHOWN_PAIRS]:
         _print_pair_curve(pair, unguided_by_groups.get((pair.first_group, pair.second_group)))
     if len(pairs) > MAX_SHOWN_PAIRS:
-        echo(f"{len(pairs) - MAX_SHOWN_PAIRS} more pairs not shown; --json has their curves")
+        echo(f"{len(pairs) - MAX_SHOWN_PAIRS} more pairs not shown; --json lists their curves")
     return list(level_states.unreadable_videos)
 
 

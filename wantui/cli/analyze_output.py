@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], message_prefix: str = "") -> None:
     """Print a warning for each metric that needs more states, or that depends on the number of steps."""
     from wantui.analysis.metrics import METRICS
-    from wantui.analysis.strides import check_unsettled_metrics
+    from wantui.analysis.strides import list_unsettled_stride_checks
 
     measured_videos = [video for video in videos if video.trajectory is not None]
     trajectories = [video.trajectory for video in measured_videos if video.trajectory is not None]
@@ -28,7 +28,7 @@ def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], m
                 f"{min_state_count}",
                 err=True,
             )
-    for stride_check in check_unsettled_metrics(measured_videos, metric_names):
+    for stride_check in list_unsettled_stride_checks(measured_videos, metric_names):
         echo(f"warning: {message_prefix}{stride_check.description}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""wantui attention: attention maps of words by step, block or head, as one labelled picture and clip."""
+"""wantui attention: attention maps of words by step, block or head, as a labelled picture (PNG) and clip (MP4)."""
 
 import sys
 from collections.abc import Sequence

@@ -125,7 +125,7 @@ def show_command(
         collect_concept_families,
     )
     from wantui.analysis.uturn_videos import collect_uturn_families
-    from wantui.cli.concept_judges import label_family
+    from wantui.cli.concept_judges import label_family_videos
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
 
@@ -140,7 +140,7 @@ def show_command(
         )
     records = []
     for family in families:
-        labelled = label_family(family, judge, given_labels)
+        labelled = label_family_videos(family, judge, given_labels)
         outcomes, seeds_left_out = build_concept_outcomes(family, labelled.label_by_id, labelled.method != "nearest")
         left_out += seeds_left_out
         commitments = [measure_commitment(each) for each in outcomes]
@@ -266,8 +266,8 @@ def _describe_difference(difference: "CommitmentDifference", pair_count: int) ->
         else ""
     )
     text = (
-        f"{difference.first} minus {difference.second}: {_judge_difference(difference, pair_count)}. Kept range "
-        f"{effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, smallest possible p "
+        f"{difference.first} minus {difference.second}: {_judge_difference(difference, pair_count)}. Difference of "
+        f"the kept ranges: {effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, smallest possible p "
         f"{difference.min_family_p:.3g}, {_describe_shared_seeds(difference)}"
     )
     low, high = difference.half_share_level_low, difference.half_share_level_high

@@ -42,8 +42,8 @@ class ConceptLabels:
         return text
 
 
-def label_family(family: "ConceptFamily", judge: str, given_labels: Mapping[str, str] | None) -> ConceptLabels:
-    """Return the concept that each video of a family shows.
+def label_family_videos(family: "ConceptFamily", judge: str, given_labels: Mapping[str, str] | None) -> ConceptLabels:
+    """Return the concept that each video shows, for concepts that share a generic prompt.
 
     Args:
         judge: auto, nearest or nano.

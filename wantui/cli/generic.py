@@ -125,7 +125,7 @@ def _measure_shares(
     labelled_videos = [video for video in videos if video.id in label_by_id]
     labels = {video.entry.seed: label_by_id[video.id] for video in labelled_videos}
     if not labels:
-        raise UserError(f"cannot measure shares of {prompt!r}: no video has a label")
+        raise UserError(f"cannot measure the shares of concepts for {prompt!r}: no video has a label")
     scales = [video.recipe.guidance_scale for video in labelled_videos]
     return measure_generic_shares(prompt, scales, labels, concepts)
 
@@ -146,7 +146,7 @@ def _print_shares(shares: "GenericShares") -> None:
                 p_text,
             )
         )
-    print_columns(("shows", "videos", "share", "95 %", "p if shares are equal"), *rows)
+    print_columns(("shows", "videos", "share", "95 %", "p (against equal shares)"), *rows)
     if (test_count := sum(not math.isnan(each.p_equal) for each in shares.shares)) > 1:
         print_wrapped_line(f"note: p is corrected for {test_count} concepts (Holm)", indent=2)
     if guided := [scale for scale in shares.guidance_scales if scale != UNGUIDED_SCALE]:

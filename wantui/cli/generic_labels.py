@@ -55,7 +55,9 @@ def list_generic_videos(folders: Sequence[Path]) -> "tuple[dict[str, list[Stored
             seeds[video.entry.seed] = video
     result = {prompt: list(seeds.values()) for prompt, seeds in by_prompt.items() if seeds}
     if not result:
-        raise UserError("cannot measure shares: no video is finished. Generate some with `wantui generic run`")
+        raise UserError(
+            "cannot measure the shares of concepts: no video is finished. Generate some with `wantui generic run`"
+        )
     return result, left_out
 
 

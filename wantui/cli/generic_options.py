@@ -39,8 +39,8 @@ add_judge_option = click.option(
     default="auto",
     show_default=True,
     help="Method that determines which concept a video shows. nearest: the nearest reference of the same seed in "
-    "latent space. "
-    "nano: pixel rules for nano's clips. auto: nano for nano, otherwise nearest.",
+    "latent space. nano: pixel rules for clips of the model nano. auto: nano for clips of the model nano where its "
+    "rules apply, otherwise nearest.",
 )
 add_labels_option = click.option(
     "--labels", "labels_path", type=PATH_TYPE, help="CSV table with the columns id and label, instead of a judge."

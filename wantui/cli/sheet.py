@@ -1,4 +1,4 @@
-"""wantui sheet: the clips of a batch in one labelled picture and one labelled clip."""
+"""wantui sheet: the clips of a batch in a labelled grid, as a picture (PNG) and a clip (MP4)."""
 
 import sys
 from pathlib import Path

@@ -101,7 +101,7 @@ def _run_until_replaced(
         else:
             log.error("cannot use the queue: %s. Another process locks it, or its disk is full", error)
         raise UserError(
-            f"cannot use the queue {queue.path}: {error}. End the process that locks it, or free disk space"
+            f"cannot use the queue {queue.path}: {error}. End the process that locks the queue, or free disk space"
         ) from None
     finally:
         queue.close()

@@ -1,4 +1,4 @@
-"""Sheets: the clips of a batch in one labelled picture (PNG) or clip (MP4), a row per variation."""
+"""Sheets: the clips of a batch in a labelled grid, as a picture (PNG) or a clip (MP4), a row per variation."""
 
 from functools import partial
 from pathlib import Path

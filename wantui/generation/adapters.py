@@ -89,7 +89,7 @@ def check_adapter_fingerprints(request: LoraRequest) -> None:
 def _merge_file(transformer: Any, file: LoraFile, strength: float) -> None:
     path = file.locate().local_path
     header = read_adapter_header(path)
-    layout = match_adapter_layers(header, list_loaded_layer_shapes(transformer), "the loaded model")
+    layout = match_adapter_layers(header, list_adaptable_layer_shapes(transformer), "the loaded model")
     tensor_by_name = _read_adapter_tensors(path, layout.layers)
     settings = {
         name: header.settings[f"transformer.{name}"]
@@ -120,7 +120,7 @@ def _complete_settings(settings: Mapping[str, Any], tensor_by_name: Mapping[str,
     }
 
 
-def list_loaded_layer_shapes(transformer: nn.Module) -> dict[str, LayerShape]:
+def list_adaptable_layer_shapes(transformer: nn.Module) -> dict[str, LayerShape]:
     """Return the shapes (outputs, inputs) of the linear layers that an adapter may change, by name."""
     names = {*OTHER_LAYER_NAMES.values()}
     block_names = tuple(BLOCK_LAYER_NAMES.values())

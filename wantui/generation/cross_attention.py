@@ -91,7 +91,7 @@ class _PassObserver:
     observed_pass: _ObservedPass
 
     def observe_attention(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
-        return self.observer.observe_pass(self.observed_pass, block_index, query, key, value, output)
+        return self.observer.process_block(self.observed_pass, block_index, query, key, value, output)
 
 
 class CrossAttentionObserver:
@@ -192,10 +192,10 @@ class CrossAttentionObserver:
             -(-width // downsample_factor),
         )
 
-    def observe_pass(
+    def process_block(
         self, observed_pass: _ObservedPass, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> Tensor:
-        """Return the output of a block with weights and bends applied, or unchanged without them; collect the maps.
+        """Apply the word weights and bends of a pass to the output of a block, collect its maps, and return the output.
 
         Two passes may run at the same time, in threads of their own.
         """

@@ -24,7 +24,7 @@ REFUSAL_MESSAGES = (
 
 
 class PipelinePlacement:
-    """Placement of a pipeline's parts by a memory plan, which moves each part to the device before use.
+    """Places a pipeline's parts according to a memory plan, and moves each part to the device before use.
 
     Args:
         pipeline: newly loaded pipeline, in CPU memory.

@@ -18,12 +18,15 @@ from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import ensure_on_device, find_device
 
 NOISE_PURPOSE = "wantui information gap"
-"""Part of the seed of the noise, which makes it differ from the initial noise, on which the video depends."""
+"""Text hashed into the seed, so that this noise is independent of the video's initial noise."""
 
 
 @dataclass(frozen=True)
-class LevelGap:
-    """Values of one video at one noise level, summed over all latent values and averaged over the draws of noise."""
+class LevelSums:
+    """Sums of squared velocity differences of one video at one noise level.
+
+    The sums are over all latent values, and averaged over the draws of noise.
+    """
 
     squared_gap: float
     """|v_c - v_0|^2."""
@@ -51,7 +54,7 @@ def measure_level_gaps(
     generic_embeds: Tensor,
     sigmas: Sequence[float],
     draw_count: int = 1,
-) -> Iterator[LevelGap]:
+) -> Iterator[LevelSums]:
     """Yield the values of a video at each noise level, from two passes for each level and draw.
 
     Args:
@@ -76,10 +79,10 @@ def measure_level_gaps(
                     check_finite(velocity, "a velocity holds", f"at sigma {sigma:.4f}")
                 conditional, generic = velocities
                 gaps.append(compare_velocities(conditional, generic, noise - latents))
-            yield LevelGap(*(sum(values) / draw_count for values in zip(*map(_list_values, gaps), strict=True)))
+            yield LevelSums(*(sum(values) / draw_count for values in zip(*map(_list_values, gaps), strict=True)))
 
 
-def compare_velocities(conditional: Tensor, generic: Tensor, target: Tensor) -> LevelGap:
+def compare_velocities(conditional: Tensor, generic: Tensor, target: Tensor) -> LevelSums:
     """Return the values of one draw, summed in float64.
 
     The gain is <v_0 - v_c, v_0 + v_c - 2 v*>, in which no large squares cancel. Independent rounding of the two passes
@@ -94,10 +97,10 @@ def compare_velocities(conditional: Tensor, generic: Tensor, target: Tensor) -> 
             (conditional - target).square().sum(),
         ]
     )
-    return LevelGap(*sums.tolist())
+    return LevelSums(*sums.tolist())
 
 
-def _list_values(gap: LevelGap) -> tuple[float, float, float]:
+def _list_values(gap: LevelSums) -> tuple[float, float, float]:
     return gap.squared_gap, gap.pointwise_gain, gap.squared_error
 
 

@@ -21,7 +21,7 @@ from wantui.generation.placement import find_device
 from wantui.planning import Recipe
 
 NOISE_PURPOSE = "wantui u-turn"
-"""Part of the seed of the noise, which makes it differ from the initial noise of a video."""
+"""Text hashed into the seed, so that this noise is independent of the video's initial noise."""
 
 
 def draw_uturn_noise(shape: Sequence[int], seed: int) -> NDArray[np.float32]:

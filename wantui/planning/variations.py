@@ -17,7 +17,7 @@ from wantui.prompts.expand import format_large_count
 
 MAX_SEED = 2**63 - 1
 MAX_BATCH_VIDEOS = 100_000
-"""Maximum number of videos in a batch; a manifest of that size has about 120 MB and is read in one piece."""
+"""Maximum number of videos in a batch; a manifest of that size is about 120 MB and is read in one piece."""
 
 
 def expand_variations(

@@ -147,7 +147,7 @@ class StoredAttentionMaps:
             return np.stack([self.read_mean_map_at_step(name, index) for index in range(len(self.evaluations))])
 
     def read_mean_map_at_step(self, name: str, step_index: int) -> NDArray[np.float64]:
-        """Return `read_mean_map` of one stored step, [frames, height, width].
+        """Return the map that `read_mean_map` gives for one stored step, [frames, height, width].
 
         Raises:
             AttentionMapsError: as `read_map`.

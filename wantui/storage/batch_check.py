@@ -131,8 +131,8 @@ def _check_manifest(batch: BatchFolder) -> CheckedItem:
 def _explain_preserved_file(preserved_file: Path) -> str:
     if preserved_file.name.startswith("marks."):
         return (
-            f"{preserved_file.name} is a marks.json with unreadable parts, kept when a video was marked. Set the "
-            f"missing marks again, then remove {preserved_file.name}"
+            f"{preserved_file.name} is the former marks.json, parts of which were unreadable; wantui kept it when a "
+            "video was marked. Set the missing marks again, then remove it"
         )
     if preserved_file.suffix == ".json":
         return (

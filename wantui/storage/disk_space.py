@@ -15,7 +15,9 @@ from wantui.schedule import count_model_evaluations
 RESERVE_BYTES = 20_000_000
 """Bytes to leave free beyond the estimate."""
 MIN_FREE_FILES = 1000
-"""Files that can still be created on a disk that is not full: a video with captures has hundreds."""
+"""Minimum number of files that a disk must still be able to hold; with fewer, the disk counts as full.
+
+A video with captures creates hundreds of files."""
 CHECKPOINTS, LATENTS_IN_CHECKPOINT = 2, 5
 """Maximum number of checkpoints on disk (the old one stays while the new one is written), and of states in each:
 multistep samplers store up to four in addition to the latents."""

@@ -43,7 +43,10 @@ class LevelEntry(_FileSection):
 
 
 class ScoreEntry(_FileSection):
-    """Values of one video, one at each level, summed over all latent values and averaged over the draws of noise."""
+    """Sums of squared velocity differences of one video, one at each noise level.
+
+    The sums are over all latent values, and averaged over the draws of noise.
+    """
 
     prompt: str
     word: str

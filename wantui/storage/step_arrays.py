@@ -18,7 +18,7 @@ from wantui.planning import Recipe
 from wantui.storage.zarr_group import (
     PartialCaptureError,
     compute_array_crc,
-    compute_constant_crc,
+    compute_crc_of_constant_parts,
     convert_to_partial_capture_error,
     is_group_published,
     open_group_for_writing,
@@ -102,7 +102,7 @@ class StepArrayWriter:
             )
             if array.scale is not None:
                 zarr_array.attrs["scale"] = array.scale
-        self.constant_crc = compute_constant_crc(self.partial_folder, self.arrays_by_path)
+        self.constant_crc = compute_crc_of_constant_parts(self.partial_folder, self.arrays_by_path)
 
     def write_step(self, values_by_path: Mapping[str, NDArray[Any]]) -> None:
         """Store the values of the next step; the checksum of a step also covers the constant parts of the group.
@@ -167,7 +167,7 @@ class StepArrayWriter:
                 self.checksums = list(checksums)
                 return
             self.group = reopen_group_for_writing(self.partial_folder)
-            self.constant_crc = compute_constant_crc(self.partial_folder, self.arrays_by_path)
+            self.constant_crc = compute_crc_of_constant_parts(self.partial_folder, self.arrays_by_path)
             for step_row, expected_crc in enumerate(checksums):
                 array_crcs = [compute_array_crc(self._get_open_array(path)[step_row]) for path in self.arrays_by_path]
                 if compute_array_crc(np.array(array_crcs, dtype=np.uint32), self.constant_crc) != expected_crc:

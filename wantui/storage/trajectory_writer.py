@@ -27,7 +27,7 @@ from wantui.planning.evaluation_prompts import build_evaluation_prompts_attribut
 from wantui.storage.zarr_group import (
     PartialCaptureError,
     compute_array_crc,
-    compute_constant_crc,
+    compute_crc_of_constant_parts,
     convert_to_partial_capture_error,
     is_group_published,
     open_group_for_writing,
@@ -129,7 +129,7 @@ class TrajectoryWriter:
             self.exact_states_array = create_states_array(EXACT_STATES_ARRAY, self.state_count, "float32", None)
         for name, values in constant_arrays.items():
             self.group.create_array(name, data=values)
-        self.constant_crc = compute_constant_crc(self.partial_folder, STEPWISE_ARRAYS, DERIVED_ARRAYS)
+        self.constant_crc = compute_crc_of_constant_parts(self.partial_folder, STEPWISE_ARRAYS, DERIVED_ARRAYS)
 
     def write_state(
         self, step: int, state: NDArray[np.float32], predicted_clean: NDArray[np.float32] | None = None
@@ -226,7 +226,7 @@ class TrajectoryWriter:
             self.latents_array = self.group.get("latents")
             self.exact_states_array = self.group.get(EXACT_STATES_ARRAY)
             self.predicted_clean_array = self.group.get("predicted_clean")
-            self.constant_crc = compute_constant_crc(self.partial_folder, STEPWISE_ARRAYS, DERIVED_ARRAYS)
+            self.constant_crc = compute_crc_of_constant_parts(self.partial_folder, STEPWISE_ARRAYS, DERIVED_ARRAYS)
             for step, expected_crc in enumerate(checksums):
                 self.earlier_states.append(self._read_verified_state(step, expected_crc))
             self.group.attrs.update(self.attributes)

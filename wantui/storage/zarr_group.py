@@ -296,7 +296,7 @@ def compute_array_crc(values: NDArray[Any], preceding_crc: int = 0) -> int:
     return zlib.crc32(np.ascontiguousarray(values).data, preceding_crc)
 
 
-def compute_constant_crc(
+def compute_crc_of_constant_parts(
     partial_folder: Path, growing_arrays: Collection[str], derived_arrays: Collection[str] = ()
 ) -> int:
     """Return the CRC-32 of the parts of a group that do not change while a video is rendered.

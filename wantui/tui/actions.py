@@ -40,7 +40,7 @@ SCREEN_TITLES = {
 """Screens in the order of their number keys."""
 
 GROUP_TITLES = {**SCREEN_TITLES, "player": "Player", "forming": "How a video forms", "recipe": "Recipe"}
-"""Titles by group of `ACTIONS_BY_SCREEN`; the application has none."""
+"""Title of each group of `ACTIONS_BY_SCREEN`, except the group of application-wide actions, which has none."""
 
 KEYS_BY_SCREEN = {"compose": "1", "queue": "2,f2", "monitor": "3,f3", "library": "4,f4", "analysis": "5"}
 """Keys by screen. F keys also work in text fields, where digits are text; Alt+digit is a letter in many terminals."""
@@ -91,7 +91,9 @@ COMPOSE_ACTIONS = (
     ),
     Action("compose.configs", "c", "focus_configs", "Configs", "Choose a config.", is_in_footer=False),
     Action("compose.settings", "s", "focus_settings", "Settings", "Change settings of the config.", is_in_footer=False),
-    Action("compose.filter", "slash", "filter_settings", "Find", "Find a setting by name or help.", opens_field=True),
+    Action(
+        "compose.filter", "slash", "filter_settings", "Find", "Find a setting by name or help text.", opens_field=True
+    ),
     Action(
         "compose.reset_setting",
         "r,backspace",

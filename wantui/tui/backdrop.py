@@ -15,7 +15,7 @@ from textual.strip import Strip
 from wantui.tui.dialog import DialogMixin
 
 
-class Picture:
+class TintedScreen:
     """Tinted copy of the lines of a screen."""
 
     def __init__(self, strips: Iterable[Strip], tint: Color) -> None:
@@ -41,7 +41,7 @@ class BackdropMixin(DialogMixin, _Base):
     first base class only.
     """
 
-    _picture: Picture | None = None
+    _picture: TintedScreen | None = None
     _picture_size = Size(0, 0)
 
     def on_mount(self) -> None:
@@ -52,7 +52,7 @@ class BackdropMixin(DialogMixin, _Base):
         """Draw the screen below, unless it still has the layout of another size of the terminal."""
         lower_screens = [screen for screen in self.app.screen_stack if screen is not self]
         if lower_screens and lower_screens[-1].size == self.app.size:
-            self._picture = Picture(lower_screens[-1]._compositor.render_strips(), self.styles.background)
+            self._picture = TintedScreen(lower_screens[-1]._compositor.render_strips(), self.styles.background)
             self._picture_size = lower_screens[-1].size
             self.refresh()
 

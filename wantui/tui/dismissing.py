@@ -1,4 +1,4 @@
-"""Mixin for dialogs that ignores a second answer."""
+"""Mixin that makes a dialog ignore a second answer."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ else:
 
 
 class DismissOnceMixin(_Base):
-    """Mixin for dialogs that accepts only the first answer.
+    """Mixin that makes a dialog accept only its first answer.
 
     Quick key presses can answer twice before the dialog closes, such as enter on a button and then n. Textual would
     raise an error for the second answer, or close the screen below.

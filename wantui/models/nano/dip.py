@@ -15,7 +15,10 @@ JUDGED_HEIGHT_FRACTION = 0.3
 
 
 def find_dip_colours(colours: Tensor) -> Tensor:
-    """Return the index of the dip's colour for each colour of an object."""
+    """Return the colour index of the dip for each object colour: white, or blue for white objects.
+
+    The dip is the recoloured lower part of an object.
+    """
     names = list(RGB_BY_COLOUR)
     return torch.where(colours == names.index("white"), names.index("blue"), names.index("white"))
 

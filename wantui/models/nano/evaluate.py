@@ -270,8 +270,8 @@ def evaluate_nano(
         "correct shape of one object": score_by_shape(
             generate_scene_clips(scenes_of_each_shape, 3 * FIRST_EVALUATION_SEED), scenes_of_each_shape
         ),
-        "the judge on drawn clips, one object": score_clips(rendered_one, one_object_scenes),
-        "the judge on drawn clips, two objects": score_clips(rendered_two, two_object_scenes),
+        "check of the judge: rendered clips of one object": score_clips(rendered_one, one_object_scenes),
+        "check of the judge: rendered clips of two objects": score_clips(rendered_two, two_object_scenes),
         "attention": {
             "IoU of the shape word": measure_attention_overlap(
                 pipeline, one_object_scenes[: clip_count // 2], step_count, guidance_scale

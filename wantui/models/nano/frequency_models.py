@@ -26,7 +26,7 @@ from wantui.models.nano.world import NATURAL_SHAPE_FREQUENCIES, UNIFORM_SHAPE_FR
 
 @dataclass(frozen=True)
 class FrequencyModel:
-    """A model with its own frequencies of the shapes, initial weights, clips and batches."""
+    """A model with its own shape frequencies, and its own seed for initial weights, clips and batches."""
 
     name: str
     shape_frequencies: tuple[float, ...]

@@ -127,7 +127,7 @@ class AdapterTraining:
     device: str
     log: LogLine
 
-    def start_student(self) -> Denoiser:
+    def create_student(self) -> Denoiser:
         """Return a copy of the teacher with an adapter that changes nothing yet."""
         transformer = copy.deepcopy(self.teacher.transformer)
         add_adapter(transformer, self.rank)
@@ -173,7 +173,7 @@ def compute_style_loss(student: Denoiser, clips: LatentClips, batch_size: int) -
 def train_style(training: AdapterTraining, clip_count: int, step_count: int, max_seconds: float) -> None:
     """Train nano-style by flow matching on dipped scenes."""
     clips = training.encode_clips(clip_count, "dipped", render_dipped_scenes)
-    student = training.start_student()
+    student = training.create_student()
     optimizer = AdapterOptimizer(list_adapter_parameters(student), step_count, max_seconds)
     torch.manual_seed(2)
     for check in range(1, CHECKS_PER_TRAINING + 1):
@@ -195,7 +195,7 @@ def train_four_step(
     """Train nano-4step by distillation; keep the weights with the best mean score."""
     start_time = time.monotonic()
     clips = training.encode_clips(clip_count, "plain", render_scenes)
-    student = training.start_student()
+    student = training.create_student()
     best_score = -1.0
     for round_number in range(1, round_count + 1):
         round_end = start_time + max_seconds * round_number / round_count

@@ -73,7 +73,10 @@ def _split_verdict(verdict: str) -> tuple[str, str]:
 
 
 def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
-    """Return the details of answers on one pair or on all groups, then their notes."""
+    """Return the lines of the details of each answer, then those of all notes.
+
+    The answers are about one pair, or about all groups.
+    """
     lines: list[Text] = []
     for answer in answers:
         details = ". ".join(filter(None, (_split_verdict(answer.verdict)[1], answer.details)))

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.metrics import CURVES
-from wantui.analysis.strides import BEND_METRICS, check_unsettled_metrics
+from wantui.analysis.strides import BEND_METRICS, list_unsettled_stride_checks
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
 from wantui.tui.chart import Chart, find_value_range, is_axis_above_zero, join_columns
@@ -50,7 +50,7 @@ AXIS_HEIGHT = 2
 MIN_ROW_HEIGHT = 4
 """Least lines of the title and the plot of a chart."""
 LOW_VIEW_HEIGHT = 16
-"""Height of a pane in lines below which notes are short."""
+"""Pane height, in lines, below which notes are shortened and fewer strips are drawn."""
 GROUP_SIGNS = ("●", "▲", "■", "◆", "✚", "○")
 """Signs of the groups, so that they do not differ by colour alone; further groups are not drawn."""
 START_SIGN = "∘"
@@ -96,7 +96,7 @@ def draw_video_curves(video: Video, canvas: Canvas, ranks_text: str = "") -> lis
     trajectory, width = video.trajectory, canvas.width
     if trajectory is None:
         return wrap_text(video.exclusion_reason, width)
-    unsettled_checks = check_unsettled_metrics([video], BEND_METRICS)
+    unsettled_checks = list_unsettled_stride_checks([video], BEND_METRICS)
     note_texts = []
     if unsettled_checks and canvas.height >= LOW_VIEW_HEIGHT:
         unsettled_names = ", ".join(check.metric for check in unsettled_checks)

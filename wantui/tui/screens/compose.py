@@ -248,7 +248,7 @@ class ComposeScreen(BaseScreen):
         self.app.push_screen(TextViewer("Cost, warnings and errors", "\n\n".join(messages)))
 
     def action_history(self) -> None:
-        from wantui.tui.screens.history import History
+        from wantui.tui.screens.history import TemplateHistory
 
         if not self.wantui_app.drafts.history:
             self.notify("no template has been queued yet")
@@ -260,7 +260,7 @@ class ComposeScreen(BaseScreen):
                     self.wantui_app.drafts.add_to_history(self.template_editor.text)
                 self.template_editor.text = template
 
-        self.app.push_screen(History(self.wantui_app.drafts.history), replace_template)
+        self.app.push_screen(TemplateHistory(self.wantui_app.drafts.history), replace_template)
 
     def action_external_editor(self) -> None:
         import click

@@ -14,8 +14,8 @@ from wantui.tui.content import make_content
 from wantui.tui.widgets.option_lists import PagedOptionList
 
 
-class History(BackdropMixin, ModalScreen[str | None]):
-    """Dialog that returns the selected template, or None."""
+class TemplateHistory(BackdropMixin, ModalScreen[str | None]):
+    """Dialog with earlier templates; returns the selected one, or None."""
 
     BINDINGS = [Binding("escape,q", "dismiss(None)", "Leave")]
 

@@ -24,7 +24,7 @@ from wantui.tui.widgets.diff_text import make_colour_style, parse_theme_colour
 from wantui.tui.widgets.matrix_cells import (
     CELL_SIZES,
     CellGeometry,
-    FrameLine,
+    CursorFrameLine,
     choose_edge,
     choose_geometry,
     draw_caption,
@@ -384,7 +384,11 @@ class Matrix(ScrollView, can_focus=True):
         if not geometry.picture_height:
             return draw_sign_cell(cell, is_compared, cursor_style, self.make_colour_style)
         is_caption = line == geometry.picture_height
-        frame = FrameLine(" ", " ", " ", None) if cursor_style is None else FrameLine("│", " ", "│", cursor_style)
+        frame = (
+            CursorFrameLine(" ", " ", " ", None)
+            if cursor_style is None
+            else CursorFrameLine("│", " ", "│", cursor_style)
+        )
         if is_caption:
             frame = choose_edge(cursor_style, self._choose_cursor_style((row + 1, column)))
         if cell is None:

@@ -67,8 +67,8 @@ class CellGeometry:
 
 
 @dataclass(frozen=True)
-class FrameLine:
-    """Characters of the cursor's frame in one line of a cell."""
+class CursorFrameLine:
+    """One line of the frame around the cell under the cursor."""
 
     left: str
     edge: str
@@ -77,7 +77,7 @@ class FrameLine:
     style: Style | None
 
 
-def choose_edge(style: Style | None, style_below: Style | None) -> FrameLine:
+def choose_edge(style: Style | None, style_below: Style | None) -> CursorFrameLine:
     """Return the frame in the line under a cell: its lower edge, or the upper edge of that of the cell below.
 
     Args:
@@ -85,8 +85,8 @@ def choose_edge(style: Style | None, style_below: Style | None) -> FrameLine:
         style_below: style of the frame of the cell below; None without a frame.
     """
     if style is not None:
-        return FrameLine("╰", "─", "╯", style)
-    return FrameLine(" ", " ", " ", None) if style_below is None else FrameLine("╭", "─", "╮", style_below)
+        return CursorFrameLine("╰", "─", "╯", style)
+    return CursorFrameLine(" ", " ", " ", None) if style_below is None else CursorFrameLine("╭", "─", "╮", style_below)
 
 
 def choose_geometry(
@@ -226,7 +226,7 @@ def draw_caption(
     cell: MatrixCell,
     geometry: CellGeometry,
     is_compared: bool,
-    frame: FrameLine,
+    frame: CursorFrameLine,
     make_style: Callable[[str], Style],
 ) -> list[Segment]:
     """Draw the line under a picture: its marks, steps of a running video, and an edge of the cursor's frame."""

@@ -12,7 +12,7 @@ else:
 
 
 class OrderedKeysMixin(_Base):
-    """Mixin that runs the bindings of its widget as soon as their keys arrive.
+    """Mixin that applies keys in the order in which they were typed: bindings run as soon as their keys arrive.
 
     Textual inserts printable keys at once, but lets a bound key, such as backspace, bubble up to the application before
     its action runs. Keys that arrive together, as over a slow connection, would be applied in another order
