@@ -487,7 +487,7 @@ def test_table_prints_the_p_of_the_answers_and_explains_the_others(
     assert find_decisive_p(comparison, length) == path.p_by_metric["length"]
     assert length.paired_effect.p <= 0.05 < path.p_by_metric["length"]
     sentences = describe_p_values(comparison)
-    assert sentences[0].startswith("p is corrected over the metrics of its answer (3 of room or ")
+    assert sentences[0].startswith("p is corrected for the metrics of its answer (3 of room or ")
     assert any(sentence.startswith("length: p is at most 0.05 only before the correction") for sentence in sentences)
     declared = f"length, a against b: p {length.paired_effect.p:.3g} as the declared metric"
     assert sentences[-1].startswith(declared)
@@ -500,7 +500,7 @@ def test_p_of_labels_alone_is_explained_without_an_answer(tmp_path: Path) -> Non
     comparison = compare_groups(videos, "1", "rating", ["rating"])
     unanswered = replace(comparison, answers=(), differences=comparison.differences[:1])
     sentence = describe_p_values(unanswered)[0]
-    assert sentence.startswith("p is corrected over all 1 metric of this table, by max-T; the verdict's p is")
+    assert sentence.startswith("p is corrected for all 1 metric of this table, by max-T; the verdict's p is")
     assert "()" not in sentence
 
 

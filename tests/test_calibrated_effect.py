@@ -16,8 +16,8 @@ from test_calibrated import build_sensitivity
 
 from wantui.analysis.calibrated import GUIDED, Sensitivity, read_calibration
 from wantui.analysis.calibrated_effect import (
-    CALIBRATED_RATIO,
     CALIBRATED_SETTINGS,
+    MAX_CALIBRATED_RATIO,
     CalibratedEffect,
     _describe_frequency,
     compute_appearance_bound,
@@ -119,7 +119,7 @@ def test_effect_exceeds_an_explanation_only_if_its_whole_interval_does(sign: int
 
 
 def test_calibrated_ratio_equals_that_of_nanos_frequencies() -> None:
-    assert max(FREQUENCY_BY_SHAPE.values()) / min(FREQUENCY_BY_SHAPE.values()) == pytest.approx(CALIBRATED_RATIO)
+    assert max(FREQUENCY_BY_SHAPE.values()) / min(FREQUENCY_BY_SHAPE.values()) == pytest.approx(MAX_CALIBRATED_RATIO)
 
 
 def test_frequency_ratios_times_slopes_give_the_effect() -> None:

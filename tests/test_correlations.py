@@ -227,7 +227,7 @@ def test_metric_that_has_not_settled_is_not_found(tmp_path: Path, monkeypatch: p
     settled = correlate_videos(videos, ["length"], ["rating"])
     check = StrideCheck("length", (1, 2, 4), (3.0, 1.0, 0.3), settled_stride=None)
     monkeypatch.setattr(correlation_data, "list_unsettled_stride_checks", lambda videos, names: [check])
-    assert not check.is_shown_settled
+    assert not check.is_shown_value_settled
     unsettled = correlate_videos(videos, ["length"], ["rating"])
     (before,) = [item for item in settled.correlations_by_kind[ACROSS_SEEDS] if item.metric == "length"]
     (after,) = [item for item in unsettled.correlations_by_kind[ACROSS_SEEDS] if item.metric == "length"]

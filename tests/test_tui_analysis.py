@@ -136,7 +136,7 @@ def test_interaction_shows_answers_and_effects_of_two_factors(tmp_path: Path) ->
         for line in describe_interaction(interaction):
             assert " ".join(line.split()[:8]) in cells
         screen.details.scroll_end(animate=False)
-        await it.until(lambda: "note: p is corrected over" in it.cells("#curve-cells"))
+        await it.until(lambda: "note: p is corrected for" in it.cells("#curve-cells"))
 
     on("analysis", test)
 

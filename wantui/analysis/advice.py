@@ -59,7 +59,7 @@ def add_details(message: str, details: str) -> str:
 
 
 def add_reason_prefix(prefix: str, message: str) -> str:
-    """Return a message with a prefix before its reason; its advice, if any, is kept."""
+    """Return a message with a prefix before the reason, and with the advice of the message, if any."""
     if isinstance(message, AdvisedText):
         return AdvisedText(f"{prefix}{message.reason}", message.advice, message.details)
     return f"{prefix}{message}"

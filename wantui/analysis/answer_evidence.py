@@ -29,7 +29,7 @@ QUESTIONS = {
     ROOM: "does one group take more room?",
     PATH: "do the paths from noise to video differ?",
 }
-"""Meaning of each answer."""
+"""Question in words, by the name of its answer."""
 CHANCE_NOTE = (
     "by chance: 95 % of the distances if the differences of the seeds have random signs; these include the observed "
     "differences, so the limit grows with the distance. Between two seeds: typical distance between two seeds of a "
@@ -41,8 +41,8 @@ DISTANCE = "distance"
 ROOM_METRICS = ("log_volume", "effective_dimension", SPREAD_METRIC)
 """Metrics of room; more is more room."""
 EQUIVALENCE_METRICS = ("log_volume", SPREAD_METRIC)
-"""Metrics of room that can be called alike. effective_dimension cannot: it is near 1, so 5 % of it is a large
-change."""
+"""Metrics of room in which two groups can be called alike. effective_dimension is left out: its values are near 1, so
+a margin of 5 % would hide a large change."""
 PATH_FAMILIES: Mapping[str, tuple[str, ...]] = {
     "length": ("length", "chord", "velocity"),
     "bend": (
@@ -81,7 +81,7 @@ class Evidence:
     is_relative: bool
     unit: str
     p: float
-    """Deciding p: corrected over the metrics and pairs that `Answer.correction` names."""
+    """Deciding p: corrected for the metrics and pairs that `Answer.correction` names."""
     uncorrected_p: float
     """p of this metric and pair alone, over seeds."""
     kind: str

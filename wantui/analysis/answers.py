@@ -58,11 +58,11 @@ class Answer:
     notes: tuple[str, ...]
     """Sentences about intervals that disagree with p, and about excluded metrics."""
     p_by_metric: Mapping[str, float]
-    """Deciding p of each metric, corrected over the tests in `correction`."""
+    """Deciding p of each metric, corrected for the tests in `correction`."""
     min_attainable_p: float
     """Smallest p that this number of seeds can give."""
     correction: str
-    """Tests that p is corrected over, such as "3 metrics and 6 pairs"; empty if there is one test."""
+    """Tests that p is corrected for, such as "3 metrics and 6 pairs"; empty if there is one test."""
     evidence: tuple[Evidence, ...] = field(default=())
     """Effect, interval and p of each metric; empty if the answer is about all groups."""
 

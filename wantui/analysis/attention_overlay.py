@@ -39,7 +39,7 @@ def find_clip_path(video: Video) -> Path:
 
 
 def find_latent_frame(frame: int) -> int:
-    """Return the latent frame of a video frame: latent frame 0 is the first video frame, all others are four each."""
+    """Return the latent frame of a video frame: latent frame 0 has the first video frame, and all others four each."""
     return (frame + 3) // 4
 
 
@@ -53,7 +53,7 @@ def compute_scale_maximum(maps: StoredAttentionMaps, words: Sequence[str]) -> fl
 
 
 def compute_mean_map_maximum(mean_maps: Sequence[NDArray[np.float64]], maps_path: Path) -> float:
-    """Return `compute_scale_maximum` of maps that are already averaged over steps.
+    """Return the upper end that `compute_scale_maximum` gives, for maps that are already averaged over steps.
 
     Args:
         maps_path: path of the stored maps, for the error message.

@@ -23,7 +23,7 @@ RESPONSE_NAMES = {"frequency": "frequency in training", "appearance": "appearanc
 
 @dataclass(frozen=True)
 class Slope:
-    """Change of a metric per factor of e in frequency: a share of its mean, or nats."""
+    """Change of a metric per factor of e in frequency, as a share of the mean of the metric, or in nats."""
 
     slope: float
     low: float

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
 
 QUESTION = "frequency or appearance?"
-CALIBRATED_RATIO = 15.0
+MAX_CALIBRATED_RATIO = 15.0
 """Largest ratio of two frequencies in the calibration: 45 % and 3 %. Larger ratios are extrapolated."""
 CALIBRATED_SCALES = {True: 4.0, False: 1.0}
 """Guidance scale of the calibration for guided and for unguided videos."""
@@ -91,23 +91,23 @@ class CalibratedEffect:
 
     @property
     def frequency_ratios(self) -> tuple[float, float] | None:
-        """Return the frequency of the first group divided by that of the second one which would cause the effect, by
-        the slopes of SENTENCE_FORMS; None if frequency had no reproduced effect on the metric."""
+        """Return the ratios of the first group's frequency to the second's that would cause the effect, by the slopes
+        of SENTENCE_FORMS; None if frequency had no reproduced effect on the metric."""
         return _compute_frequency_ratios(self.effect, self.sensitivity)
 
     @property
     def is_within_frequency(self) -> bool:
-        """Return whether a ratio of frequencies up to CALIBRATED_RATIO would cause the nearer end of the effect's
+        """Return whether a ratio of frequencies up to MAX_CALIBRATED_RATIO would cause the nearer end of the effect's
         interval, by the slope of a sentence form."""
         ratios = _compute_frequency_ratios(self.nearest_effect, self.sensitivity) or ()
-        return any(1 / CALIBRATED_RATIO <= ratio <= CALIBRATED_RATIO for ratio in ratios)
+        return any(1 / MAX_CALIBRATED_RATIO <= ratio <= MAX_CALIBRATED_RATIO for ratio in ratios)
 
     @property
     def is_within_both(self) -> bool:
-        """Return whether appearance and a ratio of frequencies up to CALIBRATED_RATIO together reach the nearer end of
-        the effect's interval: the fit of the calibration adds them."""
+        """Return whether appearance and a ratio of frequencies up to MAX_CALIBRATED_RATIO together reach the nearer end
+        of the effect's interval: the fit of the calibration adds them."""
         slopes = (self.sensitivity.frequency.slope, self.sensitivity.held_out_frequency.slope)
-        frequency_bound = max(map(abs, slopes)) * math.log(CALIBRATED_RATIO)
+        frequency_bound = max(map(abs, slopes)) * math.log(MAX_CALIBRATED_RATIO)
         return abs(self.nearest_effect) <= compute_appearance_bound(self.sensitivity) + frequency_bound
 
     def predict_change(self, ratio: float) -> tuple[float, float]:
@@ -132,7 +132,7 @@ class CalibratedEffect:
                 if self.is_within_appearance
                 else "larger than appearance explains, but frequency can explain it"
             )
-        beyond_text = f"only beyond the calibrated ratio of {CALIBRATED_RATIO:g}"
+        beyond_text = f"only beyond the calibrated ratio of {MAX_CALIBRATED_RATIO:g}"
         if self.is_within_appearance:
             frequency_text = f"; frequency {beyond_text}" if self.sensitivity.has_frequency_effect else ""
             return f"appearance alone can explain it{frequency_text}"
@@ -235,7 +235,7 @@ def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
 
 
 def add_explanation_notes(comparison: "Comparison") -> "Comparison":
-    """Return a comparison whose answers on room point to what can explain the verdict on a metric of room."""
+    """Return the comparison, with a note in each answer on room: what can explain the verdict on a metric of room."""
     verdict_by_groups = {(verdict.first_group, verdict.second_group): verdict for verdict in comparison.verdicts}
     answers = []
     for answer in comparison.answers:
@@ -285,7 +285,7 @@ def _describe_frequency(ratios: Sequence[float], first_group: str, second_group:
     """Describe the ratios of frequencies by both sentence forms, such as "as if cross were 4.5 times (first sentence
     form) or 12 times (held-out sentence form) rarer than square in training"."""
     word = "rarer" if ratios[0] < 1 else "more frequent"
-    is_beyond = any(not 1 / CALIBRATED_RATIO <= ratio <= CALIBRATED_RATIO for ratio in ratios)
+    is_beyond = any(not 1 / MAX_CALIBRATED_RATIO <= ratio <= MAX_CALIBRATED_RATIO for ratio in ratios)
     beyond_text = ", beyond what the calibration measured" if is_beyond else ""
     factors = [_format_factor(max(ratio, 1 / ratio if ratio else math.inf)) for ratio in ratios]
     if factors[0] == factors[1]:
@@ -296,7 +296,7 @@ def _describe_frequency(ratios: Sequence[float], first_group: str, second_group:
 
 
 def _format_factor(factor: float) -> str:
-    return f"{factor:.2g} times" if factor <= CALIBRATED_RATIO else f"more than {CALIBRATED_RATIO:g} times"
+    return f"{factor:.2g} times" if factor <= MAX_CALIBRATED_RATIO else f"more than {MAX_CALIBRATED_RATIO:g} times"
 
 
 def describe_calibrated_scale(comparison: "Comparison") -> str:
@@ -320,7 +320,7 @@ def describe_calibrated_scale(comparison: "Comparison") -> str:
         )
         frequency_text = (
             f"a word 2.7 times as frequent changes it by {slope} ({held_out} in the {SENTENCE_FORMS[1]}), measured for "
-            f"frequency ratios up to {CALIBRATED_RATIO:g}"
+            f"frequency ratios up to {MAX_CALIBRATED_RATIO:g}"
         )
     else:
         frequency_text = "no effect of frequency appears in both sentence forms"

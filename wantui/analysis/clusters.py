@@ -20,12 +20,12 @@ from wantui.analysis.permuted_differences import PermutedDifferences
 from wantui.analysis.statistics import compute_absolute_t, draw_sign_flips, draw_within_seed_permutations
 
 THRESHOLD_P = 0.05
-"""Two-sided p of the t of a noise level, below which the level can belong to a cluster. It is fixed beforehand. It
-determines which differences the test finds best, but not its false-positive rate."""
+"""Two-sided p below which a noise level can belong to a cluster, from the t of that level. This threshold is fixed
+beforehand. It determines which differences the test finds best, but not the false-positive rate."""
 FAMILY_PERMUTATION_COUNT = 1999
 """Number of random permutations of three or more groups, for p over all curves and pairs."""
 TIE_TOLERANCE = 1e-9
-"""Relative difference up to which two masses are equal: their terms are rounded."""
+"""Relative difference up to which two masses count as equal, because their terms are rounded."""
 
 
 @dataclass(frozen=True)

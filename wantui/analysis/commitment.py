@@ -78,7 +78,7 @@ class CommitmentDifference:
     """Smallest p of this pair alone that its seeds can give."""
     shared_seed_count: int
     family_p: float = 1.0
-    """p of the kept range, corrected over the pairs of concepts by `correction`."""
+    """p of the kept range, corrected for the pairs of concepts by `correction`."""
     correction: str = HOLM
     """MAX_T if all concepts have the same seeds, otherwise HOLM."""
     min_family_p: float = 1.0
@@ -103,10 +103,11 @@ def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> Fl
 
 
 def count_drawn_unasked(concept: str, all_outcomes: Sequence[ConceptOutcomes]) -> Proportion:
-    """Count the videos of other concepts in which the generic prompt drew a concept.
+    """Count the videos of other concepts that show this concept, although their prompt did not ask for it.
 
-    These are their videos at the highest noise level, where the least of their own concept is left. A concept that
-    comes unasked would "stay" at every noise level, whatever the path.
+    Only the videos that switch to the generic prompt at the highest noise level are counted, because they keep the
+    least of their own concept. A concept that the generic prompt draws in any case would "stay" at every noise level,
+    whatever the path.
     """
     labels = [row[-1] for outcomes in all_outcomes if outcomes.concept != concept for row in outcomes.labels]
     return Proportion(labels.count(concept), len(labels))

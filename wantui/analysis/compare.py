@@ -169,7 +169,7 @@ def _match_values(
         [name for name in all_names if name in shown_names],
         all_names,
         all_values,
-        [check.metric for check in stride_checks if not check.is_shown_settled],
+        [check.metric for check in stride_checks if not check.is_shown_value_settled],
         no_states_reason,
         no_spread_reason,
         tuple(warnings),

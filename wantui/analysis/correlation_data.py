@@ -36,7 +36,7 @@ ATTENTION_VALUES = ("mass", "entropy")
 
 @dataclass(frozen=True)
 class CorrelationData:
-    """Values of the same videos, with all seeds in all variations."""
+    """Metrics, attention and labels of the same videos; every variation has all seeds."""
 
     variation_names: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -137,7 +137,7 @@ def collect_correlation_data(
     unsettled_metrics = tuple(
         check.metric
         for check in list_unsettled_stride_checks(ordered_videos, list(metrics))
-        if not check.is_shown_settled
+        if not check.is_shown_value_settled
     )
     return CorrelationData(
         names, seeds, metrics, covariates, tuple(warnings), tuple(exclusion_reasons), unsettled_metrics

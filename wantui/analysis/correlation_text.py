@@ -31,7 +31,7 @@ def describe_scope(data: CorrelationData) -> str:
     return (
         f"{format_count(len(data.variation_names), 'variation')} with the same {seeds_text}. "
         "rho: Spearman's; 95 %: jackknife interval over the compared seeds or variations; p: permutations of "
-        "these; p over all: corrected over all metrics and values, including those that are not shown"
+        "these; p over all: corrected for all metrics and values, including those that are not shown"
     )
 
 

@@ -40,7 +40,7 @@ MAX_DECODED_GROUPS = 12
 MIN_SHRINKAGE, MAX_SHRINKAGE = 1e-8, 1 - 1e-8
 """Bounds of gamma, with which the system of equations stays solvable and the ridge finite."""
 ROUNDING_TOLERANCE = 1e-12
-"""Share of the terms of a prediction up to which it is only rounding, and the pair counts as guessed."""
+"""Size of a prediction, relative to its terms, up to which it is only rounding, and the pair counts as guessed."""
 PRIOR_PAIR_COUNT = 2
 """Number of pseudo-pairs with a design effect of 1, which shrink the estimate towards 1."""
 BISECTION_COUNT = 50
@@ -131,7 +131,7 @@ class Decodability:
         )
 
     def _describe_end_p(self) -> str:
-        """Return the p of the finished videos, corrected over pairs of groups (Bonferroni), if they alone do not show
+        """Return the p of the finished videos, corrected for pairs of groups (Bonferroni), if they alone do not show
         what all noise levels together show."""
         end_p = min(1.0, float(self.p[-1]) * self.pair_count)
         if not self.is_decodable or end_p <= SIGNIFICANCE_LEVEL:

@@ -168,7 +168,7 @@ class DenoisingStates:
                 return np.sqrt(squared_errors / np.maximum(squared_norms, 0))
 
     def choose_moments(self, kind: StateKind, written_moments: Sequence[str]) -> list[StateMoment]:
-        """Return the states at written moments, in the order of the denoising and each once.
+        """Return the stored moments that users wrote, each once, in the order of the denoising.
 
         Args:
             written_moments: indices of steps (0, "10"), percentages ("50%"), noise levels ("sigma 0.8") and "end".

@@ -9,7 +9,7 @@ from scipy import special
 
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-from wantui.analysis.statistics import ROUNDED_MEAN, draw_sign_flips
+from wantui.analysis.statistics import MEAN_ROUNDING_TOLERANCE, draw_sign_flips
 
 MIN_INTERVAL_SEEDS = 4
 """Minimum number of seeds of an interval; the variance of the squared length has a factor 1 / (n - 3)."""
@@ -47,7 +47,7 @@ def estimate_distance_interval(difference_gram: FloatArray, p: float) -> tuple[f
     n, trace = len(difference_gram), float(np.trace(difference_gram))
     if not trace:
         return 0.0, 0.0
-    if n < MIN_INTERVAL_SEEDS or trace - float(difference_gram.sum()) / n <= ROUNDED_MEAN * trace:
+    if n < MIN_INTERVAL_SEEDS or trace - float(difference_gram.sum()) / n <= MEAN_ROUNDING_TOLERANCE * trace:
         return math.nan, math.nan
     squared_length = estimate_squared_distance(difference_gram)
     low = 0.0
@@ -68,7 +68,7 @@ class _LengthTest:
         n = len(difference_gram)
         flips, _ = draw_sign_flips(n)
         self._squared_length = estimate_squared_distance(difference_gram)
-        self._tolerance = ROUNDED_MEAN * float(np.abs(difference_gram).sum()) / n**2
+        self._tolerance = MEAN_ROUNDING_TOLERANCE * float(np.abs(difference_gram).sum()) / n**2
         # Products of the differences with the direction of their mean.
         projections = difference_gram.sum(1) / math.sqrt(float(difference_gram.sum()))
         sign_sums, flipped_projections = flips.sum(1), flips @ projections
@@ -121,7 +121,7 @@ def _find_upper_end(difference_gram: FloatArray, squared_length: float) -> float
 
 
 def compute_upper_tail(distance_from_bound: float) -> float:
-    """Return the share of the 5 % of errors that lies above a value, by its distance from its lower bound 0.
+    """Return the probability above the acceptance region of a mean, out of the 5 % outside of the region.
 
     The acceptance region of a normal mean mu >= 0 with unit variance contains the x with the largest ratio of
     likelihoods f(x | mu) / f(x | max(x, 0)) (Feldman and Cousins 1998, Phys. Rev. D 57, 3873). With the upper end

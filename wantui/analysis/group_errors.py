@@ -13,7 +13,7 @@ from wantui.analysis.group_names import (
 )
 from wantui.analysis.setting_values import list_differing_paths, shorten_path
 from wantui.analysis.statistics import count_min_pairs
-from wantui.analysis.swept_settings import choose_other_swept_key, find_other_swept_paths
+from wantui.analysis.swept_settings import find_other_swept_paths, make_other_swept_key
 from wantui.analysis.video import Video
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.formatting import format_count, join_first_names, shorten_text
@@ -44,7 +44,7 @@ def _explain_no_shared_phrasing(text: str, groups: "Sequence[Group]", grouping: 
     videos = [video for group in groups for video in group.videos]
     condition_paths = find_other_swept_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
     differing_paths = [path for path in list_differing_paths(videos) if path in condition_paths]
-    get_condition = choose_other_swept_key(videos, grouping)
+    get_condition = make_other_swept_key(videos, grouping)
     if not set.intersection(*({get_condition(video) for video in group.videos} for group in groups)):
         all_paths = dict.fromkeys(path for video in videos for path in video.setting_values)
         names = [shorten_path(path, all_paths) for path in differing_paths]

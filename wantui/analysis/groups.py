@@ -32,7 +32,7 @@ from wantui.analysis.setting_values import (
     shorten_path,
     to_number,
 )
-from wantui.analysis.swept_settings import choose_other_swept_key, find_linked_paths, find_other_swept_paths
+from wantui.analysis.swept_settings import find_linked_paths, find_other_swept_paths, make_other_swept_key
 from wantui.analysis.template_parts import mask_brackets
 from wantui.analysis.video import Video
 from wantui.formatting import join_first_names
@@ -174,7 +174,7 @@ def group_comparable_videos(videos: Sequence[Video], grouping: str) -> tuple[lis
     if not comparable_videos:
         return [], exclusion_reasons
     groups = []
-    get_condition = choose_other_swept_key(comparable_videos, grouping)
+    get_condition = make_other_swept_key(comparable_videos, grouping)
     for group in group_videos(comparable_videos, grouping):
         videos_by_key: dict[tuple[object, ...], Video] = {}
         for video in group.videos:
@@ -227,12 +227,12 @@ def summarise_group_metric(group: Group, metric: str, gaussian_null: GaussianNul
     trajectories = [video.trajectory for video in usable_videos if video.trajectory is not None]
     random_walk_values = select_finite_values(
         [
-            usable_videos[0].compute_metric_of(compute_random_walk_null(trajectory), metric)
+            usable_videos[0].compute_path_metric(compute_random_walk_null(trajectory), metric)
             for trajectory in trajectories
         ]
     )
     gaussian_flow_values = select_finite_values(
-        [usable_videos[0].compute_metric_of(trajectory, metric) for trajectory in gaussian_null.trajectories]
+        [usable_videos[0].compute_path_metric(trajectory, metric) for trajectory in gaussian_null.trajectories]
         if gaussian_null is not None
         else []
     )
@@ -274,7 +274,7 @@ class MatchedGroups:
         groups = group_videos(videos, grouping)
         check_group_count(groups, grouping, MAX_GROUPS)
         get_phrasing = _choose_phrasing_key(videos, grouping)
-        get_condition = choose_other_swept_key(videos, grouping)
+        get_condition = make_other_swept_key(videos, grouping)
         cells_by_group: list[dict[Cell, Video]] = []
         exclusion_reasons: list[tuple[str, str]] = []
         for group in groups:

@@ -28,7 +28,7 @@ from wantui.analysis.places import (
     run_place_test,
 )
 from wantui.analysis.statistics import (
-    ROUNDED_MEAN,
+    MEAN_ROUNDING_TOLERANCE,
     compute_min_attainable_p,
     compute_paired_effect,
     draw_sign_flips,
@@ -43,7 +43,7 @@ MAX_COSINE_ESTIMATE = 1.05
 """Largest ratio of unbiased products that counts as a cosine of 1. Scatter can give parallel differences a ratio
 slightly above 1; a larger ratio is mostly scatter."""
 CHANCE_HEADER = "by chance, alone"
-"""Header of the column of `InteractionEffect.chance`, which is not corrected over other tests."""
+"""Header of the column of `InteractionEffect.chance`, which is not corrected for other tests."""
 EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", P_HEADER, CHANCE_HEADER)
 """Columns of a table of effects."""
 
@@ -297,7 +297,7 @@ def _compare_places(states: FloatArray, weights: FloatArray, contrasts: Sequence
         squared_distance = estimate_squared_distance(gram)
         low, high = estimate_distance_interval(gram, uncorrected_p)
         # Flips of differences that cancel sum to rounding of their terms, not of their own size.
-        tolerance = ROUNDED_MEAN * float(np.abs(gram).sum()) / (np.trace(gram) or 1.0)
+        tolerance = MEAN_ROUNDING_TOLERANCE * float(np.abs(gram).sum()) / (np.trace(gram) or 1.0)
         family_p = float(np.mean(largest >= shares[0, k] * (1 - 1e-9) - tolerance))
         effects.append(
             InteractionEffect(

@@ -62,7 +62,7 @@ def match_groups_and_final_states(
 
 
 def exclude_videos(videos: Sequence[Video], reasons: Mapping[VideoKey, str]) -> list[Video]:
-    """Return all videos, those with a reason without their trajectory, so that a comparison excludes them."""
+    """Return all videos, but remove the trajectories of those with a reason, so that a comparison excludes them."""
     return [
         replace(video, trajectory=None, exclusion_reason=reason)
         if (reason := reasons.get(get_video_key(video)))

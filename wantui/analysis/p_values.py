@@ -14,7 +14,7 @@ MAX_NAMED_METRICS = 4
 
 
 def find_question(comparison: "Comparison", metric: str) -> str:
-    """Return the question whose answer counts a metric; empty if none does."""
+    """Return the question whose answer includes a metric; empty if none does."""
     questions = [answer.question for answer in comparison.answers if metric in answer.p_by_metric]
     return questions[0] if questions else ""
 
@@ -42,12 +42,12 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
     others = [metric for metric in printed if not find_question(comparison, metric)]
     all_text = f"over all {format_count(len(printed), 'metric')} of this table"
     if families_text:
-        sentences = [f"p is corrected over the metrics of its answer ({families_text}){pairs_text}, by max-T"]
+        sentences = [f"p is corrected for the metrics of its answer ({families_text}){pairs_text}, by max-T"]
         sentences[0] += f"; of {join_first_names(others, MAX_NAMED_METRICS)} {all_text}" if others else ""
     else:
         sentences = [f"p is corrected {all_text}{pairs_text}, by max-T"]
     sentences[0] += f"; the verdict's p is that of {comparison.primary_metric} alone"
-    sentences[0] += ", corrected over the pairs only" if pair_count > 1 else ", and not corrected"
+    sentences[0] += ", corrected for the pairs only" if pair_count > 1 else ", and not corrected"
     hidden = [
         difference
         for difference in comparison.differences
@@ -78,7 +78,7 @@ def _explain_declared_p(comparison: "Comparison") -> list[str]:
         if (verdict.p <= SIGNIFICANCE_LEVEL) != (decisive_p <= SIGNIFICANCE_LEVEL):
             sentences.append(
                 f"{difference.metric}, {difference.first_group} against {difference.second_group}: p {verdict.p:.3g} "
-                "as the declared metric, which is not corrected over metrics; "
+                "as the declared metric, which is not corrected for metrics; "
                 f"{decisive_p:.3g} as one of several metrics"
             )
     return sentences

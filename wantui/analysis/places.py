@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wantui.analysis.arrays import FloatArray, split_rows
 from wantui.analysis.distance_intervals import estimate_distance_interval, estimate_squared_distance
 from wantui.analysis.statistics import (
-    ROUNDED_MEAN,
+    MEAN_ROUNDING_TOLERANCE,
     compute_min_attainable_p,
     draw_sign_flips,
     draw_within_seed_permutations,
@@ -119,7 +119,7 @@ def run_place_test(difference_gram: FloatArray) -> float:
     """
     flips, _ = draw_sign_flips(len(difference_gram))
     squared_lengths = ((flips @ difference_gram) * flips).sum(1)
-    tolerance = ROUNDED_MEAN * float(np.abs(difference_gram).sum())
+    tolerance = MEAN_ROUNDING_TOLERANCE * float(np.abs(difference_gram).sum())
     return float(np.mean(squared_lengths >= squared_lengths[0] - tolerance))
 
 

@@ -119,7 +119,7 @@ def _find_crossing(sigmas: FloatArray, fit: FloatArray) -> float:
 
 
 def compute_half_share_level_difference(first: HalfShareLevel, second: HalfShareLevel) -> tuple[float, float, float]:
-    """Return the difference of two half levels, and its 95 % interval from theirs: estimate, low and high.
+    """Return the difference of two half-share levels, and the low and high ends of the 95 % interval of the difference.
 
     Each end is as far from the estimate as the hypotenuse of the distances of the two ends that it depends on (Zou and
     Donner 2008). It assumes independent levels; concepts that are measured with the same seeds make it conservative.

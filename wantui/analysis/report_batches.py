@@ -43,7 +43,7 @@ def render_recipe_section(videos: Sequence[Video]) -> list[str]:
 
 
 def render_picture_section(groups: Sequence[Group]) -> list[str]:
-    """Return the HTML of the middle frame of each video, by group; of at most `MAX_PICTURES_PER_GROUP` in each."""
+    """Return the HTML of the middle frames of at most `MAX_PICTURES_PER_GROUP` videos of each group."""
     manifests_by_folder: dict[Path, Manifest | None] = {}
     parts = ["<h2>Videos</h2>"]
     for group in groups:

@@ -30,7 +30,7 @@ from wantui.analysis.statistics import compute_min_attainable_p
 from wantui.analysis.unguided import find_unguided_difference
 
 MAX_LISTED_DIFFERENCES = 150
-"""Maximum number of differences in figure and table; `--csv` has all."""
+"""Maximum number of differences in figure and table; `--csv` writes all."""
 
 
 def render_effect_section(comparison: Comparison) -> list[str]:

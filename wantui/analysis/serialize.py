@@ -60,8 +60,8 @@ def build_video_record(
     record["metrics"] = {
         name: {
             "value": video.compute_metric(name),
-            "random_walk": video.compute_metric_of(random_walk, name),
-            "gaussian_flow": float(np.mean([video.compute_metric_of(path, name) for path in flow_trajectories]))
+            "random_walk": video.compute_path_metric(random_walk, name),
+            "gaussian_flow": float(np.mean([video.compute_path_metric(path, name) for path in flow_trajectories]))
             if flow_trajectories
             else None,
             "stride": video.get_stride(name),
@@ -326,7 +326,7 @@ def build_difference_rows(comparison: Comparison) -> list[list[str]]:
 
 
 def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """Write a table as CSV with CRLF line ends; a file that exists stays as it is if the new one cannot be written.
+    """Write a table as CSV with CRLF line ends; an existing file stays unchanged if the new one cannot be written.
 
     The new file gets the permissions of the earlier one. A symbolic link is kept; the file that it names is replaced.
 

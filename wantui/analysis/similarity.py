@@ -22,7 +22,7 @@ from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, op
 SSIM_SIGMA = 1.5
 """Standard deviation of the Gaussian window in pixels, as in Wang et al. 2004."""
 MIN_SSIM_SIDE = 11
-"""Width and height of the window in pixels."""
+"""Minimum width and height of a frame in pixels: those of the window."""
 MIN_ID_LENGTH = 4
 """Minimum number of characters of an id."""
 
@@ -103,7 +103,7 @@ def _choose_pairing(manifest: Manifest, written: str, folder: Path) -> PairingKe
 
 
 def require_ssim() -> None:
-    """Refuse if scikit-image is not installed.
+    """Raise an error if scikit-image is not installed.
 
     Raises:
         UserError: it is missing.

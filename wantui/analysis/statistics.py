@@ -29,8 +29,8 @@ smallest p of all permutations.
 """
 MAX_CACHED_VALUES = 4_000_000
 """Maximum number of values of random permutations that are kept for the next test."""
-ROUNDED_MEAN = 1e-12
-"""Largest mean, relative to its terms, that is only rounding, which would order permutations at random."""
+MEAN_ROUNDING_TOLERANCE = 1e-12
+"""Size of a mean, relative to its terms, up to which it is only rounding and would order permutations at random."""
 LARGE_NONCENTRALITY = 1e4
 """Noncentrality above which the noncentral t distribution is approximated by its shift over a scaled chi."""
 
@@ -84,7 +84,9 @@ def compute_paired_effects(differences: FloatArray) -> list[Effect]:
 
 def _describe_effect(differences: FloatArray, p: float) -> Effect:
     n, mean, deviation = len(differences), float(differences.mean()), float(differences.std(ddof=1))
-    if deviation <= ROUNDED_MEAN * float(np.abs(differences).max()):  # equal numbers may have a deviation of rounding
+    if deviation <= MEAN_ROUNDING_TOLERANCE * float(
+        np.abs(differences).max()
+    ):  # equal numbers may have a deviation of rounding
         return Effect(n, mean, math.nan, math.nan, math.copysign(math.inf, mean) if mean else 0.0, p)
     half_width = compute_t_quantile(0.975, n - 1) * deviation / math.sqrt(n)
     correction = 1 - 3 / (4 * (n - 1) - 1) if n > 2 else math.nan  # with two it would be 0
@@ -145,7 +147,7 @@ def run_sign_flip_tests(differences: FloatArray) -> list[float]:
     flips, _ = draw_sign_flips(len(differences))
     sums = np.abs(flips @ differences)
     # Equal sums differ by the rounding of their terms, not of their own size: differences that cancel sum to 1e-17.
-    p: list[float] = np.mean(sums >= sums[0] - ROUNDED_MEAN * np.abs(differences).sum(0), axis=0).tolist()
+    p: list[float] = np.mean(sums >= sums[0] - MEAN_ROUNDING_TOLERANCE * np.abs(differences).sum(0), axis=0).tolist()
     return p
 
 
@@ -179,7 +181,7 @@ def run_max_t_test(differences: FloatArray) -> FloatArray:
 def compute_absolute_t(means: FloatArray, variances: FloatArray, n: int) -> FloatArray:
     """Return |t| of means of n values: infinite if all values are equal but not 0, and 0 if they cancel or are 0."""
     absolute_means = np.abs(means)
-    absolute_means[absolute_means <= ROUNDED_MEAN * np.sqrt(variances)] = 0
+    absolute_means[absolute_means <= MEAN_ROUNDING_TOLERANCE * np.sqrt(variances)] = 0
     is_constant = variances <= 1e-14 * absolute_means**2
     with np.errstate(divide="ignore", invalid="ignore"):
         t = absolute_means / np.sqrt(variances / n)
@@ -303,7 +305,7 @@ def run_omnibus_test(values: FloatArray) -> float:
     orders = draw_within_seed_permutations(seed_count, group_count)
     permuted_values = np.take_along_axis(values[None], orders, axis=2)
     between_squares = ((permuted_values.mean(1) - values.mean()) ** 2).sum(1)
-    between_squares[between_squares <= ROUNDED_MEAN**2 * ((values - values.mean()) ** 2).mean()] = 0
+    between_squares[between_squares <= MEAN_ROUNDING_TOLERANCE**2 * ((values - values.mean()) ** 2).mean()] = 0
     return float(np.mean(between_squares >= between_squares[0] * (1 - 1e-9)))
 
 
@@ -332,7 +334,7 @@ def run_omnibus_max_test(values: FloatArray) -> FloatArray:
     for group in range(group_count):
         mean_squares += (flips @ centred[:, group] / seed_count) ** 2
     shares = np.where(is_constant, 0.0, seed_count * mean_squares / np.where(is_constant, 1.0, total_squares))
-    shares[shares <= ROUNDED_MEAN] = 0
+    shares[shares <= MEAN_ROUNDING_TOLERANCE] = 0
     largest_shares = shares.max(1)
     return np.array([np.mean(largest_shares >= shares[0, m] * (1 - 1e-9)) for m in range(metric_count)])
 
@@ -373,5 +375,5 @@ def run_trend_test(values: FloatArray, weights: FloatArray) -> float:
             orders = generator.permuted(np.broadcast_to(weights, (draw_count, *values.shape)), axis=2)
             chunks.append((orders * values).sum((1, 2)))
         sums = np.concatenate(chunks)
-    tolerance = ROUNDED_MEAN * float(np.abs(weights).max() * np.abs(values).sum())
+    tolerance = MEAN_ROUNDING_TOLERANCE * float(np.abs(weights).max() * np.abs(values).sum())
     return float(np.mean(np.abs(sums) >= abs(observed) - tolerance))

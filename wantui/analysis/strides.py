@@ -86,8 +86,8 @@ class StrideCheck:
         return self.settled_stride == self.strides[0]
 
     @property
-    def is_shown_settled(self) -> bool:
-        """Return whether tables have the value of a stride at which the metric has settled."""
+    def is_shown_value_settled(self) -> bool:
+        """Return whether the metric has settled at the stride whose value tables show."""
         return self.is_settled or self.shown_stride not in (None, self.strides[0])
 
     @property
@@ -102,7 +102,7 @@ class StrideCheck:
             return f"{self.metric} {means_text}: it reflects the path"
         if self.metric == "commitment":
             return f"{self.metric} {means_text}: it falls within the first steps, which are too coarse to resolve it"
-        if self.is_shown_settled:
+        if self.is_shown_value_settled:
             return (
                 f"{self.metric} {means_text}: at stride {self.strides[0]} it mostly reflects the sampler's steps or "
                 f"rounding; measured at stride {self.shown_stride}, the smallest at which it reflects the path"

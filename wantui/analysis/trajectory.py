@@ -54,7 +54,7 @@ class Trajectory:
 
     @cached_property
     def values_by_metric(self) -> dict[str, float]:
-        """Return the memory of `compute_metric`: values that were computed before, by metric."""
+        """Return the cache of `compute_metric`: the values computed so far, by metric."""
         return {}
 
     @cached_property

@@ -24,7 +24,7 @@ class Verdict:
     kind: str
     """differs, alike or cannot tell."""
     p: float
-    """p over seeds, corrected over all pairs of groups; with MIN_PHRASINGS or more, the larger of this p and the p over
+    """p over seeds, corrected for all pairs of groups; with MIN_PHRASINGS or more, the larger of this p and the p over
     phrasings."""
     verdict_text: str
     metric: str = ""
@@ -43,7 +43,7 @@ def judge_difference(
 
     Args:
         first_values, second_values: values [seeds, phrasings] of the declared metric in each group.
-        seed_p: p over seeds, corrected over all pairs of groups.
+        seed_p: p over seeds, corrected for all pairs of groups.
         phrasing_p: p by phrasings, over all pairs; not used with fewer than MIN_PHRASINGS.
         equivalence_margin: equivalence margin, as a share of the mean's distance from the metric's `ratio_origin` (for
             logarithms, as an amount).

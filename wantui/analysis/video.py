@@ -93,10 +93,10 @@ class Video:
         """Return a metric of the trajectory, or an outside label; NaN if there is no trajectory or no value."""
         if metric not in METRICS:
             return self.labels.get(metric, float("nan"))
-        return self.compute_metric_of(self.trajectory, metric) if self.trajectory is not None else float("nan")
+        return self.compute_path_metric(self.trajectory, metric) if self.trajectory is not None else float("nan")
 
-    def compute_metric_of(self, trajectory: Trajectory, metric: str) -> float:
-        """Return a metric of a null model of this video, at the stride at which the video is measured."""
+    def compute_path_metric(self, trajectory: Trajectory, metric: str) -> float:
+        """Return a metric of this video's path, or of a null model of it, at the stride at which it is measured."""
         return compute_metric_at_stride(trajectory, metric, self.get_stride(metric) // self.stride)
 
     def get_stride(self, metric: str) -> int:

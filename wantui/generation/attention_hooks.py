@@ -23,7 +23,7 @@ AttentionSite = Literal["self", "cross"]
 
 
 class AttentionObserver(Protocol):
-    """Observe a block's attention, and optionally replace the output of its kernel."""
+    """Observer of a block's attention, which can replace the output of the attention kernel."""
 
     def observe_attention(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
         """Return the output to use, [1, positions, heads x dim].
@@ -37,7 +37,7 @@ class AttentionObserver(Protocol):
 
 
 class DenoisingHook(Protocol):
-    """Observe the attention during the denoising of one video, and return a record for each step."""
+    """Hook that observes the attention while one video is denoised, and returns a record for each step."""
 
     @property
     def sites(self) -> Collection[AttentionSite]:
@@ -45,7 +45,7 @@ class DenoisingHook(Protocol):
         ...
 
     def observe_evaluation(self, context: str, evaluation_index: int, transformer: Any) -> AbstractContextManager[None]:
-        """Return a context manager that encloses one pass through a transformer.
+        """Return a context manager that observes the pass through a transformer inside its block.
 
         Args:
             context: cond or uncond, the name of diffusers' cache context.

@@ -95,7 +95,7 @@ class _PassObserver:
 
 
 class CrossAttentionObserver:
-    """Observer of one video's cross-attention, which applies weights and bends, and collects maps on request."""
+    """Observer that applies weights and bends to the cross-attention of one video, and collects maps on request."""
 
     sites: tuple[AttentionSite, ...] = ("cross",)
 

@@ -60,7 +60,7 @@ def quantize_rows(values: Tensor, applies_gelu: bool = False) -> QuantizedRows:
 def quantize_layer_norm(
     hidden: Tensor, added: Tensor | None, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, QuantizedRows]:
-    """Return `fused_norm.add_gated`, and its LayerNorm in e4m3; without added, return hidden and its norm."""
+    """Return the sum that `fused_norm.add_gated` computes, and its LayerNorm in e4m3; without added, use hidden."""
     if kernels.can_use_kernels(hidden):
         from wantui.generation.kernels.norm import run_quantized_layer_norm_kernel
 

@@ -34,7 +34,7 @@ def add_gated(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
 def add_and_layer_norm(
     hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the result of `add_gated`, and the `apply_layer_norm` of it."""
+    """Return the sum that `add_gated` computes, and the LayerNorm of this sum."""
     if kernels.can_use_kernels(hidden):
         from wantui.generation.kernels.norm import run_add_layer_norm_kernel
 

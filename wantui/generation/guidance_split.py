@@ -56,7 +56,7 @@ class GuidanceSplit:
         return self.copies[self.originals.index(transformer)]
 
     def copy_text(self, text_embeds: Tensor) -> Tensor:
-        """Return a text embedding on the second GPU: the same tensor for the same embedding."""
+        """Return a text embedding on the second GPU; calls with the same embedding return the same copy."""
         if id(text_embeds) not in self._text_copies:
             self._text_copies[id(text_embeds)] = text_embeds, self.copy_tensor(text_embeds)
         return self._text_copies[id(text_embeds)][1]
@@ -76,7 +76,7 @@ class GuidanceSplit:
             torch.cuda.synchronize(self.device)
         return output
 
-    def end_video(self) -> None:
+    def free_shared_values(self) -> None:
         """Free the values that the passes of a video shared."""
         self.pass_cache.close()
         self._text_copies.clear()
@@ -84,7 +84,7 @@ class GuidanceSplit:
     def close(self) -> None:
         """Free the copies, and end the thread."""
         self._executor.shutdown()
-        self.end_video()
+        self.free_shared_values()
         self.copies = []
         with suppress(RuntimeError):  # a lost GPU frees nothing
             free_unused_memory()
@@ -151,7 +151,7 @@ def clean_up_guidance_split(pipeline: WanPipeline) -> Iterator[None]:
         yield
     finally:
         if (split := find_guidance_split(pipeline)) is not None:
-            split.end_video()
+            split.free_shared_values()
 
 
 def finish_pass(pipeline: WanPipeline, pending: "Future[Tensor]") -> Tensor | None:

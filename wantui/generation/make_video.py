@@ -36,7 +36,7 @@ from wantui.storage.zarr_group import PartialCaptureError
 
 
 class DenoisingListener(Protocol):
-    """Listener to the denoising of one video. It never changes its inputs."""
+    """Listener to the denoising of one video. A listener never changes the inputs and steps that it receives."""
 
     def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None: ...
     def on_step(self, step: DenoisingStep) -> None: ...

@@ -19,13 +19,15 @@ LPIPS_NET = "alex"
 LPIPS_TRUNK_FILE = "alexnet-owt-7be5be79.pth"
 """File of the trunk's weights in the cache of torch hub."""
 MIN_LPIPS_SIDE = 31
-"""Width and height in pixels from which the last layer of AlexNet has a value."""
+"""Minimum width and height in pixels; for smaller frames, the last layer of AlexNet has no value."""
 MAX_KEPT_EMBEDDINGS = 1024
 """Maximum number of frames whose CLIP embeddings are kept."""
 
 
 def load_clip_measure(model: str, device: str = "auto") -> FrameMeasure:
-    """Return the cosine of the CLIP image embeddings of two frames (Radford et al. 2021): 1 for equal frames.
+    """Load CLIP; return a function for the cosine of two frames' image embeddings (Radford et al. 2021).
+
+    The cosine is 1 for equal frames.
 
     Args:
         model: folder of a CLIP model in the format of transformers, or the name of one in the Hugging Face cache.
@@ -80,7 +82,9 @@ def _make_clip_error(model: str, reason: str) -> UserError:
 
 
 def load_lpips_measure(device: str = "auto") -> FrameMeasure:
-    """Return the LPIPS distance of two frames (Zhang et al. 2018, version 0.1, AlexNet): 0 for equal frames.
+    """Load LPIPS; return a function for the distance of two frames (Zhang et al. 2018, version 0.1, AlexNet).
+
+    The distance is 0 for equal frames.
 
     Raises:
         UserError: the package lpips or the weights of AlexNet are not on this machine.

@@ -25,7 +25,7 @@ FIT_FIELD_PIXELS = 128
 """Width and height of a colour field, in pixels."""
 FIELD_COUNT, PATCHES_PER_SIDE = 4, 8
 MAX_PREVIEW_FRAMES = 5
-PREVIEW_TIME_SHARE = 0.02
+MAX_PREVIEW_TIME_SHARE = 0.02
 """Maximum share of the time that writing previews takes, except for the first and last preview."""
 MAX_PREVIEW_INTERVAL_SECONDS = 30.0
 """Maximum seconds between two previews, even if writing one takes long."""
@@ -98,7 +98,7 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgbMap:
 class PreviewListener:
     """Writer of strips of the predicted clean video: the latest step, and small ones of earlier steps.
 
-    Every step has a strip if that takes at most `PREVIEW_TIME_SHARE` of the time.
+    Every step has a strip if that takes at most `MAX_PREVIEW_TIME_SHARE` of the time.
 
     Args:
         preview_path: PNG file with one pixel per latent cell. It and the earlier strips (`storage.preview_files`) are
@@ -121,7 +121,7 @@ class PreviewListener:
 
     def on_step(self, step: DenoisingStep) -> None:
         started_at = time.monotonic()
-        interval_seconds = min(self.write_seconds / PREVIEW_TIME_SHARE, MAX_PREVIEW_INTERVAL_SECONDS)
+        interval_seconds = min(self.write_seconds / MAX_PREVIEW_TIME_SHARE, MAX_PREVIEW_INTERVAL_SECONDS)
         self.wrote_preview = (
             started_at - self.written_at >= interval_seconds or step.evaluation_index + 1 == step.evaluation_count
         )

@@ -25,7 +25,7 @@ from wantui.storage.embeddings import EmbeddingStore
 
 
 class CachedPromptEncoder:
-    """Text embeddings, encoded once and stored on disk.
+    """Encoder of prompts that stores each text embedding on disk, so that each prompt is encoded once.
 
     Args:
         device: device of the encoder; stored embeddings are specific to it.

@@ -22,7 +22,7 @@ from wantui.planning.flops import TEXT_POSITION_COUNT
 TEST_INPUT_SIDE = 8
 """Height and width of the test inputs, in patches for the transformers and in latent cells for the VAE."""
 TEST_WORDS = ("red", "blue", "left", "right", "circle", "square", "a", "star", "two", "1")
-"""Test words, of which two must have equal token counts but different tokens."""
+"""Test words; at least two of them must have equal token counts but different tokens."""
 
 
 def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:

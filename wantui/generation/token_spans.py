@@ -47,7 +47,7 @@ class TokenizedPrompt:
 
 
 def tokenize_prompts(tokenizer: Any, prompts: Sequence[MarkedPrompt]) -> list[TokenizedPrompt]:
-    """Find the tokens of the marks of several prompts, which share the maps of equal words.
+    """Find the tokens of the marked words in several prompts; equal words of different prompts share their maps.
 
     Raises:
         MarkOutOfRangeError: as for `tokenize_prompt`.

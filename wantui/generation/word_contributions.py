@@ -63,7 +63,7 @@ class _RecordedPass:
 
 
 class ContributionObserver:
-    """Observer of the cross-attention of one video, which computes the contributions of its marked words.
+    """Observer that computes the contributions of the marked words to the cross-attention of one video.
 
     Each block is checked once for each text: at a few positions, the output of the block's projection must equal
     sum_j sum_h p_ij^h W_O^h v_j^h + b over all text positions in float64.

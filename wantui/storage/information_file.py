@@ -64,7 +64,7 @@ class ScoreEntry(_FileSection):
 
 
 class InformationFile(_FileSection):
-    """Content of a file."""
+    """Content of the information file of one generic word."""
 
     format: Literal[1] = 1
     wantui: str
@@ -100,7 +100,7 @@ def get_information_path(batch_folder: Path, generic: str) -> Path:
 
 
 def list_information_paths(batch_folder: Path) -> list[Path]:
-    """Return the paths of all such files of a batch, in the order of their names."""
+    """Return the paths of all information files of a batch, in the order of their names."""
     return sorted((batch_folder / "analysis").glob(f"{FILE_PREFIX}*.json"))
 
 
@@ -124,7 +124,7 @@ class _InformationDocument(InformationFile):
 
 
 def read_information(path: Path) -> InformationFile | None:
-    """Return the content of a file; None if there is none.
+    """Return the content of an information file; None if the file does not exist.
 
     Raises:
         InformationFileError: the file is damaged.
@@ -147,7 +147,7 @@ def read_information(path: Path) -> InformationFile | None:
 
 
 def merge_information(batch_folder: Path, content: InformationFile) -> Path:
-    """Add videos to the file, or replace a file of another measurement; return its path.
+    """Add the videos to the file of the same measurement, or replace that of another one; return the path.
 
     Several processes may measure videos of one batch: the file is read again, and the batch is locked meanwhile.
 

@@ -36,12 +36,12 @@ class BatchFolder:
 
     @property
     def journal_path(self) -> Path:
-        """Return the journal of changes since the manifest was written."""
+        """Return the path of the journal, which has the changes since the manifest was written."""
         return self.root / "batch.journal.jsonl"
 
     @property
     def marks_path(self) -> Path:
-        """Return the stars, rejections and notes of the videos."""
+        """Return the path of the file with the stars, rejections and notes of the videos."""
         return self.root / "marks.json"
 
     def find_unused_damaged_marks_path(self) -> Path:
@@ -64,7 +64,7 @@ class BatchFolder:
         return path
 
     def list_preserved_files(self) -> list[Path]:
-        """Return the preserved damaged journals and marks, and edited manifests."""
+        """Return the paths of the preserved damaged journals and marks, and of the preserved edited manifests."""
         patterns = ("batch.journal.damaged*.jsonl", "batch.edited*.json", "marks.damaged*.json")
         return sorted(path for pattern in patterns for path in self.root.glob(pattern))
 
@@ -81,10 +81,10 @@ class BatchFolder:
         return self.root / "configs" / "prompt_variations.json"
 
     def make_clip_path(self, variation: int, number: int, cell_folder: str = "") -> Path:
-        """Return the mp4 of the `number`-th video (from 1) of a variation (from 0).
+        """Return the path of the MP4 of the `number`-th video (from 1) of a variation (from 0).
 
         Args:
-            cell_folder: name of the folder of its cell; empty without a sweep.
+            cell_folder: name of the folder of the video's cell; empty without a sweep.
         """
         return self.root / "videos" / f"prompt_{variation:03d}" / cell_folder / f"video_{number:03d}.mp4"
 
@@ -92,7 +92,7 @@ class BatchFolder:
         return self.make_clip_path(variation, number, cell_folder).with_suffix(".jpg")
 
     def make_checkpoint_path(self, variation: int, number: int, cell_folder: str = "") -> Path:
-        """Return the file from which an unfinished video resumes."""
+        """Return the path of the file from which an unfinished video resumes."""
         return self.make_clip_path(variation, number, cell_folder).with_suffix(".checkpoint")
 
     @property
@@ -100,15 +100,15 @@ class BatchFolder:
         return self.root / "logs" / "batch.log"
 
     def make_capture_path(self, kind: CaptureKind, variation: int, number: int, cell_folder: str = "") -> Path:
-        """Return the zarr group of a capture of a video; arguments as `make_clip_path`."""
+        """Return the path of the zarr group of a video's capture; arguments as `make_clip_path`."""
         return self.root / kind.folder_name / f"prompt_{variation:03d}" / cell_folder / f"vid_{number:03d}.zarr"
 
     def make_trajectory_path(self, variation: int, number: int, cell_folder: str = "") -> Path:
-        """Return the zarr group of a video's trajectory; arguments as `make_clip_path`."""
+        """Return the path of the zarr group of a video's trajectory; arguments as `make_clip_path`."""
         return self.make_capture_path(TRAJECTORY, variation, number, cell_folder)
 
     def make_attention_path(self, variation: int, number: int, cell_folder: str = "") -> Path:
-        """Return the zarr group of a video's attention maps; arguments as `make_clip_path`."""
+        """Return the path of the zarr group of a video's attention maps; arguments as `make_clip_path`."""
         return self.make_capture_path(ATTENTION, variation, number, cell_folder)
 
 

@@ -109,7 +109,7 @@ class BatchAxes:
         return axes
 
     def find_axis_names(self, option: str, written: str) -> tuple[str, ...]:
-        """Return the axes of a comma-separated list: variation, seed, or a swept setting by short name or path.
+        """Return the axis names in a comma-separated list: variation, seed, or a swept setting by short name or path.
 
         Raises:
             UserError: an axis is unknown or occurs twice.

@@ -31,7 +31,7 @@ from wantui.storage.manifest import (
 FINAL_VIDEO_STATES: tuple[VideoState, ...] = ("done", "failed", "cancelled")
 """States that a video leaves only on request of a user."""
 FOLD_DIVISOR = 8
-"""A continued batch folds its journal first if the journal is larger than 1 / FOLD_DIVISOR of the manifest."""
+"""Divisor of the manifest's size: a continued batch first folds a journal that is larger than the quotient."""
 MAX_READ_ATTEMPTS = 100
 """Maximum number of attempts to read a manifest that other processes keep replacing."""
 FileVersion = tuple[int, int, int]

@@ -38,7 +38,7 @@ def label_variations(manifest: Manifest, indices: Sequence[int]) -> list[Variati
 
 
 def label_columns(videos: Iterable[VideoEntry]) -> tuple[str, ...]:
-    """Return a label for each video number that occurs: the seed if all its videos have the same, or the number."""
+    """Return a label for each video number: the seed if all videos with the number share it, otherwise the number."""
     seeds_by_number: dict[int, set[int]] = {}
     for video in videos:
         seeds_by_number.setdefault(video.number, set()).add(video.seed)

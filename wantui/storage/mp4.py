@@ -36,7 +36,7 @@ class ClipError(UserError):
 
 
 class ClipWriter:
-    """Encode frames, uint8 [height, width, rgb], on a separate thread while the next frames are decoded.
+    """Encoder of frames, uint8 [height, width, rgb], on a separate thread while the next frames are decoded.
 
     A context manager; leaving it before `finish_clip` removes the partial clip.
 

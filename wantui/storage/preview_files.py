@@ -72,7 +72,7 @@ def write_preview(path: Path, frames: "NDArray[np.uint8]") -> None:
 
 
 def shrink_frames(frames: "NDArray[np.uint8]", max_side: int) -> "NDArray[np.uint8]":
-    """Return frames [n, height, width, rgb] whose height and width are at most `max_side`, with the same shape."""
+    """Return frames [n, height, width, rgb] of height and width at most `max_side`, with the same aspect ratio."""
     import numpy as np
     from PIL import Image
 

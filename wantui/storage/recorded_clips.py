@@ -12,7 +12,7 @@ from wantui.formatting import format_count
 from wantui.planning import Recipe
 from wantui.storage.manifest import VideoEntry
 from wantui.storage.mp4 import ClipError, Frame, read_clip_tags, read_frames
-from wantui.storage.recipe_differences import describe_other_video
+from wantui.storage.recipe_differences import describe_recipe_mismatch
 
 HASH_CHUNK_BYTES = 1 << 20
 
@@ -81,7 +81,7 @@ def _refuse_other_recipe(path: Path, recipe: Recipe) -> None:
     except ClipError:  # without tags, or unreadable: the digest or the decoder decides
         return
     if stored_recipe != recipe:
-        raise ClipError(describe_other_video(path, stored_recipe, recipe))
+        raise ClipError(describe_recipe_mismatch(path, stored_recipe, recipe))
 
 
 def compute_file_sha256(path: Path) -> str:

@@ -100,12 +100,12 @@ NO_SIMILARITY = BatchSimilarity()
 
 
 def get_similarity_path(batch_folder: Path) -> Path:
-    """Return the path of the file in a batch folder."""
+    """Return the path of similarity.json in a batch folder."""
     return batch_folder / "analysis" / "similarity.json"
 
 
 def write_similarity(batch_folder: Path, similarity: BatchSimilarity) -> Path:
-    """Replace the file atomically while the batch is locked, because several processes may measure it; return its path.
+    """Replace similarity.json atomically while the batch is locked, because several processes may measure it.
 
     Raises:
         OSError: the file cannot be written.
@@ -119,7 +119,7 @@ def write_similarity(batch_folder: Path, similarity: BatchSimilarity) -> Path:
 
 
 def read_similarity(batch_folder: Path, manifest: Manifest) -> BatchSimilarity:
-    """Read the file, without videos whose clip or baseline has changed since; a damaged file has a `fault`."""
+    """Read similarity.json, without videos whose clip or baseline has changed since; a damaged file has a `fault`."""
     path = get_similarity_path(batch_folder)
     try:
         document = _Document.model_validate(read_json_object(path, MAX_SIMILARITY_BYTES))

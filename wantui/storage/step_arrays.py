@@ -42,7 +42,7 @@ class StepArray:
 
 
 class StepArrayWriter:
-    """Write the arrays of one capture of one video step by step; `finish_group` publishes the group.
+    """Writer of the arrays of one capture of one video, step by step; `finish_group` publishes the group.
 
     Args:
         arrays_by_path: arrays by path in the group, such as "star" or "uncond/star".

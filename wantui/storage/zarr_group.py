@@ -25,7 +25,7 @@ from wantui.json_files import UnreadableFileError, read_json_object, read_regula
 from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
 from wantui.storage.output_errors import is_outage
-from wantui.storage.recipe_differences import describe_other_video
+from wantui.storage.recipe_differences import describe_recipe_mismatch
 
 METADATA_FILE_NAME = "zarr.json"
 CHECKSUMS_ATTRIBUTE = "checksums"
@@ -176,7 +176,7 @@ def _refuse_other_video(path: Path, group: Any, recipe: Recipe) -> None:
     stored_values = group.attrs.get("recipe")
     if stored_values is None or (stored_recipe := parse_recipe(stored_values)) == recipe:
         return
-    raise CaptureError(describe_other_video(path, stored_recipe, recipe))
+    raise CaptureError(describe_recipe_mismatch(path, stored_recipe, recipe))
 
 
 def verify_capture(path: Path, recipe: Recipe | None = None) -> bool:

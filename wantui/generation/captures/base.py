@@ -23,7 +23,7 @@ class CaptureWriter(Protocol):
 
 
 class CaptureRecorder(ABC):
-    """Recorder of one capture of one video; it never changes its inputs.
+    """Recorder of one capture of one video; a recorder never changes the inputs and steps that it receives.
 
     Args:
         path: zarr group, which appears once complete.

@@ -19,8 +19,8 @@ MOMENTUM_STATE = "momentum"
 """Name of the state that holds the running difference, [1, channels, frames, height, width] float32."""
 MIN_NORM = 1e-12
 """Smallest norm by which a vector is divided, as in `torch.nn.functional.normalize`."""
-MIN_SQUARED_NORM = 1e-8
-"""Value that is added to a squared norm, as in the reference implementation, so that it is never 0."""
+SQUARED_NORM_OFFSET = 1e-8
+"""Value that is added to a squared norm, so that the norm is never 0, as in the reference implementation."""
 
 
 def apply_control(request: GuidanceRequest, preparation: DenoisingPreparation) -> None:
@@ -49,7 +49,7 @@ class ZeroStarGuidance:
         """Return s u + w (c - s u), with s = (c . u) / (u . u), which minimises |c - s u|."""
         conditional, unconditional = predictions.conditional.float(), predictions.unconditional.float()
         flat_conditional, flat_unconditional = conditional.flatten(1), unconditional.flatten(1)
-        squared_norm = torch.sum(flat_unconditional**2, dim=1, keepdim=True) + MIN_SQUARED_NORM
+        squared_norm = torch.sum(flat_unconditional**2, dim=1, keepdim=True) + SQUARED_NORM_OFFSET
         projection_scale = torch.sum(flat_conditional * flat_unconditional, dim=1, keepdim=True) / squared_norm
         scaled = unconditional * projection_scale.view(-1, *(1,) * (unconditional.ndim - 1))
         return (scaled + scale * (conditional - scaled)).to(predictions.conditional.dtype)

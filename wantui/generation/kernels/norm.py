@@ -13,14 +13,14 @@ from wantui.generation.kernels.quantize import scale_to_e4m3
 
 
 def run_layer_norm_kernel(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Return `apply_layer_norm` of a contiguous hidden of 16 bits."""
+    """Compute `apply_layer_norm` for contiguous 16-bit hidden values."""
     return _normalise_sum(hidden, None, None, weight, bias, eps)
 
 
 def run_add_layer_norm_kernel(
     hidden: Tensor, added: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Return `add_and_layer_norm` of contiguous 16-bit values. The sum overwrites added."""
+    """Compute `add_and_layer_norm` for contiguous 16-bit values. The sum overwrites `added`."""
     return added, _normalise_sum(hidden, added, gate, weight, bias, eps)
 
 
@@ -50,12 +50,12 @@ def run_quantized_layer_norm_kernel(
 
 
 def run_rms_norm_kernel(values: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Return RMSNorm of values [1, positions, width], contiguous and of 16 bits; weight is [width]."""
+    """Return RMSNorm of contiguous 16-bit values [1, positions, width]; weight is [width]."""
     return _normalise_sum(values, None, None, weight, None, eps)
 
 
 def run_add_kernel(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
-    """Return `add_gated` of contiguous 16-bit values. The sum overwrites added."""
+    """Compute `add_gated` for contiguous 16-bit values. The sum overwrites `added`."""
     _launch_norm_kernel(hidden, added, gate, None, None, None, 0.0)
     return added
 

@@ -136,7 +136,10 @@ def compute_distillation_pairs(
 
 
 def compute_distillation_loss(student: Denoiser, pairs: DistillationPairs, indices: Tensor) -> Tensor:
-    """Compute the mean error of the predicted clean latents. Its root weighs all noise levels alike."""
+    """Compute the mean of each clip's root mean square error of the predicted clean latents.
+
+    Without the root, high noise levels would dominate.
+    """
     states, targets = pairs.states[indices].float(), pairs.targets[indices].float()
     sigmas = pairs.sigmas[indices]
     velocity = student.predict(states, sigmas, pairs.ids[indices].long())

@@ -240,7 +240,7 @@ def draw_contact_sheet(weights_folder: Path, sheet_path: Path, step_count: int, 
 def evaluate_nano(
     weights_folder: Path, clip_count: int, step_count: int, guidance_scale: float
 ) -> dict[str, dict[str, float]]:
-    """Return all measurements, by section."""
+    """Measure nano's weights, and return all measurements by section."""
     pipeline = load_stock_pipeline(weights_folder)
     rng = np.random.default_rng(2)
     one_object_scenes = sample_scenes(clip_count, rng, two_object_fraction=0.0, is_evaluation=True)
@@ -278,7 +278,9 @@ def evaluate_nano(
             )
         },
         "autoencoder": measure_autoencoder(pipeline, rendered_clips),
-        "shape unasked": measure_preferred_shapes(pipeline, clip_count // 2, step_count, guidance_scale),
+        "shape if the caption names none": measure_preferred_shapes(
+            pipeline, clip_count // 2, step_count, guidance_scale
+        ),
         "speed": {f"seconds for one clip, {pipeline.device.type}": generation_seconds},
     }
 

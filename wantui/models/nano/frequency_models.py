@@ -20,7 +20,7 @@ from wantui.models.nano.train import (
     run_transformer_training,
     save_nano_pipeline,
 )
-from wantui.models.nano.transformer import start_training
+from wantui.models.nano.transformer import create_training
 from wantui.models.nano.world import NATURAL_SHAPE_FREQUENCIES, UNIFORM_SHAPE_FREQUENCIES
 
 
@@ -117,7 +117,7 @@ def main(
         shape_frequencies=model.shape_frequencies,
         seed=model.seed,
     )
-    training = start_training(len(tokenizer), device, model.seed)
+    training = create_training(len(tokenizer), device, model.seed)
     run_transformer_training(training, clips, output_folder, step_count, batch_size, device, log)
     save_nano_pipeline(output_folder, tokenizer, training)
     log(f"saved {output_folder}")

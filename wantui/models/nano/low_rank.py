@@ -69,7 +69,7 @@ def save_adapter(transformer: WanTransformer3DModel, path: Path) -> None:
 
 @torch.no_grad()
 def load_adapter(transformer: WanTransformer3DModel, path: Path) -> None:
-    """Load a file of `save_adapter` into the low-rank layers of a transformer."""
+    """Load a file that `save_adapter` wrote into the low-rank layers of a transformer."""
     tensors_by_key = load_file(path)
     for name, layer in iterate_low_rank_layers(transformer):
         layer.down.copy_(tensors_by_key[f"transformer.{name}.lora_A.weight"])

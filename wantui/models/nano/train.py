@@ -18,7 +18,7 @@ from wantui.atomic_files import atomic_folder, atomic_write
 from wantui.models.nano.autoencoder import train_autoencoder, train_decoder
 from wantui.models.nano.latent_clips import LatentClips, encode_training_clips
 from wantui.models.nano.tokenizer import build_nano_tokenizer
-from wantui.models.nano.transformer import TransformerTraining, start_training, train_transformer
+from wantui.models.nano.transformer import TransformerTraining, create_training, train_transformer
 from wantui.models.nano.world import NATURAL_SHAPE_FREQUENCIES
 
 STEPS_BETWEEN_CHECKPOINTS = 250
@@ -108,7 +108,7 @@ def main(
     vae = load_or_train_autoencoder(output_folder, plan, device, log)
     tokenizer = build_nano_tokenizer()
     clips = encode_training_clips(vae, tokenizer, clip_count, output_folder / "clips.pt", device, log)
-    training = start_training(len(tokenizer), device)
+    training = create_training(len(tokenizer), device)
     run_transformer_training(training, clips, output_folder, transformer_step_count, batch_size, device, log)
     save_nano_pipeline(output_folder, tokenizer, training)
     log(f"saved {output_folder}")

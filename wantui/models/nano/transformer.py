@@ -206,7 +206,7 @@ class TransformerTraining:
 
     @torch.no_grad()
     def load_state(self, state: dict[str, Any]) -> None:
-        """Restore a state of `get_state`."""
+        """Restore a state that `get_state` returned."""
         self.step_number = state["step"]
         momentum = self.optimizer.momenta_by_size.items()
         copies: list[tuple[list[Any], list[Tensor]]] = [
@@ -226,7 +226,7 @@ class TransformerTraining:
             parameter.copy_(average)
 
 
-def start_training(vocabulary_size: int, device: str, seed: int = 1) -> TransformerTraining:
+def create_training(vocabulary_size: int, device: str, seed: int = 1) -> TransformerTraining:
     """Return a training at step 0, whose initial weights and batches depend on a random seed only."""
     torch.manual_seed(seed)
     text_encoder, transformer = build_text_encoder(vocabulary_size).to(device), build_transformer().to(device)

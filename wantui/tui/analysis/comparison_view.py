@@ -152,7 +152,7 @@ def _draw_dispersion(name: str, curve: "DispersionCurve", canvas: Canvas) -> Tex
 
 
 def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
-    """Return what p is corrected over, the test of all groups, and the differences by chance."""
+    """Return what p is corrected for, the test of all groups, and the differences by chance."""
     from wantui.analysis.calibrated_effect import describe_calibrated_scale
     from wantui.analysis.metrics import describe_ratio_origins
     from wantui.analysis.p_values import describe_p_values

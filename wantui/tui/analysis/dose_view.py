@@ -163,7 +163,7 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
         f"slope: change of the metric for each unit of {replace_names(dose_response.setting_name)}, paired by seed",
         f"in percent: of the metric's mean ({RATIO_SIGN} of its distance from 1)",
         *(["intervals without % are in the metric's unit"] if has_interval_in_unit else []),
-        "adj. p: corrected over all metrics",
+        "adj. p: corrected for all metrics",
     ]
     return [*lines, *wrap_text("; ".join(texts), canvas.width, muted_style)]
 
