@@ -61,7 +61,7 @@ class PictureRecorder(Recorder):
 
 
 def _shorten_path(match: re.Match[str]) -> str:
-    """Replace the temporary folder by a short one, with spaces at the end, so that all characters keep their width."""
+    """Replace the temporary folder with a short one, and add spaces, so that all characters keep their places."""
     content = match[1].replace(str(Path.cwd()), "/data")
     return f">{content}{'&#160;' * (len(match[1]) - len(content))}</text>"
 

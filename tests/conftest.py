@@ -260,7 +260,7 @@ def nano(load_once: LoadOnce) -> "WanPipeline":
 
 
 fsync = os.fsync
-"""The function of the system, which the tests replace by `check_descriptor`."""
+"""The function of the system, which the tests replace with `check_descriptor`."""
 
 
 def check_descriptor(descriptor: int) -> None:

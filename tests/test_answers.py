@@ -500,7 +500,7 @@ def test_p_of_labels_alone_is_explained_without_an_answer(tmp_path: Path) -> Non
     comparison = compare_groups(videos, "1", "rating", ["rating"])
     unanswered = replace(comparison, answers=(), differences=comparison.differences[:1])
     sentence = describe_p_values(unanswered)[0]
-    assert sentence.startswith("p is corrected for all 1 metric of this table, by max-T; the verdict's p is")
+    assert sentence.startswith("p is corrected for the 1 metric of this table, by max-T; the verdict's p is")
     assert "()" not in sentence
 
 
@@ -512,7 +512,9 @@ def test_interval_and_p_that_disagree_are_explained(tmp_path: Path, monkeypatch:
     (length,) = [item for item in path.evidence if item.metric == "length"]
     assert length.low > 0
     assert length.kind == CANNOT_TELL
-    assert any(note.startswith("length: the interval excludes 0, but only p is corrected") for note in path.notes)
+    assert any(
+        note.startswith("length: the interval excludes 0, but unlike p it is not corrected for ") for note in path.notes
+    )
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ FREQUENCY, NEITHER = (
             f"{NEITHER_ALONE}; both together can explain it",
         ),
         (0.99 * sum(REACH.values()), BY_FREQUENCY, f"{NEITHER_ALONE}; both together can explain it"),
-        (1.01 * sum(REACH.values()), BY_FREQUENCY, f"{NEITHER_ALONE}; both do not explain it either"),
+        (1.01 * sum(REACH.values()), BY_FREQUENCY, f"{NEITHER_ALONE}; both together do not explain it either"),
         (0.99 * REACH["appearance"], BY_APPEARANCE, APPEARANCE),
         (1.01 * REACH["appearance"], BY_APPEARANCE, NEITHER),
         (0.3, SMALL_SLOPES, f"{APPEARANCE}; frequency only beyond the calibrated ratio of 15"),

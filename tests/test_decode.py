@@ -255,7 +255,7 @@ def test_fit_equals_a_brute_force_ridge_regression(generated_batch: BatchFolder,
     expected = np.linalg.lstsq(*stacked, rcond=None)[0]
     assert colours.weights == pytest.approx(expected, abs=1e-9)
     write_mp4(tmp_path / "short.mp4", [np.zeros((32, 32, 3), np.uint8)] * 4, 8, 4, {})
-    with pytest.raises(ClipError, match="does not fit its latents: 4 frames, 3 latent frames"):
+    with pytest.raises(ClipError, match="does not match its latents: 4 frames, but 3 latent frames"):
         fit_latent_colours(latents, tmp_path / "short.mp4")
 
 

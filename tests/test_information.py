@@ -194,7 +194,7 @@ def test_words_of_a_declaration_are_replaced_as_complete_words() -> None:
     [
         ("a blue square", r"none of the declared words: circle, ring \(shape\); red \(coloured\)"),
         ("a red circle", r"more than one generic word \(shape, coloured\). Choose one with --of"),
-        ("a circle and a ring", "several words of shape: circle, ring. .*--generic 'circle: shape'"),
+        ("a circle and a ring", "several concepts of shape: circle, ring. .*--generic 'circle: shape'"),
     ],
 )
 def test_prompt_without_one_generic_word_is_refused_by_name(prompt: str, message: str) -> None:

@@ -70,7 +70,7 @@ def test_separator_and_byte_order_mark_are_recognised(write_table: WriteTable, s
         ("video,score\n", "no rows below its header line"),
         ("video,score\na.mp4,1\nb.mp4,1,2\n", "line 3 has 3 cells, but the header has 2. Quote text"),
         ("video,score\na.mp4\n", "line 2 has 1 cell, but the header has 2. Add the missing cells"),
-        ("name,score\na.mp4,1\n", "no column says which video a row is about"),
+        ("name,score\na.mp4,1\n", "no column identifies the video of a row"),
         ("filename,score\na.mp4,1\n", "Rename filename to video?"),
         ("variaton,seed,score\na,1,1\n", "Rename variaton to variation?"),
         ("score\n1\n", "Separate columns with commas, semicolons, tabs, vertical bars"),
@@ -142,7 +142,7 @@ def test_rows_find_videos_by_path_and_by_variation_and_seed(tmp_path: Path, writ
         ("variation,seed,x\na_0,one,1\n", "the seed 'one' is not a whole number"),
         ("variation,seed,x\na_0,--5,1\n", "the seed '--5' is not a whole number"),
         ("variation,seed,x\na_0,,1\n", "line 2: the column seed is empty"),
-        ("variation,seed,x\na_0,1,1\nb_0,1,1\na_0,1,2\n", "lines 2 and 4 are about the same video, a_0 seed 1"),
+        ("variation,seed,x\na_0,1,1\nb_0,1,1\na_0,1,2\n", "lines 2 and 4 are for the same video, a_0 seed 1"),
         ("video,seed,x\nvideos/a_0/1.mp4,2,1\n", "no finished video has the seed '2'; there are 1"),
     ],
 )
@@ -208,7 +208,7 @@ def test_labels_are_tested_like_metrics_over_complete_seeds(tmp_path: Path, writ
 def test_table_without_any_complete_video_is_refused(tmp_path: Path, write_table: WriteTable) -> None:
     videos = make_videos(tmp_path / "batch")
     table = read_label_table(write_table("variation,seed,x,y\na_0,1,1,\na_0,2,,2\n"))
-    with pytest.raises(LabelError, match="none of the selected videos has all of its labels"):
+    with pytest.raises(LabelError, match="no selected video has all labels of the table"):
         exclude_incompletely_labelled_videos(join_labels(videos, table), table, table.label_names)
 
 

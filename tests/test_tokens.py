@@ -46,7 +46,7 @@ def mark(prompt: str, word: str) -> tuple[PromptMark, ...]:
 
 
 ALIKE = "the model cannot distinguish these variations, because they have equal tokens: {}"
-NO_TOKENS = "the tokenizer of nano has no tokens for {}: it replaces them by <unk>, as it does all unknown text"
+NO_TOKENS = "the tokenizer of nano has no tokens for {}: it replaces them with <unk>, as all unknown text"
 
 
 # A5
@@ -97,7 +97,7 @@ def test_other_models_are_checked_with_their_own_tokenizers(tiny_models: dict[st
     config_path.write_text(json.dumps(json.loads(config_path.read_text()) | {"vocab_size": 30}))
     asked = f"model_settings.model_id={folder}"
     warnings = preview_nano("[RED|blue|GREEN] elephant", asked).warnings
-    assert "RED, GREEN: it replaces them by <unk>" in warnings[-1]
+    assert "RED, GREEN: it replaces them with <unk>" in warnings[-1]
     assert warnings[-2] == ALIKE.format("red and green")
     assert ALIKE.format("一 and 二") in preview_nano("[一|二] elephant", asked).warnings
     (folder / "tokenizer" / "tokenizer.json").write_text("{}")
@@ -349,7 +349,7 @@ def test_marked_word_without_tokens_is_not_reported_as_out_of_range(nano: WanPip
         ):
             tokenize_prompt(nano.tokenizer, prompt, mark(prompt, word))
     far = "a star and " * 300 + "红色"
-    with pytest.raises(MarkOutOfRangeError, match=r"it takes 512 tokens at most\. Shorten the prompt"):
+    with pytest.raises(MarkOutOfRangeError, match=r"it reads only 512 tokens\. Shorten the prompt"):
         tokenize_prompt(nano.tokenizer, far, mark(far, "红色"))
     (naive,) = tokenize_prompt(nano.tokenizer, "a naïve circle", mark("a naïve circle", "naïve")).words
     assert naive.token_texts == ("▁", "n", "a", "<unk>", "v", "e")

@@ -85,12 +85,12 @@ def format_share(fraction: float, decimals: int = 0) -> str:
 
 
 def join_units(text: str) -> str:
-    """Replace the space before each percent sign by a no-break space; `split_units` reverses this."""
+    """Replace the space before each percent sign with a no-break space; `split_units` reverses this."""
     return text.replace(" %", f"{NO_BREAK_SPACE}%")
 
 
 def split_units(text: str) -> str:
-    """Replace the spaces of `join_units` by plain ones."""
+    """Replace the no-break spaces of `join_units` with plain ones."""
     return text.replace(f"{NO_BREAK_SPACE}%", " %")
 
 

@@ -165,13 +165,13 @@ def find_generic_sentence(
     if len(found) > 1:
         names = ", ".join(entry.generic for entry, _ in found)
         raise GenericWordsError(
-            f"the prompt {shorten_text(prompt)!r} has words of more than one generic word ({names}). Choose one "
+            f"the prompt {shorten_text(prompt)!r} has concepts of more than one generic word ({names}). Choose one "
             "with --of"
         )
     entry, words = found[0]
     if len(words) > 1:
         raise GenericWordsError(
-            f"the prompt {shorten_text(prompt)!r} has several words of {entry.generic}: {', '.join(words)}. Declare "
+            f"the prompt {shorten_text(prompt)!r} has several concepts of {entry.generic}: {', '.join(words)}. Declare "
             f"only the word to study: --generic '{words[0]}: {entry.generic}'"
         )
     return GenericSentence(prompt, words[0], entry.generic, entry.generalise(prompt))

@@ -240,7 +240,7 @@ def _explain_conflicts(evidence: Sequence[Evidence], correction: str) -> list[st
         )
     if corrected:
         sentences.append(
-            f"{join_first_names(corrected)}: the interval excludes 0, but only p is corrected, over {correction}"
+            f"{join_first_names(corrected)}: the interval excludes 0, but unlike p it is not corrected for {correction}"
         )
     if approximate:
         sentences.append(

@@ -137,7 +137,9 @@ class CalibratedEffect:
             frequency_text = f"; frequency {beyond_text}" if self.sensitivity.has_frequency_effect else ""
             return f"appearance alone can explain it{frequency_text}"
         if self.sensitivity.has_frequency_effect:
-            together_text = "both together can explain it" if self.is_within_both else "both do not explain it either"
+            together_text = (
+                "both together can explain it" if self.is_within_both else "both together do not explain it either"
+            )
             return f"more than appearance alone explains; frequency alone could {beyond_text}; {together_text}"
         return "more than the calibration explains"
 

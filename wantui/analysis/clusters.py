@@ -65,7 +65,7 @@ def run_cluster_test(differences: FloatArray) -> ClusterTest:
     """
     seed_count = len(differences)
     if seed_count < 2:
-        raise ValueError(f"cannot test clusters: it needs at least two seeds, but there are {seed_count}")
+        raise ValueError(f"cannot test clusters: at least two seeds are needed, but there are {seed_count}")
     values = np.where(np.isfinite(differences).all(0), differences, 0.0)
     flips, _ = draw_sign_flips(seed_count)
     mean_squares, threshold = (values**2).mean(0), compute_threshold(seed_count)

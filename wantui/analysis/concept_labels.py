@@ -98,7 +98,7 @@ def read_concept_labels(path: Path, known_ids: Sequence[str]) -> dict[str, str]:
         if len(ids) > 1:
             raise LabelError(f"{line_prefix} matches {len(ids)} videos. Write the whole ID")
         if ids and not label:
-            raise LabelError(f"{line_prefix} has no label. Write `other` if it fits none")
+            raise LabelError(f"{line_prefix} has no label. Write `other` if the video shows no concept")
         if ids and label_by_id.setdefault(ids[0], label) != label:
             raise LabelError(f"{line_prefix} has a second label. Keep one")
     if not label_by_id:

@@ -86,7 +86,7 @@ def explain_too_few_selected(
 
 
 def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[str, Condition]:
-    """Return the setting, bracket or seed that a condition is about, and a function that tests a video."""
+    """Return the setting, bracket or seed that a condition names, and a function that tests a video."""
     if name == SEED_NAME:
         return SEED_NAME, _parse_seed_condition(videos, value)
     if name.isdecimal():

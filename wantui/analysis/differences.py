@@ -26,7 +26,7 @@ from wantui.formatting import format_interval, format_percent_change
 SIGNIFICANCE_LEVEL = 0.05
 """Largest p that counts as significant."""
 P_HEADER = "p, corrected"
-"""Header of a column of p values that are corrected for the tests of their answer."""
+"""Header of the column of p values, each corrected for all tests of one answer."""
 ROUNDING_TOLERANCE = 1e-10
 """Relative difference up to which two values count as equal."""
 DECIMALS_BY_LIMIT = ((10, 0), (0.01, 1), (0.001, 2))

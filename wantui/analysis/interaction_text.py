@@ -55,7 +55,7 @@ def list_interaction_notes(interaction: Interaction) -> list[str]:
         seeds_text = format_count(interaction.seed_count, "seed")
         notes.append(f"{seeds_text} cannot give a p of {SIGNIFICANCE_LEVEL:g}: generate at least {count_min_pairs()}")
     notes.append(
-        "p is corrected for the metrics of its answer and over all differences of differences; the size by chance "
+        "p is corrected for the metrics of its answer and for all differences of differences; the size by chance "
         "is the 95 % quantile of one test under sign flips, without correction, so a larger effect can still have "
         "a large p"
     )

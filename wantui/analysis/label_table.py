@@ -88,7 +88,7 @@ def _check_header(path: Path, header: Sequence[str]) -> list[str]:
     """Return the names of the columns; those of identity columns in lower case.
 
     Raises:
-        LabelError: a name is missing or given twice, or the columns do not say which video a row is about.
+        LabelError: a name is missing or given twice, or the columns do not identify the video of each row.
     """
     known_names = (*IDENTITY_COLUMNS, *IGNORED_COLUMNS)
     names = [name.lower() if name.lower() in known_names else name for name in header]
@@ -109,7 +109,7 @@ def _check_header(path: Path, header: Sequence[str]) -> list[str]:
 
 def _explain_missing_identity(names: Sequence[str]) -> str:
     text = (
-        "no column says which video a row is about. It needs a column `video` (path of the clip), or `variation` and "
+        "no column identifies the video of a row. Add a column `video` (path of the clip), or `variation` and "
         f"`seed`; its columns are {', '.join(quote(name) for name in names[:8])}"
     )
     for name in names:

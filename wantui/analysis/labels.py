@@ -31,7 +31,7 @@ def join_labels(videos: Sequence[Video], table: LabelTable) -> list[Video]:
     """Return the videos with the labels of their rows; videos without a row get none.
 
     Raises:
-        LabelError: a row is about no video, or about several, or two rows are about one video.
+        LabelError: a row matches no video or several, or two rows match one video.
     """
     finder = _VideoFinder(videos, table.path)
     rows_by_index: dict[int, LabelRow] = {}
@@ -40,7 +40,7 @@ def join_labels(videos: Sequence[Video], table: LabelTable) -> list[Video]:
         if (earlier_row := rows_by_index.setdefault(index, row)) is not row:
             name = VideoNamer(videos).name_video(videos[index])
             raise LabelError(
-                f"cannot use {quote(str(table.path))}: lines {earlier_row.line_number} and {row.line_number} are about "
+                f"cannot use {quote(str(table.path))}: lines {earlier_row.line_number} and {row.line_number} are for "
                 f"the same video, {name}. Keep one; average several raters beforehand"
             )
     return [
@@ -72,7 +72,7 @@ def exclude_incompletely_labelled_videos(
         labelled_videos.append(replace(video, trajectory=None, exclusion_reason=reason))
     missing_count = len(missing_rows) + len(missing_cells)
     if missing_count and missing_count == len(measured_videos):
-        raise LabelError(f"cannot use {quote(str(table.path))}: none of the selected videos has all of its labels")
+        raise LabelError(f"cannot use {quote(str(table.path))}: no selected video has all labels of the table")
     description = f"labels of {quote(str(table.path))}: {', '.join(quote(name) for name in label_names)}"
     if missing_count:
         lacks = [

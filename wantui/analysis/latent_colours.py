@@ -58,14 +58,14 @@ def _average_cells(frames: Iterable[Frame], shape: tuple[int, int, int], clip_pa
         rows, columns = frame.shape[:2]
         if rows % height or columns % width:
             raise ClipError(
-                f"{clip_path} does not fit its latents: {columns} x {rows} pixels, {width} x {height} cells"
+                f"{clip_path} does not match its latents: {columns} x {rows} pixels, but {width} x {height} cells"
             )
         cells = frame.reshape(height, rows // height, width, columns // width, 3)
         cell_colours.append(cells.mean((1, 3)) / 255)
     frames_per_latent, remainder = divmod(len(cell_colours) - 1, max(1, latent_frames - 1))
     if not cell_colours or remainder or (latent_frames == 1) != (len(cell_colours) == 1):
         raise ClipError(
-            f"{clip_path} does not fit its latents: {len(cell_colours)} frames, {latent_frames} latent frames"
+            f"{clip_path} does not match its latents: {len(cell_colours)} frames, but {latent_frames} latent frames"
         )
     first, *others = cell_colours
     if not others:

@@ -242,7 +242,7 @@ def _read_state_shape(path: Path) -> tuple[int, ...]:
 def _load_state(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return the values of a stored state, which must still have this shape."""
     if _read_state_shape(path) != shape:
-        raise CaptureError(f"cannot read {path}: it changed meanwhile. Retry when no program writes it")
+        raise CaptureError(f"cannot read {path}: it changed while it was read. Try again when no program writes it")
     with _open_state_file(path) as file:
         state = np.asarray(np.lib.format.read_array(file, allow_pickle=False))
         # This read also reaches the end of the file, where gzip verifies its checksum.

@@ -73,7 +73,7 @@ METRICS: dict[str, Metric] = {
     "final_norm": Metric("size of the final latents, root mean square of their values", lambda t: t.final_norm, 3),
     "least_norm": Metric("smallest size of the latents on the path", lambda t: t.least_norm, 3),
     "guidance_gap": Metric(
-        "mean distance of predictions with and without prompt",
+        "mean distance between the predictions with and without the prompt",
         lambda t: t.compute_guidance_gap(WHOLE_WINDOW),
         3,
         needs_guidance_gap=True,

@@ -30,20 +30,19 @@ def find_decisive_p(comparison: "Comparison", difference: Difference) -> float:
 
 
 def describe_p_values(comparison: "Comparison") -> list[str]:
-    """Return sentences about the tests over which p is corrected, and about p values that lead to different
-    decisions."""
+    """Return sentences about the tests that p is corrected for, and about p values that lead to different decisions."""
     metric_counts = {
         answer.question: len(answer.p_by_metric) for answer in comparison.answers if answer.question in (ROOM, PATH)
     }
     pair_count = len(comparison.verdicts)
-    pairs_text = f" and over {pair_count} pairs" if pair_count > 1 else ""
+    pairs_text = f" and for {pair_count} pairs" if pair_count > 1 else ""
     families_text = " or ".join(f"{count} of {question}" for question, count in metric_counts.items() if count)
     printed = list(dict.fromkeys(difference.metric for difference in comparison.differences))
     others = [metric for metric in printed if not find_question(comparison, metric)]
-    all_text = f"over all {format_count(len(printed), 'metric')} of this table"
+    all_text = f"for the {format_count(len(printed), 'metric')} of this table"
     if families_text:
         sentences = [f"p is corrected for the metrics of its answer ({families_text}){pairs_text}, by max-T"]
-        sentences[0] += f"; of {join_first_names(others, MAX_NAMED_METRICS)} {all_text}" if others else ""
+        sentences[0] += f"; that of {join_first_names(others, MAX_NAMED_METRICS)} {all_text}" if others else ""
     else:
         sentences = [f"p is corrected {all_text}{pairs_text}, by max-T"]
     sentences[0] += f"; the verdict's p is that of {comparison.primary_metric} alone"
@@ -78,7 +77,7 @@ def _explain_declared_p(comparison: "Comparison") -> list[str]:
         if (verdict.p <= SIGNIFICANCE_LEVEL) != (decisive_p <= SIGNIFICANCE_LEVEL):
             sentences.append(
                 f"{difference.metric}, {difference.first_group} against {difference.second_group}: p {verdict.p:.3g} "
-                "as the declared metric, which is not corrected for metrics; "
+                "as the declared metric, without correction for other metrics; "
                 f"{decisive_p:.3g} as one of several metrics"
             )
     return sentences

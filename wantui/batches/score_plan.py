@@ -128,7 +128,7 @@ def plan_scores(
     generics = list(dict.fromkeys(task.sentence.generic for task in tasks))
     if len(generics) > 1:
         raise UserError(
-            f"the prompts have words of more than one generic word: {', '.join(generics)}. Choose one with --of"
+            f"the prompts have concepts of more than one generic word: {', '.join(generics)}. Choose one with --of"
         )
     return ScorePlan(
         folder, generics[0], levels, request.draw_count, tuple(tasks), tuple(left_out), tuple(_find_warnings(tasks))

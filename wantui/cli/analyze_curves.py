@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from wantui.analysis.curve_comparison import CurveComparison
 
 MAX_PRINTED_P = 0.05
-"""Largest p of a printed cluster; `--json` has all."""
+"""Largest p of a printed cluster; `--json` lists all clusters."""
 
 
 def print_curve_comparison(comparisons: "Sequence[CurveComparison]", seed_count: int) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from wantui.analysis.video import Video
 
 MAX_SHOWN_LEVELS = 16
-"""Maximum number of noise levels in a table; JSON has all."""
+"""Maximum number of noise levels in a table; JSON lists all."""
 MAX_SHOWN_PAIRS = 6
 """Maximum number of pairs of groups whose curves are printed."""
 

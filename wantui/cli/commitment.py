@@ -214,7 +214,7 @@ def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]")
         if unasked.total and unasked.share > 0.5:
             notes.append(
                 f"{outcomes.concept}: the generic prompt draws it in {unasked.count} of {unasked.total} videos of the "
-                f"other concepts at the highest noise level, so its staying says little about the path"
+                f"other concepts at the highest noise level, so that it stays says little about the path"
             )
     notes.append(
         "a concept that the generic prompt often draws may stay for that reason alone; `wantui generic run` measures "

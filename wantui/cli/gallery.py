@@ -18,8 +18,8 @@ from wantui.formatting import format_count
 @click.argument("batch", type=PATH_TYPE)
 @add_selection_options
 @add_where_option
-@click.option("--rows", "rows", default="", help="Initial axes of the rows, comma-separated.")
-@click.option("--columns", "columns", default="", help="Initial axis of the columns.")
+@click.option("--rows", "rows", default="", help="Axes of the rows when the page opens, comma-separated.")
+@click.option("--columns", "columns", default="", help="Axis of the columns when the page opens.")
 def command(
     batch: Path,
     variation_ids: tuple[str, ...],

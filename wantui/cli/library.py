@@ -198,7 +198,7 @@ def _print_controls(manifest: "Manifest") -> list[str]:
             echo()
             print_columns(step_table.headers, *step_table.rows)
     if len(shown) > MAX_SHOWN_CONTROL_LISTS:
-        echo(f"\n... and {len(shown) - MAX_SHOWN_CONTROL_LISTS:,} more lists of controls (--json has all)")
+        echo(f"\n... and {len(shown) - MAX_SHOWN_CONTROL_LISTS:,} more lists of controls (--json prints all)")
     return faults
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--of",
     "chosen_generic",
     metavar="WORD",
-    help="Generic word to measure; required if the prompts contain words of several generic words.",
+    help="Generic word to measure; required if the prompts contain concepts of several generic words.",
 )
 @click.option(
     "--window",

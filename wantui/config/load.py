@@ -298,7 +298,7 @@ class _ConfigReader:
         return section.values | {key: section_content[key] for key in unchanged_keys}
 
     def _convert_bending_sweep(self, values: dict[str, Any], section: Any) -> None:
-        """Replace the older system's sweep of bends by an axis of `sweeps`."""
+        """Replace the older system's sweep of bends with an axis of `sweeps`."""
         if not isinstance(section, dict):
             if section is not None:
                 message = "should be a section: enabled, generate_baseline and operations"

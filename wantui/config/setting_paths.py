@@ -135,7 +135,7 @@ def list_sweepable_names(settings: Settings) -> list[str]:
 
 
 def expand_list_alias(written_name: str) -> str:
-    """Replace the alias of a list in a name by its complete path: `lora` by `lora_settings.adapters`."""
+    """Replace the alias of a list in a name with its complete path: `lora` with `lora_settings.adapters`."""
     paths = {kind.items_alias: f"{kind.section_key}.{kind.items_key}" for kind in CONTROLS if kind.items_alias}
     first_part, *parts = written_name.split(".")
     return ".".join([paths.get(first_part, first_part), *parts])

@@ -99,7 +99,7 @@ def _run_until_replaced(
         if stop_requests.count:
             log.warning("stopped before the queue could be used: %s", error)
         else:
-            log.error("cannot use the queue: %s. Another process locks it, or its disk is full", error)
+            log.error("cannot use the queue: %s. Another process locks the queue, or the disk is full", error)
         raise UserError(
             f"cannot use the queue {queue.path}: {error}. End the process that locks the queue, or free disk space"
         ) from None

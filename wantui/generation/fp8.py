@@ -139,7 +139,7 @@ class Fp8FeedForward(nn.Module):
 
 
 def quantize_block(block: Any, device: torch.device) -> None:
-    """Replace the linear layers of a fused block by layers in FP8, except keys and values of the text.
+    """Replace the linear layers of a fused block with layers in FP8, except keys and values of the text.
 
     Args:
         device: device that rounds the weights, which then return to their own device.

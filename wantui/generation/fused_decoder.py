@@ -104,7 +104,7 @@ def _forward_residual_block(block: Any, x: Tensor, feat_cache: list[Any], feat_i
 def _normalise_and_convolve(
     values: Tensor, norm: NormAndSilu, convolution: WanCausalConv3d, feature_cache: list[Any], feature_index: list[int]
 ) -> Tensor:
-    """Normalise, activate and convolve values, and replace the cached frames of this convolution by the last ones."""
+    """Normalise, activate and convolve values, and replace the cached frames of this convolution with the last ones."""
     index = feature_index[0]
     batch, channels, frames, height, width = values.shape
     padded = torch.empty(

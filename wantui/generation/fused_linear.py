@@ -45,7 +45,7 @@ class FusedGelu(nn.Module):
 
 
 def fuse_linear_layers(module: nn.Module) -> None:
-    """Replace all linear layers with bias in a module by fused layers."""
+    """Replace each linear layer that has a bias in a module with a fused layer."""
     for name, child in list(module.named_children()):
         if type(child) is nn.Linear and child.bias is not None:
             setattr(module, name, FusedLinear(child))

@@ -92,7 +92,7 @@ def tokenize_prompt(
         if all(encoding["input_ids"][position] in wordless_ids for position in token_positions):
             reason = f"its tokenizer has no tokens for it ({tokenizer.unk_token}). Mark a word that it knows"
             if mark.start >= last_read_character:
-                reason = f"it takes {TEXT_POSITION_COUNT} tokens at most. Shorten the prompt, or remove the mark"
+                reason = f"it reads only {TEXT_POSITION_COUNT} tokens. Shorten the prompt, or remove the mark"
             raise MarkOutOfRangeError(
                 f"the model does not read the marked {mark.text!r} at character {mark.start} of the prompt: {reason}"
             )

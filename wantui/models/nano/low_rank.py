@@ -40,7 +40,7 @@ class LowRankLinear(nn.Module):
 
 
 def add_adapter(transformer: WanTransformer3DModel, rank: int, seed: int = 1) -> None:
-    """Freeze a transformer, and replace its adapted layers by low-rank layers that change nothing yet."""
+    """Freeze a transformer, and replace its adapted layers with low-rank layers that change nothing yet."""
     transformer.requires_grad_(False)
     torch.manual_seed(seed)
     for block in transformer.blocks:

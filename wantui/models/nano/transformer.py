@@ -221,7 +221,7 @@ class TransformerTraining:
 
     @torch.no_grad()
     def apply_average(self) -> None:
-        """Replace the weights by their running average, after the last step."""
+        """Replace the weights with their running average, after the last step."""
         for parameter, average in zip(self.list_parameters(), self.averaged_parameters, strict=True):
             parameter.copy_(average)
 

@@ -22,7 +22,7 @@ EXPLANATIONS = {
     "room": "how much of it each path and all finished videos take up",
     "path": "how the latents get from noise to video",
 }
-"""What each question is about, shown beside the verdicts if all fit."""
+"""Subject of each question, shown beside the verdicts if all fit."""
 SHORT_EXPLANATIONS = {"place": "where the videos end", "room": "how much they take up", "path": "how they get there"}
 """The same in a few words, each shown if it fits."""
 EXPLANATION_GAP = 3
@@ -34,8 +34,8 @@ QUESTION_WIDTH = 7
 
 
 def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
-    """Return the verdicts of answers on one pair or on all groups, with what the questions are about in a column beside
-    them if there is room. Of a verdict that is longer than a line, the details have all parts but the first."""
+    """Return the verdicts of answers on one pair or on all groups, with the subjects of the questions beside them if
+    there is room. If a verdict is longer than a line, only its first part is shown; the details have the others."""
     lines: list[Text] = []
     single_lines: list[tuple[Text, str]] = []
     for answer in answers:

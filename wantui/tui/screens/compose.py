@@ -115,7 +115,7 @@ class ComposeScreen(BaseScreen):
 
     @on(ConfigPane.Chosen)
     def _bring_example(self, message: ConfigPane.Chosen) -> None:
-        """Replace a template that the user has not changed by the example of the chosen config."""
+        """Replace a template that the user has not changed with the example of the chosen config."""
         template = self.template_editor.text.strip()
         if message.example is not None and template in ("", message.previous_example) and template != message.example:
             self.template_editor.text = message.example
