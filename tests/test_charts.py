@@ -21,7 +21,7 @@ from wantui.analysis.mean_curves import compute_mean_curves
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.path_components import NoComponentsError, compute_path_components
 from wantui.analysis.trajectory import build_trajectory
-from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, MarkedWord, OverlayKey
+from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey, WordAttention
 from wantui.tui.analysis.attention_panel import EVENNESS_NOTE, MASS_NOTE, draw_attention
 from wantui.tui.analysis.data import FigureKey, choose_clearest_curve, compute_figure
 from wantui.tui.analysis.forest_plot import (
@@ -295,7 +295,7 @@ def test_unreadable_paths_are_excluded_from_the_components(tmp_path: Path) -> No
 def make_film(frames: tuple[NDArray[np.uint8], ...]) -> AttentionFilm:
     """Make a film of two words and three steps; at the last step, no block computed attention."""
     words = [
-        MarkedWord(name, name, ("\u2581" + name,), (0.1, 0.3, NAN), (0.5, 0.7, NAN), 0.2, 0.6, np.ones((1, 2, 2)))
+        WordAttention(name, name, ("\u2581" + name,), (0.1, 0.3, NAN), (0.5, 0.7, NAN), 0.2, 0.6, np.ones((1, 2, 2)))
         for name in ("circle", "red")
     ]
     return AttentionFilm(tuple(words), (1.0, 0.5, 0.1), (0, 5, 9), frames, 0.4, ((0, 0, 0),), cast("Any", None))

@@ -28,9 +28,9 @@ from wantui.generation.checkpoint import CheckpointListener, read_checkpoint
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.make_video import (
-    FinishedVideo,
     FrameDecoded,
     GenerationRestarted,
+    GenerationResult,
     GenerationResumed,
     StepFinished,
     generate_frames,
@@ -99,9 +99,9 @@ def stop_after(events: Iterator[object], steps: int) -> None:
             return
 
 
-def finish(events: Iterator[object]) -> tuple[FinishedVideo, list[object]]:
+def finish(events: Iterator[object]) -> tuple[GenerationResult, list[object]]:
     result = list(events)
-    assert isinstance(result[-1], FinishedVideo)
+    assert isinstance(result[-1], GenerationResult)
     return result[-1], [event for event in result if isinstance(event, GenerationResumed | GenerationRestarted)]
 
 
@@ -110,10 +110,10 @@ class Videos:
 
     def __init__(self, pipeline: WanPipeline, root: Path) -> None:
         self.pipeline, self.root = pipeline, root
-        self.finished: dict[str, tuple[FinishedVideo, VideoFiles]] = {}
+        self.finished: dict[str, tuple[GenerationResult, VideoFiles]] = {}
         self.stopped: dict[tuple[str, int], Path] = {}
 
-    def find_finished(self, recipe: Recipe) -> tuple[FinishedVideo, VideoFiles]:
+    def find_finished(self, recipe: Recipe) -> tuple[GenerationResult, VideoFiles]:
         """Return the video that is generated without a stop, and its files."""
         key = recipe.model_dump_json()
         if key not in self.finished:

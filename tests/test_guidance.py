@@ -26,7 +26,7 @@ from wantui.generation.checkpoint import CheckpointListener, read_checkpoint
 from wantui.generation.controls.guidance import ProjectedGuidance, TangentialGuidance, ZeroStarGuidance
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.guidance import DIFFERENCE_STATE, Predictions
-from wantui.generation.make_video import FinishedVideo, GenerationResumed, StepFinished, generate_video
+from wantui.generation.make_video import GenerationResult, GenerationResumed, StepFinished, generate_video
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
 from wantui.planning import CaptureRequests, Recipe
@@ -319,8 +319,8 @@ def test_stopped_video_resumes_to_the_same_bits_and_stores_its_guidance(
             break
     resumed = [*generate_video(tiny, recipe, video_files(tmp_path / "stopped"))]
     assert GenerationResumed(5) in resumed
-    assert isinstance(whole, FinishedVideo)
-    assert isinstance(resumed[-1], FinishedVideo)
+    assert isinstance(whole, GenerationResult)
+    assert isinstance(resumed[-1], GenerationResult)
     assert resumed[-1].latents_sha256 == whole.latents_sha256
     for name in ("whole", "stopped"):
         group = zarr.open_group(tmp_path / name / "v.zarr", mode="r")

@@ -18,7 +18,7 @@ from wantui.analysis.loading import read_batch_videos
 from wantui.captures.guidance_gap import COLUMNS
 from wantui.generation.captures.guidance_gap import measure_pass_gap
 from wantui.generation.load import load_pipeline
-from wantui.generation.make_video import FinishedVideo, StepFinished, generate_video
+from wantui.generation.make_video import GenerationResult, StepFinished, generate_video
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import CaptureRequests, Recipe
 from wantui.planning.recipe import parse_recipe
@@ -41,7 +41,7 @@ def generate(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> tuple[list[
     files = files_in(folder)
     events = list(generate_video(pipeline, recipe, files))
     finished = events[-1]
-    assert isinstance(finished, FinishedVideo)
+    assert isinstance(finished, GenerationResult)
     steps = [event for event in events if isinstance(event, StepFinished)]
     path = files.capture_paths["guidance_gap"]
     values = open_capture(path)["values"][:] if path.exists() else np.empty(0)
@@ -119,7 +119,7 @@ def test_resumed_video_has_the_values_of_an_uninterrupted_one(
         assert isinstance(next(events), StepFinished)
     events.close()
     *_, finished = generate_video(tiny, recipe, files)
-    assert isinstance(finished, FinishedVideo)
+    assert isinstance(finished, GenerationResult)
     assert finished.latents_sha256 == digest
     assert np.array_equal(open_capture(files.capture_paths["guidance_gap"])["values"][:], expected)
     assert verify_capture(files.capture_paths["guidance_gap"])

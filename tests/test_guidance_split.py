@@ -33,7 +33,7 @@ from wantui.generation.guidance_split import (
     split_guidance,
 )
 from wantui.generation.load import load_pipeline
-from wantui.generation.make_video import FinishedVideo, GenerationResumed, StepFinished, generate_video
+from wantui.generation.make_video import GenerationResult, GenerationResumed, StepFinished, generate_video
 from wantui.generation.self_check import computes_equal_bits
 from wantui.models.adapter_layout import list_layer_shapes
 from wantui.models.adapters import hash_adapter_file
@@ -223,9 +223,9 @@ def files_in(root: Path) -> VideoFiles:
     )
 
 
-def finish(pipeline: WanPipeline, recipe: Recipe, files: VideoFiles) -> tuple[FinishedVideo, list[Any]]:
+def finish(pipeline: WanPipeline, recipe: Recipe, files: VideoFiles) -> tuple[GenerationResult, list[Any]]:
     events = list(generate_video(pipeline, recipe, files))
-    assert isinstance(events[-1], FinishedVideo)
+    assert isinstance(events[-1], GenerationResult)
     return events[-1], events
 
 

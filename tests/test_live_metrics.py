@@ -17,7 +17,7 @@ from wantui.analysis.trajectory import build_trajectory
 from wantui.atomic_files import make_partial_path
 from wantui.generation.captures.trajectory import Recorder
 from wantui.generation.denoise import denoise_latents, prepare_inputs
-from wantui.generation.make_video import FinishedVideo, StepFinished, generate_video
+from wantui.generation.make_video import GenerationResult, StepFinished, generate_video
 from wantui.generation.preview import PreviewListener, fit_latents_to_rgb
 from wantui.models.catalogue import NANO, WanModel
 from wantui.storage.background_writer import BackgroundWriter
@@ -57,8 +57,8 @@ def test_preview_does_not_change_a_video(tmp_path: Path, tiny: WanPipeline, tiny
     alone = list(generate_video(tiny, recipe, files_in(tmp_path / "a")))[-1]
     listeners = (PreviewListener(fit_latents_to_rgb(tiny), tmp_path / "p.png", LOG),)
     heard = list(generate_video(tiny, recipe, files_in(tmp_path / "b"), listeners))[-1]
-    assert isinstance(alone, FinishedVideo)
-    assert isinstance(heard, FinishedVideo)
+    assert isinstance(alone, GenerationResult)
+    assert isinstance(heard, GenerationResult)
     assert heard.latents_sha256 == alone.latents_sha256
     assert (tmp_path / "a" / "v.mp4").read_bytes() == (tmp_path / "b" / "v.mp4").read_bytes()
 

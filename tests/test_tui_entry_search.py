@@ -7,7 +7,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import ACTIONS_BY_SCREEN
 from wantui.tui.drafts import load_drafts
-from wantui.tui.entry_search import Entry, find_entries
+from wantui.tui.entry_search import SearchEntry, find_entries
 from wantui.tui.key_names import format_keys
 from wantui.tui.palette import Palette
 from wantui.tui.screens.help import Help
@@ -16,10 +16,10 @@ from wantui.tui.widgets.footer import KeyFooter
 pytestmark = pytest.mark.terminal
 
 ENTRIES = [
-    Entry("Queue", "Retry", "r", "Put failed videos back into the queue.", list, "queue.retry"),
-    Entry("Queue", "Cancel", "c", "Cancel the batch, or all marked batches.", list, "queue.cancel"),
-    Entry("Application", "Queue", "2, F2", "Go to Queue.", list, "app.queue"),
-    Entry("Application", "Quit", "q, ctrl+q", "Quit.", list, "app.quit"),
+    SearchEntry("Queue", "Retry", "r", "Put failed videos back into the queue.", list, "queue.retry"),
+    SearchEntry("Queue", "Cancel", "c", "Cancel the batch, or all marked batches.", list, "queue.cancel"),
+    SearchEntry("Application", "Queue", "2, F2", "Go to Queue.", list, "app.queue"),
+    SearchEntry("Application", "Quit", "q, ctrl+q", "Quit.", list, "app.quit"),
 ]
 
 

@@ -15,7 +15,7 @@ from wantui.analysis.correlations import (
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.formatting import format_count
 
-QUESTIONS = {
+CORRELATION_QUESTIONS = {
     ACROSS_SEEDS: "across seeds (of two videos of one variation, does the one with the larger value have the "
     "larger metric?):",
     ACROSS_VARIATIONS: "across variations (of two videos of one seed, does the one with the larger value have the "
@@ -44,7 +44,7 @@ def describe_correlations(correlations: Sequence[Correlation], kind: str) -> str
     found = [item for item in correlations if item.is_found]
     finite = [item for item in correlations if math.isfinite(item.rho)]
     if not finite:
-        return f"{QUESTIONS[kind]} no value varies"
+        return f"{CORRELATION_QUESTIONS[kind]} no value varies"
     min_p = correlations[0].min_attainable_p
     clearest = find_clearest_correlation(finite)
     if found:
@@ -52,16 +52,15 @@ def describe_correlations(correlations: Sequence[Correlation], kind: str) -> str
     elif min_p > SIGNIFICANCE_LEVEL:
         unit = "seed" if kind == ACROSS_SEEDS else "variation"
         return (
-            f"{QUESTIONS[kind]} cannot tell: too few {unit}s for a p of {SIGNIFICANCE_LEVEL:g} (smallest possible "
-            f"p {min_p:.2g}). "
-            f"Generate more {unit}s"
+            f"{CORRELATION_QUESTIONS[kind]} cannot tell: too few {unit}s for a p of {SIGNIFICANCE_LEVEL:g} (smallest "
+            f"possible p {min_p:.2g}). Generate more {unit}s"
         )
     else:
         text = f"none of {format_count(len(correlations), 'correlation')} found"
     interval = f" (95 %: {clearest.low:+.2f} to {clearest.high:+.2f})" if math.isfinite(clearest.low) else ""
     return (
-        f"{QUESTIONS[kind]} {text}; clearest: {clearest.label} with {clearest.covariate}, rho {clearest.rho:+.2f}"
-        f"{interval}, p over all {clearest.family_p:.3g}; smallest possible p {min_p:.2g}"
+        f"{CORRELATION_QUESTIONS[kind]} {text}; clearest: {clearest.label} with {clearest.covariate}, "
+        f"rho {clearest.rho:+.2f}{interval}, p over all {clearest.family_p:.3g}; smallest possible p {min_p:.2g}"
     )
 
 

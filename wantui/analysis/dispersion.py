@@ -22,7 +22,7 @@ MAX_WEISZFELD_ITERATIONS = 5000
 ROUNDING_TOLERANCE = 1e-20
 """Share of a sum of squares up to which a value is only rounding, which would order permutations at random."""
 CANCELLATION_TOLERANCE = 1e-12
-"""Share of a sum of squared distances up to which a difference of two such sums is only rounding."""
+"""Difference between two sums of squared distances, as a share of either sum, up to which it is only rounding."""
 STATE_ROUNDING_TOLERANCE = 1e-13
 """Share of the squares of two states up to which their squared distance is only rounding; states are float32."""
 PERMUTATION_CHUNK_SIZE = 1024

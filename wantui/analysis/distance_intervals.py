@@ -30,7 +30,7 @@ def estimate_squared_distance(difference_gram: FloatArray) -> float:
 
 
 def estimate_distance_interval(difference_gram: FloatArray, p: float) -> tuple[float, float]:
-    """Return the ends of the 95 % interval of the length of the mean of n paired differences.
+    """Return the 95 % interval (low, high) of the length |mean| of n paired differences.
 
     The lower end inverts the sign-flip test (`_LengthTest`), and the upper end Student's approximation
     (`_find_upper_end`). Their tails depend on the length (`compute_upper_tail`): at 0, the upper tail has 5 %, so that

@@ -132,7 +132,7 @@ class Interaction:
     excluded_metrics: tuple[str, ...] = ()
     """Metrics that lack a value in some videos, or that depend on the steps."""
     declaration: Declaration | None = None
-    """The metric that decides alone, without correction over other metrics."""
+    """The metric that decides alone, without correction for other metrics."""
 
     @property
     def question_text(self) -> str:

@@ -23,8 +23,8 @@ from wantui.analysis.legacy_batches import find_latents_folder, read_legacy_batc
 from wantui.analysis.setting_values import collect_setting_values
 from wantui.analysis.template_parts import (
     TemplateBracket,
+    collect_template_brackets,
     label_scheduled_options,
-    list_template_brackets,
     split_template,
 )
 from wantui.analysis.trajectory import DamagedGeometryError, NoGeometryError, Trajectory, build_trajectory
@@ -122,7 +122,7 @@ def _load_current_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
     done_entries = [(video_index, entry) for video_index, entry in enumerate(manifest.videos) if entry.state == "done"]
     template_parts = split_template(manifest.template)
     scheduled_options = label_scheduled_options(manifest.variations, template_parts)
-    brackets = list_template_brackets(manifest.variations, template_parts)
+    brackets = collect_template_brackets(manifest.variations, template_parts)
     if not from_latents:
         for video_index, entry in done_entries:
             yield _load_video(folder, video_index, entry, manifest, scheduled_options[entry.variation], brackets, None)

@@ -81,7 +81,7 @@ def compare_places(seed_states: NDArray[np.floating], group_pairs: Sequence[tupl
 
 
 def run_omnibus_place_test(seed_states: NDArray[np.floating]) -> float:
-    """Return the p of the test of whether all groups lie in one place, from states [groups, seeds, k].
+    """Test whether all groups lie in one place, and return p, from states [groups, seeds, k].
 
     The statistic is the sum of the squared distances of the groups' means from their common mean. A flip changes the
     sign of all deviations of a seed from the seed's mean. Unlike exchanges of groups within seeds (PERMANOVA), it keeps

@@ -94,7 +94,7 @@ def _describe_effect(differences: FloatArray, p: float) -> Effect:
 
 
 def compute_mean_half_width(values: FloatArray) -> FloatArray:
-    """Return half the width of Student's 95 % interval of the mean over the first axis of at least two values."""
+    """Return half the width of Student's 95 % interval for the mean over the first axis, of at least two values."""
     n = len(values)
     return np.asarray(compute_t_quantile(0.975, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n))
 

@@ -105,7 +105,7 @@ def mask_brackets(text: str, brackets: Collection[int]) -> str:
     return text
 
 
-def list_template_brackets(
+def collect_template_brackets(
     variations: Sequence[VariationEntry], template_parts: TemplateParts
 ) -> dict[int, TemplateBracket]:
     """Return every bracket of a batch by its number: of its template, then of its prompt schedule."""

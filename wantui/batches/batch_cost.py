@@ -65,7 +65,9 @@ def estimate_batch_costs(
     settings = preview.config.settings
     costs = estimate_cell_costs(preview, past_videos, gpu_sample, state_directory)
     lines = [
-        CostLine("videos", describe_video_count(preview), f"{describe_seeds(preview)}; {_describe_recipe(preview)}"),
+        CostLine(
+            "videos", describe_video_count(preview), f"{describe_batch_seeds(preview)}; {_describe_recipe(preview)}"
+        ),
         _estimate_time_cost(preview, costs, uses_gpu(preview, gpu_sample)),
         _estimate_memory_cost(preview, past_videos, gpu_sample, costs),
     ]
@@ -137,7 +139,7 @@ def describe_video_count(preview: BatchPreview) -> str:
     return f"{preview.video_count:,} = {' x '.join(factors)}"
 
 
-def describe_seeds(preview: BatchPreview) -> str:
+def describe_batch_seeds(preview: BatchPreview) -> str:
     """Return the seeds of a batch: seeds 42 to 44, or seeds 7, 11, 42."""
     if preview.config.settings.seeds is not None:
         return f"seeds {shorten_text(preview.config.settings.seeds.replace(',', ', ').replace('..', ' to '), 60)}"

@@ -47,7 +47,7 @@ class DecodeRequest:
 
 
 @dataclass(frozen=True)
-class FrameDecoded:
+class StateFrameDecoded:
     """Event: a frame of a state was decoded."""
 
     video: SelectedVideo
@@ -73,7 +73,7 @@ class StateDecoded:
     """Known reason of a difference from the video's own clip."""
 
 
-DecodeEvent = ModelLoadStarted | FrameDecoded | StateDecoded | VideoLeftOut
+DecodeEvent = ModelLoadStarted | StateFrameDecoded | StateDecoded | VideoLeftOut
 
 
 def decode_states(
@@ -183,7 +183,7 @@ def _write_clip(
     with closing(frames), ClipWriter(path, recipe.fps, recipe.frames, tags) as writer:
         for decoded_count, frame in enumerate(frames, start=1):
             writer.write_frame(frame)
-            yield FrameDecoded(video, moment, decoded_count, recipe.frames)
+            yield StateFrameDecoded(video, moment, decoded_count, recipe.frames)
         writer.finish_clip()
 
 

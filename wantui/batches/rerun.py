@@ -12,7 +12,7 @@ from wantui.batches.replay_events import ModelLoadStarted
 from wantui.generation.adapters import check_adapter_fingerprints
 from wantui.generation.denoise import DenoisingStep
 from wantui.generation.load import resolve_device
-from wantui.generation.make_video import FinishedVideo, FrameDecoded, StepFinished, generate_video
+from wantui.generation.make_video import FrameDecoded, GenerationResult, StepFinished, generate_video
 from wantui.generation.provenance import describe_clip_provenance
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint_file, fingerprint_model
@@ -73,7 +73,7 @@ def rerender_clip(
     # Captures do not change a video, and are not needed for the comparison.
     uncaptured_recipe = recipe.model_copy(update={"capture": CaptureRequests()})
     for event in generate_video(pipeline, uncaptured_recipe, video_files, embed_prompt=loaded_pipeline.embeddings):
-        if isinstance(event, FinishedVideo):
+        if isinstance(event, GenerationResult):
             latents_sha256 = event.latents_sha256
         elif isinstance(event, StepFinished):
             yield event.step

@@ -14,7 +14,7 @@ from wantui.formatting import format_count
 from wantui.section import ConfigSection
 
 OUTPUT_NAME = "output"
-"""Name of the array of the complete output of the cross-attention, beside the arrays of the words."""
+"""Name of the array for the complete cross-attention output, which is stored beside the arrays of the words."""
 MAX_WORD_TOKENS = 8
 """Tokens of a word for which GPU memory is predicted; longer words need more."""
 VALUE_BYTES = 4

@@ -131,7 +131,7 @@ def _decode_videos(
     as_json: bool,
 ) -> "tuple[list[StateDecoded], int]":
     """Return the decoded states, and the number of videos left out."""
-    from wantui.batches.decode_states import FrameDecoded, StateDecoded, decode_states
+    from wantui.batches.decode_states import StateDecoded, StateFrameDecoded, decode_states
     from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 
     decoded: list[StateDecoded] = []
@@ -143,7 +143,7 @@ def _decode_videos(
             match event:
                 case ModelLoadStarted(model, device):
                     line.show_phase(f"loading the VAE of {model} on {device}")
-                case FrameDecoded(video, moment, decoded_count, frame_count):
+                case StateFrameDecoded(video, moment, decoded_count, frame_count):
                     number = videos.index(video) + 1
                     line.show_count(
                         f"video {number} of {len(videos)}: {video.name}, {moment.label}, frame {decoded_count} of "

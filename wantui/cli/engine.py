@@ -162,7 +162,7 @@ def run_foreground_engine(
     For systemd, containers, cron and batch schedulers. Exit code 1 with --drain: some videos are unfinished.
     """
     from wantui.batches.enqueue import Shard, enqueue_missing_videos
-    from wantui.engine.control import NoEngineError, find_engine_process_id, find_logs_folder
+    from wantui.engine.control import NoEngineError, create_logs_folder, find_engine_process_id
     from wantui.engine.process import run_engine
     from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
@@ -177,7 +177,7 @@ def run_foreground_engine(
         enqueued_batch = enqueue_missing_videos(state_dir, folder, read_manifest(folder), shard)
         missing_count = enqueued_batch.video_count if enqueued_batch else 0
         echo(f"queued {format_count(missing_count, 'missing video')} of {batch_folder}, share {shard}", err=True)
-    if not run_engine(state_dir, find_logs_folder(state_dir, log_folder), worker_count, exits_when_drained):
+    if not run_engine(state_dir, create_logs_folder(state_dir, log_folder), worker_count, exits_when_drained):
         process_id = find_engine_process_id(state_dir.directory) or "unknown"
         raise NoEngineError(f"an engine is already running (process {process_id})")
     with open_queue(state_dir, on_locked=report_locked_queue)[0] as queue:

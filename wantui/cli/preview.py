@@ -196,9 +196,9 @@ def _describe_swept_settings(preview: "BatchPreview") -> str:
 
 
 def _describe_video_count(preview: "BatchPreview") -> str:
-    from wantui.batches.batch_cost import describe_seeds
+    from wantui.batches.batch_cost import describe_batch_seeds
 
-    seeds_text = f"{format_count(len(preview.seeds), 'seed')} ({describe_seeds(preview).removeprefix('seeds ')})"
+    seeds_text = f"{format_count(len(preview.seeds), 'seed')} ({describe_batch_seeds(preview).removeprefix('seeds ')})"
     cells_text = "" if preview.sweep is None else f"{format_count(len(preview.cells), 'cell')} x "
     variations_text = format_count(len(preview.variations), "variation")
     return f"{variations_text} x {cells_text}{seeds_text} = {format_count(preview.video_count, 'video')}"

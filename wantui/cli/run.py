@@ -72,7 +72,7 @@ def command(
     Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
     """
     from wantui.batches.enqueue import check_device_exists, check_fp8_available, find_missing_videos
-    from wantui.engine.control import find_engine_process_id, find_logs_folder
+    from wantui.engine.control import create_logs_folder, find_engine_process_id
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.locks import refuse_unwritable_batch
@@ -83,7 +83,9 @@ def command(
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
     if find_engine_process_id(state_dir.directory) is None:
-        find_logs_folder(state_dir, log_folder)  # fails now, before anything is queued for an engine that cannot start
+        create_logs_folder(
+            state_dir, log_folder
+        )  # fails now, before anything is queued for an engine that cannot start
     folder: BatchFolder | None = None
     try:  # another process may lock the queue for a while: Ctrl-C must work here too
         with record_new_folder(state_dir.directory) as record:

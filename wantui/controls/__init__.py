@@ -1,7 +1,7 @@
 """The registry of controls: everything that can change the denoising of a video. Imports no torch."""
 
 from wantui.controls.attention_bending import ATTENTION_BENDING
-from wantui.controls.base import ControlKind, ControlRequest, MarkedText
+from wantui.controls.base import ControlKind, ControlRequest, MarkPosition
 from wantui.controls.guidance import GUIDANCE
 from wantui.controls.guidance_schedule import GUIDANCE_SCHEDULE
 from wantui.controls.lora import LORA
@@ -18,4 +18,4 @@ CONTROLS: tuple[ControlKind, ...] = (
 )
 """Controls in the order of application."""
 
-__all__ = ["CONTROLS", "ControlKind", "ControlRequest", "MarkedText"]
+__all__ = ["CONTROLS", "ControlKind", "ControlRequest", "MarkPosition"]

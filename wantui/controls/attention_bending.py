@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from wantui.captures.base import DenoisingSize
 from wantui.captures.contributions import CONTRIBUTIONS
-from wantui.controls.base import ControlKind, ControlRequest, MarkedText
+from wantui.controls.base import ControlKind, ControlRequest, MarkPosition
 from wantui.controls.bend_settings import (
     MAX_BLOCK_INDEX,
     BendSettings,
@@ -120,7 +120,7 @@ def build_bend_request(bend: BendSettings) -> BendRequest:
     )
 
 
-def find_word_spans(prompt: str, marks: Sequence[MarkedText], word: str) -> list[tuple[int, int]]:
+def find_word_spans(prompt: str, marks: Sequence[MarkPosition], word: str) -> list[tuple[int, int]]:
     """Return the first and last character of each occurrence of a word: of its marks, or else of the complete word.
 
     Beside a letter of a script that separates words by spaces, a longer word is another word.
@@ -191,7 +191,7 @@ def _find_block_conflicts(request: AttentionBendingRequest, block_count: int) ->
 
 
 def find_missing_words(
-    request: AttentionBendingRequest, prompt: str, marks: Sequence[MarkedText], negative_prompt: str
+    request: AttentionBendingRequest, prompt: str, marks: Sequence[MarkPosition], negative_prompt: str
 ) -> Iterator[str]:
     """Yield a sentence for each word that a bend requires but its prompt lacks."""
     for bend in request.bends:

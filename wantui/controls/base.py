@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wantui.prompts import Variation
 
 
-class MarkedText(Protocol):
+class MarkPosition(Protocol):
     """A mark of a prompt: its text, and the characters where it starts and ends."""
 
     @property
@@ -105,7 +105,7 @@ class ControlKind:
     build_variation_request: "Callable[[Any, Variation], ControlRequest | None] | None" = None
     find_conflicts: "Callable[[Any, Recipe], Sequence[str]]" = lambda request, recipe: ()
     find_block_conflicts: Callable[[Any, int], Sequence[str]] = lambda request, block_count: ()
-    find_prompt_conflicts: Callable[[Any, str, Sequence[MarkedText], str], Sequence[str]] = (
+    find_prompt_conflicts: Callable[[Any, str, Sequence[MarkPosition], str], Sequence[str]] = (
         lambda request, prompt, marks, negative_prompt: ()
     )
     find_guidance_conflicts: Callable[[Any, Sequence[EvaluationGuidance]], Sequence[str]] = (

@@ -171,7 +171,7 @@ def find_published_engine(directory: Path) -> Engine | None:
         return None
 
 
-def find_logs_folder(state_dir: StateDirectory, chosen_folder: Path | None = None) -> Path:
+def create_logs_folder(state_dir: StateDirectory, chosen_folder: Path | None = None) -> Path:
     """Create and return the folder for engine logs: the chosen one, or `logs` beside the queue database.
 
     Raises:
@@ -217,7 +217,7 @@ def ensure_engine(
         engine = _wait_for_engine(state_dir.directory, None, on_locked)
         if engine is not None:
             return engine, False
-    logs_folder = find_logs_folder(state_dir, logs_folder)
+    logs_folder = create_logs_folder(state_dir, logs_folder)
     output_path = state_dir.directory / OUTPUT_FILE_NAME
     command = [
         sys.executable,

@@ -105,7 +105,7 @@ def check_word_weights(
     logits: Tensor,
     column_count: int,
 ) -> float:
-    """Return the error of the weighted output at a few positions against a float64 softmax over all positions.
+    """Check the weighted output at a few positions against a float64 softmax over all positions, and return the error.
 
     Args:
         logits: of these positions, [heads, positions, 512] float64.

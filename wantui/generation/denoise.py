@@ -133,7 +133,7 @@ def prepare_inputs(
         NotFiniteError: an embedding contains NaN or infinity.
         SizeError: the model does not support the recipe's size.
     """
-    check_video_size(pipeline, recipe)
+    check_pipeline_video_size(pipeline, recipe)
     device = find_device(pipeline)
     scheduler = create_scheduler(recipe, device)
     guidance = plan_guidance(
@@ -201,7 +201,7 @@ def _encode_prompts(
     return PromptSequence(encoded_prompts), negative_prompt_embeds
 
 
-def check_video_size(pipeline: WanPipeline, recipe: Recipe) -> None:
+def check_pipeline_video_size(pipeline: WanPipeline, recipe: Recipe) -> None:
     """Reject a size that the pipeline would silently crop; a recipe from a clip was not checked at planning.
 
     Raises:

@@ -68,8 +68,8 @@ class FrameDecoded:
 
 
 @dataclass(frozen=True)
-class FinishedVideo:
-    """Results of a finished video."""
+class GenerationResult:
+    """Result of the generation of one video."""
 
     latents_sha256: str
     denoise_seconds: float
@@ -88,7 +88,7 @@ class ReadyToFinalize:
     If `finish_files` raises, it has removed the unfinished files except the checkpoint.
     """
 
-    finish_files: Callable[[], FinishedVideo]
+    finish_files: Callable[[], GenerationResult]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def generate_video(
     files: VideoFiles,
     listeners: Sequence[DenoisingListener] = (),
     embed_prompt: Callable[[str], Tensor] | None = None,
-) -> Generator[GenerationResumed | GenerationRestarted | StepFinished | FrameDecoded | FinishedVideo, None, None]:
+) -> Generator[GenerationResumed | GenerationRestarted | StepFinished | FrameDecoded | GenerationResult, None, None]:
     """Run `generate_frames` to the end; the last event is the finished video."""
     for event in generate_frames(pipeline, recipe, files, listeners, embed_prompt):
         yield event.finish_files() if isinstance(event, ReadyToFinalize) else event
@@ -161,7 +161,7 @@ def generate_frames(
         for decoded_count, frame in enumerate(contact_sheet.collect_frames(frames), start=1):
             clip_writer.write_frame(frame)
             yield FrameDecoded(decoded_count, recipe.frames)
-        finished_video = FinishedVideo(
+        finished_video = GenerationResult(
             latents_digest,
             denoised_at - started_at,
             time.perf_counter() - denoised_at,
@@ -178,13 +178,13 @@ def generate_frames(
 
 def _finish_video(
     resources: ExitStack,
-    finished_video: FinishedVideo,
+    finished_video: GenerationResult,
     files: VideoFiles,
     clip_writer: ClipWriter,
     contact_sheet: ContactSheet,
     listeners: Sequence[DenoisingListener],
     published_paths: list[Path],
-) -> FinishedVideo:
+) -> GenerationResult:
     """Complete the files of a video, and close everything that rendering opened."""
     with resources:
         clip_writer.finish_clip()

@@ -44,7 +44,7 @@ def expand_variations(
 
 
 def list_scheduled_moments(settings: Settings) -> list[str]:
-    """Return the moment of each scheduled prompt of the variations of a batch, such as `step 10`."""
+    """Return the moments, such as `step 10`, at which any variation of a batch has a scheduled prompt."""
     schedule_settings: PromptScheduleSettings = getattr(settings, SECTION_KEY)
     return _format_moments(split_schedule(schedule_settings.active_schedule)[1])
 

@@ -25,7 +25,7 @@ INDENT = "  "
 
 
 @dataclass(frozen=True)
-class Entry:
+class SearchEntry:
     """One entry of the list."""
 
     group: str
@@ -45,12 +45,12 @@ class Entry:
         return f"{self.title} {self.keys_text} {self.help_text} {self.name}".lower()
 
 
-def find_entries(entries: Sequence[Entry], query: str) -> list[Entry]:
+def find_entries(entries: Sequence[SearchEntry], query: str) -> list[SearchEntry]:
     """Return the entries that match a query: those with all its words, best titles first; then similar titles."""
     words = query.lower().split()
     if not words:
         return list(entries)
-    ranked: list[tuple[float, int, Entry]] = []
+    ranked: list[tuple[float, int, SearchEntry]] = []
     matcher = Matcher("".join(words))
     for number, entry in enumerate(entries):
         if all(word in entry.searched_text for word in words):
@@ -87,15 +87,15 @@ class EntrySearchMixin(BackdropMixin):
     def __init__(self, title: str, placeholder: str) -> None:
         super().__init__()
         self.search_title, self.placeholder = title, placeholder
-        self.entries: list[Entry] = []
-        self.shown_rows: list[Entry | str] = []
+        self.entries: list[SearchEntry] = []
+        self.shown_rows: list[SearchEntry | str] = []
         """Entries, and headings of groups."""
 
-    def list_entries(self) -> Iterable[Entry]:
+    def list_entries(self) -> Iterable[SearchEntry]:
         """Yield all entries, group by group."""
         raise NotImplementedError
 
-    def draw_entry(self, entry: Entry, width: int) -> Text:
+    def draw_entry(self, entry: SearchEntry, width: int) -> Text:
         """Return the line of an entry."""
         raise NotImplementedError
 
@@ -126,7 +126,7 @@ class EntrySearchMixin(BackdropMixin):
         return bool(self.query_one(Input).value.strip())
 
     def _show_entries(self, query: str) -> None:
-        rows: list[Entry | str] = []
+        rows: list[SearchEntry | str] = []
         group = None
         for entry in find_entries(self.entries, query):
             if entry.group != group and not self.has_query:
@@ -144,10 +144,10 @@ class EntrySearchMixin(BackdropMixin):
             return self.draw_heading(row, width - 1)
         return self.draw_entry(row, width - 1)  # keeps keys apart from the scroll bar
 
-    def get_selected(self) -> Entry | None:
+    def get_selected(self) -> SearchEntry | None:
         """Return the entry under the cursor; None if nothing matches."""
         row = self.shown_rows[self.entry_list.cursor] if self.shown_rows else None
-        return row if isinstance(row, Entry) else None
+        return row if isinstance(row, SearchEntry) else None
 
     def show_selected(self) -> None:
         """Show the text of the entry under the cursor in full below the list, if its line is too short for it."""
@@ -175,7 +175,7 @@ class EntrySearchMixin(BackdropMixin):
         index = max(0, min(index, row_count - 1))
         later, earlier = range(index, row_count), range(min(index, row_count - 1), -1, -1)
         for candidate in (*later, *earlier) if step > 0 else (*earlier, *later):
-            if isinstance(self.shown_rows[candidate], Entry):
+            if isinstance(self.shown_rows[candidate], SearchEntry):
                 self.entry_list.cursor = candidate
                 if candidate == 1:
                     self.entry_list.scroll_to(y=0, animate=False, force=True)  # also shows the first heading

@@ -9,7 +9,7 @@ from textual.screen import ModalScreen
 from textual.timer import Timer
 
 from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES
-from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, Entry, EntrySearchMixin
+from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, EntrySearchMixin, SearchEntry
 from wantui.tui.key_names import format_keys
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
     def on_mount(self) -> None:
         self._first_theme = self.app.theme
 
-    def list_entries(self) -> Iterator[Entry]:
+    def list_entries(self) -> Iterator[SearchEntry]:
         app = cast("WantuiApp", self.app)
         screen = app.screen_stack[0]
         for group in (screen.name or "", "app"):
             for action in ACTIONS_BY_SCREEN.get(group, ()):
-                yield Entry(
+                yield SearchEntry(
                     SCREEN_TITLES.get(group, "Application"),
                     action.footer_label,
                     format_keys(app._keymap.get(action.id, action.key_names)),
@@ -49,9 +49,11 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
         for name, theme in app.available_themes.items():
             kind = "Dark" if theme.dark else "Light"
             text = f"{kind} theme in the 16 colours of the terminal." if theme.ansi else f"{kind} theme."
-            yield Entry(THEME_GROUP, name, "in use" if name == app.theme else "", text, partial(app.choose_theme, name))
+            yield SearchEntry(
+                THEME_GROUP, name, "in use" if name == app.theme else "", text, partial(app.choose_theme, name)
+            )
 
-    def draw_entry(self, entry: Entry, width: int) -> Text:
+    def draw_entry(self, entry: SearchEntry, width: int) -> Text:
         is_theme = entry.group == THEME_GROUP  # names of themes are longer than those of actions
         titles = [self._format_title(other) for other in self.entries if (other.group == THEME_GROUP) == is_theme]
         title_width = max(map(len, titles))
@@ -63,7 +65,7 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
         line.append(f" {entry.keys_text}", self.entry_list.make_colour_style("accent"))
         return line
 
-    def _format_title(self, entry: Entry) -> str:
+    def _format_title(self, entry: SearchEntry) -> str:
         return f"{entry.group}: {entry.title}" if self.has_query else f"{INDENT}{entry.title}"
 
     def show_selected(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.captures import CAPTURES
-from wantui.generation.make_video import FinishedVideo
+from wantui.generation.make_video import GenerationResult
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
 from wantui.queue.events import VideoDone
@@ -33,11 +33,11 @@ class PendingFinalization:
     """Typical seconds of a step; None if no step was timed."""
     started_at: float
     """Monotonic time of the start, seconds."""
-    finished_video: "Future[FinishedVideo]"
+    finished_video: "Future[GenerationResult]"
     gpu_count: int = 1
     """Number of GPUs that shared the passes of a guided step."""
 
-    def wait_for_files(self) -> FinishedVideo:
+    def wait_for_files(self) -> GenerationResult:
         """Wait until the files are complete; return the finished video.
 
         Raises:
@@ -74,7 +74,7 @@ def measure_video_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) 
 
 
 def write_manifest_entry(
-    entry: VideoEntry, pending: PendingFinalization, finished_video: FinishedVideo, written_files: WrittenFiles
+    entry: VideoEntry, pending: PendingFinalization, finished_video: GenerationResult, written_files: WrittenFiles
 ) -> None:
     """Write the results of a video into its manifest entry."""
     entry.state, entry.error = "done", None

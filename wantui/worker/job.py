@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from wantui.generation.denoise import DenoisingStep
-from wantui.generation.make_video import FinishedVideo
+from wantui.generation.make_video import GenerationResult
 from wantui.generation.placement import find_device, read_gpu_memory_stats
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
@@ -60,7 +60,7 @@ class VideoInProgress:
         return has_left_second_gpu
 
     def make_pending_finalization(
-        self, chosen_plan: ChosenPlan, finished_video: "Future[FinishedVideo]"
+        self, chosen_plan: ChosenPlan, finished_video: "Future[GenerationResult]"
     ) -> PendingFinalization:
         """Return the work that remains after decoding."""
         return PendingFinalization(

@@ -30,7 +30,7 @@ CAPTION_DROPOUT_FRACTION = 0.1
 """Fraction of the clips that are trained without a caption."""
 ATTENTION_LOSS_WEIGHT = 0.02
 ADAM_PARAMETER_NAME_PARTS = ("condition_embedder", "proj_out", "patch_embedding", "shared", "relative")
-"""Parts of the names of parameters that AdamW trains instead of Muon."""
+"""Substrings of parameter names; AdamW instead of Muon trains the parameters whose names contain one."""
 
 
 def build_text_encoder(vocabulary_size: int) -> UMT5EncoderModel:

@@ -23,7 +23,7 @@ MEAN_STEP = -1
 
 
 @dataclass(frozen=True)
-class MarkedWord:
+class WordAttention:
     """Attention to one marked word."""
 
     map_name: str
@@ -64,7 +64,7 @@ class AxisMaps:
 class AttentionFilm:
     """The frames of a video and the attention to its marked words."""
 
-    words: tuple[MarkedWord, ...]
+    words: tuple[WordAttention, ...]
     sigmas: tuple[float, ...]
     """Noise level of each stored step."""
     evaluations: tuple[int, ...]
@@ -163,7 +163,7 @@ def load_attention_film(video: Video, with_frames: bool) -> AttentionFilm:
     for map_name in maps.metadata_by_word:
         curves = compute_word_curves(maps, map_name)
         words.append(
-            MarkedWord(
+            WordAttention(
                 map_name,
                 curves.word_text,
                 curves.token_texts,

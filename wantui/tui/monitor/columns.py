@@ -8,7 +8,7 @@ from rich.text import Text
 
 from wantui.queue.states import find_displayed_video_state
 from wantui.tui.columns import COLUMN_GAP, Column
-from wantui.tui.monitor.states import MonitorRow, describe_stage_briefly, describe_starting_worker
+from wantui.tui.monitor.states import MonitorRow, describe_stage_briefly, describe_torch_loading
 from wantui.tui.plots import draw_styled_bar
 from wantui.tui.state_style import get_state_style
 
@@ -91,7 +91,7 @@ def _draw_title(row: MonitorRow) -> Text:
 def _draw_progress(row: MonitorRow, context: RowContext, bar_width: int) -> Text:
     """Draw the steps as a bar and as numbers, or before the first step what the worker prepares."""
     if row.worker is not None and row.worker.state == "starting":
-        return Text(describe_starting_worker(context.get_age_seconds(row)), Style(dim=True))
+        return Text(describe_torch_loading(context.get_age_seconds(row)), Style(dim=True))
     if row.progress is not None and row.progress.stage is not None:
         stage_text = describe_stage_briefly(row.progress.stage)
         fits = len(stage_text) <= bar_width + STEP_WIDTH

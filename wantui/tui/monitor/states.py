@@ -108,7 +108,7 @@ class WorkerClock:
         return now - self._started_at_by_worker.get(worker.name, now)
 
 
-def describe_starting_worker(age_seconds: float) -> str:
+def describe_torch_loading(age_seconds: float) -> str:
     """Return what a starting worker does: "loading torch 12 s"."""
     return f"loading torch {age_seconds:.0f} s"
 
@@ -132,7 +132,7 @@ def describe_row(row: MonitorRow, clock: WorkerClock, has_waiting_videos: bool) 
     if row.video is None:
         assert row.worker is not None
         if row.worker.state == "starting":
-            return f"{row.worker_name}: {describe_starting_worker(clock.get_age_seconds(row.worker))}"
+            return f"{row.worker_name}: {describe_torch_loading(clock.get_age_seconds(row.worker))}"
         next_text = "takes the next video" if has_waiting_videos else "has no video: the queue is empty"
         return f"{row.worker_name} {next_text}"
     progress = row.progress

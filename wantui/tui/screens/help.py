@@ -11,7 +11,7 @@ from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
 from wantui.tui.actions import ACTIONS_BY_SCREEN, GROUP_TITLES
-from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, Entry, EntrySearchMixin
+from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, EntrySearchMixin, SearchEntry
 from wantui.tui.key_names import format_keys
 from wantui.tui.screen_purposes import SCREEN_PURPOSES
 
@@ -29,12 +29,12 @@ class Help(EntrySearchMixin, ModalScreen[None]):
         super().__init__(f"Help: keys of {GROUP_TITLES.get(screen_name, 'wantui')}", "Type to find")
         self.screen_name, self.focused_widget = screen_name, focused_widget
 
-    def list_entries(self) -> Iterator[Entry]:
+    def list_entries(self) -> Iterator[SearchEntry]:
         keymap = self.app._keymap
         for group in (self.screen_name, "app"):
             target = self.app if group == "app" else self._find_screen()
             for action in ACTIONS_BY_SCREEN.get(group, ()):
-                yield Entry(
+                yield SearchEntry(
                     GROUP_TITLES.get(group, "Application"),
                     action.footer_label,
                     format_keys(keymap.get(action.id, action.key_names)),
@@ -50,7 +50,7 @@ class Help(EntrySearchMixin, ModalScreen[None]):
         screens = self.app.screen_stack
         return next((screen for screen in screens if screen.name == self.screen_name), screens[0])
 
-    def _list_widget_entries(self, widget: Widget) -> Iterator[Entry]:
+    def _list_widget_entries(self, widget: Widget) -> Iterator[SearchEntry]:
         """Yield the keys of the focused widget; keys with the same effect share an entry."""
         group = "Text field" if isinstance(widget, Input | TextArea) else "List"
         keys_by_effect: dict[tuple[str, str], list[str]] = {}
@@ -59,7 +59,7 @@ class Help(EntrySearchMixin, ModalScreen[None]):
                 keys_by_effect.setdefault((binding.description, binding.action), []).append(key)
         for (description, action), keys in keys_by_effect.items():
             run = partial(self.app.run_action, action, widget)
-            yield Entry(group, description, format_keys(",".join(keys)), f"{description}.", run)
+            yield SearchEntry(group, description, format_keys(",".join(keys)), f"{description}.", run)
 
     def draw_heading(self, title: str, width: int) -> Text:
         """Return the title of a group with what the screen is for."""
@@ -69,7 +69,7 @@ class Help(EntrySearchMixin, ModalScreen[None]):
             line.append(f"  {SCREEN_PURPOSES[self.screen_name]}", "not bold dim")
         return line
 
-    def draw_entry(self, entry: Entry, width: int) -> Text:
+    def draw_entry(self, entry: SearchEntry, width: int) -> Text:
         keys_width = min(MAX_KEYS_WIDTH, max(len(other.keys_text) for other in self.entries))
         line = Text(INDENT)
         line.append(f"{entry.keys_text:<{keys_width}}  ", self.entry_list.make_colour_style("accent"))

@@ -6,7 +6,7 @@ from textual.events import Paste
 from textual.widgets import Input
 
 from wantui.tui.widgets.ordered_keys import OrderedKeysMixin
-from wantui.tui.widgets.pasting import MAX_INPUT_LENGTH, notify_refusal, refuse_large_paste
+from wantui.tui.widgets.pasting import MAX_INPUT_LENGTH, discard_large_paste, notify_refusal
 from wantui.tui.widgets.printable_lines import PrintableLinesMixin
 
 
@@ -34,7 +34,7 @@ class LineInputMixin(OrderedKeysMixin, PrintableLinesMixin, _Base):
     def _on_paste(self, event: Paste) -> None:
         """Insert all pasted lines; Textual would insert only the first."""
         kept_length = len(self.value) - len(self.selected_text)
-        if refuse_large_paste(self, event, "paste less", kept_length + len(join_lines(event.text))):
+        if discard_large_paste(self, event, "paste less", kept_length + len(join_lines(event.text))):
             return
         event.prevent_default()
         event.stop()

@@ -21,7 +21,7 @@ _last_refusals: "WeakKeyDictionary[Widget, tuple[str, float]]" = WeakKeyDictiona
 """Kind of the last refusal of a widget, and its monotonic time in seconds."""
 
 
-def refuse_large_paste(widget: Widget, event: Paste, remedy: str, input_length: int | None = None) -> bool:
+def discard_large_paste(widget: Widget, event: Paste, remedy: str, input_length: int | None = None) -> bool:
     """Return whether a paste is too large; if so, discard it and notify the user.
 
     Args:

@@ -6,7 +6,7 @@ from textual.events import Paste
 from textual.widgets import TextArea
 
 from wantui.tui.widgets.ordered_keys import OrderedKeysMixin
-from wantui.tui.widgets.pasting import refuse_large_paste
+from wantui.tui.widgets.pasting import discard_large_paste
 from wantui.tui.widgets.printable_lines import PrintableLinesMixin
 
 LARGE_TEXT_REMEDY = "paste less, or pass a file on the command line: wantui run --template-file, --config"
@@ -26,4 +26,4 @@ class TextEditorMixin(OrderedKeysMixin, PrintableLinesMixin, _Base):
 
     async def _on_paste(self, event: Paste) -> None:
         """Refuse a paste that is too large; Textual's handler inserts others."""
-        refuse_large_paste(self, event, LARGE_TEXT_REMEDY)
+        discard_large_paste(self, event, LARGE_TEXT_REMEDY)
