@@ -13,10 +13,10 @@ from wantui.config.sweep_syntax import (
     SweepError,
     convert_to_sweep_text,
     format_seeds,
+    format_sweep_value,
     parse_range,
     parse_seeds,
     parse_sweep_text,
-    write_sweep_value,
 )
 
 DECIMALS = st.decimals(-100, 100, places=3)
@@ -101,7 +101,7 @@ def test_unreadable_sweep_is_refused(text: str, reason: str) -> None:
 def test_formatted_values_are_read_back(values: list[object]) -> None:
     text = convert_to_sweep_text([{"name": values}])
     ((setting,),) = parse_sweep_text(text)
-    expected = [write_sweep_value(value) if not isinstance(value, str) else value for value in values]
+    expected = [format_sweep_value(value) if not isinstance(value, str) else value for value in values]
     assert [value.text for value in setting.values] == expected
 
 

@@ -130,7 +130,7 @@ def choose_moments(states: DenoisingStates, request: DecodeRequest) -> list[Stat
 
 
 def make_state_path(folder: Path, video: SelectedVideo, moment: StateMoment, uses_fit: bool) -> Path:
-    """Return the clip of a state in the folder for decoded states of its batch."""
+    """Return the path of the clip of a state, in the folder for decoded states of its batch."""
     suffix = ".fit.mp4" if uses_fit else ".mp4"
     variation_folder = folder / f"prompt_{video.entry.variation:03d}" / video.manifest.find_cell_folder(video.entry)
     video_folder = variation_folder / f"video_{video.entry.number:03d}"

@@ -59,7 +59,7 @@ def find_demo_folder(batch: "Batch") -> "BatchFolder | None":
 
 
 def draw_demo_overlay(videos: "Sequence[Video]") -> Path:
-    """Draw the attention to the marked word over the first clip, unless that is done; return the path of the overlay.
+    """Draw the attention to the marked word over the first clip, unless the overlay exists; return its path.
 
     Raises:
         UserError: the clip or its attention maps are missing or damaged.

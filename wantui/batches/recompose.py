@@ -7,7 +7,7 @@ from typing import Any
 
 from wantui.config.settings import Settings
 from wantui.config.sweep import resolve_sweep_axes
-from wantui.config.sweep_syntax import format_seeds, write_sweep_value
+from wantui.config.sweep_syntax import format_seeds, format_sweep_value
 from wantui.controls.marked_prompt import MarkedPrompt
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE, SECTION_KEY, PromptScheduleSettings, split_schedule
 from wantui.errors import UserError
@@ -121,7 +121,7 @@ def _keep_cells(settings: Settings, sweep: SweepEntry, cells: Sequence[CellEntry
 
 
 def _format_axis_setting(path: str, values: Sequence[Any]) -> str:
-    return f"{path}={','.join(map(write_sweep_value, values))}"
+    return f"{path}={','.join(map(format_sweep_value, values))}"
 
 
 # Variations

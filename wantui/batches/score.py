@@ -76,7 +76,7 @@ class LevelMeasured:
 
 @dataclass(frozen=True)
 class ScoresSaved:
-    """Event: the last one; all values are in the file."""
+    """Last event: all values are in the file."""
 
     path: Path
     content: InformationFile

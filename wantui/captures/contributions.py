@@ -16,7 +16,7 @@ from wantui.section import ConfigSection
 OUTPUT_NAME = "output"
 """Name of the array for the complete cross-attention output, which is stored beside the arrays of the words."""
 MAX_WORD_TOKENS = 8
-"""Tokens of a word for which GPU memory is predicted; longer words need more."""
+"""Number of tokens of a word up to which the predicted GPU memory suffices; longer words need more."""
 VALUE_BYTES = 4
 PRODUCT_BYTES = 8
 CHUNK_BYTES = 1 << 26

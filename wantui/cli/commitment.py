@@ -74,7 +74,7 @@ def run_command(
     The batch also contains the references, which keep their prompt, with the same seeds. All options of `wantui run`
     apply. Use at least seven seeds.
     """
-    from wantui.config.sweep_syntax import write_sweep_value
+    from wantui.config.sweep_syntax import format_sweep_value
     from wantui.keyframes import KeyframeError, parse_keyframes
 
     template_text = read_required_template(template, template_file)
@@ -90,7 +90,7 @@ def run_command(
             parse_keyframes({moment: generic_template})
     except KeyframeError as error:
         raise click.UsageError(f"--switch-at: {error}") from None
-    values = ",".join(write_sweep_value({moment: generic_template}) for moment in moments)
+    values = ",".join(format_sweep_value({moment: generic_template}) for moment in moments)
     options["sweep"] = (f"{SCHEDULE_SETTING}={values}", *options["sweep"])
     options["baseline"] = True
     options["overrides"] = (*options["overrides"], "prompt_schedule_settings.interpolation=step")

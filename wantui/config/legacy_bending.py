@@ -46,7 +46,7 @@ FALSE_WORDS = (None, False, "", "false", "False", "no", "0")
 
 
 class LegacyBendError(ValueError):
-    """Raised for an older bend that has no counterpart; the message gives the reason and the remedy."""
+    """Raised for a bend of the older system without a counterpart; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)

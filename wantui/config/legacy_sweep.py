@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from wantui.config.legacy_bending import ALL_TOKEN_NAMES, LegacyBendError, convert_legacy_bend
-from wantui.config.sweep_syntax import write_sweep_value
+from wantui.config.sweep_syntax import format_sweep_value
 from wantui.config.values import parse_number
 from wantui.formatting import shorten_text
 
@@ -78,7 +78,7 @@ def convert_legacy_sweep(section: Mapping[str, Any]) -> LegacySweep:
         except LegacyBendError as error:
             refusals.append(f"operation {number}: {error}")
     has_baseline = str(section.get("generate_baseline", True)).lower() not in ("false", "no", "off", "0", "none")
-    axis_text = f"{BENDS_KEY}={','.join(write_sweep_value([bend]) for bend in bends)}" if bends else ""
+    axis_text = f"{BENDS_KEY}={','.join(format_sweep_value([bend]) for bend in bends)}" if bends else ""
     return LegacySweep(axis_text, has_baseline, tuple(dict.fromkeys(warnings)), tuple(refusals))
 
 

@@ -38,7 +38,7 @@ RULE_BY_PATTERN = {
 MIN_FLOW_SHIFT = 1e-6
 """Smallest flow shift: from about 1e-8 down, the noise levels of some samplers are NaN in float32."""
 MAX_FRAME_COUNT = 4093
-"""Number of frames that 1024 latent frames encode, the maximum of the transformer's rotary embedding."""
+"""Maximum number of frames: those of 1024 latent frames, the limit of the transformer's rotary embedding."""
 
 
 class ModelSettings(ConfigSection):

@@ -107,7 +107,7 @@ def _find_quote_end(text: str, start: int) -> int:
     )
 
 
-def write_sweep_value(value: Any) -> str:
+def format_sweep_value(value: Any) -> str:
     """Format one value for the text of a sweep; structured values become JSON in quotes."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
@@ -147,8 +147,8 @@ def _format_axis_values(values: Any) -> str:
     if isinstance(values, str):  # a range, or values separated by commas
         return values
     if not isinstance(values, list | tuple):
-        return write_sweep_value(values)
-    return ",".join(write_sweep_value(value) for value in values)
+        return format_sweep_value(values)
+    return ",".join(format_sweep_value(value) for value in values)
 
 
 @dataclass(frozen=True)
