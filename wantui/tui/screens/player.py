@@ -31,7 +31,7 @@ from wantui.tui.widgets.playback_bar import PlaybackBar
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
 MIN_HEIGHT_WITH_PROMPT = 22
-"""Lines of the screen from which the prompt of a single clip is shown below it."""
+"""Minimum height of the screen, in lines, at which the prompt of a single clip is shown below the clip."""
 SIDE_MARGIN = 1
 """Columns left and right of compared clips."""
 LINES_BELOW_STAGE = 2

@@ -27,7 +27,7 @@ class BatchPicker(VirtualList):
     """
 
     class Toggled(Message):
-        """Other batches are chosen."""
+        """The choice of batches changed."""
 
     def __init__(self, batches: Sequence[BatchSummary], chosen_folders: Collection[Path]) -> None:
         super().__init__(id="picked-batches", header_renderer=self._draw_header)

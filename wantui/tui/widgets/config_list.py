@@ -15,7 +15,7 @@ from wantui.tui.widgets.virtual_list import VirtualList
 MAX_NAME_WIDTH = 32
 """Maximum cells of the names of configs."""
 MIN_HEIGHT_WITH_HEADER = 6
-"""Lines of the list from which it has a header."""
+"""Minimum height of the list, in lines, at which it has a header."""
 
 
 class ConfigList(KeyTitleMixin, VirtualList):

@@ -29,7 +29,7 @@ NAME_WIDTH = 7
 METER_WIDTH = 16
 """Cells of the meters of memory and disk."""
 HIGH_SHARE = 0.8
-"""Share of what is free from which a meter has the colour of a warning."""
+"""Used share of the free memory or disk space, from which on a meter has the colour of a warning."""
 
 
 class CostPane(KeyTitleMixin, Vertical):

@@ -23,7 +23,7 @@ WIDE_BAR_WIDTH, NARROW_BAR_WIDTH = 16, 8
 HISTORY_WIDTHS = (8, 30)
 """Least and largest width in cells of the history of the load in a line, with two samples a cell."""
 MIN_WIDTH_WITH_LOAD_GRAPH = 76
-"""Least width in cells of a large panel that has the graph of the load beside that of the memory."""
+"""Minimum width, in cells, at which a large panel shows the graph of the load beside that of the memory."""
 MAX_GRAPH_SAMPLES = 600
 """Maximum number of samples stored for a graph."""
 
