@@ -11,7 +11,7 @@ from wantui.config.problems import ConfigError
 from wantui.controls.attention_bending import (
     AttentionBendingRequest,
     build_bend_request,
-    find_missing_words,
+    describe_missing_words,
     find_word_spans,
 )
 from wantui.controls.bend_settings import BendSettings, list_bend_names, parse_blocks
@@ -266,7 +266,7 @@ def test_marked_occurrences_take_precedence() -> None:
     request = build_bend_request(
         BendSettings.model_validate({"name": "x", "words": ["cat", "dog"], "mode": "blur", "blur_sigma": 1})
     )
-    (sentence,) = find_missing_words(AttentionBendingRequest(bends=(request,)), prompt, (), "")
+    (sentence,) = describe_missing_words(AttentionBendingRequest(bends=(request,)), prompt, (), "")
     assert "the bend x needs 'dog', which the prompt lacks" in sentence
 
 

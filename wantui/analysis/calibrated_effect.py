@@ -84,9 +84,9 @@ class CalibratedEffect:
         return compute_appearance_difference(self.sensitivity)
 
     @property
-    def is_within_appearance(self) -> bool:
-        """Return whether the effect's interval overlaps the 95 % range of differences in appearance between two new
-        shapes."""
+    def can_appearance_explain(self) -> bool:
+        """Return whether appearance alone can explain the effect: its interval overlaps the 95 % range of differences
+        between two new shapes of equal frequency."""
         return abs(self.nearest_effect) <= compute_appearance_bound(self.sensitivity)
 
     @property
@@ -96,14 +96,14 @@ class CalibratedEffect:
         return _compute_frequency_ratios(self.effect, self.sensitivity)
 
     @property
-    def is_within_frequency(self) -> bool:
-        """Return whether a ratio of frequencies up to MAX_CALIBRATED_RATIO would cause the nearer end of the effect's
-        interval, by the slope of a sentence form."""
+    def can_frequency_explain(self) -> bool:
+        """Return whether frequency alone can explain the effect: by the slope of a sentence form, a ratio up to
+        MAX_CALIBRATED_RATIO would cause the nearer end of its interval."""
         ratios = _compute_frequency_ratios(self.nearest_effect, self.sensitivity) or ()
         return any(1 / MAX_CALIBRATED_RATIO <= ratio <= MAX_CALIBRATED_RATIO for ratio in ratios)
 
     @property
-    def is_within_both(self) -> bool:
+    def can_both_explain(self) -> bool:
         """Return whether appearance and a ratio of frequencies up to MAX_CALIBRATED_RATIO together reach the nearer end
         of the effect's interval: the fit of the calibration adds them."""
         slopes = (self.sensitivity.frequency.slope, self.sensitivity.held_out_frequency.slope)
@@ -121,24 +121,24 @@ class CalibratedEffect:
     @property
     def answer_of_appearance(self) -> str:
         """Return whether appearance can explain the effect."""
-        return "appearance alone can explain it" if self.is_within_appearance else "more than appearance explains"
+        return "appearance alone can explain it" if self.can_appearance_explain else "more than appearance explains"
 
     @property
     def answer(self) -> str:
         """Return which of the two can explain the effect."""
-        if self.is_within_frequency:
+        if self.can_frequency_explain:
             return (
                 "either can explain it"
-                if self.is_within_appearance
+                if self.can_appearance_explain
                 else "larger than appearance explains, but frequency can explain it"
             )
         beyond_text = f"only beyond the calibrated ratio of {MAX_CALIBRATED_RATIO:g}"
-        if self.is_within_appearance:
+        if self.can_appearance_explain:
             frequency_text = f"; frequency {beyond_text}" if self.sensitivity.has_frequency_effect else ""
             return f"appearance alone can explain it{frequency_text}"
         if self.sensitivity.has_frequency_effect:
             together_text = (
-                "both together can explain it" if self.is_within_both else "both together do not explain it either"
+                "both together can explain it" if self.can_both_explain else "both together do not explain it either"
             )
             return f"more than appearance alone explains; frequency alone could {beyond_text}; {together_text}"
         return "more than the calibration explains"

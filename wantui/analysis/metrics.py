@@ -136,7 +136,7 @@ def compute_midpoints(sigmas: FloatArray) -> FloatArray:
 
 
 def select_finite_values(values: Sequence[float]) -> FloatArray:
-    """Return the finite values, which belong to paths that have the metric."""
+    """Return the finite values, those of paths for which the metric is defined."""
     array = np.array(values, dtype=np.float64)
     return array[np.isfinite(array)]
 

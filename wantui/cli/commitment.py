@@ -204,10 +204,9 @@ def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]")
     highest_sigma = max(outcomes.sigmas[-1] for outcomes in all_outcomes)
     notes = [
         "stays: the video still shows its concept at the end, although the prompt leaves the concept open from this "
-        "noise level down. s50: the noise level at which half of the seeds stay. Kept range: total width of the noise "
-        "levels, "
-        f"from 0 to at most {highest_sigma:.3g}, at which a seed stays. Noise falls from 1 to 0, so a higher s50 or "
-        "kept range means that the video commits earlier"
+        "noise level down. s50: the noise level at which half of the seeds stay. Kept range: total width of the ranges "
+        f"of noise levels, from 0 to at most {highest_sigma:.3g}, in which a seed stays. Noise falls from 1 to 0, so a "
+        "higher s50 or kept range means that the video commits earlier"
     ]
     for outcomes in all_outcomes:
         unasked = count_drawn_unasked(outcomes.concept, all_outcomes)

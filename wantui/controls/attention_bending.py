@@ -190,7 +190,7 @@ def _find_block_conflicts(request: AttentionBendingRequest, block_count: int) ->
     ]
 
 
-def find_missing_words(
+def describe_missing_words(
     request: AttentionBendingRequest, prompt: str, marks: Sequence[MarkPosition], negative_prompt: str
 ) -> Iterator[str]:
     """Yield a sentence for each word that a bend requires but its prompt lacks."""
@@ -274,7 +274,7 @@ ATTENTION_BENDING = ControlKind(
     find_guidance_conflicts=_find_guidance_conflicts,
     find_block_conflicts=_find_block_conflicts,
     find_prompt_conflicts=lambda request, prompt, marks, negative_prompt: tuple(
-        find_missing_words(request, prompt, marks, negative_prompt)
+        describe_missing_words(request, prompt, marks, negative_prompt)
     ),
     list_words=_list_words,
     get_compared_settings=_get_compared_settings,

@@ -192,7 +192,7 @@ def find_prompt_moments(
 
 
 def find_recipe_prompt_moments(recipe: "Recipe", request: PromptScheduleRequest) -> list[EvaluationMoment]:
-    """Locate every model evaluation of a recipe between its prompts, as `find_prompt_moments`."""
+    """Locate every model evaluation of a recipe relative to the scheduled prompts, as `find_prompt_moments` does."""
     noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
     return find_prompt_moments(request, noise_levels, recipe.steps)
 

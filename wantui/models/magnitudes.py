@@ -60,7 +60,10 @@ def read_published_magnitudes() -> dict[str, Magnitudes]:
 
 
 def extend_to_zero(magnitudes: Magnitudes) -> Magnitudes:
-    """Add noise level 0, on the line through the last two points: other step counts end at lower noise levels."""
+    """Return the magnitudes with a point at noise level 0, extrapolated from the last two points.
+
+    Denoisings with another number of steps may end at a lower noise level than the measured one.
+    """
     (second_last_level, second_last_log), (last_level, last_log) = magnitudes[-2:]
     slope = (second_last_log - last_log) / (second_last_level - last_level)
     return (*magnitudes, (0.0, last_log - last_level * slope))

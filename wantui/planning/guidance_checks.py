@@ -101,7 +101,7 @@ def _find_rule_refusals(recipe: Recipe) -> Iterator[str]:
     )
     setting = reuse_text if request.rule == "cfg" else f"guidance_settings.rule: {request.rule}"
     if sources == {"zero"}:
-        yield "guidance_settings.zero_steps: no step would change anything, and the video would be noise. Use fewer"
+        yield "guidance_settings.zero_steps: no step would change anything, and the video would be noise. Lower it"
     elif "guided" not in sources:
         yield f"{setting} has no effect, because the guidance scale turns guidance off. Use a scale above 1"
     elif reuse_text and "reused" not in sources:

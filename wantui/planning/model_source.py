@@ -38,7 +38,7 @@ class ModelSource:
 
     @property
     def base_identity(self) -> tuple[str | None, ...]:
-        """Return the key of equal weights in memory before adapters are merged."""
+        """Return a key that sources share if they give equal weights in memory, before adapters are merged."""
         file = self.transformer_file
         # Includes the path, because loading reads that path even where another file has the same fingerprint.
         return (self.model, self.revision, self.dtype, self.weights, *((file.path, file.fingerprint) if file else ()))

@@ -172,7 +172,7 @@ def _estimate_by_scaling(
 ) -> Estimate:
     """Scale the times of videos of the same model, with the nearest FLOPs per step, to the FLOPs of a recipe."""
     no_estimate = Estimate(
-        None, "unknown until a video of this model has been generated here, or `wantui bench` was run"
+        None, "unknown until a video of this model has been generated here, or `wantui bench` has been run"
     )
     same_model_videos = [
         video for video in past_videos if _make_operation_key(video.recipe) == _make_operation_key(recipe)

@@ -4,7 +4,7 @@ from wantui.controls.attention_bending import (
     ALL_WORDS,
     AttentionBendingRequest,
     BendRequest,
-    find_missing_words,
+    describe_missing_words,
     find_word_spans,
 )
 from wantui.errors import UserError
@@ -28,7 +28,7 @@ def apply_control(request: AttentionBendingRequest, preparation: DenoisingPrepar
         MarkOutOfRangeError: the model does not read a word.
     """
     recipe = preparation.recipe
-    for missing_word in find_missing_words(request, recipe.prompt, recipe.marks, recipe.negative_prompt):
+    for missing_word in describe_missing_words(request, recipe.prompt, recipe.marks, recipe.negative_prompt):
         raise BentWordMissingError(missing_word)
     prompts_by_context = {"cond": (recipe.prompt, recipe.marks)}
     if preparation.negative_prompt_embeds is not None:

@@ -42,7 +42,7 @@ class QueueResults(QueueDetails):
         """Matrix of the selected batch without its running videos, and its manifest; None until it is read."""
 
     def compose_results(self) -> Widget:
-        """Return the pane, which never has the focus: its cursor is that of the list of videos."""
+        """Return the pane of the results. It never has the focus: its cursor follows that of the list of videos."""
         results = Matrix(id="results", classes="pane")
         results.can_focus = False
         results.border_title = "Results"

@@ -115,7 +115,7 @@ class Header(DiffText):
         ]
 
     def describe_engine(self, with_count: bool) -> Text:
-        """Return sign and word of the engine's state; `with_count` adds the number of working workers."""
+        """Return the sign and the word for the engine's state; `with_count` adds the number of working workers."""
         snapshot = self.snapshot
         if snapshot.starting_process_id is not None:
             return Text("◌ starting", self.make_colour_style("accent"))
