@@ -58,7 +58,7 @@ class Group:
         return float(values.mean()) if len(values) else float("nan")
 
     def compute_standard_deviation(self, metric: str) -> float:
-        """Return the standard deviation of a metric, with n - 1."""
+        """Return the standard deviation of a metric, with n - 1 as the divisor."""
         values = self._compute_finite_values(metric)
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 

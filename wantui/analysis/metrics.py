@@ -108,7 +108,7 @@ def get_metric_unit(metric: str) -> str:
 
 
 def get_ratio_origin(metric: str) -> float:
-    """Return the value from which percentages of a metric count; 0 for `spread` and outside labels."""
+    """Return the value of a metric that percentages are measured from; 0 for `spread` and outside labels."""
     return METRICS[metric].ratio_origin if metric in METRICS else 0.0
 
 

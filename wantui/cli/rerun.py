@@ -172,4 +172,4 @@ def _print_rerun_result(clip_path: Path, rerun_result: "RerunResult") -> None:
     if not rerun_result.is_known:
         echo("  the clip does not record its versions, device and weights")
     elif not rerun_result.changed:
-        echo("  versions, device and weights are the same: the clip was changed")
+        echo("  versions, device and weights are the same, so the clip itself was changed")

@@ -48,7 +48,7 @@ WIDE_VIEW_WIDTH = 72
 AXIS_HEIGHT = 2
 """Lines of the horizontal axis of a chart and its labels."""
 MIN_ROW_HEIGHT = 4
-"""Least lines of the title and the plot of a chart."""
+"""Minimum height of a chart, in lines: its title and its plot."""
 LOW_VIEW_HEIGHT = 16
 """Pane height, in lines, below which notes are shortened and fewer strips are drawn."""
 GROUP_SIGNS = ("●", "▲", "■", "◆", "✚", "○")

@@ -77,7 +77,7 @@ class VideoMatrix:
 
     @property
     def arrangement(self) -> tuple[object, ...]:
-        """Return a value that differs if another video is at some place."""
+        """Return a value that changes if any place in the matrix shows another video."""
         indices = {place: cell.video_index for place, cell in self.cells.items()}
         return self.folder, self.row_labels, self.column_labels, indices
 
