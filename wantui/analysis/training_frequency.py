@@ -119,7 +119,7 @@ def describe_frequency_ratio(first_word: str, second_word: str, has_adapters: bo
 
 
 def describe_uniform_words(comparison: "Comparison") -> str:
-    """Return that frequency in nano's training explains no difference between any two groups; empty if it may."""
+    """Return a sentence that frequency in training explains no difference; empty if it may explain one."""
     if not compares_words(comparison) or not uses_calibrated_model(comparison):
         return ""
     words: dict[str, None] = {}
