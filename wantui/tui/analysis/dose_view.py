@@ -141,7 +141,7 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 
     trends = dose_response.trends
-    header, *rows = _draw_slope_table(dose_response)
+    header, *rows = _draw_slope_table(dose_response, canvas.width)
     changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]
     axis = choose_axis(changes, canvas.width - len(header) - 2, MIN_WIDE_PLOT)
     muted_style = canvas.get_style("text-muted")
@@ -168,10 +168,10 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
     return [*lines, *wrap_text("; ".join(texts), canvas.width, muted_style)]
 
 
-def _draw_slope_table(dose_response: "DoseResponse") -> list[str]:
+def _draw_slope_table(dose_response: "DoseResponse", max_width: int) -> list[str]:
     """Return the header and the rows of the table of slopes: in the unit of each metric, and in percent of its mean.
 
-    The column of p is left out if all metrics have the same.
+    The column of p is left out if all metrics have the same. The header of slopes is short in a narrow pane.
     """
     trends = dose_response.trends
     slopes = align_decimals(
@@ -180,15 +180,17 @@ def _draw_slope_table(dose_response: "DoseResponse") -> list[str]:
     changes = [abs(trend.relative_slope) for trend in trends if math.isfinite(trend.relative_slope)]
     decimals = 1 if min(changes, default=1.0) >= MIN_SHARE_IN_TENTHS else 2
     setting_name = replace_names(dose_response.setting_name)
-    has_short_name = len(setting_name) <= MAX_AXIS_NAME_WIDTH
+    slope_header = f"slope per 1 {setting_name}" if len(setting_name) <= MAX_AXIS_NAME_WIDTH else "slope"
     columns = [
         _pad_column("metric", [_name_metric_with_unit(trend.metric) for trend in trends], is_left=True),
-        _pad_column(f"slope per 1 {setting_name}" if has_short_name else "slope", slopes),
+        _pad_column(slope_header, slopes),
         _pad_column("in percent", [_format_relative_slope(trend, decimals) for trend in trends]),
         _pad_column("95 % interval", [_format_interval(trend, decimals) for trend in trends]),
     ]
     if not _describe_common_p(dose_response):
         columns.append(_pad_column("adj. p", [format_p(trend.family_p) for trend in trends]))
+    if sum(len(column[0]) + 2 for column in columns) - 2 > max_width:
+        columns[1] = _pad_column("slope", slopes)
     return ["  ".join(cells) for cells in zip(*columns, strict=True)]
 
 

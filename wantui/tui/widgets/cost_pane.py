@@ -100,13 +100,13 @@ class CostPane(KeyTitleMixin, Vertical):
                 has_grid = len(full) + 1 + len(grid) + len(tail) <= height
                 return [*full, *([Text(""), *grid] if grid and has_grid else []), *tail]
         self._is_complete = False
-        if len(full) <= height and not messages:
+        short = self._draw_cost_lines(width, with_bases=False)
+        if next_step and not messages and len(short) <= height < len(short) + len(next_step):
             first_part = self.next_step.partition(";")[0]
             brief = wrap_text(first_part, width, self.cost_text.make_colour_style("accent"))
-            return [*_cut_message(full, height - len(brief), width), *brief]
+            return [*_cut_message(short, height - len(brief), width), *brief]
         if len(full) <= height:
             return full
-        short = self._draw_cost_lines(width, with_bases=False)
         if len(short) + len(message_lines) <= height:
             tail = next_step if len(short) + len(message_lines) + len(next_step) <= height else []
             return [*short, *message_lines, *tail]
