@@ -77,6 +77,30 @@ def test_names_are_plain_outside_commands() -> None:
     assert replace_names(text) == ("log volume over cfg scale at cfg scale 1; `wantui analyze --by cfg_scale`; my_word")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/data/output_dir/x",
+        "cfg_scale/video.mp4",
+        "set latent_analysis_settings.store_latents to yes",
+        "sweep cfg_scale=1,4",
+        "the search cfg_scale:4",
+        "choose --by cfg_scale,1 or --where cfg_scale=4 (--primary log_volume)",
+        'bracket 1 is "cfg_scale"',
+        "video 'log_volume'",
+        "A sign with guidance 5 against a lamp",
+    ],
+)
+def test_paths_keys_options_quotes_and_prompts_keep_names(text: str) -> None:
+    assert replace_names(text) == text
+
+
+def test_names_before_punctuation_are_plain() -> None:
+    text = "log_volume: 1, in cfg_scale. The sampler's log_volume (cfg_scale) is one's own"
+    assert replace_names(text) == text.replace("_", " ")
+    assert replace_names("8 steps, guidance 4; guidance 1") == "8 steps, cfg scale 4; cfg scale 1"
+
+
 def test_names_of_all_metrics_and_curves_are_known() -> None:
     assert tuple(CURVES) == CURVE_NAMES
     for name in (*METRICS, *CURVES):

@@ -10,9 +10,17 @@ from wantui.metric_names import CURVE_NAMES, MetricName
 if TYPE_CHECKING:
     from wantui.planning import Recipe
 
+KEPT_TEXT = r"""`[^`]*`|"[^"\n]*"|(?<!\w)'[^'\n]*'(?!\w)|--[a-z][\w-]*[ =][^\s;)]+"""
+"""Pattern of a command in backticks, a quoted text, or an option with its value."""
+GUIDANCE_PREFIX = r"(?:(?<=\bat )|(?<=\bfor )|(?<=\bhave )|(?<=, )|(?<=; ))"
+"""Pattern of what is before the guidance of a video in sentences of wantui; prompts may have the word elsewhere."""
+
 
 def replace_names(text: str) -> str:
-    """Return a text with the names of metrics, curves and settings for people; commands in backticks keep theirs."""
+    """Return a text with the names of metrics, curves and settings for people.
+
+    Commands, options with their values, quoted texts, paths, config keys and assignments keep theirs.
+    """
 
     def replace(match: re.Match[str]) -> str:
         return "cfg scale " if match[2] else match[1].replace("_", " ") if match[1] else match[0]
@@ -34,9 +42,11 @@ def describe_grouping(grouping: str) -> str:
 
 @cache
 def _make_name_pattern() -> re.Pattern[str]:
-    """Return the pattern of a command in backticks, of a name (group 1), or of "guidance" before a scale (group 2)."""
+    """Return the pattern of a text to keep, of a name (group 1), or of "guidance" before a scale (group 2)."""
     setting_names = [field.name for field in list_form_fields()]
     names = sorted(
         {name for name in (*get_args(MetricName), *CURVE_NAMES, *setting_names) if "_" in name}, key=len, reverse=True
     )
-    return re.compile(rf"`[^`]*`|\b({'|'.join(names)})\b|\b(guidance )(?=\d)")
+    return re.compile(
+        rf"{KEPT_TEXT}|(?<![\w/.=:-])({'|'.join(names)})(?![\w/=]|[.:-]\w)|{GUIDANCE_PREFIX}(guidance )(?=\d)"
+    )
