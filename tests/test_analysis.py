@@ -169,7 +169,7 @@ def test_null_rate_recomputes_spread_and_needs_ten_seeds(tmp_path: Path) -> None
         "with groups exchanged at random within seeds, 95 % of the differences in spread are between -"
     )
     assert result.false_positive_rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 500)
-    assert "with spread recomputed, the test calls" in result.describe_chance()
+    assert "with spread recomputed, the test at the 5 % level calls" in result.describe_chance()
     few = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=9), metrics=["length"])
     assert math.isnan(few.false_positive_rate)
     assert "% of them" not in few.describe_chance()

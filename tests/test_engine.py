@@ -527,13 +527,14 @@ def test_engine_waiting_for_a_locked_queue_obeys_engine_stop(start: Start) -> No
 def test_run_and_status_show_a_starting_worker(start: Start, tiny_batch: list[str], tmp_path: Path) -> None:  # C11
     machine = start(SLOW_IMPORT.replace("sys.path[0]", repr(str(tmp_path))))
     client = machine.client(*batch(tiny_batch, 1))
+    lines = machine.lines_of(client, "stderr")
     machine.until(lambda: any(worker.state == "starting" for worker in machine.queue.list_workers()))
     code, out, _ = machine.call("engine", "status")
     assert code == 0
     assert re.search(r"starting: worker-0: loading torch, \d+:\d\d", out)
+    machine.until(lambda: any(re.search(r"worker-0: loading torch, \d+:\d\d", line) for line in lines))
     (tmp_path / "ready").touch()
-    _, err = machine.end_of(client)
-    assert re.search(r"worker-0: loading torch, \d+:\d\d", err)
+    machine.until(lambda: client.poll() is not None)
     kinds = [event.kind for event in machine.queue.list_events(0)]
     assert kinds.index("worker_starting") < kinds.index("worker_ready") < kinds.index("started")
 
