@@ -1,6 +1,7 @@
 """A transformer from a GGUF file with the tensor names of Wan's own code, which shared files have."""
 
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from wantui.analysis.loading import read_batch_videos
 from wantui.config import load_config
 from wantui.generation.errors import LoadError
 from wantui.generation.load import load_pipeline
+from wantui.generation.tensors import check_gguf_tensors
 from wantui.models.catalogue import NANO, WanModel, find_model
+from wantui.models.parts import PartError
 from wantui.planning import PlanError, Recipe, preview_batch
 from wantui.planning import requirements as installed
 from wantui.planning.memory_plan import RESIDENT_PLAN, can_fuse_blocks, estimate_peak_bytes
@@ -214,6 +217,33 @@ def test_invalid_gguf_file_is_refused_when_planned(tmp_path: Path, tiny_models: 
         recipe_from(tmp_path / "text.gguf")
     with pytest.raises(PlanError, match="has two transformers, and one file cannot replace both"):
         recipe_from(tmp_path / "text.gguf", f"model_settings.model_id={tiny_models['a14b'].location}")
+
+
+def make_gguf_header(*values: tuple[bytes, int, bytes]) -> bytes:
+    """Return a GGUF file of version 3 without tensors: key, type and value of its metadata."""
+    content = b"GGUF" + struct.pack("<IQQ", 3, 0, len(values))
+    for key, value_type, value in values:
+        content += struct.pack("<Q", len(key)) + key + struct.pack("<I", value_type) + value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("value_type", "value", "message"),
+    [
+        (9, struct.pack("<IQ", 0, 2**40), r"an array of its metadata has 1,099,511,627,776 values"),
+        (9, struct.pack("<IQ", 4, 10**6), r"a value at byte \d+ is beyond its end"),
+        (8, struct.pack("<Q", 2**60) + b"wan", r"a value at byte \d+ is beyond its end"),
+        (4, b"", r"a value at byte \d+ is beyond its end"),
+        (9, struct.pack("<IQ", 9, 1) * 5000, "maximum recursion depth exceeded"),
+    ],
+)
+def test_gguf_metadata_beyond_its_file_is_refused(
+    value_type: int, value: bytes, message: str, tmp_path: Path
+) -> None:  # B3
+    path = tmp_path / "a.gguf"
+    path.write_bytes(make_gguf_header((b"a", value_type, value)))
+    with pytest.raises(PartError, match=rf"it is damaged, incomplete, .*{message}.*Copy or download it again"):
+        check_gguf_tensors(Path(NANO.location), path)
 
 
 def test_gguf_is_refused_with_8_bit_weights_or_without_the_library(

@@ -199,11 +199,11 @@ def check_gguf_tensors(folder: Path, gguf_path: Path) -> None:
     Raises:
         PartError: see `check_part_tensors`.
     """
-    from gguf import GGUFReader
+    from wantui.generation.gguf_reader import BoundedGGUFReader
 
     model = build_empty_model(folder, "transformer")
     try:
-        tensors = GGUFReader(gguf_path).tensors
+        tensors = BoundedGGUFReader(gguf_path).tensors
     except Exception as error:  # the reader raises errors of many kinds for cut and changed files
         reason = str(error) or type(error).__name__
         raise PartError(
