@@ -102,7 +102,14 @@ def make_batch_columns(
             "done",
             8,
             lambda batch: draw_progress(batch, 8),
-            min_list_width=MIN_WIDTH_WITH_BARS if widths.has_failures else MIN_WIDTH_WITH_SHORT_BARS,
+            min_list_width=MIN_WIDTH_WITH_SHORT_BARS,
+            max_list_width=MIN_WIDTH_WITH_BARS - 1,
+        ),
+        Column(
+            "progress",
+            8,
+            lambda batch: draw_progress(batch, 8),
+            min_list_width=MIN_WIDTH_WITH_BARS,
             max_list_width=MIN_WIDTH_WITH_MODEL - 1,
         ),
         Column("progress", 12, lambda batch: draw_progress(batch, 12), min_list_width=MIN_WIDTH_WITH_MODEL),
@@ -115,7 +122,7 @@ def make_batch_columns(
         Column("name", widths.name, draw_name, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
         Column("template", None, draw_template, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
     ]
-    is_shown = {"failed": widths.has_failures, "ETA": widths.has_unfinished}
+    is_shown = {"failed": widths.has_failures, "ETA": widths.has_unfinished, "done": not widths.has_failures}
     return [column for column in columns if is_shown.get(column.header_text, True)]
 
 
