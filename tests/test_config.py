@@ -698,6 +698,18 @@ PROBABLE_SETTINGS = {
 """Setting that an unknown name means, by the name."""
 
 
+@pytest.mark.parametrize(
+    ("value", "ending"),
+    [
+        ("primary_metric=log_volum", ", got 'log_volum'. Did you mean log_volume?"),
+        ("model_settings.sampler=unipcc", ", got 'unipcc'. Did you mean unipc?"),
+        ("model_settings.sampler=ddim", ", got 'ddim'"),
+    ],
+)
+def test_mistyped_choice_gets_the_most_similar_one(value: str, ending: str) -> None:
+    assert config_error("", value).endswith(ending)
+
+
 @pytest.mark.parametrize(("name", "path"), PROBABLE_SETTINGS.items())
 def test_every_source_gives_the_same_suggestion_for_an_unknown_setting(name: str, path: str) -> None:
     assert f"; did you mean {path}?" in config_error("", f"{name}=8")

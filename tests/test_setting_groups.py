@@ -624,6 +624,17 @@ def test_most_similar_name_is_suggested(tmp_path: Path, name: str, suggestion: s
         select_videos_by_condition(videos, [f"{name}=1"])
 
 
+def test_dissimilar_names_are_not_suggested(tmp_path: Path) -> None:
+    videos = [
+        replace(video, setting_values={"model_settings.sampler": ("euler", "unipc")[video.seed]})
+        for video in synthetic_videos(tmp_path, {"red": 1.0}, 2)
+    ]
+    with pytest.raises(CannotCompareError, match=r"has this name. The videos differ in: sampler"):
+        group_videos(videos, "shape")
+    with pytest.raises(CannotCompareError, match=r"Did you mean sampler\?"):
+        group_videos(videos, "samplr")
+
+
 def test_baseline_of_a_sweep_has_one_name(tmp_path: Path) -> None:
     path = "prompt_schedule_settings.schedule"
     values = {0: None, 1: {"5%": "a"}, 2: {"10%": "a"}}

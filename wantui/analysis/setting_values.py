@@ -1,6 +1,7 @@
 """Settings of videos by config path, such as `model_settings.cfg_scale`, for groups of equal settings."""
 
 import difflib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -29,6 +30,8 @@ RECIPE_FIELDS_BY_PATH = {
     "prompt_settings.embedding_method": "weighting",
 }
 """Config path -> recipe field with the value that was used: a config may leave it to a default."""
+MIN_SIMILARITY = 0.75
+"""Smallest similarity of a suggested name to a mistyped one, from 0 to 1: "shape" and "sampler" have 0.67."""
 TRANSFORMER_FILE_PATH = "model_settings.transformer_file"
 COMPARED_NAMES_BY_PATH: Mapping[str, tuple[str, ...]] = {
     "model_settings.model_id": ("model", "revision"),
@@ -149,9 +152,12 @@ def _advise_setting(name: str, paths: Sequence[str], videos: Sequence[Video]) ->
     swept_sections = {path.partition(".")[0] for path in swept_paths}
     named_paths = [path for path in differing_paths if path in swept_paths or path.split(".")[0] not in swept_sections]
     names = [shorten_path(path, paths) for path in named_paths or differing_paths]
-    similar_names = difflib.get_close_matches(name, names, 1) or difflib.get_close_matches(
-        name, [shorten_path(path, paths) for path in paths], 1
-    )
+    words = [name, *name.split("_")[1:]]  # "cfg_scal" is like the "scale" of an adapter
+    similar_names = [
+        similar_name
+        for word, known_names in itertools.product(words, (names, [shorten_path(path, paths) for path in paths]))
+        for similar_name in difflib.get_close_matches(word, known_names, 1, MIN_SIMILARITY)
+    ]
     suggestion = f"Did you mean {similar_names[0]}? " if similar_names else ""
     return suggestion + (f"The videos differ in: {', '.join(names)}" if names else "The videos differ in no setting")
 

@@ -1,5 +1,7 @@
 """Explanations of validation errors of pydantic, for people who write a config or a settings file."""
 
+import difflib
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any
@@ -29,4 +31,12 @@ def explain_invalid_value(error_details: Any, rule_by_pattern: Mapping[str, str]
         explanation = RULE_BY_ERROR_TYPE[error_details["type"]]
     if error_details["type"] == "string_pattern_mismatch":
         explanation = rule_by_pattern.get(error_details["ctx"]["pattern"], explanation)
-    return f"{explanation}, got {_SHORT_REPR.repr(error_details['input'])}"
+    text = f"{explanation}, got {_SHORT_REPR.repr(error_details['input'])}"
+    return text + (_suggest_choice(error_details) if error_details["type"] == "literal_error" else "")
+
+
+def _suggest_choice(error_details: Any) -> str:
+    """Return a sentence with the choice that is most similar to the input; empty if none is similar."""
+    choices = re.findall("'([^']*)'", error_details["ctx"]["expected"])
+    similar_choices = difflib.get_close_matches(str(error_details["input"])[:MAX_TEXT_LENGTH], choices, 1, 0.75)
+    return f". Did you mean {similar_choices[0]}?" if similar_choices else ""
