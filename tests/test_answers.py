@@ -526,7 +526,8 @@ def test_metrics_that_depend_on_the_steps_are_excluded_and_named(tmp_path: Path)
     (turning,) = [difference for difference in comparison.differences if difference.metric == "turning"]
     assert find_decisive_p(comparison, turning) == turning.family_p
     assert find_question(comparison, "turning") == ""
-    assert re.search(r"; of [\w, ]*turning[\w, ]* over all \d+ metrics of this table", describe_p_values(comparison)[0])
+    note = describe_p_values(comparison)[0]
+    assert re.search(r"; that of [\w, ]*turning[\w, ]* for the \d+ metrics of this table", note)
 
 
 @pytest.mark.slow

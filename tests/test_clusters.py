@@ -102,7 +102,7 @@ def test_equal_curves_have_no_cluster() -> None:
 
 
 def test_cluster_test_of_one_seed_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least two seeds, but there are 1"):
+    with pytest.raises(ValueError, match="at least two seeds are needed, but there are 1"):
         run_cluster_test(np.ones((1, 4)))
 
 

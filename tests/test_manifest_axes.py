@@ -115,13 +115,13 @@ def test_settings_of_list_items_have_the_names_that_sweeps_accept() -> None:
 
 def test_matrix_shows_other_axes_and_pages(manifest: Manifest) -> None:
     grid = arrange_matrix(BATCH, manifest, BatchMarks())
-    assert grid.describe_axes(37) == "2 variations by 3 values of cfg_scale"
+    assert grid.describe_axes(37) == "2 variations by 3 values of cfg scale"
     assert grid.describe_axes(36) == "2 x 3"
     assert grid.describe_page() == "steps 3, seed 42 (page 1/4)"
-    assert grid.cells[1, 2].name == "blue, seed 42, cfg_scale 8, steps 3"
+    assert grid.cells[1, 2].name == "blue, seed 42, cfg scale 8, steps 3"
     grid = arrange_matrix(BATCH, manifest, BatchMarks(), view=MatrixView(1, 9))
     assert grid.describe_axes(40) == "2 variations by 2 values of steps"
-    assert grid.describe_page() == "cfg_scale 8, seed 43 (page 6/6)"
+    assert grid.describe_page() == "cfg scale 8, seed 43 (page 6/6)"
     assert grid.view == MatrixView(1, 5)
     last = arrange_matrix(BATCH, manifest, BatchMarks(), view=MatrixView(12))
     assert last.view == MatrixView(0, 0)

@@ -170,7 +170,7 @@ def test_library_show_and_check_name_damaged_marks(wantui: Wantui, tmp_path: Pat
     edit_mark(BatchFolder(tmp_path / "batch"), "a", star=True)
     damages = [item.damage for item in check_batch(tmp_path / "batch") if item.path.name == "marks.damaged.json"]
     assert len(damages) == 1
-    assert "remove marks.damaged.json" in damages[0]
+    assert "then remove it" in damages[0]
 
 
 # What the matrix of the Library shares with sheets and the gallery

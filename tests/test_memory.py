@@ -468,11 +468,13 @@ def test_missing_kernel_requirements_are_reported_before_loading(
         bench.measure_throughput(torch.device("cuda"), "fused", print)
 
 
-def test_float32_needs_no_kernels(
+def test_float32_needs_the_kernel_of_the_decoder(
     tiny_models: dict[str, WanModel], as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "explain_missing_compiler", lambda: "no C compiler is installed")
     assert is_fused(load_pipeline(tiny_models["wan2.1"], None, "float32", GPU, speed="fused").transformer)
+    monkeypatch.setattr(load, "explain_missing_compiler", lambda: "no C compiler is installed")
+    with pytest.raises(LoadError, match="speed: fused compiles kernels on this machine, but no C compiler"):
+        load_pipeline(tiny_models["wan2.1"], None, "float32", GPU, speed="fused")
 
 
 def test_kernel_build_failure_names_its_requirements(

@@ -52,7 +52,7 @@ METRICS: dict[str, Metric] = {
         "mean change of velocity per unit of noise level", lambda t: float(t.acceleration.mean()), 3
     ),
     "first_pc_variance": Metric(
-        "share of the variance along the main axis; 0.608 for a random walk",
+        "share of variance on the main axis; random walk: 0.608",
         lambda t: t.first_pc_variance,
         3,
         ratio_origin=1.0,
@@ -73,7 +73,7 @@ METRICS: dict[str, Metric] = {
     "final_norm": Metric("size of the final latents, root mean square of their values", lambda t: t.final_norm, 3),
     "least_norm": Metric("smallest size of the latents on the path", lambda t: t.least_norm, 3),
     "guidance_gap": Metric(
-        "mean distance between the predictions with and without the prompt",
+        "mean distance of predictions with and without the prompt",
         lambda t: t.compute_guidance_gap(WHOLE_WINDOW),
         3,
         needs_guidance_gap=True,
