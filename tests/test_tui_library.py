@@ -37,7 +37,7 @@ from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import InputDialog
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.widgets.batch_list import shorten_model, shorten_name
-from wantui.tui.widgets.matrix_cells import choose_geometry
+from wantui.tui.widgets.matrix_cells import MatrixPane
 
 pytestmark = pytest.mark.terminal
 
@@ -210,7 +210,7 @@ def test_filtered_matrix_hides_rows_and_columns_without_videos(manifest: Manifes
 def test_cells_fit_the_pane_and_keep_the_shape_of_the_videos(
     cell_size: str | None, pane: tuple[int, int], grid: tuple[int, int], aspect: float, expected: tuple[int, int]
 ) -> None:
-    geometry = choose_geometry(cell_size, pane, 12, grid, aspect)
+    geometry = MatrixPane(*pane, 12, *grid, aspect).choose_geometry(cell_size)
     assert (geometry.picture_width, geometry.picture_height) == expected
     least_width = grid[0] * (geometry.picture_width + 2)
     if geometry.gap_width:
@@ -593,8 +593,9 @@ def test_narrow_list_keeps_the_date_beside_short_names(manifest: Manifest) -> No
         header, row = (line[:32] for line in it.text().splitlines()[2:4])
         assert "shapes" in row
         assert "7/8" in row
-        assert "★  date" in header
-        assert re.search(r"★1 +(\d\d:\d\d|\d+ [A-Z][a-z]{2}|[A-Z][a-z]{2} \d\d)", row), "also around midnight"
+        heading = "time" if re.search(r"★1 +\d\d:\d\d", row) else "date"
+        assert f"★  {heading}" in header
+        assert heading == "time" or re.search(r"★1 +(\d+ [A-Z][a-z]{2}|[A-Z][a-z]{2} \d\d)", row), "around midnight"
         await it.press("slash")
         await it.pilot.pause()
         assert screen.batch_list.region.width == screen.search_input.region.width, "the search narrows nothing"

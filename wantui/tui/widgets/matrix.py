@@ -24,9 +24,9 @@ from wantui.tui.widgets.diff_text import make_colour_style, parse_theme_colour
 from wantui.tui.widgets.matrix_cells import (
     CELL_SIZES,
     CellGeometry,
-    CursorFrameLine,
+    MatrixPane,
     choose_edge,
-    choose_geometry,
+    choose_sides,
     draw_caption,
     draw_placeholder,
     draw_sign_cell,
@@ -160,15 +160,16 @@ class Matrix(ScrollView, can_focus=True):
         return self.cell_size
 
     def _choose_geometry(self, cell_size: str | None) -> CellGeometry:
-        size, grid = self.scrollable_content_region.size, self.grid
-        labels = (grid.column_heading, *grid.row_labels[:MAX_MEASURED_LABELS])
-        return choose_geometry(
-            cell_size,
-            (size.width, size.height - HEADER_HEIGHT),
-            max(map(cell_len, labels)),
-            (self.column_count, self.row_count),
-            grid.aspect_ratio,
-        )
+        labels = (self.grid.column_heading, *self.grid.row_labels[:MAX_MEASURED_LABELS])
+        longest_label = max(map(cell_len, labels))
+        pane = MatrixPane(*self._pane_size, longest_label, self.column_count, self.row_count, self.grid.aspect_ratio)
+        return pane.choose_geometry(cell_size)
+
+    @property
+    def _pane_size(self) -> tuple[int, int]:
+        """Return the width of the pane, and its height below the header."""
+        size = self.scrollable_content_region.size
+        return size.width, size.height - HEADER_HEIGHT
 
     def _arrange(self, reads_again: bool = False) -> None:
         """Fit the cells to the pane, and read the visible pictures that are missing, or all."""
@@ -176,9 +177,9 @@ class Matrix(ScrollView, can_focus=True):
         if geometry.pixel_size != self.geometry.pixel_size:
             self._pictures.clear()
         self.geometry = geometry
-        width, height = self.scrollable_content_region.size
+        width, free_height = self._pane_size
         rows, columns = self._count_visible_cells()
-        free_width, free_height = width - geometry.label_width, height - HEADER_HEIGHT
+        free_width = width - geometry.label_width
         # Slack at the end, so that the last row and column can be scrolled to whole cells.
         self.virtual_size = Size(
             geometry.label_width + extend_to_whole_cells(self.column_count, columns, geometry.column_width, free_width),
@@ -189,11 +190,7 @@ class Matrix(ScrollView, can_focus=True):
 
     def _count_visible_cells(self) -> tuple[int, int]:
         """Return the number of rows and columns that are completely visible."""
-        size = self.scrollable_content_region.size
-        return (
-            max(1, (size.height - HEADER_HEIGHT) // self.geometry.row_height),
-            max(1, (size.width - self.geometry.label_width) // self.geometry.column_width),
-        )
+        return self.geometry.count_whole_cells(*self._pane_size)
 
     def on_resize(self) -> None:
         self._arrange()
@@ -384,13 +381,8 @@ class Matrix(ScrollView, can_focus=True):
         if not geometry.picture_height:
             return draw_sign_cell(cell, is_compared, cursor_style, self.make_colour_style)
         is_caption = line == geometry.picture_height
-        frame = (
-            CursorFrameLine(" ", " ", " ", None)
-            if cursor_style is None
-            else CursorFrameLine("│", " ", "│", cursor_style)
-        )
-        if is_caption:
-            frame = choose_edge(cursor_style, self._choose_cursor_style((row + 1, column)))
+        style_below = self._choose_cursor_style((row + 1, column))
+        frame = choose_edge(cursor_style, style_below) if is_caption else choose_sides(cursor_style)
         if cell is None:
             content = [Segment(frame.edge * geometry.picture_width, frame.style)]
         elif is_caption:

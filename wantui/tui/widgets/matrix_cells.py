@@ -60,6 +60,15 @@ class CellGeometry:
         """Return the height of a row: the picture above its caption."""
         return self.picture_height + 1
 
+    def count_whole_cells(self, width: int, height: int) -> tuple[int, int]:
+        """Return the number of rows and columns that are completely visible in a pane, at least 1.
+
+        Args:
+            width: width of the pane in characters, with the labels of the rows.
+            height: its height below the header.
+        """
+        return max(1, height // self.row_height), max(1, (width - self.label_width) // self.column_width)
+
     @property
     def pixel_size(self) -> tuple[int, int]:
         """Return the width and height in pixels of a picture in block characters."""
@@ -89,60 +98,67 @@ def choose_edge(style: Style | None, style_below: Style | None) -> CursorFrameLi
     return CursorFrameLine(" ", " ", " ", None) if style_below is None else CursorFrameLine("╭", "─", "╮", style_below)
 
 
-def choose_geometry(
-    cell_size: str | None,
-    pane_size: tuple[int, int],
-    longest_label: int,
-    grid_size: tuple[int, int],
-    aspect_ratio: float,
-) -> CellGeometry:
-    """Return the sizes for a pane, with gaps that spread the columns over it if all fit.
+def choose_sides(style: Style | None) -> CursorFrameLine:
+    """Return the frame beside a line of a picture.
 
     Args:
-        cell_size: one of `CELL_SIZES`; None uses large cells if two rows and columns of them fit, otherwise the
-            largest ones of which `MIN_VISIBLE_CELLS` fit, but not less than small ones.
-        pane_size: width and height below the header, in characters.
-        longest_label: width of the longest row label.
-        grid_size: number of columns and rows.
-        aspect_ratio: height of a video divided by its width.
+        style: style of the frame of the cell; None without a frame.
     """
-    geometry = _choose_cells(cell_size, pane_size, longest_label, grid_size, aspect_ratio)
-    if not geometry.picture_height:
-        return geometry
-    spare_width = (pane_size[0] - geometry.label_width) // max(1, grid_size[0]) - geometry.column_width
-    return replace(geometry, gap_width=_limit(spare_width, 0, MAX_GAP_WIDTH))
+    side = " " if style is None else "│"
+    return CursorFrameLine(side, " ", side, style)
 
 
-def _choose_cells(
-    cell_size: str | None,
-    pane_size: tuple[int, int],
-    longest_label: int,
-    grid_size: tuple[int, int],
-    aspect_ratio: float,
-) -> CellGeometry:
-    """Return the sizes without gaps."""
-    width, height = pane_size
-    columns, rows = max(1, grid_size[0]), max(1, grid_size[1])
-    if cell_size == "signs":
-        max_label_width = max(MIN_LABEL_WIDTH, min(MAX_LABEL_WIDTH_OF_SIGNS, width // 2))
-        return CellGeometry(_limit(longest_label + 1, MIN_LABEL_WIDTH, max_label_width), SIGNS_WIDTH, 0)
-    label_width = _limit(longest_label + 1, MIN_LABEL_WIDTH, max(MIN_LABEL_WIDTH, min(MAX_LABEL_WIDTH, width // 4)))
-    if cell_size is None:
-        has_room = height >= min(2, rows) * (LARGE_BOX[1] + 1) and width - label_width >= min(2, columns) * (
-            LARGE_BOX[0] + 2
-        )
-        cell_size = "large" if has_room else "small"
-        if not has_room:
-            free_size = (
-                (width - label_width) // min(MIN_VISIBLE_CELLS[0], columns) - 2,
-                height // min(MIN_VISIBLE_CELLS[1], rows) - 1,
-            )
-            medium_box = max(SMALL_BOX[0], free_size[0]), max(SMALL_BOX[1], free_size[1])
-            return CellGeometry(label_width, *_fit_picture_cells(medium_box, aspect_ratio))
-    if cell_size == "small":
-        return CellGeometry(label_width, *_fit_picture_cells(SMALL_BOX, aspect_ratio))
-    picture_size = _fit_or_scroll(width - label_width, columns, 0) - 2, _fit_or_scroll(height, rows, 1) - 1
-    return CellGeometry(label_width, *_fit_picture_cells(picture_size, aspect_ratio))
+@dataclass(frozen=True)
+class MatrixPane:
+    """Pane in which a matrix is arranged, and what it has to show."""
+
+    width: int
+    """Width in characters, with the labels of the rows."""
+    height: int
+    """Height below the header, in characters."""
+    longest_label: int
+    """Width of the longest row label."""
+    columns: int
+    rows: int
+    aspect_ratio: float
+    """Height of a video divided by its width."""
+
+    def choose_geometry(self, cell_size: str | None) -> CellGeometry:
+        """Return the sizes of the cells, with gaps that spread the columns over the pane if all fit.
+
+        Args:
+            cell_size: one of `CELL_SIZES`; None uses large cells if two rows and columns of them fit, otherwise the
+                largest ones of which `MIN_VISIBLE_CELLS` fit, but not less than small ones.
+        """
+        if cell_size == "signs":
+            max_label_width = max(MIN_LABEL_WIDTH, min(MAX_LABEL_WIDTH_OF_SIGNS, self.width // 2))
+            return CellGeometry(self._limit_label_width(max_label_width), SIGNS_WIDTH, 0)
+        label_width = self._limit_label_width(max(MIN_LABEL_WIDTH, min(MAX_LABEL_WIDTH, self.width // 4)))
+        box = self._choose_picture_box(cell_size, self.width - label_width)
+        geometry = CellGeometry(label_width, *_fit_picture_cells(box, self.aspect_ratio))
+        spare_width = (self.width - label_width) // max(1, self.columns) - geometry.column_width
+        return replace(geometry, gap_width=_limit(spare_width, 0, MAX_GAP_WIDTH))
+
+    def _limit_label_width(self, max_width: int) -> int:
+        return _limit(self.longest_label + 1, MIN_LABEL_WIDTH, max_width)
+
+    def _choose_picture_box(self, cell_size: str | None, free_width: int) -> tuple[int, int]:
+        """Return the width and height into which a picture is fitted.
+
+        Args:
+            free_width: width right of the labels.
+        """
+        columns, rows = max(1, self.columns), max(1, self.rows)
+        if cell_size is None:
+            fits_rows = self.height >= min(2, rows) * (LARGE_BOX[1] + 1)
+            if not (fits_rows and free_width >= min(2, columns) * (LARGE_BOX[0] + 2)):
+                return (
+                    max(SMALL_BOX[0], free_width // min(MIN_VISIBLE_CELLS[0], columns) - 2),
+                    max(SMALL_BOX[1], self.height // min(MIN_VISIBLE_CELLS[1], rows) - 1),
+                )
+        if cell_size == "small":
+            return SMALL_BOX
+        return _fit_or_scroll(free_width, columns, 0) - 2, _fit_or_scroll(self.height, rows, 1) - 1
 
 
 def _fit_or_scroll(available_size: int, cell_count: int, axis: int) -> int:
