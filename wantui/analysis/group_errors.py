@@ -61,7 +61,7 @@ def _explain_no_shared_phrasing(text: str, groups: "Sequence[Group]", grouping: 
 def explain_missing_seeds(
     groups: "Sequence[Group]", cells_by_group: Sequence[Mapping[Cell, Video]], shared_phrasings: Set[tuple[str, str]]
 ) -> dict[int, str]:
-    """Return why the videos of some seeds are excluded, by seed: which groups lack which seeds."""
+    """Return why the videos of some seeds are excluded, by seed: which groups lack it in a shared phrasing."""
     phrasing_text = " in some phrasing" if len(shared_phrasings) > 1 else ""
     seeds_by_lacking_groups: dict[tuple[str, ...], list[int]] = {}
     for seed in sorted({seed for cells in cells_by_group for _, seed in cells}):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +38,12 @@ from wantui.analysis.template_parts import mask_brackets
 from wantui.analysis.video import Video
 from wantui.formatting import join_first_names
 
+Key = TypeVar("Key")
 MAX_GROUPS = 50
 """Maximum number of groups in a comparison, which have 1,225 pairs; time grows faster than the number of pairs."""
 NOTHING_TO_GROUP_ERROR = "cannot group videos: there is no finished video with a stored trajectory"
 """Error message if there are no videos to group."""
-NOT_SHARED_REASON = "its seed or phrasing is not in every group"
+NOT_SHARED_REASON = "its phrasing is not in every group"
 """Reason for excluding a video whose phrasing not all groups have."""
 
 
@@ -176,15 +178,26 @@ def group_comparable_videos(videos: Sequence[Video], grouping: str) -> tuple[lis
     groups = []
     get_condition = make_other_swept_key(comparable_videos, grouping)
     for group in group_videos(comparable_videos, grouping):
-        videos_by_key: dict[tuple[object, ...], Video] = {}
-        for video in group.videos:
-            earlier_video = videos_by_key.setdefault(
-                (video.variation, video.prompt, video.word_weights, get_condition(video), video.seed), video
-            )
-            if earlier_video is not video:
-                exclusion_reasons.append((namer.name_video(video), _explain_duplicate(video, earlier_video, namer)))
+        videos_by_key = _find_first_videos(
+            group.videos,
+            lambda video: (video.variation, video.prompt, video.word_weights, get_condition(video), video.seed),
+            namer,
+            exclusion_reasons,
+        )
         groups.append(Group(group.name, tuple(videos_by_key.values())))
     return groups, exclusion_reasons
+
+
+def _find_first_videos(
+    videos: Sequence[Video], get_key: Callable[[Video], Key], namer: VideoNamer, exclusions: list[tuple[str, str]]
+) -> dict[Key, Video]:
+    """Return the first video of each key, and append the names of all others with reasons to exclusions."""
+    videos_by_key: dict[Key, Video] = {}
+    for video in videos:
+        earlier_video = videos_by_key.setdefault(get_key(video), video)
+        if earlier_video is not video:
+            exclusions.append((namer.name_video(video), _explain_duplicate(video, earlier_video, namer)))
+    return videos_by_key
 
 
 def find_factors(videos: Sequence[Video]) -> list[str]:
@@ -275,27 +288,22 @@ class MatchedGroups:
         check_group_count(groups, grouping, MAX_GROUPS)
         get_phrasing = _choose_phrasing_key(videos, grouping)
         get_condition = make_other_swept_key(videos, grouping)
-        cells_by_group: list[dict[Cell, Video]] = []
         exclusion_reasons: list[tuple[str, str]] = []
-        for group in groups:
-            videos_by_cell: dict[Cell, Video] = {}
-            for video in group.videos:
-                phrasing_key = (get_phrasing(video), get_condition(video))
-                earlier_video = videos_by_cell.setdefault((phrasing_key, video.seed), video)
-                if earlier_video is not video:
-                    exclusion_reasons.append((namer.name_video(video), _explain_duplicate(video, earlier_video, namer)))
-            cells_by_group.append(videos_by_cell)
+        cells_by_group: list[dict[Cell, Video]] = [
+            _find_first_videos(
+                group.videos,
+                lambda video: ((get_phrasing(video), get_condition(video)), video.seed),
+                namer,
+                exclusion_reasons,
+            )
+            for group in groups
+        ]
         shared_phrasings = set.intersection(
             *({phrasing for phrasing, _ in videos_by_cell} for videos_by_cell in cells_by_group)
         )
-        seeds = [
-            seed
-            for seed in sorted({seed for videos_by_cell in cells_by_group for _, seed in videos_by_cell})
-            if shared_phrasings
-            and all(
-                (phrasing, seed) in videos_by_cell for videos_by_cell in cells_by_group for phrasing in shared_phrasings
-            )
-        ]
+        missing_seeds = explain_missing_seeds(groups, cells_by_group, shared_phrasings)
+        all_seeds = sorted({seed for videos_by_cell in cells_by_group for _, seed in videos_by_cell})
+        seeds = [seed for seed in all_seeds if shared_phrasings and seed not in missing_seeds]
         if len(seeds) < 2:
             raise CannotCompareError(explain_too_few_seeds(groups, grouping, len(seeds), bool(shared_phrasings)))
         # In the order of the videos, so that every result on the matched videos names groups and levels in that order.
@@ -306,11 +314,10 @@ class MatchedGroups:
         ]
         ordered_cells = [(phrasing, seed) for seed in seeds for phrasing in ordered_phrasings]
         matched_cells = set(ordered_cells)
-        missing_seeds = explain_missing_seeds(groups, cells_by_group, shared_phrasings)
         exclusion_reasons += [
             (
                 namer.name_video(video),
-                missing_seeds.get(cell[1], NOT_SHARED_REASON) if cell[0] in shared_phrasings else NOT_SHARED_REASON,
+                missing_seeds[cell[1]] if cell[0] in shared_phrasings else NOT_SHARED_REASON,
             )
             for videos_by_cell in cells_by_group
             for cell, video in videos_by_cell.items()
@@ -321,7 +328,8 @@ class MatchedGroups:
             for group, videos_by_cell in zip(groups, cells_by_group, strict=True)
         ]
         phrasings = [phrasing for phrasing, _ in ordered_phrasings]
-        numbers = np.array([list(dict.fromkeys(phrasings)).index(phrasing) for phrasing in phrasings])
+        number_by_phrasing = {phrasing: number for number, phrasing in enumerate(dict.fromkeys(phrasings))}
+        numbers = np.array([number_by_phrasing[phrasing] for phrasing in phrasings])
         return cls(tuple(matched_groups), tuple(seeds), exclusion_reasons, numbers)
 
     @property
