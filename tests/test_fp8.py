@@ -44,7 +44,7 @@ from wantui.planning.fp8 import count_fp8_blocks
 from wantui.planning.fp8_checks import list_fp8_conflicts
 from wantui.planning.memory_plan import (
     MEMORY_PLANS,
-    can_fuse_blocks,
+    can_fuse_pipeline,
     choose_memory_plan,
     estimate_peak_bytes,
     estimate_required_bytes,
@@ -498,7 +498,7 @@ def test_predicted_weights_equal_those_of_a_quantized_transformer(quantized: Wan
 def test_every_plan_needs_less_memory_in_fp8_and_sequential_is_never_chosen() -> None:
     model, recipe = find_model("wan2.1-14b"), recipe_in_fp8()
     for plan in MEMORY_PLANS:
-        if plan.can_fuse and can_fuse_blocks(model, plan, "fp8", "full"):
+        if plan.can_fuse and can_fuse_pipeline(model, plan, "fp8", "full"):
             full, half = (estimate_peak_bytes(plan, model, recipe_in_fp8(speed=speed)) for speed in ("fused", "fp8"))
             assert half is not None
             assert full is not None

@@ -22,7 +22,7 @@ from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.parts import PartError
 from wantui.planning import PlanError, Recipe, preview_batch
 from wantui.planning import requirements as installed
-from wantui.planning.memory_plan import RESIDENT_PLAN, can_fuse_blocks, estimate_peak_bytes
+from wantui.planning.memory_plan import RESIDENT_PLAN, can_fuse_pipeline, estimate_peak_bytes
 from wantui.planning.weight_bytes import estimate_transformer_bytes
 from wantui.storage.manifest import read_manifest
 from wantui.worker.pipelines import check_weight_fingerprints, choose_recipe_plan, load_recipe_pipeline
@@ -121,7 +121,7 @@ def test_gguf_weights_reduce_the_predicted_peak_and_are_not_fused(small_nano: Pa
     at_most = estimate_peak_bytes(RESIDENT_PLAN, model, recipe)
     assert at_most is not None
     assert at_most < estimate_peak_bytes(RESIDENT_PLAN, model, full) - 0.9 * estimate_transformer_bytes(model, full)  # type: ignore[operator]
-    assert not can_fuse_blocks(find_model("wan2.1-1.3b"), RESIDENT_PLAN, "fused", recipe.weights)
+    assert not can_fuse_pipeline(find_model("wan2.1-1.3b"), RESIDENT_PLAN, "fused", recipe.weights)
 
 
 def test_batch_with_a_gguf_file_records_it(wantui: Wantui, small_nano: Path) -> None:

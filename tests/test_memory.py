@@ -430,7 +430,7 @@ def test_kernels_run_on_the_requested_gpu(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pipelines are loaded as on a GPU, and stay in the machine's memory."""
-    monkeypatch.setattr(load, "can_fuse_blocks", lambda *_: True)
+    monkeypatch.setattr(load, "can_fuse_pipeline", lambda *_: True)
     monkeypatch.setattr(load, "explain_missing_compiler", lambda: None)
     monkeypatch.setattr(load, "apply_memory_plan", lambda *_: None)
 

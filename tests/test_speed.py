@@ -37,7 +37,7 @@ from wantui.models.magnitudes import (
     load_magnitudes,
 )
 from wantui.planning import Recipe, plan_batch, preview_batch
-from wantui.planning.memory_plan import MEMORY_PLANS, can_fuse_blocks
+from wantui.planning.memory_plan import MEMORY_PLANS, can_fuse_pipeline
 from wantui.planning.step_skipping import compute_magnitude_ratios, count_computed_steps
 from wantui.schedule import compute_noise_levels
 from wantui.storage.manifest import read_manifest
@@ -65,12 +65,12 @@ def test_default_speed_is_fused() -> None:
 
 def test_blocks_are_fused_unless_speed_plan_weights_or_width_prevent_it() -> None:
     model = find_model("wan2.1-1.3b")
-    fused = [plan.slug for plan in MEMORY_PLANS if can_fuse_blocks(model, plan, "fused", "full")]
+    fused = [plan.slug for plan in MEMORY_PLANS if can_fuse_pipeline(model, plan, "fused", "full")]
     assert fused == [plan.slug for plan in MEMORY_PLANS if plan.transformer_placement != "sequential"]
     for plan in MEMORY_PLANS:
-        assert not can_fuse_blocks(model, plan, "reference", "full")
-        assert not can_fuse_blocks(model, plan, "fused", "float8")
-        assert not can_fuse_blocks(NANO, plan, "fused", "full")  # which is over before it is launched
+        assert not can_fuse_pipeline(model, plan, "reference", "full")
+        assert not can_fuse_pipeline(model, plan, "fused", "float8")
+        assert not can_fuse_pipeline(NANO, plan, "fused", "full")  # which is over before it is launched
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ from wantui.planning.memory_plan import (
     CONTEXT_BYTES,
     RESIDENT_PLAN,
     MemoryPlan,
-    can_fuse_blocks,
+    can_fuse_pipeline,
     choose_memory_plan,
     estimate_peak_bytes,
     find_plan,
@@ -285,7 +285,7 @@ def _generate(
 ) -> tuple[int, float, float, int, int]:
     """Bytes while denoising, seconds of a step and of decoding, bytes in all, and bytes that torch had reserved."""
     pipeline = build_published_pipeline(model, DEVICE, recipe.weights)
-    if can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
+    if can_fuse_pipeline(model, plan, recipe.speed, recipe.weights):
         fuse_pipeline(pipeline, attention_kernel)
     if plan.transformer_placement != "resident":
         pipeline.to("cpu")

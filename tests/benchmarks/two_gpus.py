@@ -27,7 +27,7 @@ from wantui.generation.placement import PipelinePlacement
 from wantui.generation.self_check import computes_equal_bits
 from wantui.models.catalogue import find_model
 from wantui.planning import CaptureRequests, PromptMark, Recipe
-from wantui.planning.memory_plan import RESIDENT_PLAN, can_fuse_blocks
+from wantui.planning.memory_plan import RESIDENT_PLAN, can_fuse_pipeline
 from wantui.planning.second_gpu import estimate_second_gpu_bytes
 from wantui.planning.throughput import NATIVE_ATTENTION
 
@@ -128,7 +128,7 @@ def build_pipeline(measurement: Measurement, rounds: int) -> tuple[WanPipeline, 
     )
     recipe = Recipe.model_validate({**recipe.model_dump(), **measurement.changes})
     pipeline = build_published_pipeline(model, FIRST_DEVICE)
-    if can_fuse_blocks(model, RESIDENT_PLAN, recipe.speed, recipe.weights):
+    if can_fuse_pipeline(model, RESIDENT_PLAN, recipe.speed, recipe.weights):
         fuse_pipeline(pipeline, NATIVE_ATTENTION)
     pipeline.wantui_placement = PipelinePlacement(pipeline, FIRST_DEVICE, RESIDENT_PLAN)
     return pipeline, recipe, embed

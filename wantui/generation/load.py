@@ -31,7 +31,7 @@ from wantui.models.parts import PartError, read_pipeline_components
 from wantui.models.tokenizer_settings import read_tokenizer_settings
 from wantui.planning.fp8 import MIN_COMPUTE_CAPABILITY, explain_missing_fp8
 from wantui.planning.fp8_checks import list_fp8_conflicts
-from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks
+from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_pipeline
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.requirements import explain_missing_compiler, explain_missing_package
 from wantui.planning.throughput import NATIVE_ATTENTION
@@ -169,13 +169,13 @@ def load_pipeline(
     Raises:
         LoadError: see `load_pipeline_parts`; also not enough memory, or a failed self-check.
     """
-    fuses_blocks = device.type == "cuda" and can_fuse_blocks(model, plan, speed, weights)
+    fuses_pipeline = device.type == "cuda" and can_fuse_pipeline(model, plan, speed, weights)
     if speed == "fp8":
         check_fp8_device(device)
         _check_fp8_blocks(model, plan, dtype, weights)
     if dtype != "bfloat16":  # attention kernels are measured in bfloat16 only
         attention_kernel = NATIVE_ATTENTION
-    if fuses_blocks:  # in float32, only the decoder has kernels
+    if fuses_pipeline:  # in float32, only the decoder has kernels
         check_kernel_requirements(speed, attention_kernel)
     if missing_package := explain_missing_package(weights):
         raise LoadError(missing_package)
@@ -188,7 +188,7 @@ def load_pipeline(
         if transformer_file is not None and pipeline.transformer_2 is not None:
             raise LoadError(f"{transformer_file}: {model.name} has two transformers, and one file cannot replace both")
         _change_weights(pipeline, weights, lora)
-        if fuses_blocks:
+        if fuses_pipeline:
             fuse_pipeline(pipeline, attention_kernel, device if speed == "fp8" else None)
         apply_memory_plan(pipeline, device, plan)
         _refuse_faulty_pipeline(pipeline, model)
@@ -196,7 +196,7 @@ def load_pipeline(
         raise
     except Exception as error:
         raise _make_load_error(
-            error, model, device, dtype, pipeline, speed if fuses_blocks else None, weights
+            error, model, device, dtype, pipeline, speed if fuses_pipeline else None, weights
         ) from error
     return pipeline
 

@@ -119,7 +119,7 @@ def find_plan(name: str) -> MemoryPlan:
     return {plan.slug: plan for plan in MEMORY_PLANS}[migrate_plan_name(name)]
 
 
-def can_fuse_blocks(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights: WeightsForm) -> bool:
+def can_fuse_pipeline(model: WanModel, plan: MemoryPlan, speed: SpeedName, weights: WeightsForm) -> bool:
     """Return whether blocks and decoder are fused on a GPU: plan and weights allow it, and the transformer is wide."""
     weights_allow_fusion = plan.can_fuse and weights == "full"
     return speed != "reference" and weights_allow_fusion and model.transformer_width >= MIN_FUSED_TRANSFORMER_WIDTH
@@ -199,7 +199,7 @@ def estimate_peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recip
     constant_bytes = (
         LATENT_BUFFER_COUNT * latent_bytes + 3 * TEXT_POSITION_COUNT * model.text_width * dtype_bytes + WORKSPACE_BYTES
     )
-    is_fused = can_fuse_blocks(model, plan, recipe.speed, recipe.weights)
+    is_fused = can_fuse_pipeline(model, plan, recipe.speed, recipe.weights)
     computing_bytes = estimate_activation_bytes(model, recipe, is_fused) + estimate_extra_gpu_bytes(recipe, model)
     tile_side = plan.choose_tile_side(recipe.width, recipe.height)
     decoding_bytes = estimate_decode_bytes(model, recipe, tile_side, is_fused)

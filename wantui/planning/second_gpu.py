@@ -15,7 +15,7 @@ from wantui.planning.memory_plan import (
     CONTEXT_BYTES,
     WORKSPACE_BYTES,
     MemoryPlan,
-    can_fuse_blocks,
+    can_fuse_pipeline,
     estimate_activation_bytes,
 )
 from wantui.planning.recipe import Recipe
@@ -33,7 +33,7 @@ def allows_second_gpu(plan: MemoryPlan) -> bool:
 def estimate_second_gpu_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
     """Return the peak bytes that torch allocates on the second GPU, which holds the transformers during the video."""
     transformer_bytes = estimate_transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
-    is_fused = can_fuse_blocks(model, plan, recipe.speed, recipe.weights)
+    is_fused = can_fuse_pipeline(model, plan, recipe.speed, recipe.weights)
     latent_bytes = 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
     text_bytes = TEXT_POSITION_COUNT * model.text_width * BYTES_BY_DTYPE[recipe.dtype]
     return (

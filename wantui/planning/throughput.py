@@ -15,7 +15,7 @@ from wantui.config.speeds import SpeedName
 from wantui.models.catalogue import WanModel
 from wantui.planning.flops import TEXT_POSITION_COUNT, count_latent_positions
 from wantui.planning.guidance_plan import compute_mean_passes
-from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks
+from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_pipeline
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import estimate_computed_share
 from wantui.planning.weight_bytes import estimate_mean_block_bytes
@@ -96,7 +96,7 @@ class Throughput:
             block_seconds += (
                 INT8_SCALING_COST * self.value * token_count * (7 * model.transformer_width + model.feed_forward_width)
             )
-        if model.has_timestep_per_token and not can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
+        if model.has_timestep_per_token and not can_fuse_pipeline(model, plan, recipe.speed, recipe.weights):
             block_seconds += POSITION_MODULATION_COST * self.value * token_count * model.transformer_width
         if plan.weight_streaming != "none":
             transfer_seconds = self.streamed_byte * estimate_mean_block_bytes(model, recipe)
@@ -110,7 +110,7 @@ class Throughput:
     def predict_decode_seconds(self, model: WanModel, recipe: Recipe, plan: MemoryPlan = RESIDENT_PLAN) -> float:
         """Predict the seconds to decode the video."""
         pixel_seconds = self.decoded_value * model.relative_decode_time
-        if self.fused_decoded_value is not None and can_fuse_blocks(model, plan, recipe.speed, recipe.weights):
+        if self.fused_decoded_value is not None and can_fuse_pipeline(model, plan, recipe.speed, recipe.weights):
             pixel_seconds = self.fused_decoded_value * model.fused_relative_decode_time
         return pixel_seconds * count_decoded_pixels(recipe, plan)
 

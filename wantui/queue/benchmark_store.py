@@ -9,7 +9,7 @@ from wantui.config.speeds import SpeedName, migrate_speed_name
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import find_model
-from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_blocks
+from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_pipeline
 from wantui.planning.recipe import Recipe
 from wantui.planning.throughput import NATIVE_ATTENTION, Throughput
 from wantui.queue.state_dir import find_state_directory
@@ -75,7 +75,7 @@ def load_attention_backend(device: str, recipe: Recipe, plan: MemoryPlan) -> str
 
 def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:
     try:
-        return can_fuse_blocks(find_model(recipe.model), plan, recipe.speed, recipe.weights)
+        return can_fuse_pipeline(find_model(recipe.model), plan, recipe.speed, recipe.weights)
     except UserError:  # a directory that has gone, of which nothing can be made
         return False
 
