@@ -34,23 +34,9 @@ from typing import Any, NoReturn
 
 PROGRAM, ENGINE, WORKER = SERVED_MODULES = ("wantui", "wantui.engine.process", "wantui.worker.process")
 """Modules that a forked process can run with `python -m`; it can also run any program given by `python -c`."""
-READ_AT_START = (
-    *(
-        "PYTHON",
-        "LC_",
-        "LANG",
-        "TZ",
-        "HF_",
-        "TRANSFORMERS_",
-        "DIFFUSERS_",
-        "OMP_",
-        "GOMP_",
-        "MKL_",
-        "OPENBLAS_",
-        "KMP_",
-    ),
-    *("TORCH", "TRITON_", "MPL", "TEXTUAL", "COVERAGE"),
-)
+LIBRARY_VARIABLES = ("HF_", "TRANSFORMERS_", "DIFFUSERS_", "TORCH", "TRITON_", "MPL", "TEXTUAL", "COVERAGE")
+THREAD_VARIABLES = ("OMP_", "GOMP_", "MKL_", "OPENBLAS_", "KMP_")
+READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", *LIBRARY_VARIABLES, *THREAD_VARIABLES)
 """First letters of the variables that the interpreter or a library reads when it starts; PYTHONPATH is followed."""
 MAX_REQUEST_BYTES = 100_000
 ANSWER_SECONDS = 120.0

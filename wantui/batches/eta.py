@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 ETA_CACHE_SECONDS = 1.0
 """Seconds for which the ETA of a followed batch is cached, since ETAs are shown in whole seconds."""
-
-
 MAX_DURATION_COUNT = 9
 """Maximum number of done videos of a batch whose durations are read."""
 RECENT_EVENT_COUNT = 500

@@ -92,7 +92,7 @@ def _split(text: str, separator: str) -> Iterator[str]:
 
 
 def _find_quote_end(text: str, start: int) -> int:
-    """Return the index after a quoted value; a doubled quote in it stands for one quote."""
+    """Return the index after a quoted value; two quotes in a row inside the value mean one quote."""
     quote, index = text[start], start + 1
     while (index := text.find(quote, index)) >= 0:
         if text[index + 1 : index + 2] != quote:

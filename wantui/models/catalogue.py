@@ -70,10 +70,11 @@ class WanModel:
     """Time to decode a pixel of a frame, relative to Wan 2.1. Wan 2.2 5B: measured on an H100, because it has more
     operations, but in wider and therefore faster products. Nano: its number of operations."""
     fused_decode_bytes_per_pixel: float = 17_950.0
-    """As `decode_bytes_per_pixel`, with a fused decoder; measured on an H200 from 480x480 to 1280x720, Wan 2.2 5B
-    at 1280x704."""
+    """GPU bytes per pixel of a frame for decoding with a fused decoder, without the weights of the VAE. Measured on an
+    H200 from 480x480 to 1280x720; Wan 2.2 5B: at 1280x704."""
     fused_relative_decode_time: float = 1.0
-    """As `relative_decode_time`, with a fused decoder; Wan 2.2 5B: measured on an H200 at 1280x704."""
+    """Time to decode a pixel of a frame with a fused decoder, relative to Wan 2.1. Wan 2.2 5B: measured on an H200 at
+    1280x704."""
 
     @property
     def size_multiple(self) -> int:
