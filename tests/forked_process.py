@@ -2,11 +2,10 @@
 
 A new worker takes about 6 CPU seconds until it can claim a video, a forked one a fraction of one. `ForkedPopen` is a
 `subprocess.Popen` that lets a server fork the processes that run `SERVED_MODULES` or a program given by `-c`; it starts
-all others as usual. The
-forked process is a child of the process that asked for it, like a new one: it has the arguments, environment, working
-folder, open files, session, process group and ignored signals that were asked for, and ends as the interpreter does.
-It gets a server of its own before it runs, for the processes that it starts: engine and workers. Tests about the start
-itself, such as missing packages, start new processes (`Machine(is_forked=False)`).
+all others as usual. The forked process is a child of the process that asked for it, like a new one: it has the
+arguments, environment, working folder, open files, session, process group and ignored signals that were asked for, and
+ends as the interpreter does. It gets a server of its own before it runs, for the processes that it starts: engine and
+workers. Tests about the start itself, such as missing packages, start new processes (`Machine(is_forked=False)`).
 """
 
 import atexit
@@ -143,7 +142,7 @@ def get_server() -> socket.socket:
         ForkedPopen.server.settimeout(ANSWER_SECONDS)
         ForkedPopen.variables_at_start = get_read_at_start(os.environ)
         with theirs:
-            command = [sys.executable, "-m", __name__, str(theirs.fileno()), "-" * ARGUMENTS_BYTES]
+            command = [sys.executable, __file__, str(theirs.fileno()), "-" * ARGUMENTS_BYTES]
             subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
     return ForkedPopen.server
 
