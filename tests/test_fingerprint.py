@@ -17,7 +17,7 @@ from wantui.models.adapter_header import read_adapter_header
 from wantui.models.adapters import hash_adapter_file
 from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fingerprint import fingerprint_file, fingerprint_model
-from wantui.models.parts import PartError, check_weight_file_length
+from wantui.models.parts import PartError, check_weight_file
 from wantui.models.tokenizer import find_token_ids, find_token_texts
 from wantui.planning import preview_batch
 from wantui.storage.manifest import read_manifest
@@ -193,7 +193,7 @@ def test_adapter_rewritten_with_equal_size_and_time_is_read_again(model: Path) -
     assert hash_adapter_file(path) == hashlib.sha256(path.read_bytes()).hexdigest() != digest
     rewrite_unseen(path, b"\xff" * len(content))
     with pytest.raises(PartError, match="is not a safetensors file, or is incomplete"):
-        check_weight_file_length(path)
+        check_weight_file(path)
 
 
 # A3

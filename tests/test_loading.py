@@ -600,10 +600,10 @@ def replace_by_page(path: Path) -> None:
     ("damage", "message"),
     [
         (Path.unlink, "has no weights"),
-        (cut, "is incomplete: it has"),
-        (lengthen, "is incomplete: it has"),
+        (cut, "is not a safetensors file, or is incomplete or damaged"),
+        (lengthen, "is not a safetensors file, or is incomplete or damaged"),
         (point, "is only a Git LFS pointer"),
-        (replace_by_page, "is not a safetensors file, or is incomplete"),
+        (replace_by_page, "is not a safetensors file, or is incomplete or damaged"),
     ],
     ids=["gone", "cut", "longer", "pointer", "page"],
 )

@@ -6,10 +6,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from wantui.json_files import parse_json
 from wantui.models.adapters import AdapterError
 from wantui.models.file_state import FileState
-from wantui.models.parts import find_length_error
+from wantui.models.parts import find_weight_file_error
 
 FLOAT_TYPES = ("BF16", "F16", "F32", "F64")
 """Types of tensors that adapters may have, as safetensors files name them."""
@@ -48,18 +50,18 @@ def read_adapter_header(path: Path) -> AdapterHeader:
 
 @lru_cache(maxsize=64)
 def _read_header(path: Path, state: FileState) -> AdapterHeader:
-    if (length_fault := find_length_error(path, state)) is not None:
-        raise AdapterError(f"{path} {length_fault}")
-    with path.open("rb") as file:
-        header = parse_json(file.read(int.from_bytes(file.read(8), "little")))
-    tensors = {}
+    if (weight_file_error := find_weight_file_error(path, state)) is not None:
+        raise AdapterError(f"{path} {weight_file_error}")
+    with safe_open(path, framework="np") as file:
+        slice_by_name = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 -- it has no iterator
+        tensors = {
+            name: StoredTensor(tuple(stored.get_shape()), stored.get_dtype()) for name, stored in slice_by_name.items()
+        }
+        metadata = file.metadata() or {}
     try:
-        for name, values in header.items():
-            if name != "__metadata__":
-                tensors[name] = StoredTensor(tuple(map(int, values["shape"])), str(values["dtype"]))
-        settings = parse_json((header.get("__metadata__") or {}).get(METADATA_KEY, "{}"))
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise AdapterError(f"{path} has a damaged header. Copy it again") from None
+        settings = parse_json(metadata.get(METADATA_KEY, "{}"))
+    except ValueError:
+        settings = None
     if not isinstance(settings, dict):
         raise AdapterError(f"{path} has damaged metadata ({METADATA_KEY}). Copy it again")
     return AdapterHeader(tensors, settings)
