@@ -130,6 +130,19 @@ def test_every_unmarked_occurrence_of_a_word_is_ablated() -> None:
     ]  # fmt: skip
 
 
+def test_ablated_word_inside_a_longer_mark_leaves_the_weight_of_its_other_words(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    longer_mark = marks(PROMPT, ("moving left", 2.0))
+    recipe = recipe_for(tiny_models["wan2.1"], prompt=PROMPT, marks=longer_mark, weighting="attention")
+    split_marks = marks(PROMPT, ("moving", 2.0), ("left", 0.0))
+    expected = build_conditional_recipe(recipe.model_copy(update={"marks": split_marks}))
+    ablated = build_conditional_recipe(recipe, "left")
+    state = to_state(next(denoise_latents(tiny, recipe)).latents_before)
+    velocities = [evaluate_velocity(tiny, each, prepare_inputs(tiny, each), state, 0) for each in (ablated, expected)]
+    assert torch.equal(*velocities)
+
+
 @pytest.mark.parametrize("sampler", ["euler", "unipc", "heun"])
 def test_uturn_starts_at_the_nearest_step_that_can_be_a_start(sampler: str) -> None:
     recipe = recipe_for(NANO, sampler=sampler, steps=8)

@@ -180,9 +180,8 @@ def build_conditional_recipe(recipe: Recipe, ablated_word: str | None = None) ->
     }
     if ablated_word is not None:
         spans = find_word_spans(recipe.prompt, recipe.marks, ablated_word)
-        kept_marks = [
-            mark for mark in recipe.marks if not any(mark.start < end and start < mark.end for start, end in spans)
-        ]
+        # Weights of overlapping marks multiply: a longer mark keeps its weight, and its bends, on its other words.
+        kept_marks = [mark for mark in recipe.marks if (mark.start, mark.end) not in spans]
         ablated_marks = [
             PromptMark(text=recipe.prompt[start:end], start=start, end=end, weight=0.0) for start, end in spans
         ]
