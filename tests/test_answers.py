@@ -67,7 +67,9 @@ from wantui.config.dump import convert_settings_to_dict
 from wantui.config.load import load_config
 from wantui.config.problems import ConfigError
 from wantui.metric_names import MetricName
+from wantui.tui.analysis.answers_view import draw_answer_details, draw_answer_verdicts
 from wantui.tui.analysis.forest_plot import ForestAxis, ForestLayout, draw_forest_rows
+from wantui.tui.analysis.views import Canvas
 
 FloatArray = NDArray[np.float64]
 
@@ -623,25 +625,43 @@ def build_room_evidence(metric: str, effect: float, kind: str) -> Evidence:
 
 
 @pytest.mark.parametrize(
-    ("effects_by_metric", "verdict"),
+    ("effects_by_metric", "verdict_parts"),
     [
         (
             {"log_volume": 0.0, "effective_dimension": 0.2, "spread": -0.3},
-            "mixed: red takes more room in effective_dimension of each path; red takes less room in spread between "
-            "videos; cannot tell in log_volume of each path",
+            [
+                "mixed: red takes more room in effective_dimension of each path",
+                "red takes less room in spread between videos",
+                "cannot tell in log_volume of each path",
+            ],
         ),
         (
             {"log_volume": -0.5, "effective_dimension": -0.2, "spread": 0.0},
-            "red takes less room in log_volume, effective_dimension of each path; cannot tell in spread between videos",
+            [
+                "red takes less room in log_volume, effective_dimension of each path",
+                "cannot tell in spread between videos",
+            ],
         ),
     ],
 )
-def test_room_of_two_kinds_that_disagree_is_mixed(effects_by_metric: dict[str, float], verdict: str) -> None:
+def test_room_of_two_kinds_that_disagree_is_mixed(
+    effects_by_metric: dict[str, float], verdict_parts: list[str]
+) -> None:
     evidence = [
         build_room_evidence(metric, effect, DIFFERS if effect else CANNOT_TELL)
         for metric, effect in effects_by_metric.items()
     ]
-    assert _describe_room("red", evidence, 0.05)[0] == verdict
+    assert _describe_room("red", evidence, 0.05)[0] == verdict_parts
+
+
+def test_long_verdict_is_shortened_to_its_first_part_whatever_the_names_contain() -> None:
+    parts = ("St. Paul; old takes more room in spread", "cannot tell in log_volume")
+    answer = Answer(ROOM, "St. Paul; old", "b", DIFFERS, parts, "log_volume +1 %", (), {}, 0.01, "")
+    canvas = Canvas(60, 9, lambda _: Style())
+    (verdict_line,) = draw_answer_verdicts([answer], canvas)
+    assert verdict_line.plain == "room   St. Paul; old takes more room in spread"
+    (details_line,) = draw_answer_details([answer], canvas)
+    assert details_line.plain == "room   cannot tell in log volume; log volume +1 %"
 
 
 @pytest.mark.slow

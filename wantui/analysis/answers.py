@@ -50,9 +50,9 @@ class Answer:
     """Names of the groups; empty if the answer is about all groups."""
     kind: str
     """differs, cannot tell or not measured."""
-    verdict: str
-    """The answer in words, such as "red takes more room in log_volume of each path; cannot tell in spread between
-    videos"."""
+    verdict_parts: tuple[str, ...]
+    """The answer in words, the most important part first, such as "red takes more room in log_volume of each path" and
+    "cannot tell in spread between videos"."""
     details: str
     """Metrics with effect, 95 % interval and p, and the smallest possible p; the reason if nothing is measured."""
     notes: tuple[str, ...]
@@ -65,6 +65,11 @@ class Answer:
     """Tests that p is corrected for, such as "3 metrics and 6 pairs"; empty if there is one test."""
     evidence: tuple[Evidence, ...] = field(default=())
     """Effect, interval and p of each metric; empty if the answer is about all groups."""
+
+    @property
+    def verdict(self) -> str:
+        """Return the answer in words."""
+        return "; ".join(self.verdict_parts)
 
     @property
     def text(self) -> str:
@@ -102,14 +107,14 @@ def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence:
     kind = _summarise_kinds(evidence)
     if not evidence:
         return Answer(
-            question, first_name, second_name, kind, kind, _explain_missing(data, question), (), {}, min_p, ""
+            question, first_name, second_name, kind, (kind,), _explain_missing(data, question), (), {}, min_p, ""
         )
     if question == PLACE:
-        verdict, details = _describe_places(first_name, second_name, evidence[0], data.places[pair_index])
+        verdict_parts, details = _describe_places(first_name, second_name, evidence[0], data.places[pair_index])
     elif question == ROOM:
-        verdict, details = _describe_room(first_name, evidence, data.equivalence_margin)
+        verdict_parts, details = _describe_room(first_name, evidence, data.equivalence_margin)
     else:
-        verdict, details = _describe_path(evidence)
+        verdict_parts, details = _describe_path(evidence)
     notes = [*_explain_conflicts(evidence, correction), *_list_unmeasured(data, question)]
     if min_p > SIGNIFICANCE_LEVEL:
         seeds_text = format_count(data.seed_count, "seed")
@@ -121,7 +126,7 @@ def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence:
         first_name,
         second_name,
         kind,
-        verdict,
+        tuple(verdict_parts),
         f"{details}; {_describe_p(correction, min_p)}",
         tuple(notes),
         {item.metric: item.p for item in evidence},
@@ -152,30 +157,32 @@ def _describe_correction(metric_count: int, pair_count: int) -> str:
     return " and ".join(parts)
 
 
-def _describe_places(first_name: str, second_name: str, item: Evidence, place: PlaceDifference) -> tuple[str, str]:
+def _describe_places(
+    first_name: str, second_name: str, item: Evidence, place: PlaceDifference
+) -> tuple[list[str], str]:
     """Return verdict and details of the distance between two groups."""
     claim = f"{first_name} and {second_name} lie apart"
     interval_text = f"95 %: {format_interval(item.low, item.high, '.3g')}; " if math.isfinite(item.low) else ""
     return (
-        claim if item.kind == DIFFERS else f"cannot tell whether {claim}",
+        [claim if item.kind == DIFFERS else f"cannot tell whether {claim}"],
         f"{DISTANCE} {item.effect:.3g} ({interval_text}by chance up to {place.chance_distance:.3g}; between two seeds "
         f"{place.seed_distance:.3g}), p {item.p:.3g}",
     )
 
 
-def _describe_room(first_name: str, evidence: Sequence[Evidence], equivalence_margin: float) -> tuple[str, str]:
-    """Return verdict and details of the metrics of room."""
+def _describe_room(first_name: str, evidence: Sequence[Evidence], equivalence_margin: float) -> tuple[list[str], str]:
+    """Return the parts of the verdict, and the details, of the metrics of room."""
     items_by_claim = {
         f"{first_name} takes more room in": [item for item in evidence if item.kind == DIFFERS and item.effect > 0],
         f"{first_name} takes less room in": [item for item in evidence if item.kind == DIFFERS and item.effect < 0],
         f"alike within {format_percent(equivalence_margin)} in": [item for item in evidence if item.kind == ALIKE],
         "cannot tell in": [item for item in evidence if item.kind == CANNOT_TELL],
     }
-    verdict = "; ".join(f"{claim} {_name_room_metrics(items)}" for claim, items in items_by_claim.items() if items)
+    verdict_parts = [f"{claim} {_name_room_metrics(items)}" for claim, items in items_by_claim.items() if items]
     if len({item.effect > 0 for item in evidence if item.kind == DIFFERS}) > 1:
-        verdict = f"mixed: {verdict}"
+        verdict_parts[0] = f"mixed: {verdict_parts[0]}"
     details = "; ".join(_describe_metric(item) for items in items_by_claim.values() for item in items)
-    return verdict, details
+    return verdict_parts, details
 
 
 def _name_room_metrics(items: Sequence[Evidence]) -> str:
@@ -186,8 +193,9 @@ def _name_room_metrics(items: Sequence[Evidence]) -> str:
     return " and ".join(parts)
 
 
-def _describe_path(evidence: Sequence[Evidence]) -> tuple[str, str]:
-    """Return verdict and details: the clearest metric of each family that differs, or of all families if none does."""
+def _describe_path(evidence: Sequence[Evidence]) -> tuple[list[str], str]:
+    """Return the parts of the verdict, and the details: the clearest metric of each family that differs, or of all
+    families if none does."""
     items_by_family: dict[str, list[Evidence]] = {}
     for item in evidence:
         items_by_family.setdefault(item.family, []).append(item)
@@ -198,12 +206,12 @@ def _describe_path(evidence: Sequence[Evidence]) -> tuple[str, str]:
             more_text = f" and {len(differing_items) - 1} more" if len(differing_items) > 1 else ""
             details.append(f"{family}: {_describe_metric(_find_clearest(differing_items))}{more_text}")
     other_families = [family for family in items_by_family if family not in differing_families]
-    verdicts = [f"paths differ in {', '.join(differing_families)}"] if differing_families else []
-    verdicts += [f"cannot tell in {', '.join(other_families)}"] if other_families else []
+    verdict_parts = [f"paths differ in {', '.join(differing_families)}"] if differing_families else []
+    verdict_parts += [f"cannot tell in {', '.join(other_families)}"] if other_families else []
     if not differing_families:
         clearest = _find_clearest(evidence)
         details = [f"clearest is {clearest.family}: {_describe_metric(clearest)}"]
-    return "; ".join(verdicts), "; ".join(details)
+    return verdict_parts, "; ".join(details)
 
 
 def _find_clearest(evidence: Sequence[Evidence]) -> Evidence:
@@ -270,7 +278,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     min_p = compute_min_attainable_p(data.seed_count)
     if not rows[0]:
         reason = _explain_missing(data, question)
-        return Answer(question, "", "", NOT_MEASURED, NOT_MEASURED, reason, (), {}, min_p, "")
+        return Answer(question, "", "", NOT_MEASURED, (NOT_MEASURED,), reason, (), {}, min_p, "")
     p_by_metric = _compute_omnibus_p(data, question, [item.metric for item in rows[0]])
     if data.tests_phrasings:
         min_p = max(min_p, compute_min_attainable_p(data.cell_values.shape[1]))
@@ -281,15 +289,16 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     details = join_first_names([f"{name} p {p_by_metric[name]:.3g}" for name in shown_names])
     groups_text = f"{len(data.groups)} groups"
     if question == PLACE:
-        verdict = f"the {groups_text} do not all lie in one place"
-        verdict = verdict if differing_names else f"cannot tell whether {verdict}"
+        claim = f"the {groups_text} do not all lie in one place"
+        verdict_parts = [claim if differing_names else f"cannot tell whether {claim}"]
         details = f"p {p_by_metric[DISTANCE]:.3g}"
     elif differing_names:
-        verdict = f"the {groups_text} differ in {join_first_names(list(dict.fromkeys(map(_name_family, shown_names))))}"
+        subjects = join_first_names(list(dict.fromkeys(map(_name_family, shown_names))))
+        verdict_parts = [f"the {groups_text} differ in {subjects}"]
         if question == ROOM and len(data.groups) <= MAX_ORDERED_GROUPS:
-            verdict += f". By their means, {_order_groups(data, rows, shown_names)}"
+            verdict_parts.append(f"by their means, {_order_groups(data, rows, shown_names)}")
     else:
-        verdict = f"cannot tell whether the {groups_text} differ"
+        verdict_parts = [f"cannot tell whether the {groups_text} differ"]
     differing_count = sum(any(item.kind == DIFFERS for item in row) for row in rows)
     pairs_text = f"{differing_count} of {format_count(len(rows), 'pair')} differ; clearest: "
     pairs_text += _describe_clearest_pair(data, rows)
@@ -306,7 +315,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
             f"for {pair_correction}"
         )
     details += f"; {_describe_p(correction, min_p)}; {pairs_text}"
-    return Answer(question, "", "", kind, verdict, details, tuple(notes), p_by_metric, min_p, correction)
+    return Answer(question, "", "", kind, tuple(verdict_parts), details, tuple(notes), p_by_metric, min_p, correction)
 
 
 def _order_groups(data: AnswerData, rows: Sequence[Sequence[Evidence]], metrics: Sequence[str]) -> str:

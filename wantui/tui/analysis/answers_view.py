@@ -1,6 +1,5 @@
 """Drawing of place, room and path: the verdicts in three lines, and their evidence and notes."""
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,8 +26,6 @@ SHORT_EXPLANATIONS = {"place": "where the videos end", "room": "how much they ta
 """The same in a few words, each shown if it fits."""
 EXPLANATION_GAP = 3
 """Least number of cells between the verdicts and the explanations."""
-VERDICT_PART_PATTERN = re.compile(r"[.;] ")
-"""Text between two parts of a verdict."""
 QUESTION_WIDTH = 7
 """Width of the names of the questions, with the space after them, in cells."""
 
@@ -41,9 +38,10 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
     for answer in answers:
         style = canvas.get_style(VERDICT_COLOURS.get(answer.kind, "text-muted"))
         style += Style(bold=answer.kind == "differs")
-        verdict = replace_names(answer.verdict) + _summarise_distance(answer)
+        distance_text = _summarise_distance(answer)
+        verdict = replace_names(answer.verdict) + distance_text
         if len(verdict) > canvas.width - QUESTION_WIDTH:
-            verdict = _split_verdict(verdict)[0]
+            verdict = replace_names(answer.verdict_parts[0]) + distance_text
         verdict_lines = _draw_labelled(answer.question, verdict, canvas, Style(bold=True), style)
         lines += verdict_lines
         if len(verdict_lines) == 1:
@@ -66,12 +64,6 @@ def _summarise_distance(answer: "Answer") -> str:
     return f": distance {evidence.effect:.3g}, p {format_p(evidence.p)}"
 
 
-def _split_verdict(verdict: str) -> tuple[str, str]:
-    """Return the first part of a verdict, and the others."""
-    first, *others = VERDICT_PART_PATTERN.split(verdict, maxsplit=1)
-    return first, "".join(others)
-
-
 def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
     """Return the lines of the details of each answer, then those of all notes.
 
@@ -79,7 +71,7 @@ def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Tex
     """
     lines: list[Text] = []
     for answer in answers:
-        details = ". ".join(filter(None, (_split_verdict(answer.verdict)[1], answer.details)))
+        details = "; ".join((*answer.verdict_parts[1:], answer.details))
         lines += _draw_labelled(answer.question, replace_names(details), canvas, Style(dim=True), Style())
     note_style = canvas.get_style("text-muted")
     for note in dict.fromkeys(note for answer in answers for note in answer.notes):
