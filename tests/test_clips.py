@@ -12,7 +12,7 @@ from conftest import recipe_for
 
 from wantui.models.catalogue import NANO
 from wantui.storage.mp4 import ClipError, read_clip_tags, read_frames, write_mp4
-from wantui.storage.recorded_clips import verify_clip
+from wantui.storage.recorded_files import verify_clip
 
 RECIPE = recipe_for(NANO, frames=5)
 

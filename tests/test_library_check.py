@@ -264,9 +264,10 @@ def test_clip_of_another_video_is_refused_by_every_reader(
     shutil.copy(generated_batch.make_clip_path(1, 1), generated_batch.make_clip_path(0, 1))
     if not has_digests:
         remove_clip_digests(generated_batch)
-    check_clip_is_refused(
-        wantui, generated_batch, "belongs to another video .prompt 'a blue circle.*' instead of 'a red circle"
-    )
+    message = "belongs to another video .prompt 'a blue circle.*' instead of 'a red circle"
+    check_clip_is_refused(wantui, generated_batch, message)
+    (line,) = wantui("library", "check", generated_batch.root).out.splitlines()
+    assert re.search(f"red seed 42: .*video_001.mp4 {message}", line)
 
 
 def test_damaged_clip_that_can_be_decoded_is_refused_by_every_reader(
@@ -276,7 +277,7 @@ def test_damaged_clip_that_can_be_decoded_is_refused_by_every_reader(
     content = bytearray(path.read_bytes())
     content[content.index(b"mdat") + len(content[content.index(b"mdat") :]) // 2] ^= 1
     path.write_bytes(content)
-    check_clip_is_refused(wantui, generated_batch, "is damaged or was edited: its SHA-256 differs")
+    check_clip_is_refused(wantui, generated_batch, "is damaged or was changed: its SHA-256 differs")
 
 
 def test_shortened_clip_of_an_earlier_version_is_refused(generated_batch: BatchFolder, wantui: Wantui) -> None:  # R5

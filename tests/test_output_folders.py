@@ -19,6 +19,7 @@ from conftest import Wantui, batch, generate_queued_videos, only_queued
 
 from wantui.batches import batch_folders
 from wantui.engine.supervisor import Supervisor
+from wantui.file_digest import compute_file_sha256
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage import manifest_file
@@ -34,7 +35,6 @@ from wantui.storage.output_errors import (
     is_folder_deleted,
     probe_write_error,
 )
-from wantui.storage.recorded_clips import compute_file_sha256
 from wantui.worker import finalize as ending
 
 pytestmark = pytest.mark.torch

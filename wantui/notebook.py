@@ -168,7 +168,7 @@ class BatchVideo:
         return open_attention_maps(self._find_file("attention", "attention maps"), self.recipe)
 
     def _find_verified_clip(self) -> Path:
-        from wantui.storage.recorded_clips import verify_clip
+        from wantui.storage.recorded_files import verify_clip
 
         path = self._find_file("clip", "clip")
         verify_clip(path, self.recipe, self.clip_sha256)

@@ -14,7 +14,7 @@ from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMap
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import read_frames, write_mp4
-from wantui.storage.recorded_clips import verify_clip
+from wantui.storage.recorded_files import verify_clip
 
 MAX_OPACITY = 0.65
 """Opacity of the colour at the upper end of the scale."""

@@ -20,7 +20,7 @@ from wantui.planning import Recipe
 from wantui.schedule import compute_noise_levels
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.mp4 import Frame
-from wantui.storage.recorded_clips import read_recorded_frames
+from wantui.storage.recorded_files import read_recorded_frames
 
 LEVEL_DIGITS = 6
 """Decimal places to which noise levels are distinguished."""

@@ -15,7 +15,7 @@ from wantui.planning.sweep import BASELINE_LABEL
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_axes import BatchAxes
 from wantui.storage.mp4 import ClipError, Frame
-from wantui.storage.recorded_clips import read_recorded_frames
+from wantui.storage.recorded_files import read_recorded_frames
 from wantui.storage.similarity_file import FrameMeasure, VideoSimilarity, to_json_score
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 

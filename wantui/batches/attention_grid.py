@@ -19,7 +19,7 @@ from wantui.schedule import find_sampler_schedule
 from wantui.storage.attention_maps import StoredAttentionMaps, open_attention_maps
 from wantui.storage.manifest import VideoEntry
 from wantui.storage.mp4 import Frame
-from wantui.storage.recorded_clips import read_recorded_frames
+from wantui.storage.recorded_files import read_recorded_frames
 from wantui.storage.video_selection import SelectedVideo, label_videos
 
 DEFAULT_STEP_COLUMNS = 8

@@ -27,7 +27,6 @@ from wantui.schedule import compute_noise_levels, find_sampler_schedule
 from wantui.storage.uturn_file import (
     UTurnEntry,
     add_uturn,
-    add_uturn_digests,
     get_uturn_folder,
     get_uturn_index_path,
     has_uturn_files,
@@ -237,7 +236,7 @@ def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) 
             except (CaptureError, ArithmeticError, NotFiniteError) as error:
                 yield VideoLeftOut(name, str(error))
                 continue
-            add_uturn(plan.folder, add_uturn_digests(plan.folder, task.entry))
+            add_uturn(plan.folder, task.entry)
         yield UTurnDone(task, make_uturn_clip_path(plan.folder, task.entry))
 
 
@@ -253,7 +252,7 @@ def _run_uturn(loaded: "LoadedPipeline", task: UTurnTask) -> "Iterator[Tensor]":
     from wantui.generation.replay import continue_denoising, draw_uturn_noise
 
     final = task.states.read_state(task.states.end).astype(np.float64)
-    noise, sigma = draw_uturn_noise(final.shape, task.video.entry.seed), task.entry.sigma
+    noise = draw_uturn_noise(final.shape, task.video.entry.seed)
     levels = compute_noise_levels(task.recipe.sampler, task.recipe.steps, task.recipe.flow_shift)
     sigma = float(levels[task.entry.evaluation])
     state = ((1 - sigma) * final + sigma * noise).astype(np.float32)

@@ -14,7 +14,7 @@ from wantui.gallery.labelled_grid import (
     write_grid_clip,
     write_grid_picture,
 )
-from wantui.storage.recorded_clips import read_recorded_frames
+from wantui.storage.recorded_files import read_recorded_frames
 
 
 def arrange_sheet(grid: BatchGrid, cell_width: int | None, max_side: int) -> GridLayout:

@@ -1,6 +1,5 @@
 """Find the files of LoRA adapters: packaged adapters by name, local files, and files in the hub cache."""
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from wantui.errors import UserError
+from wantui.file_digest import compute_file_sha256
 from wantui.formatting import shorten_text
 from wantui.models.file_state import FileState
 from wantui.models.nano import NANO_ADAPTERS_FOLDER
@@ -200,5 +200,4 @@ def hash_adapter_file(path: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _hash_file(path: Path, _: FileState) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return compute_file_sha256(path)

@@ -1,7 +1,6 @@
 """Verify the manifest, journal, clips, contact sheets and captures of a batch folder, and report each item by name."""
 
 import json
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +31,8 @@ from wantui.storage.manifest import (
     read_manifest,
 )
 from wantui.storage.marks import read_marks
-from wantui.storage.mp4 import ClipError, read_frames
-from wantui.storage.recorded_clips import compute_file_sha256, refuse_other_frame_count
+from wantui.storage.mp4 import ClipError
+from wantui.storage.recorded_files import RecordedFileError, read_recorded_frames, verify_recorded_file
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError, verify_capture
 
@@ -209,31 +208,15 @@ def _check_video(batch: BatchFolder, manifest: Manifest, entry: VideoEntry) -> I
             if kind in CAPTURE_FILE_KEYS:
                 yield CheckedItem(batch.root, video_name, path, is_verified=verify_capture(path, recipe))
                 continue
-            is_verified = _check_file_digest(path, entry.sha256.get(kind))
             if kind == "clip":
-                refuse_other_frame_count(path, sum(1 for _ in read_frames(path)), entry.recipe.frames)
-            yield CheckedItem(batch.root, video_name, path, is_verified=is_verified)
-        except (CaptureError, ClipError, _DamageError) as error:
+                for _ in read_recorded_frames(path, entry):
+                    pass
+            else:
+                verify_recorded_file(path, entry.sha256.get(kind))
+            yield CheckedItem(batch.root, video_name, path, is_verified=kind in entry.sha256)
+        except (CaptureError, ClipError, RecordedFileError) as error:
             yield _make_failed_item(batch.root, video_name, path, error)
 
 
 def _make_failed_item(batch_folder: Path, video_name: str, path: Path, error: Exception) -> CheckedItem:
     return CheckedItem(batch_folder, video_name, path, str(error), is_unreadable=is_refused_by_system(error))
-
-
-class _DamageError(Exception):
-    """Raised for a file that differs from the one that was written; the text describes the difference."""
-
-
-def _check_file_digest(path: Path, expected_digest: str | None) -> bool:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _DamageError(f"{path} is not a regular file")
-        digest = compute_file_sha256(path)
-    except (FileNotFoundError, NotADirectoryError):
-        raise _DamageError(f"{path} is missing") from None
-    except OSError as error:  # such as a folder that may not be entered
-        raise _DamageError(f"{path} cannot be read: {error.strerror or error}") from error
-    if expected_digest is not None and digest != expected_digest:
-        raise _DamageError(f"{path} is damaged: its SHA-256 differs from the recorded one")
-    return expected_digest is not None

@@ -1,6 +1,5 @@
 """U-turns of the videos of a batch: clips, projected final latents, and the index `analysis/uturns/uturns.json`."""
 
-import hashlib
 import io
 import zlib
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wantui.atomic_files import atomic_write, write_text_atomically
 from wantui.errors import UserError
+from wantui.file_digest import compute_file_sha256
 from wantui.json_files import (
     UnreadableFileError,
     describe_first_validation_error,
@@ -21,8 +21,8 @@ from wantui.json_files import (
     read_regular_file,
 )
 from wantui.storage.locks import lock_manifest, try_lock_video, unlock_video
-from wantui.storage.mp4 import ClipError, Frame, read_frames
-from wantui.storage.recorded_clips import compute_file_sha256
+from wantui.storage.mp4 import Frame, read_frames
+from wantui.storage.recorded_files import RecordedFileError, verify_recorded_file
 
 INDEX_NAME = "uturns.json"
 MAX_INDEX_BYTES = 64 << 20
@@ -80,6 +80,14 @@ def make_uturn_clip_path(batch_folder: Path, entry: UTurnEntry) -> Path:
     return get_uturn_folder(batch_folder) / f"{entry.id}.mp4"
 
 
+def make_uturn_state_path(batch_folder: Path, entry: UTurnEntry) -> Path:
+    return get_uturn_folder(batch_folder) / f"{entry.id}.npy"
+
+
+def _make_paths_by_kind(batch_folder: Path, entry: UTurnEntry) -> dict[str, Path]:
+    return {"clip": make_uturn_clip_path(batch_folder, entry), "state": make_uturn_state_path(batch_folder, entry)}
+
+
 def check_uturn_paths(batch_folder: Path, entries: Iterable[UTurnEntry]) -> None:
     """Refuse U-turns whose files cannot be written because folders have their names, before hours are spent on them.
 
@@ -87,13 +95,9 @@ def check_uturn_paths(batch_folder: Path, entries: Iterable[UTurnEntry]) -> None
         UserError: a folder has the name of a clip or state.
     """
     for entry in entries:
-        for path in (make_uturn_clip_path(batch_folder, entry), _make_state_path(batch_folder, entry)):
+        for path in _make_paths_by_kind(batch_folder, entry).values():
             if path.is_dir():
                 raise UserError(f"cannot write {path}: it is a folder. Move it out of the batch folder")
-
-
-def _make_state_path(batch_folder: Path, entry: UTurnEntry) -> Path:
-    return get_uturn_folder(batch_folder) / f"{entry.id}.npy"
 
 
 def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
@@ -117,14 +121,18 @@ def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
 
 
 def add_uturn(batch_folder: Path, entry: UTurnEntry) -> None:
-    """Add a U-turn with complete files to the index, replacing an entry of these files; drop entries without files.
+    """Add a U-turn with complete files and their SHA-256 to the index; drop an earlier entry and those without files.
 
     Several processes may make U-turns of one batch: the index is read again, and the batch is locked meanwhile.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: a file cannot be read, or the index cannot be written.
         UTurnFileError: the index is damaged.
     """
+    digest_by_kind = {
+        kind: compute_file_sha256(path) for kind, path in _make_paths_by_kind(batch_folder, entry).items()
+    }
+    entry = entry.model_copy(update={"sha256": digest_by_kind})
     with lock_manifest(batch_folder):
         others = (other for other in read_uturns(batch_folder) if other.id != entry.id)
         kept = [other for other in others if has_uturn_files(batch_folder, other)]
@@ -155,51 +163,23 @@ def write_uturn_state(batch_folder: Path, entry: UTurnEntry, state: NDArray[np.f
     Raises:
         OSError: it cannot be written.
     """
-    with atomic_write(_make_state_path(batch_folder, entry)) as partial_path, partial_path.open("wb") as file:
+    with atomic_write(make_uturn_state_path(batch_folder, entry)) as partial_path, partial_path.open("wb") as file:
         np.save(file, state, allow_pickle=False)
 
 
 def has_uturn_files(batch_folder: Path, entry: UTurnEntry) -> bool:
     """Return whether the clip and the state of a U-turn exist."""
-    paths = (make_uturn_clip_path(batch_folder, entry), _make_state_path(batch_folder, entry))
-    return all(path.is_file() for path in paths)
-
-
-def add_uturn_digests(batch_folder: Path, entry: UTurnEntry) -> UTurnEntry:
-    """Return an entry with the SHA-256 of its complete files.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    paths_by_kind = {"clip": make_uturn_clip_path(batch_folder, entry), "state": _make_state_path(batch_folder, entry)}
-    return entry.model_copy(
-        update={"sha256": {kind: compute_file_sha256(path) for kind, path in paths_by_kind.items()}}
-    )
+    return all(path.is_file() for path in _make_paths_by_kind(batch_folder, entry).values())
 
 
 def read_uturn_frames(batch_folder: Path, entry: UTurnEntry) -> Iterator[Frame]:
     """Verify the clip of a U-turn, and yield its frames, uint8 [height, width, rgb].
 
     Raises:
-        ClipError: it cannot be decoded, or is damaged.
-        UTurnFileError: it is not the recorded clip.
+        ClipError: it cannot be decoded.
+        UTurnFileError: it is missing, or is not the recorded clip.
     """
-    path = make_uturn_clip_path(batch_folder, entry)
-    if path.is_file():
-        try:
-            digest = compute_file_sha256(path)
-        except OSError as error:
-            raise ClipError(f"{path} cannot be read: {error.strerror or error}") from error
-        _refuse_other_digest(path, digest, entry.sha256.get("clip"))
-    yield from read_frames(path)
-
-
-def _refuse_other_digest(path: Path, digest: str, recorded_digest: str | None) -> None:
-    if recorded_digest is not None and digest != recorded_digest:
-        raise UTurnFileError(
-            f"{path} is damaged or belongs to another U-turn: its SHA-256 differs from the recorded one. "
-            "Delete it, and run `wantui commitment uturn` again"
-        )
+    yield from read_frames(_verify_uturn_file(batch_folder, entry, "clip"))
 
 
 def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float64]:
@@ -208,11 +188,9 @@ def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float6
     Raises:
         UTurnFileError: it is missing or damaged.
     """
-    path = _make_state_path(batch_folder, entry)
+    path = _verify_uturn_file(batch_folder, entry, "state")
     try:
-        content = read_regular_file(path, MAX_STATE_BYTES)
-        _refuse_other_digest(path, hashlib.sha256(content).hexdigest(), entry.sha256.get("state"))
-        state = np.load(io.BytesIO(content), allow_pickle=False)
+        state = np.load(io.BytesIO(read_regular_file(path, MAX_STATE_BYTES)), allow_pickle=False)
     except (OSError, ValueError, EOFError, UnreadableFileError) as error:
         raise UTurnFileError(
             f"cannot read {path}: {error}. Delete it, and run `wantui commitment uturn` again"
@@ -220,3 +198,17 @@ def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float6
     if state.ndim != 1 or not np.isfinite(state).all():
         raise UTurnFileError(f"cannot use {path}: it is not a finite projection. Delete it, and run the command again")
     return np.asarray(state, dtype=np.float64)
+
+
+def _verify_uturn_file(batch_folder: Path, entry: UTurnEntry, kind: str) -> Path:
+    """Return the path of a file of a U-turn, after a check that it is the recorded one.
+
+    Raises:
+        UTurnFileError: it is missing, cannot be read, or is not the recorded one.
+    """
+    path = _make_paths_by_kind(batch_folder, entry)[kind]
+    try:
+        verify_recorded_file(path, entry.sha256.get(kind))
+    except RecordedFileError as error:
+        raise UTurnFileError(f"{error}. Or delete it, and run `wantui commitment uturn` again") from error
+    return path

@@ -9,7 +9,7 @@ from wantui.formatting import join_first_names
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.manifest_labels import label_variations
-from wantui.storage.recorded_clips import verify_clip
+from wantui.storage.recorded_files import verify_clip
 
 MAX_LISTED_NAMES = 10
 """Maximum number of known names that an error lists."""

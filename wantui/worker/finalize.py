@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.captures import CAPTURES
+from wantui.file_digest import compute_file_sha256
 from wantui.generation.make_video import GenerationResult
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
@@ -14,7 +15,6 @@ from wantui.queue.records import Claim
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, to_relative_paths
 from wantui.storage.manifest_store import ManifestStore
-from wantui.storage.recorded_clips import compute_file_sha256
 from wantui.storage.video_files import VideoFiles
 
 

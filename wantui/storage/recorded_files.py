@@ -1,0 +1,100 @@
+"""Verify that the files of a batch are the recorded ones, and read its clips after this check.
+
+A damaged clip, or a copy of another video's clip under its name, decodes without an error.
+"""
+
+import stat
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+from wantui.errors import UserError
+from wantui.file_digest import compute_file_sha256
+from wantui.formatting import format_count
+from wantui.planning import Recipe
+from wantui.storage.manifest import VideoEntry
+from wantui.storage.mp4 import ClipError, Frame, read_clip_tags, read_frames
+from wantui.storage.recipe_differences import describe_recipe_mismatch
+
+
+class RecordedFileError(UserError):
+    """Raised for a file that is missing, cannot be read, or has changed since it was recorded."""
+
+
+class ChangedFileError(RecordedFileError):
+    """Raised for a file that has changed since it was recorded."""
+
+
+def verify_recorded_file(path: Path, recorded_digest: str | None) -> None:
+    """Read a file, and compare it with its recorded SHA-256.
+
+    Args:
+        recorded_digest: SHA-256 in hexadecimal digits; None if none was recorded.
+
+    Raises:
+        RecordedFileError: the file is missing, cannot be read, or has another SHA-256.
+    """
+    advice = "Copy it again from the original batch folder"
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise RecordedFileError(f"{path} is not a regular file. {advice}")
+        digest = compute_file_sha256(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RecordedFileError(f"{path} is missing. {advice}") from None
+    except OSError as error:  # such as a folder that may not be entered
+        raise RecordedFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    if recorded_digest not in (None, digest):
+        raise ChangedFileError(f"{path} is damaged or was changed: its SHA-256 differs from the recorded one. {advice}")
+
+
+def read_recorded_frames(path: Path, entry: VideoEntry, thread_count: int = 0) -> Generator[Frame, None, None]:
+    """Verify the clip of a video, and yield its frames, uint8 [height, width, rgb].
+
+    Args:
+        thread_count: as for `read_frames`.
+
+    Raises:
+        ClipError: the clip cannot be decoded, is damaged or of another video, or has another number of frames.
+    """
+    verify_clip(path, entry.recipe, entry.sha256.get("clip"))
+    frame_count = 0
+    with closing(read_frames(path, thread_count)) as frames:
+        for frame in frames:
+            frame_count += 1
+            yield frame
+    if frame_count != entry.recipe.frames:
+        raise ClipError(
+            f"{path} is damaged: it contains {format_count(frame_count, 'frame')} instead of {entry.recipe.frames}"
+        )
+
+
+def verify_clip(path: Path, recipe: Recipe, recorded_digest: str | None) -> None:
+    """Compare a clip with the SHA-256 that is recorded for a video; without one, compare the recipe in its tags.
+
+    A clip without both, of a version before 0.2, passes.
+
+    Args:
+        recipe: recipe of the video.
+        recorded_digest: SHA-256 in hexadecimal digits; None if the manifest has none.
+
+    Raises:
+        ClipError: the clip cannot be read, is damaged, or belongs to another video.
+    """
+    try:
+        verify_recorded_file(path, recorded_digest)
+    except ChangedFileError as error:
+        _refuse_other_recipe(path, recipe)
+        raise ClipError(str(error)) from None
+    except RecordedFileError as error:
+        raise ClipError(str(error)) from error
+    if recorded_digest is None:
+        _refuse_other_recipe(path, recipe)
+
+
+def _refuse_other_recipe(path: Path, recipe: Recipe) -> None:
+    try:
+        stored_recipe, _ = read_clip_tags(path)
+    except ClipError:  # without tags, or unreadable: the digest or the decoder decides
+        return
+    if stored_recipe != recipe:
+        raise ClipError(describe_recipe_mismatch(path, stored_recipe, recipe))
