@@ -51,7 +51,7 @@ def test_stored_intervals_contain_their_slopes() -> None:
 def test_response_names_both_conditions_only_where_they_differ() -> None:
     for metric, rows in read_calibration().sensitivities.items():
         is_split = GUIDED in rows and rows[GUIDED].response != rows[UNGUIDED].response
-        assert ("guidance" in describe_response(metric)) == is_split
+        assert ("cfg_scale" in describe_response(metric)) == is_split
 
 
 def test_metrics_without_calibration_are_skipped() -> None:
@@ -67,7 +67,7 @@ def test_measures_of_words_and_concepts_say_what_they_respond_to() -> None:
     text = describe_measure("ablation_share", "the change without a word")
     assert text == (
         "in the calibration on nano, the change without a word responds 3.2 times as much to frequency in training as "
-        "to appearance at guidance 4, 5.2 times as much to frequency in training as to appearance at guidance 1"
+        "to appearance at cfg_scale 4, 5.2 times as much to frequency in training as to appearance at cfg_scale 1"
     )
     assert describe_measure("decodability", "accuracy").endswith("accuracy responds to appearance")
     gap_text = describe_measure("information_gap", "the gap")

@@ -161,7 +161,7 @@ def test_command_screen_report_and_json_say_what_can_explain_the_effect(
     )
     scale_text = describe_calibrated_scale(comparison)
     assert scale_text == (
-        "calibration on nano (50 Euler steps at guidance 4): two shapes of equal frequency differ in log_volume by "
+        "calibration on nano (50 Euler steps at cfg_scale 4): two shapes of equal frequency differ in log_volume by "
         "0.318 nats (root mean square; 95 % up to 0.818 nats); a word 2.7 times as frequent changes it by -0.382 nats "
         "(-0.228 nats in the held-out sentence form), measured for frequency ratios up to 15"
     )
@@ -222,7 +222,7 @@ def test_insignificant_effect_is_not_explained(tmp_path: Path, monkeypatch: pyte
     assert explain_effect(comparison, comparison.verdicts[0]) == ""
     assert describe_calibrated_scale(comparison).startswith(
         "frequency or appearance? no effect in log_volume was found. Calibration on nano (50 Euler steps at "
-        "guidance 4): "
+        "cfg_scale 4): "
     )
 
 
@@ -259,10 +259,10 @@ NO_FORECAST = ". The figures are no forecast for these videos, which have "
     [
         ({}, ""),
         ({"model_settings.cfg_scale": 4}, ""),
-        ({"model_settings.cfg_scale": 6.0}, "guidance 6"),
+        ({"model_settings.cfg_scale": 6.0}, "cfg_scale 6"),
         ({"model_settings.steps": 20, "model_settings.sampler": "unipc"}, "steps 20; sampler unipc"),
         ({"video_settings.width": 64, "video_settings.frames": 33}, "width 64; frames 33"),
-        ({"model_settings.model_id": "wan2.1-14b", "model_settings.cfg_scale": 5.0}, "model wan2.1-14b; guidance 5"),
+        ({"model_settings.model_id": "wan2.1-14b", "model_settings.cfg_scale": 5.0}, "model wan2.1-14b; cfg_scale 5"),
     ],
 )
 def test_scale_names_settings_other_than_those_of_the_calibration(
@@ -385,7 +385,7 @@ def test_answer_is_conditional_for_other_steps_than_those_of_the_calibration(
     comparison = compare_shifted(tmp_path, monkeypatch, 0.567)
     comparison = change_videos(comparison, setting_values=CALIBRATED_VALUES | {"model_settings.steps": 20})
     assert explain_effect(comparison, comparison.verdicts[0]).startswith(
-        "frequency or appearance? if the calibration (50 Euler steps, guidance 4) also holds for steps 20: either can "
+        "frequency or appearance? if the calibration (50 Euler steps, cfg_scale 4) also holds for steps 20: either can "
         "explain it. "
     )
 

@@ -43,7 +43,7 @@ def test_schedule_has_one_meaning_in_files_and_options() -> None:
     in_file = plan(text="cfg_schedule_settings:\n  schedule:\n    0: 7.5\n    50%: 3\n")
     in_one_line = plan(text="cfg_schedule_settings: {schedule: {0: 7.5, 50%: 3.0}}\n")
     assert in_file == in_one_line == plan(SCHEDULE) == plan("cfg_schedule_settings.schedule=50%: 3, 0: 7.5")
-    assert describe_guidance(in_file) == "guidance 0%: 7.5, 50%: 3 (linear)"
+    assert describe_guidance(in_file) == "0%: 7.5, 50%: 3 (linear)"
 
 
 def test_section_of_the_older_system_loads_with_its_meaning() -> None:

@@ -157,7 +157,7 @@ def test_one_seed_is_answered_with_the_seeds_of_a_significant_difference(tmp_pat
 def test_preview_of_a_sweep_says_which_cell_its_settings_are_those_of(wantui: Wantui) -> None:
     result = wantui("preview", "-t", "a red circle", "-c", "nano", "--sweep", "cfg_scale=1,4", "--seeds", "1..6")
     text = " ".join(result.out.split())
-    assert "guidance 1, shift 3, float32 (first cell; the sweep changes cfg_scale)" in text
+    assert "cfg_scale 1, shift 3, float32 (first cell; the sweep changes cfg_scale)" in text
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,10 @@ def test_cut_prompts_keep_the_word_that_differs(prompt: str, other: str, width: 
 
 
 def test_names_are_plain_outside_commands() -> None:
-    text = "log_volume over cfg_scale at guidance 1; `wantui analyze --by cfg_scale`; my_word"
-    assert replace_names(text) == ("log volume over cfg scale at cfg scale 1; `wantui analyze --by cfg_scale`; my_word")
+    text = "log_volume over cfg_scale for a guidance 5 sign; `wantui analyze --by cfg_scale`; my_word"
+    assert replace_names(text) == (
+        "log volume over cfg scale for a guidance 5 sign; `wantui analyze --by cfg_scale`; my_word"
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_paths_keys_options_quotes_and_prompts_keep_names(text: str) -> None:
 def test_names_before_punctuation_are_plain() -> None:
     text = "log_volume: 1, in cfg_scale. The sampler's log_volume (cfg_scale) is one's own"
     assert replace_names(text) == text.replace("_", " ")
-    assert replace_names("8 steps, guidance 4; guidance 1") == "8 steps, cfg scale 4; cfg scale 1"
+    assert replace_names("8 steps, cfg_scale 4; cfg_scale 1") == "8 steps, cfg scale 4; cfg scale 1"
 
 
 def test_names_of_all_metrics_and_curves_are_known() -> None:

@@ -1,4 +1,4 @@
-"""Bend metrics at the stride where they settle, and the value at guidance 1 beside every comparison."""
+"""Bend metrics at the stride where they settle, and the value at cfg_scale 1 beside every comparison."""
 
 import csv
 import json
@@ -138,7 +138,7 @@ def test_labels_of_a_chosen_stride_equal_those_of_the_metric(tmp_path: Path) -> 
 
 
 def guided_and_unguided(folder: Path, seeds: int = 8, unguided_seeds: int = 8) -> list[Video]:
-    """Return videos whose groups differ in length at guidance 4 and not at guidance 1."""
+    """Return videos whose groups differ in length at cfg_scale 4 and not at cfg_scale 1."""
     videos = []
     for scale, effect in ((4.0, 8.0), (1.0, 1.0)):
         batch = folder / f"cfg{scale:g}"
@@ -169,22 +169,26 @@ def test_value_at_guidance_1_equals_that_of_its_videos_alone(tmp_path: Path) -> 
     assert [verdict.kind for verdict in comparison.unguided.verdicts] == ["cannot tell"]
     verdict_text, scale_text, remaining_text = describe_unguided(comparison)[-3:]
     assert remaining_text == (
-        "one_0 against other_0 in length: no effect is shown at guidance 1, so guidance alone may cause the one shown "
+        "one_0 against other_0 in length: no effect is shown at cfg_scale 1, so guidance alone may cause the one shown "
         "with guidance"
     )
-    assert verdict_text.startswith("at guidance 1: in length, one_0 against other_0: cannot tell")
+    assert verdict_text.startswith("at cfg_scale 1: in length, one_0 against other_0: cannot tell")
     assert scale_text.startswith(
-        "frequency or appearance? no effect in length was found at guidance 1. "
-        "Calibration on nano (50 Euler steps at guidance 1): two shapes"
+        "frequency or appearance? no effect in length was found at cfg_scale 1. "
+        "Calibration on nano (50 Euler steps at cfg_scale 1): two shapes"
     )
 
 
 @pytest.mark.parametrize(
     ("unguided_effect", "text"),
     [
-        (0.5, "25 % of the effect remains at guidance 1, in the model's own prediction for the prompt; guidance adds "),
-        (3.0, "the effect is 1.5 times as large at guidance 1, so guidance reduces it"),
-        (-0.5, "the effect has the other sign at guidance 1, so guidance causes the one shown with guidance"),
+        (
+            0.5,
+            "25 % of the effect remains at cfg_scale 1, in the model's own prediction for the prompt; guidance adds "
+            "the rest",
+        ),
+        (3.0, "the effect is 1.5 times as large at cfg_scale 1, so guidance reduces it"),
+        (-0.5, "the effect has the other sign at cfg_scale 1, so guidance causes the one shown with guidance"),
     ],
 )
 def test_share_of_the_effect_that_remains_at_guidance_1_is_named(
@@ -204,10 +208,14 @@ def test_share_of_the_effect_that_remains_at_guidance_1_is_named(
 @pytest.mark.parametrize(
     ("unguided_effect", "text"),
     [
-        (1.9, "about 95 % of the effect remains at guidance 1, in the model's own prediction for the prompt; whether "),
+        (
+            1.9,
+            "about 95 % of the effect remains at cfg_scale 1, in the model's own prediction for the prompt; whether "
+            "guidance adds to it cannot be told",
+        ),
         (
             2.1,
-            "the effect is about 1.05 times as large at guidance 1, but whether guidance changes it cannot be told (",
+            "the effect is about 1.05 times as large at cfg_scale 1, but whether guidance changes it cannot be told (",
         ),
     ],
 )
@@ -275,7 +283,7 @@ def test_unguided_videos_that_cannot_be_compared_are_reported(tmp_path: Path) ->
     videos = guided_and_unguided(tmp_path, unguided_seeds=1)
     comparison = compare_with_unguided(videos, "variation", "length")
     assert comparison.unguided is None
-    assert comparison.warnings[-1].startswith("the videos at guidance 1 are not compared: cannot compare 2 groups")
+    assert comparison.warnings[-1].startswith("the videos at cfg_scale 1 are not compared: cannot compare 2 groups")
 
 
 def test_reason_without_a_comparison_at_guidance_1_has_keys_on_the_screen(tmp_path: Path) -> None:
@@ -285,7 +293,7 @@ def test_reason_without_a_comparison_at_guidance_1_has_keys_on_the_screen(tmp_pa
         if not is_unguided(video) or video.choices_by_bracket[3] == "one"
     ]
     warning = compare_with_unguided(videos, "variation", "length").warnings[-1]
-    reason = "the videos at guidance 1 are not compared: cannot compare groups by variation: there is only one"
+    reason = "the videos at cfg_scale 1 are not compared: cannot compare groups by variation: there is only one"
     assert warning.startswith(reason)
     assert warning.endswith(". Choose another --by")
     assert name_keys(warning).startswith(reason)
@@ -320,17 +328,17 @@ def test_every_output_has_the_value_at_guidance_1(
     use_videos(monkeypatch, guided_and_unguided(tmp_path))
     options = ("analyze", tmp_path, "--compare", "--primary", "length")
     result = wantui(*options)
-    assert "at guidance 1: in length, one_0 against other_0: cannot tell" in " ".join(result.out.split())
+    assert "at cfg_scale 1: in length, one_0 against other_0: cannot tell" in " ".join(result.out.split())
     (header,) = [line for line in result.out.splitlines() if line.startswith("groups ")]
     assert "95 %  " in header
-    assert "at guidance 1  d_z" in header
+    assert "at cfg_scale 1  d_z" in header
     record = json.loads(wantui(*options, "--json").out)
     comparison = compare_with_unguided(guided_and_unguided(tmp_path), "variation", "length")
     assert comparison.unguided is not None
     assert record["unguided"]["differences"] == list_differences(comparison.unguided)
     write_report(tmp_path / "report.html", comparison)
     page = (tmp_path / "report.html").read_text()
-    assert "at guidance 1: in length, one_0 against other_0: cannot tell" in page
+    assert "at cfg_scale 1: in length, one_0 against other_0: cannot tell" in page
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
@@ -345,5 +353,5 @@ def test_separation_on_the_screen_says_why_guidance_1_is_not_compared(tmp_path: 
     assert separation.unguided_pairs == []
     lines = draw_separation(separation, "one_0", Canvas(*size, lambda _: Style()))
     text = " ".join(line.plain for line in lines)
-    assert "the videos at guidance 1 are not compared: cannot compare groups by variation" in text
+    assert "the videos at cfg_scale 1 are not compared: cannot compare groups by variation" in text
     assert "--by" not in text

@@ -105,7 +105,7 @@ def find_response(metric: str, *, is_guided: bool) -> str:
 
 
 def describe_response(metric: str) -> str:
-    """Return what a metric responds to, for guidance 4 and 1 separately if they differ; empty without calibration."""
+    """Return what a metric responds to, for cfg_scale 4 and 1 separately if they differ; empty without calibration."""
     return _join_conditions(*(find_response(metric, is_guided=is_guided) for is_guided in (True, False)))
 
 
@@ -131,7 +131,7 @@ def _describe_ratio(sensitivity: Sensitivity | None) -> str:
 
 def _join_conditions(guided: str, unguided: str) -> str:
     """Return two responses as one text; the guided one is empty for a measure that uses no guidance."""
-    return unguided if guided in ("", unguided) else f"{guided} at guidance 4, {unguided} at guidance 1"
+    return unguided if guided in ("", unguided) else f"{guided} at cfg_scale 4, {unguided} at cfg_scale 1"
 
 
 def describe_responses(metrics: Sequence[str], *, is_guided: bool) -> list[str]:

@@ -52,7 +52,7 @@ CALIBRATED_SETTINGS = {
     "video_settings.frames": 17,
 }
 """Settings of the calibration that are equal for both guidance scales, by config path."""
-NAME_BY_SETTING_PATH = {MODEL_PATH: "model", GUIDANCE_PATH: "guidance"}
+NAME_BY_SETTING_PATH = {MODEL_PATH: "model"}
 """Names of settings in the caveat that differ from the last part of their path."""
 SENTENCE_FORMS = ("first sentence form", "held-out sentence form")
 """Sentence forms of the two slopes of a `Sensitivity`."""
@@ -268,7 +268,7 @@ def _describe_condition(comparison: "Comparison") -> str:
     if not setting_texts:
         return ""
     return (
-        f"if the calibration ({CALIBRATED_STEPS} {CALIBRATED_SAMPLER.capitalize()} steps, guidance "
+        f"if the calibration ({CALIBRATED_STEPS} {CALIBRATED_SAMPLER.capitalize()} steps, cfg_scale "
         f"{CALIBRATED_SCALES[comparison.is_guided]:g}) also holds for {', '.join(setting_texts)}: "
     )
 
@@ -327,10 +327,10 @@ def describe_calibrated_scale(comparison: "Comparison") -> str:
     else:
         frequency_text = "no effect of frequency appears in both sentence forms"
     is_shown = any(verdict.kind == "differs" for verdict in comparison.verdicts)
-    guidance_text = "" if comparison.is_guided else " at guidance 1"
+    guidance_text = "" if comparison.is_guided else " at cfg_scale 1"
     start = "calibration" if is_shown else f"{QUESTION} no effect in {metric} was found{guidance_text}. Calibration"
     return (
-        f"{start} on {CALIBRATED_MODEL} ({CALIBRATED_STEPS} {CALIBRATED_SAMPLER.capitalize()} steps at guidance "
+        f"{start} on {CALIBRATED_MODEL} ({CALIBRATED_STEPS} {CALIBRATED_SAMPLER.capitalize()} steps at cfg_scale "
         f"{CALIBRATED_SCALES[comparison.is_guided]:g}): two shapes of equal frequency differ in {metric} by "
         f"{typical}{describe_ratio_base(metric)} (root mean square; 95 % up to {bound}); {frequency_text}"
         f"{_describe_differing_settings(comparison)}"

@@ -74,7 +74,7 @@ class Comparison:
     declaration: Declaration | None = None
     """When the declared metric was declared; None if unknown."""
     unguided: "Comparison | None" = None
-    """Comparison of the same prompts and seeds at guidance 1, if there are such videos (`compare_with_unguided`)."""
+    """Comparison of the same prompts and seeds at cfg_scale 1, if there are such videos (`compare_with_unguided`)."""
 
     relative_chance_interval: tuple[float, float] = (math.nan, math.nan)
     """`chance_interval` as a share of the second group's mean, as the differences are; NaN if they are in the unit."""

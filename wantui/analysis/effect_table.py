@@ -12,7 +12,7 @@ from wantui.analysis.training_frequency import describe_uniform_words
 from wantui.analysis.unguided import find_unguided_difference
 from wantui.formatting import format_percent
 
-UNGUIDED_HEADER = "at guidance 1"
+UNGUIDED_HEADER = "at cfg_scale 1"
 RESPONSE_HEADER = "responds to"
 NO_VALUE = "-"
 
@@ -30,7 +30,7 @@ class EffectRow:
     change: str
     interval: str
     unguided_change: str
-    """Difference of the same prompts and seeds at guidance 1."""
+    """Difference of the same prompts and seeds at cfg_scale 1."""
     d_z: str
     p: float
     """p that decides, as `find_decisive_p`."""

@@ -78,9 +78,9 @@ def load_level_states(videos: Sequence[Video], grouping: str) -> LevelStates:
 
 
 def load_guided_and_unguided(videos: Sequence[Video], grouping: str) -> tuple[LevelStates, LevelStates | None, str]:
-    """Load the states of the compared videos, and those of the same prompts and seeds at guidance 1 if there are any.
+    """Load the states of the compared videos, and those of the same prompts and seeds at cfg_scale 1 if there are any.
 
-    Returns also the reason why states at guidance 1 cannot be compared; empty if they can, or there are none.
+    Returns also the reason why states at cfg_scale 1 cannot be compared; empty if they can, or there are none.
 
     Raises:
         CannotCompareError: as for `load_level_states`.
@@ -98,7 +98,7 @@ def load_guided_and_unguided(videos: Sequence[Video], grouping: str) -> tuple[Le
     try:
         return level_states, load_level_states(matching_videos, grouping), ""
     except CannotCompareError as error:
-        reason = add_reason_prefix("the videos at guidance 1 are not compared: ", error.message)
+        reason = add_reason_prefix("the videos at cfg_scale 1 are not compared: ", error.message)
         return level_states, None, reason
 
 

@@ -42,7 +42,7 @@ def render_effect_section(comparison: Comparison) -> list[str]:
         render_figure(
             draw_effects(comparison, differences),
             "Differences relative to the mean of the second group, with 95 % intervals (Fieller). Filled: corrected p "
-            "at most 0.05. Squares: the same prompts and seeds at guidance 1, if there are any. Metrics without a "
+            "at most 0.05. Squares: the same prompts and seeds at cfg_scale 1, if there are any. Metrics without a "
             f"meaningful percentage are only in the table.{f' Except: {origins_text}.' if origins_text else ''}",
         ),
         _render_table(comparison, differences),

@@ -1,7 +1,7 @@
-"""Comparison at guidance 1, in addition to a comparison of guided videos.
+"""Comparison at cfg_scale 1, in addition to a comparison of guided videos.
 
-Guidance moves a path away from what the model expects without the prompt. A difference between words at guidance 4 may
-come from guidance alone, so that every comparison also shows its value at guidance 1, where there are such videos.
+Guidance moves a path away from what the model expects without the prompt. A difference between words at cfg_scale 4 may
+come from guidance alone, so that every comparison also shows its value at cfg_scale 1, where there are such videos.
 """
 
 import math
@@ -54,9 +54,9 @@ def compare_with_unguided(
     metrics: Sequence[str] | None = None,
     equivalence_margin: float | None = None,
 ) -> "Comparison":
-    """Compare groups of videos, and the same prompts and seeds at guidance 1 if there are such videos.
+    """Compare groups of videos, and the same prompts and seeds at cfg_scale 1 if there are such videos.
 
-    Arguments and errors are those of `compare_groups`. If the videos at guidance 1 cannot be compared, a warning says
+    Arguments and errors are those of `compare_groups`. If the videos at cfg_scale 1 cannot be compared, a warning says
     why.
     """
     from wantui.analysis.compare import DEFAULT_EQUIVALENCE_MARGIN, compare_groups
@@ -71,7 +71,7 @@ def compare_with_unguided(
     try:
         unguided = compare_groups(matching_videos, grouping, primary_metric, metrics, margin)
     except CannotCompareError as error:
-        warning = add_reason_prefix("the videos at guidance 1 are not compared: ", error.message)
+        warning = add_reason_prefix("the videos at cfg_scale 1 are not compared: ", error.message)
         return replace(comparison, warnings=(*comparison.warnings, warning))
     return replace(comparison, unguided=unguided)
 
@@ -81,7 +81,7 @@ def _make_key(video: Video) -> tuple[str, str, int]:
 
 
 def find_unguided_difference(comparison: "Comparison", difference: Difference) -> Difference | None:
-    """Return the difference of the same groups in the same metric at guidance 1; None if there is none."""
+    """Return the difference of the same groups in the same metric at cfg_scale 1; None if there is none."""
     if comparison.unguided is None:
         return None
     key = (difference.metric, difference.first_group, difference.second_group)
@@ -90,7 +90,7 @@ def find_unguided_difference(comparison: "Comparison", difference: Difference) -
 
 
 def describe_unguided(comparison: "Comparison") -> list[str]:
-    """Return answers (of two groups) and verdicts at guidance 1, with what can explain them, and how much of each
+    """Return answers (of two groups) and verdicts at cfg_scale 1, with what can explain them, and how much of each
     effect remains; if there are no such videos, what they would show."""
     unguided = comparison.unguided
     if unguided is None:
@@ -101,16 +101,16 @@ def describe_unguided(comparison: "Comparison") -> list[str]:
     scale_text = describe_calibrated_scale(unguided)  # names its guidance scale
     is_new = scale_text not in ("", describe_calibrated_scale(comparison))
     return [
-        *(f"at guidance 1: {text}" for text in texts),
+        *(f"at cfg_scale 1: {text}" for text in texts),
         *([scale_text] if is_new else []),
         *filter(None, (describe_remaining_effect(comparison, verdict) for verdict in comparison.verdicts)),
     ]
 
 
 def describe_remaining_effect(comparison: "Comparison", verdict: Verdict) -> str:
-    """Return how much of a verdict's effect remains at guidance 1, and what that means.
+    """Return how much of a verdict's effect remains at cfg_scale 1, and what that means.
 
-    Empty if the guided videos show no effect, or there are no videos at guidance 1.
+    Empty if the guided videos show no effect, or there are no videos at cfg_scale 1.
     """
     key = (verdict.metric, verdict.first_group, verdict.second_group)
     difference = next(
@@ -126,7 +126,7 @@ def describe_remaining_effect(comparison: "Comparison", verdict: Verdict) -> str
         if (other.first_group, other.second_group) == (verdict.first_group, verdict.second_group)
     )
     if unguided_kind != "differs":
-        return f"{start}no effect is shown at guidance 1, so guidance alone may cause the one shown with guidance"
+        return f"{start}no effect is shown at cfg_scale 1, so guidance alone may cause the one shown with guidance"
     is_relative = math.isfinite(difference.relative_difference) and math.isfinite(
         unguided_difference.relative_difference
     )
@@ -136,7 +136,7 @@ def describe_remaining_effect(comparison: "Comparison", verdict: Verdict) -> str
     )
     share = _compute_mean(unguided_effects) / _compute_mean(guided_effects)
     if share < 0:
-        return f"{start}the effect has the other sign at guidance 1, so guidance causes the one shown with guidance"
+        return f"{start}the effect has the other sign at cfg_scale 1, so guidance causes the one shown with guidance"
     changes = [guided_effects[seed] - unguided_effects[seed] for seed in guided_effects if seed in unguided_effects]
     change = compute_paired_effect(np.array(changes)) if len(changes) > 1 else None
     return f"{start}{_describe_share(share, change)}{_describe_change(change, verdict.metric, is_relative)}"
@@ -147,27 +147,27 @@ def _compute_mean(effects_by_seed: Mapping[int, float]) -> float:
 
 
 def _describe_share(share: float, change: Effect | None) -> str:
-    """Return how much of an effect remains at guidance 1, and what the paired test shows that guidance does to it.
+    """Return how much of an effect remains at cfg_scale 1, and what the paired test shows that guidance does to it.
 
     Args:
-        share: effect at guidance 1 divided by the one with guidance, above 0.
-        change: effect with guidance minus that at guidance 1, paired by seed; None with fewer than two common seeds.
+        share: effect at cfg_scale 1 divided by the one with guidance, above 0.
+        change: effect with guidance minus that at cfg_scale 1, paired by seed; None with fewer than two common seeds.
     """
     is_shown = (
         change is not None and change.p <= SIGNIFICANCE_LEVEL and not change.interval_low <= 0 <= change.interval_high
     )
     if share > 1:
         result = "so guidance reduces it" if is_shown else "but whether guidance changes it cannot be told"
-        return f"the effect is {'' if is_shown else 'about '}{share:.3g} times as large at guidance 1, {result}"
+        return f"the effect is {'' if is_shown else 'about '}{share:.3g} times as large at cfg_scale 1, {result}"
     result = "guidance adds the rest" if is_shown else "whether guidance adds to it cannot be told"
     return (
-        f"{'' if is_shown else 'about '}{format_share(share)} of the effect remains at guidance 1, in the model's own "
+        f"{'' if is_shown else 'about '}{format_share(share)} of the effect remains at cfg_scale 1, in the model's own "
         f"prediction for the prompt; {result}"
     )
 
 
 def _describe_change(change: Effect | None, metric: str, is_relative: bool) -> str:
-    """Return the effect with guidance minus that at guidance 1, with its interval, in parentheses."""
+    """Return the effect with guidance minus that at cfg_scale 1, with its interval, in parentheses."""
     if change is None:
         return " (fewer than two seeds have videos at both scales)"
     text, low, high = format_effect_parts(
@@ -175,11 +175,13 @@ def _describe_change(change: Effect | None, metric: str, is_relative: bool) -> s
     )
     base = describe_ratio_base(metric) if is_relative else ""
     interval = f", 95 % interval {low} to {high}" if low else ""
-    return f" (effect with guidance minus that at guidance 1: {text}{base}{interval}, p {change.p:.3g}, paired by seed)"
+    return (
+        f" (effect with guidance minus that at cfg_scale 1: {text}{base}{interval}, p {change.p:.3g}, paired by seed)"
+    )
 
 
 def _advise_unguided_batch(comparison: "Comparison") -> list[str]:
-    """Return what videos at guidance 1 would show; empty if no effect between words of guided videos is shown."""
+    """Return what videos at cfg_scale 1 would show; empty if no effect between words of guided videos is shown."""
     is_shown = any(verdict.kind == "differs" for verdict in comparison.verdicts)
     if not is_shown or not comparison.is_guided or not compares_words(comparison):
         return []

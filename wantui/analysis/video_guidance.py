@@ -12,6 +12,6 @@ GUIDANCE_CONTROLS = tuple(kind.name for kind in CONTROLS if kind.change_guidance
 
 
 def is_unguided(video: Video) -> bool:
-    """Return whether a video was generated at guidance 1, without the pass for the negative prompt."""
+    """Return whether a video was generated at cfg_scale 1, without the pass for the negative prompt."""
     scale = to_number(video.setting_values.get(GUIDANCE_PATH))
     return scale is not None and scale <= 1 and all(video.settings.get(name) is None for name in GUIDANCE_CONTROLS)

@@ -49,7 +49,7 @@ def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> l
     for pair in pairs:
         print_wrapped_line(f"  {pair.describe()}", indent=4)
         if (unguided := unguided_by_groups.get((pair.first_group, pair.second_group))) is not None:
-            print_wrapped_line(f"  at guidance 1: {unguided.describe()}", indent=4)
+            print_wrapped_line(f"  at cfg_scale 1: {unguided.describe()}", indent=4)
     for pair in pairs[:MAX_SHOWN_PAIRS]:
         _print_pair_curve(pair, unguided_by_groups.get((pair.first_group, pair.second_group)))
     if len(pairs) > MAX_SHOWN_PAIRS:
@@ -72,7 +72,7 @@ def _print_pair_curve(pair: "Decodability", unguided: "Decodability | None") -> 
         for level in select_shown_levels(len(pair.sigmas))
     ]
     name = f"{pair.first_group} - {pair.second_group}"
-    unguided_headers = ["at guidance 1"] if has_unguided else []
+    unguided_headers = ["at cfg_scale 1"] if has_unguided else []
     print_columns(("sigma", name, *unguided_headers, "95 % interval", "by chance", "p at this level"), *rows)
 
 
@@ -102,7 +102,7 @@ def print_variance_shares(videos: "list[Video]", grouping: str, as_json: bool) -
     _print_share_table(variance_shares)
     if unguided_shares is not None:
         echo()
-        print_wrapped_line(f"at guidance 1: {unguided_shares.describe()}")
+        print_wrapped_line(f"at cfg_scale 1: {unguided_shares.describe()}")
         echo()
         _print_share_table(unguided_shares)
     return list(level_states.unreadable_videos)
@@ -142,7 +142,7 @@ def select_shown_levels(level_count: int) -> list[int]:
 
 
 def _load_level_states(videos: "list[Video]", grouping: str) -> "tuple[LevelStates, LevelStates | None]":
-    """Load the states, and those at guidance 1 if there are any; print which videos are left out."""
+    """Load the states, and those at cfg_scale 1 if there are any; print which videos are left out."""
     from wantui.analysis.level_states import load_guided_and_unguided
 
     with open_progress_line() as line:

@@ -175,7 +175,7 @@ def _print_cost_summary(preview: "BatchPreview", cost_lines: "list[CostLine]") -
     print_wrapped_line(_describe_video_count(preview))
     print_wrapped_line(
         f"{recipe.model}, {recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps, "
-        f"{format_count(recipe.steps, 'step')} of {recipe.sampler}, {describe_guidance(recipe)}, "
+        f"{format_count(recipe.steps, 'step')} of {recipe.sampler}, cfg_scale {describe_guidance(recipe)}, "
         f"shift {recipe.flow_shift:g}, {recipe.dtype}"
         + (f", {recipe.computation_note}" if recipe.computation_note else "")
         + (f", word weights by {weighting_method}" if (weighting_method := _find_weighting_method(preview)) else "")

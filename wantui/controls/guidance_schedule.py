@@ -169,9 +169,9 @@ def list_shown_values(request: GuidanceScheduleRequest) -> dict[str, Any]:
 
 
 def describe_guidance_schedule(request: GuidanceScheduleRequest) -> str:
-    """Return the schedules in words, as the settings write them."""
-    schedules = (("guidance", request.schedule), ("guidance of the second transformer", request.schedule_2))
-    texts = [f"{name} {_format_keyframes(keyframes)}" for name, keyframes in schedules if keyframes is not None]
+    """Return the schedules as the settings write them; that of a second transformer says so."""
+    schedules = (("", request.schedule), ("in the second transformer ", request.schedule_2))
+    texts = [f"{name}{_format_keyframes(keyframes)}" for name, keyframes in schedules if keyframes is not None]
     return f"{', '.join(texts)} ({request.interpolation})"
 
 

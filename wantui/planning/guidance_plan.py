@@ -75,8 +75,8 @@ def find_boundary_ratio(recipe: Recipe) -> float | None:
 
 
 def describe_guidance(recipe: Recipe) -> str:
-    """Return scale, schedule and rule of the guidance in words, as in "guidance 4" or "guidance 0: 7.5, 50%: 3"."""
-    text = f"guidance {recipe.guidance_scale:g}"
+    """Return scale, schedule and rule of the guidance of a recipe, such as "4" or "0: 7.5, 50%: 3 (linear), apg"."""
+    text = f"{recipe.guidance_scale:g}"
     schedule, rule = (recipe.find_control_request(kind.name) for kind in (GUIDANCE_SCHEDULE, GUIDANCE))
     if isinstance(schedule, GuidanceScheduleRequest):
         scheduled = describe_guidance_schedule(schedule)

@@ -2,18 +2,13 @@
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from wantui.config.fields import list_form_fields
 from wantui.metric_names import CURVE_NAMES, MetricName
 
-if TYPE_CHECKING:
-    from wantui.planning import Recipe
-
 KEPT_TEXT = r"""`[^`]*`|"[^"\n]*"|(?<!\w)'[^'\n]*'(?!\w)|--[a-z][\w-]*[ =][^\s;)]+"""
 """Pattern of a command in backticks, a quoted text, or an option with its value."""
-GUIDANCE_PREFIX = r"(?:(?<=\bat )|(?<=\bfor )|(?<=\bhave )|(?<=, )|(?<=; ))"
-"""Pattern of what is before the guidance of a video in sentences of wantui; prompts may have the word elsewhere."""
 
 
 def replace_names(text: str) -> str:
@@ -23,16 +18,9 @@ def replace_names(text: str) -> str:
     """
 
     def replace(match: re.Match[str]) -> str:
-        return "cfg scale " if match[2] else match[1].replace("_", " ") if match[1] else match[0]
+        return match[1].replace("_", " ") if match[1] else match[0]
 
     return _make_name_pattern().sub(replace, text)
-
-
-def describe_cfg_scale(recipe: "Recipe") -> str:
-    """Return scale or schedule, and rule, of the guidance of a recipe: "4", or "0: 7.5, 50%: 3"."""
-    from wantui.planning.guidance_plan import describe_guidance  # slow to import
-
-    return describe_guidance(recipe).removeprefix("guidance ")
 
 
 def describe_grouping(grouping: str) -> str:
@@ -42,11 +30,9 @@ def describe_grouping(grouping: str) -> str:
 
 @cache
 def _make_name_pattern() -> re.Pattern[str]:
-    """Return the pattern of a text to keep, of a name (group 1), or of "guidance" before a scale (group 2)."""
+    """Return the pattern of a text to keep, or of a name (group 1)."""
     setting_names = [field.name for field in list_form_fields()]
     names = sorted(
         {name for name in (*get_args(MetricName), *CURVE_NAMES, *setting_names) if "_" in name}, key=len, reverse=True
     )
-    return re.compile(
-        rf"{KEPT_TEXT}|(?<![\w/.=:-])({'|'.join(names)})(?![\w/=]|[.:-]\w)|{GUIDANCE_PREFIX}(guidance )(?=\d)"
-    )
+    return re.compile(rf"{KEPT_TEXT}|(?<![\w/.=:-])({'|'.join(names)})(?![\w/=]|[.:-]\w)")

@@ -126,7 +126,7 @@ def _draw_pair(
 
 
 def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) -> list[Text]:
-    """Draw the verdict on a pair of groups with what can explain it, and those on the same pair at guidance 1."""
+    """Draw the verdict on a pair of groups with what can explain it, and those on the same pair at cfg_scale 1."""
     from wantui.analysis.calibrated_effect import explain_effect
     from wantui.analysis.unguided import describe_remaining_effect
 
@@ -140,7 +140,7 @@ def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) 
     for unguided_verdict in unguided.verdicts:
         if (unguided_verdict.first_group, unguided_verdict.second_group) == (verdict.first_group, verdict.second_group):
             for text in filter(None, [unguided_verdict.verdict_text, explain_effect(unguided, unguided_verdict)]):
-                lines += wrap_text(replace_names(f"at guidance 1: {text}"), width, muted)
+                lines += wrap_text(replace_names(f"at cfg_scale 1: {text}"), width, muted)
     return lines + wrap_text(replace_names(describe_remaining_effect(comparison, verdict)), width, muted)
 
 

@@ -63,10 +63,10 @@ class Separation:
 
     pairs: "Sequence[Decodability]"
     unguided_pairs: "Sequence[Decodability]"
-    """Decodability at guidance 1; empty if there are no such videos."""
+    """Decodability at cfg_scale 1; empty if there are no such videos."""
     variance_shares: "VarianceShares"
     no_unguided_reason: str = ""
-    """Reason why the videos at guidance 1 are not compared; empty if they are, or there are none."""
+    """Reason why the videos at cfg_scale 1 are not compared; empty if they are, or there are none."""
 
 
 @dataclass(frozen=True)

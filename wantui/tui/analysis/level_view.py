@@ -86,14 +86,14 @@ def _draw_accuracy(
     height: int,
     canvas: Canvas,
 ) -> list[Text]:
-    """Return the chart of accuracies; of a single pair also chance, and the accuracy at guidance 1."""
+    """Return the chart of accuracies; of a single pair also chance, and the accuracy at cfg_scale 1."""
     entries = [f"{pair.first_group} - {pair.second_group}" for pair in pairs]
     title = Text.assemble(("decodability  ", "bold"), ("pairs sorted correctly; guessing sorts 0.5", "dim"))
     legend = [title, *_draw_legend(entries, width, canvas)]
     is_single = len(pairs) == 1
     if is_single and height >= LOW_BLOCK_HEIGHT:
         legend.append(
-            Text("dotted: by chance" + (", faint line: guidance 1" if unguided_pairs else ""), Style(dim=True))
+            Text("dotted: by chance" + (", faint line: cfg scale 1" if unguided_pairs else ""), Style(dim=True))
         )
     chart = Chart(width, height - len(legend), (1.0, 0.0), (0.0, 1.0), SIGMA_AXIS_NAME)
     if is_single:

@@ -16,7 +16,7 @@ from wantui.storage.manifest_labels import label_variations
 from wantui.storage.marks import BatchMarks
 from wantui.tui.dates import format_full_date
 from wantui.tui.facts import Fact
-from wantui.tui.plain_names import describe_cfg_scale, replace_names
+from wantui.tui.plain_names import replace_names
 
 SHOWN_SETTINGS = {
     *(f"model_settings.{name}" for name in ("model_id", "seed", "steps", "cfg_scale", "sampler")),
@@ -111,11 +111,13 @@ def _describe_generation_time(seconds: Sequence[float]) -> str:
 
 def _describe_sampling(manifest: Manifest) -> str:
     """Return steps, sampler and guidance; those that a sweep changes as a range or a list."""
+    from wantui.planning.guidance_plan import describe_guidance  # slow to import
+
     recipes = {video.cell: video.recipe for video in manifest.videos}.values()
     steps = sorted({recipe.steps for recipe in recipes})
     steps_text = format_count(steps[0], "step") if len(steps) == 1 else f"{steps[0]} to {steps[-1]} steps"
     samplers = dict.fromkeys(recipe.sampler for recipe in recipes)
-    scales = list(dict.fromkeys(describe_cfg_scale(recipe) for recipe in recipes))
+    scales = list(dict.fromkeys(describe_guidance(recipe) for recipe in recipes))
     scale_text = ", ".join(scales) if len(scales) <= MAX_LISTED_SCALES else "varies"
     return f"{steps_text} of {', '.join(samplers)}, cfg scale {scale_text}"
 

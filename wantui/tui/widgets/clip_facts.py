@@ -17,7 +17,6 @@ from wantui.storage.marks import VideoMark
 from wantui.tui.facts import Fact, draw_facts
 from wantui.tui.film_strip import draw_film_strip, label_sheet_frames, read_sheet_frames
 from wantui.tui.pane_titles import find_key
-from wantui.tui.plain_names import describe_cfg_scale
 from wantui.tui.player.batch_map import draw_batch_map
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.widgets.diff_text import DiffText
@@ -115,6 +114,8 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
     def _draw_facts(
         self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], mark: VideoMark | None, width: int
     ) -> list[Text]:
+        from wantui.planning.guidance_plan import describe_guidance  # slow to import
+
         muted, recipe = self.make_colour_style("text-muted"), clip.recipe
         lines = wrap_text(clip.title, width, self.make_colour_style(clip.colour_name) + Style(bold=True), indent="")
         if clip in batch_clips:
@@ -127,7 +128,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
             Fact("model", recipe.model),
             Fact("size", f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps"),
             Fact("sampling", f"{format_count(recipe.steps, 'step')} of {recipe.sampler}"),
-            Fact("cfg scale", describe_cfg_scale(recipe)),
+            Fact("cfg scale", describe_guidance(recipe)),
             Fact("seed", str(recipe.seed)),
             Fact("took", f"{clip.seconds:.1f} s" if clip.seconds else ""),
             Fact("on disk", "" if clip.byte_count is None else format_bytes(clip.byte_count)),
