@@ -16,6 +16,7 @@ from PIL import Image
 from wantui.analysis.denoising_states import DenoisingStates, MissingStatesError
 from wantui.analysis.latent_colours import RIDGE, fit_latent_colours
 from wantui.analysis.sampler_response import SOLVERS
+from wantui.batches.decode_states import TAG_NAME
 from wantui.cli import decode as decode_command
 from wantui.gallery import labelled_grid
 from wantui.generation.decode import decode_frames
@@ -25,7 +26,7 @@ from wantui.planning import Recipe
 from wantui.schedule import SamplerName
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
-from wantui.storage.mp4 import ClipError, read_frames, write_mp4
+from wantui.storage.mp4 import ClipError, open_container, read_clip_tags, read_frames, write_mp4
 from wantui.storage.video_selection import label_videos, select_videos
 
 pytestmark = pytest.mark.torch
@@ -158,6 +159,18 @@ def test_clip_of_another_state_is_replaced(generated_batch: BatchFolder, wantui:
     shutil.copy(step_clip("end.fit"), step_clip("clean_step_000.fit"))
     records = json.loads(wantui("decode", "batch", "--fast", "--steps", "0", "--json").out)["states"]
     assert [record["was_kept"] for record in records] == [False, True]
+
+
+def test_decoder_in_a_decoded_clip_is_the_one_that_decoded_it(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    path = generated_batch.make_clip_path(0, 1)
+    with open_container(path) as container:
+        tags = dict(container.metadata)
+    tags["wantui_made_with"] = json.dumps(json.loads(tags["wantui_made_with"]) | {"decoder": "fused"})
+    write_mp4(path, list(read_frames(path)), 8, 9, tags)
+    assert read_clip_tags(path)[1]["decoder"] == "fused"
+    assert wantui("decode", path, "--steps", "end", "--device", "cpu").code == 0
+    with open_container(step_clip("end")) as container:
+        assert json.loads(container.metadata[TAG_NAME])["decoder"] == "vae"  # the CPU never fuses
 
 
 def test_grid_shows_each_state_in_its_cell(

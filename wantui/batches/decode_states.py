@@ -151,8 +151,9 @@ def _decode_video(
         if clip is None:
             raise ClipError(f"{video.name} has no clip, but --fast needs one to fit the colours. Omit --fast")
         colours = fit_latent_colours(states.read_state(states.end), clip)
-    is_fused = _read_clip_provenance(video).get("decoder") == "fused"
-    decoder = "fit" if request.uses_fit else "fused vae" if is_fused else "vae"
+    has_fused_clip, clip_tile = _read_clip_decoding(video)
+    fuses_decoder = not request.uses_fit and has_fused_clip and vaes.can_fuse()
+    decoder = "fit" if request.uses_fit else "fused vae" if fuses_decoder else "vae"
     for moment in moments:
         path = make_state_path(folder, video, moment, request.uses_fit)
         identity = _describe_state(video, moment, decoder)
@@ -163,8 +164,8 @@ def _decode_video(
             if colours is not None:
                 frames = _draw_fitted_frames(states.read_state(moment), colours, video.entry.recipe.frames)
             else:
-                yield from vaes.load(video)
-                frames, tile_note = vaes.decode(video, states.read_state(moment))
+                yield from vaes.load(video, fuses_decoder)
+                frames, tile_note = vaes.decode(video, states.read_state(moment), clip_tile)
             yield from _write_clip(
                 video, moment, path, frames, {TAG_NAME: json.dumps(identity), **_title(video, moment)}
             )
@@ -238,16 +239,21 @@ class _VaeLoader:
         self.loaded_model: tuple[str, str | None, bool] | None = None
         self.pipeline: WanPipeline | None = None
 
-    def load(self, video: SelectedVideo) -> Iterator[DecodeEvent]:
-        """Load the VAE of a video's model, unless it is loaded; yield before it loads."""
+    def can_fuse(self) -> bool:
+        """Return whether the device can decode with the fused decoder, as no CPU does."""
         from wantui.generation.load import resolve_device
 
-        recipe, device = video.entry.recipe, resolve_device(self.request.device)
-        fuses_decoder = device.type == "cuda" and _read_clip_provenance(video).get("decoder") == "fused"
+        return resolve_device(self.request.device).type == "cuda"
+
+    def load(self, video: SelectedVideo, fuses_decoder: bool) -> Iterator[DecodeEvent]:
+        """Load the VAE of a video's model, unless it is loaded; yield before it loads."""
+        recipe = video.entry.recipe
         if self.loaded_model == (recipe.model, recipe.revision, fuses_decoder):
             return
+        from wantui.generation.load import resolve_device
         from wantui.generation.load_vae import load_vae_pipeline
 
+        device = resolve_device(self.request.device)
         yield ModelLoadStarted(recipe.model, str(device))
         model = find_model(recipe.model)
         if model.is_local and fingerprint_model(Path(model.location)) != recipe.revision:
@@ -261,27 +267,36 @@ class _VaeLoader:
         )
         self.loaded_model = (recipe.model, recipe.revision, fuses_decoder)
 
-    def decode(self, video: SelectedVideo, latents: NDArray[np.float32]) -> tuple[Generator[Frame, None, None], str]:
-        """Return the frames of latents, and a note if they are decoded in other tiles than the video's clip."""
+    def decode(
+        self, video: SelectedVideo, latents: NDArray[np.float32], clip_tile: int | None
+    ) -> tuple[Generator[Frame, None, None], str]:
+        """Return the frames of latents, and a note if they are decoded in other tiles than the video's clip.
+
+        Args:
+            clip_tile: side in pixels of the tiles of the video's clip; None if it has complete frames.
+        """
         from wantui.generation.decode import decode_stored_frames
         from wantui.generation.load_vae import choose_tile_side, set_tile_side
 
         assert self.pipeline is not None
-        tile = _read_clip_provenance(video).get("tile")
-        clip_tile = tile if isinstance(tile, int) else None
         tile_side = choose_tile_side(self.pipeline, find_model(video.entry.recipe.model), video.entry.recipe, clip_tile)
         set_tile_side(self.pipeline, tile_side)
         note = "" if tile_side == clip_tile else f"it was decoded in tiles of {tile_side} pixels, the clip was not"
         return decode_stored_frames(self.pipeline, latents), note
 
 
-def _read_clip_provenance(video: SelectedVideo) -> dict[str, Any]:
-    """Return the provenance in a video's clip; empty without a readable clip."""
+def _read_clip_decoding(video: SelectedVideo) -> tuple[bool, int | None]:
+    """Return whether the fused decoder made a video's clip, and the side of its tiles in pixels.
+
+    False and None without a readable clip.
+    """
     clip = video.find_file("clip")
     try:
-        return {} if clip is None else read_clip_tags(clip)[1]
-    except UserError:
-        return {}
+        provenance = {} if clip is None else read_clip_tags(clip)[1]
+    except ClipError:
+        provenance = {}
+    tile = provenance.get("tile")
+    return provenance.get("decoder") == "fused", tile if isinstance(tile, int) else None
 
 
 def _measure_difference(first_clip: Path, second_clip: Path) -> int:
