@@ -16,9 +16,11 @@ from wantui.analysis.continued_videos import (
     find_prompt_switch,
 )
 from wantui.analysis.generic_share import measure_generic_shares
+from wantui.cli import generic_labels
+from wantui.errors import UserError
 from wantui.generic_words import GenericWordsError, parse_generic_words
 from wantui.models.catalogue import NANO
-from wantui.planning import Recipe
+from wantui.planning import PromptMark, Recipe
 from wantui.prompts import parse_template
 from wantui.prompts.generic_template import generalise_template
 from wantui.schedule import compute_noise_levels
@@ -107,6 +109,34 @@ def test_batch_without_a_switch_is_refused() -> None:
 def test_videos_with_different_settings_are_not_pooled() -> None:
     with pytest.raises(CannotMeasureCommitmentError, match="also differ in guidance_scale"):
         collect([switched(None), switched(2), switched(2, guidance_scale=1.0)])
+
+
+def weight_red(recipe: Recipe, weight: float) -> Recipe:
+    marks = [PromptMark(text="red", start=2, end=5, weight=weight).model_dump()]
+    return Recipe.model_validate(recipe.model_dump() | {"marks": marks, "weighting": "attention"})
+
+
+def test_videos_of_one_prompt_with_different_word_weights_are_not_pooled() -> None:  # S5
+    rings, stars = [switched(None), switched(3)], [switched(None, "star"), switched(3, "star")]
+    assert len(collect([*rings, *(weight_red(recipe, 2.0) for recipe in stars)])[0]) == 1
+    with pytest.raises(CannotMeasureCommitmentError, match="also differ in word weights"):
+        collect([weight_red(rings[0], 1.5), weight_red(rings[1], 2.0)])
+    marks = [PromptMark(text="red", start=2, end=5, weight=2.0).model_dump()]
+    schedule = switch_schedule(3, prompts=[{"prompt": GENERIC, "marks": marks}])
+    weighted_switch = switched(3, "star", controls={"prompt_schedule": schedule}, weighting="attention")
+    with pytest.raises(CannotMeasureCommitmentError, match="also differ in word weights"):
+        collect([*rings, stars[0], weighted_switch])
+
+
+def test_videos_of_a_generic_prompt_with_different_settings_are_not_counted_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ten_steps, eight_steps = (recipe_for(NANO, prompt=GENERIC, steps=steps, seed=steps) for steps in (10, 8))
+    manifests = {Path("a"): FakeManifest([ten_steps]), Path("b"): FakeManifest([eight_steps])}
+    monkeypatch.setattr(generic_labels, "read_manifest", lambda folder: manifests[folder.root])
+    assert len(generic_labels.list_generic_videos([Path("a")])[0][GENERIC]) == 1
+    with pytest.raises(UserError, match="'a red shape' together: they also differ in steps"):
+        generic_labels.list_generic_videos(list(manifests))
 
 
 def outcomes_of(labels: dict[tuple[int, int | None], str], checks: bool = True) -> Any:

@@ -231,6 +231,14 @@ def test_uturns_are_made_once_and_measured(wantui: Wantui, batch: Path) -> None:
     assert len(family["pairs"]) == 1
 
 
+def test_uturn_of_a_video_with_word_weights_is_refused(wantui: Wantui, tmp_path: Path) -> None:
+    settings = [word for setting in SIZE for word in ("--set", setting)]
+    generate_batch(tmp_path, "-t", "a (red:2) ring", "-n", "1", "--store-latents", *settings)
+    result = make_uturns(wantui, tmp_path / "batch", "--dry-run")
+    assert (result.code, result.out) == (2, "")
+    assert "single seed 42: it was generated with word weights, which a U-turn cannot apply" in result.err
+
+
 def test_uturns_of_several_processes_are_all_kept_and_made_once(wantui: Wantui, batch: Path) -> None:
     words = [GenericWord("shape", ("circle", "ring"))]
     plans = [

@@ -114,6 +114,8 @@ class ConceptFamily:
 
 Exclusion = tuple[str, str]
 """Name of an excluded video or seed, and the reason."""
+WordWeightsByPosition = tuple[tuple[int, int, float], ...]
+"""First and last character, and weight, of the words of a prompt with a weight."""
 
 
 def find_prompt_switch(recipe: Recipe) -> tuple[float, str] | None:
@@ -212,20 +214,37 @@ def require_equal_settings(videos: Sequence[StoredVideo]) -> None:
     Raises:
         CannotMeasureCommitmentError: the message names the settings.
     """
-    ignored = {"prompt", "marks", "seed", "capture", "weighting"}
+    if differing := find_differing_settings(videos):
+        raise CannotMeasureCommitmentError(
+            f"cannot measure commitment: the videos also differ in {', '.join(differing)}. "
+            "Measure batches with equal settings"
+        )
+
+
+def find_differing_settings(videos: Sequence[StoredVideo]) -> list[str]:
+    """Return the first recipe fields in which videos differ, besides prompt, seed, switch and captures.
+
+    The weights of words may differ between prompts, but not between videos of one prompt.
+    """
+    ignored = {"prompt", "marks", "seed", "capture"}
     values_by_name: dict[str, set[str]] = {}
+    weights_by_prompt: dict[str, set[WordWeightsByPosition]] = {}
     for video in videos:
-        document = video.entry.recipe.model_dump(mode="json", exclude=ignored)
+        recipe = video.entry.recipe
+        document = recipe.model_dump(mode="json", exclude=ignored)
+        if document.pop("weighting") is not None:
+            document["weighting"] = recipe.weighting
         controls = document.pop("controls", {})
         controls.pop(PROMPT_SCHEDULE.name, None)
         for name, value in {**document, "controls": controls}.items():
             values_by_name.setdefault(name, set()).add(repr(value))
+        for prompt in recipe.prompts:
+            weights = tuple((mark.start, mark.end, mark.weight) for mark in prompt.marks if mark.weight != 1)
+            weights_by_prompt.setdefault(prompt.prompt, set()).add(weights)
     differing = [name for name, values in values_by_name.items() if len(values) > 1]
-    if differing:
-        raise CannotMeasureCommitmentError(
-            f"cannot measure commitment: the videos also differ in {', '.join(differing[:MAX_LISTED_SETTINGS])}. "
-            "Measure batches with equal settings"
-        )
+    if any(len(weights) > 1 for weights in weights_by_prompt.values()):
+        differing.insert(0, "word weights")
+    return differing[:MAX_LISTED_SETTINGS]
 
 
 def build_concept_outcomes(

@@ -17,6 +17,7 @@ from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 from wantui.batches.stored_videos import open_finished_states, predict_pass_seconds
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
+from wantui.controls.word_weights import WORD_WEIGHTS
 from wantui.errors import UserError
 from wantui.generation.errors import NotFiniteError
 from wantui.generic_words import GenericWord, GenericWordsError, find_generic_sentence
@@ -60,7 +61,7 @@ class UTurnTask:
     @property
     def recipe(self) -> Recipe:
         """Return the recipe of the continued denoising: with the generic prompt, and without captures."""
-        update = {"prompt": self.entry.generic_prompt, "marks": (), "weighting": None, "capture": CaptureRequests()}
+        update = {"prompt": self.entry.generic_prompt, "marks": (), "capture": CaptureRequests()}
         return self.video.entry.recipe.model_copy(update=update)
 
 
@@ -184,9 +185,14 @@ def _list_entries(
         raise UserError("it was generated with speed: cached, which skips blocks. Generate it with speed: fused")
     if find_sampler_schedule(recipe.sampler).adds_noise:
         raise UserError(f"its sampler {recipe.sampler} adds noise in each step. Use another sampler")
-    for kind, name in ((PROMPT_SCHEDULE, "a prompt schedule"), (ATTENTION_BENDING, "attention bending")):
+    refused_controls = (
+        (PROMPT_SCHEDULE, "a prompt schedule"),
+        (ATTENTION_BENDING, "attention bending"),
+        (WORD_WEIGHTS, "word weights"),
+    )
+    for kind, name in refused_controls:
         if recipe.find_control_request(kind.name) is not None:
-            raise UserError(f"it was generated with {name}")
+            raise UserError(f"it was generated with {name}, which a U-turn cannot apply to the generic prompt")
     sentence = find_generic_sentence(recipe.prompt, tuple(generic_words))
     starts = dict.fromkeys(find_uturn_evaluation(recipe, sigma) for sigma in sigmas)
     return [

@@ -37,9 +37,9 @@ def list_generic_videos(folders: Sequence[Path]) -> "tuple[dict[str, list[Stored
     """Return the finished videos of batches by prompt, each seed once, and the videos that are left out.
 
     Raises:
-        UserError: no video is finished.
+        UserError: no video is finished, or videos of one prompt differ in other settings.
     """
-    from wantui.analysis.continued_videos import list_finished_videos
+    from wantui.analysis.continued_videos import find_differing_settings, list_finished_videos
     from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
 
     videos, left_out = list_finished_videos((folder, read_manifest(BatchFolder(folder))) for folder in folders)
@@ -58,6 +58,12 @@ def list_generic_videos(folders: Sequence[Path]) -> "tuple[dict[str, list[Stored
         raise UserError(
             "cannot measure the shares of concepts: no video is finished. Generate some with `wantui generic run`"
         )
+    for prompt, counted_videos in result.items():
+        if differing := find_differing_settings(counted_videos):
+            raise UserError(
+                f"cannot count the videos of {prompt!r} together: they also differ in {', '.join(differing)}. Give "
+                "batches with equal settings"
+            )
     return result, left_out
 
 
