@@ -1,4 +1,4 @@
-"""Mean curves of groups over the noise level, with 95 % intervals over seeds."""
+"""Mean curves of groups over the noise level, with 95 % intervals over seeds; median curves of videos."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from wantui.analysis.arrays import FloatArray
 from wantui.analysis.groups import Group
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.statistics import compute_mean_half_width
+from wantui.analysis.video import Video
 
 
 @dataclass(frozen=True)
@@ -73,3 +74,30 @@ def _compute_intervals(seed_means: FloatArray) -> tuple[FloatArray, FloatArray]:
         return np.full(level_count, np.nan), np.full(level_count, np.nan)
     half_widths = compute_mean_half_width(seed_means)
     return seed_means.mean(0) - half_widths, seed_means.mean(0) + half_widths
+
+
+@dataclass(frozen=True)
+class MedianCurve:
+    """Median curve of the videos that have the same noise levels."""
+
+    values: FloatArray
+    """[s] median over videos at each noise level."""
+    video_count: int
+
+
+MedianCurves = dict[tuple[str, tuple[float, ...]], MedianCurve]
+"""Median curves by curve name and noise levels."""
+
+
+def compute_median_curves(videos: Sequence[Video], curve_names: Sequence[str]) -> MedianCurves:
+    """Return the median of each curve over the videos with the same noise levels.
+
+    Args:
+        curve_names: names in CURVES.
+    """
+    curves: dict[tuple[str, tuple[float, ...]], list[FloatArray]] = {}
+    for trajectory in (video.trajectory for video in videos if video.trajectory is not None):
+        for name in curve_names:
+            sigmas, values = CURVES[name](trajectory)
+            curves.setdefault((name, tuple(sigmas.tolist())), []).append(values)
+    return {key: MedianCurve(np.median(np.stack(values), axis=0), len(values)) for key, values in curves.items()}

@@ -1,7 +1,7 @@
 """Data of the Analysis screen, read, compared and exported off the UI thread, and the messages that carry them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.video_files import make_parent_folders
 from wantui.tui.analysis.advice import word_error
 from wantui.tui.analysis.attention_film import AttentionFilm, OverlayKey, load_attention_film
+from wantui.tui.analysis.views import SHOWN_CURVES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from wantui.analysis.curve_comparison import CurveComparison
     from wantui.analysis.decodability import Decodability
     from wantui.analysis.interaction import Interaction
-    from wantui.analysis.mean_curves import MeanCurve
+    from wantui.analysis.mean_curves import MeanCurve, MedianCurves
     from wantui.analysis.path_components import PathComponents
     from wantui.analysis.variance_shares import VarianceShares
 
@@ -45,6 +46,8 @@ class TrajectoriesLoaded(Message):
     load_error: str
     requested_folders: Sequence[Path] = ()
     """Folders that were requested; those without trajectories are not among the chosen ones."""
+    median_curves: "MedianCurves" = field(default_factory=dict)
+    """Median curves of all videos, drawn behind those of each one."""
 
 
 @dataclass
@@ -129,6 +132,8 @@ def load_chosen_trajectories(
     library_roots: Sequence[Path], chosen_folders: Sequence[Path], is_cancelled: Callable[[], bool]
 ) -> TrajectoriesLoaded | None:
     """Return the trajectories of the chosen batches, or of the newest where none of them is left; None if cancelled."""
+    from wantui.analysis.mean_curves import compute_median_curves
+
     batches = [batch for batch in find_batches(list(library_roots)) if batch.counts_by_state]
     recent_batches = [
         batch for number, batch in enumerate(batches) if number < MAX_SCANNED_BATCHES or batch.folder in chosen_folders
@@ -152,7 +157,10 @@ def load_chosen_trajectories(
             video.compute_metric(metric)
         if is_cancelled():
             return None
-    return TrajectoriesLoaded(available_batches, loaded_folders, videos, "\n".join(errors), chosen_folders)
+    median_curves = compute_median_curves(videos, SHOWN_CURVES)
+    return TrajectoriesLoaded(
+        available_batches, loaded_folders, videos, "\n".join(errors), chosen_folders, median_curves
+    )
 
 
 def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:

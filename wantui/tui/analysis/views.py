@@ -10,18 +10,17 @@ from rich.text import Text
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.strides import BEND_METRICS, list_unsettled_stride_checks
+from wantui.analysis.trajectory import Trajectory
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
+from wantui.tui.analysis.video_ranks import MIN_COMPARED_VIDEOS
 from wantui.tui.chart import Chart, find_value_range, is_axis_above_zero, join_columns
 from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from wantui.analysis.curve_comparison import CurveComparison
-    from wantui.analysis.mean_curves import MeanCurve
+    from wantui.analysis.mean_curves import MeanCurve, MedianCurve, MedianCurves
     from wantui.analysis.path_components import PathComponents, PlanePath
 
 VIEW_TITLES = {
@@ -76,6 +75,17 @@ class Canvas:
 
 
 @dataclass(frozen=True)
+class _VideoCurve:
+    """Curve of one video, and the median of all videos with its noise levels."""
+
+    name: str
+    sigmas: list[float]
+    values: list[float]
+    median: "MedianCurve | None"
+    """None if there are too few videos."""
+
+
+@dataclass(frozen=True)
 class _ClusterStrip:
     """Significant clusters of one pair of groups."""
 
@@ -87,10 +97,11 @@ class _ClusterStrip:
     """Smallest p of the clusters, over all pairs of groups."""
 
 
-def draw_video_curves(video: Video, canvas: Canvas, ranks_text: str = "") -> list[Text]:
+def draw_video_curves(video: Video, median_curves: "MedianCurves", canvas: Canvas, ranks_text: str = "") -> list[Text]:
     """Return the curves of a trajectory over the noise level, one chart each.
 
     Args:
+        median_curves: curves that are drawn behind those with the same noise levels.
         ranks_text: rank of the video among the others, in one line above the charts.
     """
     trajectory, width = video.trajectory, canvas.width
@@ -114,13 +125,13 @@ def draw_video_curves(video: Video, canvas: Canvas, ranks_text: str = "") -> lis
     plots_height = height - AXIS_HEIGHT * (1 if has_one_axis else row_count)
     chart_width = (width - 2 * (column_count - 1)) // column_count
     chart_height = plots_height // row_count - 1 + AXIS_HEIGHT
-    curves = {name: CURVES[name](trajectory) for name in names}
-    charts = [_make_chart(values.tolist(), chart_width, chart_height) for _, values in curves.values()]
+    curves = [_get_video_curve(name, trajectory, median_curves) for name in names]
+    charts = [_make_chart(curve, chart_width, chart_height) for curve in curves]
     size = (chart_width, chart_height, max(chart.label_width for chart in charts))
     for first in range(0, len(names), column_count):
         blocks = [
-            _draw_video_curve(name, curves[name], size, canvas.get_style("accent"))
-            for name in names[first : first + column_count]
+            _draw_video_curve(curve, size, canvas.get_style("accent"), has_legend=curve is curves[0])
+            for curve in curves[first : first + column_count]
         ]
         if has_one_axis and first + column_count < len(names):
             blocks = [block[:-AXIS_HEIGHT] for block in blocks]
@@ -128,24 +139,34 @@ def draw_video_curves(video: Video, canvas: Canvas, ranks_text: str = "") -> lis
     return [*lines, *stride_notes]
 
 
-def _make_chart(values: Sequence[float], width: int, height: int, label_width: int = 0) -> Chart:
-    return Chart(width, height, (1.0, 0.0), choose_curve_range(values), SIGMA_AXIS_NAME, label_width)
+def _get_video_curve(name: str, trajectory: Trajectory, median_curves: "MedianCurves") -> _VideoCurve:
+    sigmas, values = (array.tolist() for array in CURVES[name](trajectory))
+    median_curve = median_curves.get((name, tuple(sigmas)))
+    has_median = median_curve is not None and median_curve.video_count >= MIN_COMPARED_VIDEOS
+    return _VideoCurve(name, sigmas, values, median_curve if has_median else None)
 
 
-def _draw_video_curve(
-    name: str, curve: "tuple[NDArray[np.float64], NDArray[np.float64]]", size: tuple[int, int, int], style: Style
-) -> list[Text]:
+def _make_chart(curve: _VideoCurve, width: int, height: int, label_width: int = 0) -> Chart:
+    medians = [] if curve.median is None else curve.median.values.tolist()
+    return Chart(width, height, (1.0, 0.0), choose_curve_range([*curve.values, *medians]), SIGMA_AXIS_NAME, label_width)
+
+
+def _draw_video_curve(curve: _VideoCurve, size: tuple[int, int, int], style: Style, has_legend: bool) -> list[Text]:
     """Return the title and the chart of a curve.
 
     Args:
-        curve: noise levels and values.
         size: width and height of the chart, and width of its labels, which aligns it with the charts above and below.
     """
-    sigmas, values = (array.tolist() for array in curve)
-    summary = f"first {values[0]:.4g}, last {values[-1]:.4g}"
-    chart = _make_chart(values, *size)
-    chart.add_line(sigmas, values, style)
-    return [Text.assemble((f"{replace_names(name)}  ", "bold"), (summary, "dim")), *chart.draw_lines()]
+    title = Text.assemble(
+        (f"{replace_names(curve.name)}  ", "bold"), (f"from {curve.values[0]:.4g} to {curve.values[-1]:.4g}", "dim")
+    )
+    chart = _make_chart(curve, *size)
+    if curve.median is not None:
+        chart.add_line(curve.sigmas, curve.median.values.tolist(), Style(dim=True))
+        legends = (f"   ── median of {curve.median.video_count} videos", "  ── median", "") if has_legend else ("",)
+        title.append(next(text for text in legends if title.cell_len + len(text) <= size[0] or not text), "dim")
+    chart.add_line(curve.sigmas, curve.values, style)
+    return [title, *chart.draw_lines()]
 
 
 def choose_curve_range(values: Sequence[float]) -> tuple[float, float]:

@@ -156,7 +156,7 @@ class AnalysisScreen(AnalysisFigures):
         )
         self.available_batches, self.chosen_folders = message.available_batches, message.chosen_folders
         if not is_unchanged:
-            self.videos = message.videos
+            self.videos, self.median_curves = message.videos, message.median_curves
         self.empty_text = message.load_error or NO_TRAJECTORIES
         if self.grouping not in ("", *find_dividing_groupings(self.videos)):
             self.grouping, self.current_group = "", None

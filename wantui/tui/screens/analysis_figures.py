@@ -49,6 +49,7 @@ from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
+    from wantui.analysis.mean_curves import MedianCurves
 
 ATTENTION_DELAY_SECONDS = 0.15
 """Time that the cursor must rest on a video before its attention is read."""
@@ -73,6 +74,7 @@ class AnalysisFigures(BaseScreen):
     def __init__(self) -> None:
         super().__init__()
         self.videos: list[Video] = []
+        self.median_curves: MedianCurves = {}
         self.grouping = ""
         """Name of the grouping; empty to list single videos."""
         self.current_group: str | None = None
@@ -204,7 +206,7 @@ class AnalysisFigures(BaseScreen):
         if is_low:
             self.details.show_tabs(self.views, self.view, ranks_text)
         line = f"{prefix}{ranks_text}" if ranks_text and not is_low else ""
-        self.details.show_lines(draw_video_curves(video, canvas, line))
+        self.details.show_lines(draw_video_curves(video, self.median_curves, canvas, line))
 
     def _draw_comparison(self) -> None:
         canvas, outcome = self.details.get_canvas(), self.comparison_outcome

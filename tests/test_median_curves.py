@@ -1,0 +1,62 @@
+"""Median curves behind the curves of one video."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.style import Style
+from test_analysis import synthetic_videos
+
+from wantui.analysis.mean_curves import compute_median_curves
+from wantui.analysis.metrics import CURVES
+from wantui.analysis.video import Video
+from wantui.tui.analysis.views import SHOWN_CURVES, Canvas, draw_video_curves
+
+
+def draw_dim_dots(video: Video, videos: list[Video], size: tuple[int, int] = (78, 20)) -> tuple[str, int]:
+    """Return the drawn curves of a video, and the number of characters with dots of the median alone."""
+    canvas = Canvas(*size, lambda _: Style(bold=True))
+    lines = draw_video_curves(video, compute_median_curves(videos, SHOWN_CURVES), canvas)
+    dim_count = sum(
+        "⠀" < character <= "⣿" for line in lines for span in line.spans if span.style == Style(dim=True)
+        for character in line.plain[span.start : span.end]
+    )  # fmt: skip
+    return "\n".join(line.plain for line in lines), dim_count
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_median_curve_is_the_median_of_the_videos_at_each_noise_level(tmp_path: Path, name: str) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.5}, seeds=3, phrasings=1)
+    trajectories = [video.trajectory for video in videos if video.trajectory is not None]
+    curves = [CURVES[name](trajectory) for trajectory in trajectories]
+    ((key, curve),) = compute_median_curves(videos, [name]).items()
+    assert key == (name, tuple(curves[0][0].tolist()))
+    assert curve.video_count == len(videos) == 6
+    for level, value in enumerate(curve.values):
+        ordered = sorted(float(values[level]) for _, values in curves)
+        assert value == pytest.approx((ordered[2] + ordered[3]) / 2, rel=1e-15)
+
+
+def test_videos_with_other_noise_levels_or_without_a_trajectory_are_not_in_the_median(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1.0}, seeds=5, phrasings=1)
+    first = videos[0].trajectory
+    assert first is not None
+    moved = replace(first, sigmas=np.concatenate([[0.99], first.sigmas[1:]]))
+    videos = [replace(videos[0], trajectory=moved), replace(videos[1], trajectory=None), *videos[2:]]
+    curves = compute_median_curves(videos, ["norm"])
+    assert [curve.video_count for curve in curves.values()] == [1, 3]
+
+
+def test_curves_of_a_video_have_the_median_of_all_behind_them(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 3.0}, seeds=3, phrasings=1)
+    text, dim_count = draw_dim_dots(videos[0], videos)
+    assert text.count("── median") == 1
+    assert dim_count > 20
+    assert "median of 6 videos" in draw_dim_dots(videos[0], videos, (140, 20))[0]
+
+
+def test_three_videos_have_no_median(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1.0}, seeds=3, phrasings=1)
+    assert draw_dim_dots(videos[0], videos)[1] == 0
+    assert "median" not in draw_dim_dots(videos[0], videos)[0]
