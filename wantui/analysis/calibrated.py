@@ -5,6 +5,7 @@ frequencies; docs/calibration.md describes the design. The figures hold for nano
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -51,14 +52,15 @@ class Sensitivity:
     """Standard deviation that frequency causes between the shapes of nano, divided by `appearance`."""
 
     @property
+    def slopes(self) -> tuple[float, float]:
+        """Return the slopes of both sentence forms."""
+        return self.frequency.slope, self.held_out_frequency.slope
+
+    @property
     def has_frequency_effect(self) -> bool:
         """Return True if both sentence forms have slopes over frequency with the same sign, and intervals that exclude
         0."""
-        return (
-            self.frequency.is_clear
-            and self.held_out_frequency.is_clear
-            and self.frequency.slope * self.held_out_frequency.slope > 0
-        )
+        return self.frequency.is_clear and self.held_out_frequency.is_clear and math.prod(self.slopes) > 0
 
     @property
     def response(self) -> str:

@@ -106,8 +106,7 @@ class CalibratedEffect:
     def can_both_explain(self) -> bool:
         """Return whether appearance and a ratio of frequencies up to MAX_CALIBRATED_RATIO together reach the nearer end
         of the effect's interval: the fit of the calibration adds them."""
-        slopes = (self.sensitivity.frequency.slope, self.sensitivity.held_out_frequency.slope)
-        frequency_bound = max(map(abs, slopes)) * math.log(MAX_CALIBRATED_RATIO)
+        frequency_bound = max(map(abs, self.sensitivity.slopes)) * math.log(MAX_CALIBRATED_RATIO)
         return abs(self.nearest_effect) <= compute_appearance_bound(self.sensitivity) + frequency_bound
 
     def predict_change(self, ratio: float) -> tuple[float, float]:
@@ -115,8 +114,8 @@ class CalibratedEffect:
         `effect`; 0 if frequency had no reproduced effect on the metric."""
         if not self.sensitivity.has_frequency_effect:
             return 0.0, 0.0
-        slopes = (self.sensitivity.frequency.slope, self.sensitivity.held_out_frequency.slope)
-        return slopes[0] * math.log(ratio), slopes[1] * math.log(ratio)
+        slope, held_out_slope = self.sensitivity.slopes
+        return slope * math.log(ratio), held_out_slope * math.log(ratio)
 
     @property
     def answer_of_appearance(self) -> str:
@@ -171,8 +170,8 @@ def compute_appearance_bound(sensitivity: Sensitivity) -> float:
 def _compute_frequency_ratios(effect: float, sensitivity: Sensitivity) -> tuple[float, float] | None:
     if not sensitivity.has_frequency_effect:
         return None
-    first, held_out = sensitivity.frequency.slope, sensitivity.held_out_frequency.slope
-    return exponentiate(effect / first), exponentiate(effect / held_out)
+    slope, held_out_slope = sensitivity.slopes
+    return exponentiate(effect / slope), exponentiate(effect / held_out_slope)
 
 
 def find_calibrated_effect(comparison: "Comparison", difference: Difference) -> CalibratedEffect | None:
@@ -207,55 +206,54 @@ def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
     Empty if no effect is shown, and for groups that do not differ in one word of nano. Only words that were equally
     frequent in its training have an answer for metrics that were not calibrated.
     """
+    answer, figures = _answer_question(comparison, verdict)
+    return f"{QUESTION} {'. '.join(filter(None, (answer, figures)))}" if answer else ""
+
+
+def _answer_question(comparison: "Comparison", verdict: Verdict) -> tuple[str, str]:
+    """Return the answer to QUESTION, and sentences with its figures; each is empty if there is none."""
     groups = (verdict.first_group, verdict.second_group)
     if verdict.kind != "differs" or not compares_words(comparison) or not uses_calibrated_model(comparison):
-        return ""
+        return "", ""
     words = find_exchanged_words(comparison, *groups)
     ratio = None if words is None else find_frequency_ratio(*words)
     if words is None or ratio is None:
-        return ""
+        return "", ""
     if ratio == 1:
-        return f"{QUESTION} {describe_frequency_ratio(*words, has_adapters=uses_adapters(comparison))}"
-    (difference,) = [
-        item
-        for item in comparison.differences
-        if (item.metric, item.first_group, item.second_group) == (verdict.metric, *groups)
-    ]
-    if find_sensitivity(verdict.metric, is_guided=comparison.is_guided) is None:
-        return ""
+        return describe_frequency_ratio(*words, has_adapters=uses_adapters(comparison)), ""
+    difference = comparison.find_difference(verdict.metric, *groups)
+    if difference is None or find_sensitivity(verdict.metric, is_guided=comparison.is_guided) is None:
+        return "", ""
     effect = find_calibrated_effect(comparison, difference)
     if effect is None:
-        return f"{QUESTION} cannot tell: the effect in {verdict.metric} cannot be given as a share of the mean"
+        return f"cannot tell: the effect in {verdict.metric} cannot be given as a share of the mean", ""
     answer = effect.answer
     if effect.predict_change(ratio)[0] * effect.effect < 0:
         answer = f"{effect.answer_of_appearance}; frequency acts in the other direction"
     return (
-        f"{QUESTION} {_describe_condition(comparison)}{answer}. {effect.describe(*groups)}. "
-        f"{_capitalize(describe_frequency_ratio(*words))}"
-        f"{_describe_predicted_change(words[0], effect, ratio, verdict.metric)}"
+        f"{_describe_condition(comparison)}{answer}",
+        f"{effect.describe(*groups)}. {_capitalize(describe_frequency_ratio(*words))}"
+        f"{_describe_predicted_change(words[0], effect, ratio, verdict.metric)}",
     )
 
 
 def add_explanation_notes(comparison: "Comparison") -> "Comparison":
     """Return the comparison, with a note in each answer on room: what can explain the verdict on a metric of room."""
-    verdict_by_groups = {(verdict.first_group, verdict.second_group): verdict for verdict in comparison.verdicts}
     answers = []
     for answer in comparison.answers:
-        verdict = verdict_by_groups.get((answer.first_group, answer.second_group))
+        verdict = comparison.find_verdict(answer.first_group, answer.second_group)
         notes = answer.notes
         if answer.question == ROOM and verdict is not None and verdict.metric in ROOM_METRICS:
-            notes += (_summarise_explanation(explain_effect(comparison, verdict), verdict.metric),)
-        answers.append(replace(answer, notes=tuple(filter(None, notes))))
+            notes += _note_explanation(comparison, verdict)
+        answers.append(replace(answer, notes=notes))
     return replace(comparison, answers=tuple(answers))
 
 
-def _summarise_explanation(explanation: str, metric: str) -> str:
-    """Return the first sentence of an explanation, and where the others are; empty without an explanation."""
-    answer, full_stop, _ = explanation.removeprefix(f"{QUESTION} ").partition(". ")
-    if not answer:
-        return ""
-    pointer = f": the verdict on {metric} has the figures" if full_stop else ""
-    return f"{QUESTION} in {metric}, {answer}{pointer}"
+def _note_explanation(comparison: "Comparison", verdict: Verdict) -> tuple[str, ...]:
+    """Return the answer to QUESTION, and where its figures are; empty without an answer."""
+    answer, figures = _answer_question(comparison, verdict)
+    pointer = f": the verdict on {verdict.metric} has the figures" if figures else ""
+    return (f"{QUESTION} in {verdict.metric}, {answer}{pointer}",) if answer else ()
 
 
 def _capitalize(text: str) -> str:
@@ -317,9 +315,7 @@ def describe_calibrated_scale(comparison: "Comparison") -> str:
         for value in (compute_appearance_difference(sensitivity), compute_appearance_bound(sensitivity))
     )
     if sensitivity.has_frequency_effect:
-        slope, held_out = (
-            _format_change(metric, fit.slope) for fit in (sensitivity.frequency, sensitivity.held_out_frequency)
-        )
+        slope, held_out = (_format_change(metric, value) for value in sensitivity.slopes)
         frequency_text = (
             f"a word 2.7 times as frequent changes it by {slope} ({held_out} in the {SENTENCE_FORMS[1]}), measured for "
             f"frequency ratios up to {MAX_CALIBRATED_RATIO:g}"
@@ -347,17 +343,14 @@ def _describe_differing_settings(comparison: "Comparison") -> str:
 
 def _list_other_settings(comparison: "Comparison") -> list[str]:
     """Return the settings and controls in which the videos differ from those of the calibration, as texts."""
-    videos = [video for group in comparison.groups for video in group.videos]
+    videos = comparison.videos
     expected_values = CALIBRATED_SETTINGS | {GUIDANCE_PATH: CALIBRATED_SCALES[comparison.is_guided]}
     parts = []
     for path, expected_value in expected_values.items():
         values = [video.setting_values[path] for video in videos if path in video.setting_values]
         if others := _list_other_values(values, expected_value):
             parts.append(f"{NAME_BY_SETTING_PATH.get(path, path.rpartition('.')[2])} {', '.join(others)}")
-    used_names = {
-        key.partition(".")[0] for video in videos for key, value in video.settings.items() if value is not None
-    }
-    parts += [kind.name.replace("_", " ") for kind in CONTROLS if kind.name in used_names]
+    parts += [kind.name.replace("_", " ") for kind in CONTROLS if kind.name in comparison.used_controls]
     return parts + (["word weights"] if any(video.word_weights for video in videos) else [])
 
 

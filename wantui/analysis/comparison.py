@@ -17,6 +17,7 @@ from wantui.analysis.groups import Group, GroupSummary, MatchedGroups
 from wantui.analysis.metrics import describe_ratio_base, get_metric_unit
 from wantui.analysis.null_models import GaussianNull
 from wantui.analysis.verdicts import Verdict
+from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
 from wantui.formatting import format_share
 
@@ -80,6 +81,35 @@ class Comparison:
     """`chance_interval` as a share of the second group's mean, as the differences are; NaN if they are in the unit."""
 
     @property
+    def videos(self) -> list[Video]:
+        """Return the compared videos."""
+        return [video for group in self.groups for video in group.videos]
+
+    @property
+    def used_controls(self) -> set[str]:
+        """Return the names of the controls that changed any compared video."""
+        return {
+            key.partition(".")[0] for video in self.videos for key, value in video.settings.items() if value is not None
+        }
+
+    def find_difference(self, metric: str, first_group: str, second_group: str) -> Difference | None:
+        """Return the difference of a pair of groups in a metric; None if it was not computed."""
+        key = (metric, first_group, second_group)
+        return next(
+            (item for item in self.differences if (item.metric, item.first_group, item.second_group) == key), None
+        )
+
+    def find_verdict(self, first_group: str, second_group: str) -> Verdict | None:
+        """Return the verdict on a pair of groups; None if there is none."""
+        pair = (first_group, second_group)
+        return next((item for item in self.verdicts if (item.first_group, item.second_group) == pair), None)
+
+    def find_answers(self, first_group: str = "", second_group: str = "") -> list[Answer]:
+        """Return place, room and path of a pair of groups, or of all groups; empty if there are none."""
+        pair = (first_group, second_group)
+        return [item for item in self.answers if (item.first_group, item.second_group) == pair]
+
+    @property
     def matched_groups(self) -> MatchedGroups:
         """Return the compared groups with their shared seeds and phrasings."""
         return MatchedGroups(self.groups, self.seeds, [], np.array(self.phrasing_numbers))
@@ -87,7 +117,7 @@ class Comparison:
     @property
     def is_guided(self) -> bool:
         """Return whether any of the compared videos was generated with guidance."""
-        return not all(is_unguided(video) for group in self.groups for video in group.videos)
+        return not all(map(is_unguided, self.videos))
 
     def describe_chance(self) -> str:
         """Describe the differences that arise by chance; empty if there are too few seeds."""

@@ -21,12 +21,9 @@ def find_question(comparison: "Comparison", metric: str) -> str:
 
 def find_decisive_p(comparison: "Comparison", difference: Difference) -> float:
     """Return the p that decides on a difference: that of its answer, or over all printed metrics if it has none."""
-    for answer in comparison.answers:
-        if (answer.first_group, answer.second_group) == (difference.first_group, difference.second_group):
-            p = answer.p_by_metric.get(difference.metric)
-            if p is not None:
-                return p
-    return difference.family_p
+    answers = comparison.find_answers(difference.first_group, difference.second_group)
+    p_values = [answer.p_by_metric[difference.metric] for answer in answers if difference.metric in answer.p_by_metric]
+    return p_values[0] if p_values else difference.family_p
 
 
 def describe_p_values(comparison: "Comparison") -> list[str]:
@@ -65,14 +62,10 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
 def _explain_declared_p(comparison: "Comparison") -> list[str]:
     """Return sentences about pairs that the p of the declared metric and its corrected p decide differently."""
     sentences = []
-    for difference in comparison.differences:
-        if difference.metric != comparison.primary_metric:
+    for verdict in comparison.verdicts:
+        difference = comparison.find_difference(verdict.metric, verdict.first_group, verdict.second_group)
+        if difference is None:
             continue
-        (verdict,) = [
-            verdict
-            for verdict in comparison.verdicts
-            if (verdict.first_group, verdict.second_group) == (difference.first_group, difference.second_group)
-        ]
         decisive_p = find_decisive_p(comparison, difference)
         if (verdict.p <= SIGNIFICANCE_LEVEL) != (decisive_p <= SIGNIFICANCE_LEVEL):
             sentences.append(

@@ -56,7 +56,6 @@ def write_report(report_path: Path, comparison: Comparison, origin: ReportOrigin
 
 
 def _render_parts(comparison: Comparison, origin: ReportOrigin) -> list[str]:
-    videos = [video for group in comparison.groups for video in group.videos]
     return [
         f"<header><h1>{html.escape(_format_title(comparison))}</h1>",
         render_note(
@@ -64,7 +63,7 @@ def _render_parts(comparison: Comparison, origin: ReportOrigin) -> list[str]:
             f"Trajectories are measured at stride {comparison.stride}. wantui {__version__}."
         ),
         "</header>",
-        *render_answer_section(comparison.answers),
+        *render_answer_section(comparison),
         *_render_verdicts(comparison),
         *(render_dose_section(comparison.dose_response) if comparison.dose_response is not None else []),
         *render_picture_section(comparison.groups),
@@ -74,10 +73,10 @@ def _render_parts(comparison: Comparison, origin: ReportOrigin) -> list[str]:
         *(render_state_section(comparison) if comparison.dispersion_curves_by_group else []),
         *_render_metric_section(comparison),
         *_render_stride_section(comparison),
-        *_render_attention_section(videos),
+        *_render_attention_section(comparison.videos),
         *render_correlation_section(comparison),
         *render_definition_section(comparison),
-        *render_recipe_section(videos),
+        *render_recipe_section(comparison.videos),
         *render_origin_section(comparison, origin),
     ]
 
@@ -106,7 +105,7 @@ def _render_verdict(comparison: Comparison, verdict: Verdict) -> list[str]:
 
 
 def _format_title(comparison: Comparison) -> str:
-    names = sorted({video.folder.name for group in comparison.groups for video in group.videos})
+    names = sorted({video.folder.name for video in comparison.videos})
     return f"{', '.join(names)}: {' / '.join(group.name for group in comparison.groups)}"
 
 

@@ -1,27 +1,27 @@
 """First section of a report: place, room and path in three lines, for all groups and for each pair."""
 
 import html
-from collections.abc import Sequence
 
 from wantui.analysis.answer_evidence import CHANCE_NOTE, QUESTIONS
 from wantui.analysis.answers import Answer
+from wantui.analysis.comparison import Comparison
 from wantui.analysis.report_page import render_note
 
 CSS_CLASSES = {"differs": "differs", "alike": "alike"}
 """Class of an answer by its kind; other kinds have none."""
 
 
-def render_answer_section(answers: Sequence[Answer]) -> list[str]:
+def render_answer_section(comparison: Comparison) -> list[str]:
     """Return the HTML of the answers, the questions explained above them."""
-    if not answers:
+    if not comparison.answers:
         return []
-    pairs = list(dict.fromkeys((answer.first_group, answer.second_group) for answer in answers))
+    pairs = list(dict.fromkeys((answer.first_group, answer.second_group) for answer in comparison.answers))
     questions = " ".join(f"<b>{name}</b>: {html.escape(question)}" for name, question in QUESTIONS.items())
     parts = ["<h2>Do the groups differ?</h2>", f'<p class="note">{questions}</p>']
     for pair in pairs:
         if len(pairs) > 1:
             parts.append(f"<h3>{html.escape(f'{pair[0]} against {pair[1]}' if pair[0] else 'All groups')}</h3>")
-        pair_answers = [answer for answer in answers if (answer.first_group, answer.second_group) == pair]
+        pair_answers = comparison.find_answers(*pair)
         parts += [_render_answer(answer) for answer in pair_answers]
         notes = dict.fromkeys(note for answer in pair_answers for note in answer.notes)
         parts += [render_note(f"Note: {note}.") for note in notes]

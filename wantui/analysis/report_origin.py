@@ -28,7 +28,7 @@ class ReportOrigin:
 
 def build_equivalent_command(comparison: Comparison) -> str:
     """Return a command that repeats a comparison that was not started by a command."""
-    folders = dict.fromkeys(str(video.folder) for group in comparison.groups for video in group.videos)
+    folders = dict.fromkeys(str(video.folder) for video in comparison.videos)
     options = ["--compare", "--by", comparison.grouping, "--primary", comparison.primary_metric]
     if comparison.stride > 1:
         options += ["--stride", str(comparison.stride)]

@@ -31,7 +31,7 @@ def render_interaction_section(comparison: Comparison) -> list[str]:
     """Return the HTML of the interaction of the two factors that form the groups, or of the factors of the videos."""
     interactions = []
     for grouping in _choose_factor_pairs(comparison):
-        videos = [video for group in comparison.groups for video in group.videos]
+        videos = comparison.videos
         try:
             interactions.append(measure_interaction(videos, grouping, comparison.declaration))
         except CannotCompareError:  # such as a missing combination of the two factors
@@ -55,7 +55,7 @@ def _choose_factor_pairs(comparison: Comparison) -> list[str]:
     """Return the pairs of factors to show: the grouping if it is one, otherwise those with the grouping first."""
     if comparison.grouping.count(",") == 1:
         return [comparison.grouping]
-    pairs = find_factor_pairs([video for group in comparison.groups for video in group.videos])
+    pairs = find_factor_pairs(comparison.videos)
     pairs.sort(key=lambda pair: comparison.grouping not in pair.split(","))
     return pairs[:MAX_FACTOR_PAIRS]
 
@@ -72,7 +72,7 @@ def _render_answers(interaction: Interaction) -> list[str]:
 
 def render_correlation_section(comparison: Comparison) -> list[str]:
     """Return the HTML of the correlations of the compared videos; empty without attention maps and labels."""
-    videos = [video for group in comparison.groups for video in group.videos]
+    videos = comparison.videos
     label_names = list(videos[0].labels)
     if not label_names and not any(video.attention_path is not None for video in videos):
         return []

@@ -34,15 +34,13 @@ def compares_words(comparison: "Comparison") -> bool:
     """Return whether words form the groups, and not batches or settings."""
     if comparison.grouping in ("variation", "prompt"):
         return True
-    videos = [video for group in comparison.groups for video in group.videos]
-    parts = find_grouping_parts(videos, comparison.grouping)
+    parts = find_grouping_parts(comparison.videos, comparison.grouping)
     return bool(parts.brackets) and not parts.setting_paths
 
 
 def uses_calibrated_model(comparison: "Comparison") -> bool:
     """Return whether nano generated all compared videos."""
-    videos = [video for group in comparison.groups for video in group.videos]
-    return {str(video.setting_values.get(MODEL_PATH)) for video in videos} == {CALIBRATED_MODEL}
+    return {str(video.setting_values.get(MODEL_PATH)) for video in comparison.videos} == {CALIBRATED_MODEL}
 
 
 def find_exchanged_words(comparison: "Comparison", first_group: str, second_group: str) -> tuple[str, str] | None:
@@ -89,12 +87,7 @@ def find_frequency_ratio(first_word: str, second_word: str) -> float | None:
 
 def uses_adapters(comparison: "Comparison") -> bool:
     """Return whether LoRA adapters, whose training may have had other frequencies, changed the model of a video."""
-    return any(
-        key.partition(".")[0] == ADAPTER_CONTROL and value is not None
-        for group in comparison.groups
-        for video in group.videos
-        for key, value in video.settings.items()
-    )
+    return ADAPTER_CONTROL in comparison.used_controls
 
 
 def describe_frequency_ratio(first_word: str, second_word: str, has_adapters: bool = False) -> str:

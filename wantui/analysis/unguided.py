@@ -66,7 +66,7 @@ def compare_with_unguided(
     comparison = compare_groups(guided_videos, grouping, primary_metric, metrics, margin)
     if not unguided_videos:
         return comparison
-    compared_keys = {_make_key(video) for group in comparison.groups for video in group.videos}
+    compared_keys = {_make_key(video) for video in comparison.videos}
     matching_videos = [video for video in unguided_videos if _make_key(video) in compared_keys]
     try:
         unguided = compare_groups(matching_videos, grouping, primary_metric, metrics, margin)
@@ -84,9 +84,7 @@ def find_unguided_difference(comparison: "Comparison", difference: Difference) -
     """Return the difference of the same groups in the same metric at cfg_scale 1; None if there is none."""
     if comparison.unguided is None:
         return None
-    key = (difference.metric, difference.first_group, difference.second_group)
-    differences = comparison.unguided.differences
-    return next((other for other in differences if (other.metric, other.first_group, other.second_group) == key), None)
+    return comparison.unguided.find_difference(difference.metric, difference.first_group, difference.second_group)
 
 
 def describe_unguided(comparison: "Comparison") -> list[str]:
@@ -112,20 +110,16 @@ def describe_remaining_effect(comparison: "Comparison", verdict: Verdict) -> str
 
     Empty if the guided videos show no effect, or there are no videos at cfg_scale 1.
     """
-    key = (verdict.metric, verdict.first_group, verdict.second_group)
-    difference = next(
-        item for item in comparison.differences if (item.metric, item.first_group, item.second_group) == key
-    )
-    unguided_difference = find_unguided_difference(comparison, difference)
-    if verdict.kind != "differs" or comparison.unguided is None or unguided_difference is None:
+    pair = (verdict.first_group, verdict.second_group)
+    if verdict.kind != "differs" or comparison.unguided is None:
+        return ""
+    difference = comparison.find_difference(verdict.metric, *pair)
+    unguided_difference = comparison.unguided.find_difference(verdict.metric, *pair)
+    unguided_verdict = comparison.unguided.find_verdict(*pair)
+    if difference is None or unguided_difference is None or unguided_verdict is None:
         return ""
     start = f"{verdict.first_group} against {verdict.second_group} in {verdict.metric}: "
-    unguided_kind = next(
-        other.kind
-        for other in comparison.unguided.verdicts
-        if (other.first_group, other.second_group) == (verdict.first_group, verdict.second_group)
-    )
-    if unguided_kind != "differs":
+    if unguided_verdict.kind != "differs":
         return f"{start}no effect is shown at cfg_scale 1, so guidance alone may cause the one shown with guidance"
     is_relative = math.isfinite(difference.relative_difference) and math.isfinite(
         unguided_difference.relative_difference

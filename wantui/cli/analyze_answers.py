@@ -1,33 +1,32 @@
 """Place, room and path: the first lines of `wantui analyze --compare`."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wantui.cli.output import echo, print_wrapped_line
 from wantui.formatting import format_count
 
 if TYPE_CHECKING:
-    from wantui.analysis.answers import Answer
+    from wantui.analysis.comparison import Comparison
 
 MAX_PRINTED_PAIRS = 15
 """Maximum number of pairs of groups whose answers are printed; JSON and the report list all pairs."""
 
 
-def print_answers(answers: "Sequence[Answer]") -> None:
+def print_answers(comparison: "Comparison") -> None:
     """Print place, room and path: of all groups if there are more than two, then of each pair."""
-    from wantui.analysis.answer_evidence import CHANCE_NOTE
+    from wantui.analysis.answer_evidence import CHANCE_NOTE, PLACE
 
-    pairs = list(dict.fromkeys((answer.first_group, answer.second_group) for answer in answers))
+    pairs = list(dict.fromkeys((answer.first_group, answer.second_group) for answer in comparison.answers))
     for pair in pairs[: MAX_PRINTED_PAIRS + 1]:
         if len(pairs) > 1 and pair[0]:
             echo()
             print_wrapped_line(f"{pair[0]} against {pair[1]}")
-        pair_answers = [answer for answer in answers if (answer.first_group, answer.second_group) == pair]
+        pair_answers = comparison.find_answers(*pair)
         for answer in pair_answers:
             print_wrapped_line(answer.text, indent=7)
         for note in dict.fromkeys(note for answer in pair_answers for note in answer.notes):
             print_wrapped_line(f"  note: {note}", indent=4)
-    if any("by chance up to" in answer.details for answer in answers):
+    if any(answer.question == PLACE and answer.evidence for answer in comparison.answers):
         print_wrapped_line(f"  note: {CHANCE_NOTE}", indent=4)
     if (hidden_count := len(pairs) - MAX_PRINTED_PAIRS - 1) > 0:
         echo()

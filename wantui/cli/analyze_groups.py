@@ -146,7 +146,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     seeds_text, groups_text = format_count(len(comparison.seeds), "seed"), format_count(len(comparison.groups), "group")
     stride_text = f"; trajectories at stride {comparison.stride}" if comparison.stride > 1 else ""
     print_wrapped_line(f"{seeds_text} in each of {groups_text}{stride_text}")
-    print_answers(comparison.answers)
+    print_answers(comparison)
     echo()
     if comparison.declaration is not None:
         print_wrapped_line(f"verdict on a single metric: {comparison.declaration.text}", indent=2)

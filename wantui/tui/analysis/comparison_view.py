@@ -54,7 +54,7 @@ def draw_comparison(
     from wantui.analysis.calibrated import describe_responses
 
     metric_names, width = list(comparison.summaries_by_metric), canvas.width
-    general_answers = [answer for answer in comparison.answers if not answer.first_group]
+    general_answers = comparison.find_answers()
     lines = draw_answer_verdicts(general_answers, canvas)
     if comparison.dose_response is not None:
         lines += [*draw_dose_response(comparison.dose_response, canvas, len(lines), colours_by_group), Text("")]
@@ -108,7 +108,7 @@ def _draw_pair(
     from wantui.analysis.metrics import get_ratio_origin
 
     pair = (verdict.first_group, verdict.second_group)
-    answers = [answer for answer in comparison.answers if (answer.first_group, answer.second_group) == pair]
+    answers = comparison.find_answers(*pair)
     lines = [Text(replace_names(f"{pair[0]} against {pair[1]}"), Style(bold=True))] if names_pair else []
     lines += draw_answer_verdicts(answers, canvas)
     if has_legend:
@@ -137,10 +137,9 @@ def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) 
     muted = canvas.get_style("text-muted")
     if (unguided := comparison.unguided) is None:
         return lines
-    for unguided_verdict in unguided.verdicts:
-        if (unguided_verdict.first_group, unguided_verdict.second_group) == (verdict.first_group, verdict.second_group):
-            for text in filter(None, [unguided_verdict.verdict_text, explain_effect(unguided, unguided_verdict)]):
-                lines += wrap_text(replace_names(f"at cfg_scale 1: {text}"), width, muted)
+    if (unguided_verdict := unguided.find_verdict(verdict.first_group, verdict.second_group)) is not None:
+        for text in filter(None, [unguided_verdict.verdict_text, explain_effect(unguided, unguided_verdict)]):
+            lines += wrap_text(replace_names(f"at cfg_scale 1: {text}"), width, muted)
     return lines + wrap_text(replace_names(describe_remaining_effect(comparison, verdict)), width, muted)
 
 
