@@ -305,6 +305,14 @@ ONE = np.ones(1, np.float32)
             "has rank 2, but .* has rank 3",
         ),
         (
+            tensors_for(NANO)
+            | {
+                "transformer.blocks.0.attn1.to_q.lora_A.weight": np.ones((0, 192), np.float16),
+                "transformer.blocks.0.attn1.to_q.lora_B.weight": np.ones((192, 0), np.float16),
+            },
+            "to_q.lora_A.weight or .*to_q.lora_B.weight has no values. Copy it again",
+        ),
+        (
             {name: value.astype(np.int8) for name, value in tensors_for(NANO).items()},
             "is stored as I8. Use a file in BF16, F16, F32, F64",
         ),

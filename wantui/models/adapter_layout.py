@@ -253,7 +253,9 @@ def _check_layer(
     ):
         if len(tensor.shape) != 2 or tensor.shape[side] != expected_side:
             raise AdapterError(_explain_shape(key, tensor, expected_shape, model, width))
-    if down.shape[0] != up.shape[1] or down.shape[0] == 0:
+    if 0 in (*down.shape, *up.shape):
+        raise AdapterError(f"its {key_by_role['down']} or {key_by_role['up']} has no values. Copy it again")
+    if down.shape[0] != up.shape[1]:
         raise AdapterError(
             f"its {key_by_role['down']} has rank {down.shape[0]}, but {key_by_role['up']} has rank {up.shape[1]}"
         )
