@@ -162,7 +162,7 @@ def test_command_screen_report_and_json_say_what_can_explain_the_effect(
         "0.318 nats (root mean square; 95 % up to 0.818 nats); a word 2.7 times as frequent changes it by -0.382 nats "
         "(-0.228 nats in the held-out sentence form), measured for frequency ratios up to 15"
     )
-    lines = draw_comparison(comparison, "cross", [], Canvas(600, 40, lambda _: Style.null()))
+    lines, _ = draw_comparison(comparison, "cross", [], Canvas(600, 40, lambda _: Style.null()))
     assert {replace_names(text), replace_names(scale_text)} <= {line.plain for line in lines}
     write_report(tmp_path / "report.html", comparison)
     page = html.unescape((tmp_path / "report.html").read_text("utf-8")).casefold()

@@ -45,7 +45,9 @@ from wantui.errors import UserError
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VariationEntry, create_manifest, write_manifest
+from wantui.tui.analysis.comparison_view import draw_comparison
 from wantui.tui.analysis.dose_view import INTERVAL_COLOUR, draw_dose_response
+from wantui.tui.analysis.forest_plot import label_effect
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plain_names import replace_names
 
@@ -282,7 +284,7 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
     noise = np.random.default_rng(0).normal(5, 0.01, (seed_count, 1, 3, 2))
     result = respond(tmp_path, doses, noise + np.array(doses)[:, None])
     for width, height in ((76, 13), (136, 30)):
-        lines = [line.plain for line in draw_dose_response(result, Canvas(width, height, lambda _: Style()))]
+        lines = [line.plain for line in draw_dose_response(result, Canvas(width, height, lambda _: Style()))[0]]
         assert summary in lines[0]
         assert lines[1].startswith("length over cfg scale")
         axis = next(index for index, line in enumerate(lines) if "└" in line)
@@ -302,7 +304,7 @@ def test_slopes_with_an_unbounded_interval_keep_their_percentage_and_name_the_un
     note = "intervals without % are in the metric's unit"
 
     def draw(trends: tuple[Trend, ...]) -> str:
-        return " ".join(line.plain for line in draw_dose_response(replace(result, trends=trends), canvas))
+        return " ".join(line.plain for line in draw_dose_response(replace(result, trends=trends), canvas)[0])
 
     bounded = tuple(replace(trend, relative_slope=0.25, relative_low=0.2, relative_high=0.3) for trend in result.trends)
     assert note not in draw(bounded)
@@ -319,7 +321,7 @@ def test_drawing_of_a_dose_response_names_unit_interval_and_origin_of_percentage
     result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
     canvas = Canvas(136, 30, lambda name: Style(color="cyan" if name == INTERVAL_COLOUR else "blue"))
     result = replace(result, trends=(replace(result.trends[0], metric="log_volume"), *result.trends[1:]))
-    lines = draw_dose_response(result, canvas)
+    lines, _ = draw_dose_response(result, canvas)
     texts = [line.plain for line in lines]
     assert texts[1].startswith("log volume in nats over cfg scale")
     assert any(text.startswith("metric") and "in percent" in text for text in texts)
@@ -891,3 +893,23 @@ def test_empty_schedule_and_no_schedule_are_one_value_with_one_name(tmp_path: Pa
     groups = group_videos([*videos, *plain], SCHEDULE_PATH)
     assert [(group.name, len(group.videos)) for group in groups] == [("schedule none", 12), ("schedule 1: a ring", 6)]
     assert select_videos_by_condition([*videos, *plain], ["schedule=none"]) == [*videos[:6], *plain]
+
+
+@pytest.mark.parametrize(
+    ("scales", "label"), [((2.0, 4.0), None), ((2.0, 4.0, 8.0), None), ((2.0, 4.0, 8.0), "quality")]
+)
+def test_drawn_comparison_knows_the_first_line_of_each_metric(
+    tmp_path: Path, scales: tuple[float, ...], label: str | None
+) -> None:
+    """A label has no percentages and no unit, so the text of its row does not tell that it is one."""
+    videos = cfg_batches(tmp_path, scales)
+    if label is not None:
+        videos = [replace(video, labels={label: float(video.seed)}) for video in videos]
+    comparison = compare_groups(videos, "cfg_scale", label or "length")
+    lines, row_by_metric = draw_comparison(comparison, "cfg_scale 2", [], Canvas(90, 20, lambda _: Style()))
+    assert set(row_by_metric) == set(comparison.summaries_by_metric)
+    header_row = next(index for index, line in enumerate(lines) if line.plain.startswith("metric "))
+    assert min(row_by_metric.values()) == header_row + 1
+    for metric, row in row_by_metric.items():
+        name = label_effect(comparison, metric).rstrip("¹")
+        assert lines[row].plain.startswith(name)

@@ -41,9 +41,9 @@ def draw_comparison(
     exclusion_reasons: Sequence[tuple[str, str]],
     canvas: Canvas,
     colours_by_group: Mapping[str, str] = {},
-) -> list[Text]:
+) -> tuple[list[Text], dict[str, int]]:
     """Return the verdicts and plots of all groups and of each pair, with their evidence below; then tests, dispersion,
-    notes and excluded videos.
+    notes and excluded videos. Return also the index of the line with the first row of each metric.
 
     Args:
         first_group: name of the group whose pairs come first.
@@ -56,8 +56,12 @@ def draw_comparison(
     metric_names, width = list(comparison.summaries_by_metric), canvas.width
     general_answers = comparison.find_answers()
     lines = draw_answer_verdicts(general_answers, canvas)
-    if comparison.dose_response is not None:
-        lines += [*draw_dose_response(comparison.dose_response, canvas, len(lines), colours_by_group), Text("")]
+    row_by_metric: dict[str, int] = {}
+    if (dose_response := comparison.dose_response) is not None:
+        dose_lines, slope_row = draw_dose_response(dose_response, canvas, len(lines), colours_by_group)
+        slope_metrics = [trend.metric for trend in dose_response.trends]
+        row_by_metric |= {metric: row for row, metric in enumerate(slope_metrics, len(lines) + slope_row)}
+        lines += [*dose_lines, Text("")]
     verdicts = sorted(
         comparison.verdicts, key=lambda verdict: first_group not in (verdict.first_group, verdict.second_group)
     )
@@ -67,9 +71,13 @@ def draw_comparison(
         width,
     )
     for number, verdict in enumerate(verdicts[:MAX_DRAWN_PAIRS]):
-        lines += _draw_pair(
+        pair_lines, effect_row = _draw_pair(
             comparison, verdict, layout, canvas, names_pair=bool(general_answers), has_legend=not number
         )
+        row_by_metric = {
+            metric: row for row, metric in enumerate(metric_names, len(lines) + effect_row)
+        } | row_by_metric
+        lines += pair_lines
         if number == 0 and general_answers:
             lines += [Text("all groups", Style(bold=True)), *draw_answer_details(general_answers, canvas), Text("")]
     if (hidden_count := len(verdicts) - MAX_DRAWN_PAIRS) > 0:
@@ -85,14 +93,7 @@ def draw_comparison(
         lines += wrap_text(f"note: {replace_names(name_keys(warning))}", width, canvas.get_style("text-muted"))
     lines += list_exclusions("left out", exclusion_reasons, canvas)
     further_reasons = [video for video in comparison.exclusion_reasons if video not in set(exclusion_reasons)]
-    return [*lines, *list_exclusions("not compared", further_reasons, canvas)]
-
-
-def count_hidden_metrics(comparison: "Comparison", lines: Sequence[Text], visible_count: int) -> int:
-    """Return how many metrics have no row among the first lines of a drawn comparison."""
-    labels = {label_effect(comparison, name) for name in comparison.summaries_by_metric}
-    rows = [line.plain for line in lines[:visible_count] if "%" in line.plain or "nats" in line.plain]
-    return sum(not any(row.startswith(f"{label} ") for row in rows) for label in labels)
+    return [*lines, *list_exclusions("not compared", further_reasons, canvas)], row_by_metric
 
 
 def _draw_pair(
@@ -103,8 +104,9 @@ def _draw_pair(
     *,
     names_pair: bool,
     has_legend: bool,
-) -> list[Text]:
-    """Return place, room and path of a pair of groups, its forest plot, the verdict, and the evidence in words."""
+) -> tuple[list[Text], int]:
+    """Return place, room and path of a pair of groups, its forest plot, the verdict, and the evidence in words; and the
+    index of the line with the first row of the plot."""
     from wantui.analysis.metrics import get_ratio_origin
 
     pair = (verdict.first_group, verdict.second_group)
@@ -121,8 +123,9 @@ def _draw_pair(
     header = draw_forest_header(layout)
     header.stylize(Style(bold=True, dim=True))
     lines += [draw_directions(*pair, layout, canvas.get_style), header]
-    lines += draw_forest_rows(comparison, *pair, layout, canvas.get_style)
-    return [*lines, *_draw_verdict(comparison, verdict, canvas), *draw_answer_details(answers, canvas), Text("")]
+    rows = draw_forest_rows(comparison, *pair, layout, canvas.get_style)
+    verdict_lines, details = _draw_verdict(comparison, verdict, canvas), draw_answer_details(answers, canvas)
+    return [*lines, *rows, *verdict_lines, *details, Text("")], len(lines)
 
 
 def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) -> list[Text]:

@@ -41,9 +41,9 @@ MAX_AXIS_NAME_WIDTH = 12
 
 def draw_dose_response(
     dose_response: "DoseResponse", canvas: Canvas, lines_above: int = 0, colours_by_group: Mapping[str, str] = {}
-) -> list[Text]:
+) -> tuple[list[Text], int]:
     """Return a verdict in a line, the curve of the declared metric with its 95 % intervals, the slope of each metric,
-    and the verdict with its evidence.
+    and the verdict with its evidence; and the index of the line with the first slope.
 
     Args:
         lines_above: lines of the pane above these.
@@ -61,8 +61,9 @@ def draw_dose_response(
     if free_height >= MIN_TITLED_HEIGHT:
         lines.append(_draw_chart_title(dose_response, canvas))
     lines += _draw_chart(dose_response, canvas, chart_height, colours_by_group)
-    lines += _draw_slopes(dose_response, canvas)
-    return [*lines, *wrap_text(replace_names(dose_response.verdict_text), canvas.width)]
+    slope_lines = _draw_slopes(dose_response, canvas)
+    verdict_lines = wrap_text(replace_names(dose_response.verdict_text), canvas.width)
+    return [*lines, *slope_lines, *verdict_lines], len(lines) + 1
 
 
 def _describe_common_p(dose_response: "DoseResponse") -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from wantui.formatting import format_share
 from wantui.metric_names import CURVE_NAMES
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
 from wantui.tui.analysis.attention_panel import draw_attention
-from wantui.tui.analysis.comparison_view import count_hidden_metrics, draw_comparison, list_exclusions
+from wantui.tui.analysis.comparison_view import draw_comparison, list_exclusions
 from wantui.tui.analysis.data import (
     AttentionLoaded,
     ComparisonDone,
@@ -221,9 +221,9 @@ class AnalysisFigures(BaseScreen):
 
     def _show_drawn_comparison(self, comparison: "Comparison", group_name: str) -> None:
         canvas, colours = self.details.get_canvas(), self.row_list.colours_by_name
-        lines = draw_comparison(comparison, group_name, self.exclusion_reasons, canvas, colours)
+        lines, row_by_metric = draw_comparison(comparison, group_name, self.exclusion_reasons, canvas, colours)
         self.details.show_lines(lines)
-        if hidden_count := count_hidden_metrics(comparison, lines, canvas.height):
+        if hidden_count := sum(row >= canvas.height for row in row_by_metric.values()):
             self.details.show_tabs(self.views, self.view, f"{hidden_count} more metrics: {SCROLL_HINT}")
 
     def _choose_figure_grouping(self, view: str) -> str:
