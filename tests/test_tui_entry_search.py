@@ -2,6 +2,7 @@
 
 import pytest
 from harness_tui import application, run
+from textual.widgets import Input
 
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
@@ -11,6 +12,7 @@ from wantui.tui.entry_search import SearchEntry, find_entries
 from wantui.tui.key_names import format_keys
 from wantui.tui.palette import Palette
 from wantui.tui.screens.help import Help
+from wantui.tui.terms import TERMS
 from wantui.tui.widgets.footer import KeyFooter
 
 pytestmark = pytest.mark.terminal
@@ -80,14 +82,14 @@ def test_titles_of_a_screen_are_distinct() -> None:
         assert len(titles) == len(set(titles))
 
 
-def test_help_lists_the_screen_then_the_application_then_the_focused_list() -> None:
+def test_help_lists_the_screen_then_the_application_then_the_focused_list_and_the_terms() -> None:
     async def test() -> None:
         async with application(size=(120, 40)) as it:
             await it.press("2", "question_mark")
             await it.until(lambda: isinstance(it.app.screen, Help))
             help_screen = it.screen(Help)
             groups = list(dict.fromkeys(entry.group for entry in help_screen.entries))
-            assert groups == ["Queue", "Application", "List"]
+            assert groups == ["Queue", "Application", "List", "Terms"]
             names = [entry.name for entry in help_screen.entries if entry.name]
             assert names == [action.id for group in ("queue", "app") for action in ACTIONS_BY_SCREEN[group]]
             lines = it.text().splitlines()
@@ -98,6 +100,27 @@ def test_help_lists_the_screen_then_the_application_then_the_focused_list() -> N
                 if text in line
             }
             assert len(columns) == 1, "effects are aligned"
+
+    run(test)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_help_explains_a_term_and_stays_open(term: str) -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.press("question_mark")
+            await it.until(lambda: isinstance(it.app.screen, Help))
+            it.screen(Help).query_one(Input).value = term
+            await it.until(lambda: term in it.text() and it.screen(Help).get_selected() is not None)
+            help_screen = it.screen(Help)
+            assert help_screen.get_selected() in help_screen.entries
+            (entry,) = [entry for entry in help_screen.entries if entry.title == term]
+            for _ in range(help_screen.shown_rows.index(entry)):
+                await it.press("down")
+            in_full_below = " ".join(it.cells("#entry-help").split())
+            assert TERMS[term] in it.text() or TERMS[term] == in_full_below
+            await it.press("enter")
+            assert it.app.screen is help_screen
 
     run(test)
 

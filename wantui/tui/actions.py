@@ -57,7 +57,14 @@ APP_ACTIONS = (
         )
         for name, keys in KEYS_BY_SCREEN.items()
     ),
-    Action("app.help", "question_mark,f1", "help", "Help", "Show the keys of this screen.", has_priority=False),
+    Action(
+        "app.help",
+        "question_mark,f1",
+        "help",
+        "Help",
+        "Show the keys of this screen, and explain terms.",
+        has_priority=False,
+    ),
     Action("app.palette", "ctrl+p", "command_palette", "Commands", "Find an action by name.", has_priority=True),
     Action(
         "app.gpu_hide", "f8", "gpu_hide", "GPU", "Show or hide the GPU panel.", is_in_footer=False, has_priority=True
@@ -353,7 +360,7 @@ FORMING_ACTIONS = (
     Action("forming.frame", "full_stop", "move_frame(1)", "Frame", "Show the next latent frame."),
     Action("forming.state", "v", "switch_kind", "State", "Switch between predicted clean states and noisy states."),
     Action("forming.close", "escape,q,s", "close", "Close", "Return to the library."),
-    Action("forming.help", "question_mark,f1", "help", "Help", "Show the keys of this screen."),
+    Action("forming.help", "question_mark,f1", "help", "Help", "Show the keys of this screen, and explain terms."),
 )
 
 RECIPE_ACTIONS = (

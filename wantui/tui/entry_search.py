@@ -34,8 +34,8 @@ class SearchEntry:
     keys_text: str
     """Keys as shown, such as `c, F2`."""
     help_text: str
-    run: Callable[[], object]
-    """Function that is called after the dialog is closed."""
+    run: Callable[[], object] | None
+    """Function that is called after the dialog is closed; None if the entry only explains something."""
     name: str = ""
     """Name in tui.yaml; empty if it has none."""
 
@@ -205,8 +205,8 @@ class EntrySearchMixin(BackdropMixin):
         self.run_selected()
 
     def run_selected(self) -> None:
-        """Close the dialog and run the entry under the cursor."""
+        """Close the dialog and run the entry under the cursor, if it can be run."""
         entry = self.get_selected()
-        if entry is not None:
+        if entry is not None and entry.run is not None:
             self.dismiss(None)
             self.app.call_later(entry.run)

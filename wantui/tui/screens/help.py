@@ -1,4 +1,4 @@
-"""Help dialog: the keys of the screen, of the application and of the focused widget."""
+"""Help dialog: the keys of the screen, of the application and of the focused widget, and the terms of the screens."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -14,19 +14,20 @@ from wantui.tui.actions import ACTIONS_BY_SCREEN, GROUP_TITLES
 from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, EntrySearchMixin, SearchEntry
 from wantui.tui.key_names import format_keys
 from wantui.tui.screen_purposes import SCREEN_PURPOSES
+from wantui.tui.terms import TERMS
 
 MAX_KEYS_WIDTH = 16
 """Maximum width in cells of the column of keys, which is as wide as the longest keys."""
 
 
 class Help(EntrySearchMixin, ModalScreen[None]):
-    """Keys, effects and names; the names are valid under `keys:` in tui.yaml. Enter runs an entry."""
+    """Keys, effects and names; the names are valid under `keys:` in tui.yaml. Enter runs an entry. Terms come last."""
 
     shows_names = True
     BINDINGS = [*SEARCH_BINDINGS, Binding("question_mark,f1", "dismiss", "Close", priority=True)]
 
     def __init__(self, screen_name: str, focused_widget: Widget | None) -> None:
-        super().__init__(f"Help: keys of {GROUP_TITLES.get(screen_name, 'wantui')}", "Type to find")
+        super().__init__(f"Help: keys of {GROUP_TITLES.get(screen_name, 'wantui')}", "Type to find a key or a term")
         self.screen_name, self.focused_widget = screen_name, focused_widget
 
     def list_entries(self) -> Iterator[SearchEntry]:
@@ -44,6 +45,8 @@ class Help(EntrySearchMixin, ModalScreen[None]):
                 )
         if self.focused_widget is not None:
             yield from self._list_widget_entries(self.focused_widget)
+        for term, meaning in TERMS.items():
+            yield SearchEntry("Terms", term, term, meaning, None)
 
     def _find_screen(self) -> Screen[Any]:
         """Return the screen or dialog whose keys are shown."""

@@ -54,7 +54,7 @@ MIN_WIDTH_WITH_COLUMNS, COLUMN_GAP = 130, 4
 MAX_REVISION_LENGTH = 12
 """Characters of a revision in the table; the JSON shows all."""
 MAX_PICTURE_HEIGHT, PICTURE_MARGIN = 18, 13
-"""Maximum lines of the middle frames above a table of differences, and lines of the screen besides them."""
+"""Maximum lines of the middle frames below a table of differences, and lines of the screen besides them."""
 NARROW_RECIPE_WIDTH, MAX_NARROW_NAME_WIDTH = 80, 18
 """Width of a table in cells up to which long names of settings are wrapped, and width of their column then."""
 CHANGED_SIGN = "●"
@@ -229,10 +229,10 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             for index, title in enumerate(self.titles):
                 header = Text(escape_unprintable(title), self._choose_title_style(index))
                 table.add_column(header, overflow="fold", ratio=1)  # long values often differ only at their end
-            if self.clips:
-                table.add_row("middle frame", *self._draw_pictures(width))
             for difference in differences:
                 table.add_row(difference.field.label, *self._draw_values(difference))
+            if self.clips:
+                table.add_row("middle frame", *self._draw_pictures(width))
             lines.append(table)
         return Group(*lines)
 
