@@ -31,7 +31,7 @@ from wantui.tui.library.data import LibraryRow, arrange_rows, find_row
 from wantui.tui.library.grid import MatrixCell, VideoMatrix, arrange_matrix
 from wantui.tui.library.search import MIN_CACHED_BYTES, FoundVideo, VariationCache, find_videos, score_text
 from wantui.tui.library.thumbnails import ThumbnailReader, ThumbnailRequest
-from wantui.tui.pictures import read_sheet_frame
+from wantui.tui.pictures import read_sheet_frames, stretch_picture
 from wantui.tui.screens import library as library_module
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import InputDialog
@@ -75,18 +75,17 @@ def test_sheet_frame_is_the_wanted_one_scaled(tmp_path: Path) -> None:
     for index in range(5):
         sheet[:, 30 * index : 30 * (index + 1)] = 50 * index
     Image.fromarray(sheet).save(tmp_path / "sheet.png")
-    for index in range(5):
-        frame = read_sheet_frame(tmp_path / "sheet.png", index, 5, (6, 4))
-        assert frame is not None
+    for index, sheet_frame in enumerate(read_sheet_frames(tmp_path / "sheet.png", 17)):
+        frame = stretch_picture(sheet_frame, (6, 4))
         assert frame.shape == (4, 6, 3)
         assert (frame == 50 * index).all()
 
 
-def test_damaged_or_missing_sheet_has_no_frame(tmp_path: Path) -> None:
+def test_damaged_or_missing_sheet_has_no_frames(tmp_path: Path) -> None:
     (tmp_path / "sheet.jpg").write_bytes(b"no picture")
     os.mkfifo(tmp_path / "fifo.jpg")
     for name in ("sheet.jpg", "missing.jpg", "fifo.jpg"):
-        assert read_sheet_frame(tmp_path / name, 0, 5, (6, 4)) is None
+        assert read_sheet_frames(tmp_path / name, 17) == []
 
 
 class ReadThumbnails:

@@ -14,11 +14,12 @@ from rich.style import Style
 from wantui.analysis.metrics import CURVES, METRICS
 from wantui.metric_names import CURVE_NAMES
 from wantui.storage.contact_sheet import list_sheet_frames
-from wantui.tui.film_strip import draw_film_strip, label_sheet_frames, read_sheet_frames
+from wantui.tui.film_strip import draw_film_strip, label_sheet_frames
+from wantui.tui.pictures import read_sheet_frames
 from wantui.tui.plain_names import replace_names
-from wantui.tui.player.batch_map import draw_batch_map
 from wantui.tui.player.clip_labels import cut_prompt
 from wantui.tui.player.clips import list_batch_clips
+from wantui.tui.video_grid import draw_played_batch
 from wantui.tui.wrapping import wrap_text
 
 
@@ -53,10 +54,10 @@ def test_map_marks_the_played_clip_in_its_row_and_column(tmp_path: Path) -> None
     manifest = write_clip_batch(tmp_path / "clips", "a [red|blue] circle", more=("seeds=7,42",))
     clips = list_batch_clips(tmp_path / "clips", manifest)
     played = next(clip for clip in clips if clip.variation_id == "blue" and clip.recipe.seed == 42)
-    lines = [line.plain.rstrip() for line in draw_batch_map(clips, played, 40, lambda name: Style())]
+    lines = [line.plain.rstrip() for line in draw_played_batch(clips, played, 40, lambda name: Style())]
     assert lines == ["seed  7   42", "red   ■   ■", "blue  ■   ▶"]
-    assert draw_batch_map(clips, played, 10, lambda name: Style()) == []
-    assert draw_batch_map([played], played, 40, lambda name: Style()) == []
+    assert draw_played_batch(clips, played, 10, lambda name: Style()) == []
+    assert draw_played_batch([played], played, 40, lambda name: Style()) == []
 
 
 @pytest.mark.parametrize(

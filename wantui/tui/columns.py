@@ -33,6 +33,11 @@ class Column(Generic[Row]):
         return self.min_list_width <= list_width <= (self.max_list_width or list_width)
 
 
+def append_at(line: Text, column: int, text: Text) -> None:
+    """Append a text to a line, from a column on."""
+    line.append(" " * (column - line.cell_len)).append_text(text)
+
+
 def draw_list_row(columns: Sequence[Column[Row]], row: Row, list_width: int) -> Text:
     """Return one row of a list that is `list_width` cells wide; content that is too long ends in an ellipsis."""
     return _join_cells([(column, column.draw_cell(row)) for column in columns if column.fits(list_width)])

@@ -1,15 +1,13 @@
 """Film strips: frames of a video side by side, with gaps, and the number of each frame below it."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.pictures import read_picture
+from wantui.tui.columns import append_at
 from wantui.tui.plots import draw_picture
 
 if TYPE_CHECKING:
@@ -19,22 +17,6 @@ MIN_GAP, MAX_GAP = 1, 14
 """Limits of the cells between two frames."""
 FIRST_LABEL = "frame "
 """Text before the number of the first frame, if it fits."""
-
-
-def read_sheet_frames(path: Path, frame_count: int, max_size: tuple[int, int]) -> "list[Picture]":
-    """Read the frames of a contact sheet; empty if it is missing, damaged or too large.
-
-    Args:
-        frame_count: number of frames of the video.
-        max_size: maximum width and height of the sheet in pixels.
-    """
-    from wantui.storage.contact_sheet import list_sheet_frames  # imports numpy
-
-    if (sheet := read_picture(path, max_size)) is None:
-        return []
-    count = len(list_sheet_frames(frame_count))
-    edges = [round(index * sheet.shape[1] / count) for index in range(count + 1)]
-    return [sheet[:, left : max(right, left + 1)] for left, right in pairwise(edges)]
 
 
 def label_sheet_frames(frame_count: int) -> list[str]:
@@ -62,12 +44,11 @@ def draw_film_strip(frames: "Sequence[Picture]", labels: Sequence[str], width: i
     for row in range(max(map(len, pictures))):
         line = Text(no_wrap=True, end="")
         for number, picture in enumerate(pictures):
-            line.append(" " * (number * (frame_width + gap) - line.cell_len))
-            line.append_text(picture[row] if row < len(picture) else Text())
+            append_at(line, number * (frame_width + gap), picture[row] if row < len(picture) else Text())
         lines.append(line)
     label_line = Text(no_wrap=True, end="")
     for number, label in enumerate(labels):
         text = f"{FIRST_LABEL}{label}" if not number and len(FIRST_LABEL + label) < frame_width + gap else label
-        label_line.append(" " * (number * (frame_width + gap) - label_line.cell_len))
-        label_line.append(text.center(frame_width)[: frame_width + gap - 1].rstrip(), Style(dim=True))
+        label = text.center(frame_width)[: frame_width + gap - 1].rstrip()
+        append_at(label_line, number * (frame_width + gap), Text(label, Style(dim=True)))
     return [*lines, label_line] if labels else lines

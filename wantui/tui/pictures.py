@@ -1,5 +1,6 @@
 """Pictures of other processes, such as previews and contact sheets: reading, and fitting them into a pane."""
 
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -43,20 +44,26 @@ def read_strip_frames(path: Path) -> "list[Picture]":
         frame_count = 1
     if not 1 <= frame_count <= MAX_STRIP_FRAMES or image.width % frame_count:
         frame_count = 1
-    picture, width = _to_picture(image), image.width // frame_count
-    return [picture[:, index * width : (index + 1) * width] for index in range(frame_count)]
+    return _split_frames(_to_picture(image), frame_count)
 
 
-def read_sheet_frame(path: Path, frame_index: int, frame_count: int, size: tuple[int, int]) -> "Picture | None":
-    """Read one of the `frame_count` frames that are side by side in a contact sheet, scaled to a size in pixels.
+def read_sheet_frames(path: Path, frame_count: int, max_size: tuple[int, int] | None = None) -> "list[Picture]":
+    """Read the frames of a contact sheet; empty if it is missing, damaged or too large.
 
-    Returns:
-        The frame; None if the sheet is missing, damaged or too large.
+    Args:
+        frame_count: number of frames of the video.
+        max_size: maximum width and height of the sheet in pixels.
     """
-    if (image := _read_image(path, None)) is None:
-        return None
-    left, right = (round(edge * image.width / frame_count) for edge in (frame_index, frame_index + 1))
-    return _to_picture(image.crop((left, 0, max(right, left + 1), image.height)).resize(size))
+    from wantui.storage.contact_sheet import list_sheet_frames  # imports numpy
+
+    sheet = read_picture(path, max_size)
+    return [] if sheet is None else _split_frames(sheet, len(list_sheet_frames(frame_count)))
+
+
+def _split_frames(picture: "Picture", count: int) -> "list[Picture]":
+    """Return the equally wide frames that are side by side in a picture."""
+    edges = [round(index * picture.shape[1] / count) for index in range(count + 1)]
+    return [picture[:, left : max(right, left + 1)] for left, right in pairwise(edges)]
 
 
 def _read_image(path: Path, max_size: tuple[int, int] | None) -> "Image | None":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wantui.storage.manifest import VideoEntry
-from wantui.tui.pictures import read_sheet_frame, read_strip_frames, stretch_picture
+from wantui.tui.pictures import read_sheet_frames, read_strip_frames, stretch_picture
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
@@ -108,15 +108,11 @@ class ThumbnailReader:
 
     @staticmethod
     def _read_from_preview(path: Path, request: ThumbnailRequest) -> "Picture | None":
-        frames = read_strip_frames(path)
-        return stretch_picture(frames[len(frames) // 2], request.size) if frames else None
+        return _stretch_middle_frame(read_strip_frames(path), request.size)
 
     @staticmethod
     def _read_from_sheet(path: Path, request: ThumbnailRequest) -> "Picture | None":
-        from wantui.storage.contact_sheet import SHEET_COLUMNS
-
-        frame_count = min(SHEET_COLUMNS, request.frame_count)
-        return read_sheet_frame(path, frame_count // 2, frame_count, request.size)
+        return _stretch_middle_frame(read_sheet_frames(path, request.frame_count), request.size)
 
     @staticmethod
     def _read_from_clip(path: Path, request: ThumbnailRequest) -> "Picture | None":
@@ -126,6 +122,10 @@ class ThumbnailReader:
             return stretch_picture(read_middle_frame(path, request.frame_count), request.size)
         except Exception:  # decoders of damaged files can raise anything
             return None
+
+
+def _stretch_middle_frame(frames: "list[Picture]", size: tuple[int, int]) -> "Picture | None":
+    return stretch_picture(frames[len(frames) // 2], size) if frames else None
 
 
 def _read_version(path: Path) -> tuple[int, int] | None:

@@ -15,10 +15,11 @@ from textual.worker import get_current_worker
 from wantui.formatting import escape_unprintable, format_bytes, format_count
 from wantui.storage.marks import VideoMark
 from wantui.tui.facts import Fact, draw_facts
-from wantui.tui.film_strip import draw_film_strip, label_sheet_frames, read_sheet_frames
+from wantui.tui.film_strip import draw_film_strip, label_sheet_frames
 from wantui.tui.pane_titles import find_key
-from wantui.tui.player.batch_map import draw_batch_map
+from wantui.tui.pictures import read_sheet_frames
 from wantui.tui.player.clips import PlayerClip
+from wantui.tui.video_grid import draw_played_batch
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
 from wantui.tui.worker_errors import WorkerErrorsMixin
@@ -152,7 +153,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
                 )
                 line.truncate(width, overflow="ellipsis")
                 neighbours.append(line)
-        return [draw_batch_map(batch_clips, clip, width, self.make_colour_style), neighbours]
+        return [draw_played_batch(batch_clips, clip, width, self.make_colour_style), neighbours]
 
     def _draw_marks(self, mark: VideoMark, width: int) -> list[Text]:
         """Return the marks, or the keys that set them."""

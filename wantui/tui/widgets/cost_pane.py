@@ -13,8 +13,8 @@ from wantui.formatting import format_count
 from wantui.tui.content import set_titles
 from wantui.tui.pane_titles import KeyTitleMixin, find_key
 from wantui.tui.plain_names import replace_names
-from wantui.tui.plan_grid import draw_plan_grid
 from wantui.tui.plots import draw_styled_bar
+from wantui.tui.video_grid import draw_planned_videos
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrap_text
 
@@ -146,7 +146,7 @@ class CostPane(KeyTitleMixin, Vertical):
     def _draw_grid(self, width: int) -> list[Text]:
         """Return the sketch of the videos beside its name."""
         assert self.preview is not None
-        lines = draw_plan_grid(self.preview, width - NAME_WIDTH, self.cost_text.make_colour_style)
+        lines = draw_planned_videos(self.preview, width - NAME_WIDTH, self.cost_text.make_colour_style)
         return [
             Text.assemble((f"{'' if index else 'plan':<{NAME_WIDTH}}", Style(bold=True)), line)
             for index, line in enumerate(lines)

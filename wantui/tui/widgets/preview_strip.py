@@ -9,6 +9,7 @@ from rich.text import Text
 from textual.events import Click, Resize
 from textual.message import Message
 
+from wantui.tui.columns import append_at
 from wantui.tui.plots import draw_picture
 from wantui.tui.widgets.diff_text import DiffText
 
@@ -102,30 +103,24 @@ class PreviewStrip(DiffText):
         shortest_gap = min((later - earlier for earlier, later in pairwise(steps)), default=1)
         lines = [Text(no_wrap=True) for _ in range(self._picture_lines + 1)]
         labels = self._label_steps(picture_width)
-        for column, step in enumerate(self._visible_steps):
+        for index, step in enumerate(self._visible_steps):
+            column, style = index * self._cell_width, Style(dim=True)
             if step not in self._pictures_by_step:
-                middle = lines[self._picture_lines // 2]
-                middle.append(" " * (column * self._cell_width - middle.cell_len))
-                middle.append(MISSING_SIGN.center(picture_width), Style(dim=True))
-                lines[-1].append(" " * (column * self._cell_width - lines[-1].cell_len))
-                lines[-1].append(str(step).center(picture_width), Style(dim=True))
+                append_at(lines[self._picture_lines // 2], column, Text(MISSING_SIGN.center(picture_width), style))
+                append_at(lines[-1], column, Text(str(step).center(picture_width), style))
                 continue
-            for row, picture_line in enumerate(self._draw_small_picture(step, picture_width)):
-                lines[row].append(" " * (column * self._cell_width - lines[row].cell_len))
-                lines[row].append_text(picture_line)
-            style = Style(dim=True)
+            for line, picture_line in zip(lines, self._draw_small_picture(step, picture_width), strict=False):
+                append_at(line, column, picture_line)
+            if index and step - self._visible_steps[index - 1] > shortest_gap:
+                append_at(lines[-1], column - 1, Text(GAP_SIGN, style))
+            label = labels[index].center(picture_width)[:picture_width]
+            if label[0] == " " and not index and first:
+                label = GAP_SIGN + label[1:]
+            if label[-1] == " " and index == visible_count - 1 and first + visible_count < len(steps):
+                label = label[:-1] + GAP_SIGN
             if step == self._shown_step:
                 style = self.make_colour_style("accent") + Style(bold=True, reverse=True)
-            lines[-1].append(" " * (column * self._cell_width - 1 - lines[-1].cell_len))
-            if column:
-                is_after_gap = step - self._visible_steps[column - 1] > shortest_gap
-                lines[-1].append(GAP_SIGN if is_after_gap else " ", Style(dim=True))
-            label = labels[column].center(picture_width)[:picture_width]
-            if label[0] == " " and not column and first:
-                label = GAP_SIGN + label[1:]
-            if label[-1] == " " and column == visible_count - 1 and first + visible_count < len(steps):
-                label = label[:-1] + GAP_SIGN
-            lines[-1].append(label, style)
+            append_at(lines[-1], column, Text(label, style))
         self.show_lines(lines)
 
     def _choose_size(self, step_count: int, aspect_ratio: float) -> int:

@@ -13,9 +13,9 @@ from textual.geometry import Size
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from wantui.tui.film_strip import draw_film_strip, label_sheet_frames, read_sheet_frames
+from wantui.tui.film_strip import draw_film_strip, label_sheet_frames
 from wantui.tui.library.grid import MatrixCell
-from wantui.tui.pictures import read_strip_frames
+from wantui.tui.pictures import read_sheet_frames, read_strip_frames
 from wantui.tui.state_style import get_video_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR

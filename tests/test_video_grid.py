@@ -4,18 +4,18 @@ import pytest
 from rich.style import Style
 from test_power import preview
 
-from wantui.tui.plan_grid import MAX_ROWS, SQUARE, draw_plan_grid
+from wantui.tui.video_grid import MAX_ROWS, SQUARE, draw_planned_videos
 
 
 def draw(template: str, width: int = 80, **settings: str) -> list[str]:
-    return [line.plain for line in draw_plan_grid(preview(template, **settings), width, lambda _: Style())]
+    return [line.plain for line in draw_planned_videos(preview(template, **settings), width, lambda _: Style())]
 
 
 def test_grid_has_a_square_for_each_video() -> None:
     assert draw("a [red|blue] circle", seeds="7,42,100") == [
         "seed  7    42   100",
-        "red   ■    ■    ■  ",
-        "blue  ■    ■    ■  ",
+        "red   ■    ■    ■",
+        "blue  ■    ■    ■",
     ]
 
 
