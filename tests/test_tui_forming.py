@@ -60,7 +60,7 @@ def test_steps_are_drawn_and_chosen_by_keys(stored: Path) -> None:
             assert "clean state that the model predicts at step 2, σ" in screen.title_text.get_shown_text()
             assert "frame 2 of 3" in it.cells("#frame-labels")
             assert "frame 3 of 3" in it.cells("#frame-labels")
-            assert "approximate colours: the fit explains" in screen.title_text.get_shown_text()
+            assert "of those of the clip (linear fit)" in screen.title_text.get_shown_text()
             await it.press("v")
             await it.until(lambda: len(screen.steps) == 5)
             assert np.array_equal(screen.steps[2].frames, expected["noisy"][2].frames)
