@@ -13,6 +13,7 @@ from wantui.batches.cell_cost import (
     uses_gpu,
 )
 from wantui.batches.power import describe_power, list_grouping_powers
+from wantui.config.sweep import describe_cell_count
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_count, format_duration, format_long_duration, shorten_text
@@ -130,12 +131,8 @@ def describe_video_count(preview: BatchPreview) -> str:
     """Return the number of videos and its factors, as in 24 = 2 variations x 4 values of cfg_scale x 3 seeds."""
     factors = [format_count(len(preview.variations), "variation"), format_count(len(preview.seeds), "seed")]
     if preview.sweep is not None:
-        names = list(preview.sweep.name_by_path.values())
-        is_simple = len(names) == 1 and not preview.config.settings.sweeps_baseline
-        count = len(preview.cells)
-        values_text = f"{format_count(count, 'value')} of {names[0]}"
-        combinations_text = format_count(count, "combination of settings", "combinations of settings")
-        factors.insert(1, values_text if is_simple else combinations_text)
+        names, has_baseline = list(preview.sweep.name_by_path.values()), preview.config.settings.sweeps_baseline
+        factors.insert(1, describe_cell_count(len(preview.cells), names, has_baseline=has_baseline))
     return f"{preview.video_count:,} = {' x '.join(factors)}"
 
 

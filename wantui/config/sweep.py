@@ -156,6 +156,13 @@ def remove_swept_items(settings: Settings, axes: Sequence[SweepAxis]) -> Setting
     )
 
 
+def describe_cell_count(count: int, setting_names: Sequence[str], *, has_baseline: bool) -> str:
+    """Return the number of the cells of a sweep: "3 values of cfg_scale", or "7 combinations of settings"."""
+    if len(setting_names) == 1 and not has_baseline:
+        return f"{format_count(count, 'value')} of {setting_names[0]}"
+    return format_count(count, "combination of settings", "combinations of settings")
+
+
 def format_value_label(value: Any) -> str:
     """Return the short text of a value for labels: "none" for a missing value, an empty list or an empty schedule."""
     if value is None:

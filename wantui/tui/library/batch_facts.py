@@ -8,7 +8,7 @@ from typing import Any
 
 from wantui.config import Settings, convert_settings_to_dict
 from wantui.config.flow_values import format_flow_text
-from wantui.config.sweep import format_value_label
+from wantui.config.sweep import describe_cell_count, format_value_label
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.formatting import format_bytes, format_count, format_duration, shorten_text
 from wantui.storage.manifest import Manifest
@@ -128,11 +128,8 @@ def _describe_cells(manifest: Manifest) -> str:
         return ""
     skipped_count = len(manifest.sweep.skipped)
     names = [name for axis in manifest.sweep.axes for name in axis.names]
-    count = len(manifest.sweep.cells)
-    values_text = f"{format_count(count, 'value')} of {replace_names(names[0])}"
-    combinations_text = format_count(count, "combination of settings", "combinations of settings")
     has_baseline = any(cell.baseline for cell in manifest.sweep.cells)
-    text = f" by {values_text if len(names) == 1 and not has_baseline else combinations_text}"
+    text = f" by {replace_names(describe_cell_count(len(manifest.sweep.cells), names, has_baseline=has_baseline))}"
     return text + (f" ({skipped_count:,} skipped)" if skipped_count else "")
 
 
