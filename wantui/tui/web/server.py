@@ -25,6 +25,7 @@ from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from urllib.parse import parse_qs
 
 import textual_serve
 from aiohttp import WSMsgType, web
@@ -157,11 +158,11 @@ class WebServer:
 
     async def _exchange_token(self, request: web.Request) -> web.StreamResponse:
         """Exchange the token for the cookie."""
-        try:
-            token = (await request.post()).get("token", "")
-        except (ValueError, LookupError, web.RequestPayloadError):  # a form that cannot be decoded
+        try:  # not `request.post`, which decodes by any codec and multipart form that a stranger names
+            form = parse_qs((await request.read()).decode("ascii", "replace"))
+        except web.RequestPayloadError:  # damaged compression
             raise web.HTTPBadRequest(text="cannot read the form\n") from None
-        if not isinstance(token, str) or not _equals_secret(token, self._one_time_token):
+        if not _equals_secret(form.get("token", [""])[0], self._one_time_token):
             raise web.HTTPForbidden(text="this address was used; open the one that `wantui serve` printed last\n")
         self._one_time_token = secrets.token_urlsafe(24)
         if self._announce_address is not None:
@@ -264,4 +265,4 @@ async def _forward_message(process: ApplicationProcess, websocket: web.WebSocket
 
 def _equals_secret(text: str, secret: str) -> bool:
     """Compare in constant time, as bytes, because `hmac` refuses non-ASCII text."""
-    return hmac.compare_digest(text.encode("utf-8", "surrogateescape"), secret.encode())
+    return hmac.compare_digest(text.encode("utf-8", "surrogatepass"), secret.encode())
