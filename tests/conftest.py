@@ -3,6 +3,7 @@
 `pytest --fast` leaves out every module and every test with a marker of `LEFT_OUT`.
 """
 
+import ast
 import errno
 import fcntl
 import functools
@@ -11,7 +12,6 @@ import importlib.metadata
 import io
 import logging
 import os
-import re
 import shutil
 import signal
 import stat
@@ -109,14 +109,12 @@ def pytest_collection() -> Generator[None, Any, Any]:
         gc.enable()
 
 
-MODULE_MARKERS = re.compile(r"^pytestmark = (.*(?:\n[ \]].*)*)", re.MULTILINE)
-"""Statement with the markers of a module, whose further lines are indented or close the list."""
-
-
 def read_module_markers(module: Path) -> set[str]:
     """Read the markers in `pytestmark` of a module without importing it: the import alone may take seconds."""
-    statement = MODULE_MARKERS.search(module.read_text(encoding="utf-8"))
-    return set(re.findall(r"pytest\.mark\.(\w+)", statement[1])) if statement else set()
+    for statement in ast.parse(module.read_bytes()).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "pytestmark":
+            return {node.attr for node in ast.walk(statement.value) if isinstance(node, ast.Attribute)}
+    return set()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

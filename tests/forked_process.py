@@ -36,7 +36,9 @@ PROGRAM, ENGINE, WORKER = SERVED_MODULES = ("wantui", "wantui.engine.process", "
 LIBRARY_VARIABLES = ("HF_", "TRANSFORMERS_", "DIFFUSERS_", "TORCH", "TRITON_", "MPL", "TEXTUAL", "COVERAGE")
 THREAD_VARIABLES = ("OMP_", "GOMP_", "MKL_", "OPENBLAS_", "KMP_")
 READ_AT_START = ("PYTHON", "LC_", "LANG", "TZ", *LIBRARY_VARIABLES, *THREAD_VARIABLES)
-"""First letters of the variables that the interpreter or a library reads when it starts; PYTHONPATH is followed."""
+"""First letters of the variables that the interpreter or a library reads when it starts."""
+FOLLOWED_LATER = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "TORCHINDUCTOR_CACHE_DIR")
+"""Exceptions: a forked process can change them. torch sets the last one in a process of pytest, sooner or later."""
 MAX_REQUEST_BYTES = 100_000
 ANSWER_SECONDS = 120.0
 """Seconds after which a server counts as dead; its imports take a fraction of that."""
@@ -68,7 +70,7 @@ def get_read_at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(READ_AT_START) and name not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+        if name.startswith(READ_AT_START) and name not in FOLLOWED_LATER
     }
 
 
@@ -254,8 +256,7 @@ def apply_request(request: Request) -> None:
     os.umask(request.umask)
     os.chdir(request.folder)
     for number in request.ignored_signals:
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
-            signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_IGN)
     old_path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.environ.clear()
     os.environ.update(request.environment)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import zarr
 from forked_process import ForkedPopen
 
@@ -107,18 +108,9 @@ class Machine:
 
     def workers(self) -> list[int]:
         """The processes of workers, whoever started them."""
-        result = []
-        for process in Path("/proc").iterdir():
-            if not process.name.isdigit():
-                continue
-            try:
-                words = (process / "cmdline").read_bytes().split(b"\0")
-                state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-            except OSError:
-                continue
-            if b"wantui.worker.process" in words and os.fsencode(self.state_dir.directory) in words and state != "Z":
-                result.append(int(process.name))
-        return result
+        words = {"wantui.worker.process", str(self.state_dir.directory)}
+        processes = psutil.process_iter(["cmdline"])  # a process that has ended shows no arguments
+        return [process.pid for process in processes if words <= {*(process.info["cmdline"] or ())}]
 
     def until(self, what: Callable[[], Any]) -> Any:
         """Wait for something to become true, and return it."""

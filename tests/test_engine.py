@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeOnce, generate_batch
 from harness_engine import FREQUENT_CHECKPOINTS, Machine, assert_equal_to_the_bit, kill, manifest_of
+from process_state import has_ended
 
 from wantui.engine.control import find_engine_process_id
 from wantui.models.catalogue import WanModel
@@ -492,6 +493,7 @@ def test_deleted_queue_under_an_idle_engine_is_recovered(start: Start, tiny_batc
     machine = start()
     machine.call("engine", "start")
     old = machine.engine()
+    assert old is not None
     if what == "database":
         for path in machine.state_dir.directory.glob("queue.db*"):
             path.unlink()
@@ -508,7 +510,7 @@ def test_deleted_queue_under_an_idle_engine_is_recovered(start: Start, tiny_batc
     if what == "database":
         assert machine.engine() == old  # it went on with the new one
     else:  # the lock was deleted too: the old engine takes it again, or ends where another one was started first
-        machine.until(lambda: machine.engine() == old or not Path(f"/proc/{old}").exists())
+        machine.until(lambda: machine.engine() == old or has_ended(old))
         assert machine.engine() is not None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import MakeOnce, generate_batch
 from harness_engine import Machine, assert_equal_to_the_bit, kill
+from process_state import has_ended
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
@@ -60,7 +61,7 @@ def test_every_video_is_generated_once_bit_identically_whatever_is_killed(
                 target = machine.engine() if victim == "engine" else next(iter(machine.workers()), None)
                 if target is not None:
                     kill(target)
-                    machine.until(lambda target=target: not alive(target))  # type: ignore[misc]
+                    machine.until(lambda target=target: has_ended(target))  # type: ignore[misc]
             killed[victim] += 1
         while not machine.ended():
             revive(machine)
@@ -86,10 +87,3 @@ def revive(machine: Machine) -> None:
         machine.call("queue", "resume")
     if any(batch.counts.get("failed") for batch in machine.queue.list_batches()):
         machine.call("queue", "retry", "batch")
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

@@ -7,11 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from forked_process import ForkedPopen
+from process_state import has_ended
 
 pytestmark = pytest.mark.processes
 
@@ -35,6 +35,7 @@ def describe():
         ],
         "input": sys.stdin.read(),
         "main": threading.current_thread() is threading.main_thread(),
+        "has_torch": "torch" in sys.modules,
     }))
 atexit.register(describe)
 sys.stderr.write("an error")
@@ -69,6 +70,7 @@ def test_forked_process_has_the_state_of_a_new_one(options: dict[str, Any]) -> N
     assert new[:2] == (7, "an error")
     assert new[2]["parent"] == os.getpid()
     assert signal.SIGHUP in new[2]["ignored"]
+    assert (forked[2].pop("has_torch"), new[2].pop("has_torch")) == (True, False), "one was forked"
     assert forked == new
 
 
@@ -89,9 +91,9 @@ def test_forked_process_ends_like_a_new_one(
     assert process.returncode == code
 
 
-def test_forked_process_dies_with_its_parent(tmp_path: Path) -> None:
+def test_forked_process_dies_with_its_parent() -> None:
     program = f"""
-import os, subprocess, sys, time
+import os, subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid())], stdout=subprocess.PIPE, text=True)
 print(child.stdout.readline().strip(), flush=True)
 os.kill(os.getpid(), {int(signal.SIGKILL)})
@@ -107,14 +109,7 @@ time.sleep(600)
     assert parent.stdout is not None
     process_id = int(parent.stdout.readline())
     assert parent.wait() == -signal.SIGKILL
-    wait_until(lambda: not Path(f"/proc/{process_id}").exists() or is_zombie(process_id))
-
-
-def is_zombie(process_id: int) -> bool:
-    try:
-        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return False
+    wait_until(lambda: has_ended(process_id))
 
 
 def wait_until(is_true: Callable[[], bool]) -> None:

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
-import psutil
 import pytest
 from conftest import Wantui
+from process_state import has_ended
 
 from wantui.engine.notices import (
     OUTPUT_FILE,
@@ -137,13 +137,6 @@ def test_engine_sends_the_notice_before_it_ends(
     supervisor.run()
     supervisor.notifier.wait()
     assert Path("outputs/ended").read_text() == "done\n"
-
-
-def has_ended(process_id: int) -> bool:
-    try:
-        return psutil.Process(process_id).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.mark.processes

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from conftest import Wantui, batch
 from forked_process import take_terminal
@@ -164,7 +165,7 @@ def test_stopped_application_is_drawn_again_and_restores_the_terminal(
     terminal.until_it_takes_keys()
     for number in numbers:
         terminal.process.send_signal(number)
-        terminal.until(lambda: process_state(terminal.process.pid) == "T")
+        terminal.until(lambda: psutil.Process(terminal.process.pid).status() == psutil.STATUS_STOPPED)
         if number == signal.SIGTSTP:
             assert termios.tcgetattr(terminal.master) == before, "the shell can use it"
         terminal.continue_process()
@@ -177,11 +178,6 @@ def test_stopped_application_is_drawn_again_and_restores_the_terminal(
     assert terminal.process.returncode == 0
     assert termios.tcgetattr(terminal.master) == before
     assert not shows_screen_of_its_own(terminal.read())
-
-
-def process_state(process: int) -> str:
-    """Return the state letter of a process, such as T for stopped."""
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])

@@ -20,6 +20,7 @@ import pytest
 from aiohttp import ClientSession, ClientWebSocketResponse, CookieJar, WSMsgType, WSServerHandshakeError
 from aiohttp.test_utils import TestClient, TestServer
 from harness_engine import Machine
+from process_state import has_ended
 
 from wantui.tui.web import LOOPBACK, WebServer
 from wantui.tui.web.connections import MAX_UNAUTHENTICATED_CONNECTIONS
@@ -330,7 +331,7 @@ def test_applications_end_with_the_server(served: Served, number: signal.Signals
     children = asyncio.run(visit())
     assert len(children) == 1, "one process for each tab"
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
+    while not all(has_ended(child.pid) for child in children):
         assert time.monotonic() < deadline, "an application outlived its server"
         time.sleep(0.05)
 
