@@ -148,6 +148,6 @@ def test_preview_shows_the_effect_that_the_seeds_can_find() -> None:
 
 
 def test_table_covers_the_groups_that_the_analysis_compares() -> None:
-    from wantui.analysis.groups import MAX_GROUPS
+    from wantui.analysis.group_errors import MAX_GROUPS
 
     assert (GROUP_COUNTS[0], GROUP_COUNTS[-1]) == (2, MAX_GROUPS)

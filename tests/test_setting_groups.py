@@ -516,7 +516,7 @@ def test_unknown_grouping_names_the_groupings_that_videos_have(tmp_path: Path) -
     phrasings = "|".join(f"phrasing {number}" for number in range(4))
     assert str(error.value) == (
         "cannot group by 'colour': no setting of these videos has this name. Use 1 (red|blue), "
-        f"2 ({phrasings}|...), variation, prompt or batch"
+        f"2 ({phrasings} and 2 more), variation, prompt or batch"
     )
 
 

@@ -3,17 +3,9 @@
 import difflib
 from collections.abc import Callable, Sequence
 
-from wantui.analysis.group_names import (
-    NO_OPTION_LABEL,
-    BracketError,
-    find_grouping_parts,
-    find_option_text,
-    find_word_bracket,
-    label_setting_values,
-    list_bracket_options,
-    name_groups,
-)
+from wantui.analysis.group_names import BracketError, find_grouping_parts, label_setting_values, name_groups
 from wantui.analysis.setting_values import SettingNameError, find_setting_path, make_value_key, shorten_path
+from wantui.analysis.template_parts import NO_OPTION_LABEL, find_option_text, find_word_bracket, list_bracket_options
 from wantui.analysis.video import Video
 from wantui.config.sweep import find_matching_value_indices
 from wantui.config.sweep_syntax import SweepError, describe_seeds, parse_seeds

@@ -1,28 +1,23 @@
-"""Error messages about groups that cannot be matched."""
+"""Checks of groups, and error messages about those that cannot be matched."""
 
 from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
-from wantui.analysis.group_names import (
-    NO_OPTION_LABEL,
-    CannotCompareError,
-    find_grouping_parts,
-    list_bracket_options,
-    list_template_brackets,
-)
+from wantui.analysis.group_names import CannotCompareError, find_grouping_parts
 from wantui.analysis.setting_values import list_differing_paths, shorten_path
 from wantui.analysis.statistics import count_min_pairs
 from wantui.analysis.swept_settings import find_other_swept_paths, make_other_swept_key
+from wantui.analysis.template_parts import NO_OPTION_LABEL, list_bracket_options, list_template_brackets
 from wantui.analysis.video import Video
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.formatting import format_count, join_first_names, shorten_text
 
 if TYPE_CHECKING:
-    from wantui.analysis.groups import Group
+    from wantui.analysis.groups import Group, PhrasingSeed
 
-Cell = tuple[tuple[str, str], int]
-"""Phrasing with its condition, and seed."""
+MAX_GROUPS = 50
+"""Maximum number of groups in a comparison, which have 1,225 pairs; time grows faster than the number of pairs."""
 
 
 def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: int, has_shared_phrasings: bool) -> str:
@@ -59,7 +54,9 @@ def _explain_no_shared_phrasing(text: str, groups: "Sequence[Group]", grouping: 
 
 
 def explain_missing_seeds(
-    groups: "Sequence[Group]", cells_by_group: Sequence[Mapping[Cell, Video]], shared_phrasings: Set[tuple[str, str]]
+    groups: "Sequence[Group]",
+    cells_by_group: Sequence["Mapping[PhrasingSeed, Video]"],
+    shared_phrasings: Set[tuple[str, str]],
 ) -> dict[int, str]:
     """Return why the videos of some seeds are excluded, by seed: which groups lack it in a shared phrasing."""
     phrasing_text = " in some phrasing" if len(shared_phrasings) > 1 else ""
@@ -82,17 +79,17 @@ def explain_missing_seeds(
     }
 
 
-def check_group_count(groups: "Sequence[Group]", grouping: str, max_groups: int) -> None:
-    """Raise CannotCompareError if there are fewer than two groups or more than `max_groups`."""
+def check_group_count(groups: "Sequence[Group]", grouping: str) -> None:
+    """Raise CannotCompareError if there are fewer than two groups or more than MAX_GROUPS."""
     if len(groups) < 2 and (unfinished_text := _describe_unfinished_options(groups, grouping)):
         reason = f"cannot compare groups by {grouping}: {unfinished_text}"
         raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_GROUPING)))
     if len(groups) < 2:
         reason = f"cannot compare groups by {grouping}: there is only one{_name_only_group(groups, grouping)}"
         raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_GROUPING)))
-    if len(groups) > max_groups:
+    if len(groups) > MAX_GROUPS:
         raise CannotCompareError(
-            f"cannot compare {len(groups):,} groups: the maximum is {max_groups}. Group by a bracket with fewer "
+            f"cannot compare {len(groups):,} groups: the maximum is {MAX_GROUPS}. Group by a bracket with fewer "
             "options, or choose fewer videos or batches"
         )
 

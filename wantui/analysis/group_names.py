@@ -14,13 +14,20 @@ from wantui.analysis.setting_values import (
     make_value_key,
     shorten_path,
 )
+from wantui.analysis.template_parts import (
+    NO_OPTION_LABEL,
+    find_enclosing_brackets,
+    find_option_text,
+    find_word_bracket,
+    list_bracket_options,
+    list_template_brackets,
+)
 from wantui.analysis.video import Video
 from wantui.config.sweep import NO_VALUE_LABEL, format_value_labels
 from wantui.errors import UserError
+from wantui.formatting import join_first_names
 from wantui.planning.sweep import BASELINE_LABEL
 
-NO_OPTION_LABEL = "(nothing)"
-"""Name of an empty option, and of a bracket that a video's template lacks."""
 MAX_NAMED_OPTIONS = 4
 """Maximum number of options of a bracket that a message names."""
 _SETTING_NAME_PATTERN = re.compile(r"[^\W\d].*", re.DOTALL)
@@ -96,48 +103,13 @@ def find_grouping_parts(videos: Sequence[Video], grouping: str) -> GroupingParts
 def _explain_grouping_error(videos: Sequence[Video], grouping: str, error: SettingNameError) -> str:
     """Explain why a name is not a grouping, and list the groupings that these videos have."""
     brackets_text = "".join(
-        f"{number} ({'|'.join(list_first_options(videos, bracket))}), "
+        f"{number} ({join_first_names(list_bracket_options(videos, bracket), MAX_NAMED_OPTIONS, '|')}), "
         for number, bracket in enumerate(list_template_brackets(videos), start=1)
     )
     groupings_text = f"{brackets_text}variation, prompt or batch"
     if not list_differing_paths(videos) and "Did you mean" not in error.advice:
         return f"cannot group by {grouping!r}: {error.reason}. Use {groupings_text}"
     return f"{error}. Or use {groupings_text}"
-
-
-def list_first_options(videos: Sequence[Video], bracket: int) -> list[str]:
-    """Return the first options of a bracket, and "..." if there are others."""
-    options = list_bracket_options(videos, bracket)
-    return options if len(options) <= MAX_NAMED_OPTIONS else [*options[:MAX_NAMED_OPTIONS], "..."]
-
-
-def list_template_brackets(videos: Sequence[Video]) -> list[int]:
-    """Return the brackets of the templates of videos, by their keys in `Video.choices_by_bracket`.
-
-    The stored templates decide, not the videos: bracket 4 is the same one whichever videos are finished or selected.
-    """
-    return sorted({bracket for video in videos for bracket in (*video.template_brackets, *video.choices_by_bracket)})
-
-
-def list_bracket_options(videos: Sequence[Video], bracket: int) -> list[str]:
-    """Return the options of a bracket in the templates of videos, whether or not a video has them.
-
-    NO_OPTION_LABEL is an empty option, or the option of a video without the bracket.
-    """
-    options = [
-        text or NO_OPTION_LABEL
-        for video in videos
-        for text in (
-            *(video.template_brackets[bracket].option_texts if bracket in video.template_brackets else ()),
-            video.choices_by_bracket.get(bracket, ""),
-        )
-    ]
-    return list(dict.fromkeys(options))
-
-
-def find_enclosing_brackets(video: Video, bracket: int) -> tuple[int, ...]:
-    """Return the brackets of the template that a bracket is nested in, from the outermost."""
-    return video.template_brackets[bracket].enclosing_brackets if bracket in video.template_brackets else ()
 
 
 def _lacks_nested_bracket(video: Video, bracket: int) -> bool:
@@ -168,14 +140,6 @@ def find_lacking_bracket(video: Video, parts: GroupingParts) -> int | None:
     outermost = {find_outermost(b) for b in parts.brackets if not _lacks_nested_bracket(video, b)}
     lacking = [b for b in parts.brackets if _lacks_nested_bracket(video, b) and find_outermost(b) not in outermost]
     return lacking[0] if lacking else None
-
-
-def find_word_bracket(videos: Sequence[Video], word: str) -> int | None:
-    """Return the number of the first bracket that has a word as an option; None if no bracket has it."""
-    for number, bracket in enumerate(list_template_brackets(videos), start=1):
-        if word in list_bracket_options(videos, bracket):
-            return number
-    return None
 
 
 def name_groups(videos: Sequence[Video], grouping: str) -> list[str]:
@@ -278,11 +242,6 @@ def _shorten_group_names(name_levels: Sequence[Sequence[str]]) -> list[str]:
 
 def _format_weights(video: Video) -> str:
     return f"[{video.word_weights}]" if video.word_weights else ""
-
-
-def find_option_text(video: Video, bracket: int) -> str:
-    """Return the chosen option of a bracket with its weights, such as "(circle:6)"."""
-    return video.options_by_bracket.get(bracket, "") or video.choices_by_bracket.get(bracket, "")
 
 
 def _parse_brackets(videos: Sequence[Video], parts: Sequence[str], grouping: str) -> list[int]:

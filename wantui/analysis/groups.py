@@ -14,15 +14,12 @@ from wantui.analysis.comparability import (
     VideoNamer,
     select_comparable_videos,
 )
-from wantui.analysis.group_errors import Cell, check_group_count, explain_missing_seeds, explain_too_few_seeds
+from wantui.analysis.group_errors import check_group_count, explain_missing_seeds, explain_too_few_seeds
 from wantui.analysis.group_names import (
     MAX_NAMED_OPTIONS,
     CannotCompareError,
-    find_enclosing_brackets,
     find_grouping_parts,
     find_lacking_bracket,
-    find_option_text,
-    list_template_brackets,
     name_groups,
 )
 from wantui.analysis.metrics import METRICS, select_finite_values
@@ -34,13 +31,18 @@ from wantui.analysis.setting_values import (
     to_number,
 )
 from wantui.analysis.swept_settings import find_linked_paths, find_other_swept_paths, make_other_swept_key
-from wantui.analysis.template_parts import mask_brackets
+from wantui.analysis.template_parts import (
+    find_enclosing_brackets,
+    find_option_text,
+    list_template_brackets,
+    mask_brackets,
+)
 from wantui.analysis.video import Video
 from wantui.formatting import join_first_names
 
 Key = TypeVar("Key")
-MAX_GROUPS = 50
-"""Maximum number of groups in a comparison, which have 1,225 pairs; time grows faster than the number of pairs."""
+PhrasingSeed = tuple[tuple[str, str], int]
+"""Phrasing with its condition, and seed: the key by which videos of groups are matched."""
 NOTHING_TO_GROUP_ERROR = "cannot group videos: there is no finished video with a stored trajectory"
 """Error message if there are no videos to group."""
 NOT_SHARED_REASON = "its phrasing is not in every group"
@@ -285,11 +287,11 @@ class MatchedGroups:
         if not videos:
             raise CannotCompareError(NOTHING_TO_GROUP_ERROR)
         groups = group_videos(videos, grouping)
-        check_group_count(groups, grouping, MAX_GROUPS)
+        check_group_count(groups, grouping)
         get_phrasing = _choose_phrasing_key(videos, grouping)
         get_condition = make_other_swept_key(videos, grouping)
         exclusion_reasons: list[tuple[str, str]] = []
-        cells_by_group: list[dict[Cell, Video]] = [
+        cells_by_group: list[dict[PhrasingSeed, Video]] = [
             _find_first_videos(
                 group.videos,
                 lambda video: ((get_phrasing(video), get_condition(video)), video.seed),

@@ -1,13 +1,20 @@
-"""Options of a template as written, with word weights, and the template without them."""
+"""Brackets of templates: their options as written, with word weights, and the template without them."""
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from wantui.prompts import TemplateError, parse_template
 from wantui.prompts.parse import Alternatives, LiteralText, MarkedText, TemplateNodes
 from wantui.storage.manifest import VariationEntry
+
+if TYPE_CHECKING:
+    from wantui.analysis.video import Video
+
+NO_OPTION_LABEL = "(nothing)"
+"""Name of an empty option, and of a bracket that a video's template lacks."""
 
 
 @dataclass(frozen=True)
@@ -146,3 +153,45 @@ def label_scheduled_options(
         }
         for choices in choices_by_variation
     ]
+
+
+def list_template_brackets(videos: "Sequence[Video]") -> list[int]:
+    """Return the brackets of the templates of videos, by their keys in `Video.choices_by_bracket`.
+
+    The stored templates decide, not the videos: bracket 4 is the same one whichever videos are finished or selected.
+    """
+    return sorted({bracket for video in videos for bracket in (*video.template_brackets, *video.choices_by_bracket)})
+
+
+def list_bracket_options(videos: "Sequence[Video]", bracket: int) -> list[str]:
+    """Return the options of a bracket in the templates of videos, whether or not a video has them.
+
+    NO_OPTION_LABEL is an empty option, or the option of a video without the bracket.
+    """
+    options = [
+        text or NO_OPTION_LABEL
+        for video in videos
+        for text in (
+            *(video.template_brackets[bracket].option_texts if bracket in video.template_brackets else ()),
+            video.choices_by_bracket.get(bracket, ""),
+        )
+    ]
+    return list(dict.fromkeys(options))
+
+
+def find_word_bracket(videos: "Sequence[Video]", word: str) -> int | None:
+    """Return the number of the first bracket that has a word as an option; None if no bracket has it."""
+    for number, bracket in enumerate(list_template_brackets(videos), start=1):
+        if word in list_bracket_options(videos, bracket):
+            return number
+    return None
+
+
+def find_enclosing_brackets(video: "Video", bracket: int) -> tuple[int, ...]:
+    """Return the brackets of the template that a bracket is nested in, from the outermost."""
+    return video.template_brackets[bracket].enclosing_brackets if bracket in video.template_brackets else ()
+
+
+def find_option_text(video: "Video", bracket: int) -> str:
+    """Return the chosen option of a bracket with its weights, such as "(circle:6)"."""
+    return video.options_by_bracket.get(bracket, "") or video.choices_by_bracket.get(bracket, "")
