@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Wantui
 from template_batches import CONFIG_TEXT, NESTED_TEMPLATE, load_planned_videos
 
 from wantui.analysis.compare import compare_groups
@@ -95,10 +94,17 @@ def test_text_around_nested_brackets_is_part_of_the_phrasing(tmp_path: Path) -> 
         match_comparable_groups(select_videos_by_condition(videos, ["1=big circle", "1=small square"]), "2,3")
 
 
-@pytest.mark.parametrize("template", ["a [[(circle:2)|square]|ring] moves", "a [[(circle:2)|square] x|ring] moves"])
-def test_weights_of_nested_options_are_part_of_the_outer_option(tmp_path: Path, template: str) -> None:
-    options = {video.options_by_bracket[1].removesuffix(" x") for video in load_planned_videos(tmp_path, template)}
-    assert options == {"(circle:2)", "square", "ring"}
+@pytest.mark.parametrize(
+    ("template", "options"),
+    [
+        ("a [[(circle:2)|square]|ring] moves", {"(circle:2)", "square", "ring"}),
+        ("a [[(circle:2)|square] x|ring] moves", {"(circle:2) x", "square x", "ring"}),
+    ],
+)
+def test_outer_option_contains_the_weight_and_the_text_around_a_nested_one(
+    tmp_path: Path, template: str, options: set[str]
+) -> None:
+    assert {video.options_by_bracket[1] for video in load_planned_videos(tmp_path, template)} == options
 
 
 def test_nested_shapes_are_two_words_of_nano(tmp_path: Path) -> None:
@@ -143,21 +149,6 @@ def test_grouping_by_a_word_names_its_bracket(tmp_path: Path, grouping: str, mes
     videos = load_planned_videos(tmp_path, NESTED_TEMPLATE)
     with pytest.raises(CannotCompareError, match=f"^{re.escape(message)}$"):
         group_videos(videos, grouping)
-
-
-def test_one_seed_is_answered_with_the_seeds_of_a_significant_difference(tmp_path: Path) -> None:
-    videos = load_planned_videos(tmp_path, NESTED_TEMPLATE, seed_count=1)
-    with pytest.raises(
-        CannotCompareError,
-        match="they share 1 seed, but a comparison needs two, and a difference can be significant from 6 on",
-    ):
-        match_comparable_groups(videos, "1")
-
-
-def test_preview_of_a_sweep_says_which_cell_its_settings_are_those_of(wantui: Wantui) -> None:
-    result = wantui("preview", "-t", "a red circle", "-c", "nano", "--sweep", "cfg_scale=1,4", "--seeds", "1..6")
-    text = " ".join(result.out.split())
-    assert "cfg_scale 1, shift 3, float32 (first cell; the sweep changes cfg_scale)" in text
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,18 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy import special, stats
+from template_batches import load_planned_videos
 
 from wantui.analysis import statistics
 from wantui.analysis.differences import compute_family_p
+from wantui.analysis.group_names import CannotCompareError
+from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.power import GROUP_COUNTS, compute_min_pair_p, find_detectable_effect
 from wantui.analysis.statistics import compute_min_attainable_p, compute_paired_effect, run_sign_flip_test
 from wantui.batches.power import describe_power, find_seed_warnings, list_grouping_powers
@@ -133,6 +137,15 @@ def test_too_few_seeds_are_warned_about_with_the_smallest_p() -> None:
     assert "5 can never give p below 0.0625" in warning
     assert "at least 6" in warning
     assert find_seed_warnings(preview("a [red|blue] circle", videos_per_variation="6")) == []
+
+
+def test_one_seed_is_answered_with_the_seeds_of_a_significant_difference(tmp_path: Path) -> None:
+    videos = load_planned_videos(tmp_path, "a [red|blue] circle", seed_count=1)
+    with pytest.raises(
+        CannotCompareError,
+        match="they share 1 seed, but a comparison needs two, and a difference can be significant from 6 on",
+    ):
+        match_comparable_groups(videos, "1")
 
 
 def test_preview_shows_the_effect_that_the_seeds_can_find() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Wantui
 
 from wantui.batches.batch_cost import estimate_batch_costs
 from wantui.batches.cell_cost import describe_cells, drop_oversized_cells, estimate_cell_costs
@@ -482,3 +483,9 @@ def test_cells_of_a_prompt_schedule_are_labelled_by_their_moments() -> None:
     batch = plan_batch(parse_config(f"{SMALL}seeds: 7\n", "test", [sweep]), "a ring")
     assert batch.sweep is not None
     assert [cell.label for cell in batch.sweep.cells] == ["schedule 1", "schedule 2"]
+
+
+def test_preview_of_a_sweep_says_which_cell_its_settings_are_those_of(wantui: Wantui) -> None:
+    result = wantui("preview", "-t", "a red circle", "-c", "nano", "--sweep", "cfg_scale=1,4", "--seeds", "1..6")
+    text = " ".join(result.out.split())
+    assert "cfg_scale 1, shift 3, float32 (first cell; the sweep changes cfg_scale)" in text
