@@ -70,9 +70,10 @@ class ModelSettings(ConfigSection):
     """Precision of transformer and text encoder (the VAE is float32); auto: bfloat16, and float32 for nano."""
     weights: Literal["full", "float8", "int8"] = "full"
     """Storage of the transformer weights. full: as loaded. float8, int8 (needs torchao, more accurate): in half the
-    memory; changes the video, slightly lowers its quality, and disables fused blocks."""
+    memory; changes the video, slightly lowers its quality, and disables the fused blocks and decoder."""
     transformer_file: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] | None = None
-    """GGUF file that replaces the transformer of the model, with the precision of the file. Disables fused blocks."""
+    """GGUF file that replaces the transformer of the model, with the precision of the file. Disables the fused
+    blocks and decoder."""
     speed: SpeedName = "fused"
     """Speed of the transformer. reference: bit-identical to diffusers. fused: fused GPU kernels, equal up to rounding;
     bit-identical on a CPU and with nano. fp8: fused, with products rounded to 8 bits, which changes the video; needs an

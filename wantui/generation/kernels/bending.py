@@ -14,6 +14,7 @@ from wantui.generation.kernels.launch import (
     list_strides,
     make_heads_contiguous,
 )
+from wantui.generation.kernels.text_attention import exponentiate_logits, load_head
 
 
 def run_softmax_columns_kernel(
@@ -154,21 +155,13 @@ def _softmax_columns_kernel(
     positions = (tl.program_id(1) * PROGRAM_POSITIONS + tl.arange(0, PROGRAM_POSITIONS))[:, None].to(tl.int64)
     columns = tl.arange(0, PADDED_COLUMNS)[None, :]
     dims_across, dims_down = tl.arange(0, PADDED_HEAD_DIM)[None, :], tl.arange(0, PADDED_HEAD_DIM)[:, None]
-    query_rows = tl.load(
-        query + positions * query_position_stride + head * query_head_stride + dims_across,
-        mask=(positions < position_count) & (dims_across < head_dim),
-        other=0.0,
+    query_rows = load_head(
+        query, head, positions, dims_across, position_count, head_dim, query_position_stride, query_head_stride
     )
-    key_columns = tl.load(
-        key + columns * key_column_stride + head * key_head_stride + dims_down,
-        mask=(columns < column_count) & (dims_down < head_dim),
-        other=0.0,
-    )
+    key_columns = load_head(key, head, columns, dims_down, column_count, head_dim, key_column_stride, key_head_stride)
     logits = tl.dot(query_rows, key_columns) * scale
     logits += tl.load(added_logits + columns, mask=columns < column_count, other=0.0)
-    logits = tl.where(columns == column_count - 1, logits + log_padding_count, logits)
-    logits = tl.where(columns < column_count, logits, float("-inf"))
-    p = tl.exp(logits - tl.max(logits, 1)[:, None])
+    p = exponentiate_logits(logits, columns, column_count, log_padding_count)
     p = p / tl.sum(p, 1)[:, None]
     slot = tl.load(slots + columns, mask=columns < column_count, other=-1).to(tl.int64)
     tl.store(
@@ -240,30 +233,20 @@ def _renormalised_output_kernel(
 ):
     head = tl.program_id(0)
     positions = (tl.program_id(1) * PROGRAM_POSITIONS + tl.arange(0, PROGRAM_POSITIONS)).to(tl.int64)
-    columns, dims = tl.arange(0, PADDED_COLUMNS), tl.arange(0, PADDED_HEAD_DIM)
-    is_inside = (positions[:, None] < position_count) & (dims[None, :] < head_dim)
-    query_rows = tl.load(
-        query + positions[:, None] * query_position_stride + head * query_head_stride + dims[None, :],
-        mask=is_inside,
-        other=0.0,
+    rows, columns, dims = positions[:, None], tl.arange(0, PADDED_COLUMNS)[None, :], tl.arange(0, PADDED_HEAD_DIM)
+    dims_across, dims_down, columns_down = dims[None, :], dims[:, None], tl.arange(0, PADDED_COLUMNS)[:, None]
+    query_rows = load_head(
+        query, head, rows, dims_across, position_count, head_dim, query_position_stride, query_head_stride
     )
-    key_columns = tl.load(
-        key + columns[None, :] * key_column_stride + head * key_head_stride + dims[:, None],
-        mask=(columns[None, :] < column_count) & (dims[:, None] < head_dim),
-        other=0.0,
-    )
-    value_rows = tl.load(
-        value + columns[:, None] * value_column_stride + head * value_head_stride + dims[None, :],
-        mask=(columns[:, None] < column_count) & (dims[None, :] < head_dim),
-        other=0.0,
+    key_columns = load_head(key, head, columns, dims_down, column_count, head_dim, key_column_stride, key_head_stride)
+    value_rows = load_head(
+        value, head, columns_down, dims_across, column_count, head_dim, value_column_stride, value_head_stride
     )
     logits = tl.dot(query_rows, key_columns) * scale
-    logits += tl.load(added_logits + columns[None, :], mask=columns[None, :] < column_count, other=0.0)
-    logits = tl.where(columns[None, :] == column_count - 1, logits + log_padding_count, logits)
-    logits = tl.where(columns[None, :] < column_count, logits, float("-inf"))
-    p = tl.exp(logits - tl.max(logits, 1)[:, None])
+    logits += tl.load(added_logits + columns, mask=columns < column_count, other=0.0)
+    p = exponentiate_logits(logits, columns, column_count, log_padding_count)
     p = p / tl.sum(p, 1)[:, None]
-    p = p * tl.load(is_other + columns[None, :], mask=columns[None, :] < column_count, other=0.0)
+    p = p * tl.load(is_other + columns, mask=columns < column_count, other=0.0)
     factor = tl.load(row_factor + head * position_count + positions, mask=positions < position_count, other=0.0)
     total = tl.dot(p.to(value_rows.dtype), value_rows) * factor[:, None]
     for index in range(chosen_count):
@@ -274,5 +257,6 @@ def _renormalised_output_kernel(
             value + column * value_column_stride + head * value_head_stride + dims, mask=dims < head_dim, other=0.0
         )
         total += bent_values[:, None] * value_row.to(tl.float32)[None, :]
-    offsets = positions[:, None] * width + (first_head + head) * head_dim + dims[None, :]
+    is_inside = (rows < position_count) & (dims_across < head_dim)
+    offsets = rows * width + (first_head + head) * head_dim + dims_across
     tl.store(bent_output + offsets, total.to(query_rows.dtype), mask=is_inside)

@@ -12,6 +12,7 @@ from wantui.generation.kernels.launch import (
     list_strides,
     make_heads_contiguous,
 )
+from wantui.generation.kernels.text_attention import exponentiate_logits, load_head
 
 
 def run_cross_attention_kernel(query: Tensor, keys: Tensor, values: Tensor, padding_count: int) -> Tensor:
@@ -59,25 +60,14 @@ def _cross_attention_kernel(
     positions = (tl.program_id(1) * PROGRAM_POSITIONS + tl.arange(0, PROGRAM_POSITIONS))[:, None].to(tl.int64)
     columns, dims = tl.arange(0, PADDED_COLUMNS), tl.arange(0, PADDED_HEAD_DIM)
     dims_across = dims[None, :]
-    is_inside = (positions < position_count) & (dims_across < head_dim)
-    q = tl.load(
-        query + positions * query_position_stride + head * query_head_stride + dims_across, mask=is_inside, other=0.0
+    q = load_head(
+        query, head, positions, dims_across, position_count, head_dim, query_position_stride, query_head_stride
     )
-    k = tl.load(
-        keys + columns[None, :] * width + head * head_dim + dims[:, None],
-        mask=(columns[None, :] < column_count) & (dims[:, None] < head_dim),
-        other=0.0,
-    )
-    v = tl.load(
-        values + columns[:, None] * width + head * head_dim + dims_across,
-        mask=(columns[:, None] < column_count) & (dims_across < head_dim),
-        other=0.0,
-    )
-    logits = tl.dot(q, k) * scale
-    logits = tl.where(columns[None, :] == column_count - 1, logits + log_padding_count, logits)
-    logits = tl.where(columns[None, :] < column_count, logits, float("-inf"))
-    p = tl.exp(logits - tl.max(logits, 1)[:, None])
+    k = load_head(keys, head, columns[None, :], dims[:, None], column_count, head_dim, width, head_dim)
+    v = load_head(values, head, columns[:, None], dims_across, column_count, head_dim, width, head_dim)
+    p = exponentiate_logits(tl.dot(q, k) * scale, columns[None, :], column_count, log_padding_count)
     weighted_sum = tl.dot(p.to(v.dtype), v) / tl.sum(p, 1)[:, None]
+    is_inside = (positions < position_count) & (dims_across < head_dim)
     tl.store(
         attention_output + positions * width + head * head_dim + dims_across, weighted_sum.to(q.dtype), mask=is_inside
     )

@@ -13,6 +13,7 @@ from wantui.generation.kernels.launch import (
     list_strides,
     make_heads_contiguous,
 )
+from wantui.generation.kernels.text_attention import exponentiate_logits, load_head
 
 
 def run_softmax_mean_kernel(query: Tensor, key: Tensor, column_count: int) -> Tensor:
@@ -61,20 +62,14 @@ def _softmax_mean_kernel(
     dims_across, dims_down = tl.arange(0, PADDED_HEAD_DIM)[None, :], tl.arange(0, PADDED_HEAD_DIM)[:, None]
     softmax_sum = tl.zeros((PROGRAM_POSITIONS, PADDED_COLUMNS), dtype=tl.float32)
     for head in range(head_count):
-        query_rows = tl.load(
-            query + positions * query_position_stride + head * query_head_stride + dims_across,
-            mask=(positions < position_count) & (dims_across < head_dim),
-            other=0.0,
+        query_rows = load_head(
+            query, head, positions, dims_across, position_count, head_dim, query_position_stride, query_head_stride
         )
-        key_columns = tl.load(
-            key + columns * key_column_stride + head * key_head_stride + dims_down,
-            mask=(columns < column_count) & (dims_down < head_dim),
-            other=0.0,
+        key_columns = load_head(
+            key, head, columns, dims_down, column_count, head_dim, key_column_stride, key_head_stride
         )
         logits = tl.dot(query_rows, key_columns) * scale
-        logits = tl.where(columns == column_count - 1, logits + log_padding_count, logits)
-        logits = tl.where(columns < column_count, logits, float("-inf"))
-        p = tl.exp(logits - tl.max(logits, 1)[:, None])
+        p = exponentiate_logits(logits, columns, column_count, log_padding_count)
         softmax_sum += p / tl.sum(p, 1)[:, None]
     tl.store(
         means + positions * column_count + columns,
