@@ -32,7 +32,6 @@ from wantui.analysis.correlations import (
     correlate_values,
 )
 from wantui.analysis.group_names import CannotCompareError
-from wantui.analysis.strides import StrideCheck
 from wantui.analysis.video import Video
 
 pytestmark = pytest.mark.slow
@@ -225,9 +224,7 @@ def test_labels_and_metrics_are_matched_by_variation_and_seed(tmp_path: Path) ->
 def test_metric_that_has_not_settled_is_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = make_labelled_videos(tmp_path)
     settled = correlate_videos(videos, ["length"], ["rating"])
-    check = StrideCheck("length", (1, 2, 4), (3.0, 1.0, 0.3), settled_stride=None)
-    monkeypatch.setattr(correlation_data, "list_unsettled_stride_checks", lambda videos, names: [check])
-    assert not check.is_shown_value_settled
+    monkeypatch.setattr(correlation_data, "find_unsettled_metrics", lambda videos: ["length"])
     unsettled = correlate_videos(videos, ["length"], ["rating"])
     (before,) = [item for item in settled.correlations_by_kind[ACROSS_SEEDS] if item.metric == "length"]
     (after,) = [item for item in unsettled.correlations_by_kind[ACROSS_SEEDS] if item.metric == "length"]

@@ -23,7 +23,7 @@ from wantui.analysis.null_models import (
 )
 from wantui.analysis.sampler_response import SOLVERS, NoResponseError, compute_clean_weights, compute_sampler_response
 from wantui.analysis.strided_states import select_strided_states
-from wantui.analysis.strides import find_unsettled_stride_checks, measure_strides
+from wantui.analysis.strides import STRIDE_METRICS, measure_strides
 from wantui.analysis.trajectory import DamagedGeometryError, NoGeometryError, Trajectory, build_trajectory
 from wantui.generation.denoise import prepare_inputs
 from wantui.generation.samplers import build_scheduler
@@ -434,7 +434,7 @@ def test_smooth_path_has_stable_metrics_at_every_stride() -> None:
         check = measure_strides([result], metric)
         assert check.is_settled
         assert check.means[2] == pytest.approx(check.means[0], rel=0.2)
-    assert find_unsettled_stride_checks([result], list(METRICS)) == []
+    assert all(measure_strides([result], metric).is_settled for metric in STRIDE_METRICS)
 
 
 def test_turning_from_rounding_shrinks_with_the_stride_and_is_unsettled() -> None:
@@ -613,9 +613,9 @@ def test_path_that_pauses_has_no_velocity_or_bend_where_it_pauses() -> None:
 def test_straight_path_does_not_make_the_strides_of_others_unsettled() -> None:
     smooth = trajectory_of(np.stack([np.cos(np.linspace(0, 2, 41)), np.sin(np.linspace(0, 2, 41))], axis=1))
     still = trajectory_of(np.ones((41, 2)))
-    assert find_unsettled_stride_checks([smooth, still], ["curvature"]) == []
     alone, both = (measure_strides(paths, "curvature") for paths in ([smooth], [smooth, still]))
     assert both == alone
+    assert both.is_settled
 
 
 def test_straight_path_of_constant_velocity_is_committed_from_the_start() -> None:

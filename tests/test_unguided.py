@@ -1,10 +1,8 @@
-"""Bend metrics at the stride where they settle, and the value at cfg_scale 1 beside every comparison."""
+"""Values at cfg_scale 1 beside every comparison."""
 
-import csv
 import json
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +12,13 @@ import pytest
 from conftest import Wantui
 from rich.style import Style
 from scipy import stats
-from test_analysis import oscillating_videos, synthetic_videos, use_videos
+from test_analysis import synthetic_videos, use_videos
 from test_setting_groups import CFG_PATH, set_setting
 
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
-from wantui.analysis.groups import Group, summarise_group_metric
-from wantui.analysis.null_models import build_gaussian_null, compute_random_walk_null
 from wantui.analysis.report import write_report
 from wantui.analysis.serialize import build_comparison_record
-from wantui.analysis.strided_states import compute_metric_at_stride
-from wantui.analysis.strides import BEND_METRICS, apply_stride_to_videos, measure_bends_at_settled_strides
-from wantui.analysis.trajectory import Trajectory
 from wantui.analysis.unguided import compare_with_unguided, describe_unguided
 from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
@@ -35,106 +28,6 @@ from wantui.tui.analysis.level_view import draw_separation
 from wantui.tui.analysis.views import Canvas
 
 pytestmark = pytest.mark.slow
-
-
-# Strides at which bends settle
-
-
-def add_swing(videos: Sequence[Video], folder: Path, period: int, size: float = 0.05) -> list[Video]:
-    """Return the videos in another batch, with a swing of a period of states that has no bend at that stride."""
-    swung = []
-    for video in videos:
-        assert video.trajectory is not None
-        steps = np.arange(len(video.trajectory.sigmas))
-        wave = size * np.where(steps % period < period / 2, 1.0, -1.0)
-        gram = video.trajectory.gram + np.outer(wave, wave)
-        swung.append(replace(video, folder=folder, trajectory=Trajectory(video.trajectory.sigmas, gram)))
-    return swung
-
-
-def curved_videos(folder: Path, count: int = 4) -> list[Video]:
-    """Videos of 49 states on arcs, which turn by 1 radian at every stride."""
-    angles, sigmas = np.linspace(0, 1, 49), np.linspace(1, 0, 49)
-    arc = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return [
-        Video(folder, n, f"{n}", "arc", "arc", {}, n, {}, Trajectory(sigmas, (1 + 0.1 * n) * arc @ arc.T))
-        for n in range(count)
-    ]
-
-
-def test_bends_are_measured_at_the_stride_where_they_settle(tmp_path: Path) -> None:
-    smooth = curved_videos(tmp_path)
-    swung = add_swing(smooth, tmp_path, period=2)
-    (video, *_) = measure_bends_at_settled_strides(swung)
-    assert video.stride_by_metric == dict.fromkeys(BEND_METRICS, 2)
-    assert swung[0].trajectory is not None
-    assert video.compute_metric("turning") == compute_metric_at_stride(swung[0].trajectory, "turning", 2)
-    assert video.compute_metric("turning") == pytest.approx(1, rel=0.1)
-    assert swung[0].compute_metric("turning") > 5
-    assert video.compute_metric("length") == swung[0].compute_metric("length")
-    assert video.label_metric("turning") == "turning (stride 2)"
-    assert video.label_metric("length") == "length"
-
-
-def test_smooth_paths_keep_their_stride(tmp_path: Path) -> None:
-    videos = curved_videos(tmp_path)
-    assert [video.stride_by_metric for video in measure_bends_at_settled_strides(videos)] == [{}] * 4
-    assert measure_bends_at_settled_strides([]) == []
-    without = [replace(video, trajectory=None) for video in videos]
-    assert measure_bends_at_settled_strides(without)[0].label_metric("turning") == "turning"
-
-
-def test_all_batches_use_the_largest_stride_that_one_of_them_needs(tmp_path: Path) -> None:
-    smooth = curved_videos(tmp_path / "smooth")
-    videos = measure_bends_at_settled_strides([*smooth, *add_swing(smooth, tmp_path / "swung", period=2)])
-    assert {video.get_stride("curvature") for video in videos} == {2}
-
-
-def test_metric_that_settles_nowhere_is_marked(tmp_path: Path) -> None:
-    (video, *_) = measure_bends_at_settled_strides(add_swing(curved_videos(tmp_path), tmp_path, period=4, size=0.3))
-    assert video.label_metric("turning") == "turning (not settled)"
-    assert video.get_stride("turning") == 1
-
-
-def test_null_models_are_measured_at_the_stride_of_the_metric(tmp_path: Path) -> None:
-    videos = [
-        replace(video, stride_by_metric={"turning": 2}) for video in synthetic_videos(tmp_path, {"one": 1.0}, seeds=4)
-    ]
-    summary = summarise_group_metric(Group("one", tuple(videos)), "turning", build_gaussian_null(videos))
-    trajectories = [video.trajectory for video in videos if video.trajectory is not None]
-    expected = [compute_metric_at_stride(compute_random_walk_null(path), "turning", 2) for path in trajectories]
-    assert summary.random_walk_mean == pytest.approx(np.mean(expected))
-    # A random walk of 8 steps turns by pi / 2 seven times, and at stride 2 three times.
-    assert summary.random_walk_mean == pytest.approx(3 * np.pi / 2)
-    assert summary.stride == 2
-
-
-def test_tables_name_the_stride_unless_one_is_chosen(
-    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    use_videos(monkeypatch, add_swing(oscillating_videos(tmp_path), tmp_path, period=2))
-    videos = add_swing([replace(v, seed=v.video_index) for v in curved_videos(tmp_path, 6)], tmp_path, period=2)
-    use_videos(monkeypatch, videos)
-    result = wantui("analyze", tmp_path, "--metrics", "turning,length")
-    assert "turning (stride 2)  length" in result.out
-    assert "measured at stride 2, the smallest at which it reflects the path" in result.err
-    chosen = wantui("analyze", tmp_path, "--metrics", "turning,length", "--stride", 1)
-    assert "turning  length" in chosen.out.replace("   ", "  ").replace("   ", "  ")
-    assert "--stride 2 reflects the path better" in chosen.err
-    (record, *_) = json.loads(wantui("analyze", tmp_path, "--json").out)
-    assert {name: record["metrics"][name]["stride"] for name in ("turning", "length")} == {"turning": 2, "length": 1}
-    (row, *_) = csv.DictReader(wantui("analyze", tmp_path, "--csv", "-").out.splitlines())
-    assert row["metric_strides"] == "turning=2;curvature=2;acceleration=2"
-    (group,) = json.loads(wantui("analyze", tmp_path, "--groups", "--metrics", "turning", "--json").out)
-    assert group["metrics"]["turning"]["stride"] == 2
-
-
-def test_labels_of_a_chosen_stride_equal_those_of_the_metric(tmp_path: Path) -> None:
-    (video, *_) = apply_stride_to_videos(curved_videos(tmp_path), 2)
-    assert (video.label_metric("turning"), video.get_stride("turning")) == ("turning", 2)
-
-
-# Guidance 1
 
 
 def guided_and_unguided(folder: Path, seeds: int = 8, unguided_seeds: int = 8) -> list[Video]:

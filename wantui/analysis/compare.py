@@ -33,7 +33,7 @@ from wantui.analysis.matching import match_groups_and_final_states
 from wantui.analysis.metrics import METRICS, get_ratio_origin
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import compute_omnibus_p, draw_sign_flips
-from wantui.analysis.strides import list_unsettled_stride_checks
+from wantui.analysis.strides import find_unsettled_metrics, list_unsettled_stride_checks
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
 
@@ -161,15 +161,16 @@ def _match_values(
     )
     if incomplete_shown := [name for name in incomplete_names if name in shown_names]:
         warnings.append(f"not compared, because some videos have no value: {', '.join(incomplete_shown)}")
-    stride_checks = list_unsettled_stride_checks([video for group in groups for video in group.videos], all_names)
-    warnings += [check.description for check in stride_checks if check.metric in shown_names]
+    shown_names = [name for name in all_names if name in shown_names]
+    matched_videos = [video for group in groups for video in group.videos]
+    warnings += [check.description for check in list_unsettled_stride_checks(matched_videos, shown_names)]
     return _MatchedValues(
         matched_groups,
         final_states,
-        [name for name in all_names if name in shown_names],
+        shown_names,
         all_names,
         all_values,
-        [check.metric for check in stride_checks if not check.is_shown_value_settled],
+        [name for name in find_unsettled_metrics(matched_videos) if name in all_names],
         no_states_reason,
         no_spread_reason,
         tuple(warnings),

@@ -24,7 +24,7 @@ from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import Group, group_comparable_videos
-from wantui.analysis.strides import list_unsettled_stride_checks
+from wantui.analysis.strides import find_unsettled_metrics
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
@@ -134,11 +134,7 @@ def collect_correlation_data(
     if left_out := sum(len(group.videos) for group in groups) - len(ordered_videos):
         warnings.append(f"{format_count(left_out, 'video')} excluded: only seeds with all videos are correlated")
     names, seeds = tuple(stratum.name for stratum in strata), tuple(video.seed for video in strata[0].videos)
-    unsettled_metrics = tuple(
-        check.metric
-        for check in list_unsettled_stride_checks(ordered_videos, list(metrics))
-        if not check.is_shown_value_settled
-    )
+    unsettled_metrics = tuple(name for name in find_unsettled_metrics(ordered_videos) if name in metrics)
     return CorrelationData(
         names, seeds, metrics, covariates, tuple(warnings), tuple(exclusion_reasons), unsettled_metrics
     )

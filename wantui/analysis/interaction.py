@@ -34,6 +34,7 @@ from wantui.analysis.statistics import (
     draw_sign_flips,
     run_max_t_test,
 )
+from wantui.analysis.strides import find_unsettled_metrics
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.unguided import split_by_guidance
 from wantui.analysis.video import Video
@@ -254,7 +255,7 @@ def _collect_seed_values(
     matched_groups: MatchedGroups, final_states: FinalStates | None
 ) -> tuple[FloatArray, list[str], list[str]]:
     """Return values [seeds, groups, metrics] averaged over phrasings, their metrics, and the excluded metrics."""
-    unsettled = set(matched_groups.groups[0].videos[0].unsettled_metrics)
+    unsettled = find_unsettled_metrics([video for group in matched_groups.groups for video in group.videos])
     columns, names, excluded = [], [], []
     for name in (*METRICS, SPREAD_METRIC):
         if name == SPREAD_METRIC and (final_states is None or final_states.no_spread_reason):

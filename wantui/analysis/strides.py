@@ -7,14 +7,14 @@ multistep sampler or in bfloat16, they fall with every doubling of the stride.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from wantui.analysis.comparability import VideoNamer
-from wantui.analysis.metrics import METRICS, select_finite_values
+from wantui.analysis.metrics import select_finite_values
 from wantui.analysis.strided_states import MIN_PATH_STATES as MIN_PATH_STATES
 from wantui.analysis.strided_states import compute_metric_at_stride
 from wantui.analysis.strided_states import select_strided_states as select_strided_states
@@ -55,13 +55,13 @@ def apply_stride_to_videos(videos: Sequence[Video], stride: int) -> list[Video]:
 
 
 def _apply_stride_to_video(video: Video, stride: int) -> Video:
+    strided_video = replace(video, stride=stride * video.stride, settled_strides={})
     if video.trajectory is None:
-        return replace(video, stride=stride * video.stride)
+        return strided_video
     try:
-        trajectory = select_strided_states(video.trajectory, stride)
+        return replace(strided_video, trajectory=select_strided_states(video.trajectory, stride))
     except NoGeometryError as error:
-        return replace(video, stride=stride * video.stride, trajectory=None, exclusion_reason=str(error))
-    return replace(video, stride=stride * video.stride, trajectory=trajectory)
+        return replace(strided_video, trajectory=None, exclusion_reason=str(error))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class StrideCheck:
     @property
     def is_shown_value_settled(self) -> bool:
         """Return whether the metric has settled at the stride whose value tables show."""
-        return self.is_settled or self.shown_stride not in (None, self.strides[0])
+        return self.settled_stride is not None and self.settled_stride <= (self.shown_stride or self.strides[0])
 
     @property
     def description(self) -> str:
@@ -158,57 +158,87 @@ def _compute_mean_at_stride(trajectories: Sequence[Trajectory], metric: str, mul
     return float(finite_values.mean()) if len(finite_values) else math.nan
 
 
-def find_unsettled_stride_checks(
-    trajectories: Sequence[Trajectory], metrics: Sequence[str], stride: int = 1
-) -> list[StrideCheck]:
-    """Return the stride checks of the metrics that have not settled.
+def check_strides(videos: Sequence[Video]) -> list[Video]:
+    """Return the videos with the stride at which each metric has settled in their batch and cell of a sweep.
 
-    Args:
-        stride: stride of the paths, in stored states.
+    The videos of a cell share sampler and steps. Check them before some are selected, so that the selection does not
+    change what has settled.
     """
-    stride_checks = [
-        measure_strides(trajectories, metric, stride)
-        for metric in metrics
-        if metric in STRIDE_METRICS and metric in METRICS
+    strides_by_cell = _find_settled_strides_by_cell(videos)
+    return [
+        replace(video, settled_strides=strides_by_cell.get((video.folder, video.cell_label), {})) for video in videos
     ]
-    return [stride_check for stride_check in stride_checks if not stride_check.is_settled]
+
+
+def _find_settled_strides_by_cell(videos: Sequence[Video]) -> dict[tuple[Path, str], Mapping[str, int | None]]:
+    """Return the settled strides of each batch and cell with trajectories; cells that were not checked are measured."""
+    videos_by_cell: dict[tuple[Path, str], list[Video]] = {}
+    for video in videos:
+        if video.trajectory is not None:
+            videos_by_cell.setdefault((video.folder, video.cell_label), []).append(video)
+    return {
+        cell: members[0].settled_strides
+        or {
+            metric: measure_strides(
+                [video.trajectory for video in members if video.trajectory is not None], metric, members[0].stride
+            ).settled_stride
+            for metric in STRIDE_METRICS
+        }
+        for cell, members in videos_by_cell.items()
+    }
+
+
+def _find_common_strides(videos: Sequence[Video]) -> dict[str, int | None]:
+    """Return the smallest stride at which each metric has settled in all batches and cells; None if in one at none.
+
+    Empty without trajectories.
+    """
+    strides_by_cell = _find_settled_strides_by_cell(videos).values()
+    common_strides: dict[str, int | None] = {}
+    for metric in STRIDE_METRICS if strides_by_cell else ():
+        strides = [strides[metric] for strides in strides_by_cell]
+        settled_strides = [stride for stride in strides if stride is not None]
+        common_strides[metric] = max(settled_strides) if len(settled_strides) == len(strides) else None
+    return common_strides
 
 
 def measure_bends_at_settled_strides(videos: Sequence[Video]) -> list[Video]:
     """Return the videos with each metric of BEND_METRICS measured at the smallest stride at which it has settled.
 
-    The metric is checked in each batch and cell of a sweep, whose samplers and steps may differ. The largest of their
-    strides applies to all videos, because values at different strides cannot be compared. A metric that does not settle
-    in one of them stays at the smallest stride, and is marked (`Video.unsettled_metrics`).
+    The largest stride of their batches and cells applies to all videos, because values at different strides cannot be
+    compared. A metric that does not settle in one of them stays at the smallest stride, and is marked
+    (`Video.unsettled_metrics`).
     """
-    trajectories_by_cell: dict[tuple[Path, str], list[Trajectory]] = {}
-    for video in videos:
-        if video.trajectory is not None:
-            trajectories_by_cell.setdefault((video.folder, video.cell_label), []).append(video.trajectory)
-    stride_by_metric: dict[str, int] = {}
-    unsettled_metrics: list[str] = []
-    for metric in BEND_METRICS if trajectories_by_cell else ():
-        settled_strides = [
-            measure_strides(trajectories, metric).settled_stride for trajectories in trajectories_by_cell.values()
-        ]
-        if None in settled_strides:
-            unsettled_metrics.append(metric)
-        elif (largest_stride := max(stride for stride in settled_strides if stride is not None)) > 1:
-            stride_by_metric[metric] = largest_stride
+    stride_by_metric = {
+        metric: stride
+        for metric, stride in _find_common_strides(videos).items()
+        if metric in BEND_METRICS and stride is not None and stride > 1
+    }
+    videos = [replace(video, stride_by_metric=stride_by_metric) for video in videos]
+    unsettled_metrics = tuple(find_unsettled_metrics(videos))
+    return [replace(video, unsettled_metrics=unsettled_metrics) for video in videos]
+
+
+def find_unsettled_metrics(videos: Sequence[Video]) -> list[str]:
+    """Return the metrics of STRIDE_METRICS that have not settled at their stride in a batch and cell of the videos."""
     return [
-        replace(video, stride_by_metric=stride_by_metric, unsettled_metrics=tuple(unsettled_metrics))
-        for video in videos
+        metric
+        for metric, stride in _find_common_strides(videos).items()
+        if stride is None or stride > videos[0].get_stride(metric)
     ]
 
 
 def list_unsettled_stride_checks(videos: Sequence[Video], metrics: Sequence[str]) -> list[StrideCheck]:
-    """Return the stride checks of the metrics that have not settled at the stride of the videos."""
-    measured_videos = [video for video in videos if video.trajectory is not None]
-    if not measured_videos:
-        return []
-    first_video = measured_videos[0]
-    trajectories = [video.trajectory for video in measured_videos if video.trajectory is not None]
+    """Return the stride checks of the metrics that have not settled at the stride of the videos, with their means over
+    the videos."""
+    settled_strides = _find_common_strides(videos)
+    trajectories = [video.trajectory for video in videos if video.trajectory is not None]
     return [
-        replace(stride_check, shown_stride=first_video.stride_by_metric.get(stride_check.metric))
-        for stride_check in find_unsettled_stride_checks(trajectories, metrics, first_video.stride)
+        replace(
+            measure_strides(trajectories, metric, videos[0].stride),
+            settled_stride=settled_strides[metric],
+            shown_stride=videos[0].stride_by_metric.get(metric),
+        )
+        for metric in metrics
+        if metric in settled_strides and settled_strides[metric] != videos[0].stride
     ]

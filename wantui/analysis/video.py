@@ -85,7 +85,10 @@ class Video:
     stride_by_metric: Mapping[str, int] = field(default_factory=dict)
     """Strides of metrics that are measured at a larger stride than `stride` (`strides`), in stored states."""
     unsettled_metrics: tuple[str, ...] = ()
-    """Metrics that settle at no stride."""
+    """Metrics that have not settled at the stride at which the videos that are shown together are measured."""
+    settled_strides: Mapping[str, int | None] = field(default_factory=dict)
+    """Smallest stride, in stored states, at which each metric that depends on the steps has settled in the batch and
+    cell of the video (`strides.check_strides`); None if at none. Empty if it was not checked."""
     recipe: Recipe | None = None
     """Recipe, which captures must agree with; None for a video of the older system."""
 

@@ -143,7 +143,7 @@ def command(**options: Any) -> None:
     from wantui.analysis.group_names import CannotCompareError
     from wantui.analysis.label_table import read_label_table
     from wantui.analysis.metrics import METRICS
-    from wantui.analysis.strides import apply_stride_to_videos, measure_bends_at_settled_strides
+    from wantui.analysis.strides import apply_stride_to_videos, check_strides, measure_bends_at_settled_strides
 
     request = AnalyzeRequest(**options)
     request.refuse_unused_options()
@@ -152,12 +152,14 @@ def command(**options: Any) -> None:
     chosen_metrics = request.parse_metrics([*METRICS, *label_names])
     request.check_output_files()
     loaded_videos, read_errors = _read_videos(request, label_table)
+    if request.stride is not None:
+        loaded_videos = apply_stride_to_videos(loaded_videos, request.stride)
+    if request.has_metrics:
+        loaded_videos = check_strides(loaded_videos)
     videos, damaged_names = _select_videos(request, loaded_videos, read_errors)
     if label_table is not None:
         videos, label_names = _exclude_videos_without_labels(request, videos, label_table, chosen_metrics)
-    if request.stride is not None:
-        videos = apply_stride_to_videos(videos, request.stride)
-    elif request.has_metrics:
+    if request.stride is None and request.has_metrics:
         videos = measure_bends_at_settled_strides(videos)
     try:
         damaged_names += _print_results(request, videos, chosen_metrics, label_names, label_table)

@@ -10,7 +10,7 @@ from textual.message import Message
 
 from wantui.analysis.loading import read_batch_videos
 from wantui.analysis.metrics import CURVES, METRICS
-from wantui.analysis.strides import measure_bends_at_settled_strides
+from wantui.analysis.strides import check_strides, measure_bends_at_settled_strides
 from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.batch_index import BatchSummary, find_batches
@@ -151,7 +151,7 @@ def load_chosen_trajectories(
                     return None
         except UserError as error:
             errors.append(str(error))
-    videos = measure_bends_at_settled_strides(videos)
+    videos = measure_bends_at_settled_strides(check_strides(videos))
     for video in videos:
         for metric in METRICS:  # which a trajectory remembers: drawing the table then computes nothing
             video.compute_metric(metric)
