@@ -204,6 +204,12 @@ def test_rerun_refuses_a_file_that_is_not_a_clip(wantui: Wantui, content: bytes 
     assert "clip.mp4" in result.err
 
 
+def test_rerun_tells_a_missing_clip_from_a_folder(wantui: Wantui) -> None:
+    assert "cannot read clip.mp4: it does not exist" in wantui("rerun", "clip.mp4").err
+    Path("clip.mp4").mkdir()
+    assert "cannot read clip.mp4: it is not a regular file" in wantui("rerun", "clip.mp4").err
+
+
 def test_rerun_refuses_a_truncated_clip(wantui: Wantui, small: list[str]) -> None:
     clip = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)).make_clip_path(0, 1)
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])

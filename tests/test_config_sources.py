@@ -2,6 +2,7 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,21 @@ def test_drafts_of_two_applications_are_both_kept(tmp_path: Path) -> None:
     first.save(is_last=True)
     assert load_drafts(tmp_path).template == "first"
     assert set(load_drafts(tmp_path).history) == {"second", "queued by the first", "queued by the second"}
+
+
+def test_histories_of_applications_that_save_at_once_are_all_kept(tmp_path: Path) -> None:
+    writer_count = 8
+
+    def queue_templates(writer: int) -> list[str]:
+        store, templates = DraftStore(tmp_path), [f"template {number} of {writer}" for number in range(4)]
+        for template in templates:
+            store.drafts.add_to_history(template)
+            store.save()
+        return templates
+
+    with ThreadPoolExecutor(writer_count) as pool:
+        queued = {template for templates in pool.map(queue_templates, range(writer_count)) for template in templates}
+    assert set(load_drafts(tmp_path).history) == queued
 
 
 @pytest.mark.parametrize("name", ["aliases of lists", "an empty integer", "deep lists", "binary", "too large"])

@@ -240,6 +240,7 @@ def test_batch_without_latents_names_the_setting(wantui: Wantui, small: list[str
         (["--steps", "half"], "cannot read the moment 'half'. Write the index of a step from 0 (10)"),
         (["--steps", "0", "--all"], "cannot combine --all and --steps"),
         (["--seed", "9"], "--seed: no video has 9. Choose from: 42"),
+        (["--variation", ""], "--variation: no video has ''. Choose from: blue, red"),
         (["--fast", "--device", "cpu"], "cannot use --device or --fetch with --fast"),
         (["--cell-width", "40"], "applies only to --grid"),
     ],

@@ -55,7 +55,8 @@ def replace_database(made: Path) -> None:
 def test_deleted_state_directory_is_reported_and_keys_do_not_crash(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wantui.tui.drafts.save_drafts", lambda *_: None)  # would make the folder again meanwhile
+    # Saving drafts would make the folder again meanwhile.
+    monkeypatch.setattr("wantui.tui.drafts.DraftStore.save", lambda *_, **__: None)
     add(queue, "kiss")
 
     async def test(it: AppUnderTest) -> None:

@@ -54,7 +54,8 @@ def _read_checked_clip_tags(clip_path: Path) -> "tuple[Recipe, dict[str, Any]]":
     from wantui.storage.mp4 import read_clip_tags, read_frames
 
     if not clip_path.is_file():
-        raise UserError(f"cannot read {clip_path}: it is not a file")
+        reason = "it is not a regular file" if clip_path.exists() else "it does not exist"
+        raise UserError(f"cannot read {clip_path}: {reason}")
     recipe, provenance = read_clip_tags(clip_path)
     # A truncated clip still has readable tags: count its frames before hours are spent on generating them.
     frame_count, expected_shape = 0, (recipe.height, recipe.width)

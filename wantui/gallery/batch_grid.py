@@ -140,7 +140,7 @@ def read_batch_grid(
 def _check_selection(option: str, wanted: Collection[object], known: Sequence[object], folder: Path) -> None:
     for name in wanted:
         if name not in known:
-            raise UserError(f"{option}: {folder} has no {name}. It has {join_first_names(known, MAX_LISTED_NAMES)}")
+            raise UserError(f"{option}: {folder} has no {name!r}. It has {join_first_names(known, MAX_LISTED_NAMES)}")
 
 
 def _make_cell(folder: Path, video: VideoEntry) -> GridCell:

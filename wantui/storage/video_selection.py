@@ -68,7 +68,7 @@ def select_videos(
     ):
         for name in wanted:
             if name not in known:
-                raise UserError(f"{option}: no video has {name}. Choose from: {_list_names(known)}")
+                raise UserError(f"{option}: no video has {name!r}. Choose from: {_list_names(known)}")
     for prefix in id_prefixes:
         if not any(video.entry.id.startswith(prefix) for video in videos):
             raise UserError(

@@ -8,8 +8,11 @@ from pydantic import BaseModel
 from wantui.atomic_files import atomic_write
 from wantui.config import format_yaml_scalar
 from wantui.json_files import UnreadableFileError, read_json
+from wantui.storage.locks import lock_by_file
 
 DRAFTS_FILE = "tui.json"
+DRAFTS_LOCK_FILE = "tui.lock"
+"""Name of the lock file of `DRAFTS_FILE`."""
 DRAFTS_FORMAT = 2
 """Format of tui.json; format 1 had no `format` key and stored changes as YAML values."""
 MAX_HISTORY_LENGTH = 200
@@ -127,13 +130,14 @@ class DraftStore:
         """
         is_changed = self.drafts != self._saved
         self._was_changed |= is_changed
-        is_replaced = self._read_version() != self._version
-        if not is_changed and not (is_last and self._was_changed and is_replaced):
+        if not is_changed and not (is_last and self._was_changed and self._read_version() != self._version):
             return
-        if is_replaced:
-            self._keep_others(with_template=is_last)
-        save_drafts(self.directory, self.drafts)
-        self._saved, self._version = self.drafts.model_copy(deep=True), self._read_version()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with lock_by_file(self.directory / DRAFTS_LOCK_FILE):
+            if self._read_version() != self._version:
+                self._keep_others(with_template=is_last)
+            save_drafts(self.directory, self.drafts)
+            self._saved, self._version = self.drafts.model_copy(deep=True), self._read_version()
 
     def _keep_others(self, with_template: bool) -> None:
         """Add the history of another application, and its template if requested, to the history."""
