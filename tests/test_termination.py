@@ -91,6 +91,37 @@ def test_second_sigquit_ends_a_command_at_once() -> None:
     assert second_handlers == [signal.SIG_DFL]
 
 
+DROP_SIGNAL = """
+import os, signal, sys, time, weakref
+from wantui.cli.signals import raise_on_termination
+
+number = int(sys.argv[1])
+signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+class Interrupted:
+    def __del__(self):
+        os.kill(os.getpid(), number)
+
+with raise_on_termination():
+    if sys.argv[2] == "destructor":
+        Interrupted()
+    else:
+        weakref.finalize(owner := type("Owner", (), {})(), os.kill, os.getpid(), number)
+        del owner
+    time.sleep(60)
+"""
+"""Program that gets a signal in a destructor or in the callback of a weak reference."""
+
+
+@pytest.mark.parametrize("place", ["destructor", "callback"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_whose_exception_python_drops_is_sent_again(number: int, place: str) -> None:
+    command = [sys.executable, "-c", DROP_SIGNAL, str(number), place]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert result.returncode == -number
+    assert "ignored" not in result.stderr
+
+
 def test_run_ended_by_sigterm_before_the_batch_is_queued_names_its_folder() -> None:
     result = run_until(signal.SIGTERM, "import", "wantui.batches.batch_cost")
     assert result.returncode == -signal.SIGTERM

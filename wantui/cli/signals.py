@@ -2,12 +2,20 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from wantui.stop_signals import STOP_SIGNALS
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+REDELIVERY_SECONDS = 0.01
+"""Seconds after which a signal is sent again whose exception Python dropped."""
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -19,9 +27,20 @@ def raise_on_termination() -> Iterator[None]:
     """Raise TerminatedError inside the block on a stop signal; after the block, end this process by that signal.
 
     An ignored signal (nohup) stays ignored, and a second SIGQUIT ends the process at once. Commands may install their
-    own handlers inside the block.
+    own handlers inside the block. Python drops exceptions of destructors and callbacks, also if a signal causes them:
+    such a signal is sent again.
     """
     received_signals: list[int] = []
+    previous_hook = sys.unraisablehook
+
+    def send_again(dropped: "UnraisableHookArgs") -> None:
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            previous_hook(dropped)
+            return
+        signal_number = received_signals.pop() if isinstance(dropped.exc_value, TerminatedError) else signal.SIGINT
+        timer = threading.Timer(REDELIVERY_SECONDS, os.kill, (os.getpid(), signal_number))
+        timer.daemon = True
+        timer.start()
 
     def raise_terminated(signal_number: int, _: FrameType | None) -> None:
         if (
@@ -36,9 +55,11 @@ def raise_on_termination() -> Iterator[None]:
         for signal_number in STOP_SIGNALS:
             if signal.getsignal(signal_number) is signal.SIG_DFL:
                 signal.signal(signal_number, raise_terminated)
+    sys.unraisablehook = send_again
     try:
         yield
     finally:
+        sys.unraisablehook = previous_hook
         for signal_number in STOP_SIGNALS:
             if signal.getsignal(signal_number) is raise_terminated:
                 signal.signal(signal_number, signal.SIG_DFL)
