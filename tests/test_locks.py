@@ -11,24 +11,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from wantui.errors import UserError
-from wantui.storage import locks
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import (
     MANIFEST_LOCK_FILE,
     VIDEO_LOCK_FILE,
     can_lock_files,
-    check_batch_writable,
     lock_manifest,
-    refuse_unwritable_batch,
     try_lock_video,
     unlock_video,
 )
-from wantui.storage.video_files import check_result_path
+from wantui.storage.write_checks import check_batch_writable, refuse_unwritable_batch
 
 TRY = """
 import sys
@@ -191,7 +187,8 @@ def group_folder() -> Iterator[Path]:
 SECOND = """
 import os, sys
 from pathlib import Path
-from wantui.storage.locks import lock_manifest, refuse_unwritable_batch, try_lock_video
+from wantui.storage.locks import lock_manifest, try_lock_video
+from wantui.storage.write_checks import refuse_unwritable_batch
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 os.setgroups([50])
@@ -252,54 +249,3 @@ def test_lock_files_of_earlier_versions_become_group_writable(group_folder: Path
         (group_folder / name).touch(0o600)
     check_batch_writable(BatchFolder(group_folder))
     assert as_second_user(group_folder) == "True True\n"
-
-
-@pytest.mark.parametrize(
-    ("number", "advice"),
-    [
-        (errno.EROFS, "Mount its file system for writing"),
-        (errno.EACCES, r"chmod -R g\+rwX"),
-        (errno.ENOSPC, "Free disk space"),
-        (errno.EIO, "copy the folder to another file system"),
-    ],
-)
-def test_unwritable_batch_folder_advice_fits_the_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
-) -> None:
-    def fail(path: Path) -> int:
-        raise OSError(number, os.strerror(number), str(path))
-
-    monkeypatch.setattr(locks, "_open_lock_file", fail)
-    with pytest.raises(UserError, match=advice) as refused:
-        refuse_unwritable_batch(BatchFolder(tmp_path))
-    assert os.strerror(number) in str(refused.value)
-    assert ("chmod" in str(refused.value)) == (number == errno.EACCES)
-
-
-@pytest.mark.parametrize("folder_name", ["", "analysis", "videos"])
-@pytest.mark.parametrize(
-    ("flags", "number", "advice"),
-    [(0, errno.EACCES, "chmod -R g+rwX"), (os.ST_RDONLY, errno.EROFS, "Mount its file system for writing")],
-)
-def test_result_in_an_unwritable_batch_is_refused_with_advice_for_the_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder_name: str, flags: int, number: int, advice: str
-) -> None:
-    folder, may_access = tmp_path / folder_name, os.access
-    folder.mkdir(exist_ok=True)
-    path = tmp_path / "analysis" / "similarity.json"
-    check_result_path(tmp_path, path)
-    monkeypatch.setattr(os, "access", lambda tested, mode: Path(tested) != folder and may_access(tested, mode))
-    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=flags))
-    with pytest.raises(UserError) as refused:
-        check_result_path(tmp_path, path)
-    assert str(refused.value).startswith(f"cannot write the batch folder {tmp_path}: {folder}: {os.strerror(number)}. ")
-    assert advice in str(refused.value)
-
-
-def test_result_in_the_place_of_a_folder_or_below_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "analysis").mkdir()
-    with pytest.raises(UserError, match=r"analysis: it is not a regular file\. Move it out of the batch folder"):
-        check_result_path(tmp_path, tmp_path / "analysis")
-    (tmp_path / "exports").touch()
-    with pytest.raises(UserError, match=r"exports is not a folder\. Move it out of the batch folder"):
-        check_result_path(tmp_path, tmp_path / "exports" / "result.json")

@@ -28,9 +28,9 @@ from wantui.queue.records import BatchDescription, NewVideo
 from wantui.queue.state_dir import StateDirectory
 from wantui.schedule import count_model_evaluations
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import refuse_unwritable_batch
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_store import ManifestStore
+from wantui.storage.write_checks import refuse_unwritable_batch
 
 
 @dataclass(frozen=True)

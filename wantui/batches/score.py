@@ -38,7 +38,7 @@ from wantui.storage.information_file import (
     merge_information,
     read_information,
 )
-from wantui.storage.video_files import check_result_path
+from wantui.storage.write_checks import check_result_path
 from wantui.storage.zarr_group import CaptureError
 from wantui.worker.pipelines import choose_recipe_plan
 

@@ -26,8 +26,9 @@ from wantui.errors import UserError
 from wantui.formatting import UNPRINTABLE_PATTERN, format_count
 from wantui.queue.state_dir import NETWORK_FILE_SYSTEM_TYPES, find_file_system_type
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import can_lock_files, refuse_unwritable_batch
+from wantui.storage.locks import can_lock_files
 from wantui.storage.manifest import read_manifest
+from wantui.storage.write_checks import refuse_unwritable_batch
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission

@@ -107,7 +107,7 @@ def _generate_demo_batch(batch: "Batch", makes_new_batch: bool) -> Path:
 
 def _enqueue(queue: "Queue", folder: "BatchFolder", manifest: "Manifest", is_new: bool) -> tuple[int, int]:
     from wantui.batches.enqueue import enqueue_batch
-    from wantui.storage.locks import refuse_unwritable_batch
+    from wantui.storage.write_checks import refuse_unwritable_batch
 
     if not is_new:
         refuse_unwritable_batch(folder)

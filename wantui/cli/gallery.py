@@ -35,7 +35,7 @@ def command(
     """
     from wantui.gallery.batch_grid import read_batch_grid
     from wantui.gallery.page import PAGE_FILE, write_gallery
-    from wantui.storage.locks import explain_write_error
+    from wantui.storage.write_checks import explain_write_error
 
     grid = read_batch_grid(batch, variation_ids, seeds, settings, rows, columns)
     target = batch / PAGE_FILE

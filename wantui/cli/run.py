@@ -75,7 +75,7 @@ def command(
     from wantui.engine.control import create_logs_folder, find_engine_process_id
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
-    from wantui.storage.locks import refuse_unwritable_batch
+    from wantui.storage.write_checks import refuse_unwritable_batch
 
     template_text = read_template(template, template_file)
     if template_text is None and resume_folder is None:

@@ -137,7 +137,7 @@ def _measure(
         measure_scores,
     )
     from wantui.models.fetch import NotFetchedError
-    from wantui.storage.locks import explain_write_error
+    from wantui.storage.write_checks import explain_write_error
 
     cost, saved = None, None
     try:

@@ -82,10 +82,9 @@ def command(
     """
     from wantui.analysis.similarity import measure_pair, pair_with_baseline, require_ssim
     from wantui.storage.layout import BatchFolder
-    from wantui.storage.locks import explain_write_error
     from wantui.storage.manifest import read_manifest
     from wantui.storage.similarity_file import BatchSimilarity, get_similarity_path, write_similarity
-    from wantui.storage.video_files import check_result_path
+    from wantui.storage.write_checks import check_result_path, explain_write_error
 
     names = _parse_metrics(metrics, sort)
     get_source = click.get_current_context().get_parameter_source

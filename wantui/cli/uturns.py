@@ -60,8 +60,8 @@ def uturn_command(
     from wantui.batches.uturns import plan_uturns
     from wantui.generic_words import read_generic_words
     from wantui.storage.uturn_file import check_uturn_paths, get_uturn_index_path
-    from wantui.storage.video_files import check_result_path
     from wantui.storage.video_selection import select_videos
+    from wantui.storage.write_checks import check_result_path
 
     levels = _parse_levels(written_levels)
     videos = select_videos([batch], variation_ids, seeds, id_prefixes)

@@ -127,7 +127,7 @@ def generate_frames(
         embed_prompt: function that returns the embedding of a prompt, for a pipeline without a text encoder.
 
     If generation ends early (an error, Ctrl-C, the consumer closing the generator), the unfinished files are removed,
-    except the checkpoint and its captures: `storage.video_files.discard` removes those.
+    except the checkpoint and its captures: `storage.video_files.remove_temporary_files` removes those.
     """
     device = find_device(pipeline)
     reset_peak_memory(device)

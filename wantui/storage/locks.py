@@ -14,21 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wantui.errors import UserError
-from wantui.paths import find_access_error
-from wantui.storage.layout import WRITTEN_FOLDERS, BatchFolder
-
 MANIFEST_LOCK_FILE = ".lock"
-WRITE_ADVICE_BY_ERROR_NUMBER = {
-    errno.EROFS: "Mount its file system for writing, or copy the folder to another file system.",
-    errno.EACCES: "Ask its owner for write permission (chmod -R g+rwX), or copy it to a folder of your own.",
-    errno.EPERM: "Ask its owner for write permission (chmod -R g+rwX), or copy it to a folder of your own.",
-    errno.ENOSPC: "Free disk space on its file system.",
-    errno.EDQUOT: "Free disk space, or ask for a higher quota.",
-    errno.ELOOP: "Remove this symbolic link.",
-}
-"""Advice for a batch folder that cannot be written, by error number."""
-DEFAULT_WRITE_ADVICE = "Fix this and try again, or copy the folder to another file system."
 VIDEO_LOCK_FILE = ".making"
 """Name of the file with one byte per video, which the rendering process locks."""
 UNSUPPORTED_LOCK_ERRORS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
@@ -196,41 +182,12 @@ def can_lock_files(folder: Path) -> bool:
     return True
 
 
-def check_batch_writable(folder: BatchFolder) -> None:
-    """Check that a batch folder can be written, before hours are spent on its videos.
+def open_lock_files(folder: Path) -> None:
+    """Open the lock files of a batch folder for writing, and close them again; missing ones are created.
 
     Raises:
-        OSError: names the path that cannot be written.
+        OSError: names the lock file that cannot be opened.
     """
-    os.close(_open_lock_file(folder.root / MANIFEST_LOCK_FILE))
+    os.close(_open_lock_file(folder / MANIFEST_LOCK_FILE))
     with _lock_files_mutex:
-        _close_unused_lock_file(_open_video_lock_file(folder.root))
-    folders = {folder.root, *(folder.root / name for name in WRITTEN_FOLDERS)}
-    for written_folder in sorted(folders):
-        if written_folder.is_dir() and (error := find_access_error(written_folder)) is not None:
-            raise error
-
-
-def explain_write_error(error: OSError, path: Path) -> str:
-    """Return why a path in a batch folder cannot be written, with advice: "cannot write PATH: reason. Advice"."""
-    advice = WRITE_ADVICE_BY_ERROR_NUMBER.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
-    return f"cannot write {path}: {error.strerror or error}. {advice}"
-
-
-def explain_batch_write_error(error: OSError, batch_root: Path) -> str:
-    """Return why a batch folder cannot be written, with the failing path and advice."""
-    advice = WRITE_ADVICE_BY_ERROR_NUMBER.get(error.errno or 0, DEFAULT_WRITE_ADVICE)
-    reason = f"{error.filename or batch_root}: {error.strerror or error}"
-    return f"cannot write the batch folder {batch_root}: {reason}. {advice}"
-
-
-def refuse_unwritable_batch(folder: BatchFolder) -> None:
-    """Refuse a batch folder that this user cannot write.
-
-    Raises:
-        UserError: names the path that cannot be written, with advice.
-    """
-    try:
-        check_batch_writable(folder)
-    except OSError as error:
-        raise UserError(explain_batch_write_error(error, folder.root)) from None
+        _close_unused_lock_file(_open_video_lock_file(folder))

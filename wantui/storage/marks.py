@@ -22,7 +22,8 @@ from wantui.json_files import (
     read_json_object,
 )
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import explain_write_error, lock_manifest
+from wantui.storage.locks import lock_manifest
+from wantui.storage.write_checks import explain_write_error
 
 MARKS_FORMAT = 1
 MAX_MARKS_BYTES = 32 << 20

@@ -9,9 +9,7 @@ from pathlib import Path
 from wantui.atomic_files import make_partial_path, remove_path
 from wantui.captures import CAPTURES
 from wantui.errors import UserError
-from wantui.paths import find_access_error
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import explain_batch_write_error, refuse_unwritable_batch
 from wantui.storage.preview_files import make_preview_folder_path
 
 
@@ -89,30 +87,6 @@ def make_parent_folders(batch_root: Path, path: Path) -> None:
     if (link := find_linked_folder(batch_root, path)) is not None:
         raise LinkedFolderError(link)
     path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def check_result_path(batch_root: Path, path: Path) -> None:
-    """Refuse a path in a batch folder to which a result cannot be written, before hours are spent on it.
-
-    The user did not choose the path, so that no message advises another one.
-
-    Raises:
-        LinkedFolderError: one of the folders is a symbolic link.
-        UserError: the batch folder cannot be written, the path is no regular file, or its folder cannot be created or
-            written.
-    """
-    if (link := find_linked_folder(batch_root, path)) is not None:
-        raise LinkedFolderError(link)
-    refuse_unwritable_batch(BatchFolder(batch_root))
-    if path.exists() and not path.is_file():
-        raise UserError(f"cannot write {path}: it is not a regular file. Move it out of the batch folder")
-    nearest_existing_path = next(folder for folder in path.parents if os.path.lexists(folder))
-    if not nearest_existing_path.is_dir():
-        raise UserError(
-            f"cannot write {path}: {nearest_existing_path} is not a folder. Move it out of the batch folder"
-        )
-    if (error := find_access_error(nearest_existing_path)) is not None:
-        raise UserError(explain_batch_write_error(error, batch_root))
 
 
 def make_video_folders(files: VideoFiles) -> None:

@@ -37,11 +37,12 @@ from wantui.queue.queue import Queue
 from wantui.queue.records import Claim, VideoRow
 from wantui.storage.disk_space import estimate_disk_need, query_free_disk_bytes
 from wantui.storage.layout import BatchFolder
-from wantui.storage.locks import check_batch_writable, try_lock_video, unlock_video
+from wantui.storage.locks import try_lock_video, unlock_video
 from wantui.storage.manifest import ManifestError
 from wantui.storage.manifest_store import ManifestStoreCache, find_video_entry, is_video_complete
 from wantui.storage.output_errors import is_folder_deleted
 from wantui.storage.video_files import find_video_files, make_video_folders, remove_temporary_files
+from wantui.storage.write_checks import check_batch_writable
 from wantui.worker.batch_logs import BatchLogs
 from wantui.worker.finalize import PendingFinalization, make_done_event, measure_video_files, write_manifest_entry
 from wantui.worker.job import VideoInProgress, VideoJob
