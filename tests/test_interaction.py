@@ -162,8 +162,8 @@ def test_every_effect_has_its_chance_level_and_place_its_direction(tmp_path: Pat
     interaction = measure_interaction(videos, GROUPING)
     place, *metrics = interaction.effects
     assert place.direction is not None
-    assert describe_direction(place.direction, place.contrast) in describe_interaction(interaction)[0]
-    assert f"by chance up to {place.chance:.3g} in this test alone" in describe_interaction(interaction)[0]
+    assert describe_direction(place.direction, place.contrast) in describe_interaction(interaction)["place"]
+    assert f"by chance up to {place.chance:.3g} in this test alone" in describe_interaction(interaction)["place"]
     values = {
         (video.seed, video.choices_by_bracket[1], video.choices_by_bracket[2]): video.compute_metric("length")
         for video in videos
@@ -224,11 +224,11 @@ def test_large_effects_of_each_word_alone_are_not_an_interaction(
     give_lengths(monkeypatch, 0)
     interaction = measure_interaction(make_videos(tmp_path), GROUPING)
     assert not find_effect(interaction, "length").is_found
-    assert describe_interaction(interaction)[1].startswith("room: cannot tell whether the effect depends. ")
+    assert describe_interaction(interaction)["room"].startswith("cannot tell whether the effect depends. ")
     give_lengths(monkeypatch, 20)
     interaction = measure_interaction(make_videos(tmp_path), GROUPING)
     assert find_effect(interaction, "length").is_found
-    assert "path: the effect depends on the other factor. " in describe_interaction(interaction)[2]
+    assert describe_interaction(interaction)["path"].startswith("the effect depends on the other factor. ")
 
 
 def test_declared_metric_has_a_verdict_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

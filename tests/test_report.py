@@ -192,8 +192,8 @@ def test_report_shows_the_interaction_of_two_factors(videos_of_two_words: list[V
     section = page[page.index(">Interaction</h2>") :]
     section = section[: section.index("<h2")]
     assert "Does the difference between red, blue depend on circle, ring?" in section
-    for line in describe_interaction(measure_interaction(videos_of_two_words, "1,2")):
-        assert line.partition(": ")[2] in section
+    for question, text in describe_interaction(measure_interaction(videos_of_two_words, "1,2")).items():
+        assert f"<b>{question}</b> {text}" in section
 
 
 def test_report_without_two_factors_has_no_interaction(page: str) -> None:

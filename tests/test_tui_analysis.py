@@ -133,8 +133,8 @@ def test_interaction_shows_answers_and_effects_of_two_factors(tmp_path: Path) ->
         assert "by bracket 1 x bracket 2" in it.text()
         cells = " ".join(it.cells("#curve-cells").split())
         interaction = measure_interaction(videos, "1,2")
-        for line in describe_interaction(interaction):
-            assert " ".join(line.split()[:8]) in cells
+        for question, text in describe_interaction(interaction).items():
+            assert f"{question} {' '.join(text.split()[:7])}" in cells
         screen.details.scroll_end(animate=False)
         await it.until(lambda: "note: p is corrected for" in it.cells("#curve-cells"))
 

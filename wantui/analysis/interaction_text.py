@@ -12,24 +12,25 @@ from wantui.formatting import format_count, format_interval
 FOUND_VERDICT, UNKNOWN_VERDICT = "the effect depends on the other factor", "cannot tell whether the effect depends"
 
 
-def describe_interaction(interaction: Interaction) -> list[str]:
-    """Return a line each for place, room and path: the metrics whose effect depends on the other factor, or none."""
-    lines = []
+def describe_interaction(interaction: Interaction) -> dict[str, str]:
+    """Return the answers on place, room and path by question: the metrics whose effect depends on the other factor, or
+    none."""
+    answers = {}
     for question in QUESTIONS:
         effects = [effect for effect in interaction.effects if effect.question == question]
         if not effects:
-            lines.append(f"{question}: not measured")
+            answers[question] = "not measured"
             continue
         found = [effect for effect in effects if effect.is_found]
         shown = sorted(found or effects, key=lambda effect: effect.p)[:3]
         verdict = FOUND_VERDICT if found else UNKNOWN_VERDICT
         more_text = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
         details = "; ".join(_describe_effect(effect) for effect in (shown if found else shown[:1]))
-        lines.append(
-            f"{question}: {verdict}. {details}{more_text}; p over {format_count(len(effects), 'test')}, "
+        answers[question] = (
+            f"{verdict}. {details}{more_text}; p over {format_count(len(effects), 'test')}, "
             f"smallest possible p {interaction.min_attainable_p:.3g}"
         )
-    return lines
+    return answers
 
 
 def judge_declared_metric(interaction: Interaction) -> str:

@@ -29,6 +29,7 @@ from wantui.analysis.report_page import (
     render_note,
     render_page,
     render_table,
+    render_verdict,
 )
 from wantui.analysis.report_relations import render_correlation_section, render_interaction_section
 from wantui.analysis.report_states import render_state_section
@@ -89,7 +90,7 @@ def _render_verdicts(comparison: Comparison) -> list[str]:
         f"<p>Verdict on {html.escape(subject)}. Tests permute within seeds.</p>",
         *(part for verdict in comparison.verdicts for part in _render_verdict(comparison, verdict)),
         *(render_note(f"{text[0].upper()}{text[1:]}.") for text in [describe_calibrated_scale(comparison)] if text),
-        *(f'<p class="verdict">{html.escape(text)}</p>' for text in describe_unguided(comparison)),
+        *map(render_verdict, describe_unguided(comparison)),
         f"<p>{html.escape(_describe_tests(comparison))}</p>",
         *(render_note(f"Note: {warning}") for warning in comparison.warnings),
         *(render_note(f"Excluded: {name}: {why}") for name, why in comparison.exclusion_reasons),
@@ -98,7 +99,7 @@ def _render_verdicts(comparison: Comparison) -> list[str]:
 
 def _render_verdict(comparison: Comparison, verdict: Verdict) -> list[str]:
     """Return the HTML of a verdict and of the explanation of its effect."""
-    parts = [f'<p class="verdict {verdict.kind.split()[0]}">{html.escape(verdict.verdict_text)}</p>']
+    parts = [render_verdict(verdict.verdict_text, verdict.kind)]
     if explanation := explain_effect(comparison, verdict):
         parts.append(f"<p>{html.escape(explanation[0].upper() + explanation[1:])}.</p>")
     return parts

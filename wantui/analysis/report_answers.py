@@ -3,12 +3,8 @@
 import html
 
 from wantui.analysis.answer_evidence import CHANCE_NOTE, QUESTIONS
-from wantui.analysis.answers import Answer
 from wantui.analysis.comparison import Comparison
-from wantui.analysis.report_page import render_note
-
-CSS_CLASSES = {"differs": "differs", "alike": "alike"}
-"""Class of an answer by its kind; other kinds have none."""
+from wantui.analysis.report_page import render_note, render_verdict
 
 
 def render_answer_section(comparison: Comparison) -> list[str]:
@@ -22,13 +18,7 @@ def render_answer_section(comparison: Comparison) -> list[str]:
         if len(pairs) > 1:
             parts.append(f"<h3>{html.escape(f'{pair[0]} against {pair[1]}' if pair[0] else 'All groups')}</h3>")
         pair_answers = comparison.find_answers(*pair)
-        parts += [_render_answer(answer) for answer in pair_answers]
+        parts += [render_verdict(item.verdict, item.kind, item.question, item.details) for item in pair_answers]
         notes = dict.fromkeys(note for answer in pair_answers for note in answer.notes)
         parts += [render_note(f"Note: {note}.") for note in notes]
     return [*parts, render_note(f"{CHANCE_NOTE[0].upper()}{CHANCE_NOTE[1:]}.")]
-
-
-def _render_answer(answer: Answer) -> str:
-    css_class = f"verdict {CSS_CLASSES.get(answer.kind, '')}".rstrip()
-    verdict, details = html.escape(answer.verdict), html.escape(answer.details)
-    return f'<p class="{css_class}"><b>{html.escape(answer.question)}</b> {verdict}. <span>{details}</span></p>'

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from wantui.analysis.dose_response import DoseResponse, Trend
 from wantui.analysis.metrics import describe_ratio_origins
-from wantui.analysis.report_page import GROUP_COLOURS, MUTED_COLOUR, render_svg, render_table
+from wantui.analysis.report_page import GROUP_COLOURS, MUTED_COLOUR, render_svg, render_table, render_verdict
 from wantui.formatting import format_interval, format_percent_change
 
 MAX_SHOWN_METRICS = 6
@@ -21,10 +21,9 @@ def render_dose_section(dose_response: DoseResponse) -> list[str]:
     """Return the HTML of the verdict, the curves of the metrics with the smallest p, and a table of slopes."""
     name = html.escape(dose_response.setting_name)
     origins_text = describe_ratio_origins(trend.metric for trend in dose_response.trends)
-    css_class = {"flat": "alike", "cannot tell": "cannot"}.get(dose_response.verdict_kind, "differs")
     return [
         f"<h2>Change with {name}</h2>",
-        f'<p class="verdict {css_class}">{html.escape(dose_response.verdict_text)}</p>',
+        render_verdict(dose_response.verdict_text, dose_response.verdict_kind),
         render_svg(_draw_curves(dose_response)),
         '<p class="note">Mean and 95 % interval over seeds for each value; thin lines: seeds, averaged over phrasings. '
         "The declared metric comes first, then the metrics with the smallest p.</p>",

@@ -20,6 +20,8 @@ TEXT_COLOUR, MUTED_COLOUR, PAPER_COLOUR = "#010203", "#8c8c8b", "#fefefd"
 depend on the reader's screen; no group has one of them."""
 MAX_FIGURE_LABEL_LENGTH = 40
 """Maximum length of a group name in a figure, in characters; tables show the complete name."""
+CLASS_BY_KIND = {"differs": "differs", "rises": "differs", "falls": "differs", "alike": "alike", "flat": "alike"}
+"""CSS class of a verdict by its kind; other kinds have none."""
 MATPLOTLIB_SETTINGS = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -92,6 +94,14 @@ def render_page(title: str, parts: Iterable[str]) -> str:
 
 def render_note(text: str) -> str:
     return f'<p class="note">{html.escape(text)}</p>'
+
+
+def render_verdict(text: str, kind: str = "", question: str = "", details: str = "") -> str:
+    """Return a verdict with its details as a paragraph, with its question in bold, and coloured by its kind."""
+    css_class = f"verdict {CLASS_BY_KIND.get(kind, '')}".rstrip()
+    question_text = f"<b>{html.escape(question)}</b> " if question else ""
+    details_text = f". <span>{html.escape(details)}</span>" if details else ""
+    return f'<p class="{css_class}">{question_text}{html.escape(text)}{details_text}</p>'
 
 
 def render_table(header: Sequence[str], rows: Sequence[Sequence[str]], css_class: str = "") -> str:

@@ -20,7 +20,7 @@ from wantui.analysis.interaction import (
 )
 from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
 from wantui.analysis.metrics import METRICS
-from wantui.analysis.report_page import render_note, render_table
+from wantui.analysis.report_page import render_note, render_table, render_verdict
 from wantui.errors import UserError
 
 MAX_FACTOR_PAIRS = 3
@@ -62,12 +62,10 @@ def _choose_factor_pairs(comparison: Comparison) -> list[str]:
 
 def _render_answers(interaction: Interaction) -> list[str]:
     found_questions = {effect.question for effect in interaction.effects if effect.is_found}
-    parts = []
-    for line in describe_interaction(interaction):
-        question, _, text = line.partition(": ")
-        css_class = "verdict differs" if question in found_questions else "verdict"
-        parts.append(f'<p class="{css_class}"><b>{question}</b> {html.escape(text)}</p>')
-    return parts
+    return [
+        render_verdict(text, "differs" if question in found_questions else "", question)
+        for question, text in describe_interaction(interaction).items()
+    ]
 
 
 def render_correlation_section(comparison: Comparison) -> list[str]:

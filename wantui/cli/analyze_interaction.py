@@ -15,8 +15,8 @@ def print_interaction(interaction: "Interaction") -> None:
     from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
 
     print_wrapped_line(f"interaction: {interaction.question_text}")
-    for line in describe_interaction(interaction):
-        print_wrapped_line(f"  {line}", indent=4)
+    for question, text in describe_interaction(interaction).items():
+        print_wrapped_line(f"  {question}: {text}", indent=4)
     if verdict := judge_declared_metric(interaction):
         print_wrapped_line(verdict, indent=2)
     print_columns(EFFECT_HEADERS, *(effect.format_cells() for effect in interaction.effects))
@@ -36,7 +36,7 @@ def build_interaction_record(interaction: "Interaction | None") -> dict[str, Any
             for name, values in zip(interaction.factors, interaction.levels, strict=True)
         ],
         "least_p": interaction.min_attainable_p,
-        "answers": describe_interaction(interaction),
+        "answers": [f"{question}: {text}" for question, text in describe_interaction(interaction).items()],
         "verdict": judge_declared_metric(interaction) or None,
         "effects": [
             {

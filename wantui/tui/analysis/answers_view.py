@@ -42,7 +42,7 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
         verdict = replace_names(answer.verdict) + distance_text
         if len(verdict) > canvas.width - QUESTION_WIDTH:
             verdict = replace_names(answer.verdict_parts[0]) + distance_text
-        verdict_lines = _draw_labelled(answer.question, verdict, canvas, Style(bold=True), style)
+        verdict_lines = draw_labelled(answer.question, verdict, canvas, Style(bold=True), style)
         lines += verdict_lines
         if len(verdict_lines) == 1:
             single_lines.append((verdict_lines[0], answer.question))
@@ -72,14 +72,14 @@ def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Tex
     lines: list[Text] = []
     for answer in answers:
         details = "; ".join((*answer.verdict_parts[1:], answer.details))
-        lines += _draw_labelled(answer.question, replace_names(details), canvas, Style(dim=True), Style())
+        lines += draw_labelled(answer.question, replace_names(details), canvas, Style(dim=True), Style())
     note_style = canvas.get_style("text-muted")
     for note in dict.fromkeys(note for answer in answers for note in answer.notes):
         lines += wrap_text(f"note: {replace_names(note)}", canvas.width, note_style)
     return lines
 
 
-def _draw_labelled(label: str, text: str, canvas: Canvas, label_style: Style, style: Style) -> list[Text]:
+def draw_labelled(label: str, text: str, canvas: Canvas, label_style: Style, style: Style) -> list[Text]:
     """Return wrapped text beside a label; further lines are indented."""
     wrapped_lines = wrap_text(text, canvas.width - QUESTION_WIDTH, style)
     labels = [label, *[""] * (len(wrapped_lines) - 1)]

@@ -6,6 +6,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.tui.analysis.advice import name_keys
+from wantui.tui.analysis.answers_view import draw_labelled
 from wantui.tui.analysis.tables import draw_rows
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plain_names import replace_names
@@ -22,9 +23,8 @@ def draw_interaction(interaction: "Interaction", canvas: Canvas) -> list[Text]:
     from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
 
     lines = wrap_text(interaction.question_text, canvas.width, Style(bold=True))
-    lines += [
-        line for text in describe_interaction(interaction) for line in wrap_text(replace_names(text), canvas.width)
-    ]
+    for question, text in describe_interaction(interaction).items():
+        lines += draw_labelled(question, replace_names(text), canvas, Style(bold=True), Style())
     if verdict := judge_declared_metric(interaction):
         lines += wrap_text(replace_names(verdict), canvas.width)
     rows_by_contrast: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
