@@ -573,21 +573,27 @@ def test_pairs_beyond_the_maximum_are_counted(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("labels", "header", "values"),
+    ("swept", "header", "values"),
     [
-        (("cfg_scale 1", "cfg_scale 4"), "cfg scale", ("1", "4")),
-        (
-            ("steps 8, cfg_scale 1", "steps 9, cfg_scale 1"),
-            "settings",
-            ("steps 8, cfg scale 1", "steps 9, cfg scale 1"),
-        ),
+        ({"cfg_scale": (1, 4)}, "cfg scale", ("1", "4")),
+        ({"model_id": ("my model", "nano")}, "model id", ("my model", "nano")),
+        ({"steps": (8, 9), "cfg_scale": (1, 1)}, "settings", ("steps 8, cfg scale 1", "steps 9, cfg scale 1")),
     ],
 )
 def test_table_shows_the_cell_of_each_video_of_a_sweep(
-    tmp_path: Path, labels: tuple[str, str], header: str, values: tuple[str, str]
+    tmp_path: Path, swept: dict[str, tuple[object, object]], header: str, values: tuple[str, str]
 ) -> None:
     first, *_ = synthetic_videos(tmp_path, {"one": 1.0}, seeds=1, phrasings=1)
-    videos = [replace(first, cell_label=label) for label in labels]
+    videos = [
+        replace(
+            first,
+            video_index=index,
+            swept_axes=tuple((f"model_settings.{name}",) for name in swept),
+            setting_values={f"model_settings.{name}": pair[index] for name, pair in swept.items()},
+            cell_label=", ".join(f"{name} {pair[index]}" for name, pair in swept.items()),
+        )
+        for index in (0, 1)
+    ]
 
     async def test(it: AppUnderTest) -> None:
         await show(it, videos)

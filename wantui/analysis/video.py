@@ -106,13 +106,16 @@ class Video:
         """Return the stride at which a metric is measured, in stored states."""
         return self.stride_by_metric.get(metric, self.stride)
 
-    def label_metric(self, metric: str) -> str:
-        """Return the name of a metric, with its stride if that is larger than 1, or with a mark if it has not
-        settled."""
+    def describe_stride(self, metric: str) -> str:
+        """Return "(not settled)", or the stride of a metric if it is larger than that of the others; else empty."""
         if metric in self.unsettled_metrics:
-            return f"{metric} (not settled)"
+            return "(not settled)"
         stride = self.get_stride(metric)
-        return metric if stride == self.stride else f"{metric} (stride {stride})"
+        return "" if stride == self.stride else f"(stride {stride})"
+
+    def label_metric(self, metric: str) -> str:
+        """Return the name of a metric, with the description of its stride."""
+        return f"{metric} {self.describe_stride(metric)}".rstrip()
 
     @property
     def name(self) -> str:

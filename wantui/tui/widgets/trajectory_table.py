@@ -9,8 +9,10 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.analysis.comparability import choose_unique_batch_names
+from wantui.analysis.group_names import label_setting_values
 from wantui.analysis.groups import Group
 from wantui.analysis.metrics import METRICS
+from wantui.analysis.setting_values import make_value_key, shorten_path
 from wantui.analysis.video import Video
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
 from wantui.tui.number_formats import NumberFormat, choose_number_format
@@ -49,6 +51,10 @@ class TrajectoryTable(VirtualList):
         """Width of the widest cell of each column, in cells."""
         self._batch_names: dict[Path, str] = {}
         """Name of the batch by folder; empty if all videos are of one batch."""
+        self._swept_name = ""
+        """Name of the swept setting; empty if several settings are swept, or none."""
+        self._cell_texts: dict[tuple[Path, int], str] = {}
+        """Value of the swept setting, or of all of them, by folder and index of the video."""
         self._all_rows: Sequence[Row] = []
         self.colours_by_name: dict[str, str] = {}
         """Theme colour of each group, or of each variation."""
@@ -75,8 +81,10 @@ class TrajectoryTable(VirtualList):
             self._all_rows, self._formats_by_metric, self._columns_by_layout = all_rows, {}, {}
             self._cell_widths_by_metric = {}
             self.colours_by_name = assign_series_colours(group_names or list(map(_get_name, all_rows)))
-            folders = [row.folder for row in all_rows if isinstance(row, Video)]
+            videos = [row for row in all_rows if isinstance(row, Video)]
+            folders = [video.folder for video in videos]
             self._batch_names = choose_unique_batch_names(folders) if len(set(folders)) > 1 else {}
+            self._swept_name, self._cell_texts = _describe_cells(videos)
         self.rows = sorted(rows, key=self._compute_sort_key, reverse=self.is_descending) if self.sort_metric else rows
         self.fill_rows(len(self.rows), self._draw_row)
 
@@ -169,8 +177,7 @@ class TrajectoryTable(VirtualList):
         arrow = ("▼" if self.is_descending else "▲") if metric == self.sort_metric else ""
         video, is_unsettled = self._first_video, self._has_not_settled(metric)
         name = replace_names(metric) + (UNSETTLED_SIGN if is_unsettled else "")
-        label = metric if video is None or is_unsettled else video.label_metric(metric)
-        mark = label.removeprefix(metric).strip()  # the stride, if it is larger than that of the others
+        mark = "" if video is None or is_unsettled else video.describe_stride(metric)
         header = " ".join(filter(None, (f"{name}{arrow}", mark, unit)))
         if metric not in self._cell_widths_by_metric:
             self._cell_widths_by_metric[metric] = _find_width(
@@ -203,21 +210,14 @@ class TrajectoryTable(VirtualList):
 
     def _make_cell_columns(self, max_width: int) -> list[Column[Row]]:
         """Return the column of the cells of a sweep, headed by the setting if only one was swept; else none."""
-        labels = {row.cell_label for row in self._all_rows if isinstance(row, Video)}
-        if len(labels) < 2:
+        if len(set(self._cell_texts.values())) < 2:
             return []
-        names = {label.rpartition(" ")[0] for label in labels if label}
-        header = names.pop() if len(names) == 1 else ""
-        if not header or " " in header:  # several settings, or values with spaces
-            header, prefix = "settings", ""
-        else:
-            prefix = f"{header} "
+        header = self._swept_name or "settings"
+        width = min(max_width, _find_width([header, *self._cell_texts.values()]))
+        return [Column(header, width, self._get_cell_text, "right" if self._swept_name else "left")]
 
-        def get_cell(row: Row) -> str:
-            return replace_names(row.cell_label.removeprefix(prefix)) if isinstance(row, Video) else ""
-
-        width = min(max_width, _find_width([header, *map(get_cell, self._all_rows)]))
-        return [Column(replace_names(header), width, get_cell, "right" if prefix else "left")]
+    def _get_cell_text(self, row: Row) -> str:
+        return self._cell_texts[row.folder, row.video_index] if isinstance(row, Video) else ""
 
     def _draw_name(self, row: Row) -> Text:
         name = _get_name(row)
@@ -274,6 +274,21 @@ class TrajectoryTable(VirtualList):
 
 def _get_value(row: Row, metric: str) -> float:
     return row.compute_metric(metric) if isinstance(row, Video) else row.compute_mean(metric)
+
+
+def _describe_cells(videos: Sequence[Video]) -> tuple[str, dict[tuple[Path, int], str]]:
+    """Return the name of the swept setting and its value in each video; if several are swept, no name, and all swept
+    values of each video."""
+    paths = {path for video in videos for axis in video.swept_axes for path in axis}
+    if len(paths) != 1:
+        return "", {(video.folder, video.video_index): replace_names(video.cell_label) for video in videos}
+    (path,) = paths
+    keys = [make_value_key(video.setting_values.get(path)) for video in videos]
+    labels = label_setting_values(videos, path)
+    name = shorten_path(path, {path for video in videos for path in video.setting_values})
+    return replace_names(name), {
+        (video.folder, video.video_index): labels[key] for video, key in zip(videos, keys, strict=True)
+    }
 
 
 def _get_name(row: Row) -> str:
