@@ -25,19 +25,14 @@ from wantui.generation import bench, fused_attention, load
 from wantui.generation import placement as memory
 from wantui.generation import prompt_encoding as encoding
 from wantui.generation.bench import WAN_2_2_5B_VAE_CONFIG
+from wantui.generation.cuda_errors import is_fatal_cuda_error, is_out_of_memory
 from wantui.generation.decode import _decode_latent_frames, decode_frames
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import fuse_blocks, is_fused
 from wantui.generation.fused_decoder import NormAndSilu, fuse_decoder
 from wantui.generation.load import load_pipeline
-from wantui.generation.placement import (
-    PipelinePlacement,
-    is_fatal_cuda_error,
-    is_out_of_memory,
-    select_gpu,
-    stream_blocks,
-)
+from wantui.generation.placement import PipelinePlacement, select_gpu, stream_blocks
 from wantui.generation.prompt_encoding import CachedPromptEncoder, collect_prompts
 from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import CATALOGUE, NANO, WanModel, find_model

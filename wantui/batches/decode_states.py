@@ -276,7 +276,8 @@ class _VaeLoader:
             clip_tile: side in pixels of the tiles of the video's clip; None if it has complete frames.
         """
         from wantui.generation.decode import decode_stored_frames
-        from wantui.generation.load_vae import choose_tile_side, set_tile_side
+        from wantui.generation.load_vae import choose_tile_side
+        from wantui.generation.placement import set_tile_side
 
         assert self.pipeline is not None
         tile_side = choose_tile_side(self.pipeline, find_model(video.entry.recipe.model), video.entry.recipe, clip_tile)

@@ -11,18 +11,13 @@ from torch import nn
 
 from wantui.config.speeds import SpeedName
 from wantui.generation.attention_backends import find_fastest_attention_kernel
+from wantui.generation.cuda_errors import is_out_of_memory
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import fuse_blocks, quantize_blocks
 from wantui.generation.fused_decoder import fuse_decoder
 from wantui.generation.load import check_fp8_device, check_kernel_requirements
 from wantui.generation.pass_cache import PassCache
-from wantui.generation.placement import (
-    find_device_name,
-    free_unused_memory,
-    is_out_of_memory,
-    select_gpu,
-    stream_blocks,
-)
+from wantui.generation.placement import find_device_name, free_unused_memory, select_gpu, stream_blocks
 from wantui.generation.timing import measure_median_seconds, measure_round_and_launch_seconds
 from wantui.planning.fp8 import count_fp8_blocks
 from wantui.planning.throughput import MeasuredBlock, Throughput, fit_throughput

@@ -16,14 +16,9 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor, nn
 
+from wantui.generation.cuda_errors import is_fatal_cuda_error, is_out_of_memory
 from wantui.generation.pass_cache import PassCache
-from wantui.generation.placement import (
-    find_device,
-    free_unused_memory,
-    is_fatal_cuda_error,
-    is_out_of_memory,
-    select_gpu,
-)
+from wantui.generation.placement import find_device, free_unused_memory, select_gpu
 
 
 class SecondGpuError(RuntimeError):

@@ -18,10 +18,11 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.generation.adapters import merge_adapters
 from wantui.generation.attention_backends import check_kernel_installed
+from wantui.generation.cuda_errors import is_fatal_cuda_error, is_out_of_memory
 from wantui.generation.errors import LoadError, NoSuchDeviceError, NotLoadedError
 from wantui.generation.fp8 import compute_test_product
 from wantui.generation.fuse import fuse_pipeline
-from wantui.generation.placement import apply_memory_plan, is_fatal_cuda_error, is_out_of_memory, select_gpu
+from wantui.generation.placement import apply_memory_plan, select_gpu
 from wantui.generation.quantize import quantize_transformer
 from wantui.generation.self_check import check_parts_compatible, check_pipeline_works
 from wantui.generation.tensors import check_all_tensors_set, check_gguf_tensors, check_part_tensors, check_sentencepiece

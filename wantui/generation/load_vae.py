@@ -3,16 +3,11 @@
 import torch
 from diffusers import WanPipeline
 
+from wantui.generation.cuda_errors import is_out_of_memory
 from wantui.generation.errors import LoadError
 from wantui.generation.fused_decoder import fuse_decoder, has_fused_decoder
 from wantui.generation.load import load_pipeline_parts
-from wantui.generation.placement import (
-    apply_memory_plan,
-    find_device,
-    is_out_of_memory,
-    query_free_gpu_bytes,
-    select_gpu,
-)
+from wantui.generation.placement import apply_memory_plan, find_device, query_free_gpu_bytes, select_gpu
 from wantui.generation.self_check import check_pipeline_works
 from wantui.models.catalogue import WanModel
 from wantui.planning import Recipe
@@ -93,11 +88,3 @@ def choose_tile_side(pipeline: WanPipeline, model: WanModel, recipe: Recipe, fir
         f"{device} has too little free memory to decode {recipe.width}x{recipe.height} pixels, even in tiles. End "
         "other processes on it, or use --device cpu"
     )
-
-
-def set_tile_side(pipeline: WanPipeline, tile_side: int | None) -> None:
-    """Decode in tiles of a side in pixels, or complete frames for None."""
-    if tile_side is None:
-        pipeline.vae.disable_tiling()
-    else:
-        pipeline.vae.enable_tiling(tile_side, tile_side, tile_side * 3 // 4, tile_side * 3 // 4)

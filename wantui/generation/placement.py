@@ -1,7 +1,6 @@
-"""Move a pipeline's parts to and from the GPU by a memory plan; query GPU memory and classify CUDA errors."""
+"""Move a pipeline's parts to and from the GPU by a memory plan, and query GPU memory."""
 
 import gc
-from collections.abc import Sequence
 from typing import Any, assert_never
 
 import torch
@@ -9,18 +8,6 @@ from diffusers import WanPipeline
 from torch import nn
 
 from wantui.planning.memory_plan import CONTEXT_BYTES, MemoryPlan
-
-OutOfMemoryError = torch.OutOfMemoryError
-OUT_OF_MEMORY_MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""Parts of the out-of-memory messages of CUDA (also for pinned memory), Triton and CUDA's libraries."""
-FATAL_CUDA_MESSAGES = ("CUDA error", "Triton Error [CUDA]", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
-REFUSAL_MESSAGES = (
-    "CUBLAS_STATUS_NOT_SUPPORTED",
-    "CUBLAS_STATUS_INVALID_VALUE",
-    "CUDNN_STATUS_NOT_SUPPORTED",
-    "CUDNN_STATUS_BAD_PARAM",
-)
-"""Parts of the messages of libraries that refuse an operation before they start it, so that the GPU still works."""
 
 
 class PipelinePlacement:
@@ -39,12 +26,7 @@ class PipelinePlacement:
         """Parts that alternate on the GPU, one at a time."""
         self.active_part: nn.Module | None = None
         if plan.tile_side_pixels is not None:
-            pipeline.vae.enable_tiling(
-                plan.tile_side_pixels,
-                plan.tile_side_pixels,
-                plan.tile_side_pixels * 3 // 4,
-                plan.tile_side_pixels * 3 // 4,
-            )
+            set_tile_side(pipeline, plan.tile_side_pixels)
         if device.type != "cuda" or plan.transformer_placement == "resident":
             pipeline.to(device)
             return
@@ -90,6 +72,14 @@ def stream_blocks(transformer: Any, device: torch.device) -> None:
     unmatched_group.onload_ = unmatched_group.offload_ = lambda: None
 
 
+def set_tile_side(pipeline: WanPipeline, tile_side: int | None) -> None:
+    """Decode in tiles of a side in pixels, or complete frames for None."""
+    if tile_side is None:
+        pipeline.vae.disable_tiling()
+    else:
+        pipeline.vae.enable_tiling(tile_side, tile_side, tile_side * 3 // 4, tile_side * 3 // 4)
+
+
 def select_gpu(device: torch.device) -> None:
     """Select the current GPU, where Triton launches its kernels regardless of the tensors' device."""
     if device.type == "cuda" and device.index is not None:
@@ -119,36 +109,6 @@ def free_unused_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Return whether an operation ran out of memory, and the GPU still works."""
-    if isinstance(error, OutOfMemoryError):
-        return True
-    message = str(error)
-    return (
-        isinstance(error, RuntimeError)
-        and _contains_any(message, FATAL_CUDA_MESSAGES)
-        and _contains_any(message, OUT_OF_MEMORY_MESSAGES)
-    )
-
-
-def is_fatal_cuda_error(error: BaseException | None) -> bool:
-    """Return whether this process can no longer use the GPU, for example after an illegal memory access."""
-    while error is not None:
-        if (
-            isinstance(error, RuntimeError)
-            and not is_out_of_memory(error)
-            and not _contains_any(str(error), REFUSAL_MESSAGES)
-            and _contains_any(str(error), FATAL_CUDA_MESSAGES)
-        ):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _contains_any(text: str, substrings: Sequence[str]) -> bool:
-    return any(word in text for word in substrings)
 
 
 def query_free_gpu_bytes(device: torch.device) -> int:

@@ -10,10 +10,11 @@ import transformers
 from diffusers import WanPipeline
 from torch import Tensor
 
+from wantui.generation.cuda_errors import is_out_of_memory
 from wantui.generation.errors import LoadError
 from wantui.generation.finite import check_finite
 from wantui.generation.load import load_pipeline_parts
-from wantui.generation.placement import free_unused_memory, is_out_of_memory
+from wantui.generation.placement import free_unused_memory
 from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import find_cached_commit

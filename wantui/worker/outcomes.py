@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from wantui.generation.cuda_errors import is_fatal_cuda_error, is_out_of_memory
 from wantui.generation.errors import NotLoadedError
 from wantui.generation.guidance_split import SecondGpuError
-from wantui.generation.placement import is_fatal_cuda_error, is_out_of_memory
 from wantui.queue.claims import LostClaimError
 from wantui.queue.database import QueueError
 from wantui.storage.manifest import ManifestError

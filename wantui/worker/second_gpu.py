@@ -4,17 +4,12 @@ import logging
 from dataclasses import dataclass
 
 from wantui.generation.attention_backends import PROCESS_WIDE_KERNELS
+from wantui.generation.cuda_errors import is_fatal_cuda_error, is_out_of_memory
 from wantui.generation.errors import NoSuchDeviceError
 from wantui.generation.fuse import find_attention_kernel
 from wantui.generation.guidance_split import SecondGpuError, find_guidance_split, remove_guidance_split, split_guidance
 from wantui.generation.load import resolve_device
-from wantui.generation.placement import (
-    find_device,
-    find_device_name,
-    is_fatal_cuda_error,
-    is_out_of_memory,
-    query_free_gpu_bytes,
-)
+from wantui.generation.placement import find_device, find_device_name, query_free_gpu_bytes
 from wantui.generation.self_check import computes_equal_bits
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe

@@ -1,0 +1,46 @@
+"""Tell errors of CUDA apart: a lack of memory, a refused operation, and a GPU that this process can no longer use."""
+
+from collections.abc import Sequence
+
+import torch
+
+OUT_OF_MEMORY_MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""Parts of the out-of-memory messages of CUDA (also for pinned memory), Triton and CUDA's libraries."""
+FATAL_CUDA_MESSAGES = ("CUDA error", "Triton Error [CUDA]", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
+REFUSAL_MESSAGES = (
+    "CUBLAS_STATUS_NOT_SUPPORTED",
+    "CUBLAS_STATUS_INVALID_VALUE",
+    "CUDNN_STATUS_NOT_SUPPORTED",
+    "CUDNN_STATUS_BAD_PARAM",
+)
+"""Parts of the messages of libraries that refuse an operation before they start it, so that the GPU still works."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Return whether an operation ran out of memory, and the GPU still works."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    message = str(error)
+    return (
+        isinstance(error, RuntimeError)
+        and _contains_any(message, FATAL_CUDA_MESSAGES)
+        and _contains_any(message, OUT_OF_MEMORY_MESSAGES)
+    )
+
+
+def is_fatal_cuda_error(error: BaseException | None) -> bool:
+    """Return whether this process can no longer use the GPU, for example after an illegal memory access."""
+    while error is not None:
+        if (
+            isinstance(error, RuntimeError)
+            and not is_out_of_memory(error)
+            and not _contains_any(str(error), REFUSAL_MESSAGES)
+            and _contains_any(str(error), FATAL_CUDA_MESSAGES)
+        ):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _contains_any(text: str, substrings: Sequence[str]) -> bool:
+    return any(word in text for word in substrings)
