@@ -2,6 +2,9 @@
 
 import json
 import os
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,8 @@ import pytest
 from conftest import recipe_for
 
 from wantui.models.catalogue import NANO
-from wantui.storage.mp4 import ClipError, read_clip_tags, read_frames, write_mp4
+from wantui.storage import mp4
+from wantui.storage.mp4 import ClipError, ClipWriter, read_clip_tags, read_frames, write_mp4
 from wantui.storage.recorded_files import verify_clip
 
 RECIPE = recipe_for(NANO, frames=5)
@@ -157,3 +161,25 @@ def test_missing_clip_is_not_called_damaged(tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(ClipError, match=r"folder\.mp4 is not a regular file\. Copy it again"):
         verify_clip(tmp_path / "folder.mp4", RECIPE, None)
+
+
+def test_ctrl_c_at_the_first_frame_leaves_no_partial_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_empty_file, start_thread = mp4.create_empty_file, threading.Thread.start
+
+    def create_late(path: Path) -> tuple[int, int]:
+        time.sleep(0.2)  # without waiting for the thread, the partial file is removed before it is created
+        return create_empty_file(path)
+
+    def start_and_interrupt(thread: threading.Thread) -> None:
+        start_thread(thread)
+        raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt), ClipWriter(tmp_path / "clip.mp4", 8, 2, {}) as writer:
+        monkeypatch.setattr(mp4, "create_empty_file", create_late)
+        monkeypatch.setattr(threading.Thread, "start", start_and_interrupt)
+        writer.write_frame(np.zeros((16, 16, 3), np.uint8))
+        raise KeyboardInterrupt
+    for thread in threading.enumerate():
+        if thread.name.startswith("writer"):
+            thread.join()
+    assert list(tmp_path.glob("clip*")) == []
