@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import recipe_for
 
+from wantui import atomic_files
 from wantui.models.catalogue import NANO
 from wantui.storage import mp4
 from wantui.storage.mp4 import ClipError, ClipWriter, read_clip_tags, read_frames, write_mp4
@@ -164,7 +165,7 @@ def test_missing_clip_is_not_called_damaged(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_at_the_first_frame_leaves_no_partial_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    create_empty_file, start_thread = mp4.create_empty_file, threading.Thread.start
+    create_empty_file, start_thread = atomic_files.create_empty_file, threading.Thread.start
 
     def create_late(path: Path) -> tuple[int, int]:
         time.sleep(0.2)  # without waiting for the thread, the partial file is removed before it is created
