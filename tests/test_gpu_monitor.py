@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from wantui.gpu.monitor import GpuMonitor
-from wantui.tui.widgets.gpu_panel import WorkerMemory, parse_worker_memory
+from wantui.tui.widgets.gpu_panel import WorkerMemory, find_worker_memory
 
 
 class FakeNvml:
@@ -131,7 +131,7 @@ def test_slow_gpu_fields_are_queried_less_often_than_memory() -> None:
 
 def test_worker_memory_needs_all_measured_values() -> None:
     complete = {"allocated": 1, "reserved": 2, "peak": 3}
-    assert parse_worker_memory(7, complete) == WorkerMemory(7, 1, 2, 3, None)
-    assert parse_worker_memory(7, complete | {"predicted": 4}) == WorkerMemory(7, 1, 2, 3, 4)
+    assert find_worker_memory("gpu0:7", complete) == WorkerMemory(7, 1, 2, 3, None)
+    assert find_worker_memory("gpu0:7", complete | {"predicted": 4}) == WorkerMemory(7, 1, 2, 3, 4)
     for name in complete:
-        assert parse_worker_memory(7, {key: value for key, value in complete.items() if key != name}) is None
+        assert find_worker_memory("gpu0:7", {key: value for key, value in complete.items() if key != name}) is None

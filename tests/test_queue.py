@@ -33,7 +33,7 @@ from wantui.queue.events import (
 )
 from wantui.queue.queue import MoveTarget, Queue
 from wantui.queue.reader import QueueReader, UnknownBatchError
-from wantui.queue.records import BatchDescription, Claim, NewVideo
+from wantui.queue.records import BatchDescription, Claim, NewVideo, get_slot_name
 from wantui.queue.state_dir import StateDirectory, find_file_system_type, find_state_directory
 
 CPU = ("auto", "cpu")
@@ -441,7 +441,7 @@ def test_batches_before_a_batch_follow_the_claim_order(queue: Queue) -> None:  #
 def test_starting_worker_is_listed_until_ready_or_ended(queue: Queue) -> None:  # C11
     queue.record_starting_worker("worker-0:7", "cpu")
     (worker,) = queue.list_workers()
-    assert (worker.short_name, worker.state, worker.device) == ("worker-0", "starting", "cpu")
+    assert (get_slot_name(worker.name), worker.state, worker.device) == ("worker-0", "starting", "cpu")
     assert worker.seconds is not None
     assert worker.seconds < 60
     queue.record_ready_worker("worker-0:7")

@@ -321,9 +321,9 @@ def test_header_at_80_columns_truncates_nothing(changes: dict[str, object], show
 def test_monitor_and_notification_say_how_a_hold_ends(kind: str) -> None:
     is_temporary = kind in TEMPORARY_HOLD_KINDS
     snapshot = make_snapshot(hold=Hold(kind, "no space is left", None, None))
-    idle_text = explain_idle_queue(snapshot, is_engine_starting=False)
-    assert "no space is left" in idle_text
-    assert ("Press F7" in idle_text) != is_temporary
+    idle_reason, next_step = explain_idle_queue(snapshot, is_engine_starting=False)
+    assert "no space is left" in idle_reason
+    assert ("Press F7" in next_step) != is_temporary
     app = Mock()
     event = QueueEvent(1, 0.0, None, None, QueueHeld(reason="no space is left", hold=kind))
     announce_changes(app, QueueSnapshot(), QueueSnapshot(), [event])
@@ -331,11 +331,11 @@ def test_monitor_and_notification_say_how_a_hold_ends(kind: str) -> None:
     assert (message == describe_hold(kind, "no space is left")) == is_temporary
     assert ("Press F7" in message) != is_temporary
     if is_temporary:
-        assert idle_text.endswith(message.removeprefix("no space is left. "))
+        assert next_step == message.removeprefix("no space is left. ")
     for has_engine, is_engine_starting in ((False, False), (True, False), (False, True)):
         changed = snapshot if has_engine else replace(snapshot, engine=None)
-        text = explain_idle_queue(changed, is_engine_starting)
-        assert ("F6 starts it" in text) == (is_temporary and not has_engine and not is_engine_starting)
+        _, next_step = explain_idle_queue(changed, is_engine_starting)
+        assert ("F6 starts it" in next_step) == (is_temporary and not has_engine and not is_engine_starting)
 
 
 def test_reason_for_one_gpu_is_announced_once_per_batch() -> None:

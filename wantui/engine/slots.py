@@ -11,6 +11,7 @@ from pathlib import Path
 from wantui.engine.process_output import read_last_line
 from wantui.environment import build_torch_environment
 from wantui.gpu.nvml import Gpu
+from wantui.queue.records import make_worker_name
 from wantui.queue.state_files import open_state_file
 
 MIN_RESTART_DELAY_SECONDS, MAX_RESTART_DELAY_SECONDS = 1.0, 60.0
@@ -58,7 +59,7 @@ class WorkerSlot:
     @property
     def worker_name(self) -> str:
         """Return the worker's name in claims, unique for each process."""
-        return f"{self.name}:{self.process.pid if self.process else 0}"
+        return make_worker_name(self.name, self.process.pid if self.process else 0)
 
     def start_process(self, state_directory: Path, logs_folder: Path) -> None:
         """Start a worker process, with its output appended to a file in the log folder.

@@ -125,6 +125,21 @@ class VideoPage:
     unfinished_counts_before: tuple[int, ...]
 
 
+def make_worker_name(slot_name: str, process_id: int) -> str:
+    """Return the name of a worker in the queue, unique for each process."""
+    return f"{slot_name}:{process_id}"
+
+
+def get_slot_name(worker_name: str) -> str:
+    """Return the slot in the name of a worker."""
+    return worker_name.partition(":")[0]
+
+
+def get_process_id(worker_name: str) -> int:
+    """Return the process id in the name of a worker."""
+    return int(worker_name.rpartition(":")[2])
+
+
 @dataclass(frozen=True)
 class WorkerRow:
     """A worker process: `starting` until torch is imported, then `ready`."""
@@ -134,11 +149,6 @@ class WorkerRow:
     device: str
     seconds: float | None
     """Seconds since the process was started; None if unknown."""
-
-    @property
-    def short_name(self) -> str:
-        """Return the name without the process id."""
-        return self.name.partition(":")[0]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from wantui.formatting import format_count, format_duration
 from wantui.queue.reader import QueueReader
-from wantui.queue.records import BatchRow, WorkerRow
+from wantui.queue.records import BatchRow, WorkerRow, get_slot_name
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class BatchWait:
 def describe_starting_worker(worker: WorkerRow, shows_seconds: bool = True) -> str:
     """Describe a starting worker, as in "worker-0: loading torch, 0:12"."""
     seconds_text = f", {format_duration(worker.seconds)}" if shows_seconds and worker.seconds is not None else ""
-    return f"{worker.short_name}: loading torch{seconds_text}"
+    return f"{get_slot_name(worker.name)}: loading torch{seconds_text}"
 
 
 def find_batch_wait(queue: QueueReader, batch_number: int) -> BatchWait:

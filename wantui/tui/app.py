@@ -54,7 +54,7 @@ from wantui.tui.terminal.notices import TerminalNotices
 from wantui.tui.terminal.sent_cells import SentCellsApp
 from wantui.tui.themes import ThemedApp
 from wantui.tui.timers import OneShotTimersMixin
-from wantui.tui.widgets.gpu_panel import GpuHistory, parse_worker_memory, parse_worker_process_id
+from wantui.tui.widgets.gpu_panel import GpuHistory, find_worker_memory
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
 MAX_LOCK_SECONDS = 0.3
@@ -255,7 +255,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
             progress = self.snapshot.progress_by_video.get(video.id)
             if progress is None or video.worker is None:
                 continue
-            memory = parse_worker_memory(parse_worker_process_id(video.worker), progress.memory_bytes_by_name)
+            memory = find_worker_memory(video.worker, progress.memory_bytes_by_name)
             if memory is not None:
                 self.gpu_history.memory_by_process[memory.process_id] = memory
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wantui.queue.queue import Queue
+from wantui.queue.records import make_worker_name
 from wantui.stop_signals import NOTICE_SIGNALS, SECOND_GPU_LOST_EXIT_CODE
 from wantui.storage.log_files import open_log
 
@@ -96,7 +97,7 @@ def main() -> None:
     exit_with_parent(options.parent)
     log = open_log(options.name, options.logs / f"{options.name}.log")
     # The process ID makes the name unique: claims belong to one process.
-    worker_name = f"{options.name}:{os.getpid()}"
+    worker_name = make_worker_name(options.name, os.getpid())
     with Queue(options.state) as queue:
         queue.record_ready_worker(worker_name)
         gpu_counts = tuple(map(int, options.gpu_counts.split(",")))

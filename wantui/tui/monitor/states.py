@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from wantui.batches.progress import LoadingStage, VideoProgress
 from wantui.formatting import format_count
-from wantui.queue.records import TEMPORARY_HOLD_KINDS, VideoRow, WorkerRow, describe_hold_end
+from wantui.queue.records import TEMPORARY_HOLD_KINDS, VideoRow, WorkerRow, describe_hold_end, get_slot_name
 from wantui.tui.queue_watcher import QueueSnapshot
 
 BYTES_PER_GB = 1_000_000_000
@@ -26,8 +26,8 @@ class MonitorRow:
     def worker_name(self) -> str:
         """Return the name of the worker without its process id."""
         if self.worker is not None:
-            return self.worker.short_name
-        return (self.video.worker or "").partition(":")[0] if self.video is not None else ""
+            return get_slot_name(self.worker.name)
+        return get_slot_name(self.video.worker or "") if self.video is not None else ""
 
     @property
     def is_decoding(self) -> bool:
@@ -148,21 +148,21 @@ def describe_interruption(is_engine_starting: bool) -> str:
     return "the engine is starting" if is_engine_starting else "the engine stopped; F6 starts it again"
 
 
-def explain_idle_queue(snapshot: QueueSnapshot, is_engine_starting: bool) -> str:
-    """Return why no video is running, and what will happen next or which key to press."""
+def explain_idle_queue(snapshot: QueueSnapshot, is_engine_starting: bool) -> tuple[str, str]:
+    """Return why no video is running, and what will happen next or which key to press; the latter may be empty."""
     waiting_count = sum(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
     suffix = f"; {format_count(waiting_count, 'video')} waiting" if waiting_count else ""
     if snapshot.hold is not None:
         hold_end = describe_hold_end(snapshot.hold.kind, RESUME_KEY_ADVICE)
         if snapshot.hold.kind in TEMPORARY_HOLD_KINDS and snapshot.engine is None and not is_engine_starting:
             hold_end += "\nNo engine is running, which would resume it: F6 starts it"
-        return f"no video is running: the queue is on hold ({snapshot.hold.reason})\n\n{hold_end}"
+        return f"no video is running: the queue is on hold ({snapshot.hold.reason})", hold_end
     if snapshot.engine is None:
         if is_engine_starting:
-            return f"the engine is starting{suffix}"
-        return f"no video is running: there is no engine{suffix}\n\nF6 starts the engine, 1 composes a batch"
+            return f"the engine is starting{suffix}", ""
+        return f"no video is running: there is no engine{suffix}", "F6 starts the engine, 1 composes a batch"
     if waiting_count:
-        return f"the engine starts a worker for the next video{suffix}"
+        return f"the engine starts a worker for the next video{suffix}", ""
     if any(batch.unfinished_count for batch in snapshot.batches):
-        return "no video is running: every unfinished batch is paused\n\nPress 2, then p to resume a batch"
-    return "no video is running: the queue is empty\n\n1 composes a batch, 4 shows finished videos"
+        return "no video is running: every unfinished batch is paused", "Press 2, then p to resume a batch"
+    return "no video is running: the queue is empty", "1 composes a batch, 4 shows finished videos"

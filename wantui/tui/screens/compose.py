@@ -214,14 +214,14 @@ class ComposeScreen(BaseScreen):
 
     def _show_next_step(self) -> None:
         """Show what the key that queues the batch does, or why it does nothing."""
-        preview = self.preview
-        if preview is None:
-            text = "" if self.template_editor.text.strip() else FIRST_STEPS
-        elif preview.refusals:
-            text = "F5 cannot queue this batch: see ✗ above"
+        if self.preview is None:
+            texts = ["" if self.template_editor.text.strip() else FIRST_STEPS]
+        elif self.preview.refusals:
+            texts = ["F5 cannot queue this batch: see ✗ above"]
         else:
-            text = f"F5 queues {format_count(preview.video_count, 'video')}; F2 then shows the queue, F3 the progress"
-        self.cost_pane.show_next_step(text)
+            videos_text = format_count(self.preview.video_count, "video")
+            texts = [f"F5 queues {videos_text}", "F2 then shows the queue, F3 the progress"]
+        self.cost_pane.show_next_step(*texts)
 
     def _show_error(self, error: str, error_position: int | None) -> None:
         self.error_line.display = bool(error)

@@ -122,7 +122,7 @@ class MonitorScreen(MonitorFiles):
         title = f"Interrupted: {interruption}" if is_interrupted else "Running"
         if title != str(self.running_list.border_title):  # setting the title redraws all rows
             self.running_list.border_title = make_content(title)
-        text = "" if self.rows else explain_idle_queue(snapshot, self.wantui_app.is_engine_starting).partition("\n")[0]
+        text = "" if self.rows else explain_idle_queue(snapshot, self.wantui_app.is_engine_starting)[0]
         if text != self.running_list.empty_text:
             self.running_list.empty_text = text
             self.running_list.refresh()
@@ -271,8 +271,8 @@ class MonitorScreen(MonitorFiles):
         """Return what the selected worker does, or what the user can do."""
         snapshot = self.wantui_app.snapshot
         if row is None:
-            reason = explain_idle_queue(snapshot, self.wantui_app.is_engine_starting)
-            return [Text(line) for line in reason.splitlines()]
+            reason, next_step = explain_idle_queue(snapshot, self.wantui_app.is_engine_starting)
+            return [Text(line) for line in (reason, *(["", *next_step.splitlines()] if next_step else []))]
         if row.video is not None and snapshot.engine is None:
             return [Text(describe_interruption(self.wantui_app.is_engine_starting))]
         has_waiting_videos = any(batch.unfinished_count for batch in snapshot.batches if not batch.paused)

@@ -44,7 +44,7 @@ class CostPane(KeyTitleMixin, Vertical):
         self.cost_lines: Sequence[CostLine] = ()
         self.cell_lines: Sequence[str] = ()
         """Videos and time of each cell of a sweep."""
-        self.next_step = ""
+        self.next_step = ("", "")
         """Sentence on the next step: the effect of the queue key, or the screen that shows the queued batch."""
         self._is_complete = True
 
@@ -65,9 +65,9 @@ class CostPane(KeyTitleMixin, Vertical):
         self.preview, self.cost_lines, self.cell_lines = preview, cost_lines, cell_lines
         self._draw_costs()
 
-    def show_next_step(self, text: str) -> None:
-        """Show in the last line what happens next."""
-        self.next_step = text
+    def show_next_step(self, text: str, details: str = "") -> None:
+        """Show in the last line what happens next; a low pane leaves out the details."""
+        self.next_step = (text, details)
         self._draw_costs()
 
     def _draw_costs(self) -> None:
@@ -102,8 +102,7 @@ class CostPane(KeyTitleMixin, Vertical):
         self._is_complete = False
         short = self._draw_cost_lines(width, with_bases=False)
         if next_step and not messages and len(short) <= height < len(short) + len(next_step):
-            first_part = self.next_step.partition(";")[0]
-            brief = wrap_text(first_part, width, self.cost_text.make_colour_style("accent"))
+            brief = wrap_text(self.next_step[0], width, self.cost_text.make_colour_style("accent"))
             return [*_cut_message(short, height - len(brief), width), *brief]
         if len(full) <= height:
             return full
@@ -183,7 +182,8 @@ class CostPane(KeyTitleMixin, Vertical):
 
     def _wrap_next_step(self, width: int) -> list[Text]:
         style = self.cost_text.make_colour_style("accent")
-        return [part for line in self.next_step.splitlines() for part in wrap_text(line, max(20, width), style)]
+        text = "; ".join(filter(None, self.next_step))
+        return [part for line in text.splitlines() for part in wrap_text(line, max(20, width), style)]
 
     def update_subtitle(self) -> None:
         """Name the key that shows all costs and warnings if they do not fit into the pane."""

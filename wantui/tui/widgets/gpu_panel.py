@@ -10,6 +10,7 @@ from textual.events import Resize
 
 from wantui.formatting import format_bytes
 from wantui.gpu.monitor import GpuSample, GpuState
+from wantui.queue.records import get_process_id
 from wantui.tui.chart import join_columns
 from wantui.tui.plots import draw_curve, draw_styled_bar
 from wantui.tui.queue_watcher import QueueSnapshot
@@ -238,25 +239,18 @@ def measure_worker_bytes(snapshot: QueueSnapshot) -> int | None:
         if video.worker is None or snapshot.engine is None:
             continue
         try:
-            total_bytes = (total_bytes or 0) + int(
-                psutil.Process(parse_worker_process_id(video.worker)).memory_info().rss
-            )
+            total_bytes = (total_bytes or 0) + int(psutil.Process(get_process_id(video.worker)).memory_info().rss)
         except (psutil.Error, ValueError):
             continue
     return total_bytes
 
 
-def parse_worker_process_id(worker_name: str) -> int:
-    """Return the process number in a worker's name."""
-    return int(worker_name.rpartition(":")[2])
-
-
-def parse_worker_memory(process_id: int, bytes_by_kind: Mapping[str, int]) -> WorkerMemory | None:
+def find_worker_memory(worker_name: str, bytes_by_kind: Mapping[str, int]) -> WorkerMemory | None:
     """Return the GPU memory that a worker reported for a step; None on a CPU."""
     if not {"allocated", "reserved", "peak"} <= bytes_by_kind.keys():
         return None
     return WorkerMemory(
-        process_id,
+        get_process_id(worker_name),
         bytes_by_kind["allocated"],
         bytes_by_kind["reserved"],
         bytes_by_kind["peak"],
