@@ -13,7 +13,7 @@ from textual.widgets import TextArea
 from wantui.config import ConfigError, list_preset_names
 from wantui.errors import UserError
 from wantui.queue.state_dir import find_state_directory
-from wantui.tui.config_sources import find_config_sources, read_draft_text, save_config
+from wantui.tui.config_sources import find_config_sources, read_draft_text, save_config, summarise_config
 from wantui.tui.drafts import DRAFTS_FILE, Drafts, DraftStore, load_drafts
 from wantui.tui.screens.yaml_editor import YamlEditor
 from wantui.tui.settings import SETTINGS_PATH_VARIABLE, load_settings
@@ -38,6 +38,16 @@ def test_invalid_configs_are_listed_with_their_errors_beside_valid_configs() -> 
     bad = [source for source in sources.values() if not source.is_valid]
     assert len(bad) >= len(BOMBS) + 5
     assert all(source.summary and len(source.summary) < 1000 for source in bad)
+
+
+def test_invalid_config_is_summarised_by_the_place_and_text_of_its_first_error(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("model_settings:\n  steps: 8\n  cfg_scale: -1\n")
+    source = summarise_config("bad", path)
+    assert not source.is_valid
+    assert source.summary.startswith("line 3: model_settings.cfg_scale: ")
+    assert summarise_config("missing", tmp_path / "missing.yaml").summary
+    assert str(tmp_path) not in source.summary
 
 
 @pytest.mark.terminal

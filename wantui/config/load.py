@@ -70,6 +70,7 @@ def load_config(
 
     Raises:
         ConfigError: the file is missing or not YAML, or keys or values are invalid; lists all problems.
+        UserError: the path cannot be used.
     """
     path = find_config_path(name)
     return parse_config(read_config_text(path, may_be_pipe=may_be_pipe), path, overrides, options)

@@ -21,7 +21,12 @@ class ConfigProblem:
 
     def __str__(self) -> str:
         location = f"{self.source}:{self.line}" if self.line else str(self.source)
-        return f"{location}: {self.key}: {self.message}" if self.key else f"{location}: {self.message}"
+        return f"{location}: {self.text}"
+
+    @property
+    def text(self) -> str:
+        """Return key and message, without the place."""
+        return f"{self.key}: {self.message}" if self.key else self.message
 
 
 def limit_problems(problems: Sequence[ConfigProblem], source: Path | str, hidden_count: int = 0) -> list[ConfigProblem]:

@@ -71,8 +71,11 @@ def summarise_config(name: str, path: Path) -> ConfigSource:
     """Summarise a config in one line; the summary of an invalid config is its error."""
     try:
         settings = load_config(path).settings
-    except UserError as error:
-        return ConfigSource(name, path, str(error).splitlines()[0].removeprefix(f"{path}:").strip(), False)
+    except ConfigError as error:
+        problem = error.problems[0]
+        return ConfigSource(name, path, f"line {problem.line}: {problem.text}" if problem.line else problem.text, False)
+    except UserError as error:  # the path cannot be used
+        return ConfigSource(name, path, str(error), False)
     model, video = settings.model_settings, settings.video_settings
     frame_count = video.frames or (None if video.duration else 81)
     length_text = f"{video.duration:g} s" if frame_count is None else format_count(frame_count, "frame")
