@@ -79,11 +79,6 @@ class CalibratedEffect:
         return 0.0 if self.low <= 0 <= self.high else min(self.low, self.high, key=abs)
 
     @property
-    def appearance_difference(self) -> float:
-        """Return the root mean square difference between two of the shapes at equal frequency."""
-        return compute_appearance_difference(self.sensitivity)
-
-    @property
     def can_appearance_explain(self) -> bool:
         """Return whether appearance alone can explain the effect: its interval overlaps the 95 % range of differences
         between two new shapes of equal frequency."""
@@ -144,7 +139,8 @@ class CalibratedEffect:
 
     def describe(self, first_group: str, second_group: str) -> str:
         """Describe the effect relative to the calibrated effects of appearance and frequency."""
-        sizes = [abs(value) / self.appearance_difference for value in (self.effect, self.low, self.high)]
+        difference = compute_appearance_difference(self.sensitivity)
+        sizes = [abs(value) / difference for value in (self.effect, self.low, self.high)]
         text = f"{sizes[0]:.2g} times the typical difference due to appearance"
         if math.isfinite(self.low) and math.isfinite(self.high):
             low, high = sorted(sizes[1:])

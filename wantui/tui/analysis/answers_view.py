@@ -14,8 +14,8 @@ from wantui.tui.wrapping import wrap_text
 if TYPE_CHECKING:
     from wantui.analysis.answers import Answer
 
-VERDICT_COLOURS = {"differs": "found", "alike": "success"}
-"""Theme colour by kind of verdict on groups."""
+VERDICT_COLOURS = {"differs": "found", "rises": "found", "falls": "found", "alike": "success", "flat": "success"}
+"""Theme colour by kind of verdict, on groups or on the change with a setting."""
 EXPLANATIONS = {
     "place": "where the finished videos lie in latent space",
     "room": "how much of it each path and all finished videos take up",

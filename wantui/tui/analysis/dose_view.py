@@ -8,6 +8,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.formatting import format_count
+from wantui.tui.analysis.answers_view import VERDICT_COLOURS
 from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, NO_SCALE_TEXT, choose_axis, draw_interval
 from wantui.tui.analysis.metric_titles import RATIO_NOTE, RATIO_SIGN, mark_ratio
 from wantui.tui.analysis.views import Canvas
@@ -26,8 +27,6 @@ MIN_VISIBLE_SLOPES = 6
 MAX_CHART_WIDTH, MIN_CHART_HEIGHT, MAX_CHART_HEIGHT = 140, 5, 11
 MIN_TITLED_HEIGHT = 10
 """Free lines of a pane from which on the chart has a title; in a lower one, the verdict above it says the same."""
-VERDICT_COLOURS = {"rises": "found", "falls": "found", "flat": "success"}
-"""Theme colour by kind of verdict."""
 DOSE_SIGN = "●"
 UNBOUNDED_TEXT = "unbounded interval"
 """Text in the place of a percentage whose interval has no ends."""

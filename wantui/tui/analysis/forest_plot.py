@@ -228,22 +228,22 @@ def _draw_row(
     Args:
         p: p that decides on the difference.
     """
-    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+    from wantui.analysis.differences import SIGNIFICANCE_LEVEL, format_difference_parts
 
     is_significant = p <= SIGNIFICANCE_LEVEL
     style = get_style("found") + Style(bold=True) if is_significant else get_style("text-muted")
-    effect_text, interval_text = _format_effect(difference)
+    effect_text, low, high = format_difference_parts(difference)
     change = get_relative_change(difference)
     if all(map(math.isfinite, change)):
         plot = draw_interval(change, is_significant, layout.axis, style, reference_changes)
     else:
-        text = NO_SCALE_TEXT if layout.has_intervals else " ".join(interval_text.split())
+        text = NO_SCALE_TEXT if layout.has_intervals else f"{low} to {high}" if low else "-"
         plot = Text(text.center(layout.axis.width)[: layout.axis.width], Style(dim=True))
     return _join_columns(
         Text(label.ljust(layout.name_width), style),
         plot,
         Text(effect_text, style),
-        Text(interval_text, style),
+        Text(f"{low:>8} to {high:>8}" if low else "-", style),
         Text(format_p(p), style),
         layout,
     )
@@ -298,14 +298,6 @@ def _find_free_column(column: int, signs: Mapping[int, str], direction: float, a
         *range(column, -1 if step > 0 else axis.width, -step),
     ]
     return next((free for free in columns if free not in signs), column)
-
-
-def _format_effect(difference: "Difference") -> tuple[str, str]:
-    """Return effect and interval: in percent, or in the unit of a metric without ratio scale."""
-    from wantui.analysis.differences import format_difference_parts
-
-    change, low, high = format_difference_parts(difference)
-    return change, f"{low:>8} to {high:>8}" if low else "-"
 
 
 def _join_columns(
