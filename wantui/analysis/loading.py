@@ -4,6 +4,7 @@ A video that cannot be analysed is returned with the reason instead of a traject
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -123,28 +124,20 @@ def _load_current_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
     template_parts = split_template(manifest.template)
     scheduled_options = label_scheduled_options(manifest.variations, template_parts)
     brackets = collect_template_brackets(manifest.variations, template_parts)
+    state_buffer = StateBuffer() if from_latents else None
+
+    def load(video_index: int, entry: VideoEntry) -> Video:
+        video = _describe_video(folder, video_index, manifest, scheduled_options[entry.variation], brackets)
+        return _load_geometry(video, entry, state_buffer)
+
     if not from_latents:
-        for video_index, entry in done_entries:
-            yield _load_video(folder, video_index, entry, manifest, scheduled_options[entry.variation], brackets, None)
+        yield from itertools.starmap(load, done_entries)
         return
     from threadpoolctl import threadpool_limits
 
-    state_buffer = StateBuffer()
     # One thread reads while the other multiplies. More BLAS threads would take CPU time from reading.
     with threadpool_limits(1), ThreadPoolExecutor(2) as threads:
-        futures = [
-            threads.submit(
-                _load_video,
-                folder,
-                video_index,
-                entry,
-                manifest,
-                scheduled_options[entry.variation],
-                brackets,
-                state_buffer,
-            )
-            for video_index, entry in done_entries
-        ]
+        futures = [threads.submit(load, video_index, entry) for video_index, entry in done_entries]
         try:
             for future in futures:
                 yield future.result()
@@ -152,19 +145,19 @@ def _load_current_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
             threads.shutdown(cancel_futures=True)
 
 
-def _load_video(
+def _describe_video(
     folder: Path,
     video_index: int,
-    entry: VideoEntry,
     manifest: Manifest,
     scheduled_options: dict[int, str],
     brackets: Mapping[int, TemplateBracket],
-    state_buffer: StateBuffer | None,
 ) -> Video:
+    """Return a video with what its manifest says about it, without its trajectory."""
+    entry = manifest.videos[video_index]
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
     template_parts = split_template(manifest.template)
     option_numbers = {int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}
-    common_fields: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "folder": folder,
         "video_index": video_index,
         "id": entry.id,
@@ -174,7 +167,7 @@ def _load_video(
         "choices_by_bracket": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
         "seed": entry.seed,
         "recipe": recipe,
-        "settings": _collect_settings(recipe) | (_describe_latents_storage(recipe) if state_buffer is not None else {}),
+        "settings": _collect_settings(recipe),
         **_describe_sweep(manifest, entry),
         "template_skeleton": template_parts.skeleton,
         "unfilled_options": template_parts.select_options(option_numbers) | scheduled_options,
@@ -185,32 +178,34 @@ def _load_video(
         "contributions_path": folder / entry.files["contributions"] if "contributions" in entry.files else None,
         "declared_metric": str(manifest.config.get("primary_metric") or ""),
     }
+    return Video(**fields)
+
+
+def _load_geometry(video: Video, entry: VideoEntry, state_buffer: StateBuffer | None) -> Video:
+    """Return a video with its trajectory, or with the reason why it has none.
+
+    Args:
+        state_buffer: memory for the stored states, from which inner products are computed; None reads the stored ones.
+    """
+    if state_buffer is not None:
+        video = replace(video, settings={**video.settings, **_describe_latents_storage(entry.recipe)})
     if "latents" not in entry.files:
-        return Video(**common_fields, exclusion_reason="it has no stored trajectory")
-    path = folder / entry.files["latents"]
+        return replace(video, exclusion_reason="it has no stored trajectory")
+    path = video.folder / entry.files["latents"]
+    video = replace(video, trajectory_path=path)
     try:
-        trajectory, dimension, channel_power, warnings = _load_trajectory(path, recipe, state_buffer)
+        trajectory, dimension, channel_power, warnings = _load_trajectory(path, entry.recipe, state_buffer)
     except NoGeometryError as error:
-        return Video(
-            **common_fields,
-            trajectory_path=path,
-            exclusion_reason=str(error),
-            is_damaged=isinstance(error, DamagedGeometryError),
-        )
+        is_damaged = isinstance(error, DamagedGeometryError)
+        return replace(video, exclusion_reason=str(error), is_damaged=is_damaged)
     except CaptureError as error:
-        return Video(
-            **common_fields,
-            trajectory_path=path,
-            exclusion_reason=f"its stored trajectory cannot be read: {error}",
-            is_damaged=True,
-        )
-    guidance_gap, gap_warnings = _load_guidance_gap(folder, entry)
-    return Video(
-        **common_fields,
+        return replace(video, exclusion_reason=f"its stored trajectory cannot be read: {error}", is_damaged=True)
+    guidance_gap, gap_warnings = _load_guidance_gap(video.folder, entry)
+    return replace(
+        video,
         trajectory=trajectory if guidance_gap is None else replace(trajectory, guidance_gap=guidance_gap),
         dimension=dimension,
         channel_power=channel_power,
-        trajectory_path=path,
         warnings=(*warnings, *gap_warnings),
     )
 

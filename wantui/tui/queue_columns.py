@@ -91,9 +91,6 @@ def make_batch_columns(
     def draw_name(batch: BatchRow) -> Text:
         return Text(batch.name, Style(bold=True))
 
-    def draw_template(batch: BatchRow) -> Text:
-        return Text(" ".join(batch.template.split()), Style(dim=True))
-
     columns = [
         Column("", 1, draw_mark),
         Column("#", widths.number, lambda batch: str(batch.id), "right"),
@@ -120,7 +117,7 @@ def make_batch_columns(
         Column("seeds", widths.seeds, lambda batch: batch.seeds, min_list_width=MIN_WIDTH_WITH_MODEL),
         Column("name", None, draw_name, max_list_width=MIN_WIDTH_WITH_TEMPLATE - 1),
         Column("name", widths.name, draw_name, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
-        Column("template", None, draw_template, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
+        Column("template", None, _draw_template, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
     ]
     is_shown = {"failed": widths.has_failures, "ETA": widths.has_unfinished, "done": not widths.has_failures}
     return [column for column in columns if is_shown.get(column.header_text, True)]
@@ -172,14 +169,6 @@ def make_video_columns(
         state = find_displayed_video_state(row[1], has_engine())
         return _draw_style(video_list, get_video_style(state, row[1].step, row[1].steps))
 
-    def format_video_duration(row: tuple[int, VideoRow]) -> str:
-        video = row[1]
-        if video.state != "done" or video.seconds is None:
-            return ""
-        if video.seconds < MAX_SECONDS_WITH_DECIMAL:
-            return f"{video.seconds:.1f} s"
-        return f"{video.seconds:.0f} s" if video.seconds < MAX_WHOLE_SECONDS else f"{video.seconds / 3600:.1f} h"
-
     def format_eta_or_duration(row: tuple[int, VideoRow]) -> str:
         video = row[1]
         has_duration = video.state == "done" and video.seconds is not None
@@ -197,7 +186,11 @@ def make_video_columns(
 
     duration_columns = [
         Column(
-            "took", 7, format_video_duration, "right", min_list_width=MIN_WIDTH_WITH_SHORT_BARS if has_unfinished else 0
+            "took",
+            7,
+            lambda row: _format_duration(row[1]),
+            "right",
+            min_list_width=MIN_WIDTH_WITH_SHORT_BARS if has_unfinished else 0,
         ),
         Column("ETA/took", 9, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_SHORT_BARS - 1),
     ]
@@ -218,6 +211,19 @@ def format_batch_eta(batch: BatchRow, seconds_by_batch: Mapping[int, float | Non
 
 def _format_video_counts(batch: BatchRow) -> str:
     return f"{_count_done_videos(batch)}/{batch.video_count}"
+
+
+def _draw_template(batch: BatchRow) -> Text:
+    return Text(" ".join(batch.template.split()), Style(dim=True))
+
+
+def _format_duration(video: VideoRow) -> str:
+    """Return how long a finished video took; empty for other videos."""
+    if video.state != "done" or video.seconds is None:
+        return ""
+    if video.seconds < MAX_SECONDS_WITH_DECIMAL:
+        return f"{video.seconds:.1f} s"
+    return f"{video.seconds:.0f} s" if video.seconds < MAX_WHOLE_SECONDS else f"{video.seconds / 3600:.1f} h"
 
 
 def _count_done_videos(batch: BatchRow) -> int:
