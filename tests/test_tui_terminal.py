@@ -134,7 +134,7 @@ class Terminal:
 def test_losing_the_terminal_ends_the_application_and_preserves_the_draft(machine: Machine, signals: bool) -> None:
     terminal = Terminal(machine, signals=signals)
     terminal.until_it_takes_keys()
-    terminal.press(b"t", "leaves")
+    terminal.press(b"t", "esc leave")
     os.write(terminal.master, b"a red (star)")
     terminal.until(lambda: load_drafts(machine.state_dir.directory).template == "a red (star)")
     terminal.lose()
@@ -250,7 +250,7 @@ def test_clip_is_played_in_pixels_if_the_terminal_supports_graphics(wantui: Want
 def test_invalid_utf8_and_unknown_sequences_do_not_break_input(machine: Machine) -> None:
     terminal = Terminal(machine)
     terminal.until_it_takes_keys()
-    terminal.press(b"t", "leaves")
+    terminal.press(b"t", "esc leave")
     os.write(terminal.master, b"\xff\xfe\x80abc\xc3")
     terminal.until(lambda: "abc" in load_drafts(machine.state_dir.directory).template)
     os.write(terminal.master, b"\x1b[200~caf\xe9 noir\x1b[201~")
