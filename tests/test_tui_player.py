@@ -242,7 +242,7 @@ def test_damaged_clip_is_shown_beside_those_that_play() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         await it.press("m", "right", "m", "c")
         player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
-        await it.until(lambda: "cannot play" in it.text() and player.views[0].picture is not None)
+        await it.until(lambda: "Invalid" in it.text() and player.views[0].picture is not None)
         index = player.playback.frame_index
         await it.until(lambda: player.playback.frame_index != index)
 
