@@ -19,7 +19,7 @@ import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded: tests run beside each other, on tiny models
-os.environ["MKL_CBWR"] = "COMPATIBLE"  # else bits depend on where weights lie in memory: those of a file, or of a copy
+os.environ["MKL_CBWR"] = "AUTO,STRICT"  # else bits depend on where weights lie in memory: those of a file, or of a copy
 os.environ["GOMP_SPINCOUNT"] = "0"  # threads that spin while another process has the core make steps slow
 os.environ.setdefault("HF_HOME", "/nonexistent/hub")  # no test may find, or need, what a machine has cached
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # hundreds of processes would each compile wantui anew

@@ -1,11 +1,9 @@
 """Guidance on two GPUs: latents and captures are bit-identical to those of one device, even if the second one fails.
 
-The second GPU is a second copy of the weights on the CPU, which another thread computes with. Some CPUs give other bits
-for weights that do not begin at a multiple of 64 bytes, as those in a file; the first GPU is therefore a copy as well.
+The second GPU is a second copy of the weights on the CPU, which another thread computes with.
 """
 
 import copy
-import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,18 +59,6 @@ BEND = {
 @pytest.fixture(autouse=True)
 def _checkpoint_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "MAX_CHECKPOINT_TIME_FRACTION", float("inf"))
-
-
-@pytest.fixture(scope="module")
-def copy_once(load_once: LoadOnce) -> LoadOnce:
-    """Copy a loaded model, which aligns its weights as on a GPU, or return the copy of an earlier test."""
-    return functools.cache(lambda model, dtype: copy.deepcopy(load_once(model, dtype)))
-
-
-@pytest.fixture(scope="module")
-def tiny(copy_once: LoadOnce, tiny_models: dict[str, WanModel]) -> WanPipeline:
-    """The Wan 2.1 form in float32."""
-    return copy_once(tiny_models["wan2.1"], "float32")
 
 
 @contextmanager
@@ -148,11 +134,11 @@ CASES: dict[str, tuple[dict[str, Any], list[int]]] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", CASES)
 def test_steps_are_bit_identical_to_one_device(
-    copy_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, case: str
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], form: str, case: str
 ) -> None:
     changes, pass_counts = CASES[case]
     recipe = recipe_for(tiny_models[form], **{"flow_shift": 12.0 if form == "a14b" else 3.0, **changes})
-    pipeline = copy_once(tiny_models[form], "float32")
+    pipeline = load_once(tiny_models[form], "float32")
     expected = list(denoise_latents(pipeline, recipe))
     with second_device(pipeline) as passes:
         steps = list(denoise_latents(pipeline, recipe))
@@ -212,8 +198,7 @@ def test_adapters_are_in_both_copies(tiny: WanPipeline, tiny_models: dict[str, W
     path = write_adapter(tmp_path / "style.safetensors", comfy_tensors(factors, alpha=0.5))
     source = LoraFile(path=str(path), fingerprint=hash_adapter_file(path))
     adapter = LoraAdapter(name="style", source=source, strength=0.7)
-    lora = LoraRequest(adapters=(adapter,))
-    pipeline = copy.deepcopy(load_pipeline(tiny_models["wan2.1"], None, "float32", CPU, lora=lora))
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", CPU, lora=LoraRequest(adapters=(adapter,)))
     recipe = recipe_for(tiny_models["wan2.1"])
     expected = list(denoise_latents(pipeline, recipe))
     plain = list(denoise_latents(tiny, recipe))
