@@ -123,11 +123,24 @@ def test_running_slurm_array_is_not_submitted_twice(cluster: Path, folder: Batch
     submit_job_array(folder.root, 2, RESOURCES)
 
 
-def test_slurm_refusal_is_reported_and_the_batch_kept(cluster: Path, wantui: Wantui, tmp_path: Path) -> None:
-    (cluster / "sbatch").write_text("#!/bin/sh\necho 'sbatch: error: invalid partition specified: no' >&2; exit 1\n")
+@pytest.mark.parametrize(
+    ("sbatch", "reason"),
+    [
+        (
+            "#!/bin/sh\necho 'sbatch: error: invalid partition specified: no' >&2; exit 1\n",
+            "invalid partition specified: no",
+        ),
+        ("#!/bin/sh\nkill -9 $$\n", "Slurm rejected the array: sbatch printed no reason (exit code -9)"),
+        ("no program", "sbatch: Exec format error"),
+    ],
+)
+def test_slurm_refusal_is_reported_and_the_batch_kept(
+    sbatch: str, reason: str, cluster: Path, wantui: Wantui, tmp_path: Path
+) -> None:
+    (cluster / "sbatch").write_text(sbatch)
     outcome = wantui("slurm", "-t", "a circle", "--batch-name", "b", "--output-dir", str(tmp_path / "o"))
     assert (outcome.code, outcome.out) == (3, "")
-    assert "invalid partition specified: no" in outcome.err
+    assert reason in outcome.err
     (result,) = (tmp_path / "o").glob("b_*")
     assert "Submit it later with --resume" in outcome.err
     assert read_manifest(BatchFolder(result)).count_states() == {"queued": 2}

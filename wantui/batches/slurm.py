@@ -267,8 +267,12 @@ def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> li
         with executor.batch():
             submitted_jobs = [executor.submit(share) for share in drain_shares]
     except (FailedJobError, FailedSubmissionError) as error:
-        reason_lines = [line for line in str(error).splitlines() if "sbatch" in line] or str(error).splitlines()[-1:]
-        raise NoSlurmError(f"Slurm rejected the array: {reason_lines[-1].strip()}") from None
+        exit_code = getattr(error.__cause__, "returncode", "unknown")
+        lines = str(error).splitlines() or [f"sbatch printed no reason (exit code {exit_code})"]
+        reason = ([line for line in lines if "sbatch" in line] or lines)[-1].strip()
+        raise NoSlurmError(f"Slurm rejected the array: {reason}") from None
+    except OSError as error:
+        raise NoSlurmError(f"cannot submit {folder}: {error.filename or 'sbatch'}: {error.strerror}") from None
     return [str(job.job_id) for job in submitted_jobs]
 
 
