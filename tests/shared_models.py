@@ -16,10 +16,10 @@ import torch
 from diffusers import WanPipeline
 from tiny import remember_embeddings
 
+from wantui.file_state import FileState
 from wantui.generation.load import PLACING_STAGE, READING_STAGE, load_pipeline
 from wantui.generation.preview import LatentToRgbMap, fit_latents_to_rgb
 from wantui.models.catalogue import WanModel
-from wantui.models.file_state import FileState
 from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan
 from wantui.worker import pipelines
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from safetensors import safe_open
 
+from wantui.file_state import FileState
 from wantui.json_files import parse_json
 from wantui.models.adapters import AdapterError
-from wantui.models.file_state import FileState
 from wantui.models.parts import find_weight_file_error
 
 FLOAT_TYPES = ("BF16", "F16", "F32", "F64")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from wantui.errors import UserError
 from wantui.file_digest import compute_file_sha256
+from wantui.file_state import FileState
 from wantui.formatting import shorten_text
-from wantui.models.file_state import FileState
 from wantui.models.nano import NANO_ADAPTERS_FOLDER
 from wantui.paths import expand_user_path
 

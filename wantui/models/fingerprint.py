@@ -5,7 +5,7 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-from wantui.models.file_state import FileState
+from wantui.file_state import FileState
 from wantui.models.parts import list_part_files
 
 FINGERPRINTED_SUFFIXES = (".json", ".safetensors", ".model", ".bin", ".gguf", ".pt", ".pth")

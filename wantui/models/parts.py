@@ -12,9 +12,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from wantui.errors import UserError
+from wantui.file_state import FileState
 from wantui.formatting import shorten_text
 from wantui.json_files import UnreadableFileError, read_json_object
-from wantui.models.file_state import FileState
 
 PART_NAMES = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
 """Folders of a Wan pipeline."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from wantui.errors import UserError
+from wantui.file_state import FileState
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
-from wantui.models.file_state import FileState
 from wantui.models.fingerprint import find_snapshot_folder
 from wantui.models.parts import PartError, read_part_json, read_pipeline_components
 from wantui.models.tokenizer_settings import (

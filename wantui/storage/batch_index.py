@@ -11,6 +11,7 @@ from typing import Any, get_args
 from wantui.config.sweep import format_value_label
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.errors import UserError
+from wantui.file_state import FileState, read_file_state
 from wantui.json_files import UnreadableFileError, read_json_object
 from wantui.planning import Recipe
 from wantui.storage.journal import JournalLine, read_journal_tail
@@ -24,7 +25,6 @@ from wantui.storage.manifest import (
     check_manifest_format,
     read_manifest,
 )
-from wantui.storage.manifest_file import FileVersion, read_file_version
 
 DEFAULT_VIDEO_STATE: VideoState = VideoEntry.model_fields["state"].default
 """State of a video whose entry names none."""
@@ -98,7 +98,7 @@ def find_batches(roots: Iterable[Path]) -> list[BatchSummary]:
         for path in folders:
             folder = BatchFolder(path)
             summaries_by_folder[path] = _summarise_batch(
-                path, read_file_version(folder.manifest_path), read_file_version(folder.journal_path)
+                path, read_file_state(folder.manifest_path), read_file_state(folder.journal_path)
             )
     return sorted(summaries_by_folder.values(), key=lambda batch: (batch.created_at, batch.folder.name), reverse=True)
 
@@ -163,12 +163,12 @@ def _name_damaged_part(part: str) -> Iterator[None]:
 
 
 @lru_cache(maxsize=4096)
-def _summarise_batch(path: Path, manifest_version: FileVersion, journal_version: FileVersion) -> BatchSummary:
-    """Summarise a batch; the file versions are the cache key."""
+def _summarise_batch(path: Path, manifest_state: FileState, journal_state: FileState) -> BatchSummary:
+    """Summarise a batch; the states of the files are the cache key."""
     try:
-        summary = _summarise_manifest(path, manifest_version)
+        summary = _summarise_manifest(path, manifest_state)
         with _name_damaged_part("a video that the journal names"):
-            states, faults = _read_video_states(path, summary, manifest_version, journal_version)
+            states, faults = _read_video_states(path, summary, manifest_state, journal_state)
     except _DamagedPartError as error:
         return BatchSummary(path, "", "", "", (), _describe_damage(path, error.part))
     except UserError as error:
@@ -190,7 +190,7 @@ def _summarise_batch(path: Path, manifest_version: FileVersion, journal_version:
 class _JournalProgress:
     """Content that was read from a journal so far, so that only new lines are read."""
 
-    manifest_version: FileVersion
+    manifest_state: FileState
     inode: int
     end_byte: int
     line_count: int
@@ -202,16 +202,16 @@ _journal_progress_by_folder: dict[Path, _JournalProgress] = {}
 
 
 def _read_video_states(
-    path: Path, summary: _ManifestSummary, manifest_version: FileVersion, journal_version: FileVersion
+    path: Path, summary: _ManifestSummary, manifest_state: FileState, journal_state: FileState
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the states of the videos, and the faults of the journal."""
     earlier_progress = _journal_progress_by_folder.get(path)
     if (
         earlier_progress is None
-        or (earlier_progress.manifest_version, earlier_progress.inode) != (manifest_version, journal_version[0])
-        or earlier_progress.end_byte > journal_version[2]
+        or (earlier_progress.manifest_state, earlier_progress.inode) != (manifest_state, journal_state.inode)
+        or earlier_progress.end_byte > journal_state.size_bytes
     ):
-        earlier_progress = _JournalProgress(manifest_version, journal_version[0], 0, 0, summary.video_states, ())
+        earlier_progress = _JournalProgress(manifest_state, journal_state.inode, 0, 0, summary.video_states, ())
     journal_path = BatchFolder(path).journal_path
     try:
         journal_tail = read_journal_tail(
@@ -231,7 +231,7 @@ def _read_video_states(
         earlier_progress.line_count + len(journal_tail.lines) + len(journal_tail.stale_lines) + len(journal_tail.faults)
     )
     progress = _JournalProgress(
-        manifest_version, journal_version[0], journal_tail.end_byte, line_count, tuple(states), tuple(faults)
+        manifest_state, journal_state.inode, journal_tail.end_byte, line_count, tuple(states), tuple(faults)
     )
     if len(_journal_progress_by_folder) >= MAX_TRACKED_JOURNALS:
         _journal_progress_by_folder.clear()
@@ -245,7 +245,7 @@ def _make_placeholder_entry(line: JournalLine) -> VideoEntry:
 
 
 @lru_cache(maxsize=256)
-def _summarise_manifest(path: Path, manifest_version: FileVersion) -> _ManifestSummary:
+def _summarise_manifest(path: Path, manifest_state: FileState) -> _ManifestSummary:
     """Read a manifest without validating its recipes, which would take most of the time of a listing."""
     manifest_path = BatchFolder(path).manifest_path
     try:

@@ -1,12 +1,11 @@
 """Read a manifest with its journal, and write changes as journal lines where possible."""
 
-import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from wantui.atomic_files import atomic_write, remove_path, sync_to_disk
+from wantui.file_state import MISSING_FILE, UNOPENED_FILE, read_file_state
 from wantui.json_files import UnreadableFileError, find_refusal
 from wantui.storage.journal import (
     JournalLine,
@@ -34,10 +33,6 @@ FOLD_DIVISOR = 8
 """Divisor of the manifest's size: a continued batch first folds a journal that is larger than the quotient."""
 MAX_READ_ATTEMPTS = 100
 """Maximum number of attempts to read a manifest that other processes keep replacing."""
-FileVersion = tuple[int, int, int]
-"""Inode, modification time in ns, and size in bytes of a file; zeros if it is missing."""
-UNOPENED_VERSION: FileVersion = (-1, 0, 0)
-"""Version of a file that exists, but cannot be opened."""
 
 
 class ManifestFile:
@@ -46,8 +41,8 @@ class ManifestFile:
     def __init__(self, folder: BatchFolder) -> None:
         self.folder = folder
         self.manifest: Manifest | None = None
-        self._manifest_version: FileVersion = (0, 0, 0)
-        self._journal_version: FileVersion = (0, 0, 0)
+        self._manifest_state = MISSING_FILE
+        self._journal_state = MISSING_FILE
         self._journal_bytes_read = 0
         """Bytes of the journal that were read and applied."""
         self._journal_lines_read = 0
@@ -63,24 +58,25 @@ class ManifestFile:
             ManifestError: the manifest is missing or damaged.
         """
         for _ in range(MAX_READ_ATTEMPTS):
-            manifest_version, journal_version = (
-                read_file_version(self.folder.manifest_path),
-                read_file_version(self.folder.journal_path),
+            manifest_state, journal_state = (
+                read_file_state(self.folder.manifest_path),
+                read_file_state(self.folder.journal_path),
             )
             is_continued = (
-                journal_version[0] == self._journal_version[0] and journal_version[2] >= self._journal_bytes_read
+                journal_state.inode == self._journal_state.inode
+                and journal_state.size_bytes >= self._journal_bytes_read
             )
-            if self.manifest is None or manifest_version != self._manifest_version or not is_continued:
+            if self.manifest is None or manifest_state != self._manifest_state or not is_continued:
                 self.discard_copy()
                 self.manifest = parse_manifest(self.folder)
-            if journal_version != self._journal_version:
+            if journal_state != self._journal_state:
                 self._apply_journal(self.manifest)
             # Folding replaces the manifest before it removes the journal: if the manifest is unchanged now, the two
             # that were read belong together.
-            if read_file_version(self.folder.manifest_path) == manifest_version:
-                self._manifest_version, self._journal_version = manifest_version, journal_version
+            if read_file_state(self.folder.manifest_path) == manifest_state:
+                self._manifest_state, self._journal_state = manifest_state, journal_state
                 if self._refusal is not None:  # read again as soon as the journal can be opened
-                    self._journal_version = UNOPENED_VERSION
+                    self._journal_state = UNOPENED_FILE
                 return self.manifest
             self.discard_copy()
         raise ManifestError(f"{self.folder.manifest_path} cannot be read: other processes keep replacing it")
@@ -103,12 +99,17 @@ class ManifestFile:
         ends_batch = any(
             _ends_all_videos(self.manifest, previous_states, states) for states in (FINAL_VIDEO_STATES, ("done",))
         )
-        if ends_batch or self._must_fold or not self.manifest.journal or journal_bytes > self._manifest_version[2]:
+        if (
+            ends_batch
+            or self._must_fold
+            or not self.manifest.journal
+            or journal_bytes > self._manifest_state.size_bytes
+        ):
             self.fold_journal()
         elif lines:
             self._journal_bytes_read = append_journal_lines(self.folder.journal_path, self._journal_bytes_read, lines)
             self._journal_lines_read += len(lines)
-            self._journal_version = read_file_version(self.folder.journal_path)
+            self._journal_state = read_file_state(self.folder.journal_path)
 
     def fold_journal(self) -> None:
         """Write the complete manifest and remove the journal. The caller must have the manifest lock.
@@ -131,7 +132,7 @@ class ManifestFile:
             remove_path(self.folder.journal_path)
         sync_to_disk(self.folder.root)
         self.discard_copy()
-        self.manifest, self._manifest_version = manifest, read_file_version(self.folder.manifest_path)
+        self.manifest, self._manifest_state = manifest, read_file_state(self.folder.manifest_path)
 
     def _refuse_unread_journal(self) -> None:
         """Raise the system's error if it refused to read the journal, whose changes a write would lose."""
@@ -151,12 +152,12 @@ class ManifestFile:
     def fold_journal_when_reopened(self) -> None:
         """Fold the journal if it is long or was left by a crash. The caller must have the manifest lock."""
         self.read_manifest()
-        if self._must_fold or FOLD_DIVISOR * self._journal_bytes_read > self._manifest_version[2]:
+        if self._must_fold or FOLD_DIVISOR * self._journal_bytes_read > self._manifest_state.size_bytes:
             self.fold_journal()
 
     def discard_copy(self) -> None:
         """Drop the copy in memory, which may differ from the disk."""
-        self.manifest, self._manifest_version, self._journal_version = None, (0, 0, 0), (0, 0, 0)
+        self.manifest, self._manifest_state, self._journal_state = None, MISSING_FILE, MISSING_FILE
         self._journal_bytes_read = self._journal_lines_read = 0
         self._must_fold, self._refusal = False, None
 
@@ -205,22 +206,6 @@ def _ends_all_videos(
     if all(previous_state in states for previous_state in previous_states.values()):
         return False  # otherwise each video of a repeated batch would rewrite the manifest
     return all(video.state in states for video in manifest.videos)
-
-
-def read_file_version(path: Path) -> FileVersion:
-    """Return a value that changes when a file is written or replaced."""
-    try:
-        # Open the file: only then does a network file system ask the server instead of its cache.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0, 0, 0
-    except OSError:
-        return UNOPENED_VERSION
-    try:
-        status = os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _apply_journal_line(manifest: Manifest, line: JournalLine) -> VideoEntry:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from wantui.atomic_files import atomic_write
 from wantui.config import format_yaml_scalar
+from wantui.file_state import read_file_state
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.storage.locks import lock_by_file
 
@@ -112,11 +113,11 @@ class DraftStore:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.directory, self.path = directory, directory / DRAFTS_FILE
         self.notes: list[str] = []
         self.drafts = load_drafts(directory, self.notes)
         self._saved = self.drafts.model_copy(deep=True)
-        self._version = self._read_version()
+        self._file_state = read_file_state(self.path)
         self._was_changed = False
 
     def save(self, is_last: bool = False) -> None:
@@ -130,30 +131,22 @@ class DraftStore:
         """
         is_changed = self.drafts != self._saved
         self._was_changed |= is_changed
-        if not is_changed and not (is_last and self._was_changed and self._read_version() != self._version):
+        if not is_changed and not (is_last and self._was_changed and read_file_state(self.path) != self._file_state):
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         with lock_by_file(self.directory / DRAFTS_LOCK_FILE):
-            if self._read_version() != self._version:
+            if read_file_state(self.path) != self._file_state:
                 self._keep_others(with_template=is_last)
             save_drafts(self.directory, self.drafts)
-            self._saved, self._version = self.drafts.model_copy(deep=True), self._read_version()
+            self._saved, self._file_state = self.drafts.model_copy(deep=True), read_file_state(self.path)
 
     def _keep_others(self, with_template: bool) -> None:
         """Add the history of another application, and its template if requested, to the history."""
         try:
-            others = read_drafts(self.directory / DRAFTS_FILE)
+            others = read_drafts(self.path)
         except UNREADABLE_ERRORS:  # deleted or damaged meanwhile
             return
         own = self.drafts.history
         self.drafts.history = [*own, *(text for text in others.history if text not in own)][:MAX_HISTORY_LENGTH]
         if with_template and others.template.strip() and others.template != self.drafts.template:
             self.drafts.add_to_history(others.template)
-
-    def _read_version(self) -> tuple[int, int] | None:
-        """Return the inode and modification time in nanoseconds of the file, or None if it is missing."""
-        try:
-            status = (self.directory / DRAFTS_FILE).stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns

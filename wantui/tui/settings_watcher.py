@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 
 from wantui.errors import UserError
+from wantui.file_state import MISSING_FILE, FileState, read_file_state
 from wantui.formatting import format_error
 from wantui.tui.settings import TuiSettings, find_settings_path, load_settings
 
@@ -11,9 +12,6 @@ POLL_SECONDS = 2.0
 """Seconds between two looks at the file."""
 SETTLE_SECONDS = 0.2
 """Seconds for which the file must be unchanged before it is read, because an editor may still be writing it."""
-
-Signature = tuple[int, int, int] | None
-"""Modification time in ns, size in bytes and inode of the file; None if it does not exist."""
 
 
 class SettingsWatcher:
@@ -33,7 +31,7 @@ class SettingsWatcher:
         self.publish_settings, self.publish_error, self.poll_seconds = publish_settings, publish_error, poll_seconds
         self._stop_requested = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="settings", daemon=True)
-        self._signature = _read_signature()
+        self._state = _read_settings_state()
 
     def start(self) -> None:
         self._thread.start()
@@ -44,14 +42,14 @@ class SettingsWatcher:
 
     def _watch(self) -> None:
         while not self._stop_requested.wait(self.poll_seconds):
-            signature = _read_signature()
-            if signature == self._signature:
+            state = _read_settings_state()
+            if state == self._state:
                 continue
             while not self._stop_requested.wait(SETTLE_SECONDS):
-                previous, signature = signature, _read_signature()
-                if signature == previous:
+                previous, state = state, _read_settings_state()
+                if state == previous:
                     break
-            self._signature = signature
+            self._state = state
             try:
                 settings = load_settings()
             except (UserError, OSError) as error:
@@ -60,9 +58,8 @@ class SettingsWatcher:
                 self.publish_settings(settings)
 
 
-def _read_signature() -> Signature:
+def _read_settings_state() -> FileState:
     try:
-        status = find_settings_path().stat()
-    except (UserError, OSError):
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+        return read_file_state(find_settings_path())
+    except UserError:  # the path in the environment is invalid
+        return MISSING_FILE

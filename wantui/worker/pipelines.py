@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wantui.file_state import FileState
 from wantui.generation.adapters import check_adapter_fingerprints
 from wantui.generation.errors import LoadError
 from wantui.generation.guidance_split import remove_guidance_split
@@ -14,7 +15,6 @@ from wantui.generation.preview import LatentToRgbMap, fit_latents_to_rgb
 from wantui.generation.prompt_encoding import CachedPromptEncoder, collect_prompts
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import find_replaced_parts
-from wantui.models.file_state import FileState
 from wantui.models.fingerprint import fingerprint_file, fingerprint_model, list_fingerprinted_files
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import (

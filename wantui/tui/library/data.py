@@ -9,11 +9,11 @@ from pathlib import Path
 from textual.message import Message
 
 from wantui.errors import UserError
+from wantui.file_state import MISSING_FILE, FileState, read_file_state
 from wantui.formatting import format_count
 from wantui.storage.batch_index import BatchSummary
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, read_manifest
-from wantui.storage.manifest_file import FileVersion, read_file_version
 from wantui.storage.marks import BatchMarks, read_marks
 from wantui.storage.similarity_file import BatchSimilarity, read_similarity
 from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
@@ -99,7 +99,7 @@ def count_stars(batches: Sequence[BatchSummary]) -> dict[Path, int]:
     counts = {}
     for batch in batches:
         with contextlib.suppress(_InaccessibleMarksError):
-            counts[batch.folder] = _count_stars(batch.folder, read_file_version(BatchFolder(batch.folder).marks_path))
+            counts[batch.folder] = _count_stars(batch.folder, read_file_state(BatchFolder(batch.folder).marks_path))
     return {folder: count for folder, count in counts.items() if count}
 
 
@@ -108,8 +108,8 @@ class _InaccessibleMarksError(Exception):
 
 
 @lru_cache(maxsize=4096)
-def _count_stars(folder: Path, marks_version: FileVersion) -> int:
-    if not any(marks_version):
+def _count_stars(folder: Path, marks_state: FileState) -> int:
+    if marks_state == MISSING_FILE:
         return 0
     marks = read_marks(BatchFolder(folder))
     if marks.is_inaccessible:

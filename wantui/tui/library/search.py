@@ -11,11 +11,11 @@ from typing import Any
 from wantui.analysis.setting_values import RECIPE_FIELDS_BY_PATH
 from wantui.config.sweep import format_value_label
 from wantui.errors import UserError
+from wantui.file_state import FileState, read_file_state
 from wantui.json_files import InaccessibleFileError, read_json_object
 from wantui.storage.batch_index import BatchSummary
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import MAX_MANIFEST_BYTES
-from wantui.storage.manifest_file import FileVersion, read_file_version
 from wantui.storage.marks import read_marks
 
 _CONDITION_PATTERN = re.compile(r"(?P<name>[^\W\d][\w.+-]*):(?P<value>\S+)")
@@ -103,17 +103,17 @@ class VariationCache:
 
     def __init__(self, max_bytes: int = MAX_CACHED_BYTES) -> None:
         self.max_bytes = max_bytes
-        self._variations_by_folder: dict[Path, tuple[FileVersion, tuple[SearchedVariation, ...]]] = {}
-        """Manifest versions and variations, in the order of their last use."""
+        self._variations_by_folder: dict[Path, tuple[FileState, tuple[SearchedVariation, ...]]] = {}
+        """States of manifests and variations, in the order of their last use."""
         self._cached_bytes = 0
         self._mutex = threading.Lock()
 
     def read_variations(self, folder: Path) -> tuple[SearchedVariation, ...]:
         """Return the variations of a batch; read its manifest only if it changed."""
-        version = read_file_version(BatchFolder(folder).manifest_path)
+        state = read_file_state(BatchFolder(folder).manifest_path)
         with self._mutex:
             cached = self._remove(folder)
-            if cached is not None and cached[0] == version:
+            if cached is not None and cached[0] == state:
                 self._add(folder, *cached)
                 return cached[1]
         try:
@@ -122,19 +122,19 @@ class VariationCache:
             return ()
         with self._mutex:
             self._remove(folder)  # another thread may have read it meanwhile
-            self._add(folder, version, variations)
+            self._add(folder, state, variations)
             while self._cached_bytes > self.max_bytes:
                 self._remove(next(iter(self._variations_by_folder)))
         return variations
 
-    def _add(self, folder: Path, version: FileVersion, variations: tuple[SearchedVariation, ...]) -> None:
-        self._variations_by_folder[folder] = version, variations
-        self._cached_bytes += max(version[2], MIN_CACHED_BYTES)
+    def _add(self, folder: Path, state: FileState, variations: tuple[SearchedVariation, ...]) -> None:
+        self._variations_by_folder[folder] = state, variations
+        self._cached_bytes += max(state.size_bytes, MIN_CACHED_BYTES)
 
-    def _remove(self, folder: Path) -> tuple[FileVersion, tuple[SearchedVariation, ...]] | None:
+    def _remove(self, folder: Path) -> tuple[FileState, tuple[SearchedVariation, ...]] | None:
         cached = self._variations_by_folder.pop(folder, None)
         if cached is not None:
-            self._cached_bytes -= max(cached[0][2], MIN_CACHED_BYTES)
+            self._cached_bytes -= max(cached[0].size_bytes, MIN_CACHED_BYTES)
         return cached
 
 

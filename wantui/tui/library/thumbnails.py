@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wantui.file_state import MISSING_FILE, UNOPENED_FILE, read_file_state
 from wantui.storage.manifest import VideoEntry
 from wantui.tui.pictures import read_sheet_frames, read_strip_frames, stretch_picture
 
@@ -93,10 +94,10 @@ class ThumbnailReader:
             (request.sheet_path, self._read_from_sheet),
             (request.clip_path, self._read_from_clip),
         ):
-            version = _read_version(path) if path is not None else None
-            if path is None or version is None:
+            state = MISSING_FILE if path is None else read_file_state(path)
+            if path is None or state in (MISSING_FILE, UNOPENED_FILE):
                 continue
-            key = (path, *version, request.size)
+            key = (path, state, request.size)
             if key not in self._cache:
                 self._cache[key] = read(path, request)
                 while len(self._cache) > MAX_CACHED_THUMBNAILS:
@@ -126,12 +127,3 @@ class ThumbnailReader:
 
 def _stretch_middle_frame(frames: "list[Picture]", size: tuple[int, int]) -> "Picture | None":
     return stretch_picture(frames[len(frames) // 2], size) if frames else None
-
-
-def _read_version(path: Path) -> tuple[int, int] | None:
-    """Return the modification time in nanoseconds and the size in bytes of a file; None if it is missing."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_mtime_ns, status.st_size

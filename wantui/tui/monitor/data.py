@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 from wantui.errors import UserError
+from wantui.file_state import FileState
 from wantui.storage.preview_files import (
     MAX_STORED_PREVIEWS,
     list_preview_steps,
@@ -34,8 +35,8 @@ DEFAULT_CLIP_FPS, MAX_SHOWN_FPS = 8.0, 8.0
 class LogTail:
     """Last lines of a log."""
 
-    file_version: tuple[Path, int, int]
-    """Path, size in bytes and modification time in nanoseconds of the file."""
+    version: tuple[Path, FileState]
+    """Path and state of the file."""
     lines: list[str]
 
 
@@ -54,7 +55,7 @@ class MonitorFilesRequest:
     """Files that the screen needs next."""
 
     log_path: Path | None = None
-    known_log_version: tuple[Path, int, int] | None = None
+    known_log_version: tuple[Path, FileState] | None = None
     """Version of the log on the screen, as in `LogTail`."""
     video_id: int = 0
     preview_path: Path | None = None
@@ -169,17 +170,17 @@ def read_clip(path: Path) -> ClipFrames:
     return ClipFrames(frames[::extra_stride], fps / stride / extra_stride)
 
 
-def read_log_tail(path: Path, known_version: tuple[Path, int, int] | None) -> LogTail | None:
+def read_log_tail(path: Path, known_version: tuple[Path, FileState] | None) -> LogTail | None:
     """Read the last lines of a log; return None if it is unchanged, missing or not a regular file."""
     try:
         if not path.is_file():  # opening a pipe would never return
             return None
         with path.open("rb") as file:
-            stat = os.fstat(file.fileno())
-            if (path, stat.st_size, stat.st_mtime_ns) == known_version:
+            state = FileState.from_status(os.fstat(file.fileno()))
+            if (path, state) == known_version:
                 return None
-            file.seek(max(0, stat.st_size - MAX_LOG_TAIL_BYTES))
+            file.seek(max(0, state.size_bytes - MAX_LOG_TAIL_BYTES))
             text = file.read(MAX_LOG_TAIL_BYTES).decode(errors="replace")
     except OSError:
         return None
-    return LogTail((path, stat.st_size, stat.st_mtime_ns), text.splitlines())
+    return LogTail((path, state), text.splitlines())

@@ -7,6 +7,7 @@ from pathlib import Path
 from textual import getters, on, work
 
 from wantui.batches.progress import FinishedVideo, VideoProgress
+from wantui.file_state import FileState
 from wantui.storage.layout import BatchFolder
 from wantui.tui.monitor.data import (
     ClipFrames,
@@ -33,7 +34,7 @@ class MonitorFiles(BaseScreen):
         self.clip: tuple[int, ClipFrames] | None = None
         """Id and clip of the video that was finished last."""
         self.is_auto_preview = False
-        self.log_version: tuple[Path, int, int] | None = None
+        self.log_version: tuple[Path, FileState] | None = None
         """Version of the log on the screen, as in `LogTail`."""
         self.log_lines: list[str] = []
         self._request: MonitorFilesRequest | None = None
@@ -155,7 +156,7 @@ class MonitorFiles(BaseScreen):
     def _show_monitor_files(self, message: MonitorFilesRead) -> None:
         self._request = None
         if message.log_tail is not None:
-            self.log_version = message.log_tail.file_version
+            self.log_version = message.log_tail.version
             self.log_lines = message.log_tail.lines
             self.draw_log()
         if message.clip is not None:

@@ -33,3 +33,23 @@ class FileState(NamedTuple):
     def from_status(cls, status: os.stat_result) -> "FileState":
         """Return the state of a file by the result of `stat`."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
+
+
+MISSING_FILE = FileState(0, 0, 0, 0, 0)
+UNOPENED_FILE = FileState(0, 0, 0, -1, 0)
+"""State of a file that exists, but cannot be opened."""
+
+
+def read_file_state(path: Path) -> FileState:
+    """Return the state of a file; `MISSING_FILE` or `UNOPENED_FILE` without one that can be read."""
+    try:
+        # Open the file: only then does a network file system ask the server instead of its cache.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return MISSING_FILE
+    except (OSError, ValueError):  # ValueError: a path with a null character
+        return UNOPENED_FILE
+    try:
+        return FileState.from_status(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
