@@ -17,8 +17,8 @@ from wantui.storage.batch_index import find_batches
 from wantui.storage.manifest import Manifest
 from wantui.storage.manifest_axes import AxisLayout, BatchAxes
 from wantui.storage.marks import BatchMarks
-from wantui.tui.library.grid import MatrixView, arrange_matrix
 from wantui.tui.library.search import find_videos, split_conditions
+from wantui.tui.library.video_matrix import MatrixView, arrange_matrix
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from wantui.models.catalogue import NANO
 from wantui.planning import PromptMark, Recipe
 from wantui.tui.number_formats import align_decimals
 from wantui.tui.player.clip_labels import describe_common_part, label_clips, number_equal_labels
+from wantui.tui.player.clip_layout import choose_grid_columns
 from wantui.tui.player.clips import PlayerClip
-from wantui.tui.player.grid import choose_grid_columns
 from wantui.tui.player.playback import Playback
 from wantui.tui.player.recipe_table import (
     GROUPS,

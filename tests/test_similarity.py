@@ -24,7 +24,7 @@ from wantui.storage.marks import BatchMarks
 from wantui.storage.mp4 import read_frames
 from wantui.storage.similarity_file import get_similarity_path, read_similarity
 from wantui.storage.zarr_group import open_capture
-from wantui.tui.library.grid import MatrixView, arrange_matrix
+from wantui.tui.library.video_matrix import MatrixView, arrange_matrix
 
 pytestmark = pytest.mark.slow
 

@@ -25,7 +25,7 @@ from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
 from wantui.tui.analysis.forest_plot import describe_signs
-from wantui.tui.analysis.metric_titles import describe_metric_response
+from wantui.tui.analysis.metric_notes import describe_metric_response
 from wantui.tui.plain_names import replace_names
 from wantui.tui.screens.analysis import AnalysisScreen
 from wantui.tui.widgets.diff_text import DiffText

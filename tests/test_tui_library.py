@@ -28,9 +28,9 @@ from wantui.tui.library import data as library_data
 from wantui.tui.library import search as library_search
 from wantui.tui.library.batch_facts import collect_batch_facts, list_config_differences
 from wantui.tui.library.data import LibraryRow, arrange_rows, find_row
-from wantui.tui.library.grid import MatrixCell, VideoMatrix, arrange_matrix
 from wantui.tui.library.search import MIN_CACHED_BYTES, FoundVideo, VariationCache, find_videos, score_text
 from wantui.tui.library.thumbnails import ThumbnailReader, ThumbnailRequest
+from wantui.tui.library.video_matrix import MatrixCell, VideoMatrix, arrange_matrix
 from wantui.tui.pictures import read_sheet_frames, stretch_picture
 from wantui.tui.screens import library as library_module
 from wantui.tui.screens.compose import ComposeScreen

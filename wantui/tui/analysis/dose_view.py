@@ -10,7 +10,7 @@ from rich.text import Text
 from wantui.formatting import format_count
 from wantui.tui.analysis.answers_view import VERDICT_COLOURS
 from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, NO_SCALE_TEXT, choose_axis, draw_interval
-from wantui.tui.analysis.metric_titles import RATIO_NOTE, RATIO_SIGN, mark_ratio
+from wantui.tui.analysis.metric_notes import RATIO_NOTE, RATIO_SIGN, mark_ratio
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import Chart, find_value_range
 from wantui.tui.number_formats import MISSING_TEXT, align_decimals, format_p

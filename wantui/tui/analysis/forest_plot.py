@@ -10,7 +10,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.formatting import format_percent_change
-from wantui.tui.analysis.metric_titles import RATIO_NOTE, SHORT_RATIO_NOTE, mark_ratio
+from wantui.tui.analysis.metric_notes import RATIO_NOTE, SHORT_RATIO_NOTE, mark_ratio
 from wantui.tui.number_formats import format_p
 from wantui.tui.plain_names import replace_names
 

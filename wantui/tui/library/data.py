@@ -17,8 +17,8 @@ from wantui.storage.manifest import Manifest, read_manifest
 from wantui.storage.marks import BatchMarks, read_marks
 from wantui.storage.similarity_file import BatchSimilarity, read_similarity
 from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
-from wantui.tui.library.grid import MatrixView, VideoMatrix, find_page
 from wantui.tui.library.search import FoundVideo, score_batch
+from wantui.tui.library.video_matrix import MatrixView, VideoMatrix, find_page
 
 STATE_FILTERS = ("all", "failures", "unfinished", "starred", "unrejected")
 """Names of the filters, in the order in which the key cycles through them. The last two also choose videos."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from wantui.formatting import escape_unprintable
 from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
 from wantui.tui.player.clip_labels import label_clips
+from wantui.tui.player.clip_layout import choose_grid_columns
 from wantui.tui.player.clips import PlayerClip
-from wantui.tui.player.grid import choose_grid_columns
 from wantui.tui.player.playback import MAX_FPS, Playback
 from wantui.tui.terminal.graphics import (
     DEFAULT_CELL_SIZE,

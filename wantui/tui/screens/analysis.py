@@ -19,7 +19,7 @@ from wantui.formatting import format_count, format_error
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.actions import make_bindings
 from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_analysis, load_chosen_trajectories
-from wantui.tui.analysis.metric_titles import describe_metric_response
+from wantui.tui.analysis.metric_notes import describe_metric_response
 from wantui.tui.content import make_content
 from wantui.tui.messages import ShowBatch
 from wantui.tui.plain_names import describe_grouping, replace_names

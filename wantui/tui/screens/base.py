@@ -13,7 +13,7 @@ from textual.widgets import Input, Static, TextArea
 from wantui.gpu.monitor import GpuSample
 from wantui.tui.actions import FIELD_OPENING_ACTIONS
 from wantui.tui.queue_watcher import QueueSnapshot
-from wantui.tui.selection import RemovedWidgetGuardMixin
+from wantui.tui.removed_widgets import RemovedWidgetGuardMixin
 from wantui.tui.timers import OneShotTimersMixin
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.gpu_panel import GpuPanel

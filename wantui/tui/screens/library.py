@@ -31,8 +31,8 @@ from wantui.tui.library.data import (
     find_row,
     load_batch,
 )
-from wantui.tui.library.grid import VIDEO_FILTERS, VideoMatrix
 from wantui.tui.library.search import FoundVideo, find_videos
+from wantui.tui.library.video_matrix import VIDEO_FILTERS, VideoMatrix
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.library_running import LibraryRunning

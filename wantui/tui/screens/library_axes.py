@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wantui.storage.similarity_file import NO_SIMILARITY
-from wantui.tui.library.grid import SORT_SCORES, MatrixView, VideoMatrix, arrange_matrix
+from wantui.tui.library.video_matrix import SORT_SCORES, MatrixView, VideoMatrix, arrange_matrix
 from wantui.tui.pane_titles import find_key
 from wantui.tui.screens.library_marks import LibraryMarks
 

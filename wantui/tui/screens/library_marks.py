@@ -9,7 +9,7 @@ from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 from wantui.storage.marks import BatchMarks, VideoMark, edit_mark, read_marks
 from wantui.tui.library.data import MarksChanged, MarksWritten
-from wantui.tui.library.grid import MatrixCell
+from wantui.tui.library.video_matrix import MatrixCell
 from wantui.tui.player.clips import ClipMarks, MarkField, PlayerClip
 from wantui.tui.screens.dialogs import InputDialog
 from wantui.tui.screens.library_playback import LibraryPlayback

@@ -7,7 +7,7 @@ from dataclasses import replace
 from textual import getters
 
 from wantui.tui.library.batch_facts import BatchFacts
-from wantui.tui.library.grid import MatrixCell, VideoMatrix
+from wantui.tui.library.video_matrix import MatrixCell, VideoMatrix
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
 from wantui.tui.screens.library_axes import LibraryAxes

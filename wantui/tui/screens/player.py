@@ -18,8 +18,8 @@ from wantui.tui.actions import make_bindings
 from wantui.tui.dialog import DialogMixin
 from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
 from wantui.tui.player.clip_labels import LABEL_SEPARATOR, cut_prompt, describe_common_part, label_clips
+from wantui.tui.player.clip_layout import choose_grid_columns
 from wantui.tui.player.clips import ClipMarks, MarkField, PlayerClip
-from wantui.tui.player.grid import choose_grid_columns
 from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
 from wantui.tui.screens.recipe_viewer import RecipeViewer
 from wantui.tui.widgets.clip_facts import ClipFacts, choose_panel_width

@@ -11,7 +11,7 @@ from wantui.queue.records import BatchRow, VideoRow
 from wantui.storage.manifest import Manifest
 from wantui.storage.similarity_file import NO_SIMILARITY
 from wantui.tui.content import set_titles
-from wantui.tui.library.grid import MatrixView, VideoMatrix, find_page
+from wantui.tui.library.video_matrix import MatrixView, VideoMatrix, find_page
 from wantui.tui.messages import ShowBatch
 from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
 from wantui.tui.screens.queue_details import QueueDetails

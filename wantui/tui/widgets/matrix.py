@@ -18,8 +18,8 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from wantui.tui.library.grid import MatrixCell, VideoMatrix
 from wantui.tui.library.thumbnails import ThumbnailRequest
+from wantui.tui.library.video_matrix import MatrixCell, VideoMatrix
 from wantui.tui.widgets.diff_text import make_colour_style, parse_theme_colour
 from wantui.tui.widgets.matrix_cells import (
     CELL_SIZES,

@@ -9,7 +9,7 @@ from rich.style import Style
 
 from wantui.storage.marks import VideoMark
 from wantui.tui.blocks import PIXELS_PER_CELL, draw_blocks
-from wantui.tui.library.grid import MatrixCell
+from wantui.tui.library.video_matrix import MatrixCell
 from wantui.tui.state_style import get_state_style, get_video_style
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from rich.segment import Segment
 
-from wantui.tui.library.grid import MatrixCell, VideoMatrix
 from wantui.tui.library.thumbnails import (
     MAX_CACHED_THUMBNAILS,
     ThumbnailReader,
     ThumbnailRequest,
     make_thumbnail_request,
 )
+from wantui.tui.library.video_matrix import MatrixCell, VideoMatrix
 from wantui.tui.widgets.matrix_cells import draw_thumbnail
 
 if TYPE_CHECKING:

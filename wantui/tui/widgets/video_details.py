@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.worker import get_current_worker
 
 from wantui.tui.film_strip import draw_film_strip, label_sheet_frames
-from wantui.tui.library.grid import MatrixCell
+from wantui.tui.library.video_matrix import MatrixCell
 from wantui.tui.pictures import read_sheet_frames, read_strip_frames
 from wantui.tui.state_style import get_video_style
 from wantui.tui.widgets.diff_text import DiffText

@@ -6,7 +6,7 @@ from wantui.formatting import format_bytes
 from wantui.storage.manifest import VideoEntry
 from wantui.tui.chart import join_columns
 from wantui.tui.facts import Fact, draw_facts
-from wantui.tui.library.grid import MatrixCell
+from wantui.tui.library.video_matrix import MatrixCell
 from wantui.tui.plain_names import replace_names
 
 MIN_WIDTH_WITH_COLUMNS = 84

@@ -1,4 +1,4 @@
-"""Mixin for screens that survives clicks on widgets that are being removed."""
+"""Mixin for screens that ignores clicks on widgets that are being removed."""
 
 from typing import TYPE_CHECKING
 
