@@ -7,7 +7,7 @@ only log it. An ignored scale of 8-bit weights, for example, would silently chan
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,8 @@ from wantui.models.parts import (
     read_part_json,
     read_pipeline_components,
 )
+from wantui.models.safetensors_header import FLOAT_DTYPES, TensorInfo, read_safetensors_header
 
-FLOAT_DTYPES = ("BF16", "F16", "F32", "F64")
-"""Supported types of stored weights. 8-bit types are not supported, because their values need a scale, or are clipped
-and rounded."""
 UNENCODED_GGUF_TYPES = ("F32", "F16")
 """Types of GGUF tensors that diffusers reads without decoding; it decodes other types when they are used."""
 SAFETENSORS_NAMES_BY_DTYPE = {
@@ -57,20 +55,6 @@ FORMAT_HINTS = (
     (re.compile(r"lora_|\.alpha$|\.diff_b?$|_lora\."), "they belong to a LoRA. Merge it into the weights first"),
     (re.compile(r"absmax|quant_map|quant_state|\.SCB$|qweight|qzeros"), "they belong to quantised weights"),
 )
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Shape and type of a tensor, without its values."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    """Type name in safetensors files, such as BF16 or F8_E4M3."""
-
-    @property
-    def is_float(self) -> bool:
-        """Return whether the values are real numbers that need no scale."""
-        return self.dtype in FLOAT_DTYPES
 
 
 def check_part_tensors(folder: Path, part: str) -> None:
@@ -280,9 +264,8 @@ def read_tensor_infos(files: Iterable[Path]) -> dict[str, tuple[TensorInfo, Path
     tensors_by_name: dict[str, tuple[TensorInfo, Path]] = {}
     for path in files:
         try:
-            infos_by_name = (
-                _read_safetensors_infos(path) if path.suffix == ".safetensors" else _read_torch_file_infos(path)
-            )
+            is_safetensors = path.suffix == ".safetensors"
+            infos_by_name = read_safetensors_header(path)[0] if is_safetensors else _read_torch_file_infos(path)
         except Exception as error:  # safetensors and torch raise errors of many kinds for broken files
             raise PartError(f"{path} cannot be read: {error}") from None
         for name, info in infos_by_name.items():
@@ -290,15 +273,6 @@ def read_tensor_infos(files: Iterable[Path]) -> dict[str, tuple[TensorInfo, Path
                 raise PartError(f"{name} is in {tensors_by_name[name][1].name} and in {path.name}")
             tensors_by_name[name] = (info, path)
     return tensors_by_name
-
-
-def _read_safetensors_infos(path: Path) -> dict[str, TensorInfo]:
-    infos_by_name = {}
-    with safe_open(path, "pt") as file:
-        for name in file.keys():  # noqa: SIM118 -- it is no dict
-            tensor = file.get_slice(name)
-            infos_by_name[name] = TensorInfo(tuple(tensor.get_shape()), str(tensor.get_dtype()))
-    return infos_by_name
 
 
 def _read_torch_file_infos(path: Path) -> dict[str, TensorInfo]:

@@ -6,32 +6,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from wantui.file_state import FileState
 from wantui.json_files import parse_json
 from wantui.models.adapters import AdapterError
-from wantui.models.parts import find_weight_file_error
+from wantui.models.safetensors_header import TensorInfo, find_weight_file_error, read_safetensors_header
 
-FLOAT_TYPES = ("BF16", "F16", "F32", "F64")
-"""Types of tensors that adapters may have, as safetensors files name them."""
 METADATA_KEY = "lora_adapter_metadata"
 """Key of the metadata in which diffusers stores the settings of an adapter."""
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Shape and type of a tensor in a file."""
-
-    shape: tuple[int, ...]
-    dtype: str
 
 
 @dataclass(frozen=True, eq=False)  # compared by identity, so that functions of a header can be cached
 class AdapterHeader:
     """The tensors of an adapter's file by name, and the settings that diffusers stored with them."""
 
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, TensorInfo]
     settings: Mapping[str, Any]
     """Settings of peft, such as `transformer.lora_alpha`; empty in other formats."""
 
@@ -52,12 +40,7 @@ def read_adapter_header(path: Path) -> AdapterHeader:
 def _read_header(path: Path, state: FileState) -> AdapterHeader:
     if (weight_file_error := find_weight_file_error(path, state)) is not None:
         raise AdapterError(f"{path} {weight_file_error}")
-    with safe_open(path, framework="np") as file:
-        slice_by_name = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 -- it has no iterator
-        tensors = {
-            name: StoredTensor(tuple(stored.get_shape()), stored.get_dtype()) for name, stored in slice_by_name.items()
-        }
-        metadata = file.metadata() or {}
+    tensors, metadata = read_safetensors_header(path)
     try:
         settings = parse_json(metadata.get(METADATA_KEY, "{}"))
     except ValueError:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wantui.formatting import format_count, shorten_text
-from wantui.models.adapter_header import FLOAT_TYPES, METADATA_KEY, AdapterHeader, StoredTensor
+from wantui.models.adapter_header import METADATA_KEY, AdapterHeader
 from wantui.models.adapter_settings import check_adapter_settings
 from wantui.models.adapters import AdapterError
 from wantui.models.catalogue import CATALOGUE, WanModel
+from wantui.models.safetensors_header import FLOAT_DTYPES, TensorInfo
 
 LayerShape = tuple[int, int]
 """Number of outputs and of inputs of a layer."""
@@ -220,7 +221,7 @@ def _refuse_unsupported_kinds(header: AdapterHeader) -> None:
 
 
 def _check_layer(
-    layer: AdapterLayer, tensors: Mapping[str, StoredTensor], shape_by_layer: Mapping[str, LayerShape], model: str
+    layer: AdapterLayer, tensors: Mapping[str, TensorInfo], shape_by_layer: Mapping[str, LayerShape], model: str
 ) -> None:
     """Refuse a layer with missing tensors, or with tensors of another shape or type."""
     key_by_role = layer.key_by_role
@@ -228,8 +229,8 @@ def _check_layer(
     output_count, input_count = expected_shape
     width = shape_by_layer[DIFFERENCE_LAYER][1]
     for role, key in key_by_role.items():
-        if tensors[key].dtype not in FLOAT_TYPES:
-            raise AdapterError(f"its {key} is stored as {tensors[key].dtype}. Use a file in {', '.join(FLOAT_TYPES)}")
+        if not tensors[key].is_float:
+            raise AdapterError(f"its {key} is stored as {tensors[key].dtype}. Use a file in {', '.join(FLOAT_DTYPES)}")
         if role == "alpha" and tensors[key].shape not in ((), (1,)):
             raise AdapterError(f"its {key} is not a single number")
         if role == "bias" and tensors[key].shape != (output_count,):
@@ -261,7 +262,7 @@ def _check_layer(
         )
 
 
-def _explain_shape(key: str, tensor: StoredTensor, expected_shape: LayerShape, model: str, width: int) -> str:
+def _explain_shape(key: str, tensor: TensorInfo, expected_shape: LayerShape, model: str, width: int) -> str:
     """Return the error for a tensor of another shape; name the models of the catalogue that it would fit.
 
     Args:

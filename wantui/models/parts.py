@@ -4,17 +4,14 @@ import os
 import reprlib
 from collections.abc import Collection
 from contextlib import suppress
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from wantui.errors import UserError
 from wantui.file_state import FileState
-from wantui.formatting import shorten_text
 from wantui.json_files import UnreadableFileError, read_json_object
+from wantui.models.safetensors_header import find_weight_file_error
 
 PART_NAMES = ("scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae")
 """Folders of a Wan pipeline."""
@@ -53,8 +50,6 @@ MAX_EXTRA_TOKENS = 10_000
 """Maximum number of extra tokens (UMT5 has 300): transformers creates them all before their number is checked."""
 SPIECE_PACKAGES = ("sentencepiece", "google.protobuf")
 """Modules that transformers needs to read a spiece.model."""
-LFS_POINTER_PREFIX = b"version https://git-lfs"
-"""First bytes of the text file that Git LFS stores in place of a file that was not downloaded."""
 LABEL_BY_PART = {"text_encoder": "text encoder", "vae": "VAE"}
 """Part -> name in messages, if it differs from the name of its folder."""
 
@@ -229,23 +224,6 @@ def check_weight_file(path: Path) -> None:
         raise PartError(f"{path} cannot be read: {error.strerror or error}") from None
     if weight_file_error:
         raise PartError(f"{path} {weight_file_error}")
-
-
-@lru_cache(maxsize=256)
-def find_weight_file_error(path: Path, state: FileState) -> str | None:
-    """Return why the safetensors library refuses a file, or None; cached until the file changes.
-
-    The library checks that the tensors in the header have valid types, shapes and offsets, and that they fill the file.
-    """
-    with path.open("rb") as file:
-        if file.read(len(LFS_POINTER_PREFIX)) == LFS_POINTER_PREFIX:
-            return "is only a Git LFS pointer. Fetch the file: git lfs pull"
-    try:
-        with safe_open(path, framework="np"):
-            return None
-    except SafetensorError as error:
-        reason = shorten_text(str(error).removeprefix("Error while deserializing header: "))
-        return f"is not a safetensors file, or is incomplete or damaged ({reason}). Copy it again"
 
 
 def check_tokenizer_files(folder: Path) -> None:
