@@ -186,8 +186,6 @@ def load_pipeline(
     pipeline = _read_pipeline(model, revision, dtype, given_parts, transformer_file, may_fetch)
     begin_stage(PLACING_STAGE)
     try:
-        if transformer_file is not None and pipeline.transformer_2 is not None:
-            raise LoadError(f"{transformer_file}: {model.name} has two transformers, and one file cannot replace both")
         _change_weights(pipeline, weights, lora)
         if fuses_pipeline:
             fuse_pipeline(pipeline, attention_kernel, device if speed == "fp8" else None)
@@ -273,12 +271,21 @@ def _read_pipeline(
     transformer_file: Path | None,
     may_fetch: bool,
 ) -> WanPipeline:
-    """Read the parts that are not given, with the transformer of a GGUF file instead of the model's."""
+    """Read the parts that are not given, with the transformer of a GGUF file instead of the model's.
+
+    Raises:
+        LoadError: see `load_pipeline_parts`; also a GGUF file for a model with two transformers.
+    """
     if transformer_file is not None:
         transformer = read_gguf_transformer(model, revision, dtype, transformer_file, may_fetch=may_fetch)
         given_parts = {**given_parts, "transformer": transformer}
     replaced_parts = find_replaced_parts(transformer_file)
-    return load_pipeline_parts(model, revision, dtype, given_parts, replaced_parts=replaced_parts, may_fetch=may_fetch)
+    pipeline = load_pipeline_parts(
+        model, revision, dtype, given_parts, replaced_parts=replaced_parts, may_fetch=may_fetch
+    )
+    if transformer_file is not None and pipeline.transformer_2 is not None:
+        raise LoadError(f"{transformer_file}: {model.name} has two transformers, and one file cannot replace both")
+    return pipeline
 
 
 def check_fp8_device(device: torch.device) -> None:

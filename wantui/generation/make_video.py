@@ -119,20 +119,18 @@ def generate_frames(
     listeners: Sequence[DenoisingListener] = (),
     embed_prompt: Callable[[str], Tensor] | None = None,
 ) -> Generator[GenerationResumed | GenerationRestarted | StepFinished | FrameDecoded | ReadyToFinalize, None, None]:
-    """Generate one video; yield each denoising step and decoded frame, and finally the remaining work that needs no
-    GPU.
+    """Generate one video; yield its steps and frames, and finally the remaining work, which needs no GPU.
+
+    If generation ends early (an error, Ctrl-C, the consumer closing the generator), the unfinished files are removed,
+    except the checkpoint and its captures, which `storage.video_files.remove_temporary_files` removes.
 
     Args:
         listeners: receive every step before it is yielded.
         embed_prompt: function that returns the embedding of a prompt, for a pipeline without a text encoder.
-
-    If generation ends early (an error, Ctrl-C, the consumer closing the generator), the unfinished files are removed,
-    except the checkpoint and its captures: `storage.video_files.remove_temporary_files` removes those.
     """
     device = find_device(pipeline)
-    reset_peak_memory(device)
     second_device = None if (split := find_guidance_split(pipeline)) is None else split.device
-    reset_peak_memory(second_device)
+    reset_peak_memory(device, second_device)
     all_listeners: list[DenoisingListener] = []
     published_paths: list[Path] = []
     background_writer = BackgroundWriter()

@@ -133,10 +133,11 @@ def read_gpu_memory_stats(device: torch.device) -> dict[str, int]:
     }
 
 
-def reset_peak_memory(device: torch.device | None) -> None:
-    """Reset the peak of the bytes that torch allocates on a GPU; do nothing for a CPU or None."""
-    if device is not None and device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+def reset_peak_memory(*devices: torch.device | None) -> None:
+    """Reset the peak of the bytes that torch allocates on each GPU; do nothing for a CPU or None."""
+    for device in devices:
+        if device is not None and device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
 
 
 def read_peak_memory(device: torch.device | None) -> int | None:
