@@ -294,7 +294,10 @@ def test_files_of_another_uturn_are_refused_and_made_again(wantui: Wantui, batch
     first, second, *_ = read_uturns(batch)
     path, other_path = (batch / f"analysis/uturns/{entry.id}.{kind}" for entry in (first, second))
     content = path.read_bytes()
+    assert wantui("library", "check", batch).code == 0
     path.write_bytes(other_path.read_bytes())
+    (line,) = wantui("library", "check", batch).out.splitlines()
+    assert f"{path} is damaged or was changed" in line
     readers: dict[str, Callable[[Path, UTurnEntry], object]] = {
         "npy": read_uturn_state,
         "mp4": lambda folder, entry: list(read_uturn_frames(folder, entry)),

@@ -1,4 +1,4 @@
-"""Verify the manifest, journal, clips, contact sheets and captures of a batch folder, and report each item by name."""
+"""Verify the manifest, journal, clips, contact sheets, captures and U-turns of a batch folder; report each by name."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -33,6 +33,13 @@ from wantui.storage.manifest import (
 from wantui.storage.marks import read_marks
 from wantui.storage.mp4 import ClipError
 from wantui.storage.recorded_files import RecordedFileError, read_recorded_frames, verify_recorded_file
+from wantui.storage.uturn_file import (
+    UTurnFileError,
+    get_uturn_index_path,
+    make_uturn_paths,
+    read_uturns,
+    verify_uturn_file,
+)
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError, verify_capture
 
@@ -105,6 +112,7 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
     yield from _check_configs(batch, manifest)
     for path in list_information_paths(folder):
         yield _check_information(folder, path)
+    yield from _check_uturns(folder)
     for entry in manifest.videos:
         if entry.state == "done":
             yield from _check_video(batch, manifest, entry)
@@ -185,6 +193,22 @@ def _check_information(folder: Path, path: Path) -> CheckedItem:
     except InformationFileError as error:
         return _make_failed_item(folder, "", path, error)
     return CheckedItem(folder, "", path)
+
+
+def _check_uturns(folder: Path) -> Iterator[CheckedItem]:
+    """Compare the files of the U-turns with the SHA-256 in their index."""
+    try:
+        entries = read_uturns(folder)
+    except UTurnFileError as error:
+        yield _make_failed_item(folder, "", get_uturn_index_path(folder), error)
+        return
+    for entry in entries:
+        for kind, path in make_uturn_paths(folder, entry).items():
+            try:
+                verify_uturn_file(folder, entry, kind)
+                yield CheckedItem(folder, "", path, is_verified=kind in entry.sha256)
+            except UTurnFileError as error:
+                yield _make_failed_item(folder, "", path, error)
 
 
 def _parse_yaml(text: str) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def make_uturn_state_path(batch_folder: Path, entry: UTurnEntry) -> Path:
     return get_uturn_folder(batch_folder) / f"{entry.id}.npy"
 
 
-def _make_paths_by_kind(batch_folder: Path, entry: UTurnEntry) -> dict[str, Path]:
+def make_uturn_paths(batch_folder: Path, entry: UTurnEntry) -> dict[str, Path]:
+    """Return the paths of the files of a U-turn by kind: clip and state."""
     return {"clip": make_uturn_clip_path(batch_folder, entry), "state": make_uturn_state_path(batch_folder, entry)}
 
 
@@ -95,7 +96,7 @@ def check_uturn_paths(batch_folder: Path, entries: Iterable[UTurnEntry]) -> None
         UserError: a folder has the name of a clip or state.
     """
     for entry in entries:
-        for path in _make_paths_by_kind(batch_folder, entry).values():
+        for path in make_uturn_paths(batch_folder, entry).values():
             if path.is_dir():
                 raise UserError(f"cannot write {path}: it is a folder. Move it out of the batch folder")
 
@@ -129,9 +130,7 @@ def add_uturn(batch_folder: Path, entry: UTurnEntry) -> None:
         OSError: a file cannot be read, or the index cannot be written.
         UTurnFileError: the index is damaged.
     """
-    digest_by_kind = {
-        kind: compute_file_sha256(path) for kind, path in _make_paths_by_kind(batch_folder, entry).items()
-    }
+    digest_by_kind = {kind: compute_file_sha256(path) for kind, path in make_uturn_paths(batch_folder, entry).items()}
     entry = entry.model_copy(update={"sha256": digest_by_kind})
     with lock_manifest(batch_folder):
         others = (other for other in read_uturns(batch_folder) if other.id != entry.id)
@@ -169,7 +168,7 @@ def write_uturn_state(batch_folder: Path, entry: UTurnEntry, state: NDArray[np.f
 
 def has_uturn_files(batch_folder: Path, entry: UTurnEntry) -> bool:
     """Return whether the clip and the state of a U-turn exist."""
-    return all(path.is_file() for path in _make_paths_by_kind(batch_folder, entry).values())
+    return all(path.is_file() for path in make_uturn_paths(batch_folder, entry).values())
 
 
 def read_uturn_frames(batch_folder: Path, entry: UTurnEntry) -> Iterator[Frame]:
@@ -179,7 +178,7 @@ def read_uturn_frames(batch_folder: Path, entry: UTurnEntry) -> Iterator[Frame]:
         ClipError: it cannot be decoded.
         UTurnFileError: it is missing, or is not the recorded clip.
     """
-    yield from read_frames(_verify_uturn_file(batch_folder, entry, "clip"))
+    yield from read_frames(verify_uturn_file(batch_folder, entry, "clip"))
 
 
 def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float64]:
@@ -188,7 +187,7 @@ def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float6
     Raises:
         UTurnFileError: it is missing or damaged.
     """
-    path = _verify_uturn_file(batch_folder, entry, "state")
+    path = verify_uturn_file(batch_folder, entry, "state")
     try:
         state = np.load(io.BytesIO(read_regular_file(path, MAX_STATE_BYTES)), allow_pickle=False)
     except (OSError, ValueError, EOFError, UnreadableFileError) as error:
@@ -200,13 +199,13 @@ def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float6
     return np.asarray(state, dtype=np.float64)
 
 
-def _verify_uturn_file(batch_folder: Path, entry: UTurnEntry, kind: str) -> Path:
+def verify_uturn_file(batch_folder: Path, entry: UTurnEntry, kind: str) -> Path:
     """Return the path of a file of a U-turn, after a check that it is the recorded one.
 
     Raises:
         UTurnFileError: it is missing, cannot be read, or is not the recorded one.
     """
-    path = _make_paths_by_kind(batch_folder, entry)[kind]
+    path = make_uturn_paths(batch_folder, entry)[kind]
     try:
         verify_recorded_file(path, entry.sha256.get(kind))
     except RecordedFileError as error:
