@@ -15,6 +15,7 @@ from wantui import __version__
 from wantui.atomic_files import write_text_atomically
 from wantui.batches.batch_folders import create_batch_folder
 from wantui.batches.enqueue import find_missing_videos
+from wantui.checksums import compute_document_checksum
 from wantui.config import load_config
 from wantui.json_files import UnreadableFileError, read_json_object
 from wantui.planning import plan_batch
@@ -27,7 +28,6 @@ from wantui.storage.manifest import (
     MANIFEST_FORMAT,
     Manifest,
     ManifestError,
-    compute_manifest_checksum,
     read_manifest,
     write_manifest,
 )
@@ -82,7 +82,7 @@ def test_recipes_of_stored_manifests_keep_their_digests(folder: BatchFolder, sto
 def test_format_4_manifest_keeps_its_sweep_cells_and_checksum(folder: BatchFolder) -> None:
     stored = json.loads((STORED.parent / "batch-4.json").read_text())
     folder.manifest_path.write_text(json.dumps(stored))
-    assert compute_manifest_checksum(stored) == stored["checksum"]
+    assert compute_document_checksum(stored) == stored["checksum"]
     manifest = read_manifest(folder)
     assert [manifest.make_video_title(video) for video in manifest.videos] == [
         f"{variation} seed 7, {cell}"

@@ -18,8 +18,8 @@ import pytest
 from conftest import Wantui, batch, generate_queued_videos, only_queued
 
 from wantui.batches import batch_folders
+from wantui.checksums import compute_file_sha256
 from wantui.engine.supervisor import Supervisor
-from wantui.file_digest import compute_file_sha256
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage import manifest_file

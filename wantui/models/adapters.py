@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from wantui.checksums import compute_file_sha256
 from wantui.errors import UserError
-from wantui.file_digest import compute_file_sha256
 from wantui.file_state import FileState
 from wantui.formatting import shorten_text
 from wantui.models.nano import NANO_ADAPTERS_FOLDER

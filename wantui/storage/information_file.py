@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wantui.atomic_files import write_text_atomically
+from wantui.checksums import compute_document_checksum
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.json_files import UnreadableFileError, describe_first_validation_error, parse_json, read_json_object
 from wantui.storage.layout import make_safe_folder_name
 from wantui.storage.locks import lock_manifest
-from wantui.storage.manifest import compute_manifest_checksum
 from wantui.storage.video_files import make_parent_folders
 
 MAX_INFORMATION_BYTES = 256 << 20
@@ -114,7 +114,7 @@ def _write_information(batch_folder: Path, content: InformationFile) -> Path:
     path = get_information_path(batch_folder, content.generic)
     make_parent_folders(batch_folder, path)
     document = parse_json(content.model_dump_json())
-    checksum = compute_manifest_checksum(document)
+    checksum = compute_document_checksum(document)
     write_text_atomically(path, _InformationDocument(**document, checksum=checksum).model_dump_json(indent=1) + "\n")
     return path
 
@@ -135,7 +135,7 @@ def read_information(path: Path) -> InformationFile | None:
         return None
     except UnreadableFileError as error:
         raise InformationFileError(str(error)) from error
-    if document.get("checksum") != compute_manifest_checksum(document):
+    if document.get("checksum") != compute_document_checksum(document):
         raise InformationFileError(
             f"{path} is damaged: its SHA-256 does not match. Restore it from a backup, or remove it and measure again"
         )

@@ -1,6 +1,5 @@
 """The manifest, batch.json: the requested videos of a batch and their states. Only done videos have complete files."""
 
-import hashlib
 import json
 import os
 import secrets
@@ -22,6 +21,7 @@ from pydantic import (
 
 from wantui import __version__
 from wantui.atomic_files import write_text_atomically
+from wantui.checksums import compute_document_checksum
 from wantui.config import convert_settings_to_dict, dump_settings
 from wantui.config.plans import migrate_plan_name
 from wantui.errors import UserError
@@ -140,7 +140,7 @@ class Manifest(_Entry):
     journal: str = ""
     """Journal ID, repeated in each line of the journal; empty in format 1, which has no journal."""
     checksum: str = ""
-    """SHA-256 of the other fields, from `compute_manifest_checksum`; empty in manifests of earlier versions."""
+    """SHA-256 of the other fields, from `compute_document_checksum`; empty in manifests of earlier versions."""
     name: str
     created: str
     template: str
@@ -255,7 +255,7 @@ def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
     manifest.format = MANIFEST_FORMAT if manifest.sweep is None else SWEEP_MANIFEST_FORMAT
     manifest.wantui = __version__
     # Hash the parsed JSON, as a reader does: pydantic and Python may format the same number differently.
-    manifest.checksum = compute_manifest_checksum(parse_json(manifest.model_dump_json()))
+    manifest.checksum = compute_document_checksum(parse_json(manifest.model_dump_json()))
     manifest_json = manifest.model_dump_json(indent=1) + "\n"
     size_bytes = len(manifest_json.encode())
     if size_bytes > MAX_MANIFEST_BYTES:
@@ -264,12 +264,6 @@ def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
         )
     write_text_atomically(folder.manifest_path, manifest_json)
     return size_bytes
-
-
-def compute_manifest_checksum(document: dict[str, Any]) -> str:
-    """Return the SHA-256 of a manifest without its checksum, as JSON with sorted keys and without spaces."""
-    content = {name: value for name, value in document.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def is_manifest_edited(folder: BatchFolder) -> bool:
@@ -284,7 +278,7 @@ def is_manifest_edited(folder: BatchFolder) -> bool:
 
 def has_wrong_checksum(document: dict[str, Any]) -> bool:
     """Return whether a manifest contains a checksum that does not match; earlier versions have no checksum."""
-    return document.get("checksum", "") not in ("", compute_manifest_checksum(document))
+    return document.get("checksum", "") not in ("", compute_document_checksum(document))
 
 
 def write_batch_files(folder: BatchFolder, batch: Batch) -> Manifest:

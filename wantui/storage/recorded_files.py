@@ -8,8 +8,8 @@ from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
+from wantui.checksums import compute_file_sha256
 from wantui.errors import UserError
-from wantui.file_digest import compute_file_sha256
 from wantui.formatting import format_count
 from wantui.planning import Recipe
 from wantui.storage.manifest import VideoEntry

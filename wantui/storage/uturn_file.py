@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wantui.atomic_files import atomic_write, write_text_atomically
+from wantui.checksums import compute_file_sha256
 from wantui.errors import UserError
-from wantui.file_digest import compute_file_sha256
 from wantui.json_files import (
     UnreadableFileError,
     describe_first_validation_error,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.captures import CAPTURES
-from wantui.file_digest import compute_file_sha256
+from wantui.checksums import compute_file_sha256
 from wantui.generation.make_video import GenerationResult
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
