@@ -5,7 +5,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,20 @@ import zarr
 from conftest import TEMPLATE, MakeOnce, Wantui, batch, generate_batch
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from synthetic_videos import (
+    DIMENSION,
+    SETTINGS,
+    SIGMAS,
+    STATES,
+    oscillating_videos,
+    set_values,
+    synthetic_videos,
+    use_videos,
+    with_states,
+)
 
 from wantui.analysis import differences, final_states, report
 from wantui.analysis import gram as products
-from wantui.analysis import loading as read
 from wantui.analysis.attention_overlay import compute_scale_maximum, draw_overlay, find_clip_path, find_latent_frame
 from wantui.analysis.attention_summary import average_map_over_steps, compute_word_curves, summarise_all_words
 from wantui.analysis.comparability import select_comparable_videos
@@ -62,48 +72,6 @@ from wantui.storage.mp4 import read_frames
 from wantui.tui.analysis.attention_film import MEAN_STEP, OverlayKey, load_attention_film
 
 pytestmark = pytest.mark.slow
-
-STATES, DIMENSION = 9, 60
-SIGMAS = np.linspace(1, 0, STATES)
-SETTINGS = {"steps": 8, "width": 64, "sampler": "euler"}
-
-
-def synthetic_videos(
-    folder: Path, spreads: dict[str, float], seeds: int, phrasings: int = 2, lengths: float = 1.0
-) -> list[Video]:
-    """Videos that go straight from a seed's noise to data of a group's spread; the rest of the phrasing moves it."""
-    videos: list[Video] = []
-    for g, (name, spread) in enumerate(spreads.items()):
-        for phrasing in range(phrasings):
-            for seed in range(seeds):
-                # Trailing zeros would be the same seed as none.
-                rng, of_phrasing = np.random.default_rng([seed, g, phrasing, 1]), np.random.default_rng([phrasing, 2])
-                noise = np.random.default_rng([seed, 3]).normal(size=DIMENSION)
-                end = 2 * of_phrasing.normal(size=DIMENSION) + spread * rng.normal(size=DIMENSION)
-                bend = 0.1 * lengths * np.random.default_rng([seed, g, phrasing, 4]).normal(size=DIMENSION)
-                path = SIGMAS[:, None] * noise + (1 - SIGMAS[:, None]) * end
-                path = path + np.sin(np.pi * SIGMAS)[:, None] * bend
-                place = folder / f"{name}_{phrasing}_{seed}.zarr"
-                group = zarr.open_group(place, mode="w")
-                group.create_array("projection", data=path.astype(np.float32))
-                group.create_array("sigmas", data=SIGMAS)
-                videos.append(
-                    Video(
-                        folder,
-                        len(videos),
-                        f"{g}{phrasing}{seed}",
-                        f"{name}_{phrasing}",
-                        f"{name} in phrasing {phrasing}",
-                        {3: name, 7: f"phrasing {phrasing}"},
-                        seed,
-                        SETTINGS,
-                        build_trajectory(path @ path.T, SIGMAS, DIMENSION),
-                        dimension=DIMENSION,
-                        trajectory_path=place,
-                        word_count=4,
-                    )
-                )
-    return videos
 
 
 def test_compare_finds_the_group_with_the_larger_spread(tmp_path: Path) -> None:
@@ -263,11 +231,6 @@ def test_several_groups_are_compared_pairwise_with_corrected_p(tmp_path: Path) -
     assert all(d.family_p >= d.paired_effect.p for d in result.differences)  # C12
     assert all(d.discovery_p >= d.paired_effect.p for d in result.differences)
     assert any("only one phrasing" in warning for warning in result.warnings)
-
-
-def set_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]) -> None:
-    """Let `length` be what a function says."""
-    monkeypatch.setattr(Video, "compute_metric", lambda video, metric: values(video))
 
 
 def test_verdict_names_its_metric_and_place_is_answered_separately(tmp_path: Path) -> None:
@@ -542,13 +505,6 @@ def test_compare_without_comparable_videos_gives_the_reason(tmp_path: Path) -> N
         CannotCompareError, match=r"there is only one.*15 of 16 videos are excluded, for example .*: its file is gone"
     ):
         compare_groups([one, *broken], grouping="1")
-
-
-def with_states(video: Video, stored: list[int]) -> Video:
-    """Return the video with some of its states only, as latents stored at intervals have them."""
-    path = video.trajectory
-    assert path is not None
-    return replace(video, trajectory=Trajectory(path.sigmas[stored], path.gram[np.ix_(stored, stored)]))
 
 
 def test_trajectories_with_different_noise_levels_are_not_compared(tmp_path: Path) -> None:
@@ -934,38 +890,6 @@ def test_analyze_reports_step_dependence_and_refuses_a_too_large_stride(with_map
     assert refused.code != 0
     assert "cannot measure at stride 2: " in refused.err
     assert "stride 2 leaves 2 of 4 states, but an angle needs three. Choose a smaller stride" in refused.err
-
-
-def oscillating_videos(
-    folder: Path, groups: tuple[str, ...] = ("one", "other"), predictors: bool = False
-) -> list[Video]:
-    """Videos of 41 states that swing over four states; with predictors between their states if asked for."""
-    videos: list[Video] = []
-    for g, name in enumerate(groups):
-        for seed in range(4):
-            rng = np.random.default_rng([seed, g])
-            angles, sigmas = np.linspace(0, 1.5, 41), np.linspace(1, 0, 41)
-            path = rng.normal(size=DIMENSION) + 0.01 * np.linspace(0, 1, 41)[:, None] * rng.normal(size=DIMENSION)
-            swing = 0.02 * np.array([1, 1, -1, -1])[np.arange(41) % 4]
-            path[:, :3] = np.stack([np.cos(angles), np.sin(angles), swing], axis=1)
-            if predictors:
-                path, sigmas = (np.repeat(own, [1, *[2] * 39, 1], axis=0) for own in (path, sigmas))
-                path[1:-1:2] += 1
-            place = folder / f"{name}_{seed}.zarr"
-            group = zarr.open_group(place, mode="w")
-            group.create_array("projection", data=path.astype(np.float32))
-            group.create_array("sigmas", data=sigmas)
-            about = {"dimension": DIMENSION, "trajectory_path": place}
-            result = build_trajectory(path @ path.T, sigmas, DIMENSION)
-            videos.append(
-                Video(folder, len(videos), f"{g}{seed}", name, name, {}, seed, SETTINGS, result, **about)  # type: ignore[arg-type]
-            )
-    return videos
-
-
-def use_videos(monkeypatch: pytest.MonkeyPatch, videos: list[Video]) -> None:
-    """Let the command read these videos, whatever batch it is given."""
-    monkeypatch.setattr(read, "read_batches", lambda folders, from_latents, *_: (videos, []))
 
 
 def test_stride_is_in_labels_and_advice(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from conftest import Wantui
 from numpy.typing import NDArray
 from rich.style import Style
 from scipy import stats
-from test_analysis import oscillating_videos, synthetic_videos, use_videos
+from synthetic_videos import oscillating_videos, synthetic_videos, use_videos
 
 from wantui.analysis.answer_evidence import (
     ALIKE,

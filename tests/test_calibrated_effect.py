@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.style import Style
 from scipy import stats
-from test_analysis import set_values, synthetic_videos
+from synthetic_videos import set_values, synthetic_videos
 from test_calibrated import build_sensitivity
 
 from wantui.analysis.calibrated import GUIDED, Sensitivity, read_calibration

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from rich.style import Style
 from scipy import stats
-from test_analysis import synthetic_videos
+from synthetic_videos import synthetic_videos
 
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.curve_comparison import CurveComparison, compare_curves

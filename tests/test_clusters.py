@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
-from test_analysis import synthetic_videos
+from synthetic_videos import synthetic_videos
 
 from wantui.analysis.clusters import compute_family_masses, find_clusters, run_cluster_test
 from wantui.analysis.compare import compare_groups

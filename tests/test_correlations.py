@@ -12,7 +12,7 @@ import pytest
 from conftest import Wantui
 from numpy.typing import NDArray
 from scipy import stats
-from test_analysis import synthetic_videos
+from synthetic_videos import synthetic_videos
 
 from wantui.analysis import correlation_data
 from wantui.analysis.attention_summary import WordCurves

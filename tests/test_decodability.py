@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from test_analysis import SIGMAS, synthetic_videos
+from synthetic_videos import SIGMAS, synthetic_videos
 
 from wantui.analysis.decodability import (
     MAX_DECODED_GROUPS,

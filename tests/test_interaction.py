@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Wantui
 from scipy import stats
-from test_analysis import synthetic_videos, use_videos
+from synthetic_videos import synthetic_videos, use_videos
 
 from wantui.analysis.declaration import Declaration
 from wantui.analysis.dispersion import compute_unbiased_squared_mean

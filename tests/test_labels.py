@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Wantui
 from scipy import stats
-from test_analysis import synthetic_videos
+from synthetic_videos import synthetic_videos
 
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.label_rows import LabelError

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.style import Style
-from test_analysis import synthetic_videos
+from synthetic_videos import synthetic_videos
 
 from wantui.analysis.mean_curves import compute_median_curves
 from wantui.analysis.metrics import CURVES

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_analysis import synthetic_videos
+from synthetic_videos import synthetic_videos
 from test_interaction import make_videos as make_videos_of_two_words
 
 from wantui.analysis.calibrated import find_response

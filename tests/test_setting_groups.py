@@ -17,7 +17,7 @@ from rich.color import Color
 from rich.console import Console
 from rich.style import Style
 from scipy import stats
-from test_analysis import SETTINGS, synthetic_videos, use_videos
+from synthetic_videos import SETTINGS, synthetic_videos, use_videos, with_states
 
 from wantui.analysis import loading
 from wantui.analysis.comparability import COMPARED_FIELDS, SEPARATELY_COMPARED_FIELDS, find_differing_settings
@@ -128,8 +128,6 @@ def test_other_differing_settings_exclude_videos_by_name(tmp_path: Path) -> None
 
 
 def test_studied_schedule_may_have_other_noise_levels(tmp_path: Path) -> None:
-    from test_analysis import with_states
-
     videos = cfg_batches(tmp_path, (2,))
     few = [
         set_setting(with_states(video, [0, 4, 8]), tmp_path / "few", "model_settings.steps", 2, steps=2)

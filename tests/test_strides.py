@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Wantui
-from test_analysis import oscillating_videos, synthetic_videos, use_videos
+from synthetic_videos import oscillating_videos, synthetic_videos, use_videos
 
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.correlation_data import correlate_videos

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness_tui import AppUnderTest
-from test_analysis import SETTINGS, synthetic_videos
+from synthetic_videos import SETTINGS, synthetic_videos
 from test_interaction import make_videos as make_videos_of_two_words
 from test_tui_screens import on
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import Wantui
 from rich.style import Style
 from scipy import stats
-from test_analysis import synthetic_videos, use_videos
+from synthetic_videos import synthetic_videos, use_videos
 from test_setting_groups import CFG_PATH, set_setting
 
 from wantui.analysis.compare import compare_groups

@@ -1,0 +1,99 @@
+"""Videos with synthetic trajectories of known geometry, as the analysis loads them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from wantui.analysis import loading as read
+from wantui.analysis.trajectory import Trajectory, build_trajectory
+from wantui.analysis.video import Video
+
+STATES, DIMENSION = 9, 60
+SIGMAS = np.linspace(1, 0, STATES)
+SETTINGS = {"steps": 8, "width": 64, "sampler": "euler"}
+
+
+def synthetic_videos(
+    folder: Path, spreads: dict[str, float], seeds: int, phrasings: int = 2, lengths: float = 1.0
+) -> list[Video]:
+    """Videos that go straight from a seed's noise to data of a group's spread; the rest of the phrasing moves it."""
+    videos: list[Video] = []
+    for g, (name, spread) in enumerate(spreads.items()):
+        for phrasing in range(phrasings):
+            for seed in range(seeds):
+                # Trailing zeros would be the same seed as none.
+                rng, of_phrasing = np.random.default_rng([seed, g, phrasing, 1]), np.random.default_rng([phrasing, 2])
+                noise = np.random.default_rng([seed, 3]).normal(size=DIMENSION)
+                end = 2 * of_phrasing.normal(size=DIMENSION) + spread * rng.normal(size=DIMENSION)
+                bend = 0.1 * lengths * np.random.default_rng([seed, g, phrasing, 4]).normal(size=DIMENSION)
+                path = SIGMAS[:, None] * noise + (1 - SIGMAS[:, None]) * end
+                path = path + np.sin(np.pi * SIGMAS)[:, None] * bend
+                place = folder / f"{name}_{phrasing}_{seed}.zarr"
+                group = zarr.open_group(place, mode="w")
+                group.create_array("projection", data=path.astype(np.float32))
+                group.create_array("sigmas", data=SIGMAS)
+                videos.append(
+                    Video(
+                        folder,
+                        len(videos),
+                        f"{g}{phrasing}{seed}",
+                        f"{name}_{phrasing}",
+                        f"{name} in phrasing {phrasing}",
+                        {3: name, 7: f"phrasing {phrasing}"},
+                        seed,
+                        SETTINGS,
+                        build_trajectory(path @ path.T, SIGMAS, DIMENSION),
+                        dimension=DIMENSION,
+                        trajectory_path=place,
+                        word_count=4,
+                    )
+                )
+    return videos
+
+
+def oscillating_videos(
+    folder: Path, groups: tuple[str, ...] = ("one", "other"), predictors: bool = False
+) -> list[Video]:
+    """Videos of 41 states that swing over four states; with predictors between their states if asked for."""
+    videos: list[Video] = []
+    for g, name in enumerate(groups):
+        for seed in range(4):
+            rng = np.random.default_rng([seed, g])
+            angles, sigmas = np.linspace(0, 1.5, 41), np.linspace(1, 0, 41)
+            path = rng.normal(size=DIMENSION) + 0.01 * np.linspace(0, 1, 41)[:, None] * rng.normal(size=DIMENSION)
+            swing = 0.02 * np.array([1, 1, -1, -1])[np.arange(41) % 4]
+            path[:, :3] = np.stack([np.cos(angles), np.sin(angles), swing], axis=1)
+            if predictors:
+                path, sigmas = (np.repeat(own, [1, *[2] * 39, 1], axis=0) for own in (path, sigmas))
+                path[1:-1:2] += 1
+            place = folder / f"{name}_{seed}.zarr"
+            group = zarr.open_group(place, mode="w")
+            group.create_array("projection", data=path.astype(np.float32))
+            group.create_array("sigmas", data=sigmas)
+            about = {"dimension": DIMENSION, "trajectory_path": place}
+            result = build_trajectory(path @ path.T, sigmas, DIMENSION)
+            videos.append(
+                Video(folder, len(videos), f"{g}{seed}", name, name, {}, seed, SETTINGS, result, **about)  # type: ignore[arg-type]
+            )
+    return videos
+
+
+def with_states(video: Video, stored: list[int]) -> Video:
+    """Return the video with some of its states only, as latents stored at intervals have them."""
+    path = video.trajectory
+    assert path is not None
+    return replace(video, trajectory=Trajectory(path.sigmas[stored], path.gram[np.ix_(stored, stored)]))
+
+
+def set_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]) -> None:
+    """Let `length` be what a function says."""
+    monkeypatch.setattr(Video, "compute_metric", lambda video, metric: values(video))
+
+
+def use_videos(monkeypatch: pytest.MonkeyPatch, videos: list[Video]) -> None:
+    """Let the command read these videos, whatever batch it is given."""
+    monkeypatch.setattr(read, "read_batches", lambda folders, from_latents, *_: (videos, []))
