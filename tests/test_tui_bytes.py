@@ -12,7 +12,7 @@ from harness_tui import application, run
 from rich.cells import cell_len
 from test_tui_screens import RECIPE, claim
 from textual.app import ComposeResult
-from textual.geometry import Size
+from textual.geometry import Offset, Size
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -101,6 +101,48 @@ def test_screen_sends_nothing_while_nothing_happens(number: str) -> None:
             with counted_bytes(it.app) as written:
                 await asyncio.sleep(SECONDS)
             assert len("".join(written)) <= FEW
+
+    run(test)
+
+
+def test_monitor_of_a_running_video_without_progress_sends_nothing() -> None:  # T1
+    folder = Path("one").absolute()
+    (folder / "logs").mkdir(parents=True)
+    (folder / "logs" / "batch.log").write_text("loading the model\n")
+    queue = Queue(find_state_directory().directory)
+    queue.add_batch(folder, "auto", [NewVideo(0, "red", RECIPE, 20)])
+    claim(queue)
+
+    async def test() -> None:
+        async with application(gpu_panel="hidden") as it:
+            it.app.gpu_monitor.stop()
+            await it.press("3")
+            await it.until(lambda: "Log: batch.log" in it.text() and "loading the model" in it.text())
+            await it.pilot.pause(1.5)
+            with counted_bytes(it.app) as written:
+                await asyncio.sleep(2 * SECONDS)
+            assert "".join(written) == ""
+
+    run(test)
+    queue.close()
+
+
+def test_update_without_changed_cells_sends_nothing_but_moves_of_the_text_cursor() -> None:  # T1
+    async def test() -> None:
+        async with application() as it:
+            it.app.gpu_monitor.stop()
+            await it.pilot.pause(1.5)
+            with counted_bytes(it.app) as written:
+                it.app.screen.refresh()
+                await it.until(lambda: len("".join(written)) > 1000)
+                written.clear()
+                it.app.screen.refresh()
+                await it.pilot.pause(0.5)
+                assert "".join(written) == ""
+                it.app.cursor_position = it.app.cursor_position + Offset(1, 0)
+                it.app.screen.refresh()
+                await it.until(lambda: "".join(written))
+                assert re.fullmatch(r"\x1b\[\d+;\d+H", "".join(written))
 
     run(test)
 

@@ -231,8 +231,19 @@ SETTLING_SECONDS = 35.0
 """Seconds after which a screen is idle: the monitor plays a finished clip for 30 seconds."""
 
 
+def generate_batch(folder: Path) -> None:
+    """Generate two videos with nano, and end the engine."""
+    settings = ("model_settings.steps=4", "model_settings.device=cpu", f"output_dir={folder}")
+    options = ["-t", "a [red|blue] (circle)", "-n", "1", "--store-latents", "--store-attention"]
+    options += [word for setting in settings for word in ("--set", setting)]
+    for command in (["run", *options], ["engine", "stop"]):
+        subprocess.run([sys.executable, "-m", "wantui", *command], check=True, capture_output=True)
+
+
 def print_idle_bytes(seconds: float) -> None:
-    """Print the bytes a second of every screen while nothing changes, without the machine panel."""
+    """Print the bytes a second of every screen while nothing changes, with a finished batch, without the machine
+    panel."""
+    generate_batch(find_state_directory().directory / "outputs")
     terminal = wantui()
     terminal.until(b"cfg scale")
     terminal.keys(HIDE_PANEL_KEY)

@@ -15,8 +15,11 @@ def make_content(text: str, keep_lines: bool = False) -> Content:
     return Content(escape_unprintable(text, keep_lines))
 
 
-def set_titles(pane: Widget, title: str | None = None, subtitle: str | None = None) -> None:
+def set_titles(pane: Widget, title: str | Content | None = None, subtitle: str | Content | None = None) -> None:
     """Set the titles in the border of a pane, which redraws it, unless they are shown already; None keeps a title."""
     for name, text in (("border_title", title), ("border_subtitle", subtitle)):
-        if text is not None and (content := make_content(text)).markup != getattr(pane, name):
+        if text is None:
+            continue
+        content = text if isinstance(text, Content) else make_content(text)
+        if content.markup != getattr(pane, name):
             setattr(pane, name, content)

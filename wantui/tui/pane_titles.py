@@ -8,6 +8,7 @@ from textual.widget import Widget
 
 from wantui.formatting import escape_unprintable
 from wantui.tui.actions import iterate_actions
+from wantui.tui.content import set_titles
 from wantui.tui.key_names import format_key_name
 
 _KEY_NAMES_BY_ACTION = {action.id: action.key_names for action in iterate_actions()}
@@ -46,8 +47,7 @@ class KeyTitleMixin(_Base):
         """Draw the key and the title, unless they are shown already; the key map of the user may have changed."""
         key = find_key(self, self.key_action_id)
         parts = (key, "bold $footer-key-foreground"), f" {escape_unprintable(self.key_title)}"
-        if Content.assemble(*parts).markup != self.border_title:
-            self.border_title = Content.assemble(*parts)
+        set_titles(self, Content.assemble(*parts))
 
 
 class KeyTitledPane(KeyTitleMixin, Vertical):

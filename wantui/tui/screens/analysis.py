@@ -20,7 +20,7 @@ from wantui.storage.batch_index import BatchSummary
 from wantui.tui.actions import make_bindings
 from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_analysis, load_chosen_trajectories
 from wantui.tui.analysis.metric_notes import describe_metric_response
-from wantui.tui.content import make_content
+from wantui.tui.content import make_content, set_titles
 from wantui.tui.messages import ShowBatch
 from wantui.tui.plain_names import describe_grouping, replace_names
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
@@ -224,10 +224,10 @@ class AnalysisScreen(AnalysisFigures):
         elif self.current_group is not None:
             summary += f" of {replace_names(self.current_group)}; escape: all groups"
         if self._requested_folder is not None:
-            table.border_title = make_content(f"{self._requested_folder.name}: reading ...")
+            set_titles(table, f"{self._requested_folder.name}: reading ...")
         else:
             title = f"{batch_names}: {summary}{self._describe_order()}" if self.videos else batch_names
-            table.border_title = make_content(title)
+            set_titles(table, title)
         metric = METRICS[self.row_list.metric_name]
         unit = f" ({metric.unit})" if metric.unit else ""
         meaning = f"{replace_names(self.row_list.metric_name)}{unit}: {replace_names(metric.meaning)}"
@@ -236,7 +236,7 @@ class AnalysisScreen(AnalysisFigures):
         response = describe_metric_response(self.row_list.metric_name, is_guided=is_guided)
         is_in_one_line = len(meaning) + len(response) + 2 <= table.size.width - SUBTITLE_MARGIN
         subtitle = f"{meaning}. {response}" if is_in_one_line else response
-        table.border_subtitle = make_content(subtitle if self.row_list.rows else "")
+        set_titles(table, subtitle=subtitle if self.row_list.rows else "")
         self.query_one("#meaning", Static).update(make_content(meaning))
         self.set_class(bool(self.row_list.rows) and not is_in_one_line, "-with-meaning")
 

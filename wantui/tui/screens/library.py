@@ -17,7 +17,7 @@ from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.manifest import VideoEntry
 from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.tui.actions import make_bindings
-from wantui.tui.content import make_content
+from wantui.tui.content import set_titles
 from wantui.tui.edit_copy import copy_batch_to_draft
 from wantui.tui.library.data import (
     STATE_FILTERS,
@@ -135,9 +135,7 @@ class LibraryScreen(LibraryRunning):
         # The details get the rest.
         self.batch_list.styles.max_height = max(MIN_LIST_HEIGHT, len(rows) + LIST_FRAME_HEIGHT)
         suffix = f", {self.state_filter}" if self.state_filter != "all" else ""
-        self.batch_list.border_title = make_content(
-            f"Batches: {len(self.visible_batches)} of {len(self.batches)}{suffix}"
-        )
+        set_titles(self.batch_list, f"Batches: {len(self.visible_batches)} of {len(self.batches)}{suffix}")
         selected_folder, video_index = self._pending_selection or (self.shown_folder, None)
         found_index = video_index
         if found_index is None and previous_row is not None and previous_row.batch.folder == selected_folder:
@@ -176,7 +174,7 @@ class LibraryScreen(LibraryRunning):
         self.video_indices = {}
         self.matrix.show_grid(VideoMatrix(Path()), is_same_batch=False)
         self.matrix.border_title, self.matrix.empty_text = MATRIX_TITLE, EMPTY_MATRIX_TEXT
-        self.matrix.border_subtitle = ""
+        set_titles(self.matrix, subtitle="")
         self.details.show_message(message)
 
     def select_batch(self, folder: Path, video_index: int | None) -> None:
@@ -280,7 +278,7 @@ class LibraryScreen(LibraryRunning):
         self.matrix.show_grid(self.add_running_videos(grid), is_same_batch)
         self.update_marked_cells()
         self._show_matrix_title()
-        self.matrix.border_subtitle = make_content(self.describe_page(grid))
+        set_titles(self.matrix, subtitle=self.describe_page(grid))
 
     def on_resize(self) -> None:
         if self.matrix.grid.cells:
@@ -289,7 +287,7 @@ class LibraryScreen(LibraryRunning):
     def _show_matrix_title(self) -> None:
         suffix = f", {self.shown_filter}" if self.shown_filter in VIDEO_FILTERS else ""
         max_width = max(0, self.matrix.size.width - TITLE_MARGIN - len(suffix))
-        self.matrix.border_title = make_content(f"{self.matrix.grid.describe_axes(max_width)}{suffix}")
+        set_titles(self.matrix, f"{self.matrix.grid.describe_axes(max_width)}{suffix}")
 
     def get_current_entry(self) -> VideoEntry | None:
         """Return the manifest entry of the video under the cursor, or None."""

@@ -16,7 +16,7 @@ from wantui.queue.records import VideoRow
 from wantui.tui.actions import make_bindings
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row
-from wantui.tui.content import make_content, set_titles
+from wantui.tui.content import set_titles
 from wantui.tui.messages import ShowBatch
 from wantui.tui.monitor.columns import RowContext, make_monitor_columns
 from wantui.tui.monitor.states import (
@@ -119,9 +119,7 @@ class MonitorScreen(MonitorFiles):
         """Show why no worker is running, if so."""
         is_interrupted = snapshot.engine is None and any(row.video is not None for row in self.rows)
         interruption = describe_interruption(self.wantui_app.is_engine_starting)
-        title = f"Interrupted: {interruption}" if is_interrupted else "Running"
-        if title != str(self.running_list.border_title):  # setting the title redraws all rows
-            self.running_list.border_title = make_content(title)
+        set_titles(self.running_list, f"Interrupted: {interruption}" if is_interrupted else "Running")
         text = "" if self.rows else explain_idle_queue(snapshot, self.wantui_app.is_engine_starting)[0]
         if text != self.running_list.empty_text:
             self.running_list.empty_text = text
@@ -197,9 +195,7 @@ class MonitorScreen(MonitorFiles):
         self.previews.last_known_step = None if progress is None else progress.step_number
         step = self._find_shown_step(row, finished)
         shown, error = self._choose_pictures(step, row, finished)
-        title = "Predicted video" if shown is None else shown.title
-        if title != str(self.preview_pane.border_title):
-            self.preview_pane.border_title = make_content(title)
+        set_titles(self.preview_pane, "Predicted video" if shown is None else shown.title)
         other_caption = Text("") if finished is None else self._make_finished_caption(finished, names_video=True)
         self.caption_text.show_lines([other_caption if shown is None else shown.caption])
         if shown is None:
@@ -299,7 +295,7 @@ class MonitorScreen(MonitorFiles):
         if self.log_version is not None:
             log_text = self.log_text
             log_text.show_lines([Text(line) for line in self.log_lines[-max(1, log_text.size.height) :]])
-            self.log_pane.border_title = make_content(f"Log: {self.log_version[0].name}")
+            set_titles(self.log_pane, f"Log: {self.log_version[0].name}")
 
     @on(VirtualList.Highlighted, "#running")
     def _show_highlighted_video(self) -> None:

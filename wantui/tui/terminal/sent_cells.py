@@ -97,16 +97,21 @@ class ChangedCells(CompositorUpdate):
 
     def __init__(self, update: LayoutUpdate | ChopsUpdate, sent_rows: SentRows, size: Size, mode: str) -> None:
         self.update, self.sent_rows, self.size, self.mode = update, sent_rows, size, mode
+        self._rendered: str | None = None
 
     def render_segments(self, console: Console) -> str:
-        """Return the escape sequences and text of the changed cells, and count them as sent."""
+        """Return the escape sequences and text of the changed cells; the first call counts them as sent."""
+        if self._rendered is None:
+            self._rendered = "".join(self._render_changes(console))
+        return self._rendered
+
+    def _render_changes(self, console: Console) -> Iterator[str]:
         self.sent_rows.begin_update(self.size, self.mode)
-        parts: list[str] = []
         for row, column, strip in _iterate_strips(self.update):
             change = self.sent_rows.replace(row, column, strip)
             if change is not None:
-                parts += [Control.move_to(change[0], row).segment.text, change[1].render(console)]
-        return "".join(parts)
+                yield Control.move_to(change[0], row).segment.text
+                yield change[1].render(console)
 
 
 def _iterate_strips(update: LayoutUpdate | ChopsUpdate) -> Iterator[tuple[int, int, Strip]]:
@@ -156,8 +161,16 @@ class SentCellsApp(App[Any]):
         self.screen.refresh(layout=True)
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | CompositorUpdate | None) -> None:
-        """Send the changed cells of an update."""
-        if isinstance(renderable, LayoutUpdate | ChopsUpdate):
+        """Send the changed cells of an update; without any, nothing, unless the text cursor moves."""
+        if isinstance(renderable, LayoutUpdate | ChopsUpdate) and self._can_display():
             # Not `screen.size`, which after a change of the terminal's size is new before the screen is laid out.
-            renderable = ChangedCells(renderable, self.sent_rows, screen._compositor.size, self.current_mode)
+            update = ChangedCells(renderable, self.sent_rows, screen._compositor.size, self.current_mode)
+            cursor_position = self.screen.outer_size.clamp_offset(self.cursor_position)
+            has_news = update.render_segments(self.console) or cursor_position != self._previous_cursor_position
+            renderable = update if has_news else None
         super()._display(screen, renderable)  # type: ignore[arg-type]  # updates are no `RenderableType` for mypy
+
+    def _can_display(self) -> bool:
+        """Return whether Textual sends an update now, instead of dropping it."""
+        is_open = self._running and not self._closed and not self.is_headless
+        return is_open and not self._batch_count and self._driver is not None

@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.message import Message
 
 from wantui.tui.analysis.views import VIEW_TITLES, Canvas
-from wantui.tui.content import make_content
+from wantui.tui.content import set_titles
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrap_text
 
@@ -51,8 +51,7 @@ class TrajectoryDetails(VerticalScroll):
         for view in views:
             title = f" {VIEW_TITLES[view]} "
             parts.append((title, "bold reverse") if view == active_view else (title, "not bold"))
-        self.border_title = Content.assemble(*parts)
-        self.border_subtitle = make_content(hint)
+        set_titles(self, Content.assemble(*parts), hint)
 
     def show_lines(self, lines: Sequence[Text]) -> None:
         """Show drawn lines."""
