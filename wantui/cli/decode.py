@@ -93,12 +93,7 @@ def command(
         raise click.UsageError("cannot use --device or --fetch with --fast, which needs no model")
     videos = select_videos(sources, variation_ids, seeds, id_prefixes)
     batches = list(dict.fromkeys(video.folder for video in videos))
-    folder_by_batch = {
-        batch: (batch / "exports" / "steps" if requested_folder is None else requested_folder)
-        if len(batches) == 1 or requested_folder is None
-        else requested_folder / batch.name
-        for batch in batches
-    }
+    folder_by_batch = _choose_folders(batches, requested_folder)
     if draws_grid and len(batches) > 1:
         raise UserError("--grid draws the videos of one batch. Name one batch")
     for folder in folder_by_batch.values():
@@ -121,6 +116,15 @@ def command(
             echo(reason, err=True)
     if left_out_count or any(grid.unreadable for grid in grids):
         sys.exit(1)
+
+
+def _choose_folders(batches: list[Path], requested_folder: Path | None) -> dict[Path, Path]:
+    """Return the folder for the clips of each batch."""
+    if requested_folder is None:
+        return {batch: batch / "exports" / "steps" for batch in batches}
+    if len(batches) == 1:
+        return {batches[0]: requested_folder}
+    return {batch: requested_folder / batch.name for batch in batches}
 
 
 def _decode_videos(

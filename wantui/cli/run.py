@@ -83,9 +83,8 @@ def command(
     state_dir = find_state_directory()
     queue = open_queue_for_command(state_dir)
     if find_engine_process_id(state_dir.directory) is None:
-        create_logs_folder(
-            state_dir, log_folder
-        )  # fails now, before anything is queued for an engine that cannot start
+        create_logs_folder(state_dir, log_folder)  # now, before anything is queued for an engine that cannot start
+    is_new = resume_folder is None
     folder: BatchFolder | None = None
     try:  # another process may lock the queue for a while: Ctrl-C must work here too
         with record_new_folder(state_dir.directory) as record:
@@ -99,20 +98,9 @@ def command(
                 assert template_text is not None
                 folder, manifest, device = _create_batch(state_dir, config, template_text, options, record)
             last_seq = queue.read_last_event_seq()
-            batch_id, missing_count = _enqueue_missing_videos(
-                queue, folder, manifest, device, is_new=resume_folder is None
-            )
+            batch_id, missing_count = _enqueue_missing_videos(queue, folder, manifest, device, is_new=is_new)
         _follow_queued_batch(
-            queue,
-            folder,
-            manifest,
-            batch_id,
-            missing_count,
-            last_seq,
-            log_folder,
-            detaches,
-            as_json,
-            is_new=resume_folder is None,
+            queue, folder, manifest, batch_id, missing_count, last_seq, log_folder, detaches, as_json, is_new=is_new
         )
     except KeyboardInterrupt:
         if folder is None:

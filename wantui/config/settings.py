@@ -75,9 +75,9 @@ class ModelSettings(ConfigSection):
     """GGUF file that replaces the transformer of the model, with the precision of the file. Disables the fused
     blocks and decoder."""
     speed: SpeedName = "fused"
-    """Speed of the transformer. reference: bit-identical to diffusers. fused: fused GPU kernels, equal up to rounding;
-    bit-identical on a CPU and with nano. fp8: fused, with products rounded to 8 bits, which changes the video; needs an
-    Ada, Hopper or later GPU. cached: skips blocks that change little, which changes the video."""
+    """Speed of transformer and decoder. reference: bit-identical to diffusers. fused: fused GPU kernels, equal up to
+    rounding; bit-identical on a CPU and with nano. fp8: fused, with products rounded to 8 bits, which changes the
+    video; needs an Ada, Hopper or later GPU. cached: skips blocks that change little, which changes the video."""
     force_capture: bool = False
     """Also store trajectories and attention with speed: cached, or with a sampler that adds noise, although both
     alter them."""
