@@ -22,7 +22,7 @@ from wantui.analysis.metrics import CURVES
 from wantui.analysis.path_components import NoComponentsError, compute_path_components
 from wantui.analysis.trajectory import build_trajectory
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey, WordAttention
-from wantui.tui.analysis.attention_panel import EVENNESS_NOTE, MASS_NOTE, draw_attention
+from wantui.tui.analysis.attention_panel import EVENNESS_NOTE, MASS_NOTE, draw_attention, measure_attention_height
 from wantui.tui.analysis.data import FigureKey, choose_clearest_curve, compute_figure
 from wantui.tui.analysis.forest_plot import (
     ForestAxis,
@@ -36,6 +36,7 @@ from wantui.tui.analysis.forest_plot import (
 from wantui.tui.analysis.views import Canvas, choose_curve_range, draw_mean_curves, draw_paths
 from wantui.tui.chart import Chart, choose_rows, find_value_range
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
+from wantui.tui.pictures import measure_height
 from wantui.tui.series_colours import assign_series_colours
 
 NAN = float("nan")
@@ -311,6 +312,22 @@ def test_attention_view_fits_its_pane(size: tuple[int, int]) -> None:
     assert "10.00 % of the attention" in text
     assert "word 2 of 2" in text
     assert "step 1  σ 1.000" in text
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (90, 160), (160, 90)])
+def test_attention_view_has_no_empty_rows_in_its_measured_height(shape: tuple[int, int]) -> None:
+    frame = np.full((*shape, 3), 200, dtype=np.uint8)
+    film, key, width = make_film((frame,)), OverlayKey(1, 0, 0), 136
+    height = measure_attention_height(film, width, lambda _: Style())
+    lines = draw_attention(film, key, frame, width, height, lambda _: Style())
+    higher = draw_attention(film, key, frame, width, height + 4, lambda _: Style())
+    assert len(lines) == height
+    assert "of the attention at a place" in "".join(line.plain for line in lines)
+    for each in (lines, higher):
+        picture_lines = [line for line in each if any(block in line.plain[:40] for block in "█▀▄")]
+        assert len(picture_lines) == measure_height(frame, (136 - 44 - 4) // 2), (
+            "more lines do not enlarge the pictures"
+        )
 
 
 @pytest.mark.parametrize("width", [84, 100, 125, 126, 136])

@@ -103,8 +103,17 @@ def fit_picture_cells(picture: "Picture", width: int, height: int) -> "Picture":
     """
     scale = min(width / picture.shape[1], 2 * height / picture.shape[0])
     columns = min(width, max(1, round(picture.shape[1] * scale)))
-    rows = min(height, max(1, ceil(round(picture.shape[0] * scale) / 2)))
+    rows = min(height, _count_rows(picture, scale))
     return _resize(picture, (2 * columns, 2 * rows), 2 * scale)
+
+
+def measure_height(picture: "Picture", width: int) -> int:
+    """Return the height in characters of a picture that `fit_picture_cells` makes `width` characters wide."""
+    return _count_rows(picture, width / picture.shape[1])
+
+
+def _count_rows(picture: "Picture", scale: float) -> int:
+    return max(1, ceil(round(picture.shape[0] * scale) / 2))
 
 
 def stretch_picture(picture: "Picture", size: tuple[int, int]) -> "Picture":

@@ -10,6 +10,7 @@ from rich.text import Text
 from wantui.formatting import format_share
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
 from wantui.tui.chart import join_columns
+from wantui.tui.pictures import measure_height
 from wantui.tui.plots import draw_centred_picture, draw_sparkline
 from wantui.tui.wrapping import wrap_text
 
@@ -57,6 +58,16 @@ def draw_attention(
     frame = film.frames[key.frame_index]
     pictures = _draw_pictures(frame, picture, picture_width, height)
     return join_columns(pictures, figures, picture_width + 2)[:height]
+
+
+def measure_attention_height(film: AttentionFilm, width: int, get_style: Callable[[str], Style]) -> int:
+    """Return the lines that the attention view fills in a given width: more would leave rows empty."""
+    figures_width = max(MIN_FIGURES_WIDTH, min(MAX_FIGURES_WIDTH, width // 3))
+    figure_count = len(_draw_figures(film, OverlayKey(0, MEAN_STEP, 0), figures_width, get_style, explains=True))
+    if not film.frames:
+        return figure_count
+    picture_width = (width - figures_width - 4) // 2
+    return max(figure_count, measure_height(film.frames[0], picture_width) + 1)  # and its caption
 
 
 def _draw_pictures(frame: "NDArray[np.uint8]", overlay: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:

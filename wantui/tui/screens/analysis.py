@@ -7,6 +7,7 @@ from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.events import Click
+from textual.widget import Widget
 from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
@@ -18,6 +19,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count, format_error
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.actions import make_bindings
+from wantui.tui.analysis.attention_panel import measure_attention_height
 from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_analysis, load_chosen_trajectories
 from wantui.tui.analysis.metric_notes import describe_metric_response
 from wantui.tui.content import make_content, set_titles
@@ -40,8 +42,10 @@ Every new video stores its trajectory:
 To store attention too, mark a (word) of the template and turn on 'store attention' in the settings."""
 SUBTITLE_MARGIN = 4
 """Cells of the border that a title cannot take."""
-MIN_TABLE_HEIGHT = 5
-"""Minimum height of the table with its border, in lines."""
+MIN_TABLE_HEIGHT, MIN_TABLE_HEIGHT_BESIDE_ATTENTION = 5, 8
+"""Minimum heights of the table with its border, in lines; the second one is that of analysis.tcss."""
+FRAME_LINES = 2
+"""Lines of the frame of a pane."""
 
 
 def _filter_groups(groups: Sequence[Group], matching_videos: Sequence[Video]) -> list[Group]:
@@ -246,12 +250,32 @@ class AnalysisScreen(AnalysisFigures):
         direction = "falling" if self.row_list.is_descending else "rising"
         return f", sorted by {replace_names(metric)}, {direction}" if metric else ""
 
+    def draw_details(self) -> None:
+        """Draw the current view; a table above attention gets the rows that the pictures leave."""
+        self._fit_table()
+        super().draw_details()
+
     def _fit_table(self) -> None:
         """Make the table as high as its rows, up to a share of the screen; without videos, it takes all of it."""
         self.set_class(not self.videos, "-empty")
         row_count = len(self._pooled_groups[2]) if self.is_grouped else len(self.videos)
         height = max(MIN_TABLE_HEIGHT, row_count + 3) + self.has_class("-with-meaning")
-        self.query_one("#table").styles.height = height if self.videos else "1fr"
+        table = self.query_one("#table")
+        table.styles.height = height if self.videos else "1fr"
+        spare_height = self._measure_height_beside_attention(table)
+        if spare_height > MIN_TABLE_HEIGHT_BESIDE_ATTENTION:
+            table.styles.max_height = spare_height
+        else:
+            table.styles.clear_rule("max_height")
+
+    def _measure_height_beside_attention(self, table: Widget) -> int:
+        """Return the lines that the attention view would leave empty, and those of the table; 0 in other views."""
+        film = None if self.view != "attention" or self.attention is None else self.attention.film
+        if film is None:
+            return 0
+        canvas = self.details.get_canvas()
+        needed_height = measure_attention_height(film, canvas.width, canvas.get_style) + FRAME_LINES
+        return table.outer_size.height + self.details.outer_size.height - needed_height
 
     def _explain_empty_table(self, search_text: str) -> str:
         if not self.videos:
