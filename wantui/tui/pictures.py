@@ -113,7 +113,8 @@ def measure_height(picture: "Picture", width: int) -> int:
 
 
 def _count_rows(picture: "Picture", scale: float) -> int:
-    return max(1, ceil(round(picture.shape[0] * scale) / 2))
+    pixel_rows: int = round(picture.shape[0] * scale)
+    return max(1, ceil(pixel_rows / 2))
 
 
 def stretch_picture(picture: "Picture", size: tuple[int, int]) -> "Picture":
