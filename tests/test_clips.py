@@ -184,3 +184,16 @@ def test_ctrl_c_at_the_first_frame_leaves_no_partial_clip(tmp_path: Path, monkey
         if thread.name.startswith("writer"):
             thread.join()
     assert list(tmp_path.glob("clip*")) == []
+
+
+def test_second_ctrl_c_leaves_no_partial_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with suppress(KeyboardInterrupt), ClipWriter(tmp_path / "clip.mp4", 8, 2, {}) as writer:
+        writer.write_frame(np.zeros((16, 16, 3), np.uint8))
+        writer.encoder_thread.wait_for_writes()
+        assert (tmp_path / "clip.mp4.partial").exists()
+        monkeypatch.setattr(writer.encoder_thread, "close", raise_interrupt)
+    assert list(tmp_path.glob("clip*")) == []
+
+
+def raise_interrupt() -> None:
+    raise KeyboardInterrupt

@@ -129,6 +129,21 @@ def test_run_ended_by_sigterm_before_the_batch_is_queued_names_its_folder() -> N
     assert "interrupted: outputs/new is not in the queue. Queue it: wantui run --resume outputs/new" in result.stderr
 
 
+CTRL_C_AT_EXIT = """
+import atexit, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+from wantui.__main__ import main
+sys.argv = ["wantui", "--version"]
+main()
+"""
+
+
+def test_ctrl_c_while_python_exits_prints_no_traceback() -> None:
+    result = subprocess.run([sys.executable, "-c", CTRL_C_AT_EXIT], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "")
+
+
 def test_sighup_stays_ignored_under_nohup() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -1,5 +1,6 @@
 """Entry point of the program, also of `python -m wantui`."""
 
+import signal
 import sys
 
 from wantui.errors import INTERRUPTED_EXIT_CODE
@@ -12,7 +13,11 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("wantui: interrupted\n")
         sys.exit(INTERRUPTED_EXIT_CODE)
-    run_command_line()
+    try:
+        run_command_line()
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while Python exits must not print a traceback
 
 
 if __name__ == "__main__":

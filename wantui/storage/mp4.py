@@ -61,11 +61,13 @@ class ClipWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.encoder_thread.close()
-        if self.container is not None:
-            with suppress(Exception):  # the clip is incomplete
-                self.container.close()
-        self.temporary_path.unlink(missing_ok=True)
+        try:
+            self.encoder_thread.close()
+            if self.container is not None:
+                with suppress(Exception):  # the clip is incomplete
+                    self.container.close()
+        finally:  # also on a second Ctrl-C
+            self.temporary_path.unlink(missing_ok=True)
 
     def write_frame(self, frame: Frame) -> None:
         """Queue the next frame for encoding; block while `MAX_PENDING_FRAMES` frames wait.
