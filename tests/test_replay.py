@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -195,6 +195,24 @@ def test_ablate_prints_the_cost_first_and_the_change_without_each_word(wantui: W
     assert (word["word"], word["steps"]) == ("ring", [0, 3])
     assert all(0 < share < 2 for share in word["share"])
     assert word["guided_change"] == pytest.approx([4 * change for change in word["change"]])
+
+
+def test_interrupted_ablation_prints_the_finished_videos(
+    wantui: Wantui, batch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = ablation.measure_ablation
+
+    def interrupt_after_a_video(*values: Any) -> Iterator[object]:
+        for event in measure(*values):
+            yield event
+            if isinstance(event, ablation.VideoMeasured):
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(ablation, "measure_ablation", interrupt_after_a_video)
+    result = wantui("ablate", batch, "--variation", "ring", "--steps", "0", "--json")
+    assert result.code == 130
+    assert [record["seed"] for record in json.loads(result.out)] == [42]
+    assert "interrupted: 1 video of 2 measured" in result.err
 
 
 def test_ablate_refuses_words_and_steps_that_do_not_exist(wantui: Wantui, batch: Path) -> None:

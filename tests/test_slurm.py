@@ -14,6 +14,7 @@ from conftest import Wantui
 from forked_process import ForkedPopen
 from harness_engine import Machine
 
+from wantui.batches import slurm
 from wantui.batches.batch_folders import create_batch_folder
 from wantui.batches.enqueue import Shard, find_missing_videos
 from wantui.batches.slurm import (
@@ -121,6 +122,25 @@ def test_running_slurm_array_is_not_submitted_twice(cluster: Path, folder: Batch
         submit_job_array(folder.root, 2, RESOURCES)
     (cluster / "squeue.txt").write_text("6\n")
     submit_job_array(folder.root, 2, RESOURCES)
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("#!/bin/sh\nexec sleep 60\n", "squeue did not answer within 0.2 s"),
+        ("#!/bin/sh\nprintf 'no controller \\377' >&2; exit 1\n", "squeue failed: no controller \ufffd"),
+        ("#!/bin/sh\nexit 3\n", "squeue failed: exit code 3"),
+        ("#!/no/such/shell\n", "squeue cannot be started: No such file or directory"),
+    ],
+)
+def test_array_is_not_submitted_again_without_an_answer_of_squeue(
+    cluster: Path, folder: BatchFolder, monkeypatch: pytest.MonkeyPatch, program: str, reason: str
+) -> None:
+    monkeypatch.setattr(slurm, "SQUEUE_SECONDS", 0.2)
+    submit_job_array(folder.root, 2, RESOURCES)
+    (cluster / "squeue").write_text(program)
+    with pytest.raises(NoSlurmError, match=f"cannot find out whether an earlier array has ended: {reason}"):
+        submit_job_array(folder.root, 2, RESOURCES)
 
 
 @pytest.mark.parametrize(

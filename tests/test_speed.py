@@ -5,6 +5,7 @@ import copy
 import gc
 import json
 import math
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +28,7 @@ from wantui.generation.fuse import fuse_blocks, is_fused
 from wantui.generation.fused_linear import apply_linear, apply_linear_gelu
 from wantui.generation.load import load_pipeline
 from wantui.generation.pass_cache import PassCache, merge_padding
+from wantui.json_files import UnreadableFileError
 from wantui.models.catalogue import NANO, WanModel, find_model
 from wantui.models.fingerprint import fingerprint_model
 from wantui.models.magnitudes import (
@@ -245,6 +247,28 @@ def test_own_calibration_precedes_published_magnitudes(monkeypatch: pytest.Monke
     path.write_text(json.dumps({"revision": "commit", "magnitudes": [[1, 0], [0, -2]]}))
     assert load_magnitudes(model, "commit") == ((1.0, 0.0), (0.0, -2.0))
     assert load_magnitudes(model, "another commit") == published
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"revision": "commit"}',
+        '{"revision": "commit", "magnitudes": [[1, 0], [0]]}',
+        '{"revision": "commit", "magnitudes": [[1, 0], [0, "x"]]}',
+        '{"revision": "commit", "magnitudes": [[1, 0], [0, NaN]]}',
+    ],
+)
+def test_damaged_calibration_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    model = find_model("wan2.1-1.3b")
+    path = find_magnitudes_path(model, "commit")
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(UnreadableFileError, match=re.escape(str(path))):
+        load_magnitudes(model, "commit")
 
 
 def test_models_without_published_magnitudes_have_none() -> None:

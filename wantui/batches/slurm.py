@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 MAX_REQUEUE_COUNT = 1000
 """Maximum number of times that a job is requeued at its time limit."""
 POLL_SECONDS = 0.2
+SQUEUE_SECONDS = 60.0
+"""Seconds to wait for squeue; it retries for a while if Slurm's controller does not respond."""
 REQUEUE_WAIT_SECONDS = 5.0
 """Seconds to wait until Slurm ends a job that it was asked to requeue."""
 _FOLDER_ADVICE = "Choose another --output-dir, or work in another folder."
@@ -163,9 +165,29 @@ def _wait_for_engine(engine: "subprocess.Popen[bytes]") -> None:
 def _is_job_running() -> bool:
     """Return whether Slurm reports this job as running: False after a user cancelled it or Slurm requeued it."""
     job_id = os.environ.get("SLURM_JOB_ID", "")
-    squeue_command = ["squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={job_id}"]
-    result = subprocess.run(squeue_command, capture_output=True, text=True)
-    return result.returncode == 0 and result.stdout.strip() == "RUNNING"
+    try:
+        return _run_squeue("--format=%T", "--states=all", f"--jobs={job_id}") == "RUNNING"
+    except NoSlurmError as error:
+        logger.warning("%s", error)
+        return False
+
+
+def _run_squeue(*options: str) -> str:
+    """Return the output of squeue, without headers.
+
+    Raises:
+        NoSlurmError: squeue failed, or did not answer.
+    """
+    command = ["squeue", "--noheader", *options]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SQUEUE_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise NoSlurmError(f"squeue did not answer within {SQUEUE_SECONDS:g} s") from error
+    except OSError as error:
+        raise NoSlurmError(f"squeue cannot be started: {error.strerror}") from error
+    if result.returncode:
+        raise NoSlurmError(f"squeue failed: {result.stderr.strip() or f'exit code {result.returncode}'}")
+    return result.stdout.strip()
 
 
 def _find_local_temporary_folder() -> Path:
@@ -299,12 +321,11 @@ def _find_active_arrays(submission_folder: Path) -> list[str]:
     submitted_ids = {path.name.split("_")[0] for path in submission_folder.glob("*_submission.sh")}
     if not submitted_ids:
         return []
-    result = subprocess.run(["squeue", "--me", "--noheader", "--format=%F"], capture_output=True, text=True)
-    if result.returncode:
-        raise NoSlurmError(
-            f"cannot find out whether an earlier array has ended: squeue failed: {result.stderr.strip()}"
-        )
-    return sorted(submitted_ids & set(result.stdout.split()))
+    try:
+        active_ids = _run_squeue("--me", "--format=%F").split()
+    except NoSlurmError as error:
+        raise NoSlurmError(f"cannot find out whether an earlier array has ended: {error}") from error
+    return sorted(submitted_ids & set(active_ids))
 
 
 def _find_submitit_signal() -> signal.Signals:

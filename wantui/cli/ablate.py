@@ -14,7 +14,7 @@ from wantui.cli.pass_cost import describe_pass_cost
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.selection_options import add_selection_options, add_video_id_option
 from wantui.cli.types import PATH_TYPE
-from wantui.errors import UserError
+from wantui.errors import INTERRUPTED_EXIT_CODE, UserError
 from wantui.formatting import format_count, format_share
 
 if TYPE_CHECKING:
@@ -70,14 +70,13 @@ def command(
     echo(_describe_cost(plan), err=True)
     if is_dry_run:
         sys.exit(1 if plan.left_out else 0)
-    measured, failed_count = _measure(plan, request)
+    measured, exit_code = _measure(plan, request)
     if as_json:
         print_json([_build_record(event) for event in measured])
     elif measured:
         _print_videos(measured)
         echo(f"note: {describe_measure('ablation_share', 'the change without a word')}", err=True)
-    if plan.left_out or failed_count or len(measured) < len(plan.tasks):
-        sys.exit(1)
+    sys.exit(exit_code or (1 if plan.left_out or len(measured) < len(plan.tasks) else 0))
 
 
 def _describe_cost(plan: "AblationPlan") -> str:
@@ -87,12 +86,12 @@ def _describe_cost(plan: "AblationPlan") -> str:
 
 
 def _measure(plan: "AblationPlan", request: "AblationRequest") -> "tuple[list[VideoMeasured], int]":
-    """Return the measured videos and the number of failures; after Ctrl-C, those measured so far."""
+    """Return the measured videos and the exit code; after Ctrl-C, those measured so far."""
     from wantui.batches.ablation import StateMeasured, VideoMeasured, measure_ablation
     from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 
     measured: list[VideoMeasured] = []
-    failed_count = 0
+    exit_code = 0
     with open_progress_line() as line:
         line.show_phase("loading torch")
         try:
@@ -108,15 +107,16 @@ def _measure(plan: "AblationPlan", request: "AblationRequest") -> "tuple[list[Vi
                     case VideoMeasured():
                         measured.append(event)
                     case VideoLeftOut(name, reason):
-                        failed_count += 1
+                        exit_code = 1
                         line.print_left_out(name, reason)
         except KeyboardInterrupt:
+            exit_code = INTERRUPTED_EXIT_CODE
             line.print_message(f"interrupted: {format_count(len(measured), 'video')} of {len(plan.tasks)} measured")
         except RuntimeError as error:  # of torch, for example out of memory
             if not measured:
                 raise UserError(f"cannot ablate words: {error}. Use --device cpu, or fewer steps") from error
             line.print_message(f"stopped: {error}")
-    return measured, failed_count
+    return measured, exit_code
 
 
 def _print_videos(measured: "list[VideoMeasured]") -> None:

@@ -42,6 +42,9 @@ def load_magnitudes(model: WanModel, revision: str | None) -> Magnitudes:
 
     Args:
         revision: commit or fingerprint of the weights; None if they are not on this machine.
+
+    Raises:
+        UnreadableFileError: the measured magnitudes cannot be read.
     """
     return _load_measured_magnitudes(model, revision) or read_published_magnitudes().get(model.name, ())
 
@@ -77,10 +80,24 @@ def _load_measured_magnitudes(model: WanModel, revision: str | None) -> Magnitud
         try:
             stored_values = read_json(path)
             if stored_values["revision"] == revision:
-                return tuple(
-                    (float(noise_level), float(log_magnitude))
-                    for noise_level, log_magnitude in stored_values["magnitudes"]
-                )
-        except (OSError, UnreadableFileError, ValueError, KeyError, TypeError):
+                return _parse_magnitudes(stored_values["magnitudes"])
+        except FileNotFoundError:
             continue
+        except (ValueError, KeyError, TypeError) as error:
+            raise UnreadableFileError(
+                f"the measured magnitudes in {path} are damaged. Delete this file, or measure them again with "
+                "`wantui models calibrate`"
+            ) from error
     return ()
+
+
+def _parse_magnitudes(pairs: list[tuple[float, float]]) -> Magnitudes:
+    """Return stored pairs of noise level and logarithm.
+
+    Raises:
+        ValueError, TypeError: a pair does not consist of two finite numbers.
+    """
+    magnitudes = tuple((float(noise_level), float(log_magnitude)) for noise_level, log_magnitude in pairs)
+    if not all(math.isfinite(value) for pair in magnitudes for value in pair):
+        raise ValueError("not all magnitudes are finite")
+    return magnitudes
