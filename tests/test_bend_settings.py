@@ -223,7 +223,8 @@ attention_bending_settings:
     messages = [str(problem) for problem in config.warnings]
     assert any("attention_bending_settings.device: has no effect" in text for text in messages)
     assert any(
-        "bend 1: the older system mirrored translate and measured it in half widths" in text for text in messages
+        "bend 1: diffusion_latent_exploration mirrored translate and measured it in half widths" in text
+        for text in messages
     )
     assert config.refusals == ()
     refused = parse_config(NANO + older.replace("softmax: false", "softmax: true"), "older.yaml")

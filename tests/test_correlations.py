@@ -235,20 +235,25 @@ def test_metric_that_has_not_settled_is_not_found(tmp_path: Path, monkeypatch: p
     assert "none of 2 correlations found" in text
     assert format_correlation(MergedCorrelation(("rating",), after))[1] == "length (not settled)"
     assert list_correlation_notes(unsettled.data) == [
-        "across variations, intervals need 4 variations",
+        "confidence intervals for correlations across variations need at least 4 variations",
         "metrics that depend on the steps do not count as found: length",
     ]
 
 
 def test_seeds_that_a_variation_lacks_are_excluded(tmp_path: Path) -> None:
     data = collect_correlation_data(make_labelled_videos(tmp_path)[:-1], ["length"], ["rating"])
-    assert data.seeds == tuple(range(5))
-    assert "1 video excluded: only seeds with all videos are correlated" in data.warnings
+    reason = "a correlation uses a seed only if every variation has a usable video of it"
+    assert f"1 video excluded: {reason}" in data.warnings
 
 
 def test_too_few_seeds_and_missing_values_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CannotCompareError, match="2 variations share 3 seeds with all values, but ranks need 4"):
-        collect_correlation_data(make_labelled_videos(tmp_path / "few", seeds=3), ["length"], ["rating"])
+    videos = make_labelled_videos(tmp_path / "few", seeds=3)
+    with pytest.raises(
+        CannotCompareError, match="2 variations share only 3 seeds, but rank correlations need at least 4"
+    ):
+        collect_correlation_data(videos, ["length"], ["rating"])
+    with pytest.raises(CannotCompareError, match="1 variation has only 3 usable seeds"):
+        collect_correlation_data(videos[:3], ["length"], ["rating"])
     with pytest.raises(CannotCompareError, match="no attention maps, and there are no outside labels"):
         collect_correlation_data(make_labelled_videos(tmp_path / "plain"), ["length"], [])
 

@@ -178,7 +178,7 @@ def test_labels_are_tested_like_metrics_over_complete_seeds(tmp_path: Path, writ
     lines[4] = f"a_0,4,{values[0, 4]},"  # an empty cell
     table = read_label_table(write_table("variation,seed,score,form\n" + "\n".join(lines)))
     labelled = exclude_incompletely_labelled_videos(join_labels(videos, table), table, table.label_names)
-    assert "1 without a row and 1 with an empty cell of 18 videos are excluded" in labelled.description
+    assert "of 18 videos, 1 without a row and 1 with an empty cell are excluded" in labelled.description
     result = compare_groups(labelled.videos, grouping="1", primary_metric="score")
     complete = [seed for seed in range(9) if seed not in (2, 4)]
     assert result.seeds == tuple(complete)
@@ -223,7 +223,7 @@ def test_command_joins_labels(
         "variation,seed,x\n" + "".join(f"{v},{s},{s + (v == 'a_0')}\n" for v in ("a_0", "b_0") for s in range(5))
     )
     result = wantui("analyze", tmp_path, mode, "--by", 1, "--metrics", "x", "--scores", path, "--json")
-    assert "2 without a row of 12 videos are excluded" in result.err
+    assert "of 12 videos, 2 without a row are excluded" in result.err
     record = json.loads(result.out)
     if mode == "--compare":
         difference = next(d for d in record["differences"] if d["metric"] == "x")

@@ -69,7 +69,10 @@ def test_words_blocks_and_steps_are_converted(legacy: dict[str, object], expecte
         ({"mode": "rotate", "angle": 5, "crop_rotated": "false"}, "crop_rotated: false"),
         ({"mode": "translate", "translate_x": "left"}, "translate_x should be a number"),
         ({"mode": "regional_mask"}, "needs region"),
-        ({"mode": "scale", "padding_mode": "wrap"}, "padding_mode should be"),
+        (
+            {"mode": "scale", "padding_mode": "wrap"},
+            "padding_mode should be one of border, zeros, reflection, but is 'wrap'",
+        ),
         ({"mode": "scale", "scale_faktor": 2}, "cannot convert the key 'scale_faktor'"),
         ({"mode": "scale", "apply_to_timesteps": [1, 2, 3]}, "apply_to_timesteps should be"),
         ({"mode": "scale", "token": ""}, "has no token"),

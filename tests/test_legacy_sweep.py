@@ -87,7 +87,7 @@ def test_sweep_of_the_older_system_without_switch_is_ignored_with_a_warning() ->
     config = parse_config(SWEEP.replace("  enabled: true\n", ""), "older.yaml")
     assert config.settings.sweeps is None
     (warning,) = config.warnings
-    assert "ignored, because the older system swept nothing without `enabled: true`" in str(warning)
+    assert "ignored, because diffusion_latent_exploration swept nothing without `enabled: true`" in str(warning)
 
 
 @pytest.mark.parametrize(

@@ -286,7 +286,7 @@ def test_sharded_weights_are_read_and_every_shard_is_checked(
         refused(folder, f"index.json refers to {outside}, which is outside the model folder")
     index.write_text(json.dumps({"weight_map": {name: first.name, "y": second.name}}))
     first.unlink()
-    refused(folder, f"lacks {first.name}, which .*index.json lists")
+    refused(folder, f"index.json lists {first.name}, but its .* does not contain it")
 
 
 def test_all_published_forms_of_text_encoder_weights_are_read(
@@ -513,7 +513,7 @@ def test_part_without_a_class_is_refused(copy: Callable[..., Path], part: str) -
     folder = copy()
     configure(folder / "model_index.json", **{part: []})
     with pytest.raises(
-        UnknownModelError, match=rf"its {part} is a part without a class in model_index\.json, but a Wan model has"
+        UnknownModelError, match=rf"its {part} has no class in model_index\.json, but a Wan model needs "
     ):
         read_model_directory(folder)
 
@@ -530,7 +530,7 @@ def test_part_without_a_class_is_refused(copy: Callable[..., Path], part: str) -
 def test_part_of_another_class_is_refused_before_loading(copy: Callable[..., Path], part: str, name: str) -> None:
     folder = copy()
     configure(folder / "model_index.json", **{part: ["transformers", name]})
-    with pytest.raises(UnknownModelError, match=f"cannot use {folder}: its {part} is a {name} in model_index"):
+    with pytest.raises(UnknownModelError, match=f"cannot use {folder}: its {part} has the class {name} in model_index"):
         read_model_directory(folder)
 
 
@@ -563,7 +563,7 @@ def test_impossible_file_name_in_an_index_is_a_missing_file(copy: Callable[..., 
     (folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     configure(folder / "model_index.json", **{name: ["diffusers", "X"]})
     assert Path("vae/config.json") in parts.list_part_files(folder)
-    refused(folder, f"its transformer lacks {name}, which diffusion_pytorch_model.safetensors.index.json lists")
+    refused(folder, f"diffusion_pytorch_model.safetensors.index.json lists {name}, but its transformer")
 
 
 def test_special_files_in_a_model_do_not_block(copy: Callable[..., Path]) -> None:

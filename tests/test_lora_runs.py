@@ -53,7 +53,7 @@ def test_rerun_of_a_video_with_an_adapter_is_bit_identical(wantui: Wantui, small
     adapter.unlink()
     missing = wantui("rerun", clip, "--device", "cpu")
     assert missing.code == 2
-    assert f"cannot use style: {adapter} does not exist. Restore the file there" in missing.err
+    assert f"cannot use style: {adapter} does not exist. Restore the file at that path" in missing.err
     assert "packaged adapter" not in missing.err  # rerun takes no other adapter
 
 

@@ -216,7 +216,10 @@ def test_unknown_model_is_refused_with_the_known_names(name: str, message: str) 
 def test_model_directory_of_another_pipeline_is_refused() -> None:
     Path("other").mkdir()
     Path("other/model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    with pytest.raises(UnknownModelError, match="StableDiffusionPipeline, not a WanPipeline"):
+    with pytest.raises(UnknownModelError, match="its pipeline class is StableDiffusionPipeline, not WanPipeline"):
+        find_model("./other")
+    Path("other/model_index.json").write_text("{}")
+    with pytest.raises(UnknownModelError, match=r"its pipeline class is missing in model_index\.json"):
         find_model("./other")
     Path("other/model_index.json").write_text("{")
     with pytest.raises(UnknownModelError, match="cannot be read"):
@@ -229,7 +232,7 @@ def test_wan_pipeline_with_a_foreign_part_is_refused(part: str, other: str, tiny
     index = json.loads(Path("other/model_index.json").read_text())
     index[part][1] = other
     Path("other/model_index.json").write_text(json.dumps(index))
-    with pytest.raises(UnknownModelError, match=f"cannot use .*: its {part} is a {other}"):
+    with pytest.raises(UnknownModelError, match=f"cannot use .*: its {part} has the class {other} "):
         find_model("./other")
 
 

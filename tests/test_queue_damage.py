@@ -324,9 +324,8 @@ def test_file_of_the_queue_that_cannot_be_written_is_reported(
         fault = queue.explain_unwritable_queue()
         assert fault is not None
         assert fault.startswith(f"cannot write the queue in {directory}: {read_only_path.name} {reason}. Fix this")
-        expected = (
-            f"cannot write the queue {path}: {read_only_path.name} {reason}. Make it a file that your user can write"
-        )
+        remedy = "Give your user permission to write this file"
+        expected = f"cannot write the queue {path}: {read_only_path.name} {reason}. {remedy}"
         assert expected in wantui("queue", "ls").err
         finding = check_queue_database(StateDirectory(directory))
         assert (finding.state, finding.result) == ("problem", f"cannot write {path}: {read_only_path.name} {reason}")

@@ -425,7 +425,7 @@ def test_damaged_uturns_are_reported(wantui: Wantui, batch: Path) -> None:
     (batch / f"analysis/uturns/{entry.id}.npy").write_bytes(b"broken")
     with pytest.raises(UTurnFileError, match="Or delete it, and run"):
         read_uturn_state(batch, entry)
-    assert "cannot use the nearest reference" in wantui("commitment", "show", batch, "--uturns").err
+    assert "cannot label the videos by their nearest reference" in wantui("commitment", "show", batch, "--uturns").err
     (batch / "analysis/uturns/uturns.json").write_text("{}{")
     assert "uturns.json" in wantui("commitment", "show", batch, "--uturns").err
 

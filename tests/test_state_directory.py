@@ -238,7 +238,7 @@ def test_engine_in_another_container_receives_no_signal(tmp_path: Path, monkeypa
         stop_engine(tmp_path, is_immediate=True, wait_seconds=0.0)
     assert signals == [os.getpid()] * 3
     monkeypatch.setattr(control, "read_pid_namespace", lambda: 1)
-    with pytest.raises(NoEngineError, match=f"it is process {os.getpid()} of another container"):
+    with pytest.raises(NoEngineError, match=f"it is process {os.getpid()} in another container"):
         stop_engine(tmp_path, is_immediate=True, wait_seconds=0.0)
     assert len(signals) == 3
     os.close(lock)

@@ -13,7 +13,7 @@ class AdviceKind(Enum):
     GROUP_BY_AVERAGED_SETTING = "Group by it to compare its values, or choose one with --where"
     GROUP_BY_AVERAGED_SETTINGS = "Group by one to compare its values, or choose values with --where"
     CHOOSE_PRIMARY_METRIC = "Choose one with --primary"
-    USE_OTHER_METRIC = "To use another metric, add for example --primary {value}"
+    USE_OTHER_METRIC = "To use another metric, add, for example, --primary {value}"
     ADD_MAPS_OR_LABELS = (
         "Mark words of the template with parentheses and generate with --store-attention, or add --scores labels.csv"
     )

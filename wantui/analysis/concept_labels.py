@@ -44,7 +44,7 @@ def read_final_state(folder: Path, entry: VideoEntry) -> FloatArray:
     """
     if "latents" not in entry.files:
         raise CannotLabelError(
-            f"video {entry.id} has no stored trajectory, which the method of the nearest reference needs. "
+            f"video {entry.id} has no stored trajectory, which labelling by the nearest reference needs. "
             "Use --labels FILE, or generate it with model_settings.force_capture"
         )
     path = folder / entry.files["latents"]

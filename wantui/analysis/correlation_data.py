@@ -132,7 +132,10 @@ def collect_correlation_data(
             warnings.append(f"{name} is not correlated: some videos have no value")
             del values_by_name[name]
     if left_out := sum(len(group.videos) for group in groups) - len(ordered_videos):
-        warnings.append(f"{format_count(left_out, 'video')} excluded: only seeds with all videos are correlated")
+        warnings.append(
+            f"{format_count(left_out, 'video')} excluded: a correlation uses a seed only if every variation has a "
+            "usable video of it"
+        )
     names, seeds = tuple(stratum.name for stratum in strata), tuple(video.seed for video in strata[0].videos)
     unsettled_metrics = tuple(name for name in find_unsettled_metrics(ordered_videos) if name in metrics)
     return CorrelationData(
@@ -151,10 +154,11 @@ def _match_seeds(groups: Sequence[Group], needs_maps: bool) -> list[Group]:
                 videos_by_stratum.setdefault(name, {})[video.seed] = video
     shared_seeds = sorted(set.intersection(*map(set, videos_by_stratum.values()))) if videos_by_stratum else []
     if len(shared_seeds) < MIN_SEEDS:
-        verb = "has" if len(videos_by_stratum) == 1 else "share"
+        verb, seed_noun = ("has", "usable seed") if len(videos_by_stratum) == 1 else ("share", "seed")
         raise CannotCompareError(
-            f"cannot correlate: {format_count(len(videos_by_stratum), 'variation')} {verb} "
-            f"{format_count(len(shared_seeds), 'seed')} with all values, but ranks need {MIN_SEEDS}. Generate more"
+            f"cannot correlate: {format_count(len(videos_by_stratum), 'variation')} {verb} only "
+            f"{format_count(len(shared_seeds), seed_noun)}, but rank correlations need at least {MIN_SEEDS}. Generate "
+            "videos with more seeds"
         )
     return [
         Group(name, tuple(videos_by_seed[seed] for seed in shared_seeds))

@@ -68,7 +68,9 @@ def list_correlation_notes(data: CorrelationData) -> list[str]:
     """Return sentences on missing intervals, and on metrics that cannot be found."""
     notes = []
     if 1 < len(data.variation_names) < MIN_INTERVAL_UNITS:
-        notes.append(f"across variations, intervals need {MIN_INTERVAL_UNITS} variations")
+        notes.append(
+            f"confidence intervals for correlations across variations need at least {MIN_INTERVAL_UNITS} variations"
+        )
     if data.unsettled_metrics:
         notes.append(f"metrics that depend on the steps do not count as found: {', '.join(data.unsettled_metrics)}")
     return notes

@@ -81,8 +81,9 @@ def exclude_incompletely_labelled_videos(
             if found
         ]
         description += (
-            f"; {' and '.join(lacks)} of {format_count(len(measured_videos), 'video')} are excluded: a comparison "
-            "includes only seeds with all videos"
+            f"; of {format_count(len(measured_videos), 'video')}, {' and '.join(lacks)} "
+            f"{'is' if missing_count == 1 else 'are'} excluded: a comparison uses a seed only if every group has its "
+            "video"
         )
     return LabelledVideos(tuple(labelled_videos), description)
 

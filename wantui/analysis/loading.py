@@ -67,8 +67,8 @@ def read_batch_videos(folder: Path, from_latents: bool = False) -> Iterator[Vide
         raise UserError(f"{folder} is not a batch folder: {reason}")
     else:
         raise UserError(
-            f"{folder} is not a batch folder: it has neither batch.json nor files of the older system, such as "
-            "latents/prompt_000/vid_001/step_000.npy.gz"
+            f"{folder} is not a batch folder: it has neither batch.json nor files of diffusion_latent_exploration, "
+            "such as latents/prompt_000/vid_001/step_000.npy.gz"
         )
 
 

@@ -118,7 +118,8 @@ def _describe_groups(comparison: Comparison) -> str:
 
 
 def _describe_tests(comparison: Comparison) -> str:
-    sentences = [f"Any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"]
+    metric, p = comparison.primary_metric, comparison.omnibus_p
+    sentences = [f"Test for any difference between the groups in {metric}: p {p:.3g}"]
     if chance_text := comparison.describe_chance():
         sentences.append(f"{chance_text[0].upper()}{chance_text[1:]}")
     return ". ".join(sentences) + "."

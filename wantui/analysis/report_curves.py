@@ -27,6 +27,7 @@ from wantui.analysis.report_page import (
     render_table,
     simplify_axes,
 )
+from wantui.formatting import format_count
 
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 """Curves in the figure; the table of clusters lists those of all curves."""
@@ -56,7 +57,8 @@ def render_curve_section(comparison: Comparison) -> list[str]:
     header = ("curve", "groups", "first has", "most clearly at sigma", "sum of t", "p", "p over all curves and pairs")
     parts.append(render_table(header, rows[:MAX_LISTED_CLUSTERS]))
     if (hidden_count := len(rows) - MAX_LISTED_CLUSTERS) > 0:
-        parts.append(render_note(f"{hidden_count:,} more clusters with a larger p are in --json."))
+        hidden_text = f"{format_count(hidden_count, 'cluster')} with a larger p"
+        parts.append(render_note(f"Not shown: {hidden_text}; the output of --json contains all clusters."))
     return parts
 
 

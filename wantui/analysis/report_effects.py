@@ -28,6 +28,7 @@ from wantui.analysis.report_page import (
 )
 from wantui.analysis.statistics import compute_min_attainable_p
 from wantui.analysis.unguided import find_unguided_difference
+from wantui.formatting import format_count
 
 MAX_LISTED_DIFFERENCES = 150
 """Maximum number of differences in figure and table; `--csv` writes all."""
@@ -56,7 +57,8 @@ def render_effect_section(comparison: Comparison) -> list[str]:
         ),
     ]
     if (hidden_count := len(comparison.differences) - len(differences)) > 0:
-        parts.append(render_note(f"{hidden_count:,} more differences are in --csv and --json."))
+        hidden_text = format_count(hidden_count, "difference")
+        parts.append(render_note(f"Not shown: {hidden_text}; the output of --csv and --json contains all of them."))
     return parts
 
 

@@ -102,24 +102,19 @@ def _estimate_attention_disk_parts(request: AttentionRequest, denoising_size: De
     latent_frames, height, width = denoising_size.position_grid
     position_count = latent_frames * -(-height // request.downsample) * -(-width // request.downsample)
     word_count, mass_count, token_count = count_stored_maps(request, denoising_size)
-    map_count, kinds_text = (
-        word_count + mass_count + token_count,
-        f"{format_count(word_count, 'word')} and {mass_count} other maps",
-    )
+    kinds_text = f"{format_count(word_count, 'word')} + {mass_count} other maps"
     if token_count:  # an upper bound: the tokenizer decides the number of tokens of a word
-        kinds_text = (
-            f"{format_count(word_count, 'word')}, {mass_count} other maps and at most "
-            f"{format_count(token_count, 'token')}"
-        )
-    values_per_map = (
-        position_count
-        * (denoising_size.block_count if request.per_block else 1)
-        * (denoising_size.head_count if request.per_head else 1)
-    )
+        kinds_text += f" + at most {format_count(token_count, 'token')}"
+    factors = [(position_count, "position")]
+    factors += [(denoising_size.block_count, "block")] if request.per_block else []
+    factors += [(denoising_size.head_count, "head")] if request.per_head else []
     value_bytes = BYTES_BY_DTYPE[request.dtype]
-    basis = f"{format_count(step_count, 'step')} x {kinds_text} x {values_per_map:,} positions x {value_bytes} bytes"
+    factors.append((value_bytes, "byte"))
+    factor_texts = [format_count(step_count, "step"), f"({kinds_text})"]
+    basis = " x ".join(factor_texts + [format_count(count, noun) for count, noun in factors])
     basis += ", before compression" if request.compress else ""
-    return (DiskPart("attention", step_count * map_count * values_per_map * value_bytes, basis),)
+    map_count = word_count + mass_count + token_count
+    return (DiskPart("attention", step_count * map_count * math.prod(count for count, _ in factors), basis),)
 
 
 def _estimate_attention_gpu_bytes(request: AttentionRequest, denoising_size: DenoisingSize) -> int:

@@ -52,12 +52,14 @@ def _estimate_contribution_disk_parts(
 ) -> tuple[DiskPart, ...]:
     step_count = len(list_every_nth_index(denoising_size.evaluation_count, request.interval))
     word_count, position_count = len(denoising_size.marked_words), math.prod(denoising_size.position_grid)
-    values_per_map = position_count * (denoising_size.block_count if request.per_block else 1)
+    block_count = denoising_size.block_count if request.per_block else 1
+    blocks_text = f"{format_count(block_count, 'block')} x " if request.per_block else ""
     basis = (
-        f"{format_count(step_count, 'step')} x ({format_count(word_count, 'word')} and the output) x "
-        f"{values_per_map:,} positions x {VALUE_BYTES} bytes, before compression"
+        f"{format_count(step_count, 'step')} x ({format_count(word_count, 'word')} + the output) x "
+        f"{format_count(position_count, 'position')} x {blocks_text}{VALUE_BYTES} bytes, before compression"
     )
-    return (DiskPart("contributions", step_count * (word_count + 1) * values_per_map * VALUE_BYTES, basis),)
+    size = step_count * (word_count + 1) * position_count * block_count * VALUE_BYTES
+    return (DiskPart("contributions", size, basis),)
 
 
 def _estimate_contribution_gpu_bytes(request: ContributionRequest, denoising_size: DenoisingSize) -> int:

@@ -50,7 +50,7 @@ MODULE_AND_HELP_BY_COMMAND = {
     "attention": ("wantui.cli.attention", "Draw attention maps by step, block or head, as a PNG and an MP4."),
     "open": ("wantui.cli.open", "Open a batch in the terminal application."),
     "export": ("wantui.cli.export", "Export stored latents as .npy, .pt or safetensors files."),
-    "gpu": ("wantui.cli.gpu", "Show memory, load and processes of each GPU."),
+    "gpu": ("wantui.cli.gpu", "Show the memory, load and processes of each GPU."),
     "serve": ("wantui.cli.serve", "Serve the terminal application to a browser."),
     "rerun": ("wantui.cli.rerun", "Regenerate a clip from its stored recipe, and compare."),
     "config": ("wantui.cli.config", "Validate, show and describe configs."),

@@ -53,9 +53,9 @@ def command(
 ) -> None:
     """Measure how the velocity changes at each stored step if one word gets no attention in this step alone.
 
-    The latents must be stored (--store-latents of `wantui run`). Nothing is generated. Each state costs one pass
-    through the model with the prompt, and one for each word; the cost is printed first. Interrupting keeps the results
-    of finished videos.
+    The latents must be stored (--store-latents of `wantui run`). No video is generated. Each state costs one
+    pass through the model with the prompt, and one for each word; the cost is printed first. Interrupting keeps the
+    results of finished videos.
     """
     from wantui.analysis.calibrated import describe_measure
     from wantui.batches.ablation import AblationRequest, plan_ablation

@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     "id_prefixes",
     type=VideoIdPrefix(),
     multiple=True,
-    help="Video to analyse: its ID, or the first characters; repeatable.  [default: all videos]",
+    help="Include only the video with this ID, or its first characters; repeatable.  [default: all videos]",
 )
 @click.option(
     "--where",
     "conditions",
     metavar="NAME=VALUE",
     multiple=True,
-    help="Setting (cfg_scale=2), bracket word (1=red) or seeds (seed=1..4) to include; repeatable. Several values of "
-    "one name are alternatives.",
+    help="Include only videos with this setting (cfg_scale=2), bracket word (1=red) or seed (seed=1..4); repeatable. "
+    "Several values of one name are alternatives.",
 )
 @click.option(
     "--metrics",

@@ -160,7 +160,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
         print_wrapped_line(f"  {text}", indent=4)
     if len(comparison.groups) > 2:
         print_wrapped_line(
-            f"any difference between groups in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"
+            f"test for any difference between the groups in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"
         )
     if chance_text := comparison.describe_chance():
         print_wrapped_line(chance_text, indent=2)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from wantui.analysis.continued_videos import ConceptFamily, JudgedVideo
 
 DESCRIPTION_BY_METHOD = {
-    "nearest": "the nearest reference of the same seed in latent space (it always answers with one of these concepts)",
+    "nearest": "the nearest reference of the same seed in latent space (always one of these concepts)",
     "nano": "the pixel rules for nano's clips",
     "labels": "the given labels",
 }
@@ -36,7 +36,7 @@ class ConceptLabels:
         text = DESCRIPTION_BY_METHOD[self.method]
         if self.agreement is not None and self.agreement[1]:
             count, total = self.agreement
-            text += f"; the nearest reference agrees in {count} of {total} continued videos"
+            text += f"; labels by the nearest reference agree in {count} of {total} continued videos"
             if count < MIN_AGREEMENT * total:
                 text += ", too rarely to replace the judge: if a model has no judge, use --labels for such videos"
         return text
@@ -68,13 +68,13 @@ def label_family_videos(family: "ConceptFamily", judge: str, given_labels: Mappi
         return ConceptLabels(label_by_id, "nano", _count_agreement(family, label_by_id))
     if len(family.concepts) < 2:
         raise UserError(
-            f"cannot tell what the videos show: {concepts[0]} is the only concept, so every video would be nearest to "
-            f"it. Vary the concept in a bracket, as in [circle|ring], or use --labels FILE"
+            f"cannot label the videos by their nearest reference: {concepts[0]} is the only concept, so every video "
+            f"would be nearest to it. Vary the concept in a bracket, as in [circle|ring], or use --labels FILE"
         )
     try:
         return ConceptLabels(_find_nearest_concepts(family), "nearest", None)
     except (CannotLabelError, UTurnFileError) as error:
-        raise UserError(f"cannot use the nearest reference: {error}") from None
+        raise UserError(f"cannot label the videos by their nearest reference: {error}") from None
 
 
 def explain_nano_judge_refusal(videos: "Sequence[JudgedVideo]") -> str:

@@ -154,7 +154,9 @@ def _check_gpus() -> Iterator[Finding]:
     try:
         select_visible_gpus(gpu_report.gpus, visible_devices)
     except NoSuchGpuError as error:
-        yield Finding("problem", "gpu", str(error), "set it to GPUs of this machine; otherwise only device: cpu works")
+        yield Finding(
+            "problem", "gpu", str(error), "set CUDA_VISIBLE_DEVICES to GPUs of this machine, or use device: cpu"
+        )
     for remark in find_device_remarks(gpu_report, visible_devices):
         yield Finding("problem", "gpu", remark, "unset CUDA_VISIBLE_DEVICES, or fix the driver")
     if not gpu_report.gpus:

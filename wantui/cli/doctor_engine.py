@@ -35,7 +35,7 @@ def check_queue_database(state_dir: "StateDirectory") -> Finding:
     if (reason := find_write_error(state_dir.directory)) is not None:
         return Finding("problem", "queue", f"cannot write {state_dir.directory}: {reason}", "free disk space")
     if (reason := find_file_write_error(database_path)) is not None:
-        advice = "make it a file that your user can write"
+        advice = "give your user permission to write this file"
         return Finding("problem", "queue", f"cannot write {database_path}: {reason}", advice)
     if hold_description is not None:
         return Finding("problem", "queue", f"on hold: {hold_description}")

@@ -32,7 +32,7 @@ UNSWEPT_PATH_DEPTH = 2
     "id_prefixes",
     type=VideoIdPrefix(),
     multiple=True,
-    help="Video to export: its ID, or the first characters; repeatable.  [default: all videos]",
+    help="Export only the video with this ID, or its first characters; repeatable.  [default: all videos]",
 )
 def command(batch: Path, export_format: str, requested_folder: Path | None, id_prefixes: tuple[str, ...]) -> None:
     """Export the stored latents of BATCH.

@@ -115,8 +115,8 @@ def _label_by_nearest_reference(
 
     if len(references) < 2:
         raise UserError(
-            f"cannot tell what the videos of {prompt!r} show: the nearest reference needs at least two concepts, but "
-            f"the references have {format_count(len(references), 'prompt')}. Give a batch of the concepts with the "
+            f"cannot label the videos of {prompt!r}: labelling by the nearest reference needs at least two concepts, "
+            f"but the references have {format_count(len(references), 'prompt')}. Give a batch of the concepts with the "
             "same seeds (--reference BATCH), or --labels FILE"
         )
     concept_by_prompt = {each: find_concept_word(each, prompt) for each in references}
@@ -130,5 +130,5 @@ def _label_by_nearest_reference(
             states = {concept_by_prompt[each]: by_seed[seed].read_final_state() for each, by_seed in references.items()}
             result.label_by_id[video.id] = find_nearest_concept(video.read_final_state(), states)
     except CannotLabelError as error:
-        raise UserError(f"cannot use the nearest reference: {error}") from None
+        raise UserError(f"cannot label the videos by their nearest reference: {error}") from None
     return result

@@ -14,7 +14,7 @@ from wantui.formatting import format_bytes
 @click.command("gpu", cls=WantuiCommand)
 @add_json_option
 def command(as_json: bool) -> None:
-    """Show memory, load and processes of each GPU; without a GPU, the main memory."""
+    """Show the memory, load and processes of each GPU; without a GPU, the main memory."""
     from wantui.gpu.monitor import GpuMonitor
 
     gpu_monitor = GpuMonitor(lambda _: None)

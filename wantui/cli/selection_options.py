@@ -13,19 +13,27 @@ add_cell_width_option = click.option(
     help="Width of each video in the grid, in pixels.  [default: chosen to fit]",
 )
 add_where_option = click.option(
-    "--where", "settings", metavar="NAME=VALUE", multiple=True, help="Value of a swept setting to include; repeatable."
+    "--where",
+    "settings",
+    metavar="NAME=VALUE",
+    multiple=True,
+    help="Include only videos with this value of a swept setting; repeatable.",
 )
 add_video_id_option = click.option(
     "--video-id",
     "id_prefixes",
     type=VideoIdPrefix(),
     multiple=True,
-    help="ID of a video to include, or its first characters; repeatable.",
+    help="Include only the video with this ID, or its first characters; repeatable.",
 )
 
 
 def add_selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --variation and --seed, which select rows and columns of a batch."""
-    variation = click.option("--variation", "variation_ids", multiple=True, help="Variation ID to include; repeatable.")
-    seed = click.option("--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Seed to include; repeatable.")
+    variation = click.option(
+        "--variation", "variation_ids", multiple=True, help="Include only the variation with this ID; repeatable."
+    )
+    seed = click.option(
+        "--seed", "seeds", type=INTEGER_TYPE, multiple=True, help="Include only videos with this seed; repeatable."
+    )
     return variation(seed(command))

@@ -88,9 +88,10 @@ def convert_legacy_section(section: Mapping[str, Any]) -> LegacySection:
         return LegacySection(values, (), tuple(refusals))
     if "enabled" not in values:
         values["enabled"] = False
-        warnings.append(("configs", "ignored, because the older system applied no bend without `enabled: true`"))
+        message = "ignored, because diffusion_latent_exploration applied no bend without `enabled: true`"
+        warnings.append(("configs", message))
     if "apply_to_output" not in section or section["apply_to_output"] in FALSE_WORDS:
-        message = "with this setting, the older system bent only stored maps; here bends change the video"
+        message = "with this setting, diffusion_latent_exploration bent only stored maps; here bends change the video"
         warnings.append(("apply_to_output" if "apply_to_output" in section else "configs", message))
     bends: list[dict[str, Any]] = []
     for number, config in enumerate(configs, 1):
@@ -133,7 +134,8 @@ def convert_legacy_bend(config: Mapping[str, Any]) -> LegacyBend:
             values["renormalise" if key == "renormalize" else key] = config[key]
     if (padding_mode := config.get("padding_mode")) is not None and mode in BORDER_MODES:
         if padding_mode not in BORDER_BY_PADDING_MODE:
-            raise LegacyBendError(f"padding_mode should be {', '.join(BORDER_BY_PADDING_MODE)}, not {padding_mode!r}")
+            known_modes = ", ".join(BORDER_BY_PADDING_MODE)
+            raise LegacyBendError(f"padding_mode should be one of {known_modes}, but is {padding_mode!r}")
         values["border"] = BORDER_BY_PADDING_MODE[padding_mode]
     if (layers := _list_parts(config.get("apply_to_layers"))) is not None:
         values["blocks"] = ", ".join(layers)
@@ -165,8 +167,8 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
             if config.get(key) is not None
         }
         notes.append(
-            "the older system mirrored translate and measured it in half widths: values are halved and negated, so "
-            "the map moves as before; here positive x is right and positive y is down"
+            "diffusion_latent_exploration mirrored translate and measured it in half widths: values are halved and "
+            "negated, so the map moves as before; here positive x is right and positive y is down"
         )
     elif mode == "rotate":
         if config.get("crop_rotated") in ("false", "False", False, "no"):

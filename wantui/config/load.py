@@ -23,7 +23,7 @@ from wantui.config.values import parse_mapping_item, parse_setting_value
 from wantui.controls.attention_bending import ATTENTION_BENDING
 from wantui.formatting import shorten_text
 
-IGNORED_SECTIONS = {"output_settings": "the older system never read this section"}
+IGNORED_SECTIONS = {"output_settings": "diffusion_latent_exploration never read this section"}
 """Sections without effect, and the reason."""
 SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
 """Surrogate character, which Python uses for a byte of the command line that is not UTF-8."""
@@ -307,7 +307,7 @@ class _ConfigReader:
             return
         if _is_false_value(section.get("enabled")):
             if section.get("operations") and "enabled" not in section:
-                message = "ignored, because the older system swept nothing without `enabled: true`"
+                message = "ignored, because diffusion_latent_exploration swept nothing without `enabled: true`"
                 self.warnings.append(self.make_problem((LEGACY_SWEEP_SECTION,), message))
             return
         sweep = convert_legacy_sweep(section)

@@ -97,13 +97,13 @@ class PromptScheduleSettings(ConfigSection):
         first_moment = format_moment(times.unit, times.moments[0])
         if "verbose" not in values:
             return (
-                f"before {first_moment}, the template is used. In the older system, the prompt at {first_moment} "
-                f"applied from the start; to get this, add it at 0"
+                f"before {first_moment}, the template is used. In diffusion_latent_exploration, the prompt at "
+                f"{first_moment} applied from the start; to get this, add it at 0"
             )
         values["schedule"] = {"0": prompts[0], **schedule}
         return (
-            f"is a section of the older system, so the template is ignored, and the prompt at {first_moment} applies "
-            f"from the start. To start with the template, remove `verbose`"
+            f"is a section of diffusion_latent_exploration, so the template is ignored, and the prompt at "
+            f"{first_moment} applies from the start. To start with the template, remove `verbose`"
         )
 
 

@@ -304,7 +304,7 @@ def stop_engine(directory: Path, is_immediate: bool, wait_seconds: float = 60.0)
     if engine_info.get("namespace", read_pid_namespace()) != read_pid_namespace():
         # In this namespace the process ID belongs to no process, or to an unrelated one.
         raise NoEngineError(
-            f"cannot stop the engine from here: it is process {process_id} of another container. Stop it there: "
+            f"cannot stop the engine from here: it is process {process_id} in another container. Stop it there: "
             "wantui engine stop"
         )
     for _ in range(2 if is_immediate else 1):

@@ -68,8 +68,8 @@ def check_adapter_fingerprints(request: LoraRequest) -> None:
                 fingerprint = hash_adapter_file(file.locate().local_path)
             except MissingAdapterError as error:
                 raise LoadError(
-                    f"{ADAPTERS_KEY}: cannot use {adapter.name}: {error.path} does not exist. Restore the file there: "
-                    f"the recipe names this path, and a file with SHA-256 {file.fingerprint[:12]}"
+                    f"{ADAPTERS_KEY}: cannot use {adapter.name}: {error.path} does not exist. Restore the file at "
+                    f"that path; the recipe requires SHA-256 {file.fingerprint[:12]}"
                 ) from None
             except UserError as error:
                 raise LoadError(f"{ADAPTERS_KEY}: cannot use {adapter.name}: {error}") from None

@@ -264,7 +264,7 @@ def _pack_value(value: Any, tensor_name: str, tensors_by_name: dict[str, Tensor]
         return [_pack_value(item, f"{tensor_name}.{i}", tensors_by_name) for i, item in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise TypeError(f"{tensor_name} is a {type(value).__name__}, which a checkpoint cannot hold")
+    raise TypeError(f"{tensor_name} has the type {type(value).__name__}, which a checkpoint cannot store")
 
 
 def _unpack_value(value: Any, tensors_by_name: dict[str, Tensor], device: torch.device) -> Any:

@@ -235,7 +235,7 @@ def build_empty_model(folder: Path, part: str) -> nn.Module:
     module: Any = {"diffusers": diffusers, "transformers": transformers}.get(library)
     model_class = getattr(module, class_name, None)
     if model_class is None:
-        raise PartError(f"its {get_part_label(part)} is a {library}.{class_name}, which is not supported")
+        raise PartError(f"the class of its {get_part_label(part)}, {library}.{class_name}, is not supported")
     try:
         return _build_model(model_class, folder / part, library)
     except Exception as error:  # constructors raise errors of many kinds for wrong values

@@ -271,16 +271,15 @@ def _check_pipeline_parts(directory: Path, pipeline_index: dict[str, Any]) -> No
         UnknownModelError: names the part.
     """
     if pipeline_index.get("_class_name") != "WanPipeline":
-        raise UnknownModelError(
-            f"cannot use {directory}: it contains a "
-            f"{shorten_text(str(pipeline_index.get('_class_name', 'model of another kind')))}, not a WanPipeline"
-        )
+        class_name = pipeline_index.get("_class_name")
+        fault = f"is {shorten_text(str(class_name))}, not WanPipeline" if class_name else f"is missing in {INDEX_FILE}"
+        raise UnknownModelError(f"cannot use {directory}: its pipeline class {fault}")
     for part, part_classes in CLASSES_BY_PART.items():
         component = pipeline_index.get(part)
         if isinstance(component, list) and (not component or component[-1] not in (*part_classes, None)):
-            class_name = shorten_text(str(component[-1])) if component else "part without a class"
+            class_text = f"the class {shorten_text(str(component[-1]))}" if component else "no class"
             raise UnknownModelError(
-                f"cannot use {directory}: its {part} is a {class_name} in {INDEX_FILE}, but a Wan model has a "
+                f"cannot use {directory}: its {part} has {class_text} in {INDEX_FILE}, but a Wan model needs "
                 f"{' or '.join(part_classes)}"
             )
     _check_transformer_count(directory, pipeline_index)

@@ -143,7 +143,10 @@ def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool 
     files = [path.parent / name for name in shard_names]
     # Not Path.is_file, which raises for a name that is too long.
     if missing_names := [file.name for file in files if not os.path.isfile(file)]:  # noqa: PTH113
-        raise PartError(f"its {get_part_label(part)} lacks {', '.join(missing_names)}, which {path.name} lists")
+        pronoun = "it" if len(missing_names) == 1 else "them"
+        raise PartError(
+            f"{path.name} lists {', '.join(missing_names)}, but its {get_part_label(part)} does not contain {pronoun}"
+        )
     if is_loaded and not isinstance(weight_index.get("metadata"), dict):
         raise PartError(f"{path} has no metadata, which {library} requires. Copy it again")
     return files

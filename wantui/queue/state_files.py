@@ -64,9 +64,8 @@ def make_database_writable(path: Path) -> None:
             file.chmod(0o600)
     if (reason := find_file_write_error(path)) is not None:
         raise UserError(
-            f"cannot write the queue {path}: {reason}. Make it a file that your user can write, or set XDG_STATE_HOME "
-            f"to "
-            "another folder"
+            f"cannot write the queue {path}: {reason}. Give your user permission to write this file, or set "
+            "XDG_STATE_HOME to another folder"
         )
 
 

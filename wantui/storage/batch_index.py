@@ -167,7 +167,7 @@ def _summarise_batch(path: Path, manifest_state: FileState, journal_state: FileS
     """Summarise a batch; the states of the files are the cache key."""
     try:
         summary = _summarise_manifest(path, manifest_state)
-        with _name_damaged_part("a video that the journal names"):
+        with _name_damaged_part("the entry of a video listed in the journal"):
             states, faults = _read_video_states(path, summary, manifest_state, journal_state)
     except _DamagedPartError as error:
         return BatchSummary(path, "", "", "", (), _describe_damage(path, error.part))

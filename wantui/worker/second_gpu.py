@@ -60,7 +60,7 @@ class SecondGpu:
             reason = (
                 "the second GPU ran out of memory"
                 if is_out_of_memory(error)
-                else f"the second GPU cannot compute a test pass ({type(error).__name__}: {error})"
+                else f"the second GPU failed a test pass ({type(error).__name__}: {error})"
             )
         if reason is not None:
             remove_guidance_split(pipeline)

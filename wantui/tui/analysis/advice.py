@@ -10,10 +10,9 @@ SCREEN_ADVICE = {
     AdviceKind.GROUP_BY_AVERAGED_SETTING: "Press c to group by it",
     AdviceKind.GROUP_BY_AVERAGED_SETTINGS: "Press c to group by one",
     AdviceKind.CHOOSE_PRIMARY_METRIC: "Choose one on the command line: `wantui analyze --primary`",
-    AdviceKind.USE_OTHER_METRIC: "Another metric is used on the command line: `wantui analyze --compare "
-    "--primary {value}`",
+    AdviceKind.USE_OTHER_METRIC: "To use another metric, run `wantui analyze --compare --primary {value}`",
     AdviceKind.ADD_MAPS_OR_LABELS: "Mark words of the template with parentheses and turn on 'store attention' in "
-    "Compose (1, then s); outside labels are read by `wantui analyze --scores`",
+    "Compose (1, then s); load outside labels with `wantui analyze --scores`",
 }
 """Sentence of the screen for each advice."""
 

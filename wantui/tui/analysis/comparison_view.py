@@ -163,7 +163,8 @@ def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
     texts += filter(None, [describe_calibrated_scale(comparison)])
     texts += describe_p_values(comparison)
     if len(comparison.groups) > 2:
-        texts.append(f"any group differs in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}")
+        metric, p = comparison.primary_metric, comparison.omnibus_p
+        texts.append(f"test for any difference between the groups in {metric}: p {p:.3g}")
     origins_text = describe_ratio_origins(difference.metric for difference in comparison.differences)
     texts += filter(None, [origins_text, comparison.describe_chance()])
     return [line for text in texts for line in wrap_text(replace_names(text), width)]

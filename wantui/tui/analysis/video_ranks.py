@@ -54,10 +54,13 @@ def _describe_rank(video: Video, videos: Sequence[Video], metric: str) -> str:
     if lowest == highest:
         return f"{name} is equal in all {count} videos"
     rank = 1 + sum(other > value for other in values)
-    rank_text = {highest: "the highest", lowest: "the lowest"}.get(value, f"number {rank} from the top")
+    videos_text = f"of {count} videos"
+    rank_text = {highest: f"the highest {videos_text}", lowest: f"the lowest {videos_text}"}.get(
+        value, f"number {rank} {videos_text} from the top"
+    )
     tied_count = values.count(value) - 1
-    tie_text = f" (with {format_count(tied_count, 'other')})" if tied_count else ""
-    return f"{name} is {rank_text} of {count} videos{tie_text}, whose median is {median(values):.4g}"
+    tie_text = f" (tied with {format_count(tied_count, 'other')})" if tied_count else ""
+    return f"{name} is {rank_text}{tie_text}; the median is {median(values):.4g}"
 
 
 def _find_extreme(video: Video, videos: Sequence[Video], metric: str) -> tuple[float, str]:
