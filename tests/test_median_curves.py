@@ -56,6 +56,14 @@ def test_curves_of_a_video_have_the_median_of_all_behind_them(tmp_path: Path) ->
     assert "median of 6 videos" in draw_dim_dots(videos[0], videos, (140, 20))[0]
 
 
+def test_curves_have_the_colour_of_their_variation(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1.0}, seeds=3, phrasings=1)
+    canvas = Canvas(78, 20, lambda name: Style(meta={"name": name}))
+    lines = draw_video_curves(videos[0], {}, canvas, colour_name="series-red")
+    names = {span.style.meta.get("name") for line in lines for span in line.spans if isinstance(span.style, Style)}
+    assert names - {None} == {"series-red"}
+
+
 def test_three_videos_have_no_median(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0}, seeds=3, phrasings=1)
     assert draw_dim_dots(videos[0], videos)[1] == 0

@@ -261,6 +261,7 @@ def test_last_preview_stays_with_its_title_until_the_clip_is_read(
         screen._draw_details()
         await it.pilot.pause()
         assert "Predicted video: red seed 43" in it.text()
+        assert "red seed 44 has no preview yet" in it.text()
         assert "▀" in screen.picture.get_shown_text()
         monkeypatch.setattr(screen, "_request", None)
         await it.until(lambda: "Finished: red seed 43" in it.text() and "▀" in screen.picture.get_shown_text())

@@ -97,12 +97,15 @@ class _ClusterStrip:
     """Smallest p of the clusters, over all pairs of groups."""
 
 
-def draw_video_curves(video: Video, median_curves: "MedianCurves", canvas: Canvas, ranks_text: str = "") -> list[Text]:
+def draw_video_curves(
+    video: Video, median_curves: "MedianCurves", canvas: Canvas, ranks_text: str = "", colour_name: str = "accent"
+) -> list[Text]:
     """Return the curves of a trajectory over the noise level, one chart each.
 
     Args:
         median_curves: curves that are drawn behind those with the same noise levels.
         ranks_text: rank of the video among the others, in one line above the charts.
+        colour_name: theme colour of the video.
     """
     trajectory, width = video.trajectory, canvas.width
     if trajectory is None:
@@ -130,7 +133,7 @@ def draw_video_curves(video: Video, median_curves: "MedianCurves", canvas: Canva
     size = (chart_width, chart_height, max(chart.label_width for chart in charts))
     for first in range(0, len(names), column_count):
         blocks = [
-            _draw_video_curve(curve, size, canvas.get_style("accent"), has_legend=curve is curves[0])
+            _draw_video_curve(curve, size, canvas.get_style(colour_name), has_legend=curve is curves[0])
             for curve in curves[first : first + column_count]
         ]
         if has_one_axis and first + column_count < len(names):

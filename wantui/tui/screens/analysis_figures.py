@@ -206,7 +206,8 @@ class AnalysisFigures(BaseScreen):
         if is_low:
             self.details.show_tabs(self.views, self.view, ranks_text)
         line = f"{prefix}{ranks_text}" if ranks_text and not is_low else ""
-        self.details.show_lines(draw_video_curves(video, self.median_curves, canvas, line))
+        colour_name = self.row_list.colours_by_name.get(video.variation, "accent")
+        self.details.show_lines(draw_video_curves(video, self.median_curves, canvas, line, colour_name))
 
     def _draw_comparison(self) -> None:
         canvas, outcome = self.details.get_canvas(), self.comparison_outcome

@@ -230,7 +230,12 @@ class MonitorScreen(MonitorFiles):
         if self.clip is None or self.clip[0] != finished.video_id:
             keeps_pictures = self._shown is not None and self._shown.video_id == finished.video_id
             # Reading the clip takes seconds on a busy machine.
-            return (self._shown if keeps_pictures and self.expects_clip(finished) else None), ""
+            if self._shown is None or not keeps_pictures or not self.expects_clip(finished):
+                return None, ""
+            if row is None or row.video is None or row.video.id == self._shown.video_id:
+                return self._shown, ""
+            caption = Text(f"{row.video.title} has no preview yet", Style(dim=True))
+            return replace(self._shown, caption=caption), ""
         clip, title = self.clip[1], f"Finished: {finished.done_event.title}"
         if not clip.frames:
             return None, clip.error
@@ -248,8 +253,9 @@ class MonitorScreen(MonitorFiles):
         progress = self.get_current_progress()
         steps_text = f" of {progress.step_count}" if progress is not None and progress.step_count else ""
         if self.previews.picked_step is None:
-            is_behind = progress is not None and step < progress.step_number  # the worker skips slow previews
-            hint = ", the latest preview" if is_behind else "   h earlier steps"
+            hint = "   h earlier steps"
+            if progress is not None and step < progress.step_number:  # the worker skips slow previews
+                hint = ", the last preview" if progress.step_number == progress.step_count else ", the latest preview"
             return Text(f"step {step}{steps_text}{hint}", Style(dim=True))
         return Text.assemble(
             (f"step {step}{steps_text}", self.caption_text.make_colour_style("accent")),

@@ -66,7 +66,7 @@ class CostPane(KeyTitleMixin, Vertical):
         self._draw_costs()
 
     def show_next_step(self, text: str, details: str = "") -> None:
-        """Show in the last line what happens next; a low pane leaves out the details."""
+        """Show in the last line what happens next; a narrow pane leaves out the details."""
         self.next_step = (text, details)
         self._draw_costs()
 
@@ -102,8 +102,7 @@ class CostPane(KeyTitleMixin, Vertical):
         self._is_complete = False
         short = self._draw_cost_lines(width, with_bases=False)
         if next_step and not messages and len(short) <= height < len(short) + len(next_step):
-            brief = wrap_text(self.next_step[0], width, self.cost_text.make_colour_style("accent"))
-            return [*_cut_message(short, height - len(brief), width), *brief]
+            return [*_cut_message(short, height - len(next_step), width), *next_step]
         if len(full) <= height:
             return full
         if len(short) + len(message_lines) <= height:
@@ -181,9 +180,12 @@ class CostPane(KeyTitleMixin, Vertical):
         ]
 
     def _wrap_next_step(self, width: int) -> list[Text]:
-        style = self.cost_text.make_colour_style("accent")
-        text = "; ".join(filter(None, self.next_step))
-        return [part for line in text.splitlines() for part in wrap_text(line, max(20, width), style)]
+        """Return the wrapped lines of what happens next; the details only if they fit into the same line."""
+        style, width = self.cost_text.make_colour_style("accent"), max(20, width)
+        text, details = self.next_step
+        if details and len(f"{text}; {details}") <= width:
+            text = f"{text}; {details}"
+        return [part for line in text.splitlines() for part in wrap_text(line, width, style)]
 
     def update_subtitle(self) -> None:
         """Name the key that shows all costs and warnings if they do not fit into the pane."""
