@@ -140,7 +140,7 @@ def test_full_screen_hides_the_status_line(clips: list[PlayerClip]) -> None:
     it = MadeUpTerminal("kitty", ["bare", "close"])
     written = it.play(clips[:1])
     assert re.findall(rb"r=(\d+),", written) == [b"23", b"24"]
-    assert written.count(b"q closes") == 1
+    assert written.count(b"press q to close") == 1
 
 
 @pytest.mark.slow

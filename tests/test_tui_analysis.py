@@ -621,6 +621,6 @@ def test_refused_comparison_names_the_keys_that_help(tmp_path: Path) -> None:
         await show(it, videos)
         await it.press("c")
         await it.until(lambda: "cannot compare" in it.cells("#curve-cells"))
-        assert "b adds batches to the analysis" in " ".join(it.cells("#curve-cells").split())
+        assert "b to add batches to the analysis" in " ".join(it.cells("#curve-cells").split())
 
     on("analysis", test)

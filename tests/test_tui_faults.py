@@ -731,10 +731,10 @@ def test_video_of_a_killed_engine_is_shown_as_interrupted(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "╭─ Running" in it.text() and "10/20" in it.text() and " 0:05 " in it.text())
         os.close(lock)
-        await it.until(lambda: "Interrupted: the engine stopped; F6 starts it again" in it.text())
+        await it.until(lambda: "Interrupted: the engine stopped; press F6 to start it again" in it.text())
         await it.until(lambda: " 0:05 " not in it.text())
         await it.press("2")
-        await it.until(lambda: "no engine is running: F6 starts one" in it.text())
+        await it.until(lambda: "no engine is running: press F6 to start one" in it.text())
 
     on("monitor", test)
 
@@ -750,10 +750,10 @@ def test_engine_that_has_not_published_its_details_is_shown_as_starting(queue: Q
         assert lock is not None
         try:
             await it.until(lambda: "◌ starting" in it.text() and "Interrupted: the engine is starting" in it.text())
-            await it.until(lambda: "engine stopped" not in it.text() and "F6 starts it" not in it.text())
+            await it.until(lambda: "engine stopped" not in it.text() and "F6 to start it" not in it.text())
             await it.press("2")
             await it.until(lambda: "the engine is starting" in it.text())
-            assert "F6 starts" not in it.text()
+            assert "F6 to start" not in it.text()
             publish_engine_info(lock, Path("logs"), ["auto", "cpu"])
             await it.until(lambda: "▶ 1 running" in it.text() and "the engine is starting" not in it.text())
             await it.press("3")

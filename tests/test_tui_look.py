@@ -335,7 +335,7 @@ def test_monitor_and_notification_say_how_a_hold_ends(kind: str) -> None:
     for has_engine, is_engine_starting in ((False, False), (True, False), (False, True)):
         changed = snapshot if has_engine else replace(snapshot, engine=None)
         _, next_step = explain_idle_queue(changed, is_engine_starting)
-        assert ("F6 starts it" in next_step) == (is_temporary and not has_engine and not is_engine_starting)
+        assert ("F6 to start one" in next_step) == (is_temporary and not has_engine and not is_engine_starting)
 
 
 def test_reason_for_one_gpu_is_announced_once_per_batch() -> None:

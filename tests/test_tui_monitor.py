@@ -65,9 +65,9 @@ def test_stages_of_start_up_are_shown_with_their_seconds(queue: Queue) -> None: 
 
 def test_empty_queue_names_the_keys_that_help(queue: Queue) -> None:  # noqa: F811
     async def test(it: AppUnderTest) -> None:
-        await it.until(lambda: "F6 starts the engine, 1 composes a batch" in it.text())
+        await it.until(lambda: "Press F6 to start the engine, or 1 to compose a batch" in it.text())
         with engine_announced():
-            await it.until(lambda: "1 composes a batch, 4 shows finished videos" in it.text())
+            await it.until(lambda: "Press 1 to compose a batch, or 4 to see finished videos" in it.text())
 
     on("monitor", test)
 
@@ -176,7 +176,7 @@ def test_changed_preview_seconds_switch_automatic_previews(queue: Queue, tmp_pat
         taken = claim(queue)
         path = str(write_previews(tmp_path, 1))
         queue.record_step(taken, step_done(0, 100, 0.1, 1.0, preview=path))
-        await it.until(lambda: "V shows previews" in it.text())
+        await it.until(lambda: "V to show previews" in it.text())
         assert not screen.previews.frames_by_step
         apply_settings(it.app, TuiSettings(preview_seconds=0.01))
         await it.until(lambda: screen.previews.step_numbers == [1])
@@ -278,7 +278,7 @@ def test_pictures_of_a_video_end_with_it_if_previews_are_manual(queue: Queue, tm
         screen = it.screen(MonitorScreen)
         taken = claim(queue)
         queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=str(write_previews(tmp_path, 5))))
-        await it.until(lambda: "v shows the latest preview" in it.text())
+        await it.until(lambda: "press v to show the latest preview" in it.text())
         await it.press("v")
         await it.until(lambda: "Predicted video: red seed 43" in it.text() and "▀" in screen.picture.get_shown_text())
         queue.record_done(taken, VideoDone(files=manifest.videos[1].files, seconds={"denoise": 1.0}))
@@ -287,7 +287,7 @@ def test_pictures_of_a_video_end_with_it_if_previews_are_manual(queue: Queue, tm
         await it.until(lambda: "denoising red seed 44" in it.text() and "✓ red seed 43 done in 1.0 s" in it.text())
         assert "Predicted video: red" not in it.text()
         assert "▀" not in screen.picture.get_shown_text()
-        assert "v shows the latest preview" in it.text()
+        assert "press v to show the latest preview" in it.text()
         queue.record_done(taken, VideoDone(files=manifest.videos[0].files, seconds={"denoise": 2.0}))
         await it.until(lambda: "✓ red seed 44 done in 2.0 s" in it.text())
         await it.press("v")
@@ -337,7 +337,7 @@ def test_video_with_a_missing_or_damaged_clip_is_shown_as_done_with_the_reason(
         await it.until(lambda: "✓ red seed 42 done   o open" in it.text())
         await it.until(lambda: reason in " ".join(screen.picture.get_shown_text().split()))
         assert "v.mp4" in screen.picture.get_shown_text()
-        assert "1 composes a batch" in it.text()
+        assert "1 to compose a batch" in it.text()
 
     with engine_announced():
         on("monitor", test)

@@ -202,7 +202,7 @@ def test_filter_finds_settings_by_name_and_by_help() -> None:
             assert form.entries == list_settings_rows()
             assert it.app.focused is form.field_list
             await it.press("slash", *"xyzzy")
-            await it.until(lambda: "no setting contains 'xyzzy'; esc shows all" in it.text())
+            await it.until(lambda: "no setting contains 'xyzzy'; esc: show all" in it.text())
             await it.press("enter", "enter", "space", "right", "r")
             await it.press("escape")
             assert form.entries == list_settings_rows()
@@ -288,11 +288,11 @@ def test_queued_batch_names_the_screens_that_show_it() -> None:
         async with application() as it:
             await it.press("t")
             await it.paste("a red circle")
-            await it.until(lambda: "F5 queues 2 videos" in it.cells("#cost DiffText"))
+            await it.until(lambda: "press F5 to queue 2 videos" in it.cells("#cost DiffText"))
             await it.press("f5")
-            await it.until(lambda: "✓ batch 1 is queued: F2 shows the queue" in it.cells("#cost DiffText"))
+            await it.until(lambda: "✓ batch 1 is queued; F2: the queue" in it.cells("#cost DiffText"))
             await it.press("x")
-            await it.until(lambda: "F5 queues 2 videos" in it.cells("#cost DiffText"))
+            await it.until(lambda: "press F5 to queue 2 videos" in it.cells("#cost DiffText"))
 
     run(test)
 

@@ -200,7 +200,7 @@ def test_termination_signal_during_an_external_program_restores_the_terminal(
             terminal.until(lambda: b"editing" in terminal.read())
         else:
             os.write(terminal.master, b"4")
-            terminal.press_until_shown(b"P", "q closes")
+            terminal.press_until_shown(b"P", "q to close")
         terminal.process.send_signal(number)
         terminal.until_ended()
         assert terminal.process.returncode == 0
@@ -236,7 +236,7 @@ def test_clip_is_played_in_pixels_if_the_terminal_supports_graphics(wantui: Want
     try:
         terminal.until_it_takes_keys()
         os.write(terminal.master, b"4")
-        terminal.press_until_shown(b"P", "q closes")
+        terminal.press_until_shown(b"P", "q to close")
         assert b"\x1b_Ga=T,f=100" in terminal.read()
         drawn = len(terminal.read())
         os.write(terminal.master, b"q")

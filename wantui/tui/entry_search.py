@@ -108,7 +108,7 @@ class EntrySearchMixin(BackdropMixin):
             dialog.border_title = make_content(self.search_title)
             dialog.border_subtitle = ENTRY_HINT
             yield LineInput(placeholder=self.placeholder, compact=True, select_on_focus=False)
-            entry_list = VirtualList(id="entries", empty_text="no entry matches; escape clears the filter")
+            entry_list = VirtualList(id="entries", empty_text="no entry matches; press escape to clear the filter")
             entry_list.can_focus, entry_list.shows_focus = False, True
             yield entry_list
             yield DiffText(id="entry-help")

@@ -170,6 +170,6 @@ def explain_empty_batch_list(batch_count: int, search_words: str, state_filter: 
         return "no batches yet; press 1 to compose one"
     total_text = format_count(batch_count, "batch", "batches")
     if search_words:
-        return f"no batch matches {search_words!r}; escape clears the search ({total_text} in total)"
-    hint = ", and * stars a video" if state_filter == "starred" else ""
-    return f"no batch matches the filter {state_filter!r}; f changes the filter{hint} ({total_text} in total)"
+        return f"no batch matches {search_words!r}; press escape to clear the search ({total_text} in total)"
+    hint = ", or * to star a video" if state_filter == "starred" else ""
+    return f"no batch matches the filter {state_filter!r}; press f to change it{hint} ({total_text} in total)"

@@ -145,7 +145,7 @@ def describe_row(row: MonitorRow, clock: WorkerClock, has_waiting_videos: bool) 
 
 def describe_interruption(is_engine_starting: bool) -> str:
     """Return why a running video is interrupted, without a published engine: it is starting, or it stopped."""
-    return "the engine is starting" if is_engine_starting else "the engine stopped; F6 starts it again"
+    return "the engine is starting" if is_engine_starting else "the engine stopped; press F6 to start it again"
 
 
 def explain_idle_queue(snapshot: QueueSnapshot, is_engine_starting: bool) -> tuple[str, str]:
@@ -155,14 +155,17 @@ def explain_idle_queue(snapshot: QueueSnapshot, is_engine_starting: bool) -> tup
     if snapshot.hold is not None:
         hold_end = describe_hold_end(snapshot.hold.kind, RESUME_KEY_ADVICE)
         if snapshot.hold.kind in TEMPORARY_HOLD_KINDS and snapshot.engine is None and not is_engine_starting:
-            hold_end += "\nNo engine is running, which would resume it: F6 starts it"
+            hold_end += "\nNo engine is running. Press F6 to start one; it will resume the queue."
         return f"no video is running: the queue is on hold ({snapshot.hold.reason})", hold_end
     if snapshot.engine is None:
         if is_engine_starting:
             return f"the engine is starting{suffix}", ""
-        return f"no video is running: there is no engine{suffix}", "F6 starts the engine, 1 composes a batch"
+        return (
+            f"no video is running: there is no engine{suffix}",
+            "Press F6 to start the engine, or 1 to compose a batch",
+        )
     if waiting_count:
         return f"the engine starts a worker for the next video{suffix}", ""
     if any(batch.unfinished_count for batch in snapshot.batches):
         return "no video is running: every unfinished batch is paused", "Press 2, then p to resume a batch"
-    return "no video is running: the queue is empty", "1 composes a batch, 4 shows finished videos"
+    return "no video is running: the queue is empty", "Press 1 to compose a batch, or 4 to see finished videos"

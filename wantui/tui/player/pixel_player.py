@@ -224,7 +224,7 @@ class PixelPlayer:
                 error_lines = wrap(escape_unprintable(buffer.error), columns)[: self.size.rows - top - 1]
                 lines += [f"\x1b[{top + 1 + row};{left + 1}H{line}" for row, line in enumerate(error_lines)]
         title = self.labels[0] if len(self.clips) == 1 else f"{len(self.clips)} videos"
-        status_line = f"{format_position(self.playback)}  {escape_unprintable(title)}  q closes"
+        status_line = f"{format_position(self.playback)}  {escape_unprintable(title)}  press q to close"
         lines.append(f"\x1b[{self.size.rows};1H\x1b[2K{status_line[: self.size.columns]}")
         return "".join(lines)
 

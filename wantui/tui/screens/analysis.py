@@ -224,7 +224,7 @@ class AnalysisScreen(AnalysisFigures):
             summary += f" by {describe_grouping(self.grouping)}"
             if self.exclusion_reasons:
                 summary += f", {format_count(len(self.exclusion_reasons), 'video')} left out"
-            summary += "; enter lists videos"
+            summary += "; press enter to list videos"
         elif self.current_group is not None:
             summary += f" of {replace_names(self.current_group)}; escape: all groups"
         if self._requested_folder is not None:
@@ -281,8 +281,8 @@ class AnalysisScreen(AnalysisFigures):
         if not self.videos:
             return self.empty_text
         if self.is_grouped and not any(video.trajectory for video in self.videos):
-            return "no trajectory can be read; c lists single videos, each with the reason"
-        return f"no video matches {search_text!r}; escape clears the search"
+            return "no trajectory can be read; press c to list single videos, each with the reason"
+        return f"no video matches {search_text!r}; press escape to clear the search"
 
     @on(VirtualList.Highlighted, "#rows")
     def _show_highlighted_row(self) -> None:

@@ -56,7 +56,9 @@ ATTENTION_DELAY_SECONDS = 0.15
 MAX_CACHED_PICTURES = 64
 """Maximum number of drawn pictures of a film that are stored."""
 CURVE_HINT = "n next curve"
-REFUSAL_HINT = "c groups by something else, b adds batches to the analysis, v shows another view, 1 composes more seeds"
+REFUSAL_HINT = (
+    "press c for other groups, b to add batches to the analysis, v for another view, or 1 to compose more seeds"
+)
 """What can be done after a comparison or a figure was refused."""
 PAIR_HINT = "n next pair"
 NO_INTERACTION = "an interaction needs two brackets or settings with several values each"

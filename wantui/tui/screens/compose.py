@@ -48,7 +48,7 @@ MIN_QUEUEING_INTERVAL_SECONDS = 1.0
 FIRST_STEPS = """\
 1  Write a template above, or choose a config with an example: esc, c, enter. ctrl+r lists earlier templates.
 2  Check the variations, the cost and the warnings here.
-3  F5 queues the videos: F2 shows the queue, F3 the progress, F4 the videos, and F1 all keys."""
+3  Press F5 to queue the videos. F2: the queue, F3: the progress, F4: the videos, F1: all keys."""
 PREVIEW_DELAY_SECONDS = 0.05
 """Seconds between the last key and the preview of the template."""
 
@@ -220,7 +220,7 @@ class ComposeScreen(BaseScreen):
             texts = ["F5 cannot queue this batch: see ✗ above"]
         else:
             videos_text = format_count(self.preview.video_count, "video")
-            texts = [f"F5 queues {videos_text}", "F2 then shows the queue, F3 the progress"]
+            texts = [f"press F5 to queue {videos_text}", "then F2: queue, F3: progress"]
         self.cost_pane.show_next_step(*texts)
 
     def _show_error(self, error: str, error_position: int | None) -> None:
@@ -360,7 +360,7 @@ class ComposeScreen(BaseScreen):
             timeout=10,
         )
         self.cost_pane.show_next_step(
-            f"✓ batch {message.batch_number} is queued: F2 shows the queue, F3 the progress, F4 the finished videos"
+            f"✓ batch {message.batch_number} is queued; F2: the queue, F3: the progress, F4: the finished videos"
         )
         if message.is_demo:
             self.wantui_app.show_screen("monitor")

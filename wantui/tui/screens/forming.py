@@ -37,7 +37,7 @@ MAX_STRIP_LINES = 7
 """Maximum height of the small pictures in lines."""
 FRAME_GAP = 2
 """Cells between two frames side by side."""
-NOISY_HINT = "v shows the noisy states"
+NOISY_HINT = "press v to show the noisy states"
 KIND_TEXTS: "dict[StateKind, str]" = {"clean": "clean state that the model predicts", "noisy": "noisy state"}
 
 

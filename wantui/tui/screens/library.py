@@ -274,7 +274,7 @@ class LibraryScreen(LibraryRunning):
         """Show videos in the matrix; the cursor stays at its place if they are of the same batch."""
         self.video_indices = {place: cell.video_index for place, cell in grid.cells.items()}
         self.set_class(0 < len(grid.column_labels) <= MAX_FEW_COLUMNS, "-few-columns")
-        self.matrix.empty_text = f"no {self.shown_filter} videos in this batch; f changes the filter"
+        self.matrix.empty_text = f"no {self.shown_filter} videos in this batch; press f to change the filter"
         self.matrix.show_grid(self.add_running_videos(grid), is_same_batch)
         self.update_marked_cells()
         self._show_matrix_title()

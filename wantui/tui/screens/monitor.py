@@ -280,7 +280,10 @@ class MonitorScreen(MonitorFiles):
         has_waiting_videos = any(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
         lines = [Text(line) for line in describe_row(row, self.worker_clock, has_waiting_videos).splitlines()]
         if row.progress is not None and row.progress.step_number and not self.is_auto_preview:
-            lines += [Text(""), Text("v shows the latest preview, V shows previews automatically", Style(dim=True))]
+            lines += [
+                Text(""),
+                Text("press v to show the latest preview, V to show previews automatically", Style(dim=True)),
+            ]
         return lines
 
     def _draw_curves(self, progress: VideoProgress | None) -> None:
@@ -322,7 +325,7 @@ class MonitorScreen(MonitorFiles):
     def action_auto_preview(self) -> None:
         self.is_auto_preview = not self.is_auto_preview
         self.notify(
-            "automatic previews are on" if self.is_auto_preview else "automatic previews are off; v shows a preview"
+            "automatic previews are on" if self.is_auto_preview else "automatic previews are off; press v to show one"
         )
 
     def action_pick_step(self, offset: int) -> None:

@@ -23,7 +23,7 @@ from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
-EMPTY_QUEUE_TEXT = "the queue is empty; 1 composes a batch"
+EMPTY_QUEUE_TEXT = "the queue is empty; press 1 to compose a batch"
 NO_VIDEOS_TEXT = "The videos of the selected batch appear here."
 FULL_TEXT_PADDING = 4
 """Cells beside the full text of the selected row, as in the style sheet; its own width is unknown before the layout."""
@@ -89,7 +89,7 @@ class QueueScreen(QueueActions):
         self._fit_batch_columns()
         hidden_count = len(snapshot.batches) - len(self.visible_batches)
         ended_text = format_count(hidden_count, "ended batch", "ended batches")
-        self.batch_list.empty_text = f"{ended_text} hidden; a shows all" if hidden_count else EMPTY_QUEUE_TEXT
+        self.batch_list.empty_text = f"{ended_text} hidden; press a to show all" if hidden_count else EMPTY_QUEUE_TEXT
         # The frame and the header take three lines; the style sheet limits the height.
         self.batch_list.styles.height = max(1, len(self.visible_batches)) + 3
         if [batch.id for batch in previous_batches] != [batch.id for batch in self.visible_batches]:
@@ -106,7 +106,7 @@ class QueueScreen(QueueActions):
         title = f"Batches: {len(self.visible_batches)}{marked_text}"
         is_idle = snapshot.engine is None and any(batch.unfinished_count for batch in snapshot.batches)
         is_starting = self.wantui_app.is_engine_starting
-        idle_hint = "the engine is starting" if is_starting else "no engine is running: F6 starts one"
+        idle_hint = "the engine is starting" if is_starting else "no engine is running: press F6 to start one"
         engine_hint = idle_hint if is_idle else ""
         set_titles(self.batch_list, f"{title}, on hold: {hold.reason}" if hold else title, engine_hint)
         self._show_selected_batch()

@@ -41,8 +41,8 @@ NO_BATCH_TEXT = "Template, settings and results of the selected batch appear her
 NO_VIDEO_TEXT = "The state and a picture of a video appear here."
 PICTURE_HINTS = {
     **UNFINISHED_HINTS,
-    "failed": "no picture: r retries the video",
-    "cancelled": "no picture: r queues the video again",
+    "failed": "no picture; press r to retry the video",
+    "cancelled": "no picture; press r to queue the video again",
     "done": "reading the contact sheet",
 }
 """Text instead of a picture, by displayed state."""
@@ -214,9 +214,9 @@ class QueueDetails(BaseScreen):
         if self.wantui_app.is_low_bandwidth:
             hint = "pictures are off on a slow connection"
         elif running_video is not None and running_video.step_number:
-            hint = "v shows the latest preview in the monitor"
+            hint = "press v to show the latest preview in the monitor"
         elif state == "done" and entry is not None and entry.state == "done" and request is None:
-            hint = "no contact sheet; o shows the video in the library"
+            hint = "no contact sheet; press o to show the video in the library"
         pane.show_still(request, hint)
 
     def _describe_status(self, video: VideoRow, running_video: RunningVideo | None, eta_seconds: float | None) -> str:

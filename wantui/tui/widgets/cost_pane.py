@@ -118,7 +118,10 @@ class CostPane(KeyTitleMixin, Vertical):
         return [
             *short,
             *shown_lines,
-            Text(f"! {hidden_text}: {find_key(self, 'compose.warnings')} shows all", messages[shown_count][0].style),
+            Text(
+                f"! {hidden_text}: press {find_key(self, 'compose.warnings')} to show all",
+                messages[shown_count][0].style,
+            ),
         ]
 
     def _draw_cost_lines(self, width: int, *, with_bases: bool) -> list[Text]:

@@ -136,7 +136,7 @@ class SettingsForm(Vertical):
         self.entries = list_settings_rows(
             self.filter_input.value, self.open_key, self.error_key, self.value_error or "", field_list.row_width or 40
         )
-        field_list.empty_text = f"no setting contains {self.filter_input.value!r}; esc shows all"
+        field_list.empty_text = f"no setting contains {self.filter_input.value!r}; esc: show all"
         is_short = bool(self.filter_input.value) and 0 < len(self.entries) <= MAX_SHORT_LIST
         field_list.styles.height = len(self.entries) if is_short else "1fr"  # the explanation follows a short list
         cursor = self.entries.index(selected) if selected in self.entries else field_list.cursor
