@@ -107,7 +107,7 @@ def test_verdict_answer_table_and_screen_show_the_same_digits_of_a_change(tmp_pa
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6)
     comparison = compare_groups(videos, grouping="1", primary_metric="length")
     layout = ForestLayout(30, ForestAxis(25, 1.0), True)
-    forest_rows = [row.plain for row in draw_forest_rows(comparison, "one", "other", layout, lambda _: Style())]
+    forest_rows = [row.plain for row in draw_forest_rows(comparison, comparison.differences, layout, lambda _: Style())]
     for difference, line in zip(comparison.differences, forest_rows, strict=True):
         change, low, high = format_difference_parts(difference)
         assert format_difference(difference).startswith(change)

@@ -295,6 +295,30 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
         assert " ".join(replace_names(result.verdict_text).split()) in " ".join(" ".join(lines).split())
 
 
+def test_low_pane_shows_means_and_five_slopes_with_significant_ones_first_and_alone_bold(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(5, 0.01, (7, 1, 3, 2))
+    result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
+    p_by_metric = {"length": 0.2, "chord": 0.05, "detour": 0.051, "turning": math.nan, "velocity": 0.01, "spread": 0.3}
+    trends = tuple(replace(result.trends[0], metric=name, family_p=p) for name, p in p_by_metric.items())
+    result = replace(result, trends=trends, verdict_kind="unclear")
+    for height, order in (
+        (9, ["chord", "velocity", "length", "detour", "turning", "spread"]),
+        (40, list(p_by_metric)),
+    ):
+        canvas = Canvas(76, height, lambda _: Style())
+        lines, row_by_metric = draw_dose_response(result, canvas, lines_above=1)
+        assert list(row_by_metric) == order
+        assert sum(row < height for row in row_by_metric.values()) >= 5
+        for metric, row in row_by_metric.items():
+            line = lines[row - 1]
+            assert line.plain.startswith(metric)
+            is_bold = bool(line.get_style_at_offset(Console(), 0).bold)
+            assert is_bold == (p_by_metric[metric] <= 0.05)
+        assert not lines[0].get_style_at_offset(Console(), 0).bold
+        means = f"mean by cfg scale   ● 1: {trends[0].means[0]:.2f}   ● 4: {trends[0].means[1]:.2f}   ● 8: "
+        assert (means in lines[1].plain) == (height == 9)
+
+
 def test_slopes_with_an_unbounded_interval_keep_their_percentage_and_name_the_unit(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(5, 0.01, (7, 1, 3, 2))
     result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
@@ -891,6 +915,25 @@ def test_empty_schedule_and_no_schedule_are_one_value_with_one_name(tmp_path: Pa
     groups = group_videos([*videos, *plain], SCHEDULE_PATH)
     assert [(group.name, len(group.videos)) for group in groups] == [("schedule none", 12), ("schedule 1: a ring", 6)]
     assert select_videos_by_condition([*videos, *plain], ["schedule=none"]) == [*videos[:6], *plain]
+
+
+def test_comparison_shows_significant_metrics_first_only_if_the_pane_cannot_show_all(tmp_path: Path) -> None:
+    comparison = compare_groups(cfg_batches(tmp_path, (2.0, 4.0)), "cfg_scale", "length")
+    p_values = [0.05 if index % 3 == 1 else 0.06 for index in range(len(comparison.differences))]
+    differences = tuple(
+        replace(difference, family_p=p, phrasing_p=math.nan)
+        for difference, p in zip(comparison.differences, p_values, strict=True)
+    )
+    metrics = [difference.metric for difference in differences]
+    significant = [metric for metric, p in zip(metrics, p_values, strict=True) if p <= 0.05]
+    comparison = replace(comparison, differences=differences, answers=(), dose_response=None)
+    for height, order in ((15, sorted(metrics, key=lambda metric: metric not in significant)), (60, metrics)):
+        lines, row_by_metric = draw_comparison(comparison, "cfg_scale 2", [], Canvas(90, height, lambda _: Style()))
+        assert list(row_by_metric) == order
+        for metric, row in row_by_metric.items():
+            assert lines[row].plain.startswith(label_effect(comparison, metric).rstrip("¹"))
+            is_bold = bool(lines[row].get_style_at_offset(Console(), 0).bold)
+            assert is_bold == (metric in significant)
 
 
 @pytest.mark.parametrize(

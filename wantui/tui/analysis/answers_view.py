@@ -42,7 +42,7 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
         verdict = replace_names(answer.verdict) + distance_text
         if len(verdict) > canvas.width - QUESTION_WIDTH:
             verdict = replace_names(answer.verdict_parts[0]) + distance_text
-        verdict_lines = draw_labelled(answer.question, verdict, canvas, Style(bold=True), style)
+        verdict_lines = draw_labelled(answer.question, verdict, canvas, Style(), style)
         lines += verdict_lines
         if len(verdict_lines) == 1:
             single_lines.append((verdict_lines[0], answer.question))

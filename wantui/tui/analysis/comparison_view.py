@@ -1,6 +1,7 @@
 """Drawing of a comparison of groups: verdicts, forest plot, tests, dispersion and notes."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -18,6 +19,7 @@ from wantui.tui.analysis.forest_plot import (
     draw_forest_rows,
     get_relative_change,
     label_effect,
+    put_significant_first,
 )
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plain_names import replace_names
@@ -58,9 +60,7 @@ def draw_comparison(
     lines = draw_answer_verdicts(general_answers, canvas)
     row_by_metric: dict[str, int] = {}
     if (dose_response := comparison.dose_response) is not None:
-        dose_lines, slope_row = draw_dose_response(dose_response, canvas, len(lines), colours_by_group)
-        slope_metrics = [trend.metric for trend in dose_response.trends]
-        row_by_metric |= {metric: row for row, metric in enumerate(slope_metrics, len(lines) + slope_row)}
+        dose_lines, row_by_metric = draw_dose_response(dose_response, canvas, len(lines), colours_by_group)
         lines += [*dose_lines, Text("")]
     verdicts = sorted(
         comparison.verdicts, key=lambda verdict: first_group not in (verdict.first_group, verdict.second_group)
@@ -71,12 +71,10 @@ def draw_comparison(
         width,
     )
     for number, verdict in enumerate(verdicts[:MAX_DRAWN_PAIRS]):
-        pair_lines, effect_row = _draw_pair(
-            comparison, verdict, layout, canvas, names_pair=bool(general_answers), has_legend=not number
+        pair_lines, pair_rows = _draw_pair(
+            comparison, verdict, layout, canvas, len(lines), names_pair=bool(general_answers), has_legend=not number
         )
-        row_by_metric = {
-            metric: row for row, metric in enumerate(metric_names, len(lines) + effect_row)
-        } | row_by_metric
+        row_by_metric = pair_rows | row_by_metric
         lines += pair_lines
         if number == 0 and general_answers:
             lines += [Text("all groups", Style(bold=True)), *draw_answer_details(general_answers, canvas), Text("")]
@@ -101,13 +99,15 @@ def _draw_pair(
     verdict: "Verdict",
     layout: ForestLayout,
     canvas: Canvas,
+    lines_above: int,
     *,
     names_pair: bool,
     has_legend: bool,
-) -> tuple[list[Text], int]:
+) -> tuple[list[Text], dict[str, int]]:
     """Return place, room and path of a pair of groups, its forest plot, the verdict, and the evidence in words; and the
-    index of the line with the first row of the plot."""
+    row of the pane with each metric. If the pane cannot show all metrics, significant ones come first."""
     from wantui.analysis.metrics import get_ratio_origin
+    from wantui.analysis.p_values import find_decisive_p
 
     pair = (verdict.first_group, verdict.second_group)
     answers = comparison.find_answers(*pair)
@@ -123,9 +123,14 @@ def _draw_pair(
     header = draw_forest_header(layout)
     header.stylize(Style(bold=True, dim=True))
     lines += [draw_directions(*pair, layout, canvas.get_style), header]
-    rows = draw_forest_rows(comparison, *pair, layout, canvas.get_style)
+    first_row = lines_above + len(lines)
+    differences = [d for d in comparison.differences if (d.first_group, d.second_group) == pair]
+    if first_row + len(differences) > canvas.height:
+        differences = put_significant_first(differences, partial(find_decisive_p, comparison))
+    rows = draw_forest_rows(comparison, differences, layout, canvas.get_style)
     verdict_lines, details = _draw_verdict(comparison, verdict, canvas), draw_answer_details(answers, canvas)
-    return [*lines, *rows, *verdict_lines, *details, Text("")], len(lines)
+    row_by_metric = {difference.metric: row for row, difference in enumerate(differences, first_row)}
+    return [*lines, *rows, *verdict_lines, *details, Text("")], row_by_metric
 
 
 def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) -> list[Text]:
@@ -150,7 +155,7 @@ def _draw_dispersion(name: str, curve: "DispersionCurve", canvas: Canvas) -> Tex
     dispersion = curve.dispersion
     text = f"  dispersion: {dispersion[0]:.3f} at the first noise level, {dispersion[-1]:.3f} at the last"
     sparkline = (draw_sparkline(dispersion.tolist(), 24), canvas.get_style("accent"))
-    return Text.assemble((f"{replace_names(name):<20.20} ", "bold"), sparkline, (text, "dim"))
+    return Text.assemble((f"{replace_names(name):<20.20} ", ""), sparkline, (text, "dim"))
 
 
 def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:

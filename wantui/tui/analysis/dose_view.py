@@ -9,10 +9,16 @@ from rich.text import Text
 
 from wantui.formatting import format_count
 from wantui.tui.analysis.answers_view import VERDICT_COLOURS
-from wantui.tui.analysis.forest_plot import MIN_WIDE_PLOT, NO_SCALE_TEXT, choose_axis, draw_interval
+from wantui.tui.analysis.forest_plot import (
+    MIN_WIDE_PLOT,
+    NO_SCALE_TEXT,
+    choose_axis,
+    draw_interval,
+    put_significant_first,
+)
 from wantui.tui.analysis.metric_notes import RATIO_NOTE, RATIO_SIGN, mark_ratio
 from wantui.tui.analysis.views import Canvas
-from wantui.tui.chart import Chart, find_value_range
+from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range
 from wantui.tui.number_formats import MISSING_TEXT, align_decimals, format_p
 from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
@@ -22,11 +28,13 @@ if TYPE_CHECKING:
 
     from wantui.analysis.dose_response import DoseResponse, Trend
 
-MIN_VISIBLE_SLOPES = 6
-"""Lines of the table of slopes that a pane shows below the chart, unless the chart would be too low."""
-MAX_CHART_WIDTH, MIN_CHART_HEIGHT, MAX_CHART_HEIGHT = 140, 5, 11
+MIN_VISIBLE_SLOPES = 5
+"""Rows of the table of slopes that a pane shows below the chart; a pane without room for both has a line of means."""
+MAX_CHART_WIDTH, MAX_CHART_HEIGHT = 140, 11
 MIN_TITLED_HEIGHT = 10
 """Free lines of a pane from which on the chart has a title; in a lower one, the verdict above it says the same."""
+SIGNIFICANT_KINDS = ("rises", "falls")
+"""Kinds of verdicts with an adjusted p up to 0.05."""
 DOSE_SIGN = "●"
 UNBOUNDED_TEXT = "unbounded interval"
 """Text in the place of a percentage whose interval has no ends."""
@@ -40,9 +48,11 @@ MAX_AXIS_NAME_WIDTH = 12
 
 def draw_dose_response(
     dose_response: "DoseResponse", canvas: Canvas, lines_above: int = 0, colours_by_group: Mapping[str, str] = {}
-) -> tuple[list[Text], int]:
+) -> tuple[list[Text], dict[str, int]]:
     """Return a verdict in a line, the curve of the declared metric with its 95 % intervals, the slope of each metric,
-    and the verdict with its evidence; and the index of the line with the first slope.
+    and the verdict with its evidence; and the row of the pane with the slope of each metric.
+
+    A low pane has the means instead of the curve. If it cannot show all slopes, significant ones come first.
 
     Args:
         lines_above: lines of the pane above these.
@@ -50,19 +60,27 @@ def draw_dose_response(
     """
     colour_name = VERDICT_COLOURS.get(dose_response.verdict_kind, "")
     style = canvas.get_style(colour_name) if colour_name else Style()
-    lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=True))
+    is_bold = dose_response.verdict_kind in SIGNIFICANT_KINDS
+    lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=is_bold))
     for common_p in _describe_common_p(dose_response):
         if lines[-1].cell_len + len(common_p) + 3 <= canvas.width:
             lines[-1].append(f"   {common_p}", canvas.get_style("text-muted") + Style(bold=False))
             break
     free_height = canvas.height - lines_above - len(lines) - 1
-    chart_height = max(MIN_CHART_HEIGHT, min(MAX_CHART_HEIGHT, free_height - MIN_VISIBLE_SLOPES))
     if free_height >= MIN_TITLED_HEIGHT:
         lines.append(_draw_chart_title(dose_response, canvas))
-    lines += _draw_chart(dose_response, canvas, chart_height, colours_by_group)
-    slope_lines = _draw_slopes(dose_response, canvas)
+        free_height -= 1
+    if (chart_height := min(MAX_CHART_HEIGHT, free_height - MIN_VISIBLE_SLOPES)) >= MIN_CHART_HEIGHT:
+        lines += _draw_chart(dose_response, canvas, chart_height, colours_by_group)
+    else:
+        lines += _draw_means(dose_response, canvas, colours_by_group)
+    trends, first_row = list(dose_response.trends), lines_above + len(lines) + 1
+    if first_row + len(trends) > canvas.height:
+        trends = put_significant_first(trends, lambda trend: trend.family_p)
+    slope_lines = _draw_slopes(dose_response, trends, canvas)
     verdict_lines = wrap_text(replace_names(dose_response.verdict_text), canvas.width)
-    return [*lines, *slope_lines, *verdict_lines], len(lines) + 1
+    row_by_metric = {trend.metric: row for row, trend in enumerate(trends, first_row)}
+    return [*lines, *slope_lines, *verdict_lines], row_by_metric
 
 
 def _describe_common_p(dose_response: "DoseResponse") -> tuple[str, ...]:
@@ -86,7 +104,7 @@ def _summarize_verdict(dose_response: "DoseResponse") -> str:
     metric, doses = replace_names(dose_response.trends[0].metric), dose_response.doses
     change = f"{replace_names(dose_response.setting_name)} from {doses[0]:g} to {doses[-1]:g}"
     seed_count = len(dose_response.trends[0].seed_values)
-    if dose_response.verdict_kind in ("rises", "falls"):
+    if dose_response.verdict_kind in SIGNIFICANT_KINDS:
         return f"{metric} {dose_response.verdict_kind} with {change}"
     if dose_response.verdict_kind == "flat":
         return f"{metric} is flat over {change}"
@@ -119,6 +137,20 @@ def _draw_chart(
     return chart.draw_lines()
 
 
+def _draw_means(dose_response: "DoseResponse", canvas: Canvas, colours_by_group: Mapping[str, str]) -> list[Text]:
+    """Return the mean of the declared metric at each value of the setting, in the colours of the groups."""
+    setting_name, means = replace_names(dose_response.setting_name), dose_response.trends[0].means
+    lines = [Text.assemble((f"mean by {setting_name}", canvas.get_style("text-muted")))]
+    for name, dose, mean in zip(dose_response.group_names, dose_response.doses, means, strict=True):
+        part = Text.assemble(
+            (DOSE_SIGN, canvas.get_style(colours_by_group.get(name, "accent"))), f" {dose:g}: {mean:#.3g}"
+        )
+        if lines[-1].cell_len + len(part) + 3 > canvas.width:
+            lines.append(Text(" "))
+        lines[-1].append("   ").append_text(part)
+    return lines
+
+
 def _draw_chart_title(dose_response: "DoseResponse", canvas: Canvas) -> Text:
     from wantui.analysis.metrics import get_metric_unit
 
@@ -132,26 +164,23 @@ def _draw_chart_title(dose_response: "DoseResponse", canvas: Canvas) -> Text:
     return title
 
 
-def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
+def _draw_slopes(dose_response: "DoseResponse", trends: "Sequence[Trend]", canvas: Canvas) -> list[Text]:
     """Return a table of slopes, whose decimal points are below each other, and notes on it.
 
-    A wide pane has a plot of the same percentages. Only the verdict's metric is bold: significant rows are as bright as
-    text, and others dim.
+    A wide pane has a plot of the same percentages. Significant rows are bold, as in the table of a pair, others muted.
     """
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 
-    trends = dose_response.trends
-    header, *rows = _draw_slope_table(dose_response, canvas.width)
+    header, *rows = _draw_slope_table(dose_response, trends, canvas.width)
     changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]
     axis = choose_axis(changes, canvas.width - len(header) - 2, MIN_WIDE_PLOT)
     muted_style = canvas.get_style("text-muted")
     header_line = Text(f"{header}  {axis.draw_labels() if axis.width else ''}".rstrip(), muted_style + Style(bold=True))
     lines = [header_line]
-    for index, (trend, row, change) in enumerate(zip(trends, rows, changes, strict=True)):
+    for trend, row, change in zip(trends, rows, changes, strict=True):
         is_significant = trend.family_p <= SIGNIFICANCE_LEVEL
-        colour_name = "found" if index == 0 else "foreground"
-        style = canvas.get_style(colour_name) if is_significant else muted_style
-        line = Text.assemble((row, style + Style(bold=True if index == 0 and is_significant else None)))
+        style = canvas.get_style("found") + Style(bold=True) if is_significant else muted_style
+        line = Text.assemble((row, style))
         if axis.width and all(map(math.isfinite, change)):
             line.append("  ").append_text(draw_interval(change, is_significant, axis, style))
         elif axis.width:
@@ -168,12 +197,11 @@ def _draw_slopes(dose_response: "DoseResponse", canvas: Canvas) -> list[Text]:
     return [*lines, *wrap_text("; ".join(texts), canvas.width, muted_style)]
 
 
-def _draw_slope_table(dose_response: "DoseResponse", max_width: int) -> list[str]:
+def _draw_slope_table(dose_response: "DoseResponse", trends: "Sequence[Trend]", max_width: int) -> list[str]:
     """Return the header and the rows of the table of slopes: in the unit of each metric, and in percent of its mean.
 
     The column of p is left out if all metrics have the same. The header of slopes is short in a narrow pane.
     """
-    trends = dose_response.trends
     slopes = align_decimals(
         [f"{trend.slope.mean:+#.3g}" if math.isfinite(trend.slope.mean) else MISSING_TEXT for trend in trends]
     )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.style import Style
 from rich.text import Text
@@ -44,6 +44,7 @@ WIDE_LEGEND = 120
 NO_SCALE_TEXT = "no ratio scale: see the interval"
 """Text instead of the plot of a metric whose change is no share of its mean."""
 
+Item = TypeVar("Item")
 StyleGetter = Callable[[str], Style]
 """Function that returns the style of a theme colour."""
 Change = tuple[float, float, float]
@@ -175,28 +176,30 @@ def draw_forest_header(layout: ForestLayout) -> Text:
     )
 
 
+def put_significant_first(items: Sequence[Item], get_p: Callable[[Item], float]) -> list[Item]:
+    """Return rows of a table with the significant ones first; each part keeps its order."""
+    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+
+    return sorted(items, key=lambda item: not get_p(item) <= SIGNIFICANCE_LEVEL)  # p can be NaN
+
+
 def draw_forest_rows(
-    comparison: "Comparison",
-    first_group: str,
-    second_group: str,
-    layout: ForestLayout,
-    get_style: StyleGetter,
+    comparison: "Comparison", differences: "Sequence[Difference]", layout: ForestLayout, get_style: StyleGetter
 ) -> list[Text]:
-    """Return one row for each metric of a pair of groups."""
+    """Return one row for each difference of a pair of groups."""
     from wantui.analysis.p_values import find_decisive_p
     from wantui.analysis.unguided import find_unguided_difference
 
     rows = []
-    for difference in comparison.differences:
-        if (difference.first_group, difference.second_group) == (first_group, second_group):
-            unguided = find_unguided_difference(comparison, difference)
-            reference_changes = {
-                NULL_SIGN: find_null_change(comparison, difference),
-                UNGUIDED_SIGN: math.nan if unguided is None else unguided.relative_difference,
-            }
-            label = label_effect(comparison, difference.metric)
-            p = find_decisive_p(comparison, difference)
-            rows.append(_draw_row(difference, p, label, reference_changes, layout, get_style))
+    for difference in differences:
+        unguided = find_unguided_difference(comparison, difference)
+        reference_changes = {
+            NULL_SIGN: find_null_change(comparison, difference),
+            UNGUIDED_SIGN: math.nan if unguided is None else unguided.relative_difference,
+        }
+        label = label_effect(comparison, difference.metric)
+        p = find_decisive_p(comparison, difference)
+        rows.append(_draw_row(difference, p, label, reference_changes, layout, get_style))
     return rows
 
 
