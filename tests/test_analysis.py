@@ -65,7 +65,7 @@ from wantui.analysis.trajectory import NoGeometryError, Trajectory, build_trajec
 from wantui.analysis.video import Video
 from wantui.controls import ControlKind, ControlRequest
 from wantui.errors import UserError
-from wantui.schedule import SCHEDULES
+from wantui.samplers import SCHEDULES
 from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps, open_attention_maps
 from wantui.storage.layout import BatchFolder
 from wantui.storage.mp4 import read_frames

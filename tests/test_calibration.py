@@ -133,7 +133,7 @@ def test_values_centred_twice_have_no_means() -> None:
 
 def test_information_of_a_constant_integrand_has_its_closed_form() -> None:
     edges = np.linspace(0.5, 1, 2001)
-    integral = integrate_information(np.full((2000, 3), 2.0), edges, window_start=0.8)
+    integral = integrate_information(np.full((2000, 3), 2.0), edges, window_min_sigma=0.8)
     assert integral == pytest.approx(np.full(3, 2 * (-np.log(0.8) - 0.2)), rel=1e-4)
 
 

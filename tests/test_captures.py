@@ -28,7 +28,7 @@ from wantui.models.catalogue import NANO
 from wantui.planning import CaptureRequests, PromptMark
 from wantui.planning.disk_estimate import list_captured_steps
 from wantui.planning.recipe import parse_recipe
-from wantui.schedule import count_model_evaluations
+from wantui.samplers import count_model_evaluations
 from wantui.storage.attention_maps import AttentionMapsError, AttentionMapWriter, open_attention_maps
 from wantui.storage.state_reader import StoredStates
 from wantui.storage.trajectory_writer import TrajectoryWriter

@@ -39,7 +39,7 @@ from wantui.generation.make_video import (
 from wantui.generation.samplers import SAMPLERS_BY_NAME
 from wantui.models.catalogue import WanModel
 from wantui.planning import CaptureRequests, PromptMark, Recipe
-from wantui.schedule import SamplerName
+from wantui.samplers import SamplerName
 from wantui.storage.video_files import VideoFiles, remove_temporary_files
 
 pytestmark = pytest.mark.torch

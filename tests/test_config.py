@@ -28,7 +28,7 @@ from wantui.controls.bend_settings import BendSettings
 from wantui.controls.bend_transforms import Amplify
 from wantui.errors import UserError
 from wantui.planning import plan_batch, preview_batch
-from wantui.schedule import REFUSED_SAMPLERS
+from wantui.samplers import REFUSED_SAMPLERS
 from wantui.section import ConfigSection, read_field_descriptions
 
 # As the older system's users have them: dead keys, a misspelt section, sections that nothing read.

@@ -23,7 +23,7 @@ from wantui.models.catalogue import NANO
 from wantui.planning import PromptMark, Recipe
 from wantui.prompts import parse_template
 from wantui.prompts.generic_template import generalise_template
-from wantui.schedule import compute_noise_levels
+from wantui.samplers import compute_noise_levels
 
 GENERIC = "a red shape"
 

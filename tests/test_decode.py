@@ -23,7 +23,7 @@ from wantui.generation.decode import decode_frames
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import WanModel
 from wantui.planning import Recipe
-from wantui.schedule import SamplerName
+from wantui.samplers import SamplerName
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import ClipError, open_container, read_clip_tags, read_frames, write_mp4

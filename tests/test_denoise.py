@@ -23,7 +23,7 @@ from wantui.generation.load import load_pipeline
 from wantui.generation.samplers import build_scheduler, derive_noise_seed
 from wantui.generation.token_spans import PromptTooLongError
 from wantui.models.catalogue import WanModel, read_model_directory
-from wantui.schedule import SamplerName
+from wantui.samplers import SamplerName
 
 pytestmark = pytest.mark.torch
 

@@ -347,7 +347,7 @@ def test_journal_that_the_system_refuses_to_read_is_neither_ignored_nor_replaced
         assert fault == f"{folder.journal_path} cannot be read: {os.strerror(number)}"
         store.fold_journal_when_reopened()
         with pytest.raises(OSError, match=r"batch\.journal\.jsonl") as caught:
-            store.close_videos(cancelled, "cancelled")
+            store.end_videos(cancelled, "cancelled")
         assert caught.value.errno == number
     assert folder.journal_path.read_bytes() == content
     assert not damaged_journals(folder)
@@ -542,7 +542,7 @@ def test_error_with_a_non_utf8_path_is_stored_escaped(folder: BatchFolder) -> No
     error = "FileNotFoundError: 'a\udcff.zarr'\nline 2"
     record = ManifestStore(folder)
     record.record_failures([0], error)
-    record.close_videos([1], "failed", error)
+    record.end_videos([1], "failed", error)
     for manifest in (record.read_manifest(), read_manifest(folder)):
         assert manifest.faults == ()
         assert [video.error for video in manifest.videos[:3]] == [
@@ -563,7 +563,7 @@ def test_cancelled_video_removes_a_planted_link_but_not_its_target(folder: Batch
     for name in names:
         (folder.root / name).parent.mkdir(parents=True)
         (folder.root / name).symlink_to(outside)
-    ManifestStore(folder).close_videos([0], "failed", "x")
+    ManifestStore(folder).end_videos([0], "failed", "x")
     assert not [name for name in names if os.path.lexists(folder.root / name)]
     assert (outside / "kept").read_text() == "kept"
     assert read_manifest(folder).videos[0].state == "failed"

@@ -12,7 +12,7 @@ from wantui.keyframes import (
     interpolate_values,
     parse_keyframes,
 )
-from wantui.schedule import compute_noise_levels
+from wantui.samplers import compute_noise_levels
 
 
 def values_of(written: dict[object, float], step_count: int, interpolation: str, sampler: str = "euler") -> list[float]:

@@ -66,7 +66,7 @@ def test_unqueued_folder_is_not_reported_if_nothing_is_left_to_queue(change: str
     if change == "deleted":
         shutil.rmtree(folder.root)
     else:  # by another queue
-        ManifestStore(folder).close_videos(range(len(manifest.videos)), "cancelled")
+        ManifestStore(folder).end_videos(range(len(manifest.videos)), "cancelled")
     assert read_notes(state_dir) == []
     assert not has_records(state_dir)
 

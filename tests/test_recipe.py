@@ -22,7 +22,7 @@ from wantui.planning.disk_estimate import list_captured_steps
 from wantui.planning.memory_plan import RESIDENT_PLAN, find_plan
 from wantui.planning.recipe import parse_recipe
 from wantui.planning.sizes import SizeError
-from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError, compute_noise_levels, count_model_evaluations
+from wantui.samplers import SCHEDULES, SamplerName, UnknownSamplerError, compute_noise_levels, count_model_evaluations
 from wantui.worker.pipelines import load_recipe_pipeline
 
 pytestmark = pytest.mark.torch

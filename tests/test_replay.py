@@ -30,7 +30,7 @@ from wantui.generation.replay import continue_denoising, draw_uturn_noise, evalu
 from wantui.generic_words import GenericWord
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import Recipe
-from wantui.schedule import compute_noise_levels
+from wantui.samplers import compute_noise_levels
 from wantui.storage.uturn_file import UTurnEntry, UTurnFileError, read_uturn_frames, read_uturn_state, read_uturns
 from wantui.storage.video_selection import select_videos
 

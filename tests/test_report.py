@@ -25,8 +25,8 @@ from wantui.analysis.metrics import CURVES, METRICS
 from wantui.analysis.report import write_report
 from wantui.analysis.report_curves import draw_curves
 from wantui.analysis.report_definitions import CURVE_MEANINGS
-from wantui.analysis.report_origin import ReportOrigin
 from wantui.analysis.report_page import GROUP_COLOURS, render_page
+from wantui.analysis.report_provenance import ReportOrigin
 from wantui.analysis.video import Video
 
 pytestmark = pytest.mark.slow

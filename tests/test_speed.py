@@ -41,7 +41,7 @@ from wantui.models.magnitudes import (
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.planning.memory_plan import MEMORY_PLANS, can_fuse_pipeline
 from wantui.planning.step_skipping import compute_magnitude_ratios, count_computed_steps
-from wantui.schedule import compute_noise_levels
+from wantui.samplers import compute_noise_levels
 from wantui.storage.manifest import read_manifest
 
 pytestmark = pytest.mark.torch

@@ -28,7 +28,7 @@ from wantui.analysis.trajectory import DamagedGeometryError, NoGeometryError, Tr
 from wantui.generation.denoise import prepare_inputs
 from wantui.generation.samplers import build_scheduler
 from wantui.models.catalogue import WanModel
-from wantui.schedule import SCHEDULES, SamplerName, UnknownSamplerError
+from wantui.samplers import SCHEDULES, SamplerName, UnknownSamplerError
 
 GEOMETRY_METRICS = [name for name, metric in METRICS.items() if not metric.needs_guidance_gap]
 """Metrics that every trajectory has."""

@@ -25,7 +25,7 @@ from wantui.models.nano.frequency_models import FREQUENCY_MODELS_BY_NAME
 
 COLOURS = tuple(RGB_BY_COLOUR)
 FORMS, CONDITIONS = ("main", "held-out"), ("guidance-1", "guidance-4")
-INFORMATION_WINDOW_START = 0.9
+INFORMATION_WINDOW_MIN_SIGMA = 0.9
 """Lowest noise level of the information gap; fixed with the predictions."""
 GAP_WINDOWS_BY_METRIC = {
     "guidance_gap": WHOLE_WINDOW,
@@ -118,14 +118,16 @@ def fit_slope(values: FloatArray, log_frequencies: FloatArray, seed: int = 0) ->
     return SlopeFit(slope, standard_error, degrees_of_freedom, float(p), unit_effects - unit_effects.mean())
 
 
-def integrate_information(integrand: NDArray[np.floating], level_edges: FloatArray, window_start: float) -> FloatArray:
+def integrate_information(
+    integrand: NDArray[np.floating], level_edges: FloatArray, window_min_sigma: float
+) -> FloatArray:
     """Integrate (1 - s) / s times an integrand [levels, n] over the noise levels s from a start to 1.
 
     Args:
         level_edges: [levels + 1] edges of the intervals at whose midpoints the integrand was measured.
     """
     levels = (level_edges[1:] + level_edges[:-1]) / 2
-    weights = (1 - levels) / levels * np.diff(level_edges) * (levels >= window_start)
+    weights = (1 - levels) / levels * np.diff(level_edges) * (levels >= window_min_sigma)
     result: FloatArray = weights @ integrand.astype(np.float64)
     return result
 
@@ -152,7 +154,7 @@ def collect_model(path: Path) -> dict[str, NDArray[np.generic]]:
             reduced |= {f"{name}|{condition}": v for name, v in compute_spreads(measured[key]).items()}
         elif kind in ("information_gap", "information_pointwise"):
             name = kind.replace("_", " ")
-            within_window = integrate_information(measured[key], edges, INFORMATION_WINDOW_START)
+            within_window = integrate_information(measured[key], edges, INFORMATION_WINDOW_MIN_SIGMA)
             reduced[f"{name}|guidance-1 {condition}"] = within_window
             reduced[f"{name}, all levels|guidance-1 {condition}"] = integrate_information(measured[key], edges, 0)
         elif kind == "projections":

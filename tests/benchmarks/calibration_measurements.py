@@ -34,7 +34,7 @@ from wantui.generation.samplers import build_scheduler
 from wantui.models.nano.attributes import RGB_BY_COLOUR, SHAPES
 from wantui.models.nano.evaluate import decode_latents
 from wantui.models.nano.judge import MIN_VISIBLE_PIXELS, detect_shape, find_object_pixels
-from wantui.schedule import SamplerName
+from wantui.samplers import SamplerName
 
 FLOW_SHIFT = 3.0
 FIRST_SEED = 1_000_000

@@ -212,7 +212,7 @@ def collect_metric_evidence(data: AnswerData, metric_names: Sequence[str]) -> li
         return [[] for _ in data.group_pairs]
     columns = [list(data.metric_names).index(name) for name in metric_names]
     values = data.cell_values[..., columns]
-    effects = data.effects.select(columns)
+    effects = data.effects.select_metrics(columns)
     differences = compare_group_pairs(
         data.groups, metric_names, values, data.group_pairs, data.equivalence_margin, effects
     )

@@ -69,7 +69,7 @@ def compare_groups(
     answers = _answer_questions(matched, effects, equivalence_margin)
     metric_names, cell_values = matched.shown_names, matched.shown_values
     primary_values = cell_values[..., 0]
-    shown_effects = effects.select(range(len(metric_names)))
+    shown_effects = effects.select_metrics(range(len(metric_names)))
     differences = compare_group_pairs(groups, metric_names, cell_values, group_pairs, equivalence_margin, shown_effects)
     nulls_by_group = _build_nulls(groups, matched.final_states)
     primary_differences = [difference for difference in differences if difference.metric == metric_names[0]]

@@ -17,7 +17,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.keyframes import KeyframeError
 from wantui.planning import Recipe
-from wantui.schedule import compute_noise_levels
+from wantui.samplers import compute_noise_levels
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.mp4 import Frame
 from wantui.storage.recorded_files import read_recorded_frames

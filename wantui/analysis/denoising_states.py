@@ -14,7 +14,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_share
 from wantui.keyframes import KeyframeError
 from wantui.planning import Recipe
-from wantui.schedule import UnknownSamplerError
+from wantui.samplers import UnknownSamplerError
 from wantui.storage.state_reader import check_stored_states
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 

@@ -140,8 +140,8 @@ class PairEffects:
     phrasing_p: FloatArray
     """[pairs, metrics] p with phrasings as units; NaN with one phrasing."""
 
-    def select(self, columns: Sequence[int]) -> "PairEffects":
-        """Return the tests of some metrics."""
+    def select_metrics(self, columns: Sequence[int]) -> "PairEffects":
+        """Return the tests of the metrics in some columns."""
         return PairEffects([[row[m] for m in columns] for row in self.seed_effects], self.phrasing_p[:, list(columns)])
 
 

@@ -25,7 +25,7 @@ from wantui.analysis.arrays import FloatArray, exponentiate
 from wantui.analysis.differences import compute_family_p
 from wantui.analysis.statistics import Effect, compute_mean_half_width, compute_min_attainable_p, compute_paired_effect
 
-DEFAULT_WINDOW_START = 0.9
+DEFAULT_WINDOW_MIN_SIGMA = 0.9
 """Lowest noise level of the window, fixed before any video was seen: below it, errors of the model dominate."""
 WINDOW_LEVEL_COUNT, REST_LEVEL_COUNT = 10, 6
 """Noise levels inside the window, and below it. In mixtures of distinct points, whose information is within a factor of
@@ -46,7 +46,7 @@ class QuadratureLevel:
 
 
 def choose_quadrature_levels(
-    window_start: float = DEFAULT_WINDOW_START,
+    window_min_sigma: float = DEFAULT_WINDOW_MIN_SIGMA,
     boundary: float | None = None,
     window_count: int = WINDOW_LEVEL_COUNT,
     rest_count: int = REST_LEVEL_COUNT,
@@ -54,16 +54,16 @@ def choose_quadrature_levels(
     """Return the noise levels of the integral, the highest first: Gauss-Legendre nodes in l = ln((1 - s) / s).
 
     Args:
-        window_start: lowest noise level of the window, which ends at 1.
+        window_min_sigma: lowest noise level of the window, which ends at 1.
         boundary: noise level below which the model uses another transformer; no panel of the quadrature crosses it.
 
     Raises:
         ValueError: the window is not between LOWEST_SIGMA and HIGHEST_SIGMA.
     """
-    if not LOWEST_SIGMA < window_start < HIGHEST_SIGMA:
-        raise ValueError(f"the window must start between {LOWEST_SIGMA} and {HIGHEST_SIGMA}, got {window_start:g}")
-    levels = _compute_quadrature_nodes(window_start, HIGHEST_SIGMA, boundary, window_count, True)
-    levels += _compute_quadrature_nodes(LOWEST_SIGMA, window_start, boundary, rest_count, False)
+    if not LOWEST_SIGMA < window_min_sigma < HIGHEST_SIGMA:
+        raise ValueError(f"the window must start between {LOWEST_SIGMA} and {HIGHEST_SIGMA}, got {window_min_sigma:g}")
+    levels = _compute_quadrature_nodes(window_min_sigma, HIGHEST_SIGMA, boundary, window_count, True)
+    levels += _compute_quadrature_nodes(LOWEST_SIGMA, window_min_sigma, boundary, rest_count, False)
     levels.sort(key=lambda level: -level.sigma)
     tail_weight = -math.log(HIGHEST_SIGMA) - (1 - HIGHEST_SIGMA)  # integral of (1 - s) / s above it
     return (QuadratureLevel(levels[0].sigma, levels[0].weight + tail_weight, True), *levels[1:])

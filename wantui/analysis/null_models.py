@@ -15,7 +15,7 @@ from wantui.analysis.sampler_response import NoResponseError, compute_sampler_re
 from wantui.analysis.statistics import RANDOM_SEED
 from wantui.analysis.trajectory import NoGeometryError, Trajectory
 from wantui.analysis.video import Video
-from wantui.schedule import UnknownSamplerError
+from wantui.samplers import UnknownSamplerError
 
 DRAWN_PATH_COUNT = 32
 """Number of drawn paths of a Gaussian flow, over which metrics are averaged."""

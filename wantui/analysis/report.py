@@ -22,7 +22,6 @@ from wantui.analysis.report_curves import render_curve_section
 from wantui.analysis.report_definitions import render_definition_section
 from wantui.analysis.report_doses import render_dose_section
 from wantui.analysis.report_effects import render_effect_section
-from wantui.analysis.report_origin import ReportOrigin, build_equivalent_command, render_origin_section
 from wantui.analysis.report_page import (
     MATPLOTLIB_SETTINGS,
     format_number_or_dash,
@@ -31,6 +30,7 @@ from wantui.analysis.report_page import (
     render_table,
     render_verdict,
 )
+from wantui.analysis.report_provenance import ReportOrigin, build_equivalent_command, render_origin_section
 from wantui.analysis.report_relations import render_correlation_section, render_interaction_section
 from wantui.analysis.report_states import render_state_section
 from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides

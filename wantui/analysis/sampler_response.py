@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 
 from wantui.analysis.arrays import FloatArray
-from wantui.schedule import find_sampler_schedule
+from wantui.samplers import find_sampler_schedule
 
 CleanPredictor = Callable[[int, float, FloatArray], FloatArray]
 """Function of an evaluation's index, its noise level and its state that returns the predicted clean state."""

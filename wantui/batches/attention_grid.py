@@ -15,7 +15,7 @@ from wantui.analysis.stored_steps import find_stored_step
 from wantui.errors import UserError
 from wantui.gallery.labelled_grid import ColourBar, FrameCell, LabelledGrid
 from wantui.keyframes import KeyframeError
-from wantui.schedule import find_sampler_schedule
+from wantui.samplers import find_sampler_schedule
 from wantui.storage.attention_maps import StoredAttentionMaps, open_attention_maps
 from wantui.storage.manifest import VideoEntry
 from wantui.storage.mp4 import Frame

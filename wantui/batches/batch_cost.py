@@ -29,7 +29,7 @@ from wantui.planning.flops import count_step_flops
 from wantui.planning.second_gpu import allows_second_gpu, estimate_second_gpu_bytes, explain_missing_memory
 from wantui.planning.time_estimate import find_measured_peak_memory
 from wantui.planning.weight_bytes import estimate_weight_bytes
-from wantui.schedule import count_model_evaluations
+from wantui.samplers import count_model_evaluations
 from wantui.storage.disk_space import estimate_batch_disk_need, query_free_disk_bytes
 
 MAX_CORE_FLOPS_PER_SECOND = 1e11

@@ -26,7 +26,7 @@ from wantui.queue.new_folders import record_new_folder
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchDescription, NewVideo
 from wantui.queue.state_dir import StateDirectory
-from wantui.schedule import count_model_evaluations
+from wantui.samplers import count_model_evaluations
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_store import ManifestStore

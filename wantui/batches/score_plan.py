@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wantui.analysis.information import DEFAULT_WINDOW_START, QuadratureLevel, choose_quadrature_levels
+from wantui.analysis.information import DEFAULT_WINDOW_MIN_SIGMA, QuadratureLevel, choose_quadrature_levels
 from wantui.batches.stored_videos import open_finished_states
 from wantui.controls import CONTROLS
 from wantui.controls.lora import LORA
@@ -37,7 +37,7 @@ class InformationGapRequest:
     """Declaration of generic words; None for the declaration of the batch."""
     chosen_generic: str | None = None
     """Generic word to measure, if prompts contain words of more than one."""
-    window_start: float = DEFAULT_WINDOW_START
+    window_min_sigma: float = DEFAULT_WINDOW_MIN_SIGMA
     draw_count: int = 1
     device: str = "auto"
     may_fetch: bool = False
@@ -109,7 +109,7 @@ def plan_scores(
     generic_words = _read_generic_words(folder, manifest, request)
     recipe = videos[0].entry.recipe
     try:
-        levels = choose_quadrature_levels(request.window_start, find_boundary_ratio(recipe))
+        levels = choose_quadrature_levels(request.window_min_sigma, find_boundary_ratio(recipe))
     except ValueError as error:
         raise UserError(f"--window: {error}") from None
     tasks: list[ScoreTask] = []

@@ -24,7 +24,7 @@ from wantui.generic_words import GenericWord, GenericWordsError, find_generic_se
 from wantui.keyframes import list_evaluation_steps
 from wantui.planning import CaptureRequests, Recipe
 from wantui.planning.guidance_plan import plan_guidance
-from wantui.schedule import compute_noise_levels, find_sampler_schedule
+from wantui.samplers import compute_noise_levels, find_sampler_schedule
 from wantui.storage.uturn_file import (
     UTurnEntry,
     add_uturn,

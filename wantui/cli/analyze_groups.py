@@ -95,7 +95,7 @@ def print_group_comparison(
             interaction = compute_interaction(comparison.matched_groups, comparison.grouping, declaration)
     if html_path is not None:
         from wantui.analysis.report import write_report
-        from wantui.analysis.report_origin import ReportOrigin
+        from wantui.analysis.report_provenance import ReportOrigin
 
         is_replaced = html_path.is_file()
         try:

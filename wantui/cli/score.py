@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--window",
-    "window_start",
+    "window_min_sigma",
     type=DecimalNumber(),
     default=0.9,
     show_default=True,
@@ -65,7 +65,7 @@ def command(
     batch: Path,
     generic_words: str | None,
     chosen_generic: str | None,
-    window_start: float,
+    window_min_sigma: float,
     draw_count: int,
     variation_ids: tuple[str, ...],
     seeds: tuple[int, ...],
@@ -94,7 +94,7 @@ def command(
         raise UserError("cannot combine --json and --csv. Choose one")
     check_csv_file(csv_path)
     request = InformationGapRequest(
-        generic_words, chosen_generic, window_start, draw_count, device, may_fetch, replaces_stored
+        generic_words, chosen_generic, window_min_sigma, draw_count, device, may_fetch, replaces_stored
     )
     with open_progress_line() as line:
         line.show_phase("reading the batch")

@@ -23,7 +23,7 @@ from wantui.controls.lora import LoraSettings
 from wantui.controls.word_weights import WeightingMethod
 from wantui.generic_words import convert_to_generic_words_text
 from wantui.metric_names import MetricName
-from wantui.schedule import REFUSED_SAMPLERS, SamplerName
+from wantui.samplers import REFUSED_SAMPLERS, SamplerName
 from wantui.section import ConfigSection
 
 DtypeName = Literal["auto", "bfloat16", "float32"]

@@ -23,7 +23,7 @@ from wantui.controls.bend_settings import (
 from wantui.controls.bend_transforms import AnyBendTransform
 from wantui.guidance import EvaluationGuidance
 from wantui.keyframes import KeyframeError, KeyframeTimes, find_evaluations_in_range, format_moments, parse_moment_range
-from wantui.schedule import compute_noise_levels
+from wantui.samplers import compute_noise_levels
 from wantui.section import ConfigSection
 
 if TYPE_CHECKING:

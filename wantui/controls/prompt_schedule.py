@@ -28,7 +28,7 @@ from wantui.keyframes import (
     format_moment,
     parse_keyframes,
 )
-from wantui.schedule import compute_noise_levels
+from wantui.samplers import compute_noise_levels
 from wantui.section import CONFIG_FILE_CONTEXT, ConfigSection
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ def prepare_slot(slot: WorkerSlot, slots: Sequence[WorkerSlot], gpu_count: int, 
     if gpu_count == 1:
         return True
     candidates = [other for other in slots if slot.can_pair_with(other) and not is_gpu_borrowed(other, slots)]
-    if not slot.avoids_partner:
+    if not slot.uses_one_gpu_only:
         if not slot.is_bad_partner:
             slot.partner = next((other for other in candidates if other.process is None), None)
         if slot.partner is not None:
@@ -40,7 +40,7 @@ def prepare_slot(slot: WorkerSlot, slots: Sequence[WorkerSlot], gpu_count: int, 
 
 def _explain_one_gpu(slot: WorkerSlot, slots: Sequence[WorkerSlot]) -> str:
     """Return why a slot cannot have a second GPU until the engine restarts; an empty string if none is free now."""
-    if slot.avoids_partner:
+    if slot.uses_one_gpu_only:
         return f"an earlier process of {slot.name} died while using two GPUs"
     has_bad_partner = any(slot.has_equal_gpu(other) and other.is_bad_partner for other in slots)
     if slot.is_bad_partner or (has_bad_partner and not any(slot.can_pair_with(other) for other in slots)):

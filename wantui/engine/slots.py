@@ -38,7 +38,7 @@ class WorkerSlot:
     """Numbers of GPUs per video that the current process serves."""
     partner: "WorkerSlot | None" = None
     """Slot whose GPU the current process uses as its second GPU."""
-    avoids_partner: bool = False
+    uses_one_gpu_only: bool = False
     """True once a process of this slot died while using two GPUs; later ones use one."""
     is_bad_partner: bool = False
     """True once this GPU failed as the second GPU of another slot's process; it is not paired again."""

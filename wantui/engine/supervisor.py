@@ -202,7 +202,7 @@ class Supervisor:
             slot.partner.is_bad_partner = True
             self.log.error("the GPU of %s failed in %s and will not be paired again", slot.partner.name, worker_name)
         elif slot.partner is not None and exit_code and videos and not slot.sent_signals:
-            slot.avoids_partner = True
+            slot.uses_one_gpu_only = True
             self.log.error("%s died while using two GPUs: later workers of %s will use one", worker_name, slot.name)
         for video in videos:
             self._close_in_manifest(video)
@@ -256,7 +256,7 @@ class Supervisor:
             return
         try:
             state: VideoState = "failed" if video.state == "failed" else "cancelled"
-            self.manifest_stores.get_store(BatchFolder(batch.folder)).close_videos([video.number], state, video.error)
+            self.manifest_stores.get_store(BatchFolder(batch.folder)).end_videos([video.number], state, video.error)
         except (OSError, UserError) as error:
             self.log.warning("cannot record ended videos in the manifest of %s: %s", batch.name, error)
 

@@ -25,7 +25,7 @@ from wantui.generation.placement import find_device
 from wantui.generation.provenance import ARITHMETIC_VERSION, describe_provenance
 from wantui.generation.samplers import SAMPLERS_BY_NAME
 from wantui.planning import Recipe
-from wantui.schedule import count_model_evaluations
+from wantui.samplers import count_model_evaluations
 from wantui.storage.output_errors import is_outage
 
 CHECKPOINT_FORMAT = 3

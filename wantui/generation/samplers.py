@@ -4,7 +4,7 @@ Samplers that add noise in each step draw it on the CPU, so that it is the same 
 seeded from the seed of the video, and its state is an attribute of the scheduler, which a checkpoint stores.
 
 Always build schedulers here: `from_config` with another scheduler's config silently changes the prediction type or
-drops the shift. `wantui.schedule.REFUSED_SAMPLERS` has the reasons against the other samplers.
+drops the shift. `wantui.samplers.REFUSED_SAMPLERS` has the reasons against the other samplers.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from wantui.schedule import SCHEDULES, SamplerName
+from wantui.samplers import SCHEDULES, SamplerName
 
 _FLOW_OPTIONS = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
 _UNIPC_STATE_ATTRIBUTES = frozenset(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from wantui.gpu.nvml import explain_unavailable_nvml, read_gpu_memory
+from wantui.gpu.nvml import explain_nvml_error, read_gpu_memory
 
 POWER_SECONDS, TEMPERATURE_SECONDS, PROCESS_SECONDS, RETRY_SECONDS = 2.0, 5.0, 5.0, 10.0
 """Seconds between two queries of each field, and between two attempts to initialise NVML."""
@@ -149,7 +149,7 @@ class GpuMonitor(threading.Thread):
             self._driver_version = str(nvml.nvmlSystemGetDriverVersion())
             self._is_initialised = True
         except nvml.NVMLError as error:
-            self._unavailable_reason = explain_unavailable_nvml(nvml, error)
+            self._unavailable_reason = explain_nvml_error(nvml, error)
         return self._is_initialised
 
     def _read_gpu(self, index: int) -> GpuState:

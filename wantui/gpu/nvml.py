@@ -49,7 +49,7 @@ def query_gpus() -> GpuReport:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return GpuReport((), None, explain_unavailable_nvml(pynvml, error))
+        return GpuReport((), None, explain_nvml_error(pynvml, error))
     try:
         gpus = tuple(_read_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
         return GpuReport(gpus, str(pynvml.nvmlSystemGetDriverVersion()), None if gpus else "the driver finds no GPU")
@@ -172,7 +172,7 @@ def read_gpu_memory(pynvml: Any, handle: Any) -> tuple[int, int] | None:
     return (int(memory.total), int(memory.used)) if memory.total else None
 
 
-def explain_unavailable_nvml(pynvml: Any, error: Any) -> str:
+def explain_nvml_error(pynvml: Any, error: Any) -> str:
     """Return the reason and the remedy for an NVML error, as one phrase."""
     reason_by_code = {
         pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver is installed",

@@ -15,7 +15,7 @@ from platformdirs import user_data_path
 
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.models.catalogue import NANO, WanModel
-from wantui.schedule import compute_noise_levels
+from wantui.samplers import compute_noise_levels
 
 Magnitudes = tuple[tuple[float, float], ...]
 """Pairs (noise level, log of its magnitude relative to that at the first noise level), in descending noise level."""

@@ -20,7 +20,7 @@ from wantui.planning.requirements import explain_missing_package
 from wantui.planning.second_gpu_checks import find_second_gpu_conflict
 from wantui.prompts import Variation, list_marks, list_prompts
 from wantui.prompts.foreign_syntax import find_negative_prompt_warnings, format_excerpt
-from wantui.schedule import find_sampler_schedule
+from wantui.samplers import find_sampler_schedule
 
 
 def find_settings_warnings(

@@ -12,7 +12,7 @@ from wantui.models.catalogue import WanModel
 from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.map_names import list_map_texts
 from wantui.planning.recipe import Recipe
-from wantui.schedule import count_model_evaluations, find_sampler_schedule
+from wantui.samplers import count_model_evaluations, find_sampler_schedule
 
 if TYPE_CHECKING:  # the checks of a batch read memory plans, which need this module
     from wantui.planning.batch import Batch, BatchPreview

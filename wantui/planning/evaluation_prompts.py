@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE, PromptScheduleRequest, find_recipe_prompt_moments
 from wantui.keyframes import KeyframeError
 from wantui.planning.recipe import Recipe
-from wantui.schedule import count_model_evaluations
+from wantui.samplers import count_model_evaluations
 
 STEP_PROMPTS_ATTRIBUTE = "step_prompts"
 """Capture attribute with the prompt of each recorded evaluation; written only with a prompt schedule."""

@@ -15,7 +15,7 @@ from wantui.errors import UserError
 from wantui.guidance import DenoisingMoments, EvaluationGuidance
 from wantui.models.catalogue import find_model
 from wantui.planning.recipe import Recipe
-from wantui.schedule import compute_noise_levels, count_model_evaluations
+from wantui.samplers import compute_noise_levels, count_model_evaluations
 
 
 def plan_guidance(recipe: Recipe, uses_second_transformer: Sequence[bool] | None = None) -> list[EvaluationGuidance]:

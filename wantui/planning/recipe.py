@@ -31,7 +31,7 @@ from wantui.controls.word_weights import WORD_WEIGHTS, WeightingMethod, WordWeig
 from wantui.json_files import describe_first_validation_error
 from wantui.planning.model_source import ModelDtype, ModelSource, TransformerFile, WeightsForm
 from wantui.planning.recipe_formats import RECIPE_FORMAT, convert_to_digest_form, upgrade_recipe
-from wantui.schedule import SamplerName
+from wantui.samplers import SamplerName
 
 CAPTURES_WITH_OWN_FIELDS = (TRAJECTORY.name, ATTENTION.name, GUIDANCE_GAP.name)
 """Captures whose requests have their own fields in `CaptureRequests`."""

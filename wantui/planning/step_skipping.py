@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from wantui.models.magnitudes import Magnitudes
 from wantui.planning.recipe import Recipe
-from wantui.schedule import compute_noise_levels, count_model_evaluations
+from wantui.samplers import compute_noise_levels, count_model_evaluations
 
 MAX_MAGNITUDE_ERROR = 0.12
 """Maximum predicted error, summed over consecutive skipped steps."""

@@ -11,7 +11,7 @@ from wantui.keyframes import find_evaluations_in_range
 from wantui.planning.evaluation_prompts import EvaluationPrompt, list_evaluation_prompts
 from wantui.planning.guidance_plan import find_boundary_ratio, plan_guidance
 from wantui.planning.recipe import Recipe
-from wantui.schedule import compute_noise_levels
+from wantui.samplers import compute_noise_levels
 
 MAX_DECIMALS = 3
 """Maximum number of decimals of a guidance scale."""

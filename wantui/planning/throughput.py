@@ -19,7 +19,7 @@ from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_pipe
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import estimate_computed_share
 from wantui.planning.weight_bytes import estimate_mean_block_bytes
-from wantui.schedule import count_model_evaluations
+from wantui.samplers import count_model_evaluations
 
 NATIVE_ATTENTION = "native"
 """diffusers' name of torch's own attention."""

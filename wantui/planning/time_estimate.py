@@ -22,7 +22,7 @@ from wantui.planning.memory_plan import PLAN_SLUGS, RESIDENT_PLAN, MemoryPlan, f
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import count_computed_steps, estimate_computed_share
 from wantui.planning.throughput import Throughput, count_decoded_pixels
-from wantui.schedule import count_model_evaluations
+from wantui.samplers import count_model_evaluations
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from wantui.formatting import format_bytes
 from wantui.models.catalogue import find_model
 from wantui.planning import BatchPreview, Recipe
 from wantui.planning.disk_estimate import estimate_recipe_disk, group_recipes_by_size
-from wantui.schedule import count_model_evaluations
+from wantui.samplers import count_model_evaluations
 
 RESERVE_BYTES = 20_000_000
 """Bytes to leave free beyond the estimate."""

@@ -39,15 +39,15 @@ class ManifestStore:
 
     def cancel_videos(self, video_indices: Sequence[int]) -> None:
         """Record that videos were cancelled, and remove their partial files."""
-        self.close_videos(video_indices, "cancelled")
+        self.end_videos(video_indices, "cancelled")
 
-    def close_videos(self, video_indices: Sequence[int], state: VideoState, error: str | None = None) -> None:
+    def end_videos(self, video_indices: Sequence[int], state: VideoState, error: str | None = None) -> None:
         """Record that videos will not be rendered, and remove their partial files."""
         if not video_indices:
             return
         with self._edit_manifest(video_indices) as manifest:
             for video_index in video_indices:
-                _close_video(self.folder, manifest, video_index, state, _to_storable_text(error))
+                _end_video(self.folder, manifest, video_index, state, _to_storable_text(error))
 
     def record_failures(self, video_indices: Sequence[int], error: str) -> None:
         """Record that videos cannot be rendered at present; their partial files stay."""
@@ -108,9 +108,7 @@ def _to_storable_text(error: str | None) -> str | None:
     return None if error is None else escape_unprintable(error, keep_lines=True)
 
 
-def _close_video(
-    folder: BatchFolder, manifest: Manifest, video_index: int, state: VideoState, error: str | None
-) -> None:
+def _end_video(folder: BatchFolder, manifest: Manifest, video_index: int, state: VideoState, error: str | None) -> None:
     if not try_lock_video(folder.root, video_index):
         return  # another engine is rendering it
     entry = find_video_entry(manifest, video_index, folder)

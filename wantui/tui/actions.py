@@ -265,7 +265,9 @@ ANALYSIS_ACTIONS = (
     Action("analysis.sort", "s", "sort", "Sort", "Sort by the highlighted metric: rising, falling, not at all."),
     Action("analysis.reverse", "S", "reverse", "Reverse", "Reverse the order.", is_in_footer=False),
     Action("analysis.filter", "slash", "search", "Find", "Find videos by name.", opens_field=True),
-    Action("analysis.attention", "a", "attention", "Attention", "Show the attention of the video's marked words."),
+    Action(
+        "analysis.attention", "a", "toggle_attention", "Attention", "Show the attention of the video's marked words."
+    ),
     Action("analysis.enlarge", "z", "enlarge", "Enlarge", "Show the view without the table, or with it again."),
     Action("analysis.batches", "b", "choose_batches", "Batches", "Choose the batches to analyse together."),
     Action("analysis.open", "o", "open_library", "Open", "Show the video, or the first batch, in the library."),

@@ -191,6 +191,6 @@ class OutcomeApplier:
         self, title: str, video_index: int, folder: BatchFolder, state: VideoState, error: str | None = None
     ) -> None:
         try:
-            self.manifest_stores.get_store(folder).close_videos([video_index], state, error)
+            self.manifest_stores.get_store(folder).end_videos([video_index], state, error)
         except (OSError, UserError) as manifest_error:
             self.worker_log.warning("cannot record %s as %s in the manifest: %s", title, state, manifest_error)

@@ -46,7 +46,7 @@ class SecondGpu:
             return None
         pipeline = loaded_pipeline.pipeline
         try:
-            reason = self._find_obstacle(loaded_pipeline, recipe)
+            reason = self._find_reason_for_one_gpu(loaded_pipeline, recipe)
             if reason is None and find_guidance_split(pipeline) is None:
                 assert self.device_name is not None
                 split_guidance(pipeline, resolve_device(self.device_name))
@@ -66,7 +66,7 @@ class SecondGpu:
             remove_guidance_split(pipeline)
         return reason
 
-    def _find_obstacle(self, loaded_pipeline: LoadedPipeline, recipe: Recipe) -> str | None:
+    def _find_reason_for_one_gpu(self, loaded_pipeline: LoadedPipeline, recipe: Recipe) -> str | None:
         if self.device_name is None:
             return self.missing_reason or "no second GPU of the same kind is free"
         if not allows_second_gpu(loaded_pipeline.plan):

@@ -13,7 +13,7 @@ from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import tokenize_prompt
 from wantui.keyframes import find_evaluations_in_range
 from wantui.planning import PromptMark
-from wantui.schedule import compute_noise_levels
+from wantui.samplers import compute_noise_levels
 
 
 class BentWordMissingError(UserError):

@@ -18,7 +18,7 @@ from transformers import UMT5EncoderModel
 
 from wantui.models.nano.latent_clips import TRAINING_TEXT_POSITION_COUNT, LatentClips
 from wantui.models.nano.transformer import embed_text, predict_velocity, run_block_with_logit_bias
-from wantui.schedule import apply_flow_shift, compute_noise_levels
+from wantui.samplers import apply_flow_shift, compute_noise_levels
 
 FLOW_SHIFT = 3.0
 """Flow shift of nano."""

@@ -27,7 +27,7 @@ from wantui.models.nano.evaluate import (
     score_clips,
 )
 from wantui.models.nano.world import Scenes, sample_scenes, write_captions
-from wantui.schedule import SCHEDULES
+from wantui.samplers import SCHEDULES
 
 STYLE_STRENGTHS = (0.0, 0.5, 1.0)
 

@@ -73,7 +73,7 @@ class ForestAxis:
             first = max(0, min(self.width - len(label), self.find_column(tick) - len(label) // 2))
             return first, first + len(label)
 
-        def add_pair(change: float, suffix: str = " %") -> bool:
+        def add_tick_pair(change: float, suffix: str = " %") -> bool:
             texts = [format_percent_change(tick, 0).removesuffix(" %") + suffix for tick in (-change, change)]
             spans = [find_span(tick, text) for tick, text in zip((-change, change), texts, strict=True)]
             is_free = all(cell == " " for first, end in spans for cell in labels[max(0, first - 1) : end + 1])
@@ -83,12 +83,12 @@ class ForestAxis:
             return is_free
 
         labels[self.find_column(0)] = "0"
-        any(add_pair(self.end, suffix) for suffix in (" %", ""))
+        any(add_tick_pair(self.end, suffix) for suffix in (" %", ""))
         inner_changes = [change for change in TICK_CHANGES if change < self.end]
-        if not sum(add_pair(change) for change in inner_changes):
+        if not sum(add_tick_pair(change) for change in inner_changes):
             # Without labels between the ends and 0, the axis would seem to be linear.
             spare_changes = sorted({*inner_changes, *SPARE_CHANGES}, reverse=True)
-            any(add_pair(change, "") for change in spare_changes if change < self.end)
+            any(add_tick_pair(change, "") for change in spare_changes if change < self.end)
         return "".join(labels)
 
 

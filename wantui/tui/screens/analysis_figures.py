@@ -341,7 +341,7 @@ class AnalysisFigures(BaseScreen):
         """Show the next view; after the last one, the first."""
         self.show_view(self.views[(self.views.index(self.view) + count) % len(self.views)])
 
-    def action_attention(self) -> None:
+    def action_toggle_attention(self) -> None:
         """Show the attention of a video, or its curves again."""
         if self.is_grouped:
             self.notify("attention is of single videos: press enter to list the videos of the group")

@@ -49,7 +49,7 @@ DIALOG_BORDER_WIDTH = 8
 """Cells that border, padding and scroll bar of the dialog take."""
 RECIPE_WIDTH = 92
 """Maximum width of the table of one recipe in cells; longer texts are wrapped."""
-MIN_WIDTH_WITH_COLUMNS, COLUMN_GAP = 130, 4
+MIN_TWO_COLUMN_WIDTH, COLUMN_GAP = 130, 4
 """Width of the screen in cells from which a recipe has two columns, and the cells between them."""
 MAX_REVISION_LENGTH = 12
 """Characters of a revision in the table; the JSON shows all."""
@@ -135,7 +135,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
 
     def _show_content(self) -> None:
         recipe_count = len(self.recipes)
-        recipe_width = 2 * RECIPE_WIDTH if self.size.width >= MIN_WIDTH_WITH_COLUMNS else RECIPE_WIDTH
+        recipe_width = 2 * RECIPE_WIDTH if self.size.width >= MIN_TWO_COLUMN_WIDTH else RECIPE_WIDTH
         wanted_width = recipe_width if recipe_count == 1 else NAME_WIDTH + VALUE_WIDTH * recipe_count
         width = max(40, min(wanted_width, self.size.width - DIALOG_BORDER_WIDTH))
         self.scroll.styles.width = width + DIALOG_BORDER_WIDTH

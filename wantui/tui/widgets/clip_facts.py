@@ -80,10 +80,10 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         self._draw()
         is_read = self._strip is not None and self._strip.clip == clip
         if clip.sheet_path is not None and not is_read and not getattr(self.app, "is_low_bandwidth", False):
-            self._read_strip(clip, clip.sheet_path, self.content_size.width)
+            self._read_contact_sheet(clip, clip.sheet_path, self.content_size.width)
 
     @work(thread=True, exclusive=True, group="strip", exit_on_error=False)
-    def _read_strip(self, clip: PlayerClip, sheet_path: Path, width: int) -> None:
+    def _read_contact_sheet(self, clip: PlayerClip, sheet_path: Path, width: int) -> None:
         """Read the contact sheet of a clip on a background thread."""
         max_size = (2 * width, 4 * MAX_STRIP_LINES)
         frames = read_sheet_frames(sheet_path, clip.recipe.frames, max_size)

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 HEADER_HEIGHT = 1
 MAX_MEASURED_LABELS = 500
 """Number of labels whose length determines the width of all."""
-FAR = 1_000_000
+MAX_ROW_MOVE = 1_000_000
+"""Number of rows that home and end move by, more than any matrix has; the cursor stops at the first or last row."""
 
 
 class Matrix(ScrollView, can_focus=True):
@@ -59,8 +60,8 @@ class Matrix(ScrollView, can_focus=True):
         Binding("right,l", "move_column(1)", "Right", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("home,g", f"move(-{FAR})", "First row", show=False),
-        Binding("end,G", f"move({FAR})", "Last row", show=False),
+        Binding("home,g", f"move(-{MAX_ROW_MOVE})", "First row", show=False),
+        Binding("end,G", f"move({MAX_ROW_MOVE})", "Last row", show=False),
         Binding("enter", "choose", "Open", show=False),
     ]
     DEFAULT_CSS = """

@@ -9,7 +9,7 @@ from wantui.tui.facts import Fact, draw_facts
 from wantui.tui.library.video_matrix import MatrixCell
 from wantui.tui.plain_names import replace_names
 
-MIN_WIDTH_WITH_COLUMNS = 84
+MIN_TWO_COLUMN_WIDTH = 84
 """Smallest width in cells at which the facts are in two columns."""
 COLUMN_GAP = 4
 """Cells between the columns."""
@@ -48,7 +48,7 @@ def _list_costs(entry: VideoEntry) -> list[Fact]:
 def draw_video_facts(cell: MatrixCell, width: int) -> list[Text]:
     """Draw the facts about a video: in two columns if the width is large."""
     facts = list_video_facts(cell)
-    if width < MIN_WIDTH_WITH_COLUMNS:
+    if width < MIN_TWO_COLUMN_WIDTH:
         return draw_facts(facts, width)
     column_width = (width - COLUMN_GAP) // 2
     half = -(-len(facts) // 2)
