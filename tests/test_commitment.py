@@ -28,7 +28,12 @@ from wantui.analysis.concept_labels import (
 )
 from wantui.analysis.continued_videos import find_concept_word
 from wantui.analysis.differences import compute_family_p, describe_interval
-from wantui.analysis.proportions import Proportion, compute_half_share_level_difference, find_half_share_level
+from wantui.analysis.proportions import (
+    Proportion,
+    compute_half_share_level_difference,
+    find_half_share_level,
+    fit_monotonic,
+)
 from wantui.analysis.statistics import adjust_family_wise
 from wantui.cli.commitment import _describe_difference
 from wantui.errors import UserError
@@ -176,6 +181,24 @@ def test_s50_is_the_crossing_of_a_decreasing_fit_and_has_no_value_outside_the_le
     assert half.estimate == pytest.approx(estimate, nan_ok=True)
     assert (half.low, half.high) == pytest.approx((low, high))
     assert (half.is_above_range, half.is_below_range) == (above, below)
+
+
+@pytest.mark.parametrize(
+    ("counts", "seed_count", "estimate"),
+    [([7, 2, 3, 5, 4], 7, 0.75), ([1, 1, 6, 6], 7, 0.65), ([3, 4, 8, 1], 10, 0.6), ([1, 3, 5], 6, 0.6)],
+)
+def test_s50_is_the_middle_of_the_levels_at_which_the_fit_is_one_half(
+    counts: list[int], seed_count: int, estimate: float
+) -> None:
+    half = find_half_share_level(LEVELS[: len(counts)], counts, seed_count)
+    assert half.estimate == pytest.approx(estimate)
+    assert not half.is_above_range
+    assert not half.is_below_range
+
+
+@pytest.mark.parametrize("counts", [[6, 4, 4, 4], [5, 5, 4, 4]])
+def test_isotonic_fit_has_no_rounding_error_at_three_quarters(counts: list[int]) -> None:
+    assert fit_monotonic(np.array(counts) / 6, is_increasing=True).tolist() == [0.75] * 4
 
 
 @pytest.mark.parametrize("seed_count", [2, 5])

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import optimize
 
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.level_states import LevelStates, average_over_sigma
+from wantui.analysis.proportions import fit_monotonic
 from wantui.analysis.statistics import (
     adjust_family_wise,
     compute_min_attainable_p,
@@ -326,7 +326,7 @@ def _summarise_pair(
         (accuracies >= accuracy - ROUNDING_TOLERANCE).mean(0),
         float(mean_accuracies[0]),
         float((mean_accuracies >= mean_accuracies[0] - ROUNDING_TOLERANCE).mean()),
-        _find_crossing(sigmas, optimize.isotonic_regression(accuracy).x),
+        _find_crossing(sigmas, fit_monotonic(accuracy, is_increasing=True)),
         (_find_crossing(sigmas, lasting_low), _find_crossing(sigmas, np.maximum.accumulate(high))),
         len(level_states.seeds),
         level_states.phrasing_count,

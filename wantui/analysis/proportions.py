@@ -10,6 +10,7 @@ from scipy import optimize, special, stats
 from wantui.analysis.arrays import FloatArray
 
 NORMAL_QUANTILE = float(special.ndtri(0.975))
+FIT_DIGITS = 12
 MIN_SEEDS_FOR_HALF = 6
 """Smallest number of seeds that can show at the 5 % level that a share is not one half: 2 / 2^6 is 0.03."""
 
@@ -58,6 +59,14 @@ class HalfShareLevel:
     """True if the fit is below one half at all measured levels."""
 
 
+def fit_monotonic(shares: FloatArray, *, is_increasing: bool) -> FloatArray:
+    """Return the isotonic fit of shares.
+
+    Rounded, because rounding errors of pooled shares would put a fit of exactly one half above or below it.
+    """
+    return np.asarray(optimize.isotonic_regression(shares, increasing=is_increasing).x).round(FIT_DIGITS)
+
+
 def find_half_share_level(sigmas: Sequence[float], counts: Sequence[int], total: int) -> HalfShareLevel:
     """Return the noise level at which a share that falls with the noise level passes one half, with its 95 % interval.
 
@@ -73,7 +82,7 @@ def find_half_share_level(sigmas: Sequence[float], counts: Sequence[int], total:
         counts: number of seeds with the outcome at each level.
         total: number of seeds.
     """
-    fit = optimize.isotonic_regression(np.asarray(counts) / total, increasing=False).x
+    fit = fit_monotonic(np.asarray(counts) / total, is_increasing=False)
     estimate = _find_crossing(np.asarray(sigmas, dtype=np.float64), fit)
     low, high = 0.0, math.inf
     if total >= MIN_SEEDS_FOR_HALF:
