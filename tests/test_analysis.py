@@ -241,7 +241,7 @@ def test_verdict_names_its_metric_and_place_is_answered_separately(tmp_path: Pat
             1 - SIGMAS[:, None]
         )
     result = compare_groups(videos, metrics=[])
-    assert result.verdicts[0].verdict_text.startswith("in spread, one_0 against other_0: cannot tell: ")
+    assert result.verdicts[0].verdict_text.startswith("one_0 against other_0: cannot tell in spread; ")
     assert result.verdicts[0].metric == "spread"
     assert result.answers[0].text.startswith("place: one_0 and other_0 lie apart. distance ")
     assert result.location_test is not None
@@ -851,7 +851,7 @@ def test_analyze_prints_tables_json_csv_and_a_page(with_maps: BatchFolder, wantu
     assert videos[0].id in listed
     assert "trajectory, attention" in listed
     compared = wantui("analyze", root, "--compare", "--html", "page.html", "--csv", "d.csv")
-    assert "cannot tell: 3 seeds" in compared.out
+    assert "cannot tell in spread; 3 seeds" in compared.out
     page = Path("page.html").read_text()
     assert page.count("<svg") == 4
     assert "data:image/png;base64" in page

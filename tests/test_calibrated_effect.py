@@ -236,7 +236,7 @@ def test_metric_without_calibration_has_no_answer(tmp_path: Path) -> None:
     comparison = compare_groups(videos, "1", "quality")
     assert comparison.verdicts[0].kind == "differs"
     assert explain_effect(comparison, comparison.verdicts[0]) == ""
-    expected_text = "frequency or appearance? cannot tell: quality was not calibrated"
+    expected_text = "frequency or appearance? cannot tell, because quality was not calibrated"
     assert describe_calibrated_scale(comparison) == expected_text
 
 

@@ -831,7 +831,7 @@ def test_groups_show_a_verdict_list_their_videos_and_can_be_exported(make_once: 
         await it.until(lambda: len(screen.visible_rows) == 6)
         await it.press("c")
         await it.until(lambda: screen.is_grouped and "red " in it.text())
-        await it.until(lambda: "cannot tell: 3 seeds cannot give a p below 0.25" in it.cells("#curve-cells"))
+        await it.until(lambda: "cannot tell in spread; 3 seeds cannot give a p below 0.25" in it.cells("#curve-cells"))
         await it.press("enter")
         await it.until(lambda: "3 videos of red" in it.text() or "3 videos of blue" in it.text())
         assert len(screen.visible_rows) == 3

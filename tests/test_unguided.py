@@ -65,7 +65,7 @@ def test_value_at_guidance_1_equals_that_of_its_videos_alone(tmp_path: Path) -> 
         "one_0 against other_0 in length: no effect is shown at cfg_scale 1, so guidance alone may cause the one shown "
         "with guidance"
     )
-    assert verdict_text.startswith("at cfg_scale 1: in length, one_0 against other_0: cannot tell")
+    assert verdict_text.startswith("at cfg_scale 1: one_0 against other_0: cannot tell in length")
     assert scale_text.startswith(
         "frequency or appearance? no effect in length was found at cfg_scale 1. "
         "Calibration on nano (50 Euler steps at cfg_scale 1): two shapes"
@@ -221,7 +221,7 @@ def test_every_output_has_the_value_at_guidance_1(
     use_videos(monkeypatch, guided_and_unguided(tmp_path))
     options = ("analyze", tmp_path, "--compare", "--primary", "length")
     result = wantui(*options)
-    assert "at cfg_scale 1: in length, one_0 against other_0: cannot tell" in " ".join(result.out.split())
+    assert "at cfg_scale 1: one_0 against other_0: cannot tell in length" in " ".join(result.out.split())
     (header,) = [line for line in result.out.splitlines() if line.startswith("groups ")]
     assert "95 %  " in header
     assert "at cfg_scale 1  d_z" in header
@@ -231,7 +231,7 @@ def test_every_output_has_the_value_at_guidance_1(
     assert record["unguided"]["differences"] == list_differences(comparison.unguided)
     write_report(tmp_path / "report.html", comparison)
     page = (tmp_path / "report.html").read_text()
-    assert "at cfg_scale 1: in length, one_0 against other_0: cannot tell" in page
+    assert "at cfg_scale 1: one_0 against other_0: cannot tell in length" in page
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])

@@ -305,7 +305,7 @@ def describe_calibrated_scale(comparison: "Comparison") -> str:
         return ""
     sensitivity = find_sensitivity(metric, is_guided=comparison.is_guided)
     if sensitivity is None:
-        return f"{QUESTION} cannot tell: {metric} was not calibrated"
+        return f"{QUESTION} cannot tell, because {metric} was not calibrated"
     typical, bound = (
         _format_size(metric, value)
         for value in (compute_appearance_difference(sensitivity), compute_appearance_bound(sensitivity))

@@ -213,21 +213,22 @@ def _judge_trend(
     scope = "" if tests_phrasings else f", of {scope}"
     evidence = f"{format_slope(trend, setting_name)}, {p_text}, {format_count(seed_count, 'seed')}{scope}"
     dose_range = f"{setting_name} from {doses[0]:g} to {doses[-1]:g}"
+    unknown = f"cannot tell whether {trend.metric} changes with {dose_range}"
     contains_zero = trend.slope.interval_low <= 0 <= trend.slope.interval_high
     if p <= SIGNIFICANCE_LEVEL and not contains_zero:
         kind = "rises" if trend.slope.mean > 0 else "falls"
         return kind, f"{trend.metric} {kind} with {dose_range}: {evidence}"
     if p <= SIGNIFICANCE_LEVEL:
         reason = "the slopes are skewed: p is significant, but the interval contains 0"
-        return "cannot tell", f"{trend.metric} with {dose_range}: cannot tell: {reason}. {evidence}"
+        return "cannot tell", f"{unknown}; {reason}. {evidence}"
     if compute_min_attainable_p(seed_count) > SIGNIFICANCE_LEVEL:
         reason = (
             f"{format_count(seed_count, 'seed')} cannot give a p below {compute_min_attainable_p(seed_count):.3g}; "
             f"generate at least {count_min_pairs()}"
         )
-        return "cannot tell", f"{trend.metric} with {dose_range}: cannot tell: {reason}. {evidence}"
+        return "cannot tell", f"{unknown}; {reason}. {evidence}"
     lines = trend.seed_values.mean(1)[:, None] + (trend.seed_values @ weights)[:, None] * (doses - doses.mean())
     if is_within_margin(trend.metric, lines[:, -1], lines[:, 0], equivalence_margin):
         margin = format_margin(trend.metric, equivalence_margin)
         return "flat", f"{trend.metric} is flat over {dose_range}, within {margin}: {evidence}"
-    return "cannot tell", f"{trend.metric} with {dose_range}: cannot tell: {evidence}"
+    return "cannot tell", f"{unknown}: {evidence}"

@@ -70,7 +70,7 @@ def judge_difference(
         and difference.paired_effect.interval_low <= 0 <= difference.paired_effect.interval_high
     ):  # signs and sizes of the differences disagree
         skew_reason = "the differences are skewed: p is significant, but the interval contains 0"
-        return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {skew_reason}. {evidence}")
+        return make_verdict("cannot tell", f"{group_names}: cannot tell in {metric}; {skew_reason}. {evidence}")
     if seed_p <= SIGNIFICANCE_LEVEL:
         direction = "more" if difference.paired_effect.mean > 0 else "less"
         margin_note = "; within the equivalence margin" if is_alike else ""
@@ -80,7 +80,7 @@ def judge_difference(
             f"{format_count(seed_count, 'seed')} cannot give a p below "
             f"{compute_min_attainable_p(seed_count):.3g}; generate at least {count_min_pairs()}"
         )
-        return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {seed_note}. {evidence}")
+        return make_verdict("cannot tell", f"{group_names}: cannot tell in {metric}; {seed_note}. {evidence}")
     margin_text = format_margin(metric, equivalence_margin)
     if is_alike:
         return make_verdict(
@@ -89,7 +89,7 @@ def judge_difference(
     seeds_advice = ""
     if difference.seeds_needed is not None and difference.seeds_needed > seed_count:
         seeds_advice = f"; to find a difference of {margin_text}, about {difference.seeds_needed:,} seeds are needed"
-    return make_verdict("cannot tell", f"in {metric}, {group_names}: cannot tell: {evidence}{seeds_advice}")
+    return make_verdict("cannot tell", f"{group_names}: cannot tell in {metric}; {evidence}{seeds_advice}")
 
 
 def _describe_evidence(
