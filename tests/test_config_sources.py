@@ -4,6 +4,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness_tui import application, run
@@ -13,6 +14,8 @@ from textual.widgets import TextArea
 from wantui.config import ConfigError, list_preset_names
 from wantui.errors import UserError
 from wantui.queue.state_dir import find_state_directory
+from wantui.storage.locks import lock_by_file
+from wantui.tui import drafts
 from wantui.tui.config_sources import find_config_sources, read_draft_text, save_config, summarise_config
 from wantui.tui.drafts import DRAFTS_FILE, Drafts, DraftStore, load_drafts
 from wantui.tui.screens.yaml_editor import YamlEditor
@@ -126,7 +129,10 @@ def test_drafts_of_two_applications_are_both_kept(tmp_path: Path) -> None:
     assert set(load_drafts(tmp_path).history) == {"second", "queued by the first", "queued by the second"}
 
 
-def test_histories_of_applications_that_save_at_once_are_all_kept(tmp_path: Path) -> None:
+def test_histories_of_applications_that_save_at_once_are_all_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drafts, "MAX_LOCK_SECONDS", 60.0)
     writer_count = 8
 
     def queue_templates(writer: int) -> list[str]:
@@ -139,6 +145,39 @@ def test_histories_of_applications_that_save_at_once_are_all_kept(tmp_path: Path
     with ThreadPoolExecutor(writer_count) as pool:
         queued = {template for templates in pool.map(queue_templates, range(writer_count)) for template in templates}
     assert set(load_drafts(tmp_path).history) == queued
+
+
+def test_stop_signal_while_drafts_are_saved_does_not_wait_for_its_own_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, save, calls = DraftStore(tmp_path), drafts.save_drafts, []
+
+    def save_after_a_signal(*values: Any) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            store.save(is_last=True)  # as the handler of the signal does
+        save(*values)
+
+    monkeypatch.setattr(drafts, "save_drafts", save_after_a_signal)
+    store.drafts.template = "a star"
+    store.save()
+    assert load_drafts(tmp_path).template == "a star"
+    assert len(calls) == 1
+    store.drafts.template = "two stars"
+    store.save()
+    assert load_drafts(tmp_path).template == "two stars"
+
+
+def test_application_that_stopped_while_it_saves_does_not_stop_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drafts, "MAX_LOCK_SECONDS", 0.1)
+    store = DraftStore(tmp_path)
+    store.drafts.template = "a star"
+    with lock_by_file(tmp_path / drafts.DRAFTS_LOCK_FILE) as is_locked:
+        assert is_locked
+        store.save()
+    assert load_drafts(tmp_path).template == "a star"
 
 
 @pytest.mark.parametrize("name", ["aliases of lists", "an empty integer", "deep lists", "binary", "too large"])

@@ -103,22 +103,26 @@ class Interrupted:
         os.kill(os.getpid(), number)
 
 with raise_on_termination():
-    if sys.argv[2] == "destructor":
-        Interrupted()
-    else:
-        weakref.finalize(owner := type("Owner", (), {})(), os.kill, os.getpid(), number)
-        del owner
-    time.sleep(60)
+    try:
+        if sys.argv[2] == "destructor":
+            Interrupted()
+        else:
+            weakref.finalize(owner := type("Owner", (), {})(), os.kill, os.getpid(), number)
+            del owner
+        time.sleep(60)
+    finally:
+        print("cleaned up", flush=True)
 """
 """Program that gets a signal in a destructor or in the callback of a weak reference."""
 
 
 @pytest.mark.parametrize("place", ["destructor", "callback"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *STOP_SIGNALS])
 def test_signal_whose_exception_python_drops_is_sent_again(number: int, place: str) -> None:
     command = [sys.executable, "-c", DROP_SIGNAL, str(number), place]
     result = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert result.returncode == -number
+    assert result.stdout == "cleaned up\n"
     assert "ignored" not in result.stderr
 
 

@@ -707,3 +707,15 @@ def test_meter_of_a_cost_leaves_room_for_the_sign_of_an_error() -> None:
                     assert line.cell_len <= NAME_WIDTH + METER_WIDTH + 2 + 22
 
     run(test)
+
+
+@pytest.mark.parametrize(("share", "has_meter"), [(0.0, False), (0.009, False), (0.01, True), (1.0, True)])
+def test_cost_of_less_than_a_hundredth_has_no_meter(share: float, has_meter: bool) -> None:
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            pane = it.screen(ComposeScreen).cost_pane
+            pane.cost_lines = [CostLine("disk", "1 GB", "", True, used_share=share)]
+            (line,) = pane._draw_cost_lines(60, with_bases=False)
+            assert ("─" in line.plain or "━" in line.plain) == has_meter
+
+    run(test)

@@ -58,7 +58,7 @@ def test_value_is_edited_in_its_row() -> None:
             assert edited.index("205") == line.index("20")
             await it.press("enter")
             await it.until(lambda: "● steps" in it.text())
-            assert "205  was 20" in row_with(it, "● steps")[1]
+            assert "205  config: 20" in row_with(it, "● steps")[1]
 
     run(test)
 
@@ -117,7 +117,7 @@ def test_one_key_resets_a_setting_to_the_value_of_the_config(key: str) -> None:
             await it.until(lambda: it.app.drafts.changes == {"model_settings.sampler": "unipc-3"})
             await it.press(key)
             await it.until(lambda: not it.app.drafts.changes)
-            assert "was unipc" not in it.text()
+            assert "config: unipc" not in it.text()
             await it.press(key)
             await it.until(lambda: "sampler has the config's value already" in it.notifications())
             await it.press("c", key)
@@ -423,7 +423,7 @@ def test_value_that_does_not_fit_its_row_is_shown_in_full() -> None:
             await it.press("enter")
             await it.until(lambda: re.search(r"● sweeps {10,}", it.text()))  # the input covers the column of values
             await it.press(*"cfg_scale=1,4,8,9,10,11,12,13,14", "enter")
-            await it.until(lambda: "cfg_scale=1,4,8,9,10,11,12,13,14 (was" in it.text())
+            await it.until(lambda: "cfg_scale=1,4,8,9,10,11,12,13,14" in it.text() and "(config: none)" in it.text())
             await it.press("slash")
             assert "enter choose   esc clear" in it.text()
             footer = it.text().splitlines()[-1]

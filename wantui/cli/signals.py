@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 REDELIVERY_SECONDS = 0.01
-"""Seconds after which a signal is sent again whose exception Python dropped."""
+"""Seconds until a signal is sent again after Python dropped its exception."""
 
 
 class TerminatedError(KeyboardInterrupt):
@@ -31,13 +31,18 @@ def raise_on_termination() -> Iterator[None]:
     such a signal is sent again.
     """
     received_signals: list[int] = []
+    handled_signals: list[int] = []
     previous_hook = sys.unraisablehook
 
     def send_again(dropped: "UnraisableHookArgs") -> None:
         if not isinstance(dropped.exc_value, KeyboardInterrupt):
             previous_hook(dropped)
             return
-        signal_number = received_signals.pop() if isinstance(dropped.exc_value, TerminatedError) else signal.SIGINT
+        signal_number: int = signal.SIGINT
+        if isinstance(dropped.exc_value, TerminatedError):
+            signal_number = received_signals.pop()
+            if signal.SIGQUIT in handled_signals and signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL:
+                signal.signal(signal.SIGQUIT, raise_terminated)  # no SIGQUIT was seen yet: this would end the process
         timer = threading.Timer(REDELIVERY_SECONDS, os.kill, (os.getpid(), signal_number))
         timer.daemon = True
         timer.start()
@@ -55,6 +60,7 @@ def raise_on_termination() -> Iterator[None]:
         for signal_number in STOP_SIGNALS:
             if signal.getsignal(signal_number) is signal.SIG_DFL:
                 signal.signal(signal_number, raise_terminated)
+                handled_signals.append(signal_number)
     sys.unraisablehook = send_again
     try:
         yield

@@ -5,10 +5,12 @@ Both work between engines, machines and users. Lock files follow the umask, so t
 
 import errno
 import fcntl
+import math
 import os
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from pathlib import Path
 MANIFEST_LOCK_FILE = ".lock"
 VIDEO_LOCK_FILE = ".making"
 """Name of the file with one byte per video, which the rendering process locks."""
+LOCK_POLL_SECONDS = 0.02
+"""Seconds between two attempts to lock a file for a limited time."""
 UNSUPPORTED_LOCK_ERRORS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 """Error numbers of file systems without locks."""
 
@@ -153,8 +157,14 @@ def lock_manifest(folder: Path) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def lock_by_file(path: Path) -> Iterator[None]:
-    """Wait for the exclusive lock of a lock file, which is created; has no effect on a file system without locks.
+def lock_by_file(path: Path, max_seconds: float = math.inf) -> Iterator[bool]:
+    """Wait for the exclusive lock of a lock file, which is created.
+
+    Args:
+        max_seconds: maximum time to wait; then the block runs without the lock.
+
+    Yields:
+        Whether the lock is held; False on a file system without locks.
 
     Raises:
         OSError: the lock file cannot be opened.
@@ -162,14 +172,30 @@ def lock_by_file(path: Path) -> Iterator[None]:
     # Lock a file that is open for writing: on network file systems, locks of directories apply to one machine only.
     descriptor = _open_lock_file(path)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in UNSUPPORTED_LOCK_ERRORS:
-                raise
-        yield
+        yield _wait_for_lock(descriptor, max_seconds)
     finally:
         os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int, max_seconds: float) -> bool:
+    """Return whether an open file could be locked exclusively within a time."""
+    deadline = time.monotonic() + max_seconds
+    try:
+        if math.isinf(max_seconds):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return True
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(LOCK_POLL_SECONDS)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED_LOCK_ERRORS:
+            raise
+        return False
 
 
 def can_lock_files(folder: Path) -> bool:

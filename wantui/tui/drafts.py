@@ -14,6 +14,8 @@ from wantui.storage.locks import lock_by_file
 DRAFTS_FILE = "tui.json"
 DRAFTS_LOCK_FILE = "tui.lock"
 """Name of the lock file of `DRAFTS_FILE`."""
+MAX_LOCK_SECONDS = 1.0
+"""Maximum time to wait while another application saves; the screen stands still meanwhile."""
 DRAFTS_FORMAT = 2
 """Format of tui.json; format 1 had no `format` key and stored changes as YAML values."""
 MAX_HISTORY_LENGTH = 200
@@ -119,9 +121,13 @@ class DraftStore:
         self._saved = self.drafts.model_copy(deep=True)
         self._file_state = read_file_state(self.path)
         self._was_changed = False
+        self._is_saving = False
 
     def save(self, is_last: bool = False) -> None:
         """Save the drafts if this application changed them.
+
+        A signal handler may save again while the lock is held; the interrupted call then saves. Another application
+        that stopped while it saves is not waited for.
 
         Args:
             is_last: the application exits; a template of another application then moves to the history.
@@ -133,12 +139,18 @@ class DraftStore:
         self._was_changed |= is_changed
         if not is_changed and not (is_last and self._was_changed and read_file_state(self.path) != self._file_state):
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with lock_by_file(self.directory / DRAFTS_LOCK_FILE):
-            if read_file_state(self.path) != self._file_state:
-                self._keep_others(with_template=is_last)
-            save_drafts(self.directory, self.drafts)
-            self._saved, self._file_state = self.drafts.model_copy(deep=True), read_file_state(self.path)
+        if self._is_saving:
+            return
+        self._is_saving = True
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with lock_by_file(self.directory / DRAFTS_LOCK_FILE, MAX_LOCK_SECONDS):
+                if read_file_state(self.path) != self._file_state:
+                    self._keep_others(with_template=is_last)
+                save_drafts(self.directory, self.drafts)
+                self._saved, self._file_state = self.drafts.model_copy(deep=True), read_file_state(self.path)
+        finally:
+            self._is_saving = False
 
     def _keep_others(self, with_template: bool) -> None:
         """Add the history of another application, and its template if requested, to the history."""

@@ -28,6 +28,8 @@ NAME_WIDTH = 7
 """Cells of the names of the costs."""
 METER_WIDTH = 16
 """Cells of the meters of memory and disk."""
+MIN_METER_SHARE = 0.01
+"""Share below which a meter would be an empty line."""
 HIGH_SHARE = 0.8
 """Used share of the free memory or disk space, from which on a meter has the colour of a warning."""
 
@@ -154,8 +156,9 @@ class CostPane(KeyTitleMixin, Vertical):
         ]
 
     def _draw_meter(self, cost: "CostLine", width: int) -> Text:
-        """Return a meter of the share of the free memory or disk that a cost takes; empty without a share or room."""
-        if cost.used_share is None or width < METER_WIDTH + 2:
+        """Return a meter of the share of the free memory or disk that a cost takes; empty for a tiny share, or without
+        room."""
+        if cost.used_share is None or cost.used_share < MIN_METER_SHARE or width < METER_WIDTH + 2:
             return Text()
         colour_name = "warning" if cost.fits and cost.used_share >= HIGH_SHARE else "success" if cost.fits else "error"
         meter = draw_styled_bar(cost.used_share, METER_WIDTH, self.cost_text.make_colour_style(colour_name))

@@ -167,7 +167,7 @@ class SettingsForm(Vertical):
             value_text = f"‹{value_text}›"
         line.append(value_text, Style(bold=True) if is_changed else Style(dim=value_text in (DEFAULT_TEXT, NONE_TEXT)))
         if is_changed and self.file_config is not None:
-            former_text = f"  was {format_setting_value(field.key, get_setting_value(self.file_config, field.key))}"
+            former_text = f"  config: {format_setting_value(field.key, get_setting_value(self.file_config, field.key))}"
             if len(line) + len(former_text) <= width:
                 line.append(former_text, Style(dim=True))
         return line
@@ -219,7 +219,7 @@ class SettingsForm(Vertical):
             return ""
         text = f"{format_label(row.name)} = {value_text}"
         if row.key in self.changed_keys and self.file_config is not None:
-            text += f" (was {format_setting_value(row.key, get_setting_value(self.file_config, row.key))})"
+            text += f" (config: {format_setting_value(row.key, get_setting_value(self.file_config, row.key))})"
         return text
 
     @on(VirtualList.Highlighted, "#fields")
