@@ -113,7 +113,6 @@ def test_help_explains_a_term_and_stays_open(term: str) -> None:
             it.screen(Help).query_one(Input).value = term
             await it.until(lambda: term in it.text() and it.screen(Help).get_selected() is not None)
             help_screen = it.screen(Help)
-            assert help_screen.get_selected() in help_screen.entries
             (entry,) = [entry for entry in help_screen.entries if entry.title == term]
             for _ in range(help_screen.shown_rows.index(entry)):
                 await it.press("down")

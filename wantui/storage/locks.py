@@ -151,7 +151,7 @@ def claim_batch_folder(folder: Path) -> None:
     )
 
 
-def lock_manifest(folder: Path) -> AbstractContextManager[None]:
+def lock_manifest(folder: Path) -> AbstractContextManager[bool]:
     """Lock a batch folder's manifest and the other files that several processes change; see `lock_by_file`."""
     return lock_by_file(folder / MANIFEST_LOCK_FILE)
 

@@ -42,8 +42,10 @@ Every new video stores its trajectory:
 To store attention too, mark a (word) of the template and turn on 'store attention' in the settings."""
 SUBTITLE_MARGIN = 4
 """Cells of the border that a title cannot take."""
-MIN_TABLE_HEIGHT, MIN_TABLE_HEIGHT_BESIDE_ATTENTION = 5, 8
-"""Minimum heights of the table with its border, in lines; the second one is that of analysis.tcss."""
+MIN_TABLE_HEIGHT = 5
+"""Minimum height of the table with its border, in lines."""
+DEFAULT_MAX_TABLE_HEIGHT_BESIDE_ATTENTION = 8
+"""Maximum height of the table above attention in analysis.tcss, in lines."""
 FRAME_LINES = 2
 """Lines of the frame of a pane."""
 
@@ -201,7 +203,6 @@ class AnalysisScreen(AnalysisFigures):
         is_video_table = all_rows is self.videos
         self.row_list.show_rows(rows, all_rows, () if is_video_table else self._group_names)
         self._show_titles()
-        self._fit_table()
         if self.is_grouped and (self.comparison_outcome is None or self.comparison_outcome.grouping != self.grouping):
             self.compare_groups(self.videos, self.grouping)
         self.draw_details()
@@ -256,20 +257,23 @@ class AnalysisScreen(AnalysisFigures):
         super().draw_details()
 
     def _fit_table(self) -> None:
-        """Make the table as high as its rows, up to a share of the screen; without videos, it takes all of it."""
+        """Make the table as high as its rows, up to a share of the screen, or to what attention leaves.
+
+        Without videos, it takes all of the screen.
+        """
         self.set_class(not self.videos, "-empty")
         row_count = len(self._pooled_groups[2]) if self.is_grouped else len(self.videos)
         height = max(MIN_TABLE_HEIGHT, row_count + 3) + self.has_class("-with-meaning")
         table = self.query_one("#table")
         table.styles.height = height if self.videos else "1fr"
         spare_height = self._measure_height_beside_attention(table)
-        if spare_height > MIN_TABLE_HEIGHT_BESIDE_ATTENTION:
+        if spare_height > DEFAULT_MAX_TABLE_HEIGHT_BESIDE_ATTENTION:
             table.styles.max_height = spare_height
         else:
             table.styles.clear_rule("max_height")
 
     def _measure_height_beside_attention(self, table: Widget) -> int:
-        """Return the lines that the attention view would leave empty, and those of the table; 0 in other views."""
+        """Return the height that the table can take without shrinking the attention view; 0 in other views."""
         film = None if self.view != "attention" or self.attention is None else self.attention.film
         if film is None:
             return 0

@@ -273,8 +273,8 @@ class MonitorScreen(MonitorFiles):
         """Return what the selected worker does, or what the user can do."""
         snapshot = self.wantui_app.snapshot
         if row is None:
-            reason, next_step = explain_idle_queue(snapshot, self.wantui_app.is_engine_starting)
-            return [Text(line) for line in (reason, *(["", *next_step.splitlines()] if next_step else []))]
+            parts = filter(None, explain_idle_queue(snapshot, self.wantui_app.is_engine_starting))
+            return [Text(line) for line in "\n\n".join(parts).splitlines()]
         if row.video is not None and snapshot.engine is None:
             return [Text(describe_interruption(self.wantui_app.is_engine_starting))]
         has_waiting_videos = any(batch.unfinished_count for batch in snapshot.batches if not batch.paused)

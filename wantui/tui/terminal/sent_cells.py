@@ -165,12 +165,16 @@ class SentCellsApp(App[Any]):
         if isinstance(renderable, LayoutUpdate | ChopsUpdate) and self._can_display():
             # Not `screen.size`, which after a change of the terminal's size is new before the screen is laid out.
             update = ChangedCells(renderable, self.sent_rows, screen._compositor.size, self.current_mode)
-            cursor_position = self.screen.outer_size.clamp_offset(self.cursor_position)
-            has_news = update.render_segments(self.console) or cursor_position != self._previous_cursor_position
+            try:
+                cursor_position = self.screen.outer_size.clamp_offset(self.cursor_position)
+                has_news = update.render_segments(self.console) or cursor_position != self._previous_cursor_position
+            except Exception as error:  # as `App._display` does
+                self._handle_exception(error)
+                return
             renderable = update if has_news else None
         super()._display(screen, renderable)  # type: ignore[arg-type]  # updates are no `RenderableType` for mypy
 
     def _can_display(self) -> bool:
-        """Return whether Textual sends an update now, instead of dropping it."""
+        """Return whether `App._display` sends an update now, instead of dropping it."""
         is_open = self._running and not self._closed and not self.is_headless
         return is_open and not self._batch_count and self._driver is not None

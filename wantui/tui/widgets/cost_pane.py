@@ -47,7 +47,7 @@ class CostPane(KeyTitleMixin, Vertical):
         self.cell_lines: Sequence[str] = ()
         """Videos and time of each cell of a sweep."""
         self.next_step = ("", "")
-        """Sentence on the next step: the effect of the queue key, or the screen that shows the queued batch."""
+        """The next step, and its details: the effect of the queue key, or the screen that shows the queued batch."""
         self._is_complete = True
 
     def compose(self) -> ComposeResult:
