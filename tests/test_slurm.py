@@ -1,5 +1,6 @@
 """A batch on a cluster: shards that together make up the batch, and a job array with the requested resources."""
 
+import errno
 import os
 import shlex
 import signal
@@ -151,6 +152,7 @@ def test_array_is_not_submitted_again_without_an_answer_of_squeue(
             "invalid partition specified: no",
         ),
         ("#!/bin/sh\nkill -9 $$\n", "Slurm rejected the array: sbatch printed no reason (exit code -9)"),
+        ("#!/bin/sh\nprintf ' \\n\\n' >&2; exit 4\n", "Slurm rejected the array: sbatch printed no reason (exit code 4)"),
         ("no program", "sbatch: Exec format error"),
     ],
 )
@@ -164,6 +166,25 @@ def test_slurm_refusal_is_reported_and_the_batch_kept(
     (result,) = (tmp_path / "o").glob("b_*")
     assert "Submit it later with --resume" in outcome.err
     assert read_manifest(BatchFolder(result)).count_states() == {"queued": 2}
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot write the batch folder {0}: {0}: No space left on"),
+        (PermissionError(errno.EACCES, "Permission denied", "x.pkl"), "cannot write the batch folder {0}: x.pkl: Perm"),
+    ],
+)
+def test_slurm_names_the_batch_folder_that_cannot_be_written(
+    error: OSError, message: str, cluster: Path, folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("submitit.core.utils.DelayedSubmission.dump", refuse)
+    with pytest.raises(UserError) as caught:
+        submit_job_array(folder.root, 2, RESOURCES)
+    assert str(caught.value).startswith(message.format(folder.root))
 
 
 def test_slurm_resumes_the_missing_videos_of_a_batch_and_refuses_other_settings(

@@ -5,6 +5,7 @@ job that is preempted, or near its time limit, stops its video with a checkpoint
 from there on any node. Needs submitit: pip install 'wantui[slurm]'.
 """
 
+import errno
 import logging
 import os
 import re
@@ -28,7 +29,7 @@ from wantui.queue.state_dir import NETWORK_FILE_SYSTEM_TYPES, find_file_system_t
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import can_lock_files
 from wantui.storage.manifest import read_manifest
-from wantui.storage.write_checks import refuse_unwritable_batch
+from wantui.storage.write_checks import explain_batch_write_error, refuse_unwritable_batch
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -258,7 +259,7 @@ def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> li
 
     Raises:
         NoSlurmError: Slurm refuses, or an earlier array over this batch has not ended.
-        UserError: no video is missing, or the folder's file system has no locks.
+        UserError: no video is missing, or the folder cannot be written, or its file system has no locks.
     """
     check_submission_values(folder, resources)
     folder = folder.resolve()
@@ -290,11 +291,15 @@ def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> li
             submitted_jobs = [executor.submit(share) for share in drain_shares]
     except (FailedJobError, FailedSubmissionError) as error:
         exit_code = getattr(error.__cause__, "returncode", "unknown")
-        lines = str(error).splitlines() or [f"sbatch printed no reason (exit code {exit_code})"]
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        lines = lines or [f"sbatch printed no reason (exit code {exit_code})"]
         reason = ([line for line in lines if "sbatch" in line] or lines)[-1].strip()
         raise NoSlurmError(f"Slurm rejected the array: {reason}") from None
     except OSError as error:
-        raise NoSlurmError(f"cannot submit {folder}: {error.filename or 'sbatch'}: {error.strerror}") from None
+        # Only an error of the program itself names `sbatch`; a fork that fails names nothing.
+        if error.filename == "sbatch" or error.errno in (errno.EAGAIN, errno.ENOMEM):
+            raise NoSlurmError(f"cannot submit {folder}: sbatch: {error.strerror}") from None
+        raise UserError(explain_batch_write_error(error, folder)) from None
     return [str(job.job_id) for job in submitted_jobs]
 
 
