@@ -161,16 +161,37 @@ def test_clip_of_another_state_is_replaced(generated_batch: BatchFolder, wantui:
     assert [record["was_kept"] for record in records] == [False, True]
 
 
+def add_to_tag(clip: Path, tag_name: str, changes: dict[str, str]) -> None:
+    """Change fields of a JSON object in a tag of a clip."""
+    with open_container(clip) as container:
+        tags = dict(container.metadata)
+    tags[tag_name] = json.dumps(json.loads(tags[tag_name]) | changes)
+    write_mp4(clip, list(read_frames(clip)), 8, 9, tags)
+
+
 def test_decoder_in_a_decoded_clip_is_the_one_that_decoded_it(generated_batch: BatchFolder, wantui: Wantui) -> None:
     path = generated_batch.make_clip_path(0, 1)
-    with open_container(path) as container:
-        tags = dict(container.metadata)
-    tags["wantui_made_with"] = json.dumps(json.loads(tags["wantui_made_with"]) | {"decoder": "fused"})
-    write_mp4(path, list(read_frames(path)), 8, 9, tags)
+    add_to_tag(path, "wantui_made_with", {"decoder": "fused"})
     assert read_clip_tags(path)[1]["decoder"] == "fused"
     assert wantui("decode", path, "--steps", "end", "--device", "cpu").code == 0
     with open_container(step_clip("end")) as container:
         assert json.loads(container.metadata[TAG_NAME])["decoder"] == "vae"  # the CPU never fuses
+
+
+@pytest.mark.parametrize("decoder", ["vae", "fused vae"])
+def test_states_that_either_decoder_decoded_are_kept_without_the_device(
+    generated_batch: BatchFolder, wantui: Wantui, decoder: str
+) -> None:
+    path = generated_batch.make_clip_path(0, 1)
+    add_to_tag(path, "wantui_made_with", {"decoder": "fused"})
+    arguments = ("decode", path, "--steps", "end", "--json", "--device")
+    assert wantui(*arguments, "cpu").code == 0
+    add_to_tag(step_clip("end"), TAG_NAME, {"decoder": decoder})
+    result = wantui(*arguments, "cuda:7")
+    assert result.code == 0, result.err
+    assert [record["was_kept"] for record in json.loads(result.out)["states"]] == [True]
+    missing = wantui("decode", path, "--steps", "0", "--device", "cuda:7")
+    assert (missing.code, "cuda:7 is not available" in missing.err) == (3, True)
 
 
 def test_grid_shows_each_state_in_its_cell(

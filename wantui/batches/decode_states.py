@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 MIN_CELL_PIXELS, MIN_FIT_WIDTH = 4, 160
 """Side of a latent cell in clips of the linear fit, and the least width of these clips, in pixels."""
+VAE_DECODERS = ("vae", "fused vae")
+"""Decoders of the VAE in identities: the reference and the fused one, which only GPUs have. Both are faithful, so a clip
+by either is kept; otherwise a machine without a GPU would decode the clips of a GPU again."""
 TAG_NAME = "wantui_decoded"
 """Tag of a decoded clip with the identity of its state."""
 
@@ -152,23 +155,21 @@ def _decode_video(
             raise ClipError(f"{video.name} has no clip, but --fast needs one to fit the colours. Omit --fast")
         colours = fit_latent_colours(states.read_state(states.end), clip)
     has_fused_clip, clip_tile = _read_clip_decoding(video)
-    fuses_decoder = not request.uses_fit and has_fused_clip and vaes.can_fuse()
-    decoder = "fit" if request.uses_fit else "fused vae" if fuses_decoder else "vae"
+    accepted_decoders = ("fit",) if request.uses_fit else VAE_DECODERS
     for moment in moments:
         path = make_state_path(folder, video, moment, request.uses_fit)
-        identity = _describe_state(video, moment, decoder)
-        is_kept = _read_identity(path) == identity
-        tile_note = ""
+        stored_identity = _read_identity(path)
+        is_kept = any(stored_identity == _describe_state(video, moment, decoder) for decoder in accepted_decoders)
+        decoder, tile_note = "fit", ""
         if not is_kept:
             make_parent_folders(video.folder if path.is_relative_to(video.folder) else folder, path)
             if colours is not None:
                 frames = _draw_fitted_frames(states.read_state(moment), colours, video.entry.recipe.frames)
             else:
-                yield from vaes.load(video, fuses_decoder)
+                decoder = yield from vaes.load(video, has_fused_clip)
                 frames, tile_note = vaes.decode(video, states.read_state(moment), clip_tile)
-            yield from _write_clip(
-                video, moment, path, frames, {TAG_NAME: json.dumps(identity), **_title(video, moment)}
-            )
+            identity = json.dumps(_describe_state(video, moment, decoder))
+            yield from _write_clip(video, moment, path, frames, {TAG_NAME: identity, **_title(video, moment)})
         difference, reason = None, ""
         if moment.step is None and colours is None and (clip := video.find_file("clip")) is not None:
             difference = _measure_difference(clip, path)
@@ -239,21 +240,20 @@ class _VaeLoader:
         self.loaded_model: tuple[str, str | None, bool] | None = None
         self.pipeline: WanPipeline | None = None
 
-    def can_fuse(self) -> bool:
-        """Return whether the device can decode with the fused decoder, as no CPU does."""
-        from wantui.generation.load import resolve_device
+    def load(self, video: SelectedVideo, has_fused_clip: bool) -> Generator[DecodeEvent, None, str]:
+        """Load the VAE of a video's model, unless it is loaded; yield before it loads, and return its decoder.
 
-        return resolve_device(self.request.device).type == "cuda"
-
-    def load(self, video: SelectedVideo, fuses_decoder: bool) -> Iterator[DecodeEvent]:
-        """Load the VAE of a video's model, unless it is loaded; yield before it loads."""
-        recipe = video.entry.recipe
-        if self.loaded_model == (recipe.model, recipe.revision, fuses_decoder):
-            return
+        Args:
+            has_fused_clip: True if the fused decoder made the video's clip; no CPU has this decoder.
+        """
         from wantui.generation.load import resolve_device
         from wantui.generation.load_vae import load_vae_pipeline
 
-        device = resolve_device(self.request.device)
+        recipe, device = video.entry.recipe, resolve_device(self.request.device)
+        fuses_decoder = has_fused_clip and device.type == "cuda"
+        decoder = "fused vae" if fuses_decoder else "vae"
+        if self.loaded_model == (recipe.model, recipe.revision, fuses_decoder):
+            return decoder
         yield ModelLoadStarted(recipe.model, str(device))
         model = find_model(recipe.model)
         if model.is_local and fingerprint_model(Path(model.location)) != recipe.revision:
@@ -266,6 +266,7 @@ class _VaeLoader:
             model, recipe.revision, device, fuses_decoder=fuses_decoder, may_fetch=self.request.may_fetch
         )
         self.loaded_model = (recipe.model, recipe.revision, fuses_decoder)
+        return decoder
 
     def decode(
         self, video: SelectedVideo, latents: NDArray[np.float32], clip_tile: int | None
