@@ -152,7 +152,7 @@ def test_array_is_not_submitted_again_without_an_answer_of_squeue(
             "invalid partition specified: no",
         ),
         ("#!/bin/sh\nkill -9 $$\n", "Slurm rejected the array: sbatch printed no reason (exit code -9)"),
-        ("#!/bin/sh\nprintf ' \\n\\n' >&2; exit 4\n", "Slurm rejected the array: sbatch printed no reason (exit code 4)"),
+        ("#!/bin/sh\nprintf ' \\n\\n' >&2; exit 4\n", "sbatch printed no reason (exit code 4)"),
         ("no program", "sbatch: Exec format error"),
     ],
 )

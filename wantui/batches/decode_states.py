@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 MIN_CELL_PIXELS, MIN_FIT_WIDTH = 4, 160
 """Side of a latent cell in clips of the linear fit, and the least width of these clips, in pixels."""
 VAE_DECODERS = ("vae", "fused vae")
-"""Decoders of the VAE in identities: the reference and the fused one, which only GPUs have. Both are faithful, so a clip
-by either is kept; otherwise a machine without a GPU would decode the clips of a GPU again."""
+"""Decoders of the VAE in identities: the reference and the fused one, which only GPUs have. A clip by either is kept;
+otherwise a machine without a GPU would decode the clips of a GPU again."""
 TAG_NAME = "wantui_decoded"
 """Tag of a decoded clip with the identity of its state."""
 
