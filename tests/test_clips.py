@@ -164,6 +164,12 @@ def test_missing_clip_is_not_called_damaged(tmp_path: Path) -> None:
         verify_clip(tmp_path / "folder.mp4", RECIPE, None)
 
 
+def test_clip_without_a_recorded_digest_is_not_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "a.mp4")
+    monkeypatch.setattr("wantui.storage.recorded_files.compute_file_sha256", None)  # must not be called
+    verify_clip(tmp_path / "a.mp4", RECIPE, None)
+
+
 def test_ctrl_c_at_the_first_frame_leaves_no_partial_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create_empty_file, start_thread = atomic_files.create_empty_file, threading.Thread.start
 

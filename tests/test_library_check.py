@@ -24,8 +24,10 @@ from wantui.captures.trajectory import TRAJECTORY
 from wantui.errors import UserError
 from wantui.notebook import open_batch
 from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
 from wantui.storage.manifest_file import ManifestFile
 from wantui.storage.mp4 import read_frames, write_mp4
+from wantui.storage.uturn_file import UTurnEntry, UTurnIndex, add_uturn, get_uturn_index_path, make_uturn_paths
 
 
 @pytest.fixture
@@ -140,6 +142,30 @@ def test_items_of_earlier_versions_are_counted_as_unverified(
     generated_batch.make_clip_path(0, 1).write_bytes(generated_batch.make_clip_path(0, 1).read_bytes()[:3000])
     assert wantui("library", "check", generated_batch.root).code == 1
     assert wantui("library", "check", "nowhere").code == 2
+
+
+@pytest.mark.parametrize("has_digests", [True, False])
+def test_damaged_uturn_clip_is_reported_with_the_name_of_its_video(
+    generated_batch: BatchFolder, wantui: Wantui, has_digests: bool
+) -> None:
+    root, source = generated_batch.root, read_manifest(generated_batch).videos[0].id
+    entry = UTurnEntry(source=source, source_sha256=None, generic_prompt="a shape", evaluation=1, sigma=0.5)
+    paths = make_uturn_paths(root, entry)
+    paths["clip"].parent.mkdir(parents=True)
+    write_mp4(paths["clip"], list(read_frames(generated_batch.make_clip_path(0, 1))), 8, 9, {})
+    np.save(paths["state"], np.zeros(3, np.float32))
+    add_uturn(root, entry)
+    if not has_digests:
+        get_uturn_index_path(root).write_text(UTurnIndex(uturns=[entry]).model_dump_json())
+
+    def check_uturns() -> list[tuple[str, bool, bool]]:
+        items = json.loads(wantui("library", "check", root, "--json").out)
+        uturns = [item for item in items if Path(item["path"]) in paths.values()]
+        return [(item["video"], item["damage"] == "", item["is_verified"]) for item in uturns]
+
+    assert check_uturns() == [("red seed 42", True, has_digests)] * 2
+    paths["clip"].write_bytes(paths["clip"].read_bytes()[:3000])
+    assert [intact for _, intact, _ in check_uturns()] == [False, True]
 
 
 def test_edited_manifest_is_read_and_preserved(generated_batch: BatchFolder, wantui: Wantui) -> None:

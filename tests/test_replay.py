@@ -321,7 +321,9 @@ def test_files_of_another_uturn_are_refused_and_made_again(wantui: Wantui, batch
         "mp4": lambda folder, entry: list(read_uturn_frames(folder, entry)),
     }
     read = readers[kind]
-    with pytest.raises(UTurnFileError, match=r"is damaged or was changed: its SHA-256 differs.*Or delete it"):
+    with pytest.raises(
+        UTurnFileError, match=r"is damaged or was changed: its SHA-256 differs.*one\. Delete it, and run"
+    ):
         read(batch, first)
     path.unlink()
     assert make_uturns(wantui, batch, "--seed", "42").code == 0
@@ -423,7 +425,7 @@ def test_damaged_uturns_are_reported(wantui: Wantui, batch: Path) -> None:
     assert make_uturns(wantui, batch, "--seed", "42").code == 0
     entry = read_uturns(batch)[0]
     (batch / f"analysis/uturns/{entry.id}.npy").write_bytes(b"broken")
-    with pytest.raises(UTurnFileError, match="Or delete it, and run"):
+    with pytest.raises(UTurnFileError, match=r"recorded one\. Delete it, and run"):
         read_uturn_state(batch, entry)
     assert "cannot label the videos by their nearest reference" in wantui("commitment", "show", batch, "--uturns").err
     (batch / "analysis/uturns/uturns.json").write_text("{}{")

@@ -1,11 +1,21 @@
 """The index of U-turns of a batch."""
 
+import errno
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from wantui.storage.similarity_file import BatchSimilarity, VideoSimilarity, get_similarity_path, write_similarity
-from wantui.storage.uturn_file import UTurnEntry, add_uturn, get_uturn_folder, read_uturns
+from wantui.storage.uturn_file import (
+    UTurnEntry,
+    UTurnFileError,
+    add_uturn,
+    get_uturn_folder,
+    read_uturn_state,
+    read_uturns,
+)
 
 WRITER_COUNT = 8
 
@@ -44,6 +54,34 @@ def test_added_uturn_replaces_its_earlier_entry_and_drops_entries_without_files(
     add_uturn(tmp_path, remade)
     digest = hashlib.sha256(b"").hexdigest()
     assert read_uturns(tmp_path) == [remade.model_copy(update={"sha256": {"clip": digest, "state": digest}})]
+
+
+def test_advice_for_an_unusable_uturn_file_can_be_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    get_uturn_folder(tmp_path).mkdir(parents=True)
+    add_uturn(tmp_path, make_entry(tmp_path, "v", 1))
+    (entry,) = read_uturns(tmp_path)
+    path = get_uturn_folder(tmp_path) / f"{entry.id}.npy"
+
+    def check_message(reason: str) -> None:
+        with pytest.raises(UTurnFileError) as caught:
+            read_uturn_state(tmp_path, entry)
+        assert str(caught.value) == f"{path} {reason}"
+
+    def refuse(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wantui.storage.recorded_files.compute_file_sha256", refuse)
+        check_message("cannot be read: Permission denied. Make it readable")
+    path.write_bytes(b"changed")
+    check_message(
+        "is damaged or was changed: its SHA-256 differs from the recorded one. Delete it, and run "
+        "`wantui commitment uturn` again"
+    )
+    path.unlink()
+    check_message("is missing. Run `wantui commitment uturn` again")
+    path.mkdir()
+    check_message("is not a regular file. Move it out of the batch folder, and run `wantui commitment uturn` again")
 
 
 def test_similarities_that_are_written_at_once_do_not_fail(tmp_path: Path) -> None:

@@ -37,8 +37,9 @@ from wantui.storage.uturn_file import (
     UTurnFileError,
     get_uturn_index_path,
     make_uturn_paths,
+    read_uturn_frames,
+    read_uturn_state,
     read_uturns,
-    verify_uturn_file,
 )
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError, verify_capture
@@ -112,7 +113,7 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
     yield from _check_configs(batch, manifest)
     for path in list_information_paths(folder):
         yield _check_information(folder, path)
-    yield from _check_uturns(folder)
+    yield from _check_uturns(folder, manifest)
     for entry in manifest.videos:
         if entry.state == "done":
             yield from _check_video(batch, manifest, entry)
@@ -195,20 +196,26 @@ def _check_information(folder: Path, path: Path) -> CheckedItem:
     return CheckedItem(folder, "", path)
 
 
-def _check_uturns(folder: Path) -> Iterator[CheckedItem]:
-    """Compare the files of the U-turns with the SHA-256 in their index."""
+def _check_uturns(folder: Path, manifest: Manifest) -> Iterator[CheckedItem]:
+    """Compare the files of the U-turns with the SHA-256 in their index, and decode them."""
     try:
         entries = read_uturns(folder)
     except UTurnFileError as error:
         yield _make_failed_item(folder, "", get_uturn_index_path(folder), error)
         return
+    video_name_by_id = {video.id: manifest.make_video_title(video) for video in manifest.videos}
     for entry in entries:
+        video_name = video_name_by_id.get(entry.source, "")
         for kind, path in make_uturn_paths(folder, entry).items():
             try:
-                verify_uturn_file(folder, entry, kind)
-                yield CheckedItem(folder, "", path, is_verified=kind in entry.sha256)
-            except UTurnFileError as error:
-                yield _make_failed_item(folder, "", path, error)
+                if kind == "clip":
+                    for _ in read_uturn_frames(folder, entry):
+                        pass
+                else:
+                    read_uturn_state(folder, entry)
+                yield CheckedItem(folder, video_name, path, is_verified=kind in entry.sha256)
+            except (ClipError, UTurnFileError) as error:
+                yield _make_failed_item(folder, video_name, path, error)
 
 
 def _parse_yaml(text: str) -> dict[str, Any]:

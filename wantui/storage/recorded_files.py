@@ -7,6 +7,7 @@ import stat
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
 from wantui.checksums import compute_file_sha256
 from wantui.errors import UserError
@@ -16,17 +17,24 @@ from wantui.storage.manifest import VideoEntry
 from wantui.storage.mp4 import ClipError, Frame, read_clip_tags, read_frames
 from wantui.storage.recipe_differences import describe_recipe_mismatch
 
+RecordedFileProblem = Literal["missing", "not-regular", "unreadable", "changed"]
+
 
 class RecordedFileError(UserError):
-    """Raised for a file that is missing, cannot be read, or has changed since it was recorded."""
+    """Raised for a file that is missing, not regular or unreadable, or has changed since it was recorded.
 
+    Args:
+        reason: text without advice.
+    """
 
-class ChangedFileError(RecordedFileError):
-    """Raised for a file that has changed since it was recorded."""
+    def __init__(self, problem: RecordedFileProblem, reason: str) -> None:
+        advice = "" if problem == "unreadable" else ". Copy it again from the original batch folder"
+        super().__init__(f"{reason}{advice}")
+        self.problem, self.reason = problem, reason
 
 
 def verify_recorded_file(path: Path, recorded_digest: str | None) -> None:
-    """Read a file, and compare it with its recorded SHA-256.
+    """Read a file, and compare it with its recorded SHA-256; without one, only open the file.
 
     Args:
         recorded_digest: SHA-256 in hexadecimal digits; None if none was recorded.
@@ -34,17 +42,21 @@ def verify_recorded_file(path: Path, recorded_digest: str | None) -> None:
     Raises:
         RecordedFileError: the file is missing, cannot be read, or has another SHA-256.
     """
-    advice = "Copy it again from the original batch folder"
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise RecordedFileError(f"{path} is not a regular file. {advice}")
+            raise RecordedFileError("not-regular", f"{path} is not a regular file")
+        if recorded_digest is None:
+            path.open("rb").close()
+            return
         digest = compute_file_sha256(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise RecordedFileError(f"{path} is missing. {advice}") from None
+        raise RecordedFileError("missing", f"{path} is missing") from None
     except OSError as error:  # such as a folder that may not be entered
-        raise RecordedFileError(f"{path} cannot be read: {error.strerror or error}") from error
-    if recorded_digest not in (None, digest):
-        raise ChangedFileError(f"{path} is damaged or was changed: its SHA-256 differs from the recorded one. {advice}")
+        raise RecordedFileError("unreadable", f"{path} cannot be read: {error.strerror or error}") from error
+    if digest != recorded_digest:
+        raise RecordedFileError(
+            "changed", f"{path} is damaged or was changed: its SHA-256 differs from the recorded one"
+        )
 
 
 def read_recorded_frames(path: Path, entry: VideoEntry, thread_count: int = 0) -> Generator[Frame, None, None]:
@@ -82,10 +94,9 @@ def verify_clip(path: Path, recipe: Recipe, recorded_digest: str | None) -> None
     """
     try:
         verify_recorded_file(path, recorded_digest)
-    except ChangedFileError as error:
-        _refuse_other_recipe(path, recipe)
-        raise ClipError(str(error)) from None
     except RecordedFileError as error:
+        if error.problem == "changed":
+            _refuse_other_recipe(path, recipe)
         raise ClipError(str(error)) from error
     if recorded_digest is None:
         _refuse_other_recipe(path, recipe)

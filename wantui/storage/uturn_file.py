@@ -22,13 +22,20 @@ from wantui.json_files import (
 )
 from wantui.storage.locks import lock_manifest, try_lock_video, unlock_video
 from wantui.storage.mp4 import Frame, read_frames
-from wantui.storage.recorded_files import RecordedFileError, verify_recorded_file
+from wantui.storage.recorded_files import RecordedFileError, RecordedFileProblem, verify_recorded_file
 
 INDEX_NAME = "uturns.json"
 MAX_INDEX_BYTES = 64 << 20
 MAX_STATE_BYTES = 1 << 20
 UTURN_LOCK_OFFSET = 1 << 32
 """Offset of the locks of U-turns in the lock file of the batch, above those of its videos."""
+_ADVICE_BY_PROBLEM: dict[RecordedFileProblem, str] = {
+    "missing": "Run `wantui commitment uturn` again",
+    "not-regular": "Move it out of the batch folder, and run `wantui commitment uturn` again",
+    "unreadable": "Make it readable",
+    "changed": "Delete it, and run `wantui commitment uturn` again",
+}
+"""Advice for a file of a U-turn that cannot be used."""
 
 
 class UTurnFileError(UserError):
@@ -73,14 +80,17 @@ def get_uturn_folder(batch_folder: Path) -> Path:
 
 
 def get_uturn_index_path(batch_folder: Path) -> Path:
+    """Return the path of the index of the U-turns of a batch, whether it exists or not."""
     return get_uturn_folder(batch_folder) / INDEX_NAME
 
 
 def make_uturn_clip_path(batch_folder: Path, entry: UTurnEntry) -> Path:
+    """Return the path of the clip of a U-turn."""
     return get_uturn_folder(batch_folder) / f"{entry.id}.mp4"
 
 
 def make_uturn_state_path(batch_folder: Path, entry: UTurnEntry) -> Path:
+    """Return the path of the projected final latents of a U-turn."""
     return get_uturn_folder(batch_folder) / f"{entry.id}.npy"
 
 
@@ -191,11 +201,9 @@ def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float6
     try:
         state = np.load(io.BytesIO(read_regular_file(path, MAX_STATE_BYTES)), allow_pickle=False)
     except (OSError, ValueError, EOFError, UnreadableFileError) as error:
-        raise UTurnFileError(
-            f"cannot read {path}: {error}. Delete it, and run `wantui commitment uturn` again"
-        ) from None
+        raise UTurnFileError(f"cannot read {path}: {error}. {_ADVICE_BY_PROBLEM['changed']}") from error
     if state.ndim != 1 or not np.isfinite(state).all():
-        raise UTurnFileError(f"cannot use {path}: it is not a finite projection. Delete it, and run the command again")
+        raise UTurnFileError(f"cannot use {path}: it is not a finite projection. {_ADVICE_BY_PROBLEM['changed']}")
     return np.asarray(state, dtype=np.float64)
 
 
@@ -209,5 +217,5 @@ def verify_uturn_file(batch_folder: Path, entry: UTurnEntry, kind: str) -> Path:
     try:
         verify_recorded_file(path, entry.sha256.get(kind))
     except RecordedFileError as error:
-        raise UTurnFileError(f"{error}. Or delete it, and run `wantui commitment uturn` again") from error
+        raise UTurnFileError(f"{error.reason}. {_ADVICE_BY_PROBLEM[error.problem]}") from error
     return path
