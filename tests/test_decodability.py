@@ -266,7 +266,7 @@ def test_large_p_gives_no_halfway_level_even_if_the_accuracy_passes_halfway() ->
     (pair,) = compute_decodability(build_level_states(states, (1, 0.5, 0)))
     assert np.isfinite(pair.halfway_sigma)
     assert pair.pair_p == 2 / 2**5  # too few seeds, whatever the accuracy
-    assert "cannot tell: 5 seeds cannot give a p below 0.0625; generate at least 6" in pair.describe()
+    assert "cannot tell them apart; 5 seeds cannot give a p below 0.0625; generate at least 6" in pair.describe()
     assert "at sigma" not in pair.describe()
 
 

@@ -222,7 +222,7 @@ def _answer_question(comparison: "Comparison", verdict: Verdict) -> tuple[str, s
         return "", ""
     effect = find_calibrated_effect(comparison, difference)
     if effect is None:
-        return f"cannot tell: the effect in {verdict.metric} cannot be given as a share of the mean", ""
+        return f"cannot tell, because the effect in {verdict.metric} cannot be given as a share of the mean", ""
     answer = effect.answer
     if effect.predict_change(ratio)[0] * effect.effect < 0:
         answer = f"{effect.answer_of_appearance}; frequency acts in the other direction"

@@ -52,8 +52,8 @@ def describe_correlations(correlations: Sequence[Correlation], kind: str) -> str
     elif min_p > SIGNIFICANCE_LEVEL:
         unit = "seed" if kind == ACROSS_SEEDS else "variation"
         return (
-            f"{CORRELATION_QUESTIONS[kind]} cannot tell: too few {unit}s for a p of {SIGNIFICANCE_LEVEL:g} (smallest "
-            f"possible p {min_p:.2g}). Generate more {unit}s"
+            f"{CORRELATION_QUESTIONS[kind]} too few {unit}s for a p of {SIGNIFICANCE_LEVEL:g} (smallest possible p "
+            f"{min_p:.2g}). Generate more {unit}s"
         )
     else:
         text = f"none of {format_count(len(correlations), 'correlation')} found"

@@ -112,7 +112,7 @@ class Decodability:
             return "they can be told apart (one test over all noise levels)"
         if self.min_attainable_p > SIGNIFICANCE_LEVEL:
             return (
-                f"cannot tell: {format_count(self.seed_count, 'seed')} cannot give a p below "
+                f"cannot tell them apart; {format_count(self.seed_count, 'seed')} cannot give a p below "
                 f"{self.min_attainable_p:.3g}; generate at least {count_min_pairs(self.pair_count)}"
             )
         return "cannot tell them apart"
