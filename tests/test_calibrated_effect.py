@@ -253,7 +253,7 @@ def test_groups_of_settings_are_not_explained_by_frequency(tmp_path: Path, monke
     assert describe_calibrated_scale(comparison) == ""
 
 
-NO_FORECAST = ". The figures are no forecast for these videos, which have "
+NO_PREDICTION = ". These numbers do not predict the results of these videos, which have "
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_scale_names_settings_other_than_those_of_the_calibration(
 ) -> None:
     comparison = change_videos(compare_shifted(tmp_path, monkeypatch, 0.567), setting_values=CALIBRATED_VALUES | values)
     scale_text = describe_calibrated_scale(comparison)
-    assert scale_text.partition(" frequency ratios up to 15")[2] == (f"{NO_FORECAST}{text}" if text else "")
+    assert scale_text.partition(" frequency ratios up to 15")[2] == (f"{NO_PREDICTION}{text}" if text else "")
     assert bool(explain_effect(comparison, comparison.verdicts[0])) == ("model" not in text)
 
 
@@ -288,7 +288,7 @@ def test_scale_names_controls_and_word_weights(tmp_path: Path, monkeypatch: pyte
     comparison = change_videos(
         comparison, settings={"lora": {"strength": 1.0}, "guidance": None}, word_weights="cross:2"
     )
-    assert describe_calibrated_scale(comparison).endswith(f"{NO_FORECAST}lora; word weights")
+    assert describe_calibrated_scale(comparison).endswith(f"{NO_PREDICTION}lora; word weights")
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_only_two_shapes_of_nano_have_an_answer(
     (verdict,) = comparison.verdicts
     assert verdict.kind == "differs"
     assert bool(explain_effect(comparison, verdict)) == is_answered
-    text = f"{NO_FORECAST}words that are not two shapes of nano"
+    text = f"{NO_PREDICTION}words that are not two shapes of nano"
     assert describe_calibrated_scale(comparison).endswith(text) != is_answered
 
 

@@ -183,8 +183,8 @@ def test_labels_are_tested_like_metrics_over_complete_seeds(tmp_path: Path, writ
     complete = [seed for seed in range(9) if seed not in (2, 4)]
     assert result.seeds == tuple(complete)
     reasons = dict(result.exclusion_reasons)
-    assert reasons["b_0 seed 2"] == "not in labels.csv"
-    assert reasons["a_0 seed 4"] == "labels.csv has no form of it"
+    assert reasons["b_0 seed 2"] == "no row in labels.csv"
+    assert reasons["a_0 seed 4"] == "labels.csv has no form for it"
     assert reasons["a_0 seed 2"] == "b lacks seed 2"
     score = result.differences[0]
     differences = values[0, complete] - values[1, complete]

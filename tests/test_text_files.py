@@ -122,4 +122,4 @@ def test_settings_file_from_the_environment_must_exist(
 def test_template_in_a_locale_without_utf8_causes_an_error_that_names_the_locale() -> None:
     ended = in_bash("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 $W preview -t 'ein [großer|kleiner] Kreis'")
     assert ended.returncode == 2
-    assert "--template is not UTF-8, or the locale is not. For UTF-8 text, set LC_ALL=C.UTF-8" in ended.stderr
+    assert "the text of --template or the locale is not UTF-8. Set LC_ALL=C.UTF-8" in ended.stderr

@@ -334,7 +334,7 @@ def _describe_differing_settings(comparison: "Comparison") -> str:
     parts = _list_other_settings(comparison)
     if not all(compares_shapes(comparison, item.first_group, item.second_group) for item in comparison.verdicts):
         parts.append("words that are not two shapes of nano")
-    return f". The figures are no forecast for these videos, which have {'; '.join(parts)}" if parts else ""
+    return f". These numbers do not predict the results of these videos, which have {'; '.join(parts)}" if parts else ""
 
 
 def _list_other_settings(comparison: "Comparison") -> list[str]:

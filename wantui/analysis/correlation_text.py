@@ -81,7 +81,7 @@ def describe_hidden_correlations(correlations: Sequence[Correlation], shown: Seq
     hidden_count = len(correlations) - sum(len(item.covariates) for item in shown)
     if not hidden_count or not shown:
         return ""
-    return f"{hidden_count} more are not shown: --json lists all, and --metrics chooses metrics"
+    return f"{hidden_count} more are not shown. List all with --json, or choose metrics with --metrics"
 
 
 def format_correlation(merged: MergedCorrelation) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def check_group_count(groups: "Sequence[Group]", grouping: str) -> None:
         reason = f"cannot compare groups by {grouping}: {unfinished_text}"
         raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_GROUPING)))
     if len(groups) < 2:
-        reason = f"cannot compare groups by {grouping}: there is only one{_name_only_group(groups, grouping)}"
+        reason = f"cannot compare groups by {grouping}: there is only one group{_name_only_group(groups, grouping)}"
         raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_GROUPING)))
     if len(groups) > MAX_GROUPS:
         raise CannotCompareError(

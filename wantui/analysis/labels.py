@@ -68,7 +68,7 @@ def exclude_incompletely_labelled_videos(
             continue
         (missing_cells if video.labels else missing_rows).append(video)
         columns = ", ".join(dict.fromkeys(name.partition("=")[0] for name in missing_names))
-        reason = f"{table.path.name} has no {quote(columns)} of it" if video.labels else f"not in {table.path.name}"
+        reason = f"{table.path.name} has no {quote(columns)} for it" if video.labels else f"no row in {table.path.name}"
         labelled_videos.append(replace(video, trajectory=None, exclusion_reason=reason))
     missing_count = len(missing_rows) + len(missing_cells)
     if missing_count and missing_count == len(measured_videos):

@@ -94,12 +94,12 @@ class VarianceShares:
     def verdict(self) -> str:
         """Return whether the group's share exceeds chance, and the number of seeds if there are too few to tell."""
         if self.mean_p <= SIGNIFICANCE_LEVEL:
-            return "the share of the groups is larger than by chance"
+            return "the groups' share is larger than expected by chance"
         if self.min_attainable_p > SIGNIFICANCE_LEVEL:
             return (
                 f"cannot distinguish the share of the groups from chance; generate at least {count_min_pairs()} seeds"
             )
-        return "cannot distinguish the share of the groups from chance"
+        return "cannot distinguish the groups' share from chance"
 
 
 def compute_variance_shares(level_states: LevelStates) -> VarianceShares:

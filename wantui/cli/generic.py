@@ -75,7 +75,7 @@ def run_command(
     "reference_folders",
     multiple=True,
     type=PATH_TYPE,
-    help="Batch with the same seeds whose prompts name the concepts; needed by --judge nearest; repeatable.",
+    help="Batch with the same seeds, whose prompts name the concepts; repeatable. Required for --judge nearest.",
 )
 @add_judge_option
 @click.option(

@@ -125,7 +125,7 @@ def read_template(template: str | None, template_file: Path | None) -> str | Non
         click.UsageError: both options are given, or the file cannot be read.
     """
     if template is not None and SURROGATE_PATTERN.search(template):
-        raise click.UsageError("--template is not UTF-8, or the locale is not. For UTF-8 text, set LC_ALL=C.UTF-8")
+        raise click.UsageError("the text of --template or the locale is not UTF-8. Set LC_ALL=C.UTF-8")
     if template is not None and template_file is not None:
         raise click.UsageError("give --template or --template-file, not both")
     if template_file is None:
