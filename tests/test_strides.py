@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Wantui
-from synthetic_videos import oscillating_videos, synthetic_videos, use_videos
+from synthetic_videos import synthetic_videos, use_videos
 
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.correlation_data import correlate_videos
@@ -20,6 +21,7 @@ from wantui.analysis.strided_states import compute_metric_at_stride
 from wantui.analysis.strides import (
     BEND_METRICS,
     apply_stride_to_videos,
+    check_metric_strides,
     check_strides,
     find_unsettled_metrics,
     measure_bends_at_settled_strides,
@@ -102,7 +104,6 @@ def test_null_models_are_measured_at_the_stride_of_the_metric(tmp_path: Path) ->
 def test_tables_name_the_stride_unless_one_is_chosen(
     tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use_videos(monkeypatch, add_swing(oscillating_videos(tmp_path), tmp_path, period=2))
     videos = add_swing([replace(v, seed=v.video_index) for v in curved_videos(tmp_path, 6)], tmp_path, period=2)
     use_videos(monkeypatch, videos)
     result = wantui("analyze", tmp_path, "--metrics", "turning,length")
@@ -187,3 +188,53 @@ def test_where_does_not_change_the_metrics_that_answer_the_question_about_path(
     record = json.loads(wantui("analyze", tmp_path, "--compare", "--primary", "length", "--json", *conditions).out)
     (path,) = [answer for answer in record["answers"] if answer["question"] == "path"]
     assert "commitment" in path["p_by_metric"]
+
+
+@pytest.mark.parametrize("conditions", [[], ["--where", "seed=4..9"]])
+def test_where_does_not_change_the_settled_strides_of_json_and_report(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch, conditions: list[str]
+) -> None:
+    use_videos(monkeypatch, kicked_videos(tmp_path, first_kicked_seed=4, seeds=10))
+    report_path = tmp_path / "report.html"
+    options = ["analyze", tmp_path, *conditions]
+    compared = json.loads(wantui(*options, "--compare", "--primary", "length", "--json", "--html", report_path).out)
+    groups = json.loads(wantui(*options, "--groups", "--metrics", "commitment", "--json").out)
+    videos = json.loads(wantui(*options, "--json").out)
+    for strides in (*compared["strides"].values(), *(record["strides"] for record in (*groups, *videos))):
+        assert strides["commitment"]["settled_at"] == 1
+    assert re.search(r"<td[^>]*>commitment</td>(<td[^>]*>[\d.]+, [\d.]+, [\d.]+</td>){2}", report_path.read_text())
+
+
+def test_settled_stride_of_a_group_is_the_largest_of_its_cells(tmp_path: Path) -> None:
+    smooth = [replace(video, choices_by_bracket={1: str(video.seed % 2)}) for video in curved_videos(tmp_path)]
+    swung = [replace(video, cell_label="heun") for video in add_swing(smooth, tmp_path, period=2)]
+    videos = check_strides([*smooth, *swung])
+    for members, settled_stride in ((smooth, 1), (swung, 2), (videos, 2)):
+        (stride_check,) = check_metric_strides(members, ["turning"])
+        assert stride_check.settled_stride == settled_stride
+
+
+def test_stride_is_refused_if_the_selected_videos_are_too_short(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long, short = curved_videos(tmp_path, 2)
+    assert short.trajectory is not None
+    few_states = Trajectory(short.trajectory.sigmas[-5:], short.trajectory.gram[-5:, -5:])
+    use_videos(monkeypatch, [long, replace(short, trajectory=few_states)])
+    options = ("analyze", tmp_path, "--stride", 4)
+    for more in ((), ("--json",), ("--groups",)):
+        result = wantui(*options, "--where", "seed=1", *more)
+        assert (result.code, result.out) == (2, "")
+        assert "cannot measure at stride 4: arc seed 1: stride 4 leaves 2 of 5 states" in result.err
+        assert result.err.endswith(". Choose a smaller stride\n")
+    assert wantui(*options, "--where", "seed=0").code == wantui(*options).code == 0
+
+
+def test_stride_is_not_blamed_if_the_selected_videos_have_no_trajectory(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long, other = curved_videos(tmp_path, 2)
+    use_videos(monkeypatch, [long, replace(other, trajectory=None, exclusion_reason="its trajectory is not stored")])
+    result = wantui("analyze", tmp_path, "--stride", 4, "--where", "seed=1")
+    assert result.code == 2
+    assert "cannot analyse any video: arc seed 1: its trajectory is not stored" in result.err

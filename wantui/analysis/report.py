@@ -33,7 +33,7 @@ from wantui.analysis.report_page import (
 from wantui.analysis.report_provenance import ReportOrigin, build_equivalent_command, render_origin_section
 from wantui.analysis.report_relations import render_correlation_section, render_interaction_section
 from wantui.analysis.report_states import render_state_section
-from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, measure_strides
+from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, check_metric_strides
 from wantui.analysis.unguided import describe_unguided
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
@@ -151,23 +151,22 @@ def _render_metric_section(comparison: Comparison) -> list[str]:
 
 def _render_stride_section(comparison: Comparison) -> list[str]:
     """Return the HTML of the metrics that depend on the steps, at several strides."""
-    rows = []
-    for metric in STRIDE_METRICS:
-        cells = [metric]
-        for group in comparison.groups:
-            trajectories = [video.trajectory for video in group.videos if video.trajectory is not None]
-            stride_check = measure_strides(trajectories, metric, comparison.stride)
+    columns = [list(STRIDE_METRICS)]
+    for group in comparison.groups:
+        cells = []
+        for stride_check in check_metric_strides(group.videos, STRIDE_METRICS):
             text = ", ".join(format_number_or_dash(value) for value in stride_check.means)
             cells.append(text if stride_check.is_settled else f"<b>{text}</b>")
-        rows.append(cells)
+        columns.append(cells)
     return [
         "<h2>Metrics that depend on the steps</h2>",
-        render_table(("metric", *(group.name for group in comparison.groups)), rows),
+        render_table(("metric", *(group.name for group in comparison.groups)), list(zip(*columns, strict=True))),
         render_note(
             "Mean of each group, measured at strides "
             f"{', '.join(str(comparison.stride * m) for m in STRIDE_MULTIPLES)}. "
-            f"Bold: a larger stride changes the value by more than a factor of {MAX_SETTLED_RATIO}, so it "
-            "mostly reflects the sampler's steps or rounding, not the path; or there are too few steps to tell."
+            "Bold: a larger stride changes the mean over all videos of a batch or cell, selected or not, by more than "
+            f"a factor of {MAX_SETTLED_RATIO}, so the metric mostly reflects the sampler's steps or rounding, not the "
+            "path; or there are too few steps to tell."
         ),
     ]
 

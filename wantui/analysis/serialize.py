@@ -21,8 +21,7 @@ from wantui.analysis.groups import Group, GroupSummary, summarise_group_metric
 from wantui.analysis.metrics import CURVES, METRICS, get_ratio_origin
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
 from wantui.analysis.statistics import Effect
-from wantui.analysis.strides import STRIDE_METRICS, measure_strides
-from wantui.analysis.trajectory import Trajectory
+from wantui.analysis.strides import check_metric_strides
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
 from wantui.atomic_files import atomic_write
@@ -69,7 +68,7 @@ def build_video_record(
         for name in metrics
     }
     record["gaussian_flow"] = None if gaussian_null is None else _build_null_record(gaussian_null)
-    record["strides"] = _build_stride_records([trajectory], metrics, video.stride)
+    record["strides"] = _build_stride_records([video], metrics)
     if with_curves:
         curves_by_name = {name: curve(trajectory) for name, curve in CURVES.items()}
         record["curves"] = {name: {"sigma": sigma, "value": values} for name, (sigma, values) in curves_by_name.items()}
@@ -85,22 +84,20 @@ def _build_null_record(gaussian_null: GaussianNull) -> dict[str, Any]:
     }
 
 
-def _build_stride_records(trajectories: Sequence[Trajectory], metrics: Sequence[str], stride: int) -> dict[str, Any]:
+def _build_stride_records(videos: Sequence[Video], metrics: Sequence[str]) -> dict[str, Any]:
     """Return the metrics of STRIDE_METRICS at each stride, and whether they have settled."""
-    stride_checks = [measure_strides(trajectories, name, stride) for name in metrics if name in STRIDE_METRICS]
     return {
         stride_check.metric: {
             "values": dict(zip(stride_check.strides, stride_check.means, strict=True)),
             "settled_at": stride_check.settled_stride,
             "is_checked": stride_check.is_checked,
         }
-        for stride_check in stride_checks
+        for stride_check in check_metric_strides(videos, metrics)
     }
 
 
 def build_group_record(group: Group, metrics: Sequence[str], gaussian_null: GaussianNull) -> dict[str, Any]:
     """Return the JSON record of one group: summaries of its metrics with null models, and strides."""
-    trajectories = [video.trajectory for video in group.videos if video.trajectory is not None]
     return to_json_values(
         {
             "group": group.name,
@@ -109,7 +106,7 @@ def build_group_record(group: Group, metrics: Sequence[str], gaussian_null: Gaus
                 name: _build_summary_record(summarise_group_metric(group, name, gaussian_null)) for name in metrics
             },
             "gaussian_flow": _build_null_record(gaussian_null),
-            "strides": _build_stride_records(trajectories, metrics, group.stride) if trajectories else {},
+            "strides": _build_stride_records(group.videos, metrics),
         }
     )
 
@@ -235,12 +232,7 @@ def build_comparison_record(comparison: Comparison) -> dict[str, Any]:
             for name, by_group in comparison.summaries_by_metric.items()
         },
         "gaussian_flow": {name: _build_null_record(null) for name, null in comparison.gaussian_nulls_by_group.items()},
-        "strides": {
-            group.name: _build_stride_records(
-                [video.trajectory for video in group.videos if video.trajectory], list(METRICS), comparison.stride
-            )
-            for group in comparison.groups
-        },
+        "strides": {group.name: _build_stride_records(group.videos, list(METRICS)) for group in comparison.groups},
         "dose_response": _build_dose_response_record(comparison.dose_response),
         "unguided": None if comparison.unguided is None else build_comparison_record(comparison.unguided),
         "differences": [_build_difference_record(difference) for difference in comparison.differences],

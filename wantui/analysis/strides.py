@@ -39,19 +39,8 @@ first steps do not resolve it."""
 
 
 def apply_stride_to_videos(videos: Sequence[Video], stride: int) -> list[Video]:
-    """Return the videos with their trajectories reduced to every `stride`-th state.
-
-    Raises:
-        NoGeometryError: the stride leaves too few states in every trajectory.
-    """
-    strided_videos = [_apply_stride_to_video(video, stride) for video in videos]
-    too_short_videos = [
-        new for old, new in zip(videos, strided_videos, strict=True) if old.trajectory and not new.trajectory
-    ]
-    if too_short_videos and not any(video.trajectory for video in strided_videos):
-        example = f"{VideoNamer(videos).name_video(too_short_videos[0])}: {too_short_videos[0].exclusion_reason}"
-        raise NoGeometryError(f"cannot measure at stride {stride}: {example}. Choose a smaller stride")
-    return strided_videos
+    """Return the videos with their trajectories reduced to every `stride`-th state; mark those that are too short."""
+    return [_apply_stride_to_video(video, stride) for video in videos]
 
 
 def _apply_stride_to_video(video: Video, stride: int) -> Video:
@@ -61,7 +50,15 @@ def _apply_stride_to_video(video: Video, stride: int) -> Video:
     try:
         return replace(strided_video, trajectory=select_strided_states(video.trajectory, stride))
     except NoGeometryError as error:
-        return replace(strided_video, trajectory=None, exclusion_reason=str(error))
+        return replace(strided_video, trajectory=None, exclusion_reason=str(error), is_too_short=True)
+
+
+def refuse_too_large_stride(videos: Sequence[Video], stride: int) -> None:
+    """Raise NoGeometryError if the stride leaves too few states in every trajectory."""
+    too_short_videos = [video for video in videos if video.is_too_short]
+    if too_short_videos and not any(video.trajectory for video in videos):
+        example = f"{VideoNamer(videos).name_video(too_short_videos[0])}: {too_short_videos[0].exclusion_reason}"
+        raise NoGeometryError(f"cannot measure at stride {stride}: {example}. Choose a smaller stride")
 
 
 @dataclass(frozen=True)
@@ -189,9 +186,9 @@ def _find_settled_strides_by_cell(videos: Sequence[Video]) -> dict[tuple[Path, s
 
 
 def _find_common_strides(videos: Sequence[Video]) -> dict[str, int | None]:
-    """Return the smallest stride at which each metric has settled in all batches and cells; None if in one at none.
+    """Return the smallest stride at which each metric has settled in all batches and cells.
 
-    Empty without trajectories.
+    None if a metric settles at no stride in some batch or cell. Empty without trajectories.
     """
     strides_by_cell = _find_settled_strides_by_cell(videos).values()
     common_strides: dict[str, int | None] = {}
@@ -220,7 +217,7 @@ def measure_bends_at_settled_strides(videos: Sequence[Video]) -> list[Video]:
 
 
 def find_unsettled_metrics(videos: Sequence[Video]) -> list[str]:
-    """Return the metrics of STRIDE_METRICS that have not settled at their stride in a batch and cell of the videos."""
+    """Return the metrics of STRIDE_METRICS that have not settled at their stride in at least one batch or cell."""
     return [
         metric
         for metric, stride in _find_common_strides(videos).items()
@@ -229,8 +226,15 @@ def find_unsettled_metrics(videos: Sequence[Video]) -> list[str]:
 
 
 def list_unsettled_stride_checks(videos: Sequence[Video], metrics: Sequence[str]) -> list[StrideCheck]:
-    """Return the stride checks of the metrics that have not settled at the stride of the videos, with their means over
-    the videos."""
+    """Return the stride checks of the metrics that have not settled at the stride of the videos."""
+    return [stride_check for stride_check in check_metric_strides(videos, metrics) if not stride_check.is_settled]
+
+
+def check_metric_strides(videos: Sequence[Video], metrics: Sequence[str]) -> list[StrideCheck]:
+    """Return the stride checks of the metrics that depend on the steps.
+
+    The means are those of the videos; what has settled is decided in their batches and cells (`check_strides`).
+    """
     settled_strides = _find_common_strides(videos)
     trajectories = [video.trajectory for video in videos if video.trajectory is not None]
     return [
@@ -240,5 +244,5 @@ def list_unsettled_stride_checks(videos: Sequence[Video], metrics: Sequence[str]
             shown_stride=videos[0].stride_by_metric.get(metric),
         )
         for metric in metrics
-        if metric in settled_strides and settled_strides[metric] != videos[0].stride
+        if metric in settled_strides
     ]

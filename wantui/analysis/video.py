@@ -42,6 +42,8 @@ class Video:
     """True if stored data exist but cannot be read."""
     stride: int = 1
     """Stride of the trajectory, in stored states."""
+    is_too_short: bool = False
+    """True if the chosen stride leaves too few states."""
     dimension: int = 0
     """Number of values of a state."""
     channel_power: FloatArray | None = None
@@ -85,7 +87,7 @@ class Video:
     stride_by_metric: Mapping[str, int] = field(default_factory=dict)
     """Strides of metrics that are measured at a larger stride than `stride` (`strides`), in stored states."""
     unsettled_metrics: tuple[str, ...] = ()
-    """Metrics that have not settled at the stride at which the videos that are shown together are measured."""
+    """Metrics that have not settled at the stride at which they are measured here."""
     settled_strides: Mapping[str, int | None] = field(default_factory=dict)
     """Smallest stride, in stored states, at which each metric that depends on the steps has settled in the batch and
     cell of the video (`strides.check_strides`); None if at none. Empty if it was not checked."""

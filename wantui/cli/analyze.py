@@ -143,7 +143,12 @@ def command(**options: Any) -> None:
     from wantui.analysis.group_names import CannotCompareError
     from wantui.analysis.label_table import read_label_table
     from wantui.analysis.metrics import METRICS
-    from wantui.analysis.strides import apply_stride_to_videos, check_strides, measure_bends_at_settled_strides
+    from wantui.analysis.strides import (
+        apply_stride_to_videos,
+        check_strides,
+        measure_bends_at_settled_strides,
+        refuse_too_large_stride,
+    )
 
     request = AnalyzeRequest(**options)
     request.refuse_unused_options()
@@ -159,7 +164,9 @@ def command(**options: Any) -> None:
     videos, damaged_names = _select_videos(request, loaded_videos, read_errors)
     if label_table is not None:
         videos, label_names = _exclude_videos_without_labels(request, videos, label_table, chosen_metrics)
-    if request.stride is None and request.has_metrics:
+    if request.stride is not None:
+        refuse_too_large_stride(videos, request.stride)
+    elif request.has_metrics:
         videos = measure_bends_at_settled_strides(videos)
     try:
         damaged_names += _print_results(request, videos, chosen_metrics, label_names, label_table)
