@@ -630,8 +630,8 @@ def build_room_evidence(metric: str, effect: float, kind: str) -> Evidence:
         (
             {"log_volume": 0.0, "effective_dimension": 0.2, "spread": -0.3},
             [
-                "mixed: red takes more room in effective_dimension of each path",
-                "red takes less room in spread between videos",
+                "mixed: red takes more room in effective_dimension of each path, and less room in spread between "
+                "videos",
                 "cannot tell in log_volume of each path",
             ],
         ),
@@ -661,7 +661,8 @@ def test_long_verdict_is_shortened_to_its_first_part_whatever_the_names_contain(
     (verdict_line,) = draw_answer_verdicts([answer], canvas)
     assert verdict_line.plain == "room   St. Paul; old takes more room in spread"
     (details_line,) = draw_answer_details([answer], canvas)
-    assert details_line.plain == "room   cannot tell in log volume; log volume +1 %"
+    assert details_line.plain == "room   Cannot tell in log volume. log volume +1 %"
+    assert answer.text == "room: St. Paul; old takes more room in spread. Cannot tell in log_volume. log_volume +1 %"
 
 
 @pytest.mark.slow
@@ -680,6 +681,11 @@ def test_room_of_several_groups_is_in_the_order_of_their_means(tmp_path: Path, m
     last_names = sorted(("ring", "cross"), key=lambda name: sampled[name])
     assert f"log_volume: circle < square < {' ~ '.join(last_names)}; " in room.verdict
     assert room.verdict.endswith(" (~: cannot tell)")
+    sentence, order = room.verdict.split(". By their means, ")
+    assert sentence.startswith("the 4 groups differ in ")
+    assert order == room.verdict_parts[1].removeprefix("by their means, ")
+    place = find_answer(comparison, PLACE)
+    assert (place.kind, place.verdict) == (CANNOT_TELL, "cannot tell whether the 4 groups lie in different places")
 
 
 def test_signs_between_ordered_groups_tell_equivalence_from_the_absence_of_evidence() -> None:

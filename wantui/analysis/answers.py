@@ -51,8 +51,8 @@ class Answer:
     kind: str
     """differs, cannot tell or not measured."""
     verdict_parts: tuple[str, ...]
-    """The answer in words, the most important part first, such as "red takes more room in log_volume of each path" and
-    "cannot tell in spread between videos"."""
+    """Sentences of the answer in lower case, without full stops, the most important first, such as "red takes more room
+    in log_volume of each path" and "cannot tell in spread between videos". Only the first can begin with a name."""
     details: str
     """Metrics with effect, 95 % interval and p, and the smallest possible p; the reason if nothing is measured."""
     notes: tuple[str, ...]
@@ -69,7 +69,12 @@ class Answer:
     @property
     def verdict(self) -> str:
         """Return the answer in words."""
-        return "; ".join(self.verdict_parts)
+        return ". ".join((self.verdict_parts[0], *self.further_sentences))
+
+    @property
+    def further_sentences(self) -> list[str]:
+        """Return the parts of the verdict after the first, capitalised."""
+        return [f"{part[0].upper()}{part[1:]}" for part in self.verdict_parts[1:]]
 
     @property
     def text(self) -> str:
@@ -180,7 +185,8 @@ def _describe_room(first_name: str, evidence: Sequence[Evidence], equivalence_ma
     }
     verdict_parts = [f"{claim} {_name_room_metrics(items)}" for claim, items in items_by_claim.items() if items]
     if len({item.effect > 0 for item in evidence if item.kind == DIFFERS}) > 1:
-        verdict_parts[0] = f"mixed: {verdict_parts[0]}"
+        more, less, *others = verdict_parts
+        verdict_parts = [f"mixed: {more}, and {less.removeprefix(f'{first_name} takes ')}", *others]
     details = "; ".join(_describe_metric(item) for items in items_by_claim.values() for item in items)
     return verdict_parts, details
 
@@ -289,8 +295,11 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     details = join_first_names([f"{name} p {p_by_metric[name]:.3g}" for name in shown_names])
     groups_text = f"{len(data.groups)} groups"
     if question == PLACE:
-        claim = f"the {groups_text} do not all lie in one place"
-        verdict_parts = [claim if differing_names else f"cannot tell whether {claim}"]
+        verdict_parts = [
+            f"the {groups_text} do not all lie in one place"
+            if differing_names
+            else f"cannot tell whether the {groups_text} lie in different places"
+        ]
         details = f"p {p_by_metric[DISTANCE]:.3g}"
     elif differing_names:
         subjects = join_first_names(list(dict.fromkeys(map(_name_family, shown_names))))

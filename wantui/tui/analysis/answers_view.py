@@ -71,7 +71,7 @@ def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Tex
     """
     lines: list[Text] = []
     for answer in answers:
-        details = "; ".join((*answer.verdict_parts[1:], answer.details))
+        details = ". ".join((*answer.further_sentences, answer.details))
         lines += draw_labelled(answer.question, replace_names(details), canvas, Style(dim=True), Style())
     note_style = canvas.get_style("text-muted")
     for note in dict.fromkeys(note for answer in answers for note in answer.notes):
