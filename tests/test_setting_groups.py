@@ -359,6 +359,16 @@ def test_drawing_of_a_dose_response_names_unit_interval_and_origin_of_percentage
         assert "cyan" in colours
 
 
+@pytest.mark.parametrize(("slope", "colour"), [(0.5, "magenta"), (0.0, "green")])
+def test_verdict_on_a_response_is_drawn_as_found_or_as_success(tmp_path: Path, slope: float, colour: str) -> None:
+    doses = (1.0, 2.0, 4.0)
+    noise = np.random.default_rng(1).normal(5, 0.01, (8, 1, 3, 1))
+    result = respond(tmp_path, doses, noise + slope * np.array(doses)[:, None])
+    colour_by_name = {"found": "magenta", "success": "green"}
+    lines, _ = draw_dose_response(result, Canvas(136, 30, lambda name: Style(color=colour_by_name.get(name, "blue"))))
+    assert lines[0].get_style_at_offset(Console(), 0).color == Color.parse(colour)
+
+
 def test_rising_flat_and_unknown_responses_are_distinguished(tmp_path: Path) -> None:
     random, doses = np.random.default_rng(1), (1.0, 2.0, 4.0)
     noise = random.normal(0, 0.01, (8, 1, 3, 1)) + random.normal(5, 1, (8, 1, 1, 1))

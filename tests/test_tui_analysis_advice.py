@@ -11,7 +11,6 @@ from wantui import analysis
 from wantui.analysis.advice import Advice, AdviceKind, AdvisedText, add_details, add_reason_prefix
 from wantui.analysis.group_names import CannotCompareError
 from wantui.tui.analysis.advice import SCREEN_ADVICE, name_keys, word_error
-from wantui.tui.analysis.answers_view import VERDICT_COLOURS
 from wantui.tui.analysis.tables import draw_rows
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plain_names import replace_names
@@ -94,7 +93,3 @@ def test_commands_keep_the_names_of_metrics() -> None:
 def test_headings_of_groups_keep_the_names_of_metrics() -> None:
     lines = draw_rows(("metric",), {"log_volume - blue": [(("log_volume",), False)]}, Canvas(60, 20, lambda _: Style()))
     assert [line.plain.strip() for line in lines] == ["metric", "log_volume - blue", "log volume"]
-
-
-def test_demonstrated_equivalence_has_the_colour_of_success() -> None:
-    assert {VERDICT_COLOURS[kind] for kind in ("alike", "flat")} == {"success"}

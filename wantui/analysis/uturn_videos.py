@@ -41,7 +41,7 @@ class UTurnVideo:
         """Yield the frames of the clip, uint8 [height, width, rgb].
 
         Raises:
-            ClipError: the clip cannot be read, is damaged, or belongs to another U-turn.
+            UTurnFileError: the clip cannot be read, is damaged, or belongs to another U-turn.
         """
         return read_uturn_frames(self.source.folder, self.entry)
 
