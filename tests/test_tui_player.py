@@ -226,7 +226,8 @@ def test_single_mark_is_compared_with_the_current_video() -> None:
         await it.press("m", "c")
         assert "cannot compare a video with itself" in it.notifications()
         await it.press("right", "d")
-        assert "identical but for the seed" in it.text()
+        assert "only the seed differs; " in it.text()
+        assert "frame 5 of 9" in it.text()
         await it.press("escape")
         player = await open_player(it, "c")
         assert [clip.recipe.seed for clip in player.clips] == [42, 43]
@@ -484,7 +485,11 @@ def test_recipe_table_shows_names_of_the_config_and_json() -> None:
         lines = [line.strip("│ ").split() for line in it.text().splitlines()]
         assert ["sampling", "sampler", "unipc"] in lines
         assert ["seed", "42"] in lines
-        assert ["size", "●", "width", "32", "px"] in lines
+        assert ["size", "●", "width", "32", "px", "(default", "832)"] in lines
+        manifest = screen.shown_manifest
+        assert manifest is not None
+        assert ["video", "id", manifest.videos[0].id] in lines
+        assert ["wantui", manifest.wantui] in lines
         await it.press("j")
         assert '"guidance_scale"' in it.text()
         await it.press("j")
@@ -559,7 +564,11 @@ def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
         table = viewer.draw_recipe(recipe, 90)
         labels, signs, names, values = ([str(cell) for cell in column.cells] for column in table.columns)
         assert len([label for label in labels if label]) == len({label for label in labels if label})
-        assert "7f1949dbbec7…" in values
+        for width, shown_text in ((90, "7f1949dbbec7fe008e9dabd70af8f0699"), (50, "7f1949dbbec7fe00…")):
+            output = io.StringIO()
+            Console(width=width, file=output).print(viewer.draw_recipe(recipe, width))
+            (line,) = [line for line in output.getvalue().splitlines() if "revision" in line]
+            assert line.split()[-1] == shown_text
         assert all(value == value.strip() for value in values)
         assert f"{recipe.width} px" in values
         changed_names = {name for sign, name in zip(signs, names, strict=True) if sign == "●"}

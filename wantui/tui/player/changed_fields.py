@@ -15,17 +15,17 @@ UNMARKED_FIELDS = frozenset({"prompt", "marks", SEED_FIELD, "revision", "magnitu
 """Fields of which each batch has its own value, or whose value follows from that of other fields."""
 
 
-def find_changed_fields(recipe: Recipe) -> frozenset[str]:
-    """Return the full names of the fields whose value is not the default of wantui.
+def find_changed_fields(recipe: Recipe) -> dict[str, str]:
+    """Return the default of each field whose value is not the default of wantui, by full name; empty without a default.
 
     Every setting of a control counts as changed, except a default parameter of a guidance rule.
     """
     defaults = _list_default_values(recipe)
-    return frozenset(
-        field.full_name
+    return {
+        field.full_name: defaults.get(field.full_name, "")
         for field in list_recipe_fields(recipe)
         if field.full_name not in UNMARKED_FIELDS and field.value != defaults.get(field.full_name)
-    )
+    }
 
 
 def _list_default_values(recipe: Recipe) -> dict[str, str]:

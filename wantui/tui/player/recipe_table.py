@@ -3,17 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wantui.captures import CAPTURES
 from wantui.captures.attention import ATTENTION
 from wantui.captures.trajectory import TRAJECTORY
 from wantui.formatting import format_count
 from wantui.planning import Recipe
+from wantui.tui.dates import format_full_date
 from wantui.tui.settings_rows import DEFAULT_TEXT, format_label
+
+if TYPE_CHECKING:
+    from wantui.storage.manifest import Manifest, VideoEntry
 
 GROUPS = ("prompt", "model", "sampling", "size", "captures", "controls")
 """Groups of fields in the order in which they are shown."""
+VIDEO_GROUP = "video"
+"""Group of the facts about a video that its recipe does not determine."""
 SEED_FIELD = "seed"
 SETTING_BY_FIELD = {
     TRAJECTORY.name: {
@@ -163,6 +169,18 @@ def _list_control_fields(recipe: Recipe) -> list[RecipeField]:
     return fields or [RecipeField("controls", "controls", "none")]
 
 
+def list_video_facts(manifest: "Manifest", entry: "VideoEntry") -> list[RecipeField]:
+    """Return the identifier of a video, and the facts about its batch that its recipe lacks."""
+    facts = {
+        "id": entry.id,
+        "batch_created": format_full_date(manifest.created),
+        "device": manifest.config.get("model_settings", {}).get("device", ""),
+        "memory_plan": entry.memory_plan or "",
+        "wantui": manifest.wantui,
+    }
+    return [RecipeField(VIDEO_GROUP, name, str(value)) for name, value in facts.items() if value]
+
+
 def format_field_value(value: Any) -> str:
     """Return the text of a value as the tables show it."""
     if isinstance(value, bool):
@@ -197,12 +215,13 @@ def compare_recipes(recipes: Sequence[Recipe]) -> list[FieldDifference]:
     return differences
 
 
-def describe_differences(differences: Sequence[FieldDifference], digests: Sequence[str]) -> str:
-    """Return a sentence that sums up how recipes with these digests differ."""
+def describe_differences(recipes: Sequence[Recipe]) -> str:
+    """Return a sentence that sums up how recipes differ."""
+    differences = compare_recipes(recipes)
     names = [difference.field.label for difference in differences]
     if not names:
-        is_same = len(set(digests)) == 1
+        is_same = len({recipe.digest for recipe in recipes}) == 1
         return "the recipes are identical" if is_same else "the recipes differ in details that only the JSON shows (j)"
-    if len(names) == 1:
-        return f"identical but for the {names[0]}"
-    return f"{len(names)} fields differ; all others are identical"
+    all_names = {field.full_name for recipe in recipes for field in list_recipe_fields(recipe)}
+    subject = f"only the {names[0]} differs" if len(names) == 1 else f"{len(names)} fields differ"
+    return f"{subject}; {len(all_names) - len(names)} fields are equal"

@@ -11,6 +11,7 @@ from wantui.tui.plain_names import replace_names
 from wantui.tui.player.clip_labels import label_clips
 from wantui.tui.player.clips import ClipMarks, PlayerClip, find_marked_cells, list_batch_clips, make_player_clip
 from wantui.tui.player.pixel_terminal import play_clips_in_pixels
+from wantui.tui.player.recipe_table import list_video_facts
 from wantui.tui.screens.forming import FormingScreen
 from wantui.tui.screens.library_jobs import LibraryJobsMixin
 from wantui.tui.screens.player import Player
@@ -185,7 +186,8 @@ class LibraryPlayback(LibraryJobsMixin):
         entry = self.get_current_entry()
         if entry is not None and self.shown_manifest is not None:
             title = replace_names(self.shown_manifest.make_video_title(entry))
-            self.app.push_screen(RecipeViewer([(title, entry.recipe)], entry.model_dump(mode="json")))
+            facts = list_video_facts(self.shown_manifest, entry)
+            self.app.push_screen(RecipeViewer([(title, entry.recipe)], entry.model_dump(mode="json"), facts=facts))
 
     def action_diff_recipes(self) -> None:
         if clips := self.list_clips_to_compare():

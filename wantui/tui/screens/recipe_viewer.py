@@ -31,6 +31,7 @@ from wantui.tui.player.clip_labels import describe_common_part, number_equal_lab
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.player.recipe_table import (
     GROUPS,
+    VIDEO_GROUP,
     FieldDifference,
     RecipeField,
     compare_recipes,
@@ -51,12 +52,12 @@ RECIPE_WIDTH = 92
 """Maximum width of the table of one recipe in cells; longer texts are wrapped."""
 MIN_TWO_COLUMN_WIDTH, COLUMN_GAP = 130, 4
 """Width of the screen in cells from which a recipe has two columns, and the cells between them."""
-MAX_REVISION_LENGTH = 12
-"""Characters of a revision in the table; the JSON shows all."""
 MAX_PICTURE_HEIGHT, PICTURE_MARGIN = 18, 13
 """Maximum lines of the middle frames below a table of differences, and lines of the screen besides them."""
 NARROW_RECIPE_WIDTH, MAX_NARROW_NAME_WIDTH = 80, 18
 """Width of a table in cells up to which long names of settings are wrapped, and width of their column then."""
+SHOWN_GROUPS = (*GROUPS, VIDEO_GROUP)
+"""Groups of fields in the table of one recipe."""
 CHANGED_SIGN = "●"
 """Sign of a setting that is not at its default, as in Compose."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
@@ -70,6 +71,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         titled_recipes: title of each video, and its recipe; titles may be equal.
         document: JSON document to show instead of the recipes, such as the manifest entry of the video.
         clips: clips of the compared videos, of which the dialog shows the middle frames; empty without pictures.
+        facts: facts about the only video that its recipe does not determine.
     """
 
     class PicturesRead(Message):
@@ -83,10 +85,14 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
     scroll = getters.query_one(VerticalScroll)
 
     def __init__(
-        self, titled_recipes: Sequence[tuple[str, Recipe]], document: Any = None, clips: Sequence[PlayerClip] = ()
+        self,
+        titled_recipes: Sequence[tuple[str, Recipe]],
+        document: Any = None,
+        clips: Sequence[PlayerClip] = (),
+        facts: Sequence[RecipeField] = (),
     ) -> None:
         super().__init__(name="recipe")
-        self.clips = list(clips)
+        self.clips, self.facts = list(clips), list(facts)
         self.pictures: list[Picture | None] = []
         self.titles = number_equal_labels([title for title, _ in titled_recipes])
         self.recipes = [recipe for _, recipe in titled_recipes]
@@ -154,8 +160,8 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         """Return the table of a recipe; in a wide dialog in two columns, with about half of the fields each."""
         if width <= RECIPE_WIDTH:
             return self.draw_recipe(recipe, width)
-        counts = Counter(field.group for field in list_recipe_fields(recipe))
-        groups = [group for group in GROUPS if counts[group]]
+        counts = Counter(field.group for field in [*list_recipe_fields(recipe), *self.facts])
+        groups = [group for group in SHOWN_GROUPS if counts[group]]
         split = min(
             range(1, len(groups)),
             key=lambda index: abs(sum(counts[group] for group in groups[:index]) - counts.total() / 2),
@@ -173,24 +179,28 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             document = recipes[0] if len(recipes) == 1 else dict(zip(self.titles, recipes, strict=True))
         return json.dumps(document, indent=2, ensure_ascii=False)
 
-    def draw_recipe(self, recipe: Recipe, width: int, groups: Sequence[str] = GROUPS) -> Table:
-        """Return a table of the fields of a recipe in some groups, by group."""
+    def draw_recipe(self, recipe: Recipe, width: int, groups: Sequence[str] = SHOWN_GROUPS) -> Table:
+        """Return a table of the fields of a recipe in some groups, by group, with the defaults of changed fields."""
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
         accent = make_colour_style(self.app, "accent")
         table.add_column("group", style=accent + Style(bold=True), no_wrap=True)
         table.add_column("changed", no_wrap=True)
-        max_name_width = None if width > NARROW_RECIPE_WIDTH or groups is not GROUPS else MAX_NARROW_NAME_WIDTH
+        max_name_width = None if width > NARROW_RECIPE_WIDTH or groups is not SHOWN_GROUPS else MAX_NARROW_NAME_WIDTH
         table.add_column("field", style="dim", max_width=max_name_width)
         table.add_column("value", overflow="fold", ratio=1)
-        fields, changed_names = list_recipe_fields(recipe), find_changed_fields(recipe)
+        fields, default_by_name = [*list_recipe_fields(recipe), *self.facts], find_changed_fields(recipe)
         for group in groups:
             group_fields = [field for field in fields if field.group == group]
             shown_label = ""
             for field in sorted(group_fields, key=lambda field: bool(field.part)):  # so that each label is printed once
-                is_changed = field.full_name in changed_names
-                text = Text(escape_unprintable(_shorten_hash(field)), "bold" if is_changed else "")
+                is_changed = field.full_name in default_by_name
+                text = Text.assemble((escape_unprintable(field.value), "bold" if is_changed else ""))
+                if field.name == "revision":  # its first characters identify it
+                    text.no_wrap, text.overflow = True, "ellipsis"
                 if field.unit:
                     text.append(f" {field.unit}", "dim")
+                if default := default_by_name.get(field.full_name):
+                    text.append(f"  (default {escape_unprintable(default)})", "dim")
                 label = format_label(field.part) or group
                 sign = Text(CHANGED_SIGN if is_changed else "", accent)
                 name = Text(format_label(field.name), "not dim" if is_changed else "")
@@ -218,21 +228,20 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
     def draw_differences(self, width: int) -> Group:
         """Return the fields in which the recipes differ, side by side."""
         differences = compare_recipes(self.recipes)
-        summary = describe_differences(differences, [recipe.digest for recipe in self.recipes])
-        accent = make_colour_style(self.app, "accent") + Style(bold=True)
+        summary = describe_differences(self.recipes)
         common = describe_common_part(self.clips) if self.clips else ""
         common_text = f"  {'both' if len(self.recipes) == 2 else 'all'}: {common}" if common else ""
         lines: list[RenderableType] = [Text.assemble((summary, "bold"), (common_text, "dim")), Text("")]
         if differences:
-            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), width=width, header_style=accent)
-            table.add_column("field", style="dim", no_wrap=True)
+            table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), width=width, header_style="")
+            table.add_column(Text("field", "dim"), style="dim", no_wrap=True)
             for index, title in enumerate(self.titles):
                 header = Text(escape_unprintable(title), self._choose_title_style(index))
                 table.add_column(header, overflow="fold", ratio=1)  # long values often differ only at their end
             for difference in differences:
                 table.add_row(difference.field.label, *self._draw_values(difference))
             if self.clips:
-                table.add_row("middle frame", *self._draw_pictures(width))
+                table.add_row(self._label_pictures(), *self._draw_pictures(width))
             lines.append(table)
         return Group(*lines)
 
@@ -240,6 +249,14 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         """Return the colour of a variation, which it has on all screens; that of headings without clips."""
         colour_name = self.clips[index].colour_name if self.clips else "accent"
         return make_colour_style(self.app, colour_name) + Style(bold=True)
+
+    def _label_pictures(self) -> str:
+        """Return the number of the middle frame, if all clips have equally many frames."""
+        frame_counts = {clip.recipe.frames for clip in self.clips}
+        if len(frame_counts) > 1:
+            return "middle frame"
+        (frame_count,) = frame_counts
+        return f"frame {frame_count // 2 + 1} of {frame_count}"
 
     def _draw_pictures(self, width: int) -> list[Text]:
         """Return the middle frames of the clips in block characters; blank lines until they are read."""
@@ -258,19 +275,15 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         ]
 
     def _draw_values(self, difference: FieldDifference) -> list[Text]:
-        """Return the values of a field; in texts, the words that the first recipe lacks are highlighted."""
+        """Return the values of a field; in texts, words that the first recipe lacks have the title's colour."""
         field, values = difference.field, difference.values
-        highlight = make_colour_style(self.app, "found") + Style(bold=True)
         if field.name in ("prompt", "negative_prompt"):
-            return [highlight_words(value, values[number == 0], highlight) for number, value in enumerate(values)]
+            return [
+                highlight_words(value, values[number == 0], self._choose_title_style(number))
+                for number, value in enumerate(values)
+            ]
         unit = f" {field.unit}" if field.unit else ""
         return [Text(escape_unprintable(value)).append(unit, "dim") for value in values]
-
-
-def _shorten_hash(field: RecipeField) -> str:
-    """Return the value of a field; of a long revision only its first characters, which identify it."""
-    is_long = field.name == "revision" and len(field.value) > MAX_REVISION_LENGTH
-    return f"{field.value[:MAX_REVISION_LENGTH]}…" if is_long else field.value
 
 
 def highlight_words(text: str, other_text: str, style: Style) -> Text:
