@@ -49,7 +49,11 @@ def test_invalid_config_is_summarised_by_the_place_and_text_of_its_first_error(t
     source = summarise_config("bad", path)
     assert not source.is_valid
     assert source.summary.startswith("line 3: model_settings.cfg_scale: ")
-    assert summarise_config("missing", tmp_path / "missing.yaml").summary
+    missing = summarise_config("missing", tmp_path / "missing.yaml")
+    assert (missing.summary, missing.is_valid) == (
+        f"no such file or preset. Presets: {', '.join(list_preset_names())}",
+        False,
+    )
     assert str(tmp_path) not in source.summary
 
 
