@@ -15,7 +15,8 @@ from wantui.errors import UserError
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
-from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES, Action, iterate_actions
+from wantui.tui.action import Action
+from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES, iterate_actions
 from wantui.tui.app import WantuiApp
 from wantui.tui.drafts import load_drafts
 from wantui.tui.palette import Palette

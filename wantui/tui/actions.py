@@ -1,34 +1,12 @@
 """All actions of the application in one table: the source of bindings, footer, palette, help and key maps."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from textual.binding import Binding
 
+from wantui.tui.action import Action
+from wantui.tui.dialog_actions import FORMING_ACTIONS, RECIPE_ACTIONS
 from wantui.tui.screen_purposes import SCREEN_PURPOSES
-
-
-@dataclass(frozen=True)
-class Action:
-    """An action of a screen or of the application, and its keys."""
-
-    id: str
-    """Screen and name, such as `queue.cancel`; the key maps of users contain it."""
-    key_names: str
-    """Comma-separated keys; the footer shows the first."""
-    textual_action: str
-    """Textual action: the name of its method without `action_`, and arguments."""
-    footer_label: str
-    """Label in the footer."""
-    help_text: str
-    """Sentence in the help and the palette."""
-    is_in_footer: bool = True
-    """True if the footer shows the action."""
-    has_priority: bool = False
-    """True if the key also works while the user types."""
-    opens_field: bool = False
-    """True if the action focuses a text field; it then runs before the next key, which must reach the field."""
-
 
 SCREEN_TITLES = {
     "compose": "Compose",
@@ -352,29 +330,6 @@ PLAYER_ACTIONS = (
     Action("player.recipe", "i", "recipe", "Recipe", "Show the recipe, or the differences of the recipes."),
     Action("player.pixels", "P", "pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", is_in_footer=False),
     Action("player.help", "question_mark,f1", "help", "Help", "Show the keys of the player."),
-)
-
-FORMING_ACTIONS = (
-    Action("forming.earlier", "left,h", "pick_step(-1)", "Earlier", "Show an earlier step."),
-    Action("forming.later", "right,l", "pick_step(1)", "Later", "Show a later step."),
-    Action("forming.play", "space", "play", "Play", "Play the latent frames of the step, or pause."),
-    Action(
-        "forming.frame_back",
-        "comma",
-        "move_frame(-1)",
-        "Previous frame",
-        "Show the latent frame before.",
-        is_in_footer=False,
-    ),
-    Action("forming.frame", "full_stop", "move_frame(1)", "Frame", "Show the next latent frame."),
-    Action("forming.state", "v", "switch_kind", "State", "Switch between predicted clean states and noisy states."),
-    Action("forming.close", "escape,q,s", "close", "Close", "Return to the library."),
-    Action("forming.help", "question_mark,f1", "help", "Help", "Show the keys of this screen, and explain terms."),
-)
-
-RECIPE_ACTIONS = (
-    Action("recipe.json", "j", "toggle_json", "JSON", "Show the JSON, or the table."),
-    Action("recipe.close", "escape,q,enter,i,d", "dismiss", "Close", "Return to the screen below."),
 )
 
 ACTIONS_BY_SCREEN: dict[str, tuple[Action, ...]] = {
