@@ -3,6 +3,7 @@
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from wantui.captures import CAPTURES
@@ -11,11 +12,12 @@ from wantui.generation.make_video import GenerationResult
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
 from wantui.queue.events import VideoDone
+from wantui.queue.queue import Queue
 from wantui.queue.records import Claim
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, to_relative_paths
-from wantui.storage.manifest_store import ManifestStore
-from wantui.storage.video_files import VideoFiles
+from wantui.storage.manifest_store import ManifestStore, find_video_entry
+from wantui.storage.video_files import VideoFiles, remove_temporary_files
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,28 @@ class PendingFinalization:
                 return self.finished_video.result()
 
 
+def record_finished_video(queue: Queue, pending: PendingFinalization, folder: BatchFolder) -> None:
+    """Wait for the files of a video, enter them and its results in the manifest, and record it as done in the queue.
+
+    Raises:
+        LostClaimError: the worker's claim has ended.
+        Exception: the files could not be written.
+    """
+    claim = pending.claim
+    finished_video = pending.wait_for_files()
+    queue.check_claim(claim)
+    recipe = find_video_entry(pending.manifest_store.read_manifest(), claim.video_index, folder).recipe
+    # Read the files before the manifest is locked: other processes wait for the lock.
+    written_files = _measure_video_files(recipe, folder, pending.files)
+    write_results = partial(
+        _write_manifest_entry, pending=pending, finished_video=finished_video, written_files=written_files
+    )
+    pending.manifest_store.edit_video_entry(claim.video_index, write_results)
+    remove_temporary_files(pending.files)
+    entry = pending.manifest_store.read_manifest().videos[claim.video_index]
+    queue.record_done(claim, _make_done_event(entry, pending))
+
+
 @dataclass(frozen=True)
 class WrittenFiles:
     """The files of a finished video, as in its manifest entry."""
@@ -60,7 +84,7 @@ class WrittenFiles:
     """Total size."""
 
 
-def measure_video_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> WrittenFiles:
+def _measure_video_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> WrittenFiles:
     """Return the checksums and sizes of a finished video's files; large files take seconds."""
     paths_by_kind = {"clip": files.clip_path, "sheet": files.sheet_path}
     for kind in CAPTURES:
@@ -73,7 +97,7 @@ def measure_video_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) 
     )
 
 
-def write_manifest_entry(
+def _write_manifest_entry(
     entry: VideoEntry, pending: PendingFinalization, finished_video: GenerationResult, written_files: WrittenFiles
 ) -> None:
     """Write the results of a video into its manifest entry."""
@@ -100,7 +124,7 @@ def write_manifest_entry(
     entry.latents_sha256 = finished_video.latents_sha256
 
 
-def make_done_event(entry: VideoEntry, pending: PendingFinalization) -> VideoDone:
+def _make_done_event(entry: VideoEntry, pending: PendingFinalization) -> VideoDone:
     """Return the event of a finished video with the results in its manifest entry."""
     return VideoDone(
         files=entry.files,

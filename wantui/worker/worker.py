@@ -44,7 +44,7 @@ from wantui.storage.output_errors import is_folder_deleted
 from wantui.storage.video_files import find_video_files, make_video_folders, remove_temporary_files
 from wantui.storage.write_checks import check_batch_writable
 from wantui.worker.batch_logs import BatchLogs
-from wantui.worker.finalize import PendingFinalization, make_done_event, measure_video_files, write_manifest_entry
+from wantui.worker.finalize import PendingFinalization, record_finished_video
 from wantui.worker.job import VideoInProgress, VideoJob
 from wantui.worker.outcome_applier import OutcomeApplier
 from wantui.worker.outcomes import (
@@ -359,18 +359,7 @@ class Worker:
     def _record_finished_video(
         self, pending: PendingFinalization, claim: Claim, folder: BatchFolder, batch_log: logging.Logger
     ) -> None:
-        finished_video = pending.wait_for_files()
-        self.queue.check_claim(claim)
-        recipe = find_video_entry(pending.manifest_store.read_manifest(), claim.video_index, folder).recipe
-        # Read the files before the manifest is locked: other processes wait for the lock.
-        written_files = measure_video_files(recipe, folder, pending.files)
-        write_results = partial(
-            write_manifest_entry, pending=pending, finished_video=finished_video, written_files=written_files
-        )
-        pending.manifest_store.edit_video_entry(claim.video_index, write_results)
-        remove_temporary_files(pending.files)
-        entry = pending.manifest_store.read_manifest().videos[claim.video_index]
-        self.queue.record_done(claim, make_done_event(entry, pending))
+        record_finished_video(self.queue, pending, folder)
         del self.outcome_applier.transient_error_counts[claim.video_id]
         batch_log.info("%s done in %.1f s", claim.title, time.monotonic() - pending.started_at)
 
