@@ -36,12 +36,13 @@ class FileState(NamedTuple):
 
 
 MISSING_FILE = FileState(0, 0, 0, 0, 0)
+"""State of a file that does not exist."""
 UNOPENED_FILE = FileState(0, 0, 0, -1, 0)
 """State of a file that exists, but cannot be opened."""
 
 
 def read_file_state(path: Path) -> FileState:
-    """Return the state of a file; `MISSING_FILE` or `UNOPENED_FILE` without one that can be read."""
+    """Return the state of a file; `MISSING_FILE` if there is none, `UNOPENED_FILE` if it cannot be opened."""
     try:
         # Open the file: only then does a network file system ask the server instead of its cache.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

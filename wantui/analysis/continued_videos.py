@@ -222,9 +222,9 @@ def require_equal_settings(videos: Sequence[StoredVideo]) -> None:
 
 
 def find_differing_settings(videos: Sequence[StoredVideo]) -> list[str]:
-    """Return the first recipe fields in which videos differ, besides prompt, seed, switch and captures.
+    """Return up to `MAX_LISTED_SETTINGS` names of recipe fields that differ, "word weights" first.
 
-    The weights of words may differ between prompts, but not between videos of one prompt.
+    Prompt, seed, switch and captures may differ; the weights of words only between prompts.
     """
     ignored = {"prompt", "marks", "seed", "capture"}
     values_by_name: dict[str, set[str]] = {}

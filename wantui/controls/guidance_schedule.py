@@ -169,7 +169,7 @@ def list_shown_values(request: GuidanceScheduleRequest) -> dict[str, Any]:
 
 
 def describe_guidance_schedule(request: GuidanceScheduleRequest) -> str:
-    """Return the schedules as the settings write them; that of a second transformer says so."""
+    """Return the schedules as the settings write them; the one of the second transformer is labelled."""
     schedules = (("", request.schedule), ("in the second transformer ", request.schedule_2))
     texts = [f"{name}{_format_keyframes(keyframes)}" for name, keyframes in schedules if keyframes is not None]
     return f"{', '.join(texts)} ({request.interpolation})"

@@ -44,7 +44,7 @@ def load_magnitudes(model: WanModel, revision: str | None) -> Magnitudes:
         revision: commit or fingerprint of the weights; None if they are not on this machine.
 
     Raises:
-        UnreadableFileError: the measured magnitudes cannot be read.
+        UnreadableFileError: the measured magnitudes cannot be read or are damaged.
     """
     return _load_measured_magnitudes(model, revision) or read_published_magnitudes().get(model.name, ())
 

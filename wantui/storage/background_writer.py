@@ -22,7 +22,8 @@ class BackgroundWriter:
         self.max_pending_writes = max_pending_writes
         self.pending_writes: deque[Future[None]] = deque()
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        # Start the thread before the first write: if Ctrl-C interrupts its start, `close` does not wait for it.
+        # An executor does not join a thread whose start Ctrl-C interrupted; therefore start it here, before there is a
+        # file to remove.
         self.executor.submit(int).result()
 
     def submit_write(self, write: Callable[[], None]) -> None:

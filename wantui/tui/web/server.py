@@ -158,7 +158,7 @@ class WebServer:
 
     async def _exchange_token(self, request: web.Request) -> web.StreamResponse:
         """Exchange the token for the cookie."""
-        try:  # not `request.post`, which decodes by any codec and multipart form that a stranger names
+        try:  # `request.post` would use whatever codec or multipart boundary the request names
             form = parse_qs((await request.read()).decode("ascii", "replace"))
         except web.RequestPayloadError:  # damaged compression
             raise web.HTTPBadRequest(text="cannot read the form\n") from None
