@@ -41,7 +41,8 @@ class UTurnVideo:
         """Yield the frames of the clip, uint8 [height, width, rgb].
 
         Raises:
-            UTurnFileError: the clip cannot be read, is damaged, or belongs to another U-turn.
+            ClipError: the clip cannot be decoded.
+            UTurnFileError: it is missing, or is not the recorded clip.
         """
         return read_uturn_frames(self.source.folder, self.entry)
 
