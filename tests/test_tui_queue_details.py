@@ -68,7 +68,7 @@ def test_wide_queue_shows_settings_counts_and_errors_of_the_selected_batch(queue
         assert "✗ 1 failed  · 3 waiting" in facts  # as the queue counts, not the manifest
         assert "1 x out of memory" in facts
         assert re.search(r"✗ failed.*RuntimeError: it broke", it.cells("#queue-video-facts"), re.DOTALL)
-        assert "r retries the video" in it.text()
+        assert "press r to retry the video" in it.text()
         assert not screen.full_text.display
 
     with engine_announced():
