@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -203,3 +205,28 @@ def test_second_ctrl_c_leaves_no_partial_clip(tmp_path: Path, monkeypatch: pytes
 
 def raise_interrupt() -> None:
     raise KeyboardInterrupt
+
+
+WRITE_A_CLIP_WITH_A_SIZE_LIMIT = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from wantui.storage.mp4 import write_mp4
+
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    write_mp4(Path(sys.argv[1]), (np.full((32, 32, 3), i, np.uint8) for i in range(40)), 8, 40, {})
+except OSError as error:
+    print("cannot write:", error.strerror)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("size_limit", [0, 40])
+def test_clip_that_cannot_be_written_ends_in_an_error(tmp_path: Path, size_limit: int) -> None:
+    clip_path = tmp_path / "clip.mp4"
+    arguments = [sys.executable, "-c", WRITE_A_CLIP_WITH_A_SIZE_LIMIT, str(clip_path), str(size_limit)]
+    process = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    assert (process.returncode, process.stdout) == (0, "cannot write: File too large\n")
+    assert list(tmp_path.iterdir()) == []

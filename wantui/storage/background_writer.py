@@ -11,7 +11,7 @@ that launches GPU operations needs the interpreter for each of them, and the GPU
 
 
 class BackgroundWriter:
-    """Thread that runs writes one after another.
+    """Thread that runs writes one after another; after a failed write, it runs no others.
 
     Args:
         max_pending_writes: maximum number of pending writes; `submit_write` blocks until the oldest is done.
@@ -21,6 +21,7 @@ class BackgroundWriter:
         sys.setswitchinterval(min(THREAD_SWITCH_SECONDS, sys.getswitchinterval()))
         self.max_pending_writes = max_pending_writes
         self.pending_writes: deque[Future[None]] = deque()
+        self.error: BaseException | None = None
         self.executor = ThreadPoolExecutor(1, thread_name_prefix="writer")
         # An executor does not join a thread whose start Ctrl-C interrupted; therefore start it here, before there is a
         # file to remove.
@@ -34,7 +35,17 @@ class BackgroundWriter:
         """
         while len(self.pending_writes) >= self.max_pending_writes:
             self.pending_writes.popleft().result()
-        self.pending_writes.append(self.executor.submit(write))
+        self.pending_writes.append(self.executor.submit(self._run_write, write))
+
+    def _run_write(self, write: Callable[[], None]) -> None:
+        """Run a write, or raise the error of an earlier one: FFmpeg crashes if it gets a frame after a failure."""
+        if self.error is not None:
+            raise self.error
+        try:
+            write()
+        except BaseException as error:
+            self.error = error
+            raise
 
     def wait_for_writes(self) -> None:
         """Wait until all pending writes are done.
