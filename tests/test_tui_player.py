@@ -570,7 +570,7 @@ def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
             (line,) = [line for line in output.getvalue().splitlines() if "revision" in line]
             assert line.split()[-1] == shown_text
         assert all(value == value.strip() for value in values)
-        assert f"{recipe.width} px" in values
+        assert f"{recipe.width} px  (default 832)" in values
         changed_names = {name for sign, name in zip(signs, names, strict=True) if sign == "●"}
         assert {"model id", "width", "height"} <= changed_names, "the batch of the test is of nano, 64 pixels wide"
         assert changed_names.isdisjoint({"prompt", "seed", "sampler", "store attention", "negative prompt", "dtype"})
