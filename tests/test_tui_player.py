@@ -500,6 +500,17 @@ def test_recipe_table_shows_names_of_the_config_and_json() -> None:
     on_clips(test, size=(100, 50))
 
 
+def test_narrow_footers_show_the_most_used_keys() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        footer = it.text().splitlines()[-1]
+        assert "p Play  m Select  A Analyse  i Recipe  x Reject" in footer
+        await open_player(it, "p")
+        footer = it.text().splitlines()[-1].strip()
+        assert footer == "space Pause  p Previous  n Next  * Star  x Reject  i Recipe  esc Close  ? Help"
+
+    on_clips(test, size=(80, 24))
+
+
 def test_facts_of_a_clip_are_drawn_once_for_all_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, "p")

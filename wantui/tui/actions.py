@@ -147,14 +147,6 @@ MONITOR_ACTIONS = (
 )
 
 LIBRARY_ACTIONS = (
-    Action("library.search", "slash", "search", "Find", "Find batches, prompts, seeds and notes.", opens_field=True),
-    Action(
-        "library.state",
-        "f",
-        "filter",
-        "Filter",
-        "Show all batches, those with failures, unfinished ones, starred videos, or videos that are not rejected.",
-    ),
     Action("library.play", "p,space", "play", "Play", "Play the video in the terminal."),
     Action(
         "library.pixels", "P", "play_pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", is_in_footer=False
@@ -163,7 +155,19 @@ LIBRARY_ACTIONS = (
         "library.steps", "s", "show_steps", "Steps", "Show how the video forms: its stored steps.", is_in_footer=False
     ),
     Action("library.mark", "m", "mark", "Select", "Select the video for a comparison, or deselect it."),
+    Action("library.analyse", "A", "analyse", "Analyse", "Show the trajectories of the batch, and select this video."),
+    Action("library.recipe", "i", "recipe", "Recipe", "Show all parameters of the video."),
+    Action("library.reject", "x", "reject", "Reject", "Reject the video, or accept it again."),
+    Action("library.star", "asterisk", "star", "Star", "Star the video, or remove its star."),
     Action("library.compare", "c", "compare", "Compare", "Play the selected videos side by side."),
+    Action(
+        "library.diff",
+        "d",
+        "diff_recipes",
+        "Diff",
+        "Compare the recipes of the selected videos; if only one is selected, with the video under the cursor.",
+        is_in_footer=False,
+    ),
     Action(
         "library.unmark",
         "C",
@@ -172,10 +176,15 @@ LIBRARY_ACTIONS = (
         "Deselect all videos; their stars are kept.",
         is_in_footer=False,
     ),
-    Action("library.analyse", "A", "analyse", "Analyse", "Show the trajectories of the batch, and select this video."),
-    Action("library.star", "asterisk", "star", "Star", "Star the video, or remove its star."),
-    Action("library.reject", "x", "reject", "Reject", "Reject the video, or accept it again."),
     Action("library.note", "N", "note", "Note", "Write a note on the video."),
+    Action("library.search", "slash", "search", "Find", "Find batches, prompts, seeds and notes.", opens_field=True),
+    Action(
+        "library.state",
+        "f",
+        "filter",
+        "Filter",
+        "Show all batches, those with failures, unfinished ones, starred videos, or videos that are not rejected.",
+    ),
     Action("library.size", "z", "cell_size", "Size", "Show small pictures, large ones, or only signs in the matrix."),
     Action(
         "library.axes",
@@ -207,15 +216,6 @@ LIBRARY_ACTIONS = (
         "sort_rows",
         "Sort",
         "Sort the rows by similarity to a baseline, most similar first, or by the axes.",
-        is_in_footer=False,
-    ),
-    Action("library.recipe", "i", "recipe", "Recipe", "Show all parameters of the video."),
-    Action(
-        "library.diff",
-        "d",
-        "diff_recipes",
-        "Diff",
-        "Compare the recipes of the selected videos; if only one is selected, with the video under the cursor.",
         is_in_footer=False,
     ),
     Action("library.copy", "y", "copy_path", "Copy path", "Copy the path of the video to the clipboard."),
@@ -298,6 +298,12 @@ ANALYSIS_ACTIONS = (
 
 PLAYER_ACTIONS = (
     Action("player.pause", "space", "pause", "Pause", "Play or pause."),
+    Action("player.previous", "p", "next(-1)", "Previous", "Play the previous video of the batch."),
+    Action("player.next", "n", "next(1)", "Next", "Play the next video of the batch."),
+    Action("player.star", "asterisk", "mark('star')", "Star", "Star the video, or take the star away."),
+    Action("player.reject", "x", "mark('reject')", "Reject", "Reject the video, or take the rejection back."),
+    Action("player.recipe", "i", "recipe", "Recipe", "Show the recipe, or the differences of the recipes."),
+    Action("player.close", "escape,q", "close", "Close", "Return to the library."),
     Action("player.back", "left,h", "step(-1)", "Back", "Show the previous frame."),
     Action("player.forward", "right,l", "step(1)", "Forward", "Show the next frame."),
     Action(
@@ -318,16 +324,10 @@ PLAYER_ACTIONS = (
     ),
     Action("player.first", "g,home", "first", "First", "Show the first frame.", is_in_footer=False),
     Action("player.last", "G,end", "last", "Last", "Show the last frame.", is_in_footer=False),
-    Action("player.next", "n", "next(1)", "Next", "Play the next video of the batch."),
-    Action("player.star", "asterisk", "mark('star')", "Star", "Star the video, or take the star away."),
-    Action("player.reject", "x", "mark('reject')", "Reject", "Reject the video, or take the rejection back."),
-    Action("player.close", "escape,q", "close", "Close", "Return to the library."),
-    Action("player.previous", "p", "next(-1)", "Previous", "Play the previous video of the batch."),
     Action("player.faster", "plus,equals_sign", "speed(1)", "Faster", "Play faster, up to 4 times."),
     Action("player.slower", "minus", "speed(-1)", "Slower", "Play slower, down to a quarter.", is_in_footer=False),
     Action("player.loop", "o", "loop", "Loop", "Repeat the clip, or stop at its end."),
     Action("player.bare", "f", "bare", "Full", "Show or hide labels and controls."),
-    Action("player.recipe", "i", "recipe", "Recipe", "Show the recipe, or the differences of the recipes."),
     Action("player.pixels", "P", "pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", is_in_footer=False),
     Action("player.help", "question_mark,f1", "help", "Help", "Show the keys of the player."),
 )

@@ -41,8 +41,8 @@ class LibraryAxes(LibraryMarks):
         """Return the page of a grid, with the keys that turn it; empty without pages."""
         if len(grid.page_labels) < 2:
             return grid.describe_page()
-        keys = " ".join(find_key(self, f"library.{name}") for name in ("page_back", "page"))
-        return f"{grid.describe_page()}   {keys} turn the page"
+        back, forward = (find_key(self, f"library.{name}") for name in ("page_back", "page"))
+        return f"{grid.describe_page()}   {back} previous  {forward} next page"
 
     def action_next_layout(self) -> None:
         """Show the next axes as rows and columns."""
