@@ -130,7 +130,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
             Fact("size", f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps"),
             Fact("sampling", f"{format_count(recipe.steps, 'step')} of {recipe.sampler}"),
             Fact("cfg scale", describe_guidance(recipe)),
-            Fact("seed", str(recipe.seed)),
+            Fact("seed", "" if f"seed {recipe.seed}" in clip.title else str(recipe.seed)),
             Fact("took", f"{clip.seconds:.1f} s" if clip.seconds else ""),
             Fact("on disk", "" if clip.byte_count is None else format_bytes(clip.byte_count)),
             Fact("file", Path(*clip.path.parts[-3:]).as_posix()),
@@ -156,12 +156,9 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         return [draw_played_batch(batch_clips, clip, width, self.make_colour_style), neighbours]
 
     def _draw_marks(self, mark: VideoMark, width: int) -> list[Text]:
-        """Return the marks, or the keys that set them."""
+        """Return the marks, or that there are none."""
         lines = [Text(f"{STAR} starred", self.make_colour_style("accent"))] if mark.star else []
         lines += [Text(f"{REJECT} rejected", self.make_colour_style("error"))] if mark.reject else []
         if mark.note:
             lines += wrap_text(f"{NOTE} {escape_unprintable(mark.note)}", width, self.make_colour_style("accent"))
-        if lines:
-            return lines
-        hint = f"{find_key(self, 'player.star')} stars this video, {find_key(self, 'player.reject')} rejects it"
-        return wrap_text(hint, width, self.make_colour_style("text-muted"), indent="")
+        return lines or [Text("no verdict", self.make_colour_style("text-muted"))]
