@@ -123,7 +123,7 @@ def test_other_differing_settings_exclude_videos_by_name(tmp_path: Path) -> None
     assert [group.name for group in result.groups] == ["cfg_scale 2", "cfg_scale 4"]
     assert {reason for _, reason in result.exclusion_reasons} == {"steps is 20, but 8 in most videos"}
     two = [video for video in mixed if video.folder.name != "cfg4"]
-    with pytest.raises(CannotCompareError, match=r"only one .cfg_scale 2.*12 of 24 videos are excluded.*steps is 20"):
+    with pytest.raises(CannotCompareError, match=r"only one group .cfg_scale 2.*12 of 24 videos are excluded.*steps is 20"):
         compare_groups(two, "cfg_scale", "length")
 
 
@@ -202,7 +202,7 @@ def test_names_of_settings_are_resolved_or_refused_by_name(tmp_path: Path) -> No
         find_setting_path("cfg_scal", videos)
     with pytest.raises(SettingNameError, match=r"it may be flower.strength, sky.strength. Name one of these"):
         find_setting_path("bend.strength", videos)
-    with pytest.raises(CannotCompareError, match=r"only one .scale 1.*style.strength is 1.0"):
+    with pytest.raises(CannotCompareError, match=r"only one group .scale 1.*style.strength is 1.0"):
         compare_groups(videos, "scale", "length")
 
 
