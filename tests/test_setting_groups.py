@@ -123,7 +123,8 @@ def test_other_differing_settings_exclude_videos_by_name(tmp_path: Path) -> None
     assert [group.name for group in result.groups] == ["cfg_scale 2", "cfg_scale 4"]
     assert {reason for _, reason in result.exclusion_reasons} == {"steps is 20, but 8 in most videos"}
     two = [video for video in mixed if video.folder.name != "cfg4"]
-    with pytest.raises(CannotCompareError, match=r"only one group .cfg_scale 2.*12 of 24 videos are excluded.*steps is 20"):
+    message = r"only one group .cfg_scale 2.*12 of 24 videos are excluded.*steps is 20"
+    with pytest.raises(CannotCompareError, match=message):
         compare_groups(two, "cfg_scale", "length")
 
 

@@ -225,7 +225,7 @@ class AnalysisScreen(AnalysisFigures):
             summary += f" by {describe_grouping(self.grouping)}"
             if self.exclusion_reasons:
                 summary += f", {format_count(len(self.exclusion_reasons), 'video')} left out"
-            summary += "; press enter to list videos"
+            summary += "; enter: list videos"
         elif self.current_group is not None:
             summary += f" of {replace_names(self.current_group)}; escape: all groups"
         if self._requested_folder is not None:
