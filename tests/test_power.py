@@ -111,7 +111,7 @@ def test_groups_are_those_that_the_analysis_can_form() -> None:
     assert powers["variation"].d_z == find_effect(8, 6)
     text, basis = describe_power(list(powers.values()))
     assert text == (
-        "8 seeds find differences from 1.2 SD (red|blue), 1.5 SD (circle|square|star, 3 groups), "
+        "8 seeds detect 1.2 SD (red|blue), 1.5 SD (circle|square|star, 3 groups), "
         "1.7 SD (cfg_scale, 4 groups), 2 SD (variation, 6 groups)"
     )
     assert "80 % of batches" in basis
@@ -152,7 +152,7 @@ def test_preview_shows_the_effect_that_the_seeds_can_find() -> None:
     runner = CliRunner()
     arguments = ["preview", "-c", "nano", "-t", "a [red|blue] circle", "-n"]
     shown = runner.invoke(cli, [*arguments, "6"])
-    assert "power: 6 seeds find differences from 1.8 SD (red|blue)" in " ".join(shown.output.split())
+    assert "power: 6 seeds detect 1.8 SD (red|blue)" in " ".join(shown.output.split())
     document = json.loads(runner.invoke(cli, [*arguments, "6", "--json"]).stdout)
     assert document["power"] == [{"by": "1", "groups": 2, "pairs": 1, "min_p": 0.03125, "d_z": find_effect(6, 2)}]
     document = json.loads(runner.invoke(cli, [*arguments, "5", "--json"]).stdout)

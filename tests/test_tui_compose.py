@@ -538,7 +538,7 @@ def test_cost_shows_the_effect_that_the_seeds_can_find_and_warns_about_too_few()
             screen.config_pane.settings_form.post_message(
                 SettingsForm.Changed("videos_per_variation", "7", is_final=True)
             )
-            expected = "power 7 seeds find differences from 1.4 SD (red|blue)"
+            expected = "power 7 seeds detect 1.4 SD (red|blue)"
             await it.until(lambda: expected in " ".join(it.cells("#cost DiffText").split()))
             assert "can never give p" not in it.cells("#cost DiffText")
 

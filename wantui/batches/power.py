@@ -106,7 +106,7 @@ def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str]:
         f"found in {format_percent(POWER)} of batches; SD: standard deviation, over seeds, of the difference "
         "between two groups"
     )
-    return f"{format_count(found[0].seed_count, 'seed')} find differences from {', '.join(parts)}", basis
+    return f"{format_count(found[0].seed_count, 'seed')} detect {', '.join(parts)}", basis
 
 
 def _name_grouping(preview: BatchPreview, grouping: str) -> str:
