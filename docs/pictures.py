@@ -181,7 +181,7 @@ def reduce_colours(picture: "Image") -> "Image":
     from PIL import Image
 
     colours = [colour for _, colour in sorted(picture.getcolors(picture.width * picture.height), reverse=True)]
-    frequent_count = COLOUR_COUNT // 4
+    frequent_count = 3 * COLOUR_COUNT // 4  # so that colour scales stay even
     distinct = Image.new("RGB", (len(colours), 1))
     distinct.putdata(colours)
     averages = distinct.quantize(COLOUR_COUNT - frequent_count, dither=Image.Dither.NONE).getpalette()
