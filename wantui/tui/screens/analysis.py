@@ -7,7 +7,6 @@ from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.events import Click
-from textual.widget import Widget
 from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
@@ -19,7 +18,6 @@ from wantui.errors import UserError
 from wantui.formatting import format_count, format_error
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.actions import make_bindings
-from wantui.tui.analysis.attention_panel import measure_attention_height
 from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_analysis, load_chosen_trajectories
 from wantui.tui.analysis.metric_notes import describe_metric_response
 from wantui.tui.content import make_content, set_titles
@@ -46,8 +44,6 @@ MIN_TABLE_HEIGHT = 5
 """Minimum height of the table with its border, in lines."""
 DEFAULT_MAX_TABLE_HEIGHT_BESIDE_ATTENTION = 8
 """Maximum height of the table above attention in analysis.tcss, in lines."""
-FRAME_LINES = 2
-"""Lines of the frame of a pane."""
 
 
 def _filter_groups(groups: Sequence[Group], matching_videos: Sequence[Video]) -> list[Group]:
@@ -266,20 +262,11 @@ class AnalysisScreen(AnalysisFigures):
         height = max(MIN_TABLE_HEIGHT, row_count + 3) + self.has_class("-with-meaning")
         table = self.query_one("#table")
         table.styles.height = height if self.videos else "1fr"
-        spare_height = self._measure_height_beside_attention(table)
+        spare_height = self.measure_height_beside_attention(table)
         if spare_height > DEFAULT_MAX_TABLE_HEIGHT_BESIDE_ATTENTION:
             table.styles.max_height = spare_height
         else:
             table.styles.clear_rule("max_height")
-
-    def _measure_height_beside_attention(self, table: Widget) -> int:
-        """Return the height that the table can take without shrinking the attention view; 0 in other views."""
-        film = None if self.view != "attention" or self.attention is None else self.attention.film
-        if film is None:
-            return 0
-        canvas = self.details.get_canvas()
-        needed_height = measure_attention_height(film, canvas.width, canvas.get_style) + FRAME_LINES
-        return table.outer_size.height + self.details.outer_size.height - needed_height
 
     def _explain_empty_table(self, search_text: str) -> str:
         if not self.videos:

@@ -1,33 +1,19 @@
-"""Figures of the Analysis screen that are computed in the background: means, components, comparison, attention."""
+"""Views of the Analysis screen: curves of a video, and figures on groups that are computed in the background."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
-from textual import getters, on, work
-from textual.timer import Timer
+from textual import on, work
 
 from wantui.analysis.groups import Group, find_dividing_groupings
 from wantui.analysis.interaction import find_factor_pairs
 from wantui.analysis.video import Video
 from wantui.formatting import format_share
 from wantui.metric_names import CURVE_NAMES
-from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
-from wantui.tui.analysis.attention_panel import draw_attention
 from wantui.tui.analysis.comparison_view import draw_comparison, list_exclusions
-from wantui.tui.analysis.data import (
-    AttentionLoaded,
-    ComparisonDone,
-    FigureDone,
-    FigureKey,
-    OverlayDrawn,
-    compare_videos,
-    compute_figure,
-    draw_overlay_picture,
-    load_video_attention,
-)
+from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, compare_videos, compute_figure
 from wantui.tui.analysis.interaction_view import draw_correlations, draw_interaction
 from wantui.tui.analysis.level_view import draw_separation
 from wantui.tui.analysis.video_ranks import describe_ranks
@@ -41,20 +27,15 @@ from wantui.tui.analysis.views import (
     draw_video_curves,
 )
 from wantui.tui.plain_names import describe_grouping, replace_names
-from wantui.tui.screens.base import BaseScreen
+from wantui.tui.screens.analysis_attention import AnalysisAttention
 from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.widgets.trajectory_details import TrajectoryDetails
-from wantui.tui.widgets.trajectory_table import TrajectoryTable
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
     from wantui.analysis.mean_curves import MedianCurves
 
-ATTENTION_DELAY_SECONDS = 0.15
-"""Time that the cursor must rest on a video before its attention is read."""
-MAX_CACHED_PICTURES = 64
-"""Maximum number of drawn pictures of a film that are stored."""
 CURVE_HINT = "n next curve"
 REFUSAL_HINT = (
     "press c for other groups, b to add batches to the analysis, v for another view, or 1 to compose more seeds"
@@ -67,11 +48,8 @@ FRAME_MARGIN = 6
 """Cells of the frame that its subtitle cannot take."""
 
 
-class AnalysisFigures(BaseScreen):
+class AnalysisFigures(AnalysisAttention):
     """Base of the Analysis screen: the views below the table, their data, and the keys that change them."""
-
-    row_list = getters.query_one("#rows", TrajectoryTable)
-    details = getters.query_one(TrajectoryDetails)
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,12 +72,6 @@ class AnalysisFigures(BaseScreen):
         self._requested_figure: FigureKey | None = None
         self._factor_pairs: tuple[list[Video], list[str]] = ([], [])
         """Pairs of factors, with the videos that they are of."""
-        self.attention: AttentionLoaded | None = None
-        """Attention of the video that was read last."""
-        self.overlay_key = OverlayKey(0, MEAN_STEP, 0)
-        self._pictures_by_key: dict[OverlayKey, OverlayDrawn] = {}
-        self._shown_picture: OverlayDrawn | None = None
-        self._attention_timer: Timer | None = None
 
     @property
     def is_grouped(self) -> bool:
@@ -132,16 +104,6 @@ class AnalysisFigures(BaseScreen):
         """Compute mean curves or principal components."""
         self.post_message(compute_figure(videos, key))
 
-    @work(thread=True, exclusive=True, group="attention", exit_on_error=False)
-    def read_attention(self, video: Video, with_frames: bool) -> None:
-        """Read frames and attention maps of one video."""
-        self.post_message(load_video_attention(video, with_frames))
-
-    @work(thread=True, exclusive=True, group="overlay", exit_on_error=False)
-    def draw_overlay(self, film: AttentionFilm, key: OverlayKey) -> None:
-        """Draw one picture of the film."""
-        self.post_message(draw_overlay_picture(film, key))
-
     @on(ComparisonDone)
     def _show_comparison(self, message: ComparisonDone) -> None:
         # A cancelled thread still posts its result, which may be about other batches.
@@ -153,20 +115,6 @@ class AnalysisFigures(BaseScreen):
     def _show_figure(self, message: FigureDone) -> None:
         if message.videos is self.videos:
             self._figures_by_key[message.key] = message
-            self.draw_details()
-
-    @on(AttentionLoaded)
-    def _show_attention(self, message: AttentionLoaded) -> None:
-        if message.video is self.row_list.current_row:
-            self.attention, self._pictures_by_key, self._shown_picture = message, {}, None
-            self.draw_details()
-
-    @on(OverlayDrawn)
-    def _show_overlay(self, message: OverlayDrawn) -> None:
-        if self.attention is not None and message.film is self.attention.film:
-            if len(self._pictures_by_key) >= MAX_CACHED_PICTURES:
-                del self._pictures_by_key[next(iter(self._pictures_by_key))]
-            self._pictures_by_key[message.key] = message
             self.draw_details()
 
     # Drawing
@@ -195,7 +143,7 @@ class AnalysisFigures(BaseScreen):
         elif not isinstance(row, Video):
             self.details.show_message("")
         elif view == "attention":
-            self._draw_attention(row)
+            self.draw_attention_view(row)
         else:
             self._draw_curves(row)
 
@@ -296,36 +244,6 @@ class AnalysisFigures(BaseScreen):
         colours_by_name = self.row_list.colours_by_name
         return colours_by_name if colours_by_name.keys() >= set(group_names) else assign_series_colours(group_names)
 
-    def _draw_attention(self, video: Video) -> None:
-        if self.attention is None or self.attention.video is not video:
-            if self._attention_timer is not None:
-                self._attention_timer.stop()
-            self._attention_timer = self.set_timer(ATTENTION_DELAY_SECONDS, self._read_current_attention)
-            self.details.show_message("reading ...")
-            return
-        film = self.attention.film
-        if film is None:
-            self.details.show_message(self.attention.error)
-            return
-        key = self.overlay_key = film.clamp_key(self.overlay_key)
-        if film.frames and key not in self._pictures_by_key:
-            self.draw_overlay(film, key)
-        else:
-            self._shown_picture = self._pictures_by_key.get(key)
-        # Until the new picture is drawn, the previous one stays.
-        shown = self._shown_picture
-        if shown is not None and shown.error:
-            self.details.show_message(shown.error)
-            return
-        canvas = self.details.get_canvas()
-        picture = shown.picture if shown is not None else None
-        self.details.show_lines(draw_attention(film, key, picture, canvas.width, canvas.height, canvas.get_style))
-
-    def _read_current_attention(self) -> None:
-        row = self.row_list.current_row
-        if isinstance(row, Video) and self.view == "attention":
-            self.read_attention(row, with_frames=not self.wantui_app.is_low_bandwidth)
-
     # Actions
 
     def show_view(self, view: str) -> None:
@@ -363,39 +281,3 @@ class AnalysisFigures(BaseScreen):
             index = CURVE_NAMES.index(shown_curve) if shown_curve in CURVE_NAMES else -1
             self.curve_name = CURVE_NAMES[(index + 1) % len(CURVE_NAMES)]
         self.show_view("means")
-
-    def action_next_word(self) -> None:
-        """Show the attention to the next marked word."""
-        self.move_overlay(word_count=1)
-
-    def action_next_axis(self) -> None:
-        """Show the attention by step, by block or by head, as far as the video stores them."""
-        if self.view != "attention" or self.attention is None or (film := self.attention.film) is None:
-            return
-        axes = film.list_axes()
-        if len(axes) == 1:
-            self.notify(
-                "these maps are means over blocks and heads. To store one of each block or head, turn on "
-                "'store per block' or 'store per head' in Compose (1, then s)"
-            )
-            return
-        axis = axes[(axes.index(self.overlay_key.axis) + 1) % len(axes)]
-        self.overlay_key = replace(self.overlay_key, axis=axis, step_index=MEAN_STEP)
-        self.draw_details()
-
-    def action_move_frame(self, count: int) -> None:
-        """Show the attention over another frame."""
-        self.move_overlay(frame_count=count)
-
-    def move_overlay(self, word_count: int = 0, step_count: int = 0, frame_count: int = 0) -> None:
-        """Choose another word, step or frame of the attention view."""
-        if self.view != "attention":
-            return
-        key = self.overlay_key
-        self.overlay_key = replace(
-            key,
-            word_index=key.word_index + word_count,
-            step_index=key.step_index + step_count,
-            frame_index=key.frame_index + frame_count,
-        )
-        self.draw_details()
