@@ -314,20 +314,21 @@ def test_attention_view_fits_its_pane(size: tuple[int, int]) -> None:
     assert "step 1  σ 1.000" in text
 
 
+@pytest.mark.parametrize(("width", "picture_width"), [(136, (136 - 44 - 4) // 2), (60, 60 - 28 - 2)])
 @pytest.mark.parametrize("shape", [(128, 128), (90, 160), (160, 90)])
-def test_attention_view_has_no_empty_rows_in_its_measured_height(shape: tuple[int, int]) -> None:
+def test_attention_view_has_no_empty_rows_in_its_measured_height(
+    shape: tuple[int, int], width: int, picture_width: int
+) -> None:
     frame = np.full((*shape, 3), 200, dtype=np.uint8)
-    film, key, width = make_film((frame,)), OverlayKey(1, 0, 0), 136
+    film, key = make_film((frame,)), OverlayKey(1, 0, 0)
     height = measure_attention_height(film, width, lambda _: Style())
     lines = draw_attention(film, key, frame, width, height, lambda _: Style())
     higher = draw_attention(film, key, frame, width, height + 4, lambda _: Style())
     assert len(lines) == height
     assert "of the attention at a place" in "".join(line.plain for line in lines)
     for each in (lines, higher):
-        picture_lines = [line for line in each if any(block in line.plain[:40] for block in "█▀▄")]
-        assert len(picture_lines) == measure_height(frame, (136 - 44 - 4) // 2), (
-            "more lines do not enlarge the pictures"
-        )
+        picture_lines = [line for line in each if any(block in line.plain[:picture_width] for block in "█▀▄")]
+        assert len(picture_lines) == measure_height(frame, picture_width), "more lines do not enlarge the pictures"
 
 
 @pytest.mark.parametrize("width", [84, 100, 125, 126, 136])

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MIN_FIGURES_WIDTH, MAX_FIGURES_WIDTH = 28, 44
 """Width of the figures beside the picture, in cells."""
+PICTURE_GAP = 2
+"""Cells right of a picture."""
 NOTE_INDENT = " " * 9
 MASS_NOTE = "on this word, of all words (its mass)"
 SCALE_NOTE = "of the attention at a place"
@@ -42,7 +44,7 @@ def draw_attention(
     get_style: Callable[[str], Style],
 ) -> list[Text]:
     """Return the lines of the attention view; without a picture only the figures."""
-    figures_width = max(MIN_FIGURES_WIDTH, min(MAX_FIGURES_WIDTH, width // 3))
+    figures_width, pictures_width = _divide_width(width)
     is_axis_unread = key.axis != "step" and key.axis not in film.maps_by_axis
     if film.frames and (picture is None or is_axis_unread):
         return [Text("drawing ...")]
@@ -54,33 +56,43 @@ def draw_attention(
         figures = _draw_figures(film, key, figures_width, get_style)
     if len(figures) > height:  # drop the blank lines before the scale or the words
         figures = [line for line in figures if line.plain]
-    picture_width = width - figures_width - 2
-    frame = film.frames[key.frame_index]
-    pictures = _draw_pictures(frame, picture, picture_width, height)
-    return join_columns(pictures, figures, picture_width + 2)[:height]
+    pictures = _draw_pictures(film.frames[key.frame_index], picture, pictures_width, height)
+    return join_columns(pictures, figures, pictures_width + PICTURE_GAP)[:height]
 
 
 def measure_attention_height(film: AttentionFilm, width: int, get_style: Callable[[str], Style]) -> int:
     """Return the lines that the attention view fills in a given width: more would leave rows empty."""
-    figures_width = max(MIN_FIGURES_WIDTH, min(MAX_FIGURES_WIDTH, width // 3))
+    figures_width, pictures_width = _divide_width(width)
     figure_count = len(_draw_figures(film, OverlayKey(0, MEAN_STEP, 0), figures_width, get_style, explains=True))
     if not film.frames:
         return figure_count
-    picture_width = (width - figures_width - 4) // 2
-    return max(figure_count, measure_height(film.frames[0], picture_width) + 1)  # and its caption
+    pair_width = _choose_pair_width(pictures_width)
+    caption_height = 1 if pair_width else 0
+    return max(figure_count, measure_height(film.frames[0], pair_width or pictures_width) + caption_height)
+
+
+def _divide_width(width: int) -> tuple[int, int]:
+    """Return the width of the figures, and the width of the pictures beside them."""
+    figures_width = max(MIN_FIGURES_WIDTH, min(MAX_FIGURES_WIDTH, width // 3))
+    return figures_width, width - figures_width - PICTURE_GAP
+
+
+def _choose_pair_width(width: int) -> int:
+    """Return the width of each of two pictures side by side; 0 if the pane is too narrow for two."""
+    pair_width = (width - PICTURE_GAP) // 2
+    return pair_width if pair_width >= MIN_PAIR_WIDTH else 0
 
 
 def _draw_pictures(frame: "NDArray[np.uint8]", overlay: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:
     """Return the frame and the attention over it: side by side with captions, unless the pane is too narrow."""
-    half = (width - 2) // 2
-    has_frame = height >= MIN_PAIR_HEIGHT and half >= MIN_PAIR_WIDTH
-    if not has_frame:
+    pair_width = _choose_pair_width(width)
+    if height < MIN_PAIR_HEIGHT or not pair_width:
         return draw_centred_picture(overlay, width, height)
     columns = []
     for picture, caption in ((frame, "frame"), (overlay, "attention")):
-        lines = draw_centred_picture(picture, half, height - 1)
-        columns.append([*lines, Text(caption.center(half), Style(dim=True))])
-    return join_columns(columns[0], columns[1], half + 2)
+        lines = draw_centred_picture(picture, pair_width, height - 1)
+        columns.append([*lines, Text(caption.center(pair_width), Style(dim=True))])
+    return join_columns(columns[0], columns[1], pair_width + PICTURE_GAP)
 
 
 def _draw_figures(
