@@ -15,7 +15,7 @@ TERMS = {
     "place": "Do groups of videos end in different places?",
     "room": "Does one group take up more of latent space than another?",
     "path": "Do groups differ in how they get from noise to video?",
-    "adj. p": "p corrected for the number of metrics tested; up to 0.05 counts as a difference.",
+    "adj. p": "p corrected for the number of tests; up to 0.05 counts as a difference.",
     "95 %": "Interval that contains the true value in 95 of 100 repetitions.",
 }
 """Terms -> what they mean, in the order in which a user meets them."""
