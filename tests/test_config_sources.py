@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -178,9 +179,10 @@ def test_application_that_stopped_while_it_saves_does_not_stop_another(
     monkeypatch.setattr(drafts, "MAX_LOCK_SECONDS", 0.1)
     store = DraftStore(tmp_path)
     store.drafts.template = "a star"
-    with lock_by_file(tmp_path / drafts.DRAFTS_LOCK_FILE) as is_locked:
-        assert is_locked
+    with lock_by_file(tmp_path / drafts.DRAFTS_LOCK_FILE):
+        started_at = time.monotonic()
         store.save()
+        assert time.monotonic() - started_at >= drafts.MAX_LOCK_SECONDS, "it waited for the lock"
     assert load_drafts(tmp_path).template == "a star"
 
 

@@ -151,20 +151,17 @@ def claim_batch_folder(folder: Path) -> None:
     )
 
 
-def lock_manifest(folder: Path) -> AbstractContextManager[bool]:
+def lock_manifest(folder: Path) -> AbstractContextManager[None]:
     """Lock a batch folder's manifest and the other files that several processes change; see `lock_by_file`."""
     return lock_by_file(folder / MANIFEST_LOCK_FILE)
 
 
 @contextmanager
-def lock_by_file(path: Path, max_seconds: float = math.inf) -> Iterator[bool]:
-    """Wait for the exclusive lock of a lock file, which is created.
+def lock_by_file(path: Path, max_seconds: float = math.inf) -> Iterator[None]:
+    """Wait for the exclusive lock of a lock file, which is created; has no effect on a file system without locks.
 
     Args:
         max_seconds: maximum time to wait; then the block runs without the lock.
-
-    Yields:
-        Whether the lock is held; False on a file system without locks.
 
     Raises:
         OSError: the lock file cannot be opened.
@@ -172,30 +169,30 @@ def lock_by_file(path: Path, max_seconds: float = math.inf) -> Iterator[bool]:
     # Lock a file that is open for writing: on network file systems, locks of directories apply to one machine only.
     descriptor = _open_lock_file(path)
     try:
-        yield _wait_for_lock(descriptor, max_seconds)
+        try:
+            _wait_for_lock(descriptor, max_seconds)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED_LOCK_ERRORS:
+                raise
+        yield
     finally:
         os.close(descriptor)
 
 
-def _wait_for_lock(descriptor: int, max_seconds: float) -> bool:
-    """Return whether an open file could be locked exclusively within a time."""
+def _wait_for_lock(descriptor: int, max_seconds: float) -> None:
+    """Lock an open file exclusively; after `max_seconds`, return without the lock."""
+    if math.isinf(max_seconds):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
     deadline = time.monotonic() + max_seconds
-    try:
-        if math.isinf(max_seconds):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            return True
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    return False
-                time.sleep(LOCK_POLL_SECONDS)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED_LOCK_ERRORS:
-            raise
-        return False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return
+        time.sleep(LOCK_POLL_SECONDS)
 
 
 def can_lock_files(folder: Path) -> bool:
