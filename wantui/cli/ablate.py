@@ -70,13 +70,16 @@ def command(
     echo(_describe_cost(plan), err=True)
     if is_dry_run:
         sys.exit(1 if plan.left_out else 0)
-    measured, exit_code = _measure(plan, request)
+    measured, is_interrupted = _measure(plan, request)
     if as_json:
         print_json([_build_record(event) for event in measured])
     elif measured:
         _print_videos(measured)
         echo(f"note: {describe_measure('ablation_share', 'the change without a word')}", err=True)
-    sys.exit(exit_code or (1 if plan.left_out or len(measured) < len(plan.tasks) else 0))
+    if is_interrupted:
+        sys.exit(INTERRUPTED_EXIT_CODE)
+    if plan.left_out or len(measured) < len(plan.tasks):
+        sys.exit(1)
 
 
 def _describe_cost(plan: "AblationPlan") -> str:
@@ -85,13 +88,13 @@ def _describe_cost(plan: "AblationPlan") -> str:
     return f"{format_count(len(plan.tasks), 'video')}: {cost_text}"
 
 
-def _measure(plan: "AblationPlan", request: "AblationRequest") -> "tuple[list[VideoMeasured], int]":
-    """Return the measured videos and the exit code; after Ctrl-C, those measured so far."""
+def _measure(plan: "AblationPlan", request: "AblationRequest") -> "tuple[list[VideoMeasured], bool]":
+    """Return the videos that were measured, and whether Ctrl-C interrupted."""
     from wantui.batches.ablation import StateMeasured, VideoMeasured, measure_ablation
     from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 
     measured: list[VideoMeasured] = []
-    exit_code = 0
+    is_interrupted = False
     with open_progress_line() as line:
         line.show_phase("loading torch")
         try:
@@ -107,16 +110,15 @@ def _measure(plan: "AblationPlan", request: "AblationRequest") -> "tuple[list[Vi
                     case VideoMeasured():
                         measured.append(event)
                     case VideoLeftOut(name, reason):
-                        exit_code = 1
                         line.print_left_out(name, reason)
         except KeyboardInterrupt:
-            exit_code = INTERRUPTED_EXIT_CODE
+            is_interrupted = True
             line.print_message(f"interrupted: {format_count(len(measured), 'video')} of {len(plan.tasks)} measured")
         except RuntimeError as error:  # of torch, for example out of memory
             if not measured:
                 raise UserError(f"cannot ablate words: {error}. Use --device cpu, or fewer steps") from error
             line.print_message(f"stopped: {error}")
-    return measured, exit_code
+    return measured, is_interrupted
 
 
 def _print_videos(measured: "list[VideoMeasured]") -> None:
