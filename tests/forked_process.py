@@ -31,7 +31,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NoReturn
 
-PROGRAM, ENGINE, WORKER = SERVED_MODULES = ("wantui", "wantui.engine.process", "wantui.worker.process")
+WORKER = "wantui.worker.process"
+SERVED_MODULES = ("wantui", "wantui.engine.process", WORKER)
 """Modules that a forked process can run with `python -m`; it can also run any program given by `python -c`."""
 LIBRARY_VARIABLES = ("HF_", "TRANSFORMERS_", "DIFFUSERS_", "TORCH", "TRITON_", "MPL", "TEXTUAL", "COVERAGE")
 THREAD_VARIABLES = ("OMP_", "GOMP_", "MKL_", "OPENBLAS_", "KMP_")

@@ -158,8 +158,8 @@ def _decode_video(
     accepted_decoders = ("fit",) if request.uses_fit else VAE_DECODERS
     for moment in moments:
         path = make_state_path(folder, video, moment, request.uses_fit)
-        stored_identity = _read_identity(path)
-        is_kept = any(stored_identity == _describe_state(video, moment, decoder) for decoder in accepted_decoders)
+        accepted_identities = [_describe_state(video, moment, decoder) for decoder in accepted_decoders]
+        is_kept = _read_identity(path) in accepted_identities
         decoder, tile_note = "fit", ""
         if not is_kept:
             make_parent_folders(video.folder if path.is_relative_to(video.folder) else folder, path)

@@ -1,4 +1,4 @@
-"""Tell errors of CUDA apart: a lack of memory, a refused operation, and a GPU that this process can no longer use."""
+"""Classify errors of CUDA: a lack of memory, a refused operation, and a GPU that this process can no longer use."""
 
 from collections.abc import Sequence
 

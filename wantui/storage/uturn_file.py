@@ -89,14 +89,10 @@ def make_uturn_clip_path(batch_folder: Path, entry: UTurnEntry) -> Path:
     return get_uturn_folder(batch_folder) / f"{entry.id}.mp4"
 
 
-def make_uturn_state_path(batch_folder: Path, entry: UTurnEntry) -> Path:
-    """Return the path of the projected final latents of a U-turn."""
-    return get_uturn_folder(batch_folder) / f"{entry.id}.npy"
-
-
 def make_uturn_paths(batch_folder: Path, entry: UTurnEntry) -> dict[str, Path]:
-    """Return the paths of the files of a U-turn by kind: clip and state."""
-    return {"clip": make_uturn_clip_path(batch_folder, entry), "state": make_uturn_state_path(batch_folder, entry)}
+    """Return the paths of the files of a U-turn by kind: its clip, and its state (the projected final latents)."""
+    state_path = get_uturn_folder(batch_folder) / f"{entry.id}.npy"
+    return {"clip": make_uturn_clip_path(batch_folder, entry), "state": state_path}
 
 
 def check_uturn_paths(batch_folder: Path, entries: Iterable[UTurnEntry]) -> None:
@@ -172,7 +168,8 @@ def write_uturn_state(batch_folder: Path, entry: UTurnEntry, state: NDArray[np.f
     Raises:
         OSError: it cannot be written.
     """
-    with atomic_write(make_uturn_state_path(batch_folder, entry)) as partial_path, partial_path.open("wb") as file:
+    state_path = make_uturn_paths(batch_folder, entry)["state"]
+    with atomic_write(state_path) as partial_path, partial_path.open("wb") as file:
         np.save(file, state, allow_pickle=False)
 
 
@@ -188,7 +185,7 @@ def read_uturn_frames(batch_folder: Path, entry: UTurnEntry) -> Iterator[Frame]:
         ClipError: it cannot be decoded.
         UTurnFileError: it is missing, or is not the recorded clip.
     """
-    yield from read_frames(verify_uturn_file(batch_folder, entry, "clip"))
+    yield from read_frames(_verify_uturn_file(batch_folder, entry, "clip"))
 
 
 def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float64]:
@@ -197,7 +194,7 @@ def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float6
     Raises:
         UTurnFileError: it is missing or damaged.
     """
-    path = verify_uturn_file(batch_folder, entry, "state")
+    path = _verify_uturn_file(batch_folder, entry, "state")
     try:
         state = np.load(io.BytesIO(read_regular_file(path, MAX_STATE_BYTES)), allow_pickle=False)
     except (OSError, ValueError, EOFError, UnreadableFileError) as error:
@@ -207,7 +204,7 @@ def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float6
     return np.asarray(state, dtype=np.float64)
 
 
-def verify_uturn_file(batch_folder: Path, entry: UTurnEntry, kind: str) -> Path:
+def _verify_uturn_file(batch_folder: Path, entry: UTurnEntry, kind: str) -> Path:
     """Return the path of a file of a U-turn, after a check that it is the recorded one.
 
     Raises:
