@@ -144,6 +144,15 @@ def test_items_of_earlier_versions_are_counted_as_unverified(
     assert wantui("library", "check", "nowhere").code == 2
 
 
+def test_contact_sheet_of_an_earlier_version_is_read(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    remove_clip_digests(generated_batch)
+    sheet = generated_batch.root / read_manifest(generated_batch).videos[0].files["sheet"]
+    sheet.unlink()
+    sheet.symlink_to("/proc/self/mem")  # a regular file that can be opened, but not read
+    (line,) = wantui("library", "check", generated_batch.root).out.splitlines()
+    assert f"{sheet} cannot be read: Input/output error" in line
+
+
 @pytest.mark.parametrize("has_digests", [True, False])
 def test_damaged_uturn_clip_is_reported_with_the_name_of_its_video(
     generated_batch: BatchFolder, wantui: Wantui, has_digests: bool

@@ -4,8 +4,8 @@ A damaged clip, or a copy of another video's clip under its name, decodes withou
 """
 
 import stat
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +34,7 @@ class RecordedFileError(UserError):
 
 
 def verify_recorded_file(path: Path, recorded_digest: str | None) -> None:
-    """Read a file, and compare it with its recorded SHA-256; without one, only open the file.
+    """Read a file, and compare it with its recorded SHA-256 if there is one.
 
     Args:
         recorded_digest: SHA-256 in hexadecimal digits; None if none was recorded.
@@ -42,21 +42,25 @@ def verify_recorded_file(path: Path, recorded_digest: str | None) -> None:
     Raises:
         RecordedFileError: the file is missing, cannot be read, or has another SHA-256.
     """
+    with _refuse_unreadable_file(path):
+        digest = compute_file_sha256(path)
+    if recorded_digest not in (None, digest):
+        raise RecordedFileError(
+            "changed", f"{path} is damaged or was changed: its SHA-256 differs from the recorded one"
+        )
+
+
+@contextmanager
+def _refuse_unreadable_file(path: Path) -> Iterator[None]:
+    """Raise RecordedFileError for a file that is missing or not regular, or that the block cannot read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise RecordedFileError("not-regular", f"{path} is not a regular file")
-        if recorded_digest is None:
-            path.open("rb").close()
-            return
-        digest = compute_file_sha256(path)
+        yield
     except (FileNotFoundError, NotADirectoryError):
         raise RecordedFileError("missing", f"{path} is missing") from None
     except OSError as error:  # such as a folder that may not be entered
         raise RecordedFileError("unreadable", f"{path} cannot be read: {error.strerror or error}") from error
-    if digest != recorded_digest:
-        raise RecordedFileError(
-            "changed", f"{path} is damaged or was changed: its SHA-256 differs from the recorded one"
-        )
 
 
 def read_recorded_frames(path: Path, entry: VideoEntry, thread_count: int = 0) -> Generator[Frame, None, None]:
@@ -93,7 +97,11 @@ def verify_clip(path: Path, recipe: Recipe, recorded_digest: str | None) -> None
         ClipError: the clip cannot be read, is damaged, or belongs to another video.
     """
     try:
-        verify_recorded_file(path, recorded_digest)
+        if recorded_digest is None:  # the decoder will read the clip
+            with _refuse_unreadable_file(path):
+                path.open("rb").close()
+        else:
+            verify_recorded_file(path, recorded_digest)
     except RecordedFileError as error:
         if error.problem == "changed":
             _refuse_other_recipe(path, recipe)
