@@ -485,7 +485,7 @@ def test_cells_of_a_prompt_schedule_are_labelled_by_their_moments() -> None:
     assert [cell.label for cell in batch.sweep.cells] == ["schedule 1", "schedule 2"]
 
 
-def test_preview_of_a_sweep_says_which_cell_its_settings_are_those_of(wantui: Wantui) -> None:
+def test_preview_of_a_sweep_names_the_cell_whose_settings_it_shows(wantui: Wantui) -> None:
     result = wantui("preview", "-t", "a red circle", "-c", "nano", "--sweep", "cfg_scale=1,4", "--seeds", "1..6")
     text = " ".join(result.out.split())
     assert "cfg_scale 1, shift 3, float32 (first cell; the sweep changes cfg_scale)" in text

@@ -48,9 +48,8 @@ def raise_on_termination() -> Iterator[None]:
         timer.start()
 
     def raise_terminated(signal_number: int, _: FrameType | None) -> None:
-        if (
-            not received_signals
-        ):  # a closing terminal sends SIGHUP twice: the second must not interrupt the removal of files
+        # A closing terminal sends SIGHUP twice: the second must not interrupt the removal of files.
+        if not received_signals:
             received_signals.append(signal_number)
             if signal.getsignal(signal.SIGQUIT) is raise_terminated:
                 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
