@@ -136,7 +136,7 @@ def get_slot_name(worker_name: str) -> str:
 
 
 def get_process_id(worker_name: str) -> int:
-    """Return the process id in the name of a worker."""
+    """Return the process ID in the name of a worker."""
     return int(worker_name.rpartition(":")[2])
 
 

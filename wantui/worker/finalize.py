@@ -73,7 +73,7 @@ def record_finished_video(queue: Queue, pending: PendingFinalization, folder: Ba
 
 
 @dataclass(frozen=True)
-class WrittenFiles:
+class _WrittenFiles:
     """The files of a finished video, as in its manifest entry."""
 
     paths_by_kind: dict[str, str]
@@ -84,13 +84,13 @@ class WrittenFiles:
     """Total size."""
 
 
-def _measure_video_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> WrittenFiles:
+def _measure_video_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> _WrittenFiles:
     """Return the checksums and sizes of a finished video's files; large files take seconds."""
     paths_by_kind = {"clip": files.clip_path, "sheet": files.sheet_path}
     for kind in CAPTURES:
         if kind.name in files.capture_paths and recipe.capture.find_request(kind.name) is not None:
             paths_by_kind[kind.file_key] = files.capture_paths[kind.name]
-    return WrittenFiles(
+    return _WrittenFiles(
         to_relative_paths(folder, paths_by_kind),
         {kind: compute_file_sha256(path) for kind, path in paths_by_kind.items() if path.is_file()},
         sum(_measure_bytes(path) for path in paths_by_kind.values()),
@@ -98,7 +98,7 @@ def _measure_video_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles)
 
 
 def _write_manifest_entry(
-    entry: VideoEntry, pending: PendingFinalization, finished_video: GenerationResult, written_files: WrittenFiles
+    entry: VideoEntry, pending: PendingFinalization, finished_video: GenerationResult, written_files: _WrittenFiles
 ) -> None:
     """Write the results of a video into its manifest entry."""
     entry.state, entry.error = "done", None
