@@ -1,6 +1,42 @@
-"""Actions of the dialogs that show how a video forms, and a recipe."""
+"""Actions of the player, and of the dialogs that show how a video forms, and a recipe."""
 
 from wantui.tui.action import Action
+
+PLAYER_ACTIONS = (
+    Action("player.pause", "space", "pause", "Pause", "Play or pause."),
+    Action("player.previous", "p", "next(-1)", "Previous", "Play the previous video of the batch."),
+    Action("player.next", "n", "next(1)", "Next", "Play the next video of the batch."),
+    Action("player.star", "asterisk", "mark('star')", "Star", "Star the video, or take the star away."),
+    Action("player.reject", "x", "mark('reject')", "Reject", "Reject the video, or take the rejection back."),
+    Action("player.recipe", "i", "recipe", "Recipe", "Show the recipe, or the differences of the recipes."),
+    Action("player.close", "escape,q", "close", "Close", "Return to the library."),
+    Action("player.back", "left,h", "step(-1)", "Back", "Show the previous frame."),
+    Action("player.forward", "right,l", "step(1)", "Forward", "Show the next frame."),
+    Action(
+        "player.back_ten",
+        "left_square_bracket,shift+left",
+        "step(-10)",
+        "Back 10",
+        "Go back by ten frames.",
+        is_in_footer=False,
+    ),
+    Action(
+        "player.forward_ten",
+        "right_square_bracket,shift+right",
+        "step(10)",
+        "Forward 10",
+        "Go forward by ten frames.",
+        is_in_footer=False,
+    ),
+    Action("player.first", "g,home", "first", "First", "Show the first frame.", is_in_footer=False),
+    Action("player.last", "G,end", "last", "Last", "Show the last frame.", is_in_footer=False),
+    Action("player.faster", "plus,equals_sign", "speed(1)", "Faster", "Play faster, up to 4 times."),
+    Action("player.slower", "minus", "speed(-1)", "Slower", "Play slower, down to a quarter.", is_in_footer=False),
+    Action("player.loop", "o", "loop", "Loop", "Repeat the clip, or stop at its end."),
+    Action("player.bare", "f", "bare", "Full", "Show or hide labels and controls."),
+    Action("player.pixels", "P", "pixels", "Pixels", "Play in pixels (Kitty protocol or Sixel).", is_in_footer=False),
+    Action("player.help", "question_mark,f1", "help", "Help", "Show the keys of the player."),
+)
 
 FORMING_ACTIONS = (
     Action("forming.earlier", "left,h", "pick_step(-1)", "Earlier", "Show an earlier step."),

@@ -15,7 +15,7 @@ from textual.app import App
 from textual.events import Key
 
 from wantui.errors import UserError
-from wantui.tui.actions import PLAYER_ACTIONS
+from wantui.tui.dialog_actions import PLAYER_ACTIONS
 from wantui.tui.key_names import normalize_key
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.player.pixel_player import PixelPlayer, PixelTerminal, TerminalSize
