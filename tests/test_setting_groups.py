@@ -370,6 +370,18 @@ def test_verdict_on_a_response_is_drawn_as_found_or_as_success(tmp_path: Path, s
     assert lines[0].get_style_at_offset(Console(), 0).color == Color.parse(colour)
 
 
+@pytest.mark.parametrize(("family_p", "is_bold"), [(0.05, True), (0.051, False)])
+def test_verdict_on_a_response_is_bold_only_if_its_adjusted_p_is_significant(
+    tmp_path: Path, family_p: float, is_bold: bool
+) -> None:
+    doses = (1.0, 2.0, 4.0)
+    result = respond(tmp_path, doses, np.random.default_rng(1).normal(5, 0.01, (8, 1, 3, 1)) + np.array(doses)[:, None])
+    assert result.verdict_kind == "rises"
+    result = replace(result, trends=(replace(result.trends[0], family_p=family_p), *result.trends[1:]))
+    lines, _ = draw_dose_response(result, Canvas(136, 30, lambda _: Style()))
+    assert bool(lines[0].get_style_at_offset(Console(), 0).bold) == is_bold
+
+
 def test_rising_flat_and_unknown_responses_are_distinguished(tmp_path: Path) -> None:
     random, doses = np.random.default_rng(1), (1.0, 2.0, 4.0)
     noise = random.normal(0, 0.01, (8, 1, 3, 1)) + random.normal(5, 1, (8, 1, 1, 1))

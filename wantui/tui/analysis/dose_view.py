@@ -33,8 +33,8 @@ MIN_VISIBLE_SLOPES = 5
 MAX_CHART_WIDTH, MAX_CHART_HEIGHT = 140, 11
 MIN_TITLED_HEIGHT = 10
 """Free lines of a pane from which on the chart has a title; in a lower one, the verdict above it says the same."""
-SIGNIFICANT_KINDS = ("rises", "falls")
-"""Kinds of verdicts with an adjusted p up to 0.05."""
+CHANGE_KINDS = ("rises", "falls")
+"""Kinds of verdicts that a metric changes; their p is not corrected for other metrics."""
 DOSE_SIGN = "●"
 UNBOUNDED_TEXT = "unbounded interval"
 """Text in the place of a percentage whose interval has no ends."""
@@ -58,9 +58,11 @@ def draw_dose_response(
         lines_above: lines of the pane above these.
         colours_by_group: theme colours of the groups, which their points have.
     """
+    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+
     colour_name = VERDICT_COLOURS.get(dose_response.verdict_kind, "")
     style = canvas.get_style(colour_name) if colour_name else Style()
-    is_bold = dose_response.verdict_kind in SIGNIFICANT_KINDS
+    is_bold = dose_response.verdict_kind in CHANGE_KINDS and dose_response.trends[0].family_p <= SIGNIFICANCE_LEVEL
     lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=is_bold))
     for common_p in _describe_common_p(dose_response):
         if lines[-1].cell_len + len(common_p) + 3 <= canvas.width:
@@ -104,7 +106,7 @@ def _summarize_verdict(dose_response: "DoseResponse") -> str:
     metric, doses = replace_names(dose_response.trends[0].metric), dose_response.doses
     change = f"{replace_names(dose_response.setting_name)} from {doses[0]:g} to {doses[-1]:g}"
     seed_count = len(dose_response.trends[0].seed_values)
-    if dose_response.verdict_kind in SIGNIFICANT_KINDS:
+    if dose_response.verdict_kind in CHANGE_KINDS:
         return f"{metric} {dose_response.verdict_kind} with {change}"
     if dose_response.verdict_kind == "flat":
         return f"{metric} is flat over {change}"
