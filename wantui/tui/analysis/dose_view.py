@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+from wantui.analysis.metrics import get_metric_unit
+from wantui.analysis.statistics import compute_min_attainable_p, count_min_pairs
 from wantui.formatting import format_count
 from wantui.tui.analysis.answers_view import VERDICT_COLOURS
 from wantui.tui.analysis.forest_plot import (
@@ -58,8 +61,6 @@ def draw_dose_response(
         lines_above: lines of the pane above these.
         colours_by_group: theme colours of the groups, which their points have.
     """
-    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-
     colour_name = VERDICT_COLOURS.get(dose_response.verdict_kind, "")
     style = canvas.get_style(colour_name) if colour_name else Style()
     is_bold = dose_response.verdict_kind in CHANGE_KINDS and dose_response.trends[0].family_p <= SIGNIFICANCE_LEVEL
@@ -87,8 +88,6 @@ def draw_dose_response(
 
 def _describe_common_p(dose_response: "DoseResponse") -> tuple[str, ...]:
     """Return the p that all metrics share, in a long and a short text; empty if they differ."""
-    from wantui.analysis.statistics import compute_min_attainable_p
-
     trends = dose_response.trends
     p = trends[0].family_p
     if len(trends) == 1 or not all(trend.family_p == p for trend in trends):
@@ -100,9 +99,6 @@ def _describe_common_p(dose_response: "DoseResponse") -> tuple[str, ...]:
 
 def _summarize_verdict(dose_response: "DoseResponse") -> str:
     """Return the verdict on the declared metric without its evidence."""
-    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-    from wantui.analysis.statistics import compute_min_attainable_p, count_min_pairs
-
     metric, doses = replace_names(dose_response.trends[0].metric), dose_response.doses
     change = f"{replace_names(dose_response.setting_name)} from {doses[0]:g} to {doses[-1]:g}"
     seed_count = len(dose_response.trends[0].seed_values)
@@ -154,8 +150,6 @@ def _draw_means(dose_response: "DoseResponse", canvas: Canvas, colours_by_group:
 
 
 def _draw_chart_title(dose_response: "DoseResponse", canvas: Canvas) -> Text:
-    from wantui.analysis.metrics import get_metric_unit
-
     metric = dose_response.trends[0].metric
     unit = get_metric_unit(metric)
     subject = f"{metric}{f' in {unit}' if unit else ''} over {dose_response.setting_name}"
@@ -171,8 +165,6 @@ def _draw_slopes(dose_response: "DoseResponse", trends: "Sequence[Trend]", canva
 
     A wide pane has a plot of the same percentages. Significant rows are bold, as in the table of a pair, others muted.
     """
-    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-
     header, *rows = _draw_slope_table(dose_response, trends, canvas.width)
     changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]
     axis = choose_axis(changes, canvas.width - len(header) - 2, MIN_WIDE_PLOT)
@@ -225,8 +217,6 @@ def _draw_slope_table(dose_response: "DoseResponse", trends: "Sequence[Trend]", 
 
 
 def _name_metric_with_unit(metric: str) -> str:
-    from wantui.analysis.metrics import get_metric_unit
-
     unit = get_metric_unit(metric)
     return mark_ratio(metric, f"{replace_names(metric)} ({unit})" if unit else replace_names(metric))
 

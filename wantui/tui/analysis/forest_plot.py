@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.style import Style
 from rich.text import Text
 
+from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_difference_parts
+from wantui.analysis.metrics import get_ratio_origin
 from wantui.formatting import format_percent_change
 from wantui.tui.analysis.metric_notes import RATIO_NOTE, SHORT_RATIO_NOTE, mark_ratio
 from wantui.tui.number_formats import format_p
@@ -16,7 +18,6 @@ from wantui.tui.plain_names import replace_names
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
-    from wantui.analysis.differences import Difference
 
 MAX_PLOT_WIDTH = 81
 """Maximum width of the plot in cells; odd, so that zero is at the centre of a cell."""
@@ -124,7 +125,7 @@ def choose_layout(metric_names: Sequence[str], changes: Sequence[Change], width:
     return ForestLayout(name_width, choose_axis(changes, free_width, MIN_PLOT_WIDTH), has_intervals)
 
 
-def get_relative_change(difference: "Difference") -> Change:
+def get_relative_change(difference: Difference) -> Change:
     """Return the relative difference of two groups and the ends of its 95 % interval; NaN without a ratio scale."""
     return difference.relative_difference, difference.relative_low, difference.relative_high
 
@@ -178,13 +179,11 @@ def draw_forest_header(layout: ForestLayout) -> Text:
 
 def put_significant_first(items: Sequence[Item], get_p: Callable[[Item], float]) -> list[Item]:
     """Return rows of a table with the significant ones first; each part keeps its order."""
-    from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-
     return sorted(items, key=lambda item: not get_p(item) <= SIGNIFICANCE_LEVEL)  # p can be NaN
 
 
 def draw_forest_rows(
-    comparison: "Comparison", differences: "Sequence[Difference]", layout: ForestLayout, get_style: StyleGetter
+    comparison: "Comparison", differences: Sequence[Difference], layout: ForestLayout, get_style: StyleGetter
 ) -> list[Text]:
     """Return one row for each difference of a pair of groups."""
     from wantui.analysis.p_values import find_decisive_p
@@ -203,10 +202,8 @@ def draw_forest_rows(
     return rows
 
 
-def find_null_change(comparison: "Comparison", difference: "Difference") -> float:
+def find_null_change(comparison: "Comparison", difference: Difference) -> float:
     """Return the relative difference of the groups' Gaussian flows; NaN if there is none."""
-    from wantui.analysis.metrics import get_ratio_origin
-
     summaries = comparison.summaries_by_metric.get(difference.metric, {})
     if not math.isfinite(difference.relative_difference):
         return math.nan
@@ -219,7 +216,7 @@ def find_null_change(comparison: "Comparison", difference: "Difference") -> floa
 
 
 def _draw_row(
-    difference: "Difference",
+    difference: Difference,
     p: float,
     label: str,
     reference_changes: Mapping[str, float],
@@ -231,8 +228,6 @@ def _draw_row(
     Args:
         p: p that decides on the difference.
     """
-    from wantui.analysis.differences import SIGNIFICANCE_LEVEL, format_difference_parts
-
     is_significant = p <= SIGNIFICANCE_LEVEL
     style = get_style("found") + Style(bold=True) if is_significant else get_style("text-muted")
     effect_text, low, high = format_difference_parts(difference)
