@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Wantui
+from rich.style import Style
 from synthetic_videos import synthetic_videos, use_videos
 
 from wantui.analysis.compare import compare_groups
@@ -28,6 +29,7 @@ from wantui.analysis.strides import (
 )
 from wantui.analysis.trajectory import Trajectory
 from wantui.analysis.video import Video
+from wantui.tui.analysis.views import Canvas, draw_video_curves
 
 pytestmark = pytest.mark.slow
 
@@ -86,6 +88,26 @@ def test_metric_that_settles_nowhere_is_marked(tmp_path: Path) -> None:
     (video, *_) = measure_bends_at_settled_strides(add_swing(curved_videos(tmp_path), tmp_path, period=4, size=0.3))
     assert video.label_metric("turning") == "turning (not settled)"
     assert video.get_stride("turning") == 1
+
+
+@pytest.mark.parametrize(
+    ("swing", "note"),
+    [
+        (None, ""),
+        ((2, 0.05), "the sampler's steps dominate the curve of turning"),
+        ((4, 0.3), "* not settled: turning, curvature, acceleration mostly reflect the sampler's steps, not the path"),
+    ],
+)
+def test_note_below_curves_tells_what_the_steps_dominate(
+    tmp_path: Path, swing: tuple[int, float] | None, note: str
+) -> None:
+    videos = curved_videos(tmp_path)
+    if swing is not None:
+        videos = add_swing(videos, tmp_path, *swing)
+    (video, *_) = measure_bends_at_settled_strides(videos)
+    lines = draw_video_curves(video, {}, Canvas(120, 24, lambda _: Style()))
+    noted = [line.plain for line in lines if "steps" in line.plain]
+    assert " ".join(noted) == note
 
 
 def test_null_models_are_measured_at_the_stride_of_the_metric(tmp_path: Path) -> None:

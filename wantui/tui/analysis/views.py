@@ -9,7 +9,7 @@ from rich.text import Text
 
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.metrics import CURVES
-from wantui.analysis.strides import BEND_METRICS, list_unsettled_stride_checks
+from wantui.analysis.strides import BEND_METRICS
 from wantui.analysis.trajectory import Trajectory
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
@@ -110,13 +110,8 @@ def draw_video_curves(
     trajectory, width = video.trajectory, canvas.width
     if trajectory is None:
         return wrap_text(video.exclusion_reason, width)
-    unsettled_checks = list_unsettled_stride_checks([video], BEND_METRICS)
-    note_texts = []
-    if unsettled_checks and canvas.height >= LOW_VIEW_HEIGHT:
-        unsettled_names = ", ".join(check.metric for check in unsettled_checks)
-        note_texts = [f"* not settled: {unsettled_names} mostly reflect the sampler's steps, not the path"]
-    stride_notes = [line for text in note_texts for line in wrap_text(text, width, canvas.get_style("warning"))]
-    stride_notes = stride_notes[: canvas.height // 3]
+    stride_note = _describe_strides(video) if canvas.height >= LOW_VIEW_HEIGHT else ""
+    stride_notes = wrap_text(stride_note, width, canvas.get_style("warning"))[: canvas.height // 3]
     lines = [Text(ranks_text)] if ranks_text else []
     height = canvas.height - len(stride_notes) - len(lines)
     column_count = 2 if width >= WIDE_VIEW_WIDTH else 1
@@ -140,6 +135,17 @@ def draw_video_curves(
             blocks = [block[:-AXIS_HEIGHT] for block in blocks]
         lines += blocks[0] if len(blocks) == 1 else join_columns(blocks[0], blocks[1], chart_width + 2)
     return [*lines, *stride_notes]
+
+
+def _describe_strides(video: Video) -> str:
+    """Return what mostly reflects the sampler's steps: metrics, or only the curve of turning; empty if nothing does.
+
+    Curves have the stride of the trajectory, also if the metric is measured at a larger one.
+    """
+    unsettled_names = [name for name in BEND_METRICS if name in video.unsettled_metrics]
+    if unsettled_names:
+        return f"* not settled: {', '.join(unsettled_names)} mostly reflect the sampler's steps, not the path"
+    return "the sampler's steps dominate the curve of turning" if video.describe_stride("turning") else ""
 
 
 def _get_video_curve(name: str, trajectory: Trajectory, median_curves: "MedianCurves") -> _VideoCurve:
