@@ -3,10 +3,12 @@
 import errno
 import gc
 import json
+import math
 import os
 import platform
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +67,7 @@ def test_denoising_resumes_after_any_step_bit_identically(
     loaded: tuple[WanPipeline, Recipe], sampler: str, tmp_path: Path
 ) -> None:
     pipeline, recipe = loaded[0], loaded[1].model_copy(update={"sampler": sampler})
-    tap = CheckpointListener(pipeline, recipe, tmp_path / "last", {})
+    tap = CheckpointListener(pipeline, recipe, tmp_path / "last", {}, time.perf_counter)
     start = prepare_inputs(pipeline, recipe)
     tap.on_start(start, 0)
     whole = []
@@ -401,6 +403,10 @@ EDITS: dict[str, Edit] = {
     "no states": lambda h, t: h.update(captured={}),
     "fewer states": lambda h, t: h["captured"].update(trajectory=h["captured"]["trajectory"][:-1]),
     "words for states": lambda h, t: h["captured"].update(trajectory=["x"]),
+    "negative seconds": lambda h, t: h.update(seconds=-1.0),
+    "infinite seconds": lambda h, t: h.update(seconds=math.inf),
+    "a word for seconds": lambda h, t: h.update(seconds="x"),
+    "a list for seconds": lambda h, t: h.update(seconds=[1]),
     "no digest": lambda h, t: h.pop("sha256", None),
     "no latents": lambda h, t: t.pop("latents"),
     "latents of another kind": lambda h, t: t.update(latents=t["latents"].view(torch.int32)),
@@ -429,6 +435,33 @@ def test_edited_checkpoint_restarts_the_video(
     result, restarts = finish(generate_video(tiny, recipe, files))
     assert [type(event) for event in restarts] == [GenerationRestarted]
     assert result.latents_sha256 == reference.latents_sha256
+
+
+@pytest.mark.parametrize("earlier_seconds", [1000.0, None])
+def test_resumed_video_counts_the_seconds_of_earlier_processes(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, videos: Videos, earlier_seconds: float | None
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"])
+    files = videos.copy_stopped(recipe, 2, tmp_path / "b")
+    assert files.checkpoint_path is not None
+    stopped = read_checkpoint(files.checkpoint_path, tiny, recipe)
+    assert stopped is not None
+    assert stopped.seconds > 0
+
+    def change_seconds(header: dict[str, Any], _: object) -> None:
+        if earlier_seconds is None:  # as an earlier version wrote it
+            del header["seconds"]
+        else:
+            header["seconds"] = earlier_seconds
+
+    rewritten(files.checkpoint_path, change_seconds, signed=True)
+    began = time.perf_counter()
+    stop_after(generate_video(tiny, recipe, files), 3)
+    resumed = read_checkpoint(files.checkpoint_path, tiny, recipe)
+    assert resumed is not None
+    result, _ = finish(generate_video(tiny, recipe, files))
+    own_seconds = time.perf_counter() - began
+    assert (earlier_seconds or 0.0) < resumed.seconds < result.denoise_seconds < (earlier_seconds or 0.0) + own_seconds
 
 
 def test_checkpoint_with_a_former_block_name_resumes(
@@ -532,7 +565,7 @@ def test_checkpoint_contains_exactly_the_changing_sampler_state(
     tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, sampler: SamplerName
 ) -> None:
     recipe = recipe_for(tiny_models["wan2.1"], sampler=sampler, steps=6)
-    tap = CheckpointListener(tiny, recipe, tmp_path / "c", {})
+    tap = CheckpointListener(tiny, recipe, tmp_path / "c", {}, time.perf_counter)
     start = prepare_inputs(tiny, recipe)
     tap.on_start(start, 0)
     seen: set[str] = set()

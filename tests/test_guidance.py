@@ -2,6 +2,7 @@
 loop."""
 
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -286,7 +287,8 @@ def test_guided_denoising_resumes_after_any_step_bit_identically(
 ) -> None:
     pipeline = load_once(tiny_models[form], "float32")
     recipe = recipe_for(tiny_models[form], sampler=sampler, steps=6, controls=EVERYTHING)
-    listener, inputs = CheckpointListener(pipeline, recipe, tmp_path / "last", {}), prepare_inputs(pipeline, recipe)
+    listener = CheckpointListener(pipeline, recipe, tmp_path / "last", {}, time.perf_counter)
+    inputs = prepare_inputs(pipeline, recipe)
     listener.on_start(inputs, 0)
     whole, states = [], []
     for step in denoise_latents(pipeline, recipe, inputs):

@@ -129,7 +129,7 @@ def measure_checkpoints(folder: Path, rounds: int) -> None:
 
     def run(with_checkpoints: bool) -> float:
         nonlocal count
-        tap = CheckpointListener(pipeline, recipe, folder / "v.checkpoint", {})
+        tap = CheckpointListener(pipeline, recipe, folder / "v.checkpoint", {}, time.perf_counter)
         start = prepare_inputs(pipeline, recipe)
         tap.on_start(start, 0)
         began = time.perf_counter()

@@ -6,6 +6,7 @@ the last sample (UniPC), the derivative (Heun), and counters (`samplers.SAMPLERS
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -39,7 +40,12 @@ class CheckpointRefusedError(Exception):
 
 
 class CheckpointListener:
-    """Write a checkpoint after every step, or less often to stay within 1 % of the time."""
+    """Write a checkpoint after every step, or less often to stay within 1 % of the time.
+
+    Args:
+        checksum_functions: checksums of the stored captures, by capture.
+        measure_seconds: returns the seconds that the denoising has taken so far, in all processes.
+    """
 
     def __init__(
         self,
@@ -47,8 +53,10 @@ class CheckpointListener:
         recipe: Recipe,
         checkpoint_path: Path,
         checksum_functions: Mapping[str, Callable[[], tuple[int, ...]]],
+        measure_seconds: Callable[[], float],
     ) -> None:
         self.checkpoint_path, self.checksum_functions = checkpoint_path, checksum_functions
+        self.measure_seconds = measure_seconds
         self.identity = build_checkpoint_identity(pipeline, recipe)
         self.state_attributes = SAMPLERS_BY_NAME[recipe.sampler].state_attributes
         self.initial_scheduler_state = vars(create_scheduler(recipe, find_device(pipeline)))
@@ -83,6 +91,7 @@ class CheckpointListener:
                 self._collect_changed_state(),
                 checksums_by_capture,
                 self.inputs.guidance.state,
+                self.measure_seconds(),
             ),
             self.identity,
         )
@@ -138,6 +147,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint, identity: dict[str, Any
         "format": CHECKPOINT_FORMAT,
         "made_by": identity,
         "steps_done": checkpoint.steps_done,
+        "seconds": checkpoint.seconds,
         "scheduler": scheduler_state,
         "captured": {name: list(checksums) for name, checksums in checkpoint.checksums_by_capture.items()},
     }
@@ -233,7 +243,10 @@ def _parse_checkpoint(
     guidance_state = {
         name: _unpack_value(value, tensors_by_name, device) for name, value in header.get("guidance", {}).items()
     }
-    return Checkpoint(steps_done, latents.to(device), scheduler_state, checksums_by_capture, guidance_state)
+    seconds = float(header.get("seconds", 0.0))  # earlier versions stored none
+    if not 0 <= seconds < math.inf:
+        raise CheckpointRefusedError(f"its denoising took {seconds} s")
+    return Checkpoint(steps_done, latents.to(device), scheduler_state, checksums_by_capture, guidance_state, seconds)
 
 
 def _is_different(value: Any, initial_value: Any) -> bool:

@@ -110,6 +110,8 @@ class Checkpoint:
     """CRC-32 of each stored part, by capture name."""
     guidance_state: dict[str, Tensor] = field(default_factory=dict)
     """State of the guidance rule and of reused differences, by name."""
+    seconds: float = 0.0
+    """Seconds that all processes have spent on the denoising so far."""
 
     def restore_state(self, inputs: DenoisingInputs) -> None:
         """Restore the stored state of sampler and guidance in `inputs`, which must be fresh."""

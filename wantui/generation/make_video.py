@@ -73,6 +73,7 @@ class GenerationResult:
 
     latents_sha256: str
     denoise_seconds: float
+    """Seconds of the denoising, with those that earlier processes spent until the checkpoint."""
     decode_seconds: float
     peak_memory_bytes: int | None
     """Peak bytes that torch allocated on the GPU; None on a CPU."""
@@ -139,7 +140,7 @@ def generate_frames(
         exit_stack.callback(background_writer.close)
         exit_stack.push(partial(_remove_unfinished_files, files, all_listeners, published_paths))
         inputs = prepare_inputs(pipeline, recipe, embed_prompt)
-        start = partial(_start_listeners, pipeline, recipe, files, inputs, background_writer, listeners)
+        start = partial(_start_listeners, pipeline, recipe, files, inputs, background_writer, listeners, started_at)
         checkpoint = yield from _start_or_resume(pipeline, recipe, files, start, all_listeners)
         latents = inputs.noise if checkpoint is None else checkpoint.latents
         # Close the loop with this generator, not at garbage collection: closing removes the hooks.
@@ -161,7 +162,7 @@ def generate_frames(
             yield FrameDecoded(decoded_count, recipe.frames)
         finished_video = GenerationResult(
             latents_digest,
-            denoised_at - started_at,
+            denoised_at - started_at + (0.0 if checkpoint is None else checkpoint.seconds),
             time.perf_counter() - denoised_at,
             read_peak_memory(device),
             read_peak_memory(second_device),
@@ -268,9 +269,14 @@ def _start_listeners(
     inputs: DenoisingInputs,
     background_writer: BackgroundWriter,
     listeners: Sequence[DenoisingListener],
+    started_at: float,
     checkpoint: Checkpoint | None,
 ) -> list[DenoisingListener]:
-    """Return the started listeners; captures come before the checkpoint, which refers to their files."""
+    """Return the started listeners; captures come before the checkpoint, which refers to their files.
+
+    Args:
+        started_at: `time.perf_counter()` at the start of the generation.
+    """
     earlier_checksums = {} if checkpoint is None else checkpoint.checksums_by_capture
     recorders = make_recorders(
         files.capture_paths,
@@ -282,7 +288,16 @@ def _start_listeners(
     all_listeners: list[DenoisingListener] = [*listeners, *recorders.values()]
     if files.checkpoint_path is not None:
         checksum_functions = {name: recorder.compute_checksums for name, recorder in recorders.items()}
-        all_listeners.append(CheckpointListener(pipeline, recipe, files.checkpoint_path, checksum_functions))
+        earlier_seconds = 0.0 if checkpoint is None else checkpoint.seconds
+        all_listeners.append(
+            CheckpointListener(
+                pipeline,
+                recipe,
+                files.checkpoint_path,
+                checksum_functions,
+                lambda: time.perf_counter() - started_at + earlier_seconds,
+            )
+        )
     for listener in all_listeners:
         listener.on_start(inputs, 0 if checkpoint is None else checkpoint.steps_done)
     return all_listeners
