@@ -8,6 +8,7 @@ import pytest
 from clip_batches import write_clip_batch
 from conftest import step_done
 from harness_tui import AppUnderTest, engine_announced
+from rich.style import Style
 from test_tui_screens import RECIPE, add, claim, on, queue  # noqa: F401 - a fixture
 
 from wantui.queue.events import LoadingStageStarted, ModelLoading, VideoDone
@@ -19,6 +20,8 @@ from wantui.storage.preview_files import (
     make_step_preview_path,
     write_preview,
 )
+from wantui.tui.columns import COLUMN_GAP
+from wantui.tui.monitor.columns import RowContext, make_monitor_columns
 from wantui.tui.monitor.data import MonitorFilesRequest
 from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.settings import TuiSettings
@@ -373,3 +376,15 @@ def test_panes_are_stacked_in_a_narrow_high_terminal(queue: Queue, size: tuple[i
 
     with engine_announced():
         on("monitor", test, size=size)
+
+
+@pytest.mark.parametrize("has_memory", [False, True])
+@pytest.mark.parametrize("has_stages", [False, True])
+def test_columns_fit_into_lists_of_terminals_from_60_columns(has_memory: bool, has_stages: bool) -> None:
+    context = RowContext(lambda _: Style(), lambda _: "", lambda _: 0.0, lambda: True)
+    for list_width in range(56, 200):
+        columns = make_monitor_columns(list_width, has_memory, has_stages, context)
+        widths = [column.width for column in columns if column.width is not None]
+        assert len(widths) == len(columns)
+        assert sum(widths) + len(COLUMN_GAP) * (len(columns) - 1) <= list_width
+        assert {"state", "video", "ETA"} <= {column.header_text for column in columns}

@@ -14,12 +14,16 @@ from wantui.tui.state_style import get_state_style
 
 MIN_TITLE_WIDTH = 12
 """Minimum width of the titles of videos, in cells."""
-WIDE_BAR_WIDTH, BAR_WIDTH, NARROW_BAR_WIDTH, STEP_WIDTH = 32, 12, 9, 12
-"""Width of the progress bar, in wide, usual and narrow lists, and of the steps behind it, in cells."""
-MIN_LIST_WITH_WIDE_BAR = 130
+WIDE_BAR_WIDTH, BAR_WIDTH, NARROW_BAR_WIDTH, TINY_BAR_WIDTH, STEP_WIDTH = 32, 12, 9, 7, 12
+"""Width of the progress bar, in wide, usual, narrow and tiny lists, and of the steps behind it, in cells."""
+MIN_LIST_WITH_WIDE_BAR = 133
 """Minimum width of a list with a wide progress bar, in cells."""
 MIN_WIDE_LIST = 100
 """Minimum width of a list that is not narrow, in cells."""
+MIN_LIST_WITH_STAGES_AND_PACE = 80
+"""Minimum width of a list with room for both stages and the pace, in cells."""
+MIN_NARROW_LIST = 70
+"""Minimum width of a list that is not tiny, in cells: a tiny one has no columns of workers and pace."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,13 @@ def make_monitor_columns(
     Args:
         has_memory: whether a worker reports GPU memory.
         has_stages: whether a row has a stage of the start-up instead of steps. A narrow list needs the width of the
-            bar then, and leaves the bar out otherwise, so that titles fit.
+            bar for it, and leaves out the pace; without stages, it leaves out the bar, so that titles fit.
     """
-    bar_width = BAR_WIDTH if list_width >= MIN_WIDE_LIST else NARROW_BAR_WIDTH if has_stages else 0
-    bar_width = WIDE_BAR_WIDTH if list_width >= MIN_LIST_WITH_WIDE_BAR else bar_width
+    bar_width = _choose_bar_width(list_width, has_stages)
+    min_pace_list = MIN_LIST_WITH_STAGES_AND_PACE if has_stages else MIN_NARROW_LIST
     title = Column[MonitorRow]("video", None, lambda row: _draw_title(row))
     columns: list[Column[MonitorRow]] = [
-        Column("worker", 9, lambda row: row.worker_name),
+        Column("worker", 9, lambda row: row.worker_name, min_list_width=MIN_NARROW_LIST),
         Column("device", 7, lambda row: "" if row.worker is None else row.worker.device, min_list_width=MIN_WIDE_LIST),
         Column("state", 12, lambda row: _draw_state(row, context)),
         title,
@@ -58,11 +62,11 @@ def make_monitor_columns(
             lambda row: _draw_progress(row, context, bar_width),
         ),
         Column("noise σ", 7, lambda row: _format_sigma(row), "right", min_list_width=90),
-        Column("s/step", 6, lambda row: _format_pace(row), "right"),
+        Column("s/step", 6, lambda row: _format_pace(row), "right", min_list_width=min_pace_list),
         Column("ETA", 7, context.estimate_eta, "right"),
     ]
     if has_memory:
-        columns.append(Column("GB used/pred.", 13, lambda row: row.memory_text, "right", min_list_width=110))
+        columns.append(Column("GB used/pred.", 13, lambda row: row.memory_text, "right", min_list_width=113))
     shown_columns = [column for column in columns if list_width >= column.min_list_width]
     fixed_width = sum(len(COLUMN_GAP) + (column.width or 0) for column in shown_columns) - len(COLUMN_GAP)
     title_width = max(MIN_TITLE_WIDTH, list_width - fixed_width)
@@ -70,6 +74,16 @@ def make_monitor_columns(
         Column(column.header_text, title_width, column.draw_cell) if column is title else column
         for column in shown_columns
     ]
+
+
+def _choose_bar_width(list_width: int, has_stages: bool) -> int:
+    if list_width >= MIN_LIST_WITH_WIDE_BAR:
+        return WIDE_BAR_WIDTH
+    if list_width >= MIN_WIDE_LIST:
+        return BAR_WIDTH
+    if not has_stages:
+        return 0
+    return NARROW_BAR_WIDTH if list_width >= MIN_NARROW_LIST else TINY_BAR_WIDTH
 
 
 def _draw_state(row: MonitorRow, context: RowContext) -> Text:
