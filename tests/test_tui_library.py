@@ -37,7 +37,7 @@ from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import InputDialog
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.widgets.batch_list import shorten_model, shorten_name
-from wantui.tui.widgets.matrix_cells import MatrixPane
+from wantui.tui.widgets.matrix_geometry import MatrixPane
 
 pytestmark = pytest.mark.terminal
 

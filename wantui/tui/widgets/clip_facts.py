@@ -97,7 +97,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
             self._draw()
 
     def _draw(self) -> None:
-        """Draw the facts, and below them what fits: the map of the batch, the clips before and after, the strip."""
+        """Draw the facts, and below them what fits: the grid of the batch, the clips before and after, the strip."""
         assert self._shown is not None, "a clip is shown"
         clip, batch_clips, mark = self._shown
         width, height = self.content_size
@@ -138,7 +138,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         return [*lines, Text(""), *draw_facts([fact for fact in facts if fact.value], width)]
 
     def _list_blocks(self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], width: int) -> list[list[Text]]:
-        """Return the map of the batch, and the clips before and after this one with their keys."""
+        """Return the grid of the batch, and the clips before and after this one with their keys."""
         if clip not in batch_clips:
             return []
         index = batch_clips.index(clip)

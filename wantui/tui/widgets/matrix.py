@@ -21,15 +21,11 @@ from textual.strip import Strip
 from wantui.tui.library.thumbnails import ThumbnailRequest
 from wantui.tui.library.video_matrix import MatrixCell, VideoMatrix
 from wantui.tui.widgets.diff_text import make_colour_style, parse_theme_colour
-from wantui.tui.widgets.matrix_cells import (
+from wantui.tui.widgets.matrix_cells import choose_edge, choose_sides, draw_caption, draw_placeholder, draw_sign_cell
+from wantui.tui.widgets.matrix_geometry import (
     CELL_SIZES,
     CellGeometry,
     MatrixPane,
-    choose_edge,
-    choose_sides,
-    draw_caption,
-    draw_placeholder,
-    draw_sign_cell,
     extend_to_whole_cells,
     find_scroll_offset,
 )

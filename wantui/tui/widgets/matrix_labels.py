@@ -7,7 +7,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from wantui.formatting import escape_unprintable
-from wantui.tui.widgets.matrix_cells import CellGeometry
+from wantui.tui.widgets.matrix_geometry import CellGeometry
 
 
 def draw_corner(heading: str, geometry: CellGeometry, has_hidden_columns: bool) -> Segment:
