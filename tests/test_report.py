@@ -26,7 +26,7 @@ from wantui.analysis.report import write_report
 from wantui.analysis.report_curves import draw_curves
 from wantui.analysis.report_definitions import CURVE_MEANINGS
 from wantui.analysis.report_page import GROUP_COLOURS, render_page
-from wantui.analysis.report_provenance import ReportOrigin
+from wantui.analysis.report_provenance import ReportProvenance
 from wantui.analysis.video import Video
 
 pytestmark = pytest.mark.slow
@@ -67,9 +67,9 @@ def page(comparison: Comparison) -> str:
     return write_page(comparison)
 
 
-def write_page(comparison: Comparison, origin: ReportOrigin | None = None) -> str:
+def write_page(comparison: Comparison, provenance: ReportProvenance | None = None) -> str:
     path = comparison.groups[0].videos[0].folder / "page.html"
-    write_report(path, comparison, origin)
+    write_report(path, comparison, provenance)
     return path.read_text(encoding="utf-8")
 
 
@@ -100,7 +100,7 @@ def test_report_names_command_seeds_and_labels(tmp_path: Path, comparison: Compa
     table_path = tmp_path / "labels.csv"
     table_path.write_text("variation,seed,<code>\nwide_0,1,x\n")
     table = read_label_table(table_path)
-    page = write_page(comparison, ReportOrigin("wantui analyze 'a & b' --html page.html", table))
+    page = write_page(comparison, ReportProvenance("wantui analyze 'a & b' --html page.html", table))
     assert "<code>wantui analyze &#x27;a &amp; b&#x27; --html page.html</code>" in page
     assert "0, 1, 2, 3, 4, 5" in page
     assert table.sha256 in page

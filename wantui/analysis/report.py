@@ -30,7 +30,7 @@ from wantui.analysis.report_page import (
     render_table,
     render_verdict,
 )
-from wantui.analysis.report_provenance import ReportOrigin, build_equivalent_command, render_origin_section
+from wantui.analysis.report_provenance import ReportProvenance, build_equivalent_command, render_provenance_section
 from wantui.analysis.report_relations import render_correlation_section, render_interaction_section
 from wantui.analysis.report_states import render_state_section
 from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, check_metric_strides
@@ -45,18 +45,18 @@ from wantui.storage.attention_maps import open_attention_maps
 MAX_ATTENTION_VIDEOS = 6
 
 
-def write_report(report_path: Path, comparison: Comparison, origin: ReportOrigin | None = None) -> None:
+def write_report(report_path: Path, comparison: Comparison, provenance: ReportProvenance | None = None) -> None:
     """Write the report of a comparison.
 
     Args:
-        origin: command that makes the report; None names an equivalent command.
+        provenance: what the report says about itself; None names an equivalent command.
     """
     with rc_context(MATPLOTLIB_SETTINGS):
-        parts = _render_parts(comparison, origin or ReportOrigin(build_equivalent_command(comparison)))
+        parts = _render_parts(comparison, provenance or ReportProvenance(build_equivalent_command(comparison)))
         write_text_atomically(report_path, render_page(_format_title(comparison), parts))
 
 
-def _render_parts(comparison: Comparison, origin: ReportOrigin) -> list[str]:
+def _render_parts(comparison: Comparison, provenance: ReportProvenance) -> list[str]:
     return [
         f"<header><h1>{html.escape(_format_title(comparison))}</h1>",
         render_note(
@@ -78,7 +78,7 @@ def _render_parts(comparison: Comparison, origin: ReportOrigin) -> list[str]:
         *render_correlation_section(comparison),
         *render_definition_section(comparison),
         *render_recipe_section(comparison.videos),
-        *render_origin_section(comparison, origin),
+        *render_provenance_section(comparison, provenance),
     ]
 
 

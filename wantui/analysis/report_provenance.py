@@ -1,4 +1,4 @@
-"""Section of a report about its origin: the command, date, versions, and the table of outside labels."""
+"""Section of a report about its provenance: the command, date, versions, and the table of outside labels."""
 
 import html
 import platform
@@ -18,8 +18,8 @@ LIBRARIES = ("numpy", "scipy", "scikit-learn", "matplotlib")
 
 
 @dataclass(frozen=True)
-class ReportOrigin:
-    """Origin of a report."""
+class ReportProvenance:
+    """Provenance of a report, apart from what the comparison tells."""
 
     command: str
     """Command that writes the report again."""
@@ -35,11 +35,11 @@ def build_equivalent_command(comparison: Comparison) -> str:
     return shlex.join(["wantui", "analyze", *folders, *options, "--html", "report.html"])
 
 
-def render_origin_section(comparison: Comparison, origin: ReportOrigin) -> list[str]:
+def render_provenance_section(comparison: Comparison, provenance: ReportProvenance) -> list[str]:
     """Return the HTML of the command, the date, the versions and the seeds."""
     libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     values = {
-        "command": f"<code>{html.escape(origin.command)}</code>",
+        "command": f"<code>{html.escape(provenance.command)}</code>",
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "analysed with": html.escape(f"wantui {__version__}, Python {platform.python_version()}, {libraries}"),
         "groups by": html.escape(comparison.grouping),
@@ -47,7 +47,7 @@ def render_origin_section(comparison: Comparison, origin: ReportOrigin) -> list[
         "seeds": html.escape(", ".join(map(str, comparison.seeds))),
         "stride": str(comparison.stride),
     }
-    if (table := origin.label_table) is not None:
+    if (table := provenance.label_table) is not None:
         labels = ", ".join(table.label_names)
         values["outside labels"] = html.escape(
             f"{table.path} ({format_count(len(table.rows), 'row')}, SHA-256 {table.sha256}): {labels}"

@@ -95,13 +95,13 @@ def print_group_comparison(
             interaction = compute_interaction(comparison.matched_groups, comparison.grouping, declaration)
     if html_path is not None:
         from wantui.analysis.report import write_report
-        from wantui.analysis.report_provenance import ReportOrigin
+        from wantui.analysis.report_provenance import ReportProvenance
 
         is_replaced = html_path.is_file()
         try:
             with open_progress_line() as line:
                 line.show_phase(f"drawing {html_path}")
-                write_report(html_path, comparison, ReportOrigin(_format_command_line(), label_table))
+                write_report(html_path, comparison, ReportProvenance(_format_command_line(), label_table))
         except OSError as error:
             raise UserError(f"--html: cannot write {html_path}: {error.strerror or error}") from None
         echo_written_file(html_path, is_replaced)
