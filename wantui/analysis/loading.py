@@ -157,28 +157,27 @@ def _describe_video(
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
     template_parts = split_template(manifest.template)
     option_numbers = {int(choice["bracket"]): int(choice["option"]) for choice in variation.choices}
-    fields: dict[str, Any] = {
-        "folder": folder,
-        "video_index": video_index,
-        "id": entry.id,
-        "variation": variation.id,
+    return Video(
+        folder=folder,
+        video_index=video_index,
+        id=entry.id,
+        variation=variation.id,
         **describe_prompts(recipe, variation, scheduled_options, _list_swept_paths(manifest)),
-        "template_brackets": brackets,
-        "choices_by_bracket": {int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
-        "seed": entry.seed,
-        "recipe": recipe,
-        "settings": _collect_settings(recipe),
+        template_brackets=brackets,
+        choices_by_bracket={int(choice["bracket"]): str(choice["text"]) for choice in variation.choices},
+        seed=entry.seed,
+        recipe=recipe,
+        settings=_collect_settings(recipe),
         **_describe_sweep(manifest, entry),
-        "template_skeleton": template_parts.skeleton,
-        "unfilled_options": template_parts.select_options(option_numbers) | scheduled_options,
-        "options_by_bracket": template_parts.fill_options(option_numbers) | scheduled_options,
-        "weighting_method": recipe.weighting or "",
-        "clip_path": folder / entry.files["clip"] if "clip" in entry.files else None,
-        "attention_path": folder / entry.files["attention"] if "attention" in entry.files else None,
-        "contributions_path": folder / entry.files["contributions"] if "contributions" in entry.files else None,
-        "declared_metric": str(manifest.config.get("primary_metric") or ""),
-    }
-    return Video(**fields)
+        template_skeleton=template_parts.skeleton,
+        unfilled_options=template_parts.select_options(option_numbers) | scheduled_options,
+        options_by_bracket=template_parts.fill_options(option_numbers) | scheduled_options,
+        weighting_method=recipe.weighting or "",
+        clip_path=folder / entry.files["clip"] if "clip" in entry.files else None,
+        attention_path=folder / entry.files["attention"] if "attention" in entry.files else None,
+        contributions_path=folder / entry.files["contributions"] if "contributions" in entry.files else None,
+        declared_metric=str(manifest.config.get("primary_metric") or ""),
+    )
 
 
 def _load_geometry(video: Video, entry: VideoEntry, state_buffer: StateBuffer | None) -> Video:

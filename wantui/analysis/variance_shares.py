@@ -95,11 +95,9 @@ class VarianceShares:
         """Return whether the group's share exceeds chance, and the number of seeds if there are too few to tell."""
         if self.mean_p <= SIGNIFICANCE_LEVEL:
             return "the groups' share is larger than expected by chance"
-        if self.min_attainable_p > SIGNIFICANCE_LEVEL:
-            return (
-                f"cannot distinguish the share of the groups from chance; generate at least {count_min_pairs()} seeds"
-            )
-        return "cannot distinguish the groups' share from chance"
+        has_few_seeds = self.min_attainable_p > SIGNIFICANCE_LEVEL
+        advice = f"; generate at least {count_min_pairs()} seeds" if has_few_seeds else ""
+        return f"cannot distinguish the groups' share from chance{advice}"
 
 
 def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
