@@ -169,7 +169,7 @@ def _list_control_fields(recipe: Recipe) -> list[RecipeField]:
     return fields or [RecipeField("controls", "controls", "none")]
 
 
-def list_video_facts(manifest: "Manifest", entry: "VideoEntry") -> list[RecipeField]:
+def list_video_fields(manifest: "Manifest", entry: "VideoEntry") -> list[RecipeField]:
     """Return the identifier of a video, and the facts about its batch that its recipe lacks."""
     facts = {
         "id": entry.id,

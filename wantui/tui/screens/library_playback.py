@@ -11,7 +11,7 @@ from wantui.tui.plain_names import replace_names
 from wantui.tui.player.clip_labels import label_clips
 from wantui.tui.player.clips import ClipMarks, PlayerClip, find_marked_cells, list_batch_clips, make_player_clip
 from wantui.tui.player.pixel_terminal import play_clips_in_pixels
-from wantui.tui.player.recipe_table import list_video_facts
+from wantui.tui.player.recipe_table import list_video_fields
 from wantui.tui.screens.forming import FormingScreen
 from wantui.tui.screens.library_jobs import LibraryJobsMixin
 from wantui.tui.screens.player import Player
@@ -186,7 +186,7 @@ class LibraryPlayback(LibraryJobsMixin):
         entry = self.get_current_entry()
         if entry is not None and self.shown_manifest is not None:
             title = replace_names(self.shown_manifest.make_video_title(entry))
-            facts = list_video_facts(self.shown_manifest, entry)
+            facts = list_video_fields(self.shown_manifest, entry)
             self.app.push_screen(RecipeViewer([(title, entry.recipe)], entry.model_dump(mode="json"), facts=facts))
 
     def action_diff_recipes(self) -> None:
