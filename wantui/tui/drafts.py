@@ -126,8 +126,8 @@ class DraftStore:
     def save(self, is_last: bool = False) -> None:
         """Save the drafts if this application changed them.
 
-        A signal handler may save again while the lock is held; the interrupted call then saves. Another application
-        that stopped while it saves is not waited for.
+        A signal handler may save again while the lock is held; the interrupted call then saves. If another application
+        stops while it saves, this one saves without the lock after `MAX_LOCK_SECONDS`.
 
         Args:
             is_last: the application exits; a template of another application then moves to the history.
