@@ -126,6 +126,11 @@ def join_first_names(names: Sequence[object], max_count: int = 3, separator: str
     return f"{listed} and {hidden_count:,} more" if hidden_count > 0 else listed
 
 
+def capitalize_first(text: str) -> str:
+    """Return a text with its first character in upper case; `str.capitalize` would also lower the others."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def escape_unprintable(text: str, keep_lines: bool = False) -> str:
     r"""Escape the characters of foreign text (files, names, output of programs) that a terminal would obey.
 

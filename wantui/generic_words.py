@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wantui.errors import UserError
-from wantui.formatting import shorten_text
+from wantui.formatting import capitalize_first, shorten_text
 
 GENERIC_WORDS_KEY = "prompt_settings.generic_words"
 """Setting that declares generic words."""
@@ -46,7 +46,7 @@ class GenericWord:
 
         def replace(match: re.Match[str]) -> str:
             is_capitalised = match[0][:1].isupper() and match[0].casefold() not in declared_capitals
-            return self.generic[:1].upper() + self.generic[1:] if is_capitalised else self.generic
+            return capitalize_first(self.generic) if is_capitalised else self.generic
 
         return self._compile_pattern().sub(replace, prompt)
 

@@ -31,7 +31,7 @@ from wantui.analysis.statistics import (
     count_min_pairs,
     run_omnibus_max_test,
 )
-from wantui.formatting import format_count, format_interval, format_percent, join_first_names
+from wantui.formatting import capitalize_first, format_count, format_interval, format_percent, join_first_names
 
 MAX_ORDERED_GROUPS = 10
 """Maximum number of groups that the answer on room puts in order."""
@@ -74,7 +74,7 @@ class Answer:
     @property
     def further_sentences(self) -> list[str]:
         """Return the parts of the verdict after the first, capitalised."""
-        return [f"{part[0].upper()}{part[1:]}" for part in self.verdict_parts[1:]]
+        return list(map(capitalize_first, self.verdict_parts[1:]))
 
     @property
     def text(self) -> str:

@@ -31,7 +31,7 @@ from wantui.analysis.training_frequency import (
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video_guidance import GUIDANCE_PATH
 from wantui.controls import CONTROLS
-from wantui.formatting import format_share
+from wantui.formatting import capitalize_first, format_share
 from wantui.models.nano.attributes import SHAPES
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _answer_question(comparison: "Comparison", verdict: Verdict) -> tuple[str, s
         answer = f"{effect.answer_of_appearance}; frequency acts in the other direction"
     return (
         f"{_describe_condition(comparison)}{answer}",
-        f"{effect.describe(*groups)}. {_capitalize(describe_frequency_ratio(*words))}"
+        f"{effect.describe(*groups)}. {capitalize_first(describe_frequency_ratio(*words))}"
         f"{_describe_predicted_change(words[0], effect, ratio, verdict.metric)}",
     )
 
@@ -250,10 +250,6 @@ def _note_explanation(comparison: "Comparison", verdict: Verdict) -> tuple[str, 
     answer, figures = _answer_question(comparison, verdict)
     pointer = f": the verdict on {verdict.metric} has the figures" if figures else ""
     return (f"{QUESTION} in {verdict.metric}, {answer}{pointer}",) if answer else ()
-
-
-def _capitalize(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}"
 
 
 def _describe_condition(comparison: "Comparison") -> str:

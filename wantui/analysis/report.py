@@ -39,7 +39,7 @@ from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
 from wantui.atomic_files import write_text_atomically
 from wantui.errors import UserError
-from wantui.formatting import format_count, format_mean, format_share
+from wantui.formatting import capitalize_first, format_count, format_mean, format_share
 from wantui.storage.attention_maps import open_attention_maps
 
 MAX_ATTENTION_VIDEOS = 6
@@ -89,7 +89,7 @@ def _render_verdicts(comparison: Comparison) -> list[str]:
         "<h2>Verdict on a single metric</h2>",
         f"<p>Verdict on {html.escape(subject)}. Tests permute within seeds.</p>",
         *(part for verdict in comparison.verdicts for part in _render_verdict(comparison, verdict)),
-        *(render_note(f"{text[0].upper()}{text[1:]}.") for text in [describe_calibrated_scale(comparison)] if text),
+        *(render_note(f"{capitalize_first(text)}.") for text in [describe_calibrated_scale(comparison)] if text),
         *map(render_verdict, describe_unguided(comparison)),
         f"<p>{html.escape(_describe_tests(comparison))}</p>",
         *(render_note(f"Note: {warning}") for warning in comparison.warnings),
@@ -101,7 +101,7 @@ def _render_verdict(comparison: Comparison, verdict: Verdict) -> list[str]:
     """Return the HTML of a verdict and of the explanation of its effect."""
     parts = [render_verdict(verdict.verdict_text, verdict.kind)]
     if explanation := explain_effect(comparison, verdict):
-        parts.append(f"<p>{html.escape(explanation[0].upper() + explanation[1:])}.</p>")
+        parts.append(f"<p>{html.escape(capitalize_first(explanation))}.</p>")
     return parts
 
 
@@ -121,7 +121,7 @@ def _describe_tests(comparison: Comparison) -> str:
     metric, p = comparison.primary_metric, comparison.omnibus_p
     sentences = [f"Test for any difference between the groups in {metric}: p {p:.3g}"]
     if chance_text := comparison.describe_chance():
-        sentences.append(f"{chance_text[0].upper()}{chance_text[1:]}")
+        sentences.append(capitalize_first(chance_text))
     return ". ".join(sentences) + "."
 
 

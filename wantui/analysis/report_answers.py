@@ -5,6 +5,7 @@ import html
 from wantui.analysis.answer_evidence import CHANCE_NOTE, QUESTIONS
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.report_page import render_note, render_verdict
+from wantui.formatting import capitalize_first
 
 
 def render_answer_section(comparison: Comparison) -> list[str]:
@@ -21,4 +22,4 @@ def render_answer_section(comparison: Comparison) -> list[str]:
         parts += [render_verdict(item.verdict, item.kind, item.question, item.details) for item in pair_answers]
         notes = dict.fromkeys(note for answer in pair_answers for note in answer.notes)
         parts += [render_note(f"Note: {note}.") for note in notes]
-    return [*parts, render_note(f"{CHANCE_NOTE[0].upper()}{CHANCE_NOTE[1:]}.")]
+    return [*parts, render_note(f"{capitalize_first(CHANCE_NOTE)}.")]

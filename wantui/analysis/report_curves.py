@@ -27,7 +27,7 @@ from wantui.analysis.report_page import (
     render_table,
     simplify_axes,
 )
-from wantui.formatting import format_count
+from wantui.formatting import capitalize_first, format_count
 
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 """Curves in the figure; the table of clusters lists those of all curves."""
@@ -51,7 +51,7 @@ def render_curve_section(comparison: Comparison) -> list[str]:
         return [*parts, render_note(f"Not tested: {reason}.")]
     rows = _list_clusters(curve_comparisons)
     text = describe_cluster_test(len(comparison.seeds))
-    parts.append(f"<p>{html.escape(text[0].upper() + text[1:])}.</p>")
+    parts.append(f"<p>{html.escape(capitalize_first(text))}.</p>")
     if not rows:
         return [*parts, "<p>No noise level of any curve exceeds the threshold of a cluster.</p>"]
     header = ("curve", "groups", "first has", "most clearly at sigma", "sum of t", "p", "p over all curves and pairs")

@@ -22,6 +22,7 @@ from wantui.analysis.interaction_text import describe_interaction, judge_declare
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.report_page import render_note, render_table, render_verdict
 from wantui.errors import UserError
+from wantui.formatting import capitalize_first
 
 MAX_FACTOR_PAIRS = 3
 """Maximum number of pairs of factors whose interaction is shown."""
@@ -90,7 +91,7 @@ def render_correlation_section(comparison: Comparison) -> list[str]:
 
 def _render_paragraph(text: str) -> str:
     """Return a sentence as HTML, with a capital letter."""
-    return f"<p>{html.escape(text[0].upper() + text[1:])}</p>"
+    return f"<p>{html.escape(capitalize_first(text))}</p>"
 
 
 def _render_cells(cells: tuple[str, ...], is_found: bool) -> list[str]:

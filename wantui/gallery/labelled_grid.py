@@ -16,6 +16,7 @@ import numpy as np
 
 from wantui.atomic_files import atomic_write
 from wantui.errors import UserError
+from wantui.formatting import capitalize_first
 from wantui.storage.mp4 import ClipError, Frame, write_mp4
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def arrange_grid(grid: LabelledGrid, cell_width: int | None, max_side: int) -> G
     while max((layout := arrange(width)).size) > max_side:
         width = min(width - 1, int(width * max_side / max(layout.size)))
         if width < MIN_CELL_WIDTH:
-            advice = grid.selection_advice[:1].upper() + grid.selection_advice[1:]
+            advice = capitalize_first(grid.selection_advice)
             raise UserError(
                 f"cannot make a sheet of {rows:,} by {columns:,} videos: cells would be narrower than {MIN_CELL_WIDTH} "
                 f"pixels. {advice}"
@@ -194,7 +195,7 @@ def write_grid_clip(
     """
     readers = {place: cell.read_frames for place, cell in grid.cells.items() if cell.read_frames is not None}
     if len(readers) > MAX_SYNCHRONIZED_CLIPS:
-        advice = grid.selection_advice[:1].upper() + grid.selection_advice[1:]
+        advice = capitalize_first(grid.selection_advice)
         raise UserError(f"cannot play {len(readers):,} clips in sync: the limit is {MAX_SYNCHRONIZED_CLIPS}. {advice}")
     layout = arrange_grid(grid, cell_width, MAX_CLIP_SIDE)
     picture, unreadable = _draw_labels(grid, layout), []
