@@ -42,6 +42,7 @@ from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.monitor import MonitorScreen
+from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import QueueScreen
 from wantui.tui.screens.recipe_viewer import RecipeViewer
 from wantui.tui.widgets.diff_text import DiffText
@@ -692,7 +693,7 @@ def test_missing_or_damaged_clip_is_reported(made: BatchFolder) -> None:
         screen = it.screen(LibraryScreen)
         await it.until(lambda: screen.shown_manifest)
         await it.press("enter", "p")
-        await it.until(lambda: "readable" in it.text())
+        await it.until(lambda: isinstance(it.app.screen, Player) and "readable" in it.text())
         await it.press("q", "right", "p")
         assert (
             f"cannot find the clip {made.make_clip_path(0, 2).resolve()}: it was moved or deleted" in it.notifications()
