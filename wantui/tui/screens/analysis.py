@@ -159,11 +159,10 @@ class AnalysisScreen(AnalysisFigures):
         self.available_batches, self.chosen_folders = message.available_batches, message.chosen_folders
         if not is_unchanged:
             self.videos, self.median_curves = message.videos, message.median_curves
+            self.forget_figures()
         self.empty_text = message.load_error or NO_TRAJECTORIES
         if self.grouping not in ("", *find_dividing_groupings(self.videos)):
             self.grouping, self.current_group = "", None
-        if not is_unchanged:
-            self.forget_figures()
         requested_folder, self._requested_folder = self._requested_folder, None
         self._update_table()
         if requested_folder is not None:
