@@ -105,6 +105,7 @@ async def draw_library_dialogs(recorder: PictureRecorder) -> None:
     await recorder.press("escape", "m", "up", "m", "d", wait_seconds=1.0)
     await recorder.save("differences")
     await recorder.press("escape", "c", wait_seconds=1.5)
+    await recorder.press("d", wait_seconds=1.5)
     await recorder.save("comparison_of_clips")
     await recorder.press("escape", "C", "down", wait_seconds=1.0)
 

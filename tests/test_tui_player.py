@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clip_batches import FPS, FRAME_COUNT, choose_colour, draw_clip, write_clip_batch
+from clip_batches import FPS, FRAME_COUNT, SIDE, choose_colour, draw_clip, write_clip_batch
 from dialogs import RECIPE, counted_bytes
 from harness_tui import AppUnderTest, application, run
+from PIL import Image
 from rich.console import Console
 from textual.geometry import Region
 
 from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import write_manifest
 from wantui.storage.marks import BatchMarks, edit_mark, read_marks
 from wantui.storage.mp4 import write_mp4
 from wantui.tui.player.clips import make_player_clip
@@ -609,6 +611,7 @@ def test_player_shows_place_settings_and_marks_of_a_clip_beside_it() -> None:
         )
         assert " ".join(player.clips[0].recipe.prompt.split()) in " ".join(facts.split())
         assert "no verdict" in facts
+        assert player.clips[0].title not in player.playback_bar.get_shown_text(), "the panel has it"
         await it.press("asterisk")
         await it.until(lambda: "★ starred" in it.cells("#clip-facts"))
         await it.press("n")
@@ -616,5 +619,32 @@ def test_player_shows_place_settings_and_marks_of_a_clip_beside_it() -> None:
         assert "starred" not in it.cells("#clip-facts")
         await it.press("f")
         await it.until(lambda: not player.clip_facts.display)
+
+    on_clips(test, size=(140, 40))
+
+
+def test_strip_beside_a_clip_marks_the_current_frame() -> None:
+    folder = Path("outputs/clips").absolute()
+    manifest = write_clip_batch(folder)
+    for video in manifest.videos:
+        video.files["sheet"] = f"{video.id}.png"
+        Image.fromarray(np.zeros((SIDE, 5 * SIDE, 3), np.uint8)).save(folder / video.files["sheet"])
+    write_manifest(BatchFolder(folder), manifest)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        def find_marked_label() -> str:
+            marked = [
+                segment.text
+                for strip in player.clip_facts.shown_strips
+                for segment in strip
+                if segment.style is not None and segment.style.reverse
+            ]
+            return "".join(marked).strip()
+
+        player = await open_player(it, "p")
+        await it.until(lambda: find_marked_label() == "frame 1")
+        for key, label in {"right": "frame 1", "l": "3", "G": "9", "left": "7", "g": "frame 1"}.items():
+            await it.press(key)
+            assert find_marked_label() == label, key
 
     on_clips(test, size=(140, 40))

@@ -14,7 +14,7 @@ from rich.style import Style
 from wantui.analysis.metrics import CURVES, METRICS
 from wantui.metric_names import CURVE_NAMES
 from wantui.storage.contact_sheet import list_sheet_frames
-from wantui.tui.film_strip import draw_film_strip, label_sheet_frames
+from wantui.tui.film_strip import draw_film_strip, find_sheet_number, label_sheet_frames
 from wantui.tui.pictures import read_sheet_frames
 from wantui.tui.plain_names import replace_names
 from wantui.tui.player.clip_labels import cut_prompt
@@ -44,6 +44,19 @@ def test_strip_shows_each_frame_above_its_number_with_gaps(tmp_path: Path) -> No
     assert [len(run) for run in drawn.split()] == [8] * 5
     for start, label in zip(starts, re.finditer(r"\d+", labels.plain), strict=True):
         assert start <= label.start() < start + 8
+
+
+@pytest.mark.parametrize(("frame_index", "number"), [(0, 0), (3, 0), (4, 1), (7, 1), (8, 2), (15, 3), (16, 4), (40, 4)])
+def test_current_frame_of_the_strip_is_the_last_one_up_to_that_of_the_clip(frame_index: int, number: int) -> None:
+    assert list_sheet_frames(17) == [0, 4, 8, 12, 16]
+    assert find_sheet_number(17, frame_index) == number
+
+
+def test_label_of_the_marked_frame_has_its_style_over_the_width_of_the_frame() -> None:
+    frames, marked = [np.zeros((32, 32, 3), np.uint8)] * 5, Style(reverse=True)
+    *_, labels = draw_film_strip(frames, label_sheet_frames(17), 60, 5, 1, marked)
+    (span,) = [span for span in labels.spans if span.style == marked]
+    assert labels.plain[span.start : span.end] == "5".center(8)
 
 
 def test_missing_sheet_has_no_frames(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ PLAYER_ACTIONS = (
     Action("player.next", "n", "next(1)", "Next", "Play the next video of the batch."),
     Action("player.star", "asterisk", "mark('star')", "Star", "Star the video, or take the star away."),
     Action("player.reject", "x", "mark('reject')", "Reject", "Reject the video, or take the rejection back."),
+    Action("player.difference", "d", "difference", "Difference", "Show or hide the difference of two compared clips."),
     Action("player.recipe", "i", "recipe", "Recipe", "Show the recipe, or the differences of the recipes."),
     Action("player.close", "escape,q", "close", "Close", "Return to the library."),
     Action("player.back", "left,h", "step(-1)", "Back", "Show the previous frame."),

@@ -1,5 +1,6 @@
 """Film strips: frames of a video side by side, with gaps, and the number of each frame below it."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING
@@ -26,13 +27,28 @@ def label_sheet_frames(frame_count: int) -> list[str]:
     return [str(index + 1) for index in list_sheet_frames(frame_count)]
 
 
-def draw_film_strip(frames: "Sequence[Picture]", labels: Sequence[str], width: int, height: int) -> list[Text]:
+def find_sheet_number(frame_count: int, frame_index: int) -> int:
+    """Return the number, from 0, of the frame of a contact sheet that is the last one up to a frame of the clip."""
+    from wantui.storage.contact_sheet import list_sheet_frames  # imports numpy
+
+    return max(0, bisect_right(list_sheet_frames(frame_count), frame_index) - 1)
+
+
+def draw_film_strip(
+    frames: "Sequence[Picture]",
+    labels: Sequence[str],
+    width: int,
+    height: int,
+    marked_number: int | None = None,
+    marked_style: Style | None = None,
+) -> list[Text]:
     """Draw frames of equal size as large as fits, spread over the width, with their labels in a dim line below.
 
     Args:
         labels: number of each frame; empty without labels, whose line the frames then use.
         width: width of the strip in cells.
         height: height in lines, with the line of the labels.
+        marked_number: number, from 0, of the frame whose label is drawn in `marked_style`.
     """
     count, aspect_ratio = len(frames), frames[0].shape[1] / frames[0].shape[0]
     free_height = max(1, height - bool(labels))
@@ -49,6 +65,8 @@ def draw_film_strip(frames: "Sequence[Picture]", labels: Sequence[str], width: i
     label_line = Text(no_wrap=True, end="")
     for number, label in enumerate(labels):
         text = f"{FIRST_LABEL}{label}" if not number and len(FIRST_LABEL + label) < frame_width + gap else label
-        label = text.center(frame_width)[: frame_width + gap - 1].rstrip()
-        append_at(label_line, number * (frame_width + gap), Text(label, Style(dim=True)))
+        label, style = text.center(frame_width)[: frame_width + gap - 1].rstrip(), Style(dim=True)
+        if number == marked_number and marked_style is not None:
+            label, style = label.ljust(frame_width), marked_style
+        append_at(label_line, number * (frame_width + gap), Text(label, style))
     return [*lines, label_line] if labels else lines

@@ -1,7 +1,28 @@
-"""Arrangement of compared clips in a grid."""
+"""Arrangement of compared clips in a grid, with the picture and the curve of their difference."""
+
+from dataclasses import dataclass
 
 LABEL_ROWS = 1
 """Rows of a cell that its label takes."""
+GRID_GAP = 1
+"""Columns of the terminal between two cells."""
+
+
+@dataclass(frozen=True)
+class PanelLayout:
+    """Grid of the panels of a player."""
+
+    columns: int
+    rows: int
+    panel_rows: int | None = None
+    """Rows of the terminal that each panel takes; None divides all of them equally."""
+    curve_span: int = 0
+    """Columns of the grid that the curve of the difference takes, after the panels; 0 if it has no room."""
+
+    @property
+    def grid_rows(self) -> str:
+        """Return the heights of the rows of the grid, as in CSS."""
+        return "1fr" if self.panel_rows is None else f"{self.panel_rows} " * self.rows + "1fr"
 
 
 def choose_grid_columns(clip_count: int, aspect_ratio: float, width: int, height: int) -> int:
@@ -16,3 +37,21 @@ def choose_grid_columns(clip_count: int, aspect_ratio: float, width: int, height
         return min(width / columns, 2 * max(1.0, height / rows - LABEL_ROWS) * aspect_ratio)
 
     return max(range(1, clip_count + 1), key=lambda columns: (measure_clip_width(columns), -columns))
+
+
+def arrange_panels(panel_count: int, aspect_ratio: float, width: int, height: int, has_curve: bool) -> PanelLayout:
+    """Return the grid in which panels become largest; the curve takes the free cells, or else the rows below.
+
+    Args:
+        aspect_ratio: width of a clip divided by its height.
+        has_curve: whether there is a curve.
+    """
+    columns = choose_grid_columns(panel_count, aspect_ratio, width, height)
+    rows = -(-panel_count // columns)
+    if has_curve and columns * rows > panel_count:
+        return PanelLayout(columns, rows, curve_span=columns * rows - panel_count)
+    cell_width = (width - GRID_GAP * (columns - 1)) // columns
+    panel_rows = min(height // rows, LABEL_ROWS + round(cell_width / aspect_ratio / 2))
+    if has_curve and height > rows * panel_rows:
+        return PanelLayout(columns, rows, panel_rows, columns)
+    return PanelLayout(columns, rows)

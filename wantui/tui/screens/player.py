@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.style import Style
 from rich.text import Text
 from textual import getters, on
 from textual.app import ComposeResult
-from textual.containers import Container, Horizontal, Vertical
+from textual.containers import Container, Horizontal
 from textual.message import Message
 from textual.screen import ModalScreen
 from textual.timer import Timer
@@ -17,18 +18,23 @@ from wantui.storage.marks import VideoMark
 from wantui.tui.actions import make_bindings
 from wantui.tui.dialog import DialogMixin
 from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
-from wantui.tui.player.clip_labels import LABEL_SEPARATOR, cut_prompt, describe_common_part, label_clips
-from wantui.tui.player.clip_layout import choose_grid_columns
+from wantui.tui.player.clip_labels import LABEL_SEPARATOR, describe_common_part, label_clips
+from wantui.tui.player.clip_layout import GRID_GAP, arrange_panels
 from wantui.tui.player.clips import ClipMarks, MarkField, PlayerClip
 from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
 from wantui.tui.screens.recipe_viewer import RecipeViewer
+from wantui.tui.widgets.clip_difference import DifferenceCurve, DifferencePicture
 from wantui.tui.widgets.clip_facts import ClipFacts, choose_panel_width
+from wantui.tui.widgets.clip_panel import ClipPanel
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.matrix_cells import REJECT, STAR
 from wantui.tui.widgets.picture_view import PictureView
 from wantui.tui.widgets.playback_bar import PlaybackBar
 from wantui.tui.worker_errors import WorkerErrorsMixin
+
+if TYPE_CHECKING:
+    from wantui.tui.pictures import Picture
 
 MIN_HEIGHT_WITH_PROMPT = 22
 """Minimum height of the screen, in lines, at which the prompt of a single clip is shown below the clip."""
@@ -65,10 +71,11 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
     Player.-with-facts ClipFacts { display: block; }
     Player #prompt { height: 1; padding: 0 1; display: none; }
     Player.-roomy.-single #prompt { display: block; }
-    Player .clip-label { height: 1; }
     Player PictureView { height: 1fr; background: $surface; } /* so that the edge of a dark picture is seen */
+    Player DifferencePicture, Player DifferenceCurve { display: none; }
+    Player.-with-difference DifferencePicture, Player.-with-curve DifferenceCurve { display: block; }
     Player.-with-facts.-roomy #prompt, Player.-single .clip-label,
-    Player.-bare .clip-label, Player.-bare PlaybackBar, Player.-bare KeyFooter,
+    Player.-bare .clip-label, Player.-bare .difference-label, Player.-bare PlaybackBar, Player.-bare KeyFooter,
     Player.-bare.-roomy #prompt {
         display: none;
     }
@@ -100,9 +107,10 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         with Horizontal(id="stage-row"):
             with Container(id="stage"):
                 for _ in self.clips:
-                    with Vertical():
-                        yield DiffText(classes="clip-label")
-                        yield PictureView(is_at_top=len(self.clips) > 1)
+                    yield ClipPanel(is_compared=len(self.clips) > 1)
+                if self.can_compare:
+                    yield DifferencePicture()
+                    yield DifferenceCurve()
             yield ClipFacts(id="clip-facts")
         yield DiffText(id="prompt")
         yield PlaybackBar()
@@ -113,16 +121,26 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
 
     @property
     def views(self) -> list[PictureView]:
-        return list(self.query(PictureView))
+        return [panel.view for panel in self.query(ClipPanel)]
+
+    @property
+    def can_compare(self) -> bool:
+        """Return whether the player shows two clips whose frames can be subtracted."""
+        shapes = {(each.width, each.height, each.frames, each.fps) for each in (clip.recipe for clip in self.clips)}
+        return len(self.clips) == 2 and len(shapes) == 1
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Disable marks and the selection of other videos while several are compared."""
         if action == "mark":
             return self.clip_marks is not None and len(self.clips) == 1
+        if action == "difference":
+            return len(self.clips) == 2
         return action != "next" or (len(self.clips) == 1 and self.clips[0] in self.batch_clips)
 
     def on_mount(self) -> None:
         self._restart_timer()
+        for curve in self.query(DifferenceCurve):
+            curve.measure_difference(*self.clips)
 
     def on_unmount(self) -> None:
         for buffer in self.buffers:
@@ -136,19 +154,26 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
 
     def on_resize(self) -> None:
         recipe, (width, height) = self.clips[0].recipe, self.size
+        aspect_ratio, is_bare = recipe.width / recipe.height, self.has_class("-bare")
         self.set_class(height >= MIN_HEIGHT_WITH_PROMPT, "-roomy")
-        columns = choose_grid_columns(len(self.clips), recipe.width / recipe.height, width, height)
-        rows = -(-len(self.clips) // columns)
-        self.stage.styles.grid_size_columns, self.stage.styles.grid_size_rows = columns, rows
-        stage_height = height - (0 if self.has_class("-bare") else LINES_BELOW_STAGE)
+        stage_height = height - (0 if is_bare else LINES_BELOW_STAGE)
+        panel_count = len(self.clips) + self.has_class("-with-difference")
+        has_curve = self.can_compare and not is_bare
+        layout = arrange_panels(panel_count, aspect_ratio, width - 2 * SIDE_MARGIN, stage_height, has_curve)
+        self.set_class(layout.curve_span > 0, "-with-curve")
+        stage = self.stage.styles
+        stage.grid_size_columns, stage.grid_rows = layout.columns, layout.grid_rows
+        for curve in self.query(DifferenceCurve):
+            curve.styles.column_span = max(1, layout.curve_span)
         if len(self.clips) == 1:
-            panel_width = choose_panel_width((width, stage_height), recipe.width / recipe.height)
-            self.set_class(panel_width > 0 and not self.has_class("-bare"), "-with-facts")
+            panel_width = choose_panel_width((width, stage_height), aspect_ratio)
+            self.set_class(panel_width > 0 and not is_bare, "-with-facts")
             self.clip_facts.styles.width = panel_width
         else:
             # What remains after the division by columns and rows would make the first clips larger than the others.
-            spare_columns, spare_rows = (width - 2 * SIDE_MARGIN - (columns - 1)) % columns, stage_height % rows
-            self.stage.styles.padding = (0, SIDE_MARGIN + spare_columns, spare_rows, SIDE_MARGIN)
+            spare_columns = (width - 2 * SIDE_MARGIN - GRID_GAP * (layout.columns - 1)) % layout.columns
+            spare_rows = 0 if layout.panel_rows else stage_height % layout.rows
+            stage.padding = (0, SIDE_MARGIN + spare_columns, spare_rows, SIDE_MARGIN)
 
     @on(PictureView.Resized)
     def _decode_for_new_size(self) -> None:
@@ -210,7 +235,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
             [(buffer.frame_count, clip.recipe.fps) for buffer, clip in zip(self.buffers, self.clips, strict=True)]
         )
 
-    def _request_frames(self) -> "list[object]":
+    def _request_frames(self) -> "list[Picture | None]":
         """Return the frame of each clip at the position; None if it is not decoded."""
         return [
             buffer.request_frame(self.playback.convert_index(clip.recipe.fps))
@@ -227,28 +252,28 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
                 view.show_picture(frame, is_moving=self.playback.is_playing)
             elif buffer.error and not buffer.frame_count:
                 view.show_message(buffer.error)
-        for widget, clip, label, view in zip(
-            self.query(".clip-label").results(DiffText), self.clips, self.labels, self.views, strict=True
-        ):
-            line = Text.assemble(" " * view.picture_left, (label, Style(bold=True)), no_wrap=True)
-            line.stylize(widget.make_colour_style(clip.colour_name), 0, line.cell_len)
-            if signs := self._list_mark_signs(clip):
-                line.append(f"  {signs}", widget.make_colour_style("accent"))
-            prompts = [escape_unprintable(each.recipe.prompt) for each in self.clips]
-            own_prompt = escape_unprintable(clip.recipe.prompt)
-            free_width = widget.content_size.width - line.cell_len - 2
-            widget.show_lines(
-                [line.append(f"  {cut_prompt(own_prompt, prompts, max(8, free_width))}", Style(dim=True))]
-            )
+        prompts = [clip.recipe.prompt for clip in self.clips]
+        for panel, clip, label in zip(self.query(ClipPanel), self.clips, self.labels, strict=True):
+            panel.show_label(clip, label, self._list_mark_signs(clip), prompts)
         prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
         self.query_one("#prompt", DiffText).show_lines([prompt])
+        self._show_difference()
         self.playback_bar.show_playback(self.playback, self._make_title())
         self._show_facts()
+
+    @on(DifferenceCurve.Measured)
+    def _show_difference(self) -> None:
+        """Show the difference of two clips in the shown frame."""
+        for curve, picture in zip(self.query(DifferenceCurve), self.query(DifferencePicture), strict=True):
+            curve.show_frame(self.playback.frame_index)
+            if self.has_class("-with-difference"):
+                picture.show_frames(curve.difference, self._request_frames(), is_moving=self.playback.is_playing)
 
     def _show_facts(self) -> None:
         """Show what is known about the only clip in the panel beside it, unless there is no room for the panel."""
         if not self.has_class("-with-facts"):
             return
+        self.clip_facts.mark_frame(self.playback.frame_index)
         clip = self.clips[0]
         mark = None if self.clip_marks is None else self.clip_marks.find(clip)
         shown_facts = (clip, mark, self.clip_facts.content_size, self.app.theme)
@@ -269,6 +294,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         if len(self.clips) > 1:
             parts = [format_count(len(self.clips), "video"), describe_common_part(self.clips)]
             return LABEL_SEPARATOR.join(filter(None, parts))
+        if self.has_class("-with-facts"):  # which have the title
+            return ""
         clip = self.clips[0]
         signs = f"{marks} " if (marks := self._list_mark_signs(clip)) else ""
         if clip not in self.batch_clips:
@@ -304,6 +331,14 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         if self.clip_marks is not None:
             self.clip_marks.toggle(self.clips[0], field)
             self.draw_frames()
+
+    def action_difference(self) -> None:
+        """Show or hide the picture of the difference of two clips."""
+        if not self.can_compare:
+            self.notify("no difference: the clips differ in size, number of frames or frames per second")
+            return
+        self.toggle_class("-with-difference")
+        self.on_resize()
 
     def action_bare(self) -> None:
         self.toggle_class("-bare")

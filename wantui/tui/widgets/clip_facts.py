@@ -15,7 +15,7 @@ from textual.worker import get_current_worker
 from wantui.formatting import escape_unprintable, format_bytes, format_count
 from wantui.storage.marks import VideoMark
 from wantui.tui.facts import Fact, draw_facts
-from wantui.tui.film_strip import draw_film_strip, label_sheet_frames
+from wantui.tui.film_strip import draw_film_strip, find_sheet_number, label_sheet_frames
 from wantui.tui.pane_titles import find_key
 from wantui.tui.pictures import read_sheet_frames
 from wantui.tui.player.clips import PlayerClip
@@ -66,6 +66,8 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         self._shown: tuple[PlayerClip, Sequence[PlayerClip], VideoMark | None] | None = None
         self._strip: ClipFacts.StripRead | None = None
         """Strip that was read last."""
+        self._marked_number = 0
+        """Number, from 0, of the frame of the strip that is marked as the current one."""
 
     def show_clip(self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], mark: VideoMark | None) -> None:
         """Show a clip.
@@ -82,6 +84,15 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         if clip.sheet_path is not None and not is_read and not getattr(self.app, "is_low_bandwidth", False):
             self._read_contact_sheet(clip, clip.sheet_path, self.content_size.width)
 
+    def mark_frame(self, frame_index: int) -> None:
+        """Mark the frame of the strip that shows the current part of the clip."""
+        if self._shown is None or self._strip is None or self._strip.clip != self._shown[0]:
+            return
+        number = find_sheet_number(self._strip.clip.recipe.frames, frame_index)
+        if number != self._marked_number:
+            self._marked_number = number
+            self._draw()
+
     @work(thread=True, exclusive=True, group="strip", exit_on_error=False)
     def _read_contact_sheet(self, clip: PlayerClip, sheet_path: Path, width: int) -> None:
         """Read the contact sheet of a clip on a background thread."""
@@ -97,7 +108,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
             self._draw()
 
     def _draw(self) -> None:
-        """Draw the facts, and below them what fits: the grid of the batch, the clips before and after, the strip."""
+        """Draw the facts, and what fits below: grid of the batch, clips before and after, file, strip of frames."""
         assert self._shown is not None, "a clip is shown"
         clip, batch_clips, mark = self._shown
         width, height = self.content_size
@@ -109,7 +120,9 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         strip_height = min(MAX_STRIP_LINES, height - len(lines) - 1)
         if strip is not None and strip.clip == clip and strip.frames and strip_height >= MIN_STRIP_LINES:
             labels = label_sheet_frames(clip.recipe.frames)
-            lines += [Text(""), *draw_film_strip(strip.frames, labels, width, strip_height)]
+            marked_style = self.make_colour_style("accent") + Style(bold=True, reverse=True)
+            drawn = draw_film_strip(strip.frames, labels, width, strip_height, self._marked_number, marked_style)
+            lines += [Text(""), *drawn]
         self.show_lines(lines)
 
     def _draw_facts(
@@ -120,27 +133,29 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         muted, recipe = self.make_colour_style("text-muted"), clip.recipe
         lines = wrap_text(clip.title, width, self.make_colour_style(clip.colour_name) + Style(bold=True), indent="")
         if clip in batch_clips:
-            position = f"video {batch_clips.index(clip) + 1} of {len(batch_clips)} of {clip.batch_name}"
-            lines += wrap_text(position, width, muted, indent="")
+            position = f"video {batch_clips.index(clip) + 1} of {len(batch_clips)}"
+            full_position = f"{position} of {clip.batch_name}"
+            lines.append(Text(full_position if len(full_position) <= width else position, muted))
         lines += [Text(""), *wrap_text(escape_unprintable(recipe.prompt), width, indent="")]
         if mark is not None:
             lines += [Text(""), *self._draw_marks(mark, width)]
+        costs = [f"{clip.seconds:.1f} s"] if clip.seconds else []
+        costs += [] if clip.byte_count is None else [f"{format_bytes(clip.byte_count)} on disk"]
         facts = [
             Fact("model", recipe.model),
             Fact("size", f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps"),
             Fact("sampling", f"{format_count(recipe.steps, 'step')} of {recipe.sampler}"),
             Fact("cfg scale", describe_guidance(recipe)),
             Fact("seed", "" if f"seed {recipe.seed}" in clip.title else str(recipe.seed)),
-            Fact("took", f"{clip.seconds:.1f} s" if clip.seconds else ""),
-            Fact("on disk", "" if clip.byte_count is None else format_bytes(clip.byte_count)),
-            Fact("file", Path(*clip.path.parts[-3:]).as_posix()),
+            Fact("took", ", ".join(costs)),
         ]
         return [*lines, Text(""), *draw_facts([fact for fact in facts if fact.value], width)]
 
     def _list_blocks(self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], width: int) -> list[list[Text]]:
-        """Return the grid of the batch, and the clips before and after this one with their keys."""
+        """Return the grid of the batch, the clips before and after this one with their keys, and the file."""
+        file_lines = draw_facts([Fact("file", Path(*clip.path.parts[-3:]).as_posix())], width)
         if clip not in batch_clips:
-            return []
+            return [file_lines]
         index = batch_clips.index(clip)
         neighbours = []
         for action_id, other_index in (("player.previous", index - 1), ("player.next", index + 1)):
@@ -153,7 +168,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
                 )
                 line.truncate(width, overflow="ellipsis")
                 neighbours.append(line)
-        return [draw_played_batch(batch_clips, clip, width, self.make_colour_style), neighbours]
+        return [draw_played_batch(batch_clips, clip, width, self.make_colour_style), neighbours, file_lines]
 
     def _draw_marks(self, mark: VideoMark, width: int) -> list[Text]:
         """Return the marks, or that there are none."""

@@ -1,0 +1,194 @@
+"""Difference of two compared clips: its figures, its picture, and both in the player."""
+
+import asyncio
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clip_batches import SIDE, choose_colour, draw_clip, write_clip_batch
+from dialogs import counted_bytes
+from harness_tui import AppUnderTest
+from matplotlib import colormaps
+from test_tui_player import on_clips, open_player
+
+from wantui.analysis.similarity import PairedVideos, measure_pair
+from wantui.errors import UserError
+from wantui.storage.mp4 import Frame, read_frames, write_mp4
+from wantui.tui.player.clip_difference import ClipDifference, measure_clip_difference
+from wantui.tui.player.clip_layout import PanelLayout, arrange_panels
+from wantui.tui.screens.library import LibraryScreen
+from wantui.tui.screens.player import Player
+from wantui.tui.widgets.clip_difference import DifferenceCurve, DifferencePicture
+
+pytestmark = pytest.mark.terminal
+
+
+def write_clip(name: str, frames: list[Frame]) -> Path:
+    path = Path(name).absolute()
+    write_mp4(path, frames, 8, len(frames), {})
+    return path
+
+
+def measure(first: Path, second: Path) -> ClipDifference:
+    difference = measure_clip_difference(first, second, lambda: False)
+    assert difference is not None
+    return difference
+
+
+def test_figures_are_those_of_the_decoded_frames_in_float64() -> None:
+    rng = np.random.default_rng(0)
+    clips = [[rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(3)] for _ in range(2)]
+    paths = [write_clip(f"{number}.mp4", frames) for number, frames in enumerate(clips)]
+    decoded = [np.stack(list(read_frames(path))).astype(np.float64) for path in paths]
+    expected = np.abs(decoded[0] - decoded[1])
+    difference = measure(*paths)
+    assert difference.means == pytest.approx(expected.mean((1, 2, 3)))
+    assert difference.mean == pytest.approx(expected.mean())
+    assert difference.scale_maximum == pytest.approx(expected.mean(-1).max())
+    assert difference.psnr == pytest.approx(10 * np.log10(255**2 / (expected**2).mean()))
+
+
+def test_signal_to_noise_ratio_is_that_of_the_command_similarity() -> None:
+    folder = Path("clips").absolute()
+    first, second = write_clip_batch(folder).videos[:2]
+    similarity, _ = measure_pair(folder, PairedVideos(first, second), ["psnr"])
+    difference = measure(folder / first.files["clip"], folder / second.files["clip"])
+    assert difference.psnr == pytest.approx(similarity.psnr)
+
+
+def test_equal_clips_differ_in_nothing() -> None:
+    path = write_clip("one.mp4", draw_clip((10, 20, 30)))
+    difference = measure(path, path)
+    assert set(difference.means) == {0.0}
+    assert math.isinf(difference.psnr)
+    frame = draw_clip((10, 20, 30))[0]
+    assert (difference.draw_picture(frame, frame) == difference.colours[0]).all()
+
+
+def test_picture_has_the_colour_of_the_mean_over_red_green_and_blue() -> None:
+    heat = np.rint(colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
+    difference = ClipDifference((1.0,), 20.0, 150.0, heat)
+    first = np.array([[[0, 0, 0], [255, 0, 10], [10, 20, 30], [200, 200, 200]]], np.uint8)
+    second = np.array([[[0, 0, 0], [0, 255, 70], [40, 20, 30], [0, 0, 0]]], np.uint8)
+    shares = [0, (255 + 255 + 60) / 3 / 150, 10 / 150, 1]  # the second and the last one exceed the scale
+    expected = [heat[round(min(1, share) * 255)] for share in shares]
+    assert np.array_equal(difference.draw_picture(first, second)[0], np.array(expected))
+
+
+def test_clips_of_other_size_or_without_frames_are_refused() -> None:
+    first = write_clip("first.mp4", draw_clip((10, 20, 30)))
+    second = write_clip("second.mp4", [frame[: SIDE // 2] for frame in draw_clip((10, 20, 30))])
+    with pytest.raises(UserError, match="they differ in size"):
+        measure_clip_difference(first, second, lambda: False)
+    second.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="not a readable clip"):
+        measure_clip_difference(first, second, lambda: False)
+
+
+def test_measurement_ends_when_it_is_cancelled() -> None:
+    path = write_clip("one.mp4", draw_clip((10, 20, 30)))
+    assert measure_clip_difference(path, path, lambda: True) is None
+
+
+@pytest.mark.parametrize(
+    ("panel_count", "aspect_ratio", "size", "layout"),
+    [
+        (2, 1, (138, 38), PanelLayout(2, 1, 35, 2)),
+        (3, 1, (138, 38), PanelLayout(3, 1, 23, 3)),
+        (3, 1, (78, 22), PanelLayout(3, 1, 13, 3)),
+        (2, 832 / 480, (138, 38), PanelLayout(2, 1, 21, 2)),
+        (3, 832 / 480, (138, 38), PanelLayout(2, 2, None, 1)),
+        (2, 1, (138, 30), PanelLayout(2, 1)),
+    ],
+)
+def test_curve_takes_a_free_cell_or_the_rows_below_the_clips(
+    panel_count: int, aspect_ratio: float, size: tuple[int, int], layout: PanelLayout
+) -> None:
+    assert arrange_panels(panel_count, aspect_ratio, *size, has_curve=True) == layout
+    without_curve = arrange_panels(panel_count, aspect_ratio, *size, has_curve=False)
+    assert without_curve == PanelLayout(layout.columns, layout.rows)
+
+
+def test_player_shows_the_difference_of_the_shown_frames_and_hides_it_again() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "m", "right", "m", "c")
+        curve, picture = player.query_one(DifferenceCurve), player.query_one(DifferencePicture)
+        difference = await it.until(lambda: curve.difference)
+        assert difference.means == measure(*(clip.path for clip in player.clips)).means
+        await it.until(lambda: f"frame 1 {difference.means[0]:.1f}" in it.text())
+        assert f"all frames {difference.mean:.1f}   PSNR {difference.psnr:.1f} dB" in it.text()
+        assert not picture.display
+        await it.press("d")
+        await it.until(lambda: picture.view.shown_pixels is not None)
+        await it.press("G")
+        await it.until(lambda: f"frame 9 {difference.means[8]:.1f}" in it.text())
+        assert re.search(rf"difference  0 █+ {difference.scale_maximum:.0f} of 255$", picture.label.get_shown_text())
+        assert len({view.size for view in [*player.views, picture.view]}) == 1
+        frames = [buffer.request_frame(8) for buffer in player.buffers]
+        assert picture.view.picture is not None
+        assert np.array_equal(picture.view.picture, difference.draw_picture(*frames))
+        await it.press("d")
+        await it.until(lambda: not picture.display)
+
+    on_clips(test)
+
+
+def test_paused_player_with_a_difference_sends_nothing() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "m", "right", "m", "c")
+        await it.press("d")
+        view = player.query_one(DifferencePicture).view
+        await it.until(lambda: view.shown_pixels is not None)
+        await it.pilot.pause(0.3)
+        with counted_bytes(it.app) as written:
+            await asyncio.sleep(1.0)
+            assert len("".join(written)) == 0
+
+    on_clips(test)
+
+
+@pytest.mark.parametrize("keys", [["p"], ["m", "right", "m", "down", "m", "c"]])
+def test_one_clip_or_three_have_no_difference(keys: list[str]) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, *keys)
+        assert "Difference" not in it.text()
+        await it.press("d")
+        assert not player.query(DifferencePicture)
+
+    on_clips(test)
+
+
+def test_clips_of_other_length_have_no_difference_and_say_so() -> None:
+    folder = Path("outputs/clips").absolute()
+    manifest = write_clip_batch(folder, more=("sweeps=video_settings.frames=5,9",), seeds=1)
+    for video in manifest.videos:
+        frames = draw_clip(choose_colour(video), video.recipe.frames)
+        write_mp4(folder / video.files["clip"], frames, 8, len(frames), {})
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("m", "right", "m", "c")
+        player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
+        await it.until(lambda: all(view.picture is not None for view in player.views))
+        assert len({clip.recipe.frames for clip in player.clips}) == 2
+        await it.press("d")
+        assert "no difference: the clips differ in size, number of frames or frames per second" in it.notifications()
+
+    on_clips(test)
+
+
+def test_damaged_clip_has_no_difference_and_says_why() -> None:
+    folder = Path("outputs/clips").absolute()
+    manifest = write_clip_batch(folder)
+    (folder / manifest.videos[1].files["clip"]).write_bytes(b"damaged")
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("m", "right", "m", "c")
+        player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
+        await it.until(lambda: "✗" in player.query_one(DifferenceCurve).get_shown_text())
+        assert "not a readable clip" in player.query_one(DifferenceCurve).get_shown_text().replace("\n  ", " ")
+        await it.press("d")
+        assert player.query_one(DifferencePicture).view.picture is None
+
+    on_clips(test)

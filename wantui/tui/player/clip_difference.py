@@ -1,0 +1,77 @@
+"""Difference of two clips: its mean in each frame, and pictures of it in a colour scale."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wantui.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from wantui.tui.pictures import Picture
+
+MAX_LEVEL = 255
+"""Largest level of a colour, and so the largest possible difference."""
+COLOUR_COUNT = 256
+"""Number of colours of the scale."""
+
+
+@dataclass(frozen=True)
+class ClipDifference:
+    """Absolute difference of two clips, in levels of a colour from 0 to 255."""
+
+    means: tuple[float, ...]
+    """Mean over the pixels and their three colours, by frame."""
+    psnr: float
+    """Peak signal-to-noise ratio of all frames in dB; infinite if they are equal."""
+    scale_maximum: float
+    """Upper end of the colour scale: the largest difference of a pixel, averaged over its colours; 1 if all are 0."""
+    colours: "NDArray[np.uint8]"
+    """Colours of the scale [COLOUR_COUNT, rgb]."""
+
+    @property
+    def mean(self) -> float:
+        """Return the mean over all frames."""
+        return sum(self.means) / len(self.means)
+
+    def draw_picture(self, first: "Picture", second: "Picture") -> "Picture":
+        """Return the difference of two pictures of equal size, in the colours of the scale."""
+        import numpy as np
+
+        levels = np.abs(first.astype(np.int16) - second).mean(-1)
+        shares = np.clip(levels / self.scale_maximum, 0, 1)
+        picture: Picture = self.colours[np.rint(shares * (COLOUR_COUNT - 1)).astype(np.uint8)]
+        return picture
+
+
+def measure_clip_difference(first: Path, second: Path, is_cancelled: Callable[[], bool]) -> ClipDifference | None:
+    """Decode two clips in full size, and return their difference up to the end of the shorter one; None if cancelled.
+
+    Raises:
+        UserError: a clip cannot be decoded, has no frames, or has not the size of the other one.
+    """
+    import numpy as np
+
+    from wantui.analysis.attention_overlay import map_heat_colours
+    from wantui.storage.mp4 import read_frames
+
+    means, largest, squares, value_count = [], 0.0, 0, 0
+    for frame, other in zip(read_frames(first), read_frames(second), strict=False):
+        if is_cancelled():
+            return None
+        if frame.shape != other.shape:
+            raise UserError("cannot compare the clips: they differ in size")
+        difference = np.abs(frame.astype(np.int16) - other)
+        means.append(float(difference.mean()))
+        largest = max(largest, float(difference.mean(-1).max()))
+        squares += int(np.square(difference, dtype=np.int32).sum(dtype=np.int64))
+        value_count += difference.size
+    if not means:
+        raise UserError("cannot compare the clips: one contains no frames")
+    psnr = 10 * math.log10(MAX_LEVEL**2 * value_count / squares) if squares else math.inf
+    colours = np.rint(map_heat_colours(np.linspace(0, 1, COLOUR_COUNT, dtype=np.float32))).astype(np.uint8)
+    return ClipDifference(tuple(means), psnr, largest or 1.0, colours)

@@ -1,0 +1,159 @@
+"""Widgets of the difference of two compared clips: a picture of the shown frame, and a curve over all frames."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.style import Style
+from rich.text import Text
+from textual import getters, on, work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.message import Message
+from textual.worker import get_current_worker
+
+from wantui.errors import UserError
+from wantui.tui.chart import MIN_CHART_HEIGHT, Chart
+from wantui.tui.player.clip_difference import COLOUR_COUNT, MAX_LEVEL, ClipDifference, measure_clip_difference
+from wantui.tui.player.clips import PlayerClip
+from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.picture_view import PictureView
+from wantui.tui.worker_errors import WorkerErrorsMixin
+from wantui.tui.wrapping import wrap_text
+
+if TYPE_CHECKING:
+    from wantui.tui.pictures import Picture
+
+FRAME_AXIS = "frame"
+MEASURING_TEXT = "measuring the difference ..."
+FIGURE_GAP = "   "
+"""Text between two figures of a line."""
+MIN_SCALE_WIDTH = 4
+"""Minimum width of the colour scale, in cells."""
+
+
+class DifferencePicture(Vertical):
+    """Picture of the difference of the shown frames, below a label with its colour scale."""
+
+    DEFAULT_CSS = """
+    DifferencePicture .difference-label { height: 1; }
+    """
+
+    label = getters.query_one(DiffText)
+    view = getters.query_one(PictureView)
+
+    def compose(self) -> ComposeResult:
+        yield DiffText(classes="difference-label")
+        yield PictureView(is_at_top=True)
+
+    def show_frames(
+        self, difference: ClipDifference | None, frames: "Sequence[Picture | None]", *, is_moving: bool
+    ) -> None:
+        """Show the difference of two frames; a frame that is not decoded yet leaves the previous picture."""
+        if difference is None:
+            self.label.show_lines([Text("difference", Style(bold=True))])
+            return
+        first, second = frames
+        if first is not None and second is not None and first.shape == second.shape:
+            self.view.show_picture(difference.draw_picture(first, second), is_moving=is_moving)
+        self.label.show_lines([self._draw_label(difference)])
+
+    def _draw_label(self, difference: ClipDifference) -> Text:
+        """Return the name of the picture, with the ends of the colour scale."""
+        line = Text.assemble(" " * self.view.picture_left, ("difference", Style(bold=True)), "  0 ", no_wrap=True)
+        top_text = f" {difference.scale_maximum:.0f}"
+        full_top_text = f"{top_text} of {MAX_LEVEL}"
+        free_width = self.label.content_size.width - line.cell_len
+        if free_width - len(full_top_text) >= 2 * MIN_SCALE_WIDTH:
+            top_text = full_top_text
+        scale_width = max(MIN_SCALE_WIDTH, min(2 * len(full_top_text), free_width - len(top_text)))
+        for cell in range(scale_width):
+            r, g, b = difference.colours[cell * (COLOUR_COUNT - 1) // (scale_width - 1)].tolist()
+            line.append("█", Style(color=f"#{r:02x}{g:02x}{b:02x}"))
+        return line.append(top_text)
+
+
+class DifferenceCurve(WorkerErrorsMixin, DiffText):
+    """Figures of the difference of two clips, and its curve over the frames with the shown one marked."""
+
+    @dataclass
+    class Measured(Message):
+        """The difference was measured, or cannot be measured."""
+
+        difference: ClipDifference | None
+        error: str = ""
+
+    DEFAULT_CSS = """
+    DifferenceCurve { height: 1fr; }
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.difference: ClipDifference | None = None
+        """Difference of the clips; None until it is measured."""
+        self.error = ""
+        """Reason why the clips cannot be compared; otherwise empty."""
+
+    @work(thread=True, exclusive=True, group="difference", exit_on_error=False)
+    def measure_difference(self, first: PlayerClip, second: PlayerClip) -> None:
+        """Decode both clips on a background thread; closing the player cancels this."""
+        worker = get_current_worker()
+        try:
+            difference = measure_clip_difference(first.path, second.path, lambda: worker.is_cancelled)
+        except UserError as error:
+            self.post_message(self.Measured(None, str(error)))
+        else:
+            self.post_message(self.Measured(difference))
+
+    @on(Measured)
+    def _keep_difference(self, message: Measured) -> None:
+        self.difference, self.error = message.difference, message.error
+
+    def show_frame(self, index: int) -> None:
+        """Show the figures and the curve, with a frame marked."""
+        width, height = self.content_size
+        if not width or not height:
+            return
+        difference = self.difference
+        if difference is None:
+            text = f"✗ {self.error}" if self.error else MEASURING_TEXT
+            self.show_lines(wrap_text(text, width, self.make_colour_style("error" if self.error else "text-muted")))
+            return
+        index = min(index, len(difference.means) - 1)
+        lines = _join_figures(self._list_figures(difference, index), width)
+        if height - len(lines) >= MIN_CHART_HEIGHT:
+            lines += self._draw_curve(difference, index, width, height - len(lines))
+        self.show_lines(lines[:height])
+
+    def _list_figures(self, difference: ClipDifference, index: int) -> list[Text]:
+        """Return the mean difference of a frame and of all frames, and the signal-to-noise ratio."""
+        accent, muted = self.make_colour_style("accent"), self.make_colour_style("text-muted")
+        frame_width, mean_width = len(str(len(difference.means))), len(f"{max(difference.means):.1f}")
+        return [
+            Text(f"mean difference, of {MAX_LEVEL}", muted),
+            Text.assemble(
+                (f"frame {index + 1:>{frame_width}} ", muted), (f"{difference.means[index]:{mean_width}.1f}", accent)
+            ),
+            Text.assemble(("all frames ", muted), f"{difference.mean:.1f}"),
+            Text("equal frames") if math.isinf(difference.psnr) else Text(f"PSNR {difference.psnr:.1f} dB"),
+        ]
+
+    def _draw_curve(self, difference: ClipDifference, index: int, width: int, height: int) -> list[Text]:
+        means = difference.means
+        frame_numbers = list(range(1, len(means) + 1))
+        chart = Chart(width, height, (1, max(2, len(means))), (0, max(means) or 1), FRAME_AXIS)
+        chart.add_line(frame_numbers, means, self.make_colour_style("text-muted"))
+        chart.add_sign(index + 1, means[index], "●", self.make_colour_style("accent"))
+        return chart.draw_lines()
+
+
+def _join_figures(figures: Sequence[Text], width: int) -> list[Text]:
+    """Return lines of at most `width` cells, each with as many figures as fit."""
+    lines: list[Text] = []
+    for figure in figures:
+        if lines and lines[-1].cell_len + len(FIGURE_GAP) + figure.cell_len <= width:
+            lines[-1].append(FIGURE_GAP).append_text(figure)
+        else:
+            lines.append(Text().append_text(figure))
+    return lines
