@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from clip_batches import FRAME_COUNT, write_clip_batch
 
+from wantui.tui.player.clip_buffer import ClipBuffer
 from wantui.tui.player.clips import PlayerClip, list_batch_clips
 from wantui.tui.player.pixel_player import DELETE_KITTY_PICTURES, LEAVE_SCREEN, PixelPlayer, PixelTerminal, TerminalSize
 from wantui.tui.player.pixel_terminal import KeyReader, read_terminal_size
@@ -78,6 +79,34 @@ def test_paused_player_sends_nothing(clips: list[PlayerClip]) -> None:
     it.actions = [lambda: counts.append(len(it.written))] * 20 + ["close"]
     it.play(clips[:1])
     assert len(set(counts)) == 1
+
+
+def test_count_that_decoding_finds_is_shown_with_the_first_frame(
+    clips: list[PlayerClip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def request_frame_and_count(buffer: ClipBuffer, index: int) -> object:
+        while (frame := request_frame(buffer, index)) is None:
+            time.sleep(0.002)
+        buffer.frame_count = FRAME_COUNT
+        return frame
+
+    request_frame = ClipBuffer.request_frame
+    monkeypatch.setattr(ClipBuffer, "request_frame", request_frame_and_count)
+    it = MadeUpTerminal("kitty", ["close"])
+    it.play(clips[:1])
+    assert it.list_positions() == ["1/9"]
+
+
+def test_paused_player_shows_a_corrected_count(clips: list[PlayerClip]) -> None:
+    it = MadeUpTerminal("kitty", [])
+
+    def correct_count() -> None:
+        assert it.player is not None
+        it.player.buffers[0].frame_count = FRAME_COUNT - 1
+
+    it.actions = [lambda: None, correct_count, lambda: None, "close"]
+    it.play(clips[:1])
+    assert it.list_positions() == ["1/9", "1/8"]
 
 
 def test_playing_player_sends_each_due_frame_once(clips: list[PlayerClip]) -> None:

@@ -153,9 +153,7 @@ class PixelPlayer:
             self.size = size
             self._clear()
         playback = self.playback
-        playback.update_count(
-            [(buffer.frame_count, clip.recipe.fps) for buffer, clip in zip(self.buffers, self.clips, strict=True)]
-        )
+        self._update_count()
         if not playback.is_playing and not self._must_redraw:
             return
         previous_index, frame_remainder = playback.frame_index, 0.0
@@ -173,7 +171,16 @@ class PixelPlayer:
         if playback.is_playing:
             playback.move_forward(playback.frame_index, frame_remainder)
         self._must_redraw = False
+        self._update_count()  # decoding a frame may have counted the others
         self._send_frames(frames)
+
+    def _update_count(self) -> None:
+        """Take the number of frames from the clips; redraw if it changed."""
+        previous_count = self.playback.frame_count
+        self.playback.update_count(
+            [(buffer.frame_count, clip.recipe.fps) for buffer, clip in zip(self.buffers, self.clips, strict=True)]
+        )
+        self._must_redraw |= self.playback.frame_count != previous_count
 
     def _has_failed(self, buffer: ClipBuffer) -> bool:
         return bool(buffer.error) and not buffer.frame_count
