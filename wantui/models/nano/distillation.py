@@ -1,8 +1,8 @@
 """Distillation of nano's guided denoising into four steps without guidance (multistep consistency distillation).
 
 The student predicts, at each of the four noise levels of the sampler `lcm`, the clean latents that the guided flow of
-the teacher reaches from there. Guidance is thereby part of the weights. The first round starts from noisy training
-clips, and later rounds from the states that the student itself reaches.
+the teacher reaches from there. Guidance is thereby part of the weights. Each round starts from the states that the
+student itself reaches.
 """
 
 import itertools
@@ -11,13 +11,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
-from transformers import UMT5EncoderModel
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-from wantui.models.nano.latent_clips import TRAINING_TEXT_POSITION_COUNT, LatentClips
+from wantui.models.nano.attributes import SHAPES
+from wantui.models.nano.graphed_function import GraphedFunction
+from wantui.models.nano.latent_clips import TRAINING_TEXT_POSITION_COUNT
 from wantui.models.nano.transformer import embed_text, predict_velocity, run_block_with_logit_bias
+from wantui.models.nano.world import sample_scenes, write_captions
 from wantui.samplers import apply_flow_shift, compute_noise_levels
 
 FLOW_SHIFT = 3.0
@@ -25,6 +29,11 @@ FLOW_SHIFT = 3.0
 TEACHER_GUIDANCE_SCALE, TEACHER_STEP_COUNT = 4.0, 10
 """Guidance scale of the teacher, and its steps from any noise level to 0."""
 STUDENT_STEP_COUNT = 4
+LATENT_SHAPE = (16, 5, 16, 16)
+TWO_OBJECT_FRACTION = 0.6
+"""Fraction of the captions with two objects, which four steps draw worse than one object."""
+STEPS_BETWEEN_SYNCHRONISATIONS = 20
+"""Updates that may wait on the GPU, so that a training ends close to its time limit."""
 ADAPTER_PEAK_LEARNING_RATE, ADAPTER_WARM_UP_STEP_COUNT = 2e-3, 100
 
 
@@ -109,37 +118,53 @@ class DistillationPairs:
     ids: Tensor  # uint8 [n, positions]
 
 
+def sample_caption_ids(
+    caption_count: int, tokenizer: PreTrainedTokenizerBase, rng: np.random.Generator, device: str
+) -> Tensor:
+    """Return the token ids [n, positions] of captions of training scenes, with all shapes equally often."""
+    scenes = sample_scenes(
+        caption_count, rng, two_object_fraction=TWO_OBJECT_FRACTION, shape_frequencies=[1 / len(SHAPES)] * len(SHAPES)
+    )
+    encoded_captions = tokenizer(
+        [caption.text for caption in write_captions(scenes, rng)],
+        padding="max_length",
+        max_length=TRAINING_TEXT_POSITION_COUNT,
+    )
+    return torch.tensor(encoded_captions["input_ids"], device=device)
+
+
 @torch.no_grad()
 def compute_distillation_pairs(
-    teacher: Denoiser, student: Denoiser | None, clips: LatentClips, pair_count: int, batch_size: int, seed: int
+    teacher: Denoiser, student: Denoiser, ids: Tensor, batch_size: int, seed: int
 ) -> DistillationPairs:
-    """Compute pairs at all noise levels, from noisy training clips or, with a student, from the student's states."""
+    """Compute pairs at the states that the student reaches for captions, four for each caption.
+
+    Args:
+        ids: token ids [n, positions].
+    """
     torch.manual_seed(seed)
-    device = clips.latents.device
     sigmas = compute_noise_levels("lcm", STUDENT_STEP_COUNT, FLOW_SHIFT)
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for _ in range(max(1, pair_count // (batch_size * len(sigmas)))):
-        indices = torch.randint(len(clips.latents), (batch_size,), device=device)
-        captions = torch.randint(clips.ids.shape[1], (batch_size,), device=device)
-        ids = clips.ids[indices, captions].long()
-        latents = clips.latents[indices].float()
-        if student is None:
-            states = [torch.lerp(latents, torch.randn_like(latents), sigma) for sigma in sigmas]
-        else:
-            states = generate_student_states(student, torch.randn_like(latents), ids)[:-1]
-        for index, (state, sigma) in enumerate(zip(states, sigmas, strict=True)):
+    for batch_ids in ids.split(batch_size):
+        states = generate_student_states(
+            student, torch.randn(len(batch_ids), *LATENT_SHAPE, device=ids.device), batch_ids
+        )
+        for index, (state, sigma) in enumerate(zip(states[:-1], sigmas, strict=True)):
             start_time = 1 - index / STUDENT_STEP_COUNT
-            target = solve_guided_flow(teacher, state, start_time, ids, TEACHER_STEP_COUNT, TEACHER_GUIDANCE_SCALE)
-            sigma_column = torch.full((batch_size,), sigma, device=device)
-            parts.append((state.bfloat16(), target.bfloat16(), sigma_column, ids.to(torch.uint8)))
+            target = solve_guided_flow(
+                teacher, state, start_time, batch_ids, TEACHER_STEP_COUNT, TEACHER_GUIDANCE_SCALE
+            )
+            sigma_column = torch.full((len(batch_ids),), sigma, device=ids.device)
+            parts.append((state.bfloat16(), target.bfloat16(), sigma_column, batch_ids.to(torch.uint8)))
     return DistillationPairs(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
-def compute_distillation_loss(student: Denoiser, pairs: DistillationPairs, indices: Tensor) -> Tensor:
-    """Compute the mean of each clip's root mean square error of the predicted clean latents.
+def compute_distillation_loss(student: Denoiser, pairs: DistillationPairs, batch_size: int) -> Tensor:
+    """Compute the mean root mean square error of the predicted clean latents of a random batch.
 
     Without the root, high noise levels would dominate.
     """
+    indices = torch.randint(len(pairs.sigmas), (batch_size,), device=pairs.sigmas.device)
     states, targets = pairs.states[indices].float(), pairs.targets[indices].float()
     sigmas = pairs.sigmas[indices]
     velocity = student.predict(states, sigmas, pairs.ids[indices].long())
@@ -148,11 +173,27 @@ def compute_distillation_loss(student: Denoiser, pairs: DistillationPairs, indic
 
 
 class AdapterOptimizer:
-    """AdamW with warm-up and a cosine decay to zero, over a number of steps or a time, whichever ends first."""
+    """AdamW with warm-up and a cosine decay to zero, over a number of steps or a time, whichever ends first.
 
-    def __init__(self, parameters: list[nn.Parameter], step_count: int, max_seconds: float) -> None:
-        self.parameters, self.step_count, self.max_seconds = parameters, step_count, max_seconds
-        self.optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.0)
+    On a GPU, the steps replay a CUDA graph, so `compute_loss` may not read values back.
+    """
+
+    def __init__(
+        self,
+        parameters: list[nn.Parameter],
+        compute_loss: Callable[[], Tensor],
+        step_count: int,
+        max_seconds: float,
+    ) -> None:
+        device = parameters[0].device
+        is_cuda = device.type == "cuda"
+        self.parameters, self.compute_loss = parameters, compute_loss
+        self.step_count, self.max_seconds = step_count, max_seconds
+        self.learning_rate, self.loss_sum = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.optimizer = torch.optim.AdamW(
+            parameters, lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.0, capturable=is_cuda
+        )
+        self.run_update = GraphedFunction(self._update) if is_cuda else self._update
         self.step_number, self.start_time = 0, time.monotonic()
 
     @property
@@ -162,16 +203,25 @@ class AdapterOptimizer:
             1.0, max(self.step_number / self.step_count, (time.monotonic() - self.start_time) / self.max_seconds)
         )
 
-    def apply_update(self, loss: Tensor) -> None:
-        """Apply one update from a loss."""
+    def train_until(self, progress: float) -> float:
+        """Train until a fraction of the training is complete; return the mean loss, which is NaN without a step."""
+        first_step = self.step_number
+        self.loss_sum.zero_()
+        while self.progress < progress:
+            decay_factor = 0.5 * (1 + math.cos(math.pi * self.progress))
+            warm_up_factor = min(1.0, (self.step_number + 1) / ADAPTER_WARM_UP_STEP_COUNT)
+            self.learning_rate.fill_(ADAPTER_PEAK_LEARNING_RATE * warm_up_factor * decay_factor)
+            self.run_update()
+            self.step_number += 1
+            if self.step_number % STEPS_BETWEEN_SYNCHRONISATIONS == 0:
+                self.loss_sum.item()
+        step_count = self.step_number - first_step
+        return self.loss_sum.item() / step_count if step_count else math.nan
+
+    def _update(self) -> None:
+        loss = self.compute_loss()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.param_groups[0]["lr"] = (
-            ADAPTER_PEAK_LEARNING_RATE
-            * min(1.0, (self.step_number + 1) / ADAPTER_WARM_UP_STEP_COUNT)
-            * 0.5
-            * (1 + math.cos(math.pi * self.progress))
-        )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.step_number += 1
+        self.loss_sum.add_(loss.detach())

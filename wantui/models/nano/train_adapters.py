@@ -5,6 +5,7 @@ guidance. README.md in the folder `adapters` describes both.
 """
 
 import copy
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,24 +29,21 @@ from wantui.models.nano.distillation import (
     compute_distillation_pairs,
     generate_student_states,
     make_empty_captions,
+    sample_caption_ids,
     solve_guided_flow,
 )
 from wantui.models.nano.evaluate import decode_latents, sample_scenes_of_each_shape, score_clips
 from wantui.models.nano.latent_clips import (
     TRAINING_TEXT_POSITION_COUNT,
     LatentClips,
-    RenderScenes,
     encode_training_clips,
 )
-from wantui.models.nano.low_rank import add_adapter, iterate_low_rank_layers, save_adapter
-from wantui.models.nano.render import render_scenes
+from wantui.models.nano.low_rank import add_adapter, iterate_low_rank_layers, load_adapter, save_adapter
 from wantui.models.nano.transformer import CAPTION_DROPOUT_FRACTION, draw_sigmas, run_block_with_logit_bias
 from wantui.models.nano.world import Scenes, sample_scenes, write_captions
 
 STYLE_TIME_SHARE = 0.2
 """Share of the training time that the style adapter gets."""
-CHECKS_PER_TRAINING = 3
-"""Number of evaluations in the training of the style, and in each round of the distillation."""
 GENERATION_STEP_COUNT = 20
 """Steps of generation without the four-step adapter."""
 
@@ -133,11 +131,11 @@ class AdapterTraining:
         add_adapter(transformer, self.rank)
         return Denoiser(transformer.to(self.device), self.teacher.text_encoder, self.teacher.block_forward)
 
-    def encode_clips(self, clip_count: int, name: str, render: RenderScenes) -> LatentClips:
-        """Return encoded training clips, from a file if it exists."""
+    def encode_clips(self, clip_count: int) -> LatentClips:
+        """Return encoded clips of dipped scenes, from a file if it exists."""
         vae = copy.deepcopy(self.vae)  # encoding whole clips changes the module
-        path = self.output_folder / f"clips-{name}.pt"
-        return encode_training_clips(vae, self.tokenizer, clip_count, path, self.device, self.log, render)
+        path = self.output_folder / "clips.pt"
+        return encode_training_clips(vae, self.tokenizer, clip_count, path, self.device, self.log, render_dipped_scenes)
 
 
 def make_guided_generator(denoiser: Denoiser) -> Callable[[Tensor, Tensor], Tensor]:
@@ -172,69 +170,73 @@ def compute_style_loss(student: Denoiser, clips: LatentClips, batch_size: int) -
 
 def train_style(training: AdapterTraining, clip_count: int, step_count: int, max_seconds: float) -> None:
     """Train nano-style by flow matching on dipped scenes."""
-    clips = training.encode_clips(clip_count, "dipped", render_dipped_scenes)
+    clips = training.encode_clips(clip_count)
     student = training.create_student()
-    optimizer = AdapterOptimizer(list_adapter_parameters(student), step_count, max_seconds)
     torch.manual_seed(2)
-    for check in range(1, CHECKS_PER_TRAINING + 1):
-        losses = []
-        while optimizer.progress < check / CHECKS_PER_TRAINING:
-            loss = compute_style_loss(student, clips, training.batch_size)
-            optimizer.apply_update(loss)
-            losses.append(loss.detach())
-        if losses:
-            scores = training.evaluation.score(training.vae, make_guided_generator(student))
-            mean_loss = torch.stack(losses).mean().item()
-            training.log(f"style, step {optimizer.step_number}: loss {mean_loss:.4f}; {format_scores(*scores)}")
-            save_adapter(student.transformer, training.output_folder / "nano-style.safetensors")
+    optimizer = AdapterOptimizer(
+        list_adapter_parameters(student),
+        functools.partial(compute_style_loss, student, clips, training.batch_size),
+        step_count,
+        max_seconds,
+    )
+    mean_loss = optimizer.train_until(1.0)
+    scores = training.evaluation.score(training.vae, make_guided_generator(student))
+    training.log(f"style, step {optimizer.step_number}: loss {mean_loss:.4f}; {format_scores(*scores)}")
+    save_adapter(student.transformer, training.output_folder / "nano-style.safetensors")
 
 
 def train_four_step(
-    training: AdapterTraining, clip_count: int, pair_count: int, round_count: int, step_count: int, max_seconds: float
+    training: AdapterTraining,
+    start_path: Path | None,
+    caption_count: int,
+    round_count: int,
+    step_count: int,
+    max_seconds: float,
 ) -> None:
-    """Train nano-4step by distillation; keep the weights with the best mean score."""
+    """Train nano-4step by distillation; keep the weights of the round with the best mean score."""
     start_time = time.monotonic()
-    clips = training.encode_clips(clip_count, "plain", render_scenes)
+    rng = np.random.default_rng(3)
     student = training.create_student()
+    if start_path is not None:
+        load_adapter(student.transformer, start_path)
     best_score = -1.0
     for round_number in range(1, round_count + 1):
         round_end = start_time + max_seconds * round_number / round_count
-        source = None if round_number == 1 else student
-        pairs = compute_distillation_pairs(
-            training.teacher, source, clips, pair_count, training.batch_size, seed=round_number
-        )
+        ids = sample_caption_ids(caption_count, training.tokenizer, rng, training.device)
+        pairs = compute_distillation_pairs(training.teacher, student, ids, training.batch_size, seed=round_number)
         training.log(f"four steps, round {round_number}: {len(pairs.sigmas)} pairs")
         optimizer = AdapterOptimizer(
-            list_adapter_parameters(student), step_count // round_count, max(1.0, round_end - time.monotonic())
+            list_adapter_parameters(student),
+            functools.partial(compute_distillation_loss, student, pairs, training.batch_size),
+            step_count // round_count,
+            max(1.0, round_end - time.monotonic()),
         )
-        for check in range(1, CHECKS_PER_TRAINING + 1):
-            losses = []
-            while optimizer.progress < check / CHECKS_PER_TRAINING:
-                indices = torch.randint(len(pairs.sigmas), (training.batch_size,), device=training.device)
-                loss = compute_distillation_loss(student, pairs, indices)
-                optimizer.apply_update(loss)
-                losses.append(loss.detach())
-            if not losses:
-                continue
-            scores, dipped_fraction = training.evaluation.score(training.vae, make_student_generator(student))
-            mean_score = float(np.mean([value for values in scores.values() for value in values.values()]))
-            mean_loss = torch.stack(losses).mean().item()
-            training.log(
-                f"four steps, round {round_number}, step {optimizer.step_number}: loss {mean_loss:.4f}; "
-                f"{format_scores(scores, dipped_fraction)}; mean {mean_score:.4f}"
-            )
-            if mean_score >= best_score:
-                best_score = mean_score
-                save_adapter(student.transformer, training.output_folder / "nano-4step.safetensors")
-    save_adapter(student.transformer, training.output_folder / "nano-4step-last.safetensors")
+        mean_loss = optimizer.train_until(1.0)
+        scores, dipped_fraction = training.evaluation.score(training.vae, make_student_generator(student))
+        mean_score = float(np.mean([value for values in scores.values() for value in values.values()]))
+        training.log(
+            f"four steps, round {round_number}, step {optimizer.step_number}: loss {mean_loss:.4f}; "
+            f"{format_scores(scores, dipped_fraction)}; mean {mean_score:.4f}"
+        )
+        if mean_score >= best_score:
+            best_score = mean_score
+            save_adapter(student.transformer, training.output_folder / "nano-4step.safetensors")
 
 
 @click.command()
 @click.option("--output", "output_folder", type=click.Path(path_type=Path), required=True, help="Folder for the files.")
 @click.option("--adapter", type=click.Choice(["both", "style", "4step"]), default="both", show_default=True)
-@click.option("--clips", "clip_count", default=16384, show_default=True, help="Training clips of each adapter.")
-@click.option("--pairs", "pair_count", default=32768, show_default=True, help="Distillation pairs of each round.")
-@click.option("--rounds", "round_count", default=2, show_default=True, help="Rounds of the distillation.")
+@click.option("--clips", "clip_count", default=16384, show_default=True, help="Training clips of the style.")
+@click.option(
+    "--start",
+    "start_path",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Adapter from which the distillation starts, instead of nano.",
+)
+@click.option(
+    "--captions", "caption_count", default=8192, show_default=True, help="Captions of each round of the distillation."
+)
+@click.option("--rounds", "round_count", default=4, show_default=True, help="Rounds of the distillation.")
 @click.option(
     "--style-steps", "style_step_count", default=1500, show_default=True, help="Training steps of the style adapter."
 )
@@ -247,7 +249,8 @@ def main(
     output_folder: Path,
     adapter: str,
     clip_count: int,
-    pair_count: int,
+    start_path: Path | None,
+    caption_count: int,
     round_count: int,
     style_step_count: int,
     step_count: int,
@@ -297,7 +300,7 @@ def main(
         train_style(training, clip_count, style_step_count, style_seconds)
     if adapter != "style":
         remaining_seconds = max_seconds - (time.monotonic() - training_start) if adapter == "both" else max_seconds
-        train_four_step(training, clip_count, pair_count, round_count, step_count, remaining_seconds)
+        train_four_step(training, start_path, caption_count, round_count, step_count, remaining_seconds)
     log(f"saved {output_folder}")
 
 
