@@ -336,7 +336,14 @@ def test_equal_concepts_differ_in_at_most_five_percent_of_runs() -> None:
         ("an old man walks", "a person walks", "an old man"),
         ("circle", "shape", "circle"),
         ("a red shape", "a red shape", "a red shape"),
-        ("a red ring over a red ring", "a red shape over a red shape", "ring over a red ring"),
+        ("a red ring over a red ring", "a red shape over a red shape", "ring"),
+        ("an old man and an old man, old", "an person and an person, old", "old man"),
+        ("a circle, red", "a shape, red", "circle"),
+        ("a red circle.", "a red shape.", "circle"),
+        ('a "circle" on paper', 'a "shape" on paper', "circle"),
+        ("the old man's hat", "the person's hat", "old man"),
+        ("लाल गोला, बड़ा", "लाल आकृति, बड़ा", "गोला"),
+        ("a ring over a circle", "a shape over a ball", "ring over a circle"),
     ],
 )
 def test_concept_is_the_text_that_the_generic_prompt_replaces(prompt: str, generic_prompt: str, word: str) -> None:

@@ -23,6 +23,7 @@ from wantui.config.presets import find_config_path, find_example_template
 from wantui.config.setting_paths import UNSWEEPABLE_SETTINGS, find_sweepable_setting
 from wantui.config.settings import Settings
 from wantui.config.speeds import SPEED_BY_FORMER_NAME
+from wantui.config.sweep import resolve_sweep_axes
 from wantui.config.sweep_syntax import SweepError
 from wantui.controls.bend_settings import BendSettings
 from wantui.controls.bend_transforms import Amplify
@@ -380,6 +381,38 @@ def test_config_file_takes_unquoted_text_literally(text: str) -> None:
     config = parse_config(f"prompt_settings:\n  negative_prompt: {text}\nbatch_name: {text}\n", "my.yaml")
     assert config.settings.prompt_settings.negative_prompt == text  # A9
     assert config.settings.batch_name == text
+
+
+@pytest.mark.parametrize("text", ["no", "On", "yes", "2024", "042", "2026-02-30", "1_000", "True", "1.0"])
+def test_lists_and_mappings_in_config_file_take_unquoted_text_literally(text: str) -> None:
+    settings = parse_config(
+        f"prompt_settings: {{generic_words: {{circle: {text}}}}}\n"
+        f"attention_bending_settings: {{bends: [{{name: {text}, words: {text}, mode: blur, blur_sigma: 1}}]}}\n"
+        f"sweeps: {{negative_prompt: [{text}, b]}}\n",
+        "my.yaml",
+    ).settings
+    assert settings.prompt_settings.generic_words == f"circle: {text}"
+    bend = settings.attention_bending_settings.bends[0]
+    assert (bend.name, bend.words) == (text, (text,))
+    assert [values for (values,) in resolve_sweep_axes(settings)[0].values] == [text, "b"]
+
+
+@pytest.mark.parametrize("written", ["~", "null", "", '""'])
+def test_sweep_of_text_reads_a_missing_value_as_empty(written: str) -> None:
+    settings = parse_config(f"sweeps:\n- negative_prompt:\n  - b\n  - {written}\n", "my.yaml").settings
+    assert resolve_sweep_axes(settings)[0].values == (("b",), ("",))
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("yes", True), ("No", False), ("on", True), ("off", False), ('"no"', False)]
+)
+def test_flags_in_lists_accept_yes_and_no(word: str, value: bool) -> None:
+    bends = f"[{{words: circle, mode: flip, flip_horizontal: yes, renormalise: {word}}}]"
+    for settings in (
+        parse_config(f"attention_bending_settings: {{bends: {bends}}}\n", "my.yaml").settings,
+        load_config("nano", [f"attention_bending_settings.bends={bends}"]).settings,
+    ):
+        assert settings.attention_bending_settings.bends[0].renormalise is value
 
 
 @pytest.mark.parametrize(

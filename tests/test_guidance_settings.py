@@ -105,7 +105,7 @@ def test_unusable_schedule_of_a_file_is_refused_with_its_line() -> None:
         ("cfg_schedule_settings:\n  schedule:\n    0: 6\n    5: [1]\n", 4, "should be a single value"),
         ("cfg_schedule_settings:\n  schedule: 6\n", 2, "should be a number"),
         ("cfg_schedule_settings:\n  schedule: [6]\n", 2, "should be pairs of a key and a value"),
-        ("cfg_schedule_settings: true\n", 1, "should not be true or false"),
+        ("cfg_schedule_settings: true\n", 1, "should be a section: keys and values below it, got 'true'"),
         ("cfg_schedule_settings:\n  schedules: {0: 6}\n", 2, "did you mean cfg_schedule_settings.schedule?"),
     ):
         with pytest.raises(ConfigError) as caught:

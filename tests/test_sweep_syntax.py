@@ -101,7 +101,9 @@ def test_unreadable_sweep_is_refused(text: str, reason: str) -> None:
 def test_formatted_values_are_read_back(values: list[object]) -> None:
     text = convert_to_sweep_text([{"name": values}])
     ((setting,),) = parse_sweep_text(text)
-    expected = [format_sweep_value(value) if not isinstance(value, str) else value for value in values]
+    expected = [
+        "" if value is None else value if isinstance(value, str) else format_sweep_value(value) for value in values
+    ]
     assert [value.text for value in setting.values] == expected
 
 

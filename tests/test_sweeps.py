@@ -1,5 +1,6 @@
 """Sweeps: a batch is variations x cells x seeds; compared with brute-force products and with batches planned alone."""
 
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,62 @@ def test_batch_without_a_possible_cell_is_refused_with_all_reasons() -> None:
 def test_cells_with_the_same_videos_are_refused() -> None:
     preview = preview_batch(parse_config(f"{SMALL}sweeps: frames=9,10", "test"), TEMPLATE)
     assert any("frames 10: it gives the same videos as frames 9" in text for text in preview.refusals)
+
+
+UNGUIDED = (
+    "model_settings: {model_id: nano, steps: 3, cfg_scale: 1}\nvideo_settings: {width: 64, height: 64, frames: 9}\n"
+)
+SCHEDULED = f"{SMALL}cfg_schedule_settings: {{schedule: {{0: 7, 2: 3}}}}\n"
+SWITCHED = f"{SMALL}prompt_schedule_settings: {{schedule: {{2: 'a [red|blue] (ring)'}}}}\n"
+
+
+def find_equal_cells(config_text: str, template: str = TEMPLATE) -> list[str]:
+    """Return "label = label of an earlier cell" for each cell that is refused for giving the same videos."""
+    pairs = []
+    for cell in preview_batch(parse_config(config_text, "test"), template).cells:
+        for text in cell.refusals:
+            reason = re.fullmatch(r"it gives the same videos as (.+)\. Remove one of the values", text)
+            assert reason, text
+            pairs.append(f"{cell.label} = {reason[1]}")
+    return pairs
+
+
+@pytest.mark.parametrize(
+    ("config_text", "pairs"),
+    [
+        (f"{SMALL}sweeps: cfg_scale=0..2:0.5", [f"cfg_scale {scale} = cfg_scale 0" for scale in ("0.5", "1")]),
+        (f"{UNGUIDED}sweeps: 'negative_prompt=a,b'", ["negative_prompt b = negative_prompt a"]),
+        (
+            f"{SMALL}sweeps: 'cfg_scale=1,4; negative_prompt=a,b'",
+            ["cfg_scale 1, negative_prompt b = cfg_scale 1, negative_prompt a"],
+        ),
+        (f"{SCHEDULED}sweeps: cfg_scale=2,4", ["cfg_scale 4 = cfg_scale 2"]),
+        (
+            f"{SMALL}sweeps: [{{cfg_schedule_settings.schedule: [{{0: 1}}, {{0: 7, 2: 3}}, {{0: 1, 2: 1}}]}}]",
+            ["schedule 0: 1, 2: 1 = schedule 0: 1"],
+        ),
+        (f"{SMALL}sweeps: cfg_scale=2,4\nsweeps_baseline: true", []),
+        (f"{UNGUIDED}sweeps: cfg_scale=0.5,1,4\nsweeps_baseline: true", ["cfg_scale 0.5 = baseline"]),
+    ],
+)
+def test_cells_whose_settings_have_no_effect_are_refused(config_text: str, pairs: list[str]) -> None:
+    assert find_equal_cells(config_text) == pairs
+
+
+@pytest.mark.parametrize(
+    ("sweeps", "template"),
+    [
+        ("embedding_method=attention,multiply", "a [red|(blue:2)] circle"),
+        (
+            "[{prompt_schedule_settings.schedule: [{2: 'a [red|(blue:2)] ring'}, {2: 'a [red|(blue:3)] ring'}]}]",
+            "a [red|blue] circle",
+        ),
+    ],
+)
+def test_cells_that_differ_only_in_later_variations_are_generated(sweeps: str, template: str) -> None:
+    assert find_equal_cells(f"{SWITCHED}sweeps: {sweeps}", template) == []
+    recipes = [video.recipe for video in plan(sweeps, template, f"seeds: 7,11\n{SWITCHED.removeprefix(SMALL)}").videos]
+    assert len({recipe.digest for recipe in recipes}) == 6  # the first variation is the same in both cells
 
 
 def test_disk_estimate_is_the_sum_over_videos() -> None:

@@ -4,6 +4,7 @@ A continued video has a prompt schedule that switches once to the generic prompt
 prompt to the end. The noise level of a switch is that of the first evaluation that reads the generic prompt.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from wantui.analysis.concept_labels import read_final_state
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE, PromptScheduleRequest, find_recipe_prompt_moments
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.generic_words import GenericWord
 from wantui.keyframes import KeyframeError
 from wantui.planning import Recipe
 from wantui.samplers import compute_noise_levels
@@ -25,6 +27,8 @@ from wantui.storage.recorded_files import read_recorded_frames
 LEVEL_DIGITS = 6
 """Decimal places to which noise levels are distinguished."""
 MAX_LISTED_SETTINGS = 5
+_WORD_PATTERN = re.compile(r"[^\s!-/:-@\[-`{-~‘’“”«»…、，。]+|\S")
+"""A word, or one punctuation mark."""
 
 
 class CannotMeasureCommitmentError(UserError):
@@ -141,15 +145,25 @@ def find_prompt_switch(recipe: Recipe) -> tuple[float, str] | None:
 
 
 def find_concept_word(prompt: str, generic_prompt: str) -> str:
-    """Return the words of a prompt that the generic prompt replaces; the whole prompt if it replaces all words."""
-    words, generic_words = prompt.split(), generic_prompt.split()
+    """Return the words of a prompt that the generic prompt replaces; the whole prompt if it replaces all words.
+
+    Punctuation next to the words does not belong to them. Words that are replaced in several places count once.
+    """
+    words, generic_words = (list(_WORD_PATTERN.finditer(text)) for text in (prompt, generic_prompt))
     start = 0
-    while start < min(len(words), len(generic_words)) and words[start] == generic_words[start]:
+    while start < min(len(words), len(generic_words)) and words[start][0] == generic_words[start][0]:
         start += 1
     end = 0
-    while end < min(len(words), len(generic_words)) - start and words[-1 - end] == generic_words[-1 - end]:
+    while end < min(len(words), len(generic_words)) - start and words[-1 - end][0] == generic_words[-1 - end][0]:
         end += 1
-    return " ".join(words[start : len(words) - end]) or prompt
+    replaced, replacing = words[start : len(words) - end], generic_words[start : len(generic_words) - end]
+    for last in replaced[: len(replaced) // 2]:  # a concept that occurs twice takes less than half of the text
+        concept = prompt[replaced[0].start() : last.end()]
+        for generic_last in replacing[: len(replacing) // 2]:
+            generic = generic_prompt[replacing[0].start() : generic_last.end()]
+            if GenericWord(generic, (concept,)).generalise(prompt) == generic_prompt:
+                return concept
+    return prompt[replaced[0].start() : replaced[-1].end()] if replaced else prompt
 
 
 def collect_concept_families(

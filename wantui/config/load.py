@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ IGNORED_SECTIONS = {"output_settings": "diffusion_latent_exploration never read 
 """Sections without effect, and the reason."""
 SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
 """Surrogate character, which Python uses for a byte of the command line that is not UTF-8."""
+convert_legacy_value = partial(convert_to_plain_value, guesses_booleans=True)
 _SEEDS_REMEDY = "set all seeds with --seeds, or clear `seeds`"
 
 
@@ -286,11 +288,11 @@ class _ConfigReader:
                     values[name] = self._convert_bending(name, section_content)
 
         if LEGACY_SWEEP_SECTION in values:  # last, because it replaces the bends
-            self._convert_bending_sweep(values, convert_to_plain_value(values.pop(LEGACY_SWEEP_SECTION)))
+            self._convert_bending_sweep(values, convert_legacy_value(values.pop(LEGACY_SWEEP_SECTION)))
 
     def _convert_bending(self, section_name: str, section_content: dict[str, Any]) -> dict[str, Any]:
         """Convert the bends of the older system in the section of attention bending; return the section."""
-        section = convert_legacy_section(convert_to_plain_value(section_content))
+        section = convert_legacy_section(convert_legacy_value(section_content))
         is_disabled = _is_false_value(section.values.get("enabled", True))
         if not is_disabled:
             self.refusals += [self.make_problem((section_name, key), text) for key, text in section.refusals]
@@ -331,7 +333,7 @@ class _ConfigReader:
             del section_content["embedding_method"]
             message = "norm_preserving never had an effect; the method `attention` is used instead"
             self.warnings.append(self.make_problem(("prompt_settings", "embedding_method"), message))
-        if not _is_false_value(convert_to_plain_value(section_content.pop("enable_weighting", False))):
+        if not _is_false_value(convert_legacy_value(section_content.pop("enable_weighting", False))):
             key = ("prompt_settings", "enable_weighting")
             self.refusals.append(
                 self.make_problem(key, "automatic weighting is not supported; write (word:1.5) in the template")

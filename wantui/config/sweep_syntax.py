@@ -146,9 +146,8 @@ def _convert_axis(axis: Any) -> str:
 def _format_axis_values(values: Any) -> str:
     if isinstance(values, str):  # a range, or values separated by commas
         return values
-    if not isinstance(values, list | tuple):
-        return format_sweep_value(values)
-    return ",".join(format_sweep_value(value) for value in values)
+    value_list = values if isinstance(values, list | tuple) else [values]
+    return ",".join("" if value is None else format_sweep_value(value) for value in value_list)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from wantui.config.settings import Settings
 from wantui.config.sweep import SweepAxis, resolve_sweep_axes
+from wantui.controls.guidance_schedule import GUIDANCE_SCHEDULE
 from wantui.controls.prompt_schedule import SECTION_KEY, SETTING_KEY, PromptScheduleSettings
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel
@@ -18,7 +20,7 @@ from wantui.planning.batch_checks import (
     list_control_words,
 )
 from wantui.planning.guidance_checks import check_guidance, find_guidance_warnings
-from wantui.planning.guidance_plan import uses_unconditional_pass
+from wantui.planning.guidance_plan import plan_guidance, uses_unconditional_pass
 from wantui.planning.recipe import Recipe
 from wantui.planning.recipe_builder import (
     PlanError,
@@ -119,25 +121,46 @@ def find_settings_problems(settings: Settings, model: WanModel) -> SettingsProbl
 
 def _find_equal_cells(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
     """Refuse cells that give the same videos as an earlier one; a cell equal to the baseline takes its place."""
-    first_by_recipe: dict[str, int] = {}
+    first_by_key: dict[tuple[object, ...], int] = {}
     result = list(cells)
     replaced_indices = set()
     for index, planned in enumerate(cells):
         if planned.first_recipe is None or planned.cell is None:
             continue
-        first_index = first_by_recipe.setdefault(planned.first_recipe.model_dump_json(), index)
+        key = _make_videos_key(planned)
+        first_index = first_by_key.setdefault(key, index)
         if first_index == index:
             continue
-        first_cell = result[first_index].cell
-        assert first_cell is not None
-        if not first_cell.positions and first_index not in replaced_indices:
+        first = result[first_index]
+        assert first.cell is not None
+        if not first.cell.positions and first_index not in replaced_indices and first.recipe == planned.recipe:
             replaced_indices.add(first_index)
-            first_by_recipe[planned.first_recipe.model_dump_json()] = index
+            first_by_key[key] = index
             result[index] = replace(planned, cell=replace(planned.cell, is_baseline=True))
             continue
-        reason = f"it gives the same videos as {first_cell.label}. Remove one of the values"
+        reason = f"it gives the same videos as {first.label}. Remove one of the values"
         result[index] = replace(planned, refusals=(*planned.refusals, reason))
     return [planned for index, planned in enumerate(result) if index not in replaced_indices]
+
+
+def _make_videos_key(planned: PlannedCell) -> tuple[object, ...]:
+    """Return a key that cells share if they give the same videos, even if their recipes differ."""
+    recipe, evaluations = planned.recipe, plan_guidance(planned.recipe)
+    scales = [(each.source, each.scale if each.source in ("guided", "reused") else None) for each in evaluations]
+    update: dict[str, Any] = {
+        "guidance_scale": 0.0,
+        "guidance_scale_2": None,
+        "controls": {name: each for name, each in recipe.controls.items() if name != GUIDANCE_SCHEDULE.name},
+    }
+    if not uses_unconditional_pass(recipe):
+        update["negative_prompt"] = ""
+    methods = {choose_weighting_method(variation, planned.settings) for variation in planned.variations}
+    return (
+        recipe.model_copy(update=update).model_dump_json(),
+        tuple((key, len(list(equal))) for key, equal in groupby(scales)),
+        frozenset(methods),
+        planned.variations,
+    )
 
 
 class _CellPlanner:

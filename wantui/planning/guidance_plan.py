@@ -30,7 +30,7 @@ def plan_guidance(recipe: Recipe, uses_second_transformer: Sequence[bool] | None
     """
     evaluation_count = count_model_evaluations(recipe.sampler, recipe.steps)
     changes = _list_guidance_changes(recipe)
-    if not changes and uses_second_transformer is None:
+    if not changes and uses_second_transformer is None and recipe.guidance_scale_2 is None:
         return [_find_constant_guidance(recipe, uses_second=False)] * evaluation_count
     noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
     if uses_second_transformer is None:
