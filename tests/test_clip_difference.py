@@ -124,7 +124,7 @@ def test_player_shows_the_difference_of_the_shown_frames_and_hides_it_again() ->
         await it.until(lambda: picture.view.shown_pixels is not None)
         await it.press("G")
         await it.until(lambda: f"frame 9 {difference.means[8]:.1f}" in it.text())
-        assert re.search(rf"difference  0 █+ {difference.scale_maximum:.0f} of 255$", picture.label.get_shown_text())
+        assert re.search(rf"difference  0 ▌+ {difference.scale_maximum:.0f} of 255$", picture.label.get_shown_text())
         assert len({view.size for view in [*player.views, picture.view]}) == 1
         frames = [buffer.request_frame(8) for buffer in player.buffers]
         assert picture.view.picture is not None

@@ -12,9 +12,10 @@ from PIL import Image
 
 from wantui.analysis.fitted_steps import FittedStep
 from wantui.notebook import MissingDataError, open_batch
-from wantui.tui.screens.forming import FRAME_GAP, FormingScreen, _spread_frames
+from wantui.tui.screens.forming import FormingScreen
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.widgets.picture_view import fit_picture_size
+from wantui.tui.widgets.step_changes import choose_panel_width, measure_step_changes
 
 pytestmark = [pytest.mark.torch, pytest.mark.terminal]
 
@@ -58,8 +59,7 @@ def test_steps_are_drawn_and_chosen_by_keys(stored: Path) -> None:
             await it.press("left", "left", "full_stop")
             assert screen.shown_step is screen.steps[2]
             assert "clean state that the model predicts at step 2, σ" in screen.title_text.get_shown_text()
-            assert "frame 2 of 3" in it.cells("#frame-labels")
-            assert "frame 3 of 3" in it.cells("#frame-labels")
+            assert "frames 6 to 9 of 9" in screen.title_text.get_shown_text()
             assert "of those of the clip (linear fit)" in screen.title_text.get_shown_text()
             await it.press("v")
             await it.until(lambda: len(screen.steps) == 5)
@@ -85,7 +85,7 @@ def test_picture_of_a_step_is_scaled_once(stored: Path) -> None:
             assert columns % 2 == 1  # a square of whole cells is not as high as it is wide
             assert columns < 2 * rows
             size = fit_picture_size((4, 4), columns, rows)
-            expected = np.asarray(Image.fromarray(step.frames[screen.frame_index]).resize(size))
+            expected = np.asarray(Image.fromarray(step.frames[1]).resize(size))
             await it.until(lambda: screen.picture_view.shown_pixels is not None)
             pixels = screen.picture_view.shown_pixels
             assert pixels is not None
@@ -94,35 +94,54 @@ def test_picture_of_a_step_is_scaled_once(stored: Path) -> None:
     run(test)
 
 
+def test_changes_are_mean_absolute_differences_of_neighbours_and_from_the_last_step() -> None:
+    rng = np.random.default_rng(0)
+    frames_by_step = {step: rng.integers(0, 256, (3, 4, 5, 3), dtype=np.uint8) for step in (0, 2, 5)}
+    frames = {step: array.astype(np.float64) for step, array in frames_by_step.items()}
+    changes = measure_step_changes(frames_by_step)
+    assert changes.from_previous == pytest.approx(
+        {2: np.abs(frames[2] - frames[0]).mean(), 5: np.abs(frames[5] - frames[2]).mean()}
+    )
+    assert changes.until_end == pytest.approx({step: np.abs(each - frames[5]).mean() for step, each in frames.items()})
+
+
 @pytest.mark.parametrize(
-    ("first", "count", "frame_count", "expected"),
-    [(0, 1, 5, [0]), (0, 2, 5, [0, 2]), (4, 2, 5, [1, 4]), (1, 3, 3, [0, 1, 2]), (0, 0, 4, [0])],
+    ("width", "picture_width", "panel_width"), [(140, 60, 80), (200, 60, 90), (140, 104, 36), (80, 60, 30), (59, 30, 0)]
 )
-def test_frames_side_by_side_are_spread_over_the_video(
-    first: int, count: int, frame_count: int, expected: list[int]
-) -> None:
-    assert _spread_frames(first, count, frame_count) == expected
+def test_changes_take_what_the_picture_leaves(width: int, picture_width: int, panel_width: int) -> None:
+    assert choose_panel_width(width, picture_width) == panel_width
 
 
-def test_wide_screen_shows_frames_side_by_side_until_they_play(stored: Path) -> None:
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_changes_of_the_shown_step_are_beside_its_picture(stored: Path, size: tuple[int, int]) -> None:
+    steps = open_batch(stored).videos[0].draw_steps(["0", "1", "2", "3", "end"], "clean")
+    changes = measure_step_changes({index: step.frames for index, step in enumerate(steps)})
+
+    async def test() -> None:
+        async with application(size=size) as it:
+            screen = await open_forming(it)
+            await it.until(lambda: screen.changes)
+            for key, step in (("left", 3), ("left", 2), ("right", 3)):
+                await it.press(key)
+                lines = screen.changes_panel.get_shown_text().splitlines()
+                assert lines[1].split()[-1] == f"{changes.from_previous[step]:.2f}"
+                assert lines[2].split()[-1] == f"{changes.until_end[step]:.2f}"
+                assert sum(line.count("●") for line in lines) in (1, 2), "both marks can be in one cell"
+            await it.press("left", "left", "left")
+            assert screen.changes_panel.get_shown_text().splitlines()[1].endswith(" -"), "nothing is before the first"
+
+    run(test)
+
+
+def test_screen_opens_with_the_frame_of_the_strip(stored: Path) -> None:
     async def test() -> None:
         async with application(size=(140, 40)) as it:
             screen = await open_forming(it)
             await it.until(lambda: len(screen.steps) == 5)
-            step = screen.steps[4]
-            columns, rows = screen.picture_view.content_size
-            size = fit_picture_size((4, 4), columns, rows)
-            count = min(3, (columns + FRAME_GAP) // (size[0] + FRAME_GAP))
-            assert count == 2
-            await it.until(lambda: screen.picture_view.picture is not None)
-            pixels = screen.picture_view.picture
-            assert pixels is not None
-            assert pixels.shape[1] == count * size[0] + (count - 1) * FRAME_GAP
-            for index, left in ((0, 0), (1, size[0] + FRAME_GAP)):
-                expected = np.asarray(Image.fromarray(step.frames[index]).resize(size))
-                assert np.array_equal(pixels[:, left : left + size[0]], expected)
-            await it.press("space")
-            await it.until(lambda: screen.picture_view.picture.shape[1] == size[0])  # type: ignore[union-attr]
+            assert "frames 2 to 5 of 9 (latent frame 2 of 3)" in screen.title_text.get_shown_text()
+            (size,) = {screen.picture_view.shown_pixels.shape[1::-1]}  # type: ignore[union-attr]
+            expected = np.asarray(Image.fromarray(screen.steps[4].frames[1]).resize(size))
+            assert np.array_equal(screen.picture_view.shown_pixels, expected)  # type: ignore[arg-type]
 
     run(test)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.blocks import draw_blocks
+from wantui.tui.blocks import PICTURE_STYLE, draw_blocks
 from wantui.tui.braille import BrailleCanvas
 from wantui.tui.pictures import fit_picture_cells
 
@@ -89,3 +89,19 @@ def draw_centred_picture(picture: "NDArray[np.uint8]", width: int, height: int) 
     left_margin = " " * ((width - lines[0].cell_len) // 2)
     empty_lines = (height - len(lines)) // 2
     return [Text("")] * empty_lines + [Text(left_margin).append_text(line) for line in lines]
+
+
+def draw_colour_scale(colours: "Sequence[Sequence[int]]", width: int) -> Text:
+    """Draw a colour scale in a line of `width` characters, each with two of its colours [rgb] side by side."""
+    last = len(colours) - 1
+    scale = Text(no_wrap=True, end="")
+    for cell in range(width):
+        left, right = (colours[(2 * cell + half) * last // (2 * width - 1)] for half in (0, 1))
+        style = Style(color=_name_colour(left), bgcolor=_name_colour(right))
+        scale.append("▌", PICTURE_STYLE + style)
+    return scale
+
+
+def _name_colour(colour: "Sequence[int]") -> str:
+    red, green, blue = colour
+    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAX_FRAME_SIDE = 360
 """Maximum width and height of a stored frame in pixels: no terminal pane shows more."""
-SCALE_CELL_COUNT = 24
+SCALE_COLOUR_COUNT = 256
 """Number of colours of the drawn scale."""
 MEAN_STEP = -1
 """Index of the map that is the mean over all steps."""
@@ -176,7 +176,7 @@ def load_attention_film(video: Video, with_frames: bool) -> AttentionFilm:
         )
     scale_maximum = compute_mean_map_maximum([word.mean_map for word in words], maps.path)
     frames = _read_reduced_frames(video) if with_frames else ()
-    shares = np.linspace(0, 1, SCALE_CELL_COUNT, dtype=np.float32)
+    shares = np.linspace(0, 1, SCALE_COLOUR_COUNT, dtype=np.float32)
     colours = [(round(r), round(g), round(b)) for r, g, b in map_heat_colours(shares).tolist()] if with_frames else []
     return AttentionFilm(
         tuple(words),

@@ -11,7 +11,7 @@ from wantui.formatting import format_share
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
 from wantui.tui.chart import join_columns
 from wantui.tui.pictures import measure_height
-from wantui.tui.plots import draw_centred_picture, draw_sparkline
+from wantui.tui.plots import draw_centred_picture, draw_colour_scale, draw_sparkline
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ MASS_NOTE = "on this word, of all words (its mass)"
 SCALE_NOTE = "of the attention at a place"
 EVENNESS_NOTE = "0 one place, 1 the whole picture"
 """Explanations of the figures of a map."""
+FRAME_CAPTION, OVERLAY_CAPTION, SHORT_OVERLAY_CAPTION = "frame", "attention over the frame", "attention"
+"""Captions of two pictures side by side; the short one is for narrow pictures."""
 MIN_WHOLE_SHARE = 0.1
 """Share of the attention from which whole percents are exact enough."""
 MIN_PAIR_WIDTH, MIN_PAIR_HEIGHT = 20, 8
@@ -89,7 +91,8 @@ def _draw_pictures(frame: "NDArray[np.uint8]", overlay: "NDArray[np.uint8]", wid
     if height < MIN_PAIR_HEIGHT or not pair_width:
         return draw_centred_picture(overlay, width, height)
     columns = []
-    for picture, caption in ((frame, "frame"), (overlay, "attention")):
+    overlay_caption = OVERLAY_CAPTION if len(OVERLAY_CAPTION) <= pair_width else SHORT_OVERLAY_CAPTION
+    for picture, caption in ((frame, FRAME_CAPTION), (overlay, overlay_caption)):
         lines = draw_centred_picture(picture, pair_width, height - 1)
         columns.append([*lines, Text(caption.center(pair_width), Style(dim=True))])
     return join_columns(columns[0], columns[1], pair_width + PICTURE_GAP)
@@ -104,7 +107,7 @@ def _draw_figures(
         explains: whether a line below each figure says what it means.
     """
     chosen_word, accent, dim = film.words[key.word_index], get_style("accent"), Style(dim=True)
-    plain = get_style("foreground")
+    plain, key_style = get_style("foreground"), accent + Style(bold=True)
     masses, entropies = _list_figures(film, key)
     is_mean = key.step_index == MEAN_STEP
     mass = chosen_word.mean_mass if is_mean else masses[key.step_index]
@@ -123,22 +126,22 @@ def _draw_figures(
         Text(f"tokens {' '.join(chosen_word.token_texts)}", dim),
         *_describe_map(mass, entropy, width, plain, get_style("text-muted") if explains else None),
         Text(""),
-        _spread(Text(index_text, plain), "← →", width),
+        _spread(Text(index_text, plain), "← →", width, key_style),
         _draw_scrubber(key.step_index - MEAN_STEP, count + 1, width, accent),
         Text(_draw_mass(masses, width), accent),
-        _spread(Text(f"attention by {key.axis}", dim), "A axis" if len(film.list_axes()) > 1 else "", width),
+        _spread(Text(f"attention by {key.axis}", dim), "A axis" if len(film.list_axes()) > 1 else "", width, key_style),
         Text(""),
     ]
     if frame_count:
         lines += [
-            _spread(Text(f"frame {key.frame_index + 1} of {frame_count}", plain), ", .", width),
+            _spread(Text(f"frame {key.frame_index + 1} of {frame_count}", plain), ", .", width, key_style),
             _draw_scrubber(key.frame_index, frame_count, width, accent),
             Text(""),
             *_draw_scale(film, key.axis, width),
             Text(""),
         ]
     if len(film.words) > 1:
-        lines.append(_spread(Text("words", dim), "w", width))
+        lines.append(_spread(Text("words", dim), "w", width, key_style))
         for index, word in enumerate(film.words):
             is_chosen = index == key.word_index
             line = _spread(
@@ -200,12 +203,9 @@ def _draw_scrubber(index: int, count: int, width: int, style: Style) -> Text:
 
 def _draw_scale(film: AttentionFilm, axis: "AttentionAxis", width: int) -> list[Text]:
     """Return the colour scale with its ends: attention of one position to the word."""
-    scale, maximum = Text(), film.get_scale_maximum(axis)
-    for cell in range(width):
-        r, g, b = film.scale_colours[cell * len(film.scale_colours) // width]
-        scale.append("█", Style(color=f"#{r:02x}{g:02x}{b:02x}"))
+    maximum = film.get_scale_maximum(axis)
     return [
-        scale,
+        draw_colour_scale(film.scale_colours, width),
         _spread(
             Text("0", Style(dim=True)),
             f"{format_share(maximum, 0 if maximum >= MIN_WHOLE_SHARE else 2)} or more",

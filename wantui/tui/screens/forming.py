@@ -6,6 +6,7 @@ from rich.style import Style
 from rich.text import Text
 from textual import getters, on, work
 from textual.app import ComposeResult
+from textual.containers import Horizontal
 from textual.message import Message
 from textual.screen import ModalScreen
 from textual.timer import Timer
@@ -18,38 +19,38 @@ from wantui.tui.actions import make_bindings
 from wantui.tui.chart import SIGMA_NOTE
 from wantui.tui.dialog import DialogMixin
 from wantui.tui.pictures import stretch_picture
-from wantui.tui.widgets.diff_text import DiffText, parse_theme_colour
+from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.picture_view import PictureView, fit_picture_size
 from wantui.tui.widgets.preview_strip import PreviewStrip
+from wantui.tui.widgets.step_changes import StepChanges, StepChangesPanel, choose_panel_width, measure_step_changes
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from wantui.analysis.denoising_states import StateKind
     from wantui.analysis.fitted_steps import FittedStep
+    from wantui.tui.pictures import Picture
 
 MAX_STEPS = 24
 """Maximum number of steps that are read and shown, evenly spread."""
 MAX_STRIP_LINES = 7
 """Maximum height of the small pictures in lines."""
-FRAME_GAP = 2
-"""Cells between two frames side by side."""
+NOTE_SEPARATOR = " · "
 NOISY_HINT = "press v to show the noisy states"
 KIND_TEXTS: "dict[StateKind, str]" = {"clean": "clean state that the model predicts", "noisy": "noisy state"}
 
 
 class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
-    """Pictures of the steps of one video: a large one, and a strip with one of each step."""
+    """Pictures of the steps of one video: a large one, a strip with one of each step, and how much they change."""
 
     BINDINGS = [*make_bindings("forming")]
     DEFAULT_CSS = """
     FormingScreen { background: $background; }
     FormingScreen #forming-title { height: 2; padding: 0 1; }
-    FormingScreen PictureView { height: 1fr; background: $surface; }
-    FormingScreen #frame-labels { height: 1; color: $text-muted; }
+    FormingScreen #forming-stage { height: 1fr; }
+    FormingScreen PictureView { width: 1fr; height: 1fr; background: $surface; }
+    FormingScreen StepChangesPanel { display: none; }
+    FormingScreen.-with-changes StepChangesPanel { display: block; }
     FormingScreen PreviewStrip { padding: 0 1; }
     """
 
@@ -70,6 +71,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     picture_view = getters.query_one(PictureView)
     strip = getters.query_one(PreviewStrip)
     title_text = getters.query_one("#forming-title", DiffText)
+    changes_panel = getters.query_one(StepChangesPanel)
 
     def __init__(self, video: SelectedVideo) -> None:
         super().__init__(name="forming")
@@ -79,7 +81,11 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         """Drawn steps by number of evaluations before the state, in order."""
         self.picked_key: int | None = None
         """Key of the shown step; None shows the last drawn one."""
-        self.frame_index = 0
+        self.changes: StepChanges | None = None
+        """Changes from step to step; None until all steps are read."""
+        self.frame_index: int | None = None
+        """Index of the shown latent frame; None shows the middle one, as the strip does."""
+        self._strip_pictures: dict[int, Picture] = {}
         self.error = ""
         self.has_noisy_states = False
         """True if the clean states are missing, but noisy ones are stored."""
@@ -88,8 +94,9 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         yield DiffText(id="forming-title")
-        yield PictureView()
-        yield DiffText(id="frame-labels")
+        with Horizontal(id="forming-stage"):
+            yield PictureView()
+            yield StepChangesPanel()
         yield PreviewStrip(max_picture_lines=MAX_STRIP_LINES, spreads=True)
         yield KeyFooter()
 
@@ -117,7 +124,11 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     @on(StepDrawn)
     def _add_step(self, message: StepDrawn) -> None:
         if message.kind == self.kind:
-            self.steps[message.step.moment.evaluation] = message.step
+            step = message.step
+            self.steps[step.moment.evaluation] = step
+            self._strip_pictures[step.moment.evaluation] = step.frames[len(step.frames) // 2]
+            if step.moment.step is None:  # the last one
+                self.changes = measure_step_changes({key: each.frames for key, each in self.steps.items()})
             self.draw_pictures()
 
     @on(LoadingFailed)
@@ -148,55 +159,64 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
             self.picture_view.show_message(f"{self.error}{hint}" if self.error else "reading ...")
             self.strip.show_steps({}, None)
             return
-        shown_frames = [self.frame_index % len(step.frames)]
+        index = self._find_frame_index(step)
+        self._divide_stage(step)
         columns, rows = self.picture_view.content_size
         if columns and rows:
             height, width = step.frames[0].shape[:2]
             size = fit_picture_size((width, height), columns, rows)  # so that the view does not scale
-            count = 1 if self.is_playing else min(len(step.frames), (columns + FRAME_GAP) // (size[0] + FRAME_GAP))
-            shown_frames = _spread_frames(self.frame_index, count, len(step.frames))
-            self._label_frames(shown_frames, len(step.frames), size[0], columns)
-            pictures = [stretch_picture(step.frames[index], size) for index in shown_frames]
-            joined = _join_pictures(pictures, self._find_background())
-            self.picture_view.show_picture(joined, is_moving=self.is_playing)
-        middle = len(step.frames) // 2
+            self.picture_view.show_picture(stretch_picture(step.frames[index], size), is_moving=self.is_playing)
+        self.changes_panel.show_changes(self.changes, step.moment.evaluation)
         self.strip.show_steps(
-            {key: drawn.frames[middle] for key, drawn in self.steps.items()},
+            dict(self._strip_pictures),
             step.moment.evaluation,
             {key: _name_noise_level(drawn) for key, drawn in self.steps.items()},
         )
-        step_count = self.video.entry.recipe.steps
-        what = f"the video, after step {step_count} of {step_count}"
+        self._show_title(step, index)
+
+    def _find_frame_index(self, step: "FittedStep") -> int:
+        """Return the index of the latent frame to show."""
+        return len(step.frames) // 2 if self.frame_index is None else self.frame_index % len(step.frames)
+
+    def _divide_stage(self, step: "FittedStep") -> None:
+        """Give the picture the width that it can fill, and the rest to the changes."""
+        height, width = step.frames[0].shape[:2]
+        rows = self.picture_view.content_size.height
+        picture_width = round(2 * rows * width / height)
+        panel_width = choose_panel_width(self.size.width, picture_width)
+        self.set_class(panel_width > 0, "-with-changes")
+        self.changes_panel.styles.width = panel_width
+
+    def _show_title(self, step: "FittedStep", index: int) -> None:
+        """Name the shown state, its frames, and how exact its colours are."""
+        recipe = self.video.entry.recipe
+        what = f"the video, after step {recipe.steps} of {recipe.steps}"
         if step.moment.step is not None:
             what = f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
-        details = f"{SIGMA_NOTE} · approximate colours: {format_share(step.r2, 1)} of those of the clip (linear fit)"
+        width = self.title_text.content_size.width
+        r2_text = format_share(step.r2, 1)
+        colours = f"approximate colours: {r2_text} of those of the clip (linear fit)"
+        full_name, name = _name_latent_frame(index, len(step.frames), recipe.frames)
+        candidates = [
+            NOTE_SEPARATOR.join(parts)
+            for parts in (
+                (full_name, SIGMA_NOTE, colours),
+                (name, SIGMA_NOTE, colours),
+                (name, colours),
+                (name, f"approximate colours: linear fit, r² {r2_text}"),
+            )
+        ]
+        details = next((text for text in candidates if len(text) <= width), candidates[-1])
         if self.error:
             details = f"✗ {self.error}"
         title = Text(f"{self.video.name}: {what}", Style(bold=True))
         self.title_text.show_lines([title, Text(details, Style(dim=not self.error))])
 
-    def _label_frames(self, indices: list[int], frame_count: int, width: int, columns: int) -> None:
-        """Write the number of each shown frame below it.
-
-        Args:
-            width: width of a frame in cells.
-            columns: width of the view in cells.
-        """
-        video_frames = self.video.entry.recipe.frames
-        names = [_name_latent_frame(index, frame_count, video_frames, width) for index in indices]
-        labels = (" " * FRAME_GAP).join(name.center(width) for name in names)
-        self.query_one("#frame-labels", DiffText).show_lines(
-            [Text(labels.center(columns).rstrip(), self.title_text.make_colour_style("text-muted"))]
-        )
-
-    def _find_background(self) -> tuple[int, int, int]:
-        colour = parse_theme_colour(self.app.theme_variables, "surface")
-        return (0, 0, 0) if colour is None else colour.rgb
-
     # Actions
 
     def _load_kind(self, kind: "StateKind") -> None:
         self.kind, self.steps, self.error = kind, {}, ""
+        self._strip_pictures, self.changes = {}, None
         self.draw_pictures()
         self.draw_stored_steps(kind)
 
@@ -221,7 +241,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         """Show another latent frame."""
         step = self.shown_step
         if step is not None:
-            self.frame_index = (self.frame_index + offset) % len(step.frames)
+            self.frame_index = (self._find_frame_index(step) + offset) % len(step.frames)
             self.draw_pictures()
 
     def action_play(self) -> None:
@@ -250,28 +270,12 @@ def _name_noise_level(step: "FittedStep") -> str:
     return "end" if step.moment.step is None else f"σ {step.moment.sigma:.2f}"
 
 
-def _name_latent_frame(index: int, frame_count: int, video_frames: int, width: int) -> str:
-    """Return the frames of the video that a latent frame stands for, and its own number if there is room.
+def _name_latent_frame(index: int, frame_count: int, video_frames: int) -> tuple[str, str]:
+    """Return the frames of the video that a latent frame stands for, with the number of the latent frame and without.
 
     The first latent frame stands for the first frame, and each further one for an equal number of frames.
     """
     share = (video_frames - 1) // max(1, frame_count - 1)
     first, last = (1, 1) if index == 0 else ((index - 1) * share + 2, index * share + 1)
     name = f"frame {first} of {video_frames}" if first == last else f"frames {first} to {last} of {video_frames}"
-    full_name = f"{name} (latent frame {index + 1} of {frame_count})"
-    return full_name if len(full_name) <= width else name
-
-
-def _spread_frames(first: int, count: int, frame_count: int) -> list[int]:
-    """Return `count` frames at equal distances from each other, in the order of the video."""
-    count = max(1, count)
-    return sorted({(first + number * frame_count // count) % frame_count for number in range(count)})
-
-
-def _join_pictures(pictures: "list[NDArray[np.uint8]]", background: tuple[int, int, int]) -> "NDArray[np.uint8]":
-    """Return pictures of equal size side by side, with gaps in the colour of the background."""
-    import numpy as np
-
-    gap = np.full((pictures[0].shape[0], FRAME_GAP, 3), background, np.uint8)
-    parts = [part for picture in pictures for part in (gap, picture)][1:]
-    return np.concatenate(parts, axis=1)
+    return f"{name} (latent frame {index + 1} of {frame_count})", name

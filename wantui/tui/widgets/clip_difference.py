@@ -15,8 +15,9 @@ from textual.worker import get_current_worker
 
 from wantui.errors import UserError
 from wantui.tui.chart import MIN_CHART_HEIGHT, Chart
-from wantui.tui.player.clip_difference import COLOUR_COUNT, MAX_LEVEL, ClipDifference, measure_clip_difference
+from wantui.tui.player.clip_difference import MAX_LEVEL, ClipDifference, measure_clip_difference
 from wantui.tui.player.clips import PlayerClip
+from wantui.tui.plots import draw_colour_scale
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.picture_view import PictureView
 from wantui.tui.worker_errors import WorkerErrorsMixin
@@ -68,10 +69,7 @@ class DifferencePicture(Vertical):
         if free_width - len(full_top_text) >= 2 * MIN_SCALE_WIDTH:
             top_text = full_top_text
         scale_width = max(MIN_SCALE_WIDTH, min(2 * len(full_top_text), free_width - len(top_text)))
-        for cell in range(scale_width):
-            r, g, b = difference.colours[cell * (COLOUR_COUNT - 1) // (scale_width - 1)].tolist()
-            line.append("█", Style(color=f"#{r:02x}{g:02x}{b:02x}"))
-        return line.append(top_text)
+        return line.append_text(draw_colour_scale(difference.colours.tolist(), scale_width)).append(top_text)
 
 
 class DifferenceCurve(WorkerErrorsMixin, DiffText):

@@ -108,12 +108,16 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
             self._draw()
 
     def _draw(self) -> None:
-        """Draw the facts, and what fits below: grid of the batch, clips before and after, file, strip of frames."""
+        """Draw the facts, and below them what fits: the grid of the batch, the clips before and after, the strip."""
         assert self._shown is not None, "a clip is shown"
         clip, batch_clips, mark = self._shown
         width, height = self.content_size
-        lines = self._draw_facts(clip, batch_clips, mark, width)
-        for block in self._list_blocks(clip, batch_clips, width):
+        blocks = self._list_blocks(clip, batch_clips, width)
+        needed_height = sum(1 + len(block) for block in blocks if block)
+        lines = self._draw_facts(clip, batch_clips, mark, width, has_file=True)
+        if len(lines) + needed_height > height:
+            lines = self._draw_facts(clip, batch_clips, mark, width, has_file=False)
+        for block in blocks:
             if block and len(lines) + 1 + len(block) <= height:
                 lines += [Text(""), *block]
         strip = self._strip
@@ -126,7 +130,13 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         self.show_lines(lines)
 
     def _draw_facts(
-        self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], mark: VideoMark | None, width: int
+        self,
+        clip: PlayerClip,
+        batch_clips: Sequence[PlayerClip],
+        mark: VideoMark | None,
+        width: int,
+        *,
+        has_file: bool,
     ) -> list[Text]:
         from wantui.planning.guidance_plan import describe_guidance  # slow to import
 
@@ -148,14 +158,14 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
             Fact("cfg scale", describe_guidance(recipe)),
             Fact("seed", "" if f"seed {recipe.seed}" in clip.title else str(recipe.seed)),
             Fact("took", ", ".join(costs)),
+            Fact("file", Path(*clip.path.parts[-3:]).as_posix() if has_file else ""),
         ]
         return [*lines, Text(""), *draw_facts([fact for fact in facts if fact.value], width)]
 
     def _list_blocks(self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], width: int) -> list[list[Text]]:
-        """Return the grid of the batch, the clips before and after this one with their keys, and the file."""
-        file_lines = draw_facts([Fact("file", Path(*clip.path.parts[-3:]).as_posix())], width)
+        """Return the grid of the batch, and the clips before and after this one with their keys."""
         if clip not in batch_clips:
-            return [file_lines]
+            return []
         index = batch_clips.index(clip)
         neighbours = []
         for action_id, other_index in (("player.previous", index - 1), ("player.next", index + 1)):
@@ -168,7 +178,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
                 )
                 line.truncate(width, overflow="ellipsis")
                 neighbours.append(line)
-        return [draw_played_batch(batch_clips, clip, width, self.make_colour_style), neighbours, file_lines]
+        return [draw_played_batch(batch_clips, clip, width, self.make_colour_style), neighbours]
 
     def _draw_marks(self, mark: VideoMark, width: int) -> list[Text]:
         """Return the marks, or that there are none."""
