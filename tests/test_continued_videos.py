@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import recipe_for
+from conftest import Wantui, recipe_for
 
 from wantui.analysis.concept_labels import CannotLabelError, read_final_state
 from wantui.analysis.continued_videos import (
@@ -21,6 +21,7 @@ from wantui.errors import UserError
 from wantui.generic_words import GenericWordsError, parse_generic_words
 from wantui.models.catalogue import NANO
 from wantui.planning import PromptMark, Recipe
+from wantui.planning.guidance_plan import format_guidance_scales, list_guidance_scales
 from wantui.prompts import parse_template
 from wantui.prompts.generic_template import generalise_template
 from wantui.samplers import compute_noise_levels
@@ -34,6 +35,11 @@ def switch_schedule(moment: float, **changes: Any) -> dict[str, Any]:
         "prompts": [{"prompt": GENERIC, "marks": []}],
         "interpolation": "step",
     } | changes
+
+
+def schedule_scales(first: float, last: float) -> dict[str, Any]:
+    keyframes = {"times": {"unit": "fraction", "moments": [0.0, 1.0]}, "scales": [first, last]}
+    return {"schedule": keyframes, "interpolation": "linear"}
 
 
 def switched(moment: float | None, concept: str = "ring", **changes: Any) -> Recipe:
@@ -220,6 +226,44 @@ def test_generic_shares_list_concepts_that_no_video_shows_and_other_labels() -> 
         largest = max(largest, min(1.0, factor * p[index]))
         assert shares.shares[index].family_p == pytest.approx(largest)
     assert np.isnan(shares.shares[3].family_p)
+
+
+@pytest.mark.parametrize(
+    ("changes", "scales", "text"),
+    [
+        ({"guidance_scale": 0.5}, [1.0], ""),
+        ({"guidance_scale": 4.0}, [4.0], "4"),
+        (
+            {"guidance_scale": 1.0, "controls": {"guidance_schedule": schedule_scales(7, 1)}},
+            [1.0, 3.0, 5.0, 7.0],
+            "3, 5, 7",
+        ),
+        ({"guidance_scale": 5.0, "controls": {"guidance_schedule": schedule_scales(1, 1)}}, [1.0], ""),
+        (
+            {"steps": 9, "controls": {"guidance_schedule": schedule_scales(2, 10)}},
+            [*map(float, range(2, 11))],
+            "2 to 10",
+        ),
+        (
+            {"guidance_scale": 4.0, "controls": {"guidance": {"rule": "cfg-zero-star", "zero_steps": 1}}},
+            [1.0, 4.0],
+            "4",
+        ),
+    ],
+)
+def test_guidance_scales_are_those_of_the_evaluations(changes: dict[str, Any], scales: list[float], text: str) -> None:
+    recipe = recipe_for(NANO, **{"steps": 4, "guidance_scale": 4.0} | changes)
+    assert list_guidance_scales([recipe]) == scales
+    assert format_guidance_scales(scales) == text
+
+
+def test_generic_run_generates_without_the_guidance_schedule_of_the_config(wantui: Wantui) -> None:
+    Path("scheduled.yaml").write_text("cfg_schedule_settings: {schedule: {0: 7}}\nmodel_settings: {model_id: nano}\n")
+    command = ["generic", "run", "-c", "scheduled.yaml", "-t", "a [circle|ring]", "--generic", "circle|ring: shape"]
+    result = wantui(*command, "--preview")
+    assert "cfg_scale 1, shift" in result.out
+    guided = wantui(*command, "--set", "cfg_schedule_settings.enabled=yes", "--preview")
+    assert "cfg_scale 0: 7 (linear), shift" in guided.out
 
 
 def test_generic_shares_without_known_concepts_have_no_p() -> None:

@@ -199,6 +199,7 @@ def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]")
     """Return notes on the numbers, and on causes other than the path for which videos stay."""
     from wantui.analysis.calibrated import describe_measure
     from wantui.analysis.commitment import count_drawn_unasked
+    from wantui.planning.guidance_plan import format_guidance_scales, list_guidance_scales
 
     all_outcomes = [commitment.outcomes for commitment in commitments]
     highest_sigma = max(outcomes.sigmas[-1] for outcomes in all_outcomes)
@@ -220,10 +221,9 @@ def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]")
         "how often it draws each concept"
     )
     notes.append(describe_measure("kept_range", "the kept range"))
-    scales = sorted({video.recipe.guidance_scale for video in family.list_videos()} - {1.0})
-    if scales:
+    if scales_text := format_guidance_scales(list_guidance_scales(video.recipe for video in family.list_videos())):
         notes.append(
-            f"guidance {', '.join(f'{scale:g}' for scale in scales)} also applies after the switch, and pulls the "
+            f"guidance {scales_text} also applies after the switch, and pulls the "
             f"video toward what the generic prompt draws. To measure the model without guidance, generate with --set "
             f"model_settings.cfg_scale=1"
         )

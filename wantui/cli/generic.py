@@ -9,7 +9,7 @@ import click
 from wantui.cli.commands import WantuiGroup
 from wantui.cli.common_options import add_json_option
 from wantui.cli.generic_options import (
-    UNGUIDED_OVERRIDE,
+    UNGUIDED_OVERRIDES,
     add_generic_run_options,
     add_judge_option,
     add_labels_option,
@@ -29,8 +29,6 @@ from wantui.formatting import format_count, format_share
 if TYPE_CHECKING:
     from wantui.analysis.continued_videos import StoredVideo
     from wantui.analysis.generic_share import GenericShares
-
-UNGUIDED_SCALE = 1.0
 
 
 @click.group("generic", cls=WantuiGroup)
@@ -63,7 +61,7 @@ def run_command(
     template_text = read_required_template(template, template_file)
     generic_word = find_generic_word(config, template_text, generic_text, options["overrides"])
     generic_template = make_generic_template(template_text, generic_word)
-    options["overrides"] = (UNGUIDED_OVERRIDE, *options["overrides"])
+    options["overrides"] = (*UNGUIDED_OVERRIDES, *options["overrides"])
     echo(f"generic prompt: {generic_template}", err=True)
     run_or_preview(is_preview, detaches, config, generic_template, as_json, options)
 
@@ -121,16 +119,19 @@ def _measure_shares(
     prompt: str, videos: "list[StoredVideo]", label_by_id: dict[str, str], concepts: tuple[str, ...]
 ) -> "GenericShares":
     from wantui.analysis.generic_share import measure_generic_shares
+    from wantui.planning.guidance_plan import list_guidance_scales
 
     labelled_videos = [video for video in videos if video.id in label_by_id]
     labels = {video.entry.seed: label_by_id[video.id] for video in labelled_videos}
     if not labels:
         raise UserError(f"cannot measure the shares of concepts for {prompt!r}: no video has a label")
-    scales = [video.recipe.guidance_scale for video in labelled_videos]
+    scales = list_guidance_scales(video.recipe for video in labelled_videos)
     return measure_generic_shares(prompt, scales, labels, concepts)
 
 
 def _print_shares(shares: "GenericShares") -> None:
+    from wantui.planning.guidance_plan import format_guidance_scales
+
     total = shares.shares[0].proportion.total
     print_wrapped_line(f"{shares.prompt}: {format_count(total, 'seed')}")
     rows = []
@@ -149,9 +150,9 @@ def _print_shares(shares: "GenericShares") -> None:
     print_columns(("shows", "videos", "share", "95 %", "p (against equal shares)"), *rows)
     if (test_count := sum(not math.isnan(each.p_equal) for each in shares.shares)) > 1:
         print_wrapped_line(f"note: p is corrected for {test_count} concepts (Holm)", indent=2)
-    if guided := [scale for scale in shares.guidance_scales if scale != UNGUIDED_SCALE]:
+    if scales_text := format_guidance_scales(shares.guidance_scales):
         echo(
-            f"warning: guidance (scale {', '.join(f'{scale:g}' for scale in guided)}) changes these shares. To "
+            f"warning: guidance (scale {scales_text}) changes these shares. To "
             f"measure the model's own distribution, generate with cfg_scale 1",
             err=True,
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wantui.generic_words import GenericWord
 
 CommandFunction = Callable[..., Any]
-UNGUIDED_OVERRIDE = "model_settings.cfg_scale=1"
+UNGUIDED_OVERRIDES = ("model_settings.cfg_scale=1", "cfg_schedule_settings.enabled=no")
 
 
 def make_generic_option(default: str) -> Callable[[CommandFunction], CommandFunction]:

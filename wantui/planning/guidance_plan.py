@@ -1,6 +1,6 @@
 """The guidance of each model evaluation of a recipe, and the passes through the transformer that it needs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 
 from wantui.controls import CONTROLS, ControlKind, ControlRequest
@@ -16,6 +16,9 @@ from wantui.guidance import DenoisingMoments, EvaluationGuidance
 from wantui.models.catalogue import find_model
 from wantui.planning.recipe import Recipe
 from wantui.samplers import compute_noise_levels, count_model_evaluations
+
+MAX_LISTED_SCALES = 3
+"""Number of guidance scales above which only the first and the last are named."""
 
 
 def plan_guidance(recipe: Recipe, uses_second_transformer: Sequence[bool] | None = None) -> list[EvaluationGuidance]:
@@ -82,6 +85,20 @@ def describe_guidance(recipe: Recipe) -> str:
         scheduled = describe_guidance_schedule(schedule)
         text = scheduled if schedule.schedule is not None else f"{text}, {scheduled}"
     return f"{text}, {describe_guidance_rule(rule)}" if isinstance(rule, GuidanceRequest) else text
+
+
+def list_guidance_scales(recipes: Iterable[Recipe]) -> list[float]:
+    """Return the distinct guidance scales of the evaluations of some recipes, rising; 1 where guidance is off."""
+    evaluations = {evaluation for recipe in recipes for evaluation in plan_guidance(recipe)}
+    return sorted({each.scale if each.source in ("guided", "reused") else 1.0 for each in evaluations})
+
+
+def format_guidance_scales(scales: Iterable[float]) -> str:
+    """Return scales other than 1: "4", "3, 5", or "2 to 7" if there are many; empty without one."""
+    guided = [scale for scale in scales if scale != 1]
+    if len(guided) > MAX_LISTED_SCALES:
+        return f"{min(guided):g} to {max(guided):g}"
+    return ", ".join(f"{scale:g}" for scale in guided)
 
 
 def uses_unconditional_pass(recipe: Recipe) -> bool:
