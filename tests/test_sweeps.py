@@ -205,11 +205,25 @@ def find_equal_cells(config_text: str, template: str = TEMPLATE) -> list[str]:
             ["schedule 0: 1, 2: 1 = schedule 0: 1"],
         ),
         (f"{SMALL}sweeps: cfg_scale=2,4\nsweeps_baseline: true", []),
-        (f"{UNGUIDED}sweeps: cfg_scale=0.5,1,4\nsweeps_baseline: true", ["cfg_scale 0.5 = baseline"]),
+        (f"{UNGUIDED}sweeps: cfg_scale=0.5,1,4\nsweeps_baseline: true", ["cfg_scale 0.5 = cfg_scale 1"]),
     ],
 )
 def test_cells_whose_settings_have_no_effect_are_refused(config_text: str, pairs: list[str]) -> None:
     assert find_equal_cells(config_text) == pairs
+
+
+@pytest.mark.parametrize(
+    ("config_text", "baseline", "count"),
+    [
+        (f"{SMALL}sweeps: cfg_scale=2,5", "cfg_scale 5", 2),
+        (f"{UNGUIDED}sweeps: cfg_scale=0.5,4", "cfg_scale 0.5", 2),
+    ],
+)
+def test_cell_with_the_videos_of_the_baseline_takes_its_place(config_text: str, baseline: str, count: int) -> None:
+    cells = preview_batch(parse_config(f"{config_text}\nsweeps_baseline: true", "test"), TEMPLATE).cells
+    assert [planned.label for planned in cells if planned.cell and planned.cell.is_baseline] == [baseline]
+    assert len(cells) == count
+    assert not any(planned.refusals for planned in cells)
 
 
 @pytest.mark.parametrize(

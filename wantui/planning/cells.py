@@ -120,44 +120,43 @@ def find_settings_problems(settings: Settings, model: WanModel) -> SettingsProbl
 
 
 def _find_equal_cells(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
-    """Refuse cells that give the same videos as an earlier one; a cell equal to the baseline takes its place."""
-    first_by_key: dict[tuple[object, ...], int] = {}
-    result = list(cells)
-    replaced_indices = set()
+    """Refuse cells that give the same videos as another one; such a cell takes the place of an additional baseline,
+    if possible one with the settings of the baseline."""
+    indices_by_key: dict[tuple[object, ...], list[int]] = {}
     for index, planned in enumerate(cells):
-        if planned.first_recipe is None or planned.cell is None:
-            continue
-        key = _make_videos_key(planned)
-        first_index = first_by_key.setdefault(key, index)
-        if first_index == index:
-            continue
-        first = result[first_index]
-        assert first.cell is not None
-        if not first.cell.positions and first_index not in replaced_indices and first.recipe == planned.recipe:
-            replaced_indices.add(first_index)
-            first_by_key[key] = index
-            result[index] = replace(planned, cell=replace(planned.cell, is_baseline=True))
-            continue
-        reason = f"it gives the same videos as {first.label}. Remove one of the values"
-        result[index] = replace(planned, refusals=(*planned.refusals, reason))
-    return [planned for index, planned in enumerate(result) if index not in replaced_indices]
+        if planned.first_recipe is not None and planned.cell is not None:
+            indices_by_key.setdefault(_make_videos_key(planned), []).append(index)
+    result: dict[int, PlannedCell] = dict(enumerate(cells))
+    for kept_index, *indices in indices_by_key.values():
+        kept = cells[kept_index]
+        assert kept.cell is not None
+        if indices and not kept.cell.positions:
+            del result[kept_index]
+            kept_index = next((index for index in indices if cells[index].recipe == kept.recipe), indices[0])
+            kept = cells[kept_index]
+            assert kept.cell is not None
+            result[kept_index] = replace(kept, cell=replace(kept.cell, is_baseline=True))
+        reason = f"it gives the same videos as {kept.label}. Remove one of the values"
+        for index in indices:
+            if index != kept_index:
+                result[index] = replace(cells[index], refusals=(*cells[index].refusals, reason))
+    return list(result.values())
 
 
 def _make_videos_key(planned: PlannedCell) -> tuple[object, ...]:
     """Return a key that cells share if they give the same videos, even if their recipes differ."""
-    recipe, evaluations = planned.recipe, plan_guidance(planned.recipe)
-    scales = [(each.source, each.scale if each.source in ("guided", "reused") else None) for each in evaluations]
-    update: dict[str, Any] = {
-        "guidance_scale": 0.0,
-        "guidance_scale_2": None,
-        "controls": {name: each for name, each in recipe.controls.items() if name != GUIDANCE_SCHEDULE.name},
-    }
+    recipe = planned.recipe
+    guidance = [
+        (each.source, each.scale if each.source in ("guided", "reused") else None) for each in plan_guidance(recipe)
+    ]
+    controls = {name: each for name, each in recipe.controls.items() if name != GUIDANCE_SCHEDULE.name}
+    update: dict[str, Any] = {"guidance_scale": 0.0, "guidance_scale_2": None, "controls": controls}
     if not uses_unconditional_pass(recipe):
         update["negative_prompt"] = ""
     methods = {choose_weighting_method(variation, planned.settings) for variation in planned.variations}
     return (
         recipe.model_copy(update=update).model_dump_json(),
-        tuple((key, len(list(equal))) for key, equal in groupby(scales)),
+        tuple((key, len(list(equal))) for key, equal in groupby(guidance)),
         frozenset(methods),
         planned.variations,
     )
