@@ -1,6 +1,8 @@
 """The monitor on the screen: start-up, workers, previews that are scrubbed, and the finished clip."""
 
+import logging
 import re
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,13 @@ from clip_batches import write_clip_batch
 from conftest import step_done
 from harness_tui import AppUnderTest, engine_announced
 from rich.style import Style
+from rich.text import Text
 from test_tui_screens import RECIPE, add, claim, on, queue  # noqa: F401 - a fixture
 
 from wantui.queue.events import LoadingStageStarted, ModelLoading, VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
+from wantui.storage.log_files import LOG_FORMAT
 from wantui.storage.preview_files import (
     PreviewFolder,
     make_preview_folder_path,
@@ -21,8 +25,9 @@ from wantui.storage.preview_files import (
     write_preview,
 )
 from wantui.tui.columns import COLUMN_GAP
-from wantui.tui.monitor.columns import RowContext, make_monitor_columns
+from wantui.tui.monitor.columns import STEP_WIDTH, RowContext, make_monitor_columns
 from wantui.tui.monitor.data import MonitorFilesRequest
+from wantui.tui.monitor.log_lines import draw_log_line
 from wantui.tui.screens.monitor import MonitorScreen
 from wantui.tui.settings import TuiSettings
 from wantui.tui.settings_changes import apply_settings
@@ -361,6 +366,37 @@ def test_curves_of_the_finished_video_stay_behind_those_of_the_next(queue: Queue
         on("monitor", test, size=(140, 40))
 
 
+def test_titles_and_curves_have_the_colour_of_their_variation(queue: Queue) -> None:  # noqa: F811
+    folder = Path("one").absolute()
+    manifest = write_clip_batch(folder, "a [red|blue] circle", seeds=1)
+    titles = [manifest.variations[entry.variation].id for entry in manifest.videos]
+    videos = [NewVideo(number, title, RECIPE, 20) for number, title in enumerate(titles)]
+    queue.add_batch(folder, "auto", videos)
+    assert titles == ["red", "blue"]
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(MonitorScreen)
+        pane = screen.curve_pane
+
+        def find_colours(lines: list[Text], word: str) -> list[object]:
+            """Return the colours of the text that begins with a word."""
+            segments = [segment for line in lines for segment in line.render(it.app.console)]
+            return [segment.style.color for segment in segments if segment.text.startswith(word) and segment.style]
+
+        for title in titles:
+            taken = claim(queue)
+            queue.record_step(taken, step_done(0, 20, 0.1, 1.0, norm=1.0))
+            colour = pane.make_colour_style(f"series-{title}").color
+            await it.until(lambda: f"━━ {title}" in it.text() and find_colours(pane.shown_lines, "━━ ")[0] == colour)  # noqa: B023
+            assert find_colours([screen._draw_row(0, 100)], title) == [colour]
+            queue.record_done(taken, VideoDone(seconds={"denoise": 1.0}))
+            await it.until(lambda: not screen.rows)
+            assert find_colours(pane.shown_lines, "━━ ")[0] == colour, "that of the finished video"
+
+    with engine_announced():
+        on("monitor", test, size=(140, 40))
+
+
 @pytest.mark.parametrize(("size", "is_stacked"), [((60, 20), False), ((80, 24), False), ((80, 40), True)])
 def test_panes_are_stacked_in_a_narrow_high_terminal(queue: Queue, size: tuple[int, int], is_stacked: bool) -> None:  # noqa: F811
     add(queue, "one", 1)
@@ -381,10 +417,51 @@ def test_panes_are_stacked_in_a_narrow_high_terminal(queue: Queue, size: tuple[i
 @pytest.mark.parametrize("has_memory", [False, True])
 @pytest.mark.parametrize("has_stages", [False, True])
 def test_columns_fit_into_lists_of_terminals_from_60_columns(has_memory: bool, has_stages: bool) -> None:
-    context = RowContext(lambda _: Style(), lambda _: "", lambda _: 0.0, lambda: True)
+    context = RowContext(lambda _: Style(), lambda _: "", lambda _: 0.0, lambda: True, lambda _: None)
     for list_width in range(56, 200):
-        columns = make_monitor_columns(list_width, has_memory, has_stages, context)
-        widths = [column.width for column in columns if column.width is not None]
-        assert len(widths) == len(columns)
-        assert sum(widths) + len(COLUMN_GAP) * (len(columns) - 1) <= list_width
-        assert {"state", "video", "ETA"} <= {column.header_text for column in columns}
+        for longest_title in (0, 12, 18, 60):
+            columns = make_monitor_columns(list_width, has_memory, has_stages, longest_title, context)
+            widths = [column.width for column in columns if column.width is not None]
+            assert len(widths) == len(columns)
+            assert sum(widths) + len(COLUMN_GAP) * (len(columns) - 1) <= list_width
+            assert {"state", "video", "ETA"} <= {column.header_text for column in columns}
+
+
+@pytest.mark.parametrize(("longest_title", "bar_width"), [(0, 8), (12, 8), (13, 7), (15, 5), (16, 0)])
+def test_narrow_list_has_a_bar_where_titles_leave_room(longest_title: int, bar_width: int) -> None:
+    context = RowContext(lambda _: Style(), lambda _: "", lambda _: 0.0, lambda: True, lambda _: None)
+    columns = make_monitor_columns(76, False, False, longest_title, context)
+    (column,) = [column for column in columns if column.header_text.endswith(" step")]
+    header = "progress" if bar_width == 8 else ""
+    assert column.header_text == header.ljust(bar_width) + "step".rjust(STEP_WIDTH)
+    assert column.width == bar_width + STEP_WIDTH
+
+
+@pytest.mark.parametrize(
+    ("line", "shown", "colours"),
+    [
+        ("2026-11-30 15:06:23,255 INFO     red seed 42 done in 2.2 s", "15:06:23  red seed 42 done in 2.2 s", []),
+        ("2026-11-30 15:06:23,255 WARNING  no room is left", "15:06:23  WARNING  no room is left", ["warning"]),
+        ("2026-11-30 15:06:23,255 ERROR    red seed 42 failed", "15:06:23  ERROR  red seed 42 failed", ["error"]),
+        ("2026-11-29 23:59:59,999 INFO     done", "2026-11-29 23:59:59  done", []),
+        ('  File "x.py", line 3', '  File "x.py", line 3', []),
+    ],
+)
+def test_log_lines_are_shown_by_time_with_a_level_only_where_it_matters(
+    line: str, shown: str, colours: list[str]
+) -> None:
+    names: list[str] = []
+
+    def make_style(name: str) -> Style:
+        names.append(name)
+        return Style()
+
+    assert draw_log_line(line, "2026-11-30", make_style).plain == shown
+    assert names == colours
+
+
+def test_log_format_is_the_one_that_the_monitor_reads() -> None:
+    record = logging.LogRecord("batch", logging.INFO, "", 0, "done", None, None)
+    line = logging.Formatter(LOG_FORMAT).format(record)
+    today = date.fromtimestamp(record.created).isoformat()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  done", draw_log_line(line, today, lambda _: Style()).plain)

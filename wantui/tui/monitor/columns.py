@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from rich.style import Style
 from rich.text import Text
 
+from wantui.queue.records import VideoRow
 from wantui.queue.states import find_displayed_video_state
 from wantui.tui.columns import COLUMN_GAP, Column
 from wantui.tui.monitor.states import MonitorRow, describe_stage_briefly, describe_torch_loading
 from wantui.tui.plots import draw_styled_bar
 from wantui.tui.state_style import get_state_style
 
+TITLE_HEADER, PROGRESS_HEADER = "video", "progress"
 MIN_TITLE_WIDTH = 12
 """Minimum width of the titles of videos, in cells."""
 WIDE_BAR_WIDTH, BAR_WIDTH, NARROW_BAR_WIDTH, TINY_BAR_WIDTH, STEP_WIDTH = 32, 12, 9, 7, 12
 """Width of the progress bar, in wide, usual, narrow and tiny lists, and of the steps behind it, in cells."""
+MIN_SPARE_BAR_WIDTH = 5
+"""Minimum width of a bar in the cells that titles leave, in cells."""
 MIN_LIST_WITH_WIDE_BAR = 133
 """Minimum width of a list with a wide progress bar, in cells."""
 MIN_WIDE_LIST = 100
@@ -36,28 +40,44 @@ class RowContext:
     get_age_seconds: Callable[[MonitorRow], float]
     """Function that returns the seconds since the worker of a row was started."""
     has_engine: Callable[[], bool]
+    find_colour_name: Callable[[VideoRow], str | None]
+    """Function that returns the theme colour of the variation of a video; None if unknown."""
 
 
 def make_monitor_columns(
-    list_width: int, has_memory: bool, has_stages: bool, context: RowContext
+    list_width: int, has_memory: bool, has_stages: bool, longest_title: int, context: RowContext
 ) -> list[Column[MonitorRow]]:
     """Return the columns that fit into a list of `list_width` cells; titles take the remaining cells.
 
     Args:
         has_memory: whether a worker reports GPU memory.
         has_stages: whether a row has a stage of the start-up instead of steps. A narrow list needs the width of the
-            bar for it, and leaves out the pace; without stages, it leaves out the bar, so that titles fit.
+            bar for it, and leaves out the pace; without stages, its bar takes only the cells that titles leave.
+        longest_title: width of the longest title, in cells.
     """
     bar_width = _choose_bar_width(list_width, has_stages)
+    if not bar_width:
+        columns = _make_columns(list_width, has_memory, has_stages, 0, context)
+        title_width = next(column.width or 0 for column in columns if column.header_text == TITLE_HEADER)
+        spare_width = min(BAR_WIDTH, title_width - max(MIN_TITLE_WIDTH, longest_title))
+        bar_width = spare_width if spare_width >= MIN_SPARE_BAR_WIDTH else 0
+    return _make_columns(list_width, has_memory, has_stages, bar_width, context)
+
+
+def _make_columns(
+    list_width: int, has_memory: bool, has_stages: bool, bar_width: int, context: RowContext
+) -> list[Column[MonitorRow]]:
+    """Return the columns with a progress bar of a given width."""
     min_pace_list = MIN_LIST_WITH_STAGES_AND_PACE if has_stages else MIN_NARROW_LIST
-    title = Column[MonitorRow]("video", None, lambda row: _draw_title(row))
+    title = Column[MonitorRow](TITLE_HEADER, None, lambda row: _draw_title(row, context))
+    progress_header = PROGRESS_HEADER if bar_width >= len(PROGRESS_HEADER) else ""
     columns: list[Column[MonitorRow]] = [
         Column("worker", 9, lambda row: row.worker_name, min_list_width=MIN_NARROW_LIST),
         Column("device", 7, lambda row: "" if row.worker is None else row.worker.device, min_list_width=MIN_WIDE_LIST),
         Column("state", 12, lambda row: _draw_state(row, context)),
         title,
         Column(
-            f"{'progress' if bar_width else '':<{bar_width}}{'step':>{STEP_WIDTH}}",
+            f"{progress_header:<{bar_width}}{'step':>{STEP_WIDTH}}",
             bar_width + STEP_WIDTH,
             lambda row: _draw_progress(row, context, bar_width),
         ),
@@ -98,8 +118,12 @@ def _draw_state(row: MonitorRow, context: RowContext) -> Text:
     return Text(f"{style.glyph} {word}", context.make_style(style.colour_name))
 
 
-def _draw_title(row: MonitorRow) -> Text:
-    return Text("" if row.video is None else row.video.title, Style(bold=True))
+def _draw_title(row: MonitorRow, context: RowContext) -> Text:
+    if row.video is None:
+        return Text("")
+    colour_name = context.find_colour_name(row.video)
+    colour = Style.null() if colour_name is None else context.make_style(colour_name)
+    return Text(row.video.title, colour + Style(bold=True))
 
 
 def _draw_progress(row: MonitorRow, context: RowContext, bar_width: int) -> Text:

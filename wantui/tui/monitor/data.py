@@ -10,6 +10,8 @@ from textual.message import Message
 
 from wantui.errors import UserError
 from wantui.file_state import FileState
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import read_manifest
 from wantui.storage.preview_files import (
     MAX_STORED_PREVIEWS,
     list_preview_steps,
@@ -17,6 +19,7 @@ from wantui.storage.preview_files import (
     make_step_preview_path,
 )
 from wantui.tui.pictures import read_strip_frames, shrink_picture
+from wantui.tui.series_colours import assign_series_colours
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
@@ -65,6 +68,9 @@ class MonitorFilesRequest:
     """Steps whose strips are already in memory."""
     clip_path: Path | None = None
     clip_video_id: int = 0
+    batch_id: int = 0
+    batch_folder: Path | None = None
+    """Batch whose colours are not known yet."""
 
 
 @dataclass
@@ -75,6 +81,8 @@ class MonitorFilesRead(Message):
     frames_by_step: "dict[int, list[Picture]]"
     log_tail: LogTail | None
     clip: ClipFrames | None
+    colour_names: tuple[str | None, ...] | None = None
+    """Theme colour of the variation of each video of `batch_folder`; None for those without one."""
 
 
 class PreviewHistory:
@@ -130,7 +138,18 @@ def read_requested_files(request: MonitorFilesRequest) -> MonitorFilesRead:
     log_tail = None if request.log_path is None else read_log_tail(request.log_path, request.known_log_version)
     frames_by_step = {} if request.preview_path is None else read_previews(request)
     clip = None if request.clip_path is None else read_clip(request.clip_path)
-    return MonitorFilesRead(request, frames_by_step, log_tail, clip)
+    colour_names = None if request.batch_folder is None else read_variation_colours(request.batch_folder)
+    return MonitorFilesRead(request, frames_by_step, log_tail, clip, colour_names)
+
+
+def read_variation_colours(folder: Path) -> tuple[str | None, ...]:
+    """Return the theme colour of the variation of each video of a batch; empty if its manifest is unreadable."""
+    try:
+        manifest = read_manifest(BatchFolder(folder))
+    except UserError:
+        return ()
+    colours = assign_series_colours([variation.id for variation in manifest.variations])
+    return tuple(colours.get(manifest.variations[entry.variation].id) for entry in manifest.videos)
 
 
 def read_previews(request: MonitorFilesRequest) -> "dict[int, list[Picture]]":

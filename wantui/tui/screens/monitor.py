@@ -1,6 +1,7 @@
 """Monitor screen: workers and their videos; previews, trajectory curves and log of the selected one."""
 
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -19,6 +20,7 @@ from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import set_titles
 from wantui.tui.messages import ShowBatch
 from wantui.tui.monitor.columns import RowContext, make_monitor_columns
+from wantui.tui.monitor.log_lines import draw_log_line
 from wantui.tui.monitor.states import (
     MonitorRow,
     WorkerClock,
@@ -155,8 +157,10 @@ class MonitorScreen(MonitorFiles):
             self._format_row_eta,
             lambda row: 0.0 if row.worker is None else self.worker_clock.get_age_seconds(row.worker),
             lambda: self.wantui_app.snapshot.engine is not None,
+            lambda video: self.find_colour_name(video.batch, video.number),
         )
-        return make_monitor_columns(width, self._has_memory, self._has_stages, context)
+        longest_title = max((len(row.video.title) for row in self.rows if row.video is not None), default=0)
+        return make_monitor_columns(width, self._has_memory, self._has_stages, longest_title, context)
 
     def _format_row_eta(self, row: MonitorRow) -> str:
         seconds = None if row.video is None else self._estimate_video_eta(row.video, row.progress)
@@ -293,17 +297,23 @@ class MonitorScreen(MonitorFiles):
         is_running = row is not None and row.video is not None
         set_titles(self.query_one("#curves"), "Trajectory so far" if is_running or finished is None else "Trajectory")
         if row is not None and row.video is not None:
-            self.curve_pane.show_curves(row.video.title, progress, finished_progress)
+            colour_name = self.find_colour_name(row.video.batch, row.video.number)
+            self.curve_pane.show_curves(row.video.title, progress, finished_progress, colour_name)
         else:
-            title = "" if finished is None else finished.done_event.title
-            self.curve_pane.show_curves(title, finished_progress, None)
+            title, colour_name = "", None
+            if finished is not None:
+                title, number = finished.done_event.title, finished.done_event.number
+                colour_name = None if number is None else self.find_colour_name(finished.batch_id, number - 1)
+            self.curve_pane.show_curves(title, finished_progress, None, colour_name)
 
     def draw_log(self) -> None:
         """Show the last lines that fit; an empty log has no pane."""
         self.set_class(not self.log_lines, "-no-log")
         if self.log_version is not None:
             log_text = self.log_text
-            log_text.show_lines([Text(line) for line in self.log_lines[-max(1, log_text.size.height) :]])
+            lines = self.log_lines[-max(1, log_text.size.height) :]
+            today = date.today().isoformat()
+            log_text.show_lines([draw_log_line(line, today, log_text.make_colour_style) for line in lines])
             set_titles(self.log_pane, f"Log: {self.log_version[0].name}")
 
     @on(VirtualList.Highlighted, "#running")

@@ -37,6 +37,8 @@ class MonitorFiles(BaseScreen):
         self.log_version: tuple[Path, FileState] | None = None
         """Version of the log on the screen, as in `LogTail`."""
         self.log_lines: list[str] = []
+        self._colours_by_batch: dict[int, tuple[str | None, ...]] = {}
+        """Theme colours of the videos of each batch, by index in its manifest."""
         self._request: MonitorFilesRequest | None = None
         """Files that are being read."""
         self._preview_request: tuple[int, float] = (0, 0.0)
@@ -65,6 +67,15 @@ class MonitorFiles(BaseScreen):
         """Return the video that was finished last, or None."""
         return self.wantui_app.snapshot.finished_video
 
+    def find_colour_name(self, batch_id: int, number: int) -> str | None:
+        """Return the theme colour of the variation of a video; None until it is read, or if it has none.
+
+        Args:
+            number: index of the video in its manifest.
+        """
+        colour_names = self._colours_by_batch.get(batch_id, ())
+        return colour_names[number] if number < len(colour_names) else None
+
     def apply_preview_seconds(self) -> None:
         """Switch automatic previews on or off, as the settings say."""
         self.is_auto_preview = self.wantui_app.settings.preview_seconds > 0 and not self.wantui_app.is_low_bandwidth
@@ -84,13 +95,18 @@ class MonitorFiles(BaseScreen):
             return
         self._has_waiting_key = False
         request = self._make_request(is_automatic)
-        if request.log_path is not None or request.preview_path is not None or request.clip_path is not None:
+        if request != MonitorFilesRequest():
             self._request = request
             self.read_monitor_files(request)
 
     def _make_request(self, is_automatic: bool) -> MonitorFilesRequest:
         """Return the log, and the previews and the clip that are due or, after a key press, not yet shown."""
-        request = MonitorFilesRequest(self._find_log(), self.log_version)
+        log_path = self._find_log()
+        request = MonitorFilesRequest(log_path, None if log_path is None else self.log_version)
+        shown_ids = {row.video.batch for row in self.rows if row.video is not None}
+        for batch in self.wantui_app.snapshot.batches:
+            if batch.id in shown_ids - self._colours_by_batch.keys():
+                request = replace(request, batch_id=batch.id, batch_folder=batch.folder)
         if not self.is_auto_preview and is_automatic:
             return request
         progress = self.get_current_progress()
@@ -159,6 +175,8 @@ class MonitorFiles(BaseScreen):
             self.log_version = message.log_tail.version
             self.log_lines = message.log_tail.lines
             self.draw_log()
+        if message.colour_names is not None:
+            self._colours_by_batch[message.request.batch_id] = message.colour_names
         if message.clip is not None:
             self.clip = message.request.clip_video_id, message.clip
         if message.frames_by_step and message.request.video_id == self.previews.video_id:

@@ -24,11 +24,17 @@ class CurvePane(DiffText):
 
     def __init__(self) -> None:
         super().__init__()
-        self._shown: tuple[str, VideoProgress | None, VideoProgress | None] = ("", None, None)
+        self._shown: tuple[str, VideoProgress | None, VideoProgress | None, str | None] = ("", None, None, None)
 
-    def show_curves(self, title: str, current: VideoProgress | None, previous: VideoProgress | None) -> None:
-        """Draw the curves of a video, and those of an earlier video in grey."""
-        self._shown = (title, current, previous)
+    def show_curves(
+        self, title: str, current: VideoProgress | None, previous: VideoProgress | None, colour_name: str | None
+    ) -> None:
+        """Draw the curves of a video, and those of an earlier video in grey.
+
+        Args:
+            colour_name: theme colour of the video; None if its batch has only one variation.
+        """
+        self._shown = (title, current, previous, colour_name)
         self._draw()
 
     def on_resize(self, event: Resize) -> None:
@@ -36,11 +42,11 @@ class CurvePane(DiffText):
         self._draw()
 
     def _draw(self) -> None:
-        title, current, previous = self._shown
+        title, current, previous, colour_name = self._shown
         width, height = self.size.width, self.size.height
         if not width or height < 2:
             return
-        accent, grey = self.make_colour_style("accent"), Style(dim=True)
+        colour, grey = self.make_colour_style(colour_name or "accent"), Style(dim=True)
         if not any(progress is not None and progress.sigmas for progress in (current, previous)):
             lines = [Text("")] * height
             lines[height // 2] = Text("The curves begin with the first step.".center(width), grey)
@@ -48,12 +54,12 @@ class CurvePane(DiffText):
             return
         legend = Text(no_wrap=True)
         if title:
-            legend.append("━━ ", accent).append(title)
+            legend.append("━━ ", colour).append(title)
         if previous is not None:
             before = f"━━ before: {previous.title}"
             has_room = legend.cell_len + 3 + len(before) <= width
             legend.append("   " * bool(title)).append(before if has_room else "━━ before", grey)
-        styles = ChartStyles(accent, grey, grey)
+        styles = ChartStyles(colour, grey, grey)
         if (gap := width - legend.cell_len - len(SIGMA_NOTE)) >= MIN_NOTE_GAP:
             legend.append(" " * gap).append(SIGMA_NOTE, grey)
         last_sigma = find_last_sigma([progress for progress in (current, previous) if progress is not None])
