@@ -8,7 +8,7 @@ from rich.text import Text
 
 from wantui.queue.records import BatchRow
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
-from wantui.tui.queue_columns import MAX_NAME_WIDTH, BatchWidths, make_batch_columns, make_video_columns
+from wantui.tui.queue_columns import MAX_NAME_WIDTH, BatchWidths, VideoWidths, make_batch_columns, make_video_columns
 from wantui.tui.widgets.virtual_list import VirtualList
 
 COLUMNS = [
@@ -57,10 +57,15 @@ def batch_row(**values: object) -> BatchRow:
 
 def test_columns_of_batches_are_as_wide_as_their_content() -> None:
     rows = [batch_row(model="nano", seeds="1 to 6", folder=Path("a_long_name_of_a_batch")), batch_row(model="nano")]
-    assert BatchWidths.measure(rows) == BatchWidths(5, 6, 22)  # the header "model" is longer than "nano"
-    assert BatchWidths.measure([]) == BatchWidths(5, 5, 4)
-    assert BatchWidths.measure([batch_row(folder=Path("x" * 300))]).name == MAX_NAME_WIDTH
-    assert BatchWidths.measure([batch_row(counts={"failed": 1})]).has_failures
+    widths = BatchWidths.measure(rows, True)
+    assert widths == BatchWidths(5, 6, 22, state=6)  # the header "model" is longer than "nano"
+    assert BatchWidths.measure([], True) == BatchWidths(5, 5, 4)
+    assert BatchWidths.measure([batch_row(folder=Path("x" * 300))], True).name == MAX_NAME_WIDTH
+    assert BatchWidths.measure([batch_row(folder=Path("demo_20261130_143011"))], True).name == len("demo")
+    assert BatchWidths.measure([batch_row(counts={"failed": 1})], True).has_failures
+    running = [batch_row(counts={"running": 1})]
+    assert BatchWidths.measure(running, True).state == len("▶ running")
+    assert BatchWidths.measure(running, False).state == len("! interrupted")
 
 
 def test_column_of_failures_is_shown_only_with_failures() -> None:
@@ -73,7 +78,7 @@ def test_column_of_failures_is_shown_only_with_failures() -> None:
 def test_name_takes_the_space_of_an_empty_eta_column() -> None:
     for counts, has_eta in (({"done": 2}, False), ({"done": 1, "queued": 1}, True)):
         batch = batch_row(counts=counts, folder=Path("cancelled_sweep_20261129_143011"), id=12)
-        widths = BatchWidths.measure([batch, batch_row(counts={"failed": 6})])
+        widths = BatchWidths.measure([batch, batch_row(counts={"failed": 6})], True)
         columns = make_batch_columns(VirtualList(), set(), lambda: True, lambda batch: "1:00:00", widths)
         assert ("ETA" in [column.header_text for column in columns]) == has_eta
         list_width = 93  # that of the list in a terminal of 140 columns
@@ -82,11 +87,35 @@ def test_name_takes_the_space_of_an_empty_eta_column() -> None:
         assert free_width >= len(batch.name)
 
 
+@pytest.mark.parametrize("list_width", [83, 84, 91, 104, 105, 110, 150])
+@pytest.mark.parametrize("name", ["demo", "n" * 30])
+def test_batches_show_their_template_where_16_cells_of_it_fit_beside_the_whole_name(name: str, list_width: int) -> None:
+    batch = batch_row(folder=Path(name), template="a [red|blue] circle", counts={"done": 1, "queued": 1})
+    columns = make_batch_columns(
+        VirtualList(), set(), lambda: True, lambda batch: "", BatchWidths.measure([batch], has_engine=True)
+    )
+    shown = [column for column in columns if column.fits(list_width)]
+    free_width = list_width - sum((column.width or 0) + len(COLUMN_GAP) for column in shown)
+    if shown[-1].header_text == "template":
+        assert free_width >= 16
+        assert [column.width for column in shown if column.header_text == "name"] == [len(name)]
+    else:
+        assert list_width < 84 or free_width < len(name) + len(COLUMN_GAP) + 16
+
+
+def test_videos_of_a_batch_have_columns_as_wide_as_their_content() -> None:
+    assert VideoWidths.measure(None, True, 0) == VideoWidths()
+    batch = batch_row(counts={"done": 4, "queued": 7, "failed": 0})
+    assert VideoWidths.measure(batch, True, 8) == VideoWidths(2, len("· waiting"), len("steps"), True)
+    running = batch_row(counts={"running": 1, "done": 1200})
+    assert VideoWidths.measure(running, True, 100) == VideoWidths(4, len("▶ decoding"), len("100/100"), True)
+    assert VideoWidths.measure(running, False, 100).state == len("! interrupted")
+
+
 def test_ended_batches_have_no_progress_columns() -> None:
     def list_headers(has_unfinished: bool, width: int) -> list[str]:
-        columns = make_video_columns(
-            VirtualList(), lambda: True, lambda index, video: "", lambda video: None, has_unfinished
-        )
+        widths = VideoWidths(has_unfinished=has_unfinished)
+        columns = make_video_columns(VirtualList(), lambda: True, lambda index, video: "", lambda video: None, widths)
         return [column.header_text for column in columns if column.fits(width)]
 
     assert list_headers(has_unfinished=False, width=80) == ["#", "state", "took", "video"]
@@ -101,7 +130,8 @@ def test_ended_batches_have_no_progress_columns() -> None:
     [(12.34, "12.3 s"), (999.94, "999.9 s"), (999.96, "1000 s"), (99_999.4, "99999 s"), (100_000.0, "27.8 h")],
 )
 def test_duration_of_a_video_fits_into_its_column(seconds: float, text: str) -> None:
-    columns = make_video_columns(VirtualList(), lambda: True, lambda index, video: "", lambda video: None, False)
+    widths = VideoWidths()
+    columns = make_video_columns(VirtualList(), lambda: True, lambda index, video: "", lambda video: None, widths)
     column = next(column for column in columns if column.header_text == "took")
     video = SimpleNamespace(state="done", seconds=seconds)
     assert column.draw_cell((0, video)) == text  # type: ignore[arg-type]

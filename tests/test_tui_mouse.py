@@ -68,9 +68,9 @@ def test_second_click_opens_a_video_in_an_unvisited_library(queue: Queue) -> Non
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "red seed 44" in it.text())
-        await click(it, "red seed 43")
+        await click(it, "2  · waiting")
         assert isinstance(it.app.screen, QueueScreen)
-        await click(it, "red seed 43")
+        await click(it, "2  · waiting")
         await it.until(lambda: isinstance(it.app.screen, LibraryScreen) and it.app.screen.is_mounted)
 
     on("queue", test)

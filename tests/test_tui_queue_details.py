@@ -115,20 +115,46 @@ def test_queue_shows_no_previews_if_they_are_off(
         on("queue", test, size=WIDE, **settings)
 
 
-def test_narrow_queue_reads_no_manifest(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    add_real_batch(queue, "circles")
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("the manifest was read")
-
-    monkeypatch.setattr("wantui.tui.screens.queue_details.read_manifest", refuse)
+@pytest.mark.parametrize(("size", "has_video"), [((80, 24), True), ((129, 40), True), ((75, 24), False)])
+def test_narrow_queue_shows_one_video_beside_the_list(
+    queue: Queue,  # noqa: F811
+    size: tuple[int, int],
+    has_video: bool,
+) -> None:
+    add_real_batch(queue, "circles", seeds=6)
+    queue.record_failure(claim(queue), "RuntimeError: it broke")
 
     async def test(it: AppUnderTest) -> None:
-        await it.until(lambda: "circles" in it.text())
-        assert not it.screen(QueueScreen).batch_details.size
-        assert re.match(r"(template +\S.*\n)?folder +/", it.cells("#about"), re.DOTALL)
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: "1 failed, 11 waiting" in it.text())
+        assert not screen.batch_details.size
+        assert bool(screen.queue_video.size) is has_video
+        await it.press("enter", "home")
+        if has_video:
+            await it.until(lambda: "RuntimeError" in it.cells("#list-video-facts"))
+            assert it.cells("#about").startswith("folder")
+            await it.press("down")
+            await it.until(lambda: "no picture yet" in it.text())
+        else:
+            await it.until(lambda: "RuntimeError: it broke" in it.cells("#about"))
 
-    on("queue", test, size=(80, 24))
+    with engine_announced():
+        on("queue", test, size=size)
+
+
+def test_narrow_queue_shows_the_latest_preview_beside_the_list(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+    add_real_batch(queue, "circles", seeds=6)
+    taken = claim(queue)
+
+    async def test(it: AppUnderTest) -> None:
+        queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=str(write_previews(tmp_path, 5))))
+        await it.until(lambda: get_shown_colour(it) == (51, 51, 51))  # the middle of three frames: 50, 51, 52
+        picture = it.screen(QueueScreen).queue_video.picture
+        assert picture.size.height >= 8
+        await it.until(lambda: "▀" in picture.get_shown_text())
+
+    with engine_announced():
+        on("queue", test, size=(80, 24), preview_seconds=3600.0)
 
 
 @pytest.mark.parametrize("word_count", [1, 20, 200])
@@ -324,7 +350,7 @@ def test_wrapped_error_leaves_the_pictures_their_minimum_height(queue: Queue) ->
         assert screen.results.display is (it.app.size.height == 30)
 
     for height in (30, 24):
-        on("queue", test, size=(100, height))
+        on("queue", test, size=(75, height))
 
 
 @pytest.mark.parametrize(("height", "has_results"), [(40, True), (24, True), (21, False)])

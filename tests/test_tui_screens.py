@@ -125,11 +125,10 @@ def test_claimed_video_is_running_with_an_engine_and_interrupted_without(queue: 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         with engine_announced():
-            await it.until(lambda: it.text().count("▶ running") == 2)
+            await it.until(lambda: it.text().count("▶ running") == 3)  # batch, row, and details of the video
         await it.press("enter")
-        await it.until(lambda: it.text().count("! interrupted") == 2)
+        await it.until(lambda: it.text().count("! interrupted") == 3)
         await it.until(lambda: "workers" not in it.text())  # another process may have the number of the worker
-        assert "red seed 42: interrupted" in it.text()
         await it.press("c")
         await it.until(lambda: isinstance(it.app.screen, Confirm))
         await it.press("y")

@@ -6,16 +6,17 @@ DATE_WIDTH, SHORT_DATE_WIDTH = 12, 6
 """Widths of `format_date` in characters."""
 
 
-def format_date(created_at: str, is_short: bool = False) -> str:
-    """Return a time in ISO 8601 as "29 Nov 00:01", or as "29 Nov 2024" if it is of another year.
+def format_date(created_at: str | float, is_short: bool = False) -> str:
+    """Return a time as "29 Nov 00:01", or as "29 Nov 2024" if it is of another year.
 
     Args:
+        created_at: time in ISO 8601, or in seconds since 1970.
         is_short: return "00:01" for a time of today, which tells batches of one day apart, "29 Nov" for another day of
             this year, or "Nov 24" for another year.
     """
     moment = _parse_local_time(created_at)
     if moment is None:
-        return created_at[:DATE_WIDTH]
+        return str(created_at)[:DATE_WIDTH]
     now = datetime.now().astimezone()
     is_this_year = moment.year == now.year
     if is_short and moment.date() == now.date():
@@ -36,8 +37,9 @@ def format_full_date(created_at: str) -> str:
     return created_at if moment is None else f"{moment.day} {moment:%b %Y, %H:%M}"
 
 
-def _parse_local_time(text: str) -> datetime | None:
+def _parse_local_time(time: str | float) -> datetime | None:
     try:
-        return datetime.fromisoformat(text).astimezone()
+        moment = datetime.fromisoformat(time) if isinstance(time, str) else datetime.fromtimestamp(time)
+        return moment.astimezone()
     except (ValueError, OSError, OverflowError):
         return None

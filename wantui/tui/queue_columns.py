@@ -9,19 +9,19 @@ from rich.text import Text
 
 from wantui.batches.eta import format_seconds_left
 from wantui.queue.records import BatchRow, VideoRow
-from wantui.queue.states import WORDS_BY_STATE, find_displayed_batch_state, find_displayed_video_state
-from wantui.tui.columns import Column
-from wantui.tui.dates import format_time_of_day
+from wantui.queue.states import find_displayed_batch_state, find_displayed_video_state
+from wantui.tui.columns import COLUMN_GAP, Column
+from wantui.tui.dates import SHORT_DATE_WIDTH, format_date, format_time_of_day
 from wantui.tui.plots import draw_styled_bar
-from wantui.tui.state_style import StateStyle, get_state_style, get_video_style
-from wantui.tui.widgets.batch_list import shorten_model
+from wantui.tui.state_style import DECODING_WORD, StateStyle, get_state_style, get_video_style
+from wantui.tui.widgets.batch_list import shorten_model, shorten_name
 from wantui.tui.widgets.virtual_list import VirtualList
 
-STATE_COLUMN_WIDTH = 2 + max(map(len, WORDS_BY_STATE.values()))
-"""Width of the state column in cells: a glyph, a space and the longest word."""
-MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_TEMPLATE = 70, 84, 105, 130
-"""Smallest list widths, in cells, that show failures, bars, model and seeds, and the template of a batch or the time at
+MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_END = 70, 84, 105, 130
+"""Smallest list widths, in cells, that show failures and times of batches, bars, model and seeds, and the time at
 which a video ended."""
+MIN_TEMPLATE_WIDTH = 16
+"""Smallest width, in cells, of the template of a batch."""
 MIN_WIDTH_WITH_SHORT_BARS = 72
 """Smallest width of a list, in cells, that shows short bars, unless a list of batches shows failures."""
 MAX_MODEL_WIDTH, MAX_SEEDS_WIDTH, MAX_NAME_WIDTH, MAX_COUNTS_WIDTH = 24, 24, 44, 13
@@ -40,11 +40,13 @@ class BatchWidths:
     name: int = 0
     videos: int = 6
     number: int = 2
+    state: int = 5
     has_failures: bool = False
     has_unfinished: bool = False
+    has_templates: bool = False
 
     @classmethod
-    def measure(cls, batches: Sequence[BatchRow]) -> "BatchWidths":
+    def measure(cls, batches: Sequence[BatchRow], has_engine: bool) -> "BatchWidths":
         """Return the widths for these batches."""
 
         def find_width(header: str, texts: Iterable[str], maximum: int) -> int:
@@ -53,12 +55,19 @@ class BatchWidths:
         return cls(
             find_width("model", (shorten_model(batch.model) for batch in batches), MAX_MODEL_WIDTH),
             find_width("seeds", (batch.seeds for batch in batches), MAX_SEEDS_WIDTH),
-            find_width("name", (batch.name for batch in batches), MAX_NAME_WIDTH),
+            find_width("name", (shorten_name(batch.name) for batch in batches), MAX_NAME_WIDTH),
             find_width("videos", map(_format_video_counts, batches), MAX_COUNTS_WIDTH),
             find_width(" #", (f" {batch.id}" for batch in batches), MAX_COUNTS_WIDTH),
+            _measure_states(find_displayed_batch_state(batch, has_engine) for batch in batches),
             any(batch.counts.get("failed") for batch in batches),
             any(batch.unfinished_count for batch in batches),
+            any(batch.template for batch in batches),
         )
+
+
+def _measure_states(states: Iterable[str]) -> int:
+    """Return the width of a column of states: a glyph, a space and the longest word."""
+    return max([len("state"), *(2 + len(get_state_style(state).state_word) for state in states)])
 
 
 def make_batch_columns(
@@ -89,12 +98,12 @@ def make_batch_columns(
         return Text(str(batch.counts.get("failed") or ""), batch_list.make_colour_style("error"))
 
     def draw_name(batch: BatchRow) -> Text:
-        return Text(batch.name, Style(bold=True))
+        return Text(shorten_name(batch.name), Style(bold=True))
 
-    columns = [
+    leading = [
         Column("", 1, draw_mark),
         Column("#", widths.number, lambda batch: str(batch.id), "right"),
-        Column("state", STATE_COLUMN_WIDTH, draw_batch_state),
+        Column("state", widths.state, draw_batch_state),
         Column(
             "done",
             8,
@@ -102,29 +111,57 @@ def make_batch_columns(
             min_list_width=MIN_WIDTH_WITH_SHORT_BARS,
             max_list_width=MIN_WIDTH_WITH_BARS - 1,
         ),
-        Column(
-            "progress",
-            8,
-            lambda batch: draw_progress(batch, 8),
-            min_list_width=MIN_WIDTH_WITH_BARS,
-            max_list_width=MIN_WIDTH_WITH_MODEL - 1,
-        ),
-        Column("progress", 12, lambda batch: draw_progress(batch, 12), min_list_width=MIN_WIDTH_WITH_MODEL),
+        Column("progress", 8, lambda batch: draw_progress(batch, 8), min_list_width=MIN_WIDTH_WITH_BARS),
         Column("videos", widths.videos, _format_video_counts, "right"),
         Column("failed", 6, draw_failed_count, "right", min_list_width=MIN_WIDTH_WITH_FAILURES),
         Column("ETA", 7, find_seconds_left, "right"),
-        Column("model", widths.model, lambda batch: shorten_model(batch.model), min_list_width=MIN_WIDTH_WITH_MODEL),
-        Column("seeds", widths.seeds, lambda batch: batch.seeds, min_list_width=MIN_WIDTH_WITH_MODEL),
-        Column("name", None, draw_name, max_list_width=MIN_WIDTH_WITH_TEMPLATE - 1),
-        Column("name", widths.name, draw_name, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
-        Column("template", None, _draw_template, min_list_width=MIN_WIDTH_WITH_TEMPLATE),
+        Column("added", SHORT_DATE_WIDTH, _format_time_added, min_list_width=MIN_WIDTH_WITH_FAILURES),
     ]
     is_shown = {"failed": widths.has_failures, "ETA": widths.has_unfinished, "done": not widths.has_failures}
-    return [column for column in columns if is_shown.get(column.header_text, True)]
+    leading = [column for column in leading if is_shown.get(column.header_text, True)]
+    used_width = sum((column.width or 0) + len(COLUMN_GAP) for column in leading if column.header_text != "done")
+    least_width = used_width + widths.name
+    if widths.has_templates:
+        least_width += len(COLUMN_GAP) + MIN_TEMPLATE_WIDTH
+    template_width = max(MIN_WIDTH_WITH_BARS, least_width)
+    model_width = max(MIN_WIDTH_WITH_MODEL, least_width + widths.model + widths.seeds + 2 * len(COLUMN_GAP))
+    columns = [
+        *leading,
+        Column("model", widths.model, lambda batch: shorten_model(batch.model), min_list_width=model_width),
+        Column("seeds", widths.seeds, lambda batch: batch.seeds, min_list_width=model_width),
+        Column("name", None, draw_name, max_list_width=template_width - 1),
+        Column("name", widths.name, draw_name, min_list_width=template_width),
+        Column("template", None, _draw_template, min_list_width=template_width),
+    ]
+    return columns if widths.has_templates else columns[:-1]
+
+
+@dataclass(frozen=True)
+class VideoWidths:
+    """Widths, in cells, of the columns of the video list, from their content."""
+
+    number: int = 2
+    state: int = 5
+    steps: int = 5
+    has_unfinished: bool = False
+
+    @classmethod
+    def measure(cls, batch: BatchRow | None, has_engine: bool, step_count: int) -> "VideoWidths":
+        """Return the widths for the videos of a batch; `step_count` is the largest number of steps of a video."""
+        if batch is None:
+            return cls()
+        present_states = [state for state, count in batch.counts.items() if count]
+        states = {"interrupted" if state == "running" and not has_engine else state for state in present_states}
+        return cls(
+            max(2, len(str(batch.video_count))),
+            max(_measure_states(states), 2 + len(DECODING_WORD) if "running" in states else 0),
+            max(len("steps"), 2 * len(str(step_count)) + 1),
+            batch.unfinished_count > 0,
+        )
 
 
 def _make_progress_columns(
-    video_list: VirtualList, find_seconds_left: Callable[[int, VideoRow], str]
+    video_list: VirtualList, find_seconds_left: Callable[[int, VideoRow], str], steps_width: int
 ) -> list[Column[tuple[int, VideoRow]]]:
     """Return the columns of running videos: their progress as a bar and in steps, and their ETA."""
 
@@ -144,7 +181,7 @@ def _make_progress_columns(
             max_list_width=MIN_WIDTH_WITH_BARS - 1,
         ),
         Column("progress", 10, lambda row: draw_progress(row, 10), min_list_width=MIN_WIDTH_WITH_BARS),
-        Column("steps", 7, format_steps, "right"),
+        Column("steps", steps_width, format_steps, "right"),
         Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_SHORT_BARS),
     ]
 
@@ -154,15 +191,15 @@ def make_video_columns(
     has_engine: Callable[[], bool],
     find_seconds_left: Callable[[int, VideoRow], str],
     find_variation: Callable[[VideoRow], tuple[str, str] | None],
-    has_unfinished: bool,
+    widths: VideoWidths,
 ) -> list[Column[tuple[int, VideoRow]]]:
     """Return the columns of the video list; a row is the index of a video in the batch, and the video.
 
     Args:
         has_engine: returns whether an engine is running.
-        has_unfinished: whether videos wait or run; otherwise the columns of progress and ETA are left out.
         find_seconds_left: returns the displayed ETA of a video, given its index and row.
         find_variation: returns the id and the theme colour of the variation of a video; None without a colour.
+        widths: if no video waits or runs, the columns of progress and ETA are left out.
     """
 
     def draw_video_state(row: tuple[int, VideoRow]) -> Text:
@@ -175,11 +212,16 @@ def make_video_columns(
         return format_seconds_left(video.seconds or 0.0) if has_duration else find_seconds_left(*row)
 
     def draw_title(row: tuple[int, VideoRow]) -> Text:
+        """Return the title in the colour of its variation."""
         video = row[1]
         text = Text(video.title)
         if (variation := find_variation(video)) is not None and video.title.startswith(variation[0]):
             text.stylize(video_list.make_colour_style(variation[1]), 0, len(variation[0]))
-        return text.append(f"  {video.error}", video_list.make_colour_style("error")) if video.error else text
+        return text
+
+    def draw_title_and_error(row: tuple[int, VideoRow]) -> Text:
+        error = f"  {row[1].error}" if row[1].error else ""
+        return draw_title(row).append(error, video_list.make_colour_style("error"))
 
     def format_end(row: tuple[int, VideoRow]) -> str:
         return "" if row[1].finished is None else format_time_of_day(row[1].finished)
@@ -190,17 +232,18 @@ def make_video_columns(
             7,
             lambda row: _format_duration(row[1]),
             "right",
-            min_list_width=MIN_WIDTH_WITH_SHORT_BARS if has_unfinished else 0,
+            min_list_width=MIN_WIDTH_WITH_SHORT_BARS if widths.has_unfinished else 0,
         ),
-        Column("ETA/took", 9, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_SHORT_BARS - 1),
+        Column("ETA/took", 8, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_SHORT_BARS - 1),
     ]
     return [
-        Column("#", 5, lambda row: str(row[1].number + 1), "right"),
-        Column("state", STATE_COLUMN_WIDTH, draw_video_state),
-        *(_make_progress_columns(video_list, find_seconds_left) if has_unfinished else ()),
-        *(duration_columns if has_unfinished else duration_columns[:1]),
-        Column("ended", 5, format_end, "right", min_list_width=MIN_WIDTH_WITH_TEMPLATE),
-        Column("video", None, draw_title),
+        Column("#", widths.number, lambda row: str(row[1].number + 1), "right"),
+        Column("state", widths.state, draw_video_state),
+        *(_make_progress_columns(video_list, find_seconds_left, widths.steps) if widths.has_unfinished else ()),
+        *(duration_columns if widths.has_unfinished else duration_columns[:1]),
+        Column("ended", 5, format_end, "right", min_list_width=MIN_WIDTH_WITH_END),
+        Column("video", None, draw_title, max_list_width=MIN_WIDTH_WITH_SHORT_BARS - 1),
+        Column("video", None, draw_title_and_error, min_list_width=MIN_WIDTH_WITH_SHORT_BARS),
     ]
 
 
@@ -211,6 +254,10 @@ def format_batch_eta(batch: BatchRow, seconds_by_batch: Mapping[int, float | Non
 
 def _format_video_counts(batch: BatchRow) -> str:
     return f"{_count_done_videos(batch)}/{batch.video_count}"
+
+
+def _format_time_added(batch: BatchRow) -> str:
+    return format_date(batch.created, is_short=True)
 
 
 def _draw_template(batch: BatchRow) -> Text:

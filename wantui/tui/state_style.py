@@ -26,13 +26,15 @@ STYLES_BY_STATE = {
     "paused": ("‖", "warning"),
 }
 """Glyph and colour by state."""
+DECODING_WORD = "decoding"
+"""Word for a running video after its last step."""
 
 
 def get_video_style(state: str, step_number: int, step_count: int) -> StateStyle:
     """Return the style of a state of a video; a running video is being decoded after its last step."""
     style = get_state_style(state)
     is_decoding = state == "running" and 0 < step_count <= step_number
-    return replace(style, state_word="decoding") if is_decoding else style
+    return replace(style, state_word=DECODING_WORD) if is_decoding else style
 
 
 def get_state_style(state: str) -> StateStyle:

@@ -14,12 +14,14 @@ from wantui.tui.actions import make_bindings
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import set_titles
 from wantui.tui.facts import Fact, draw_facts
-from wantui.tui.queue_columns import BatchWidths, format_batch_eta, make_batch_columns, make_video_columns
+from wantui.tui.queue_columns import BatchWidths, VideoWidths, format_batch_eta, make_batch_columns, make_video_columns
 from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueSnapshot, VideoPages
 from wantui.tui.screens.queue_actions import QueueActions
 from wantui.tui.screens.queue_results import MAX_FULL_TEXT_HEIGHT
 from wantui.tui.state_style import get_state_style
+from wantui.tui.widgets.batch_list import shorten_name
 from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.queue_video import QueueVideo
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
@@ -44,7 +46,7 @@ class QueueScreen(QueueActions):
         self._batch_columns: list[Column[BatchRow]] = []
         self._batch_widths: BatchWidths | None = None
         self._video_columns: list[Column[tuple[int, VideoRow]]] = []
-        self._has_unfinished: bool | None = None
+        self._video_widths: VideoWidths | None = None
 
     def compose_body(self) -> ComposeResult:
         with Horizontal():
@@ -58,7 +60,9 @@ class QueueScreen(QueueActions):
                     id="videos", classes="pane", empty_text=NO_VIDEOS_TEXT, header_renderer=self._draw_video_header
                 )
                 videos.border_title = "Videos"
-                yield videos
+                with Horizontal(id="videos-and-video"):
+                    yield videos
+                    yield QueueVideo("list-video")
                 yield self.compose_results()
                 yield DiffText(id="about")
             yield from self.compose_details()
@@ -124,14 +128,19 @@ class QueueScreen(QueueActions):
         """Show the videos of the batch under the cursor."""
         batch = self.get_current_batch()
         chosen_id = batch.id if batch is not None else None
-        self._fit_video_columns(batch is not None and batch.unfinished_count > 0)
+        self._fit_video_columns(batch)
         if chosen_id != self.selected_batch_id or batch is None or batch.video_count != self.video_list.row_count:
             is_same_batch = chosen_id == self.selected_batch_id
             self.selected_batch_id = chosen_id
             if not is_same_batch:
                 self.pages_by_number = {}  # the watcher publishes the pages of the newly watched batch
             self.video_list.fill_rows(batch.video_count if batch else 0, self._draw_video, keep_cursor=is_same_batch)
-        set_titles(self.video_list, f"Videos of {batch.name}" if batch else "Videos")
+        set_titles(self.video_list, self._describe_videos(batch) if batch else "Videos")
+
+    def _describe_videos(self, batch: BatchRow) -> str:
+        """Return the title of the list of videos: the batch, and the number of videos in each state."""
+        counts = [f"{count} {get_state_style(state).state_word}" for state, count in self.count_states(batch).items()]
+        return f"Videos of {shorten_name(batch.name)}: {', '.join(counts)}"
 
     @on(VirtualList.VisibleRowsChanged, "#videos")
     def _watch_visible_videos(self) -> None:
@@ -147,6 +156,7 @@ class QueueScreen(QueueActions):
         """Redraw the videos that changed."""
         if videos.batch_id == self.selected_batch_id:
             self.pages_by_number = videos.pages_by_number
+            self._fit_video_columns(self.get_current_batch())
             self.video_list.redraw_changed_rows()
             self._show_full_text()
 
@@ -158,7 +168,7 @@ class QueueScreen(QueueActions):
 
     def _fit_batch_columns(self) -> None:
         """Make the columns of the batch list as wide as their content."""
-        widths = BatchWidths.measure(self.visible_batches)
+        widths = BatchWidths.measure(self.visible_batches, self._has_engine)
         if widths != self._batch_widths:
             self._batch_widths = widths
 
@@ -170,17 +180,19 @@ class QueueScreen(QueueActions):
             )
             self.batch_list.refresh()
 
-    def _fit_video_columns(self, has_unfinished: bool) -> None:
-        """Leave out the columns of progress and ETA for a batch whose videos have all ended."""
-        if has_unfinished != self._has_unfinished:
-            self._has_unfinished = has_unfinished
+    def _fit_video_columns(self, batch: BatchRow | None) -> None:
+        """Make the columns of the video list as wide as their content."""
+        step_count = max((video.steps for page in self.pages_by_number.values() for video in page.videos), default=0)
+        widths = VideoWidths.measure(batch, self._has_engine, step_count)
+        if widths != self._video_widths:
+            self._video_widths = widths
 
             def format_eta(index: int, video: VideoRow) -> str:
                 seconds_left = self._estimate_video_eta(index, video) if video.state in UNFINISHED_STATES else None
                 return "" if seconds_left is None else format_seconds_left(seconds_left)
 
             self._video_columns = make_video_columns(
-                self.video_list, lambda: self._has_engine, format_eta, self.find_variation, has_unfinished
+                self.video_list, lambda: self._has_engine, format_eta, self.find_variation, widths
             )
             self.video_list.refresh()
 
@@ -215,7 +227,7 @@ class QueueScreen(QueueActions):
         )
 
     def _show_full_text(self) -> None:
-        """Show the full text of the selected row below the list, unless the details show it."""
+        """Show the full text of the selected row below the list: of a video only if no other pane shows it."""
         batch = self.get_current_batch()
         if batch is None:
             self.full_text.show_lines([Text("")])
@@ -223,7 +235,8 @@ class QueueScreen(QueueActions):
             return
         width = max(20, self.full_text.content_size.width or self.size.width - FULL_TEXT_PADDING)
         lines = _describe_batch(batch, width)
-        if self.video_list.has_focus and (video := self.get_video_at(self.video_list.cursor)) is not None:
+        video = self.get_video_at(self.video_list.cursor)
+        if video is not None and self.video_list.has_focus and not self.shows_video:
             state = find_displayed_video_state(video, self._has_engine)
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
             lines = wrap_text(f"{video.title}: {video.error or worker or get_state_style(state).state_word}", width)

@@ -1,5 +1,6 @@
-"""Right side of the Queue screen in a wide terminal: facts about the selected batch, and one of its videos."""
+"""Details on the Queue screen: one video of the selected batch, and in a wide terminal facts about the batch."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,8 +33,9 @@ from wantui.tui.widgets.queue_video import QueueVideo, StillRequest
 from wantui.tui.widgets.video_details import UNFINISHED_HINTS
 from wantui.tui.wrapping import wrap_text
 
-MIN_WIDTH_WITH_DETAILS = 130
-"""Least width of the terminal, in cells, that has room for the details beside the lists."""
+MIN_WIDTH_WITH_DETAILS, MIN_WIDTH_WITH_VIDEO = 130, 76
+"""Least widths of the terminal, in cells, with room for the details beside the lists, and for one video beside the list
+of videos."""
 SHOWN_STATES = ("failed", "running", "interrupted", "done", "queued", "cancelled")
 """States of videos, in the order in which their numbers are listed."""
 MAX_ERROR_LINES, MAX_PROMPT_LINES = 10, 3
@@ -73,7 +75,6 @@ class QueueDetails(BaseScreen):
     """Base of the screen: the panes at the right, and the files that they need."""
 
     batch_details = getters.query_one(BatchDetails)
-    queue_video = getters.query_one(QueueVideo)
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,16 +90,28 @@ class QueueDetails(BaseScreen):
         """Yield the panes."""
         with Vertical(id="details"):
             yield BatchDetails()
-            yield QueueVideo()
+            yield QueueVideo("queue-video")
 
     def on_resize(self) -> None:
         self.set_class(self.size.width >= MIN_WIDTH_WITH_DETAILS, "-with-details")
+        has_video = MIN_WIDTH_WITH_VIDEO <= self.size.width < MIN_WIDTH_WITH_DETAILS
+        self.set_class(has_video and not self.wantui_app.is_low_bandwidth, "-with-video")
         self.call_after_refresh(self.draw_details)
+
+    @property
+    def queue_video(self) -> QueueVideo:
+        """Pane of the video: among the details, or beside the list of videos."""
+        return self.query_one("#queue-video" if self.shows_details else "#list-video", QueueVideo)
 
     @property
     def shows_details(self) -> bool:
         """Return whether the terminal is wide enough for the details."""
         return self.has_class("-with-details")
+
+    @property
+    def shows_video(self) -> bool:
+        """Return whether a video is shown beside the list of videos."""
+        return self.has_class("-with-video")
 
     def draw_details(self) -> None:
         """Draw the details of the rows under the cursors."""
@@ -110,12 +123,12 @@ class QueueDetails(BaseScreen):
             self._read_version = self.facts_message = None
         else:
             self._read_batch_facts(batch)
-        if not self.shows_details:
-            return
         if batch is None:
             self.batch_details.show_message(NO_BATCH_TEXT)
-        else:
+        elif self.shows_details:
             self._show_batch(batch)
+        if not (self.shows_details or self.shows_video):
+            return
         if batch is None or video is None:
             self.queue_video.show_facts("Video", [])
             self.queue_video.show_still(None, NO_VIDEO_TEXT)
@@ -133,14 +146,17 @@ class QueueDetails(BaseScreen):
             self._read_version = version
             self._read_facts(version, BatchFolder(batch.folder))
 
+    def count_states(self, batch: BatchRow) -> dict[str, int]:
+        """Return the number of videos in each displayed state that occurs."""
+        has_engine = self.wantui_app.snapshot.engine is not None
+        counts = Counter[str]()
+        for state in SHOWN_STATES:
+            counts["interrupted" if state == "running" and not has_engine else state] += batch.counts.get(state, 0)
+        return {state: count for state, count in counts.items() if count}
+
     def _show_batch(self, batch: BatchRow) -> None:
         """Show the facts of a batch, or what the queue knows until they are read."""
-        has_engine = self.wantui_app.snapshot.engine is not None
-        counts = {
-            "interrupted" if state == "running" and not has_engine else state: batch.counts[state]
-            for state in SHOWN_STATES
-            if batch.counts.get(state)
-        }
+        counts = self.count_states(batch)
         if self.facts_message is not None and self.facts_message.facts is not None:
             facts = self.facts_message.facts
         else:
@@ -203,9 +219,9 @@ class QueueDetails(BaseScreen):
                 lines += wrap_text(status, width, Style(dim=True))
         if video.error:
             lines += wrap_text(video.error, width, make_style("error"))[:MAX_ERROR_LINES]
-        if entry is not None:
+        if entry is not None and (self.shows_details or self.has_class("-high")):
             lines += wrap_text(entry.recipe.prompt, width, indent="")[:MAX_PROMPT_LINES]
-        pane.show_facts(f"Video {video.number + 1}", [*lines, Text("")])
+        pane.show_facts(f"Video {video.number + 1}", [*lines, Text("")] if self.shows_details else lines)
         request = None
         if not self.wantui_app.is_low_bandwidth:
             request = self._choose_preview(running_video) if running_video else _choose_sheet(video, entry, folder)
@@ -224,7 +240,7 @@ class QueueDetails(BaseScreen):
         if running_video is not None:
             progress = self.wantui_app.snapshot.progress_by_video.get(video.id)
             parts = [running_video.steps_text]
-            if progress is not None and progress.pace_seconds is not None:
+            if progress is not None and progress.pace_seconds is not None and self.shows_details:
                 parts.append(f"{progress.pace_seconds:.2f} s a step")
             if eta_seconds is not None:
                 parts.append(f"ETA {format_seconds_left(eta_seconds)}")

@@ -19,8 +19,9 @@ from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.virtual_list import VirtualList
 
-MIN_RESULTS_HEIGHT = 9
-"""Least height of the pane in lines: its frame, a header, and a row of small pictures."""
+MIN_RESULTS_HEIGHT, MIN_VIDEO_HEIGHT = 9, 10
+"""Least heights in lines of the pane, with its frame, a header and a row of small pictures, and of the list of videos
+with a picture beside it."""
 LIST_FRAME_HEIGHT = 3
 """Lines of the frame and the header of a list."""
 MAX_FULL_TEXT_HEIGHT = 6
@@ -56,13 +57,14 @@ class QueueResults(QueueDetails):
     def fit_results(self, batch: BatchRow | None) -> None:
         """Give the rows that the videos of a batch leave free to its pictures, if they are enough and can be read."""
         list_height = (0 if batch is None else batch.video_count) + LIST_FRAME_HEIGHT
+        list_height = max(list_height, MIN_VIDEO_HEIGHT) if self.shows_video else list_height
         free_height = self.query_one("#lists", Vertical).size.height - self.batch_list.outer_size.height - list_height
         if not self.shows_details:  # as high as its lines, which may not be laid out yet
             free_height -= min(MAX_FULL_TEXT_HEIGHT, max(1, len(self.full_text.shown_lines)))
         is_readable = self.facts_message is None or self.facts_message.manifest is not None
         has_room = batch is not None and is_readable and free_height >= MIN_RESULTS_HEIGHT
         has_room = has_room and not self.wantui_app.is_low_bandwidth
-        self.video_list.styles.height = list_height if has_room else None
+        self.query_one("#videos-and-video").styles.height = list_height if has_room else None
         self.set_class(has_room, "-with-results")
 
     def show_results(self, batch: BatchRow | None, video: VideoRow | None) -> None:

@@ -62,11 +62,11 @@ def read_still(request: StillRequest) -> "Picture | None":
 class QueueVideo(WorkerErrorsMixin, Vertical):
     """Pane with the facts and a still picture of one video."""
 
-    facts_text = getters.query_one("#queue-video-facts", DiffText)
+    facts_text = getters.query_one(".queue-video-facts", DiffText)
     picture = getters.query_one(PictureLoop)
 
-    def __init__(self) -> None:
-        super().__init__(id="queue-video", classes="pane")
+    def __init__(self, pane_id: str) -> None:
+        super().__init__(id=pane_id, classes="pane")
         self.border_title = "Video"
         self.shown_request: StillRequest | None = None
         """Picture that is shown or being read; None if the pane shows a text instead."""
@@ -74,7 +74,7 @@ class QueueVideo(WorkerErrorsMixin, Vertical):
         self._empty_text = ""
 
     def compose(self) -> ComposeResult:
-        yield DiffText(id="queue-video-facts")
+        yield DiffText(id=f"{self.id}-facts", classes="queue-video-facts")
         yield PictureLoop()
 
     @property
