@@ -1,4 +1,4 @@
-"""Facts in two aligned columns: a dim label, and a value that is wrapped beside it."""
+"""Facts: a dim label, and a value that is wrapped beside it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from rich.text import Text
 from wantui.tui.wrapping import wrap_text
 
 MIN_VALUE_WIDTH = 20
-"""Width of the values in cells below which labels are left out where values are understood without them."""
+"""Width of the values in cells below which they are not aligned, so that their lines are longer."""
 LABEL_GAP = 2
 """Spaces between the longest label and the values."""
 
@@ -21,25 +21,26 @@ class Fact:
     label: str
     value: str | Text
     """A `str` is wrapped; a `Text` stays in one line."""
-    is_plain: bool = False
-    """Whether the value is understood without its label, which a narrow pane then leaves out."""
 
 
 def draw_facts(facts: Sequence[Fact], width: int) -> list[Text]:
-    """Draw facts in lines of at most `width` characters."""
+    """Draw facts in lines of at most `width` characters; their values are aligned if there is room."""
     label_width = max((len(fact.label) for fact in facts), default=0) + LABEL_GAP
     has_room = width - label_width >= MIN_VALUE_WIDTH
     lines = []
     for fact in facts:
-        if fact.is_plain and not has_room and isinstance(fact.value, str):
-            lines += _wrap_value(fact.value, width)
-            continue
-        value_lines = [fact.value] if isinstance(fact.value, Text) else _wrap_value(fact.value, width - label_width)
-        for number, value_line in enumerate(value_lines):
-            label = (fact.label if number == 0 else "").ljust(label_width)
-            lines.append(Text(label, Style(dim=True)).append_text(Text(style=Style(dim=False)).append_text(value_line)))
+        label = Text(fact.label.ljust(label_width) if has_room else f"{fact.label} ", Style(dim=True))
+        if isinstance(fact.value, Text):
+            lines.append(_join_label(label, fact.value))
+        elif has_room:
+            value_lines = wrap_text(fact.value, width - label_width, indent="") or [Text("")]
+            labels = [label, *[Text(" " * label_width)] * (len(value_lines) - 1)]
+            lines += [_join_label(*parts) for parts in zip(labels, value_lines, strict=True)]
+        else:
+            first_line, *more_lines = wrap_text(f"{label.plain}{fact.value}", max(8, width))
+            lines += [_join_label(label, first_line[len(label) :]), *more_lines]
     return lines
 
 
-def _wrap_value(value: str, width: int) -> list[Text]:
-    return wrap_text(value, max(8, width), indent="") or [Text("")]
+def _join_label(label: Text, value: Text) -> Text:
+    return Text(style=Style(dim=False)).append_text(label).append_text(value)

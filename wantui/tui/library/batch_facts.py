@@ -61,19 +61,13 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
     seconds = [video.generation_seconds for video in videos if video.seconds]
     facts = [
         Fact(
-            "videos",
-            f"{format_count(len(manifest.variations), 'variation')} by {seed_text}{_describe_cells(manifest)}",
-            is_plain=True,
+            "videos", f"{format_count(len(manifest.variations), 'variation')} by {seed_text}{_describe_cells(manifest)}"
         ),
         *_list_errors(manifest),
         Fact("options", _list_options(manifest)),
-        Fact("model", recipe.model, is_plain=True),
-        Fact(
-            "size",
-            f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps",
-            is_plain=True,
-        ),
-        Fact("sampling", _describe_sampling(manifest), is_plain=True),
+        Fact("model", recipe.model),
+        Fact("size", f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps"),
+        Fact("sampling", _describe_sampling(manifest)),
         Fact("negative", recipe.negative_prompt),
         Fact("settings", ", ".join(list_config_differences(manifest.config))),
         Fact("sweep", replace_names(_describe_axes(manifest))),

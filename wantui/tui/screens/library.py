@@ -43,8 +43,8 @@ from wantui.tui.widgets.search import Search
 from wantui.tui.widgets.video_details import VideoDetails
 from wantui.tui.widgets.virtual_list import VirtualList
 
-LIST_FRAME_HEIGHT, MIN_LIST_HEIGHT = 4, 6
-"""Lines of the batch list besides its rows, and its least height in lines."""
+LIST_FRAME_HEIGHT, EMPTY_LIST_HEIGHT = 3, 6
+"""Lines of the batch list besides its rows, and the height in lines of an empty list, which says why it is empty."""
 SEARCH_DELAY_SECONDS = 0.15
 """Time in seconds without typing before a search starts."""
 TITLE_MARGIN = 2
@@ -133,7 +133,7 @@ class LibraryScreen(LibraryRunning):
         self.batch_list.empty_text = explain_empty_batch_list(len(self.batches), search_words, self.state_filter)
         self.batch_list.show_rows(rows, self.star_counts)
         # The details get the rest.
-        self.batch_list.styles.max_height = max(MIN_LIST_HEIGHT, len(rows) + LIST_FRAME_HEIGHT)
+        self.batch_list.styles.max_height = len(rows) + LIST_FRAME_HEIGHT if rows else EMPTY_LIST_HEIGHT
         suffix = f", {self.state_filter}" if self.state_filter != "all" else ""
         set_titles(self.batch_list, f"Batches: {len(self.visible_batches)} of {len(self.batches)}{suffix}")
         selected_folder, video_index = self._pending_selection or (self.shown_folder, None)

@@ -3,7 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+from textual.content import Content
+
 from wantui.storage.similarity_file import NO_SIMILARITY
+from wantui.tui.content import make_content
 from wantui.tui.library.video_matrix import SORT_SCORES, MatrixView, VideoMatrix, arrange_matrix
 from wantui.tui.pane_titles import find_key
 from wantui.tui.screens.library_marks import LibraryMarks
@@ -37,12 +40,15 @@ class LibraryAxes(LibraryMarks):
         """Show the same axes and page when the batch is read again."""
         self._views_by_folder[grid.folder] = grid.view
 
-    def describe_page(self, grid: VideoMatrix) -> str:
+    def describe_page(self, grid: VideoMatrix) -> Content:
         """Return the page of a grid, with the keys that turn it; empty without pages."""
+        page = make_content(grid.describe_page())
         if len(grid.page_labels) < 2:
-            return grid.describe_page()
-        back, forward = (find_key(self, f"library.{name}") for name in ("page_back", "page"))
-        return f"{grid.describe_page()}   {back} previous  {forward} next page"
+            return page
+        back, forward = (
+            (find_key(self, f"library.{name}"), "bold $footer-key-foreground") for name in ("page_back", "page")
+        )
+        return Content.assemble(page, "   ", back, " back  ", forward, " next")
 
     def action_next_layout(self) -> None:
         """Show the next axes as rows and columns."""

@@ -12,7 +12,7 @@ SMALL_BOX, LARGE_BOX = (6, 3), (14, 6)
 """Width and height in characters of small and large pictures."""
 LEAST_BOX, MAX_BOX = (10, 5), (44, 16)
 """Limits of large pictures that are made smaller or larger so that all cells fit into the pane."""
-MAX_GAP_WIDTH = 4
+MAX_GAP_WIDTH = 12
 """Maximum number of blank columns between two pictures."""
 MIN_VISIBLE_CELLS = (4, 2)
 """Columns and rows of pictures that a small pane shows, if the batch has as many."""
