@@ -489,9 +489,9 @@ def test_switch_of_a_control_is_swept() -> None:
     assert [len(video.recipe.prompts) for video in batch.videos] == [2, 1]
 
 
-def test_cell_lines_name_videos_and_time_of_each_possible_cell() -> None:
+def test_cell_texts_name_videos_and_time_of_each_possible_cell() -> None:
     preview = preview_batch(parse_config(f"{SMALL}seeds: 7,11\nsweeps: cfg_scale=2,60", "test"), TEMPLATE)
-    assert describe_cells(estimate_cell_costs(preview, [], None)) == ["cfg_scale 2: 4 videos, unknown time"]
+    assert describe_cells(estimate_cell_costs(preview, [], None)) == {"cfg_scale 2": "4 videos, unknown time"}
 
 
 def test_predicted_time_says_that_bends_are_not_counted() -> None:

@@ -332,6 +332,22 @@ def test_varying_word_far_into_a_long_prompt_is_visible() -> None:
     run(test)
 
 
+def test_prompt_that_is_too_long_for_its_row_ends_after_a_word() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.press("t")
+            await it.paste("a large [red|blue] circle moving left over a dark background")
+            await it.until(lambda: "Variations: 2" in it.text())
+            variations = it.screen(ComposeScreen).variations
+            for width in range(22, 50):
+                line = variations._draw_variation(0, width).plain
+                assert len(line) <= width
+                assert "a large red circle moving left over a dark background".startswith(line.removesuffix(" …"))
+                assert line.endswith(" …")
+
+    run(test)
+
+
 def test_template_variations_and_cost_are_visible_at_once_at_80_columns() -> None:
     async def test() -> None:
         async with application(size=(80, 24), starts_in_template=True) as it:

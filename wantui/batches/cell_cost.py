@@ -172,9 +172,9 @@ def format_memory_refusals(preview: BatchPreview, reason_by_label: Mapping[str, 
     return merge_cell_texts({label: (reason,) for label, reason in reason_by_label.items()}, len(preview.cells))
 
 
-def describe_cells(costs: Sequence[CellCost]) -> list[str]:
-    """Return one line for each cell of a sweep: its videos, their predicted time, and its memory plan."""
-    lines = []
+def describe_cells(costs: Sequence[CellCost]) -> dict[str, str]:
+    """Return a text for each cell of a sweep by its label: its videos, their predicted time, and its memory plan."""
+    texts = {}
     for cost in costs:
         if cost.cell.cell is None:
             continue
@@ -182,5 +182,5 @@ def describe_cells(costs: Sequence[CellCost]) -> list[str]:
         plan_text = ""
         if cost.chosen_plan is not None:
             plan_text = f", {cost.chosen_plan.plan.slug}{'' if cost.chosen_plan.fits else ' (does not fit now)'}"
-        lines.append(f"{cost.cell.label}: {format_count(cost.video_count, 'video')}, {seconds_text}{plan_text}")
-    return lines
+        texts[cost.cell.label] = f"{format_count(cost.video_count, 'video')}, {seconds_text}{plan_text}"
+    return texts

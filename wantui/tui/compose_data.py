@@ -1,7 +1,7 @@
 """Preview of Compose's draft, computed in a thread: variations, costs, and reasons why the batch cannot run here."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +36,8 @@ class BatchPreviewed(Message):
     error_position: int | None
     """Index of the invalid character of the template."""
     tokenizer_path: Path | None
-    cell_lines: Sequence[str] = ()
-    """Predicted cost of each cell of a sweep."""
+    cell_texts: Mapping[str, str] = field(default_factory=dict)
+    """Videos and predicted time of each cell of a sweep, by its label."""
 
 
 @dataclass
@@ -93,14 +93,14 @@ def compute_preview(
         tokenizer_path = find_tokenizer_file(preview.model, preview.first_recipe.revision)
         preview = replace(preview, warnings=(*preview.warnings, *find_seed_warnings(preview)))
         cost_lines = estimate_batch_costs(preview, timed_videos, gpu_sample, state_dir.directory)
-        cell_lines = describe_cells(estimate_cell_costs(preview, timed_videos, gpu_sample, state_dir.directory))
+        cell_texts = describe_cells(estimate_cell_costs(preview, timed_videos, gpu_sample, state_dir.directory))
     except TemplateError as error:
         return BatchPreviewed(None, [], error.message, error.position, None)
     except UserError as error:
         return BatchPreviewed(None, [], str(error), None, None)
     except Exception as error:  # an error that only ends the thread would leave an outdated preview
         return BatchPreviewed(None, [], describe_unexpected_error(error), None, None)
-    return BatchPreviewed(preview, cost_lines, "", None, tokenizer_path, cell_lines)
+    return BatchPreviewed(preview, cost_lines, "", None, tokenizer_path, cell_texts)
 
 
 def describe_unexpected_error(error: Exception) -> str:

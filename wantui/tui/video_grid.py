@@ -1,14 +1,17 @@
 """Grid of the videos of a batch: a row for each variation, a square for each video below its seed."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
 from wantui.formatting import escape_unprintable
-from wantui.tui.columns import append_at
+from wantui.tui.columns import COLUMN_GAP, append_at
+from wantui.tui.plain_names import replace_names
 from wantui.tui.series_colours import assign_series_colours
 
 if TYPE_CHECKING:
@@ -16,21 +19,75 @@ if TYPE_CHECKING:
     from wantui.tui.player.clips import PlayerClip
 
 MAX_ROWS = 12
-"""Maximum number of variations in a grid."""
+"""Maximum number of rows in a grid, unless its caller sets its height."""
 MAX_NAME_WIDTH = 24
 """Maximum width of the names of variations, in cells."""
 SQUARE, PLAYED_SIGN = "■", "▶"
 SEED_HEADER = "seed"
+NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 
 
-def draw_planned_videos(preview: "BatchPreview", width: int, make_style: Callable[[str], Style]) -> list[Text]:
-    """Return the grid of the videos of a draft, with a square for each cell of a sweep; empty if it does not fit."""
+@dataclass(frozen=True)
+class GridRow:
+    """One line of a grid."""
+
+    names: tuple[Text, ...]
+    """Texts before the squares, one for each column of names."""
+    signs: Sequence[Text]
+    """Squares of each seed."""
+    note: str = ""
+    """Text after the squares."""
+
+
+def draw_planned_videos(
+    preview: "BatchPreview",
+    width: int,
+    make_style: Callable[[str], Style],
+    cell_texts: Mapping[str, str] = NO_TEXTS,
+    max_height: int = MAX_ROWS + 1,
+) -> list[Text]:
+    """Return the grid of the videos of a draft; empty if it does not fit.
+
+    A sweep has a row for each variation of each cell, or if these are too many, one for each cell, with a square for
+    each variation.
+
+    Args:
+        cell_texts: text for each cell of a sweep, by its label.
+    """
     names = [variation.id for variation in preview.variations]
-    squares = Text(SQUARE * (1 if preview.sweep is None else len(preview.cells)))
     colours = assign_series_colours(names)
-    style_by_name = {name: make_style(colours.get(name, "accent")) for name in names}
-    squares_by_place = dict.fromkeys(product(names, preview.seeds), squares)
-    return _draw_grid(squares_by_place, preview.seeds, style_by_name, width)
+    styled_names = [(escape_unprintable(name), make_style(colours.get(name, "accent"))) for name in names]
+    seeds = preview.seeds
+    if preview.sweep is None:
+        rows = [GridRow((Text(name, style),), [Text(SQUARE, style)] * len(seeds)) for name, style in styled_names]
+        return _draw_grid((SEED_HEADER,), rows, seeds, width, max_height)
+    heading, labels = _label_cells(preview)
+    notes = [cell_texts.get(cell.label, "") for cell in preview.cells]
+    variation_rows = [
+        GridRow(
+            (Text("" if number else label), Text(name, style)),
+            [Text(SQUARE, style)] * len(seeds),
+            "" if number else note,
+        )
+        for label, note in zip(labels, notes, strict=True)
+        for number, (name, style) in enumerate(styled_names)
+    ]
+    squares = Text().join(Text(SQUARE, style) for _, style in styled_names)
+    cell_rows = [
+        GridRow((Text(label),), [squares] * len(seeds), note) for label, note in zip(labels, notes, strict=True)
+    ]
+    grid = _draw_grid((heading, SEED_HEADER), variation_rows, seeds, width, max_height) if len(names) > 1 else []
+    return grid or _draw_grid((heading,), cell_rows, seeds, width, max_height)
+
+
+def _label_cells(preview: "BatchPreview") -> tuple[str, list[str]]:
+    """Return the name of the swept setting and its value in each cell; without a name if several settings are swept."""
+    assert preview.sweep is not None
+    setting_names = list(preview.sweep.name_by_path.values())
+    labels = [cell.label for cell in preview.cells]
+    if len(setting_names) == 1:
+        return replace_names(setting_names[0]), [label.removeprefix(f"{setting_names[0]} ") for label in labels]
+    return "", list(map(replace_names, labels))
 
 
 def draw_played_batch(
@@ -42,37 +99,47 @@ def draw_played_batch(
         return []
     signs_by_place: dict[tuple[str, int], Text] = {}
     for clip in clips:
-        signs = signs_by_place.setdefault((clip.variation_id, clip.recipe.seed), Text())
+        style = make_style(clip.colour_name)
+        signs = signs_by_place.setdefault((clip.variation_id, clip.recipe.seed), Text(style=style))
         signs.append(*((PLAYED_SIGN, Style(bold=True)) if clip == played else (SQUARE, Style(dim=True))))
     style_by_name = {clip.variation_id: make_style(clip.colour_name) for clip in clips}
-    return _draw_grid(signs_by_place, sorted({seed for _, seed in signs_by_place}), style_by_name, width)
+    seeds = sorted({seed for _, seed in signs_by_place})
+    rows = [
+        GridRow((Text(escape_unprintable(name), style),), [signs_by_place.get((name, seed), Text()) for seed in seeds])
+        for name, style in style_by_name.items()
+    ]
+    return _draw_grid((SEED_HEADER,), rows, seeds, width, MAX_ROWS + 1)
 
 
 def _draw_grid(
-    signs_by_place: Mapping[tuple[str, int], Text], seeds: Sequence[int], style_by_name: Mapping[str, Style], width: int
+    headers: tuple[str, ...], rows: Sequence[GridRow], seeds: Sequence[int], width: int, max_height: int
 ) -> list[Text]:
-    """Return a header with the seeds, and a line for each variation; empty with more than `MAX_ROWS` variations or
-    lines longer than `width` cells.
+    """Return a header with the seeds, and the rows; empty if they do not fit.
 
     Args:
-        signs_by_place: a sign for each video, by variation and seed.
-        style_by_name: style of each row, by variation.
+        headers: header of each column of names.
     """
-    name_width = max(map(len, [SEED_HEADER, *style_by_name]))
-    column_width = 2 + max(*(len(str(seed)) for seed in seeds), *map(len, signs_by_place.values()))
-    if len(style_by_name) > MAX_ROWS or name_width > MAX_NAME_WIDTH or name_width + column_width * len(seeds) > width:
+    header_style = Style(dim=True)
+    header = GridRow(
+        tuple(Text(text, header_style) for text in headers), [Text(str(seed), header_style) for seed in seeds]
+    )
+    lines = [header, *rows]
+    name_widths = [max(name.cell_len for name in column) for column in zip(*(row.names for row in lines), strict=True)]
+    sign_width = max(sign.cell_len for row in lines for sign in row.signs)
+    notes_width = max(cell_len(row.note) for row in rows)
+    columns = [0]
+    for column_width in (*name_widths, *[sign_width] * len(seeds)):
+        columns.append(columns[-1] + column_width + len(COLUMN_GAP))
+    used_width = columns[-1] + notes_width if notes_width else columns[-1] - len(COLUMN_GAP)
+    if len(lines) > max_height or max(name_widths) > MAX_NAME_WIDTH or used_width > width:
         return []
 
-    def draw_row(name: str, style: Style, signs: Iterable[Text]) -> Text:
-        line = Text(escape_unprintable(name), style, no_wrap=True, end="")
-        for index, sign in enumerate(signs):
-            append_at(line, name_width + 2 + index * column_width, sign)
+    def draw_row(row: GridRow) -> Text:
+        line = Text(no_wrap=True, end="")
+        for column, text in zip(columns, (*row.names, *row.signs), strict=False):
+            append_at(line, column, text)
+        if row.note:
+            append_at(line, columns[-1], Text(row.note, Style(dim=True)))
         return line
 
-    return [
-        draw_row(SEED_HEADER, Style(dim=True), (Text(str(seed)) for seed in seeds)),
-        *(
-            draw_row(name, style, (signs_by_place.get((name, seed), Text()) for seed in seeds))
-            for name, style in style_by_name.items()
-        ),
-    ]
+    return list(map(draw_row, lines))

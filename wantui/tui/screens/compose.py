@@ -1,7 +1,7 @@
 """Compose screen: edits config, settings and template, previews variations and cost, and queues the batch."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +71,7 @@ class ComposeScreen(BaseScreen):
         self.draft_error = ""
         """Error in the template or config; otherwise empty."""
         self.cost_lines: list[CostLine] = []
-        self.cell_lines: Sequence[str] = ()
+        self.cell_texts: Mapping[str, str] = {}
         self.timed_videos: list[TimedVideo] | None = None
         self._preview_timer: Timer | None = None
         self._save_timer: Timer | None = None
@@ -181,7 +181,7 @@ class ComposeScreen(BaseScreen):
         if not self.template_editor.text.strip():
             self._show_preview(None, "", None, TEMPLATE_HELP)
             return
-        self.cost_lines, self.cell_lines = message.cost_lines, message.cell_lines
+        self.cost_lines, self.cell_texts = message.cost_lines, message.cell_texts
         empty_text = "no preview until the template is corrected"
         self._show_preview(message.preview, message.error, message.error_position, empty_text, message.tokenizer_path)
 
@@ -189,7 +189,7 @@ class ComposeScreen(BaseScreen):
     def _show_machine_refusals(self, message: MachineExamined) -> None:
         if message.refusals and self.preview is message.preview:
             self.preview = replace(message.preview, refusals=(*message.preview.refusals, *message.refusals))
-            self.cost_pane.show_costs(self.preview, self.cost_lines, self.cell_lines)
+            self.cost_pane.show_costs(self.preview, self.cost_lines, self.cell_texts)
             self._show_next_step()
 
     def _show_preview(
@@ -209,7 +209,7 @@ class ComposeScreen(BaseScreen):
         self.preview, self.draft_error = preview, error
         self._show_error(error, error_position)
         self.variations.show_preview(preview, tokenizer_path, empty_text)
-        self.cost_pane.show_costs(preview, self.cost_lines, self.cell_lines)
+        self.cost_pane.show_costs(preview, self.cost_lines, self.cell_texts)
         self._show_next_step()
 
     def _show_next_step(self) -> None:
@@ -237,8 +237,8 @@ class ComposeScreen(BaseScreen):
         messages = [f"✗ {self.draft_error}"] if self.draft_error else []
         if self.preview is not None:
             messages.append(self.cost_pane.format_details())
-            if self.cell_lines:
-                messages.append("\n".join(self.cell_lines))
+            if self.cell_texts:
+                messages.append("\n".join(f"{label}: {text}" for label, text in self.cell_texts.items()))
             messages += [f"✗ {refusal}" for refusal in self.preview.refusals]
             messages += [f"! {warning}" for warning in self.preview.warnings]
             if self.preview.model is NANO:

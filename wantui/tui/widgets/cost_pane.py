@@ -1,6 +1,6 @@
 """Pane of Compose with the predicted cost, the warnings and the errors of the draft's batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -44,8 +44,8 @@ class CostPane(KeyTitleMixin, Vertical):
         self.set_key_title("compose.warnings", "Cost")
         self.preview: BatchPreview | None = None
         self.cost_lines: Sequence[CostLine] = ()
-        self.cell_lines: Sequence[str] = ()
-        """Videos and time of each cell of a sweep."""
+        self.cell_texts: Mapping[str, str] = {}
+        """Videos and time of each cell of a sweep by its label."""
         self.next_step = ("", "")
         """The next step, and its details: the effect of the queue key, or the screen that shows the queued batch."""
         self._is_complete = True
@@ -61,10 +61,10 @@ class CostPane(KeyTitleMixin, Vertical):
         self.call_after_refresh(self._draw_costs)
 
     def show_costs(
-        self, preview: "BatchPreview | None", cost_lines: "Sequence[CostLine]", cell_lines: Sequence[str] = ()
+        self, preview: "BatchPreview | None", cost_lines: "Sequence[CostLine]", cell_texts: Mapping[str, str]
     ) -> None:
         """Show the costs of a batch, and of each cell of its sweep; None clears the pane."""
-        self.preview, self.cost_lines, self.cell_lines = preview, cost_lines, cell_lines
+        self.preview, self.cost_lines, self.cell_texts = preview, cost_lines, cell_texts
         self._draw_costs()
 
     def show_next_step(self, text: str, details: str = "") -> None:
@@ -90,17 +90,11 @@ class CostPane(KeyTitleMixin, Vertical):
         message_lines = [line for lines in messages for line in lines]
         full = [*self._draw_cost_lines(width, with_bases=True), *message_lines]
         has_formulas = any(cost.short_basis is not None for cost in self.cost_lines)
-        self._is_complete = not self.cell_lines and not has_formulas
-        if len(full) + len(self.cell_lines) <= height:
-            cell_lines = self._draw_cell_lines(width)
-            if len(full) + len(cell_lines) <= height:
-                full[len(full) - len(message_lines) : len(full) - len(message_lines)] = cell_lines
-                self._is_complete = not has_formulas
         for tail in ([Text(""), *next_step], next_step) if next_step else ([],):
             if len(full) + len(tail) <= height:
-                grid = self._draw_grid(width)
-                has_grid = len(full) + 1 + len(grid) + len(tail) <= height
-                return [*full, *([Text(""), *grid] if grid and has_grid else []), *tail]
+                plan = self._draw_plan(width, height - len(full) - len(tail))
+                self._is_complete = not has_formulas and bool(plan or not self.cell_texts)
+                return [*full, *plan, *tail]
         self._is_complete = False
         short = self._draw_cost_lines(width, with_bases=False)
         if next_step and not messages and len(short) <= height < len(short) + len(next_step):
@@ -109,7 +103,8 @@ class CostPane(KeyTitleMixin, Vertical):
             return full
         if len(short) + len(message_lines) <= height:
             tail = next_step if len(short) + len(message_lines) + len(next_step) <= height else []
-            return [*short, *message_lines, *tail]
+            plan = self._draw_plan(width, height - len(short) - len(message_lines) - len(tail))
+            return [*short, *message_lines, *plan, *tail]
         if not messages:
             return short[:height]
         if len(short) + len(messages) <= height:
@@ -141,17 +136,26 @@ class CostPane(KeyTitleMixin, Vertical):
                 if len(value) == 1 and (meter := self._draw_meter(cost, width - NAME_WIDTH - len(value[0]))):
                     value = [Text.assemble(meter, value[0])]
                 parts = value if not with_bases else _append_basis(value, cost, width - NAME_WIDTH)
-            for index, part in enumerate(parts):
-                name = cost.name if index == 0 else ""
-                lines.append(Text.assemble((f"{name:<{NAME_WIDTH}}", Style(bold=True)), part))
+            lines += self._label_lines(cost.name, parts)
         return lines
 
-    def _draw_grid(self, width: int) -> list[Text]:
-        """Return the sketch of the videos beside its name."""
+    def _draw_plan(self, width: int, height: int) -> list[Text]:
+        """Return an empty line, and the sketch of the videos, or else the cells of a sweep; empty if neither fits."""
         assert self.preview is not None
-        lines = draw_planned_videos(self.preview, width - NAME_WIDTH, self.cost_text.make_colour_style)
+        width, make_style = width - NAME_WIDTH, self.cost_text.make_colour_style
+        texts = {replace_names(label): text for label, text in self.cell_texts.items()}
+        lines = draw_planned_videos(self.preview, width, make_style, self.cell_texts, height - 1)
+        if not lines:
+            cells = [wrap_text(f"{label}: {text}", width, Style(dim=True)) for label, text in texts.items()]
+            lines = [line for cell_lines in cells for line in cell_lines]
+        if not lines or len(lines) >= height:
+            return []
+        return [Text(""), *self._label_lines("plan", lines)]
+
+    def _label_lines(self, name: str, lines: Sequence[Text]) -> list[Text]:
+        """Return lines beside a bold name in the first one."""
         return [
-            Text.assemble((f"{'' if index else 'plan':<{NAME_WIDTH}}", Style(bold=True)), line)
+            Text.assemble((f"{'' if index else name:<{NAME_WIDTH}}", Style(bold=True)), line)
             for index, line in enumerate(lines)
         ]
 
@@ -163,17 +167,6 @@ class CostPane(KeyTitleMixin, Vertical):
         colour_name = "warning" if cost.fits and cost.used_share >= HIGH_SHARE else "success" if cost.fits else "error"
         meter = draw_styled_bar(cost.used_share, METER_WIDTH, self.cost_text.make_colour_style(colour_name))
         return meter.append("  ")
-
-    def _draw_cell_lines(self, width: int) -> list[Text]:
-        lines = [
-            part
-            for line in self.cell_lines
-            for part in wrap_text(replace_names(line), width - NAME_WIDTH, Style(dim=True))
-        ]
-        return [
-            Text.assemble((f"{'' if index else 'sweep':<{NAME_WIDTH}}", Style(bold=True)), line)
-            for index, line in enumerate(lines)
-        ]
 
     def _wrap_messages(self, width: int) -> list[list[Text]]:
         """Return the wrapped lines of each refusal and warning."""

@@ -91,6 +91,7 @@ class Variations(KeyTitleMixin, VirtualList):
         prompt = self._draw_prompt(variation)
         if len(line) + len(prompt) > width and variation.choices:
             prompt = _leave_out_start(prompt, min(choice.start for choice in variation.choices), width - len(line))
+            prompt = _leave_out_end(prompt, width - len(line))
         line.append_text(prompt)
         if list_marks(variation) and len(line) < width:
             marks = Text(" " * max(0, self._prompt_width - len(prompt)))
@@ -171,3 +172,11 @@ def _leave_out_start(prompt: Text, first_choice: int, width: int) -> Text:
     if start <= 0 or first_choice < width // 2:
         return prompt
     return Text.assemble(("…", Style(dim=True)), prompt[start:])
+
+
+def _leave_out_end(prompt: Text, width: int) -> Text:
+    """Return a prompt in at most `width` cells, cut after a word."""
+    if prompt.cell_len <= width:
+        return prompt
+    end = prompt.plain.rfind(" ", 0, width - 1)
+    return Text.assemble(prompt[: end + 1 if end > 0 else width - 1], ("…", Style(dim=True)))
