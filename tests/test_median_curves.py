@@ -56,6 +56,15 @@ def test_curves_of_a_video_have_the_median_of_all_behind_them(tmp_path: Path) ->
     assert "median of 6 videos" in draw_dim_dots(videos[0], videos, (140, 20))[0]
 
 
+@pytest.mark.parametrize("height", [12, 13])
+def test_low_pane_gives_its_rows_to_four_curves_above_one_axis(tmp_path: Path, height: int) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1.0}, seeds=3, phrasings=1)
+    lines = [line.plain for line in draw_video_curves(videos[0], {}, Canvas(78, height, lambda _: Style()))]
+    assert height - 1 <= len(lines) <= height
+    assert sum(line.count("│") + line.count("┤") for line in lines) == 4 * ((height - 1) // 2 - 1)
+    assert ["σ 1.0" in line for line in lines] == [False] * (len(lines) - 1) + [True]
+
+
 def test_curves_have_the_colour_of_their_variation(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0}, seeds=3, phrasings=1)
     canvas = Canvas(78, 20, lambda name: Style(meta={"name": name}))

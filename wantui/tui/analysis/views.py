@@ -116,11 +116,13 @@ def draw_video_curves(
     height = canvas.height - len(stride_notes) - len(lines)
     column_count = 2 if width >= WIDE_VIEW_WIDTH else 1
     max_row_count = len(SHOWN_CURVES) // column_count
-    row_count = max(1, min(max_row_count, (height - AXIS_HEIGHT) // MIN_ROW_HEIGHT))
+    # In a low pane, only the last row of charts has the horizontal axis, which is the same for all, without its line.
+    is_low = canvas.height < LOW_VIEW_HEIGHT
+    axis_height = 1 if is_low else AXIS_HEIGHT
+    row_count = max(1, min(max_row_count, (height - axis_height) // MIN_ROW_HEIGHT))
     names = SHOWN_CURVES[: column_count * row_count]
-    # In a low pane, only the last row of charts has the horizontal axis, which is the same for all.
-    has_one_axis = height < row_count * (MIN_ROW_HEIGHT + AXIS_HEIGHT)
-    plots_height = height - AXIS_HEIGHT * (1 if has_one_axis else row_count)
+    has_one_axis = is_low or height < row_count * (MIN_ROW_HEIGHT + axis_height)
+    plots_height = height - axis_height * (1 if has_one_axis else row_count)
     chart_width = (width - 2 * (column_count - 1)) // column_count
     chart_height = plots_height // row_count - 1 + AXIS_HEIGHT
     curves = [_get_video_curve(name, trajectory, median_curves) for name in names]
@@ -133,6 +135,8 @@ def draw_video_curves(
         ]
         if has_one_axis and first + column_count < len(names):
             blocks = [block[:-AXIS_HEIGHT] for block in blocks]
+        elif is_low:
+            blocks = [[*block[:-AXIS_HEIGHT], *block[1 - AXIS_HEIGHT :]] for block in blocks]
         lines += blocks[0] if len(blocks) == 1 else join_columns(blocks[0], blocks[1], chart_width + 2)
     return [*lines, *stride_notes]
 
