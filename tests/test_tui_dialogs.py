@@ -151,8 +151,10 @@ def test_list_of_batches_to_analyse_shows_date_videos_seeds_and_template(size: t
                 assert row[header.index("template") :].startswith(batch.template[:10])
                 assert row[: header.index("seeds")].rstrip().endswith(f" {videos}")
             await it.until(lambda: "cfg scale 1, 4" in it.cells("#picked-facts"))
+            assert "1 done, 1 failed" in it.cells("#picked-facts")
             await it.press("up")
-            await it.until(lambda: "6 done; seeds 42 to 44" in it.cells("#picked-facts"))
+            await it.until(lambda: "videos" not in it.cells("#picked-facts"))
+            assert all(text not in it.cells("#picked-facts") for text in ("42 to 44", "created")), "the row shows them"
             assert BATCHES[0].template not in it.cells("#picked-facts"), "the row shows it in full"
 
     run(test)

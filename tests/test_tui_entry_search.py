@@ -84,24 +84,40 @@ def test_titles_of_a_screen_are_distinct() -> None:
         assert len(titles) == len(set(titles))
 
 
-def test_help_lists_the_screen_then_the_application_then_the_focused_list_and_the_terms() -> None:
+def test_help_lists_the_screen_the_terms_the_focused_list_and_the_application() -> None:
     async def test() -> None:
         async with application(size=(120, 40)) as it:
             await it.press("2", "question_mark")
             await it.until(lambda: isinstance(it.app.screen, Help))
             help_screen = it.screen(Help)
             groups = list(dict.fromkeys(entry.group for entry in help_screen.entries))
-            assert groups == ["Queue", "Application", "List", "Terms"]
+            assert groups == ["Queue", "Terms", "List", "Application"]
+            assert not any("Left" in entry.title for entry in help_screen.entries)
             names = [entry.name for entry in help_screen.entries if entry.name]
             assert names == [action.id for group in ("queue", "app") for action in ACTIONS_BY_SCREEN[group]]
             lines = it.text().splitlines()
-            columns = {
+            columns = [
                 line.index(text)
                 for line in lines
-                for text in ("Pause or resume the batch.", "Go to Queue:")
+                for text in ("Pause or resume the batch.", "Show the batch in the library.")
                 if text in line
-            }
-            assert len(columns) == 1, "effects are aligned"
+            ]
+            assert len(columns) == 2
+            assert len(set(columns)) == 1, "effects are aligned"
+
+    run(test)
+
+
+def test_dialog_hides_the_keys_of_the_screen_below() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.until(lambda: "Queue it" in it.text().splitlines()[-1])
+            await it.press("question_mark")
+            await it.until(lambda: isinstance(it.app.screen, Help))
+            await it.until(lambda: not it.text().split("\n")[-1])
+            assert "1 Compose" in it.text(), "the rest of the screen stays"
+            await it.press("escape")
+            await it.until(lambda: "Queue it" in it.text().splitlines()[-1])
 
     run(test)
 

@@ -55,7 +55,7 @@ APP_ACTIONS = (
         "ctrl+l",
         "redraw",
         "Redraw",
-        "Draw the screen again, after another program has written to the terminal.",
+        "Draw the screen again, if another program wrote over it.",
         is_in_footer=False,
         has_priority=True,
     ),
@@ -70,12 +70,21 @@ COMPOSE_ACTIONS = (
         "t",
         "focus_template",
         "Template",
-        "Edit the template.",
+        "Write the prompts: [a|b] varies, (word) marks.",
         is_in_footer=False,
         opens_field=True,
     ),
-    Action("compose.configs", "c", "focus_configs", "Configs", "Choose a config.", is_in_footer=False),
-    Action("compose.settings", "s", "focus_settings", "Settings", "Change settings of the config.", is_in_footer=False),
+    Action(
+        "compose.configs", "c", "focus_configs", "Configs", "Start from a preset or a config file.", is_in_footer=False
+    ),
+    Action(
+        "compose.settings",
+        "s",
+        "focus_settings",
+        "Settings",
+        "Change steps, size, guidance and all else.",
+        is_in_footer=False,
+    ),
     Action(
         "compose.filter", "slash", "filter_settings", "Find", "Find a setting by name or help text.", opens_field=True
     ),
@@ -87,7 +96,9 @@ COMPOSE_ACTIONS = (
         "Restore the value of the config.",
         is_in_footer=False,
     ),
-    Action("compose.list", "v", "focus_variations", "Variations", "Browse the variations.", is_in_footer=False),
+    Action(
+        "compose.list", "v", "focus_variations", "Variations", "See the prompts and their tokens.", is_in_footer=False
+    ),
     Action(
         "compose.warnings",
         "w",

@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.strip import Strip
 
 from wantui.tui.dialog import DialogMixin
+from wantui.tui.widgets.footer import KeyFooter
 
 
 class TintedScreen:
@@ -49,10 +50,14 @@ class BackdropMixin(DialogMixin, _Base):
         self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self._take_picture))
 
     def _take_picture(self) -> None:
-        """Draw the screen below, unless it still has the layout of another size of the terminal."""
+        """Draw the screen below without its keys, unless it still has the layout of another size of the terminal."""
         lower_screens = [screen for screen in self.app.screen_stack if screen is not self]
         if lower_screens and lower_screens[-1].size == self.app.size:
-            self._picture = TintedScreen(lower_screens[-1]._compositor.render_strips(), self.styles.background)
+            strips = lower_screens[-1]._compositor.render_strips()
+            for footer in lower_screens[-1].query(KeyFooter):  # its keys do not work in the dialog
+                if 0 <= (y := footer.region.y) < len(strips):
+                    strips[y] = Strip.blank(strips[y].cell_length, footer.rich_style)
+            self._picture = TintedScreen(strips, self.styles.background)
             self._picture_size = lower_screens[-1].size
             self.refresh()
 

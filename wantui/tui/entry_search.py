@@ -90,6 +90,8 @@ class EntrySearchMixin(BackdropMixin):
         self.entries: list[SearchEntry] = []
         self.shown_rows: list[SearchEntry | str] = []
         """Entries, and headings of groups."""
+        self._details_width = 0
+        """Width of the list for which the height of the details was chosen."""
 
     def list_entries(self) -> Iterable[SearchEntry]:
         """Yield all entries, group by group."""
@@ -150,21 +152,22 @@ class EntrySearchMixin(BackdropMixin):
         return row if isinstance(row, SearchEntry) else None
 
     def show_selected(self) -> None:
-        """Show the text of the entry under the cursor in full below the list, if its line is too short for it."""
+        """Show below the list what the line of the entry under the cursor leaves out, in as many lines as any needs."""
         entry, width = self.get_selected(), self.entry_list.row_width
         if width <= 1:  # not laid out yet
             return
-        is_cut = entry is not None and entry.help_text not in self.draw_entry(entry, width - 1).plain[: width - 1]
-        text = entry.help_text if entry is not None and is_cut else ""
-        name_text = (
-            f"to change this key: {entry.name} in tui.yaml"
-            if self.shows_names and entry is not None and entry.name
-            else ""
-        )
-        text_width = max(1, self.help_text.content_size.width)
-        self.help_text.show_lines(
-            [*wrap_text(text, text_width, indent=""), *wrap_text(name_text, text_width, Style(dim=True), indent="")]
-        )
+        if self._details_width != width:
+            self._details_width = width
+            self.help_text.styles.height = max((len(self._draw_details(entry)) for entry in self.entries), default=0)
+        self.help_text.show_lines([] if entry is None else self._draw_details(entry))
+
+    def _draw_details(self, entry: SearchEntry) -> list[Text]:
+        """Return the text of an entry if its line is too short for it, and its name."""
+        width = max(1, self.entry_list.row_width - 1)
+        is_cut = entry.help_text not in self.draw_entry(entry, width).plain[:width]
+        text = entry.help_text if is_cut else ""
+        name_text = f"to change this key: {entry.name} in tui.yaml" if self.shows_names and entry.name else ""
+        return [*wrap_text(text, width, indent=""), *wrap_text(name_text, width, Style(dim=True), indent="")]
 
     def on_resize(self, event: Resize) -> None:
         self.call_after_refresh(self.show_selected)

@@ -26,8 +26,8 @@ from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
-FRAME_HEIGHT = 3
-"""Lines of the list besides its batches: the header, and the gap to the facts."""
+HEADER_HEIGHT, GAP_HEIGHT = 1, 1
+"""Lines of the header of the list, and between the list and the facts."""
 MAX_FACT_LINES, MAX_TEMPLATE_LINES = 6, 2
 
 
@@ -59,7 +59,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
             yield DiffText(id="picked-facts")
 
     def on_mount(self) -> None:
-        self.batch_picker.styles.height = len(self.batches) + FRAME_HEIGHT - 1
+        self.batch_picker.styles.height = len(self.batches) + HEADER_HEIGHT
         self.set_focus(self.batch_picker)
         self._show_count()
 
@@ -73,25 +73,32 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
 
     @on(VirtualList.Highlighted)
     def _show_facts(self) -> None:
-        """Show the batch under the cursor in full below the list."""
+        """Show below the list what the row under the cursor leaves out; all batches get the same number of lines."""
         batch, width = self.batch_picker.current_batch, self.facts_text.content_size.width
         if batch is None or width <= 0:
             return
-        counts = (f"{count:,} {get_state_style(state).state_word}" for state, count in batch.counts_by_state)
+        height = max(len(self._draw_facts(other, width)) for other in self.batches)
+        lines = self._draw_facts(batch, width)
+        self.facts_text.styles.height = height + GAP_HEIGHT
+        self.facts_text.show_lines([*lines, *[Text("")] * (height - len(lines))])
+
+    def _draw_facts(self, batch: BatchSummary, width: int) -> list[Text]:
+        """Return the facts about a batch that its row leaves out."""
+        counts = [f"{count:,} {get_state_style(state).state_word}" for state, count in batch.counts_by_state]
         facts = [
-            Fact("videos", f"{', '.join(counts)}; seeds {batch.seeds}"),
+            Fact("videos", ", ".join(counts) if len(counts) > 1 else ""),
+            Fact("seeds", "" if self.batch_picker.shows_column("seeds") else batch.seeds),
             Fact("alike", self._describe_equal_batches(batch)),
             Fact("sweep", replace_names(batch.sweep)),
             Fact("model", shorten_model(batch.model)),
-            Fact("created", format_full_date(batch.created_at)),
+            Fact("created", "" if self.batch_picker.shows_column("created") else format_full_date(batch.created_at)),
             Fact("folder", str(batch.folder)),
         ]
         template = " ".join(batch.template.split())
         is_listed = self.batch_picker.shows_template(template)
         template_lines = [] if is_listed else wrap_text(template, width, Style(bold=True), indent="")
         fact_lines = draw_facts([fact for fact in facts if fact.value], width)
-        lines = [*template_lines[:MAX_TEMPLATE_LINES], *fact_lines]
-        self.facts_text.show_lines([*lines[:MAX_FACT_LINES], *[Text("")] * (MAX_FACT_LINES - len(lines))])
+        return [*template_lines[:MAX_TEMPLATE_LINES], *fact_lines][:MAX_FACT_LINES]
 
     def _describe_equal_batches(self, batch: BatchSummary) -> str:
         """Return the batches that differ from one only in their time; empty if there are none."""

@@ -1,4 +1,5 @@
-"""Help dialog: the keys of the screen, of the application and of the focused widget, and the terms of the screens."""
+"""Help dialog: the keys of the screen, the terms of the screens, and the keys of the focused widget and of the
+application."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -6,6 +7,7 @@ from typing import Any
 
 from rich.text import Text
 from textual.binding import Binding
+from textual.dom import DOMNode
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
@@ -20,33 +22,41 @@ MAX_KEYS_WIDTH = 16
 """Maximum width in cells of the column of keys, which is as wide as the longest keys."""
 
 
+SIDEWAYS_ACTIONS = ("scroll_left", "scroll_right", "page_left", "page_right")
+"""Actions that all scrolling widgets of Textual have; nothing here scrolls sideways by these keys."""
+
+
 class Help(EntrySearchMixin, ModalScreen[None]):
-    """Keys, effects and names; the names are valid under `keys:` in tui.yaml. Enter runs an entry. Terms come last."""
+    """Keys, effects and names; the names are valid under `keys:` in tui.yaml. Enter runs an entry. The keys of the
+    application come last, because they are the same on every screen."""
 
     shows_names = True
     BINDINGS = [*SEARCH_BINDINGS, Binding("question_mark,f1", "dismiss", "Close", priority=True)]
 
     def __init__(self, screen_name: str, focused_widget: Widget | None) -> None:
-        super().__init__(f"Help: keys of {GROUP_TITLES.get(screen_name, 'wantui')}", "Type to find a key or a term")
+        title = f"Help: keys of {GROUP_TITLES.get(screen_name, 'wantui')}, and terms"
+        super().__init__(title, "Type to find a key or a term")
         self.screen_name, self.focused_widget = screen_name, focused_widget
 
     def list_entries(self) -> Iterator[SearchEntry]:
-        keymap = self.app._keymap
-        for group in (self.screen_name, "app"):
-            target = self.app if group == "app" else self._find_screen()
-            for action in ACTIONS_BY_SCREEN.get(group, ()):
-                yield SearchEntry(
-                    GROUP_TITLES.get(group, "Application"),
-                    action.footer_label,
-                    format_keys(keymap.get(action.id, action.key_names)),
-                    action.help_text,
-                    partial(self.app.run_action, action.textual_action, target),
-                    action.id,
-                )
-        if self.focused_widget is not None:
-            yield from self._list_widget_entries(self.focused_widget)
+        yield from self._list_actions(self.screen_name, self._find_screen())
         for term, meaning in TERMS.items():
             yield SearchEntry("Terms", term, term, meaning, None)
+        if self.focused_widget is not None:
+            yield from self._list_widget_entries(self.focused_widget)
+        yield from self._list_actions("app", self.app)
+
+    def _list_actions(self, group: str, target: DOMNode) -> Iterator[SearchEntry]:
+        """Yield the actions of a screen or of the application, which run on `target`."""
+        for action in ACTIONS_BY_SCREEN.get(group, ()):
+            yield SearchEntry(
+                GROUP_TITLES.get(group, "Application"),
+                action.footer_label,
+                format_keys(self.app._keymap.get(action.id, action.key_names)),
+                action.help_text,
+                partial(self.app.run_action, action.textual_action, target),
+                action.id,
+            )
 
     def _find_screen(self) -> Screen[Any]:
         """Return the screen or dialog whose keys are shown."""
@@ -58,7 +68,7 @@ class Help(EntrySearchMixin, ModalScreen[None]):
         group = "Text field" if isinstance(widget, Input | TextArea) else "List"
         keys_by_effect: dict[tuple[str, str], list[str]] = {}
         for key, binding in widget._bindings:
-            if binding.description:
+            if binding.description and binding.action not in SIDEWAYS_ACTIONS:
                 keys_by_effect.setdefault((binding.description, binding.action), []).append(key)
         for (description, action), keys in keys_by_effect.items():
             run = partial(self.app.run_action, action, widget)

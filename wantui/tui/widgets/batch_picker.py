@@ -50,6 +50,10 @@ class BatchPicker(VirtualList):
         """Batch under the cursor; None in an empty list."""
         return self.batches[self.cursor] if self.cursor < len(self.batches) else None
 
+    def shows_column(self, header_text: str) -> bool:
+        """Return whether the list has a column with this header."""
+        return any(column.header_text == header_text for column in self._get_columns(self.row_width))
+
     def shows_template(self, template: str) -> bool:
         """Return whether the list has a column in which a template fits."""
         columns = self._get_columns(self.row_width)
