@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.color import Color
 from rich.console import Console
 from rich.style import Style
+from rich.text import Text
 from scipy import stats
 from synthetic_videos import SETTINGS, synthetic_videos, use_videos, with_states
 
@@ -316,8 +317,30 @@ def test_low_pane_shows_means_and_five_slopes_with_significant_ones_first_and_al
             is_bold = bool(line.get_style_at_offset(Console(), 0).bold)
             assert is_bold == (p_by_metric[metric] <= 0.05)
         assert not lines[0].get_style_at_offset(Console(), 0).bold
-        means = f"mean by cfg scale   ● 1: {trends[0].means[0]:.2f}   ● 4: {trends[0].means[1]:.2f}   ● 8: "
+        means = f"mean length by cfg scale   ● 1: {trends[0].means[0]:.2f}   ● 4: {trends[0].means[1]:.2f}   ● 8: "
         assert (means in lines[1].plain) == (height == 9)
+
+
+def test_curve_of_a_dose_response_is_that_of_the_chosen_metric(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(5, 0.01, (7, 1, 3, 2))
+    result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
+    declared, other = result.trends[0], replace(result.trends[0], metric="chord", means=3 - result.trends[0].means)
+    result = replace(result, trends=(declared, other))
+
+    def draw(charted_metric: str, height: int) -> list[Text]:
+        canvas = Canvas(100, height, lambda name: Style(color="cyan" if name == "accent" else None))
+        return draw_dose_response(result, canvas, charted_metric=charted_metric)[0]
+
+    for chosen, trend in (("", declared), ("chord", other), ("spread", declared)):
+        lines = draw(chosen, 30)
+        assert lines[1].plain.startswith(f"{trend.metric} over cfg scale")
+        points = {row: line.plain.index("●") for row, line in enumerate(lines[:14]) if "●" in line.plain}
+        assert list(points.values()) == sorted(points.values(), reverse=trend is declared), "rising if declared"
+        names = [line for line in lines if line.plain.startswith(("length ", "chord ")) and "over" not in line.plain]
+        accented = [line.plain.split()[0] for line in names if line.get_style_at_offset(Console(), 0).color]
+        assert accented == [trend.metric]
+        first_mean = f"mean {trend.metric} by cfg scale   ● 1: {trend.means[0]:#.3g}   ● 4: "
+        assert first_mean in "".join(line.plain for line in draw(chosen, 9))
 
 
 def test_slopes_with_an_unbounded_interval_keep_their_percentage_and_name_the_unit(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from harness_tui import AppUnderTest
 from synthetic_videos import SETTINGS, synthetic_videos
 from test_interaction import make_videos as make_videos_of_two_words
+from test_setting_groups import cfg_batches
 from test_tui_screens import on
 
 from wantui.analysis.calibrated import find_response
@@ -433,6 +434,29 @@ def test_view_key_cycles_through_the_views(tmp_path: Path) -> None:
         assert screen.view == "effects"
 
     on("analysis", test)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_curve_key_shows_the_next_metric_over_a_setting_and_then_the_declared_one(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    videos = cfg_batches(tmp_path, (2.0, 4.0, 8.0), effect=0.1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        while screen.grouping != "cfg_scale":
+            await it.press("c")
+        outcome = await it.until(lambda: screen.comparison_outcome)
+        assert outcome.comparison is not None
+        assert outcome.comparison.dose_response is not None
+        metrics = [replace_names(trend.metric) for trend in outcome.comparison.dose_response.trends]
+        await it.until(lambda: "n next metric" in it.text())
+        for metric in [*metrics, metrics[0]]:
+            assert re.search(rf"{metric}( in [a-z ]+)? (over|by) cfg scale", it.cells("#curve-cells")), metric
+            await it.press("n")
+        assert screen.view == "effects"
+
+    on("analysis", test, size=size)
 
 
 def test_figures_are_computed_once_for_the_same_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -623,6 +623,20 @@ def test_player_shows_place_settings_and_marks_of_a_clip_beside_it() -> None:
     on_clips(test, size=(140, 40))
 
 
+def test_recipe_in_the_player_names_the_video_as_in_the_library() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        facts = []
+        for keys in (["i"], ["p", "i"]):
+            await it.press(*keys)
+            viewer = await it.until(lambda: isinstance(it.app.screen, RecipeViewer) and it.app.screen)
+            facts.append(viewer.facts)
+            await it.press("escape")
+        assert facts[0] == facts[1]
+        assert {"id", "batch_created", "wantui"} <= {field.name for field in facts[0]}
+
+    on_clips(test)
+
+
 def test_strip_beside_a_clip_marks_the_current_frame() -> None:
     folder = Path("outputs/clips").absolute()
     manifest = write_clip_batch(folder)

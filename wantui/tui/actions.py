@@ -282,7 +282,7 @@ ANALYSIS_ACTIONS = (
         "n",
         "next_curve",
         "Curve",
-        "Show the next mean curves, or the next interaction.",
+        "Show the next mean curves, the next interaction, or the next metric over a setting.",
         is_in_footer=False,
     ),
     Action(

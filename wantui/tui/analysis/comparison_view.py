@@ -43,6 +43,7 @@ def draw_comparison(
     exclusion_reasons: Sequence[tuple[str, str]],
     canvas: Canvas,
     colours_by_group: Mapping[str, str] = {},
+    charted_metric: str = "",
 ) -> tuple[list[Text], dict[str, int]]:
     """Return the verdicts and plots of all groups and of each pair, with their evidence below; then tests, dispersion,
     notes and excluded videos. Return also the index of the line with the first row of each metric.
@@ -52,6 +53,7 @@ def draw_comparison(
         exclusion_reasons: name and reason of the videos excluded from the group means; the comparison excludes
             further ones.
         colours_by_group: theme colours of the groups.
+        charted_metric: metric of the curve of a dose-response; empty for the declared one.
     """
     from wantui.analysis.calibrated import describe_responses
 
@@ -60,7 +62,9 @@ def draw_comparison(
     lines = draw_answer_verdicts(general_answers, canvas)
     row_by_metric: dict[str, int] = {}
     if (dose_response := comparison.dose_response) is not None:
-        dose_lines, row_by_metric = draw_dose_response(dose_response, canvas, len(lines), colours_by_group)
+        dose_lines, row_by_metric = draw_dose_response(
+            dose_response, canvas, len(lines), colours_by_group, charted_metric
+        )
         lines += [*dose_lines, Text("")]
     verdicts = sorted(
         comparison.verdicts, key=lambda verdict: first_group not in (verdict.first_group, verdict.second_group)

@@ -1,4 +1,4 @@
-"""Drawing of a dose-response: verdict, curve of the declared metric, slopes of all metrics."""
+"""Drawing of a dose-response: verdict, curve of a metric, slopes of all metrics."""
 
 import math
 from collections.abc import Mapping
@@ -50,16 +50,21 @@ MAX_AXIS_NAME_WIDTH = 12
 
 
 def draw_dose_response(
-    dose_response: "DoseResponse", canvas: Canvas, lines_above: int = 0, colours_by_group: Mapping[str, str] = {}
+    dose_response: "DoseResponse",
+    canvas: Canvas,
+    lines_above: int = 0,
+    colours_by_group: Mapping[str, str] = {},
+    charted_metric: str = "",
 ) -> tuple[list[Text], dict[str, int]]:
-    """Return a verdict in a line, the curve of the declared metric with its 95 % intervals, the slope of each metric,
-    and the verdict with its evidence; and the row of the pane with the slope of each metric.
+    """Return a verdict in a line, the curve of a metric with its 95 % intervals, the slope of each metric, and the
+    verdict with its evidence; and the row of the pane with the slope of each metric.
 
     A low pane has the means instead of the curve. If it cannot show all slopes, significant ones come first.
 
     Args:
         lines_above: lines of the pane above these.
         colours_by_group: theme colours of the groups, which their points have.
+        charted_metric: metric of the curve; empty, or without a slope, for the declared one.
     """
     colour_name = VERDICT_COLOURS.get(dose_response.verdict_kind, "")
     style = canvas.get_style(colour_name) if colour_name else Style()
@@ -69,18 +74,19 @@ def draw_dose_response(
         if lines[-1].cell_len + len(common_p) + 3 <= canvas.width:
             lines[-1].append(f"   {common_p}", canvas.get_style("text-muted") + Style(bold=False))
             break
+    charted = next((trend for trend in dose_response.trends if trend.metric == charted_metric), dose_response.trends[0])
     free_height = canvas.height - lines_above - len(lines) - 1
     if free_height >= MIN_TITLED_HEIGHT:
-        lines.append(_draw_chart_title(dose_response, canvas))
+        lines.append(_draw_chart_title(charted, dose_response.setting_name, canvas))
         free_height -= 1
     if (chart_height := min(MAX_CHART_HEIGHT, free_height - MIN_VISIBLE_SLOPES)) >= MIN_CHART_HEIGHT:
-        lines += _draw_chart(dose_response, canvas, chart_height, colours_by_group)
+        lines += _draw_chart(dose_response, charted, canvas, chart_height, colours_by_group)
     else:
-        lines += _draw_means(dose_response, canvas, colours_by_group)
+        lines += _draw_means(dose_response, charted, canvas, colours_by_group)
     trends, first_row = list(dose_response.trends), lines_above + len(lines) + 1
     if first_row + len(trends) > canvas.height:
         trends = put_significant_first(trends, lambda trend: trend.family_p)
-    slope_lines = _draw_slopes(dose_response, trends, canvas)
+    slope_lines = _draw_slopes(dose_response, trends, charted.metric, canvas)
     verdict_lines = wrap_text(replace_names(dose_response.verdict_text), canvas.width)
     row_by_metric = {trend.metric: row for row, trend in enumerate(trends, first_row)}
     return [*lines, *slope_lines, *verdict_lines], row_by_metric
@@ -112,10 +118,9 @@ def _summarize_verdict(dose_response: "DoseResponse") -> str:
 
 
 def _draw_chart(
-    dose_response: "DoseResponse", canvas: Canvas, height: int, colours_by_group: Mapping[str, str]
+    dose_response: "DoseResponse", trend: "Trend", canvas: Canvas, height: int, colours_by_group: Mapping[str, str]
 ) -> list[Text]:
-    """Return the curve of the declared metric, with a point in the colour of each group."""
-    trend = dose_response.trends[0]
+    """Return the curve of a metric, with a point in the colour of each group."""
     doses, means = list(dose_response.doses), trend.means.tolist()
     lows, highs = (trend.means - trend.half_widths).tolist(), (trend.means + trend.half_widths).tolist()
     margin = 0.03 * (doses[-1] - doses[0])
@@ -135,11 +140,13 @@ def _draw_chart(
     return chart.draw_lines()
 
 
-def _draw_means(dose_response: "DoseResponse", canvas: Canvas, colours_by_group: Mapping[str, str]) -> list[Text]:
-    """Return the mean of the declared metric at each value of the setting, in the colours of the groups."""
-    setting_name, means = replace_names(dose_response.setting_name), dose_response.trends[0].means
-    lines = [Text.assemble((f"mean by {setting_name}", canvas.get_style("text-muted")))]
-    for name, dose, mean in zip(dose_response.group_names, dose_response.doses, means, strict=True):
+def _draw_means(
+    dose_response: "DoseResponse", trend: "Trend", canvas: Canvas, colours_by_group: Mapping[str, str]
+) -> list[Text]:
+    """Return the mean of a metric at each value of the setting, in the colours of the groups."""
+    subject = replace_names(f"{trend.metric} by {dose_response.setting_name}")
+    lines = [Text.assemble((f"mean {subject}", canvas.get_style("text-muted")))]
+    for name, dose, mean in zip(dose_response.group_names, dose_response.doses, trend.means, strict=True):
         part = Text.assemble(
             (DOSE_SIGN, canvas.get_style(colours_by_group.get(name, "accent"))), f" {dose:g}: {mean:#.3g}"
         )
@@ -149,10 +156,9 @@ def _draw_means(dose_response: "DoseResponse", canvas: Canvas, colours_by_group:
     return lines
 
 
-def _draw_chart_title(dose_response: "DoseResponse", canvas: Canvas) -> Text:
-    metric = dose_response.trends[0].metric
-    unit = get_metric_unit(metric)
-    subject = f"{metric}{f' in {unit}' if unit else ''} over {dose_response.setting_name}"
+def _draw_chart_title(trend: "Trend", setting_name: str, canvas: Canvas) -> Text:
+    unit = get_metric_unit(trend.metric)
+    subject = f"{trend.metric}{f' in {unit}' if unit else ''} over {setting_name}"
     title = Text.assemble((replace_names(subject), "bold"), ("  mean and 95 % interval over seeds", "dim"))
     note = f"{RATIO_NOTE} "
     if canvas.width - title.cell_len > len(note) + 2:
@@ -160,7 +166,9 @@ def _draw_chart_title(dose_response: "DoseResponse", canvas: Canvas) -> Text:
     return title
 
 
-def _draw_slopes(dose_response: "DoseResponse", trends: "Sequence[Trend]", canvas: Canvas) -> list[Text]:
+def _draw_slopes(
+    dose_response: "DoseResponse", trends: "Sequence[Trend]", charted_metric: str, canvas: Canvas
+) -> list[Text]:
     """Return a table of slopes, whose decimal points are below each other, and notes on it.
 
     A wide pane has a plot of the same percentages. Significant rows are bold, as in the table of a pair, others muted.
@@ -175,6 +183,8 @@ def _draw_slopes(dose_response: "DoseResponse", trends: "Sequence[Trend]", canva
         is_significant = trend.family_p <= SIGNIFICANCE_LEVEL
         style = canvas.get_style("found") + Style(bold=True) if is_significant else muted_style
         line = Text.assemble((row, style))
+        if trend.metric == charted_metric:
+            line.stylize(canvas.get_style("accent"), 0, len(_name_metric_with_unit(trend.metric)))
         if axis.width and all(map(math.isfinite, change)):
             line.append("  ").append_text(draw_interval(change, is_significant, axis, style))
         elif axis.width:

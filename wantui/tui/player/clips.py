@@ -9,6 +9,7 @@ from wantui.planning import Recipe
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.marks import VideoMark
 from wantui.tui.plain_names import replace_names
+from wantui.tui.player.recipe_table import RecipeField, list_video_fields
 from wantui.tui.series_colours import assign_series_colours
 
 MarkField = Literal["star", "reject"]
@@ -37,6 +38,8 @@ class PlayerClip:
     """Seconds that the generation took; 0 if unknown."""
     byte_count: int | None = None
     """Bytes of all files of the video; None if unknown."""
+    video_fields: tuple[RecipeField, ...] = ()
+    """Facts about the video that its recipe does not determine."""
 
     @property
     def batch_name(self) -> str:
@@ -72,6 +75,7 @@ def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> Pla
         folder / entry.files["sheet"] if "sheet" in entry.files else None,
         entry.generation_seconds,
         entry.bytes,
+        tuple(list_video_fields(manifest, entry)),
     )
 
 

@@ -41,7 +41,7 @@ REFUSAL_HINT = (
     "press c for other groups, b to add batches to the analysis, v for another view, or 1 to compose more seeds"
 )
 """What can be done after a comparison or a figure was refused."""
-PAIR_HINT = "n next pair"
+PAIR_HINT, METRIC_HINT = "n next pair", "n next metric"
 NO_INTERACTION = "an interaction needs two brackets or settings with several values each"
 SCROLL_HINT = "tab, then j k scroll"
 FRAME_MARGIN = 6
@@ -66,6 +66,8 @@ class AnalysisFigures(AnalysisAttention):
         """View below a table of videos, and below a table of groups."""
         self.curve_name = ""
         """Curve of the mean curves; empty for the one that differs most clearly."""
+        self.charted_metric = ""
+        """Metric of the curve of a dose-response; empty for the declared one."""
         self.factor_pair = ""
         """Two factors whose interaction is shown, such as "1,2"; empty for the first pair with the current grouping."""
         self._figures_by_key: dict[FigureKey, FigureDone] = {}
@@ -172,10 +174,15 @@ class AnalysisFigures(AnalysisAttention):
 
     def _show_drawn_comparison(self, comparison: "Comparison", group_name: str) -> None:
         canvas, colours = self.details.get_canvas(), self.row_list.colours_by_name
-        lines, row_by_metric = draw_comparison(comparison, group_name, self.exclusion_reasons, canvas, colours)
+        lines, row_by_metric = draw_comparison(
+            comparison, group_name, self.exclusion_reasons, canvas, colours, self.charted_metric
+        )
         self.details.show_lines(lines)
+        hints = [METRIC_HINT] if comparison.dose_response is not None else []
         if hidden_count := sum(row >= canvas.height for row in row_by_metric.values()):
-            self.details.show_tabs(self.views, self.view, f"{hidden_count} more metrics: {SCROLL_HINT}")
+            hints.append(f"{hidden_count} more metrics: {SCROLL_HINT}")
+        if hints:
+            self.details.show_tabs(self.views, self.view, "   ".join(hints))
 
     def _choose_figure_grouping(self, view: str) -> str:
         """Return the grouping of a figure: the chosen one, or the first that divides the videos."""
@@ -267,7 +274,15 @@ class AnalysisFigures(AnalysisAttention):
         self.show_view("curves" if self.view == "attention" else "attention")
 
     def action_next_curve(self) -> None:
-        """Show the mean curves of the next quantity, or the interaction of the next pair of factors."""
+        """Show the mean curves of the next quantity, the interaction of the next pair of factors, or the curve of the
+        next metric over a setting."""
+        comparison = None if self.comparison_outcome is None else self.comparison_outcome.comparison
+        if self.view == "effects" and comparison is not None and comparison.dose_response is not None:
+            metrics = [trend.metric for trend in comparison.dose_response.trends]
+            index = metrics.index(self.charted_metric) if self.charted_metric in metrics else 0
+            self.charted_metric = metrics[(index + 1) % len(metrics)]
+            self.show_view("effects")
+            return
         if self.view == "interaction":
             pairs = self._list_factor_pairs()
             if pairs:

@@ -363,9 +363,9 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         self._decode_for_new_size()
 
     def action_recipe(self) -> None:
-        recipes = [clip.recipe for clip in self.clips]
-        clips = self.clips if len(self.clips) > 1 else ()
-        self.app.push_screen(RecipeViewer(list(zip(self.labels, recipes, strict=True)), clips=clips))
+        clips, facts = (self.clips, ()) if len(self.clips) > 1 else ((), self.clips[0].video_fields)
+        titled_recipes = [(label, clip.recipe) for label, clip in zip(self.labels, self.clips, strict=True)]
+        self.app.push_screen(RecipeViewer(titled_recipes, clips=clips, facts=facts))
 
     def action_pixels(self) -> None:
         """Play the same clips in pixels."""
