@@ -3,6 +3,7 @@
 import ast
 import inspect
 import sys
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, ClassVar
 
@@ -12,6 +13,8 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 CONFIG_FILE_CONTEXT = "config file"
 """Serialization context of settings that are written to a config file."""
+ChoiceDescriptions = Mapping[str, Mapping[str, str]]
+"""Field -> choice -> description, without a full stop. Choices whose names explain themselves have none."""
 
 
 class DescribedModel(BaseModel):
@@ -22,6 +25,8 @@ class DescribedModel(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -34,7 +39,18 @@ class DescribedModel(BaseModel):
 
 
 @cache
-def read_field_descriptions(model: type[BaseModel]) -> dict[str, str]:
+def read_field_descriptions(model: type[DescribedModel]) -> dict[str, str]:
+    """Return the description of each field by name: its docstring, and the descriptions of its choices."""
+    descriptions = dict(read_field_docstrings(model))
+    for name, choices in model.CHOICE_DESCRIPTIONS.items():
+        descriptions[name] = " ".join(
+            [descriptions.get(name, ""), *(f"{choice}: {text}." for choice, text in choices.items())]
+        )
+    return descriptions
+
+
+@cache
+def read_field_docstrings(model: type[DescribedModel]) -> dict[str, str]:
     """Return the docstrings of the fields of a model by field name; omit fields without a docstring.
 
     An installation without sources, only with compiled modules, has no descriptions.

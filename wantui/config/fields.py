@@ -7,10 +7,9 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import BaseModel
 
 from wantui.config.settings import NOT_BLANK_PATTERN, RULE_BY_PATTERN, Settings
-from wantui.section import ConfigSection, read_field_descriptions
+from wantui.section import ConfigSection, DescribedModel, read_field_descriptions, read_field_docstrings
 
 if TYPE_CHECKING:
     from wantui.config.load import Config
@@ -36,13 +35,23 @@ class FormField:
     """True if the value must be a whole number."""
     item_kind: Literal["number", "text"] = "text"
     """Type of the values of a mapping."""
-    model: type[BaseModel] | None = None
+    model: type[DescribedModel] | None = None
     """Model that declares the setting and describes it."""
 
     @property
     def help(self) -> str:
-        """Return the description, with the unit; empty if there is none."""
+        """Return the description, with the unit and the meaning of the choices; empty if there is none."""
         return read_field_descriptions(self.model).get(self.name, "") if self.model else ""
+
+    @property
+    def summary(self) -> str:
+        """Return the description without the meaning of the choices; empty if there is none."""
+        return read_field_docstrings(self.model).get(self.name, "") if self.model else ""
+
+    @property
+    def choice_descriptions(self) -> Mapping[str, str]:
+        """Return the meaning of each choice that has a description."""
+        return self.model.CHOICE_DESCRIPTIONS.get(self.name, {}) if self.model else {}
 
     @property
     def section(self) -> str:
@@ -87,7 +96,7 @@ def get_setting_value(config: "Config", key: str) -> Any:
     return value
 
 
-def make_form_field(key: str, field_info: Any, model: type[BaseModel]) -> FormField:
+def make_form_field(key: str, field_info: Any, model: type[DescribedModel]) -> FormField:
     """Return the field of a setting from its pydantic declaration in a model."""
     annotation, metadata = field_info.annotation, list(field_info.metadata)
     is_optional = False

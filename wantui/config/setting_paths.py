@@ -19,7 +19,7 @@ from wantui.config.sweep_syntax import SweepError, WrittenValue, parse_range
 from wantui.config.values import parse_number, parse_setting_value
 from wantui.controls import CONTROLS
 from wantui.formatting import shorten_text
-from wantui.section import ConfigSection
+from wantui.section import ConfigSection, DescribedModel
 
 _NO_EFFECT_REASON = "it does not change the video"
 _SAME_SEEDS_REASON = "every cell has the same seeds. List them with --seeds, or set videos_per_variation"
@@ -228,7 +228,7 @@ def _describe_missing_name(parent_name: str, names: Iterable[str], missing_name:
     return f"{parent_name} has no {missing_name}. Use one of {known_names}"
 
 
-def _make_typed_field(key: str, field_info: Any, model: type[BaseModel]) -> FormField | None:
+def _make_typed_field(key: str, field_info: Any, model: type[DescribedModel]) -> FormField | None:
     """Return the declaration of a setting with a single type (besides None); None for other settings."""
     annotation = field_info.annotation
     members = [annotation]

@@ -24,7 +24,7 @@ from wantui.controls.word_weights import WeightingMethod
 from wantui.generic_words import convert_to_generic_words_text
 from wantui.metric_names import MetricName
 from wantui.samplers import REFUSED_SAMPLERS, SamplerName
-from wantui.section import ConfigSection
+from wantui.section import ChoiceDescriptions, ConfigSection
 
 DtypeName = Literal["auto", "bfloat16", "float32"]
 
@@ -48,6 +48,25 @@ class ModelSettings(ConfigSection):
         "eta": "the available samplers have no eta",
         "clip_skip": "Wan has no CLIP text encoder",
     }
+    CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {
+        "sampler": {
+            "lcm": "for step-distilled adapters, with 4 steps and cfg_scale 1; draws noise from the seed of the video",
+            "dpm++2m-sde": "draws noise in each step, from the seed of the video",
+        },
+        "dtype": {"auto": "bfloat16, and float32 for nano"},
+        "weights": {
+            "full": "as loaded",
+            "float8": "half the memory; changes the video, slightly lowers its quality, and disables the fused blocks "
+            "and decoder",
+            "int8": "as float8, but more accurate; needs torchao",
+        },
+        "speed": {
+            "reference": "bit-identical to diffusers",
+            "fused": "fused GPU kernels, equal up to rounding; bit-identical on a CPU and with nano",
+            "fp8": "fused, with products rounded to 8 bits, which changes the video; needs an Ada, Hopper or later GPU",
+            "cached": "skips blocks that change little, which changes the video",
+        },
+    }
 
     model_id: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
     """Model: a short name from `wantui models ls`, a hub id, or a local diffusers directory."""
@@ -62,22 +81,18 @@ class ModelSettings(ConfigSection):
     cfg_scale_2: Annotated[float, Field(ge=0, le=50)] | None = None
     """Guidance scale of the low-noise transformer of Wan 2.2 A14B; empty: cfg_scale."""
     sampler: SamplerName = "unipc"
-    """Sampler. lcm: for step-distilled adapters, with 4 steps and cfg_scale 1. Samplers that add noise in each step
-    draw it from the seed of the video."""
+    """Sampler."""
     flow_shift: Annotated[float, Field(ge=MIN_FLOW_SHIFT, le=100)] | None = None
     """Shift of the noise schedule; empty: the default for the model and size (3 at 480p, 5 at 720p)."""
     dtype: DtypeName = "auto"
-    """Precision of transformer and text encoder (the VAE is float32); auto: bfloat16, and float32 for nano."""
+    """Precision of transformer and text encoder (the VAE is float32)."""
     weights: Literal["full", "float8", "int8"] = "full"
-    """Storage of the transformer weights. full: as loaded. float8, int8 (needs torchao, more accurate): in half the
-    memory; changes the video, slightly lowers its quality, and disables the fused blocks and decoder."""
+    """Storage of the transformer weights."""
     transformer_file: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] | None = None
     """GGUF file that replaces the transformer of the model, with the precision of the file. Disables the fused
     blocks and decoder."""
     speed: SpeedName = "fused"
-    """Speed of transformer and decoder. reference: bit-identical to diffusers. fused: fused GPU kernels, equal up to
-    rounding; bit-identical on a CPU and with nano. fp8: fused, with products rounded to 8 bits, which changes the
-    video; needs an Ada, Hopper or later GPU. cached: skips blocks that change little, which changes the video."""
+    """Speed of transformer and decoder."""
     force_capture: bool = False
     """Also store trajectories and attention with speed: cached, or with a sampler that adds noise, although both
     alter them."""
@@ -117,9 +132,14 @@ class MemorySettings(ConfigSection):
         ),
         "memory_settings.plan replaces it",
     )
+    CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {
+        "plan": {
+            "auto": "the first that fits into the free GPU memory; plans that change no pixel are tried first",
+        }
+    }
 
     plan: PlanName = "auto"
-    """Memory plan. auto: the first that fits into the free GPU memory; plans that change no pixel are tried first."""
+    """Memory plan."""
 
     @field_validator("plan", mode="before")
     @classmethod
@@ -151,12 +171,18 @@ class PromptSettings(ConfigSection):
         "enable_prompt_weighting": "weights in the template are always applied",
         "use_weighted_embeddings": "weights in the template are always applied, by embedding_method",
     }
+    CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {
+        "embedding_method": {
+            "attention": "multiply the odds of the word in every cross-attention",
+            "multiply": "scale its text embedding",
+            "interpolation": "interpolate between the end token and the word",
+        }
+    }
 
     negative_prompt: str = ""
     """Negative prompt: guidance steers away from this text."""
     embedding_method: WeightingMethod = "attention"
-    """Method to apply the weight of (word:2.5). attention: multiply the odds of the word in every cross-attention.
-    multiply: scale its text embedding. interpolation: interpolate between the end token and the word."""
+    """Method to apply the weight of (word:2.5)."""
     max_variations: Annotated[int, Field(ge=1)] = 10_000
     """Maximum number of variations; a template with more is refused."""
     generic_words: str | None = None
@@ -198,6 +224,13 @@ else:
 class Settings(_WithSections):
     """All settings of a config file; captures and controls add their sections."""
 
+    CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {
+        "output_permissions": {
+            "umask": "by the umask (on most systems every user can read it)",
+            "private": "only you",
+        }
+    }
+
     videos_per_variation: Annotated[int, Field(ge=1, le=100_000)] = 3
     """Videos per variation, with the seeds seed, seed + 1, ..."""
     seeds: str | None = None
@@ -213,7 +246,7 @@ class Settings(_WithSections):
     output_dir: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] = "outputs"
     """Parent folder of the batch folder."""
     output_permissions: Literal["umask", "private"] = "umask"
-    """Access to the batch folder. umask: by the umask (on most systems every user can read it). private: only you."""
+    """Access to the batch folder."""
     batch_name: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     """Name of the batch folder; empty: the name of the config. Characters other than letters (of any script), digits
     and - become _."""

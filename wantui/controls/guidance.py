@@ -7,7 +7,7 @@ that the unconditional pass is skipped (2312.12487).
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -23,7 +23,7 @@ from wantui.keyframes import (
     list_evaluation_steps,
     parse_keyframes,
 )
-from wantui.section import ConfigSection
+from wantui.section import ChoiceDescriptions, ConfigSection
 
 if TYPE_CHECKING:
     from wantui.planning.recipe import Recipe
@@ -48,11 +48,18 @@ FLOAT32_BYTES = 4
 class GuidanceSettings(ConfigSection):
     """Rule of guidance."""
 
+    CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {
+        "rule": {
+            "cfg": "u + w (c - u), with the guidance scale w",
+            "cfg-zero-star": "scale the unconditional prediction to fit the conditional one, and change nothing in the "
+            "first steps",
+            "apg": "damp the part of the difference along the prediction, to avoid oversaturation",
+            "tcfg": "remove the part of the unconditional prediction that does not align with the conditional one",
+        }
+    }
+
     rule: GuidanceRuleName = "cfg"
-    """Rule that combines the two passes. cfg: u + w (c - u), with the guidance scale w. cfg-zero-star: the
-    unconditional prediction is rescaled to fit the conditional one, and the first steps change nothing. apg: the part
-    of the difference along the prediction is damped, against oversaturation. tcfg: the part of the unconditional
-    prediction that does not align with the conditional one is removed."""
+    """Rule that combines the predictions of the two passes."""
     zero_steps: ZeroStepCount | None = None
     """cfg-zero-star: number of first steps that change nothing; empty: 1."""
     eta: ProjectionShare | None = None

@@ -23,7 +23,7 @@ from wantui.keyframes import (
     interpolate_values,
     parse_keyframes,
 )
-from wantui.section import ConfigSection
+from wantui.section import ChoiceDescriptions, ConfigSection
 
 if TYPE_CHECKING:
     from wantui.planning.recipe import Recipe
@@ -40,6 +40,13 @@ class GuidanceScheduleSettings(ConfigSection):
         "apply_to_guidance_2": "it never had an effect; schedule_2 is the schedule of the second transformer",
         "force_cfg": "the unconditional pass runs wherever the scale differs from 1",
     }
+    CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {
+        "interpolation": {
+            "linear": "on a straight line",
+            "step": "that of the previous moment",
+            "cosine": "half a cosine wave",
+        }
+    }
 
     enabled: bool = True
     """Apply the schedule; off: cfg_scale holds at every step."""
@@ -50,7 +57,7 @@ class GuidanceScheduleSettings(ConfigSection):
     """The same for the low-noise transformer of Wan 2.2 A14B; moments count from the start of the denoising. Empty:
     cfg_scale_2, or schedule if that is empty too."""
     interpolation: Interpolation = "linear"
-    """Scale between two moments. linear: on a line. step: that of the previous moment. cosine: half a cosine wave."""
+    """Scale between two moments."""
 
     @field_validator("schedule", "schedule_2")
     @classmethod

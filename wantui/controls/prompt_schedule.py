@@ -29,7 +29,7 @@ from wantui.keyframes import (
     parse_keyframes,
 )
 from wantui.samplers import compute_noise_levels
-from wantui.section import CONFIG_FILE_CONTEXT, ConfigSection
+from wantui.section import CONFIG_FILE_CONTEXT, ChoiceDescriptions, ConfigSection
 
 if TYPE_CHECKING:
     from wantui.planning.recipe import Recipe
@@ -50,6 +50,13 @@ class PromptScheduleSettings(ConfigSection):
     """Other prompts in later steps; the template is the prompt at the start."""
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {"verbose": "`wantui preview` shows the prompts of a schedule"}
+    CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {
+        "interpolation": {
+            "slerp": "turn the direction of each token at a constant rate",
+            "lerp": "on a straight line",
+            "step": "that of the previous moment",
+        }
+    }
 
     enabled: bool = True
     """Apply the schedule; off: the template is the prompt of every step."""
@@ -57,8 +64,7 @@ class PromptScheduleSettings(ConfigSection):
     """Prompts by moment: index of a step from 0 (10), percentage of the steps (50%), or noise level (sigma 0.8). Each
     prompt is a template; brackets with the same options vary together. The negative prompt does not change."""
     interpolation: PromptInterpolation = "slerp"
-    """Text embedding between two moments. slerp: turn each token's direction at a constant rate. lerp: on a line.
-    step: that of the previous moment."""
+    """Text embedding between two moments."""
 
     @property
     def active_schedule(self) -> dict[str, str]:

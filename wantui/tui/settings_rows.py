@@ -1,6 +1,5 @@
 """Rows of the settings form: settings under the headings of their sections, open choices and errors; no widgets."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
@@ -30,9 +29,6 @@ SETTINGS_WITHOUT_DEFAULT = frozenset(
     }
 )
 """Settings that have no effect if they are empty; for other empty settings, wantui or the model chooses a value."""
-_CLAUSE_PATTERN = re.compile(r"(?<=[.;]) ")
-_CHOICES_HEAD_PATTERN = re.compile(r"((?:[\w-]+)(?:, [\w-]+)*(?: \([^)]*\))?): ")
-"""One or several choices with a remark, followed by a colon and their description."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +84,7 @@ def list_settings_rows(
         if field.key == error_key and error:
             rows += _wrap_error(error, width)
         if field.key == open_key:
-            descriptions = describe_choices(field)[1]
-            rows += [ChoiceRow(field, choice, descriptions.get(choice, "")) for choice in field.choices]
+            rows += [ChoiceRow(field, choice, field.choice_descriptions.get(choice, "")) for choice in field.choices]
     return rows
 
 
@@ -102,36 +97,19 @@ def _wrap_error(error: str, width: int) -> Sequence[ErrorRow]:
     return [ErrorRow(line, index == 0) for index, line in enumerate(lines)]
 
 
-def describe_choices(field: FormField) -> tuple[str, dict[str, str]]:
-    """Return the help of a setting without the parts about its choices, and these parts by choice.
-
-    The help describes choices as `name: description.` or `name, name: description;`.
-    """
-    summary_clauses: list[str] = []
-    clauses_by_choice: dict[str, list[str]] = {}
-    described: list[str] = []
-    for clause in _CLAUSE_PATTERN.split(" ".join(field.help.split())):
-        head = _CHOICES_HEAD_PATTERN.match(clause)
-        names = [] if head is None else [name for name in re.findall(r"[\w-]+", head[1]) if name in field.choices]
-        if head is not None and names:
-            described, clause = names, clause[head.end() :]
-        for name in described:
-            clauses_by_choice.setdefault(name, []).append(clause)
-        if not described:
-            summary_clauses.append(clause)
-    descriptions = {name: " ".join(clauses).rstrip(";.") for name, clauses in clauses_by_choice.items()}
-    return " ".join(summary_clauses).rstrip(";."), descriptions
+def _format_summary(field: FormField) -> str:
+    return " ".join(field.summary.split()).rstrip(".")
 
 
 def describe_row(row: SettingsRow | None) -> str:
     """Return the help of a row in one sentence."""
     match row:
         case ChoiceRow(field, choice, description):
-            return f"{choice}: {description}" if description else f"{describe_choices(field)[0]}: {choice}"
+            return f"{choice}: {description}" if description else f"{_format_summary(field)}: {choice}"
         case FormField(kind="flag" | "choice"):
-            return f"{describe_choices(row)[0]} ({row.name})"
+            return f"{_format_summary(row)} ({row.name})"
         case FormField():
-            help_text = f"{' '.join(row.help.split()).rstrip('.')} ({row.name})"
+            help_text = f"{_format_summary(row)} ({row.name})"
             return help_text if row.valid_values.startswith("text") else f"{help_text}; {row.valid_values}"
     return ""
 

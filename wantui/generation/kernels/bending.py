@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from wantui.generation.kernels.cross_attention_parts import exponentiate_logits, load_head
 from wantui.generation.kernels.launch import (
     POSITIONS_PER_PROGRAM,
     choose_block_sizes,
@@ -14,7 +15,6 @@ from wantui.generation.kernels.launch import (
     list_strides,
     make_heads_contiguous,
 )
-from wantui.generation.kernels.text_attention import exponentiate_logits, load_head
 
 
 def run_softmax_columns_kernel(

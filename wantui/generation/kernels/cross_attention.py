@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from wantui.generation.kernels.cross_attention_parts import exponentiate_logits, load_head
 from wantui.generation.kernels.launch import (
     choose_block_sizes,
     compute_logit_terms,
@@ -12,7 +13,6 @@ from wantui.generation.kernels.launch import (
     list_strides,
     make_heads_contiguous,
 )
-from wantui.generation.kernels.text_attention import exponentiate_logits, load_head
 
 
 def run_cross_attention_kernel(query: Tensor, keys: Tensor, values: Tensor, padding_count: int) -> Tensor:

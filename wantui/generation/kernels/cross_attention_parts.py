@@ -1,4 +1,4 @@
-"""Parts that the attention kernels share: loading of one head, and the numerators of the softmax over the text."""
+"""Functions that the cross-attention kernels share: loading of one head, and the numerators of the softmax."""
 
 import triton
 import triton.language as tl
