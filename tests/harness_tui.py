@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from test_gpu_monitor import FakeNvml
+from fake_nvml import FakeNvml
 from textual.events import Paste
 from textual.pilot import Pilot
 from textual.screen import Screen

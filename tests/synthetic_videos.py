@@ -3,12 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 
 from wantui.analysis import loading as read
+from wantui.analysis.calibrated import (
+    Sensitivity,
+    Slope,
+)
 from wantui.analysis.trajectory import Trajectory, build_trajectory
 from wantui.analysis.video import Video
 
@@ -97,3 +102,30 @@ def set_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]
 def use_videos(monkeypatch: pytest.MonkeyPatch, videos: list[Video]) -> None:
     """Let the command read these videos, whatever batch it is given."""
     monkeypatch.setattr(read, "read_batches", lambda folders, from_latents, *_: (videos, []))
+
+
+def make_videos_of_two_words(folder: Path, seeds: int = 8) -> list[Video]:
+    """Videos of red and blue circles and rings, which are the phrasings of the synthetic videos."""
+    videos = synthetic_videos(folder, {"red": 1.0, "blue": 1.0}, seeds)
+    shape_by_phrasing = {"phrasing 0": "circle", "phrasing 1": "ring"}
+    return [
+        replace(
+            video,
+            choices_by_bracket={1: video.choices_by_bracket[3], 2: shape_by_phrasing[video.choices_by_bracket[7]]},
+        )
+        for video in videos
+    ]
+
+
+CFG_PATH = "model_settings.cfg_scale"
+
+
+def set_setting(video: Video, folder: Path, path: str, value: Any, **settings: Any) -> Video:
+    """Return a copy of a video in another batch with a setting; `settings` are compared settings."""
+    values = {**video.setting_values, path: value}
+    return replace(video, folder=folder, settings={**video.settings, **settings}, setting_values=values)
+
+
+def build_sensitivity(slope: float, held_out_slope: float, ratio: float, half_width: float = 0.01) -> Sensitivity:
+    frequency, held_out = (Slope(s, s - half_width, s + half_width) for s in (slope, held_out_slope))
+    return Sensitivity(frequency, held_out, p=0.01, appearance=0.1, ratio=ratio)

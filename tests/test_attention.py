@@ -3,8 +3,6 @@
 import copy
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from attention_reference import PROMPT, attention_hook, exact_attention, marks, projections_of
 from conftest import LoadOnce, recipe_for
 from diffusers import WanPipeline
 from diffusers.hooks import apply_group_offloading
@@ -24,12 +23,12 @@ from wantui.generation import step_cache as cache
 from wantui.generation.attention_check import AttentionCheckResults, BlockCheckResult, CaptureMismatchError
 from wantui.generation.controls.word_weights import WordWeights
 from wantui.generation.cross_attention import CrossAttentionObserver
-from wantui.generation.denoise import DenoisingInputs, denoise_latents, prepare_inputs
+from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.make_video import generate_video
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize_prompt
 from wantui.models.catalogue import NANO, WanModel
-from wantui.planning import CaptureRequests, PromptMark, Recipe
+from wantui.planning import CaptureRequests, Recipe
 from wantui.planning.disk_estimate import estimate_recipe_disk
 from wantui.planning.map_names import assign_map_names
 from wantui.storage import attention_maps
@@ -39,16 +38,6 @@ from wantui.storage.video_files import VideoFiles
 pytestmark = pytest.mark.torch
 
 CPU = torch.device("cpu")
-PROMPT = "a red star and a blue star moving left"
-
-
-def marks(prompt: str, *words: tuple[str, float]) -> tuple[PromptMark, ...]:
-    result, start = [], 0
-    for word, weight in words:
-        start = prompt.index(word, start)
-        result.append(PromptMark(text=word, start=start, end=start + len(word), weight=weight))
-        start += len(word)
-    return tuple(result)
 
 
 def marked(model: WanModel, attention: AttentionRequest | None = None, **changes: object) -> Recipe:
@@ -58,46 +47,6 @@ def marked(model: WanModel, attention: AttentionRequest | None = None, **changes
         "capture": CaptureRequests(attention=attention or AttentionRequest()),
     }
     return recipe_for(model, **values | changes)
-
-
-def attention_hook(start: DenoisingInputs) -> CrossAttentionObserver:
-    hook = start.hooks_by_capture["attention"]
-    assert isinstance(hook, CrossAttentionObserver)
-    return hook
-
-
-@contextmanager
-def projections_of(pipeline: WanPipeline) -> Iterator[list[tuple[str, torch.Tensor, torch.Tensor]]]:
-    """Queries and keys [places, heads, dim] in float64 of every cross-attention, as the blocks make them."""
-    seen: list[tuple[str, torch.Tensor, torch.Tensor]] = []
-    handles, latest = [], {}
-    for transformer in (pipeline.transformer, pipeline.transformer_2):
-        for block in transformer.blocks if transformer is not None else ():
-
-            def keep_query(m: Any, i: Any, out: torch.Tensor) -> None:
-                latest["q"] = out.double()
-
-            def keep_key(m: Any, i: Any, out: torch.Tensor, heads: int = block.attn2.heads) -> None:
-                q, k = (part[0].reshape(part.shape[1], heads, -1) for part in (latest["q"], out.double()))
-                seen.append(("", q, k))
-
-            handles += [
-                block.attn2.norm_q.register_forward_hook(keep_query),
-                block.attn2.norm_k.register_forward_hook(keep_key),
-            ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def exact_attention(q: torch.Tensor, k: torch.Tensor, weights: dict[int, float] | None = None) -> torch.Tensor:
-    """[heads, places, 512] in float64, of logits + ln w."""
-    logits = torch.einsum("nhd,thd->hnt", q, k) / math.sqrt(q.shape[2])
-    for token, weight in (weights or {}).items():
-        logits[:, :, token] += math.log(weight) if weight > 0 else -math.inf
-    return logits.softmax(2)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,23 +1,17 @@
 """Responses of metrics in the calibration, as the command line, screens and report show them."""
 
 import pytest
+from synthetic_videos import build_sensitivity
 
 from wantui.analysis.calibrated import (
     GUIDED,
     UNGUIDED,
-    Sensitivity,
-    Slope,
     describe_measure,
     describe_response,
     describe_responses,
     read_calibration,
 )
 from wantui.analysis.metrics import METRICS
-
-
-def build_sensitivity(slope: float, held_out_slope: float, ratio: float, half_width: float = 0.01) -> Sensitivity:
-    frequency, held_out = (Slope(s, s - half_width, s + half_width) for s in (slope, held_out_slope))
-    return Sensitivity(frequency, held_out, p=0.01, appearance=0.1, ratio=ratio)
 
 
 @pytest.mark.parametrize(("ratio", "response"), [(1.5, "frequency"), (0.7, "both"), (0.3, "appearance")])

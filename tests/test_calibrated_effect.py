@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from rich.style import Style
 from scipy import stats
-from synthetic_videos import set_values, synthetic_videos
-from test_calibrated import build_sensitivity
+from synthetic_videos import build_sensitivity, set_values, synthetic_videos
 
 from wantui.analysis.calibrated import GUIDED, Sensitivity, read_calibration
 from wantui.analysis.calibrated_effect import (

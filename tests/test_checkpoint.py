@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from conftest import LoadOnce, recipe_for, replace_by_fifo, replace_by_link
 from diffusers import WanPipeline
 from safetensors import safe_open
 from safetensors.torch import save
+from stopped_videos import finish, stop_after, video_files
 from tiny import FORMS
 
 from wantui.captures.attention import AttentionRequest
@@ -34,7 +35,6 @@ from wantui.generation.make_video import (
     GenerationRestarted,
     GenerationResult,
     GenerationResumed,
-    StepFinished,
     generate_frames,
     generate_video,
 )
@@ -82,29 +82,6 @@ def test_denoising_resumes_after_any_step_bit_identically(
         rest = [step.latents for step in denoise_latents(pipeline, recipe, resume_from=result)]
         assert len(rest) == len(whole) - done
         assert all(torch.equal(a, b) for a, b in zip(rest, whole[done:], strict=True))
-
-
-def video_files(root: Path) -> VideoFiles:
-    return VideoFiles(
-        root / "v.mp4",
-        root / "v.jpg",
-        {"trajectory": root / "v.zarr", "attention": root / "a.zarr"},
-        root / "v.checkpoint",
-    )
-
-
-def stop_after(events: Iterator[object], steps: int) -> None:
-    """Close a video's generator after its `steps`-th step, as a worker that is told to stop does."""
-    for event in events:
-        if isinstance(event, StepFinished) and event.step.evaluation_index + 1 == steps:
-            events.close()  # type: ignore[attr-defined]
-            return
-
-
-def finish(events: Iterator[object]) -> tuple[GenerationResult, list[object]]:
-    result = list(events)
-    assert isinstance(result[-1], GenerationResult)
-    return result[-1], [event for event in result if isinstance(event, GenerationResumed | GenerationRestarted)]
 
 
 class Videos:

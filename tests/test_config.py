@@ -6,6 +6,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 from pydantic._internal._docs_extraction import extract_docstrings_from_cls
+from yaml_bombs import YAML_BOMBS
 
 from wantui import __version__
 from wantui.config import (
@@ -30,7 +31,7 @@ from wantui.controls.bend_transforms import Amplify
 from wantui.errors import UserError
 from wantui.planning import plan_batch, preview_batch
 from wantui.samplers import REFUSED_SAMPLERS
-from wantui.section import ConfigSection, read_field_descriptions
+from wantui.section import ConfigSection, DescribedModel, read_field_descriptions, read_field_docstrings
 
 # As the older system's users have them: dead keys, a misspelt section, sections that nothing read.
 OLDER_FILE = """\
@@ -483,49 +484,9 @@ def test_set_refuses_a_section_as_a_whole() -> None:
     )
 
 
-BOMBS = {
-    "aliases of lists": "a: &a [x,x,x,x,x,x,x,x,x]\n"
-    + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
-    + "model_settings:\n  steps: *i\n",
-    "aliases of mappings": "a: &a {p: 1, q: 2}\n"
-    + "".join(f"{b}: &{b} {{p: *{a}, q: *{a}}}\n" for a, b in zip("abcdefghijklmno", "bcdefghijklmnop", strict=True)),
-    "merged mappings": "a: &a {p: 1}\n"
-    + "".join(f"{b}: &{b} {{<<: [{','.join([f'*{a}'] * 9)}]}}\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)),
-    "itself": "model_settings: &a\n  seed: *a\n",
-    "deep lists": "[" * 400_000,
-    "deep mappings": "{a: " * 200_000,
-    "deep blocks": "- " * 400_000,
-    "many keys": "".join(f"key{n}: 1\n" for n in range(100_000)),
-    "many unknown keys": "".join(f"key{n}: 1\n" for n in range(4_000)),
-    "one key many times": "seed: 1\n" * 4_000,
-    "a long key": "x" * 900_000 + ": 1\n",
-    "a long value": "model_settings:\n  sampler: " + "x" * 900_000,
-    "a long number": "model_settings:\n  seed: " + "9" * 900_000,
-    "a long hexadecimal": "model_settings:\n  seed: 0x" + "f" * 900_000,
-    "sexagesimal": "model_settings:\n  seed: 1" + ":1" * 20_000,
-    "sexagesimal with a fraction": "model_settings:\n  cfg_scale: 1" + ":1" * 20_000 + ":1.5",
-    "an empty integer": "model_settings:\n  steps: !!int ''\n",
-    "an empty number": "model_settings:\n  cfg_scale: !!float ''\n",
-    "a wrong flag": "use_timestamp: !!bool ''\n",
-    "a wrong time": "batch_name: !!timestamp x\nseed: 1",
-    "a set": "model_settings: !!set {a, b}\n",
-    "pairs": "model_settings:\n  seed: !!pairs [a: 1]\n",
-    "binary": "batch_name: !!binary x\n",
-    "code": "batch_name: !!python/object/apply:os.system [true]\n",
-    "an empty key": "? \n: 1\n",
-    "a list as key": "? [a, b]\n: 1\n",
-    "a mapping as key": "{? {a: 1} : 1}\n",
-    "merged with text": "model_settings:\n  <<: x\n",
-    "two documents": "a: 1\n---\nb: 2\n",
-    "lone surrogate": "batch_name: \udce9\nseed: 1",
-    "control characters": "batch_name: \x00\x1b\n",
-    "too large": "#" * 2_000_000,
-}
-
-
-@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.parametrize("name", YAML_BOMBS)
 def test_hostile_config_is_refused_with_a_short_message(name: str) -> None:
-    error = config_error(BOMBS[name])
+    error = config_error(YAML_BOMBS[name])
     assert "my.yaml" in error  # R6
     assert len(error) < 60_000
     assert max(map(len, error.splitlines())) < 1_000
@@ -787,13 +748,14 @@ CONFIG_SECTIONS = [type(section) for _, section in Settings() if isinstance(sect
 
 
 @pytest.mark.parametrize("model", [Settings, *CONFIG_SECTIONS, BendSettings, Amplify])
-def test_descriptions_of_settings_are_the_docstrings_that_pydantic_extracts(model: type[BaseModel]) -> None:
+def test_descriptions_of_settings_are_the_docstrings_that_pydantic_extracts(model: type[DescribedModel]) -> None:
     expected: dict[str, str] = {}
     for base in reversed(model.__mro__):
         if issubclass(base, BaseModel) and base.__module__.startswith("wantui."):
             expected |= extract_docstrings_from_cls(base, use_inspect=True)
     expected = {name: text for name, text in expected.items() if name in model.model_fields}
-    assert read_field_descriptions(model) == expected
+    assert read_field_docstrings(model) == expected
+    expected = read_field_descriptions(model)
     properties = model.model_json_schema()["properties"]
     assert {name: entry["description"] for name, entry in properties.items() if "description" in entry} == expected
     # A serializer of the model can give the written object other properties, or none.

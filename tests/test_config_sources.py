@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from harness_tui import application, run
-from test_config import BOMBS
 from textual.widgets import TextArea
+from yaml_bombs import YAML_BOMBS
 
 from wantui.config import ConfigError, list_preset_names
 from wantui.errors import UserError
@@ -26,7 +26,7 @@ from wantui.tui.settings import SETTINGS_PATH_VARIABLE, load_settings
 @pytest.mark.slow
 def test_invalid_configs_are_listed_with_their_errors_beside_valid_configs() -> None:
     Path("configs").mkdir()
-    for number, text in enumerate(BOMBS.values()):
+    for number, text in enumerate(YAML_BOMBS.values()):
         Path(f"configs/bad{number:02d}.yaml").write_bytes(text.encode(errors="surrogateescape"))
     Path("configs/fine.yaml").write_text("model_settings:\n  model_id: nano\n")
     Path("configs/locked.yaml").write_text("")
@@ -40,7 +40,7 @@ def test_invalid_configs_are_listed_with_their_errors_beside_valid_configs() -> 
     assert set(list_preset_names()) <= set(sources)  # R6
     assert sources["fine"].is_valid
     bad = [source for source in sources.values() if not source.is_valid]
-    assert len(bad) >= len(BOMBS) + 5
+    assert len(bad) >= len(YAML_BOMBS) + 5
     assert all(source.summary and len(source.summary) < 1000 for source in bad)
 
 
@@ -65,7 +65,7 @@ def test_yaml_editor_reports_hostile_text_as_an_error(name: str) -> None:
         async with application() as it:
             await it.press("y")
             editor = await it.until(lambda: isinstance(it.app.screen, YamlEditor) and it.app.screen)
-            editor.query_one(TextArea).text = BOMBS[name][:100_000]
+            editor.query_one(TextArea).text = YAML_BOMBS[name][:100_000]
             await it.pilot.pause()
             assert editor.find_errors()  # R6
             assert it.app.screen is editor
@@ -189,7 +189,7 @@ def test_application_that_stopped_while_it_saves_does_not_stop_another(
 @pytest.mark.parametrize("name", ["aliases of lists", "an empty integer", "deep lists", "binary", "too large"])
 def test_hostile_application_settings_are_refused(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "tui.yaml"
-    path.write_text(BOMBS[name])
+    path.write_text(YAML_BOMBS[name])
     monkeypatch.setenv(SETTINGS_PATH_VARIABLE, str(path))
     with pytest.raises(UserError, match=r"tui\.yaml"):
         load_settings()  # R6

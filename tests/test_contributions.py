@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attention_reference import PROMPT, marks
 from conftest import LoadOnce, recipe_for
 from diffusers import WanPipeline
 from diffusers.hooks import apply_group_offloading
-from test_attention import PROMPT, marks
 from tiny import FORMS, diffusers_output
 
 from wantui.analysis.word_contributions import read_contribution_curves

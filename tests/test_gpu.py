@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 import pytest
-from test_gpu_monitor import FakeNvml
+from fake_nvml import FakeNvml
 
 from wantui.cli import doctor
 from wantui.cli.doctor import check_driver_supports_torch

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Wantui
 from scipy import stats
-from synthetic_videos import synthetic_videos, use_videos
+from synthetic_videos import make_videos_of_two_words, synthetic_videos, use_videos
 
 from wantui.analysis.declaration import Declaration
 from wantui.analysis.dispersion import compute_unbiased_squared_mean
@@ -41,19 +41,6 @@ GROUPING = "1,2"
 WORDS = list(itertools.product(("red", "blue"), ("circle", "ring")))
 
 
-def make_videos(folder: Path, seeds: int = 8) -> list[Video]:
-    """Videos of red and blue circles and rings, which are the phrasings of the synthetic videos."""
-    videos = synthetic_videos(folder, {"red": 1.0, "blue": 1.0}, seeds)
-    shape_by_phrasing = {"phrasing 0": "circle", "phrasing 1": "ring"}
-    return [
-        replace(
-            video,
-            choices_by_bracket={1: video.choices_by_bracket[3], 2: shape_by_phrasing[video.choices_by_bracket[7]]},
-        )
-        for video in videos
-    ]
-
-
 def give_lengths(monkeypatch: pytest.MonkeyPatch, interaction: float) -> None:
     """Give all metrics large effects of both words, and an interaction."""
 
@@ -72,7 +59,7 @@ def find_effect(interaction: Interaction, metric: str) -> InteractionEffect:
 
 @pytest.mark.parametrize("grouping", ["1", "2", "1,2", "variation"])
 def test_levels_have_the_order_of_the_videos_in_every_grouping(tmp_path: Path, grouping: str) -> None:
-    videos = make_videos(tmp_path)
+    videos = make_videos_of_two_words(tmp_path)
     matched_groups, _ = match_comparable_groups(videos, grouping)
     matched_videos = [video for group in matched_groups.groups for video in group.videos]
     interaction = measure_interaction(matched_videos, GROUPING)
@@ -158,7 +145,7 @@ def test_estimate_far_above_1_is_not_reported_as_a_cosine() -> None:
 
 
 def test_every_effect_has_its_chance_level_and_place_its_direction(tmp_path: Path) -> None:
-    videos = make_videos(tmp_path)
+    videos = make_videos_of_two_words(tmp_path)
     interaction = measure_interaction(videos, GROUPING)
     place, *metrics = interaction.effects
     assert place.direction is not None
@@ -183,7 +170,7 @@ def test_every_effect_has_its_chance_level_and_place_its_direction(tmp_path: Pat
 
 def test_difference_of_differences_equals_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give_lengths(monkeypatch, 1)
-    videos = make_videos(tmp_path)
+    videos = make_videos_of_two_words(tmp_path)
     effect = find_effect(measure_interaction(videos, GROUPING), "length")
     values = {
         (video.seed, video.choices_by_bracket[1], video.choices_by_bracket[2]): video.compute_metric("length")
@@ -205,7 +192,7 @@ def test_difference_of_differences_equals_scipy(tmp_path: Path, monkeypatch: pyt
 
 
 def test_interaction_in_place_is_the_unbiased_length_of_the_difference(tmp_path: Path) -> None:
-    videos = make_videos(tmp_path)
+    videos = make_videos_of_two_words(tmp_path)
     effect = find_effect(measure_interaction(videos, GROUPING), "distance")
     ends = {
         (video.seed, video.choices_by_bracket[1], video.choices_by_bracket[2]): video.load_projected_path()[1][-1]
@@ -222,18 +209,18 @@ def test_large_effects_of_each_word_alone_are_not_an_interaction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_lengths(monkeypatch, 0)
-    interaction = measure_interaction(make_videos(tmp_path), GROUPING)
+    interaction = measure_interaction(make_videos_of_two_words(tmp_path), GROUPING)
     assert not find_effect(interaction, "length").is_found
     assert describe_interaction(interaction)["room"].startswith("cannot tell whether the effect depends. ")
     give_lengths(monkeypatch, 20)
-    interaction = measure_interaction(make_videos(tmp_path), GROUPING)
+    interaction = measure_interaction(make_videos_of_two_words(tmp_path), GROUPING)
     assert find_effect(interaction, "length").is_found
     assert describe_interaction(interaction)["path"].startswith("the effect depends on the other factor. ")
 
 
 def test_declared_metric_has_a_verdict_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give_lengths(monkeypatch, 20)
-    videos = make_videos(tmp_path)
+    videos = make_videos_of_two_words(tmp_path)
     declaration = Declaration("length", "before", "length, declared before the videos")
     verdict = judge_declared_metric(measure_interaction(videos, GROUPING, declaration))
     effect = find_effect(measure_interaction(videos, GROUPING), "length")
@@ -246,7 +233,7 @@ def test_declared_metric_has_a_verdict_of_its_own(tmp_path: Path, monkeypatch: p
 
 
 def test_p_of_the_declared_metric_is_corrected_over_pairs_of_levels_only(tmp_path: Path) -> None:
-    videos = make_videos(tmp_path)
+    videos = make_videos_of_two_words(tmp_path)
     for effect in measure_interaction(videos, GROUPING).effects:
         assert effect.uncorrected_p <= effect.contrast_p + 1e-12
         assert effect.contrast_p <= effect.p + 1e-12
@@ -255,20 +242,22 @@ def test_p_of_the_declared_metric_is_corrected_over_pairs_of_levels_only(tmp_pat
 
 
 def test_interaction_of_few_seeds_says_how_many_are_needed(tmp_path: Path) -> None:
-    notes = list_interaction_notes(measure_interaction(make_videos(tmp_path, 4), GROUPING))
+    notes = list_interaction_notes(measure_interaction(make_videos_of_two_words(tmp_path, 4), GROUPING))
     assert notes[0] == "4 seeds cannot give a p of 0.05: generate at least 6"
     assert any(note.startswith("effects have the unit of the metric") for note in notes)
-    assert "at least" not in " ".join(list_interaction_notes(measure_interaction(make_videos(tmp_path), GROUPING)))
+    assert "at least" not in " ".join(
+        list_interaction_notes(measure_interaction(make_videos_of_two_words(tmp_path), GROUPING))
+    )
 
 
 def test_interaction_in_place_of_two_seeds_is_measured(tmp_path: Path) -> None:
-    interaction = measure_interaction(make_videos(tmp_path, 2), GROUPING)
+    interaction = measure_interaction(make_videos_of_two_words(tmp_path, 2), GROUPING)
     assert find_effect(interaction, "distance").question == "place"
     assert "spread" in interaction.excluded_metrics
 
 
 def test_pairs_of_factors_are_those_with_several_values(tmp_path: Path) -> None:
-    videos = make_videos(tmp_path, 2)
+    videos = make_videos_of_two_words(tmp_path, 2)
     assert find_factor_pairs(videos) == ["1,2"]
     assert find_factor_pairs([video for video in videos if video.choices_by_bracket[1] == "red"]) == []
     scales = [
@@ -293,7 +282,7 @@ def test_rounding_errors_are_not_an_interaction() -> None:
 
 
 def test_incomplete_factors_are_refused(tmp_path: Path) -> None:
-    videos = make_videos(tmp_path, 3)
+    videos = make_videos_of_two_words(tmp_path, 3)
     with pytest.raises(CannotCompareError, match="it needs two factors"):
         measure_interaction(videos, "1")
     some = [video for video in videos if tuple(video.choices_by_bracket.values()) != ("red", "ring")]
@@ -302,7 +291,7 @@ def test_incomplete_factors_are_refused(tmp_path: Path) -> None:
 
 
 def test_command_prints_the_interaction(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_videos(monkeypatch, make_videos(tmp_path))
+    use_videos(monkeypatch, make_videos_of_two_words(tmp_path))
     result = wantui("analyze", tmp_path, "--compare", "--by", "1,2", "--interaction")
     lines = result.out.splitlines()
     assert lines[0].startswith("interaction: does the difference between red, blue depend on circle, ring?")

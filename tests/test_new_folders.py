@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Wantui, only_queued
-from test_termination import run_until
+from signalled_command import run_until
 
 from wantui.batches.batch_folders import create_batch_folder
 from wantui.batches.enqueue import enqueue_batch

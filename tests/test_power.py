@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from nano_preview import preview_nano_batch
 from scipy import special, stats
 from template_batches import load_planned_videos
 
@@ -19,19 +20,12 @@ from wantui.analysis.power import GROUP_COUNTS, compute_min_pair_p, find_detecta
 from wantui.analysis.statistics import compute_min_attainable_p, compute_paired_effect, run_sign_flip_test
 from wantui.batches.power import describe_power, find_seed_warnings, list_grouping_powers
 from wantui.cli import cli
-from wantui.config import OptionValue, load_config
-from wantui.planning import BatchPreview, preview_batch
 
 
 def find_effect(seed_count: int, group_count: int) -> float:
     d_z = find_detectable_effect(seed_count, group_count)
     assert d_z is not None
     return d_z
-
-
-def preview(template: str, **settings: str) -> BatchPreview:
-    options = {key: OptionValue(key, value) for key, value in settings.items()}
-    return preview_batch(load_config("nano", (), options), template)
 
 
 def test_six_seeds_find_an_effect_only_if_all_differences_have_one_sign() -> None:
@@ -97,7 +91,7 @@ def test_smallest_p_equals_that_of_the_sign_flip_test() -> None:
 
 
 def test_groups_are_those_that_the_analysis_can_form() -> None:
-    batch = preview(
+    batch = preview_nano_batch(
         "a [red|blue] [circle|square|star]", seeds="1..8", sweeps="cfg_scale=2,4,6,8; width=128,160+height=128,160"
     )
     powers = {power.grouping: power for power in list_grouping_powers(batch)}
@@ -118,14 +112,14 @@ def test_groups_are_those_that_the_analysis_can_form() -> None:
 
 
 def test_baseline_row_is_a_group_of_its_own() -> None:
-    batch = preview("a circle", seeds="1..6", sweeps="cfg_scale=2,6", sweeps_baseline="true")
+    batch = preview_nano_batch("a circle", seeds="1..6", sweeps="cfg_scale=2,6", sweeps_baseline="true")
     assert [(power.grouping, power.group_count) for power in list_grouping_powers(batch)] == [("cfg_scale", 3)]
 
 
 def test_batches_without_groups_or_trajectories_have_no_power() -> None:
     for batch in (
-        preview("a circle", videos_per_variation="3"),
-        preview("a [red|blue] circle", **{"model_settings.sampler": "lcm", "videos_per_variation": "3"}),
+        preview_nano_batch("a circle", videos_per_variation="3"),
+        preview_nano_batch("a [red|blue] circle", **{"model_settings.sampler": "lcm", "videos_per_variation": "3"}),
     ):
         assert list_grouping_powers(batch) == []
         assert find_seed_warnings(batch) == []
@@ -133,10 +127,10 @@ def test_batches_without_groups_or_trajectories_have_no_power() -> None:
 
 
 def test_too_few_seeds_are_warned_about_with_the_smallest_p() -> None:
-    (warning,) = find_seed_warnings(preview("a [red|blue] circle", videos_per_variation="5"))
+    (warning,) = find_seed_warnings(preview_nano_batch("a [red|blue] circle", videos_per_variation="5"))
     assert "5 can never give p below 0.0625" in warning
     assert "at least 6" in warning
-    assert find_seed_warnings(preview("a [red|blue] circle", videos_per_variation="6")) == []
+    assert find_seed_warnings(preview_nano_batch("a [red|blue] circle", videos_per_variation="6")) == []
 
 
 def test_one_seed_is_answered_with_the_seeds_of_a_significant_difference(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from attention_reference import attention_hook, exact_attention, marks, projections_of
 from conftest import LoadOnce, Wantui, recipe_for
 from diffusers import WanPipeline
 from numpy.typing import NDArray
-from test_attention import attention_hook, exact_attention, marks, projections_of
-from test_checkpoint import finish, stop_after, video_files
+from stopped_videos import finish, stop_after, video_files
 from tiny import FORMS, diffusers_output
 
 from wantui.captures.attention import AttentionRequest

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attention_reference import PROMPT, marks
 from conftest import LoadOnce, MakeOnce, Wantui, generate_batch, recipe_for
 from diffusers import WanPipeline
-from test_attention import PROMPT, marks
 from tiny import FORMS
 
 from wantui.batches import ablation, decode_states, generating_model, score, uturns

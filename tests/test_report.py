@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_videos import synthetic_videos
-from test_interaction import make_videos as make_videos_of_two_words
+from synthetic_videos import make_videos_of_two_words, synthetic_videos
 
 from wantui.analysis.calibrated import find_response
 from wantui.analysis.compare import compare_groups

@@ -12,8 +12,8 @@ import pytest
 import torch
 from conftest import Wantui, recipe_for
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
-from test_sweeps import card, sample
-from test_throughput import fitted
+from fitted_throughput import fit_known_throughput
+from gpu_samples import make_gpu_sample, make_gpu_state
 
 from wantui.batches import enqueue
 from wantui.batches.batch_cost import estimate_batch_costs
@@ -624,7 +624,7 @@ RECIPE = recipe_for(find_model("wan2.1-1.3b"), steps=20, width=832, height=480, 
 
 
 def test_guided_step_on_two_gpus_takes_the_time_of_one_pass() -> None:
-    model, throughput = find_model("wan2.1-1.3b"), fitted()
+    model, throughput = find_model("wan2.1-1.3b"), fit_known_throughput()
     one, two = (throughput.predict_step_seconds(model, RECIPE, gpu_count=count) for count in (1, 2))
     assert two == pytest.approx(one / 2)
     unguided = RECIPE.model_copy(update={"guidance_scale": 1.0})
@@ -660,7 +660,10 @@ def test_second_gpu_needs_the_memory_of_denoising_without_the_vae() -> None:
 def test_cost_names_the_memory_of_both_gpus_and_the_shorter_time() -> None:
     preview = preview_batch(load_config("default", [TWO]), "a star")
     past = [TimedVideo(preview.first_recipe, "cuda", 2.0, 0.5, None, "encode-first")]
-    both, single = sample(card(80 * GB, 0), card(80 * GB, 0)), sample(card(80 * GB, 0))
+    both, single = (
+        make_gpu_sample(make_gpu_state(80 * GB, 0), make_gpu_state(80 * GB, 0)),
+        make_gpu_sample(make_gpu_state(80 * GB, 0)),
+    )
     (two,), (one,) = (estimate_cell_costs(preview, past, each) for each in (both, single))
     assert (two.gpu_count, one.gpu_count) == (2, 1)
     assert one.video_seconds.value == pytest.approx(50 * 2.0 + 0.5)
@@ -670,7 +673,7 @@ def test_cost_names_the_memory_of_both_gpus_and_the_shorter_time() -> None:
     ]
     assert "on the second GPU" in texts[0].text
     assert "on one GPU, because there is no second one" in texts[1].basis
-    full = sample(card(80 * GB, 0), card(80 * GB, 79 * GB))
+    full = make_gpu_sample(make_gpu_state(80 * GB, 0), make_gpu_state(80 * GB, 79 * GB))
     (line,) = [line for line in estimate_batch_costs(preview, past, full) if line.name == "memory"]
     assert "on one GPU now: the second GPU needs" in line.basis
     streamed = preview_batch(load_config("default", [TWO, "memory_settings.plan=stream"]), "a star")

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 from scipy import stats
-from synthetic_videos import SETTINGS, synthetic_videos, use_videos, with_states
+from synthetic_videos import CFG_PATH, SETTINGS, set_setting, synthetic_videos, use_videos, with_states
 
 from wantui.analysis import loading
 from wantui.analysis.comparability import COMPARED_FIELDS, SEPARATELY_COMPARED_FIELDS, find_differing_settings
@@ -54,8 +54,6 @@ from wantui.tui.plain_names import replace_names
 
 pytestmark = pytest.mark.slow
 
-CFG_PATH = "model_settings.cfg_scale"
-
 
 def test_every_field_of_a_recipe_is_compared_and_can_be_named() -> None:
     """A field that is left out would pool videos that differ in it."""
@@ -66,12 +64,6 @@ def test_every_field_of_a_recipe_is_compared_and_can_be_named() -> None:
     without_setting = {"format", "prompt", "marks", "seed", "capture", "controls"}
     named_otherwise = {"transformer_file", "magnitudes"}
     assert set(RECIPE_FIELDS_BY_PATH.values()) == fields - without_setting - named_otherwise
-
-
-def set_setting(video: Video, folder: Path, path: str, value: Any, **settings: Any) -> Video:
-    """Return a copy of a video in another batch with a setting; `settings` are compared settings."""
-    values = {**video.setting_values, path: value}
-    return replace(video, folder=folder, settings={**video.settings, **settings}, setting_values=values)
 
 
 def cfg_batches(tmp_path: Path, scales: Sequence[float], seeds: int = 6, effect: float = 0.0) -> list[Video]:

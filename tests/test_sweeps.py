@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import Wantui
+from gpu_samples import make_gpu_sample, make_gpu_state
 
 from wantui.batches.batch_cost import estimate_batch_costs
 from wantui.batches.cell_cost import describe_cells, drop_oversized_cells, estimate_cell_costs
@@ -14,7 +15,6 @@ from wantui.config import ConfigError, dump_settings, load_config, parse_config
 from wantui.config.sweep import find_matching_value_indices, format_value_label, format_value_labels
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_duration
-from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.gpu.nvml import Gpu
 from wantui.planning import Batch, PlanError, TimedVideo, estimate_video_seconds, plan_batch, preview_batch
 from wantui.planning.disk_estimate import estimate_batch_disk, estimate_recipe_disk
@@ -302,16 +302,8 @@ def test_seed_options_cannot_be_combined_with_seeds(option: str) -> None:
 LARGE = "model_settings: {model_id: wan2.1-1.3b}\nvideo_settings: {width: 832, height: 480, frames: 81}\n"
 
 
-def card(total: int, used: int) -> GpuState:
-    return GpuState(0, "GPU-0", "NVIDIA A", memory_total=total, memory_used=used)
-
-
-def sample(*cards: GpuState) -> GpuSample:
-    return GpuSample(0.0, cards, "", "", 64_000_000_000, 0, 0.0)
-
-
 def test_memory_plan_of_each_cell_equals_that_of_its_size() -> None:
-    gpu_sample = sample(card(24_000_000_000, 0))
+    gpu_sample = make_gpu_sample(make_gpu_state(24_000_000_000, 0))
     preview = preview_batch(parse_config(f"{LARGE}sweeps: width=64,832+height=64,480", "test"), "a circle")
     alone = []
     for width, height in ((64, 64), (832, 480)):
@@ -329,7 +321,7 @@ def test_memory_of_a_cell_equals_that_of_its_variation_with_the_most_maps() -> N
     attention = "attention_analysis_settings: {store_attention: true, store_per_block: true}\n"
     template = "a [red|big (blue) (round)|(green)] (circle)"
     preview = preview_batch(parse_config(f"{LARGE}{attention}sweeps: steps=3,10", "test"), template)
-    costs = estimate_cell_costs(preview, [], sample(card(24_000_000_000, 0)))
+    costs = estimate_cell_costs(preview, [], make_gpu_sample(make_gpu_state(24_000_000_000, 0)))
     assert [cost.largest_recipe.prompt for cost in costs] == ["a big blue round circle"] * 2
     assert [cost.largest_recipe.steps for cost in costs] == [3, 10]
 
@@ -344,7 +336,9 @@ def test_cells_with_different_passes_have_other_times_and_memory() -> None:
     assert len(set(expected)) == 4
     overrides = ["model_settings.model_id=wan2.1-14b", "model_settings.speed=cached", "memory_settings.plan=sequential"]
     cached = parse_config(f"{LARGE}sweeps: cfg_scale=1,4", "test", overrides)
-    costs = estimate_cell_costs(preview_batch(cached, "a circle"), [], sample(card(24_000_000_000, 0)))
+    costs = estimate_cell_costs(
+        preview_batch(cached, "a circle"), [], make_gpu_sample(make_gpu_state(24_000_000_000, 0))
+    )
     peaks = [cost.chosen_plan.working_bytes for cost in costs if cost.chosen_plan is not None]
     assert len(set(peaks)) == 2
 

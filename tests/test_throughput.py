@@ -17,6 +17,7 @@ import torch
 from conftest import Wantui, recipe_for
 from diffusers import WanPipeline
 from diffusers.models.attention_dispatch import dispatch_attention_fn
+from fitted_throughput import ATTENTION, BLOCKS, CARD, PRODUCT, VALUE, block, fit_known_throughput
 from tiny import latents_of
 
 from wantui.cli import doctor
@@ -35,7 +36,6 @@ from wantui.planning.flops import count_forward_flops
 from wantui.planning.memory_plan import RESIDENT_PLAN, find_plan
 from wantui.planning.throughput import (
     MeasuredBlock,
-    Throughput,
     _compute_cost_terms,
     count_decoded_pixels,
     count_decoded_side_pixels,
@@ -49,24 +49,9 @@ from wantui.worker import pipelines
 
 pytestmark = pytest.mark.torch
 
-ATTENTION, PRODUCT, VALUE = 1.7e-15, 1.5e-15, 2.0e-11
-CARD = "a card"
-
-
-def block(dim: int, feed_forward: int, tokens: int) -> MeasuredBlock:
-    attention, products, values = _compute_cost_terms(dim, feed_forward, tokens)
-    return MeasuredBlock(dim, feed_forward, tokens, ATTENTION * attention + PRODUCT * products + VALUE * values)
-
-
-BLOCKS = [block(dim, wide, tokens) for dim, wide in ((1536, 8960), (5120, 13824)) for tokens in (4_680, 14_040, 32_760)]
-
-
-def fitted() -> Throughput:
-    return fit_throughput(BLOCKS, 1e-7, CARD, "reference", "2.11")
-
 
 def test_fit_recovers_the_parameters_behind_the_times() -> None:
-    result = fitted()
+    result = fit_known_throughput()
     assert result.attention_operation == pytest.approx(ATTENTION, rel=1e-6)
     assert result.product_operation == pytest.approx(PRODUCT, rel=1e-6)
     assert result.value == pytest.approx(VALUE, rel=1e-6)
@@ -137,11 +122,11 @@ def test_time_of_an_unmeasured_size_is_predicted_from_its_parts() -> None:
     recipe = recipe_for(NANO, steps=30).model_copy(
         update={"model": model.name, "width": 1280, "height": 720, "frames": 81, "dtype": "bfloat16"}
     )
-    result = estimate_video_seconds(recipe, "cuda", [], fitted())
+    result = estimate_video_seconds(recipe, "cuda", [], fit_known_throughput())
     step = 2 * model.block_count * block(model.transformer_width, model.feed_forward_width, 75_600).seconds
     assert result.value == pytest.approx(30 * step + 1e-7 * 1280 * 720 * 81, rel=1e-6)
     assert "wantui bench" in result.basis
-    assert estimate_video_seconds(recipe, "cpu", [], fitted()).value is None
+    assert estimate_video_seconds(recipe, "cpu", [], fit_known_throughput()).value is None
 
 
 def test_decoding_is_predicted_by_the_decoder_that_the_speed_uses() -> None:
@@ -176,7 +161,7 @@ def test_throughputs_that_are_saved_at_once_are_all_kept(tmp_path: Path) -> None
 def test_throughput_is_stored_per_device_and_speed(tmp_path: Path) -> None:
     recipe = recipe_for(find_model("wan2.1-1.3b"))
     assert load_throughput(tmp_path, CARD, recipe) is None
-    save_throughput(tmp_path, fitted())
+    save_throughput(tmp_path, fit_known_throughput())
     save_throughput(tmp_path, fit_throughput(BLOCKS, 2e-7, CARD, "fused", "2.11"))
     save_throughput(tmp_path, fit_throughput(BLOCKS, 3e-7, CARD, "reference", "2.11"))
     reference = load_throughput(tmp_path, CARD, recipe)
@@ -194,10 +179,13 @@ def test_throughput_is_stored_per_device_and_speed(tmp_path: Path) -> None:
 
 
 def test_throughput_of_earlier_versions_is_read_with_current_speed_names(tmp_path: Path) -> None:
-    stored = [asdict(fitted()) | {"speed": "plain"}, asdict(fitted()) | {"speed": "exact", "launch": 0.5}]
+    stored = [
+        asdict(fit_known_throughput()) | {"speed": "plain"},
+        asdict(fit_known_throughput()) | {"speed": "exact", "launch": 0.5},
+    ]
     (tmp_path / "throughput.json").write_text(json.dumps(stored))
     recipe = recipe_for(find_model("wan2.1-1.3b"))
-    for speed, launch in (("reference", fitted().launch), ("fused", 0.5), ("cached", 0.5)):
+    for speed, launch in (("reference", fit_known_throughput().launch), ("fused", 0.5), ("cached", 0.5)):
         result = load_throughput(tmp_path, CARD, recipe.model_copy(update={"speed": speed}))
         assert result is not None
         assert result.launch == launch
@@ -245,7 +233,7 @@ def test_int8_adds_the_time_to_scale_outputs() -> None:
     model = find_model("wan2.1-14b")
     recipe = recipe_for(model, width=832, height=480, frames=81)
     steps = [
-        fitted().predict_step_seconds(model, recipe.model_copy(update={"weights": weights}))
+        fit_known_throughput().predict_step_seconds(model, recipe.model_copy(update={"weights": weights}))
         for weights in ("full", "float8", "int8")
     ]
     assert steps[0] == steps[1]
@@ -257,7 +245,9 @@ def test_only_reference_blocks_of_5b_modulate_each_token() -> None:
     model = find_model("wan2.2-5b")
     recipe = recipe_for(NANO).model_copy(update={"model": model.name, "width": 1280, "height": 704, "frames": 49})
     reference, fused = (
-        fitted().predict_step_seconds(model, recipe.model_copy(update={"speed": speed, "dtype": "bfloat16"}))
+        fit_known_throughput().predict_step_seconds(
+            model, recipe.model_copy(update={"speed": speed, "dtype": "bfloat16"})
+        )
         for speed in ("reference", "fused")
     )
     places = 13 * 22 * 40
@@ -270,10 +260,14 @@ def test_tiled_decoding_time_includes_overlaps() -> None:
     assert count_decoded_side_pixels(832, 256) == 256 + 256 + 256 + 256 + 64  # they begin at 0, 192, 384, 576 and 768
     model, tiled = find_model("wan2.1-1.3b"), find_plan("tiled")
     recipe = recipe_for(NANO).model_copy(update={"width": 832, "height": 480, "frames": 81})
-    ratio = fitted().predict_decode_seconds(model, recipe, tiled) / fitted().predict_decode_seconds(model, recipe)
+    ratio = fit_known_throughput().predict_decode_seconds(
+        model, recipe, tiled
+    ) / fit_known_throughput().predict_decode_seconds(model, recipe)
     assert ratio == pytest.approx(1.2 * 1088 * 608 / (832 * 480))
     small = recipe.model_copy(update={"width": 256, "height": 192})  # one tile is all of it
-    assert fitted().predict_decode_seconds(model, small, tiled) == fitted().predict_decode_seconds(model, small)
+    assert fit_known_throughput().predict_decode_seconds(
+        model, small, tiled
+    ) == fit_known_throughput().predict_decode_seconds(model, small)
 
 
 def test_streaming_overhead_is_measured_against_resident_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

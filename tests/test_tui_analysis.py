@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness_screens import on
 from harness_tui import AppUnderTest
-from synthetic_videos import SETTINGS, synthetic_videos
-from test_interaction import make_videos as make_videos_of_two_words
-from test_setting_groups import cfg_batches
-from test_tui_screens import on
+from synthetic_videos import SETTINGS, make_videos_of_two_words, synthetic_videos
 
 from wantui.analysis.calibrated import find_response
 from wantui.analysis.correlation_data import correlate_videos

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from conftest import only_queued, step_done
+from fake_nvml import FakeNvml
+from harness_screens import RECIPE, claim
 from harness_tui import AppUnderTest, application, engine_announced, run
-from test_gpu_monitor import FakeNvml
-from test_tui_screens import RECIPE, claim
 
 from wantui.errors import UserError
 from wantui.queue.queue import Queue

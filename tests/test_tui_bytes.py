@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from conftest import step_done
 from dialogs import DIALOGS, counted_bytes, dialog_types
+from harness_screens import RECIPE, claim
 from harness_tui import application, run
 from rich.cells import cell_len
-from test_tui_screens import RECIPE, claim
 from textual.app import ComposeResult
 from textual.geometry import Offset, Size
 from textual.screen import ModalScreen

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import only_queued
+from harness_screens import go_to
 from harness_tui import AppUnderTest, application, run
 from textual.widget import Widget
 
@@ -151,16 +152,6 @@ def test_batch_that_cannot_be_generated_is_refused_and_leaves_nothing() -> None:
             assert not list(Path("outputs").glob("*"))
 
     run(test)
-
-
-async def go_to(it, key: str) -> None:  # type: ignore[no-untyped-def]
-    """Put the cursor of the form on a setting."""
-    screen = it.screen(ComposeScreen)
-    await it.until(lambda: screen.config)
-    await it.press("escape", "s")
-    keys = [getattr(entry, "key", None) for entry in screen.config_pane.settings_form.entries]
-    screen.config_pane.settings_form.field_list.cursor = keys.index(key)
-    await it.pilot.pause()
 
 
 def test_setting_is_validated_while_typed_and_applied_only_if_valid() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Wantui, batch, only_queued, step_done
+from harness_screens import RECIPE, add, claim, on
 from harness_tui import AppUnderTest, application, engine_announced, run
-from test_tui_screens import RECIPE, add, claim, on
 from textual.widgets import Input, TextArea
 
 from wantui.engine.control import acquire_engine_lock, publish_engine_info

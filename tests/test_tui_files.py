@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 from conftest import step_done
+from harness_screens import add, claim, go_to, on
 from harness_tui import AppUnderTest, application, run
-from test_tui_compose import go_to
-from test_tui_screens import add, claim, on
 from textual.widgets import TextArea
 
 from wantui.config import ConfigError

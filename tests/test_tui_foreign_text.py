@@ -8,9 +8,9 @@ import pytest
 import zarr
 from conftest import TEMPLATE, MakeOnce, copy_batch, generate_batch, only_queued, step_done
 from dialogs import counted_bytes
+from fake_nvml import FakeNvml
+from harness_screens import RECIPE, claim
 from harness_tui import AppUnderTest, application, run
-from test_gpu_monitor import FakeNvml
-from test_tui_screens import RECIPE, claim
 
 import wantui.tui
 from wantui.queue.queue import Queue

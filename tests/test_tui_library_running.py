@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 from clip_batches import write_clip_batch
 from conftest import step_done
+from harness_screens import RECIPE, claim, on, queue, write_previews  # noqa: F401 - a fixture
 from harness_tui import AppUnderTest, engine_announced
-from test_tui_monitor import write_previews
-from test_tui_screens import RECIPE, claim, on, queue  # noqa: F401 - a fixture
 
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue

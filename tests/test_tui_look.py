@@ -1,11 +1,11 @@
 """What all screens share: themes, the cursor of lists, and keys of lists."""
 
 from dataclasses import replace
-from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from harness_screens import make_snapshot
 from harness_tui import application, run
 from rich.color import Color as RichColor
 from rich.segment import Segment
@@ -17,9 +17,8 @@ from textual.css.stylesheet import Stylesheet, StylesheetParseError
 from textual.theme import Theme
 
 from wantui.batches.eta import QueueEtas
-from wantui.engine.control import Engine
 from wantui.queue.events import QueueHeld, VideoOnOneGpu
-from wantui.queue.records import TEMPORARY_HOLD_KINDS, BatchRow, Hold, QueueEvent, VideoRow, WorkerRow, describe_hold
+from wantui.queue.records import TEMPORARY_HOLD_KINDS, Hold, QueueEvent, WorkerRow, describe_hold
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import SCREEN_TITLES
 from wantui.tui.announcements import announce_changes
@@ -230,22 +229,6 @@ def test_clicked_column_excludes_the_gutter() -> None:
         assert clicks == [(2, 4)]
 
     run(test)
-
-
-def make_snapshot(**changes: object) -> QueueSnapshot:
-    """Return a snapshot of a queue with two batches, of which one video of three is running at step 5 of 20."""
-    running = VideoRow(2, 1, 1, "red", "running", 0, "worker-0:1", 5, 20, None, 0.0, None, None, None)
-    values = {
-        "batches": (
-            BatchRow(1, Path("/o/one"), "auto", False, 0.0, {"done": 1, "running": 1, "queued": 1}),
-            BatchRow(2, Path("/o/two"), "auto", False, 0.0, {"queued": 1_997}),
-            BatchRow(3, Path("/o/old"), "auto", False, 0.0, {"done": 50}),
-        ),
-        "running_videos": (running,),
-        "engine": Engine(4711, 0.0, Path("logs"), "1.0", ("auto", "cuda:0")),
-        "etas": QueueEtas({}, {1: 60.0, 2: 3_753.0}),
-    }
-    return QueueSnapshot(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_monitor_names_the_device_of_both_videos_of_a_worker() -> None:

@@ -5,24 +5,21 @@ import re
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import pytest
 from clip_batches import write_clip_batch
 from conftest import step_done
+from harness_screens import RECIPE, add, claim, on, queue, write_previews  # noqa: F401 - a fixture
 from harness_tui import AppUnderTest, engine_announced
 from rich.style import Style
 from rich.text import Text
-from test_tui_screens import RECIPE, add, claim, on, queue  # noqa: F401 - a fixture
 
 from wantui.queue.events import LoadingStageStarted, ModelLoading, VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.storage.log_files import LOG_FORMAT
 from wantui.storage.preview_files import (
-    PreviewFolder,
     make_preview_folder_path,
     make_step_preview_path,
-    write_preview,
 )
 from wantui.tui.columns import COLUMN_GAP
 from wantui.tui.monitor.columns import STEP_WIDTH, RowContext, make_monitor_columns
@@ -34,17 +31,6 @@ from wantui.tui.settings_changes import apply_settings
 from wantui.tui.widgets import picture_loop
 
 pytestmark = pytest.mark.terminal
-
-
-def write_previews(folder: Path, steps: int) -> Path:
-    """Write the previews of steps, each of one grey value, as a worker does; return the latest strip."""
-    path = folder / "v.preview.png"
-    earlier = PreviewFolder(make_preview_folder_path(path))
-    for step in range(1, steps + 1):
-        frames = np.full((3, 8, 8, 3), 10 * step, np.uint8) + np.arange(3, dtype=np.uint8)[:, None, None, None]
-        write_preview(path, frames)
-        earlier.add_preview(step, frames)
-    return path
 
 
 def test_stages_of_start_up_are_shown_with_their_seconds(queue: Queue) -> None:  # noqa: F811

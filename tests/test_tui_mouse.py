@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import only_queued
 from dialogs import DIALOGS
+from harness_screens import add, on
 from harness_tui import AppUnderTest, application, run
-from test_tui_screens import add, on
 from textual.events import MouseDown
 from textual.widget import Widget
 

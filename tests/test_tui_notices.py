@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from dialogs import counted_bytes
+from harness_screens import make_snapshot
 from harness_tui import application, engine_announced, run
-from test_tui_look import make_snapshot
 
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue

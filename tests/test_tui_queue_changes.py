@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from clip_batches import write_clip_batch
 from conftest import only_queued
+from harness_screens import RECIPE, add, on
 from harness_tui import AppUnderTest
-from test_tui_screens import RECIPE, add, on
 from textual import _time
 from textual.screen import ModalScreen, Screen
 

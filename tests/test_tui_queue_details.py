@@ -9,10 +9,9 @@ import pytest
 from clip_batches import write_clip_batch
 from conftest import step_done
 from dialogs import counted_bytes
+from harness_screens import RECIPE, add, claim, on, queue, write_previews  # noqa: F401 - a fixture
 from harness_tui import AppUnderTest, engine_announced
 from PIL import Image
-from test_tui_monitor import write_previews
-from test_tui_screens import RECIPE, add, claim, on, queue  # noqa: F401 - a fixture
 from textual.geometry import Offset
 
 from wantui.queue.events import VideoDone

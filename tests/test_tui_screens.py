@@ -2,7 +2,6 @@
 
 import re
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,21 @@ from conftest import (
     copy_batch,
     generate_batch,
     only_queued,
-    recipe_for,
     step_done,
 )
+from fake_nvml import FakeNvml
+from harness_screens import RECIPE, add, claim, on
 from harness_tui import AppUnderTest, application, engine_announced, run
 from PIL import Image
-from test_gpu_monitor import FakeNvml
 from textual.geometry import Region
 
 from wantui.analysis.loading import read_batch_videos
 from wantui.analysis.metrics import METRICS
 from wantui.engine.control import acquire_engine_lock, publish_engine_info
 from wantui.errors import UserError
-from wantui.models.catalogue import NANO
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
-from wantui.queue.records import BatchDescription, Claim, NewVideo
+from wantui.queue.records import BatchDescription, NewVideo
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
@@ -50,27 +48,6 @@ from wantui.tui.widgets.gpu_panel import GpuPanel
 
 pytestmark = pytest.mark.terminal
 
-RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"}).to_json()
-
-
-@pytest.fixture
-def queue() -> Iterator[Queue]:
-    result = Queue(find_state_directory().directory)
-    yield result
-    result.close()
-
-
-def add(queue: Queue, name: str, videos: int = 3) -> int:
-    folder = Path(name).absolute()
-    folder.mkdir(exist_ok=True)
-    return queue.add_batch(folder, "auto", [NewVideo(i, f"red seed {42 + i}", RECIPE, 20) for i in range(videos)])
-
-
-def claim(queue: Queue, worker: str = "worker-0:1") -> Claim:
-    result = queue.claim_next_video(worker, ("auto", "cpu"))
-    assert result is not None
-    return result
-
 
 def record_done_batch(queue: Queue, made: BatchFolder) -> None:
     """Add a generated batch to the queue, with all its videos done."""
@@ -79,19 +56,6 @@ def record_done_batch(queue: Queue, made: BatchFolder) -> None:
     queue.add_batch(made.root.absolute(), "auto", videos)
     for _ in videos:
         queue.record_done(claim(queue), VideoDone(seconds={"denoise": 1.0}))
-
-
-def on(screen: str, test: Any, **options: Any) -> None:
-    """Run a test on one of the screens."""
-    number = str(["compose", "queue", "monitor", "library", "analysis"].index(screen) + 1)
-
-    async def go() -> None:
-        async with application(**options) as it:
-            await it.press(number)
-            await it.until(lambda: it.app.screen.name == screen)
-            await test(it)
-
-    run(go)
 
 
 # The queue

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from conftest import only_queued
+from harness_screens import go_to
 from harness_tui import AppUnderTest, application, run
-from test_tui_compose import go_to
 
-from wantui.config.fields import find_form_field
+from wantui.config.fields import find_form_field, list_form_fields
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import TextViewer
 from wantui.tui.settings_rows import (
@@ -17,7 +17,6 @@ from wantui.tui.settings_rows import (
     ChoiceRow,
     ErrorRow,
     Heading,
-    describe_choices,
     describe_row,
     describe_rows,
     format_label,
@@ -376,17 +375,20 @@ def test_filter_and_values_accept_any_text(text: str) -> None:
     run(test)
 
 
-def test_choices_are_described_by_their_part_of_the_help() -> None:
+def test_open_choices_show_their_descriptions_and_the_help_has_all_of_them() -> None:
     weights = find_form_field("model_settings.weights")
     assert weights is not None
-    summary, descriptions = describe_choices(weights)
-    assert summary == "Storage of the transformer weights"
-    assert descriptions["full"] == "as loaded"
-    assert descriptions["float8"] == descriptions["int8"]
-    assert descriptions["int8"].startswith("in half the memory; changes the video")
-    dtype = find_form_field("model_settings.dtype")
-    assert dtype is not None
-    assert describe_choices(dtype)[1] == {"auto": "bfloat16, and float32 for nano"}
+    assert weights.summary == "Storage of the transformer weights."
+    assert weights.help.startswith("Storage of the transformer weights. full: as loaded. float8: half the memory; ")
+    rows = list_settings_rows(open_key="model_settings.weights")
+    texts = {row.choice: describe_row(row) for row in rows if isinstance(row, ChoiceRow)}
+    assert texts["full"] == "full: as loaded"
+    assert texts["int8"].startswith("int8: ")
+
+
+def test_described_choices_are_choices_of_their_setting() -> None:
+    for field in list_form_fields():
+        assert set(field.choice_descriptions) <= set(field.choices), field.key
 
 
 def test_rows_of_an_unknown_query_are_empty_and_headings_have_settings() -> None:

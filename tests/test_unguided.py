@@ -12,8 +12,7 @@ import pytest
 from conftest import Wantui
 from rich.style import Style
 from scipy import stats
-from synthetic_videos import synthetic_videos, use_videos
-from test_setting_groups import CFG_PATH, set_setting
+from synthetic_videos import CFG_PATH, set_setting, synthetic_videos, use_videos
 
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison

@@ -1,14 +1,16 @@
 """The sketch of the videos of a draft on the Compose screen."""
 
 import pytest
+from nano_preview import preview_nano_batch
 from rich.style import Style
-from test_power import preview
 
 from wantui.tui.video_grid import MAX_ROWS, SQUARE, draw_planned_videos
 
 
 def draw(template: str, width: int = 80, **settings: str) -> list[str]:
-    return [line.plain for line in draw_planned_videos(preview(template, **settings), width, lambda _: Style())]
+    return [
+        line.plain for line in draw_planned_videos(preview_nano_batch(template, **settings), width, lambda _: Style())
+    ]
 
 
 def test_grid_has_a_square_for_each_video() -> None:
