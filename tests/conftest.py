@@ -42,7 +42,7 @@ from wantui.models.catalogue import NANO, WanModel, read_model_directory
 from wantui.planning import Recipe
 from wantui.queue.events import StepDone
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import StateDirectory
+from wantui.queue.state_dir import StateDirectory, find_state_directory
 from wantui.storage.layout import BatchFolder
 
 if TYPE_CHECKING:
@@ -191,6 +191,14 @@ needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="needs t
 
 
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture
+def queue() -> Iterator[Queue]:
+    """Return the queue of the test's state directory, opened without an engine."""
+    result = Queue(find_state_directory().directory)
+    yield result
+    result.close()
 
 
 @pytest.fixture(scope="session")

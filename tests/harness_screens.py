@@ -1,14 +1,10 @@
 """Screens of the application under test, with made-up batches on their queue."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-from conftest import (
-    recipe_for,
-)
+from conftest import recipe_for
 from harness_tui import application, run
 
 from wantui.batches.eta import QueueEtas
@@ -21,7 +17,6 @@ from wantui.queue.records import (
     NewVideo,
     VideoRow,
 )
-from wantui.queue.state_dir import find_state_directory
 from wantui.storage.preview_files import (
     PreviewFolder,
     make_preview_folder_path,
@@ -31,13 +26,6 @@ from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.screens.compose import ComposeScreen
 
 RECIPE = recipe_for(NANO, steps=20).model_copy(update={"model": "nano"}).to_json()
-
-
-@pytest.fixture
-def queue() -> Iterator[Queue]:
-    result = Queue(find_state_directory().directory)
-    yield result
-    result.close()
 
 
 def add(queue: Queue, name: str, videos: int = 3) -> int:

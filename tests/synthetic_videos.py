@@ -1,6 +1,6 @@
 """Videos with synthetic trajectories of known geometry, as the analysis loads them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,3 +129,13 @@ def set_setting(video: Video, folder: Path, path: str, value: Any, **settings: A
 def build_sensitivity(slope: float, held_out_slope: float, ratio: float, half_width: float = 0.01) -> Sensitivity:
     frequency, held_out = (Slope(s, s - half_width, s + half_width) for s in (slope, held_out_slope))
     return Sensitivity(frequency, held_out, p=0.01, appearance=0.1, ratio=ratio)
+
+
+def cfg_batches(tmp_path: Path, scales: Sequence[float], seeds: int = 6, effect: float = 0.0) -> list[Video]:
+    """Return a batch for each guidance scale; the length of the paths grows by `effect` for each unit of it."""
+    videos: list[Video] = []
+    for scale in scales:
+        folder = tmp_path / f"cfg{scale:g}"
+        batch = synthetic_videos(folder, {"one": 1.0}, seeds=seeds, lengths=1.0 + effect * scale)
+        videos += [set_setting(video, folder, CFG_PATH, scale, guidance_scale=scale) for video in batch]
+    return videos

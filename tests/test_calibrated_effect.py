@@ -73,7 +73,9 @@ BY_FREQUENCY, BY_APPEARANCE = build_sensitivity(-0.3, -0.2, 1.5), build_sensitiv
 SMALL_SLOPES = build_sensitivity(-0.02, -0.02, 0.1)
 REACH = {"appearance": 2.5706 * 0.1 * math.sqrt(12 / 5), "frequency": math.log(15) * 0.3}
 """Sizes that appearance and frequency explain in these sensitivities: 0.398 and 0.812."""
-NEITHER_ALONE = "more than appearance alone explains; frequency alone could only beyond the calibrated ratio of 15"
+NEITHER_ALONE = (
+    "more than appearance alone explains; frequency alone can explain it only beyond the calibrated ratio of 15"
+)
 EITHER, APPEARANCE = "either can explain it", "appearance alone can explain it"
 FREQUENCY, NEITHER = (
     "larger than appearance explains, but frequency can explain it",

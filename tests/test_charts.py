@@ -325,7 +325,7 @@ def test_attention_view_has_no_empty_rows_in_its_measured_height(
     lines = draw_attention(film, key, frame, width, height, lambda _: Style())
     higher = draw_attention(film, key, frame, width, height + 4, lambda _: Style())
     assert len(lines) == height
-    assert "of the attention at a place" in "".join(line.plain for line in lines)
+    assert "of a position's attention" in "".join(line.plain for line in lines)
     for each in (lines, higher):
         picture_lines = [line for line in each if any(block in line.plain[:picture_width] for block in "█▀▄")]
         assert len(picture_lines) == measure_height(frame, picture_width), "more lines do not enlarge the pictures"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from clip_batches import SIDE, choose_colour, draw_clip, write_clip_batch
 from dialogs import counted_bytes
+from harness_player import on_clips, open_player
 from harness_tui import AppUnderTest
 from matplotlib import colormaps
-from test_tui_player import on_clips, open_player
 
 from wantui.analysis.similarity import PairedVideos, measure_pair
 from wantui.errors import UserError

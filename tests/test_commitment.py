@@ -17,7 +17,7 @@ from wantui.analysis.commitment import (
     ConceptOutcomes,
     compare_commitments,
     compute_kept_ranges,
-    count_drawn_unasked,
+    count_unprompted_videos,
     measure_commitment,
 )
 from wantui.analysis.concept_labels import (
@@ -293,9 +293,9 @@ def test_equal_kept_ranges_of_all_seeds_show_no_scatter_and_give_no_interval(see
 def test_videos_that_turn_into_a_concept_count_as_drawn_unasked() -> None:
     circle = outcomes("circle", dict.fromkeys(range(3), "cccccc"))
     ring = outcomes("ring", {1: "rrrccc", 2: "rrrrcc", 3: "rrrrrr"})
-    assert count_drawn_unasked("circle", [circle, ring]) == Proportion(2, 3)
-    assert count_drawn_unasked("ring", [circle, ring]) == Proportion(0, 3)
-    assert count_drawn_unasked("ring", [ring]) == Proportion(0, 0)
+    assert count_unprompted_videos("circle", [circle, ring]) == Proportion(2, 3)
+    assert count_unprompted_videos("ring", [circle, ring]) == Proportion(0, 3)
+    assert count_unprompted_videos("ring", [ring]) == Proportion(0, 0)
 
 
 def test_p_of_pairs_of_concepts_is_corrected_by_holm() -> None:

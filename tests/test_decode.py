@@ -106,11 +106,9 @@ def test_moments_choose_stored_steps_and_name_missing_ones(generated_batch: Batc
     assert [(moment.step, moment.evaluation) for moment in chosen] == [(0, 0), (1, 1), (3, 3), (None, 4)]
     assert [moment.label for moment in chosen][-2:] == [f"step 3, σ {sigmas[3]:.3g}", "end"]
     states.moments_by_kind["noisy"] = states.moments_by_kind["noisy"][::2]
-    with pytest.raises(
-        MissingStatesError, match=r"video 0 has no noisy state of step 1; stored are the steps 0, 2, and end"
-    ):
+    with pytest.raises(MissingStatesError, match=r"video 0 has no noisy state of step 1\. Stored steps: 0, 2, and end"):
         states.choose_moments("noisy", ["1"])
-    with pytest.raises(MissingStatesError, match=r"has no noisy state of step 4: its steps are 0 to 3"):
+    with pytest.raises(MissingStatesError, match=r"has no noisy state of step 4: the video has the steps 0 to 3"):
         states.choose_moments("noisy", ["4"])
 
 
@@ -256,7 +254,7 @@ def test_batch_without_latents_names_the_setting(wantui: Wantui, small: list[str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--steps", "7"], "has no clean state of step 7: its steps are 0 to 3"),
+        (["--steps", "7"], "has no clean state of step 7: the video has the steps 0 to 3"),
         (["--steps", ""], "cannot read the moment ''. Write the index of a step from 0 (10)"),
         (["--steps", "half"], "cannot read the moment 'half'. Write the index of a step from 0 (10)"),
         (["--steps", "0", "--all"], "cannot combine --all and --steps"),

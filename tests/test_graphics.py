@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from wantui.tui.blocks import FOREGROUNDS, MIN_GAIN, choose_blocks, draw_blocks
+from wantui.tui.block_characters import FOREGROUNDS, MIN_GAIN, choose_blocks, draw_blocks
 from wantui.tui.plots import draw_bar, draw_curve, draw_picture, draw_sparkline, draw_styled_bar
 from wantui.tui.terminal.graphics import (
     detect_graphics_protocol,

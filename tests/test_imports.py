@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -212,3 +213,8 @@ assert _is_torchao_tensor(transformer.blocks[0].weight)
 def test_commands_that_generate_nothing_run_without_torch(loaded_by: LoadedBy, arguments: list[str]) -> None:
     code = f"from wantui.cli import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
     assert not loaded_by(code, *LIBRARIES, "wantui.planning") & HEAVY
+
+
+def test_test_modules_do_not_import_each_other() -> None:
+    imports = re.compile(r"^\s*(?:from|import) test_\w+", re.MULTILINE)
+    assert [path.name for path in Path(__file__).parent.rglob("*.py") if imports.search(path.read_text())] == []

@@ -83,11 +83,11 @@ DAMAGE: dict[str, tuple[Callable[[BatchFolder], object], str]] = {
         lambda b: b.manifest_path.write_text(
             re.sub('"denoise": [0-9]', '"denoise": 9', b.manifest_path.read_text(), count=1)
         ),
-        "batch.json was changed since wantui wrote it",
+        "batch.json has changed since wantui wrote it",
     ),
     "date in the manifest": (
         lambda b: b.manifest_path.write_text(b.manifest_path.read_text().replace('"created": "2', '"created": "3', 1)),
-        "batch.json was changed since wantui wrote it",
+        "batch.json has changed since wantui wrote it",
     ),
     "cut config": (lambda b: cut(b.config_path), "generation_config.yaml is damaged"),
     "cut template": (lambda b: cut(b.template_path), "prompt_template.txt is damaged: it differs from batch.json"),

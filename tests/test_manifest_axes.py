@@ -54,7 +54,9 @@ def test_every_video_has_one_place_on_one_page_of_every_layout(manifest: Manifes
     for layout in layouts:
         arranged = axes.arrange(layout)
         indices = [
-            index for page in range(len(arranged.pages)) for index in axes.arrange(layout, page).index_by_place.values()
+            index
+            for page in range(len(arranged.pages))
+            for index in axes.arrange(layout, page).index_by_position.values()
         ]
         assert sorted(indices) == list(range(len(manifest.videos)))
 
@@ -65,7 +67,7 @@ def test_places_have_the_settings_that_their_labels_name(manifest: Manifest) -> 
     assert [line.label for line in arranged.pages] == ["steps 3", "steps 5"]
     assert (arranged.column_heading, arranged.column_labels) == ("cfg_scale", ("1", "4", "8"))
     assert [line.label for line in arranged.rows] == ["red, seed 42", "red, seed 43", "blue, seed 42", "blue, seed 43"]
-    for (row, column), index in arranged.index_by_place.items():
+    for (row, column), index in arranged.index_by_position.items():
         recipe = manifest.videos[index].recipe
         assert recipe.steps == 5
         assert f"{recipe.guidance_scale:g}" == arranged.column_labels[column]
@@ -86,13 +88,13 @@ def test_baseline_that_is_not_on_the_axes_appears_in_every_row_or_column() -> No
     assert arranged.column_labels == ("baseline", "1", "4")
     assert [line.label for line in arranged.pages] == ["steps 3", "steps 7"]
     for page in (0, 1):
-        places = axes.arrange(AxisLayout(("seed",), ("cfg_scale",), ("steps",)), page).index_by_place
+        places = axes.arrange(AxisLayout(("seed",), ("cfg_scale",), ("steps",)), page).index_by_position
         assert places[0, 0] == baseline
     rows = axes.arrange(AxisLayout(("cfg_scale", "steps"), ("seed",)))
     assert [line.label for line in rows.rows] == [
         "baseline", *(f"cfg_scale {scale}, steps {steps}" for scale, steps in product((1, 4), (3, 7)))
     ]  # fmt: skip
-    assert rows.index_by_place[0, 0] == baseline
+    assert rows.index_by_position[0, 0] == baseline
 
 
 def test_settings_that_change_together_are_one_axis() -> None:

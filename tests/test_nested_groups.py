@@ -122,7 +122,7 @@ def test_only_group_of_a_running_batch_is_named_with_those_that_are_missing(tmp_
     videos = load_planned_videos(tmp_path, NESTED_TEMPLATE, is_done=lambda video: "red" in video.recipe.prompt)
     with pytest.raises(
         CannotCompareError,
-        match=r"by 1: only red is among the finished videos; blue of the template is not, or not yet\. Choose another",
+        match=r"by 1: only red has finished videos; blue of the template has none yet\. Choose another",
     ):
         match_comparable_groups(videos, "1")
 
@@ -155,7 +155,7 @@ def test_grouping_by_a_word_names_its_bracket(tmp_path: Path, grouping: str, mes
     ("condition", "message"),
     [
         ("shape=circle", "circle is a word of bracket 2: write --where 2=circle"),
-        ("2=circle,cross", "a condition has one word. Repeat it: --where 2=circle --where 2=cross"),
+        ("2=circle,cross", "a condition takes one word. Repeat the option: --where 2=circle --where 2=cross"),
     ],
 )
 def test_condition_on_words_is_corrected(tmp_path: Path, condition: str, message: str) -> None:

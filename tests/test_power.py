@@ -137,7 +137,7 @@ def test_one_seed_is_answered_with_the_seeds_of_a_significant_difference(tmp_pat
     videos = load_planned_videos(tmp_path, "a [red|blue] circle", seed_count=1)
     with pytest.raises(
         CannotCompareError,
-        match="they share 1 seed, but a comparison needs two, and a difference can be significant from 6 on",
+        match="they share 1 seed, but a comparison needs two, and a significant difference needs at least 6",
     ):
         match_comparable_groups(videos, "1")
 

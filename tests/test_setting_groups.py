@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 from scipy import stats
-from synthetic_videos import CFG_PATH, SETTINGS, set_setting, synthetic_videos, use_videos, with_states
+from synthetic_videos import CFG_PATH, SETTINGS, cfg_batches, set_setting, synthetic_videos, use_videos, with_states
 
 from wantui.analysis import loading
 from wantui.analysis.comparability import COMPARED_FIELDS, SEPARATELY_COMPARED_FIELDS, find_differing_settings
@@ -64,16 +64,6 @@ def test_every_field_of_a_recipe_is_compared_and_can_be_named() -> None:
     without_setting = {"format", "prompt", "marks", "seed", "capture", "controls"}
     named_otherwise = {"transformer_file", "magnitudes"}
     assert set(RECIPE_FIELDS_BY_PATH.values()) == fields - without_setting - named_otherwise
-
-
-def cfg_batches(tmp_path: Path, scales: Sequence[float], seeds: int = 6, effect: float = 0.0) -> list[Video]:
-    """Return a batch for each guidance scale; the length of the paths grows by `effect` for each unit of it."""
-    videos: list[Video] = []
-    for scale in scales:
-        folder = tmp_path / f"cfg{scale:g}"
-        batch = synthetic_videos(folder, {"one": 1.0}, seeds=seeds, lengths=1.0 + effect * scale)
-        videos += [set_setting(video, folder, CFG_PATH, scale, guidance_scale=scale) for video in batch]
-    return videos
 
 
 def test_batches_are_grouped_by_the_value_of_a_setting_in_numeric_order(tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from wantui.batches import slurm
 from wantui.batches.batch_folders import create_batch_folder
 from wantui.batches.enqueue import Shard, find_missing_videos
 from wantui.batches.slurm import (
-    DrainShare,
     JobResources,
     NoSlurmError,
+    ShardJob,
     _find_local_temporary_folder,
     parse_time_limit_minutes,
     split_into_shards,
@@ -247,9 +247,9 @@ def test_job_generates_its_share_and_reports_failures(folder: BatchFolder, monke
     monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        DrainShare(folder.root, Shard(1, 6))()
+        ShardJob(folder.root, Shard(1, 6))()
         assert read_manifest(folder).videos[0].state == "done"
-        damaged = DrainShare(folder.root, Shard(2, 6))
+        damaged = ShardJob(folder.root, Shard(2, 6))
         monkeypatch.setattr(damaged, "_start_engine", lambda _: subprocess.Popen(["false"]))
         with pytest.raises(RuntimeError, match="cannot generate 1 video of share 2/6"):
             damaged()
@@ -264,7 +264,7 @@ def test_preempted_job_is_requeued_only_if_slurm_still_runs_it(
     (cluster / "squeue.txt").write_text(state)
     handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR2)}
     put_back: list[int] = []
-    job = DrainShare(folder.root, Shard(1, 6))
+    job = ShardJob(folder.root, Shard(1, 6))
 
     def preempt(_: Path) -> "subprocess.Popen[bytes]":
         os.kill(os.getpid(), signal.SIGTERM)
@@ -295,7 +295,7 @@ def test_slurm_job_near_its_limit_stops_at_a_checkpoint(
     folder: BatchFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
-    job = DrainShare(folder.root, Shard(1, 6))
+    job = ShardJob(folder.root, Shard(1, 6))
     job.engine = job._start_engine(tmp_path)
     checkpoint = folder.make_checkpoint_path(0, 1)
     while not checkpoint.exists():
@@ -305,7 +305,7 @@ def test_slurm_job_near_its_limit_stops_at_a_checkpoint(
     assert job.engine.poll() is not None
     assert checkpoint.exists()
     assert read_manifest(folder).videos[0].state == "queued"
-    assert isinstance(again.function, DrainShare)
+    assert isinstance(again.function, ShardJob)
     assert str(again.function.share) == "1/6"
     assert again.function.engine is None
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from harness_screens import on
 from harness_tui import AppUnderTest
-from synthetic_videos import SETTINGS, make_videos_of_two_words, synthetic_videos
+from synthetic_videos import SETTINGS, cfg_batches, make_videos_of_two_words, synthetic_videos
 
 from wantui.analysis.calibrated import find_response
 from wantui.analysis.correlation_data import correlate_videos

@@ -10,7 +10,7 @@ from rich.style import Style
 from wantui import analysis
 from wantui.analysis.advice import Advice, AdviceKind, AdvisedText, add_details, add_reason_prefix
 from wantui.analysis.group_names import CannotCompareError
-from wantui.tui.analysis.advice import SCREEN_ADVICE, name_keys, word_error
+from wantui.tui.analysis.advice import SCREEN_ADVICE, format_error_for_screen, replace_options_by_keys
 from wantui.tui.analysis.tables import draw_rows
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plain_names import replace_names
@@ -63,23 +63,25 @@ def test_one_advice_has_options_for_commands_and_keys_for_the_screen() -> None:
         "no value of steps is in every group. Group by the setting (--by steps), or choose videos with equal settings "
         "(--where)"
     )
-    assert name_keys(warning) == "no value of steps is in every group. Press c to group by it"
-    assert name_keys("the videos differ in: steps") == "the videos differ in: steps"
+    assert replace_options_by_keys(warning) == "no value of steps is in every group. Press c to group by it"
+    assert replace_options_by_keys("the videos differ in: steps") == "the videos differ in: steps"
 
 
 def test_error_keeps_its_advice_when_details_are_added() -> None:
     message = AdvisedText("there is only one", Advice(AdviceKind.CHOOSE_GROUPING))
     error = CannotCompareError(add_details(message, "1 of 2 videos is excluded"))
     assert str(error) == "there is only one. Choose another --by. 1 of 2 videos is excluded"
-    assert word_error(error) == "there is only one. Press c for another grouping. 1 of 2 videos is excluded"
-    assert word_error(ValueError("one --by")) == "one --by"
+    assert (
+        format_error_for_screen(error) == "there is only one. Press c for another grouping. 1 of 2 videos is excluded"
+    )
+    assert format_error_for_screen(ValueError("one --by")) == "one --by"
 
 
 def test_message_keeps_its_advice_and_details_after_a_prefix() -> None:
     message = AdvisedText("there is only one", Advice(AdviceKind.CHOOSE_GROUPING), "1 of 2 videos is excluded")
     prefixed = add_reason_prefix("not compared: ", message)
     assert prefixed == "not compared: there is only one. Choose another --by. 1 of 2 videos is excluded"
-    assert name_keys(prefixed) == (
+    assert replace_options_by_keys(prefixed) == (
         "not compared: there is only one. Press c for another grouping. 1 of 2 videos is excluded"
     )
     assert add_reason_prefix("not compared: ", "no seeds") == "not compared: no seeds"

@@ -49,11 +49,6 @@ READS = (
 )
 
 
-@pytest.fixture
-def queue() -> Queue:
-    return Queue(find_state_directory().directory)
-
-
 def break_reads(patch: pytest.MonkeyPatch) -> None:
     """Let every question to the queue end as on a disk that fails."""
 

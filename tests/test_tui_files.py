@@ -27,11 +27,6 @@ NANO_FILE = "model_settings:\n  model_id: nano\n  steps: 5\n"
 
 
 @pytest.fixture
-def queue() -> Queue:
-    return Queue(find_state_directory().directory)
-
-
-@pytest.fixture
 def config_file() -> Path:
     path = Path("configs/mine.yaml")
     path.parent.mkdir()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from clip_batches import write_clip_batch
 from conftest import step_done
-from harness_screens import RECIPE, claim, on, queue, write_previews  # noqa: F401 - a fixture
+from harness_screens import RECIPE, claim, on, write_previews
 from harness_tui import AppUnderTest, engine_announced
 
 from wantui.queue.events import VideoDone
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.terminal
 FOLDER = Path("circles")
 
 
-def add_unfinished_batch(queue: Queue) -> Manifest:  # noqa: F811
+def add_unfinished_batch(queue: Queue) -> Manifest:
     """Add a batch to the queue, whose first two videos are waiting; its clips are done otherwise."""
     manifest = write_clip_batch(FOLDER, "a [red|blue] circle")
     waiting = []
@@ -41,7 +41,7 @@ def get_cell_colours(it: AppUnderTest, place: tuple[int, int]) -> set[tuple[int,
 
 
 def test_cells_show_steps_and_previews_of_running_videos_and_then_the_clip(
-    queue: Queue,  # noqa: F811
+    queue: Queue,
     tmp_path: Path,
 ) -> None:
     manifest = add_unfinished_batch(queue)
@@ -49,7 +49,7 @@ def test_cells_show_steps_and_previews_of_running_videos_and_then_the_clip(
 
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "▶ running" in it.cells("#cell #about"))
-        assert "the first step brings the first preview" in it.cells("#sheet")
+        assert "a preview follows after the first step" in it.cells("#sheet")
         assert not get_cell_colours(it, (0, 0))
         assert "✓ 2 done" in it.cells("#batch-facts")
         assert "▶ 1 running" in it.cells("#batch-facts")
@@ -74,7 +74,7 @@ def test_cells_show_steps_and_previews_of_running_videos_and_then_the_clip(
         on("library", test, size=(140, 40))
 
 
-def test_preview_of_a_failed_video_disappears(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+def test_preview_of_a_failed_video_disappears(queue: Queue, tmp_path: Path) -> None:
     add_unfinished_batch(queue)
     taken = claim(queue)
 
@@ -95,7 +95,7 @@ def test_preview_of_a_failed_video_disappears(queue: Queue, tmp_path: Path) -> N
         on("library", test, size=(140, 40))
 
 
-def test_matrix_shows_no_previews_if_they_are_off(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+def test_matrix_shows_no_previews_if_they_are_off(queue: Queue, tmp_path: Path) -> None:
     add_unfinished_batch(queue)
     taken = claim(queue)
 

@@ -22,7 +22,7 @@ from wantui.queue.records import TEMPORARY_HOLD_KINDS, Hold, QueueEvent, WorkerR
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import SCREEN_TITLES
 from wantui.tui.announcements import announce_changes
-from wantui.tui.blocks import PICTURE_STYLE
+from wantui.tui.block_characters import PICTURE_STYLE
 from wantui.tui.colourless import ColourlessFilter
 from wantui.tui.drafts import load_drafts
 from wantui.tui.monitor.states import explain_idle_queue, list_monitor_rows

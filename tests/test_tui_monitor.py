@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from clip_batches import write_clip_batch
 from conftest import step_done
-from harness_screens import RECIPE, add, claim, on, queue, write_previews  # noqa: F401 - a fixture
+from harness_screens import RECIPE, add, claim, on, write_previews
 from harness_tui import AppUnderTest, engine_announced
 from rich.style import Style
 from rich.text import Text
@@ -33,7 +33,7 @@ from wantui.tui.widgets import picture_loop
 pytestmark = pytest.mark.terminal
 
 
-def test_stages_of_start_up_are_shown_with_their_seconds(queue: Queue) -> None:  # noqa: F811
+def test_stages_of_start_up_are_shown_with_their_seconds(queue: Queue) -> None:
     add(queue, "one", 1)
 
     async def test(it: AppUnderTest) -> None:
@@ -57,7 +57,7 @@ def test_stages_of_start_up_are_shown_with_their_seconds(queue: Queue) -> None: 
         on("monitor", test)
 
 
-def test_empty_queue_names_the_keys_that_help(queue: Queue) -> None:  # noqa: F811
+def test_empty_queue_names_the_keys_that_help(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "Press F6 to start the engine, or 1 to compose a batch" in it.text())
         with engine_announced():
@@ -66,7 +66,7 @@ def test_empty_queue_names_the_keys_that_help(queue: Queue) -> None:  # noqa: F8
     on("monitor", test)
 
 
-def test_workers_have_aligned_columns_with_device_and_memory(queue: Queue) -> None:  # noqa: F811
+def test_workers_have_aligned_columns_with_device_and_memory(queue: Queue) -> None:
     add(queue, "one", 3)
     for number in range(3):
         queue.record_starting_worker(f"worker-{number}:{number + 1}", f"cuda:{number}")
@@ -97,7 +97,7 @@ def test_workers_have_aligned_columns_with_device_and_memory(queue: Queue) -> No
         on("monitor", test, size=(140, 40))
 
 
-def test_narrow_list_shows_titles_in_full_once_steps_replace_stages(queue: Queue) -> None:  # noqa: F811
+def test_narrow_list_shows_titles_in_full_once_steps_replace_stages(queue: Queue) -> None:
     folder = Path("one").absolute()
     folder.mkdir()
     queue.add_batch(folder, "auto", [NewVideo(0, "red_circle seed 43", RECIPE, 20)])
@@ -115,7 +115,7 @@ def test_narrow_list_shows_titles_in_full_once_steps_replace_stages(queue: Queue
         on("monitor", test, size=(80, 24))
 
 
-def test_previews_are_scrubbed_and_followed(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+def test_previews_are_scrubbed_and_followed(queue: Queue, tmp_path: Path) -> None:
     add(queue, "one", 1)
 
     async def test(it: AppUnderTest) -> None:
@@ -145,7 +145,7 @@ def test_previews_are_scrubbed_and_followed(queue: Queue, tmp_path: Path) -> Non
         on("monitor", test)
 
 
-def test_caption_and_strip_tell_which_steps_have_no_preview(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+def test_caption_and_strip_tell_which_steps_have_no_preview(queue: Queue, tmp_path: Path) -> None:
     add(queue, "one", 1)
 
     async def test(it: AppUnderTest) -> None:
@@ -162,7 +162,7 @@ def test_caption_and_strip_tell_which_steps_have_no_preview(queue: Queue, tmp_pa
         on("monitor", test)
 
 
-def test_changed_preview_seconds_switch_automatic_previews(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+def test_changed_preview_seconds_switch_automatic_previews(queue: Queue, tmp_path: Path) -> None:
     add(queue, "one", 1)
 
     async def test(it: AppUnderTest) -> None:
@@ -191,7 +191,7 @@ def test_changed_preview_seconds_switch_automatic_previews(queue: Queue, tmp_pat
         on("monitor", test, preview_seconds=0)
 
 
-def test_preview_plays_in_a_loop_and_rests(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_preview_plays_in_a_loop_and_rests(queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(queue, "one", 1)
 
     async def test(it: AppUnderTest) -> None:
@@ -207,7 +207,7 @@ def test_preview_plays_in_a_loop_and_rests(queue: Queue, tmp_path: Path, monkeyp
         on("monitor", test)
 
 
-def test_finished_clip_stays_and_opens_in_the_library(queue: Queue) -> None:  # noqa: F811
+def test_finished_clip_stays_and_opens_in_the_library(queue: Queue) -> None:
     manifest = write_clip_batch(Path("kiss").absolute())
     queue.add_batch(Path("kiss").absolute(), "auto", [NewVideo(1, "red seed 43", RECIPE, 20)])
 
@@ -235,7 +235,7 @@ def test_finished_clip_stays_and_opens_in_the_library(queue: Queue) -> None:  # 
 
 
 def test_last_preview_stays_with_its_title_until_the_clip_is_read(
-    queue: Queue,  # noqa: F811
+    queue: Queue,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -264,7 +264,7 @@ def test_last_preview_stays_with_its_title_until_the_clip_is_read(
         on("monitor", test)
 
 
-def test_pictures_of_a_video_end_with_it_if_previews_are_manual(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+def test_pictures_of_a_video_end_with_it_if_previews_are_manual(queue: Queue, tmp_path: Path) -> None:
     manifest = write_clip_batch(Path("kiss").absolute())
     queue.add_batch(Path("kiss").absolute(), "auto", [NewVideo(n, f"red seed {42 + n}", RECIPE, 20) for n in (1, 2, 3)])
 
@@ -295,7 +295,7 @@ def test_pictures_of_a_video_end_with_it_if_previews_are_manual(queue: Queue, tm
         on("monitor", test, preview_seconds=0)
 
 
-def test_preview_ends_with_a_video_that_has_no_clip(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+def test_preview_ends_with_a_video_that_has_no_clip(queue: Queue, tmp_path: Path) -> None:
     add(queue, "one", 2)
 
     async def test(it: AppUnderTest) -> None:
@@ -317,7 +317,7 @@ def test_preview_ends_with_a_video_that_has_no_clip(queue: Queue, tmp_path: Path
     [(None, "No such file or directory"), (b"no clip", "Invalid data found")],
 )
 def test_video_with_a_missing_or_damaged_clip_is_shown_as_done_with_the_reason(
-    queue: Queue,  # noqa: F811
+    queue: Queue,
     content: bytes | None,
     reason: str,
 ) -> None:
@@ -337,7 +337,7 @@ def test_video_with_a_missing_or_damaged_clip_is_shown_as_done_with_the_reason(
         on("monitor", test)
 
 
-def test_curves_of_the_finished_video_stay_behind_those_of_the_next(queue: Queue) -> None:  # noqa: F811
+def test_curves_of_the_finished_video_stay_behind_those_of_the_next(queue: Queue) -> None:
     add(queue, "one", 2)
 
     async def test(it: AppUnderTest) -> None:
@@ -352,7 +352,7 @@ def test_curves_of_the_finished_video_stay_behind_those_of_the_next(queue: Queue
         on("monitor", test, size=(140, 40))
 
 
-def test_titles_and_curves_have_the_colour_of_their_variation(queue: Queue) -> None:  # noqa: F811
+def test_titles_and_curves_have_the_colour_of_their_variation(queue: Queue) -> None:
     folder = Path("one").absolute()
     manifest = write_clip_batch(folder, "a [red|blue] circle", seeds=1)
     titles = [manifest.variations[entry.variation].id for entry in manifest.videos]
@@ -384,7 +384,7 @@ def test_titles_and_curves_have_the_colour_of_their_variation(queue: Queue) -> N
 
 
 @pytest.mark.parametrize(("size", "is_stacked"), [((60, 20), False), ((80, 24), False), ((80, 40), True)])
-def test_panes_are_stacked_in_a_narrow_high_terminal(queue: Queue, size: tuple[int, int], is_stacked: bool) -> None:  # noqa: F811
+def test_panes_are_stacked_in_a_narrow_high_terminal(queue: Queue, size: tuple[int, int], is_stacked: bool) -> None:
     add(queue, "one", 1)
     queue.record_step(claim(queue), step_done(0, 20, 0.1, 0.9, norm=1.0))
 

@@ -11,7 +11,6 @@ from textual.events import MouseDown
 from textual.widget import Widget
 
 from wantui.queue.queue import Queue
-from wantui.queue.state_dir import find_state_directory
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import TextViewer
@@ -21,11 +20,6 @@ from wantui.tui.screens.player import Player
 from wantui.tui.screens.queue import QueueScreen
 
 pytestmark = pytest.mark.terminal
-
-
-@pytest.fixture
-def queue() -> Queue:
-    return Queue(find_state_directory().directory)
 
 
 async def click(it: AppUnderTest, text: str) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import numpy as np
 import pytest
 from clip_batches import FPS, FRAME_COUNT, SIDE, choose_colour, draw_clip, write_clip_batch
 from dialogs import RECIPE, counted_bytes
-from harness_tui import AppUnderTest, application, run
+from harness_player import on_clips, open_player
+from harness_tui import AppUnderTest
 from PIL import Image
 from rich.console import Console
 from textual.geometry import Region
@@ -29,23 +29,6 @@ from wantui.tui.widgets.clip_facts import choose_panel_width
 from wantui.tui.widgets.picture_view import encode_colours, fit_picture_size
 
 pytestmark = pytest.mark.terminal
-
-
-def on_clips(test: Callable[[AppUnderTest, LibraryScreen], Awaitable[None]], **options: object) -> None:
-    """Run a test on the Library screen with a batch of four variations by two seeds, whose matrix has the focus."""
-    folder = Path("outputs/clips").absolute()
-    if not folder.exists():
-        write_clip_batch(folder)
-
-    async def wrapper() -> None:
-        async with application(**options) as it:  # type: ignore[arg-type]
-            await it.press("4")
-            screen = it.screen(LibraryScreen)
-            await it.until(lambda: screen.shown_manifest)
-            await it.press("enter")
-            await test(it, screen)
-
-    run(wrapper)
 
 
 def test_marks_are_set_removed_and_cleared() -> None:
@@ -71,18 +54,6 @@ def test_tenth_mark_is_refused() -> None:
         assert "cannot select another video: 9 are selected" in it.notifications()
 
     on_clips(test)
-
-
-async def open_player(it: AppUnderTest, *keys: str) -> Player:
-    """Press keys that open the player, wait for its first pictures, pause it, and show the first frame."""
-    await it.press(*keys)
-    player: Player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
-    await it.until(lambda: all(view.picture is not None for view in player.views))
-    await it.until(lambda: player.playback.frame_count == FRAME_COUNT)
-    if player.playback.is_playing:
-        await it.press("space")
-    await it.press("g")
-    return player
 
 
 def find_frame_numbers(player: Player, screen: LibraryScreen) -> list[int]:

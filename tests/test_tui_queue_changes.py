@@ -40,11 +40,6 @@ from wantui.tui.timers import OneShotTimersMixin
 pytestmark = pytest.mark.terminal
 
 
-@pytest.fixture
-def queue() -> Queue:
-    return Queue(find_state_directory().directory)
-
-
 def replace_database(made: Path) -> None:
     """Put another file in place of the queue's."""
     for suffix in ("-wal", "-shm"):

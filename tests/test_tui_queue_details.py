@@ -9,7 +9,7 @@ import pytest
 from clip_batches import write_clip_batch
 from conftest import step_done
 from dialogs import counted_bytes
-from harness_screens import RECIPE, add, claim, on, queue, write_previews  # noqa: F401 - a fixture
+from harness_screens import RECIPE, add, claim, on, write_previews
 from harness_tui import AppUnderTest, engine_announced
 from PIL import Image
 from textual.geometry import Offset
@@ -32,7 +32,7 @@ WIDE = (140, 40)
 
 
 def add_real_batch(
-    queue: Queue,  # noqa: F811
+    queue: Queue,
     name: str,
     unfinished: tuple[int, ...] = (),
     seeds: int = 2,
@@ -55,7 +55,7 @@ def get_shown_colour(it: AppUnderTest) -> tuple[int, ...] | None:
     return tuple(pictures[0][pictures[0].shape[0] // 2, pictures[0].shape[1] // 2].tolist())
 
 
-def test_wide_queue_shows_settings_counts_and_errors_of_the_selected_batch(queue: Queue) -> None:  # noqa: F811
+def test_wide_queue_shows_settings_counts_and_errors_of_the_selected_batch(queue: Queue) -> None:
     add_real_batch(queue, "circles", unfinished=(1,))
     queue.record_failure(claim(queue), "RuntimeError: it broke")
 
@@ -74,12 +74,12 @@ def test_wide_queue_shows_settings_counts_and_errors_of_the_selected_batch(queue
         on("queue", test, size=WIDE)
 
 
-def test_running_video_shows_its_steps_and_latest_preview(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+def test_running_video_shows_its_steps_and_latest_preview(queue: Queue, tmp_path: Path) -> None:
     add_real_batch(queue, "circles")
     taken = claim(queue)
 
     async def test(it: AppUnderTest) -> None:
-        await it.until(lambda: "the first step brings the first preview" in it.text())
+        await it.until(lambda: "a preview follows after the first step" in it.text())
         path = str(write_previews(tmp_path, 5))
         queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=path))
         await it.until(lambda: get_shown_colour(it) == (51, 51, 51))  # the middle of three frames: 50, 51, 52
@@ -97,7 +97,7 @@ def test_running_video_shows_its_steps_and_latest_preview(queue: Queue, tmp_path
 
 @pytest.mark.parametrize("settings", [{"preview_seconds": 0.0}, {"low_bandwidth": True}])
 def test_queue_shows_no_previews_if_they_are_off(
-    queue: Queue,  # noqa: F811
+    queue: Queue,
     tmp_path: Path,
     settings: dict[str, object],
 ) -> None:
@@ -116,7 +116,7 @@ def test_queue_shows_no_previews_if_they_are_off(
 
 @pytest.mark.parametrize(("size", "has_video"), [((80, 24), True), ((129, 40), True), ((75, 24), False)])
 def test_narrow_queue_shows_one_video_beside_the_list(
-    queue: Queue,  # noqa: F811
+    queue: Queue,
     size: tuple[int, int],
     has_video: bool,
 ) -> None:
@@ -141,7 +141,7 @@ def test_narrow_queue_shows_one_video_beside_the_list(
         on("queue", test, size=size)
 
 
-def test_narrow_queue_shows_the_latest_preview_beside_the_list(queue: Queue, tmp_path: Path) -> None:  # noqa: F811
+def test_narrow_queue_shows_the_latest_preview_beside_the_list(queue: Queue, tmp_path: Path) -> None:
     add_real_batch(queue, "circles", seeds=6)
     taken = claim(queue)
 
@@ -157,7 +157,7 @@ def test_narrow_queue_shows_the_latest_preview_beside_the_list(queue: Queue, tmp
 
 
 @pytest.mark.parametrize("word_count", [1, 20, 200])
-def test_narrow_queue_shows_the_whole_template_and_the_folder(queue: Queue, word_count: int) -> None:  # noqa: F811
+def test_narrow_queue_shows_the_whole_template_and_the_folder(queue: Queue, word_count: int) -> None:
     template = "a [red|blue]\ncircle" + " moves" * word_count
     description = BatchDescription(template=template)
     queue.add_batch(Path("/outputs/circles"), "auto", [NewVideo(0, "red seed 42", RECIPE, 20)], description=description)
@@ -179,7 +179,7 @@ def test_narrow_queue_shows_the_whole_template_and_the_folder(queue: Queue, word
     on("queue", test, size=(80, 24))
 
 
-def test_batch_without_a_manifest_is_described_from_the_queue(queue: Queue) -> None:  # noqa: F811
+def test_batch_without_a_manifest_is_described_from_the_queue(queue: Queue) -> None:
     add(queue, "gone")
 
     async def test(it: AppUnderTest) -> None:
@@ -190,7 +190,7 @@ def test_batch_without_a_manifest_is_described_from_the_queue(queue: Queue) -> N
     on("queue", test, size=WIDE)
 
 
-def test_idle_queue_with_details_sends_nothing(queue: Queue) -> None:  # noqa: F811
+def test_idle_queue_with_details_sends_nothing(queue: Queue) -> None:
     add_real_batch(queue, "circles")
 
     async def test(it: AppUnderTest) -> None:
@@ -208,7 +208,7 @@ def test_idle_queue_with_details_sends_nothing(queue: Queue) -> None:  # noqa: F
     on("queue", test, size=WIDE)
 
 
-def test_first_cursor_is_on_the_running_batch_and_then_stays(queue: Queue) -> None:  # noqa: F811
+def test_first_cursor_is_on_the_running_batch_and_then_stays(queue: Queue) -> None:
     first = add(queue, "one", 1)
     queue.record_failure(claim(queue), "it broke")
     second = add(queue, "two", 1)
@@ -225,7 +225,7 @@ def test_first_cursor_is_on_the_running_batch_and_then_stays(queue: Queue) -> No
         on("queue", test)
 
 
-def test_cursor_follows_the_running_video_until_its_list_has_the_focus(queue: Queue) -> None:  # noqa: F811
+def test_cursor_follows_the_running_video_until_its_list_has_the_focus(queue: Queue) -> None:
     add_real_batch(queue, "circles")
     first = claim(queue)
 
@@ -277,7 +277,7 @@ def test_preview_is_due_by_time_or_by_a_tenth_of_the_steps(
     assert is_preview_due(new_steps, 20, seconds, preview_seconds) is is_due
 
 
-def test_short_batch_shows_its_pictures_below_the_list(queue: Queue) -> None:  # noqa: F811
+def test_short_batch_shows_its_pictures_below_the_list(queue: Queue) -> None:
     manifest = add_real_batch(queue, "circles", unfinished=(3,))
 
     async def test(it: AppUnderTest) -> None:
@@ -309,7 +309,7 @@ async def click_picture(it: AppUnderTest, video_index: int) -> None:
 
 
 @pytest.mark.parametrize("is_running", [True, False])
-def test_clicked_picture_moves_the_cursor_and_a_second_click_opens_it(queue: Queue, is_running: bool) -> None:  # noqa: F811
+def test_clicked_picture_moves_the_cursor_and_a_second_click_opens_it(queue: Queue, is_running: bool) -> None:
     manifest = add_real_batch(queue, "outputs/circles")
     if is_running:
         claim(queue)
@@ -335,7 +335,7 @@ def test_clicked_picture_moves_the_cursor_and_a_second_click_opens_it(queue: Que
         on("queue", test, size=WIDE)
 
 
-def test_wrapped_error_leaves_the_pictures_their_minimum_height(queue: Queue) -> None:  # noqa: F811
+def test_wrapped_error_leaves_the_pictures_their_minimum_height(queue: Queue) -> None:
     add_real_batch(queue, "circles")
     queue.record_failure(claim(queue), "RuntimeError: " + "it broke again " * 40)
 
@@ -354,7 +354,7 @@ def test_wrapped_error_leaves_the_pictures_their_minimum_height(queue: Queue) ->
 
 @pytest.mark.parametrize(("height", "has_results"), [(40, True), (24, True), (21, False)])
 def test_low_terminal_has_the_whole_height_for_its_list(
-    queue: Queue,  # noqa: F811
+    queue: Queue,
     height: int,
     has_results: bool,
 ) -> None:
@@ -374,7 +374,7 @@ def test_low_terminal_has_the_whole_height_for_its_list(
     on("queue", test, size=(140, height))
 
 
-def test_long_batch_has_the_whole_height_for_its_list(queue: Queue) -> None:  # noqa: F811
+def test_long_batch_has_the_whole_height_for_its_list(queue: Queue) -> None:
     add_real_batch(queue, "many", seeds=12)
 
     async def test(it: AppUnderTest) -> None:

@@ -21,7 +21,7 @@ from wantui.analysis.serialize import build_comparison_record
 from wantui.analysis.unguided import compare_with_unguided, describe_unguided
 from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
-from wantui.tui.analysis.advice import name_keys
+from wantui.tui.analysis.advice import replace_options_by_keys
 from wantui.tui.analysis.data import FigureKey, compute_figure
 from wantui.tui.analysis.level_view import draw_separation
 from wantui.tui.analysis.views import Canvas
@@ -61,8 +61,8 @@ def test_value_at_guidance_1_equals_that_of_its_videos_alone(tmp_path: Path) -> 
     assert [verdict.kind for verdict in comparison.unguided.verdicts] == ["cannot tell"]
     verdict_text, scale_text, remaining_text = describe_unguided(comparison)[-3:]
     assert remaining_text == (
-        "one_0 against other_0 in length: no effect is shown at cfg_scale 1, so guidance alone may cause the one shown "
-        "with guidance"
+        "one_0 against other_0 in length: no significant effect at cfg_scale 1, so guidance alone may "
+        "cause the effect with guidance"
     )
     assert verdict_text.startswith("at cfg_scale 1: one_0 against other_0: cannot tell in length")
     assert scale_text.startswith(
@@ -80,7 +80,7 @@ def test_value_at_guidance_1_equals_that_of_its_videos_alone(tmp_path: Path) -> 
             "the rest",
         ),
         (3.0, "the effect is 1.5 times as large at cfg_scale 1, so guidance reduces it"),
-        (-0.5, "the effect has the other sign at cfg_scale 1, so guidance causes the one shown with guidance"),
+        (-0.5, "the effect has the opposite sign at cfg_scale 1, so guidance causes the effect with guidance"),
     ],
 )
 def test_share_of_the_effect_that_remains_at_guidance_1_is_named(
@@ -102,12 +102,12 @@ def test_share_of_the_effect_that_remains_at_guidance_1_is_named(
     [
         (
             1.9,
-            "about 95 % of the effect remains at cfg_scale 1, in the model's own prediction for the prompt; whether "
-            "guidance adds to it cannot be told",
+            "about 95 % of the effect remains at cfg_scale 1, in the model's own prediction for the prompt; it is "
+            "unclear whether guidance adds to it",
         ),
         (
             2.1,
-            "the effect is about 1.05 times as large at cfg_scale 1, but whether guidance changes it cannot be told (",
+            "the effect is about 1.05 times as large at cfg_scale 1, but it is unclear whether guidance changes it (",
         ),
     ],
 )
@@ -188,8 +188,8 @@ def test_reason_without_a_comparison_at_guidance_1_has_keys_on_the_screen(tmp_pa
     reason = "the videos at cfg_scale 1 are not compared: cannot compare groups by variation: there is only one"
     assert warning.startswith(reason)
     assert warning.endswith(". Choose another --by")
-    assert name_keys(warning).startswith(reason)
-    assert name_keys(warning).endswith(". Press c for another grouping")
+    assert replace_options_by_keys(warning).startswith(reason)
+    assert replace_options_by_keys(warning).endswith(". Press c for another grouping")
 
 
 @pytest.mark.parametrize("grouping", ["cfg_scale", "batch"])

@@ -37,19 +37,19 @@ class FileState(NamedTuple):
 
 MISSING_FILE = FileState(0, 0, 0, 0, 0)
 """State of a file that does not exist."""
-UNOPENED_FILE = FileState(0, 0, 0, -1, 0)
+UNREADABLE_FILE = FileState(0, 0, 0, -1, 0)
 """State of a file that exists, but cannot be opened."""
 
 
 def read_file_state(path: Path) -> FileState:
-    """Return the state of a file; `MISSING_FILE` if there is none, `UNOPENED_FILE` if it cannot be opened."""
+    """Return the state of a file; `MISSING_FILE` if there is none, `UNREADABLE_FILE` if it cannot be opened."""
     try:
         # Open the file: only then does a network file system ask the server instead of its cache.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return MISSING_FILE
     except (OSError, ValueError):  # ValueError: a path with a null character
-        return UNOPENED_FILE
+        return UNREADABLE_FILE
     try:
         return FileState.from_status(os.fstat(descriptor))
     finally:

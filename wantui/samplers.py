@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 SamplerName = Literal["unipc", "unipc-3", "dpm++2m", "dpm++3m", "euler", "heun", "lcm", "dpm++2m-sde"]
 REFUSED_SAMPLERS = {
-    "karras": "its sigmas ignore flow_shift, so that the result would not match the config",
+    "karras": "its sigmas ignore flow_shift, so the result would not match the config",
     "exponential": "its last sigmas give NaN on flow models",
-    "deis": "its last two sigmas are equal with flow arguments, and noise remains in the video",
-    "sa-solver": "its last two sigmas are equal with flow arguments, and noise remains in the video",
+    "deis": "with flow matching, its last two sigmas are equal, so noise remains in the video",
+    "sa-solver": "with flow matching, its last two sigmas are equal, so noise remains in the video",
     "sde-dpmsolver++": "its name is dpm++2m-sde",
 }
 """Reasons against the diffusers samplers that are not supported, by name."""
@@ -41,7 +41,7 @@ class SamplerSchedule:
     evaluates_model_twice: bool = False
     """True if each step but the last evaluates the model also at its end point."""
     adds_noise: bool = False
-    """True if each step adds new noise, so that the states are not on a trajectory of the model's flow."""
+    """True if each step adds new noise, so the states are not on a trajectory of the model's flow."""
 
 
 def _compute_times_from_one(step_count: int, flow_shift: float) -> "NDArray[np.float64]":

@@ -31,9 +31,9 @@ QUESTIONS = {
 }
 """Question in words, by the name of its answer."""
 CHANCE_NOTE = (
-    "by chance: 95 % of the distances if the differences of the seeds have random signs; these include the observed "
-    "differences, so the limit grows with the distance. Between two seeds: typical distance between two seeds of a "
-    "group, each averaged over its phrasings"
+    "by chance: limit of 95 % of the distances if the difference of each seed gets a random sign; it is computed from "
+    "the observed differences, so it grows with the distance. Between two seeds: typical distance between two seeds of "
+    "a group, each averaged over its phrasings"
 )
 """Meaning of the figures beside a distance."""
 DISTANCE = "distance"

@@ -352,7 +352,7 @@ def _order_groups(data: AnswerData, rows: Sequence[Sequence[Evidence]], metrics:
 
 
 def _name_family(metric: str) -> str:
-    """Return the family of a path metric, and any other metric itself."""
+    """Return the family of a path metric; return any other metric unchanged."""
     return FAMILIES_BY_METRIC.get(metric, metric)
 
 

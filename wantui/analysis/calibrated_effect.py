@@ -134,7 +134,7 @@ class CalibratedEffect:
             together_text = (
                 "both together can explain it" if self.can_both_explain else "both together do not explain it either"
             )
-            return f"more than appearance alone explains; frequency alone could {beyond_text}; {together_text}"
+            return f"more than appearance alone explains; frequency alone can explain it {beyond_text}; {together_text}"
         return "more than the calibration explains"
 
     def describe(self, first_group: str, second_group: str) -> str:
@@ -248,7 +248,7 @@ def add_explanation_notes(comparison: "Comparison") -> "Comparison":
 def _note_explanation(comparison: "Comparison", verdict: Verdict) -> tuple[str, ...]:
     """Return the answer to QUESTION, and where its figures are; empty without an answer."""
     answer, figures = _answer_question(comparison, verdict)
-    pointer = f": the verdict on {verdict.metric} has the figures" if figures else ""
+    pointer = f" (details: verdict on {verdict.metric})" if figures else ""
     return (f"{QUESTION} in {verdict.metric}, {answer}{pointer}",) if answer else ()
 
 
@@ -264,7 +264,7 @@ def _describe_condition(comparison: "Comparison") -> str:
 
 
 def _describe_predicted_change(first_word: str, effect: CalibratedEffect, ratio: float, metric: str) -> str:
-    """Return what the frequency of a word, divided by that of the other one, adds to its metric, by both sentence
+    """Describe the change of the metric that the ratio of the frequencies of two words causes, by both sentence
     forms; empty without an effect."""
     if not effect.sensitivity.has_frequency_effect:
         return ""

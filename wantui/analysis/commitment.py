@@ -1,6 +1,6 @@
 """Causal commitment: whether a video keeps its concept if the rest of the denoising leaves the concept open.
 
-The denoising is continued with the generic prompt from a noise level s on: after a switch of the prompt, or after the
+The denoising is continued with the generic prompt below a noise level s: after a switch of the prompt, or after the
 final latents were noised again (U-turn). p(stays | s) is the share of seeds whose final video still shows the concept
 (Biroli et al. 2024, arXiv 2402.18491; Sclocchi et al. 2024, arXiv 2402.16991). The seed is the unit: a seed has one
 outcome at each noise level, and outcomes of a seed at several levels are not independent.
@@ -91,7 +91,7 @@ def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> Fl
     """Return the kept range of each seed: the length of the noise levels from 0 to the largest at which it stays.
 
     The integral of "stays" over the noise level, on lines between the measured levels; at 0 every video stays. It is
-    defined for every seed, also if s50 is outside the measured levels (as the restricted mean of a survival time).
+    defined for every seed, even if s50 is outside the measured levels (as the restricted mean of a survival time).
 
     Args:
         sigmas: [s] rising noise levels.
@@ -102,7 +102,7 @@ def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> Fl
     return np.asarray(np.trapezoid(values, levels, axis=1))
 
 
-def count_drawn_unasked(concept: str, all_outcomes: Sequence[ConceptOutcomes]) -> Proportion:
+def count_unprompted_videos(concept: str, all_outcomes: Sequence[ConceptOutcomes]) -> Proportion:
     """Count the videos of other concepts that show this concept, although their prompt did not ask for it.
 
     Only the videos that switch to the generic prompt at the highest noise level are counted, because they keep the

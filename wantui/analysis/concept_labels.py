@@ -1,8 +1,8 @@
 """The concept that a video shows, from the nearest reference in latent space or from outside labels.
 
-The nearest reference is among the videos of the concepts with the same seed. They share the initial noise, so that
+The nearest reference is among the videos of the concepts with the same seed. They share the initial noise, so
 places and sizes are similar, and the distance of the final latents reflects the concept. A video is always assigned to
-one of the given concepts, also if it shows something else: only labels can say "other".
+one of the given concepts, even if it shows something else: only labels can say "other".
 """
 
 from collections.abc import Mapping, Sequence

@@ -139,7 +139,9 @@ def _parse_word_condition(videos: Sequence[Video], name: str, value: str) -> tup
     words = [word.strip() for word in value.split(",")]
     if not any(map(has_word, videos)) and len(words) > 1 and set(words) <= set(list_bracket_options(videos, bracket)):
         options_text = " ".join(f"--where {name}={word}" for word in words)
-        raise UserError(f"--where: cannot read {name}={value}: a condition has one word. Repeat it: {options_text}")
+        raise UserError(
+            f"--where: cannot read {name}={value}: a condition takes one word. Repeat the option: {options_text}"
+        )
     if not any(map(has_word, videos)):
         raise UserError(_explain_missing_value(f"bracket {name}", value, list_bracket_options(videos, bracket)))
     return f"bracket {bracket}", has_word

@@ -124,7 +124,7 @@ def compare_curves(
 
 
 def _is_settled(matched_groups: MatchedGroups, name: str) -> bool:
-    """Return whether the metric of the name of a curve is measured at the stride of the curve, and has settled."""
+    """Return whether the metric with the name of a curve is measured at the stride of the curve, and has settled."""
     return name not in METRICS or all(group.label_metric(name) == name for group in matched_groups.groups)
 
 

@@ -1,12 +1,12 @@
 """Decodability of groups over the noise level: how well a linear classifier tells two groups apart.
 
-The two videos of a seed and phrasing share their initial noise, so that the classifier is trained on their difference
+The two videos of a seed and phrasing share their initial noise, so the classifier is trained on their difference
 z = x_first - x_second. For states around the mean of their pair, linear discriminant analysis (Fisher 1936) has the
 direction (S + lambda I)^-1 mean(z), with S the sum of z z' over n seeds, / n. All differences of a seed are held out
 together, because a shared seed would reveal the answer. A held-out pair is sorted correctly if the product of its
 difference and the direction of the other seeds is positive. The ridge lambda = gamma mu / (1 - gamma), with
 mu = trace(S) / k, is that of Ledoit and Wolf (2004), with seeds as units. Exchanging the groups of a seed changes the
-signs of its differences and nothing else, S and lambda included, so that a sign-flip test is exact.
+signs of its differences and nothing else, S and lambda included, so a sign-flip test is exact.
 """
 
 import itertools
@@ -264,12 +264,12 @@ def compute_accuracy_interval(seed_accuracies: FloatArray, phrasing_count: int) 
     design_effect = (rarer_count * design_effect + PRIOR_PAIR_COUNT) / (rarer_count + PRIOR_PAIR_COUNT)
     effective_count = seed_count / design_effect
     return (
-        _find_score_end(accuracy, np.zeros_like(accuracy), effective_count),
-        _find_score_end(accuracy, np.ones_like(accuracy), effective_count),
+        _find_score_interval_end(accuracy, np.zeros_like(accuracy), effective_count),
+        _find_score_interval_end(accuracy, np.ones_like(accuracy), effective_count),
     )
 
 
-def _find_score_end(accuracy: FloatArray, bound: FloatArray, effective_count: FloatArray) -> FloatArray:
+def _find_score_interval_end(accuracy: FloatArray, bound: FloatArray, effective_count: FloatArray) -> FloatArray:
     """Return the end of the score interval between an accuracy and a bound, by bisection."""
     inside, outside = accuracy, bound
     for _ in range(BISECTION_COUNT):

@@ -91,7 +91,7 @@ def compute_family_p(values: FloatArray, group_pairs: GroupIndexPairs, pairwise_
     With three or more groups, the largest of three p is returned. Permutations of all groups assume that the groups can
     be exchanged, and mix the scatter of groups of unequal variance. Sign flips, which change the signs of all
     differences of a unit together, keep it, but assume symmetric differences. Permutations have more orders than the
-    signs of one pair, so that p could fall below the p of the pair's own test, which does not depend on other groups.
+    signs of one pair, so p could fall below the p of the pair's own test, which does not depend on other groups.
 
     Args:
         values: [units, groups, metrics].
@@ -218,7 +218,7 @@ def compare_group_pairs(
 def _compute_relative_difference(first_values: FloatArray, second_values: FloatArray) -> tuple[float, float, float]:
     """Return the difference as a share of the second mean, with its interval; NaN if one of the means may be 0.
 
-    Metrics with a ratio scale have one sign, so that no group can have less than -100 % of another. An interval of the
+    Metrics with a ratio scale have one sign, so no group can have less than -100 % of another. An interval of the
     ratio that contains 0 is of groups whose scatter is as large as their means: it says nothing about the ratio.
 
     Args:

@@ -33,7 +33,7 @@ def estimate_distance_interval(difference_gram: FloatArray, p: float) -> tuple[f
     """Return the 95 % interval (low, high) of the length |mean| of n paired differences.
 
     The lower end inverts the sign-flip test (`_LengthTest`), and the upper end Student's approximation
-    (`_find_upper_end`). Their tails depend on the length (`compute_upper_tail`): at 0, the upper tail has 5 %, so that
+    (`_find_upper_end`). Their tails depend on the length (`compute_upper_tail`): at 0, the upper tail has 5 %, so
     the interval contains 0 exactly if p is above SIGNIFICANCE_LEVEL.
 
     Args:

@@ -1,7 +1,7 @@
 """Dose-response: how a metric changes with the number to which a setting is set, paired by seed.
 
 The slope of each seed is the least-squares line through its values, averaged over phrasings; a design has all values of
-the setting for each seed and phrasing, so that this is the mean of the slopes of the phrasings. The seed is the unit of
+the setting for each seed and phrasing, so this is the mean of the slopes of the phrasings. The seed is the unit of
 the tests, as for differences between groups.
 """
 

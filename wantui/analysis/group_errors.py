@@ -24,7 +24,7 @@ def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: 
     """Return why groups share too few seeds to be compared, and what to do."""
     text = (
         f"cannot compare {len(groups)} groups: they share {format_count(seed_count, 'seed')}, but a comparison "
-        f"needs two, and a difference can be significant from {count_min_pairs()} on. "
+        f"needs two, and a significant difference needs at least {count_min_pairs()}. "
     )
     if not has_shared_phrasings:
         return _explain_no_shared_phrasing(text, groups, grouping)
@@ -106,8 +106,8 @@ def _describe_unfinished_options(groups: "Sequence[Group]", grouping: str) -> st
     if not others:
         return ""
     return (
-        f"only {groups[0].name} is among the finished videos; {join_first_names(others)} of the template "
-        f"{'is' if len(others) == 1 else 'are'} not, or not yet"
+        f"only {groups[0].name} has finished videos; {join_first_names(others)} of the template "
+        f"{'has' if len(others) == 1 else 'have'} none yet"
     )
 
 

@@ -128,7 +128,7 @@ def list_naming_brackets(video: Video, parts: GroupingParts) -> list[int]:
     return naming or list(parts.brackets)
 
 
-def find_lacking_bracket(video: Video, parts: GroupingParts) -> int | None:
+def find_bracket_without_group(video: Video, parts: GroupingParts) -> int | None:
     """Return a nested bracket of a grouping that leaves a video without a group; None if the video has a group.
 
     The video lacks the bracket, and the grouping has no other bracket of the same outermost bracket that it has.

@@ -18,8 +18,8 @@ from wantui.analysis.group_errors import check_group_count, explain_missing_seed
 from wantui.analysis.group_names import (
     MAX_NAMED_OPTIONS,
     CannotCompareError,
+    find_bracket_without_group,
     find_grouping_parts,
-    find_lacking_bracket,
     name_groups,
 )
 from wantui.analysis.metrics import METRICS, select_finite_values
@@ -156,7 +156,7 @@ def select_videos_for_grouping(videos: Sequence[Video], grouping: str) -> tuple[
     brackets = list_template_brackets(videos)
     videos_with_group, videos_without_group = [], []
     for video in videos:
-        if (bracket := find_lacking_bracket(video, parts)) is None or video.trajectory is None:
+        if (bracket := find_bracket_without_group(video, parts)) is None or video.trajectory is None:
             videos_with_group.append(video)
         else:
             options = video.template_brackets[bracket].option_texts
@@ -218,7 +218,7 @@ def _count_groups(videos: Sequence[Video], grouping: str) -> int:
     """Return the number of groups, without the videos that lack a nested bracket."""
     parts = find_grouping_parts(videos, grouping)
     names = zip(name_groups(videos, grouping), videos, strict=True)
-    return len({name for name, video in names if find_lacking_bracket(video, parts) is None})
+    return len({name for name, video in names if find_bracket_without_group(video, parts) is None})
 
 
 def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:

@@ -26,7 +26,7 @@ class Metric:
     """Value from which percentages are measured. 1 for metrics near 1, which vary in their distance from 1: if
     straightness rises from 0.98 to 0.99, the path is half as bent."""
     needs_guidance_gap: bool = False
-    """True if only guided videos with a stored guidance gap have the metric, so that all videos may lack it."""
+    """True if only guided videos with a stored guidance gap have the metric, so all videos may lack it."""
 
 
 RENAMED_METRICS = {"line_share": "first_pc_variance"}
@@ -73,19 +73,19 @@ METRICS: dict[str, Metric] = {
     "final_norm": Metric("size of the final latents, root mean square of their values", lambda t: t.final_norm, 3),
     "least_norm": Metric("smallest size of the latents on the path", lambda t: t.least_norm, 3),
     "guidance_gap": Metric(
-        "mean distance of predictions with and without the prompt",
+        "mean gap between predictions with and without the prompt",
         lambda t: t.compute_guidance_gap(WHOLE_WINDOW),
         3,
         needs_guidance_gap=True,
     ),
     "guidance_gap_early": Metric(
-        "the same for sigma from 0.75 to 1",
+        "mean guidance gap for sigma from 0.75 to 1",
         lambda t: t.compute_guidance_gap(EARLY_WINDOW),
         3,
         needs_guidance_gap=True,
     ),
     "guidance_gap_late": Metric(
-        "the same for sigma below 0.5",
+        "mean guidance gap for sigma below 0.5",
         lambda t: t.compute_guidance_gap(LATE_WINDOW),
         3,
         needs_guidance_gap=True,

@@ -45,7 +45,7 @@ class GaussianData:
     squared_mean_norm: float
     """Squared norm of the mean."""
     variances: FloatArray
-    """[k] variances along the principal axes, of which there are at most count - 1; 0 along all other axes."""
+    """[k] variances along the at most count - 1 principal axes; 0 along all other axes."""
     mean_components: FloatArray
     """[k] components of the mean along the principal axes."""
 

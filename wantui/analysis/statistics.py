@@ -24,7 +24,7 @@ RANDOM_SEED = 20240229
 MAX_EXACT_PERMUTATIONS = 1 << MAX_EXACT_PAIRS
 """Maximum number of permutations that are all tried; above it, RESAMPLE_COUNT are drawn.
 
-It exceeds RESAMPLE_COUNT, so that a p of drawn permutations, at least 1 / (RESAMPLE_COUNT + 1), is never below the
+It exceeds RESAMPLE_COUNT, so a p of drawn permutations, at least 1 / (RESAMPLE_COUNT + 1), is never below the
 smallest p of all permutations.
 """
 MAX_CACHED_VALUES = 4_000_000
@@ -249,7 +249,7 @@ def is_equivalent(differences: FloatArray, margin: float, alpha: float = 0.05) -
 def is_ratio_equivalent(values: FloatArray, reference: FloatArray, margin: float, alpha: float = 0.05) -> bool:
     """Return whether two one-sided tests show that mean(values) / mean(reference) is between 1 - margin and 1 + margin.
 
-    Two one-sided t tests, of values - (1 + margin) reference and values - (1 - margin) reference, so that the mean of
+    Two one-sided t tests, of values - (1 + margin) reference and values - (1 - margin) reference, so the mean of
     the reference counts as uncertain too.
     """
     if reference.mean() < 0:
@@ -353,7 +353,7 @@ def run_trend_test(values: FloatArray, weights: FloatArray) -> float:
     """Return the two-sided p of the mean of sum(weights * values) of n seeds, with the values [n, k] of each seed
     permuted within the seed.
 
-    The weights of a slope are not symmetric if the doses are not, so that a skewed metric gives skewed slopes; a
+    The weights of a slope are not symmetric if the doses are not, so a skewed metric gives skewed slopes; a
     permutation test is exact for them, a test of their signs is not. Exact if there are at most MAX_EXACT_PERMUTATIONS
     orders; otherwise from RESAMPLE_COUNT random orders and the observed one.
 

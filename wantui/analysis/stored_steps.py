@@ -39,6 +39,6 @@ def find_stored_step(
     if moment in steps:
         return list(steps).index(int(moment))
     if moment >= step_count:
-        raise MissingStepError(f"{description} of step {written}: its steps are 0 to {step_count - 1}")
+        raise MissingStepError(f"{description} of step {written}: the video has the steps 0 to {step_count - 1}")
     listed = join_first_names(steps, MAX_LISTED_STEPS)
-    raise MissingStepError(f"{description} of step {written}; stored are the steps {listed}{note}")
+    raise MissingStepError(f"{description} of step {written}. Stored steps: {listed}{note}")

@@ -126,7 +126,7 @@ def measure_strides(trajectories: Sequence[Trajectory], metric: str, stride: int
         return StrideCheck(metric, strides, padded_means, None, is_checked=False)
     if metric in BEND_METRICS and _compute_mean_at_stride(trajectories, "turning", 1) < MIN_TURNING:
         return StrideCheck(metric, strides, padded_means, stride)
-    # The value at the largest stride has no larger stride to compare with, so that stride never counts as settled.
+    # The value at the largest stride has no larger stride to compare with, so stride never counts as settled.
     compared_means = computed_means[: sum(step_count >= MIN_STRIDED_STEPS * multiple for multiple in STRIDE_MULTIPLES)]
     is_steady = [
         _compute_change_factor(metric, fine, coarse) <= MAX_SETTLED_RATIO

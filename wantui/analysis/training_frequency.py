@@ -94,7 +94,7 @@ def describe_frequency_ratio(first_word: str, second_word: str, has_adapters: bo
     """Describe the frequencies of two words in nano's training; empty for words whose ratio is unknown.
 
     Args:
-        has_adapters: whether LoRA adapters changed the model, so that equal frequencies in nano's training leave those
+        has_adapters: whether LoRA adapters changed the model, so equal frequencies in nano's training leave those
             in the training of the adapters open.
     """
     ratio = find_frequency_ratio(first_word, second_word)

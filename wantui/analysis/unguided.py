@@ -1,7 +1,7 @@
 """Comparison at cfg_scale 1, in addition to a comparison of guided videos.
 
 Guidance moves a path away from what the model expects without the prompt. A difference between words at cfg_scale 4 may
-come from guidance alone, so that every comparison also shows its value at cfg_scale 1, where there are such videos.
+come from guidance alone, so every comparison also shows its value at cfg_scale 1, where there are such videos.
 """
 
 import math
@@ -120,7 +120,7 @@ def describe_remaining_effect(comparison: "Comparison", verdict: Verdict) -> str
         return ""
     start = f"{verdict.first_group} against {verdict.second_group} in {verdict.metric}: "
     if unguided_verdict.kind != "differs":
-        return f"{start}no effect is shown at cfg_scale 1, so guidance alone may cause the one shown with guidance"
+        return f"{start}no significant effect at cfg_scale 1, so guidance alone may cause the effect with guidance"
     is_relative = math.isfinite(difference.relative_difference) and math.isfinite(
         unguided_difference.relative_difference
     )
@@ -130,7 +130,7 @@ def describe_remaining_effect(comparison: "Comparison", verdict: Verdict) -> str
     )
     share = _compute_mean(unguided_effects) / _compute_mean(guided_effects)
     if share < 0:
-        return f"{start}the effect has the other sign at cfg_scale 1, so guidance causes the one shown with guidance"
+        return f"{start}the effect has the opposite sign at cfg_scale 1, so guidance causes the effect with guidance"
     changes = [guided_effects[seed] - unguided_effects[seed] for seed in guided_effects if seed in unguided_effects]
     change = compute_paired_effect(np.array(changes)) if len(changes) > 1 else None
     return f"{start}{_describe_share(share, change)}{_describe_change(change, verdict.metric, is_relative)}"
@@ -151,9 +151,9 @@ def _describe_share(share: float, change: Effect | None) -> str:
         change is not None and change.p <= SIGNIFICANCE_LEVEL and not change.interval_low <= 0 <= change.interval_high
     )
     if share > 1:
-        result = "so guidance reduces it" if is_shown else "but whether guidance changes it cannot be told"
+        result = "so guidance reduces it" if is_shown else "but it is unclear whether guidance changes it"
         return f"the effect is {'' if is_shown else 'about '}{share:.3g} times as large at cfg_scale 1, {result}"
-    result = "guidance adds the rest" if is_shown else "whether guidance adds to it cannot be told"
+    result = "guidance adds the rest" if is_shown else "it is unclear whether guidance adds to it"
     return (
         f"{'' if is_shown else 'about '}{format_share(share)} of the effect remains at cfg_scale 1, in the model's own "
         f"prediction for the prompt; {result}"

@@ -104,7 +104,7 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
     """Return the shares of variance at each noise level, with a test of the group's share.
 
     The test exchanges groups within seeds, all phrasings of a seed together. That changes how a fixed sum of squares
-    is divided between `group` and `seed_group`, so that a test of the group's share is one of their ratio. Of three or
+    is divided between `group` and `seed_group`, so a test of the group's share is one of their ratio. Of three or
     more groups, the larger p of this and of a sign-flip test counts: flips change the signs of all deviations of a seed
     from its mean, and keep the spread of each group, which exchanges mix.
     """
@@ -124,11 +124,11 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
         group_shares[:, level] = group_squares / totals[level]
         flipped_shares[:, level] = phrasing_count * _flip_group_squares(within.mean(2), flips) / totals[level]
     mean_shares = average_over_sigma(group_shares, level_states.sigmas)
-    p, mean_p = _reaches_observed(group_shares).mean(0), float(_reaches_observed(mean_shares).mean())
+    p, mean_p = _is_at_least_observed(group_shares).mean(0), float(_is_at_least_observed(mean_shares).mean())
     if group_count > 2:
-        p = np.maximum(p, _reaches_observed(flipped_shares).mean(0))
+        p = np.maximum(p, _is_at_least_observed(flipped_shares).mean(0))
         flipped_mean_shares = average_over_sigma(flipped_shares, level_states.sigmas)
-        mean_p = max(mean_p, float(_reaches_observed(flipped_mean_shares).mean()))
+        mean_p = max(mean_p, float(_is_at_least_observed(flipped_mean_shares).mean()))
     return VarianceShares(
         level_states.group_names,
         level_states.sigmas,
@@ -145,7 +145,7 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
     )
 
 
-def _reaches_observed(values: FloatArray) -> NDArray[np.bool_]:
+def _is_at_least_observed(values: FloatArray) -> NDArray[np.bool_]:
     """Return which permuted values [m, ...] are at least the observed ones, which come first."""
     return np.asarray(values >= values[0] * (1 - 1e-9))
 

@@ -3,11 +3,11 @@
 from wantui.analysis.setting_values import to_number
 from wantui.analysis.video import Video
 from wantui.controls import CONTROLS
-from wantui.controls.base import keep_guidance
+from wantui.controls.base import return_guidance_unchanged
 
 GUIDANCE_PATH = "model_settings.cfg_scale"
 """Config path of the guidance scale."""
-GUIDANCE_CONTROLS = tuple(kind.name for kind in CONTROLS if kind.change_guidance is not keep_guidance)
+GUIDANCE_CONTROLS = tuple(kind.name for kind in CONTROLS if kind.change_guidance is not return_guidance_unchanged)
 """Names of the controls that change the guidance of evaluations."""
 
 

@@ -15,7 +15,7 @@ from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 from wantui.batches.stored_videos import open_finished_states, predict_pass_seconds
 from wantui.controls import CONTROLS
 from wantui.controls.attention_bending import find_word_spans
-from wantui.controls.base import keep_guidance
+from wantui.controls.base import return_guidance_unchanged
 from wantui.controls.guidance import GUIDANCE
 from wantui.controls.prompt_schedule import PROMPT_SCHEDULE
 from wantui.errors import UserError
@@ -128,7 +128,7 @@ def plan_ablation(videos: Sequence[SelectedVideo], request: AblationRequest) -> 
         except (UserError, CaptureError) as error:
             left_out.append((video.name, str(error)))
             continue
-        states.name = video.name  # from here on, an error is not prefixed by the name
+        states.name = video.name  # later errors are not prefixed by the name
         moments = (
             states.list_all_moments("noisy")[:-1]
             if request.written_moments is None
@@ -170,7 +170,7 @@ def build_conditional_recipe(recipe: Recipe, ablated_word: str | None = None) ->
     Args:
         ablated_word: word that gets the weight 0 in every cross-attention; None for none.
     """
-    guidance_controls = {kind.name for kind in CONTROLS if kind.change_guidance is not keep_guidance}
+    guidance_controls = {kind.name for kind in CONTROLS if kind.change_guidance is not return_guidance_unchanged}
     controls = {name: request for name, request in recipe.controls.items() if name not in guidance_controls}
     update: dict[str, object] = {
         "guidance_scale": 1.0,

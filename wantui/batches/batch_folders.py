@@ -76,7 +76,7 @@ def create_batch_folder(batch: Batch, record: FolderCallback | None = None) -> t
     folder: BatchFolder | None = None
     is_new = False
     try:
-        folder, is_new = _create_claimed_folder(batch, record or _record_nothing)
+        folder, is_new = _create_claimed_folder(batch, record or _skip_recording)
         check_batch_fits_on_disk(folder.root, batch)
         return folder, write_batch_files(folder, batch)
     except BaseException as error:
@@ -88,7 +88,7 @@ def create_batch_folder(batch: Batch, record: FolderCallback | None = None) -> t
         raise
 
 
-def _record_nothing(_: Path) -> None:
+def _skip_recording(_: Path) -> None:
     """Record no folder: the batch is not put on the queue of this machine."""
 
 

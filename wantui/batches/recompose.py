@@ -49,7 +49,7 @@ def recompose_batch(settings: Settings, manifest: Manifest, entries: Sequence[Vi
     first_seed = seeds[0][0]
     if len(cells) > 1:
         assert manifest.sweep is not None
-        new_settings = _keep_cells(settings, manifest.sweep, cells)
+        new_settings = _restrict_sweep_to_cells(settings, manifest.sweep, cells)
     else:
         new_settings = extract_cell_settings(settings, cells[0].values if cells else {}, first_seed)
     new_settings = new_settings.model_copy(
@@ -59,7 +59,7 @@ def recompose_batch(settings: Settings, manifest: Manifest, entries: Sequence[Vi
             "model_settings": new_settings.model_settings.model_copy(update={"seed": first_seed}),
         }
     )
-    template, new_settings, variation_count = _keep_variations(new_settings, manifest, entries)
+    template, new_settings, variation_count = _restrict_to_variations(new_settings, manifest, entries)
     counts = [variation_count, max(1, len(cells)), len(seeds)]
     return RecomposedBatch(new_settings, template, _describe_added_videos(counts, entries))
 
@@ -84,7 +84,7 @@ def _describe_added_videos(counts: Sequence[int], entries: Sequence[VideoEntry])
 # Cells
 
 
-def _keep_cells(settings: Settings, sweep: SweepEntry, cells: Sequence[CellEntry]) -> Settings:
+def _restrict_sweep_to_cells(settings: Settings, sweep: SweepEntry, cells: Sequence[CellEntry]) -> Settings:
     """Return the settings with a sweep that has only these cells.
 
     Axes stay separate if the cells are a complete grid; otherwise all settings change together.
@@ -127,7 +127,7 @@ def _format_axis_setting(path: str, values: Sequence[Any]) -> str:
 # Variations
 
 
-def _keep_variations(
+def _restrict_to_variations(
     settings: Settings, manifest: Manifest, entries: Sequence[VideoEntry]
 ) -> tuple[str, Settings, int]:
     """Return the template and settings that expand to the variations of some videos, and the number of variations.
@@ -139,10 +139,10 @@ def _keep_variations(
     wanted = [_list_prompts(entry.recipe) for entry in entry_by_variation.values()]
     schedule_settings: PromptScheduleSettings = getattr(settings, SECTION_KEY)
     if len(entry_by_variation) == len(manifest.variations) > 1 and (
-        _sweeps_schedule(manifest, entries) or _expand_prompts(settings, manifest.template) == wanted
+        _is_schedule_swept(manifest, entries) or _expand_prompts(settings, manifest.template) == wanted
     ):
         return manifest.template, settings, len(wanted)
-    if _sweeps_schedule(manifest, entries):
+    if _is_schedule_swept(manifest, entries):
         raise UserError(
             f"{SECTION_KEY} differs between their cells. Select only videos of one cell, or videos of all variations"
         )
@@ -165,7 +165,7 @@ def _keep_variations(
     return template, settings, len(wanted)
 
 
-def _sweeps_schedule(manifest: Manifest, entries: Sequence[VideoEntry]) -> bool:
+def _is_schedule_swept(manifest: Manifest, entries: Sequence[VideoEntry]) -> bool:
     """Return whether the videos belong to cells with different prompts."""
     if manifest.sweep is None or len(_list_cell_indices(entries)) < 2:
         return False

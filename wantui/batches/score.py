@@ -88,7 +88,7 @@ ScoreEvent = ScoreStarted | ModelLoadStarted | LevelMeasured | VideoLeftOut | Sc
 def measure_scores(plan: ScorePlan, request: InformationGapRequest, is_dry_run: bool = False) -> Iterator[ScoreEvent]:
     """Measure the videos of a plan that are not measured yet; yield the cost first, then the progress.
 
-    Values are saved while they are measured, and also if the caller closes the generator.
+    Values are saved while they are measured, even if the caller closes the generator.
 
     Args:
         is_dry_run: yield the cost only.

@@ -79,7 +79,7 @@ class JobResources:
     """Any other options of sbatch."""
 
 
-class DrainShare:
+class ShardJob:
     """Work of one job of the array; Slurm repeats it after requeueing the job.
 
     Slurm sends SIGTERM to all processes of a preempted job, and the engine stops at the next step by itself. Near the
@@ -122,7 +122,7 @@ class DrainShare:
             if not self.preempted and not _has_engine_ended(engine):  # a second SIGTERM would end the engine at once
                 os.kill(engine.pid, signal.SIGTERM)
             _wait_for_engine(engine)
-        return DelayedSubmission(DrainShare(self.folder, self.share))
+        return DelayedSubmission(ShardJob(self.folder, self.share))
 
     def _start_engine(self, state_directory: Path) -> "subprocess.Popen[bytes]":
         engine_command = [sys.executable, "-m", "wantui", "engine", "run", "--drain", "--logs", str(self._log_folder)]
@@ -284,7 +284,7 @@ def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> li
     executor = SlurmExecutor(folder / "slurm", max_num_timeout=MAX_REQUEUE_COUNT)
     executor.update_parameters(**_build_submitit_parameters(folder, resources))
     drain_shares = [
-        DrainShare(folder, share) for share in split_into_shards(missing_indices, len(manifest.videos), max_jobs)
+        ShardJob(folder, share) for share in split_into_shards(missing_indices, len(manifest.videos), max_jobs)
     ]
     try:
         with executor.batch():

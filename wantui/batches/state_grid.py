@@ -20,7 +20,7 @@ def arrange_states(decoded: Sequence[StateDecoded]) -> tuple[LabelledGrid, int, 
     The last latents are the video itself, and appear in the rows of both kinds.
 
     Raises:
-        UserError: the videos differ in their noise levels or frames per second, so that they share no columns.
+        UserError: the videos differ in their noise levels or frames per second, so they share no columns.
     """
     rates = {event.video.entry.recipe.fps for event in decoded}
     levels_by_step: dict[int | None, set[str]] = {}

@@ -1,6 +1,6 @@
 """U-turns: add noise to the final latents of a video, and denoise them again with the generic prompt.
 
-x_s = (1 - s) x + s e, with the final latents x and noise e that depends on the seed alone, so that concepts are paired;
+x_s = (1 - s) x + s e, with the final latents x and noise e that depends on the seed alone, so concepts are paired;
 all noise levels of a seed share it. It is not the initial noise of the video, on which x depends. The continued
 denoising has the sampler, steps and guidance of the video; multistep samplers start again with their first order.
 """
@@ -152,7 +152,7 @@ def plan_uturns(
             continue
         for entry in entries:
             wanted[entry.id] = entry
-            if not _is_made(folder, entry, finished_by_id.get(entry.id)):
+            if not _has_current_files(folder, entry, finished_by_id.get(entry.id)):
                 tasks[entry.id] = UTurnTask(video, states, entry, _count_passes(video.entry.recipe, entry.evaluation))
     if not wanted:
         raise UserError(f"cannot make a U-turn of any video: {left_out[0][0]}: {left_out[0][1]}")
@@ -161,7 +161,7 @@ def plan_uturns(
     return UTurnPlan(folder, prompts, kept, tuple(tasks.values()), tuple(left_out))
 
 
-def _is_made(folder: Path, entry: UTurnEntry, earlier: UTurnEntry | None) -> bool:
+def _has_current_files(folder: Path, entry: UTurnEntry, earlier: UTurnEntry | None) -> bool:
     """Return whether the files of an earlier entry with the same id are those of an entry.
 
     Raises:
@@ -233,7 +233,7 @@ def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) 
             if not is_locked:
                 yield VideoLeftOut(name, "another process is making this U-turn")
                 continue
-            if _is_made(plan.folder, task.entry, _find_made_uturn(plan.folder, task.entry.id)):
+            if _has_current_files(plan.folder, task.entry, _find_finished_uturn(plan.folder, task.entry.id)):
                 continue
             try:
                 for step_number, latents in enumerate(_run_uturn(model.loaded, task), 1):  # noqa: B007 -- the last one is used
@@ -246,7 +246,7 @@ def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) 
         yield UTurnDone(task, make_uturn_clip_path(plan.folder, task.entry))
 
 
-def _find_made_uturn(folder: Path, uturn_id: str) -> UTurnEntry | None:
+def _find_finished_uturn(folder: Path, uturn_id: str) -> UTurnEntry | None:
     """Return the U-turn of an id that now has its files, or None."""
     entries = (entry for entry in read_uturns(folder) if entry.id == uturn_id and has_uturn_files(folder, entry))
     return next(entries, None)

@@ -44,7 +44,7 @@ class AttentionAnalysisSettings(ConfigSection):
     store_attention: bool = False
     """Store attention maps of the marked words, the prompt, the end token and the padding."""
     storage_interval: PositiveCount = 1
-    """Store every n-th step, from the first step on, and the last step."""
+    """Store the first step, every n-th step after it, and the last step."""
     storage_dtype: Literal["float32", "float16"] = "float32"
     """Number format of the stored maps."""
     compress_attention: bool = True

@@ -29,7 +29,7 @@ class ContributionSettings(ConfigSection):
     store_contributions: bool = False
     """Store the norm of what each marked word adds to the latent positions, and that of the complete output."""
     storage_interval: PositiveCount = 1
-    """Store every n-th step, from the first step on, and the last step."""
+    """Store the first step, every n-th step after it, and the last step."""
     store_per_block: bool = False
     """Store a map for each transformer block, instead of the mean over blocks."""
 

@@ -198,7 +198,7 @@ def _print_family(
 def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]") -> list[str]:
     """Return notes on the numbers, and on causes other than the path for which videos stay."""
     from wantui.analysis.calibrated import describe_measure
-    from wantui.analysis.commitment import count_drawn_unasked
+    from wantui.analysis.commitment import count_unprompted_videos
     from wantui.planning.guidance_plan import format_guidance_scales, list_guidance_scales
 
     all_outcomes = [commitment.outcomes for commitment in commitments]
@@ -210,11 +210,11 @@ def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]")
         "higher s50 or kept range means that the video commits earlier"
     ]
     for outcomes in all_outcomes:
-        unasked = count_drawn_unasked(outcomes.concept, all_outcomes)
+        unasked = count_unprompted_videos(outcomes.concept, all_outcomes)
         if unasked.total and unasked.share > 0.5:
             notes.append(
                 f"{outcomes.concept}: the generic prompt draws it in {unasked.count} of {unasked.total} videos of the "
-                f"other concepts at the highest noise level, so that it stays says little about the path"
+                f"other concepts at the highest noise level, so keeping it says little about the path"
             )
     notes.append(
         "a concept that the generic prompt often draws may stay for that reason alone; `wantui generic run` measures "
@@ -301,7 +301,7 @@ def _judge_difference(difference: "CommitmentDifference", pair_count: int) -> st
 
     effect = difference.kept_range
     if difference.family_p <= SIGNIFICANCE_LEVEL and not effect.interval_low <= 0 <= effect.interval_high:
-        return f"{difference.first if effect.mean > 0 else difference.second} is kept from a higher noise level on"
+        return f"{difference.first if effect.mean > 0 else difference.second} is kept from a higher noise level"
     if difference.min_family_p > SIGNIFICANCE_LEVEL:
         seeds = count_min_pairs(pair_count if difference.correction == HOLM else 1)
         return f"cannot tell which is kept more: p = 0.05 needs at least {seeds} seeds"
@@ -316,10 +316,10 @@ def _build_family_record(
     differences: "list[CommitmentDifference]",
 ) -> dict[str, Any]:
     """Return the result for one generic prompt; missing values and bounds are NaN or infinite."""
-    from wantui.analysis.commitment import count_drawn_unasked
+    from wantui.analysis.commitment import count_unprompted_videos
 
     all_outcomes = [commitment.outcomes for commitment in commitments]
-    unasked_counts = [count_drawn_unasked(outcomes.concept, all_outcomes) for outcomes in all_outcomes]
+    unasked_counts = [count_unprompted_videos(outcomes.concept, all_outcomes) for outcomes in all_outcomes]
     return {
         "generic_prompt": family.generic_prompt,
         "judge": method,

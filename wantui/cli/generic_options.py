@@ -51,7 +51,7 @@ def add_generic_run_options(previewed: str) -> Callable[[CommandFunction], Comma
     """Return a decorator that adds the options --preview, --detach and --json.
 
     Args:
-        previewed: what --preview shows beside the predicted cost.
+        previewed: what --preview shows in addition to the predicted cost.
     """
 
     def add_options(command: CommandFunction) -> CommandFunction:

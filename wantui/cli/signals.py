@@ -27,14 +27,14 @@ def raise_on_termination() -> Iterator[None]:
     """Raise TerminatedError inside the block on a stop signal; after the block, end this process by that signal.
 
     An ignored signal (nohup) stays ignored, and a second SIGQUIT ends the process at once. Commands may install their
-    own handlers inside the block. Python drops exceptions of destructors and callbacks, also if a signal causes them:
+    own handlers inside the block. Python drops exceptions of destructors and callbacks, even if a signal causes them:
     such a signal is sent again.
     """
     received_signals: list[int] = []
     handled_signals: list[int] = []
     previous_hook = sys.unraisablehook
 
-    def send_again(dropped: "UnraisableHookArgs") -> None:
+    def resend_signal(dropped: "UnraisableHookArgs") -> None:
         if not isinstance(dropped.exc_value, KeyboardInterrupt):
             previous_hook(dropped)
             return
@@ -60,7 +60,7 @@ def raise_on_termination() -> Iterator[None]:
             if signal.getsignal(signal_number) is signal.SIG_DFL:
                 signal.signal(signal_number, raise_terminated)
                 handled_signals.append(signal_number)
-    sys.unraisablehook = send_again
+    sys.unraisablehook = resend_signal
     try:
         yield
     finally:

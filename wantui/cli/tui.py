@@ -68,7 +68,7 @@ def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | Non
     is_in_browser = "TEXTUAL_DRIVER" in os.environ  # set by `wantui serve`
     if not is_in_browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError("cannot open the application: this is not a terminal. `wantui --help` lists other commands")
-    if not is_in_browser and not sys.stderr.isatty():  # Textual draws on it, so that the screen would stay blank
+    if not is_in_browser and not sys.stderr.isatty():  # Textual draws on it, so the screen would stay blank
         raise UserError("cannot open the application: it draws on stderr, which is not a terminal. Start it without 2>")
     if not is_in_browser:
         # If COLUMNS and LINES are set, Textual uses them instead of the size of the terminal, and misses every resize.

@@ -36,7 +36,7 @@ RULE_BY_PATTERN = {
 }
 """Regular expression of a setting -> text of its error message."""
 MIN_FLOW_SHIFT = 1e-6
-"""Smallest flow shift: from about 1e-8 down, the noise levels of some samplers are NaN in float32."""
+"""Smallest flow shift: at about 1e-8 and below, the noise levels of some samplers are NaN in float32."""
 MAX_FRAME_COUNT = 4093
 """Maximum number of frames: those of 1024 latent frames, the limit of the transformer's rotary embedding."""
 
@@ -226,7 +226,7 @@ class Settings(_WithSections):
 
     CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {
         "output_permissions": {
-            "umask": "by the umask (on most systems every user can read it)",
+            "umask": "as set by the umask (on most systems, every user can read it)",
             "private": "only you",
         }
     }

@@ -49,7 +49,7 @@ def estimate_zero_bytes(request: Any, denoising_size: DenoisingSize) -> int:
     return 0
 
 
-def keep_guidance(
+def return_guidance_unchanged(
     request: Any, evaluations: Sequence[EvaluationGuidance], moments: DenoisingMoments, recipe: "Recipe"
 ) -> Sequence[EvaluationGuidance]:
     """Return the guidance of each evaluation unchanged, for a control that does not change it."""
@@ -116,7 +116,7 @@ class ControlKind:
     get_compared_settings: Callable[[Any], dict[str, Any]] = list_request_values
     list_shown_values: Callable[[Any], dict[str, Any]] = list_request_values
     estimate_gpu_bytes: Callable[[Any, DenoisingSize], int] = estimate_zero_bytes
-    change_guidance: GuidanceChange = keep_guidance
+    change_guidance: GuidanceChange = return_guidance_unchanged
     changes_only_guidance: bool = False
     keeps_conditional_prediction: bool = False
     list_prompts: "Callable[[Any], tuple[MarkedPrompt, ...]]" = lambda request: ()

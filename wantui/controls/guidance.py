@@ -1,7 +1,7 @@
 """The control of the guidance rule: how the two predictions of an evaluation become one velocity.
 
 Rules: classifier-free guidance (arXiv 2207.12598), CFG-Zero* (2503.18886), adaptive projected guidance (2410.02416) and
-tangential damping (2503.18137). With any of them, the difference of the predictions can be reused from a moment on, so
+tangential damping (2503.18137). With any of them, the difference of the predictions can be reused after a moment, so
 that the unconditional pass is skipped (2312.12487).
 """
 

@@ -1,7 +1,7 @@
 """The control of the guidance schedule: a guidance scale for each step, from keyframes.
 
 The guidance scale of an evaluation is interpolated between the keyframes; the unconditional pass runs wherever it
-differs from 1, so that a schedule of 1 outside an interval is limited-interval guidance (arXiv 2404.07724).
+differs from 1, so a schedule of 1 outside an interval is limited-interval guidance (arXiv 2404.07724).
 """
 
 from collections.abc import Sequence

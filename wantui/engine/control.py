@@ -172,7 +172,7 @@ def find_published_engine(directory: Path) -> Engine | None:
 
 
 def create_logs_folder(state_dir: StateDirectory, chosen_folder: Path | None = None) -> Path:
-    """Create and return the folder for engine logs: the chosen one, or `logs` beside the queue database.
+    """Create and return the folder for engine logs: the chosen one, or `logs` next to the queue database.
 
     Raises:
         UserError: an engine could not write its logs or its output. Call this before queueing, or the batch waits for
@@ -203,7 +203,7 @@ def ensure_engine(
     """Return the running engine, or start one in a new session; also return whether this call started it.
 
     Args:
-        logs_folder: folder for log files; None means beside the queue database.
+        logs_folder: folder for log files; None means next to the queue database.
         worker_count: number of CPU workers; None means one worker per GPU.
         on_locked: called with the name of a process for whose lock of the queue the engine has waited two seconds.
 

@@ -1,4 +1,4 @@
-"""Notices of ended batches: the engine runs a command and calls a webhook, also while no client is open."""
+"""Notices of ended batches: the engine runs a command and calls a webhook, even while no client is open."""
 
 import http.client
 import json
@@ -162,12 +162,12 @@ class BatchEndNotifier:
         # One snapshot: if a batch ended between reading the events and its row, it would be reported twice.
         with self.queue.read_snapshot():
             new_events = self.queue.list_events(self.last_seq)
-            ends = self._find_ends(new_events)
+            ends = self._find_batch_ends(new_events)
         self.last_seq = max(event.seq for event in new_events)
         for end in ends:
             self._start(end)
 
-    def _find_ends(self, new_events: Sequence[QueueEvent]) -> list[BatchEnd]:
+    def _find_batch_ends(self, new_events: Sequence[QueueEvent]) -> list[BatchEnd]:
         """Return the batches that ended by one of these events."""
         errors_by_batch: dict[int, str] = {}
         """Why all videos of a batch failed, or an empty text."""

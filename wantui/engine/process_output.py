@@ -23,7 +23,7 @@ CUDA_ADVICE_STARTS = (
 
 
 def _find_error_line(lines: list[str]) -> int:
-    """Return the index of the line that names the error of a traceback at the end of an output, else of its last line.
+    """Return the index of the line with the error of a final traceback, or of the last line if there is no traceback.
 
     Below the error, a traceback at the end has only indented lines and the general advice of CUDA. If there is any
     other line, the process handled the error and continued.

@@ -112,7 +112,7 @@ class Supervisor:
                 self.queue.resume_queue("worker")
                 for left_video in left_videos.values():  # some were cancelled while no engine ran
                     if (video := self.queue.find_video(left_video.batch, left_video.number)) is not None:
-                        self._close_in_manifest(video)
+                        self._record_end_in_manifest(video)
                 break
             except QueueUnavailableError as error:
                 if is_database_damage(error) or self.stop_requests.count or time.monotonic() > deadline:
@@ -205,7 +205,7 @@ class Supervisor:
             slot.uses_one_gpu_only = True
             self.log.error("%s died while using two GPUs: later workers of %s will use one", worker_name, slot.name)
         for video in videos:
-            self._close_in_manifest(video)
+            self._record_end_in_manifest(video)
             self.log.error("%s died (%s) during %s, which is now %s", worker_name, reason, video.title, video.state)
         if not has_failed:
             slot.reset_failures()
@@ -250,7 +250,7 @@ class Supervisor:
         self.log.error("the queue is on hold: %s", hold_reason)
         self.queue.hold_queue("worker", hold_reason)
 
-    def _close_in_manifest(self, video: VideoRow) -> None:
+    def _record_end_in_manifest(self, video: VideoRow) -> None:
         batch = self.queue.get_batch(video.batch)
         if batch is None or video.state not in ("failed", "cancelled"):
             return

@@ -121,7 +121,7 @@ def read_batch_grid(
     )
     layout = axes.choose_flat_layout(rows, columns)
     arranged = axes.arrange(layout)
-    cells = {place: _make_cell(folder, manifest.videos[index]) for place, index in arranged.index_by_place.items()}
+    cells = {place: _make_cell(folder, manifest.videos[index]) for place, index in arranged.index_by_position.items()}
     grid_rows = []
     for number, line in enumerate(arranged.rows):
         row_cells = tuple(cells.get((number, column)) for column in range(len(arranged.columns)))

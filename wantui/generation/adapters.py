@@ -177,7 +177,7 @@ def _scale_factors(down: Tensor, up: Tensor, alpha: float, key: str) -> tuple[Te
 
 
 def _check_all_loaded(transformer: nn.Module, tensor_by_name: Mapping[str, Tensor]) -> None:
-    """Refuse an adapter of which peft loaded only a part; diffusers only logs it.
+    """Refuse an adapter that peft loaded only partly; diffusers only logs this.
 
     peft rounds the factors to the precision of the weight.
 

@@ -1,6 +1,6 @@
 """Results of comparing recomputed attention with the model's kernel and with float64, block by block.
 
-Each block is checked at its first evaluation. A process that resumes a video takes over the earlier results, so that a
+Each block is checked at its first evaluation. A process that resumes a video keeps the earlier results, so that a
 resumed capture has the same record as an uninterrupted one.
 """
 

@@ -27,7 +27,7 @@ from wantui.generation.provenance import ARITHMETIC_VERSION, describe_provenance
 from wantui.generation.samplers import SAMPLERS_BY_NAME
 from wantui.planning import Recipe
 from wantui.samplers import count_model_evaluations
-from wantui.storage.output_errors import is_outage
+from wantui.storage.output_errors import is_file_system_outage
 
 CHECKPOINT_FORMAT = 3
 """Format of the file; other formats are refused."""
@@ -187,7 +187,7 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
         stored_format, stored_digest = header.get("format"), header.pop("sha256", None)
         is_digest_correct = stored_digest == _compute_checkpoint_digest(header, tensors_by_name)
     except Exception as error:  # damaged bytes raise errors of many types; the video can always restart
-        if is_outage(error, path.parent):
+        if is_file_system_outage(error, path.parent):
             raise
         raise CheckpointRefusedError(f"it cannot be read ({type(error).__name__}: {error})") from None
     if stored_format != CHECKPOINT_FORMAT:

@@ -1,7 +1,7 @@
 """Guidance on two GPUs: copies of a pipeline's transformers compute the unconditional pass on a second GPU.
 
 Both passes of an evaluation have the same latents and timestep, and neither needs the other's result. The copies hold
-the same weights and launch the same kernels as their originals, so that the video has the bits of one GPU if both GPUs
+the same weights and launch the same kernels as their originals, so the video has the bits of one GPU if both GPUs
 are of one kind; `self_check.computes_equal_bits` verifies that.
 """
 

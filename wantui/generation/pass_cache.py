@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 COLUMN_ALIGNMENT = 8
-"""Number to a multiple of which the number of stored columns is rounded up."""
+"""The number of stored columns is rounded up to a multiple of this number."""
 MAX_MERGED_COLUMNS = 64
 """Largest number of text columns with merged padding; beyond it, all 512 positions are faster on an H100."""
 

@@ -1,6 +1,6 @@
 """Evaluate a model at stored states of a denoising, or continue a denoising from a state with another recipe.
 
-Both run the denoising loop itself from a checkpoint with a fresh sampler, so that transformers, word weights, schedules
+Both run the denoising loop itself from a checkpoint with a fresh sampler, so transformers, word weights, schedules
 and placements apply as in a video.
 """
 

@@ -7,7 +7,7 @@ positions j and the heads h. The part of a word is the sum over its tokens, and 
 
 with p_iw the attention of all heads to the tokens of the word, and G_w the inner products of the vectors W_O^h v_j^h
 (after Kobayashi et al. 2020, arXiv 2004.10102, with the output projection and across heads). G_w depends on the text
-only, so that it is computed once for each block and text. This attributes the output to words; it does not measure
+only, so it is computed once for each block and text. This attributes the output to words; it does not measure
 which word dominates the video.
 """
 

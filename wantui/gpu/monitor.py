@@ -1,6 +1,6 @@
 """Background thread that samples the GPUs and the machine once a second.
 
-NVML takes the driver's global lock, so that frequent queries slow down computation: memory and utilisation are read
+NVML takes the driver's global lock, so frequent queries slow down computation: memory and utilisation are read
 every second, power every two, temperature every five, and processes every five and only if requested.
 """
 

@@ -46,7 +46,7 @@ class PackagedAdapter:
     """Name of the model in the catalogue that the adapter is for."""
     description: str
     contains_guidance: bool = False
-    """Whether the adapter was trained to predict guided velocities, so that cfg_scale above 1 guides twice."""
+    """Whether the adapter was trained to predict guided velocities, so cfg_scale above 1 guides twice."""
 
 
 PACKAGED_ADAPTERS = (

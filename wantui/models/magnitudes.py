@@ -2,7 +2,7 @@
 
 The magnitude at a noise level is the norm of what the blocks add to the hidden states there. MagCache (Ma et al. 2025,
 arXiv 2506.09045): the ratio of the magnitudes of consecutive steps is nearly the same for every prompt. Its logarithm
-is summed from the first step, so that the sums give the ratio between any two noise levels, for any number of steps.
+is summed from the first step, so the sums give the ratio between any two noise levels, for any number of steps.
 """
 
 import hashlib

@@ -137,7 +137,7 @@ def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool 
         raise PartError(f"{path} refers to {outside_names[0]}, which is outside the model folder")
     if library == "diffusers" and (nested_names := [name for name in shard_names if Path(name).name != name]):
         raise PartError(
-            f"{path} refers to {nested_names[0]}, but diffusers reads only files beside it. Move the files to "
+            f"{path} refers to {nested_names[0]}, but diffusers reads only files in the same folder. Move the files to "
             f"{path.parent}, and remove the folder from the names in {path.name}"
         )
     files = [path.parent / name for name in shard_names]

@@ -194,7 +194,7 @@ def find_vocabulary_error(vocabulary: Mapping[str, int], embedding_count: int) -
 def find_duplicate_token_error(tokenizer: Any) -> str | None:
     """Return the error for a vocabulary that contains a token twice; None if every token occurs once.
 
-    The library uses the last of equal tokens, so that a word would silently get an embedding that the model never
+    The library uses the last of equal tokens, so a word would silently get an embedding that the model never
     learned for it.
 
     Args:

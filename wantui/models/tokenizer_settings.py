@@ -1,4 +1,4 @@
-"""Special tokens of a T5 tokenizer, as transformers reads them beside its vocabulary. Never imports torch."""
+"""Special tokens of a T5 tokenizer, as transformers reads them in addition to its vocabulary. Never imports torch."""
 
 import reprlib
 from collections.abc import Mapping

@@ -42,7 +42,7 @@ def list_fp8_conflicts(model: WanModel, dtype: str, weights: WeightsForm, plan: 
     if count_fp8_blocks(model.block_count) == 0:
         return [
             f"leaves the first and the last block in bfloat16, and {model.name} has "
-            f"{format_count(model.block_count, 'block')}, so that no product would be in FP8: choose speed fused"
+            f"{format_count(model.block_count, 'block')}, so no product would be in FP8: choose speed fused"
         ]
     conflicts = []
     widths = model.transformer_width, model.feed_forward_width

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 
 from wantui.controls import CONTROLS, ControlKind, ControlRequest
-from wantui.controls.base import keep_guidance
+from wantui.controls.base import return_guidance_unchanged
 from wantui.controls.guidance import GUIDANCE, GuidanceRequest, describe_guidance_rule
 from wantui.controls.guidance_schedule import (
     GUIDANCE_SCHEDULE,
@@ -57,7 +57,8 @@ def _list_guidance_changes(recipe: Recipe) -> list[tuple[ControlKind, ControlReq
     return [
         (kind, request)
         for kind in CONTROLS
-        if kind.change_guidance is not keep_guidance and (request := recipe.find_control_request(kind.name)) is not None
+        if kind.change_guidance is not return_guidance_unchanged
+        and (request := recipe.find_control_request(kind.name)) is not None
     ]
 
 

@@ -296,7 +296,7 @@ def choose_memory_plan(
     """
     allowed_plans = [plan for plan in allowed_plans if _supports_speed(plan, recipe)]
 
-    def make_choice(plan: MemoryPlan, reason: str, fits: bool = True) -> ChosenPlan:
+    def build_chosen_plan(plan: MemoryPlan, reason: str, fits: bool = True) -> ChosenPlan:
         peak_bytes, working_bytes = (
             _estimate_expected_peak_bytes(plan, model, recipe, free_bytes),
             estimate_peak_working_bytes(plan, model, recipe),
@@ -312,24 +312,24 @@ def choose_memory_plan(
             else f"requested; it needs {_format_known_bytes(required_bytes)} and {_format_known_bytes(free_bytes)} are "
             "free"
         )
-        return make_choice(requested_plan, reason, fits)
+        return build_chosen_plan(requested_plan, reason, fits)
     required_bytes_by_plan = [(plan, estimate_required_bytes(plan, model, recipe)) for plan in allowed_plans]
     larger_plan_text = ""
     for plan, required_bytes in required_bytes_by_plan:
         if required_bytes is None:
-            return make_choice(plan, "the sizes of the model's parts are unknown until it is downloaded")
+            return build_chosen_plan(plan, "the sizes of the model's parts are unknown until it is downloaded")
         if required_bytes <= free_bytes:
             fit_reason = f"{_format_known_bytes(free_bytes)} are free"
             if larger_plan_text:
                 fit_reason = f"{larger_plan_text}, and {fit_reason}"
-            return make_choice(plan, fit_reason)
+            return build_chosen_plan(plan, fit_reason)
         larger_plan_text = larger_plan_text or f"{plan.slug} needs {_format_known_bytes(required_bytes)}"
     plan, required_bytes = min(required_bytes_by_plan, key=lambda plan_and_need: plan_and_need[1] or 0)
     reason = (
         f"no plan fits: the smallest needs {_format_known_bytes(required_bytes)} and "
         f"{_format_known_bytes(free_bytes)} are free"
     )
-    return make_choice(plan, reason, False)
+    return build_chosen_plan(plan, reason, False)
 
 
 def find_next_plan(

@@ -21,7 +21,7 @@ SOURCE_NOTES: dict[VelocitySource, str] = {
     "reused": "difference reused",
     "zero": "no change",
 }
-"""Notes beside the scale on how an evaluation gets its velocity."""
+"""Notes next to the guidance scale that say how an evaluation gets its velocity."""
 
 
 @dataclass(frozen=True)

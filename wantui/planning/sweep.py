@@ -56,7 +56,7 @@ class Sweep:
 
     axes: tuple[SweepAxis, ...]
     cells: tuple[SweepCell, ...]
-    """Cells in order: the baseline, then the product of the axes, of which the last changes fastest."""
+    """Cells in order: the baseline, then the product of the axes; the last axis changes fastest."""
     skipped_cells: tuple[SkippedCell, ...] = ()
 
     @property

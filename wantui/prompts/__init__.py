@@ -12,7 +12,7 @@ from wantui.prompts.expand import (
     list_marks,
     list_prompts,
 )
-from wantui.prompts.joint import expand_schedule
+from wantui.prompts.joint_expansion import expand_schedule
 from wantui.prompts.parse import Template, TemplateError, parse_template
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Operations of workers and the engine on the queue: claim, report, release, and recover after a crash.
 
-Every statement on a claimed video checks the attempt, so that a worker that lost its claim cannot change anything.
+Every statement on a claimed video checks the attempt, so a worker that lost its claim cannot change anything.
 """
 
 import sqlite3

@@ -1,6 +1,6 @@
 """User operations on the queue. Every change is one transaction with an event for followers.
 
-Each statement checks the expected state in its WHERE clause, so that repeating a command is harmless.
+Each statement checks the expected state in its WHERE clause, so repeating a command is harmless.
 """
 
 import time

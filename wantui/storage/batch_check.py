@@ -129,7 +129,7 @@ def _check_manifest(batch: BatchFolder) -> CheckedItem:
         return _make_failed_item(batch.root, "", batch.manifest_path, error)
     if has_wrong_checksum(document):
         damage = (
-            f"{batch.manifest_path} was changed since wantui wrote it (SHA-256). If nobody edited it, it is damaged. "
+            f"{batch.manifest_path} has changed since wantui wrote it (SHA-256). If nobody edited it, it is damaged. "
             "Restore it from a backup. The next change of the batch saves this file as batch.edited.json"
         )
         return CheckedItem(batch.root, "", batch.manifest_path, damage)

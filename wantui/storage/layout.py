@@ -15,11 +15,11 @@ from wantui.paths import check_output_file
 
 WRITTEN_FOLDERS = ("videos", *(kind.folder_name for kind in CAPTURES))
 """Names of the folders in a batch folder that workers write to."""
-_OWN_FOLDERS = (*WRITTEN_FOLDERS, "configs", "logs")
-_OWN_FILE_PATTERN = re.compile(r"(batch|marks)\..*")
+_RESERVED_FOLDERS = (*WRITTEN_FOLDERS, "configs", "logs")
+_RESERVED_FILE_PATTERN = re.compile(r"(batch|marks)\..*")
 """Names of the files that wantui writes into a batch folder itself."""
 MAX_BATCH_NAME_BYTES = 200
-"""Maximum bytes of a batch name: file names may have 255 bytes, of which the time stamp and a number need some."""
+"""Maximum bytes of a batch name: file names may have 255 bytes, and the time stamp and a number need some of them."""
 _ALLOWED_UNICODE_CATEGORIES = ("L", "M", "N")
 """First letters of the Unicode categories of letters, the marks that belong to them, and digits."""
 
@@ -177,5 +177,5 @@ def refuse_output_over_batch_file(path: Path) -> None:
         if not BatchFolder(folder).manifest_path.is_file():
             continue
         first, *others = path.relative_to(folder).parts
-        if first in _OWN_FOLDERS if others else _OWN_FILE_PATTERN.fullmatch(first):
+        if first in _RESERVED_FOLDERS if others else _RESERVED_FILE_PATTERN.fullmatch(first):
             raise UserError(f"cannot write {path}: it is a file of the batch {folder.name}. Choose another name")

@@ -267,7 +267,7 @@ def write_manifest(folder: BatchFolder, manifest: Manifest) -> int:
 
 
 def is_manifest_edited(folder: BatchFolder) -> bool:
-    """Return whether another program changed batch.json, so that its checksum does not match.
+    """Return whether another program changed batch.json, so its checksum does not match.
 
     Raises:
         FileNotFoundError: batch.json is missing.

@@ -64,7 +64,7 @@ class ArrangedVideos:
     column_heading: str
     """Name of the axis, if all column labels omit it; otherwise empty."""
     column_labels: tuple[str, ...]
-    index_by_place: Mapping[tuple[int, int], int]
+    index_by_position: Mapping[tuple[int, int], int]
     """Index of a video in the manifest, by row and column; a baseline may be in several places."""
 
 
@@ -206,14 +206,16 @@ class BatchAxes:
         page_number = max(0, min(page_number, len(pages) - 1))
         row_numbers = {line.key: number for number, line in enumerate(rows)}
         column_numbers = {line.key: number for number, line in enumerate(columns)}
-        index_by_place = {
+        index_by_position = {
             (row_numbers[row], column_numbers[column]): index
             for index, places in keys_by_index.items()
             for row, column, page in places
             if pages and page == pages[page_number].key
         }
         heading, labels = self._shorten_labels(layout.columns, columns)
-        return ArrangedVideos(rows, columns, pages, page_number, heading, labels, dict(sorted(index_by_place.items())))
+        return ArrangedVideos(
+            rows, columns, pages, page_number, heading, labels, dict(sorted(index_by_position.items()))
+        )
 
     def name_video(self, entry: VideoEntry) -> str:
         """Return the variation, the seed and the swept values of a video."""
@@ -236,7 +238,7 @@ class BatchAxes:
         """Return the keys of row, column and page of each video.
 
         An additional baseline has a line of its own on the first of columns, rows and pages with a swept axis; on the
-        other sides, it is on every line with its variation and seed, beside the videos to compare it with.
+        other sides, it is on every line with its variation and seed, next to the videos to compare it with.
         """
         sides = (layout.rows, layout.columns, layout.pages)
         positions = {index: self.get_positions(self.manifest.videos[index]) for index in self.indices}

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from wantui.atomic_files import atomic_write, remove_path, sync_to_disk
-from wantui.file_state import MISSING_FILE, UNOPENED_FILE, read_file_state
+from wantui.file_state import MISSING_FILE, UNREADABLE_FILE, read_file_state
 from wantui.json_files import UnreadableFileError, find_refusal
 from wantui.storage.journal import (
     JournalLine,
@@ -67,7 +67,7 @@ class ManifestFile:
                 and journal_state.size_bytes >= self._journal_bytes_read
             )
             if self.manifest is None or manifest_state != self._manifest_state or not is_continued:
-                self.discard_copy()
+                self.forget_cached_manifest()
                 self.manifest = parse_manifest(self.folder)
             if journal_state != self._journal_state:
                 self._apply_journal(self.manifest)
@@ -76,9 +76,9 @@ class ManifestFile:
             if read_file_state(self.folder.manifest_path) == manifest_state:
                 self._manifest_state, self._journal_state = manifest_state, journal_state
                 if self._refusal is not None:  # read again as soon as the journal can be opened
-                    self._journal_state = UNOPENED_FILE
+                    self._journal_state = UNREADABLE_FILE
                 return self.manifest
-            self.discard_copy()
+            self.forget_cached_manifest()
         raise ManifestError(f"{self.folder.manifest_path} cannot be read: other processes keep replacing it")
 
     def save_entries(self, previous_states: Mapping[int, VideoState]) -> None:
@@ -131,7 +131,7 @@ class ManifestFile:
         else:
             remove_path(self.folder.journal_path)
         sync_to_disk(self.folder.root)
-        self.discard_copy()
+        self.forget_cached_manifest()
         self.manifest, self._manifest_state = manifest, read_file_state(self.folder.manifest_path)
 
     def _refuse_unread_journal(self) -> None:
@@ -155,7 +155,7 @@ class ManifestFile:
         if self._must_fold or FOLD_DIVISOR * self._journal_bytes_read > self._manifest_state.size_bytes:
             self.fold_journal()
 
-    def discard_copy(self) -> None:
+    def forget_cached_manifest(self) -> None:
         """Drop the copy in memory, which may differ from the disk."""
         self.manifest, self._manifest_state, self._journal_state = None, MISSING_FILE, MISSING_FILE
         self._journal_bytes_read = self._journal_lines_read = 0

@@ -81,7 +81,7 @@ class ManifestStore:
                     {video_index: previous_outcomes[video_index][0] for video_index in changed_indices}
                 )
             except BaseException:
-                self._manifest_file.discard_copy()  # the copy in memory may differ from the disk
+                self._manifest_file.forget_cached_manifest()  # the copy in memory may differ from the disk
                 raise
 
     def edit_video_entry(self, video_index: int, edit: Callable[[VideoEntry], None]) -> None:

@@ -60,7 +60,7 @@ class BatchMarks:
     """Marks by ID of the video."""
     faults: tuple[str, ...] = ()
     """Descriptions of unreadable parts of the file."""
-    is_of_later_format: bool = False
+    has_later_format: bool = False
     is_inaccessible: bool = False
     """Whether the system could not read the file, whose marks may be intact."""
     is_refused: bool = False
@@ -92,7 +92,7 @@ def read_marks(folder: BatchFolder) -> BatchMarks:
         return BatchMarks(faults=(f"{path} is damaged: format is not a number, or videos is not an object",))
     if file_format > MARKS_FORMAT:
         fault = f"{path} has format {file_format}, written by a later version of wantui. Upgrade wantui"
-        return BatchMarks(faults=(fault,), is_of_later_format=True)
+        return BatchMarks(faults=(fault,), has_later_format=True)
     marks_by_video, faults = {}, []
     for video_id, values in videos.items():
         try:
@@ -115,7 +115,7 @@ def edit_mark(folder: BatchFolder, video_id: str, **changes: bool | str) -> Batc
     try:
         with lock_manifest(folder.root):
             marks = read_marks(folder)
-            if marks.is_of_later_format:
+            if marks.has_later_format:
                 raise UserError(f"cannot mark videos: {marks.faults[0]}")
             if marks.is_inaccessible:  # setting the file aside would lose all its marks
                 raise UserError(f"cannot mark videos: {marks.faults[0]}. Nothing was changed. Fix this and try again.")

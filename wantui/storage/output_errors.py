@@ -25,7 +25,7 @@ PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER = {
 """Cause and remedy for each error number of a failed write to a video's files."""
 
 
-def is_outage(error: BaseException, folder: Path) -> bool:
+def is_file_system_outage(error: BaseException, folder: Path) -> bool:
     """Return whether an error comes from a full, protected or unreachable file system, rather than from single files.
 
     EIO may be either; it counts as damage, because a video can be made again. A file without permissions in a folder
@@ -91,10 +91,10 @@ def describe_path_conflict(batch_root: Path, error: OSError) -> str | None:
     )
 
 
-def describe_sticky_conflict(error: OSError) -> str | None:
+def describe_sticky_bit_conflict(error: OSError) -> str | None:
     """Describe why another user's file in a folder with the sticky bit cannot be replaced; None for other errors.
 
-    Such a folder is writable, so that this error would otherwise look temporary.
+    Such a folder is writable, so this error would otherwise look temporary.
     """
     if error.errno not in (errno.EPERM, errno.EACCES):
         return None

@@ -200,7 +200,7 @@ def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float6
     except (OSError, ValueError, EOFError, UnreadableFileError) as error:
         raise UTurnFileError(f"cannot read {path}: {error}. {_ADVICE_BY_PROBLEM['changed']}") from error
     if state.ndim != 1 or not np.isfinite(state).all():
-        raise UTurnFileError(f"cannot use {path}: it is not a finite projection. {_ADVICE_BY_PROBLEM['changed']}")
+        raise UTurnFileError(f"cannot use {path}: its projection is not finite. {_ADVICE_BY_PROBLEM['changed']}")
     return np.asarray(state, dtype=np.float64)
 
 

@@ -24,7 +24,7 @@ from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json_object, read_regular_file
 from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
-from wantui.storage.output_errors import is_outage
+from wantui.storage.output_errors import is_file_system_outage
 from wantui.storage.recipe_differences import describe_recipe_mismatch
 
 METADATA_FILE_NAME = "zarr.json"
@@ -45,7 +45,7 @@ def open_group_for_writing(path: Path, mode: Literal["w", "r+"]) -> Any:
     """Open a group for writing; all-zero chunks are written too."""
     import zarr
 
-    from wantui.storage.local_store import BatchFolderStore
+    from wantui.storage.batch_folder_store import BatchFolderStore
 
     zarr.config.set({"array.write_empty_chunks": True})
     return zarr.open_group(BatchFolderStore(path), mode=mode)
@@ -102,7 +102,7 @@ def convert_to_partial_capture_error(partial_folder: Path) -> Iterator[None]:
     except PartialCaptureError:
         raise
     except Exception as error:
-        if is_outage(error, partial_folder.parent):
+        if is_file_system_outage(error, partial_folder.parent):
             raise
         raise PartialCaptureError(f"{partial_folder.name} cannot be read ({type(error).__name__}: {error})") from None
 
@@ -345,7 +345,7 @@ def _refuse_missing_chunks(partial_folder: Path, path: Path) -> None:
     """
     import zarr
 
-    from wantui.storage.local_store import BatchFolderStore
+    from wantui.storage.batch_folder_store import BatchFolderStore
 
     group = zarr.open_group(BatchFolderStore(partial_folder), mode="r")
     for name, node in group.members(max_depth=None):

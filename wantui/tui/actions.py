@@ -130,7 +130,7 @@ QUEUE_ACTIONS = (
     Action("queue.retry", "r", "retry", "Retry", "Put failed and cancelled videos back into the queue."),
     Action("queue.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this one."),
     Action("queue.remove", "delete,x", "remove", "Remove", "Remove the batch from the queue; its folder stays."),
-    Action("queue.restore", "u", "restore", "Undo", "Restore the batches that were removed last.", is_in_footer=False),
+    Action("queue.restore", "u", "restore", "Undo", "Restore the batches that you removed last.", is_in_footer=False),
     Action("queue.open", "o", "open_library", "Open", "Show the batch in the library."),
     Action("queue.analyse", "A", "analyse", "Analyse", "Show the trajectories of the batch.", is_in_footer=False),
     Action("queue.all", "a", "toggle_ended", "All", "Show or hide ended batches.", is_in_footer=False),
@@ -153,7 +153,7 @@ MONITOR_ACTIONS = (
         is_in_footer=False,
         has_priority=True,
     ),
-    Action("monitor.open", "o", "open_finished", "Open", "Show the video that was finished last in the library."),
+    Action("monitor.open", "o", "open_finished", "Open", "Show the latest finished video in the library."),
     Action("monitor.log", "L", "toggle_log", "Log", "Enlarge or shrink the log."),
 )
 
@@ -251,13 +251,13 @@ ANALYSIS_ACTIONS = (
     Action("analysis.view", "v", "next_view(1)", "View", "Show the next view: curves, means, attention, effects, ..."),
     Action("analysis.view_back", "V", "next_view(-1)", "Previous view", "Show the previous view.", is_in_footer=False),
     Action("analysis.groups", "c", "groups", "Compare", "Group by variation or bracket, and compare."),
-    Action("analysis.sort", "s", "sort", "Sort", "Sort by the highlighted metric: rising, falling, not at all."),
+    Action("analysis.sort", "s", "sort", "Sort", "Sort by the highlighted metric: ascending, descending, or unsorted."),
     Action("analysis.reverse", "S", "reverse", "Reverse", "Reverse the order.", is_in_footer=False),
     Action("analysis.filter", "slash", "search", "Find", "Find videos by name.", opens_field=True),
     Action(
         "analysis.attention", "a", "toggle_attention", "Attention", "Show the attention of the video's marked words."
     ),
-    Action("analysis.enlarge", "z", "enlarge", "Enlarge", "Show the view without the table, or with it again."),
+    Action("analysis.enlarge", "z", "enlarge", "Enlarge", "Hide or show the table."),
     Action("analysis.batches", "b", "choose_batches", "Batches", "Choose the batches to analyse together."),
     Action("analysis.open", "o", "open_library", "Open", "Show the video, or the first batch, in the library."),
     Action("analysis.export", "ctrl+s,x", "export", "Export", "Write a table and a report to the batch folder."),
@@ -294,7 +294,7 @@ ANALYSIS_ACTIONS = (
         "comma",
         "move_frame(-1)",
         "Previous frame",
-        "Show the attention over the frame before.",
+        "Show the attention over the previous frame.",
         is_in_footer=False,
     ),
     Action(
@@ -302,7 +302,7 @@ ANALYSIS_ACTIONS = (
         "full_stop",
         "move_frame(1)",
         "Next frame",
-        "Show the next frame of the attention.",
+        "Show the attention over the next frame.",
         is_in_footer=False,
     ),
 )

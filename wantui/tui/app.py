@@ -115,7 +115,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
         self.queue.db.set_wait_seconds(MAX_LOCK_SECONDS)
         self.snapshot = QueueSnapshot()
         self.announced_one_gpu: set[tuple[int | None, str]] = set()
-        """Numbers of batches and reasons for one GPU of which a notification was shown."""
+        """Batch number and reason of each notification about one GPU that was shown."""
         self.gpu_history = GpuHistory()
         self.gpu_panel_mode = settings.gpu_panel
         self._is_starting_engine = False

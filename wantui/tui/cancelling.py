@@ -18,7 +18,7 @@ def cancel_videos(app: "WantuiApp", batch_ids: Sequence[int], video_index: int |
     """Cancel batches, or one video of a batch.
 
     Waiting videos are cancelled in the manifest, too, on a background thread; for running videos, their worker does
-    that. The state of a video may have changed while the user confirmed, so that the queue decides which videos are
+    that. The state of a video may have changed while the user confirmed, so the queue decides which videos are
     waiting. An error in one batch does not hide what was cancelled in the others.
     """
 
@@ -43,7 +43,7 @@ def cancel_videos(app: "WantuiApp", batch_ids: Sequence[int], video_index: int |
         if missing_ids:
             names = ", ".join(str(batch_id) for batch_id in missing_ids)
             subject = f"batch {names} is" if len(missing_ids) == 1 else f"batches {names} are"
-            raise UserError(f"cannot cancel: {subject} no longer in the queue. Nothing of it was changed.")
+            raise UserError(f"cannot cancel: {subject} no longer in the queue. Nothing was changed.")
 
     app.change_queue(cancel)
 

@@ -73,7 +73,7 @@ class Chart:
         """Fill the area between two curves with a loose pattern of dots.
 
         Args:
-            turn: index of the band, and number of bands; they take turns in the cells, so that none hides another.
+            turn: index of the band, and number of bands; they take turns in the cells, so none hides another.
         """
         points = sorted(
             (self._find_dot_column(x), self._find_dot_row(low), self._find_dot_row(high))

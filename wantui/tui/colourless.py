@@ -7,7 +7,7 @@ from rich.segment import Segment
 from textual.color import Color
 from textual.filter import NoColor
 
-from wantui.tui.blocks import BLOCKS, FOREGROUNDS, PICTURE_STYLE
+from wantui.tui.block_characters import BLOCKS, FOREGROUNDS, PICTURE_STYLE
 
 SHADES = " ░▒▓█"
 """Characters by brightness, on a dark background."""

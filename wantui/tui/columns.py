@@ -34,7 +34,7 @@ class Column(Generic[Row]):
 
 
 def append_at(line: Text, column: int, text: Text) -> None:
-    """Append a text to a line, from a column on."""
+    """Append a text to a line, starting at a column."""
     line.append(" " * (column - line.cell_len)).append_text(text)
 
 

@@ -109,9 +109,7 @@ def describe_unexpected_error(error: Exception) -> str:
         reason = f"the recipe does not accept {describe_first_validation_error(error)}"
     else:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return (
-        f"cannot plan the batch: {' '.join(reason.split())}. Change the setting or the template that you changed last"
-    )
+    return f"cannot plan the batch: {' '.join(reason.split())}. Undo the last change to the settings or the template"
 
 
 def examine_machine(preview: "BatchPreview", state_dir: StateDirectory) -> MachineExamined:

@@ -146,13 +146,13 @@ class DraftStore:
             self.directory.mkdir(parents=True, exist_ok=True)
             with lock_by_file(self.directory / DRAFTS_LOCK_FILE, MAX_LOCK_SECONDS):
                 if read_file_state(self.path) != self._file_state:
-                    self._keep_others(with_template=is_last)
+                    self._merge_other_history(with_template=is_last)
                 save_drafts(self.directory, self.drafts)
                 self._saved, self._file_state = self.drafts.model_copy(deep=True), read_file_state(self.path)
         finally:
             self._is_saving = False
 
-    def _keep_others(self, with_template: bool) -> None:
+    def _merge_other_history(self, with_template: bool) -> None:
         """Add the history of another application, and its template if requested, to the history."""
         try:
             others = read_drafts(self.path)

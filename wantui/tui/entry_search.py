@@ -1,4 +1,4 @@
-"""Base of the help and the command palette: a search field above a list of entries, of which one can be run."""
+"""Base of the help and the command palette: a search field above a list of entries that can be run."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

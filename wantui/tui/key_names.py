@@ -38,7 +38,7 @@ def suggest_key(text: str) -> str:
 
 
 def normalize_key(text: str) -> str:
-    """Return the name of a key, also if it is given as a character, such as question_mark for ?."""
+    """Return the name of a key, even if it is given as a character, such as question_mark for ?."""
     return _character_to_key(text) if len(text) == 1 else text
 
 

@@ -99,7 +99,7 @@ def shrink_picture(picture: "Picture", max_side: int) -> "Picture":
 def fit_picture_cells(picture: "Picture", width: int, height: int) -> "Picture":
     """Return a picture scaled as large as fits into `width` by `height` characters, with 2 by 2 pixels each.
 
-    A character is twice as high as it is wide, so that a pixel is too.
+    A character is twice as high as it is wide, so a pixel is too.
     """
     scale = min(width / picture.shape[1], 2 * height / picture.shape[0])
     columns = min(width, max(1, round(picture.shape[1] * scale)))

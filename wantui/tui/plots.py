@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.blocks import PICTURE_STYLE, draw_blocks
+from wantui.tui.block_characters import PICTURE_STYLE, draw_blocks
 from wantui.tui.braille import BrailleCanvas
 from wantui.tui.pictures import fit_picture_cells
 

@@ -69,7 +69,7 @@ class PreviewSchedule:
     def __init__(self) -> None:
         self._last_read_by_video: dict[int, tuple[int, float]] = {}
 
-    def take_due(self, video: RunningVideo, preview_seconds: float) -> bool:
+    def claim_due_preview(self, video: RunningVideo, preview_seconds: float) -> bool:
         """Return whether to read the preview of a video now; if so, note that it is read."""
         if video.preview_path is None:
             return False

@@ -142,11 +142,11 @@ ANSI_THEMES = (
 )
 """Textual's themes with 16 colours; in the originals, a state has the colour of the accent, or borders are black."""
 
-OWN_THEMES_BY_NAME = {theme.name: theme for theme in (*WANTUI_THEMES, *ANSI_THEMES)}
+ADDED_THEMES_BY_NAME = {theme.name: theme for theme in (*WANTUI_THEMES, *ANSI_THEMES)}
 """Themes that wantui adds to those of Textual, or changes."""
 
 
-FOUND_COLOURS = {True: "#ffffff", False: "#000000"}
+FINDING_COLOURS = {True: "#ffffff", False: "#000000"}
 """Colour of findings on a dark background (True) and on a light one."""
 
 
@@ -167,7 +167,9 @@ def derive_colours(theme: Theme) -> Mapping[str, str]:
     """Return the colours of the application that a theme does not name: those of variations, and the background of the
     selected row."""
     series = make_series_variables(is_dark=theme.dark, is_ansi=bool(theme.ansi))
-    series["found"] = ("ansi_bright_white" if theme.dark else "ansi_black") if theme.ansi else FOUND_COLOURS[theme.dark]
+    series["found"] = (
+        ("ansi_bright_white" if theme.dark else "ansi_black") if theme.ansi else FINDING_COLOURS[theme.dark]
+    )
     if theme.ansi:
         return series | {"cursor-background": "ansi_default", "cursor-blurred-background": "ansi_default"}
     colours = theme.to_color_system().generate()
@@ -193,7 +195,7 @@ class ThemedApp(App[None]):
     @property
     def available_themes(self) -> dict[str, Theme]:
         """All themes by name, those of wantui first."""
-        return OWN_THEMES_BY_NAME | super().available_themes | OWN_THEMES_BY_NAME
+        return ADDED_THEMES_BY_NAME | super().available_themes | ADDED_THEMES_BY_NAME
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         return dict(derive_colours(self.current_theme))

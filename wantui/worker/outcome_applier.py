@@ -171,23 +171,23 @@ class OutcomeApplier:
         )
         self.queue.release_video(claim, "the output folder cannot be written")
 
-    def close_reclaimed_video(self, video: VideoRow) -> None:
+    def record_reclaimed_video(self, video: VideoRow) -> None:
         """Record in the manifest that a video of this worker was cancelled while the queue could not be used."""
         batch = self.queue.get_batch(video.batch)
         if batch is not None and video.state == "cancelled":
-            self._close_in_manifest(video.title, video.number, BatchFolder(batch.folder), "cancelled")
+            self._record_end_in_manifest(video.title, video.number, BatchFolder(batch.folder), "cancelled")
 
     def _cancel_video(self, claim: Claim, folder: BatchFolder) -> None:
-        self._close_in_manifest(claim.title, claim.video_index, folder, "cancelled")
+        self._record_end_in_manifest(claim.title, claim.video_index, folder, "cancelled")
         self.queue.record_cancellation(claim)
 
     def _fail_video(self, claim: Claim, folder: BatchFolder, error: str, batch_log: logging.Logger) -> None:
         batch_log.error("%s failed: %s", claim.title, error)
         del self.transient_error_counts[claim.video_id]
-        self._close_in_manifest(claim.title, claim.video_index, folder, "failed", error)
+        self._record_end_in_manifest(claim.title, claim.video_index, folder, "failed", error)
         self.queue.record_failure(claim, error)
 
-    def _close_in_manifest(
+    def _record_end_in_manifest(
         self, title: str, video_index: int, folder: BatchFolder, state: VideoState, error: str | None = None
     ) -> None:
         try:

@@ -14,7 +14,7 @@ from wantui.storage.output_errors import (
     DISK_FULL_ERROR_NUMBERS,
     UNWRITABLE_ERROR_NUMBERS,
     describe_path_conflict,
-    describe_sticky_conflict,
+    describe_sticky_bit_conflict,
     find_unwritable_folder,
     is_folder_deleted,
 )
@@ -168,7 +168,7 @@ def _decide_os_error_outcome(error: OSError, context: ErrorContext) -> VideoOutc
         return WaitForDiskSpace(error.strerror or "")
     if (unwritable_folder := find_unwritable_folder(context.batch_root, error)) is not None:
         return WaitForFolder(*unwritable_folder)
-    if (sticky_conflict := describe_sticky_conflict(error)) is not None:
+    if (sticky_conflict := describe_sticky_bit_conflict(error)) is not None:
         return FailVideo(sticky_conflict)
     if error.errno in UNWRITABLE_ERROR_NUMBERS and context.count_transient_error() < MAX_TRANSIENT_ERRORS:
         # The folder is writable again, for example after a network outage.

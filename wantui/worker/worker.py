@@ -384,7 +384,7 @@ class Worker:
             try:
                 reclaimed_videos += self.queue.reclaim_videos(self.name, str(error), counts_crash=False)
                 for video in reclaimed_videos:
-                    self.outcome_applier.close_reclaimed_video(video)
+                    self.outcome_applier.record_reclaimed_video(video)
                 return
             except QueueUnavailableError as later_error:
                 error = later_error

@@ -50,7 +50,7 @@ def build_autoencoder() -> AutoencoderKLWan:
     """Build an untrained autoencoder whose temporal kernels are initialised to the identity in time.
 
     The attention of the two middle blocks is initialised to zero and never trained: this world does not need it, and
-    without it all layers are local, so that training on windows also works for the whole picture.
+    without it all layers are local, so training on windows also works for the whole picture.
     """
     vae = AutoencoderKLWan(
         base_dim=8,

@@ -9,7 +9,7 @@ EAGER_CALL_COUNT = 3
 
 
 class GraphedFunction:
-    """A function without arguments that replays a CUDA graph from the fourth call on.
+    """A function without arguments that replays a CUDA graph after the third call.
 
     The function may only read and write tensors that keep their memory between calls, and may not read values back.
     """

@@ -2,7 +2,7 @@
 
 A video x becomes x_s = (1 - s) x + s e with noise e, and the transformer predicts e - x from x_s, 1000 s and the text.
 The stock pipeline passes 512 text positions to the transformer: the embeddings of the prompt, then zeros. All zeros
-give the same key and value, so that one padding position can represent m of them in the softmax: log m is added to
+give the same key and value, so one padding position can represent m of them in the softmax: log m is added to
 its logit. Training therefore covers all 512 positions at the cost of `TRAINING_TEXT_POSITION_COUNT`.
 """
 

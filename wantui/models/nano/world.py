@@ -29,7 +29,7 @@ TWO_OBJECT_FRACTION = 0.35
 
 OMISSION_PROBABILITY_BY_ATTRIBUTE = {"size": 0.25, "colour": 0.10, "shape": 0.08, "motion": 0.15, "background": 0.20}
 """Probability that a training caption omits an attribute, which then has a random value in the scene. An omitted shape
-is called "shape", so that "a red shape moving left" reveals which shape the model prefers."""
+is called "shape", so "a red shape moving left" reveals which shape the model prefers."""
 
 CLIP_FRAME_COUNT, CLIP_SIDE_PIXELS = 17, 128
 """Frames of a clip, and its width and height in pixels."""

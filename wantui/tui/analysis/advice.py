@@ -17,12 +17,12 @@ SCREEN_ADVICE = {
 """Sentence of the screen for each advice."""
 
 
-def word_error(error: Exception) -> str:
+def format_error_for_screen(error: Exception) -> str:
     """Return the text of an error of the analysis, with keys of the screen."""
-    return name_keys(error.message) if isinstance(error, CannotCompareError) else str(error)
+    return replace_options_by_keys(error.message) if isinstance(error, CannotCompareError) else str(error)
 
 
-def name_keys(message: str) -> str:
+def replace_options_by_keys(message: str) -> str:
     """Return a message of the analysis with keys of the screen instead of options of `wantui analyze`."""
     if not isinstance(message, AdvisedText):
         return message

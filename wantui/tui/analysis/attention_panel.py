@@ -25,9 +25,9 @@ MIN_FIGURES_WIDTH, MAX_FIGURES_WIDTH = 28, 44
 PICTURE_GAP = 2
 """Cells right of a picture."""
 NOTE_INDENT = " " * 9
-MASS_NOTE = "on this word, of all words (its mass)"
-SCALE_NOTE = "of the attention at a place"
-EVENNESS_NOTE = "0 one place, 1 the whole picture"
+MASS_NOTE = "is on this word (its mass)"
+SCALE_NOTE = "of a position's attention"
+EVENNESS_NOTE = "0: one position, 1: all alike"
 """Explanations of the figures of a map."""
 FRAME_CAPTION, OVERLAY_CAPTION, SHORT_OVERLAY_CAPTION = "frame", "attention over the frame", "attention"
 """Captions of two pictures side by side; the short one is for narrow pictures."""
@@ -119,32 +119,33 @@ def _draw_figures(
         index_text = f"step {film.evaluations[key.step_index] + 1}  σ {film.sigmas[key.step_index]:.3f}"
     else:
         index_text = f"{key.axis} {key.step_index} (0 to {count - 1})"
+    axis_key = "A axis" if len(film.list_axes()) > 1 else ""
     lines = [
-        _spread(
+        _join_at_both_ends(
             Text(chosen_word.text, accent + Style(bold=True)), f"word {key.word_index + 1} of {len(film.words)}", width
         ),
         Text(f"tokens {' '.join(chosen_word.token_texts)}", dim),
         *_describe_map(mass, entropy, width, plain, get_style("text-muted") if explains else None),
         Text(""),
-        _spread(Text(index_text, plain), "← →", width, key_style),
+        _join_at_both_ends(Text(index_text, plain), "← →", width, key_style),
         _draw_scrubber(key.step_index - MEAN_STEP, count + 1, width, accent),
         Text(_draw_mass(masses, width), accent),
-        _spread(Text(f"attention by {key.axis}", dim), "A axis" if len(film.list_axes()) > 1 else "", width, key_style),
+        _join_at_both_ends(Text(f"attention by {key.axis}", dim), axis_key, width, key_style),
         Text(""),
     ]
     if frame_count:
         lines += [
-            _spread(Text(f"frame {key.frame_index + 1} of {frame_count}", plain), ", .", width, key_style),
+            _join_at_both_ends(Text(f"frame {key.frame_index + 1} of {frame_count}", plain), ", .", width, key_style),
             _draw_scrubber(key.frame_index, frame_count, width, accent),
             Text(""),
             *_draw_scale(film, key.axis, width),
             Text(""),
         ]
     if len(film.words) > 1:
-        lines.append(_spread(Text("words", dim), "w", width, key_style))
+        lines.append(_join_at_both_ends(Text("words", dim), "w", width, key_style))
         for index, word in enumerate(film.words):
             is_chosen = index == key.word_index
-            line = _spread(
+            line = _join_at_both_ends(
                 Text(f"{'●' if is_chosen else '○'} {word.text}"), format_share(word.mean_mass, 2), width, Style()
             )
             if is_chosen:
@@ -188,7 +189,7 @@ def _draw_mass(mass_by_step: Sequence[float], width: int) -> str:
     return draw_sparkline([values[column * len(values) // width] for column in range(width)], width)
 
 
-def _spread(left: Text, right: str, width: int, right_style: Style | None = None) -> Text:
+def _join_at_both_ends(left: Text, right: str, width: int, right_style: Style | None = None) -> Text:
     """Return a line with texts at both ends."""
     left = left.copy()
     left.truncate(max(1, width - len(right) - 1), overflow="ellipsis")
@@ -206,7 +207,7 @@ def _draw_scale(film: AttentionFilm, axis: "AttentionAxis", width: int) -> list[
     maximum = film.get_scale_maximum(axis)
     return [
         draw_colour_scale(film.scale_colours, width),
-        _spread(
+        _join_at_both_ends(
             Text("0", Style(dim=True)),
             f"{format_share(maximum, 0 if maximum >= MIN_WHOLE_SHARE else 2)} or more",
             width,

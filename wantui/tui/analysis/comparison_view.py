@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.analysis.advice import name_keys
+from wantui.tui.analysis.advice import replace_options_by_keys
 from wantui.tui.analysis.answers_view import VERDICT_COLOURS, draw_answer_details, draw_answer_verdicts
 from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.forest_plot import (
@@ -19,7 +19,7 @@ from wantui.tui.analysis.forest_plot import (
     draw_forest_rows,
     get_relative_change,
     label_effect,
-    put_significant_first,
+    sort_significant_first,
 )
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plain_names import replace_names
@@ -92,7 +92,9 @@ def draw_comparison(
         )
     lines += [_draw_dispersion(name, curve, canvas) for name, curve in comparison.dispersion_curves_by_group.items()]
     for warning in comparison.warnings:
-        lines += wrap_text(f"note: {replace_names(name_keys(warning))}", width, canvas.get_style("text-muted"))
+        lines += wrap_text(
+            f"note: {replace_names(replace_options_by_keys(warning))}", width, canvas.get_style("text-muted")
+        )
     lines += list_exclusions("left out", exclusion_reasons, canvas)
     further_reasons = [video for video in comparison.exclusion_reasons if video not in set(exclusion_reasons)]
     return [*lines, *list_exclusions("not compared", further_reasons, canvas)], row_by_metric
@@ -130,7 +132,7 @@ def _draw_pair(
     first_row = lines_above + len(lines)
     differences = [d for d in comparison.differences if (d.first_group, d.second_group) == pair]
     if first_row + len(differences) > canvas.height:
-        differences = put_significant_first(differences, partial(find_decisive_p, comparison))
+        differences = sort_significant_first(differences, partial(find_decisive_p, comparison))
     rows = draw_forest_rows(comparison, differences, layout, canvas.get_style)
     verdict_lines, details = _draw_verdict(comparison, verdict, canvas), draw_answer_details(answers, canvas)
     row_by_metric = {difference.metric: row for row, difference in enumerate(differences, first_row)}

@@ -15,7 +15,7 @@ from wantui.analysis.video import Video
 from wantui.errors import UserError
 from wantui.storage.batch_index import BatchSummary, find_batches
 from wantui.storage.video_files import make_parent_folders
-from wantui.tui.analysis.advice import word_error
+from wantui.tui.analysis.advice import format_error_for_screen
 from wantui.tui.analysis.attention_film import AttentionFilm, OverlayKey, load_attention_film
 from wantui.tui.analysis.views import SHOWN_CURVES
 
@@ -173,7 +173,7 @@ def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
         comparison = compare_with_unguided(videos, grouping, declaration.metric)
         return ComparisonDone(videos, grouping, replace(comparison, declaration=declaration), "")
     except UserError as error:
-        return ComparisonDone(videos, grouping, None, word_error(error))
+        return ComparisonDone(videos, grouping, None, format_error_for_screen(error))
 
 
 def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
@@ -199,7 +199,7 @@ def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
             return FigureDone(videos, key, group_names, curve_name, mean_curves, comparison)
         return FigureDone(videos, key, group_names, components=compute_path_components(groups))
     except UserError as error:
-        return FigureDone(videos, key, error=word_error(error))
+        return FigureDone(videos, key, error=format_error_for_screen(error))
 
 
 def _measure_separation(videos: Sequence[Video], grouping: str) -> Separation:

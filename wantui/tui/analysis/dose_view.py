@@ -17,7 +17,7 @@ from wantui.tui.analysis.forest_plot import (
     NO_SCALE_TEXT,
     choose_axis,
     draw_interval,
-    put_significant_first,
+    sort_significant_first,
 )
 from wantui.tui.analysis.metric_notes import RATIO_NOTE, RATIO_SIGN, mark_ratio
 from wantui.tui.analysis.views import Canvas
@@ -85,7 +85,7 @@ def draw_dose_response(
         lines += _draw_means(dose_response, charted, canvas, colours_by_group)
     trends, first_row = list(dose_response.trends), lines_above + len(lines) + 1
     if first_row + len(trends) > canvas.height:
-        trends = put_significant_first(trends, lambda trend: trend.family_p)
+        trends = sort_significant_first(trends, lambda trend: trend.family_p)
     slope_lines = _draw_slopes(dose_response, trends, charted.metric, canvas)
     verdict_lines = wrap_text(replace_names(dose_response.verdict_text), canvas.width)
     row_by_metric = {trend.metric: row for row, trend in enumerate(trends, first_row)}

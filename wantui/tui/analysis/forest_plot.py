@@ -177,7 +177,7 @@ def draw_forest_header(layout: ForestLayout) -> Text:
     )
 
 
-def put_significant_first(items: Sequence[Item], get_p: Callable[[Item], float]) -> list[Item]:
+def sort_significant_first(items: Sequence[Item], get_p: Callable[[Item], float]) -> list[Item]:
     """Return rows of a table with the significant ones first; each part keeps its order."""
     return sorted(items, key=lambda item: not get_p(item) <= SIGNIFICANCE_LEVEL)  # p can be NaN
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.analysis.advice import name_keys
+from wantui.tui.analysis.advice import replace_options_by_keys
 from wantui.tui.analysis.answers_view import draw_labelled
 from wantui.tui.analysis.tables import draw_rows
 from wantui.tui.analysis.views import Canvas
@@ -60,5 +60,5 @@ def draw_correlations(result: "VideoCorrelations", canvas: Canvas) -> list[Text]
 
 def _draw_notes(notes: list[str], canvas: Canvas) -> list[Text]:
     style = canvas.get_style("text-muted")
-    texts = [f"note: {replace_names(name_keys(note))}" for note in notes]
+    texts = [f"note: {replace_names(replace_options_by_keys(note))}" for note in notes]
     return [line for text in texts for line in wrap_text(text, canvas.width, style)]

@@ -7,7 +7,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.formatting import format_share
-from wantui.tui.analysis.advice import name_keys
+from wantui.tui.analysis.advice import replace_options_by_keys
 from wantui.tui.analysis.views import (
     GROUP_SIGNS,
     LOW_VIEW_HEIGHT,
@@ -46,7 +46,7 @@ def draw_separation(separation: "Separation", highlighted_group: str, canvas: Ca
     is_low = canvas.height < LOW_VIEW_HEIGHT
     notes = _list_short_notes(separation, pairs) if is_low else _list_notes(separation, pairs)
     if separation.no_unguided_reason:
-        notes.insert(0, name_keys(separation.no_unguided_reason))
+        notes.insert(0, replace_options_by_keys(separation.no_unguided_reason))
     if (hidden_count := len(separation.pairs) - len(pairs)) > 0:
         notes.append(f"{hidden_count} pairs of groups not drawn")
     note_lines = [line for note in notes for line in wrap_text(note, canvas.width, Style(dim=True))]

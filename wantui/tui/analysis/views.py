@@ -144,7 +144,7 @@ def draw_video_curves(
 def _describe_strides(video: Video) -> str:
     """Return what mostly reflects the sampler's steps: metrics, or only the curve of turning; empty if nothing does.
 
-    Curves have the stride of the trajectory, also if the metric is measured at a larger one.
+    Curves have the stride of the trajectory, even if the metric is measured at a larger one.
     """
     unsettled_names = [name for name in BEND_METRICS if name in video.unsettled_metrics]
     if unsettled_names:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wantui.file_state import MISSING_FILE, UNOPENED_FILE, read_file_state
+from wantui.file_state import MISSING_FILE, UNREADABLE_FILE, read_file_state
 from wantui.storage.manifest import VideoEntry
 from wantui.tui.pictures import read_sheet_frames, read_strip_frames, stretch_picture
 
@@ -95,7 +95,7 @@ class ThumbnailReader:
             (request.clip_path, self._read_from_clip),
         ):
             state = MISSING_FILE if path is None else read_file_state(path)
-            if path is None or state in (MISSING_FILE, UNOPENED_FILE):
+            if path is None or state in (MISSING_FILE, UNREADABLE_FILE):
                 continue
             key = (path, state, request.size)
             if key not in self._cache:

@@ -113,7 +113,7 @@ class VideoMatrix:
         return replace(self, cells=cells)
 
     def replace_running(self, running_by_index: Mapping[int, RunningVideo]) -> "VideoMatrix":
-        """Return the same videos, of which those with these indices are running."""
+        """Return the same videos; those with these indices are running."""
         cells = {
             place: replace(cell, running=running_by_index.get(cell.video_index)) for place, cell in self.cells.items()
         }
@@ -170,7 +170,7 @@ def arrange_matrix(
         tuple(replace_names(arranged.rows[row].label) for row in rows),
         replace_names(arranged.column_heading),
         tuple(map(replace_names, arranged.column_labels)),
-        {(new_rows[row], column): shown[index] for (row, column), index in arranged.index_by_place.items()},
+        {(new_rows[row], column): shown[index] for (row, column), index in arranged.index_by_position.items()},
         aspect_ratio,
         layout,
         MatrixView(view.layout_number % len(layouts), arranged.page_number, view.sort_score),
@@ -217,7 +217,7 @@ def _sort_rows(arranged: ArrangedVideos, manifest: Manifest, similarity: BatchSi
     if not sort_score:
         return list(rows)
     scores_by_row: dict[int, list[float]] = {row: [] for row in rows}
-    for (row, _), index in arranged.index_by_place.items():
+    for (row, _), index in arranged.index_by_position.items():
         video = similarity.by_video.get(manifest.videos[index].id)
         if video is not None and (score := getattr(video, sort_score)) is not None:
             scores_by_row[row].append(score)

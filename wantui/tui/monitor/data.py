@@ -126,7 +126,7 @@ class PreviewHistory:
         return self.picked_step or max(self.step_numbers, default=None)
 
     def move(self, offset: int) -> None:
-        """Pick the step `offset` previews later; the latest one is followed from then on."""
+        """Pick the step `offset` previews later; if it is the latest one, follow new previews."""
         steps = self.step_numbers
         if steps and (shown_step := self.shown_step) is not None:
             index = max(0, min(len(steps) - 1, steps.index(shown_step) + offset))

@@ -95,7 +95,7 @@ class WorkerClock:
     def __init__(self) -> None:
         self._started_at_by_worker: dict[str, float] = {}
 
-    def note_workers(self, workers: Sequence[WorkerRow]) -> None:
+    def update_start_times(self, workers: Sequence[WorkerRow]) -> None:
         """Note when new workers were started."""
         now, known = time.monotonic(), self._started_at_by_worker
         self._started_at_by_worker = {

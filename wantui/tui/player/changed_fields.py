@@ -12,7 +12,7 @@ from wantui.planning.sizes import DEFAULT_FRAME_COUNT
 from wantui.tui.player.recipe_table import SEED_FIELD, format_field_value, list_recipe_fields
 
 UNMARKED_FIELDS = frozenset({"prompt", "marks", SEED_FIELD, "revision", "magnitudes", "duration"})
-"""Fields of which each batch has its own value, or whose value follows from that of other fields."""
+"""Fields whose value is different in every batch, or follows from other fields."""
 
 
 def find_changed_fields(recipe: Recipe) -> dict[str, str]:

@@ -208,7 +208,7 @@ class ClipBuffer:
         return ahead < capacity - capacity // 4
 
     def _list_window(self) -> Iterator[int]:
-        """Yield the frames of the window: from the position on, then those before it."""
+        """Yield the frames of the window: first from the position to the end, then those before it."""
         capacity, count = self._get_capacity(), self.frame_count
         behind_count = capacity // 4
         for offset in range(min(capacity - behind_count, count) if count else 1):

@@ -324,7 +324,7 @@ class AnalysisScreen(AnalysisFigures):
             self.draw_details()
 
     def action_enlarge(self) -> None:
-        """Show the view without the table, or with it again."""
+        """Hide or show the table."""
         self.toggle_class("-enlarged")
         self.set_focus(self.details if self.has_class("-enlarged") else self.row_list)
 

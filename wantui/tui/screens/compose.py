@@ -114,7 +114,7 @@ class ComposeScreen(BaseScreen):
             self._preview_soon()
 
     @on(ConfigPane.Chosen)
-    def _bring_example(self, message: ConfigPane.Chosen) -> None:
+    def _insert_example(self, message: ConfigPane.Chosen) -> None:
         """Replace a template that the user has not changed with the example of the chosen config."""
         template = self.template_editor.text.strip()
         if message.example is not None and template in ("", message.previous_example) and template != message.example:

@@ -261,7 +261,7 @@ class LibraryScreen(LibraryRunning):
             self.batch_details.show_message(f"✗ {message.error}")
             return
         has_sheets = any("sheet" in video.files for video in message.manifest.videos)
-        self.keep_view(message.grid)
+        self.remember_view(message.grid)
         self.show_grid(message.grid, is_same_batch)
         self.details.set_class(not has_sheets and not self.running_by_index, "-without-sheets")
         self.show_batch_facts()

@@ -36,7 +36,7 @@ class LibraryAxes(LibraryMarks):
         """Return the chosen axes and page of a batch."""
         return self._views_by_folder.get(folder, MatrixView())
 
-    def keep_view(self, grid: VideoMatrix) -> None:
+    def remember_view(self, grid: VideoMatrix) -> None:
         """Show the same axes and page when the batch is read again."""
         self._views_by_folder[grid.folder] = grid.view
 
@@ -82,6 +82,6 @@ class LibraryAxes(LibraryMarks):
         if folder is None or manifest is None:
             return
         grid = arrange_matrix(folder, manifest, self.shown_marks, self.shown_filter, view, self.shown_similarity)
-        self.keep_view(grid)
+        self.remember_view(grid)
         self.show_grid(grid, is_same_batch=True)
         self.show_current_video()

@@ -46,7 +46,7 @@ class LibraryRunning(LibraryAxes):
         due = {
             index
             for index, video in running_by_index.items()
-            if self._preview_schedule.take_due(video, preview_seconds)
+            if self._preview_schedule.claim_due_preview(video, preview_seconds)
         }
         if running_by_index == self.running_by_index and not due:
             return

@@ -136,7 +136,7 @@ class MonitorScreen(MonitorFiles):
 
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
         """Update the list at once if its videos changed; `_redraw_if_shown` draws their progress."""
-        self.worker_clock.note_workers(snapshot.workers)
+        self.worker_clock.update_start_times(snapshot.workers)
         previous_rows, self.rows = self.rows, list_monitor_rows(snapshot)
         self._show_idle_reason(snapshot)
         if _list_row_keys(previous_rows) != _list_row_keys(self.rows):
@@ -291,7 +291,7 @@ class MonitorScreen(MonitorFiles):
         return lines
 
     def _draw_curves(self, progress: VideoProgress | None) -> None:
-        """Show the curves of the selected video with those of the finished one behind, else of the finished one."""
+        """Show the curves of the selected video with those of the finished one behind, or only the latter."""
         row, finished = self.get_current_row(), self.finished_video
         finished_progress = None if finished is None else finished.progress
         is_running = row is not None and row.video is not None
@@ -354,7 +354,7 @@ class MonitorScreen(MonitorFiles):
             self.draw_pictures()
 
     def action_open_finished(self) -> None:
-        """Show the video that was finished last in the library."""
+        """Show the latest finished video in the library."""
         finished, snapshot = self.finished_video, self.wantui_app.snapshot
         batch = next((row for row in snapshot.batches if finished is not None and row.id == finished.batch_id), None)
         if finished is None or batch is None:

@@ -255,7 +255,7 @@ class QueueDetails(BaseScreen):
         """Return the latest preview if it is due, else the one that is shown."""
         if self._preview is not None and self._preview.video_id != video.video_id:
             self._preview, self._preview_schedule = None, PreviewSchedule()
-        if self._preview_schedule.take_due(video, self.wantui_app.settings.preview_seconds):
+        if self._preview_schedule.claim_due_preview(video, self.wantui_app.settings.preview_seconds):
             assert video.preview_path is not None
             self._preview = StillRequest(video.video_id, video.preview_path, step_number=video.preview_step)
         return self._preview

@@ -103,7 +103,9 @@ class QueueResults(QueueDetails):
         """Show the steps of running videos, and their previews that are due."""
         running = self._find_running(batch)
         seconds = self.wantui_app.settings.preview_seconds
-        due_ids = {video.video_id for video in running.values() if self._results_schedule.take_due(video, seconds)}
+        due_ids = {
+            video.video_id for video in running.values() if self._results_schedule.claim_due_preview(video, seconds)
+        }
         updated = grid.replace_running(running)
         if updated != self.results.grid:
             self.results.replace_grid(updated)

@@ -70,7 +70,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
     Args:
         titled_recipes: title of each video, and its recipe; titles may be equal.
         document: JSON document to show instead of the recipes, such as the manifest entry of the video.
-        clips: clips of the compared videos, of which the dialog shows the middle frames; empty without pictures.
+        clips: clips of the compared videos; the dialog shows their middle frames; empty without pictures.
         facts: facts about the only video that its recipe does not determine.
     """
 

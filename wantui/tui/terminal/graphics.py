@@ -5,7 +5,7 @@ graphics are off, because both forward graphics only if configured.
 
 Only whole screens are drawn in pixels. In lists that scroll, pictures are block characters, for these reasons:
 
-* Sixel pixels belong to no cell. Textual redraws cells that changed, so that text over a picture, a dialog or a scroll
+* Sixel pixels belong to no cell. Textual redraws cells that changed, so text over a picture, a dialog or a scroll
   leaves torn pictures, unless each one is cropped, encoded and sent again: 11 to 60 kB for a thumbnail of 96x96 pixels.
 * The Kitty protocol can tie pictures to cells by placeholder characters, but of the terminals that speak it, few draw
   them; WezTerm and Konsole do not. The iTerm2 protocol has no such mode.

@@ -14,15 +14,15 @@ from textual.events import Key
 
 PASTE_START, PASTE_END = "\x1b[200~", "\x1b[201~"
 PASTE_MARK = re.compile(r"(\x1b\[20[01]~)")
-ANSWER = re.compile(r"\x1b[P\]_^X][^\x1b\x07]{2,}(?:\x1b\\|\x07)")
+TERMINAL_RESPONSE = re.compile(r"\x1b[P\]_^X][^\x1b\x07]{2,}(?:\x1b\\|\x07)")
 """String with which a terminal answers a query (DCS, OSC, APC, PM or SOS); Alt with a key sends only its start."""
-CUT_SEQUENCE = re.compile(r"\x1b(?:\[(?:[<?>=]|[<?>=]?[\d;:]+[ $]?)|[P\]_^X][^\x1b\x07]{2,4096}\x1b?)\Z")
+INCOMPLETE_SEQUENCE = re.compile(r"\x1b(?:\[(?:[<?>=]|[<?>=]?[\d;:]+[ $]?)|[P\]_^X][^\x1b\x07]{2,4096}\x1b?)\Z")
 """Start of a sequence at the end of a read: more than Escape or Alt with a key sends."""
-CUT_PASTE_END = re.compile(r"\x1b(?:\[(?:2(?:01?)?)?)?\Z")
+INCOMPLETE_PASTE_END = re.compile(r"\x1b(?:\[(?:2(?:01?)?)?)?\Z")
 """Start of the end mark of a paste at the end of a read."""
 KEY_OR_PASTE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|O?[^\x1b]?)|(?P<paste>[^\x00-\x1f\x7f-\x9f]{256,})")
 """Escape sequence, or text that no one types within one read: a paste in a terminal that does not mark it."""
-MAX_REST_SECONDS = 2.0
+MAX_SEQUENCE_SECONDS = 2.0
 """Maximum seconds from the first part of a sequence to its last; then the start is dropped."""
 
 SIZE_REPORT = re.compile(r"\x1b\[48[\d;:]*t")
@@ -40,7 +40,7 @@ def _keep_valid_size(report: re.Match[str]) -> str:
 
 def _clean_typed_text(text: str) -> str:
     """Return input outside of a marked paste without answers and invalid sizes, and with marks around a paste."""
-    return KEY_OR_PASTE.sub(_mark_paste, SIZE_REPORT.sub(_keep_valid_size, ANSWER.sub("", text)))
+    return KEY_OR_PASTE.sub(_mark_paste, SIZE_REPORT.sub(_keep_valid_size, TERMINAL_RESPONSE.sub("", text)))
 
 
 def _mark_paste(match: re.Match[str]) -> str:
@@ -78,7 +78,7 @@ class InputDecoder(codecs.IncrementalDecoder):
 
     An editor that queries the terminal may end before the answer arrives. Textual would read the answer as keys, and
     also a sequence whose rest arrives late, as over a slow link: the start of a sequence is held until then.
-    Long text without the marks of a paste gets them: as single keys, each of which an input lays out, it would block
+    Long text without the marks of a paste gets them: as single keys, each followed by a new layout, it would block
     the application for minutes.
     """
 
@@ -90,12 +90,12 @@ class InputDecoder(codecs.IncrementalDecoder):
 
     def decode(self, data: Any, final: bool = False) -> str:
         now, held_text = time.monotonic(), self._held_text
-        if not self._is_pasting and now - self._held_since > MAX_REST_SECONDS:
+        if not self._is_pasting and now - self._held_since > MAX_SEQUENCE_SECONDS:
             held_text = ""
         text = held_text + self._decoder.decode(data, final)
         raw_parts, parts = PASTE_MARK.split(text), []
         ends_in_paste = self._is_pasting if len(raw_parts) == 1 else raw_parts[-2] == PASTE_START
-        cut = (CUT_PASTE_END if ends_in_paste else CUT_SEQUENCE).search(raw_parts[-1])
+        cut = (INCOMPLETE_PASTE_END if ends_in_paste else INCOMPLETE_SEQUENCE).search(raw_parts[-1])
         self._held_text = "" if cut is None or final else cut[0]
         raw_parts[-1] = raw_parts[-1].removesuffix(self._held_text)  # a long start of an answer is no paste
         for part in raw_parts:

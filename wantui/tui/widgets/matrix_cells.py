@@ -8,7 +8,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from wantui.storage.marks import VideoMark
-from wantui.tui.blocks import draw_blocks
+from wantui.tui.block_characters import draw_blocks
 from wantui.tui.library.video_matrix import MatrixCell
 from wantui.tui.state_style import get_state_style, get_video_style
 from wantui.tui.widgets.matrix_geometry import CellGeometry

@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 
 from rich.segment import Segment
 
-from wantui.tui.blocks import PIXELS_PER_CELL
+from wantui.tui.block_characters import PIXELS_PER_CELL
 
 CELL_SIZES = ("small", "large", "signs")
 """Sizes of the cells, in the order in which the key cycles through them."""
 SMALL_BOX, LARGE_BOX = (6, 3), (14, 6)
 """Width and height in characters of small and large pictures."""
-LEAST_BOX, MAX_BOX = (10, 5), (44, 16)
+MIN_BOX, MAX_BOX = (10, 5), (44, 16)
 """Limits of large pictures that are made smaller or larger so that all cells fit into the pane."""
 MAX_GAP_WIDTH = 12
 """Maximum number of blank columns between two pictures."""
@@ -119,9 +119,9 @@ def _fit_or_scroll(available_size: int, cell_count: int, axis: int) -> int:
     """Return a cell size with which all cells fit; if they would be too small, as many whole cells as possible."""
     frame_size = (2, 1)[axis]
     size = available_size // cell_count
-    if size < LEAST_BOX[axis] + frame_size:
+    if size < MIN_BOX[axis] + frame_size:
         size = available_size // max(1, round(available_size / (LARGE_BOX[axis] + frame_size)))
-    return _limit(size, LEAST_BOX[axis] + frame_size, MAX_BOX[axis] + frame_size)
+    return _limit(size, MIN_BOX[axis] + frame_size, MAX_BOX[axis] + frame_size)
 
 
 def _limit(value: int, low: int, high: int) -> int:

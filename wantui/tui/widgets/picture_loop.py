@@ -43,7 +43,7 @@ class PictureLoop(DiffText):
     def play_pictures(self, pictures: "Sequence[Picture]", fps: float, *, plays: bool) -> None:
         """Show pictures in a loop, or only the middle one; a single picture is still."""
         self.pictures, self._text_lines, self._lines_by_index = list(pictures), [], {}
-        self.rest()
+        self.stop_playing()
         if plays and len(self.pictures) > 1:
             self._started_at = time.monotonic()
             self.picture_index %= len(self.pictures)
@@ -54,11 +54,11 @@ class PictureLoop(DiffText):
 
     def show_text(self, lines: Sequence[Text]) -> None:
         """Show lines in the middle instead of pictures."""
-        self.rest()
+        self.stop_playing()
         self.pictures, self._lines_by_index, self._text_lines = [], {}, list(lines)
         self._draw()
 
-    def rest(self) -> None:
+    def stop_playing(self) -> None:
         """Stop at the current picture."""
         if self._timer is not None:
             self._timer.stop()
@@ -68,7 +68,7 @@ class PictureLoop(DiffText):
         if not self.screen.is_current or not self.pictures:
             return
         if time.monotonic() - self._started_at > PLAY_SECONDS:
-            self.rest()
+            self.stop_playing()
             return
         self.picture_index = (self.picture_index + 1) % len(self.pictures)
         self._draw()

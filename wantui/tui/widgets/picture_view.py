@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
-from wantui.tui.blocks import PICTURE_STYLE
+from wantui.tui.block_characters import PICTURE_STYLE
 from wantui.tui.colourless import SHADES
 from wantui.tui.widgets.diff_text import make_strip
 from wantui.tui.wrapping import wrap_text

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MIN_PICTURE_LINES = 3
 """Minimum height of a small picture in lines."""
 GAP_SIGN = "⋯"
-"""Sign between two steps of which those between have no picture, and at an end beyond which there are more."""
+"""Sign between two steps if the steps between them have no picture, and at an end of the strip if more steps follow."""
 MISSING_SIGN = "·"
 """Sign in the place of a step without a picture."""
 SCREEN_SHARE = 5
@@ -69,7 +69,7 @@ class PreviewStrip(DiffText):
 
         Args:
             notes_by_step: text beside the number of each step, if all of them fit.
-            step_count: number of steps of the video, each of which then has its place, if all fit; 0 if unknown.
+            step_count: number of steps of the video; if all fit, each step has its place; 0 if unknown.
         """
         self._notes_by_step, self._step_count = dict(notes_by_step or {}), step_count
         self._lines_by_step = {

@@ -27,7 +27,7 @@ MAX_ID_WIDTH = 28
 """Maximum cells of an id."""
 MIN_WIDTH_WITH_IDS = 60
 """Cells of a list that shows ids in any case; a narrower one leaves them out if the prompts need their cells."""
-LEAD_LENGTH = 12
+MAX_UNVARIED_START = 12
 """Characters before the first varying word, if the start of a long prompt is left out."""
 ARROW = " → "
 """Text between a prompt and the next prompt of its schedule."""
@@ -90,8 +90,8 @@ class Variations(KeyTitleMixin, VirtualList):
             line.append(f"= {self.preview.variations[first_index].id} ", self.make_colour_style("warning"))
         prompt = self._draw_prompt(variation)
         if len(line) + len(prompt) > width and variation.choices:
-            prompt = _leave_out_start(prompt, min(choice.start for choice in variation.choices), width - len(line))
-            prompt = _leave_out_end(prompt, width - len(line))
+            prompt = _omit_start(prompt, min(choice.start for choice in variation.choices), width - len(line))
+            prompt = _omit_end(prompt, width - len(line))
         line.append_text(prompt)
         if list_marks(variation) and len(line) < width:
             marks = Text(" " * max(0, self._prompt_width - len(prompt)))
@@ -166,15 +166,15 @@ class Variations(KeyTitleMixin, VirtualList):
         self.app.push_screen(TextViewer(variation.id, "\n".join(lines)))
 
 
-def _leave_out_start(prompt: Text, first_choice: int, width: int) -> Text:
+def _omit_start(prompt: Text, first_choice: int, width: int) -> Text:
     """Return a prompt without its start, so that the first varying word is within `width` cells."""
-    start = first_choice - LEAD_LENGTH
+    start = first_choice - MAX_UNVARIED_START
     if start <= 0 or first_choice < width // 2:
         return prompt
     return Text.assemble(("…", Style(dim=True)), prompt[start:])
 
 
-def _leave_out_end(prompt: Text, width: int) -> Text:
+def _omit_end(prompt: Text, width: int) -> Text:
     """Return a prompt in at most `width` cells, cut after a word."""
     if prompt.cell_len <= width:
         return prompt

@@ -30,7 +30,7 @@ MAX_PROMPT_LINES = 3
 """Maximum number of lines of a prompt, an error or a note."""
 UNFINISHED_HINTS = {
     "queued": "no picture yet: the video waits",
-    "running": "the first step brings the first preview",
+    "running": "a preview follows after the first step",
 }
 """Text instead of a picture, by displayed state of a video that is not made yet."""
 MIN_SHEET_LINES, MIN_LABELLED_LINES = 3, 4
