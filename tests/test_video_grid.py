@@ -32,7 +32,7 @@ def test_grid_of_a_sweep_names_value_and_variation_of_each_row() -> None:
 
 
 def test_grid_of_a_sweep_with_too_many_rows_has_a_square_for_each_variation() -> None:
-    planned = preview("a [red|blue] circle", seeds="1..2", sweeps="cfg_scale=1,4")
+    planned = preview_nano_batch("a [red|blue] circle", seeds="1..2", sweeps="cfg_scale=1,4")
     styles = {"series-red": Style(color="red"), "series-blue": Style(color="blue")}
     texts = {"cfg_scale 1": "4 videos, 0:01", "cfg_scale 4": "4 videos, 0:02"}
     lines = draw_planned_videos(planned, 80, styles.__getitem__, texts, max_height=4)
