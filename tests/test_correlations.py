@@ -258,6 +258,17 @@ def test_too_few_seeds_and_missing_values_are_refused(tmp_path: Path) -> None:
         collect_correlation_data(make_labelled_videos(tmp_path / "plain"), ["length"], [])
 
 
+def test_excluded_videos_are_the_reason_why_nothing_is_correlated(tmp_path: Path) -> None:
+    reason = "2 states are stored, but an angle needs three: store more steps"
+    videos = [
+        replace(video, trajectory=None, exclusion_reason=reason) for video in make_labelled_videos(tmp_path / "short")
+    ]
+    with pytest.raises(
+        CannotCompareError, match=rf"no video can be used\. {len(videos)} videos excluded, .*: {reason}"
+    ):
+        collect_correlation_data(videos, ["length"], [])
+
+
 def test_attention_of_marked_words_is_matched_by_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = [
         replace(video, attention_path=Path(video.variation) / str(video.seed))

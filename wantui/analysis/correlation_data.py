@@ -109,6 +109,12 @@ def collect_correlation_data(
         AttentionMapsError: attention maps are damaged.
     """
     groups, exclusion_reasons = group_comparable_videos([v for v in videos if not v.is_damaged], "variation")
+    if not groups and exclusion_reasons:
+        name, reason = exclusion_reasons[0]
+        excluded_text = format_count(len(exclusion_reasons), "video")
+        raise CannotCompareError(
+            f"cannot correlate: no video can be used. {excluded_text} excluded, first {name}: {reason}"
+        )
     has_maps = any(video.attention_path is not None for group in groups for video in group.videos)
     if not has_maps and not label_names:
         reason = "cannot correlate: the videos have no attention maps, and there are no outside labels"
