@@ -1,13 +1,15 @@
 """Drawn intervals, the labels of their axis, and texts that are cut to a pane."""
 
 import re
+import textwrap
 
 import pytest
+from rich.cells import cell_len
 from rich.style import Style
 
 from wantui.tui.analysis.forest_plot import ForestAxis, draw_interval
 from wantui.tui.chart import Chart
-from wantui.tui.wrapping import cut_lines, wrap_text
+from wantui.tui.wrapping import cut_lines, wrap_cells, wrap_text
 
 
 @pytest.mark.parametrize("change", [(0.1, 0.099, 0.101), (-0.5, -0.51, -0.49), (2.0, 1.9, 2.1), (0.0, -1e-6, 1e-6)])
@@ -47,3 +49,21 @@ def test_cut_text_fills_its_last_line_and_ends_in_an_ellipsis() -> None:
     lines = cut_lines(wrap_text("a large blue circle moving left over a dark background", 36), 1, 36)
     assert [line.plain for line in lines] == ["a large blue circle moving left ove…"]
     assert len(cut_lines(wrap_text("a b", 36), 1, 36)) == 1
+
+
+WIDE_TEXT = "一只红色的圆，在深色的背景上向左移动 and a circle 👩‍👧 電影感"
+
+
+@pytest.mark.parametrize("width", [5, 8, 20, 21, 60])
+def test_wide_characters_are_wrapped_by_their_cells(width: int) -> None:
+    for lines in (wrap_cells(WIDE_TEXT, width), [line.plain for line in wrap_text(WIDE_TEXT, width, indent="")]):
+        assert all(cell_len(line) <= width for line in lines)
+        assert "".join("".join(lines).split()) == "".join(WIDE_TEXT.split())
+    first, *rest = wrap_cells(WIDE_TEXT, 20, max_lines=2, placeholder="…")
+    assert first == "一只红色的圆，在深色"
+    assert [line[-1] for line in rest] == ["…"]
+
+
+def test_narrow_text_is_wrapped_as_before() -> None:
+    text = "a large blue circle, moving left-to-right over a dark background: café"
+    assert wrap_cells(text, 17) == textwrap.wrap(text, 17)

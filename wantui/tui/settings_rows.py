@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import wrap
 
 from wantui.config.fields import FormField, list_form_fields
 from wantui.config.flow_values import format_flow_text
 from wantui.formatting import escape_unprintable, shorten_text
+from wantui.tui.wrapping import wrap_cells
 
 NARROW_NAME_WIDTH, MIN_VALUE_WIDTH = 16, 8
 """Cells of the column of names in a narrow form, where longer names are cut off, and fewest cells of the values in a
@@ -93,7 +93,7 @@ def _format_section(section: str) -> str:
 
 
 def _wrap_error(error: str, width: int) -> Sequence[ErrorRow]:
-    lines = wrap(escape_unprintable(" ".join(error.split())), max(8, width - 4), break_on_hyphens=False)
+    lines = wrap_cells(escape_unprintable(" ".join(error.split())), max(8, width - 4), break_on_hyphens=False)
     return [ErrorRow(line, index == 0) for index, line in enumerate(lines)]
 
 

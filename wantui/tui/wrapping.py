@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 from textwrap import wrap
+from typing import Any
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
@@ -17,15 +19,31 @@ _NUMBER_SPACE_PATTERN = re.compile(
 """Space between a number and its unit or name: "5 s", "x 6 seeds", "cfg scale 4"."""
 _PATH_PART_PATTERN = re.compile(r"[^/_]*[/_]|[^/_]+")
 
+_SECOND_CELL = "\0"
+"""Character that stands for the second cell of a wide character; displayed text never contains it."""
+
+
+def wrap_cells(text: str, width: int, **options: Any) -> list[str]:
+    """Wrap a text into lines of at most `width` cells, like `textwrap.wrap`, which counts characters.
+
+    Args:
+        options: those of `textwrap.wrap`.
+    """
+    if cell_len(text) <= len(text):
+        return wrap(text, width, **options)
+    filled = "".join(character + _SECOND_CELL * (cell_len(character) - 1) for character in text)
+    # A line may break between the two cells of a character, which then takes one cell more.
+    return [line.replace(_SECOND_CELL, "") for line in wrap(filled, max(1, width - 1), **options)]
+
 
 def wrap_text(text: str, width: int, style: Style | None = None, indent: str = "  ") -> list[Text]:
-    """Wrap a text into lines of at most `width` characters; all lines but the first are indented.
+    """Wrap a text into lines of at most `width` cells; all lines but the first are indented.
 
     A number stays in one line with its unit or name; a path that is longer than a line is broken after `/` or `_`.
     """
     joined = _NUMBER_SPACE_PATTERN.sub(NO_BREAK_SPACE, join_units(text))
     joined = " ".join(_split_path(word, width - len(indent)) for word in joined.split(" "))
-    lines = wrap(joined, width, subsequent_indent=indent, break_on_hyphens=False)
+    lines = wrap_cells(joined, width, subsequent_indent=indent, break_on_hyphens=False)
     return [Text(line.replace(NO_BREAK_SPACE, " "), style or Style.null()) for line in lines]
 
 

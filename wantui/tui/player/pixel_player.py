@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from wantui.formatting import escape_unprintable
@@ -20,6 +19,7 @@ from wantui.tui.terminal.graphics import (
     fit_picture_to_cells,
 )
 from wantui.tui.widgets.playback_bar import format_position
+from wantui.tui.wrapping import wrap_cells
 
 if TYPE_CHECKING:
     import numpy as np
@@ -228,7 +228,7 @@ class PixelPlayer:
             if self._shows_labels:
                 lines.append(f"\x1b[{top};{left + 1}H{escape_unprintable(label)[:columns]}")
             if self._has_failed(buffer):
-                error_lines = wrap(escape_unprintable(buffer.error), columns)[: self.size.rows - top - 1]
+                error_lines = wrap_cells(escape_unprintable(buffer.error), columns)[: self.size.rows - top - 1]
                 lines += [f"\x1b[{top + 1 + row};{left + 1}H{line}" for row, line in enumerate(error_lines)]
         title = self.labels[0] if len(self.clips) == 1 else f"{len(self.clips)} videos"
         status_line = f"{format_position(self.playback)}  {escape_unprintable(title)}  press q to close"

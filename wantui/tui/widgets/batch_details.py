@@ -1,7 +1,6 @@
 """Details of the selected batch, below the list of batches."""
 
 from collections.abc import Sequence
-from textwrap import wrap
 
 from rich.style import Style
 from rich.text import Text
@@ -14,7 +13,7 @@ from wantui.tui.library.batch_facts import BatchFacts
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
-from wantui.tui.wrapping import wrap_text
+from wantui.tui.wrapping import wrap_cells, wrap_text
 
 MAX_TEMPLATE_LINES = 5
 
@@ -56,7 +55,7 @@ class BatchDetails(VerticalScroll, can_focus=False):
         text.show_lines(self._draw_lines(self._facts, width) if self._facts else self._draw_message(width))
 
     def _draw_message(self, width: int) -> list[Text]:
-        return [Text(line, Style(dim=True)) for line in wrap(self._message, width)]
+        return [Text(line, Style(dim=True)) for line in wrap_cells(self._message, width)]
 
     def _draw_lines(self, facts: BatchFacts, width: int) -> list[Text]:
         style_of = self.query_one(DiffText).make_colour_style
@@ -71,7 +70,7 @@ class BatchDetails(VerticalScroll, can_focus=False):
         ):
             if count:
                 counts.append(Text(f"{sign} {count}", style_of(colour)))
-        template_lines = wrap(facts.template, width, max_lines=MAX_TEMPLATE_LINES, placeholder=" …")
+        template_lines = wrap_cells(facts.template, width, max_lines=MAX_TEMPLATE_LINES, placeholder=" …")
         lines = [Text(line, Style(bold=True)) for line in template_lines]
         lines += [*_join_texts(counts, width), *draw_facts(facts.facts, width)]
         for name, note in facts.notes:

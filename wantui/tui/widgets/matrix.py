@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.cells import cell_len
@@ -31,6 +30,7 @@ from wantui.tui.widgets.matrix_geometry import (
 )
 from wantui.tui.widgets.matrix_labels import draw_column_label, draw_corner, draw_row_label
 from wantui.tui.widgets.matrix_pictures import MatrixPictures
+from wantui.tui.wrapping import wrap_cells
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
@@ -326,7 +326,7 @@ class Matrix(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         width, base_style = self.scrollable_content_region.width, self.rich_style
         if not self.row_count:
-            lines = wrap(self.empty_text, max(1, width))
+            lines = wrap_cells(self.empty_text, max(1, width))
             strip = Strip([Segment(lines[y] if y < len(lines) else "", Style(dim=True))])
         elif y < HEADER_HEIGHT:
             strip = self._draw_header(width)

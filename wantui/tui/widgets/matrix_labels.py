@@ -1,13 +1,12 @@
 """Labels of the rows and columns of a matrix, as segments."""
 
-from textwrap import wrap
-
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 
 from wantui.formatting import escape_unprintable
 from wantui.tui.widgets.matrix_geometry import CellGeometry
+from wantui.tui.wrapping import wrap_cells
 
 
 def draw_corner(heading: str, geometry: CellGeometry, has_hidden_columns: bool) -> Segment:
@@ -47,7 +46,7 @@ def draw_row_label(label: str, line: int, geometry: CellGeometry, is_current: bo
     """Draw a line of a row's label, which is wrapped beside its pictures."""
     width, height = geometry.label_width - 1, max(1, geometry.picture_height)
     label = escape_unprintable(label)
-    lines = wrap(label, width, max_lines=height, placeholder="…") if height > 1 else [label]
+    lines = wrap_cells(label, width, max_lines=height, placeholder="…") if height > 1 else [label]
     text = lines[line] if line < len(lines) else ""
     if cell_len(text) > width:
         text = set_cell_size(text, width - 1) + "…"

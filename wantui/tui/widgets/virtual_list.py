@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from textwrap import wrap
 from typing import Any, ClassVar
 
 from rich.segment import Segment
@@ -17,6 +16,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from wantui.tui.widgets.diff_text import find_changed_spans, make_colour_style, make_strip
+from wantui.tui.wrapping import wrap_cells
 
 CURSOR_GLYPH = "▌"
 """Sign at the left of the selected row."""
@@ -242,7 +242,7 @@ class VirtualList(ScrollView, can_focus=True):
 
     def _wrap_empty_text(self, width: int) -> list[str]:
         """Wrap the text of an empty list."""
-        return [part for line in self.empty_text.splitlines() for part in wrap(line, max(1, width)) or [""]]
+        return [part for line in self.empty_text.splitlines() for part in wrap_cells(line, max(1, width)) or [""]]
 
     def _choose_cursor_style(self) -> Style:
         """Return the style of the selected row: a tinted background; in 16 colours, reversed if the list has focus."""
