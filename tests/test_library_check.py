@@ -194,7 +194,9 @@ def test_edited_manifest_is_read_and_preserved(generated_batch: BatchFolder, wan
     result = wantui("library", "check", generated_batch.root)
     assert result.code == 1
     assert "another program changed batch.json" in result.out
-    assert "batch.edited.json is the changed file. If the change was intended, remove batch.edited.json" in result.out
+    assert (
+        "kept the changed file as batch.edited.json before it wrote batch.json again. If the change was" in result.out
+    )
     kept.unlink()
     assert wantui("library", "check", generated_batch.root).code == 0
 
