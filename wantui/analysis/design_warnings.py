@@ -23,8 +23,8 @@ def find_identical_trajectory_warnings(groups: Sequence[Group]) -> list[str]:
         if identical_count:
             count_text = f"{identical_count} of {format_count(len(first.videos), 'video')}"
             warnings.append(
-                f"{count_text} of {first.name} and {second.name} have identical trajectories, as from equal prompts "
-                "or copies of a batch: their differences of 0 are meaningless"
+                f"{count_text} of {first.name} and {second.name} have identical trajectories, for example "
+                "because of equal prompts or a copied batch: their differences of 0 are meaningless"
             )
     return warnings
 

@@ -144,8 +144,8 @@ def _explain_preserved_file(preserved_file: Path) -> str:
         )
     if preserved_file.suffix == ".json":
         return (
-            f"another program changed batch.json. wantui kept the changed file as {preserved_file.name} before it wrote "
-            f"batch.json again. If the change was intended, remove {preserved_file.name}"
+            f"another program changed batch.json. wantui kept the changed file as {preserved_file.name} before it "
+            f"wrote batch.json again. If the change was intended, remove {preserved_file.name}"
         )
     return (
         f"{preserved_file.name} is a journal with unreadable lines, so batch.json may not list every finished "
