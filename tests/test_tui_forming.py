@@ -55,6 +55,7 @@ def test_steps_are_drawn_and_chosen_by_keys(stored: Path) -> None:
             for step, drawn in zip(expected["clean"], screen.steps.values(), strict=True):
                 assert np.array_equal(step.frames, drawn.frames)
             assert screen.shown_step is screen.steps[4]
+            assert {"Earlier", "Later", "Play", "Frame", "State"} <= set(it.cells("KeyFooter").split())
             assert "the video" in screen.title_text.get_shown_text()
             await it.press("left", "left", "full_stop")
             assert screen.shown_step is screen.steps[2]
@@ -156,6 +157,7 @@ def test_video_without_latents_says_how_to_store_them() -> None:
             assert "has no decodable steps: it has no trajectory" in screen.error
             assert "(--store-latents)" in screen.error
             assert screen.picture_view.picture is None
+            assert it.cells("KeyFooter").split() == ["esc", "Close", "?", "Help"]
 
     run(test)
 

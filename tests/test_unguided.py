@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Wantui
+from rich.console import Console
 from rich.style import Style
 from scipy import stats
 from synthetic_videos import CFG_PATH, set_setting, synthetic_videos, use_videos
@@ -245,5 +246,27 @@ def test_separation_on_the_screen_says_why_guidance_1_is_not_compared(tmp_path: 
     assert separation.unguided_pairs == []
     lines = draw_separation(separation, "one_0", Canvas(*size, lambda _: Style()))
     text = " ".join(line.plain for line in lines)
-    assert "the videos at cfg_scale 1 are not compared: cannot compare groups by variation" in text
+    assert "the videos at cfg scale 1 are not compared: cannot compare groups by variation" in text
     assert "--by" not in text
+    assert "cfg_scale" not in text
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+@pytest.mark.parametrize(("p", "is_found"), [(0.05, True), (0.051, False)])
+def test_verdict_on_a_separation_is_bold_only_if_it_is_significant(
+    tmp_path: Path, size: tuple[int, int], p: float, is_found: bool
+) -> None:
+    videos = [video for video in guided_and_unguided(tmp_path) if not is_unguided(video)]
+    separation = compute_figure(videos, FigureKey("separation", "variation")).separation
+    assert separation is not None
+    (pair,) = separation.pairs
+    pair = replace(pair, pair_p=p)
+    separation = replace(separation, pairs=[pair])
+    lines = draw_separation(separation, "one_0", Canvas(*size, lambda _: Style()))
+    (line,) = [line for line in lines if pair.verdict in line.plain]
+    end = line.plain.index(". ")
+    assert [bool(line.get_style_at_offset(Console(), offset).bold) for offset in (0, end - 1, end)] == [
+        is_found,
+        is_found,
+        False,
+    ]

@@ -16,6 +16,7 @@ from wantui.tui.analysis.views import (
     Canvas,
 )
 from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, join_columns
+from wantui.tui.plain_names import replace_names
 from wantui.tui.series_colours import SERIES_COLOURS
 from wantui.tui.wrapping import wrap_text
 
@@ -28,6 +29,7 @@ CURVE_COLOURS = tuple(f"series-{name}" for name in SERIES_COLOURS[: len(GROUP_SI
 """Names of the theme colours of the curves."""
 MAX_DRAWN_PAIRS = len(CURVE_COLOURS)
 """Maximum number of pairs of groups whose accuracy is drawn."""
+SENTENCE_END = ". "
 LOW_BLOCK_HEIGHT = 12
 """Height of a chart with its legend in lines below which its last note is left out."""
 
@@ -49,12 +51,19 @@ def draw_separation(separation: "Separation", highlighted_group: str, canvas: Ca
         notes.insert(0, replace_options_by_keys(separation.no_unguided_reason))
     if (hidden_count := len(separation.pairs) - len(pairs)) > 0:
         notes.append(f"{hidden_count} pairs of groups not drawn")
-    note_lines = [line for note in notes for line in wrap_text(note, canvas.width, Style(dim=True))]
+    note_lines = [line for note in notes for line in wrap_text(replace_names(note), canvas.width, Style(dim=True))]
+    if pairs and pairs[0].is_decodable and not separation.no_unguided_reason:
+        _highlight_sentence(note_lines[0], canvas.get_style("found") + Style(bold=True, dim=False))
     block_height = max(MIN_CHART_HEIGHT + 2, (canvas.height - len(note_lines)) // (1 if is_wide else 2))
     accuracy_lines = _draw_accuracy(pairs, separation.unguided_pairs, width, block_height, canvas)
     share_lines = _draw_shares(separation.variance_shares, width, block_height, canvas)
     charts = join_columns(accuracy_lines, share_lines, width + 2) if is_wide else [*accuracy_lines, *share_lines]
     return [*charts, *note_lines]
+
+
+def _highlight_sentence(line: Text, style: Style) -> None:
+    """Draw the first sentence of a line in a style."""
+    line.stylize(style, 0, line.plain.index(SENTENCE_END) if SENTENCE_END in line.plain else len(line))
 
 
 def _list_notes(separation: "Separation", pairs: "Sequence[Decodability]") -> list[str]:

@@ -42,7 +42,11 @@ REFUSAL_HINT = (
 )
 """What can be done after a comparison or a figure was refused."""
 PAIR_HINT, METRIC_HINT = "n next pair", "n next metric"
-NO_INTERACTION = "an interaction needs two brackets or settings with several values each"
+NO_INTERACTION = """\
+an interaction needs two brackets or settings with several values each
+
+template for example: a [large|small] [red|blue] circle
+press b to add batches to the analysis, or 1 to compose one"""
 SCROLL_HINT = "tab, then j k scroll"
 FRAME_MARGIN = 6
 """Cells of the frame that its subtitle cannot take."""
@@ -135,7 +139,8 @@ class AnalysisFigures(AnalysisAttention):
             "interaction": PAIR_HINT if len(self._list_factor_pairs()) > 1 else SCROLL_HINT,
         }.get(view, "")
         if view in FIGURE_VIEWS and view != "correlations":
-            hint = "   ".join(filter(None, (f"by {describe_grouping(self._choose_figure_grouping(view))}", hint)))
+            grouping = describe_grouping(self._choose_figure_grouping(view))
+            hint = f"by {grouping}   {hint}".rstrip() if grouping else ""
         self.details.show_tabs(self.views, view, hint)
         self.set_class(view == "attention", "-attention")
         if view in FIGURE_VIEWS:

@@ -35,6 +35,8 @@ MAX_STEPS = 24
 """Maximum number of steps that are read and shown, evenly spread."""
 MAX_STRIP_LINES = 7
 """Maximum height of the small pictures in lines."""
+STEP_ACTIONS = ("pick_step", "play", "move_frame")
+"""Actions that need a step."""
 NOTE_SEPARATOR = " · "
 NOISY_HINT = "press v to show the noisy states"
 KIND_TEXTS: "dict[StateKind, str]" = {"clean": "clean state that the model predicts", "noisy": "noisy state"}
@@ -100,6 +102,12 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         yield PreviewStrip(max_picture_lines=MAX_STRIP_LINES, spreads=True)
         yield KeyFooter()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Disable the keys of steps until there is one, and the other states if none are stored."""
+        if action in STEP_ACTIONS:
+            return bool(self.steps)
+        return action != "switch_kind" or bool(self.steps) or self.has_noisy_states or self.kind == "noisy"
+
     def on_mount(self) -> None:
         self._load_kind("clean")
 
@@ -126,6 +134,8 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         if message.kind == self.kind:
             step = message.step
             self.steps[step.moment.evaluation] = step
+            if len(self.steps) == 1:
+                self.refresh_bindings()
             self._strip_pictures[step.moment.evaluation] = step.frames[len(step.frames) // 2]
             if step.moment.step is None:  # the last one
                 self.changes = measure_step_changes({key: each.frames for key, each in self.steps.items()})
@@ -135,6 +145,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     def _show_error(self, message: LoadingFailed) -> None:
         if message.kind == self.kind:
             self.error, self.has_noisy_states = message.error, message.has_noisy_states
+            self.refresh_bindings()
             self.draw_pictures()
 
     # Drawing
@@ -217,6 +228,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     def _load_kind(self, kind: "StateKind") -> None:
         self.kind, self.steps, self.error = kind, {}, ""
         self._strip_pictures, self.changes = {}, None
+        self.refresh_bindings()
         self.draw_pictures()
         self.draw_stored_steps(kind)
 

@@ -144,7 +144,7 @@ class PictureView(Widget):
         """Show a centred text instead of a picture."""
         width = max(1, self.content_size.width)
         self.picture = self.shown_pixels = self._codes = None
-        lines = wrap_text(text, max(1, width - 4)) or [Text("")]
+        lines = wrap_text(text, max(1, width - 4), indent="") or [Text("")]
         self._top = max(0, (self.content_size.height - len(lines)) // 2)
         self._message_strips = []
         for line in lines:
