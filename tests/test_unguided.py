@@ -249,6 +249,7 @@ def test_separation_on_the_screen_says_why_guidance_1_is_not_compared(tmp_path: 
     assert "the videos at cfg scale 1 are not compared: cannot compare groups by variation" in text
     assert "--by" not in text
     assert "cfg_scale" not in text
+    assert "…" not in text
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])

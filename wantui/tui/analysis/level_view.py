@@ -29,6 +29,9 @@ CURVE_COLOURS = tuple(f"series-{name}" for name in SERIES_COLOURS[: len(GROUP_SI
 """Names of the theme colours of the curves."""
 MAX_DRAWN_PAIRS = len(CURVE_COLOURS)
 """Maximum number of pairs of groups whose accuracy is drawn."""
+ACCURACY_NOTES = ("pairs sorted correctly; guessing sorts 0.5", "by guessing: 0.5")
+SHARE_NOTES = ("share of each source in all states", "share of each source")
+"""Explanations of the charts; the short ones are for narrow charts."""
 SENTENCE_END = ". "
 LOW_BLOCK_HEIGHT = 12
 """Height of a chart with its legend in lines below which its last note is left out."""
@@ -97,8 +100,7 @@ def _draw_accuracy(
 ) -> list[Text]:
     """Return the chart of accuracies; of a single pair also chance, and the accuracy at cfg_scale 1."""
     entries = [f"{pair.first_group} - {pair.second_group}" for pair in pairs]
-    title = Text.assemble(("decodability  ", "bold"), ("pairs sorted correctly; guessing sorts 0.5", "dim"))
-    legend = [title, *_draw_legend(entries, width, canvas)]
+    legend = [_draw_title("decodability", ACCURACY_NOTES, width), *_draw_legend(entries, width, canvas)]
     is_single = len(pairs) == 1
     if is_single and height >= LOW_BLOCK_HEIGHT:
         legend.append(
@@ -120,13 +122,18 @@ def _draw_accuracy(
 def _draw_shares(variance_shares: "VarianceShares", width: int, height: int, canvas: Canvas) -> list[Text]:
     """Return the chart of the shares of the variance."""
     names = variance_shares.varying_effects
-    title = Text.assemble(("variance  ", "bold"), ("share of each source in all states", "dim"))
-    legend = [title, *_draw_legend(variance_shares.varying_titles, width, canvas)]
+    legend = [_draw_title("variance", SHARE_NOTES, width), *_draw_legend(variance_shares.varying_titles, width, canvas)]
     curves = [variance_shares.shares_by_effect[name].tolist() for name in names]
     chart = Chart(width, height - len(legend), (1.0, 0.0), find_value_range(curves), SIGMA_AXIS_NAME)
     for index, curve in enumerate(curves):
         _add_curve(chart, index, variance_shares.sigmas.tolist(), curve, canvas.get_style(CURVE_COLOURS[index]))
     return _cut_lines([*legend, *chart.draw_lines()], width)
+
+
+def _draw_title(name: str, notes: Sequence[str], width: int) -> Text:
+    """Return the name of a chart and the first note that fits."""
+    note = next((note for note in notes if len(name) + 2 + len(note) <= width), "")
+    return Text.assemble((name, "bold"), (f"  {note}", "dim"))
 
 
 def _cut_lines(lines: Sequence[Text], width: int) -> list[Text]:
