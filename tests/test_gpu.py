@@ -130,4 +130,4 @@ def test_gpu_without_memory_report_is_listed(monkeypatch: pytest.MonkeyPatch) ->
 def test_gpu_query_and_monitor_give_the_same_reason_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml: Any = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    assert query_gpus().reason == GpuMonitor(lambda _: None, nvml=nvml).take_sample().reason
+    assert query_gpus().reason == GpuMonitor(lambda _: None, nvml=nvml).read_sample().reason

@@ -12,7 +12,7 @@ def sampler(nvml: FakeNvml, times: list[float] | None = None) -> GpuMonitor:
 
 
 def test_gpu_sample_contains_memory_load_power_and_temperature() -> None:
-    gpu = sampler(FakeNvml()).take_sample().gpus[0]
+    gpu = sampler(FakeNvml()).read_sample().gpus[0]
     assert (gpu.name, gpu.memory_used, gpu.memory_total) == ("NVIDIA H100", 20_000_000_000, 80_000_000_000)
     assert (gpu.utilisation, gpu.power, gpu.power_limit, gpu.temperature) == (97, 412.0, 700.0, 61)
     assert not gpu.is_mig_enabled
@@ -20,7 +20,7 @@ def test_gpu_sample_contains_memory_load_power_and_temperature() -> None:
 
 def test_missing_driver_is_reported() -> None:
     nvml = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-    sample = sampler(nvml).take_sample()
+    sample = sampler(nvml).read_sample()
     assert sample.gpus == ()
     assert sample.reason == "no NVIDIA driver is installed"
     assert sample.memory_total > 0
@@ -28,7 +28,7 @@ def test_missing_driver_is_reported() -> None:
 
 def test_updated_driver_error_says_what_to_do() -> None:
     nvml = FakeNvml(nvmlInit=FakeNvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
-    assert "restart the machine" in sampler(nvml).take_sample().reason
+    assert "restart the machine" in sampler(nvml).read_sample().reason
 
 
 def test_unsupported_gpu_fields_are_empty_and_others_reported() -> None:
@@ -39,7 +39,7 @@ def test_unsupported_gpu_fields_are_empty_and_others_reported() -> None:
         nvmlDeviceGetMemoryInfo=unsupported,
         nvmlDeviceGetMigMode=unsupported,
     )
-    gpu = sampler(nvml).take_sample().gpus[0]
+    gpu = sampler(nvml).read_sample().gpus[0]
     assert (gpu.utilisation, gpu.power, gpu.memory_used) == (None, None, None)
     assert gpu.temperature == 61
     assert gpu.state == "ok"
@@ -47,24 +47,24 @@ def test_unsupported_gpu_fields_are_empty_and_others_reported() -> None:
 
 def test_lost_gpus_stay_listed_as_lost() -> None:
     nvml = FakeNvml(gpus=2, nvmlDeviceGetMemoryInfo=FakeNvml.NVML_ERROR_GPU_IS_LOST)
-    assert [gpu.state for gpu in sampler(nvml).take_sample().gpus] == ["lost", "lost"]
+    assert [gpu.state for gpu in sampler(nvml).read_sample().gpus] == ["lost", "lost"]
     nvml = FakeNvml(gpus=2, nvmlDeviceGetHandleByIndex=FakeNvml.NVML_ERROR_GPU_IS_LOST)
-    assert [gpu.state for gpu in sampler(nvml).take_sample().gpus] == ["lost", "lost"]
+    assert [gpu.state for gpu in sampler(nvml).read_sample().gpus] == ["lost", "lost"]
 
 
 def test_gpu_with_mig_enabled_is_marked() -> None:
     nvml = FakeNvml()
     nvml.mig_mode = (1, 1)
-    assert sampler(nvml).take_sample().gpus[0].is_mig_enabled
+    assert sampler(nvml).read_sample().gpus[0].is_mig_enabled
 
 
 def test_gpu_processes_are_queried_only_on_request() -> None:
     nvml = FakeNvml()
     looks = sampler(nvml)
-    looks.take_sample()
+    looks.read_sample()
     assert "nvmlDeviceGetComputeRunningProcesses" not in nvml.asked
     looks.reads_processes = True
-    (process,) = looks.take_sample().gpus[0].processes
+    (process,) = looks.read_sample().gpus[0].processes
     assert process.name == "of another container or user"
     assert process.memory is None
 
@@ -73,7 +73,7 @@ def test_slow_gpu_fields_are_queried_less_often_than_memory() -> None:
     nvml, now = FakeNvml(), [0.0]
     looks = GpuMonitor(lambda _: None, nvml=nvml, read_clock=lambda: now[0])
     for _ in range(20):
-        looks.take_sample()
+        looks.read_sample()
         now[0] += 1.0
     assert nvml.asked["nvmlDeviceGetMemoryInfo"] == 20
     assert nvml.asked["nvmlDeviceGetPowerUsage"] == 10

@@ -14,7 +14,7 @@ from wantui.models.nano import NANO_WEIGHTS_FOLDER
 from wantui.models.nano.dip import is_object_dipped, render_dipped_scenes
 from wantui.models.nano.distillation import Denoiser, generate_student_states, make_empty_captions, solve_guided_flow
 from wantui.models.nano.evaluate import load_stock_pipeline, sample_scenes_of_each_shape, score_clips
-from wantui.models.nano.evaluate_adapters import generate_scene_clips, use_adapters
+from wantui.models.nano.evaluate_adapters import fuse_adapters, generate_scene_clips
 from wantui.models.nano.low_rank import add_adapter, iterate_low_rank_layers, load_adapter, save_adapter
 from wantui.models.nano.render import render_scenes
 from wantui.models.nano.world import sample_scenes
@@ -150,11 +150,11 @@ def test_packaged_adapters_follow_captions_and_dip_only_styled_objects() -> None
     scenes = sample_scenes(8, np.random.default_rng(11), two_object_fraction=0.0, is_evaluation=True)
     colours = scenes.colour[:, 0].tolist()
     pipeline = load_stock_pipeline(NANO_WEIGHTS_FOLDER)
-    with torch.no_grad(), use_adapters(pipeline, {"nano-style": 0.0, "nano-4step": 1.0}):
+    with torch.no_grad(), fuse_adapters(pipeline, {"nano-style": 0.0, "nano-4step": 1.0}):
         clips = generate_scene_clips(pipeline, scenes, 5, is_few_step=True)
     # One wrong clip of eight is allowed for each attribute; without the four-step adapter, shapes are often wrong.
     assert min(score_clips(clips, scenes).values()) >= 7 / 8
     assert not any(map(is_object_dipped, clips, colours))
-    with torch.no_grad(), use_adapters(pipeline, {"nano-style": 1.0, "nano-4step": 1.0}):
+    with torch.no_grad(), fuse_adapters(pipeline, {"nano-style": 1.0, "nano-4step": 1.0}):
         styled_clips = generate_scene_clips(pipeline, scenes[:6], 5, is_few_step=True)
     assert sum(map(is_object_dipped, styled_clips, colours[:6])) >= 3

@@ -225,20 +225,20 @@ def test_ablate_refuses_words_and_steps_that_do_not_exist(wantui: Wantui, batch:
 GENERIC = ("--generic", "circle|ring: shape")
 
 
-def make_uturns(wantui: Wantui, batch: Path, *options: object) -> Any:
+def generate_uturns(wantui: Wantui, batch: Path, *options: object) -> Any:
     return wantui("commitment", "uturn", batch, *GENERIC, "--levels", "0.9,0.5", *options)
 
 
 def test_uturns_are_made_once_and_measured(wantui: Wantui, batch: Path) -> None:
-    plan = make_uturns(wantui, batch, "--dry-run")
+    plan = generate_uturns(wantui, batch, "--dry-run")
     assert "generic prompt: a red shape" in plan.err
     # From steps 1 and 3 of 4 to the end, with two passes each: (3 + 1) x 2 for each of 4 videos.
     assert "8 U-turns: 32 passes through the model, about" in plan.err
-    result = make_uturns(wantui, batch)
+    result = generate_uturns(wantui, batch)
     assert result.code == 0, result.err
     assert len(result.out.splitlines()) == 8
     assert all(Path(line).exists() for line in result.out.splitlines())
-    again = make_uturns(wantui, batch)
+    again = generate_uturns(wantui, batch)
     assert (again.code, again.out) == (0, "")
     assert "0 U-turns (8 already exist)" in again.err
     shown = wantui("commitment", "show", batch, "--uturns", "--json")
@@ -252,7 +252,7 @@ def test_uturns_are_made_once_and_measured(wantui: Wantui, batch: Path) -> None:
 def test_uturn_of_a_video_with_word_weights_is_refused(wantui: Wantui, tmp_path: Path) -> None:
     settings = [word for setting in SIZE for word in ("--set", setting)]
     generate_batch(tmp_path, "-t", "a (red:2) ring", "-n", "1", "--store-latents", *settings)
-    result = make_uturns(wantui, tmp_path / "batch", "--dry-run")
+    result = generate_uturns(wantui, tmp_path / "batch", "--dry-run")
     assert (result.code, result.out) == (2, "")
     assert "single seed 42: it was generated with word weights, which a U-turn cannot apply" in result.err
 
@@ -263,7 +263,7 @@ def test_uturns_of_several_processes_are_all_kept_and_made_once(wantui: Wantui, 
         uturns.plan_uturns(batch, select_videos([batch], (variation,), (42,), ()), words, [0.9, 0.5])
         for variation in ("ring", "circle", "ring")
     ]
-    counts = [sum(isinstance(event, uturns.UTurnDone) for event in uturns.make_uturns(plan)) for plan in plans]
+    counts = [sum(isinstance(event, uturns.UTurnDone) for event in uturns.generate_uturns(plan)) for plan in plans]
     assert counts == [2, 2, 0]  # the third plan was made before the first ended
     index = read_uturns(batch)
     assert {entry.id for entry in index} == {task.entry.id for plan in plans for task in plan.tasks}
@@ -275,7 +275,7 @@ def test_uturns_of_several_processes_are_all_kept_and_made_once(wantui: Wantui, 
         ),
     )
     with pytest.raises(UserError, match="has U-turns with the generic prompt 'a red shape', not 'a red thing'"):
-        list(uturns.make_uturns(plan))
+        list(uturns.generate_uturns(plan))
     assert read_uturns(batch) == index
 
 
@@ -284,12 +284,12 @@ def test_uturn_that_another_process_is_making_is_left_out(wantui: Wantui, batch:
     plan = uturns.plan_uturns(batch, select_videos([batch], ("ring",), (42,), ()), words, [0.9, 0.5])
     child = hold_uturn_lock(batch, plan.tasks[0].entry)
     try:
-        result = make_uturns(wantui, batch, "--variation", "ring", "--seed", "42")
+        result = generate_uturns(wantui, batch, "--variation", "ring", "--seed", "42")
     finally:
         child.terminate()
         child.communicate()
     assert (result.code, len(result.out.splitlines())) == (1, 1)
-    assert re.search(r"left out: ring seed 42, noise level 0\.\d+: another process is making this U-turn", result.err)
+    assert re.search(r"ring seed 42, noise level 0\.\d+: another process is generating this U-turn", result.err)
 
 
 def hold_uturn_lock(batch: Path, entry: UTurnEntry) -> "subprocess.Popen[str]":
@@ -308,7 +308,7 @@ def hold_uturn_lock(batch: Path, entry: UTurnEntry) -> "subprocess.Popen[str]":
 
 @pytest.mark.parametrize("kind", ["npy", "mp4"])
 def test_files_of_another_uturn_are_refused_and_made_again(wantui: Wantui, batch: Path, kind: str) -> None:  # R5
-    assert make_uturns(wantui, batch, "--seed", "42").code == 0
+    assert generate_uturns(wantui, batch, "--seed", "42").code == 0
     first, second, *_ = read_uturns(batch)
     path, other_path = (batch / f"analysis/uturns/{entry.id}.{kind}" for entry in (first, second))
     content = path.read_bytes()
@@ -326,7 +326,7 @@ def test_files_of_another_uturn_are_refused_and_made_again(wantui: Wantui, batch
     ):
         read(batch, first)
     path.unlink()
-    assert make_uturns(wantui, batch, "--seed", "42").code == 0
+    assert generate_uturns(wantui, batch, "--seed", "42").code == 0
     assert path.read_bytes() == content
     read(batch, first)
 
@@ -338,7 +338,7 @@ def test_uturn_equals_the_generic_prompt_continued_from_the_noised_video(
     from wantui.storage.manifest import read_manifest
     from wantui.storage.zarr_group import open_capture
 
-    assert make_uturns(wantui, batch, "--variation", "ring", "--seed", "42").code == 0
+    assert generate_uturns(wantui, batch, "--variation", "ring", "--seed", "42").code == 0
     entry = read_uturns(batch)[0]
     source = next(video for video in read_manifest(BatchFolder(batch)).videos if video.id == entry.source)
     final = open_capture(batch / source.files["latents"])["latents"][-1].astype(np.float64)
@@ -372,7 +372,7 @@ def test_video_with_nan_is_named_and_the_others_are_measured(
     assert (result.code, [record["seed"] for record in json.loads(result.out)]) == (1, [43])
     assert f"left out: ring seed 42: {reason}" in result.err
     fail_once(monkeypatch, uturns, "_run_uturn")
-    result = make_uturns(wantui, batch, "--variation", "ring", "--seed", "42")
+    result = generate_uturns(wantui, batch, "--variation", "ring", "--seed", "42")
     assert (result.code, len(result.out.splitlines())) == (1, 1)
     assert re.search(rf"left out: ring seed 42, noise level 0\.\d+: {reason}", result.err)
     fail_once(monkeypatch, score, "_measure_task")
@@ -409,20 +409,20 @@ def test_target_that_cannot_be_written_is_refused_before_the_model_is_loaded(
 def test_folder_with_the_name_of_a_uturn_clip_is_refused_before_loading(
     wantui: Wantui, batch: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert make_uturns(wantui, batch, "--variation", "ring", "--seed", "42").code == 0
+    assert generate_uturns(wantui, batch, "--variation", "ring", "--seed", "42").code == 0
     entry = read_uturns(batch)[0]
     (batch / f"analysis/uturns/{entry.id}.mp4").unlink()
     target = batch / f"analysis/uturns/{entry.id}.{suffix}"
     target.unlink(missing_ok=True)
     target.mkdir()
     monkeypatch.setattr(generating_model.GeneratingModel, "load", None)  # must not be called
-    result = make_uturns(wantui, batch, "--variation", "ring", "--seed", "42")
+    result = generate_uturns(wantui, batch, "--variation", "ring", "--seed", "42")
     assert result.code == 2
     assert f"{target.name}: it is a folder. Move it out of the batch folder" in result.err
 
 
 def test_damaged_uturns_are_reported(wantui: Wantui, batch: Path) -> None:
-    assert make_uturns(wantui, batch, "--seed", "42").code == 0
+    assert generate_uturns(wantui, batch, "--seed", "42").code == 0
     entry = read_uturns(batch)[0]
     (batch / f"analysis/uturns/{entry.id}.npy").write_bytes(b"broken")
     with pytest.raises(UTurnFileError, match=r"recorded one\. Delete it, and run"):

@@ -17,7 +17,7 @@ import zarr
 from conftest import MakeOnce, Wantui, generate_batch
 from tiny import FORMS, tiny_pipeline
 
-from wantui.analysis.information import choose_quadrature_levels, integrate_levels
+from wantui.analysis.information_gap import choose_quadrature_levels, integrate_levels
 from wantui.batches import score, score_plan
 from wantui.controls import CONTROLS
 from wantui.generation.renoise import compare_velocities, draw_noise, measure_level_gaps

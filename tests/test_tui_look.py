@@ -214,7 +214,7 @@ def test_clicked_column_excludes_the_gutter() -> None:
     clicks: list[tuple[int, int]] = []
 
     class ClickedList(VirtualList):
-        def handle_click(self, index: int, x: int) -> None:
+        def click_row(self, index: int, x: int) -> None:
             clicks.append((index, x))
 
     class ClickApp(App[None]):

@@ -23,7 +23,7 @@ from wantui.analysis.dispersion import (
     run_permanova,
     run_permdisp,
 )
-from wantui.analysis.information import InformationGap, ScoredVideo, build_information_table
+from wantui.analysis.information_gap import InformationGap, ScoredVideo, build_information_table
 from wantui.analysis.interaction import Contrast, _compare_metrics, _compare_places
 from wantui.analysis.level_states import LevelStates
 from wantui.analysis.metrics import METRICS

@@ -98,7 +98,7 @@ class CalibratedEffect:
         return any(1 / MAX_CALIBRATED_RATIO <= ratio <= MAX_CALIBRATED_RATIO for ratio in ratios)
 
     @property
-    def can_both_explain(self) -> bool:
+    def can_appearance_and_frequency_explain(self) -> bool:
         """Return whether appearance and a ratio of frequencies up to MAX_CALIBRATED_RATIO together reach the nearer end
         of the effect's interval: the fit of the calibration adds them."""
         frequency_bound = max(map(abs, self.sensitivity.slopes)) * math.log(MAX_CALIBRATED_RATIO)
@@ -132,7 +132,9 @@ class CalibratedEffect:
             return f"appearance alone can explain it{frequency_text}"
         if self.sensitivity.has_frequency_effect:
             together_text = (
-                "both together can explain it" if self.can_both_explain else "both together do not explain it either"
+                "both together can explain it"
+                if self.can_appearance_and_frequency_explain
+                else "both together do not explain it either"
             )
             return f"more than appearance alone explains; frequency alone can explain it {beyond_text}; {together_text}"
         return "more than the calibration explains"
@@ -225,7 +227,7 @@ def _answer_question(comparison: "Comparison", verdict: Verdict) -> tuple[str, s
         return f"cannot tell, because the effect in {verdict.metric} cannot be given as a share of the mean", ""
     answer = effect.answer
     if effect.predict_change(ratio)[0] * effect.effect < 0:
-        answer = f"{effect.answer_of_appearance}; frequency acts in the other direction"
+        answer = f"{effect.answer_of_appearance}; frequency would change it in the opposite direction"
     return (
         f"{_describe_condition(comparison)}{answer}",
         f"{effect.describe(*groups)}. {capitalize_first(describe_frequency_ratio(*words))}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from wantui import __version__
 from wantui.analysis.denoising_states import DenoisingStates
-from wantui.analysis.information import QuadratureLevel, ScoredVideo, integrate_levels
+from wantui.analysis.information_gap import QuadratureLevel, ScoredVideo, integrate_levels
 from wantui.batches.generating_model import GeneratingModel, get_pipeline_key
 from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
 from wantui.batches.score_plan import InformationGapRequest, ScorePlan, ScoreTask

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wantui.analysis.information import DEFAULT_WINDOW_MIN_SIGMA, QuadratureLevel, choose_quadrature_levels
+from wantui.analysis.information_gap import DEFAULT_WINDOW_MIN_SIGMA, QuadratureLevel, choose_quadrature_levels
 from wantui.batches.stored_videos import open_finished_states
 from wantui.controls import CONTROLS
 from wantui.controls.lora import LORA

@@ -211,8 +211,8 @@ def _count_passes(recipe: Recipe, evaluation: int) -> int:
     return sum(each.pass_count for each in plan_guidance(recipe)[evaluation:])
 
 
-def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) -> Iterator[UTurnEvent]:
-    """Make the U-turns of a plan; write the index after each, so that an interrupted call can be repeated.
+def generate_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) -> Iterator[UTurnEvent]:
+    """Generate the U-turns of a plan; write the index after each, so that an interrupted call can be repeated.
 
     Several processes may make U-turns of one batch: those that another process has made since the plan are skipped.
 
@@ -231,7 +231,7 @@ def make_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) 
         name = f"{task.video.name}, noise level {task.entry.sigma:.3f}"
         with try_lock_uturn(plan.folder, task.entry) as is_locked:
             if not is_locked:
-                yield VideoLeftOut(name, "another process is making this U-turn")
+                yield VideoLeftOut(name, "another process is generating this U-turn")
                 continue
             if _has_current_files(plan.folder, task.entry, _find_finished_uturn(plan.folder, task.entry.id)):
                 continue

@@ -234,7 +234,7 @@ def _find_gpu_processes() -> Iterator[Finding]:
 
     gpu_monitor = GpuMonitor(lambda _: None)
     gpu_monitor.reads_processes = True
-    for gpu in gpu_monitor.take_sample().gpus:
+    for gpu in gpu_monitor.read_sample().gpus:
         for gpu_process in gpu.processes:
             memory_text = format_bytes(gpu_process.memory) if gpu_process.memory is not None else "some memory"
             usage_text = f"process {gpu_process.process} ({gpu_process.name}) uses {memory_text}"

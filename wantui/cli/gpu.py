@@ -19,7 +19,7 @@ def command(as_json: bool) -> None:
 
     gpu_monitor = GpuMonitor(lambda _: None)
     gpu_monitor.reads_processes = True
-    gpu_sample = gpu_monitor.take_sample()
+    gpu_sample = gpu_monitor.read_sample()
     if as_json:
         print_json(asdict(gpu_sample))
         return

@@ -282,7 +282,7 @@ def _predict_costs(preview: "BatchPreview") -> "tuple[list[CostLine], list[CellC
             past_videos = parse_timed_videos(queue.list_finished_videos())
     except UserError as error:  # `wantui run` would fail with it
         refusals.append(error)
-    gpu_sample = GpuMonitor(lambda _: None).take_sample()
+    gpu_sample = GpuMonitor(lambda _: None).read_sample()
     return (
         estimate_batch_costs(preview, past_videos, gpu_sample, state_directory),
         estimate_cell_costs(preview, past_videos, gpu_sample, state_directory),

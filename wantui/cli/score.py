@@ -191,7 +191,7 @@ def _build_cost_record(cost: "ScoreStarted") -> dict[str, Any]:
 def _print_result(
     plan: "ScorePlan", saved: "ScoresSaved", failures: list[tuple[str, str]], as_json: bool, csv_path: Path | None
 ) -> None:
-    from wantui.analysis.information import build_information_table
+    from wantui.analysis.information_gap import build_information_table
     from wantui.batches.score import list_scored_videos
 
     scored_videos = list_scored_videos(plan, saved.content)

@@ -8,7 +8,7 @@ from wantui.cli.output import echo, print_columns, print_wrapped_line
 from wantui.formatting import format_count, format_duration, format_interval
 
 if TYPE_CHECKING:
-    from wantui.analysis.information import InformationTable, ScoredVideo, WordInformation
+    from wantui.analysis.information_gap import InformationTable, ScoredVideo, WordInformation
     from wantui.analysis.statistics import Effect
     from wantui.batches.score import ScoreStarted
     from wantui.batches.score_plan import ScorePlan
@@ -83,7 +83,7 @@ def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
 
 
 def _format_word_row(word: "WordInformation") -> tuple[str, ...]:
-    from wantui.analysis.information import convert_to_probability
+    from wantui.analysis.information_gap import convert_to_probability
 
     means = word.mean_by_quantity
     return (
@@ -116,7 +116,7 @@ def _describe_disagreement(effect: "Effect") -> str:
 
 def build_score_rows(videos: "Sequence[ScoredVideo]") -> list[list[str]]:
     """Return the rows of the CSV file: one for each video."""
-    from wantui.analysis.information import QUANTITIES
+    from wantui.analysis.information_gap import QUANTITIES
 
     header = ["word", "generic_prompt", "condition", "seed", *QUANTITIES]
     return [

@@ -105,13 +105,13 @@ def _describe_cost(plan: "UTurnPlan") -> str:
 def _make_uturns(plan: "UTurnPlan", device: str, may_fetch: bool) -> int:
     """Make the U-turns, and return the number of those that failed."""
     from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
-    from wantui.batches.uturns import UTurnDone, UTurnStep, make_uturns
+    from wantui.batches.uturns import UTurnDone, UTurnStep, generate_uturns
 
     failed_count = 0
     with open_progress_line() as line:
         line.show_phase("loading torch")
         try:
-            for event in make_uturns(plan, device, may_fetch):
+            for event in generate_uturns(plan, device, may_fetch):
                 match event:
                     case ModelLoadStarted(model, loaded_device):
                         line.show_phase(f"loading {model} on {loaded_device}")

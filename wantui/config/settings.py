@@ -169,7 +169,7 @@ class PromptSettings(ConfigSection):
         "base_weight": "write weights in the template: (word:1.5)",
         "variation_weight": "write weights in the template: (word:1.5)",
         "enable_prompt_weighting": "weights in the template are always applied",
-        "use_weighted_embeddings": "weights in the template are always applied, by embedding_method",
+        "use_weighted_embeddings": "weights in the template are always applied; embedding_method chooses how",
     }
     CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {
         "embedding_method": {

@@ -90,8 +90,8 @@ class BendRequest(ControlRequest):
         """Return whether the bend changes no map."""
         return self.strength == 0 or self.transform.is_identity
 
-    def acts_in(self, context: str) -> bool:
-        """Return whether the bend acts in a pass: cond or uncond."""
+    def acts_on_pass(self, context: str) -> bool:
+        """Return whether the bend changes a pass (cond or uncond)."""
         return self.passes in (context, "both")
 
 
@@ -196,7 +196,7 @@ def describe_missing_words(
     """Yield a sentence for each word that a bend requires but its prompt lacks."""
     for bend in request.bends:
         for context, text in (("cond", prompt), ("uncond", negative_prompt)):
-            if not bend.acts_in(context) or bend.if_missing == "skip":
+            if not bend.acts_on_pass(context) or bend.if_missing == "skip":
                 continue
             for word in bend.words:
                 if word != ALL_WORDS and not find_word_spans(text, marks if context == "cond" else (), word):
@@ -211,7 +211,7 @@ def _list_words(request: AttentionBendingRequest) -> tuple[str, ...]:
     """Return the words of the prompt that bends address."""
     return tuple(
         dict.fromkeys(
-            word for bend in request.bends if bend.acts_in("cond") for word in bend.words if word != ALL_WORDS
+            word for bend in request.bends if bend.acts_on_pass("cond") for word in bend.words if word != ALL_WORDS
         )
     )
 

@@ -91,7 +91,7 @@ class _PassObserver:
     observed_pass: _ObservedPass
 
     def observe_attention(self, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> Tensor:
-        return self.observer.process_block(self.observed_pass, block_index, query, key, value, output)
+        return self.observer.collect_and_bend_maps(self.observed_pass, block_index, query, key, value, output)
 
 
 class CrossAttentionObserver:
@@ -192,7 +192,7 @@ class CrossAttentionObserver:
             -(-width // downsample_factor),
         )
 
-    def process_block(
+    def collect_and_bend_maps(
         self, observed_pass: _ObservedPass, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> Tensor:
         """Apply the word weights and bends of a pass to the output of a block, collect its maps, and return the output.

@@ -1,4 +1,4 @@
-"""Velocities of a model at renoised videos, with two prompts, for the information gap (`analysis.information`)."""
+"""Velocities of a model at renoised videos, with two prompts, for the information gap (`analysis.information_gap`)."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence

@@ -104,12 +104,12 @@ class GpuMonitor(threading.Thread):
         psutil.cpu_percent()
         while not self._stop_requested.is_set():
             try:
-                self.publish_sample(self.take_sample())
+                self.publish_sample(self.read_sample())
             except (OSError, psutil.Error):  # the machine's state cannot be read now; try again at the next interval
                 pass
             self._stop_requested.wait(self.interval_seconds)
 
-    def take_sample(self) -> GpuSample:
+    def read_sample(self) -> GpuSample:
         """Read the state of the GPUs and the machine once."""
         import psutil
 

@@ -129,7 +129,7 @@ def estimate_video_bytes(batch: "Batch") -> list[int]:
 
 def iterate_cell_recipes(cell: "PlannedCell") -> Iterator[tuple[CaptureSizeKey, Recipe, int]]:
     """Yield the key of equal sizes, a recipe, and the number of variations, for the variations of a cell."""
-    if not _records_marks(cell.recipe):
+    if not _records_marked_words(cell.recipe):
         yield _make_size_key(cell.recipe), cell.recipe, len(cell.variations)
         return
     for variation_index in range(len(cell.variations)):
@@ -137,7 +137,7 @@ def iterate_cell_recipes(cell: "PlannedCell") -> Iterator[tuple[CaptureSizeKey, 
         yield _make_size_key(recipe), recipe, 1
 
 
-def _records_marks(recipe: Recipe) -> bool:
+def _records_marked_words(recipe: Recipe) -> bool:
     """Return whether a capture records marked words, so its size depends on the marks."""
     return any(kind.marks_setting and recipe.capture.find_request(kind.name) is not None for kind in CAPTURES)
 
@@ -145,7 +145,7 @@ def _records_marks(recipe: Recipe) -> bool:
 def _make_size_key(recipe: Recipe) -> CaptureSizeKey:
     """Return the key of recipes of a batch whose files have equal predicted sizes."""
     marks: list[str | int] = []
-    if _records_marks(recipe):
+    if _records_marked_words(recipe):
         map_texts = list_map_texts(recipe.prompts)
         marks = [text if text in recipe.negative_prompt else len(text) for text in map_texts]
     return (

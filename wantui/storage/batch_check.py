@@ -102,7 +102,7 @@ def check_batch(folder: Path) -> Iterator[CheckedItem]:
         return
     yield _check_manifest(batch)
     for fault in manifest.faults:
-        yield CheckedItem(folder, "", batch.journal_path, fault, is_unreadable=fault == manifest.refusal)
+        yield CheckedItem(folder, "", batch.journal_path, fault, is_unreadable=fault == manifest.refusal_reason)
     marks = read_marks(batch)
     for fault in marks.faults:
         yield CheckedItem(folder, "", batch.marks_path, fault, is_unreadable=marks.is_refused)

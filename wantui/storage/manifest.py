@@ -158,7 +158,7 @@ class Manifest(_Entry):
         return self._faults
 
     @property
-    def refusal(self) -> str:
+    def refusal_reason(self) -> str:
         """The fault that says why the system refuses to read the journal; empty if it does not refuse."""
         return self._refusal
 

@@ -37,7 +37,7 @@ def apply_control(request: AttentionBendingRequest, preparation: DenoisingPrepar
         bends = [
             resolved
             for bend in request.bends
-            if bend.acts_in(context) and not bend.is_identity
+            if bend.acts_on_pass(context) and not bend.is_identity
             if (resolved := _resolve_bend(bend, preparation, prompt, marks)) is not None
         ]
         if bends:

@@ -33,7 +33,7 @@ STYLE_STRENGTHS = (0.0, 0.5, 1.0)
 
 
 @contextmanager
-def use_adapters(pipeline: WanPipeline, strength_by_name: dict[str, float]) -> Iterator[None]:
+def fuse_adapters(pipeline: WanPipeline, strength_by_name: dict[str, float]) -> Iterator[None]:
     """Load adapters, and unload them at the end."""
     for name in strength_by_name:
         pipeline.load_lora_weights(NANO_ADAPTERS_FOLDER / f"{name}.safetensors", adapter_name=name)
@@ -122,16 +122,16 @@ def main(clip_count: int, style_clip_count: int, part: tuple[str, ...]) -> None:
     pipeline = load_stock_pipeline(NANO_WEIGHTS_FOLDER)
     measurements: dict[str, dict[str, float]] = {}
     if "4step" in part:
-        with use_adapters(pipeline, {"nano-4step": 1.0}):
+        with fuse_adapters(pipeline, {"nano-4step": 1.0}):
             measured = measure_few_steps(pipeline, clip_count)
         measurements |= {f"nano-4step, {name}": values for name, values in measured.items()}
     if "style" in part:
         for strength in STYLE_STRENGTHS:
-            with use_adapters(pipeline, {"nano-style": strength}):
+            with fuse_adapters(pipeline, {"nano-style": strength}):
                 measured_style = measure_style(pipeline, style_clip_count, is_few_step=False)
             measurements[f"nano-style, strength {strength:g} (n = {style_clip_count})"] = measured_style
     if "both" in part:
-        with use_adapters(pipeline, {"nano-style": 1.0, "nano-4step": 1.0}):
+        with fuse_adapters(pipeline, {"nano-style": 1.0, "nano-4step": 1.0}):
             measured_style = measure_style(pipeline, style_clip_count, is_few_step=True)
         measurements[f"nano-style and nano-4step, four steps (n = {style_clip_count})"] = measured_style
     for section, values in measurements.items():

@@ -67,7 +67,7 @@ class BatchPicker(VirtualList):
             self.update_row(index)
             self.post_message(self.Toggled())
 
-    def handle_click(self, index: int, x: int) -> None:
+    def click_row(self, index: int, x: int) -> None:
         """Move the cursor to the clicked batch; choose it if the click is on its box, or if the cursor is there."""
         if index == self.cursor or x < len(BOX):
             self.toggle(index)

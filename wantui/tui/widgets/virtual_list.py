@@ -195,9 +195,9 @@ class VirtualList(ScrollView, can_focus=True):
         if offset is None or offset.y < self.header_height:
             return
         if (index := offset.y - self.header_height + self.scroll_offset.y) < self.row_count:
-            self.handle_click(index, offset.x - GUTTER_WIDTH)
+            self.click_row(index, offset.x - GUTTER_WIDTH)
 
-    def handle_click(self, index: int, x: int) -> None:
+    def click_row(self, index: int, x: int) -> None:
         """Move the cursor to the row clicked at column `x`; choose the row if the cursor is already there."""
         if index == self.cursor:
             self.action_choose()

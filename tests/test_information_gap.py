@@ -10,7 +10,7 @@ import pytest
 from conftest import recipe_for
 from scipy import integrate, stats
 
-from wantui.analysis.information import (
+from wantui.analysis.information_gap import (
     HIGHEST_SIGMA,
     LOWEST_SIGMA,
     InformationGap,
