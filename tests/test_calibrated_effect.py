@@ -377,7 +377,8 @@ def test_frequency_in_the_other_direction_does_not_explain_the_effect(
     comparison = compare_texts(tmp_path, monkeypatch, ("circle", "square"), 0.3)  # frequent words have less volume
     text = explain_effect(comparison, comparison.verdicts[0])
     assert text.startswith(
-        "frequency or appearance? appearance alone can explain it; frequency would change it in the opposite direction. "
+        "frequency or appearance? appearance alone can explain it; frequency would change it in the opposite "
+        "direction. "
     )
     assert "In nano's training, circle was 1.8 times as frequent as square, which gives circle -0.2" in text
 

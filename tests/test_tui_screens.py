@@ -814,7 +814,7 @@ def test_attention_is_shown_or_reported_as_missing(made: BatchFolder, wantui: Wa
     async def missing(it: AppUnderTest) -> None:
         await it.until(lambda: len(it.screen(AnalysisScreen).visible_rows) == 4)
         await it.press("a")
-        await it.until(lambda: "no attention maps are stored of this video" in it.cells("#curve-cells"))
+        await it.until(lambda: "no attention maps are stored for this video" in it.cells("#curve-cells"))
 
     on("analysis", missing)
     wantui(

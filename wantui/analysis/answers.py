@@ -210,17 +210,17 @@ def _describe_path(evidence: Sequence[Evidence]) -> tuple[list[str], str]:
         if differing_items := [item for item in items if item.kind == DIFFERS]:
             differing_families.append(family)
             more_text = f" and {len(differing_items) - 1} more" if len(differing_items) > 1 else ""
-            details.append(f"{family}: {_describe_metric(_find_clearest(differing_items))}{more_text}")
+            details.append(f"{family}: {_describe_metric(_find_clearest_evidence(differing_items))}{more_text}")
     other_families = [family for family in items_by_family if family not in differing_families]
     verdict_parts = [f"paths differ in {', '.join(differing_families)}"] if differing_families else []
     verdict_parts += [f"cannot tell in {', '.join(other_families)}"] if other_families else []
     if not differing_families:
-        clearest = _find_clearest(evidence)
+        clearest = _find_clearest_evidence(evidence)
         details = [f"clearest is {clearest.family}: {_describe_metric(clearest)}"]
     return verdict_parts, "; ".join(details)
 
 
-def _find_clearest(evidence: Sequence[Evidence]) -> Evidence:
+def _find_clearest_evidence(evidence: Sequence[Evidence]) -> Evidence:
     """Return the metric with the smallest p; of equal p, the one whose interval is narrowest for its effect.
 
     A metric without an interval, such as one whose seeds all differ alike, comes last.
@@ -368,7 +368,7 @@ def _compute_omnibus_p(data: AnswerData, question: str, metric_names: Sequence[s
 
 
 def _describe_clearest_pair(data: AnswerData, rows: Sequence[Sequence[Evidence]]) -> str:
-    clearest_items = [_find_clearest(row) for row in rows]
-    clearest = _find_clearest(clearest_items)
+    clearest_items = [_find_clearest_evidence(row) for row in rows]
+    clearest = _find_clearest_evidence(clearest_items)
     i, j = data.group_pairs[next(k for k, item in enumerate(clearest_items) if item is clearest)]
     return f"{data.groups[i].name} against {data.groups[j].name}, {_describe_metric(clearest)}"

@@ -71,7 +71,7 @@ def compare_groups(
     primary_values = cell_values[..., 0]
     shown_effects = effects.select_metrics(range(len(metric_names)))
     differences = compare_group_pairs(groups, metric_names, cell_values, group_pairs, equivalence_margin, shown_effects)
-    nulls_by_group = _build_nulls(groups, matched.final_states)
+    nulls_by_group = _build_gaussian_nulls(groups, matched.final_states)
     primary_differences = [difference for difference in differences if difference.metric == metric_names[0]]
     chance_interval, relative_chance_interval, false_positive_rate = _compute_chance_interval(
         matched.groups, matched.final_states, primary_differences, primary_values, group_pairs
@@ -195,7 +195,7 @@ def _answer_questions(matched: _MatchedValues, effects: PairEffects, equivalence
     )
 
 
-def _build_nulls(groups: Sequence[Group], final_states: FinalStates | None) -> dict[str, GaussianNull]:
+def _build_gaussian_nulls(groups: Sequence[Group], final_states: FinalStates | None) -> dict[str, GaussianNull]:
     """Return the Gaussian flow of each group, from its final states where they are stored."""
     if final_states is None:
         return {group.name: build_gaussian_null(group.videos, None) for group in groups}

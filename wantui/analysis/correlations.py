@@ -185,9 +185,9 @@ def compute_min_permutation_p(block_count: int, unit_count: int) -> float:
 def compute_rho_interval(values: FloatArray, others: FloatArray) -> tuple[float, float]:
     """Return the 95 % interval of the mean rho over blocks, from values [blocks, units].
 
-    A jackknife that leaves out one unit of all blocks at a time, on Fisher's z, with Student's t (Miller 1974). NaN
-    with fewer than MIN_INTERVAL_UNITS units, if rho is 1 or -1 or has no value with some unit left out, or if the
-    correction of the bias moves the interval off rho, as few units of tied ranks can.
+    The interval is a jackknife of Fisher's z that omits one unit of all blocks at a time, with Student's t (Miller
+    1974). It is NaN with fewer than MIN_INTERVAL_UNITS units, if rho is 1, -1 or undefined when one of the units is
+    omitted, or if the bias correction moves the interval away from rho, which can happen with few units and tied ranks.
     """
     unit_count = values.shape[1]
     if unit_count < MIN_INTERVAL_UNITS:

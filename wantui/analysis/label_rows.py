@@ -46,7 +46,7 @@ class CsvRows:
                 advice = (
                     "Quote text that contains the separator"
                     if len(row) > len(self.header)
-                    else "Add the missing cells; that of a missing value is empty"
+                    else "Add the missing cells; leave the cell of a missing value empty"
                 )
                 raise LabelError(
                     f"{prefix}line {line_number} has {format_count(len(row), 'cell')}, but the header has "

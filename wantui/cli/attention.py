@@ -82,7 +82,7 @@ def command(
     from wantui.batches.attention_grid import arrange_attention
     from wantui.storage.video_selection import select_videos
 
-    targets = _choose_targets(batch, output, words, axis, is_heat)
+    targets = _choose_output_paths(batch, output, words, axis, is_heat)
     moments = tuple(written_moments.split(",")) if written_moments is not None else ()
     videos = select_videos([batch], variation_ids, seeds, id_prefixes)
     with open_progress_line() as line:
@@ -104,7 +104,9 @@ def command(
         sys.exit(1)
 
 
-def _choose_targets(batch: Path, output: Path | None, words: Sequence[str], axis: str, is_heat: bool) -> list[Path]:
+def _choose_output_paths(
+    batch: Path, output: Path | None, words: Sequence[str], axis: str, is_heat: bool
+) -> list[Path]:
     from wantui.paths import check_output_folder
     from wantui.storage.layout import check_command_output, make_safe_folder_name
 

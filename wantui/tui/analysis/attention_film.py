@@ -152,7 +152,7 @@ def load_attention_film(video: Video, with_frames: bool) -> AttentionFilm:
 
     if video.attention_path is None:
         raise UserError(
-            "no attention maps are stored of this video.\n\n"
+            "no attention maps are stored for this video.\n\n"
             "To store them: mark a word in the template, such as a red (circle), and turn on 'store attention'\n"
             "in Compose (1, then s), or add --store-attention to `wantui run`"
         )
