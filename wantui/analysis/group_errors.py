@@ -58,7 +58,7 @@ def explain_missing_seeds(
     cells_by_group: Sequence["Mapping[PhrasingSeed, Video]"],
     shared_phrasings: Set[tuple[str, str]],
 ) -> dict[int, str]:
-    """Return why the videos of some seeds are excluded, by seed: which groups lack it in a shared phrasing."""
+    """Return, for each excluded seed, which groups lack it in a shared phrasing."""
     phrasing_text = " in some phrasing" if len(shared_phrasings) > 1 else ""
     seeds_by_lacking_groups: dict[tuple[str, ...], list[int]] = {}
     for seed in sorted({seed for cells in cells_by_group for _, seed in cells}):

@@ -118,7 +118,7 @@ def _lacks_nested_bracket(video: Video, bracket: int) -> bool:
 
 
 def list_naming_brackets(video: Video, parts: GroupingParts) -> list[int]:
-    """Return the brackets of a grouping whose options name a video's group.
+    """Return those brackets of a grouping whose options form the name of a video's group.
 
     They exclude nested brackets that its prompt lacks, and brackets nested in another one of the grouping, whose option
     contains theirs. A video without any has the option NO_OPTION_LABEL of them all.

@@ -172,8 +172,8 @@ def _is_name_of(name: str, path: str) -> bool:
 
 
 def _is_part_of(name_part: str, path_part: str) -> bool:
-    """Return whether a part of a name is a part of a path, or starts a word of a section: `bend` is
-    `attention_bending_settings`."""
+    """Return whether a part of a name matches a part of a path: it equals this part, or begins a word of a section
+    (`bend` matches `attention_bending_settings`)."""
     return name_part == path_part or (
         path_part.endswith("_settings")
         and (

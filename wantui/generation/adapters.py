@@ -199,7 +199,7 @@ def _check_all_loaded(transformer: nn.Module, tensor_by_name: Mapping[str, Tenso
 
 
 def _check_merged_finite(transformer: nn.Module, layers: Iterable[AdapterLayer]) -> None:
-    """Refuse an adapter whose change is beyond the range of the weights.
+    """Refuse an adapter that makes weights NaN or infinite.
 
     Raises:
         LoadError: a merged weight contains NaN or infinity.

@@ -17,7 +17,7 @@ def estimate_pass_seconds(
     throughput: Throughput | None = None,
     plan: MemoryPlan | None = None,
 ) -> Estimate:
-    """Predict the seconds of one pass of a recipe's model and size; see `estimate_video_seconds` for the arguments.
+    """Predict the seconds of one pass with a recipe's model and size; see `estimate_video_seconds` for the arguments.
 
     An estimate is linear in the number of steps, so the difference between two and one steps is that of a step.
     """

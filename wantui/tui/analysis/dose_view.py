@@ -56,8 +56,10 @@ def draw_dose_response(
     colours_by_group: Mapping[str, str] = {},
     charted_metric: str = "",
 ) -> tuple[list[Text], dict[str, int]]:
-    """Return a verdict in a line, the curve of a metric with its 95 % intervals, the slope of each metric, and the
-    verdict with its evidence; and the row of the pane with the slope of each metric.
+    """Return the drawn dose-response, and, by metric, the row of the pane with its slope.
+
+    The drawing consists of a verdict in one line, the curve of a metric with its 95 % intervals, the slope of each metric, and
+    the verdict with its evidence.
 
     A low pane has the means instead of the curve. If it cannot show all slopes, significant ones come first.
 

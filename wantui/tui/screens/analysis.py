@@ -212,7 +212,7 @@ class AnalysisScreen(AnalysisFigures):
         return groups
 
     def _show_titles(self) -> None:
-        """Show what the table lists above it, and the meaning of the metric under the cursor below it."""
+        """Show above the table what it lists, and below it the meaning of the metric under the cursor."""
         table = self.query_one("#table")
         batch_names = " + ".join(path.name for path in self.chosen_folders) or "Trajectories"
         summary = format_count(len(self.row_list.rows), "group" if self.is_grouped else "video")

@@ -90,7 +90,7 @@ def encode_sixel_picture(picture: "NDArray[np.uint8]") -> bytes:
 
 
 def _encode_runs(bits: Sequence[int]) -> str:
-    """Encode six-pixel columns with run-length encoding of runs longer than three."""
+    """Encode six-pixel columns: a run of more than three equal columns becomes a count and one column."""
     runs, start = [], 0
     for index in range(1, len(bits) + 1):
         if index == len(bits) or bits[index] != bits[start]:

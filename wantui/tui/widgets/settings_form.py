@@ -209,7 +209,7 @@ class SettingsForm(Vertical):
     on_descendant_focus = on_descendant_blur = _show_explanation
 
     def _describe_cut_value(self) -> str:
-        """Return the name and the value of the selected setting if its row cuts the value; otherwise nothing."""
+        """Return the name and the value of the selected setting if its row is too short for both; otherwise empty."""
         row = self._get_current_row()
         if self.config is None or self.is_editing or not isinstance(row, FormField):
             return ""

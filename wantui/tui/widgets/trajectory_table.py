@@ -165,7 +165,7 @@ class TrajectoryTable(VirtualList):
 
     @property
     def _first_video(self) -> Video | None:
-        """First video of the table; all videos measure a metric alike. None without videos."""
+        """First video of the table, or None; a metric is measured in the same way for all videos."""
         row = self._all_rows[0] if self._all_rows else None
         return row.videos[0] if isinstance(row, Group) else row
 
