@@ -1,6 +1,7 @@
 """Generic words: the word of a sentence that stands for a concept, and the word that leaves the concept open.
 
-Written as `circle|square|ring: shape; man|woman: person`. Imports nothing heavy: the config module imports it.
+They are written as `circle|square|ring: shape; man|woman: person`. This module imports nothing heavy, because the
+config module imports it.
 """
 
 import re
@@ -40,7 +41,8 @@ class GenericWord:
     def generalise(self, prompt: str) -> str:
         """Return the prompt with every occurrence of the words replaced by the generic word.
 
-        A word with a capital in the prompt only, as at the start of a sentence, gives a capital to its replacement.
+        If a word has a capital only in the prompt, such as at the start of a sentence, its replacement gets a capital
+        too.
         """
         declared_capitals = {word.casefold() for word in self.words if word[:1].isupper()}
 

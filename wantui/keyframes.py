@@ -166,8 +166,8 @@ def find_evaluation_moments(
 ) -> list[EvaluationMoment]:
     """Locate every model evaluation relative to the keyframes around it.
 
-    An evaluation at the end point of a step of `heun` belongs to the next step, which has its noise level: what a
-    schedule gives is then a function of the noise level, as the solver assumes.
+    An evaluation at the end point of a step of `heun` belongs to the next step, which has the same noise level. The
+    value of a schedule is then a function of the noise level, as the solver assumes.
 
     Args:
         noise_levels: sigma of each evaluation, as from `schedule.compute_noise_levels`.

@@ -86,7 +86,7 @@ class BatchVideo:
     def step_prompts(self) -> list[EvaluationPrompt]:
         """Return the prompt of each model evaluation; a prompt schedule changes it.
 
-        Each has `prompt`; a mixture of two prompts also has `next_prompt` and `share`, that of the second prompt.
+        Each has `prompt`; a mixture of two prompts also has `next_prompt` and its weight, `share`.
 
         Raises:
             KeyframeError: the recipe was edited, and a keyframe does not fit its steps.

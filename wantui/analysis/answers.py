@@ -223,7 +223,7 @@ def _describe_path(evidence: Sequence[Evidence]) -> tuple[list[str], str]:
 def _find_clearest_evidence(evidence: Sequence[Evidence]) -> Evidence:
     """Return the metric with the smallest p; of equal p, the one whose interval is narrowest for its effect.
 
-    A metric without an interval, such as one whose seeds all differ alike, comes last.
+    A metric without an interval comes last, such as a metric with the same difference for all seeds.
     """
 
     def get_key(item: Evidence) -> tuple[float, float]:
@@ -330,7 +330,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
 def _order_groups(data: AnswerData, rows: Sequence[Sequence[Evidence]], metrics: Sequence[str]) -> str:
     """Return the groups in the order of their means, with the meaning of the signs between neighbours.
 
-    Such as "log_volume: circle < square = cross ~ ring (=: alike within 5 %; ~: cannot tell)".
+    An example is "log_volume: circle < square = cross ~ ring (=: alike within 5 %; ~: cannot tell)".
     """
     orders, shown_kinds = [], set()
     for metric in metrics:

@@ -1,8 +1,8 @@
 """Comparison of an effect with the calibrated effects of frequency in training and of appearance.
 
-The calibration fits `y = model + shape + slope * ln(frequency)`. Its shape effects are what appearance alone does at
-equal frequency, and its slope is what frequency alone does. The effect of exchanging one of nano's shapes for another
-is compared with both; for other words and models, the calibration gives a scale, and no answer.
+The calibration fits `y = model + shape + slope * ln(frequency)`. The effects of the shapes are those of appearance
+alone, at equal frequency; the slope is the effect of frequency alone. The effect of exchanging one of nano's shapes for
+another is compared with both; for other words and models, the calibration gives a scale but no answer.
 """
 
 import math
@@ -201,8 +201,8 @@ def _divide_by_common_mean(share: float, sign: float) -> float:
 def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
     """Return sentences on whether frequency or appearance can explain the effect of a verdict.
 
-    Empty if no effect is shown, and for groups that do not differ in one word of nano. Only words that were equally
-    frequent in its training have an answer for metrics that were not calibrated.
+    The sentence is empty if no effect is shown, or if the groups do not differ in one word of nano. For metrics that
+    were not calibrated, only words that were equally frequent in its training have an answer.
     """
     answer, figures = _answer_question(comparison, verdict)
     return f"{QUESTION} {'. '.join(filter(None, (answer, figures)))}" if answer else ""

@@ -2,8 +2,8 @@
 10.1016/j.jneumeth.2007.03.024).
 
 Neighbouring noise levels at which |t| exceeds a threshold form a cluster; its mass is the sum of its t. The largest
-|mass| on a curve is compared with its distribution under exchanges of groups within seeds. So the many noise levels of
-a curve count as one test, and a whole curve of a seed is exchanged, however strongly its levels are correlated.
+|mass| on a curve is compared with its distribution under exchanges of groups within seeds. All noise levels of a curve
+therefore count as one test. The curve of a seed is exchanged as a whole, so its levels may be correlated.
 
 The test shows *that* two curves differ. It does not show where: the ends of a cluster have no error rate, and the
 difference may begin before the cluster or end after it (Sassenhagen and Draschkow 2019, doi 10.1111/psyp.13335).
@@ -57,8 +57,8 @@ class ClusterTest:
 def run_cluster_test(differences: FloatArray) -> ClusterTest:
     """Test whether a curve of paired differences [n, s] of n seeds is 0, by sign flips of whole curves.
 
-    All 2^n flips are tried up to MAX_EXACT_PAIRS seeds; above it, RESAMPLE_COUNT random ones. A level with values that
-    are not finite belongs to no cluster. `family_p` of the result is its `p`.
+    With up to MAX_EXACT_PAIRS seeds, all 2^n flips are tried; with more seeds, RESAMPLE_COUNT random ones. A level with
+    values that are not finite belongs to no cluster. `family_p` of the result is its `p`.
 
     Raises:
         ValueError: there are fewer than two seeds.
@@ -121,8 +121,9 @@ def compute_family_mass_p(
 ) -> float:
     """Return p of a cluster over all curves and pairs of groups.
 
-    Of two groups, from sign flips of all curves together; of more groups, the larger of this and of the p by
-    permutations of the groups, because flips keep the scatter of each group, and permutations skewed distributions.
+    For two groups, p is that of sign flips of all curves together. For more groups, it is the larger of this p and that
+    of permutations of the groups: flips are reliable for groups of unequal scatter, and permutations for skewed
+    distributions.
 
     Args:
         tests: test of each curve and pair, with the same seeds.

@@ -90,8 +90,9 @@ class CommitmentDifference:
 def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> FloatArray:
     """Return the kept range of each seed: the length of the noise levels from 0 to the largest at which it stays.
 
-    The integral of "stays" over the noise level, on lines between the measured levels; at 0 every video stays. It is
-    defined for every seed, even if s50 is outside the measured levels (as the restricted mean of a survival time).
+    The kept range is the integral of "stays" over the noise level, on lines between the measured levels; at 0 every
+    video stays. It is defined for every seed, even if s50 is outside the measured levels (as the restricted mean of a
+    survival time).
 
     Args:
         sigmas: [s] rising noise levels.

@@ -89,8 +89,8 @@ def _split_by_unstudied_settings(
 ) -> tuple[list[Video], list[Video]]:
     """Split videos by the settings that are not studied.
 
-    If a setting of a control is studied, videos without the control are compared too; of the videos with it, only those
-    with the most common other settings of the control.
+    If a setting of a control is studied, videos without the control are compared too. Videos with the control are
+    compared only if they have the most common values of its other settings.
     """
     excluded_names = {*studied_settings}
     if any(name in SCHEDULE_SETTINGS for name in studied_settings):

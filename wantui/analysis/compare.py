@@ -52,8 +52,8 @@ def compare_groups(
 ) -> Comparison:
     """Compare groups of videos.
 
-    Excludes seeds that are not in every group, and videos whose settings differ from most. The seed is the unit: the
-    phrasings that all groups share are averaged for each seed.
+    Seeds that are not in every group are excluded, and so are videos whose settings differ from those of most videos.
+    The seed is the unit: the phrasings that all groups share are averaged for each seed.
 
     Args:
         primary_metric: declared metric, which decides the verdict; all other metrics are exploratory.

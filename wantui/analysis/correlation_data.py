@@ -62,8 +62,9 @@ class VideoCorrelations:
         """Return the correlations of one kind to show, the clearest first: those of chosen metrics, or else those that
         are found, and always the clearest one.
 
-        Without enough seeds or variations for p of SIGNIFICANCE_LEVEL, none can be found, and only chosen metrics are
-        shown. Values that order the videos alike, as mass and entropy of one word can, are one row.
+        If there are too few seeds or variations for a p of SIGNIFICANCE_LEVEL, no correlation can be found, and only
+        chosen metrics are shown. Values that order the videos in the same way, such as mass and entropy of one word,
+        share one row.
         """
         correlations = [item for item in self.correlations_by_kind[kind] if math.isfinite(item.rho)]
         shown = [item for item in correlations if (item.metric in chosen_metrics if chosen_metrics else item.is_found)]

@@ -61,7 +61,7 @@ class Correlation:
     def is_found(self) -> bool:
         """Return whether p over all is small and the interval, if there is one, excludes 0.
 
-        Not for metrics that have not settled: what they correlate with is the sampler's steps or rounding.
+        It is False for metrics that have not settled, because they measure the sampler's steps or rounding.
         """
         return self.is_settled and self.family_p <= SIGNIFICANCE_LEVEL and not self.low <= 0 <= self.high
 
@@ -160,8 +160,8 @@ def _test_correlations(
 def draw_unit_orders(unit_count: int) -> NDArray[np.int64]:
     """Return orders [m, units] of whole seeds or variations; all blocks share an order.
 
-    All orders if there are at most MAX_EXACT_PERMUTATIONS; otherwise RESAMPLE_COUNT random ones and the observed one.
-    The observed order is the first.
+    Return all orders if there are at most MAX_EXACT_PERMUTATIONS; otherwise RESAMPLE_COUNT random ones and the observed
+    one. The observed order is the first.
     """
     if math.factorial(unit_count) <= MAX_EXACT_PERMUTATIONS:
         return np.array(list(itertools.permutations(range(unit_count))), dtype=np.int64)
@@ -174,7 +174,7 @@ def draw_unit_orders(unit_count: int) -> NDArray[np.int64]:
 def compute_min_permutation_p(block_count: int, unit_count: int) -> float:
     """Return the smallest two-sided p that permuting the units can give.
 
-    In one block, or with two units, the reverse of an order has the opposite rho, which is as large.
+    In one block, or with two units, the reverse of an order has the opposite rho, with the same absolute value.
     """
     order_count = math.factorial(unit_count)
     if order_count > MAX_EXACT_PERMUTATIONS:

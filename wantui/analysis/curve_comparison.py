@@ -86,8 +86,8 @@ def compare_curves(
 ) -> tuple[CurveComparison, ...]:
     """Compare curves between groups of the same seeds and phrasings.
 
-    `family_p` is from the largest mass over all curves and pairs, with the same sign flips in each. For three or more
-    groups, groups are also permuted within seeds, and the larger p counts.
+    `family_p` is computed from the largest mass over all curves and pairs, with the same sign flips in each. With three
+    or more groups, the groups are also permuted within seeds, and the larger p counts.
     """
     groups, values_by_curve, curves_by_name = matched_groups.groups, [], []
     for name in curve_names:

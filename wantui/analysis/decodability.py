@@ -1,12 +1,12 @@
 """Decodability of groups over the noise level: how well a linear classifier tells two groups apart.
 
-The two videos of a seed and phrasing share their initial noise, so the classifier is trained on their difference
-z = x_first - x_second. For states around the mean of their pair, linear discriminant analysis (Fisher 1936) has the
+The two videos of a seed and phrasing share their initial noise, so the classifier is trained on their difference z =
+x_first - x_second. For states around the mean of their pair, linear discriminant analysis (Fisher 1936) has the
 direction (S + lambda I)^-1 mean(z), with S the sum of z z' over n seeds, / n. All differences of a seed are held out
 together, because a shared seed would reveal the answer. A held-out pair is sorted correctly if the product of its
-difference and the direction of the other seeds is positive. The ridge lambda = gamma mu / (1 - gamma), with
-mu = trace(S) / k, is that of Ledoit and Wolf (2004), with seeds as units. Exchanging the groups of a seed changes the
-signs of its differences and nothing else, S and lambda included, so a sign-flip test is exact.
+difference and the direction of the other seeds is positive. The ridge lambda = gamma mu / (1 - gamma), with mu =
+trace(S) / k, is that of Ledoit and Wolf (2004), with seeds as units. Exchanging the groups of a seed changes only the
+signs of its differences, and neither S nor lambda, so a sign-flip test is exact.
 """
 
 import itertools
@@ -83,7 +83,7 @@ class Decodability:
     def describe(self) -> str:
         """Describe the result in a sentence, the verdict first; only groups that can be told apart have a noise level.
 
-        With a large p, the noise level at which the accuracy passes HALFWAY_ACCURACY is one of chance.
+        With a large p, the accuracy passes HALFWAY_ACCURACY somewhere by chance.
         """
         seeds = format_count(self.seed_count, "seed")
         scope = f" over {self.pair_count} pairs of groups" if self.pair_count > 1 else ""
@@ -285,7 +285,7 @@ def _find_score_interval_end(accuracy: FloatArray, bound: FloatArray, effective_
 def _find_crossing(sigmas: FloatArray, values: FloatArray) -> float:
     """Return the noise level at which values, made to rise as noise falls, pass HALFWAY_ACCURACY; NaN if they never do.
 
-    Interpolated between noise levels.
+    The crossing is interpolated between noise levels.
     """
     above = np.flatnonzero(values >= HALFWAY_ACCURACY)
     if not len(above):
@@ -302,8 +302,8 @@ def _summarise_pair(
 ) -> Decodability:
     """Return the decodability of a pair from accuracies [seeds, flips, L], the observed signs first.
 
-    The ends of the interval of the halfway level are where the ends of the interval of the accuracy pass it: the lower
-    end for the last time, the upper end for the first time.
+    The interval of the halfway level ends where the interval of the accuracy passes HALFWAY_ACCURACY: its lower end for
+    the last time, and its upper end for the first time.
     """
     sigmas, accuracies = level_states.sigmas, seed_accuracies.mean(0)
     accuracy = accuracies[0]

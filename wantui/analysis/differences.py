@@ -67,8 +67,8 @@ class Difference:
     def compute_seed_effects(self, is_relative: bool) -> FloatArray:
         """Return effects [seeds] whose mean is the effect: the differences of the seeds, in the metric's unit.
 
-        If relative, the mean is `relative_difference`. A ratio of means has no value of one seed; its linearisation
-        around the means (the delta method) has, and the scatter over seeds is that of the ratio.
+        If the effects are relative, their mean is `relative_difference`. A single seed has no ratio of means, so each
+        seed gets the linearised ratio (the delta method), whose scatter over seeds is that of the ratio.
         """
         first, second = self.seed_values.T
         if not is_relative:
@@ -89,9 +89,10 @@ def compute_family_p(values: FloatArray, group_pairs: GroupIndexPairs, pairwise_
     """Return max-T p [pairs, metrics] over the whole family, with groups permuted within units.
 
     With three or more groups, the largest of three p is returned. Permutations of all groups assume that the groups can
-    be exchanged, and mix the scatter of groups of unequal variance. Sign flips, which change the signs of all
-    differences of a unit together, keep it, but assume symmetric differences. Permutations have more orders than the
-    signs of one pair, so p could fall below the p of the pair's own test, which does not depend on other groups.
+    be exchanged, and mix the scatter of groups with unequal variances. Sign flips change the signs of all differences
+    of a unit together; they keep the scatter of each group, but assume symmetric differences. Permutations have more
+    orders than the signs of one pair, so p could fall below the p of the pair's own test, which does not depend on
+    other groups.
 
     Args:
         values: [units, groups, metrics].
@@ -218,8 +219,8 @@ def compare_group_pairs(
 def _compute_relative_difference(first_values: FloatArray, second_values: FloatArray) -> tuple[float, float, float]:
     """Return the difference as a share of the second mean, with its interval; NaN if one of the means may be 0.
 
-    Metrics with a ratio scale have one sign, so no group can have less than -100 % of another. An interval of the
-    ratio that contains 0 is of groups whose scatter is as large as their means: it says nothing about the ratio.
+    Metrics with a ratio scale have one sign, so no group can have less than -100 % of another. An interval of the ratio
+    contains 0 only if the scatter of the groups is as large as their means, and then says nothing about the ratio.
 
     Args:
         first_values, second_values: values [seeds], measured from the metric's `ratio_origin`.

@@ -120,8 +120,9 @@ def _lacks_nested_bracket(video: Video, bracket: int) -> bool:
 def list_naming_brackets(video: Video, parts: GroupingParts) -> list[int]:
     """Return those brackets of a grouping whose options form the name of a video's group.
 
-    They exclude nested brackets that its prompt lacks, and brackets nested in another one of the grouping, whose option
-    contains theirs. A video without any has the option NO_OPTION_LABEL of them all.
+    Nested brackets that the prompt lacks are excluded. Brackets nested in another bracket of the grouping are excluded
+    too, because the option of the outer bracket contains theirs. If no bracket remains, all brackets of the grouping
+    are returned: the video has their option NO_OPTION_LABEL.
     """
     brackets = [bracket for bracket in parts.brackets if not _lacks_nested_bracket(video, bracket)]
     naming = [b for b in brackets if not set(find_enclosing_brackets(video, b)) & set(brackets)]
@@ -131,7 +132,7 @@ def list_naming_brackets(video: Video, parts: GroupingParts) -> list[int]:
 def find_bracket_without_group(video: Video, parts: GroupingParts) -> int | None:
     """Return a nested bracket of a grouping that leaves a video without a group; None if the video has a group.
 
-    The video lacks the bracket, and the grouping has no other bracket of the same outermost bracket that it has.
+    The video lacks the bracket, and every other bracket of the grouping inside the same outermost bracket.
     """
 
     def find_outermost(bracket: int) -> int:
@@ -206,8 +207,8 @@ def _list_candidate_names(videos: Sequence[Video], parts: GroupingParts) -> list
 def label_setting_values(videos: Sequence[Video], path: str) -> dict[str, str]:
     """Return the labels of the values that a setting has in some videos, by `make_value_key`.
 
-    No value, as of a prompt schedule, is BASELINE_LABEL if all its videos are those of the baseline of a sweep: the
-    library and the gallery name them so, too.
+    A missing value, such as no prompt schedule, gets BASELINE_LABEL if all its videos belong to the baseline of a
+    sweep, as in the library and the gallery.
     """
     videos_by_key: dict[str, list[Video]] = {}
     for video in videos:

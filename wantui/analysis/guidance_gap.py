@@ -26,8 +26,9 @@ class GuidanceGap:
     def compute_mean(self, window: tuple[float, float]) -> float:
         """Return the mean over a window of noise levels; NaN if no step with a second pass crosses it.
 
-        Each evaluation counts by the noise levels that its step crosses inside the window. So Heun's second evaluations
-        of a step, at predictors, do not count. The mean is over the steps that have a second pass.
+        The weight of an evaluation is the range of noise levels that its step crosses inside the window. Heun's second
+        evaluation of a step, at a predictor, therefore does not count. The mean is over the steps that have a second
+        pass.
         """
         low, high = window
         widths = np.minimum(self.sigmas[:-1], high) - np.maximum(self.sigmas[1:], low)

@@ -195,8 +195,8 @@ class InformationTable:
 def build_information_table(videos: Sequence[ScoredVideo]) -> InformationTable:
     """Average the videos of each word over seeds, and compare the words within seeds.
 
-    Values of a seed are averaged over its sentences. For differences, only sentences and seeds count that all words
-    have; the unit is the seed, so videos of one seed are never replicates.
+    Values of a seed are averaged over its sentences. Differences use only the sentences and seeds that all words have;
+    the unit is the seed, so videos of one seed are never replicates.
     """
     words = [_summarise_word(word, videos) for word in dict.fromkeys(video.word for video in videos)]
     words.sort(key=lambda word: word.mean_by_quantity["pointwise"])

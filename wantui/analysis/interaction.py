@@ -321,7 +321,7 @@ def _compare_places(states: FloatArray, weights: FloatArray, contrasts: Sequence
 def _measure_direction(differences: FloatArray, squares: FloatArray) -> PlaceDirection:
     """Return the lengths of two mean differences and the cosine between them, without the bias of seeds.
 
-    All products are means over pairs of different seeds, as of `estimate_squared_distance`.
+    All products are means over pairs of different seeds, as in `estimate_squared_distance`.
 
     Args:
         differences: [2, seeds, k] differences of final states / sqrt(D).

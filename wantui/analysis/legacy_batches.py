@@ -31,7 +31,7 @@ _NPY_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.l
 def read_legacy_batch_videos(batch_folder: Path) -> Iterator[Video]:
     """Yield the videos of a batch of the older system.
 
-    `variation` is the prompt's folder, in the newest layout with the bending variation.
+    `variation` is the prompt's folder; in the newest layout, it includes the bending variation.
     """
     prompts_by_folder, warnings = _read_prompts(batch_folder)
     for video_index, video_folder in enumerate(_find_video_folders(batch_folder)):

@@ -43,7 +43,8 @@ class LevelStates:
 def load_level_states(videos: Sequence[Video], grouping: str) -> LevelStates:
     """Load the stored projections of the videos that all groups share. Needs videos * L * k * 4 bytes of memory.
 
-    Videos whose projection cannot be used are excluded, with the videos of other groups that they were matched with.
+    Videos whose projection cannot be used are excluded, together with the videos of other groups to which they were
+    matched.
 
     Raises:
         CannotCompareError: the groups cannot be matched, or their projections have different noise levels or sizes.

@@ -84,8 +84,9 @@ def run_omnibus_place_test(seed_states: NDArray[np.floating]) -> float:
     """Test whether all groups lie in one place, and return p, from states [groups, seeds, k].
 
     The statistic is the sum of the squared distances of the groups' means from their common mean. A flip changes the
-    sign of all deviations of a seed from the seed's mean. Unlike exchanges of groups within seeds (PERMANOVA), it keeps
-    the spread of each group, so that groups of unequal spread are not called different. Equal for two groups.
+    sign of all deviations of a seed from the seed's mean. Unlike exchanges of groups within seeds (PERMANOVA), flips
+    keep the spread of each group, so groups of unequal spread are not called different. For two groups, both tests are
+    equal.
     """
     states = np.asarray(seed_states, dtype=np.float64)
     deviations = states - states.mean(0)
@@ -115,7 +116,8 @@ def run_place_test(difference_gram: FloatArray) -> float:
 
     The test assumes that the differences are symmetric about their mean. Groups of different spread have symmetric
     differences if each group is symmetric, so spread alone does not make it significant. For two groups, it is equal to
-    PERMANOVA within seeds, because the total sum of squares does not change. Exact up to MAX_EXACT_PAIRS.
+    PERMANOVA within seeds, because the total sum of squares does not change. The test is exact with up to
+    MAX_EXACT_PAIRS seeds.
     """
     flips, _ = draw_sign_flips(len(difference_gram))
     squared_lengths = ((flips @ difference_gram) * flips).sum(1)

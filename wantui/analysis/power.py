@@ -2,7 +2,8 @@
 
 `python tests/benchmarks/power.py` computes the table. A pair of groups is found if its verdict is "more" or "less":
 Student's interval excludes 0, and p is at most 0.05 both in the pair's own sign-flip test and over all pairs. With few
-seeds a t test would promise too much: with six, the sign-flip test needs equal signs of all differences.
+seeds, the power of a t test would be too optimistic: with six seeds, the sign-flip test needs equal signs of all
+differences.
 """
 
 import math
@@ -50,11 +51,11 @@ def compute_min_pair_p(seed_count: int) -> float:
 def find_detectable_effect(seed_count: int, group_count: int) -> float | None:
     """Return the smallest d_z of a pair of groups that is found with a power of 0.8; None if no effect can be found.
 
-    The differences of the pair are normal, with a mean of d_z standard deviations, and the other groups lie where one
-    of the two lies. d_z times the square root of the number of seeds is interpolated over the inverse of that number,
-    and over the logarithm of the number of groups; it differs from the simulated value by less than 1 %. With three
-    or more groups and nine or more seeds, the table leaves out the sign flips of the family, which raise the effect by
-    less than 4 %.
+    The differences of the pair are normal, with a mean of d_z standard deviations, and the mean of every other group
+    equals that of one of the two groups. d_z times the square root of the number of seeds is interpolated over the
+    inverse of that number, and over the logarithm of the number of groups; it differs from the simulated value by less
+    than 1 %. With three or more groups and nine or more seeds, the table leaves out the sign flips of the family, which
+    raise the effect by less than 4 %.
 
     Raises:
         ValueError: there are fewer than two groups, or more than the table has.

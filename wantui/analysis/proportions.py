@@ -62,7 +62,7 @@ class HalfShareLevel:
 def fit_monotonic(shares: FloatArray, *, is_increasing: bool) -> FloatArray:
     """Return the isotonic fit of shares.
 
-    Rounded, because rounding errors of pooled shares would put a fit of exactly one half above or below it.
+    The fit is rounded, because rounding errors of pooled shares would move a fit of exactly one half above or below it.
     """
     return np.asarray(optimize.isotonic_regression(shares, increasing=is_increasing).x).round(FIT_DIGITS)
 
@@ -72,10 +72,10 @@ def find_half_share_level(sigmas: Sequence[float], counts: Sequence[int], total:
 
     The estimate is where a decreasing (isotonic) fit crosses one half, on a line between two levels. The interval is
     that of the sign test for a median: from the d-th lowest to the d-th highest of the levels at which seeds leave,
-    interpolated between the two d with coverage above and below 95 % (Hettmansperger and Sheather 1986). A level at
-    which a seed leaves is between two measured ones, and rounded outwards. Only the outcomes of different seeds are
-    assumed to be independent, not those of a seed at several levels, as in a logistic fit. A bootstrap of few seeds
-    covers too little.
+    interpolated between the two d with coverage above and below 95 % (Hettmansperger and Sheather 1986). A seed leaves
+    somewhere between two measured levels, and its level is rounded outwards. Only the outcomes of different seeds are
+    assumed to be independent, not those of a seed at several levels, as in a logistic fit. A bootstrap of few seeds has
+    too little coverage.
 
     Args:
         sigmas: rising noise levels.
@@ -131,9 +131,9 @@ def compute_half_share_level_difference(first: HalfShareLevel, second: HalfShare
     """Return the difference of two half-share levels, and the low and high ends of the 95 % interval of the difference.
 
     Each end is as far from the estimate as the hypotenuse of the distances of the two ends that it depends on (Zou and
-    Donner 2008). It assumes independent levels; concepts that are measured with the same seeds make it conservative.
-    An end that depends on an upper end that is infinite is infinite, too. Without an estimate of both, the interval is
-    that of the ends.
+    Donner 2008). The interval assumes independent levels; it is conservative for concepts that are measured with the
+    same seeds. An end that depends on an infinite upper end is infinite too. If an estimate is missing, the interval is
+    computed from the ends alone.
     """
     difference = first.estimate - second.estimate
     if not math.isfinite(difference):

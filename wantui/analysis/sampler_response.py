@@ -6,8 +6,8 @@ Response to Gaussian data: for data N(m, v) on an axis, the exact model predicts
 x - (1 - sigma) m, and the samplers map the line (1 - sigma) m to itself. A state is therefore (1 - sigma) m + a z, with
 z the initial noise and a factor a that depends on v only.
 
-Predicted clean states: the predictions that led from each state to the next are themselves linear combinations of the
-states, from solving the update rule for them.
+Predicted clean states: solving the update rule of each step for its prediction gives the predictions as linear
+combinations of the states.
 
 The coefficients are those of the diffusers samplers that `wantui.generation.samplers` builds; tests compare both.
 """

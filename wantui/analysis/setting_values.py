@@ -145,7 +145,8 @@ def find_setting_path(name: str, videos: Sequence[Video]) -> str:
 def _advise_setting(name: str, paths: Sequence[str], videos: Sequence[Video]) -> str:
     """Return the most similar name of a setting, or the settings in which the videos differ.
 
-    Of a section with a swept setting, only that one is named: others, such as the unit of a schedule, follow from it.
+    If a setting of a section is swept, only this setting is named: the other settings of the section, such as the unit
+    of a schedule, follow from it.
     """
     differing_paths = list_differing_paths(videos)
     swept_paths = {path for video in videos for axis in video.swept_axes for path in axis}

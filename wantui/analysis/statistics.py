@@ -65,8 +65,8 @@ def compute_paired_effect(differences: FloatArray) -> Effect:
 def compute_paired_effects(differences: FloatArray) -> list[Effect]:
     """Return the effect of each column of n paired differences [n, m], with Student's interval.
 
-    Equal differences, as of outcomes with few values, have no interval: it would have no width, as if the mean of other
-    seeds were known exactly.
+    If all differences are equal, which happens for outcomes with few values, there is no interval: its width would be
+    0, as if the mean of other seeds were known exactly.
 
     Raises:
         ValueError: there are fewer than two differences, or some are not finite.
@@ -105,8 +105,8 @@ def compute_ratio_interval(
     """Return the interval of mean(values) / mean(reference) of n pairs, with both means uncertain (Fieller 1954).
 
     The interval contains the ratios r for which a t test does not reject mean(values - r reference) = 0. It contains 1
-    exactly if Student's interval of the difference contains 0. NaN if the mean of the reference may be 0, because the
-    ratio is then unbounded.
+    exactly if Student's interval of the difference contains 0. It is NaN if the mean of the reference may be 0, because
+    the ratio is then unbounded.
     """
     n = len(values)
     t2 = compute_t_quantile((1 + confidence_level) / 2, n - 1) ** 2 / n
@@ -137,7 +137,8 @@ def run_sign_flip_test(differences: FloatArray) -> float:
     """Return the two-sided p of the mean of n paired differences: the share of sign flips whose |mean| is at least as
     large.
 
-    Exact up to MAX_EXACT_PAIRS; above it, from RESAMPLE_COUNT random flips and the observed signs.
+    The test is exact with up to MAX_EXACT_PAIRS pairs; with more, it uses RESAMPLE_COUNT random flips and the observed
+    signs.
     """
     return run_sign_flip_tests(np.asarray(differences, dtype=np.float64)[:, None])[0]
 
@@ -249,8 +250,8 @@ def is_equivalent(differences: FloatArray, margin: float, alpha: float = 0.05) -
 def is_ratio_equivalent(values: FloatArray, reference: FloatArray, margin: float, alpha: float = 0.05) -> bool:
     """Return whether two one-sided tests show that mean(values) / mean(reference) is between 1 - margin and 1 + margin.
 
-    Two one-sided t tests, of values - (1 + margin) reference and values - (1 - margin) reference, so the mean of
-    the reference counts as uncertain too.
+    Two one-sided t tests are run, of values - (1 + margin) reference and values - (1 - margin) reference, which treat
+    the mean of the reference as uncertain too.
     """
     if reference.mean() < 0:
         values, reference = -values, -reference
@@ -312,8 +313,8 @@ def run_omnibus_test(values: FloatArray) -> float:
 def compute_omnibus_p(values: FloatArray) -> float:
     """Return p that any group differs, from values [n, groups] of one metric.
 
-    The larger p of two tests: permutations are exact for groups of one distribution, also a skewed one; sign flips
-    keep the variance of each group, which permutations mix.
+    It is the larger p of two tests. Permutations are exact if all groups have the same distribution, even a skewed one.
+    Sign flips keep the variance of each group, whereas permutations mix the variances.
     """
     return max(run_omnibus_test(values), float(run_omnibus_max_test(values[:, :, None])[0]))
 
@@ -321,9 +322,9 @@ def compute_omnibus_p(values: FloatArray) -> float:
 def run_omnibus_max_test(values: FloatArray) -> FloatArray:
     """Return p [metrics] that any group differs in each metric, over all metrics, from values [n, groups, metrics].
 
-    The statistic of a metric is the share of its variance within seeds that lies between groups. p is the share of
-    sign flips in which the largest share of all metrics is at least the metric's (Westfall and Young). A flip changes
-    the sign of all deviations of a seed from the seed's mean, so that groups of unequal variance keep theirs.
+    The statistic of a metric is the share of its variance within seeds that lies between groups. p is the share of sign
+    flips in which the largest share of all metrics is at least the metric's (Westfall and Young). A flip changes the
+    sign of all deviations of a seed from the seed's mean, so each group keeps its variance.
     """
     seed_count, group_count, metric_count = values.shape
     centred = values - values.mean(1, keepdims=True)
@@ -353,9 +354,9 @@ def run_trend_test(values: FloatArray, weights: FloatArray) -> float:
     """Return the two-sided p of the mean of sum(weights * values) of n seeds, with the values [n, k] of each seed
     permuted within the seed.
 
-    The weights of a slope are not symmetric if the doses are not, so a skewed metric gives skewed slopes; a
-    permutation test is exact for them, a test of their signs is not. Exact if there are at most MAX_EXACT_PERMUTATIONS
-    orders; otherwise from RESAMPLE_COUNT random orders and the observed one.
+    The weights of a slope are symmetric only if the doses are, so a skewed metric can give skewed slopes. A permutation
+    test is exact for these slopes; a test of their signs is not. All orders are tried if there are at most
+    MAX_EXACT_PERMUTATIONS; otherwise, RESAMPLE_COUNT random orders and the observed one.
 
     Args:
         weights: [k] weights of the values, with a sum of 0.

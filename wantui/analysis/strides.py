@@ -188,7 +188,8 @@ def _find_settled_strides_by_cell(videos: Sequence[Video]) -> dict[tuple[Path, s
 def _find_common_strides(videos: Sequence[Video]) -> dict[str, int | None]:
     """Return the smallest stride at which each metric has settled in all batches and cells.
 
-    None if a metric settles at no stride in some batch or cell. Empty without trajectories.
+    A stride is None if the metric settles at no stride in some batch or cell. The result is empty if there are no
+    trajectories.
     """
     strides_by_cell = _find_settled_strides_by_cell(videos).values()
     common_strides: dict[str, int | None] = {}
@@ -233,7 +234,7 @@ def list_unsettled_stride_checks(videos: Sequence[Video], metrics: Sequence[str]
 def check_metric_strides(videos: Sequence[Video], metrics: Sequence[str]) -> list[StrideCheck]:
     """Return the stride checks of the metrics that depend on the steps.
 
-    The means are those of the videos; what has settled is decided in their batches and cells (`check_strides`).
+    The means are over the videos; `check_strides` decides in their batches and cells what has settled.
     """
     settled_strides = _find_common_strides(videos)
     trajectories = [video.trajectory for video in videos if video.trajectory is not None]

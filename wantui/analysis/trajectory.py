@@ -140,8 +140,8 @@ class Trajectory:
         """Return [N - 1], sqrt(D) sqrt(|v|^2 |a|^2 - <v, a>^2) / |v|^3, with derivatives in sigma.
 
         In the middle of two steps, v = (v_i + v_{i+1}) / 2 and a = (v_{i+1} - v_i) / ((sigma_{i+2} - sigma_i) / 2). The
-        area of v and a is that of v_i and v_{i+1}, over half the noise levels; computed from their angle, it has no
-        cancellation.
+        area spanned by v and a is that of v_i and v_{i+1}, divided by half the range of noise levels. It is computed
+        from their angle, without cancellation.
         """
         area = self.velocity[:-1] * self.velocity[1:] * np.sin(self.turning) / self._half_spans
         cubed_speed = (_sum_neighbours(self._velocity_products, 1) / 4) ** 1.5
@@ -298,7 +298,7 @@ class Trajectory:
     def commitment(self) -> float:
         """Return the largest noise level below which `clean_distance` stays within half of its first value.
 
-        Interpolated between states, because otherwise only noise levels of states would be possible.
+        The value is interpolated between states; otherwise, it could only be the noise level of a state.
         """
         distances = np.append(self.clean_distance, 0.0)
         half_distance = distances[0] / 2

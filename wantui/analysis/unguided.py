@@ -35,7 +35,8 @@ GUIDANCE_SETTING = "guidance_scale"
 def split_by_guidance(videos: Sequence[Video], grouping: str) -> tuple[list[Video], list[Video]]:
     """Return the guided and the unguided videos; all in the first list if there is no second comparison to show.
 
-    There is not if all videos are guided or none is, if the groups are batches, or if guidance forms the groups.
+    There is no second set if all videos are guided, if none is, if the groups are batches, or if guidance forms the
+    groups.
     """
     unguided_videos = [video for video in videos if is_unguided(video)]
     if grouping == "batch" or not 0 < len(unguided_videos) < len(videos):
@@ -108,7 +109,7 @@ def describe_unguided(comparison: "Comparison") -> list[str]:
 def describe_remaining_effect(comparison: "Comparison", verdict: Verdict) -> str:
     """Return how much of a verdict's effect remains at cfg_scale 1, and what that means.
 
-    Empty if the guided videos show no effect, or there are no videos at cfg_scale 1.
+    The text is empty if the guided videos show no effect, or if there are no videos at cfg_scale 1.
     """
     pair = (verdict.first_group, verdict.second_group)
     if verdict.kind != "differs" or comparison.unguided is None:

@@ -103,10 +103,10 @@ class VarianceShares:
 def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
     """Return the shares of variance at each noise level, with a test of the group's share.
 
-    The test exchanges groups within seeds, all phrasings of a seed together. That changes how a fixed sum of squares
-    is divided between `group` and `seed_group`, so a test of the group's share is one of their ratio. Of three or
-    more groups, the larger p of this and of a sign-flip test counts: flips change the signs of all deviations of a seed
-    from its mean, and keep the spread of each group, which exchanges mix.
+    The test exchanges groups within seeds, all phrasings of a seed together. An exchange changes only how a fixed sum
+    of squares is divided between `group` and `seed_group`, so a test of the group's share is a test of their ratio.
+    With three or more groups, a sign-flip test is run too, and the larger p counts: flips change the signs of all
+    deviations of a seed from its mean, and keep the spread of each group, whereas exchanges mix the spreads.
     """
     group_count, seed_count, phrasing_count, level_count, _ = level_states.states.shape
     orders, (flips, _) = _draw_orders(seed_count, group_count, level_count), draw_sign_flips(seed_count)
@@ -153,7 +153,8 @@ def _is_at_least_observed(values: FloatArray) -> NDArray[np.bool_]:
 def separate_cell_means(states: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
     """Return the means [s, p, k] over groups of states [g, s, p, k], centred, and the states minus these means.
 
-    Groups whose states are equal have differences of exactly 0, which means of three equal numbers would not give.
+    Groups with equal states get differences of exactly 0; the mean of three equal numbers can differ from them by
+    rounding.
     """
     first, differences = np.asarray(states[0], dtype=np.float64), np.asarray(states, dtype=np.float64) - states[:1]
     mean_differences = differences.mean(0)

@@ -2,7 +2,7 @@
 
 The contribution of a word at a position is the norm of what its tokens add to the output of the cross-attention
 (`wantui.generation.word_contributions`). Norms of vectors do not add up: the shares of all words need not sum to 1.
-This is attribution of one output to words; it says nothing of dominance.
+This is attribution of one output to words; it does not show dominance.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """One-step ablation of words: how the velocity changes at a stored state if one word gets no attention.
 
 At each chosen state of a video, the model is evaluated with its prompt, and once more for each word with the weight 0
-of the word in every cross-attention. No video is generated: the state is the same in both passes. The change is
-|c - c_w|, of the velocities c of the pass with the prompt. With classifier-free guidance of the scale g, the guided
-velocity changes by g times that.
+of the word in every cross-attention. No video is generated: the state is the same in both passes. The change is |c -
+c_w|, where c is the velocity of the pass with the prompt, and c_w that of the pass without the word. With
+classifier-free guidance at scale g, the guided velocity changes by g times as much.
 """
 
 from collections.abc import Iterator, Sequence

@@ -290,7 +290,7 @@ class _VaeLoader:
 def _read_clip_decoding(video: SelectedVideo) -> tuple[bool, int | None]:
     """Return whether the fused decoder made a video's clip, and the side of its tiles in pixels.
 
-    False and None without a readable clip.
+    Return False and None if there is no readable clip.
     """
     clip = video.find_file("clip")
     try:

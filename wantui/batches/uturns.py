@@ -112,7 +112,8 @@ UTurnEvent = ModelLoadStarted | UTurnStep | UTurnDone | VideoLeftOut
 def find_uturn_evaluation(recipe: Recipe, sigma: float) -> tuple[int, float]:
     """Return the evaluation nearest to a noise level, among those at which denoising can start, and its noise level.
 
-    With heun, only the first evaluation of a step can be a start; the first step is none, because it has pure noise.
+    With heun, a U-turn can start only at the first evaluation of a step. It cannot start at the first step, which has
+    pure noise.
 
     Raises:
         UserError: the denoising has one step only.
@@ -214,7 +215,8 @@ def _count_passes(recipe: Recipe, evaluation: int) -> int:
 def generate_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) -> Iterator[UTurnEvent]:
     """Generate the U-turns of a plan; write the index after each, so that an interrupted call can be repeated.
 
-    Several processes may make U-turns of one batch: those that another process has made since the plan are skipped.
+    Several processes may generate U-turns of one batch: U-turns that another process has generated since the plan are
+    skipped.
 
     Raises:
         UserError: the model cannot be loaded, its weights have changed, or another process has made U-turns with

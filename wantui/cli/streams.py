@@ -22,7 +22,7 @@ class OutputClosedError(Exception):
 class OutputWriteError(Exception):
     """Raised when stdout cannot be written, for example on a full disk; the message is the system's reason.
 
-    Not an OSError: the commands would blame the files that they write at the same time.
+    It is not an OSError, because the commands would then blame the files that they write at the same time.
     """
 
 

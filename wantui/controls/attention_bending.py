@@ -123,7 +123,8 @@ def build_bend_request(bend: BendSettings) -> BendRequest:
 def find_word_spans(prompt: str, marks: Sequence[MarkPosition], word: str) -> list[tuple[int, int]]:
     """Return the first and last character of each occurrence of a word: of its marks, or else of the complete word.
 
-    Beside a letter of a script that separates words by spaces, a longer word is another word.
+    In a script that separates words by spaces, text next to another letter is part of a longer word, and does not
+    count.
     """
     marked_spans = [(mark.start, mark.end) for mark in marks if mark.text == word]
     if marked_spans:

@@ -25,8 +25,8 @@ CUDA_ADVICE_STARTS = (
 def _find_error_line(lines: list[str]) -> int:
     """Return the index of the line with the error of a final traceback, or of the last line if there is no traceback.
 
-    Below the error, a traceback at the end has only indented lines and the general advice of CUDA. If there is any
-    other line, the process handled the error and continued.
+    If the traceback ends the output, only indented lines and the general advice of CUDA follow its error. Any other
+    line shows that the process caught the error and continued.
     """
     last_line = len(lines) - 1
     header_line = max((index for index, line in enumerate(lines) if line == TRACEBACK_HEADER), default=None)

@@ -203,8 +203,8 @@ def _run_pass(pass_cache: PassCache, transformer: WanTransformer3DModel, *inputs
 def _measure_streaming(device: torch.device, speed: SpeedName) -> tuple[float, float]:
     """Return the additional seconds per streamed block, and the transfer seconds per byte.
 
-    The first is measured with blocks that compute longer than their transfer takes, the second with blocks that barely
-    compute.
+    The first is measured with blocks whose computation takes longer than their transfer, the second with blocks that
+    compute almost nothing.
     """
     (narrow_head_count, narrow_feed_forward, _), (wide_head_count, wide_feed_forward, _) = TIMED_TRANSFORMERS
     resident_seconds, streamed_seconds, _ = _time_blocks(

@@ -41,8 +41,8 @@ def decode_stored_frames(
 def decode_chunks(pipeline: WanPipeline, latents: Tensor) -> Generator[Tensor, None, None]:
     """Yield consecutive frames of one video, float32 [1, rgb, frames, height, width] in -1 to 1.
 
-    Equal to the bit to the output of `vae.decode`, also where `fuse_decoder` has changed it: the VAE decodes latent
-    frame after latent frame there too, but returns them together.
+    The frames are bit-identical to the output of `vae.decode`, even if `fuse_decoder` has changed it: `vae.decode` also
+    decodes one latent frame at a time, but returns all frames together.
 
     Args, Raises:
         see `decode_frames`.

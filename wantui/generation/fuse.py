@@ -10,8 +10,9 @@ fp8        fused, and the products of all blocks but the first and the last in F
            falls back: what cannot be computed in FP8 is refused (`planning.fp8_checks`).
 cached     fused, and blocks are skipped where little changes (`step_cache`). The videos differ.
 
-Blocks are fused by hand instead of torch.compile: its remaining gain is not worth the compilation for each video size,
-and its autotuning may choose another order of summation, and so other bits, in each process.
+Blocks are fused by hand instead of by torch.compile. The additional gain of torch.compile is not worth a compilation
+for each video size, and its autotuning may choose another order of summation, and therefore other bits, in each
+process.
 """
 
 from types import MethodType

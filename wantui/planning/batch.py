@@ -125,7 +125,7 @@ def _skip_impossible_cells(
 ) -> tuple[list[PlannedCell], list[SkippedCell]]:
     """Return the cells to generate, and the cells to leave out, if the settings ask to leave out impossible ones.
 
-    What refuses all cells alike refuses the batch.
+    A refusal that all cells share refuses the batch.
     """
     if not settings.sweeps_skip_impossible or all(cell.refusals for cell in cells):
         return list(cells), []

@@ -39,7 +39,8 @@ def assign_map_names(marked_texts: Iterable[str]) -> list[str]:
 def assign_shared_map_names(prompts: Sequence[MarkedPrompt]) -> list[list[str]]:
     """Return the names of the maps of each prompt's marks.
 
-    Prompts share the name of a text that several of them mark: the first with the first, the second with the second.
+    If several prompts mark the same text, its first occurrences share one name, its second occurrences another, and so
+    on.
     """
     marks_by_prompt = [_number_marks(prompt) for prompt in prompts]
     numbered_marks = list(dict.fromkeys(mark for marks in marks_by_prompt for mark in marks))

@@ -128,13 +128,13 @@ def can_fuse_pipeline(model: WanModel, plan: MemoryPlan, speed: SpeedName, weigh
 def estimate_activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = False) -> int:
     """Return the peak bytes of activations in a block, without weights.
 
-    Unfused blocks peak in the feed-forward layer or at the end of the block. In the feed-forward layer exist two wide
-    tensors (before and after GELU) and four narrow ones: block input, residual, norm, attention output. At the end
-    exist three float32 tensors (residual, output, gated product) and five in the model's precision.
+    Unfused blocks peak in the feed-forward layer or at the end of the block. The feed-forward layer has two wide
+    tensors (before and after GELU) and four narrow ones: block input, residual, norm, attention output. The end of the
+    block has three float32 tensors (residual, output, gated product) and five in the model's precision.
 
     Fused blocks peak with one wide tensor and five narrow ones (block input, residual, norm, output, input of the next
-    pass), or with query, key and value and five narrow ones. In FP8, the wide tensor exists also in e4m3 when it is
-    rounded, and three narrow ones and the norm in e4m3 are left.
+    pass), or with query, key and value and five narrow ones. In FP8, the wide tensor also exists in e4m3 while it is
+    rounded; three narrow tensors and the norm in e4m3 remain.
     """
     dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
     token_count = count_latent_positions(model, recipe.width, recipe.height, recipe.frames)

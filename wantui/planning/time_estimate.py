@@ -1,7 +1,8 @@
 """Time and memory estimates of videos, from videos already generated on this machine.
 
-An estimate comes from videos with the same time per step, else from the throughput that `wantui bench` measured, else
-from videos of the same model in another size, scaled by FLOPs; else there is none. Its basis names the source.
+An estimate comes from videos with the same time per step, otherwise from the throughput that `wantui bench` measured,
+otherwise from videos of the same model in another size, scaled by FLOPs; otherwise there is none. Its basis names the
+source.
 """
 
 import math

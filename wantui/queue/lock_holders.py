@@ -58,8 +58,8 @@ def find_lock_holder_ids(path: Path) -> frozenset[int] | None:
 class LockWatch:
     """Watch for processes that keep a database locked while another process, such as a starting engine, waits for it.
 
-    A process that writes for an instant, as each client does, is none: a process must have the lock in two polls that
-    are LOCK_RECHECK_SECONDS apart.
+    A process that writes only for an instant, as each client does, does not count: a holder must have the lock in two
+    polls that are LOCK_RECHECK_SECONDS apart.
 
     Args:
         on_locked: called once for each process that keeps the lock, at the earliest after LOCK_NOTICE_SECONDS.

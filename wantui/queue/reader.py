@@ -122,8 +122,8 @@ class QueueReader:
         """Describe why the queue cannot be written at present; None if it can.
 
         Clients call this every second, because an engine and workers that cannot write the queue cannot report it
-        themselves. It waits two seconds for a lock, but not again for the same processes. It locks the queue itself
-        for an instant only if the system names a process with a lock, or names none at all.
+        themselves. It waits two seconds for a lock, but not again for the same processes. It locks the queue itself for
+        an instant, and only if the system names a process with a lock, or cannot name any.
         """
         directory = self.path.parent
         reason = find_write_error(directory) or find_file_write_error(self.path)

@@ -72,8 +72,8 @@ def make_database_writable(path: Path) -> None:
 def find_file_write_error(path: Path) -> str | None:
     """Return why a file of a database cannot be written; None if all can.
 
-    A file without its owner's permission to write is no fault: open descriptors can still write, and
-    `make_database_writable` restores the permission. SQLite may remove its log files at any time.
+    A file that its owner may not write is no fault: open descriptors can still write, and `make_database_writable`
+    restores the permission. SQLite may remove its log files at any time.
     """
     for file, status in _read_database_statuses(path):
         if status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWUSR:

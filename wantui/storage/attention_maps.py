@@ -137,8 +137,8 @@ class StoredAttentionMaps:
         """Return [s, frames, height, width], mean over heads and the blocks that computed attention.
 
         Height and width are those of the video in positions: a value that averages several positions is repeated at
-        each, as the last row and column of a downsampled map may average fewer. NaN at a step in which no block
-        computed attention.
+        each of them, because the last row and column of a downsampled map may average fewer positions. The map is NaN
+        at a step in which no block computed attention.
 
         Raises:
             AttentionMapsError: as `read_map`.

@@ -149,7 +149,7 @@ def read_information(path: Path) -> InformationFile | None:
 def merge_information(batch_folder: Path, content: InformationFile) -> Path:
     """Add the videos to the file of the same measurement, or replace that of another one; return the path.
 
-    Several processes may measure videos of one batch: the file is read again, and the batch is locked meanwhile.
+    Several processes may measure videos of one batch, so the batch is locked, and the file is read again.
 
     Raises:
         OSError: the file cannot be written.

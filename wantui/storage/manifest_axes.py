@@ -237,8 +237,9 @@ class BatchAxes:
     def _place_videos(self, layout: AxisLayout) -> dict[int, list[tuple[AxisKey, AxisKey, AxisKey]]]:
         """Return the keys of row, column and page of each video.
 
-        An additional baseline has a line of its own on the first of columns, rows and pages with a swept axis; on the
-        other sides, it is on every line with its variation and seed, next to the videos to compare it with.
+        An additional baseline has a line of its own in the columns, rows or pages, whichever first have a swept axis.
+        On the other sides, it is on every line with its variation and seed, next to the videos with which it is
+        compared.
         """
         sides = (layout.rows, layout.columns, layout.pages)
         positions = {index: self.get_positions(self.manifest.videos[index]) for index in self.indices}

@@ -225,7 +225,7 @@ def _apply_journal_line(manifest: Manifest, line: JournalLine) -> VideoEntry:
 def _find_lost_line(manifest: Manifest, stale_lines: Sequence[JournalLine]) -> JournalLine | None:
     """Return a stale line whose change is missing in this manifest; None if all changes are present.
 
-    Stale lines without loss remain after a crash between writing the manifest and removing the journal.
+    A crash between writing the manifest and removing the journal leaves stale lines, but loses nothing.
     """
     unfolded_lines = [line for line in stale_lines if not is_journal_folded_into(line.journal_id, manifest.journal)]
     for line in {line.video_index: line for line in unfolded_lines}.values():  # the last one of each video

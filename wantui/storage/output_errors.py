@@ -28,8 +28,8 @@ PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER = {
 def is_file_system_outage(error: BaseException, folder: Path) -> bool:
     """Return whether an error comes from a full, protected or unreachable file system, rather than from single files.
 
-    EIO may be either; it counts as damage, because a video can be made again. A file without permissions in a folder
-    that can be written is a matter of that file.
+    EIO may be damage or an outage; it counts as damage, because a video can be generated again. A file without
+    permissions in a writable folder is a fault of that file, not an outage.
 
     Args:
         folder: folder of the file that could not be read or written.

@@ -87,7 +87,7 @@ def read_recorded_frames(path: Path, entry: VideoEntry, thread_count: int = 0) -
 def verify_clip(path: Path, recipe: Recipe, recorded_digest: str | None) -> None:
     """Compare a clip with the SHA-256 that is recorded for a video; without one, compare the recipe in its tags.
 
-    A clip without both, of a version before 0.2, passes.
+    A clip that lacks both was written before version 0.2, and passes.
 
     Args:
         recipe: recipe of the video.

@@ -130,7 +130,7 @@ def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
 def add_uturn(batch_folder: Path, entry: UTurnEntry) -> None:
     """Add a U-turn with complete files and their SHA-256 to the index; drop an earlier entry and those without files.
 
-    Several processes may make U-turns of one batch: the index is read again, and the batch is locked meanwhile.
+    Several processes may generate U-turns of one batch, so the batch is locked, and the index is read again.
 
     Raises:
         OSError: a file cannot be read, or the index cannot be written.

@@ -126,7 +126,7 @@ class DraftStore:
     def save(self, is_last: bool = False) -> None:
         """Save the drafts if this application changed them.
 
-        A signal handler may save again while the lock is held; the interrupted call then saves. If another application
+        If a signal handler saves while the lock is held, the interrupted call saves for it. If another application
         stops while it saves, this one saves without the lock after `MAX_LOCK_SECONDS`.
 
         Args:

@@ -34,7 +34,7 @@ def read_picture(path: Path, max_size: tuple[int, int] | None = None) -> "Pictur
 def read_strip_frames(path: Path) -> "list[Picture]":
     """Read the frames of a strip (`storage.preview_files`); empty if it is missing, damaged or too large.
 
-    A strip without the number of its frames, of an earlier version, is one frame.
+    A strip of an earlier version does not record the number of its frames, and counts as one frame.
     """
     if (image := _read_image(path, None)) is None:
         return []
@@ -99,7 +99,7 @@ def shrink_picture(picture: "Picture", max_side: int) -> "Picture":
 def fit_picture_cells(picture: "Picture", width: int, height: int) -> "Picture":
     """Return a picture scaled as large as fits into `width` by `height` characters, with 2 by 2 pixels each.
 
-    A character is twice as high as it is wide, so a pixel is too.
+    A character is twice as high as it is wide, and so is the pixel that it shows.
     """
     scale = min(width / picture.shape[1], 2 * height / picture.shape[0])
     columns = min(width, max(1, round(picture.shape[1] * scale)))

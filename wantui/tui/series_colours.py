@@ -35,7 +35,7 @@ def assign_series_colours(names: Sequence[str]) -> dict[str, str]:
     """Return the theme variable of the colour of each name, from all names in the order of the batch.
 
     A name that contains the word of a colour gets that colour, so that the word red is not blue. The others get the
-    next free colour; more names than colours share them. A single name gets none.
+    next free colour. If there are more names than colours, names share colours. A single name gets none.
     """
     distinct = list(dict.fromkeys(names))
     if len(distinct) < 2:

@@ -14,9 +14,9 @@ else:
 class OneShotTimersMixin(_Base):
     """Mixin for the application and for all screens, dialogs included, whose one-shot timers are never dropped.
 
-    A timer of Textual skips the moments that have passed when its task starts to wait. A one-shot timer has only one
-    moment: on a busy machine, it was dropped if the process had to wait for longer than the delay. After a dropped
-    timer of `App.delay_update`, which every switch of the screen starts, nothing was drawn any more.
+    A timer of Textual skips moments that have already passed when its task starts. A one-shot timer has only one
+    moment, so Textual drops it if the process is busy for longer than the delay. Every change of the screen starts such
+    a timer (`App.delay_update`); if it is dropped, nothing is drawn any more.
     """
 
     def set_timer(

@@ -86,7 +86,7 @@ class WeightFile:
     def is_overwritten(self) -> bool:
         """Return whether the file was changed in place; False if it was deleted or replaced by another file.
 
-        A change of its mode or of its number of links changes only the change time, and no content.
+        Changing its mode or its number of links changes only the change time, not the content.
         """
         try:
             current = FileState.from_path(self.path)

@@ -58,7 +58,7 @@ def draw_dose_response(
 ) -> tuple[list[Text], dict[str, int]]:
     """Return the drawn dose-response, and, by metric, the row of the pane with its slope.
 
-    The drawing consists of a verdict in one line, the curve of a metric with its 95 % intervals, the slope of each metric, and
+    It consists of a verdict in one line, the curve of a metric with its 95 % intervals, the slope of each metric, and
     the verdict with its evidence.
 
     A low pane has the means instead of the curve. If it cannot show all slopes, significant ones come first.

@@ -288,7 +288,7 @@ def draw_interval(
 def _find_free_column(column: int, signs: Mapping[int, str], direction: float, axis: ForestAxis) -> int:
     """Return the column of a reference, or the next one in its direction from the point without a sign.
 
-    At the end of the axis, it is the next one on the other side.
+    If there is none before the end of the axis, it is the next one on the other side.
     """
     step = 1 if direction >= 0 else -1
     columns = [

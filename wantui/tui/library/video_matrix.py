@@ -88,8 +88,8 @@ class VideoMatrix:
     def describe_axes(self, max_width: int) -> str:
         """Return the axes of rows and columns with the numbers of their lines, and the order of the rows.
 
-        In at most `max_width` characters: without the first parts of the names of settings, or without the names, if
-        the text is longer.
+        If the text is longer than `max_width` characters, the first parts of the names of settings are omitted, or the
+        names themselves.
         """
         counts = (self.layout.rows[0], len(self.row_labels)), (self.layout.columns[0], len(self.column_labels))
         order = f", sorted by {SORT_SCORES[self.view.sort_score]}" if self.view.sort_score else ""

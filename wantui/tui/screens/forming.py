@@ -285,7 +285,7 @@ def _name_noise_level(step: "FittedStep") -> str:
 def _name_latent_frame(index: int, frame_count: int, video_frames: int) -> tuple[str, str]:
     """Return the frames of the video that a latent frame stands for, with the number of the latent frame and without.
 
-    The first latent frame stands for the first frame, and each further one for an equal number of frames.
+    The first latent frame represents the first frame; each later latent frame represents an equal number of frames.
     """
     share = (video_frames - 1) // max(1, frame_count - 1)
     first, last = (1, 1) if index == 0 else ((index - 1) * share + 2, index * share + 1)

@@ -76,10 +76,10 @@ class InputParser(XTermParser):
 class InputDecoder(codecs.IncrementalDecoder):
     """Decoder that replaces invalid bytes with U+FFFD, and drops answers and invalid sizes, except in a paste.
 
-    An editor that queries the terminal may end before the answer arrives. Textual would read the answer as keys, and
-    also a sequence whose rest arrives late, as over a slow link: the start of a sequence is held until then.
-    Long text without the marks of a paste gets them: as single keys, each followed by a new layout, it would block
-    the application for minutes.
+    An editor that queries the terminal may end before the answer arrives. Textual would read the answer as keys. It
+    would do the same with a sequence that arrives in two parts over a slow link, so the first part is held until the
+    rest arrives. Long text that arrives without the marks of a paste gets these marks: Textual would treat it as single
+    keys, lay out the screen after each, and block for minutes.
     """
 
     def __init__(self, encoding: str) -> None:

@@ -89,7 +89,7 @@ class KeyFooter(DiffText):
     def _find_position(self, active_binding: ActiveBinding) -> int:
         """Return the position of a key: keys of the focused widget, of the screen in their order, of the application.
 
-        Textual lists the keys that a focused text field has too before all others.
+        Textual lists keys that a focused text field also has before all other keys.
         """
         actions = [binding.action for binding in self.screen.BINDINGS if isinstance(binding, Binding)]
         if active_binding.binding.action in actions:

@@ -47,7 +47,7 @@ class LineInputMixin(OrderedKeysMixin, PrintableLinesMixin, _Base):
     def replace(self, text: str, start: int, end: int) -> None:
         """Replace a range with text joined to one line; Textual's clipboard may contain several lines.
 
-        Refuse a value that would be longer than the limit and longer than it is now.
+        Refuse a value that would exceed the limit and be longer than the current value.
         """
         if "\n" in text or "\r" in text:
             text = join_lines(text)
