@@ -260,6 +260,21 @@ def test_words_match_complete_words_except_in_scripts_without_word_separators(
     assert find_word_spans("a cat category red cat, 花瓶!", (), word) == spans
 
 
+@pytest.mark.parametrize(
+    ("prompt", "word", "spans"),
+    [
+        ("लाली लाल", "लाल", [(5, 8)]),  # "redness", "red": the vowel after the word is a combining mark
+        ("कीरात रात", "रात", [(6, 9)]),
+        ("की कीमत", "की", [(0, 2)]),
+        ("ba a a", "a a", [(3, 6)]),
+        ("❤️circle", "circle", [(2, 8)]),
+        ("my_cat cat", "cat", [(7, 10)]),
+    ],
+)
+def test_combining_marks_belong_to_words(prompt: str, word: str, spans: list[tuple[int, int]]) -> None:
+    assert find_word_spans(prompt, (), word) == spans
+
+
 def test_marked_occurrences_take_precedence() -> None:
     prompt = "a cat and a cat"
     assert find_word_spans(prompt, (PromptMark(text="cat", start=12, end=15),), "cat") == [(12, 15)]

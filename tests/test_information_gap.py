@@ -185,6 +185,8 @@ def test_words_of_a_declaration_are_replaced_as_complete_words() -> None:
     declared = parse_generic_words("circle|old man: thing; red: coloured")
     sentence = find_generic_sentence("A circle beside circles, a Circle", declared[:1])
     assert sentence.generic_prompt == "A thing beside circles, a Thing"
+    hindi = parse_generic_words("लाल|नीला: रंगीन")
+    assert find_generic_sentence("लाल गोला और लाली", hindi).generic_prompt == "रंगीन गोला और लाली"
     assert find_generic_sentence("an old man and a woman", declared[:1]).generic_prompt == "an thing and a woman"
     assert find_generic_sentence("a red circle", declared, "coloured").generic_prompt == "a coloured circle"
 

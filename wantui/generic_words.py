@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wantui.errors import UserError
-from wantui.formatting import capitalize_first, shorten_text
+from wantui.formatting import capitalize_first, is_complete_word, shorten_text
 
 GENERIC_WORDS_KEY = "prompt_settings.generic_words"
 """Setting that declares generic words."""
@@ -35,7 +35,7 @@ class GenericWord:
 
         Words are complete words of any case; a word inside a longer declared one ("man" in "old man") does not count.
         """
-        found = {match[0].casefold() for match in self._compile_pattern().finditer(prompt)}
+        found = {match[0].casefold() for match in self._find_matches(prompt)}
         return [word for word in self.words if word.casefold() in found]
 
     def generalise(self, prompt: str) -> str:
@@ -46,15 +46,18 @@ class GenericWord:
         """
         declared_capitals = {word.casefold() for word in self.words if word[:1].isupper()}
 
-        def replace(match: re.Match[str]) -> str:
+        parts, end = [], 0
+        for match in self._find_matches(prompt):
             is_capitalised = match[0][:1].isupper() and match[0].casefold() not in declared_capitals
-            return capitalize_first(self.generic) if is_capitalised else self.generic
+            parts += [prompt[end : match.start()], capitalize_first(self.generic) if is_capitalised else self.generic]
+            end = match.end()
+        return "".join([*parts, prompt[end:]])
 
-        return self._compile_pattern().sub(replace, prompt)
-
-    def _compile_pattern(self) -> re.Pattern[str]:
+    def _find_matches(self, prompt: str) -> list[re.Match[str]]:
         longest_first = sorted(self.words, key=len, reverse=True)
-        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
+        pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)"
+        matches = re.finditer(pattern, prompt, re.IGNORECASE)
+        return [match for match in matches if is_complete_word(prompt, *match.span())]
 
 
 @dataclass(frozen=True)

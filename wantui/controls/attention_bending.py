@@ -1,8 +1,6 @@
 """The control of attention bending: transform the cross-attention maps of words before they multiply the values."""
 
 import math
-import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -21,6 +19,7 @@ from wantui.controls.bend_settings import (
     parse_blocks,
 )
 from wantui.controls.bend_transforms import AnyBendTransform
+from wantui.formatting import find_complete_words
 from wantui.guidance import EvaluationGuidance
 from wantui.keyframes import KeyframeError, KeyframeTimes, find_evaluations_in_range, format_moments, parse_moment_range
 from wantui.samplers import compute_noise_levels
@@ -121,21 +120,11 @@ def build_bend_request(bend: BendSettings) -> BendRequest:
 
 
 def find_word_spans(prompt: str, marks: Sequence[MarkPosition], word: str) -> list[tuple[int, int]]:
-    """Return the first and last character of each occurrence of a word: of its marks, or else of the complete word.
-
-    In a script that separates words by spaces, text next to another letter is part of a longer word, and does not
-    count.
-    """
+    """Return the first and last character of each occurrence of a word: of its marks, or else of the complete word."""
     marked_spans = [(mark.start, mark.end) for mark in marks if mark.text == word]
     if marked_spans:
         return marked_spans
-    before = r"(?<!\w)" if _is_separated_by_spaces(word[0]) else ""
-    after = r"(?!\w)" if _is_separated_by_spaces(word[-1]) else ""
-    return [match.span() for match in re.finditer(f"{before}{re.escape(word)}{after}", prompt)]
-
-
-def _is_separated_by_spaces(character: str) -> bool:
-    return character.isalnum() and unicodedata.east_asian_width(character) not in ("W", "F")
+    return find_complete_words(prompt, word)
 
 
 def _build_request(settings: AttentionBendingSettings) -> AttentionBendingRequest | None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Self
@@ -28,6 +27,7 @@ from wantui.controls import CONTROLS, ControlKind, ControlRequest
 from wantui.controls.lora import LORA
 from wantui.controls.marked_prompt import MarkedPrompt, PromptMark, check_mark_texts
 from wantui.controls.word_weights import WORD_WEIGHTS, WeightingMethod, WordWeightsRequest
+from wantui.formatting import find_complete_words
 from wantui.json_files import describe_first_validation_error
 from wantui.planning.model_source import ModelDtype, ModelSource, TransformerFile, WeightsForm
 from wantui.planning.recipe_formats import RECIPE_FORMAT, convert_to_digest_form, upgrade_recipe
@@ -234,8 +234,8 @@ class Recipe(_FrozenModel):
         marks = []
         marked_words = (mark.text for marked_prompt in self.prompts for mark in marked_prompt.marks)
         for word in dict.fromkeys(marked_words):
-            for match in re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", self.negative_prompt):
-                marks.append(PromptMark(text=word, start=match.start(), end=match.end()))
+            for start, end in find_complete_words(self.negative_prompt, word):
+                marks.append(PromptMark(text=word, start=start, end=end))
         return tuple(sorted(marks, key=lambda mark: mark.start))
 
     def to_json(self) -> str:
