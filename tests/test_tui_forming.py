@@ -1,5 +1,6 @@
 """How a video forms: the screen that the Library opens, its steps, and what it says without latents."""
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from clip_batches import write_clip_batch
 from conftest import MakeOnce, generate_batch
+from dialogs import counted_bytes
 from harness_tui import AppUnderTest, application, run
 from PIL import Image
 
@@ -130,6 +132,19 @@ def test_changes_of_the_shown_step_are_beside_its_picture(stored: Path, size: tu
                 assert sum(line.count("●") for line in lines) in (1, 2), "both marks can be in one cell"
             await it.press("left", "left", "left")
             assert screen.changes_panel.get_shown_text().splitlines()[1].endswith(" -"), "nothing is before the first"
+
+    run(test)
+
+
+def test_paused_screen_sends_nothing(stored: Path) -> None:
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            screen = await open_forming(it)
+            await it.until(lambda: screen.changes)
+            await it.pilot.pause(0.3)
+            with counted_bytes(it.app) as written:
+                await asyncio.sleep(1.0)
+                assert len("".join(written)) == 0
 
     run(test)
 
