@@ -474,13 +474,23 @@ def test_strengths_are_swept_by_the_name_of_the_adapter(style: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("adapter", "cfg_scale", "is_warned"),
-    [("nano-4step", 4, True), ("nano-4step", 1, False), ("nano-4step:0", 4, False), ("nano-style", 4, False)],
+    ("adapter", "cfg_scale", "schedule", "is_warned"),
+    [
+        ("nano-4step", 4, "", True),
+        ("nano-4step", 1, "", False),
+        ("nano-4step", 1, "0: 7, 50%: 3", True),
+        ("nano-4step", 4, "0: 1", False),
+        ("nano-4step:0", 4, "", False),
+        ("nano-style", 4, "", False),
+    ],
 )
 def test_guidance_with_a_guidance_distilled_adapter_causes_a_warning(
-    adapter: str, cfg_scale: float, is_warned: bool
+    adapter: str, cfg_scale: float, schedule: str, is_warned: bool
 ) -> None:
-    config = load_config("nano", [f"lora_settings.adapters=[{adapter}]", f"model_settings.cfg_scale={cfg_scale}"])
+    overrides = {"lora_settings.adapters": f"[{adapter}]", "model_settings.cfg_scale": cfg_scale}
+    overrides["cfg_schedule_settings.schedule"] = schedule
+    config = load_config("nano", [f"{key}={value}" for key, value in overrides.items()])
     warnings = [text for text in preview_batch(config, "a star").warnings if "contains guidance already" in text]
     assert len(warnings) == is_warned
     assert all("Set cfg_scale to 1" in text for text in warnings)
+    assert all(("cfg_schedule_settings.enabled to no" in text) == bool(schedule) for text in warnings)

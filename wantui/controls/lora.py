@@ -1,7 +1,7 @@
 """The control of LoRA: adapters that are merged into the weights of the transformers before the first step."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,6 @@ from wantui.models.adapters import (
     AdapterError,
     AdapterFile,
     find_adapter_file,
-    find_packaged_adapter,
     hash_adapter_file,
 )
 from wantui.models.catalogue import WanModel, find_model, find_model_with_known_sizes
@@ -268,7 +267,7 @@ def find_conflicts(request: LoraRequest, recipe: "Recipe") -> Sequence[str]:
 def find_warnings(request: LoraRequest, recipe: "Recipe") -> Sequence[str]:
     """Return warnings about partly applied adapters, and about files for the other transformer."""
     model = find_model(recipe.model)
-    warnings = list(_find_guidance_warnings(request, recipe))
+    warnings = []
     for name, file, layout in _match_files(request, model, recipe.revision):
         if isinstance(layout, AdapterLayout) and (description := layout.describe_unapplied()):
             warnings.append(f"{ADAPTERS_KEY}: {name} ({file.label}): {description}")
@@ -287,19 +286,6 @@ def find_warnings(request: LoraRequest, recipe: "Recipe") -> Sequence[str]:
                         f"the {other_name} transformer. If it should not, set {remedy}"
                     )
     return warnings
-
-
-def _find_guidance_warnings(request: LoraRequest, recipe: "Recipe") -> Iterator[str]:
-    """Yield a warning for each merged adapter that contains guidance, if the recipe adds its own."""
-    if recipe.guidance_scale <= 1:
-        return
-    for name, file, _ in request.list_merged_files():
-        packaged = find_packaged_adapter(file.path)
-        if packaged is not None and packaged.contains_guidance:
-            yield (
-                f"{ADAPTERS_KEY}: {name} contains guidance already, and cfg_scale {recipe.guidance_scale:g} adds more: "
-                "colours and shapes will be exaggerated. Set cfg_scale to 1"
-            )
 
 
 def _match_files(

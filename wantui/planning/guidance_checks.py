@@ -6,11 +6,13 @@ from wantui.captures.guidance_gap import GUIDANCE_GAP
 from wantui.config.settings import Settings
 from wantui.controls.guidance import GUIDANCE, GuidanceRequest
 from wantui.controls.guidance_schedule import GUIDANCE_SCHEDULE
+from wantui.controls.lora import ADAPTERS_KEY, LORA, LoraRequest
 from wantui.errors import UserError
 from wantui.keyframes import KeyframeError, format_moments
 from wantui.metric_names import MetricName
+from wantui.models.adapters import find_packaged_adapter
 from wantui.models.catalogue import WanModel
-from wantui.planning.guidance_plan import has_varying_passes, plan_guidance, uses_unconditional_pass
+from wantui.planning.guidance_plan import describe_guidance, has_varying_passes, plan_guidance, uses_unconditional_pass
 from wantui.planning.recipe import CaptureRequests, Recipe
 
 
@@ -49,7 +51,28 @@ def find_guidance_warnings(settings: Settings, recipe: Recipe) -> list[str]:
             "model_settings.gpus_per_video: 2 makes no step faster, because none has two passes: the second GPU is "
             "reserved and idle. Without guidance, use 1"
         )
-    return [*warnings, *_find_unmeasured_metric_warnings(settings.primary_metric, recipe.capture, is_guided)]
+    return [
+        *warnings,
+        *(_find_adapter_warnings(recipe) if is_guided else ()),
+        *_find_unmeasured_metric_warnings(settings.primary_metric, recipe.capture, is_guided),
+    ]
+
+
+def _find_adapter_warnings(recipe: Recipe) -> Iterator[str]:
+    """Yield a warning for each merged adapter that contains guidance already."""
+    request = recipe.find_control_request(LORA.name)
+    if not isinstance(request, LoraRequest):
+        return
+    remedy = "Set cfg_scale to 1"
+    if recipe.find_control_request(GUIDANCE_SCHEDULE.name) is not None:
+        remedy = "Set cfg_scale to 1, and cfg_schedule_settings.enabled to no"
+    for name, file, _ in request.list_merged_files():
+        packaged = find_packaged_adapter(file.path)
+        if packaged is not None and packaged.contains_guidance:
+            yield (
+                f"{ADAPTERS_KEY}: {name} contains guidance already, and cfg_scale {describe_guidance(recipe)} adds "
+                f"more: colours and shapes will be exaggerated. {remedy}"
+            )
 
 
 def _find_unmeasured_metric_warnings(
