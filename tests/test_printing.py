@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from clip_batches import write_clip_batch
 from conftest import MakeOnce, Wantui, only_queued
+from rich.cells import cell_len
 
 import wantui.cli
 from wantui.analysis.loading import describe_unfinished_videos
@@ -332,6 +333,12 @@ def test_wide_rows_wrap_between_cells(
     cells = ("name", "first value", "second value", "circle", "0.98289", "-9.7935")
     assert all(any(cell in line for line in lines) for cell in cells)
     assert len(lines) == 2 if width == 200 else len(lines) > 2
+
+
+def test_columns_align_wide_characters_by_their_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    print_columns(("prompt", "seed"), ("红色的圆", "1"), ("a ring", "2"), ("café", "3"))
+    lines = capsys.readouterr().out.splitlines()
+    assert [cell_len(line.rsplit(" ", 1)[0]) for line in lines] == [9, 9, 9, 9]
 
 
 def test_status_lines_wrap_on_a_terminal_only(

@@ -117,16 +117,17 @@ def create_plain_table(*columns: str) -> "Table":
 def print_columns(*rows: tuple[str, ...]) -> None:
     """Print rows to stdout in aligned columns; the first row is the header.
 
-    On a terminal that is too narrow, each row takes several lines, and the columns stay aligned. Rich is avoided: its
-    import would take most of the time of `wantui queue ls`.
+    On a terminal that is too narrow, each row takes several lines, and the columns stay aligned. Rich's tables are
+    avoided: their import would take most of the time of `wantui queue ls`.
     """
     safe_rows = [tuple(map(escape_unprintable, row)) for row in rows]
-    column_widths = [max(map(len, column)) for column in zip(*safe_rows, strict=True)]
+    column_widths = [max(map(_count_cells, column)) for column in zip(*safe_rows, strict=True)]
     terminal_width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     column_lines = _split_columns_into_lines(column_widths, terminal_width)
     for row_number, row in enumerate(safe_rows):
         for line_number, line_columns in enumerate(column_lines):
-            line = "  ".join(row[column].ljust(column_widths[column]) for column in line_columns).rstrip()
+            cells = [row[column] + " " * (column_widths[column] - _count_cells(row[column])) for column in line_columns]
+            line = "  ".join(cells).rstrip()
             if line or line_number == 0:
                 echo(
                     _wrap_line(
@@ -134,6 +135,15 @@ def print_columns(*rows: tuple[str, ...]) -> None:
                     ),
                     bold=row_number == 0,
                 )
+
+
+def _count_cells(text: str) -> int:
+    """Return the number of columns that a text takes in a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def _split_columns_into_lines(column_widths: Sequence[int], terminal_width: int) -> list[list[int]]:
