@@ -52,18 +52,18 @@ def test_every_video_has_one_place_on_one_page_of_every_layout(manifest: Manifes
     assert layouts[0] == AxisLayout(("variation",), ("cfg_scale",), ("steps", "seed"))
     assert len(layouts) == 12  # ordered pairs of four axes
     for layout in layouts:
-        arranged = axes.arrange(layout)
+        arranged = axes.arrange_videos(layout)
         indices = [
             index
             for page in range(len(arranged.pages))
-            for index in axes.arrange(layout, page).index_by_position.values()
+            for index in axes.arrange_videos(layout, page).index_by_position.values()
         ]
         assert sorted(indices) == list(range(len(manifest.videos)))
 
 
 def test_places_have_the_settings_that_their_labels_name(manifest: Manifest) -> None:
     axes = make_axes(manifest)
-    arranged = axes.arrange(AxisLayout(("variation", "seed"), ("cfg_scale",), ("steps",)), 1)
+    arranged = axes.arrange_videos(AxisLayout(("variation", "seed"), ("cfg_scale",), ("steps",)), 1)
     assert [line.label for line in arranged.pages] == ["steps 3", "steps 5"]
     assert (arranged.column_heading, arranged.column_labels) == ("cfg_scale", ("1", "4", "8"))
     assert [line.label for line in arranged.rows] == ["red, seed 42", "red, seed 43", "blue, seed 42", "blue, seed 43"]
@@ -84,13 +84,13 @@ def test_baseline_that_is_not_on_the_axes_appears_in_every_row_or_column() -> No
         for index, video in enumerate(manifest.videos)
         if video.number == 1 and (cell := manifest.find_cell(video)) is not None and cell.baseline
     ]
-    arranged = axes.arrange(AxisLayout(("seed",), ("cfg_scale",), ("steps",)))
+    arranged = axes.arrange_videos(AxisLayout(("seed",), ("cfg_scale",), ("steps",)))
     assert arranged.column_labels == ("baseline", "1", "4")
     assert [line.label for line in arranged.pages] == ["steps 3", "steps 7"]
     for page in (0, 1):
-        places = axes.arrange(AxisLayout(("seed",), ("cfg_scale",), ("steps",)), page).index_by_position
+        places = axes.arrange_videos(AxisLayout(("seed",), ("cfg_scale",), ("steps",)), page).index_by_position
         assert places[0, 0] == baseline
-    rows = axes.arrange(AxisLayout(("cfg_scale", "steps"), ("seed",)))
+    rows = axes.arrange_videos(AxisLayout(("cfg_scale", "steps"), ("seed",)))
     assert [line.label for line in rows.rows] == [
         "baseline", *(f"cfg_scale {scale}, steps {steps}" for scale, steps in product((1, 4), (3, 7)))
     ]  # fmt: skip
@@ -100,7 +100,7 @@ def test_baseline_that_is_not_on_the_axes_appears_in_every_row_or_column() -> No
 def test_settings_that_change_together_are_one_axis() -> None:
     manifest = write_clip_batch(BATCH, "a circle", more=("sweeps=cfg_scale=1,4+steps=3,5",))
     axes = make_axes(manifest)
-    arranged = axes.arrange(AxisLayout(("seed",), ("cfg_scale+steps",), ("variation",)))
+    arranged = axes.arrange_videos(AxisLayout(("seed",), ("cfg_scale+steps",), ("variation",)))
     assert arranged.column_labels == ("cfg_scale 1, steps 3", "cfg_scale 4, steps 5")
     assert axes.find_axis_names("--rows", "steps, model_settings.cfg_scale"[:5]) == ("cfg_scale+steps",)
 

@@ -371,11 +371,11 @@ def test_application_that_ignores_input_ends_with_its_tab() -> None:
         "import time; print('__GANGLION__', flush=True); time.sleep(600)",
     )
     others = set(psutil.Process().children())  # of this process, by other tests: a resource tracker, say
-    listening = socket.create_server((LOOPBACK, 0))
-    server.port = listening.getsockname()[1]
+    listening_socket = socket.create_server((LOOPBACK, 0))
+    server.port = listening_socket.getsockname()[1]
 
     async def visit() -> None:
-        serving = asyncio.create_task(server.serve_until_signal(listening))
+        serving = asyncio.create_task(server.serve_until_signal(listening_socket))
         url = urlsplit(server.address)
         base = f"http://{url.netloc}{url.path}"
         async with ClientSession(cookie_jar=CookieJar(unsafe=True)) as session:
@@ -394,7 +394,7 @@ def test_application_that_ignores_input_ends_with_its_tab() -> None:
         signal.raise_signal(signal.SIGTERM)
         await asyncio.wait_for(serving, TIMEOUT_SECONDS)
 
-    with listening:
+    with listening_socket:
         asyncio.run(visit())
 
 

@@ -178,7 +178,7 @@ def find_evaluation_moments(
     rising_moments = [-m if times.unit == "sigma" else m for m in times.moments]
     tolerance = _get_tolerance(times.unit)
     positions = _find_positions(times, noise_levels, step_count)
-    return [_locate(rising_moments, position, tolerance) for position in positions]
+    return [_find_keyframe_share(rising_moments, position, tolerance) for position in positions]
 
 
 def find_evaluations_in_range(times: KeyframeTimes, noise_levels: Sequence[float], step_count: int) -> list[bool]:
@@ -229,7 +229,7 @@ def list_evaluation_steps(evaluation_count: int, step_count: int) -> list[int]:
     return [(index + 1) // 2 if evaluation_count > step_count else index for index in range(evaluation_count)]
 
 
-def _locate(moments: Sequence[float], position: float, tolerance: float) -> EvaluationMoment:
+def _find_keyframe_share(moments: Sequence[float], position: float, tolerance: float) -> EvaluationMoment:
     before = max(0, bisect_right(moments, position + tolerance) - 1)
     if position <= moments[before] + tolerance or before + 1 == len(moments):
         return EvaluationMoment(before, before, 0.0)

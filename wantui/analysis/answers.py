@@ -320,7 +320,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
         )
     if differing_count and not differing_names:
         notes.append(
-            "a pair can be significant without a significant test of all groups, because its p is corrected "
+            "a pair can be significant although the test of all groups is not: the p of the pair is corrected "
             f"for {pair_correction}"
         )
     details += f"; {_describe_p(correction, min_p)}; {pairs_text}"

@@ -169,7 +169,7 @@ def _decode_video(
                 decoder = yield from vaes.load(video, has_fused_clip)
                 frames, tile_note = vaes.decode(video, states.read_state(moment), clip_tile)
             identity = json.dumps(_describe_state(video, moment, decoder))
-            yield from _write_clip(video, moment, path, frames, {TAG_NAME: identity, **_title(video, moment)})
+            yield from _write_clip(video, moment, path, frames, {TAG_NAME: identity, **_build_clip_tags(video, moment)})
         difference, reason = None, ""
         if moment.step is None and colours is None and (clip := video.find_file("clip")) is not None:
             difference = _measure_difference(clip, path)
@@ -189,7 +189,7 @@ def _write_clip(
         writer.finish_clip()
 
 
-def _title(video: SelectedVideo, moment: StateMoment) -> dict[str, str]:
+def _build_clip_tags(video: SelectedVideo, moment: StateMoment) -> dict[str, str]:
     kind = "video" if moment.step is None else {"clean": "predicted clean state", "noisy": "noisy state"}[moment.kind]
     return {"title": f"{video.name}, {kind} at {moment.label}", "comment": video.entry.recipe.prompt}
 

@@ -189,9 +189,9 @@ def _expand_prompts(settings: Settings, template: str) -> list[Prompts] | None:
         variations, _ = expand_variations(parse_template(template), settings, cell_count=1)
     except TemplateError:
         return None
-    return [_convert_variation(variation) for variation in variations]
+    return [_collect_marked_prompts(variation) for variation in variations]
 
 
-def _convert_variation(variation: Variation) -> Prompts:
+def _collect_marked_prompts(variation: Variation) -> Prompts:
     parts: list[Variation | ScheduledPrompt] = [variation, *variation.scheduled_prompts]
     return tuple(MarkedPrompt(prompt=part.prompt, marks=convert_to_prompt_marks(part)) for part in parts)

@@ -70,7 +70,7 @@ def command(
     echo(_describe_cost(plan), err=True)
     if is_dry_run:
         sys.exit(1 if plan.left_out else 0)
-    measured, is_interrupted = _measure(plan, request)
+    measured, is_interrupted = _measure_ablations(plan, request)
     if as_json:
         print_json([_build_record(event) for event in measured])
     elif measured:
@@ -88,7 +88,7 @@ def _describe_cost(plan: "AblationPlan") -> str:
     return f"{format_count(len(plan.tasks), 'video')}: {cost_text}"
 
 
-def _measure(plan: "AblationPlan", request: "AblationRequest") -> "tuple[list[VideoMeasured], bool]":
+def _measure_ablations(plan: "AblationPlan", request: "AblationRequest") -> "tuple[list[VideoMeasured], bool]":
     """Return the videos that were measured, and whether Ctrl-C interrupted."""
     from wantui.batches.ablation import StateMeasured, VideoMeasured, measure_ablation
     from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut

@@ -91,7 +91,7 @@ def command(
         unreadable: dict[str, None] = {}
         for target in targets:
             line.show_phase(f"drawing {target}: {len(rows)} by {len(columns.labels)} maps")
-            unreadable.update(dict.fromkeys(_write_target(batch, target, grid, rows, cell_width)))
+            unreadable.update(dict.fromkeys(_write_attention_grid(batch, target, grid, rows, cell_width)))
     if as_json:
         print_json(_build_record(rows, columns, scale_maximum, is_heat, targets))
     else:
@@ -173,7 +173,7 @@ def _read_rows(
     return rows, columns, errors
 
 
-def _write_target(
+def _write_attention_grid(
     batch: Path, target: Path, grid: Any, rows: "Sequence[AttentionRow]", cell_width: int | None
 ) -> Sequence[str]:
     """Write one file; return the reasons for unreadable clips."""

@@ -95,17 +95,17 @@ def _generate_demo_batch(batch: "Batch", makes_new_batch: bool) -> Path:
         else:
             manifest = read_manifest(folder)
         last_seq = queue.read_last_event_seq()
-        batch_id, missing_count = _enqueue(queue, folder, manifest, is_new)
+        batch_id, missing_count = _enqueue_demo(queue, folder, manifest, is_new)
     verb = "generate" if is_new else "continue with"
     _show_phase(
         1,
         f"{verb} {format_count(missing_count, 'video')} in {_format_path(folder.root)}: {batch.template}",
     )
-    _follow(queue, batch_id, last_seq)
+    _follow_demo(queue, batch_id, last_seq)
     return folder.root
 
 
-def _enqueue(queue: "Queue", folder: "BatchFolder", manifest: "Manifest", is_new: bool) -> tuple[int, int]:
+def _enqueue_demo(queue: "Queue", folder: "BatchFolder", manifest: "Manifest", is_new: bool) -> tuple[int, int]:
     from wantui.batches.enqueue import enqueue_batch
     from wantui.storage.write_checks import refuse_unwritable_batch
 
@@ -114,7 +114,7 @@ def _enqueue(queue: "Queue", folder: "BatchFolder", manifest: "Manifest", is_new
     return enqueue_batch(queue, folder, manifest, str(manifest.config["model_settings"]["device"]), is_new)
 
 
-def _follow(queue: "Queue", batch_id: int, last_seq: int) -> None:
+def _follow_demo(queue: "Queue", batch_id: int, last_seq: int) -> None:
     """Show the progress of the batch until it ends; exit if it is not complete."""
     from wantui.cli.follow import follow_batch
     from wantui.engine.control import ensure_engine

@@ -318,7 +318,7 @@ def _follow_queued_batch(
         if missing_count or batch.unfinished_count:
             _ensure_engine(queue, log_folder)
         if detaches:
-            _detach(queue, batch_id, batch_folder, missing_count, as_json)
+            _advise_and_exit(queue, batch_id, batch_folder, missing_count, as_json)
         report_batch_end(queue, follow_batch(queue, batch, last_seq, as_json), as_json)
     except KeyboardInterrupt:
         report_detached(queue, batch_id)
@@ -349,7 +349,7 @@ def _ensure_engine(queue: "Queue", log_folder: Path | None) -> None:
         echo(f"engine started (process {engine.process_id}, logs in {logs_text})", err=True)
 
 
-def _detach(queue: "Queue", batch_id: int, batch_folder: Path, video_count: int, as_json: bool) -> NoReturn:
+def _advise_and_exit(queue: "Queue", batch_id: int, batch_folder: Path, video_count: int, as_json: bool) -> NoReturn:
     """Print how to follow a queued batch, and exit."""
     from wantui.cli.follow import format_relative_path
 

@@ -106,7 +106,7 @@ def command(
             line.print_message(f"warning: {warning}")
         for name, reason in plan.left_out:
             line.print_left_out(name, reason)
-        cost, saved = _measure(plan, request, line, failures, is_dry_run)
+        cost, saved = _measure_and_report(plan, request, line, failures, is_dry_run)
     if saved is None:
         _print_cost(plan, cost, as_json)
     else:
@@ -116,7 +116,7 @@ def command(
         sys.exit(1)
 
 
-def _measure(
+def _measure_and_report(
     plan: "ScorePlan",
     request: "InformationGapRequest",
     line: ProgressLine,

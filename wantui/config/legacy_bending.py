@@ -162,7 +162,7 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
     mode = values["mode"]
     if mode == "translate":
         values |= {
-            key: _negate(config, key, 2)
+            key: _read_negated(config, key, 2)
             for key in PARAMETER_NAMES_BY_LEGACY_MODE[legacy_mode]
             if config.get(key) is not None
         }
@@ -173,7 +173,7 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
     elif mode == "rotate":
         if config.get("crop_rotated") in ("false", "False", False, "no"):
             raise LegacyBendError("cannot convert crop_rotated: false. Add a bend with mode scale before the rotation")
-        values["rotate_degrees"] = _negate(config, "angle", 1)
+        values["rotate_degrees"] = _read_negated(config, "angle", 1)
         notes.append("angles were clockwise: they are negated, so the map turns as before")
     elif mode in ("blur", "sharpen"):
         values[f"{mode}_sigma"] = config.get("sigma", 1.0)
@@ -196,7 +196,7 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
     return notes
 
 
-def _negate(config: Mapping[str, Any], key: str, divisor: int) -> float:
+def _read_negated(config: Mapping[str, Any], key: str, divisor: int) -> float:
     try:
         return -float(config.get(key) or 0) / divisor + 0.0  # + 0.0 turns -0.0 to 0.0
     except (TypeError, ValueError):

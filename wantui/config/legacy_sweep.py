@@ -113,7 +113,7 @@ def _convert_operation(
                 "apply_to_timesteps": operation.get("apply_to_timesteps"),
             }
             bend = convert_legacy_bend({key: item for key, item in config.items() if item is not None})
-            yield {"name": _make_name(name, value, token_text, operation, layer_item), **bend.values}, bend.notes
+            yield {"name": _name_legacy_bend(name, value, token_text, operation, layer_item), **bend.values}, bend.notes
 
 
 def _list_values(name: str, operation: Mapping[str, Any]) -> list[Any]:
@@ -138,7 +138,7 @@ def _list_values(name: str, operation: Mapping[str, Any]) -> list[Any]:
     return [float(first + (last - first) * index / max(1, count - 1)) for index in range(count)]
 
 
-def _make_name(name: str, value: Any, token: str, operation: Mapping[str, Any], layer_item: Any) -> str:
+def _name_legacy_bend(name: str, value: Any, token: str, operation: Mapping[str, Any], layer_item: Any) -> str:
     """Return the older system's name of a bend, such as scale_0.75_rose_t0-10_l14,15."""
     token_text = "ALL" if token.upper() in ALL_TOKEN_NAMES else token.replace(", ", "+")
     value_text = f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -54,8 +54,8 @@ def parse_sweep_text(text: str) -> list[list[WrittenSetting]]:
     if len(text) > MAX_SWEEP_LENGTH:
         raise SweepError(f"the sweep has {len(text):,} characters; at most {MAX_SWEEP_LENGTH:,} are allowed")
     return [
-        [_parse_setting(part) for part in _split(axis_text, "+")]
-        for axis_text in _split(text, ";")
+        [_parse_setting(part) for part in _split_outside_quotes(axis_text, "+")]
+        for axis_text in _split_outside_quotes(text, ";")
         if axis_text.strip()
     ]
 
@@ -64,7 +64,7 @@ def _parse_setting(text: str) -> WrittenSetting:
     name, separator, values_text = text.partition("=")
     if not separator or not name.strip():
         raise SweepError(f"cannot read {shorten_text(text.strip())!r}. {SWEEP_REMEDY}")
-    return WrittenSetting(name.strip(), tuple(map(_parse_value, _split(values_text, ","))))
+    return WrittenSetting(name.strip(), tuple(map(_parse_value, _split_outside_quotes(values_text, ","))))
 
 
 def _parse_value(text: str) -> WrittenValue:
@@ -74,7 +74,7 @@ def _parse_value(text: str) -> WrittenValue:
     return WrittenValue(text[1:-1].replace(text[0] * 2, text[0]), is_quoted=True)
 
 
-def _split(text: str, separator: str) -> Iterator[str]:
+def _split_outside_quotes(text: str, separator: str) -> Iterator[str]:
     """Split a text at a separator outside quotes; a plus separates only before a name and an equals sign."""
     start, index, can_open_quote = 0, 0, True
     while index < len(text):

@@ -165,7 +165,7 @@ class BatchEndNotifier:
             ends = self._find_batch_ends(new_events)
         self.last_seq = max(event.seq for event in new_events)
         for end in ends:
-            self._start(end)
+            self._start_command(end)
 
     def _find_batch_ends(self, new_events: Sequence[QueueEvent]) -> list[BatchEnd]:
         """Return the batches that ended by one of these events."""
@@ -196,7 +196,7 @@ class BatchEndNotifier:
                 return
             time.sleep(0.02)
 
-    def _start(self, end: BatchEnd) -> None:
+    def _start_command(self, end: BatchEnd) -> None:
         try:
             settings = load_notice_settings()
         except UserError as error:

@@ -120,7 +120,7 @@ def read_batch_grid(
         for option, written in (("--rows", written_rows), ("--columns", written_columns))
     )
     layout = axes.choose_flat_layout(rows, columns)
-    arranged = axes.arrange(layout)
+    arranged = axes.arrange_videos(layout)
     cells = {place: _make_cell(folder, manifest.videos[index]) for place, index in arranged.index_by_position.items()}
     grid_rows = []
     for number, line in enumerate(arranged.rows):

@@ -77,7 +77,7 @@ class CellSettings:
     axes: tuple[SweepAxis, ...]
     _section_by_key: dict[tuple[str, tuple[int, ...]], ConfigSection | str] = field(default_factory=dict)
 
-    def build(self, cell: SweepCell) -> Settings:
+    def build_settings(self, cell: SweepCell) -> Settings:
         """Return the settings of a cell.
 
         Raises:
@@ -168,7 +168,7 @@ def iterate_cell_settings(
     cell_settings = CellSettings(settings, axes)
     for cell in cells:
         try:
-            yield cell, cell_settings.build(cell)
+            yield cell, cell_settings.build_settings(cell)
         except CellError as error:
             yield cell, error
 

@@ -166,12 +166,12 @@ class BatchAxes:
             return [AxisLayout((VARIATION_AXIS,), (SEED_AXIS,))]
         wide = [axis.name for axis in self.axes if len(axis.labels) > 1]
         wide += [name for name in names if name not in wide][: max(0, 2 - len(wide))]
-        pairs = sorted(permutations([name for name in names if name in wide], 2), key=lambda pair: self._rank(pair))
+        pairs = sorted(permutations([name for name in names if name in wide], 2), key=self._get_pair_sort_key)
         return [
             AxisLayout((row,), (column,), tuple(n for n in names if n not in (row, column))) for row, column in pairs
         ]
 
-    def _rank(self, pair: tuple[str, str]) -> tuple[int, int]:
+    def _get_pair_sort_key(self, pair: tuple[str, str]) -> tuple[int, int]:
         """Return a sort key of a row and a column: variations by settings first, then settings by seeds."""
         row, column = (self.axes.index(self.axis_by_name[name]) for name in pair)
         return (0 if row < column else 1, row * len(self.axes) + column)
@@ -195,7 +195,7 @@ class BatchAxes:
             raise UserError("--rows and --columns: at least one axis must be left for the other. Name fewer axes")
         return AxisLayout(rows, columns)
 
-    def arrange(self, layout: AxisLayout, page_number: int = 0) -> ArrangedVideos:
+    def arrange_videos(self, layout: AxisLayout, page_number: int = 0) -> ArrangedVideos:
         """Return the videos of one page."""
         keys_by_index = self._place_videos(layout)
         keys = [key for places in keys_by_index.values() for key in places]

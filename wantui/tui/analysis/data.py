@@ -189,7 +189,7 @@ def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
         if key.view == "interaction":
             return FigureDone(videos, key, interaction=measure_interaction(videos, key.grouping))
         if key.view == "correlations":
-            return FigureDone(videos, key, correlations=_correlate(videos))
+            return FigureDone(videos, key, correlations=_correlate_with_attention(videos))
         groups = group_comparable_videos(videos, key.grouping)[0]
         group_names = [group.name for group in group_videos(videos, key.grouping)]
         if key.view == "means":
@@ -212,7 +212,7 @@ def _measure_separation(videos: Sequence[Video], grouping: str) -> Separation:
     return Separation(compute_decodability(level_states), unguided_pairs, compute_variance_shares(level_states), reason)
 
 
-def _correlate(videos: Sequence[Video]) -> "VideoCorrelations":
+def _correlate_with_attention(videos: Sequence[Video]) -> "VideoCorrelations":
     from wantui.analysis.correlation_data import correlate_videos
 
     return correlate_videos(videos, list(METRICS), [])

@@ -159,7 +159,7 @@ def list_config_differences(config: Mapping[str, Any]) -> list[str]:
     A key that several sections have is named with its section."""
     defaults, differences = convert_settings_to_dict(Settings()), []
     names = Counter(name for section in defaults.values() if isinstance(section, Mapping) for name in section)
-    for key, value in _flatten(config):
+    for key, value in _flatten_config(config):
         section, _, name = key.rpartition(".")
         default = defaults.get(section, {}).get(name) if section else defaults.get(name)
         if key not in SHOWN_SETTINGS and value != default:
@@ -183,7 +183,7 @@ def _format_value(value: Any) -> str:
     return str(value)
 
 
-def _flatten(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _flatten_config(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [
         (f"{key}.{name}", inner) if isinstance(value, Mapping) else (key, value)
         for key, value in config.items()

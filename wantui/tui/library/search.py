@@ -25,7 +25,7 @@ MAX_LETTER_GAP = 2
 MAX_CACHED_BYTES = 512 << 20
 """Maximum size in bytes of all manifests whose variations are kept for the next search; these need far less memory."""
 MIN_CACHED_BYTES = 1000
-"""Size in bytes that counts for a smaller or missing manifest."""
+"""Size in bytes as which a smaller or missing manifest counts."""
 MAX_FOUND_PER_BATCH, MAX_FOUND_VIDEOS = 20, 400
 """Maximum numbers of videos that a search lists."""
 
@@ -114,7 +114,7 @@ class VariationCache:
         with self._mutex:
             cached = self._remove(folder)
             if cached is not None and cached[0] == state:
-                self._add(folder, *cached)
+                self._cache_folder(folder, *cached)
                 return cached[1]
         try:
             variations = _read_variations(folder)
@@ -122,12 +122,12 @@ class VariationCache:
             return ()
         with self._mutex:
             self._remove(folder)  # another thread may have read it meanwhile
-            self._add(folder, state, variations)
+            self._cache_folder(folder, state, variations)
             while self._cached_bytes > self.max_bytes:
                 self._remove(next(iter(self._variations_by_folder)))
         return variations
 
-    def _add(self, folder: Path, state: FileState, variations: tuple[SearchedVariation, ...]) -> None:
+    def _cache_folder(self, folder: Path, state: FileState, variations: tuple[SearchedVariation, ...]) -> None:
         self._variations_by_folder[folder] = state, variations
         self._cached_bytes += max(state.size_bytes, MIN_CACHED_BYTES)
 

@@ -162,7 +162,7 @@ def arrange_matrix(
     }
     layouts = axes.list_layouts()
     layout = layouts[view.layout_number % len(layouts)]
-    arranged = axes.arrange(layout, view.page_number)
+    arranged = axes.arrange_videos(layout, view.page_number)
     rows = _sort_rows(arranged, manifest, similarity, view.sort_score)
     new_rows = {row: number for number, row in enumerate(rows)}
     return VideoMatrix(

@@ -56,7 +56,7 @@ class LibraryMarks(LibraryPlayback):
         marks_by_folder = {folder: self.shown_marks}
         """Marks of the batches of the played clips; those of batches that are not shown are read once."""
 
-        def find(clip: PlayerClip) -> VideoMark:
+        def find_mark(clip: PlayerClip) -> VideoMark:
             if clip.batch_folder == self.shown_folder:  # during the playback, the Library may move to another batch
                 marks_by_folder[clip.batch_folder] = self.shown_marks
             elif clip.batch_folder not in marks_by_folder:
@@ -64,14 +64,14 @@ class LibraryMarks(LibraryPlayback):
             return marks_by_folder[clip.batch_folder].get_mark(clip.video_id)
 
         def toggle(clip: PlayerClip, field: MarkField) -> None:
-            mark = find(clip)
+            mark = find_mark(clip)
             changes: dict[str, bool | str] = {"star": False, "reject": False, field: not getattr(mark, field)}
             marks_by_video = marks_by_folder[clip.batch_folder].marks_by_video
             changed_marks = {**marks_by_video, clip.video_id: mark.model_copy(update=changes)}
             marks_by_folder[clip.batch_folder] = BatchMarks(changed_marks)
             self._change_mark(clip.batch_folder, clip.video_id, changes)
 
-        return ClipMarks(find, toggle)
+        return ClipMarks(find_mark, toggle)
 
     def action_note(self) -> None:
         cell, folder = self._require_cell(), self.shown_folder

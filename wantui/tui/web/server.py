@@ -83,7 +83,7 @@ class WebServer:
         """Return the address that opens the application in a browser; it works once."""
         return f"http://{LOOPBACK}:{self.port}{self._secret_path}/?token={self._one_time_token}"
 
-    async def serve_until_signal(self, listening: socket.socket) -> None:
+    async def serve_until_signal(self, listening_socket: socket.socket) -> None:
         """Serve on a bound socket until Ctrl-C or another stop signal."""
         loop, stop_requested = asyncio.get_running_loop(), asyncio.Event()
         for signal_number in (signal.SIGINT, *STOP_SIGNALS):
@@ -96,7 +96,7 @@ class WebServer:
         await runner.setup()
         assert runner.server is not None
         self._limiter = ConnectionLimiter(runner.server)
-        server = await loop.create_server(self._limiter, sock=listening, backlog=16)
+        server = await loop.create_server(self._limiter, sock=listening_socket, backlog=16)
         try:
             await stop_requested.wait()
         finally:

@@ -84,11 +84,11 @@ class Header(DiffText):
         if snapshot.error is not None:
             colour_style = self.make_colour_style("error")
             texts = [Text(f"✗ {snapshot.error}", colour_style), Text("✗ queue error", colour_style)]
-            return [_join([host, texts[0]]), *texts]
+            return [_join_parts([host, texts[0]]), *texts]
         engine_state = self.describe_engine(with_count=True)
         short_engine_state = self.describe_engine(with_count=False)
         if progress is None:
-            return [_join([host, engine_state]), engine_state]
+            return [_join_parts([host, engine_state]), engine_state]
         count = Text(f"{progress.ended_count:,}/{progress.video_count:,} videos")
         short_count = Text(f"{progress.ended_count:,}/{progress.video_count:,}")
         seconds = snapshot.etas.queue_seconds
@@ -100,17 +100,17 @@ class Header(DiffText):
             return draw_styled_bar(progress.done_share, width, self.make_colour_style("accent"))
 
         return [
-            _join([host, engine_state, draw_bar(12), count, *eta]),
-            _join([host, engine_state, draw_bar(8), short_count, *eta]),
-            _join([engine_state, draw_bar(8), short_count, *eta]),
-            _join([engine_state, draw_bar(3), short_count, *eta], gap=" "),
-            _join([short_engine_state, draw_bar(3), short_count, *eta], gap=" "),
-            _join([short_engine_state, short_count, *eta], gap=" "),
-            _join([engine_state, draw_bar(3), short_count, *short_eta], gap=" "),
-            _join([engine_state, draw_bar(6), *eta], gap=" "),
-            _join([engine_state, draw_bar(3), *short_eta], gap=" "),
-            _join([short_engine_state, draw_bar(3), *short_eta], gap=" "),
-            _join([short_engine_state, *short_eta], gap=" "),
+            _join_parts([host, engine_state, draw_bar(12), count, *eta]),
+            _join_parts([host, engine_state, draw_bar(8), short_count, *eta]),
+            _join_parts([engine_state, draw_bar(8), short_count, *eta]),
+            _join_parts([engine_state, draw_bar(3), short_count, *eta], gap=" "),
+            _join_parts([short_engine_state, draw_bar(3), short_count, *eta], gap=" "),
+            _join_parts([short_engine_state, short_count, *eta], gap=" "),
+            _join_parts([engine_state, draw_bar(3), short_count, *short_eta], gap=" "),
+            _join_parts([engine_state, draw_bar(6), *eta], gap=" "),
+            _join_parts([engine_state, draw_bar(3), *short_eta], gap=" "),
+            _join_parts([short_engine_state, draw_bar(3), *short_eta], gap=" "),
+            _join_parts([short_engine_state, *short_eta], gap=" "),
             short_engine_state,
         ]
 
@@ -138,5 +138,5 @@ class Header(DiffText):
                 await self.app.run_action(f"app.go('{name}')")
 
 
-def _join(parts: list[Text], gap: str = GAP) -> Text:
+def _join_parts(parts: list[Text], gap: str = GAP) -> Text:
     return Text(gap, no_wrap=True).join(parts)

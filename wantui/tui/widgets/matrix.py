@@ -128,7 +128,7 @@ class Matrix(ScrollView, can_focus=True):
             self._pictures.clear()
         self.set_reactive(Matrix.cursor, self.validate_cursor(self.cursor))
         self.set_reactive(Matrix.column, self.validate_column(self.column))
-        self._arrange(reads_again=True)
+        self._arrange_cells(reads_again=True)
 
     def show_marks(self, marked_cells: frozenset[tuple[int, int]]) -> None:
         """Mark cells (row, column) as chosen for a comparison, and no others."""
@@ -152,7 +152,7 @@ class Matrix(ScrollView, can_focus=True):
         """Use the next of `CELL_SIZES`, and return its name."""
         current = self.cell_size or ("small" if self.geometry == self._choose_geometry("small") else "large")
         self.cell_size = CELL_SIZES[(CELL_SIZES.index(current) + 1) % len(CELL_SIZES)]
-        self._arrange()
+        self._arrange_cells()
         self._scroll_to_cursor()
         return self.cell_size
 
@@ -168,7 +168,7 @@ class Matrix(ScrollView, can_focus=True):
         size = self.scrollable_content_region.size
         return size.width, size.height - HEADER_HEIGHT
 
-    def _arrange(self, reads_again: bool = False) -> None:
+    def _arrange_cells(self, reads_again: bool = False) -> None:
         """Fit the cells to the pane, and read the visible pictures that are missing, or all."""
         geometry = self._choose_geometry(self.cell_size)
         if geometry.pixel_size != self.geometry.pixel_size:
@@ -190,7 +190,7 @@ class Matrix(ScrollView, can_focus=True):
         return self.geometry.count_whole_cells(*self._pane_size)
 
     def on_resize(self) -> None:
-        self._arrange()
+        self._arrange_cells()
         self.call_after_refresh(self._scroll_to_cursor)
 
     # Pictures
@@ -216,7 +216,7 @@ class Matrix(ScrollView, can_focus=True):
     def on_matrix_picture_read(self, message: PictureRead) -> None:
         message.stop()
         request = message.request
-        if request.size == self.geometry.pixel_size and self._pictures.accept(self.grid, request, message.picture):
+        if request.size == self.geometry.pixel_size and self._pictures.add_picture(self.grid, request, message.picture):
             self.update_cell(request.place)
 
     def _draw_picture(self, place: tuple[int, int], cell: MatrixCell) -> list[list[Segment]] | None:

@@ -62,7 +62,7 @@ class MatrixPictures:
                 self._drawn_lines.pop(place, None)
         self.reader.request(requests)
 
-    def accept(self, grid: VideoMatrix, request: ThumbnailRequest, picture: "Picture | None") -> bool:
+    def add_picture(self, grid: VideoMatrix, request: ThumbnailRequest, picture: "Picture | None") -> bool:
         """Keep a picture if its cell still shows that video, and return whether the cell looks different now."""
         place = request.place
         cell = grid.cells.get(place)
