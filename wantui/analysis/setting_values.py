@@ -87,7 +87,7 @@ def collect_setting_values(
         values |= written
         values |= {path: value for path, value in (swept_values or {}).items() if path in written and value is not None}
         values |= flatten_settings(used_values, kind.section_key)
-    # An empty schedule or list is no value, as in batches that do not sweep it.
+    # An empty schedule or list counts as no value, like in batches that do not sweep it.
     recorded_values = {path: None if value in ({}, []) else value for path, value in (swept_values or {}).items()}
     return {path: value for path, value in recorded_values.items() if path not in RECIPE_FIELDS_BY_PATH} | values
 

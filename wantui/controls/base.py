@@ -75,10 +75,10 @@ class ControlKind:
         build_variation_request: function that returns the request for given settings and one variation of the template,
             or None without one; for a control whose request differs between variations, instead of `build_request`.
         find_conflicts: function that returns the conflicts with a recipe, each as a sentence with a remedy.
-        find_block_conflicts: function that returns the conflicts with the number of blocks of the model, likewise.
+        find_block_conflicts: function that returns the conflicts with the number of blocks of the model, as sentences.
         find_prompt_conflicts: function that returns the conflicts with the prompt and the marks of one variation, and
-            with the negative prompt, likewise.
-        find_guidance_conflicts: function that returns the conflicts with the guidance of each evaluation, likewise.
+            with the negative prompt, as sentences.
+        find_guidance_conflicts: function that returns the conflicts with the guidance of each evaluation, as sentences.
         list_words: function that returns words that the control looks for in the prompts.
         find_warnings: function that returns warnings about a recipe, each as a sentence.
         get_compared_settings: function that returns the JSON values that must be equal in compared videos, named as in

@@ -183,7 +183,7 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
     try:
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["wantui"])
-            tensors_by_name = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+            tensors_by_name = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
         stored_format, stored_digest = header.get("format"), header.pop("sha256", None)
         is_digest_correct = stored_digest == _compute_checkpoint_digest(header, tensors_by_name)
     except Exception as error:  # damaged bytes raise errors of many types; the video can always restart

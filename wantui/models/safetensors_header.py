@@ -55,7 +55,7 @@ def read_safetensors_header(path: Path) -> tuple[dict[str, TensorInfo], dict[str
     """
     infos_by_name = {}
     with safe_open(path, framework="np") as file:
-        for name in file.keys():  # noqa: SIM118 -- it is no dict
+        for name in file.keys():  # noqa: SIM118 -- it is not a dict
             tensor = file.get_slice(name)
             infos_by_name[name] = TensorInfo(tuple(tensor.get_shape()), tensor.get_dtype())
         return infos_by_name, file.metadata() or {}

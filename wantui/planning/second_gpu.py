@@ -1,7 +1,7 @@
 """A second GPU for one video: the memory plans that allow it, and its memory.
 
 The unconditional pass of each guided step is computed on the second GPU (`generation.guidance_split`). The number of
-GPUs is no part of a recipe, because the video has the same bits on one GPU.
+GPUs is not part of a recipe, because the video has the same bits on one GPU.
 """
 
 from math import prod

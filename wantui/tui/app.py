@@ -274,7 +274,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
     def change_queue(self, apply_change: Callable[[Queue], None]) -> None:
         """Call a function that changes the queue, and report its error.
 
-        This is no context manager, because a context manager cannot skip its body if opening the queue fails.
+        This is not a context manager, because a context manager cannot skip its body if opening the queue fails.
         """
         try:
             if self.queue.is_replaced():

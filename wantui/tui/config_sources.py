@@ -144,7 +144,7 @@ def read_draft_text(drafts: Drafts) -> DraftText:
     """Read the config of a draft.
 
     Raises:
-        ConfigError: no config has that name, or it is no usable path.
+        ConfigError: no config has that name, or it is not a usable path.
     """
     if drafts.text is not None:
         return DraftText(drafts.text, drafts.config)

@@ -76,7 +76,7 @@ SEARCH_BINDINGS = (
 class EntrySearchMixin(BackdropMixin):
     """Mixin for modal screens with `SEARCH_BINDINGS`; subclasses list the entries and draw an entry.
 
-    As it is no Textual class, Textual ignores bindings and decorated handlers here.
+    It is not a Textual class, so Textual ignores bindings and decorated handlers here.
     """
 
     shows_names = False

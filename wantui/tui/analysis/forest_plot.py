@@ -43,7 +43,7 @@ WIDE_LEGEND = 120
 """Columns from which on the legend is in full words."""
 
 NO_SCALE_TEXT = "no ratio scale: see the interval"
-"""Text instead of the plot of a metric whose change is no share of its mean."""
+"""Text instead of the plot of a metric whose change is not given as a share of its mean."""
 
 Item = TypeVar("Item")
 StyleGetter = Callable[[str], Style]

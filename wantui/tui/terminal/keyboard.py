@@ -97,7 +97,7 @@ class InputDecoder(codecs.IncrementalDecoder):
         ends_in_paste = self._is_pasting if len(raw_parts) == 1 else raw_parts[-2] == PASTE_START
         cut = (INCOMPLETE_PASTE_END if ends_in_paste else INCOMPLETE_SEQUENCE).search(raw_parts[-1])
         self._held_text = "" if cut is None or final else cut[0]
-        raw_parts[-1] = raw_parts[-1].removesuffix(self._held_text)  # a long start of an answer is no paste
+        raw_parts[-1] = raw_parts[-1].removesuffix(self._held_text)  # a long start of an answer is not a paste
         for part in raw_parts:
             if PASTE_MARK.fullmatch(part):
                 self._is_pasting = part == PASTE_START

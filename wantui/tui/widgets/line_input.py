@@ -24,7 +24,7 @@ else:
 class LineInputMixin(OrderedKeysMixin, PrintableLinesMixin, _Base):
     """Mixin for all inputs of the application.
 
-    The mixins are no Textual classes, because Textual looks up styles by the first base class only.
+    The mixins are not Textual classes, because Textual looks up styles by the first base class only.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
