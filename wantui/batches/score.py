@@ -123,7 +123,7 @@ def measure_scores(plan: ScorePlan, request: InformationGapRequest, is_dry_run: 
                 except (CaptureError, ArithmeticError, NotFiniteError) as error:
                     yield VideoLeftOut(task.video.name, str(error))
                     continue
-                saver.add(
+                saver.add_entry(
                     task.video.entry.id, _make_entry(task, gaps, find_device_name(resolve_device(request.device)))
                 )
     finally:
@@ -139,7 +139,7 @@ class _Saver:
         self.saved_at = time.monotonic()
         self.has_unsaved = False
 
-    def add(self, video_id: str, entry: ScoreEntry) -> None:
+    def add_entry(self, video_id: str, entry: ScoreEntry) -> None:
         self.content = self.content.model_copy(update={"videos": {**self.content.videos, video_id: entry}})
         self.has_unsaved = True
         if time.monotonic() - self.saved_at >= SECONDS_BETWEEN_SAVES:
