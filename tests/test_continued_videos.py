@@ -1,5 +1,6 @@
 """Videos that continue with the generic prompt: their noise levels, concepts, references, and exclusions."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -264,6 +265,20 @@ def test_generic_run_generates_without_the_guidance_schedule_of_the_config(wantu
     assert "cfg_scale 1, shift" in result.out
     guided = wantui(*command, "--set", "cfg_schedule_settings.enabled=yes", "--preview")
     assert "cfg_scale 0: 7 (linear), shift" in guided.out
+
+
+@pytest.mark.parametrize("enabled", ["yes", "no"])
+def test_prompt_schedule_of_the_config_is_not_applied(wantui: Wantui, enabled: str) -> None:
+    schedule = f"{{enabled: {enabled}, schedule: {{3: a blue star}}}}"
+    Path("scheduled.yaml").write_text(
+        f"prompt_schedule_settings: {schedule}\nmodel_settings: {{model_id: nano, steps: 4}}\n"
+    )
+    options = ["-c", "scheduled.yaml", "-t", "a red [circle|ring]", "--generic", "circle|ring: shape", "--preview"]
+    assert "star" not in wantui("generic", "run", *options, "--json").out
+    switched_batch = wantui("commitment", "run", *options, "--switch-at", "1,2", "--json")
+    assert "star" not in switched_batch.out
+    cells = json.loads(switched_batch.out)["sweep"]["cells"]
+    assert [cell["label"] for cell in cells] == ["baseline", "schedule 1", "schedule 2"]
 
 
 def test_generic_shares_without_known_concepts_have_no_p() -> None:

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 DEFAULT_MOMENTS = "5%,10%,15%,20%,30%,40%,55%,75%"
 SCHEDULE_SETTING = "prompt_schedule_settings.schedule"
+SWITCH_OVERRIDES = (
+    f"{SCHEDULE_SETTING}=",  # references keep their prompt
+    "prompt_schedule_settings.enabled=yes",
+    "prompt_schedule_settings.interpolation=step",
+)
 
 
 @click.group("commitment", cls=WantuiGroup)
@@ -72,7 +77,7 @@ def run_command(
     """Generate videos that switch to the generic prompt at different moments, as one batch with a sweep.
 
     The batch also contains the references, which keep their prompt, with the same seeds. All options of `wantui run`
-    apply. Use at least seven seeds.
+    apply; a prompt schedule of the config does not. Use at least seven seeds.
     """
     from wantui.config.sweep_syntax import format_sweep_value
     from wantui.keyframes import KeyframeError, parse_keyframes
@@ -93,7 +98,7 @@ def run_command(
     values = ",".join(format_sweep_value({moment: generic_template}) for moment in moments)
     options["sweep"] = (f"{SCHEDULE_SETTING}={values}", *options["sweep"])
     options["baseline"] = True
-    options["overrides"] = (*options["overrides"], "prompt_schedule_settings.interpolation=step")
+    options["overrides"] = (*options["overrides"], *SWITCH_OVERRIDES)
     echo(f"generic prompt: {generic_template}", err=True)
     run_or_preview(is_preview, detaches, config, template_text, as_json, options)
 

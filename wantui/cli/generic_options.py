@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from wantui.generic_words import GenericWord
 
 CommandFunction = Callable[..., Any]
-UNGUIDED_OVERRIDES = ("model_settings.cfg_scale=1", "cfg_schedule_settings.enabled=no")
+GENERIC_OVERRIDES = (
+    "model_settings.cfg_scale=1",
+    "cfg_schedule_settings.enabled=no",
+    "prompt_schedule_settings.enabled=no",
+)
+"""Settings of `wantui generic run`, without guidance and with one prompt; options of the user take precedence."""
 
 
 def make_generic_option(default: str) -> Callable[[CommandFunction], CommandFunction]:
