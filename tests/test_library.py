@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -33,6 +34,31 @@ def test_library_lists_and_searches_batches(wantui: Wantui, generated_batch: Bat
     assert generated_batch.root.name not in wantui("library", "ls", "--search", "square").out
     (result,) = json.loads(wantui("library", "ls", "--search", "CIRCLE red", "--json").out)
     assert result["counts"] == {"done": 2}
+
+
+@pytest.mark.parametrize(
+    ("zone", "created", "shown"),
+    [
+        ("JST-9", "2026-11-29T17:16:05+00:00", "2026-11-30T02:16"),
+        ("UTC0", "2026-11-29T17:16:05+00:00", "2026-11-29T17:16"),
+        ("EST5EDT,M3.2.0,M11.1.0", "2026-07-01T01:16:05+00:00", "2026-06-30T21:16"),
+        ("JST-9", "last week, at noon exactly", "last week, at no"),
+    ],
+)
+def test_library_lists_batches_in_local_time(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, zone: str, created: str, shown: str
+) -> None:
+    batch_folder = BatchFolder(tmp_path / "batch")
+    write_clip_batch(batch_folder.root)
+    manifest = json.loads(batch_folder.manifest_path.read_text()) | {"created": created}
+    batch_folder.manifest_path.write_text(json.dumps(manifest))
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert wantui("library", "ls", tmp_path).out.splitlines()[1].startswith(f"{shown}  ")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_library_show_lists_the_videos_of_a_batch(wantui: Wantui, generated_batch: BatchFolder) -> None:

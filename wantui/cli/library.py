@@ -1,6 +1,7 @@
 """wantui library: list, show, verify and trash batch folders."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_TEMPLATE_LENGTH = 200
 """Longest template in a list of batches, in characters."""
+TIME_LENGTH = len("2026-11-29T01:17")
 MAX_NOTE_LENGTH = 60
 """Longest note in a list of videos, in characters."""
 MAX_SHOWN_CONTROL_LISTS = 20
@@ -87,7 +89,7 @@ def _print_batch_summaries(batches: "list[BatchSummary]", as_json: bool) -> None
         template = shorten_text(" ".join(batch.template.split()), MAX_TEMPLATE_LENGTH)
         table_rows.append(
             (
-                batch.created_at[:16],
+                _format_local_time(batch.created_at),
                 done_text,
                 str(batch.count_videos("failed")),
                 batch.model,
@@ -96,6 +98,14 @@ def _print_batch_summaries(batches: "list[BatchSummary]", as_json: bool) -> None
             )
         )
     print_columns(*table_rows)
+
+
+def _format_local_time(created_at: str) -> str:
+    """Return a time in ISO 8601 in local time, to the minute, as in names of batch folders; other text is cut off."""
+    try:
+        return datetime.fromisoformat(created_at).astimezone().isoformat(timespec="minutes")[:TIME_LENGTH]
+    except (ValueError, OverflowError):
+        return created_at[:TIME_LENGTH]
 
 
 @command.command("show")
