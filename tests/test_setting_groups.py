@@ -978,7 +978,9 @@ def test_drawn_comparison_knows_the_first_line_of_each_metric(
     lines, row_by_metric = draw_comparison(comparison, "cfg_scale 2", [], Canvas(90, 20, lambda _: Style()))
     assert set(row_by_metric) == set(comparison.summaries_by_metric)
     header_row = next(index for index, line in enumerate(lines) if line.plain.startswith("metric "))
+    primary_labels = [name for name in row_by_metric if "(primary)" in label_effect(comparison, name)]
+    assert primary_labels == [comparison.primary_metric]
     assert min(row_by_metric.values()) == header_row + 1
     for metric, row in row_by_metric.items():
-        name = label_effect(comparison, metric).rstrip("¹")
+        name = label_effect(comparison, metric).rstrip("¹").removesuffix(" (primary)")
         assert lines[row].plain.startswith(name)

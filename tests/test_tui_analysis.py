@@ -505,7 +505,7 @@ def test_forest_plot_has_a_row_for_each_metric_and_a_filled_sign_if_significant(
         lines = it.cells("#curve-cells").splitlines()
         for difference in outcome.comparison.differences:
             title = difference.metric.replace("_", " ")
-            (row,) = [line for line in lines if re.match(rf"{title}( \(not settled\))? +[^a-z( ]", line)]
+            (row,) = [line for line in lines if re.match(rf"{title}( \((not settled|primary)\))? +[^a-z( ]", line)]
             if np.isfinite(difference.relative_difference):
                 is_significant = find_decisive_p(outcome.comparison, difference) <= 0.05
                 assert ("●" in row) == is_significant

@@ -131,8 +131,9 @@ def get_relative_change(difference: Difference) -> Change:
 
 
 def label_effect(comparison: "Comparison", metric: str) -> str:
-    """Return the name of a metric in the column beside its effect."""
-    return mark_ratio(metric, replace_names(comparison.groups[0].label_metric(metric)))
+    """Return the name of a metric in the column beside its effect; that of the primary one says so."""
+    name = replace_names(comparison.groups[0].label_metric(metric))
+    return mark_ratio(metric, f"{name} (primary)" if metric == comparison.primary_metric else name)
 
 
 def describe_signs(*, has_unguided: bool, has_ratios_from_1: bool, width: int) -> str:
