@@ -631,5 +631,10 @@ def test_strip_beside_a_clip_marks_the_current_frame() -> None:
         for key, label in {"right": "frame 1", "l": "3", "G": "9", "left": "7", "g": "frame 1"}.items():
             await it.press(key)
             assert find_marked_label() == label, key
+        await it.press("G")
+        assert find_marked_label() == "9"
+        await it.press("n")
+        await it.until(lambda: player.clip_facts._strip.clip == player.clips[0])  # type: ignore[union-attr]
+        assert find_marked_label() == "frame 1"
 
     on_clips(test, size=(140, 40))

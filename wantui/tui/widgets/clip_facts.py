@@ -66,8 +66,8 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         self._shown: tuple[PlayerClip, Sequence[PlayerClip], VideoMark | None] | None = None
         self._strip: ClipFacts.StripRead | None = None
         """Strip that was read last."""
-        self._marked_number = 0
-        """Number, from 0, of the frame of the strip that is marked as the current one."""
+        self._frame_index = self._marked_number = 0
+        """Index of the current frame; number, from 0, of the frame of the strip that is marked for it."""
 
     def show_clip(self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], mark: VideoMark | None) -> None:
         """Show a clip.
@@ -86,6 +86,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
 
     def mark_frame(self, frame_index: int) -> None:
         """Mark the frame of the strip that shows the current part of the clip."""
+        self._frame_index = frame_index
         if self._shown is None or self._strip is None or self._strip.clip != self._shown[0]:
             return
         number = find_sheet_number(self._strip.clip.recipe.frames, frame_index)
@@ -124,6 +125,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         strip_height = min(MAX_STRIP_LINES, height - len(lines) - 1)
         if strip is not None and strip.clip == clip and strip.frames and strip_height >= MIN_STRIP_LINES:
             labels = label_sheet_frames(clip.recipe.frames)
+            self._marked_number = find_sheet_number(clip.recipe.frames, self._frame_index)
             marked_style = self.make_colour_style("accent") + Style(bold=True, reverse=True)
             drawn = draw_film_strip(strip.frames, labels, width, strip_height, self._marked_number, marked_style)
             lines += [Text(""), *drawn]
