@@ -178,6 +178,20 @@ def test_clips_of_other_length_have_no_difference_and_say_so() -> None:
     on_clips(test)
 
 
+def test_unexpected_error_of_a_decoder_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_error(*_: object) -> None:
+        raise ValueError("bad packet")
+
+    monkeypatch.setattr("wantui.tui.widgets.clip_difference.measure_clip_difference", raise_error)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("m", "right", "m", "c")
+        player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
+        await it.until(lambda: "ValueError: bad packet" in player.query_one(DifferenceCurve).get_shown_text())
+
+    on_clips(test)
+
+
 def test_damaged_clip_has_no_difference_and_says_why() -> None:
     folder = Path("outputs/clips").absolute()
     manifest = write_clip_batch(folder)

@@ -98,11 +98,13 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
         """Decode both clips on a background thread; closing the player cancels this."""
         worker = get_current_worker()
         try:
-            difference = measure_clip_difference(first.path, second.path, lambda: worker.is_cancelled)
+            message = self.Measured(measure_clip_difference(first.path, second.path, lambda: worker.is_cancelled))
         except UserError as error:
-            self.post_message(self.Measured(None, str(error)))
-        else:
-            self.post_message(self.Measured(difference))
+            message = self.Measured(None, str(error))
+        except Exception as error:  # a damaged clip can raise anything, such as UnicodeDecodeError or ValueError
+            message = self.Measured(None, f"cannot compare the clips: {type(error).__name__}: {error}")
+        if not worker.is_cancelled:
+            self.post_message(message)
 
     @on(Measured)
     def _keep_difference(self, message: Measured) -> None:
