@@ -96,6 +96,27 @@ def test_unreadable_sweep_is_refused(text: str, reason: str) -> None:
     assert reason in str(raised.value)
 
 
+SCHEDULES = "cfg_schedule_settings: {schedule: {0: 4, 2: 3}}\nprompt_schedule_settings: {schedule: {2: a blue star}}\n"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "values"),
+    [
+        ("prompt_schedule_settings.schedule.2=7,true,1..3,null,a ring", ["7", "true", "1..3", "null", "a ring"]),
+        ("cfg_schedule_settings.schedule.2=1..2:0.5,7e0", [1.0, 1.5, 2.0, 7.0]),
+    ],
+)
+def test_swept_entries_of_mappings_have_the_declared_type(sweep: str, values: list[object]) -> None:
+    (axis,) = resolve_sweep_axes(parse_config(f"{SCHEDULES}sweeps: '{sweep}'", "test").settings)
+    assert [value for (value,) in axis.values] == values
+
+
+@pytest.mark.parametrize("written", ["true", "on", "null", "a"])
+def test_swept_number_of_a_mapping_is_refused_unless_it_is_a_number(written: str) -> None:
+    with pytest.raises(ConfigError, match="should be a number in decimal digits"):
+        parse_config(f"{SCHEDULES}sweeps: 'cfg_schedule_settings.schedule.2={written},2'", "test")
+
+
 @pytest.mark.slow
 @given(st.lists(st.text(max_size=20) | st.integers(-5, 5) | st.booleans() | st.none(), min_size=1, max_size=5))
 def test_formatted_values_are_read_back(values: list[object]) -> None:

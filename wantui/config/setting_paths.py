@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from wantui.captures import CAPTURES
-from wantui.config.document import BOOLEAN_BY_WORD, NULL_WORDS, convert_to_plain_value, parse_yaml_document
+from wantui.config.document import convert_to_plain_value, parse_yaml_document
 from wantui.config.fields import FormField, make_form_field
 from wantui.config.key_suggestions import find_probable_setting
 from wantui.config.problems import ConfigError
 from wantui.config.settings import Settings
 from wantui.config.sweep_syntax import SweepError, WrittenValue, parse_range
-from wantui.config.values import parse_number, parse_setting_value
+from wantui.config.values import parse_setting_value
 from wantui.controls import CONTROLS
 from wantui.formatting import shorten_text
 from wantui.section import ConfigSection, DescribedModel
@@ -67,7 +67,7 @@ class SettingPath:
     keys: tuple[str | int, ...]
     """Keys and indices that lead to the setting in the JSON of the settings; the first is the section."""
     field: FormField | None
-    """Declaration of the setting; None for an entry of a mapping, and for a setting of several types."""
+    """Declaration of the setting or of the entry of a mapping; None for a group of settings."""
     is_structured: bool
     """True for a list, a mapping or a group of settings."""
 
@@ -185,7 +185,7 @@ def _follow_path(path: str, section: Any, parts: list[str]) -> SettingPath:
     rest = parts[1:]
     while rest:
         parent_name = ".".join(parts[: len(parts) - len(rest)])
-        field = None
+        parent_field, field = field, None
         if isinstance(value, BaseModel):
             key = rest.pop(0)
             fields = type(value).model_fields
@@ -202,6 +202,8 @@ def _follow_path(path: str, section: Any, parts: list[str]) -> SettingPath:
                 raise SweepError(f"cannot sweep {path}: {_describe_missing_name(parent_name, key_by_text, key)}")
             keys.append(key)
             value, rest = value[key_by_text[key]], []
+            if parent_field is not None:
+                field = replace(parent_field, key=path, kind=parent_field.item_kind)
         elif isinstance(value, list | tuple):
             index, rest = _find_item(path, parent_name, value, rest)
             keys.append(index)
@@ -249,12 +251,11 @@ def parse_swept_values(setting: SettingPath, written: WrittenValue) -> list[Any]
         SweepError: the value does not have the type of the setting.
     """
     try:
-        takes_numbers = not setting.is_structured and (setting.field is None or setting.field.kind == "number")
+        takes_numbers = setting.field is not None and setting.field.kind == "number"
         number_range = parse_range(written.text) if takes_numbers and not written.is_quoted else None
-        if number_range is None:
+        if setting.field is None or number_range is None:
             return [_parse_value(setting, written)]
-        is_integer = setting.field.is_integer if setting.field else number_range.step.denominator == 1
-        if not is_integer:
+        if not setting.field.is_integer:
             return [float(number) for number in number_range]
         if any(number.denominator != 1 for number in (number_range.first, number_range.step)):
             raise SweepError(f"the range {written.text} contains numbers that are not whole")
@@ -273,18 +274,4 @@ def _parse_value(setting: SettingPath, written: WrittenValue) -> Any:
             return convert_to_plain_value(parse_yaml_document(f"value: {written.text}", setting.path).values["value"])
         except ConfigError as error:
             raise SweepError(f"{error.problems[0].message}, in {shorten_text(written.text)!r}") from None
-    return written.text if written.is_quoted else _guess_value(written.text)
-
-
-def _guess_value(text: str) -> Any:
-    """Return the value of an entry without a declared type: a number, true, false, null or text."""
-    if text in NULL_WORDS:
-        return None
-    if text.lower() in ("true", "false"):
-        return BOOLEAN_BY_WORD[text.lower()]
-    for is_integer in (True, False):
-        try:
-            return parse_number(text, is_integer)
-        except ValueError:
-            continue
-    return text
+    return written.text
