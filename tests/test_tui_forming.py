@@ -1,6 +1,7 @@
 """How a video forms: the screen that the Library opens, its steps, and what it says without latents."""
 
 import asyncio
+import re
 import shutil
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_steps_are_drawn_and_chosen_by_keys(stored: Path) -> None:
             assert "the video" in screen.title_text.get_shown_text()
             await it.press("left", "left", "full_stop")
             assert screen.shown_step is screen.steps[2]
-            assert "clean state that the model predicts at step 2, σ" in screen.title_text.get_shown_text()
+            assert "predicted clean state at step 2, σ" in screen.title_text.get_shown_text()
             assert "frames 6 to 9 of 9" in screen.title_text.get_shown_text()
             assert "of those of the clip (linear fit)" in screen.title_text.get_shown_text()
             await it.press("v")
@@ -132,6 +133,19 @@ def test_changes_of_the_shown_step_are_beside_its_picture(stored: Path, size: tu
                 assert sum(line.count("●") for line in lines) in (1, 2), "both marks can be in one cell"
             await it.press("left", "left", "left")
             assert screen.changes_panel.get_shown_text().splitlines()[1].endswith(" -"), "nothing is before the first"
+
+    run(test)
+
+
+def test_title_names_step_frame_and_fit_in_the_smallest_terminal(stored: Path) -> None:
+    async def test() -> None:
+        async with application(size=(60, 20)) as it:
+            screen = await open_forming(it)
+            await it.until(lambda: screen.changes)
+            await it.press("left")
+            await it.until(lambda: "step 3, σ" in screen.title_text.get_shown_text())
+            assert "…" not in screen.title_text.get_shown_text()
+            assert re.search(r"frames 2 to 5 of 9 · .*r² \d", screen.title_text.get_shown_text())
 
     run(test)
 

@@ -39,7 +39,7 @@ STEP_ACTIONS = ("pick_step", "play", "move_frame")
 """Actions that need a step."""
 NOTE_SEPARATOR = " · "
 NOISY_HINT = "press v to show the noisy states"
-KIND_TEXTS: "dict[StateKind, str]" = {"clean": "clean state that the model predicts", "noisy": "noisy state"}
+KIND_TEXTS: "dict[StateKind, str]" = {"clean": "predicted clean state", "noisy": "noisy state"}
 
 
 class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
@@ -215,6 +215,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
                 (name, SIGMA_NOTE, colours),
                 (name, colours),
                 (name, f"approximate colours: linear fit, r² {r2_text}"),
+                (name, f"linear fit, r² {r2_text}"),
             )
         ]
         details = next((text for text in candidates if len(text) <= width), candidates[-1])
