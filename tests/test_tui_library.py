@@ -36,7 +36,14 @@ from wantui.tui.screens import library as library_module
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import InputDialog
 from wantui.tui.screens.library import LibraryScreen
+from wantui.tui.screens.library_layout import (
+    FRAME_HEIGHT,
+    LOW_VIDEO_HEIGHT,
+    MIN_MATRIX_HEIGHT,
+    VIDEO_HEIGHT_WITHOUT_SHEET,
+)
 from wantui.tui.widgets.batch_list import shorten_model, shorten_name
+from wantui.tui.widgets.matrix import HEADER_HEIGHT
 from wantui.tui.widgets.matrix_geometry import MatrixPane
 
 pytestmark = pytest.mark.terminal
@@ -219,6 +226,44 @@ def test_cells_fit_the_pane_and_keep_the_shape_of_the_videos(
 
 
 # The matrix on the screen
+
+
+@pytest.mark.parametrize("size", [(80, 24), (80, 40), (140, 24), (140, 40)])
+def test_matrix_is_as_high_as_its_rows_and_the_video_gets_the_rest(size: tuple[int, int]) -> None:
+    write_clip_batch(Path("outputs/shapes"), "a circle", 6)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        matrix, video, right = screen.matrix, screen.details, screen.query_one("#right")
+
+        def is_fitted() -> bool:
+            matrix_height = max(MIN_MATRIX_HEIGHT, HEADER_HEIGHT + matrix.geometry.row_height + FRAME_HEIGHT)
+            heights = matrix.outer_size.height, video.outer_size.height
+            return heights == (matrix_height, right.size.height - matrix_height)
+
+        await it.until(is_fitted)
+        assert matrix.geometry.picture_height
+        for other_size in ((110, 33), size):
+            await it.pilot.resize_terminal(*other_size)
+            await it.until(is_fitted)
+        await it.press("z")
+        await it.until(is_fitted)
+
+    library(test, size=size)
+
+
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_matrix_of_many_rows_leaves_the_video_its_least_height(size: tuple[int, int]) -> None:
+    write_clip_batch(Path("outputs/shapes"), "a [red|blue|green|pink] [circle|star|ring]", 2)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        least_height = LOW_VIDEO_HEIGHT if size == (80, 24) else VIDEO_HEIGHT_WITHOUT_SHEET
+        await it.until(lambda: screen.details.outer_size.height == least_height)
+        await it.press("enter", "end")
+        row = screen.matrix.row_count - 1
+        await it.until(lambda: screen.matrix.cursor == row and read_cell_pixels(screen, (row, 0)) is not None)
+        await it.until(lambda: "ring" in "\n".join(list_signs(it)))
+
+    library(test, size=size)
 
 
 def test_matrix_shows_middle_frames_of_the_visible_videos(manifest: Manifest) -> None:

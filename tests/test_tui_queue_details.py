@@ -190,12 +190,14 @@ def test_batch_without_a_manifest_is_described_from_the_queue(queue: Queue) -> N
     on("queue", test, size=WIDE)
 
 
-def test_idle_queue_with_details_sends_nothing(queue: Queue) -> None:
+@pytest.mark.parametrize("size", [WIDE, (80, 24)])
+def test_idle_queue_with_details_sends_nothing(queue: Queue, size: tuple[int, int]) -> None:
     add_real_batch(queue, "circles")
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
-        await it.until(lambda: "32x32, 9 frames at 8 fps" in it.text())
+        await it.until(lambda: "no picture yet" in it.text())
+        await it.until(lambda: size != WIDE or "32x32, 9 frames at 8 fps" in it.text())
         await it.press("f8")  # the panel changes
         await it.pilot.pause(0.5)
         with counted_bytes(it.app) as written:
@@ -205,7 +207,7 @@ def test_idle_queue_with_details_sends_nothing(queue: Queue) -> None:
                 await it.pilot.pause(0.1)
         assert not "".join(written)
 
-    on("queue", test, size=WIDE)
+    on("queue", test, size=size)
 
 
 def test_first_cursor_is_on_the_running_batch_and_then_stays(queue: Queue) -> None:

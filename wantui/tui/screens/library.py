@@ -35,7 +35,7 @@ from wantui.tui.library.search import FoundVideo, find_videos
 from wantui.tui.library.video_matrix import VIDEO_FILTERS, VideoMatrix
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm
-from wantui.tui.screens.library_running import LibraryRunning
+from wantui.tui.screens.library_layout import LibraryLayout
 from wantui.tui.widgets.batch_details import BatchDetails
 from wantui.tui.widgets.batch_list import BatchList
 from wantui.tui.widgets.matrix import Matrix
@@ -49,14 +49,12 @@ SEARCH_DELAY_SECONDS = 0.15
 """Time in seconds without typing before a search starts."""
 TITLE_MARGIN = 2
 """Cells within the frame of the matrix that its title does not take."""
-MAX_FEW_COLUMNS = 3
-"""Number of columns up to which the height limits the size of their pictures."""
 MATRIX_TITLE = "Variations by seeds"
 EMPTY_MATRIX_TEXT = "The videos of the selected batch appear here: a row for each variation, a column for each seed."
 EMPTY_BATCH_TEXT = "Template, settings and counts of the selected batch appear here."
 
 
-class LibraryScreen(LibraryRunning):
+class LibraryScreen(LibraryLayout):
     """Batch folders on the left; matrix and video details on the right."""
 
     SCREEN_NAME = "library"
@@ -232,10 +230,8 @@ class LibraryScreen(LibraryRunning):
     @work(thread=True, exclusive=True, group="load", exit_on_error=False)
     def load_batch(self, folder: Path, video_index: int | None) -> None:
         """Read a batch on a background thread; `video_index` is the index of the video to select."""
-        worker, message = (
-            get_current_worker(),
-            load_batch(folder, video_index, self.state_filter, self.get_view(folder)),
-        )
+        worker = get_current_worker()
+        message = load_batch(folder, video_index, self.state_filter, self.get_view(folder))
         if not worker.is_cancelled:
             self.post_message(message)
 
@@ -260,10 +256,8 @@ class LibraryScreen(LibraryRunning):
             self._clear_matrix(f"✗ {message.error}")
             self.batch_details.show_message(f"✗ {message.error}")
             return
-        has_sheets = any("sheet" in video.files for video in message.manifest.videos)
         self.remember_view(message.grid)
         self.show_grid(message.grid, is_same_batch)
-        self.details.set_class(not has_sheets and not self.running_by_index, "-without-sheets")
         self.show_batch_facts()
         if message.video_index is not None and (place := message.grid.find_cell(message.video_index)):
             self.matrix.cursor, self.matrix.column = place
@@ -273,16 +267,23 @@ class LibraryScreen(LibraryRunning):
     def show_grid(self, grid: VideoMatrix, is_same_batch: bool) -> None:
         """Show videos in the matrix; the cursor stays at its place if they are of the same batch."""
         self.video_indices = {place: cell.video_index for place, cell in grid.cells.items()}
-        self.set_class(0 < len(grid.column_labels) <= MAX_FEW_COLUMNS, "-few-columns")
         self.matrix.empty_text = f"no {self.shown_filter} videos in this batch; press f to change the filter"
-        self.matrix.show_grid(self.add_running_videos(grid), is_same_batch)
+        shown_grid = self.add_running_videos(grid)
+        self.plan_heights(shown_grid)
+        self.matrix.show_grid(shown_grid, is_same_batch)
+        self.share_height()
         self.update_marked_cells()
         self._show_matrix_title()
         set_titles(self.matrix, subtitle=self.describe_page(grid))
 
     def on_resize(self) -> None:
         if self.matrix.grid.cells:
-            self.call_after_refresh(self._show_matrix_title)
+            self.call_after_refresh(self._fit_matrix)
+
+    def _fit_matrix(self) -> None:
+        """Fit the matrix and its title to another size of the terminal."""
+        self.fit_heights()
+        self._show_matrix_title()
 
     def _show_matrix_title(self) -> None:
         suffix = f", {self.shown_filter}" if self.shown_filter in VIDEO_FILTERS else ""
@@ -343,6 +344,7 @@ class LibraryScreen(LibraryRunning):
 
     def action_cell_size(self) -> None:
         self.matrix.change_cell_size()
+        self.share_height()
 
     def action_reload(self) -> None:
         self.batches = []

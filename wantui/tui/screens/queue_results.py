@@ -38,6 +38,8 @@ class QueueResults(QueueDetails):
 
     def __init__(self) -> None:
         super().__init__()
+        self._fixed_list_height: int | None = None
+        """Height of the list of videos in lines beside pictures; None if it has the whole height."""
         self._results_schedule = PreviewSchedule()
         self._read_batch: tuple[VideoMatrix, Manifest] | None = None
         """Matrix of the selected batch without its running videos, and its manifest; None until it is read."""
@@ -64,7 +66,10 @@ class QueueResults(QueueDetails):
         is_readable = self.facts_message is None or self.facts_message.manifest is not None
         has_room = batch is not None and is_readable and free_height >= MIN_RESULTS_HEIGHT
         has_room = has_room and not self.wantui_app.is_low_bandwidth
-        self.query_one("#videos-and-video").styles.height = list_height if has_room else None
+        fixed_height = list_height if has_room else None
+        if fixed_height != self._fixed_list_height:  # Textual would arrange all widgets again for None
+            self._fixed_list_height = fixed_height
+            self.query_one("#videos-and-video").styles.height = fixed_height
         self.set_class(has_room, "-with-results")
 
     def show_results(self, batch: BatchRow | None, video: VideoRow | None) -> None:

@@ -100,6 +100,8 @@ class Matrix(ScrollView, can_focus=True):
         self.marked_cells: frozenset[tuple[int, int]] = frozenset()
         """Cells chosen for a comparison."""
         self.geometry = CellGeometry(0, 1, 0)
+        self.planned_height = 0
+        """Height for which the cells are chosen, if the pane is lower because its rows fit; 0 without such a plan."""
         self._pictures = MatrixPictures(self._post_picture)
 
     def on_unmount(self) -> None:
@@ -148,13 +150,12 @@ class Matrix(ScrollView, can_focus=True):
         """Read the pictures whose files have changed, such as those of running videos."""
         self._request_pictures(reads_again=True)
 
-    def change_cell_size(self) -> str:
-        """Use the next of `CELL_SIZES`, and return its name."""
+    def change_cell_size(self) -> None:
+        """Use the next of `CELL_SIZES`."""
         current = self.cell_size or ("small" if self.geometry == self._choose_geometry("small") else "large")
         self.cell_size = CELL_SIZES[(CELL_SIZES.index(current) + 1) % len(CELL_SIZES)]
         self._arrange_cells()
         self._scroll_to_cursor()
-        return self.cell_size
 
     def _choose_geometry(self, cell_size: str | None) -> CellGeometry:
         labels = (self.grid.column_heading, *self.grid.row_labels[:MAX_MEASURED_LABELS])
@@ -166,7 +167,12 @@ class Matrix(ScrollView, can_focus=True):
     def _pane_size(self) -> tuple[int, int]:
         """Return the width of the pane, and its height below the header."""
         size = self.scrollable_content_region.size
-        return size.width, size.height - HEADER_HEIGHT
+        return size.width, max(self.planned_height, size.height) - HEADER_HEIGHT
+
+    def measure_height(self) -> int:
+        """Return the height of the header and all rows, or the planned height if that is less."""
+        row_height = self._choose_geometry(self.cell_size).row_height
+        return min(self.planned_height, HEADER_HEIGHT + self.row_count * row_height)
 
     def _arrange_cells(self, reads_again: bool = False) -> None:
         """Fit the cells to the pane, and read the visible pictures that are missing, or all."""

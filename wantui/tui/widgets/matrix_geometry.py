@@ -12,8 +12,8 @@ SMALL_BOX, LARGE_BOX = (6, 3), (14, 6)
 """Width and height in characters of small and large pictures."""
 MIN_BOX, MAX_BOX = (10, 5), (44, 16)
 """Limits of large pictures that are made smaller or larger so that all cells fit into the pane."""
-MAX_GAP_WIDTH = 12
-"""Maximum number of blank columns between two pictures."""
+MAX_GAP_SHARE = 0.5
+"""Maximum width of the blank columns between two pictures, as a share of the width of a picture."""
 MIN_VISIBLE_CELLS = (4, 2)
 """Columns and rows of pictures that a small pane shows, if the batch has as many."""
 SIGNS_WIDTH = 2
@@ -91,7 +91,7 @@ class MatrixPane:
         box = self._choose_picture_box(cell_size, self.width - label_width)
         geometry = CellGeometry(label_width, *_fit_picture_cells(box, self.aspect_ratio))
         spare_width = (self.width - label_width) // max(1, self.columns) - geometry.column_width
-        return replace(geometry, gap_width=_clamp(spare_width, 0, MAX_GAP_WIDTH))
+        return replace(geometry, gap_width=_clamp(spare_width, 0, int(MAX_GAP_SHARE * geometry.picture_width)))
 
     def _limit_label_width(self, max_width: int) -> int:
         return _clamp(self.longest_label + 1, MIN_LABEL_WIDTH, max_width)
