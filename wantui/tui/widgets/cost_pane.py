@@ -94,6 +94,10 @@ class CostPane(KeyTitleMixin, Vertical):
             if len(full) + len(tail) <= height:
                 plan = self._draw_plan(width, height - len(full) - len(tail))
                 self._is_complete = not has_formulas and bool(plan or not self.cell_texts)
+                if self.cell_texts and not plan:  # the cells of a sweep matter more than the bases
+                    short = [*self._draw_cost_lines(width, with_bases=False), *message_lines]
+                    plan = self._draw_plan(width, height - len(short) - len(tail))
+                    full = short if plan else full
                 return [*full, *plan, *tail]
         self._is_complete = False
         short = self._draw_cost_lines(width, with_bases=False)
