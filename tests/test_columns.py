@@ -119,7 +119,8 @@ def test_ended_batches_have_no_progress_columns() -> None:
         return [column.header_text for column in columns if column.fits(width)]
 
     assert list_headers(has_unfinished=False, width=80) == ["#", "state", "took", "video"]
-    assert list_headers(has_unfinished=True, width=71) == ["#", "state", "steps", "ETA/took", "video"]
+    assert list_headers(has_unfinished=True, width=71) == ["#", "state", "steps", "time", "video"]
+    assert list_headers(has_unfinished=True, width=53) == ["#", "state", "time", "video"]
     assert list_headers(has_unfinished=True, width=75) == ["#", "state", "done", "steps", "ETA", "took", "video"]
     assert list_headers(has_unfinished=True, width=84) == ["#", "state", "progress", "steps", "ETA", "took", "video"]
     assert list_headers(has_unfinished=False, width=140) == ["#", "state", "took", "ended", "video"]

@@ -247,6 +247,40 @@ def test_cursor_follows_the_running_video_until_its_list_has_the_focus(queue: Qu
         on("queue", test, size=WIDE)
 
 
+def test_list_that_opens_at_a_running_video_shows_the_videos_before_it(queue: Queue) -> None:
+    add_real_batch(queue, "many", seeds=18)
+    for _ in range(4):
+        queue.record_failure(claim(queue), "it broke")
+    claim(queue)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: screen.video_list.cursor == 4 and "✗ failed" in it.text())
+        assert screen.video_list.get_visible_range()[0] == 0
+
+    with engine_announced():
+        on("queue", test, size=WIDE)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [("short", "Videos of short: 1 running, 11 waiting"), ("n" * 30, f"Videos of {'n' * 30}: ▶ 1  · 11")],
+)
+def test_title_of_the_videos_counts_their_states_by_signs_if_words_do_not_fit(
+    queue: Queue,
+    name: str,
+    title: str,
+) -> None:
+    add_real_batch(queue, f"{name}_20261130_150513", seeds=6)
+    claim(queue)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: f"{title} ─" in it.text())
+
+    with engine_announced():
+        on("queue", test, size=(80, 24))
+
+
 def test_still_picture_is_the_middle_frame(tmp_path: Path) -> None:
     colours = [(0, 0, 0), (50, 50, 50), (100, 100, 100), (150, 150, 150), (200, 200, 200)]
     frames = np.repeat(np.array(colours, np.uint8)[:, None, None, :], 64, axis=1).repeat(64, axis=2)

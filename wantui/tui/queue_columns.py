@@ -12,6 +12,7 @@ from wantui.queue.records import BatchRow, VideoRow
 from wantui.queue.states import find_displayed_batch_state, find_displayed_video_state
 from wantui.tui.columns import COLUMN_GAP, Column
 from wantui.tui.dates import SHORT_DATE_WIDTH, format_date, format_time_of_day
+from wantui.tui.plain_names import replace_names
 from wantui.tui.plots import draw_styled_bar
 from wantui.tui.state_style import DECODING_WORD, StateStyle, get_state_style, get_video_style
 from wantui.tui.widgets.batch_list import shorten_model, shorten_name
@@ -22,6 +23,8 @@ MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WI
 which a video ended."""
 MIN_TEMPLATE_WIDTH = 16
 """Smallest width, in cells, of the template of a batch."""
+MIN_WIDTH_WITH_STEPS = 54
+"""Smallest width of a list of videos, in cells, that shows steps; beside a narrower one, the details show them."""
 MIN_WIDTH_WITH_SHORT_BARS = 72
 """Smallest width of a list, in cells, that shows short bars, unless a list of batches shows failures."""
 MAX_MODEL_WIDTH, MAX_SEEDS_WIDTH, MAX_NAME_WIDTH, MAX_COUNTS_WIDTH = 24, 24, 44, 13
@@ -181,7 +184,7 @@ def _make_progress_columns(
             max_list_width=MIN_WIDTH_WITH_BARS - 1,
         ),
         Column("progress", 10, lambda row: draw_progress(row, 10), min_list_width=MIN_WIDTH_WITH_BARS),
-        Column("steps", steps_width, format_steps, "right"),
+        Column("steps", steps_width, format_steps, "right", min_list_width=MIN_WIDTH_WITH_STEPS),
         Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_SHORT_BARS),
     ]
 
@@ -214,7 +217,7 @@ def make_video_columns(
     def draw_title(row: tuple[int, VideoRow]) -> Text:
         """Return the title in the colour of its variation."""
         video = row[1]
-        text = Text(video.title)
+        text = Text(replace_names(video.title))
         if (variation := find_variation(video)) is not None and video.title.startswith(variation[0]):
             text.stylize(video_list.make_colour_style(variation[1]), 0, len(variation[0]))
         return text
@@ -234,7 +237,7 @@ def make_video_columns(
             "right",
             min_list_width=MIN_WIDTH_WITH_SHORT_BARS if widths.has_unfinished else 0,
         ),
-        Column("ETA/took", 8, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_SHORT_BARS - 1),
+        Column("time", 7, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_SHORT_BARS - 1),
     ]
     return [
         Column("#", widths.number, lambda row: str(row[1].number + 1), "right"),

@@ -1,5 +1,6 @@
 """Queue screen: the batches in queue order, the videos of the selected batch, and actions on both."""
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -14,6 +15,7 @@ from wantui.tui.actions import make_bindings
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import set_titles
 from wantui.tui.facts import Fact, draw_facts
+from wantui.tui.plain_names import replace_names
 from wantui.tui.queue_columns import BatchWidths, VideoWidths, format_batch_eta, make_batch_columns, make_video_columns
 from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueSnapshot, VideoPages
 from wantui.tui.screens.queue_actions import QueueActions
@@ -27,6 +29,8 @@ from wantui.tui.wrapping import wrap_text
 
 EMPTY_QUEUE_TEXT = "the queue is empty; press 1 to compose a batch"
 NO_VIDEOS_TEXT = "The videos of the selected batch appear here."
+TITLE_MARGIN = 4
+"""Cells within the frame of a list that its title does not take."""
 FULL_TEXT_PADDING = 4
 """Cells beside the full text of the selected row, as in the style sheet; its own width is unknown before the layout."""
 ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
@@ -135,12 +139,16 @@ class QueueScreen(QueueActions):
             if not is_same_batch:
                 self.pages_by_number = {}  # the watcher publishes the pages of the newly watched batch
             self.video_list.fill_rows(batch.video_count if batch else 0, self._draw_video, keep_cursor=is_same_batch)
-        set_titles(self.video_list, self._describe_videos(batch) if batch else "Videos")
 
     def _describe_videos(self, batch: BatchRow) -> str:
-        """Return the title of the list of videos: the batch, and the number of videos in each state."""
-        counts = [f"{count} {get_state_style(state).state_word}" for state, count in self.count_states(batch).items()]
-        return f"Videos of {shorten_name(batch.name)}: {', '.join(counts)}"
+        """Return the title of the list of videos: the batch, and the number of videos in each state, by signs if the
+        words do not fit."""
+        title = f"Videos of {shorten_name(batch.name)}: "
+        counts = [(count, get_state_style(state)) for state, count in self.count_states(batch).items()]
+        text = title + ", ".join(f"{count} {style.state_word}" for count, style in counts)
+        if cell_len(text) <= self.video_list.size.width - TITLE_MARGIN:
+            return text
+        return title + "  ".join(f"{style.glyph} {count}" for count, style in counts)
 
     @on(VirtualList.VisibleRowsChanged, "#videos")
     def _watch_visible_videos(self) -> None:
@@ -239,7 +247,9 @@ class QueueScreen(QueueActions):
         if video is not None and self.video_list.has_focus and not self.shows_video:
             state = find_displayed_video_state(video, self._has_engine)
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
-            lines = wrap_text(f"{video.title}: {video.error or worker or get_state_style(state).state_word}", width)
+            lines = wrap_text(
+                f"{replace_names(video.title)}: {video.error or worker or get_state_style(state).state_word}", width
+            )
         self.full_text.show_lines(lines)
         self.draw_details()  # last, because the height of the results depends on the text
 
@@ -254,6 +264,7 @@ class QueueScreen(QueueActions):
                 video, self.video_list.cursor = running_video, running_video.number
         is_unfinished = video is not None and video.state in UNFINISHED_STATES
         eta_seconds = self._estimate_video_eta(video.number, video) if video is not None and is_unfinished else None
+        set_titles(self.video_list, self._describe_videos(batch) if batch else "Videos")
         self.fit_results(batch)
         self.show_details(batch, video, eta_seconds)
         self.show_results(batch, video)

@@ -24,6 +24,7 @@ from wantui.tui.dates import format_time_of_day
 from wantui.tui.facts import Fact
 from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
 from wantui.tui.monitor.states import describe_interruption
+from wantui.tui.plain_names import replace_names
 from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
 from wantui.tui.screens.base import BaseScreen
 from wantui.tui.series_colours import assign_series_colours
@@ -210,7 +211,7 @@ class QueueDetails(BaseScreen):
         state = find_displayed_video_state(video, self.wantui_app.snapshot.engine is not None)
         style = get_video_style(state, video.step, video.steps)
         make_style, width = pane.facts_text.make_colour_style, pane.text_width
-        lines = wrap_text(video.title, width, Style(bold=True))
+        lines = wrap_text(replace_names(video.title), width, Style(bold=True))
         lines.append(Text(f"{style.glyph} {style.state_word}", make_style(style.colour_name)))
         if status := self._describe_status(video, running_video, eta_seconds):
             if lines[-1].cell_len + 2 + len(status) <= width:

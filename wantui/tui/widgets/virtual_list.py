@@ -99,6 +99,7 @@ class VirtualList(ScrollView, can_focus=True):
         """True if the cursor is drawn as with focus, because the widget with the focus moves it."""
         self.row_count = 0
         self._row_renderer: RowRenderer = lambda index, width: Text()
+        self._is_laid_out = False
         self._drawn_rows: dict[int, Text] = {}
         """Text of each visible row as last drawn, by index."""
 
@@ -173,6 +174,8 @@ class VirtualList(ScrollView, can_focus=True):
 
     def show_row(self, index: int) -> None:
         """Scroll until a row is visible."""
+        if not self.size.height:  # not laid out: any row would be scrolled to the top
+            return
         row = max(0, min(index, self.row_count - 1))
         self.scroll_to_region(Region(0, row, 1, 1 + self.header_height), animate=False, force=True)
 
@@ -255,6 +258,9 @@ class VirtualList(ScrollView, can_focus=True):
     def on_resize(self) -> None:
         self._set_virtual_size()
         self._post_visible_rows()
+        if not self._is_laid_out:
+            self._is_laid_out = True
+            self.show_row(self.cursor)
 
     def make_colour_style(self, colour_name: str) -> Style:
         return make_colour_style(self.app, colour_name)
