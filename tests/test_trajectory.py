@@ -653,7 +653,7 @@ def test_inner_products_of_no_states_are_refused_by_name(damage: dict[tuple[int,
 
 
 @pytest.mark.parametrize("sigmas", [[1, 0.8, 1e300], [1, 0.5, -0.1], [0, 0.5, 1], [1, 0.4, 0.6]])
-def test_noise_levels_of_no_denoising_are_refused_by_name(sigmas: list[float]) -> None:
+def test_impossible_noise_levels_are_refused_by_name(sigmas: list[float]) -> None:
     states = np.random.default_rng(1).normal(size=(3, 60))
     with pytest.raises(
         DamagedGeometryError, match="the stored noise levels are damaged: they must fall, from at most 1"

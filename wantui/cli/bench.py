@@ -49,7 +49,7 @@ def command(device: str, speed: str, as_json: bool) -> None:
     echo(f"  decoding        {_format_rate(1e-6, throughput.decoded_value)} million pixels/s")
     if throughput.fused_decoded_value is not None:
         echo(f"  fused decoding  {_format_rate(1e-6, throughput.fused_decoded_value)} million pixels/s")
-    echo(f"  kernel launches {1e3 * throughput.launch:8.2f} ms per block or more")
+    echo(f"  kernel launches {1e3 * throughput.launch:8.2f} ms per block at least")
     echo(
         f"these rates predict the measured block times to within {100 * throughput.error:.1f}%; saved in "
         f"{throughput_path}"
