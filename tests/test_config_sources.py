@@ -205,6 +205,18 @@ def test_application_settings_have_the_expected_types(monkeypatch: pytest.Monkey
     assert settings.output_dirs == ["a", "~/b"]
 
 
+@pytest.mark.parametrize(
+    ("word", "value"), [("on", "on"), ("off", "off"), ("Yes", "on"), ("false", "off"), ("auto", "auto"), ('"on"', "on")]
+)
+def test_notifications_take_words_for_booleans(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, word: str, value: str
+) -> None:
+    path = tmp_path / "tui.yaml"
+    path.write_text(f"notifications: {word}\n")
+    monkeypatch.setenv(SETTINGS_PATH_VARIABLE, str(path))
+    assert load_settings().notifications == value
+
+
 def test_saved_config_replaces_the_file_that_a_link_names(tmp_path: Path) -> None:
     kept, link = tmp_path / "dotfiles" / "mine.yaml", Path("mine.yaml")
     kept.parent.mkdir()

@@ -4,8 +4,7 @@ import difflib
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wantui.config.document import convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.config.validation_messages import explain_invalid_value
@@ -16,14 +15,6 @@ class UserSettings(BaseModel):
     """Content of a settings file of the user; every key has a default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def refuse_yes_and_no_for_numbers(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse booleans for numbers: Python treats True as 1, but no user means that."""
-        if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is float:
-            raise PydanticCustomError("boolean", "Input should not be true or false")
-        return value
 
 
 SettingsType = TypeVar("SettingsType", bound=UserSettings)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from platformdirs import user_config_path
 from pydantic import Field, field_validator
 
+from wantui.config.document import BOOLEAN_BY_WORD
 from wantui.config.user_files import UserSettings, read_user_settings
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
@@ -41,9 +42,10 @@ class TuiSettings(UserSettings):
 
     @field_validator("notifications", mode="before")
     @classmethod
-    def _read_yaml_boolean(cls, value: object) -> object:
-        """Return `on` and `off`, which are booleans in YAML, as words."""
-        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+    def _read_boolean_words(cls, value: object) -> object:
+        """Return `on` and `off` also for YAML's other words for booleans."""
+        is_on = BOOLEAN_BY_WORD.get(value.lower()) if isinstance(value, str) else None
+        return value if is_on is None else "on" if is_on else "off"
 
 
 def find_settings_path() -> Path:
