@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 MIN_QUEUEING_INTERVAL_SECONDS = 1.0
 """Seconds after queueing a batch in which no other is queued: a held key queues once."""
 FIRST_STEPS = """\
-1  Write a template above, or choose a config with an example: esc, c, enter. ctrl+r lists earlier templates.
-2  Check the variations, the cost and the warnings here.
-3  Press F5 to queue the videos. F2: the queue, F3: the progress, F4: the videos, F1: all keys."""
+1 Write a template, or take that of a config: esc, c, enter. Earlier ones: ctrl+r.
+2 Check the variations and the cost.
+3 Press F5 to queue the videos. F2: queue, F3: progress, F4: videos, F1: keys."""
 PREVIEW_DELAY_SECONDS = 0.05
 """Seconds between the last key and the preview of the template."""
 

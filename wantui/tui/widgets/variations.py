@@ -16,11 +16,10 @@ from wantui.tui.widgets.virtual_list import VirtualList
 if TYPE_CHECKING:
     from wantui.planning import BatchPreview
 
-TEMPLATE_HELP = """no variations yet: write a template
-
-a [red|blue] circle      one variation for each option
-a (circle)               a marked word: attention
-a [big|small|] circle    an option may be empty"""
+TEMPLATE_HELP = """write a template, for example:
+a [red|blue] circle  varies
+a [big|] circle      may be empty
+a (circle)           marks a word"""
 MAX_MEASURED_ROWS = 500
 """Number of variations whose ids and prompts determine the widths of the columns."""
 MAX_ID_WIDTH = 28
