@@ -235,7 +235,8 @@ class QueueScreen(QueueActions):
         )
 
     def _show_full_text(self) -> None:
-        """Show the full text of the selected row below the list: of a video only if no other pane shows it."""
+        """Show the full text of the selected row below the list: of a video if it has an error, which
+        needs the width, or if no other pane shows it."""
         batch = self.get_current_batch()
         if batch is None:
             self.full_text.show_lines([Text("")])
@@ -244,7 +245,7 @@ class QueueScreen(QueueActions):
         width = max(20, self.full_text.content_size.width or self.size.width - FULL_TEXT_PADDING)
         lines = _describe_batch(batch, width)
         video = self.get_video_at(self.video_list.cursor)
-        if video is not None and self.video_list.has_focus and not self.shows_video:
+        if video is not None and self.video_list.has_focus and (video.error or not self.shows_video):
             state = find_displayed_video_state(video, self._has_engine)
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
             lines = wrap_text(

@@ -32,14 +32,14 @@ from wantui.tui.state_style import get_video_style
 from wantui.tui.widgets.batch_details import BatchDetails
 from wantui.tui.widgets.queue_video import QueueVideo, StillRequest
 from wantui.tui.widgets.video_details import UNFINISHED_HINTS
-from wantui.tui.wrapping import wrap_text
+from wantui.tui.wrapping import cut_lines, wrap_text
 
 MIN_WIDTH_WITH_DETAILS, MIN_WIDTH_WITH_VIDEO = 130, 76
 """Least widths of the terminal, in cells, with room for the details beside the lists, and for one video beside the list
 of videos."""
 SHOWN_STATES = ("failed", "running", "interrupted", "done", "queued", "cancelled")
 """States of videos, in the order in which their numbers are listed."""
-MAX_ERROR_LINES, MAX_PROMPT_LINES = 10, 3
+MAX_ERROR_LINES, MAX_NARROW_ERROR_LINES, MAX_PROMPT_LINES = 10, 3, 3
 NO_BATCH_TEXT = "Template, settings and results of the selected batch appear here."
 NO_VIDEO_TEXT = "The state and a picture of a video appear here."
 PICTURE_HINTS = {
@@ -219,7 +219,8 @@ class QueueDetails(BaseScreen):
             else:
                 lines += wrap_text(status, width, Style(dim=True))
         if video.error:
-            lines += wrap_text(video.error, width, make_style("error"))[:MAX_ERROR_LINES]
+            max_lines = MAX_ERROR_LINES if self.shows_details else MAX_NARROW_ERROR_LINES
+            lines += cut_lines(wrap_text(video.error, width, make_style("error")), max_lines, width)
         if entry is not None and (self.shows_details or self.has_class("-high")):
             lines += wrap_text(entry.recipe.prompt, width, indent="")[:MAX_PROMPT_LINES]
         pane.show_facts(f"Video {video.number + 1}", [*lines, Text("")] if self.shows_details else lines)
