@@ -89,7 +89,7 @@ def test_workers_have_aligned_columns_with_device_and_memory(queue: Queue) -> No
         for number, row in enumerate(rows[:2]):
             assert row.index(f"cuda:{number}") == header.index("device")
             assert row.index("red seed") == header.index("video")
-            assert row.index("5/20") + len("5/20") == header.index(" step ") + len(" step")
+            assert row.index("5/20") + len("5/20") == header.index(" step/frame ") + len(" step/frame")
             assert row.index("11.3/14.2") + len("11.3/14.2") == header.index("pred.") + len("pred.")
         assert "· idle" in rows[2]
 
@@ -155,6 +155,7 @@ def test_caption_and_strip_tell_which_steps_have_no_preview(queue: Queue, tmp_pa
         queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=str(path)))
         await it.until(lambda: re.search(r" 1 +2 +⋯ +4 +5 ", it.text()))
         assert "step 5 of 20   h earlier steps" in it.text()
+        assert "·" not in it.screen(MonitorScreen).strip.get_shown_text()
         queue.record_step(taken, step_done(5, 20, 0.1, 0.85))
         await it.until(lambda: "step 5 of 20, the latest preview" in it.text())
 
@@ -234,14 +235,14 @@ def test_finished_clip_stays_and_opens_in_the_library(queue: Queue) -> None:
         on("monitor", test)
 
 
-def test_last_preview_stays_with_its_title_until_the_clip_is_read(
+def test_last_preview_stays_with_its_title_until_the_clip_is_read_unless_another_video_is_running(
     queue: Queue,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     manifest = write_clip_batch(Path("kiss").absolute())
-    videos = [NewVideo(1, "red seed 43", RECIPE, 20), NewVideo(2, "red seed 44", RECIPE, 20)]
-    queue.add_batch(Path("kiss").absolute(), "auto", videos)
+    folder = Path("kiss").absolute()
+    queue.add_batch(folder, "auto", [NewVideo(1, "red seed 43", RECIPE, 20)])
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(MonitorScreen)
@@ -250,15 +251,18 @@ def test_last_preview_stays_with_its_title_until_the_clip_is_read(
         await it.until(lambda: "Predicted video: red seed 43" in it.text() and "▀" in screen.picture.get_shown_text())
         monkeypatch.setattr(screen, "_request", MonitorFilesRequest())
         queue.record_done(taken, VideoDone(files=manifest.videos[1].files, seconds={"denoise": 1.0}))
-        queue.record_step(claim(queue), step_done(0, 20, 0.1, 1.0))
-        await it.until(lambda: "red seed 44" in it.text() and screen.finished_video is not None)
+        await it.until(lambda: not screen.rows and screen.finished_video is not None)
         screen._draw_details()
         await it.pilot.pause()
         assert "Predicted video: red seed 43" in it.text()
-        assert "red seed 44 has no preview yet" in it.text()
         assert "▀" in screen.picture.get_shown_text()
         monkeypatch.setattr(screen, "_request", None)
         await it.until(lambda: "Finished: red seed 43" in it.text() and "▀" in screen.picture.get_shown_text())
+        queue.add_batch(folder, "auto", [NewVideo(2, "red seed 44", RECIPE, 20)])
+        queue.record_step(claim(queue), step_done(0, 20, 0.1, 1.0))
+        await it.until(lambda: "denoising red seed 44" in it.text() and "▀" not in screen.picture.get_shown_text())
+        assert "Finished: red" not in it.text()
+        assert "✓ red seed 43 done in 1.0 s" in it.text()
 
     with engine_announced():
         on("monitor", test)
@@ -352,6 +356,20 @@ def test_curves_of_the_finished_video_stay_behind_those_of_the_next(queue: Queue
         on("monitor", test, size=(140, 40))
 
 
+def test_second_video_of_a_worker_is_named_as_its_next(queue: Queue) -> None:
+    add(queue, "one", 2)
+
+    async def test(it: AppUnderTest) -> None:
+        queue.record_ready_worker("worker-0:1")
+        queue.record_step(claim(queue), step_done(19, 20, 0.1, 0.1))
+        queue.record_step(claim(queue), step_done(0, 20, 0.1, 1.0))
+        await it.until(lambda: re.search(r"worker-0 .* red seed 42", it.text()) and "└ next" in it.text())
+        assert re.search(r"└ next .* red seed 43", it.text())
+
+    with engine_announced():
+        on("monitor", test, size=(140, 40))
+
+
 def test_titles_and_curves_have_the_colour_of_their_variation(queue: Queue) -> None:
     folder = Path("one").absolute()
     manifest = write_clip_batch(folder, "a [red|blue] circle", seeds=1)
@@ -417,9 +435,9 @@ def test_columns_fit_into_lists_of_terminals_from_60_columns(has_memory: bool, h
 def test_narrow_list_has_a_bar_where_titles_leave_room(longest_title: int, bar_width: int) -> None:
     context = RowContext(lambda _: Style(), lambda _: "", lambda _: 0.0, lambda: True, lambda _: None)
     columns = make_monitor_columns(76, False, False, longest_title, context)
-    (column,) = [column for column in columns if column.header_text.endswith(" step")]
+    (column,) = [column for column in columns if column.header_text.endswith("step/frame")]
     header = "progress" if bar_width == 8 else ""
-    assert column.header_text == header.ljust(bar_width) + "step".rjust(STEP_WIDTH)
+    assert column.header_text == header.ljust(bar_width) + "step/frame".rjust(STEP_WIDTH)
     assert column.width == bar_width + STEP_WIDTH
 
 

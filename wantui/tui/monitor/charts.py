@@ -9,6 +9,7 @@ from rich.text import Text
 
 from wantui.tui.braille import BrailleCanvas
 from wantui.tui.chart import is_axis_above_zero, join_columns
+from wantui.tui.number_formats import MISSING_TEXT
 
 NICE_FACTORS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 """Leading digits of the upper end of an axis."""
@@ -20,6 +21,8 @@ MIN_CHART_WIDTH = 17
 """Minimum width of a chart, in characters."""
 MIN_CHART_HEIGHT = 3
 """Minimum height of a chart in lines, without its horizontal axis: a title and two lines of dots."""
+MIN_HEIGHT_WITH_MIDDLE = 3
+"""Minimum height of the dots of a chart in lines, for a tick between its ends."""
 AXIS_HEIGHT = 2
 """Height of the horizontal axis and its labels, in lines."""
 
@@ -124,13 +127,15 @@ def draw_chart(
     """
     low, high = choose_value_range(metric, [*current.values, *previous.values])
     plot_width, plot_height = max(1, width - Y_LABEL_WIDTH - 1), max(1, height - 1)
+    if plot_height >= MIN_HEIGHT_WITH_MIDDLE:
+        plot_height -= 1 - plot_height % 2  # so that a row is in the middle
     latest_value = next((value for value in reversed(current.values) if value is not None), None)
     lines = [_draw_title(metric, latest_value, width, styles)]
     canvas = BrailleCanvas(plot_width, plot_height)
     add_curve(canvas, previous, low, high, styles.previous, last_sigma)
     add_curve(canvas, current, low, high, styles.current, last_sigma)
     labels_by_row = {0: format_tick(high), plot_height - 1: format_tick(low)}
-    if plot_height >= 5 and plot_height % 2:
+    if plot_height >= MIN_HEIGHT_WITH_MIDDLE:
         labels_by_row[plot_height // 2] = format_tick((low + high) / 2)
     for row in range(plot_height):
         label = labels_by_row.get(row)
@@ -138,13 +143,15 @@ def draw_chart(
         line.append(f"{label or '':>{Y_LABEL_WIDTH}}{'┤' if label is not None else '│'}", styles.axis)
         line.append_text(canvas.draw_row(row))
         lines.append(line)
-    return lines
+    return [*lines, *[Text(f"{'│':>{Y_LABEL_WIDTH + 1}}", styles.axis)] * (height - len(lines))]
 
 
 def _draw_title(metric: MetricChartStyle, latest_value: float | None, width: int, styles: ChartStyles) -> Text:
     """Return name, meaning and latest value of a metric; in a small width with its unit, or without, and with fewer
     decimals."""
-    texts = [""] * 4 if latest_value is None else [f"{latest_value:.{decimals}f}" for decimals in (3, 3, 3, 2)]
+    texts = (
+        [MISSING_TEXT] * 4 if latest_value is None else [f"{latest_value:.{decimals}f}" for decimals in (3, 3, 3, 2)]
+    )
     units = (f" {metric.meaning}", f" {metric.unit}", "", "")
     unit, value_text = next(
         (

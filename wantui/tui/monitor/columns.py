@@ -72,12 +72,12 @@ def _make_columns(
     title = Column[MonitorRow](TITLE_HEADER, None, lambda row: _draw_title(row, context))
     progress_header = PROGRESS_HEADER if bar_width >= len(PROGRESS_HEADER) else ""
     columns: list[Column[MonitorRow]] = [
-        Column("worker", 9, lambda row: row.worker_name, min_list_width=MIN_NARROW_LIST),
+        Column("worker", 9, lambda row: "└ next" if row.is_next else row.worker_name, min_list_width=MIN_NARROW_LIST),
         Column("device", 7, lambda row: "" if row.worker is None else row.worker.device, min_list_width=MIN_WIDE_LIST),
         Column("state", 12, lambda row: _draw_state(row, context)),
         title,
         Column(
-            f"{progress_header:<{bar_width}}{'step':>{STEP_WIDTH}}",
+            f"{progress_header:<{bar_width}}{'step/frame':>{STEP_WIDTH}}",
             bar_width + STEP_WIDTH,
             lambda row: _draw_progress(row, context, bar_width),
         ),

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from wantui.batches.progress import LoadingStage, VideoProgress
 from wantui.formatting import format_count
@@ -21,6 +22,8 @@ class MonitorRow:
     worker: WorkerRow | None
     video: VideoRow | None
     progress: VideoProgress | None
+    is_next: bool = False
+    """Whether the worker still completes the files of the video in the row above."""
 
     @property
     def worker_name(self) -> str:
@@ -86,7 +89,10 @@ def list_monitor_rows(snapshot: QueueSnapshot) -> list[MonitorRow]:
     ]
     working_names = {video.worker for video in snapshot.running_videos}
     rows += [MonitorRow(worker, None, None) for name, worker in workers_by_name.items() if name not in working_names]
-    return sorted(rows, key=lambda row: row.worker_name)
+    rows.sort(key=lambda row: row.worker_name)
+    return rows[:1] + [
+        replace(row, is_next=row.worker_name == previous.worker_name != "") for previous, row in pairwise(rows)
+    ]
 
 
 class WorkerClock:

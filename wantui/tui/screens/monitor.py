@@ -194,7 +194,7 @@ class MonitorScreen(MonitorFiles):
         self.request_files(is_automatic=True)
 
     def draw_pictures(self) -> None:
-        """Show the previews of the selected video, else the finished clip; its previews stay until the clip is read."""
+        """Show the previews of the selected video; without one the finished clip, or its previews until it is read."""
         row, finished, progress = self.get_current_row(), self.finished_video, self.get_current_progress()
         self.previews.last_known_step = None if progress is None else progress.step_number
         step = self._find_shown_step(row, finished)
@@ -229,17 +229,12 @@ class MonitorScreen(MonitorFiles):
             title, caption = f"Predicted video: {video_title}", self._make_preview_caption(step)
             frames = self.previews.frames_by_step[step]
             return ShownPictures(self.previews.video_id, frames, PREVIEW_FPS, title, caption), ""
-        if finished is None:
-            return None, ""
+        if finished is None or (row is not None and row.video is not None):
+            return None, ""  # pictures, curves and the selected row are of one video
         if self.clip is None or self.clip[0] != finished.video_id:
             keeps_pictures = self._shown is not None and self._shown.video_id == finished.video_id
             # Reading the clip takes seconds on a busy machine.
-            if self._shown is None or not keeps_pictures or not self.expects_clip(finished):
-                return None, ""
-            if row is None or row.video is None or row.video.id == self._shown.video_id:
-                return self._shown, ""
-            caption = Text(f"{row.video.title} has no preview yet", Style(dim=True))
-            return replace(self._shown, caption=caption), ""
+            return (self._shown if keeps_pictures and self.expects_clip(finished) else None), ""
         clip, title = self.clip[1], f"Finished: {finished.done_event.title}"
         if not clip.frames:
             return None, clip.error
@@ -259,7 +254,8 @@ class MonitorScreen(MonitorFiles):
         if self.previews.picked_step is None:
             hint = "   h earlier steps"
             if progress is not None and step < progress.step_number:  # the worker skips slow previews
-                hint = ", the last preview" if progress.step_number == progress.step_count else ", the latest preview"
+                is_last = progress.step_number == progress.step_count
+                hint = ", the last one previewed" if is_last else ", the latest preview"
             return Text(f"step {step}{steps_text}{hint}", Style(dim=True))
         return Text.assemble(
             (f"step {step}{steps_text}", self.caption_text.make_colour_style("accent")),

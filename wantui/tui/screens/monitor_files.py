@@ -151,6 +151,7 @@ class MonitorFiles(BaseScreen):
         return (
             not is_automatic
             or not self.previews.frames_by_step
+            or progress.preview_step == progress.step_count
             or is_preview_due(
                 progress.preview_step - self._preview_request[0],
                 progress.step_count,

@@ -56,9 +56,10 @@ class CurvePane(DiffText):
         if title:
             legend.append("━━ ", colour).append(title)
         if previous is not None:
-            before = f"━━ before: {previous.title}"
-            has_room = legend.cell_len + 3 + len(before) <= width
-            legend.append("   " * bool(title)).append(before if has_room else "━━ before", grey)
+            names = (f"before: {previous.title}", previous.title, "before")
+            free_width = width - legend.cell_len - len("   ━━ ")
+            name = next((name for name in names if len(name) <= free_width), names[-1])
+            legend.append("   " * bool(title)).append(f"━━ {name}", grey)
         styles = ChartStyles(colour, grey, grey)
         if (gap := width - legend.cell_len - len(SIGMA_NOTE)) >= MIN_NOTE_GAP:
             legend.append(" " * gap).append(SIGMA_NOTE, grey)

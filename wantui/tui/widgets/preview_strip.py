@@ -20,8 +20,6 @@ MIN_PICTURE_LINES = 3
 """Minimum height of a small picture in lines."""
 GAP_SIGN = "⋯"
 """Sign between two steps if the steps between them have no picture, and at an end of the strip if more steps follow."""
-MISSING_SIGN = "·"
-"""Sign in the place of a step without a picture."""
 SCREEN_SHARE = 5
 """Lines of the screen for each line of a small picture that is larger than the minimum."""
 
@@ -106,7 +104,6 @@ class PreviewStrip(DiffText):
         for index, step in enumerate(self._visible_steps):
             column, style = index * self._cell_width, Style(dim=True)
             if step not in self._pictures_by_step:
-                append_at(lines[self._picture_lines // 2], column, Text(MISSING_SIGN.center(picture_width), style))
                 append_at(lines[-1], column, Text(str(step).center(picture_width), style))
                 continue
             for line, picture_line in zip(lines, self._draw_small_picture(step, picture_width), strict=False):
