@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 DEFAULT_MOMENTS = "5%,10%,15%,20%,30%,40%,55%,75%"
 SCHEDULE_SETTING = "prompt_schedule_settings.schedule"
+SCHEDULE_SECTION = SCHEDULE_SETTING.partition(".")[0]
 SWITCH_OVERRIDES = (
     f"{SCHEDULE_SETTING}=",  # references keep their prompt
-    "prompt_schedule_settings.enabled=yes",
-    "prompt_schedule_settings.interpolation=step",
+    f"{SCHEDULE_SECTION}.enabled=yes",
+    f"{SCHEDULE_SECTION}.interpolation=step",
 )
 
 
@@ -83,6 +84,12 @@ def run_command(
     from wantui.keyframes import KeyframeError, parse_keyframes
 
     template_text = read_required_template(template, template_file)
+    for override in options["overrides"]:
+        if override.strip().startswith(f"{SCHEDULE_SECTION}."):
+            raise click.UsageError(
+                f"--set {override.partition('=')[0].strip()}: this command sets the prompt schedule itself. Choose the "
+                "moments of the switch with --switch-at"
+            )
     generic_word = find_generic_word(config, template_text, generic_text, options["overrides"])
     generic_template = make_generic_template(template_text, generic_word)
     moments = [moment.strip() for moment in written_moments.split(",") if moment.strip()]

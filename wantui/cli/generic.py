@@ -10,6 +10,7 @@ from wantui.cli.commands import WantuiGroup
 from wantui.cli.common_options import add_json_option
 from wantui.cli.generic_options import (
     GENERIC_OVERRIDES,
+    add_default_overrides,
     add_generic_run_options,
     add_judge_option,
     add_labels_option,
@@ -55,14 +56,14 @@ def run_command(
 ) -> None:
     """Generate videos of the generic prompt of a template, without guidance (cfg_scale 1), as one batch.
 
-    The template names the concept, as in "a red [circle|ring]". All options of `wantui run` apply; schedules of the
-    prompt and the guidance in the config do not. --set model_settings.cfg_scale=4 draws with guidance instead. Use
+    The template names the concept, as in "a red [circle|ring]". All options of `wantui run` apply. Of the config,
+    guidance and the prompt schedule do not apply: --set model_settings.cfg_scale=4 draws with guidance instead. Use
     about 100 seeds.
     """
     template_text = read_required_template(template, template_file)
     generic_word = find_generic_word(config, template_text, generic_text, options["overrides"])
     generic_template = make_generic_template(template_text, generic_word)
-    options["overrides"] = (*GENERIC_OVERRIDES, *options["overrides"])
+    options["overrides"] = add_default_overrides(GENERIC_OVERRIDES, options["overrides"])
     echo(f"generic prompt: {generic_template}", err=True)
     run_or_preview(is_preview, detaches, config, generic_template, as_json, options)
 

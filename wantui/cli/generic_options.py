@@ -17,10 +17,20 @@ if TYPE_CHECKING:
 CommandFunction = Callable[..., Any]
 GENERIC_OVERRIDES = (
     "model_settings.cfg_scale=1",
-    "cfg_schedule_settings.enabled=no",
-    "prompt_schedule_settings.enabled=no",
+    "model_settings.cfg_scale_2=",
+    "cfg_schedule_settings.enabled=yes",
+    "cfg_schedule_settings.schedule=",
+    "cfg_schedule_settings.schedule_2=",
+    "guidance_settings.rule=cfg",
+    "guidance_settings.zero_steps=",
+    "guidance_settings.eta=",
+    "guidance_settings.momentum=",
+    "guidance_settings.max_rms=",
+    "guidance_settings.reuse_from=",
+    "prompt_schedule_settings.enabled=yes",
+    "prompt_schedule_settings.schedule=",
 )
-"""Settings of `wantui generic run`, without guidance and with one prompt; options of the user take precedence."""
+"""Settings of `wantui generic run`, which generates without guidance, and with one prompt."""
 
 
 def make_generic_option(default: str) -> Callable[[CommandFunction], CommandFunction]:
@@ -125,6 +135,12 @@ def make_generic_template(template_text: str, generic_word: "GenericWord") -> st
         return generalise_template(parse_template(template_text), generic_word)
     except GenericWordsError as error:
         raise UserError(str(error)) from None
+
+
+def add_default_overrides(defaults: tuple[str, ...], overrides: tuple[str, ...]) -> tuple[str, ...]:
+    """Return overrides of the user, after those of the defaults whose settings the user does not set."""
+    given_keys = {override.partition("=")[0].strip() for override in overrides}
+    return (*(default for default in defaults if default.partition("=")[0] not in given_keys), *overrides)
 
 
 def run_or_preview(
