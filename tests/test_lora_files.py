@@ -473,6 +473,19 @@ def test_strengths_are_swept_by_the_name_of_the_adapter(style: Path) -> None:
     assert len({video.recipe.source.base_identity for video in batch.videos}) == 1
 
 
+def test_remedy_of_the_warning_about_double_guidance_can_be_followed() -> None:
+    overrides = ["lora_settings.adapters=nano-4step", "guidance_settings.rule=apg", "guidance_settings.reuse_from=50%"]
+    (warning,) = [
+        text
+        for text in preview_batch(load_config("nano", overrides), "a star").warnings
+        if "contains guidance already" in text
+    ]
+    assert warning.endswith("To avoid this, set model_settings.cfg_scale to 1, remove guidance_settings")
+    followed = preview_batch(load_config("nano", [overrides[0], "model_settings.cfg_scale=1"]), "a star")
+    assert not followed.refusals
+    assert not [text for text in followed.warnings if "contains guidance already" in text]
+
+
 @pytest.mark.parametrize(
     ("adapter", "cfg_scale", "schedule", "is_warned"),
     [
@@ -492,5 +505,5 @@ def test_guidance_with_a_guidance_distilled_adapter_causes_a_warning(
     config = load_config("nano", [f"{key}={value}" for key, value in overrides.items()])
     warnings = [text for text in preview_batch(config, "a star").warnings if "contains guidance already" in text]
     assert len(warnings) == is_warned
-    assert all("Set cfg_scale to 1" in text for text in warnings)
+    assert all("set model_settings.cfg_scale to 1" in text for text in warnings)
     assert all(("cfg_schedule_settings.enabled to no" in text) == bool(schedule) for text in warnings)

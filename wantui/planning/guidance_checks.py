@@ -63,15 +63,18 @@ def _find_adapter_warnings(recipe: Recipe) -> Iterator[str]:
     request = recipe.find_control_request(LORA.name)
     if not isinstance(request, LoraRequest):
         return
-    remedy = "Set cfg_scale to 1"
+    remedies = ["set model_settings.cfg_scale to 1"]
     if recipe.find_control_request(GUIDANCE_SCHEDULE.name) is not None:
-        remedy = "Set cfg_scale to 1, and cfg_schedule_settings.enabled to no"
+        remedies.append("set cfg_schedule_settings.enabled to no")
+    if recipe.find_control_request(GUIDANCE.name) is not None:
+        remedies.append("remove guidance_settings")
     for name, file, _ in request.list_merged_files():
         packaged = find_packaged_adapter(file.path)
         if packaged is not None and packaged.contains_guidance:
             yield (
-                f"{ADAPTERS_KEY}: {name} contains guidance already, and cfg_scale {describe_guidance(recipe)} adds "
-                f"more: colours and shapes will be exaggerated. {remedy}"
+                f"{ADAPTERS_KEY}: {name} contains guidance already, and these videos have more guidance (cfg_scale "
+                f"{describe_guidance(recipe)}): colours and shapes will be exaggerated. To avoid this, "
+                f"{', '.join(remedies)}"
             )
 
 
