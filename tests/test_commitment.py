@@ -344,6 +344,9 @@ def test_equal_concepts_differ_in_at_most_five_percent_of_runs() -> None:
         ("the old man's hat", "the person's hat", "old man"),
         ("लाल गोला, बड़ा", "लाल आकृति, बड़ा", "गोला"),
         ("a ring over a circle", "a shape over a ball", "ring over a circle"),
+        ("Circle beside a circle", "Shape beside a shape", "circle"),
+        ("Circle moving left", "Shape moving left", "circle"),
+        ("Berlin in the rain", "city in the rain", "Berlin"),
     ],
 )
 def test_concept_is_the_text_that_the_generic_prompt_replaces(prompt: str, generic_prompt: str, word: str) -> None:

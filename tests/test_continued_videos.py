@@ -12,12 +12,15 @@ from conftest import Wantui, recipe_for
 from wantui.analysis.concept_labels import CannotLabelError, read_final_state
 from wantui.analysis.continued_videos import (
     CannotMeasureCommitmentError,
+    ConceptFamily,
+    ConceptVideos,
     build_concept_outcomes,
     collect_concept_families,
     find_prompt_switch,
 )
 from wantui.analysis.generic_share import measure_generic_shares
 from wantui.cli import generic_labels
+from wantui.cli.concept_judges import label_family_videos
 from wantui.errors import UserError
 from wantui.generic_words import GenericWordsError, parse_generic_words
 from wantui.models.catalogue import NANO
@@ -258,13 +261,31 @@ def test_guidance_scales_are_those_of_the_evaluations(changes: dict[str, Any], s
     assert format_guidance_scales(scales) == text
 
 
-def test_generic_run_generates_without_the_guidance_schedule_of_the_config(wantui: Wantui) -> None:
-    Path("scheduled.yaml").write_text("cfg_schedule_settings: {schedule: {0: 7}}\nmodel_settings: {model_id: nano}\n")
-    command = ["generic", "run", "-c", "scheduled.yaml", "-t", "a [circle|ring]", "--generic", "circle|ring: shape"]
-    result = wantui(*command, "--preview")
-    assert "cfg_scale 1, shift" in result.out
-    guided = wantui(*command, "--set", "cfg_schedule_settings.enabled=yes", "--preview")
-    assert "cfg_scale 0: 7 (linear), shift" in guided.out
+@pytest.mark.parametrize(
+    ("guidance", "given", "scale"),
+    [
+        ("cfg_schedule_settings: {schedule: {0: 7}}", [], "1"),
+        ("cfg_schedule_settings: {schedule: {0: 7}}", ["cfg_schedule_settings.schedule.2=3"], "2: 3 (linear)"),
+        ("cfg_schedule_settings: {enabled: no}", ["cfg_schedule_settings.schedule={0: 5}"], "0: 5 (linear)"),
+        ("guidance_settings: {rule: apg, eta: 0.5, reuse_from: 50%}", [], "1"),
+        ("guidance_settings: {rule: cfg-zero-star, zero_steps: 2}", ["model_settings.cfg_scale=4"], "4"),
+    ],
+)
+def test_generic_run_generates_without_the_guidance_of_the_config(
+    wantui: Wantui, guidance: str, given: list[str], scale: str
+) -> None:
+    Path("guided.yaml").write_text(f"{guidance}\nmodel_settings: {{model_id: nano}}\n")
+    command = ["generic", "run", "-c", "guided.yaml", "-t", "a [circle|ring]", "--generic", "circle|ring: shape"]
+    result = wantui(*command, *(f"--set={override}" for override in given), "--preview")
+    assert f"cfg_scale {scale}, shift" in result.out
+    assert "twice" not in result.out + result.err
+
+
+def test_commitment_run_refuses_a_prompt_schedule_of_the_user(wantui: Wantui) -> None:
+    command = ["commitment", "run", "-t", "a [circle|ring]", "--generic", "circle|ring: shape", "--preview"]
+    result = wantui(*command, "--set", "prompt_schedule_settings.schedule={3: a star}")
+    assert result.code == 2
+    assert "--set prompt_schedule_settings.schedule: this command sets the prompt schedule itself" in result.err
 
 
 @pytest.mark.parametrize("enabled", ["yes", "no"])
@@ -285,3 +306,9 @@ def test_generic_shares_without_known_concepts_have_no_p() -> None:
     shares = measure_generic_shares(GENERIC, [1.0], {1: "circle", 2: "circle", 3: "ring"}, ())
     assert [(each.concept, each.proportion.count) for each in shares.shares] == [("circle", 2), ("ring", 1)]
     assert all(np.isnan(each.p_equal) for each in shares.shares)
+
+
+def test_labels_match_concepts_whatever_their_case() -> None:
+    family = ConceptFamily("a shape", [ConceptVideos("circle", "a circle")])
+    labels = label_family_videos(family, "auto", {"1": "Circle", "2": "Ring"})
+    assert labels.label_by_id == {"1": "circle", "2": "Ring"}

@@ -147,7 +147,8 @@ def find_prompt_switch(recipe: Recipe) -> tuple[float, str] | None:
 def find_concept_word(prompt: str, generic_prompt: str) -> str:
     """Return the words of a prompt that the generic prompt replaces; the whole prompt if it replaces all words.
 
-    Punctuation next to the words does not belong to them. Words that are replaced in several places count once.
+    Punctuation next to the words does not belong to them. Words that are replaced in several places count once. If both
+    prompts write them with a capital, as at the start of a sentence, the capital is not part of the words.
     """
     words, generic_words = (list(_WORD_PATTERN.finditer(text)) for text in (prompt, generic_prompt))
     start = 0
@@ -158,12 +159,24 @@ def find_concept_word(prompt: str, generic_prompt: str) -> str:
         end += 1
     replaced, replacing = words[start : len(words) - end], generic_words[start : len(generic_words) - end]
     for last in replaced[: len(replaced) // 2]:  # a concept that occurs twice takes less than half of the text
-        concept = prompt[replaced[0].start() : last.end()]
         for generic_last in replacing[: len(replacing) // 2]:
-            generic = generic_prompt[replacing[0].start() : generic_last.end()]
+            concept, generic = _lower_shared_capital(
+                prompt[replaced[0].start() : last.end()],
+                generic_prompt[replacing[0].start() : generic_last.end()],
+            )
             if GenericWord(generic, (concept,)).generalise(prompt) == generic_prompt:
                 return concept
-    return prompt[replaced[0].start() : replaced[-1].end()] if replaced else prompt
+    if not replaced:
+        return prompt
+    first_replacing = replacing[0][0] if replacing else ""
+    return _lower_shared_capital(prompt[replaced[0].start() : replaced[-1].end()], first_replacing)[0]
+
+
+def _lower_shared_capital(concept: str, generic: str) -> tuple[str, str]:
+    """Return both texts without their initial capital if both have one."""
+    if concept[:1].isupper() and generic[:1].isupper():
+        return concept[:1].lower() + concept[1:], generic[:1].lower() + generic[1:]
+    return concept, generic
 
 
 def collect_concept_families(

@@ -47,7 +47,7 @@ def label_family_videos(family: "ConceptFamily", judge: str, given_labels: Mappi
 
     Args:
         judge: auto, nearest or nano.
-        given_labels: labels by id, which replace the judge; None without them.
+        given_labels: labels by id in any case, which replace the judge; None without them.
 
     Raises:
         UserError: the judge cannot be used for these videos.
@@ -56,9 +56,11 @@ def label_family_videos(family: "ConceptFamily", judge: str, given_labels: Mappi
     from wantui.storage.uturn_file import UTurnFileError
 
     videos = family.list_videos()
-    if given_labels is not None:
-        return ConceptLabels(given_labels, "labels", _count_agreement(family, given_labels))
     concepts = [each.concept for each in family.concepts]
+    if given_labels is not None:
+        concept_by_label = {concept.casefold(): concept for concept in concepts}
+        label_by_id = {key: concept_by_label.get(label.casefold(), label) for key, label in given_labels.items()}
+        return ConceptLabels(label_by_id, "labels", _count_agreement(family, label_by_id))
     attribute = find_judged_attribute(concepts)
     reason = explain_nano_judge_refusal(videos) or ("" if attribute else f"it cannot distinguish {', '.join(concepts)}")
     if judge == "nano" and reason:
