@@ -63,7 +63,7 @@ class VideoCorrelations:
         are found, and always the clearest one.
 
         If there are too few seeds or variations for a p of SIGNIFICANCE_LEVEL, no correlation can be found, and only
-        chosen metrics are shown. Values that order the videos in the same way, such as mass and entropy of one word,
+        chosen metrics are shown. Values that rank the videos in the same way, such as mass and entropy of one word,
         share one row.
         """
         correlations = [item for item in self.correlations_by_kind[kind] if math.isfinite(item.rho)]

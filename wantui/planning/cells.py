@@ -120,8 +120,11 @@ def find_settings_problems(settings: Settings, model: WanModel) -> SettingsProbl
 
 
 def _find_equal_cells(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
-    """Refuse cells that give the same videos as another one; such a cell takes the place of an additional baseline,
-    if possible one with the settings of the baseline."""
+    """Refuse cells that give the same videos as another one.
+
+    An additional baseline with equal cells is dropped instead. One of the cells becomes the baseline: that with the
+    same recipe, if there is one.
+    """
     indices_by_key: dict[tuple[object, ...], list[int]] = {}
     for index, planned in enumerate(cells):
         if planned.first_recipe is not None and planned.cell is not None:

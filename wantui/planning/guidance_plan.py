@@ -18,7 +18,7 @@ from wantui.planning.recipe import Recipe
 from wantui.samplers import compute_noise_levels, count_model_evaluations
 
 MAX_LISTED_SCALES = 3
-"""Number of guidance scales above which only the first and the last are named."""
+"""Number of guidance scales above which only the lowest and the highest are named."""
 
 
 def plan_guidance(recipe: Recipe, uses_second_transformer: Sequence[bool] | None = None) -> list[EvaluationGuidance]:

@@ -39,7 +39,7 @@ class SweepCell:
     positions: tuple[int, ...]
     """Index into the values of each axis; empty for an additional baseline row."""
     is_baseline: bool = False
-    """True if the cell has the config's own values, and the sweep requests a baseline."""
+    """True if the sweep requests a baseline, and the cell has the config's own values or gives the same videos."""
 
 
 @dataclass(frozen=True)
