@@ -5,7 +5,7 @@ and seeds of `evaluate.py`, so the figures can be compared with those of the mod
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -30,6 +30,7 @@ from wantui.models.nano.world import Scenes, sample_scenes, write_captions
 from wantui.samplers import SCHEDULES
 
 STYLE_STRENGTHS = (0.0, 0.5, 1.0)
+SCENE_KINDS = ("one", "two", "each-shape")
 
 
 @contextmanager
@@ -66,28 +67,31 @@ def generate_scene_clips(pipeline: WanPipeline, scenes: Scenes, seed: int, is_fe
     return generate_clips(pipeline, captions, seed, step_count, guidance_scale)[0]
 
 
-def measure_few_steps(pipeline: WanPipeline, clip_count: int) -> dict[str, dict[str, float]]:
-    """Return the scores of clips generated in four steps, by kind of scene."""
+def measure_scenes(
+    pipeline: WanPipeline, clip_count: int, kinds: Collection[str], is_few_step: bool
+) -> dict[str, dict[str, float]]:
+    """Return the scores of clips by kind of scene; equal numbers of clips have equal scenes and initial noise."""
     rng = np.random.default_rng(2)
     one_object_scenes = sample_scenes(clip_count, rng, two_object_fraction=0.0, is_evaluation=True)
     two_object_scenes = sample_scenes(clip_count // 2, rng, two_object_fraction=1.0, is_evaluation=True)
     scenes_of_each_shape = sample_scenes_of_each_shape(clip_count, rng)
-    generate_scene_clips(pipeline, one_object_scenes[:1], 0, is_few_step=True)  # warm-up
+    generate_scene_clips(pipeline, one_object_scenes[:1], 0, is_few_step)  # warm-up
     start_time = time.perf_counter()
-    generate_scene_clips(pipeline, one_object_scenes[:1], 0, is_few_step=True)
+    generate_scene_clips(pipeline, one_object_scenes[:1], 0, is_few_step)
     seconds = time.perf_counter() - start_time
-    return {
-        f"one object (n = {clip_count})": score_clips(
-            generate_scene_clips(pipeline, one_object_scenes, FIRST_EVALUATION_SEED, True), one_object_scenes
+    measurements = {}
+    for number, (kind, title, scenes, score) in enumerate(
+        (
+            ("one", f"one object (n = {clip_count})", one_object_scenes, score_clips),
+            ("two", f"two objects, both right (n = {clip_count // 2})", two_object_scenes, score_clips),
+            ("each-shape", "correct shape of one object", scenes_of_each_shape, score_by_shape),
         ),
-        f"two objects, both right (n = {clip_count // 2})": score_clips(
-            generate_scene_clips(pipeline, two_object_scenes, 2 * FIRST_EVALUATION_SEED, True), two_object_scenes
-        ),
-        "correct shape of one object": score_by_shape(
-            generate_scene_clips(pipeline, scenes_of_each_shape, 3 * FIRST_EVALUATION_SEED, True), scenes_of_each_shape
-        ),
-        "speed": {f"seconds for one clip, {pipeline.device.type}": seconds},
-    }
+        start=1,
+    ):
+        if kind in kinds:
+            clips = generate_scene_clips(pipeline, scenes, number * FIRST_EVALUATION_SEED, is_few_step)
+            measurements[title] = score(clips, scenes)
+    return {**measurements, "speed": {f"seconds for one clip, {pipeline.device.type}": seconds}}
 
 
 def measure_style(pipeline: WanPipeline, clip_count: int, is_few_step: bool) -> dict[str, float]:
@@ -105,25 +109,37 @@ def measure_style(pipeline: WanPipeline, clip_count: int, is_few_step: bool) -> 
     "clip_count",
     default=192,
     show_default=True,
-    help="One-object clips of the four-step measurements; half as many have two objects.",
+    help="One-object clips of nano-4step and of nano; half as many have two objects.",
 )
 @click.option("--style-clips", "style_clip_count", default=48, show_default=True, help="Clips for each style strength.")
 @click.option(
     "--part",
-    type=click.Choice(["4step", "style", "both"]),
+    type=click.Choice(["nano", "4step", "style", "both"]),
     multiple=True,
     default=["4step", "style", "both"],
     show_default=True,
-    help="Adapters to measure; both: nano-style and nano-4step together.",
+    help="Adapters to measure; both: nano-style and nano-4step together; nano: no adapter, 20 steps with guidance.",
+)
+@click.option(
+    "--scenes",
+    "kinds",
+    type=click.Choice(SCENE_KINDS),
+    multiple=True,
+    default=SCENE_KINDS,
+    show_default=True,
+    help="Scenes of nano-4step and of nano.",
 )
 @torch.no_grad()
-def main(clip_count: int, style_clip_count: int, part: tuple[str, ...]) -> None:
+def main(clip_count: int, style_clip_count: int, part: tuple[str, ...], kinds: tuple[str, ...]) -> None:
     """Measure nano's adapters on held-out captions and seeds."""
     pipeline = load_stock_pipeline(NANO_WEIGHTS_FOLDER)
     measurements: dict[str, dict[str, float]] = {}
+    if "nano" in part:
+        measured = measure_scenes(pipeline, clip_count, kinds, is_few_step=False)
+        measurements |= {f"nano, {name}": values for name, values in measured.items()}
     if "4step" in part:
         with fuse_adapters(pipeline, {"nano-4step": 1.0}):
-            measured = measure_few_steps(pipeline, clip_count)
+            measured = measure_scenes(pipeline, clip_count, kinds, is_few_step=True)
         measurements |= {f"nano-4step, {name}": values for name, values in measured.items()}
     if "style" in part:
         for strength in STYLE_STRENGTHS:

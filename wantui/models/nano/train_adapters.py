@@ -6,6 +6,7 @@ guidance. README.md in the folder `adapters` describes both.
 
 import copy
 import functools
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -193,34 +194,37 @@ def train_four_step(
     step_count: int,
     max_seconds: float,
 ) -> None:
-    """Train nano-4step by distillation; keep the weights of the round with the best mean score."""
+    """Train nano-4step by distillation; keep the weights, of the start or of a round, with the best mean score."""
     start_time = time.monotonic()
     rng = np.random.default_rng(3)
     student = training.create_student()
+    best_score = -math.inf
+
+    def keep_best(description: str) -> None:
+        nonlocal best_score
+        scores, dipped_fraction = training.evaluation.score(training.vae, make_student_generator(student))
+        mean_score = float(np.mean([value for values in scores.values() for value in values.values()]))
+        training.log(f"distillation, {description}; {format_scores(scores, dipped_fraction)}; mean {mean_score:.4f}")
+        if mean_score >= best_score:
+            best_score = mean_score
+            save_adapter(student.transformer, training.output_folder / "nano-4step.safetensors")
+
     if start_path is not None:
         load_adapter(student.transformer, start_path)
-    best_score = -1.0
+        keep_best("start")
     for round_number in range(1, round_count + 1):
         round_end = start_time + max_seconds * round_number / round_count
         ids = sample_caption_ids(caption_count, training.tokenizer, rng, training.device)
         pairs = compute_distillation_pairs(training.teacher, student, ids, training.batch_size, seed=round_number)
-        training.log(f"four steps, round {round_number}: {len(pairs.sigmas)} pairs")
+        training.log(f"distillation, round {round_number}: {len(pairs.sigmas)} pairs")
         optimizer = AdapterOptimizer(
             list_adapter_parameters(student),
             functools.partial(compute_distillation_loss, student, pairs, training.batch_size),
-            step_count // round_count,
+            max(1, step_count // round_count),
             max(1.0, round_end - time.monotonic()),
         )
         mean_loss = optimizer.train_until(1.0)
-        scores, dipped_fraction = training.evaluation.score(training.vae, make_student_generator(student))
-        mean_score = float(np.mean([value for values in scores.values() for value in values.values()]))
-        training.log(
-            f"four steps, round {round_number}, step {optimizer.step_number}: loss {mean_loss:.4f}; "
-            f"{format_scores(scores, dipped_fraction)}; mean {mean_score:.4f}"
-        )
-        if mean_score >= best_score:
-            best_score = mean_score
-            save_adapter(student.transformer, training.output_folder / "nano-4step.safetensors")
+        keep_best(f"round {round_number}, update {optimizer.step_number}: loss {mean_loss:.4f}")
 
 
 @click.command()
@@ -236,11 +240,20 @@ def train_four_step(
 @click.option(
     "--captions", "caption_count", default=8192, show_default=True, help="Captions of each round of the distillation."
 )
-@click.option("--rounds", "round_count", default=4, show_default=True, help="Rounds of the distillation.")
+@click.option(
+    "--rounds", "round_count", type=click.IntRange(1), default=4, show_default=True, help="Rounds of the distillation."
+)
 @click.option(
     "--style-steps", "style_step_count", default=1500, show_default=True, help="Training steps of the style adapter."
 )
-@click.option("--steps", "step_count", default=6000, show_default=True, help="Training steps of the distillation.")
+@click.option(
+    "--steps",
+    "step_count",
+    type=click.IntRange(1),
+    default=6000,
+    show_default=True,
+    help="Training steps of the distillation.",
+)
 @click.option("--batch-size", default=256, show_default=True, help="Clips per training step.")
 @click.option("--rank", default=6, show_default=True, help="Rank of the adapters.")
 @click.option("--max-seconds", default=420.0, show_default=True, help="Training time of all adapters, in seconds.")
