@@ -100,15 +100,19 @@ def test_measurement_ends_when_it_is_cancelled() -> None:
         (3, 1, (78, 22), PanelLayout(3, 1, 13, 3)),
         (2, 832 / 480, (138, 38), PanelLayout(2, 1, 21, 2)),
         (3, 832 / 480, (138, 38), PanelLayout(2, 2, None, 1)),
-        (2, 1, (138, 30), PanelLayout(2, 1)),
+        (2, 1, (138, 30), PanelLayout(2, 1, 29, 2)),
+        (2, 832 / 480, (118, 38), PanelLayout(1, 2, 18, 1)),
+        (2, 832 / 480, (158, 48), PanelLayout(2, 1, 23, 2)),
+        (2, 1, (198, 38), PanelLayout(2, 1, 37, 2)),
     ],
 )
 def test_curve_takes_a_free_cell_or_the_rows_below_the_clips(
     panel_count: int, aspect_ratio: float, size: tuple[int, int], layout: PanelLayout
 ) -> None:
     assert arrange_panels(panel_count, aspect_ratio, *size, has_curve=True) == layout
+    assert layout.panel_rows is None or layout.rows * layout.panel_rows < size[1]
     without_curve = arrange_panels(panel_count, aspect_ratio, *size, has_curve=False)
-    assert without_curve == PanelLayout(layout.columns, layout.rows)
+    assert (without_curve.panel_rows, without_curve.curve_span) == (None, 0)
 
 
 def test_player_shows_the_difference_of_the_shown_frames_and_hides_it_again() -> None:
@@ -133,6 +137,20 @@ def test_player_shows_the_difference_of_the_shown_frames_and_hides_it_again() ->
         await it.until(lambda: not picture.display)
 
     on_clips(test)
+
+
+@pytest.mark.parametrize("size", [(60, 20), (80, 24), (120, 40), (200, 40), (200, 60)])
+def test_player_always_shows_the_figures_of_a_difference(size: tuple[int, int]) -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "m", "right", "m", "c")
+        difference = await it.until(lambda: player.query_one(DifferenceCurve).difference)
+        for _ in range(2):
+            await it.until(lambda: f"frame 1 {difference.means[0]:.1f}" in it.text())
+            assert f"all frames {difference.mean:.1f}" in it.text()
+            assert f"PSNR {difference.psnr:.1f} dB" in it.text()
+            await it.press("d")
+
+    on_clips(test, size=size)
 
 
 def test_paused_player_with_a_difference_sends_nothing() -> None:

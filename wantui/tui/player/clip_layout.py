@@ -6,6 +6,8 @@ LABEL_ROWS = 1
 """Rows of a cell that its label takes."""
 GRID_GAP = 1
 """Columns of the terminal between two cells."""
+FIGURE_ROWS = 1
+"""Rows that the figures of the difference take at least, below the panels."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class PanelLayout:
     panel_rows: int | None = None
     """Rows of the terminal that each panel takes; None divides all of them equally."""
     curve_span: int = 0
-    """Columns of the grid that the curve of the difference takes, after the panels; 0 if it has no room."""
+    """Columns of the grid that the figures and the curve of the difference take, after the panels; 0 without them."""
 
     @property
     def grid_rows(self) -> str:
@@ -44,14 +46,15 @@ def arrange_panels(panel_count: int, aspect_ratio: float, width: int, height: in
 
     Args:
         aspect_ratio: width of a clip divided by its height.
-        has_curve: whether there is a curve.
+        has_curve: whether the figures and the curve of the difference are shown.
     """
-    columns = choose_grid_columns(panel_count, aspect_ratio, width, height)
+    panels_height = height - FIGURE_ROWS if has_curve else height
+    columns = choose_grid_columns(panel_count, aspect_ratio, width, panels_height)
     rows = -(-panel_count // columns)
-    if has_curve and columns * rows > panel_count:
+    if not has_curve:
+        return PanelLayout(columns, rows)
+    if columns * rows > panel_count:
         return PanelLayout(columns, rows, curve_span=columns * rows - panel_count)
     cell_width = (width - GRID_GAP * (columns - 1)) // columns
-    panel_rows = min(height // rows, LABEL_ROWS + round(cell_width / aspect_ratio / 2))
-    if has_curve and height > rows * panel_rows:
-        return PanelLayout(columns, rows, panel_rows, columns)
-    return PanelLayout(columns, rows)
+    panel_rows = min(panels_height // rows, LABEL_ROWS + round(cell_width / aspect_ratio / 2))
+    return PanelLayout(columns, rows, max(1, panel_rows), columns)

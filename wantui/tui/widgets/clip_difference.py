@@ -121,13 +121,16 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
             self.show_lines(wrap_text(text, width, self.make_colour_style("error" if self.error else "text-muted")))
             return
         index = min(index, len(difference.means) - 1)
-        lines = _join_figures(self._list_figures(difference, index), width)
+        title, *figures = self._list_figures(difference, index)
+        lines = _join_figures([title, *figures], width)
+        if len(lines) > height:
+            lines = _join_figures(figures, width)
         if height - len(lines) >= MIN_CHART_HEIGHT:
             lines += self._draw_curve(difference, index, width, height - len(lines))
         self.show_lines(lines[:height])
 
     def _list_figures(self, difference: ClipDifference, index: int) -> list[Text]:
-        """Return the mean difference of a frame and of all frames, and the signal-to-noise ratio."""
+        """Return a title, the mean difference of a frame and of all frames, and the signal-to-noise ratio."""
         accent, muted = self.make_colour_style("accent"), self.make_colour_style("text-muted")
         frame_width, mean_width = len(str(len(difference.means))), len(f"{max(difference.means):.1f}")
         return [
