@@ -563,14 +563,16 @@ def test_metric_of_the_config_is_declared_before_the_videos(tmp_path: Path, monk
     videos = synthetic_videos(tmp_path, {"a": 1}, 2)
     declared = with_declaration(videos, "length", tmp_path / "one")
     undeclared = with_declaration(videos, "", tmp_path / "two")
-    assert choose_primary_metric(declared) == Declaration("length", "before", "length, declared before the videos")
+    assert choose_primary_metric(declared) == Declaration(
+        "length", "before", "length, declared before the videos were generated"
+    )
     assert choose_primary_metric(declared, "length") == choose_primary_metric(declared)
     partly = choose_primary_metric([*declared, *undeclared])
     assert (partly.metric, partly.kind) == ("length", "partly before")
-    assert partly.text == "length, declared before the videos of 1 of 2 batches"
+    assert partly.text == "length, declared before the videos of 1 of 2 batches were generated"
     other = choose_primary_metric(declared, "turning")
     assert (other.metric, other.kind) == ("turning", "after")
-    assert other.text.endswith("after the videos; length was declared before the videos")
+    assert other.text.endswith("after the videos were generated; length was declared before the videos were generated")
     planar_path = choose_primary_metric(undeclared)  # its third variance is 0, so that log_volume has no value
     assert (planar_path.metric, planar_path.kind) == ("spread", "default")
     assert planar_path.text.startswith("spread, because not every video has a log_volume; no metric was declared")

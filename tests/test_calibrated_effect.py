@@ -324,7 +324,7 @@ def test_only_two_shapes_of_nano_have_an_answer(
     (verdict,) = comparison.verdicts
     assert verdict.kind == "differs"
     assert bool(explain_effect(comparison, verdict)) == is_answered
-    text = f"{NO_PREDICTION}words that are not two shapes of nano"
+    text = f"{NO_PREDICTION}words other than two of nano's shapes"
     assert describe_calibrated_scale(comparison).endswith(text) != is_answered
 
 

@@ -94,7 +94,7 @@ def test_chart_has_the_size_that_it_is_given(size: tuple[int, int]) -> None:
     chart = Chart(width, height, (1.0, 0.0), (0.0, 2.0), "σ")
     chart.add_line([1.0, 0.5, 0.0], [0.0, NAN, 5.0], Style())
     chart.add_band([1.0, 0.0], [0.0, 0.1], [1.0, 2.0], Style())
-    chart.add_sign(NAN, 1.0, "●", Style())
+    chart.add_symbol(NAN, 1.0, "●", Style())
     lines = chart.draw_lines()
     assert len(lines) == max(3, height)
     if width >= 10:
@@ -104,7 +104,7 @@ def test_chart_has_the_size_that_it_is_given(size: tuple[int, int]) -> None:
 def test_chart_draws_a_rising_line_from_low_left_to_high_right() -> None:
     chart = Chart(40, 12, (0.0, 1.0), (0.0, 1.0))
     chart.add_line([0.0, 1.0], [0.0, 1.0], Style())
-    chart.add_sign(1.0, 1.0, "●", Style())
+    chart.add_symbol(1.0, 1.0, "●", Style())
     plot = [line.plain[chart.label_width + 2 :] for line in chart.draw_lines()[: chart.plot_height]]
     assert plot[0].rstrip().endswith("●")
     assert plot[-1].strip()

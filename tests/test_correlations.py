@@ -254,7 +254,7 @@ def test_too_few_seeds_and_missing_values_are_refused(tmp_path: Path) -> None:
         collect_correlation_data(videos, ["length"], ["rating"])
     with pytest.raises(CannotCompareError, match="1 variation has only 3 usable seeds"):
         collect_correlation_data(videos[:3], ["length"], ["rating"])
-    with pytest.raises(CannotCompareError, match="no attention maps, and there are no outside labels"):
+    with pytest.raises(CannotCompareError, match="no attention maps, and there are no external labels"):
         collect_correlation_data(make_labelled_videos(tmp_path / "plain"), ["length"], [])
 
 

@@ -120,7 +120,7 @@ def test_plain_lines_report_the_wait_on_change_and_every_ten_seconds(
     assert capsys.readouterr().err.splitlines() == [
         "worker-0: loading torch, 0:00",
         "worker-0: loading torch, 0:10",
-        "worker-0: loading torch, 0:13; position 6 in the queue: waits for 10 videos of batch 1 (b1), batch 2 (b2), "
+        "worker-0: loading torch, 0:13; position 6 in the queue: waiting for 10 videos of batch 1 (b1), batch 2 (b2), "
         "batch 3 (b3) and 2 other batches",
     ]
 
@@ -134,11 +134,11 @@ def test_bars_show_the_wait_until_a_video_starts() -> None:  # C11
         bars.show_wait_reason(waiting(3.0, 1))
         bars.progress.refresh()
         assert [task.description for task in bars.progress.tasks] == [
-            "worker-0: loading torch, 0:03; position 2 in the queue: waits for 2 videos of batch 1 (b1)"
+            "worker-0: loading torch, 0:03; position 2 in the queue: waiting for 2 videos of batch 1 (b1)"
         ]
         bars.show_wait_reason(BatchWait((), ()))
         assert bars.progress.tasks == []
-    text = "worker-0: loading torch; position 2 in the queue: waits for 2 videos of batch 1 (b1)"
+    text = "worker-0: loading torch; position 2 in the queue: waiting for 2 videos of batch 1 (b1)"
     assert screen.getvalue().count(text) == 1
 
 

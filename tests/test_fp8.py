@@ -341,7 +341,7 @@ def test_a_published_model_is_accepted_and_its_recipe_records_fp8() -> None:
         ("model_settings.dtype=float32", "model_settings.dtype is float32: choose dtype bfloat16, or speed fused"),
         (
             "memory_settings.plan=sequential",
-            "which memory_settings.plan: sequential does not keep there: choose plan auto",
+            "but memory_settings.plan: sequential loads them in parts: choose plan auto",
         ),
     ],
 )

@@ -231,9 +231,9 @@ def make_gguf_header(*values: tuple[bytes, int, bytes]) -> bytes:
     ("value_type", "value", "message"),
     [
         (9, struct.pack("<IQ", 0, 2**40), r"an array of its metadata has 1,099,511,627,776 values"),
-        (9, struct.pack("<IQ", 4, 10**6), r"a value at byte \d+ is beyond its end"),
-        (8, struct.pack("<Q", 2**60) + b"wan", r"a value at byte \d+ is beyond its end"),
-        (4, b"", r"a value at byte \d+ is beyond its end"),
+        (9, struct.pack("<IQ", 4, 10**6), r"a value at byte \d+ lies beyond the end of the file"),
+        (8, struct.pack("<Q", 2**60) + b"wan", r"a value at byte \d+ lies beyond the end of the file"),
+        (4, b"", r"a value at byte \d+ lies beyond the end of the file"),
         (9, struct.pack("<IQ", 9, 1) * 5000, "maximum recursion depth exceeded"),
     ],
 )

@@ -221,11 +221,12 @@ def test_large_effects_of_each_word_alone_are_not_an_interaction(
 def test_declared_metric_has_a_verdict_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give_lengths(monkeypatch, 20)
     videos = make_videos_of_two_words(tmp_path)
-    declaration = Declaration("length", "before", "length, declared before the videos")
+    declaration = Declaration("length", "before", "length, declared before the videos were generated")
     verdict = judge_declared_metric(measure_interaction(videos, GROUPING, declaration))
     effect = find_effect(measure_interaction(videos, GROUPING), "length")
     assert verdict.startswith(
-        "verdict on a single metric: length, declared before the videos: the effect depends on the other factor. "
+        "verdict on a single metric: length, declared before the videos were generated: "
+        "the effect depends on the other factor. "
     )
     assert verdict.endswith(f"p {effect.uncorrected_p:.3g}")  # one pair of levels: not corrected
     other = replace(declaration, metric="clip_score")

@@ -38,7 +38,7 @@ def test_forest_axis_has_a_label_between_zero_and_its_ends(width: int, end: floa
 def test_interval_of_a_chart_is_seen_beside_a_sign_on_it() -> None:
     chart = Chart(40, 8, (0, 10), (0, 1))
     chart.add_interval(5, 0.49, 0.51, Style())
-    chart.add_sign(5, 0.5, "●", Style())
+    chart.add_symbol(5, 0.5, "●", Style())
     line = next(line.plain for line in chart.draw_lines() if "●" in line.plain)
     point = line.index("●")
     assert line[point - 1].strip()

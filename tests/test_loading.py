@@ -660,7 +660,7 @@ def configure(path: Path, **values: object) -> None:
             {"scale_factor_temporal": 8},
             r"the VAE decodes latents to 5x64x64 .* promises 9x64x64: correct",
         ),
-        ("vae/config.json", {"latents_mean": None}, r"its VAE has latents_mean \[None\]"),
+        ("vae/config.json", {"latents_mean": None}, r"its VAE config sets latents_mean to \[None\]"),
         (
             "transformer/config.json",
             {"attention_head_dim": 33},

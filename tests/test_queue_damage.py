@@ -190,12 +190,12 @@ def test_batch_wait_names_earlier_batches_unless_held_or_paused(tmp_path: Path) 
     )
     queue.record_starting_worker("worker-0:7", "cpu")
     assert find_batch_wait(queue, second).describe(shows_seconds=False) == (
-        "worker-0: loading torch; position 2 in the queue: waits for 2 videos of batch 1 (a)"
+        "worker-0: loading torch; position 2 in the queue: waiting for 2 videos of batch 1 (a)"
     )
     queue.record_ready_worker("worker-0:7")
     queue.claim_next_video("worker-0:7", ("auto",))
     assert not find_batch_wait(queue, first)
-    assert find_batch_wait(queue, second).describe() == "position 2 in the queue: waits for 2 videos of batch 1 (a)"
+    assert find_batch_wait(queue, second).describe() == "position 2 in the queue: waiting for 2 videos of batch 1 (a)"
     queue.hold_queue("paused", "it was paused")
     assert not find_batch_wait(queue, second)
     queue.resume_queue()

@@ -169,7 +169,7 @@ def test_start_of_an_engine_names_the_process_that_it_waits_for(
 
     monkeypatch.setattr(control, "START_TIMEOUT_SECONDS", 600.0)
     with locked_by_a_process(directory) as process:
-        pattern = rf"engine \(process (\d+)\) waits .* locked by process {process.pid} "
+        pattern = rf"engine \(process (\d+)\) is waiting .* locked by process {process.pid} "
         with pytest.raises(NoEngineError, match=pattern) as first_error:
             ensure_engine(StateDirectory(directory), on_locked=give_up)
         if starts_second:

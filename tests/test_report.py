@@ -177,7 +177,7 @@ def test_report_shows_outside_labels_without_percentages(tmp_path: Path) -> None
     page = write_page(replace(result, warnings=("a < b",)))
     assert "<td>rating</td><td>-</td><td>+1</td><td>-</td>" in page  # all seeds differ by 1: no scatter, no interval
     assert "Note: a &lt; b" in page
-    assert "<dt>rating</dt><dd>outside label" in page
+    assert "<dt>rating</dt><dd>external label" in page
 
 
 @pytest.fixture(scope="module")

@@ -183,7 +183,7 @@ def test_clip_with_missing_or_damaged_recipe_is_refused() -> None:
     with pytest.raises(ClipError, match="contains no recipe"):
         read_clip_tags(Path("foreign.mp4"))
     write_mp4(Path("broken.mp4"), iter(moving_bar(5)), 8, 5, {"wantui": '{"format": 1}'})
-    with pytest.raises(ClipError, match="damaged or of another version"):
+    with pytest.raises(ClipError, match="damaged, or was written by a different version"):
         read_clip_tags(Path("broken.mp4"))
 
 

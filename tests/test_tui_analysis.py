@@ -23,7 +23,7 @@ from wantui.analysis.p_values import find_decisive_p
 from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
-from wantui.tui.analysis.forest_plot import describe_signs
+from wantui.tui.analysis.forest_plot import describe_symbols
 from wantui.tui.analysis.metric_notes import describe_metric_response
 from wantui.tui.plain_names import replace_names
 from wantui.tui.screens.analysis import AnalysisScreen
@@ -558,7 +558,7 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
 
 
 def test_legend_of_a_wide_pane_says_what_is_adjusted_and_expected() -> None:
-    assert describe_signs(has_unguided=True, has_ratios_from_1=True, width=130) == (
+    assert describe_symbols(has_unguided=True, has_ratios_from_1=True, width=130) == (
         "● adjusted p up to 0.05   ○ above   ├─┤ 95 % interval of one metric   ◇ expected from Gaussian flow   "
         "□ cfg scale 1   ¹ percent of the distance from 1"
     )

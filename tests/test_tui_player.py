@@ -403,7 +403,7 @@ def test_compared_clip_of_another_batch_shows_its_own_marks(tmp_path: Path) -> N
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         screen.marked_clips = [make_player_clip(other_folder, other_manifest, entry) for entry in (starred, unmarked)]
         player = await open_player(it, "m", "c")
-        signs = [player._list_mark_signs(clip) for clip in player.clips]
+        signs = [player._list_mark_symbols(clip) for clip in player.clips]
         is_starred = [(clip.batch_folder, clip.video_id) == (other_folder, starred.id) for clip in player.clips]
         assert signs == ["★" if each else "" for each in is_starred]
         assert it.text().count("★") == 1

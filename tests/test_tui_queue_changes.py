@@ -109,13 +109,13 @@ def test_returning_to_a_batch_publishes_its_videos_again(queue: Queue) -> None:
     published: list[VideoPages] = []
     feed = QueueWatcher(find_state_directory(), lambda snapshot: None, published.append, 60.0, 0)
     with closing(QueueReader(find_state_directory().directory)) as view:
-        feed.watch_pages(first, {0})
+        feed.set_watched_pages(first, {0})
         feed._publish_changed_pages(view, has_changed=True)
-        feed.watch_pages(second, {0})
-        feed.watch_pages(first, {0})
+        feed.set_watched_pages(second, {0})
+        feed.set_watched_pages(first, {0})
         feed._publish_changed_pages(view, has_changed=False)
         assert [read.batch_id for read in published] == [first, first]
-        feed.watch_pages(first, {0})
+        feed.set_watched_pages(first, {0})
         feed._publish_changed_pages(view, has_changed=True)
         assert len(published) == 2, "nothing that is known already is published"
 

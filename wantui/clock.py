@@ -15,7 +15,7 @@ def read_boot_id() -> str:
 
 
 def read_boot_seconds() -> float:
-    """Return the seconds since this machine was booted, sleep included; every process gets the same value."""
+    """Return the seconds since this machine booted, including sleep; the clock is the same for all processes."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

@@ -120,7 +120,7 @@ def format_count(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def join_first_names(names: Sequence[object], max_count: int = 3, separator: str = ", ") -> str:
+def join_and_shorten(names: Sequence[object], max_count: int = 3, separator: str = ", ") -> str:
     """Return the first names, and the number of the others, as "a, b and 3 more"."""
     hidden_count = len(names) - max_count
     listed = separator.join(map(str, names[:max_count]))

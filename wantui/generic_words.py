@@ -31,7 +31,7 @@ class GenericWord:
     words: tuple[str, ...]
 
     def find_words(self, prompt: str) -> list[str]:
-        """Return the different words of a prompt that this word replaces, in the order of the declaration.
+        """Return the distinct words of a prompt that this word replaces, in the order of the declaration.
 
         Words are complete words of any case; a word inside a longer declared one ("man" in "old man") does not count.
         """

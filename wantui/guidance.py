@@ -37,5 +37,5 @@ class DenoisingMoments:
 
 
 def choose_source(scale: float) -> VelocitySource:
-    """Return the source of a velocity at a scale: at exactly 1, the unconditional pass would cancel out."""
+    """Return which passes give the velocity at a guidance scale; at exactly 1, the unconditional pass cancels out."""
     return "conditional" if scale == 1 else "guided"

@@ -263,7 +263,7 @@ def _is_same(setting: Any, value: Any) -> bool:
 
 
 def open_batch(path: str | Path) -> OpenBatch:
-    """Open a batch folder; later changes on disk need another call.
+    """Open a batch folder as it is now; call this again to see later changes on disk.
 
     Args:
         path: batch folder; `~` and `$NAME` are expanded.

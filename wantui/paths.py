@@ -97,7 +97,7 @@ def check_output_folder(folder: Path, *, creates_folders: bool = True, target: P
 
 
 def find_access_error(folder: Path) -> OSError | None:
-    """Return the error with which no file can be created in a folder: EROFS or EACCES; None if access is granted."""
+    """Return the error (EROFS or EACCES) that prevents new files in a folder; None if access is granted."""
     if os.access(folder, os.W_OK | os.X_OK):
         return None
     is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY

@@ -44,13 +44,13 @@ class SamplerSchedule:
     """True if each step adds new noise, so the states are not on a trajectory of the model's flow."""
 
 
-def _compute_times_from_one(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
+def _compute_times_starting_at_one(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
     import numpy as np
 
     return np.linspace(1.0, MIN_TRAINED_TIME, step_count + 1)[:-1]
 
 
-def _compute_times_from_below_one(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
+def _compute_times_starting_below_one(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
     import numpy as np
 
     return np.linspace(1.0 - MIN_TRAINED_TIME, 0.0, step_count + 1)[:-1]
@@ -71,14 +71,14 @@ def _compute_times_to_last_step(step_count: int, flow_shift: float) -> "NDArray[
 
 
 SCHEDULES: dict[SamplerName, SamplerSchedule] = {
-    "unipc": SamplerSchedule(_compute_times_from_one),
-    "unipc-3": SamplerSchedule(_compute_times_from_one),
-    "dpm++2m": SamplerSchedule(_compute_times_from_below_one),
-    "dpm++3m": SamplerSchedule(_compute_times_from_below_one),
+    "unipc": SamplerSchedule(_compute_times_starting_at_one),
+    "unipc-3": SamplerSchedule(_compute_times_starting_at_one),
+    "dpm++2m": SamplerSchedule(_compute_times_starting_below_one),
+    "dpm++3m": SamplerSchedule(_compute_times_starting_below_one),
     "euler": SamplerSchedule(_compute_times_to_shifted_last),
     "heun": SamplerSchedule(_compute_times_to_shifted_last, evaluates_model_twice=True),
     "lcm": SamplerSchedule(_compute_times_to_last_step, adds_noise=True),
-    "dpm++2m-sde": SamplerSchedule(_compute_times_from_below_one, adds_noise=True),
+    "dpm++2m-sde": SamplerSchedule(_compute_times_starting_below_one, adds_noise=True),
 }
 
 

@@ -89,7 +89,7 @@ class ConfigSection(DescribedModel):
     """Keys of the older system without effect here -> reason."""
 
     def format_short(self) -> str | None:
-        """Return a text from which the section is parsed as an item of a list; None if there is none."""
+        """Return a short text that parses to this section as a list item; None if no such text exists."""
         return None
 
     @classmethod

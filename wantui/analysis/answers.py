@@ -31,7 +31,7 @@ from wantui.analysis.statistics import (
     count_min_pairs,
     run_omnibus_max_test,
 )
-from wantui.formatting import capitalize_first, format_count, format_interval, format_percent, join_first_names
+from wantui.formatting import capitalize_first, format_count, format_interval, format_percent, join_and_shorten
 
 MAX_ORDERED_GROUPS = 10
 """Maximum number of groups that the answer on room puts in order."""
@@ -250,15 +250,15 @@ def _explain_conflicts(evidence: Sequence[Evidence], correction: str) -> list[st
     sentences = []
     if skewed:
         sentences.append(
-            f"{join_first_names(skewed)}: p is small, but the interval contains 0, so no difference is claimed"
+            f"{join_and_shorten(skewed)}: p is small, but the interval contains 0, so no difference is claimed"
         )
     if corrected:
         sentences.append(
-            f"{join_first_names(corrected)}: the interval excludes 0, but unlike p it is not corrected for {correction}"
+            f"{join_and_shorten(corrected)}: the interval excludes 0, but unlike p it is not corrected for {correction}"
         )
     if approximate:
         sentences.append(
-            f"{join_first_names(approximate)}: the interval excludes 0, but the exact test has p above 0.05"
+            f"{join_and_shorten(approximate)}: the interval excludes 0, but the exact test has p above 0.05"
         )
     return sentences
 
@@ -292,7 +292,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     correction = _describe_correction(len(p_by_metric), 1)
     differing_names = [name for name, p in p_by_metric.items() if p <= SIGNIFICANCE_LEVEL]
     shown_names = sorted(differing_names or p_by_metric, key=lambda name: p_by_metric[name])
-    details = join_first_names([f"{name} p {p_by_metric[name]:.3g}" for name in shown_names])
+    details = join_and_shorten([f"{name} p {p_by_metric[name]:.3g}" for name in shown_names])
     groups_text = f"{len(data.groups)} groups"
     if question == PLACE:
         verdict_parts = [
@@ -302,7 +302,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
         ]
         details = f"p {p_by_metric[DISTANCE]:.3g}"
     elif differing_names:
-        subjects = join_first_names(list(dict.fromkeys(map(_name_family, shown_names))))
+        subjects = join_and_shorten(list(dict.fromkeys(map(_name_family, shown_names))))
         verdict_parts = [f"the {groups_text} differ in {subjects}"]
         if question == ROOM and len(data.groups) <= MAX_ORDERED_GROUPS:
             verdict_parts.append(f"by their means, {_order_groups(data, rows, shown_names)}")
@@ -328,7 +328,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
 
 
 def _order_groups(data: AnswerData, rows: Sequence[Sequence[Evidence]], metrics: Sequence[str]) -> str:
-    """Return the groups in the order of their means, with the meaning of the signs between neighbours.
+    """Return the groups in the order of their means, with a legend of the symbols between neighbours.
 
     An example is "log_volume: circle < square = cross ~ ring (=: alike within 5 %; ~: cannot tell)".
     """

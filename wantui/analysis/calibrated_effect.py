@@ -119,7 +119,7 @@ class CalibratedEffect:
 
     @property
     def answer(self) -> str:
-        """Return which of the two can explain the effect."""
+        """Return whether appearance or frequency can explain the effect."""
         if self.can_frequency_explain:
             return (
                 "either can explain it"
@@ -194,7 +194,7 @@ def find_calibrated_effect(comparison: "Comparison", difference: Difference) -> 
 
 
 def _divide_by_common_mean(share: float, sign: float) -> float:
-    """Convert a share of the second mean, which has a sign, to a share of the mean of both groups."""
+    """Convert a change relative to the second group's signed mean to one relative to the mean of both groups."""
     return math.copysign(2.0, share) if math.isinf(share) else share / (1 + sign * share / 2)
 
 
@@ -331,7 +331,7 @@ def _describe_differing_settings(comparison: "Comparison") -> str:
     """Return how the videos differ from those of the calibration; empty if they do not."""
     parts = _list_other_settings(comparison)
     if not all(compares_shapes(comparison, item.first_group, item.second_group) for item in comparison.verdicts):
-        parts.append("words that are not two shapes of nano")
+        parts.append("words other than two of nano's shapes")
     return f". These numbers do not predict the results of these videos, which have {'; '.join(parts)}" if parts else ""
 
 

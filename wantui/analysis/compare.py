@@ -57,7 +57,7 @@ def compare_groups(
 
     Args:
         primary_metric: declared metric, which decides the verdict; all other metrics are exploratory.
-        metrics: metrics and outside labels to explore; default all of METRICS, and all labels of the videos.
+        metrics: metrics and external labels to explore; default all of METRICS, and all labels of the videos.
         equivalence_margin: equivalence margin, as a share of the mean.
 
     Raises:

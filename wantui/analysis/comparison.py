@@ -67,7 +67,7 @@ class Comparison:
     unreadable_videos: tuple[str, ...] = ()
     """Names of the excluded videos whose projection cannot be used."""
     dose_response: DoseResponse | None = None
-    """Change of the metrics with the setting that forms the groups, if its values are numbers."""
+    """How the metrics change with the grouping setting; None if that setting is not numeric."""
     phrasing_numbers: tuple[int, ...] = ()
     """Phrasing, from 0, of each video of a seed."""
     answers: tuple[Answer, ...] = ()

@@ -1,4 +1,4 @@
-"""The concept that a video shows, from the nearest reference in latent space or from outside labels.
+"""The concept that a video shows, from the nearest reference in latent space or from external labels.
 
 The nearest reference is among the videos of the concepts with the same seed. They share the initial noise, so
 places and sizes are similar, and the distance of the final latents reflects the concept. A video is always assigned to

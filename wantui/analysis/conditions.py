@@ -10,7 +10,7 @@ from wantui.analysis.video import Video
 from wantui.config.sweep import find_matching_value_indices
 from wantui.config.sweep_syntax import SweepError, describe_seeds, parse_seeds
 from wantui.errors import UserError
-from wantui.formatting import format_count, join_first_names
+from wantui.formatting import format_count, join_and_shorten
 
 SEED_NAME = "seed"
 MAX_NAMED_VALUES = 10
@@ -72,7 +72,7 @@ def explain_too_few_selected(
     if len(group_names) == 1 and other_names:
         return (
             f"cannot compare groups by {grouping}: {conditions_text} leaves only {group_names[0]}, not "
-            f"{join_first_names(other_names, MAX_NAMED_VALUES)}. Choose two groups or more"
+            f"{join_and_shorten(other_names, MAX_NAMED_VALUES)}. Choose two groups or more"
         )
     return ""
 
@@ -151,5 +151,5 @@ def _explain_missing_value(name: str, value: str, known_values: Sequence[str]) -
     similar_values = difflib.get_close_matches(value, known_values, 1)
     suggestion = f" Did you mean {similar_values[0]}?" if similar_values else ""
     return (
-        f"--where: {name} has no value {value!r}.{suggestion} It has {join_first_names(known_values, MAX_NAMED_VALUES)}"
+        f"--where: {name} has no value {value!r}.{suggestion} It has {join_and_shorten(known_values, MAX_NAMED_VALUES)}"
     )

@@ -222,7 +222,7 @@ def collect_concept_families(
 
 
 def list_finished_videos(batches: Iterable[tuple[Path, Manifest]]) -> tuple[list[StoredVideo], list[Exclusion]]:
-    """Return the finished videos of batches, and the state of each other video."""
+    """Return the finished videos of batches, and the state of every remaining video."""
     videos: dict[str, StoredVideo] = {}
     left_out: list[Exclusion] = []
     for folder, manifest in batches:

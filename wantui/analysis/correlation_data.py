@@ -1,4 +1,4 @@
-"""Values of videos to correlate: metrics, attention to marked words, and outside labels, by variation and seed."""
+"""Values of videos to correlate: metrics, attention to marked words, and external labels, by variation and seed."""
 
 import math
 from collections import Counter
@@ -52,7 +52,7 @@ class CorrelationData:
 
 @dataclass(frozen=True)
 class VideoCorrelations:
-    """Correlations of the metrics of videos with their attention and outside labels."""
+    """Correlations of the metrics of videos with their attention and external labels."""
 
     data: CorrelationData
     correlations_by_kind: dict[str, list[Correlation]]
@@ -118,7 +118,7 @@ def collect_correlation_data(
         )
     has_maps = any(video.attention_path is not None for group in groups for video in group.videos)
     if not has_maps and not label_names:
-        reason = "cannot correlate: the videos have no attention maps, and there are no outside labels"
+        reason = "cannot correlate: the videos have no attention maps, and there are no external labels"
         raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.ADD_MAPS_OR_LABELS)))
     strata = _match_seeds(groups, needs_maps=has_maps)
     ordered_videos = [video for stratum in strata for video in stratum.videos]

@@ -1,4 +1,4 @@
-"""Text of correlations with attention and outside labels, for the command line, the screen and the report."""
+"""Text of correlations with attention and external labels, for the command line, the screen and the report."""
 
 import math
 from collections.abc import Sequence

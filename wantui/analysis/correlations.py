@@ -1,4 +1,4 @@
-"""Rank correlations of metrics with other values of the same videos, such as attention or outside labels.
+"""Rank correlations of metrics with other values of the same videos, such as attention or external labels.
 
 Two questions must not be mixed, because videos differ by seed and by variation:
 

@@ -24,7 +24,7 @@ class Declaration:
     """before (declared in the config of every batch, before the videos were generated), partly before (declared in the
     config of only some batches), after (named in the command), or default (not declared: `_choose_default_metric`)."""
     text: str
-    """Which metric was declared and when, such as "log_volume, declared before the videos"."""
+    """Which metric was declared and when, such as "log_volume, declared before the videos were generated"."""
 
 
 def _choose_default_metric(videos: Sequence[Video]) -> str:
@@ -50,7 +50,7 @@ def choose_primary_metric(videos: Sequence[Video], requested_metric: str | None 
         raise CannotCompareError(AdvisedText(reason, Advice(AdviceKind.CHOOSE_PRIMARY_METRIC)))
     if declared and requested_metric in (None, declared[0]) and len(declared) == 1:
         kind = PARTLY_BEFORE if scope else BEFORE
-        return Declaration(declared[0], kind, f"{declared[0]}, declared before the videos{scope}")
+        return Declaration(declared[0], kind, f"{declared[0]}, declared before the videos{scope} were generated")
     if requested_metric is None:
         default_metric = _choose_default_metric(videos)
         reason = (
@@ -59,9 +59,13 @@ def choose_primary_metric(videos: Sequence[Video], requested_metric: str | None 
             else f"because not every video has a {CALIBRATED_METRIC}"
         )
         return Declaration(
-            default_metric, DEFAULT, f"{default_metric}, {reason}; no metric was declared before the videos"
+            default_metric,
+            DEFAULT,
+            f"{default_metric}, {reason}; no metric was declared before the videos were generated",
         )
     verb = "was" if len(declared) == 1 else "were"
-    earlier_text = f"; {' and '.join(declared)} {verb} declared before the videos{scope}" if declared else ""
-    text = f"{requested_metric}, declared with this command, after the videos{earlier_text}"
+    earlier_text = (
+        f"; {' and '.join(declared)} {verb} declared before the videos{scope} were generated" if declared else ""
+    )
+    text = f"{requested_metric}, declared with this command, after the videos were generated{earlier_text}"
     return Declaration(requested_metric, AFTER, text)

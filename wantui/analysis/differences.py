@@ -81,7 +81,7 @@ class Difference:
 
 
 def is_ratio_metric(metric: str) -> bool:
-    """Return whether a relative difference of the metric is meaningful; the scale of outside labels is unknown."""
+    """Return whether a relative difference of the metric is meaningful; the scale of external labels is unknown."""
     return metric == SPREAD_METRIC or (metric in METRICS and METRICS[metric].has_ratio_scale)
 
 

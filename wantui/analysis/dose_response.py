@@ -85,9 +85,10 @@ class DoseResponse:
 
 
 def find_doses(groups: Sequence[Group], grouping: str) -> tuple[str, list[tuple[float, int]]]:
-    """Return the name of the setting that forms the groups, and its numbers with the indices of their groups, rising.
+    """Return the name of the grouping setting, and pairs of (number, group index) sorted by number.
 
-    Without numbers if the groups are not of one setting, or fewer than two of its values are numbers.
+    Both are empty unless exactly one setting forms the groups, at least two of its values are numbers, and no number
+    occurs twice.
     """
     videos = [video for group in groups for video in group.videos]
     numbers: list[float | None]
@@ -114,7 +115,7 @@ def compute_dose_response(
     cell_values: FloatArray,
     equivalence_margin: float,
 ) -> DoseResponse | None:
-    """Return the change of each metric with the setting that forms the groups; None if it has no numbers.
+    """Return how each metric changes with the grouping setting, or None if that setting is not numeric.
 
     Args:
         metric_names: metrics, the declared metric first.

@@ -11,7 +11,7 @@ from wantui.analysis.swept_settings import find_other_swept_paths, make_other_sw
 from wantui.analysis.template_parts import NO_OPTION_LABEL, list_bracket_options, list_template_brackets
 from wantui.analysis.video import Video
 from wantui.config.sweep_syntax import describe_seeds
-from wantui.formatting import format_count, join_first_names, shorten_text
+from wantui.formatting import format_count, join_and_shorten, shorten_text
 
 if TYPE_CHECKING:
     from wantui.analysis.groups import Group, PhrasingSeed
@@ -71,7 +71,7 @@ def explain_missing_seeds(
             seeds_by_lacking_groups.setdefault(lacking_names, []).append(seed)
     return {
         seed: (
-            f"{join_first_names(names)} {'lacks' if len(names) == 1 else 'lack'} seed{'s' if len(seeds) > 1 else ''} "
+            f"{join_and_shorten(names)} {'lacks' if len(names) == 1 else 'lack'} seed{'s' if len(seeds) > 1 else ''} "
             f"{describe_seeds(seeds)}{phrasing_text}"
         )
         for names, seeds in seeds_by_lacking_groups.items()
@@ -106,7 +106,7 @@ def _describe_unfinished_options(groups: "Sequence[Group]", grouping: str) -> st
     if not others:
         return ""
     return (
-        f"only {groups[0].name} has finished videos; {join_first_names(others)} of the template "
+        f"only {groups[0].name} has finished videos; {join_and_shorten(others)} of the template "
         f"{'has' if len(others) == 1 else 'have'} none yet"
     )
 

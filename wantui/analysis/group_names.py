@@ -25,7 +25,7 @@ from wantui.analysis.template_parts import (
 from wantui.analysis.video import Video
 from wantui.config.sweep import NO_VALUE_LABEL, format_value_labels
 from wantui.errors import UserError
-from wantui.formatting import join_first_names
+from wantui.formatting import join_and_shorten
 from wantui.planning.sweep import BASELINE_LABEL
 
 MAX_NAMED_OPTIONS = 4
@@ -103,7 +103,7 @@ def find_grouping_parts(videos: Sequence[Video], grouping: str) -> GroupingParts
 def _explain_grouping_error(videos: Sequence[Video], grouping: str, error: SettingNameError) -> str:
     """Explain why a name is not a grouping, and list the groupings that these videos have."""
     brackets_text = "".join(
-        f"{number} ({join_first_names(list_bracket_options(videos, bracket), MAX_NAMED_OPTIONS, '|')}), "
+        f"{number} ({join_and_shorten(list_bracket_options(videos, bracket), MAX_NAMED_OPTIONS, '|')}), "
         for number, bracket in enumerate(list_template_brackets(videos), start=1)
     )
     groupings_text = f"{brackets_text}variation, prompt or batch"

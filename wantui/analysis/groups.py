@@ -38,7 +38,7 @@ from wantui.analysis.template_parts import (
     mask_brackets,
 )
 from wantui.analysis.video import Video
-from wantui.formatting import join_first_names
+from wantui.formatting import join_and_shorten
 
 Key = TypeVar("Key")
 PhrasingSeed = tuple[tuple[str, str], int]
@@ -160,7 +160,7 @@ def select_videos_for_grouping(videos: Sequence[Video], grouping: str) -> tuple[
             videos_with_group.append(video)
         else:
             options = video.template_brackets[bracket].option_texts
-            number_text = f"{brackets.index(bracket) + 1} ({join_first_names(options, MAX_NAMED_OPTIONS, '|')})"
+            number_text = f"{brackets.index(bracket) + 1} ({join_and_shorten(options, MAX_NAMED_OPTIONS, '|')})"
             reason = f"its prompt has another option instead of the nested bracket {number_text}"
             videos_without_group.append(replace(video, exclusion_reason=reason))
     comparable_videos, excluded_videos = select_comparable_videos(videos_with_group, grouping, studied_settings)
@@ -231,7 +231,7 @@ def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
 
 
 def summarise_group_metric(group: Group, metric: str, gaussian_null: GaussianNull | None = None) -> GroupSummary:
-    """Summarise a metric of a group, with the same metric of its null models; an outside label has none."""
+    """Summarise a metric of a group, with the same metric of its null models; an external label has none."""
     usable_videos = [video for video in group.videos if video.trajectory is not None]
     if not usable_videos:
         nan = float("nan")

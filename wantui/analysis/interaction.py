@@ -51,7 +51,7 @@ EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95
 
 @dataclass(frozen=True)
 class Contrast:
-    """Levels of a difference of differences."""
+    """Factor levels between which a difference of differences is computed."""
 
     first_levels: tuple[str, str]
     second_levels: tuple[str, str]

@@ -1,4 +1,4 @@
-"""Rows of CSV files of outside labels, with any of the usual separators."""
+"""Rows of CSV files of external labels, with any of the usual separators."""
 
 import csv
 import hashlib

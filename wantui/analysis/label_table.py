@@ -1,4 +1,4 @@
-"""Tables of outside labels of videos: codes by people or models, CLIP or quality scores, read from a CSV file."""
+"""Tables of external labels of videos: codes by people or models, CLIP or quality scores, read from a CSV file."""
 
 import difflib
 import math

@@ -1,4 +1,4 @@
-"""Join outside labels to their videos."""
+"""Join external labels to their videos."""
 
 import math
 import os
@@ -122,7 +122,7 @@ class _VideoFinder:
             text = row.identity[name]
             if not text and name != "cell":  # a batch without a sweep has no cells
                 raise self._make_error(row, f"the column {name} is empty")
-            found = self._find_by(name, text, row)
+            found = self._find_videos_with(name, text, row)
             matching = [index for index in indices if index in found]
             if not matching:
                 raise self._make_error(row, self._explain_no_video(name, text, indices))
@@ -137,7 +137,7 @@ class _VideoFinder:
             )
         return indices[0]
 
-    def _find_by(self, name: str, text: str, row: LabelRow) -> set[int]:
+    def _find_videos_with(self, name: str, text: str, row: LabelRow) -> set[int]:
         if name == "video":
             return self._find_by_path(text)
         if name == "seed":

@@ -28,7 +28,7 @@ class MeanCurve:
     """[s] upper end of the interval."""
     seed_count: int
     excluded_count: int
-    """Number of videos without a trajectory, or with other noise levels than most videos of the group."""
+    """Number of videos without a trajectory, or with different noise levels than most videos of the group."""
 
 
 def compute_mean_curves(groups: Sequence[Group], curve_name: str) -> list[MeanCurve]:

@@ -103,12 +103,12 @@ CURVES: dict[str, Callable[[Trajectory], tuple[FloatArray, FloatArray]]] = {
 
 
 def get_metric_unit(metric: str) -> str:
-    """Return the unit of a metric; empty for `spread` and outside labels."""
+    """Return the unit of a metric; empty for `spread` and external labels."""
     return METRICS[metric].unit if metric in METRICS else ""
 
 
 def get_ratio_origin(metric: str) -> float:
-    """Return the value of a metric that percentages are measured from; 0 for `spread` and outside labels."""
+    """Return the value of a metric that percentages are measured from; 0 for `spread` and external labels."""
     return METRICS[metric].ratio_origin if metric in METRICS else 0.0
 
 

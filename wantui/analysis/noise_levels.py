@@ -91,7 +91,7 @@ def find_noise_levels_after_steps(
 
 
 def _fit_schedule(levels_before: Mapping[int, float], step_count: int, tolerance: float) -> tuple[float, float] | None:
-    """Return q and r of the schedule through the levels before steps, or None if none fits."""
+    """Return q and r of the schedule that fits the noise levels before the steps, or None if no schedule fits them."""
     if len(levels_before) < 3:  # two parameters, and one level to check them
         return None
     t = 1 - np.array(list(levels_before), dtype=np.float64) / step_count

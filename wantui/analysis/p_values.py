@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from wantui.analysis.answer_evidence import PATH, ROOM
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference
-from wantui.formatting import format_count, join_first_names
+from wantui.formatting import format_count, join_and_shorten
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
@@ -39,7 +39,7 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
     all_text = f"for the {format_count(len(printed), 'metric')} of this table"
     if families_text:
         sentences = [f"p is corrected for the metrics of its answer ({families_text}){pairs_text}, by max-T"]
-        sentences[0] += f"; that of {join_first_names(others, MAX_NAMED_METRICS)} {all_text}" if others else ""
+        sentences[0] += f"; that of {join_and_shorten(others, MAX_NAMED_METRICS)} {all_text}" if others else ""
     else:
         sentences = [f"p is corrected {all_text}{pairs_text}, by max-T"]
     sentences[0] += f"; the verdict's p is that of {comparison.primary_metric} alone"
@@ -52,7 +52,7 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
     if hidden:
         names = list(dict.fromkeys(difference.metric for difference in hidden))
         sentences.append(
-            f"{join_first_names(names, MAX_NAMED_METRICS)}: p is at most {SIGNIFICANCE_LEVEL:g} only before "
+            f"{join_and_shorten(names, MAX_NAMED_METRICS)}: p is at most {SIGNIFICANCE_LEVEL:g} only before "
             "the correction. "
             f"Among {format_count(len(comparison.differences), 'test')}, this can happen by chance"
         )

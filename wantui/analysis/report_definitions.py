@@ -9,7 +9,7 @@ from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.metrics import METRICS, describe_ratio_base
 
 SPREAD_MEANING = "distance of the final latents from the spatial median of their group"
-LABEL_MEANING = "outside label, from the table named below"
+LABEL_MEANING = "external label, from the table named below"
 CODE_MEANING = "1 for the videos with this code in the table named below, 0 for others; its mean is a share"
 REMARKS = {"commitment": "not what `wantui commitment` measures"}
 """Note on metrics that could be mistaken for something else."""

@@ -1,4 +1,4 @@
-"""Section of a report about its provenance: the command, date, versions, and the table of outside labels."""
+"""Section of a report about its provenance: the command, date, versions, and the table of external labels."""
 
 import html
 import platform
@@ -49,7 +49,7 @@ def render_provenance_section(comparison: Comparison, provenance: ReportProvenan
     }
     if (table := provenance.label_table) is not None:
         labels = ", ".join(table.label_names)
-        values["outside labels"] = html.escape(
+        values["external labels"] = html.escape(
             f"{table.path} ({format_count(len(table.rows), 'row')}, SHA-256 {table.sha256}): {labels}"
         )
     return ["<h2>How this report was made</h2>", render_table((), [list(item) for item in values.items()], "text")]

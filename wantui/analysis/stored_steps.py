@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from wantui.errors import UserError
-from wantui.formatting import join_first_names
+from wantui.formatting import join_and_shorten
 from wantui.keyframes import parse_keyframes
 
 MAX_LISTED_STEPS = 12
@@ -40,5 +40,5 @@ def find_stored_step(
         return list(steps).index(int(moment))
     if moment >= step_count:
         raise MissingStepError(f"{description} of step {written}: the video has the steps 0 to {step_count - 1}")
-    listed = join_first_names(steps, MAX_LISTED_STEPS)
+    listed = join_and_shorten(steps, MAX_LISTED_STEPS)
     raise MissingStepError(f"{description} of step {written}. Stored steps: {listed}{note}")

@@ -95,7 +95,7 @@ class Video:
     """Recipe, which captures must agree with; None for a video of the older system."""
 
     def compute_metric(self, metric: str) -> float:
-        """Return a metric of the trajectory, or an outside label; NaN if there is no trajectory or no value."""
+        """Return a metric of the trajectory, or an external label; NaN if there is no trajectory or no value."""
         if metric not in METRICS:
             return self.labels.get(metric, float("nan"))
         return self.compute_path_metric(self.trajectory, metric) if self.trajectory is not None else float("nan")

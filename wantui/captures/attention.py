@@ -100,7 +100,7 @@ def _build_attention_request(settings: AttentionAnalysisSettings) -> AttentionRe
     )
 
 
-def _estimate_attention_disk_parts(request: AttentionRequest, denoising_size: DenoisingSize) -> tuple[DiskPart, ...]:
+def _estimate_attention_disk_usage(request: AttentionRequest, denoising_size: DenoisingSize) -> tuple[DiskPart, ...]:
     step_count = len(list_every_nth_index(denoising_size.evaluation_count, request.interval))
     latent_frames, height, width = denoising_size.position_grid
     position_count = latent_frames * -(-height // request.downsample) * -(-width // request.downsample)
@@ -136,7 +136,7 @@ ATTENTION = CaptureKind(
     settings_type=AttentionAnalysisSettings,
     request_type=AttentionRequest,
     build_request=_build_attention_request,
-    estimate_disk=_estimate_attention_disk_parts,
+    estimate_disk=_estimate_attention_disk_usage,
     estimate_gpu_bytes=_estimate_attention_gpu_bytes,
     marks_setting="store_attention",
 )

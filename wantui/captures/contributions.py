@@ -47,7 +47,7 @@ def _build_contribution_request(settings: ContributionSettings) -> ContributionR
     return ContributionRequest(interval=settings.storage_interval, per_block=settings.store_per_block)
 
 
-def _estimate_contribution_disk_parts(
+def _estimate_contribution_disk_usage(
     request: ContributionRequest, denoising_size: DenoisingSize
 ) -> tuple[DiskPart, ...]:
     step_count = len(list_every_nth_index(denoising_size.evaluation_count, request.interval))
@@ -82,7 +82,7 @@ CONTRIBUTIONS = CaptureKind(
     settings_type=ContributionSettings,
     request_type=ContributionRequest,
     build_request=_build_contribution_request,
-    estimate_disk=_estimate_contribution_disk_parts,
+    estimate_disk=_estimate_contribution_disk_usage,
     estimate_gpu_bytes=_estimate_contribution_gpu_bytes,
     marks_setting="store_contributions",
 )

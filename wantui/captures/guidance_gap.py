@@ -25,7 +25,7 @@ def _build_guidance_gap_request(settings: GuidanceGapSettings) -> GuidanceGapReq
     return GuidanceGapRequest() if settings.store_guidance_gap else None
 
 
-def _estimate_guidance_gap_disk_parts(
+def _estimate_guidance_gap_disk_usage(
     request: GuidanceGapRequest, denoising_size: DenoisingSize
 ) -> tuple[DiskPart, ...]:
     value_bytes = 8 * len(COLUMNS) * denoising_size.evaluation_count
@@ -40,6 +40,6 @@ GUIDANCE_GAP = CaptureKind(
     settings_type=GuidanceGapSettings,
     request_type=GuidanceGapRequest,
     build_request=_build_guidance_gap_request,
-    estimate_disk=_estimate_guidance_gap_disk_parts,
+    estimate_disk=_estimate_guidance_gap_disk_usage,
     estimate_gpu_bytes=lambda request, size: 0,  # its temporary copies of two velocities are smaller than activations
 )

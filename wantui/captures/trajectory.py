@@ -65,7 +65,7 @@ def _build_trajectory_request(settings: LatentAnalysisSettings) -> TrajectoryReq
     )
 
 
-def _estimate_trajectory_disk_parts(request: TrajectoryRequest, denoising_size: DenoisingSize) -> tuple[DiskPart, ...]:
+def _estimate_trajectory_disk_usage(request: TrajectoryRequest, denoising_size: DenoisingSize) -> tuple[DiskPart, ...]:
     latent_shape, state_count = denoising_size.latent_shape, denoising_size.evaluation_count + 1
     geometry_bytes = state_count * (
         8 * state_count + 4 * min(MAX_PROJECTION_DIMENSION, math.prod(latent_shape)) + 8 * latent_shape[0]
@@ -94,6 +94,6 @@ TRAJECTORY = CaptureKind(
     settings_type=LatentAnalysisSettings,
     request_type=TrajectoryRequest,
     build_request=_build_trajectory_request,
-    estimate_disk=_estimate_trajectory_disk_parts,
+    estimate_disk=_estimate_trajectory_disk_usage,
     estimate_gpu_bytes=lambda request, size: 0,
 )

@@ -1,4 +1,4 @@
-"""Correlations of metrics with attention and outside labels: `wantui analyze --correlate`."""
+"""Correlations of metrics with attention and external labels: `wantui analyze --correlate`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ def print_correlations(
     """Correlate metrics with attention and labels, and print a table or JSON.
 
     Args:
-        label_names: outside labels to correlate metrics with.
+        label_names: external labels to correlate metrics with.
 
     Raises:
         UserError: the videos cannot be correlated.

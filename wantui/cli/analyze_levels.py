@@ -77,7 +77,7 @@ def _print_pair_curve(pair: "Decodability", unguided: "Decodability | None") -> 
 
 
 def print_variance_shares(videos: "list[Video]", grouping: str, as_json: bool) -> list[str]:
-    """Print the shares of the variance of the states at each noise level; return the names of unreadable videos."""
+    """Print the variance shares of the states at each noise level; return the names of unreadable videos."""
     from wantui.analysis.calibrated import describe_measure
     from wantui.analysis.serialize_levels import build_shares_record
     from wantui.analysis.variance_shares import compute_variance_shares

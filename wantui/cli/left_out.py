@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from wantui.cli.output import echo
-from wantui.formatting import join_first_names
+from wantui.formatting import join_and_shorten
 
 MAX_LISTED_NAMES = 3
 """Maximum number of names listed for one reason; the others are counted."""
@@ -19,4 +19,4 @@ def print_left_out(left_out: Iterable[tuple[str, str]]) -> None:
     for name, reason in left_out:
         names_by_reason.setdefault(reason, []).append(name)
     for reason, names in names_by_reason.items():
-        echo(f"left out: {join_first_names(names, MAX_LISTED_NAMES, '; ')}: {reason}", err=True)
+        echo(f"left out: {join_and_shorten(names, MAX_LISTED_NAMES, '; ')}: {reason}", err=True)

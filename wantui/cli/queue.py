@@ -12,7 +12,7 @@ from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import BATCH_TYPE, INTEGER_TYPE, MAX_INTEGER, WholeNumber
 from wantui.errors import UserError
-from wantui.formatting import format_count, join_first_names
+from wantui.formatting import format_count, join_and_shorten
 
 if TYPE_CHECKING:
     from wantui.queue.queue import Queue
@@ -241,7 +241,7 @@ def move_batch(batch: str, destination: str, other_batch: str | None) -> None:
     elif new_order == old_order:
         echo(f"batch {batch_row.id} is already there", err=True)
     if new_order:
-        echo(f"queue order: {join_first_names(list(map(str, new_order)), MAX_ORDER_LENGTH)}", err=True)
+        echo(f"queue order: {join_and_shorten(list(map(str, new_order)), MAX_ORDER_LENGTH)}", err=True)
 
 
 def _list_unfinished_batch_ids(queue: "Queue") -> list[int]:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     "--fresh",
     "replaces_stored",
     is_flag=True,
-    help="Replace stored values that have another window or number of draws.",
+    help="Replace stored values that were measured with a different window or number of draws.",
 )
 @add_device_option
 @add_fetch_option

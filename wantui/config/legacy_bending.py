@@ -179,7 +179,7 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
         values[f"{mode}_sigma"] = config.get("sigma", 1.0)
         if mode == "sharpen":
             values["sharpen_amount"] = config.get("sharpen_amount", 1.0)
-            notes.append("sharpen could give negative attention; here negative values become 0")
+            notes.append("sharpen could produce negative attention; here negative values become 0")
         notes.append("kernel_size truncated the blur; here the kernel extends to four sigma")
     elif mode == "region":
         sides = _list_parts(config.get("region"))

@@ -242,7 +242,7 @@ class Settings(_WithSections):
     sweeps_skip_impossible: bool = False
     """Leave out the cells of a sweep that cannot be generated, instead of refusing the batch."""
     primary_metric: MetricName | None = None
-    """Metric that decides the verdict of `wantui analyze --compare`, declared before the videos are seen."""
+    """Metric that decides the verdict of `wantui analyze --compare`, declared before the videos are generated."""
     output_dir: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] = "outputs"
     """Parent folder of the batch folder."""
     output_permissions: Literal["umask", "private"] = "umask"

@@ -157,7 +157,7 @@ def remove_swept_items(settings: Settings, axes: Sequence[SweepAxis]) -> Setting
 
 
 def describe_cell_count(count: int, setting_names: Sequence[str], *, has_baseline: bool) -> str:
-    """Return the number of the cells of a sweep: "3 values of cfg_scale", or "7 combinations of settings"."""
+    """Return the number of sweep cells: "3 values of cfg_scale", or "7 combinations of settings"."""
     if len(setting_names) == 1 and not has_baseline:
         return f"{format_count(count, 'value')} of {setting_names[0]}"
     return format_count(count, "combination of settings", "combinations of settings")

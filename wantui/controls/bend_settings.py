@@ -159,7 +159,7 @@ class BendSettings(DescribedModel):
         if all(getattr(self, name) is None for name in valid_names):
             raise ValueError(f"mode {self.mode} needs {' or '.join(valid_names)}")
         transform = self.build_transform()
-        if self.border is not None and not transform.reads_border:
+        if self.border is not None and not transform.needs_border_mode:
             raise ValueError(f"border has no effect with mode {self.mode}. Remove it")
         return self
 

@@ -31,8 +31,8 @@ class BendTransform(DescribedModel):
         return True
 
     @property
-    def reads_border(self) -> bool:
-        """Return whether the transform reads values outside of the frame."""
+    def needs_border_mode(self) -> bool:
+        """Return whether the transform needs values beyond the frame, which the setting `border` defines."""
         return False
 
 
@@ -60,7 +60,7 @@ class Scale(BendTransform):
         return self.scale_factor == 1
 
     @property
-    def reads_border(self) -> bool:
+    def needs_border_mode(self) -> bool:
         return True
 
 
@@ -76,7 +76,7 @@ class Rotate(BendTransform):
         return self.rotate_degrees % 360 == 0
 
     @property
-    def reads_border(self) -> bool:
+    def needs_border_mode(self) -> bool:
         return True
 
 
@@ -94,7 +94,7 @@ class Translate(BendTransform):
         return self.translate_x == 0 and self.translate_y == 0
 
     @property
-    def reads_border(self) -> bool:
+    def needs_border_mode(self) -> bool:
         return True
 
 
@@ -124,7 +124,7 @@ class Blur(BendTransform):
         return self.blur_sigma == 0
 
     @property
-    def reads_border(self) -> bool:
+    def needs_border_mode(self) -> bool:
         return True
 
 
@@ -146,7 +146,7 @@ class Sharpen(BendTransform):
         return False
 
     @property
-    def reads_border(self) -> bool:
+    def needs_border_mode(self) -> bool:
         return True
 
 

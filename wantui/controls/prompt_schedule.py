@@ -188,7 +188,7 @@ def find_prompt_moments(
     if unit == "sigma" and moments[0] >= start:
         raise KeyframeError(
             f"a keyframe is at {format_moment(unit, moments[0])}, but the first step has the noise level {start:.6g}. "
-            "Use a lower noise level, or `sigma 1` for the prompt at the start"
+            "Use a lower noise level, or `sigma 1` to set the initial prompt"
         )
     all_times = KeyframeTimes(unit=unit, moments=(start, *moments))
     located = find_evaluation_moments(all_times, noise_levels, step_count)

@@ -279,7 +279,7 @@ def _wait_for_engine(
     output_path = directory / OUTPUT_FILE_NAME
     if (lock_holder := lock_watch.find_lasting_holder()) is not None:
         raise NoEngineError(
-            f"the engine (process {engine_id}) waits for the queue, which is locked by {lock_holder}. End that "
+            f"the engine (process {engine_id}) is waiting for the queue, which is locked by {lock_holder}. End that "
             "process; queued batches stay in the queue. Follow them with: wantui watch"
         )
     raise NoEngineError(
@@ -320,8 +320,8 @@ def stop_engine(directory: Path, is_immediate: bool, wait_seconds: float = 60.0)
         time.sleep(0.05)
     if is_immediate:
         raise NoEngineError(
-            f"cannot stop the engine (process {process_id}): it is suspended, or waits for a disk or network. Kill "
-            f"it: kill -9 {process_id}. Videos in progress continue from their checkpoints"
+            f"cannot stop the engine (process {process_id}): it is suspended, or is waiting for a disk or the network. "
+            f"Kill it: kill -9 {process_id}. Videos in progress continue from their checkpoints"
         )
     raise NoEngineError(
         f"cannot stop the engine (process {process_id}) yet: it is in the middle of a step. "

@@ -21,7 +21,7 @@ def find_hold_end(hold: Hold) -> str | None:
 
 
 def _check_disk_space(folder: Path, needed_bytes: int | None) -> str | None:
-    """Report that a disk has enough space (without a number of bytes: enough free inodes); None if it has not."""
+    """Return a log line if a disk has enough free bytes (without a number: enough free inodes); None otherwise."""
     if needed_bytes is None:
         return f"enough files can be created in {folder} again" if has_free_files(folder) else None
     has_space = query_free_disk_bytes(folder) >= needed_bytes
@@ -29,7 +29,7 @@ def _check_disk_space(folder: Path, needed_bytes: int | None) -> str | None:
 
 
 def _check_folder(folder: Path, _: int | None) -> str | None:
-    """Report that a folder can be written or was deleted, so that the queue can resume; None otherwise."""
+    """Return a log line if a folder can be written or was deleted, so that the queue can resume; None otherwise."""
     is_usable = is_folder_deleted(folder) or probe_write_error(folder) is None
     return f"{folder} can be written again" if is_usable else None
 

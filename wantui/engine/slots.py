@@ -101,7 +101,7 @@ class WorkerSlot:
         return self.has_equal_gpu(other) and not other.is_bad_partner
 
     def has_equal_gpu(self, other: "WorkerSlot") -> bool:
-        """Return whether the other slot has another GPU of this kind, and a process can see both.
+        """Return whether the other slot has a different GPU of the same kind, and one process can see both.
 
         CUDA shows a process only one MIG instance.
         """

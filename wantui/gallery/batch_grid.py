@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
-from wantui.formatting import join_first_names
+from wantui.formatting import join_and_shorten
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 from wantui.storage.manifest_axes import BASELINE_POSITION, VARIATION_AXIS, AxisLayout, BatchAxes
@@ -140,7 +140,7 @@ def read_batch_grid(
 def _check_selection(option: str, wanted: Collection[object], known: Sequence[object], folder: Path) -> None:
     for name in wanted:
         if name not in known:
-            raise UserError(f"{option}: {folder} has no {name!r}. It has {join_first_names(known, MAX_LISTED_NAMES)}")
+            raise UserError(f"{option}: {folder} has no {name!r}. It has {join_and_shorten(known, MAX_LISTED_NAMES)}")
 
 
 def _make_cell(folder: Path, video: VideoEntry) -> GridCell:

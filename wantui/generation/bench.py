@@ -176,7 +176,7 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
 
 
 def _time_passes(transformer: WanTransformer3DModel, device: torch.device) -> list[tuple[float, ...]]:
-    """Return the seconds of a pass of each of `LATENT_GRIDS`, and of submitting its work to the device."""
+    """Return the seconds of a pass at each of `LATENT_GRIDS`, and the seconds to submit its work to the device."""
     text_embedding = torch.zeros(1, 512, 4096, device=device, dtype=torch.bfloat16)
     text_embedding[:, :PROMPT_TOKEN_COUNT] = torch.randn(1, PROMPT_TOKEN_COUNT, 4096, device=device)
     pass_cache, timestep = PassCache(), torch.tensor([500.0], device=device)

@@ -245,7 +245,7 @@ def _parse_checkpoint(
     }
     seconds = float(header.get("seconds", 0.0))  # earlier versions stored none
     if not 0 <= seconds < math.inf:
-        raise CheckpointRefusedError(f"its denoising took {seconds} s")
+        raise CheckpointRefusedError(f"its recorded denoising time is {seconds} s")
     return Checkpoint(steps_done, latents.to(device), scheduler_state, checksums_by_capture, guidance_state, seconds)
 
 

@@ -99,7 +99,7 @@ class DenoisingInputs:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State of a loop between two steps."""
+    """State of the denoising loop between two steps."""
 
     steps_done: int
     latents: Tensor

@@ -22,7 +22,7 @@ class BoundedGGUFReader(GGUFReader):
     def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
         values = super()._get(offset, dtype, count, override_order)
         if len(values) != int(count):
-            raise ValueError(f"a value at byte {int(offset):,} is beyond its end")
+            raise ValueError(f"a value at byte {int(offset):,} lies beyond the end of the file")
         return values
 
     def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:

@@ -94,7 +94,7 @@ class GramMatrix:
 
 
 class StateProjection:
-    """Projection of states to few dimensions, the same for all states of a size; inner products are unbiased.
+    """Projection of states to few dimensions, the same for all states of equal size; inner products are unbiased.
 
     A balanced count sketch (Charikar, Chen and Farach-Colton 2002): each value gets a random sign and is added to one
     of `k` sums, all with equally many values. Squared distances have a relative standard error of about sqrt(2 / k),

@@ -89,6 +89,6 @@ class GuidedVelocity:
         return self.rule.combine(predictions, evaluation.scale, self.state)
 
     def _is_difference_needed_after(self, evaluation_index: int) -> bool:
-        """Return whether the next evaluation with a difference reuses that of this one."""
+        """Return whether the next evaluation that uses a pass difference reuses the one from this evaluation."""
         later_sources = (evaluation.source for evaluation in self.evaluations[evaluation_index + 1 :])
         return next((source for source in later_sources if source in ("guided", "reused")), None) == "reused"

@@ -123,7 +123,7 @@ def find_device_name(device: torch.device) -> str:
 
 
 def read_gpu_memory_stats(device: torch.device) -> dict[str, int]:
-    """Return torch's bytes on a GPU: allocated now, reserved now, and most allocated since the video started."""
+    """Return torch's bytes on a GPU: allocated now, reserved now, and peak allocated since the video started."""
     if device.type != "cuda":
         return {}
     return {

@@ -55,7 +55,7 @@ class LatentToRgbMap:
 
 @torch.no_grad()
 def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgbMap:
-    """Fit the map of a pipeline's VAE by encoding four small images.
+    """Fit the map from latents to RGB of a pipeline's VAE by encoding four small images.
 
     Raises:
         LoadError: the VAE returns NaN or infinity.

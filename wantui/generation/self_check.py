@@ -89,9 +89,11 @@ def _check_latent_statistics(config: Any) -> None:
         value_list = list(values) if isinstance(values, list | tuple) else [values]
         numbers = [value for value in value_list if isinstance(value, int | float)]
         if len(numbers) != config.z_dim or not all(map(math.isfinite, numbers)):
-            raise LoadError(f"its VAE has {name} {value_list[:3]}..., but it must be {config.z_dim} numbers")
+            raise LoadError(
+                f"its VAE config sets {name} to {value_list[:3]}..., but {config.z_dim} finite numbers are needed"
+            )
     if min(config.latents_std) <= 0:
-        raise LoadError("its VAE has a latents_std of 0 or less")
+        raise LoadError("its VAE config has a latents_std of 0 or less")
 
 
 def _read_encoder_config(folder: Path) -> Any:

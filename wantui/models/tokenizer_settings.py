@@ -84,7 +84,7 @@ def list_new_tokens(settings: Mapping[str, Any], vocabulary: Mapping[str, int]) 
     if isinstance(extra_tokens, dict):
         extra_tokens = list(extra_tokens.values())
     if not settings.keys() & {"extra_special_tokens", "additional_special_tokens"}:
-        extra_tokens = [f"<extra_id_{number}>" for number in range(_get_extra_count(settings))]
+        extra_tokens = [f"<extra_id_{number}>" for number in range(_get_extra_token_count(settings))]
     if not isinstance(extra_tokens, list):
         extra_tokens = []
     decoded_tokens = (settings.get("added_tokens_decoder") or {}).values()
@@ -92,7 +92,7 @@ def list_new_tokens(settings: Mapping[str, Any], vocabulary: Mapping[str, int]) 
     return [token for token in dict.fromkeys(tokens) if token is not None and token not in vocabulary]
 
 
-def _get_extra_count(settings: Mapping[str, Any]) -> int:
+def _get_extra_token_count(settings: Mapping[str, Any]) -> int:
     count = settings.get("extra_ids", DEFAULT_EXTRA_TOKEN_COUNT)
     return count if type(count) is int else 0  # refused by `check_tokenizer_files`
 

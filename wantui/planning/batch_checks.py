@@ -173,7 +173,7 @@ def _find_unused_mark_warnings(variations: tuple[Variation, ...], control_words:
 
 
 def describe_altered_trajectory(settings: Settings) -> str | None:
-    """Return why captures would not show the model's own trajectory, with what to choose; None if they show it."""
+    """Return why captures would not show the model's own trajectory, and what to choose instead; None if they do."""
     if settings.model_settings.speed == "cached":
         return (
             "model_settings.speed: cached skips blocks, so captures would not show the model's own computation: "

@@ -64,7 +64,7 @@ def list_fp8_conflicts(model: WanModel, dtype: str, weights: WeightsForm, plan: 
         )
     if plan is not None and not plan.can_fuse:
         conflicts.append(
-            f"needs all weights of a block on the GPU, which memory_settings.plan: {plan.slug} does not keep there: "
+            f"needs all weights of a block on the GPU, but memory_settings.plan: {plan.slug} loads them in parts: "
             "choose plan auto, or speed fused"
         )
     return conflicts

@@ -48,7 +48,7 @@ def find_guidance_warnings(settings: Settings, recipe: Recipe) -> list[str]:
         )
     if settings.model_settings.gpus_per_video == 2 and not is_guided:
         warnings.append(
-            "model_settings.gpus_per_video: 2 makes no step faster, because none has two passes: the second GPU is "
+            "model_settings.gpus_per_video: 2 makes no step faster, because no step has two passes: the second GPU is "
             "reserved and idle. Without guidance, use 1"
         )
     return [

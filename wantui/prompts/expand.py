@@ -120,7 +120,7 @@ class _ExpandedPart(NamedTuple):
 
 
 class _ExpandedSize(NamedTuple):
-    """Number and total size of the expansions of a part of a template."""
+    """Number and total length of the expansions of a template part."""
 
     expansion_count: int
     text_length: int

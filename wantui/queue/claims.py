@@ -39,7 +39,7 @@ MAX_STEP_EVENT_AGE = 20_000
 UserRequest = Literal["continue", "cancel", "pause"]
 """Request of a user to a running video."""
 END_VIDEO_SQL = "finished = ?, seconds = max(0, ? - boot_seconds)"
-"""SQL that ends a video; its parameters are `_make_end_video_parameters()`."""
+"""SQL that ends a video; its parameters are `_make_end_video_sql_parameters()`."""
 
 
 class LostClaimError(Exception):
@@ -174,7 +174,7 @@ class WorkerQueue(QueueWriter):
             self._update_claimed_video(
                 claim,
                 f"state = 'failed', worker = NULL, error = ?, {END_VIDEO_SQL}",
-                (error, *_make_end_video_parameters()),
+                (error, *_make_end_video_sql_parameters()),
             )
             db.execute(
                 "UPDATE video SET state = 'failed', finished = ?, error = ? "
@@ -188,7 +188,7 @@ class WorkerQueue(QueueWriter):
             self._update_claimed_video(
                 claim,
                 f"state = '{state}', worker = NULL, error = ?, {END_VIDEO_SQL}",
-                (error, *_make_end_video_parameters()),
+                (error, *_make_end_video_sql_parameters()),
             )
             self._store_video_event(claim, end_event)
 
@@ -289,7 +289,7 @@ def _build_reclaim_event(state: str, title: str, video_index: int, error: str) -
     return event_types_by_state[state](title=title, number=to_display_number(video_index), error=error)
 
 
-def _make_end_video_parameters() -> tuple[float, float]:
+def _make_end_video_sql_parameters() -> tuple[float, float]:
     return time.time(), read_boot_seconds()
 
 

@@ -28,7 +28,7 @@ class BatchWait:
             )
             position = len(self.earlier_batches) + 1
             phrases.append(
-                f"position {position} in the queue: waits for {video_count_text} of {batch_names}{omitted_text}"
+                f"position {position} in the queue: waiting for {video_count_text} of {batch_names}{omitted_text}"
             )
         return "; ".join(phrases)
 
@@ -40,7 +40,7 @@ def describe_starting_worker(worker: WorkerRow, shows_seconds: bool = True) -> s
 
 
 def find_batch_wait(queue: QueueReader, batch_number: int) -> BatchWait:
-    """Return what a batch waits for; empty if one of its videos runs, or it is paused, held or finished."""
+    """Return what a batch is waiting for; empty if a video is running, or if the batch is paused, held or finished."""
     batch = queue.get_batch(batch_number)
     if batch is None or not batch.unfinished_count or batch.counts.get("running") or batch.paused or queue.read_hold():
         return BatchWait((), ())

@@ -246,7 +246,7 @@ def _make_placeholder_entry(line: JournalLine) -> VideoEntry:
 
 @lru_cache(maxsize=256)
 def _summarise_manifest(path: Path, manifest_state: FileState) -> _ManifestSummary:
-    """Read a manifest without validating its recipes, which would take most of the time of a listing."""
+    """Read a manifest without validating its recipes, which would take most of the listing time."""
     manifest_path = BatchFolder(path).manifest_path
     try:
         document = read_json_object(manifest_path, MAX_MANIFEST_BYTES)
@@ -282,7 +282,7 @@ def _describe_damage(path: Path, part: str) -> str:
 
 
 def _describe_sweep(document: Mapping[str, Any]) -> str:
-    """Return the axes of the sweep of a manifest; settings that change together are joined by "+"."""
+    """Return the sweep axes of a manifest; settings that change together are joined by "+"."""
     axes = (document.get("sweep") or {}).get("axes", ())
     return "; ".join(
         f"{'+'.join(axis['names'])} {', '.join('+'.join(map(format_value_label, values)) for values in axis['values'])}"

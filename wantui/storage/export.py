@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wantui.atomic_files import atomic_folder, atomic_write, write_text_atomically
 from wantui.errors import UserError
-from wantui.formatting import format_count, join_first_names
+from wantui.formatting import format_count, join_and_shorten
 from wantui.paths import check_output_folder
 from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
@@ -107,7 +107,7 @@ def _select_entries(
     for id_prefix in id_prefixes:
         if not any(entry.id.startswith(id_prefix) for entry in manifest.videos):
             known_ids = [entry.id for entry in manifest.videos]
-            id_list = join_first_names(known_ids, MAX_LISTED_IDS)
+            id_list = join_and_shorten(known_ids, MAX_LISTED_IDS)
             raise NothingToExportError(f"--video-id: {folder} has no video {id_prefix!r}. Its ids are {id_list}.")
     entries = [entry for entry in manifest.videos if not id_prefixes or entry.id.startswith(id_prefixes)]
     return (

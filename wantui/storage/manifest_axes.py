@@ -192,7 +192,7 @@ class BatchAxes:
             columns = (free[0],) if free else ()
         rows = (*rows, *(name for name in names if name not in (*rows, *columns)))
         if not rows or not columns:
-            raise UserError("--rows and --columns: at least one axis must be left for the other. Name fewer axes")
+            raise UserError("--rows and --columns need at least one axis each. Leave an axis for the other option")
         return AxisLayout(rows, columns)
 
     def arrange_videos(self, layout: AxisLayout, page_number: int = 0) -> ArrangedVideos:

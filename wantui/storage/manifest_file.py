@@ -91,7 +91,7 @@ class ManifestFile:
             OSError: the entries cannot be written; the files on disk are unchanged.
         """
         if self.manifest is None:
-            raise RuntimeError("a manifest is read before it is written")
+            raise RuntimeError("cannot write the manifest: it has not been read yet")
         lines = [self._encode_line(self.manifest, index) for index in previous_states]
         if lines:
             self._refuse_unread_journal()
@@ -118,7 +118,7 @@ class ManifestFile:
             OSError: the manifest cannot be written, or the journal may have changes that could not be read.
         """
         if self.manifest is None:
-            raise RuntimeError("a manifest is read before it is written")
+            raise RuntimeError("cannot write the manifest: it has not been read yet")
         self._refuse_unread_journal()
         self._preserve_edited_manifest()
         self.manifest.journal = make_journal_id(self.manifest.journal)

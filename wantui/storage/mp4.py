@@ -195,7 +195,7 @@ def read_clip_tags(path: Path) -> tuple[Recipe, dict[str, Any]]:
             provenance.setdefault("decoder", "reference")  # as in versions that did not name it
         return parse_recipe(parse_json(tags["wantui"])), provenance
     except ValueError as error:  # includes text that is not UTF-8
-        raise ClipError(f"the recipe in {path} is damaged or of another version: {error}") from None
+        raise ClipError(f"the recipe in {path} is damaged, or was written by a different version: {error}") from None
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def make_preview_folder_path(preview_path: Path) -> Path:
 
 
 def make_step_preview_path(folder: Path, step_number: int) -> Path:
-    """Return the strip of a step in the folder of earlier strips."""
+    """Return the path of a step's strip in the folder of earlier strips."""
     return folder / f"step_{step_number:05d}.png"
 
 

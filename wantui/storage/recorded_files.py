@@ -104,13 +104,13 @@ def verify_clip(path: Path, recipe: Recipe, recorded_digest: str | None) -> None
             verify_recorded_file(path, recorded_digest)
     except RecordedFileError as error:
         if error.problem == "changed":
-            _refuse_other_recipe(path, recipe)
+            _refuse_clip_of_different_recipe(path, recipe)
         raise ClipError(str(error)) from error
     if recorded_digest is None:
-        _refuse_other_recipe(path, recipe)
+        _refuse_clip_of_different_recipe(path, recipe)
 
 
-def _refuse_other_recipe(path: Path, recipe: Recipe) -> None:
+def _refuse_clip_of_different_recipe(path: Path, recipe: Recipe) -> None:
     try:
         stored_recipe, _ = read_clip_tags(path)
     except ClipError:  # without tags, or unreadable: the digest or the decoder decides

@@ -222,7 +222,7 @@ class TrajectoryWriter:
                 return
             self.group = reopen_group_for_writing(self.partial_folder)
             if self.group["steps"][:].tolist() != self.stored_steps:
-                raise PartialCaptureError("an earlier version of wantui selected other steps")
+                raise PartialCaptureError("an earlier version of wantui selected different steps")
             self.latents_array = self.group.get("latents")
             self.exact_states_array = self.group.get(EXACT_STATES_ARRAY)
             self.predicted_clean_array = self.group.get("predicted_clean")

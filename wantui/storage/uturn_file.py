@@ -80,12 +80,12 @@ def get_uturn_folder(batch_folder: Path) -> Path:
 
 
 def get_uturn_index_path(batch_folder: Path) -> Path:
-    """Return the path of the index of the U-turns of a batch, whether it exists or not."""
+    """Return the path of a batch's U-turn index, which need not exist."""
     return get_uturn_folder(batch_folder) / INDEX_NAME
 
 
 def make_uturn_clip_path(batch_folder: Path, entry: UTurnEntry) -> Path:
-    """Return the path of the clip of a U-turn."""
+    """Return the path of a U-turn clip."""
     return get_uturn_folder(batch_folder) / f"{entry.id}.mp4"
 
 
@@ -205,7 +205,7 @@ def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float6
 
 
 def _verify_uturn_file(batch_folder: Path, entry: UTurnEntry, kind: str) -> Path:
-    """Return the path of a file of a U-turn, after a check that it is the recorded one.
+    """Return the path of a U-turn file, after checking that it is the recorded one.
 
     Raises:
         UTurnFileError: it is missing, cannot be read, or is not the recorded one.

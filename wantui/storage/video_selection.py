@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.errors import UserError
-from wantui.formatting import join_first_names
+from wantui.formatting import join_and_shorten
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.manifest_labels import label_variations
@@ -34,7 +34,7 @@ class SelectedVideo:
         return self.folder / name if self.entry.state == "done" and name is not None else None
 
     def find_verified_clip(self) -> Path | None:
-        """Return the clip of the finished video, after a check that it is the recorded one; None if it has none.
+        """Return the path of the finished video's clip, after a check that it is the recorded one; None without a clip.
 
         Raises:
             ClipError: the clip is damaged, or belongs to another video.
@@ -124,4 +124,4 @@ def _list_source_videos(source: Path) -> list[SelectedVideo]:
 
 def _list_names(names: Sequence[object]) -> str:
     known = sorted(set(map(str, names)))
-    return join_first_names(known, MAX_LISTED_NAMES)
+    return join_and_shorten(known, MAX_LISTED_NAMES)

@@ -82,7 +82,7 @@ COMPOSE_ACTIONS = (
         "s",
         "focus_settings",
         "Settings",
-        "Change steps, size, guidance and all else.",
+        "Change steps, size, guidance and all other settings.",
         is_in_footer=False,
     ),
     Action(
@@ -196,13 +196,13 @@ LIBRARY_ACTIONS = (
         "Filter",
         "Show all batches, those with failures, unfinished ones, starred videos, or videos that are not rejected.",
     ),
-    Action("library.size", "z", "cell_size", "Size", "Show small pictures, large ones, or only signs in the matrix."),
+    Action("library.size", "z", "cell_size", "Size", "Show small pictures, large ones, or only symbols in the matrix."),
     Action(
         "library.axes",
         "a",
         "next_layout",
         "Axes",
-        "Show other axes of a sweep as rows and columns: variations, swept settings, seeds.",
+        "Choose which sweep axes are rows and columns: variations, swept settings, seeds.",
         is_in_footer=False,
     ),
     Action(
@@ -239,7 +239,7 @@ LIBRARY_ACTIONS = (
         "E",
         "edit_video",
         "Again",
-        "Compose this video, or the selected ones, again: their prompts and seeds with other settings.",
+        "Compose this video, or the selected ones, again: their prompts and seeds with different settings.",
         is_in_footer=False,
     ),
     Action("library.missing", "n", "resume", "Missing", "Queue the missing videos of the batch.", is_in_footer=False),

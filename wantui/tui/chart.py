@@ -89,7 +89,7 @@ class Chart:
                         self._canvas.add_dot(column, row, style)
 
     def add_interval(self, x: float, low: float, high: float, style: Style) -> None:
-        """Draw a vertical interval whose ends are wide enough to be seen beside a sign within it."""
+        """Draw a vertical interval whose ends are wide enough to be seen beside a symbol within it."""
         if not all(map(math.isfinite, (x, low, high))):
             return
         column, first, last = round(self._find_dot_column(x)), self._find_dot_row(high), self._find_dot_row(low)
@@ -98,8 +98,8 @@ class Chart:
         for row in (first, last):
             self._canvas.add_line((left, row), (left + 2 * END_DOTS + 1, row), style)
 
-    def add_sign(self, x: float, y: float, sign: str, style: Style) -> None:
-        """Place a sign at a point."""
+    def add_symbol(self, x: float, y: float, sign: str, style: Style) -> None:
+        """Place a symbol at a point."""
         if math.isfinite(x) and math.isfinite(y):
             row, column = self._find_row(y), round(self._find_dot_column(x)) // 2
             if 0 <= row < self.plot_height and 0 <= column < self.plot_width:

@@ -91,7 +91,7 @@ def _to_picture(image: "Image") -> "Picture":
 
 
 def shrink_picture(picture: "Picture", max_side: int) -> "Picture":
-    """Return a picture whose width and height are at most `max_side`, with the same shape."""
+    """Return a picture scaled to a width and height of at most `max_side`, keeping its aspect ratio."""
     scale = max_side / max(picture.shape[:2])
     return picture if scale >= 1 else _resize_picture(picture, scale)
 

@@ -251,7 +251,7 @@ def make_video_columns(
 
 
 def format_batch_eta(batch: BatchRow, seconds_by_batch: Mapping[int, float | None]) -> str:
-    """Return the displayed ETA of a batch; empty for a batch that does not wait or run."""
+    """Return the displayed ETA of a batch; empty unless the batch is waiting or running."""
     return format_seconds_left(seconds_by_batch[batch.id]) if batch.id in seconds_by_batch else ""
 
 
@@ -288,5 +288,5 @@ def _draw_style(row_list: VirtualList, style: StateStyle) -> Text:
     return Text(f"{style.glyph} {style.state_word}", row_list.make_colour_style(style.colour_name))
 
 
-def _draw_progress(row_list: VirtualList, done_share: float, width: int) -> Text:
-    return draw_styled_bar(done_share, width, row_list.make_colour_style("accent"))
+def _draw_progress(row_list: VirtualList, completed_fraction: float, width: int) -> Text:
+    return draw_styled_bar(completed_fraction, width, row_list.make_colour_style("accent"))

@@ -12,7 +12,7 @@ class QueueProgress:
     ended_count: int
     """Number of videos that are done, failed or cancelled."""
     video_count: int
-    done_share: float
+    completed_fraction: float
     """Share of the work that is done, from 0 to 1; the steps of running videos count."""
 
 

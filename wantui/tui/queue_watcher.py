@@ -96,7 +96,7 @@ class QueueWatcher(threading.Thread):
         """Poll immediately, because the user changed the queue."""
         self._poll_requested.set()
 
-    def watch_pages(self, batch_id: int | None, page_numbers: Iterable[int] = ()) -> None:
+    def set_watched_pages(self, batch_id: int | None, page_numbers: Iterable[int] = ()) -> None:
         """Watch these pages of a batch instead of the previous ones; None watches no batch."""
         previous_request, requested_numbers = self._request, frozenset(page_numbers)
         if (batch_id, requested_numbers) != (previous_request.batch_id, previous_request.page_numbers):

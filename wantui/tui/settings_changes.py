@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def apply_settings(app: "WantuiApp", settings: TuiSettings) -> None:
-    """Apply changed settings; what is read only at the start, such as low_bandwidth, needs a restart."""
+    """Apply changed settings; those that are read only at startup, such as low_bandwidth, need a restart."""
     previous, app.settings = app.settings, settings
     if previous == settings:
         return
@@ -34,7 +34,7 @@ def apply_settings(app: "WantuiApp", settings: TuiSettings) -> None:
 
 
 def switch_automatic_previews(app: "WantuiApp") -> None:
-    """Switch automatic previews on or off, as the settings say; a monitor that was not shown yet does so itself."""
+    """Switch automatic previews on or off on an open Monitor screen; a new one reads the setting itself."""
     from wantui.tui.screens.monitor_files import MonitorFiles
 
     try:

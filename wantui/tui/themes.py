@@ -151,7 +151,7 @@ FINDING_COLOURS = {True: "#ffffff", False: "#000000"}
 
 
 def choose_first_theme(chosen_name: str | None, color_system: str | None, is_colourless: bool) -> str:
-    """Return the name of the theme at the start.
+    """Return the name of the theme at startup.
 
     Args:
         chosen_name: theme of tui.yaml or of the drafts; None if the user chose none.

@@ -166,7 +166,7 @@ class PipelineCache:
         return next((file.path for file in self.weight_files if file.is_overwritten()), None)
 
     def predict_video_seconds(self, recipe: Recipe) -> float | None:
-        """Return the predicted seconds of a video, or None; its pipeline must be loaded."""
+        """Return the predicted seconds of a video whose pipeline is loaded, or None if unknown."""
         assert self.loaded_pipeline is not None
         device = find_device(self.loaded_pipeline.pipeline)
         throughput = load_throughput(self.queue.path.parent, find_device_name(device), recipe, self.chosen_plan.plan)

@@ -48,7 +48,7 @@ class CaptureRecorder(ABC):
 
     @abstractmethod
     def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
-        """Start, or resume after some steps.
+        """Start recording, or resume it after some completed steps.
 
         Raises:
             PartialCaptureError: parts that an earlier process stored are missing.

@@ -72,7 +72,7 @@ FREQUENCY_MODELS_BY_NAME = {
     "autoencoder_folder",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="Folder of the shared autoencoder; it is trained there at uniform frequencies if there is none.",
+    help="Folder of the shared autoencoder; if the folder contains none, one is trained there at uniform frequencies.",
 )
 @click.option(
     "--output",

@@ -182,7 +182,7 @@ def train_style(training: AdapterTraining, clip_count: int, step_count: int, max
     )
     mean_loss = optimizer.train_until(1.0)
     scores = training.evaluation.score(training.vae, make_guided_generator(student))
-    training.log(f"style, step {optimizer.step_number}: loss {mean_loss:.4f}; {format_scores(*scores)}")
+    training.log(f"style, update {optimizer.step_number}: loss {mean_loss:.4f}; {format_scores(*scores)}")
     save_adapter(student.transformer, training.output_folder / "nano-style.safetensors")
 
 

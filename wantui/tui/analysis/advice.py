@@ -12,7 +12,7 @@ SCREEN_ADVICE = {
     AdviceKind.CHOOSE_PRIMARY_METRIC: "Choose one on the command line: `wantui analyze --primary`",
     AdviceKind.USE_OTHER_METRIC: "To use another metric, run `wantui analyze --compare --primary {value}`",
     AdviceKind.ADD_MAPS_OR_LABELS: "Mark words of the template with parentheses and turn on 'store attention' in "
-    "Compose (1, then s); load outside labels with `wantui analyze --scores`",
+    "Compose (1, then s); load external labels with `wantui analyze --scores`",
 }
 """Sentence of the screen for each advice."""
 

@@ -13,7 +13,7 @@ from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.forest_plot import (
     ForestLayout,
     choose_layout,
-    describe_signs,
+    describe_symbols,
     draw_directions,
     draw_forest_header,
     draw_forest_rows,
@@ -120,7 +120,7 @@ def _draw_pair(
     lines = [Text(replace_names(f"{pair[0]} against {pair[1]}"), Style(bold=True))] if names_pair else []
     lines += draw_answer_verdicts(answers, canvas)
     if has_legend:
-        legend = describe_signs(
+        legend = describe_symbols(
             has_unguided=comparison.unguided is not None,
             has_ratios_from_1=any(get_ratio_origin(difference.metric) for difference in comparison.differences),
             width=canvas.width,

@@ -38,7 +38,7 @@ MIN_TITLED_HEIGHT = 10
 """Free lines of a pane from which on the chart has a title; in a lower one, the verdict above it says the same."""
 CHANGE_KINDS = ("rises", "falls")
 """Kinds of verdicts that a metric changes; their p is not corrected for other metrics."""
-DOSE_SIGN = "●"
+DOSE_SYMBOL = "●"
 UNBOUNDED_TEXT = "unbounded interval"
 """Text in the place of a percentage whose interval has no ends."""
 INTERVAL_COLOUR = "text-muted"
@@ -138,7 +138,7 @@ def _draw_chart(
     for name, dose, mean, low, high in zip(dose_response.group_names, doses, means, lows, highs, strict=True):
         chart.add_interval(dose, low, high, interval_style)
         style = canvas.get_style(colours_by_group.get(name, "accent")) + Style(bold=True)
-        chart.add_sign(dose, mean, DOSE_SIGN, style)
+        chart.add_symbol(dose, mean, DOSE_SYMBOL, style)
     return chart.draw_lines()
 
 
@@ -150,7 +150,7 @@ def _draw_means(
     lines = [Text.assemble((f"mean {subject}", canvas.get_style("text-muted")))]
     for name, dose, mean in zip(dose_response.group_names, dose_response.doses, trend.means, strict=True):
         part = Text.assemble(
-            (DOSE_SIGN, canvas.get_style(colours_by_group.get(name, "accent"))), f" {dose:g}: {mean:#.3g}"
+            (DOSE_SYMBOL, canvas.get_style(colours_by_group.get(name, "accent"))), f" {dose:g}: {mean:#.3g}"
         )
         if lines[-1].cell_len + len(part) + 3 > canvas.width:
             lines.append(Text(" "))

@@ -136,8 +136,8 @@ def label_effect(comparison: "Comparison", metric: str) -> str:
     return mark_ratio(metric, f"{name} (primary)" if metric == comparison.primary_metric else name)
 
 
-def describe_signs(*, has_unguided: bool, has_ratios_from_1: bool, width: int) -> str:
-    """Return the explanation of the signs, short in a narrow pane."""
+def describe_symbols(*, has_unguided: bool, has_ratios_from_1: bool, width: int) -> str:
+    """Return the legend of the symbols, shortened in a narrow pane."""
     is_wide = width >= WIDE_LEGEND
     parts = [
         f"{SIGNIFICANT_SIGN} {'adjusted ' * is_wide}p up to 0.05",
@@ -204,7 +204,7 @@ def draw_forest_rows(
 
 
 def find_null_change(comparison: "Comparison", difference: Difference) -> float:
-    """Return the relative difference of the groups' Gaussian flows; NaN if there is none."""
+    """Return the relative difference of the groups' Gaussian flows; NaN if it cannot be computed."""
     summaries = comparison.summaries_by_metric.get(difference.metric, {})
     if not math.isfinite(difference.relative_difference):
         return math.nan
@@ -255,7 +255,7 @@ def draw_interval(
     style: Style,
     reference_changes: Mapping[str, float] | None = None,
 ) -> Text:
-    """Return the plot of one effect: zero line, interval, references by sign, point.
+    """Return the plot of one effect: zero line, interval, references as symbols, point.
 
     The point is always between the ends of its interval, which move outwards by up to two cells if they have to;
     references move beside the signs that they would hide.
@@ -287,7 +287,7 @@ def draw_interval(
 
 
 def _find_free_column(column: int, signs: Mapping[int, str], direction: float, axis: ForestAxis) -> int:
-    """Return the column of a reference, or the next one in its direction from the point without a sign.
+    """Return the column of a reference, or the next one in its direction from the point, that has no symbol yet.
 
     If there is none before the end of the axis, it is the next one on the other side.
     """

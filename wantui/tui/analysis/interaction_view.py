@@ -1,4 +1,4 @@
-"""Drawing of the interaction of two factors, and of correlations with attention and outside labels."""
+"""Drawing of the interaction of two factors, and of correlations with attention and external labels."""
 
 from typing import TYPE_CHECKING
 

@@ -9,7 +9,7 @@ from rich.text import Text
 from wantui.formatting import format_share
 from wantui.tui.analysis.advice import replace_options_by_keys
 from wantui.tui.analysis.views import (
-    GROUP_SIGNS,
+    GROUP_SYMBOLS,
     LOW_VIEW_HEIGHT,
     SIGMA_AXIS_NAME,
     WIDE_VIEW_WIDTH,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wantui.analysis.variance_shares import VarianceShares
     from wantui.tui.analysis.data import Separation
 
-CURVE_COLOURS = tuple(f"series-{name}" for name in SERIES_COLOURS[: len(GROUP_SIGNS)])
+CURVE_COLOURS = tuple(f"series-{name}" for name in SERIES_COLOURS[: len(GROUP_SYMBOLS)])
 """Names of the theme colours of the curves."""
 MAX_DRAWN_PAIRS = len(CURVE_COLOURS)
 """Maximum number of pairs of groups whose accuracy is drawn."""
@@ -120,7 +120,7 @@ def _draw_accuracy(
 
 
 def _draw_shares(variance_shares: "VarianceShares", width: int, height: int, canvas: Canvas) -> list[Text]:
-    """Return the chart of the shares of the variance."""
+    """Return the chart of the variance shares."""
     names = variance_shares.varying_effects
     legend = [_draw_title("variance", SHARE_NOTES, width), *_draw_legend(variance_shares.varying_titles, width, canvas)]
     curves = [variance_shares.shares_by_effect[name].tolist() for name in names]
@@ -144,17 +144,17 @@ def _cut_lines(lines: Sequence[Text], width: int) -> list[Text]:
 
 
 def _add_curve(chart: Chart, index: int, sigmas: Sequence[float], values: Sequence[float], style: Style) -> None:
-    """Draw a line with the sign of its legend at some noise levels."""
+    """Draw a line with its legend symbol at some noise levels."""
     chart.add_line(sigmas, values, style)
     for position in range(index + 1, len(sigmas), max(2, len(sigmas) // 4)):
-        chart.add_sign(sigmas[position], values[position], GROUP_SIGNS[index], style)
+        chart.add_symbol(sigmas[position], values[position], GROUP_SYMBOLS[index], style)
 
 
 def _draw_legend(entries: Sequence[str], width: int, canvas: Canvas) -> list[Text]:
-    """Return signs and names, as many on a line as fit."""
+    """Return symbols and names, as many on a line as fit."""
     lines = [Text()]
     for index, entry in enumerate(entries):
-        item = Text(f"{GROUP_SIGNS[index]} {entry}", canvas.get_style(CURVE_COLOURS[index]))
+        item = Text(f"{GROUP_SYMBOLS[index]} {entry}", canvas.get_style(CURVE_COLOURS[index]))
         item.truncate(width, overflow="ellipsis")
         if lines[-1].cell_len and lines[-1].cell_len + 2 + item.cell_len > width:
             lines.append(Text())

@@ -15,7 +15,7 @@ RATIO_NOTE, SHORT_RATIO_NOTE = f"{RATIO_SIGN} percent of the distance from 1", f
 
 
 def mark_ratio(metric: str, label: str) -> str:
-    """Return the label of a metric beside percentages, with a sign if these do not count from 0."""
+    """Return the label of a metric beside percentages, with a symbol if the percentages do not count from 0."""
     return f"{label} {RATIO_SIGN}" if get_ratio_origin(metric) else label
 
 

@@ -50,9 +50,9 @@ MIN_ROW_HEIGHT = 4
 """Minimum height of a chart, in lines: its title and its plot."""
 LOW_VIEW_HEIGHT = 16
 """Pane height, in lines, below which notes are shortened and fewer strips are drawn."""
-GROUP_SIGNS = ("●", "▲", "■", "◆", "✚", "○")
+GROUP_SYMBOLS = ("●", "▲", "■", "◆", "✚", "○")
 """Signs of the groups, so that they do not differ by colour alone; further groups are not drawn."""
-START_SIGN = "∘"
+START_SYMBOL = "∘"
 """Sign of the initial noise of a path."""
 SIGMA_AXIS_NAME = "σ"
 MIN_RELATIVE_RANGE = 0.01
@@ -204,7 +204,7 @@ def draw_mean_curves(
         colours_by_name: theme colours of all groups, including those without a curve.
         comparison: cluster tests of the curves.
     """
-    shown_curves = list(curves[: len(GROUP_SIGNS)])
+    shown_curves = list(curves[: len(GROUP_SYMBOLS)])
     colours = [colours_by_name.get(curve.group_name, "primary") for curve in curves]
     if not shown_curves:
         return [Text("no trajectory can be read")]
@@ -235,7 +235,7 @@ def draw_mean_curves(
         sigmas, means = curve.sigmas.tolist(), curve.mean.tolist()
         chart.add_line(sigmas, means, style)
         for position in range(index + 1, len(sigmas), max(2, len(sigmas) // 4)):
-            chart.add_sign(sigmas[position], means[position], GROUP_SIGNS[index], style)
+            chart.add_symbol(sigmas[position], means[position], GROUP_SYMBOLS[index], style)
     for strip in strips:
         chart.add_strip(strip.signs, strip.spans, canvas.get_style("accent"))
     return [*legend, *chart.draw_lines()]
@@ -256,7 +256,7 @@ def _describe_mean_curves(
     if len(curves) > len(shown_curves):
         notes.append(f"{format_count(len(curves) - len(shown_curves), 'group')} not drawn")
     if excluded_count := sum(curve.excluded_count for curve in curves):
-        notes.append(f"{format_count(excluded_count, 'video')} left out: other noise levels")
+        notes.append(f"{format_count(excluded_count, 'video')} left out: different noise levels")
     return entries, notes
 
 
@@ -275,7 +275,7 @@ def _choose_strips(
         clusters = [cluster for cluster in difference.clusters if cluster.family_p <= SIGNIFICANCE_LEVEL]
         if clusters and all(name in group_names for name in names):
             spans = [(float(sigmas[c.first_level]), float(sigmas[c.last_level])) for c in clusters]
-            signs = "".join(GROUP_SIGNS[group_names.index(name)] for name in names)
+            signs = "".join(GROUP_SYMBOLS[group_names.index(name)] for name in names)
             strips.append(_ClusterStrip(signs, spans, min(cluster.family_p for cluster in clusters)))
     return strips
 
@@ -304,10 +304,10 @@ def draw_paths(
         colours_by_name: theme colours of all groups, including those without a path.
     """
     group_names = list(dict.fromkeys(path.group_name for path in components.paths))
-    shown_names = group_names[: len(GROUP_SIGNS)]
+    shown_names = group_names[: len(GROUP_SYMBOLS)]
     colours = [colours_by_name.get(name, "primary") for name in shown_names]
     paths = [path for path in components.paths if path.group_name in shown_names]
-    notes = [f"{START_SIGN} start (noise), sign: end (video)"]
+    notes = [f"{START_SYMBOL} start (noise), sign: end (video)"]
     if hidden_count := len(group_names) - len(shown_names):
         notes.append(f"{format_count(hidden_count, 'group')} not drawn")
     if components.exclusion_reasons:
@@ -331,16 +331,16 @@ def draw_paths(
         style = canvas.get_style(colours[index]) + Style(bold=True if is_highlighted(path) else None)
         xs, ys = path.states[:, 0].tolist(), path.states[:, 1].tolist()
         chart.add_line(xs, ys, style)
-        chart.add_sign(xs[0], ys[0], START_SIGN, style)
-        chart.add_sign(xs[-1], ys[-1], GROUP_SIGNS[index], style)
+        chart.add_symbol(xs[0], ys[0], START_SYMBOL, style)
+        chart.add_symbol(xs[-1], ys[-1], GROUP_SYMBOLS[index], style)
     return [*legend, *chart.draw_lines()]
 
 
 def _draw_legend(entries: Sequence[str], colours: Sequence[str], notes: Sequence[str], canvas: Canvas) -> list[Text]:
-    """Return the signs and names of the groups, as many on a line as fit, and dim notes."""
+    """Return the symbols and names of the groups, as many on a line as fit, and dim notes."""
     lines = [Text()]
     for index, entry in enumerate(entries):
-        item = Text(f"{GROUP_SIGNS[index]} {entry}", canvas.get_style(colours[index]))
+        item = Text(f"{GROUP_SYMBOLS[index]} {entry}", canvas.get_style(colours[index]))
         if lines[-1].cell_len and lines[-1].cell_len + 3 + item.cell_len > canvas.width:
             lines.append(Text())
         if lines[-1].cell_len:

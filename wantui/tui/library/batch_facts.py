@@ -117,7 +117,7 @@ def _describe_sampling(manifest: Manifest) -> str:
 
 
 def _describe_cells(manifest: Manifest) -> str:
-    """Return the number of the cells of a sweep, and of those that were skipped; empty without a sweep."""
+    """Return the numbers of generated and skipped sweep cells; empty without a sweep."""
     if manifest.sweep is None:
         return ""
     skipped_count = len(manifest.sweep.skipped)

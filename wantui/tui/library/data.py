@@ -144,7 +144,7 @@ def arrange_rows(
 
 
 def find_row(rows: Sequence[LibraryRow], folder: Path | None, video_index: int | None) -> int | None:
-    """Return the index of the row of a found video, or else that of its batch; None if neither is listed."""
+    """Return the row index of a found video, or of its batch if the video has no row; None if neither is listed."""
     row_index = None
     for index, row in enumerate(rows):
         if row.batch.folder != folder:

@@ -32,7 +32,7 @@ MAX_FOUND_PER_BATCH, MAX_FOUND_VIDEOS = 20, 400
 
 @dataclass(frozen=True)
 class SearchedVideo:
-    """What a search knows about one video."""
+    """Searchable data of one video."""
 
     video_index: int
     seed: int
@@ -43,7 +43,7 @@ class SearchedVideo:
 
 @dataclass(frozen=True)
 class SearchedVariation:
-    """What a search knows about one variation."""
+    """Searchable data of one variation."""
 
     text: str
     """Prompt."""
@@ -235,7 +235,7 @@ def _read_variations(folder: Path) -> tuple[SearchedVariation, ...]:
 
 
 def _list_setting_values(document: Mapping[str, Any], video: Mapping[str, Any]) -> dict[str, str]:
-    """Return the texts of the settings of the videos of a cell, by short name and by path, in lower case."""
+    """Return the setting values of a cell's videos as lower-case texts, by short name and by path."""
     recipe, texts = video.get("recipe", {}), dict[str, str]()
     for path, field in RECIPE_FIELDS_BY_PATH.items():
         text = format_value_label(recipe.get(field)).lower()

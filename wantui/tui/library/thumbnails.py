@@ -64,7 +64,7 @@ class ThumbnailReader:
         self._cache: OrderedDict[tuple[object, ...], Picture | None] = OrderedDict()
 
     def request(self, requests: Sequence[ThumbnailRequest]) -> None:
-        """Read these thumbnails next; earlier requests that still wait are dropped."""
+        """Read these thumbnails next; drop earlier requests that are still waiting."""
         with self._condition:
             self._requests = list(requests)
             if requests and self._thread is None:

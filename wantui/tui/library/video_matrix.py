@@ -39,7 +39,7 @@ class MatrixCell:
 
     @property
     def state(self) -> str:
-        """Return the displayed state: the manifest does not know which videos are running."""
+        """Return the state to display; the manifest does not record which videos are running."""
         return self.entry.state if self.running is None else self.running.state
 
 
@@ -77,7 +77,7 @@ class VideoMatrix:
 
     @property
     def arrangement(self) -> tuple[object, ...]:
-        """Return a value that changes if any place in the matrix shows another video."""
+        """Return a value that changes if any matrix cell shows a different video."""
         indices = {place: cell.video_index for place, cell in self.cells.items()}
         return self.folder, self.row_labels, self.column_labels, indices
 
@@ -108,7 +108,7 @@ class VideoMatrix:
         return self.page_labels[number] + (f" (page {number + 1}/{count})" if count > 1 else "")
 
     def replace_marks(self, marks: BatchMarks) -> "VideoMatrix":
-        """Return the same videos with other marks."""
+        """Return the same videos with new marks."""
         cells = {place: replace(cell, mark=marks.get_mark(cell.entry.id)) for place, cell in self.cells.items()}
         return replace(self, cells=cells)
 

@@ -32,7 +32,7 @@ MIN_NARROW_LIST = 70
 
 @dataclass(frozen=True)
 class RowContext:
-    """What the rows need besides the queue."""
+    """Data that the rows need besides the queue."""
 
     make_style: Callable[[str], Style]
     """Function that returns the style of a theme colour."""
@@ -127,7 +127,7 @@ def _draw_title(row: MonitorRow, context: RowContext) -> Text:
 
 
 def _draw_progress(row: MonitorRow, context: RowContext, bar_width: int) -> Text:
-    """Draw the steps as a bar and as numbers, or before the first step what the worker prepares."""
+    """Draw the steps as a bar and as numbers, or, before the first step, what the worker is preparing."""
     if row.worker is not None and row.worker.state == "starting":
         return Text(describe_torch_loading(context.get_age_seconds(row)), Style(dim=True))
     if row.progress is not None and row.progress.stage is not None:
@@ -136,7 +136,7 @@ def _draw_progress(row: MonitorRow, context: RowContext, bar_width: int) -> Text
         return Text(stage_text if fits else row.progress.stage.description, Style(dim=True))
     if not row.step_text:
         return Text("")
-    bar = draw_styled_bar(row.done_share, bar_width, context.make_style("accent"))
+    bar = draw_styled_bar(row.completed_fraction, bar_width, context.make_style("accent"))
     return bar.append(f"{row.step_text:>{STEP_WIDTH}}")
 
 

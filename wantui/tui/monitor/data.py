@@ -97,7 +97,7 @@ class PreviewHistory:
         """Step that the list shows; previews of later steps wait until it shows them too. None for no limit."""
 
     def show_video(self, video_id: int | None) -> None:
-        """Forget the previews of another video."""
+        """Forget the previews of the previous video."""
         if video_id != self.video_id:
             self.video_id, self.frames_by_step, self.picked_step, self.last_known_step = video_id, {}, None, None
 

@@ -44,13 +44,13 @@ class MonitorRow:
 
     @property
     def has_stage(self) -> bool:
-        """Return whether the worker is starting, or prepares its video."""
+        """Return whether the worker is starting or preparing its video."""
         if self.worker is not None and self.worker.state == "starting":
             return True
         return self.progress is not None and self.progress.stage is not None
 
     @property
-    def done_share(self) -> float:
+    def completed_fraction(self) -> float:
         """Return the share of steps done, or of frames decoded, in 0 to 1."""
         if self.video is None or self.progress is None:
             return 0.0
@@ -115,7 +115,7 @@ class WorkerClock:
 
 
 def describe_torch_loading(age_seconds: float) -> str:
-    """Return what a starting worker does: "loading torch 12 s"."""
+    """Return what a starting worker is doing: "loading torch 12 s"."""
     return f"loading torch {age_seconds:.0f} s"
 
 
@@ -126,7 +126,7 @@ def describe_stage_briefly(stage: LoadingStage) -> str:
 
 
 def describe_stage(stage: LoadingStage) -> str:
-    """Return what a worker prepares: "loading nano (2 of 5 stages)", and in a second line "reading weights 12 s"."""
+    """Return what a worker is preparing: "loading nano (2 of 5 stages)", then in a line "reading weights 12 s"."""
     stage_text = describe_stage_briefly(stage)
     if not stage.model or not stage.number:
         return stage_text
@@ -134,7 +134,7 @@ def describe_stage(stage: LoadingStage) -> str:
 
 
 def describe_row(row: MonitorRow, clock: WorkerClock, has_waiting_videos: bool) -> str:
-    """Return what the worker of a row does before its first preview, in one or two lines."""
+    """Return what a row's worker is doing before its first preview, in one or two lines."""
     if row.video is None:
         assert row.worker is not None
         if row.worker.state == "starting":

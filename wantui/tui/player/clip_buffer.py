@@ -45,7 +45,7 @@ class ClipBuffer:
         self._thread: threading.Thread | None = None
 
     def set_max_size(self, max_size: tuple[int, int]) -> None:
-        """Decode frames of at most this width and height in pixels; frames of another size are dropped."""
+        """Decode frames of at most this width and height in pixels; drop frames decoded at a different size."""
         with self._condition:
             if max_size == self._max_size:
                 return

@@ -216,7 +216,7 @@ def compare_recipes(recipes: Sequence[Recipe]) -> list[FieldDifference]:
 
 
 def describe_differences(recipes: Sequence[Recipe]) -> str:
-    """Return a sentence that sums up how recipes differ."""
+    """Return a one-sentence summary of how recipes differ."""
     differences = compare_recipes(recipes)
     names = [difference.field.label for difference in differences]
     if not names:

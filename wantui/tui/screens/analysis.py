@@ -314,7 +314,7 @@ class AnalysisScreen(AnalysisFigures):
         self._update_table()
 
     def action_move_across(self, count: int) -> None:
-        """Move to another metric; in the attention view, to another step."""
+        """Move to the next or previous metric; in the attention view, to the next or previous step."""
         if self.view == "attention":
             self.move_overlay(step_count=count)
             return

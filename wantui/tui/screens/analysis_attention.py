@@ -136,7 +136,7 @@ class AnalysisAttention(BaseScreen):
         self.draw_details()
 
     def action_move_frame(self, count: int) -> None:
-        """Show the attention over another frame."""
+        """Show the attention over a different frame."""
         self.move_overlay(frame_count=count)
 
     def move_overlay(self, word_count: int = 0, step_count: int = 0, frame_count: int = 0) -> None:

@@ -274,7 +274,7 @@ class AnalysisFigures(AnalysisAttention):
     def action_toggle_attention(self) -> None:
         """Show the attention of a video, or its curves again."""
         if self.is_grouped:
-            self.notify("attention is of single videos: press enter to list the videos of the group")
+            self.notify("attention is shown for single videos: press enter to list the videos of the group")
             return
         self.show_view("curves" if self.view == "attention" else "attention")
 

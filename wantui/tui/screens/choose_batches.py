@@ -12,7 +12,7 @@ from textual.containers import Vertical
 from textual.events import Resize
 from textual.screen import ModalScreen
 
-from wantui.formatting import format_count, join_first_names
+from wantui.formatting import format_count, join_and_shorten
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import set_titles
@@ -109,7 +109,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
         others = [
             other for other in self.batches if other is not batch and list_contents(other) == list_contents(batch)
         ]
-        times = join_first_names([format_date(other.created_at) for other in others])
+        times = join_and_shorten([format_date(other.created_at) for other in others])
         return f"same template, seeds, sweep and model as the batch of {times}" if others else ""
 
     def action_choose(self) -> None:

@@ -237,7 +237,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         self._load_kind("noisy" if self.kind == "clean" else "clean")
 
     def action_pick_step(self, offset: int) -> None:
-        """Show another step."""
+        """Show a different step."""
         step = self.shown_step
         if step is not None:
             keys = list(self.steps)
@@ -251,7 +251,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         self.draw_pictures()
 
     def action_move_frame(self, offset: int) -> None:
-        """Show another latent frame."""
+        """Show a different latent frame."""
         step = self.shown_step
         if step is not None:
             self.frame_index = (self._find_frame_index(step) + offset) % len(step.frames)

@@ -265,7 +265,7 @@ class LibraryScreen(LibraryLayout):
             self.show_current_video()  # a contact sheet is drawn only where it may be new
 
     def show_grid(self, grid: VideoMatrix, is_same_batch: bool) -> None:
-        """Show videos in the matrix; the cursor stays at its place if they are of the same batch."""
+        """Show videos in the matrix; the cursor keeps its position if they belong to the same batch."""
         self.video_indices = {place: cell.video_index for place, cell in grid.cells.items()}
         self.matrix.empty_text = f"no {self.shown_filter} videos in this batch; press f to change the filter"
         shown_grid = self.add_running_videos(grid)
@@ -281,7 +281,7 @@ class LibraryScreen(LibraryLayout):
             self.call_after_refresh(self._fit_matrix)
 
     def _fit_matrix(self) -> None:
-        """Fit the matrix and its title to another size of the terminal."""
+        """Fit the matrix and its title to a new terminal size."""
         self.fit_heights()
         self._show_matrix_title()
 

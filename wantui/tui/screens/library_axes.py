@@ -61,7 +61,7 @@ class LibraryAxes(LibraryMarks):
         self._show_view(replace(view, layout_number=view.layout_number + 1, page_number=0))
 
     def action_turn_page(self, pages: int) -> None:
-        """Show the next or the previous page: other values of the axes that are neither rows nor columns."""
+        """Show the next or previous page: the next values of the axes that are neither rows nor columns."""
         if self.shown_folder is not None:
             view = self.get_view(self.shown_folder)
             self._show_view(replace(view, page_number=max(0, view.page_number + pages)))
@@ -71,7 +71,7 @@ class LibraryAxes(LibraryMarks):
         videos = self.shown_similarity.by_video.values()
         scores = [name for name in SORT_SCORES if name and any(getattr(video, name) is not None for video in videos)]
         if self.shown_folder is None or not scores:
-            self.notify("no similarity is measured: run wantui similarity BATCH --baseline WHICH")
+            self.notify("no similarity has been measured: run wantui similarity BATCH --baseline WHICH")
             return
         view, orders = self.get_view(self.shown_folder), ["", *scores]
         number = orders.index(view.sort_score) + 1 if view.sort_score in orders else 0

@@ -31,7 +31,7 @@ class LibraryLayout(LibraryRunning):
         self.matrix.styles.height, self.details.styles.height = matrix_height, total_height - matrix_height
 
     def fit_heights(self) -> None:
-        """Fit both panes to another size of the terminal."""
+        """Fit both panes to a new terminal size."""
         self.plan_heights(self.matrix.grid)
         self.share_height()
 

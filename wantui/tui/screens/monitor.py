@@ -270,7 +270,7 @@ class MonitorScreen(MonitorFiles):
         )
 
     def _describe_stage(self, row: MonitorRow | None) -> list[Text]:
-        """Return what the selected worker does, or what the user can do."""
+        """Return what the selected worker is doing, or what the user can do."""
         snapshot = self.wantui_app.snapshot
         if row is None:
             parts = filter(None, explain_idle_queue(snapshot, self.wantui_app.is_engine_starting))

@@ -125,7 +125,7 @@ class MonitorFiles(BaseScreen):
         return request
 
     def _find_log(self) -> Path | None:
-        """Return the log of the batch of the selected video, else that of the engine; None without an engine."""
+        """Return the batch log of the selected video, otherwise the engine log; None without an engine."""
         row, snapshot = self.get_current_row(), self.wantui_app.snapshot
         folders_by_batch = {batch.id: batch.folder for batch in snapshot.batches}
         if row is not None and row.video is not None and row.video.batch in folders_by_batch:

@@ -254,7 +254,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
                 view.show_message(buffer.error)
         prompts = [clip.recipe.prompt for clip in self.clips]
         for panel, clip, label in zip(self.query(ClipPanel), self.clips, self.labels, strict=True):
-            panel.show_label(clip, label, self._list_mark_signs(clip), prompts)
+            panel.show_label(clip, label, self._list_mark_symbols(clip), prompts)
         prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
         self.query_one("#prompt", DiffText).show_lines([prompt])
         self._show_difference()
@@ -282,8 +282,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         self._shown_facts = shown_facts
         self.clip_facts.show_clip(clip, self.batch_clips, mark)
 
-    def _list_mark_signs(self, clip: PlayerClip) -> str:
-        """Return the signs of the marks of a clip."""
+    def _list_mark_symbols(self, clip: PlayerClip) -> str:
+        """Return the symbols of a clip's marks."""
         mark = VideoMark() if self.clip_marks is None else self.clip_marks.find(clip)
         return " ".join([STAR] * mark.star + [REJECT] * mark.reject)
 
@@ -297,7 +297,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         if self.has_class("-with-facts"):  # which have the title
             return ""
         clip = self.clips[0]
-        signs = f"{marks} " if (marks := self._list_mark_signs(clip)) else ""
+        signs = f"{marks} " if (marks := self._list_mark_symbols(clip)) else ""
         if clip not in self.batch_clips:
             return f"{signs}{clip.title}"
         return f"{signs}{clip.title}  {self.batch_clips.index(clip) + 1}/{len(self.batch_clips)}"
@@ -327,7 +327,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         self._show_change()
 
     def action_mark(self, field: MarkField) -> None:
-        """Star or reject the video, or take that back."""
+        """Star or reject the video, or undo this."""
         if self.clip_marks is not None:
             self.clip_marks.toggle(self.clips[0], field)
             self.draw_frames()

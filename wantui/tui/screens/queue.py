@@ -82,7 +82,7 @@ class QueueScreen(QueueActions):
     # Drawing
 
     def on_screen_suspend(self) -> None:
-        self.wantui_app.queue_watcher.watch_pages(None)
+        self.wantui_app.queue_watcher.set_watched_pages(None)
 
     def on_shown(self) -> None:
         """Watch the visible rows again."""
@@ -156,7 +156,7 @@ class QueueScreen(QueueActions):
         if self.is_current:
             first, last = self.video_list.get_visible_range()
             indices = (first, max(first, last), self.video_list.cursor)
-            self.wantui_app.queue_watcher.watch_pages(
+            self.wantui_app.queue_watcher.set_watched_pages(
                 self.selected_batch_id, {index // VIDEOS_PER_PAGE for index in indices}
             )
 

@@ -48,16 +48,16 @@ class Welcome(BackdropMixin, ModalScreen[None]):
 
     def action_demo(self) -> None:
         app = cast("WantuiApp", self.app)
-        self._save_welcomed(app)
+        self._mark_as_welcomed(app)
         app.drafts.config, app.drafts.text, app.drafts.template = "nano", None, DEMO_TEMPLATE
         app.drafts.changes = {"attention_analysis_settings.store_attention": "true"}
         self.dismiss()
         app.post_message(DraftReady(queues_demo=True))
 
     def action_later(self) -> None:
-        self._save_welcomed(cast("WantuiApp", self.app))
+        self._mark_as_welcomed(cast("WantuiApp", self.app))
         self.dismiss()
 
-    def _save_welcomed(self, app: "WantuiApp") -> None:
+    def _mark_as_welcomed(self, app: "WantuiApp") -> None:
         app.drafts.welcomed = True
         app.save_drafts_or_notify()

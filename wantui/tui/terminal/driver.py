@@ -9,7 +9,7 @@ from textual.drivers.linux_driver import LinuxDriver
 
 
 class TerminalDriver(LinuxDriver):
-    """Driver that restarts its use of the terminal after every stop of the process.
+    """Driver that takes the terminal again each time the process continues after a stop (ctrl+z).
 
     Textual's driver has four faults, which this class avoids:
 

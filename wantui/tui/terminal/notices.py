@@ -73,7 +73,7 @@ def format_progress(snapshot: QueueSnapshot) -> str:
         return CLEARED_PROGRESS
     has_failure = any(batch.counts.get("failed") for batch in snapshot.batches if batch.unfinished_count)
     state = HELD_STATE if snapshot.hold is not None else FAILED_STATE if has_failure else RUNNING_STATE
-    return f"{state};{int(100 * progress.done_share)}"
+    return f"{state};{int(100 * progress.completed_fraction)}"
 
 
 class TerminalNotices:

@@ -130,7 +130,7 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
         self.show_lines(lines[:height])
 
     def _list_figures(self, difference: ClipDifference, index: int) -> list[Text]:
-        """Return a title, the mean difference of a frame and of all frames, and the signal-to-noise ratio."""
+        """Return a title, the mean difference of the frame, that of all frames, and the signal-to-noise ratio."""
         accent, muted = self.make_colour_style("accent"), self.make_colour_style("text-muted")
         frame_width, mean_width = len(str(len(difference.means))), len(f"{max(difference.means):.1f}")
         return [
@@ -147,7 +147,7 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
         frame_numbers = list(range(1, len(means) + 1))
         chart = Chart(width, height, (1, max(2, len(means))), (0, max(means) or 1), FRAME_AXIS)
         chart.add_line(frame_numbers, means, self.make_colour_style("text-muted"))
-        chart.add_sign(index + 1, means[index], "●", self.make_colour_style("accent"))
+        chart.add_symbol(index + 1, means[index], "●", self.make_colour_style("accent"))
         return chart.draw_lines()
 
 

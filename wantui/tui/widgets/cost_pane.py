@@ -68,7 +68,7 @@ class CostPane(KeyTitleMixin, Vertical):
         self._draw_costs()
 
     def show_next_step(self, text: str, details: str = "") -> None:
-        """Show in the last line what happens next; a narrow pane leaves out the details."""
+        """Show in the last line what happens next, in a narrow pane without the details."""
         self.next_step = (text, details)
         self._draw_costs()
 
@@ -164,7 +164,7 @@ class CostPane(KeyTitleMixin, Vertical):
         ]
 
     def _draw_meter(self, cost: "CostLine", width: int) -> Text:
-        """Return a meter of the share of the free memory or disk that a cost takes; empty for a tiny share, or without
+        """Return a meter of the free memory or disk space that a cost takes; empty for a tiny fraction, or without
         room."""
         if cost.used_share is None or cost.used_share < MIN_METER_SHARE or width < METER_WIDTH + 2:
             return Text()

@@ -97,7 +97,7 @@ class Header(DiffText):
         short_eta = [Text(format_seconds_left(seconds))] if has_eta and seconds is not None else []
 
         def draw_bar(width: int) -> Text:
-            return draw_styled_bar(progress.done_share, width, self.make_colour_style("accent"))
+            return draw_styled_bar(progress.completed_fraction, width, self.make_colour_style("accent"))
 
         return [
             _join_parts([host, engine_state, draw_bar(12), count, *eta]),
@@ -115,7 +115,7 @@ class Header(DiffText):
         ]
 
     def describe_engine(self, with_count: bool) -> Text:
-        """Return the sign and the word for the engine's state; `with_count` adds the number of working workers."""
+        """Return the symbol and the word for the engine's state; `with_count` adds the number of working workers."""
         snapshot = self.snapshot
         if snapshot.starting_process_id is not None:
             return Text("◌ starting", self.make_colour_style("accent"))

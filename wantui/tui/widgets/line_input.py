@@ -45,7 +45,7 @@ class LineInputMixin(OrderedKeysMixin, PrintableLinesMixin, _Base):
         notify_refusal(self, f"cannot insert this: the limit of a line is {MAX_INPUT_LENGTH:,} characters. Shorten it")
 
     def replace(self, text: str, start: int, end: int) -> None:
-        """Replace a range with text joined to one line; Textual's clipboard may contain several lines.
+        """Replace a range with a text; join its lines into one, because Textual's clipboard may contain several.
 
         Refuse a value that would exceed the limit and be longer than the current value.
         """

@@ -68,8 +68,8 @@ def draw_thumbnail(picture: "Picture", background: tuple[int, int, int] | None =
     return [[Segment(block, style) for block, style in line] for line in draw_blocks(picture)]
 
 
-def list_mark_signs(mark: VideoMark, is_compared: bool) -> list[tuple[str, str]]:
-    """Return the signs of a video's marks, with the name of their theme colour."""
+def list_mark_symbols(mark: VideoMark, is_compared: bool) -> list[tuple[str, str]]:
+    """Return the symbols of a video's marks, each with the name of its theme colour."""
     signs = [(STAR, "accent")] if mark.star else []
     signs += [(REJECT, "error")] if mark.reject else []
     signs += [(NOTE, "accent")] if mark.note else []
@@ -88,7 +88,7 @@ def draw_sign_cell(
     left, right = ("[", "]") if cursor_style is not None else (" ", " ")
     if cell is None:
         return [Segment(f"{left}  {right}", base)]
-    state, signs = get_state_style(cell.state), list_mark_signs(cell.mark, is_compared)
+    state, signs = get_state_style(cell.state), list_mark_symbols(cell.mark, is_compared)
     sign, colour = signs[0] if signs else (" ", "")
     return [
         Segment(left, base),
@@ -122,7 +122,7 @@ def draw_caption(
 ) -> list[Segment]:
     """Draw the line under a picture: its marks, steps of a running video, and an edge of the cursor's frame."""
     width = geometry.picture_width
-    gap = " " if 2 * len(signs := list_mark_signs(cell.mark, is_compared)[:width]) <= width else ""
+    gap = " " if 2 * len(signs := list_mark_symbols(cell.mark, is_compared)[:width]) <= width else ""
     segments = [Segment(f"{sign}{gap}", make_style(colour)) for sign, colour in signs]
     rest = width - len(signs) * (1 + len(gap))
     if cell.running is not None:

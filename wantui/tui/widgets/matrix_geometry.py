@@ -28,7 +28,7 @@ class CellGeometry:
     label_width: int
     picture_width: int
     picture_height: int
-    """Height of a picture; 0 if the cells show only signs."""
+    """Height of a picture; 0 if the cells show only symbols."""
     gap_width: int = 0
     """Blank columns right of each cell, which spread few columns over the pane."""
 
@@ -64,7 +64,7 @@ class CellGeometry:
 
 @dataclass(frozen=True)
 class MatrixPane:
-    """Pane in which a matrix is arranged, and what it has to show."""
+    """Size of the pane in which a matrix is arranged, and the cells to show."""
 
     width: int
     """Width in characters, with the labels of the rows."""

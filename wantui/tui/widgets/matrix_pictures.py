@@ -37,7 +37,7 @@ class MatrixPictures:
         """Background into which a picture is faded, and its lines, by cell."""
 
     def clear(self) -> None:
-        """Forget all pictures, because the cells show other videos or have another size."""
+        """Forget all pictures, because the cells show different videos or have a new size."""
         self._pictures.clear()
         self._drawn_lines.clear()
 
@@ -63,7 +63,7 @@ class MatrixPictures:
         self.reader.request(requests)
 
     def add_picture(self, grid: VideoMatrix, request: ThumbnailRequest, picture: "Picture | None") -> bool:
-        """Keep a picture if its cell still shows that video, and return whether the cell looks different now."""
+        """Store a picture if its cell still shows that video; return whether the cell changed its appearance."""
         place = request.place
         cell = grid.cells.get(place)
         if cell is None or _make_request(grid, cell, place, request.size) != request:
@@ -82,7 +82,7 @@ class MatrixPictures:
         return place in self._pictures and self._pictures[place] is None
 
     def draw(self, place: tuple[int, int], background: Colour | None) -> list[list[Segment]] | None:
-        """Return the lines of a picture, or None if it is not read or unreadable.
+        """Return the lines of a picture, or None if it was not read yet or cannot be read.
 
         Args:
             background: colour into which the picture is faded; None draws it as it is.

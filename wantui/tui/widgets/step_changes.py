@@ -101,5 +101,5 @@ class StepChangesPanel(DiffText):
             chart.add_line(list(values), list(values.values()), style)
         for _, values, style in series:
             if shown_step in values:
-                chart.add_sign(shown_step, values[shown_step], MARK, style)
+                chart.add_symbol(shown_step, values[shown_step], MARK, style)
         return chart.draw_lines()

@@ -76,7 +76,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
             self.call_after_refresh(self._draw_again)
 
     def _draw_again(self) -> None:
-        """Draw the current video in another size."""
+        """Draw the current video at a new size."""
         if self._shown is not None:
             self.show_cell(*self._shown)
 

@@ -1,4 +1,4 @@
-"""Facts about one video: what it cost, and where it is."""
+"""Facts about one video: its cost and its location."""
 
 from rich.text import Text
 
@@ -16,7 +16,7 @@ COLUMN_GAP = 4
 
 
 def list_video_facts(cell: MatrixCell) -> list[Fact]:
-    """Return what a video cost, and where it is; its settings are among the facts about the batch."""
+    """Return a video's cost and location; its settings are among the facts about the batch."""
     entry = cell.entry
     facts = [
         Fact("alike", Text(cell.similarity) if cell.similarity else ""),
