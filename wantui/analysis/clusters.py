@@ -119,7 +119,7 @@ def compute_largest_masses(t_by_level: FloatArray, threshold: float) -> FloatArr
 def compute_family_mass_p(
     mass: float, tests: Sequence[ClusterTest], permuted_masses: FloatArray | None = None
 ) -> float:
-    """Return p of a cluster over all curves and pairs of groups.
+    """Return p of a cluster, corrected over all curves and pairs of groups.
 
     For two groups, p is that of sign flips of all curves together. For more groups, it is the larger of this p and that
     of permutations of the groups: flips are reliable for groups of unequal scatter, and permutations for skewed
@@ -134,7 +134,7 @@ def compute_family_mass_p(
 
 
 def compute_mass_p(mass: float, null_masses: FloatArray) -> float:
-    """Return the share of the largest |mass| under the null hypothesis that are at least |mass|."""
+    """Return the fraction of the largest |mass| values under the null hypothesis that are at least |mass|."""
     return float(np.mean(null_masses >= abs(mass) * (1 - TIE_TOLERANCE)))
 
 

@@ -239,7 +239,7 @@ def _choose_metrics(videos: Sequence[Video], primary_metric: str, metrics: Seque
 def _compute_cell_values(
     matched_groups: MatchedGroups, final_states: FinalStates | None, metric_names: Sequence[str]
 ) -> tuple[list[str], FloatArray, list[str]]:
-    """Return the metrics that all videos have, their values [seeds, phrasings, groups, metrics], and other metrics.
+    """Return the metrics that all videos have, their values [seeds, phrasings, groups, metrics], and all other metrics.
 
     Args:
         metric_names: metrics, the declared metric first.

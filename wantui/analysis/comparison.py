@@ -105,7 +105,7 @@ class Comparison:
         return next((item for item in self.verdicts if (item.first_group, item.second_group) == pair), None)
 
     def find_answers(self, first_group: str = "", second_group: str = "") -> list[Answer]:
-        """Return place, room and path of a pair of groups, or of all groups; empty if there are none."""
+        """Return the answers on place, room and path of a pair of groups, or of all groups; empty if none exist."""
         pair = (first_group, second_group)
         return [item for item in self.answers if (item.first_group, item.second_group) == pair]
 

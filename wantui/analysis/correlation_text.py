@@ -36,7 +36,7 @@ def describe_scope(data: CorrelationData) -> str:
 
 
 def describe_correlations(correlations: Sequence[Correlation], kind: str) -> str:
-    """Return the question of one kind of correlation, and how many and which correlations are found.
+    """Return the question of one kind of correlation, and the number and names of the significant correlations.
 
     Args:
         correlations: all correlations of this kind.
@@ -65,7 +65,7 @@ def describe_correlations(correlations: Sequence[Correlation], kind: str) -> str
 
 
 def list_correlation_notes(data: CorrelationData) -> list[str]:
-    """Return sentences on missing intervals, and on metrics that cannot be found."""
+    """Return sentences on missing intervals, and on metrics whose correlation cannot be significant."""
     notes = []
     if 1 < len(data.variation_names) < MIN_INTERVAL_UNITS:
         notes.append(
@@ -77,7 +77,7 @@ def list_correlation_notes(data: CorrelationData) -> list[str]:
 
 
 def describe_hidden_correlations(correlations: Sequence[Correlation], shown: Sequence[MergedCorrelation]) -> str:
-    """Return how many correlations of one kind are not shown; empty if all are, or if none can be found."""
+    """Return how many correlations of one kind are not shown; empty if all are shown, or if none can be significant."""
     hidden_count = len(correlations) - sum(len(item.covariates) for item in shown)
     if not hidden_count or not shown:
         return ""

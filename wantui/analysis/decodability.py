@@ -187,7 +187,7 @@ def compute_decodability(level_states: LevelStates) -> list[Decodability]:
 
 
 def score_held_out_seeds(differences: FloatArray, flips: FloatArray) -> FloatArray:
-    """Return what share of each held-out seed's pairs is sorted correctly, [seeds, flips], for each flip of the signs
+    """Return the fraction of each held-out seed's pairs sorted correctly, [seeds, flips], for each flip of the signs
     of the seeds' differences.
 
     The direction is a ridge regression of 1 on z. With the smoother H = Z (Z'Z + n lambda)^-1 Z', the products of the
@@ -283,7 +283,7 @@ def _find_score_interval_end(accuracy: FloatArray, bound: FloatArray, effective_
 
 
 def _find_crossing(sigmas: FloatArray, values: FloatArray) -> float:
-    """Return the noise level at which values, made to rise as noise falls, pass HALFWAY_ACCURACY; NaN if they never do.
+    """Return the noise level at which values, made monotonic, exceed HALFWAY_ACCURACY; NaN if they never do.
 
     The crossing is interpolated between noise levels.
     """
@@ -300,7 +300,7 @@ def _find_crossing(sigmas: FloatArray, values: FloatArray) -> float:
 def _summarise_pair(
     level_states: LevelStates, first_group: str, second_group: str, seed_accuracies: FloatArray
 ) -> Decodability:
-    """Return the decodability of a pair from accuracies [seeds, flips, L], the observed signs first.
+    """Return the decodability of a pair from accuracies [seeds, flips, L]; the first flip is the observed order.
 
     The interval of the halfway level ends where the interval of the accuracy passes HALFWAY_ACCURACY: its lower end for
     the last time, and its upper end for the first time.

@@ -151,14 +151,14 @@ class DenoisingStates:
 
     @property
     def state_dtype(self) -> str:
-        """Return the least precise dtype that the stored states went through."""
+        """Return the dtype of lowest precision in which the states were stored or computed."""
         dtypes = [str(self.latents.dtype)]
         if self.recipe.sampler in BFLOAT16_STATE_SAMPLERS:
             dtypes.append(self.recipe.dtype)
         return max(dtypes, key=lambda dtype: ROUNDOFF_BY_DTYPE[dtype])
 
     def _estimate_clean_errors(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the rounding error [S] of each predicted clean state, as a share of its norm."""
+        """Return the rounding error [S] of each predicted clean state, relative to its norm."""
         with convert_to_capture_error(self.path):
             gram = np.asarray(self.group["gram"][:], dtype=np.float64)
             roundoff = ROUNDOFF_BY_DTYPE[self.state_dtype]

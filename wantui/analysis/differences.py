@@ -81,7 +81,7 @@ class Difference:
 
 
 def is_ratio_metric(metric: str) -> bool:
-    """Return whether a relative difference of the metric is meaningful; the scale of external labels is unknown."""
+    """Return whether a relative difference of the metric is meaningful; False for labels, whose scale is unknown."""
     return metric == SPREAD_METRIC or (metric in METRICS and METRICS[metric].has_ratio_scale)
 
 
@@ -217,7 +217,7 @@ def compare_group_pairs(
 
 
 def _compute_relative_difference(first_values: FloatArray, second_values: FloatArray) -> tuple[float, float, float]:
-    """Return the difference as a share of the second mean, with its interval; NaN if one of the means may be 0.
+    """Return the difference relative to the second mean, with its interval; NaN if one of the means may be 0.
 
     Metrics with a ratio scale have one sign, so no group can have less than -100 % of another. An interval of the ratio
     contains 0 only if the scatter of the groups is as large as their means, and then says nothing about the ratio.

@@ -113,7 +113,7 @@ def _explain_grouping_error(videos: Sequence[Video], grouping: str, error: Setti
 
 
 def _lacks_nested_bracket(video: Video, bracket: int) -> bool:
-    """Return whether the prompt of a video has another option of the brackets around a bracket."""
+    """Return whether a video's prompt lacks a nested bracket: it has a different option of the enclosing bracket."""
     return bracket not in video.choices_by_bracket and bool(find_enclosing_brackets(video, bracket))
 
 

@@ -110,7 +110,7 @@ class _VideoFinder:
                 self.indices_by_value.setdefault(item, set()).add(index)
 
     def find_video(self, row: LabelRow) -> int:
-        """Return the index of the video of a row.
+        """Return the index of the video that a label row describes.
 
         Raises:
             LabelError: there is no such video, or several.

@@ -187,7 +187,7 @@ def _find_step_files(video_folder: Path) -> dict[int, Path]:
 
 
 def _match_step_file(path: Path) -> re.Match[str] | None:
-    """Return the match of a step's file name; hidden files are none (macOS writes `._NAME` on network shares)."""
+    """Return the match of a step's file name; None for hidden files (macOS writes `._NAME` on network shares)."""
     return None if path.name.startswith(".") else _STEP_FILE_PATTERN.search(path.name)
 
 

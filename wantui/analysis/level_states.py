@@ -124,5 +124,5 @@ def _stack_states(
 
 
 def average_over_sigma(values: FloatArray, sigmas: FloatArray) -> FloatArray:
-    """Return the means of curves [..., L] over the noise level, by the trapezoidal rule."""
+    """Return curves [..., L] averaged over the noise level, by the trapezoidal rule."""
     return np.asarray(np.trapezoid(values, sigmas, axis=-1) / (sigmas[-1] - sigmas[0]))

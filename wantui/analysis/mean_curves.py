@@ -68,7 +68,7 @@ def _compute_mean_curve(group: Group, curve_name: str) -> MeanCurve | None:
 
 
 def _compute_intervals(seed_means: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return Student's 95 % interval of the mean of [seeds, s] at each noise level; NaN with one seed."""
+    """Return Student's 95 % interval of the mean over [seeds, s] at each noise level; NaN with one seed."""
     seed_count, level_count = seed_means.shape
     if seed_count < 2:
         return np.full(level_count, np.nan), np.full(level_count, np.nan)

@@ -63,7 +63,7 @@ def render_curve_section(comparison: Comparison) -> list[str]:
 
 
 def _list_clusters(curve_comparisons: Sequence[CurveComparison]) -> list[list[str]]:
-    """Return the rows of the table of clusters, those with the smallest p first."""
+    """Return the rows of the cluster table, sorted by p."""
     clusters = [
         (cluster.p, cluster.family_p, comparison, difference, cluster)
         for comparison in curve_comparisons

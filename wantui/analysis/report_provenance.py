@@ -19,7 +19,7 @@ LIBRARIES = ("numpy", "scipy", "scikit-learn", "matplotlib")
 
 @dataclass(frozen=True)
 class ReportProvenance:
-    """Provenance of a report, apart from what the comparison tells."""
+    """Provenance of a report, except what the comparison already contains."""
 
     command: str
     """Command that writes the report again."""

@@ -11,7 +11,7 @@ MAX_LISTED_STEPS = 12
 
 
 class MissingStepError(UserError):
-    """Raised for a step that is not stored; the text lists those that are."""
+    """Raised for a step that is not stored; the text lists the stored steps."""
 
 
 def find_stored_step(

@@ -107,7 +107,7 @@ def describe_unguided(comparison: "Comparison") -> list[str]:
 
 
 def describe_remaining_effect(comparison: "Comparison", verdict: Verdict) -> str:
-    """Return how much of a verdict's effect remains at cfg_scale 1, and what that means.
+    """Return how much of a verdict's effect remains at cfg_scale 1, and its interpretation.
 
     The text is empty if the guided videos show no effect, or if there are no videos at cfg_scale 1.
     """

@@ -95,7 +95,7 @@ def judge_difference(
 def _describe_evidence(
     difference: Difference, seed_p: float, phrasing_p: float, shape: tuple[int, ...], pair_count: int
 ) -> str:
-    """Return difference, size and p in words, for values of a shape [seeds, phrasings]."""
+    """Return difference, effect size and p in words, for values [seeds, phrasings]."""
     seed_count, phrasing_count = shape
     p_text = f"p {seed_p:.3g}"
     if phrasing_count >= MIN_PHRASINGS:

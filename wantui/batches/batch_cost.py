@@ -151,7 +151,7 @@ def _describe_recipe(preview: BatchPreview) -> str:
 
 
 def _estimate_time_cost(preview: BatchPreview, costs: Sequence[CellCost], is_on_gpu: bool) -> CostLine:
-    """Return the predicted time of all cells on one worker."""
+    """Return the predicted time for all cells on one worker."""
     total_seconds, basis = 0.0, costs[0].video_seconds.basis
     for cost in costs:
         if cost.total_seconds is None:
@@ -210,7 +210,7 @@ def _estimate_memory_cost(
 
 
 def _describe_second_gpu(preview: BatchPreview, cost: CellCost, gpu_sample: GpuSample) -> tuple[str, str]:
-    """Return the texts to append to the memory and its basis if a batch asks for two GPUs per video."""
+    """Return the texts to append to the memory cost and its basis if a batch asks for two GPUs per video."""
     if preview.config.settings.model_settings.gpus_per_video == 1 or cost.chosen_plan is None:
         return "", ""
     plan, free_bytes = cost.chosen_plan.plan, find_second_free_gpu_bytes(gpu_sample.gpus)
@@ -238,6 +238,6 @@ def _describe_fitting_part(preview: BatchPreview, free_bytes: int, disk_estimate
 
 
 def _find_nearest_existing_folder(path: Path) -> Path:
-    """Return the path itself or its nearest parent folder that exists and can be entered."""
+    """Return the path itself, or its nearest parent folder that exists and can be entered."""
     path = path.absolute()
     return next((folder for folder in (path, *path.parents) if os.path.isdir(folder)), Path("/"))  # noqa: PTH112 - Path.is_dir raises for a folder that may not be entered

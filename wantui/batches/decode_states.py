@@ -271,7 +271,7 @@ class _VaeLoader:
     def decode(
         self, video: SelectedVideo, latents: NDArray[np.float32], clip_tile: int | None
     ) -> tuple[Generator[Frame, None, None], str]:
-        """Return the frames of latents, and a note if they are decoded in other tiles than the video's clip.
+        """Return the frames of latents, and a note if the tiles differ from those of the video's clip.
 
         Args:
             clip_tile: side in pixels of the tiles of the video's clip; None if it has complete frames.
@@ -312,7 +312,7 @@ def _measure_difference(first_clip: Path, second_clip: Path) -> int:
 
 
 def _explain_difference(video: SelectedVideo, states: DenoisingStates) -> str:
-    """Return the likely reason why decoded last latents differ from the clip of their video."""
+    """Return the likely reason why the decoded final latents differ from the video's clip."""
     try:
         video.find_verified_clip()
     except ClipError as error:

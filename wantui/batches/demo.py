@@ -101,6 +101,6 @@ def compare_demo_groups(videos: "Sequence[Video]") -> tuple["Comparison", Path]:
 
 
 def describe_demo_answer(comparison: "Comparison") -> list[str]:
-    """Return place, room and path, a line each, and their notes."""
+    """Return the answers on place, room and path, one line each, and their notes."""
     notes = dict.fromkeys(note for answer in comparison.answers for note in answer.notes)
     return [*(answer.text for answer in comparison.answers), *(f"note: {note}" for note in notes)]

@@ -225,7 +225,7 @@ def find_missing_videos(
 def enqueue_batch(
     queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, is_new: bool, shard: Shard = WHOLE_BATCH
 ) -> tuple[int, int]:
-    """Put the missing videos of a batch on the queue; return the batch's number and the number of those videos.
+    """Put the missing videos of a batch on the queue; return the batch number and how many videos were added.
 
     Videos that are no longer in the manifest of a continued batch are removed from the queue.
     """

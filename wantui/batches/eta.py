@@ -34,7 +34,7 @@ RECENT_EVENT_COUNT = 500
 
 @dataclass(frozen=True)
 class RemainingTime:
-    """Seconds that a batch still needs without the batches before it, and per video; None if not known yet."""
+    """Seconds that a batch still needs, excluding earlier batches, and seconds per video; None if not known yet."""
 
     batch_seconds: float | None
     video_seconds: float | None
@@ -78,7 +78,7 @@ EMPTY_QUEUE_ETAS = QueueEtas({}, {})
 
 
 def accumulate_queue_etas(batches: Sequence[BatchRow], remaining_by_batch: Mapping[int, RemainingTime]) -> QueueEtas:
-    """Return the ETAs of batches in queue order: each waits for the batches before it."""
+    """Return the ETAs of batches in queue order; each batch waits for the earlier ones."""
     eta_by_batch: dict[int, float | None] = {}
     total_seconds: float | None = 0.0
     for batch in batches:
@@ -151,7 +151,7 @@ class EtaModel:
         device_names: Sequence[str],
         pace_by_video: Mapping[int, float],
     ) -> RemainingTime:
-        """Return the time that one batch still needs, alone on an engine with these devices."""
+        """Return the time that one batch still needs if it runs alone on an engine with these devices."""
         video_seconds = self._estimate_video_seconds(batch, running_videos, device_names, pace_by_video)
         if video_seconds is None:
             return RemainingTime(None, None)
@@ -208,7 +208,7 @@ class EtaModel:
         return sum(running_durations) / len(running_durations) if running_durations else None
 
     def _load_first_recipe(self, batch: BatchRow) -> "Recipe | None":
-        """Return the recipe of the batch's first video, which stands for all: they take the same time."""
+        """Return the recipe of the batch's first video, which represents all videos, because they take equally long."""
         if batch.id not in self._first_recipe_by_batch:
             first_videos = self.queue.list_videos(batch.id, limit=1)
             if not first_videos:

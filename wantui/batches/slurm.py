@@ -54,7 +54,7 @@ logger = logging.getLogger("submitit")
 
 
 class NoSlurmError(UserError):
-    """Raised when Slurm, or a package needed to talk to it, is missing or refuses."""
+    """Raised if Slurm, or the package that submits jobs to it, is missing or reports an error."""
 
     exit_code = 3
 

@@ -13,7 +13,7 @@ MAX_PRINTED_PAIRS = 15
 
 
 def print_answers(comparison: "Comparison") -> None:
-    """Print place, room and path: of all groups if there are more than two, then of each pair."""
+    """Print the answers on place, room and path: of all groups if there are more than two, then of each pair."""
     from wantui.analysis.answer_evidence import CHANCE_NOTE, PLACE
 
     pairs = list(dict.fromkeys((answer.first_group, answer.second_group) for answer in comparison.answers))

@@ -171,7 +171,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
 
 
 def _print_differences(comparison: "Comparison", equivalence_margin: float) -> None:
-    """Print a table of all differences with their p, and how p is corrected."""
+    """Print a table of all differences with their p, and the correction of p."""
     from wantui.analysis.differences import P_HEADER
     from wantui.analysis.effect_table import (
         RESPONSE_HEADER,

@@ -103,7 +103,7 @@ def _check_engine(queue: "Queue", batch: "BatchRow") -> None:
 
 
 def _show_current_state(queue: "Queue", batch: "BatchRow", last_seq: int, reporter: "ProgressReporter") -> None:
-    """Show why the batch waits, if it does, and its running videos.
+    """Show the running videos of the batch, and why it is waiting if it is.
 
     Raises:
         UserError: no worker can be started.

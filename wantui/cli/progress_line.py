@@ -12,17 +12,17 @@ MIN_SECONDS_BETWEEN_UPDATES = 0.1
 
 
 class ProgressLine:
-    """Line on stderr that shows the current work of the command, if stderr is a terminal."""
+    """Line on stderr that shows what the command is doing, if stderr is a terminal."""
 
     def __init__(self) -> None:
         self.shown_width, self.update_seconds = 0, 0.0
 
     def show_phase(self, text: str) -> None:
-        """Show what starts now, even if the last update was a moment ago."""
+        """Show a new phase of the work, even directly after the last update."""
         self._replace(text)
 
     def show_count(self, text: str) -> None:
-        """Show how far the work is, unless the last update was a moment ago."""
+        """Show the progress, unless the line was updated a moment ago."""
         if time.monotonic() - self.update_seconds >= MIN_SECONDS_BETWEEN_UPDATES:
             self._replace(text)
 

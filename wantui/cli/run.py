@@ -280,7 +280,7 @@ def _format_value(value: object) -> str:
 def _enqueue_missing_videos(
     queue: "Queue", folder: "BatchFolder", manifest: "Manifest", device: str, is_new: bool
 ) -> tuple[int, int]:
-    """Put the missing videos of a batch on the queue; return the batch's number and the number of those videos."""
+    """Put the missing videos of a batch on the queue; return the batch number and how many videos were added."""
     from wantui.batches.batch_cost import find_slow_cpu_warning
     from wantui.batches.enqueue import can_use_gpu, enqueue_batch, find_missing_videos
     from wantui.queue.state_dir import StateDirectory

@@ -120,7 +120,7 @@ def build_bend_request(bend: BendSettings) -> BendRequest:
 
 
 def find_word_spans(prompt: str, marks: Sequence[MarkPosition], word: str) -> list[tuple[int, int]]:
-    """Return the first and last character of each occurrence of a word: of its marks, or else of the complete word."""
+    """Return the character span of each mark of a word; without marks, of each occurrence as a complete word."""
     marked_spans = [(mark.start, mark.end) for mark in marks if mark.text == word]
     if marked_spans:
         return marked_spans
@@ -239,7 +239,7 @@ def _format_parameter(value: Any) -> str:
 
 
 def _estimate_gpu_bytes(request: AttentionBendingRequest, denoising_size: DenoisingSize) -> int:
-    """Return a bound on the bytes of bent maps, of a chunk of the output, and of the output itself."""
+    """Return an upper bound on the bytes of bent maps, of an output chunk, and of the output itself."""
     words = [word for bend in request.bends for word in bend.words]
     bends_all = ALL_WORDS in words or any(bend.padding for bend in request.bends)
     # A token has at least one character.

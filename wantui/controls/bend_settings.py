@@ -150,7 +150,7 @@ class BendSettings(DescribedModel):
 
     @model_validator(mode="after")
     def check_parameters(self) -> Self:
-        """Refuse parameters of other modes, a mode without parameters, and a border where none is read."""
+        """Refuse parameters of other modes, a mode without parameters, and a border without effect."""
         valid_names = list_parameter_names(self.mode)
         for mode in TRANSFORM_BY_MODE:
             for name in list_parameter_names(mode):

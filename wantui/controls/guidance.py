@@ -76,7 +76,7 @@ class GuidanceSettings(ConfigSection):
     @field_validator(*RULE_PARAMETER_NAMES)
     @classmethod
     def refuse_parameters_of_other_rules(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse a parameter that the rule does not have."""
+        """Refuse a parameter of a different rule."""
         rule = info.data.get("rule")
         if value is not None and rule is not None and info.field_name not in DEFAULTS_BY_RULE[rule]:
             raise ValueError(_explain_foreign_parameter(str(info.field_name), rule))
@@ -109,7 +109,7 @@ class GuidanceRequest(ControlRequest):
 
     @model_validator(mode="after")
     def check_parameters(self) -> Self:
-        """Refuse missing parameters, and those of another rule."""
+        """Refuse missing parameters, and those of a different rule."""
         given = {name for name in RULE_PARAMETER_NAMES if getattr(self, name) is not None}
         if given != DEFAULTS_BY_RULE[self.rule].keys():
             raise PydanticCustomError("guidance", f"the parameters of the rule {self.rule} are missing or wrong")
@@ -179,7 +179,7 @@ def describe_guidance_rule(request: GuidanceRequest) -> str:
 
 
 def estimate_gpu_bytes(request: GuidanceRequest, size: DenoisingSize) -> int:
-    """Return the bytes of the state between evaluations: the running difference of apg, and the reused difference."""
+    """Return the bytes kept between evaluations: the running difference of the rule apg, and the reused difference."""
     channels, frames, height, width = size.latent_shape
     tensor_count = bool(request.momentum) + (request.reuse_from is not None)
     return tensor_count * FLOAT32_BYTES * channels * frames * height * width

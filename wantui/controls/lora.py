@@ -153,7 +153,7 @@ class LoraAdapter(BaseModel):
     """Strength in the second transformer; None for the same strength."""
 
     def get_merged_file(self, is_second: bool) -> tuple[LoraFile, float]:
-        """Return the file that changes a transformer, and its strength; 0 changes nothing.
+        """Return the file that changes a transformer, and its strength; a strength of 0 changes nothing.
 
         Args:
             is_second: whether the transformer is the second of two.

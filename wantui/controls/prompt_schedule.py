@@ -47,7 +47,7 @@ BLENDED_COPY_COUNT = 12
 
 
 class PromptScheduleSettings(ConfigSection):
-    """Other prompts in later steps; the template is the prompt at the start."""
+    """Prompts for later steps; the template gives the initial prompt."""
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {"verbose": "`wantui preview` shows the prompts of a schedule"}
     CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {
@@ -131,12 +131,12 @@ class PromptScheduleRequest(ControlRequest):
 
 
 def _is_start(times: KeyframeTimes) -> bool:
-    """Return whether the first keyframe is at the start of the denoising."""
+    """Return whether the first keyframe is at the beginning of the denoising."""
     return times.moments[0] == (1 if times.unit == "sigma" else 0)
 
 
 def split_schedule(schedule: Mapping[str, str]) -> tuple[str | None, KeyframeTimes | None, tuple[str, ...]]:
-    """Split the keyframes of a schedule into the prompt at the start, if there is one, and the later keyframes.
+    """Split the keyframes of a schedule into the initial prompt, if it has one, and the later keyframes.
 
     Returns:
         template at the start or None; moments of the later keyframes or None; templates of the later keyframes.

@@ -173,7 +173,7 @@ def split_tensor_name(key: str) -> tuple[str, TensorRole | None]:
 
 
 def _list_layer_aliases(name: str) -> list[str]:
-    """Return the names of a layer of diffusers in all formats, without prefixes."""
+    """Return the names that a diffusers layer has in all formats, without prefixes."""
     own_name = next((own_name for own_name, other_name in OTHER_LAYER_NAMES.items() if other_name == name), None)
     if own_name is None:
         _, block_index, layer_name = name.split(".", 2)
@@ -223,7 +223,7 @@ def _refuse_unsupported_kinds(header: AdapterHeader) -> None:
 def _check_layer(
     layer: AdapterLayer, tensors: Mapping[str, TensorInfo], shape_by_layer: Mapping[str, LayerShape], model: str
 ) -> None:
-    """Refuse a layer with missing tensors, or with tensors of another shape or type."""
+    """Refuse a layer with missing tensors, or with tensors of the wrong shape or type."""
     key_by_role = layer.key_by_role
     expected_shape = shape_by_layer[layer.name]
     output_count, input_count = expected_shape
@@ -263,7 +263,7 @@ def _check_layer(
 
 
 def _explain_shape(key: str, tensor: TensorInfo, expected_shape: LayerShape, model: str, width: int) -> str:
-    """Return the error for a tensor of another shape; name the models of the catalogue that it would fit.
+    """Return the error for a tensor of the wrong shape; name the models of the catalogue that it fits.
 
     Args:
         width: width of the transformer.

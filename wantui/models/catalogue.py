@@ -24,7 +24,7 @@ _HUB_ID_PATTERN = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 class UnknownModelError(UserError):
-    """A model that is not in the catalogue and not a diffusers directory of a Wan pipeline."""
+    """Raised for a model that is neither in the catalogue nor a diffusers directory of a Wan pipeline."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def read_model_directory(directory: Path) -> WanModel:
 
 
 def _check_pipeline_parts(directory: Path, pipeline_index: dict[str, Any]) -> None:
-    """Refuse a pipeline of another kind, or with parts that are missing or of another class.
+    """Refuse a pipeline of the wrong kind, or with parts that are missing or of the wrong class.
 
     Raises:
         UnknownModelError: names the part.

@@ -23,7 +23,7 @@ class NotFetchedError(UserError):
 
 @dataclass(frozen=True)
 class MissingFiles:
-    """Number and size of the files that are not in the cache yet."""
+    """Number and total size of the files that are not in the cache yet."""
 
     file_count: int
     total_bytes: int

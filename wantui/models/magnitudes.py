@@ -38,7 +38,7 @@ def find_magnitudes_path(model: WanModel, revision: str) -> Path:
 
 
 def load_magnitudes(model: WanModel, revision: str | None) -> Magnitudes:
-    """Return the magnitudes of a model; empty if they were neither measured with these weights nor published.
+    """Return a model's magnitudes; empty if none were measured with these weights or published.
 
     Args:
         revision: commit or fingerprint of the weights; None if they are not on this machine.

@@ -55,7 +55,7 @@ LABEL_BY_PART = {"text_encoder": "text encoder", "vae": "VAE"}
 
 
 class PartError(UserError):
-    """A part of a model that is missing, incomplete or of another kind."""
+    """Raised for a model part that is missing, incomplete or of the wrong kind."""
 
 
 def read_pipeline_components(folder: Path) -> dict[str, tuple[str, str]]:

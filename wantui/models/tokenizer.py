@@ -39,7 +39,7 @@ than UMT5 has embeddings."""
 
 
 class TokenizerError(UserError):
-    """A tokenizer whose file cannot be read."""
+    """Raised for a tokenizer whose file cannot be read."""
 
 
 def find_tokenizer_file(model: WanModel, revision: str | None) -> Path | None:

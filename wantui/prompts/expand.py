@@ -231,7 +231,7 @@ def _concatenate_parts(parts: list[_ExpandedPart]) -> _ExpandedPart:
 
 
 def _shift_spans(spans: tuple[_Span, ...], offset: int) -> tuple[_Span, ...]:
-    """Move marks or choices by `offset` characters, but not before the start of the text."""
+    """Shift marks or choices by `offset` characters, but not before the start of the text."""
     if not offset:
         return spans
     return tuple(replace(span, start=max(0, span.start + offset), end=max(0, span.end + offset)) for span in spans)
@@ -322,7 +322,7 @@ def _spell_out_character(character: str) -> str:
 
 
 def _choose_id_replacement(character: str) -> str:
-    """Return the replacement of a character in an id; symbols such as emoji are replaced by their names.
+    """Return the text that replaces a character in an id; symbols such as emoji are replaced by their names.
 
     An emoji's skin tone is a separate character, and may be the only difference between two options.
     """

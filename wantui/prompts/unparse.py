@@ -39,7 +39,7 @@ def format_prompts_as_template(prompts: Sequence[tuple[str, Sequence[MarkSpan]]]
 
 
 def _split_prompt(prompt: str, marks: Iterable[MarkSpan]) -> list[str]:
-    """Return the template text of each mark, each other word, and the white space between them."""
+    """Return the template text of each mark, each unmarked word, and the white space between them."""
     parts, position = [], 0
     for start, end, weight in sorted(marks):
         if start < position or end > len(prompt):

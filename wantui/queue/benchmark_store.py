@@ -27,7 +27,7 @@ SPEEDS_BY_SIMILARITY: dict[SpeedName, tuple[SpeedName, ...]] = {
 
 
 def save_throughput(directory: Path, measured_throughput: Throughput) -> Path:
-    """Store a measured throughput, replacing an earlier one of the same device and speed; return the file.
+    """Store a measured throughput, replacing an earlier one of the same device and speed; return the path of the file.
 
     Several processes may measure devices of one machine at once: the file is locked meanwhile.
     """
@@ -63,7 +63,7 @@ def load_throughput(
 
 
 def load_attention_backend(device: str, recipe: Recipe, plan: MemoryPlan) -> str:
-    """Return the attention backend measured for fused blocks on a device, by its diffusers name; else native."""
+    """Return the attention backend measured for fused blocks on a device, by its diffusers name; else `native`."""
     if not _is_fused(recipe, plan):
         return NATIVE_ATTENTION
     try:

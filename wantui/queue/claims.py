@@ -54,7 +54,7 @@ class WorkerQueue(QueueWriter):
     def claim_next_video(
         self, worker_name: str, devices: Iterable[str], gpu_counts: Sequence[int] = (1, 2)
     ) -> Claim | None:
-        """Claim the next video for a worker; return None if no video waits, or the next is for other workers.
+        """Claim the next video for a worker; return None if no video is waiting or the next needs a different worker.
 
         Args:
             devices: values of `batch.device` that the worker serves.
@@ -151,7 +151,7 @@ class WorkerQueue(QueueWriter):
             self._store_video_event(claim, VideoReleased(reason=to_storable_text(reason)))
 
     def requeue_video_with_plan(self, claim: Claim, plan_slug: str, earlier_slugs: Sequence[str], error: str) -> None:
-        """Return a video that ran out of memory to the queue; it and the waiting videos of its batch get another plan.
+        """Return a video that ran out of memory to the queue; it and the waiting videos of its batch get a new plan.
 
         Args:
             plan_slug: slug of the memory plan to try next.

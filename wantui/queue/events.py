@@ -293,7 +293,7 @@ class VideoReleased(VideoEventPayload):
 
 @dataclass(frozen=True)
 class VideoOutOfMemory(VideoEventPayload):
-    """A video ran out of memory; it is tried again with another memory plan."""
+    """A video ran out of memory; it is tried again with a different memory plan."""
 
     kind: ClassVar[str] = "out_of_memory"
     plan: str = ""

@@ -25,7 +25,7 @@ class NewVideo:
 
 @dataclass(frozen=True)
 class RemovedBatch:
-    """A batch that was removed from the queue, with everything that restores it."""
+    """A batch that was removed from the queue, with all data needed to restore it."""
 
     batch_number: int
     rows_by_table: tuple[tuple[str, tuple[dict[str, Any], ...]], ...]
@@ -183,7 +183,7 @@ def describe_hold_end(kind: str, resume_advice: str = "Resume with: wantui queue
 
 
 def describe_hold(kind: str, reason: str) -> str:
-    """Return the reason of a hold, and how it ends."""
+    """Return the reason for a hold, and what ends it."""
     return f"{reason}. {describe_hold_end(kind)}"
 
 
@@ -197,5 +197,5 @@ class Hold:
     needed_bytes: int | None
 
     def describe(self) -> str:
-        """Return the reason, and how the hold ends."""
+        """Return the reason for the hold, and what ends it."""
         return describe_hold(self.kind, self.reason)

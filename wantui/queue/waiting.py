@@ -18,7 +18,7 @@ class BatchWait:
         return bool(self.earlier_batches or self.starting_workers)
 
     def describe(self, shows_seconds: bool = True) -> str:
-        """Describe the wait in a phrase; empty if the batch does not wait."""
+        """Describe the wait in a phrase; empty if the batch is not waiting."""
         phrases = [describe_starting_worker(worker, shows_seconds) for worker in self.starting_workers]
         if self.earlier_batches:
             video_count_text = format_count(sum(batch.unfinished_count for batch in self.earlier_batches), "video")

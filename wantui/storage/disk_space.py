@@ -78,17 +78,17 @@ def estimate_batch_disk_need(batch: BatchPreview, stored_bytes: int) -> DiskNeed
 
 
 def query_free_disk_bytes(folder: Path) -> int:
-    """Return the bytes that this user can write on the file system of a folder."""
+    """Return the bytes that this user can write on a folder's file system."""
     return shutil.disk_usage(folder).free
 
 
 def query_free_file_count(folder: Path) -> int | None:
-    """Return the files (inodes) that this user can create on the file system of a folder; None if it has no limit."""
+    """Return how many files (inodes) this user can create on a folder's file system; None if there is no limit."""
     status = os.statvfs(folder)
     return status.f_favail if status.f_files else None
 
 
 def has_free_files(folder: Path) -> bool:
-    """Return whether MIN_FREE_FILES can be created on the file system of a folder."""
+    """Return whether MIN_FREE_FILES more files can be created on a folder's file system."""
     free_file_count = query_free_file_count(folder)
     return free_file_count is None or free_file_count >= MIN_FREE_FILES

@@ -36,7 +36,7 @@ class EmbeddingStore:
         return self.directory / f"{hashlib.sha256(key_json.encode()).hexdigest()}.npy"
 
     def read_embedding(self, prompt: str) -> NDArray[np.generic] | None:
-        """Return the embedding, or None if it is missing or unreadable."""
+        """Return the stored embedding of a prompt, or None if it is missing or unreadable."""
         path = self.find_embedding_path(prompt)
         try:
             embedding: NDArray[np.generic] = np.load(path, allow_pickle=False)

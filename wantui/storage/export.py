@@ -99,7 +99,7 @@ def export_batch(
 def _select_entries(
     folder: Path, manifest: Manifest, id_prefixes: tuple[str, ...]
 ) -> tuple[list[VideoEntry], list[VideoEntry]]:
-    """Return the chosen videos with a trajectory, and those whose latents are not generated yet.
+    """Return the selected videos that have a trajectory, and those whose latents are not generated yet.
 
     Raises:
         NothingToExportError: an id is unknown.

@@ -36,7 +36,7 @@ class BatchFolder:
 
     @property
     def journal_path(self) -> Path:
-        """Return the path of the journal, which has the changes since the manifest was written."""
+        """Return the path of the journal, which contains the changes since the manifest was written."""
         return self.root / "batch.journal.jsonl"
 
     @property
@@ -127,7 +127,7 @@ def choose_batch_folder(output_dir: Path, name: str, created_at: datetime | None
 
 
 def make_safe_folder_name(name: str) -> str:
-    """Return a name that every file system accepts: letters and digits of any script, _ for runs of others."""
+    """Return a name that every file system accepts: letters and digits of any script, and _ for all other runs."""
     composed_name = unicodedata.normalize("NFC", name)
     allowed_text = "".join(
         c if c in "_-" or unicodedata.category(c)[0] in _ALLOWED_UNICODE_CATEGORIES else "\0" for c in composed_name

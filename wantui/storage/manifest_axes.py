@@ -20,7 +20,7 @@ AxisKey = tuple[int, ...]
 
 @dataclass(frozen=True)
 class VideoAxis:
-    """One axis, with the positions that the batch's videos have."""
+    """One axis, with the positions at which the batch has videos."""
 
     name: str
     """variation, seed, or the short names of the settings that change together, joined by +."""
@@ -37,7 +37,7 @@ class VideoAxis:
 
 @dataclass(frozen=True)
 class AxisLayout:
-    """Names of the axes of each side; every axis is on one of them."""
+    """Names of the axes used for rows, columns and pages; every axis belongs to one of these."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]

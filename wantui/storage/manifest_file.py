@@ -202,7 +202,7 @@ class ManifestFile:
 def _ends_all_videos(
     manifest: Manifest, previous_states: Mapping[int, VideoState], states: Collection[VideoState]
 ) -> bool:
-    """Return whether this change leaves all videos in these states, and some were in another state before."""
+    """Return whether all videos are in these states after the change, but some were in a different state before."""
     if all(previous_state in states for previous_state in previous_states.values()):
         return False  # otherwise each video of a repeated batch would rewrite the manifest
     return all(video.state in states for video in manifest.videos)

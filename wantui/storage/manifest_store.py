@@ -42,7 +42,7 @@ class ManifestStore:
         self.end_videos(video_indices, "cancelled")
 
     def end_videos(self, video_indices: Sequence[int], state: VideoState, error: str | None = None) -> None:
-        """Record that videos will not be rendered, and remove their partial files."""
+        """Record that videos were ended without being rendered, and remove their partial files."""
         if not video_indices:
             return
         with self._edit_manifest(video_indices) as manifest:

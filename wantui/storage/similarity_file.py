@@ -22,7 +22,7 @@ Score = Annotated[float, Field(allow_inf_nan=False)] | None
 
 
 class VideoSimilarity(BaseModel):
-    """Similarity of one video to its baseline; None for what was not or cannot be measured."""
+    """Similarity of one video to its baseline; None for scores that were not or cannot be measured."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 

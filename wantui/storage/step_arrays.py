@@ -131,7 +131,7 @@ class StepArrayWriter:
             self.checksums.append(compute_array_crc(np.array(array_crcs, dtype=np.uint32), self.constant_crc))
 
     def read_attribute(self, name: str) -> Any:
-        """Return an attribute of the group, which an earlier process may have stored; None if it is missing."""
+        """Return an attribute of the group, possibly stored by an earlier process; None if the attribute is missing."""
         return self.group.attrs.get(name)
 
     def update_attributes(self, attributes: Mapping[str, Any]) -> None:

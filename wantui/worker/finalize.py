@@ -22,7 +22,7 @@ from wantui.storage.video_files import VideoFiles, remove_temporary_files
 
 @dataclass(frozen=True)
 class PendingFinalization:
-    """A decoded video that waits for a thread to complete its files."""
+    """A decoded video whose files a thread is completing."""
 
     claim: Claim
     files: VideoFiles

@@ -177,7 +177,7 @@ class PipelineCache:
         ).value
 
     def prepare_second_gpu(self, claim: Claim, recipe: Recipe, log: logging.Logger) -> None:
-        """Let the loaded pipeline use the second GPU if the batch asks for two, or report that it uses one.
+        """Let the loaded pipeline use the second GPU if the batch asks for two; report it if only one can be used.
 
         Raises:
             SecondGpuError: the second GPU failed.

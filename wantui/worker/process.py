@@ -83,7 +83,7 @@ def exit_with_parent(parent_pid: int) -> None:
 
 
 def main() -> None:
-    """Run a worker until the engine stops it or no video waits."""
+    """Run a worker until the engine stops it or no video is waiting."""
     parser = argparse.ArgumentParser()
     for worker_name in ("--state", "--logs"):
         parser.add_argument(worker_name, type=Path, required=True)

@@ -186,7 +186,7 @@ def measure_autoencoder(pipeline: WanPipeline, clips: Tensor) -> dict[str, float
 def measure_preferred_shapes(
     pipeline: WanPipeline, clip_count: int, step_count: int, guidance_scale: float
 ) -> dict[str, float]:
-    """Return the frequency of each shape for a caption that says only "shape"; the keys show its training frequency."""
+    """Return how often each shape is drawn for a caption that says only "shape"; keys contain the training frequency."""
     clips, _ = generate_clips(
         pipeline, ["a large red shape moving left over a dark background"] * clip_count, 0, step_count, guidance_scale
     )
@@ -206,7 +206,7 @@ def load_stock_pipeline(weights_folder: Path) -> WanPipeline:
 
 @torch.no_grad()
 def draw_contact_sheet(weights_folder: Path, sheet_path: Path, step_count: int, guidance_scale: float) -> None:
-    """Write an image with ten held-out captions (first one per shape) and five frames of a clip of each."""
+    """Write an image with five frames of one clip for each of ten held-out captions (first one per shape)."""
     rng = np.random.default_rng(3)
     one_object_scenes = sample_scenes_of_each_shape(6, rng)
     two_object_scenes = sample_scenes(4, rng, two_object_fraction=1.0, is_evaluation=True)

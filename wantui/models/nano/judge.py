@@ -112,7 +112,7 @@ def detect_motion(mask: Tensor) -> str:
 
 @cache
 def _measure_shape_template(shape: str) -> tuple[float, Tensor]:
-    """Return the area of a shape of radius 1 and the offset of its centroid, measured on a shape of radius 0.5."""
+    """Return the area and centroid offset of a shape of radius 1, measured on a shape of radius 0.5."""
     x, y = build_pixel_grid()
     mask = (compute_signed_distance(shape, 2 * x, 2 * y) < 0).float()
     return float(mask.mean()) * 16, find_centroid(mask) * 2
