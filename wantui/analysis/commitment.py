@@ -129,7 +129,7 @@ def measure_commitment(outcomes: ConceptOutcomes) -> ConceptCommitment:
 
 
 def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[CommitmentDifference]:
-    """Return the difference of each pair of concepts with equal noise levels and at least two shared seeds.
+    """Return the commitment difference of each pair of concepts with equal noise levels and at least two shared seeds.
 
     All pairs are one family of tests.
     """

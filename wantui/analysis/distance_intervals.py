@@ -137,7 +137,7 @@ def compute_upper_tail(distance_from_bound: float) -> float:
 
 @cache
 def _tabulate_upper_tails() -> tuple[FloatArray, FloatArray]:
-    """Return rising means mu and the upper tails of their acceptance regions.
+    """Return increasing means mu, and the upper-tail probabilities of their acceptance regions.
 
     For mu < b, Phi(-mu / 2 - b^2 / (2 mu)) = Phi(b) - 0.95, which is solved for mu.
     """

@@ -64,7 +64,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class PlaceDirection:
-    """The two differences of final states whose difference is an effect on place."""
+    """The two mean differences of final states that an interaction effect on place compares."""
 
     first_distance: float
     second_distance: float

@@ -41,7 +41,7 @@ def mix_texts(before: TokenizedPrompt, after: TokenizedPrompt, name: str) -> Obs
 def find_conditional_text(
     prompts: Sequence[TokenizedPrompt], sequence: PromptSequence, evaluation_index: int
 ) -> ObservedText:
-    """Return the text that the pass with the prompt reads in an evaluation.
+    """Return the text that the conditional pass of an evaluation reads.
 
     Args:
         prompts: the tokenized prompts of the sequence.

@@ -34,7 +34,7 @@ class StepTable:
 
 
 def build_step_table(recipe: Recipe) -> StepTable | None:
-    """Return the table of what changes during the denoising of a recipe; None if nothing changes.
+    """Return the table of values that change during the denoising of a recipe; None if no value changes.
 
     Raises:
         KeyframeError: a keyframe does not fit the steps; planned recipes never have one.

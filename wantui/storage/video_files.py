@@ -65,7 +65,7 @@ def find_video_files(folder: BatchFolder, variation: int, number: int, cell_fold
 
 
 def find_linked_folder(batch_root: Path, path: Path) -> Path | None:
-    """Return the first symbolic link among the folders between a batch folder and a path in it; None if none is.
+    """Return the first symbolic link among the folders between a batch folder and a path in it; None without one.
 
     The batch folder and its parents may be links: the user named them.
     """

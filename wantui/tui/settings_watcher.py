@@ -37,7 +37,7 @@ class SettingsWatcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Request the end of the thread, without waiting for it: its disk may hang."""
+        """Ask the thread to end without waiting for it, because the disk that it reads may hang."""
         self._stop_requested.set()
 
     def _watch(self) -> None:

@@ -254,7 +254,7 @@ class QueueDetails(BaseScreen):
         return ", ".join(part for part in (took, ended) if part)
 
     def _choose_preview(self, video: RunningVideo) -> StillRequest | None:
-        """Return the latest preview if it is due, else the one that is shown."""
+        """Return the latest preview if it is due, otherwise the preview already shown."""
         if self._preview is not None and self._preview.video_id != video.video_id:
             self._preview, self._preview_schedule = None, PreviewSchedule()
         if self._preview_schedule.claim_due_preview(video, self.wantui_app.settings.preview_seconds):

@@ -50,7 +50,7 @@ class YamlEditor(BackdropMixin, ModalScreen[str | None]):
         self.error_line.update(make_content(self.find_errors() or "", keep_lines=True))
 
     def find_errors(self) -> str | None:
-        """Return the errors of the text, one per line; None if it is valid."""
+        """Return the errors in the text, one per line; None if the text is valid."""
         try:
             parse_config(self.text_area.text, self.source_name)
         except ConfigError as error:

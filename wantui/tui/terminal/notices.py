@@ -19,7 +19,7 @@ RUNNING_STATE, FAILED_STATE, HELD_STATE = 1, 2, 4
 
 @dataclass(frozen=True)
 class NoticeSupport:
-    """What the terminal understands."""
+    """The kinds of notices that the terminal supports."""
 
     shows_progress: bool = False
     notification: Literal["osc9", "osc99"] | None = None
