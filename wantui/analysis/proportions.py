@@ -116,7 +116,7 @@ def _find_order_levels(sigmas: Sequence[float], counts: Sequence[int], total: in
 
 
 def _find_crossing(sigmas: FloatArray, fit: FloatArray) -> float:
-    """Return the middle of the noise levels at which a decreasing piecewise linear curve is one half; NaN if none is."""
+    """Return the middle of the noise levels where a decreasing piecewise linear curve is one half; NaN if none is."""
     if fit[0] < 0.5 or fit[-1] > 0.5:
         return math.nan
     at_half = sigmas[fit == 0.5]

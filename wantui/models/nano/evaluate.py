@@ -186,7 +186,7 @@ def measure_autoencoder(pipeline: WanPipeline, clips: Tensor) -> dict[str, float
 def measure_preferred_shapes(
     pipeline: WanPipeline, clip_count: int, step_count: int, guidance_scale: float
 ) -> dict[str, float]:
-    """Return how often each shape is drawn for the caption "shape" alone; the keys contain its frequency in training."""
+    """Return how often each shape is drawn for the caption "shape"; the keys contain its frequency in training."""
     clips, _ = generate_clips(
         pipeline, ["a large red shape moving left over a dark background"] * clip_count, 0, step_count, guidance_scale
     )
