@@ -248,14 +248,14 @@ def add_explanation_notes(comparison: "Comparison") -> "Comparison":
 
 
 def _note_explanation(comparison: "Comparison", verdict: Verdict) -> tuple[str, ...]:
-    """Return the answer to QUESTION, and where its figures are; empty without an answer."""
+    """Return the answer to QUESTION, and a reference to its figures; empty without an answer."""
     answer, figures = _answer_question(comparison, verdict)
     pointer = f" (details: verdict on {verdict.metric})" if figures else ""
     return (f"{QUESTION} in {verdict.metric}, {answer}{pointer}",) if answer else ()
 
 
 def _describe_condition(comparison: "Comparison") -> str:
-    """Return under which condition the answer holds; empty for videos with the settings of the calibration."""
+    """Return the condition under which the answer holds; empty for videos with the settings of the calibration."""
     setting_texts = _list_other_settings(comparison)
     if not setting_texts:
         return ""

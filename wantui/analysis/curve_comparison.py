@@ -171,7 +171,7 @@ def _build_difference(
 
 
 def describe_cluster_test(seed_count: int) -> str:
-    """Describe the test of the curves, what it shows, and the smallest p that the seeds can give."""
+    """Describe the test of the curves, its interpretation, and the smallest p that the seeds can give."""
     return (
         "curves over the noise level, cluster-based permutation test (Maris and Oostenveld 2007): a low p shows that "
         "two curves differ somewhere; the noise levels of a cluster show where the difference is clearest, "

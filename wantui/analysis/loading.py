@@ -152,7 +152,7 @@ def _describe_video(
     scheduled_options: dict[int, str],
     brackets: Mapping[int, TemplateBracket],
 ) -> Video:
-    """Return a video with what its manifest says about it, without its trajectory."""
+    """Return a video with the data in its manifest, without its trajectory."""
     entry = manifest.videos[video_index]
     recipe, variation = entry.recipe, manifest.variations[entry.variation]
     template_parts = split_template(manifest.template)

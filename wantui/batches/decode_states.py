@@ -233,7 +233,7 @@ def _draw_fitted_frames(
 
 
 class _VaeLoader:
-    """The VAE that was loaded last, and how it decodes."""
+    """Loader that keeps the latest VAE, and its decoding settings."""
 
     def __init__(self, request: DecodeRequest) -> None:
         self.request = request

@@ -173,7 +173,7 @@ def _print_manifest_videos(manifest: "Manifest", marks: "BatchMarks") -> None:
 
 
 def _print_controls(manifest: "Manifest") -> list[str]:
-    """Print the controls of the videos, and what changes during denoising; return errors.
+    """Print the controls of the videos, and the values that change during denoising; return errors.
 
     Videos that differ only in the seed, or in prompts that no control changes, are shown once.
     """

@@ -133,7 +133,7 @@ def list_adaptable_layer_shapes(transformer: nn.Module) -> dict[str, LayerShape]
 
 
 def _read_adapter_tensors(path: Path, layers: tuple[AdapterLayer, ...]) -> dict[str, Tensor]:
-    """Return the tensors of the layers in diffusers' format, with alpha in the factors.
+    """Return the layers' tensors in diffusers' format, with alpha multiplied into the factors.
 
     peft requires a bias for all layers or for none: missing ones are zero.
 

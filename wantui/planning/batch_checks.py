@@ -87,7 +87,7 @@ def find_cell_refusals(
 def find_shared_refusals(
     settings: Settings, model: WanModel, first_recipe: Recipe, variations: tuple[Variation, ...]
 ) -> list[str]:
-    """Return the reasons why a batch cannot run that are the same in all cells with the same speed.
+    """Return those reasons why a batch cannot run that apply to all cells with the same speed.
 
     `_CellPlanner` calls this once for cells that agree in what it reads: read nothing else that a sweep can change.
 

@@ -180,7 +180,7 @@ class Recipe(_FrozenModel):
         if self.marks:  # a placeholder has no prompt
             check_mark_texts(self.prompt, self.marks)
         if (self.weights == "gguf") != (self.transformer_file is not None):
-            raise PydanticCustomError("weights", "weights must be gguf if, and only if, there is a transformer_file")
+            raise PydanticCustomError("weights", "weights must be gguf if, and only if, transformer_file is set")
         return self
 
     def list_control_values(self) -> dict[str, dict[str, Any]]:

@@ -147,7 +147,7 @@ def read_information(path: Path) -> InformationFile | None:
 
 
 def merge_information(batch_folder: Path, content: InformationFile) -> Path:
-    """Add the videos to the file of the same measurement, or replace that of another one; return the path.
+    """Add the videos to the file if it belongs to the same measurement; otherwise replace the file. Return its path.
 
     Several processes may measure videos of one batch, so the batch is locked, and the file is read again.
 

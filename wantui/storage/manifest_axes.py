@@ -280,7 +280,7 @@ class BatchAxes:
         return tuple(lines)
 
     def _shorten_labels(self, names: Sequence[str], lines: Sequence[GridLine]) -> tuple[str, tuple[str, ...]]:
-        """Return the name of the only axis of the columns, and labels without it."""
+        """If the columns have a single axis, return its name, and the labels without this name."""
         labels = tuple(line.label for line in lines)
         prefix = f"{names[0]} "
         is_baseline = [BASELINE_POSITION in line.key for line in lines]

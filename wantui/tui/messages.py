@@ -66,6 +66,6 @@ class SettingsChanged(Message):
 
 @dataclass
 class SettingsInvalid(Message):
-    """The file tui.yaml changed, and is invalid."""
+    """The file tui.yaml changed, and its new content is invalid."""
 
     reason: str

@@ -24,7 +24,7 @@ _TYPED_SETTING_PATTERN = re.compile(r"(?:^|[;+])([^;+=]+)=\s*$")
 
 
 class SweepSuggester(Suggester):
-    """Suggester of the name that is typed at the end of a sweep; the arrow to the right accepts it."""
+    """Suggester that completes the name being typed at the end of a sweep; the right arrow key accepts the suggestion."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(use_cache=False, case_sensitive=True)

@@ -23,7 +23,7 @@ from wantui.worker.pipelines import LoadedPipeline
 
 @dataclass(frozen=True)
 class SecondGpu:
-    """The second GPU that the engine gave to a worker.
+    """The second GPU that the engine assigned to a worker.
 
     Attributes:
         device_name: device name for torch; None if the worker has one device.

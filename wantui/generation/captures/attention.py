@@ -31,7 +31,7 @@ def make_hook(preparation: DenoisingPreparation) -> CrossAttentionObserver | Non
 
 
 def _describe_words(prompts: Sequence[TokenizedPrompt]) -> dict[str, dict[str, Any]]:
-    """Return the metadata of each marked word by map name; the first prompt that has the word counts."""
+    """Return the metadata of each marked word by map name, taken from the first prompt that contains the word."""
     metadata_by_word: dict[str, dict[str, Any]] = {}
     for prompt in prompts:
         for word in prompt.words:

@@ -175,7 +175,7 @@ class PixelPlayer:
         self._send_frames(frames)
 
     def _update_count(self) -> None:
-        """Take the number of frames from the clips; redraw if it changed."""
+        """Update the number of frames from those of the clips; redraw if the number changed."""
         previous_count = self.playback.frame_count
         self.playback.update_count(
             [(buffer.frame_count, clip.recipe.fps) for buffer, clip in zip(self.buffers, self.clips, strict=True)]

@@ -53,7 +53,7 @@ class QueueResults(QueueDetails):
 
     @property
     def shows_results(self) -> bool:
-        """Return whether the lists leave room for the pictures of the batch."""
+        """Return whether there is room for the batch's pictures below the lists."""
         return self.has_class("-with-results")
 
     def fit_results(self, batch: BatchRow | None) -> None:

@@ -20,7 +20,7 @@ from textual.strip import Strip
 from wantui.tui.library.thumbnails import ThumbnailRequest
 from wantui.tui.library.video_matrix import MatrixCell, VideoMatrix
 from wantui.tui.widgets.diff_text import make_colour_style, parse_theme_colour
-from wantui.tui.widgets.matrix_cells import choose_edge, choose_sides, draw_caption, draw_placeholder, draw_sign_cell
+from wantui.tui.widgets.matrix_cells import choose_edge, choose_sides, draw_caption, draw_placeholder, draw_symbol_cell
 from wantui.tui.widgets.matrix_geometry import (
     CELL_SIZES,
     CellGeometry,
@@ -382,7 +382,7 @@ class Matrix(ScrollView, can_focus=True):
         cell, cursor_style = self.grid.cells.get(place), self._choose_cursor_style(place)
         is_compared = place in self.marked_cells
         if not geometry.picture_height:
-            return draw_sign_cell(cell, is_compared, cursor_style, self.make_colour_style)
+            return draw_symbol_cell(cell, is_compared, cursor_style, self.make_colour_style)
         is_caption = line == geometry.picture_height
         style_below = self._choose_cursor_style((row + 1, column))
         frame = choose_edge(cursor_style, style_below) if is_caption else choose_sides(cursor_style)

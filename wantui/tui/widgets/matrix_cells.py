@@ -76,7 +76,7 @@ def list_mark_symbols(mark: VideoMark, is_compared: bool) -> list[tuple[str, str
     return [*signs, (COMPARED, "accent")] if is_compared else signs
 
 
-def draw_sign_cell(
+def draw_symbol_cell(
     cell: MatrixCell | None, is_compared: bool, cursor_style: Style | None, make_style: Callable[[str], Style]
 ) -> list[Segment]:
     """Draw a cell without picture: its state, and its first mark.
