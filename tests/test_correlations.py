@@ -236,7 +236,7 @@ def test_metric_that_has_not_settled_is_not_found(tmp_path: Path, monkeypatch: p
     assert format_correlation(MergedCorrelation(("rating",), after))[1] == "length (not settled)"
     assert list_correlation_notes(unsettled.data) == [
         "confidence intervals for correlations across variations need at least 4 variations",
-        "metrics that depend on the steps do not count as found: length",
+        "metrics that depend on the steps never count as significant: length",
     ]
 
 

@@ -282,7 +282,7 @@ def test_decodability_of_two_seeds_or_too_many_groups_is_refused() -> None:
     with pytest.raises(CannotCompareError, match=r"share 2 seeds, but 3 are needed, and 6 for p of 0\.05"):
         compute_decodability(build_level_states(np.zeros((2, 2, 1, 2, 3)), (1, 0)))
     too_many = MAX_DECODED_GROUPS + 1
-    with pytest.raises(CannotCompareError, match=f"cannot decode {too_many} groups"):
+    with pytest.raises(CannotCompareError, match=f"cannot distinguish {too_many} groups"):
         compute_decodability(build_level_states(np.zeros((too_many, 4, 1, 2, 3)), (1, 0)))
 
 

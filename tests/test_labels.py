@@ -90,7 +90,7 @@ def test_separator_and_byte_order_mark_are_recognised(write_table: WriteTable, s
         ('video,score\na.mp4,"1\n', "is not valid CSV"),
         ("video,score\na.mp4,1\x00\n", "zero bytes"),
         ("video,note\n" + "".join(f"{n}.mp4,text {n}\n" for n in range(40)), "column note has 40 different texts"),
-        ("video,a,a=x\n1.mp4,x,1\n", "two columns give the label a=x"),
+        ("video,a,a=x\n1.mp4,x,1\n", "two columns would create the label a=x"),
     ],
 )
 def test_unusable_table_is_refused_with_its_place(write_table: WriteTable, text: str, message: str) -> None:

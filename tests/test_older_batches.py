@@ -256,7 +256,7 @@ def test_unreadable_legacy_video_is_named_and_others_are_read(
 @pytest.mark.parametrize("shape", [(0,), (1, 0, 2)])
 def test_states_without_values_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     write_states(tmp_path, [np.zeros(shape)] * STEPS)
-    assert read_single_video(tmp_path).exclusion_reason == "its states have no values"
+    assert read_single_video(tmp_path).exclusion_reason == "its states contain no values"
 
 
 @pytest.mark.parametrize("dtype", ["complex64", "datetime64[D]", [("a", "f4")]])

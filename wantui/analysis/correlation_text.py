@@ -72,7 +72,9 @@ def list_correlation_notes(data: CorrelationData) -> list[str]:
             f"confidence intervals for correlations across variations need at least {MIN_INTERVAL_UNITS} variations"
         )
     if data.unsettled_metrics:
-        notes.append(f"metrics that depend on the steps do not count as found: {', '.join(data.unsettled_metrics)}")
+        notes.append(
+            f"metrics that depend on the steps never count as significant: {', '.join(data.unsettled_metrics)}"
+        )
     return notes
 
 

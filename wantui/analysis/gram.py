@@ -73,7 +73,7 @@ def compute_gram(read_states: ReadStates, state_count: int, dimension: int, buff
         Exception: any error of `read_states`.
     """
     if dimension < 1:
-        raise NoGeometryError("its states have no values")
+        raise NoGeometryError("its states contain no values")
     if dimension > MAX_STATE_VALUES:
         raise NoGeometryError(
             f"its states have {dimension:,} values each, more than the maximum of {MAX_STATE_VALUES:,}"

@@ -70,7 +70,7 @@ def read_label_table(path: Path) -> LabelTable:
         cells = [(line_number, row[index]) for line_number, row in table.body]
         for label, values in _parse_column(path, names[index], cells).items():
             if label in values_by_label:
-                raise LabelError(f"cannot use {quote(str(path))}: two columns give the label {quote(label)}")
+                raise LabelError(f"cannot use {quote(str(path))}: two columns would create the label {quote(label)}")
             values_by_label[label] = values
     rows = tuple(
         LabelRow(

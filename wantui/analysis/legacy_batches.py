@@ -201,7 +201,7 @@ def _compute_trajectory(
     paths_by_step = _find_step_files(video_folder)
     shapes = Counter(_read_state_shape(path) for path in paths_by_step.values())
     if len(shapes) > 1:
-        raise NoGeometryError(f"its steps have different shapes: {', '.join(map(str, shapes))}")
+        raise NoGeometryError(f"its steps have latents of different shapes: {', '.join(map(str, shapes))}")
     noise_levels = find_noise_levels_after_steps(list(paths_by_step), metadata_by_step)
     (shape,) = shapes
     dimension = math.prod(shape)
@@ -242,7 +242,9 @@ def _read_state_shape(path: Path) -> tuple[int, ...]:
 def _load_state(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return the values of a stored state, which must still have this shape."""
     if _read_state_shape(path) != shape:
-        raise CaptureError(f"cannot read {path}: it changed while it was read. Try again when no program writes it")
+        raise CaptureError(
+            f"cannot read {path}: it changed while it was read. Try again when no other program is writing it"
+        )
     with _open_state_file(path) as file:
         state = np.asarray(np.lib.format.read_array(file, allow_pickle=False))
         # This read also reaches the end of the file, where gzip verifies its checksum.

@@ -61,7 +61,7 @@ def find_detectable_effect(seed_count: int, group_count: int) -> float | None:
         ValueError: there are fewer than two groups, or more than the table has.
     """
     if not GROUP_COUNTS[0] <= group_count <= GROUP_COUNTS[-1]:
-        raise ValueError(f"cannot find the detectable effect of {group_count} groups: the table has 2 to 50")
+        raise ValueError(f"cannot look up the detectable effect for {group_count} groups: the table has 2 to 50")
     if seed_count < MIN_SEEDS:
         return None
     column = bisect_left(GROUP_COUNTS, group_count)

@@ -144,7 +144,7 @@ class VideoStarted(VideoEventPayload):
 
 @dataclass(frozen=True)
 class ModelLoading(VideoEventPayload):
-    """A worker loads the model of a video according to a memory plan."""
+    """A worker is loading the model of a video according to a memory plan."""
 
     kind: ClassVar[str] = "loading"
     model: str = ""
@@ -183,7 +183,7 @@ class VideoRestarted(VideoEventPayload):
 
 @dataclass(frozen=True)
 class VideoLockedElsewhere(VideoEventPayload):
-    """Another engine renders the same video; the worker waits for it."""
+    """Another engine is rendering the same video; the worker is waiting for it."""
 
     kind: ClassVar[str] = "locked_elsewhere"
 

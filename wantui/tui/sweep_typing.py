@@ -24,7 +24,7 @@ _TYPED_SETTING_PATTERN = re.compile(r"(?:^|[;+])([^;+=]+)=\s*$")
 
 
 class SweepSuggester(Suggester):
-    """Suggester that completes the name being typed at the end of a sweep; the right arrow key accepts the suggestion."""
+    """Suggester that completes the name being typed at the end of a sweep; the right arrow accepts the suggestion."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(use_cache=False, case_sensitive=True)
