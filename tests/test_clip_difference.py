@@ -3,6 +3,8 @@
 import asyncio
 import math
 import re
+from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from wantui.tui.player.clip_layout import PanelLayout, arrange_panels
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.widgets.clip_difference import DifferenceCurve, DifferencePicture
+from wantui.tui.widgets.picture_view import PictureView
 
 pytestmark = pytest.mark.terminal
 
@@ -29,6 +32,10 @@ def write_clip(name: str, frames: list[Frame]) -> Path:
     path = Path(name).absolute()
     write_mp4(path, frames, 8, len(frames), {})
     return path
+
+
+def read_message(view: PictureView) -> str:
+    return "\n".join(view.render_line(y).text for y in range(view.content_size.height))
 
 
 def measure(first: Path, second: Path) -> ClipDifference:
@@ -58,23 +65,62 @@ def test_signal_to_noise_ratio_is_that_of_the_command_similarity() -> None:
     assert difference.psnr == pytest.approx(similarity.psnr)
 
 
+def test_scale_of_a_small_difference_ends_at_a_decimal() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "m", "right", "m", "c")
+        picture = player.query_one(DifferencePicture)
+        curve = player.query_one(DifferenceCurve)
+        difference = await it.until(lambda: curve.difference)
+        await it.press("d")
+        await it.until(lambda: picture.view.shown_pixels is not None)
+        for maximum, end in ((1 / 3, "0.3"), (9.5, "9.5"), (10.0, "10"), (85.3, "85")):
+            curve.difference = replace(difference, scale_maximum=maximum)
+            player.draw_frames()
+            assert re.search(rf"difference  0 ▌+ {re.escape(end)} of 255$", picture.label.get_shown_text())
+
+    on_clips(test)
+
+
 def test_equal_clips_differ_in_nothing() -> None:
     path = write_clip("one.mp4", draw_clip((10, 20, 30)))
     difference = measure(path, path)
     assert set(difference.means) == {0.0}
     assert math.isinf(difference.psnr)
-    frame = draw_clip((10, 20, 30))[0]
-    assert (difference.draw_picture(frame, frame) == difference.colours[0]).all()
+    assert (difference.draw_picture(0, (SIDE, SIDE)) == difference.colours[0]).all()
 
 
 def test_picture_has_the_colour_of_the_mean_over_red_green_and_blue() -> None:
     heat = np.rint(colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
-    difference = ClipDifference((1.0,), 20.0, 150.0, heat)
-    first = np.array([[[0, 0, 0], [255, 0, 10], [10, 20, 30], [200, 200, 200]]], np.uint8)
-    second = np.array([[[0, 0, 0], [0, 255, 70], [40, 20, 30], [0, 0, 0]]], np.uint8)
-    shares = [0, (255 + 255 + 60) / 3 / 150, 10 / 150, 1]  # the second and the last one exceed the scale
-    expected = [heat[round(min(1, share) * 255)] for share in shares]
-    assert np.array_equal(difference.draw_picture(first, second)[0], np.array(expected))
+    levels = np.array([[0, 190, 10, 66.5]], np.float16)
+    difference = ClipDifference((1.0,), 20.0, 150.0, heat, (levels,))
+    expected = [heat[round(min(1, level / 150) * 255)] for level in (0, 190, 10, 66.5)]  # 190 exceeds the scale
+    assert np.array_equal(difference.draw_picture(0, (4, 1))[0], np.array(expected))
+
+
+def test_map_has_the_mean_absolute_difference_of_red_green_and_blue() -> None:
+    rng = np.random.default_rng(1)
+    clips = [[rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)] for _ in range(2)]
+    paths = [write_clip(f"{number}.mp4", frames) for number, frames in enumerate(clips)]
+    first, second = (next(read_frames(path)).astype(np.float64) for path in paths)
+    assert measure(*paths).maps[0] == pytest.approx(np.abs(first - second).mean(-1), abs=0.1)  # rounded to float16
+
+
+@pytest.mark.parametrize("size", [(104, 60), (60, 34)])
+def test_picture_of_noise_has_the_mean_of_the_differences_of_its_pixels(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(2)
+    clips = [[rng.integers(0, 256, (480, 832, 3), dtype=np.uint8)] for _ in range(2)]
+    paths = [write_clip(f"{number}.mp4", frames) for number, frames in enumerate(clips)]
+    first, second = (next(read_frames(path)).astype(np.float64) for path in paths)
+    levels = np.abs(first - second).mean(-1)
+    difference = measure(*paths)
+    indices = (difference.draw_picture(0, size)[..., None, :] == difference.colours).all(-1).argmax(-1)
+    shown_levels = indices / 255 * difference.scale_maximum
+    assert shown_levels.shape == size[::-1]
+    assert shown_levels.mean() == pytest.approx(levels.mean(), rel=0.02)
+    if size == (104, 60):
+        assert shown_levels == pytest.approx(
+            levels.reshape(60, 8, 104, 8).mean((1, 3)), abs=0.6
+        )  # a colour and float16
 
 
 def test_clips_of_other_size_or_without_frames_are_refused() -> None:
@@ -85,6 +131,19 @@ def test_clips_of_other_size_or_without_frames_are_refused() -> None:
     second.write_bytes(b"damaged")
     with pytest.raises(UserError, match="not a readable clip"):
         measure_clip_difference(first, second, lambda: False)
+
+
+def test_measurement_decodes_in_one_thread_per_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_clip("one.mp4", draw_clip((10, 20, 30)))
+    thread_counts = []
+
+    def read(path: Path, thread_count: int = 0) -> Generator[Frame, None, None]:
+        thread_counts.append(thread_count)
+        return read_frames(path, thread_count)
+
+    monkeypatch.setattr("wantui.storage.mp4.read_frames", read)
+    measure(path, path)
+    assert thread_counts == [1, 1]
 
 
 def test_measurement_ends_when_it_is_cancelled() -> None:
@@ -130,9 +189,10 @@ def test_player_shows_the_difference_of_the_shown_frames_and_hides_it_again() ->
         await it.until(lambda: f"frame 9 {difference.means[8]:.1f}" in it.text())
         assert re.search(rf"difference  0 ▌+ {difference.scale_maximum:.0f} of 255$", picture.label.get_shown_text())
         assert len({view.size for view in [*player.views, picture.view]}) == 1
-        frames = [buffer.request_frame(8) for buffer in player.buffers]
         assert picture.view.picture is not None
-        assert np.array_equal(picture.view.picture, difference.draw_picture(*frames))
+        height, width = picture.view.picture.shape[:2]
+        assert picture.view.picture.shape == player.views[0].picture.shape  # type: ignore[union-attr]
+        assert np.array_equal(picture.view.picture, difference.draw_picture(8, (width, height)))
         await it.press("d")
         await it.until(lambda: not picture.display)
 
@@ -167,15 +227,18 @@ def test_paused_player_with_a_difference_sends_nothing() -> None:
     on_clips(test)
 
 
-@pytest.mark.parametrize("keys", [["p"], ["m", "right", "m", "down", "m", "c"]])
-def test_one_clip_or_three_have_no_difference(keys: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("keys", "has_difference"),
+    [(["p"], False), (["m", "right", "m", "c"], True), (["m", "right", "m", "down", "m", "c"], False)],
+)
+def test_only_two_clips_have_a_difference(keys: list[str], has_difference: bool) -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, *keys)
-        assert "Difference" not in it.text()
+        assert ("Difference" in it.cells("KeyFooter")) == has_difference
         await it.press("d")
-        assert not player.query(DifferencePicture)
+        assert bool(player.query(DifferencePicture)) == has_difference
 
-    on_clips(test)
+    on_clips(test, size=(120, 40))
 
 
 def test_clips_of_other_length_have_no_difference_and_say_so() -> None:
@@ -196,7 +259,7 @@ def test_clips_of_other_length_have_no_difference_and_say_so() -> None:
     on_clips(test)
 
 
-def test_unexpected_error_of_a_decoder_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error_of_a_comparison_is_shown_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def raise_error(*_: object) -> None:
         raise ValueError("bad packet")
 
@@ -206,6 +269,7 @@ def test_unexpected_error_of_a_decoder_is_shown(monkeypatch: pytest.MonkeyPatch)
         await it.press("m", "right", "m", "c")
         player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
         await it.until(lambda: "ValueError: bad packet" in player.query_one(DifferenceCurve).get_shown_text())
+        await it.until(lambda: "cannot measure difference: ValueError: bad packet" in it.notifications())
 
     on_clips(test)
 
@@ -221,6 +285,9 @@ def test_damaged_clip_has_no_difference_and_says_why() -> None:
         await it.until(lambda: "✗" in player.query_one(DifferenceCurve).get_shown_text())
         assert "not a readable clip" in player.query_one(DifferenceCurve).get_shown_text().replace("\n  ", " ")
         await it.press("d")
-        assert player.query_one(DifferencePicture).view.picture is None
+        picture = player.query_one(DifferencePicture)
+        await it.until(lambda: picture.display and picture.view.content_size.area)
+        await it.until(lambda: "not a readable clip" in re.sub(r"\s+", " ", read_message(picture.view)))
+        assert picture.view.picture is None
 
     on_clips(test)

@@ -18,6 +18,8 @@ MAX_LEVEL = 255
 """Largest level of a colour, and so the largest possible difference."""
 COLOUR_COUNT = 256
 """Number of colours of the scale."""
+MAX_MAP_SIDE = 256
+"""Maximum width and height of the stored difference of a frame, in pixels: more than most panels show."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,21 @@ class ClipDifference:
     """Upper end of the colour scale: the largest difference of a pixel, averaged over its colours; 1 if all are 0."""
     colours: "NDArray[np.uint8]"
     """Colours of the scale [COLOUR_COUNT, rgb]."""
+    maps: "tuple[NDArray[np.float16], ...]"
+    """Difference of each frame [height, width], averaged over the colours, and over the pixels if it is shrunk."""
 
     @property
     def mean(self) -> float:
         """Return the mean over all frames."""
         return sum(self.means) / len(self.means)
 
-    def draw_picture(self, first: "Picture", second: "Picture") -> "Picture":
-        """Return the difference of two pictures of equal size, in the colours of the scale."""
+    def draw_picture(self, index: int, size: tuple[int, int]) -> "Picture":
+        """Return the difference of a frame in the colours of the scale, in a width and height in pixels."""
         import numpy as np
+        from PIL import Image
 
-        levels = np.abs(first.astype(np.int16) - second).mean(-1)
-        shares = np.clip(levels / self.scale_maximum, 0, 1)
+        levels = Image.fromarray(self.maps[index].astype(np.float32)).resize(size, Image.Resampling.BOX)
+        shares = np.clip(np.asarray(levels) / self.scale_maximum, 0, 1)
         picture: Picture = self.colours[np.rint(shares * (COLOUR_COUNT - 1)).astype(np.uint8)]
         return picture
 
@@ -55,23 +60,28 @@ def measure_clip_difference(first: Path, second: Path, is_cancelled: Callable[[]
         UserError: a clip cannot be decoded, has no frames, or has not the size of the other one.
     """
     import numpy as np
+    from PIL import Image
 
     from wantui.analysis.attention_overlay import map_heat_colours
     from wantui.storage.mp4 import read_frames
 
-    means, largest, squares, value_count = [], 0.0, 0, 0
-    for frame, other in zip(read_frames(first), read_frames(second), strict=False):
+    means, maps, largest, squares, value_count = [], [], 0.0, 0, 0
+    # One thread for each clip leaves the other cores to the playback and to a running engine.
+    for frame, other in zip(read_frames(first, thread_count=1), read_frames(second, thread_count=1), strict=False):
         if is_cancelled():
             return None
         if frame.shape != other.shape:
             raise UserError("cannot compare the clips: they differ in size")
         difference = np.abs(frame.astype(np.int16) - other)
         means.append(float(difference.mean()))
-        largest = max(largest, float(difference.mean(-1).max()))
+        levels = difference.mean(-1, dtype=np.float32)
+        largest = max(largest, float(levels.max()))
+        shrunk_levels = Image.fromarray(levels).reduce(-(-max(levels.shape) // MAX_MAP_SIDE))
+        maps.append(np.asarray(shrunk_levels).astype(np.float16))
         squares += int(np.square(difference, dtype=np.int32).sum(dtype=np.int64))
         value_count += difference.size
     if not means:
         raise UserError("cannot compare the clips: one contains no frames")
     psnr = 10 * math.log10(MAX_LEVEL**2 * value_count / squares) if squares else math.inf
     colours = np.rint(map_heat_colours(np.linspace(0, 1, COLOUR_COUNT, dtype=np.float32))).astype(np.uint8)
-    return ClipDifference(tuple(means), psnr, largest or 1.0, colours)
+    return ClipDifference(tuple(means), psnr, largest or 1.0, colours, tuple(maps))

@@ -267,7 +267,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         for curve, picture in zip(self.query(DifferenceCurve), self.query(DifferencePicture), strict=True):
             curve.show_frame(self.playback.frame_index)
             if self.has_class("-with-difference"):
-                picture.show_frames(curve.difference, self._request_frames(), is_moving=self.playback.is_playing)
+                picture.show_frame(curve, self._request_frames(), is_moving=self.playback.is_playing)
 
     def _show_facts(self) -> None:
         """Show what is known about the only clip in the panel beside it, unless there is no room for the panel."""

@@ -21,7 +21,7 @@ from wantui.tui.plots import draw_colour_scale
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.picture_view import PictureView
 from wantui.tui.worker_errors import WorkerErrorsMixin
-from wantui.tui.wrapping import wrap_text
+from wantui.tui.wrapping import cut_lines, wrap_text
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
@@ -32,6 +32,8 @@ FIGURE_GAP = "   "
 """Text between two figures of a line."""
 MIN_SCALE_WIDTH = 4
 """Minimum width of the colour scale, in cells."""
+MIN_WHOLE_MAXIMUM = 10
+"""Upper end of the colour scale from which it is shown without decimals."""
 
 
 class DifferencePicture(Vertical):
@@ -48,22 +50,25 @@ class DifferencePicture(Vertical):
         yield DiffText(classes="difference-label")
         yield PictureView(is_at_top=True)
 
-    def show_frames(
-        self, difference: ClipDifference | None, frames: "Sequence[Picture | None]", *, is_moving: bool
-    ) -> None:
-        """Show the difference of two frames; a frame that is not decoded yet leaves the previous picture."""
+    def show_frame(self, curve: "DifferenceCurve", frames: "Sequence[Picture | None]", *, is_moving: bool) -> None:
+        """Show the frame of a curve as large as `frames`; until these are decoded, keep the previous picture."""
+        difference = curve.difference
         if difference is None:
             self.label.show_lines([Text("difference", Style(bold=True))])
+            self.view.show_message(curve.message_text)
             return
         first, second = frames
-        if first is not None and second is not None and first.shape == second.shape:
-            self.view.show_picture(difference.draw_picture(first, second), is_moving=is_moving)
+        if first is not None and second is not None:
+            height, width = first.shape[:2]
+            index = min(curve.frame_index, len(difference.maps) - 1)
+            self.view.show_picture(difference.draw_picture(index, (width, height)), is_moving=is_moving)
         self.label.show_lines([self._draw_label(difference)])
 
     def _draw_label(self, difference: ClipDifference) -> Text:
         """Return the name of the picture, with the ends of the colour scale."""
         line = Text.assemble(" " * self.view.picture_left, ("difference", Style(bold=True)), "  0 ", no_wrap=True)
-        top_text = f" {difference.scale_maximum:.0f}"
+        decimals = 1 if difference.scale_maximum < MIN_WHOLE_MAXIMUM else 0
+        top_text = f" {difference.scale_maximum:.{decimals}f}"
         full_top_text = f"{top_text} of {MAX_LEVEL}"
         free_width = self.label.content_size.width - line.cell_len
         if free_width - len(full_top_text) >= 2 * MIN_SCALE_WIDTH:
@@ -90,6 +95,8 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
         super().__init__(**options)
         self.difference: ClipDifference | None = None
         """Difference of the clips; None until it is measured."""
+        self.frame_index = 0
+        """Index of the marked frame."""
         self.error = ""
         """Reason why the clips cannot be compared; otherwise empty."""
 
@@ -101,8 +108,9 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
             message = self.Measured(measure_clip_difference(first.path, second.path, lambda: worker.is_cancelled))
         except UserError as error:
             message = self.Measured(None, str(error))
-        except Exception as error:  # a damaged clip can raise anything, such as UnicodeDecodeError or ValueError
-            message = self.Measured(None, f"cannot compare the clips: {type(error).__name__}: {error}")
+        except Exception as error:
+            self.post_message(self.Measured(None, f"cannot compare the clips: {type(error).__name__}: {error}"))
+            raise
         if not worker.is_cancelled:
             self.post_message(message)
 
@@ -110,15 +118,21 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
     def _keep_difference(self, message: Measured) -> None:
         self.difference, self.error = message.difference, message.error
 
+    @property
+    def message_text(self) -> str:
+        """Return what there is instead of figures: an error, or that the difference is being measured."""
+        return f"✗ {self.error}" if self.error else MEASURING_TEXT
+
     def show_frame(self, index: int) -> None:
         """Show the figures and the curve, with a frame marked."""
+        self.frame_index = index
         width, height = self.content_size
         if not width or not height:
             return
         difference = self.difference
         if difference is None:
-            text = f"✗ {self.error}" if self.error else MEASURING_TEXT
-            self.show_lines(wrap_text(text, width, self.make_colour_style("error" if self.error else "text-muted")))
+            style = self.make_colour_style("error" if self.error else "text-muted")
+            self.show_lines(cut_lines(wrap_text(self.message_text, width, style), height, width))
             return
         index = min(index, len(difference.means) - 1)
         title, *figures = self._list_figures(difference, index)
@@ -134,7 +148,7 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
         accent, muted = self.make_colour_style("accent"), self.make_colour_style("text-muted")
         frame_width, mean_width = len(str(len(difference.means))), len(f"{max(difference.means):.1f}")
         return [
-            Text(f"mean difference, of {MAX_LEVEL}", muted),
+            Text(f"mean difference (0 to {MAX_LEVEL})", muted),
             Text.assemble(
                 (f"frame {index + 1:>{frame_width}} ", muted), (f"{difference.means[index]:{mean_width}.1f}", accent)
             ),
