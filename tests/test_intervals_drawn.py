@@ -64,6 +64,13 @@ def test_wide_characters_are_wrapped_by_their_cells(width: int) -> None:
     assert [line[-1] for line in rest] == ["…"]
 
 
+def test_combining_marks_do_not_make_room_for_wide_characters() -> None:
+    text = "漢字" * 6 + " " + "e\u0301" * 12
+    lines = wrap_cells(text, 10)
+    assert max(map(cell_len, lines)) <= 10
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+
+
 def test_narrow_text_is_wrapped_as_before() -> None:
     text = "a large blue circle, moving left-to-right over a dark background: café"
     assert wrap_cells(text, 17) == textwrap.wrap(text, 17)

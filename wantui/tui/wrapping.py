@@ -29,7 +29,7 @@ def wrap_cells(text: str, width: int, **options: Any) -> list[str]:
     Args:
         options: those of `textwrap.wrap`.
     """
-    if cell_len(text) <= len(text):
+    if text.isascii() or all(cell_len(character) <= 1 for character in text):
         return wrap(text, width, **options)
     filled = "".join(character + _SECOND_CELL * (cell_len(character) - 1) for character in text)
     # A line may break between the two cells of a character, which then takes one cell more.
