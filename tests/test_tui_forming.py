@@ -11,10 +11,13 @@ from clip_batches import write_clip_batch
 from conftest import MakeOnce, generate_batch
 from dialogs import counted_bytes
 from harness_tui import AppUnderTest, application, run
+from numpy.typing import NDArray
 from PIL import Image
 
+from wantui.analysis.denoising_states import DenoisingStates, StateMoment
 from wantui.analysis.fitted_steps import FittedStep
 from wantui.notebook import MissingDataError, open_batch
+from wantui.storage.zarr_group import CaptureError
 from wantui.tui.screens.forming import FormingScreen
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.widgets.picture_view import fit_picture_size
@@ -64,7 +67,8 @@ def test_steps_are_drawn_and_chosen_by_keys(stored: Path) -> None:
             assert screen.shown_step is screen.steps[2]
             assert "predicted clean state at step 2, σ" in screen.title_text.get_shown_text()
             assert "frames 6 to 9 of 9" in screen.title_text.get_shown_text()
-            assert "of those of the clip (linear fit)" in screen.title_text.get_shown_text()
+            r2_text = f"{100 * expected['clean'][2].r2:.1f} %"
+            assert f"approximate colours: linear fit, r² {r2_text}" in screen.title_text.get_shown_text()
             await it.press("v")
             await it.until(lambda: len(screen.steps) == 5)
             assert np.array_equal(screen.steps[2].frames, expected["noisy"][2].frames)
@@ -146,6 +150,61 @@ def test_title_names_step_frame_and_fit_in_the_smallest_terminal(stored: Path) -
             await it.until(lambda: "step 3, σ" in screen.title_text.get_shown_text())
             assert "…" not in screen.title_text.get_shown_text()
             assert re.search(r"frames 2 to 5 of 9 · .*r² \d", screen.title_text.get_shown_text())
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (CaptureError("state 2 is damaged"), "✗ state 2 is damaged"),
+        (IndexError("no row 2"), "✗ cannot draw the steps: IndexError: no row 2"),
+    ],
+)
+def test_error_in_a_later_state_is_shown_instead_of_the_changes(
+    stored: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
+) -> None:
+    read_state = DenoisingStates.read_state
+
+    def read_undamaged_state(states: DenoisingStates, moment: StateMoment) -> NDArray[np.float32]:
+        if moment.evaluation == 2:
+            raise error
+        return read_state(states, moment)
+
+    monkeypatch.setattr(DenoisingStates, "read_state", read_undamaged_state)
+
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            screen = await open_forming(it)
+            await it.until(lambda: screen.error)
+            assert list(screen.steps) == [0, 1]
+            await it.until(lambda: text in screen.title_text.get_shown_text())
+            assert "reading" not in it.text()
+            assert not screen.changes_panel.display
+            is_unexpected = isinstance(error, IndexError)
+            assert ("IndexError" in it.notifications()) == is_unexpected
+
+    run(test)
+
+
+def test_step_of_an_earlier_load_is_ignored(stored: Path) -> None:
+    step = open_batch(stored).videos[0].draw_steps(["end"], "clean")[0]
+
+    async def test() -> None:
+        async with application() as it:
+            screen = await open_forming(it)
+            await it.until(lambda: screen.changes)
+            first_load = screen.load_number
+            await it.press("v", "v")
+            assert screen.kind == "clean"
+            await it.until(lambda: screen.changes)
+            shown = dict(screen.steps)
+            screen.post_message(screen.StepDrawn(first_load, step))
+            screen.post_message(screen.LoadingFailed(first_load, "damaged", False))
+            await it.pilot.pause()
+            assert screen.steps.keys() == shown.keys()
+            assert screen.steps[4] is shown[4]
+            assert not screen.error
 
     run(test)
 

@@ -59,16 +59,16 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     class StepDrawn(Message):
         """The pictures of a step are drawn."""
 
-        def __init__(self, kind: "StateKind", step: "FittedStep") -> None:
+        def __init__(self, load_number: int, step: "FittedStep") -> None:
             super().__init__()
-            self.kind, self.step = kind, step
+            self.load_number, self.step = load_number, step
 
     class LoadingFailed(Message):
         """The steps, or some of them, cannot be drawn."""
 
-        def __init__(self, kind: "StateKind", error: str, has_noisy_states: bool) -> None:
+        def __init__(self, load_number: int, error: str, has_noisy_states: bool) -> None:
             super().__init__()
-            self.kind, self.error, self.has_noisy_states = kind, error, has_noisy_states
+            self.load_number, self.error, self.has_noisy_states = load_number, error, has_noisy_states
 
     picture_view = getters.query_one(PictureView)
     strip = getters.query_one(PreviewStrip)
@@ -79,6 +79,8 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         super().__init__(name="forming")
         self.video = video
         self.kind: StateKind = "clean"
+        self.load_number = 0
+        """Number of times that steps were loaded; messages of earlier loads are ignored."""
         self.steps: dict[int, FittedStep] = {}
         """Drawn steps by number of evaluations before the state, in order."""
         self.picked_key: int | None = None
@@ -114,7 +116,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     # Background thread
 
     @work(thread=True, exclusive=True, group="forming", exit_on_error=False)
-    def draw_stored_steps(self, kind: "StateKind") -> None:
+    def draw_stored_steps(self, kind: "StateKind", load_number: int) -> None:
         """Read and draw the steps of one kind; another kind, or closing the screen, cancels this."""
         from wantui.analysis.fitted_steps import choose_evenly_spaced_moments, draw_steps, open_video_states
 
@@ -125,13 +127,17 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
             for step in draw_steps(states, clip, choose_evenly_spaced_moments(states, kind, MAX_STEPS)):
                 if worker.is_cancelled:
                     return
-                self.post_message(self.StepDrawn(kind, step))
+                self.post_message(self.StepDrawn(load_number, step))
         except UserError as error:
-            self.post_message(self.LoadingFailed(kind, str(error), has_noisy_states))
+            self.post_message(self.LoadingFailed(load_number, str(error), has_noisy_states))
+        except Exception as error:
+            error_text = f"cannot draw the steps: {type(error).__name__}: {error}"
+            self.post_message(self.LoadingFailed(load_number, error_text, has_noisy_states))
+            raise
 
     @on(StepDrawn)
     def _add_step(self, message: StepDrawn) -> None:
-        if message.kind == self.kind:
+        if message.load_number == self.load_number:
             step = message.step
             self.steps[step.moment.evaluation] = step
             if len(self.steps) == 1:
@@ -143,7 +149,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
 
     @on(LoadingFailed)
     def _show_error(self, message: LoadingFailed) -> None:
-        if message.kind == self.kind:
+        if message.load_number == self.load_number:
             self.error, self.has_noisy_states = message.error, message.has_noisy_states
             self.refresh_bindings()
             self.draw_pictures()
@@ -190,12 +196,12 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         return len(step.frames) // 2 if self.frame_index is None else self.frame_index % len(step.frames)
 
     def _divide_stage(self, step: "FittedStep") -> None:
-        """Give the picture the width that it can fill, and the rest to the changes."""
+        """Give the picture the width that it can fill, and the rest to the changes, unless an error prevents these."""
         height, width = step.frames[0].shape[:2]
         rows = self.picture_view.content_size.height
         picture_width = round(2 * rows * width / height)
         panel_width = choose_panel_width(self.size.width, picture_width)
-        self.set_class(panel_width > 0, "-with-changes")
+        self.set_class(panel_width > 0 and not self.error, "-with-changes")
         self.changes_panel.styles.width = panel_width
 
     def _show_title(self, step: "FittedStep", index: int) -> None:
@@ -206,7 +212,8 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
             what = f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
         width = self.title_text.content_size.width
         r2_text = format_share(step.r2, 1)
-        colours = f"approximate colours: {r2_text} of those of the clip (linear fit)"
+        fit = f"linear fit, r² {r2_text}"
+        colours = f"approximate colours: {fit}"
         full_name, name = _name_latent_frame(index, len(step.frames), recipe.frames)
         candidates = [
             NOTE_SEPARATOR.join(parts)
@@ -214,8 +221,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
                 (full_name, SIGMA_NOTE, colours),
                 (name, SIGMA_NOTE, colours),
                 (name, colours),
-                (name, f"approximate colours: linear fit, r² {r2_text}"),
-                (name, f"linear fit, r² {r2_text}"),
+                (name, fit),
             )
         ]
         details = next((text for text in candidates if len(text) <= width), candidates[-1])
@@ -228,10 +234,11 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
 
     def _load_kind(self, kind: "StateKind") -> None:
         self.kind, self.steps, self.error = kind, {}, ""
+        self.load_number += 1
         self._strip_pictures, self.changes = {}, None
         self.refresh_bindings()
         self.draw_pictures()
-        self.draw_stored_steps(kind)
+        self.draw_stored_steps(kind, self.load_number)
 
     def action_switch_kind(self) -> None:
         self._load_kind("noisy" if self.kind == "clean" else "clean")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-TITLE = "change of the picture, of 255"
+TITLE = "change of the picture (0 to 255)"
 STEP_AXIS = "step"
 LINE_SIGN, MARK = "━━", "●"
 MIN_PANEL_WIDTH, MAX_PANEL_WIDTH = 30, 90
