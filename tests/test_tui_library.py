@@ -251,6 +251,22 @@ def test_matrix_is_as_high_as_its_rows_and_the_video_gets_the_rest(size: tuple[i
     library(test, size=size)
 
 
+def test_panes_without_videos_fit_a_smaller_terminal() -> None:
+    write_clip_batch(Path("outputs/shapes"), "a circle", 6)
+
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        matrix, video, right = screen.matrix, screen.details, screen.query_one("#right")
+        await it.until(lambda: matrix.row_count and video.styles.has_rule("height"))
+        await it.press("f")
+        await it.until(lambda: not matrix.row_count)
+        await it.pilot.resize_terminal(80, 24)
+        await it.until(lambda: right.size.height < 24)
+        await it.until(lambda: matrix.outer_size.height + video.outer_size.height == right.size.height)
+        assert video.outer_size.height >= FRAME_HEIGHT
+
+    library(test, size=(140, 40))
+
+
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])
 def test_matrix_of_many_rows_leaves_the_video_its_least_height(size: tuple[int, int]) -> None:
     write_clip_batch(Path("outputs/shapes"), "a [red|blue|green|pink] [circle|star|ring]", 2)

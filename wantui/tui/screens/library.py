@@ -169,10 +169,10 @@ class LibraryScreen(LibraryLayout):
         self.batch_details.show_message(EMPTY_BATCH_TEXT)
 
     def _clear_matrix(self, message: str) -> None:
-        self.video_indices = {}
+        self.video_indices, self.matrix.empty_text = {}, EMPTY_MATRIX_TEXT
         self.matrix.show_grid(VideoMatrix(Path()), is_same_batch=False)
-        self.matrix.border_title, self.matrix.empty_text = MATRIX_TITLE, EMPTY_MATRIX_TEXT
-        set_titles(self.matrix, subtitle="")
+        self.share_height()
+        set_titles(self.matrix, MATRIX_TITLE, "")
         self.details.show_message(message)
 
     def select_batch(self, folder: Path, video_index: int | None) -> None:

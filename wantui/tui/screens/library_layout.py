@@ -24,9 +24,11 @@ class LibraryLayout(LibraryRunning):
 
     def share_height(self) -> None:
         """Make the matrix as high as its rows, up to the planned height; the selected video gets the rest."""
-        total_height = self.query_one("#right").size.height
         if not (self.matrix.planned_height and self.matrix.row_count):
+            for pane in (self.matrix, self.details):
+                pane.styles.clear_rule("height")
             return
+        total_height = self.query_one("#right").size.height
         matrix_height = max(MIN_MATRIX_HEIGHT, self.matrix.measure_height() + FRAME_HEIGHT)
         self.matrix.styles.height, self.details.styles.height = matrix_height, total_height - matrix_height
 
