@@ -16,6 +16,7 @@ from rich.text import Text
 from wantui.queue.events import LoadingStageStarted, ModelLoading, VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
+from wantui.storage.layout import BatchFolder
 from wantui.storage.log_files import LOG_FORMAT
 from wantui.storage.preview_files import (
     make_preview_folder_path,
@@ -110,6 +111,20 @@ def test_narrow_list_shows_titles_in_full_once_steps_replace_stages(queue: Queue
         queue.record_step(taken, step_done(7, 20, 0.1, 1.0))
         await it.until(lambda: re.search(r"red_circle seed 43 +8/20", it.text()))
         assert "progress" not in it.text()
+
+    with engine_announced():
+        on("monitor", test, size=(80, 24))
+
+
+def test_bar_leaves_room_for_a_title_of_wide_characters(queue: Queue) -> None:
+    title = "红色的圆和蓝色的圆"  # as many cells as "red_circle seed 43"
+    folder = Path("one").absolute()
+    folder.mkdir()
+    queue.add_batch(folder, "auto", [NewVideo(0, title, RECIPE, 20)])
+
+    async def test(it: AppUnderTest) -> None:
+        queue.record_step(claim(queue), step_done(7, 20, 0.1, 1.0))
+        await it.until(lambda: re.search(rf"{title} +8/20", it.text()))
 
     with engine_announced():
         on("monitor", test, size=(80, 24))
@@ -396,6 +411,29 @@ def test_titles_and_curves_have_the_colour_of_their_variation(queue: Queue) -> N
             queue.record_done(taken, VideoDone(seconds={"denoise": 1.0}))
             await it.until(lambda: not screen.rows)
             assert find_colours(pane.shown_lines, "━━ ")[0] == colour, "that of the finished video"
+
+    with engine_announced():
+        on("monitor", test, size=(140, 40))
+
+
+def test_colours_are_shown_once_an_unreadable_manifest_is_restored(queue: Queue) -> None:
+    folder = Path("one").absolute()
+    write_clip_batch(folder, "a [red|blue] circle", seeds=1)
+    batch_id = queue.add_batch(folder, "auto", [NewVideo(0, "red", RECIPE, 20)])
+    path = BatchFolder(folder).manifest_path
+    manifest_text = path.read_text()
+    path.write_text("{")
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(MonitorScreen)
+        taken = claim(queue)
+        queue.record_step(taken, step_done(0, 20, 0.1, 1.0, norm=1.0))
+        await it.until(lambda: screen.rows and screen._request is None and screen.curve_pane.shown_lines)
+        await it.pilot.pause(0.3)
+        assert screen.find_colour_name(batch_id, 0) is None
+        path.write_text(manifest_text)
+        queue.record_step(taken, step_done(1, 20, 0.1, 1.0, norm=1.0))
+        await it.until(lambda: screen.find_colour_name(batch_id, 0) == "series-red")
 
     with engine_announced():
         on("monitor", test, size=(140, 40))

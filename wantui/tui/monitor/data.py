@@ -1,7 +1,7 @@
 """Data of the Monitor screen: the files that it reads, and the previews of the selected video."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,9 +68,8 @@ class MonitorFilesRequest:
     """Steps whose strips are already in memory."""
     clip_path: Path | None = None
     clip_video_id: int = 0
-    batch_id: int = 0
-    batch_folder: Path | None = None
-    """Batch whose colours are not known yet."""
+    batch_folders: tuple[tuple[int, Path], ...] = ()
+    """Number and folder of each batch whose colours are not known yet."""
 
 
 @dataclass
@@ -81,8 +80,8 @@ class MonitorFilesRead(Message):
     frames_by_step: "dict[int, list[Picture]]"
     log_tail: LogTail | None
     clip: ClipFrames | None
-    colour_names: tuple[str | None, ...] | None = None
-    """Theme colour of the variation of each video of `batch_folder`; None for those without one."""
+    colours_by_batch: dict[int, tuple[str | None, ...]] = field(default_factory=dict)
+    """Theme colour of the variation of each video of `batch_folders`; None for those without one."""
 
 
 class PreviewHistory:
@@ -138,16 +137,20 @@ def read_requested_files(request: MonitorFilesRequest) -> MonitorFilesRead:
     log_tail = None if request.log_path is None else read_log_tail(request.log_path, request.known_log_version)
     frames_by_step = {} if request.preview_path is None else read_previews(request)
     clip = None if request.clip_path is None else read_clip(request.clip_path)
-    colour_names = None if request.batch_folder is None else read_variation_colours(request.batch_folder)
-    return MonitorFilesRead(request, frames_by_step, log_tail, clip, colour_names)
+    colours_by_batch = {
+        batch_id: colour_names
+        for batch_id, folder in request.batch_folders
+        if (colour_names := read_variation_colours(folder)) is not None
+    }
+    return MonitorFilesRead(request, frames_by_step, log_tail, clip, colours_by_batch)
 
 
-def read_variation_colours(folder: Path) -> tuple[str | None, ...]:
-    """Return the theme colour of the variation of each video of a batch; empty if its manifest is unreadable."""
+def read_variation_colours(folder: Path) -> tuple[str | None, ...] | None:
+    """Return the theme colour of the variation of each video of a batch; None if its manifest is unreadable."""
     try:
         manifest = read_manifest(BatchFolder(folder))
     except UserError:
-        return ()
+        return None
     colours = assign_series_colours([variation.id for variation in manifest.variations])
     return tuple(colours.get(manifest.variations[entry.variation].id) for entry in manifest.videos)
 

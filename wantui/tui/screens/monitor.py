@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 from textual import getters, on
@@ -159,7 +160,7 @@ class MonitorScreen(MonitorFiles):
             lambda: self.wantui_app.snapshot.engine is not None,
             lambda video: self.find_colour_name(video.batch, video.number),
         )
-        longest_title = max((len(row.video.title) for row in self.rows if row.video is not None), default=0)
+        longest_title = max((cell_len(row.video.title) for row in self.rows if row.video is not None), default=0)
         return make_monitor_columns(width, self._has_memory, self._has_stages, longest_title, context)
 
     def _format_row_eta(self, row: MonitorRow) -> str:

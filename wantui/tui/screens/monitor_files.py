@@ -102,11 +102,10 @@ class MonitorFiles(BaseScreen):
     def _make_request(self, is_automatic: bool) -> MonitorFilesRequest:
         """Return the log, and the previews and the clip that are due or, after a key press, not yet shown."""
         log_path = self._find_log()
-        request = MonitorFilesRequest(log_path, None if log_path is None else self.log_version)
-        shown_ids = {row.video.batch for row in self.rows if row.video is not None}
-        for batch in self.wantui_app.snapshot.batches:
-            if batch.id in shown_ids - self._colours_by_batch.keys():
-                request = replace(request, batch_id=batch.id, batch_folder=batch.folder)
+        missing_ids = {row.video.batch for row in self.rows if row.video is not None} - self._colours_by_batch.keys()
+        unread_batches = (batch for batch in self.wantui_app.snapshot.batches if batch.id in missing_ids)
+        folders = tuple((batch.id, batch.folder) for batch in unread_batches)
+        request = MonitorFilesRequest(log_path, None if log_path is None else self.log_version, batch_folders=folders)
         if not self.is_auto_preview and is_automatic:
             return request
         progress = self.get_current_progress()
@@ -176,8 +175,7 @@ class MonitorFiles(BaseScreen):
             self.log_version = message.log_tail.version
             self.log_lines = message.log_tail.lines
             self.draw_log()
-        if message.colour_names is not None:
-            self._colours_by_batch[message.request.batch_id] = message.colour_names
+        self._colours_by_batch.update(message.colours_by_batch)
         if message.clip is not None:
             self.clip = message.request.clip_video_id, message.clip
         if message.frames_by_step and message.request.video_id == self.previews.video_id:
