@@ -104,6 +104,21 @@ def test_locked_replacement_database_is_reported_and_used_once_unlocked(queue: Q
     on("queue", test)
 
 
+def test_number_of_a_video_that_is_not_read_yet_is_below_its_header(queue: Queue) -> None:
+    add(queue, "one", 300)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: screen.get_video_at(0))
+        row = screen._draw_video(0, 60).plain
+        screen.pages_by_number = {}
+        assert row.startswith("  1  ")
+        assert screen._draw_video(0, 60).plain == "  1 ..."
+        assert screen._draw_video(298, 60).plain == "299 ..."
+
+    on("queue", test)
+
+
 def test_returning_to_a_batch_publishes_its_videos_again(queue: Queue) -> None:
     first, second = add(queue, "first", 3), add(queue, "second", 3)
     published: list[VideoPages] = []

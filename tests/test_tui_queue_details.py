@@ -17,7 +17,8 @@ from textual.geometry import Offset
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import BatchDescription, NewVideo
-from wantui.storage.manifest import Manifest
+from wantui.storage.layout import BatchFolder
+from wantui.storage.manifest import Manifest, write_manifest
 from wantui.storage.preview_files import write_preview
 from wantui.tui.running_videos import is_preview_due
 from wantui.tui.screens.library import LibraryScreen
@@ -168,6 +169,7 @@ def test_narrow_queue_shows_the_whole_template_and_the_folder(queue: Queue, word
         await it.until(lambda: "/outputs/circles" in it.cells("#about"))
         *template_lines, folder_line = (line.plain for line in screen.full_text.shown_lines)
         assert re.fullmatch(r"folder +/outputs/circles", folder_line)
+        assert template_lines[0].index("a [red") == folder_line.index("/outputs")
         shown_text = " ".join(" ".join(template_lines).split())
         expected = f"template a [red|blue] circle{' moves' * word_count}"
         if word_count < 100:
@@ -280,6 +282,30 @@ def test_title_of_the_videos_counts_their_states_by_signs_if_words_do_not_fit(
 
     with engine_announced():
         on("queue", test, size=(80, 24))
+
+
+def test_sheet_of_a_video_that_was_rendered_again_is_read_again(queue: Queue) -> None:
+    folder, sheet = Path("circles").absolute(), Image.new("RGB", (160, 32), (200, 0, 0))
+    manifest = add_real_batch(queue, "circles", seeds=1)
+    sheet.save(folder / "sheet.png")
+    manifest.videos[0].files["sheet"] = "sheet.png"
+    write_manifest(BatchFolder(folder), manifest)
+    queue.record_done(claim(queue), VideoDone(seconds={"denoise": 1.0}))
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: get_shown_colour(it) == (200, 0, 0))
+        request, video = screen.queue_video.shown_request, screen.get_video_at(0)
+        assert request is not None
+        assert video is not None
+        assert video.finished is not None
+        assert request.finished == video.finished
+        Image.new("RGB", (160, 32), (0, 0, 200)).save(folder / "sheet.png")
+        screen.queue_video.show_still(replace(request, finished=video.finished + 60), "")
+        await it.until(lambda: get_shown_colour(it) == (0, 0, 200))
+
+    with engine_announced():
+        on("queue", test, size=WIDE)
 
 
 def test_still_picture_is_the_middle_frame(tmp_path: Path) -> None:

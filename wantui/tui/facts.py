@@ -23,9 +23,13 @@ class Fact:
     """A `str` is wrapped; a `Text` stays in one line."""
 
 
-def draw_facts(facts: Sequence[Fact], width: int) -> list[Text]:
-    """Draw facts in lines of at most `width` characters; their values are aligned if there is room."""
-    label_width = max((len(fact.label) for fact in facts), default=0) + LABEL_GAP
+def draw_facts(facts: Sequence[Fact], width: int, *, min_label_width: int = 0) -> list[Text]:
+    """Draw facts in lines of at most `width` characters; their values are aligned if there is room.
+
+    Args:
+        min_label_width: length of the longest label of other facts with which the values are aligned.
+    """
+    label_width = max([min_label_width, *(len(fact.label) for fact in facts)]) + LABEL_GAP
     has_room = width - label_width >= MIN_VALUE_WIDTH
     lines = []
     for fact in facts:

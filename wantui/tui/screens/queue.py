@@ -216,15 +216,13 @@ class QueueScreen(QueueActions):
     def _draw_video(self, index: int, width: int) -> Text:
         video = self.get_video_at(index)
         if video is None:
-            return Text(f"{index + 1:>6} ...", "dim")
+            return Text(f"{index + 1:>{(self._video_widths or VideoWidths()).number}} ...", "dim")
         return draw_list_row(self._video_columns, (index, video), width)
 
     def _estimate_video_eta(self, index: int, video: VideoRow) -> float | None:
         snapshot = self.wantui_app.snapshot
         batch = next((row for row in self.visible_batches if row.id == video.batch), None)
         if batch is None or snapshot.engine is None or (batch.paused and video.state != "running"):
-            return None
-        if video.state == "running" and snapshot.engine is None:  # interrupted, but still recorded as running
             return None
         if (page := self.pages_by_number.get(index // VIDEOS_PER_PAGE)) is None:
             return None
@@ -295,7 +293,7 @@ class QueueScreen(QueueActions):
 
 def _describe_batch(batch: BatchRow, width: int) -> list[Text]:
     """Return the template of a batch, cut where it leaves no room for its folder, and the folder."""
-    folder_lines = draw_facts([Fact("folder  ", str(batch.folder))], width)
+    folder_lines = draw_facts([Fact("folder", str(batch.folder))], width, min_label_width=len("template"))
     template = " ".join(batch.template.split())
     template_lines = draw_facts([Fact("template", template)], width) if template else []
     free_height = max(1, MAX_FULL_TEXT_HEIGHT - len(folder_lines))

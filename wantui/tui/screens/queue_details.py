@@ -267,4 +267,4 @@ def _choose_sheet(video: VideoRow, entry: VideoEntry | None, folder: Path) -> St
     """Return the request for the contact sheet of a video that is done; None if it has none."""
     if entry is None or video.state != "done" or "sheet" not in entry.files:
         return None
-    return StillRequest(video.id, folder / entry.files["sheet"], entry.recipe.frames)
+    return StillRequest(video.id, folder / entry.files["sheet"], entry.recipe.frames, finished=video.finished)

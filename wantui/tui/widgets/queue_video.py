@@ -34,6 +34,8 @@ class StillRequest:
     """Number of frames of the video, for its contact sheet; 0 for a preview."""
     step_number: int = 0
     """Step of a preview, whose file changes with each step."""
+    finished: float | None = None
+    """Time at which the video ended, in seconds since 1970: a video that is rendered again has another sheet."""
 
 
 @dataclass
