@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from wantui.tui.pictures import read_sheet_frames
 from wantui.tui.plain_names import replace_names
 from wantui.tui.player.clip_labels import cut_prompt
 from wantui.tui.player.clips import list_batch_clips
+from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.video_grid import draw_played_batch
 from wantui.tui.wrapping import wrap_text
 
@@ -61,6 +63,22 @@ def test_label_of_the_marked_frame_has_its_style_over_the_width_of_the_frame() -
 
 def test_missing_sheet_has_no_frames(tmp_path: Path) -> None:
     assert read_sheet_frames(tmp_path / "sheet.jpg", 17, (100, 100)) == []
+
+
+def test_clips_of_a_batch_get_their_colours_from_one_assignment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write_clip_batch(tmp_path / "clips", "a [red|blue] circle")
+    assigned = []
+
+    def assign(variation_ids: Sequence[str]) -> dict[str, str]:
+        assigned.append(list(variation_ids))
+        return assign_series_colours(variation_ids)
+
+    monkeypatch.setattr("wantui.tui.player.clips.assign_series_colours", assign)
+    clips = list_batch_clips(tmp_path / "clips", manifest)
+    assert [clip.colour_name for clip in clips] == ["series-red"] * 2 + ["series-blue"] * 2
+    assert assigned == [["red", "blue"]]
 
 
 def test_map_marks_the_played_clip_in_its_row_and_column(tmp_path: Path) -> None:

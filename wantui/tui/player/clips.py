@@ -1,6 +1,6 @@
 """Clips to play and compare: a file with its recipe and the options of its template."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -61,6 +61,15 @@ class ClipMarks:
 
 def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> PlayerClip:
     """Return the clip of a done video of the batch in `folder`."""
+    return _make_clip(folder, manifest, entry, _assign_colours(manifest))
+
+
+def _assign_colours(manifest: Manifest) -> dict[str, str]:
+    return assign_series_colours([each.id for each in manifest.variations])
+
+
+def _make_clip(folder: Path, manifest: Manifest, entry: VideoEntry, colour_names: Mapping[str, str]) -> PlayerClip:
+    """Return the clip of a done video, in the colour of its variation."""
     variation = manifest.variations[entry.variation]
     choices = sorted(variation.choices, key=lambda choice: str(choice.get("bracket", "")).zfill(9))
     return PlayerClip(
@@ -71,7 +80,7 @@ def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> Pla
         folder,
         entry.id,
         "" if (cell := manifest.find_cell(entry)) is None else replace_names(cell.label),
-        assign_series_colours([each.id for each in manifest.variations]).get(variation.id, "foreground"),
+        colour_names.get(variation.id, "foreground"),
         folder / entry.files["sheet"] if "sheet" in entry.files else None,
         entry.generation_seconds,
         entry.bytes,
@@ -82,7 +91,8 @@ def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> Pla
 def list_batch_clips(folder: Path, manifest: Manifest) -> list[PlayerClip]:
     """Return the clips of a batch in the order of the matrix: by variation, cell of the sweep, number."""
     entries = sorted(manifest.videos, key=lambda entry: (entry.variation, entry.cell or 0, entry.number))
-    return [make_player_clip(folder, manifest, entry) for entry in entries if "clip" in entry.files]
+    colour_names = _assign_colours(manifest)
+    return [_make_clip(folder, manifest, entry, colour_names) for entry in entries if "clip" in entry.files]
 
 
 def find_marked_cells(
