@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from tiny import FORMS
 from wantui.batches import ablation, decode_states, generating_model, score, uturns
 from wantui.batches.ablation import build_conditional_recipe
 from wantui.batches.generating_model import GeneratingModel
+from wantui.batches.stored_videos import predict_pass_seconds
 from wantui.batches.uturns import find_uturn_evaluation
 from wantui.errors import UserError
 from wantui.generation.denoise import denoise_latents, prepare_inputs
@@ -90,6 +91,23 @@ def test_denoising_continues_from_a_state_to_the_same_end(
         continued = list(continue_denoising(tiny, recipe, inputs, to_state(steps[start].latents_before), start))
         assert [step.evaluation_index for step in continued] == list(range(start, len(steps)))
         assert torch.equal(continued[-1].latents, steps[-1].latents)
+
+
+def test_difference_that_a_late_start_lacks_is_measured_before_it_is_reused(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    def make_recipe(reuse_from: int) -> Recipe:
+        guidance = {"rule": "cfg", "reuse_from": {"unit": "step", "moments": [reuse_from]}}
+        return recipe_for(tiny_models["wan2.1"], sampler="euler", steps=5, controls={"guidance": guidance})
+
+    recipe, later_recipe = make_recipe(1), make_recipe(3)
+    steps = list(denoise_latents(tiny, later_recipe))  # both passes at step 2, whose difference steps 3 and 4 reuse
+    state = to_state(steps[2].latents_before)
+    continued = list(continue_denoising(tiny, recipe, prepare_inputs(tiny, recipe), state, 2))
+    assert [torch.equal(step.velocity, other.velocity) for step, other in zip(continued, steps[2:], strict=True)] == (
+        [True] * 3
+    )
+    assert uturns._count_passes(recipe, 2) == 2 + 1 + 1
 
 
 def test_multistep_sampler_starts_with_its_first_order(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
@@ -195,6 +213,23 @@ def test_ablate_prints_the_cost_first_and_the_change_without_each_word(wantui: W
     assert (word["word"], word["steps"]) == ("ring", [0, 3])
     assert all(0 < share < 2 for share in word["share"])
     assert word["guided_change"] == pytest.approx([4 * change for change in word["change"]])
+
+
+def test_pass_is_predicted_from_the_passes_of_the_step_with_the_median_seconds() -> None:
+    keyframes = {"times": {"unit": "step", "moments": [0, 1]}, "scales": [7.0, 1.0]}
+    controls = {"guidance_schedule": {"schedule": keyframes, "interpolation": "step"}}
+    recipe = recipe_for(NANO, sampler="euler", steps=4, controls=controls)  # two passes, then one at each step
+    video: Any = SimpleNamespace(entry=SimpleNamespace(recipe=recipe, seconds={"step": 0.5}))
+    assert predict_pass_seconds([(video, 6)]) == pytest.approx(6 * 0.5)
+
+
+def test_guided_change_of_a_video_without_guidance_is_the_change(wantui: Wantui, tmp_path: Path) -> None:
+    settings = [word for setting in (*SIZE, "model_settings.cfg_scale=0.5") for word in ("--set", setting)]
+    generate_batch(tmp_path, "-t", "a red (ring)", "-n", "1", "--store-latents", *settings)
+    (record,) = json.loads(wantui("ablate", tmp_path / "batch", "--steps", "0,3", "--json").out)
+    (word,) = record["words"]
+    assert all(change > 0 for change in word["change"])
+    assert word["guided_change"] == word["change"]
 
 
 def test_interrupted_ablation_prints_the_finished_videos(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Wantui
+from conftest import Wantui, recipe_for
 from rich.console import Console
 from rich.style import Style
 from scipy import stats
@@ -17,11 +17,13 @@ from synthetic_videos import CFG_PATH, set_setting, synthetic_videos, use_videos
 
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
+from wantui.analysis.loading import collect_control_settings
 from wantui.analysis.report import write_report
 from wantui.analysis.serialize import build_comparison_record
 from wantui.analysis.unguided import compare_with_unguided, describe_unguided
 from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
+from wantui.models.catalogue import NANO
 from wantui.tui.analysis.advice import replace_options_by_keys
 from wantui.tui.analysis.data import FigureKey, compute_figure
 from wantui.tui.analysis.level_view import draw_separation
@@ -213,6 +215,18 @@ def test_guidance_schedule_is_not_guidance_1(tmp_path: Path) -> None:
     assert is_unguided(video)
     assert not is_unguided(replace(video, settings={**video.settings, "guidance_schedule": {"scale": "0: 7, 50%: 1"}}))
     assert not is_unguided(replace(video, setting_values={}))
+
+
+@pytest.mark.parametrize(("scales", "is_without"), [((1, 1), True), ((1, 7), False), ((0, 0), False)])
+def test_guidance_schedule_of_1_at_every_step_is_guidance_1(
+    tmp_path: Path, scales: tuple[float, float], is_without: bool
+) -> None:
+    video = guided_and_unguided(tmp_path, 2, 2)[0]
+    keyframes = {"times": {"unit": "fraction", "moments": [0.0, 1.0]}, "scales": scales}
+    controls = {"guidance_schedule": {"schedule": keyframes, "interpolation": "linear"}}
+    recipe = recipe_for(NANO, guidance_scale=4.0, controls=controls)
+    settings = {**video.settings, **collect_control_settings(recipe)}
+    assert is_unguided(replace(video, recipe=recipe, settings=settings)) is is_without
 
 
 def test_every_output_has_the_value_at_guidance_1(

@@ -25,6 +25,12 @@ class EvaluationGuidance:
         """Return the number of passes through the transformer; the pass with the prompt always runs."""
         return 2 if self.source == "guided" else 1
 
+    @property
+    def effective_scale(self) -> float:
+        """Return the factor of the difference between the passes, relative to the unconditional one: 1 without
+        guidance, whatever the scale is."""
+        return self.scale if self.source in ("guided", "reused") else 1.0
+
 
 @dataclass(frozen=True)
 class DenoisingMoments:
@@ -34,6 +40,8 @@ class DenoisingMoments:
     noise_levels: Sequence[float]
     uses_second_transformer: Sequence[bool]
     """True for the evaluations of the low-noise transformer of Wan 2.2 A14B."""
+    first_evaluation: int = 0
+    """First evaluation that runs: above 0 if the denoising starts at a stored state."""
 
 
 def choose_source(scale: float) -> VelocitySource:

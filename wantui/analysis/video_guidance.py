@@ -4,6 +4,8 @@ from wantui.analysis.setting_values import to_number
 from wantui.analysis.video import Video
 from wantui.controls import CONTROLS
 from wantui.controls.base import return_guidance_unchanged
+from wantui.keyframes import KeyframeError
+from wantui.planning.guidance_plan import plan_guidance
 
 GUIDANCE_PATH = "model_settings.cfg_scale"
 """Config path of the guidance scale."""
@@ -12,6 +14,14 @@ GUIDANCE_CONTROLS = tuple(kind.name for kind in CONTROLS if kind.change_guidance
 
 
 def is_unguided(video: Video) -> bool:
-    """Return whether a video was generated at cfg_scale 1, without the pass for the negative prompt."""
-    scale = to_number(video.setting_values.get(GUIDANCE_PATH))
-    return scale is not None and scale <= 1 and all(video.settings.get(name) is None for name in GUIDANCE_CONTROLS)
+    """Return whether a video was generated without the pass for the negative prompt: at cfg_scale 1, or with a guidance
+    schedule of 1 at every step."""
+    if all(video.settings.get(name) is None for name in GUIDANCE_CONTROLS):
+        scale = to_number(video.setting_values.get(GUIDANCE_PATH))
+        return scale is not None and scale <= 1
+    if video.recipe is None:
+        return False
+    try:
+        return all(evaluation.source == "conditional" for evaluation in plan_guidance(video.recipe))
+    except KeyframeError:  # the recipe was edited by hand
+        return False

@@ -241,7 +241,7 @@ def _measure_task(loaded: "LoadedPipeline", task: AblationTask) -> Iterator[list
                     moment.sigma,
                     change,
                     float(difference.norm() / conditional.norm()),
-                    abs(guidance[moment.evaluation].scale) * change if has_plain_rule else None,
+                    abs(guidance[moment.evaluation].effective_scale) * change if has_plain_rule else None,
                 )
             )
         yield results

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from wantui.analysis.denoising_states import DenoisingStates
 from wantui.errors import UserError
-from wantui.planning.guidance_plan import compute_mean_passes
+from wantui.planning.guidance_plan import compute_typical_passes
 from wantui.storage.video_selection import SelectedVideo
 
 
@@ -37,5 +37,5 @@ def predict_pass_seconds(passes: Iterable[tuple[SelectedVideo, int]]) -> float |
         step_seconds = video.entry.seconds.get("step")
         if step_seconds is None:
             return None
-        total += count * step_seconds / compute_mean_passes(video.entry.recipe)
+        total += count * step_seconds / compute_typical_passes(video.entry.recipe)
     return total

@@ -209,7 +209,7 @@ def _list_entries(
 
 
 def _count_passes(recipe: Recipe, evaluation: int) -> int:
-    return sum(each.pass_count for each in plan_guidance(recipe)[evaluation:])
+    return sum(each.pass_count for each in plan_guidance(recipe, first_evaluation=evaluation)[evaluation:])
 
 
 def generate_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = False) -> Iterator[UTurnEvent]:

@@ -137,7 +137,8 @@ def change_guidance(
 ) -> list[EvaluationGuidance]:
     """Return the guidance of each evaluation with the first steps zeroed, and with reused differences.
 
-    The difference of one transformer is not reused for the other: its first evaluation runs both passes.
+    The difference of one transformer is not reused for the other: the first evaluation of each that runs has both
+    passes.
 
     Raises:
         KeyframeError: `reuse_from` is at a step that the denoising does not have; the message names the setting.
@@ -155,7 +156,7 @@ def change_guidance(
         raise KeyframeError(f"{SECTION_KEY}.reuse_from: {error}") from None
     transformers_with_difference: set[bool] = set()
     for index, uses_second in enumerate(moments.uses_second_transformer):
-        if changed[index].source != "guided":
+        if index < moments.first_evaluation or changed[index].source != "guided":
             continue
         if may_reuse[index] and uses_second in transformers_with_difference:
             changed[index] = replace(changed[index], source="reused")

@@ -37,6 +37,7 @@ from wantui.generation.prompt_sequence import EncodedPrompt, PromptSequence
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.step_cache import enable_step_cache, free_step_cache
 from wantui.generation.token_spans import check_prompt_length
+from wantui.guidance import EvaluationGuidance
 from wantui.planning import Recipe
 from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.guidance_plan import plan_guidance
@@ -138,9 +139,7 @@ def prepare_inputs(
     check_pipeline_video_size(pipeline, recipe)
     device = find_device(pipeline)
     scheduler = create_scheduler(recipe, device)
-    guidance = plan_guidance(
-        recipe, [uses_second_transformer(pipeline, scheduler, timestep) for timestep in scheduler.timesteps]
-    )
+    guidance = plan_pipeline_guidance(pipeline, recipe, scheduler)
     uses_guidance = any(evaluation.source == "guided" for evaluation in guidance)
     for marked_prompt in recipe.prompts:
         prompt_name = "prompt" if marked_prompt.prompt == recipe.prompt else f"prompt {marked_prompt.prompt[:80]!r}"
@@ -176,6 +175,18 @@ def prepare_inputs(
         make_hooks(preparation),
         GuidedVelocity(guidance, preparation.guidance_rule),
     )
+
+
+def plan_pipeline_guidance(
+    pipeline: WanPipeline, recipe: Recipe, scheduler: Any, first_evaluation: int = 0
+) -> list[EvaluationGuidance]:
+    """Return the guidance of each evaluation, with the transformers that a pipeline uses.
+
+    Args:
+        first_evaluation: first evaluation that runs, if the denoising starts at a stored state.
+    """
+    uses_second = [uses_second_transformer(pipeline, scheduler, timestep) for timestep in scheduler.timesteps]
+    return plan_guidance(recipe, uses_second, first_evaluation)
 
 
 def _encode_prompts(

@@ -15,7 +15,14 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wantui.generation.denoise import Checkpoint, DenoisingInputs, DenoisingStep, create_scheduler, denoise_latents
+from wantui.generation.denoise import (
+    Checkpoint,
+    DenoisingInputs,
+    DenoisingStep,
+    create_scheduler,
+    denoise_latents,
+    plan_pipeline_guidance,
+)
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import find_device
 from wantui.planning import Recipe
@@ -34,7 +41,8 @@ def draw_uturn_noise(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
 def continue_denoising(
     pipeline: WanPipeline, recipe: Recipe, inputs: DenoisingInputs, state: NDArray[np.float32], evaluation_index: int
 ) -> Iterator[DenoisingStep]:
-    """Yield the steps of a denoising that starts at a state. Multistep samplers start with their first order.
+    """Yield the steps of a denoising that starts at a state. Multistep samplers start with their first order, and the
+    first guided evaluation has both passes, even if the recipe reuses the difference of an earlier one.
 
     Args:
         inputs: of the recipe; only its text and its hooks are used, so that it can serve several times.
@@ -47,10 +55,11 @@ def continue_denoising(
     device = find_device(pipeline)
     scheduler = create_scheduler(recipe, device)
     scheduler.set_begin_index(evaluation_index)
+    guidance = plan_pipeline_guidance(pipeline, recipe, scheduler, evaluation_index)
     fresh_inputs = replace(
         inputs,
         scheduler=scheduler,
-        guidance=replace(inputs.guidance, state={}),
+        guidance=replace(inputs.guidance, evaluations=guidance, state={}),
         pass_cache=PassCache(),
     )
     checkpoint = Checkpoint(evaluation_index, torch.from_numpy(state)[None].to(device), {}, {})

@@ -21,12 +21,15 @@ MAX_LISTED_SCALES = 3
 """Number of guidance scales above which only the lowest and the highest are named."""
 
 
-def plan_guidance(recipe: Recipe, uses_second_transformer: Sequence[bool] | None = None) -> list[EvaluationGuidance]:
+def plan_guidance(
+    recipe: Recipe, uses_second_transformer: Sequence[bool] | None = None, first_evaluation: int = 0
+) -> list[EvaluationGuidance]:
     """Return the guidance of each model evaluation, with the changes of the controls in their order.
 
     Args:
         uses_second_transformer: whether each evaluation uses the low-noise transformer of Wan 2.2 A14B; None to
             predict it from the model's boundary.
+        first_evaluation: first evaluation that runs, if the denoising starts at a stored state.
 
     Raises:
         KeyframeError: a schedule has a step that the denoising does not have.
@@ -39,7 +42,7 @@ def plan_guidance(recipe: Recipe, uses_second_transformer: Sequence[bool] | None
     if uses_second_transformer is None:
         boundary = find_boundary_ratio(recipe)
         uses_second_transformer = [boundary is not None and level < boundary for level in noise_levels]
-    moments = DenoisingMoments(recipe.steps, noise_levels, uses_second_transformer)
+    moments = DenoisingMoments(recipe.steps, noise_levels, uses_second_transformer, first_evaluation)
     evaluations: Sequence[EvaluationGuidance] = [
         _find_constant_guidance(recipe, uses_second) for uses_second in uses_second_transformer
     ]
@@ -91,7 +94,7 @@ def describe_guidance(recipe: Recipe) -> str:
 def list_guidance_scales(recipes: Iterable[Recipe]) -> list[float]:
     """Return the distinct guidance scales of the evaluations of some recipes, rising; 1 where guidance is off."""
     evaluations = {evaluation for recipe in recipes for evaluation in plan_guidance(recipe)}
-    return sorted({each.scale if each.source in ("guided", "reused") else 1.0 for each in evaluations})
+    return sorted({each.effective_scale for each in evaluations})
 
 
 def format_guidance_scales(scales: Iterable[float]) -> str:
