@@ -14,9 +14,11 @@ from wantui.analysis.continued_videos import (
     CannotMeasureCommitmentError,
     ConceptFamily,
     ConceptVideos,
+    StoredVideo,
     build_concept_outcomes,
     collect_concept_families,
     find_prompt_switch,
+    list_finished_videos,
 )
 from wantui.analysis.generic_share import measure_generic_shares
 from wantui.cli import generic_labels
@@ -312,3 +314,68 @@ def test_labels_match_concepts_whatever_their_case() -> None:
     family = ConceptFamily("a shape", [ConceptVideos("circle", "a circle")])
     labels = label_family_videos(family, "auto", {"1": "Circle", "2": "Ring"})
     assert labels.label_by_id == {"1": "circle", "2": "Ring"}
+
+
+def label_by_references(
+    monkeypatch: pytest.MonkeyPatch, references: list[Recipe], generic_recipe: Recipe
+) -> generic_labels.GenericLabels:
+    """Return the labels of a video; the final states of concepts are apart, and that of the video is the ring's."""
+    states = {"circle": [0.0, 1.0], "ring": [1.0, 0.0], "shape": [1.0, 0.0]}
+
+    def list_videos(recipes: list[Recipe]) -> list[StoredVideo]:
+        manifest: Any = FakeManifest(recipes)
+        return list_finished_videos([(Path("batch"), manifest)])[0]
+
+    monkeypatch.setattr(
+        StoredVideo, "read_final_state", lambda video: np.array(states[video.recipe.prompt.split()[-1]])
+    )
+    by_prompt = {video.recipe.prompt: {video.entry.seed: video} for video in list_videos(references)}
+    return generic_labels.label_generic_videos(
+        generic_recipe.prompt, list_videos([generic_recipe]), by_prompt, "nearest", None, None
+    )
+
+
+def test_concepts_of_a_generic_prompt_are_those_of_references_that_differ_in_the_concept_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    references = [recipe_for(NANO, prompt=f"a {c} {s}") for c in ("red", "blue") for s in ("circle", "ring")]
+    labels = label_by_references(monkeypatch, references, recipe_for(NANO, prompt="a blue shape"))
+    assert labels.concepts == ("circle", "ring")
+    assert list(labels.label_by_id.values()) == ["ring"]
+    reason = "it differs from 'a blue shape' in more than the concept"
+    assert labels.left_out == [("a red circle", reason), ("a red ring", reason)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 128, "height": 64}, "has width 128 instead of 64, height 64 instead of 128"),
+        ({"frames": 17}, "has frames 17 instead of 9"),
+        ({"model": "wan2.1-1.3b"}, "has model wan2.1-1.3b instead of nano"),
+        ({"revision": "0123"}, "has revision 0123 instead of None"),
+    ],
+)
+def test_references_with_other_latents_are_refused(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    """Projections have equally many values for all sizes above a few thousand values."""
+    generic_recipe = recipe_for(NANO, prompt=GENERIC, width=64, height=128).model_copy(update={"model": "nano"})
+    references = [
+        generic_recipe.model_copy(update={"prompt": f"a red {concept}", **changes}) for concept in ("circle", "ring")
+    ]
+    with pytest.raises(UserError, match=message):
+        label_by_references(monkeypatch, references, generic_recipe)
+
+
+@pytest.mark.parametrize(
+    ("declared", "prompt", "generic_prompt"),
+    [
+        ("圆形|三角形: 形状", "一个红色的圆形在移动，三角形", "一个红色的形状在移动，形状"),
+        ("丸: 形", "赤い丸が動く", "赤い形が動く"),
+        ("man: person", "a woman and a man", "a woman and a person"),
+        ("red ring|ring: shape", "a bored ring", "a bored shape"),
+    ],
+)
+def test_words_of_scripts_without_spaces_are_replaced(declared: str, prompt: str, generic_prompt: str) -> None:
+    (generic_word,) = parse_generic_words(declared)
+    assert generic_word.generalise(prompt) == generic_prompt

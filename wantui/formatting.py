@@ -182,7 +182,7 @@ def is_complete_word(text: str, start: int, end: int) -> bool:
         (text[end - 1 : end], text[end : end + 1]),
     )
     return not any(
-        outer and _is_word_character(inner) and _is_word_character(outer) and not _has_two_cells(inner)
+        outer and _is_word_character(inner) and _is_word_character(outer) and not has_two_cells(inner)
         for inner, outer in neighbours
     )
 
@@ -194,5 +194,6 @@ def _is_word_character(character: str) -> bool:
     return unicodedata.category(character) in ("Mn", "Mc") and not 0xFE00 <= ord(character) <= 0xFE0F
 
 
-def _has_two_cells(character: str) -> bool:
+def has_two_cells(character: str) -> bool:
+    """Return whether a character is wide, as in scripts that do not separate words by spaces."""
     return unicodedata.east_asian_width(character) in ("W", "F")

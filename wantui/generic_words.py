@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wantui.errors import UserError
-from wantui.formatting import capitalize_first, is_complete_word, shorten_text
+from wantui.formatting import capitalize_first, has_two_cells, is_complete_word, shorten_text
 
 GENERIC_WORDS_KEY = "prompt_settings.generic_words"
 """Setting that declares generic words."""
@@ -33,7 +33,8 @@ class GenericWord:
     def find_words(self, prompt: str) -> list[str]:
         """Return the distinct words of a prompt that this word replaces, in the order of the declaration.
 
-        Words are complete words of any case; a word inside a longer declared one ("man" in "old man") does not count.
+        Words are complete words of any case, except in scripts without spaces between words; a word inside a longer
+        declared one ("man" in "old man") does not count.
         """
         found = {match[0].casefold() for match in self._find_matches(prompt)}
         return [word for word in self.words if word.casefold() in found]
@@ -55,9 +56,14 @@ class GenericWord:
 
     def _find_matches(self, prompt: str) -> list[re.Match[str]]:
         longest_first = sorted(self.words, key=len, reverse=True)
-        pattern = rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)"
-        matches = re.finditer(pattern, prompt, re.IGNORECASE)
+        matches = re.finditer("|".join(map(_make_word_pattern, longest_first)), prompt, re.IGNORECASE)
         return [match for match in matches if is_complete_word(prompt, *match.span())]
+
+
+def _make_word_pattern(word: str) -> str:
+    """Return the pattern of a word between other words, which scripts with wide characters do not separate."""
+    before, after = ("" if has_two_cells(end) else mark for end, mark in ((word[0], r"(?<!\w)"), (word[-1], r"(?!\w)")))
+    return before + re.escape(word) + after
 
 
 @dataclass(frozen=True)

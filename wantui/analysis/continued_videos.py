@@ -150,14 +150,7 @@ def find_concept_word(prompt: str, generic_prompt: str) -> str:
     Punctuation next to the words does not belong to them. Words that are replaced in several places count once. If both
     prompts write them with a capital, as at the start of a sentence, the capital is not part of the words.
     """
-    words, generic_words = (list(_WORD_PATTERN.finditer(text)) for text in (prompt, generic_prompt))
-    start = 0
-    while start < min(len(words), len(generic_words)) and words[start][0] == generic_words[start][0]:
-        start += 1
-    end = 0
-    while end < min(len(words), len(generic_words)) - start and words[-1 - end][0] == generic_words[-1 - end][0]:
-        end += 1
-    replaced, replacing = words[start : len(words) - end], generic_words[start : len(generic_words) - end]
+    replaced, replacing = _find_replaced_words(prompt, generic_prompt)
     for last in replaced[: len(replaced) // 2]:  # a concept that occurs twice takes less than half of the text
         for generic_last in replacing[: len(replacing) // 2]:
             concept, generic = _lower_shared_capital(
@@ -177,6 +170,24 @@ def _lower_shared_capital(concept: str, generic: str) -> tuple[str, str]:
     if concept[:1].isupper() and generic[:1].isupper():
         return concept[:1].lower() + concept[1:], generic[:1].lower() + generic[1:]
     return concept, generic
+
+
+def _find_replaced_words(prompt: str, generic_prompt: str) -> tuple[list[re.Match[str]], list[re.Match[str]]]:
+    """Return the words from the first to the last in which a prompt and a generic prompt differ, of both."""
+    words, generic_words = (list(_WORD_PATTERN.finditer(text)) for text in (prompt, generic_prompt))
+    start = 0
+    while start < min(len(words), len(generic_words)) and words[start][0] == generic_words[start][0]:
+        start += 1
+    end = 0
+    while end < min(len(words), len(generic_words)) - start and words[-1 - end][0] == generic_words[-1 - end][0]:
+        end += 1
+    return words[start : len(words) - end], generic_words[start : len(generic_words) - end]
+
+
+def select_concept_prompts(prompts: Iterable[str], generic_prompt: str) -> list[str]:
+    """Return the prompts that differ from a generic prompt in the concept alone: in the fewest words of it."""
+    counts = {prompt: len(_find_replaced_words(prompt, generic_prompt)[1]) for prompt in prompts}
+    return [prompt for prompt, count in counts.items() if count == min(counts.values())]
 
 
 def collect_concept_families(

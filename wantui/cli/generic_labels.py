@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from wantui.analysis.continued_videos import Exclusion, StoredVideo
 
 DEFAULT_ATTRIBUTE = "shape"
+LATENTS_FIELDS = ("model", "revision", "width", "height", "frames")
+"""Recipe fields that must be equal for the final latents of two videos to be compared."""
 
 
 @dataclass
@@ -111,8 +113,12 @@ def _label_by_nearest_reference(
     prompt: str, videos: "list[StoredVideo]", references: "dict[str, dict[int, StoredVideo]]"
 ) -> GenericLabels:
     from wantui.analysis.concept_labels import CannotLabelError, find_nearest_concept
-    from wantui.analysis.continued_videos import find_concept_word
+    from wantui.analysis.continued_videos import find_concept_word, select_concept_prompts
 
+    chosen_prompts = select_concept_prompts(references, prompt)
+    unused = [(each, f"it differs from {prompt!r} in more than the concept") for each in references]
+    unused = [item for item in unused if item[0] not in chosen_prompts]
+    references = {each: references[each] for each in chosen_prompts}
     if len(references) < 2:
         raise UserError(
             f"cannot label the videos of {prompt!r}: labelling by the nearest reference needs at least two concepts, "
@@ -120,15 +126,37 @@ def _label_by_nearest_reference(
             "batch with one prompt per concept and the same seeds, or --labels FILE"
         )
     concept_by_prompt = {each: find_concept_word(each, prompt) for each in references}
-    result = GenericLabels({}, "nearest", tuple(concept_by_prompt.values()))
+    result = GenericLabels({}, "nearest", tuple(concept_by_prompt.values()), unused)
     try:
         for video in videos:
             seed = video.entry.seed
             if not all(seed in by_seed for by_seed in references.values()):
                 result.left_out.append((video.title, "no reference has its seed"))
                 continue
+            for by_seed in references.values():
+                _require_equal_latents(video, by_seed[seed])
             states = {concept_by_prompt[each]: by_seed[seed].read_final_state() for each, by_seed in references.items()}
             result.label_by_id[video.id] = find_nearest_concept(video.read_final_state(), states)
     except CannotLabelError as error:
         raise UserError(f"cannot label the videos by their nearest reference: {error}") from None
     return result
+
+
+def _require_equal_latents(video: "StoredVideo", reference: "StoredVideo") -> None:
+    """Refuse a reference whose latents have other axes or another meaning than those of a video.
+
+    Raises:
+        CannotLabelError: the message names the settings.
+    """
+    from wantui.analysis.concept_labels import CannotLabelError
+
+    values, reference_values = (each.recipe.model_dump(include={*LATENTS_FIELDS}) for each in (video, reference))
+    differing = [
+        f"{name} {reference_values[name]} instead of {values[name]}"
+        for name in LATENTS_FIELDS
+        if reference_values[name] != values[name]
+    ]
+    if differing:
+        raise CannotLabelError(
+            f"{reference.title} has {', '.join(differing)}. Give a batch with the model and size of these videos"
+        )
