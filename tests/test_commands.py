@@ -18,6 +18,7 @@ from wantui.cli.doctor import _check_library_versions, find_hub_cache
 from wantui.cli.rerun import _print_rerun_result
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport
+from wantui.planning import Recipe
 from wantui.queue import reader
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
@@ -614,6 +615,35 @@ def test_page_number_above_the_limit_is_refused(wantui: Wantui) -> None:
     result = wantui("queue", "show", "1", "--page", "9" * 20)
     assert result.code == 2
     assert "is not in the range 1<=x<=1000000000" in result.err
+
+
+@pytest.mark.torch
+def test_calibration_is_measured_without_the_schedules_and_bends_of_the_config(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured_recipes: list[Recipe] = []
+
+    def measure(pipeline: object, recipe: Recipe, *_: object) -> tuple[tuple[float, float], ...]:
+        measured_recipes.append(recipe)
+        return ((1.0, 0.0), (0.0, -1.0))
+
+    loaded = SimpleNamespace(pipeline=SimpleNamespace(transformer_2=None), embeddings=None)
+    monkeypatch.setattr("wantui.batches.calibrate.load_recipe_pipeline", lambda *_: loaded)
+    monkeypatch.setattr("wantui.batches.calibrate.prepare_inputs", lambda *_: None)
+    monkeypatch.setattr("wantui.batches.calibrate.measure_magnitudes", measure)
+    Path("controls.yaml").write_text(
+        "model_settings: {model_id: nano, cfg_scale: 4}\n"
+        "cfg_schedule_settings: {schedule: {0: 7, 50%: 1}}\n"
+        "guidance_settings: {rule: cfg-zero-star, zero_steps: 2}\n"
+        "prompt_schedule_settings: {schedule: {50%: a blue star}}\n"
+        "attention_bending_settings: {bends: [{words: [circle], mode: amplify, amplify_factor: 2}]}\n"
+        "lora_settings: {adapters: [{path: nano-style}]}\n"
+    )
+    result = wantui("models", "calibrate", "-c", "controls.yaml", "-t", "a circle", "--output", "magnitudes.json")
+    assert result.code == 0, result.err
+    (recipe,) = measured_recipes
+    assert list(recipe.controls) == ["lora"]
+    assert (recipe.prompt, recipe.guidance_scale, recipe.steps) == ("a circle", 4.0, 50)
 
 
 def test_calibrate_names_the_variation_that_it_measures(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wantui.atomic_files import write_text_atomically
+from wantui.controls.lora import LORA
 from wantui.generation.calibrate import measure_magnitudes
 from wantui.generation.denoise import prepare_inputs
 from wantui.generation.errors import LoadError
@@ -42,8 +43,11 @@ def calibrate_model(
         except OSError as error:
             raise LoadError(f"{output_path} cannot be written: {error.strerror or error}") from None
     check_command_output(output_path)
+    # Adapters are part of the weights; the calibration applies to all videos, so it excludes all other controls.
+    adapters = {name: request for name, request in recipe.controls.items() if name == LORA.name}
     uncached_recipe = recipe.model_copy(
         update={
+            "controls": adapters,
             "sampler": "unipc",
             "steps": max(MIN_CALIBRATION_STEPS, recipe.steps),
             "speed": "reference" if recipe.speed == "reference" else "fused",
