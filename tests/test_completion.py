@@ -99,6 +99,11 @@ def test_completion_scripts_name_the_program(wantui: Wantui, shell: str) -> None
     assert "%(" not in script
 
 
+def test_fish_keeps_a_value_and_its_description_after_the_first_comma(wantui: Wantui) -> None:
+    script = wantui("completion", "fish").out
+    assert 'string split --max 1 "," $completion' in script
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

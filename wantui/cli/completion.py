@@ -26,4 +26,6 @@ def command(context: click.Context, shell: str) -> None:
     assert completion_class is not None  # click supports all SHELLS
     completion = completion_class(context.find_root().command, {}, "wantui", COMPLETE_VARIABLE)
     # `source` runs bash to warn about old versions; the script itself needs only bash 4.4.
-    echo(completion.source_template % completion.source_vars())
+    script = completion.source_template % completion.source_vars()
+    # The script of click for fish drops the rest of a value or a description after its first comma.
+    echo(script.replace('string split ","', 'string split --max 1 ","'))
