@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import Wantui, batch, files, only_queued
 
+from wantui.batches.demo import plan_demo_batch
 from wantui.batches.enqueue import Shard
 from wantui.batches.rerun import RerunResult
 from wantui.cli.doctor import _check_library_versions, find_hub_cache
@@ -617,6 +618,13 @@ def test_page_number_above_the_limit_is_refused(wantui: Wantui) -> None:
     assert "is not in the range 1<=x<=1000000000" in result.err
 
 
+def test_file_with_the_name_of_the_default_preset_is_not_read_unasked(wantui: Wantui) -> None:
+    Path("nano").write_text("model_settings: {model_id: nano, steps: 3}\n")
+    assert "20 steps of unipc" in wantui("preview", "-t", "a circle").out
+    assert "3 steps of unipc" in wantui("preview", "-c", "./nano", "-t", "a circle").out
+    assert plan_demo_batch().config.settings.video_settings.width == 128
+
+
 @pytest.mark.torch
 def test_calibration_is_measured_without_the_schedules_and_bends_of_the_config(
     wantui: Wantui, monkeypatch: pytest.MonkeyPatch
@@ -635,7 +643,6 @@ def test_calibration_is_measured_without_the_schedules_and_bends_of_the_config(
         "model_settings: {model_id: nano, cfg_scale: 4}\n"
         "cfg_schedule_settings: {schedule: {0: 7, 50%: 1}}\n"
         "guidance_settings: {rule: cfg-zero-star, zero_steps: 2}\n"
-        "prompt_schedule_settings: {schedule: {50%: a blue star}}\n"
         "attention_bending_settings: {bends: [{words: [circle], mode: amplify, amplify_factor: 2}]}\n"
         "lora_settings: {adapters: [{path: nano-style}]}\n"
     )

@@ -32,11 +32,12 @@ def plan_demo_batch(output_dir: Path | None = None) -> "Batch":
         output_dir: parent folder of the batch folder; None uses that of the config.
     """
     from wantui.config import OptionValue, load_config
+    from wantui.config.presets import find_preset_path
     from wantui.planning import plan_batch
 
     settings = DEMO_SETTINGS | ({} if output_dir is None else {"output_dir": str(output_dir)})
     options = {key: OptionValue(key, value) for key, value in settings.items()}
-    return plan_batch(load_config("nano", (), options), DEMO_TEMPLATE)
+    return plan_batch(load_config(find_preset_path("nano"), (), options), DEMO_TEMPLATE)
 
 
 def find_demo_folder(batch: "Batch") -> "BatchFolder | None":

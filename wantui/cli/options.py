@@ -155,6 +155,7 @@ def preview_batch_from_options(
 def load_config_from_options(config: str | None, overrides: tuple[str, ...], options: dict[str, Any]) -> "Config":
     """Load the config that the options determine."""
     from wantui.config import OptionValue, load_config
+    from wantui.config.presets import find_preset_path
 
     option_value_by_key = {
         setting_key: OptionValue(
@@ -163,7 +164,8 @@ def load_config_from_options(config: str | None, overrides: tuple[str, ...], opt
         for parameter_name, setting_key in SETTING_KEY_BY_PARAMETER.items()
         if options.get(parameter_name) not in (None, ())
     }
-    return load_config(DEFAULT_CONFIG if config is None else config, overrides, option_value_by_key, may_be_pipe=True)
+    source = find_preset_path(DEFAULT_CONFIG) if config is None else config
+    return load_config(source, overrides, option_value_by_key, may_be_pipe=True)
 
 
 def _convert_to_setting_value(parameter_name: str, value: Any) -> Any:

@@ -24,6 +24,11 @@ def list_preset_names() -> list[str]:
     return sorted(path.stem for path in find_preset_directory().glob("*.yaml"))
 
 
+def find_preset_path(name: str) -> Path:
+    """Return the path of a preset, even if a file in the working directory has its name."""
+    return find_preset_directory() / f"{name}.yaml"
+
+
 def find_config_path(name: Path | str) -> Path:
     """Return the path of a config: an existing file or pipe, otherwise the preset of this name.
 
@@ -35,9 +40,8 @@ def find_config_path(name: Path | str) -> Path:
         return path
     if is_pipe(path):  # as a shell passes it for `-c <(command)`
         return path
-    preset_path = find_preset_directory() / f"{name}.yaml"
     if str(name) in list_preset_names():
-        return preset_path
+        return find_preset_path(str(name))
     if os.path.exists(path):  # noqa: PTH110
         raise ConfigError([ConfigProblem(path, None, "", "is not a file, and no preset has this name")])
     close_names = difflib.get_close_matches(path.stem, list_preset_names(), n=1)
