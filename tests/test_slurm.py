@@ -413,9 +413,15 @@ def test_option_that_would_change_the_sbatch_script_is_refused(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["array=1-3"], "--sbatch array would override what wantui sets. Choose the number of jobs with --jobs"),
-        (["--output=x"], "--sbatch output would override what wantui sets. The logs are in the folder slurm"),
-        (["wrap=ls"], "--sbatch wrap would override what wantui sets. Run shell commands before the jobs with --setup"),
+        (
+            ["array=1-3"],
+            "--sbatch array would override a value that wantui sets. Choose the number of jobs with --jobs",
+        ),
+        (["--output=x"], "--sbatch output would override a value that wantui sets. The logs are in the folder slurm"),
+        (
+            ["wrap=ls"],
+            "--sbatch wrap would override a value that wantui sets. Run shell commands before the jobs with --setup",
+        ),
         (["nice=1", "nice=2"], "--sbatch nice is given 2 times. Give it once"),
     ],
 )

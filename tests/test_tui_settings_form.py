@@ -9,7 +9,7 @@ from conftest import only_queued
 from harness_screens import go_to
 from harness_tui import AppUnderTest, application, run
 
-from wantui.config.fields import FormField, find_form_field, list_form_fields
+from wantui.config.fields import find_form_field, list_form_fields
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import TextViewer
 from wantui.tui.settings_rows import (
@@ -389,13 +389,6 @@ def test_open_choices_show_their_descriptions_and_the_help_has_all_of_them() -> 
 def test_described_choices_are_choices_of_their_setting() -> None:
     for field in list_form_fields():
         assert set(field.choice_descriptions) <= set(field.choices), field.key
-
-
-def test_search_for_changed_lists_only_the_changed_settings() -> None:
-    changed_keys = {"model_settings.steps", "seeds"}
-    rows = list_settings_rows("changed", changed_keys=changed_keys)
-    assert {row.key for row in rows if isinstance(row, FormField)} == changed_keys
-    assert list_settings_rows("changed") == []
 
 
 def test_rows_of_an_unknown_query_are_empty_and_headings_have_settings() -> None:

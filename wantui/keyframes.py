@@ -242,12 +242,12 @@ def interpolate_values(
     """Return the value of each evaluation; the first value holds before the first keyframe, the last after the last."""
     return [
         values[moment.before]
-        + _warp_share(moment.share, interpolation) * (values[moment.after] - values[moment.before])
+        + _apply_easing(moment.share, interpolation) * (values[moment.after] - values[moment.before])
         for moment in moments
     ]
 
 
-def _warp_share(share: float, interpolation: Interpolation) -> float:
+def _apply_easing(share: float, interpolation: Interpolation) -> float:
     if interpolation == "step":
         return 0.0
     return share if interpolation == "linear" else (1 - math.cos(math.pi * share)) / 2

@@ -107,7 +107,7 @@ def find_response(metric: str, *, is_guided: bool) -> str:
 
 
 def describe_response(metric: str) -> str:
-    """Return what a metric responds to, for cfg_scale 4 and 1 separately if they differ; empty without calibration."""
+    """Return what a metric responds to, separately for cfg_scale 4 and 1 if these differ; empty without calibration."""
     return _join_conditions(*(find_response(metric, is_guided=is_guided) for is_guided in (True, False)))
 
 

@@ -256,7 +256,7 @@ def _note_explanation(comparison: "Comparison", verdict: Verdict) -> tuple[str, 
 
 def _describe_condition(comparison: "Comparison") -> str:
     """Return the condition under which the answer holds; empty for videos with the settings of the calibration."""
-    setting_texts = _list_other_settings(comparison)
+    setting_texts = _list_uncalibrated_settings(comparison)
     if not setting_texts:
         return ""
     return (
@@ -329,26 +329,26 @@ def describe_calibrated_scale(comparison: "Comparison") -> str:
 
 def _describe_differing_settings(comparison: "Comparison") -> str:
     """Return how the videos differ from those of the calibration; empty if they do not."""
-    parts = _list_other_settings(comparison)
+    parts = _list_uncalibrated_settings(comparison)
     if not all(compares_shapes(comparison, item.first_group, item.second_group) for item in comparison.verdicts):
         parts.append("words other than two of nano's shapes")
     return f". These numbers do not predict the results of these videos, which have {'; '.join(parts)}" if parts else ""
 
 
-def _list_other_settings(comparison: "Comparison") -> list[str]:
+def _list_uncalibrated_settings(comparison: "Comparison") -> list[str]:
     """Return the settings and controls in which the videos differ from those of the calibration, as texts."""
     videos = comparison.videos
     expected_values = CALIBRATED_SETTINGS | {GUIDANCE_PATH: CALIBRATED_SCALES[comparison.is_guided]}
     parts = []
     for path, expected_value in expected_values.items():
         values = [video.setting_values[path] for video in videos if path in video.setting_values]
-        if others := _list_other_values(values, expected_value):
+        if others := _list_uncalibrated_values(values, expected_value):
             parts.append(f"{NAME_BY_SETTING_PATH.get(path, path.rpartition('.')[2])} {', '.join(others)}")
     parts += [kind.name.replace("_", " ") for kind in CONTROLS if kind.name in comparison.used_controls]
     return parts + (["word weights"] if any(video.word_weights for video in videos) else [])
 
 
-def _list_other_values(values: Iterable[Any], expected_value: Any) -> list[str]:
+def _list_uncalibrated_values(values: Iterable[Any], expected_value: Any) -> list[str]:
     """Return the values of a setting that differ from that of the calibration, as texts; 4 and 4.0 are equal."""
     values_by_key = {make_value_key(value): value for value in values}
     values_by_key.pop(make_value_key(expected_value), None)

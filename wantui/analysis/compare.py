@@ -267,7 +267,7 @@ def _compute_cell_values(
     incomplete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if not complete]
     complete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if complete]
     values = remove_rounding_differences(cell_values[..., np.array(is_complete)])
-    return complete_names, matched_groups.average_over_other_settings(values), incomplete_names
+    return complete_names, matched_groups.average_over_remaining_settings(values), incomplete_names
 
 
 def _collect_group_cell_values(

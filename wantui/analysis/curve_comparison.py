@@ -144,7 +144,7 @@ def _collect_curves(matched_groups: MatchedGroups, name: str) -> tuple[tuple[Gro
         video_curves = [CURVES[name](video.trajectory) for video in group.videos if video.trajectory is not None]
         sigmas, values = video_curves[0][0], np.stack([values for _, values in video_curves])
         cells = values.reshape(len(matched_groups.seeds), -1, len(sigmas))
-        seed_means = matched_groups.average_over_other_settings(cells).mean(1)
+        seed_means = matched_groups.average_over_remaining_settings(cells).mean(1)
         half_widths = compute_mean_half_width(seed_means)
         mean, (videos_low, videos_high) = seed_means.mean(0), np.quantile(values, VIDEO_QUANTILES, axis=0)
         curves.append(

@@ -44,7 +44,7 @@ def open_video_states(video: SelectedVideo) -> tuple[DenoisingStates, Path]:
 
 
 def choose_evenly_spaced_moments(states: DenoisingStates, kind: StateKind, max_count: int) -> list[StateMoment]:
-    """Return at most `max_count` evenly spaced moments of one kind; the last one is that of the last latents.
+    """Return at most `max_count` evenly spaced states of one kind; the last one is the final latents.
 
     Raises:
         MissingStatesError: no state of this kind is stored.

@@ -345,7 +345,7 @@ class MatchedGroups:
         """Return the number of phrasings that all groups share."""
         return len(set(self.phrasing_numbers.tolist()))
 
-    def average_over_other_settings(self, values: FloatArray) -> FloatArray:
+    def average_over_remaining_settings(self, values: FloatArray) -> FloatArray:
         """Average values [seeds, videos of a seed, ...] over other swept settings: [seeds, phrasings, ...]."""
         return np.stack(
             [values[:, self.phrasing_numbers == number].mean(1) for number in range(self.phrasing_count)], axis=1

@@ -143,7 +143,7 @@ def compute_trajectory_from_noise(
 
 @dataclass(frozen=True)
 class GaussianNull:
-    """Gaussian flow to the final states of some videos, or the reason why there is none."""
+    """Gaussian flow to the final states of some videos, or the reason why it cannot be computed."""
 
     trajectories: tuple[Trajectory, ...] = ()
     video_count: int = 0

@@ -134,7 +134,7 @@ def compute_chance_distance(difference_gram: FloatArray) -> float:
 
 
 def _compute_seed_distance(group_gram: FloatArray) -> float:
-    """Return the root mean square distance between the states of two seeds, from inner products [n, n]."""
+    """Return the root mean square distance between states of different seeds, from inner products [n, n]."""
     n = len(group_gram)
     return math.sqrt(max(2 * (n * float(np.trace(group_gram)) - float(group_gram.sum())) / (n * (n - 1)), 0.0))
 

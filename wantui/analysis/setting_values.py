@@ -116,7 +116,7 @@ def list_differing_paths(videos: Sequence[Video]) -> list[str]:
 
 
 def find_setting_path(name: str, videos: Sequence[Video]) -> str:
-    """Return the path of the setting of a name: a path, its last parts (`cfg_scale`), parts of it in order
+    """Return the path of the setting that a name means: a path, its last parts (`cfg_scale`), parts of it in order
     (`lora.style.strength`), or the recipe field (`guidance_scale`).
 
     If a name matches several settings, the one in which the videos differ is meant.

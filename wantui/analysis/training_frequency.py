@@ -86,7 +86,7 @@ def find_frequency_ratio(first_word: str, second_word: str) -> float | None:
 
 
 def uses_adapters(comparison: "Comparison") -> bool:
-    """Return whether LoRA adapters, whose training may have had other frequencies, changed the model of a video."""
+    """Return whether LoRA adapters, whose training data may have different frequencies, changed a video's model."""
     return ADAPTER_CONTROL in comparison.used_controls
 
 

@@ -153,12 +153,12 @@ def _make_task(video: SelectedVideo, generic_words: tuple[GenericWord, ...], cho
     """
     recipe = video.entry.recipe
     states = open_finished_states(video)
-    if (reason := _explain_other_distribution(recipe)) is not None:
+    if (reason := _explain_changed_distribution(recipe)) is not None:
         raise UserError(reason)
     return ScoreTask(video, find_generic_sentence(recipe.prompt, generic_words, chosen_generic), states.path)
 
 
-def _explain_other_distribution(recipe: Recipe) -> str | None:
+def _explain_changed_distribution(recipe: Recipe) -> str | None:
     """Return why a video is not a sample of the model with its prompt alone; None if it is one."""
     if recipe.speed == "cached":
         return "it was generated with speed: cached, which skips blocks. Generate it with speed: fused"

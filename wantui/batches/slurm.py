@@ -248,7 +248,9 @@ def check_submission_values(folder: Path, resources: JobResources) -> None:
         if keys.count(key) > 1:
             raise UserError(f"cannot submit the batch: --sbatch {key} is given {keys.count(key)} times. Give it once")
         if (advice := RESERVED_SBATCH_KEYS.get(key)) is not None:
-            raise UserError(f"cannot submit the batch: --sbatch {key} would override what wantui sets. {advice}")
+            raise UserError(
+                f"cannot submit the batch: --sbatch {key} would override a value that wantui sets. {advice}"
+            )
 
 
 def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> list[str]:

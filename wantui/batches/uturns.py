@@ -185,7 +185,7 @@ def _list_entries(
     if recipe.speed == "cached":
         raise UserError("it was generated with speed: cached, which skips blocks. Generate it with speed: fused")
     if find_sampler_schedule(recipe.sampler).adds_noise:
-        raise UserError(f"its sampler {recipe.sampler} adds noise in each step. Use another sampler")
+        raise UserError(f"its sampler {recipe.sampler} adds noise in each step. Use a sampler without added noise")
     refused_controls = (
         (PROMPT_SCHEDULE, "a prompt schedule"),
         (ATTENTION_BENDING, "attention bending"),

@@ -295,7 +295,7 @@ def _format_no_finished_video_error(batch_folders: Sequence[Path], read_errors: 
 
 
 def _print_video_warnings(videos: "list[Video]", read_errors: list[str]) -> None:
-    """Print errors of unreadable batches and videos, and warnings about the other videos, to stderr."""
+    """Print errors of unreadable batches and videos, and warnings about the readable videos, to stderr."""
     from wantui.analysis.comparability import VideoNamer
 
     for read_error in read_errors:

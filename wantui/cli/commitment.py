@@ -208,7 +208,7 @@ def _print_family(
 
 
 def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]") -> list[str]:
-    """Return notes on the numbers, and on causes other than the path for which videos stay."""
+    """Return notes on the numbers, and on causes other than the path that make videos keep their concept."""
     from wantui.analysis.calibrated import describe_measure
     from wantui.analysis.commitment import count_unprompted_videos
     from wantui.planning.guidance_plan import format_guidance_scales, list_guidance_scales
@@ -293,7 +293,7 @@ def _describe_difference(difference: "CommitmentDifference", pair_count: int) ->
 
 
 def _describe_shared_seeds(difference: "CommitmentDifference") -> str:
-    """Return the number of shared seeds, and the seeds of one concept that the other one lacks."""
+    """Return the number of shared seeds, and the seeds that only one of the concepts has."""
     from wantui.config.sweep_syntax import format_seeds
 
     text = format_count(difference.shared_seed_count, "shared seed")

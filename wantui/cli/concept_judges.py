@@ -135,7 +135,7 @@ def _find_nearest_concepts(family: "ConceptFamily") -> dict[str, str]:
 
 
 def _count_agreement(family: "ConceptFamily", label_by_id: Mapping[str, str]) -> tuple[int, int] | None:
-    """Return for how many labelled continued videos the nearest reference agrees; None if it cannot be computed."""
+    """Return for how many labelled videos the nearest reference gives the same label; None if it cannot be computed."""
     from wantui.analysis.concept_labels import CannotLabelError
     from wantui.storage.uturn_file import UTurnFileError
 

@@ -96,7 +96,7 @@ def _check_installed_requirements() -> Iterator[Finding]:
 
 
 def _check_library_versions(requirements: Sequence[str]) -> Iterator[Finding]:
-    """Compare the versions of installed libraries with the required ones; other versions break or are untested.
+    """Compare the versions of installed libraries with the required ones; different versions fail or are untested.
 
     Args:
         requirements: PEP 508 strings from the metadata of a package.

@@ -122,7 +122,7 @@ def find_generic_word(
 
 
 def make_generic_template(template_text: str, generic_word: "GenericWord") -> str:
-    """Return the template with the concept left open.
+    """Return the generic template, which leaves the concept open.
 
     Raises:
         UserError: the template has none of the words, or a bracket keeps different options.

@@ -41,7 +41,7 @@ def echo(text: object = "", err: bool = False, nl: bool = True, bold: bool = Fal
 
 
 def report_locked_queue(lock_holder: str) -> None:
-    """Report on stderr that a command waits for the process that has locked the queue."""
+    """Report on stderr that a command is waiting for the process that locked the queue."""
     echo(f"waiting for the queue, which is locked by {lock_holder}", err=True)
 
 
@@ -160,7 +160,7 @@ def _split_columns_into_lines(column_widths: Sequence[int], terminal_width: int)
 
 
 def print_wrapped_line(text: str, indent: int = 0) -> None:
-    """Print a line to stdout; on a terminal it is wrapped between words, and its other lines are indented."""
+    """Print a line to stdout; on a terminal, wrap it between words and indent its further lines."""
     text = escape_unprintable(text)
     if sys.stdout.isatty():
         columns = shutil.get_terminal_size().columns

@@ -55,7 +55,7 @@ def parse_flow_text(text: str, kind: FlowKind) -> Any:
 
 
 def format_flow_text(value: Mapping[Any, Any] | Sequence[Any]) -> str:
-    """Return a mapping or list as a line that `parse_flow_text` reads back, without braces around a mapping."""
+    """Return a mapping or list as one line that `parse_flow_text` parses back; a mapping has no outer braces."""
     if isinstance(value, Mapping):
         return _format_items(value)
     return f"[{', '.join(map(_format_value, value))}]" if value else ""

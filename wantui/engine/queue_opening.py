@@ -46,7 +46,7 @@ def open_queue(
     try:
         queue = _open_checked_queue(state_dir, is_engine, on_locked)
         try:
-            messages += describe_other_queues(state_dir, queue)
+            messages += describe_queues_of_other_hosts(state_dir, queue)
             messages += describe_unqueued_folders(state_dir.directory, lambda: queue.list_batches(-1))
             return queue, messages
         except BaseException:
@@ -97,7 +97,7 @@ def _open_checked_queue(state_dir: StateDirectory, checks_content: bool, on_lock
     return queue
 
 
-def describe_other_queues(state_dir: StateDirectory, queue: Queue) -> list[str]:
+def describe_queues_of_other_hosts(state_dir: StateDirectory, queue: Queue) -> list[str]:
     """Return a note on each queue of another host name if this queue is empty: a recreated container has a new name."""
     if queue.list_batches(1):
         return []

@@ -120,7 +120,7 @@ class StoredAttentionMaps:
     """Numbers of positions that each row and each column of a map averages."""
 
     def read_map(self, name: str, step_index: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
-        """Return [s, blocks | 1, heads | 1, frames, height, width], or one stored step without the first axis.
+        """Return maps [s, blocks | 1, heads | 1, frames, height, width]; those of a single step lack the first axis.
 
         Raises:
             AttentionMapsError: the map is missing or damaged.
@@ -134,7 +134,7 @@ class StoredAttentionMaps:
             return values
 
     def read_mean_map(self, name: str) -> NDArray[np.float64]:
-        """Return [s, frames, height, width], mean over heads and the blocks that computed attention.
+        """Return maps [s, frames, height, width], averaged over heads and over the blocks that computed attention.
 
         Height and width are those of the video in positions: a value that averages several positions is repeated at
         each of them, because the last row and column of a downsampled map may average fewer positions. The map is NaN

@@ -26,7 +26,7 @@ FiniteNumber = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class InformationFileError(UserError):
-    """Raised for a damaged file, or for a file of another measurement; the text says what to do."""
+    """Raised for a damaged file, or a file of a different measurement; the text gives the remedy."""
 
 
 class _FileSection(BaseModel):
@@ -92,7 +92,7 @@ class InformationFile(_FileSection):
 
 
 def get_information_path(batch_folder: Path, generic: str) -> Path:
-    """Return the path of the file of a generic word in a batch folder."""
+    """Return the path of the information file of a generic word in a batch folder."""
     name = make_safe_folder_name(generic)
     if name != generic:  # other words could give the same name
         name = f"{name[:MAX_NAME_LENGTH]}-{hashlib.sha256(generic.encode()).hexdigest()[:8]}"

@@ -159,7 +159,7 @@ class Manifest(_Entry):
 
     @property
     def refusal_reason(self) -> str:
-        """The fault that says why the system refuses to read the journal; empty if it does not refuse."""
+        """Reason why the system refuses to read the journal; empty if the journal can be read."""
         return self._refusal
 
     def add_faults(self, faults: Iterable[str]) -> None:
@@ -172,7 +172,7 @@ class Manifest(_Entry):
         self._refusal = str(error) if is_refused_by_system(error) else ""
 
     def clear_faults(self) -> None:
-        """Clear the faults, after the faulty journal was saved under another name."""
+        """Clear the faults, after the faulty journal was saved under a different name."""
         self._faults, self._refusal = (), ""
 
     @model_serializer(mode="wrap")

@@ -70,7 +70,7 @@ class ClipWriter:
             self.temporary_path.unlink(missing_ok=True)
 
     def write_frame(self, frame: Frame) -> None:
-        """Queue the next frame for encoding; block while `MAX_PENDING_FRAMES` frames wait.
+        """Queue the next frame for encoding; block while `MAX_PENDING_FRAMES` frames are pending.
 
         Raises:
             Exception: an earlier frame could not be encoded or written.

@@ -67,7 +67,7 @@ class StoredStates:
                     row[:] = np.asarray(self.array[state_index]).ravel()
 
     def _read_state_file(self, state_index: int, row: StateRow) -> bool:
-        """Read a state from its own file if that has exactly the expected size; return whether this succeeded."""
+        """Read a state from its own file if the file has exactly the expected size; return whether this succeeded."""
         if self.plain_file_folder is None:
             return False
         chunk_key = self.array.metadata.encode_chunk_key((state_index, *(0,) * (self.array.ndim - 1)))

@@ -39,7 +39,7 @@ _ADVICE_BY_PROBLEM: dict[RecordedFileProblem, str] = {
 
 
 class UTurnFileError(UserError):
-    """Raised for an index of U-turns that cannot be read, and for a file of another U-turn."""
+    """Raised for an unreadable index of U-turns, and for a file that belongs to a different U-turn."""
 
 
 class UTurnEntry(BaseModel):
@@ -61,7 +61,7 @@ class UTurnEntry(BaseModel):
 
     @property
     def id(self) -> str:
-        """Return the name of its files, distinct in the batch for one generic prompt."""
+        """Return the name of the U-turn's files, unique in the batch for one generic prompt."""
         return f"{self.source}_evaluation_{self.evaluation:03d}"
 
 
@@ -75,7 +75,7 @@ class UTurnIndex(BaseModel):
 
 
 def get_uturn_folder(batch_folder: Path) -> Path:
-    """Return the folder of the U-turns of a batch, whether it exists or not."""
+    """Return the folder of a batch's U-turns, which need not exist."""
     return batch_folder / "analysis" / "uturns"
 
 
@@ -90,7 +90,7 @@ def make_uturn_clip_path(batch_folder: Path, entry: UTurnEntry) -> Path:
 
 
 def make_uturn_paths(batch_folder: Path, entry: UTurnEntry) -> dict[str, Path]:
-    """Return the paths of the files of a U-turn by kind: its clip, and its state (the projected final latents)."""
+    """Return the paths of a U-turn's files by kind: its clip, and its state (the projected final latents)."""
     state_path = get_uturn_folder(batch_folder) / f"{entry.id}.npy"
     return {"clip": make_uturn_clip_path(batch_folder, entry), "state": state_path}
 
@@ -108,7 +108,7 @@ def check_uturn_paths(batch_folder: Path, entries: Iterable[UTurnEntry]) -> None
 
 
 def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
-    """Return the U-turns of a batch; empty if there are none.
+    """Return the U-turns of a batch; empty if none were generated.
 
     Raises:
         UTurnFileError: the index is damaged.

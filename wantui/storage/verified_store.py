@@ -74,7 +74,7 @@ class VerifiedStore(LocalStore):
 
 
 def list_members(group: Any) -> dict[str, Any]:
-    """Return all groups and arrays in a group of zarr, at any depth, by name.
+    """Return all groups and arrays at any depth inside a zarr group, by name.
 
     Members with damaged metadata are left out without zarr's warning: `open_capture` names their files.
     """

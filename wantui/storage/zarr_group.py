@@ -125,7 +125,7 @@ def open_capture(path: Path, recipe: Recipe | None = None) -> Any:
 
 
 def open_capture_arrays(path: Path, recipe: Recipe | None = None) -> tuple[Any, dict[str, Any]]:
-    """Open a published group as `open_capture` does; return it, and its arrays by name, which are open already.
+    """Open a published group as `open_capture` does; return the group and its opened arrays by name.
 
     Raises:
         CaptureError: see `open_capture`.
@@ -162,11 +162,11 @@ def _open_verified_group(path: Path, recipe: Recipe | None) -> tuple[Any, dict[s
                     f"{path / name} is missing, or not a regular file. Copy it again from the original batch folder"
                 )
         if recipe is not None:
-            _refuse_other_video(path, group, recipe)
+            _refuse_group_of_different_video(path, group, recipe)
         return group, arrays_by_name, crcs_by_path
 
 
-def _refuse_other_video(path: Path, group: Any, recipe: Recipe) -> None:
+def _refuse_group_of_different_video(path: Path, group: Any, recipe: Recipe) -> None:
     """Refuse a group of another video: groups have the same names in every batch, and a copied group passes its own
     checksums.
 

@@ -46,10 +46,10 @@ class BackdropMixin(DialogMixin, _Base):
     _picture_size = Size(0, 0)
 
     def on_mount(self) -> None:
-        self._take_picture()
-        self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self._take_picture))
+        self._draw_screen_below()
+        self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self._draw_screen_below))
 
-    def _take_picture(self) -> None:
+    def _draw_screen_below(self) -> None:
         """Draw the screen below without its keys, unless it still has the layout of another size of the terminal."""
         lower_screens = [screen for screen in self.app.screen_stack if screen is not self]
         if lower_screens and lower_screens[-1].size == self.app.size:

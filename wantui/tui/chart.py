@@ -13,8 +13,6 @@ from wantui.tui.number_formats import choose_tick_format, choose_ticks
 LABEL_STYLE = Style(dim=True)
 CENTRE_DOT = 1.5
 """Dots from the first dot of a character to its centre, where a tick is: a character has four dots."""
-MAX_ROW_GROWTH = 1.34
-"""Factor by which a row may span more values so that the vertical axis gets three ticks instead of two."""
 TIGHT_SHARE = 0.5
 """The vertical axis of a curve begins above 0 if all values exceed this share of their maximum."""
 SIGMA_NOTE = "σ: noise level"
@@ -183,12 +181,9 @@ def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, 
     max_tick_count = max(4, row_count // 3)
     exponent = math.floor(math.log10((high - low) / row_count))
     steps = [factor * 10.0 ** (exponent + power) for power in range(4) for factor in (1, 2, 5)]
-    two_ticks: tuple[float, float, list[float]] | None = None
     # Smallest rows first: they use the height best.
     choices = sorted((step / rows, -step, rows) for step in steps for rows in range(1, 2 * row_count + 1))
     for row_value, negative_step, rows_per_tick in choices:
-        if two_ticks is not None and row_value > MAX_ROW_GROWTH * two_ticks[0]:
-            return two_ticks
         first, last = math.floor(low / row_value + 0.5), math.ceil(high / row_value - 0.5)
         spare = row_count - (last - first + 1)
         if spare < 0:
@@ -197,10 +192,7 @@ def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, 
         last = first + row_count - 1
         indices = [index for index in range(first, last + 1) if index % rows_per_tick == 0]
         if min(2, row_count) <= len(indices) <= max_tick_count:
-            rows = row_value, last * row_value, [index // rows_per_tick * -negative_step for index in indices]
-            if len(indices) >= min(3, row_count):
-                return rows
-            two_ticks = two_ticks or rows
+            return row_value, last * row_value, [index // rows_per_tick * -negative_step for index in indices]
     raise AssertionError("a large enough step always has rows that contain the range and the ticks")
 
 

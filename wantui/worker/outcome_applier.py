@@ -162,7 +162,7 @@ class OutcomeApplier:
         )
         batch_log.warning("%s: %s", claim.title, hold_reason)
         self.queue.hold_queue("disk", hold_reason, folder.root)
-        self.queue.release_video(claim, "the disk has too few free inodes for more files")
+        self.queue.release_video(claim, "the disk has too few free inodes for further files")
 
     def _wait_for_folder(self, claim: Claim, unwritable_folder: Path, reason: str, batch_log: logging.Logger) -> None:
         batch_log.warning("%s: cannot write %s: %s", claim.title, unwritable_folder, reason)

@@ -51,7 +51,7 @@ def draw_attention(
     if film.frames and (picture is None or is_axis_unread):
         return [Text("drawing ...")]
     if picture is None:
-        note = wrap_text("pictures are off with --low-bandwidth", width, Style(dim=True))
+        note = wrap_text("--low-bandwidth turns pictures off", width, Style(dim=True))
         return [*_draw_figures(film, key, min(width, MAX_FIGURES_WIDTH), get_style), Text(""), *note]
     figures = _draw_figures(film, key, figures_width, get_style, explains=True)
     if len(figures) > height:

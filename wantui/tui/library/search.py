@@ -144,7 +144,7 @@ _variation_cache = VariationCache()
 def find_videos(
     words: str, batches: Sequence[BatchSummary], is_cancelled: Callable[[], bool] = lambda: False
 ) -> Iterator[FoundVideo]:
-    """Yield the best videos of each batch whose prompt, seed and note match all words, and its settings all conditions.
+    """Yield the best-matching videos of each batch: prompt, seed and note match all words, and settings all conditions.
 
     If prompt and id match by themselves, only the first video of the variation is found.
 

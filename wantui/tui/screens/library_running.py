@@ -55,7 +55,7 @@ class LibraryRunning(LibraryAxes):
         previous_cell = self.get_current_cell()
         self.matrix.replace_grid(self.matrix.grid.replace_running(running_by_index))
         if due:
-            self.matrix.read_pictures_again()
+            self.matrix.reread_pictures()
         cell = self.get_current_cell()
         if cell is not None and self.shown_folder is not None and (cell != previous_cell or cell.video_index in due):
             self.details.show_cell(cell, self.shown_folder, reads_preview=cell.video_index in due)

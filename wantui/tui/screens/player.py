@@ -388,7 +388,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         self._show_change()
 
     @on(PlaybackBar.Sought)
-    def _seek_share(self, message: PlaybackBar.Sought) -> None:
+    def _seek_to_fraction(self, message: PlaybackBar.Sought) -> None:
         self._seek(round(message.share * self.playback.last_index))
 
     @on(PlaybackBar.StateClicked)

@@ -115,7 +115,7 @@ class QueueResults(QueueDetails):
         if updated != self.results.grid:
             self.results.replace_grid(updated)
         if due_ids:
-            self.results.read_pictures_again()
+            self.results.reread_pictures()
 
     @on(Matrix.Moved)
     def _move_to_video(self, message: Matrix.Moved) -> None:

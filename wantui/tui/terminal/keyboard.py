@@ -33,14 +33,14 @@ KEY_REPORT = re.compile(r"\x1b\[(\d*)(?::[\d:]*)?(?:;(\d*)(?::(\d*))?)?((?:;[\d:
 RELEASE_EVENT = "3"
 
 
-def _keep_valid_size(report: re.Match[str]) -> str:
+def _drop_oversized_size_report(report: re.Match[str]) -> str:
     """Return a report of the terminal size, or nothing if it is too large."""
     return report[0] if all(int(text[:20]) <= MAX_SIZE for text in re.findall(r"\d+", report[0])) else ""
 
 
 def _clean_typed_text(text: str) -> str:
     """Return input outside of a marked paste without answers and invalid sizes, and with marks around a paste."""
-    return KEY_OR_PASTE.sub(_mark_paste, SIZE_REPORT.sub(_keep_valid_size, TERMINAL_RESPONSE.sub("", text)))
+    return KEY_OR_PASTE.sub(_mark_paste, SIZE_REPORT.sub(_drop_oversized_size_report, TERMINAL_RESPONSE.sub("", text)))
 
 
 def _mark_paste(match: re.Match[str]) -> str:

@@ -115,7 +115,7 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
             self.post_message(message)
 
     @on(Measured)
-    def _keep_difference(self, message: Measured) -> None:
+    def _store_difference(self, message: Measured) -> None:
         self.difference, self.error = message.difference, message.error
 
     @property

@@ -73,7 +73,7 @@ class ConfigList(KeyTitleMixin, VirtualList):
         self.header_renderer = self._draw_header if has_header else None
 
     def on_blur(self) -> None:
-        """Show the chosen config where only one row is visible."""
+        """Show the chosen config if only one row is visible."""
         self.move_to_chosen()
 
     def _count_columns(self, width: int) -> int:

@@ -146,7 +146,7 @@ class Matrix(ScrollView, can_focus=True):
             if (previous.cells[place].mark, previous.cells[place].running) != (cell.mark, cell.running):
                 self.update_cell(place)
 
-    def read_pictures_again(self) -> None:
+    def reread_pictures(self) -> None:
         """Read the pictures whose files have changed, such as those of running videos."""
         self._request_pictures(reads_again=True)
 

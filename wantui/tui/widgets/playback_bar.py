@@ -86,7 +86,7 @@ class PlaybackBar(DiffText):
             line.append("  ").append_text(title_text)
         self.show_lines([line])
 
-    def _find_share(self, x: int) -> float | None:
+    def _find_fraction_at(self, x: int) -> float | None:
         """Return the position at a column of the widget, or None left of the scrub bar."""
         column = x - self.gutter.left - self.bar_start
         if (column < 0 and not self._is_dragging) or self.bar_width < 2:
@@ -95,7 +95,7 @@ class PlaybackBar(DiffText):
 
     def on_mouse_down(self, event: MouseDown) -> None:
         event.stop()
-        share = self._find_share(event.x)
+        share = self._find_fraction_at(event.x)
         if share is None:
             self.post_message(self.StateClicked())
             return
@@ -104,7 +104,7 @@ class PlaybackBar(DiffText):
         self.post_message(self.Sought(share))
 
     def on_mouse_move(self, event: MouseMove) -> None:
-        if self._is_dragging and (share := self._find_share(event.x)) is not None:
+        if self._is_dragging and (share := self._find_fraction_at(event.x)) is not None:
             self.post_message(self.Sought(share))
 
     def on_mouse_up(self, event: MouseUp) -> None:
