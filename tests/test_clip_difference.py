@@ -183,7 +183,10 @@ def test_player_shows_the_difference_of_the_shown_frames_and_hides_it_again() ->
         await it.until(lambda: f"frame 1 {difference.means[0]:.1f}" in it.text())
         assert f"all frames {difference.mean:.1f}   PSNR {difference.psnr:.1f} dB" in it.text()
         assert not picture.display
-        await it.press("d")
+        assert "●" not in player.playback_bar.get_shown_text(), "the curve is the scrub bar"
+        await it.pilot.click(curve, offset=(curve.size.width - 1, 3))
+        await it.until(lambda: f"frame 9 {difference.means[8]:.1f}" in it.text())
+        await it.press("home", "d")
         await it.until(lambda: picture.view.shown_pixels is not None)
         await it.press("G")
         await it.until(lambda: f"frame 9 {difference.means[8]:.1f}" in it.text())

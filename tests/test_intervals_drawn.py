@@ -7,8 +7,8 @@ import pytest
 from rich.cells import cell_len
 from rich.style import Style
 
+from wantui.tui.analysis.dose_view import format_slopes
 from wantui.tui.analysis.forest_plot import ForestAxis, draw_interval
-from wantui.tui.chart import Chart
 from wantui.tui.wrapping import cut_lines, wrap_cells, wrap_text
 
 
@@ -35,14 +35,9 @@ def test_forest_axis_has_a_label_between_zero_and_its_ends(width: int, end: floa
     assert [-number for number in numbers[::-1]] == numbers
 
 
-def test_interval_of_a_chart_is_seen_beside_a_sign_on_it() -> None:
-    chart = Chart(40, 8, (0, 10), (0, 1))
-    chart.add_interval(5, 0.49, 0.51, Style())
-    chart.add_symbol(5, 0.5, "●", Style())
-    line = next(line.plain for line in chart.draw_lines() if "●" in line.plain)
-    point = line.index("●")
-    assert line[point - 1].strip()
-    assert line[point + 1].strip()
+def test_slopes_share_their_decimals_unless_they_differ_too_much() -> None:
+    assert format_slopes([0.5, 0.01152, -0.927, float("nan")]) == ["+0.5000", "+0.0115", "-0.9270", "-"]
+    assert format_slopes([12.5, 0.000123]) == ["+12.5     ", " +0.000123"]
 
 
 def test_cut_text_fills_its_last_line_and_ends_in_an_ellipsis() -> None:

@@ -98,7 +98,7 @@ def test_position_text_keeps_its_width_during_playback() -> None:
         playback.seek(index)
         widths.add(len(format_position(playback)))
     assert len(widths) == 1
-    assert format_position(playback) == "▶ 200/200  12.44/12.50 s  1×  ↻"
+    assert format_position(playback) == "▶ 200/200  12.50/12.50 s  1×  ↻"
 
 
 @pytest.mark.parametrize(

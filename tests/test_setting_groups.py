@@ -47,7 +47,7 @@ from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VariationEntry, create_manifest, write_manifest
 from wantui.tui.analysis.comparison_view import draw_comparison
-from wantui.tui.analysis.dose_view import INTERVAL_COLOUR, draw_dose_response
+from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.forest_plot import label_effect
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plain_names import replace_names
@@ -269,12 +269,9 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
         lines = [line.plain for line in draw_dose_response(result, Canvas(width, height, lambda _: Style()))[0]]
         assert summary in lines[0]
         assert lines[1].startswith("length over cfg scale")
-        axis = next(index for index, line in enumerate(lines) if "└" in line)
-        assert axis < height
-        assert lines[axis + 1].startswith("cfg scale ")
-        assert lines[axis + 1].split()[-1] == "8"
-        assert lines[axis][lines[axis + 1].index("8")] == "┴"
-        assert "slope" in lines[axis + 2]
+        for dose, line, mean in zip(doses, lines[2:5], result.trends[0].means, strict=True):
+            assert re.fullmatch(rf"cfg scale {dose:g} .*├─*●─*┤.* {mean:.3f}", line)
+        assert "slope" in lines[5]
         assert max(map(len, lines)) <= width
         assert " ".join(replace_names(result.verdict_text).split()) in " ".join(" ".join(lines).split())
 
@@ -303,7 +300,7 @@ def test_low_pane_shows_means_and_five_slopes_with_significant_ones_first_and_al
         assert (means in lines[1].plain) == (height == 9)
 
 
-def test_curve_of_a_dose_response_is_that_of_the_chosen_metric(tmp_path: Path) -> None:
+def test_intervals_of_a_dose_response_are_those_of_the_chosen_metric(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(5, 0.01, (7, 1, 3, 2))
     result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
     declared, other = result.trends[0], replace(result.trends[0], metric="chord", means=3 - result.trends[0].means)
@@ -316,8 +313,8 @@ def test_curve_of_a_dose_response_is_that_of_the_chosen_metric(tmp_path: Path) -
     for chosen, trend in (("", declared), ("chord", other), ("spread", declared)):
         lines = draw(chosen, 30)
         assert lines[1].plain.startswith(f"{trend.metric} over cfg scale")
-        points = {row: line.plain.index("●") for row, line in enumerate(lines[:14]) if "●" in line.plain}
-        assert list(points.values()) == sorted(points.values(), reverse=trend is declared), "rising if declared"
+        points = {row: line.plain.index("●") for row, line in enumerate(lines[:5]) if "●" in line.plain}
+        assert list(points.values()) == sorted(points.values(), reverse=trend is other), "rising if declared"
         names = [line for line in lines if line.plain.startswith(("length ", "chord ")) and "over" not in line.plain]
         accented = [line.plain.split()[0] for line in names if line.get_style_at_offset(Console(), 0).color]
         assert accented == [trend.metric]
@@ -347,22 +344,15 @@ def test_slopes_with_an_unbounded_interval_keep_their_percentage_and_name_the_un
 def test_drawing_of_a_dose_response_names_unit_interval_and_origin_of_percentages(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(20, 3.0, (7, 1, 3, 1))
     result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
-    canvas = Canvas(136, 30, lambda name: Style(color="cyan" if name == INTERVAL_COLOUR else "blue"))
+    canvas = Canvas(136, 30, lambda name: Style(color="cyan" if name == "series-2" else "blue"))
     result = replace(result, trends=(replace(result.trends[0], metric="log_volume"), *result.trends[1:]))
-    lines, _ = draw_dose_response(result, canvas)
+    lines, _ = draw_dose_response(result, canvas, colours_by_group={result.group_names[1]: "series-2"})
     texts = [line.plain for line in lines]
     assert texts[1].startswith("log volume in nats over cfg scale")
-    assert any(text.startswith("metric") and "in percent" in text for text in texts)
-    assert "in percent: of the metric's mean" in " ".join(" ".join(texts).split())
-    axis = next(index for index, text in enumerate(texts) if "└" in text)
-    for x in (1, 8):  # the interval at a point, in its own colour
-        column = texts[axis + 1].index(f"{x}")
-        colours = {
-            (lines[row].get_style_at_offset(Console(), column).color or Color.default()).name
-            for row in range(2, axis)
-            if texts[row].ljust(column + 1)[column] not in " ●"
-        }
-        assert "cyan" in colours
+    assert any(text.startswith("metric") and "% of mean" in text for text in texts)
+    assert "¹: % of the mean's distance from 1" in " ".join(" ".join(texts).split())
+    for line, colour in zip(lines[2:5], ("blue", "cyan", "blue"), strict=True):
+        assert line.get_style_at_offset(Console(), line.plain.index("├")).color == Color.parse(colour)
 
 
 @pytest.mark.parametrize(("slope", "colour"), [(0.5, "magenta"), (0.0, "green")])

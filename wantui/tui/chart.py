@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 from rich.style import Style
 from rich.text import Text
@@ -17,8 +17,8 @@ TIGHT_SHARE = 0.5
 """The vertical axis of a curve begins above 0 if all values exceed this share of their maximum."""
 SIGMA_NOTE = "σ: noise level"
 """Explanation of the sign of axes and captions."""
-END_DOTS = 3
-"""Dots of the ends of an interval on each side of the character with the interval."""
+MIN_TICK_COUNT = 3
+"""Minimum number of ticks of a vertical axis that has at least as many rows."""
 MIN_CHART_HEIGHT = 4
 """Minimum height of a chart in lines: two of the plot, the axis and its labels."""
 
@@ -49,6 +49,8 @@ class Chart:
         self._canvas = BrailleCanvas(self.plot_width, self.plot_height)
         self._signs: dict[tuple[int, int], tuple[str, Style]] = {}
         """Sign and style by cell (row, column)."""
+        self._guide: tuple[int, Style] | None = None
+        """Column of a vertical line behind the curves, and its style."""
         self._strips: list[Text] = []
 
     def add_line(self, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
@@ -88,15 +90,13 @@ class Chart:
                     if column % 2 == 0 and row % 2 == 0 and (column // 2 + row // 4) % turn[1] == turn[0]:
                         self._canvas.add_dot(column, row, style)
 
-    def add_interval(self, x: float, low: float, high: float, style: Style) -> None:
-        """Draw a vertical interval whose ends are wide enough to be seen beside a symbol within it."""
-        if not all(map(math.isfinite, (x, low, high))):
-            return
-        column, first, last = round(self._find_dot_column(x)), self._find_dot_row(high), self._find_dot_row(low)
-        self._canvas.add_line((column, first), (column, last), style)
-        left = column // 2 * 2 - END_DOTS
-        for row in (first, last):
-            self._canvas.add_line((left, row), (left + 2 * END_DOTS + 1, row), style)
+    def mark_point(self, x: float, y: float, style: Style) -> None:
+        """Mark a point by a thick dot exactly on its curve, and by a vertical line behind all curves."""
+        column, row = self._find_column(x), round(self._find_dot_row(y))
+        self._guide = column, style
+        first = max(0, min(row - 1, self._canvas.dot_rows - 3))
+        for dot_row, dot_column in product(range(first, first + 3), (2 * column, 2 * column + 1)):
+            self._canvas.add_dot(dot_column, dot_row, style)
 
     def add_symbol(self, x: float, y: float, sign: str, style: Style) -> None:
         """Place a symbol at a point."""
@@ -131,10 +131,15 @@ class Chart:
             line = Text(no_wrap=True, end="")
             line.append(f"{label:>{self.label_width}} {'┤' if label else '│'}", LABEL_STYLE)
             for column in range(self.plot_width):
-                sign, style = self._signs.get((row, column), ("", self._canvas.get_style(column, row)))
-                line.append(sign or self._canvas.get_character(column, row), style)
+                line.append(*self._get_cell(row, column))
             lines.append(line)
         return [*lines, *self._strips, *self._draw_x_axis()]
+
+    def _get_cell(self, row: int, column: int) -> tuple[str, Style]:
+        character = self._canvas.get_character(column, row)
+        if character == " " and self._guide is not None and self._guide[0] == column:
+            return self._signs.get((row, column), ("│", self._guide[1]))
+        return self._signs.get((row, column), (character, self._canvas.get_style(column, row)))
 
     def _draw_x_axis(self) -> list[Text]:
         low, high = sorted(self.x_range)
@@ -171,6 +176,8 @@ class Chart:
 def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, list[float]]:
     """Choose rows of characters that contain a range, so that every tick is at the centre of a row.
 
+    The last tick is not below the range, if there are enough rows for `MIN_TICK_COUNT` ticks.
+
     Returns:
         Difference between the centres of two rows; value at the centre of the first row; round values of the ticks,
         rising, with equal numbers of rows between them.
@@ -178,20 +185,22 @@ def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, 
     if not high > low:
         margin = abs(high) / 2 or 1.0
         low, high = low - margin, high + margin
-    max_tick_count = max(4, row_count // 3)
+    max_tick_count = max(5 if row_count == 5 else 4, row_count // 3)  # some ranges need all of five rows
     exponent = math.floor(math.log10((high - low) / row_count))
     steps = [factor * 10.0 ** (exponent + power) for power in range(4) for factor in (1, 2, 5)]
     # Smallest rows first: they use the height best.
     choices = sorted((step / rows, -step, rows) for step in steps for rows in range(1, 2 * row_count + 1))
     for row_value, negative_step, rows_per_tick in choices:
         first, last = math.floor(low / row_value + 0.5), math.ceil(high / row_value - 0.5)
+        if row_count >= MIN_TICK_COUNT:
+            last = math.ceil(high / (row_value * rows_per_tick) - 1e-9) * rows_per_tick
         spare = row_count - (last - first + 1)
         if spare < 0:
             continue
-        first -= spare // 2
+        first -= min(spare // 2, max(0, first)) if low >= 0 else spare // 2  # no row is below 0 without need
         last = first + row_count - 1
         indices = [index for index in range(first, last + 1) if index % rows_per_tick == 0]
-        if min(2, row_count) <= len(indices) <= max_tick_count:
+        if min(MIN_TICK_COUNT, row_count) <= len(indices) <= max_tick_count:
             return row_value, last * row_value, [index // rows_per_tick * -negative_step for index in indices]
     raise AssertionError("a large enough step always has rows that contain the range and the ticks")
 

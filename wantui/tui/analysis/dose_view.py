@@ -1,4 +1,4 @@
-"""Drawing of a dose-response: verdict, curve of a metric, slopes of all metrics."""
+"""Drawing of a dose-response: verdict, means of a metric, slopes of all metrics."""
 
 import math
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from wantui.tui.analysis.forest_plot import (
     draw_interval,
     sort_significant_first,
 )
-from wantui.tui.analysis.metric_notes import RATIO_NOTE, RATIO_SIGN, mark_ratio
+from wantui.tui.analysis.metric_notes import RATIO_NOTE, RATIO_SIGN, describe_least_p, mark_ratio
 from wantui.tui.analysis.views import Canvas
-from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range
-from wantui.tui.number_formats import MISSING_TEXT, align_decimals, format_p
+from wantui.tui.chart import find_value_range
+from wantui.tui.number_formats import MISSING_TEXT, align_decimals, choose_number_format, format_p
 from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
 
@@ -32,21 +32,20 @@ if TYPE_CHECKING:
     from wantui.analysis.dose_response import DoseResponse, Trend
 
 MIN_VISIBLE_SLOPES = 5
-"""Rows of the table of slopes that a pane shows below the chart; a pane without room for both has a line of means."""
-MAX_CHART_WIDTH, MAX_CHART_HEIGHT = 140, 11
-MIN_TITLED_HEIGHT = 10
-"""Free lines of a pane from which on the chart has a title; in a lower one, the verdict above it says the same."""
+"""Rows of the table of slopes that a pane shows below the intervals; without room for both, means are in one line."""
+MAX_PLOT_WIDTH = 140
+"""Maximum width of the lines with the intervals of the groups, in cells."""
 CHANGE_KINDS = ("rises", "falls")
 """Kinds of verdicts that a metric changes; their p is not corrected for other metrics."""
 DOSE_SYMBOL = "●"
 UNBOUNDED_TEXT = "unbounded interval"
 """Text in the place of a percentage whose interval has no ends."""
-INTERVAL_COLOUR = "text-muted"
-"""Theme colour of the intervals, unlike that of the means."""
 MIN_SHARE_IN_TENTHS = 0.005
 """Smallest relative slope for which tenths of a percent are exact enough."""
+MAX_SLOPE_DECIMALS = 5
+"""Maximum number of decimals that all slopes share."""
 MAX_AXIS_NAME_WIDTH = 12
-"""Longest name of a setting, in cells, beside the ticks of its axis; the title has longer ones."""
+"""Longest name of a setting, in cells, in the header of the slopes."""
 
 
 def draw_dose_response(
@@ -58,31 +57,30 @@ def draw_dose_response(
 ) -> tuple[list[Text], dict[str, int]]:
     """Return the drawn dose-response, and, by metric, the row of the pane with its slope.
 
-    It consists of a verdict in one line, the curve of a metric with its 95 % intervals, the slope of each metric, and
+    It consists of a verdict in one line, the means of a metric with their 95 % intervals, the slope of each metric, and
     the verdict with its evidence.
 
-    A low pane has the means instead of the curve. If it cannot show all slopes, significant ones come first.
+    A low pane has the means without intervals. If it cannot show all slopes, significant ones come first.
 
     Args:
         lines_above: lines of the pane above these.
         colours_by_group: theme colours of the groups, which their points have.
-        charted_metric: metric of the curve; empty, or without a slope, for the declared one.
+        charted_metric: metric of the means; empty, or without a slope, for the declared one.
     """
     colour_name = VERDICT_COLOURS.get(dose_response.verdict_kind, "")
     style = canvas.get_style(colour_name) if colour_name else Style()
     is_bold = dose_response.verdict_kind in CHANGE_KINDS and dose_response.trends[0].family_p <= SIGNIFICANCE_LEVEL
     lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=is_bold))
-    for common_p in _describe_common_p(dose_response):
-        if lines[-1].cell_len + len(common_p) + 3 <= canvas.width:
-            lines[-1].append(f"   {common_p}", canvas.get_style("text-muted") + Style(bold=False))
+    for note in _describe_common_p(dose_response) or describe_least_p(len(dose_response.trends[0].seed_values)):
+        if lines[-1].cell_len + len(note) + 3 <= canvas.width:
+            muted_style = canvas.get_style("text-muted") + Style(bold=False)
+            lines[-1].append(note.rjust(canvas.width - lines[-1].cell_len), muted_style)
             break
     charted = next((trend for trend in dose_response.trends if trend.metric == charted_metric), dose_response.trends[0])
     free_height = canvas.height - lines_above - len(lines) - 1
-    if free_height >= MIN_TITLED_HEIGHT:
-        lines.append(_draw_chart_title(charted, dose_response.setting_name, canvas))
-        free_height -= 1
-    if (chart_height := min(MAX_CHART_HEIGHT, free_height - MIN_VISIBLE_SLOPES)) >= MIN_CHART_HEIGHT:
-        lines += _draw_chart(dose_response, charted, canvas, chart_height, colours_by_group)
+    if free_height - len(dose_response.doses) - 1 >= MIN_VISIBLE_SLOPES:
+        lines.append(_draw_title(charted, dose_response.setting_name, canvas))
+        lines += _draw_intervals(dose_response, charted, canvas, colours_by_group)
     else:
         lines += _draw_means(dose_response, charted, canvas, colours_by_group)
     trends, first_row = list(dose_response.trends), lines_above + len(lines) + 1
@@ -102,7 +100,7 @@ def _describe_common_p(dose_response: "DoseResponse") -> tuple[str, ...]:
         return ()
     text, seed_count = f"adj. p of every metric {format_p(p)}", len(trends[0].seed_values)
     is_least = math.isclose(p, compute_min_attainable_p(seed_count))
-    return *([f"{text}, the least possible with {format_count(seed_count, 'seed')}"] if is_least else []), text
+    return *([f"{text}, the smallest p that {format_count(seed_count, 'seed')} can give"] if is_least else []), text
 
 
 def _summarize_verdict(dose_response: "DoseResponse") -> str:
@@ -119,27 +117,37 @@ def _summarize_verdict(dose_response: "DoseResponse") -> str:
     return f"{metric} with {change}: cannot tell{reason}"
 
 
-def _draw_chart(
-    dose_response: "DoseResponse", trend: "Trend", canvas: Canvas, height: int, colours_by_group: Mapping[str, str]
+def _draw_intervals(
+    dose_response: "DoseResponse", trend: "Trend", canvas: Canvas, colours_by_group: Mapping[str, str]
 ) -> list[Text]:
-    """Return the curve of a metric, with a point in the colour of each group."""
-    doses, means = list(dose_response.doses), trend.means.tolist()
+    """Return a line for each value of the setting: the interval of a metric on a common axis, and its mean."""
+    names = [f"{replace_names(dose_response.setting_name)} {dose:g}" for dose in dose_response.doses]
+    number_format = choose_number_format(trend.means.tolist())
+    values = list(map(number_format.format_number, trend.means.tolist()))
+    values = [value.rjust(max(map(len, values))) for value in values]
+    name_width, width = max(map(len, names)), min(canvas.width, MAX_PLOT_WIDTH)
+    plot_width = max(5, width - name_width - len(values[0]) - 4)
     lows, highs = (trend.means - trend.half_widths).tolist(), (trend.means + trend.half_widths).tolist()
-    margin = 0.03 * (doses[-1] - doses[0])
-    chart = Chart(
-        min(canvas.width, MAX_CHART_WIDTH),
-        height,
-        (doses[0] - margin, doses[-1] + margin),
-        find_value_range([lows, highs]),
-        replace_names(dose_response.setting_name) if len(dose_response.setting_name) <= MAX_AXIS_NAME_WIDTH else "",
-    )
-    style, interval_style = canvas.get_style("foreground"), canvas.get_style(INTERVAL_COLOUR)
-    chart.add_line(doses, means, style + Style(dim=True))
-    for name, dose, mean, low, high in zip(dose_response.group_names, doses, means, lows, highs, strict=True):
-        chart.add_interval(dose, low, high, interval_style)
-        style = canvas.get_style(colours_by_group.get(name, "accent")) + Style(bold=True)
-        chart.add_symbol(dose, mean, DOSE_SYMBOL, style)
-    return chart.draw_lines()
+    first, last = find_value_range([lows, highs, trend.means.tolist()])
+    lines = []
+    for name, group, *interval, value in zip(
+        names, dose_response.group_names, lows, trend.means, highs, values, strict=True
+    ):
+        style = canvas.get_style(colours_by_group.get(group, "accent"))
+        low, mean, high = (
+            1 + round((end - first) / ((last - first) or 1.0) * (plot_width - 3)) if math.isfinite(end) else -1
+            for end in interval
+        )
+        cells = [" "] * plot_width
+        if low >= 0 and high >= 0:
+            low, high = min(low, mean - 1), max(high, mean + 1)  # so that the point hides no end
+            cells[low : high + 1] = "─" * (high + 1 - low)
+            cells[low], cells[high] = "├", "┤"
+        if mean >= 0:
+            cells[mean] = DOSE_SYMBOL
+        line = Text.assemble((f"{name:<{name_width}}  ", style), ("".join(cells), style), f"  {value}", no_wrap=True)
+        lines.append(line)
+    return lines
 
 
 def _draw_means(
@@ -158,7 +166,7 @@ def _draw_means(
     return lines
 
 
-def _draw_chart_title(trend: "Trend", setting_name: str, canvas: Canvas) -> Text:
+def _draw_title(trend: "Trend", setting_name: str, canvas: Canvas) -> Text:
     unit = get_metric_unit(trend.metric)
     subject = f"{trend.metric}{f' in {unit}' if unit else ''} over {setting_name}"
     title = Text.assemble((replace_names(subject), "bold"), ("  mean and 95 % interval over seeds", "dim"))
@@ -196,7 +204,7 @@ def _draw_slopes(
     has_interval_in_unit = any(_has_interval(trend) and not _has_relative_interval(trend) for trend in trends)
     texts = [
         f"slope: change of the metric for each unit of {replace_names(dose_response.setting_name)}, paired by seed",
-        f"in percent: of the metric's mean ({RATIO_SIGN} of its distance from 1)",
+        f"{RATIO_SIGN}: % of the mean's distance from 1",
         *(["intervals without % are in the metric's unit"] if has_interval_in_unit else []),
         "adj. p: corrected for all metrics",
     ]
@@ -208,9 +216,7 @@ def _draw_slope_table(dose_response: "DoseResponse", trends: "Sequence[Trend]", 
 
     The column of p is left out if all metrics have the same. The header of slopes is short in a narrow pane.
     """
-    slopes = align_decimals(
-        [f"{trend.slope.mean:+#.3g}" if math.isfinite(trend.slope.mean) else MISSING_TEXT for trend in trends]
-    )
+    slopes = format_slopes([trend.slope.mean for trend in trends])
     changes = [abs(trend.relative_slope) for trend in trends if math.isfinite(trend.relative_slope)]
     decimals = 1 if min(changes, default=1.0) >= MIN_SHARE_IN_TENTHS else 2
     setting_name = replace_names(dose_response.setting_name)
@@ -218,7 +224,7 @@ def _draw_slope_table(dose_response: "DoseResponse", trends: "Sequence[Trend]", 
     columns = [
         _pad_column("metric", [_name_metric_with_unit(trend.metric) for trend in trends], is_left=True),
         _pad_column(slope_header, slopes),
-        _pad_column("in percent", [_format_relative_slope(trend, decimals) for trend in trends]),
+        _pad_column("% of mean", [_format_relative_slope(trend, decimals) for trend in trends]),
         _pad_column("95 % interval", [_format_interval(trend, decimals) for trend in trends]),
     ]
     if not _describe_common_p(dose_response):
@@ -226,6 +232,15 @@ def _draw_slope_table(dose_response: "DoseResponse", trends: "Sequence[Trend]", 
     if sum(len(column[0]) + 2 for column in columns) - 2 > max_width:
         columns[1] = _pad_column("slope", slopes)
     return ["  ".join(cells) for cells in zip(*columns, strict=True)]
+
+
+def format_slopes(slopes: "Sequence[float]") -> list[str]:
+    """Return slopes with the decimals that three digits of the smallest need, or aligned if these are too many."""
+    texts = [f"{slope:+#.3g}" if math.isfinite(slope) else MISSING_TEXT for slope in slopes]
+    decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
+    if decimals > MAX_SLOPE_DECIMALS or any("e" in text for text in texts):
+        return align_decimals(texts)
+    return [f"{slope:+.{decimals}f}" if math.isfinite(slope) else MISSING_TEXT for slope in slopes]
 
 
 def _name_metric_with_unit(metric: str) -> str:

@@ -2,6 +2,9 @@
 
 from wantui.analysis.calibrated import find_response
 from wantui.analysis.metrics import get_ratio_origin
+from wantui.analysis.statistics import compute_min_attainable_p
+from wantui.formatting import format_count
+from wantui.tui.number_formats import format_p
 
 RESPONSES = {
     "both": "appearance more than frequency",
@@ -12,6 +15,12 @@ RESPONSES = {
 RATIO_SIGN = "¹"
 """Sign of metrics whose percentages are of their distance from 1, behind their names."""
 RATIO_NOTE, SHORT_RATIO_NOTE = f"{RATIO_SIGN} percent of the distance from 1", f"{RATIO_SIGN} % of distance to 1"
+
+
+def describe_least_p(seed_count: int) -> tuple[str, ...]:
+    """Return what the smallest p is that the seeds of paired groups can give, in a long and a short text."""
+    p, seeds = format_p(compute_min_attainable_p(seed_count)), format_count(seed_count, "seed")
+    return f"{p} is the smallest p that {seeds} can give", f"smallest p of {seeds}: {p}", f"smallest p: {p}"
 
 
 def mark_ratio(metric: str, label: str) -> str:

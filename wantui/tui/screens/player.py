@@ -71,7 +71,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
     Player.-with-facts ClipFacts { display: block; }
     Player #prompt { height: 1; padding: 0 1; display: none; }
     Player.-roomy.-single #prompt { display: block; }
-    Player PictureView { height: 1fr; background: $surface; } /* so that the edge of a dark picture is seen */
+    Player PictureView { height: 1fr; }
+    Player.-single PictureView { background: $surface; } /* so that the edge of a dark picture is seen */
     Player DifferencePicture, Player DifferenceCurve { display: none; }
     Player.-with-difference DifferencePicture, Player.-with-curve DifferenceCurve { display: block; }
     Player.-with-facts.-roomy #prompt, Player.-single .clip-label,
@@ -258,7 +259,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
         self.query_one("#prompt", DiffText).show_lines([prompt])
         self._show_difference()
-        self.playback_bar.show_playback(self.playback, self._make_title())
+        has_chart = any(curve.display and curve.has_chart for curve in self.query(DifferenceCurve))
+        self.playback_bar.show_playback(self.playback, self._make_title(), has_scrub_bar=not has_chart)
         self._show_facts()
 
     @on(DifferenceCurve.Measured)

@@ -10,16 +10,18 @@ from rich.text import Text
 from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.events import MouseDown, MouseMove, MouseUp
 from textual.message import Message
 from textual.worker import get_current_worker
 
 from wantui.errors import UserError
-from wantui.tui.chart import MIN_CHART_HEIGHT, Chart
+from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, is_axis_above_zero
 from wantui.tui.player.clip_difference import MAX_LEVEL, ClipDifference, measure_clip_difference
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.plots import draw_colour_scale
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.picture_view import PictureView
+from wantui.tui.widgets.playback_bar import PlaybackBar
 from wantui.tui.worker_errors import WorkerErrorsMixin
 from wantui.tui.wrapping import cut_lines, wrap_text
 
@@ -30,6 +32,10 @@ FRAME_AXIS = "frame"
 MEASURING_TEXT = "measuring the difference ..."
 FIGURE_GAP = "   "
 """Text between two figures of a line."""
+MAX_CHART_HEIGHT = 9
+"""Maximum height of the chart in lines: a single curve needs no more."""
+MIN_RELATIVE_RANGE = 0.02
+"""Range of the means, as a share of the largest, from which the axis begins above 0."""
 MIN_SCALE_WIDTH = 4
 """Minimum width of the colour scale, in cells."""
 MIN_WHOLE_MAXIMUM = 10
@@ -99,6 +105,14 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
         """Index of the marked frame."""
         self.error = ""
         """Reason why the clips cannot be compared; otherwise empty."""
+        self._plot_start = self._plot_width = 0
+        """First column and width of the chart's plot in cells; 0 without a chart."""
+        self._is_dragging = False
+
+    @property
+    def has_chart(self) -> bool:
+        """Return whether the curve is drawn, so that the mouse can select frames on it."""
+        return self._plot_width > 0
 
     @work(thread=True, exclusive=True, group="difference", exit_on_error=False)
     def measure_difference(self, first: PlayerClip, second: PlayerClip) -> None:
@@ -139,6 +153,7 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
         lines = _join_figures([title, *figures], width)
         if len(lines) > height:
             lines = _join_figures(figures, width)
+        self._plot_width = 0
         if height - len(lines) >= MIN_CHART_HEIGHT:
             lines += self._draw_curve(difference, index, width, height - len(lines))
         self.show_lines(lines[:height])
@@ -159,10 +174,33 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
     def _draw_curve(self, difference: ClipDifference, index: int, width: int, height: int) -> list[Text]:
         means = difference.means
         frame_numbers = list(range(1, len(means) + 1))
-        chart = Chart(width, height, (1, max(2, len(means))), (0, max(means) or 1), FRAME_AXIS)
+        low = min(means) if is_axis_above_zero(min(means), max(means), MIN_RELATIVE_RANGE) else 0
+        height = min(height, MAX_CHART_HEIGHT)
+        chart = Chart(width, height, (1, max(2, len(means))), (low, max(means) or 1), FRAME_AXIS)
+        self._plot_start, self._plot_width = chart.label_width + 2, chart.plot_width
         chart.add_line(frame_numbers, means, self.make_colour_style("text-muted"))
-        chart.add_symbol(index + 1, means[index], "●", self.make_colour_style("accent"))
+        chart.mark_point(index + 1, means[index], self.make_colour_style("accent"))
         return chart.draw_lines()
+
+    def _seek(self, x: int) -> None:
+        share = (x - self._plot_start) / max(1, self._plot_width - 1)
+        self.post_message(PlaybackBar.Sought(max(0.0, min(1.0, share))))
+
+    def on_mouse_down(self, event: MouseDown) -> None:
+        """Seek the frame at the mouse, as on the scrub bar, in whose place the curve is."""
+        event.stop()
+        if self.has_chart and event.x >= self._plot_start:
+            self._is_dragging = True
+            self.capture_mouse()
+            self._seek(event.x)
+
+    def on_mouse_move(self, event: MouseMove) -> None:
+        if self._is_dragging:
+            self._seek(event.x)
+
+    def on_mouse_up(self, event: MouseUp) -> None:
+        self._is_dragging = False
+        self.release_mouse()
 
 
 def _join_figures(figures: Sequence[Text], width: int) -> list[Text]:

@@ -188,4 +188,5 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         lines += [Text(f"{REJECT} rejected", self.make_colour_style("error"))] if mark.reject else []
         if mark.note:
             lines += wrap_text(f"{NOTE} {escape_unprintable(mark.note)}", width, self.make_colour_style("accent"))
-        return lines or [Text("no verdict", self.make_colour_style("text-muted"))]
+        keys = f"{find_key(self, 'player.star')} stars, {find_key(self, 'player.reject')} rejects"
+        return lines or wrap_text(f"no verdict: {keys}", width, self.make_colour_style("text-muted"))

@@ -33,8 +33,8 @@ def format_position(playback: Playback, *, in_words: bool = False) -> str:
     count_text = str(playback.frame_count)
     total_seconds = playback.frame_count / playback.fps
     total_text = f"{total_seconds:.2f}"
-    seconds_text = f"{playback.frame_index / playback.fps:.2f}".rjust(len(total_text))
     frame_number = min(playback.frame_index + 1, playback.frame_count)
+    seconds_text = f"{frame_number / playback.fps:.2f}".rjust(len(total_text))  # at the end of the frame
     return (
         f"{state} {frame_number:>{len(count_text)}}/{count_text}"
         f"  {seconds_text}/{total_text} s  {playback.speed:g}×  {loop}"
@@ -64,24 +64,28 @@ class PlaybackBar(DiffText):
         """First column and width of the scrub bar in cells of the content."""
         self._is_dragging = False
 
-    def show_playback(self, playback: Playback, title: str) -> None:
-        """Show a position, and a title at the right end."""
+    def show_playback(self, playback: Playback, title: str, *, has_scrub_bar: bool = True) -> None:
+        """Show a position, and a title at the right end; without a scrub bar if a chart takes its place."""
         width = self.content_size.width
         position = format_position(playback, in_words=width >= MIN_WIDTH_WITH_WORDS)
         title_text = Text(title, "dim")
         title_text.truncate(max(0, int(width * MAX_TITLE_SHARE)), overflow="ellipsis")
         self.bar_start = len(position) + 2
         self.bar_width = width - self.bar_start - (title_text.cell_len + 2 if title_text.cell_len else 0)
-        if self.bar_width < MIN_BAR_WIDTH:
+        if self.bar_width < MIN_BAR_WIDTH and has_scrub_bar:
             title_text = Text()
             self.bar_width = max(0, width - self.bar_start)
         share = playback.frame_index / playback.last_index if playback.last_index else 0.0
         line = Text(no_wrap=True)
         line.append(position[:1], self.make_colour_style("accent") + Style(bold=True))
         line.append(f"{position[1:]}  ")
-        thumb = round(share * (self.bar_width - 1))
-        line.append("━" * thumb + "●" * (self.bar_width > 0), self.make_colour_style("accent"))
-        line.append("─" * (self.bar_width - 1 - thumb), Style(dim=True))
+        if has_scrub_bar:
+            thumb = round(share * (self.bar_width - 1))
+            line.append("━" * thumb + "●" * (self.bar_width > 0), self.make_colour_style("accent"))
+            line.append("─" * (self.bar_width - 1 - thumb), Style(dim=True))
+        else:
+            line.append(" " * max(0, self.bar_width))
+            self.bar_width = 0
         if title_text.cell_len:
             line.append("  ").append_text(title_text)
         self.show_lines([line])

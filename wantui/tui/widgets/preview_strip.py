@@ -100,7 +100,7 @@ class PreviewStrip(DiffText):
         self._visible_steps = steps[first : first + visible_count]
         shortest_gap = min((later - earlier for earlier, later in pairwise(steps)), default=1)
         lines = [Text(no_wrap=True) for _ in range(self._picture_lines + 1)]
-        labels = self._label_steps(picture_width)
+        labels = self._label_steps(max(picture_width, self._cell_width - 1))
         for index, step in enumerate(self._visible_steps):
             column, style = index * self._cell_width, Style(dim=True)
             if step not in self._pictures_by_step:
@@ -110,7 +110,7 @@ class PreviewStrip(DiffText):
                 append_at(line, column, picture_line)
             if index and step - self._visible_steps[index - 1] > shortest_gap:
                 append_at(lines[-1], column - 1, Text(GAP_SIGN, style))
-            label = labels[index].center(picture_width)[:picture_width]
+            label = labels[index].center(picture_width)[: max(picture_width, self._cell_width - 1)]
             if label[0] == " " and not index and first:
                 label = GAP_SIGN + label[1:]
             if label[-1] == " " and index == visible_count - 1 and first + visible_count < len(steps):
@@ -142,7 +142,7 @@ class PreviewStrip(DiffText):
     def _label_steps(self, width: int) -> list[str]:
         """Return the numbers of the visible steps, with their notes if those of all fit."""
         labels = [f"{step} {self._notes_by_step.get(step, '')}".strip() for step in self._visible_steps]
-        for candidates in (labels, [label.replace("σ ", "") for label in labels]):
+        for candidates in (labels, [label.replace("σ ", "σ") for label in labels]):
             if max(map(len, candidates), default=0) <= width:
                 return candidates
         return list(map(str, self._visible_steps))

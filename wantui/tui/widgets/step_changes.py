@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TITLE = "change of the picture (0 to 255)"
 STEP_AXIS = "step"
-LINE_SIGN, MARK = "━━", "●"
+LINE_SIGN = "━━"
 MIN_PANEL_WIDTH, MAX_PANEL_WIDTH = 30, 90
 """Limits of the width of the panel, in cells."""
 MIN_WIDTH_WITH_PANEL = 2 * MIN_PANEL_WIDTH
@@ -101,5 +101,5 @@ class StepChangesPanel(DiffText):
             chart.add_line(list(values), list(values.values()), style)
         for _, values, style in series:
             if shown_step in values:
-                chart.add_symbol(shown_step, values[shown_step], MARK, style)
+                chart.mark_point(shown_step, values[shown_step], style)
         return chart.draw_lines()
