@@ -523,6 +523,40 @@ def test_bends_transform_the_attention_after_word_weights(
     assert (last_latents(tiny, recipe) - expected).abs().max() < 1e-4
 
 
+def offload_linear_layers(pipeline: WanPipeline) -> None:
+    """Keep the weights of a linear layer only while it runs, as the memory plan sequential does; otherwise NaN."""
+
+    def hook_layer(layer: torch.nn.Linear) -> None:
+        stored = [(parameter, parameter.detach().clone()) for parameter in layer.parameters()]
+
+        def load(*_: object) -> None:
+            for parameter, values in stored:
+                parameter.data.copy_(values)
+
+        def offload(*_: object) -> None:
+            for parameter, _values in stored:
+                parameter.data.fill_(math.nan)
+
+        layer.register_forward_pre_hook(load)
+        layer.register_forward_hook(offload)
+        offload()
+
+    for module in pipeline.transformer.modules():
+        if isinstance(module, torch.nn.Linear):
+            hook_layer(module)
+
+
+def test_bends_and_weights_give_the_same_bits_if_layers_are_loaded_one_by_one(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    marks = (PromptMark(text="red", start=2, end=5, weight=1.5),)
+    bends = (bend("rotate", renormalise=True), bend("amplify", ("all",), parameters={"amplify_factor": 2.0}))
+    recipe = bent_recipe(tiny_models["wan2.1"], *bends, marks=marks, weighting="attention")
+    offloaded = copy.deepcopy(tiny)
+    offload_linear_layers(offloaded)
+    assert torch.equal(last_latents(offloaded, recipe), last_latents(tiny, recipe))
+
+
 def test_marked_occurrences_are_bent_alone(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
     def tokens(*marks: PromptMark) -> tuple[int, ...]:
         recipe = bent_recipe(tiny_models["wan2.1"], bend(words=("star",)), marks=marks)
