@@ -121,9 +121,18 @@ def test_ended_batches_have_no_progress_columns() -> None:
     assert list_headers(has_unfinished=False, width=80) == ["#", "state", "took", "video"]
     assert list_headers(has_unfinished=True, width=71) == ["#", "state", "steps", "time", "video"]
     assert list_headers(has_unfinished=True, width=53) == ["#", "state", "time", "video"]
-    assert list_headers(has_unfinished=True, width=75) == ["#", "state", "done", "steps", "ETA", "took", "video"]
+    assert list_headers(has_unfinished=True, width=75) == ["#", "state", "progress", "steps", "ETA", "took", "video"]
     assert list_headers(has_unfinished=True, width=84) == ["#", "state", "progress", "steps", "ETA", "took", "video"]
     assert list_headers(has_unfinished=False, width=140) == ["#", "state", "took", "ended", "video"]
+
+
+def test_narrow_list_tells_the_duration_of_a_video_from_its_eta() -> None:
+    columns = make_video_columns(
+        VirtualList(), lambda: True, lambda index, video: "0:07", lambda video: None, VideoWidths(has_unfinished=True)
+    )
+    (column,) = [column for column in columns if column.header_text == "time"]
+    assert column.draw_cell((0, SimpleNamespace(state="done", seconds=4.0))) == "0:04"  # type: ignore[arg-type]
+    assert column.draw_cell((1, SimpleNamespace(state="queued", seconds=None))) == "in 0:07"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,8 @@ def test_meaning_and_response_of_every_metric_are_shown_in_full(tmp_path: Path, 
         for name, metric in METRICS.items():
             meaning = replace_names(metric.meaning)
             await it.until(lambda: re.search(f"{re.escape(meaning)}[.; ]", it.text()))  # noqa: B023
-            assert describe_metric_response(name, is_guided=is_guided) in it.text()
+            is_low = size[1] < 30  # rows of the table are worth more there
+            assert is_low or describe_metric_response(name, is_guided=is_guided) in it.text()
             assert all(word not in it.text() for word in METRICS if "_" in word)
             await it.press("right")
 

@@ -12,7 +12,7 @@ from wantui.tui.entry_search import SearchEntry, find_entries
 from wantui.tui.key_names import format_keys
 from wantui.tui.palette import Palette
 from wantui.tui.screens.help import Help
-from wantui.tui.terms import TERMS
+from wantui.tui.terms import RUN_STEPS, TERMS
 from wantui.tui.widgets.footer import KeyFooter
 
 pytestmark = pytest.mark.terminal
@@ -70,7 +70,8 @@ def test_text_that_does_not_fit_its_line_is_shown_in_full_below(key: str, kind: 
             await it.press("4", key)
             await it.until(lambda: isinstance(it.app.screen, kind) and actions[0].help_text in it.text())
             name_text = f"to change this key: {actions[0].id} in tui.yaml" if kind is Help else ""
-            assert it.cells("#entry-help").strip() == name_text
+            await it.press(*["down"] * (len(RUN_STEPS) if kind is Help else 0))
+            await it.until(lambda: it.cells("#entry-help").strip() == name_text)
             await it.press(*["down"] * position)
             long_text = actions[position].help_text
             await it.until(lambda: " ".join(it.cells("#entry-help").split()).startswith(long_text))
@@ -91,7 +92,7 @@ def test_help_lists_the_screen_the_terms_the_focused_list_and_the_application() 
             await it.until(lambda: isinstance(it.app.screen, Help))
             help_screen = it.screen(Help)
             groups = list(dict.fromkeys(entry.group for entry in help_screen.entries))
-            assert groups == ["Queue", "Terms", "List", "Application"]
+            assert groups == ["How a run goes", "Queue", "Terms", "List", "Application"]
             assert not any("Left" in entry.title for entry in help_screen.entries)
             names = [entry.name for entry in help_screen.entries if entry.name]
             assert names == [action.id for group in ("queue", "app") for action in ACTIONS_BY_SCREEN[group]]
@@ -104,6 +105,21 @@ def test_help_lists_the_screen_the_terms_the_focused_list_and_the_application() 
             ]
             assert len(columns) == 2
             assert len(set(columns)) == 1, "effects are aligned"
+
+    run(test)
+
+
+def test_help_explains_a_run_and_all_terms_in_whole_lines_of_80_columns() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.press("question_mark")
+            await it.until(lambda: isinstance(it.app.screen, Help) and all(task in it.text() for task in RUN_STEPS))
+            assert all(task in it.text() for task in RUN_STEPS.values())
+            help_screen = it.screen(Help)
+            width = help_screen.entry_list.row_width - 1
+            explained = [entry for entry in help_screen.entries if entry.title in RUN_STEPS | TERMS]
+            assert len(explained) == len(RUN_STEPS) + len(TERMS)
+            assert [e.title for e in explained if help_screen.draw_entry(e, width).cell_len > width] == []
 
     run(test)
 

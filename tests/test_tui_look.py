@@ -14,6 +14,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.color import Color
 from textual.css.stylesheet import Stylesheet, StylesheetParseError
+from textual.scrollbar import ScrollBar
 from textual.theme import Theme
 
 from wantui.batches.eta import QueueEtas
@@ -52,6 +53,16 @@ def _compute_contrast(first: Color, second: Color) -> float:
 
     light, dark = sorted((luminance(first), luminance(second)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_scroll_bar_has_only_whole_cells_at_every_position() -> None:
+    ThemedApp()
+    bars = [ScrollBar.renderer.render_bar(size=12, virtual_size=45, window_size=12, position=row) for row in range(34)]
+    assert {segment.text for bar in bars for segment in bar.segments} == {" "}
+    thumbs = [[segment.style.reverse for segment in bar.segments] for bar in bars]
+    assert all(len(thumb) == 12 and 3 <= thumb.count(True) <= 4 for thumb in thumbs)
+    assert thumbs[0][0]
+    assert thumbs[-1][-1]
 
 
 @pytest.mark.parametrize("theme", WANTUI_THEMES, ids=lambda theme: theme.name)

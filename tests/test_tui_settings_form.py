@@ -391,6 +391,13 @@ def test_described_choices_are_choices_of_their_setting() -> None:
         assert set(field.choice_descriptions) <= set(field.choices), field.key
 
 
+def test_search_for_changed_lists_only_the_changed_settings() -> None:
+    changed_keys = {"model_settings.steps", "seeds"}
+    rows = list_settings_rows("changed", changed_keys=changed_keys)
+    assert {row.key for row in rows if not isinstance(row, Heading)} == changed_keys
+    assert list_settings_rows("changed") == []
+
+
 def test_rows_of_an_unknown_query_are_empty_and_headings_have_settings() -> None:
     assert list_settings_rows("no such setting at all") == []
     rows = list_settings_rows("store")

@@ -32,7 +32,7 @@ def list_named_extremes(text: str) -> list[tuple[str, str]]:
     titles = {replace_names(name): name for name in METRICS}
     return [
         (side, titles[title])
-        for part in text.rpartition("this video is ")[2].split(" and ")
+        for part in text.rpartition("this video is ")[2].partition("; ")[0].split(" and ")
         if (side := part.partition(" ")[0]) in ("highest", "lowest")
         for title in part.partition(" in ")[2].split(", ")
     ]
@@ -48,7 +48,10 @@ def test_rank_text_names_rank_and_extremes_in_order(tmp_path: Path) -> None:
             rank, f"number {rank} of 8 videos from the top"
         )
         assert text.startswith(f"length is {rank_text}; the median is {np.median(lengths):.4g}")
-        expected = count_extremes(video, videos, set(METRICS) - {"length"})[:MAX_NAMED_EXTREMES]
+        extremes = count_extremes(video, videos, set(METRICS) - {"length"})
+        expected, hidden_count = extremes[:MAX_NAMED_EXTREMES], len(extremes) - MAX_NAMED_EXTREMES
+        assert ("more" in text) == (hidden_count > 0)
+        assert hidden_count <= 0 or text.endswith(f"; highest or lowest in {hidden_count} more")
         for side in ("highest", "lowest"):
             assert [name for each, name in list_named_extremes(text) if each == side] == [
                 name for _, each, name in expected if each == side
@@ -83,7 +86,7 @@ def test_ties_are_named(tmp_path: Path, values: list[float], index: int, expecte
     videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=4, phrasings=1)
     labelled = [replace(video, labels={"score": value}) for video, value in zip(videos, values, strict=True)]
     text = describe_ranks(labelled[index], labelled, "score", 1000)
-    assert "; ".join(part for part in text.split("; ") if "this video" not in part) == expected
+    assert "; ".join(part for part in text.split("; ") if "this video" not in part and "more" not in part) == expected
 
 
 @pytest.mark.parametrize("width", [20, 60, 100])

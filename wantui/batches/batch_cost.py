@@ -79,7 +79,8 @@ def estimate_batch_costs(
     parts = [("clips", disk.video_bytes, disk.videos_basis)]
     parts += [(part.name, part.bytes, part.basis) for part in disk.capture_parts]
     before = "" if fits else f"{_describe_fitting_part(preview, free_bytes, disk)} would fit; "
-    after = f"; {format_bytes(disk_need.temporary_bytes + disk_need.reserve_bytes)} more must be free"
+    spare_text = format_bytes(disk_need.temporary_bytes + disk_need.reserve_bytes)
+    after = f"; needs {spare_text} besides, for temporary files and as a reserve"
     disk_text = f"{format_bytes(disk.total_bytes)}; {format_bytes(free_bytes)} free"
     sizes = ", ".join(f"{name} {format_bytes(size)}" for name, size, _ in parts)
     calculations = ", ".join(f"{name} {format_bytes(size)} ({part_basis})" for name, size, part_basis in parts)
@@ -161,7 +162,7 @@ def _estimate_time_cost(preview: BatchPreview, costs: Sequence[CellCost], is_on_
         seconds = [cost.video_seconds.value or 0.0 for cost in costs]
         shortest, longest = format_duration(min(seconds)), format_duration(max(seconds))
         if shortest != longest:
-            basis = f"{shortest} to {longest} for each video; {basis}"
+            basis = f"{shortest} to {longest} for each video; the first value: {basis}"
         if any(cost.cell.recipe.find_control_request(ATTENTION_BENDING.name) for cost in costs):
             basis += "; bends are not counted"
         return CostLine("time", f"{format_duration(total_seconds)} on one worker", basis)

@@ -45,11 +45,24 @@ APP_ACTIONS = (
     ),
     Action("app.palette", "ctrl+p", "command_palette", "Commands", "Find an action by name.", has_priority=True),
     Action(
-        "app.gpu_hide", "f8", "gpu_hide", "GPU", "Show or hide the GPU panel.", is_in_footer=False, has_priority=True
+        "app.gpu_hide",
+        "f8",
+        "gpu_hide",
+        "GPU panel",
+        "Show or hide the GPU panel.",
+        is_in_footer=False,
+        has_priority=True,
     ),
     Action("app.gpu_enlarge", "f9", "gpu_enlarge", "GPU size", "Enlarge or shrink the GPU panel.", has_priority=True),
     Action("app.pause", "f7", "pause_queue", "Pause all", "Pause or resume the whole queue.", is_in_footer=False),
-    Action("app.engine", "f6", "start_engine", "Engine", "Start the engine, which runs the queue.", is_in_footer=False),
+    Action(
+        "app.engine",
+        "f6",
+        "start_engine",
+        "Start engine",
+        "Start the engine, which runs the queue.",
+        is_in_footer=False,
+    ),
     Action(
         "app.redraw",
         "ctrl+l",
@@ -59,7 +72,7 @@ APP_ACTIONS = (
         is_in_footer=False,
         has_priority=True,
     ),
-    Action("app.leave", "escape", "leave_field", "Leave", "Leave the text field.", is_in_footer=False),
+    Action("app.leave", "escape", "leave_field", "Leave field", "Leave the text field.", is_in_footer=False),
     Action("app.quit", "q,ctrl+q", "quit", "Quit", "Quit; the engine keeps running the queue."),
 )
 
@@ -69,24 +82,34 @@ COMPOSE_ACTIONS = (
         "compose.template",
         "t",
         "focus_template",
-        "Template",
+        "Edit template",
         "Write the prompts: [a|b] varies, (word) marks.",
         is_in_footer=False,
         opens_field=True,
     ),
     Action(
-        "compose.configs", "c", "focus_configs", "Configs", "Start from a preset or a config file.", is_in_footer=False
+        "compose.configs",
+        "c",
+        "focus_configs",
+        "Choose config",
+        "Start from a preset or a config file.",
+        is_in_footer=False,
     ),
     Action(
         "compose.settings",
         "s",
         "focus_settings",
-        "Settings",
+        "Edit settings",
         "Change steps, size, guidance and all other settings.",
         is_in_footer=False,
     ),
     Action(
-        "compose.filter", "slash", "filter_settings", "Find", "Find a setting by name or help text.", opens_field=True
+        "compose.filter",
+        "slash",
+        "filter_settings",
+        "Find",
+        "Find a setting; `changed` lists changed ones.",
+        opens_field=True,
     ),
     Action(
         "compose.reset_setting",
@@ -97,14 +120,14 @@ COMPOSE_ACTIONS = (
         is_in_footer=False,
     ),
     Action(
-        "compose.list", "v", "focus_variations", "Variations", "See the prompts and their tokens.", is_in_footer=False
+        "compose.list", "v", "focus_variations", "See prompts", "See the prompts and their tokens.", is_in_footer=False
     ),
     Action(
         "compose.warnings",
         "w",
         "warnings",
-        "Cost",
-        "Show all costs, warnings and errors of the draft.",
+        "Show costs",
+        "Show all costs, warnings and errors.",
         is_in_footer=False,
     ),
     Action("compose.yaml", "y", "edit_yaml", "YAML", "Edit the config as YAML."),

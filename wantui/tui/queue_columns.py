@@ -18,15 +18,17 @@ from wantui.tui.state_style import DECODING_WORD, StateStyle, get_state_style, g
 from wantui.tui.widgets.batch_list import shorten_model, shorten_name
 from wantui.tui.widgets.virtual_list import VirtualList
 
-MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_END = 70, 84, 105, 130
-"""Smallest list widths, in cells, that show failures and times of batches, bars, model and seeds, and the time at
-which a video ended."""
+MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_FAILURES_AND_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_END = 70, 84, 105, 130
+"""Smallest list widths, in cells, that show failures and times of batches, bars beside failures, model and seeds, and
+the time at which a video ended."""
 MIN_TEMPLATE_WIDTH = 16
 """Smallest width, in cells, of the template of a batch."""
 MIN_WIDTH_WITH_STEPS = 54
 """Smallest width of a list of videos, in cells, that shows steps; beside a narrower one, the details show them."""
-MIN_WIDTH_WITH_SHORT_BARS = 72
-"""Smallest width of a list, in cells, that shows short bars, unless a list of batches shows failures."""
+MIN_WIDTH_WITH_BARS = 72
+"""Smallest width of a list, in cells, that shows bars, unless a list of batches shows failures."""
+BAR_WIDTH = 8
+"""Cells of a bar, and of its heading."""
 MAX_MODEL_WIDTH, MAX_SEEDS_WIDTH, MAX_NAME_WIDTH, MAX_COUNTS_WIDTH = 24, 24, 44, 13
 """Largest widths, in cells, of columns that are as wide as their content."""
 MAX_SECONDS_WITH_DECIMAL, MAX_WHOLE_SECONDS = 999.95, 99_999.5
@@ -94,8 +96,8 @@ def make_batch_columns(
     def draw_batch_state(batch: BatchRow) -> Text:
         return _draw_state(batch_list, find_displayed_batch_state(batch, has_engine()))
 
-    def draw_progress(batch: BatchRow, width: int) -> Text:
-        return _draw_progress(batch_list, _count_done_videos(batch) / max(1, batch.video_count), width)
+    def draw_progress(batch: BatchRow) -> Text:
+        return _draw_progress(batch_list, _count_done_videos(batch) / max(1, batch.video_count))
 
     def draw_failed_count(batch: BatchRow) -> Text:
         return Text(str(batch.counts.get("failed") or ""), batch_list.make_colour_style("error"))
@@ -103,30 +105,24 @@ def make_batch_columns(
     def draw_name(batch: BatchRow) -> Text:
         return Text(shorten_name(batch.name), Style(bold=True))
 
+    bar_width = MIN_WIDTH_WITH_FAILURES_AND_BARS if widths.has_failures else MIN_WIDTH_WITH_BARS
     leading = [
         Column("", 1, draw_mark),
         Column("#", widths.number, lambda batch: str(batch.id), "right"),
         Column("state", widths.state, draw_batch_state),
-        Column(
-            "done",
-            8,
-            lambda batch: draw_progress(batch, 8),
-            min_list_width=MIN_WIDTH_WITH_SHORT_BARS,
-            max_list_width=MIN_WIDTH_WITH_BARS - 1,
-        ),
-        Column("progress", 8, lambda batch: draw_progress(batch, 8), min_list_width=MIN_WIDTH_WITH_BARS),
+        Column("progress", BAR_WIDTH, draw_progress, min_list_width=bar_width),
         Column("videos", widths.videos, _format_video_counts, "right"),
         Column("failed", 6, draw_failed_count, "right", min_list_width=MIN_WIDTH_WITH_FAILURES),
         Column("ETA", 7, find_seconds_left, "right"),
         Column("added", SHORT_DATE_WIDTH, _format_time_added, min_list_width=MIN_WIDTH_WITH_FAILURES),
     ]
-    is_shown = {"failed": widths.has_failures, "ETA": widths.has_unfinished, "done": not widths.has_failures}
+    is_shown = {"failed": widths.has_failures, "ETA": widths.has_unfinished}
     leading = [column for column in leading if is_shown.get(column.header_text, True)]
-    used_width = sum((column.width or 0) + len(COLUMN_GAP) for column in leading if column.header_text != "done")
+    used_width = sum((column.width or 0) + len(COLUMN_GAP) for column in leading)
     least_width = used_width + widths.name
     if widths.has_templates:
         least_width += len(COLUMN_GAP) + MIN_TEMPLATE_WIDTH
-    template_width = max(MIN_WIDTH_WITH_BARS, least_width)
+    template_width = max(MIN_WIDTH_WITH_FAILURES_AND_BARS, least_width)
     model_width = max(MIN_WIDTH_WITH_MODEL, least_width + widths.model + widths.seeds + 2 * len(COLUMN_GAP))
     columns = [
         *leading,
@@ -168,24 +164,17 @@ def _make_progress_columns(
 ) -> list[Column[tuple[int, VideoRow]]]:
     """Return the columns of running videos: their progress as a bar and in steps, and their ETA."""
 
-    def draw_progress(row: tuple[int, VideoRow], width: int) -> Text | str:
+    def draw_progress(row: tuple[int, VideoRow]) -> Text | str:
         video = row[1]
-        return _draw_progress(video_list, video.step / max(1, video.steps), width) if video.state == "running" else ""
+        return _draw_progress(video_list, video.step / max(1, video.steps)) if video.state == "running" else ""
 
     def format_steps(row: tuple[int, VideoRow]) -> str:
         return f"{row[1].step}/{row[1].steps}" if row[1].state == "running" else ""
 
     return [
-        Column(
-            "done",
-            6,
-            lambda row: draw_progress(row, 6),
-            min_list_width=MIN_WIDTH_WITH_SHORT_BARS,
-            max_list_width=MIN_WIDTH_WITH_BARS - 1,
-        ),
-        Column("progress", 10, lambda row: draw_progress(row, 10), min_list_width=MIN_WIDTH_WITH_BARS),
+        Column("progress", BAR_WIDTH, draw_progress, min_list_width=MIN_WIDTH_WITH_BARS),
         Column("steps", steps_width, format_steps, "right", min_list_width=MIN_WIDTH_WITH_STEPS),
-        Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_SHORT_BARS),
+        Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_BARS),
     ]
 
 
@@ -211,8 +200,10 @@ def make_video_columns(
 
     def format_eta_or_duration(row: tuple[int, VideoRow]) -> str:
         video = row[1]
-        has_duration = video.state == "done" and video.seconds is not None
-        return format_seconds_left(video.seconds or 0.0) if has_duration else find_seconds_left(*row)
+        if video.state == "done" and video.seconds is not None:
+            return format_seconds_left(video.seconds)
+        seconds_left = find_seconds_left(*row)
+        return f"in {seconds_left}" if seconds_left else ""
 
     def draw_title(row: tuple[int, VideoRow]) -> Text:
         """Return the title in the colour of its variation."""
@@ -235,9 +226,9 @@ def make_video_columns(
             7,
             lambda row: _format_duration(row[1]),
             "right",
-            min_list_width=MIN_WIDTH_WITH_SHORT_BARS if widths.has_unfinished else 0,
+            min_list_width=MIN_WIDTH_WITH_BARS if widths.has_unfinished else 0,
         ),
-        Column("time", 7, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_SHORT_BARS - 1),
+        Column("time", 10, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_BARS - 1),
     ]
     return [
         Column("#", widths.number, lambda row: str(row[1].number + 1), "right"),
@@ -245,8 +236,8 @@ def make_video_columns(
         *(_make_progress_columns(video_list, find_seconds_left, widths.steps) if widths.has_unfinished else ()),
         *(duration_columns if widths.has_unfinished else duration_columns[:1]),
         Column("ended", 5, format_end, "right", min_list_width=MIN_WIDTH_WITH_END),
-        Column("video", None, draw_title, max_list_width=MIN_WIDTH_WITH_SHORT_BARS - 1),
-        Column("video", None, draw_title_and_error, min_list_width=MIN_WIDTH_WITH_SHORT_BARS),
+        Column("video", None, draw_title, max_list_width=MIN_WIDTH_WITH_BARS - 1),
+        Column("video", None, draw_title_and_error, min_list_width=MIN_WIDTH_WITH_BARS),
     ]
 
 
@@ -288,5 +279,5 @@ def _draw_style(row_list: VirtualList, style: StateStyle) -> Text:
     return Text(f"{style.glyph} {style.state_word}", row_list.make_colour_style(style.colour_name))
 
 
-def _draw_progress(row_list: VirtualList, completed_fraction: float, width: int) -> Text:
-    return draw_styled_bar(completed_fraction, width, row_list.make_colour_style("accent"))
+def _draw_progress(row_list: VirtualList, completed_fraction: float) -> Text:
+    return draw_styled_bar(completed_fraction, BAR_WIDTH, row_list.make_colour_style("accent"))

@@ -1,6 +1,6 @@
 """Rows of the settings form: settings under the headings of their sections, open choices and errors; no widgets."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from wantui.config.fields import FormField, list_form_fields
@@ -15,6 +15,8 @@ MAX_DESCRIBED_FIELDS = 6
 """Maximum number of filtered settings that are all described."""
 SIGN_WIDTH = 2
 """Cells of the sign of a changed setting before its name."""
+CHANGED_WORD = "changed"
+"""Word by which a search finds the changed settings."""
 DEFAULT_TEXT, NONE_TEXT = "default", "none"
 """Texts of an empty setting: wantui or the model chooses the value, or there is none."""
 SETTINGS_WITHOUT_DEFAULT = frozenset(
@@ -60,21 +62,28 @@ SettingsRow = FormField | Heading | ChoiceRow | ErrorRow
 
 
 def list_settings_rows(
-    query: str = "", open_key: str | None = None, error_key: str | None = None, error: str = "", width: int = 40
+    query: str = "",
+    open_key: str | None = None,
+    error_key: str | None = None,
+    error: str = "",
+    width: int = 40,
+    changed_keys: Collection[str] = (),
 ) -> list[SettingsRow]:
-    """Return the rows of the settings whose name or help contains all words of a query.
+    """Return the rows of the settings whose name or help contains all words of a query; "changed" finds changed ones.
 
     Args:
         open_key: key of the setting whose choices are open.
         error_key: key of the setting with the error.
         width: cells of a row.
+        changed_keys: keys of the changed settings.
     """
     words = query.casefold().split()
     rows: list[SettingsRow] = []
     section = "?"
     for field in list_form_fields():
         title = _format_section(field.section)
-        searched_text = f"{title} {field.name} {format_label(field.name)} {field.help}".casefold()
+        change = CHANGED_WORD if field.key in changed_keys else ""
+        searched_text = f"{title} {field.name} {format_label(field.name)} {field.help} {change}".casefold()
         if not all(word in searched_text for word in words):
             continue
         if field.section != section:

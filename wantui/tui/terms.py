@@ -1,21 +1,30 @@
-"""Terms of the screens in a sentence each, for the help."""
+"""Steps of a run, and terms of the screens, in a short sentence each, for the help: in 80 columns none is cut."""
+
+RUN_STEPS = {
+    "1 Compose": "Write a template; F5 queues its videos.",
+    "2 Queue": "Videos are generated, even after you quit.",
+    "3 Monitor": "Watch the running video form.",
+    "4 Library": "Play finished videos and compare them.",
+    "5 Analysis": "Compare variations by their trajectories.",
+}
+"""Screens in the order of a run -> what happens there."""
 
 TERMS = {
-    "template": "Prompt with brackets: [red|blue] stands for one of several texts.",
-    "variation": "Prompt with one choice for each bracket of the template.",
-    "seed": "Number that fixes the initial noise. Variations are compared in pairs of equal seeds.",
-    "sweep": "Settings that take several values within a batch, such as cfg scale 2, 4 and 8.",
+    "template": "Prompt whose [red|blue] stands for either word.",
+    "variation": "Prompt with one choice for each bracket.",
+    "seed": "Fixes the initial noise; equal seeds form pairs.",
+    "sweep": "Settings with several values: cfg_scale=2,4,8.",
     "cell": "One combination of the values of a sweep.",
-    "batch": "Videos of a template, in one folder: variations x cells x seeds.",
-    "mark": "Word in parentheses: attention to it can be stored or weighted.",
-    "cfg scale": "Strength of the prompt (guidance); 1 is without guidance.",
-    "latents": "Compressed form in which the model generates a video.",
-    "step, σ": "A step removes noise from the latents. σ is the noise level: 1 is noise, 0 the video.",
-    "trajectory": "Path of the latents from noise to video, the source of all metrics.",
+    "batch": "Videos of a template: variations x cells x seeds.",
+    "mark": "(word): its attention can be stored or weighted.",
+    "cfg scale": "Strength of the prompt; 1 is without guidance.",
+    "latents": "Compressed form in which a video is generated.",
+    "step, σ": "Removes noise; the noise level σ falls to 0.",
+    "trajectory": "Path of the latents from noise to video.",
     "place": "Do groups of videos end in different places?",
-    "room": "Does one group take up more of latent space than another?",
-    "path": "Do groups differ in how they get from noise to video?",
-    "adj. p": "p corrected for the number of tests; up to 0.05 counts as a difference.",
-    "95 %": "Interval that contains the true value in 95 of 100 repetitions.",
+    "room": "Does a group take up more of latent space?",
+    "path": "Do groups differ on the way to the video?",
+    "adj. p": "p corrected for all tests; a finding up to 0.05.",
+    "95 %": "Interval with the true value in 95 of 100 cases.",
 }
 """Terms -> what they mean, in the order in which a user meets them."""

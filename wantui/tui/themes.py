@@ -16,11 +16,13 @@ Each colour has one meaning on all screens, and a sign or a word repeats it:
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 from textual.app import App
 from textual.color import Color, ColorParseError
 from textual.filter import Monochrome
 from textual.reactive import Reactive
+from textual.scrollbar import ScrollBar, ScrollBarRender
 from textual.theme import BUILTIN_THEMES, Theme
 
 from wantui.tui.colourless import ColourlessFilter
@@ -183,6 +185,12 @@ def derive_colours(theme: Theme) -> Mapping[str, str]:
     }
 
 
+class CellScrollBarRender(ScrollBarRender):
+    """Scroll bars of whole cells: the eighths of cells at the ends of Textual's bars look like a stray underscore."""
+
+    VERTICAL_BARS: ClassVar[list[str]] = [ScrollBarRender.BLANK_GLYPH]
+
+
 class ThemedApp(App[None]):
     """Application with the themes of wantui in addition to those of Textual."""
 
@@ -190,6 +198,7 @@ class ThemedApp(App[None]):
 
     def __init__(self) -> None:
         super().__init__()
+        ScrollBar.renderer = CellScrollBarRender
         self.stylesheet = ThemeStylesheet(variables=self.get_css_variables())
 
     @property

@@ -48,10 +48,13 @@ def wrap_text(text: str, width: int, style: Style | None = None, indent: str = "
 
 
 def cut_lines(lines: Sequence[Text], max_count: int, width: int) -> list[Text]:
-    """Return the first lines of a wrapped text; if there are more, the last one is filled and ends in an ellipsis."""
+    """Return the first lines of a wrapped text; if there are more, the last one is filled with whole words and ends in
+    an ellipsis."""
     if len(lines) <= max_count:
         return list(lines)
     rest = Text(" ").join([lines[max_count - 1], *(Text(line.plain.strip(), line.style) for line in lines[max_count:])])
+    if rest.cell_len > width and (end := rest.plain.rfind(" ", 0, max(1, width - 1))) > 0:
+        rest = rest[:end].append(" …")
     rest.truncate(max(1, width), overflow="ellipsis")
     return [*lines[: max_count - 1], rest]
 

@@ -18,7 +18,7 @@ MAX_NAMED_EXTREMES = 6
 def describe_ranks(video: Video, videos: Sequence[Video], metric: str, width: int) -> str:
     """Return the rank of a video in a metric among all videos, and the metrics in which it is the highest or lowest.
 
-    Metrics that depend on the steps of the sampler are left out.
+    Metrics that depend on the steps of the sampler are left out. Metrics that are not named are counted.
 
     Args:
         metric: metric whose rank comes first.
@@ -34,9 +34,11 @@ def describe_ranks(video: Video, videos: Sequence[Video], metric: str, width: in
         for share, side in [_find_extreme(video, videos, name)]
         if side
     ]
-    strongest = sorted(extremes, reverse=True)[:MAX_NAMED_EXTREMES]
-    for count in range(len(strongest), 0, -1):
-        extremes_text = f"this video is {' and '.join(_list_extremes(strongest[:count]))}"
+    extremes.sort(reverse=True)
+    for count in range(min(len(extremes), MAX_NAMED_EXTREMES), 0, -1):
+        extremes_text = f"this video is {' and '.join(_list_extremes(extremes[:count]))}"
+        if hidden_count := len(extremes) - count:
+            extremes_text += f"; highest or lowest in {hidden_count} more"
         text = "; ".join(filter(None, [rank_text, extremes_text]))
         if len(text) <= width:
             return text

@@ -46,7 +46,7 @@ WIDE_VIEW_WIDTH = 72
 """Width of a pane in cells from which charts are side by side."""
 AXIS_HEIGHT = 2
 """Lines of the horizontal axis of a chart and its labels."""
-MIN_ROW_HEIGHT = 4
+MIN_ROW_HEIGHT = 5
 """Minimum height of a chart, in lines: its title and its plot."""
 LOW_VIEW_HEIGHT = 16
 """Pane height, in lines, below which notes are shortened and fewer strips are drawn."""

@@ -100,7 +100,8 @@ def _describe_generation_time(seconds: Sequence[float]) -> str:
     """Return the time that videos took without loading, waiting and finalizing, which the queue's times include."""
     if not seconds:
         return ""
-    return f"{format_duration(sum(seconds))} of denoising and decoding ({sum(seconds) / len(seconds):.1f} s a video)"
+    mean_text = f"{sum(seconds) / len(seconds):.1f} s a video"
+    return f"{format_duration(sum(seconds))} to denoise and decode, without loading and saving ({mean_text})"
 
 
 def _describe_sampling(manifest: Manifest) -> str:

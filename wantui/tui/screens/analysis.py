@@ -38,6 +38,8 @@ Every new video stores its trajectory:
   2  watch the queue; return here when the first videos are done
 
 To store attention too, mark a (word) of the template and turn on 'store attention' in the settings."""
+UNSETTLED_NOTE = "* mostly the sampler's steps"
+"""Note on the metrics with this sign; a low screen has it in the title."""
 SUBTITLE_MARGIN = 4
 """Cells of the border that a title cannot take."""
 MIN_TABLE_HEIGHT = 5
@@ -223,22 +225,28 @@ class AnalysisScreen(AnalysisFigures):
             summary += "; enter: list videos"
         elif self.current_group is not None:
             summary += f" of {replace_names(self.current_group)}; escape: all groups"
+        is_low, has_note = self.has_class("-low"), False
         if self._requested_folder is not None:
             set_titles(table, f"{self._requested_folder.name}: reading ...")
         else:
             title = f"{batch_names}: {summary}{self._describe_order()}" if self.videos else batch_names
-            set_titles(table, title)
+            noted_title = f"{title}; {UNSETTLED_NOTE}"
+            has_note = (
+                is_low and self.row_list.shows_unsettled and len(noted_title) + SUBTITLE_MARGIN <= table.size.width
+            )
+            set_titles(table, noted_title if has_note else title)
         metric = METRICS[self.row_list.metric_name]
         unit = f" ({metric.unit})" if metric.unit else ""
         meaning = f"{replace_names(self.row_list.metric_name)}{unit}: {replace_names(metric.meaning)}"
-        meaning += "; * not settled: mostly the sampler's steps" if self.row_list.is_unsettled else ""
+        meaning += f"; {UNSETTLED_NOTE}" if self.row_list.is_unsettled and not has_note else ""
         is_guided = not all(map(is_unguided, self.videos))
         response = describe_metric_response(self.row_list.metric_name, is_guided=is_guided)
-        is_in_one_line = len(meaning) + len(response) + 2 <= table.size.width - SUBTITLE_MARGIN
-        subtitle = f"{meaning}. {response}" if is_in_one_line else response
-        set_titles(table, subtitle=subtitle if self.row_list.rows else "")
+        lines = [f"{meaning}. {response}", *([meaning] if is_low else [])]  # rows are worth more than the response
+        max_width = table.size.width - SUBTITLE_MARGIN
+        line = next((line for line in lines if len(line) <= max_width), "")
+        set_titles(table, subtitle=(line or response) if self.row_list.rows else "")
         self.query_one("#meaning", Static).update(make_content(meaning))
-        self.set_class(bool(self.row_list.rows) and not is_in_one_line, "-with-meaning")
+        self.set_class(bool(self.row_list.rows) and not line, "-with-meaning")
 
     def _describe_order(self) -> str:
         """Return by which metric the rows are sorted; empty in the order of the batch."""

@@ -54,7 +54,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Batches with stored trajectories"
-            dialog.border_subtitle = "m select   enter analyse   esc close"
+            dialog.border_subtitle = "space select   enter analyse   esc close"
             yield BatchPicker(self.batches, self.initial_folders)
             yield DiffText(id="picked-facts")
 
@@ -88,7 +88,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
         facts = [
             Fact("videos", ", ".join(counts) if len(counts) > 1 else ""),
             Fact("seeds", "" if self.batch_picker.shows_column("seeds") else batch.seeds),
-            Fact("alike", self._describe_equal_batches(batch)),
+            Fact("same as", self._describe_equal_batches(batch)),
             Fact("sweep", replace_names(batch.sweep)),
             Fact("model", shorten_model(batch.model)),
             Fact("created", "" if self.batch_picker.shows_column("created") else format_full_date(batch.created_at)),
@@ -110,7 +110,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
             other for other in self.batches if other is not batch and list_contents(other) == list_contents(batch)
         ]
         times = join_and_shorten([format_date(other.created_at) for other in others])
-        return f"same template, seeds, sweep and model as the batch of {times}" if others else ""
+        return f"batch of {times} (template, seeds, sweep, model)" if others else ""
 
     def action_choose(self) -> None:
         self.batch_picker.toggle(self.batch_picker.cursor)

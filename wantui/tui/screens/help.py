@@ -1,5 +1,5 @@
-"""Help dialog: the keys of the screen, the terms of the screens, and the keys of the focused widget and of the
-application."""
+"""Help dialog: how a run goes, the keys of the screen, the terms of the screens, and the keys of the focused widget and
+of the application."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +16,7 @@ from wantui.tui.actions import ACTIONS_BY_SCREEN, GROUP_TITLES
 from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, EntrySearchMixin, SearchEntry
 from wantui.tui.key_names import format_keys
 from wantui.tui.screen_purposes import SCREEN_PURPOSES
-from wantui.tui.terms import TERMS
+from wantui.tui.terms import RUN_STEPS, TERMS
 
 MAX_KEYS_WIDTH = 16
 """Maximum width in cells of the column of keys, which is as wide as the longest keys."""
@@ -39,6 +39,8 @@ class Help(EntrySearchMixin, ModalScreen[None]):
         self.screen_name, self.focused_widget = screen_name, focused_widget
 
     def list_entries(self) -> Iterator[SearchEntry]:
+        for step, task in RUN_STEPS.items():
+            yield SearchEntry("How a run goes", step, step, task, None)
         yield from self._list_actions(self.screen_name, self._find_screen())
         for term, meaning in TERMS.items():
             yield SearchEntry("Terms", term, term, meaning, None)

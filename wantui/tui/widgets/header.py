@@ -88,7 +88,7 @@ class Header(DiffText):
         engine_state = self.describe_engine(with_count=True)
         short_engine_state = self.describe_engine(with_count=False)
         if progress is None:
-            return [_join_parts([host, engine_state]), engine_state]
+            return [*(_join_parts([host, state]) for state in (engine_state, short_engine_state)), short_engine_state]
         count = Text(f"{progress.ended_count:,}/{progress.video_count:,} videos")
         short_count = Text(f"{progress.ended_count:,}/{progress.video_count:,}")
         seconds = snapshot.etas.queue_seconds
@@ -115,7 +115,8 @@ class Header(DiffText):
         ]
 
     def describe_engine(self, with_count: bool) -> Text:
-        """Return the symbol and the word for the engine's state; `with_count` adds the number of working workers."""
+        """Return the symbol and the word for the engine's state; `with_count` adds the number of working workers, or
+        says that the engine is idle."""
         snapshot = self.snapshot
         if snapshot.starting_process_id is not None:
             return Text("◌ starting", self.make_colour_style("accent"))
@@ -130,7 +131,7 @@ class Header(DiffText):
             return Text(f"▶ {count_text}running", self.make_colour_style("accent"))
         if any(worker.state == "starting" for worker in snapshot.workers):
             return Text("◌ starting", self.make_colour_style("accent"))
-        return Text("● idle", self.make_colour_style("success"))
+        return Text("● engine idle" if with_count else "● idle", self.make_colour_style("success"))
 
     async def on_click(self, event: Click) -> None:
         for start, end, name in self._tab_spans:

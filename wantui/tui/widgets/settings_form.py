@@ -12,7 +12,7 @@ from textual.widgets import Input, Static
 
 from wantui.config import Config
 from wantui.config.fields import FormField, get_setting_value
-from wantui.tui.content import make_content
+from wantui.tui.content import make_content, set_titles
 from wantui.tui.settings_rows import (
     DEFAULT_TEXT,
     NONE_TEXT,
@@ -46,10 +46,9 @@ class SettingsForm(Vertical):
     DEFAULT_CSS = """
     SettingsForm { height: 1fr; layers: base edit; }
     SettingsForm #filter { display: none; margin-left: 1; }
-    SettingsForm #filter.-open { display: block; }
     SettingsForm #value { display: none; layer: edit; position: absolute; background: $boost; }
-    SettingsForm #value.-open { display: block; }
-    SettingsForm #about { height: auto; min-height: 3; max-height: 7; margin-left: 1; color: $text-muted; }
+    SettingsForm #filter.-open, SettingsForm #value.-open { display: block; }
+    SettingsForm #about { height: auto; min-height: 4; max-height: 8; margin-left: 1; color: $text-muted; }
     """
 
     @dataclass
@@ -86,7 +85,7 @@ class SettingsForm(Vertical):
         self.entries: list[SettingsRow] = list_settings_rows()
 
     def compose(self) -> ComposeResult:
-        yield HiddenLineInput(id="filter", compact=True, placeholder="part of a name or of the help")
+        yield HiddenLineInput(id="filter", compact=True, placeholder="name, help, or: changed")
         yield VirtualList(id="fields")
         yield HiddenLineInput(id="value", compact=True)
         yield Static("", markup=False, id="about")
@@ -133,8 +132,9 @@ class SettingsForm(Vertical):
         """Build the rows again, and put the cursor on `selected`, or on the row that had it."""
         field_list = self.field_list
         selected = selected or self._get_current_row()
+        query, width = self.filter_input.value, field_list.row_width or 40
         self.entries = list_settings_rows(
-            self.filter_input.value, self.open_key, self.error_key, self.value_error or "", field_list.row_width or 40
+            query, self.open_key, self.error_key, self.value_error or "", width, self.changed_keys
         )
         field_list.empty_text = f"no setting contains {self.filter_input.value!r}; esc: show all"
         is_short = bool(self.filter_input.value) and 0 < len(self.entries) <= MAX_SHORT_LIST
@@ -175,10 +175,9 @@ class SettingsForm(Vertical):
     def _draw_choice(self, row: ChoiceRow) -> Text:
         assert self.config is not None
         is_current = str(get_setting_value(self.config, row.field.key)) == row.choice
-        name_width = max(map(len, row.field.choices))
         line = Text.assemble(
             ("    ● " if is_current else "    ○ ", self.field_list.make_colour_style("accent")),
-            (f"{row.choice:<{name_width}}  ", Style(bold=is_current)),
+            (f"{row.choice:<{max(map(len, row.field.choices))}}  ", Style(bold=is_current)),
         )
         line.append(row.description, Style(dim=True))
         return line
@@ -204,6 +203,7 @@ class SettingsForm(Vertical):
         width = self.explanation.content_size.width
         if self.screen.has_class("-low") and not self.has_focus_within and width:
             lines = "\n".join(line.plain for line in cut_lines(wrap_text(lines, width, indent=""), 2, width))
+        set_titles(self.explanation, format_label(field.name) if (field := self._get_current_field()) else "")
         self.explanation.update(make_content(lines, keep_lines=True))
 
     on_descendant_focus = on_descendant_blur = _show_explanation

@@ -164,6 +164,11 @@ class TrajectoryTable(VirtualList):
         return self._has_not_settled(self.metric_name)
 
     @property
+    def shows_unsettled(self) -> bool:
+        """Whether a visible metric has not settled."""
+        return any(self._has_not_settled(METRIC_NAMES[index]) for index in self._find_visible_metrics(self.row_width))
+
+    @property
     def _first_video(self) -> Video | None:
         """First video of the table, or None; a metric is measured in the same way for all videos."""
         row = self._all_rows[0] if self._all_rows else None
@@ -255,11 +260,13 @@ class TrajectoryTable(VirtualList):
         for column in columns:
             if column.metric == self.metric_name:
                 end = start + (column.width or 0)
-                header.stylize(self.make_colour_style("accent") + Style(bold=True, dim=False), start, end)
+                background = Style(bgcolor=self.make_colour_style("cursor-background").color)
+                style = self.make_colour_style("accent") + background + Style(bold=True, dim=False)
+                header.stylize(style, start, end)
             start += (column.width or 0) + len(COLUMN_GAP)
         if self._find_visible_metrics(width)[-1] < len(METRICS) - 1:
-            header.truncate(width - 1, pad=True)
-            header.append(MORE_SIGN, Style(bold=True, dim=False))
+            header.truncate(width - 2, pad=True)
+            header.append(f"{MORE_SIGN} ", Style(bold=True, dim=False))
         return header
 
     def _draw_row(self, index: int, width: int) -> Text:
