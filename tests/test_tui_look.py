@@ -59,7 +59,7 @@ def test_scroll_bar_has_only_whole_cells_at_every_position() -> None:
     ThemedApp()
     bars = [ScrollBar.renderer.render_bar(size=12, virtual_size=45, window_size=12, position=row) for row in range(34)]
     assert {segment.text for bar in bars for segment in bar.segments} == {" "}
-    thumbs = [[segment.style.reverse for segment in bar.segments] for bar in bars]
+    thumbs = [[segment.style is not None and segment.style.reverse for segment in bar.segments] for bar in bars]
     assert all(len(thumb) == 12 and 3 <= thumb.count(True) <= 4 for thumb in thumbs)
     assert thumbs[0][0]
     assert thumbs[-1][-1]

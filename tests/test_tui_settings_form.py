@@ -9,7 +9,7 @@ from conftest import only_queued
 from harness_screens import go_to
 from harness_tui import AppUnderTest, application, run
 
-from wantui.config.fields import find_form_field, list_form_fields
+from wantui.config.fields import FormField, find_form_field, list_form_fields
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import TextViewer
 from wantui.tui.settings_rows import (
@@ -394,7 +394,7 @@ def test_described_choices_are_choices_of_their_setting() -> None:
 def test_search_for_changed_lists_only_the_changed_settings() -> None:
     changed_keys = {"model_settings.steps", "seeds"}
     rows = list_settings_rows("changed", changed_keys=changed_keys)
-    assert {row.key for row in rows if not isinstance(row, Heading)} == changed_keys
+    assert {row.key for row in rows if isinstance(row, FormField)} == changed_keys
     assert list_settings_rows("changed") == []
 
 
