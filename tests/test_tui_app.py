@@ -173,7 +173,7 @@ def test_engine_of_another_version_is_reported_and_usable() -> None:
     async def test() -> None:
         async with application() as it:
             await it.until(lambda: "another version" in it.notifications() or "0.0.1-old" in it.notifications())
-            assert "● idle" in it.text()
+            assert "● engine idle" in it.text()
 
     run(test)
 

@@ -295,7 +295,7 @@ def test_header_counts_a_worker_once_while_it_completes_its_previous_video(monke
     [
         ({"hold": Hold("paused", "it was paused", None, None)}, "‖ on hold ─── 1/2,000"),
         ({"engine": None, "running_videos": ()}, "■ no engine ─── 1:02:33"),
-        ({"batches": (), "running_videos": (), "etas": QueueEtas({}, {})}, "● idle"),
+        ({"batches": (), "running_videos": (), "etas": QueueEtas({}, {})}, "● engine idle"),
         ({"error": "cannot read the queue: database disk image is malformed"}, "✗ queue error"),
     ],
 )

@@ -80,7 +80,7 @@ def estimate_batch_costs(
     parts += [(part.name, part.bytes, part.basis) for part in disk.capture_parts]
     before = "" if fits else f"{_describe_fitting_part(preview, free_bytes, disk)} would fit; "
     spare_text = format_bytes(disk_need.temporary_bytes + disk_need.reserve_bytes)
-    after = f"; needs {spare_text} besides, for temporary files and as a reserve"
+    after = f"; another {spare_text} as a reserve"
     disk_text = f"{format_bytes(disk.total_bytes)}; {format_bytes(free_bytes)} free"
     sizes = ", ".join(f"{name} {format_bytes(size)}" for name, size, _ in parts)
     calculations = ", ".join(f"{name} {format_bytes(size)} ({part_basis})" for name, size, part_basis in parts)
