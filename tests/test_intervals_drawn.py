@@ -40,9 +40,9 @@ def test_slopes_share_their_decimals_unless_they_differ_too_much() -> None:
     assert format_slopes([12.5, 0.000123]) == ["+12.5     ", " +0.000123"]
 
 
-def test_cut_text_fills_its_last_line_and_ends_in_an_ellipsis() -> None:
+def test_cut_text_fills_its_last_line_with_words_and_ends_in_an_ellipsis() -> None:
     lines = cut_lines(wrap_text("a large blue circle moving left over a dark background", 36), 1, 36)
-    assert [line.plain for line in lines] == ["a large blue circle moving left ove…"]
+    assert [line.plain for line in lines] == ["a large blue circle moving left …"]
     assert len(cut_lines(wrap_text("a b", 36), 1, 36)) == 1
 
 

@@ -17,7 +17,7 @@ _NUMBER_SPACE_PATTERN = re.compile(
     r"|(?<=\bguidance) (?=\d)|(?<=\bbracket) (?=\d)"
 )
 """Space between a number and its unit or name: "5 s", "x 6 seeds", "cfg scale 4"."""
-_PATH_PART_PATTERN = re.compile(r"[^/_]*[/_]|[^/_]+")
+_PATH_PART_PATTERN, _NAME_PART_PATTERN = re.compile(r"[^/]*/|[^/]+"), re.compile(r"[^_]*_|[^_]+")
 
 _SECOND_CELL = "\0"
 """Character that stands for the second cell of a wide character; displayed text never contains it."""
@@ -39,7 +39,8 @@ def wrap_cells(text: str, width: int, **options: Any) -> list[str]:
 def wrap_text(text: str, width: int, style: Style | None = None, indent: str = "  ") -> list[Text]:
     """Wrap a text into lines of at most `width` cells; all lines but the first are indented.
 
-    A number stays in one line with its unit or name; a path that is longer than a line is broken after `/` or `_`.
+    A number stays in one line with its unit or name; a path that is longer than a line is broken after `/`, and
+    after `_` in a name that is longer than a line.
     """
     joined = _NUMBER_SPACE_PATTERN.sub(NO_BREAK_SPACE, join_units(text))
     joined = " ".join(_split_path(word, width - len(indent)) for word in joined.split(" "))
@@ -64,7 +65,9 @@ def _split_path(word: str, width: int) -> str:
     if len(word) <= width:
         return word
     lines = [""]
-    for part in _PATH_PART_PATTERN.findall(word):
+    names = _PATH_PART_PATTERN.findall(word)
+    parts = [part for name in names for part in ([name] if len(name) <= width else _NAME_PART_PATTERN.findall(name))]
+    for part in parts:
         if lines[-1] and len(lines[-1]) + len(part) > width:
             lines.append("")
         lines[-1] += part

@@ -101,7 +101,7 @@ def _describe_generation_time(seconds: Sequence[float]) -> str:
     if not seconds:
         return ""
     mean_text = f"{sum(seconds) / len(seconds):.1f} s a video"
-    return f"{format_duration(sum(seconds))} to denoise and decode, without loading and saving ({mean_text})"
+    return f"{format_duration(sum(seconds))} without loading and saving ({mean_text})"
 
 
 def _describe_sampling(manifest: Manifest) -> str:
