@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MakeOnce, Wantui, generate_batch
+from conftest import MakeOnce, Wantui, generate_batch, recipe_for
 from numpy.typing import NDArray
 from rich.color import Color
 from rich.console import Console
@@ -43,6 +43,7 @@ from wantui.analysis.template_parts import TemplateParts, label_scheduled_option
 from wantui.analysis.video import Video
 from wantui.config import parse_config
 from wantui.errors import UserError
+from wantui.models.catalogue import NANO
 from wantui.planning import Recipe, plan_batch, preview_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VariationEntry, create_manifest, write_manifest
@@ -923,6 +924,19 @@ def test_batches_whose_swept_prompt_schedules_differ_are_not_called_equal(tmp_pa
         sweep = f"""{SCHEDULE_PATH}='{{"1": "{first}"}}','{{"1": "a ring"}}'"""
         videos += make_scheduled_videos(tmp_path / name, "a shape", "{}", sweep)
     assert find_differing_settings(videos).only_name == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("speed", "name"), [("reference", ""), ("fused", "speed"), ("fp8", "speed"), ("cached", "speed")]
+)
+def test_batches_of_different_speed_are_not_called_equal(tmp_path: Path, speed: str, name: str) -> None:
+    videos: list[Video] = []
+    for each in ("reference", speed):
+        recipe = recipe_for(NANO, speed=each)
+        settings = {"cached": each == "cached", "fp8": each == "fp8"}
+        batch = synthetic_videos(tmp_path / f"batch{len(videos)}", {"one": 1.0}, seeds=1)
+        videos += [replace(video, recipe=recipe, settings={**video.settings, **settings}) for video in batch]
+    assert find_differing_settings(videos).only_name == name
 
 
 def test_empty_schedule_and_no_schedule_are_one_value_with_one_name(tmp_path: Path) -> None:

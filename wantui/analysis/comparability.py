@@ -28,6 +28,10 @@ SIZE_SETTINGS = ("width", "height", "frames", "shape", "values")
 """Settings that determine the shape of the initial noise; seeds can be paired only if these are equal."""
 WEIGHTING_SETTING = "embedding_method"
 """Name of the setting for the method of applying word weights."""
+SPEED_SETTING = "speed"
+SPEED_PARTS = ("cached", "fp8", "magnitudes")
+"""Compared settings that follow from the speed. Videos of `fused` and `reference` are compared, because they differ by
+rounding only."""
 NOISE_LEVELS_SETTING = "noise_levels"
 """Name of the setting that summarises the noise levels of the stored states."""
 SCHEDULE_SETTINGS = ("steps", "sampler", "flow_shift", "storage_interval", "levels")
@@ -205,6 +209,8 @@ def find_differing_settings(videos: Sequence[Video]) -> DifferingSettings:
     for folder, members in videos_by_folder.items():
         for name, value in collect_compared_settings(members[0]).items():
             values_by_setting.setdefault(name, {})[folder] = value
+        recipe = members[0].recipe
+        values_by_setting.setdefault(SPEED_SETTING, {})[folder] = None if recipe is None else recipe.speed
         values_by_setting.setdefault(WEIGHTING_SETTING, {})[folder] = next(
             (video.weighting_method for video in members if video.weighting_method), ""
         )
@@ -227,6 +233,8 @@ def find_differing_settings(videos: Sequence[Video]) -> DifferingSettings:
         not value for value in differing_values.get(WEIGHTING_SETTING, {}).values()
     ):
         differing_values.pop(WEIGHTING_SETTING, None)  # a batch without weights has no method of applying them
+    if SPEED_SETTING in differing_values:
+        differing_values = {name: values for name, values in differing_values.items() if name not in SPEED_PARTS}
     if "model" in differing_values:
         differing_values.pop("revision", None)
     if any(name in SCHEDULE_SETTINGS for name in differing_values):
