@@ -119,6 +119,7 @@ def _draw_figures(
         index_text = f"step {film.evaluations[key.step_index] + 1}  σ {film.sigmas[key.step_index]:.3f}"
     else:
         index_text = f"{key.axis} {key.step_index} (0 to {count - 1})"
+    first, last = (film.evaluations[0] + 1, film.evaluations[-1] + 1) if key.axis == "step" else (0, count - 1)
     axis_key = "A axis" if len(film.list_axes()) > 1 else ""
     lines = [
         _join_at_both_ends(
@@ -130,7 +131,7 @@ def _draw_figures(
         _join_at_both_ends(Text(index_text, plain), "← →", width, key_style),
         _draw_scrubber(key.step_index - MEAN_STEP, count + 1, width, accent),
         Text(_draw_mass(masses, width), accent),
-        _join_at_both_ends(Text(f"attention by {key.axis}", dim), axis_key, width, key_style),
+        _join_at_both_ends(Text(f"attention by {key.axis} ({first} to {last})", dim), axis_key, width, key_style),
         Text(""),
     ]
     if frame_count:
