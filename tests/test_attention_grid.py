@@ -147,7 +147,7 @@ def test_damaged_maps_are_reported_and_skipped(generated_batch: BatchFolder, wan
     ("options", "message"),
     [
         (["--word", "square"], "no map of 'square' is stored"),
-        (["--steps", "3"], "has no attention map of step 3: its steps are 0 to 2"),
+        (["--steps", "3"], "has no attention map of step 3: the video has the steps 0 to 2"),
         (["--steps", "2..0"], "--steps: cannot read the moment '2..0'. Write the index of a step from 0"),
         (["--steps", "0,150%"], "--steps: cannot use the moment '150%'. Write the index of a step from 0"),
         (["-o", "a.gif"], "its name must end in .png or .mp4"),

@@ -474,8 +474,8 @@ def edit_config(folder: Path, part: str, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"latents_mean": [0.0]}, r"has latents_mean \[0\.0\]\.\.\., but it must be 16 numbers"),
-        ({"latents_std": [float("nan")] * 16}, r"has latents_std \[nan, nan, nan\]\.\.\., but it must be 16 numbers"),
+        ({"latents_mean": [0.0]}, r"sets latents_mean to \[0\.0\]\.\.\., but 16 finite numbers are needed"),
+        ({"latents_std": [float("nan")] * 16}, r"sets latents_std to \[nan, nan, nan\]\.\.\., but 16 finite"),
         ({"latents_std": [0.0] * 16}, "has a latents_std of 0 or less"),
     ],
 )
@@ -548,7 +548,7 @@ def test_shards_in_a_subfolder_are_refused_where_the_library_refuses_them(
     index_path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
     refusals = preview_batch(load_config("nano", [f"model_settings.model_id={folder}"]), "a star").refusals
     if library == "diffusers":
-        message = f"{index_path} refers to sub/{path.name}, but diffusers reads only files beside it"
+        message = f"{index_path} refers to sub/{path.name}, but diffusers reads only files in the same folder"
         assert message in refusals[0]
         refused(folder, message)
     else:

@@ -343,7 +343,7 @@ def test_header_shows_engine_position_eta_and_hold(queue: Queue) -> None:
     async def test(it: AppUnderTest) -> None:
         await it.until(lambda: "● engine idle" in it.text())
         assert "gpu1" in it.text()
-        await it.until(lambda: "1/3 videos  ETA 0:05" in it.text())
+        await it.until(lambda: "1/3  ETA 0:05" in it.text())
         await it.press("f7")
         await it.until(lambda: "‖ on hold" in it.text())
         assert queue.read_hold() is not None
