@@ -569,7 +569,7 @@ def test_run_behind_another_batch_names_that_batch(start: Start, tiny_batch: lis
     machine.until(machine.queue.list_running_videos)
     client = machine.client(*batch(tiny_batch, 1, "second"))
     output = machine.lines_of(client, "stderr")
-    machine.until(lambda: any("waits for 1 video of batch 1 (first)" in line for line in output))
+    machine.until(lambda: any("waiting for 1 video of batch 1 (first)" in line for line in output))
     (tmp_path / "go").touch()
     machine.until(lambda: client.poll() is not None)
     assert (client.returncode, machine.ended()) == (0, True)

@@ -66,6 +66,17 @@ def batch(make_once: MakeOnce) -> Path:
 
 
 @pytest.fixture
+def generic_batch(make_once: MakeOnce) -> Path:
+    """Return a batch with the generic prompt of the concepts in `batch`, and with its seeds."""
+    size = ("--set", "video_settings.width=32", "--set", "video_settings.height=32", "--set", "video_settings.frames=5")
+    device = ("--set", "model_settings.device=cpu", "--set", "model_settings.steps=4")
+    made = make_once(
+        "generic", lambda folder: generate_batch(folder, "-t", "a coloured circle", "-n", "4", *size, *device)
+    )
+    return made / "batch"
+
+
+@pytest.fixture
 def switched_batch(make_once: MakeOnce) -> Path:
     """Return a batch whose prompt switches to the generic prompt at one of two steps, beside references."""
     values = ",".join(f"\"{{'{step}': 'a shape'}}\"" for step in (1, 2))
@@ -86,7 +97,9 @@ def switched_batch(make_once: MakeOnce) -> Path:
 
 @pytest.mark.usefixtures("torch_not_imported")
 @pytest.mark.processes
-def test_documented_json_has_the_fields_of_the_output(wantui: Wantui, batch: Path, switched_batch: Path) -> None:
+def test_documented_json_has_the_fields_of_the_output(
+    wantui: Wantui, batch: Path, generic_batch: Path, switched_batch: Path
+) -> None:
     wantui("run", "--resume", batch, "--json", "--detach")
     arguments = {
         "queue ls --json": ("queue", "ls", "--all", "--json"),
@@ -105,7 +118,7 @@ def test_documented_json_has_the_fields_of_the_output(wantui: Wantui, batch: Pat
         "analyze BATCH... --attention --json": ("analyze", batch, "--attention", "--json"),
         "analyze BATCH... --contributions --json": ("analyze", batch, "--contributions", "--json"),
         "commitment show BATCH... --json": ("commitment", "show", switched_batch, "--json"),
-        "generic show BATCH... --json": ("generic", "show", batch, "--reference", batch, "--json"),
+        "generic show BATCH... --json": ("generic", "show", generic_batch, "--reference", batch, "--json"),
         "ablate BATCH --json": ("ablate", batch, "--variation", "red", "--steps", "0", "--json"),
         "decode BATCH --json": ("decode", batch, "--fast", "--steps", "1", "--json"),
         "score BATCH --json": ("score", batch, "--generic", "red|blue: coloured", "--device", "cpu", "--json"),

@@ -122,8 +122,8 @@ def _label_by_nearest_reference(
     if len(references) < 2:
         raise UserError(
             f"cannot label the videos of {prompt!r}: labelling by the nearest reference needs at least two concepts, "
-            f"but the reference batches contain {format_count(len(references), 'prompt')}. Pass --reference BATCH, a "
-            "batch with one prompt per concept and the same seeds, or --labels FILE"
+            f"but the reference batches contain {format_count(len(references), 'suitable prompt')}. Pass "
+            "--reference BATCH, a batch with one prompt per concept and the same seeds, or --labels FILE"
         )
     concept_by_prompt = {each: find_concept_word(each, prompt) for each in references}
     result = GenericLabels({}, "nearest", tuple(concept_by_prompt.values()), unused)

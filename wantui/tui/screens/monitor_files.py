@@ -175,7 +175,7 @@ class MonitorFiles(BaseScreen):
             self.log_version = message.log_tail.version
             self.log_lines = message.log_tail.lines
             self.draw_log()
-        self._colours_by_batch.update(message.colours_by_batch)
+        self._colours_by_batch |= message.colours_by_batch
         if message.clip is not None:
             self.clip = message.request.clip_video_id, message.clip
         if message.frames_by_step and message.request.video_id == self.previews.video_id:
