@@ -277,6 +277,21 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
         assert " ".join(replace_names(result.verdict_text).split()) in " ".join(" ".join(lines).split())
 
 
+def test_drawing_of_a_dose_response_marks_metrics_that_have_not_settled(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(5, 0.01, (7, 1, 3, 2))
+    result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])
+    trends = tuple(replace(result.trends[0], metric=name) for name in ("length", "turning"))
+    result, canvas = replace(result, trends=trends), Canvas(136, 30, lambda _: Style())
+    texts = [
+        "\n".join(line.plain for line in draw_dose_response(result, canvas, unsettled_metrics=unsettled)[0])
+        for unsettled in ((), {"turning"})
+    ]
+    assert "turning (rad)" in texts[0]
+    assert "turning* (rad)" in texts[1]
+    assert "length*" not in texts[1]
+    assert ["*: not settled, mostly the sampler's steps" in text for text in texts] == [False, True]
+
+
 def test_low_pane_shows_means_and_five_slopes_with_significant_ones_first_and_alone_bold(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(5, 0.01, (7, 1, 3, 2))
     result = respond(tmp_path, (1.0, 4.0, 8.0), noise + np.array((1.0, 4.0, 8.0))[:, None])

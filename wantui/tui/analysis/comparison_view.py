@@ -62,8 +62,11 @@ def draw_comparison(
     lines = draw_answer_verdicts(general_answers, canvas)
     row_by_metric: dict[str, int] = {}
     if (dose_response := comparison.dose_response) is not None:
+        unsettled_metrics = {
+            name for group in comparison.groups for video in group.videos for name in video.unsettled_metrics
+        }
         dose_lines, row_by_metric = draw_dose_response(
-            dose_response, canvas, len(lines), colours_by_group, charted_metric
+            dose_response, canvas, len(lines), colours_by_group, charted_metric, unsettled_metrics
         )
         lines += [*dose_lines, Text("")]
     verdicts = sorted(

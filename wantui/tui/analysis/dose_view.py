@@ -1,7 +1,7 @@
 """Drawing of a dose-response: verdict, means of a metric, slopes of all metrics."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -19,7 +19,13 @@ from wantui.tui.analysis.forest_plot import (
     draw_interval,
     sort_significant_first,
 )
-from wantui.tui.analysis.metric_notes import RATIO_NOTE, RATIO_SIGN, describe_least_p, mark_ratio
+from wantui.tui.analysis.metric_notes import (
+    RATIO_NOTE,
+    RATIO_SIGN,
+    UNSETTLED_SIGN,
+    describe_least_p,
+    mark_ratio,
+)
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import find_value_range
 from wantui.tui.number_formats import MISSING_TEXT, align_decimals, choose_number_format, format_p
@@ -54,6 +60,7 @@ def draw_dose_response(
     lines_above: int = 0,
     colours_by_group: Mapping[str, str] = {},
     charted_metric: str = "",
+    unsettled_metrics: Collection[str] = (),
 ) -> tuple[list[Text], dict[str, int]]:
     """Return the drawn dose-response, and, by metric, the row of the pane with its slope.
 
@@ -66,6 +73,7 @@ def draw_dose_response(
         lines_above: lines of the pane above these.
         colours_by_group: theme colours of the groups, which their points have.
         charted_metric: metric of the means; empty, or without a slope, for the declared one.
+        unsettled_metrics: metrics that have not settled in a video.
     """
     colour_name = VERDICT_COLOURS.get(dose_response.verdict_kind, "")
     style = canvas.get_style(colour_name) if colour_name else Style()
@@ -86,7 +94,8 @@ def draw_dose_response(
     trends, first_row = list(dose_response.trends), lines_above + len(lines) + 1
     if first_row + len(trends) > canvas.height:
         trends = sort_significant_first(trends, lambda trend: trend.family_p)
-    slope_lines = _draw_slopes(dose_response, trends, charted.metric, canvas)
+    name_by_metric = {trend.metric: _name_metric_with_unit(trend.metric, unsettled_metrics) for trend in trends}
+    slope_lines = _draw_slopes(dose_response, trends, name_by_metric, charted.metric, canvas)
     verdict_lines = wrap_text(replace_names(dose_response.verdict_text), canvas.width)
     row_by_metric = {trend.metric: row for row, trend in enumerate(trends, first_row)}
     return [*lines, *slope_lines, *verdict_lines], row_by_metric
@@ -177,13 +186,17 @@ def _draw_title(trend: "Trend", setting_name: str, canvas: Canvas) -> Text:
 
 
 def _draw_slopes(
-    dose_response: "DoseResponse", trends: "Sequence[Trend]", charted_metric: str, canvas: Canvas
+    dose_response: "DoseResponse",
+    trends: "Sequence[Trend]",
+    name_by_metric: Mapping[str, str],
+    charted_metric: str,
+    canvas: Canvas,
 ) -> list[Text]:
     """Return a table of slopes, whose decimal points are below each other, and notes on it.
 
     A wide pane has a plot of the same percentages. Significant rows are bold, as in the table of a pair, others muted.
     """
-    header, *rows = _draw_slope_table(dose_response, trends, canvas.width)
+    header, *rows = _draw_slope_table(dose_response, trends, name_by_metric, canvas.width)
     changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]
     axis = choose_axis(changes, canvas.width - len(header) - 2, MIN_WIDE_PLOT)
     muted_style = canvas.get_style("text-muted")
@@ -194,7 +207,7 @@ def _draw_slopes(
         style = canvas.get_style("found") + Style(bold=True) if is_significant else muted_style
         line = Text.assemble((row, style))
         if trend.metric == charted_metric:
-            line.stylize(canvas.get_style("accent"), 0, len(_name_metric_with_unit(trend.metric)))
+            line.stylize(canvas.get_style("accent"), 0, len(name_by_metric[trend.metric]))
         if axis.width and all(map(math.isfinite, change)):
             line.append("  ").append_text(draw_interval(change, is_significant, axis, style))
         elif axis.width:
@@ -202,7 +215,9 @@ def _draw_slopes(
             line.append("  ").append(reason.center(axis.width)[: axis.width].rstrip(), Style(dim=True))
         lines.append(line)
     has_interval_in_unit = any(_has_interval(trend) and not _has_relative_interval(trend) for trend in trends)
+    has_unsettled = any(UNSETTLED_SIGN in name for name in name_by_metric.values())
     texts = [
+        *([f"{UNSETTLED_SIGN}: not settled, mostly the sampler's steps"] if has_unsettled else []),
         f"slope: change of the metric for each unit of {replace_names(dose_response.setting_name)}, paired by seed",
         f"{RATIO_SIGN}: % of the mean's distance from 1",
         *(["intervals without % are in the metric's unit"] if has_interval_in_unit else []),
@@ -211,7 +226,9 @@ def _draw_slopes(
     return [*lines, *wrap_text("; ".join(texts), canvas.width, muted_style)]
 
 
-def _draw_slope_table(dose_response: "DoseResponse", trends: "Sequence[Trend]", max_width: int) -> list[str]:
+def _draw_slope_table(
+    dose_response: "DoseResponse", trends: "Sequence[Trend]", name_by_metric: Mapping[str, str], max_width: int
+) -> list[str]:
     """Return the header and the rows of the table of slopes: in the unit of each metric, and in percent of its mean.
 
     The column of p is left out if all metrics have the same. The header of slopes is short in a narrow pane.
@@ -222,7 +239,7 @@ def _draw_slope_table(dose_response: "DoseResponse", trends: "Sequence[Trend]", 
     setting_name = replace_names(dose_response.setting_name)
     slope_header = f"slope per 1 {setting_name}" if len(setting_name) <= MAX_AXIS_NAME_WIDTH else "slope"
     columns = [
-        _pad_column("metric", [_name_metric_with_unit(trend.metric) for trend in trends], is_left=True),
+        _pad_column("metric", [name_by_metric[trend.metric] for trend in trends], is_left=True),
         _pad_column(slope_header, slopes),
         _pad_column("% of mean", [_format_relative_slope(trend, decimals) for trend in trends]),
         _pad_column("95 % interval", [_format_interval(trend, decimals) for trend in trends]),
@@ -243,9 +260,10 @@ def format_slopes(slopes: "Sequence[float]") -> list[str]:
     return [f"{slope:+.{decimals}f}" if math.isfinite(slope) else MISSING_TEXT for slope in slopes]
 
 
-def _name_metric_with_unit(metric: str) -> str:
-    unit = get_metric_unit(metric)
-    return mark_ratio(metric, f"{replace_names(metric)} ({unit})" if unit else replace_names(metric))
+def _name_metric_with_unit(metric: str, unsettled_metrics: Collection[str]) -> str:
+    unit, name = get_metric_unit(metric), replace_names(metric)
+    name += UNSETTLED_SIGN if metric in unsettled_metrics else ""
+    return mark_ratio(metric, f"{name} ({unit})" if unit else name)
 
 
 def _format_relative_slope(trend: "Trend", decimals: int) -> str:

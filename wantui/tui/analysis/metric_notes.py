@@ -12,6 +12,8 @@ RESPONSES = {
     "appearance": "appearance, not frequency",
 }
 """What a metric follows, by the response of the calibration."""
+UNSETTLED_SIGN = "*"
+"""Sign of a metric that has not settled, behind its name."""
 RATIO_SIGN = "¹"
 """Sign of metrics whose percentages are of their distance from 1, behind their names."""
 RATIO_NOTE, SHORT_RATIO_NOTE = f"{RATIO_SIGN} percent of the distance from 1", f"{RATIO_SIGN} % of distance to 1"

@@ -14,6 +14,7 @@ from wantui.analysis.groups import Group
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.setting_values import make_value_key, shorten_path
 from wantui.analysis.video import Video
+from wantui.tui.analysis.metric_notes import UNSETTLED_SIGN
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
 from wantui.tui.number_formats import NumberFormat, choose_number_format
 from wantui.tui.plain_names import replace_names
@@ -23,8 +24,6 @@ from wantui.tui.widgets.virtual_list import VirtualList
 MAX_NAME_WIDTH_SHARE = 0.4
 """Maximum share of the width that the names of batch and variation take."""
 METRIC_NAMES = tuple(METRICS)
-UNSETTLED_SIGN = "*"
-"""Sign of a metric that has not settled, behind its name in the header."""
 MORE_SIGN = "›"
 """Sign at the right end of the header if further metrics are out of sight."""
 SHORT_UNITS = {"sigma": "σ"}
