@@ -44,6 +44,11 @@ class ClipBuffer:
         self._key_frames: dict[int, KeyFrame] = {}
         self._thread: threading.Thread | None = None
 
+    @property
+    def has_failed(self) -> bool:
+        """Return whether no frame of the clip can be decoded."""
+        return bool(self.error) and not self.frame_count
+
     def set_max_size(self, max_size: tuple[int, int]) -> None:
         """Decode frames of at most this width and height in pixels; drop frames decoded at a different size."""
         with self._condition:

@@ -163,9 +163,7 @@ class PixelPlayer:
             buffer.request_frame(playback.convert_index(clip.recipe.fps))
             for buffer, clip in zip(self.buffers, self.clips, strict=True)
         ]
-        if any(
-            frame is None and not self._has_failed(buffer) for frame, buffer in zip(frames, self.buffers, strict=True)
-        ):
+        if any(frame is None and not buffer.has_failed for frame, buffer in zip(frames, self.buffers, strict=True)):
             playback.frame_index, self._must_redraw = previous_index, True
             return
         if playback.is_playing:
@@ -181,9 +179,6 @@ class PixelPlayer:
             [(buffer.frame_count, clip.recipe.fps) for buffer, clip in zip(self.buffers, self.clips, strict=True)]
         )
         self._must_redraw |= self.playback.frame_count != previous_count
-
-    def _has_failed(self, buffer: ClipBuffer) -> bool:
-        return bool(buffer.error) and not buffer.frame_count
 
     def _send_frames(self, frames: "Sequence[NDArray[np.uint8] | None]") -> None:
         places, (columns, rows) = self._arrange_clips()
@@ -227,7 +222,7 @@ class PixelPlayer:
         for label, buffer, (left, top) in zip(self.labels, self.buffers, places, strict=True):
             if self._shows_labels:
                 lines.append(f"\x1b[{top};{left + 1}H{escape_unprintable(label)[:columns]}")
-            if self._has_failed(buffer):
+            if buffer.has_failed:
                 error_lines = wrap_cells(escape_unprintable(buffer.error), columns)[: self.size.rows - top - 1]
                 lines += [f"\x1b[{top + 1 + row};{left + 1}H{line}" for row, line in enumerate(error_lines)]
         title = self.labels[0] if len(self.clips) == 1 else f"{len(self.clips)} videos"

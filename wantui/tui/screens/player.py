@@ -219,10 +219,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         previous_index = playback.frame_index
         playback.frame_index = index
         frames = self._request_frames()
-        if any(
-            frame is None and not (buffer.error and not buffer.frame_count)
-            for frame, buffer in zip(frames, self.buffers, strict=True)
-        ):
+        if any(frame is None and not buffer.has_failed for frame, buffer in zip(frames, self.buffers, strict=True)):
             playback.frame_index = previous_index
             return
         playback.move_forward(index, frame_remainder)
@@ -247,11 +244,10 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
 
     def draw_frames(self) -> None:
         """Draw the decoded frames at the position, and the control line."""
-        for clip, view, buffer in zip(self.clips, self.views, self.buffers, strict=True):
-            frame = buffer.request_frame(self.playback.convert_index(clip.recipe.fps))
+        for frame, view, buffer in zip(self._request_frames(), self.views, self.buffers, strict=True):
             if frame is not None:
                 view.show_picture(frame, is_moving=self.playback.is_playing)
-            elif buffer.error and not buffer.frame_count:
+            elif buffer.has_failed:
                 view.show_message(buffer.error)
         prompts = [clip.recipe.prompt for clip in self.clips]
         for panel, clip, label in zip(self.query(ClipPanel), self.clips, self.labels, strict=True):
