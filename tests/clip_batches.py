@@ -30,11 +30,17 @@ def draw_clip(colour: tuple[int, int, int], frame_count: int = FRAME_COUNT) -> l
 
 
 def write_clip_batch(
-    folder: Path, template: str = TEMPLATE, seeds: int = 2, unfinished: tuple[int, ...] = (), more: tuple[str, ...] = ()
+    folder: Path,
+    template: str = TEMPLATE,
+    seeds: int = 2,
+    unfinished: tuple[int, ...] = (),
+    damaged: tuple[int, ...] = (),
+    more: tuple[str, ...] = (),
 ) -> Manifest:
     """Write a batch folder whose videos are done; those with an index in `unfinished` are failed, without a clip.
 
     Args:
+        damaged: indices of videos whose clips are not videos.
         seeds: number of videos per variation, unless `more` lists seeds.
         more: further settings, such as `sweeps=cfg_scale=2,4` or `seeds=7,42`.
     """
@@ -55,7 +61,10 @@ def write_clip_batch(
             continue
         clip = batch_folder.make_clip_path(video.variation, video.number, manifest.find_cell_folder(video))
         clip.parent.mkdir(parents=True, exist_ok=True)
-        write_mp4(clip, draw_clip(choose_colour(video)), FPS, FRAME_COUNT, {})
+        if index in damaged:
+            clip.write_bytes(b"damaged")
+        else:
+            write_mp4(clip, draw_clip(choose_colour(video)), FPS, FRAME_COUNT, {})
         video.state, video.files = "done", {"clip": clip.relative_to(folder).as_posix()}
     write_manifest(batch_folder, manifest)
     return manifest

@@ -22,7 +22,7 @@ def video_files(root: Path) -> VideoFiles:
 
 
 def stop_after(events: Iterator[object], steps: int) -> None:
-    """Close a video's generator after its `steps`-th step, as a worker that is told to stop does."""
+    """Close a video's generator after a number of steps, like a worker that must stop."""
     for event in events:
         if isinstance(event, StepFinished) and event.step.evaluation_index + 1 == steps:
             events.close()  # type: ignore[attr-defined]

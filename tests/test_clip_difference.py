@@ -278,9 +278,7 @@ def test_unexpected_error_of_a_comparison_is_shown_and_reported(monkeypatch: pyt
 
 
 def test_damaged_clip_has_no_difference_and_says_why() -> None:
-    folder = Path("outputs/clips").absolute()
-    manifest = write_clip_batch(folder)
-    (folder / manifest.videos[1].files["clip"]).write_bytes(b"damaged")
+    write_clip_batch(Path("outputs/clips").absolute(), damaged=(1,))
 
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         await it.press("m", "right", "m", "c")

@@ -209,9 +209,7 @@ def test_single_mark_is_compared_with_the_current_video() -> None:
 
 
 def test_damaged_clip_is_shown_beside_those_that_play() -> None:
-    folder = Path("outputs/clips").absolute()
-    manifest = write_clip_batch(folder)
-    (folder / manifest.videos[1].files["clip"]).write_bytes(b"damaged")
+    write_clip_batch(Path("outputs/clips").absolute(), damaged=(1,))
 
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         await it.press("m", "right", "m", "c")
@@ -225,8 +223,7 @@ def test_damaged_clip_is_shown_beside_those_that_play() -> None:
 
 def test_unreadable_next_clip_replaces_the_previous_picture_by_its_error() -> None:
     folder = Path("outputs/clips").absolute()
-    manifest = write_clip_batch(folder)
-    (folder / manifest.videos[1].files["clip"]).write_bytes(b"damaged")
+    manifest = write_clip_batch(folder, damaged=(1,))
 
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, "p")

@@ -134,7 +134,7 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
 
     @property
     def message_text(self) -> str:
-        """Return what there is instead of figures: an error, or that the difference is being measured."""
+        """Return the text that replaces the figures until they are measured, or after an error."""
         return f"✗ {self.error}" if self.error else MEASURING_TEXT
 
     def show_frame(self, index: int) -> None:
