@@ -13,7 +13,7 @@ from wantui.tui.monitor.states import MonitorRow, describe_stage_briefly, descri
 from wantui.tui.plots import draw_styled_bar
 from wantui.tui.state_style import get_state_style
 
-TITLE_HEADER, PROGRESS_HEADER = "video", "progress"
+PROGRESS_HEADER = "progress"
 MIN_TITLE_WIDTH = 12
 """Minimum width of the titles of videos, in cells."""
 WIDE_BAR_WIDTH, BAR_WIDTH, NARROW_BAR_WIDTH, TINY_BAR_WIDTH, STEP_WIDTH = 32, 12, 9, 7, 12
@@ -55,54 +55,46 @@ def make_monitor_columns(
             bar for it, and leaves out the pace; without stages, its bar takes only the cells that titles leave.
         longest_title: width of the longest title, in cells.
     """
-    bar_width = _choose_bar_width(list_width, has_stages)
-    if not bar_width:
-        columns = _make_columns(list_width, has_memory, has_stages, 0, context)
-        title_width = next(column.width or 0 for column in columns if column.header_text == TITLE_HEADER)
-        spare_width = min(BAR_WIDTH, title_width - max(MIN_TITLE_WIDTH, longest_title))
-        bar_width = spare_width if spare_width >= MIN_SPARE_BAR_WIDTH else 0
-    return _make_columns(list_width, has_memory, has_stages, bar_width, context)
-
-
-def _make_columns(
-    list_width: int, has_memory: bool, has_stages: bool, bar_width: int, context: RowContext
-) -> list[Column[MonitorRow]]:
-    """Return the columns with a progress bar of a given width."""
     min_pace_list = MIN_LIST_WITH_STAGES_AND_PACE if has_stages else MIN_NARROW_LIST
-    title = Column[MonitorRow](TITLE_HEADER, None, lambda row: _draw_title(row, context))
-    progress_header = PROGRESS_HEADER if bar_width >= len(PROGRESS_HEADER) else ""
-    columns: list[Column[MonitorRow]] = [
+    left_columns: list[Column[MonitorRow]] = [
         Column("worker", 9, lambda row: "└ next" if row.is_next else row.worker_name, min_list_width=MIN_NARROW_LIST),
         Column("device", 7, lambda row: "" if row.worker is None else row.worker.device, min_list_width=MIN_WIDE_LIST),
         Column("state", 12, lambda row: _draw_state(row, context)),
-        title,
-        Column(
-            f"{progress_header:<{bar_width}}{'step/frame':>{STEP_WIDTH}}",
-            bar_width + STEP_WIDTH,
-            lambda row: _draw_progress(row, context, bar_width),
-        ),
+    ]
+    right_columns: list[Column[MonitorRow]] = [
         Column("noise σ", 7, lambda row: _format_sigma(row), "right", min_list_width=90),
         Column("s/step", 6, lambda row: _format_pace(row), "right", min_list_width=min_pace_list),
         Column("ETA", 7, context.estimate_eta, "right"),
     ]
     if has_memory:
-        columns.append(Column("GB used/pred.", 13, lambda row: row.memory_text, "right", min_list_width=113))
-    shown_columns = [column for column in columns if list_width >= column.min_list_width]
-    fixed_width = sum(len(COLUMN_GAP) + (column.width or 0) for column in shown_columns) - len(COLUMN_GAP)
-    title_width = max(MIN_TITLE_WIDTH, list_width - fixed_width)
+        right_columns.append(Column("GB used/pred.", 13, lambda row: row.memory_text, "right", min_list_width=113))
+    left_columns, right_columns = (
+        [column for column in columns if column.fits(list_width)] for columns in (left_columns, right_columns)
+    )
+    fixed_width = sum((column.width or 0) + len(COLUMN_GAP) for column in [*left_columns, *right_columns])
+    free_width = list_width - fixed_width - len(COLUMN_GAP) - STEP_WIDTH
+    bar_width = _choose_bar_width(list_width, has_stages, free_width - max(MIN_TITLE_WIDTH, longest_title))
+    progress_header = PROGRESS_HEADER if bar_width >= len(PROGRESS_HEADER) else ""
     return [
-        Column(column.header_text, title_width, column.draw_cell) if column is title else column
-        for column in shown_columns
+        *left_columns,
+        Column("video", max(MIN_TITLE_WIDTH, free_width - bar_width), lambda row: _draw_title(row, context)),
+        Column(
+            f"{progress_header:<{bar_width}}{'step/frame':>{STEP_WIDTH}}",
+            bar_width + STEP_WIDTH,
+            lambda row: _draw_progress(row, context, bar_width),
+        ),
+        *right_columns,
     ]
 
 
-def _choose_bar_width(list_width: int, has_stages: bool) -> int:
+def _choose_bar_width(list_width: int, has_stages: bool, spare_width: int) -> int:
+    """Return the width of the progress bar in cells, of which titles leave `spare_width`; 0 for none."""
     if list_width >= MIN_LIST_WITH_WIDE_BAR:
         return WIDE_BAR_WIDTH
     if list_width >= MIN_WIDE_LIST:
         return BAR_WIDTH
     if not has_stages:
-        return 0
+        return min(BAR_WIDTH, spare_width) if spare_width >= MIN_SPARE_BAR_WIDTH else 0
     return NARROW_BAR_WIDTH if list_width >= MIN_NARROW_LIST else TINY_BAR_WIDTH
 
 
