@@ -1,5 +1,6 @@
 """Dialog that selects the batches to analyse together."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,6 +51,12 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
     def __init__(self, batches: Sequence[BatchSummary], initial_folders: Sequence[Path]) -> None:
         super().__init__()
         self.batches, self.initial_folders = list(batches), set(initial_folders)
+        self._equal_batches: defaultdict[tuple[str, ...], list[BatchSummary]] = defaultdict(list)
+        """Batches that differ only in their time, by their common contents."""
+        for batch in self.batches:
+            self._equal_batches[_list_contents(batch)].append(batch)
+        self._measured_widths = (0, 0)
+        """Widths of the facts and of the list for which the height of the facts was measured."""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
@@ -77,10 +84,13 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
         batch, width = self.batch_picker.current_batch, self.facts_text.content_size.width
         if batch is None or width <= 0:
             return
-        height = max(len(self._draw_facts(other, width)) for other in self.batches)
+        widths = (width, self.batch_picker.row_width)
+        if self._measured_widths != widths:
+            self._measured_widths = widths
+            height = max(len(self._draw_facts(other, width)) for other in self.batches)
+            self.facts_text.styles.height = height + GAP_HEIGHT
         lines = self._draw_facts(batch, width)
-        self.facts_text.styles.height = height + GAP_HEIGHT
-        self.facts_text.show_lines([*lines, *[Text("")] * (height - len(lines))])
+        self.facts_text.show_lines([*lines, *[Text("")] * (MAX_FACT_LINES - len(lines))])
 
     def _draw_facts(self, batch: BatchSummary, width: int) -> list[Text]:
         """Return the facts about a batch that its row leaves out."""
@@ -102,13 +112,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
 
     def _describe_equal_batches(self, batch: BatchSummary) -> str:
         """Return the batches that differ from one only in their time; empty if there are none."""
-
-        def list_contents(summary: BatchSummary) -> tuple[str, ...]:
-            return summary.template, summary.seeds, summary.sweep, summary.model
-
-        others = [
-            other for other in self.batches if other is not batch and list_contents(other) == list_contents(batch)
-        ]
+        others = [other for other in self._equal_batches[_list_contents(batch)] if other is not batch]
         times = join_and_shorten([format_date(other.created_at) for other in others])
         return f"batch of {times} (template, seeds, sweep, model)" if others else ""
 
@@ -119,3 +123,8 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
         """Return the chosen batches; the one under the cursor if none is chosen."""
         current = self.batch_picker.current_batch
         self.dismiss(self.batch_picker.chosen_folders or ([current.folder] if current is not None else None))
+
+
+def _list_contents(batch: BatchSummary) -> tuple[str, ...]:
+    """Return what two batches that differ only in their time have in common."""
+    return batch.template, batch.seeds, batch.sweep, batch.model
