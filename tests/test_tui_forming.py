@@ -21,7 +21,7 @@ from wantui.storage.zarr_group import CaptureError
 from wantui.tui.screens.forming import FormingScreen
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.widgets.picture_view import fit_picture_size
-from wantui.tui.widgets.step_changes import choose_panel_width, measure_step_changes
+from wantui.tui.widgets.step_changes import choose_changes_width, measure_step_changes
 
 pytestmark = [pytest.mark.torch, pytest.mark.terminal]
 
@@ -117,7 +117,7 @@ def test_changes_are_mean_absolute_differences_of_neighbours_and_from_the_last_s
     ("width", "picture_width", "panel_width"), [(140, 60, 80), (200, 60, 90), (140, 104, 36), (80, 60, 30), (59, 30, 0)]
 )
 def test_changes_take_what_the_picture_leaves(width: int, picture_width: int, panel_width: int) -> None:
-    assert choose_panel_width(width, picture_width) == panel_width
+    assert choose_changes_width(width, picture_width) == panel_width
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 40)])

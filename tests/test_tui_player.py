@@ -25,7 +25,7 @@ from wantui.tui.player.clips import make_player_clip
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.recipe_viewer import RecipeViewer
-from wantui.tui.widgets.clip_facts import choose_panel_width
+from wantui.tui.widgets.clip_facts import choose_facts_width
 from wantui.tui.widgets.picture_view import encode_colours, fit_picture_size
 
 pytestmark = pytest.mark.terminal
@@ -564,7 +564,7 @@ def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
     [((140, 38), 1.0, 64), ((80, 22), 1.0, 36), ((80, 22), 1.6, 0), ((200, 20), 1, 64)],
 )
 def test_panel_of_facts_takes_the_space_beside_the_clip(size: tuple[int, int], aspect_ratio: float, width: int) -> None:
-    assert choose_panel_width(size, aspect_ratio) == width
+    assert choose_facts_width(size, aspect_ratio) == width
 
 
 def test_player_shows_place_settings_and_marks_of_a_clip_beside_it() -> None:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wantui.errors import UserError
-from wantui.formatting import capitalize_first, shorten_text
-from wantui.words import has_two_cells, is_complete_word
+from wantui.formatting import capitalize_first, has_two_cells, is_complete_word, shorten_text
 
 GENERIC_WORDS_KEY = "prompt_settings.generic_words"
 """Setting that declares generic words."""

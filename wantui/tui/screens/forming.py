@@ -19,11 +19,12 @@ from wantui.tui.actions import make_bindings
 from wantui.tui.chart import SIGMA_NOTE
 from wantui.tui.dialog import DialogMixin
 from wantui.tui.pictures import stretch_picture
+from wantui.tui.terminal.driver import count_pending_writes
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.picture_view import PictureView, fit_picture_size
 from wantui.tui.widgets.preview_strip import PreviewStrip
-from wantui.tui.widgets.step_changes import StepChanges, StepChangesPanel, choose_panel_width, measure_step_changes
+from wantui.tui.widgets.step_changes import StepChanges, StepChangesPanel, choose_changes_width, measure_step_changes
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         height, width = step.frames[0].shape[:2]
         rows = self.picture_view.content_size.height
         picture_width = round(2 * rows * width / height)
-        panel_width = choose_panel_width(self.size.width, picture_width)
+        panel_width = choose_changes_width(self.size.width, picture_width)
         self.set_class(panel_width > 0 and not self.error, "-with-changes")
         self.changes_panel.styles.width = panel_width
 
@@ -275,7 +276,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
             self._timer = self.set_interval(recipe.frames / recipe.fps / len(step.frames), self._play_next_frame)
 
     def _play_next_frame(self) -> None:
-        if not getattr(self.app._driver, "pending_write_count", 0):  # otherwise keys would wait for the terminal
+        if not count_pending_writes(self.app):  # otherwise keys would wait for the terminal
             self.action_move_frame(1)
 
     async def action_help(self) -> None:

@@ -23,8 +23,9 @@ from wantui.tui.player.clip_layout import GRID_GAP, arrange_panels
 from wantui.tui.player.clips import ClipMarks, MarkField, PlayerClip
 from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
 from wantui.tui.screens.recipe_viewer import RecipeViewer
+from wantui.tui.terminal.driver import count_pending_writes
 from wantui.tui.widgets.clip_difference import DifferenceCurve, DifferencePicture
-from wantui.tui.widgets.clip_facts import ClipFacts, choose_panel_width
+from wantui.tui.widgets.clip_facts import ClipFacts, choose_facts_width
 from wantui.tui.widgets.clip_panel import ClipPanel
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
@@ -167,7 +168,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         for curve in self.query(DifferenceCurve):
             curve.styles.column_span = max(1, layout.curve_span)
         if len(self.clips) == 1:
-            panel_width = choose_panel_width((width, stage_height), aspect_ratio)
+            panel_width = choose_facts_width((width, stage_height), aspect_ratio)
             self.set_class(panel_width > 0 and not is_bare, "-with-facts")
             self.clip_facts.styles.width = panel_width
         else:
@@ -205,7 +206,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
 
     def _tick(self) -> None:
         """Show the frames that are due, unless the terminal has not taken the last ones: keys would wait for them."""
-        if getattr(self.app._driver, "pending_write_count", 0) > MAX_PENDING_WRITES:
+        if count_pending_writes(self.app) > MAX_PENDING_WRITES:
             return
         now = time.monotonic()
         elapsed_seconds, self._last_tick_seconds = now - self._last_tick_seconds, now

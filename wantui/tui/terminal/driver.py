@@ -5,7 +5,13 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
+from textual.app import App
 from textual.drivers.linux_driver import LinuxDriver
+
+
+def count_pending_writes(app: "App[object]") -> int:
+    """Return the number of updates that the terminal of an application has not taken yet; 0 with another driver."""
+    return getattr(app._driver, "pending_write_count", 0)
 
 
 class TerminalDriver(LinuxDriver):

@@ -34,7 +34,7 @@ MIN_STRIP_LINES, MAX_STRIP_LINES = 4, 8
 """Limits of the height of the strip of frames, with the line of their numbers."""
 
 
-def choose_panel_width(size: tuple[int, int], aspect_ratio: float) -> int:
+def choose_facts_width(size: tuple[int, int], aspect_ratio: float) -> int:
     """Return the width of the panel beside a clip in cells; 0 if the clip leaves no room for one.
 
     Args:

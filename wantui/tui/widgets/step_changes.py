@@ -49,7 +49,7 @@ def measure_step_changes(frames_by_step: "Mapping[int, NDArray[np.uint8]]") -> S
     )
 
 
-def choose_panel_width(width: int, picture_width: int) -> int:
+def choose_changes_width(width: int, picture_width: int) -> int:
     """Return the width of the panel beside a picture in cells; 0 if the screen is too narrow for both.
 
     Args:
