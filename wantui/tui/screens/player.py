@@ -31,7 +31,7 @@ from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.matrix_cells import REJECT, STAR
 from wantui.tui.widgets.picture_view import PictureView
-from wantui.tui.widgets.playback_bar import PlaybackBar
+from wantui.tui.widgets.playback_bar import PlaybackBar, SeekBar
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         if not playback.is_playing:
             self._stop_timer()
         if index != previous_index or not playback.is_playing:
-            self.draw_frames()
+            self._draw_frames(frames)
 
     def _update_count(self) -> None:
         self.playback.update_count(
@@ -243,9 +243,13 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
 
     # Drawing
 
+    @on(DifferenceCurve.Measured)
     def draw_frames(self) -> None:
         """Draw the decoded frames at the position, and the control line."""
-        for frame, view, buffer in zip(self._request_frames(), self.views, self.buffers, strict=True):
+        self._draw_frames(self._request_frames())
+
+    def _draw_frames(self, frames: "Sequence[Picture | None]") -> None:
+        for frame, view, buffer in zip(frames, self.views, self.buffers, strict=True):
             if frame is not None:
                 view.show_picture(frame, is_moving=self.playback.is_playing)
             elif buffer.has_failed:
@@ -255,18 +259,22 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
             panel.show_label(clip, label, self._list_mark_symbols(clip), prompts)
         prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
         self.query_one("#prompt", DiffText).show_lines([prompt])
-        self._show_difference()
-        has_chart = any(curve.display and curve.has_chart for curve in self.query(DifferenceCurve))
+        self._show_difference(frames)
+        has_chart = any(curve.display and curve.bar_width for curve in self.query(DifferenceCurve))
         self.playback_bar.show_playback(self.playback, self._make_title(), has_scrub_bar=not has_chart)
         self._show_facts()
 
-    @on(DifferenceCurve.Measured)
-    def _show_difference(self) -> None:
+    def _show_difference(self, frames: "Sequence[Picture | None]") -> None:
         """Show the difference of two clips in the shown frame."""
         for curve, picture in zip(self.query(DifferenceCurve), self.query(DifferencePicture), strict=True):
             curve.show_frame(self.playback.frame_index)
-            if self.has_class("-with-difference"):
-                picture.show_frame(curve, self._request_frames(), is_moving=self.playback.is_playing)
+            if not self.has_class("-with-difference"):
+                continue
+            if curve.difference is None:
+                picture.show_message(curve.message_text)
+            else:
+                index, is_moving = self.playback.frame_index, self.playback.is_playing
+                picture.show_frame(curve.difference, index, frames, is_moving=is_moving)
 
     def _show_facts(self) -> None:
         """Show what is known about the only clip in the panel beside it, unless there is no room for the panel."""
@@ -386,8 +394,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         self.playback.seek(index)
         self._show_change()
 
-    @on(PlaybackBar.Sought)
-    def _seek_to_fraction(self, message: PlaybackBar.Sought) -> None:
+    @on(SeekBar.Sought)
+    def _seek_to_fraction(self, message: SeekBar.Sought) -> None:
         self._seek(round(message.share * self.playback.last_index))
 
     @on(PlaybackBar.StateClicked)

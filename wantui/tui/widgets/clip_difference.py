@@ -10,7 +10,6 @@ from rich.text import Text
 from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.events import MouseDown, MouseMove, MouseUp
 from textual.message import Message
 from textual.worker import get_current_worker
 
@@ -21,7 +20,7 @@ from wantui.tui.player.clips import PlayerClip
 from wantui.tui.plots import draw_colour_scale
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.picture_view import PictureView
-from wantui.tui.widgets.playback_bar import PlaybackBar
+from wantui.tui.widgets.playback_bar import SeekBar
 from wantui.tui.worker_errors import WorkerErrorsMixin
 from wantui.tui.wrapping import cut_lines, wrap_text
 
@@ -56,17 +55,19 @@ class DifferencePicture(Vertical):
         yield DiffText(classes="difference-label")
         yield PictureView(is_at_top=True)
 
-    def show_frame(self, curve: "DifferenceCurve", frames: "Sequence[Picture | None]", *, is_moving: bool) -> None:
-        """Show the frame of a curve as large as `frames`; until these are decoded, keep the previous picture."""
-        difference = curve.difference
-        if difference is None:
-            self.label.show_lines([Text("difference", Style(bold=True))])
-            self.view.show_message(curve.message_text)
-            return
+    def show_message(self, text: str) -> None:
+        """Show a text instead of a picture."""
+        self.label.show_lines([Text("difference", Style(bold=True))])
+        self.view.show_message(text)
+
+    def show_frame(
+        self, difference: ClipDifference, index: int, frames: "Sequence[Picture | None]", *, is_moving: bool
+    ) -> None:
+        """Show a frame as large as `frames`; until these are decoded, keep the previous picture."""
         first, second = frames
         if first is not None and second is not None:
             height, width = first.shape[:2]
-            index = min(curve.frame_index, len(difference.maps) - 1)
+            index = min(index, len(difference.maps) - 1)
             self.view.show_picture(difference.draw_picture(index, (width, height)), is_moving=is_moving)
         self.label.show_lines([self._draw_label(difference)])
 
@@ -83,7 +84,7 @@ class DifferencePicture(Vertical):
         return line.append_text(draw_colour_scale(difference.colours.tolist(), scale_width)).append(top_text)
 
 
-class DifferenceCurve(WorkerErrorsMixin, DiffText):
+class DifferenceCurve(WorkerErrorsMixin, SeekBar):
     """Figures of the difference of two clips, and its curve over the frames with the shown one marked."""
 
     @dataclass
@@ -101,18 +102,8 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
         super().__init__(**options)
         self.difference: ClipDifference | None = None
         """Difference of the clips; None until it is measured."""
-        self.frame_index = 0
-        """Index of the marked frame."""
         self.error = ""
         """Reason why the clips cannot be compared; otherwise empty."""
-        self._plot_start = self._plot_width = 0
-        """First column and width of the chart's plot in cells; 0 without a chart."""
-        self._is_dragging = False
-
-    @property
-    def has_chart(self) -> bool:
-        """Return whether the curve is drawn, so that the mouse can select frames on it."""
-        return self._plot_width > 0
 
     @work(thread=True, exclusive=True, group="difference", exit_on_error=False)
     def measure_difference(self, first: PlayerClip, second: PlayerClip) -> None:
@@ -139,7 +130,6 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
 
     def show_frame(self, index: int) -> None:
         """Show the figures and the curve, with a frame marked."""
-        self.frame_index = index
         width, height = self.content_size
         if not width or not height:
             return
@@ -153,7 +143,7 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
         lines = _join_figures([title, *figures], width)
         if len(lines) > height:
             lines = _join_figures(figures, width)
-        self._plot_width = 0
+        self.bar_width = 0
         if height - len(lines) >= MIN_CHART_HEIGHT:
             lines += self._draw_curve(difference, index, width, height - len(lines))
         self.show_lines(lines[:height])
@@ -177,30 +167,10 @@ class DifferenceCurve(WorkerErrorsMixin, DiffText):
         low = min(means) if is_axis_above_zero(min(means), max(means), MIN_RELATIVE_RANGE) else 0
         height = min(height, MAX_CHART_HEIGHT)
         chart = Chart(width, height, (1, max(2, len(means))), (low, max(means) or 1), FRAME_AXIS)
-        self._plot_start, self._plot_width = chart.label_width + 2, chart.plot_width
+        self.bar_start, self.bar_width = chart.label_width + 2, chart.plot_width
         chart.add_line(frame_numbers, means, self.make_colour_style("text-muted"))
         chart.mark_point(index + 1, means[index], self.make_colour_style("accent"))
         return chart.draw_lines()
-
-    def _seek(self, x: int) -> None:
-        share = (x - self._plot_start) / max(1, self._plot_width - 1)
-        self.post_message(PlaybackBar.Sought(max(0.0, min(1.0, share))))
-
-    def on_mouse_down(self, event: MouseDown) -> None:
-        """Seek the frame at the mouse, as on the scrub bar, in whose place the curve is."""
-        event.stop()
-        if self.has_chart and event.x >= self._plot_start:
-            self._is_dragging = True
-            self.capture_mouse()
-            self._seek(event.x)
-
-    def on_mouse_move(self, event: MouseMove) -> None:
-        if self._is_dragging:
-            self._seek(event.x)
-
-    def on_mouse_up(self, event: MouseUp) -> None:
-        self._is_dragging = False
-        self.release_mouse()
 
 
 def _join_figures(figures: Sequence[Text], width: int) -> list[Text]:

@@ -41,28 +41,55 @@ def format_position(playback: Playback, *, in_words: bool = False) -> str:
     )
 
 
-class PlaybackBar(DiffText):
+class SeekBar(DiffText):
+    """Text with a bar, such as a scrub bar or the plot of a chart, on which the mouse seeks a position."""
+
+    @dataclass
+    class Sought(Message):
+        """The mouse was pressed or dragged on the bar."""
+
+        share: float
+        """Position from 0 (first frame) to 1 (last frame)."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.bar_start = self.bar_width = 0
+        """First column and width of the bar in cells of the content; a width of 0 without a bar."""
+        self._is_dragging = False
+
+    def _is_on_bar(self, x: int) -> bool:
+        """Return whether a column of the widget is on the bar or right of it."""
+        return self.bar_width > 1 and x >= self.gutter.left + self.bar_start
+
+    def _seek(self, x: int) -> None:
+        share = (x - self.gutter.left - self.bar_start) / (self.bar_width - 1)
+        self.post_message(self.Sought(max(0.0, min(1.0, share))))
+
+    def on_mouse_down(self, event: MouseDown) -> None:
+        event.stop()
+        if self._is_on_bar(event.x):
+            self._is_dragging = True
+            self.capture_mouse()
+            self._seek(event.x)
+
+    def on_mouse_move(self, event: MouseMove) -> None:
+        if self._is_dragging and self.bar_width > 1:
+            self._seek(event.x)
+
+    def on_mouse_up(self, event: MouseUp) -> None:
+        self._is_dragging = False
+        self.release_mouse()
+
+
+class PlaybackBar(SeekBar):
     """Position of a player, its scrub bar, and a title."""
 
     DEFAULT_CSS = """
     PlaybackBar { height: 1; padding: 0 1; }
     """
 
-    @dataclass
-    class Sought(Message):
-        """The mouse was pressed or dragged on the scrub bar."""
-
-        share: float
-        """Position from 0 (first frame) to 1 (last frame)."""
-
     class StateClicked(Message):
         """The mouse was pressed left of the scrub bar."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.bar_start = self.bar_width = 0
-        """First column and width of the scrub bar in cells of the content."""
-        self._is_dragging = False
 
     def show_playback(self, playback: Playback, title: str, *, has_scrub_bar: bool = True) -> None:
         """Show a position, and a title at the right end; without a scrub bar if a chart takes its place."""
@@ -90,27 +117,6 @@ class PlaybackBar(DiffText):
             line.append("  ").append_text(title_text)
         self.show_lines([line])
 
-    def _find_fraction_at(self, x: int) -> float | None:
-        """Return the position at a column of the widget, or None left of the scrub bar."""
-        column = x - self.gutter.left - self.bar_start
-        if (column < 0 and not self._is_dragging) or self.bar_width < 2:
-            return None
-        return max(0.0, min(1.0, column / (self.bar_width - 1)))
-
     def on_mouse_down(self, event: MouseDown) -> None:
-        event.stop()
-        share = self._find_fraction_at(event.x)
-        if share is None:
+        if not self._is_on_bar(event.x):
             self.post_message(self.StateClicked())
-            return
-        self._is_dragging = True
-        self.capture_mouse()
-        self.post_message(self.Sought(share))
-
-    def on_mouse_move(self, event: MouseMove) -> None:
-        if self._is_dragging and (share := self._find_fraction_at(event.x)) is not None:
-            self.post_message(self.Sought(share))
-
-    def on_mouse_up(self, event: MouseUp) -> None:
-        self._is_dragging = False
-        self.release_mouse()
