@@ -1,6 +1,6 @@
 """Pictures in block characters: each shows two colours on its four quadrants, those that fit the picture best."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -65,10 +65,11 @@ def draw_blocks(pixels: "NDArray[np.uint8]") -> Iterator[list[tuple[str, Style]]
     """Draw the lines of a picture [2 * rows, 2 * columns, rgb]: a character and its style for each cell."""
     for indices, fronts, backs in zip(*(array.tolist() for array in choose_blocks(pixels)), strict=True):
         yield [
-            (BLOCKS[index], PICTURE_STYLE + Style(color=_name_colour(front), bgcolor=_name_colour(back)))
+            (BLOCKS[index], PICTURE_STYLE + Style(color=name_colour(front), bgcolor=name_colour(back)))
             for index, front, back in zip(indices, fronts, backs, strict=True)
         ]
 
 
-def _name_colour(colour: list[int]) -> str:
+def name_colour(colour: Sequence[int]) -> str:
+    """Return a colour [rgb] as "#rrggbb"."""
     return f"#{colour[0]:02x}{colour[1]:02x}{colour[2]:02x}"

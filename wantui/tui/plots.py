@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.block_characters import PICTURE_STYLE, draw_blocks
+from wantui.tui.block_characters import PICTURE_STYLE, draw_blocks, name_colour
 from wantui.tui.braille import BrailleCanvas
 from wantui.tui.pictures import fit_picture_cells
 
@@ -97,11 +97,6 @@ def draw_colour_scale(colours: "Sequence[Sequence[int]]", width: int) -> Text:
     scale = Text(no_wrap=True, end="")
     for cell in range(width):
         left, right = (colours[(2 * cell + half) * last // (2 * width - 1)] for half in (0, 1))
-        style = Style(color=_name_colour(left), bgcolor=_name_colour(right))
+        style = Style(color=name_colour(left), bgcolor=name_colour(right))
         scale.append("▌", PICTURE_STYLE + style)
     return scale
-
-
-def _name_colour(colour: "Sequence[int]") -> str:
-    red, green, blue = colour
-    return f"#{red:02x}{green:02x}{blue:02x}"
