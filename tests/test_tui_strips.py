@@ -15,12 +15,13 @@ from rich.style import Style
 from wantui.analysis.metrics import CURVES, METRICS
 from wantui.metric_names import CURVE_NAMES
 from wantui.storage.contact_sheet import list_sheet_frames
+from wantui.storage.manifest import VariationEntry
 from wantui.tui.film_strip import draw_film_strip, find_sheet_number, label_sheet_frames
 from wantui.tui.pictures import read_sheet_frames
 from wantui.tui.plain_names import replace_names
 from wantui.tui.player.clip_labels import cut_prompt
 from wantui.tui.player.clips import list_batch_clips
-from wantui.tui.series_colours import assign_series_colours
+from wantui.tui.series_colours import assign_variation_colours
 from wantui.tui.video_grid import draw_played_batch
 from wantui.tui.wrapping import wrap_text
 
@@ -71,11 +72,11 @@ def test_clips_of_a_batch_get_their_colours_from_one_assignment(
     manifest = write_clip_batch(tmp_path / "clips", "a [red|blue] circle")
     assigned = []
 
-    def assign(variation_ids: Sequence[str]) -> dict[str, str]:
-        assigned.append(list(variation_ids))
-        return assign_series_colours(variation_ids)
+    def assign(variations: Sequence[VariationEntry]) -> dict[str, str]:
+        assigned.append([variation.id for variation in variations])
+        return assign_variation_colours(variations)
 
-    monkeypatch.setattr("wantui.tui.player.clips.assign_series_colours", assign)
+    monkeypatch.setattr("wantui.tui.player.clips.assign_variation_colours", assign)
     clips = list_batch_clips(tmp_path / "clips", manifest)
     assert [clip.colour_name for clip in clips] == ["series-red"] * 2 + ["series-blue"] * 2
     assert assigned == [["red", "blue"]]

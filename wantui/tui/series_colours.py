@@ -1,7 +1,12 @@
 """Colours of variations and groups, which are the same on every screen."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wantui.prompts.expand import Variation
+    from wantui.storage.manifest import VariationEntry
 
 SERIES_COLOURS = ("blue", "orange", "teal", "pink", "yellow", "violet", "green", "red")
 """Colours in the order in which names get them."""
@@ -29,6 +34,11 @@ def make_series_variables(*, is_dark: bool, is_ansi: bool) -> dict[str, str]:
     """Return the theme variables of the colours."""
     colours = ANSI_SERIES if is_ansi else DARK_SERIES if is_dark else LIGHT_SERIES
     return {f"series-{name}": colour for name, colour in zip(SERIES_COLOURS, colours, strict=True)}
+
+
+def assign_variation_colours(variations: "Iterable[Variation | VariationEntry]") -> dict[str, str]:
+    """Return the theme variable of the colour of each variation of a batch, by its id; empty for a single one."""
+    return assign_series_colours([variation.id for variation in variations])
 
 
 def assign_series_colours(names: Sequence[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.storage.similarity_file import DISTANCE_SCORES, NO_SIMILARITY, SCORE_LABELS, BatchSimilarity
 from wantui.tui.plain_names import replace_names
 from wantui.tui.running_videos import RunningVideo
-from wantui.tui.series_colours import assign_series_colours
+from wantui.tui.series_colours import assign_variation_colours
 
 VIDEO_FILTERS = ("starred", "unrejected")
 """Filters that choose videos; the other filters of the Library choose batches."""
@@ -205,7 +205,7 @@ def _choose_row_colours(
     arranged: ArrangedVideos, layout: AxisLayout, manifest: Manifest, rows: Sequence[int]
 ) -> tuple[str, ...]:
     """Return the colour of the variation of each row; empty if the rows are something else."""
-    colours = assign_series_colours([variation.id for variation in manifest.variations])
+    colours = assign_variation_colours(manifest.variations)
     if layout.rows != (VARIATION_AXIS,) or not colours:
         return ()
     return tuple(colours[manifest.variations[arranged.rows[row].key[0]].id] for row in rows)

@@ -19,7 +19,7 @@ from wantui.storage.preview_files import (
     make_step_preview_path,
 )
 from wantui.tui.pictures import read_strip_frames, shrink_picture
-from wantui.tui.series_colours import assign_series_colours
+from wantui.tui.series_colours import assign_variation_colours
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
@@ -151,7 +151,7 @@ def read_variation_colours(folder: Path) -> tuple[str | None, ...] | None:
         manifest = read_manifest(BatchFolder(folder))
     except UserError:
         return None
-    colours = assign_series_colours([variation.id for variation in manifest.variations])
+    colours = assign_variation_colours(manifest.variations)
     return tuple(colours.get(manifest.variations[entry.variation].id) for entry in manifest.videos)
 
 

@@ -10,7 +10,7 @@ from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.marks import VideoMark
 from wantui.tui.plain_names import replace_names
 from wantui.tui.player.recipe_table import RecipeField, list_video_fields
-from wantui.tui.series_colours import assign_series_colours
+from wantui.tui.series_colours import assign_variation_colours
 
 MarkField = Literal["star", "reject"]
 """Field of a mark that a key changes."""
@@ -61,11 +61,7 @@ class ClipMarks:
 
 def make_player_clip(folder: Path, manifest: Manifest, entry: VideoEntry) -> PlayerClip:
     """Return the clip of a done video of the batch in `folder`."""
-    return _make_clip(folder, manifest, entry, _assign_colours(manifest))
-
-
-def _assign_colours(manifest: Manifest) -> dict[str, str]:
-    return assign_series_colours([each.id for each in manifest.variations])
+    return _make_clip(folder, manifest, entry, assign_variation_colours(manifest.variations))
 
 
 def _make_clip(folder: Path, manifest: Manifest, entry: VideoEntry, colour_names: Mapping[str, str]) -> PlayerClip:
@@ -91,7 +87,7 @@ def _make_clip(folder: Path, manifest: Manifest, entry: VideoEntry, colour_names
 def list_batch_clips(folder: Path, manifest: Manifest) -> list[PlayerClip]:
     """Return the clips of a batch in the order of the matrix: by variation, cell of the sweep, number."""
     entries = sorted(manifest.videos, key=lambda entry: (entry.variation, entry.cell or 0, entry.number))
-    colour_names = _assign_colours(manifest)
+    colour_names = assign_variation_colours(manifest.variations)
     return [_make_clip(folder, manifest, entry, colour_names) for entry in entries if "clip" in entry.files]
 
 

@@ -27,7 +27,7 @@ from wantui.tui.monitor.states import describe_interruption
 from wantui.tui.plain_names import replace_names
 from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
 from wantui.tui.screens.base import BaseScreen
-from wantui.tui.series_colours import assign_series_colours
+from wantui.tui.series_colours import assign_variation_colours
 from wantui.tui.state_style import get_video_style
 from wantui.tui.widgets.batch_details import BatchDetails
 from wantui.tui.widgets.queue_video import QueueVideo, StillRequest
@@ -175,7 +175,7 @@ class QueueDetails(BaseScreen):
             manifest = read_manifest(folder)
             marks = read_marks(folder)
             facts = collect_batch_facts(folder.root, manifest, marks)
-            colours = assign_series_colours([variation.id for variation in manifest.variations])
+            colours = assign_variation_colours(manifest.variations)
             message = BatchFactsRead(version, manifest, facts, marks, colours)
         except UserError as error:
             message = BatchFactsRead(version, None, None, error=str(error))

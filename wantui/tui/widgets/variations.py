@@ -10,7 +10,7 @@ from textual import on
 from wantui.models.tokenizer import find_token_texts
 from wantui.prompts import Mark, Variation, list_marks, list_prompts
 from wantui.tui.pane_titles import KeyTitleMixin
-from wantui.tui.series_colours import assign_series_colours
+from wantui.tui.series_colours import assign_variation_colours
 from wantui.tui.widgets.virtual_list import VirtualList
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Variations(KeyTitleMixin, VirtualList):
         self._first_indices_with_prompts = [
             first_indices_by_prompts.setdefault(list_prompts(v), index) for index, v in enumerate(preview.variations)
         ]
-        self._colours_by_id = assign_series_colours([variation.id for variation in preview.variations])
+        self._colours_by_id = assign_variation_colours(preview.variations)
         measured = preview.variations[:MAX_MEASURED_ROWS]
         self._id_width = min(MAX_ID_WIDTH, max(len(variation.id) for variation in measured))
         self._prompt_width = max(len(ARROW.join(list_prompts(variation))) for variation in measured)
