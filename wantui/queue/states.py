@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from wantui.formatting import escape_unprintable
-from wantui.queue.records import BatchRow, VideoRow
+from wantui.queue.records import BatchRow
 
 WORDS_BY_STATE = {
     "queued": "waiting",
@@ -41,10 +41,9 @@ def find_displayed_batch_state(batch: BatchRow, has_engine: bool) -> str:
     """Return the state of a batch in the queue."""
     if batch.paused and batch.unfinished_count:
         return "paused"
-    state = derive_batch_state(batch.counts)
+    return find_displayed_state(derive_batch_state(batch.counts), has_engine)
+
+
+def find_displayed_state(state: str, has_engine: bool) -> str:
+    """Return the displayed state of a video; without an engine, a running video was interrupted."""
     return "interrupted" if state == "running" and not has_engine else state
-
-
-def find_displayed_video_state(video: VideoRow, has_engine: bool) -> str:
-    """Return the state of a video in the queue; without an engine, a running video was interrupted."""
-    return "interrupted" if video.state == "running" and not has_engine else video.state

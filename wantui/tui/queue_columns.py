@@ -9,7 +9,7 @@ from rich.text import Text
 
 from wantui.batches.eta import format_seconds_left
 from wantui.queue.records import BatchRow, VideoRow
-from wantui.queue.states import find_displayed_batch_state, find_displayed_video_state
+from wantui.queue.states import find_displayed_batch_state, find_displayed_state
 from wantui.tui.columns import COLUMN_GAP, Column
 from wantui.tui.dates import SHORT_DATE_WIDTH, format_date, format_time_of_day
 from wantui.tui.plain_names import replace_names
@@ -149,8 +149,7 @@ class VideoWidths:
         """Return the widths for the videos of a batch; `step_count` is the largest number of steps of a video."""
         if batch is None:
             return cls()
-        present_states = [state for state, count in batch.counts.items() if count]
-        states = {"interrupted" if state == "running" and not has_engine else state for state in present_states}
+        states = {find_displayed_state(state, has_engine) for state, count in batch.counts.items() if count}
         return cls(
             max(2, len(str(batch.video_count))),
             max(_measure_states(states), 2 + len(DECODING_WORD) if "running" in states else 0),
@@ -195,7 +194,7 @@ def make_video_columns(
     """
 
     def draw_video_state(row: tuple[int, VideoRow]) -> Text:
-        state = find_displayed_video_state(row[1], has_engine())
+        state = find_displayed_state(row[1].state, has_engine())
         return _draw_style(video_list, get_video_style(state, row[1].step, row[1].steps))
 
     def format_eta_or_duration(row: tuple[int, VideoRow]) -> str:

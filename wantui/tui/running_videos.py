@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from wantui.queue.states import find_displayed_video_state
+from wantui.queue.states import find_displayed_state
 from wantui.tui.queue_watcher import QueueSnapshot
 
 MIN_PREVIEWS_PER_VIDEO = 10
@@ -42,7 +42,7 @@ def find_running_videos(snapshot: QueueSnapshot, folder: Path | None) -> dict[in
         preview_path = None if progress is None or progress.preview_path is None else Path(progress.preview_path)
         running_videos[video.number] = RunningVideo(
             video.id,
-            find_displayed_video_state(video, snapshot.engine is not None),
+            find_displayed_state(video.state, snapshot.engine is not None),
             max(video.step, 0 if progress is None else progress.step_number),
             video.steps,
             preview_path,

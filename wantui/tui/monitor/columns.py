@@ -7,7 +7,7 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.queue.records import VideoRow
-from wantui.queue.states import find_displayed_video_state
+from wantui.queue.states import find_displayed_state
 from wantui.tui.columns import COLUMN_GAP, Column
 from wantui.tui.monitor.states import MonitorRow, describe_stage_briefly, describe_torch_loading
 from wantui.tui.plots import draw_styled_bar
@@ -102,7 +102,7 @@ def _draw_state(row: MonitorRow, context: RowContext) -> Text:
     if row.video is None:
         is_starting = row.worker is not None and row.worker.state == "starting"
         return Text("◌ starting", context.make_style("accent")) if is_starting else Text("· idle", Style(dim=True))
-    name = find_displayed_video_state(row.video, context.has_engine())
+    name = find_displayed_state(row.video.state, context.has_engine())
     style = get_state_style(name)
     word = style.state_word
     if name == "running":

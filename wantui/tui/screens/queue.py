@@ -10,7 +10,7 @@ from wantui.batches.eta import format_seconds_left
 from wantui.formatting import format_count
 from wantui.queue.reader import UNFINISHED_STATES
 from wantui.queue.records import BatchRow, VideoRow
-from wantui.queue.states import find_displayed_video_state
+from wantui.queue.states import find_displayed_state
 from wantui.tui.actions import make_bindings
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import set_titles
@@ -244,7 +244,7 @@ class QueueScreen(QueueActions):
         lines = _describe_batch(batch, width)
         video = self.get_video_at(self.video_list.cursor)
         if video is not None and self.video_list.has_focus and (video.error or not self.shows_video):
-            state = find_displayed_video_state(video, self._has_engine)
+            state = find_displayed_state(video.state, self._has_engine)
             worker = f"on {video.worker}" if video.worker and state == "running" else ""
             lines = wrap_text(
                 f"{replace_names(video.title)}: {video.error or worker or get_state_style(state).state_word}", width

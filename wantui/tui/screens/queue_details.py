@@ -16,7 +16,7 @@ from textual.worker import get_current_worker
 from wantui.batches.eta import format_seconds_left
 from wantui.errors import UserError
 from wantui.queue.records import BatchRow, VideoRow
-from wantui.queue.states import find_displayed_video_state
+from wantui.queue.states import find_displayed_state
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.marks import BatchMarks, read_marks
@@ -152,7 +152,7 @@ class QueueDetails(BaseScreen):
         has_engine = self.wantui_app.snapshot.engine is not None
         counts = Counter[str]()
         for state in SHOWN_STATES:
-            counts["interrupted" if state == "running" and not has_engine else state] += batch.counts.get(state, 0)
+            counts[find_displayed_state(state, has_engine)] += batch.counts.get(state, 0)
         return {state: count for state, count in counts.items() if count}
 
     def _show_batch(self, batch: BatchRow) -> None:
@@ -208,7 +208,7 @@ class QueueDetails(BaseScreen):
     def _show_video(self, video: VideoRow, folder: Path, eta_seconds: float | None) -> None:
         pane, entry = self.queue_video, self._find_entry(video)
         running_video = find_running_videos(self.wantui_app.snapshot, folder).get(video.number)
-        state = find_displayed_video_state(video, self.wantui_app.snapshot.engine is not None)
+        state = find_displayed_state(video.state, self.wantui_app.snapshot.engine is not None)
         style = get_video_style(state, video.step, video.steps)
         make_style, width = pane.facts_text.make_colour_style, pane.text_width
         lines = wrap_text(replace_names(video.title), width, Style(bold=True))
