@@ -106,33 +106,32 @@ def make_batch_columns(
         return Text(shorten_name(batch.name), Style(bold=True))
 
     bar_width = MIN_WIDTH_WITH_FAILURES_AND_BARS if widths.has_failures else MIN_WIDTH_WITH_BARS
+    failed_column = Column("failed", 6, draw_failed_count, "right", min_list_width=MIN_WIDTH_WITH_FAILURES)
     leading = [
         Column("", 1, draw_mark),
         Column("#", widths.number, lambda batch: str(batch.id), "right"),
         Column("state", widths.state, draw_batch_state),
         Column("progress", BAR_WIDTH, draw_progress, min_list_width=bar_width),
         Column("videos", widths.videos, _format_video_counts, "right"),
-        Column("failed", 6, draw_failed_count, "right", min_list_width=MIN_WIDTH_WITH_FAILURES),
-        Column("ETA", 7, find_seconds_left, "right"),
+        *([failed_column] if widths.has_failures else []),
+        *([Column("ETA", 7, find_seconds_left, "right")] if widths.has_unfinished else []),
         Column("added", SHORT_DATE_WIDTH, _format_time_added, min_list_width=MIN_WIDTH_WITH_FAILURES),
     ]
-    is_shown = {"failed": widths.has_failures, "ETA": widths.has_unfinished}
-    leading = [column for column in leading if is_shown.get(column.header_text, True)]
     used_width = sum((column.width or 0) + len(COLUMN_GAP) for column in leading)
     least_width = used_width + widths.name
     if widths.has_templates:
         least_width += len(COLUMN_GAP) + MIN_TEMPLATE_WIDTH
     template_width = max(MIN_WIDTH_WITH_FAILURES_AND_BARS, least_width)
     model_width = max(MIN_WIDTH_WITH_MODEL, least_width + widths.model + widths.seeds + 2 * len(COLUMN_GAP))
-    columns = [
+    template_column = Column("template", None, _draw_template, min_list_width=template_width)
+    return [
         *leading,
         Column("model", widths.model, lambda batch: shorten_model(batch.model), min_list_width=model_width),
         Column("seeds", widths.seeds, lambda batch: batch.seeds, min_list_width=model_width),
         Column("name", None, draw_name, max_list_width=template_width - 1),
         Column("name", widths.name, draw_name, min_list_width=template_width),
-        Column("template", None, _draw_template, min_list_width=template_width),
+        *([template_column] if widths.has_templates else []),
     ]
-    return columns if widths.has_templates else columns[:-1]
 
 
 @dataclass(frozen=True)
