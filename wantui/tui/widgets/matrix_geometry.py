@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from rich.segment import Segment
+from textual.geometry import clamp
 
 from wantui.tui.block_characters import PIXELS_PER_CELL
 
@@ -91,10 +92,10 @@ class MatrixPane:
         box = self._choose_picture_box(cell_size, self.width - label_width)
         geometry = CellGeometry(label_width, *_fit_picture_cells(box, self.aspect_ratio))
         spare_width = (self.width - label_width) // max(1, self.columns) - geometry.column_width
-        return replace(geometry, gap_width=_clamp(spare_width, 0, int(MAX_GAP_SHARE * geometry.picture_width)))
+        return replace(geometry, gap_width=clamp(spare_width, 0, int(MAX_GAP_SHARE * geometry.picture_width)))
 
     def _limit_label_width(self, max_width: int) -> int:
-        return _clamp(self.longest_label + 1, MIN_LABEL_WIDTH, max_width)
+        return clamp(self.longest_label + 1, MIN_LABEL_WIDTH, max_width)
 
     def _choose_picture_box(self, cell_size: str | None, free_width: int) -> tuple[int, int]:
         """Return the width and height into which a picture is fitted.
@@ -121,17 +122,13 @@ def _fit_or_scroll(available_size: int, cell_count: int, axis: int) -> int:
     size = available_size // cell_count
     if size < MIN_BOX[axis] + frame_size:
         size = available_size // max(1, round(available_size / (LARGE_BOX[axis] + frame_size)))
-    return _clamp(size, MIN_BOX[axis] + frame_size, MAX_BOX[axis] + frame_size)
-
-
-def _clamp(value: int, low: int, high: int) -> int:
-    return max(low, min(value, high))
+    return clamp(size, MIN_BOX[axis] + frame_size, MAX_BOX[axis] + frame_size)
 
 
 def _fit_picture_cells(box: tuple[int, int], aspect_ratio: float) -> tuple[int, int]:
     """Return the largest size in characters of a picture in a box; a character is twice as high as it is wide."""
     width = min(box[0], max(2, round(2 * box[1] / aspect_ratio)))
-    return width, _clamp(round(width * aspect_ratio / 2), 1, box[1])
+    return width, clamp(round(width * aspect_ratio / 2), 1, box[1])
 
 
 def extend_to_whole_cells(cell_count: int, visible_count: int, cell_size: int, available_size: int) -> int:
