@@ -147,11 +147,10 @@ class CostPane(KeyTitleMixin, Vertical):
         """Return an empty line, and the sketch of the videos, or else the cells of a sweep; empty if neither fits."""
         assert self.preview is not None
         width, make_style = width - NAME_WIDTH, self.cost_text.make_colour_style
-        texts = {replace_names(label): text for label, text in self.cell_texts.items()}
         lines = draw_planned_videos(self.preview, width, make_style, self.cell_texts, height - 1)
         if not lines:
-            cells = [wrap_text(f"{label}: {text}", width, Style(dim=True)) for label, text in texts.items()]
-            lines = [line for cell_lines in cells for line in cell_lines]
+            texts = [f"{replace_names(label)}: {text}" for label, text in self.cell_texts.items()]
+            lines = [line for text in texts for line in wrap_text(text, width, Style(dim=True))]
         if not lines or len(lines) >= height:
             return []
         return [Text(""), *self._label_lines("plan", lines)]
