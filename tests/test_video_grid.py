@@ -8,9 +8,8 @@ from wantui.tui.video_grid import MAX_ROWS, SQUARE, draw_planned_videos
 
 
 def draw(template: str, width: int = 80, **settings: str) -> list[str]:
-    return [
-        line.plain for line in draw_planned_videos(preview_nano_batch(template, **settings), width, lambda _: Style())
-    ]
+    planned = preview_nano_batch(template, **settings)
+    return [line.plain for line in draw_planned_videos(planned, width, lambda _: Style(), {}, MAX_ROWS + 1)]
 
 
 def test_grid_has_a_square_for_each_video() -> None:

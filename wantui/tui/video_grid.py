@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -19,12 +18,11 @@ if TYPE_CHECKING:
     from wantui.tui.player.clips import PlayerClip
 
 MAX_ROWS = 12
-"""Maximum number of rows in a grid, unless its caller sets its height."""
+"""Maximum number of rows in the grid of a played batch."""
 MAX_NAME_WIDTH = 24
 """Maximum width of the names of variations, in cells."""
 SQUARE, PLAYED_SIGN = "■", "▶"
 SEED_HEADER = "seed"
-NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,8 @@ def draw_planned_videos(
     preview: "BatchPreview",
     width: int,
     make_style: Callable[[str], Style],
-    cell_texts: Mapping[str, str] = NO_TEXTS,
-    max_height: int = MAX_ROWS + 1,
+    cell_texts: Mapping[str, str],
+    max_height: int,
 ) -> list[Text]:
     """Return the grid of the videos of a draft; empty if it does not fit.
 
