@@ -10,7 +10,7 @@ from rich.text import Text
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.metrics import get_metric_unit
 from wantui.analysis.statistics import compute_min_attainable_p, count_min_pairs
-from wantui.formatting import format_count
+from wantui.formatting import format_count, format_interval
 from wantui.tui.analysis.answers_view import VERDICT_COLOURS
 from wantui.tui.analysis.forest_plot import (
     MIN_WIDE_PLOT,
@@ -274,10 +274,8 @@ def _format_relative_slope(trend: "Trend", decimals: int) -> str:
 def _format_interval(trend: "Trend", decimals: int) -> str:
     """Return the interval of a slope in percent, or else in the unit of the metric."""
     if _has_relative_interval(trend):
-        return f"{100 * trend.relative_low:+.{decimals}f} to {100 * trend.relative_high:+.{decimals}f} %"
-    if _has_interval(trend):
-        return f"{trend.slope.interval_low:+#.3g} to {trend.slope.interval_high:+#.3g}"
-    return MISSING_TEXT
+        return f"{format_interval(100 * trend.relative_low, 100 * trend.relative_high, f'+.{decimals}f')} %"
+    return format_interval(trend.slope.interval_low, trend.slope.interval_high, "+#.3g")
 
 
 def _has_relative_interval(trend: "Trend") -> bool:
