@@ -14,6 +14,8 @@ RESPONSES = {
 """What a metric follows, by the response of the calibration."""
 UNSETTLED_SIGN = "*"
 """Sign of a metric that has not settled, behind its name."""
+UNSETTLED_NOTE = f"{UNSETTLED_SIGN} mostly the sampler's steps"
+"""Note on the metrics with this sign; a low screen has it in the title."""
 RATIO_SIGN = "¹"
 """Sign of metrics whose percentages are of their distance from 1, behind their names."""
 RATIO_NOTE, SHORT_RATIO_NOTE = f"{RATIO_SIGN} percent of the distance from 1", f"{RATIO_SIGN} % of distance to 1"

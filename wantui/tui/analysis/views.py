@@ -13,6 +13,7 @@ from wantui.analysis.strides import BEND_METRICS
 from wantui.analysis.trajectory import Trajectory
 from wantui.analysis.video import Video
 from wantui.formatting import format_count
+from wantui.tui.analysis.metric_notes import UNSETTLED_SIGN
 from wantui.tui.analysis.video_ranks import MIN_COMPARED_VIDEOS
 from wantui.tui.chart import Chart, find_value_range, is_axis_above_zero, join_columns
 from wantui.tui.plain_names import replace_names
@@ -146,9 +147,9 @@ def _describe_strides(video: Video) -> str:
 
     Curves have the stride of the trajectory, even if the metric is measured at a larger one.
     """
-    unsettled_names = [name for name in BEND_METRICS if name in video.unsettled_metrics]
+    unsettled_names = ", ".join(name for name in BEND_METRICS if name in video.unsettled_metrics)
     if unsettled_names:
-        return f"* not settled: {', '.join(unsettled_names)} mostly reflect the sampler's steps, not the path"
+        return f"{UNSETTLED_SIGN} not settled: {unsettled_names} mostly reflect the sampler's steps, not the path"
     return "the sampler's steps dominate the curve of turning" if video.describe_stride("turning") else ""
 
 

@@ -19,7 +19,7 @@ from wantui.formatting import format_count, format_error
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.actions import make_bindings
 from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_analysis, load_chosen_trajectories
-from wantui.tui.analysis.metric_notes import describe_metric_response
+from wantui.tui.analysis.metric_notes import UNSETTLED_NOTE, describe_metric_response
 from wantui.tui.content import make_content, set_titles
 from wantui.tui.messages import ShowBatch
 from wantui.tui.plain_names import describe_grouping, replace_names
@@ -38,8 +38,6 @@ Every new video stores its trajectory:
   2  watch the queue; return here when the first videos are done
 
 To store attention too, mark a (word) of the template and turn on 'store attention' in the settings."""
-UNSETTLED_NOTE = "* mostly the sampler's steps"
-"""Note on the metrics with this sign; a low screen has it in the title."""
 SUBTITLE_MARGIN = 4
 """Cells of the border that a title cannot take."""
 MIN_TABLE_HEIGHT = 5
@@ -73,6 +71,8 @@ class AnalysisScreen(AnalysisFigures):
         self._requested_folder: Path | None = None
         """Batch that another screen asked for; None once its videos are shown."""
         self._requested_video: int | None = None
+        self._is_guided = False
+        """Whether a video has guidance."""
         self._pooled_groups: tuple[list[Video], str, list[Group]] = ([], "", [])
         """Groups of the videos, with the videos and the grouping that they are of."""
         self._group_names: Sequence[str] = ()
@@ -161,6 +161,7 @@ class AnalysisScreen(AnalysisFigures):
         self.available_batches, self.chosen_folders = message.available_batches, message.chosen_folders
         if not is_unchanged:
             self.videos, self.median_curves = message.videos, message.median_curves
+            self._is_guided = not all(map(is_unguided, self.videos))
             self.forget_figures()
         self.empty_text = message.load_error or NO_TRAJECTORIES
         if self.grouping not in ("", *find_dividing_groupings(self.videos)):
@@ -239,8 +240,7 @@ class AnalysisScreen(AnalysisFigures):
         unit = f" ({metric.unit})" if metric.unit else ""
         meaning = f"{replace_names(self.row_list.metric_name)}{unit}: {replace_names(metric.meaning)}"
         meaning += f"; {UNSETTLED_NOTE}" if self.row_list.is_unsettled and not has_note else ""
-        is_guided = not all(map(is_unguided, self.videos))
-        response = describe_metric_response(self.row_list.metric_name, is_guided=is_guided)
+        response = describe_metric_response(self.row_list.metric_name, is_guided=self._is_guided)
         lines = [f"{meaning}. {response}", *([meaning] if is_low else [])]  # rows are worth more than the response
         max_width = table.size.width - SUBTITLE_MARGIN
         line = next((line for line in lines if len(line) <= max_width), "")
