@@ -207,7 +207,8 @@ def test_player_always_shows_the_figures_of_a_difference(size: tuple[int, int]) 
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, "m", "right", "m", "c")
         difference = await it.until(lambda: player.query_one(DifferenceCurve).difference)
-        for _ in range(2):
+        for has_picture in (False, True):
+            await it.until(lambda: player.query_one(DifferencePicture).display == has_picture)  # noqa: B023
             await it.until(lambda: f"frame 1 {difference.means[0]:.1f}" in it.text())
             assert f"all frames {difference.mean:.1f}" in it.text()
             assert f"PSNR {difference.psnr:.1f} dB" in it.text()
