@@ -60,6 +60,17 @@ def cut_lines(lines: Sequence[Text], max_count: int, width: int) -> list[Text]:
     return [*lines[: max_count - 1], rest]
 
 
+def join_texts(texts: Sequence[Text], width: int, gap: str = "  ") -> list[Text]:
+    """Return texts side by side, in as many lines of at most `width` cells as they need."""
+    lines: list[Text] = []
+    for text in texts:
+        if lines and lines[-1].cell_len + len(gap) + text.cell_len <= width:
+            lines[-1].append(gap).append_text(text)
+        else:
+            lines.append(Text().append_text(text))
+    return lines
+
+
 def _split_path(word: str, width: int) -> str:
     """Return a word with spaces where a path that is longer than `width` is best broken."""
     if len(word) <= width:

@@ -18,7 +18,7 @@ from wantui.tui.analysis.views import (
 from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, find_value_range, join_columns
 from wantui.tui.plain_names import replace_names
 from wantui.tui.series_colours import SERIES_COLOURS
-from wantui.tui.wrapping import wrap_text
+from wantui.tui.wrapping import join_texts, wrap_text
 
 if TYPE_CHECKING:
     from wantui.analysis.decodability import Decodability
@@ -152,13 +152,8 @@ def _add_curve(chart: Chart, index: int, sigmas: Sequence[float], values: Sequen
 
 def _draw_legend(entries: Sequence[str], width: int, canvas: Canvas) -> list[Text]:
     """Return symbols and names, as many on a line as fit."""
-    lines = [Text()]
-    for index, entry in enumerate(entries):
-        item = Text(f"{GROUP_SYMBOLS[index]} {entry}", canvas.get_style(CURVE_COLOURS[index]))
-        item.truncate(width, overflow="ellipsis")
-        if lines[-1].cell_len and lines[-1].cell_len + 2 + item.cell_len > width:
-            lines.append(Text())
-        if lines[-1].cell_len:
-            lines[-1].append("  ")
-        lines[-1].append_text(item)
-    return lines
+    items = [
+        Text(f"{GROUP_SYMBOLS[index]} {entry}", canvas.get_style(CURVE_COLOURS[index]))
+        for index, entry in enumerate(entries)
+    ]
+    return join_texts(_cut_lines(items, width), width)

@@ -17,7 +17,7 @@ from wantui.tui.analysis.metric_notes import UNSETTLED_SIGN
 from wantui.tui.analysis.video_ranks import MIN_COMPARED_VIDEOS
 from wantui.tui.chart import Chart, find_value_range, is_axis_above_zero, join_columns
 from wantui.tui.plain_names import replace_names
-from wantui.tui.wrapping import wrap_text
+from wantui.tui.wrapping import join_texts, wrap_text
 
 if TYPE_CHECKING:
     from wantui.analysis.curve_comparison import CurveComparison
@@ -339,12 +339,8 @@ def draw_paths(
 
 def _draw_legend(entries: Sequence[str], colours: Sequence[str], notes: Sequence[str], canvas: Canvas) -> list[Text]:
     """Return the symbols and names of the groups, as many on a line as fit, and dim notes."""
-    lines = [Text()]
-    for index, entry in enumerate(entries):
-        item = Text(f"{GROUP_SYMBOLS[index]} {entry}", canvas.get_style(colours[index]))
-        if lines[-1].cell_len and lines[-1].cell_len + 3 + item.cell_len > canvas.width:
-            lines.append(Text())
-        if lines[-1].cell_len:
-            lines[-1].append("   ")
-        lines[-1].append_text(item)
+    items = [
+        Text(f"{GROUP_SYMBOLS[index]} {entry}", canvas.get_style(colours[index])) for index, entry in enumerate(entries)
+    ]
+    lines = join_texts(items, canvas.width, "   ")
     return [*lines, *(line for note in notes for line in wrap_text(note, canvas.width, Style(dim=True)))]

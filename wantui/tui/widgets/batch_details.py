@@ -1,7 +1,5 @@
 """Details of the selected batch, below the list of batches."""
 
-from collections.abc import Sequence
-
 from rich.style import Style
 from rich.text import Text
 from textual.app import ComposeResult
@@ -13,7 +11,7 @@ from wantui.tui.library.batch_facts import BatchFacts
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
-from wantui.tui.wrapping import wrap_cells, wrap_text
+from wantui.tui.wrapping import join_texts, wrap_cells, wrap_text
 
 MAX_TEMPLATE_LINES = 5
 
@@ -72,20 +70,9 @@ class BatchDetails(VerticalScroll, can_focus=False):
                 counts.append(Text(f"{sign} {count}", style_of(colour)))
         template_lines = wrap_cells(facts.template, width, max_lines=MAX_TEMPLATE_LINES, placeholder=" …")
         lines = [Text(line, Style(bold=True)) for line in template_lines]
-        lines += [*_join_texts(counts, width), *draw_facts(facts.facts, width)]
+        lines += [*join_texts(counts, width), *draw_facts(facts.facts, width)]
         for name, note in facts.notes:
             lines += wrap_text(f"{NOTE} {name}: {note}", width, style_of("accent"))
         for fault in facts.faults:
             lines += wrap_text(f"✗ {fault}", width, style_of("error"))
         return lines
-
-
-def _join_texts(texts: Sequence[Text], width: int) -> list[Text]:
-    """Return texts side by side, in as many lines of at most `width` characters as they need."""
-    lines: list[Text] = []
-    for text in texts:
-        if lines and lines[-1].cell_len + 2 + text.cell_len <= width:
-            lines[-1] = Text.assemble(lines[-1], "  ", text)
-        else:
-            lines.append(text)
-    return lines

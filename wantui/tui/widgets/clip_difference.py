@@ -22,7 +22,7 @@ from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.picture_view import PictureView
 from wantui.tui.widgets.playback_bar import SeekBar
 from wantui.tui.worker_errors import WorkerErrorsMixin
-from wantui.tui.wrapping import cut_lines, wrap_text
+from wantui.tui.wrapping import cut_lines, join_texts, wrap_text
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
@@ -140,9 +140,9 @@ class DifferenceCurve(WorkerErrorsMixin, SeekBar):
             return
         index = min(index, len(difference.means) - 1)
         title, *figures = self._list_figures(difference, index)
-        lines = _join_figures([title, *figures], width)
+        lines = join_texts([title, *figures], width, FIGURE_GAP)
         if len(lines) > height:
-            lines = _join_figures(figures, width)
+            lines = join_texts(figures, width, FIGURE_GAP)
         self.bar_width = 0
         if height - len(lines) >= MIN_CHART_HEIGHT:
             lines += self._draw_curve(difference, index, width, height - len(lines))
@@ -171,14 +171,3 @@ class DifferenceCurve(WorkerErrorsMixin, SeekBar):
         chart.add_line(frame_numbers, means, self.make_colour_style("text-muted"))
         chart.mark_point(index + 1, means[index], self.make_colour_style("accent"))
         return chart.draw_lines()
-
-
-def _join_figures(figures: Sequence[Text], width: int) -> list[Text]:
-    """Return lines of at most `width` cells, each with as many figures as fit."""
-    lines: list[Text] = []
-    for figure in figures:
-        if lines and lines[-1].cell_len + len(FIGURE_GAP) + figure.cell_len <= width:
-            lines[-1].append(FIGURE_GAP).append_text(figure)
-        else:
-            lines.append(Text().append_text(figure))
-    return lines
