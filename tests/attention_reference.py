@@ -31,9 +31,9 @@ def attention_hook(start: DenoisingInputs) -> CrossAttentionObserver:
 
 
 @contextmanager
-def projections_of(pipeline: WanPipeline) -> Iterator[list[tuple[str, torch.Tensor, torch.Tensor]]]:
+def projections_of(pipeline: WanPipeline) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
     """Queries and keys [places, heads, dim] in float64 of every cross-attention, as the blocks make them."""
-    seen: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     handles, latest = [], {}
     for transformer in (pipeline.transformer, pipeline.transformer_2):
         for block in transformer.blocks if transformer is not None else ():
@@ -43,7 +43,7 @@ def projections_of(pipeline: WanPipeline) -> Iterator[list[tuple[str, torch.Tens
 
             def keep_key(m: Any, i: Any, out: torch.Tensor, heads: int = block.attn2.heads) -> None:
                 q, k = (part[0].reshape(part.shape[1], heads, -1) for part in (latest["q"], out.double()))
-                seen.append(("", q, k))
+                seen.append((q, k))
 
             handles += [
                 block.attn2.norm_q.register_forward_hook(keep_query),

@@ -69,7 +69,7 @@ def test_maps_equal_a_float64_softmax_and_latents_stay_bit_identical(
             blocks, calls = len(pipeline.transformer.blocks), list(seen)
             seen.clear()
             assert "attention" in step.values_by_capture
-            p = torch.stack([exact_attention(q, k) for _, q, k in calls[:blocks]]).mean((0, 1))
+            p = torch.stack([exact_attention(q, k) for q, k in calls[:blocks]]).mean((0, 1))
             expected = {name: p[:, list(tokens)].sum(1) for name, tokens in words.items()}
             expected |= {
                 "prompt_mass": p[:, : length - 1].sum(1),
@@ -82,7 +82,7 @@ def test_maps_equal_a_float64_softmax_and_latents_stay_bit_identical(
                 assert (result.flatten().double() / values - 1).abs().max() < 1e-4
             uncond = step.values_by_capture["attention"].maps_by_context["uncond"]
             assert set(uncond) == {"prompt_mass", "end_mass", "pad_mass"}
-            q = torch.stack([exact_attention(q, k) for _, q, k in calls[blocks:]]).mean((0, 1))
+            q = torch.stack([exact_attention(q, k) for q, k in calls[blocks:]]).mean((0, 1))
             assert (uncond["pad_mass"].flatten().double() / q[:, 1:].sum(1) - 1).abs().max() < 1e-4
             pieces = [
                 values
@@ -227,7 +227,7 @@ def test_maps_are_exact_with_fused_projections_casting_offloading_and_tiling(
     with projections_of(pipeline) as seen:
         step = next(denoise_latents(pipeline, recipe))
     assert "attention" in step.values_by_capture
-    p = torch.stack([exact_attention(q, k) for _, q, k in seen[:2]]).mean((0, 1))
+    p = torch.stack([exact_attention(q, k) for q, k in seen[:2]]).mean((0, 1))
     tokens = tokenize_prompt(pipeline.tokenizer, PROMPT, recipe.marks).words[0].token_positions
     result = step.values_by_capture["attention"].maps_by_context["cond"]["red"].flatten().double()
     assert (result / p[:, list(tokens)].sum(1) - 1).abs().max() < 1e-4
@@ -272,7 +272,7 @@ def test_differing_padding_is_not_merged(tiny: WanPipeline, tiny_models: dict[st
     with projections_of(pipeline) as seen:
         step = next(denoise_latents(pipeline, recipe, start))
     assert not attention_hook(start).check_results.is_padding_merged
-    p = torch.stack([exact_attention(q, k) for _, q, k in seen[:2]]).mean((0, 1))
+    p = torch.stack([exact_attention(q, k) for q, k in seen[:2]]).mean((0, 1))
     length = attention_hook(start).prompts_by_context["cond"][0].token_count
     result = step.values_by_capture["attention"].maps_by_context["cond"]["pad_mass"].flatten().double()
     assert (result / p[:, length:].sum(1) - 1).abs().max() < 1e-4
@@ -372,7 +372,7 @@ def test_attention_weighting_multiplies_the_odds_of_a_word_exactly(
         t: w.weight for w in attention_hook(start).prompts_by_context["cond"][0].words for t in w.token_positions
     }
     maps = []
-    for (_, q, k), output, value in list(zip(seen, outputs, values, strict=True))[:2]:
+    for (q, k), output, value in list(zip(seen, outputs, values, strict=True))[:2]:
         p = exact_attention(q, k, by_token)
         maps.append(p)
         expected = torch.einsum("hnt,thd->nhd", p, value[0].unflatten(1, (q.shape[1], -1))).flatten(1)
@@ -491,7 +491,7 @@ def test_weighted_output_is_exact_for_weights_below_and_above_one(
     with projections_of(pipeline) as seen:
         for _ in denoise_latents(pipeline, recipe, start):
             pass
-    for (_, q, k), output, value in zip(seen, outputs, values, strict=True):
+    for (q, k), output, value in zip(seen, outputs, values, strict=True):
         expected = torch.einsum(
             "hnt,thd->nhd", exact_attention(q, k, by_token), value[0].unflatten(1, (q.shape[1], -1))
         )

@@ -300,7 +300,7 @@ def test_maps_equal_a_float64_softmax_over_the_current_text(
     shown: set[str] = set()
     with projections_of(tiny) as seen:
         for step in denoise_latents(tiny, recipe, start):
-            exact = torch.stack([exact_attention(q, k) for _, q, k in seen]).mean((0, 1))
+            exact = torch.stack([exact_attention(q, k) for q, k in seen]).mean((0, 1))
             seen.clear()
             moment = start.prompts.find_moment(step.evaluation_index)
             words = [{w.map_name: w.token_positions for w in prompts[i].words} for i in (moment.before, moment.after)]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from wantui.errors import UserError
-from wantui.formatting import capitalize_first, has_two_cells, is_complete_word, shorten_text
+from wantui.formatting import capitalize_first, shorten_text
+from wantui.words import has_two_cells, is_complete_word
 
 GENERIC_WORDS_KEY = "prompt_settings.generic_words"
 """Setting that declares generic words."""

@@ -19,6 +19,7 @@ from wantui.formatting import format_count
 from wantui.generic_words import GenericWord
 from wantui.keyframes import KeyframeError
 from wantui.planning import Recipe
+from wantui.prompts.unparse import count_equal_columns
 from wantui.samplers import compute_noise_levels
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.mp4 import Frame
@@ -175,19 +176,17 @@ def _lower_shared_capital(concept: str, generic: str) -> tuple[str, str]:
 def _find_replaced_words(prompt: str, generic_prompt: str) -> tuple[list[re.Match[str]], list[re.Match[str]]]:
     """Return the words from the first to the last in which a prompt and a generic prompt differ, of both."""
     words, generic_words = (list(_WORD_PATTERN.finditer(text)) for text in (prompt, generic_prompt))
-    start = 0
-    while start < min(len(words), len(generic_words)) and words[start][0] == generic_words[start][0]:
-        start += 1
-    end = 0
-    while end < min(len(words), len(generic_words)) - start and words[-1 - end][0] == generic_words[-1 - end][0]:
-        end += 1
+    texts = [[word[0] for word in row] for row in (words, generic_words)]
+    start = count_equal_columns(texts)
+    end = count_equal_columns([row[start:][::-1] for row in texts])
     return words[start : len(words) - end], generic_words[start : len(generic_words) - end]
 
 
 def select_concept_prompts(prompts: Iterable[str], generic_prompt: str) -> list[str]:
     """Return the prompts that differ from a generic prompt in the concept alone: in the fewest words of it."""
     counts = {prompt: len(_find_replaced_words(prompt, generic_prompt)[1]) for prompt in prompts}
-    return [prompt for prompt, count in counts.items() if count == min(counts.values())]
+    fewest = min(counts.values(), default=0)
+    return [prompt for prompt, count in counts.items() if count == fewest]
 
 
 def collect_concept_families(

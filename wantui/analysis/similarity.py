@@ -163,8 +163,13 @@ def _compare_clips(
     scores: dict[str, float | None] = {"frames_equal": squares == 0}
     scores |= {name: to_json_score(total / count) for name, total in sums.items()}
     if needs_psnr:
-        scores["psnr"] = to_json_score(10 * math.log10(255**2 * values / squares)) if squares else None
+        scores["psnr"] = to_json_score(compute_psnr(squares, values))
     return scores
+
+
+def compute_psnr(squared_error_sum: float, value_count: int) -> float:
+    """Return the peak signal-to-noise ratio in dB of values from 0 to 255; infinite without errors."""
+    return 10 * math.log10(255**2 * value_count / squared_error_sum) if squared_error_sum else math.inf
 
 
 def compute_ssim(frame: Frame, reference: Frame) -> float:

@@ -19,11 +19,11 @@ from wantui.controls.bend_settings import (
     parse_blocks,
 )
 from wantui.controls.bend_transforms import AnyBendTransform
-from wantui.formatting import find_complete_words
 from wantui.guidance import EvaluationGuidance
 from wantui.keyframes import KeyframeError, KeyframeTimes, find_evaluations_in_range, format_moments, parse_moment_range
 from wantui.samplers import compute_noise_levels
 from wantui.section import ConfigSection
+from wantui.words import find_complete_words
 
 if TYPE_CHECKING:
     from wantui.planning.recipe import Recipe

@@ -27,11 +27,11 @@ from wantui.controls import CONTROLS, ControlKind, ControlRequest
 from wantui.controls.lora import LORA
 from wantui.controls.marked_prompt import MarkedPrompt, PromptMark, check_mark_texts
 from wantui.controls.word_weights import WORD_WEIGHTS, WeightingMethod, WordWeightsRequest
-from wantui.formatting import find_complete_words
 from wantui.json_files import describe_first_validation_error
 from wantui.planning.model_source import ModelDtype, ModelSource, TransformerFile, WeightsForm
 from wantui.planning.recipe_formats import RECIPE_FORMAT, convert_to_digest_form, upgrade_recipe
 from wantui.samplers import SamplerName
+from wantui.words import find_complete_words
 
 CAPTURES_WITH_OWN_FIELDS = (TRAJECTORY.name, ATTENTION.name, GUIDANCE_GAP.name)
 """Captures whose requests have their own fields in `CaptureRequests`."""

@@ -30,9 +30,9 @@ def format_prompts_as_template(prompts: Sequence[tuple[str, Sequence[MarkSpan]]]
     split_prompts = list(dict.fromkeys(tuple(_split_prompt(prompt, marks)) for prompt, marks in prompts))
     if len(split_prompts) == 1:
         return "".join(split_prompts[0])
-    start_count = _count_equal_columns(split_prompts)
+    start_count = count_equal_columns(split_prompts)
     rests = [parts[start_count:] for parts in split_prompts]
-    end_count = _count_equal_columns([parts[::-1] for parts in rests])
+    end_count = count_equal_columns([parts[::-1] for parts in rests])
     options = ["".join(parts[: len(parts) - end_count]) for parts in rests]
     start, end = split_prompts[0][:start_count], rests[0][len(rests[0]) - end_count :]
     return f"{''.join(start)}[{'|'.join(options)}]{''.join(end)}"
@@ -61,7 +61,7 @@ def _format_weight(weight: float) -> str:
     return text if "e" not in text and float(text) == weight else f"{Decimal(repr(weight)):f}"
 
 
-def _count_equal_columns(rows: Sequence[Sequence[str]]) -> int:
+def count_equal_columns(rows: Sequence[Sequence[str]]) -> int:
     """Return the number of elements at the start that all rows share."""
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False)))
 

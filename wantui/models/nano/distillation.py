@@ -203,20 +203,17 @@ class AdapterOptimizer:
             1.0, max(self.step_number / self.step_count, (time.monotonic() - self.start_time) / self.max_seconds)
         )
 
-    def train_until(self, progress: float) -> float:
-        """Train until a fraction of the training is complete; return the mean loss, which is NaN without a step."""
-        first_step = self.step_number
-        self.loss_sum.zero_()
-        while self.progress < progress:
-            decay_factor = 0.5 * (1 + math.cos(math.pi * self.progress))
+    def train(self) -> float:
+        """Train to the end; return the mean loss, which is NaN if no time was left for a step."""
+        while (progress := self.progress) < 1:
+            decay_factor = 0.5 * (1 + math.cos(math.pi * progress))
             warm_up_factor = min(1.0, (self.step_number + 1) / ADAPTER_WARM_UP_STEP_COUNT)
             self.learning_rate.fill_(ADAPTER_PEAK_LEARNING_RATE * warm_up_factor * decay_factor)
             self.run_update()
             self.step_number += 1
             if self.step_number % STEPS_BETWEEN_SYNCHRONISATIONS == 0:
                 self.loss_sum.item()
-        step_count = self.step_number - first_step
-        return self.loss_sum.item() / step_count if step_count else math.nan
+        return self.loss_sum.item() / self.step_number if self.step_number else math.nan
 
     def _update(self) -> None:
         loss = self.compute_loss()

@@ -180,7 +180,7 @@ def train_style(training: AdapterTraining, clip_count: int, step_count: int, max
         step_count,
         max_seconds,
     )
-    mean_loss = optimizer.train_until(1.0)
+    mean_loss = optimizer.train()
     scores = training.evaluation.score(training.vae, make_guided_generator(student))
     training.log(f"style, update {optimizer.step_number}: loss {mean_loss:.4f}; {format_scores(*scores)}")
     save_adapter(student.transformer, training.output_folder / "nano-style.safetensors")
@@ -223,7 +223,7 @@ def train_four_step(
             max(1, step_count // round_count),
             max(1.0, round_end - time.monotonic()),
         )
-        mean_loss = optimizer.train_until(1.0)
+        mean_loss = optimizer.train()
         keep_best(f"round {round_number}, update {optimizer.step_number}: loss {mean_loss:.4f}")
 
 

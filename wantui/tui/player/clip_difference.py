@@ -1,6 +1,5 @@
 """Difference of two clips: its mean in each frame, and pictures of it in a colour scale."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +62,7 @@ def measure_clip_difference(first: Path, second: Path, is_cancelled: Callable[[]
     from PIL import Image
 
     from wantui.analysis.attention_overlay import map_heat_colours
+    from wantui.analysis.similarity import compute_psnr
     from wantui.storage.mp4 import read_frames
 
     means, maps, largest, squares, value_count = [], [], 0.0, 0, 0
@@ -82,6 +82,5 @@ def measure_clip_difference(first: Path, second: Path, is_cancelled: Callable[[]
         value_count += difference.size
     if not means:
         raise UserError("cannot compare the clips: one contains no frames")
-    psnr = 10 * math.log10(MAX_LEVEL**2 * value_count / squares) if squares else math.inf
     colours = np.rint(map_heat_colours(np.linspace(0, 1, COLOUR_COUNT, dtype=np.float32))).astype(np.uint8)
-    return ClipDifference(tuple(means), psnr, largest or 1.0, colours, tuple(maps))
+    return ClipDifference(tuple(means), compute_psnr(squares, value_count), largest or 1.0, colours, tuple(maps))
