@@ -1,8 +1,9 @@
-"""Labels of compared clips: only what differs between them."""
+"""Labels of compared clips, which name only what differs between them, and the title of a playback."""
 
 from collections.abc import Sequence
 from itertools import count
 
+from wantui.formatting import format_count
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.player.recipe_table import SEED_FIELD, compare_recipes
 
@@ -67,6 +68,21 @@ def cut_prompt(prompt: str, other_prompts: Sequence[str], width: int) -> str:
         start -= 1
     text = f"… {' '.join(words[start:])}"
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def describe_clips(clips: Sequence[PlayerClip], batch_clips: Sequence[PlayerClip], mark_symbols: str) -> str:
+    """Return what compared clips have in common, or the title of a single clip with its place in the batch.
+
+    Args:
+        batch_clips: clips of the batch, which may lack the single clip.
+        mark_symbols: symbols of the marks of a single clip.
+    """
+    if len(clips) > 1:
+        parts = [format_count(len(clips), "video"), describe_common_part(clips)]
+        return LABEL_SEPARATOR.join(filter(None, parts))
+    (clip,) = clips
+    title = f"{mark_symbols} {clip.title}".lstrip()
+    return f"{title}  {batch_clips.index(clip) + 1}/{len(batch_clips)}" if clip in batch_clips else title
 
 
 def describe_common_part(clips: Sequence[PlayerClip]) -> str:

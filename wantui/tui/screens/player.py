@@ -13,12 +13,12 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.timer import Timer
 
-from wantui.formatting import escape_unprintable, format_count
+from wantui.formatting import escape_unprintable
 from wantui.storage.marks import VideoMark
 from wantui.tui.actions import make_bindings
 from wantui.tui.dialog import DialogMixin
 from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
-from wantui.tui.player.clip_labels import LABEL_SEPARATOR, describe_common_part, label_clips
+from wantui.tui.player.clip_labels import describe_clips, label_clips
 from wantui.tui.player.clip_layout import GRID_GAP, arrange_panels
 from wantui.tui.player.clips import ClipMarks, MarkField, PlayerClip
 from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
@@ -298,16 +298,9 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         damaged = next((buffer for buffer in self.buffers if buffer.error and buffer.frame_count), None)
         if damaged is not None:
             return f"✗ damaged after frame {damaged.frame_count}"
-        if len(self.clips) > 1:
-            parts = [format_count(len(self.clips), "video"), describe_common_part(self.clips)]
-            return LABEL_SEPARATOR.join(filter(None, parts))
         if self.has_class("-with-facts"):  # which have the title
             return ""
-        clip = self.clips[0]
-        signs = f"{marks} " if (marks := self._list_mark_symbols(clip)) else ""
-        if clip not in self.batch_clips:
-            return f"{signs}{clip.title}"
-        return f"{signs}{clip.title}  {self.batch_clips.index(clip) + 1}/{len(self.batch_clips)}"
+        return describe_clips(self.clips, self.batch_clips, self._list_mark_symbols(self.clips[0]))
 
     # Actions
 
