@@ -3,8 +3,8 @@
 For each speed and control, one video is generated undisturbed, again with the worker killed (SIGKILL) in the middle,
 and again by `wantui rerun` from its recipe. Printed are whether the stored latents and frames have equal bits, how far
 the final latents are from those of the first speed with the same control, and how far the control moves them from those
-without it, both in shares of the latents' norm. `--plans` compares all memory plans at one speed, `--two-gpus` two GPUs
-with one.
+without it, both in shares of the latents' norm. `--plans` compares all memory plans at one speed, `--plan` (repeatable)
+some of them with the first one, and `--two-gpus` two GPUs with one.
 
 A model of a published size has random weights, because bits, plans and kernels do not depend on them; its text encoder
 has one layer, and its LoRA adapter is random too. Without `--model`, nano is used: a test of this script.
@@ -214,12 +214,12 @@ def build_adapter(model: str, path: Path) -> Path:
     return write_adapter(path, diffusers_tensors(factors))
 
 
-def list_ways(speeds: tuple[str, ...], compares_plans: bool, compares_gpus: bool) -> dict[str, Settings]:
+def list_ways(speeds: tuple[str, ...], plans: Sequence[str], compares_gpus: bool) -> dict[str, Settings]:
     """Return the names and settings of what is compared with each control; the first is what others are compared to."""
     ways: dict[str, Settings] = {speed: {"model_settings": {"speed": speed}} for speed in speeds}
     name, settings = next(iter(ways.items()))
-    if compares_plans:
-        ways = {f"{name}, {plan}": merge(settings, {"memory_settings": {"plan": plan}}) for plan in PLAN_SLUGS}
+    if plans:
+        ways = {f"{name}, {plan}": merge(settings, {"memory_settings": {"plan": plan}}) for plan in plans}
     if compares_gpus:
         ways[f"{name}, two GPUs"] = merge(settings, {"model_settings": {"gpus_per_video": 2}})
     return ways
@@ -273,12 +273,20 @@ def describe_trials(trials: Mapping[tuple[str, str], Trial]) -> Iterator[str]:
 @click.option("--model", default=NANO.name, show_default=True, help="nano, or a published model with random weights.")
 @click.option("--speed", "speeds", type=click.Choice(SPEEDS), multiple=True, help="Repeatable.  [default: reference]")
 @click.option("--only", multiple=True, help="Part of a control's name; repeatable.")
-@click.option("--plans", is_flag=True, help="Compare all memory plans at the first speed.")
+@click.option("--plans", "compares_all_plans", is_flag=True, help="Compare all memory plans at the first speed.")
+@click.option("--plan", "plans", type=click.Choice(PLAN_SLUGS), multiple=True, help="Compare these plans; repeatable.")
 @click.option("--two-gpus", is_flag=True, help="Compare two GPUs with one at the first speed.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Engines that work at a time.")
 @click.option("--minutes", default=9.0, show_default=True, help="Begin no comparison after this time.")
 def main(
-    model: str, speeds: tuple[str, ...], only: tuple[str, ...], plans: bool, two_gpus: bool, jobs: int, minutes: float
+    model: str,
+    speeds: tuple[str, ...],
+    only: tuple[str, ...],
+    compares_all_plans: bool,
+    plans: tuple[str, ...],
+    two_gpus: bool,
+    jobs: int,
+    minutes: float,
 ) -> None:
     """Print a line for each speed, plan and control."""
     base = Path(tempfile.mkdtemp())
@@ -290,7 +298,8 @@ def main(
         runners += [Runner(base / str(number), location, size) for number in range(jobs)]
         cases = list_cases(build_adapter(model, base / "adapter.safetensors"))
         cases = [case for case in cases if not only or any(part in case.name for part in (NO_CONTROL, *only))]
-        trials = generate_all(runners, list_ways(speeds or SPEEDS[:1], plans, two_gpus), cases, minutes)
+        ways = list_ways(speeds or SPEEDS[:1], PLAN_SLUGS if compares_all_plans else plans, two_gpus)
+        trials = generate_all(runners, ways, cases, minutes)
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         click.echo(f"\n{model}, {device}, torch {torch.__version__}, {STEPS} steps")
         for line in describe_trials(trials):
