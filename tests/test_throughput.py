@@ -391,6 +391,40 @@ def test_attention_kernel_with_different_bits_in_each_run_is_not_selected(monkey
     assert lines[1] == "attention by _native_math: not used (two runs with the same inputs differ)"
 
 
+@pytest.mark.parametrize(("peak_bytes", "best"), [(2.5, "native"), (1.0, "_native_math")])
+def test_attention_kernel_that_needs_more_memory_than_predicted_is_not_selected(
+    monkeypatch: pytest.MonkeyPatch, peak_bytes: float, best: str
+) -> None:
+    monkeypatch.setattr(attention_probe, "POSITION_COUNT", 64)
+    monkeypatch.setattr(attention_probe, "KERNEL_NAMES", ("native", "_native_math"))
+    times, peaks = iter((1.0, 0.5)), iter((400, int(400 * peak_bytes)))
+    monkeypatch.setattr(attention_probe, "measure_median_seconds", lambda run, device: next(times))
+    monkeypatch.setattr(attention_probe, "_run_and_measure_memory", lambda run, device: (run(), next(peaks)))
+    lines: list[str] = []
+    assert attention_probe.find_fastest_attention_kernel(torch.device("cpu"), lines.append) == best
+    assert ("not used (2.5 times the memory of torch's kernel)" in lines[1]) == (best == "native")
+
+
+def test_attention_kernels_are_timed_with_the_memory_layout_of_fused_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    strides: dict[str, list[list[int]]] = {"fused": [], "probe": []}
+    caller = "fused"
+
+    def run(*tensors: torch.Tensor, **_: object) -> torch.Tensor:
+        strides[caller].append([tensor.stride(1) // (tensor.shape[2] * tensor.shape[3]) for tensor in tensors[:3]])
+        attention_output: torch.Tensor = dispatch_attention_fn(*tensors[:3])
+        return attention_output
+
+    monkeypatch.setattr(attention_probe, "dispatch_attention_fn", run)
+    pipeline = load_pipeline(NANO, None, "float32", torch.device("cpu"))
+    fuse_blocks(pipeline.transformer)
+    latents_of(pipeline, recipe_for(NANO, steps=2))
+    caller = "probe"
+    monkeypatch.setattr(attention_probe, "POSITION_COUNT", 64)
+    monkeypatch.setattr(attention_probe, "KERNEL_NAMES", ("native",))
+    attention_probe.find_fastest_attention_kernel(torch.device("cpu"), lambda _: None)
+    assert strides["probe"][0] == strides["fused"][0] == [3, 3, 3]
+
+
 @pytest.fixture
 def flash_attention_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A package that is found as FlashAttention-4 is: a namespace without a file, and metadata."""

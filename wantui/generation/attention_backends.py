@@ -27,6 +27,8 @@ MAX_RELATIVE_ERROR = 1e-2
 """Largest relative difference from the result of torch's kernel."""
 MIN_SPEEDUP = 1.02
 """Smallest speed-up over torch's kernel at which another kernel is chosen."""
+MAX_MEMORY_RATIO = 1.1
+"""Largest peak memory of a kernel, relative to torch's: `planning.memory_plan` predicts that of torch's kernel."""
 
 
 def run_attention_kernel(query: Tensor, key: Tensor, value: Tensor, kernel_name: str) -> Tensor:
@@ -37,6 +39,12 @@ def run_attention_kernel(query: Tensor, key: Tensor, value: Tensor, kernel_name:
 
     attention_output: Tensor | tuple[Tensor, ...] = flash_attn_func(query, key, value)
     return attention_output if isinstance(attention_output, Tensor) else attention_output[0]
+
+
+def split_projections(projected: Tensor, head_count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return query, key and value [batch, positions, heads, dim], parts of a tensor [batch, positions, 3 * width]."""
+    query, key, value = (part.unflatten(2, (head_count, -1)) for part in projected.chunk(3, 2))
+    return query, key, value
 
 
 def check_kernel_installed(kernel_name: str) -> None:
@@ -60,26 +68,26 @@ def find_kernel_version(kernel_name: str) -> str | None:
 
 @torch.no_grad()
 def find_fastest_attention_kernel(device: torch.device, report_line: Callable[[str], None]) -> str:
-    """Time each kernel that gives equal bits in two runs, and return the name of the fastest one.
+    """Time each kernel that gives equal bits in two runs and needs no more memory; return the name of the fastest one.
+
+    Query, key and value are parts of one tensor, as in fused blocks: some kernels copy such parts first.
 
     Args:
         report_line: receives a line for each kernel, with the reason if it cannot be used.
     """
     generator = torch.Generator().manual_seed(0)
-    query, key, value = (
-        torch.randn(1, POSITION_COUNT, HEAD_COUNT, HEAD_DIM, generator=generator).to(device, torch.bfloat16)
-        for _ in range(3)
-    )
+    projected = torch.randn(1, POSITION_COUNT, 3 * HEAD_COUNT * HEAD_DIM, generator=generator)
+    query, key, value = split_projections(projected.to(device, torch.bfloat16), HEAD_COUNT)
     seconds_by_kernel: dict[str, float] = {}
-    native_output = torch.empty(0)
+    native_output, native_bytes = torch.empty(0), 0
     for name in KERNEL_NAMES:
         run_kernel = partial(run_attention_kernel, query, key, value, name)
         try:
             check_kernel_installed(name)
-            kernel_output = run_kernel()
+            kernel_output, peak_bytes = _run_and_measure_memory(run_kernel, device)
             if name == NATIVE_ATTENTION:
-                native_output = kernel_output
-            elif reason := _explain_rejection(run_kernel, kernel_output, native_output):
+                native_output, native_bytes = kernel_output, peak_bytes
+            elif reason := _explain_rejection(run_kernel, kernel_output, native_output, peak_bytes, native_bytes):
                 report_line(f"attention by {name}: not used ({reason})")
                 continue
             seconds_by_kernel[name] = measure_median_seconds(run_kernel, device)
@@ -98,8 +106,22 @@ def find_fastest_attention_kernel(device: torch.device, report_line: Callable[[s
     )
 
 
-def _explain_rejection(run_kernel: Callable[[], Tensor], kernel_output: Tensor, native_output: Tensor) -> str | None:
-    """Explain why a kernel with this output must not be used; None if it can be used."""
+def _run_and_measure_memory(run_kernel: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, int]:
+    """Return the output of a kernel, and the peak bytes on a GPU that it needs with its output; 0 on a CPU."""
+    if device.type != "cuda":
+        return run_kernel(), 0
+    bytes_before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    kernel_output = run_kernel()
+    return kernel_output, torch.cuda.max_memory_allocated(device) - bytes_before
+
+
+def _explain_rejection(
+    run_kernel: Callable[[], Tensor], kernel_output: Tensor, native_output: Tensor, peak_bytes: int, native_bytes: int
+) -> str | None:
+    """Explain why a kernel with this output and peak must not be used; None if it can be used."""
+    if peak_bytes > MAX_MEMORY_RATIO * native_bytes:
+        return f"{peak_bytes / native_bytes:.1f} times the memory of torch's kernel"
     relative_error = float((kernel_output.float() - native_output.float()).norm() / native_output.float().norm())
     if not relative_error <= MAX_RELATIVE_ERROR:  # also refuses NaN
         return f"relative error {relative_error:.1e} against torch's kernel"

@@ -10,7 +10,7 @@ from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import Tensor
 
 from wantui.generation import kernels
-from wantui.generation.attention_backends import run_attention_kernel
+from wantui.generation.attention_backends import run_attention_kernel, split_projections
 from wantui.generation.attention_hooks import is_observed, run_observers
 from wantui.generation.fused_norm import apply_rms_norm
 from wantui.generation.pass_cache import CrossAttentionKV, get_current_pass, merge_padding
@@ -58,7 +58,7 @@ class FusedSelfAttention(WanAttnProcessor):
         projected = attn.to_qkv(hidden_states)
         cos, sin = rotary_emb
         apply_norm_and_rotary(projected, attn.norm_q.weight, attn.norm_k.weight, cos, sin, attn.norm_q.eps)
-        query, key, value = (part.unflatten(2, (attn.heads, -1)) for part in projected.chunk(3, 2))
+        query, key, value = split_projections(projected, attn.heads)
         attention_output = run_attention_kernel(query, key, value, self.kernel_name)
         attention_output = attention_output.flatten(2, 3).type_as(projected)
         attention_output = attn.to_out[0](run_observers("self", self.block_index, query, key, value, attention_output))
