@@ -529,7 +529,7 @@ def test_metrics_that_depend_on_the_steps_are_excluded_and_named(tmp_path: Path)
     assert find_decisive_p(comparison, turning) == turning.family_p
     assert find_question(comparison, "turning") == ""
     note = describe_p_values(comparison)[0]
-    assert re.search(r"; that of [\w, ]*turning[\w, ]* for the \d+ metrics of this table", note)
+    assert re.search(r"; the p of [\w, ]*turning[\w, ]* for the \d+ metrics of this table", note)
 
 
 @pytest.mark.slow

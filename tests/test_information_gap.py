@@ -195,7 +195,7 @@ def test_words_of_a_declaration_are_replaced_as_complete_words() -> None:
     ("prompt", "message"),
     [
         ("a blue square", r"none of the declared words: circle, ring \(shape\); red \(coloured\)"),
-        ("a red circle", r"more than one generic word \(shape, coloured\). Choose one with --of"),
+        ("a red circle", r"several generic words replace \(shape, coloured\). Choose one with --of"),
         ("a circle and a ring", "several concepts of shape: circle, ring. .*--generic 'circle: shape'"),
     ],
 )

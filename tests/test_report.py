@@ -85,7 +85,7 @@ def test_report_starts_with_place_room_and_path(page: str) -> None:
     answers = re.findall(r'<p class="verdict[^"]*"><b>(\w+)</b>', page)
     assert answers == ["place", "room", "path"]
     assert page.index("do the groups lie in different places") < page.index("<b>place</b> ")
-    assert "By chance: limit of 95 % of the distances" in page
+    assert "By chance: 95 % of the distances are smaller" in page
     assert page.index("<b>place</b>") < page.index("Verdict on a single metric</h2>") < page.index("Videos</h2>")
 
 

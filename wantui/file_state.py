@@ -31,7 +31,7 @@ class FileState(NamedTuple):
 
     @classmethod
     def from_status(cls, status: os.stat_result) -> "FileState":
-        """Return the state of a file by the result of `stat`."""
+        """Return the state of a file from the result of `stat`."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev)
 
 

@@ -90,7 +90,7 @@ def join_units(text: str) -> str:
 
 
 def split_units(text: str) -> str:
-    """Replace the no-break spaces of `join_units` with plain ones."""
+    """Replace the no-break spaces of `join_units` with plain spaces."""
     return text.replace(f"{NO_BREAK_SPACE}%", " %")
 
 

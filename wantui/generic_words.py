@@ -1,4 +1,4 @@
-"""Generic words: the word of a sentence that stands for a concept, and the word that leaves the concept open.
+"""Generic words: which words of a sentence name a concept, and which word leaves the concept open.
 
 They are written as `circle|square|ring: shape; man|woman: person`. This module imports nothing heavy, because the
 config module imports it.
@@ -161,7 +161,7 @@ def find_generic_sentence(
     """Return a prompt with its concept left open.
 
     Args:
-        chosen_generic: generic word to use if the prompt has words of more than one.
+        chosen_generic: generic word to use if several generic words replace words of the prompt.
 
     Raises:
         GenericWordsError: no declared word is in the prompt, or several are.
@@ -177,7 +177,7 @@ def find_generic_sentence(
     if len(found) > 1:
         names = ", ".join(entry.generic for entry, _ in found)
         raise GenericWordsError(
-            f"the prompt {shorten_text(prompt)!r} has concepts of more than one generic word ({names}). Choose one "
+            f"the prompt {shorten_text(prompt)!r} has words that several generic words replace ({names}). Choose one "
             "with --of"
         )
     entry, words = found[0]

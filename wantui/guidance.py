@@ -27,8 +27,10 @@ class EvaluationGuidance:
 
     @property
     def effective_scale(self) -> float:
-        """Return the factor of the difference between the passes, relative to the unconditional one: 1 without
-        guidance, whatever the scale is."""
+        """Return the factor of the difference between the passes, relative to the unconditional pass.
+
+        It is 1 without guidance, whatever the scale is.
+        """
         return self.scale if self.source in ("guided", "reused") else 1.0
 
 

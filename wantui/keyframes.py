@@ -19,7 +19,8 @@ KeyframeUnit = Literal["step", "fraction", "sigma"]
 """Unit of a moment. step: index of a step, from 0. fraction: 0 is the first step and 1 the last. sigma: noise level."""
 UNIT_NAMES: dict[KeyframeUnit, str] = {"step": "step", "fraction": "percentage", "sigma": "noise level"}
 Interpolation = Literal["linear", "step", "cosine"]
-"""Value between two keyframes. linear: on a line. step: that of the previous keyframe. cosine: half a cosine wave."""
+"""Value between two keyframes. linear: on a line. step: the value of the previous keyframe. cosine: half a cosine
+wave."""
 MOMENT_REMEDY = "Write the index of a step from 0 (10), a percentage of the steps (50%), or a noise level (sigma 0.8)"
 MAX_KEYFRAME_COUNT = 1000
 MOMENT_TOLERANCE = 1e-6

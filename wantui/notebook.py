@@ -79,7 +79,7 @@ class BatchVideo:
 
     @property
     def name(self) -> str:
-        """Variation, seed, and the cell of a sweep."""
+        """Return the variation, the seed, and the cell of a sweep."""
         return f"{self.variation} seed {self.seed}" + (f", {self.cell}" if self.cell else "")
 
     @property
@@ -258,7 +258,7 @@ class OpenBatch:
 
 
 def _is_same(setting: Any, value: Any) -> bool:
-    """Return whether a setting has a value; True is not 1."""
+    """Return whether a setting has a given value; True does not equal 1."""
     return setting == value and isinstance(setting, bool) == isinstance(value, bool)
 
 

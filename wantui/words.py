@@ -4,8 +4,10 @@ import unicodedata
 
 
 def find_complete_words(text: str, word: str) -> list[tuple[int, int]]:
-    """Return the first and last character of each occurrence of a word that is not empty, except inside a longer
-    word."""
+    """Return the first and last character of each occurrence of a word, except inside a longer word.
+
+    The word must not be empty.
+    """
     spans, start = [], text.find(word) if word else -1
     while start >= 0:
         end = start + len(word)

@@ -1,4 +1,4 @@
-"""Advice in errors and warnings of the analysis: commands name options in it, and the screen names keys."""
+"""Advice in the analysis's errors and warnings: the command line names options, and the screen names keys."""
 
 from dataclasses import dataclass
 from enum import Enum

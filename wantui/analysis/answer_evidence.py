@@ -31,9 +31,9 @@ QUESTIONS = {
 }
 """Question in words, by the name of its answer."""
 CHANCE_NOTE = (
-    "by chance: limit of 95 % of the distances if the difference of each seed gets a random sign; it is computed from "
-    "the observed differences, so it grows with the distance. Between two seeds: typical distance between two seeds of "
-    "a group, each averaged over its phrasings"
+    "by chance: 95 % of the distances are smaller if the difference of each seed gets a random sign; this limit is "
+    "computed from the observed differences, so it grows with the distance. Between two seeds: typical distance "
+    "between two seeds of a group, each averaged over its phrasings"
 )
 """Meaning of the figures beside a distance."""
 DISTANCE = "distance"
@@ -73,7 +73,7 @@ class Evidence:
     label: str
     """Name of the metric, marked if it is measured at a larger stride."""
     family: str
-    """Family of a path metric; empty for others."""
+    """Family of a path metric; empty for other metrics."""
     effect: float
     low: float
     high: float
@@ -104,7 +104,7 @@ class AnswerData:
     groups: Sequence[Group]
     group_pairs: GroupIndexPairs
     metric_names: Sequence[str]
-    """All metrics that all videos have, `spread` among them if it can be computed."""
+    """Metrics that all videos have, including `spread` if it can be computed."""
     cell_values: FloatArray
     """[seeds, phrasings, groups, metrics]."""
     effects: PairEffects
@@ -129,7 +129,7 @@ class AnswerData:
 
     @property
     def tests_phrasings(self) -> bool:
-        """Return whether p is the larger of a test over seeds and one over phrasings."""
+        """Return whether p is the larger of the p over seeds and the p over phrasings."""
         return self.cell_values.shape[1] >= MIN_PHRASINGS
 
 
@@ -207,7 +207,7 @@ def collect_place_evidence(data: AnswerData) -> list[Evidence]:
 
 
 def collect_metric_evidence(data: AnswerData, metric_names: Sequence[str]) -> list[list[Evidence]]:
-    """Return the evidence of each pair of groups in each metric, with p over these metrics and pairs."""
+    """Return the evidence of each pair of groups in each metric, with p corrected for these metrics and pairs."""
     if not metric_names:
         return [[] for _ in data.group_pairs]
     columns = [list(data.metric_names).index(name) for name in metric_names]

@@ -200,8 +200,10 @@ def _name_room_metrics(items: Sequence[Evidence]) -> str:
 
 
 def _describe_path(evidence: Sequence[Evidence]) -> tuple[list[str], str]:
-    """Return the parts of the verdict, and the details: the clearest metric of each family that differs, or of all
-    families if none does."""
+    """Return the parts of the verdict, and the details.
+
+    The details are the clearest metric of each family that differs, or of all families if none does.
+    """
     items_by_family: dict[str, list[Evidence]] = {}
     for item in evidence:
         items_by_family.setdefault(item.family, []).append(item)
@@ -221,7 +223,7 @@ def _describe_path(evidence: Sequence[Evidence]) -> tuple[list[str], str]:
 
 
 def _find_clearest_evidence(evidence: Sequence[Evidence]) -> Evidence:
-    """Return the metric with the smallest p; of equal p, the one whose interval is narrowest for its effect.
+    """Return the metric with the smallest p; if several have this p, the one with the narrowest relative interval.
 
     A metric without an interval comes last, such as a metric with the same difference for all seeds.
     """
@@ -357,7 +359,7 @@ def _name_family(metric: str) -> str:
 
 
 def _compute_omnibus_p(data: AnswerData, question: str, metric_names: Sequence[str]) -> dict[str, float]:
-    """Return p that any group differs, by metric, over these metrics."""
+    """Return, by metric, the p for any difference between groups, corrected for these metrics."""
     if question == PLACE:
         return {metric_names[0]: data.place_omnibus_p}
     values = data.cell_values[..., [list(data.metric_names).index(name) for name in metric_names]]

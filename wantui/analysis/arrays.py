@@ -25,7 +25,7 @@ def split_rows(rows: NDArray[Any], values_per_row: int, max_values: int = MAX_CH
 
 
 def exponentiate(logarithm: float) -> float:
-    """Return exp(logarithm); infinity where it exceeds all floating-point numbers."""
+    """Return exp(logarithm); infinity if it overflows."""
     try:
         return math.exp(logarithm)
     except OverflowError:

@@ -13,14 +13,14 @@ AXES: tuple[AttentionAxis, ...] = ("step", "block", "head")
 SETTING_BY_AXIS = {"block": "store_per_block", "head": "store_per_head"}
 """Setting of attention_analysis_settings that stores an axis; steps are always stored."""
 MAX_SCALE_QUANTILE = 0.995
-"""Quantile of a map that the upper end of a colour scale covers."""
+"""Quantile of the values of a map at which its colour scale ends."""
 
 
 def count_axis_maps(maps: StoredAttentionMaps, map_name: str, axis: AttentionAxis) -> int:
     """Return the number of maps along an axis.
 
     Raises:
-        AttentionMapsError: the maps are averaged over the axis, or the word has none.
+        AttentionMapsError: the maps are averaged over the axis, or no map of the word is stored.
     """
     stored = {name: array for name, array in maps.group.arrays() if array.ndim == 6}
     if map_name not in stored:

@@ -23,7 +23,7 @@ MAX_STRIP_FRAMES = 5
 
 
 def find_clip_path(video: Video) -> Path:
-    """Return the clip of a completed video, after a check that it is the recorded one.
+    """Return the clip of a completed video, after checking that it is the clip recorded in the manifest.
 
     Raises:
         UserError: the manifest cannot be read, or no longer lists the video or its clip.
@@ -39,7 +39,10 @@ def find_clip_path(video: Video) -> Path:
 
 
 def find_latent_frame(frame: int) -> int:
-    """Return the latent frame of a video frame: latent frame 0 has the first video frame, and all others four each."""
+    """Return the latent frame that contains a video frame.
+
+    Latent frame 0 contains the first video frame, and each later latent frame contains four.
+    """
     return (frame + 3) // 4
 
 
@@ -53,7 +56,7 @@ def compute_scale_maximum(maps: StoredAttentionMaps, words: Sequence[str]) -> fl
 
 
 def compute_mean_map_maximum(mean_maps: Sequence[NDArray[np.float64]], maps_path: Path) -> float:
-    """Return the upper end that `compute_scale_maximum` gives, for maps that are already averaged over steps.
+    """Return the same upper end as `compute_scale_maximum`, for maps that are already averaged over steps.
 
     Args:
         maps_path: path of the stored maps, for the error message.
@@ -93,7 +96,7 @@ def draw_frame_overlay(
 
 
 def map_heat_colours(shares: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the colours [..., rgb], 0 to 255, of shares of the colour scale [...]."""
+    """Return the colours [..., rgb], 0 to 255, at positions [...] on the colour scale, from 0 to 1."""
     from matplotlib import colormaps
 
     return np.asarray(colormaps["inferno"](shares)[..., :3] * 255)
@@ -119,8 +122,7 @@ def write_overlay(clip_path: Path, maps_path: Path, word: str, target_path: Path
 
 
 def draw_strip(clip_path: Path, maps: StoredAttentionMaps, word: str, scale_maximum: float) -> NDArray[np.uint8]:
-    """Return n <= MAX_STRIP_FRAMES frames side by side, [height, n width, rgb], with the attention to a word drawn
-    over them."""
+    """Return up to MAX_STRIP_FRAMES frames side by side, [height, n width, rgb], overlaid with a word's attention."""
     frames = list(read_frames(clip_path))
     frame_indices = np.linspace(0, len(frames) - 1, min(MAX_STRIP_FRAMES, len(frames))).round().astype(int)
     overlaid_frames = list(draw_overlay(frames, average_map_over_steps(maps, word), scale_maximum))

@@ -1,7 +1,8 @@
 """What each metric responds to according to the calibration: frequency in training, or appearance.
 
-`calibration.json` is written by `tests/benchmarks/calibration.py --write-table`, from models of nano with exchanged
-frequencies; docs/calibration.md describes the design. The figures hold for nano, and rank metrics for other models.
+`calibration.json` is written by `tests/benchmarks/calibration.py --write-table`, from nano models that were trained
+with exchanged frequencies; docs/calibration.md describes the design. The figures hold for nano, and rank metrics for
+other models.
 """
 
 import json
@@ -43,7 +44,7 @@ class Sensitivity:
 
     frequency: Slope
     held_out_frequency: Slope
-    """The same in the second sentence form."""
+    """Slope over frequency in the second sentence form."""
     p: float
     """p of the first slope over random reassignments of frequencies to shapes within the models."""
     appearance: float
@@ -58,8 +59,7 @@ class Sensitivity:
 
     @property
     def has_frequency_effect(self) -> bool:
-        """Return True if both sentence forms have slopes over frequency with the same sign, and intervals that exclude
-        0."""
+        """Return True if both sentence forms have clear slopes over frequency, with the same sign."""
         return self.frequency.is_clear and self.held_out_frequency.is_clear and math.prod(self.slopes) > 0
 
     @property
@@ -107,7 +107,10 @@ def find_response(metric: str, *, is_guided: bool) -> str:
 
 
 def describe_response(metric: str) -> str:
-    """Return what a metric responds to, separately for cfg_scale 4 and 1 if these differ; empty without calibration."""
+    """Return what a metric responds to; empty if the metric was not calibrated.
+
+    If the responses at cfg_scale 4 and 1 differ, the text names both.
+    """
     return _join_conditions(*(find_response(metric, is_guided=is_guided) for is_guided in (True, False)))
 
 
@@ -123,7 +126,7 @@ def describe_measure(measure: str, name: str) -> str:
 
 
 def _describe_ratio(sensitivity: Sensitivity | None) -> str:
-    """Return the ratio of both effects, in words; empty for a measure without a calibration."""
+    """Return the ratio of the two effects in words; empty for an uncalibrated measure."""
     if sensitivity is None:
         return ""
     if not sensitivity.has_frequency_effect:
@@ -132,12 +135,12 @@ def _describe_ratio(sensitivity: Sensitivity | None) -> str:
 
 
 def _join_conditions(guided: str, unguided: str) -> str:
-    """Return two responses as one text; the guided one is empty for a measure that uses no guidance."""
+    """Return two responses as one text; the guided response is empty for a measure that uses no guidance."""
     return unguided if guided in ("", unguided) else f"{guided} at cfg_scale 4, {unguided} at cfg_scale 1"
 
 
 def describe_responses(metrics: Sequence[str], *, is_guided: bool) -> list[str]:
-    """Return what metrics respond to: a heading, and a line for each response; empty if none was calibrated."""
+    """Return what metrics respond to: a heading, and a line for each response; empty if no metric was calibrated."""
     metrics_by_response: dict[str, list[str]] = {}
     for metric in metrics:
         if response := find_response(metric, is_guided=is_guided):

@@ -1,8 +1,8 @@
 """Comparison of an effect with the calibrated effects of frequency in training and of appearance.
 
-The calibration fits `y = model + shape + slope * ln(frequency)`. The effects of the shapes are those of appearance
-alone, at equal frequency; the slope is the effect of frequency alone. The effect of exchanging one of nano's shapes for
-another is compared with both; for other words and models, the calibration gives a scale but no answer.
+The calibration fits `y = model + shape + slope * ln(frequency)`. The effects of the shapes measure appearance alone, at
+equal frequency; the slope measures frequency alone. The effect of exchanging one of nano's shapes for another is
+compared with both; for other words and models, the calibration gives a scale but no answer.
 """
 
 import math
@@ -63,8 +63,8 @@ class CalibratedEffect:
     """Effect of a metric between two groups, and the calibrated effects of appearance alone and frequency alone."""
 
     effect: float
-    """Share of the mean of both groups (of its distance from `ratio_origin`), as the calibration takes shares of the
-    mean of all shapes, or nats."""
+    """Share of the mean of both groups, measured from `ratio_origin`, or nats. The calibration likewise takes shares of
+    the mean of all shapes."""
     low: float
     """Lower end of the effect's 95 % interval; NaN if the differences of all seeds are equal."""
     high: float
@@ -72,54 +72,71 @@ class CalibratedEffect:
 
     @property
     def nearest_effect(self) -> float:
-        """Return the end of the interval that is nearer to 0, which an explanation must reach; the effect if there is
-        no interval."""
+        """Return the end of the interval nearer to 0, which an explanation must reach.
+
+        Without an interval, this is the effect.
+        """
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
             return self.effect
         return 0.0 if self.low <= 0 <= self.high else min(self.low, self.high, key=abs)
 
     @property
     def can_appearance_explain(self) -> bool:
-        """Return whether appearance alone can explain the effect: its interval overlaps the 95 % range of differences
-        between two new shapes of equal frequency."""
+        """Return whether appearance alone can explain the effect.
+
+        It can if the effect's interval overlaps the 95 % range of differences between two new shapes of equal
+        frequency.
+        """
         return abs(self.nearest_effect) <= compute_appearance_bound(self.sensitivity)
 
     @property
     def frequency_ratios(self) -> tuple[float, float] | None:
-        """Return the ratios of the first group's frequency to the second's that would cause the effect, by the slopes
-        of SENTENCE_FORMS; None if frequency had no reproduced effect on the metric."""
+        """Return the ratios of the first group's frequency to the second's that would cause the effect.
+
+        There is one ratio for the slope of each of SENTENCE_FORMS. The result is None if frequency had no reproduced
+        effect on the metric.
+        """
         return _compute_frequency_ratios(self.effect, self.sensitivity)
 
     @property
     def can_frequency_explain(self) -> bool:
-        """Return whether frequency alone can explain the effect: by the slope of a sentence form, a ratio up to
-        MAX_CALIBRATED_RATIO would cause the nearer end of its interval."""
+        """Return whether frequency alone can explain the effect.
+
+        It can if, by the slope of a sentence form, a ratio up to MAX_CALIBRATED_RATIO would cause the nearer end of the
+        effect's interval.
+        """
         ratios = _compute_frequency_ratios(self.nearest_effect, self.sensitivity) or ()
         return any(1 / MAX_CALIBRATED_RATIO <= ratio <= MAX_CALIBRATED_RATIO for ratio in ratios)
 
     @property
     def can_appearance_and_frequency_explain(self) -> bool:
-        """Return whether appearance and a ratio of frequencies up to MAX_CALIBRATED_RATIO together reach the nearer end
-        of the effect's interval: the fit of the calibration adds them."""
+        """Return whether appearance and frequency together can explain the effect.
+
+        They can if appearance and a ratio of frequencies up to MAX_CALIBRATED_RATIO together reach the nearer end of
+        the effect's interval. The fit of the calibration adds the two.
+        """
         frequency_bound = max(map(abs, self.sensitivity.slopes)) * math.log(MAX_CALIBRATED_RATIO)
         return abs(self.nearest_effect) <= compute_appearance_bound(self.sensitivity) + frequency_bound
 
     def predict_change(self, ratio: float) -> tuple[float, float]:
-        """Return the change that a ratio of frequencies causes, by the slopes of SENTENCE_FORMS, in the unit of
-        `effect`; 0 if frequency had no reproduced effect on the metric."""
+        """Return the change that a ratio of frequencies causes, in the unit of `effect`.
+
+        There is one change for the slope of each of SENTENCE_FORMS. The changes are 0 if frequency had no reproduced
+        effect on the metric.
+        """
         if not self.sensitivity.has_frequency_effect:
             return 0.0, 0.0
         slope, held_out_slope = self.sensitivity.slopes
         return slope * math.log(ratio), held_out_slope * math.log(ratio)
 
     @property
-    def answer_of_appearance(self) -> str:
-        """Return whether appearance can explain the effect."""
+    def appearance_answer(self) -> str:
+        """Return, in words, whether appearance can explain the effect."""
         return "appearance alone can explain it" if self.can_appearance_explain else "more than appearance explains"
 
     @property
     def answer(self) -> str:
-        """Return whether appearance or frequency can explain the effect."""
+        """Return, in words, whether appearance or frequency can explain the effect."""
         if self.can_frequency_explain:
             return (
                 "either can explain it"
@@ -161,7 +178,7 @@ def compute_appearance_difference(sensitivity: Sensitivity) -> float:
 
 
 def compute_appearance_bound(sensitivity: Sensitivity) -> float:
-    """Return the end of the 95 % range of differences between two new shapes, by Student's t of the six effects."""
+    """Return the end of the 95 % range of differences between two new shapes, from Student's t of the six effects."""
     return float(compute_t_quantile(0.975, len(SHAPES) - 1)) * compute_appearance_difference(sensitivity)
 
 
@@ -194,14 +211,14 @@ def find_calibrated_effect(comparison: "Comparison", difference: Difference) -> 
 
 
 def _divide_by_common_mean(share: float, sign: float) -> float:
-    """Convert a change relative to the second group's signed mean to one relative to the mean of both groups."""
+    """Convert a change relative to the second group's signed mean to a change relative to the mean of both groups."""
     return math.copysign(2.0, share) if math.isinf(share) else share / (1 + sign * share / 2)
 
 
 def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
     """Return sentences on whether frequency or appearance can explain the effect of a verdict.
 
-    The sentence is empty if no effect is shown, or if the groups do not differ in one word of nano. For metrics that
+    The text is empty if no effect is shown, or if the groups do not differ in one word of nano. For metrics that
     were not calibrated, only words that were equally frequent in its training have an answer.
     """
     answer, figures = _answer_question(comparison, verdict)
@@ -227,7 +244,7 @@ def _answer_question(comparison: "Comparison", verdict: Verdict) -> tuple[str, s
         return f"cannot tell, because the effect in {verdict.metric} cannot be given as a share of the mean", ""
     answer = effect.answer
     if effect.predict_change(ratio)[0] * effect.effect < 0:
-        answer = f"{effect.answer_of_appearance}; frequency would change it in the opposite direction"
+        answer = f"{effect.appearance_answer}; frequency would change it in the opposite direction"
     return (
         f"{_describe_condition(comparison)}{answer}",
         f"{effect.describe(*groups)}. {capitalize_first(describe_frequency_ratio(*words))}"
@@ -236,7 +253,7 @@ def _answer_question(comparison: "Comparison", verdict: Verdict) -> tuple[str, s
 
 
 def add_explanation_notes(comparison: "Comparison") -> "Comparison":
-    """Return the comparison, with a note in each answer on room: what can explain the verdict on a metric of room."""
+    """Return the comparison; add a note to each answer on room about what can explain the verdict on a room metric."""
     answers = []
     for answer in comparison.answers:
         verdict = comparison.find_verdict(answer.first_group, answer.second_group)
@@ -266,8 +283,10 @@ def _describe_condition(comparison: "Comparison") -> str:
 
 
 def _describe_predicted_change(first_word: str, effect: CalibratedEffect, ratio: float, metric: str) -> str:
-    """Describe the change of the metric that the ratio of the frequencies of two words causes, by both sentence
-    forms; empty without an effect."""
+    """Describe the change in the metric that a frequency ratio of two words causes; empty without an effect.
+
+    The text gives the change in both sentence forms.
+    """
     if not effect.sensitivity.has_frequency_effect:
         return ""
     changes = [_format_change(metric, change) for change in effect.predict_change(ratio)]
@@ -276,8 +295,11 @@ def _describe_predicted_change(first_word: str, effect: CalibratedEffect, ratio:
 
 
 def _describe_frequency(ratios: Sequence[float], first_group: str, second_group: str) -> str:
-    """Describe the ratios of frequencies by both sentence forms, such as "as if cross were 4.5 times (first sentence
-    form) or 12 times (held-out sentence form) rarer than square in training"."""
+    """Describe the frequency ratios in both sentence forms.
+
+    For example, "as if cross were 4.5 times (first sentence form) or 12 times (held-out sentence form) rarer than
+    square in training".
+    """
     word = "rarer" if ratios[0] < 1 else "more frequent"
     is_beyond = any(not 1 / MAX_CALIBRATED_RATIO <= ratio <= MAX_CALIBRATED_RATIO for ratio in ratios)
     beyond_text = ", beyond what the calibration measured" if is_beyond else ""
@@ -349,7 +371,7 @@ def _list_uncalibrated_settings(comparison: "Comparison") -> list[str]:
 
 
 def _list_uncalibrated_values(values: Iterable[Any], expected_value: Any) -> list[str]:
-    """Return the values of a setting that differ from that of the calibration, as texts; 4 and 4.0 are equal."""
+    """Return the values of a setting that differ from its calibrated value, as texts; 4 and 4.0 are equal."""
     values_by_key = {make_value_key(value): value for value in values}
     values_by_key.pop(make_value_key(expected_value), None)
     return sorted(f"{value:g}" if isinstance(value, int | float) else str(value) for value in values_by_key.values())

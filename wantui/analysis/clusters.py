@@ -91,8 +91,10 @@ def compute_threshold(seed_count: int) -> float:
 
 
 def find_clusters(t_values: FloatArray, threshold: float) -> list[tuple[int, int, float]]:
-    """Return first level, last level and mass of each run of neighbouring levels whose t [s] has one sign and exceeds
-    the threshold."""
+    """Return first level, last level and mass of each cluster in t [s].
+
+    A cluster is a run of neighbouring levels whose t has one sign and exceeds the threshold.
+    """
     signs = np.where(np.abs(t_values) > threshold, np.sign(t_values), 0)
     starts = [level for level in range(len(signs)) if signs[level] and (level == 0 or signs[level - 1] != signs[level])]
     clusters = []
@@ -119,7 +121,7 @@ def compute_largest_masses(t_by_level: FloatArray, threshold: float) -> FloatArr
 def compute_family_mass_p(
     mass: float, tests: Sequence[ClusterTest], permuted_masses: FloatArray | None = None
 ) -> float:
-    """Return p of a cluster, corrected over all curves and pairs of groups.
+    """Return the p of a cluster, corrected for all curves and pairs of groups.
 
     For two groups, p is that of sign flips of all curves together. For more groups, it is the larger of this p and that
     of permutations of the groups: flips are reliable for groups of unequal scatter, and permutations for skewed

@@ -64,7 +64,7 @@ class ConceptCommitment:
 
 @dataclass(frozen=True)
 class CommitmentDifference:
-    """Difference in commitment of two concepts against the same generic prompt, first minus second."""
+    """Difference in commitment between two concepts with the same generic prompt, first minus second."""
 
     first: str
     second: str
@@ -88,7 +88,7 @@ class CommitmentDifference:
 
 
 def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> FloatArray:
-    """Return the kept range of each seed: the length of the noise levels from 0 to the largest at which it stays.
+    """Return the kept range of each seed: the length of the range of noise levels at which it stays.
 
     The kept range is the integral of "stays" over the noise level, on lines between the measured levels; at 0 every
     video stays. It is defined for every seed, even if s50 is outside the measured levels (as the restricted mean of a
@@ -115,7 +115,7 @@ def count_unprompted_videos(concept: str, all_outcomes: Sequence[ConceptOutcomes
 
 
 def measure_commitment(outcomes: ConceptOutcomes) -> ConceptCommitment:
-    """Return shares, s50 and kept ranges of a concept."""
+    """Return the commitment of a concept: stay shares, s50 and kept ranges."""
     stays, seed_count = outcomes.stays, len(outcomes.seeds)
     counts = stays.sum(0).tolist()
     return ConceptCommitment(

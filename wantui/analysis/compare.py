@@ -347,8 +347,10 @@ def _compute_chance_interval(
     primary_values: FloatArray,
     group_pairs: GroupIndexPairs,
 ) -> tuple[tuple[float, float], tuple[float, float], float]:
-    """Return the central 95 % of differences between groups exchanged within seeds, the same relative to the second
-    group as in the differences (NaN if one of them has no such share), and the share that the test calls different.
+    """Return how much groups differ that are exchanged within seeds.
+
+    The results are the central 95 % of the differences, the same range relative to the second group (NaN if a relative
+    difference is undefined), and the share of exchanges that the test calls different.
 
     Args:
         primary_differences: differences of the declared metric, by pair.

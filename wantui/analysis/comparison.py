@@ -36,7 +36,7 @@ class Comparison:
     differences: tuple[Difference, ...]
     verdicts: tuple[Verdict, ...]
     omnibus_p: float
-    """p that any group differs in the declared metric."""
+    """p for any difference between groups in the declared metric."""
     location_test: PermutationTest | None
     """PERMANOVA of the final states."""
     spread_test: PermutationTest | None

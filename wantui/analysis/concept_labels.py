@@ -27,12 +27,14 @@ ID_COLUMN, LABEL_COLUMN = "id", "label"
 
 
 class CannotLabelError(UserError):
-    """Raised for videos whose concept cannot be determined; the message names the first of them."""
+    """Raised for videos whose concept cannot be determined; the message names the first such video."""
 
 
 def find_judged_attribute(concepts: Sequence[str]) -> str | None:
-    """Return the attribute of nano's scenes whose words include all concepts: shape, colour or motion; None if there
-    is none."""
+    """Return the attribute of nano's scenes whose words include all concepts; None if there is none.
+
+    The attributes are shape, colour and motion.
+    """
     return next((name for name, words in WORDS_BY_ATTRIBUTE.items() if set(concepts) <= set(words)), None)
 
 
@@ -60,7 +62,7 @@ def read_final_state(folder: Path, entry: VideoEntry) -> FloatArray:
 
 
 def find_nearest_concept(state: FloatArray, reference_by_concept: Mapping[str, FloatArray]) -> str:
-    """Return the concept whose reference [k] is nearest to a state [k]; the first one of equally near ones.
+    """Return the concept whose reference [k] is nearest to a state [k]; the first if several are equally near.
 
     Raises:
         CannotLabelError: the states have different numbers of values.
@@ -75,7 +77,7 @@ def find_nearest_concept(state: FloatArray, reference_by_concept: Mapping[str, F
 
 
 def read_concept_labels(path: Path, known_ids: Sequence[str]) -> dict[str, str]:
-    """Read a CSV table with the columns `id` (or its first characters) and `label`; return the labels by id.
+    """Read a CSV table with the columns `id` (an id or its first characters) and `label`; return the labels by id.
 
     Raises:
         LabelError: the file lacks a column, or names no known video; an id matches several or occurs twice.

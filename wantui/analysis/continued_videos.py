@@ -174,7 +174,7 @@ def _lower_shared_capital(concept: str, generic: str) -> tuple[str, str]:
 
 
 def _find_replaced_words(prompt: str, generic_prompt: str) -> tuple[list[re.Match[str]], list[re.Match[str]]]:
-    """Return the words from the first to the last in which a prompt and a generic prompt differ, of both."""
+    """Return, for a prompt and a generic prompt, the words from their first to their last difference."""
     words, generic_words = (list(_WORD_PATTERN.finditer(text)) for text in (prompt, generic_prompt))
     texts = [[word[0] for word in row] for row in (words, generic_words)]
     start = count_equal_columns(texts)
@@ -183,7 +183,10 @@ def _find_replaced_words(prompt: str, generic_prompt: str) -> tuple[list[re.Matc
 
 
 def select_concept_prompts(prompts: Iterable[str], generic_prompt: str) -> list[str]:
-    """Return the prompts that differ from a generic prompt in the concept alone: in the fewest words of it."""
+    """Return the prompts that differ from a generic prompt in the concept alone.
+
+    These are the prompts that replace the fewest words of the generic prompt.
+    """
     counts = {prompt: len(_find_replaced_words(prompt, generic_prompt)[1]) for prompt in prompts}
     fewest = min(counts.values(), default=0)
     return [prompt for prompt, count in counts.items() if count == fewest]

@@ -59,12 +59,14 @@ class VideoCorrelations:
     """Correlations across seeds and, if there are several, across variations."""
 
     def select(self, kind: str, chosen_metrics: Sequence[str] = ()) -> list[MergedCorrelation]:
-        """Return the correlations of one kind to show, the clearest first: those of chosen metrics, or else those that
-        are found, and always the clearest one.
+        """Return the correlations of one kind to show, the clearest first.
 
-        If there are too few seeds or variations for a p of SIGNIFICANCE_LEVEL, no correlation can be found, and only
-        chosen metrics are shown. Values that rank the videos in the same way, such as mass and entropy of one word,
-        share one row.
+        These are all correlations of the chosen metrics. Without chosen metrics, they are all significant correlations,
+        or the clearest one if none is significant.
+
+        If there are too few seeds or variations for a p of SIGNIFICANCE_LEVEL, no correlation can be significant, and
+        only chosen metrics are shown. Values that rank the videos in the same way, such as mass and entropy of one
+        word, share one row.
         """
         correlations = [item for item in self.correlations_by_kind[kind] if math.isfinite(item.rho)]
         shown = [item for item in correlations if (item.metric in chosen_metrics if chosen_metrics else item.is_found)]
@@ -151,8 +153,10 @@ def collect_correlation_data(
 
 
 def _match_seeds(groups: Sequence[Group], needs_maps: bool) -> list[Group]:
-    """Return the variations, one group for each cell of a sweep, with the seeds that all of them have, in ascending
-    order."""
+    """Return the variations with the seeds that all of them have, in ascending order.
+
+    There is one group of variations for each cell of a sweep.
+    """
     videos_by_stratum: dict[str, dict[int, Video]] = {}
     for group in groups:
         for video in group.videos:

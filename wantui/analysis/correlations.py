@@ -80,8 +80,11 @@ class MergedCorrelation:
 
 
 def find_clearest_correlation(correlations: Sequence[Correlation]) -> Correlation:
-    """Return the clearest correlation: a found one first, then one of a settled metric, then that with the smallest p
-    over all; of equal p, the strongest."""
+    """Return the clearest correlation.
+
+    Significant correlations come first, then settled metrics, then the smallest p over all, then the strongest
+    correlation.
+    """
     return min(correlations, key=lambda item: (not item.is_found, not item.is_settled, item.family_p, -abs(item.rho)))
 
 

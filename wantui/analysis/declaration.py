@@ -28,7 +28,7 @@ class Declaration:
 
 
 def _choose_default_metric(videos: Sequence[Video]) -> str:
-    """Return the calibrated metric, or `spread` if a video has no value of it (few states, or a path in a plane)."""
+    """Return the calibrated metric, or `spread` if a video lacks it (too few states, or a path in a plane)."""
     measured_videos = [video for video in videos if video.trajectory is not None]
     has_all = all(math.isfinite(video.compute_metric(CALIBRATED_METRIC)) for video in measured_videos)
     return CALIBRATED_METRIC if measured_videos and has_all else SPREAD_METRIC

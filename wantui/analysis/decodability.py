@@ -131,8 +131,10 @@ class Decodability:
         )
 
     def _describe_end_p(self) -> str:
-        """Return the p of the finished videos, corrected for pairs of groups (Bonferroni), if they alone do not show
-        what all noise levels together show."""
+        """Describe the p of the finished videos, corrected for pairs of groups (Bonferroni).
+
+        The text is empty unless this p is not significant although the test over all noise levels is.
+        """
         end_p = min(1.0, float(self.p[-1]) * self.pair_count)
         if not self.is_decodable or end_p <= SIGNIFICANCE_LEVEL:
             return ""
@@ -188,8 +190,9 @@ def compute_decodability(level_states: LevelStates) -> list[Decodability]:
 
 
 def score_held_out_seeds(differences: FloatArray, flips: FloatArray) -> FloatArray:
-    """Return the fraction of each held-out seed's pairs sorted correctly, [seeds, flips], for each flip of the signs
-    of the seeds' differences.
+    """Return the fraction of each held-out seed's pairs that are sorted correctly, [seeds, flips].
+
+    Each flip changes the signs of some seeds' differences.
 
     The direction is a ridge regression of 1 on z. With the smoother H = Z (Z'Z + n lambda)^-1 Z', the products of the
     pairs of a held-out seed s with the direction of the other seeds are (I - H_ss)^-1 sum of H_st over the others t.

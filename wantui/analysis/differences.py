@@ -272,8 +272,10 @@ def format_effect_parts(
 
 
 def format_difference_parts(difference: Difference) -> tuple[str, str, str]:
-    """Return a difference and the ends of its interval: in percent, or in the metric's unit if ratios are
-    meaningless."""
+    """Return a difference and the ends of its interval, in percent or in the metric's unit.
+
+    The unit is used if ratios are meaningless.
+    """
     if (relative := _get_relative_parts(difference)) is not None:
         return format_effect_parts(*relative, is_relative=True)
     effect = difference.paired_effect

@@ -43,8 +43,9 @@ def compute_squared_distances(states: NDArray[np.floating]) -> FloatArray:
 
 
 def compute_median_weights(squared_distances: FloatArray) -> FloatArray:
-    """Return weights [..., n] such that the weighted mean of n states is their spatial median, from squared distances
-    [..., n, n].
+    """Return weights [..., n] of n states whose weighted mean is their spatial median, from squared distances.
+
+    The squared distances are [..., n, n].
 
     The spatial (geometric) median minimises the sum of distances to the states. Weiszfeld's iteration needs only
     distances: the point sum w_j x_j has the squared distance (D w)_i - w.D.w / 2 to state i. At a state, where the
@@ -87,8 +88,10 @@ def _step_to_median(matrices: FloatArray, weights: FloatArray) -> tuple[FloatArr
 
 
 def _compute_squared_distances_to_mean(squared_distances: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return the squared distance [..., n] of each of n states to their weighted mean, from squared distances
-    [..., n, n] and weights [..., n]."""
+    """Return the squared distance [..., n] of each of n states to their weighted mean.
+
+    The arguments are squared distances [..., n, n] and weights [..., n].
+    """
     weighted_sums = (squared_distances @ weights[..., None])[..., 0]
     variances = (weights * weighted_sums).sum(-1, keepdims=True) / 2
     return np.maximum(weighted_sums - variances, 0)
@@ -104,8 +107,9 @@ def _compute_resultant_length(squared_distances: FloatArray, state_index: int, i
 
 
 def compute_distances_to_median(squared_distances: FloatArray) -> FloatArray:
-    """Return the distance [..., n] of each state to the spatial median of all n states, from squared distances
-    [..., n, n].
+    """Return the distance [..., n] of each state to the spatial median of all n states.
+
+    The argument is the squared distances [..., n, n].
 
     Distances to a sample's own median are too short by about sqrt((n - 1) / n), like distances to its own centroid.
     They are corrected by that factor, so that groups of different sizes can be compared.
@@ -229,8 +233,10 @@ def _run_permutation_test(
 
 
 def compute_unbiased_squared_mean(differences: NDArray[np.floating]) -> float:
-    """Return the unbiased |mean|^2 of paired differences [n, k], |d|^2 - sum |d_s - d|^2 / (n (n - 1)), which can be
-    negative."""
+    """Return the unbiased |mean|^2 of paired differences [n, k], which can be negative.
+
+    It is |d|^2 - sum |d_s - d|^2 / (n (n - 1)).
+    """
     d = np.asarray(differences, dtype=np.float64)
     n, mean = len(d), d.mean(0)
     return float(mean @ mean - ((d - mean) ** 2).sum() / (n * (n - 1)))

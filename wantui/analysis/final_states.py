@@ -40,7 +40,7 @@ VideoKey = tuple[Path, int]
 
 
 class UnusableProjectionsError(NoGeometryError):
-    """Raised if the projections of some videos cannot be used; the message names the first of them.
+    """Raised if the projections of some videos cannot be used; the message names the first such video.
 
     Args:
         groups: groups that contain the videos.
@@ -85,8 +85,7 @@ class FinalStates:
 
     @property
     def no_spread_reason(self) -> str:
-        """Return the reason why the groups have no spread although their places are known; empty if they have a
-        spread."""
+        """Return why the groups have no spread although their places are known; empty if they have a spread."""
         if self.spread_by_group:
             return ""
         return (

@@ -1,4 +1,4 @@
-"""Checks of groups, and error messages about those that cannot be matched."""
+"""Checks of groups, and error messages about groups that cannot be matched."""
 
 from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from wantui.analysis.groups import Group, PhrasingSeed
 
 MAX_GROUPS = 50
-"""Maximum number of groups in a comparison, which have 1,225 pairs; time grows faster than the number of pairs."""
+"""Maximum number of groups in a comparison: 50 groups have 1,225 pairs, and time grows faster than the number of
+pairs."""
 
 
 def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: int, has_shared_phrasings: bool) -> str:
@@ -95,7 +96,7 @@ def check_group_count(groups: "Sequence[Group]", grouping: str) -> None:
 
 
 def _describe_unfinished_options(groups: "Sequence[Group]", grouping: str) -> str:
-    """Return which options of the grouping's only bracket have no finished video; empty if all have some."""
+    """Return which options of the grouping's only bracket have no finished video; empty if all options have some."""
     videos = [video for group in groups for video in group.videos]
     parts = find_grouping_parts(videos, grouping)
     if len(parts.brackets) != 1 or parts.setting_paths:

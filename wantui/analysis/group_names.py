@@ -38,7 +38,7 @@ class CannotCompareError(UserError):
     """Raised for groups that cannot be compared; the message gives the reason.
 
     Args:
-        message: the reason; an `AdvisedText` if the surfaces word its advice.
+        message: the reason; an `AdvisedText` if the command line and the screen word its advice differently.
     """
 
     def __init__(self, message: str) -> None:
@@ -118,7 +118,7 @@ def _lacks_nested_bracket(video: Video, bracket: int) -> bool:
 
 
 def list_naming_brackets(video: Video, parts: GroupingParts) -> list[int]:
-    """Return those brackets of a grouping whose options form the name of a video's group.
+    """Return the brackets of a grouping whose options form the name of a video's group.
 
     Nested brackets that the prompt lacks are excluded. Brackets nested in another bracket of the grouping are excluded
     too, because the option of the outer bracket contains theirs. If no bracket remains, all brackets of the grouping
@@ -130,7 +130,7 @@ def list_naming_brackets(video: Video, parts: GroupingParts) -> list[int]:
 
 
 def find_bracket_without_group(video: Video, parts: GroupingParts) -> int | None:
-    """Return a nested bracket of a grouping that leaves a video without a group; None if the video has a group.
+    """Return the nested bracket of a grouping because of which a video has no group; None if the video has a group.
 
     The video lacks the bracket, and every other bracket of the grouping inside the same outermost bracket.
     """
@@ -205,7 +205,7 @@ def _list_candidate_names(videos: Sequence[Video], parts: GroupingParts) -> list
 
 
 def label_setting_values(videos: Sequence[Video], path: str) -> dict[str, str]:
-    """Return the labels of the values that a setting has in some videos, by `make_value_key`.
+    """Return labels of a setting's values in some videos, by their `make_value_key`.
 
     A missing value, such as no prompt schedule, gets BASELINE_LABEL if all its videos belong to the baseline of a
     sweep, as in the library and the gallery.

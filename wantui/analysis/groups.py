@@ -193,7 +193,7 @@ def group_comparable_videos(videos: Sequence[Video], grouping: str) -> tuple[lis
 def _find_first_videos(
     videos: Sequence[Video], get_key: Callable[[Video], Key], namer: VideoNamer, exclusions: list[tuple[str, str]]
 ) -> dict[Key, Video]:
-    """Return the first video of each key, and append the names of all others with reasons to exclusions."""
+    """Return the first video of each key; append the names of all other videos, with reasons, to `exclusions`."""
     videos_by_key: dict[Key, Video] = {}
     for video in videos:
         earlier_video = videos_by_key.setdefault(get_key(video), video)
@@ -215,7 +215,7 @@ def find_factors(videos: Sequence[Video]) -> list[str]:
 
 
 def _count_groups(videos: Sequence[Video], grouping: str) -> int:
-    """Return the number of groups, without the videos that lack a nested bracket."""
+    """Return the number of groups, ignoring videos that have no group because they lack a nested bracket."""
     parts = find_grouping_parts(videos, grouping)
     names = zip(name_groups(videos, grouping), videos, strict=True)
     return len({name for name, video in names if find_bracket_without_group(video, parts) is None})
@@ -231,7 +231,7 @@ def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
 
 
 def summarise_group_metric(group: Group, metric: str, gaussian_null: GaussianNull | None = None) -> GroupSummary:
-    """Summarise a metric of a group, with the same metric of its null models; an external label has none."""
+    """Summarise a metric of a group, with the same metric of its null models; external labels have no null model."""
     usable_videos = [video for video in group.videos if video.trajectory is not None]
     if not usable_videos:
         nan = float("nan")
@@ -357,8 +357,10 @@ class MatchedGroups:
 
 
 def _choose_phrasing_key(videos: Sequence[Video], grouping: str) -> Callable[[Video], str]:
-    """Return a function that returns the phrasing of a video: its prompt, word weights included, without the brackets
-    that form the groups."""
+    """Return a function that returns the phrasing of a video.
+
+    A phrasing is a prompt with its word weights, without the brackets that form the groups.
+    """
     if grouping in ("variation", "prompt"):
         return lambda video: ""
     if grouping == "batch":

@@ -91,12 +91,12 @@ class InformationGap:
     """Information gap of one video, in nats."""
 
     pointwise: float
-    """By the pointwise form, in the window."""
+    """Gap from the pointwise form, in the window."""
     gap: float
-    """By |v_c - v_0|^2, in the window."""
+    """Gap from |v_c - v_0|^2, in the window."""
     pointwise_whole: float
     gap_whole: float
-    """Over the whole measured range."""
+    """Gaps over the whole measured range."""
 
     @property
     def values(self) -> tuple[float, float, float, float]:
@@ -124,8 +124,10 @@ def integrate_levels(
 
 
 def convert_to_probability(nats: float) -> float:
-    """Return exp(-nats). It exceeds 1 if the nats are negative, as in models that are not calibrated, and is infinite
-    where it exceeds all floating-point numbers."""
+    """Return exp(-nats); infinity if it overflows.
+
+    It exceeds 1 if the nats are negative, as in models that are not calibrated.
+    """
     return exponentiate(-nats)
 
 
@@ -188,7 +190,7 @@ class InformationTable:
 
     @property
     def probability_sum(self) -> float:
-        """Return the sum of exp(-I) over the words, at most 1 in a perfect model, by the pointwise form."""
+        """Return the sum of exp(-I) over the words, from the pointwise form; it is at most 1 in a perfect model."""
         return sum(convert_to_probability(word.mean_by_quantity["pointwise"]) for word in self.words)
 
 
@@ -253,7 +255,7 @@ def _summarise_word(word: str, videos: Sequence[ScoredVideo]) -> WordInformation
 def _find_shared_phrasings_and_seeds(
     names: Sequence[str], values_by_measurement: Mapping[tuple[str, str, str, int], object]
 ) -> tuple[list[tuple[str, str]], list[int]]:
-    """Return the sentences (with their condition) that every word has, and the seeds that have all of them."""
+    """Return the sentences (with their condition) that every word has, and the seeds that have all these sentences."""
     sentences_by_word = [{key[1:3] for key in values_by_measurement if key[0] == name} for name in names]
     phrasings = sorted(set.intersection(*sentences_by_word))
     seeds = sorted({seed for *_, seed in values_by_measurement})

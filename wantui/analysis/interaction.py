@@ -151,10 +151,12 @@ def find_factor_pairs(videos: Sequence[Video]) -> list[str]:
 
 
 def measure_interaction(videos: Sequence[Video], grouping: str, declaration: Declaration | None = None) -> Interaction:
-    """Return the interaction of two factors, such as "1,2"; guided videos only, if there are both.
+    """Return the interaction of two factors, such as "1,2".
+
+    If there are guided and unguided videos, only the guided videos are used.
 
     Args:
-        declaration: the metric that decides alone; by default, that of the batches.
+        declaration: the metric that decides alone; by default, the one that the batches declared.
 
     Raises:
         CannotCompareError: the videos cannot be compared, or not all combinations of the factors exist.

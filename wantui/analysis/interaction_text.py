@@ -13,8 +13,10 @@ FOUND_VERDICT, UNKNOWN_VERDICT = "the effect depends on the other factor", "cann
 
 
 def describe_interaction(interaction: Interaction) -> dict[str, str]:
-    """Return the answers on place, room and path by question: the metrics whose effect depends on the other factor, or
-    none."""
+    """Return the answers on place, room and path by question.
+
+    Each answer names the metrics whose effect depends on the other factor, or says that there are none.
+    """
     answers = {}
     for question in QUESTIONS:
         effects = [effect for effect in interaction.effects if effect.question == question]

@@ -30,7 +30,7 @@ class CsvRows:
     """Checksum of the text of the file."""
     header: tuple[str, ...]
     body: tuple[tuple[int, tuple[str, ...]], ...]
-    """Number of the last line of each row that is not empty, and its cells."""
+    """Rows that are not empty: the number of the row's last line, and its cells."""
 
     def check_body(self) -> None:
         """Refuse a file without rows, or with rows that are longer or shorter than the header.

@@ -110,7 +110,7 @@ def _check_header(path: Path, header: Sequence[str]) -> list[str]:
 def _explain_missing_identity(names: Sequence[str]) -> str:
     text = (
         "no column identifies the video of a row. Add a column `video` (path of the clip), or `variation` and "
-        f"`seed`; its columns are {', '.join(quote(name) for name in names[:8])}"
+        f"`seed`; the columns are {', '.join(quote(name) for name in names[:8])}"
     )
     for name in names:
         similar_names = difflib.get_close_matches(name.lower(), [*IDENTITY_COLUMNS, *SUGGESTED_COLUMN_NAMES], 1, 0.75)

@@ -179,7 +179,7 @@ class _VideoFinder:
 
 
 def _parse_seed(text: str) -> int | None:
-    """Return a whole number; pandas writes 42.0 if other cells of the column are empty."""
+    """Return a seed as a whole number; pandas writes 42.0 if other cells of the column are empty."""
     whole = text.removesuffix(".0")
     digits = whole.removeprefix("-")
     return int(whole) if digits.isascii() and digits.isdigit() and len(whole) < 20 else None

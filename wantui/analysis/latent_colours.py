@@ -1,7 +1,7 @@
 """Colours of latents without the VAE: a linear fit of one video's last latents to the frames of its clip.
 
 The mean colour of the pixels of each latent cell is fitted as a linear function of the cell's latent channels, by least
-squares in float64 with a small ridge. The fit is exact for no state, and closest for predicted clean states.
+squares in float64 with a small ridge. The fit is never exact; it is closest for predicted clean states.
 """
 
 from collections.abc import Iterable

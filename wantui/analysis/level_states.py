@@ -79,9 +79,9 @@ def load_level_states(videos: Sequence[Video], grouping: str) -> LevelStates:
 
 
 def load_guided_and_unguided(videos: Sequence[Video], grouping: str) -> tuple[LevelStates, LevelStates | None, str]:
-    """Load the states of the compared videos, and those of the same prompts and seeds at cfg_scale 1 if there are any.
+    """Load the states of the compared videos, and the states of the same prompts and seeds at cfg_scale 1, if any.
 
-    Returns also the reason why states at cfg_scale 1 cannot be compared; empty if they can, or there are none.
+    Also return the reason why states at cfg_scale 1 cannot be compared; empty if they can, or if there are none.
 
     Raises:
         CannotCompareError: as for `load_level_states`.

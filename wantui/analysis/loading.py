@@ -249,7 +249,7 @@ def _load_guidance_gap(folder: Path, entry: VideoEntry) -> tuple[GuidanceGap | N
 
 
 def _describe_sweep(manifest: Manifest, entry: VideoEntry) -> dict[str, Any]:
-    """Return the fields of a video about settings, and about those that its batch sweeps."""
+    """Return the fields of a video about its settings, and about the settings that its batch sweeps."""
     cell, axes = manifest.find_cell(entry), () if manifest.sweep is None else manifest.sweep.axes
     swept_values = None if cell is None else {path: cell.values.get(path) for path in _list_swept_paths(manifest)}
     return {
@@ -291,15 +291,17 @@ def _collect_settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def _describe_latents_storage(recipe: Recipe) -> dict[str, Any]:
-    """Return interval and dtype of the stored latents, which determine the trajectories that are computed from them."""
+    """Return the interval and dtype of the stored latents: a trajectory computed from latents depends on both."""
     return {"storage_interval": recipe.capture.interval, "storage_dtype": recipe.capture.dtype}
 
 
 def _load_trajectory(
     path: Path, recipe: Recipe | None, state_buffer: StateBuffer | None
 ) -> tuple[Trajectory, int, FloatArray | None, tuple[str, ...]]:
-    """Return the trajectory, the number of values of a state, the mean square of each channel of the final state, and
-    warnings."""
+    """Return the trajectory of a video, facts about its states, and warnings.
+
+    The facts are the number of values of a state, and the mean square of each channel of the final state.
+    """
     group, arrays = open_capture_arrays(path, recipe)
     with convert_to_capture_error(path):
         sigmas = _read_floats(arrays["sigmas"], "noise levels")
@@ -357,8 +359,9 @@ def _read_state_dimension(shape: Any, latents: Any) -> int:
 
 
 def select_corrected_states(steps: Sequence[int], sigmas: FloatArray) -> tuple[list[int], tuple[str, ...]]:
-    """Return the indices of the stored states that are the last ones of their noise level, and a warning if predictors
-    without their corrected state are stored.
+    """Return the indices of the stored states without Heun's predictors, and a warning or None.
+
+    The warning names predictors that are stored without their corrected state.
 
     Heun's sampler evaluates the model twice at a noise level: first at an Euler predictor, then at the corrected state.
     Versions before 0.2 counted `storage_interval` in evaluations, and could store a predictor without its corrected

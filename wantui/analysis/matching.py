@@ -22,8 +22,10 @@ from wantui.formatting import format_count
 def match_groups_and_final_states(
     videos: Sequence[Video], grouping: str, primary_metric: str
 ) -> tuple[MatchedGroups, list[tuple[str, str]], list[str], FinalStates | None, str]:
-    """Return matched groups, the excluded videos with reasons, those of them whose projection cannot be used, final
-    states, and the reason why there are none.
+    """Return matched groups, excluded videos, and final states.
+
+    The results are: matched groups; excluded videos with reasons; excluded videos whose projection cannot be used;
+    final states; and the reason if there are no final states.
 
     If `spread` is declared, videos whose projection cannot be used are excluded. If another metric is declared, they
     stay, and `spread` is not compared.
@@ -62,7 +64,7 @@ def match_groups_and_final_states(
 
 
 def exclude_videos(videos: Sequence[Video], reasons: Mapping[VideoKey, str]) -> list[Video]:
-    """Return all videos, but remove the trajectories of those with a reason, so that a comparison excludes them."""
+    """Return all videos; remove the trajectories of the excluded ones, so that a comparison excludes them."""
     return [
         replace(video, trajectory=None, exclusion_reason=reason)
         if (reason := reasons.get(get_video_key(video)))

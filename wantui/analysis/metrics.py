@@ -113,14 +113,16 @@ def get_ratio_origin(metric: str) -> float:
 
 
 def describe_ratio_base(metric: str) -> str:
-    """Return what percentages of a metric refer to, such as " of the distance from 1"; empty if they refer to the
-    metric itself."""
+    """Return what percentages of a metric refer to, such as " of the distance from 1".
+
+    The text is empty if they refer to the metric itself.
+    """
     origin = get_ratio_origin(metric)
     return f" of the distance from {origin:g}" if origin else ""
 
 
 def describe_ratio_origins(metrics: Iterable[str]) -> str:
-    """Return a sentence that names the metrics whose percentages do not count from 0; empty if there are none."""
+    """Return a sentence that names the metrics whose percentages are not measured from 0; empty if there are none."""
     names_by_origin: dict[float, list[str]] = {}
     for metric in dict.fromkeys(metrics):
         if origin := get_ratio_origin(metric):

@@ -20,7 +20,10 @@ def find_question(comparison: "Comparison", metric: str) -> str:
 
 
 def find_decisive_p(comparison: "Comparison", difference: Difference) -> float:
-    """Return the p that decides on a difference: that of its answer, or over all printed metrics if it has none."""
+    """Return the p that decides on a difference.
+
+    It is the p in the answer that includes the metric or, if no answer does, the p over all printed metrics.
+    """
     answers = comparison.find_answers(difference.first_group, difference.second_group)
     p_values = [answer.p_by_metric[difference.metric] for answer in answers if difference.metric in answer.p_by_metric]
     return p_values[0] if p_values else difference.family_p
@@ -39,10 +42,10 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
     all_text = f"for the {format_count(len(printed), 'metric')} of this table"
     if families_text:
         sentences = [f"p is corrected for the metrics of its answer ({families_text}){pairs_text}, by max-T"]
-        sentences[0] += f"; that of {join_and_shorten(others, MAX_NAMED_METRICS)} {all_text}" if others else ""
+        sentences[0] += f"; the p of {join_and_shorten(others, MAX_NAMED_METRICS)} {all_text}" if others else ""
     else:
         sentences = [f"p is corrected {all_text}{pairs_text}, by max-T"]
-    sentences[0] += f"; the verdict's p is that of {comparison.primary_metric} alone"
+    sentences[0] += f"; the verdict's p is the p of {comparison.primary_metric} alone"
     sentences[0] += ", corrected for the pairs only" if pair_count > 1 else ", and not corrected"
     hidden = [
         difference
@@ -60,7 +63,7 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
 
 
 def _explain_declared_p(comparison: "Comparison") -> list[str]:
-    """Return sentences about pairs that the p of the declared metric and its corrected p decide differently."""
+    """Return sentences about pairs on which the p of the declared metric disagrees with its corrected p."""
     sentences = []
     for verdict in comparison.verdicts:
         difference = comparison.find_difference(verdict.metric, verdict.first_group, verdict.second_group)

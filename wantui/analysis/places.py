@@ -111,8 +111,9 @@ def compute_difference_gram(gram: FloatArray, first_group: int, second_group: in
 
 
 def run_place_test(difference_gram: FloatArray) -> float:
-    """Return the p of a sign-flip test of the mean of n paired differences: the share of sign flips whose mean is at
-    least as long.
+    """Return the p of a sign-flip test of the mean of n paired differences.
+
+    It is the share of sign flips whose mean is at least as long.
 
     The test assumes that the differences are symmetric about their mean. Groups of different spread have symmetric
     differences if each group is symmetric, so spread alone does not make it significant. For two groups, it is equal to

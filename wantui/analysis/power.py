@@ -14,8 +14,8 @@ POWER = 0.8
 MIN_SEEDS = 6
 """Smallest number of seeds with which the sign-flip test can give a p below 0.05."""
 MAX_EXACT_SEEDS, MIN_DRAWN_P = 14, 1e-4
-"""Most seeds for which all sign flips are tried, and the smallest p of the flips that are drawn for more, as in
-wantui/analysis/statistics.py, which imports scipy."""
+"""Maximum number of seeds for which all sign flips are tried, and the smallest p of the random flips for more seeds.
+They equal those of wantui/analysis/statistics.py, which imports scipy."""
 GROUP_COUNTS = (2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 SEED_COUNTS = (*range(MIN_SEEDS, 17), 18, 20, 24, 32, 48, 96)
 _EFFECTS_BY_SEED_COUNT = {

@@ -95,8 +95,9 @@ def find_half_share_level(sigmas: Sequence[float], counts: Sequence[int], total:
 def _find_order_intervals(
     sigmas: Sequence[float], counts: Sequence[int], total: int
 ) -> tuple[tuple[float, float], tuple[float, float], float]:
-    """Return the intervals between the d-th lowest and highest levels for d with coverage of at least 95 % and for
-    d + 1, and the weight of the second one.
+    """Return two intervals between the d-th lowest and d-th highest levels, and the weight of the second one.
+
+    The first interval has the largest d with coverage of at least 95 %, and the second one has d + 1.
     """
     d = int(stats.binom.ppf(0.025, total, 0.5))
     outer, inner = (1 - 2 * stats.binom.cdf(count - 1, total, 0.5) for count in (d, d + 1))
@@ -107,8 +108,10 @@ def _find_order_intervals(
 
 
 def _find_order_levels(sigmas: Sequence[float], counts: Sequence[int], total: int, order: int) -> tuple[float, float]:
-    """Return the last of the lowest levels at which fewer than `order` seeds have left, and the first of the highest
-    at which fewer stay; 0 and infinity without one.
+    """Return bounds of the `order`-th lowest and the `order`-th highest level at which a seed leaves.
+
+    The lower bound is the last of the lowest levels at which fewer than `order` seeds have left, or 0. The upper bound
+    is the first of the highest levels at which fewer than `order` seeds stay, or infinity.
     """
     staying = next((i for i, count in enumerate(counts) if total - count >= order), len(counts))
     left = next((i for i, count in enumerate(reversed(counts)) if count >= order), len(counts))

@@ -9,7 +9,7 @@ from wantui.formatting import capitalize_first
 
 
 def render_answer_section(comparison: Comparison) -> list[str]:
-    """Return the HTML of the answers, the questions explained above them."""
+    """Return the HTML of the answers, below an explanation of the questions."""
     if not comparison.answers:
         return []
     pairs = list(dict.fromkeys((answer.first_group, answer.second_group) for answer in comparison.answers))

@@ -30,7 +30,7 @@ from wantui.analysis.report_page import (
 from wantui.formatting import capitalize_first, format_count
 
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
-"""Curves in the figure; the table of clusters lists those of all curves."""
+"""Curves in the figure; the table lists the clusters of all curves."""
 MAX_DRAWN_DIFFERENCES = 3
 """Maximum number of pairs of groups whose difference is drawn; the same in all curves."""
 MAX_LISTED_CLUSTERS = 40

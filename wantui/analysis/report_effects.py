@@ -63,7 +63,7 @@ def render_effect_section(comparison: Comparison) -> list[str]:
 
 
 def draw_effects(comparison: Comparison, differences: Sequence[Difference]) -> Figure:
-    """Draw the relative differences with their intervals; those of the declared metric have their own colour."""
+    """Draw the relative differences with their intervals; differences in the declared metric have their own colour."""
     shown_differences = [
         d for d in differences if np.isfinite([d.relative_difference, d.relative_low, d.relative_high]).all()
     ]

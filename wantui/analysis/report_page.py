@@ -133,8 +133,10 @@ def render_svg(figure: Figure) -> str:
 
 
 def format_figure_label(name: str) -> str:
-    """Return the name of a group for a figure: one short line, without a leading underscore, which would hide it from
-    a matplotlib legend."""
+    """Return the name of a group for a figure: one short line without a leading underscore.
+
+    A leading underscore would hide the name from a matplotlib legend.
+    """
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split()) or "?"
     text = text if len(text) <= MAX_FIGURE_LABEL_LENGTH else f"{text[: MAX_FIGURE_LABEL_LENGTH - 13]}...{text[-10:]}"
     return f" {text}" if text.startswith("_") else text

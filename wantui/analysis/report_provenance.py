@@ -27,7 +27,7 @@ class ReportProvenance:
 
 
 def build_equivalent_command(comparison: Comparison) -> str:
-    """Return a command that repeats a comparison that was not started by a command."""
+    """Return a command that repeats a comparison started on the screen or from Python."""
     folders = dict.fromkeys(str(video.folder) for video in comparison.videos)
     options = ["--compare", "--by", comparison.grouping, "--primary", comparison.primary_metric]
     if comparison.stride > 1:

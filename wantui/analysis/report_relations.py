@@ -53,7 +53,10 @@ def render_interaction_section(comparison: Comparison) -> list[str]:
 
 
 def _choose_factor_pairs(comparison: Comparison) -> list[str]:
-    """Return the pairs of factors to show: the grouping if it is one, otherwise those with the grouping first."""
+    """Return the pairs of factors to show: the grouping if it is a pair, otherwise pairs of the videos' factors.
+
+    Pairs that include the grouping come first.
+    """
     if comparison.grouping.count(",") == 1:
         return [comparison.grouping]
     pairs = find_factor_pairs(comparison.videos)

@@ -145,8 +145,10 @@ def _make_dpm_solver(order: int) -> Callable[[FloatArray, FloatArray, CleanPredi
 
 
 def _make_unipc_solver(order: int) -> Callable[[FloatArray, FloatArray, CleanPredictor], FloatArray]:
-    """Return UniPC (Zhao et al. 2023) of an order, in B2 form with clean-state prediction. Its states are those of the
-    predictor, as stored."""
+    """Return UniPC (Zhao et al. 2023) of an order, in B2 form with clean-state prediction.
+
+    Its states are the predictor's, as stored.
+    """
 
     def solve(sigmas: FloatArray, noise: FloatArray, predict_clean: CleanPredictor) -> FloatArray:
         levels, steps = _compute_half_log_snr(sigmas), len(sigmas) - 1

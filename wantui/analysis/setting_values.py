@@ -116,8 +116,10 @@ def list_differing_paths(videos: Sequence[Video]) -> list[str]:
 
 
 def find_setting_path(name: str, videos: Sequence[Video]) -> str:
-    """Return the path of the setting that a name means: a path, its last parts (`cfg_scale`), parts of it in order
-    (`lora.style.strength`), or the recipe field (`guidance_scale`).
+    """Return the path of the setting that a name means.
+
+    A name is a path, its last parts (`cfg_scale`), parts of it in order (`lora.style.strength`), or the recipe field
+    (`guidance_scale`).
 
     If a name matches several settings, the one in which the videos differ is meant.
 
@@ -173,8 +175,10 @@ def _is_name_of(name: str, path: str) -> bool:
 
 
 def _is_part_of(name_part: str, path_part: str) -> bool:
-    """Return whether a part of a name matches a part of a path: it equals this part, or begins a word of a section
-    (`bend` matches `attention_bending_settings`)."""
+    """Return whether a part of a name matches a part of a path.
+
+    It matches if it equals this part, or begins a word of a section (`bend` matches `attention_bending_settings`).
+    """
     return name_part == path_part or (
         path_part.endswith("_settings")
         and (

@@ -124,7 +124,7 @@ def measure_pair(
     """Return the similarity of a pair, and reasons for what cannot be measured.
 
     Args:
-        metrics: those of ssim, psnr and latents are measured.
+        metrics: names; this function measures only ssim, psnr and latents.
         frame_measures: further measures of two frames, by field of `VideoSimilarity`; their mean over frames is stored.
     """
     scores: dict[str, float | None] = {}

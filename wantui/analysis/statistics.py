@@ -134,8 +134,9 @@ def draw_sign_flips(n: int) -> tuple[FloatArray, bool]:
 
 
 def run_sign_flip_test(differences: FloatArray) -> float:
-    """Return the two-sided p of the mean of n paired differences: the share of sign flips whose |mean| is at least as
-    large.
+    """Return the two-sided p of the mean of n paired differences.
+
+    It is the share of sign flips whose |mean| is at least as large.
 
     The test is exact with up to MAX_EXACT_PAIRS pairs; with more, it uses RESAMPLE_COUNT random flips and the observed
     signs.
@@ -163,8 +164,10 @@ def count_min_pairs(test_count: int = 1, alpha: float = 0.05) -> int:
 
 
 def run_max_t_test(differences: FloatArray) -> FloatArray:
-    """Return the family-wise p of each column of paired differences [n, m]: the share of sign flips whose largest |t|
-    is at least the column's |t| (Westfall and Young 1993)."""
+    """Return the family-wise p of each column of paired differences [n, m] (Westfall and Young 1993).
+
+    It is the share of sign flips whose largest |t| is at least the column's |t|.
+    """
     n, column_count = differences.shape
     flips, _ = draw_sign_flips(n)
     mean_squares = (differences**2).mean(0)
@@ -299,7 +302,7 @@ def _draw_permutations(seed_count: int, group_count: int, random_count: int) -> 
 
 
 def run_omnibus_test(values: FloatArray) -> float:
-    """Return p of a within-seed permutation test that any group differs, from values [n, groups] of one metric."""
+    """Return p of a within-seed permutation test for any difference between groups, from values [n, groups]."""
     seed_count, group_count = values.shape
     if np.ptp(values, axis=1).max() <= 1e-10 * np.abs(values).max():
         return 1.0  # equal up to rounding, which would order permutations by chance
@@ -311,7 +314,7 @@ def run_omnibus_test(values: FloatArray) -> float:
 
 
 def compute_omnibus_p(values: FloatArray) -> float:
-    """Return p that any group differs, from values [n, groups] of one metric.
+    """Return the p for any difference between groups, from values [n, groups] of one metric.
 
     It is the larger p of two tests. Permutations are exact if all groups have the same distribution, even a skewed one.
     Sign flips keep the variance of each group, whereas permutations mix the variances.
@@ -320,7 +323,9 @@ def compute_omnibus_p(values: FloatArray) -> float:
 
 
 def run_omnibus_max_test(values: FloatArray) -> FloatArray:
-    """Return p [metrics] that any group differs in each metric, over all metrics, from values [n, groups, metrics].
+    """Return p [metrics] for any difference between groups, corrected for all metrics.
+
+    The values are [n, groups, metrics].
 
     The statistic of a metric is the share of its variance within seeds that lies between groups. p is the share of sign
     flips in which the largest share of all metrics is at least the metric's (Westfall and Young). A flip changes the
@@ -351,8 +356,9 @@ def adjust_family_wise(p: FloatArray) -> FloatArray:
 
 
 def run_trend_test(values: FloatArray, weights: FloatArray) -> float:
-    """Return the two-sided p of the mean of sum(weights * values) of n seeds, with the values [n, k] of each seed
-    permuted within the seed.
+    """Return the two-sided p of the mean of sum(weights * values) of n seeds.
+
+    The test permutes the values [n, k] of each seed within the seed.
 
     The weights of a slope are symmetric only if the doses are, so a skewed metric can give skewed slopes. A permutation
     test is exact for these slopes; a test of their signs is not. All orders are tried if there are at most

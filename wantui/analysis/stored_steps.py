@@ -1,4 +1,4 @@
-"""Choose among the stored steps of a denoising by written moments."""
+"""Choose stored steps of a denoising by moments as users write them."""
 
 from collections.abc import Sequence
 

@@ -10,7 +10,7 @@ from wantui.analysis.video import Video
 
 
 def find_linked_paths(videos: Sequence[Video], paths: Sequence[str]) -> tuple[str, ...]:
-    """Return the given paths of settings, and those of the settings that a batch changes together with them."""
+    """Return the given setting paths, and the paths of the settings that a batch changes together with them."""
     linked_paths = [
         path for video in videos for axis in video.swept_axes if any(path in axis for path in paths) for path in axis
     ]
@@ -18,7 +18,7 @@ def find_linked_paths(videos: Sequence[Video], paths: Sequence[str]) -> tuple[st
 
 
 def find_other_swept_paths(videos: Sequence[Video], paths: Sequence[str]) -> tuple[str, ...]:
-    """Return the paths of the other swept settings, whose values groups by `paths` can share as they share phrasings.
+    """Return the paths of the other swept settings; groups by `paths` can share their values, like phrasings.
 
     Settings that change the size or the noise levels are not pooled: their videos are excluded, except the most common.
     """

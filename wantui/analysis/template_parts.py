@@ -19,7 +19,7 @@ NO_OPTION_LABEL = "(nothing)"
 
 @dataclass(frozen=True)
 class TemplateBracket:
-    """A bracket of a stored template, with all its options: those of finished videos and all others."""
+    """A bracket of a stored template, with all its options, including those that no finished video has."""
 
     option_texts: tuple[str, ...]
     """Texts that the bracket has in the variations of the batch, each once; nested brackets are filled in."""
@@ -106,7 +106,7 @@ def _make_placeholder(bracket: int) -> str:
 
 
 def mask_brackets(text: str, brackets: Collection[int]) -> str:
-    """Return a text in which the placeholders of some brackets are equal."""
+    """Return a text with the placeholders of some brackets replaced by a common one."""
     for bracket in brackets:
         text = text.replace(_make_placeholder(bracket), _make_placeholder(0))
     return text
@@ -115,7 +115,7 @@ def mask_brackets(text: str, brackets: Collection[int]) -> str:
 def collect_template_brackets(
     variations: Sequence[VariationEntry], template_parts: TemplateParts
 ) -> dict[int, TemplateBracket]:
-    """Return every bracket of a batch by its number: of its template, then of its prompt schedule."""
+    """Return every bracket of a batch by its number: first the template's, then the prompt schedule's."""
     texts_by_bracket: dict[int, dict[str, None]] = {bracket: {} for bracket in template_parts.enclosing_brackets}
     for variation in variations:
         for choice in variation.choices:

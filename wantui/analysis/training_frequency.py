@@ -44,7 +44,7 @@ def uses_calibrated_model(comparison: "Comparison") -> bool:
 
 
 def find_exchanged_words(comparison: "Comparison", first_group: str, second_group: str) -> tuple[str, str] | None:
-    """Return the words in which the texts of two groups differ; None unless it is one word in the same place."""
+    """Return the pair of words in which the texts of two groups differ; None unless exactly one word differs."""
     videos_by_group = {group.name: group.videos for group in comparison.groups}
     first_videos, second_videos = videos_by_group[first_group], videos_by_group[second_group]
     parts = find_grouping_parts([*first_videos, *second_videos], comparison.grouping)

@@ -89,8 +89,11 @@ def find_unguided_difference(comparison: "Comparison", difference: Difference) -
 
 
 def describe_unguided(comparison: "Comparison") -> list[str]:
-    """Return answers (of two groups) and verdicts at cfg_scale 1, with what can explain them, and how much of each
-    effect remains; if there are no such videos, what they would show."""
+    """Return answers (for two groups) and verdicts at cfg_scale 1, with explanations.
+
+    The texts also say how much of each effect remains. Without videos at cfg_scale 1, they say what such videos would
+    show.
+    """
     unguided = comparison.unguided
     if unguided is None:
         return _advise_unguided_batch(comparison)
@@ -142,7 +145,7 @@ def _compute_mean(effects_by_seed: Mapping[int, float]) -> float:
 
 
 def _describe_share(share: float, change: Effect | None) -> str:
-    """Return how much of an effect remains at cfg_scale 1, and what the paired test shows that guidance does to it.
+    """Return how much of an effect remains at cfg_scale 1, and how guidance changes it according to the paired test.
 
     Args:
         share: effect at cfg_scale 1 divided by the one with guidance, above 0.

@@ -109,7 +109,10 @@ class Video:
         return self.stride_by_metric.get(metric, self.stride)
 
     def describe_stride(self, metric: str) -> str:
-        """Return "(not settled)", or the stride of a metric if it is larger than that of the others; else empty."""
+        """Return the stride of a metric if it is larger than the trajectory's; otherwise an empty text.
+
+        For a metric that has not settled, return "(not settled)".
+        """
         if metric in self.unsettled_metrics:
             return "(not settled)"
         stride = self.get_stride(metric)

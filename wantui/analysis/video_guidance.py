@@ -14,8 +14,10 @@ GUIDANCE_CONTROLS = tuple(kind.name for kind in CONTROLS if kind.change_guidance
 
 
 def is_unguided(video: Video) -> bool:
-    """Return whether a video was generated without the pass for the negative prompt: at cfg_scale 1, or with a guidance
-    schedule of 1 at every step."""
+    """Return whether a video was generated without the pass for the negative prompt.
+
+    This pass does not run at cfg_scale 1, or with a guidance schedule of 1 at every step.
+    """
     if all(video.settings.get(name) is None for name in GUIDANCE_CONTROLS):
         scale = to_number(video.setting_values.get(GUIDANCE_PATH))
         return scale is not None and scale <= 1

@@ -45,7 +45,7 @@ def refuse_unsupported_batch(batch: Batch | BatchPreview) -> None:
 
 
 def check_new_batch_folder(config: Config) -> None:
-    """Refuse a folder in which `create_batch_folder` could not create the folder of a batch.
+    """Refuse a batch whose folder `create_batch_folder` could not create.
 
     Raises:
         UserError: the folder cannot be written, or the folder of the batch exists already.

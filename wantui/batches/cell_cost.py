@@ -166,7 +166,7 @@ def drop_oversized_cells(batch: Batch, gpus: Sequence[Gpu]) -> Batch:
 
 
 def format_memory_refusals(preview: BatchPreview, reason_by_label: Mapping[str, str]) -> list[str]:
-    """Return the sentences that refuse the cells without memory; none if these cells are left out instead."""
+    """Return the errors about cells that need too much memory; none if such cells are left out instead."""
     if preview.config.settings.sweeps_skip_impossible and len(reason_by_label) < len(preview.cells):
         return []
     return merge_cell_texts({label: (reason,) for label, reason in reason_by_label.items()}, len(preview.cells))

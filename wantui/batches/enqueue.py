@@ -121,7 +121,7 @@ def check_fp8_available(state_dir: StateDirectory, device: str, recipes: Iterabl
 
 
 def check_second_gpu(state_dir: StateDirectory, settings: Settings) -> None:
-    """Refuse a new batch that asks for two GPUs for one video, and a machine or a memory plan that cannot use two.
+    """Refuse a new batch that asks for two GPUs per video, if the machine or the memory plan cannot use two.
 
     Raises:
         UnknownDeviceError: tells how many GPUs there are.
@@ -191,7 +191,10 @@ def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
 
 
 def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview) -> list[UserError]:
-    """Return the errors with which this machine refuses a new batch: its device, or its folder. Writes nothing."""
+    """Return the errors with which this machine would refuse a new batch; write nothing.
+
+    The errors are about the device and the folder.
+    """
     device = batch.config.settings.model_settings.device
     device_check = partial(check_device_exists, state_dir, device)
     fp8_check = partial(check_fp8_available, state_dir, device, [cell.recipe for cell in batch.possible_cells])

@@ -1,9 +1,10 @@
 """ETA: estimated seconds until a batch or video is done, including the work queued before it.
 
 The terminal application, `wantui watch`, `wantui run` and `wantui queue ls` share this model. It uses the steps and the
-decoding of similar videos on this machine, or else the pace of a running video of the batch. Videos of the batch itself
-correct it: they show how long a video takes with its text, its captures and its files, under the present load. Without
-any of these, the ETA is None, shown as "?". A paused batch has no ETA, and does not delay other batches.
+decoding of similar videos on this machine, or else the pace of a running video of the batch. Finished videos of the
+batch itself correct the ETA: they show how long a video takes with its text, its captures and its files, under the
+present load. Without any of these, the ETA is None, shown as "?". A paused batch has no ETA, and does not delay other
+batches.
 """
 
 import time
@@ -169,7 +170,7 @@ class EtaModel:
     def _measure_video_seconds(self, batch: BatchRow) -> float:
         """Return the median duration of the later half of the batch's done videos; 0.0 with fewer than two.
 
-        The first video of a worker also loads the model, so it does not stand for those that wait.
+        The first video of a worker also loads the model, so it does not represent the waiting videos.
         """
         count = min(MAX_DURATION_COUNT, batch.counts.get("done", 0) // 2)
         durations = self.queue.list_recent_durations(batch.id, count) if count else []
@@ -258,7 +259,7 @@ class BatchEta:
             self._must_reload, self._computed_at_seconds = True, None
 
     def estimate_batch_seconds(self) -> float | None:
-        """Return the seconds until the batch is done, at most `ETA_CACHE_SECONDS` old; None if unknown."""
+        """Return the seconds until the batch is done, cached for `ETA_CACHE_SECONDS`; None if unknown."""
         now_seconds = time.monotonic()
         if self._computed_at_seconds is None or now_seconds - self._computed_at_seconds >= ETA_CACHE_SECONDS:
             queue = self._model.queue

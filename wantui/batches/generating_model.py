@@ -1,4 +1,4 @@
-"""Load the model that generated stored videos, for further evaluations of it. Imports torch."""
+"""Load the model that generated stored videos, to evaluate it again. Imports torch."""
 
 from collections.abc import Iterator, Sequence
 

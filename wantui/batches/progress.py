@@ -169,7 +169,7 @@ class ProgressTracker:
 
     @staticmethod
     def _begin_stage(progress: VideoProgress, payload: LoadingStageStarted, began_at: float) -> None:
-        """Note a stage of loading, or the encoding of the prompts before the first step."""
+        """Record the start of a loading stage, or of encoding the prompts before the first step."""
         if progress.step_number:  # a repeated video that resumes
             return
         model = progress.stage.model if progress.stage is not None and payload.stage_count else ""

@@ -36,7 +36,7 @@ class RecomposedBatch:
 
 
 def recompose_batch(settings: Settings, manifest: Manifest, entries: Sequence[VideoEntry]) -> RecomposedBatch:
-    """Return a batch with the variations, cells and seeds of some videos, without all others.
+    """Return a batch with only the variations, cells and seeds of some videos.
 
     Args:
         settings: settings of the batch of these videos.

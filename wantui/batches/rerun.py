@@ -1,4 +1,4 @@
-"""Re-render the video of a clip from the recipe in it, and report whether it is the same."""
+"""Re-render a clip from the recipe that it contains, and report whether the result is the same."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

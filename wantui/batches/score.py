@@ -276,7 +276,10 @@ def _check_prompt_lengths(loaded: "LoadedPipeline", group: Sequence[ScoreTask]) 
 
 
 def _cache_embeddings(loaded: "LoadedPipeline") -> "Callable[[str], Tensor]":
-    """Return the function that embeds a prompt; it keeps the latest embeddings, as videos of a sentence follow."""
+    """Return a function that embeds a prompt and caches the latest embeddings.
+
+    Videos of one sentence are consecutive, so most embeddings are reused.
+    """
     return lru_cache(maxsize=4)(make_prompt_encoder(loaded.pipeline, loaded.embeddings, TEXT_POSITION_COUNT))
 
 

@@ -36,7 +36,7 @@ class InformationGapRequest:
     generic_words: str | None = None
     """Declaration of generic words; None for the declaration of the batch."""
     chosen_generic: str | None = None
-    """Generic word to measure, if prompts contain words of more than one."""
+    """Generic word to measure, if several generic words replace words of the prompts."""
     window_min_sigma: float = DEFAULT_WINDOW_MIN_SIGMA
     draw_count: int = 1
     device: str = "auto"
@@ -103,7 +103,8 @@ def plan_scores(
     """Choose the videos that can be measured.
 
     Raises:
-        UserError: no generic word is declared, the prompts have words of more than one, the window is wrong, or no
+        UserError: no generic word is declared, several generic words replace words of the prompts, the window is wrong,
+        or no
             video can be measured.
     """
     generic_words = _read_generic_words(folder, manifest, request)
@@ -128,7 +129,7 @@ def plan_scores(
     generics = list(dict.fromkeys(task.sentence.generic for task in tasks))
     if len(generics) > 1:
         raise UserError(
-            f"the prompts have concepts of more than one generic word: {', '.join(generics)}. Choose one with --of"
+            f"several generic words replace words of the prompts: {', '.join(generics)}. Choose one with --of"
         )
     return ScorePlan(
         folder, generics[0], levels, request.draw_count, tuple(tasks), tuple(left_out), tuple(_find_warnings(tasks))

@@ -110,7 +110,7 @@ UTurnEvent = ModelLoadStarted | UTurnStep | UTurnDone | VideoLeftOut
 
 
 def find_uturn_evaluation(recipe: Recipe, sigma: float) -> tuple[int, float]:
-    """Return the evaluation nearest to a noise level, among those at which denoising can start, and its noise level.
+    """Return, of the evaluations at which denoising can start, the one nearest to a noise level, and its noise level.
 
     With heun, a U-turn can start only at the first evaluation of a step. It cannot start at the first step, which has
     pure noise.
@@ -163,17 +163,17 @@ def plan_uturns(
 
 
 def _has_current_files(folder: Path, entry: UTurnEntry, earlier: UTurnEntry | None) -> bool:
-    """Return whether the files of an earlier entry with the same id are those of an entry.
+    """Return whether an entry can keep the files of an earlier entry with the same id.
 
     Raises:
-        UserError: they have another generic prompt.
+        UserError: the earlier entry has another generic prompt.
     """
     if earlier is None or earlier.source_sha256 != entry.source_sha256:
         return False
     if earlier.generic_prompt != entry.generic_prompt:
         raise UserError(
             f"{get_uturn_folder(folder)} has U-turns with the generic prompt {earlier.generic_prompt!r}, not "
-            f"{entry.generic_prompt!r}. To make others, first move that folder away"
+            f"{entry.generic_prompt!r}. To make U-turns with another prompt, first move that folder away"
         )
     return True
 

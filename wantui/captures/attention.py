@@ -75,7 +75,7 @@ class AttentionRequest(CaptureRequest):
 
 
 def count_stored_maps(request: AttentionRequest, denoising_size: DenoisingSize) -> tuple[int, int, int]:
-    """Return the numbers of maps per step: of words, of masses, and at most of tokens."""
+    """Return the number of word maps, of mass maps, and (at most) of token maps per step."""
     stores_both_passes = request.unconditional and denoising_size.is_guided
     marked_words = denoising_size.marked_words + (denoising_size.negative_marked_words if stores_both_passes else ())
     return (

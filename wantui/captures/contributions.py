@@ -27,7 +27,7 @@ class ContributionSettings(ConfigSection):
     """Contribution of each marked word to the output of the cross-attention: attribution, not dominance."""
 
     store_contributions: bool = False
-    """Store the norm of what each marked word adds to the latent positions, and that of the complete output."""
+    """Store the norm of what each marked word adds to the latent positions, and the norm of the complete output."""
     storage_interval: PositiveCount = 1
     """Store the first step, every n-th step after it, and the last step."""
     store_per_block: bool = False

@@ -172,7 +172,7 @@ def _run_command(arguments: list[str] | None) -> int | None:
 
 
 def _set_missing_home() -> None:
-    """Set HOME if the environment has none, as in some containers; without cause, import nothing."""
+    """Set HOME if the environment lacks it, as in some containers; otherwise, import nothing."""
     if os.environ.get("HOME", "") in ("", "/") or not os.environ.get("LOGNAME"):
         from wantui.queue.state_dir import ensure_home_folder
 

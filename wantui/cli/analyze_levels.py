@@ -127,7 +127,7 @@ def _print_share_table(variance_shares: "VarianceShares") -> None:
 
 
 def _format_share(share: float) -> str:
-    """Format a share in percent; small ones, as near sigma 1, keep a significant digit."""
+    """Format a share in percent; keep a significant digit of a small share, such as one near sigma 1."""
     if math.isnan(share):
         return "-"
     if 0 < share < 1e-5:
@@ -136,13 +136,13 @@ def _format_share(share: float) -> str:
 
 
 def select_shown_levels(level_count: int) -> list[int]:
-    """Return the indices of at most MAX_SHOWN_LEVELS noise levels, spread evenly, the first and the last included."""
+    """Return the indices of at most MAX_SHOWN_LEVELS evenly spread noise levels, including the first and the last."""
     levels = np.linspace(0, level_count - 1, min(level_count, MAX_SHOWN_LEVELS)).round()
     return [int(level) for level in np.unique(levels)]
 
 
 def _load_level_states(videos: "list[Video]", grouping: str) -> "tuple[LevelStates, LevelStates | None]":
-    """Load the states, and those at cfg_scale 1 if there are any; print which videos are left out."""
+    """Load the states, and the states at cfg_scale 1 if there are any; print which videos are left out."""
     from wantui.analysis.level_states import load_guided_and_unguided
 
     with open_progress_line() as line:

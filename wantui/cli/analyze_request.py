@@ -44,7 +44,7 @@ class AnalyzeRequest:
 
     @property
     def has_metrics(self) -> bool:
-        """Return whether metrics of trajectories are measured."""
+        """Return whether the mode measures metrics of trajectories."""
         return self.mode in MODES_WITH_METRICS
 
     def _list_chosen_modes(self) -> list[str]:

@@ -103,7 +103,7 @@ def _check_engine(queue: "Queue", batch: "BatchRow") -> None:
 
 
 def _show_current_state(queue: "Queue", batch: "BatchRow", last_seq: int, reporter: "ProgressReporter") -> None:
-    """Show the running videos of the batch, and why it is waiting if it is.
+    """Show the running videos of the batch, or the reason why the batch is waiting.
 
     Raises:
         UserError: no worker can be started.
@@ -150,8 +150,10 @@ def _raise_batch_error(event: "QueueEvent", batch_id: int) -> None:
 
 
 def report_batch_end(queue: "Queue", batch: "BatchRow", as_json: bool) -> NoReturn:
-    """Print the result of a batch, its folder on stdout; exit with code 1 if videos failed or its manifest is
-    unreadable."""
+    """Print the result of a batch, with its folder on stdout; exit with code 1 if the batch is not complete.
+
+    A batch is not complete if videos failed, or if its manifest is unreadable.
+    """
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import ManifestError, read_manifest
 
@@ -212,7 +214,7 @@ def report_detached(queue: "Queue", batch_id: int) -> NoReturn:
 
 
 def format_relative_path(path: Path) -> Path:
-    """Return a path below the working folder as a relative one, and any other path unchanged."""
+    """Return a path below the working folder as a relative path; return any other path unchanged."""
     try:
         working_folder = Path.cwd()
     except FileNotFoundError:  # the working folder was deleted

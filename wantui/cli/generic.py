@@ -56,9 +56,8 @@ def run_command(
 ) -> None:
     """Generate videos of the generic prompt of a template, without guidance (cfg_scale 1), as one batch.
 
-    The template names the concept, as in "a red [circle|ring]". All options of `wantui run` apply. Of the config,
-    guidance and the prompt schedule do not apply: --set model_settings.cfg_scale=4 draws with guidance instead. Use
-    about 100 seeds.
+    The template names the concept, as in "a red [circle|ring]". All options of `wantui run` apply, but guidance and the
+    prompt schedule of the config do not; --set model_settings.cfg_scale=4 generates with guidance. Use about 100 seeds.
     """
     template_text = read_required_template(template, template_file)
     generic_word = find_generic_word(config, template_text, generic_text, options["overrides"])

@@ -70,7 +70,7 @@ def list_generic_videos(folders: Sequence[Path]) -> "tuple[dict[str, list[Stored
 
 
 def list_references(folders: Sequence[Path]) -> "dict[str, dict[int, StoredVideo]]":
-    """Return the finished videos of batches by prompt and seed, without those of a prompt schedule."""
+    """Return the finished videos of batches by prompt and seed, except videos with a prompt schedule."""
     if not folders:
         return {}
     videos_by_prompt, _ = list_generic_videos(folders)
@@ -143,7 +143,7 @@ def _label_by_nearest_reference(
 
 
 def _require_equal_latents(video: "StoredVideo", reference: "StoredVideo") -> None:
-    """Refuse a reference whose latents have other axes or another meaning than those of a video.
+    """Refuse a reference whose latents differ from a video's in axes or meaning.
 
     Raises:
         CannotLabelError: the message names the settings.

@@ -1,4 +1,5 @@
-"""Options of `wantui commitment` and `wantui generic`, and the batch that their subcommands `run` pass on."""
+"""Options of `wantui commitment` and `wantui generic`, and the batch that their `run` subcommands pass to `wantui
+run`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -99,14 +100,14 @@ def read_required_template(template: str | None, template_file: Path | None) -> 
 def find_generic_word(
     config: str | None, template_text: str, generic_text: str | None, overrides: tuple[str, ...]
 ) -> "GenericWord":
-    """Return the declared generic word for which the template contains words.
+    """Return the declared generic word whose concepts occur in the template.
 
     Args:
-        generic_text: declaration of the option --generic; None for that of the config.
+        generic_text: declaration of the option --generic; None uses the declaration of the config.
 
     Raises:
-        UserError: no generic word is declared, the declaration cannot be read, or the template has words of
-            more than one.
+        UserError: no generic word is declared, the declaration cannot be read, or several generic words replace words
+        of the template.
     """
     from wantui.generic_words import read_generic_words
 
@@ -115,8 +116,8 @@ def find_generic_word(
     used = [entry for entry in entries if entry.find_words(template_text)]
     if len(used) > 1:
         raise UserError(
-            f"the template has words of more than one concept ({', '.join(entry.generic for entry in used)}). Declare "
-            "the one to study with --generic"
+            f"several generic words replace words of the template ({', '.join(entry.generic for entry in used)}). "
+            "Declare the one to study with --generic"
         )
     return (used or list(entries))[0]
 
@@ -138,7 +139,7 @@ def make_generic_template(template_text: str, generic_word: "GenericWord") -> st
 
 
 def add_default_overrides(defaults: tuple[str, ...], overrides: tuple[str, ...]) -> tuple[str, ...]:
-    """Return overrides of the user, after those of the defaults whose settings the user does not set."""
+    """Return the user's overrides, preceded by the default overrides of settings that the user does not set."""
     given_keys = {override.partition("=")[0].strip() for override in overrides}
     return (*(default for default in defaults if default.partition("=")[0] not in given_keys), *overrides)
 

@@ -67,7 +67,7 @@ def list_models(as_json: bool) -> None:
     print_columns(("name", "weights", "description", "location"), *table_rows)
     echo("Any other Wan pipeline works too: a hub id (owner/name) or a local diffusers directory.", err=True)
     echo(f"The model nano knows only these {len(CAPTION_WORDS)} words: {', '.join(CAPTION_WORDS)}.", err=True)
-    echo("Its training data, with the frequency of each shape: wantui models card", err=True)
+    echo("Show its training data and the frequency of each shape: wantui models card", err=True)
 
 
 @command.command("card")
@@ -80,8 +80,8 @@ def print_model_card(name: str) -> None:
     model = find_model(name)
     if model.name != "nano":
         raise UserError(
-            f"cannot print the card of {model.name}: wantui has only that of nano (wantui models card nano). Read the "
-            f"page of {model.location} on its hub"
+            f"cannot print the card of {model.name}: wantui has only the card of nano (wantui models card nano). Read "
+            f"the page of {model.location} on its hub"
         )
     echo((NANO_WEIGHTS_FOLDER.parent / "README.md").read_text(encoding="utf-8"), nl=False)
 

@@ -52,7 +52,7 @@ RECIPE_OPTIONS = (
         "--lora",
         multiple=True,
         metavar="FILE[:STRENGTH]",
-        help="LoRA adapter: a safetensors file or a packaged adapter; repeatable, replaces those of the config.",
+        help="LoRA adapter: a safetensors file or a packaged adapter; repeatable; replaces the config's adapters.",
     ),
     click.option(
         "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Setting to override; repeatable."

@@ -188,7 +188,7 @@ def _print_cost_summary(preview: "BatchPreview", cost_lines: "list[CostLine]") -
 
 
 def _describe_swept_settings(preview: "BatchPreview") -> str:
-    """Return a note that the line shows the settings of the first cell, and names the settings that a sweep changes."""
+    """Return a note that the line describes the first cell, with the names of the settings that a sweep changes."""
     if preview.sweep is None:
         return ""
     names = [preview.sweep.name_by_path[path] for axis in preview.sweep.axes for path in axis.paths]

@@ -207,8 +207,10 @@ class JsonLinesReporter:
         echo(text, err=True)
 
     def show_wait_reason(self, batch_wait: "BatchWait") -> None:
-        """Print nothing: the events `worker_starting` and `worker_ready` report it, and `wantui queue ls --json` prints
-        the order."""
+        """Print nothing, because events report the reason.
+
+        The events are `worker_starting` and `worker_ready`, and `wantui queue ls --json` prints the order.
+        """
 
     def show_event(self, event: "QueueEvent") -> None:
         print_json(event.as_json(), indent=None)

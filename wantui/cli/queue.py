@@ -97,7 +97,7 @@ def _report_recording_error(queue: "Queue") -> None:
 
 
 def _print_failed_batches(failed_batches: "list[BatchRow]") -> None:
-    """Print the finished batches with failed videos, and the commands for them."""
+    """Print the finished batches with failed videos, and commands to inspect, retry or remove them."""
     for batch in failed_batches[-MAX_FAILED_BATCHES_SHOWN:]:
         echo(
             f"failed: {format_count(batch.counts['failed'], 'video')} of batch {batch.id} ({batch.name}). "

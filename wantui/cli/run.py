@@ -233,7 +233,7 @@ def _find_setting_name(recipe_field: str, stored_value: Any, new_value: Any) -> 
 
 
 def _list_location_options(options: dict[str, Any]) -> set[str]:
-    """Return the settings of LOCATION_SETTINGS that the options themselves give, not their config."""
+    """Return the settings of LOCATION_SETTINGS that command-line options set, regardless of the config."""
     overridden_keys = {override.partition("=")[0].strip() for override in options["overrides"]}
     return {key for key in LOCATION_SETTINGS if key in overridden_keys or options.get(key) is not None}
 

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     "--generic",
     "generic_words",
     metavar="WORDS",
-    help="Generic words, as `circle|square: shape; man|woman: person`.  [default: those of BATCH]",
+    help="Generic words, such as `circle|square: shape; man|woman: person`.  [default: as in the config of BATCH]",
 )
 @click.option(
     "--of",
     "chosen_generic",
     metavar="WORD",
-    help="Generic word to measure; required if the prompts contain concepts of several generic words.",
+    help="Generic word to measure; required if several generic words replace words of the prompts.",
 )
 @click.option(
     "--window",

@@ -27,7 +27,9 @@ SUFFIXES = (".png", ".mp4")
 @add_cell_width_option
 @add_selection_options
 @add_where_option
-@click.option("--rows", "rows", default="", help="Axes of the rows, comma-separated.  [default: those not in columns]")
+@click.option(
+    "--rows", "rows", default="", help="Axes of the rows, comma-separated.  [default: all axes not in columns]"
+)
 @click.option("--columns", "columns", default="", help="Axes of the columns.  [default: first swept setting, or seed]")
 def command(
     batch: Path,

@@ -76,9 +76,9 @@ def command(
 ) -> None:
     """Measure how similar each video of BATCH is to a baseline, with the same seed unless WHICH is one video.
 
-    SSIM, PSNR, CLIP and LPIPS compare frames, `latents` the final latents. The result is stored in
-    BATCH/analysis/similarity.json; the library and the gallery show it. What cannot be measured is reported on stderr;
-    the exit code is then 1.
+    SSIM, PSNR, CLIP and LPIPS compare frames; `latents` compares the final latents. The result is stored in
+    BATCH/analysis/similarity.json; the library and the gallery show it. Measurements that are impossible are reported
+    on stderr; the exit code is then 1.
     """
     from wantui.analysis.similarity import measure_pair, pair_with_baseline, require_ssim
     from wantui.storage.layout import BatchFolder

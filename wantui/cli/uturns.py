@@ -103,7 +103,7 @@ def _describe_cost(plan: "UTurnPlan") -> str:
 
 
 def _make_uturns(plan: "UTurnPlan", device: str, may_fetch: bool) -> int:
-    """Make the U-turns, and return the number of those that failed."""
+    """Make the U-turns, and return how many of them failed."""
     from wantui.batches.replay_events import ModelLoadStarted, VideoLeftOut
     from wantui.batches.uturns import UTurnDone, UTurnStep, generate_uturns
 

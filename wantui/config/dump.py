@@ -35,7 +35,7 @@ def dump_settings_values(values: Mapping[str, Any]) -> str:
 
 
 class _SettingsDumper(yaml.SafeDumper):
-    """YAML dumper that double-quotes text with control characters, which YAML can only escape there."""
+    """YAML dumper that double-quotes text with control characters: YAML allows escapes only in double quotes."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         scalar_style = '"' if UNPRINTABLE_PATTERN.search(text) else None

@@ -67,7 +67,7 @@ class LegacySection:
 
 
 def convert_legacy_section(section: Mapping[str, Any]) -> LegacySection:
-    """Convert a section of the older system; a section with current keys only is returned unchanged.
+    """Convert a section of the older system; return a section that has only current keys unchanged.
 
     Args:
         section: keys and plain values, as from `convert_to_plain_value`.
@@ -106,8 +106,10 @@ def convert_legacy_section(section: Mapping[str, Any]) -> LegacySection:
 
 
 def convert_legacy_bend(config: Mapping[str, Any]) -> LegacyBend:
-    """Convert one of the older system's bends: an item of `attention_bending_settings.configs`, or one operation of a
-    sweep with the keys of such an item (`token`, `mode`, and the parameters).
+    """Convert one of the older system's bends.
+
+    A bend is an item of `attention_bending_settings.configs`, or one operation of a sweep with the keys of such an item
+    (`token`, `mode`, and the parameters).
 
     Args:
         config: keys of the older system; numbers may be text.

@@ -55,8 +55,9 @@ class LegacySweep:
 
 
 def convert_legacy_sweep(section: Mapping[str, Any]) -> LegacySweep:
-    """Convert the section, whose operations are the values of one axis, with a bend for every value and every item of
-    `apply_to_layers`.
+    """Convert the section, whose operations are the values of one axis.
+
+    There is a bend for every value and every item of `apply_to_layers`.
 
     Args:
         section: keys and plain values, as from `convert_to_plain_value`.

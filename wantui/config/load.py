@@ -1,4 +1,4 @@
-"""Load config files, also those of the older system; errors give the line, the key and the nearest valid key."""
+"""Load config files, including files of the older system; errors give the line, the key and the nearest valid key."""
 
 import re
 from collections.abc import Mapping, Sequence

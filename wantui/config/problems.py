@@ -25,7 +25,7 @@ class ConfigProblem:
 
     @property
     def text(self) -> str:
-        """Return key and message, without the place."""
+        """Return key and message, without file and line."""
         return f"{self.key}: {self.message}" if self.key else self.message
 
 

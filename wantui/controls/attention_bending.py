@@ -57,7 +57,7 @@ class AttentionBendingSettings(ConfigSection):
     @field_validator("bends", mode="after")
     @classmethod
     def complete_names(cls, bends: tuple[BendSettings, ...]) -> tuple[BendSettings, ...]:
-        """Name the bends without a name; refuse two bends of one name."""
+        """Give a name to each bend without one; refuse two bends with the same name."""
         names = [bend.name for bend in bends if bend.name is not None]
         for name in names:
             if names.count(name) > 1:

@@ -92,7 +92,7 @@ class ControlKind:
         keeps_conditional_prediction: True if the prediction with the prompt alone stays that of the loaded model.
             Measures that evaluate the model outside the denoising loop (`wantui score`) refuse videos with any other
             control.
-        list_prompts: function that returns the prompts that the model reads besides that of the recipe.
+        list_prompts: function that returns the prompts that the model reads besides the recipe's own prompt.
     """
 
     name: str

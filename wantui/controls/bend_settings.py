@@ -165,7 +165,7 @@ class BendSettings(DescribedModel):
 
     @model_serializer(mode="wrap")
     def omit_defaults(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """Omit values that are the defaults in config files: most parameters belong to other modes."""
+        """Omit default values in config files, because most parameters belong to other modes."""
         values: dict[str, Any] = handler(self)
         if info.context != CONFIG_FILE_CONTEXT:
             return values

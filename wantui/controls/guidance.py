@@ -109,7 +109,7 @@ class GuidanceRequest(ControlRequest):
 
     @model_validator(mode="after")
     def check_parameters(self) -> Self:
-        """Refuse missing parameters, and those of a different rule."""
+        """Refuse missing parameters, and parameters of a different rule."""
         given = {name for name in RULE_PARAMETER_NAMES if getattr(self, name) is not None}
         if given != DEFAULTS_BY_RULE[self.rule].keys():
             raise PydanticCustomError("guidance", f"the parameters of the rule {self.rule} are missing or wrong")

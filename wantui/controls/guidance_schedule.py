@@ -43,7 +43,7 @@ class GuidanceScheduleSettings(ConfigSection):
     CHOICE_DESCRIPTIONS: ClassVar[ChoiceDescriptions] = {
         "interpolation": {
             "linear": "on a straight line",
-            "step": "that of the previous moment",
+            "step": "the scale at the previous moment",
             "cosine": "half a cosine wave",
         }
     }
@@ -54,8 +54,8 @@ class GuidanceScheduleSettings(ConfigSection):
     """Guidance scale at moments, which replaces cfg_scale: a step from 0 (10), a percentage of the steps (50%), or a
     noise level (sigma 0.8), as in `0: 7.5, 50%: 3`. At 1, the unconditional pass is skipped. Empty: cfg_scale."""
     schedule_2: dict[str, GuidanceScale] = Field(default_factory=dict)
-    """The same for the low-noise transformer of Wan 2.2 A14B; moments count from the start of the denoising. Empty:
-    cfg_scale_2, or schedule if that is empty too."""
+    """Guidance schedule of the low-noise transformer of Wan 2.2 A14B; moments count from the start of the denoising.
+    Empty: cfg_scale_2, or schedule if that is empty too."""
     interpolation: Interpolation = "linear"
     """Scale between two moments."""
 
@@ -176,7 +176,7 @@ def list_shown_values(request: GuidanceScheduleRequest) -> dict[str, Any]:
 
 
 def describe_guidance_schedule(request: GuidanceScheduleRequest) -> str:
-    """Return the schedules as the settings write them; the one of the second transformer is labelled."""
+    """Return the schedules as the settings write them, with a label for the second transformer's."""
     schedules = (("", request.schedule), ("in the second transformer ", request.schedule_2))
     texts = [f"{name}{_format_keyframes(keyframes)}" for name, keyframes in schedules if keyframes is not None]
     return f"{', '.join(texts)} ({request.interpolation})"

@@ -69,7 +69,7 @@ class LoraAdapterSettings(ConfigSection):
 
     @property
     def default_name(self) -> str:
-        """Return the file name without its suffix; characters that names lack become _."""
+        """Return the file name without its suffix; characters that names cannot contain become _."""
         return re.sub(r"[^\w.-]+", "_", PurePath(self.file or self.path).stem)[:MAX_NAME_LENGTH] or "adapter"
 
     def format_short(self) -> str | None:
@@ -103,7 +103,7 @@ class LoraSettings(ConfigSection):
     @field_validator("adapters", mode="after")
     @classmethod
     def name_adapters(cls, adapters: tuple[LoraAdapterSettings, ...]) -> tuple[LoraAdapterSettings, ...]:
-        """Name the adapters without a name, and refuse two of one name."""
+        """Give a name to each adapter without one; refuse two adapters with the same name."""
         names = [adapter.name or adapter.default_name for adapter in adapters]
         for name in names:
             if names.count(name) > 1:
@@ -310,8 +310,11 @@ def _match_files(
 
 @lru_cache(maxsize=64)
 def _match_header(header: AdapterHeader, model: WanModel, model_name: str) -> AdapterLayout | AdapterError:
-    """Return the layers that a file changes, or the reason why it cannot be used; cached, because the application plans
-    a batch at every key press, and every cell of a sweep is checked."""
+    """Return the layers that a file changes, or the reason why it cannot be used.
+
+    The result is cached, because the application plans a batch at every key press, and every cell of a sweep is
+    checked.
+    """
     try:
         return match_adapter_layers(header, list_layer_shapes(model), model_name)
     except AdapterError as error:

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 SECTION_KEY = "prompt_schedule_settings"
 SETTING_KEY, SWITCH_KEY = f"{SECTION_KEY}.schedule", f"{SECTION_KEY}.enabled"
 PromptInterpolation = Literal["slerp", "lerp", "step"]
-"""Embedding between two keyframes. slerp: directions on an arc, lengths on a line. lerp: on a line. step: that of the
-previous keyframe."""
+"""Embedding between two keyframes. slerp: directions on an arc, lengths on a line. lerp: on a line. step: the embedding
+of the previous keyframe."""
 MAX_EMBEDDING_BYTES = 512 * 4096 * 4
 """Bytes of the largest text embedding, in float32."""
 BLENDED_COPY_COUNT = 12
@@ -54,7 +54,7 @@ class PromptScheduleSettings(ConfigSection):
         "interpolation": {
             "slerp": "turn the direction of each token at a constant rate",
             "lerp": "on a straight line",
-            "step": "that of the previous moment",
+            "step": "the embedding at the previous moment",
         }
     }
 

@@ -175,8 +175,8 @@ def create_logs_folder(state_dir: StateDirectory, chosen_folder: Path | None = N
     """Create and return the folder for engine logs: the chosen one, or `logs` next to the queue database.
 
     Raises:
-        UserError: an engine could not write its logs or its output. Call this before queueing, or the batch waits for
-            no engine.
+        UserError: an engine could not write its logs or its output. Call this before queueing; otherwise, the batch
+        would wait for an engine that cannot start.
     """
     output_path = state_dir.directory / OUTPUT_FILE_NAME
     if os.path.lexists(output_path) and not output_path.is_file():

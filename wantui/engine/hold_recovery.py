@@ -29,7 +29,7 @@ def _check_disk_space(folder: Path, needed_bytes: int | None) -> str | None:
 
 
 def _check_folder(folder: Path, _: int | None) -> str | None:
-    """Return a log line if a folder can be written or was deleted, so that the queue can resume; None otherwise."""
+    """Return a log line about resuming the queue if a folder can be written or was deleted; None otherwise."""
     is_usable = is_folder_deleted(folder) or probe_write_error(folder) is None
     return f"{folder} can be written again" if is_usable else None
 

@@ -168,7 +168,7 @@ class BatchEndNotifier:
             self._start_command(end)
 
     def _find_batch_ends(self, new_events: Sequence[QueueEvent]) -> list[BatchEnd]:
-        """Return the batches that ended by one of these events."""
+        """Return the batches that one of these events ended."""
         errors_by_batch: dict[int, str] = {}
         """Why all videos of a batch failed, or an empty text."""
         for event in new_events:
@@ -182,7 +182,7 @@ class BatchEndNotifier:
         ]
 
     def wait(self, must_stop: Callable[[], bool] = lambda: False) -> None:
-        """Wait for the notices that are being sent, for at most `MAX_WAIT_SECONDS`; then abandon the others.
+        """Wait for the notices that are being sent, for at most `MAX_WAIT_SECONDS`; then abandon the rest.
 
         Args:
             must_stop: returns whether to stop waiting at once.

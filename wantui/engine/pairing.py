@@ -1,4 +1,4 @@
-"""Choose the GPUs of the next worker process: the GPU of one slot, or those of two slots for videos on two GPUs."""
+"""Choose the GPUs of the next worker process: the GPU of one slot, or of two slots for videos that use two GPUs."""
 
 from collections.abc import Collection, Sequence
 

@@ -41,7 +41,7 @@ def _find_error_line(lines: list[str]) -> int:
 def read_last_line(path: Path, start_byte: int = 0) -> str:
     """Return the last line of a process's output file after `start_byte`, without control characters.
 
-    After a traceback, it is the first line of the error: some errors of CUDA have general advice below it.
+    After a traceback, return the first line of the error, because CUDA prints general advice below some errors.
     """
     try:
         with os.fdopen(open_state_file(path, os.O_RDONLY), "rb") as file:

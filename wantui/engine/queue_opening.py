@@ -1,4 +1,4 @@
-"""Open the queue database, including damaged databases and those of other hosts."""
+"""Open the queue database, replace a damaged one, and describe the queues of other hosts."""
 
 import fcntl
 import os

@@ -90,14 +90,14 @@ class WorkerSlot:
         self.sent_signals = set()
 
     def build_environment(self) -> dict[str, str]:
-        """Return the variables that let a process see the GPU of this slot, and then that of its partner."""
+        """Return the variables that let a process see this slot's GPU first, and then its partner's."""
         if self.partner is None:
             return self.added_environment
         uuids = [slot.added_environment[VISIBLE_DEVICES] for slot in (self, self.partner)]
         return self.added_environment | {VISIBLE_DEVICES: ",".join(uuids)}
 
     def can_pair_with(self, other: "WorkerSlot") -> bool:
-        """Return whether a process of this slot can use the other slot's GPU: it works, with bit-identical results."""
+        """Return whether a process of this slot can use the other slot's GPU with bit-identical results."""
         return self.has_equal_gpu(other) and not other.is_bad_partner
 
     def has_equal_gpu(self, other: "WorkerSlot") -> bool:

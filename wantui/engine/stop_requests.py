@@ -19,7 +19,9 @@ class StopRequestCounter:
         self.count = max(self.count, 1)
 
     def install_signal_handlers(self) -> None:
-        """Count SIGTERM, SIGINT and SIGQUIT as stop requests, and notices of a scheduler as one; ignore SIGHUP.
+        """Count stop signals as stop requests, and ignore SIGHUP.
+
+        SIGTERM, SIGINT and SIGQUIT count once each; all notices of a scheduler together count once.
 
         Ignored notices stay ignored: a job of submitit handles them itself.
         """

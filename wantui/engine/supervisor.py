@@ -178,7 +178,7 @@ class Supervisor:
             self.queue.record_starting_worker(slot.worker_name, slot.torch_device)
 
     def _list_busy_workers(self, gpu_count: int) -> set[str]:
-        """Return the workers that are rendering a video, which a video on several GPUs waits for; none for one GPU."""
+        """Return the busy workers that a video on several GPUs waits for; none for a video on one GPU."""
         return {video.worker or "" for video in self.queue.list_running_videos()} if gpu_count > 1 else set()
 
     def _reap_worker(self, slot: WorkerSlot) -> None:

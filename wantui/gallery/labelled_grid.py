@@ -227,7 +227,7 @@ def write_grid_clip(
 
 
 def _read_middle_frame(read_frames: Callable[[], Generator[Frame, None, None]], frame_count: int) -> Frame:
-    """Return the middle frame of `frame_count`, or the last one of a shorter clip.
+    """Return the middle frame of a clip of `frame_count` frames, or the last frame if the clip is shorter.
 
     Raises:
         ClipError: the clip has no decodable frame.

@@ -17,7 +17,7 @@ from wantui.generation.timing import measure_median_seconds
 from wantui.planning.throughput import FLASH_ATTENTION_4, NATIVE_ATTENTION, PACKAGE_BY_KERNEL
 
 KERNEL_NAMES = (NATIVE_ATTENTION, "_native_cudnn", "_native_flash", *PACKAGE_BY_KERNEL)
-"""Names of the kernels, which are those of diffusers except for FlashAttention-4."""
+"""Names of the kernels; all except FlashAttention-4 have their names in diffusers."""
 PROCESS_WIDE_KERNELS = frozenset({"_native_cudnn", "_native_flash"})
 """Kernels that diffusers selects with `sdpa_kernel`, which sets flags of torch for all threads: concurrent threads
 would reset each other's flags, and torch would silently compute with another kernel."""

@@ -60,8 +60,10 @@ def build_random_transformer(
     dtype: torch.dtype,
     channel_count: int = 16,
 ) -> WanTransformer3DModel:
-    """Return a Wan transformer with heads of 128 and random weights; layers that diffusers keeps in float32 are
-    float32."""
+    """Return a Wan transformer with heads of 128 and random weights.
+
+    Layers that diffusers keeps in float32 are float32.
+    """
     config = {
         "num_attention_heads": head_count,
         "attention_head_dim": 128,

@@ -192,8 +192,10 @@ def plan_pipeline_guidance(
 def _encode_prompts(
     pipeline: WanPipeline, recipe: Recipe, embed_prompt: Callable[[str], Tensor] | None, uses_guidance: bool
 ) -> tuple[PromptSequence, Tensor | None]:
-    """Encode each text once; return the prompts of a recipe with their embeddings, and the embedding of the negative
-    prompt."""
+    """Encode each text once; return the prompts of a recipe and the embedding of the negative prompt.
+
+    The prompts contain their embeddings.
+    """
     encode_options = {"max_sequence_length": TEXT_POSITION_COUNT, "device": find_device(pipeline)}
     if embed_prompt is not None:
         first_embeds = embed_prompt(recipe.prompt)

@@ -136,8 +136,10 @@ def apply_norm_and_rotary(
 
 
 def compute_cross_attention(query: Tensor, key_values: CrossAttentionKV) -> Tensor:
-    """Return [1, positions, heads x dim] of query [1, positions, heads, dim]; the logit of the last column counts for
-    all padding that it represents."""
+    """Return [1, positions, heads x dim] of query [1, positions, heads, dim].
+
+    The logit of the last column counts for all padding that the column represents.
+    """
     if kernels.can_use_kernels(query):
         from wantui.generation.kernels.cross_attention import run_cross_attention_kernel
 

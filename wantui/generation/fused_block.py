@@ -61,6 +61,6 @@ def _forward_block(
 
 
 def _compute_modulation(block: Any, temb: Tensor) -> tuple[Tensor, ...]:
-    """Return shift, scale and gate [width] float32 of the self-attention, and those of the feed-forward layer."""
+    """Return shift, scale and gate [width] float32, first of the self-attention, then of the feed-forward layer."""
     assert temb.ndim == 3
     return (block.scale_shift_table + temb.float())[0].unbind(0)

@@ -53,7 +53,7 @@ class NormAndSilu(nn.Module):
 
 
 def fuse_decoder(vae: AutoencoderKLWan) -> None:
-    """Replace parts of a VAE's decoder with fused ones, if it has none. The encoder remains that of diffusers."""
+    """Replace parts of a VAE's decoder with fused ones, if it has none. The encoder stays unchanged."""
     if has_fused_decoder(vae):
         return
     decoder = vae.decoder

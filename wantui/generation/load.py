@@ -154,8 +154,9 @@ def load_pipeline(
     may_fetch: bool = True,
     begin_stage: Callable[[str], None] = lambda stage: None,
 ) -> WanPipeline:
-    """Load a pipeline, place its parts by a memory plan, and check that it works; see `load_pipeline_parts` for the
-    arguments.
+    """Load a pipeline, place its parts by a memory plan, and check that it works.
+
+    `load_pipeline_parts` describes the other arguments.
 
     Args:
         weights: float8 and int8 store the weights of the transformers' matrix products in 8 bits.

@@ -29,7 +29,7 @@ def load_vae_pipeline(
 
     Args:
         revision: branch, tag or commit of a hub model; not used for a local directory.
-        fuses_decoder: whether to decode by `fuse_decoder`, as fused videos are.
+        fuses_decoder: whether to fuse the decoder, as for fused videos.
         may_fetch: whether to download missing files of the VAE.
 
     Raises:

@@ -73,7 +73,7 @@ class GenerationResult:
 
     latents_sha256: str
     denoise_seconds: float
-    """Seconds of the denoising, with those that earlier processes spent until the checkpoint."""
+    """Seconds of the denoising, including those of earlier processes up to the checkpoint."""
     decode_seconds: float
     peak_memory_bytes: int | None
     """Peak bytes that torch allocated on the GPU; None on a CPU."""
@@ -83,8 +83,9 @@ class GenerationResult:
 
 @dataclass(frozen=True)
 class ReadyToFinalize:
-    """Event: denoising and decoding are complete. Call `finish_files` once, on any thread, to complete clip and
-    captures.
+    """Event: denoising and decoding are complete.
+
+    Call `finish_files` once, on any thread, to complete clip and captures.
 
     If `finish_files` raises, it has removed the unfinished files except the checkpoint.
     """
@@ -236,8 +237,7 @@ def _start_or_resume(
     start: Callable[[Checkpoint | None], list[DenoisingListener]],
     all_listeners: list[DenoisingListener],
 ) -> Generator[GenerationResumed | GenerationRestarted, None, Checkpoint | None]:
-    """Start the listeners from the checkpoint, or from the beginning if it cannot be used; return the checkpoint in
-    use.
+    """Start the listeners, from the checkpoint if it can be used; return the checkpoint in use.
 
     Args:
         start: starts and returns the listeners.

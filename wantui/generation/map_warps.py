@@ -105,7 +105,7 @@ def _build_interval_mask(size: int, first: float, last: float, feather: float) -
 
 
 def _build_separable_warp(row_matrix: Tensor, column_matrix: Tensor) -> MapWarp:
-    """Return the function that multiplies maps by a matrix from each side, except by an identity."""
+    """Return the function that multiplies maps by a matrix from each side; identity matrices are skipped."""
     matrices = [
         None if torch.equal(matrix, torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)) else matrix
         for matrix in (row_matrix, column_matrix.T.contiguous())

@@ -74,7 +74,8 @@ class PassCache:
 
         Args:
             context: name of the pass, cond or uncond.
-            text_embeds: text embedding of the pass; another tensor than in the step before is another text.
+            text_embeds: text embedding of the pass; a different tensor than in the previous step counts as a different
+            text.
         """
         text_key = id(transformer), context
         cached_text = self._texts.get(text_key)

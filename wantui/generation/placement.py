@@ -73,7 +73,7 @@ def stream_blocks(transformer: Any, device: torch.device) -> None:
 
 
 def set_tile_side(pipeline: WanPipeline, tile_side: int | None) -> None:
-    """Decode in square tiles of this side in pixels, or complete frames for None."""
+    """Decode in square tiles of this side in pixels; None decodes complete frames."""
     if tile_side is None:
         pipeline.vae.disable_tiling()
     else:

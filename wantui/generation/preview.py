@@ -43,8 +43,10 @@ class LatentToRgbMap:
         self.weights, self.r2 = weights, r2
 
     def draw_pictures(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Return up to five evenly spaced latent frames of [1, channels, frames, height, width] as [n, height, width,
-        rgb]."""
+        """Return pictures [n, height, width, rgb] of up to five evenly spaced latent frames.
+
+        The latents are [1, channels, frames, height, width].
+        """
         frames = latents.shape[2]
         frame_indices = torch.linspace(0, frames - 1, min(MAX_PREVIEW_FRAMES, frames)).round().long().to(latents.device)
         latent_cells = latents[0].index_select(1, frame_indices).movedim(0, -1).float()

@@ -77,7 +77,9 @@ class CachedPromptEncoder:
         return padded_embedding.to(self.device)
 
     def encode_prompts(self, prompts: Sequence[str]) -> int:
-        """Load the encoder, encode the prompts that are not stored yet, and free it. Return their number.
+        """Encode the prompts that are not stored yet, and return their number.
+
+        The encoder is loaded for this and freed afterwards.
 
         Raises:
             LoadError: the encoder cannot be loaded or does not work, or the embeddings cannot be stored.

@@ -49,8 +49,10 @@ class PromptSequence:
         return self._moments is not None
 
     def find_moment(self, evaluation_index: int) -> EvaluationMoment:
-        """Return the location of an evaluation between two prompts; an evaluation exactly at a prompt has the share
-        0."""
+        """Return the location of an evaluation between two prompts.
+
+        An evaluation exactly at a prompt has the share 0.
+        """
         return EvaluationMoment(0, 0, 0.0) if self._moments is None else self._moments[evaluation_index]
 
     def find_embeds(self, evaluation_index: int, dtype: torch.dtype) -> Tensor:
@@ -68,8 +70,10 @@ class PromptSequence:
         return self._latest_embeds[1]
 
     def find_weights(self, evaluation_index: int) -> dict[int, float]:
-        """Return the factors of the attention odds that an evaluation uses, interpolated linearly between those of its
-        prompts."""
+        """Return the factors of the attention odds that an evaluation uses.
+
+        They are interpolated linearly between the factors of its prompts.
+        """
         moment = self.find_moment(evaluation_index)
         before, after = self.prompts[moment.before].weights_by_position, self.prompts[moment.after].weights_by_position
         if not moment.share:

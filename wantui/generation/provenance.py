@@ -28,8 +28,11 @@ LIBRARIES_BY_WEIGHT_KIND = {"int8": ("torchao",), "gguf": ("gguf",)}
 
 
 def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """Return everything besides the recipe that affects the latents: versions, device, number of threads, commit of a
-    hub model (a recipe may name only a branch), how blocks are computed, and the software that merged the adapters."""
+    """Return everything besides the recipe that affects the latents.
+
+    This is: versions, device, number of threads, commit of a hub model (a recipe may name only a branch), how blocks
+    are computed, and the software that merged the adapters.
+    """
     model = find_model(recipe.model)
     device = find_device(pipeline)
     uses_gpu = device.type == "cuda"
@@ -65,8 +68,11 @@ def _describe_merging() -> dict[str, Any]:
 
 
 def describe_clip_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]:
-    """Return the result of `describe_provenance`, whether the decoder is fused, and the side of the decoded tiles in
-    pixels (None without tiles)."""
+    """Return everything besides the recipe that affects the clip.
+
+    This is the result of `describe_provenance`, whether the decoder is fused, and the side of the decoded tiles in
+    pixels (None without tiles).
+    """
     vae = pipeline.vae
     tile_pixels = vae.tile_sample_min_height if vae.use_tiling else None
     if tile_pixels is not None and max(recipe.width, recipe.height) <= tile_pixels:

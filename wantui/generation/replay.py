@@ -41,8 +41,10 @@ def draw_uturn_noise(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
 def continue_denoising(
     pipeline: WanPipeline, recipe: Recipe, inputs: DenoisingInputs, state: NDArray[np.float32], evaluation_index: int
 ) -> Iterator[DenoisingStep]:
-    """Yield the steps of a denoising that starts at a state. Multistep samplers start with their first order, and the
-    first guided evaluation has both passes, even if the recipe reuses the difference of an earlier one.
+    """Yield the steps of a denoising that starts at a state.
+
+    Multistep samplers start with their first order, and the first guided evaluation has both passes, even if the recipe
+    reuses the difference of an earlier evaluation.
 
     Args:
         inputs: of the recipe; only its text and its hooks are used, so that it can serve several times.
@@ -69,7 +71,9 @@ def continue_denoising(
 def evaluate_velocity(
     pipeline: WanPipeline, recipe: Recipe, inputs: DenoisingInputs, state: NDArray[np.float32], evaluation_index: int
 ) -> Tensor:
-    """Return the velocity [1, channels, frames, height, width] of a recipe at a state; arguments as in
-    `continue_denoising`."""
+    """Return the velocity [1, channels, frames, height, width] of a recipe at a state.
+
+    The arguments are those of `continue_denoising`.
+    """
     with closing(continue_denoising(pipeline, recipe, inputs, state, evaluation_index)) as steps:  # type: ignore[type-var]
         return next(steps).velocity

@@ -205,8 +205,10 @@ def check_gguf_tensors(folder: Path, gguf_path: Path) -> None:
 
 
 def _check_gguf_types(model: nn.Module, types_by_name: Mapping[str, str]) -> None:
-    """Refuse tensors in GGUF types that diffusers would refuse without giving a reason, or would use without
-    decoding."""
+    """Refuse tensors in GGUF types that diffusers cannot use.
+
+    diffusers would refuse them without giving a reason, or use them without decoding.
+    """
     from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES
 
     decoded_types = {gguf_type.name for gguf_type in SUPPORTED_GGUF_QUANT_TYPES}

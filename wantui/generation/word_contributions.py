@@ -103,7 +103,7 @@ class ContributionObserver:
 
     @contextmanager
     def observe_evaluation(self, context: str, evaluation_index: int, transformer: Any) -> Iterator[None]:
-        """Observe one pass through a transformer inside the context; arguments as of `DenoisingHook`."""
+        """Observe one pass through a transformer inside the context; arguments as for `DenoisingHook`."""
         if context != "cond" or evaluation_index not in self.evaluations:
             yield
             return

@@ -77,7 +77,7 @@ OTHER_LAYER_NAMES: Mapping[str, str] = {
 IMAGE_LAYER_PATTERN = re.compile(r"k_img|v_img|norm_k_img|img_emb|add_k_proj|add_v_proj|norm_added_k|image_embedder")
 """Names of the image layers of image-to-video models."""
 DIFFERENCE_LAYER = "proj_out"
-"""The only layer to which diffusers applies a full weight difference; those of other layers are ignored."""
+"""The only layer to which diffusers applies a full weight difference; differences of other layers are ignored."""
 
 
 @dataclass

@@ -29,8 +29,10 @@ class UnknownModelError(UserError):
 
 @dataclass(frozen=True)
 class WanModel:
-    """Properties of a model that planning needs. Compression factors are pixels per latent cell, or frames per latent
-    frame."""
+    """Properties of a model that planning needs.
+
+    Compression factors are pixels per latent cell, or frames per latent frame.
+    """
 
     name: str
     location: str
@@ -316,8 +318,10 @@ def _check_transformer_count(directory: Path, pipeline_index: dict[str, Any]) ->
 
 
 def _count_stored_parameters(directory: Path) -> int | None:
-    """Count the parameters in the safetensors files of a folder by their headers; None if a file is unreadable or none
-    exists."""
+    """Count the parameters in the safetensors files of a folder from their headers.
+
+    Return None if a file is unreadable or none exists.
+    """
     parameter_count = 0
     for path in directory.glob("*.safetensors"):
         if not path.is_file():

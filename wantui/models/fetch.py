@@ -35,7 +35,10 @@ def find_replaced_parts(transformer_file: object | None) -> tuple[str, ...]:
 
 
 def _list_fetch_patterns(replaced_parts: Collection[str]) -> list[str]:
-    """Return the patterns of the files to fetch; of replaced parts only configs, which describe the replacement."""
+    """Return the patterns of the files to fetch.
+
+    Of replaced parts, only configs are fetched, which describe the replacement.
+    """
     return [
         pattern if (part := pattern.partition("/")[0]) not in replaced_parts else f"{part}/*config.json"
         for pattern in FETCH_PATTERNS

@@ -18,7 +18,8 @@ from wantui.models.catalogue import NANO, WanModel
 from wantui.samplers import compute_noise_levels
 
 Magnitudes = tuple[tuple[float, float], ...]
-"""Pairs (noise level, log of its magnitude relative to that at the first noise level), in descending noise level."""
+"""Pairs (noise level, logarithm of the magnitude there relative to the first noise level), in descending noise
+level."""
 NANO_MAGNITUDES_PATH = Path(__file__).with_name("nano") / "magnitudes.json"
 PUBLISHED_MAGNITUDES_PATH = Path(__file__).with_name("published_magnitudes.json")
 """File with the ratios of consecutive steps that the authors of MagCache published, by model and pass.

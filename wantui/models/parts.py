@@ -59,7 +59,7 @@ class PartError(UserError):
 
 
 def read_pipeline_components(folder: Path) -> dict[str, tuple[str, str]]:
-    """Return the library and class of each component in the index of a pipeline folder, without empty ones.
+    """Return the library and class of each component in the index of a pipeline folder, except empty components.
 
     Raises:
         PartError: the index is missing or is not a JSON object.

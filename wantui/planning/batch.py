@@ -46,8 +46,10 @@ class BatchPreview:
 
     @property
     def first_recipe(self) -> Recipe:
-        """Recipe of the first video. Videos of a cell differ in prompt, marks, weighting and seed; cells differ in
-        what the sweep changes."""
+        """Recipe of the first video.
+
+        Videos of a cell differ in prompt, marks, weighting and seed; cells differ in what the sweep changes.
+        """
         return next(cell.first_recipe for cell in self.cells if cell.first_recipe is not None)
 
     @property

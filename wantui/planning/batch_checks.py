@@ -26,7 +26,7 @@ from wantui.samplers import find_sampler_schedule
 def find_settings_warnings(
     settings: Settings, model: WanModel, first_recipe: Recipe, variations: tuple[Variation, ...]
 ) -> list[str]:
-    """Return warnings about the settings of a batch, without those of its controls and guidance.
+    """Return warnings about the settings of a batch, except about its controls and guidance.
 
     `_CellPlanner` calls this once for cells that agree in what it reads: read nothing else that a sweep can change.
 
@@ -87,7 +87,7 @@ def find_cell_refusals(
 def find_shared_refusals(
     settings: Settings, model: WanModel, first_recipe: Recipe, variations: tuple[Variation, ...]
 ) -> list[str]:
-    """Return those reasons why a batch cannot run that apply to all cells with the same speed.
+    """Return the reasons why all cells with the same speed cannot run.
 
     `_CellPlanner` calls this once for cells that agree in what it reads: read nothing else that a sweep can change.
 
@@ -248,7 +248,7 @@ def _find_weights_refusals(settings: Settings, model: WanModel, first_recipe: Re
 
 
 def _find_second_gpu_refusals(settings: Settings, recipe: Recipe) -> list[str]:
-    """Return the reason why two GPUs cannot compute the videos, whatever the machine has."""
+    """Return the reason why two GPUs cannot compute the videos on any machine."""
     if settings.model_settings.gpus_per_video == 1:
         return []
     conflict = find_second_gpu_conflict(recipe, settings.model_settings.device)

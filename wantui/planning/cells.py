@@ -37,7 +37,7 @@ from wantui.prompts import Template, Variation
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One cell of a batch; a batch without a sweep has one, whose `cell` is None."""
+    """One cell of a batch; a batch without a sweep has a single cell, whose `cell` is None."""
 
     cell: SweepCell | None
     settings: Settings
@@ -71,7 +71,7 @@ def plan_cells(
     variations: Sequence[Variation],
     axes: tuple[SweepAxis, ...],
 ) -> list[PlannedCell]:
-    """Plan all cells of a batch; a cell of a sweep that cannot be planned has the reasons.
+    """Plan all cells of a batch; record the reasons in each cell of a sweep that cannot be planned.
 
     Raises:
         UserError: without a sweep, a setting is invalid; with one, a setting that all cells share.
@@ -120,7 +120,7 @@ def find_settings_problems(settings: Settings, model: WanModel) -> SettingsProbl
 
 
 def _find_equal_cells(cells: Sequence[PlannedCell]) -> list[PlannedCell]:
-    """Refuse cells that give the same videos as another one.
+    """Refuse cells that give the same videos as another cell.
 
     An additional baseline with equal cells is dropped instead. One of the cells becomes the baseline: that with the
     same recipe, if there is one.
@@ -209,7 +209,7 @@ class _CellPlanner:
         """Return the variations with the prompts of the cell's prompt schedule.
 
         Raises:
-            UserError: the schedule is invalid, or gives other variations than that of the batch.
+            UserError: the schedule is invalid, or gives other variations than the batch's schedule.
         """
         key = _format_schedule(settings)
         if key not in self._variations_by_schedule:
@@ -225,8 +225,11 @@ class _CellPlanner:
     def _check_shared_settings(
         self, settings: Settings, recipe: Recipe, variations: tuple[Variation, ...]
     ) -> tuple[list[str], list[str]]:
-        """Return the warnings and refusals that depend only on the negative prompt, the speed, the words of controls
-        and the prompt schedule, among the settings that a sweep can change."""
+        """Return the warnings and refusals that many cells share.
+
+        Of the settings that a sweep can change, they depend only on the negative prompt, the speed, the words of
+        controls and the prompt schedule.
+        """
         key = (
             settings.prompt_settings.negative_prompt,
             settings.model_settings.speed,

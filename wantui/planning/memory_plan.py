@@ -54,8 +54,10 @@ class MemoryPlan:
 
     @property
     def weight_streaming(self) -> Literal["none", "overlapped", "blocking"]:
-        """Return how block weights reach the GPU during a pass: not at all, while the preceding block computes, or
-        between layers while nothing computes."""
+        """Return how block weights reach the GPU during a pass.
+
+        They do not move, or move while the preceding block computes, or move between layers while nothing computes.
+        """
         match self.transformer_placement:
             case "resident" | "parked":
                 return "none"

@@ -19,7 +19,7 @@ def estimate_pass_seconds(
 ) -> Estimate:
     """Predict the seconds of one pass with a recipe's model and size; see `estimate_video_seconds` for the arguments.
 
-    An estimate is linear in the number of steps, so the difference between two and one steps is that of a step.
+    An estimate is linear in the number of steps, so the estimates for two steps and for one step differ by one step.
     """
     lora = {name: request for name, request in recipe.controls.items() if name == LORA.name}
     recipe = recipe.model_copy(update={"sampler": "euler", "controls": lora})

@@ -142,8 +142,7 @@ def count_decoded_side_pixels(side_pixels: int, tile_side: int | None) -> int:
 def _compute_cost_terms(
     transformer_width: int, feed_forward_width: int, token_count: int
 ) -> tuple[float, float, float]:
-    """Return the operations of a block's self-attention and of its other products, and the values it reads and
-    writes."""
+    """Return the operations of a block's self-attention, its other operations, and the values it reads and writes."""
     attention_operations = 4.0 * token_count * token_count * transformer_width
     multiply_adds = (
         6 * token_count * transformer_width * transformer_width

@@ -120,8 +120,10 @@ def estimate_video_seconds(
 
 
 def _compute_full_step_seconds(video: TimedVideo) -> float:
-    """Return the seconds of a step that computes all blocks; skipped steps are taken to cost nothing, which is nearly
-    true of large models."""
+    """Return the seconds of a step that computes all blocks.
+
+    Skipped steps are assumed to cost nothing, which is nearly true of large models.
+    """
     return video.step_seconds / _estimate_timed_share(video.recipe)
 
 

@@ -88,8 +88,8 @@ class ScheduledPrompt(NamedTuple):
 class Variation(NamedTuple):
     """One prompt of a template, cleaned, with its choices in bracket order.
 
-    With a prompt schedule, `prompt` and `marks` are those at the start, and `choices` are those of all prompts; a
-    choice that the prompt at the start lacks has an empty span.
+    With a prompt schedule, `prompt` and `marks` belong to the initial prompt, and `choices` to all prompts; a choice
+    that the initial prompt lacks has an empty span.
     """
 
     id: str
@@ -110,8 +110,10 @@ def list_marks(variation: Variation) -> list[Mark]:
 
 
 class _ExpandedPart(NamedTuple):
-    """An expanded part of a template. Positions of marks and choices count from the start of the part; `labels` are the
-    texts of its outermost choices."""
+    """An expanded part of a template.
+
+    Positions of marks and choices count from the start of the part; `labels` are the texts of its outermost choices.
+    """
 
     text: str
     marks: tuple[Mark, ...] = ()

@@ -117,7 +117,7 @@ def find_single_option_warnings(brackets: Sequence[tuple[int, str]]) -> Iterator
 
 
 def _find_invisible_characters(text: str, message_prefix: str) -> Iterator[str]:
-    """Yield a warning about the first invisible character, such as those from web pages.
+    """Yield a warning about the first invisible character, such as web pages contain.
 
     Yield one about a character that cleaning keeps, and one about a deleted character, which can join words.
     """

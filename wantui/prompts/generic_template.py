@@ -23,7 +23,7 @@ def generalise_template(template: Template, generic_word: GenericWord) -> str:
 
 
 def _generalise_nodes(source: str, nodes: TemplateNodes, generic_word: GenericWord) -> tuple[str, bool]:
-    """Return the text of nodes with the words replaced, and whether there were any."""
+    """Return the text of nodes with the words replaced, and whether any word was replaced."""
     parts, has_words = [], False
     for node in nodes:
         written = source[node.span[0] : node.span[1]]

@@ -98,7 +98,10 @@ def expand_schedule(
 
 
 def _build_variation(variation_id: str, partial: _PartialVariation, prompts: Sequence[_Expansion]) -> Variation:
-    """Return the variation that starts with the first of these prompts; choices that it lacks get an empty span."""
+    """Return the variation that starts with the first of these prompts.
+
+    Choices that this prompt lacks get an empty span.
+    """
     start, *later_prompts = prompts
     choices = []
     for key, choice in sorted(partial.choice_by_key.items(), key=lambda item: item[1].bracket_number):
@@ -146,7 +149,7 @@ def _join_expansions(
     def index_positions(
         keys: frozenset[BracketKey], shared_keys: tuple[BracketKey, ...]
     ) -> dict[tuple[int, ...], list[int]]:
-        """Return the expansions with these brackets by the options of the shared ones."""
+        """Return the expansions with these brackets, by their options in the shared brackets."""
         index: dict[tuple[int, ...], list[int]] = {}
         for position in positions_by_keys[keys]:
             index.setdefault(_list_options(expansions[position].choice_by_key, shared_keys), []).append(position)

@@ -90,8 +90,7 @@ class Queue(WorkerQueue):
         return batch_number
 
     def move_batch(self, batch_number: int, target: MoveTarget | int) -> None:
-        """Move a batch past one unfinished batch, to the top or bottom, or before the batch with the number
-        `target`."""
+        """Move a batch past one unfinished batch, to the top or bottom, or before the batch numbered `target`."""
         with self._begin_transaction() as db:
             batch_numbers = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
             if batch_number not in batch_numbers:

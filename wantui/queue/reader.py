@@ -43,8 +43,10 @@ CLAIM_ORDER_SQL = "ORDER BY batch.place, video.number LIMIT 1"
 
 
 def make_claimable_videos_sql(device_count: int) -> str:
-    """Return the FROM and WHERE clauses that select claimable videos; their parameters are `device_count` device
-    names."""
+    """Return the FROM and WHERE clauses that select claimable videos.
+
+    Their parameters are `device_count` device names.
+    """
     return (
         "FROM batch CROSS JOIN video ON video.batch = batch.id "
         f"WHERE video.state IN {WAITING_STATES_SQL} AND NOT batch.paused "
@@ -227,7 +229,7 @@ class QueueReader:
         return [_to_video_row(row) for row in rows]
 
     def list_recent_durations(self, batch_number: int, count: int) -> list[float]:
-        """Return the seconds of the last attempts of the `count` videos of a batch that were done last."""
+        """Return the seconds of the last attempt of each of the `count` most recently completed videos of a batch."""
         rows = self.db.execute(
             "SELECT seconds FROM video WHERE batch = ? AND state = 'done' AND seconds IS NOT NULL "
             "ORDER BY finished DESC LIMIT ?",
@@ -328,7 +330,7 @@ class QueueReader:
         return self.find_next_gpu_count(devices) is not None
 
     def find_next_gpu_count(self, devices: Iterable[str]) -> int | None:
-        """Return the number of GPUs for the next video that a worker of these devices can claim; None without one."""
+        """Return the number of GPUs for the next video that a worker of these devices can claim, or None."""
         names = list(devices)
         sql = f"SELECT batch.gpus_per_video {make_claimable_videos_sql(len(names))} {CLAIM_ORDER_SQL}"
         row = self.db.execute(sql, names).fetchone()

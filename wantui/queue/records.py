@@ -118,8 +118,10 @@ class VideoRow:
 
 @dataclass(frozen=True)
 class VideoPage:
-    """A range of videos of a batch; `unfinished_counts_before` is the number of unfinished videos before each of
-    them."""
+    """A range of videos of a batch.
+
+    `unfinished_counts_before` contains, for each video, the number of unfinished videos before it.
+    """
 
     videos: tuple[VideoRow, ...]
     unfinished_counts_before: tuple[int, ...]
@@ -163,7 +165,7 @@ class QueueEvent:
 
     @property
     def kind(self) -> str:
-        """Name of the kind, as `--json` prints it."""
+        """Return the name of the kind, as `--json` prints it."""
         return self.payload.name if isinstance(self.payload, UnknownEvent) else self.payload.kind
 
     def as_json(self) -> dict[str, Any]:

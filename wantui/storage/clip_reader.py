@@ -42,7 +42,7 @@ def read_scaled_frames(
 
     Args:
         max_size: maximum width and height of the pictures in pixels; smaller pictures are not enlarged.
-        is_requested: returns true for the index of a frame whose picture is needed; other frames are decoded only.
+        is_requested: returns true for the index of a frame whose picture is needed; other frames are only decoded.
         start: key frame of the same clip to start from; None starts from the first frame.
 
     Raises:

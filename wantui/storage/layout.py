@@ -160,7 +160,7 @@ def check_command_output(path: Path, *, may_be_device: bool = False) -> None:
 
 
 def is_output_folder_of_batch(folder: Path) -> bool:
-    """Return whether a folder is, or would be, one in which a batch keeps exports and results."""
+    """Return whether a folder, which may not exist yet, is where a batch keeps exports and results."""
     return folder.name in ("analysis", "exports") and BatchFolder(folder.parent).manifest_path.is_file()
 
 

@@ -122,8 +122,10 @@ def _make_file_identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _open_lock_file(path: Path) -> int:
-    """Open a lock file for writing, without following links; create it if it is missing, with permissions from the
-    umask."""
+    """Open a lock file for writing without following links; create it if it is missing.
+
+    A new file gets its permissions from the umask.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         status = os.fstat(descriptor)
@@ -158,7 +160,7 @@ def lock_manifest(folder: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def lock_by_file(path: Path, max_seconds: float = math.inf) -> Iterator[None]:
-    """Wait for the exclusive lock of a lock file, which is created; has no effect on a file system without locks.
+    """Create a lock file and wait for its exclusive lock; has no effect on a file system without locks.
 
     Args:
         max_seconds: maximum time to wait; then the block runs without the lock.

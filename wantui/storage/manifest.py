@@ -112,7 +112,7 @@ class VideoEntry(_Entry):
 
     @property
     def generation_seconds(self) -> float:
-        """Seconds of denoising and decoding; 0 if they are not recorded."""
+        """Return the seconds of denoising and decoding; 0 if they are not recorded."""
         return self.seconds.get("denoise", 0.0) + self.seconds.get("decode", 0.0)
 
     def collect_outcome(self) -> dict[str, Any]:

@@ -177,8 +177,9 @@ class BatchAxes:
         return (0 if row < column else 1, row * len(self.axes) + column)
 
     def choose_flat_layout(self, rows: tuple[str, ...] = (), columns: tuple[str, ...] = ()) -> AxisLayout:
-        """Return a layout without pages: axes that are not named are rows; by default, the first swept axis is the
-        columns, or else the seeds.
+        """Return a layout without pages: axes that are not named are rows.
+
+        By default, the columns are the first swept axis, or else the seeds.
 
         Raises:
             UserError: an axis is both a row and a column, or no axis is left for one of them.

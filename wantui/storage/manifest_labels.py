@@ -21,8 +21,7 @@ class VariationLabel:
 
 
 def label_variations(manifest: Manifest, indices: Sequence[int]) -> list[VariationLabel]:
-    """Return the labels of the variations with these indices; labels consist of the options that differ between the
-    variations."""
+    """Return labels of the variations with these indices, from the options in which the variations differ."""
     differing_brackets = _find_differing_brackets(manifest)
     labels = []
     for index in indices:

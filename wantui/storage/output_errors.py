@@ -76,8 +76,7 @@ def _list_affected_folders(batch_root: Path, error: OSError) -> Iterator[Path]:
 
 
 def describe_path_conflict(batch_root: Path, error: OSError) -> str | None:
-    """Describe an error that occurred because others removed or replaced files while wantui wrote them; None for other
-    errors."""
+    """Describe an error that another program caused by removing or replacing files; None for other errors."""
     # For a failed rename, the conflict is at the second name.
     file_name = error.filename if error.filename2 is None else error.filename2
     if error.errno not in PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER or not isinstance(file_name, str | bytes):

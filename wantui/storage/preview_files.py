@@ -85,7 +85,7 @@ def shrink_frames(frames: "NDArray[np.uint8]", max_side: int) -> "NDArray[np.uin
 
 
 class PreviewFolder:
-    """Writer of the strips of earlier steps; if there are too many, those of every second step are removed."""
+    """Writer of the strips of earlier steps; if there are too many, it removes the strips of every second step."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -17,8 +17,9 @@ StateRow = NDArray[np.float32]
 
 
 def check_stored_states(steps: NDArray[Any], latents: Any, state_count: int) -> None:
-    """Refuse arrays that do not describe the stored states of one denoising, which captures without checksums can
-    contain.
+    """Refuse arrays that do not describe the stored states of one denoising.
+
+    Captures without checksums can contain such arrays.
 
     Args:
         steps: number of model evaluations before each stored state.

@@ -128,7 +128,9 @@ def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
 
 
 def add_uturn(batch_folder: Path, entry: UTurnEntry) -> None:
-    """Add a U-turn with complete files and their SHA-256 to the index; drop an earlier entry and those without files.
+    """Add a U-turn with complete files and their SHA-256 to the index.
+
+    Drop its earlier entry, and entries without files.
 
     Several processes may generate U-turns of one batch, so the batch is locked, and the index is read again.
 

@@ -67,8 +67,10 @@ class VerifiedStore(LocalStore):
         return buffer
 
     def verify_file(self, key: str, file_bytes: Any) -> None:
-        """Compare the bytes of a file with its checksum; fail for a file without a checksum, which wantui did not
-        write."""
+        """Compare the bytes of a file with its checksum.
+
+        A file without a checksum fails, because wantui did not write it.
+        """
         if self.crcs_by_path is not None and zlib.crc32(file_bytes) != self.crcs_by_path.get(key):
             raise self.make_mismatch_error(self.root / key)
 

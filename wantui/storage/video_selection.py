@@ -34,7 +34,9 @@ class SelectedVideo:
         return self.folder / name if self.entry.state == "done" and name is not None else None
 
     def find_verified_clip(self) -> Path | None:
-        """Return the path of the finished video's clip, after a check that it is the recorded one; None without a clip.
+        """Return the path of the finished video's recorded clip; None without a clip.
+
+        The clip is verified first.
 
         Raises:
             ClipError: the clip is damaged, or belongs to another video.
@@ -51,7 +53,7 @@ def select_videos(
     seeds: Collection[int] = (),
     id_prefixes: Sequence[str] = (),
 ) -> list[SelectedVideo]:
-    """Return the videos of batch folders, and those of clips in batch folders, that match all selections.
+    """Return the videos of batch folders, and the videos of clips in batch folders, that match all selections.
 
     Args:
         sources: batch folders and clips.
@@ -87,8 +89,10 @@ def select_videos(
 
 
 def label_videos(videos: Sequence[SelectedVideo]) -> list[str]:
-    """Return a label for each video of one batch, made of the options, swept settings and seed in which the videos
-    differ."""
+    """Return a label for each video of one batch.
+
+    Labels name the options, swept settings and seed in which the videos differ.
+    """
     manifest = videos[0].manifest
     indices = sorted({video.entry.variation for video in videos})
     labels = dict(zip(indices, (label.label for label in label_variations(manifest, indices)), strict=True))

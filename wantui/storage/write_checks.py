@@ -61,7 +61,7 @@ def refuse_unwritable_batch(folder: BatchFolder) -> None:
 
 
 def check_result_path(batch_root: Path, path: Path) -> None:
-    """Refuse a path in a batch folder to which a result cannot be written, before hours are spent on it.
+    """Refuse a path in a batch folder that cannot be written, before hours are spent on the result.
 
     The user did not choose the path, so no message advises another one.
 

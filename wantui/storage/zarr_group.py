@@ -167,8 +167,9 @@ def _open_verified_group(path: Path, recipe: Recipe | None) -> tuple[Any, dict[s
 
 
 def _refuse_group_of_different_video(path: Path, group: Any, recipe: Recipe) -> None:
-    """Refuse a group of another video: groups have the same names in every batch, and a copied group passes its own
-    checksums.
+    """Refuse a group of another video.
+
+    Groups have the same names in every batch, and a copied group passes its own checksums.
 
     Raises:
         CaptureError: the group was recorded with another recipe.

@@ -1,4 +1,5 @@
-"""Pictures in block characters: each shows two colours on its four quadrants, those that fit the picture best."""
+"""Pictures in block characters: each character shows two colours on its four quadrants, chosen to fit the picture
+best."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING

@@ -91,7 +91,7 @@ class Chart:
                         self._canvas.add_dot(column, row, style)
 
     def mark_point(self, x: float, y: float, style: Style) -> None:
-        """Mark a point by a thick dot exactly on its curve, and by a vertical line behind all curves."""
+        """Mark a point with a thick dot exactly on its curve, and with a vertical line behind all curves."""
         column, row = self._find_column(x), round(self._find_dot_row(y))
         self._guide = column, style
         first = max(0, min(row - 1, self._canvas.dot_rows - 3))

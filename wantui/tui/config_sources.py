@@ -158,7 +158,7 @@ def read_draft_text(drafts: Drafts) -> DraftText:
 
 
 def find_effective_changes(changes: dict[str, str], config: Config, file_config: Config | None) -> dict[str, str]:
-    """Return the changes whose value differs from that of the file.
+    """Return the changes whose value differs from the file's.
 
     Args:
         config: config with the changes.

@@ -15,7 +15,7 @@ DRAFTS_FILE = "tui.json"
 DRAFTS_LOCK_FILE = "tui.lock"
 """Name of the lock file of `DRAFTS_FILE`."""
 MAX_LOCK_SECONDS = 1.0
-"""Maximum time to wait while another application saves; the screen stands still meanwhile."""
+"""Maximum time to wait while another application saves; the screen is frozen meanwhile."""
 DRAFTS_FORMAT = 2
 """Format of tui.json; format 1 had no `format` key and stored changes as YAML values."""
 MAX_HISTORY_LENGTH = 200

@@ -46,7 +46,7 @@ class SearchEntry:
 
 
 def find_entries(entries: Sequence[SearchEntry], query: str) -> list[SearchEntry]:
-    """Return the entries that match a query: those with all its words, best titles first; then similar titles."""
+    """Return the entries that match a query: entries with all its words, best titles first; then similar titles."""
     words = query.lower().split()
     if not words:
         return list(entries)
@@ -152,7 +152,7 @@ class EntrySearchMixin(BackdropMixin):
         return row if isinstance(row, SearchEntry) else None
 
     def show_selected(self) -> None:
-        """Show below the list what the line of the entry under the cursor leaves out, in as many lines as any needs."""
+        """Show below the list what the line of the entry under the cursor leaves out; the height fits every entry."""
         entry, width = self.get_selected(), self.entry_list.row_width
         if width <= 1:  # not laid out yet
             return
@@ -191,7 +191,7 @@ class EntrySearchMixin(BackdropMixin):
         self._move_cursor(self.entry_list.cursor + pages * max(1, self.entry_list.size.height - 1), pages)
 
     def action_leave(self) -> None:
-        """Clear the filter; close the dialog if there is none."""
+        """Clear the filter; without a filter, close the dialog."""
         search_input = self.query_one(Input)
         if search_input.value:
             search_input.value = ""

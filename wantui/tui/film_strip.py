@@ -28,7 +28,7 @@ def label_sheet_frames(frame_count: int) -> list[str]:
 
 
 def find_sheet_number(frame_count: int, frame_index: int) -> int:
-    """Return the number, from 0, of the frame of a contact sheet that is the last one up to a frame of the clip."""
+    """Return the number, from 0, of the last frame on a contact sheet that is not after a frame of the clip."""
     from wantui.storage.contact_sheet import list_sheet_frames  # imports numpy
 
     return max(0, bisect_right(list_sheet_frames(frame_count), frame_index) - 1)

@@ -89,6 +89,6 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
         super().run_selected()
 
     def on_unmount(self) -> None:
-        """Return to the first theme, unless another one was chosen."""
+        """Restore the initial theme, unless another theme was chosen."""
         if self.app.theme != self._first_theme:
             self.app.theme = self._first_theme

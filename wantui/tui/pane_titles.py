@@ -1,4 +1,4 @@
-"""Frames of panes that name keys: the keys of the user, if tui.yaml changes them."""
+"""Frames of panes that name keys, as tui.yaml may have changed them."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Pictures of other processes, such as previews and contact sheets: reading, and fitting them into a pane."""
+"""Read pictures that other processes wrote, such as previews and contact sheets, and fit them into a pane."""
 
 from itertools import pairwise
 from math import ceil
@@ -130,7 +130,7 @@ def _resize_picture(picture: "Picture", scale: float) -> "Picture":
 
 
 def _resize(picture: "Picture", size: tuple[int, int], scale: float) -> "Picture":
-    """Return a picture in a size in pixels; `scale` chooses between smoothing and averaging."""
+    """Return a picture resized to a size in pixels; `scale` chooses between smoothing and averaging."""
     import numpy as np
     from PIL import Image
 

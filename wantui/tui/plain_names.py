@@ -12,9 +12,9 @@ KEPT_TEXT = r"""`[^`]*`|"[^"\n]*"|(?<!\w)'[^'\n]*'(?!\w)|--[a-z][\w-]*[ =][^\s;)
 
 
 def replace_names(text: str) -> str:
-    """Return a text with the names of metrics, curves and settings for people.
+    """Return a text in which metrics, curves and settings have their display names.
 
-    Commands, options with their values, quoted texts, paths, config keys and assignments keep theirs.
+    Commands, options with their values, quoted texts, paths, config keys and assignments stay unchanged.
     """
 
     def replace(match: re.Match[str]) -> str:

@@ -70,7 +70,7 @@ class PreviewSchedule:
         self._last_read_by_video: dict[int, tuple[int, float]] = {}
 
     def claim_due_preview(self, video: RunningVideo, preview_seconds: float) -> bool:
-        """Return whether to read the preview of a video now; if so, note that it is read."""
+        """Return whether to read the preview of a video now; if so, record that it is read."""
         if video.preview_path is None:
             return False
         read_step, read_at = self._last_read_by_video.get(video.video_id, (0, -float("inf")))

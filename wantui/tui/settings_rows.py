@@ -124,8 +124,10 @@ def describe_row(row: SettingsRow | None) -> str:
 
 
 def describe_rows(rows: Sequence[SettingsRow], current_row: SettingsRow | None, *, is_filtered: bool) -> str:
-    """Return the help of the current row; of all settings that a filter shows, the current one first, if these are
-    few."""
+    """Return the help of the current row.
+
+    If a filter shows only a few settings, return the help of all of them, the current one first.
+    """
     fields = [row for row in rows if isinstance(row, FormField)]
     if not is_filtered or not isinstance(current_row, FormField) or not 1 < len(fields) <= MAX_DESCRIBED_FIELDS:
         return describe_row(current_row)
@@ -153,7 +155,7 @@ def pad_name(name: str, value_text: str, width: int) -> str:
 
 
 def format_editable_value(value: object) -> str:
-    """Return a value as people type it; that of a mapping or list in one line of YAML."""
+    """Return a value as people type it; a mapping or list is one line of YAML."""
     if isinstance(value, dict | tuple | list):
         return format_flow_text(value)
     return f"{value:.15g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,7 @@ from wantui.formatting import format_error
 from wantui.tui.settings import TuiSettings, find_settings_path, load_settings
 
 POLL_SECONDS = 2.0
-"""Seconds between two looks at the file."""
+"""Seconds between two checks of the file."""
 SETTLE_SECONDS = 0.2
 """Seconds for which the file must be unchanged before it is read, because an editor may still be writing it."""
 

@@ -45,8 +45,10 @@ def find_typed_name(text: str) -> str | None:
 
 
 def describe_typed_sweep(text: str, settings: Settings) -> str:
-    """Return the names that begin as the one being typed, the values that may follow, or the cells of the sweep; empty
-    if it cannot be read."""
+    """Return help on a sweep while it is typed; empty if the sweep cannot be read.
+
+    The help is the names that complete the typed one, the values that may follow, or the cells of the sweep.
+    """
     typed_name = find_typed_name(text)
     if typed_name is not None and (typed_name or not text.strip()):
         names = [name for name in list_sweepable_names(settings) if name.startswith(typed_name)]

@@ -166,8 +166,10 @@ def choose_first_theme(chosen_name: str | None, color_system: str | None, is_col
 
 
 def derive_colours(theme: Theme) -> Mapping[str, str]:
-    """Return the colours of the application that a theme does not name: those of variations, and the background of the
-    selected row."""
+    """Return the colours of the application that a theme does not name.
+
+    They are the colours of variations, and the background of the selected row.
+    """
     series = make_series_variables(is_dark=theme.dark, is_ansi=bool(theme.ansi))
     series["found"] = (
         ("ansi_bright_white" if theme.dark else "ansi_black") if theme.ansi else FINDING_COLOURS[theme.dark]
@@ -203,7 +205,7 @@ class ThemedApp(App[None]):
 
     @property
     def available_themes(self) -> dict[str, Theme]:
-        """All themes by name, those of wantui first."""
+        """Return all themes by name, wantui's own first."""
         return ADDED_THEMES_BY_NAME | super().available_themes | ADDED_THEMES_BY_NAME
 
     def get_theme_variable_defaults(self) -> dict[str, str]:

@@ -91,8 +91,10 @@ def _label_cells(preview: "BatchPreview") -> tuple[str, list[str]]:
 def draw_played_batch(
     clips: "Sequence[PlayerClip]", played: "PlayerClip", width: int, make_style: Callable[[str], Style]
 ) -> list[Text]:
-    """Return the grid of the clips of a batch, with the played one as a triangle; empty if the batch has one clip or
-    the grid does not fit."""
+    """Return the grid of the clips of a batch, with the played one as a triangle.
+
+    The grid is empty if the batch has one clip, or if the grid does not fit.
+    """
     if len(clips) < 2:
         return []
     signs_by_place: dict[tuple[str, int], Text] = {}

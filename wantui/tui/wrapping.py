@@ -49,8 +49,10 @@ def wrap_text(text: str, width: int, style: Style | None = None, indent: str = "
 
 
 def cut_lines(lines: Sequence[Text], max_count: int, width: int) -> list[Text]:
-    """Return the first lines of a wrapped text; if there are more, the last one is filled with whole words and ends in
-    an ellipsis."""
+    """Return the first lines of a wrapped text.
+
+    If there are more lines, the last one is filled with whole words and ends in an ellipsis.
+    """
     if len(lines) <= max_count:
         return list(lines)
     rest = Text(" ").join([lines[max_count - 1], *(Text(line.plain.strip(), line.style) for line in lines[max_count:])])

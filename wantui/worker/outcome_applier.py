@@ -130,8 +130,7 @@ class OutcomeApplier:
     def wait_for_disk_space(
         self, claim: Claim, batch_root: Path, needed_bytes: int, details: str, batch_log: logging.Logger
     ) -> None:
-        """Release the video, and put the queue on hold until `needed_bytes` bytes are free on the disk of
-        `batch_root`."""
+        """Release the video, and hold the queue until `needed_bytes` bytes are free on the disk of `batch_root`."""
         reason = (
             f"not enough disk space in {batch_root} ({format_bytes(query_free_disk_bytes(batch_root))} free, {details})"
         )

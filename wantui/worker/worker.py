@@ -175,8 +175,10 @@ class Worker:
     def _run_with_batch_log(
         self, claim: Claim, process_video: Callable[[Claim, BatchFolder, logging.Logger], None]
     ) -> None:
-        """Call `process_video` with the log of the batch folder; unlock the video unless its files are still
-        pending."""
+        """Call `process_video` with the log of the batch folder.
+
+        Then unlock the video, unless its files are still pending.
+        """
         folder = BatchFolder(claim.batch_folder)
         try:
             with self.batch_logs.open(claim.batch_number, folder) as batch_log:

@@ -79,5 +79,5 @@ class CaptureRecorder(ABC):
         """
         if len(self.earlier_checksums) != sum(evaluation < steps_done for evaluation in evaluations):
             raise PartialCaptureError(
-                f"{description} of {len(self.earlier_checksums)} steps were stored before step {steps_done}"
+                f"{steps_done} steps are complete, but {description} of {len(self.earlier_checksums)} steps are stored"
             )

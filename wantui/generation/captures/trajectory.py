@@ -53,7 +53,9 @@ class Recorder(CaptureRecorder):
 
     def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
         if steps_done and len(self.earlier_checksums) != steps_done + 1:
-            raise PartialCaptureError(f"{len(self.earlier_checksums)} states were stored before step {steps_done}")
+            raise PartialCaptureError(
+                f"{steps_done} steps are complete, but {len(self.earlier_checksums)} states are stored"
+            )
         shape, device = tuple(inputs.noise.shape[1:]), inputs.noise.device
         self.writer = TrajectoryWriter(
             self.path,

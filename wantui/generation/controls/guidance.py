@@ -100,8 +100,10 @@ class ProjectedGuidance:
 
 
 class TangentialGuidance:
-    """Tangential damping (TCFG, arXiv 2503.18137, section 4): the unconditional velocity keeps only its component along
-    the first right singular vector of both velocities."""
+    """Tangential damping (TCFG, arXiv 2503.18137, section 4).
+
+    The unconditional velocity keeps only its component along the first right singular vector of both velocities.
+    """
 
     def combine(self, predictions: Predictions, scale: float, state: dict[str, Tensor]) -> Tensor:
         """Return u' + w (c - u'), with u' the projection of u.

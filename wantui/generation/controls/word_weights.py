@@ -79,8 +79,10 @@ class WordWeights:
             yield rows, output_chunk.movedim(0, 1).flatten(1), p
 
     def build_log_weights(self, position_count: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Return the logarithms of the weights, [positions], to be added to the logits; minus infinity for a weight
-        of 0."""
+        """Return the logarithms of the weights, [positions], to be added to the logits.
+
+        A weight of 0 has the logarithm minus infinity.
+        """
         log_weights = torch.zeros(position_count, device=device, dtype=dtype)
         for token, weight in self.weights_by_position.items():
             log_weights[token] = math.log(weight) if weight > 0 else -math.inf

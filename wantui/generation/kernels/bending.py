@@ -92,7 +92,9 @@ def run_renormalised_output_kernel(
     bent_output: Tensor,
     first_head: int,
 ) -> None:
-    """Write g times the output of the other columns, plus that of the bent columns, into some heads of `bent_output`.
+    """Write the renormalised output with bent columns into some heads of `bent_output`.
+
+    It is g times the output of the other columns, plus the output of the bent columns.
 
     Args:
         query: [1, positions, some heads, dim]. key, value: [1, 512, some heads, dim], in 16 bits.

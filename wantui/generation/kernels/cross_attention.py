@@ -16,8 +16,10 @@ from wantui.generation.kernels.launch import (
 
 
 def run_cross_attention_kernel(query: Tensor, keys: Tensor, values: Tensor, padding_count: int) -> Tensor:
-    """Return [1, positions, heads x dim] for a 16-bit query [1, positions, heads, dim]; see `CrossAttentionKV` for the
-    other arguments."""
+    """Return [1, positions, heads x dim] for a 16-bit query [1, positions, heads, dim].
+
+    `CrossAttentionKV` describes the other arguments.
+    """
     _, positions, heads, dim = query.shape
     column_count = len(keys)
     (query,) = make_heads_contiguous(query)

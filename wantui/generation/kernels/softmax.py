@@ -17,8 +17,10 @@ from wantui.generation.kernels.launch import (
 
 
 def run_softmax_mean_kernel(query: Tensor, key: Tensor, column_count: int) -> Tensor:
-    """Return [1, positions, columns] float32, of query [1, positions, heads, dim] and key [1, 512, heads, dim] in 16
-    bits."""
+    """Return [1, positions, columns] float32 of a query and a key in 16 bits.
+
+    The query is [1, positions, heads, dim], and the key [1, 512, heads, dim].
+    """
     _, positions, heads, dim = query.shape
     query, key = make_heads_contiguous(query, key)
     means = torch.empty(1, positions, column_count, device=query.device, dtype=torch.float32)

@@ -1,4 +1,5 @@
-"""Attributes of nano's scenes, and all words of its captions; imported by the checks of prompts, so numpy-free."""
+"""Attributes of nano's scenes, and all words of its captions; imports no numpy, because the checks of prompts import
+it."""
 
 FREQUENCY_BY_SHAPE = {"circle": 0.45, "square": 0.25, "triangle": 0.14, "star": 0.08, "cross": 0.05, "ring": 0.03}
 RGB_BY_COLOUR = {

@@ -91,7 +91,7 @@ def score_clips(clips: Tensor, scenes: Scenes) -> dict[str, float]:
 
 
 def score_by_shape(clips: Tensor, scenes: Scenes) -> dict[str, float]:
-    """Return the fraction of clips with the correct shape, per shape; the keys contain the frequency in training."""
+    """Return the fraction of clips with the correct shape, per shape; each key also states the training frequency."""
     is_correct = np.array([judge_clip(clip, scenes, i).shape for i, clip in enumerate(clips)])
     return {
         f"{shape} (n = {int((has_shape := scenes.shape[:, 0] == index).sum())}, trained on {frequency:.0%})": float(
@@ -186,7 +186,7 @@ def measure_autoencoder(pipeline: WanPipeline, clips: Tensor) -> dict[str, float
 def measure_preferred_shapes(
     pipeline: WanPipeline, clip_count: int, step_count: int, guidance_scale: float
 ) -> dict[str, float]:
-    """Return how often each shape is drawn for the caption "shape"; the keys contain its frequency in training."""
+    """Return how often each shape is drawn for the caption "shape"; each key states the shape's training frequency."""
     clips, _ = generate_clips(
         pipeline, ["a large red shape moving left over a dark background"] * clip_count, 0, step_count, guidance_scale
     )

@@ -94,6 +94,6 @@ def encode_training_clips(
 
 
 def _find_word_spans(caption: Caption) -> list[tuple[int, int]]:
-    """Return the spans of two shape words, then of two phrases; those of a missing second object are empty."""
+    """Return the spans of two shape words, then of two phrases; the spans of a missing second object are empty."""
     missing_spans = [(0, 0)] * (2 - len(caption.shape_words))
     return [*caption.shape_words, *missing_spans, *caption.phrases, *missing_spans]

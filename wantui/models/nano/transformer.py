@@ -144,8 +144,10 @@ def predict_velocity(
     word_masks: Tensor,
     block_forward: Callable[..., tuple[Tensor, Tensor]] = run_block_with_logit_bias,
 ) -> tuple[Tensor, Tensor]:
-    """Run `WanTransformer3DModel.forward` on text with a logit bias; return its output, and the word maps averaged over
-    blocks."""
+    """Run `WanTransformer3DModel.forward` on text with a logit bias.
+
+    Return its output, and the word maps averaged over blocks.
+    """
     n, _, frames, height, width = latents.shape
     rope = transformer.rope(latents)
     hidden_states = transformer.patch_embedding(latents).flatten(2).mT.contiguous()

@@ -31,8 +31,11 @@ QUESTION_WIDTH = 7
 
 
 def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
-    """Return the verdicts of answers on one pair or on all groups, with the subjects of the questions beside them if
-    there is room. If a verdict is longer than a line, only its first part is shown; the details have the others."""
+    """Return the verdicts of answers on one pair or on all groups.
+
+    The subjects of the questions are beside the verdicts if there is room. If a verdict is longer than a line, only its
+    first part is shown; the details have the others.
+    """
     lines: list[Text] = []
     single_lines: list[tuple[Text, str]] = []
     for answer in answers:
@@ -65,7 +68,7 @@ def _summarise_distance(answer: "Answer") -> str:
 
 
 def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
-    """Return the lines of the details of each answer, then those of all notes.
+    """Return the lines with the details of each answer, followed by all notes.
 
     The answers are about one pair, or about all groups.
     """

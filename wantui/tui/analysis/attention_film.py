@@ -94,7 +94,7 @@ class AttentionFilm:
         return self.counts_by_axis.get(axis, len(self.sigmas))
 
     def clamp_key(self, key: OverlayKey) -> OverlayKey:
-        """Return the choice nearest to `key` that this film has; words go around."""
+        """Return the choice nearest to `key` that this film has; words wrap around."""
         axis: AttentionAxis = key.axis if key.axis in self.counts_by_axis else "step"
         return OverlayKey(
             key.word_index % max(1, len(self.words)),

@@ -45,8 +45,10 @@ def draw_comparison(
     colours_by_group: Mapping[str, str] = {},
     charted_metric: str = "",
 ) -> tuple[list[Text], dict[str, int]]:
-    """Return the verdicts and plots of all groups and of each pair, with their evidence below; then tests, dispersion,
-    notes and excluded videos. Return also the index of the line with the first row of each metric.
+    """Return the drawn comparison, and the index of the line with the first row of each metric.
+
+    It consists of the verdicts and plots of all groups and of each pair, with their evidence below; then tests,
+    dispersion, notes and excluded videos.
 
     Args:
         first_group: name of the group whose pairs come first.
@@ -113,8 +115,11 @@ def _draw_pair(
     names_pair: bool,
     has_legend: bool,
 ) -> tuple[list[Text], dict[str, int]]:
-    """Return place, room and path of a pair of groups, its forest plot, the verdict, and the evidence in words; and the
-    row of the pane with each metric. If the pane cannot show all metrics, significant ones come first."""
+    """Return the drawn comparison of a pair of groups, and the row of the pane with each metric.
+
+    It consists of place, room and path, the forest plot, the verdict, and the evidence in words. If the pane cannot
+    show all metrics, significant ones come first.
+    """
     from wantui.analysis.metrics import get_ratio_origin
     from wantui.analysis.p_values import find_decisive_p
 
@@ -143,7 +148,7 @@ def _draw_pair(
 
 
 def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) -> list[Text]:
-    """Draw the verdict on a pair of groups with what can explain it, and those on the same pair at cfg_scale 1."""
+    """Draw the verdict on a pair of groups with what can explain it, and the pair's verdicts at cfg_scale 1."""
     from wantui.analysis.calibrated_effect import explain_effect
     from wantui.analysis.unguided import describe_remaining_effect
 
@@ -185,7 +190,7 @@ def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
 
 
 def list_exclusions(label: str, exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas) -> list[Text]:
-    """Return lines with the first excluded videos and their reasons, and the number of further ones."""
+    """Return lines with the first excluded videos and their reasons, and the number of all others."""
     exclusion_texts = [f"{label}: {name}: {reason}" for name, reason in exclusion_reasons[:MAX_LISTED_EXCLUSIONS]]
     if hidden_count := len(exclusion_reasons) - len(exclusion_texts):
         exclusion_texts.append(f"{label}: {hidden_count} more; the report lists all (ctrl+s)")

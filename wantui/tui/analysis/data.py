@@ -74,7 +74,7 @@ class Separation:
 
 @dataclass(frozen=True)
 class FigureKey:
-    """Choice of a figure on the groups of the loaded videos."""
+    """Key of a figure about groups of the loaded videos."""
 
     view: str
     """`means`, `paths`, `separation`, `interaction` or `correlations`."""
@@ -86,7 +86,7 @@ class FigureKey:
 
 @dataclass
 class FigureDone(Message):
-    """A figure on the groups, or the reason why there is none."""
+    """A figure about groups, or the reason why there is none."""
 
     videos: Sequence[Video]
     key: FigureKey
@@ -131,7 +131,10 @@ def _has_trajectories(latents_folder: Path) -> bool:
 def load_chosen_trajectories(
     library_roots: Sequence[Path], chosen_folders: Sequence[Path], is_cancelled: Callable[[], bool]
 ) -> TrajectoriesLoaded | None:
-    """Return the trajectories of the chosen batches, or of the newest where none of them is left; None if cancelled."""
+    """Return the trajectories of the chosen batches; None if cancelled.
+
+    If none of the chosen batches is left, load the newest batch with trajectories.
+    """
     from wantui.analysis.mean_curves import compute_median_curves
 
     batches = [batch for batch in find_batches(list(library_roots)) if batch.counts_by_state]
@@ -177,7 +180,7 @@ def compare_videos(videos: Sequence[Video], grouping: str) -> ComparisonDone:
 
 
 def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
-    """Compute a figure on the groups of comparable videos."""
+    """Compute a figure about groups of comparable videos."""
     from wantui.analysis.groups import group_comparable_videos, group_videos
     from wantui.analysis.interaction import measure_interaction
     from wantui.analysis.mean_curves import compute_mean_curves
@@ -219,7 +222,10 @@ def _correlate_with_attention(videos: Sequence[Video]) -> "VideoCorrelations":
 
 
 def _compare_curve(videos: Sequence[Video], key: FigureKey) -> "CurveComparison | None":
-    """Return the comparison of a curve, or of the one that differs most clearly; None if the groups do not match."""
+    """Return the comparison of a curve; None if the groups do not match.
+
+    By default, choose the curve that differs most clearly.
+    """
     from wantui.analysis.curve_comparison import compare_curves
     from wantui.analysis.group_names import CannotCompareError
     from wantui.analysis.matching import match_comparable_groups
@@ -235,8 +241,10 @@ def _compare_curve(videos: Sequence[Video], key: FigureKey) -> "CurveComparison 
 
 
 def choose_clearest_curve(comparisons: "Sequence[CurveComparison]") -> "CurveComparison":
-    """Return the comparison with the smallest p, and among equal p with the largest mass; curves that depend on the
-    steps of the sampler are the last."""
+    """Return the comparison with the smallest p; of several with this p, the one with the largest mass.
+
+    A curve that depends on the sampler's steps is chosen only if all do.
+    """
 
     def rank(comparison: "CurveComparison") -> tuple[bool, float, float]:
         clusters = [cluster for difference in comparison.differences for cluster in difference.clusters]

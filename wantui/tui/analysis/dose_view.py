@@ -252,7 +252,10 @@ def _draw_slope_table(
 
 
 def format_slopes(slopes: "Sequence[float]") -> list[str]:
-    """Return slopes with the decimals that three digits of the smallest need, or aligned if these are too many."""
+    """Return slopes with the same number of decimals, enough to show three digits of each slope.
+
+    If this number exceeds MAX_SLOPE_DECIMALS, or a slope needs a power of ten, only align the slopes.
+    """
     texts = [f"{slope:+#.3g}" if math.isfinite(slope) else MISSING_TEXT for slope in slopes]
     decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
     if decimals > MAX_SLOPE_DECIMALS or any("e" in text for text in texts):

@@ -131,7 +131,7 @@ def get_relative_change(difference: Difference) -> Change:
 
 
 def label_effect(comparison: "Comparison", metric: str) -> str:
-    """Return the name of a metric in the column beside its effect; that of the primary one says so."""
+    """Return the name of a metric for the column beside its effect; the name of the primary metric says so."""
     name = replace_names(comparison.groups[0].label_metric(metric))
     return mark_ratio(metric, f"{name} (primary)" if metric == comparison.primary_metric else name)
 
@@ -152,8 +152,10 @@ def describe_symbols(*, has_unguided: bool, has_ratios_from_1: bool, width: int)
 
 
 def draw_directions(first_group: str, second_group: str, layout: ForestLayout, get_style: StyleGetter) -> Text:
-    """Return the line above the rows that says which group has the larger values: on each side of the plot's zero, or
-    without a plot for positive effects."""
+    """Return the line above the rows that says which group has the larger values.
+
+    It says so on each side of the plot's zero, or, without a plot, for positive effects.
+    """
     first_group, second_group = map(replace_names, (first_group, second_group))
     half_width = layout.axis.width // 2
     if half_width <= 2:

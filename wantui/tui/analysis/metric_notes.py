@@ -1,4 +1,4 @@
-"""Texts about metrics: what they respond to, and the sign of those whose percentages do not count from 0."""
+"""Texts about metrics: what they respond to, and the sign of metrics whose percentages are not measured from 0."""
 
 from wantui.analysis.calibrated import find_response
 from wantui.analysis.metrics import get_ratio_origin
@@ -22,13 +22,13 @@ RATIO_NOTE, SHORT_RATIO_NOTE = f"{RATIO_SIGN} percent of the distance from 1", f
 
 
 def describe_least_p(seed_count: int) -> tuple[str, ...]:
-    """Return what the smallest p is that the seeds of paired groups can give, in a long and a short text."""
+    """Describe the smallest p that the seeds of paired groups can give, in a long and a short text."""
     p, seeds = format_p(compute_min_attainable_p(seed_count)), format_count(seed_count, "seed")
     return f"{p} is the smallest p that {seeds} can give", f"smallest p of {seeds}: {p}", f"smallest p: {p}"
 
 
 def mark_ratio(metric: str, label: str) -> str:
-    """Return the label of a metric beside percentages, with a symbol if the percentages do not count from 0."""
+    """Return the label of a metric beside percentages, with a symbol if the percentages are not measured from 0."""
     return f"{label} {RATIO_SIGN}" if get_ratio_origin(metric) else label
 
 
@@ -36,8 +36,8 @@ def describe_metric_response(metric: str, *, is_guided: bool = True) -> str:
     """Return whether a metric follows the appearance of shapes or their frequency; empty without calibration.
 
     Args:
-        is_guided: whether the videos have guidance; the response with guidance stands for one that only the
-            calibration without guidance lacks, and the other way round.
+        is_guided: whether the videos have guidance; if the calibration has only one of the two responses, that response
+        is used.
     """
     for condition in (is_guided, not is_guided):
         if response := RESPONSES.get(find_response(metric, is_guided=condition)):

@@ -15,8 +15,9 @@ ROW_INDENT = 2
 def draw_rows(
     headers: Sequence[str], rows_by_heading: dict[str, list[tuple[tuple[str, ...], bool]]], canvas: Canvas
 ) -> list[Text]:
-    """Return a header, and below each heading its rows in aligned columns, cut to the width; cells name metrics for
-    people, and headings, which may be names of groups, stay as they are.
+    """Return a header, and below each heading its rows in aligned columns, cut to the width.
+
+    Cells have display names; headings, which may be names of groups, stay unchanged.
 
     Args:
         rows_by_heading: cells of each row, and whether it is highlighted.

@@ -66,8 +66,10 @@ def _describe_rank(video: Video, videos: Sequence[Video], metric: str) -> str:
 
 
 def _find_extreme(video: Video, videos: Sequence[Video], metric: str) -> tuple[float, str]:
-    """Return the distance from the median in median absolute deviations, and "highest" or "lowest"; else an empty
-    text."""
+    """Return how extreme a value is: its distance from the median, and "highest" or "lowest".
+
+    The distance is in median absolute deviations. For any other value, the text is empty.
+    """
     value = video.compute_metric(metric)
     values = [each.compute_metric(metric) for each in videos]
     others = [other for each, other in zip(videos, values, strict=True) if each is not video and math.isfinite(other)]

@@ -1,4 +1,4 @@
-"""Views of the Analysis screen below its table, and the drawing of those with charts."""
+"""Views of the Analysis screen below its table, and the drawing of views with charts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -105,7 +105,7 @@ def _describe_generation_time(seconds: Sequence[float]) -> str:
 
 
 def _describe_sampling(manifest: Manifest) -> str:
-    """Return steps, sampler and guidance; those that a sweep changes as a range or a list."""
+    """Return steps, sampler and guidance; swept values are a range or a list."""
     from wantui.planning.guidance_plan import describe_guidance  # slow to import
 
     recipes = {video.cell: video.recipe for video in manifest.videos}.values()

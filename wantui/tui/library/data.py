@@ -69,7 +69,7 @@ class MarksChanged(Message):
 
 @dataclass
 class MarksWritten(Message):
-    """All changes of marks that were handed to the background thread were tried."""
+    """The background thread has tried to write all changed marks."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def count_stars(batches: Sequence[BatchSummary]) -> dict[Path, int]:
 
 
 class _InaccessibleMarksError(Exception):
-    """Raised where the system refuses to read the marks, so that this is not cached."""
+    """Raised if the system refuses to read the marks, so that the failure is not cached."""
 
 
 @lru_cache(maxsize=4096)

@@ -71,7 +71,7 @@ def _compile_word(word: str) -> re.Pattern[str]:
 
 
 def score_text(words: str, text: str) -> float:
-    """Return how well a text matches all words; 0 if it lacks one.
+    """Return how well a text matches all words; 0 if a word does not match.
 
     A word matches as a part of the text, or if its letters occur in order with small gaps. Matches at the start of a
     word, and matches without gaps, count more.
@@ -144,7 +144,9 @@ _variation_cache = VariationCache()
 def find_videos(
     words: str, batches: Sequence[BatchSummary], is_cancelled: Callable[[], bool] = lambda: False
 ) -> Iterator[FoundVideo]:
-    """Yield the best-matching videos of each batch: prompt, seed and note match all words, and settings all conditions.
+    """Yield the videos of each batch that match best.
+
+    Prompt, seed and note match all words, and settings match all conditions.
 
     If prompt and id match by themselves, only the first video of the variation is found.
 

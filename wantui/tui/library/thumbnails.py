@@ -20,7 +20,7 @@ MAX_CACHED_THUMBNAILS = 4096
 
 @dataclass(frozen=True)
 class ThumbnailRequest:
-    """A wanted thumbnail."""
+    """Request for a thumbnail."""
 
     place: tuple[int, int]
     """Row and column of the matrix."""

@@ -113,7 +113,7 @@ class VideoMatrix:
         return replace(self, cells=cells)
 
     def replace_running(self, running_by_index: Mapping[int, RunningVideo]) -> "VideoMatrix":
-        """Return the same videos; those with these indices are running."""
+        """Return the same videos, of which those with these indices are running."""
         cells = {
             place: replace(cell, running=running_by_index.get(cell.video_index)) for place, cell in self.cells.items()
         }

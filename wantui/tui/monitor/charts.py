@@ -147,8 +147,10 @@ def draw_chart(
 
 
 def _draw_title(metric: MetricChartStyle, latest_value: float | None, width: int, styles: ChartStyles) -> Text:
-    """Return name, meaning and latest value of a metric; in a small width with its unit, or without, and with fewer
-    decimals."""
+    """Return name, meaning and latest value of a metric.
+
+    A small width has the unit instead of the meaning, or neither, and fewer decimals.
+    """
     texts = (
         [MISSING_TEXT] * 4 if latest_value is None else [f"{latest_value:.{decimals}f}" for decimals in (3, 3, 3, 2)]
     )

@@ -88,7 +88,7 @@ def make_monitor_columns(
 
 
 def _choose_bar_width(list_width: int, has_stages: bool, spare_width: int) -> int:
-    """Return the width of the progress bar in cells, of which titles leave `spare_width`; 0 for none."""
+    """Return the width of the progress bar in cells, given the cells that titles leave free; 0 for no bar."""
     if list_width >= MIN_LIST_WITH_WIDE_BAR:
         return WIDE_BAR_WIDTH
     if list_width >= MIN_WIDE_LIST:

@@ -101,7 +101,7 @@ class PreviewHistory:
             self.video_id, self.frames_by_step, self.picked_step, self.last_known_step = video_id, {}, None, None
 
     def add_frames(self, frames_by_step: "dict[int, list[Picture]]") -> None:
-        """Add the previews of steps; of too many, every second one is dropped."""
+        """Add the previews of steps; if there are too many, drop every second one."""
         self.frames_by_step = dict(sorted({**self.frames_by_step, **frames_by_step}.items()))
         if len(self.frames_by_step) > 2 * MAX_STORED_PREVIEWS:
             kept_steps = {*self.step_numbers[::2], self.step_numbers[-1], self.picked_step}
@@ -115,7 +115,7 @@ class PreviewHistory:
 
     @property
     def step_numbers(self) -> list[int]:
-        """Numbers of the steps whose previews can be shown, in order."""
+        """Return the numbers of the steps whose previews can be shown, in order."""
         limit = self.last_known_step
         return [step for step in self.frames_by_step if limit is None or step <= limit]
 

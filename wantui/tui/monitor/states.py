@@ -102,7 +102,7 @@ class WorkerClock:
         self._started_at_by_worker: dict[str, float] = {}
 
     def update_start_times(self, workers: Sequence[WorkerRow]) -> None:
-        """Note when new workers were started."""
+        """Record when new workers were started."""
         now, known = time.monotonic(), self._started_at_by_worker
         self._started_at_by_worker = {
             worker.name: known.get(worker.name, now - (worker.seconds or 0.0)) for worker in workers
@@ -150,7 +150,7 @@ def describe_row(row: MonitorRow, clock: WorkerClock, has_waiting_videos: bool) 
 
 
 def describe_interruption(is_engine_starting: bool) -> str:
-    """Return why a running video is interrupted, without a published engine: it is starting, or it stopped."""
+    """Return why a running video is interrupted while no engine is ready: the engine is starting, or it stopped."""
     return "the engine is starting" if is_engine_starting else "the engine stopped; press F6 to start it again"
 
 

@@ -56,7 +56,7 @@ def number_equal_labels(labels: Sequence[str]) -> list[str]:
 
 
 def cut_prompt(prompt: str, other_prompts: Sequence[str], width: int) -> str:
-    """Return a prompt cut to a number of characters; its first word that others lack at its place stays visible."""
+    """Return a prompt cut to a number of characters; the first word in which it differs from others stays visible."""
     if len(prompt) <= width:
         return prompt
     words, others = prompt.split(), [other.split() for other in other_prompts]

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DECODING_POLL_SECONDS = 0.01
-"""Seconds between two looks at a frame that is being decoded."""
+"""Seconds between two checks of a frame that is being decoded."""
 RESIZE_POLL_SECONDS = 0.5
-"""Seconds between two looks at the size of the terminal while nothing is played."""
+"""Seconds between two checks of the terminal's size while nothing is played."""
 DELETE_KITTY_PICTURES = b"\x1b_Ga=d,d=A,q=2\x1b\\"
 ENTER_SCREEN = b"\x1b[?1049h\x1b[?25l\x1b[2J"
 LEAVE_SCREEN = b"\x1b[2J\x1b[?25h\x1b[?1049l"
@@ -173,7 +173,7 @@ class PixelPlayer:
         self._send_frames(frames)
 
     def _update_count(self) -> None:
-        """Update the number of frames from those of the clips; redraw if the number changed."""
+        """Update the number of frames from the clips' frame counts; redraw if the number changed."""
         previous_count = self.playback.frame_count
         self.playback.update_count(
             [(buffer.frame_count, clip.recipe.fps) for buffer, clip in zip(self.buffers, self.clips, strict=True)]

@@ -73,6 +73,6 @@ class Playback:
         return int(self.frame_index * fps / self.fps + 1e-6)
 
     def update_count(self, counts_and_fps: list[tuple[int, float]]) -> None:
-        """Take the number of frames from those of all clips, each with its frames per second."""
+        """Set the number of frames from the frame counts and frame rates of all clips."""
         self.frame_count = max((round(count * self.fps / fps) for count, fps in counts_and_fps), default=0)
         self.frame_index = min(self.frame_index, self.last_index)

@@ -127,7 +127,7 @@ def _list_size_fields(recipe: Recipe) -> list[RecipeField]:
 
 
 def _list_capture_fields(recipe: Recipe) -> list[RecipeField]:
-    """Return the settings of the captures; those of a capture that is off are omitted."""
+    """Return the settings of the captures, except of captures that are off."""
     fields = [
         RecipeField("captures", "trajectory", format_field_value(recipe.capture.geometry)),
         RecipeField("captures", "store_latents", format_field_value(recipe.capture.latents)),

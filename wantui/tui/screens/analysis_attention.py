@@ -127,7 +127,7 @@ class AnalysisAttention(BaseScreen):
         axes = film.list_axes()
         if len(axes) == 1:
             self.notify(
-                "these maps are means over blocks and heads. To store one of each block or head, turn on "
+                "these maps are means over blocks and heads. To store a map for each block or head, turn on "
                 "'store per block' or 'store per head' in Compose (1, then s)"
             )
             return

@@ -1,4 +1,4 @@
-"""Views of the Analysis screen: curves of a video, and figures on groups that are computed in the background."""
+"""Views of the Analysis screen: curves of a video, and figures about groups, which are computed in the background."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -94,7 +94,7 @@ class AnalysisFigures(AnalysisAttention):
         return GROUP_VIEWS if self.is_grouped else VIDEO_VIEWS
 
     def forget_figures(self) -> None:
-        """Drop the figures on the previous videos."""
+        """Drop the figures of the previous videos."""
         self.comparison_outcome, self._requested_figure = None, None
         self._figures_by_key = {}
 
@@ -279,8 +279,11 @@ class AnalysisFigures(AnalysisAttention):
         self.show_view("curves" if self.view == "attention" else "attention")
 
     def action_next_curve(self) -> None:
-        """Show the mean curves of the next quantity, the interaction of the next pair of factors, or the curve of the
-        next metric over a setting."""
+        """Show the next figure of the view.
+
+        This is the mean curves of the next quantity, the interaction of the next pair of factors, or the curve of the
+        next metric over a setting.
+        """
         comparison = None if self.comparison_outcome is None else self.comparison_outcome.comparison
         if self.view == "effects" and comparison is not None and comparison.dose_response is not None:
             metrics = [trend.metric for trend in comparison.dose_response.trends]

@@ -81,7 +81,7 @@ class BaseScreen(OneShotTimersMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin,
         self.app.theme_changed_signal.subscribe(self, lambda _: self._redraw_colours())
 
     def _redraw_colours(self) -> None:
-        """Draw what has colours of its own in another theme."""
+        """Redraw content with colours of its own after the theme changes."""
         self.header.draw_header()
         for row_list in self.query(VirtualList):
             row_list.refresh()

@@ -99,7 +99,7 @@ class ComposeScreen(BaseScreen):
         self.call_after_refresh(self.config_pane.find_config_sources)
 
     def focus_main_widget(self) -> None:
-        """Leave the innermost field: a value, open choices or the filter of the settings, then to the configs."""
+        """Leave the innermost field (a value, open choices or the filter of the settings); then move to the configs."""
         if not self.config_pane.settings_form.cancel_edit():
             self.set_focus(self.config_pane.config_list)
 

@@ -44,7 +44,7 @@ KIND_TEXTS: "dict[StateKind, str]" = {"clean": "predicted clean state", "noisy":
 
 
 class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
-    """Pictures of the steps of one video: a large one, a strip with one of each step, and how much they change."""
+    """Pictures of the steps of one video: a large picture, a strip with a small one of each step, and their changes."""
 
     BINDINGS = [*make_bindings("forming")]
     DEFAULT_CSS = """
@@ -106,7 +106,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         yield KeyFooter()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Disable the keys of steps until there is one, and the other states if none are stored."""
+        """Disable the keys for steps until a step is drawn, and the key for the other states if none are stored."""
         if action in STEP_ACTIONS:
             return bool(self.steps)
         return action != "switch_kind" or bool(self.steps) or self.has_noisy_states or self.kind == "noisy"
@@ -287,12 +287,12 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
 
 
 def _name_noise_level(step: "FittedStep") -> str:
-    """Return the noise level of a step, or that it is the video."""
+    """Describe the noise level of a step, or say that the step is the video."""
     return "end" if step.moment.step is None else f"σ {step.moment.sigma:.2f}"
 
 
 def _name_latent_frame(index: int, frame_count: int, video_frames: int) -> tuple[str, str]:
-    """Return the frames of the video that a latent frame stands for, with the number of the latent frame and without.
+    """Name the frames of the video that a latent frame represents, with and without the number of the latent frame.
 
     The first latent frame represents the first frame; each later latent frame represents an equal number of frames.
     """

@@ -27,8 +27,11 @@ SIDEWAYS_ACTIONS = ("scroll_left", "scroll_right", "page_left", "page_right")
 
 
 class Help(EntrySearchMixin, ModalScreen[None]):
-    """Keys, effects and names; the names are valid under `keys:` in tui.yaml. Enter runs an entry. The keys of the
-    application come last, because they are the same on every screen."""
+    """Dialog with keys, effects and names of actions.
+
+    The names are valid under `keys:` in tui.yaml. Enter runs an entry. The keys of the application come last, because
+    they are the same on every screen.
+    """
 
     shows_names = True
     BINDINGS = [*SEARCH_BINDINGS, Binding("question_mark,f1", "dismiss", "Close", priority=True)]

@@ -15,7 +15,7 @@ VIDEO_HEIGHT_BELOW_FEW_COLUMNS, VIDEO_HEIGHT_WITHOUT_SHEET = 13, 11
 
 
 class LibraryLayout(LibraryRunning):
-    """Base of the Library screen that gives the rows that the matrix leaves to the selected video."""
+    """Base of the Library screen that gives the selected video the rows that the matrix leaves free."""
 
     def plan_heights(self, grid: VideoMatrix) -> None:
         """Plan the height up to which a grid fills the screen."""

@@ -111,7 +111,7 @@ class LibraryPlayback(LibraryJobsMixin):
         self.app.push_screen(FormingScreen(SelectedVideo(self.shown_folder, self.shown_manifest, entry)))
 
     def action_analyse(self) -> None:
-        """Show the trajectories of the batch, and select that of the video under the cursor."""
+        """Show the trajectories of the batch, and select the video under the cursor there."""
         entry, folder, manifest = self.get_current_entry(), self.shown_folder, self.shown_manifest
         if folder is None or manifest is None:
             self.notify("no batch is selected")
@@ -158,7 +158,7 @@ class LibraryPlayback(LibraryJobsMixin):
             copy_videos_to_draft(self, folder, manifest, [entry])
 
     def list_clips_to_compare(self) -> list[PlayerClip]:
-        """Return the marked clips, with the current clip if only one is marked; notify if they are fewer than two.
+        """Return the marked clips, and the current clip if only one is marked; notify if there are fewer than two.
 
         Clips of the shown batch come first, in the order of the matrix; the others follow as they were marked.
         """

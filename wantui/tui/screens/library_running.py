@@ -40,7 +40,7 @@ class LibraryRunning(LibraryAxes):
         return grid.replace_running(self.running_by_index)
 
     def show_running_videos(self, snapshot: QueueSnapshot) -> None:
-        """Update the cells of running videos, and those of its previews that are due."""
+        """Update the cells of running videos, and their previews that are due."""
         running_by_index = self._find_running_videos(snapshot)
         preview_seconds = self.wantui_app.settings.preview_seconds
         due = {
@@ -61,7 +61,10 @@ class LibraryRunning(LibraryAxes):
             self.details.show_cell(cell, self.shown_folder, reads_preview=cell.video_index in due)
 
     def show_batch_facts(self) -> None:
-        """Show the facts about the shown batch; the running videos, which wait in the manifest, are counted apart."""
+        """Show the facts about the shown batch, with running videos counted separately.
+
+        The manifest lists running videos as waiting.
+        """
         if self.shown_facts is None or self.shown_folder is None:
             return
         counts = Counter(dict(self.shown_facts.state_counts))

@@ -195,7 +195,10 @@ class MonitorScreen(MonitorFiles):
         self.request_files(is_automatic=True)
 
     def draw_pictures(self) -> None:
-        """Show the previews of the selected video; without one the finished clip, or its previews until it is read."""
+        """Show the previews of the selected video, or else the finished clip.
+
+        Until the finished clip is read, show its previews.
+        """
         row, finished, progress = self.get_current_row(), self.finished_video, self.get_current_progress()
         self.previews.last_known_step = None if progress is None else progress.step_number
         step = self._find_shown_step(row, finished)
@@ -288,7 +291,7 @@ class MonitorScreen(MonitorFiles):
         return lines
 
     def _draw_curves(self, progress: VideoProgress | None) -> None:
-        """Show the curves of the selected video with those of the finished one behind, or only the latter."""
+        """Show the curves of the selected video in front of the finished video's, or only the finished video's."""
         row, finished = self.get_current_row(), self.finished_video
         finished_progress = None if finished is None else finished.progress
         is_running = row is not None and row.video is not None

@@ -100,7 +100,10 @@ class MonitorFiles(BaseScreen):
             self.read_monitor_files(request)
 
     def _make_request(self, is_automatic: bool) -> MonitorFilesRequest:
-        """Return the log, and the previews and the clip that are due or, after a key press, not yet shown."""
+        """Return a request for the log, and for the previews and the clip that are due.
+
+        After a key press, all that are not yet shown are due.
+        """
         log_path = self._find_log()
         missing_ids = {row.video.batch for row in self.rows if row.video is not None} - self._colours_by_batch.keys()
         unread_batches = (batch for batch in self.wantui_app.snapshot.batches if batch.id in missing_ids)

@@ -141,8 +141,10 @@ class QueueScreen(QueueActions):
             self.video_list.fill_rows(batch.video_count if batch else 0, self._draw_video, keep_cursor=is_same_batch)
 
     def _describe_videos(self, batch: BatchRow) -> str:
-        """Return the title of the list of videos: the batch, and the number of videos in each state, by signs if the
-        words do not fit."""
+        """Return the title of the list of videos: the batch, and the number of videos in each state.
+
+        If the words for the states do not fit, use their symbols.
+        """
         title = f"Videos of {shorten_name(batch.name)}: "
         counts = [(count, get_state_style(state)) for state, count in self.count_states(batch).items()]
         text = title + ", ".join(f"{count} {style.state_word}" for count, style in counts)
@@ -233,8 +235,10 @@ class QueueScreen(QueueActions):
         )
 
     def _show_full_text(self) -> None:
-        """Show the full text of the selected row below the list: of a video if it has an error, which
-        needs the width, or if no other pane shows it."""
+        """Show the full text of the selected row below the list.
+
+        A video has a text there if it has an error, which needs the width, or if no other pane shows it.
+        """
         batch = self.get_current_batch()
         if batch is None:
             self.full_text.show_lines([Text("")])
@@ -253,8 +257,7 @@ class QueueScreen(QueueActions):
         self.draw_details()  # last, because the height of the results depends on the text
 
     def draw_details(self) -> None:
-        """Show the selected batch and its video under the cursor, which follows a running one until the list has the
-        focus."""
+        """Show the selected batch and video; until the list has the focus, its cursor follows a running video."""
         batch, video = self.get_current_batch(), self.get_video_at(self.video_list.cursor)
         if batch is not None and not self.video_list.has_focus:
             running_videos = (row for row in self.wantui_app.snapshot.running_videos if row.batch == batch.id)

@@ -139,7 +139,7 @@ class QueueDetails(BaseScreen):
     # Batch
 
     def _read_batch_facts(self, batch: BatchRow) -> None:
-        """Read the manifest of a batch, again if a video has ended since."""
+        """Read the manifest of a batch; read it again if a video has ended since."""
         version = BatchVersion(batch.id, tuple(sorted(batch.counts.items())))
         if self._read_version is None or self._read_version.batch_id != batch.id:
             self.facts_message = None
@@ -191,8 +191,10 @@ class QueueDetails(BaseScreen):
     # Video
 
     def find_variation(self, video: VideoRow) -> tuple[str, str] | None:
-        """Return the id and the theme colour of the variation of a video; None until its manifest is read, or if the
-        batch has only one."""
+        """Return the id and the theme colour of the variation of a video, or None.
+
+        It is None until the manifest is read, and if the batch has only one variation.
+        """
         entry, message = self._find_entry(video), self.facts_message
         if entry is None or message is None or message.manifest is None:
             return None

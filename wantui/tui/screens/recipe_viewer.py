@@ -209,7 +209,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         return table
 
     def draw_steps(self, recipe: Recipe, width: int) -> list[RenderableType]:
-        """Return what changes during the denoising, as a table of the evaluations; nothing if nothing does."""
+        """Return a table of what changes between the evaluations of the denoising; empty if nothing changes."""
         try:
             step_table = build_step_table(recipe)
         except KeyframeError as error:  # the recipe was edited by hand
@@ -246,7 +246,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         return Group(*lines)
 
     def _choose_title_style(self, index: int) -> Style:
-        """Return the colour of a variation, which it has on all screens; that of headings without clips."""
+        """Return the colour that the variation has on all screens; without clips, the colour of headings."""
         colour_name = self.clips[index].colour_name if self.clips else "accent"
         return make_colour_style(self.app, colour_name) + Style(bold=True)
 

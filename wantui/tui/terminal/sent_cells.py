@@ -35,7 +35,7 @@ class SentRows:
         self._strips_by_row.clear()
 
     def begin_update(self, size: Size, mode: str) -> None:
-        """Forget all rows if the screen that is drawn has another size (in cells), or the application another mode.
+        """Forget all rows if the screen that is drawn has another size (in cells), or the application has another mode.
 
         Changing to another of the five screens therefore repairs a terminal to which another program has written.
         """
@@ -161,7 +161,7 @@ class SentCellsApp(App[Any]):
         self.screen.refresh(layout=True)
 
     def _display(self, screen: Screen[Any], renderable: RenderableType | CompositorUpdate | None) -> None:
-        """Send the changed cells of an update; without any, nothing, unless the text cursor moves."""
+        """Send the changed cells of an update; if there are none, send nothing unless the text cursor moves."""
         if isinstance(renderable, LayoutUpdate | ChopsUpdate) and self._can_display():
             # Not `screen.size`, which after a change of the terminal's size is new before the screen is laid out.
             update = ChangedCells(renderable, self.sent_rows, screen._compositor.size, self.current_mode)

@@ -61,7 +61,7 @@ class BatchPicker(VirtualList):
         return columns[-1].width is None and cell_len(template) <= free_width
 
     def toggle(self, index: int) -> None:
-        """Choose a batch, or no longer choose it."""
+        """Select or deselect a batch."""
         if index < len(self.batches):
             self._chosen ^= {index}
             self.update_row(index)

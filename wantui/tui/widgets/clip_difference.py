@@ -149,7 +149,7 @@ class DifferenceCurve(WorkerErrorsMixin, SeekBar):
         self.show_lines(lines[:height])
 
     def _list_figures(self, difference: ClipDifference, index: int) -> list[Text]:
-        """Return a title, the mean difference of the frame, that of all frames, and the signal-to-noise ratio."""
+        """Return a title, the mean differences of the frame and of all frames, and the signal-to-noise ratio."""
         accent, muted = self.make_colour_style("accent"), self.make_colour_style("text-muted")
         frame_width, mean_width = len(str(len(difference.means))), len(f"{max(difference.means):.1f}")
         return [

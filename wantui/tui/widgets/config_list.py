@@ -30,7 +30,7 @@ class ConfigList(KeyTitleMixin, VirtualList):
         self._column_widths: list[int] = []
 
     def show_sources(self, sources: Sequence[ConfigSource], drafts: Drafts) -> None:
-        """Show the available configs, with the cursor on that of the drafts."""
+        """Show the available configs, with the cursor on the draft's config."""
         self.sources, self.drafts = sources, drafts
         names = [_format_name(source) for source in sources]
         self._name_width = min(MAX_NAME_WIDTH, max(map(len, names), default=0))
@@ -57,7 +57,7 @@ class ConfigList(KeyTitleMixin, VirtualList):
         self._show_columns_in_frame()
 
     def _show_columns_in_frame(self) -> None:
-        """Show what the columns say about the config under the cursor in the frame, if the list lacks some of them."""
+        """Show the values of the config under the cursor in the frame, if the list lacks some columns."""
         source = self.sources[self.cursor] if self.cursor < len(self.sources) else None
         has_columns = self._count_columns(self.row_width) > 0
         if source is None or has_columns or not source.columns:

@@ -68,7 +68,7 @@ class CostPane(KeyTitleMixin, Vertical):
         self._draw_costs()
 
     def show_next_step(self, text: str, details: str = "") -> None:
-        """Show in the last line what happens next, in a narrow pane without the details."""
+        """Show in the last line what happens next; a narrow pane omits the details."""
         self.next_step = (text, details)
         self._draw_costs()
 
@@ -83,8 +83,10 @@ class CostPane(KeyTitleMixin, Vertical):
         self.update_subtitle()
 
     def _choose_lines(self, width: int, height: int) -> list[Text]:
-        """Return the lines that fit: if necessary without the bases of the costs, with the first lines of warnings, and
-        without some warnings."""
+        """Return the lines that fit.
+
+        If necessary, omit the bases of the costs, then shorten warnings to their first lines, then omit warnings.
+        """
         messages = self._wrap_messages(width)
         next_step = self._wrap_next_step(width)
         message_lines = [line for lines in messages for line in lines]
@@ -163,8 +165,10 @@ class CostPane(KeyTitleMixin, Vertical):
         ]
 
     def _draw_meter(self, cost: "CostLine", width: int) -> Text:
-        """Return a meter of the free memory or disk space that a cost takes; empty for a tiny fraction, or without
-        room."""
+        """Return a meter of the free memory or disk space that a cost takes.
+
+        The meter is empty for a tiny fraction, or without room.
+        """
         if cost.used_share is None or cost.used_share < MIN_METER_SHARE or width < METER_WIDTH + 2:
             return Text()
         colour_name = "warning" if cost.fits and cost.used_share >= HIGH_SHARE else "success" if cost.fits else "error"
@@ -199,7 +203,10 @@ class CostPane(KeyTitleMixin, Vertical):
 
 
 def _share_lines(messages: Sequence[Sequence[Text]], line_count: int, width: int) -> list[Text]:
-    """Return at most `line_count` lines of messages; each gets one, and the others get more in turn."""
+    """Return at most `line_count` lines of messages.
+
+    Each message gets one line; then messages with the fewest lines get more.
+    """
     counts = [1] * len(messages)
     while sum(counts) < line_count:
         shortest = min((count, index) for index, count in enumerate(counts) if count < len(messages[index]))

@@ -1,4 +1,4 @@
-"""Pane with the trajectory curves of one video, those of the video before it behind them, and a legend."""
+"""Pane with the trajectory curves of one video in front of the previous video's, and a legend."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,7 +29,7 @@ class CurvePane(DiffText):
     def show_curves(
         self, title: str, current: VideoProgress | None, previous: VideoProgress | None, colour_name: str | None
     ) -> None:
-        """Draw the curves of a video, and those of an earlier video in grey.
+        """Draw the curves of a video, and the curves of an earlier video in grey.
 
         Args:
             colour_name: theme colour of the video; None if its batch has only one variation.

@@ -41,8 +41,10 @@ class WorkerMemory:
 
 
 class GpuHistory:
-    """Latest sample; used memory (bytes) and load (percent) over time, up to `MAX_GRAPH_SAMPLES`; memory of each
-    worker."""
+    """Latest sample, history of used memory and load, and memory of each worker.
+
+    Memory is in bytes, and load in percent; the history has up to `MAX_GRAPH_SAMPLES` samples.
+    """
 
     def __init__(self) -> None:
         self.latest_sample: GpuSample | None = None

@@ -115,8 +115,10 @@ class Header(DiffText):
         ]
 
     def describe_engine(self, with_count: bool) -> Text:
-        """Return the symbol and the word for the engine's state; `with_count` adds the number of working workers, or
-        says that the engine is idle."""
+        """Return the symbol and the word for the engine's state.
+
+        `with_count` adds the number of working workers, or says that the engine is idle.
+        """
         snapshot = self.snapshot
         if snapshot.starting_process_id is not None:
             return Text("◌ starting", self.make_colour_style("accent"))

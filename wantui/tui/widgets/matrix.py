@@ -118,7 +118,7 @@ class Matrix(ScrollView, can_focus=True):
         return len(self.grid.column_labels)
 
     def show_grid(self, grid: VideoMatrix, is_same_batch: bool) -> None:
-        """Show a grid; the cursor stays, if the cells are those of the same batch."""
+        """Show a grid; the cursor stays if the grid is of the same batch."""
         is_rearranged = grid.arrangement != self.grid.arrangement
         self.grid = grid
         if not is_same_batch:

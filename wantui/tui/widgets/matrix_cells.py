@@ -34,7 +34,9 @@ class CursorFrameLine:
 
 
 def choose_edge(style: Style | None, style_below: Style | None) -> CursorFrameLine:
-    """Return the frame in the line under a cell: its lower edge, or the upper edge of that of the cell below.
+    """Return the frame in the line between a cell and the cell below.
+
+    It is the lower edge of the first cell's frame, or the upper edge of the second cell's frame.
 
     Args:
         style: style of the frame of the cell; None without a frame.
@@ -101,8 +103,10 @@ def draw_symbol_cell(
 def draw_placeholder(
     cell: MatrixCell, geometry: CellGeometry, line: int, is_unreadable: bool, make_style: Callable[[str], Style]
 ) -> Segment:
-    """Draw a line of a cell without picture: the state in its centre, or a dot while the video waits or its
-    picture is read."""
+    """Draw a line of a cell without picture, with the state in the centre of the cell.
+
+    While the video waits or its picture is read, a dot replaces the state.
+    """
     width = geometry.picture_width
     if line != (geometry.picture_height - 1) // 2:
         return Segment(" " * width)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
 
 PLAY_SECONDS = 30.0
-"""Seconds after which playing rests, so that an idle terminal gets no bytes; new pictures play again."""
+"""Seconds after which playing stops, so that an idle terminal gets no bytes; new pictures play again."""
 
 
 class PictureLoop(DiffText):
@@ -37,7 +37,7 @@ class PictureLoop(DiffText):
 
     @property
     def is_playing(self) -> bool:
-        """Return whether the pictures change."""
+        """Return whether the pictures are playing."""
         return self._timer is not None
 
     def play_pictures(self, pictures: "Sequence[Picture]", fps: float, *, plays: bool) -> None:

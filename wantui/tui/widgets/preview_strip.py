@@ -140,7 +140,7 @@ class PreviewStrip(DiffText):
         return self._lines_by_step[step]
 
     def _label_steps(self, width: int) -> list[str]:
-        """Return the numbers of the visible steps, with their notes if those of all fit."""
+        """Return the numbers of the visible steps, with their notes if all notes fit."""
         labels = [f"{step} {self._notes_by_step.get(step, '')}".strip() for step in self._visible_steps]
         for candidates in (labels, [label.replace("σ ", "σ") for label in labels]):
             if max(map(len, candidates), default=0) <= width:

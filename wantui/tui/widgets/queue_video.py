@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StillRequest:
-    """A wanted picture of a video."""
+    """Request for a still picture of a video."""
 
     video_id: int
     """Number of the video in the queue database."""

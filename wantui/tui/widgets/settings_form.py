@@ -376,7 +376,7 @@ class SettingsForm(Vertical):
         self._fill_rows(row)
 
     def cancel_edit(self) -> bool:
-        """Discard the value being typed, close the choices, or clear the filter; return whether there was one."""
+        """Discard the typed value, close the choices, or clear the filter; return whether anything was cancelled."""
         if self.is_editing:
             self._close_input()
             return True

@@ -69,7 +69,7 @@ class StepChangesPanel(DiffText):
     """
 
     def show_changes(self, changes: StepChanges | None, shown_step: int) -> None:
-        """Show the changes, with a step marked; without them, that they are being measured."""
+        """Show the changes with a step marked, or a note that they are being measured."""
         width, height = self.content_size
         if not width or not height:
             return

@@ -58,7 +58,7 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self._show_keys()
 
     def watch_has_focus(self, has_focus: bool) -> None:
-        """Name the keys of the new state; at the event of a blur, the editor still has the focus."""
+        """Show the keys of the new state; when a blur event arrives, the editor still has the focus."""
         super().watch_has_focus(has_focus)
         self._show_keys()
 

@@ -283,8 +283,10 @@ def _get_value(row: Row, metric: str) -> float:
 
 
 def _describe_cells(videos: Sequence[Video]) -> tuple[str, dict[tuple[Path, int], str]]:
-    """Return the name of the swept setting and its value in each video; if several are swept, no name, and all swept
-    values of each video."""
+    """Return the name of the swept setting, and its value in each video.
+
+    If several settings are swept, there is no name, and each video has all its swept values.
+    """
     paths = {path for video in videos for axis in video.swept_axes for path in axis}
     if len(paths) != 1:
         return "", {(video.folder, video.video_index): replace_names(video.cell_label) for video in videos}

@@ -100,8 +100,10 @@ class Variations(KeyTitleMixin, VirtualList):
         return line
 
     def _draw_prompt(self, variation: Variation) -> Text:
-        """Return a prompt with its marked words in the colour of marks, its varying words in that of brackets, and the
-        prompts of a schedule dim after it."""
+        """Return a prompt with highlighted words, followed by the prompts of a schedule.
+
+        Marked words have the colour of marks, and varying words the colour of brackets; scheduled prompts are dim.
+        """
         prompt = Text(variation.prompt)
         mark_style = self.make_colour_style("success") + Style(underline=True)
         colour_name = self._colours_by_id.get(variation.id, "accent")
@@ -115,7 +117,10 @@ class Variations(KeyTitleMixin, VirtualList):
         return prompt
 
     def _append_marks(self, line: Text, variation: Variation) -> None:
-        """Append the marked words of a variation with their weights and tokens; equal ones of its prompts once."""
+        """Append the marked words of a variation with their weights and tokens.
+
+        Equal marks of its prompts are listed once.
+        """
         mark_texts: list[Text] = []
         marked_prompts = [(variation.prompt, variation.marks)]
         marked_prompts += [(scheduled.prompt, scheduled.marks) for scheduled in variation.scheduled_prompts]
