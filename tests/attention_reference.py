@@ -9,7 +9,7 @@ import torch
 from diffusers import WanPipeline
 
 from wantui.generation.cross_attention import CrossAttentionObserver
-from wantui.generation.denoise import DenoisingInputs
+from wantui.generation.denoising_state import DenoisingInputs
 from wantui.planning import PromptMark
 
 PROMPT = "a red star and a blue star moving left"

@@ -48,8 +48,8 @@ from wantui.analysis.distance_intervals import (
 )
 from wantui.analysis.effect_table import build_effect_rows
 from wantui.analysis.final_states import SPREAD_METRIC
+from wantui.analysis.group import Group
 from wantui.analysis.group_names import CannotCompareError
-from wantui.analysis.groups import Group
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.p_values import describe_p_values, find_decisive_p, find_question
 from wantui.analysis.places import (

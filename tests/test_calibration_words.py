@@ -18,7 +18,8 @@ from diffusers import WanPipeline
 from wantui.batches.ablation import build_conditional_recipe
 from wantui.captures.contributions import CONTRIBUTIONS, OUTPUT_NAME
 from wantui.config import load_config
-from wantui.generation.denoise import DenoisingStep, denoise_latents, prepare_inputs
+from wantui.generation.denoise import denoise_latents, prepare_inputs
+from wantui.generation.denoising_state import DenoisingStep
 from wantui.generation.replay import evaluate_velocity
 from wantui.models.nano import NANO_WEIGHTS_FOLDER
 from wantui.planning import Recipe, plan_batch

@@ -16,7 +16,8 @@ from synthetic_videos import synthetic_videos
 
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.curve_comparison import CurveComparison, compare_curves
-from wantui.analysis.groups import Group, MatchedGroups
+from wantui.analysis.group import Group
+from wantui.analysis.groups import MatchedGroups
 from wantui.analysis.mean_curves import compute_mean_curves
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.path_components import NoComponentsError, compute_path_components

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from tiny import FORMS, diffusers_latents_and_frames, diffusers_output, latents_of
 
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import DenoisingInputs, DenoisingStep, denoise_latents, prepare_inputs
+from wantui.generation.denoise import denoise_latents, prepare_inputs
+from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
 from wantui.generation.errors import LoadError, NotFiniteError
 from wantui.generation.load import load_pipeline
 from wantui.generation.samplers import build_scheduler, derive_noise_seed

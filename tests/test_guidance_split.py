@@ -23,7 +23,8 @@ from wantui.captures.attention import AttentionRequest
 from wantui.controls.guidance import DEFAULTS_BY_RULE
 from wantui.controls.lora import LoraAdapter, LoraFile, LoraRequest
 from wantui.generation import checkpoint as checkpoints
-from wantui.generation.denoise import DenoisingStep, denoise_latents
+from wantui.generation.denoise import denoise_latents
+from wantui.generation.denoising_state import DenoisingStep
 from wantui.generation.fuse import fuse_pipeline
 from wantui.generation.guidance_split import (
     SecondGpuError,

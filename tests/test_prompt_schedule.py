@@ -22,7 +22,8 @@ from wantui.controls.marked_prompt import MarkedPrompt
 from wantui.controls.prompt_schedule import PromptScheduleRequest
 from wantui.generation import checkpoint as checkpoints
 from wantui.generation import fused_attention
-from wantui.generation.denoise import Checkpoint, denoise_latents, prepare_inputs
+from wantui.generation.denoise import denoise_latents, prepare_inputs
+from wantui.generation.denoising_state import Checkpoint
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.load import load_pipeline
 from wantui.generation.make_video import GenerationResumed, generate_video

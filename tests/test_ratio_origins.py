@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from wantui.analysis.differences import Difference, compare_group_pairs, compute_pair_effects
 from wantui.analysis.dose_response import DoseResponse, compute_dose_response
-from wantui.analysis.groups import Group, group_videos
+from wantui.analysis.group import Group
+from wantui.analysis.groups import group_videos
 from wantui.analysis.metrics import METRICS, describe_ratio_origins
 from wantui.analysis.statistics import count_pairs_needed
 from wantui.analysis.verdicts import Verdict, is_within_margin, judge_difference

@@ -11,7 +11,7 @@ import pytest
 from clip_batches import FRAME_COUNT, choose_colour, draw_clip, write_clip_batch
 from PIL import Image
 
-from wantui.analysis.groups import Group
+from wantui.analysis.group import Group
 from wantui.analysis.report_batches import MAX_PICTURES_PER_GROUP, render_picture_section, render_recipe_section
 from wantui.analysis.video import Video
 from wantui.storage.layout import BatchFolder

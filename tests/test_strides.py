@@ -15,7 +15,8 @@ from synthetic_videos import synthetic_videos, use_videos
 
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.correlation_data import correlate_videos
-from wantui.analysis.groups import Group, summarise_group_metric
+from wantui.analysis.group import Group
+from wantui.analysis.groups import summarise_group_metric
 from wantui.analysis.interaction import measure_interaction
 from wantui.analysis.null_models import build_gaussian_null, compute_random_walk_null
 from wantui.analysis.strided_states import compute_metric_at_stride

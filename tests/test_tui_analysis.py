@@ -14,7 +14,8 @@ from wantui.analysis.calibrated import find_response
 from wantui.analysis.correlation_data import correlate_videos
 from wantui.analysis.decodability import compute_decodability
 from wantui.analysis.differences import format_difference_parts
-from wantui.analysis.groups import Group, group_comparable_videos
+from wantui.analysis.group import Group
+from wantui.analysis.groups import group_comparable_videos
 from wantui.analysis.interaction import measure_interaction
 from wantui.analysis.interaction_text import describe_interaction
 from wantui.analysis.level_states import load_level_states

@@ -34,7 +34,8 @@ from decoded_frames import decode_float_frames
 from wantui.captures.attention import AttentionRequest
 from wantui.config import load_config
 from wantui.controls.attention_bending import AttentionBendingRequest, BendRequest
-from wantui.generation.denoise import DenoisingStep, denoise_latents
+from wantui.generation.denoise import denoise_latents
+from wantui.generation.denoising_state import DenoisingStep
 from wantui.generation.load import load_pipeline
 from wantui.models.catalogue import NANO
 from wantui.models.nano.judge import MIN_VISIBLE_PIXELS, find_centroid, find_object_pixels

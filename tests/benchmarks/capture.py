@@ -29,7 +29,8 @@ from wantui.generation.captures import make_hooks
 from wantui.generation.captures import trajectory as trajectory_capture
 from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.controls import apply_controls
-from wantui.generation.denoise import DenoisingInputs, create_scheduler, denoise_latents, prepare_inputs
+from wantui.generation.denoise import create_scheduler, denoise_latents, prepare_inputs
+from wantui.generation.denoising_state import DenoisingInputs
 from wantui.generation.fuse import fuse_blocks
 from wantui.generation.guidance import GuidedVelocity
 from wantui.generation.load import load_pipeline

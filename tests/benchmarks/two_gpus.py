@@ -20,7 +20,8 @@ from diffusers import WanPipeline
 from torch import Tensor
 
 from wantui.captures.attention import AttentionRequest
-from wantui.generation.denoise import DenoisingStep, denoise_latents, prepare_inputs
+from wantui.generation.denoise import denoise_latents, prepare_inputs
+from wantui.generation.denoising_state import DenoisingStep
 from wantui.generation.fuse import fuse_pipeline
 from wantui.generation.guidance_split import remove_guidance_split, split_guidance
 from wantui.generation.placement import PipelinePlacement

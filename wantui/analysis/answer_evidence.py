@@ -18,7 +18,8 @@ from wantui.analysis.differences import (
     format_effect_parts,
 )
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
-from wantui.analysis.groups import Group, MatchedGroups
+from wantui.analysis.group import Group
+from wantui.analysis.groups import MatchedGroups
 from wantui.analysis.metrics import METRICS, describe_ratio_base
 from wantui.analysis.places import PlaceDifference, compare_places, run_omnibus_place_test
 from wantui.analysis.verdicts import MIN_PHRASINGS, is_within_margin

@@ -27,8 +27,9 @@ from wantui.analysis.differences import (
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.dose_response import compute_dose_response
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
+from wantui.analysis.group import Group, GroupSummary
 from wantui.analysis.group_names import CannotCompareError
-from wantui.analysis.groups import Group, GroupSummary, MatchedGroups, summarise_group_metric
+from wantui.analysis.groups import MatchedGroups, summarise_group_metric
 from wantui.analysis.matching import match_groups_and_final_states
 from wantui.analysis.metrics import METRICS, get_ratio_origin
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null

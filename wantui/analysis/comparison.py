@@ -13,7 +13,8 @@ from wantui.analysis.differences import Difference, format_relative_changes
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.dose_response import DoseResponse
 from wantui.analysis.final_states import SPREAD_METRIC, DispersionCurve
-from wantui.analysis.groups import Group, GroupSummary, MatchedGroups
+from wantui.analysis.group import Group, GroupSummary
+from wantui.analysis.groups import MatchedGroups
 from wantui.analysis.metrics import describe_ratio_base, get_metric_unit
 from wantui.analysis.null_models import GaussianNull
 from wantui.analysis.verdicts import Verdict

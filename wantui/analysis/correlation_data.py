@@ -22,8 +22,9 @@ from wantui.analysis.correlations import (
 )
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
+from wantui.analysis.group import Group
 from wantui.analysis.group_names import CannotCompareError
-from wantui.analysis.groups import Group, group_comparable_videos
+from wantui.analysis.groups import group_comparable_videos
 from wantui.analysis.strides import find_unsettled_metrics
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from wantui.analysis.comparability import find_differing_settings
-from wantui.analysis.groups import Group, MatchedGroups
+from wantui.analysis.group import Group
+from wantui.analysis.groups import MatchedGroups
 from wantui.analysis.swept_settings import find_sweep_warnings
 from wantui.analysis.verdicts import MIN_PHRASINGS
 from wantui.analysis.video import Video

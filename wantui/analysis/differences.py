@@ -8,7 +8,7 @@ import numpy as np
 
 from wantui.analysis.arrays import CACHED_CHUNK_VALUES, FloatArray, split_rows
 from wantui.analysis.final_states import SPREAD_METRIC
-from wantui.analysis.groups import Group
+from wantui.analysis.group import Group
 from wantui.analysis.metrics import METRICS, describe_ratio_base, get_metric_unit, get_ratio_origin
 from wantui.analysis.permuted_differences import PermutedDifferences
 from wantui.analysis.statistics import (

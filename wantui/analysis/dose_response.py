@@ -14,8 +14,8 @@ import numpy as np
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import find_differing_settings
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, describe_interval, is_ratio_metric
+from wantui.analysis.group import Group
 from wantui.analysis.group_names import find_grouping_parts
-from wantui.analysis.groups import Group
 from wantui.analysis.metrics import describe_ratio_base, get_metric_unit, get_ratio_origin
 from wantui.analysis.setting_values import shorten_path, to_number
 from wantui.analysis.statistics import (

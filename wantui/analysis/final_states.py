@@ -22,7 +22,8 @@ from wantui.analysis.dispersion import (
     run_permanova,
     run_permdisp,
 )
-from wantui.analysis.groups import Group, MatchedGroups
+from wantui.analysis.group import Group
+from wantui.analysis.groups import MatchedGroups
 from wantui.analysis.statistics import RANDOM_SEED, run_sign_flip_tests
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video

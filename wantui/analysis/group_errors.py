@@ -1,9 +1,9 @@
 """Checks of groups, and error messages about groups that cannot be matched."""
 
 from collections.abc import Mapping, Sequence, Set
-from typing import TYPE_CHECKING
 
 from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
+from wantui.analysis.group import Group, PhrasingSeed
 from wantui.analysis.group_names import CannotCompareError, find_grouping_parts
 from wantui.analysis.setting_values import list_differing_paths, shorten_path
 from wantui.analysis.statistics import count_min_pairs
@@ -13,15 +13,12 @@ from wantui.analysis.video import Video
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.formatting import format_count, join_and_shorten, shorten_text
 
-if TYPE_CHECKING:
-    from wantui.analysis.groups import Group, PhrasingSeed
-
 MAX_GROUPS = 50
 """Maximum number of groups in a comparison: 50 groups have 1,225 pairs, and time grows faster than the number of
 pairs."""
 
 
-def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: int, has_shared_phrasings: bool) -> str:
+def explain_too_few_seeds(groups: Sequence[Group], grouping: str, seed_count: int, has_shared_phrasings: bool) -> str:
     """Return why groups share too few seeds to be compared, and what to do."""
     text = (
         f"cannot compare {len(groups)} groups: they share {format_count(seed_count, 'seed')}, but a comparison "
@@ -35,7 +32,7 @@ def explain_too_few_seeds(groups: "Sequence[Group]", grouping: str, seed_count: 
     return text + f"Generate every variation with the same seeds (videos_per_variation). Seeds: {seeds_text}"
 
 
-def _explain_no_shared_phrasing(text: str, groups: "Sequence[Group]", grouping: str) -> str:
+def _explain_no_shared_phrasing(text: str, groups: Sequence[Group], grouping: str) -> str:
     """Explain why no phrasing is in every group, and suggest another grouping that would help."""
     videos = [video for group in groups for video in group.videos]
     condition_paths = find_other_swept_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
@@ -55,8 +52,8 @@ def _explain_no_shared_phrasing(text: str, groups: "Sequence[Group]", grouping: 
 
 
 def explain_missing_seeds(
-    groups: "Sequence[Group]",
-    cells_by_group: Sequence["Mapping[PhrasingSeed, Video]"],
+    groups: Sequence[Group],
+    cells_by_group: Sequence[Mapping[PhrasingSeed, Video]],
     shared_phrasings: Set[tuple[str, str]],
 ) -> dict[int, str]:
     """Return, for each excluded seed, which groups lack it in a shared phrasing."""
@@ -80,7 +77,7 @@ def explain_missing_seeds(
     }
 
 
-def check_group_count(groups: "Sequence[Group]", grouping: str) -> None:
+def check_group_count(groups: Sequence[Group], grouping: str) -> None:
     """Raise CannotCompareError if there are fewer than two groups or more than MAX_GROUPS."""
     if len(groups) < 2 and (unfinished_text := _describe_unfinished_options(groups, grouping)):
         reason = f"cannot compare groups by {grouping}: {unfinished_text}"
@@ -95,7 +92,7 @@ def check_group_count(groups: "Sequence[Group]", grouping: str) -> None:
         )
 
 
-def _describe_unfinished_options(groups: "Sequence[Group]", grouping: str) -> str:
+def _describe_unfinished_options(groups: Sequence[Group], grouping: str) -> str:
     """Return which options of the grouping's only bracket have no finished video; empty if all options have some."""
     videos = [video for group in groups for video in group.videos]
     parts = find_grouping_parts(videos, grouping)
@@ -112,7 +109,7 @@ def _describe_unfinished_options(groups: "Sequence[Group]", grouping: str) -> st
     )
 
 
-def _name_only_group(groups: "Sequence[Group]", grouping: str) -> str:
+def _name_only_group(groups: Sequence[Group], grouping: str) -> str:
     """Return the only value of a setting, and the settings in which the videos do differ."""
     videos = [video for group in groups for video in group.videos]
     if not find_grouping_parts(videos, grouping).setting_paths:

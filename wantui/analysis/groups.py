@@ -14,6 +14,7 @@ from wantui.analysis.comparability import (
     VideoNamer,
     select_comparable_videos,
 )
+from wantui.analysis.group import Group, GroupSummary, PhrasingSeed
 from wantui.analysis.group_errors import check_group_count, explain_missing_seeds, explain_too_few_seeds
 from wantui.analysis.group_names import (
     MAX_NAMED_OPTIONS,
@@ -41,70 +42,10 @@ from wantui.analysis.video import Video
 from wantui.formatting import join_and_shorten
 
 Key = TypeVar("Key")
-PhrasingSeed = tuple[tuple[str, str], int]
-"""Phrasing with its condition, and seed: the key by which videos of groups are matched."""
 NOTHING_TO_GROUP_ERROR = "cannot group videos: there is no finished video with a stored trajectory"
 """Error message if there are no videos to group."""
 NOT_SHARED_REASON = "its phrasing is not in every group"
 """Reason for excluding a video whose phrasing not all groups have."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Videos that share an option, variation, prompt or batch."""
-
-    name: str
-    videos: tuple[Video, ...]
-
-    def compute_mean(self, metric: str) -> float:
-        """Return the mean over the videos that have the metric; NaN if none has it."""
-        values = self._compute_finite_values(metric)
-        return float(values.mean()) if len(values) else float("nan")
-
-    def compute_standard_deviation(self, metric: str) -> float:
-        """Return the standard deviation of a metric, with n - 1 as the divisor."""
-        values = self._compute_finite_values(metric)
-        return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-
-    def count_values(self, metric: str) -> int:
-        """Return the number of videos that have the metric."""
-        return len(self._compute_finite_values(metric))
-
-    def _compute_finite_values(self, metric: str) -> FloatArray:
-        return select_finite_values([video.compute_metric(metric) for video in self.videos])
-
-    def label_metric(self, metric: str) -> str:
-        """Return the name of a metric with a mark if it is measured at a larger stride, or has not settled."""
-        return self.videos[0].label_metric(metric)
-
-    @property
-    def stride(self) -> int:
-        """Return the stride of the trajectories, in stored states."""
-        return self.videos[0].stride
-
-    @property
-    def phrasing_count(self) -> int:
-        """Return the number of different phrasings."""
-        return len({video.phrasing for video in self.videos})
-
-
-@dataclass(frozen=True)
-class GroupSummary:
-    """Summary of one metric of one group."""
-
-    video_count: int
-    """Number of videos with a value of the metric."""
-    mean: float
-    standard_deviation: float
-    """Standard deviation, with n - 1."""
-    random_walk_mean: float
-    """Mean of the metric on random walks with the same step lengths."""
-    gaussian_flow_mean: float
-    """Mean of the metric on the Gaussian flow to the group's final states; NaN if there is no flow."""
-    gaussian_flow_standard_deviation: float = float("nan")
-    """Standard deviation of the metric over paths of the Gaussian flow."""
-    stride: int = 1
-    """Stride at which the metric is measured, in stored states."""
 
 
 def group_videos(videos: Sequence[Video], grouping: str = "variation") -> list[Group]:

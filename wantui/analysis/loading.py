@@ -22,14 +22,9 @@ from wantui.analysis.gram import StateBuffer, compute_gram
 from wantui.analysis.guidance_gap import GuidanceGap, load_guidance_gap
 from wantui.analysis.legacy_batches import find_latents_folder, read_legacy_batch_videos
 from wantui.analysis.setting_values import collect_setting_values
-from wantui.analysis.template_parts import (
-    TemplateBracket,
-    collect_template_brackets,
-    label_scheduled_options,
-    split_template,
-)
+from wantui.analysis.template_parts import collect_template_brackets, label_scheduled_options, split_template
 from wantui.analysis.trajectory import DamagedGeometryError, NoGeometryError, Trajectory, build_trajectory
-from wantui.analysis.video import Video
+from wantui.analysis.video import TemplateBracket, Video
 from wantui.captures.guidance_gap import GUIDANCE_GAP
 from wantui.controls import CONTROLS, ControlKind
 from wantui.controls.prompt_schedule import SETTING_KEY, SWITCH_KEY

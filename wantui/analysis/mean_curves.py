@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wantui.analysis.arrays import FloatArray
-from wantui.analysis.groups import Group
+from wantui.analysis.group import Group
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.statistics import compute_mean_half_width
 from wantui.analysis.video import Video

@@ -7,7 +7,7 @@ import numpy as np
 
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.comparability import VideoNamer
-from wantui.analysis.groups import Group
+from wantui.analysis.group import Group
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.errors import UserError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from wantui.analysis.groups import Group
+from wantui.analysis.group import Group
 from wantui.analysis.report_page import render_table
 from wantui.analysis.video import Video
 from wantui.errors import UserError

@@ -17,7 +17,8 @@ from wantui.analysis.comparison import Comparison
 from wantui.analysis.differences import Difference
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.dose_response import DoseResponse, Trend
-from wantui.analysis.groups import Group, GroupSummary, summarise_group_metric
+from wantui.analysis.group import Group, GroupSummary
+from wantui.analysis.groups import summarise_group_metric
 from wantui.analysis.metrics import CURVES, METRICS, get_ratio_origin
 from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
 from wantui.analysis.statistics import Effect

@@ -4,27 +4,14 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
+from wantui.analysis.video import TemplateBracket, Video
 from wantui.prompts import TemplateError, parse_template
 from wantui.prompts.parse import Alternatives, LiteralText, MarkedText, TemplateNodes
 from wantui.storage.manifest import VariationEntry
 
-if TYPE_CHECKING:
-    from wantui.analysis.video import Video
-
 NO_OPTION_LABEL = "(nothing)"
 """Name of an empty option, and of a bracket that a video's template lacks."""
-
-
-@dataclass(frozen=True)
-class TemplateBracket:
-    """A bracket of a stored template, with all its options, including those that no finished video has."""
-
-    option_texts: tuple[str, ...]
-    """Texts that the bracket has in the variations of the batch, each once; nested brackets are filled in."""
-    enclosing_brackets: tuple[int, ...] = ()
-    """Numbers of the brackets that this one is nested in, from the outermost."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,21 @@ from numpy.typing import NDArray
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.strided_states import compute_metric_at_stride
-from wantui.analysis.template_parts import TemplateBracket
 from wantui.analysis.trajectory import NoGeometryError, Trajectory
 from wantui.planning import Recipe
 
 MAX_PROJECTED_VALUE = 1e30
 """Absolute value above which a projected value is damage: squared distances would exceed the range of floats."""
+
+
+@dataclass(frozen=True)
+class TemplateBracket:
+    """A bracket of a stored template, with all its options, including those that no finished video has."""
+
+    option_texts: tuple[str, ...]
+    """Texts that the bracket has in the variations of the batch, each once; nested brackets are filled in."""
+    enclosing_brackets: tuple[int, ...] = ()
+    """Numbers of the brackets that this one is nested in, from the outermost."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from wantui.batches.generating_model import ensure_recipe_weights
 from wantui.batches.replay_events import ModelLoadStarted
 from wantui.generation.adapters import check_adapter_fingerprints
-from wantui.generation.denoise import DenoisingStep
+from wantui.generation.denoising_state import DenoisingStep
 from wantui.generation.load import resolve_device
 from wantui.generation.make_video import FrameDecoded, GenerationResult, StepFinished, generate_video
 from wantui.generation.provenance import describe_clip_provenance

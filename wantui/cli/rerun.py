@@ -130,7 +130,7 @@ class _RerunProgress:
 
     def show_event(self, event: object) -> None:
         from wantui.batches.replay_events import ModelLoadStarted
-        from wantui.generation.denoise import DenoisingStep
+        from wantui.generation.denoising_state import DenoisingStep
         from wantui.generation.make_video import FrameDecoded
 
         match event:

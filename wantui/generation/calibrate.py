@@ -9,7 +9,8 @@ from typing import Any
 from diffusers import WanPipeline
 from torch import Tensor
 
-from wantui.generation.denoise import DenoisingInputs, denoise_latents
+from wantui.generation.denoise import denoise_latents
+from wantui.generation.denoising_state import DenoisingInputs
 from wantui.models.magnitudes import Magnitudes, extend_to_zero
 from wantui.planning import Recipe
 

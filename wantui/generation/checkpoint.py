@@ -21,7 +21,8 @@ from torch import Tensor
 
 from wantui.atomic_files import create_empty_file, make_partial_path, rename_created_file
 from wantui.config.speeds import migrate_speed_name
-from wantui.generation.denoise import Checkpoint, DenoisingInputs, DenoisingStep, create_scheduler
+from wantui.generation.denoise import create_scheduler
+from wantui.generation.denoising_state import Checkpoint, DenoisingInputs, DenoisingStep
 from wantui.generation.placement import find_device
 from wantui.generation.provenance import ARITHMETIC_VERSION, describe_provenance
 from wantui.generation.samplers import SAMPLERS_BY_NAME

@@ -16,15 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wantui.generation import kernels
+from wantui.generation.e4m3 import E4M3, MAX_E4M3, MIN_ROW_MAXIMUM
 from wantui.generation.fused_linear import FusedGelu, FusedLinear
 from wantui.generation.fused_norm import add_gated, apply_layer_norm
 from wantui.planning.memory_plan import MIN_FUSED_TRANSFORMER_WIDTH
 
-E4M3 = torch.float8_e4m3fn
-MAX_E4M3 = torch.finfo(E4M3).max
-"""Largest finite value of e4m3, 448."""
-MIN_ROW_MAXIMUM = 2.0**-100
-"""Smallest divisor of a row's scale, so that rows of zeros have a finite scale."""
 MIN_PRODUCT_ROWS = 256
 """Smallest number of rows of a product. cuBLAS 13 refuses products of few long rows on an H200: at most 85 of 8,960
 inputs, 42 of 14,336 and 127 of 16,384."""

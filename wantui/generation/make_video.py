@@ -23,7 +23,8 @@ from wantui.generation.captures import make_recorders
 from wantui.generation.captures.trajectory import Recorder as TrajectoryRecorder
 from wantui.generation.checkpoint import CheckpointListener, CheckpointRefusedError, read_checkpoint
 from wantui.generation.decode import decode_frames
-from wantui.generation.denoise import Checkpoint, DenoisingInputs, DenoisingStep, denoise_latents, prepare_inputs
+from wantui.generation.denoise import denoise_latents, prepare_inputs
+from wantui.generation.denoising_state import Checkpoint, DenoisingInputs, DenoisingStep
 from wantui.generation.guidance_split import find_guidance_split
 from wantui.generation.placement import ensure_on_device, find_device, read_peak_memory, reset_peak_memory
 from wantui.generation.provenance import describe_clip_provenance

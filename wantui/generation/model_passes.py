@@ -5,15 +5,13 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from wantui.generation.denoising_state import DenoisingInputs
 from wantui.generation.guidance_split import GuidanceSplit
 from wantui.generation.pass_cache import PassCache
-
-if TYPE_CHECKING:
-    from wantui.generation.denoise import DenoisingInputs
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def start_second_pass(
 
 
 def evaluate_model(
-    inputs: "DenoisingInputs", evaluation_index: int, transformer: Any, pass_cache: PassCache, pass_input: PassInput
+    inputs: DenoisingInputs, evaluation_index: int, transformer: Any, pass_cache: PassCache, pass_input: PassInput
 ) -> Tensor:
     """Return the output of one pass, [1, channels, frames, height, width]; on any thread."""
     cache_context = transformer.cache_context(

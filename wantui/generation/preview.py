@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wantui.atomic_files import remove_path
-from wantui.generation.denoise import DenoisingInputs, DenoisingStep
+from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
 from wantui.generation.errors import LoadError
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.storage.preview_files import PreviewFolder, make_preview_folder_path, write_preview

@@ -15,14 +15,8 @@ from diffusers import WanPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wantui.generation.denoise import (
-    Checkpoint,
-    DenoisingInputs,
-    DenoisingStep,
-    create_scheduler,
-    denoise_latents,
-    plan_pipeline_guidance,
-)
+from wantui.generation.denoise import create_scheduler, denoise_latents, plan_pipeline_guidance
+from wantui.generation.denoising_state import Checkpoint, DenoisingInputs, DenoisingStep
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import find_device
 from wantui.planning import Recipe

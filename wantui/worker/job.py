@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
-from wantui.generation.denoise import DenoisingStep
+from wantui.generation.denoising_state import DenoisingStep
 from wantui.generation.make_video import GenerationResult
 from wantui.generation.placement import find_device, read_gpu_memory_stats
 from wantui.planning import Recipe

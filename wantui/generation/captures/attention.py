@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from wantui.captures.attention import ATTENTION
 from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.cross_attention import CrossAttentionObserver, StepMaps
+from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import TokenizedPrompt
 from wantui.storage.attention_maps import AttentionMapWriter
-
-if TYPE_CHECKING:
-    from wantui.generation.denoise import DenoisingInputs, DenoisingStep
 
 CAPTURE_NAME = ATTENTION.name
 SELF_CHECK_ATTRIBUTE = "self_check"
@@ -50,7 +48,7 @@ def _describe_words(prompts: Sequence[TokenizedPrompt]) -> dict[str, dict[str, A
 class Recorder(CaptureRecorder):
     """Record the attention maps of the marked words."""
 
-    def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
+    def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
         observer = inputs.hooks_by_capture[CAPTURE_NAME]
         assert isinstance(observer, CrossAttentionObserver)
         self.observer: CrossAttentionObserver = observer
@@ -72,7 +70,7 @@ class Recorder(CaptureRecorder):
         self.stored_check_count: int = len(self.observer.check_results.results_by_block)
         """Number of blocks whose check is stored."""
 
-    def on_step(self, step: "DenoisingStep") -> None:
+    def on_step(self, step: DenoisingStep) -> None:
         self._store_new_checks()
         step_maps: StepMaps | None = step.values_by_capture.get(CAPTURE_NAME)
         if step_maps is None:

@@ -3,14 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
 from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.zarr_group import PartialCaptureError
-
-if TYPE_CHECKING:
-    from wantui.generation.denoise import DenoisingInputs, DenoisingStep
 
 
 class CaptureWriter(Protocol):
@@ -47,7 +45,7 @@ class CaptureRecorder(ABC):
         self.earlier_checksums, self.is_resumable = earlier_checksums, is_resumable
 
     @abstractmethod
-    def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
+    def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
         """Start recording, or resume it after some completed steps.
 
         Raises:
@@ -55,7 +53,7 @@ class CaptureRecorder(ABC):
         """
 
     @abstractmethod
-    def on_step(self, step: "DenoisingStep") -> None:
+    def on_step(self, step: DenoisingStep) -> None:
         """Record one step."""
 
     @abstractmethod

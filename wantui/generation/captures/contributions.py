@@ -1,19 +1,17 @@
 """Record the contributions of the marked words to the cross-attention."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from wantui.captures.contributions import CONTRIBUTIONS, OUTPUT_NAME, ContributionRequest
 from wantui.generation.captures.base import CaptureRecorder
+from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.word_contributions import ContributionObserver
 from wantui.planning.evaluation_prompts import STEP_PROMPTS_ATTRIBUTE, build_evaluation_prompts_attribute
 from wantui.storage.step_arrays import StepArray, StepArrayWriter
-
-if TYPE_CHECKING:
-    from wantui.generation.denoise import DenoisingInputs, DenoisingStep
 
 CAPTURE_NAME = CONTRIBUTIONS.name
 
@@ -27,7 +25,7 @@ def make_hook(preparation: DenoisingPreparation) -> ContributionObserver | None:
 class Recorder(CaptureRecorder):
     """Record contributions."""
 
-    def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
+    def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
         observer = inputs.hooks_by_capture[CAPTURE_NAME]
         assert isinstance(observer, ContributionObserver)
         self.observer: ContributionObserver = observer
@@ -55,7 +53,7 @@ class Recorder(CaptureRecorder):
             self.earlier_checksums,
         )
 
-    def on_step(self, step: "DenoisingStep") -> None:
+    def on_step(self, step: DenoisingStep) -> None:
         maps = step.values_by_capture.get(CAPTURE_NAME)
         if maps is None:
             return

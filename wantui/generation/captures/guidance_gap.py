@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,12 +10,10 @@ from torch import Tensor
 
 from wantui.captures.guidance_gap import COLUMNS
 from wantui.generation.captures.base import CaptureRecorder
+from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
 from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.step_arrays import StepArray, StepArrayWriter
-
-if TYPE_CHECKING:
-    from wantui.generation.denoise import DenoisingInputs, DenoisingStep
 
 ARRAY_NAME = "values"
 
@@ -65,7 +62,7 @@ class Recorder(CaptureRecorder):
         super().__init__(path, recipe, background_writer, earlier_checksums, is_resumable)
         self.unwritten_rows: list[list[float]] = []
 
-    def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
+    def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
         evaluations = range(len(inputs.timesteps))
         self.check_stored_steps("guidance gaps", evaluations, steps_done)
         array = StepArray((len(COLUMNS),), "float64", has_one_chunk=True)
@@ -79,7 +76,7 @@ class Recorder(CaptureRecorder):
             self.earlier_checksums,
         )
 
-    def on_step(self, step: "DenoisingStep") -> None:
+    def on_step(self, step: DenoisingStep) -> None:
         if self.writer.is_finished:
             return
         assert step.conditional_velocity is not None

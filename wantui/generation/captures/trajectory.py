@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wantui.generation.arrays import to_latents_array
 from wantui.generation.captures.base import CaptureRecorder
+from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
 from wantui.generation.gram import GramMatrix, StateProjection
 from wantui.planning import Recipe
 from wantui.planning.guidance_plan import changes_guidance
@@ -19,11 +20,8 @@ from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.zarr_group import PartialCaptureError
 
-if TYPE_CHECKING:
-    from wantui.generation.denoise import DenoisingInputs, DenoisingStep
 
-
-def _build_guidance_arrays(recipe: Recipe, inputs: "DenoisingInputs") -> dict[str, NDArray[Any]]:
+def _build_guidance_arrays(recipe: Recipe, inputs: DenoisingInputs) -> dict[str, NDArray[Any]]:
     """Return scale and passes of each evaluation if a control changes guidance; other recipes keep their files."""
     if not changes_guidance(recipe):
         return {}
@@ -51,7 +49,7 @@ class Recorder(CaptureRecorder):
         self.live_metrics: dict[str, float] = {}
         """Live metrics of the trajectory up to its latest state."""
 
-    def on_start(self, inputs: "DenoisingInputs", steps_done: int) -> None:
+    def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
         if steps_done and len(self.earlier_checksums) != steps_done + 1:
             raise PartialCaptureError(
                 f"{steps_done} steps are complete, but {len(self.earlier_checksums)} states are stored"
@@ -79,7 +77,7 @@ class Recorder(CaptureRecorder):
             self._add_to_geometry(torch.from_numpy(state)[None].to(device))
         self.writer.earlier_states.clear()
 
-    def on_step(self, step: "DenoisingStep") -> None:
+    def on_step(self, step: DenoisingStep) -> None:
         if self.writer.is_finished:
             return
         self._add_to_geometry(step.latents)

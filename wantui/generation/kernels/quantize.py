@@ -5,10 +5,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from wantui.generation import fp8
+from wantui.generation import e4m3
 
-MAX_E4M3 = tl.constexpr(fp8.MAX_E4M3)
-MIN_ROW_MAXIMUM = tl.constexpr(fp8.MIN_ROW_MAXIMUM)
+MAX_E4M3 = tl.constexpr(e4m3.MAX_E4M3)
+MIN_ROW_MAXIMUM = tl.constexpr(e4m3.MIN_ROW_MAXIMUM)
 
 
 def run_quantize_kernel(

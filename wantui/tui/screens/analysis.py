@@ -10,7 +10,8 @@ from textual.events import Click
 from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
-from wantui.analysis.groups import Group, find_dividing_groupings, group_comparable_videos, group_videos
+from wantui.analysis.group import Group
+from wantui.analysis.groups import find_dividing_groupings, group_comparable_videos, group_videos
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided

@@ -7,7 +7,8 @@ from rich.style import Style
 from rich.text import Text
 from textual import on, work
 
-from wantui.analysis.groups import Group, find_dividing_groupings
+from wantui.analysis.group import Group
+from wantui.analysis.groups import find_dividing_groupings
 from wantui.analysis.interaction import find_factor_pairs
 from wantui.analysis.video import Video
 from wantui.formatting import format_share

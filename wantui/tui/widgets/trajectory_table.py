@@ -9,8 +9,8 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.analysis.comparability import choose_unique_batch_names
+from wantui.analysis.group import Group
 from wantui.analysis.group_names import label_setting_values
-from wantui.analysis.groups import Group
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.setting_values import make_value_key, shorten_path
 from wantui.analysis.video import Video
