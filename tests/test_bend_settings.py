@@ -86,7 +86,7 @@ def test_every_parameter_of_a_mode_is_a_setting_with_help(mode: str) -> None:
         ("{words: a, mode: flip, flip_vertical: yes, border: zero}", "0", "border has no effect with mode flip"),
         ("{words: a, mode: zoom, scale_factor: 2}", "0.mode", "'amplify', 'scale'"),
         ("{words: a, mode: scale, scale_factr: 2}", "0", "unknown key 'scale_factr'; valid keys here: name"),
-        ("{words: a, mode: scale, scale_factor: yes}", "0", "should be a valid number, unable to parse"),
+        ("{words: a, mode: scale, scale_factor: yes}", "0", "should be a number in decimal digits, got 'yes'"),
         ("{words: a, mode: scale, scale_factor: 0}", "0.scale_factor", "greater than or equal to 0.01"),
         ("{words: a, mode: scale, scale_factor: .nan}", "0.scale_factor", "number"),
         ("{words: a, mode: translate, translate_x: 1.5}", "0.translate_x", "less than or equal to 1"),

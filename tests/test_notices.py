@@ -345,14 +345,14 @@ def test_batches_that_ended_before_the_engine_started_send_nothing(
         ("webhook: http://example.org/grüße", "webhook: it contains a space, a control character or"),
         ("webhook: http://example.org:99999/", "webhook: its port must be a number from 0 to 65535"),
         ('on_batch_end: "a\\0b"', "on_batch_end: it contains a NUL character. Remove it"),
-        ("timeout_seconds: 0", "timeout_seconds: input should be greater than 0, got '0'"),
+        ("timeout_seconds: 0", "timeout_seconds: input should be greater than 0, got 0"),
         (
             "timeout_seconds: yes",
-            "timeout_seconds: input should be a valid number, unable to parse string as a number, got 'yes'",
+            "timeout_seconds: should be a number in decimal digits, got 'yes'",
         ),
         (
             "timeout_seconds: .inf",
-            "timeout_seconds: input should be a valid number, unable to parse string as a number, got '.inf'",
+            "timeout_seconds: should be a number in decimal digits, got '.inf'",
         ),
         ("address: https://a.example", "address: unknown key; the keys are on_batch_end, webhook, timeout_seconds"),
         ("on_batch_end: [a, b]", "on_batch_end: input should be a valid string"),

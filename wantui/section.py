@@ -11,10 +11,22 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from wantui.typed_text import parse_field_text
+
 CONFIG_FILE_CONTEXT = "config file"
 """Serialization context of settings that are written to a config file."""
 ChoiceDescriptions = Mapping[str, Mapping[str, str]]
 """Field -> choice -> description, without a full stop. Choices whose names explain themselves have none."""
+
+
+class WrittenModel(BaseModel):
+    """Base class of models whose values are text in a file: numbers and flags are parsed as everywhere."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def parse_texts(cls, value: object, info: ValidationInfo) -> object:
+        """Parse numbers and flags that are text, as in lists of a config file."""
+        return parse_field_text(cls.model_fields[info.field_name].annotation, value) if info.field_name else value
 
 
 class DescribedModel(BaseModel):
@@ -82,7 +94,7 @@ def _read_attribute_docstrings(module_name: str) -> dict[str, dict[str, str]]:
     return docstrings
 
 
-class ConfigSection(DescribedModel):
+class ConfigSection(DescribedModel, WrittenModel):
     """Base class of a section of the config file."""
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {}

@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 from wantui.config.speeds import migrate_speed_name
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
+from wantui.typed_text import parse_number
 
 MAX_INTEGER = 2**63 - 1
 """Largest integer that SQLite can store."""
@@ -87,8 +88,6 @@ def _parse_number_text(
     """Parse a number from text, and return other values unchanged; click would accept `1_000` and `٣`."""
     if not isinstance(value, str):
         return value
-    from wantui.config.values import parse_number  # imports pydantic, which would slow down --help
-
     try:
         return parse_number(value.strip(), is_integer)
     except ValueError as error:

@@ -81,7 +81,7 @@ def uturn_command(
 
 
 def _parse_levels(written: str) -> list[float]:
-    from wantui.config.values import parse_number
+    from wantui.typed_text import parse_number
 
     try:
         levels = [float(parse_number(part.strip(), is_integer=False)) for part in written.split(",") if part.strip()]

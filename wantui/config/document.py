@@ -114,22 +114,15 @@ def format_yaml_scalar(text: str) -> str:
     return str(node.value) if isinstance(node, yaml.ScalarNode) else text
 
 
-def convert_to_plain_value(value: Any, *, guesses_booleans: bool = False) -> Any:
-    """Convert the scalars of a value to text or None; pydantic converts the text to the declared types.
-
-    Args:
-        guesses_booleans: convert unquoted words such as `no` to booleans, for values without a declared type.
-    """
+def convert_to_plain_value(value: Any) -> Any:
+    """Convert the scalars of a value to text or None; `parse_field_text` converts the text to the declared types."""
     match value:
         case YamlScalar():
-            if value.is_null:
-                return None
-            is_word = guesses_booleans and not value.is_quoted
-            return BOOLEAN_BY_WORD.get(value.text.lower(), value.text) if is_word else value.text
+            return None if value.is_null else value.text
         case dict():
-            return {key: convert_to_plain_value(item, guesses_booleans=guesses_booleans) for key, item in value.items()}
+            return {key: convert_to_plain_value(item) for key, item in value.items()}
         case list():
-            return [convert_to_plain_value(item, guesses_booleans=guesses_booleans) for item in value]
+            return [convert_to_plain_value(item) for item in value]
     return value
 
 

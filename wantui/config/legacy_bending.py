@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from wantui.typed_text import BOOLEAN_BY_FLAG_WORD, parse_number
+
 MODE_BY_LEGACY_MODE = {
     "amplify": "amplify",
     "scale": "scale",
@@ -42,7 +44,7 @@ BEFORE_SOFTMAX_REASON = (
     "it changed the logits of words, not their attention. Remove it; to strengthen a word before the softmax, write "
     "(word:1.5) in the template"
 )
-FALSE_WORDS = (None, False, "", "false", "False", "no", "0")
+FALSE_WORDS = ("", "0.0", "none", *(word for word, flag in BOOLEAN_BY_FLAG_WORD.items() if not flag))
 
 
 class LegacyBendError(ValueError):
@@ -66,6 +68,11 @@ class LegacySection:
     refusals: tuple[tuple[str, str], ...]
 
 
+def is_false(value: Any) -> bool:
+    """Return whether a value of the older system means false or is missing."""
+    return str(value).strip().lower() in FALSE_WORDS
+
+
 def convert_legacy_section(section: Mapping[str, Any]) -> LegacySection:
     """Convert a section of the older system; return a section that has only current keys unchanged.
 
@@ -75,7 +82,7 @@ def convert_legacy_section(section: Mapping[str, Any]) -> LegacySection:
     values = {key: value for key, value in section.items() if key not in LEGACY_SECTION_KEYS}
     warnings: list[tuple[str, str]] = []
     refusals: list[tuple[str, str]] = []
-    if section.get("apply_before_softmax") not in FALSE_WORDS:
+    if not is_false(section.get("apply_before_softmax")):
         refusals.append(("apply_before_softmax", f"not supported: {BEFORE_SOFTMAX_REASON}"))
     configs = section.get("configs") or []
     if not configs:
@@ -90,7 +97,7 @@ def convert_legacy_section(section: Mapping[str, Any]) -> LegacySection:
         values["enabled"] = False
         message = "ignored, because diffusion_latent_exploration applied no bend without `enabled: true`"
         warnings.append(("configs", message))
-    if "apply_to_output" not in section or section["apply_to_output"] in FALSE_WORDS:
+    if is_false(section.get("apply_to_output")):
         message = "with this setting, diffusion_latent_exploration bent only stored maps; here bends change the video"
         warnings.append(("apply_to_output" if "apply_to_output" in section else "configs", message))
     bends: list[dict[str, Any]] = []
@@ -126,10 +133,10 @@ def convert_legacy_bend(config: Mapping[str, Any]) -> LegacyBend:
             "cannot convert frequency_filter: despite its name, it only blurred or sharpened. Write a bend with mode "
             "blur or sharpen; to keep a band of frequencies, use mode frequency with frequency_low and frequency_high"
         )
-    if config.get("apply_before_softmax") not in FALSE_WORDS:
+    if not is_false(config.get("apply_before_softmax")):
         raise LegacyBendError(f"cannot convert apply_before_softmax: {BEFORE_SOFTMAX_REASON}")
     mode = MODE_BY_LEGACY_MODE[legacy_mode]
-    values: dict[str, Any] = {**_convert_words(str(config.get("token", "")).strip()), "mode": mode}
+    values: dict[str, Any] = {**_convert_words(str(config.get("token") or "").strip()), "mode": mode}
     notes = _convert_parameters(legacy_mode, config, values)
     for key in ("strength", "renormalize"):
         if config.get(key) is not None:
@@ -173,7 +180,7 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
             "negated, so the map moves as before; here positive x is right and positive y is down"
         )
     elif mode == "rotate":
-        if config.get("crop_rotated") in ("false", "False", False, "no"):
+        if config.get("crop_rotated") is not None and is_false(config["crop_rotated"]):
             raise LegacyBendError("cannot convert crop_rotated: false. Add a bend with mode scale before the rotation")
         values["rotate_degrees"] = _read_negated(config, "angle", 1)
         notes.append("angles were clockwise: they are negated, so the map turns as before")
@@ -200,9 +207,10 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
 
 def _read_negated(config: Mapping[str, Any], key: str, divisor: int) -> float:
     try:
-        return -float(config.get(key) or 0) / divisor + 0.0  # + 0.0 turns -0.0 to 0.0
-    except (TypeError, ValueError):
-        raise LegacyBendError(f"{key} should be a number, not {config.get(key)!r}") from None
+        number = parse_number(str(config.get(key) or 0).strip(), is_integer=False)
+    except ValueError as error:
+        raise LegacyBendError(f"{key} {error}") from None
+    return -number / divisor + 0.0  # + 0.0 turns -0.0 to 0.0
 
 
 def _list_parts(value: Any) -> list[str] | None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from wantui.config.legacy_bending import ALL_TOKEN_NAMES, LegacyBendError, convert_legacy_bend
+from wantui.config.legacy_bending import ALL_TOKEN_NAMES, LegacyBendError, convert_legacy_bend, is_false
 from wantui.config.sweep_syntax import format_sweep_value
-from wantui.config.values import parse_number
 from wantui.formatting import shorten_text
+from wantui.typed_text import parse_flag, parse_number
 
 LEGACY_SWEEP_SECTION = "attention_bending_variations"
 BENDS_KEY = "attention_bending_settings.bends"
@@ -78,7 +78,7 @@ def convert_legacy_sweep(section: Mapping[str, Any]) -> LegacySweep:
                 warnings += [f"operation {number}: {note}" for note in notes]
         except LegacyBendError as error:
             refusals.append(f"operation {number}: {error}")
-    has_baseline = str(section.get("generate_baseline", True)).lower() not in ("false", "no", "off", "0", "none")
+    has_baseline = not is_false(section.get("generate_baseline", True))
     axis_text = f"{BENDS_KEY}={','.join(format_sweep_value([bend]) for bend in bends)}" if bends else ""
     return LegacySweep(axis_text, has_baseline, tuple(dict.fromkeys(warnings)), tuple(refusals))
 
@@ -94,8 +94,8 @@ def _convert_operation(
     if unknown_keys := sorted(set(operation) - set(OPERATION_KEYS)):
         raise LegacyBendError(f"cannot convert the key {unknown_keys[0]!r}. Remove it")
     parameter = str(operation.get("parameter_name") or PARAMETER_AND_RANGE_BY_OPERATION[name][0])
-    token = operation.get("target_token", "ALL")
-    token_text = ", ".join(map(str, token)) if isinstance(token, list) else str(token)
+    tokens = operation.get("target_token", "ALL")
+    token_text = ", ".join(str(token or "") for token in (tokens if isinstance(tokens, list) else [tokens]))
     layers = operation.get("apply_to_layers")
     extra_parameters = operation.get("extra_params") or {}
     if not isinstance(extra_parameters, Mapping):
@@ -121,7 +121,11 @@ def _list_values(name: str, operation: Mapping[str, Any]) -> list[Any]:
     """Return the values of an operation: as listed, or evenly spaced in its range, with both ends."""
     values = operation.get("values")
     if values is not None:
-        return values if isinstance(values, list) else [values]
+        value_list = values if isinstance(values, list) else [values]
+        try:
+            return [parse_flag(str(value)) for value in value_list] if name == "flip" else value_list
+        except ValueError as error:
+            raise LegacyBendError(f"values {error}") from None
     bounds = operation.get("range") or PARAMETER_AND_RANGE_BY_OPERATION[name][1]
     if bounds is None and name == "flip":
         return [True]

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 from wantui.config.document import KeyPath, YamlScalar, convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.config.fields import FormField, find_form_field
 from wantui.config.key_suggestions import MAX_KEY_LENGTH, find_section, format_key_suggestion
-from wantui.config.legacy_bending import LEGACY_SECTION_KEYS, convert_legacy_section
+from wantui.config.legacy_bending import LEGACY_SECTION_KEYS, convert_legacy_section, is_false
 from wantui.config.legacy_sweep import LEGACY_SWEEP_SECTION, convert_legacy_sweep
 from wantui.config.presets import find_config_path
 from wantui.config.problems import MAX_PROBLEMS, ConfigError, ConfigProblem, limit_problems
@@ -28,7 +27,6 @@ IGNORED_SECTIONS = {"output_settings": "diffusion_latent_exploration never read 
 """Sections without effect, and the reason."""
 SURROGATE_PATTERN = re.compile(r"[\ud800-\udfff]")
 """Surrogate character, which Python uses for a byte of the command line that is not UTF-8."""
-convert_legacy_value = partial(convert_to_plain_value, guesses_booleans=True)
 _SEEDS_REMEDY = "set all seeds with --seeds, or clear `seeds`"
 
 
@@ -288,12 +286,12 @@ class _ConfigReader:
                     values[name] = self._convert_bending(name, section_content)
 
         if LEGACY_SWEEP_SECTION in values:  # last, because it replaces the bends
-            self._convert_bending_sweep(values, convert_legacy_value(values.pop(LEGACY_SWEEP_SECTION)))
+            self._convert_bending_sweep(values, convert_to_plain_value(values.pop(LEGACY_SWEEP_SECTION)))
 
     def _convert_bending(self, section_name: str, section_content: dict[str, Any]) -> dict[str, Any]:
         """Convert the bends of the older system in the section of attention bending; return the section."""
-        section = convert_legacy_section(convert_legacy_value(section_content))
-        is_disabled = _is_false_value(section.values.get("enabled", True))
+        section = convert_legacy_section(convert_to_plain_value(section_content))
+        is_disabled = is_false(section.values.get("enabled", True))
         if not is_disabled:
             self.refusals += [self.make_problem((section_name, key), text) for key, text in section.refusals]
         self.warnings += [self.make_problem((section_name, key), text) for key, text in section.warnings]
@@ -307,7 +305,7 @@ class _ConfigReader:
                 message = "should be a section: enabled, generate_baseline and operations"
                 self.refusals.append(self.make_problem((LEGACY_SWEEP_SECTION,), message))
             return
-        if _is_false_value(section.get("enabled")):
+        if is_false(section.get("enabled")):
             if section.get("operations") and "enabled" not in section:
                 message = "ignored, because diffusion_latent_exploration swept nothing without `enabled: true`"
                 self.warnings.append(self.make_problem((LEGACY_SWEEP_SECTION,), message))
@@ -333,7 +331,7 @@ class _ConfigReader:
             del section_content["embedding_method"]
             message = "norm_preserving never had an effect; the method `attention` is used instead"
             self.warnings.append(self.make_problem(("prompt_settings", "embedding_method"), message))
-        if not _is_false_value(convert_legacy_value(section_content.pop("enable_weighting", False))):
+        if not is_false(convert_to_plain_value(section_content.pop("enable_weighting", None))):
             key = ("prompt_settings", "enable_weighting")
             self.refusals.append(
                 self.make_problem(key, "automatic weighting is not supported; write (word:1.5) in the template")
@@ -345,7 +343,3 @@ class _ConfigReader:
         if error_details["type"] == "extra_forbidden":
             return self.make_problem(key, f"unknown key{format_key_suggestion(key, error_details['input'])}")
         return self.make_problem(key, explain_invalid_value(error_details, RULE_BY_PATTERN))
-
-
-def _is_false_value(value: Any) -> bool:
-    return value is None or value is False or value in ("0", "0.0")

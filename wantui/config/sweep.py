@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from wantui.config.setting_paths import SettingPath, find_sweepable_setting, parse_swept_values
 from wantui.config.settings import Settings
 from wantui.config.sweep_syntax import SweepError, WrittenSetting, parse_sweep_text
-from wantui.config.values import parse_number
 from wantui.formatting import format_count, shorten_text
 from wantui.section import ConfigSection
+from wantui.typed_text import parse_number
 
 MAX_SWEEP_CELLS = 10_000
 """Maximum number of cells of a sweep."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from wantui.config.values import parse_number
 from wantui.formatting import shorten_text
+from wantui.typed_text import parse_number
 
 SWEEP_REMEDY = "Write it as cfg_scale=2,4,6, as a range steps=10..30:10, or together as width=256,512+height=256,512"
 MAX_SWEEP_LENGTH = 200_000

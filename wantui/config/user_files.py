@@ -4,14 +4,15 @@ import difflib
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from wantui.config.document import convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.config.validation_messages import explain_invalid_value
 from wantui.errors import UserError
+from wantui.section import WrittenModel
 
 
-class UserSettings(BaseModel):
+class UserSettings(WrittenModel):
     """Content of a settings file of the user; every key has a default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
