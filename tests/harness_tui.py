@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from fake_nvml import FakeNvml
+from textual.app import App
 from textual.events import Paste
 from textual.pilot import Pilot
 from textual.screen import Screen
@@ -23,6 +25,8 @@ from wantui.tui.widgets.diff_text import DiffText
 Kind = TypeVar("Kind")
 TIMEOUT_SECONDS = 60.0
 """Seconds after which a test gives up: a loaded machine is slow, and not broken."""
+MAX_SETTLE_SECONDS = 1.0
+"""Seconds after which a test continues although the application still does something."""
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -40,6 +44,49 @@ def engine_announced() -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def has_to_draw(screen: Screen[Any]) -> bool:
+    """Return whether a screen will change when it is drawn next, 60 times a second."""
+    has_changed = screen._layout_required or screen._scroll_required or screen._repaint_required
+    return has_changed or bool(screen._dirty_widgets or screen._callbacks)
+
+
+async def settle(app: App[Any]) -> None:
+    """Wait until all messages are processed, the workers that they started have ended, and the screen is drawn.
+
+    A worker that uses no CPU time waits for something, such as the test.
+    """
+    ready: Any = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+    deadline = time.monotonic() + MAX_SETTLE_SECONDS
+    while time.monotonic() < deadline:
+        await asyncio.sleep(0)
+        if ready:
+            continue
+        if app._batch_count or app._resize_event is not None:
+            await asyncio.sleep(0.005)  # until a timer of Textual fires
+        elif app._screen_stack and has_to_draw(app.screen):
+            app.screen._on_timer_update()
+        elif not all(worker.is_finished for worker in app.workers):
+            start = time.process_time()
+            await asyncio.sleep(0.01)
+            if time.process_time() - start < 0.0005:
+                return
+        else:
+            return
+
+
+@contextmanager
+def settling(app: App[Any]) -> Iterator[None]:
+    """Let the pilot wait for what an application does, instead of for 20 ms in which the process is nearly idle."""
+
+    async def wait_for_idle(*_: float) -> None:
+        await settle(app)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("textual.app.wait_for_idle", wait_for_idle)
+        patch.setattr("textual.pilot.wait_for_idle", wait_for_idle)
+        yield
 
 
 @asynccontextmanager
@@ -67,14 +114,15 @@ async def application(
         opened_batch_note=opened_batch_note,
     )
     app.drafts.welcomed = welcomed
-    async with app.run_test(size=size, notifications=toasts) as pilot:
-        under = AppUnderTest(app, pilot)
-        await under.until(lambda: app.gpu_history.latest_sample is not None)
-        await pilot.pause()
-        if not starts_in_template and isinstance(app.screen, ComposeScreen):
-            app.screen.set_focus(app.screen.config_pane.config_list)
+    with settling(app):
+        async with app.run_test(size=size, notifications=toasts) as pilot:
+            under = AppUnderTest(app, pilot)
+            await under.until(lambda: app.gpu_history.latest_sample is not None)
             await pilot.pause()
-        yield under
+            if not starts_in_template and isinstance(app.screen, ComposeScreen):
+                app.screen.set_focus(app.screen.config_pane.config_list)
+                await pilot.pause()
+            yield under
 
 
 class AppUnderTest:

@@ -63,7 +63,8 @@ def find_frame_numbers(player: Player, screen: LibraryScreen) -> list[int]:
     numbers = []
     for view, clip in zip(player.views, player.clips, strict=True):
         red = choose_colour(entry_by_id[clip.recipe.digest])[0]
-        assert view.shown_pixels is not None
+        if view.shown_pixels is None:
+            raise LookupError("no frame is decoded yet")
         numbers.append(round((int(view.shown_pixels[0, 0, 0]) - red) / 8))
     return numbers
 
