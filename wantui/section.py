@@ -69,7 +69,7 @@ def read_field_docstrings(model: type[DescribedModel]) -> dict[str, str]:
     """
     descriptions: dict[str, str] = {}
     for base in reversed(model.__mro__):
-        if issubclass(base, DescribedModel):
+        if issubclass(base, DescribedModel) and base.model_fields:
             descriptions |= _read_attribute_docstrings(base.__module__).get(base.__name__, {})
     return {name: text for name, text in descriptions.items() if name in model.model_fields}
 

@@ -82,9 +82,7 @@ def list_settings_rows(
     section = "?"
     for field in list_form_fields():
         title = _format_section(field.section)
-        change = CHANGED_WORD if field.key in changed_keys else ""
-        searched_text = f"{title} {field.name} {format_label(field.name)} {field.help} {change}".casefold()
-        if not all(word in searched_text for word in words):
+        if words and not _contains_words(field, title, words, field.key in changed_keys):
             continue
         if field.section != section:
             section = field.section
@@ -95,6 +93,13 @@ def list_settings_rows(
         if field.key == open_key:
             rows += [ChoiceRow(field, choice, field.choice_descriptions.get(choice, "")) for choice in field.choices]
     return rows
+
+
+def _contains_words(field: FormField, title: str, words: Sequence[str], is_changed: bool) -> bool:
+    """Return whether the name, section or help of a setting contains all words; the help is read from the source."""
+    change = CHANGED_WORD if is_changed else ""
+    searched_text = f"{title} {field.name} {format_label(field.name)} {field.help} {change}".casefold()
+    return all(word in searched_text for word in words)
 
 
 def _format_section(section: str) -> str:
