@@ -21,7 +21,7 @@ PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
 class CaptureRequest(BaseModel):
     """Part of a recipe that requests one capture."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class MarkPosition(Protocol):
 class ControlRequest(BaseModel):
     """Part of a recipe that requests one control."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def list_request_values(request: Any) -> dict[str, Any]:

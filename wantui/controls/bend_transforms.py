@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from wantui.section import DescribedModel
@@ -19,6 +19,8 @@ Cycles = Annotated[float, Field(ge=0, le=10_000)]
 
 class BendTransform(DescribedModel):
     """Base class of the transforms; a transform with identity parameters changes no map."""
+
+    model_config = ConfigDict(defer_build=True)
 
     @property
     def is_identity(self) -> bool:

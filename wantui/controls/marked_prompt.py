@@ -12,7 +12,7 @@ WordWeight = Annotated[float, Field(ge=0, le=MAX_WORD_WEIGHT, allow_inf_nan=Fals
 class PromptMark(BaseModel):
     """Marked text of a prompt: `prompt[start:end]` is `text`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     text: str
     start: Annotated[int, Field(ge=0)]
@@ -23,7 +23,7 @@ class PromptMark(BaseModel):
 class MarkedPrompt(BaseModel):
     """A prompt as the pipeline tokenises it, with its marks."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     prompt: str
     marks: tuple[PromptMark, ...] = ()
