@@ -61,6 +61,7 @@ class AnalysisScreen(AnalysisFigures):
     """A table of videos or groups, with a view of the row under the cursor or of all groups."""
 
     SCREEN_NAME = "analysis"
+    CSS_PATH = "analysis.tcss"
     BINDINGS = [*make_bindings("analysis")]
 
     search_input = getters.query_one(Search)

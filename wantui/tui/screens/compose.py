@@ -57,7 +57,9 @@ class ComposeScreen(BaseScreen):
     """Config on the left, template on the right; every change is saved."""
 
     SCREEN_NAME = "compose"
+    CSS_PATH = "compose.tcss"
     BINDINGS = [*make_bindings("compose")]
+    AUTO_FOCUS = "TemplateEditor"  # otherwise Textual focuses the configs first, and styles both panes twice
 
     template_editor = getters.query_one(TemplateEditor)
     config_pane = getters.query_one(ConfigPane)

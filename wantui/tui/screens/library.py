@@ -58,6 +58,7 @@ class LibraryScreen(LibraryLayout):
     """Batch folders on the left; matrix and video details on the right."""
 
     SCREEN_NAME = "library"
+    CSS_PATH = "library.tcss"
     BINDINGS = [*make_bindings("library")]
 
     batch_list = getters.query_one(BatchList)

@@ -64,6 +64,7 @@ class MonitorScreen(MonitorFiles):
     """One row per worker; below, details of the video under the cursor, or the video that was finished last."""
 
     SCREEN_NAME = "monitor"
+    CSS_PATH = "monitor.tcss"
     BINDINGS = [*make_bindings("monitor")]
 
     running_list = getters.query_one("#running", VirtualList)

@@ -41,6 +41,7 @@ class QueueScreen(QueueActions):
     """Batches above, videos of the selected batch below, and at the right details of both."""
 
     SCREEN_NAME = "queue"
+    CSS_PATH = "queue.tcss"
     BINDINGS = [*make_bindings("queue")]
 
     def __init__(self) -> None:
