@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import linecache
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -78,11 +79,9 @@ def read_field_docstrings(model: type[DescribedModel]) -> dict[str, str]:
 def _read_attribute_docstrings(module_name: str) -> dict[str, dict[str, str]]:
     """Return the docstrings of the attributes of every class of a module, by class and attribute name."""
     docstrings: dict[str, dict[str, str]] = {}
-    try:
-        source = inspect.getsource(sys.modules[module_name])
-    except OSError:
-        return docstrings
-    for node in ast.parse(source).body:
+    module = sys.modules[module_name]
+    source_lines = linecache.getlines(module.__file__ or "", vars(module))  # `inspect.getsource` searches all modules
+    for node in ast.parse("".join(source_lines)).body:
         if isinstance(node, ast.ClassDef):
             docstrings[node.name] = {
                 attribute.target.id: inspect.cleandoc(text)

@@ -173,7 +173,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
                     f"{error}\nChoose another config, or press y to edit this one.", severity="error", timeout=15
                 )
                 return
-        self.unchanged_config = self.draft_text.parse_without_changes()
+        self.unchanged_config = self.draft_text.parse_without_changes() if drafts.changes else self.config
         drafts.changes = find_effective_changes(drafts.changes, self.config, self.unchanged_config)
         self.settings_form.show_config(self.config, set(drafts.changes), self.unchanged_config)
         self.config_list.refresh()
