@@ -141,8 +141,14 @@ def test_screens_are_imported_without_torch(loaded_by: LoadedBy, screen: str) ->
     assert not loaded_by(code, *LIBRARIES, "textual.app", "wantui.planning") & HEAVY
 
 
-def test_first_screen_is_imported_without_numpy(loaded_by: LoadedBy) -> None:
-    assert not loaded_by("import wantui.tui.app, wantui.tui.screens.compose") & {"numpy", "scipy", "PIL"}
+def test_first_screen_is_imported_without_slow_packages(loaded_by: LoadedBy) -> None:
+    assert not loaded_by("import wantui.tui.app, wantui.tui.screens.compose") & {
+        "numpy",
+        "scipy",
+        "PIL",
+        "safetensors",
+        "html",
+    }
 
 
 @pytest.mark.parametrize("package", ["wantui.generation.make_video", "wantui.worker.process", "wantui.batches.rerun"])

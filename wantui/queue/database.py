@@ -5,7 +5,6 @@ import sqlite3
 import time
 from contextlib import closing
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from wantui.errors import UserError
@@ -48,13 +47,8 @@ def is_database_damage(error: sqlite3.Error) -> bool:
 @cache
 def load_migrations() -> tuple[str, ...]:
     """Return the SQL scripts that migrate each schema version to the next, starting from an empty database."""
-    script_files = sorted(
-        (script_file for script_file in files("wantui.queue").joinpath("schema").iterdir()),
-        key=lambda script_file: script_file.name,
-    )
-    return tuple(
-        script_file.read_text(encoding="utf-8") for script_file in script_files if script_file.name.endswith(".sql")
-    )
+    script_paths = sorted(Path(__file__).with_name("schema").glob("*.sql"))
+    return tuple(path.read_text(encoding="utf-8") for path in script_paths)
 
 
 def open_database(

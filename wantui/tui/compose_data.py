@@ -12,8 +12,6 @@ from wantui.config import Config
 from wantui.errors import UserError
 from wantui.gpu.monitor import GpuSample
 from wantui.json_files import describe_first_validation_error
-from wantui.models.tokenizer import find_tokenizer_file
-from wantui.prompts import TemplateError
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import StateDirectory
 
@@ -80,7 +78,9 @@ def compute_preview(
     from wantui.batches.batch_cost import estimate_batch_costs
     from wantui.batches.cell_cost import describe_cells, estimate_cell_costs
     from wantui.batches.power import find_seed_warnings
+    from wantui.models.tokenizer import find_tokenizer_file
     from wantui.planning import preview_batch
+    from wantui.prompts import TemplateError
 
     try:
         if len(template) > MAX_TEMPLATE_LENGTH:

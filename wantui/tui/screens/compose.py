@@ -16,8 +16,6 @@ from textual.worker import get_current_worker
 from wantui.config import Config
 from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.models.catalogue import NANO
-from wantui.models.nano.attributes import CAPTION_WORDS
 from wantui.tui.actions import make_bindings
 from wantui.tui.compose_data import (
     BatchPreviewed,
@@ -233,6 +231,9 @@ class ComposeScreen(BaseScreen):
 
     def action_warnings(self) -> None:
         """Show all warnings and errors of the draft."""
+        from wantui.models.catalogue import NANO
+        from wantui.models.nano.attributes import CAPTION_WORDS
+
         if self.preview is None and not self.draft_error:
             self.notify("the draft has no warnings and no errors")
             return

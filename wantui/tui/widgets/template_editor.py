@@ -6,7 +6,6 @@ from textual.widget import Widget
 from textual.widgets import TextArea
 from textual.widgets.text_area import TextAreaTheme
 
-from wantui.prompts.highlighting import highlight_template
 from wantui.tui.content import set_titles
 from wantui.tui.widgets.diff_text import make_colour_style
 from wantui.tui.widgets.text_editing import TextEditorMixin
@@ -99,10 +98,12 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self._line_cache.clear()
         self._highlights.clear()
         text = self.text
-        if len(text) > MAX_HIGHLIGHTED_LENGTH:
+        if not text or len(text) > MAX_HIGHLIGHTED_LENGTH:
             return
+        from wantui.prompts.highlighting import highlight_template  # slow to import, and not needed without a template
+
         spans: list[tuple[int, int, str]] = list(highlight_template(text))
-        if self.error_position is not None and text:
+        if self.error_position is not None:
             position = min(self.error_position, len(text) - 1)
             spans.append((position, position + 1, "error"))
         lines = text.split("\n")

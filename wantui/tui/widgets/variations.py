@@ -7,14 +7,13 @@ from rich.style import Style
 from rich.text import Text
 from textual import on
 
-from wantui.models.tokenizer import find_token_texts
-from wantui.prompts import Mark, Variation, list_marks, list_prompts
 from wantui.tui.pane_titles import KeyTitleMixin
 from wantui.tui.series_colours import assign_variation_colours
 from wantui.tui.widgets.virtual_list import VirtualList
 
 if TYPE_CHECKING:
     from wantui.planning import BatchPreview
+    from wantui.prompts import Mark, Variation  # slow to import, like the functions below
 
 TEMPLATE_HELP = """write a template, for example:
 a [red|blue] circle  varies
@@ -60,6 +59,8 @@ class Variations(KeyTitleMixin, VirtualList):
             if empty_text == TEMPLATE_HELP:
                 self.styles.height = len(TEMPLATE_HELP.splitlines()) + BORDER_HEIGHT
             return
+        from wantui.prompts import list_prompts
+
         first_indices_by_prompts: dict[tuple[str, ...], int] = {}
         self._first_indices_with_prompts = [
             first_indices_by_prompts.setdefault(list_prompts(v), index) for index, v in enumerate(preview.variations)
@@ -74,6 +75,8 @@ class Variations(KeyTitleMixin, VirtualList):
         self.styles.height = len(preview.variations) + self.header_height + BORDER_HEIGHT
 
     def _draw_variation(self, index: int, width: int) -> Text:
+        from wantui.prompts import list_marks
+
         assert self.preview is not None
         variation = self.preview.variations[index]
         line = Text()
@@ -99,7 +102,7 @@ class Variations(KeyTitleMixin, VirtualList):
                 line.append_text(marks)
         return line
 
-    def _draw_prompt(self, variation: Variation) -> Text:
+    def _draw_prompt(self, variation: "Variation") -> Text:
         """Return a prompt with highlighted words, followed by the prompts of a schedule.
 
         Marked words have the colour of marks, and varying words the colour of brackets; scheduled prompts are dim.
@@ -116,7 +119,7 @@ class Variations(KeyTitleMixin, VirtualList):
             prompt.append(f"{ARROW}{scheduled.prompt}", Style(dim=True))
         return prompt
 
-    def _append_marks(self, line: Text, variation: Variation) -> None:
+    def _append_marks(self, line: Text, variation: "Variation") -> None:
         """Append the marked words of a variation with their weights and tokens.
 
         Equal marks of its prompts are listed once.
@@ -131,12 +134,14 @@ class Variations(KeyTitleMixin, VirtualList):
                     mark_texts.append(mark_text)
         line.append_text(Text().join(mark_texts))
 
-    def _draw_mark(self, prompt: str, mark: Mark) -> Text:
+    def _draw_mark(self, prompt: str, mark: "Mark") -> Text:
         text = Text()
         text.append(f"  ({mark.text})", self.make_colour_style("success"))
         if mark.weight != 1:
             text.append(f" x{mark.weight:g}", self.make_colour_style("success"))
         if self.tokenizer_path is not None:
+            from wantui.models.tokenizer import find_token_texts
+
             token_texts = find_token_texts(self.tokenizer_path, prompt, mark.start, mark.end)
             text.append(f" = {'·'.join(token_texts)}", Style(dim=True))
         return text
