@@ -30,7 +30,6 @@ from wantui.analysis.continued_videos import find_concept_word
 from wantui.analysis.differences import compute_family_p, describe_interval
 from wantui.analysis.proportions import (
     Proportion,
-    compute_half_share_level_difference,
     find_half_share_level,
     fit_monotonic,
 )
@@ -206,20 +205,6 @@ def test_few_seeds_give_no_bound_of_s50(seed_count: int) -> None:
     half = find_half_share_level(LEVELS, [seed_count] * 3 + [0] * 3, seed_count)
     assert half.estimate == pytest.approx(0.75)
     assert (half.low, half.high) == (0.0, math.inf)
-
-
-def test_difference_of_half_share_levels_has_the_distances_of_both_ends() -> None:
-    first = find_half_share_level(LEVELS, [8, 8, 8, 8, 0, 0], 8)
-    second = find_half_share_level(LEVELS, [8, 0, 0, 0, 0, 0], 8)
-    assert (first.low, first.estimate, first.high) == pytest.approx((0.8, 0.85, 0.9))
-    assert (second.low, second.estimate, second.high) == pytest.approx((0.5, 0.55, 0.6))
-    distance = math.hypot(0.05, 0.05)
-    assert compute_half_share_level_difference(first, second) == pytest.approx((0.3, 0.3 - distance, 0.3 + distance))
-    never = find_half_share_level(LEVELS, [8] * 6, 8)
-    estimate, low, high = compute_half_share_level_difference(never, second)
-    assert math.isnan(estimate)
-    assert low == pytest.approx(0.95 - 0.6)
-    assert high == math.inf
 
 
 def test_one_concept_has_no_difference() -> None:

@@ -155,20 +155,6 @@ def estimate_half_share_level(
     return (half_share_level.low, min(half_share_level.high, 1.0)), 0.72
 
 
-def estimate_half_share_level_difference(
-    random: np.random.Generator, seed_count: int, distribution: str
-) -> tuple[Interval, float]:
-    """Return the interval of a difference of s50 of concepts whose seeds resemble each other."""
-    levels = draw_values(random, (1, seed_count), distribution) + draw_values(random, (2, seed_count), distribution)
-    commitments = [
-        measure_commitment(make_outcomes(name, mean + 0.1 * np.sqrt(0.5) * kept_levels, CLOSE_SIGMAS))
-        for name, mean, kept_levels in (("a", 0.72, levels[0]), ("b", 0.62, levels[1]))
-    ]
-    (commitment_difference,) = compare_commitments(commitments)
-    low, high = commitment_difference.half_share_level_low, commitment_difference.half_share_level_high
-    return (max(low, -1.0), min(high, 1.0)), 0.72 - 0.62
-
-
 INTERVALS: dict[str, Callable[[np.random.Generator, int, str], tuple[Interval, float]]] = {
     "mean difference, slope or curve (Student)": estimate_difference,
     "ratio of means (Fieller)": estimate_ratio,
@@ -185,7 +171,6 @@ INTERVALS: dict[str, Callable[[np.random.Generator, int, str], tuple[Interval, f
     "difference of kept ranges (Student)": estimate_kept_range,
     "s50, levels 0.05 apart": partial(estimate_half_share_level, sigmas=COMMITMENT_SIGMAS),
     "s50, levels 0.004 apart": partial(estimate_half_share_level, sigmas=CLOSE_SIGMAS),
-    "difference of s50, levels 0.004 apart": estimate_half_share_level_difference,
 }
 """Function that returns an interval and the true value, by name."""
 DISTRIBUTIONS = ("normal", "t with 3 d.f.", "odd video", "lognormal")

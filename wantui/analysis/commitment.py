@@ -19,7 +19,6 @@ from wantui.analysis.differences import compute_family_p
 from wantui.analysis.proportions import (
     HalfShareLevel,
     Proportion,
-    compute_half_share_level_difference,
     find_half_share_level,
 )
 from wantui.analysis.statistics import Effect, adjust_family_wise, compute_min_attainable_p, compute_paired_effect
@@ -69,9 +68,7 @@ class CommitmentDifference:
     first: str
     second: str
     half_share_level_difference: float
-    half_share_level_low: float
-    half_share_level_high: float
-    """95 % interval of the difference of s50; infinite where a concept has no bound."""
+    """Difference of s50; NaN if a concept has no s50. The kept range has the interval and the test."""
     kept_range: Effect
     """Paired difference of the kept ranges, over seeds."""
     min_attainable_p: float
@@ -145,7 +142,7 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Commit
             CommitmentDifference(
                 first.outcomes.concept,
                 second.outcomes.concept,
-                *compute_half_share_level_difference(first.half_share_level, second.half_share_level),
+                first.half_share_level.estimate - second.half_share_level.estimate,
                 compute_paired_effect(ranges[0] - ranges[1]),
                 compute_min_attainable_p(len(shared_seeds)),
                 len(shared_seeds),

@@ -128,21 +128,3 @@ def _find_crossing(sigmas: FloatArray, fit: FloatArray) -> float:
     after = int(np.argmax(fit < 0.5))
     share = (fit[after - 1] - 0.5) / (fit[after - 1] - fit[after])
     return float(sigmas[after - 1] + share * (sigmas[after] - sigmas[after - 1]))
-
-
-def compute_half_share_level_difference(first: HalfShareLevel, second: HalfShareLevel) -> tuple[float, float, float]:
-    """Return the difference of two half-share levels, and the low and high ends of the 95 % interval of the difference.
-
-    Each end is as far from the estimate as the hypotenuse of the distances of the two ends that it depends on (Zou and
-    Donner 2008). The interval assumes independent levels; it is conservative for concepts that are measured with the
-    same seeds. An end that depends on an infinite upper end is infinite too. If an estimate is missing, the interval is
-    computed from the ends alone.
-    """
-    difference = first.estimate - second.estimate
-    if not math.isfinite(difference):
-        return difference, first.low - second.high, first.high - second.low
-    return (
-        difference,
-        difference - math.hypot(first.estimate - first.low, second.high - second.estimate),
-        difference + math.hypot(first.high - first.estimate, second.estimate - second.low),
-    )

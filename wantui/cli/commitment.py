@@ -281,14 +281,8 @@ def _describe_difference(difference: "CommitmentDifference", pair_count: int) ->
         f"the kept ranges: {effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, smallest possible p "
         f"{difference.min_family_p:.3g}, {_describe_shared_seeds(difference)}"
     )
-    low, high = difference.half_share_level_low, difference.half_share_level_high
     if math.isfinite(difference.half_share_level_difference):
-        bounds = [f"{value:+.3f}" if math.isfinite(value) else "no bound" for value in (low, high)]
-        return f"{text}; s50 {difference.half_share_level_difference:+.3f} ({bounds[0]} to {bounds[1]})"
-    if math.isfinite(low) and low > 0:
-        return f"{text}; s50 higher by at least {low:.3f}"
-    if math.isfinite(high) and high < 0:
-        return f"{text}; s50 lower by at least {-high:.3f}"
+        return f"{text}; s50 {difference.half_share_level_difference:+.3f}"
     return f"{text}; the difference of s50 cannot be estimated"
 
 
@@ -384,8 +378,5 @@ def _build_pair_record(pair: "CommitmentDifference") -> dict[str, Any]:
             "min_p": pair.min_attainable_p,
             "min_family_p": pair.min_family_p,
         },
-        "s50": {
-            "difference": pair.half_share_level_difference,
-            "interval": [pair.half_share_level_low, pair.half_share_level_high],
-        },
+        "s50_difference": pair.half_share_level_difference,
     }
