@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors.numpy import load_file
 
 from wantui.analysis.loading import read_batch_videos
 from wantui.errors import UserError
+from wantui.models.catalogue import WanModel
 from wantui.storage import export
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
@@ -104,6 +106,42 @@ def test_legacy_export_has_the_legacy_layout_and_equal_trajectories(
     shown = wantui("analyze", "old")
     assert shown.code == 0
     assert f"{older[0].compute_metric('length'):.5g}" in shown.out
+
+
+def test_legacy_export_has_the_scale_of_the_transformer_of_each_step(
+    tiny_models: dict[str, WanModel], small: list[str], wantui: Wantui
+) -> None:
+    settings = (
+        f"model_settings.model_id={tiny_models['a14b'].location}",
+        "model_settings.cfg_scale=4",
+        "model_settings.cfg_scale_2=3",
+        "model_settings.flow_shift=12",
+        "model_settings.steps=5",
+    )
+    options = [word for setting in settings for word in ("--set", setting)]
+    assert wantui("run", "-t", "a red circle", "--store-latents", *small, *options).code == 0
+    (root,) = Path("outputs").iterdir()
+    assert wantui("export", root, "--format", "older", "-o", "old").code == 0
+    steps = [json.loads(path.read_text()) for path in sorted(Path("old/prompt_000/vid_001").glob("step_*.json"))]
+    scales = [step["cfg_scale"] for step in steps]
+    assert scales == [3.0 if step["timestep"] < 875 else 4.0 for step in steps]
+    assert set(scales) == {3.0, 4.0}
+
+
+def test_legacy_export_refuses_unknown_scales_of_the_second_transformer(
+    tiny_models: dict[str, WanModel], small: list[str], wantui: Wantui
+) -> None:
+    model = Path(shutil.copytree(tiny_models["a14b"].location, "model"))
+    settings = (f"model_settings.model_id={model.resolve()}", "model_settings.cfg_scale_2=3")
+    options = [word for setting in settings for word in ("--set", setting)]
+    assert wantui("run", "-t", "a red circle", "--store-latents", *small, *options).code == 0
+    (root,) = Path("outputs").iterdir()
+    model.rename("moved")
+    assert wantui("export", root, "--format", "npy", "-o", "npy").code == 0
+    result = wantui("export", root, "--format", "older", "-o", "old")
+    assert result.code == 1
+    assert "cfg_scale_2" in result.err
+    assert not [path for path in Path("old").rglob("*") if path.is_file()]
 
 
 def test_damaged_legacy_videos_are_named_and_others_exported(generated_batch: BatchFolder, wantui: Wantui) -> None:

@@ -46,6 +46,21 @@ def test_schedule_has_one_meaning_in_files_and_options() -> None:
     assert describe_guidance(in_file) == "0%: 7.5, 50%: 3 (linear)"
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ((), "6, in the second transformer 3"),
+        (("guidance_settings.rule=apg",), "6, in the second transformer 3, apg"),
+        ((SCHEDULE,), "0%: 7.5, 50%: 3 (linear), in the second transformer 3"),
+    ],
+)
+def test_description_of_guidance_names_the_scale_of_the_second_transformer(
+    settings: tuple[str, ...], text: str
+) -> None:
+    recipe = plan(*A14B, "model_settings.cfg_scale=6", "model_settings.cfg_scale_2=3", *settings)
+    assert describe_guidance(recipe).startswith(text)
+
+
 def test_section_of_the_older_system_loads_with_its_meaning() -> None:
     text = (
         "cfg_schedule_settings:\n  enabled: true\n  schedule:\n    0: 6.0\n    10: -1.0\n  interpolation: cosine\n"

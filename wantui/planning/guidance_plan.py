@@ -82,13 +82,18 @@ def find_boundary_ratio(recipe: Recipe) -> float | None:
 
 
 def describe_guidance(recipe: Recipe) -> str:
-    """Return scale, schedule and rule of the guidance of a recipe, such as "4" or "0: 7.5, 50%: 3 (linear), apg"."""
-    text = f"{recipe.guidance_scale:g}"
+    """Return scales, schedule and rule of the guidance of a recipe, such as "4" or "0: 7.5, 50%: 3 (linear), apg"."""
     schedule, rule = (recipe.find_control_request(kind.name) for kind in (GUIDANCE_SCHEDULE, GUIDANCE))
+    texts = []
+    if not isinstance(schedule, GuidanceScheduleRequest) or schedule.schedule is None:
+        texts.append(f"{recipe.guidance_scale:g}")
     if isinstance(schedule, GuidanceScheduleRequest):
-        scheduled = describe_guidance_schedule(schedule)
-        text = scheduled if schedule.schedule is not None else f"{text}, {scheduled}"
-    return f"{text}, {describe_guidance_rule(rule)}" if isinstance(rule, GuidanceRequest) else text
+        texts.append(describe_guidance_schedule(schedule))
+    if recipe.guidance_scale_2 is not None:
+        texts.append(f"in the second transformer {recipe.guidance_scale_2:g}")
+    if isinstance(rule, GuidanceRequest):
+        texts.append(describe_guidance_rule(rule))
+    return ", ".join(texts)
 
 
 def list_guidance_scales(recipes: Iterable[Recipe]) -> list[float]:

@@ -17,6 +17,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count, join_and_shorten
 from wantui.paths import check_output_folder
 from wantui.planning import Recipe
+from wantui.planning.guidance_plan import find_boundary_ratio, plan_guidance
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.state_reader import check_stored_states
@@ -196,6 +197,22 @@ def _write_pt(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> P
     return path.with_suffix(".pt")
 
 
+def _list_guidance_scales(recipe: Recipe, trajectory: _StoredTrajectory) -> list[float]:
+    """Return the guidance scale of each evaluation.
+
+    Raises:
+        CaptureError: the evaluations of the second transformer are unknown.
+    """
+    if "guidance_scales" in trajectory.group:
+        return [float(scale) for scale in trajectory.read_array("guidance_scales")]
+    if recipe.guidance_scale_2 is not None and find_boundary_ratio(recipe) is None:
+        raise CaptureError(
+            f"the steps with cfg_scale_2 are unknown, because the model {recipe.model} is not on this machine. Export "
+            "on the machine that has the model, or choose another --format"
+        )
+    return [evaluation.scale for evaluation in plan_guidance(recipe)]
+
+
 def _write_older_layout(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> Path:
     steps, sigmas, timesteps = (
         trajectory.read_array("steps"),
@@ -203,7 +220,7 @@ def _write_older_layout(path: Path, entry: VideoEntry, trajectory: _StoredTrajec
         trajectory.read_array("timesteps"),
     )
     recipe = entry.recipe
-    scales = trajectory.read_array("guidance_scales") if "guidance_scales" in trajectory.group else None
+    scales = _list_guidance_scales(recipe, trajectory)
     with atomic_folder(path) as temporary_folder:
         for index in range(
             1, len(steps)
@@ -223,7 +240,7 @@ def _write_older_layout(path: Path, entry: VideoEntry, trajectory: _StoredTrajec
                 "dtype": str(state.dtype),
                 "prompt": recipe.prompt,
                 "seed": recipe.seed,
-                "cfg_scale": recipe.guidance_scale if scales is None else float(scales[step]),
+                "cfg_scale": scales[step],
             }
             (temporary_folder / f"step_{step:03d}_metadata.json").write_text(json.dumps(metadata, indent=1))
         summary = {"video_id": entry.id, "steps": len(steps) - 1, "prompt": recipe.prompt, "seed": recipe.seed}
