@@ -70,7 +70,6 @@ class VideoMatrix:
     layout: AxisLayout = DEFAULT_LAYOUT
     """Axes of the rows, the columns and the pages."""
     view: MatrixView = MatrixView()
-    layout_count: int = 1
     page_labels: tuple[str, ...] = ()
     row_colours: tuple[str, ...] = ()
     """Theme colour of each row, if the rows are the variations; otherwise empty."""
@@ -174,7 +173,6 @@ def arrange_matrix(
         aspect_ratio,
         layout,
         MatrixView(view.layout_number % len(layouts), arranged.page_number, view.sort_score),
-        len(layouts),
         tuple(replace_names(line.label) for line in arranged.pages),
         _choose_row_colours(arranged, layout, manifest, rows),
     )
