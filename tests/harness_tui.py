@@ -2,14 +2,16 @@
 
 import asyncio
 import os
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from fake_nvml import FakeNvml
+from textual._context import active_app
 from textual.app import App
 from textual.events import Paste
 from textual.pilot import Pilot
@@ -34,6 +36,19 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(test())
 
 
+def run_together(test: Callable[[Kind], Coroutine[Any, Any, None]], cases: Iterable[Kind]) -> None:
+    """Run a test of each case, all at the same time, because they mainly wait."""
+
+    async def run_all() -> None:
+        async with asyncio.TaskGroup() as group:
+            for case in cases:
+                group.create_task(test(case))
+
+    # Each application redirects the output, and does not end in the opposite order.
+    with redirect_stdout(sys.stdout), redirect_stderr(sys.stderr):
+        asyncio.run(run_all())
+
+
 @contextmanager
 def engine_announced() -> Iterator[None]:
     """Hold the engine lock of the state directory, as an engine does that is ready."""
@@ -52,6 +67,10 @@ def has_to_draw(screen: Screen[Any]) -> bool:
     return has_changed or bool(screen._dirty_widgets or screen._callbacks)
 
 
+yielding: list[App[Any]] = []
+"""Applications that let all others do something before they look again whether anything is left to do."""
+
+
 async def settle(app: App[Any]) -> None:
     """Wait until all messages are processed, the workers that they started have ended, and the screen is drawn.
 
@@ -60,8 +79,12 @@ async def settle(app: App[Any]) -> None:
     ready: Any = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
     deadline = time.monotonic() + MAX_SETTLE_SECONDS
     while time.monotonic() < deadline:
-        await asyncio.sleep(0)
-        if ready:
+        yielding.append(app)
+        try:
+            await asyncio.sleep(0)
+        finally:
+            yielding.remove(app)
+        if len(ready) > len(yielding):
             continue
         if app._batch_count or app._resize_event is not None:
             await asyncio.sleep(0.005)  # until a timer of Textual fires
@@ -77,11 +100,11 @@ async def settle(app: App[Any]) -> None:
 
 
 @contextmanager
-def settling(app: App[Any]) -> Iterator[None]:
-    """Let the pilot wait for what an application does, instead of for 20 ms in which the process is nearly idle."""
+def settling() -> Iterator[None]:
+    """Let pilots wait for what their applications do, instead of for 20 ms in which the process is nearly idle."""
 
     async def wait_for_idle(*_: float) -> None:
-        await settle(app)
+        await settle(active_app.get())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("textual.app.wait_for_idle", wait_for_idle)
@@ -114,7 +137,7 @@ async def application(
         opened_batch_note=opened_batch_note,
     )
     app.drafts.welcomed = welcomed
-    with settling(app):
+    with settling():
         async with app.run_test(size=size, notifications=toasts) as pilot:
             under = AppUnderTest(app, pilot)
             await under.until(lambda: app.gpu_history.latest_sample is not None)

@@ -9,7 +9,7 @@ import pytest
 from conftest import step_done
 from dialogs import DIALOGS, counted_bytes, dialog_types
 from harness_screens import RECIPE, claim
-from harness_tui import application, run
+from harness_tui import application, run, run_together
 from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.geometry import Offset, Size
@@ -33,9 +33,10 @@ def test_byte_counts_cover_every_dialog() -> None:  # T1
     assert set(DIALOGS) == dialog_types()
 
 
-@pytest.mark.parametrize("kind", DIALOGS, ids=lambda kind: kind.__name__)
-def test_dialog_sends_nothing_while_nothing_happens(kind: type[ModalScreen[Any]]) -> None:  # T1
-    async def test() -> None:
+def test_dialogs_send_nothing_while_nothing_happens() -> None:  # T1
+    sent: dict[str, str] = {}
+
+    async def test(kind: type[ModalScreen[Any]]) -> None:
         async with application() as it:
             it.app.push_screen(DIALOGS[kind]())
             await it.until(lambda: isinstance(it.app.screen, kind))
@@ -45,18 +46,27 @@ def test_dialog_sends_nothing_while_nothing_happens(kind: type[ModalScreen[Any]]
                 await it.until(lambda: len("".join(written)) > 1000)  # what is drawn is counted
                 written.clear()
                 await asyncio.sleep(SECONDS)
-            assert len("".join(written)) <= FEW
+            sent[kind.__name__] = "".join(written)
 
-    run(test)
+    run_together(test, DIALOGS)
+    assert len(sent) == len(DIALOGS)
+    assert {name: text for name, text in sent.items() if len(text) > FEW} == {}
 
 
-@pytest.mark.parametrize("kind", DIALOGS, ids=lambda kind: kind.__name__)
-def test_dialog_sends_nothing_while_a_batch_runs_below_it(kind: type[ModalScreen[Any]]) -> None:  # T1
+def test_dialogs_send_nothing_while_a_batch_runs_below_them() -> None:  # T1
     queue = Queue(find_state_directory().directory)
     queue.add_batch(Path("one").absolute(), "auto", [NewVideo(0, "red", RECIPE, 20)])
     running = claim(queue)
+    sent: dict[str, str] = {}
+    watched = asyncio.Barrier(len(DIALOGS) + 1)
 
-    async def test() -> None:
+    async def record_steps() -> None:
+        await watched.wait()
+        for step in range(5):
+            queue.record_step(running, step_done(step, 20, 0.25, 1 - step / 20, norm=1.0, velocity=1.5))
+            await asyncio.sleep(SECONDS / 5)
+
+    async def watch(kind: type[ModalScreen[Any]]) -> None:
         async with application() as it:
             await it.press("3")
             await it.until(lambda: "worker-0" in it.text())
@@ -64,16 +74,17 @@ def test_dialog_sends_nothing_while_a_batch_runs_below_it(kind: type[ModalScreen
             await it.until(lambda: isinstance(it.app.screen, kind))
             await it.pilot.pause(0.7)
             with counted_bytes(it.app) as written:
-                for step in range(5):
-                    queue.record_step(running, step_done(step, 20, 0.25, 1 - step / 20, norm=1.0, velocity=1.5))
-                    await asyncio.sleep(SECONDS / 5)
+                await watched.wait()
                 await it.until(lambda: it.app.snapshot.running_videos[0].step == 5)
-            assert len("".join(written)) <= FEW
+                await asyncio.sleep(SECONDS / 5)
+            sent[kind.__name__] = "".join(written)
             it.app.pop_screen()
             await it.until(lambda: "5/20" in it.text())
 
-    run(test)
+    run_together(lambda kind: record_steps() if kind is None else watch(kind), [None, *DIALOGS])
     queue.close()
+    assert len(sent) == len(DIALOGS)
+    assert {name: text for name, text in sent.items() if len(text) > FEW} == {}
 
 
 def test_screen_is_redrawn_when_a_dialog_closes() -> None:  # T1
@@ -91,18 +102,21 @@ def test_screen_is_redrawn_when_a_dialog_closes() -> None:  # T1
     run(test)
 
 
-@pytest.mark.parametrize("number", "12345")
-def test_screen_sends_nothing_while_nothing_happens(number: str) -> None:
-    async def test() -> None:
+def test_screens_send_nothing_while_nothing_happens() -> None:
+    sent: dict[str, str] = {}
+
+    async def test(number: str) -> None:
         async with application(gpu_panel="hidden") as it:
             it.app.gpu_monitor.stop()  # the machine's memory does change
             await it.press(number)
             await it.pilot.pause(1.5)
             with counted_bytes(it.app) as written:
                 await asyncio.sleep(SECONDS)
-            assert len("".join(written)) <= FEW
+            sent[it.app.screen.name or ""] = "".join(written)
 
-    run(test)
+    run_together(test, "12345")
+    assert len(sent) == 5
+    assert {name: text for name, text in sent.items() if len(text) > FEW} == {}
 
 
 def test_monitor_of_a_running_video_without_progress_sends_nothing() -> None:  # T1
