@@ -15,6 +15,7 @@ import pytest
 from conftest import Wantui
 from process_state import has_ended
 
+from wantui.engine import notices
 from wantui.engine.notices import (
     OUTPUT_FILE,
     BatchEndNotifier,
@@ -164,6 +165,60 @@ def test_failed_command_is_logged_with_its_exit_code(
     notifier.wait()
     assert "on_batch_end failed for mine with exit code 7; see " in caplog.text
     assert (notifier.logs_folder / OUTPUT_FILE).read_text() == "no such thing\n"
+
+
+@pytest.mark.processes
+def test_command_that_prints_without_end_is_stopped_and_its_output_is_cut(
+    queue: Queue,
+    notifier: BatchEndNotifier,
+    settings_file: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notices, "MAX_OUTPUT_BYTES", 1000)
+    path = notifier.logs_folder / OUTPUT_FILE
+    path.write_text("of an earlier command\n")
+    settings_file.write_text("on_batch_end: yes flood\ntimeout_seconds: 600\n")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    notifier.send_new_notices()
+    notifier.wait()
+    assert "on_batch_end was stopped for mine: it printed more than 1.0 kB; see " in caplog.text
+    assert path.read_text().startswith("of an earlier command\nflood\n")
+    assert path.stat().st_size == 1022
+
+
+@pytest.mark.processes
+def test_commands_of_many_batches_that_end_at_once_run_a_few_at_a_time(
+    queue: Queue, notifier: BatchEndNotifier, settings_file: Path
+) -> None:
+    settings_file.write_text("on_batch_end: cd ..; echo x >> started; while [ ! -e go ]; do sleep 0.02; done\n")
+    count = 3 * notices.MAX_CONCURRENT_NOTICES
+    for index in range(count):
+        add_batch(queue, f"batch {index}", videos=1)
+        end_next_video(queue)
+    notifier.send_new_notices()
+    started = Path("outputs/started")
+    wait_until(
+        lambda: started.exists() and len(started.read_text().split()) == notices.MAX_CONCURRENT_NOTICES, "they start"
+    )
+    assert len(notifier.processes) == notices.MAX_CONCURRENT_NOTICES
+    Path("outputs/go").touch()
+    notifier.wait()
+    assert len(started.read_text().split()) == count
+
+
+@pytest.mark.processes
+def test_output_file_that_is_no_regular_file_is_an_error_instead_of_a_hang(
+    queue: Queue, notifier: BatchEndNotifier, settings_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings_file.write_text("on_batch_end: 'true'\n")
+    os.mkfifo(notifier.logs_folder / OUTPUT_FILE)
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    notifier.send_new_notices()
+    wait_until(lambda: "on_batch_end cannot be run for mine: " in caplog.text, "the error is logged")
+    assert "is not a regular file" in caplog.text
 
 
 class Receiver(BaseHTTPRequestHandler):

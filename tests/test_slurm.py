@@ -151,7 +151,10 @@ def test_array_is_not_submitted_again_without_an_answer_of_squeue(
             "#!/bin/sh\necho 'sbatch: error: invalid partition specified: no' >&2; exit 1\n",
             "invalid partition specified: no",
         ),
-        ("#!/bin/sh\nkill -9 $$\n", "Slurm rejected the array: sbatch printed no reason (exit code -9)"),
+        (
+            "#!/bin/sh\nkill -9 $$\n",
+            "Slurm rejected the array: sbatch printed no reason (signal SIGKILL: ",
+        ),
         ("#!/bin/sh\nprintf ' \\n\\n' >&2; exit 4\n", "sbatch printed no reason (exit code 4)"),
         ("no program", "sbatch: Exec format error"),
     ],

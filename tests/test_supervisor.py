@@ -53,6 +53,20 @@ class FailingSlot(WorkerSlot):
         self.sent_signals = set()
 
 
+class KilledSlot(WorkerSlot):
+    """A place whose workers end by a signal at once, without output."""
+
+    signal_number = 0
+
+    def start_process(self, state_directory: Path, logs_folder: Path) -> None:
+        logs_folder.mkdir(exist_ok=True)
+        self.find_output_path(logs_folder).touch()
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", "-c", f"import os; os.kill(os.getpid(), {self.signal_number})"]
+        )
+        self.sent_signals = set()
+
+
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[FailingSlot]:
     """Places on two GPUs, where no worker works and none is waited for."""
@@ -78,6 +92,32 @@ def test_failing_gpu_holds_the_queue_while_the_other_gpu_is_idle(
     assert held.kind == "worker"
     assert "the driver is too old" in held.reason
     assert [slot.starts for slot in two_gpus] == tries
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("signal_number", "name", "advice"),
+    [
+        (signal.SIGKILL, "signal SIGKILL: ", "the system perhaps ran out of memory"),
+        (signal.SIGSEGV, "signal SIGSEGV: ", "wantui doctor --full"),
+        (signal.SIGILL, "signal SIGILL: ", "a build for this CPU"),
+        (signal.SIGRTMIN + 5, f"signal {signal.SIGRTMIN + 5}; see ", ""),  # Python has no name for it
+    ],
+)
+def test_workers_killed_by_a_signal_hold_the_queue_with_its_likely_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_number: int, name: str, advice: str
+) -> None:
+    monkeypatch.setattr(slots, "MIN_RESTART_DELAY_SECONDS", 0.0)
+    slot = KilledSlot("worker-0", ("auto", "cpu"), "cpu", {}, restart_delay_seconds=0.0)
+    slot.signal_number = signal_number
+    queue = Queue(tmp_path)
+    add(queue, "auto")
+    Supervisor(queue, [slot], tmp_path / "logs", LOG, ends_when_idle=True).run()
+    held = queue.read_hold()
+    assert held is not None
+    assert held.reason.startswith(f"no worker can start (3 tries): {name}")
+    assert advice in held.reason
+    assert "printed nothing" not in held.reason
 
 
 def test_worker_output_that_cannot_be_written_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,6 +372,32 @@ def test_engine_that_the_system_does_not_start_is_an_error_message(
         f"the engine cannot be started: {os.strerror(number)}. Queued batches stay in the queue; fix this, and start "
         "it: wantui engine start"
     )
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("os.kill(os.getpid(), 9)", "signal SIGKILL: the system perhaps ran out of memory"),
+        ("os._exit(3)", "exit code 3. Last line of {output}:\n  (it printed nothing)"),
+        ("print('no room'); sys.exit(3)", "exit code 3. Last line of {output}:\n  no room"),
+    ],
+)
+def test_engine_that_ends_at_once_is_explained_without_the_output_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, reason: str
+) -> None:
+    output_path = tmp_path / "engine.out"
+    output_path.write_text("RuntimeError: of yesterday\n")
+    start_process = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess,
+        "Popen",
+        lambda _, **options: start_process([sys.executable, "-S", "-c", f"import os, sys; {code}"], **options),
+    )
+    with pytest.raises(NoEngineError) as refused:
+        ensure_engine(StateDirectory(tmp_path))
+    assert str(refused.value).startswith(f"the engine did not start: {reason.format(output=output_path)}")
+    assert "yesterday" not in str(refused.value)
 
 
 def test_every_temporary_hold_has_a_check_of_its_end() -> None:

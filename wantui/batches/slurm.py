@@ -26,6 +26,7 @@ from wantui.batches.enqueue import Shard, find_missing_videos
 from wantui.errors import UserError
 from wantui.formatting import UNPRINTABLE_PATTERN, format_count
 from wantui.queue.state_dir import NETWORK_FILE_SYSTEM_TYPES, find_file_system_type
+from wantui.stop_signals import describe_exit
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import can_lock_files
 from wantui.storage.manifest import read_manifest
@@ -187,7 +188,7 @@ def _run_squeue(*options: str) -> str:
     except OSError as error:
         raise NoSlurmError(f"squeue cannot be started: {error.strerror}") from error
     if result.returncode:
-        raise NoSlurmError(f"squeue failed: {result.stderr.strip() or f'exit code {result.returncode}'}")
+        raise NoSlurmError(f"squeue failed: {result.stderr.strip() or describe_exit(result.returncode)}")
     return result.stdout.strip()
 
 
@@ -292,9 +293,10 @@ def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> li
         with executor.batch():
             submitted_jobs = [executor.submit(share) for share in drain_shares]
     except (FailedJobError, FailedSubmissionError) as error:
-        exit_code = getattr(error.__cause__, "returncode", "unknown")
+        exit_code = getattr(error.__cause__, "returncode", None)
+        exit_text = "exit code unknown" if exit_code is None else describe_exit(exit_code)
         lines = [line for line in str(error).splitlines() if line.strip()]
-        lines = lines or [f"sbatch printed no reason (exit code {exit_code})"]
+        lines = lines or [f"sbatch printed no reason ({exit_text})"]
         reason = ([line for line in lines if "sbatch" in line] or lines)[-1].strip()
         raise NoSlurmError(f"Slurm rejected the array: {reason}") from None
     except OSError as error:

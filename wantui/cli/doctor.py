@@ -23,6 +23,7 @@ from wantui.environment import build_torch_environment
 from wantui.formatting import format_bytes, format_count
 from wantui.planning.requirements import explain_missing_compiler
 from wantui.planning.throughput import PACKAGE_BY_KERNEL
+from wantui.stop_signals import describe_exit
 
 REPORTED_LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 MIN_DRIVER_BY_CUDA_VERSION = {11: 450, 12: 525, 13: 580}
@@ -142,7 +143,7 @@ def _check_torch_import() -> Iterator[Finding]:
         return
     if result.returncode:
         lines = result.stderr.decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else f"the import ended with exit code {result.returncode}"
+        reason = lines[-1] if lines else f"the import ended with {describe_exit(result.returncode)}"
         yield Finding("problem", "torch", f"cannot be imported: {reason}", "pip install --force-reinstall torch")
 
 

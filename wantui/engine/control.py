@@ -23,6 +23,7 @@ from wantui.queue.engine_lock import ENGINE_LOCK_FILE, read_engine_info
 from wantui.queue.lock_holders import LockListener, LockWatch
 from wantui.queue.state_dir import StateDirectory
 from wantui.queue.state_files import open_state_file
+from wantui.stop_signals import describe_exit
 
 if TYPE_CHECKING:
     import subprocess
@@ -232,6 +233,7 @@ def ensure_engine(
         command += ["--workers", str(worker_count)]
     try:
         with output_path.open("ab") as output_file:
+            start_byte = output_file.tell()
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -250,7 +252,8 @@ def ensure_engine(
         ) from None
     engine = _wait_for_engine(state_dir.directory, process, on_locked)
     if engine is None:
-        raise NoEngineError(f"the engine did not start. Last line of {output_path}:\n  {read_last_line(output_path)}")
+        exit_text, last_line = describe_exit(process.wait()), read_last_line(output_path, start_byte)
+        raise NoEngineError(f"the engine did not start: {exit_text}. Last line of {output_path}:\n  {last_line}")
     return engine, engine.process_id == process.pid
 
 

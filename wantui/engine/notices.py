@@ -23,11 +23,14 @@ from pydantic import Field, field_validator
 
 from wantui.config.user_files import UserSettings, read_user_settings
 from wantui.errors import UserError
+from wantui.formatting import format_bytes
 from wantui.paths import expand_user_path
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, QueueEvent
+from wantui.queue.state_files import open_state_file
 from wantui.queue.states import derive_batch_state
+from wantui.stop_signals import describe_exit
 
 SETTINGS_VARIABLE = "WANTUI_ENGINE_CONFIG"
 """Environment variable with the path of a settings file to use instead of the default one."""
@@ -36,6 +39,10 @@ OUTPUT_FILE = "notices.out"
 _UNSENDABLE_CHARACTER_PATTERN = re.compile(r"[^\x21-\x7e]")
 MAX_WAIT_SECONDS = 10.0
 """Maximum seconds that an ending engine waits for the notices that are being sent."""
+MAX_CONCURRENT_NOTICES = 8
+"""Maximum number of notices sent at the same time; if more batches end at once, theirs wait."""
+MAX_OUTPUT_BYTES = 100_000_000
+"""Maximum bytes that a command may print."""
 KILL_SECONDS = 2.0
 """Seconds between SIGTERM and SIGKILL for a command that exceeds its time."""
 
@@ -150,6 +157,9 @@ class BatchEndNotifier:
         self.threads: list[threading.Thread] = []
         self.processes: set[subprocess.Popen[bytes]] = set()
         """Running commands."""
+        self.free_places = threading.BoundedSemaphore(MAX_CONCURRENT_NOTICES)
+        self.is_abandoned = False
+        """True once the engine no longer waits for notices; no other one is started."""
 
     def send_new_notices(self) -> None:
         """Send notices for the batches that ended since the last call.
@@ -190,6 +200,7 @@ class BatchEndNotifier:
         deadline = time.monotonic() + MAX_WAIT_SECONDS
         while any(thread.is_alive() for thread in self.threads):
             if must_stop() or time.monotonic() > deadline:
+                self.is_abandoned = True
                 self.log.error("the engine stopped before all notices were sent")
                 for process in list(self.processes):
                     _end_process_group(process)
@@ -209,14 +220,21 @@ class BatchEndNotifier:
         if settings.webhook is not None:
             senders.append(lambda address=settings.webhook: self._call_webhook(address, end, settings))
         for sender in senders:
-            thread = threading.Thread(target=sender, name="notice", daemon=True)
+            thread = threading.Thread(target=self._send_in_turn, args=(sender,), name="notice", daemon=True)
             thread.start()
             self.threads.append(thread)
+
+    def _send_in_turn(self, sender: Callable[[], None]) -> None:
+        with self.free_places:
+            if not self.is_abandoned:
+                sender()
 
     def _run_command(self, command: str, end: BatchEnd, settings: NoticeSettings) -> None:
         path = self.logs_folder / OUTPUT_FILE
         try:
-            with path.open("ab") as out:
+            descriptor = open_state_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            with os.fdopen(descriptor, "ab") as out:
+                max_size = out.tell() + MAX_OUTPUT_BYTES
                 process = subprocess.Popen(
                     ["/bin/sh", "-c", command],
                     stdin=subprocess.DEVNULL,
@@ -226,24 +244,18 @@ class BatchEndNotifier:
                     env=_remove_notice_variables(os.environ) | end.to_environment(),
                     process_group=0,
                 )
-        except (OSError, ValueError) as error:  # ValueError: an environment variable contains a NUL character
+        except (OSError, UserError, ValueError) as error:  # ValueError: a variable contains a NUL character
             self.log.error("on_batch_end cannot be run for %s: %s", end.name, error)
             return
         self.processes.add(process)
         try:
-            code = process.wait(settings.timeout_seconds)
-        except subprocess.TimeoutExpired:
-            _end_process_group(process)
-            self.log.error(
-                "on_batch_end was stopped for %s: it took longer than %g s (timeout_seconds in engine.yaml)",
-                end.name,
-                settings.timeout_seconds,
-            )
-            return
+            reason = _wait_for_command(process, settings.timeout_seconds, path, max_size)
         finally:
             self.processes.discard(process)
-        if code:
-            self.log.error("on_batch_end failed for %s with exit code %d; see %s", end.name, code, path)
+        if reason:
+            self.log.error("on_batch_end was stopped for %s: %s", end.name, reason)
+        elif code := process.wait():
+            self.log.error("on_batch_end failed for %s with %s; see %s", end.name, describe_exit(code), path)
         else:
             self.log.info("on_batch_end was run for %s", end.name)
 
@@ -296,6 +308,31 @@ def _remove_notice_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment without the variables of notices that an engine inherited from a notice's command."""
     names = {f"WANTUI_{name.upper()}" for name in BatchEnd.__dataclass_fields__}
     return {name: value for name, value in environment.items() if name not in names}
+
+
+def _wait_for_command(process: subprocess.Popen[bytes], timeout_seconds: float, path: Path, max_size: int) -> str:
+    """Wait for a command; stop it and return the reason if it exceeds its time or the size of its output file."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        has_ended = process.poll() is not None
+        if _read_size(path) > max_size:
+            _end_process_group(process)
+            with suppress(OSError):
+                os.truncate(path, max_size)
+            return f"it printed more than {format_bytes(MAX_OUTPUT_BYTES)}; see {path}"
+        if has_ended:
+            return ""
+        if time.monotonic() > deadline:
+            _end_process_group(process)
+            return f"it took longer than {timeout_seconds:g} s (timeout_seconds in engine.yaml)"
+        time.sleep(0.02)
+
+
+def _read_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # the file was deleted
+        return 0
 
 
 def _end_process_group(process: subprocess.Popen[bytes]) -> None:

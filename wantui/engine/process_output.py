@@ -8,6 +8,8 @@ from wantui.formatting import escape_unprintable
 from wantui.queue.state_dir import find_write_error
 from wantui.queue.state_files import open_state_file
 
+NO_OUTPUT = "(it printed nothing)"
+"""Placeholder for the last line of an empty output."""
 TRACEBACK_HEADER = "Traceback (most recent call last):"
 """First line of a traceback of Python."""
 CUDA_ADVICE_STARTS = (
@@ -55,5 +57,5 @@ def read_last_line(path: Path, start_byte: int = 0) -> str:
         return escape_unprintable(lines[_find_error_line(lines)][:1000])
     write_error = find_write_error(path.parent)
     if write_error is None:
-        return "(it printed nothing)"
+        return NO_OUTPUT
     return f"(cannot write its output to {path}: {write_error}. Free disk space, or make the folder writable)"

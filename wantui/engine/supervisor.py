@@ -11,6 +11,7 @@ from wantui.engine.control import is_lock_current
 from wantui.engine.hold_recovery import find_hold_end
 from wantui.engine.notices import BatchEndNotifier
 from wantui.engine.pairing import is_gpu_borrowed, prepare_slot
+from wantui.engine.process_output import NO_OUTPUT
 from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
 from wantui.errors import UserError
@@ -19,7 +20,7 @@ from wantui.queue.database import QueueUnavailableError, is_database_damage
 from wantui.queue.events import WorkerDied
 from wantui.queue.queue import Queue
 from wantui.queue.records import VideoRow
-from wantui.stop_signals import SECOND_GPU_LOST_EXIT_CODE
+from wantui.stop_signals import SECOND_GPU_LOST_EXIT_CODE, describe_exit
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoState
 from wantui.storage.manifest_store import ManifestStoreCache
@@ -184,15 +185,17 @@ class Supervisor:
     def _reap_worker(self, slot: WorkerSlot) -> None:
         if slot.process is None or (exit_code := slot.process.poll()) is None:
             return
-        reason = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
-        if exit_code == -signal.SIGKILL and not slot.sent_signals:
-            reason += " (not by the engine: perhaps the system ran out of memory)"
+        reason = describe_exit(exit_code, is_signal_expected=bool(slot.sent_signals))
         worker_name = slot.worker_name
         if ends_unready := exit_code == 0 and not slot.sent_signals and self._is_starting(worker_name):
             reason += " before it could claim a video"
         has_failed = ends_unready or exit_code not in (0, SECOND_GPU_LOST_EXIT_CODE)
-        if has_failed and exit_code >= 0 and not slot.sent_signals:  # the last line of a traceback
-            reason += f": {slot.read_last_output_line(self.logs_folder)}"
+        if has_failed and not slot.sent_signals:  # the last line of a traceback, or of std::terminate
+            last_line = slot.read_last_output_line(self.logs_folder)
+            if exit_code >= 0:
+                reason += f": {last_line}"
+            elif last_line != NO_OUTPUT:
+                reason += f". Its last output: {last_line}"
         # Also after a clean exit: reclaim every video that the worker did not release.
         videos = self.queue.reclaim_videos(
             worker_name, reason, counts_crash=signal.SIGKILL not in slot.sent_signals, has_worker_ended=True
@@ -218,8 +221,6 @@ class Supervisor:
         # No video was claimed: the failure is the worker's own.
         slot.delay_next_start()
         if not slot.sent_signals:
-            if exit_code < 0:
-                reason += f": {slot.read_last_output_line(self.logs_folder)}"
             self.queue.emit_event(
                 WorkerDied(worker=worker_name, error=f"{reason}; see {slot.find_output_path(self.logs_folder)}")
             )

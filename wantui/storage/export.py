@@ -18,6 +18,7 @@ from wantui.formatting import format_count, join_and_shorten
 from wantui.paths import check_output_folder
 from wantui.planning import Recipe
 from wantui.planning.guidance_plan import find_boundary_ratio, plan_guidance
+from wantui.stop_signals import describe_exit
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.state_reader import check_stored_states
@@ -190,7 +191,7 @@ def _write_pt(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> P
                 text=True,
             )
             if process.returncode:
-                reason = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+                reason = (process.stderr.strip().splitlines() or [describe_exit(process.returncode)])[-1]
                 raise NothingToExportError(f"torch could not write {path.name}.pt: {reason}")
     finally:
         safetensors_path.unlink(missing_ok=True)

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from wantui.stop_signals import describe_exit
+
 MIN_CELLS, MAX_COLUMNS, MAX_ROWS = 1, 1000, 500
 """Limits of the terminal size in cells; the application stores every cell, so a huge size would exhaust memory."""
 MAX_PACKET_BYTES = 64_000_000
@@ -95,7 +97,7 @@ class ApplicationProcess:
         with suppress(asyncio.TimeoutError):  # a program that it started may keep the pipe open
             await asyncio.wait_for(asyncio.shield(self._reading_errors), MAX_QUIT_SECONDS)
         reason = self._errors.decode(errors="replace").strip()
-        return reason or f"the application ended with exit code {self._process.returncode}"
+        return reason or f"the application ended with {describe_exit(self._process.returncode)}"
 
     async def send_keys(self, text: str) -> None:
         """Send typed text to the application."""
