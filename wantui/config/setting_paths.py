@@ -265,6 +265,9 @@ def parse_swept_values(setting: SettingPath, written: WrittenValue) -> list[Any]
 
 
 def _parse_value(setting: SettingPath, written: WrittenValue) -> Any:
+    accepts_empty_text = setting.field is None or setting.field.is_optional or setting.field.kind == "text"
+    if not written.text and not written.is_quoted and not accepts_empty_text:
+        raise ValueError("a value is empty. Write the values after the equals sign, separated by commas")
     if setting.field is not None and not (written.is_quoted and setting.field.kind == "text"):
         return parse_setting_value(setting.field, written.text)
     if setting.field is not None:
