@@ -352,6 +352,8 @@ def test_attention_view_explains_how_to_store_attention(tmp_path: Path) -> None:
 
     async def test(it: AppUnderTest) -> None:
         await show(it, videos)
+        await it.until(lambda: "v View" in it.text().splitlines()[-1])
+        assert "a Attention" not in it.text().splitlines()[-1], "no maps are stored"
         await it.press("a")
         await it.until(lambda: "turn on 'store attention'" in it.cells("#curve-cells"))
         await it.press("a")

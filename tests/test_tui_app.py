@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import only_queued, step_done
 from fake_nvml import FakeNvml
-from harness_screens import RECIPE, claim
+from harness_screens import RECIPE, add, claim
 from harness_tui import AppUnderTest, application, engine_announced, run
 
 from wantui.errors import UserError
@@ -250,7 +250,7 @@ def test_footer_of_a_new_screen_shows_the_gpu_key_at_once(monkeypatch: pytest.Mo
         async with application(size=(200, 40), nvml=FakeNvml() if has_gpus else None) as it:
             monkeypatch.setattr(WantuiApp, "on_gpu_sampled", lambda *_: None)  # no further sample
             await it.press("2")
-            await it.until(lambda: "Retry" in it.text().splitlines()[-1])
+            await it.until(lambda: it.app.screen.name == "queue" and "Quit" in it.text().splitlines()[-1])
             assert ("F9 GPU size" in it.text().splitlines()[-1]) is has_gpus
 
     with only_queued():
@@ -301,12 +301,45 @@ def _steady(line: str) -> str:
     return re.sub(r"°C .*", "°C", re.sub(r"; +[\d.]+ [kMGT]B free.*", " of the disk", line)).rstrip()
 
 
-def test_footer_shows_the_keys_of_the_screen() -> None:
+def test_footer_shows_the_keys_of_the_screen(queue: Queue) -> None:
+    add(queue, "mine")
+
     async def test() -> None:
         async with application() as it:
             await it.press("2")
             await it.until(lambda: "Retry" in it.text().splitlines()[-1])
             assert "? Help" in it.text().splitlines()[-1]
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("key", "shown_keys"),
+    [("2", ""), ("3", "V Auto  L Log"), ("4", ""), ("5", "")],
+)
+def test_footer_omits_keys_that_have_nothing_to_act_on(queue: Queue, key: str, shown_keys: str) -> None:
+    async def test() -> None:
+        async with application(size=(160, 40)) as it:
+            await it.press(key)
+            await it.until(lambda: it.text().splitlines()[-1].split("ctrl+q")[0].strip() == shown_keys)
+            add(queue, "mine")
+            if key == "2":
+                await it.until(lambda: "r Retry" in it.text().splitlines()[-1])
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("screen", "key", "reason"),
+    [("2", "r", "no batch is selected"), ("3", "c", "no video is running"), ("4", "p", "no video is selected")],
+)
+def test_key_that_the_footer_omits_tells_the_reason(screen: str, key: str, reason: str) -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press(screen)
+            await it.until(lambda: it.app.focused is not None and it.app.screen.name != "compose")
+            await it.press(key)
+            await it.until(lambda: reason in it.notifications())
 
     run(test)
 

@@ -1,6 +1,6 @@
 """Analysis screen: a table of trajectories, by video or by group, with a view of the selected row or of the groups."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from textual import getters, on, work
@@ -260,6 +260,19 @@ class AnalysisScreen(AnalysisFigures):
         """Draw the current view; a table above attention gets the rows that the pictures leave."""
         self._fit_table()
         super().draw_details()
+        self.update_footer()
+
+    def list_idle_actions(self) -> Iterator[str]:
+        if not self.videos:
+            yield from ("next_view(1)", "groups", "sort", "search", "enlarge", "export")
+        if not self.available_batches:
+            yield "choose_batches"
+        if not self.chosen_folders:
+            yield "open_library"
+        row = self.row_list.current_row
+        shown_videos = row.videos if isinstance(row, Group) else [row]
+        if self.view != "attention" and not any(video and video.attention_path for video in shown_videos):
+            yield "toggle_attention"
 
     def _fit_table(self) -> None:
         """Make the table as high as its rows, up to a share of the screen, or to what attention leaves.

@@ -35,6 +35,7 @@ class BaseScreen(OneShotTimersMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin,
 
     header = getters.query_one(Header)
     gpu_panel = getters.query_one(GpuPanel)
+    footer = getters.query_one(KeyFooter)
 
     def __init__(self) -> None:
         super().__init__(name=self.SCREEN_NAME)
@@ -103,6 +104,14 @@ class BaseScreen(OneShotTimersMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin,
     def on_shown(self) -> None:
         """Handle the screen being shown again."""
 
+    def list_idle_actions(self) -> Iterable[str]:
+        """List the actions that have nothing to act on, so that the footer omits them."""
+        return ()
+
+    def update_footer(self) -> None:
+        """Show the keys of the actions that have something to act on."""
+        self.footer.hide_idle_actions(frozenset(self.list_idle_actions()))
+
     def show_snapshot(self, snapshot: QueueSnapshot) -> None:
         """Update the screen after a change of the queue, or when it is shown again."""
 
@@ -114,6 +123,7 @@ class BaseScreen(OneShotTimersMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin,
         self.header.show_snapshot(snapshot)
         self.gpu_panel.snapshot = snapshot
         self.show_snapshot(snapshot)
+        self.update_footer()
 
     def _handle_gpu_sample(self, sample: GpuSample) -> None:
         if not self.is_current:

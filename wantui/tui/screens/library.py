@@ -66,7 +66,6 @@ class LibraryScreen(LibraryLayout):
 
     def __init__(self) -> None:
         super().__init__()
-        self.batches: list[BatchSummary] = []
         self.star_counts: Mapping[Path, int] = {}
         """Number of starred videos by batch folder."""
         self.state_filter = "all"
@@ -175,6 +174,7 @@ class LibraryScreen(LibraryLayout):
         self.share_height()
         set_titles(self.matrix, MATRIX_TITLE, "")
         self.details.show_message(message)
+        self.update_footer()
 
     def select_batch(self, folder: Path, video_index: int | None) -> None:
         """Select a batch, and optionally one of its videos."""
@@ -319,20 +319,18 @@ class LibraryScreen(LibraryLayout):
     def select_cell(self, row: int, column: int) -> None:
         self.matrix.cursor, self.matrix.column = row, column
 
-    @on(Matrix.Moved)
-    def _show_highlighted_video(self) -> None:
-        self.show_current_video()
-
     @on(Matrix.Chosen)
     def _play_chosen_video(self) -> None:
         self.action_play()
 
+    @on(Matrix.Moved)
     def show_current_video(self) -> None:
         cell = self.get_current_cell()
         if cell is None or self.shown_folder is None:
             self.details.show_message("")
         else:
             self.details.show_cell(cell, self.shown_folder)
+        self.update_footer()
 
     # Actions
 

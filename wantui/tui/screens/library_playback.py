@@ -1,8 +1,10 @@
 """Actions of the Library screen on clips: play, mark, compare, and show steps and recipes."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wantui.formatting import format_count
+from wantui.storage.batch_index import BatchSummary
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.video_selection import SelectedVideo
 from wantui.tui.edit_copy import copy_videos_to_draft
@@ -27,6 +29,8 @@ class LibraryPlayback(LibraryJobsMixin):
     shown_folder: Path | None = None
     """Folder of the batch shown in the matrix."""
     shown_manifest: Manifest | None = None
+    batches: Sequence[BatchSummary] = ()
+    """All batches of the folders."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,6 +50,14 @@ class LibraryPlayback(LibraryJobsMixin):
     def select_cell(self, row: int, column: int) -> None:
         """Move the cursor of the matrix."""
         raise NotImplementedError
+
+    def list_idle_actions(self) -> Iterator[str]:
+        if self.shown_folder is None:
+            yield from ("analyse", "trash")
+        if not self.batches:
+            yield from ("search", "filter")
+        if self.get_current_entry() is None:
+            yield from ("play", "mark", "recipe", "reject", "star", "compare", "note", "cell_size", "copy_path")
 
     def find_current_clip(self) -> PlayerClip | None:
         """Return the clip under the cursor; notify and return None if it is missing."""

@@ -1,5 +1,6 @@
 """Monitor screen: workers and their videos; previews, trajectory curves and log of the selected one."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -222,6 +223,7 @@ class MonitorScreen(MonitorFiles):
             frames = self.previews.frames_by_step[number]
             pictures[number] = frames[len(frames) // 2]
         self.strip.show_steps(pictures, step, step_count=0 if progress is None else progress.step_count or 0)
+        self.update_footer()
 
     def _choose_pictures(
         self, step: int | None, row: MonitorRow | None, finished: FinishedVideo | None
@@ -321,6 +323,17 @@ class MonitorScreen(MonitorFiles):
     def _show_highlighted_video(self) -> None:
         self.log_version, self.log_lines = None, []
         self._draw_details()
+
+    def list_idle_actions(self) -> Iterator[str]:
+        if self.get_current_progress() is None:
+            if self.finished_video is None:
+                yield "preview"
+            if (row := self.get_current_row()) is None or row.video is None:
+                yield "cancel"
+        if not self.previews.step_numbers:
+            yield "pick_step(-1)"
+        if self.finished_video is None:
+            yield "open_finished"
 
     # Actions
 

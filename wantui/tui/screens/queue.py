@@ -80,6 +80,21 @@ class QueueScreen(QueueActions):
     def focus_main_widget(self) -> None:
         self.set_focus(self.batch_list)
 
+    def list_idle_actions(self) -> tuple[str, ...]:
+        if self.visible_batches or self.marked_ids:
+            return ()
+        return (
+            "move('top')",
+            "mark",
+            "pause_batch",
+            "cancel",
+            "retry",
+            "edit_copy",
+            "remove",
+            "open_library",
+            "analyse",
+        )
+
     # Drawing
 
     def on_screen_suspend(self) -> None:

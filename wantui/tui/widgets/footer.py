@@ -34,6 +34,8 @@ class KeyFooter(DiffText):
     GPU_ACTIONS = ("gpu_enlarge",)
     """Actions whose keys are shown only on a machine with a GPU; they work everywhere."""
     _has_gpus = False
+    idle_actions: frozenset[str] = frozenset()
+    """Actions that have nothing to act on; their keys still work, and tell why."""
 
     def on_mount(self) -> None:
         self.screen.bindings_updated_signal.subscribe(self, self._handle_bindings_changed)
@@ -64,6 +66,7 @@ class KeyFooter(DiffText):
                 active_binding.binding.show
                 and active_binding.enabled
                 and (self._has_gpus or active_binding.binding.action not in self.GPU_ACTIONS)
+                and active_binding.binding.action not in self.idle_actions
                 and active_binding.binding.action not in bindings_by_action
             ):
                 bindings_by_action[active_binding.binding.action] = active_binding.binding
@@ -85,6 +88,12 @@ class KeyFooter(DiffText):
             line.append(f" {binding.description}{GAP}")
         line.right_crop(len(GAP))
         self.show_lines([line])
+
+    def hide_idle_actions(self, idle_actions: frozenset[str]) -> None:
+        """Omit the keys of actions that have nothing to act on."""
+        if idle_actions != self.idle_actions:
+            self.idle_actions = idle_actions
+            self.draw_keys()
 
     def _find_position(self, active_binding: ActiveBinding) -> int:
         """Return the position of a key: keys of the focused widget, of the screen in their order, of the application.
