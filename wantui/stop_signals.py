@@ -8,7 +8,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, *NOTICE_SIGNALS)
 """Signals that ask a process to stop, besides Ctrl-C."""
 SECOND_GPU_LOST_EXIT_CODE = 75
 """Exit code of a worker whose second GPU failed; it has returned its video to the queue."""
-_ADVICE_BY_SIGNAL = {
+_ADVICE_BY_SIGNAL: dict[int, str] = {
     signal.SIGKILL: "the system perhaps ran out of memory (dmesg shows this). Free memory, or use a machine with more",
     signal.SIGSEGV: "a library or a driver failed. Check them: wantui doctor --full",
     signal.SIGBUS: "a file changed or its disk failed while it was read, or /dev/shm is full. Check both",
