@@ -269,15 +269,14 @@ def test_excluded_videos_are_the_reason_why_nothing_is_correlated(tmp_path: Path
         collect_correlation_data(videos, ["length"], [])
 
 
-def test_attention_of_marked_words_is_matched_by_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    videos = [
-        replace(video, attention_path=Path(video.variation) / str(video.seed))
-        for video in make_labelled_videos(tmp_path)
-    ]
+def mark_words(
+    videos: Sequence[Video], monkeypatch: pytest.MonkeyPatch, first_words: Sequence[str], second_words: Sequence[str]
+) -> list[Video]:
+    """Give the videos maps of these words; mass is the seed, plus the index of the word."""
 
     def summarise(path: Path) -> tuple[Sequence[WordCurves], dict[str, object]]:
         seed, nan = int(path.name), math.nan
-        words = ("circle", "red") if path.parent.name == "a_0" else ("square", "red")
+        words = first_words if path.parent.name == "a_0" else second_words
         empty = np.empty((0, 1, 2))
         return [
             WordCurves(word, word, (word,), np.ones(3), np.array([seed, seed + 2 * k, nan]), np.ones(3), empty, empty)
@@ -286,6 +285,11 @@ def test_attention_of_marked_words_is_matched_by_their_order(tmp_path: Path, mon
 
     monkeypatch.setattr(correlation_data, "open_attention_maps", lambda path, recipe: path)
     monkeypatch.setattr(correlation_data, "summarise_all_words", summarise)
+    return [replace(video, attention_path=Path(video.variation) / str(video.seed)) for video in videos]
+
+
+def test_attention_of_marked_words_is_matched_by_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = mark_words(make_labelled_videos(tmp_path), monkeypatch, ("circle", "red"), ("square", "red"))
     data = collect_correlation_data(videos, ["length"], [])
     assert list(data.covariates) == [
         "mass of circle/square",
@@ -295,6 +299,16 @@ def test_attention_of_marked_words_is_matched_by_their_order(tmp_path: Path, mon
     ]
     assert np.array_equal(data.covariates["mass of circle/square"], [range(6)] * 2)
     assert np.array_equal(data.covariates["mass of red"], [range(1, 7)] * 2)
+
+
+def test_words_of_prompts_with_different_numbers_of_marks_are_matched_by_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = mark_words(make_labelled_videos(tmp_path), monkeypatch, ("red", "star", "star"), ("star", "left"))
+    data = collect_correlation_data(videos, ["length"], [])
+    assert list(data.covariates) == ["mass of star", "entropy of star"]
+    assert np.array_equal(data.covariates["mass of star"], [range(1, 7), range(6)])
+    assert "words that some prompts do not mark are not correlated: red, star, left" in data.warnings
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -28,7 +28,7 @@ from wantui.analysis.groups import group_comparable_videos
 from wantui.analysis.strides import find_unsettled_metrics
 from wantui.analysis.trajectory import NoGeometryError
 from wantui.analysis.video import Video
-from wantui.formatting import format_count
+from wantui.formatting import format_count, join_and_shorten
 from wantui.storage.attention_maps import AttentionMapsError, open_attention_maps
 
 ATTENTION_VALUES = ("mass", "entropy")
@@ -135,7 +135,13 @@ def collect_correlation_data(
         metrics[SPREAD_METRIC] = np.stack([final_states.spread_by_group[stratum.name] for stratum in strata])
     except NoGeometryError as error:
         warnings.append(f"{SPREAD_METRIC} is not correlated: {error}")
-    covariates = _read_attention(strata, on_video) if has_maps else {}
+    covariates: dict[str, FloatArray] = {}
+    if has_maps:
+        covariates, unmatched_words = _read_attention(strata, on_video)
+        if unmatched_words:
+            warnings.append(
+                f"words that some prompts do not mark are not correlated: {join_and_shorten(unmatched_words)}"
+            )
     covariates |= {name: np.array([v.labels[name] for v in ordered_videos]).reshape(shape) for name in label_names}
     for values_by_name in (metrics, covariates):
         for name in [name for name, values in values_by_name.items() if not np.isfinite(values).all()]:
@@ -178,11 +184,10 @@ def _match_seeds(groups: Sequence[Group], needs_maps: bool) -> list[Group]:
     ]
 
 
-def _read_attention(strata: Sequence[Group], on_video: Callable[[int], None]) -> dict[str, FloatArray]:
-    """Return mean mass and entropy of the n-th marked word of each prompt, [variations, seeds] by name.
-
-    Marked words are matched by their order, because variations may mark different words.
-    """
+def _read_attention(
+    strata: Sequence[Group], on_video: Callable[[int], None]
+) -> tuple[dict[str, FloatArray], list[str]]:
+    """Return mean mass and entropy of the marked words, [variations, seeds] by name, and the words without a match."""
     values_by_video: list[list[dict[str, float]]] = []
     texts_by_video: list[list[str]] = []
     for number, video in enumerate((video for stratum in strata for video in stratum.videos), 1):
@@ -199,15 +204,36 @@ def _read_attention(strata: Sequence[Group], on_video: Callable[[int], None]) ->
         )
         texts_by_video.append([curves.word_text for curves in word_curves])
         on_video(number)
-    word_count = min(map(len, texts_by_video))
-    all_texts = [list(dict.fromkeys(texts[index] for texts in texts_by_video)) for index in range(word_count)]
-    labels = ["/".join(texts) for texts in all_texts]
+    matches, unmatched_words = _match_words(texts_by_video)
+    labels = [
+        "/".join(dict.fromkeys(texts[index] for texts, index in zip(texts_by_video, indices, strict=True)))
+        for indices in matches
+    ]
     repeated = {label for label, count in Counter(labels).items() if count > 1}
-    names = [f"{label} ({index + 1})" if label in repeated else label for index, label in enumerate(labels)]
+    names = [f"{label} ({number})" if label in repeated else label for number, label in enumerate(labels, 1)]
     return {
-        f"{kind} of {names[index]}": np.array(
-            [values[index].get(kind, math.nan) for values in values_by_video]
+        f"{kind} of {name}": np.array(
+            [values[index][kind] for values, index in zip(values_by_video, indices, strict=True)]
         ).reshape(len(strata), -1)
-        for index in range(word_count)
+        for name, indices in zip(names, matches, strict=True)
         for kind in ATTENTION_VALUES
-    }
+    }, unmatched_words
+
+
+def _match_words(texts_by_video: Sequence[Sequence[str]]) -> tuple[list[tuple[int, ...]], list[str]]:
+    """Match the marked words of the videos; return the indices of each word, one per video, and the unmatched words.
+
+    Words are matched by their order, because variations may mark different words. Prompts with different numbers of
+    marks have no common order, so their words are matched by text.
+    """
+    if len(set(map(len, texts_by_video))) == 1:
+        return [(index,) * len(texts_by_video) for index in range(len(texts_by_video[0]))], []
+    indices_by_video = []
+    for texts in texts_by_video:
+        # The second occurrence of a word is a word of its own.
+        keys = [(text, texts[:index].count(text)) for index, text in enumerate(texts)]
+        indices_by_video.append({key: index for index, key in enumerate(keys)})
+    all_keys = dict.fromkeys(key for indices in indices_by_video for key in indices)
+    shared_keys = [key for key in all_keys if all(key in indices for indices in indices_by_video)]
+    unmatched_words = dict.fromkeys(text for text, occurrence in all_keys if (text, occurrence) not in shared_keys)
+    return [tuple(indices[key] for indices in indices_by_video) for key in shared_keys], list(unmatched_words)
