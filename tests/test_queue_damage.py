@@ -97,7 +97,7 @@ def test_damaged_queue_is_reported_by_doctor_and_quarantined_by_the_next_command
     assert result.code == 0, result.err
     assert "was damaged" in result.err
     assert list(damaged.glob("queue.db.damaged-*"))
-    assert wantui("queue", "ls").err == "the queue has no unfinished batches; --all lists finished ones\n"
+    assert wantui("queue", "ls").err == "the queue has no unfinished batches; --all lists finished batches\n"
     assert "ok queue in" in " ".join(wantui("doctor").out.split())
 
 

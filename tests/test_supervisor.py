@@ -187,7 +187,7 @@ def test_running_videos_are_not_read_while_no_worker_has_failed(
 
     monkeypatch.setattr(Queue, "list_running_videos", running)
     requests = StopRequestCounter()
-    requests.count_request()
+    requests.count_stop_request()
     Supervisor(Queue(tmp_path), two_gpus, tmp_path / "logs", LOG, False, requests).run()
 
 

@@ -25,7 +25,7 @@ from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.queue import QueueScreen
 from wantui.tui.screens.queue_results import LIST_FRAME_HEIGHT, MAX_FULL_TEXT_HEIGHT, MIN_RESULTS_HEIGHT
 from wantui.tui.widgets.matrix import HEADER_HEIGHT
-from wantui.tui.widgets.queue_video import StillRequest, read_still
+from wantui.tui.widgets.queue_video import StillPictureRequest, read_still_picture
 
 pytestmark = pytest.mark.terminal
 
@@ -301,7 +301,7 @@ def test_sheet_of_a_video_that_was_rendered_again_is_read_again(queue: Queue) ->
         assert video.finished is not None
         assert request.finished == video.finished
         Image.new("RGB", (160, 32), (0, 0, 200)).save(folder / "sheet.png")
-        screen.queue_video.show_still(replace(request, finished=video.finished + 60), "")
+        screen.queue_video.show_still_picture(replace(request, finished=video.finished + 60), "")
         await it.until(lambda: get_shown_colour(it) == (0, 0, 200))
 
     with engine_announced():
@@ -314,14 +314,14 @@ def test_still_picture_is_the_middle_frame(tmp_path: Path) -> None:
     strip, sheet = tmp_path / "v.preview.png", tmp_path / "sheet.jpg"
     write_preview(strip, frames)
     Image.fromarray(np.concatenate(list(frames), axis=1)).save(sheet, quality=95)
-    request = StillRequest(1, strip)
-    for shown in (read_still(request), read_still(replace(request, path=sheet, frame_count=17))):
+    request = StillPictureRequest(1, strip)
+    for shown in (read_still_picture(request), read_still_picture(replace(request, path=sheet, frame_count=17))):
         assert shown is not None
         assert shown.shape == (64, 64, 3)
         assert abs(shown[8:56, 8:56].astype(int) - 100).max() <= 1
     sheet.write_bytes(b"damaged")
-    assert read_still(replace(request, path=sheet, frame_count=17)) is None
-    assert read_still(replace(request, path=tmp_path / "missing.png")) is None
+    assert read_still_picture(replace(request, path=sheet, frame_count=17)) is None
+    assert read_still_picture(replace(request, path=tmp_path / "missing.png")) is None
 
 
 @pytest.mark.parametrize(

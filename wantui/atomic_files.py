@@ -86,7 +86,7 @@ def _read_file_mode(path: Path) -> int | None:
 
 
 def _set_file_mode(path: Path, mode: int) -> None:
-    """Set the permissions of a file unless it has them: on vfat and exFAT, only the owner of the mount may set any."""
+    """Set the permissions of a file if they differ: on vfat and exFAT, only the owner of the mount may set them."""
     if _read_file_mode(path) != mode:
         path.chmod(mode)
 

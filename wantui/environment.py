@@ -88,7 +88,7 @@ def _format_variable_value(name: str, value: str | None) -> str:
 
 
 def _read_umask() -> str | None:
-    """Return this process's umask in octal, from the kernel: `os.umask` cannot read it without changing it."""
+    """Return this process's umask in octal, as the kernel reports it: `os.umask` would change the umask to read it."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

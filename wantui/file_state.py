@@ -42,7 +42,7 @@ UNREADABLE_FILE = FileState(0, 0, 0, -1, 0)
 
 
 def read_file_state(path: Path) -> FileState:
-    """Return the state of a file; `MISSING_FILE` if there is none, `UNREADABLE_FILE` if it cannot be opened."""
+    """Return the state of a file; `MISSING_FILE` if it does not exist, `UNREADABLE_FILE` if it cannot be opened."""
     try:
         # Open the file: only then does a network file system ask the server instead of its cache.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

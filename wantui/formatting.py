@@ -66,7 +66,7 @@ def format_long_duration(seconds: float) -> str:
 
 
 def format_percent_change(relative_change: float, decimals: int = 1) -> str:
-    """Return a relative change in percent with its sign: "+12.3 %", or "+1.23e+08 %" from 10,000-fold on."""
+    """Return a relative change in percent with its sign: "+12.3 %", or "+1.23e+08 %" from 10,000-fold changes on."""
     return (
         f"{100 * relative_change:+.{decimals}f} %"
         if abs(relative_change) < MIN_CHANGE_IN_SCIENTIFIC_NOTATION
@@ -120,7 +120,7 @@ def format_count(count: int, noun: str, plural: str | None = None) -> str:
 
 
 def join_and_shorten(names: Sequence[object], max_count: int = 3, separator: str = ", ") -> str:
-    """Return the first names, and the number of the others, as "a, b and 3 more"."""
+    """Return the first names and the number of remaining names, as in "a, b and 3 more"."""
     hidden_count = len(names) - max_count
     listed = separator.join(map(str, names[:max_count]))
     return f"{listed} and {hidden_count:,} more" if hidden_count > 0 else listed
@@ -151,7 +151,7 @@ def _escape_character(character: str) -> str:
 
 
 def format_error(error: Exception) -> str:
-    """Return the text of an exception; for an operating-system error, with its file and without its number."""
+    """Return the text of an exception; the text of an operating-system error names the file and omits the number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
     return str(error)

@@ -70,12 +70,12 @@ def read_regular_file(path: Path, max_bytes: int = MAX_JSON_BYTES, start_offset:
 
 
 def is_refused_by_system(error: BaseException) -> bool:
-    """Return whether an error was raised because the system refuses to read a file; see `find_refusal`."""
-    return find_refusal(error) is not None
+    """Return whether an error was raised because the system refuses to read a file; see `find_system_refusal`."""
+    return find_system_refusal(error) is not None
 
 
-def find_refusal(error: BaseException) -> OSError | None:
-    """Return the cause of an error by which the system refused to read a file that may be intact, or None.
+def find_system_refusal(error: BaseException) -> OSError | None:
+    """Return the system's refusal to read a file, from an error or its causes; None if the file itself is at fault.
 
     An input/output error counts as damage: the disk can no longer read the file.
     """

@@ -52,7 +52,7 @@ class KeyframeTimes(BaseModel):
 
 
 class KeyframeError(ValueError):
-    """Raised for keyframes that cannot be read, or do not fit the steps; the message gives the reason."""
+    """Raised for keyframes that cannot be parsed, or do not fit the steps; the message gives the reason."""
 
 
 def parse_keyframes(written: Mapping[Any, Any]) -> tuple[KeyframeTimes, tuple[Any, ...]]:
@@ -226,7 +226,7 @@ def _find_positions(times: KeyframeTimes, noise_levels: Sequence[float], step_co
 
 
 def list_evaluation_steps(evaluation_count: int, step_count: int) -> list[int]:
-    """Return the step of each evaluation; one at the end point of a step of `heun` belongs to the next step."""
+    """Return the step of each evaluation; an evaluation at the end of a step of `heun` belongs to the next step."""
     return [(index + 1) // 2 if evaluation_count > step_count else index for index in range(evaluation_count)]
 
 

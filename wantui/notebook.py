@@ -157,7 +157,7 @@ class BatchVideo:
         return list(draw_steps(states, clip, states.choose_moments(state, written_steps)))
 
     def open_attention(self) -> "StoredAttentionMaps":
-        """Open the attention maps of the marked words; `read_map` and `read_mean_map` of the result read them.
+        """Open the attention maps of the marked words; read maps with `read_map` and `read_mean_map` of the result.
 
         Raises:
             MissingDataError: the video has no attention maps.
@@ -183,7 +183,7 @@ class BatchVideo:
 
 @dataclass(frozen=True)
 class OpenBatch:
-    """A batch folder: its videos, their files and their metrics, as they were when it was opened."""
+    """A batch folder as it was when it was opened: its videos, with their files and metrics."""
 
     folder: Path
     template: str

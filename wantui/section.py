@@ -53,7 +53,7 @@ class DescribedModel(BaseModel):
 
 @cache
 def read_field_descriptions(model: type[DescribedModel]) -> dict[str, str]:
-    """Return the description of each field by name: its docstring, and the descriptions of its choices."""
+    """Return by field name the docstring of each field and the descriptions of its choices."""
     descriptions = dict(read_field_docstrings(model))
     for name, choices in model.CHOICE_DESCRIPTIONS.items():
         descriptions[name] = " ".join(

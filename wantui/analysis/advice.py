@@ -52,19 +52,19 @@ class AdvisedText(str):
 
 
 def add_details(message: str, details: str) -> str:
-    """Return a message with further sentences, after its advice if it has some."""
+    """Append sentences to a message, after its advice if it has some, and return the new message."""
     if isinstance(message, AdvisedText):
         return AdvisedText(message.reason, message.advice, join_sentences(message.details, details))
     return join_sentences(message, details)
 
 
 def add_reason_prefix(prefix: str, message: str) -> str:
-    """Return a message with a prefix before the reason, and with the advice of the message, if any."""
+    """Return a message with a prefix before its reason; keep the advice of the message."""
     if isinstance(message, AdvisedText):
         return AdvisedText(f"{prefix}{message.reason}", message.advice, message.details)
     return f"{prefix}{message}"
 
 
 def join_sentences(*sentences: str) -> str:
-    """Return sentences as one text without the last full stop; skip empty ones."""
+    """Join sentences to one text without the last full stop; skip empty sentences."""
     return ". ".join(filter(None, sentences))

@@ -83,7 +83,7 @@ class Answer:
 
 
 def answer_questions(data: AnswerData) -> tuple[Answer, ...]:
-    """Return place, room and path in reading order: for all groups if there are more than two, then for each pair."""
+    """Return the answers on place, room and path: for all groups if there are more than two, then for each pair."""
     path_names = [
         name for name in data.metric_names if name in FAMILIES_BY_METRIC and name not in data.unsettled_metrics
     ]
@@ -176,7 +176,7 @@ def _describe_places(
 
 
 def _describe_room(first_name: str, evidence: Sequence[Evidence], equivalence_margin: float) -> tuple[list[str], str]:
-    """Return the parts of the verdict, and the details, of the metrics of room."""
+    """Return the parts of the verdict on room, and its details."""
     items_by_claim = {
         f"{first_name} takes more room in": [item for item in evidence if item.kind == DIFFERS and item.effect > 0],
         f"{first_name} takes less room in": [item for item in evidence if item.kind == DIFFERS and item.effect < 0],
@@ -223,7 +223,7 @@ def _describe_path(evidence: Sequence[Evidence]) -> tuple[list[str], str]:
 
 
 def _find_clearest_evidence(evidence: Sequence[Evidence]) -> Evidence:
-    """Return the metric with the smallest p; if several have this p, the one with the narrowest relative interval.
+    """Return the metric with the smallest p; of equal p, the metric with the narrowest relative interval.
 
     A metric without an interval comes last, such as a metric with the same difference for all seeds.
     """

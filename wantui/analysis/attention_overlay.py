@@ -23,7 +23,7 @@ MAX_STRIP_FRAMES = 5
 
 
 def find_clip_path(video: Video) -> Path:
-    """Return the clip of a completed video, after checking that it is the clip recorded in the manifest.
+    """Return the clip of a completed video; refuse a clip that differs from the manifest's.
 
     Raises:
         UserError: the manifest cannot be read, or no longer lists the video or its clip.
@@ -56,7 +56,7 @@ def compute_scale_maximum(maps: StoredAttentionMaps, words: Sequence[str]) -> fl
 
 
 def compute_mean_map_maximum(mean_maps: Sequence[NDArray[np.float64]], maps_path: Path) -> float:
-    """Return the same upper end as `compute_scale_maximum`, for maps that are already averaged over steps.
+    """Return the upper end of the colour scale for maps that are already averaged over steps.
 
     Args:
         maps_path: path of the stored maps, for the error message.

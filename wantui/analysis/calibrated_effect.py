@@ -72,7 +72,7 @@ class CalibratedEffect:
 
     @property
     def nearest_effect(self) -> float:
-        """Return the end of the interval nearer to 0, which an explanation must reach.
+        """Return the end of the interval that is nearer to 0: an explanation must reach this end.
 
         Without an interval, this is the effect.
         """
@@ -190,7 +190,7 @@ def _compute_frequency_ratios(effect: float, sensitivity: Sensitivity) -> tuple[
 
 
 def find_calibrated_effect(comparison: "Comparison", difference: Difference) -> CalibratedEffect | None:
-    """Return an effect with its calibration; None without a calibration, or if a relative effect has no meaning."""
+    """Return an effect with its calibration; None without a calibration, or if a relative effect is meaningless."""
     sensitivity = find_sensitivity(difference.metric, is_guided=comparison.is_guided)
     if sensitivity is None:
         return None
@@ -226,7 +226,7 @@ def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
 
 
 def _answer_question(comparison: "Comparison", verdict: Verdict) -> tuple[str, str]:
-    """Return the answer to QUESTION, and sentences with its figures; each is empty if there is none."""
+    """Return the answer to QUESTION, and sentences with its figures; empty texts without an answer."""
     groups = (verdict.first_group, verdict.second_group)
     if verdict.kind != "differs" or not compares_words(comparison) or not uses_calibrated_model(comparison):
         return "", ""
@@ -253,18 +253,18 @@ def _answer_question(comparison: "Comparison", verdict: Verdict) -> tuple[str, s
 
 
 def add_explanation_notes(comparison: "Comparison") -> "Comparison":
-    """Return the comparison; add a note to each answer on room about what can explain the verdict on a room metric."""
+    """Add a note to each answer on room that says what can explain the verdict; return the new comparison."""
     answers = []
     for answer in comparison.answers:
         verdict = comparison.find_verdict(answer.first_group, answer.second_group)
         notes = answer.notes
         if answer.question == ROOM and verdict is not None and verdict.metric in ROOM_METRICS:
-            notes += _note_explanation(comparison, verdict)
+            notes += _make_explanation_notes(comparison, verdict)
         answers.append(replace(answer, notes=notes))
     return replace(comparison, answers=tuple(answers))
 
 
-def _note_explanation(comparison: "Comparison", verdict: Verdict) -> tuple[str, ...]:
+def _make_explanation_notes(comparison: "Comparison", verdict: Verdict) -> tuple[str, ...]:
     """Return the answer to QUESTION, and a reference to its figures; empty without an answer."""
     answer, figures = _answer_question(comparison, verdict)
     pointer = f" (details: verdict on {verdict.metric})" if figures else ""
@@ -350,7 +350,7 @@ def describe_calibrated_scale(comparison: "Comparison") -> str:
 
 
 def _describe_differing_settings(comparison: "Comparison") -> str:
-    """Return how the videos differ from those of the calibration; empty if they do not."""
+    """Return how the videos differ from the videos of the calibration; empty if they do not differ."""
     parts = _list_uncalibrated_settings(comparison)
     if not all(compares_shapes(comparison, item.first_group, item.second_group) for item in comparison.verdicts):
         parts.append("words other than two of nano's shapes")
@@ -358,7 +358,7 @@ def _describe_differing_settings(comparison: "Comparison") -> str:
 
 
 def _list_uncalibrated_settings(comparison: "Comparison") -> list[str]:
-    """Return the settings and controls in which the videos differ from those of the calibration, as texts."""
+    """Return texts of the settings and controls in which the videos differ from the videos of the calibration."""
     videos = comparison.videos
     expected_values = CALIBRATED_SETTINGS | {GUIDANCE_PATH: CALIBRATED_SCALES[comparison.is_guided]}
     parts = []
@@ -371,7 +371,7 @@ def _list_uncalibrated_settings(comparison: "Comparison") -> list[str]:
 
 
 def _list_uncalibrated_values(values: Iterable[Any], expected_value: Any) -> list[str]:
-    """Return the values of a setting that differ from its calibrated value, as texts; 4 and 4.0 are equal."""
+    """Return texts of the values of a setting that differ from its calibrated value; 4 and 4.0 are equal."""
     values_by_key = {make_value_key(value): value for value in values}
     values_by_key.pop(make_value_key(expected_value), None)
     return sorted(f"{value:g}" if isinstance(value, int | float) else str(value) for value in values_by_key.values())

@@ -57,8 +57,8 @@ class ClusterTest:
 def run_cluster_test(differences: FloatArray) -> ClusterTest:
     """Test whether a curve of paired differences [n, s] of n seeds is 0, by sign flips of whole curves.
 
-    With up to MAX_EXACT_PAIRS seeds, all 2^n flips are tried; with more seeds, RESAMPLE_COUNT random ones. A level with
-    values that are not finite belongs to no cluster. `family_p` of the result is its `p`.
+    With up to MAX_EXACT_PAIRS seeds, all 2^n flips are tried; with more seeds, RESAMPLE_COUNT random flips. A level
+    with values that are not finite belongs to no cluster. `family_p` of the result is its `p`.
 
     Raises:
         ValueError: there are fewer than two seeds.
@@ -107,7 +107,7 @@ def find_clusters(t_values: FloatArray, threshold: float) -> list[tuple[int, int
 
 
 def compute_largest_masses(t_by_level: FloatArray, threshold: float) -> FloatArray:
-    """Return the largest |mass| of the clusters of each of m curves of t [s, m]; 0 without a cluster."""
+    """Return the largest |mass| of a cluster in each of m curves of t [s, m]; 0 for a curve without clusters."""
     t_by_level = np.ascontiguousarray(t_by_level)
     largest = np.zeros(t_by_level.shape[1])
     for signed_t in (t_by_level, -t_by_level):

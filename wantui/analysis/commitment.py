@@ -40,7 +40,7 @@ class ConceptOutcomes:
 
     @property
     def stays(self) -> NDArray[np.bool_]:
-        """Return [seeds, s] whether each video still shows its concept."""
+        """Return whether each video still shows its concept, as an array [seeds, s]."""
         return np.array([[label == self.concept for label in row] for row in self.labels], dtype=bool)
 
 
@@ -85,7 +85,7 @@ class CommitmentDifference:
 
 
 def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> FloatArray:
-    """Return the kept range of each seed: the length of the range of noise levels at which it stays.
+    """Return the kept range of each seed: the length of the range of noise levels at which the concept stays.
 
     The kept range is the integral of "stays" over the noise level, on lines between the measured levels; at 0 every
     video stays. It is defined for every seed, even if s50 is outside the measured levels (as the restricted mean of a
@@ -158,7 +158,7 @@ def compare_commitments(commitments: Sequence[ConceptCommitment]) -> list[Commit
 def _correct_over_pairs(
     commitments: Sequence[ConceptCommitment], differences: Sequence[CommitmentDifference]
 ) -> list[CommitmentDifference]:
-    """Return the differences with p over all pairs: max-T, for which all concepts need the same seeds, or Holm."""
+    """Return the differences with p corrected for all pairs: by max-T if all concepts share their seeds, else Holm."""
     if not differences:
         return []
     pairwise_p = np.array([difference.kept_range.p for difference in differences])

@@ -157,7 +157,7 @@ def _split_by_majority(
 
 
 def _is_part_of_any(name: str, setting_names: Collection[str]) -> bool:
-    """Return whether a compared setting is one of these settings, or a part of one (`steps.moments` of `steps`)."""
+    """Return whether a compared setting is one of these settings, or a part of it (`steps.moments` of `steps`)."""
     return any(name == setting_name or name.startswith(f"{setting_name}.") for setting_name in setting_names)
 
 

@@ -53,7 +53,7 @@ def compare_groups(
 ) -> Comparison:
     """Compare groups of videos.
 
-    Seeds that are not in every group are excluded, and so are videos whose settings differ from those of most videos.
+    Seeds that are not in every group are excluded, and so are videos whose settings differ from most videos.
     The seed is the unit: the phrasings that all groups share are averaged for each seed.
 
     Args:
@@ -114,7 +114,7 @@ class _MatchedValues:
     shown_names: list[str]
     """Metrics that are compared, the declared one first."""
     all_names: list[str]
-    """Metrics that the answers use: the compared ones, then others."""
+    """Metrics that the answers use: first the compared metrics, then others."""
     all_values: FloatArray
     """Values of all metrics, [seeds, phrasings, groups, metrics]."""
     unsettled_names: list[str]
@@ -197,7 +197,7 @@ def _answer_questions(matched: _MatchedValues, effects: PairEffects, equivalence
 
 
 def _build_gaussian_nulls(groups: Sequence[Group], final_states: FinalStates | None) -> dict[str, GaussianNull]:
-    """Return the Gaussian flow of each group, from its final states where they are stored."""
+    """Return the Gaussian flow of each group, computed from the stored final states."""
     if final_states is None:
         return {group.name: build_gaussian_null(group.videos, None) for group in groups}
     scale = math.sqrt(final_states.dimension)

@@ -62,7 +62,7 @@ def read_final_state(folder: Path, entry: VideoEntry) -> FloatArray:
 
 
 def find_nearest_concept(state: FloatArray, reference_by_concept: Mapping[str, FloatArray]) -> str:
-    """Return the concept whose reference [k] is nearest to a state [k]; the first if several are equally near.
+    """Return the concept whose reference [k] is nearest to a state [k]; the first of several that are equally near.
 
     Raises:
         CannotLabelError: the states have different numbers of values.

@@ -91,7 +91,7 @@ def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[st
                 f"--where: cannot select {name!r}: {error.reason}. {value} is a word of bracket {number}: write "
                 f"--where {number}={value}"
             ) from None
-        suggestion = f"Did you mean {SEED_NAME}?" if _is_like_seed(name, videos) else f"{error.advice}."
+        suggestion = f"Did you mean {SEED_NAME}?" if _resembles_seed(name, videos) else f"{error.advice}."
         raise UserError(
             f"--where: cannot select {name!r}: {error.reason}. {suggestion} Choose words by bracket (1=red), seeds by "
             f"{SEED_NAME}=1..4"
@@ -106,7 +106,7 @@ def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[st
     return path, lambda video: make_value_key(video.setting_values.get(path)) in chosen_keys
 
 
-def _is_like_seed(name: str, videos: Sequence[Video]) -> bool:
+def _resembles_seed(name: str, videos: Sequence[Video]) -> bool:
     """Return whether a name is more similar to SEED_NAME than to the name of any setting."""
     paths = list(dict.fromkeys(path for video in videos for path in video.setting_values))
     seed_names = [SEED_NAME, f"{SEED_NAME}s"]

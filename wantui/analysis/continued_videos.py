@@ -1,7 +1,7 @@
 """Videos whose denoising continued with the generic prompt, arranged by concept, seed and noise level.
 
 A continued video has a prompt schedule that switches once to the generic prompt, in one step. A reference keeps its
-prompt to the end. The noise level of a switch is that of the first evaluation that reads the generic prompt.
+prompt to the end. The noise level of a switch is the level of the first evaluation that reads the generic prompt.
 """
 
 import re

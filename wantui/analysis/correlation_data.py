@@ -60,7 +60,7 @@ class VideoCorrelations:
     """Correlations across seeds and, if there are several, across variations."""
 
     def select(self, kind: str, chosen_metrics: Sequence[str] = ()) -> list[MergedCorrelation]:
-        """Return the correlations of one kind to show, the clearest first.
+        """Return the correlations of one kind that are shown, the clearest first.
 
         These are all correlations of the chosen metrics. Without chosen metrics, they are all significant correlations,
         or the clearest one if none is significant.
@@ -83,7 +83,7 @@ def correlate_videos(
     label_names: Sequence[str],
     on_video: Callable[[int], None] = lambda _: None,
 ) -> VideoCorrelations:
-    """Correlate metrics with attention and labels; arguments and errors are those of `collect_correlation_data`."""
+    """Correlate metrics with attention and labels; arguments and errors as in `collect_correlation_data`."""
     data = collect_correlation_data(videos, metric_names, label_names, on_video)
     kinds = [ACROSS_SEEDS, *([ACROSS_VARIATIONS] if len(data.variation_names) > 1 else [])]
     correlations_by_kind = {

@@ -122,7 +122,7 @@ def correlate_values(
 
 
 def compute_mean_rho(values: FloatArray, others: FloatArray) -> float:
-    """Return the mean of Spearman's rho over the blocks of values [blocks, units] in which both vary; NaN if none."""
+    """Return the mean of Spearman's rho over the blocks [blocks, units] in which both values vary; NaN if none."""
     ranks, other_ranks = _standardise_ranks(values), _standardise_ranks(others)
     varies = (ranks != 0).any(-1) & (other_ranks != 0).any(-1)
     return float((ranks * other_ranks).sum(-1)[varies].mean()) if varies.any() else math.nan

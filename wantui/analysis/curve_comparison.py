@@ -129,7 +129,7 @@ def _is_settled(matched_groups: MatchedGroups, name: str) -> bool:
 
 
 def _explain_untested(curves: Sequence[GroupCurve], pair_count: int) -> str:
-    """Return why curves are not tested; empty if they are."""
+    """Return why curves are not tested; empty if they are tested."""
     if any(not np.array_equal(curves[0].sigmas, curve.sigmas) for curve in curves):
         return "the groups have different noise levels, so their curves have no common points"
     if pair_count > MAX_TESTED_PAIRS:

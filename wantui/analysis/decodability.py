@@ -107,7 +107,7 @@ class Decodability:
 
     @property
     def verdict(self) -> str:
-        """Return whether the groups can be told apart, and the number of seeds if there are too few to tell."""
+        """Return whether the groups can be told apart; with too few seeds to tell, also return their number."""
         if self.is_decodable:
             return "they can be told apart (one test over all noise levels)"
         if self.min_attainable_p > SIGNIFICANCE_LEVEL:
@@ -124,7 +124,7 @@ class Decodability:
 
     @property
     def halfway_levels(self) -> tuple[float, float]:
-        """Return the measured noise levels around `halfway_sigma`, the higher first; equal if it was measured."""
+        """Return the measured noise levels above and below `halfway_sigma`; both equal it if it was measured."""
         return (
             float(self.sigmas[self.sigmas >= self.halfway_sigma].min()),
             float(self.sigmas[self.sigmas <= self.halfway_sigma].max()),

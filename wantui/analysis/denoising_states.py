@@ -151,7 +151,7 @@ class DenoisingStates:
 
     @property
     def state_dtype(self) -> str:
-        """Return the dtype of lowest precision in which the states were stored or computed."""
+        """Return the dtype with the lowest precision in which the states were stored or computed."""
         dtypes = [str(self.latents.dtype)]
         if self.recipe.sampler in BFLOAT16_STATE_SAMPLERS:
             dtypes.append(self.recipe.dtype)

@@ -244,7 +244,7 @@ def _count_seeds_needed(paired_differences: FloatArray, min_difference: float, t
 
 
 def format_relative_changes(changes: Sequence[float]) -> list[str]:
-    """Format relative changes in percent with signs and the same number of decimals; small changes need more."""
+    """Format relative changes in percent, with signs and equally many decimals: more for small changes."""
     largest = max(abs(change) for change in changes)
     decimals = next((decimals for limit, decimals in DECIMALS_BY_LIMIT if largest >= limit), MAX_DECIMALS)
     return [format_percent_change(change, decimals) for change in changes]
@@ -253,7 +253,7 @@ def format_relative_changes(changes: Sequence[float]) -> list[str]:
 def format_effect_parts(
     effect: float, low: float, high: float, unit: str = "", is_relative: bool = False, specification: str = "+.3g"
 ) -> tuple[str, str, str]:
-    """Return an effect and the ends of its interval as texts, in percent if relative; no ends without an interval.
+    """Return texts of an effect and of the ends of its interval, if any; in percent if the effect is relative.
 
     Verdicts, answers and tables of differences between groups use this function, so that they show the same digits.
     Slopes, places and interactions have formats of their own.
@@ -299,7 +299,7 @@ def format_difference(difference: Difference) -> str:
 
 
 def describe_interval(effect: Effect, specification: str = "+.3g") -> str:
-    """Return the interval of an effect in words, or why it has none."""
+    """Return the interval of an effect in words, or why the effect has no interval."""
     if not np.isfinite(effect.interval_low):
         return "no interval: all seeds have the same difference, which shows no scatter"
     return f"95 % interval {format_interval(effect.interval_low, effect.interval_high, specification)}"

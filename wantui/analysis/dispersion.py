@@ -176,7 +176,7 @@ def run_permanova(squared_distances: FloatArray, cell_indices: NDArray[np.int64]
 def run_permdisp(squared_distances: FloatArray, cell_indices: NDArray[np.int64]) -> PermutationTest:
     """Test whether groups differ in dispersion (Anderson 2006, robust form), with the groups exchanged within blocks.
 
-    F is that of a one-way analysis of variance of the distances to the group's spatial median. Arguments as for
+    F comes from a one-way analysis of variance of the distances to the group's spatial median. Arguments as for
     `run_permanova`.
     """
     block_count, group_count, _ = cell_indices.shape

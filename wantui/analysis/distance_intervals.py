@@ -34,7 +34,7 @@ def estimate_distance_interval(difference_gram: FloatArray, p: float) -> tuple[f
     """Return the 95 % interval (low, high) of the length |mean| of n paired differences.
 
     The lower end inverts the sign-flip test (`_LengthTest`), and the upper end Student's approximation
-    (`_find_upper_end`). Their tails depend on the length (`compute_upper_tail`): at 0, the upper tail has 5 %, so
+    (`_find_largest_length`). Their tails depend on the length (`compute_upper_tail`): at 0, the upper tail has 5 %, so
     the interval contains 0 exactly if p is above SIGNIFICANCE_LEVEL.
 
     Args:
@@ -54,7 +54,7 @@ def estimate_distance_interval(difference_gram: FloatArray, p: float) -> tuple[f
     low = 0.0
     if p <= SIGNIFICANCE_LEVEL:
         low = _bisect(_LengthTest(difference_gram).is_too_short, 0.0, math.sqrt(max(squared_length, 0.0)))
-    return low, _find_upper_end(difference_gram, squared_length)
+    return low, _find_largest_length(difference_gram, squared_length)
 
 
 class _LengthTest:
@@ -88,7 +88,7 @@ class _LengthTest:
         return bool(np.mean(estimates >= self._squared_length - self._tolerance) <= upper_tail)
 
 
-def _find_upper_end(difference_gram: FloatArray, squared_length: float) -> float:
+def _find_largest_length(difference_gram: FloatArray, squared_length: float) -> float:
     """Return the largest length for which the estimate of the squared length is not too small.
 
     The estimate for a length a has the variance 4 a^2 v / n + 2 T / (n (n - 1)), where v is the variance of the

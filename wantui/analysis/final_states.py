@@ -64,7 +64,7 @@ class DispersionCurve:
     """Dispersion of the videos of a group at every noise level, independently of the stride of the trajectories."""
 
     sigmas: FloatArray
-    """[N + 1] noise levels, without those of Heun's predictors."""
+    """[N + 1] noise levels, without the levels of Heun's predictors."""
     dispersion: FloatArray
     """[N + 1] sqrt(W^2 / D) at each noise level."""
 
@@ -86,7 +86,7 @@ class FinalStates:
 
     @property
     def no_spread_reason(self) -> str:
-        """Return why the groups have no spread although their places are known; empty if they have a spread."""
+        """Return why the spread of the groups is unknown although their places are known; empty if it is known."""
         if self.spread_by_group:
             return ""
         return (

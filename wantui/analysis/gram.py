@@ -15,7 +15,7 @@ BUFFER_BYTES = 13 << 26
 MAX_BUFFER_ROWS = 1 << 14
 """Maximum number of states in the buffer, however small; each has an entry in a list."""
 MAX_STATE_VALUES = 1 << 26
-"""Maximum number of values of a state: 16 times that of 81 frames at 720p."""
+"""Maximum number of values of a state: 16 times the number for 81 frames at 720p."""
 MAX_VIDEO_STATES = 1 << 12
 """Maximum number of states of a video; 1,000 steps of Heun's method have 2,000."""
 CHUNK_VALUES = 1 << 13

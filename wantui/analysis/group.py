@@ -18,7 +18,7 @@ class Group:
     videos: tuple[Video, ...]
 
     def compute_mean(self, metric: str) -> float:
-        """Return the mean over the videos that have the metric; NaN if none has it."""
+        """Return the mean over the videos that have the metric; NaN if no video has it."""
         values = self._compute_finite_values(metric)
         return float(values.mean()) if len(values) else float("nan")
 

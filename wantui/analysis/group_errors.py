@@ -7,7 +7,7 @@ from wantui.analysis.group import Group, PhrasingSeed
 from wantui.analysis.group_names import CannotCompareError, find_grouping_parts
 from wantui.analysis.setting_values import list_differing_paths, shorten_path
 from wantui.analysis.statistics import count_min_pairs
-from wantui.analysis.swept_settings import find_other_swept_paths, make_other_swept_key
+from wantui.analysis.swept_settings import find_other_swept_paths, make_other_swept_values_key
 from wantui.analysis.template_parts import NO_OPTION_LABEL, list_bracket_options, list_template_brackets
 from wantui.analysis.video import Video
 from wantui.config.sweep_syntax import describe_seeds
@@ -37,7 +37,7 @@ def _explain_no_shared_phrasing(text: str, groups: Sequence[Group], grouping: st
     videos = [video for group in groups for video in group.videos]
     condition_paths = find_other_swept_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
     differing_paths = [path for path in list_differing_paths(videos) if path in condition_paths]
-    get_condition = make_other_swept_key(videos, grouping)
+    get_condition = make_other_swept_values_key(videos, grouping)
     if not set.intersection(*({get_condition(video) for video in group.videos} for group in groups)):
         all_paths = dict.fromkeys(path for video in videos for path in video.setting_values)
         names = [shorten_path(path, all_paths) for path in differing_paths]
@@ -56,7 +56,7 @@ def explain_missing_seeds(
     cells_by_group: Sequence[Mapping[PhrasingSeed, Video]],
     shared_phrasings: Set[tuple[str, str]],
 ) -> dict[int, str]:
-    """Return, for each excluded seed, which groups lack it in a shared phrasing."""
+    """Return which groups lack each excluded seed in a shared phrasing."""
     phrasing_text = " in some phrasing" if len(shared_phrasings) > 1 else ""
     seeds_by_lacking_groups: dict[tuple[str, ...], list[int]] = {}
     for seed in sorted({seed for cells in cells_by_group for _, seed in cells}):
@@ -93,7 +93,7 @@ def check_group_count(groups: Sequence[Group], grouping: str) -> None:
 
 
 def _describe_unfinished_options(groups: Sequence[Group], grouping: str) -> str:
-    """Return which options of the grouping's only bracket have no finished video; empty if all options have some."""
+    """Return the options of the grouping's only bracket without a finished video; empty if every option has one."""
     videos = [video for group in groups for video in group.videos]
     parts = find_grouping_parts(videos, grouping)
     if len(parts.brackets) != 1 or parts.setting_paths:
@@ -110,7 +110,7 @@ def _describe_unfinished_options(groups: Sequence[Group], grouping: str) -> str:
 
 
 def _name_only_group(groups: Sequence[Group], grouping: str) -> str:
-    """Return the only value of a setting, and the settings in which the videos do differ."""
+    """Return the only value of the grouping's setting, and the settings in which the videos differ."""
     videos = [video for group in groups for video in group.videos]
     if not find_grouping_parts(videos, grouping).setting_paths:
         return ""

@@ -113,7 +113,7 @@ def _explain_grouping_error(videos: Sequence[Video], grouping: str, error: Setti
 
 
 def _lacks_nested_bracket(video: Video, bracket: int) -> bool:
-    """Return whether a video's prompt lacks a nested bracket: it has a different option of the enclosing bracket."""
+    """Return whether a prompt lacks a nested bracket because the enclosing bracket has a different option there."""
     return bracket not in video.choices_by_bracket and bool(find_enclosing_brackets(video, bracket))
 
 
@@ -130,7 +130,7 @@ def list_naming_brackets(video: Video, parts: GroupingParts) -> list[int]:
 
 
 def find_bracket_without_group(video: Video, parts: GroupingParts) -> int | None:
-    """Return the nested bracket of a grouping because of which a video has no group; None if the video has a group.
+    """Return the nested bracket that a video lacks, so that it has no group; None if the video has a group.
 
     The video lacks the bracket, and every other bracket of the grouping inside the same outermost bracket.
     """

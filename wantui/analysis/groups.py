@@ -31,7 +31,7 @@ from wantui.analysis.setting_values import (
     shorten_path,
     to_number,
 )
-from wantui.analysis.swept_settings import find_linked_paths, find_other_swept_paths, make_other_swept_key
+from wantui.analysis.swept_settings import find_linked_paths, find_other_swept_paths, make_other_swept_values_key
 from wantui.analysis.template_parts import (
     find_enclosing_brackets,
     find_option_text,
@@ -119,7 +119,7 @@ def group_comparable_videos(videos: Sequence[Video], grouping: str) -> tuple[lis
     if not comparable_videos:
         return [], exclusion_reasons
     groups = []
-    get_condition = make_other_swept_key(comparable_videos, grouping)
+    get_condition = make_other_swept_values_key(comparable_videos, grouping)
     for group in group_videos(comparable_videos, grouping):
         videos_by_key = _find_first_videos(
             group.videos,
@@ -230,7 +230,7 @@ class MatchedGroups:
         groups = group_videos(videos, grouping)
         check_group_count(groups, grouping)
         get_phrasing = _choose_phrasing_key(videos, grouping)
-        get_condition = make_other_swept_key(videos, grouping)
+        get_condition = make_other_swept_values_key(videos, grouping)
         exclusion_reasons: list[tuple[str, str]] = []
         cells_by_group: list[dict[PhrasingSeed, Video]] = [
             _find_first_videos(

@@ -24,7 +24,7 @@ class GuidanceGap:
     """[S] root mean square of v_c - v_u at each evaluation; NaN where the second pass did not run."""
 
     def compute_mean(self, window: tuple[float, float]) -> float:
-        """Return the mean over a window of noise levels; NaN if no step with a second pass crosses it.
+        """Return the mean over a window of noise levels; NaN if no step with a second pass crosses the window.
 
         The weight of an evaluation is the range of noise levels that its step crosses inside the window. Heun's second
         evaluation of a step, at a predictor, therefore does not count. The mean is over the steps that have a second

@@ -72,7 +72,7 @@ def choose_quadrature_levels(
 def _compute_quadrature_nodes(
     low: float, high: float, boundary: float | None, count: int, is_in_window: bool
 ) -> list[QuadratureLevel]:
-    """Return the nodes between two noise levels; each side of the boundary gets its share of them, at least two."""
+    """Return the nodes between two noise levels, at least two on each side of the boundary."""
     ends = [low, boundary, high] if boundary is not None and low < boundary < high else [low, high]
     ends_l = [math.log((1 - sigma) / sigma) for sigma in ends]
     levels = []
@@ -190,7 +190,7 @@ class InformationTable:
 
     @property
     def probability_sum(self) -> float:
-        """Return the sum of exp(-I) over the words, from the pointwise form; it is at most 1 in a perfect model."""
+        """Return the sum of exp(-I) over the words, from the pointwise form; at most 1 in a perfect model."""
         return sum(convert_to_probability(word.mean_by_quantity["pointwise"]) for word in self.words)
 
 
@@ -255,7 +255,7 @@ def _summarise_word(word: str, videos: Sequence[ScoredVideo]) -> WordInformation
 def _find_shared_phrasings_and_seeds(
     names: Sequence[str], values_by_measurement: Mapping[tuple[str, str, str, int], object]
 ) -> tuple[list[tuple[str, str]], list[int]]:
-    """Return the sentences (with their condition) that every word has, and the seeds that have all these sentences."""
+    """Return the sentences (with their condition) that all words share, and the seeds that have all these sentences."""
     sentences_by_word = [{key[1:3] for key in values_by_measurement if key[0] == name} for name in names]
     phrasings = sorted(set.intersection(*sentences_by_word))
     seeds = sorted({seed for *_, seed in values_by_measurement})
@@ -269,7 +269,7 @@ def _find_shared_phrasings_and_seeds(
 
 
 def _compare_words(names: Sequence[str], seed_values: FloatArray) -> list[WordDifference]:
-    """Return the differences of all pairs of words in the window, by both forms.
+    """Return the differences of all pairs of words in the window, in both forms.
 
     Args:
         seed_values: [seeds, words, quantities].

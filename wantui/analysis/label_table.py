@@ -85,7 +85,7 @@ def read_label_table(path: Path) -> LabelTable:
 
 
 def _check_header(path: Path, header: Sequence[str]) -> list[str]:
-    """Return the names of the columns; those of identity columns in lower case.
+    """Return the names of the columns; names of identity columns are in lower case.
 
     Raises:
         LabelError: a name is missing or given twice, or the columns do not identify the video of each row.

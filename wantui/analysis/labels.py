@@ -28,7 +28,7 @@ class LabelledVideos:
 
 
 def join_labels(videos: Sequence[Video], table: LabelTable) -> list[Video]:
-    """Return the videos with the labels of their rows; videos without a row get none.
+    """Return the videos with the labels of their rows; videos without a row get no labels.
 
     Raises:
         LabelError: a row matches no video or several, or two rows match one video.

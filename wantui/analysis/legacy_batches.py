@@ -44,7 +44,7 @@ def find_latents_folder(batch_folder: Path) -> Path:
 
 
 def _find_video_folders(batch_folder: Path) -> Iterator[Path]:
-    """Yield video folders in order, and unreadable folders too, which a glob would skip silently."""
+    """Yield video folders in order; include unreadable folders, which a glob would skip silently."""
     for prompt_folder in sorted(find_latents_folder(batch_folder).glob("*")):
         try:
             video_folders = sorted(path for path in prompt_folder.iterdir() if path.name.startswith("vid_"))
@@ -126,7 +126,7 @@ def _load_video(
 def _find_seed(
     first_metadata: Mapping[str, Any], video_folder: Path, newest_layout_match: re.Match[str] | None
 ) -> tuple[int, bool]:
-    """Return the stored seed of a video and True, or its number and False."""
+    """Return the seed of a video and True if it is stored; otherwise the number of the video and False."""
     seed = first_metadata.get("seed")
     if type(seed) is int:
         return seed, True
@@ -217,7 +217,7 @@ def _compute_trajectory(
 
 @contextmanager
 def _open_state_file(path: Path) -> Iterator[BinaryIO]:
-    """Open the file of a state; errors while reading it become a CaptureError that names it."""
+    """Open the file of a state; convert errors inside the block to a CaptureError that names the file."""
     with convert_to_capture_error(path):
         if not path.is_file():
             raise ValueError("it is not a regular file")

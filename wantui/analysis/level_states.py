@@ -28,7 +28,7 @@ class LevelStates:
     states: NDArray[np.floating]
     """[groups, seeds, phrasings, L, k] projected states. Other swept settings count as phrasings."""
     dimension: int
-    """Number of values of a latent state, D. Squared distances of projected states are those of all D values."""
+    """Number of values of a latent state, D. Squared distances of projected states refer to all D values."""
     exclusion_reasons: tuple[tuple[str, str], ...] = ()
     """Name and reason of each excluded video."""
     unreadable_videos: tuple[str, ...] = ()
@@ -79,7 +79,7 @@ def load_level_states(videos: Sequence[Video], grouping: str) -> LevelStates:
 
 
 def load_guided_and_unguided(videos: Sequence[Video], grouping: str) -> tuple[LevelStates, LevelStates | None, str]:
-    """Load the states of the compared videos, and the states of the same prompts and seeds at cfg_scale 1, if any.
+    """Load the states of the compared videos and, if stored, of the same prompts and seeds at cfg_scale 1.
 
     Also return the reason why states at cfg_scale 1 cannot be compared; empty if they can, or if there are none.
 

@@ -41,7 +41,7 @@ def read_batch_videos(folder: Path, from_latents: bool = False) -> Iterator[Vide
     """Yield every finished video of a batch folder, of wantui or of the older system.
 
     Args:
-        from_latents: True to compute Gram matrices from stored latents instead of using the stored ones.
+        from_latents: True to compute Gram matrices from stored latents instead of using the stored matrices.
 
     Raises:
         UserError: the folder is not a batch folder of either system.
@@ -176,7 +176,7 @@ def _describe_video(
 
 
 def _load_geometry(video: Video, entry: VideoEntry, state_buffer: StateBuffer | None) -> Video:
-    """Return a video with its trajectory, or with the reason why it has none.
+    """Return a video with its trajectory, or with the reason why the trajectory is missing.
 
     Args:
         state_buffer: memory for the stored states, from which inner products are computed; None reads the stored ones.
@@ -234,7 +234,7 @@ def describe_prompts(
 
 
 def _load_guidance_gap(folder: Path, entry: VideoEntry) -> tuple[GuidanceGap | None, tuple[str, ...]]:
-    """Return the guidance gap of a video, None if it is not stored, and a warning if it cannot be read."""
+    """Return the guidance gap of a video, or None if it is not stored; also return a warning if it cannot be read."""
     if GUIDANCE_GAP.file_key not in entry.files:
         return None, ()
     try:
@@ -244,7 +244,7 @@ def _load_guidance_gap(folder: Path, entry: VideoEntry) -> tuple[GuidanceGap | N
 
 
 def _describe_sweep(manifest: Manifest, entry: VideoEntry) -> dict[str, Any]:
-    """Return the fields of a video about its settings, and about the settings that its batch sweeps."""
+    """Return the fields of a video that describe its settings and the settings that its batch sweeps."""
     cell, axes = manifest.find_cell(entry), () if manifest.sweep is None else manifest.sweep.axes
     swept_values = None if cell is None else {path: cell.values.get(path) for path in _list_swept_paths(manifest)}
     return {

@@ -64,7 +64,7 @@ def match_groups_and_final_states(
 
 
 def exclude_videos(videos: Sequence[Video], reasons: Mapping[VideoKey, str]) -> list[Video]:
-    """Return all videos; remove the trajectories of the excluded ones, so that a comparison excludes them."""
+    """Return all videos; remove the trajectories of excluded videos, so that comparisons exclude these videos."""
     return [
         replace(video, trajectory=None, exclusion_reason=reason)
         if (reason := reasons.get(get_video_key(video)))

@@ -138,13 +138,13 @@ def compute_midpoints(sigmas: FloatArray) -> FloatArray:
 
 
 def select_finite_values(values: Sequence[float]) -> FloatArray:
-    """Return the finite values, those of paths for which the metric is defined."""
+    """Return the finite values; other values belong to paths for which the metric is undefined."""
     array = np.array(values, dtype=np.float64)
     return array[np.isfinite(array)]
 
 
 def compute_metric(trajectory: Trajectory, metric: str) -> float:
-    """Return one metric of a trajectory; NaN if it has too few states or no value."""
+    """Return one metric of a trajectory; NaN if the trajectory has too few states, or the metric has no value."""
     definition, values = METRICS[metric], trajectory.values_by_metric
     if metric not in values:
         has_enough_states = len(trajectory.sigmas) >= definition.min_states

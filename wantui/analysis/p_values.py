@@ -14,7 +14,7 @@ MAX_NAMED_METRICS = 4
 
 
 def find_question(comparison: "Comparison", metric: str) -> str:
-    """Return the question whose answer includes a metric; empty if none does."""
+    """Return the question whose answer includes a metric; empty if no answer includes it."""
     questions = [answer.question for answer in comparison.answers if metric in answer.p_by_metric]
     return questions[0] if questions else ""
 
@@ -63,7 +63,7 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
 
 
 def _explain_declared_p(comparison: "Comparison") -> list[str]:
-    """Return sentences about pairs on which the p of the declared metric disagrees with its corrected p."""
+    """Return sentences about pairs for which p and corrected p of the declared metric lead to different decisions."""
     sentences = []
     for verdict in comparison.verdicts:
         difference = comparison.find_difference(verdict.metric, verdict.first_group, verdict.second_group)

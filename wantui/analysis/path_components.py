@@ -43,8 +43,8 @@ class PathComponents:
 def compute_path_components(groups: Sequence[Group]) -> PathComponents:
     """Return the paths of groups in the plane of the first two principal components of all states.
 
-    The projections preserve inner products within about 2 %, so their components approximate those of the latents. The
-    sign of each component is such that the paths end, on average, at larger values than they start.
+    The projections preserve inner products within about 2 %, so their components approximate the components of the
+    latents. The sign of each component is such that the paths end, on average, at larger values than they start.
 
     Raises:
         NoComponentsError: fewer than two paths can be read, or all their states are equal.

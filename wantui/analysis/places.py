@@ -97,7 +97,7 @@ def run_omnibus_place_test(seed_states: NDArray[np.floating]) -> float:
 
 
 def compute_difference_gram(gram: FloatArray, first_group: int, second_group: int) -> FloatArray:
-    """Return the inner products [seeds, seeds] of the paired differences of two groups; 0 where they are rounding.
+    """Return the inner products [seeds, seeds] of the paired differences of two groups; 0 instead of rounding errors.
 
     Args:
         gram: [groups, seeds, groups, seeds] inner products of the states.
@@ -141,7 +141,7 @@ def _compute_seed_distance(group_gram: FloatArray) -> float:
 
 
 def _compute_family_p(gram: FloatArray, group_pairs: Sequence[tuple[int, int]]) -> FloatArray:
-    """Return p [pairs] over all pairs: the share of permutations within seeds with any pair at least as far apart.
+    """Return p [pairs] over all pairs: the share of within-seed permutations that put any pair at least as far apart.
 
     The statistic of a pair is |sum_s d_s|^2 / sum_s |d_s|^2, which is comparable between pairs of different scatter.
     """

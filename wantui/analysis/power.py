@@ -15,7 +15,7 @@ MIN_SEEDS = 6
 """Smallest number of seeds with which the sign-flip test can give a p below 0.05."""
 MAX_EXACT_SEEDS, MIN_DRAWN_P = 14, 1e-4
 """Maximum number of seeds for which all sign flips are tried, and the smallest p of the random flips for more seeds.
-They equal those of wantui/analysis/statistics.py, which imports scipy."""
+The values equal the values in wantui/analysis/statistics.py, which imports scipy."""
 GROUP_COUNTS = (2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 SEED_COUNTS = (*range(MIN_SEEDS, 17), 18, 20, 24, 32, 48, 96)
 _EFFECTS_BY_SEED_COUNT = {
@@ -44,18 +44,18 @@ GROUP_COUNTS."""
 
 
 def compute_min_pair_p(seed_count: int) -> float:
-    """Return the smallest p that all sign flips of the differences of a pair of groups can give; 1 for one seed."""
+    """Return the smallest p that sign flips can give for a pair of groups; 1 for one seed."""
     return 2.0 ** (1 - seed_count) if seed_count <= MAX_EXACT_SEEDS else MIN_DRAWN_P
 
 
 def find_detectable_effect(seed_count: int, group_count: int) -> float | None:
-    """Return the smallest d_z of a pair of groups that is detected with a power of 0.8; None if none can be detected.
+    """Return the smallest d_z of a pair of groups that is detected with a power of 0.8; None with too few seeds.
 
-    The differences of the pair are normal, with a mean of d_z standard deviations, and the mean of every other group
-    equals that of one of the two groups. d_z times the square root of the number of seeds is interpolated over the
-    inverse of that number, and over the logarithm of the number of groups; it differs from the simulated value by less
-    than 1 %. With three or more groups and nine or more seeds, the table leaves out the sign flips of the family, which
-    raise the effect by less than 4 %.
+    The differences of the pair are normal, with a mean of d_z standard deviations, and every other group has the same
+    mean as one of the two groups. d_z times the square root of the number of seeds is interpolated over the inverse of
+    that number, and over the logarithm of the number of groups; it differs from the simulated value by less than 1 %.
+    With three or more groups and nine or more seeds, the table leaves out the sign flips of the family, which raise the
+    effect by less than 4 %.
 
     Raises:
         ValueError: there are fewer than two groups, or more than the table has.

@@ -46,7 +46,7 @@ class Proportion:
 
 @dataclass(frozen=True)
 class HalfShareLevel:
-    """The noise level at which half of the seeds have an outcome; the share falls as the noise level rises."""
+    """The noise level at which the share of seeds with an outcome, which falls with the noise level, is one half."""
 
     estimate: float
     """Crossing of one half by the decreasing fit; NaN if the fit does not cross."""
@@ -119,7 +119,7 @@ def _find_order_levels(sigmas: Sequence[float], counts: Sequence[int], total: in
 
 
 def _find_crossing(sigmas: FloatArray, fit: FloatArray) -> float:
-    """Return the middle of the noise levels where a decreasing piecewise linear curve is one half; NaN if none is."""
+    """Return the middle of the noise levels at which a decreasing piecewise linear curve is one half; NaN if none."""
     if fit[0] < 0.5 or fit[-1] > 0.5:
         return math.nan
     at_half = sigmas[fit == 0.5]

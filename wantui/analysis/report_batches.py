@@ -117,7 +117,7 @@ def _render_picture(video: Video, manifests_by_folder: dict[Path, Manifest | Non
 
 
 def _find_entry(video: Video, manifests_by_folder: dict[Path, Manifest | None]) -> VideoEntry | None:
-    """Return the entry of a video in the manifest of its batch; None if that cannot be read or has no such video."""
+    """Return the manifest entry of a video; None if the manifest cannot be read or lacks the video."""
     if video.folder not in manifests_by_folder:
         try:
             manifests_by_folder[video.folder] = read_manifest(BatchFolder(video.folder))

@@ -88,7 +88,7 @@ def _list_clusters(curve_comparisons: Sequence[CurveComparison]) -> list[list[st
 
 
 def draw_curves(comparison: Comparison, curve_comparisons: Sequence[CurveComparison]) -> Figure:
-    """Draw the curves of the groups, and their differences to the right."""
+    """Draw the curves of the groups and, to the right, the differences of the curves."""
     shown = [curves for curves in curve_comparisons if curves.curve_name in SHOWN_CURVES]
     figure = Figure(figsize=(9, 2.5 * len(shown)), layout="constrained")
     all_axes = figure.subplots(len(shown), 2, squeeze=False)

@@ -29,7 +29,7 @@ MAX_FACTOR_PAIRS = 3
 
 
 def render_interaction_section(comparison: Comparison) -> list[str]:
-    """Return the HTML of the interaction of the two factors that form the groups, or of the factors of the videos."""
+    """Return the HTML of the interaction of the two factors of the grouping or, if it has fewer, of the videos."""
     interactions = []
     for grouping in _choose_factor_pairs(comparison):
         videos = comparison.videos
@@ -53,7 +53,7 @@ def render_interaction_section(comparison: Comparison) -> list[str]:
 
 
 def _choose_factor_pairs(comparison: Comparison) -> list[str]:
-    """Return the pairs of factors to show: the grouping if it is a pair, otherwise pairs of the videos' factors.
+    """Return the pairs of factors to show: the grouping if it has two factors, otherwise pairs of the videos' factors.
 
     Pairs that include the grouping come first.
     """

@@ -9,7 +9,7 @@ z the initial noise and a factor a that depends on v only.
 Predicted clean states: solving the update rule of each step for its prediction gives the predictions as linear
 combinations of the states.
 
-The coefficients are those of the diffusers samplers that `wantui.generation.samplers` builds; tests compare both.
+The coefficients equal the diffusers samplers that `wantui.generation.samplers` builds; tests compare both.
 """
 
 import itertools
@@ -180,7 +180,7 @@ def _compute_unipc_state(
     clean_predictions: list[FloatArray],
     next_clean_prediction: FloatArray | None,
 ) -> FloatArray:
-    """Return the state after step i, corrected if the prediction at its end is given.
+    """Return the state after step i, corrected if the prediction at the end of the step is given.
 
     Args:
         clean_predictions: predictions at the noise levels up to i.

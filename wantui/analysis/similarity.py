@@ -22,7 +22,7 @@ from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, op
 SSIM_SIGMA = 1.5
 """Standard deviation of the Gaussian window in pixels, as in Wang et al. 2004."""
 MIN_SSIM_SIDE = 11
-"""Minimum width and height of a frame in pixels: those of the window."""
+"""Minimum width and height of a frame in pixels, given by the window."""
 MIN_ID_LENGTH = 4
 """Minimum number of characters of an id."""
 
@@ -196,7 +196,7 @@ def compute_ssim(frame: Frame, reference: Frame) -> float:
 
 
 def compute_latent_distance(folder: Path, pair: PairedVideos) -> tuple[float, str]:
-    """Return the distance of the final latents / sqrt(D), and its source: stored, or projected.
+    """Return the distance of the final latents, divided by sqrt(D), and its source: stored or projected latents.
 
     Raises:
         UserError: neither latents nor projections of both are stored, or their shapes differ.

@@ -123,7 +123,7 @@ def compute_ratio_interval(
 
 @lru_cache(maxsize=8)
 def draw_sign_flips(n: int) -> tuple[FloatArray, bool]:
-    """Return signs [flips, n] of a sign-flip test, and whether they are all 2^n. The first row flips nothing."""
+    """Return signs [flips, n] of a sign-flip test, and whether these are all 2^n flips. The first row flips nothing."""
     if n <= MAX_EXACT_PAIRS:
         signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
     else:
@@ -183,7 +183,7 @@ def run_max_t_test(differences: FloatArray) -> FloatArray:
 
 
 def compute_absolute_t(means: FloatArray, variances: FloatArray, n: int) -> FloatArray:
-    """Return |t| of means of n values: infinite if all values are equal but not 0, and 0 if they cancel or are 0."""
+    """Return |t| of means of n values: infinite if all values are equal but not 0, and 0 if the mean is 0."""
     absolute_means = np.abs(means)
     absolute_means[absolute_means <= MEAN_ROUNDING_TOLERANCE * np.sqrt(variances)] = 0
     is_constant = variances <= 1e-14 * absolute_means**2

@@ -39,7 +39,7 @@ first steps do not resolve it."""
 
 
 def apply_stride_to_videos(videos: Sequence[Video], stride: int) -> list[Video]:
-    """Return the videos with their trajectories reduced to every `stride`-th state; mark those that are too short."""
+    """Reduce the trajectories of videos to every `stride`-th state; mark trajectories that are too short."""
     return [_apply_stride_to_video(video, stride) for video in videos]
 
 
@@ -148,7 +148,7 @@ def _compute_change_factor(metric: str, fine: float, coarse: float) -> float:
 
 
 def _compute_mean_at_stride(trajectories: Sequence[Trajectory], metric: str, multiple: int) -> float:
-    """Return the mean over the paths that have the metric; NaN if none has it."""
+    """Return the mean over the paths that have the metric; NaN if no path has it."""
     finite_values = select_finite_values(
         [compute_metric_at_stride(trajectory, metric, multiple) for trajectory in trajectories]
     )
@@ -156,7 +156,7 @@ def _compute_mean_at_stride(trajectories: Sequence[Trajectory], metric: str, mul
 
 
 def check_strides(videos: Sequence[Video]) -> list[Video]:
-    """Return the videos with the stride at which each metric has settled in their batch and cell of a sweep.
+    """Return the videos with the stride at which each metric has settled in their batch and sweep cell.
 
     The videos of a cell share sampler and steps. Check them before some are selected, so that the selection does not
     change what has settled.

@@ -18,7 +18,7 @@ def find_linked_paths(videos: Sequence[Video], paths: Sequence[str]) -> tuple[st
 
 
 def find_other_swept_paths(videos: Sequence[Video], paths: Sequence[str]) -> tuple[str, ...]:
-    """Return the paths of the other swept settings; groups by `paths` can share their values, like phrasings.
+    """Return the paths of swept settings that do not form the groups; groups can share values, like phrasings.
 
     Settings that change the size or the noise levels are not pooled: their videos are excluded, except the most common.
     """
@@ -31,7 +31,7 @@ def find_other_swept_paths(videos: Sequence[Video], paths: Sequence[str]) -> tup
     )
 
 
-def make_other_swept_key(videos: Sequence[Video], grouping: str) -> Callable[[Video], str]:
+def make_other_swept_values_key(videos: Sequence[Video], grouping: str) -> Callable[[Video], str]:
     """Return a function that returns the values of the swept settings that do not form the groups."""
     paths = find_other_swept_paths(videos, find_grouping_parts(videos, grouping).setting_paths)
     return lambda video: "|".join(make_value_key(video.setting_values.get(path)) for path in paths)

@@ -62,7 +62,7 @@ def _build_skeleton(
     enclosing_brackets: dict[int, tuple[int, ...]],
     path: tuple[int, ...],
 ) -> str:
-    """Return nodes as text with a placeholder for each bracket; add their brackets to both dictionaries.
+    """Return nodes as text with a placeholder for each bracket; add each bracket to both dictionaries.
 
     Args:
         path: brackets that the nodes are nested in, from the outermost.
@@ -93,7 +93,7 @@ def _make_placeholder(bracket: int) -> str:
 
 
 def mask_brackets(text: str, brackets: Collection[int]) -> str:
-    """Return a text with the placeholders of some brackets replaced by a common one."""
+    """Replace the placeholders of some brackets in a text with a common placeholder."""
     for bracket in brackets:
         text = text.replace(_make_placeholder(bracket), _make_placeholder(0))
     return text
@@ -167,7 +167,7 @@ def list_bracket_options(videos: "Sequence[Video]", bracket: int) -> list[str]:
 
 
 def find_word_bracket(videos: "Sequence[Video]", word: str) -> int | None:
-    """Return the number of the first bracket that has a word as an option; None if no bracket has it."""
+    """Return the number of the first bracket that has a word as an option; None if no bracket does."""
     for number, bracket in enumerate(list_template_brackets(videos), start=1):
         if word in list_bracket_options(videos, bracket):
             return number

@@ -31,7 +31,7 @@ UNIFORM_ATTRIBUTES = tuple(
 
 
 def compares_words(comparison: "Comparison") -> bool:
-    """Return whether words form the groups, and not batches or settings."""
+    """Return whether the groups differ in words, instead of batches or settings."""
     if comparison.grouping in ("variation", "prompt"):
         return True
     parts = find_grouping_parts(comparison.videos, comparison.grouping)
@@ -73,7 +73,7 @@ def _find_differing_words(first_text: str, second_text: str) -> tuple[str, str] 
 
 
 def compares_shapes(comparison: "Comparison", first_group: str, second_group: str) -> bool:
-    """Return whether the texts of two groups differ in one word alone, which is one of nano's shapes in both."""
+    """Return whether the texts of two groups differ only in one word, and both words are shapes of nano."""
     words = find_exchanged_words(comparison, first_group, second_group)
     return words is not None and set(words) <= set(SHAPES)
 
@@ -86,7 +86,7 @@ def find_frequency_ratio(first_word: str, second_word: str) -> float | None:
 
 
 def uses_adapters(comparison: "Comparison") -> bool:
-    """Return whether LoRA adapters, whose training data may have different frequencies, changed a video's model."""
+    """Return whether LoRA adapters changed a video's model; their training data may have different frequencies."""
     return ADAPTER_CONTROL in comparison.used_controls
 
 
@@ -112,7 +112,7 @@ def describe_frequency_ratio(first_word: str, second_word: str, has_adapters: bo
 
 
 def describe_uniform_words(comparison: "Comparison") -> str:
-    """Return a sentence that frequency in training explains no difference; empty if it may explain one."""
+    """Return a sentence which says that training frequency explains no difference; empty if it may explain one."""
     if not compares_words(comparison) or not uses_calibrated_model(comparison):
         return ""
     words: dict[str, None] = {}

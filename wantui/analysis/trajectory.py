@@ -109,7 +109,7 @@ class Trajectory:
 
     @cached_property
     def turning(self) -> FloatArray:
-        """Return [N - 1], angle between d_i and d_{i+1}, radians; 0 or pi if it differs from them by rounding only."""
+        """Return [N - 1], angle between d_i and d_{i+1}, radians; exactly 0 or pi if only rounding makes it differ."""
         return _compute_turning_angles(self.step_products, self._step_product_errors)
 
     @cached_property
@@ -226,7 +226,7 @@ class Trajectory:
 
     @property
     def total_turning(self) -> float:
-        """Return the turning summed over all states, in radians; a random walk in many dimensions has pi / 2 at each.
+        """Return the sum of turning over all states, in radians; a random walk in many dimensions turns pi / 2 at each.
 
         Steps of length 0 have no direction and are skipped: the angle is between the steps before and after.
         """

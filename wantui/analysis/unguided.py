@@ -57,7 +57,7 @@ def compare_with_unguided(
 ) -> "Comparison":
     """Compare groups of videos, and the same prompts and seeds at cfg_scale 1 if there are such videos.
 
-    Arguments and errors are those of `compare_groups`. If the videos at cfg_scale 1 cannot be compared, a warning says
+    Arguments and errors are as in `compare_groups`. If the videos at cfg_scale 1 cannot be compared, a warning says
     why.
     """
     from wantui.analysis.compare import DEFAULT_EQUIVALENCE_MARGIN, compare_groups
@@ -82,7 +82,7 @@ def _make_key(video: Video) -> tuple[str, str, int]:
 
 
 def find_unguided_difference(comparison: "Comparison", difference: Difference) -> Difference | None:
-    """Return the difference of the same groups in the same metric at cfg_scale 1; None if there is none."""
+    """Return the difference of the same groups in the same metric at cfg_scale 1; None without such videos."""
     if comparison.unguided is None:
         return None
     return comparison.unguided.find_difference(difference.metric, difference.first_group, difference.second_group)
@@ -165,7 +165,7 @@ def _describe_share(share: float, change: Effect | None) -> str:
 
 
 def _describe_change(change: Effect | None, metric: str, is_relative: bool) -> str:
-    """Return the effect with guidance minus that at cfg_scale 1, with its interval, in parentheses."""
+    """Return in parentheses the effect with guidance minus the effect at cfg_scale 1, with its interval."""
     if change is None:
         return " (fewer than two seeds have videos at both scales)"
     text, low, high = format_effect_parts(

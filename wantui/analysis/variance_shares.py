@@ -66,7 +66,7 @@ class VarianceShares:
 
     @property
     def varying_effects(self) -> tuple[str, ...]:
-        """Return the effects of this design; those of wordings are absent if there is only one wording."""
+        """Return the effects of this design; effects of wordings are absent if there is only one wording."""
         return SHARE_NAMES if self.phrasing_count > 1 else ("seed", "group", "seed_group")
 
     @property
@@ -92,7 +92,7 @@ class VarianceShares:
 
     @property
     def verdict(self) -> str:
-        """Return whether the group's share exceeds chance, and the number of seeds if there are too few to tell."""
+        """Return whether the group's share exceeds chance; with too few seeds to tell, also return their number."""
         if self.mean_p <= SIGNIFICANCE_LEVEL:
             return "the groups' share is larger than expected by chance"
         has_few_seeds = self.min_attainable_p > SIGNIFICANCE_LEVEL
@@ -124,11 +124,11 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
         group_shares[:, level] = group_squares / totals[level]
         flipped_shares[:, level] = phrasing_count * _flip_group_squares(within.mean(2), flips) / totals[level]
     mean_shares = average_over_sigma(group_shares, level_states.sigmas)
-    p, mean_p = _is_at_least_observed(group_shares).mean(0), float(_is_at_least_observed(mean_shares).mean())
+    p, mean_p = _compare_with_observed(group_shares).mean(0), float(_compare_with_observed(mean_shares).mean())
     if group_count > 2:
-        p = np.maximum(p, _is_at_least_observed(flipped_shares).mean(0))
+        p = np.maximum(p, _compare_with_observed(flipped_shares).mean(0))
         flipped_mean_shares = average_over_sigma(flipped_shares, level_states.sigmas)
-        mean_p = max(mean_p, float(_is_at_least_observed(flipped_mean_shares).mean()))
+        mean_p = max(mean_p, float(_compare_with_observed(flipped_mean_shares).mean()))
     return VarianceShares(
         level_states.group_names,
         level_states.sigmas,
@@ -145,13 +145,13 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
     )
 
 
-def _is_at_least_observed(values: FloatArray) -> NDArray[np.bool_]:
-    """Return which permuted values [m, ...] are at least the observed ones, which come first."""
+def _compare_with_observed(values: FloatArray) -> NDArray[np.bool_]:
+    """Return which permuted values [m, ...] are at least as large as the observed values, which come first."""
     return np.asarray(values >= values[0] * (1 - 1e-9))
 
 
 def separate_cell_means(states: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
-    """Return the means [s, p, k] over groups of states [g, s, p, k], centred, and the states minus these means.
+    """Return the means [s, p, k] of states [g, s, p, k] over groups, centred, and the states minus these means.
 
     Groups with equal states get differences of exactly 0; the mean of three equal numbers can differ from them by
     rounding.
@@ -190,7 +190,7 @@ def _sum_squares(values: FloatArray) -> float:
 
 
 def _draw_orders(seed_count: int, group_count: int, level_count: int) -> NDArray[np.int64]:
-    """Return orders of the groups within seeds: all, or as many random ones as can be computed in time."""
+    """Return orders of the groups within seeds: all orders, or as many random orders as can be computed in time."""
     products = level_count * (seed_count * group_count) ** 2 * group_count
     random_count = min(RESAMPLE_COUNT, max(MIN_RESAMPLE_COUNT, int(MAX_PERMUTATION_PRODUCTS / products)))
     return draw_within_seed_permutations(seed_count, group_count, random_count)

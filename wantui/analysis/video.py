@@ -104,13 +104,13 @@ class Video:
     """Recipe, which captures must agree with; None for a video of the older system."""
 
     def compute_metric(self, metric: str) -> float:
-        """Return a metric of the trajectory, or an external label; NaN if there is no trajectory or no value."""
+        """Return a metric of the trajectory, or an external label; NaN if the trajectory or the value is missing."""
         if metric not in METRICS:
             return self.labels.get(metric, float("nan"))
         return self.compute_path_metric(self.trajectory, metric) if self.trajectory is not None else float("nan")
 
     def compute_path_metric(self, trajectory: Trajectory, metric: str) -> float:
-        """Return a metric of this video's path, or of a null model of it, at the stride at which it is measured."""
+        """Return a metric of this video's path, or of its null model, at the stride at which the metric is measured."""
         return compute_metric_at_stride(trajectory, metric, self.get_stride(metric) // self.stride)
 
     def get_stride(self, metric: str) -> int:
@@ -137,7 +137,7 @@ class Video:
 
     @property
     def phrasing(self) -> str:
-        """Return the prompt by which videos are matched: without the prompts of a schedule that the batch sweeps."""
+        """Return the prompt by which videos are matched; it lacks the prompts of a schedule that the batch sweeps."""
         return self.matched_prompt or self.prompt
 
     def is_same_as(self, other: "Video") -> bool:
@@ -166,7 +166,7 @@ class Video:
         return _check_projection(states)
 
     def load_noise_levels(self) -> FloatArray:
-        """Load the noise levels [S + 1] of all states of the sampler, even if their latents are not stored.
+        """Load the noise levels [S + 1] of all states of the sampler, including states whose latents are not stored.
 
         Raises:
             NoGeometryError: they are not stored, or of another form.

@@ -2,7 +2,7 @@
 
 At each chosen state of a video, the model is evaluated with its prompt, and once more for each word with the weight 0
 of the word in every cross-attention. No video is generated: the state is the same in both passes. The change is |c -
-c_w|, where c is the velocity of the pass with the prompt, and c_w that of the pass without the word. With
+c_w|, where c is the velocity of the pass with the prompt, and c_w the velocity of the pass without the word. With
 classifier-free guidance at scale g, the guided velocity changes by g times as much.
 """
 

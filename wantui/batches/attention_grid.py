@@ -65,7 +65,7 @@ def open_video_maps(video: SelectedVideo) -> StoredAttentionMaps | None:
 def choose_step_indices(
     maps: StoredAttentionMaps, video: SelectedVideo, written_moments: Sequence[str], shows_steps: bool
 ) -> list[int]:
-    """Return the indices of the stored steps to include: the written ones, otherwise all, or a few as columns.
+    """Return the indices of the stored steps to include: the given steps, otherwise all steps, or a few as columns.
 
     Raises:
         UserError: a moment cannot be read, or its step is not stored.
@@ -190,7 +190,7 @@ def _draw_heat(
 
 
 def _label_rows(rows: Sequence[AttentionRow]) -> tuple[str, ...]:
-    """Return the label of each row: what distinguishes its video, then the word."""
+    """Return the label of each row: how its video differs from the others, then the word."""
     videos = [row.video for row in rows]
     is_single = len({id(video.entry) for video in videos}) == 1
     return tuple(

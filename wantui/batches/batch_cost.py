@@ -114,7 +114,7 @@ def _format_min_cpu_time(min_seconds: float, video_count: int) -> str:
 
 
 def find_slow_cpu_warning(recipe: Recipe, video_count: int) -> str | None:
-    """Return a warning if a batch would take hours without a GPU; None otherwise."""
+    """Return a warning if a batch would take hours because it has no GPU; None otherwise."""
     try:
         min_seconds = estimate_min_cpu_seconds(find_model(recipe.model), recipe, video_count)
     except UserError:  # the model is missing now; the worker reports that

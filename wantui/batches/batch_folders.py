@@ -209,7 +209,7 @@ def _create_claimed_folder(batch: Batch, record: FolderCallback) -> tuple[BatchF
 
 
 def _require_empty_folder(folder: BatchFolder, is_private: bool) -> BatchFolder:
-    """Return an existing folder if it is empty, after restricting a private one to its owner.
+    """Return an existing folder if it is empty; restrict a private folder to its owner first.
 
     Raises:
         UserError: the folder is not empty, or cannot be read.

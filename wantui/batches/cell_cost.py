@@ -91,7 +91,7 @@ def estimate_cell_costs(
 
 
 def find_second_free_gpu_bytes(gpus: Sequence[GpuState]) -> int | None:
-    """Return the free bytes of the GPU with the second most free memory; None without one."""
+    """Return the free bytes of the GPU with the second most free memory; None without a second GPU."""
     readable_gpus = [gpu for gpu in gpus if gpu.memory_total is not None and gpu.memory_used is not None]
     free_bytes = sorted((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable_gpus)
     return free_bytes[-2] if len(free_bytes) > 1 else None
@@ -107,7 +107,7 @@ def _count_gpus_per_video(preview: BatchPreview, recipe: Recipe, plan: MemoryPla
 
 
 def _find_largest_recipe(preview: BatchPreview, cell: PlannedCell) -> Recipe:
-    """Return the recipe of the variation that needs the most GPU memory, for the attention maps of its marks."""
+    """Return the recipe of the variation that needs the most GPU memory because of the attention maps of its marks."""
     recipes = {size_key: recipe for size_key, recipe, _ in iterate_cell_recipes(cell)}.values()
     return max(recipes, key=lambda recipe: estimate_extra_gpu_bytes(recipe, preview.model))
 
@@ -152,7 +152,7 @@ def find_oversized_cells(preview: BatchPreview, gpus: Sequence[Gpu]) -> dict[str
 
 
 def drop_oversized_cells(batch: Batch, gpus: Sequence[Gpu]) -> Batch:
-    """Return a batch whose cells all fit on a GPU; drop cells that do not, if its settings allow that.
+    """Drop the cells of a batch that fit on no GPU, if its settings allow that; return the remaining batch.
 
     Raises:
         UserError: cells do not fit; names them.
@@ -166,7 +166,7 @@ def drop_oversized_cells(batch: Batch, gpus: Sequence[Gpu]) -> Batch:
 
 
 def format_memory_refusals(preview: BatchPreview, reason_by_label: Mapping[str, str]) -> list[str]:
-    """Return the errors about cells that need too much memory; none if such cells are left out instead."""
+    """Return the errors about cells that need too much memory; no errors if such cells are left out instead."""
     if preview.config.settings.sweeps_skip_impossible and len(reason_by_label) < len(preview.cells):
         return []
     return merge_cell_texts({label: (reason,) for label, reason in reason_by_label.items()}, len(preview.cells))

@@ -158,7 +158,7 @@ def _decode_video(
     accepted_decoders = ("fit",) if request.uses_fit else VAE_DECODERS
     for moment in moments:
         path = make_state_path(folder, video, moment, request.uses_fit)
-        accepted_identities = [_describe_state(video, moment, decoder) for decoder in accepted_decoders]
+        accepted_identities = [_make_clip_identity(video, moment, decoder) for decoder in accepted_decoders]
         is_kept = _read_identity(path) in accepted_identities
         decoder, tile_note = "fit", ""
         if not is_kept:
@@ -168,7 +168,7 @@ def _decode_video(
             else:
                 decoder = yield from vaes.load(video, has_fused_clip)
                 frames, tile_note = vaes.decode(video, states.read_state(moment), clip_tile)
-            identity = json.dumps(_describe_state(video, moment, decoder))
+            identity = json.dumps(_make_clip_identity(video, moment, decoder))
             yield from _write_clip(video, moment, path, frames, {TAG_NAME: identity, **_build_clip_tags(video, moment)})
         difference, reason = None, ""
         if moment.step is None and colours is None and (clip := video.find_file("clip")) is not None:
@@ -194,7 +194,7 @@ def _build_clip_tags(video: SelectedVideo, moment: StateMoment) -> dict[str, str
     return {"title": f"{video.name}, {kind} at {moment.label}", "comment": video.entry.recipe.prompt}
 
 
-def _describe_state(video: SelectedVideo, moment: StateMoment, decoder: str) -> dict[str, Any]:
+def _make_clip_identity(video: SelectedVideo, moment: StateMoment, decoder: str) -> dict[str, Any]:
     """Return the identity of a decoded clip: the video with its latents, the state, and the decoder."""
     return {
         "recipe": video.entry.recipe.digest,
@@ -206,7 +206,7 @@ def _describe_state(video: SelectedVideo, moment: StateMoment, decoder: str) -> 
 
 
 def _read_identity(path: Path) -> dict[str, Any] | None:
-    """Return the identity in an existing clip; None if there is no clip of this command."""
+    """Return the identity in an existing clip; None if this command wrote no such clip."""
     try:
         with open_container(path) as container:
             identity = json.loads(dict(container.metadata).get(TAG_NAME, "null"))
@@ -241,7 +241,7 @@ class _VaeLoader:
         self.pipeline: WanPipeline | None = None
 
     def load(self, video: SelectedVideo, has_fused_clip: bool) -> Generator[DecodeEvent, None, str]:
-        """Load the VAE of a video's model, unless it is loaded; yield before it loads, and return its decoder.
+        """Load the VAE of a video's model unless it is loaded; yield an event before loading; return its decoder.
 
         Args:
             has_fused_clip: True if the fused decoder made the video's clip; no CPU has this decoder.
@@ -271,7 +271,7 @@ class _VaeLoader:
     def decode(
         self, video: SelectedVideo, latents: NDArray[np.float32], clip_tile: int | None
     ) -> tuple[Generator[Frame, None, None], str]:
-        """Return the frames of latents, and a note if the tiles differ from those of the video's clip.
+        """Return the frames of latents, and a note if the tiles differ from the tiles of the video's clip.
 
         Args:
             clip_tile: side in pixels of the tiles of the video's clip; None if it has complete frames.
@@ -302,7 +302,7 @@ def _read_clip_decoding(video: SelectedVideo) -> tuple[bool, int | None]:
 
 
 def _measure_difference(first_clip: Path, second_clip: Path) -> int:
-    """Return the largest difference of a channel, of 255, between the frames of two clips."""
+    """Return the largest difference of a channel, from 0 to 255, between the frames of two clips."""
     largest = 0
     for first, second in zip_longest(read_frames(first_clip), read_frames(second_clip)):
         if first is None or second is None or first.shape != second.shape:

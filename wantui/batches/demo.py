@@ -29,7 +29,7 @@ def plan_demo_batch(output_dir: Path | None = None) -> "Batch":
     """Plan the batch of the demo.
 
     Args:
-        output_dir: parent folder of the batch folder; None uses that of the config.
+        output_dir: parent folder of the batch folder; None uses the folder of the config.
     """
     from wantui.config import OptionValue, load_config
     from wantui.config.presets import find_preset_path
@@ -83,7 +83,7 @@ def draw_demo_overlay(videos: "Sequence[Video]") -> Path:
 
 
 def compare_demo_groups(videos: "Sequence[Video]") -> tuple["Comparison", Path]:
-    """Compare the two variations, and write the report unless it exists; return the comparison and the report's path.
+    """Compare the two variations; write the report unless it exists; return the comparison and the report's path.
 
     Raises:
         UserError: the trajectories are missing or damaged.
@@ -102,6 +102,6 @@ def compare_demo_groups(videos: "Sequence[Video]") -> tuple["Comparison", Path]:
 
 
 def describe_demo_answer(comparison: "Comparison") -> list[str]:
-    """Return the answers on place, room and path, one line each, and their notes."""
+    """Return the answers on place, room and path, one line each, and the notes of the answers."""
     notes = dict.fromkeys(note for answer in comparison.answers for note in answer.notes)
     return [*(answer.text for answer in comparison.answers), *(f"note: {note}" for note in notes)]

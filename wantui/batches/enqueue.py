@@ -1,4 +1,4 @@
-"""Add new batches, or missing videos of existing ones, to the queue."""
+"""Add new batches, or missing videos of existing batches, to the queue."""
 
 import os
 import re
@@ -162,7 +162,7 @@ def _list_engine_gpus(engine: Engine | None) -> list[Gpu]:
 
 
 def fit_batch_to_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListener = lambda _: None) -> Batch:
-    """Return a batch that this machine can run: without oversized cells, if its settings allow that.
+    """Return a batch that this machine can run; drop oversized cells if the settings allow that.
 
     Args:
         on_locked: called with the name of a process for whose lock of the queue a starting engine waits.
@@ -181,7 +181,7 @@ def fit_batch_to_machine(state_dir: StateDirectory, batch: Batch, on_locked: Loc
 
 
 def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
-    """Return whether a batch for this device may run on a GPU of the running engine, or of a new one."""
+    """Return whether a batch for this device may run on a GPU of the running engine, or of a new engine."""
     if device == "cpu":
         return False
     engine = find_engine(state_dir.directory)
@@ -277,7 +277,7 @@ class EnqueuedBatch:
 
 
 def enqueue_new_batch(state_dir: StateDirectory, batch: Batch) -> EnqueuedBatch:
-    """Create the folder of a new batch and add all its videos to the queue, with a connection for this thread.
+    """Create the folder of a new batch, and add all its videos to the queue over a connection of this thread.
 
     Raises:
         UserError: this machine cannot run the batch, or as `create_batch_folder`.

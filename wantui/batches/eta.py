@@ -79,7 +79,7 @@ EMPTY_QUEUE_ETAS = QueueEtas({}, {})
 
 
 def accumulate_queue_etas(batches: Sequence[BatchRow], remaining_by_batch: Mapping[int, RemainingTime]) -> QueueEtas:
-    """Return the ETAs of batches in queue order; each batch waits for the earlier ones."""
+    """Return the ETAs of batches in queue order; each batch waits for the earlier batches."""
     eta_by_batch: dict[int, float | None] = {}
     total_seconds: float | None = 0.0
     for batch in batches:
@@ -92,12 +92,12 @@ def accumulate_queue_etas(batches: Sequence[BatchRow], remaining_by_batch: Mappi
 
 
 def format_seconds_left(seconds: float | None) -> str:
-    """Return an ETA as a column shows it: "1:05", or "?" for None."""
+    """Format an ETA for a column: "1:05", or "?" for None."""
     return "?" if seconds is None else format_duration(seconds)
 
 
 def format_eta(seconds: float | None) -> str:
-    """Return an ETA as a line shows it: "ETA 1:05", or "ETA ?" for None."""
+    """Format an ETA for a line of text: "ETA 1:05", or "ETA ?" for None."""
     return f"ETA {format_seconds_left(seconds)}"
 
 
@@ -209,7 +209,7 @@ class EtaModel:
         return sum(running_durations) / len(running_durations) if running_durations else None
 
     def _load_first_recipe(self, batch: BatchRow) -> "Recipe | None":
-        """Return the recipe of the batch's first video, which represents all videos, because they take equally long."""
+        """Return the recipe of the batch's first video, which represents all videos: they take equally long."""
         if batch.id not in self._first_recipe_by_batch:
             first_videos = self.queue.list_videos(batch.id, limit=1)
             if not first_videos:
@@ -227,7 +227,7 @@ class EtaModel:
 
 
 def estimate_queue_etas(queue: QueueReader) -> QueueEtas:
-    """Return the current ETAs of a queue, from past videos and the progress of running ones."""
+    """Return the current ETAs of a queue, from past videos and the progress of running videos."""
     tracker = ProgressTracker()
     tracker.apply_events(queue.list_events(max(0, queue.read_last_event_seq() - RECENT_EVENT_COUNT)))
     devices = _read_engine_devices(queue.path.parent)

@@ -36,7 +36,7 @@ class GeneratingModel:
         return self._loaded
 
     def load(self, recipe: Recipe) -> Iterator[ModelLoadStarted]:
-        """Load the model of a recipe with a memory plan that fits, unless it is loaded; yield before it loads.
+        """Load the model of a recipe with a memory plan that fits, unless it is loaded; yield an event before loading.
 
         Raises:
             UserError: the weights have changed, are missing, or cannot be loaded.

@@ -91,7 +91,7 @@ def _count_distinct(values: Iterable[str]) -> int:
 
 
 def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str]:
-    """Return the smallest effects of groupings in one line, and their basis; two empty texts without groupings."""
+    """Return the smallest effects of groupings in one line, and the basis of these effects; empty without groupings."""
     found = [power for power in powers if power.d_z is not None]
     if not found:
         return "", ""

@@ -73,7 +73,7 @@ class VideoProgress:
         return median(self.step_seconds[-PACE_STEP_COUNT:]) if self.step_seconds else None
 
     def describe_phase(self, step_count: int) -> str:
-        """Return the state of the worker for this video, as a word; `step_count` is the number of its steps."""
+        """Return in one word what the worker is doing for this video, which has `step_count` steps."""
         if self.step_number == 0:
             return "starting" if self.stage is None else "encoding" if self.stage.count is None else "loading"
         if self.step_number < step_count:
@@ -81,7 +81,7 @@ class VideoProgress:
         return "finalizing" if self.frame_count and self.decoded_frame_count == self.frame_count else "decoding"
 
     def add_step(self, step_event: StepDone) -> None:
-        """Add a step. A repeated step, after a resumption, replaces the earlier one and all after it."""
+        """Add a step. A step that is repeated after a resumption replaces the earlier record and all later steps."""
         self.stage = None
         self.step_count, self.sigma = step_event.steps, step_event.sigma
         if step_event.step <= self.step_number:

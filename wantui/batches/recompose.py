@@ -22,7 +22,7 @@ from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_sweep import CellEntry, SweepEntry
 
 Prompts = tuple[MarkedPrompt, ...]
-"""Prompt at the start, then those of the prompt schedule."""
+"""Initial prompt, then the prompts of the prompt schedule."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class RecomposedBatch:
     settings: Settings
     template: str
     note: str
-    """Note on videos that the batch generates besides the chosen ones, and why; empty if there are none."""
+    """Note on videos that the batch generates in addition to the chosen videos, and why; empty without such videos."""
 
 
 def recompose_batch(settings: Settings, manifest: Manifest, entries: Sequence[VideoEntry]) -> RecomposedBatch:
@@ -184,7 +184,7 @@ def _list_spans(marked_prompt: MarkedPrompt) -> list[MarkSpan]:
 
 
 def _expand_prompts(settings: Settings, template: str) -> list[Prompts] | None:
-    """Return the prompts of each variation of a template; None if it cannot be expanded."""
+    """Return the prompts of each variation of a template; None if the template cannot be expanded."""
     try:
         variations, _ = expand_variations(parse_template(template), settings, cell_count=1)
     except TemplateError:

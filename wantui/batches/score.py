@@ -151,12 +151,12 @@ class _Saver:
             self.saved_at, self.has_unsaved = time.monotonic(), False
 
     def read_all(self) -> InformationFile:
-        """Return the values of the file, to which other processes may have added some."""
+        """Return all values of the file, including values that other processes added."""
         return read_information(get_information_path(self.folder, self.content.generic)) or self.content
 
 
 def _open_content(plan: ScorePlan, request: InformationGapRequest, is_dry_run: bool) -> InformationFile:
-    """Return the stored values of the same measurement, or none; remove a damaged file that may be replaced.
+    """Return the stored values of the same measurement, if any; remove a damaged file that may be replaced.
 
     Raises:
         InformationFileError: the file is damaged, or was measured in another way and may not be replaced.
@@ -245,7 +245,7 @@ def _predict_cost(plan: ScorePlan, tasks: Sequence[ScoreTask], request: Informat
 
 
 def _group_by_pipeline(tasks: Sequence[ScoreTask]) -> list[list[ScoreTask]]:
-    """Return the tasks in groups that one loaded pipeline and memory plan serve."""
+    """Return the tasks in groups, each of which needs only one loaded pipeline and memory plan."""
     groups: dict[tuple[object, ...], list[ScoreTask]] = {}
     for task in tasks:
         groups.setdefault(get_pipeline_key(task.recipe), []).append(task)

@@ -160,7 +160,7 @@ def _make_task(video: SelectedVideo, generic_words: tuple[GenericWord, ...], cho
 
 
 def _explain_changed_distribution(recipe: Recipe) -> str | None:
-    """Return why a video is not a sample of the model with its prompt alone; None if it is one."""
+    """Return why a video's distribution is not the distribution of the model with the prompt alone; None if it is."""
     if recipe.speed == "cached":
         return "it was generated with speed: cached, which skips blocks. Generate it with speed: fused"
     controls = [

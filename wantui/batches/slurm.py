@@ -165,7 +165,7 @@ def _wait_for_engine(engine: "subprocess.Popen[bytes]") -> None:
 
 
 def _is_job_running() -> bool:
-    """Return whether Slurm reports this job as running: False after a user cancelled it or Slurm requeued it."""
+    """Return whether Slurm reports this job as running; False if it was cancelled or requeued."""
     job_id = os.environ.get("SLURM_JOB_ID", "")
     try:
         return _run_squeue("--format=%T", "--states=all", f"--jobs={job_id}") == "RUNNING"
@@ -371,7 +371,7 @@ def parse_time_limit_minutes(text: str) -> int:
 
 
 def split_into_shards(missing_indices: Sequence[int], video_count: int, max_jobs: int) -> list[Shard]:
-    """Return at most `max_jobs` shards that cover all missing videos and whose largest is as small as possible.
+    """Divide all missing videos into at most `max_jobs` shards, so that the largest shard is as small as possible.
 
     Args:
         missing_indices: indices of the missing videos, from 0.

@@ -110,7 +110,7 @@ UTurnEvent = ModelLoadStarted | UTurnStep | UTurnDone | VideoLeftOut
 
 
 def find_uturn_evaluation(recipe: Recipe, sigma: float) -> tuple[int, float]:
-    """Return, of the evaluations at which denoising can start, the one nearest to a noise level, and its noise level.
+    """Return the evaluation nearest to a noise level at which denoising can start, and its noise level.
 
     With heun, a U-turn can start only at the first evaluation of a step. It cannot start at the first step, which has
     pure noise.
@@ -134,7 +134,7 @@ def find_uturn_evaluation(recipe: Recipe, sigma: float) -> tuple[int, float]:
 def plan_uturns(
     folder: Path, videos: Sequence[SelectedVideo], generic_words: Sequence[GenericWord], sigmas: Sequence[float]
 ) -> UTurnPlan:
-    """Choose the U-turns to make; existing ones are kept.
+    """Choose the U-turns to make; existing U-turns are kept.
 
     Raises:
         UserError: no video can be used, or the existing U-turns have another generic prompt.
@@ -249,7 +249,7 @@ def generate_uturns(plan: UTurnPlan, device: str = "auto", may_fetch: bool = Fal
 
 
 def _find_finished_uturn(folder: Path, uturn_id: str) -> UTurnEntry | None:
-    """Return the U-turn of an id that now has its files, or None."""
+    """Return the U-turn with an id if its files exist by now, or None."""
     entries = (entry for entry in read_uturns(folder) if entry.id == uturn_id and has_uturn_files(folder, entry))
     return next(entries, None)
 

@@ -24,7 +24,7 @@ CHUNK_BYTES = 1 << 26
 
 
 class ContributionSettings(ConfigSection):
-    """Contribution of each marked word to the output of the cross-attention: attribution, not dominance."""
+    """Contribution of each marked word to the output of the cross-attention; this attributes the output to words."""
 
     store_contributions: bool = False
     """Store the norm of what each marked word adds to the latent positions, and the norm of the complete output."""

@@ -36,7 +36,7 @@ class LatentAnalysisSettings(ConfigSection):
 
 
 class TrajectoryRequest(CaptureRequest):
-    """Request to store states besides their inner products, with their storage format."""
+    """Request to store states in addition to their inner products, and the storage format of the states."""
 
     latents: bool = False
     interval: PositiveCount = 1

@@ -108,7 +108,7 @@ def cli(context: click.Context, low_bandwidth: bool, no_mouse: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the program; print an error that the user can correct as a message, and exit with its code.
+    """Run the program; print a user error as a message, and exit with its exit code.
 
     Unexpected exceptions keep their traceback.
     """
@@ -172,7 +172,7 @@ def _run_command(arguments: list[str] | None) -> int | None:
 
 
 def _set_missing_home() -> None:
-    """Set HOME if the environment lacks it, as in some containers; otherwise, import nothing."""
+    """Set HOME if the environment lacks it, as in some containers."""
     if os.environ.get("HOME", "") in ("", "/") or not os.environ.get("LOGNAME"):
         from wantui.queue.state_dir import ensure_home_folder
 

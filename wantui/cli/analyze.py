@@ -202,7 +202,7 @@ def _read_videos(request: AnalyzeRequest, label_table: "LabelTable | None") -> "
 def _select_videos(
     request: AnalyzeRequest, loaded_videos: "list[Video]", read_errors: list[str]
 ) -> "tuple[list[Video], list[str]]":
-    """Return the chosen videos and the names of unreadable ones; print warnings about them."""
+    """Return the chosen videos and the names of unreadable videos; print warnings about all of them."""
     from wantui.analysis.conditions import select_videos_by_condition
     from wantui.analysis.loading import describe_unfinished_videos
 

@@ -92,7 +92,7 @@ def _build_word_record(word: "WordCurves") -> dict[str, Any]:
 
 
 def _format_word_cells(curves: "WordCurves", overlap_by_word: "Mapping[str, FloatArray]") -> tuple[str, ...]:
-    """Return the table cells of one word; a word without attention (of weight 0, say) has no centre or spread."""
+    """Return the table cells of one word; a word without attention (such as weight 0) has no centre or spread."""
     from wantui.analysis.attention_summary import average_finite_values
     from wantui.tui.plots import draw_sparkline
 

@@ -14,7 +14,7 @@ MAX_PRINTED_P = 0.05
 
 
 def print_curve_comparison(comparisons: "Sequence[CurveComparison]", seed_count: int) -> None:
-    """Print the clusters of each curve and pair of groups, with the smallest p possible with these seeds."""
+    """Print the clusters of each curve and pair of groups, and the smallest p that is possible with these seeds."""
     from wantui.analysis.curve_comparison import describe_cluster_test
 
     echo()

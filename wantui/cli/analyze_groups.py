@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list[str] | None, as_json: bool) -> None:
-    """Print the mean of each metric per group, and its value under the null models."""
+    """Print the mean of each metric in each group, and the value of the metric in the null models."""
     from wantui.analysis.groups import group_comparable_videos, summarise_group_metric
     from wantui.analysis.null_models import build_gaussian_null
     from wantui.analysis.serialize import build_group_record
@@ -171,7 +171,7 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
 
 
 def _print_differences(comparison: "Comparison", equivalence_margin: float) -> None:
-    """Print a table of all differences with their p, and the correction of p."""
+    """Print a table of all differences with p, and explain how p is corrected."""
     from wantui.analysis.differences import P_HEADER
     from wantui.analysis.effect_table import (
         RESPONSE_HEADER,

@@ -142,7 +142,7 @@ def select_shown_levels(level_count: int) -> list[int]:
 
 
 def _load_level_states(videos: "list[Video]", grouping: str) -> "tuple[LevelStates, LevelStates | None]":
-    """Load the states, and the states at cfg_scale 1 if there are any; print which videos are left out."""
+    """Load the states and, if stored, the states at cfg_scale 1; print which videos are left out."""
     from wantui.analysis.level_states import load_guided_and_unguided
 
     with open_progress_line() as line:

@@ -77,7 +77,7 @@ def command(
     """Draw the attention maps of BATCH in a labelled grid: a row per video and word, a column per step, block or head.
 
     All maps share one colour scale from 0, which is drawn below the grid. A PNG shows the middle frame, an MP4 all
-    frames. Videos without maps are left out; damaged ones are reported on stderr, and the exit code is then 1.
+    frames. Videos without maps are left out; damaged videos are reported on stderr, and the exit code is then 1.
     """
     from wantui.batches.attention_grid import arrange_attention
     from wantui.storage.video_selection import select_videos

@@ -300,7 +300,7 @@ def _describe_shared_seeds(difference: "CommitmentDifference") -> str:
 
 
 def _judge_difference(difference: "CommitmentDifference", pair_count: int) -> str:
-    """Return which concept is kept more, or that this is undecided, with the number of seeds needed."""
+    """Return which concept is kept from a higher noise level; with too few seeds to tell, return the number needed."""
     from wantui.analysis.commitment import HOLM
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
     from wantui.analysis.statistics import count_min_pairs

@@ -78,7 +78,7 @@ def command(
     """Decode stored latents of the videos in BATCH, or of CLIP, to one clip per step.
 
     The latents must be stored (--store-latents of `wantui run`). Clips that exist are kept, so that an interrupted
-    command continues where it ended. Videos without latents and damaged ones are reported on stderr and left out; the
+    command continues where it ended. Videos without latents and damaged videos are reported on stderr and left out; the
     exit code is then 1.
     """
     from wantui.batches.decode_states import DecodeRequest

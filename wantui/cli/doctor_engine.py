@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def check_queue_database(state_dir: "StateDirectory") -> Finding:
-    """Check the queue database without changing it; only the engine may rename a damaged one."""
+    """Check the queue database without changing it; only the engine may rename a damaged database."""
     import sqlite3
 
     from wantui.engine.queue_opening import DATABASE_ADVICE

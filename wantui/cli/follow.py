@@ -77,7 +77,7 @@ def follow_batch(queue: "Queue", batch: "BatchRow", last_seq: int, as_json: bool
 
 
 def _check_engine(queue: "Queue", batch: "BatchRow") -> None:
-    """Check that an engine is running, and that the queue is still the one that it uses.
+    """Check that an engine is running, and that it uses the queue that this command has opened.
 
     Raises:
         NoEngineError: no engine is running, or the queue was replaced.

@@ -73,7 +73,7 @@ def list_models(as_json: bool) -> None:
 @command.command("card")
 @click.argument("name", default="nano")
 def print_model_card(name: str) -> None:
-    """Print the model card of nano: its training data, with the frequencies of the shapes, measurements and limits."""
+    """Print the model card of nano: training data with the frequencies of the shapes, measurements, and limits."""
     from wantui.models.catalogue import find_model
     from wantui.models.nano import NANO_WEIGHTS_FOLDER
 

@@ -65,7 +65,7 @@ def print_json(value: Any, indent: int | None = 1) -> None:
 
 
 def format_json(value: Any, indent: int | None = 1, ascii_only: bool = False) -> str:
-    """Return a value as JSON with control characters escaped; it parses to the same value."""
+    """Format a value as JSON with control characters escaped; the JSON parses to the same value."""
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     # JSON is ASCII outside of strings, so a match is always inside a string, where \u is an escape.
     return re.sub(r"[^\n\x20-\x7e]", _escape_for_json, text)

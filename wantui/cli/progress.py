@@ -85,7 +85,7 @@ def format_event_line(event: "QueueEvent") -> str | None:
 
 
 class BarReporter:
-    """Reporter with a Rich progress bar on stderr for each running video, and a line for each finished one."""
+    """Reporter with a Rich progress bar on stderr for each running video, and a line for each finished video."""
 
     def __init__(self, get_eta: EtaFunction) -> None:
         from rich.console import Console

@@ -64,7 +64,7 @@ def list_batches(show_all: bool, as_json: bool) -> None:
     if hold is not None:
         echo(f"held: {hold.describe()}", err=True)
     if not batches:
-        echo("the queue has no unfinished batches" + ("" if show_all else "; --all lists finished ones"), err=True)
+        echo("the queue has no unfinished batches" + ("" if show_all else "; --all lists finished batches"), err=True)
     if not show_all:
         _print_failed_batches(
             [batch for batch in queue.list_batches(-1) if not batch.unfinished_count and batch.counts.get("failed")]
@@ -91,7 +91,7 @@ def list_batches(show_all: bool, as_json: bool) -> None:
 
 
 def _report_recording_error(queue: "Queue") -> None:
-    """Report a queue that cannot be written: the states below are then not up to date, and no video advances."""
+    """Report if the queue cannot be written: the states printed below are then outdated, and no video advances."""
     if (fault := queue.explain_unwritable_queue()) is not None:
         echo(f"warning: {fault}", err=True)
 
@@ -190,7 +190,7 @@ def pause_queue_or_batch(batch: str | None) -> None:
 @command.command("resume")
 @click.argument("batch", required=False, type=BATCH_TYPE)
 def resume_queue_or_batch(batch: str | None) -> None:
-    """Resume the queue after a pause or a crash, or one paused BATCH."""
+    """Resume the queue after a pause or a crash, or resume one paused BATCH."""
     queue = open_queue_for_command()
     hold = queue.read_hold()
     if batch is None:

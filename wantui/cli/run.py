@@ -241,7 +241,7 @@ def _list_location_options(options: dict[str, Any]) -> set[str]:
 def _refuse_changed_settings(
     batch_folder: Path, manifest: "Manifest", settings: "Settings", location_options: set[str]
 ) -> None:
-    """Refuse options that change a setting outside the recipes of a batch: they would have no effect.
+    """Refuse options that change settings outside the recipes of a stored batch: such options would have no effect.
 
     A config may have other LOCATION_SETTINGS, because options may have overridden them when the batch was created.
     """

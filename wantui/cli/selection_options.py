@@ -29,7 +29,7 @@ add_video_id_option = click.option(
 
 
 def add_selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --variation and --seed, which select rows and columns of a batch."""
+    """Add the options --variation and --seed, which select rows and columns of a batch."""
     variation = click.option(
         "--variation", "variation_ids", multiple=True, help="Include only the variation with this ID; repeatable."
     )

@@ -74,7 +74,7 @@ def command(
     as_json: bool,
     csv_path: Path | None,
 ) -> None:
-    """Measure how similar each video of BATCH is to a baseline, with the same seed unless WHICH is one video.
+    """Measure how similar each video of BATCH is to its baseline, which has the same seed unless WHICH is one video.
 
     SSIM, PSNR, CLIP and LPIPS compare frames; `latents` compares the final latents. The result is stored in
     BATCH/analysis/similarity.json; the library and the gallery show it. Measurements that are impossible are reported

@@ -179,7 +179,7 @@ def _print_jobs(missing_text: str, job_ids: Sequence[str], folder: "BatchFolder"
 
 
 def _parse_sbatch_option(text: str) -> tuple[str, str | bool]:
-    """Return the key and value of KEY=VALUE; the value of a bare KEY is True."""
+    """Return the key and the value of KEY=VALUE; the value of KEY alone is True."""
     key, separator, value = text.partition("=")
     key = key.strip().lstrip("-")
     if not key:

@@ -16,7 +16,7 @@ WRITE_ERROR_CODES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ER
 
 
 class OutputClosedError(Exception):
-    """Raised by a command that only prints, when the reader of its output is gone."""
+    """Raised by a command that only prints, when nobody reads its output any more."""
 
 
 class OutputWriteError(Exception):
@@ -62,7 +62,7 @@ def discard_output_on_closed_pipe() -> Iterator[None]:
 
 @contextmanager
 def allow_closed_output(stream: IO[str]) -> Iterator[None]:
-    """Discard output whose reader is gone, as in `wantui preview ... | head`, and let the command continue.
+    """Let a command continue when the reader of its output ends, as in `wantui preview ... | head`; discard the output.
 
     The exit code still reports whether the command succeeded. Messages that a full disk or a closed terminal (EIO)
     cannot take are discarded too: a command must not end between two changes because nobody can read its messages.

@@ -154,7 +154,7 @@ class ConfigName(click.ParamType):  # type: ignore[type-arg]  # not generic in o
 
 
 class BenchSpeed(click.Choice):  # type: ignore[type-arg]  # not generic in older versions of click
-    """Parameter type of a speed that `wantui bench` measures; accepts the names of earlier versions too."""
+    """Parameter type of a speed that `wantui bench` measures; also accepts the names of earlier versions."""
 
     def __init__(self) -> None:
         super().__init__(["reference", "fused", "fp8"])

@@ -10,7 +10,7 @@ from wantui.formatting import UNPRINTABLE_PATTERN, escape_unprintable
 from wantui.section import CONFIG_FILE_CONTEXT
 
 OMITTED_IF_DEFAULT = ("seeds", "sweeps", "sweeps_baseline", "sweeps_skip_impossible", "primary_metric")
-"""Settings that stored configs omit at their default, so that files equal those of earlier versions."""
+"""Settings that stored configs omit at their default, so that files equal the files of earlier versions."""
 
 
 def convert_settings_to_dict(settings: Settings) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def find_probable_setting(name: str, paths: Sequence[str]) -> str | None:
 
 
 def _choose_section(section: str, paths: Sequence[str]) -> str:
-    """Return the path whose section is most similar to the written one; if none is written, the first path."""
+    """Return the path whose section is most similar to the written section; the first path if no section is written."""
     similarities = [difflib.SequenceMatcher(None, section, path.rpartition(".")[0]).ratio() for path in paths]
     return paths[similarities.index(max(similarities))] if section else paths[0]
 

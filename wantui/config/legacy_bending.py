@@ -48,7 +48,7 @@ FALSE_WORDS = ("", "0.0", "none", *(word for word, flag in BOOLEAN_BY_FLAG_WORD.
 
 
 class LegacyBendError(ValueError):
-    """Raised for a bend of the older system without a counterpart; the message gives the reason and the remedy."""
+    """Raised for a bend of the older system that cannot be converted; the message gives the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
     mode = values["mode"]
     if mode == "translate":
         values |= {
-            key: _read_negated(config, key, 2)
+            key: _read_negated_number(config, key, 2)
             for key in PARAMETER_NAMES_BY_LEGACY_MODE[legacy_mode]
             if config.get(key) is not None
         }
@@ -182,7 +182,7 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
     elif mode == "rotate":
         if config.get("crop_rotated") is not None and is_false(config["crop_rotated"]):
             raise LegacyBendError("cannot convert crop_rotated: false. Add a bend with mode scale before the rotation")
-        values["rotate_degrees"] = _read_negated(config, "angle", 1)
+        values["rotate_degrees"] = _read_negated_number(config, "angle", 1)
         notes.append("angles were clockwise: they are negated, so the map turns as before")
     elif mode in ("blur", "sharpen"):
         values[f"{mode}_sigma"] = config.get("sigma", 1.0)
@@ -205,7 +205,7 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
     return notes
 
 
-def _read_negated(config: Mapping[str, Any], key: str, divisor: int) -> float:
+def _read_negated_number(config: Mapping[str, Any], key: str, divisor: int) -> float:
     try:
         number = parse_number(str(config.get(key) or 0).strip(), is_integer=False)
     except ValueError as error:

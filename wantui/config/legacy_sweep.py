@@ -118,7 +118,7 @@ def _convert_operation(
 
 
 def _list_values(name: str, operation: Mapping[str, Any]) -> list[Any]:
-    """Return the values of an operation: as listed, or evenly spaced in its range, with both ends."""
+    """Return the values of an operation: its list, or evenly spaced values in its range, including both ends."""
     values = operation.get("values")
     if values is not None:
         value_list = values if isinstance(values, list) else [values]

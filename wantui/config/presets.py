@@ -51,6 +51,6 @@ def find_config_path(name: Path | str) -> Path:
 
 
 def find_example_template(yaml_text: str) -> str | None:
-    """Return the example template in the comments of a config; None if it has none."""
+    """Return the example template in the comments of a config; None without an example."""
     match = EXAMPLE_TEMPLATE_PATTERN.search(yaml_text)
     return match[1] if match is not None else None

@@ -30,7 +30,7 @@ class ConfigProblem:
 
 
 def limit_problems(problems: Sequence[ConfigProblem], source: Path | str, hidden_count: int = 0) -> list[ConfigProblem]:
-    """Return the first MAX_PROBLEMS problems, and the number of the others as a last problem.
+    """Return the first MAX_PROBLEMS problems, and a last problem that states the number of all others.
 
     Args:
         hidden_count: number of problems that are not in the list.

@@ -112,7 +112,7 @@ def _index_paths_by_key() -> dict[str, list[str]]:
 
 
 def list_sweepable_names(settings: Settings) -> list[str]:
-    """Return a name for each setting that a sweep can change: the key alone if only one section has it.
+    """Return a name for each setting that a sweep can change: only the key if just one section has this key.
 
     Settings in lists are named by their items, as in lora.style.strength; entries of mappings are not listed.
     """

@@ -38,7 +38,7 @@ RULE_BY_PATTERN = {
 MIN_FLOW_SHIFT = 1e-6
 """Smallest flow shift: at about 1e-8 and below, the noise levels of some samplers are NaN in float32."""
 MAX_FRAME_COUNT = 4093
-"""Maximum number of frames: those of 1024 latent frames, the limit of the transformer's rotary embedding."""
+"""Maximum number of frames, from 1024 latent frames, the limit of the transformer's rotary embedding."""
 
 
 class ModelSettings(ConfigSection):

@@ -248,7 +248,7 @@ def format_seeds(seeds: Sequence[int]) -> str:
 
 
 def describe_seeds(seeds: Collection[int]) -> str:
-    """Return seeds as people read them: "42", "42 to 46", or "7,11,42" if some between them are missing."""
+    """Return seeds for display: "42", "42 to 46", or "7,11,42" if they are not consecutive."""
     first, last = min(seeds), max(seeds)
     if first == last:
         return str(first)

@@ -40,7 +40,7 @@ def _is_about_tab_indent(reason: str, line: str, column: int) -> bool:
 
 
 def describe_unusual_space(text: str) -> str:
-    """Return the name of the first blank or invisible character that is not a space; empty without one."""
+    """Return the name of the first blank or invisible character other than a space; empty without such a character."""
     blank = UNUSUAL_SPACE_PATTERN.search(text)
     return (
         "" if blank is None else f"the invisible character U+{ord(blank[0]):04X} ({unicodedata.name(blank[0]).lower()})"

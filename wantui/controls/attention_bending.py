@@ -227,7 +227,7 @@ def _describe_bend(bend: BendRequest) -> str:
 
 
 def _get_compared_settings(request: AttentionBendingRequest) -> dict[str, Any]:
-    """Return the bends; the parameters of their transforms are next to the other settings, as in the config."""
+    """Return the bends as in the config: parameters of a transform are next to the other settings of its bend."""
     bends = [bend.model_dump(mode="json") for bend in request.bends]
     return {"bends": [{**bend.pop("transform"), **bend} for bend in bends]}
 

@@ -108,7 +108,7 @@ class BendSettings(DescribedModel, WrittenModel):
     @model_validator(mode="before")
     @classmethod
     def refuse_unusable_values(cls, values: Any) -> Any:
-        """Refuse unknown keys, naming the valid ones, and booleans given for numbers or text."""
+        """Refuse unknown keys, naming the valid keys; refuse booleans in place of numbers or text."""
         if not isinstance(values, dict):
             return values
         for key, value in values.items():
@@ -203,7 +203,7 @@ def parse_blocks(text: str) -> tuple[int, ...]:
 
 
 def list_bend_names(bends: Sequence[BendSettings]) -> tuple[str, ...]:
-    """Return the unique names of bends: given, or the first word, with a number if it is taken."""
+    """Return the unique names of bends: the given name, or the first word, with a number if the word is taken."""
     taken_names = {bend.name for bend in bends if bend.name is not None}
     names = []
     for bend in bends:

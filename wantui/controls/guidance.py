@@ -97,7 +97,7 @@ def _explain_foreign_parameter(name: str, rule: str) -> str:
 
 
 class GuidanceRequest(ControlRequest):
-    """Request for a guidance rule; the parameters of the rule are numbers, all others None."""
+    """Request for a guidance rule; parameters of the rule are numbers, and all other parameters are None."""
 
     rule: GuidanceRuleName
     zero_steps: ZeroStepCount | None = None
@@ -165,7 +165,7 @@ def change_guidance(
 
 
 def list_shown_values(request: GuidanceRequest) -> dict[str, Any]:
-    """Return the rule and its parameters, by the names of their settings."""
+    """Return the guidance rule and its parameters, by the names of the settings."""
     values = {name: getattr(request, name) for name in ("rule", *RULE_PARAMETER_NAMES)}
     values["reuse_from"] = None if request.reuse_from is None else format_moments(request.reuse_from)[0]
     return {name: value for name, value in values.items() if value is not None}

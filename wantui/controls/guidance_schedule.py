@@ -169,7 +169,7 @@ def _interpolate_scales(
 
 
 def list_shown_values(request: GuidanceScheduleRequest) -> dict[str, Any]:
-    """Return the schedules and the interpolation, by the names of their settings."""
+    """Return the schedules and the interpolation, by the names of the settings."""
     schedules = (("schedule", request.schedule), ("schedule_2", request.schedule_2))
     shown = {name: _format_keyframes(keyframes) for name, keyframes in schedules if keyframes is not None}
     return {**shown, "interpolation": request.interpolation}

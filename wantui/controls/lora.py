@@ -166,7 +166,7 @@ class LoraRequest(ControlRequest):
         return [(name, file, strength) for name, file, strength in merged_files if strength != 0]
 
     def describe_merged_files(self) -> dict[str, Any]:
-        """Return contents and strengths; paths and names are omitted, as they do not change videos."""
+        """Return the contents and strengths of merged files, without paths and names, which do not change videos."""
         return {
             key: [[file.fingerprint[:16], strength] for _, file, strength in self.list_merged_files(is_second)]
             for key, is_second in (("adapters", False), ("adapters_2", True))

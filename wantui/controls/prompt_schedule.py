@@ -81,7 +81,7 @@ class PromptScheduleSettings(ConfigSection):
 
     @model_serializer(mode="wrap")
     def omit_default_switch(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """Omit `enabled` in config files if it is true: with it, a section can be one of the older system."""
+        """Omit a true `enabled` in config files: a section with `enabled` could be a section of the older system."""
         values: dict[str, Any] = handler(self)
         if info.context != CONFIG_FILE_CONTEXT:
             return values

@@ -151,7 +151,7 @@ def find_engine(directory: Path, on_locked: LockListener = lambda _: None) -> En
 
 
 def find_published_engine(directory: Path) -> Engine | None:
-    """Return the running engine of a state directory; None if none runs or it has not published its details."""
+    """Return the running engine of a state directory; None if no engine has published its details."""
     engine_info = read_engine_info(directory)
     try:
         return (

@@ -280,7 +280,7 @@ class BatchEndNotifier:
 
 
 class _RedirectRefuser(urllib.request.HTTPRedirectHandler):
-    """Handler that follows no redirection: urllib would turn the POST into a GET without its body."""
+    """Handler that follows no redirection, because urllib would replace the POST with a GET that has no body."""
 
     def redirect_request(self, *_: object) -> None:
         """Return no request, so that the redirection is an error."""

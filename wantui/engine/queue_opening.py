@@ -98,7 +98,7 @@ def _open_checked_queue(state_dir: StateDirectory, checks_content: bool, on_lock
 
 
 def describe_queues_of_other_hosts(state_dir: StateDirectory, queue: Queue) -> list[str]:
-    """Return a note on each queue of another host name if this queue is empty: a recreated container has a new name."""
+    """Return notes on queues of other host names if this queue is empty: a recreated container has a new host name."""
     if queue.list_batches(1):
         return []
     messages = []

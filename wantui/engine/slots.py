@@ -39,7 +39,7 @@ class WorkerSlot:
     partner: "WorkerSlot | None" = None
     """Slot whose GPU the current process uses as its second GPU."""
     uses_one_gpu_only: bool = False
-    """True once a process of this slot died while using two GPUs; later ones use one."""
+    """True once a process of this slot died while using two GPUs; later processes use one GPU."""
     is_bad_partner: bool = False
     """True once this GPU failed as the second GPU of another slot's process; it is not paired again."""
     one_gpu_reason: str = ""

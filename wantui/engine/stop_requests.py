@@ -11,11 +11,11 @@ class StopRequestCounter:
     def __init__(self) -> None:
         self.count = 0
 
-    def count_request(self, *_: object) -> None:
+    def count_stop_request(self, *_: object) -> None:
         self.count += 1
 
     def count_scheduler_notice(self, *_: object) -> None:
-        """Count a notice as the first stop request: a repeated one must not kill the workers."""
+        """Count a notice as the first stop request: repeated notices must not kill the workers."""
         self.count = max(self.count, 1)
 
     def install_signal_handlers(self) -> None:
@@ -26,7 +26,7 @@ class StopRequestCounter:
         Ignored notices stay ignored: a job of submitit handles them itself.
         """
         for signal_number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(signal_number, self.count_request)
+            signal.signal(signal_number, self.count_stop_request)
         for signal_number in NOTICE_SIGNALS:
             if signal.getsignal(signal_number) is not signal.SIG_IGN:
                 signal.signal(signal_number, self.count_scheduler_notice)

@@ -100,7 +100,7 @@ class GridLayout:
 
 @dataclass(frozen=True)
 class WrittenGrid:
-    """A grid on disk, and the clips that it shows as unreadable."""
+    """A written grid, and the clips that the grid shows as unreadable."""
 
     path: Path
     size: tuple[int, int]
@@ -314,7 +314,7 @@ def _measure_text(text: str) -> int:
 
 
 def _fit_text(text: str, width: int) -> str:
-    """Return a text shortened with an ellipsis to a width in pixels; an empty text if not even that fits."""
+    """Shorten a text with an ellipsis to a width in pixels; return an empty text if even the ellipsis does not fit."""
     text = " ".join(text.split())[:500]
     if _measure_text(text) <= width:
         return text
@@ -324,7 +324,7 @@ def _fit_text(text: str, width: int) -> str:
 
 
 def _wrap_label(text: str, width: int, max_lines: int) -> list[str]:
-    """Break a text between words into lines of a width in pixels; the last line is shortened if words remain."""
+    """Wrap a text into a limited number of lines of a width in pixels; shorten the last line if words remain."""
     lines: list[str] = []
     words = text.split()
     while words:

@@ -112,7 +112,7 @@ def _merge_file(transformer: Any, file: LoraFile, strength: float) -> None:
 
 
 def _complete_settings(settings: Mapping[str, Any], tensor_by_name: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the settings of peft with the layers of the adapter, as diffusers derives them from the tensors."""
+    """Complete the settings of peft with the layers of the adapter, as diffusers derives them from the tensors."""
     return {
         **settings,
         "target_modules": sorted({name.split(".lora")[0] for name in tensor_by_name}),
@@ -135,7 +135,7 @@ def list_adaptable_layer_shapes(transformer: nn.Module) -> dict[str, LayerShape]
 def _read_adapter_tensors(path: Path, layers: tuple[AdapterLayer, ...]) -> dict[str, Tensor]:
     """Return the layers' tensors in diffusers' format, with alpha multiplied into the factors.
 
-    peft requires a bias for all layers or for none: missing ones are zero.
+    peft requires a bias for all layers or for none: a missing bias is zero.
 
     Raises:
         LoadError: a tensor contains NaN or infinity, or an alpha is not positive.
@@ -162,7 +162,7 @@ def _read_adapter_tensors(path: Path, layers: tuple[AdapterLayer, ...]) -> dict[
 
 
 def _scale_factors(down: Tensor, up: Tensor, alpha: float, key: str) -> tuple[Tensor, Tensor]:
-    """Multiply the product of two factors by alpha / rank, shared between them by powers of two as in diffusers.
+    """Multiply the product of two factors by alpha / rank, as in diffusers: powers of two balance the two factors.
 
     Raises:
         LoadError: alpha is not positive.

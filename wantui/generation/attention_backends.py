@@ -28,7 +28,7 @@ MAX_RELATIVE_ERROR = 1e-2
 MIN_SPEEDUP = 1.02
 """Smallest speed-up over torch's kernel at which another kernel is chosen."""
 MAX_MEMORY_RATIO = 1.1
-"""Largest peak memory of a kernel, relative to torch's: `planning.memory_plan` predicts that of torch's kernel."""
+"""Largest peak memory of a kernel, relative to torch's kernel, whose memory `planning.memory_plan` predicts."""
 
 
 def run_attention_kernel(query: Tensor, key: Tensor, value: Tensor, kernel_name: str) -> Tensor:
@@ -107,7 +107,7 @@ def find_fastest_attention_kernel(device: torch.device, report_line: Callable[[s
 
 
 def _run_and_measure_memory(run_kernel: Callable[[], Tensor], device: torch.device) -> tuple[Tensor, int]:
-    """Return the output of a kernel, and the peak bytes on a GPU that it needs with its output; 0 on a CPU."""
+    """Return the output of a kernel, and the kernel's peak bytes on a GPU, including the output; 0 on a CPU."""
     if device.type != "cuda":
         return run_kernel(), 0
     bytes_before = torch.cuda.memory_allocated(device)

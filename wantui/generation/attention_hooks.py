@@ -89,7 +89,7 @@ def add_observer(observer: AttentionObserver, site: AttentionSite) -> Iterator[N
 
 @contextmanager
 def install_observers(pipeline: WanPipeline, sites: Collection[AttentionSite]) -> Iterator[None]:
-    """Install observing processors in the reference blocks of a pipeline; restore the original ones at the end."""
+    """Install observing processors in a pipeline's reference blocks; at the end, restore the original processors."""
     original_processors: list[tuple[Any, Any]] = []
     try:
         for transformer in list_transformers(pipeline):

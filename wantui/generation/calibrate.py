@@ -21,7 +21,7 @@ TARGET_NOISE_LEVEL_COUNT = 25
 def measure_magnitudes(
     pipeline: WanPipeline, recipe: Recipe, inputs: DenoisingInputs, report_step: Callable[[int, int], None]
 ) -> Magnitudes:
-    """Measure a transformer's magnitudes: the mean ratio of the norms at consecutive steps, over positions and passes.
+    """Measure a transformer's magnitudes: the ratio of norms at consecutive steps, averaged over positions and passes.
 
     Args:
         recipe: an uncached recipe with at least two steps and one evaluation per step.

@@ -41,7 +41,7 @@ class CheckpointRefusedError(Exception):
 
 
 class CheckpointListener:
-    """Write a checkpoint after every step, or less often to stay within 1 % of the time.
+    """Write a checkpoint after every step, or less often if checkpoints would take over 1 % of the time.
 
     Args:
         checksum_functions: checksums of the stored captures, by capture.
@@ -75,7 +75,7 @@ class CheckpointListener:
             self.write_latest_step()
 
     def write_latest_step(self) -> None:
-        """Write the latest state, unless it is already written."""
+        """Write the latest state, unless it was written before."""
         step, self.unwritten_step = self.unwritten_step, None
         if step is None:
             return
@@ -100,7 +100,7 @@ class CheckpointListener:
         self.next_write_at = ended_at + (ended_at - started_at) / MAX_CHECKPOINT_TIME_FRACTION
 
     def _collect_changed_state(self) -> dict[str, Any]:
-        """Return the sampler's attributes that its steps have changed.
+        """Return the attributes of the sampler that have changed since its creation.
 
         Raises:
             RuntimeError: an unknown attribute has changed: diffusers has changed.

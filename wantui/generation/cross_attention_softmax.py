@@ -20,7 +20,7 @@ MAX_FUSED_COLUMNS = 128
 
 
 def choose_column_count(key: Tensor, value: Tensor, token_count: int) -> tuple[int, bool]:
-    """Return the number of text columns to compute, and whether the padding is merged into the last one.
+    """Return the number of text columns to compute, and whether the last column contains the merged padding.
 
     Args:
         key, value: [1, 512, heads, dim].

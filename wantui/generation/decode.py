@@ -60,7 +60,7 @@ def _check_decoder_output(decoder: nn.Module, inputs: tuple[Any, ...], output: T
 
 @torch.no_grad()
 def _decode_tiles(pipeline: WanPipeline, latents: Tensor) -> Iterator[Tensor]:
-    """Decode all frames together from tiles: less memory for the VAE, more for the frames."""
+    """Decode all frames together from tiles, which takes less memory for the VAE and more memory for the frames."""
     yield pipeline.vae.decode(_denormalise_latents(pipeline, latents), return_dict=False)[0]
 
 

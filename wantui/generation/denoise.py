@@ -140,7 +140,7 @@ def _encode_prompts(
 
 
 def check_pipeline_video_size(pipeline: WanPipeline, recipe: Recipe) -> None:
-    """Reject a size that the pipeline would silently crop; a recipe from a clip was not checked at planning.
+    """Reject a size that the pipeline would silently crop; planning did not check recipes that come from clips.
 
     Raises:
         SizeError: the message names the size.

@@ -56,7 +56,7 @@ def quantize_rows(values: Tensor, applies_gelu: bool = False) -> QuantizedRows:
 def quantize_layer_norm(
     hidden: Tensor, added: Tensor | None, gate: Tensor | None, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, QuantizedRows]:
-    """Return the sum that `fused_norm.add_gated` computes, and its LayerNorm in e4m3; without added, use hidden."""
+    """Return the sum that `fused_norm.add_gated` computes, or `hidden` without `added`, and its LayerNorm in e4m3."""
     if kernels.can_use_kernels(hidden):
         from wantui.generation.kernels.norm import run_quantized_layer_norm_kernel
 

@@ -48,7 +48,7 @@ def fuse_pipeline(pipeline: WanPipeline, attention_kernel: str, fp8_device: torc
 
 
 def fuse_blocks(transformer: Any, attention_kernel: str = NATIVE_ATTENTION) -> None:
-    """Replace parts of a transformer's blocks with fused ones.
+    """Replace parts of a transformer's blocks with fused parts.
 
     Args:
         attention_kernel: self-attention kernel, one of `attention_backends.KERNEL_NAMES`; native is torch's.

@@ -53,7 +53,7 @@ class NormAndSilu(nn.Module):
 
 
 def fuse_decoder(vae: AutoencoderKLWan) -> None:
-    """Replace parts of a VAE's decoder with fused ones, if it has none. The encoder stays unchanged."""
+    """Replace parts of a VAE's decoder with fused parts, once. The encoder stays unchanged."""
     if has_fused_decoder(vae):
         return
     decoder = vae.decoder
@@ -104,7 +104,7 @@ def _forward_residual_block(block: Any, x: Tensor, feat_cache: list[Any], feat_i
 def _normalise_and_convolve(
     values: Tensor, norm: NormAndSilu, convolution: WanCausalConv3d, feature_cache: list[Any], feature_index: list[int]
 ) -> Tensor:
-    """Normalise, activate and convolve values, and replace the cached frames of this convolution with the last ones."""
+    """Normalise, activate and convolve values; replace the cached frames of this convolution with the last frames."""
     index = feature_index[0]
     batch, channels, frames, height, width = values.shape
     padded = torch.empty(

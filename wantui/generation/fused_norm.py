@@ -23,7 +23,7 @@ def apply_layer_norm(hidden: Tensor, weight: Tensor, bias: Tensor, eps: float) -
 
 
 def add_gated(hidden: Tensor, added: Tensor, gate: Tensor | None) -> Tensor:
-    """Return hidden + gate x added, in their precision; a gate of None is 1. The result may overwrite added."""
+    """Return hidden + gate x added, in the precision of hidden; a gate of None is 1. The result may overwrite added."""
     if kernels.can_use_kernels(hidden):
         from wantui.generation.kernels.norm import run_add_kernel
 

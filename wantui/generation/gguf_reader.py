@@ -6,7 +6,7 @@ import numpy as np
 from gguf import GGUFReader, GGUFValueType
 
 MAX_ARRAY_LENGTH = 1 << 21
-"""Maximum number of values in an array of the metadata; the largest ones are vocabularies."""
+"""Maximum number of values in an array of the metadata; the largest arrays are vocabularies."""
 ARRAY_LENGTH_OFFSET = 4
 """Offset in bytes of the length of an array, after the type of its values."""
 
@@ -15,7 +15,7 @@ class BoundedGGUFReader(GGUFReader):
     """Reader that refuses values beyond the end of the file, and arrays that take hours to read.
 
     Raises:
-        ValueError: see above. The library's reader takes such values for empty ones: it accepts a damaged file,
+        ValueError: see above. The library's reader takes such values for empty values: it accepts a damaged file,
             and repeats reading nothing 2**60 times for the length of an array.
     """
 

@@ -53,7 +53,7 @@ class ClassifierFreeGuidance:
 
 @dataclass
 class GuidedVelocity:
-    """Velocity of each evaluation of one denoising; for one run only, because it keeps state."""
+    """Velocity of each evaluation of one denoising; keeps state, so each run needs its own object."""
 
     evaluations: Sequence[EvaluationGuidance]
     rule: GuidanceRule = field(default_factory=ClassifierFreeGuidance)
@@ -89,6 +89,6 @@ class GuidedVelocity:
         return self.rule.combine(predictions, evaluation.scale, self.state)
 
     def _is_difference_needed_after(self, evaluation_index: int) -> bool:
-        """Return whether the next evaluation that uses a pass difference reuses the one from this evaluation."""
+        """Return whether the next evaluation that uses a pass difference reuses the difference of this evaluation."""
         later_sources = (evaluation.source for evaluation in self.evaluations[evaluation_index + 1 :])
         return next((source for source in later_sources if source in ("guided", "reused")), None) == "reused"

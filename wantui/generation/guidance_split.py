@@ -22,7 +22,7 @@ from wantui.generation.placement import find_device, free_unused_memory, select_
 
 
 class SecondGpuError(RuntimeError):
-    """Raised if the second GPU of a video fails; the video can continue from its checkpoint without it."""
+    """Raised if the second GPU of a video fails; the video can continue on one GPU from its checkpoint."""
 
 
 class GuidanceSplit:

@@ -77,7 +77,7 @@ def load_pipeline_parts(
     Args:
         revision: branch, tag or commit of a hub model; not used for a local directory.
         dtype: "float32" or "bfloat16", for transformer and text encoder. diffusers keeps norm layers in float32.
-        given_parts: parts to use instead of the stored ones; None leaves a part out.
+        given_parts: parts to use instead of the stored parts; None leaves a part out.
         replaced_parts: parts whose weights come from elsewhere, and are not downloaded.
         may_fetch: whether to download missing files of a hub model.
 
@@ -162,7 +162,7 @@ def load_pipeline(
         weights: float8 and int8 store the weights of the transformers' matrix products in 8 bits.
         transformer_file: GGUF file that replaces the model's transformer; requires gguf weights.
         lora: adapters to merge into the weights of the transformers.
-        shared_parts: parts of an earlier pipeline, to be used instead of the stored ones.
+        shared_parts: parts of an earlier pipeline, to be used instead of the stored parts.
         attention_kernel: self-attention kernel of fused bfloat16 blocks, one of `attention_backends.KERNEL_NAMES`;
             native is torch's.
         may_fetch: whether to download missing files of a hub model.
@@ -214,7 +214,7 @@ def _refuse_faulty_pipeline(pipeline: WanPipeline, model: WanModel) -> None:
 
 
 def _change_weights(pipeline: WanPipeline, weights: WeightsForm, lora: LoraRequest | None) -> None:
-    """Merge adapters into the transformers, and store their weights in the requested form.
+    """Merge adapters into the transformers, and store the weights of the transformers in the requested form.
 
     Raises:
         LoadError: adapters cannot be merged into these weights.
@@ -290,7 +290,7 @@ def _read_pipeline(
 
 
 def check_fp8_device(device: torch.device) -> None:
-    """Check that a device multiplies in FP8, by one small product.
+    """Check with one small product that a device multiplies in FP8.
 
     Raises:
         LoadError: it is not a GPU, a GPU without FP8, or a GPU on which this version of torch refuses the product.

@@ -74,7 +74,7 @@ class GenerationResult:
 
     latents_sha256: str
     denoise_seconds: float
-    """Seconds of the denoising, including those of earlier processes up to the checkpoint."""
+    """Seconds of the denoising, including the seconds of earlier processes up to the checkpoint."""
     decode_seconds: float
     peak_memory_bytes: int | None
     """Peak bytes that torch allocated on the GPU; None on a CPU."""
@@ -218,7 +218,7 @@ def _remove_unfinished_files(
     error: BaseException | None,
     __: object,
 ) -> None:
-    """Remove the files of an unfinished video, except those from which another process can resume."""
+    """Remove the files of an unfinished video, except files from which another process can resume."""
     if error is None:
         return
     for path in published_paths:
@@ -273,7 +273,7 @@ def _start_listeners(
     started_at: float,
     checkpoint: Checkpoint | None,
 ) -> list[DenoisingListener]:
-    """Return the started listeners; captures come before the checkpoint, which refers to their files.
+    """Return the started listeners; captures precede the checkpoint, which refers to files of the captures.
 
     Args:
         started_at: `time.perf_counter()` at the start of the generation.

@@ -51,7 +51,7 @@ def start_second_pass(
 def evaluate_model(
     inputs: DenoisingInputs, evaluation_index: int, transformer: Any, pass_cache: PassCache, pass_input: PassInput
 ) -> Tensor:
-    """Return the output of one pass, [1, channels, frames, height, width]; on any thread."""
+    """Return the output of one pass, [1, channels, frames, height, width]. Any thread may call this."""
     cache_context = transformer.cache_context(
         pass_input.context,
         step_index=evaluation_index,

@@ -52,7 +52,7 @@ def load_clip_measure(model: str, device: str = "auto") -> FrameMeasure:
 
     @torch.inference_mode()
     def embed(frame: Frame) -> torch.Tensor:
-        """Return the embedding of a frame; many videos share the frames of one baseline."""
+        """Return the embedding of a frame, cached: many videos are compared with the frames of one baseline."""
         key = hashlib.sha256(frame.tobytes()).digest()
         if key not in embeddings:
             if len(embeddings) >= MAX_KEPT_EMBEDDINGS:

@@ -45,7 +45,7 @@ class PipelinePlacement:
                     assert_never(plan.transformer_placement)
 
     def ensure_on_device(self, part: nn.Module) -> None:
-        """Move a part to the device before use, and the active part off the GPU if the two alternate."""
+        """Move a part to the device before use; move the active part off the GPU if both parts alternate."""
         if part is self.active_part or not self.swapped_parts:
             return
         if self.active_part is not None:

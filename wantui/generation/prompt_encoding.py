@@ -58,7 +58,7 @@ class CachedPromptEncoder:
 
     @property
     def store(self) -> EmbeddingStore:
-        """Return the store for these weights; the commit of a branch is known only after the download."""
+        """Return the store for these weights. The commit of a branch is known only after the download."""
         commit = None if self.model.is_local else find_cached_commit(self.model.location, self.revision)
         return EmbeddingStore({**self.encoder_identity, "revision": commit or self.revision})
 

@@ -27,10 +27,10 @@ class EncodedPrompt:
 
 
 class PromptSequence:
-    """The prompts of one denoising, and the mixture of them that each model evaluation reads.
+    """The prompts of one denoising, and the prompt or mixture of prompts that each model evaluation reads.
 
     Args:
-        prompts: the prompt at the start, then those of a schedule.
+        prompts: the initial prompt, then the prompts of a schedule.
         moments: location of every evaluation between the prompts; None if there is only one prompt.
     """
 
@@ -97,7 +97,7 @@ def slerp_embeddings(before: Tensor, after: Tensor, share: float) -> Tensor:
 
         ((1 - t) |a| + t |b|) (sin((1 - t) w) u + sin(t w) v) / sin(w)
 
-    The direction is that of Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985. The angle is
+    The direction follows Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985. The angle is
     2 atan2(|u - v|, |u + v|) (Kahan, "How futile are mindless assessments of roundoff", 2006, section 12), which is
     accurate for nearly parallel directions too. Tokens without such an arc are interpolated on a line, each on its
     own: if a vector is zero, as padding is, or the directions are parallel or opposite.

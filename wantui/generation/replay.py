@@ -67,7 +67,7 @@ def evaluate_velocity(
 ) -> Tensor:
     """Return the velocity [1, channels, frames, height, width] of a recipe at a state.
 
-    The arguments are those of `continue_denoising`.
+    Arguments as for `continue_denoising`.
     """
     with closing(continue_denoising(pipeline, recipe, inputs, state, evaluation_index)) as steps:  # type: ignore[type-var]
         return next(steps).velocity

@@ -70,7 +70,7 @@ class SeededDPMSolverScheduler(_SeededNoise, DPMSolverMultistepScheduler):
 
 
 def derive_noise_seed(seed: int) -> int:
-    """Return the seed of the noise that a sampler adds: from SHA-256, so independent of the initial noise."""
+    """Return the seed of the noise that a sampler adds; SHA-256 makes this noise independent of the initial noise."""
     return int.from_bytes(hashlib.sha256(f"wantui sampler noise {seed}".encode()).digest()[:8], "big") >> 1
 
 
@@ -111,7 +111,7 @@ SAMPLERS_BY_NAME: dict[SamplerName, Sampler] = {
 
 
 def build_scheduler(sampler: SamplerName, flow_shift: float, seed: int) -> Any:
-    """Return a new diffusers scheduler for a sampler; the seed of the video determines the noise that it adds."""
+    """Return a new diffusers scheduler for a sampler; the seed of the video determines the noise of the scheduler."""
     scheduler = SAMPLERS_BY_NAME[sampler].build_scheduler(flow_shift)
     if isinstance(scheduler, _SeededNoise):
         scheduler.seed_noise(seed)

@@ -97,7 +97,7 @@ def _check_latent_statistics(config: Any) -> None:
 
 
 def _read_encoder_config(folder: Path) -> Any:
-    """Return the config of a folder's text encoder, which need not be loaded."""
+    """Return the config of a folder's text encoder without loading the encoder."""
     encoder_class = getattr(transformers, read_pipeline_components(folder)["text_encoder"][1])
     return encoder_class.config_class.from_pretrained(folder / "text_encoder", local_files_only=True)
 

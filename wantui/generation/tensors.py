@@ -258,7 +258,7 @@ def _build_model(model_class: Any, folder: Path, library: str) -> nn.Module:
 
 
 def read_tensor_infos(files: Iterable[Path]) -> dict[str, tuple[TensorInfo, Path]]:
-    """Return the tensors in weight files by name, each with its file; read only headers of safetensors files.
+    """Return the tensors in weight files by name, each with its file; of safetensors files, read only the headers.
 
     Raises:
         PartError: a file cannot be read, or a tensor is in two files.

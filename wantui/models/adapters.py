@@ -69,7 +69,7 @@ PACKAGED_ADAPTERS = (
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """A file of an adapter on this machine, and the reference from which it can be found again."""
+    """A file of an adapter on this machine, and the reference with which the file is found again."""
 
     local_path: Path
     reference: str

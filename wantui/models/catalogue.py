@@ -44,7 +44,7 @@ class WanModel:
     temporal_compression: int = 4
     patch_size: int = 2
     block_count: int = 30
-    """Number of blocks of a transformer. The defaults are those of Wan 2.1 1.3B."""
+    """Number of blocks of a transformer. The defaults describe Wan 2.1 1.3B."""
     head_count: int = 12
     """Attention heads per block."""
     transformer_width: int = 1536

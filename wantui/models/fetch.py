@@ -30,7 +30,7 @@ class MissingFiles:
 
 
 def find_replaced_parts(transformer_file: object | None) -> tuple[str, ...]:
-    """Return the model parts that a transformer file replaces; none without such a file."""
+    """Return the model parts that a transformer file replaces; no parts without such a file."""
     return () if transformer_file is None else ("transformer",)
 
 

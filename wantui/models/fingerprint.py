@@ -75,6 +75,6 @@ def find_snapshot_folder(hub_id: str, revision: str | None) -> Path | None:
 
 
 def find_cached_commit(hub_id: str, revision: str | None) -> str | None:
-    """Return the commit of a branch or tag (None: main) of a cached hub model; None if it is not in the cache."""
+    """Return the commit of a branch or tag (None: main) of a hub model; None if that revision is not in the cache."""
     folder = find_snapshot_folder(hub_id, revision)
     return None if folder is None else folder.name

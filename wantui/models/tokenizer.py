@@ -91,7 +91,7 @@ def _read_tokenizer_class_name(folder: Path) -> str:
 
 
 def _replace_tokenizer_stages(tokenizer: Any) -> None:
-    """Replace the stages around the vocabulary with those of transformers' T5Tokenizer, which the pipeline uses.
+    """Replace the stages around the vocabulary with the stages of transformers' T5Tokenizer, which the pipeline uses.
 
     T5Tokenizer reads only the vocabulary and the character map of a tokenizer.json, and ignores its other normalisers
     and pre-tokenisers.
@@ -173,7 +173,7 @@ def find_tokenizer_config_error(folder: Path) -> str | None:
 
 
 def find_vocabulary_error(vocabulary: Mapping[str, int], embedding_count: int) -> str | None:
-    """Return the error for a vocabulary that does not match a text encoder; None if it does.
+    """Return the error for a vocabulary that does not match a text encoder; None if it matches.
 
     Args:
         vocabulary: token -> id.
@@ -218,7 +218,7 @@ def find_duplicate_token_error(tokenizer: Any) -> str | None:
 
 
 def find_token_ids(path: Path, prompt: str) -> tuple[int, ...]:
-    """Return the token ids of a prompt, as the model gets them.
+    """Return the token ids of a prompt, as the model receives them.
 
     Raises:
         TokenizerError: the file cannot be read.

@@ -20,7 +20,7 @@ _REMEDY = "Copy the folder tokenizer from the model again"
 
 
 def read_tokenizer_settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of a tokenizer; like transformers, merge the files that its earlier versions wrote.
+    """Return the settings of a tokenizer; merge the files of earlier versions as transformers does.
 
     Args:
         folder: the folder `tokenizer` of a model, with a tokenizer.json.

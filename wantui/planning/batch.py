@@ -31,7 +31,7 @@ class PlannedVideo:
 
 @dataclass(frozen=True)
 class BatchPreview:
-    """Summary of a batch, without a recipe for every video; enough to show its content and cost."""
+    """Summary of a batch without a recipe for every video, sufficient for showing content and cost."""
 
     template: str
     config: Config
@@ -125,7 +125,7 @@ def _count_cells(settings: Settings, axes: Sequence[SweepAxis]) -> int:
 def _skip_impossible_cells(
     cells: Sequence[PlannedCell], settings: Settings
 ) -> tuple[list[PlannedCell], list[SkippedCell]]:
-    """Return the cells to generate, and the cells to leave out, if the settings ask to leave out impossible ones.
+    """Return the cells to generate, and the impossible cells that are left out at the request of the settings.
 
     A refusal that all cells share refuses the batch.
     """
@@ -168,7 +168,7 @@ def plan_batch(config: Config, template: str) -> Batch:
 
 
 def _group_cells_by_pipeline(cells: Sequence[PlannedCell]) -> list[list[tuple[int, PlannedCell]]]:
-    """Return the cells with their indices, in groups that a worker renders with one loaded pipeline and memory plan."""
+    """Return the cells with their indices, grouped by the loaded pipeline and memory plan that they need."""
     groups: dict[tuple[object, ...], list[tuple[int, PlannedCell]]] = {}
     for index, cell in enumerate(cells):
         recipe = cell.recipe

@@ -119,7 +119,7 @@ def _find_control_conflicts(model: WanModel, recipe: Recipe, variations: tuple[V
 def _find_prompt_conflicts(
     kind: ControlKind, request: ControlRequest, recipe: Recipe, variations: tuple[Variation, ...]
 ) -> list[str]:
-    """Return the conflicts of a control with prompts, each with the first variation that has it."""
+    """Return the conflicts of a control with prompts, each with the first variation that has the conflict."""
     variation_ids_by_conflict: dict[str, list[str]] = {}
     for variation in variations:
         for conflict in kind.find_prompt_conflicts(request, variation.prompt, variation.marks, recipe.negative_prompt):
@@ -173,7 +173,7 @@ def _find_unused_mark_warnings(variations: tuple[Variation, ...], control_words:
 
 
 def describe_altered_trajectory(settings: Settings) -> str | None:
-    """Return why captures would not show the model's own trajectory, and what to choose instead; None if they do."""
+    """Return why captures would not show the model's own trajectory, and what to choose instead; None if they would."""
     if settings.model_settings.speed == "cached":
         return (
             "model_settings.speed: cached skips blocks, so captures would not show the model's own computation: "

@@ -42,7 +42,7 @@ class PlannedCell:
     cell: SweepCell | None
     settings: Settings
     variations: tuple[Variation, ...]
-    """Variations of the batch; those of a cell with another prompt schedule have other prompts."""
+    """Variations of the batch; variations of a cell with another prompt schedule have other prompts."""
     first_recipe: Recipe | None
     """Recipe of the first video of the cell; None if the cell cannot be planned."""
     warnings: tuple[str, ...] = ()

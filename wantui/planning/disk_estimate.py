@@ -138,7 +138,7 @@ def iterate_cell_recipes(cell: "PlannedCell") -> Iterator[tuple[CaptureSizeKey, 
 
 
 def _records_marked_words(recipe: Recipe) -> bool:
-    """Return whether a capture records marked words, so its size depends on the marks."""
+    """Return whether a capture records marked words, so that its size depends on the marks."""
     return any(kind.marks_setting and recipe.capture.find_request(kind.name) is not None for kind in CAPTURES)
 
 

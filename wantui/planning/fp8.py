@@ -24,7 +24,7 @@ def explain_missing_fp8(device: str, compute_capability: tuple[int, int] | None)
 
 
 def is_block_in_fp8(block_index: int, block_count: int) -> bool:
-    """Return whether the products of a block are computed in FP8: all except those of the first and the last block."""
+    """Return whether the products of a block are computed in FP8, as in all blocks except the first and the last."""
     return 0 < block_index < block_count - 1
 
 

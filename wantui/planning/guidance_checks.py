@@ -135,7 +135,7 @@ def _find_rule_refusals(recipe: Recipe) -> Iterator[str]:
 
 
 def _find_skipping_refusals(recipe: Recipe) -> Iterator[str]:
-    """Refuse captures and speeds that need the unconditional pass at every step, if guidance skips it at any."""
+    """Refuse captures and speeds that need the unconditional pass at every step, if guidance skips it at any step."""
     stores_unconditional = recipe.capture.attention is not None and recipe.capture.attention.unconditional
     if not has_varying_passes(recipe):
         if stores_unconditional and not uses_unconditional_pass(recipe):

@@ -74,7 +74,7 @@ def _find_constant_guidance(recipe: Recipe, uses_second: bool) -> EvaluationGuid
 
 
 def find_boundary_ratio(recipe: Recipe) -> float | None:
-    """Return the noise level below which the second transformer is used; None without one, or for an unknown model."""
+    """Return the noise level below which the second transformer is used; None if the model has none or is unknown."""
     try:
         return find_model(recipe.model).boundary_ratio
     except UserError:
@@ -103,7 +103,7 @@ def list_guidance_scales(recipes: Iterable[Recipe]) -> list[float]:
 
 
 def format_guidance_scales(scales: Iterable[float]) -> str:
-    """Return scales other than 1: "4", "3, 5", or "2 to 7" if there are many; empty without one."""
+    """Format the scales other than 1: "4", "3, 5", or "2 to 7" if there are many; empty if all are 1."""
     guided = [scale for scale in scales if scale != 1]
     if len(guided) > MAX_LISTED_SCALES:
         return f"{min(guided):g} to {max(guided):g}"

@@ -1,7 +1,7 @@
 """Memory plans: where weights are while a video is generated, and the peak GPU memory of each plan.
 
 A peak counts the weights on the GPU and the tensors that exist at the worst moment of a transformer pass, of decoding,
-or of encoding the prompt. Sizes in the transformer are counted from diffusers' code; those of the VAE and the text
+or of encoding the prompt. Sizes in the transformer are counted from diffusers' code; sizes of the VAE and the text
 encoder were measured. `tests/benchmarks/gpu.py` compares predicted with actual peaks.
 """
 
@@ -30,7 +30,7 @@ from wantui.planning.weight_bytes import (
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """One placement of weights, encoding and decoding, with its need of GPU memory."""
+    """One placement of weights, encoding and decoding, with the GPU memory that it needs."""
 
     slug: str
     """Name used in configs, manifests, events and messages."""
@@ -113,7 +113,7 @@ ALLOCATOR_OVERHEAD_FACTOR = 1.04
 
 
 def find_plan(name: str) -> MemoryPlan:
-    """Return the plan with a slug, or with its name in earlier versions.
+    """Return the plan with a slug; also accept the plan's name in earlier versions.
 
     Raises:
         KeyError: there is no such plan.

@@ -88,7 +88,7 @@ class CaptureRequests(TrajectoryRequest):
 
     @model_serializer(mode="wrap")
     def omit_default_captures(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit an empty `more` and the default of `guidance_gap`: digests of recipes without them do not change."""
+        """Omit an empty `more` and the default of `guidance_gap`, so that digests of earlier recipes do not change."""
         serialised = _drop_empty_value(handler(self), "more")
         if serialised.get("guidance_gap"):
             del serialised["guidance_gap"]
@@ -230,7 +230,7 @@ class Recipe(_FrozenModel):
 
     @property
     def negative_marks(self) -> tuple[PromptMark, ...]:
-        """Return marks of the marked words in the negative prompt, where they occur as complete words."""
+        """Mark the marked words in the negative prompt where they occur as complete words, and return these marks."""
         marks = []
         marked_words = (mark.text for marked_prompt in self.prompts for mark in marked_prompt.marks)
         for word in dict.fromkeys(marked_words):

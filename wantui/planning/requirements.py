@@ -19,7 +19,7 @@ def explain_missing_compiler() -> str | None:
 
 
 def explain_missing_package(weights: WeightsForm) -> str | None:
-    """Return a message about the package that these weights need and that is not installed, or None."""
+    """Return a message about a package that these weights need and this machine lacks, or None."""
     if weights == "int8" and find_spec("torchao") is None:
         return "model_settings.weights: int8 needs torchao: pip install torchao. float8 needs no extra package"
     if weights == "gguf" and find_spec("gguf") is None:

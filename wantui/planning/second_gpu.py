@@ -26,7 +26,7 @@ SECOND_GPU_LATENT_COUNT = 4
 
 
 def allows_second_gpu(plan: MemoryPlan) -> bool:
-    """Return whether a second GPU can be used with a plan: streamed weights exist in CPU memory once only."""
+    """Return whether a second GPU can be used with a plan; a second GPU cannot use weights that are streamed."""
     return plan.weight_streaming == "none"
 
 

@@ -15,7 +15,7 @@ class SizeError(UserError):
 
 
 def resolve_frame_count(video: VideoSettings, model: WanModel) -> tuple[int, str | None]:
-    """Return the number of frames that the pipeline will generate, and a warning if it differs from the request.
+    """Return the number of frames that the pipeline will generate, and a warning if the request was different.
 
     A count that is not 4k + 1 becomes `n // 4 * 4 + 1`, as in WanPipeline.
     """

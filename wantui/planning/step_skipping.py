@@ -44,7 +44,7 @@ def _count_computed_steps_cached(magnitudes: Magnitudes, sampler: str, step_coun
 
 
 def compute_magnitude_ratios(magnitudes: Magnitudes, sigmas: Sequence[float]) -> list[float]:
-    """Return the ratio of the magnitude at each noise level to the preceding one; 1 for the first."""
+    """Return the ratio of the magnitude at each noise level to the preceding magnitude; 1 for the first level."""
     import numpy as np
 
     noise_levels, log_magnitudes = zip(*reversed(magnitudes), strict=True)

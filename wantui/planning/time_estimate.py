@@ -212,7 +212,7 @@ def _estimate_by_scaling(
 
 
 def _count_typical_step_flops(model: WanModel, video: TimedVideo) -> float:
-    """Count the FLOPs of one GPU in the step with the median seconds."""
+    """Count the FLOPs of one GPU in the step with the median duration."""
     recipe = video.recipe
     return compute_typical_passes(recipe, video.gpu_count) * count_forward_flops(
         model, recipe.width, recipe.height, recipe.frames

@@ -51,7 +51,7 @@ def check_prompt_tokens(
     Args:
         uses_marks: True if marked words are stored or weighted; unknown marked words are then refused.
         uses_negative_prompt: True if a pass reads the negative prompt, which is then refused if it is too long.
-        control_words: words that controls look for in the prompts; unknown ones are refused.
+        control_words: words that controls look for in the prompts; unknown words are refused.
     """
     tokenizer_path = find_tokenizer_file(model, revision)
     if tokenizer_path is None:

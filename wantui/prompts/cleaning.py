@@ -1,7 +1,7 @@
 """Text cleaning of prompts, as in the Wan pipeline.
 
 Prompts are cleaned before the spans of their marks are computed, so that the pipeline's own cleaning moves no span.
-The steps are those of `prompt_clean` in diffusers' Wan pipeline: ftfy, HTML entities twice, white space. Before them,
+The steps equal `prompt_clean` in diffusers' Wan pipeline: ftfy, HTML entities twice, white space. Before them,
 control characters that are white space, such as the line break inside a paragraph of word processors (U+000B), become
 spaces: ftfy would delete them and join the words around them.
 """

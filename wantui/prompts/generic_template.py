@@ -8,7 +8,7 @@ def generalise_template(template: Template, generic_word: GenericWord) -> str:
     """Return the template with the words of a concept replaced by the generic word.
 
     A bracket whose options become equal is replaced by their text: "a red [circle|ring]" becomes "a red shape". Other
-    brackets stay, so that they vary together with those of the original template.
+    brackets stay, so that they vary together with the brackets of the original template.
 
     Raises:
         GenericWordsError: the template has none of the words, or the options of a bracket with some become different.

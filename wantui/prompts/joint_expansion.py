@@ -54,7 +54,7 @@ class _PartialVariation:
     """Texts of the outermost choices."""
 
     def add_expansion(self, expansion: _Expansion) -> "_PartialVariation":
-        """Return the variation with the prompt of one more template, and the choices that only this template has."""
+        """Return the variation with one more template's prompt, and with the choices that only this template has."""
         new_choices = [choice for key, choice in expansion.choice_by_key.items() if key not in self.choice_by_key]
         new_numbers = {choice.bracket_number for choice in new_choices}
         new_labels = [
@@ -140,7 +140,7 @@ def _list_expansions(template: Template, max_variations: int, bracket_offset: in
 def _join_expansions(
     partial_variations: Sequence[_PartialVariation], expansions: Sequence[_Expansion], max_variations: int
 ) -> list[_PartialVariation]:
-    """Return each variation with each expansion that has the same options in the brackets that both have."""
+    """Join each variation with each expansion that has the same options in the brackets that both have."""
     positions_by_keys: dict[frozenset[BracketKey], list[int]] = {}
     for position, expansion in enumerate(expansions):
         positions_by_keys.setdefault(frozenset(expansion.choice_by_key), []).append(position)

@@ -124,7 +124,7 @@ class _TemplateParser:
         return TemplateError(message, self.source, position)
 
     def parse_nodes(self, opening_bracket: str | None) -> TemplateNodes:
-        """Parse nodes up to the end of the enclosing construct: "[", "(", or None for the template itself."""
+        """Parse nodes up to the end of the enclosing construct, given as "[", "(", or None for the template itself."""
         nodes: list[LiteralText | Alternatives | MarkedText] = []
         # A list, because appending characters to a long string copies it each time.
         text_parts: list[str] = []

@@ -151,7 +151,7 @@ class WorkerQueue(QueueWriter):
             self._store_video_event(claim, VideoReleased(reason=to_storable_text(reason)))
 
     def requeue_video_with_plan(self, claim: Claim, plan_slug: str, earlier_slugs: Sequence[str], error: str) -> None:
-        """Return a video that ran out of memory to the queue; it and the waiting videos of its batch get a new plan.
+        """Return a video that ran out of memory to the queue; the waiting videos of its batch also get the new plan.
 
         Args:
             plan_slug: slug of the memory plan to try next.

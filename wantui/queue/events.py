@@ -161,7 +161,7 @@ class LoadingStageStarted(VideoEventPayload):
     stage: str = ""
     """Description of the stage, such as "reading weights"."""
     stage_number: int | None = None
-    """Number of the stage among those of loading, from 1; None if it is not part of loading."""
+    """Number of the stage among the stages of loading, from 1; None if the stage is not part of loading."""
     stage_count: int | None = None
 
 

@@ -88,7 +88,7 @@ class LockWatch:
             self.on_locked(description)
 
     def find_lasting_holder(self) -> str | None:
-        """Return a description of the processes that kept the lock in the last two polls and have it now, or None."""
+        """Describe the processes that had the lock in the last two polls and have it now; None if there are none."""
         return _describe_processes(self._lasting_ids & (find_lock_holder_ids(self.path) or frozenset()))
 
 

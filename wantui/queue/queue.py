@@ -190,7 +190,7 @@ class Queue(WorkerQueue):
         return RemovedBatch(batch_number, tuple((table, tuple(map(dict, rows))) for table, rows in tables))
 
     def restore_batch(self, removed: RemovedBatch) -> None:
-        """Undo the removal of a batch: its number, position, videos and events return, except for step events.
+        """Undo the removal of a batch: restore its number, position, videos and events, but no step events.
 
         Raises:
             UserError: its folder was queued again in the meantime.

@@ -358,7 +358,7 @@ def _resolve_path(word: str) -> Path | None:
 
 
 def format_number_ranges(numbers: list[int]) -> str:
-    """Return numbers as text, such as "1 to 3, 5", with at most ten ranges."""
+    """Format numbers as ranges, such as "1 to 3, 5"; at most ten ranges."""
     range_texts: list[str] = []
     numbers = sorted(numbers)
     first_index = 0

@@ -90,7 +90,7 @@ def ensure_home_folder() -> None:
 
 
 def _create_user_folder() -> Path:
-    """Create and return this user's folder in /var/tmp, where another user may have taken its name.
+    """Create and return this user's folder in /var/tmp; another user may have taken the name of the folder there.
 
     Raises:
         UserError: the folder is a link, belongs to another user, or cannot be created.

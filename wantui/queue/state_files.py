@@ -1,4 +1,4 @@
-"""Open files of the state directory without blocking, and report unusable ones by name."""
+"""Open files of the state directory without blocking, and report unusable files by name."""
 
 import errno
 import os

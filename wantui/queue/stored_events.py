@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def convert_payload_to_json(payload: EventPayload) -> dict[str, Any]:
-    """Return the fields of a payload by name, without None and empty strings (of an unknown kind: as stored).
+    """Return the fields of a payload by name, without None and empty strings; an unknown kind keeps its stored fields.
 
     Raises:
         ValueError: a field has the wrong type.
@@ -52,7 +52,7 @@ def parse_event_payload(kind: str, data: str) -> EventPayload:
 
 @cache
 def _build_adapter(kind: str) -> "TypeAdapter[Any]":
-    """Build the validator for the fields of a kind, at its first event: building all of them at every start is slow."""
+    """Build the validator for the fields of a kind at its first event: building all validators at the start is slow."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(PAYLOAD_TYPES_BY_KIND[kind])

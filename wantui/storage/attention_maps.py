@@ -120,7 +120,7 @@ class StoredAttentionMaps:
     """Numbers of positions that each row and each column of a map averages."""
 
     def read_map(self, name: str, step_index: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
-        """Return maps [s, blocks | 1, heads | 1, frames, height, width]; those of a single step lack the first axis.
+        """Return maps [s, blocks | 1, heads | 1, frames, height, width]; maps of a single step lack the first axis.
 
         Raises:
             AttentionMapsError: the map is missing or damaged.
@@ -136,7 +136,7 @@ class StoredAttentionMaps:
     def read_mean_map(self, name: str) -> NDArray[np.float64]:
         """Return maps [s, frames, height, width], averaged over heads and over the blocks that computed attention.
 
-        Height and width are those of the video in positions: a value that averages several positions is repeated at
+        Height and width equal the positions of the video: a value that averages several positions is repeated at
         each of them, because the last row and column of a downsampled map may average fewer positions. The map is NaN
         at a step in which no block computed attention.
 

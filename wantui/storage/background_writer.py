@@ -11,7 +11,7 @@ that launches GPU operations needs the interpreter for each of them, and the GPU
 
 
 class BackgroundWriter:
-    """Thread that runs writes one after another; after a failed write, it runs no others.
+    """Thread that runs writes one after another, until a write fails.
 
     Args:
         max_pending_writes: maximum number of pending writes; `submit_write` blocks until the oldest is done.
@@ -57,7 +57,7 @@ class BackgroundWriter:
             self.pending_writes.popleft().result()
 
     def close(self) -> None:
-        """End the thread; drop pending writes, and ignore further errors."""
+        """End the thread, drop pending writes, and ignore further errors."""
         for future in self.pending_writes:
             future.cancel()
         self.pending_writes.clear()

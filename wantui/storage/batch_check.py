@@ -167,7 +167,7 @@ def _find_linked_folders(folder: Path) -> Iterator[Path]:
 
 
 def _check_configs(batch: BatchFolder, manifest: Manifest) -> Iterator[CheckedItem]:
-    """Compare the config, template and variations files with the manifest, which stores no checksums of them."""
+    """Compare the config, template and variations files with the manifest, which has no checksums of these files."""
     variations = [entry.model_dump() for entry in manifest.variations]
     expected: tuple[tuple[Path, Callable[[str], Any], str], ...] = (
         (batch.config_path, _parse_yaml, dump_settings_values(manifest.config)),

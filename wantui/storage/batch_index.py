@@ -82,7 +82,7 @@ class BatchSummary:
 
 
 def find_batches(roots: Iterable[Path]) -> list[BatchSummary]:
-    """Return the batches among and directly inside these folders, newest first.
+    """Return the batches in these folders, newest first; a folder may itself be a batch.
 
     The summary of a folder that cannot be listed contains only the fault.
     """

@@ -55,7 +55,7 @@ class EmbeddingStore:
             np.save(file, embedding, allow_pickle=False)
 
     def remove_least_used_files(self, needed_prompts: set[str]) -> None:
-        """Remove the least recently used files beyond `MAX_CACHE_BYTES`, except those of the needed prompts."""
+        """Remove the least recently used files beyond `MAX_CACHE_BYTES`, except files of the needed prompts."""
         needed_paths = {self.find_embedding_path(prompt) for prompt in needed_prompts}
         files_with_status = []
         for path in (*self.directory.glob("*.npy"), *self.directory.glob(f"*{PARTIAL_SUFFIX}")):

@@ -22,7 +22,7 @@ from wantui.json_files import is_start_of_object, parse_json, read_regular_file
 
 MAX_JOURNAL_BYTES = 256 << 20
 MAX_DESCRIBED_FAULTS = 10
-"""Maximum number of damaged lines that are described; further ones are only counted."""
+"""Maximum number of damaged lines that are described; further lines are only counted."""
 CRC_KEY = "crc32"
 
 

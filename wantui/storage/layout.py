@@ -1,4 +1,4 @@
-"""Layout of a batch folder. File names are those of the older system; video numbers count from 1."""
+"""Layout of a batch folder. Files have the names of the older system; video numbers count from 1."""
 
 import os
 import re
@@ -113,7 +113,7 @@ class BatchFolder:
 
 
 def choose_batch_folder(output_dir: Path, name: str, created_at: datetime | None) -> BatchFolder:
-    """Return the folder of a new batch; `created_at`, unless it is None, is appended to the name."""
+    """Return the folder of a new batch; append `created_at` to the name unless it is None."""
     name = make_safe_folder_name(name)
     time_stamp = f"_{created_at:%Y%m%d_%H%M%S}" if created_at else ""
     folder = output_dir / f"{name}{time_stamp}"

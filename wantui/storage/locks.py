@@ -208,7 +208,7 @@ def can_lock_files(folder: Path) -> bool:
 
 
 def open_lock_files(folder: Path) -> None:
-    """Open the lock files of a batch folder for writing, and close them again; missing ones are created.
+    """Open the lock files of a batch folder for writing, creating missing files, and close them again.
 
     Raises:
         OSError: names the lock file that cannot be opened.

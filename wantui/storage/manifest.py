@@ -108,7 +108,7 @@ class VideoEntry(_Entry):
     @model_serializer(mode="wrap")
     def omit_missing_cell(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Omit a missing cell and second GPU, as in manifests of earlier versions."""
-        return _omit_none(handler(self), "cell", "gpus", "second_peak_memory")
+        return _omit_none_values(handler(self), "cell", "gpus", "second_peak_memory")
 
     @property
     def generation_seconds(self) -> float:
@@ -124,7 +124,7 @@ FIXED_ENTRY_FIELDS = {"id", "variation", "number", "cell", "seed", "recipe"}
 """Fields of an entry that never change."""
 
 
-def _omit_none(serialised: dict[str, Any], *keys: str) -> dict[str, Any]:
+def _omit_none_values(serialised: dict[str, Any], *keys: str) -> dict[str, Any]:
     for key in keys:
         if serialised.get(key) is None:
             serialised.pop(key, None)
@@ -178,7 +178,7 @@ class Manifest(_Entry):
     @model_serializer(mode="wrap")
     def omit_missing_sweep(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Omit a missing sweep, as in manifests of earlier versions."""
-        return _omit_none(handler(self), "sweep")
+        return _omit_none_values(handler(self), "sweep")
 
     def find_cell(self, video: VideoEntry) -> CellEntry | None:
         """Return the cell of a video; None without a sweep."""

@@ -177,7 +177,7 @@ class BatchAxes:
         return (0 if row < column else 1, row * len(self.axes) + column)
 
     def choose_flat_layout(self, rows: tuple[str, ...] = (), columns: tuple[str, ...] = ()) -> AxisLayout:
-        """Return a layout without pages: axes that are not named are rows.
+        """Return a layout without pages: all axes that the caller does not name become rows.
 
         By default, the columns are the first swept axis, or else the seeds.
 
@@ -281,7 +281,7 @@ class BatchAxes:
         return tuple(lines)
 
     def _shorten_labels(self, names: Sequence[str], lines: Sequence[GridLine]) -> tuple[str, tuple[str, ...]]:
-        """If the columns have a single axis, return its name, and the labels without this name."""
+        """Return the name of the columns' axis, and the labels without this name, if the columns have only one axis."""
         labels = tuple(line.label for line in lines)
         prefix = f"{names[0]} "
         is_baseline = [BASELINE_POSITION in line.key for line in lines]

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from wantui.atomic_files import atomic_write, remove_path, sync_to_disk
 from wantui.file_state import MISSING_FILE, UNREADABLE_FILE, read_file_state
-from wantui.json_files import UnreadableFileError, find_refusal
+from wantui.json_files import UnreadableFileError, find_system_refusal
 from wantui.storage.journal import (
     JournalLine,
     append_journal_lines,
@@ -140,7 +140,7 @@ class ManifestFile:
             raise OSError(self._refusal.errno, self._refusal.strerror, str(self.folder.journal_path))
 
     def _preserve_edited_manifest(self) -> None:
-        """Save a copy of an externally edited manifest before it is replaced by one with a valid checksum."""
+        """Save a copy of an externally edited manifest before a manifest with a valid checksum replaces it."""
         try:
             if not is_manifest_edited(self.folder):
                 return
@@ -169,7 +169,7 @@ class ManifestFile:
             )
         except UnreadableFileError as error:
             manifest.add_journal_error(error)
-            self._refusal = find_refusal(error)
+            self._refusal = find_system_refusal(error)
             self._must_fold = self._refusal is None
             return
         faults = list(journal_tail.faults)
@@ -202,7 +202,7 @@ class ManifestFile:
 def _ends_all_videos(
     manifest: Manifest, previous_states: Mapping[int, VideoState], states: Collection[VideoState]
 ) -> bool:
-    """Return whether all videos are in these states after the change, but some were in a different state before."""
+    """Return whether a change brings all videos into these states, and some videos were in a different state before."""
     if all(previous_state in states for previous_state in previous_states.values()):
         return False  # otherwise each video of a repeated batch would rewrite the manifest
     return all(video.state in states for video in manifest.videos)

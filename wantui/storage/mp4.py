@@ -161,7 +161,7 @@ def _count_decodable_frames(path: Path) -> int:
 
 
 def read_middle_frame(path: Path, frame_count: int) -> Frame:
-    """Return the middle frame of a clip of `frame_count` frames, or the last one if the clip is shorter.
+    """Return the middle frame of a clip of `frame_count` frames, or the last frame if the clip is shorter.
 
     Raises:
         ClipError: the clip has no decodable frame.

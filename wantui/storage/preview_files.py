@@ -48,7 +48,7 @@ def list_preview_steps(folder: Path) -> list[int]:
 
 
 def write_preview(path: Path, frames: "NDArray[np.uint8]") -> None:
-    """Write frames [n, height, width, rgb] as a strip that appears under its name only when complete.
+    """Write frames [n, height, width, rgb] as a strip, which gets its final name only when it is complete.
 
     Raises:
         OSError: the strip cannot be written; no partial file remains.
@@ -85,7 +85,7 @@ def shrink_frames(frames: "NDArray[np.uint8]", max_side: int) -> "NDArray[np.uin
 
 
 class PreviewFolder:
-    """Writer of the strips of earlier steps; if there are too many, it removes the strips of every second step."""
+    """Writer of the strips of earlier steps; if there are too many strips, every second one is removed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -117,7 +117,7 @@ class PreviewFolder:
         self.step_numbers.append(step_number)
 
     def _remove_later_previews(self, step_number: int) -> list[int]:
-        """Remove the strips of later steps, which an interrupted process rendered and which are now repeated."""
+        """Remove the strips of later steps: an interrupted process rendered these steps, which are now repeated."""
         stored_steps = list_preview_steps(self.folder)
         for stored_step in stored_steps:
             if stored_step >= step_number:

@@ -9,7 +9,7 @@ MAX_NAMED_DIFFERENCES = 2
 
 
 def describe_recipe_mismatch(path: Path, stored_recipe: Recipe, recipe: Recipe) -> str:
-    """Describe how the recipe in a file differs from that of its video, by the first settings that differ."""
+    """Describe how the recipe in a file differs from the recipe of its video: name the first settings that differ."""
     differences = [
         f"{name} {shorten_text(repr(stored_value))} instead of {shorten_text(repr(value))}"
         for name, value in recipe

@@ -1,4 +1,4 @@
-"""Verify that the files of a batch are the recorded ones, and read its clips after this check.
+"""Verify that the files of a batch have not changed since they were recorded, and read its clips after this check.
 
 A damaged clip, or a copy of another video's clip under its name, decodes without an error.
 """

@@ -22,7 +22,7 @@ Score = Annotated[float, Field(allow_inf_nan=False)] | None
 
 
 class VideoSimilarity(BaseModel):
-    """Similarity of one video to its baseline; None for scores that were not or cannot be measured."""
+    """Similarity of one video to its baseline; None for scores that were not measured or cannot be measured."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -105,7 +105,7 @@ def get_similarity_path(batch_folder: Path) -> Path:
 
 
 def write_similarity(batch_folder: Path, similarity: BatchSimilarity) -> Path:
-    """Replace similarity.json atomically while the batch is locked, because several processes may measure it.
+    """Replace similarity.json atomically while the batch is locked, because several processes may write the file.
 
     Raises:
         OSError: the file cannot be written.

@@ -28,7 +28,7 @@ INDEX_NAME = "uturns.json"
 MAX_INDEX_BYTES = 64 << 20
 MAX_STATE_BYTES = 1 << 20
 UTURN_LOCK_OFFSET = 1 << 32
-"""Offset of the locks of U-turns in the lock file of the batch, above those of its videos."""
+"""Offset of the locks of U-turns in the lock file of the batch, above the locks of videos."""
 _ADVICE_BY_PROBLEM: dict[RecordedFileProblem, str] = {
     "missing": "Run `wantui commitment uturn` again",
     "not-regular": "Move it out of the batch folder, and run `wantui commitment uturn` again",

@@ -57,7 +57,7 @@ def select_videos(
 
     Args:
         sources: batch folders and clips.
-        variation_ids, seeds, id_prefixes: selections; empty ones select all.
+        variation_ids, seeds, id_prefixes: selections; an empty selection selects all.
 
     Raises:
         ManifestError: a folder is not a batch folder, or its manifest is damaged.

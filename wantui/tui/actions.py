@@ -108,7 +108,7 @@ COMPOSE_ACTIONS = (
         "slash",
         "filter_settings",
         "Find",
-        "Find a setting; `changed` lists changed ones.",
+        "Find a setting; `changed` lists changed settings.",
         opens_field=True,
     ),
     Action(
@@ -146,7 +146,7 @@ QUEUE_ACTIONS = (
     Action("queue.down", "J,shift+down", "move('down')", "Down", "Move the batch down.", is_in_footer=False),
     Action("queue.top", "T", "move('top')", "Top", "Move the batch to the top."),
     Action("queue.bottom", "B", "move('bottom')", "Bottom", "Move the batch to the bottom.", is_in_footer=False),
-    Action("queue.mark", "m,space", "mark", "Select", "Select the batch; actions apply to all selected ones."),
+    Action("queue.mark", "m,space", "mark", "Select", "Select the batch; actions apply to all selected batches."),
     Action("queue.unmark", "minus", "unmark_all", "Deselect", "Deselect all batches.", is_in_footer=False),
     Action("queue.pause", "p", "pause_batch", "Pause", "Pause or resume the batch."),
     Action("queue.cancel", "c", "cancel", "Cancel", "Cancel the batch or video, or all selected batches."),

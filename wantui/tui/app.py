@@ -66,7 +66,7 @@ NOTE_SECONDS = 15.0
 
 
 def _create_screen(name: str) -> Screen[Any]:
-    """Import and create the screen of a name when it is first shown."""
+    """Import and create a screen by name when it is first shown."""
     module = importlib.import_module(f"wantui.tui.screens.{name}")
     screen: Screen[Any] = getattr(module, f"{name.capitalize()}Screen")()
     return screen
@@ -221,7 +221,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
         timeout: float | None = None,
         markup: bool = False,
     ) -> None:
-        """Show a toast; the text may be untrusted: markup and control characters are shown literally."""
+        """Show a toast; show markup and control characters literally, because the text may be untrusted."""
         text = escape_unprintable(message, keep_lines=True)
         super().notify(text, title=escape_unprintable(title), severity=severity, timeout=timeout, markup=False)
 
@@ -346,7 +346,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
             self.sample_signal.publish(self.gpu_history.latest_sample)
 
     def list_library_roots(self) -> list[Path]:
-        """Return the folders that may contain batches: those of the settings and of the queue."""
+        """Return the folders that may contain batches: folders of the settings and folders of the queue."""
         folders = [expand_user_path(text) for text in self.settings.output_dirs]
         folders += [] if self.opened_batch is None else [self.opened_batch.parent]
         return list(dict.fromkeys([*folders, *(batch.folder.parent for batch in self.snapshot.batches)]))
@@ -370,7 +370,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
 
     @property
     def is_engine_starting(self) -> bool:
-        """Return whether an engine is starting, because of this application or of another program."""
+        """Return whether this application or another program is starting an engine."""
         return self._is_starting_engine or self.snapshot.starting_process_id is not None
 
     def start_engine(self, log_folder: Path | None = None) -> None:

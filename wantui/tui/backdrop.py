@@ -50,7 +50,7 @@ class BackdropMixin(DialogMixin, _Base):
         self.app.theme_changed_signal.subscribe(self, lambda _: self.call_after_refresh(self._draw_screen_below))
 
     def _draw_screen_below(self) -> None:
-        """Draw the screen below without its keys, unless it still has the layout of another size of the terminal."""
+        """Draw the screen below without its keys, unless its layout is still for another size of the terminal."""
         lower_screens = [screen for screen in self.app.screen_stack if screen is not self]
         if lower_screens and lower_screens[-1].size == self.app.size:
             strips = lower_screens[-1]._compositor.render_strips()

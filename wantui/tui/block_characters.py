@@ -28,7 +28,7 @@ PICTURE_STYLE = Style(meta={"is_picture": True})
 """Style of all cells of a picture, by which a filter tells them from frames and cursors of the same characters."""
 MIN_GAIN = 600.0
 """Decrease of the squared error of a cell, summed over its four pixels and three channels of 0 to 255, from which
-another character replaces the half block: smaller ones are not seen, and make runs of equal cells rarer."""
+another character replaces the half block: smaller differences are not seen, and make runs of equal cells rarer."""
 
 
 def choose_blocks(

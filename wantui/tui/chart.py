@@ -26,7 +26,7 @@ MIN_CHART_HEIGHT = 4
 class Chart:
     """Chart of `width` by `height` cells with room for the axes; `x_range` may fall, as noise levels do.
 
-    What is added later is drawn over what was added before. A cell has one style: that of its last line, or of its
+    What is added later is drawn over what was added before. A cell has one style: the style of its last line, or of its
     last band if it has no line.
     """
 
@@ -106,7 +106,7 @@ class Chart:
                 self._signs[row, column] = (sign, style)
 
     def add_strip(self, label: str, spans: Sequence[tuple[float, float]], style: Style) -> None:
-        """Add a line below the plot with bars over parts of the horizontal axis; it adds to the height of the chart.
+        """Add a line below the plot with bars over parts of the horizontal axis; the chart gets higher.
 
         Args:
             label: text left of the axis, cut to the width of the labels.
@@ -212,7 +212,7 @@ def find_value_range(value_lists: Sequence[Sequence[float]]) -> tuple[float, flo
 
 
 def is_axis_above_zero(low: float, high: float, min_relative_range: float = 0.0) -> bool:
-    """Return whether the axis of values between `low` and `high` begins above 0: they are far from 0, and vary.
+    """Return whether the axis of values from `low` to `high` begins above 0, because they vary and are far from 0.
 
     Args:
         min_relative_range: range of the values, as a share of `high`, up to which they are almost constant.

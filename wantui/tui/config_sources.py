@@ -42,7 +42,7 @@ def find_user_config_folder() -> Path:
 
 
 def find_config_sources() -> list[ConfigSource]:
-    """Return all configs: those of the working folder, of the user, and the bundled presets."""
+    """Return all configs: from the working folder, from the user's folder, and the bundled presets."""
     sources: dict[Path, ConfigSource] = {}
     for folder, is_preset in (
         (Path("configs"), False),
@@ -125,7 +125,7 @@ class DraftText:
             return None
 
     def reload_file(self) -> "DraftText | None":
-        """Return this object if its file is unchanged, the new text if it changed, or None if it was deleted."""
+        """Return this object if its file is unchanged, a new object if the file changed, or None if it was deleted."""
         if self.file_path is None or (modified_at := read_modification_time(self.file_path)) == self.modified_at:
             return self
         return None if modified_at is None else read_config_file(self.file_path)

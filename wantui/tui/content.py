@@ -16,7 +16,7 @@ def make_content(text: str, keep_lines: bool = False) -> Content:
 
 
 def set_titles(pane: Widget, title: str | Content | None = None, subtitle: str | Content | None = None) -> None:
-    """Set the titles in the border of a pane, which redraws it, unless they are shown already; None keeps a title."""
+    """Set the titles in the border of a pane if they differ, because setting them redraws it; None keeps a title."""
     for name, text in (("border_title", title), ("border_subtitle", subtitle)):
         if text is None:
             continue

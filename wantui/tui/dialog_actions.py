@@ -59,5 +59,5 @@ FORMING_ACTIONS = (
 
 RECIPE_ACTIONS = (
     Action("recipe.json", "j", "toggle_json", "JSON", "Show the JSON, or the table."),
-    Action("recipe.close", "escape,q,enter,i,d", "dismiss", "Close", "Return to the screen below."),
+    Action("recipe.close", "escape,q,enter,i,d", "dismiss", "Close", "Return to the previous screen."),
 )

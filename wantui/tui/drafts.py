@@ -32,7 +32,7 @@ class Drafts(BaseModel):
     config: str = "nano"
     """Preset name or file path."""
     text: str | None = None
-    """Edited YAML, which replaces that of `config`; None if it was not edited."""
+    """Edited YAML, which replaces the YAML of `config`; None if it was not edited."""
     changes: dict[str, str] = {}
     """Settings changed in the form: value as text by `section.key`."""
     template: str = ""
@@ -153,7 +153,7 @@ class DraftStore:
             self._is_saving = False
 
     def _merge_other_history(self, with_template: bool) -> None:
-        """Add the history of another application, and its template if requested, to the history."""
+        """Add the history of another application to the history and, if requested, add its template."""
         try:
             others = read_drafts(self.path)
         except UNREADABLE_ERRORS:  # deleted or damaged meanwhile

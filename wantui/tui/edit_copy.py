@@ -56,7 +56,7 @@ def copy_videos_to_draft(
 def _recompose_batch(
     batch_folder: Path, text: str, manifest: Manifest, entries: Sequence[VideoEntry]
 ) -> RecomposedBatch | None:
-    """Return a batch with these videos; None for one video whose seed and prompt alone differ from the batch.
+    """Return a batch with these videos; None for one video that differs from its batch only in seed and prompt.
 
     Raises:
         UserError: the config cannot be read, or such a batch cannot be written.

@@ -46,7 +46,7 @@ class SearchEntry:
 
 
 def find_entries(entries: Sequence[SearchEntry], query: str) -> list[SearchEntry]:
-    """Return the entries that match a query: entries with all its words, best titles first; then similar titles."""
+    """Return the entries with all words of a query, best titles first, and then entries with similar titles."""
     words = query.lower().split()
     if not words:
         return list(entries)
@@ -124,7 +124,7 @@ class EntrySearchMixin(BackdropMixin):
 
     @property
     def has_query(self) -> bool:
-        """Return whether the list is filtered; it then has no headings."""
+        """Return whether the list is filtered; a filtered list has no headings."""
         return bool(self.query_one(Input).value.strip())
 
     def _show_entries(self, query: str) -> None:
@@ -152,7 +152,7 @@ class EntrySearchMixin(BackdropMixin):
         return row if isinstance(row, SearchEntry) else None
 
     def show_selected(self) -> None:
-        """Show below the list what the line of the entry under the cursor leaves out; the height fits every entry."""
+        """Show below the list what the line under the cursor leaves out; the height fits every entry."""
         entry, width = self.get_selected(), self.entry_list.row_width
         if width <= 1:  # not laid out yet
             return
@@ -162,7 +162,7 @@ class EntrySearchMixin(BackdropMixin):
         self.help_text.show_lines([] if entry is None else self._draw_details(entry))
 
     def _draw_details(self, entry: SearchEntry) -> list[Text]:
-        """Return the text of an entry if its line is too short for it, and its name."""
+        """Return the name of an entry, and its text if its line is too short for the text."""
         width = max(1, self.entry_list.row_width - 1)
         is_cut = entry.help_text not in self.draw_entry(entry, width).plain[:width]
         text = entry.help_text if is_cut else ""
@@ -173,7 +173,7 @@ class EntrySearchMixin(BackdropMixin):
         self.call_after_refresh(self.show_selected)
 
     def _move_cursor(self, index: int, step: int) -> None:
-        """Move the cursor to the entry at an index, or to the nearest one in the direction of `step`, if any."""
+        """Move the cursor to the entry at an index, or to the nearest entry in the direction of `step`."""
         row_count = len(self.shown_rows)
         index = max(0, min(index, row_count - 1))
         later, earlier = range(index, row_count), range(min(index, row_count - 1), -1, -1)

@@ -42,7 +42,7 @@ def draw_film_strip(
     marked_number: int | None = None,
     marked_style: Style | None = None,
 ) -> list[Text]:
-    """Draw frames of equal size as large as fits, spread over the width, with their labels in a dim line below.
+    """Draw frames of equal size, as large as possible, spread over the width, with their labels in a dim line below.
 
     Args:
         labels: number of each frame; empty without labels, whose line the frames then use.

@@ -12,7 +12,7 @@ NAMED_KEYS = {
 }
 
 
-def is_key(text: str) -> bool:
+def is_key_name(text: str) -> bool:
     """Return whether a terminal can send a key of this name."""
     *modifiers, name = text.split("+") if text != "+" else [text]
     if not set(modifiers) <= MODIFIERS:
@@ -34,11 +34,11 @@ def _is_character_name(name: str) -> bool:
 def suggest_key(text: str) -> str:
     """Return a hint for the name of an unknown key."""
     near = text.strip().lower().replace(" ", "").replace("-", "+").replace("ctl", "ctrl").replace("control", "ctrl")
-    return f"did you mean {near}?" if is_key(near) else "write keys as x, f5, ctrl+x or question_mark"
+    return f"did you mean {near}?" if is_key_name(near) else "write keys as x, f5, ctrl+x or question_mark"
 
 
 def normalize_key(text: str) -> str:
-    """Return the name of a key, even if it is given as a character, such as question_mark for ?."""
+    """Return the name of a key that is given by its name or as a character, such as question_mark for ?."""
     return _character_to_key(text) if len(text) == 1 else text
 
 

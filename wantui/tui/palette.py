@@ -21,7 +21,7 @@ PREVIEW_SECONDS = 0.1
 
 
 class Palette(EntrySearchMixin, ModalScreen[None]):
-    """Palette with the keys beside the commands; themes are shown while the cursor is on them."""
+    """Command palette with keys beside the commands; it previews a theme while the cursor is on the theme."""
 
     BINDINGS = [*SEARCH_BINDINGS]
 
@@ -54,7 +54,7 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
             )
 
     def draw_entry(self, entry: SearchEntry, width: int) -> Text:
-        is_theme = entry.group == THEME_GROUP  # names of themes are longer than those of actions
+        is_theme = entry.group == THEME_GROUP  # names of themes are longer than names of actions
         titles = [self._format_title(other) for other in self.entries if (other.group == THEME_GROUP) == is_theme]
         title_width = max(map(len, titles))
         line = Text(f"{self._format_title(entry):<{title_width}}  ")

@@ -21,7 +21,7 @@ _BAR_LEVELS = " ▁▂▃▄▅▆▇█"
 def draw_curve(values: Sequence[float | None], width: int, height: int, low: float, high: float) -> list[str]:
     """Draw a curve between `low` and `high` in `height` lines of `width` characters; None, NaN and infinity leave gaps.
 
-    A character has two by four dots. If there are more than `2 * width` values, only the last ones are drawn.
+    A character has two by four dots. Only the last `2 * width` values are drawn.
     """
     canvas = BrailleCanvas(width, height)
     shown_values = list(values)[-2 * width :]
@@ -57,19 +57,19 @@ def draw_sparkline(values: Sequence[float | None], width: int) -> str:
 
 
 def draw_bar(filled_share: float, width: int) -> str:
-    """Draw a slim horizontal bar of `width` characters, in steps of half a character; a share of 1 fills it."""
-    filled_count, has_half = _count_half_cells(filled_share, width)
+    """Draw a slim horizontal bar of `width` characters in steps of half a character; only a share of 1 fills it."""
+    filled_count, has_half = _count_filled_cells(filled_share, width)
     return ("━" * filled_count + "╸" * has_half).ljust(width, "─")
 
 
 def draw_styled_bar(filled_share: float, width: int, style: Style | str) -> Text:
     """Draw the bar of `draw_bar` with its filled part in a style and its empty part dim."""
-    filled_count, has_half = _count_half_cells(filled_share, width)
+    filled_count, has_half = _count_filled_cells(filled_share, width)
     bar = draw_bar(filled_share, width)
     return Text.assemble((bar[: filled_count + has_half], style), (bar[filled_count + has_half :], "dim"))
 
 
-def _count_half_cells(filled_share: float, width: int) -> tuple[int, int]:
+def _count_filled_cells(filled_share: float, width: int) -> tuple[int, int]:
     """Return the number of filled characters, and 1 if half a character follows; only a share of 1 fills the bar."""
     filled_share = min(1.0, max(0.0, filled_share if math.isfinite(filled_share) else 0.0))
     half_count = 2 * width if filled_share == 1 else min(round(filled_share * width * 2), 2 * width - 1)

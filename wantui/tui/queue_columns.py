@@ -160,7 +160,7 @@ class VideoWidths:
 def _make_progress_columns(
     video_list: VirtualList, find_seconds_left: Callable[[int, VideoRow], str], steps_width: int
 ) -> list[Column[tuple[int, VideoRow]]]:
-    """Return the columns of running videos: their progress as a bar and in steps, and their ETA."""
+    """Return the columns of running videos: progress as a bar, progress in steps, and ETA."""
 
     def draw_progress(row: tuple[int, VideoRow]) -> Text | str:
         video = row[1]

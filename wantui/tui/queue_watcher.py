@@ -53,7 +53,7 @@ class VideoPages:
 
 @dataclass(frozen=True)
 class WatchRequest:
-    """Pages of one batch that a screen watches; `batch_id` None watches none."""
+    """Pages of one batch that a screen watches; a `batch_id` of None watches no batch."""
 
     batch_id: int | None
     page_numbers: frozenset[int]
@@ -97,7 +97,7 @@ class QueueWatcher(threading.Thread):
         self._poll_requested.set()
 
     def set_watched_pages(self, batch_id: int | None, page_numbers: Iterable[int] = ()) -> None:
-        """Watch these pages of a batch instead of the previous ones; None watches no batch."""
+        """Watch these pages of a batch instead of the previous pages; None watches no batch."""
         previous_request, requested_numbers = self._request, frozenset(page_numbers)
         if (batch_id, requested_numbers) != (previous_request.batch_id, previous_request.page_numbers):
             self._request = WatchRequest(batch_id, requested_numbers, previous_request.request_number + 1)
@@ -170,7 +170,7 @@ class QueueWatcher(threading.Thread):
         )
 
     def _publish_changed_pages(self, queue: QueueReader, has_changed: bool) -> None:
-        """Read the watched pages if they may have changed, and publish them if they did."""
+        """Read the watched pages if they may have changed; publish them if they have changed."""
         request, last_published = self._request, self._last_published
         batch_id, is_new = request.batch_id, last_published is None or last_published[0] != request.request_number
         if batch_id is None or not (has_changed or is_new):

@@ -13,7 +13,7 @@ MIN_PREVIEWS_PER_VIDEO = 10
 
 @dataclass(frozen=True)
 class RunningVideo:
-    """A video that a worker generates, or did until the engine stopped."""
+    """A video that a worker is generating, or was generating until the engine stopped."""
 
     video_id: int
     """Number of the video in the queue database."""

@@ -37,12 +37,12 @@ def make_series_variables(*, is_dark: bool, is_ansi: bool) -> dict[str, str]:
 
 
 def assign_variation_colours(variations: "Iterable[Variation | VariationEntry]") -> dict[str, str]:
-    """Return the theme variable of the colour of each variation of a batch, by its id; empty for a single one."""
+    """Return by id the theme variable of the colour of each variation of a batch; empty for a single variation."""
     return assign_series_colours([variation.id for variation in variations])
 
 
 def assign_series_colours(names: Sequence[str]) -> dict[str, str]:
-    """Return the theme variable of the colour of each name, from all names in the order of the batch.
+    """Return the theme variable of each name's colour, given all names in the order of the batch.
 
     A name that contains the word of a colour gets that colour, so that the word red is not blue. The others get the
     next free colour. If there are more names than colours, names share colours. A single name gets none.

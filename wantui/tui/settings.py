@@ -14,7 +14,7 @@ from wantui.config.user_files import UserSettings, read_user_settings
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.tui.actions import ACTIONS_BY_SCREEN, iterate_actions
-from wantui.tui.key_names import is_key, normalize_key, suggest_key
+from wantui.tui.key_names import is_key_name, normalize_key, suggest_key
 
 SETTINGS_PATH_VARIABLE = "WANTUI_TUI_CONFIG"
 """Environment variable with the path of another file."""
@@ -30,7 +30,7 @@ class TuiSettings(UserSettings):
     gpu_panel: Literal["line", "large", "hidden"] = "line"
     """Initial state of the GPU panel."""
     output_dirs: list[str] = ["outputs"]
-    """Folders that the library scans for batches, in addition to those of the queue."""
+    """Folders that the library scans for batches, in addition to the folders of the queue."""
     bell: bool = True
     """Ring the terminal's bell when a batch ends."""
     notifications: Literal["auto", "on", "off"] = "auto"
@@ -103,7 +103,7 @@ def check_keys(keys: Mapping[str, str]) -> None:
             hint = f"; did you mean {near[0]}?" if near else ""
             raise UserError(f"keys.{name}: no such action{hint}")
         for key in text.split(","):
-            if not is_key(key.strip()):
+            if not is_key_name(key.strip()):
                 raise UserError(f"keys.{name}: no key is named {key.strip()!r}; {suggest_key(key)}")
     for actions in ACTIONS_BY_SCREEN.values():
         used: dict[str, str] = {}

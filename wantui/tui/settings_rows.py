@@ -69,7 +69,7 @@ def list_settings_rows(
     width: int = 40,
     changed_keys: Collection[str] = (),
 ) -> list[SettingsRow]:
-    """Return the rows of the settings whose name or help contains all words of a query; "changed" finds changed ones.
+    """Return the rows of settings whose name or help has all words of a query; "changed" finds changed settings.
 
     Args:
         open_key: key of the setting whose choices are open.
@@ -160,7 +160,7 @@ def pad_name(name: str, value_text: str, width: int) -> str:
 
 
 def format_editable_value(value: object) -> str:
-    """Return a value as people type it; a mapping or list is one line of YAML."""
+    """Return a value as users type it; a mapping or list is one line of YAML."""
     if isinstance(value, dict | tuple | list):
         return format_flow_text(value)
     return f"{value:.15g}" if isinstance(value, float) else str(value)

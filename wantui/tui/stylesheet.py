@@ -22,7 +22,7 @@ def _make_parse_cache(variables: frozenset[tuple[str, str]]) -> LRUCache[tuple[A
 
 
 class ThemeStylesheet(Stylesheet):
-    """Style sheet that keeps the parsed rules of a theme until another theme is shown, and in other applications."""
+    """Style sheet that keeps the parsed rules of a theme for all applications until another theme is shown."""
 
     def __init__(self, *, variables: dict[str, str] | None = None) -> None:
         super().__init__(variables=variables)

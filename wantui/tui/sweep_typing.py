@@ -39,7 +39,7 @@ class SweepSuggester(Suggester):
 
 
 def find_typed_name(text: str) -> str | None:
-    """Return the beginning of a name at the end of a sweep; None if its end is a value."""
+    """Return the beginning of a name at the end of a sweep; None if the sweep ends in a value."""
     match = _TYPED_NAME_PATTERN.search(text)
     return None if match is None else match[1]
 

@@ -145,7 +145,7 @@ ANSI_THEMES = (
 """Textual's themes with 16 colours; in the originals, a state has the colour of the accent, or borders are black."""
 
 ADDED_THEMES_BY_NAME = {theme.name: theme for theme in (*WANTUI_THEMES, *ANSI_THEMES)}
-"""Themes that wantui adds to those of Textual, or changes."""
+"""Themes that wantui adds to Textual's themes, or changes."""
 
 
 FINDING_COLOURS = {True: "#ffffff", False: "#000000"}
@@ -194,7 +194,7 @@ class CellScrollBarRender(ScrollBarRender):
 
 
 class ThemedApp(App[None]):
-    """Application with the themes of wantui in addition to those of Textual."""
+    """Application with the themes of wantui in addition to the themes of Textual."""
 
     theme: Reactive[str] = Reactive(DEFAULT_THEME)
 
@@ -212,7 +212,7 @@ class ThemedApp(App[None]):
         return dict(derive_colours(self.current_theme))
 
     def show_first_theme(self, chosen_name: str | None) -> None:
-        """Show the theme that the user chose, or else the one that fits the terminal; report an unknown name."""
+        """Show the theme that the user chose, or else a theme that fits the terminal; report an unknown name."""
         if chosen_name is not None and chosen_name not in self.available_themes:
             self.notify(
                 f"unknown theme {chosen_name!r}; the command palette (ctrl+p) lists all themes", severity="warning"

@@ -79,7 +79,7 @@ def draw_planned_videos(
 
 
 def _label_cells(preview: "BatchPreview") -> tuple[str, list[str]]:
-    """Return the name of the swept setting and its value in each cell; without a name if several settings are swept."""
+    """Return the name of the swept setting and its value in each cell; no name if several settings are swept."""
     assert preview.sweep is not None
     setting_names = list(preview.sweep.name_by_path.values())
     labels = [cell.label for cell in preview.cells]
@@ -91,7 +91,7 @@ def _label_cells(preview: "BatchPreview") -> tuple[str, list[str]]:
 def draw_played_batch(
     clips: "Sequence[PlayerClip]", played: "PlayerClip", width: int, make_style: Callable[[str], Style]
 ) -> list[Text]:
-    """Return the grid of the clips of a batch, with the played one as a triangle.
+    """Return the grid of the clips of a batch, with the played clip as a triangle.
 
     The grid is empty if the batch has one clip, or if the grid does not fit.
     """

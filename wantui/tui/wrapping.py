@@ -27,7 +27,7 @@ def wrap_cells(text: str, width: int, **options: Any) -> list[str]:
     """Wrap a text into lines of at most `width` cells, like `textwrap.wrap`, which counts characters.
 
     Args:
-        options: those of `textwrap.wrap`.
+        options: options of `textwrap.wrap`.
     """
     if text.isascii() or all(cell_len(character) <= 1 for character in text):
         return wrap(text, width, **options)

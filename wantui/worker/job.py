@@ -96,7 +96,7 @@ class VideoInProgress:
 
 
 def estimate_typical_step_seconds(step_seconds: Sequence[float], recipe: Recipe) -> float | None:
-    """Return the median seconds of a step, or the mean for a cached video, which skips steps; None without steps."""
+    """Return the median seconds of a step; for a cached video, which skips steps, the mean. None without steps."""
     if not step_seconds:
         return None
     if recipe.speed == "cached":

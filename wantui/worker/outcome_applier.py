@@ -139,7 +139,7 @@ class OutcomeApplier:
         self.queue.release_video(claim, "not enough disk space")
 
     def _wait_for_disk(self, claim: Claim, folder: BatchFolder, reason: str, batch_log: logging.Logger) -> None:
-        """Put the queue on hold until the disk has enough free inodes or, if it lacks bytes, enough free bytes."""
+        """Put the queue on hold until the disk has enough of what it lacks: free bytes or free inodes."""
         disk_need = estimate_disk_need(Recipe.model_validate_json(claim.recipe_json))
         free_bytes = query_free_disk_bytes(folder.root)
         if free_bytes >= disk_need.total_bytes and not has_free_files(folder.root):

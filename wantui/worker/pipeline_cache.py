@@ -177,7 +177,7 @@ class PipelineCache:
         ).value
 
     def prepare_second_gpu(self, claim: Claim, recipe: Recipe, log: logging.Logger) -> None:
-        """Let the loaded pipeline use the second GPU if the batch asks for two; report it if only one can be used.
+        """Let the loaded pipeline use the second GPU if the batch asks for two; report if only one can be used.
 
         Raises:
             SecondGpuError: the second GPU failed.
@@ -191,7 +191,7 @@ class PipelineCache:
             report_one_gpu(self.queue, claim, reason, log)
 
     def find_next_plan(self, claim: Claim) -> MemoryPlan | None:
-        """Return the memory plan to try after the last one chosen, or None."""
+        """Return the memory plan to try after the last chosen plan, or None."""
         if self.chosen_plan.is_forced:
             return None
         recipe = Recipe.model_validate_json(claim.recipe_json)

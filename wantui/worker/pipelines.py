@@ -115,7 +115,7 @@ def choose_recipe_plan(
     requested_slug: str = "auto",
     allowed_plans: Sequence[MemoryPlan] = MEMORY_PLANS,
 ) -> ChosenPlan:
-    """Choose the memory plan for a recipe: the requested plan, or the first that fits into free memory.
+    """Choose the memory plan for a recipe: the requested plan, or the first plan that fits into free memory.
 
     Args:
         first_plan: first plan to try, after another plan did not fit; None to try all.

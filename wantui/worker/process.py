@@ -27,7 +27,7 @@ IMPORT_ALL_FLAG = "--import-all"
 
 
 def find_missing_package(error: BaseException | None) -> str:
-    """Return the package that could not be imported, from the first of an error and its causes that names one."""
+    """Return the package that could not be imported: the first package that an error or one of its causes names."""
     while error is not None:
         if isinstance(error, ImportError) and error.name:
             return error.name.partition(".")[0]

@@ -46,7 +46,7 @@ class CaptureRecorder(ABC):
 
     @abstractmethod
     def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
-        """Start recording, or resume it after some completed steps.
+        """Start recording, or resume the recording after some completed steps.
 
         Raises:
             PartialCaptureError: parts that an earlier process stored are missing.
@@ -66,7 +66,7 @@ class CaptureRecorder(ABC):
         return tuple(self.writer.checksums)
 
     def check_stored_steps(self, description: str, evaluations: Iterable[int], steps_done: int) -> None:
-        """Refuse to resume if an earlier process stored fewer or more evaluations than it completed.
+        """Refuse to resume unless exactly the evaluations of the completed steps are stored.
 
         Args:
             description: what is stored, in the plural.

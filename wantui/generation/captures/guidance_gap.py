@@ -19,7 +19,7 @@ ARRAY_NAME = "values"
 
 
 def measure_pass_gap(conditional: Tensor, unconditional: Tensor | None) -> list[float]:
-    """Return the values of one step in the order of COLUMNS, summed in float64.
+    """Return the values of one step in the order of COLUMNS, computed in float64.
 
     Args:
         conditional, unconditional: velocities of any equal shape; None if the step had no second pass.

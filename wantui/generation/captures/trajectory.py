@@ -22,7 +22,7 @@ from wantui.storage.zarr_group import PartialCaptureError
 
 
 def _build_guidance_arrays(recipe: Recipe, inputs: DenoisingInputs) -> dict[str, NDArray[Any]]:
-    """Return scale and passes of each evaluation if a control changes guidance; other recipes keep their files."""
+    """Return scale and passes of each evaluation if a control changes guidance; otherwise no arrays."""
     if not changes_guidance(recipe):
         return {}
     evaluations = inputs.guidance.evaluations

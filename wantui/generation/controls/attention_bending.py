@@ -47,7 +47,7 @@ def apply_control(request: AttentionBendingRequest, preparation: DenoisingPrepar
 def _resolve_bend(
     bend: BendRequest, preparation: DenoisingPreparation, prompt: str, marks: tuple[PromptMark, ...]
 ) -> ResolvedBend | None:
-    """Return a bend with its text positions; None if it has none."""
+    """Return a bend with the text positions that it applies to; None if the text has no such position."""
     recipe, tokenizer = preparation.recipe, preparation.pipeline.tokenizer
     word_marks = tuple(
         PromptMark(text=prompt[start:end], start=start, end=end)

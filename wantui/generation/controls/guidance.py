@@ -1,6 +1,6 @@
 """Guidance rules besides classifier-free guidance; all compute in float32, and projections in float64.
 
-The formulas are those of `diffusers.guiders` 0.42.1, which tests compare with, except for APG: diffusers applies it to
+The formulas equal `diffusers.guiders` 0.42.1, as tests verify, except for APG: diffusers applies it to
 the model's output, whatever that is, and to u + w d instead of the paper's c + (w - 1) d. Here it follows the paper:
 its projection is onto the predicted clean latents, and a scale of 1 gives the conditional prediction.
 """
@@ -81,7 +81,7 @@ class ProjectedGuidance:
         return velocity.to(predictions.conditional.dtype)
 
     def compute_update(self, conditional: Tensor, unconditional: Tensor, state: dict[str, Tensor]) -> Tensor:
-        """Return the update from two predictions of the clean latents, and add their difference to the state."""
+        """Return the update from two predictions of the clean latents; add the difference of both to the state."""
         difference = conditional - unconditional
         dimensions = list(range(1, difference.ndim))
         if self.momentum:

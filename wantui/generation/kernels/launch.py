@@ -22,7 +22,7 @@ def count_merged_padding(column_count: int) -> int:
 
 
 def make_heads_contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return tensors [1, rows, heads, dim] with a stride of 1 along dim; copy all tensors if one has another stride."""
+    """Return tensors [1, rows, heads, dim] with a stride of 1 along dim; if any tensor has another stride, copy all."""
     if all(tensor.stride(3) == 1 for tensor in tensors):
         return tensors
     return tuple(tensor.contiguous() for tensor in tensors)

@@ -33,7 +33,7 @@ def run_quantized_layer_norm_kernel(
     eps: float,
     dtype: torch.dtype = torch.float8_e4m3fn,
 ) -> tuple[Tensor, Tensor]:
-    """Return LayerNorm of the sum of contiguous 16-bit values, in e4m3, and the scales of its rows.
+    """Return the LayerNorm of the sum of contiguous 16-bit values in e4m3, and the scales of the rows of the LayerNorm.
 
     The sum overwrites added; without added, hidden is normalised.
 

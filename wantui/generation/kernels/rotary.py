@@ -9,7 +9,7 @@ from torch import Tensor
 def run_norm_rotary_kernel(
     projected: Tensor, query_weight: Tensor, key_weight: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> None:
-    """Compute `apply_norm_and_rotary` in place for a contiguous `projected`; it and the weights have 16 bits."""
+    """Compute `apply_norm_and_rotary` in place for a contiguous `projected` of 16 bits, with weights of 16 bits."""
     positions, dim = projected.shape[1], cos.shape[3]
     heads = query_weight.shape[0] // dim
     # An int32 word contains the two 16-bit numbers that are rotated together.

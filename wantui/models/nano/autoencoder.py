@@ -1,7 +1,7 @@
 """Nano's video autoencoder: an AutoencoderKLWan with few channels, trained on windows of clips.
 
-Its architecture is that of Wan 2.2 (pixels folded into channels, shortcuts around each change of scale), which needs a
-quarter of the arithmetic. Its compression is that of Wan 2.1: 8x8 pixels, 4 frames, 16 channels.
+It has the architecture of Wan 2.2 (pixels folded into channels, shortcuts around each change of scale), which needs a
+quarter of the arithmetic, and the compression of Wan 2.1: 8x8 pixels, 4 frames, 16 channels.
 
 The stock module processes a clip in chunks of 1, 4, 4, ... frames with a cache of features, which makes training slow.
 The same function can be computed for a whole clip at once: causal convolutions pad with zeros, and the temporal
@@ -101,7 +101,7 @@ def _resample_whole_clip(self: WanResample, x: Tensor, feat_cache: None = None, 
 
 
 def enable_whole_clip_resampling(vae: AutoencoderKLWan) -> AutoencoderKLWan:
-    """Prepare an autoencoder for `encode_clip` and `decode_clip`, which then equal its chunked encode and decode."""
+    """Prepare an autoencoder for `encode_clip` and `decode_clip`, which give the results of its chunked methods."""
     for module in vae.modules():
         if isinstance(module, WanResample):
             module.forward = MethodType(_resample_whole_clip, module)
@@ -231,7 +231,7 @@ def train_decoder(
     log_line: Callable[[str], None],
     shape_frequencies: Sequence[float] = NATURAL_SHAPE_FREQUENCIES,
 ) -> None:
-    """Train only the decoder, so that edges stay clean for latents that differ slightly from encoded ones.
+    """Train only the decoder, so that edges stay clean even if latents differ slightly from encoded clips.
 
     The encoder is frozen, and with it the latents that the transformer learns.
 

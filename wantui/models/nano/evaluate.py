@@ -111,7 +111,7 @@ def sample_scenes_of_each_shape(clip_count: int, rng: np.random.Generator) -> Sc
 
 
 def measure_attention_overlap(pipeline: WanPipeline, scenes: Scenes, step_count: int, guidance_scale: float) -> float:
-    """Return the mean IoU of the cells with the most attention to the shape word and the cells that its object covers.
+    """Return the mean IoU between the cells with the most attention to the shape word and the cells of the object.
 
     Attention is averaged over blocks, heads and steps. An object that covers m cells is compared with the top m cells.
     """
@@ -155,7 +155,7 @@ def measure_attention_overlap(pipeline: WanPipeline, scenes: Scenes, step_count:
 
 
 def measure_autoencoder(pipeline: WanPipeline, clips: Tensor) -> dict[str, float]:
-    """Measure the PSNR of the stock autoencoder on rendered clips (uint8), and how linear colour is in its latents."""
+    """Measure the stock autoencoder on rendered clips (uint8): its PSNR, and how linearly its latents encode colour."""
     latents, psnr_values = [], []
     for batch in clips.split(EVALUATION_BATCH_SIZE):
         video = scale_to_vae_range(batch)

@@ -44,7 +44,7 @@ def find_object_pixels(video: Tensor, frames: slice = slice(None)) -> Tensor:
     """Return a mask of the pixels that differ from the background of the video: float32 [frames, height, width].
 
     Args:
-        frames: frames in which the pixels are sought; the background is that of all frames.
+        frames: frames in which the pixels are sought; the background is computed from all frames.
     """
     background = find_background_colour(video)[:, None, None, None]
     return (video[:, frames] - background).norm(dim=0).gt(MIN_OBJECT_CONTRAST).float()

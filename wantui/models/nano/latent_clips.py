@@ -44,7 +44,7 @@ def encode_training_clips(
     shape_frequencies: Sequence[float] = NATURAL_SHAPE_FREQUENCIES,
     seed: int = 1,
 ) -> LatentClips:
-    """Sample, caption and encode training scenes, and store the result in `cache_path`; load that file if it exists.
+    """Sample, caption and encode training scenes, and store the result in `cache_path`; if the file exists, load it.
 
     Args:
         render: function that renders scenes to video and masks, as `render_scenes` does.

@@ -194,7 +194,7 @@ def train_four_step(
     step_count: int,
     max_seconds: float,
 ) -> None:
-    """Train nano-4step by distillation; keep the weights, of the start or of a round, with the best mean score."""
+    """Train nano-4step by distillation; keep the weights with the best mean score, from the start or any round."""
     start_time = time.monotonic()
     rng = np.random.default_rng(3)
     student = training.create_student()

@@ -239,7 +239,7 @@ def create_training(vocabulary_size: int, device: str, seed: int = 1) -> Transfo
 
 
 def draw_sigmas(sigma_count: int, device: str) -> Tensor:
-    """Draw n noise levels from sigmoid(0.4 + 1.2 N(0, 1)), and a tenth of them from a uniform distribution.
+    """Draw n noise levels: nine tenths from sigmoid(0.4 + 1.2 N(0, 1)), and a tenth from a uniform distribution.
 
     The draw is stratified: one noise level from each of n quantile intervals, in random order.
     """

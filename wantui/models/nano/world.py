@@ -87,7 +87,7 @@ def sample_scenes(
     is_evaluation: bool = False,
     shape_frequencies: Sequence[float] = NATURAL_SHAPE_FREQUENCIES,
 ) -> Scenes:
-    """Sample n scenes: held-out combinations for evaluation, otherwise only the others.
+    """Sample n scenes: held-out combinations for evaluation, all other combinations for training.
 
     Args:
         shape_frequencies: frequencies of the shapes in the order of `SHAPES`; they sum to 1.

@@ -60,7 +60,7 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
 
 
 def _summarise_distance(answer: "Answer") -> str:
-    """Return distance and p of an answer on place; other answers have several metrics."""
+    """Return distance and p of an answer on place; empty for other answers, which have several metrics."""
     if answer.question != "place" or not answer.evidence:
         return ""
     (evidence,) = answer.evidence

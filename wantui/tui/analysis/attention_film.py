@@ -40,7 +40,7 @@ class WordAttention:
 
 @dataclass(frozen=True)
 class OverlayKey:
-    """Choice of a picture: word, stored step (or MEAN_STEP) and frame, as indices."""
+    """Choice of a picture by indices: word, stored step (or MEAN_STEP) and frame."""
 
     word_index: int
     step_index: int
@@ -51,7 +51,7 @@ class OverlayKey:
 
 @dataclass(frozen=True)
 class AxisMaps:
-    """Maps of all words by block or by head, each the mean over all steps, with a colour scale of their own."""
+    """Maps of all words by block or by head, each averaged over all steps, with one colour scale for all maps."""
 
     maps_by_word: "tuple[NDArray[np.float32], ...]"
     """[n, latent frames, height, width] for each word."""
@@ -104,7 +104,7 @@ class AttentionFilm:
         )
 
     def read_axis(self, axis: "AttentionAxis") -> AxisMaps:
-        """Return the maps by block or by head; they are read once.
+        """Return the maps by block or by head; read them only once.
 
         Raises:
             UserError: a map cannot be read.

@@ -63,7 +63,7 @@ def draw_attention(
 
 
 def measure_attention_height(film: AttentionFilm, width: int, get_style: Callable[[str], Style]) -> int:
-    """Return the lines that the attention view fills in a given width: more would leave rows empty."""
+    """Return how many lines the attention view needs at a given width; more lines would stay empty."""
     figures_width, pictures_width = _divide_width(width)
     figure_count = len(_draw_figures(film, OverlayKey(0, MEAN_STEP, 0), figures_width, get_style, explains=True))
     if not film.frames:
@@ -204,7 +204,7 @@ def _draw_scrubber(index: int, count: int, width: int, style: Style) -> Text:
 
 
 def _draw_scale(film: AttentionFilm, axis: "AttentionAxis", width: int) -> list[Text]:
-    """Return the colour scale with its ends: attention of one position to the word."""
+    """Return the colour scale with its two ends, and what it shows: the attention of one position to the word."""
     maximum = film.get_scale_maximum(axis)
     return [
         draw_colour_scale(film.scale_colours, width),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from wantui.analysis.verdicts import Verdict
 
 MAX_DRAWN_PAIRS = 20
-"""Maximum number of pairs of groups that are drawn: those of the marked group come first."""
+"""Maximum number of pairs of groups that are drawn: pairs of the marked group come first."""
 MAX_LISTED_EXCLUSIONS = 5
 """Maximum number of excluded videos that are listed by name."""
 
@@ -45,7 +45,7 @@ def draw_comparison(
     colours_by_group: Mapping[str, str] = {},
     charted_metric: str = "",
 ) -> tuple[list[Text], dict[str, int]]:
-    """Return the drawn comparison, and the index of the line with the first row of each metric.
+    """Draw the comparison; also return the index of the line with the first row of each metric.
 
     It consists of the verdicts and plots of all groups and of each pair, with their evidence below; then tests,
     dispersion, notes and excluded videos.
@@ -115,7 +115,7 @@ def _draw_pair(
     names_pair: bool,
     has_legend: bool,
 ) -> tuple[list[Text], dict[str, int]]:
-    """Return the drawn comparison of a pair of groups, and the row of the pane with each metric.
+    """Draw the comparison of a pair of groups; also return the line of each metric.
 
     It consists of place, room and path, the forest plot, the verdict, and the evidence in words. If the pane cannot
     show all metrics, significant ones come first.
@@ -148,7 +148,7 @@ def _draw_pair(
 
 
 def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) -> list[Text]:
-    """Draw the verdict on a pair of groups with what can explain it, and the pair's verdicts at cfg_scale 1."""
+    """Draw the verdict on a pair of groups, what can explain the verdict, and the pair's verdicts at cfg_scale 1."""
     from wantui.analysis.calibrated_effect import explain_effect
     from wantui.analysis.unguided import describe_remaining_effect
 
@@ -173,7 +173,7 @@ def _draw_dispersion(name: str, curve: "DispersionCurve", canvas: Canvas) -> Tex
 
 
 def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
-    """Return what p is corrected for, the test of all groups, and the differences by chance."""
+    """Draw for what p is corrected, the test of all groups, and the differences that arise by chance."""
     from wantui.analysis.calibrated_effect import describe_calibrated_scale
     from wantui.analysis.metrics import describe_ratio_origins
     from wantui.analysis.p_values import describe_p_values
@@ -190,7 +190,7 @@ def _draw_tests(comparison: "Comparison", width: int) -> list[Text]:
 
 
 def list_exclusions(label: str, exclusion_reasons: Sequence[tuple[str, str]], canvas: Canvas) -> list[Text]:
-    """Return lines with the first excluded videos and their reasons, and the number of all others."""
+    """Return lines with the first excluded videos and the reasons, and with the number of further excluded videos."""
     exclusion_texts = [f"{label}: {name}: {reason}" for name, reason in exclusion_reasons[:MAX_LISTED_EXCLUSIONS]]
     if hidden_count := len(exclusion_reasons) - len(exclusion_texts):
         exclusion_texts.append(f"{label}: {hidden_count} more; the report lists all (ctrl+s)")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from wantui.analysis.variance_shares import VarianceShares
 
 MAX_SCANNED_BATCHES = 50
-"""Number of the newest batches that are searched for trajectories, besides the chosen ones."""
+"""Number of the newest batches that are searched for trajectories in addition to the chosen batches."""
 
 
 @dataclass
@@ -45,9 +45,9 @@ class TrajectoriesLoaded(Message):
     videos: list[Video]
     load_error: str
     requested_folders: Sequence[Path] = ()
-    """Folders that were requested; those without trajectories are not among the chosen ones."""
+    """Folders that were requested; requested folders without trajectories are not chosen."""
     median_curves: "MedianCurves" = field(default_factory=dict)
-    """Median curves of all videos, drawn behind those of each one."""
+    """Median curves of all videos, drawn behind the curves of each video."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class FigureKey:
 
 @dataclass
 class FigureDone(Message):
-    """A figure about groups, or the reason why there is none."""
+    """A figure about groups, or the reason why there is no figure."""
 
     videos: Sequence[Video]
     key: FigureKey
@@ -115,7 +115,7 @@ class AttentionLoaded(Message):
 
 @dataclass
 class OverlayDrawn(Message):
-    """A frame of a film with the attention drawn over it, or the reason why there is none."""
+    """A frame of a film with the attention drawn over it, or the reason why the attention cannot be drawn."""
 
     film: AttentionFilm
     key: OverlayKey
@@ -241,7 +241,7 @@ def _compare_curve(videos: Sequence[Video], key: FigureKey) -> "CurveComparison 
 
 
 def choose_clearest_curve(comparisons: "Sequence[CurveComparison]") -> "CurveComparison":
-    """Return the comparison with the smallest p; of several with this p, the one with the largest mass.
+    """Return the comparison with the smallest p; of equal p, the comparison with the largest mass.
 
     A curve that depends on the sampler's steps is chosen only if all do.
     """

@@ -62,7 +62,7 @@ def draw_dose_response(
     charted_metric: str = "",
     unsettled_metrics: Collection[str] = (),
 ) -> tuple[list[Text], dict[str, int]]:
-    """Return the drawn dose-response, and, by metric, the row of the pane with its slope.
+    """Draw the dose-response; also return the line of each metric's slope.
 
     It consists of a verdict in one line, the means of a metric with their 95 % intervals, the slope of each metric, and
     the verdict with its evidence.
@@ -102,7 +102,7 @@ def draw_dose_response(
 
 
 def _describe_common_p(dose_response: "DoseResponse") -> tuple[str, ...]:
-    """Return the p that all metrics share, in a long and a short text; empty if they differ."""
+    """Return the p that all metrics share, as a long and a short text; empty texts if p differs between metrics."""
     trends = dose_response.trends
     p = trends[0].family_p
     if len(trends) == 1 or not all(trend.family_p == p for trend in trends):
@@ -192,7 +192,7 @@ def _draw_slopes(
     charted_metric: str,
     canvas: Canvas,
 ) -> list[Text]:
-    """Return a table of slopes, whose decimal points are below each other, and notes on it.
+    """Return a table of slopes with aligned decimal points, and notes on the table.
 
     A wide pane has a plot of the same percentages. Significant rows are bold, as in the table of a pair, others muted.
     """

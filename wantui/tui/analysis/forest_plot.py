@@ -26,9 +26,9 @@ LINEAR_RANGE = 0.01
 MIN_AXIS_END = 0.02
 """Smallest relative difference at an end of the axis."""
 MAX_AXIS_END = 10.0
-"""Largest relative difference at an end of the axis; larger ones end in an arrow."""
+"""Largest relative difference at an end of the axis; larger differences end in an arrow."""
 AXIS_ENDS = (MIN_AXIS_END, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, MAX_AXIS_END)
-"""Relative differences at which an axis can end: round ones, because its ends have ticks."""
+"""Relative differences at which an axis can end: round values, because the ends of the axis have ticks."""
 TICK_CHANGES = (0.01, 0.1, 1.0, 10.0)
 """Relative differences with a tick, on both sides of zero, beside the ends of the axis."""
 SPARE_CHANGES = (0.02, 0.05, 0.2, 0.5)
@@ -131,7 +131,7 @@ def get_relative_change(difference: Difference) -> Change:
 
 
 def label_effect(comparison: "Comparison", metric: str) -> str:
-    """Return the name of a metric for the column beside its effect; the name of the primary metric says so."""
+    """Return the name of a metric for the column beside its effect; mark the primary metric."""
     name = replace_names(comparison.groups[0].label_metric(metric))
     return mark_ratio(metric, f"{name} (primary)" if metric == comparison.primary_metric else name)
 
@@ -173,7 +173,7 @@ def draw_directions(first_group: str, second_group: str, layout: ForestLayout, g
 
 
 def draw_forest_header(layout: ForestLayout) -> Text:
-    """Return the line of column headers; the plot's header is its axis."""
+    """Return the line of column headers; the header of the plot is the plot's axis."""
     name = "metric".ljust(layout.name_width)
     return _join_columns(
         name, layout.axis.draw_labels(), "effect", "95 % interval".center(INTERVAL_WIDTH), "adj. p", layout
@@ -181,7 +181,7 @@ def draw_forest_header(layout: ForestLayout) -> Text:
 
 
 def sort_significant_first(items: Sequence[Item], get_p: Callable[[Item], float]) -> list[Item]:
-    """Return rows of a table with the significant ones first; each part keeps its order."""
+    """Return the rows of a table, significant rows first; each part keeps its order."""
     return sorted(items, key=lambda item: not get_p(item) <= SIGNIFICANCE_LEVEL)  # p can be NaN
 
 
@@ -289,9 +289,9 @@ def draw_interval(
 
 
 def _find_free_column(column: int, signs: Mapping[int, str], direction: float, axis: ForestAxis) -> int:
-    """Return the column of a reference, or the next one in its direction from the point, that has no symbol yet.
+    """Return the column of a reference; if it has a symbol already, the next free column away from the point.
 
-    If there is none before the end of the axis, it is the next one on the other side.
+    If no column before the end of the axis is free, return the next free column on the other side.
     """
     step = 1 if direction >= 0 else -1
     columns = [

@@ -35,7 +35,7 @@ def draw_interaction(interaction: "Interaction", canvas: Canvas) -> list[Text]:
 
 
 def draw_correlations(result: "VideoCorrelations", canvas: Canvas) -> list[Text]:
-    """Return, for each kind of correlation, its question, a summary of the results, and a table of them."""
+    """Return the question, a summary and a table of results for each kind of correlation."""
     from wantui.analysis.correlation_text import (
         CORRELATION_HEADERS,
         describe_correlations,

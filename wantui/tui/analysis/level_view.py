@@ -31,7 +31,7 @@ MAX_DRAWN_PAIRS = len(CURVE_COLOURS)
 """Maximum number of pairs of groups whose accuracy is drawn."""
 ACCURACY_NOTES = ("pairs sorted correctly; guessing sorts 0.5", "by guessing: 0.5")
 SHARE_NOTES = ("share of each source in all states", "share of each source")
-"""Explanations of the charts; the short ones are for narrow charts."""
+"""Explanations of the charts, and short explanations for narrow charts."""
 SENTENCE_END = ". "
 LOW_BLOCK_HEIGHT = 12
 """Height of a chart with its legend in lines below which its last note is left out."""
@@ -98,7 +98,7 @@ def _draw_accuracy(
     height: int,
     canvas: Canvas,
 ) -> list[Text]:
-    """Return the chart of accuracies; of a single pair also chance, and the accuracy at cfg_scale 1."""
+    """Return the chart of accuracies; for a single pair, add chance and the accuracy at cfg_scale 1."""
     entries = [f"{pair.first_group} - {pair.second_group}" for pair in pairs]
     legend = [_draw_title("decodability", ACCURACY_NOTES, width), *_draw_legend(entries, width, canvas)]
     is_single = len(pairs) == 1
@@ -144,7 +144,7 @@ def _cut_lines(lines: Sequence[Text], width: int) -> list[Text]:
 
 
 def _add_curve(chart: Chart, index: int, sigmas: Sequence[float], values: Sequence[float], style: Style) -> None:
-    """Draw a line with its legend symbol at some noise levels."""
+    """Draw a curve with its legend symbol at some noise levels."""
     chart.add_line(sigmas, values, style)
     for position in range(index + 1, len(sigmas), max(2, len(sigmas) // 4)):
         chart.add_symbol(sigmas[position], values[position], GROUP_SYMBOLS[index], style)

@@ -66,9 +66,9 @@ def _describe_rank(video: Video, videos: Sequence[Video], metric: str) -> str:
 
 
 def _find_extreme(video: Video, videos: Sequence[Video], metric: str) -> tuple[float, str]:
-    """Return how extreme a value is: its distance from the median, and "highest" or "lowest".
+    """Return how far a value is from the median, and "highest" or "lowest".
 
-    The distance is in median absolute deviations. For any other value, the text is empty.
+    The distance is in median absolute deviations. The text is empty for a value that is neither.
     """
     value = video.compute_metric(metric)
     values = [each.compute_metric(metric) for each in videos]

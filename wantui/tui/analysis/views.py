@@ -42,7 +42,7 @@ GROUP_VIEWS = ("effects", "means", "paths", "separation", "interaction")
 FIGURE_VIEWS = ("means", "paths", "separation", "interaction", "correlations")
 """Views that are computed in the background."""
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
-"""Names of the curves of one video; a low pane drops the last ones."""
+"""Names of the curves of one video; a low pane drops the last curves."""
 WIDE_VIEW_WIDTH = 72
 """Width of a pane in cells from which charts are side by side."""
 AXIS_HEIGHT = 2
@@ -143,7 +143,7 @@ def draw_video_curves(
 
 
 def _describe_strides(video: Video) -> str:
-    """Return what mostly reflects the sampler's steps: metrics, or only the curve of turning; empty if nothing does.
+    """Name the metrics, or only the curve of turning, that mostly reflect the sampler's steps; empty if none do.
 
     Curves have the stride of the trajectory, even if the metric is measured at a larger one.
     """
@@ -245,7 +245,7 @@ def draw_mean_curves(
 def _describe_mean_curves(
     curves: Sequence["MeanCurve"], shown_curves: Sequence["MeanCurve"], has_bands: bool
 ) -> tuple[list[str], list[str]]:
-    """Return the entries of the legend, one per shown curve, and notes about what is drawn and what is not."""
+    """Return the entries of the legend, one per shown curve, and notes about drawn and omitted content."""
     seed_counts = {curve.seed_count for curve in shown_curves}
     count_note = f" ({seed_counts.pop():,} each)" if len(seed_counts) == 1 else ""
     names = [replace_names(curve.group_name) for curve in shown_curves]
@@ -264,7 +264,7 @@ def _describe_mean_curves(
 def _choose_strips(
     comparison: "CurveComparison | None", group_names: Sequence[str], highlighted_group: str
 ) -> list[_ClusterStrip]:
-    """Return the pairs of groups with significant clusters, those of the highlighted group first."""
+    """Return the pairs of groups with significant clusters; pairs of the highlighted group come first."""
     if comparison is None:
         return []
     sigmas = comparison.curves[0].sigmas

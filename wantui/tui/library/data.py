@@ -59,7 +59,7 @@ class BatchLoaded(Message):
 
 @dataclass
 class MarksChanged(Message):
-    """The marks of a batch were changed by this application, or some could not be changed."""
+    """This application changed marks of a batch, or could not change some of them."""
 
     folder: Path
     marks: BatchMarks | None
@@ -81,7 +81,7 @@ class LibraryRow:
 
 
 def load_batch(folder: Path, video_index: int | None, state_filter: str, view: MatrixView) -> BatchLoaded:
-    """Read a batch and arrange its videos; an unreadable manifest yields a message with the error."""
+    """Read a batch and arrange its videos; if the manifest is unreadable, return a message with the error."""
     try:
         manifest, marks = read_manifest(BatchFolder(folder)), read_marks(BatchFolder(folder))
     except UserError as error:
@@ -124,7 +124,7 @@ def arrange_rows(
     state_filter: str,
     found_videos: Sequence[FoundVideo],
 ) -> list[LibraryRow]:
-    """Return the rows of the batch list: the batches that match, best first, each with the videos that were found."""
+    """Return the rows of the batch list: matching batches, best first, each followed by its found videos."""
     videos_by_folder: dict[Path, list[FoundVideo]] = {}
     for video in found_videos:
         videos_by_folder.setdefault(video.folder, []).append(video)
@@ -144,7 +144,7 @@ def arrange_rows(
 
 
 def find_row(rows: Sequence[LibraryRow], folder: Path | None, video_index: int | None) -> int | None:
-    """Return the row index of a found video, or of its batch if the video has no row; None if neither is listed."""
+    """Return the index of the row of a video, or else of its batch; None if neither is listed."""
     row_index = None
     for index, row in enumerate(rows):
         if row.batch.folder != folder:

@@ -90,7 +90,7 @@ def score_text(words: str, text: str) -> float:
 
 
 def score_batch(words: str, batch: BatchSummary) -> float:
-    """Return how well a batch matches all words by its name, template, model and time of creation; 0 if not at all."""
+    """Return how well name, template, model and creation time of a batch match all words; 0 for no match."""
     return score_text(words, batch.searched_text)
 
 
@@ -197,7 +197,7 @@ def _search_batch(words: str, folder: Path) -> Iterator[FoundVideo]:
 
 
 def _search_settings(words: str, conditions: Sequence[tuple[str, str]], folder: Path) -> Iterator[FoundVideo]:
-    """Yield the videos with these values of settings whose prompt, seed and note match the words."""
+    """Yield the videos that have these values of settings, and whose prompt, seed and note match the words."""
     notes = {video_id: mark.note for video_id, mark in read_marks(BatchFolder(folder)).marks_by_video.items()}
     for variation in _variation_cache.read_variations(folder):
         for video in variation.videos:

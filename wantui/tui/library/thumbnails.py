@@ -49,7 +49,7 @@ def make_thumbnail_request(
 
 
 class ThumbnailReader:
-    """Thread that reads the thumbnails that were requested last, in their order, and publishes each.
+    """Thread that reads the thumbnails of the latest request in order, and publishes each of them.
 
     Args:
         publish: called on the thread with a request and its picture [height, width, rgb]; None if it is unreadable.

@@ -85,7 +85,7 @@ class VideoMatrix:
         return next((place for place, cell in self.cells.items() if cell.video_index == video_index), None)
 
     def describe_axes(self, max_width: int) -> str:
-        """Return the axes of rows and columns with the numbers of their lines, and the order of the rows.
+        """Describe the axes of rows and columns, the numbers of rows and columns, and the order of the rows.
 
         If the text is longer than `max_width` characters, the first parts of the names of settings are omitted, or the
         names themselves.
@@ -112,7 +112,7 @@ class VideoMatrix:
         return replace(self, cells=cells)
 
     def replace_running(self, running_by_index: Mapping[int, RunningVideo]) -> "VideoMatrix":
-        """Return the same videos, of which those with these indices are running."""
+        """Return the same videos, of which exactly the videos with these indices are running."""
         cells = {
             place: replace(cell, running=running_by_index.get(cell.video_index)) for place, cell in self.cells.items()
         }
@@ -202,7 +202,7 @@ def find_page(
 def _choose_row_colours(
     arranged: ArrangedVideos, layout: AxisLayout, manifest: Manifest, rows: Sequence[int]
 ) -> tuple[str, ...]:
-    """Return the colour of the variation of each row; empty if the rows are something else."""
+    """Return the colour of each row's variation; empty if the rows are not variations."""
     colours = assign_variation_colours(manifest.variations)
     if layout.rows != (VARIATION_AXIS,) or not colours:
         return ()

@@ -51,7 +51,7 @@ LIVE_METRICS = (
 
 @dataclass(frozen=True)
 class Curve:
-    """Values of a metric by noise level; a None leaves a gap."""
+    """Values of a metric by noise level; None leaves a gap."""
 
     sigmas: Sequence[float | None]
     values: Sequence[float | None]
@@ -190,7 +190,7 @@ def add_curve(
 ) -> None:
     """Draw a curve by noise level, from 1 to `last_sigma`; points outside of the range are moved to its edge.
 
-    `high` is at the centre of the first row of characters and `low` at that of the last row, as their ticks are.
+    `high` is at the centre of the first row of characters and `low` at the centre of the last row, as their ticks are.
     """
     top_dot, bottom_dot = 1, canvas.dot_rows - 2  # of the four dots of a character, the second and the third
     previous_dot: tuple[float, float] | None = None

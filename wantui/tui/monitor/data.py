@@ -85,7 +85,7 @@ class MonitorFilesRead(Message):
 
 
 class PreviewHistory:
-    """Previews of one video by step; the latest step is followed until an earlier one is picked."""
+    """Previews of one video by step; the latest step is shown until the user picks an earlier step."""
 
     def __init__(self) -> None:
         self.video_id: int | None = None
@@ -101,7 +101,7 @@ class PreviewHistory:
             self.video_id, self.frames_by_step, self.picked_step, self.last_known_step = video_id, {}, None, None
 
     def add_frames(self, frames_by_step: "dict[int, list[Picture]]") -> None:
-        """Add the previews of steps; if there are too many, drop every second one."""
+        """Add the previews of steps; if there are too many, drop every second preview."""
         self.frames_by_step = dict(sorted({**self.frames_by_step, **frames_by_step}.items()))
         if len(self.frames_by_step) > 2 * MAX_STORED_PREVIEWS:
             kept_steps = {*self.step_numbers[::2], self.step_numbers[-1], self.picked_step}
@@ -121,11 +121,11 @@ class PreviewHistory:
 
     @property
     def shown_step(self) -> int | None:
-        """Return the picked step, or else the latest one; None without previews."""
+        """Return the picked step, or else the latest step; None without previews."""
         return self.picked_step or max(self.step_numbers, default=None)
 
     def move(self, offset: int) -> None:
-        """Pick the step `offset` previews later; if it is the latest one, follow new previews."""
+        """Pick the step `offset` previews later; after moving to the latest step, follow new previews."""
         steps = self.step_numbers
         if steps and (shown_step := self.shown_step) is not None:
             index = max(0, min(len(steps) - 1, steps.index(shown_step) + offset))
@@ -133,7 +133,7 @@ class PreviewHistory:
 
 
 def read_requested_files(request: MonitorFilesRequest) -> MonitorFilesRead:
-    """Read the requested files; takes as long as their disk does."""
+    """Read the requested files; this takes long on a slow disk."""
     log_tail = None if request.log_path is None else read_log_tail(request.log_path, request.known_log_version)
     frames_by_step = {} if request.preview_path is None else read_previews(request)
     clip = None if request.clip_path is None else read_clip(request.clip_path)

@@ -60,7 +60,7 @@ class MonitorRow:
 
     @property
     def step_text(self) -> str:
-        """Return steps done and total, or frames once the decoder reports; empty before the first step."""
+        """Return the steps done and their total, or frames once the decoder reports; empty before the first step."""
         if self.video is None or self.progress is None or self.progress.stage is not None:
             return ""
         if self.is_decoding:
@@ -69,7 +69,7 @@ class MonitorRow:
 
     @property
     def memory_text(self) -> str:
-        """Return used and predicted GPU memory in GB, such as "11.3/14.2"; empty without a GPU."""
+        """Return used and predicted GPU memory in GB, such as "11.3/14.2"; empty for a worker on the CPU."""
         memory = {} if self.progress is None else self.progress.memory_bytes_by_name
         if "allocated" not in memory:
             return ""
@@ -78,7 +78,7 @@ class MonitorRow:
 
 
 def list_monitor_rows(snapshot: QueueSnapshot) -> list[MonitorRow]:
-    """Return a row per running video, and one per worker without a video, by worker.
+    """Return a row for each running video and for each worker without a video, sorted by worker.
 
     A worker has two rows while it completes the files of one video during the next.
     """
@@ -96,7 +96,7 @@ def list_monitor_rows(snapshot: QueueSnapshot) -> list[MonitorRow]:
 
 
 class WorkerClock:
-    """Ages of the workers between two snapshots, which come only when something changes."""
+    """Clock of the workers' ages between two snapshots, which arrive only after changes."""
 
     def __init__(self) -> None:
         self._started_at_by_worker: dict[str, float] = {}
@@ -155,7 +155,7 @@ def describe_interruption(is_engine_starting: bool) -> str:
 
 
 def explain_idle_queue(snapshot: QueueSnapshot, is_engine_starting: bool) -> tuple[str, str]:
-    """Return why no video is running, and what will happen next or which key to press; the latter may be empty."""
+    """Return why no video is running, and what will happen next or which key to press (this may be empty)."""
     waiting_count = sum(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
     suffix = f"; {format_count(waiting_count, 'video')} waiting" if waiting_count else ""
     if snapshot.hold is not None:

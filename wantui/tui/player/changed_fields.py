@@ -16,7 +16,7 @@ UNMARKED_FIELDS = frozenset({"prompt", "marks", SEED_FIELD, "revision", "magnitu
 
 
 def find_changed_fields(recipe: Recipe) -> dict[str, str]:
-    """Return the default of each field whose value is not the default of wantui, by full name; empty without a default.
+    """Return, by full name, the default of each field that has a different value; empty text without a default.
 
     Every setting of a control counts as changed, except a default parameter of a guidance rule.
     """
@@ -88,5 +88,5 @@ def _build_default_recipe(recipe: Recipe) -> Recipe:
 
 
 def _find_catalogued_model(name: str) -> WanModel | None:
-    """Return a model of the catalogue; None for another model, whose files are not read here."""
+    """Return a model of the catalogue; None for any other model, because its files would have to be read."""
     return next((model for model in CATALOGUE if name in (model.name, model.location)), None)

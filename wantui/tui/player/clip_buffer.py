@@ -125,7 +125,7 @@ class ClipBuffer:
     """Frame that was decoded last, since decoding started at a key frame."""
 
     def _decode_from(self, first_index: int, max_size: tuple[int, int]) -> None:
-        """Decode until no frame is missing any more, or the next missing frame lies before the last decoded one."""
+        """Decode until no frame is missing, or until the next missing frame precedes the last decoded frame."""
         from wantui.storage.clip_reader import read_scaled_frames
 
         key_index = max((index for index in self._key_frames if index <= first_index), default=None)
@@ -213,7 +213,7 @@ class ClipBuffer:
         return ahead < capacity - capacity // 4
 
     def _list_window(self) -> Iterator[int]:
-        """Yield the frames of the window: first from the position to the end, then those before it."""
+        """Yield the frames of the window: first from the position to the end, then the frames before the position."""
         capacity, count = self._get_capacity(), self.frame_count
         behind_count = capacity // 4
         for offset in range(min(capacity - behind_count, count) if count else 1):

@@ -53,7 +53,7 @@ class ClipDifference:
 
 
 def measure_clip_difference(first: Path, second: Path, is_cancelled: Callable[[], bool]) -> ClipDifference | None:
-    """Decode two clips in full size, and return their difference up to the end of the shorter one; None if cancelled.
+    """Decode two clips in full size, and return their difference up to the end of the shorter clip; None if cancelled.
 
     Raises:
         UserError: a clip cannot be decoded, has no frames, or has not the size of the other one.

@@ -43,7 +43,7 @@ def label_clips(clips: Sequence[PlayerClip]) -> list[str]:
 
 
 def number_equal_labels(labels: Sequence[str]) -> list[str]:
-    """Return labels that all differ: equal ones get a number, as in "seed 42 (1)" and "seed 42 (2)"."""
+    """Return distinct labels: equal labels get a number, as in "seed 42 (1)" and "seed 42 (2)"."""
     numbered_labels: list[str] = []
     taken_labels = set(labels)
     for label in labels:

@@ -42,7 +42,7 @@ def choose_grid_columns(clip_count: int, aspect_ratio: float, width: int, height
 
 
 def arrange_panels(panel_count: int, aspect_ratio: float, width: int, height: int, has_curve: bool) -> PanelLayout:
-    """Return the grid with the largest panels; the curve takes the free cells or, without any, the rows below.
+    """Return the grid with the largest panels; the curve takes the free cells or, if none are free, the rows below.
 
     Args:
         aspect_ratio: width of a clip divided by its height.

@@ -18,7 +18,7 @@ MarkField = Literal["star", "reject"]
 
 @dataclass(frozen=True)
 class PlayerClip:
-    """A clip of a batch, and what distinguishes it from other clips."""
+    """A clip of a batch, and how it differs from other clips."""
 
     path: Path
     recipe: Recipe

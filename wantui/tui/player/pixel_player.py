@@ -129,7 +129,7 @@ class PixelPlayer:
         self._sent_frames, self._sent_lines, self._must_redraw = [None] * len(self.clips), "", True
 
     def _arrange_clips(self) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-        """Return the first column and row (from 0) of each clip, and the columns and rows that each has."""
+        """Return the first column and row (from 0) of each clip, and its numbers of columns and rows."""
         recipe, count = self.clips[0].recipe, len(self.clips)
         columns, rows = self.size.columns, self.size.rows - (not self.is_bare)
         grid_columns = choose_grid_columns(count, recipe.width / recipe.height, columns, rows)

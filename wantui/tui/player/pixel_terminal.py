@@ -44,7 +44,7 @@ class KeyReader:
         self._decoder, self._parser = InputDecoder("utf-8"), InputParser(False)
 
     def wait_for_actions(self, seconds: float) -> Sequence[str]:
-        """Wait up to some seconds for input, and return the actions of its keys; at the end of the input, close."""
+        """Wait some seconds for input, and return the actions of the typed keys; close at the end of the input."""
         if not select.select([self.file_descriptor], [], [], seconds)[0]:
             return []
         data = os.read(self.file_descriptor, 1024)
@@ -61,7 +61,7 @@ class KeyReader:
 
 
 def read_terminal_size(file_descriptor: int) -> TerminalSize:
-    """Return the size of a terminal; values that it does not report are assumed."""
+    """Return the size of a terminal; use assumed values for sizes that the terminal does not report."""
     try:
         reply = fcntl.ioctl(file_descriptor, termios.TIOCGWINSZ, b"\0" * 8)
     except OSError:
@@ -75,7 +75,7 @@ def read_terminal_size(file_descriptor: int) -> TerminalSize:
 def _play_on_terminal(
     player_clips: Sequence[PlayerClip], batch_clips: Sequence[PlayerClip], app: App[Any]
 ) -> PlayerClip:
-    """Play clips on this process's terminal; return the (first) clip that was shown last."""
+    """Play clips on this process's terminal; return the clip that was shown last (the first of several)."""
     protocol, output = require_graphics_protocol(), sys.__stdout__
     assert output is not None
     file_descriptor = output.fileno()

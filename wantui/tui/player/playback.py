@@ -49,7 +49,7 @@ class Playback:
         self.frame_index, self._frame_remainder = max(0, min(index, self.last_index)), 0.0
 
     def step(self, frame_count: int) -> None:
-        """Pause, and move by frames; a looped clip continues at its other end."""
+        """Pause, and move by frames; a looped clip wraps around."""
         self.is_playing = False
         if self.is_looping and self.frame_count and abs(frame_count) == 1:
             self.seek((self.frame_index + frame_count) % self.frame_count)

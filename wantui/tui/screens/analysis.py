@@ -135,12 +135,12 @@ class AnalysisScreen(AnalysisFigures):
             self.reload_videos()
 
     def reload_videos(self) -> None:
-        """Read the requested batch, or the chosen ones again."""
+        """Read the requested batch, or read the chosen batches again."""
         self.load_videos(self.chosen_folders if self._requested_folder is None else [self._requested_folder])
 
     @work(thread=True, exclusive=True, group="load", exit_on_error=False)
     def load_videos(self, chosen_folders: list[Path]) -> None:
-        """Find batches with trajectories and read the chosen ones, or the newest."""
+        """Find batches with trajectories, and read the chosen batches or else the newest batch."""
         worker = get_current_worker()
         message = load_chosen_trajectories(
             self.wantui_app.list_library_roots(), chosen_folders, lambda: worker.is_cancelled
@@ -208,7 +208,7 @@ class AnalysisScreen(AnalysisFigures):
         self.draw_details()
 
     def _pool_groups(self) -> list[Group]:
-        """Return the comparable groups; the same list for the same videos and grouping."""
+        """Return the comparable groups; return the same list again for the same videos and grouping."""
         videos, grouping, groups = self._pooled_groups
         if videos is not self.videos or grouping != self.grouping:
             groups, self.exclusion_reasons = group_comparable_videos(self.videos, self.grouping)
@@ -251,7 +251,7 @@ class AnalysisScreen(AnalysisFigures):
         self.set_class(bool(self.row_list.rows) and not line, "-with-meaning")
 
     def _describe_order(self) -> str:
-        """Return by which metric the rows are sorted; empty in the order of the batch."""
+        """Return the metric by which the rows are sorted; empty if they are in the order of the batch."""
         metric = self.row_list.sort_metric
         direction = "falling" if self.row_list.is_descending else "rising"
         return f", sorted by {replace_names(metric)}, {direction}" if metric else ""
@@ -275,7 +275,7 @@ class AnalysisScreen(AnalysisFigures):
             yield "toggle_attention"
 
     def _fit_table(self) -> None:
-        """Make the table as high as its rows, up to a share of the screen, or to what attention leaves.
+        """Make the table as high as its rows, up to a share of the screen, or up to the lines that attention leaves.
 
         Without videos, it takes all of the screen.
         """

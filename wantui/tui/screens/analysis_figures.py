@@ -191,7 +191,7 @@ class AnalysisFigures(AnalysisAttention):
             self.details.show_tabs(self.views, self.view, "   ".join(hints))
 
     def _choose_figure_grouping(self, view: str) -> str:
-        """Return the grouping of a figure: the chosen one, or the first that divides the videos."""
+        """Return the grouping of a figure: the chosen grouping, or the first grouping that divides the videos."""
         if view == "correlations":
             return ""
         if view == "interaction":
@@ -200,7 +200,7 @@ class AnalysisFigures(AnalysisAttention):
         return self.grouping or next(iter(find_dividing_groupings(self.videos)), "variation")
 
     def _list_factor_pairs(self) -> list[str]:
-        """Return the pairs of factors of the videos, those with the current grouping first."""
+        """Return the pairs of factors of the videos; pairs with the current grouping come first."""
         videos, pairs = self._factor_pairs
         if videos is not self.videos:
             pairs = find_factor_pairs(self.videos)
@@ -253,7 +253,7 @@ class AnalysisFigures(AnalysisAttention):
             self.details.show_lines(lines)
 
     def _choose_group_colours(self, group_names: Sequence[str]) -> Mapping[str, str]:
-        """Return the colours of the table if it has all groups, else those of the groups alone."""
+        """Return the colours of the table if it has all groups, else the colours of these groups alone."""
         colours_by_name = self.row_list.colours_by_name
         return colours_by_name if colours_by_name.keys() >= set(group_names) else assign_series_colours(group_names)
 

@@ -61,7 +61,7 @@ class BaseScreen(OneShotTimersMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin,
         return cast("WantuiApp", self.app)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Disable field-opening keys while a text field has the focus, where they are letters."""
+        """Disable keys that open fields while a text field has the focus, which takes them as letters."""
         return not (action in FIELD_OPENING_ACTIONS and isinstance(self.focused, Input | TextArea))
 
     def compose(self) -> ComposeResult:
@@ -82,7 +82,7 @@ class BaseScreen(OneShotTimersMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin,
         self.app.theme_changed_signal.subscribe(self, lambda _: self._redraw_colours())
 
     def _redraw_colours(self) -> None:
-        """Redraw content with colours of its own after the theme changes."""
+        """Redraw content that sets its own colours after the theme changes."""
         self.header.draw_header()
         for row_list in self.query(VirtualList):
             row_list.refresh()

@@ -80,7 +80,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
 
     @on(VirtualList.Highlighted)
     def _show_facts(self) -> None:
-        """Show below the list what the row under the cursor leaves out; all batches get the same number of lines."""
+        """Show below the list what the row under the cursor leaves out, in equally many lines for all batches."""
         batch, width = self.batch_picker.current_batch, self.facts_text.content_size.width
         if batch is None or width <= 0:
             return
@@ -120,7 +120,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
         self.batch_picker.toggle(self.batch_picker.cursor)
 
     def action_accept(self) -> None:
-        """Return the chosen batches; the one under the cursor if none is chosen."""
+        """Return the chosen batches; if no batch is chosen, return the batch under the cursor."""
         current = self.batch_picker.current_batch
         self.dismiss(self.batch_picker.chosen_folders or ([current.folder] if current is not None else None))
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 MIN_QUEUEING_INTERVAL_SECONDS = 1.0
 """Seconds after queueing a batch in which no other is queued: a held key queues once."""
 FIRST_STEPS = """\
-1 Write a template, or take that of a config: esc, c, enter. Earlier ones: ctrl+r.
+1 Write a template, or use a config's example: esc, c, enter. History: ctrl+r.
 2 Check the variations and the cost.
 3 Press F5 to queue the videos. F2: queue, F3: progress, F4: videos, F1: keys."""
 PREVIEW_DELAY_SECONDS = 0.05
@@ -190,7 +190,7 @@ class ComposeScreen(BaseScreen):
         if message.refusals and self.preview is message.preview:
             self.preview = replace(message.preview, refusals=(*message.preview.refusals, *message.refusals))
             self.cost_pane.show_costs(self.preview, self.cost_lines, self.cell_texts)
-            self._show_next_step()
+            self._show_next_action()
 
     def _show_preview(
         self,
@@ -210,9 +210,9 @@ class ComposeScreen(BaseScreen):
         self._show_error(error, error_position)
         self.variations.show_preview(preview, tokenizer_path, empty_text)
         self.cost_pane.show_costs(preview, self.cost_lines, self.cell_texts)
-        self._show_next_step()
+        self._show_next_action()
 
-    def _show_next_step(self) -> None:
+    def _show_next_action(self) -> None:
         """Show what the key that queues the batch does, or why it does nothing."""
         if self.preview is None:
             texts = ["" if self.template_editor.text.strip() else FIRST_STEPS]
@@ -221,7 +221,7 @@ class ComposeScreen(BaseScreen):
         else:
             videos_text = format_count(self.preview.video_count, "video")
             texts = [f"press F5 to queue {videos_text}", "then F2: queue, F3: progress"]
-        self.cost_pane.show_next_step(*texts)
+        self.cost_pane.show_next_action(*texts)
 
     def _show_error(self, error: str, error_position: int | None) -> None:
         self.error_line.display = bool(error)
@@ -320,7 +320,7 @@ class ComposeScreen(BaseScreen):
             self.app.push_screen(Confirm(f"{slow_warning}.\n\nQueue it anyway?", "Queue it"), queue_if_confirmed)
 
     def show_draft(self, queues_demo: bool) -> None:
-        """Show the stored draft; if `queues_demo`, queue it at once as the demo."""
+        """Show the stored draft; if `queues_demo` is set, queue the draft at once as the demo."""
         self.template_editor.text = self.wantui_app.drafts.template
         self.config_pane.load_config()
         if queues_demo and self.config is not None:
@@ -362,7 +362,7 @@ class ComposeScreen(BaseScreen):
             title="batch queued",
             timeout=10,
         )
-        self.cost_pane.show_next_step(
+        self.cost_pane.show_next_action(
             f"✓ batch {message.batch_number} is queued; F2: the queue, F3: the progress, F4: the finished videos"
         )
         if message.is_demo:

@@ -44,7 +44,7 @@ KIND_TEXTS: "dict[StateKind, str]" = {"clean": "predicted clean state", "noisy":
 
 
 class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
-    """Pictures of the steps of one video: a large picture, a strip with a small one of each step, and their changes."""
+    """Pictures of the steps of one video: a large picture, a strip of small pictures, and the changes between steps."""
 
     BINDINGS = [*make_bindings("forming")]
     DEFAULT_CSS = """
@@ -93,7 +93,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         self._strip_pictures: dict[int, Picture] = {}
         self.error = ""
         self.has_noisy_states = False
-        """True if the clean states are missing, but noisy ones are stored."""
+        """True if clean states are missing, but noisy states are stored."""
         self.is_playing = False
         self._timer: Timer | None = None
 
@@ -118,7 +118,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
 
     @work(thread=True, exclusive=True, group="forming", exit_on_error=False)
     def draw_stored_steps(self, kind: "StateKind", load_number: int) -> None:
-        """Read and draw the steps of one kind; another kind, or closing the screen, cancels this."""
+        """Read and draw the steps of one kind; choosing another kind, or closing the screen, cancels this."""
         from wantui.analysis.fitted_steps import choose_evenly_spaced_moments, draw_steps, open_video_states
 
         worker, has_noisy_states = get_current_worker(), False
@@ -197,7 +197,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         return len(step.frames) // 2 if self.frame_index is None else self.frame_index % len(step.frames)
 
     def _divide_stage(self, step: "FittedStep") -> None:
-        """Give the picture the width that it can fill, and the rest to the changes, unless an error prevents these."""
+        """Give the picture the width that it can fill, and the rest to the changes, if these can be measured."""
         height, width = step.frames[0].shape[:2]
         rows = self.picture_view.content_size.height
         picture_width = round(2 * rows * width / height)

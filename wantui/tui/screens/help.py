@@ -52,7 +52,7 @@ class Help(EntrySearchMixin, ModalScreen[None]):
         yield from self._list_actions("app", self.app)
 
     def _list_actions(self, group: str, target: DOMNode) -> Iterator[SearchEntry]:
-        """Yield the actions of a screen or of the application, which run on `target`."""
+        """Yield entries for the actions of a screen or of the application; the actions run on `target`."""
         for action in ACTIONS_BY_SCREEN.get(group, ()):
             yield SearchEntry(
                 GROUP_TITLES.get(group, "Application"),

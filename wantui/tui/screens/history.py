@@ -15,7 +15,7 @@ from wantui.tui.widgets.option_lists import PagedOptionList
 
 
 class TemplateHistory(BackdropMixin, ModalScreen[str | None]):
-    """Dialog with earlier templates; returns the selected one, or None."""
+    """Dialog with earlier templates; returns the selected template, or None."""
 
     BINDINGS = [Binding("escape,q", "dismiss(None)", "Leave")]
 

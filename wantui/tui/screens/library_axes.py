@@ -61,13 +61,13 @@ class LibraryAxes(LibraryMarks):
         self._show_view(replace(view, layout_number=view.layout_number + 1, page_number=0))
 
     def action_turn_page(self, pages: int) -> None:
-        """Show the next or previous page: the next values of the axes that are neither rows nor columns."""
+        """Show the next or previous page: other values of the axes that are neither rows nor columns."""
         if self.shown_folder is not None:
             view = self.get_view(self.shown_folder)
             self._show_view(replace(view, page_number=max(0, view.page_number + pages)))
 
     def action_sort_rows(self) -> None:
-        """Sort the rows by the next measured similarity to a baseline; after the last one, by the axes."""
+        """Sort the rows by the next measured kind of similarity to a baseline; after the last kind, by the axes."""
         videos = self.shown_similarity.by_video.values()
         scores = [name for name in SORT_SCORES if name and any(getattr(video, name) is not None for video in videos)]
         if self.shown_folder is None or not scores:

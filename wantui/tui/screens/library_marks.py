@@ -19,7 +19,7 @@ MarkEdit = tuple[Path, str, dict[str, bool | str]]
 
 
 class LibraryMarks(LibraryPlayback):
-    """Base of the Library screen that changes marks; they are shown at once, and written on another thread in order."""
+    """Base of the Library screen that changes marks: shows them at once, and writes them in order on another thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class LibraryMarks(LibraryPlayback):
         folder = self.shown_folder
         assert folder is not None, "a clip of a batch is played"
         marks_by_folder = {folder: self.shown_marks}
-        """Marks of the batches of the played clips; those of batches that are not shown are read once."""
+        """Marks of the batches of the played clips; marks of batches that are not shown are read once."""
 
         def find_mark(clip: PlayerClip) -> VideoMark:
             if clip.batch_folder == self.shown_folder:  # during the playback, the Library may move to another batch
@@ -98,7 +98,7 @@ class LibraryMarks(LibraryPlayback):
             self._change_mark(self.shown_folder, cell.entry.id, choose_changes(cell.mark))
 
     def _change_mark(self, folder: Path, video_id: str, changes: dict[str, bool | str]) -> None:
-        """Change the mark of a video of a batch, which may no longer be shown."""
+        """Change the mark of a video, even if its batch is no longer shown."""
         if folder == self.shown_folder:
             self.show_mark(video_id, self.shown_marks.get_mark(video_id).model_copy(update=changes))
         self._waiting_edits.append((folder, video_id, changes))

@@ -153,7 +153,7 @@ class LibraryPlayback(LibraryJobsMixin):
         self.update_marked_cells()
 
     def action_edit_video(self) -> None:
-        """Compose the marked videos of the shown batch again; the current video if fewer than two are marked."""
+        """Compose the marked videos of the shown batch again; with fewer than two marks, compose the current video."""
         entry, folder, manifest = self.get_current_entry(), self.shown_folder, self.shown_manifest
         if folder is None or manifest is None:
             return
@@ -170,7 +170,7 @@ class LibraryPlayback(LibraryJobsMixin):
             copy_videos_to_draft(self, folder, manifest, [entry])
 
     def list_clips_to_compare(self) -> list[PlayerClip]:
-        """Return the marked clips, and the current clip if only one is marked; notify if there are fewer than two.
+        """Return the marked clips, plus the current clip if only one is marked; notify if there are fewer than two.
 
         Clips of the shown batch come first, in the order of the matrix; the others follow as they were marked.
         """

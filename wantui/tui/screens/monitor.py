@@ -62,7 +62,7 @@ class ShownPictures:
 
 
 class MonitorScreen(MonitorFiles):
-    """One row per worker; below, details of the video under the cursor, or the video that was finished last."""
+    """Screen with one row per worker and, below, the video under the cursor or the video that was finished last."""
 
     SCREEN_NAME = "monitor"
     CSS_PATH = "monitor.tcss"
@@ -228,7 +228,7 @@ class MonitorScreen(MonitorFiles):
     def _choose_pictures(
         self, step: int | None, row: MonitorRow | None, finished: FinishedVideo | None
     ) -> tuple[ShownPictures | None, str]:
-        """Return what to show, or None for a text; and the reason why the finished clip cannot be shown."""
+        """Return the pictures to show, or None; also return the reason if the finished clip cannot be shown."""
         if step is not None:
             video_title = row.video.title if row is not None and row.video is not None else ""
             if not video_title and finished is not None:

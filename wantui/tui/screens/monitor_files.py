@@ -68,7 +68,7 @@ class MonitorFiles(BaseScreen):
         return self.wantui_app.snapshot.finished_video
 
     def find_colour_name(self, batch_id: int, number: int) -> str | None:
-        """Return the theme colour of the variation of a video; None until it is read, or if it has none.
+        """Return the theme colour of a video's variation; None until the colour is read, or if there is none.
 
         Args:
             number: index of the video in its manifest.
@@ -135,12 +135,12 @@ class MonitorFiles(BaseScreen):
         return None if snapshot.engine is None else snapshot.engine.logs_folder / "engine.log"
 
     def expects_clip(self, finished: FinishedVideo) -> bool:
-        """Return whether the clip of a finished video is being read, or will be without a key press."""
+        """Return whether the clip of a finished video is being read, or will be read without a key press."""
         is_requested = self._request is not None and self._request.clip_video_id == finished.video_id
         return (is_requested or self.is_auto_preview) and self._find_clip(finished) is not None
 
     def _find_clip(self, finished: FinishedVideo) -> Path | None:
-        """Return the path of the clip; None if the video has none, or if its batch is no longer in the queue."""
+        """Return the path of the clip; None if the video has no clip, or if its batch is no longer in the queue."""
         clip_name = finished.done_event.files.get("clip")
         batches = self.wantui_app.snapshot.batches
         folder = next((batch.folder for batch in batches if batch.id == finished.batch_id), None)

@@ -55,7 +55,7 @@ class ClipChanged(Message):
 
 
 class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
-    """Screen that plays clips in sync; returns the (first) clip that was shown last.
+    """Screen that plays clips in sync; returns the clip that was shown last (the first of several).
 
     Args:
         clips: one to nine clips.
@@ -205,7 +205,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
             self._timer = self.set_interval(1 / min(max_fps, self.playback.fps * self.playback.speed), self._tick)
 
     def _tick(self) -> None:
-        """Show the frames that are due, unless the terminal has not taken the last ones: keys would wait for them."""
+        """Show the frames that are due, unless the terminal has not taken the last frames: keys would wait for them."""
         if count_pending_writes(self.app) > MAX_PENDING_WRITES:
             return
         now = time.monotonic()
@@ -387,8 +387,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         self.playback.seek(index)
         self._show_change()
 
-    @on(SeekBar.Sought)
-    def _seek_to_fraction(self, message: SeekBar.Sought) -> None:
+    @on(SeekBar.SeekRequested)
+    def _seek_to_fraction(self, message: SeekBar.SeekRequested) -> None:
         self._seek(round(message.share * self.playback.last_index))
 
     @on(PlaybackBar.StateClicked)

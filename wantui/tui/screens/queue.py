@@ -38,7 +38,7 @@ ETA_SECONDS, SLOW_ETA_SECONDS = 5.0, 30.0
 
 
 class QueueScreen(QueueActions):
-    """Batches above, videos of the selected batch below, and at the right details of both."""
+    """Screen with batches above, videos of the selected batch below, and details of both at the right."""
 
     SCREEN_NAME = "queue"
     CSS_PATH = "queue.tcss"
@@ -137,7 +137,7 @@ class QueueScreen(QueueActions):
         self._show_full_text()
 
     def _choose_first_batch(self) -> int | None:
-        """Return the first batch with running videos, or else with waiting ones; None if all have ended."""
+        """Return the first batch with running videos, or else with waiting videos; None if all batches have ended."""
         for counts_running in (True, False):
             for batch in self.visible_batches:
                 if batch.counts.get("running") or (not counts_running and batch.unfinished_count):
@@ -311,7 +311,7 @@ class QueueScreen(QueueActions):
 
 
 def _describe_batch(batch: BatchRow, width: int) -> list[Text]:
-    """Return the template of a batch, cut where it leaves no room for its folder, and the folder."""
+    """Return the template and the folder of a batch; cut the template if the folder needs the room."""
     folder_lines = draw_facts([Fact("folder", str(batch.folder))], width, min_label_width=len("template"))
     template = " ".join(batch.template.split())
     template_lines = draw_facts([Fact("template", template)], width) if template else []

@@ -30,7 +30,7 @@ from wantui.tui.screens.base import BaseScreen
 from wantui.tui.series_colours import assign_variation_colours
 from wantui.tui.state_style import get_video_style
 from wantui.tui.widgets.batch_details import BatchDetails
-from wantui.tui.widgets.queue_video import QueueVideo, StillRequest
+from wantui.tui.widgets.queue_video import QueueVideo, StillPictureRequest
 from wantui.tui.widgets.video_details import UNFINISHED_HINTS
 from wantui.tui.wrapping import cut_lines, wrap_text
 
@@ -84,7 +84,7 @@ class QueueDetails(BaseScreen):
         self.facts_message: BatchFactsRead | None = None
         """Facts of the selected batch; None until they are read."""
         self._preview_schedule = PreviewSchedule()
-        self._preview: StillRequest | None = None
+        self._preview: StillPictureRequest | None = None
         """Preview that was requested last."""
 
     def compose_details(self) -> Iterable[Widget]:
@@ -132,7 +132,7 @@ class QueueDetails(BaseScreen):
             return
         if batch is None or video is None:
             self.queue_video.show_facts("Video", [])
-            self.queue_video.show_still(None, NO_VIDEO_TEXT)
+            self.queue_video.show_still_picture(None, NO_VIDEO_TEXT)
         else:
             self._show_video(video, batch.folder, eta_seconds)
 
@@ -156,7 +156,7 @@ class QueueDetails(BaseScreen):
         return {state: count for state, count in counts.items() if count}
 
     def _show_batch(self, batch: BatchRow) -> None:
-        """Show the facts of a batch, or what the queue knows until they are read."""
+        """Show the facts about a batch; until they are read, show what the queue knows."""
         counts = self.count_states(batch)
         if self.facts_message is not None and self.facts_message.facts is not None:
             facts = self.facts_message.facts
@@ -237,7 +237,7 @@ class QueueDetails(BaseScreen):
             hint = "press v to show the latest preview in the monitor"
         elif state == "done" and entry is not None and entry.state == "done" and request is None:
             hint = "no contact sheet; press o to show the video in the library"
-        pane.show_still(request, hint)
+        pane.show_still_picture(request, hint)
 
     def _describe_status(self, video: VideoRow, running_video: RunningVideo | None, eta_seconds: float | None) -> str:
         """Return what a video does now, or how long it took."""
@@ -255,18 +255,18 @@ class QueueDetails(BaseScreen):
         ended = f"at {format_time_of_day(video.finished)}" if video.finished is not None else ""
         return ", ".join(part for part in (took, ended) if part)
 
-    def _choose_preview(self, video: RunningVideo) -> StillRequest | None:
+    def _choose_preview(self, video: RunningVideo) -> StillPictureRequest | None:
         """Return the latest preview if it is due, otherwise the preview already shown."""
         if self._preview is not None and self._preview.video_id != video.video_id:
             self._preview, self._preview_schedule = None, PreviewSchedule()
         if self._preview_schedule.claim_due_preview(video, self.wantui_app.settings.preview_seconds):
             assert video.preview_path is not None
-            self._preview = StillRequest(video.video_id, video.preview_path, step_number=video.preview_step)
+            self._preview = StillPictureRequest(video.video_id, video.preview_path, step_number=video.preview_step)
         return self._preview
 
 
-def _choose_sheet(video: VideoRow, entry: VideoEntry | None, folder: Path) -> StillRequest | None:
-    """Return the request for the contact sheet of a video that is done; None if it has none."""
+def _choose_sheet(video: VideoRow, entry: VideoEntry | None, folder: Path) -> StillPictureRequest | None:
+    """Return the request for the contact sheet of a done video; None if the video has no contact sheet."""
     if entry is None or video.state != "done" or "sheet" not in entry.files:
         return None
-    return StillRequest(video.id, folder / entry.files["sheet"], entry.recipe.frames, finished=video.finished)
+    return StillPictureRequest(video.id, folder / entry.files["sheet"], entry.recipe.frames, finished=video.finished)

@@ -45,7 +45,7 @@ class QueueResults(QueueDetails):
         """Matrix of the selected batch without its running videos, and its manifest; None until it is read."""
 
     def compose_results(self) -> Widget:
-        """Return the pane of the results. It never has the focus: its cursor follows that of the list of videos."""
+        """Return the pane of results. It never has the focus: its cursor follows the cursor of the list of videos."""
         results = Matrix(id="results", classes="pane")
         results.can_focus = False
         results.border_title = "Results"
@@ -57,7 +57,7 @@ class QueueResults(QueueDetails):
         return self.has_class("-with-results")
 
     def fit_results(self, batch: BatchRow | None) -> None:
-        """Give the rows that the videos of a batch leave free to its pictures, if they are enough and can be read."""
+        """Give the rows that the lists leave free to the pictures of the batch, if they suffice and it can be read."""
         list_height = (0 if batch is None else batch.video_count) + LIST_FRAME_HEIGHT
         list_height = max(list_height, MIN_VIDEO_HEIGHT) if self.shows_video else list_height
         free_height = self.query_one("#lists", Vertical).size.height - self.batch_list.outer_size.height - list_height
@@ -98,7 +98,7 @@ class QueueResults(QueueDetails):
                 self.results.cursor, self.results.column = place
 
     def _find_running(self, batch: BatchRow) -> dict[int, RunningVideo]:
-        """Return the running videos by index; without their previews if no previews are shown automatically."""
+        """Return the running videos by index, with previews if these are shown automatically."""
         running = find_running_videos(self.wantui_app.snapshot, batch.folder)
         if self.wantui_app.settings.preview_seconds:
             return running
@@ -119,7 +119,7 @@ class QueueResults(QueueDetails):
 
     @on(Matrix.Moved)
     def _move_to_video(self, message: Matrix.Moved) -> None:
-        """Move the cursor of the list to the clicked video; without the focus, the list would show a running one."""
+        """Move the cursor of the list to the clicked video; focus the list, which otherwise follows a running video."""
         cell = self.results.grid.cells.get((message.row, message.column))
         if cell is not None:
             self.video_list.cursor = cell.video_index

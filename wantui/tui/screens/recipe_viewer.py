@@ -148,7 +148,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         self.query_one(Static).update(self.draw_content(width))
 
     def draw_content(self, width: int) -> RenderableType:
-        """Return the JSON, the table of the recipe, or the table of differences; no text in it is markup."""
+        """Return the JSON, the table of the recipe, or the table of differences, without interpreting markup."""
         if self.shows_json:
             return Text(escape_unprintable(self._format_json(), keep_lines=True))
         if len(self.recipes) > 1:
@@ -180,7 +180,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         return json.dumps(document, indent=2, ensure_ascii=False)
 
     def draw_recipe(self, recipe: Recipe, width: int, groups: Sequence[str] = SHOWN_GROUPS) -> Table:
-        """Return a table of the fields of a recipe in some groups, by group, with the defaults of changed fields."""
+        """Return a table of the fields of a recipe in these groups, with the defaults of changed fields."""
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
         accent = make_colour_style(self.app, "accent")
         table.add_column("group", style=accent + Style(bold=True), no_wrap=True)

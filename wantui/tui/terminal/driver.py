@@ -33,7 +33,7 @@ class TerminalDriver(LinuxDriver):
 
     @property
     def pending_write_count(self) -> int:
-        """Return the number of updates that the terminal has not taken yet; over a slow link, they pile up."""
+        """Return the number of updates that the terminal has not taken yet; over a slow link, updates accumulate."""
         return self._writer_thread._queue.qsize() if self._writer_thread is not None else 0
 
     def _disable_mouse_support(self) -> None:

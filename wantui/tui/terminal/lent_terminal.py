@@ -38,8 +38,8 @@ EXIT_SIGNALS: tuple[signal.Signals, ...] = (
     *(number for number in STOP_SIGNALS if number != signal.SIGQUIT),
     signal.SIGALRM,
 )
-"""Signals that ask the application to exit, besides those of keys; without a handler, they would end it with a broken
-terminal."""
+"""Signals that ask the application to exit, besides the signals of keys; without a handler, they would end it with a
+broken terminal."""
 
 
 @contextmanager

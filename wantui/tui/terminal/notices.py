@@ -28,7 +28,7 @@ class NoticeSupport:
 
 
 def detect_notice_support(mode: NoticeMode, environment: Mapping[str, str]) -> NoticeSupport:
-    """Return what to send to the terminal, judged by its environment variables.
+    """Return which notices the terminal supports, judged by environment variables.
 
     A terminal that does not know OSC 9;4 could show it as a notification, so unknown and earlier versions get none,
     unless the mode is `on`. In tmux, which hides the terminal, only the mode `on` sends anything.
@@ -90,7 +90,7 @@ class TerminalNotices:
         self._title = ""
 
     def change_support(self, support: NoticeSupport) -> None:
-        """Use the notices that the terminal supports; remove the shown progress."""
+        """Use the notices that the terminal supports; remove a shown progress."""
         self.clear_progress()
         self.support = support
 

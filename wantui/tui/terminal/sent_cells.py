@@ -35,7 +35,7 @@ class SentRows:
         self._strips_by_row.clear()
 
     def begin_update(self, size: Size, mode: str) -> None:
-        """Forget all rows if the screen that is drawn has another size (in cells), or the application has another mode.
+        """Forget all rows if the drawn screen has a different size in cells, or the application a different mode.
 
         Changing to another of the five screens therefore repairs a terminal to which another program has written.
         """

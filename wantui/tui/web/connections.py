@@ -59,7 +59,7 @@ def _force_close_connection(connection: web.RequestHandler, tries_left: int) -> 
 
 
 class OneLineErrorFilter(logging.Filter):
-    """Logging filter that shortens aiohttp's errors to one line, and drops those of malformed requests.
+    """Logging filter that shortens aiohttp's errors to one line, and drops errors of malformed requests.
 
     Any user of the machine could fill the log with malformed requests.
     """

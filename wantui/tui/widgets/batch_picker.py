@@ -107,7 +107,7 @@ class BatchPicker(VirtualList):
 
 
 def _fit_column(header: str, texts: Sequence[str], max_width: int) -> int:
-    """Return the width of a column in cells: that of its longest text, up to a maximum."""
+    """Return the width of a column in cells: the width of its longest text, up to a maximum."""
     return min(max_width, max(map(cell_len, [header, *texts])))
 
 

@@ -85,7 +85,7 @@ class DifferencePicture(Vertical):
 
 
 class DifferenceCurve(WorkerErrorsMixin, SeekBar):
-    """Figures of the difference of two clips, and its curve over the frames with the shown one marked."""
+    """Figures of the difference of two clips, and its curve over the frames with the shown frame marked."""
 
     @dataclass
     class Measured(Message):
@@ -149,7 +149,7 @@ class DifferenceCurve(WorkerErrorsMixin, SeekBar):
         self.show_lines(lines[:height])
 
     def _list_figures(self, difference: ClipDifference, index: int) -> list[Text]:
-        """Return a title, the mean differences of the frame and of all frames, and the signal-to-noise ratio."""
+        """Return a title, the mean difference of the shown frame, the mean of all frames, and the PSNR."""
         accent, muted = self.make_colour_style("accent"), self.make_colour_style("text-muted")
         frame_width, mean_width = len(str(len(difference.means))), len(f"{max(difference.means):.1f}")
         return [

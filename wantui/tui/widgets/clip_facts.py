@@ -35,7 +35,7 @@ MIN_STRIP_LINES, MAX_STRIP_LINES = 4, 8
 
 
 def choose_facts_width(size: tuple[int, int], aspect_ratio: float) -> int:
-    """Return the width of the panel beside a clip in cells; 0 if the clip leaves no room for one.
+    """Return the width of the panel beside a clip in cells; 0 if the clip leaves no room for a panel.
 
     Args:
         size: columns and rows of the player's stage.

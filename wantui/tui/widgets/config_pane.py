@@ -212,7 +212,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
 
     @on(SettingsForm.Reset)
     def _handle_reset(self, message: SettingsForm.Reset) -> None:
-        """Restore the config's value of a setting, unless the other changes need the current one."""
+        """Restore the config's value of a setting, unless other changes need the current value."""
         drafts = self.drafts
         if self.draft_text is None or message.key not in drafts.changes:
             self.notify(f"{message.key.rpartition('.')[2]} has the config's value already")
@@ -254,7 +254,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         self._opens_editor_after_check = False
 
     def _load_changed_file(self, previous: DraftText, current: DraftText | None) -> None:
-        """Load a config file that was edited on disk; if it was deleted, keep its settings as the draft."""
+        """Load a config file that was edited on disk; if the file was deleted, keep its settings as the draft."""
         if current is not None:
             self.notify(f"{Path(previous.source).name} changed on disk and was reloaded")
             self.load_config(current)

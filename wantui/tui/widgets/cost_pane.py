@@ -35,7 +35,7 @@ HIGH_SHARE = 0.8
 
 
 class CostPane(KeyTitleMixin, Vertical):
-    """Costs, errors and warnings, all wrapped; what does not fit is left out as a whole, and a key shows it."""
+    """Wrapped costs, errors and warnings; texts that do not fit are left out as a whole, and a key shows them."""
 
     cost_text = getters.query_one(DiffText)
 
@@ -46,7 +46,7 @@ class CostPane(KeyTitleMixin, Vertical):
         self.cost_lines: Sequence[CostLine] = ()
         self.cell_texts: Mapping[str, str] = {}
         """Videos and time of each cell of a sweep by its label."""
-        self.next_step = ("", "")
+        self.next_action = ("", "")
         """The next step, and its details: the effect of the queue key, or the screen that shows the queued batch."""
         self._is_complete = True
 
@@ -67,14 +67,14 @@ class CostPane(KeyTitleMixin, Vertical):
         self.preview, self.cost_lines, self.cell_texts = preview, cost_lines, cell_texts
         self._draw_costs()
 
-    def show_next_step(self, text: str, details: str = "") -> None:
+    def show_next_action(self, text: str, details: str = "") -> None:
         """Show in the last line what happens next; a narrow pane omits the details."""
-        self.next_step = (text, details)
+        self.next_action = (text, details)
         self._draw_costs()
 
     def _draw_costs(self) -> None:
         if self.preview is None:
-            self.cost_text.show_lines(self._wrap_next_step(self.content_size.width))
+            self.cost_text.show_lines(self._wrap_next_action(self.content_size.width))
             self._is_complete = True
             self.update_subtitle()
             return
@@ -88,11 +88,11 @@ class CostPane(KeyTitleMixin, Vertical):
         If necessary, omit the bases of the costs, then shorten warnings to their first lines, then omit warnings.
         """
         messages = self._wrap_messages(width)
-        next_step = self._wrap_next_step(width)
+        next_action = self._wrap_next_action(width)
         message_lines = [line for lines in messages for line in lines]
         full = [*self._draw_cost_lines(width, with_bases=True), *message_lines]
         has_formulas = any(cost.short_basis is not None for cost in self.cost_lines)
-        for tail in ([Text(""), *next_step], next_step) if next_step else ([],):
+        for tail in ([Text(""), *next_action], next_action) if next_action else ([],):
             if len(full) + len(tail) <= height:
                 plan = self._draw_plan(width, height - len(full) - len(tail))
                 self._is_complete = not has_formulas and bool(plan or not self.cell_texts)
@@ -103,12 +103,12 @@ class CostPane(KeyTitleMixin, Vertical):
                 return [*full, *plan, *tail]
         self._is_complete = False
         short = self._draw_cost_lines(width, with_bases=False)
-        if next_step and not messages and len(short) <= height < len(short) + len(next_step):
-            return [*_cut_message(short, height - len(next_step), width), *next_step]
+        if next_action and not messages and len(short) <= height < len(short) + len(next_action):
+            return [*_cut_message(short, height - len(next_action), width), *next_action]
         if len(full) <= height:
             return full
         if len(short) + len(message_lines) <= height:
-            tail = next_step if len(short) + len(message_lines) + len(next_step) <= height else []
+            tail = next_action if len(short) + len(message_lines) + len(next_action) <= height else []
             plan = self._draw_plan(width, height - len(short) - len(message_lines) - len(tail))
             return [*short, *message_lines, *plan, *tail]
         if not messages:
@@ -146,7 +146,7 @@ class CostPane(KeyTitleMixin, Vertical):
         return lines
 
     def _draw_plan(self, width: int, height: int) -> list[Text]:
-        """Return an empty line, and the sketch of the videos, or else the cells of a sweep; empty if neither fits."""
+        """Return an empty line, and the grid of the videos or else the cells of a sweep; empty if neither fits."""
         assert self.preview is not None
         width, make_style = width - NAME_WIDTH, self.cost_text.make_colour_style
         lines = draw_planned_videos(self.preview, width, make_style, self.cell_texts, height - 1)
@@ -185,10 +185,10 @@ class CostPane(KeyTitleMixin, Vertical):
             *(wrap_text(f"! {warning}", width, warning_style) for warning in self.preview.warnings),
         ]
 
-    def _wrap_next_step(self, width: int) -> list[Text]:
+    def _wrap_next_action(self, width: int) -> list[Text]:
         """Return the wrapped lines of what happens next; the details only if they fit into the same line."""
         style, width = self.cost_text.make_colour_style("accent"), max(20, width)
-        text, details = self.next_step
+        text, details = self.next_action
         if details and len(f"{text}; {details}") <= width:
             text = f"{text}; {details}"
         return [part for line in text.splitlines() for part in wrap_text(line, width, style)]
@@ -225,7 +225,7 @@ def _cut_message(lines: Sequence[Text], line_count: int, width: int) -> list[Tex
 
 
 def _append_basis(value: list[Text], cost: "CostLine", width: int) -> list[Text]:
-    """Append the basis of a cost to its value: in the same line if it fits there, otherwise in lines below."""
+    """Append the basis of a cost to its value: in the same line if the basis fits there, otherwise in lines below."""
     style = Style(dim=cost.fits)
     basis = replace_names(cost.basis if cost.short_basis is None else cost.short_basis)
     if len(value[-1]) + 2 + len(basis) <= width:

@@ -70,7 +70,7 @@ class CurvePane(DiffText):
 
 
 def find_last_sigma(videos: Sequence[VideoProgress]) -> float:
-    """Return the noise level at the right end: the lowest of all steps once a video has all of them, 0 before."""
+    """Return the noise level at the right end: 0, or the lowest noise level of a video that has all its steps."""
     sigmas = [sigma for video in videos for sigma in video.sigmas if sigma is not None]
     is_complete = any(video.step_count and video.step_number >= video.step_count for video in videos)
     return min(sigmas) if is_complete and sigmas and min(sigmas) < 1 else 0.0

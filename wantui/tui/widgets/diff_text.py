@@ -87,7 +87,7 @@ class DiffText(Widget):
         self.app.theme_changed_signal.subscribe(self, lambda _: self._recolour())
 
     def _recolour(self) -> None:
-        """Replace the colours of the theme in which the text was drawn with those of the current theme."""
+        """Replace the colours of the theme in which the text was drawn with the colours of the current theme."""
         colours: dict[RichColor, RichColor] = {}
         for name in THEME_COLOUR_NAMES:
             old = parse_theme_colour(self._drawn_variables, name)

@@ -96,7 +96,7 @@ class KeyFooter(DiffText):
             self.draw_keys()
 
     def _find_position(self, active_binding: ActiveBinding) -> int:
-        """Return the position of a key: keys of the focused widget, of the screen in their order, of the application.
+        """Return the position of a key: first keys of the focused widget, then of the screen, then of the application.
 
         Textual lists keys that a focused text field also has before all other keys.
         """

@@ -24,7 +24,7 @@ WIDE_BAR_WIDTH, NARROW_BAR_WIDTH = 16, 8
 HISTORY_WIDTHS = (8, 30)
 """Least and largest width in cells of the history of the load in a line, with two samples a cell."""
 MIN_WIDTH_WITH_LOAD_GRAPH = 76
-"""Minimum width, in cells, at which a large panel shows the graph of the load beside that of the memory."""
+"""Minimum width, in cells, at which a large panel shows a graph of the load beside the graph of the memory."""
 MAX_GRAPH_SAMPLES = 600
 """Maximum number of samples stored for a graph."""
 
@@ -65,7 +65,7 @@ class GpuHistory:
 
 
 class GpuPanel(DiffText):
-    """Panel with a line per GPU, and if large also a memory graph and the processes."""
+    """Panel with a line per GPU; a large panel also shows memory graphs and processes."""
 
     DEFAULT_CSS = """
     GpuPanel { height: auto; max-height: 50%; padding: 0 1; }
@@ -122,7 +122,7 @@ class GpuPanel(DiffText):
         return [line, *reason, *graphs]
 
     def draw_load_history(self, percents: Iterable[float | None], free_width: int) -> Text:
-        """Draw the load of the last samples as a curve of one line, from 0 to 100 percent; empty without room."""
+        """Draw the load of the last samples in one line, from 0 to 100 percent; empty if there is no room."""
         width = min(HISTORY_WIDTHS[1], free_width - 1)
         if width < HISTORY_WIDTHS[0]:
             return Text()
@@ -147,7 +147,7 @@ class GpuPanel(DiffText):
         return join_columns(memory, load, memory_width + 2)
 
     def draw_gpu(self, gpu: GpuState, width: int) -> list[Text]:
-        """Draw the memory and load of one GPU, and if large its graph and processes."""
+        """Draw the memory and load of one GPU; in a large panel, also its graph and processes."""
         line = Text.assemble((f"GPU{gpu.index} ".ljust(self._label_width), "bold"))
         if gpu.state != "ok":
             problem_text = "lost" if gpu.state == "lost" else "cannot be read"

@@ -52,7 +52,7 @@ class Header(DiffText):
         self.show_lines([line])
 
     def _draw_tabs(self, with_name: bool, gap_width: int) -> Text:
-        """Draw the tabs; the tab of this screen is highlighted together with a space on each side."""
+        """Draw the tabs; highlight the tab of this screen together with a space on each side."""
         line, self._tab_spans = Text(no_wrap=True), []
         if with_name:
             line.append(" wantui ", self.make_colour_style("accent") + Style(bold=True))

@@ -118,7 +118,7 @@ class Matrix(ScrollView, can_focus=True):
         return len(self.grid.column_labels)
 
     def show_grid(self, grid: VideoMatrix, is_same_batch: bool) -> None:
-        """Show a grid; the cursor stays if the grid is of the same batch."""
+        """Show a grid; if it belongs to the same batch, the cursor keeps its position."""
         is_rearranged = grid.arrangement != self.grid.arrangement
         self.grid = grid
         if not is_same_batch:
@@ -147,7 +147,7 @@ class Matrix(ScrollView, can_focus=True):
                 self.update_cell(place)
 
     def reread_pictures(self) -> None:
-        """Read the pictures whose files have changed, such as those of running videos."""
+        """Read the pictures whose files have changed, such as pictures of running videos."""
         self._request_pictures(reads_again=True)
 
     def change_cell_size(self) -> None:
@@ -202,7 +202,7 @@ class Matrix(ScrollView, can_focus=True):
     # Pictures
 
     def _request_pictures(self, reads_again: bool = False) -> None:
-        """Request the pictures of the visible cells, and then those of the next rows."""
+        """Request the pictures of the visible cells, and then the pictures of the next rows."""
         geometry = self.geometry
         if not geometry.picture_height or not self.is_attached:
             self._pictures.reader.request([])
@@ -347,7 +347,7 @@ class Matrix(ScrollView, can_focus=True):
         return strip.apply_style(base_style).adjust_cell_length(width, base_style)
 
     def _join_line(self, label: Segment, draw_cell: Callable[[int], list[Segment]]) -> Strip:
-        """Return a line of the label, which never scrolls, and the visible part of the cells."""
+        """Return a line with the label, which never scrolls, and the visible part of the cells."""
         geometry = self.geometry
         cells_width = max(0, self.scrollable_content_region.width - geometry.label_width)
         first, skipped_width = divmod(self.scroll_offset.x, geometry.column_width)

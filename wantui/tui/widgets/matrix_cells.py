@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
 
 STAR, REJECT, NOTE, COMPARED = "★", "⊘", "✎", "◆"
-"""Signs of marks; `COMPARED` is that of a video chosen for a comparison."""
+"""Signs of marks; `COMPARED` is the sign of a video chosen for a comparison."""
 REJECTED_BRIGHTNESS = 0.3
 """Share of a rejected video's picture; the rest is the background."""
 

@@ -83,7 +83,7 @@ class MatrixPane:
 
         Args:
             cell_size: one of `CELL_SIZES`; None uses large cells if two rows and columns of them fit, otherwise the
-                largest ones of which `MIN_VISIBLE_CELLS` fit, but not less than small ones.
+                largest pictures of which `MIN_VISIBLE_CELLS` fit, but at least small pictures.
         """
         if cell_size == "signs":
             max_label_width = max(MIN_LABEL_WIDTH, min(MAX_LABEL_WIDTH_OF_SIGNS, self.width // 2))
@@ -117,7 +117,7 @@ class MatrixPane:
 
 
 def _fit_or_scroll(available_size: int, cell_count: int, axis: int) -> int:
-    """Return a cell size with which all cells fit; if they would be too small, as many whole cells as possible."""
+    """Return the cell size with which all cells fit or, if that is too small, as many whole cells as possible."""
     frame_size = (2, 1)[axis]
     size = available_size // cell_count
     if size < MIN_BOX[axis] + frame_size:
@@ -132,13 +132,13 @@ def _fit_picture_cells(box: tuple[int, int], aspect_ratio: float) -> tuple[int, 
 
 
 def extend_to_whole_cells(cell_count: int, visible_count: int, cell_size: int, available_size: int) -> int:
-    """Return the size of all cells, with slack so that the last ones can be scrolled to whole cells."""
+    """Return the size of all cells, plus slack so that whole cells are visible after scrolling to the end."""
     hidden_count = max(0, cell_count - visible_count)
     return hidden_count * cell_size + max(available_size, 0) if hidden_count else cell_count * cell_size
 
 
 def find_scroll_offset(index: int, visible_count: int, cell_size: int, scroll: int) -> int:
-    """Return the least changed scroll offset at which a cell is completely visible."""
+    """Return the scroll offset nearest to the current offset at which a cell is completely visible."""
     first = scroll // cell_size
     if index * cell_size < scroll:
         return index * cell_size

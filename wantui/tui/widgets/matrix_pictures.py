@@ -63,7 +63,7 @@ class MatrixPictures:
         self.reader.request(requests)
 
     def add_picture(self, grid: VideoMatrix, request: ThumbnailRequest, picture: "Picture | None") -> bool:
-        """Store a picture if its cell still shows that video; return whether the cell changed its appearance."""
+        """Store a picture if its cell still shows the same video; return whether the cell looks different now."""
         place = request.place
         cell = grid.cells.get(place)
         if cell is None or _make_request(grid, cell, place, request.size) != request:
@@ -101,6 +101,6 @@ class MatrixPictures:
 def _make_request(
     grid: VideoMatrix, cell: MatrixCell, place: tuple[int, int], size: tuple[int, int]
 ) -> ThumbnailRequest | None:
-    """Return the request for the picture of a cell: the preview of a running video, or a file of a finished one."""
+    """Return the request for the picture of a cell: the preview of a running video, or a file of a finished video."""
     preview_path = None if cell.running is None else cell.running.preview_path
     return make_thumbnail_request(place, grid.folder, cell.entry, size, preview_path)

@@ -41,7 +41,7 @@ class PictureLoop(DiffText):
         return self._timer is not None
 
     def play_pictures(self, pictures: "Sequence[Picture]", fps: float, *, plays: bool) -> None:
-        """Show pictures in a loop, or only the middle one; a single picture is still."""
+        """Show pictures in a loop, or only the middle picture; a single picture does not move."""
         self.pictures, self._text_lines, self._lines_by_index = list(pictures), [], {}
         self.stop_playing()
         if plays and len(self.pictures) > 1:

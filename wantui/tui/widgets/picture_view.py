@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_INVISIBLE_CHANGE = 3
 """Largest change of a channel, of 255, for which a cell is not sent while the picture moves."""
 MAX_GAP_COLUMNS = 6
-"""Largest number of unchanged cells between two changed ones that are sent together."""
+"""Largest number of unchanged cells between two changed cells that are sent together."""
 STANDARD_SYSTEMS = ("standard", "windows")
 """Names of colour systems with 16 colours."""
 SHADES_SYSTEM = "shades"
@@ -63,7 +63,7 @@ def round_colours(pixels: "NDArray[np.uint8]") -> "NDArray[np.uint8]":
 
 
 def encode_colours(pixels: "NDArray[np.uint8]", color_system: str | None) -> "NDArray[np.int32]":
-    """Encode colours as integers: 0xRRGGBB, numbers of a terminal's 256 or 16 colours, or indices of `SHADES`."""
+    """Encode colours as integers: 0xRRGGBB, indices of a terminal's 256 or 16 colours, or indices of `SHADES`."""
     import numpy as np
 
     values = pixels.astype(np.int32)
@@ -211,7 +211,7 @@ class PictureView(Widget):
         for x, pair in enumerate([*zip(uppers, lowers, strict=True), None]):
             if pair != previous_pair:
                 if previous_pair is not None:
-                    segments.append(self._draw_run(previous_pair, x - run_start))
+                    segments.append(self._draw_equal_cells(previous_pair, x - run_start))
                 run_start, previous_pair = x, pair
         picture_width = codes.shape[1]
         right_width = width - self.picture_left - picture_width
@@ -219,7 +219,7 @@ class PictureView(Widget):
             segments.append(Segment(" " * right_width, base_style))
         return Strip(segments, self.picture_left + picture_width + max(0, right_width))
 
-    def _draw_run(self, codes: tuple[int, int], width: int) -> Segment:
+    def _draw_equal_cells(self, codes: tuple[int, int], width: int) -> Segment:
         """Draw `width` equal cells with the codes of their upper and lower pixel."""
         color_system = self._color_system
         if color_system != SHADES_SYSTEM:

@@ -42,10 +42,10 @@ def format_position(playback: Playback, *, in_words: bool = False) -> str:
 
 
 class SeekBar(DiffText):
-    """Text with a bar, such as a scrub bar or the plot of a chart, on which the mouse seeks a position."""
+    """Text with a bar, such as a scrub bar or the plot of a chart; a click on the bar seeks a position."""
 
     @dataclass
-    class Sought(Message):
+    class SeekRequested(Message):
         """The mouse was pressed or dragged on the bar."""
 
         share: float
@@ -63,7 +63,7 @@ class SeekBar(DiffText):
 
     def _seek(self, x: int) -> None:
         share = (x - self.gutter.left - self.bar_start) / (self.bar_width - 1)
-        self.post_message(self.Sought(max(0.0, min(1.0, share))))
+        self.post_message(self.SeekRequested(max(0.0, min(1.0, share))))
 
     def on_mouse_down(self, event: MouseDown) -> None:
         event.stop()
@@ -92,7 +92,7 @@ class PlaybackBar(SeekBar):
         """The mouse was pressed left of the scrub bar."""
 
     def show_playback(self, playback: Playback, title: str, *, has_scrub_bar: bool = True) -> None:
-        """Show a position, and a title at the right end; without a scrub bar if a chart takes its place."""
+        """Show a position, and a title at the right end; omit the scrub bar if a chart replaces it."""
         width = self.content_size.width
         position = format_position(playback, in_words=width >= MIN_WIDTH_WITH_WORDS)
         title_text = Text(title, "dim")

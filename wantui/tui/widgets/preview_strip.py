@@ -121,7 +121,7 @@ class PreviewStrip(DiffText):
         self.show_lines(lines)
 
     def _choose_size(self, step_count: int, aspect_ratio: float) -> int:
-        """Choose the height of the pictures and the width of their cells, and return the width of the pictures."""
+        """Set the height of the pictures and the width of their cells; return the width of the pictures."""
         room = (self.size.width + 1) // step_count - 1
         fitting_lines = min(
             self.max_picture_lines, self.screen.size.height // SCREEN_SHARE, int(room / aspect_ratio / 2)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StillRequest:
+class StillPictureRequest:
     """Request for a still picture of a video."""
 
     video_id: int
@@ -39,14 +39,14 @@ class StillRequest:
 
 
 @dataclass
-class StillRead(Message):
+class StillPictureRead(Message):
     """A picture was read, or cannot be read (None)."""
 
-    request: StillRequest
+    request: StillPictureRequest
     picture: "Picture | None"
 
 
-def read_still(request: StillRequest) -> "Picture | None":
+def read_still_picture(request: StillPictureRequest) -> "Picture | None":
     """Read the middle frame of a contact sheet or of a preview; return None if the file is missing or damaged."""
     from wantui.storage.contact_sheet import SHEET_COLUMNS
 
@@ -70,7 +70,7 @@ class QueueVideo(WorkerErrorsMixin, Vertical):
     def __init__(self, pane_id: str) -> None:
         super().__init__(id=pane_id, classes="pane")
         self.border_title = "Video"
-        self.shown_request: StillRequest | None = None
+        self.shown_request: StillPictureRequest | None = None
         """Picture that is shown or being read; None if the pane shows a text instead."""
         self._has_picture = False
         self._empty_text = ""
@@ -89,14 +89,14 @@ class QueueVideo(WorkerErrorsMixin, Vertical):
         set_titles(self, title)
         self.facts_text.show_lines(list(lines))
 
-    def show_still(self, request: StillRequest | None, empty_text: str) -> None:
-        """Show a picture; until it is read, the previous one of the same video, or the text."""
+    def show_still_picture(self, request: StillPictureRequest | None, empty_text: str) -> None:
+        """Show a picture; until it is read, show the previous picture of the same video, or else the text."""
         shown = self.shown_request
         is_same_video = request is not None and shown is not None and request.video_id == shown.video_id
         if not (is_same_video and self._has_picture):
             self._show_text(empty_text)
         if request is not None and request != self.shown_request:
-            self._read_still(request)
+            self._read_still_picture(request)
         self.shown_request = request
 
     def _show_text(self, text: str) -> None:
@@ -105,14 +105,14 @@ class QueueVideo(WorkerErrorsMixin, Vertical):
             self.picture.show_text([Text(text, Style(dim=True))])
 
     @work(thread=True, exclusive=True, group="still", exit_on_error=False)
-    def _read_still(self, request: StillRequest) -> None:
+    def _read_still_picture(self, request: StillPictureRequest) -> None:
         """Read a picture on a background thread."""
-        picture = read_still(request)
+        picture = read_still_picture(request)
         if not get_current_worker().is_cancelled:
-            self.post_message(StillRead(request, picture))
+            self.post_message(StillPictureRead(request, picture))
 
-    @on(StillRead)
-    def _show_read_picture(self, message: StillRead) -> None:
+    @on(StillPictureRead)
+    def _show_read_picture(self, message: StillPictureRead) -> None:
         if message.request != self.shown_request:
             return
         if message.picture is not None:

@@ -129,7 +129,7 @@ class SettingsForm(Vertical):
     # Rows
 
     def _fill_rows(self, selected: SettingsRow | None = None) -> None:
-        """Build the rows again, and put the cursor on `selected`, or on the row that had it."""
+        """Build the rows again, and put the cursor on `selected`, or else on the same row as before."""
         field_list = self.field_list
         selected = selected or self._get_current_row()
         query, width = self.filter_input.value, field_list.row_width or 40
@@ -187,7 +187,7 @@ class SettingsForm(Vertical):
         return self.entries[cursor] if cursor < len(self.entries) else None
 
     def _get_current_field(self) -> FormField | None:
-        """Return the setting under the cursor, also from the choices or the error under it."""
+        """Return the setting under the cursor, or the setting to which the choice or error under the cursor belongs."""
         row = self._get_current_row()
         if isinstance(row, ErrorRow):
             above = self.entries[: self.field_list.cursor]
@@ -318,7 +318,7 @@ class SettingsForm(Vertical):
             self._cycle_choice(-1)
 
     def reset_current_field(self) -> bool:
-        """Request the config's value of the setting under the cursor; return whether there is one."""
+        """Request the config's value of the setting under the cursor; return whether a setting is under the cursor."""
         field = self._get_current_field()
         if field is None or not self.field_list.has_focus:
             return False
@@ -326,7 +326,7 @@ class SettingsForm(Vertical):
         return True
 
     def _cycle_choice(self, step: int) -> None:
-        """Request the next or previous choice of the selected setting, or toggle a flag."""
+        """Request the next or previous choice of the selected setting; toggle a flag."""
         field = self._get_current_field()
         if field is None or self.config is None:
             return

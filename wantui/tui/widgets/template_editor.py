@@ -57,12 +57,12 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self._show_keys()
 
     def watch_has_focus(self, has_focus: bool) -> None:
-        """Show the keys of the new state; when a blur event arrives, the editor still has the focus."""
+        """Show the keys for the new state of the focus; during a blur event, the editor would still have the focus."""
         super().watch_has_focus(has_focus)
         self._show_keys()
 
     def _show_keys(self) -> None:
-        """Name the syntax in the frame of the pane, and with the focus the key that leaves it if there is room."""
+        """Name the syntax in the frame of the pane; with the focus and enough room, also the key that leaves it."""
         if isinstance(self.parent, Widget):
             has_room = self.size.width >= len(KEYS_AND_SYNTAX) + 2
             set_titles(self.parent, subtitle=KEYS_AND_SYNTAX if has_room and self.has_focus else SYNTAX)

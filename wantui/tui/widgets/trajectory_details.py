@@ -46,7 +46,7 @@ class TrajectoryDetails(VerticalScroll):
         self.post_message(self.Resized())
 
     def show_tabs(self, views: Sequence[str], active_view: str, hint: str) -> None:
-        """Show the titles of the views, and a hint on the keys of the active one."""
+        """Show the titles of the views, and a hint on the keys of the active view."""
         parts: list[Content | tuple[str, str]] = []
         for view in views:
             title = f" {VIEW_TITLES[view]} "

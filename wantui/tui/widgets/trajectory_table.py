@@ -213,7 +213,7 @@ class TrajectoryTable(VirtualList):
         return [*columns, Column("seed", seed_width, _get_seed, "right")]
 
     def _make_cell_columns(self, max_width: int) -> list[Column[Row]]:
-        """Return the column of sweep cells, headed by the setting if only one was swept; none for a single cell."""
+        """Return the column of sweep cells, headed by the setting if just one is swept; no column for one cell."""
         if len(set(self._cell_texts.values())) < 2:
             return []
         header = self._swept_name or "settings"

@@ -49,7 +49,7 @@ class Variations(KeyTitleMixin, VirtualList):
     def show_preview(
         self, preview: "BatchPreview | None", tokenizer_path: Path | None, empty_text: str = TEMPLATE_HELP
     ) -> None:
-        """Show the variations of a preview, or `empty_text` if it is None."""
+        """Show the variations of a preview; without a preview, show `empty_text`."""
         self.preview, self.tokenizer_path = preview, tokenizer_path
         if preview is None:
             self.empty_text = empty_text

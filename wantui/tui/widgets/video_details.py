@@ -105,7 +105,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
             self.call_after_refresh(self._request_sheet, sheet_path)
 
     def _draw_details(self, cell: MatrixCell, width: int) -> list[Text]:
-        """Return the heading, the prompt and the messages; and the facts, unless the sheet needs their lines."""
+        """Return the heading, the prompt and the messages; also the facts, unless the contact sheet needs the lines."""
         entry, mark, make_style = cell.entry, cell.mark, self.details_text.make_colour_style
         is_brief = self.screen.has_class("-low") and self.draws_sheets and "sheet" in entry.files
         heading = self._draw_heading(cell)
@@ -122,7 +122,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         return [*lines, Text(f"alike  {cell.similarity}")] if cell.similarity else lines
 
     def _draw_heading(self, cell: MatrixCell, *, is_short: bool = False) -> Text:
-        """Return the name of a video, its state, its marks, and how long it took or how far it is.
+        """Return the name, the state and the marks of a video, and how long it took or how far it is.
 
         Args:
             is_short: leave out the word for the state of a done video.
@@ -147,7 +147,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         return heading
 
     def _find_sheet(self, cell: MatrixCell, batch_folder: Path) -> Path | None:
-        """Return the contact sheet of a video, or the preview of a running one; None if there is none."""
+        """Return the contact sheet of a video, or the preview of a running video; None without such a picture."""
         if not self.draws_sheets:
             return None
         if cell.running is not None:
