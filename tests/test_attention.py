@@ -520,7 +520,7 @@ def test_wrongly_applied_weights_are_refused(
     apply = WordWeights.apply_to_attention
     monkeypatch.setattr(WordWeights, "apply_to_attention", lambda *a: ((r, 1.01 * out, p) for r, out, p in apply(*a)))
     recipe = marked(tiny_models["wan2.1"], marks=marks(PROMPT, ("red", 0.5)), weighting="attention")
-    with pytest.raises(CaptureMismatchError, match=r"differs from that of the model by 0\.01 of its norm"):
+    with pytest.raises(CaptureMismatchError, match=r"differs from the model's attention by 0\.01 of its norm"):
         next(denoise_latents(tiny, recipe))
 
 

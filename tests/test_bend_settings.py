@@ -222,7 +222,7 @@ attention_bending_settings:
     messages = [str(problem) for problem in config.warnings]
     assert any("attention_bending_settings.device: has no effect" in text for text in messages)
     assert any(
-        "bend 1: diffusion_latent_exploration mirrored translate and measured it in half widths" in text
+        "bend 1: in diffusion_latent_exploration, translate was mirrored and in units of half a width" in text
         for text in messages
     )
     assert config.refusals == ()

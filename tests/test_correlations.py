@@ -242,7 +242,7 @@ def test_metric_that_has_not_settled_is_not_found(tmp_path: Path, monkeypatch: p
 
 def test_seeds_that_a_variation_lacks_are_excluded(tmp_path: Path) -> None:
     data = collect_correlation_data(make_labelled_videos(tmp_path)[:-1], ["length"], ["rating"])
-    reason = "a correlation uses a seed only if every variation has a usable video of it"
+    reason = "a correlation uses a seed only if every variation has a usable video with it"
     assert f"1 video excluded: {reason}" in data.warnings
 
 

@@ -359,7 +359,7 @@ def test_contributions_in_fp8_are_refused() -> None:
 
 def test_nano_in_fp8_is_refused_because_its_blocks_are_narrow() -> None:
     (refusal,) = preview_batch(load_config("nano", ["model_settings.speed=fp8"]), "a circle").refusals
-    assert "at least 512, but those of nano are 192 wide: choose speed fused" in refusal
+    assert "at least 512, but the blocks of nano are 192 wide: choose speed fused" in refusal
 
 
 @pytest.mark.parametrize(("block_count", "is_refused"), [(1, True), (2, True), (3, False)])

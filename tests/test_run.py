@@ -344,7 +344,7 @@ def test_folder_of_another_batch_is_not_changed(wantui: Wantui, small: list[str]
     shutil.copytree(other.root, queued.root)
     before = queued.make_clip_path(0, 1).read_bytes()
     generate_queued_videos(find_state_directory())
-    assert "now belongs to a different batch than the queued one" in wantui("queue", "show", "queued").out
+    assert "no longer belongs to the queued batch" in wantui("queue", "show", "queued").out
     assert queued.make_clip_path(0, 1).read_bytes() == before
 
 

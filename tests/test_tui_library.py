@@ -931,7 +931,7 @@ def test_marked_videos_are_composed_again_with_the_missing_cells_of_their_grid()
         await it.until(lambda: compose.config)
         assert compose.config is not None
         assert compose.config.settings.seed_list == (42, 44)
-        assert "The new batch has 4 videos, 2 more than the 2 selected ones" in it.notifications()
+        assert "The new batch has 4 videos, 2 more than the 2 selected videos" in it.notifications()
 
     library(test)
 

@@ -75,7 +75,7 @@ def test_advice_for_an_unusable_uturn_file_can_be_followed(tmp_path: Path, monke
         check_message("cannot be read: Permission denied. Make it readable")
     path.write_bytes(b"changed")
     check_message(
-        "is damaged or was changed: its SHA-256 differs from the recorded one. Delete it, and run "
+        "is damaged or was changed: its SHA-256 differs from the recorded SHA-256. Delete it, and run "
         "`wantui commitment uturn` again"
     )
     path.unlink()

@@ -150,7 +150,7 @@ def collect_correlation_data(
     if left_out := sum(len(group.videos) for group in groups) - len(ordered_videos):
         warnings.append(
             f"{format_count(left_out, 'video')} excluded: a correlation uses a seed only if every variation has a "
-            "usable video of it"
+            "usable video with it"
         )
     names, seeds = tuple(stratum.name for stratum in strata), tuple(video.seed for video in strata[0].videos)
     unsettled_metrics = tuple(name for name in find_unsettled_metrics(ordered_videos) if name in metrics)

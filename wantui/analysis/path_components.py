@@ -64,7 +64,7 @@ def compute_path_components(groups: Sequence[Group]) -> PathComponents:
             if stored_paths and states.shape[1] != stored_paths[0].shape[1]:
                 first_count = stored_paths[0].shape[1]
                 raise NoGeometryError(
-                    f"its projection has {states.shape[1]} values, but that of the first video has {first_count}"
+                    f"its projection has {states.shape[1]} values, but the first video's projection has {first_count}"
                 )
         except NoGeometryError as error:
             exclusion_reasons.append((namer.name_video(video), str(error)))

@@ -49,7 +49,7 @@ def render_effect_section(comparison: Comparison) -> list[str]:
         _render_table(comparison, differences),
         render_note(
             f"{'. '.join(describe_p_values(comparison))}. p alone: sign flips of this metric and pair, as if it were "
-            f"the only test; {len(comparison.seeds)} seeds can give none below "
+            f"the only test; with {len(comparison.seeds)} seeds, its smallest possible value is "
             f"{compute_min_attainable_p(len(comparison.seeds)):.3g}. BH: adjusted over all metrics and pairs, so that "
             "at most 5 % of the differences found are false on average. d_z: mean difference divided by the standard "
             "deviation of the seeds' differences, with Hedges' correction. "

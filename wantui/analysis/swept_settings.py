@@ -49,7 +49,9 @@ def find_sweep_warnings(videos: Sequence[Video], grouping: str) -> list[str]:
     ]
     warnings = []
     if linked_names:
-        warnings.append(f"{', '.join(linked_names)} change together with {grouping}: any may cause a difference")
+        warnings.append(
+            f"{', '.join(linked_names)} change together with {grouping}: any of them may cause a difference"
+        )
     if averaged_names:
         is_one = len(averaged_names) == 1
         kind = AdviceKind.GROUP_BY_AVERAGED_SETTING if is_one else AdviceKind.GROUP_BY_AVERAGED_SETTINGS

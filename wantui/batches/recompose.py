@@ -76,7 +76,7 @@ def _describe_added_videos(counts: Sequence[int], entries: Sequence[VideoEntry])
     nouns = ("variation", "cell of the sweep", "seed")
     kinds = [noun for noun, count in zip(nouns, counts, strict=True) if count > 1]
     return (
-        f"The new batch has {prod(counts)} videos, {added_count} more than the {len(entries)} selected ones, because "
+        f"The new batch has {prod(counts)} videos, {added_count} more than the {len(entries)} selected videos, because "
         f"it combines every {', every '.join(kinds)}."
     )
 

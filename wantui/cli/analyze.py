@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     "--groups",
     "show_groups",
     is_flag=True,
-    help="Print the mean of each metric per group, and its value under the null models.",
+    help="Print the mean of each metric per group, and its value in the null models.",
 )
 @click.option("--compare", "show_comparison", is_flag=True, help="Compare the groups: effects, tests, and a verdict.")
 @click.option(
@@ -81,7 +81,7 @@ if TYPE_CHECKING:
 @click.option(
     "--primary",
     "primary_metric",
-    help="Metric that decides the verdict.  [default: the one declared in the config, otherwise log_volume]",
+    help="Metric that decides the verdict.  [default: the metric declared in the config, otherwise log_volume]",
 )
 @click.option(
     "--interaction",

@@ -176,8 +176,8 @@ def _convert_parameters(legacy_mode: str, config: Mapping[str, Any], values: dic
             if config.get(key) is not None
         }
         notes.append(
-            "diffusion_latent_exploration mirrored translate and measured it in half widths: values are halved and "
-            "negated, so the map moves as before; here positive x is right and positive y is down"
+            "in diffusion_latent_exploration, translate was mirrored and in units of half a width: values are halved "
+            "and negated, so the map moves as before; here, positive x is right, and positive y is down"
         )
     elif mode == "rotate":
         if config.get("crop_rotated") is not None and is_false(config["crop_rotated"]):

@@ -121,7 +121,7 @@ def check_word_weights(
     output_error = compute_relative_error(weighted_output.to(output.dtype).double(), expected_output)
     if not output_error <= MAX_OUTPUT_ERROR_BY_DTYPE[output.dtype]:
         raise CaptureMismatchError(
-            f"the attention computed for word weights differs from that of the model by {output_error:.2g} of its "
+            f"the attention computed for word weights differs from the model's attention by {output_error:.2g} of its "
             f"norm, but rounding in {output.dtype} explains at most {MAX_OUTPUT_ERROR_BY_DTYPE[output.dtype]:g}: "
             "no weights are applied"
         )

@@ -357,7 +357,7 @@ class CrossAttentionObserver:
                 f"the recomputed attention differs from the output of the model's kernel by {output_error:.2g} of "
                 "its norm, "
                 f"more than the rounding of {output.dtype} explains ({tolerance:g}): no maps are stored and no weights "
-                "are applied. Another attention backend may be in use: use the default one"
+                "are applied. Another attention backend may be in use: use the default backend"
             )
         weighted_error = 0.0
         if observed_pass.word_weights:

@@ -140,7 +140,7 @@ def check_tokenizer_fits_model(path: Path) -> None:
     class_name, model_kind = _read_tokenizer_class_name(folder), type(tokenizer.model).__name__
     if class_name.startswith("T5") and model_kind != "Unigram":
         raise TokenizerError(
-            f"{path} contains a {model_kind} tokenizer, but {class_name} loads a Unigram one. Replace it with "
+            f"{path} contains a {model_kind} tokenizer, but {class_name} loads a Unigram tokenizer. Replace it with "
             "the file of the original model"
         )
     vocabulary, embedding_count = tokenizer.get_vocab(with_added_tokens=True), encoder_config.get("vocab_size")

@@ -216,8 +216,8 @@ class _CellPlanner:
             variations, _ = expand_variations(self.parsed_template, settings, 1)
             if [v.id for v in variations] != [v.id for v in self.variations]:
                 raise PlanError(
-                    f"{SETTING_KEY}: the brackets of this schedule differ from those of the batch's schedule, and so "
-                    f"would the variations. Use the same brackets in all schedules, or several batches"
+                    f"{SETTING_KEY}: this schedule has other brackets than the batch's schedule, and would give other "
+                    f"variations. Use the same brackets in all schedules, or several batches"
                 )
             self._variations_by_schedule[key] = variations
         return self._variations_by_schedule[key]

@@ -36,7 +36,7 @@ def list_fp8_conflicts(model: WanModel, dtype: str, weights: WeightsForm, plan: 
     """
     if model.transformer_width < MIN_FUSED_TRANSFORMER_WIDTH:  # no other choice can help
         return [
-            f"needs blocks with a width of at least {MIN_FUSED_TRANSFORMER_WIDTH}, but those of {model.name} are "
+            f"needs blocks with a width of at least {MIN_FUSED_TRANSFORMER_WIDTH}, but the blocks of {model.name} are "
             f"{model.transformer_width} wide: choose speed fused"
         ]
     if count_fp8_blocks(model.block_count) == 0:
@@ -48,7 +48,7 @@ def list_fp8_conflicts(model: WanModel, dtype: str, weights: WeightsForm, plan: 
     widths = model.transformer_width, model.feed_forward_width
     if any(width % WIDTH_MULTIPLE for width in widths):
         conflicts.append(
-            f"needs layers with widths that are multiples of {WIDTH_MULTIPLE}, and those of {model.name} are "
+            f"needs layers with widths that are multiples of {WIDTH_MULTIPLE}, but {model.name} has layers that are "
             f"{' and '.join(map(str, widths))} wide: choose speed fused"
         )
     if dtype != "bfloat16":

@@ -46,7 +46,7 @@ def verify_recorded_file(path: Path, recorded_digest: str | None) -> None:
         digest = compute_file_sha256(path)
     if recorded_digest not in (None, digest):
         raise RecordedFileError(
-            "changed", f"{path} is damaged or was changed: its SHA-256 differs from the recorded one"
+            "changed", f"{path} is damaged or was changed: its SHA-256 differs from the recorded SHA-256"
         )
 
 

@@ -199,7 +199,7 @@ LIBRARY_ACTIONS = (
         "d",
         "diff_recipes",
         "Diff",
-        "Compare the recipes of the selected videos; if only one is selected, with the video under the cursor.",
+        "Compare the recipes of the selected videos; compare a single selected video with the video under the cursor.",
         is_in_footer=False,
     ),
     Action(
@@ -217,9 +217,11 @@ LIBRARY_ACTIONS = (
         "f",
         "filter",
         "Filter",
-        "Show all batches, those with failures, unfinished ones, starred videos, or videos that are not rejected.",
+        "Show all batches, batches with failures, unfinished batches, starred videos, or videos that are not rejected.",
     ),
-    Action("library.size", "z", "cell_size", "Size", "Show small pictures, large ones, or only symbols in the matrix."),
+    Action(
+        "library.size", "z", "cell_size", "Size", "Show small pictures, large pictures, or only symbols in the matrix."
+    ),
     Action(
         "library.axes",
         "a",
@@ -262,7 +264,7 @@ LIBRARY_ACTIONS = (
         "E",
         "edit_video",
         "Again",
-        "Compose this video, or the selected ones, again: their prompts and seeds with different settings.",
+        "Compose this video, or the selected videos, again: the same prompts and seeds with different settings.",
         is_in_footer=False,
     ),
     Action("library.missing", "n", "resume", "Missing", "Queue the missing videos of the batch.", is_in_footer=False),

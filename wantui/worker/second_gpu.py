@@ -51,7 +51,7 @@ class SecondGpu:
                 assert self.device_name is not None
                 split_guidance(pipeline, resolve_device(self.device_name))
                 if not computes_equal_bits(pipeline):
-                    reason = "the results of the second GPU differ from those of the first"
+                    reason = "the results of the two GPUs differ"
         except NoSuchDeviceError:
             reason = "the second GPU is no longer available"
         except Exception as error:  # kernels raise errors of many kinds on a device that they do not support

@@ -265,8 +265,8 @@ class Worker:
         recipe = Recipe.model_validate_json(claim.recipe_json)
         if entry.recipe.digest != recipe.digest:
             raise ManifestError(
-                f"{folder.manifest_path} now belongs to a different batch than the queued one. To generate the "
-                f"missing videos of that batch: wantui run --resume {folder.root}"
+                f"{folder.manifest_path} no longer belongs to the queued batch. To generate the "
+                f"missing videos of its batch: wantui run --resume {folder.root}"
             )
         files = find_video_files(folder, entry.variation, entry.number, manifest.find_cell_folder(entry))
         if recipe.speed == "cached":  # a checkpoint does not contain the step cache
