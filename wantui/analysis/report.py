@@ -164,8 +164,8 @@ def _render_stride_section(comparison: Comparison) -> list[str]:
         render_note(
             "Mean of each group, measured at strides "
             f"{', '.join(str(comparison.stride * m) for m in STRIDE_MULTIPLES)}. "
-            f"Bold: a larger stride changes the mean by more than a factor of {MAX_SETTLED_RATIO}, or there are too few "
-            "steps to tell. Bold values may reflect the sampler's steps or rounding instead of the path. This "
+            f"Bold: a larger stride changes the mean by more than a factor of {MAX_SETTLED_RATIO}, or there are too "
+            "few steps to tell. Bold values may reflect the sampler's steps or rounding instead of the path. This "
             "check uses the mean over all videos of a batch or cell, selected or not."
         ),
     ]

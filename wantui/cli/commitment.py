@@ -196,7 +196,7 @@ def _print_family(
         if commitment.returning_count:
             print_wrapped_line(
                 f"{format_count(commitment.returning_count, 'seed')} lost the concept at one noise level but kept it "
-                f"at a higher one",
+                "at a higher noise level",
                 indent=4,
             )
     for difference in differences:
