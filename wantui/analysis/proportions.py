@@ -86,13 +86,15 @@ def find_half_share_level(sigmas: Sequence[float], counts: Sequence[int], total:
     estimate = _find_crossing(np.asarray(sigmas, dtype=np.float64), fit)
     low, high = 0.0, math.inf
     if total >= MIN_SEEDS_FOR_HALF:
-        (outer_low, outer_high), (inner_low, inner_high), weight = _find_order_intervals(sigmas, counts, total)
+        (outer_low, outer_high), (inner_low, inner_high), weight = _find_order_statistic_intervals(
+            sigmas, counts, total
+        )
         low = outer_low + weight * (inner_low - outer_low)
         high = outer_high if math.isinf(outer_high) else outer_high + weight * (inner_high - outer_high)
     return HalfShareLevel(estimate, low, high, bool(fit[-1] > 0.5), bool(fit[0] < 0.5))
 
 
-def _find_order_intervals(
+def _find_order_statistic_intervals(
     sigmas: Sequence[float], counts: Sequence[int], total: int
 ) -> tuple[tuple[float, float], tuple[float, float], float]:
     """Return two intervals between the d-th lowest and d-th highest levels, and the weight of the second one.
@@ -103,11 +105,13 @@ def _find_order_intervals(
     outer, inner = (1 - 2 * stats.binom.cdf(count - 1, total, 0.5) for count in (d, d + 1))
     share = (outer - 0.95) / (outer - inner)
     weight = (total - d) * share / (d + (total - 2 * d) * share)
-    (outer_ends, inner_ends) = (_find_order_levels(sigmas, counts, total, count) for count in (d, d + 1))
+    (outer_ends, inner_ends) = (_find_order_statistics(sigmas, counts, total, count) for count in (d, d + 1))
     return outer_ends, inner_ends, float(weight)
 
 
-def _find_order_levels(sigmas: Sequence[float], counts: Sequence[int], total: int, order: int) -> tuple[float, float]:
+def _find_order_statistics(
+    sigmas: Sequence[float], counts: Sequence[int], total: int, order: int
+) -> tuple[float, float]:
     """Return bounds of the `order`-th lowest and the `order`-th highest level at which a seed leaves.
 
     The lower bound is the last of the lowest levels at which fewer than `order` seeds have left, or 0. The upper bound

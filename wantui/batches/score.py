@@ -151,7 +151,7 @@ class _Saver:
             self.saved_at, self.has_unsaved = time.monotonic(), False
 
     def read_all(self) -> InformationFile:
-        """Return all values of the file, including values that other processes added."""
+        """Return all values of the file, including values from other processes."""
         return read_information(get_information_path(self.folder, self.content.generic)) or self.content
 
 

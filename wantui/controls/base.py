@@ -44,7 +44,7 @@ def list_request_values(request: Any) -> dict[str, Any]:
     return dict(request.model_dump(mode="json"))
 
 
-def estimate_zero_bytes(request: Any, denoising_size: DenoisingSize) -> int:
+def estimate_no_gpu_bytes(request: Any, denoising_size: DenoisingSize) -> int:
     """Return 0, for a control that needs no additional GPU memory."""
     return 0
 
@@ -115,7 +115,7 @@ class ControlKind:
     find_warnings: "Callable[[Any, Recipe], Sequence[str]]" = lambda request, recipe: ()
     get_compared_settings: Callable[[Any], dict[str, Any]] = list_request_values
     list_shown_values: Callable[[Any], dict[str, Any]] = list_request_values
-    estimate_gpu_bytes: Callable[[Any, DenoisingSize], int] = estimate_zero_bytes
+    estimate_gpu_bytes: Callable[[Any, DenoisingSize], int] = estimate_no_gpu_bytes
     change_guidance: GuidanceChange = return_guidance_unchanged
     changes_only_guidance: bool = False
     keeps_conditional_prediction: bool = False

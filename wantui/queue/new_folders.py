@@ -36,7 +36,7 @@ def record_new_folder(directory: Path) -> Iterator[FolderCallback]:
     path = directory / RECORDS_FOLDER / f"{os.getpid()}-{secrets.token_hex(4)}.json"
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        descriptor = _create_locked(path)
+        descriptor = _create_locked_file(path)
     except OSError as error:
         raise _write_error(path, error) from None
 
@@ -62,7 +62,7 @@ def record_new_folder(directory: Path) -> Iterator[FolderCallback]:
         os.close(descriptor)
 
 
-def _create_locked(path: Path) -> int:
+def _create_locked_file(path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)

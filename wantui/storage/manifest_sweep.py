@@ -111,5 +111,5 @@ def create_sweep_entry(sweep: Sweep) -> SweepEntry:
 
 
 def _make_cell_folder(index: int, label: str) -> str:
-    """Return a readable name that the index makes distinct."""
+    """Return a readable name; the index in it makes the name distinct."""
     return make_safe_folder_name(f"cell_{index:03d}_{label[:MAX_CELL_FOLDER_LENGTH]}")
