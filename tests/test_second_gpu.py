@@ -80,7 +80,7 @@ INSTANCES = [gpu(0, "NVIDIA H200 MIG 1g.18gb", "MIG"), gpu(1, "NVIDIA H200 MIG 1
 )
 def test_settings_that_two_gpus_cannot_compute_are_refused_by_name(setting: str, message: str) -> None:
     refusals = preview_batch(load_config("nano", [TWO, setting]), "a circle").refusals
-    advice = "Set it to 1; the videos are bit-identical"
+    advice = "Set it to 1, which gives bit-identical videos"
     assert f"model_settings.gpus_per_video: 2 {message}. {advice}" in refusals
     assert not preview_batch(load_config("nano", [TWO]), "a circle").refusals
 

@@ -68,7 +68,11 @@ METRICS: dict[str, Metric] = {
         has_ratio_scale=False,
     ),
     "commitment": Metric(
-        "noise level below which the predicted end settles", lambda t: t.commitment, 3, "sigma", ratio_origin=1.0
+        "noise level below which the predicted final latents settle",
+        lambda t: t.commitment,
+        3,
+        "sigma",
+        ratio_origin=1.0,
     ),
     "final_norm": Metric("magnitude of the final latents (root mean square)", lambda t: t.final_norm, 3),
     "least_norm": Metric("smallest magnitude of the latents on the path", lambda t: t.least_norm, 3),

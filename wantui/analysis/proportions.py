@@ -97,9 +97,9 @@ def find_half_share_level(sigmas: Sequence[float], counts: Sequence[int], total:
 def _find_order_statistic_intervals(
     sigmas: Sequence[float], counts: Sequence[int], total: int
 ) -> tuple[tuple[float, float], tuple[float, float], float]:
-    """Return two intervals between the d-th lowest and d-th highest levels, and the weight of the second one.
+    """Return two intervals from the d-th lowest to the d-th highest level, and the weight of the second interval.
 
-    The first interval has the largest d with coverage of at least 95 %, and the second one has d + 1.
+    The first interval has the largest d with coverage of at least 95 %, and the second interval has d + 1.
     """
     d = int(stats.binom.ppf(0.025, total, 0.5))
     outer, inner = (1 - 2 * stats.binom.cdf(count - 1, total, 0.5) for count in (d, d + 1))

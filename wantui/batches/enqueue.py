@@ -148,7 +148,7 @@ def check_second_gpu(state_dir: StateDirectory, settings: Settings) -> None:
     device_text = f", one of them {device}" if device.startswith("cuda:") else ""
     raise UnknownDeviceError(
         f"cannot use model_settings.gpus_per_video: 2: it needs two GPUs of one kind{device_text}, and {reason}. "
-        "Set it to 1; the videos are bit-identical"
+        "Set it to 1, which gives bit-identical videos"
     )
 
 

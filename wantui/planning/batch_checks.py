@@ -254,7 +254,7 @@ def _find_second_gpu_refusals(settings: Settings, recipe: Recipe) -> list[str]:
     conflict = find_second_gpu_conflict(recipe, settings.model_settings.device)
     if conflict is None:
         return []
-    return [f"model_settings.gpus_per_video: 2 {conflict}. Set it to 1; the videos are bit-identical"]
+    return [f"model_settings.gpus_per_video: 2 {conflict}. Set it to 1, which gives bit-identical videos"]
 
 
 def _find_length_refusals(variations: tuple[Variation, ...]) -> list[str]:

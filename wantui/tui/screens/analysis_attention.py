@@ -23,7 +23,7 @@ FRAME_LINES = 2
 
 
 class AnalysisAttention(BaseScreen):
-    """Base of the Analysis screen: the attention to the marked words of the video under the cursor."""
+    """Base of the Analysis screen that shows the attention to the marked words of the video under the cursor."""
 
     row_list = getters.query_one("#rows", TrajectoryTable)
     details = getters.query_one(TrajectoryDetails)

@@ -54,7 +54,7 @@ FRAME_MARGIN = 6
 
 
 class AnalysisFigures(AnalysisAttention):
-    """Base of the Analysis screen: the views below the table, their data, and the keys that change them."""
+    """Base of the Analysis screen that loads and draws the views below the table, and handles the keys of the views."""
 
     def __init__(self) -> None:
         super().__init__()

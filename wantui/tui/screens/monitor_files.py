@@ -23,7 +23,7 @@ from wantui.tui.widgets.virtual_list import VirtualList
 
 
 class MonitorFiles(BaseScreen):
-    """Base of the screen: the selected row, its previews and log, and the clip that was finished last."""
+    """Base of the Monitor screen that reads the previews and log of the selected row, and the last finished clip."""
 
     running_list = getters.query_one("#running", VirtualList)
 

@@ -16,7 +16,7 @@ from wantui.tui.state_style import get_state_style
 
 
 class QueueActions(QueueResults):
-    """Base of the screen: the rows under the cursors, the marks, and the actions on them."""
+    """Base of the Queue screen that marks rows, and runs actions on the marked rows or the row under the cursor."""
 
     def __init__(self) -> None:
         super().__init__()

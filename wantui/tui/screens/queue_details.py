@@ -73,7 +73,7 @@ class BatchFactsRead(Message):
 
 
 class QueueDetails(BaseScreen):
-    """Base of the screen: the panes at the right, and the files that they need."""
+    """Base of the Queue screen that shows the panes at the right, and reads the files that they need."""
 
     batch_details = getters.query_one(BatchDetails)
 

@@ -29,7 +29,7 @@ MAX_FULL_TEXT_HEIGHT = 6
 
 
 class QueueResults(QueueDetails):
-    """Base of the screen: the matrix of the selected batch, which has the rows that the lists leave free."""
+    """Base of the Queue screen that shows the selected batch as a matrix in the rows that the lists leave free."""
 
     batch_list = getters.query_one("#batches", VirtualList)
     video_list = getters.query_one("#videos", VirtualList)
