@@ -272,7 +272,7 @@ def _read_pipeline(
     transformer_file: Path | None,
     may_fetch: bool,
 ) -> WanPipeline:
-    """Read the parts that are not given, with the transformer of a GGUF file instead of the model's.
+    """Read the parts that are not given; read the transformer from the GGUF file, if there is one.
 
     Raises:
         LoadError: see `load_pipeline_parts`; also a GGUF file for a model with two transformers.

@@ -151,7 +151,7 @@ QUEUE_ACTIONS = (
     Action("queue.pause", "p", "pause_batch", "Pause", "Pause or resume the batch."),
     Action("queue.cancel", "c", "cancel", "Cancel", "Cancel the batch or video, or all selected batches."),
     Action("queue.retry", "r", "retry", "Retry", "Put failed and cancelled videos back into the queue."),
-    Action("queue.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this one."),
+    Action("queue.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this batch."),
     Action("queue.remove", "delete,x", "remove", "Remove", "Remove the batch from the queue; its folder stays."),
     Action("queue.restore", "u", "restore", "Undo", "Restore the batches that you removed last.", is_in_footer=False),
     Action("queue.open", "o", "open_library", "Open", "Show the batch in the library."),
@@ -258,7 +258,7 @@ LIBRARY_ACTIONS = (
     Action(
         "library.rerun", "R", "rerun", "Rerun", "Generate the video again and compare bit by bit.", is_in_footer=False
     ),
-    Action("library.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this one.", is_in_footer=False),
+    Action("library.edit", "e", "edit_copy", "Edit copy", "Compose a new batch from this batch.", is_in_footer=False),
     Action(
         "library.again",
         "E",

@@ -23,7 +23,7 @@ JOINING_CHARACTERS = ("\ufe0f", "\u200d")
 
 
 class SentRows:
-    """Rows that the terminal shows, as far as they are known."""
+    """Known content of the rows that the terminal shows."""
 
     def __init__(self) -> None:
         self._strips_by_row: dict[int, Strip] = {}

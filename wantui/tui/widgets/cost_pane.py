@@ -114,7 +114,7 @@ class CostPane(KeyTitleMixin, Vertical):
         if not messages:
             return short[:height]
         if len(short) + len(messages) <= height:
-            return [*short, *_share_lines(messages, height - len(short), width)]
+            return [*short, *_limit_message_lines(messages, height - len(short), width)]
         shown_count = max(0, height - len(short) - 1)
         shown_lines = [_cut_message(lines, 1, width)[0] for lines in messages[:shown_count]]
         hidden_text = format_count(len(messages) - shown_count, "more message" if shown_count else "message")
@@ -202,7 +202,7 @@ class CostPane(KeyTitleMixin, Vertical):
         return "\n".join(f"{cost.name:<{NAME_WIDTH}}{cost.text}; {cost.basis}" for cost in self.cost_lines)
 
 
-def _share_lines(messages: Sequence[Sequence[Text]], line_count: int, width: int) -> list[Text]:
+def _limit_message_lines(messages: Sequence[Sequence[Text]], line_count: int, width: int) -> list[Text]:
     """Return at most `line_count` lines of messages.
 
     Each message gets one line; then messages with the fewest lines get more.
