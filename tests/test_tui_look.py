@@ -147,6 +147,19 @@ def test_rules_of_every_theme_equal_those_of_a_stylesheet_without_cache() -> Non
     run(test)
 
 
+def test_new_screen_has_its_final_styles() -> None:
+    async def test() -> None:
+        async with application() as it:
+            for number in "12345":
+                await it.press(number)
+                nodes = list(it.app.screen.walk_children(with_self=True))
+                first_rules = [node.styles.base.get_rules() for node in nodes]
+                it.app.stylesheet.update(it.app.screen)
+                assert first_rules == [node.styles.base.get_rules() for node in nodes]
+
+    run(test)
+
+
 def test_invalid_source_of_a_stylesheet_is_refused_and_keeps_the_rules() -> None:
     sheet = ThemeStylesheet(variables={"colour": "red"})
     sheet.add_source("Label { color: $colour; }")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 from textual import getters
 from textual.app import ComposeResult
 from textual.containers import Container
+from textual.events import ScreenResume
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
@@ -87,7 +88,9 @@ class BaseScreen(OneShotTimersMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin,
         for row_list in self.query(VirtualList):
             row_list.refresh()
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        if not self.stack_updates:
+            event.refresh_styles = False  # Textual has just styled the widgets of a new screen
         self._update_from_snapshot(self.wantui_app.snapshot)
         if self.wantui_app.gpu_history.latest_sample is not None:
             self._handle_gpu_sample(self.wantui_app.gpu_history.latest_sample)

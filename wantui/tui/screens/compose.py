@@ -30,7 +30,6 @@ from wantui.tui.pane_titles import KeyTitledPane
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
-from wantui.tui.screens.dialogs import Confirm, TextViewer
 from wantui.tui.terminal.lent_terminal import TerminalNotLentError, lend_terminal
 from wantui.tui.widgets.config_pane import ConfigPane
 from wantui.tui.widgets.cost_pane import CostPane
@@ -233,6 +232,7 @@ class ComposeScreen(BaseScreen):
         """Show all warnings and errors of the draft."""
         from wantui.models.catalogue import NANO
         from wantui.models.nano.attributes import CAPTION_WORDS
+        from wantui.tui.screens.dialogs import TextViewer
 
         if self.preview is None and not self.draft_error:
             self.notify("the draft has no warnings and no errors")
@@ -308,6 +308,7 @@ class ComposeScreen(BaseScreen):
                 self.queue_batch(config, template, is_demo=False)
 
         from wantui.batches.batch_cost import find_slow_cpu_warning
+        from wantui.tui.screens.dialogs import Confirm
 
         sample = self.wantui_app.gpu_history.latest_sample
         runs_on_gpu = sample is not None and bool(sample.gpus) and config.settings.model_settings.device != "cpu"
