@@ -117,3 +117,15 @@ def examine_machine(preview: "BatchPreview", state_dir: StateDirectory) -> Machi
     from wantui.batches.enqueue import find_machine_refusals  # slow to import
 
     return MachineExamined(preview, [str(error) for error in find_machine_refusals(state_dir, preview)])
+
+
+def list_remarks(preview: "BatchPreview") -> list[str]:
+    """Return the refusals and warnings of a preview, and the words that nano knows if it is the model."""
+    from wantui.models.catalogue import NANO  # slow to import
+    from wantui.models.nano.attributes import CAPTION_WORDS
+
+    remarks = [f"✗ {refusal}" for refusal in preview.refusals]
+    remarks += [f"! {warning}" for warning in preview.warnings]
+    if preview.model is NANO:
+        remarks.append(f"the model nano knows only these {len(CAPTION_WORDS)} words: {', '.join(CAPTION_WORDS)}")
+    return remarks

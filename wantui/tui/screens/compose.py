@@ -23,6 +23,7 @@ from wantui.tui.compose_data import (
     MachineExamined,
     compute_preview,
     examine_machine,
+    list_remarks,
     read_timed_videos,
 )
 from wantui.tui.content import make_content
@@ -230,8 +231,6 @@ class ComposeScreen(BaseScreen):
 
     def action_warnings(self) -> None:
         """Show all warnings and errors of the draft."""
-        from wantui.models.catalogue import NANO
-        from wantui.models.nano.attributes import CAPTION_WORDS
         from wantui.tui.screens.dialogs import TextViewer
 
         if self.preview is None and not self.draft_error:
@@ -242,12 +241,7 @@ class ComposeScreen(BaseScreen):
             messages.append(self.cost_pane.format_details())
             if self.cell_texts:
                 messages.append("\n".join(f"{label}: {text}" for label, text in self.cell_texts.items()))
-            messages += [f"✗ {refusal}" for refusal in self.preview.refusals]
-            messages += [f"! {warning}" for warning in self.preview.warnings]
-            if self.preview.model is NANO:
-                messages.append(
-                    f"the model nano knows only these {len(CAPTION_WORDS)} words: {', '.join(CAPTION_WORDS)}"
-                )
+            messages += list_remarks(self.preview)
         self.app.push_screen(TextViewer("Cost, warnings and errors", "\n\n".join(messages)))
 
     def action_history(self) -> None:
