@@ -74,7 +74,7 @@ class AblationPlan:
 
     @property
     def predicted_seconds(self) -> float | None:
-        """Return the predicted seconds of all passes, from the steps of these videos; None if one was not timed."""
+        """Return the predicted seconds of all passes, from the steps of the videos; None if a video was not timed."""
         return predict_pass_seconds([(task.video, task.pass_count) for task in self.tasks])
 
 

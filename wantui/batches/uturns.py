@@ -82,7 +82,7 @@ class UTurnPlan:
 
     @property
     def predicted_seconds(self) -> float | None:
-        """Return the predicted seconds of all passes and decodings; None if one of the videos was not timed."""
+        """Return the predicted seconds of all passes and decodings; None if a video was not timed."""
         pass_seconds = predict_pass_seconds((task.video, task.pass_count) for task in self.tasks)
         if pass_seconds is None:
             return None

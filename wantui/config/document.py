@@ -132,7 +132,7 @@ def _check_text_length(text_length: int, source: Path | str) -> None:
 
 
 def _check_node_limits(text: str, source: Path | str) -> None:
-    """Refuse text whose nodes would take long to compose or exhaust the stack; parsing its events is safe."""
+    """Refuse text whose nodes would take long to compose or exhaust the stack, by counting its events first."""
     depth = node_count = 0
     for event in yaml.parse(text, Loader=YAML_LOADER):
         node_count += isinstance(event, yaml.NodeEvent)

@@ -231,7 +231,7 @@ def _describe_missing_name(parent_name: str, names: Iterable[str], missing_name:
 
 
 def _make_typed_field(key: str, field_info: Any, model: type[DescribedModel]) -> FormField | None:
-    """Return the declaration of a setting with a single type (besides None); None for other settings."""
+    """Return the declaration of a setting that has a single type besides None; return None for other settings."""
     annotation = field_info.annotation
     members = [annotation]
     if get_origin(annotation) in (Union, UnionType):
