@@ -17,7 +17,6 @@ from process_state import has_ended
 
 from wantui.engine import notices
 from wantui.engine.notices import (
-    OUTPUT_FILE,
     BatchEndNotifier,
     NoticeSettings,
     find_settings_error,
@@ -91,7 +90,7 @@ def test_command_runs_once_when_the_last_video_ends(
     notifier.wait()
     assert Path("outputs/ended").read_text() == "it's mine; $HOME\n"
     folder = Path("outputs/it's mine; $HOME").absolute()
-    assert (tmp_path / "logs" / OUTPUT_FILE).read_text().splitlines() == [
+    assert (tmp_path / "logs" / f"notice_{number}.out").read_text().splitlines() == [
         f"WANTUI_BATCH={number}",
         "WANTUI_CANCELLED=0",
         "WANTUI_DONE=1",
@@ -159,12 +158,13 @@ def test_failed_command_is_logged_with_its_exit_code(
     queue: Queue, notifier: BatchEndNotifier, settings_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings_file.write_text("on_batch_end: echo no such thing >&2; exit 7\n")
-    add_batch(queue, "mine", videos=1)
+    number = add_batch(queue, "mine", videos=1)
     end_next_video(queue)
     notifier.send_new_notices()
     notifier.wait()
-    assert "on_batch_end failed for mine with exit code 7; see " in caplog.text
-    assert (notifier.logs_folder / OUTPUT_FILE).read_text() == "no such thing\n"
+    path = notifier.logs_folder / f"notice_{number}.out"
+    assert f"on_batch_end failed for mine with exit code 7; see {path}" in caplog.text
+    assert path.read_text() == "no such thing\n"
 
 
 @pytest.mark.processes
@@ -176,16 +176,57 @@ def test_command_that_prints_without_end_is_stopped_and_its_output_is_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(notices, "MAX_OUTPUT_BYTES", 1000)
-    path = notifier.logs_folder / OUTPUT_FILE
-    path.write_text("of an earlier command\n")
     settings_file.write_text("on_batch_end: yes flood\ntimeout_seconds: 600\n")
-    add_batch(queue, "mine", videos=1)
+    number = add_batch(queue, "mine", videos=1)
+    path = notifier.logs_folder / f"notice_{number}.out"
+    path.write_text("of an earlier command\n")
     end_next_video(queue)
     notifier.send_new_notices()
     notifier.wait()
-    assert "on_batch_end was stopped for mine: it printed more than 1.0 kB; see " in caplog.text
-    assert path.read_text().startswith("of an earlier command\nflood\n")
-    assert path.stat().st_size == 1022
+    assert f"on_batch_end was stopped for mine: it printed more than 1.0 kB; see {path}" in caplog.text
+    assert path.read_text() == ("flood\n" * 1000)[:1000]
+
+
+@pytest.mark.processes
+def test_command_is_not_stopped_if_a_concurrent_command_prints_too_much(
+    queue: Queue,
+    notifier: BatchEndNotifier,
+    settings_file: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notices, "MAX_OUTPUT_BYTES", 1000)
+    settings_file.write_text(
+        "on_batch_end: echo $WANTUI_NAME; if [ $WANTUI_NAME = loud ]; then yes flood; fi; "
+        "while [ ! -e ../go ]; do sleep 0.02; done; echo still quiet\ntimeout_seconds: 600\n"
+    )
+    number_by_name = {name: add_batch(queue, name, videos=1) for name in ("quiet", "loud")}
+    for _ in number_by_name:
+        end_next_video(queue)
+    notifier.send_new_notices()
+    wait_until(lambda: "on_batch_end was stopped for loud" in caplog.text, "the loud command is stopped")
+    Path("outputs/go").touch()
+    notifier.wait()
+    assert "stopped for quiet" not in caplog.text
+    texts = {
+        name: (notifier.logs_folder / f"notice_{number}.out").read_text() for name, number in number_by_name.items()
+    }
+    assert texts == {"quiet": "quiet\nstill quiet\n", "loud": ("loud\n" + "flood\n" * 1000)[:1000]}
+
+
+@pytest.mark.processes
+def test_output_of_the_latest_commands_is_kept(
+    queue: Queue, notifier: BatchEndNotifier, settings_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "MAX_OUTPUT_FILES", 2)
+    settings_file.write_text("on_batch_end: echo $WANTUI_NAME\n")
+    for name in ("first", "second", "third"):
+        add_batch(queue, name, videos=1)
+        end_next_video(queue)
+        notifier.send_new_notices()
+        notifier.wait()
+    kept_texts = {path.read_text() for path in notifier.logs_folder.iterdir()}
+    assert kept_texts == {"second\n", "third\n"}
 
 
 @pytest.mark.processes
@@ -209,16 +250,29 @@ def test_commands_of_many_batches_that_end_at_once_run_a_few_at_a_time(
 
 
 @pytest.mark.processes
-def test_output_file_that_is_no_regular_file_is_an_error_instead_of_a_hang(
+def test_output_file_that_cannot_be_replaced_is_an_error(
     queue: Queue, notifier: BatchEndNotifier, settings_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings_file.write_text("on_batch_end: 'true'\n")
-    os.mkfifo(notifier.logs_folder / OUTPUT_FILE)
-    add_batch(queue, "mine", videos=1)
+    number = add_batch(queue, "mine", videos=1)
+    (notifier.logs_folder / f"notice_{number}.out").mkdir()
     end_next_video(queue)
     notifier.send_new_notices()
-    wait_until(lambda: "on_batch_end cannot be run for mine: " in caplog.text, "the error is logged")
-    assert "is not a regular file" in caplog.text
+    notifier.wait()
+    assert "on_batch_end cannot be run for mine: " in caplog.text
+
+
+@pytest.mark.processes
+def test_output_file_replaces_a_fifo(queue: Queue, notifier: BatchEndNotifier, settings_file: Path) -> None:
+    settings_file.write_text("on_batch_end: echo $WANTUI_NAME\n")
+    number = add_batch(queue, "mine", videos=1)
+    path = notifier.logs_folder / f"notice_{number}.out"
+    os.mkfifo(path)
+    end_next_video(queue)
+    notifier.send_new_notices()
+    wait_until(path.is_file, "the output is written")
+    notifier.wait()
+    assert path.read_text() == "mine\n"
 
 
 class Receiver(BaseHTTPRequestHandler):

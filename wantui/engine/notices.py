@@ -28,14 +28,15 @@ from wantui.paths import expand_user_path
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, QueueEvent
-from wantui.queue.state_files import open_state_file
 from wantui.queue.states import derive_batch_state
 from wantui.stop_signals import describe_exit
 
 SETTINGS_VARIABLE = "WANTUI_ENGINE_CONFIG"
 """Environment variable with the path of a settings file to use instead of the default one."""
-OUTPUT_FILE = "notices.out"
-"""File in the log folder with the output of all commands."""
+OUTPUT_FILE_PATTERN = "notice_{}.out"
+"""Name of the file in the log folder with the output of the latest command of a batch, whose number replaces `{}`."""
+MAX_OUTPUT_FILES = 20
+"""Maximum number of output files; the oldest are removed."""
 _UNSENDABLE_CHARACTER_PATTERN = re.compile(r"[^\x21-\x7e]")
 MAX_WAIT_SECONDS = 10.0
 """Maximum seconds that an ending engine waits for the notices that are being sent."""
@@ -55,7 +56,7 @@ class NoticeSettings(UserSettings):
     webhook: str | None = None
     """HTTP or HTTPS address to which a JSON object is posted when a batch ends."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    """Maximum seconds of one command or request."""
+    """Maximum seconds of one command, and of each wait of a request for the network."""
 
     @field_validator("webhook")
     @classmethod
@@ -230,11 +231,16 @@ class BatchEndNotifier:
                 sender()
 
     def _run_command(self, command: str, end: BatchEnd, settings: NoticeSettings) -> None:
-        path = self.logs_folder / OUTPUT_FILE
+        path = self.logs_folder / OUTPUT_FILE_PATTERN.format(end.batch)
         try:
-            descriptor = open_state_file(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            with os.fdopen(descriptor, "ab") as out:
-                max_size = out.tell() + MAX_OUTPUT_BYTES
+            path.unlink(missing_ok=True)  # an earlier command of this batch may still be writing into its file
+            out = path.open("ab", buffering=0)
+        except OSError as error:
+            self.log.error("on_batch_end cannot be run for %s: %s", end.name, error)
+            return
+        _remove_old_output_files(self.logs_folder)
+        with out:
+            try:
                 process = subprocess.Popen(
                     ["/bin/sh", "-c", command],
                     stdin=subprocess.DEVNULL,
@@ -244,16 +250,16 @@ class BatchEndNotifier:
                     env=_remove_notice_variables(os.environ) | end.to_environment(),
                     process_group=0,
                 )
-        except (OSError, UserError, ValueError) as error:  # ValueError: a variable contains a NUL character
-            self.log.error("on_batch_end cannot be run for %s: %s", end.name, error)
-            return
-        self.processes.add(process)
-        try:
-            reason = _wait_for_command(process, settings.timeout_seconds, path, max_size)
-        finally:
-            self.processes.discard(process)
+            except (OSError, ValueError) as error:  # ValueError: a variable contains a NUL character
+                self.log.error("on_batch_end cannot be run for %s: %s", end.name, error)
+                return
+            self.processes.add(process)
+            try:
+                reason = _wait_for_command(process, settings.timeout_seconds, out.fileno())
+            finally:
+                self.processes.discard(process)
         if reason:
-            self.log.error("on_batch_end was stopped for %s: %s", end.name, reason)
+            self.log.error("on_batch_end was stopped for %s: %s; see %s", end.name, reason, path)
         elif code := process.wait():
             self.log.error("on_batch_end failed for %s with %s; see %s", end.name, describe_exit(code), path)
         else:
@@ -310,29 +316,29 @@ def _remove_notice_variables(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in names}
 
 
-def _wait_for_command(process: subprocess.Popen[bytes], timeout_seconds: float, path: Path, max_size: int) -> str:
-    """Wait for a command; stop it and return the reason if it exceeds its time or the size of its output file."""
+def _remove_old_output_files(folder: Path) -> None:
+    """Remove the output of the oldest commands."""
+    with suppress(OSError):  # another thread removes the same files
+        paths = sorted(folder.glob(OUTPUT_FILE_PATTERN.format("*")), key=lambda path: path.lstat().st_mtime)
+        for path in paths[:-MAX_OUTPUT_FILES]:
+            path.unlink()
+
+
+def _wait_for_command(process: subprocess.Popen[bytes], timeout_seconds: float, output_descriptor: int) -> str:
+    """Wait for a command; stop it and return the reason if it exceeds its time or the size of its output."""
     deadline = time.monotonic() + timeout_seconds
     while True:
         has_ended = process.poll() is not None
-        if _read_size(path) > max_size:
+        if os.fstat(output_descriptor).st_size > MAX_OUTPUT_BYTES:
             _end_process_group(process)
-            with suppress(OSError):
-                os.truncate(path, max_size)
-            return f"it printed more than {format_bytes(MAX_OUTPUT_BYTES)}; see {path}"
+            os.ftruncate(output_descriptor, MAX_OUTPUT_BYTES)
+            return f"it printed more than {format_bytes(MAX_OUTPUT_BYTES)}"
         if has_ended:
             return ""
         if time.monotonic() > deadline:
             _end_process_group(process)
             return f"it took longer than {timeout_seconds:g} s (timeout_seconds in engine.yaml)"
         time.sleep(0.02)
-
-
-def _read_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # the file was deleted
-        return 0
 
 
 def _end_process_group(process: subprocess.Popen[bytes]) -> None:
