@@ -30,7 +30,7 @@ class DecodedFrame:
 
 
 def fit_size(width: int, height: int, max_size: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest size (width, height) within `max_size` with the given proportions, never enlarged."""
+    """Scale a size down to fit into `max_size` (width, height), keeping its proportions; never enlarge it."""
     scale = min(1.0, max_size[0] / width, max_size[1] / height)
     return max(1, round(width * scale)), max(1, round(height * scale))
 

@@ -135,7 +135,7 @@ class ManifestFile:
         self.manifest, self._manifest_state = manifest, read_file_state(self.folder.manifest_path)
 
     def _refuse_unread_journal(self) -> None:
-        """Raise the system's error if it refused to read the journal, whose changes a write would lose."""
+        """Raise the system's error if the journal could not be read: a write would lose the journal's changes."""
         if self._refusal is not None:
             raise OSError(self._refusal.errno, self._refusal.strerror, str(self.folder.journal_path))
 

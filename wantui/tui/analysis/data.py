@@ -124,7 +124,7 @@ class OverlayDrawn(Message):
 
 
 def _has_trajectories(latents_folder: Path) -> bool:
-    """Return whether a folder contains the trajectory of a video, of a batch with or without a sweep."""
+    """Return whether a batch's folder of latents contains a trajectory, at its top level or in a cell of a sweep."""
     return any(latents_folder.glob("*/*.zarr")) or any(latents_folder.glob("*/cell_*/*.zarr"))
 
 

@@ -338,7 +338,7 @@ def draw_paths(
 
 
 def _draw_legend(entries: Sequence[str], colours: Sequence[str], notes: Sequence[str], canvas: Canvas) -> list[Text]:
-    """Return the symbols and names of the groups, as many on a line as fit, and dim notes."""
+    """Return the legend of the groups, with as many groups as fit on each line, followed by dim notes."""
     items = [
         Text(f"{GROUP_SYMBOLS[index]} {entry}", canvas.get_style(colours[index])) for index, entry in enumerate(entries)
     ]
