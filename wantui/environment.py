@@ -29,7 +29,7 @@ UMASK_KEY = "umask"
 
 
 def build_torch_environment(base_environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for a process that imports torch; values in `base_environment` win."""
+    """Return the environment for a process that imports torch; values in `base_environment` take precedence."""
     # Each of the two variables alone decides how threads wait: do not overrule the one that the user has set.
     wait_variables = {} if any(name in base_environment for name in OPENMP_WAIT_VARIABLES) else OPENMP_WAIT_VARIABLES
     return {**wait_variables, **ALLOCATOR_VARIABLES, **_build_kernel_cache_variables(), **base_environment}

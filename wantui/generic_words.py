@@ -139,7 +139,7 @@ def format_generic_words(generic_words: tuple[GenericWord, ...]) -> str:
 
 
 def convert_to_generic_words_text(value: Any) -> Any:
-    """Convert the value in a config file, a text or a mapping from words to generic words, to text; None if empty.
+    """Convert the value in a config file (text, or a mapping from words to generic words) to text; None if empty.
 
     Raises:
         GenericWordsError: it is neither, or the declaration cannot be read.

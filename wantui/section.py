@@ -21,7 +21,8 @@ ChoiceDescriptions = Mapping[str, Mapping[str, str]]
 
 
 class WrittenModel(BaseModel):
-    """Base class of models whose values are text in a file: numbers and flags are parsed as everywhere."""
+    """Base class of models whose values are text in a file: numbers and flags are parsed by the rules of all
+    settings."""
 
     @field_validator("*", mode="before")
     @classmethod

@@ -243,7 +243,7 @@ def find_differing_settings(videos: Sequence[Video]) -> DifferingSettings:
 
 
 def _find_shared_texts(videos_by_folder: Mapping[Path, Sequence[Video]], attribute: str) -> dict[Path, str]:
-    """Return the prompts (or weights) of the variations that all batches share, joined, by batch folder."""
+    """Return, by batch folder, the joined prompts (or weights) of the variations that all batches share."""
     texts_by_folder: dict[Path, dict[str, list[str]]] = {folder: {} for folder in videos_by_folder}
     for folder, members in videos_by_folder.items():
         for video in members:

@@ -203,7 +203,7 @@ def _find_unused_capture_warnings(settings: Settings) -> Iterator[str]:
 
 
 def _list_mark_captures(settings: Settings) -> list[str]:
-    """Return the settings that are on and store something of each marked word."""
+    """Return the settings that are on and store data of each marked word."""
     return [
         kind.marks_setting
         for kind in CAPTURES

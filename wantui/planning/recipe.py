@@ -184,7 +184,7 @@ class Recipe(_FrozenModel):
         return self
 
     def list_control_values(self) -> dict[str, dict[str, Any]]:
-        """Return the values of the controls that people see, by control; excludes word weights."""
+        """Return the displayed values of each control, by control; word weights are excluded."""
         return {
             kind.name: kind.list_shown_values(self.controls[kind.name])
             for kind in CONTROLS

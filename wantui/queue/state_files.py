@@ -70,7 +70,7 @@ def make_database_writable(path: Path) -> None:
 
 
 def find_file_write_error(path: Path) -> str | None:
-    """Return why a file of a database cannot be written; None if all can.
+    """Return why a file of a database cannot be written; None if all files can be written.
 
     A file that its owner may not write is not a fault: open descriptors can still write, and `make_database_writable`
     restores the permission. SQLite may remove its log files at any time.

@@ -95,7 +95,7 @@ def load_batch(folder: Path, video_index: int | None, state_filter: str, view: M
 
 
 def count_stars(batches: Sequence[BatchSummary]) -> dict[Path, int]:
-    """Return the number of starred videos by batch folder, for batches that have any."""
+    """Return the number of starred videos by batch folder, for batches with starred videos."""
     counts = {}
     for batch in batches:
         with contextlib.suppress(_InaccessibleMarksError):

@@ -95,7 +95,7 @@ def score_batch(words: str, batch: BatchSummary) -> float:
 
 
 class VariationCache:
-    """Variations of the batches that were searched last; for several threads.
+    """Variations of the batches that were searched last; shared by several threads.
 
     Args:
         max_bytes: maximum size in bytes of their manifests.
