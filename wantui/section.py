@@ -21,8 +21,7 @@ ChoiceDescriptions = Mapping[str, Mapping[str, str]]
 
 
 class WrittenModel(BaseModel):
-    """Base class of models whose values are text in a file: numbers and flags are parsed by the rules of all
-    settings."""
+    """Base class of models whose values are text in a file: numbers and flags are parsed by the general rules."""
 
     @field_validator("*", mode="before")
     @classmethod

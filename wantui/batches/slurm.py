@@ -152,8 +152,7 @@ class ShardJob:
 
 
 def _has_engine_ended(engine: "subprocess.Popen[bytes]") -> bool:
-    """Return whether the engine ended. `Popen.poll` may miss the end in a signal handler that interrupts `poll`
-    itself."""
+    """Return whether the engine ended. `Popen.poll` may miss the end in a signal handler that interrupts `poll`."""
     try:
         return os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:

@@ -54,8 +54,7 @@ class WorkerQueue(QueueWriter):
     def claim_next_video(
         self, worker_name: str, devices: Iterable[str], gpu_counts: Sequence[int] = (1, 2)
     ) -> Claim | None:
-        """Claim the next video for a worker; return None if no video is waiting, or the next video needs another
-        worker.
+        """Claim the next video for a worker; return None if no video waits, or the next video needs another worker.
 
         Args:
             devices: values of `batch.device` that the worker serves.
