@@ -253,7 +253,7 @@ def _answer_question(comparison: "Comparison", verdict: Verdict) -> tuple[str, s
 
 
 def add_explanation_notes(comparison: "Comparison") -> "Comparison":
-    """Add a note to each answer on room that says what can explain the verdict; return the new comparison."""
+    """Note at each answer on room what can explain the verdict; return the comparison with these notes."""
     answers = []
     for answer in comparison.answers:
         verdict = comparison.find_verdict(answer.first_group, answer.second_group)

@@ -165,7 +165,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         return [*lines, Text(""), *draw_facts([fact for fact in facts if fact.value], width)]
 
     def _list_blocks(self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], width: int) -> list[list[Text]]:
-        """Return the grid of the batch, and the clips before and after this one with their keys."""
+        """Return the grid of the batch, and the clips before and after the shown clip, with their keys."""
         if clip not in batch_clips:
             return []
         index = batch_clips.index(clip)
