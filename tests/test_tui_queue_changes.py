@@ -34,6 +34,7 @@ from wantui.storage.manifest import read_manifest
 from wantui.tui import edit_copy
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.queue_watcher import VIDEOS_PER_PAGE, QueueSnapshot, QueueWatcher, VideoPages
+from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.queue import QueueScreen
 from wantui.tui.timers import OneShotTimersMixin
 
@@ -327,6 +328,59 @@ def test_cancelling_continues_after_a_missing_batch(queue: Queue) -> None:
         await it.until(lambda: "6 videos cancelled" in it.notifications())
         assert f"cannot cancel: batch {numbers[1]} is no longer in the queue" in it.notifications()
         assert {video.state for number in numbers for video in queue.list_videos(number)} == {"cancelled"}
+
+    with only_queued():
+        on("queue", test)
+
+
+@pytest.mark.parametrize(
+    ("key", "report"),
+    [("p", "paused: 2 batches"), ("r", "4 videos queued again"), ("x", "removed: 2 batches")],
+)
+def test_change_continues_after_a_batch_that_another_process_removed(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, key: str, report: str
+) -> None:
+    numbers = [add(queue, name, videos=2) for name in ("one", "two", "three")]
+    if key == "r":
+        for number in numbers:
+            queue.cancel_videos(number)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: len(screen.visible_batches) == 3)
+        monkeypatch.setattr(it.app, "action_start_engine", lambda: None)
+        await it.press("g", "m", "m", "m")
+        assert screen.marked_ids == set(numbers)
+        if key == "x":
+            await it.press("x")
+            await it.until(lambda: isinstance(it.app.screen, Confirm))
+        monkeypatch.setattr(it.app.queue_watcher, "poll_now", lambda: None)  # the screen does not know of the removal
+        queue.remove_batch(numbers[1])
+        await it.press("y" if key == "x" else key)
+        await it.until(lambda: report in it.notifications())
+        assert f"batch {numbers[1]} is no longer in the queue" in it.notifications()
+        if key == "x":
+            assert [removed.batch_number for removed in screen.removed_batches] == [numbers[0], numbers[2]]
+
+    with only_queued():
+        on("queue", test)
+
+
+def test_removed_batch_stays_restorable_if_the_next_removal_fails(queue: Queue) -> None:
+    numbers = [add(queue, name) for name in ("one", "two")]
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: len(screen.visible_batches) == 2)
+        await it.press("g", "x", "y")
+        await it.until(lambda: len(screen.visible_batches) == 1)
+        await it.press("x")
+        await it.until(lambda: isinstance(it.app.screen, Confirm))
+        queue.remove_batch(numbers[1])
+        await it.press("y")
+        await it.until(lambda: f"batch {numbers[1]} is no longer in the queue" in it.notifications())
+        await it.press("u")
+        await it.until(lambda: [batch.id for batch in queue.list_batches(-1)] == numbers[:1])
 
     with only_queued():
         on("queue", test)

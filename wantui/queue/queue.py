@@ -26,6 +26,10 @@ from wantui.queue.records import BatchDescription, NewVideo, RemovedBatch, to_di
 MoveTarget = Literal["up", "down", "top", "bottom"]
 
 
+class BatchChangeError(UserError):
+    """Raised for a batch that cannot be changed: it was removed, or one of its videos is running."""
+
+
 class Queue(WorkerQueue):
     """The queue in a state directory, with all operations; for one thread of one process."""
 
@@ -90,11 +94,14 @@ class Queue(WorkerQueue):
         return batch_number
 
     def move_batch(self, batch_number: int, target: MoveTarget | int) -> None:
-        """Move a batch past one unfinished batch, to the top or bottom, or before the batch numbered `target`."""
+        """Move a batch past one unfinished batch, to the top or bottom, or before the batch numbered `target`.
+
+        Raises:
+            BatchChangeError: the batch was removed.
+        """
         with self._begin_transaction() as db:
+            self._require_batch(batch_number)
             batch_numbers = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
-            if batch_number not in batch_numbers:
-                raise UserError(f"batch {batch_number} is no longer in the queue")
             index = batch_numbers.index(batch_number)
             batch_numbers.remove(batch_number)
             # Skip finished batches: moving past one of them would have no visible effect.
@@ -121,8 +128,13 @@ class Queue(WorkerQueue):
             self._store_event(BatchMoved(), batch_number)
 
     def set_batch_paused(self, batch_number: int, is_paused: bool) -> None:
-        """Pause a batch (running videos stop at their next step), or resume it."""
+        """Pause a batch (running videos stop at their next step), or resume it.
+
+        Raises:
+            BatchChangeError: the batch was removed.
+        """
         with self._begin_transaction() as db:
+            self._require_batch(batch_number)
             cursor = db.execute(
                 "UPDATE batch SET paused = ? WHERE id = ? AND paused <> ?", (is_paused, batch_number, is_paused)
             )
@@ -152,8 +164,13 @@ class Queue(WorkerQueue):
         return [row["number"] for row in rows], running_count
 
     def retry_videos(self, batch_number: int, video_index: int | None = None) -> int:
-        """Queue the failed and cancelled videos of a batch again; return their number."""
+        """Queue the failed and cancelled videos of a batch again; return their number.
+
+        Raises:
+            BatchChangeError: the batch was removed.
+        """
         with self._begin_transaction() as db:
+            self._require_batch(batch_number)
             condition, parameters = _make_video_filter_sql(batch_number, video_index)
             rows = db.execute(
                 "UPDATE video SET state = 'queued', worker_crashes = 0, cancel = 0, error = NULL, plan = NULL "
@@ -168,11 +185,12 @@ class Queue(WorkerQueue):
         """Remove a batch from the queue, and return what `restore_batch` needs; its folder stays.
 
         Raises:
-            UserError: one of its videos is running.
+            BatchChangeError: the batch was removed, or one of its videos is running.
         """
         with self._begin_transaction() as db:
+            self._require_batch(batch_number)
             if db.execute("SELECT 1 FROM video WHERE batch = ? AND state = 'running'", (batch_number,)).fetchone():
-                raise UserError(
+                raise BatchChangeError(
                     f"cannot remove batch {batch_number}: one of its videos is running, or was running when the last "
                     f"engine ended. Cancel the batch first: wantui queue cancel {batch_number} (needs a running "
                     "engine: wantui engine start)"
@@ -207,6 +225,10 @@ class Queue(WorkerQueue):
                     places = ", ".join("?" * len(row))
                     db.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", tuple(row.values()))
             self._store_event(BatchMoved(), removed.batch_number)
+
+    def _require_batch(self, batch_number: int) -> None:
+        if self.db.execute("SELECT 1 FROM batch WHERE id = ?", (batch_number,)).fetchone() is None:
+            raise BatchChangeError(f"batch {batch_number} is no longer in the queue")
 
     def _has_folder(self, folder: str) -> bool:
         return self.db.execute("SELECT 1 FROM batch WHERE folder = ?", (folder,)).fetchone() is not None

@@ -1,9 +1,11 @@
 """Actions of the Queue screen: on the marked batches, the batch under the cursor, or the focused video."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+from wantui.errors import UserError
 from wantui.formatting import format_count
-from wantui.queue.queue import MoveTarget, Queue
+from wantui.queue.queue import BatchChangeError, MoveTarget, Queue
 from wantui.queue.reader import UNFINISHED_STATES
 from wantui.queue.records import BatchRow, RemovedBatch, VideoPage, VideoRow
 from wantui.tui.cancelling import cancel_videos
@@ -13,6 +15,8 @@ from wantui.tui.queue_watcher import VIDEOS_PER_PAGE
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.queue_results import QueueResults
 from wantui.tui.state_style import get_state_style
+
+Result = TypeVar("Result")
 
 
 class QueueActions(QueueResults):
@@ -84,10 +88,13 @@ class QueueActions(QueueResults):
         is_pausing = not all(batch.paused for batch in batches)
 
         def pause(queue: Queue) -> None:
-            for batch in batches:
-                if batch.paused != is_pausing:
-                    queue.set_batch_paused(batch.id, is_pausing)
-            self.notify(f"{'paused' if is_pausing else 'resumed'}: {_name_batches(batches)}")
+            changed, error = _change_each(batches, lambda batch: queue.set_batch_paused(batch.id, is_pausing))
+            if changed:
+                self.notify(
+                    f"{'paused' if is_pausing else 'resumed'}: {_name_batches([batch for batch, _ in changed])}"
+                )
+            if error is not None:
+                raise error
 
         if batches:
             self.wantui_app.change_queue(pause)
@@ -132,15 +139,20 @@ class QueueActions(QueueResults):
         batches = [] if video is not None else self._list_target_batches()
 
         def retry(queue: Queue) -> None:
+            error = None
             if video is not None:
                 count = queue.retry_videos(video.batch, video.number)
             else:
-                count = sum(queue.retry_videos(batch.id) for batch in batches)
+                counts, error = _change_each(batches, lambda batch: queue.retry_videos(batch.id))
+                count = sum(count_of_batch for _, count_of_batch in counts)
                 self.marked_ids.clear()
-            queued_text = f"{format_count(count, 'video')} queued again"
-            self.notify(queued_text if count else "nothing to retry: no failed or cancelled videos")
+            if count or error is None:
+                queued_text = f"{format_count(count, 'video')} queued again"
+                self.notify(queued_text if count else "nothing to retry: no failed or cancelled videos")
             if count and self.wantui_app.snapshot.engine is None:
                 self.app.call_later(self.wantui_app.action_start_engine)
+            if error is not None:
+                raise error
 
         if batches or video is not None:
             self.wantui_app.change_queue(retry)
@@ -153,11 +165,13 @@ class QueueActions(QueueResults):
         loss_note = f" {format_count(unfinished_count, 'video')} not generated yet." if unfinished_count else ""
 
         def remove(queue: Queue) -> None:
-            self.removed_batches = []
-            for batch in batches:
-                self.removed_batches.append(queue.remove_batch(batch.id))
-            self.marked_ids.clear()
-            self.notify(f"removed: {_name_batches(batches)}. Press u to undo")
+            removed, error = _change_each(batches, lambda batch: queue.remove_batch(batch.id))
+            if removed:
+                self.removed_batches = [removed_batch for _, removed_batch in removed]
+                self.marked_ids -= {batch.id for batch, _ in removed}
+                self.notify(f"removed: {_name_batches([batch for batch, _ in removed])}. Press u to undo")
+            if error is not None:
+                raise error
 
         def remove_if_confirmed(is_confirmed: bool | None) -> None:
             if is_confirmed:
@@ -202,6 +216,19 @@ class QueueActions(QueueResults):
     def action_toggle_ended(self) -> None:
         self.shows_ended = not self.shows_ended
         self.show_snapshot(self.wantui_app.snapshot)
+
+
+def _change_each(
+    batches: Sequence[BatchRow], change: Callable[[BatchRow], Result]
+) -> tuple[list[tuple[BatchRow, Result]], UserError | None]:
+    """Change each batch; return the changed ones with their results, and the errors of the others as one."""
+    results, errors = [], []
+    for batch in batches:
+        try:
+            results.append((batch, change(batch)))
+        except BatchChangeError as error:
+            errors.append(str(error))
+    return results, UserError("\n".join(errors)) if errors else None
 
 
 def _name_batches(batches: Sequence[BatchRow]) -> str:
