@@ -1,7 +1,9 @@
 """Videos with synthetic trajectories of known geometry, as the analysis loads them."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,24 @@ SIGMAS = np.linspace(1, 0, STATES)
 SETTINGS = {"steps": 8, "width": 64, "sampler": "euler"}
 
 
+@cache
+def make_empty_group(states: int) -> dict[str, bytes]:
+    """Return the content of each metadata file of a group for a trajectory, whose arrays have one raw chunk each."""
+    with tempfile.TemporaryDirectory() as name:
+        group = zarr.open_group(name, mode="w")
+        for array, shape, dtype in (("projection", (states, DIMENSION), "<f4"), ("sigmas", (states,), "<f8")):
+            group.create_array(array, shape=shape, dtype=dtype, chunks=shape, compressors=None)
+        return {str(path.relative_to(name)): path.read_bytes() for path in Path(name).rglob("*") if path.is_file()}
+
+
+def write_trajectory(place: Path, path: np.ndarray, sigmas: np.ndarray) -> None:
+    """Write a group without zarr, which waits for its thread for each file: most of the time of an analysis."""
+    chunks = {"projection/c/0/0": path.astype("<f4").tobytes(), "sigmas/c/0": sigmas.astype("<f8").tobytes()}
+    for name, content in (make_empty_group(len(sigmas)) | chunks).items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
+
+
 def synthetic_videos(
     folder: Path, spreads: dict[str, float], seeds: int, phrasings: int = 2, lengths: float = 1.0
 ) -> list[Video]:
@@ -38,9 +58,7 @@ def synthetic_videos(
                 path = SIGMAS[:, None] * noise + (1 - SIGMAS[:, None]) * end
                 path = path + np.sin(np.pi * SIGMAS)[:, None] * bend
                 place = folder / f"{name}_{phrasing}_{seed}.zarr"
-                group = zarr.open_group(place, mode="w")
-                group.create_array("projection", data=path.astype(np.float32))
-                group.create_array("sigmas", data=SIGMAS)
+                write_trajectory(place, path, SIGMAS)
                 videos.append(
                     Video(
                         folder,
@@ -76,9 +94,7 @@ def oscillating_videos(
                 path, sigmas = (np.repeat(own, [1, *[2] * 39, 1], axis=0) for own in (path, sigmas))
                 path[1:-1:2] += 1
             place = folder / f"{name}_{seed}.zarr"
-            group = zarr.open_group(place, mode="w")
-            group.create_array("projection", data=path.astype(np.float32))
-            group.create_array("sigmas", data=sigmas)
+            write_trajectory(place, path, sigmas)
             about = {"dimension": DIMENSION, "trajectory_path": place}
             result = build_trajectory(path @ path.T, sigmas, DIMENSION)
             videos.append(
