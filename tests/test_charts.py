@@ -35,7 +35,7 @@ from wantui.tui.analysis.forest_plot import (
     draw_interval,
 )
 from wantui.tui.analysis.views import Canvas, choose_curve_range, draw_mean_curves, draw_paths
-from wantui.tui.chart import Chart, choose_rows, find_value_range
+from wantui.tui.chart import Chart, choose_decade_rows, choose_rows, find_value_range
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
 from wantui.tui.pictures import measure_height
 from wantui.tui.series_colours import assign_series_colours
@@ -145,6 +145,40 @@ def test_line_at_a_tick_is_drawn_at_the_centre_of_its_row(height: int, limits: t
         assert not dots & 0b11001001
 
 
+@pytest.mark.parametrize("row_count", [2, 3, 5, 15, 30])
+@pytest.mark.parametrize(("low", "high"), [(0.05, 20.0), (0.2, 0.3), (1e-3, 1e4), (1.0, 1.0), (3.0, 80.0)])
+def test_rows_of_a_logarithmic_axis_contain_its_range_and_powers_of_ten(
+    row_count: int, low: float, high: float
+) -> None:
+    row_value, top_value, exponents = choose_decade_rows(low, high, row_count)
+    bottom_value = top_value - (row_count - 1) * row_value
+    assert bottom_value - row_value / 2 <= math.log10(low) + 1e-9
+    assert math.log10(high) <= top_value + row_value / 2 + 1e-9
+    assert len(exponents) >= 2
+    assert exponents == sorted(set(exponents))
+    if row_count > exponents[-1] - exponents[0]:
+        rows = [(top_value - exponent) / row_value for exponent in exponents]
+        assert rows == pytest.approx(np.round(rows), abs=1e-6)
+
+
+def test_equal_ratios_have_equal_distances_on_a_logarithmic_axis() -> None:
+    chart = Chart(40, 20, (0.0, 2.0), (0.01, 1.0), is_log=True)
+    chart.add_line([0.0, 1.0, 2.0], [0.01, 0.1, 1.0], Style())
+    chart.add_line([0.0, 1.0], [0.0, -1.0], Style())
+    rows = {tick: chart._find_row(tick) for tick in chart.y_ticks}
+    assert chart.y_labels == ["0.01", "0.1", "1"]
+    assert rows[0.01] - rows[0.1] == rows[0.1] - rows[1.0] > 0
+
+
+def test_dashes_leave_a_curve_behind_them_in_sight() -> None:
+    chart = Chart(40, 6, (0.0, 1.0), (0.0, 1.0))
+    behind, front = Style(color="red"), Style(color="blue")
+    chart.add_line([0.0, 1.0], [0.5, 0.5], behind)
+    chart.add_line([0.0, 1.0], [0.5, 0.5], front, dash_length=2)
+    styles = [chart._get_cell(chart._find_row(0.5), column)[1] for column in range(8)]
+    assert styles == [front, front, behind, behind] * 2
+
+
 @pytest.mark.parametrize("row_count", range(1, 40))
 def test_rows_of_a_chart_contain_its_range_and_have_few_round_ticks(row_count: int) -> None:
     random = np.random.default_rng(row_count)
@@ -157,7 +191,7 @@ def test_rows_of_a_chart_contain_its_range_and_have_few_round_ticks(row_count: i
         assert top_value + row_value / 2 >= high - tolerance
         assert bottom_value - row_value / 2 <= low + tolerance
         assert all(bottom_value - tolerance <= tick <= top_value + tolerance for tick in ticks)
-        assert min(3, row_count) <= len(ticks) <= max(5 if row_count == 5 else 4, row_count // 3)
+        assert min(3, row_count) <= len(ticks) <= max(row_count if row_count in (5, 6) else 4, row_count // 3)
         assert row_count < 3 or ticks[-1] >= high - tolerance, "the last tick is not below the values"
         rows = [(top_value - tick) / row_value for tick in ticks]
         assert rows == pytest.approx(np.round(rows), abs=1e-6)

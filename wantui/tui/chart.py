@@ -26,6 +26,8 @@ MIN_CHART_HEIGHT = 4
 class Chart:
     """Chart of `width` by `height` cells with room for the axes; `x_range` may fall, as noise levels do.
 
+    With `is_log`, the vertical axis is logarithmic, and a value that is not positive leaves a gap.
+
     What is added later is drawn over what was added before. A cell has one style: the style of its last line, or of its
     last band if it has no line.
     """
@@ -38,12 +40,19 @@ class Chart:
         y_range: tuple[float, float],
         x_name: str = "",
         min_label_width: int = 0,
+        *,
+        is_log: bool = False,
     ) -> None:
-        self.x_range, self.x_name = x_range, x_name
+        self.x_range, self.x_name, self.is_log = x_range, x_name, is_log
         self.plot_height = max(1, height - 2)
-        self.row_value, self.top_value, self.y_ticks = choose_rows(*y_range, self.plot_height)
-        number_format = choose_tick_format(self.y_ticks)
-        self.y_labels = [number_format.format_number(tick) for tick in self.y_ticks]
+        if is_log:
+            self.row_value, self.top_value, exponents = choose_decade_rows(*y_range, self.plot_height)
+            self.y_ticks = [10.0**exponent for exponent in exponents]
+            self.y_labels = [f"{tick:g}" for tick in self.y_ticks]
+        else:
+            self.row_value, self.top_value, self.y_ticks = choose_rows(*y_range, self.plot_height)
+            number_format = choose_tick_format(self.y_ticks)
+            self.y_labels = [number_format.format_number(tick) for tick in self.y_ticks]
         self.label_width = max((min_label_width, len(x_name), *map(len, self.y_labels)))
         self.plot_width = max(1, width - self.label_width - 2)
         self._canvas = BrailleCanvas(self.plot_width, self.plot_height)
@@ -53,15 +62,19 @@ class Chart:
         """Column of a vertical line behind the curves, and its style."""
         self._strips: list[Text] = []
 
-    def add_line(self, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
-        """Draw lines between successive points; a point that is not finite leaves a gap."""
+    def add_line(self, xs: Sequence[float], ys: Sequence[float], style: Style, dash_length: int = 0) -> None:
+        """Draw lines between successive points; a point that the axes do not have leaves a gap.
+
+        Args:
+            dash_length: columns of characters of a dash, and of the gap behind it; 0 draws a solid line.
+        """
         previous: tuple[float, float] | None = None
         for x, y in zip(xs, ys, strict=True):
-            if not (math.isfinite(x) and math.isfinite(y)):
+            if not (math.isfinite(x) and math.isfinite(y)) or (self.is_log and y <= 0):
                 previous = None
                 continue
             dot = self._find_dot_column(x), self._find_dot_row(y)
-            self._canvas.add_line(previous or dot, dot, style)
+            self._canvas.add_line(previous or dot, dot, style, dash_length)
             previous = dot
 
     def add_band(
@@ -167,7 +180,8 @@ class Chart:
         return (x - first) / ((last - first) or 1.0) * (self._canvas.dot_columns - 1)
 
     def _find_dot_row(self, y: float) -> float:
-        return (self.top_value - y) / self.row_value * 4 + CENTRE_DOT
+        level = math.log10(y) if self.is_log else y
+        return (self.top_value - level) / self.row_value * 4 + CENTRE_DOT
 
     def _find_row(self, y: float) -> int:
         return round(self._find_dot_row(y)) // 4
@@ -185,9 +199,9 @@ def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, 
     if not high > low:
         margin = abs(high) / 2 or 1.0
         low, high = low - margin, high + margin
-    max_tick_count = max(5 if row_count == 5 else 4, row_count // 3)  # some ranges need all of five rows
+    max_tick_count = max(row_count if row_count in (5, 6) else 4, row_count // 3)  # which use the height best
     exponent = math.floor(math.log10((high - low) / row_count))
-    steps = [factor * 10.0 ** (exponent + power) for power in range(4) for factor in (1, 2, 5)]
+    steps = [factor * 10.0 ** (exponent + power) for power in range(4) for factor in (1, 2, 2.5, 5)]
     # Smallest rows first: they use the height best.
     choices = sorted((step / rows, -step, rows) for step in steps for rows in range(1, 2 * row_count + 1))
     for row_value, negative_step, rows_per_tick in choices:
@@ -203,6 +217,23 @@ def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, 
         if min(MIN_TICK_COUNT, row_count) <= len(indices) <= max_tick_count:
             return row_value, last * row_value, [index // rows_per_tick * -negative_step for index in indices]
     raise AssertionError("a large enough step always has rows that contain the range and the ticks")
+
+
+def choose_decade_rows(low: float, high: float, row_count: int) -> tuple[float, float, list[int]]:
+    """Choose rows of characters on a logarithmic axis that contain a range of positive values and two powers of 10.
+
+    Returns:
+        As `choose_rows`, but with exponents of 10 instead of values.
+    """
+    first, last = math.log10(low), math.log10(high)
+    if math.floor(last) - math.ceil(first) < 1:
+        first, last = math.floor(first), math.ceil(last + 1e-9)
+    for rows_per_decade in range(row_count, 0, -1):  # largest rows first: they use the height best
+        top, bottom = math.ceil(last * rows_per_decade - 0.5), math.floor(first * rows_per_decade + 0.5)
+        if top - bottom < row_count:
+            exponents = range(math.ceil(bottom / rows_per_decade), math.floor(top / rows_per_decade) + 1)
+            return 1 / rows_per_decade, top / rows_per_decade, list(exponents)
+    return (last - first) / max(1, row_count - 1), last, [math.ceil(first), math.floor(last)]
 
 
 def find_value_range(value_lists: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -59,6 +59,8 @@ SIGMA_AXIS_NAME = "σ"
 MIN_RELATIVE_RANGE = 0.01
 """Range of a curve, as a share of its maximum, below which it is almost constant: its axis then begins at 0."""
 
+MEDIAN_STYLE, MEDIAN_DASH_LENGTH = Style(dim=True), 2
+"""Style of the median of all videos, and length of its dashes in cells."""
 MAX_STRIPS = 3
 """Maximum number of pairs of groups whose clusters are drawn below the mean curves; one in a low pane."""
 
@@ -175,11 +177,11 @@ def _draw_video_curve(curve: _VideoCurve, size: tuple[int, int, int], style: Sty
         (f"{replace_names(curve.name)}  ", "bold"), (f"from {curve.values[0]:.4g} to {curve.values[-1]:.4g}", "dim")
     )
     chart = _make_chart(curve, *size)
-    if curve.median is not None:
-        chart.add_line(curve.sigmas, curve.median.values.tolist(), Style(dim=True))
-        legends = (f"   ── median of {curve.median.video_count} videos", "  ── median", "") if has_legend else ("",)
-        title.append(next(text for text in legends if title.cell_len + len(text) <= size[0] or not text), "dim")
     chart.add_line(curve.sigmas, curve.values, style)
+    if curve.median is not None:  # in front, with gaps: otherwise one of two close curves would hide the other
+        chart.add_line(curve.sigmas, curve.median.values.tolist(), MEDIAN_STYLE, MEDIAN_DASH_LENGTH)
+        legends = (f"   ╌╌ median of {curve.median.video_count} videos", "  ╌╌ median", "") if has_legend else ("",)
+        title.append(next(text for text in legends if title.cell_len + len(text) <= size[0] or not text), MEDIAN_STYLE)
     return [title, *chart.draw_lines()]
 
 

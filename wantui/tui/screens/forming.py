@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 MAX_STEPS = 24
 """Maximum number of steps that are read and shown, evenly spread."""
-MAX_STRIP_LINES = 7
-"""Maximum height of the small pictures in lines."""
+STRIP_PICTURE_LINES = (5, 7)
+"""Minimum and maximum height of the small pictures in lines: lower ones look alike."""
 STEP_ACTIONS = ("pick_step", "play", "move_frame")
 """Actions that need a step."""
 NOTE_SEPARATOR = " · "
@@ -102,7 +102,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
         with Horizontal(id="forming-stage"):
             yield PictureView()
             yield StepChangesPanel()
-        yield PreviewStrip(max_picture_lines=MAX_STRIP_LINES, spreads=True)
+        yield PreviewStrip(picture_lines=STRIP_PICTURE_LINES, spreads=True)
         yield KeyFooter()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
 
 MIN_PICTURE_LINES = 3
-"""Minimum height of a small picture in lines."""
+"""Height of a small picture in lines, unless the strip has another."""
 GAP_SIGN = "⋯"
 """Sign between two steps if the steps between them have no picture, and at an end of the strip if more steps follow."""
 SCREEN_SHARE = 5
@@ -28,7 +28,8 @@ class PreviewStrip(DiffText):
     """Small pictures of the steps, as many as fit, around the shown step.
 
     Args:
-        max_picture_lines: maximum height of a small picture in lines, if all steps fit and the screen is high.
+        picture_lines: minimum and maximum height of a small picture in lines; larger than the minimum if all steps fit
+            and the screen is high.
         spreads: whether the steps are spread over the whole width; otherwise they are side by side on the left.
     """
 
@@ -43,14 +44,19 @@ class PreviewStrip(DiffText):
             super().__init__()
             self.step_number = step_number
 
-    def __init__(self, *, max_picture_lines: int = MIN_PICTURE_LINES, spreads: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        picture_lines: tuple[int, int] = (MIN_PICTURE_LINES, MIN_PICTURE_LINES),
+        spreads: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
-        self.max_picture_lines, self.spreads = max_picture_lines, spreads
+        (self.min_picture_lines, self.max_picture_lines), self.spreads = picture_lines, spreads
         self._picture_lines = MIN_PICTURE_LINES
         self._pictures_by_step: dict[int, Picture] = {}
         self._shown_step: int | None = None
         self._notes_by_step: dict[int, str] = {}
-        self._step_count = 0
         self._lines_by_step: dict[int, list[Text]] = {}
         """Drawn small pictures."""
         self._visible_steps: list[int] = []
@@ -61,15 +67,13 @@ class PreviewStrip(DiffText):
         pictures_by_step: "dict[int, Picture]",
         shown_step: int | None,
         notes_by_step: Mapping[int, str] | None = None,
-        step_count: int = 0,
     ) -> None:
         """Show the pictures of steps, in order, and mark one step.
 
         Args:
             notes_by_step: text beside the number of each step, if all of them fit.
-            step_count: number of steps of the video; if all fit, each step has its place; 0 if unknown.
         """
-        self._notes_by_step, self._step_count = dict(notes_by_step or {}), step_count
+        self._notes_by_step = dict(notes_by_step or {})
         self._lines_by_step = {
             step: lines
             for step, lines in self._lines_by_step.items()
@@ -88,10 +92,7 @@ class PreviewStrip(DiffText):
             self.show_lines([Text("")] * (self._picture_lines + 1))
             return
         height, width = next(iter(self._pictures_by_step.values())).shape[:2]
-        picture_width = self._choose_size(max(len(steps), self._step_count), width / height)
-        if self._step_count and (self.size.width + 1) // (picture_width + 1) >= self._step_count:
-            steps = list(range(1, self._step_count + 1))
-            self._cell_width = (self.size.width + 1) // self._step_count
+        picture_width = self._choose_size(len(steps), width / height)
         visible_count = max(1, (self.size.width + 1) // self._cell_width)
         shown_index = steps.index(self._shown_step) if self._shown_step in steps else len(steps) - 1
         first = max(0, min(shown_index - visible_count // 2, len(steps) - visible_count))
@@ -103,9 +104,6 @@ class PreviewStrip(DiffText):
         labels = self._label_steps(max(picture_width, self._cell_width - 1))
         for index, step in enumerate(self._visible_steps):
             column, style = index * self._cell_width, Style(dim=True)
-            if step not in self._pictures_by_step:
-                append_at(lines[-1], column, Text(str(step).center(picture_width), style))
-                continue
             for line, picture_line in zip(lines, self._draw_small_picture(step, picture_width), strict=False):
                 append_at(line, column, picture_line)
             if index and step - self._visible_steps[index - 1] > shortest_gap:
@@ -126,7 +124,7 @@ class PreviewStrip(DiffText):
         fitting_lines = min(
             self.max_picture_lines, self.screen.size.height // SCREEN_SHARE, int(room / aspect_ratio / 2)
         )
-        picture_lines = max(MIN_PICTURE_LINES, fitting_lines)
+        picture_lines = max(self.min_picture_lines, fitting_lines)
         picture_width = max(3, min(4 * picture_lines, round(2 * picture_lines * aspect_ratio)))
         if picture_lines != self._picture_lines:
             self._picture_lines, self._lines_by_step = picture_lines, {}

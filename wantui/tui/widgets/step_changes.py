@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-TITLE = "change of the picture (0 to 255)"
+TITLE = "change of the picture (0 to 255, log scale)"
 STEP_AXIS = "step"
 LINE_SIGN = "━━"
+MIN_RELATIVE_CHANGE = 1e-3
+"""Smallest change on the axis, as a share of the largest; smaller ones are below it."""
 MIN_PANEL_WIDTH, MAX_PANEL_WIDTH = 30, 90
 """Limits of the width of the panel, in cells."""
 MIN_WIDTH_WITH_PANEL = 2 * MIN_PANEL_WIDTH
@@ -95,11 +97,12 @@ class StepChangesPanel(DiffText):
         self, series: list[tuple[str, Mapping[int, float], Style]], shown_step: int, width: int, height: int
     ) -> list[Text]:
         steps = [step for _, values, _ in series for step in values]
-        top_value = max(value for _, values, _ in series for value in values.values())
-        chart = Chart(width, height, (min(steps), max(steps)), (0, top_value or 1), STEP_AXIS)
+        changes = [value for _, values, _ in series for value in values.values() if value > 0] or [1.0]
+        value_range = max(min(changes), MIN_RELATIVE_CHANGE * max(changes)), max(changes)
+        chart = Chart(width, height, (min(steps), max(steps)), value_range, STEP_AXIS, is_log=True)
         for _, values, style in series:
             chart.add_line(list(values), list(values.values()), style)
         for _, values, style in series:
-            if shown_step in values:
+            if values.get(shown_step):
                 chart.mark_point(shown_step, values[shown_step], style)
         return chart.draw_lines()
