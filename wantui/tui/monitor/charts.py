@@ -23,6 +23,8 @@ MIN_CHART_HEIGHT = 3
 """Minimum height of a chart in lines, without its horizontal axis: a title and two lines of dots."""
 MIN_HEIGHT_WITH_MIDDLE = 3
 """Minimum height of the dots of a chart in lines, for a tick between its ends."""
+MIN_HEIGHT_WITH_LABELS = 6
+"""Minimum height of a chart in lines, if the axis of an upper row of charts has labels too."""
 AXIS_HEIGHT = 2
 """Height of the horizontal axis and its labels, in lines."""
 
@@ -214,15 +216,22 @@ def draw_charts(
     styles: ChartStyles,
     last_sigma: float = 0.0,
 ) -> list[Text]:
-    """Draw as many charts as fit into `height` lines of `width` characters, in columns above one horizontal axis.
+    """Draw as many charts as fit into `height` lines of `width` characters, in columns above a horizontal axis.
+
+    Each row of charts has this axis where the height allows it; the last one always does.
 
     Args:
         last_sigma: noise level at the right end, in 0 to 1 without 1.
     """
     column_count = 2 if width >= 2 * MIN_CHART_WIDTH + 2 else 1
     row_count = max(1, min(-(-len(LIVE_METRICS) // column_count), (height - AXIS_HEIGHT) // MIN_CHART_HEIGHT))
-    plots_height = height - AXIS_HEIGHT
+    row_height = (height - row_count * AXIS_HEIGHT) // row_count
+    upper_axis_height = (
+        AXIS_HEIGHT if row_height >= MIN_HEIGHT_WITH_LABELS else 1 if row_height >= MIN_CHART_HEIGHT else 0
+    )
+    plots_height = height - AXIS_HEIGHT - (row_count - 1) * upper_axis_height
     chart_width = (width - 2 * (column_count - 1)) // column_count
+    axis = draw_sigma_axis(chart_width, styles.axis, last_sigma)
     lines: list[Text] = []
     for row in range(row_count):
         row_height = plots_height // row_count + (row < plots_height % row_count)
@@ -238,8 +247,8 @@ def draw_charts(
             )
             for metric in LIVE_METRICS[row * column_count : (row + 1) * column_count]
         ]
-        lines += _join_charts(row_charts, chart_width)
-    lines += _join_charts([draw_sigma_axis(chart_width, styles.axis, last_sigma)] * column_count, chart_width)
+        axis_height = AXIS_HEIGHT if row == row_count - 1 else upper_axis_height
+        lines += _join_charts(row_charts, chart_width) + _join_charts([axis[:axis_height]] * column_count, chart_width)
     return lines[: max(0, height)]
 
 

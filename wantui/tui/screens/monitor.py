@@ -222,7 +222,7 @@ class MonitorScreen(MonitorFiles):
         for number in steps:
             frames = self.previews.frames_by_step[number]
             pictures[number] = frames[len(frames) // 2]
-        self.strip.show_steps(pictures, step, step_count=0 if progress is None else progress.step_count or 0)
+        self.strip.show_steps(pictures, step)
         self.update_footer()
 
     def _choose_pictures(
