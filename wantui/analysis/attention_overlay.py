@@ -18,6 +18,10 @@ from wantui.storage.recorded_files import verify_clip
 
 MAX_OPACITY = 0.65
 """Opacity of the colour at the upper end of the scale."""
+FRAME_BRIGHTNESS = 0.6
+"""Brightness of the frame under the colours, as a share of its own."""
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in the brightness of a pixel (ITU-R BT.601)."""
 MAX_STRIP_FRAMES = 5
 """Maximum number of frames in a strip."""
 
@@ -85,14 +89,15 @@ def draw_overlay(
 def draw_frame_overlay(
     frame: NDArray[np.uint8], frame_map: NDArray[np.float64], scale_maximum: float
 ) -> NDArray[np.uint8]:
-    """Return a frame [height, width, rgb] with a map [rows, columns] drawn over it; NaN counts as no attention."""
+    """Return a grey frame [height, width, rgb] with a map [rows, columns] drawn over it; NaN counts as no attention."""
     from PIL import Image
 
     height, width = frame.shape[:2]
     relative_map = np.nan_to_num(np.clip(frame_map / scale_maximum, 0, 1)).astype(np.float32)
     resized_map = np.asarray(Image.fromarray(relative_map).resize((width, height), Image.Resampling.BILINEAR))
     opacity = MAX_OPACITY * np.sqrt(resized_map)[..., None]
-    return np.rint(frame * (1 - opacity) + map_heat_colours(resized_map) * opacity).astype(np.uint8)
+    grey_frame = FRAME_BRIGHTNESS * (frame @ LUMA_WEIGHTS)[..., None]  # its colours would change those of the scale
+    return np.rint(grey_frame * (1 - opacity) + map_heat_colours(resized_map) * opacity).astype(np.uint8)
 
 
 def map_heat_colours(shares: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from wantui.analysis.video import Video
 from wantui.errors import UserError
+from wantui.tui.plain_names import replace_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,6 +80,7 @@ class AttentionFilm:
     """Number of blocks and of heads whose maps are stored separately."""
     maps_by_axis: "dict[AttentionAxis, AxisMaps]" = field(default_factory=dict)
     """Maps by block and by head, once they are read."""
+    video_name: str = ""
 
     def get_scale_maximum(self, axis: "AttentionAxis") -> float:
         """Return the upper end of the colour scale of an axis, which all its pictures share."""
@@ -187,6 +189,7 @@ def load_attention_film(video: Video, with_frames: bool) -> AttentionFilm:
         tuple(colours),
         maps,
         _count_stored_axes(maps, words[0].map_name) if with_frames else {},
+        video_name=replace_names(video.name),
     )
 
 

@@ -58,7 +58,7 @@ def draw_attention(
         figures = _draw_figures(film, key, figures_width, get_style)
     if len(figures) > height:  # drop the blank lines before the scale or the words
         figures = [line for line in figures if line.plain]
-    pictures = _draw_pictures(film.frames[key.frame_index], picture, pictures_width, height)
+    pictures = _draw_pictures(film.video_name, film.frames[key.frame_index], picture, pictures_width, height)
     return join_columns(pictures, figures, pictures_width + PICTURE_GAP)[:height]
 
 
@@ -85,14 +85,17 @@ def _choose_pair_width(width: int) -> int:
     return pair_width if pair_width >= MIN_PAIR_WIDTH else 0
 
 
-def _draw_pictures(frame: "NDArray[np.uint8]", overlay: "NDArray[np.uint8]", width: int, height: int) -> list[Text]:
+def _draw_pictures(
+    video_name: str, frame: "NDArray[np.uint8]", overlay: "NDArray[np.uint8]", width: int, height: int
+) -> list[Text]:
     """Return the frame and the attention over it: side by side with captions, unless the pane is too narrow."""
     pair_width = _choose_pair_width(width)
     if height < MIN_PAIR_HEIGHT or not pair_width:
         return draw_centred_picture(overlay, width, height)
     columns = []
     overlay_caption = OVERLAY_CAPTION if len(OVERLAY_CAPTION) <= pair_width else SHORT_OVERLAY_CAPTION
-    for picture, caption in ((frame, FRAME_CAPTION), (overlay, overlay_caption)):
+    frame_caption = f"{video_name}: {FRAME_CAPTION}" if video_name else FRAME_CAPTION
+    for picture, caption in ((frame, frame_caption[:pair_width]), (overlay, overlay_caption)):
         lines = draw_centred_picture(picture, pair_width, height - 1)
         columns.append([*lines, Text(caption.center(pair_width), Style(dim=True))])
     return join_columns(columns[0], columns[1], pair_width + PICTURE_GAP)
