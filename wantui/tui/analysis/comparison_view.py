@@ -21,6 +21,7 @@ from wantui.tui.analysis.forest_plot import (
     label_effect,
     sort_significant_first,
 )
+from wantui.tui.analysis.metric_notes import describe_adjusted_p
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plain_names import replace_names
 from wantui.tui.plots import draw_sparkline
@@ -136,9 +137,14 @@ def _draw_pair(
         lines += wrap_text(legend, canvas.width, Style(dim=True))
     header = draw_forest_header(layout)
     header.stylize(Style(bold=True, dim=True))
-    lines += [draw_directions(*pair, layout, canvas.get_style), header]
-    first_row = lines_above + len(lines)
     differences = [d for d in comparison.differences if (d.first_group, d.second_group) == pair]
+    directions = draw_directions(*pair, layout, canvas.get_style)
+    for note in describe_adjusted_p(max((len(d.seed_values) for d in differences), default=0)):
+        if directions.cell_len + len(note) + 2 <= canvas.width:
+            directions.append(note.rjust(canvas.width - directions.cell_len), canvas.get_style("text-muted"))
+            break
+    lines += [directions, header]
+    first_row = lines_above + len(lines)
     if first_row + len(differences) > canvas.height:
         differences = sort_significant_first(differences, partial(find_decisive_p, comparison))
     rows = draw_forest_rows(comparison, differences, layout, canvas.get_style)

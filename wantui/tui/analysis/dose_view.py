@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from wantui.analysis.dose_response import DoseResponse, Trend
 
-MIN_VISIBLE_SLOPES = 5
+MIN_VISIBLE_SLOPES = 4
 """Rows of the table of slopes that a pane shows below the intervals; without room for both, means are in one line."""
 MAX_PLOT_WIDTH = 140
 """Maximum width of the lines with the intervals of the groups, in cells."""
@@ -194,7 +194,8 @@ def _draw_slopes(
 ) -> list[Text]:
     """Return a table of slopes with aligned decimal points, and notes on the table.
 
-    A wide pane has a plot of the same percentages. Significant rows are bold, as in the table of a pair, others muted.
+    A wide pane has a plot of the same percentages. Rows that are not significant are muted; that of the charted metric
+    is bold.
     """
     header, *rows = _draw_slope_table(dose_response, trends, name_by_metric, canvas.width)
     changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]
@@ -204,7 +205,8 @@ def _draw_slopes(
     lines = [header_line]
     for trend, row, change in zip(trends, rows, changes, strict=True):
         is_significant = trend.family_p <= SIGNIFICANCE_LEVEL
-        style = canvas.get_style("found") + Style(bold=True) if is_significant else muted_style
+        style = canvas.get_style("found") if is_significant else muted_style
+        style += Style(bold=trend.metric == charted_metric)
         line = Text.assemble((row, style))
         if trend.metric == charted_metric:
             line.stylize(canvas.get_style("accent"), 0, len(name_by_metric[trend.metric]))

@@ -27,6 +27,18 @@ def describe_least_p(seed_count: int) -> tuple[str, ...]:
     return f"{p} is the smallest p that {seeds} can give", f"smallest p of {seeds}: {p}", f"smallest p: {p}"
 
 
+def describe_adjusted_p(seed_count: int) -> tuple[str, ...]:
+    """Return over what the p of a pair of groups is adjusted and how small it can be, in texts from long to short."""
+    p, seeds = format_p(compute_min_attainable_p(seed_count)), format_count(seed_count, "seed")
+    return (
+        f"adj. p: over the metrics of an answer; with {seeds} at least {p}",
+        f"adj. p over an answer's metrics, at least {p}",
+        f"adj. p over an answer's metrics, ≥ {p}",
+        f"p ≥ {p} with {seeds}",
+        f"p ≥ {p}",
+    )
+
+
 def mark_ratio(metric: str, label: str) -> str:
     """Return the label of a metric beside percentages, with a symbol if the percentages are not measured from 0."""
     return f"{label} {RATIO_SIGN}" if get_ratio_origin(metric) else label
