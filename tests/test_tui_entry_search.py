@@ -181,6 +181,29 @@ def test_help_scrolls_to_its_last_entry_and_skips_headings() -> None:
     run(test)
 
 
+def test_tab_moves_through_the_parts_of_the_help_and_no_heading_is_in_the_last_row() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.press("1", "escape", "question_mark")
+            await it.until(lambda: isinstance(it.app.screen, Help))
+            dialog = it.screen(Help)
+            for group in ("How a run goes", "Compose", "Terms"):
+                assert (entry := dialog.get_selected()) is not None
+                assert entry.group == group
+                await it.press(*["tab"] * (group != "Terms"))
+            await it.until(lambda: TERMS["template"] in it.text())
+            await it.press("shift+tab")
+            assert (entry := dialog.get_selected()) is not None
+            assert entry.group == "Compose"
+            entry_list = dialog.entry_list
+            heading = dialog.shown_rows.index("Terms")
+            entry_list.scroll_to(y=heading - entry_list.size.height + 1, animate=False, force=True)
+            await it.until(lambda: entry_list.get_visible_range()[1] == heading)
+            assert "Terms" not in [line.strip(" │") for line in it.text().splitlines()]
+
+    run(test)
+
+
 def test_help_runs_the_entry_that_was_searched() -> None:
     async def test() -> None:
         async with application(size=(80, 24)) as it:

@@ -20,7 +20,7 @@ from wantui.tui.widgets.line_input import LineInput
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
-ENTRY_HINT = "type to find   ↑ ↓ move   enter run   esc close"
+ENTRY_HINT = "type to find   ↑ ↓ move   tab next part   enter run   esc close"
 INDENT = "  "
 
 
@@ -65,6 +65,8 @@ SEARCH_BINDINGS = (
     Binding("escape", "leave", "Close"),
     Binding("down", "move(1)", "Down", show=False),
     Binding("up", "move(-1)", "Up", show=False),
+    Binding("tab", "move_group(1)", "Next part", show=False),
+    Binding("shift+tab", "move_group(-1)", "Previous part", show=False),
     Binding("pagedown", "page(1)", "Page down", show=False),
     Binding("pageup", "page(-1)", "Page up", show=False),
     Binding("ctrl+home", "page(-1000)", "First", show=False),
@@ -143,7 +145,8 @@ class EntrySearchMixin(BackdropMixin):
     def _draw_row(self, index: int, width: int) -> Text:
         row = self.shown_rows[index]
         if isinstance(row, str):
-            return self.draw_heading(row, width - 1)
+            is_last = index == self.entry_list.get_visible_range()[1]
+            return Text() if is_last else self.draw_heading(row, width - 1)  # a heading needs an entry below it
         return self.draw_entry(row, width - 1)  # keeps keys apart from the scroll bar
 
     def get_selected(self) -> SearchEntry | None:
@@ -186,6 +189,16 @@ class EntrySearchMixin(BackdropMixin):
 
     def action_move(self, step: int) -> None:
         self._move_cursor(self.entry_list.cursor + step, step)
+
+    def action_move_group(self, step: int) -> None:
+        """Move to the first entry of the next or previous group, and show its heading at the top."""
+        headings = [index for index, row in enumerate(self.shown_rows) if isinstance(row, str)]
+        if not headings:
+            return
+        current = sum(index < self.entry_list.cursor for index in headings) - 1
+        heading = headings[(current + step) % len(headings)]
+        self._move_cursor(heading, 1)
+        self.entry_list.scroll_to(y=heading, animate=False, force=True)
 
     def action_page(self, pages: int) -> None:
         self._move_cursor(self.entry_list.cursor + pages * max(1, self.entry_list.size.height - 1), pages)
