@@ -189,7 +189,7 @@ class ComposeScreen(BaseScreen):
     def _show_machine_refusals(self, message: MachineExamined) -> None:
         if message.refusals and self.preview is message.preview:
             self.preview = replace(message.preview, refusals=(*message.preview.refusals, *message.refusals))
-            self.cost_pane.show_costs(self.preview, self.cost_lines, self.cell_texts)
+            self.cost_pane.show_costs(self.preview, self.cost_lines, self.cell_texts, self.cost_pane.changes_text)
             self._show_next_action()
 
     def _show_preview(
@@ -209,7 +209,7 @@ class ComposeScreen(BaseScreen):
         self.preview, self.draft_error = preview, error
         self._show_error(error, error_position)
         self.variations.show_preview(preview, tokenizer_path, empty_text)
-        self.cost_pane.show_costs(preview, self.cost_lines, self.cell_texts)
+        self.cost_pane.show_costs(preview, self.cost_lines, self.cell_texts, self.config_pane.describe_changes())
         self._show_next_action()
 
     def _show_next_action(self) -> None:

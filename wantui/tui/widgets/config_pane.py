@@ -9,6 +9,7 @@ from textual.containers import Vertical
 from textual.message import Message
 
 from wantui.config import Config, ConfigError, dump_settings
+from wantui.config.fields import get_setting_value
 from wantui.config.presets import find_example_template
 from wantui.errors import UserError
 from wantui.tui.config_sources import (
@@ -24,6 +25,7 @@ from wantui.tui.config_sources import (
 from wantui.tui.content import set_titles
 from wantui.tui.drafts import Drafts
 from wantui.tui.pane_titles import KeyTitledPane, find_key
+from wantui.tui.settings_rows import format_label, format_setting_value
 from wantui.tui.widgets.config_list import ConfigList
 from wantui.tui.widgets.settings_form import SettingsForm
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -181,6 +183,15 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
             self.config_list.move_to_chosen()
         self._update_settings_title()
         self.post_message(self.Changed(""))
+
+    def describe_changes(self) -> str:
+        """Return the name of the config with its changed settings; empty if none is changed."""
+        if self.config is None or not self.drafts.changes:
+            return ""
+        keys = sorted(self.drafts.changes, key=lambda key: "." not in key)  # the cost says how many videos there are
+        values = [format_setting_value(key, get_setting_value(self.config, key)) for key in keys]
+        texts = [f"{format_label(key.rpartition('.')[2])} {value}" for key, value in zip(keys, values, strict=True)]
+        return f"{Path(self.drafts.config).stem} with {', '.join(texts)}"
 
     def _update_settings_title(self) -> None:
         drafts = self.drafts

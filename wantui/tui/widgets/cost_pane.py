@@ -46,6 +46,7 @@ class CostPane(KeyTitleMixin, Vertical):
         self.cost_lines: Sequence[CostLine] = ()
         self.cell_texts: Mapping[str, str] = {}
         """Videos and time of each cell of a sweep by its label."""
+        self.changes_text = ""
         self.next_action = ("", "")
         """The next step, and its details: the effect of the queue key, or the screen that shows the queued batch."""
         self._is_complete = True
@@ -61,10 +62,19 @@ class CostPane(KeyTitleMixin, Vertical):
         self.call_after_refresh(self._draw_costs)
 
     def show_costs(
-        self, preview: "BatchPreview | None", cost_lines: "Sequence[CostLine]", cell_texts: Mapping[str, str]
+        self,
+        preview: "BatchPreview | None",
+        cost_lines: "Sequence[CostLine]",
+        cell_texts: Mapping[str, str],
+        changes_text: str,
     ) -> None:
-        """Show the costs of a batch, and of each cell of its sweep; None clears the pane."""
+        """Show the costs of a batch, and of each cell of its sweep; None clears the pane.
+
+        Args:
+            changes_text: config with its changed settings; empty if none is changed.
+        """
         self.preview, self.cost_lines, self.cell_texts = preview, cost_lines, cell_texts
+        self.changes_text = changes_text
         self._draw_costs()
 
     def show_next_action(self, text: str, details: str = "") -> None:
@@ -100,7 +110,8 @@ class CostPane(KeyTitleMixin, Vertical):
                     short = [*self._draw_cost_lines(width, with_bases=False), *message_lines]
                     plan = self._draw_plan(width, height - len(short) - len(tail))
                     full = short if plan else full
-                return [*full, *plan, *tail]
+                changes = self._draw_changes(width, height - len(full) - len(plan) - len(tail))
+                return [*full, *changes, *plan, *tail]
         self._is_complete = False
         short = self._draw_cost_lines(width, with_bases=False)
         if next_action and not messages and len(short) <= height < len(short) + len(next_action):
@@ -110,7 +121,8 @@ class CostPane(KeyTitleMixin, Vertical):
         if len(short) + len(message_lines) <= height:
             tail = next_action if len(short) + len(message_lines) + len(next_action) <= height else []
             plan = self._draw_plan(width, height - len(short) - len(message_lines) - len(tail))
-            return [*short, *message_lines, *plan, *tail]
+            changes = self._draw_changes(width, height - len(short) - len(message_lines) - len(plan) - len(tail))
+            return [*short, *message_lines, *changes, *plan, *tail]
         if not messages:
             return short[:height]
         if len(short) + len(messages) <= height:
@@ -144,6 +156,11 @@ class CostPane(KeyTitleMixin, Vertical):
                 parts = value if not with_bases else _append_basis(value, cost, width - NAME_WIDTH)
             lines += self._label_lines(cost.name, parts)
         return lines
+
+    def _draw_changes(self, width: int, height: int) -> list[Text]:
+        """Return the config with its changed settings, cut to a height; empty without room."""
+        lines = wrap_text(self.changes_text, width - NAME_WIDTH, indent="") if self.changes_text and height > 0 else []
+        return self._label_lines("config", _cut_message(lines, height, width - NAME_WIDTH))
 
     def _draw_plan(self, width: int, height: int) -> list[Text]:
         """Return an empty line, and the grid of the videos or else the cells of a sweep; empty if neither fits."""

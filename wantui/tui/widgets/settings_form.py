@@ -202,7 +202,7 @@ class SettingsForm(Vertical):
         lines = "\n".join(filter(None, (self._describe_cut_value(), text)))
         width = self.explanation.content_size.width
         if self.screen.has_class("-low") and not self.has_focus_within and width:
-            lines = "\n".join(line.plain for line in cut_lines(wrap_text(lines, width, indent=""), 2, width))
+            lines = "\n".join(line.plain for line in cut_lines(wrap_text(lines, width, indent=""), 3, width))
         set_titles(self.explanation, format_label(field.name) if (field := self._get_current_field()) else "")
         self.explanation.update(make_content(lines, keep_lines=True))
 
