@@ -22,6 +22,7 @@ from wantui.storage.manifest import write_manifest
 from wantui.storage.marks import BatchMarks, edit_mark, read_marks
 from wantui.storage.mp4 import write_mp4
 from wantui.tui.player.clips import make_player_clip
+from wantui.tui.player.recipe_table import list_equal_fields
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.recipe_viewer import RecipeViewer
@@ -160,7 +161,7 @@ def test_next_and_previous_follow_the_matrix_and_move_its_cursor() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, "p")
         shown = []
-        for key in "nnnp":
+        for key in ("down", "j", "down", "k"):
             await it.press(key)
             shown.append((player.clips[0].variation_id, player.clips[0].recipe.seed))
             await it.until(lambda: find_frame_numbers(player, screen)[0] in range(FRAME_COUNT))
@@ -168,7 +169,7 @@ def test_next_and_previous_follow_the_matrix_and_move_its_cursor() -> None:
         await it.press("q")
         assert (screen.matrix.cursor, screen.matrix.column) == (1, 0)
         await it.press("p")
-        await it.press("p", "p", "p")
+        await it.press("up", "up", "up")
         assert "first video of the batch" in it.notifications()
 
     on_clips(test)
@@ -185,7 +186,7 @@ def test_marked_clips_are_compared_in_step() -> None:
         for key, frame in {"right": 1, "G": 8, "left": 7}.items():
             await it.press(key)
             assert find_frame_numbers(player, screen) == [frame] * 3
-        await it.press("n")
+        await it.press("down")
         assert len(player.clips) == 3
         await it.press("i")
         assert isinstance(it.app.screen, RecipeViewer)
@@ -235,7 +236,7 @@ def test_unreadable_next_clip_replaces_the_previous_picture_by_its_error() -> No
         assert player.clips[0].path == folder / manifest.videos[1].files["clip"]
         await it.until(lambda: "Invalid data" in it.text())
         assert player.views[0].picture is None
-        await it.press("n")
+        await it.press("down")
         await it.until(lambda: player.views[0].picture is not None and "Invalid data" not in it.text())
 
     on_clips(test)
@@ -249,7 +250,7 @@ def test_next_clip_of_one_frame_replaces_the_previous_picture() -> None:
 
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, "p")
-        await it.press("space", "n")
+        await it.press("space", "down")
         assert player.playback.is_playing
         [view] = player.views
         await it.until(
@@ -358,13 +359,13 @@ def test_player_stars_and_rejects_the_shown_video() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         await it.press("p")
         await it.until(lambda: isinstance(it.app.screen, Player))
-        await it.press("space", "n", "asterisk")
+        await it.press("space", "down", "asterisk")
         await it.until(lambda: "★" in it.text())
         entry = next(video for video in screen.shown_manifest.videos if (video.variation, video.number) == (0, 2))  # type: ignore[union-attr]
         assert screen.shown_marks.get_mark(entry.id).star
         await it.press("x")
         await it.until(lambda: "⊘" in it.text())
-        await it.press("p")
+        await it.press("up")
         await it.until(lambda: "⊘" not in it.text())
         await it.press("escape")
         await it.until(lambda: not screen._is_writing_marks)
@@ -433,6 +434,22 @@ def test_recipes_of_equal_titles_are_all_shown() -> None:
     on_clips(test)
 
 
+def test_key_lists_the_fields_that_are_equal_in_all_recipes() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        recipe = screen.shown_manifest.videos[0].recipe  # type: ignore[union-attr]
+        recipes = [recipe, recipe.model_copy(update={"steps": recipe.steps + 1})]
+        it.app.push_screen(RecipeViewer([(f"video{number}", recipe) for number, recipe in enumerate(recipes)]))
+        await it.until(lambda: "only the steps differs" in it.text())
+        assert not re.search(rf"fps +{recipe.fps} frames/s", it.text())
+        await it.press("e")
+        await it.until(lambda: re.search(rf"fps +{recipe.fps} frames/s", it.text()))
+        assert "steps" not in {field.name for field in list_equal_fields(recipes)}
+        await it.press("e")
+        await it.until(lambda: "frames/s" not in it.text())
+
+    on_clips(test, size=(120, 60))
+
+
 def test_differences_show_long_values_that_differ_only_at_their_end() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         values = [f"/models/{'deep-folder/' * 12}{name}.safetensors" for name in ("first", "second")]
@@ -477,7 +494,7 @@ def test_narrow_footers_show_the_most_used_keys() -> None:
         assert "p Play  m Select  A Analyse  i Recipe  x Reject" in footer
         await open_player(it, "p")
         footer = it.text().splitlines()[-1].strip()
-        assert footer == "space Pause  p Previous  n Next  * Star  x Reject  i Recipe  esc Close  ? Help"
+        assert footer == "space Pause  ↑ Previous  ↓ Next  * Star  x Reject  i Recipe  esc Close  ? Help"
 
     on_clips(test, size=(80, 24))
 
@@ -493,7 +510,7 @@ def test_facts_of_a_clip_are_drawn_once_for_all_frames(monkeypatch: pytest.Monke
         assert not drawn
         await it.press("asterisk")
         await it.until(lambda: len(drawn) == 1)
-        await it.press("n")
+        await it.press("down")
         await it.until(lambda: len(drawn) == 2)
 
     on_clips(test, size=(140, 40))
@@ -546,11 +563,15 @@ def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
         table = viewer.draw_recipe(recipe, 90)
         labels, signs, names, values = ([str(cell) for cell in column.cells] for column in table.columns)
         assert len([label for label in labels if label]) == len({label for label in labels if label})
-        for width, shown_text in ((90, "7f1949dbbec7fe008e9dabd70af8f0699"), (50, "7f1949dbbec7fe00…")):
+        for width, parts in (
+            (90, ["7f1949dbbec7fe008e9dabd70af8f0699"]),
+            (50, ["7f1949dbbec7fe008", "e9dabd70af8f0699"]),
+        ):
             output = io.StringIO()
             Console(width=width, file=output).print(viewer.draw_recipe(recipe, width))
-            (line,) = [line for line in output.getvalue().splitlines() if "revision" in line]
-            assert line.split()[-1] == shown_text
+            lines = output.getvalue().splitlines()
+            first = next(index for index, line in enumerate(lines) if "revision" in line)
+            assert [line.split()[-1] for line in lines[first : first + len(parts)]] == parts
         assert all(value == value.strip() for value in values)
         assert f"{recipe.width} px  (default 832)" in values
         changed_names = {name for sign, name in zip(signs, names, strict=True) if sign == "●"}
@@ -583,7 +604,7 @@ def test_player_shows_place_settings_and_marks_of_a_clip_beside_it() -> None:
         assert player.clips[0].title not in player.playback_bar.get_shown_text(), "the panel has it"
         await it.press("asterisk")
         await it.until(lambda: "★ starred" in it.cells("#clip-facts"))
-        await it.press("n")
+        await it.press("down")
         await it.until(lambda: "video 2 of 8" in it.cells("#clip-facts"))
         assert "starred" not in it.cells("#clip-facts")
         await it.press("f")
@@ -631,7 +652,7 @@ def test_strip_beside_a_clip_marks_the_current_frame() -> None:
             assert find_marked_label() == label, key
         await it.press("G")
         assert find_marked_label() == "9"
-        await it.press("n")
+        await it.press("down")
         await it.until(lambda: player.clip_facts._strip.clip == player.clips[0])  # type: ignore[union-attr]
         assert find_marked_label() == "frame 1"
 

@@ -96,7 +96,8 @@ def test_map_marks_the_played_clip_in_its_row_and_column(tmp_path: Path) -> None
     ("prompt", "other", "width", "expected"),
     [
         ("a red circle", "a blue circle", 40, "a red circle"),
-        ("a red circle moving left", "a blue circle moving left", 12, "a red circl…"),
+        ("a red circle moving left", "a blue circle moving left", 12, "a red …"),
+        ("a red circle moving left", "a blue circle moving left", 6, "a red…"),
         ("a large circle moving to the left side", "a large circle moving to the right side", 16, "… the left side"),
     ],
 )

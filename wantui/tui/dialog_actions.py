@@ -3,9 +3,9 @@
 from wantui.tui.action import Action
 
 PLAYER_ACTIONS = (
-    Action("player.pause", "space", "pause", "Pause", "Play or pause."),
-    Action("player.previous", "p", "next(-1)", "Previous", "Play the previous video of the batch."),
-    Action("player.next", "n", "next(1)", "Next", "Play the next video of the batch."),
+    Action("player.pause", "space,p", "pause", "Pause", "Play or pause."),
+    Action("player.previous", "up,k", "next(-1)", "Previous", "Play the previous video of the batch."),
+    Action("player.next", "down,j", "next(1)", "Next", "Play the next video of the batch."),
     Action("player.star", "asterisk", "mark('star')", "Star", "Star the video, or remove its star."),
     Action("player.reject", "x", "mark('reject')", "Reject", "Reject the video, or accept it again."),
     Action("player.difference", "d", "difference", "Difference", "Show or hide the difference of two compared clips."),
@@ -59,5 +59,6 @@ FORMING_ACTIONS = (
 
 RECIPE_ACTIONS = (
     Action("recipe.json", "j", "toggle_json", "JSON", "Show the JSON, or the table."),
+    Action("recipe.equal", "e", "toggle_equal", "Equal fields", "List the fields that are equal in all recipes."),
     Action("recipe.close", "escape,q,enter,i,d", "dismiss", "Close", "Return to the previous screen."),
 )

@@ -215,6 +215,12 @@ def compare_recipes(recipes: Sequence[Recipe]) -> list[FieldDifference]:
     return differences
 
 
+def list_equal_fields(recipes: Sequence[Recipe]) -> list[RecipeField]:
+    """Return the fields that all recipes have with the same value."""
+    different_names = {difference.field.full_name for difference in compare_recipes(recipes)}
+    return [field for field in list_recipe_fields(recipes[0]) if field.full_name not in different_names]
+
+
 def describe_differences(recipes: Sequence[Recipe]) -> str:
     """Return a one-sentence summary of how recipes differ."""
     differences = compare_recipes(recipes)

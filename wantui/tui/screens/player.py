@@ -59,7 +59,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
 
     Args:
         clips: one to nine clips.
-        batch_clips: clips among which n and p select, if one clip is played.
+        batch_clips: clips among which up and down select, if one clip is played.
         clip_marks: marks of these clips; None if they cannot be marked here.
     """
 

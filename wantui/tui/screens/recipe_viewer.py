@@ -26,7 +26,7 @@ from wantui.planning.step_table import build_step_table
 from wantui.tui.actions import make_bindings
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import make_content
-from wantui.tui.player.changed_fields import find_changed_fields
+from wantui.tui.player.changed_fields import UNMARKED_FIELDS, find_changed_fields
 from wantui.tui.player.clip_labels import describe_common_part, number_equal_labels
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.player.recipe_table import (
@@ -36,6 +36,7 @@ from wantui.tui.player.recipe_table import (
     RecipeField,
     compare_recipes,
     describe_differences,
+    list_equal_fields,
     list_recipe_fields,
 )
 from wantui.tui.plots import draw_picture
@@ -59,7 +60,11 @@ NARROW_RECIPE_WIDTH, MAX_NARROW_NAME_WIDTH = 80, 18
 SHOWN_GROUPS = (*GROUPS, VIDEO_GROUP)
 """Groups of fields in the table of one recipe."""
 CHANGED_SIGN = "●"
-"""Sign of a setting that is not at its default, as in Compose."""
+"""Sign of a setting that is not at its default; in Compose, of one that the config has with another value."""
+CHANGED_NOTE = "differs from wantui's own default, not from a config"
+"""Meaning of the sign."""
+MAX_LISTED_FIELDS = 6
+"""Maximum number of equal fields beside the pictures."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
 """Width of the names, and maximum width of the values of each recipe, in a table of differences."""
 
@@ -97,14 +102,14 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         self.titles = number_equal_labels([title for title, _ in titled_recipes])
         self.recipes = [recipe for _, recipe in titled_recipes]
         self.document = document
-        self.shows_json = False
+        self.shows_json = self.shows_equal_fields = False
         self.set_class(len(titled_recipes) > 1, "-differences")
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as scroll:
             is_single = len(self.recipes) == 1
             scroll.border_title = make_content(f"Recipe: {self.titles[0]}" if is_single else "Recipe differences")
-            scroll.border_subtitle = make_content(f"{CHANGED_SIGN} differs from the default" if is_single else "")
+            scroll.border_subtitle = make_content(f"{CHANGED_SIGN} {CHANGED_NOTE}" if is_single else "")
             yield Static()
         yield KeyFooter()
 
@@ -136,6 +141,15 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
 
     def action_toggle_json(self) -> None:
         self.shows_json = not self.shows_json
+        self.scroll.scroll_home(animate=False)
+        self._show_content()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Enable the equal fields only for several recipes."""
+        return action != "toggle_equal" or len(self.recipes) > 1
+
+    def action_toggle_equal(self) -> None:
+        self.shows_equal_fields, self.shows_json = not self.shows_equal_fields, False
         self.scroll.scroll_home(animate=False)
         self._show_content()
 
@@ -194,9 +208,12 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             shown_label = ""
             for field in sorted(group_fields, key=lambda field: bool(field.part)):  # so that each label is printed once
                 is_changed = field.full_name in default_by_name
-                text = Text.assemble((escape_unprintable(field.value), "bold" if is_changed else ""))
-                if field.name == "revision":  # its first characters identify it
-                    text.no_wrap, text.overflow = True, "ellipsis"
+                text = Text.assemble(
+                    (
+                        escape_unprintable(field.value),
+                        "bold" if is_changed else "dim" if field.name not in UNMARKED_FIELDS else "",
+                    )
+                )
                 if field.unit:
                     text.append(f" {field.unit}", "dim")
                 if default := default_by_name.get(field.full_name):
@@ -240,15 +257,32 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
                 table.add_column(header, overflow="fold", ratio=1)  # long values often differ only at their end
             for difference in differences:
                 table.add_row(difference.field.label, *self._draw_values(difference))
-            if self.clips:
-                table.add_row(self._label_pictures(), *self._draw_pictures(width))
+            if self.clips and not self.shows_equal_fields:
+                table.add_row(self._describe_pictures(), *self._draw_pictures(width))
             lines.append(table)
+        if self.shows_equal_fields:
+            lines += [Text(""), Text("equal in all", "dim"), self._draw_equal_fields(width)]
         return Group(*lines)
+
+    def _draw_equal_fields(self, width: int) -> Table:
+        """Return a table of the fields that no recipe has with another value."""
+        table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+        table.add_column(style="dim", no_wrap=True)
+        table.add_column(overflow="fold")
+        for field in list_equal_fields(self.recipes):
+            table.add_row(field.label, Text(escape_unprintable(f"{field.value} {field.unit}".rstrip())))
+        return table
 
     def _choose_title_style(self, index: int) -> Style:
         """Return the colour that the variation has on all screens; without clips, the colour of headings."""
         colour_name = self.clips[index].colour_name if self.clips else "accent"
         return make_colour_style(self.app, colour_name) + Style(bold=True)
+
+    def _describe_pictures(self) -> Text:
+        """Return what is beside the pictures: the number of the frame, and the first short fields that are equal."""
+        fields = [f"{field.label} {field.value}" for field in list_equal_fields(self.recipes)]
+        shown = [text for text in fields if len(text) < NAME_WIDTH][:MAX_LISTED_FIELDS]
+        return Text("\n", no_wrap=True).join(map(Text, [self._label_pictures(), "", "equal:", *shown, "... (e: all)"]))
 
     def _label_pictures(self) -> str:
         """Return the number of the middle frame, if all clips have equally many frames."""
