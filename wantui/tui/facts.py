@@ -12,6 +12,8 @@ MIN_VALUE_WIDTH = 20
 """Width of the values in cells below which they are not aligned, so that their lines are longer."""
 LABEL_GAP = 2
 """Spaces between the longest label and the values."""
+GENERATION_FACT = "generation"
+"""Label of the time of denoising and decoding; the "took" of the queue also has loading, saving and waiting."""
 
 
 @dataclass(frozen=True)

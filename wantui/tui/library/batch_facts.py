@@ -15,7 +15,7 @@ from wantui.storage.manifest import Manifest
 from wantui.storage.manifest_labels import label_variations
 from wantui.storage.marks import BatchMarks
 from wantui.tui.dates import format_full_date
-from wantui.tui.facts import Fact
+from wantui.tui.facts import GENERATION_FACT, Fact
 from wantui.tui.plain_names import replace_names
 
 SHOWN_SETTINGS = {
@@ -71,7 +71,7 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
         Fact("negative", recipe.negative_prompt),
         Fact("settings", ", ".join(list_config_differences(manifest.config))),
         Fact("sweep", replace_names(_describe_axes(manifest))),
-        Fact("took", _describe_generation_time(seconds)),
+        Fact(GENERATION_FACT, _describe_generation_time(seconds)),
         Fact("on disk", format_bytes(sum(video.bytes or 0 for video in videos)) if seconds else ""),
         Fact("created", format_full_date(manifest.created)),
         Fact("wantui", manifest.wantui),
@@ -97,15 +97,15 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
 
 
 def _describe_generation_time(seconds: Sequence[float]) -> str:
-    """Return the time that videos took, without loading, waiting and finalizing; the queue's times include these."""
+    """Return the sum and the mean of the times of denoising and decoding."""
     if not seconds:
         return ""
     mean_text = f"{sum(seconds) / len(seconds):.1f} s a video"
-    return f"{format_duration(sum(seconds))} without loading and saving ({mean_text})"
+    return f"{format_duration(sum(seconds))} ({mean_text})"
 
 
 def _describe_sampling(manifest: Manifest) -> str:
-    """Return steps, sampler and guidance; swept values are a range or a list."""
+    """Return steps, sampler and guidance; those that a sweep changes as a range or a list."""
     from wantui.planning.guidance_plan import describe_guidance  # slow to import
 
     recipes = {video.cell: video.recipe for video in manifest.videos}.values()
@@ -138,7 +138,7 @@ def _describe_axes(manifest: Manifest) -> str:
 
 
 def _list_options(manifest: Manifest) -> str:
-    """Return the options that occur in each bracket: "red, blue; circle, square"; empty if the template shows them."""
+    """Return the options that occur in each bracket: "red, blue; circle, square"; empty if the template names all."""
     options: dict[int, dict[str, None]] = {}
     for label in label_variations(manifest, range(min(len(manifest.variations), MAX_READ_VARIATIONS))):
         for bracket, text in label.options.items():
@@ -149,7 +149,7 @@ def _list_options(manifest: Manifest) -> str:
 
 
 def _list_errors(manifest: Manifest) -> list[Fact]:
-    """Return the most frequent errors of failed videos, each with the number of videos."""
+    """Return the most frequent errors of failed videos, with their number."""
     errors = Counter(video.error for video in manifest.videos if video.state == "failed" and video.error)
     return [Fact("failed", f"{count} x {error}") for error, count in errors.most_common(MAX_LISTED_ERRORS)]
 

@@ -67,7 +67,7 @@ class BatchList(VirtualList):
         ]
         short_dates = [format_date(batch.created_at, is_short=True) for batch in batches]
         short_date = Column[LibraryRow](
-            "time" if all(":" in date for date in short_dates) else "date",
+            "today" if all(":" in date for date in short_dates) else "date",
             SHORT_DATE_WIDTH,
             lambda row: format_date(row.batch.created_at, is_short=True),
         )

@@ -12,11 +12,12 @@ from textual.message import Message
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
 from wantui.tui.dates import DATE_WIDTH, format_date
-from wantui.tui.widgets.batch_list import format_done_count, shorten_name
+from wantui.tui.plain_names import replace_names
+from wantui.tui.widgets.batch_list import format_done_count, shorten_model, shorten_name
 from wantui.tui.widgets.virtual_list import VirtualList
 
 BOX, CHOSEN_BOX = "[ ]", "[x]"
-MIN_NAME_WIDTH, MAX_NAME_WIDTH, MAX_NUMBERS_WIDTH, MIN_TEMPLATE_WIDTH = 8, 32, 16, 12
+MIN_NAME_WIDTH, MAX_NAME_WIDTH, MAX_NUMBERS_WIDTH, MAX_SWEEP_WIDTH, MIN_TEMPLATE_WIDTH = 8, 32, 16, 24, 12
 
 
 class BatchPicker(VirtualList):
@@ -94,6 +95,12 @@ class BatchPicker(VirtualList):
             Column("videos", video_width, lambda index: format_done_count(batches[index]), "right"),
             Column("seeds", seeds_width, lambda index: batches[index].seeds),
         ]
+        if sweeps := [replace_names(batch.sweep) for batch in batches if batch.sweep]:
+            sweep_width = _fit_column("sweep", sweeps, MAX_SWEEP_WIDTH)
+            columns.append(Column("sweep", sweep_width, lambda index: replace_names(batches[index].sweep)))
+        if len({batch.model for batch in batches}) > 1:
+            models = [shorten_model(batch.model) for batch in batches]
+            columns.append(Column("model", _fit_column("model", models, MAX_NUMBERS_WIDTH), models.__getitem__))
         while len(columns) > 2 and _measure_width(columns) > width:
             columns.pop()
         if width - _measure_width(columns) - len(COLUMN_GAP) >= MIN_TEMPLATE_WIDTH:

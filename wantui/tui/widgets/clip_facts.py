@@ -14,7 +14,7 @@ from textual.worker import get_current_worker
 
 from wantui.formatting import escape_unprintable, format_bytes, format_count
 from wantui.storage.marks import VideoMark
-from wantui.tui.facts import Fact, draw_facts
+from wantui.tui.facts import GENERATION_FACT, Fact, draw_facts
 from wantui.tui.film_strip import draw_film_strip, find_sheet_number, label_sheet_frames
 from wantui.tui.pane_titles import find_key
 from wantui.tui.pictures import read_sheet_frames
@@ -151,15 +151,14 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         lines += [Text(""), *wrap_text(escape_unprintable(recipe.prompt), width, indent="")]
         if mark is not None:
             lines += [Text(""), *self._draw_marks(mark, width)]
-        costs = [f"{clip.seconds:.1f} s"] if clip.seconds else []
-        costs += [] if clip.byte_count is None else [f"{format_bytes(clip.byte_count)} on disk"]
         facts = [
             Fact("model", recipe.model),
             Fact("size", f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps"),
             Fact("sampling", f"{format_count(recipe.steps, 'step')} of {recipe.sampler}"),
             Fact("cfg scale", describe_guidance(recipe)),
             Fact("seed", "" if f"seed {recipe.seed}" in clip.title else str(recipe.seed)),
-            Fact("took", ", ".join(costs)),
+            Fact(GENERATION_FACT, f"{clip.seconds:.1f} s" if clip.seconds else ""),
+            Fact("on disk", format_bytes(clip.byte_count) if has_file and clip.byte_count is not None else ""),
             Fact("file", Path(*clip.path.parts[-3:]).as_posix() if has_file else ""),
         ]
         return [*lines, Text(""), *draw_facts([fact for fact in facts if fact.value], width)]

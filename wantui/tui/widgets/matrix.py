@@ -28,7 +28,7 @@ from wantui.tui.widgets.matrix_geometry import (
     extend_to_whole_cells,
     find_scroll_offset,
 )
-from wantui.tui.widgets.matrix_labels import draw_column_label, draw_corner, draw_row_label
+from wantui.tui.widgets.matrix_labels import append_hidden_count, draw_column_label, draw_corner, draw_row_label
 from wantui.tui.widgets.matrix_pictures import MatrixPictures
 from wantui.tui.wrapping import wrap_cells
 
@@ -363,7 +363,8 @@ class Matrix(ScrollView, can_focus=True):
         strip = self._join_line(corner, self._draw_column_label)
         has_more = self.scroll_offset.x < self.virtual_size.width - self.scrollable_content_region.width
         if has_more and self.column_count > self._count_visible_cells()[1]:
-            return Strip([*strip.adjust_cell_length(width).crop(0, width - 1), Segment("›", Style(bold=True))])
+            last = -(-self.scroll_offset.x // self.geometry.column_width) + self._count_visible_cells()[1]
+            return append_hidden_count(strip.adjust_cell_length(width), self.column_count - last)
         return strip
 
     def _draw_column_label(self, column: int) -> list[Segment]:

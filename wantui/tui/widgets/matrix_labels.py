@@ -3,6 +3,7 @@
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
+from textual.strip import Strip
 
 from wantui.formatting import escape_unprintable
 from wantui.tui.widgets.matrix_geometry import CellGeometry
@@ -40,6 +41,15 @@ def draw_column_label(
         Segment(text, style),
         Segment("─" * right_width + "╮", frame_style),
     ]
+
+
+def append_hidden_count(labels: Strip, hidden_count: int) -> Strip:
+    """Return the labels of the columns with the number of hidden ones, if there is room, and an arrow at the end."""
+    width = labels.cell_length
+    text = f" +{hidden_count} ›" if hidden_count > 0 else " ›"
+    if labels.crop(width - len(text)).text.strip():
+        text = "›"
+    return Strip([*labels.crop(0, width - len(text)), Segment(text, Style(bold=True))])
 
 
 def draw_row_label(label: str, line: int, geometry: CellGeometry, is_current: bool, style: Style) -> Segment:

@@ -135,7 +135,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         word = "" if is_short and has_duration else f" {state.state_word}"
         heading.append(f"{state.glyph}{word}", make_style(state.colour_name))
         if has_duration:
-            heading.append(f" in {entry.generation_seconds:.1f} s", "dim")
+            heading.append(f", generated in {entry.generation_seconds:.1f} s", "dim")
         for sign, word, colour in (
             (STAR, "starred" if mark.star else "", "accent"),
             (REJECT, "rejected" if mark.reject else "", "error"),

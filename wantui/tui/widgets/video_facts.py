@@ -5,7 +5,7 @@ from rich.text import Text
 from wantui.formatting import format_bytes
 from wantui.storage.manifest import VideoEntry
 from wantui.tui.chart import join_columns
-from wantui.tui.facts import Fact, draw_facts
+from wantui.tui.facts import GENERATION_FACT, Fact, draw_facts
 from wantui.tui.library.video_matrix import MatrixCell
 from wantui.tui.plain_names import replace_names
 
@@ -36,7 +36,7 @@ def _list_costs(entry: VideoEntry) -> list[Fact]:
     size = format_bytes(entry.bytes) if entry.bytes is not None else "?"
     size += f" (predicted: {format_bytes(entry.predicted['bytes'])})" if "bytes" in entry.predicted else ""
     return [
-        Fact("took", ", ".join(seconds)),
+        Fact(GENERATION_FACT, ", ".join(seconds)),
         Fact("memory", f"{memory}{f', plan {entry.memory_plan}' if entry.memory_plan else ''}"),
         Fact("on disk", size),
         Fact("clip", entry.files.get("clip", "")),
