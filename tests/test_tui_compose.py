@@ -688,6 +688,22 @@ def test_frames_of_compose_name_the_keys_of_the_user() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("size", [(80, 24), (140, 40)])
+def test_changed_settings_are_listed_beside_the_cost(size: tuple[int, int]) -> None:
+    async def test() -> None:
+        async with application(size=size) as it:
+            await it.press("t")
+            await it.paste("a large red circle moving left over a dark background")
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.preview)
+            assert "nano with" not in it.text()
+            screen.config_pane.drafts.changes = {"batch_name": "first", "model_settings.steps": "8"}
+            screen.config_pane.load_config()
+            await it.until(lambda: "config nano with steps 8, batch name" in it.text())
+
+    run(test)
+
+
 def test_meter_of_a_cost_leaves_room_for_the_sign_of_an_error() -> None:
     async def test() -> None:
         async with application(size=(140, 40)) as it:

@@ -620,7 +620,7 @@ def test_library_shows_each_fact_about_a_video_once(made: BatchFolder, size: tup
         assert entry.recipe.sampler in batch_facts
         assert entry.recipe.sampler not in about
         assert f"{entry.recipe.width}x{entry.recipe.height}" not in about
-        assert f"✓ done in {entry.generation_seconds:.1f} s" in about
+        assert f"✓ done, generated in {entry.generation_seconds:.1f} s" in about
         assert ("on disk" in about) == (size == (140, 40))  # a low screen shows the sheet instead
 
     on("library", test, size=size)

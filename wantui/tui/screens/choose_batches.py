@@ -99,8 +99,8 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
             Fact("videos", ", ".join(counts) if len(counts) > 1 else ""),
             Fact("seeds", "" if self.batch_picker.shows_column("seeds") else batch.seeds),
             Fact("same as", self._describe_equal_batches(batch)),
-            Fact("sweep", replace_names(batch.sweep)),
-            Fact("model", shorten_model(batch.model)),
+            Fact("sweep", "" if self.batch_picker.shows_column("sweep") else replace_names(batch.sweep)),
+            Fact("model", "" if self.batch_picker.shows_column("model") else shorten_model(batch.model)),
             Fact("created", "" if self.batch_picker.shows_column("created") else format_full_date(batch.created_at)),
             Fact("folder", str(batch.folder)),
         ]
