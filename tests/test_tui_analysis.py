@@ -553,7 +553,8 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
         assert lines[0].rstrip().endswith("where the videos end")
         legend = "● p up to 0.05  ○ above  ├─┤ 95 %  ◇ Gaussian flow  ¹ % of distance to 1"
         assert lines[3].rstrip() == legend
-        assert " ".join(lines[4].split()) == "← more in narrow_0 more in wide_0 →"
+        note = "adj. p over an answer's metrics, ≥ 0.008"
+        assert " ".join(lines[4].split()) == f"← more in narrow_0 more in wide_0 → {note}"
         assert lines[4].index("wide_0") > lines[5].index(" 0 ") > lines[4].index("narrow_0")
         assert lines[5].startswith("metric")
         assert any(line.startswith("place  distance ") for line in lines[5:])

@@ -654,9 +654,9 @@ def test_narrow_list_keeps_the_date_beside_short_names(manifest: Manifest) -> No
         header, row = (line[:32] for line in it.text().splitlines()[2:4])
         assert "shapes" in row
         assert "7/8" in row
-        heading = "time" if re.search(r"★1 +\d\d:\d\d", row) else "date"
+        heading = "today" if re.search(r"★1 +\d\d:\d\d", row) else "date"
         assert f"★  {heading}" in header
-        assert heading == "time" or re.search(r"★1 +(\d+ [A-Z][a-z]{2}|[A-Z][a-z]{2} \d\d)", row), "around midnight"
+        assert heading == "today" or re.search(r"★1 +(\d+ [A-Z][a-z]{2}|[A-Z][a-z]{2} \d\d)", row), "around midnight"
         await it.press("slash")
         await it.pilot.pause()
         assert screen.batch_list.region.width == screen.search_input.region.width, "the search narrows nothing"

@@ -129,7 +129,7 @@ def draw_chart(
     """
     low, high = choose_value_range(metric, [*current.values, *previous.values])
     plot_width, plot_height = max(1, width - Y_LABEL_WIDTH - 1), max(1, height - 1)
-    if plot_height >= MIN_HEIGHT_WITH_MIDDLE:
+    if plot_height > MIN_HEIGHT_WITH_MIDDLE + 1:  # a lower chart needs all of its rows
         plot_height -= 1 - plot_height % 2  # so that a row is in the middle
     latest_value = next((value for value in reversed(current.values) if value is not None), None)
     lines = [_draw_title(metric, latest_value, width, styles)]
@@ -137,7 +137,7 @@ def draw_chart(
     add_curve(canvas, previous, low, high, styles.previous, last_sigma)
     add_curve(canvas, current, low, high, styles.current, last_sigma)
     labels_by_row = {0: format_tick(high), plot_height - 1: format_tick(low)}
-    if plot_height >= MIN_HEIGHT_WITH_MIDDLE:
+    if plot_height >= MIN_HEIGHT_WITH_MIDDLE and plot_height % 2:
         labels_by_row[plot_height // 2] = format_tick((low + high) / 2)
     for row in range(plot_height):
         label = labels_by_row.get(row)
