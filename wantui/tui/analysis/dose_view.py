@@ -194,8 +194,8 @@ def _draw_slopes(
 ) -> list[Text]:
     """Return a table of slopes with aligned decimal points, and notes on the table.
 
-    A wide pane has a plot of the same percentages. Rows that are not significant are muted; that of the charted metric
-    is bold.
+    A wide pane has a plot of the same percentages. Rows that are not significant are muted; the row of the charted
+    metric is bold.
     """
     header, *rows = _draw_slope_table(dose_response, trends, name_by_metric, canvas.width)
     changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]

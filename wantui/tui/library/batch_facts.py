@@ -105,7 +105,7 @@ def _describe_generation_time(seconds: Sequence[float]) -> str:
 
 
 def _describe_sampling(manifest: Manifest) -> str:
-    """Return steps, sampler and guidance; those that a sweep changes as a range or a list."""
+    """Return steps, sampler and guidance; swept values are a range or a list."""
     from wantui.planning.guidance_plan import describe_guidance  # slow to import
 
     recipes = {video.cell: video.recipe for video in manifest.videos}.values()
@@ -138,7 +138,7 @@ def _describe_axes(manifest: Manifest) -> str:
 
 
 def _list_options(manifest: Manifest) -> str:
-    """Return the options that occur in each bracket: "red, blue; circle, square"; empty if the template names all."""
+    """Return the options that occur in each bracket: "red, blue; circle, square"; empty if the template shows them."""
     options: dict[int, dict[str, None]] = {}
     for label in label_variations(manifest, range(min(len(manifest.variations), MAX_READ_VARIATIONS))):
         for bracket, text in label.options.items():
@@ -149,7 +149,7 @@ def _list_options(manifest: Manifest) -> str:
 
 
 def _list_errors(manifest: Manifest) -> list[Fact]:
-    """Return the most frequent errors of failed videos, with their number."""
+    """Return the most frequent errors of failed videos, each with the number of videos."""
     errors = Counter(video.error for video in manifest.videos if video.state == "failed" and video.error)
     return [Fact("failed", f"{count} x {error}") for error, count in errors.most_common(MAX_LISTED_ERRORS)]
 
