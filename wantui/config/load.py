@@ -126,8 +126,7 @@ class _ConfigReader:
         self.refusals: list[ConfigProblem] = []
 
     def make_problem(self, key: KeyPath, message: str) -> ConfigProblem:
-        """Return a problem at the option or line of a key, or else of the innermost setting or section around the
-        key."""
+        """Return a problem at the option or line of a key, or else of the innermost section around the key."""
         dotted_key = ".".join(shorten_text(part, MAX_KEY_LENGTH) for part in key)
         for part_count in range(len(key), 0, -1):
             if (option := self.option_by_key.get(key[:part_count])) is not None:
