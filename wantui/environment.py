@@ -1,6 +1,5 @@
 """Environment variables: defaults for torch, and the variables that must be equal in an engine and its clients."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +60,8 @@ def read_rendering_environment() -> dict[str, str | None]:
     for name in RENDERING_VARIABLES:
         value = os.environ.get(name)
         if value is not None and name in SECRET_VARIABLES:
+            import hashlib  # loads OpenSSL, which most commands do not need
+
             value = "secret " + hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()[:12]
         value_by_name[name] = value
     value_by_name[UMASK_KEY] = _read_umask()
