@@ -216,6 +216,28 @@ def test_resuming_a_batch_with_an_edited_manifest_causes_a_warning(
     assert result.code == 0
 
 
+def test_analysis_of_a_batch_with_an_edited_manifest_causes_a_warning(
+    generated_batch: BatchFolder, wantui: Wantui
+) -> None:
+    assert "was changed after" not in wantui("analyze", generated_batch.root).err
+    assert open_batch(generated_batch.root).faults == ()
+    text = generated_batch.manifest_path.read_text()
+    generated_batch.manifest_path.write_text(text.replace('"text": "red"', '"text": "blue"'))
+    warning = f"{generated_batch.manifest_path} was changed after wantui wrote it (its SHA-256 differs)"
+    result = wantui("analyze", generated_batch.root)
+    assert (result.code, result.err.count(warning)) == (0, 1)
+    assert [fault.startswith(warning) for fault in open_batch(generated_batch.root).faults] == [True]
+
+
+def test_seed_that_differs_from_the_recipe_is_refused(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    document = json.loads(generated_batch.manifest_path.read_text())
+    document["videos"][1]["seed"] = 7
+    generated_batch.manifest_path.write_text(json.dumps(document))
+    result = wantui("analyze", generated_batch.root)
+    assert result.code == 2
+    assert "videos[1].seed is 7, but its recipe has the seed 42" in result.err
+
+
 def test_folder_without_a_batch_is_not_counted_as_damaged(
     generated_batch: BatchFolder, wantui: Wantui, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from wantui.planning import Recipe
 from wantui.planning.evaluation_prompts import EvaluationPrompt, list_evaluation_prompts
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
+from wantui.storage.manifest_file import list_manifest_warnings
 from wantui.storage.manifest_sweep import AxisEntry
 from wantui.storage.state_reader import check_stored_states
 
@@ -275,7 +276,8 @@ def open_batch(path: str | Path) -> OpenBatch:
     manifest = read_manifest(BatchFolder(folder))
     videos = tuple(_describe_video(folder, manifest, entry) for entry in manifest.videos)
     axes = () if manifest.sweep is None else tuple(manifest.sweep.axes)
-    return OpenBatch(folder, manifest.template, manifest.config, videos, manifest.faults, axes)
+    faults = tuple(list_manifest_warnings(BatchFolder(folder), manifest))
+    return OpenBatch(folder, manifest.template, manifest.config, videos, faults, axes)
 
 
 def _describe_video(folder: Path, manifest: Manifest, entry: VideoEntry) -> BatchVideo:

@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from wantui.cli.analyze_output import print_video_list
 from wantui.cli.analyze_request import AnalyzeRequest
 from wantui.cli.analyze_videos import print_video_metrics
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.options import print_warnings
 from wantui.cli.output import echo
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE, DecimalNumber, UserPath, VideoIdPrefix, WholeNumber
@@ -205,8 +207,14 @@ def _select_videos(
     """Return the chosen videos and the names of unreadable videos; print warnings about all of them."""
     from wantui.analysis.conditions import select_videos_by_condition
     from wantui.analysis.loading import describe_unfinished_videos
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest import read_manifest
+    from wantui.storage.manifest_file import list_manifest_warnings
 
     videos = select_videos_by_condition(_select_videos_by_id(loaded_videos, request.id_prefixes), request.conditions)
+    for folder in map(BatchFolder, request.batches):
+        with suppress(UserError):  # unreadable, or of the older system
+            print_warnings(list_manifest_warnings(folder, read_manifest(folder)))
     _print_video_warnings(videos, read_errors)
     for note in describe_unfinished_videos(request.batches):
         echo(f"left out: {note}", err=True)

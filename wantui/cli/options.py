@@ -1,7 +1,7 @@
 """Options that several commands share, and the batch planned from them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,11 +183,11 @@ def open_queue_for_command(state_dir: "StateDirectory | None" = None) -> "Queue"
         find_state_directory() if state_dir is None else state_dir, on_locked=report_locked_queue
     )
     click.get_current_context().call_on_close(queue.close)
-    print_warnings(tuple(queue_notes))
+    print_warnings(queue_notes)
     return queue
 
 
-def print_warnings(warnings: tuple[str, ...]) -> None:
+def print_warnings(warnings: Sequence[str]) -> None:
     """Print each warning as a line on stderr."""
     for warning in warnings:
         echo(f"warning: {warning}", err=True)

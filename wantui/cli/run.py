@@ -152,19 +152,12 @@ def open_batch_to_resume(
     """
     from wantui.planning.batch import drop_cells
     from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import is_manifest_edited, read_manifest
+    from wantui.storage.manifest import read_manifest
+    from wantui.storage.manifest_file import list_manifest_warnings
 
     folder = BatchFolder(batch_folder)
     manifest = read_manifest(folder)
-    print_warnings(manifest.faults)
-    if is_manifest_edited(folder):
-        print_warnings(
-            (
-                f"{folder.manifest_path} was changed after wantui wrote it (its SHA-256 differs); wantui uses it as "
-                f"it is. If nobody edited it, it is damaged: restore it from a backup. To verify the batch, run "
-                f"wantui library check",
-            )
-        )
+    print_warnings(list_manifest_warnings(folder, manifest))
     if template is not None and template != manifest.template:
         raise UserError(f"cannot resume {batch_folder}: its template is\n  {manifest.template}\nnot\n  {template}")
     if config is None and all(value in (None, ()) for value in options.values()):

@@ -41,6 +41,8 @@ def check_manifest_consistency(manifest: "Manifest") -> None:
                 f"videos[{index}].cell is {video.cell}, but the sweep has "
                 f"{format_count(len(manifest.sweep.cells), 'cell')}"
             )
+        if video.seed != video.recipe.seed:
+            raise ValueError(f"videos[{index}].seed is {video.seed}, but its recipe has the seed {video.recipe.seed}")
         key = video.variation, video.cell, video.number
         if (first_index := first_indices_by_video.setdefault(key, index)) != index:
             raise ValueError(
