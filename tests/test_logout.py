@@ -22,6 +22,7 @@ def machine(root: Path, settings: dict[str, str], lingers: bool = False) -> Path
 
 
 KILLS = "[Login]\n#NAutoVTs=6\nKillUserProcesses=yes\n"
+KEEPS = "[Login]\nKillUserProcesses=no\n"
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,11 @@ KILLS = "[Login]\n#NAutoVTs=6\nKillUserProcesses=yes\n"
             True,
         ),
         ({"etc/systemd/logind.conf": "not a config"}, False, True),
+        ({"usr/lib/systemd/logind.conf": KILLS, "etc/systemd/logind.conf": "[Login]\n"}, False, True),
+        ({"usr/lib/systemd/logind.conf.d/20.conf": KILLS, "etc/systemd/logind.conf": KEEPS}, False, False),
+        ({"run/systemd/logind.conf.d/20.conf": KILLS, "etc/systemd/logind.conf.d/10.conf": KEEPS}, False, False),
+        ({"usr/lib/systemd/logind.conf.d/20.conf": KILLS, "etc/systemd/logind.conf.d/20.conf": KEEPS}, False, True),
+        ({"usr/local/lib/systemd/logind.conf": KILLS}, False, False),
     ],
 )
 def test_logout_ends_the_engine_only_if_logind_kills_processes_without_linger(

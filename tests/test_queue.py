@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from conftest import Wantui, only_queued, step_done
 
 from wantui import clock
 from wantui.engine.queue_opening import open_queue
+from wantui.errors import UserError
 from wantui.planning.recipe import parse_recipe
 from wantui.queue import state_dir as places
 from wantui.queue.claims import LostClaimError
@@ -218,6 +220,80 @@ def test_deliberately_killed_worker_does_not_count_against_its_video(queue: Queu
         claim(queue)
         queue.reclaim_videos("w", "signal SIGKILL", counts_crash=False)
     assert (queue.list_videos(batch)[0].state, queue.list_videos(batch)[0].worker_crashes) == ("interrupted", 0)
+
+
+def test_recovery_counts_only_videos_that_this_engine_end_interrupted(queue: Queue) -> None:
+    batch = add(queue, "a", 3)
+    claim(queue)
+    cancelled = claim(queue)
+    queue.cancel_videos(batch, cancelled.video_index)
+    assert queue.recover_interrupted_videos() == 1
+    assert queue.list_videos(batch)[cancelled.video_index].finished is not None
+    queue.resume_queue()
+    queue.set_batch_paused(batch, True)
+    assert queue.recover_interrupted_videos() == 0
+    assert queue.read_hold() is None
+
+
+def test_cancelled_video_does_not_return_to_the_queue(queue: Queue) -> None:
+    batch = add(queue, "a", 3)
+    released, requeued = claim(queue), claim(queue)
+    queue.cancel_videos(batch)
+    assert not queue.release_video(released, "the output folder cannot be written")
+    assert not queue.requeue_video_with_plan(requeued, "offload", (), "no memory")
+    assert [video.state for video in queue.list_videos(batch)] == ["cancelled"] * 3
+    assert [event.kind for event in queue.list_events(0)][-2:] == ["cancelled"] * 2
+
+
+def test_signals_reach_only_workers_whose_last_started_video_is_cancelled(queue: Queue) -> None:
+    batch = add(queue, "a", 2)
+    finalized, rendered = claim(queue), claim(queue)
+    queue.cancel_videos(batch, finalized.video_index)
+    assert queue.list_cancelling_workers() == set()
+    queue.cancel_videos(batch, rendered.video_index)
+    assert queue.list_cancelling_workers() == {"w"}
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda queue: queue.hold_queue("paused", "by a user"),
+        lambda queue: queue.read_snapshot().__enter__(),
+        lambda queue: queue.db.is_write_locked(0.1),
+    ],
+    ids=["transaction", "snapshot", "check"],
+)
+def test_signal_right_after_begin_leaves_no_transaction_open(
+    queue: Queue, begin: Callable[[Queue], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = queue.db.execute
+
+    def execute_and_interrupt(statement: str, *parameters: Any) -> Any:
+        result = execute(statement, *parameters)
+        if statement.startswith("BEGIN"):
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.db, "execute", execute_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            begin(queue)
+    assert not queue.db.in_transaction
+    queue.hold_queue("paused", "by a user")
+    assert queue.read_hold() is not None
+
+
+def test_removal_event_names_its_batch(queue: Queue) -> None:
+    first, _ = add(queue, "a"), add(queue, "b")
+    queue.remove_batch(first)
+    assert [(event.kind, event.batch_number) for event in queue.list_events(0)][-1] == ("removed", first)
+
+
+def test_batch_cannot_move_before_a_batch_that_was_removed(queue: Queue) -> None:
+    first, second = add(queue, "a"), add(queue, "b")
+    queue.remove_batch(first)
+    with pytest.raises(UserError, match=f"batch {first} is no longer in the queue"):
+        queue.move_batch(second, first)
 
 
 def test_recovery_after_a_crash_holds_the_queue_until_resumed(queue: Queue) -> None:

@@ -1,6 +1,7 @@
 """A queue database that another process has locked: what commands report, when, and how they continue."""
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from wantui.engine.control import (
     publish_engine_info,
     stop_engine,
 )
-from wantui.queue import connection, lock_holders, reader
+from wantui.queue import connection, database, lock_holders, reader
 from wantui.queue.database import DATABASE_FILE
 from wantui.queue.engine_lock import read_engine_info
 from wantui.queue.lock_holders import LockWatch
@@ -252,3 +253,26 @@ def test_check_of_recording_locks_the_queue_only_if_another_process_may(
             assert None not in faults
             assert waits == [0.2, *([0.0] * 2 if has_table else [0.2] * 2)], "a known lock is not waited for again"
             assert queue.explain_unwritable_queue() is None
+
+
+def test_check_of_a_locked_queue_ends(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Queue(directory).close()
+    monkeypatch.setattr(database, "BUSY_TIMEOUT_SECONDS", 0.2)
+    with (
+        locked_by_a_process(directory, "EXCLUSIVE"),
+        pytest.raises(sqlite3.OperationalError, match="locked by process"),
+    ):
+        database.check_database(directory / DATABASE_FILE)
+
+
+def test_immediate_stop_sends_two_signals_that_cannot_merge(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Queue(directory).close()
+    engine_lock = acquire_engine_lock(directory)
+    assert engine_lock is not None
+    publish_engine_info(engine_lock, directory, ["cpu"])
+    sent: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda process, number: sent.append(number))
+    with pytest.raises(NoEngineError):
+        stop_engine(directory, is_immediate=True, wait_seconds=0.0)
+    os.close(engine_lock)
+    assert sent == [signal.SIGTERM, signal.SIGINT]

@@ -1,5 +1,6 @@
 """The throughput model: fitted to blocks with known times, stored on disk, and used before any video was generated."""
 
+import errno
 import json
 import os
 import pwd
@@ -43,6 +44,7 @@ from wantui.planning.throughput import (
 )
 from wantui.planning.time_estimate import estimate_video_seconds
 from wantui.planning.weight_bytes import estimate_block_bytes
+from wantui.queue import benchmark_store
 from wantui.queue.benchmark_store import load_throughput, save_throughput
 from wantui.queue.state_dir import find_state_directory
 from wantui.worker import pipelines
@@ -156,6 +158,33 @@ def test_throughputs_that_are_saved_at_once_are_all_kept(tmp_path: Path) -> None
         )
     stored = json.loads((tmp_path / "throughput.json").read_text())
     assert sorted(entry["device"] for entry in stored) == sorted(cards)
+
+
+@pytest.mark.parametrize("changes", [{"speed": "turbo"}, {"tensor_parallel": 2}, {"speed": None}])
+def test_entries_of_a_later_version_are_kept_and_ignored(tmp_path: Path, changes: dict[str, object]) -> None:
+    path = save_throughput(tmp_path, fit_throughput(BLOCKS, 2e-7, CARD, "reference", "2.11"))
+    later_entry = json.loads(path.read_text())[0] | changes
+    path.write_text(json.dumps([later_entry, *json.loads(path.read_text())]))
+    save_throughput(tmp_path, fit_throughput(BLOCKS, 2e-7, "other card", "fused", "2.11"))
+    stored = json.loads(path.read_text())
+    assert stored[0] == later_entry
+    assert [entry["device"] for entry in stored] == [CARD, CARD, "other card"]
+    found = load_throughput(tmp_path, CARD, recipe_for(find_model("wan2.1-1.3b")))
+    assert found is not None
+    assert found.speed == "reference"
+
+
+def test_unreadable_file_of_throughputs_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_throughput(tmp_path, fit_throughput(BLOCKS, 2e-7, CARD, "reference", "2.11"))
+    stored = path.read_text()
+
+    def fail(path: Path) -> object:
+        raise OSError(errno.EMFILE, "too many open files", str(path))
+
+    monkeypatch.setattr(benchmark_store, "read_json", fail)
+    with pytest.raises(OSError, match="too many open files"):
+        save_throughput(tmp_path, fit_throughput(BLOCKS, 2e-7, "other card", "fused", "2.11"))
+    assert path.read_text() == stored
 
 
 def test_throughput_is_stored_per_device_and_speed(tmp_path: Path) -> None:

@@ -310,9 +310,10 @@ def stop_engine(directory: Path, is_immediate: bool, wait_seconds: float = 60.0)
             f"cannot stop the engine from here: it is process {process_id} in another container. Stop it there: "
             "wantui engine stop"
         )
-    for _ in range(2 if is_immediate else 1):
+    # Different signals: while the engine waits in SQLite, two equal ones reach its handler as one.
+    for signal_number in (signal.SIGTERM, signal.SIGINT) if is_immediate else (signal.SIGTERM,):
         try:
-            os.kill(process_id, signal.SIGTERM)
+            os.kill(process_id, signal_number)
         except ProcessLookupError:
             return process_id
         time.sleep(0.1)

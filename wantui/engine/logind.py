@@ -12,7 +12,8 @@ from platformdirs import user_state_path
 from wantui.errors import UserError
 from wantui.formatting import UNPRINTABLE_PATTERN
 
-LOGIND_CONFIGS = ("/usr/lib/systemd/logind.conf", "/etc/systemd/logind.conf")
+SYSTEMD_FOLDERS = ("etc/systemd", "run/systemd", "usr/local/lib/systemd", "usr/lib/systemd")
+"""Folders of configurations, by falling precedence (logind.conf(5))."""
 LINGER_FOLDER = Path("/var/lib/systemd/linger")
 UNIT_TEMPLATE = """\
 [Unit]
@@ -49,15 +50,22 @@ def read_logout_effect(root: Path = Path("/")) -> LogoutEffect:
     if not (root / "run/systemd/system").is_dir():
         return LogoutEffect(False, False, "no systemd: detached processes survive a logout")
     kills_processes = False
-    for path in LOGIND_CONFIGS:
-        config_path = root / path.lstrip("/")
-        drop_in_folder = config_path.with_name(config_path.name + ".d")
-        for config_part in (config_path, *sorted(drop_in_folder.glob("*.conf"))):
-            kills_processes = _read_kill_setting(config_part, kills_processes)
+    for path in _list_logind_configs(root):
+        kills_processes = _read_kill_setting(path, kills_processes)
     login_name = _read_login_name()
     is_lingering = login_name is not None and (root / str(LINGER_FOLDER).lstrip("/") / login_name).exists()
     explanation = f"KillUserProcesses={'yes' if kills_processes else 'no'}, lingering {'on' if is_lingering else 'off'}"
     return LogoutEffect(kills_processes, is_lingering, explanation)
+
+
+def _list_logind_configs(root: Path) -> list[Path]:
+    """Return the first main file and all drop-ins, in the order in which later values win."""
+    folders = [root / folder for folder in SYSTEMD_FOLDERS]
+    main_files = [path for folder in folders if (path := folder / "logind.conf").is_file()]
+    drop_ins_by_name = {
+        path.name: path for folder in reversed(folders) for path in (folder / "logind.conf.d").glob("*.conf")
+    }
+    return [*main_files[:1], *(drop_ins_by_name[name] for name in sorted(drop_ins_by_name))]
 
 
 def _read_login_name() -> str | None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from wantui.atomic_files import write_text_atomically
 from wantui.config.speeds import SpeedName, migrate_speed_name
@@ -29,17 +30,21 @@ SPEEDS_BY_SIMILARITY: dict[SpeedName, tuple[SpeedName, ...]] = {
 def save_throughput(directory: Path, measured_throughput: Throughput) -> Path:
     """Store a measured throughput, replacing an earlier one of the same device and speed; return the path of the file.
 
-    Several processes may measure devices of one machine at once: the file is locked meanwhile.
+    Several processes may measure devices of one machine at once: the file is locked meanwhile. Entries that this
+    version cannot read are kept.
+
+    Raises:
+        OSError: the stored file cannot be read or written.
     """
     path = directory / THROUGHPUT_FILE
     with lock_by_file(directory / THROUGHPUT_LOCK_FILE):
-        other_throughputs = [
-            throughput
-            for throughput in _read_throughputs(directory)
-            if (throughput.device, throughput.speed) != (measured_throughput.device, measured_throughput.speed)
+        entries = [
+            entry if other is None else asdict(other)
+            for entry in _read_entries(path)
+            if (other := _parse_entry(entry)) is None
+            or (other.device, other.speed) != (measured_throughput.device, measured_throughput.speed)
         ]
-        entries = [asdict(throughput) for throughput in (*other_throughputs, measured_throughput)]
-        write_text_atomically(path, json.dumps(entries, indent=1) + "\n")
+        write_text_atomically(path, json.dumps([*entries, asdict(measured_throughput)], indent=1) + "\n")
     return path
 
 
@@ -81,10 +86,27 @@ def _is_fused(recipe: Recipe, plan: MemoryPlan) -> bool:
 
 
 def _read_throughputs(directory: Path) -> list[Throughput]:
+    """Return the entries that this version can read; none if the file cannot be read."""
     try:
-        return [
-            Throughput(**entry | {"speed": migrate_speed_name(entry["speed"])})
-            for entry in read_json(directory / THROUGHPUT_FILE)
-        ]
-    except (OSError, UnreadableFileError, ValueError, TypeError, KeyError):
+        entries = _read_entries(directory / THROUGHPUT_FILE)
+    except OSError:
         return []
+    return [throughput for entry in entries if (throughput := _parse_entry(entry)) is not None]
+
+
+def _read_entries(path: Path) -> list[Any]:
+    """Return the stored entries; none if there is no file, or if it is damaged."""
+    try:
+        entries = read_json(path)
+    except (FileNotFoundError, UnreadableFileError, ValueError):
+        return []
+    return entries if isinstance(entries, list) else []
+
+
+def _parse_entry(entry: Any) -> Throughput | None:
+    """Return a stored throughput; None if it is damaged, or has a field or speed of a later version."""
+    try:
+        throughput = Throughput(**entry | {"speed": migrate_speed_name(entry["speed"])})
+    except (TypeError, KeyError, ValueError):
+        return None
+    return throughput if throughput.speed in SPEEDS_BY_SIMILARITY["fused"] else None

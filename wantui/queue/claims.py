@@ -144,28 +144,43 @@ class WorkerQueue(QueueWriter):
         """Record that a video was stopped because a user cancelled it."""
         self._end_video(claim, "cancelled", None, VideoCancelled())
 
-    def release_video(self, claim: Claim, reason: str) -> None:
-        """Return a video to the queue; the next worker that claims it resumes from its checkpoint."""
-        with self._begin_transaction():
-            self._update_claimed_video(claim, "state = 'queued', worker = NULL", ())
-            self._store_video_event(claim, VideoReleased(reason=to_storable_text(reason)))
+    def release_video(self, claim: Claim, reason: str) -> bool:
+        """Return a video to the queue; the next worker that claims it resumes from its checkpoint.
 
-    def requeue_video_with_plan(self, claim: Claim, plan_slug: str, earlier_slugs: Sequence[str], error: str) -> None:
+        Returns:
+            False if a user has cancelled the video, which therefore does not return.
+        """
+        with self._begin_transaction():
+            return self._release_or_cancel_video(claim, VideoReleased(reason=to_storable_text(reason)))
+
+    def requeue_video_with_plan(self, claim: Claim, plan_slug: str, earlier_slugs: Sequence[str], error: str) -> bool:
         """Return a video that ran out of memory to the queue; the waiting videos of its batch also get the new plan.
 
         Args:
             plan_slug: slug of the memory plan to try next.
             earlier_slugs: slugs of the plans before `plan_slug`; videos with a later plan keep it.
+
+        Returns:
+            False if a user has cancelled the video, which therefore does not return.
         """
         with self._begin_transaction() as db:
-            self._update_claimed_video(claim, "state = 'queued', worker = NULL", ())
+            event = VideoOutOfMemory(plan=plan_slug, error=to_storable_text(error))
+            is_released = self._release_or_cancel_video(claim, event)
             placeholders = ", ".join("?" * len(earlier_slugs))
             db.execute(
                 f"UPDATE video SET plan = ? WHERE batch = ? AND state IN {WAITING_STATES_SQL} "
                 f"AND (plan IS NULL OR plan IN ({placeholders}))",
                 (plan_slug, claim.batch_number, *earlier_slugs),
             )
-            self._store_video_event(claim, VideoOutOfMemory(plan=plan_slug, error=to_storable_text(error)))
+        return is_released
+
+    def _release_or_cancel_video(self, claim: Claim, release_event: VideoEventPayload) -> bool:
+        if self.is_cancelled(claim):
+            self._end_claimed_video(claim, "cancelled", None, VideoCancelled())
+            return False
+        self._update_claimed_video(claim, "state = 'queued', worker = NULL", ())
+        self._store_video_event(claim, release_event)
+        return True
 
     def record_batch_failure(self, claim: Claim, error: str, exit_code: int) -> None:
         """Fail all unfinished videos of this claim's batch, for example because the weights are missing."""
@@ -185,12 +200,15 @@ class WorkerQueue(QueueWriter):
 
     def _end_video(self, claim: Claim, state: str, error: str | None, end_event: VideoEventPayload) -> None:
         with self._begin_transaction():
-            self._update_claimed_video(
-                claim,
-                f"state = '{state}', worker = NULL, error = ?, {END_VIDEO_SQL}",
-                (error, *_make_end_video_sql_parameters()),
-            )
-            self._store_video_event(claim, end_event)
+            self._end_claimed_video(claim, state, error, end_event)
+
+    def _end_claimed_video(self, claim: Claim, state: str, error: str | None, end_event: VideoEventPayload) -> None:
+        self._update_claimed_video(
+            claim,
+            f"state = '{state}', worker = NULL, error = ?, {END_VIDEO_SQL}",
+            (error, *_make_end_video_sql_parameters()),
+        )
+        self._store_video_event(claim, end_event)
 
     def _update_claimed_video(self, claim: Claim, assignments: str, parameters: tuple[Any, ...]) -> None:
         cursor = self.db.execute(
@@ -249,17 +267,19 @@ class WorkerQueue(QueueWriter):
         with self._begin_transaction() as db:
             db.execute("DELETE FROM worker")
             rows = db.execute(
-                "UPDATE video SET state = CASE WHEN cancel THEN 'cancelled' ELSE 'interrupted' END, worker = NULL "
-                "WHERE state = 'running' RETURNING id, batch, number, title, state"
+                "UPDATE video SET state = CASE WHEN cancel THEN 'cancelled' ELSE 'interrupted' END, worker = NULL, "
+                "finished = ? WHERE state = 'running' RETURNING id, batch, number, title, state",
+                (time.time(),),
             ).fetchall()
             for row in rows:
                 payload = _build_reclaim_event(row["state"], row["title"], row["number"], "the engine ended")
                 self._store_event(payload, row["batch"], row["id"])
-            (count,) = db.execute("SELECT count(*) FROM video WHERE state = 'interrupted'").fetchone()
-        if count:
-            verb = "was" if count == 1 else "were"
-            self.hold_queue("interrupted", f"{format_count(count, 'video')} {verb} interrupted when the engine ended")
-        return int(count)
+            count = len([row for row in rows if row["state"] == "interrupted"])
+            if count:
+                verb = "was" if count == 1 else "were"
+                reason = f"{format_count(count, 'video')} {verb} interrupted when the engine ended"
+                self._store_hold("interrupted", reason)
+        return count
 
     def record_starting_worker(self, worker_name: str, device: str) -> None:
         """Record that a worker process was started; it imports torch first, for seconds to minutes."""

@@ -12,6 +12,8 @@ from wantui.queue.lock_holders import LOCK_NOTICE_SECONDS, LockListener, describ
 
 LOCK_POLL_SECONDS = 0.5
 """Longest wait inside SQLite, in seconds; signals such as Ctrl-C are handled between two waits."""
+IMMEDIATE_RETRY_SECONDS = 0.02
+"""Seconds between two tries of a statement for which SQLite itself does not wait, such as PRAGMA journal_mode."""
 RETRIED_ERROR_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY)
 """Codes of errors after which the same statement may succeed later."""
 
@@ -38,6 +40,7 @@ class _Cursor(sqlite3.Cursor):
             if waited_seconds >= LOCK_NOTICE_SECONDS and not has_reported and self.connection.on_locked is not None:
                 has_reported = True
                 self.connection.on_locked(describe_lock_holder(self.connection.path))
+            time.sleep(IMMEDIATE_RETRY_SECONDS)
 
     def fetchone(self) -> Any:
         with convert_decode_errors():
@@ -79,29 +82,37 @@ class QueueConnection(sqlite3.Connection):
         self.on_locked = None
         try:
             self.execute("BEGIN IMMEDIATE")
-            self.execute("ROLLBACK")
         except sqlite3.OperationalError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             return True
         finally:
+            if self.in_transaction:
+                self.execute("ROLLBACK")
             self.set_wait_seconds(usual_wait_seconds)
             self.on_locked = usual_listener
         return False
 
 
-def connect_to_queue(path: Path, wait_seconds: float, on_locked: LockListener | None = None) -> QueueConnection:
+def connect_to_queue(
+    path: Path, wait_seconds: float, on_locked: LockListener | None = None, is_read_only: bool = False
+) -> QueueConnection:
     """Return a connection in autocommit mode, without checks of the database.
 
     Args:
         wait_seconds: seconds for which each statement waits for a locked database.
         on_locked: called once in each statement that waits for LOCK_NOTICE_SECONDS.
+        is_read_only: whether to refuse changes; the database must exist.
 
     Raises:
         sqlite3.DatabaseError: the file cannot be opened.
     """
     connection = sqlite3.connect(
-        path, timeout=_to_poll_milliseconds(wait_seconds) / 1000, isolation_level=None, factory=QueueConnection
+        f"{path.absolute().as_uri()}?mode={'ro' if is_read_only else 'rwc'}",
+        uri=True,
+        timeout=_to_poll_milliseconds(wait_seconds) / 1000,
+        isolation_level=None,
+        factory=QueueConnection,
     )
     connection.path, connection.wait_seconds, connection.on_locked = path, wait_seconds, on_locked
     return connection

@@ -71,7 +71,7 @@ def open_database(
     connection = connect_to_queue(path, wait_seconds, on_locked)
     try:
         connection.row_factory = sqlite3.Row
-        _use_write_ahead_log(connection, wait_seconds)
+        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         path.chmod(0o600)  # a new file, which SQLite has just created
@@ -81,20 +81,6 @@ def open_database(
         connection.close()
         raise
     return connection
-
-
-def _use_write_ahead_log(connection: sqlite3.Connection, wait_seconds: float) -> None:
-    """Switch to the write-ahead log. SQLite itself does not wait here if several processes open a new file at once."""
-    deadline = time.monotonic() + wait_seconds
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            # Only SQLITE_BUSY is temporary; a damaged header is not.
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
 
 
 def check_database(path: Path) -> str | None:
@@ -109,57 +95,42 @@ def check_database(path: Path) -> str | None:
         sqlite3.DatabaseError: it is damaged.
     """
     refuse_irregular_database(path)
-    uri = f"{path.absolute().as_uri()}?mode=ro"
     with (
-        closing(
-            sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_SECONDS, factory=QueueConnection)
-        ) as stored_connection,
+        closing(connect_to_queue(path, BUSY_TIMEOUT_SECONDS, is_read_only=True)) as stored_connection,
         closing(sqlite3.connect(":memory:", isolation_level=None, factory=QueueConnection)) as memory_copy,
         convert_decode_errors(),
     ):
+        stored_connection.execute("BEGIN")
+        stored_connection.execute("SELECT count(*) FROM sqlite_master")  # `backup` would wait for a lock without limit
         stored_connection.backup(memory_copy)
-        _apply_migrations(memory_copy, _read_supported_version(memory_copy, path))
+        _apply_migrations(memory_copy, read_supported_version(memory_copy, path))
         _check_schema(memory_copy)
         hold_row = memory_copy.execute("SELECT kind, reason FROM hold").fetchone()
     return None if hold_row is None else describe_hold(str(hold_row[0]), str(hold_row[1]))
 
 
-def _read_supported_version(connection: sqlite3.Connection, path: Path) -> int:
-    version, known_version = _read_schema_version(connection), len(load_migrations())
-    if version < 0:
-        raise sqlite3.DatabaseError(f"its schema version is {version}")
-    _refuse_newer_schema(version, known_version, path)
-    return version
-
-
-def check_schema_not_newer(connection: sqlite3.Connection, known_version: int, path: Path) -> None:
-    """Refuse a database that a later version of wantui has migrated since it was opened.
-
-    Args:
-        known_version: schema version at the time the connection was opened.
+def read_supported_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the schema version of the database.
 
     Raises:
-        NewerDatabaseError: the schema version is later than `known_version`.
+        NewerDatabaseError: a later version of wantui wrote or migrated it.
+        sqlite3.DatabaseError: the database is damaged.
     """
-    _refuse_newer_schema(_read_schema_version(connection), known_version, path)
-
-
-def _read_schema_version(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
-
-
-def _refuse_newer_schema(version: int, known_version: int, path: Path) -> None:
+    known_version = len(load_migrations())
+    if version < 0:
+        raise sqlite3.DatabaseError(f"its schema version is {version}")
     if version > known_version:
         raise NewerDatabaseError(
             f"cannot open {path}: a newer wantui wrote it (schema {version}; this version has {known_version}). "
             "Update wantui, or set XDG_STATE_HOME to another folder"
         )
+    return int(version)
 
 
 def _migrate_database(connection: sqlite3.Connection, path: Path) -> None:
     deadline = time.monotonic() + ENGINE_START_TIMEOUT_SECONDS
-    while (schema_version := _read_supported_version(connection, path)) < len(load_migrations()):
+    while (schema_version := read_supported_version(connection, path)) < len(load_migrations()):
         with prevent_engine_start(path.parent) as engine_info:
             # Never migrate while an engine runs: it can use only its own schema.
             if schema_version == 0 or engine_info is None or engine_info.get("process") == os.getpid():
@@ -167,7 +138,7 @@ def _migrate_database(connection: sqlite3.Connection, path: Path) -> None:
                 return
         # An engine of this version migrates the database before it publishes its version.
         has_started = "version" in engine_info or time.monotonic() > deadline
-        if has_started and _read_supported_version(connection, path) == schema_version:
+        if has_started and read_supported_version(connection, path) == schema_version:
             raise OlderEngineError(
                 f"cannot open the queue {path}: a running engine of wantui {engine_info.get('version', 'unknown')} "
                 "(process "

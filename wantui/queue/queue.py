@@ -97,10 +97,12 @@ class Queue(WorkerQueue):
         """Move a batch past one unfinished batch, to the top or bottom, or before the batch numbered `target`.
 
         Raises:
-            BatchChangeError: the batch was removed.
+            BatchChangeError: one of the batches was removed.
         """
         with self._begin_transaction() as db:
-            self._require_batch(batch_number)
+            for number in (batch_number, target):
+                if isinstance(number, int):
+                    self._require_batch(number)
             batch_numbers = [row["id"] for row in db.execute("SELECT id FROM batch ORDER BY place, id")]
             index = batch_numbers.index(batch_number)
             batch_numbers.remove(batch_number)
@@ -145,7 +147,7 @@ class Queue(WorkerQueue):
         """Cancel all videos of a batch, or one video; running videos stop at their next step.
 
         Returns:
-            The numbers of the videos cancelled now, and the number of running videos that will stop.
+            The indices of the videos cancelled now, and the number of running videos that will stop.
         """
         with self._begin_transaction() as db:
             condition, parameters = _make_video_filter_sql(batch_number, video_index)
@@ -203,7 +205,7 @@ class Queue(WorkerQueue):
             ).fetchall()
             db.execute("DELETE FROM batch WHERE id = ?", (batch_number,))
             db.execute("DELETE FROM event WHERE batch = ?", (batch_number,))
-            self._store_event(BatchRemoved())
+            self._store_event(BatchRemoved(), batch_number)
         tables = (("batch", batch_rows), ("video", video_rows), ("event", event_rows))
         return RemovedBatch(batch_number, tuple((table, tuple(map(dict, rows))) for table, rows in tables))
 

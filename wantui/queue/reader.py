@@ -15,9 +15,8 @@ from wantui.queue.database import (
     BUSY_TIMEOUT_SECONDS,
     DATABASE_FILE,
     QueueUnavailableError,
-    check_schema_not_newer,
-    load_migrations,
     open_database,
+    read_supported_version,
 )
 from wantui.queue.lock_holders import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder, find_lock_holder_ids
 from wantui.queue.records import BatchRow, Claim, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
@@ -71,7 +70,6 @@ class QueueReader:
     ) -> None:
         self.path = directory / DATABASE_FILE
         self.db = open_database(self.path, wait_seconds, on_locked)
-        self._known_schema_version = len(load_migrations())
         self._opened_file_identities = self._read_file_identities()
         self._reported_holder_ids: frozenset[int] | None = None
         """Processes whose lock `explain_unwritable_queue` described last."""
@@ -95,8 +93,8 @@ class QueueReader:
         Raises:
             sqlite3.Error: the queue cannot be read.
         """
-        self.db.execute("BEGIN")
         try:
+            self.db.execute("BEGIN")
             yield
         finally:
             if self.db.in_transaction:
@@ -108,7 +106,7 @@ class QueueReader:
         Raises:
             NewerDatabaseError: a later version of wantui has migrated it.
         """
-        check_schema_not_newer(self.db, self._known_schema_version, self.path)
+        read_supported_version(self.db, self.path)
 
     def is_replaced(self) -> bool:
         """Return whether the database file or write-ahead log was deleted or replaced since it was opened.
@@ -337,8 +335,15 @@ class QueueReader:
         return None if row is None else int(row[0])
 
     def list_cancelling_workers(self) -> set[str]:
-        """Return the workers whose video a user has cancelled."""
-        return {row["worker"] for row in self.db.execute("SELECT worker FROM video WHERE state = 'running' AND cancel")}
+        """Return the workers whose video a user has cancelled.
+
+        A worker may still write the final files of the video before; signals would stop its last started video.
+        """
+        rows = self.db.execute(
+            "SELECT worker FROM (SELECT worker, cancel, max(boot_seconds) FROM video WHERE state = 'running' "
+            "GROUP BY worker) WHERE cancel"
+        )
+        return {row["worker"] for row in rows}
 
     def is_cancelled(self, claim: Claim) -> bool:
         """Return whether a user has cancelled this video."""

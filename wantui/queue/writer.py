@@ -20,8 +20,8 @@ class QueueWriter(QueueReader):
 
     @contextmanager
     def _begin_transaction(self) -> Iterator[sqlite3.Connection]:
-        self.db.execute("BEGIN IMMEDIATE")
-        try:
+        try:  # a signal may interrupt BEGIN after SQLite has begun
+            self.db.execute("BEGIN IMMEDIATE")
             self.check_schema_not_newer()  # inside the transaction no other process can migrate it
             yield self.db
             self.db.execute("COMMIT")
@@ -59,16 +59,19 @@ class QueueWriter(QueueReader):
         Args:
             needed_bytes: bytes that must be free to end a hold of kind `disk`; None if it needs free inodes instead.
         """
+        with self._begin_transaction():
+            self._store_hold(kind, reason, folder, needed_bytes)
+
+    def _store_hold(self, kind: str, reason: str, folder: Path | None = None, needed_bytes: int | None = None) -> None:
         reason = to_storable_text(reason)
         # Not OR IGNORE, which would also ignore an unknown kind.
         or_replace, on_conflict = ("OR REPLACE", "") if kind == "paused" else ("", "ON CONFLICT (only_one) DO NOTHING")
-        with self._begin_transaction() as db:
-            cursor = db.execute(
-                f"INSERT {or_replace} INTO hold VALUES (1, ?, ?, ?, ?) {on_conflict}",
-                (kind, reason, None if folder is None else str(folder), needed_bytes),
-            )
-            if cursor.rowcount:
-                self._store_event(QueueHeld(reason=reason, hold=kind))
+        cursor = self.db.execute(
+            f"INSERT {or_replace} INTO hold VALUES (1, ?, ?, ?, ?) {on_conflict}",
+            (kind, reason, None if folder is None else str(folder), needed_bytes),
+        )
+        if cursor.rowcount:
+            self._store_event(QueueHeld(reason=reason, hold=kind))
 
     def resume_queue(self, kind: str | None = None) -> None:
         """End the hold of the queue; if `kind` is given, only a hold of that kind."""

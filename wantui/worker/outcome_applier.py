@@ -70,12 +70,12 @@ class OutcomeApplier:
         """
         match outcome:
             case CancelVideo(frees_pipeline):
-                self._cancel_video(claim, folder)
+                self._cancel_video(claim)
                 if frees_pipeline:
                     self.pipeline_cache.free_pipeline()
             case ReleaseVideo(reason, frees_pipeline, is_warning):
                 batch_log.log(logging.WARNING if is_warning else logging.INFO, "%s: %s", claim.title, reason)
-                self.queue.release_video(claim, reason)
+                self._release_video(claim, reason)
                 if frees_pipeline:
                     self.pipeline_cache.free_pipeline()
             case FailVideo(error):
@@ -86,7 +86,7 @@ class OutcomeApplier:
                 self._try_next_plan(claim, folder, error, batch_log)
             case LeaveSecondGpu(reason):
                 report_one_gpu(self.queue, claim, reason, batch_log)
-                self.queue.release_video(claim, "it continues on one GPU")
+                self._release_video(claim, "it continues on one GPU")
             case WaitForDiskSpace(reason):
                 self._wait_for_disk(claim, folder, reason, batch_log)
             case WaitForFolder(unwritable_folder, reason):
@@ -125,7 +125,8 @@ class OutcomeApplier:
             return
         batch_log.warning("%s: out of memory (%s); trying plan %s or a smaller one", claim.title, error, next_plan.slug)
         earlier_slugs = [earlier.slug for earlier in MEMORY_PLANS[: MEMORY_PLANS.index(next_plan)]]
-        self.queue.requeue_video_with_plan(claim, next_plan.slug, earlier_slugs, error)
+        if not self.queue.requeue_video_with_plan(claim, next_plan.slug, earlier_slugs, error):
+            self._record_cancellation_in_manifest(claim)
 
     def wait_for_disk_space(
         self, claim: Claim, batch_root: Path, needed_bytes: int, details: str, batch_log: logging.Logger
@@ -136,7 +137,7 @@ class OutcomeApplier:
         )
         batch_log.warning("%s: %s", claim.title, reason)
         self.queue.hold_queue("disk", reason, batch_root, needed_bytes)
-        self.queue.release_video(claim, "not enough disk space")
+        self._release_video(claim, "not enough disk space")
 
     def _wait_for_disk(self, claim: Claim, folder: BatchFolder, reason: str, batch_log: logging.Logger) -> None:
         """Put the queue on hold until the disk has enough of what it lacks: free bytes or free inodes."""
@@ -161,14 +162,14 @@ class OutcomeApplier:
         )
         batch_log.warning("%s: %s", claim.title, hold_reason)
         self.queue.hold_queue("disk", hold_reason, folder.root)
-        self.queue.release_video(claim, "the disk has too few free inodes for further files")
+        self._release_video(claim, "the disk has too few free inodes for further files")
 
     def _wait_for_folder(self, claim: Claim, unwritable_folder: Path, reason: str, batch_log: logging.Logger) -> None:
         batch_log.warning("%s: cannot write %s: %s", claim.title, unwritable_folder, reason)
         self.queue.hold_queue(
             "folder", f"cannot write the output folder {unwritable_folder}: {reason}", unwritable_folder
         )
-        self.queue.release_video(claim, "the output folder cannot be written")
+        self._release_video(claim, "the output folder cannot be written")
 
     def record_reclaimed_video(self, video: VideoRow) -> None:
         """Record in the manifest that a video of this worker was cancelled while the queue could not be used."""
@@ -176,9 +177,17 @@ class OutcomeApplier:
         if batch is not None and video.state == "cancelled":
             self._record_end_in_manifest(video.title, video.number, BatchFolder(batch.folder), "cancelled")
 
-    def _cancel_video(self, claim: Claim, folder: BatchFolder) -> None:
-        self._record_end_in_manifest(claim.title, claim.video_index, folder, "cancelled")
+    def _release_video(self, claim: Claim, reason: str) -> None:
+        """Return a video to the queue, or end it if a user has cancelled it."""
+        if not self.queue.release_video(claim, reason):
+            self._record_cancellation_in_manifest(claim)
+
+    def _cancel_video(self, claim: Claim) -> None:
+        self._record_cancellation_in_manifest(claim)
         self.queue.record_cancellation(claim)
+
+    def _record_cancellation_in_manifest(self, claim: Claim) -> None:
+        self._record_end_in_manifest(claim.title, claim.video_index, BatchFolder(claim.batch_folder), "cancelled")
 
     def _fail_video(self, claim: Claim, folder: BatchFolder, error: str, batch_log: logging.Logger) -> None:
         batch_log.error("%s failed: %s", claim.title, error)

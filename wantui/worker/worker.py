@@ -25,7 +25,7 @@ from wantui.generation.make_video import (
 from wantui.generation.preview import PreviewListener
 from wantui.planning import Recipe
 from wantui.queue.claims import LostClaimError, UserRequest
-from wantui.queue.database import QueueUnavailableError
+from wantui.queue.database import QueueUnavailableError, is_database_damage
 from wantui.queue.events import (
     LoadingStageStarted,
     VideoDone,
@@ -131,6 +131,8 @@ class Worker:
                 # A video for another number of GPUs is for a process to which the engine gives them.
                 is_for_others = self.queue.find_next_gpu_count(self.served_devices) not in (None, *self.gpu_counts)
             except QueueUnavailableError as error:
+                if is_database_damage(error):
+                    raise
                 self._wait_for_queue(error)
                 continue
             if time.monotonic() - idle_since > MAX_IDLE_SECONDS or is_for_others:
@@ -389,4 +391,6 @@ class Worker:
                     self.outcome_applier.record_reclaimed_video(video)
                 return
             except QueueUnavailableError as later_error:
+                if is_database_damage(later_error):
+                    raise
                 error = later_error
