@@ -117,10 +117,10 @@ def test_form_shows_the_short_text_of_an_adapter_where_it_is_complete(adapters_t
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("[a.safetensors:nan]", "should be a finite number"),
-        ("[{path: a.safetensors, strength: inf}]", "should be a finite number"),
+        ("[a.safetensors:nan]", "should be a number in decimal digits"),
+        ("[{path: a.safetensors, strength: inf}]", "should be a number in decimal digits"),
         ("[{path: a.safetensors, strength: 10.5}]", "less than or equal to 10"),
-        ("[{path: a.safetensors, strength: much}]", "should be a valid number"),
+        ("[{path: a.safetensors, strength: much}]", "should be a number in decimal digits"),
         ("[{path: a.safetensors, weight: 1}]", "unknown key"),
         ("[{strength: 1}]", "lora_settings.adapters.0.path"),
         ("[{path: ''}]", "lora_settings.adapters.0.path"),
