@@ -6,9 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import send2trash
 
 from wantui.errors import UserError
 from wantui.storage import locks
+from wantui.storage.batch_index import move_to_trash
 from wantui.storage.layout import BatchFolder
 from wantui.storage.write_checks import check_result_path, refuse_unwritable_batch
 
@@ -19,6 +21,7 @@ from wantui.storage.write_checks import check_result_path, refuse_unwritable_bat
         (errno.EROFS, "Mount its file system for writing"),
         (errno.EACCES, r"chmod -R g\+rwX"),
         (errno.ENOSPC, "Free disk space"),
+        (errno.ENOENT, "The folder was moved or deleted. Use its new path"),
         (errno.EIO, "copy the folder to another file system"),
     ],
 )
@@ -62,3 +65,22 @@ def test_result_in_the_place_of_a_folder_or_below_a_file_is_refused(tmp_path: Pa
     (tmp_path / "exports").touch()
     with pytest.raises(UserError, match=r"exports is not a folder\. Move it out of the batch folder"):
         check_result_path(tmp_path, tmp_path / "exports" / "result.json")
+
+
+def test_trash_without_permission_names_the_folder_once_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "batch"
+    folder.mkdir()
+    (folder / "batch.json").touch()
+
+    def refuse(path: str) -> None:
+        raise send2trash.TrashPermissionError(path)
+
+    monkeypatch.setattr(send2trash, "send2trash", refuse)
+    with pytest.raises(UserError) as refused:
+        move_to_trash(folder)
+    assert str(refused.value) == (
+        f"{folder} cannot be moved to the trash: Permission denied. Ask its owner to move it, or for write permission "
+        "on it and its parent folder"
+    )

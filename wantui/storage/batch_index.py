@@ -304,7 +304,9 @@ def move_to_trash(folder: Path) -> None:
         send2trash(str(folder))
     except (OSError, TrashPermissionError) as error:
         reason = str(error)
-        if isinstance(error, OSError) and error.strerror:
+        if isinstance(error, PermissionError | TrashPermissionError):
+            reason = "Permission denied. Ask its owner to move it, or for write permission on it and its parent folder"
+        elif isinstance(error, OSError) and error.strerror:
             name = error.filename if isinstance(error.filename, str | bytes) else folder
             reason = error.strerror.removesuffix(f": {folder}")  # send2trash appends the name to some reasons
             reason = f"{reason}: {os.fsdecode(name)}"

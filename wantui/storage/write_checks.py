@@ -16,6 +16,7 @@ WRITE_ADVICE_BY_ERROR_NUMBER = {
     errno.EPERM: "Ask its owner for write permission (chmod -R g+rwX), or copy it to a folder of your own.",
     errno.ENOSPC: "Free disk space on its file system.",
     errno.EDQUOT: "Free disk space, or ask for a higher quota.",
+    errno.ENOENT: "The folder was moved or deleted. Use its new path.",
     errno.ELOOP: "Remove this symbolic link.",
 }
 """Advice for a batch folder that cannot be written, by error number."""
