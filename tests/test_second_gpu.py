@@ -3,6 +3,7 @@
 import inspect
 import json
 import logging
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -566,11 +567,29 @@ def test_fatal_error_while_the_second_gpu_is_checked_leaves_only_that_gpu(
     assert_equal_videos(entries_of(folder), expected)
 
 
+def make_lock_error() -> QueueUnavailableError:
+    """Return the error of a queue that another process has locked."""
+    error = QueueUnavailableError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
+
+
 def test_worker_ends_if_the_next_video_needs_another_number_of_gpus(tmp_path: Path) -> None:
     queue = Queue(tmp_path)
     add(queue, "a", 2)
     Worker(queue, "worker-0:7", ("auto",), "cpu", LOG, (1,)).run()
     assert [video.state for video in queue.list_videos(1)] == ["queued", "queued"]
+
+
+def test_idle_worker_ends_if_the_queue_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue(tmp_path)
+
+    def fail(*_: Any) -> None:
+        queue.db.execute("SELECT missing FROM video")
+
+    monkeypatch.setattr(Queue, "find_next_gpu_count", fail)
+    with pytest.raises(sqlite3.OperationalError, match="no such column"):
+        Worker(queue, "worker-0:7", ("auto",), "cpu", LOG, (1,)).run()
 
 
 def test_idle_worker_waits_for_a_locked_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -581,7 +600,7 @@ def test_idle_worker_waits_for_a_locked_queue(tmp_path: Path, monkeypatch: pytes
     def fail_once(self: Queue, devices: Iterable[str]) -> int | None:
         calls.append(1)
         if len(calls) == 1:
-            raise QueueUnavailableError("database is locked")
+            raise make_lock_error()
         return find_next_gpu_count(self, devices)
 
     monkeypatch.setattr(Queue, "find_next_gpu_count", fail_once)
@@ -590,7 +609,7 @@ def test_idle_worker_waits_for_a_locked_queue(tmp_path: Path, monkeypatch: pytes
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("error", [QueueUnavailableError("database is locked"), LostClaimError("it is lost")])
+@pytest.mark.parametrize("error", [make_lock_error(), LostClaimError("it is lost")])
 def test_worker_that_lost_the_second_gpu_ends_even_if_the_queue_cannot_be_written(
     queued: tuple[StateDirectory, BatchFolder], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
