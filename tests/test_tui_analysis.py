@@ -3,6 +3,8 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from wantui.analysis.metrics import METRICS
 from wantui.analysis.p_values import find_decisive_p
 from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
+from wantui.tui.analysis import data
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
 from wantui.tui.analysis.forest_plot import describe_symbols
 from wantui.tui.analysis.metric_notes import describe_metric_response
@@ -343,6 +346,32 @@ def test_screen_without_trajectories_explains_what_to_do() -> None:
         await it.until(lambda: "no batch here has stored trajectories" in it.text())
         assert "compose a batch" in it.text()
         assert not screen.details.display
+
+    on("analysis", test)
+
+
+@pytest.mark.parametrize(("newer_counts", "shown"), [([("running", 3)], "older"), ([("done", 1)], "newer")])
+def test_newest_batch_with_finished_videos_is_analysed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer_counts: list[tuple[str, int]], shown: str
+) -> None:
+    batches = []
+    for name, counts in (("newer", newer_counts), ("older", [("done", 2)])):
+        (tmp_path / name / "latents" / "prompt_000" / "video_001.zarr").mkdir(parents=True)
+        batches.append(SimpleNamespace(folder=tmp_path / name, counts_by_state=tuple(counts)))
+    monkeypatch.setattr(data, "find_batches", lambda _: batches)
+    monkeypatch.setattr(data, "read_batch_videos", lambda _: [])
+    loaded = data.load_chosen_trajectories([tmp_path], [], lambda: False)
+    assert loaded is not None
+    assert [folder.name for folder in loaded.chosen_folders] == [shown]
+
+
+def test_batch_without_a_finished_trajectory_is_no_missing_batch(tmp_path: Path) -> None:
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(AnalysisScreen)
+        batch: Any = SimpleNamespace(folder=tmp_path, counts_by_state=(("running", 3),))
+        screen.post_message(TrajectoriesLoaded([batch], [tmp_path], [], "", [], {}))
+        await it.until(lambda: "no finished trajectory yet; press b to choose another" in it.text())
+        assert "no batch here" not in it.text()
 
     on("analysis", test)
 

@@ -133,7 +133,7 @@ def load_chosen_trajectories(
 ) -> TrajectoriesLoaded | None:
     """Return the trajectories of the chosen batches; None if cancelled.
 
-    If none of the chosen batches is left, load the newest batch with trajectories.
+    If none of the chosen batches is left, load the newest batch with trajectories, preferably of finished videos.
     """
     from wantui.analysis.mean_curves import compute_median_curves
 
@@ -143,7 +143,9 @@ def load_chosen_trajectories(
     ]
     available_batches = [batch for batch in recent_batches if _has_trajectories(batch.folder / "latents")]
     available_folders = [batch.folder for batch in available_batches]
-    loaded_folders = [folder for folder in chosen_folders if folder in available_folders] or available_folders[:1]
+    finished_folders = [batch.folder for batch in available_batches if dict(batch.counts_by_state).get("done")]
+    loaded_folders = [folder for folder in chosen_folders if folder in available_folders]
+    loaded_folders = loaded_folders or finished_folders[:1] or available_folders[:1]
     videos: list[Video] = []
     errors: list[str] = []
     for folder in loaded_folders:

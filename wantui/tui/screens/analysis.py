@@ -32,6 +32,8 @@ from wantui.tui.widgets.trajectory_details import TrajectoryDetails
 from wantui.tui.widgets.trajectory_table import TrajectoryTable
 from wantui.tui.widgets.virtual_list import VirtualList
 
+UNFINISHED = "the batch has no finished trajectory yet; press b to choose another batch"
+"""Text of an empty table if there are batches with trajectories."""
 NO_TRAJECTORIES = """no batch here has stored trajectories
 
 Every new video stores its trajectory:
@@ -165,7 +167,7 @@ class AnalysisScreen(AnalysisFigures):
             self.videos, self.median_curves = message.videos, message.median_curves
             self._is_guided = not all(map(is_unguided, self.videos))
             self.forget_figures()
-        self.empty_text = message.load_error or NO_TRAJECTORIES
+        self.empty_text = message.load_error or (UNFINISHED if message.available_batches else NO_TRAJECTORIES)
         if self.grouping not in ("", *find_dividing_groupings(self.videos)):
             self.grouping, self.current_group = "", None
         requested_folder, self._requested_folder = self._requested_folder, None
