@@ -10,7 +10,7 @@ import pytest
 import torch
 import zarr
 from clip_batches import write_clip_batch
-from conftest import MakeOnce, Wantui, generate_batch, only_queued
+from conftest import MakeOnce, Wantui, generate_batch, only_queued, recipe_for
 from PIL import Image
 
 from wantui.analysis.denoising_states import DenoisingStates, MissingStatesError
@@ -19,10 +19,13 @@ from wantui.analysis.sampler_response import SOLVERS
 from wantui.batches.decode_states import TAG_NAME
 from wantui.cli import decode as decode_command
 from wantui.gallery import labelled_grid
+from wantui.generation import load_vae
 from wantui.generation.decode import decode_frames
+from wantui.generation.errors import LoadError
 from wantui.generation.load import load_pipeline
-from wantui.models.catalogue import WanModel
+from wantui.models.catalogue import WanModel, find_model
 from wantui.planning import Recipe
+from wantui.planning.memory_plan import ALLOCATOR_OVERHEAD_FACTOR, estimate_decode_bytes
 from wantui.samplers import SamplerName
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
@@ -340,3 +343,28 @@ def test_cells_of_a_sweep_have_clips_and_rows_of_their_own(wantui: Wantui, small
     assert not any(state["was_kept"] for state in states)
     videos = select_videos([folder])
     assert label_videos(videos) == [videos[0].manifest.find_cell(video.entry).label for video in videos]  # type: ignore[union-attr]
+
+
+def test_tiles_are_chosen_by_the_memory_beside_the_weights_of_the_vae(
+    monkeypatch: pytest.MonkeyPatch, tiny_models: dict[str, WanModel]
+) -> None:
+    model, weight_bytes = find_model("wan2.1-1.3b"), 500_000_000
+    recipe = recipe_for(model, width=832, height=480, frames=81)
+    pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", torch.device("cpu"))
+    monkeypatch.setattr(load_vae, "find_device", lambda pipeline: torch.device("cuda", 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: weight_bytes)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: weight_bytes)
+
+    def choose_side(free_bytes: int, first_side: int | None = None) -> int | None:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_bytes, 80_000_000_000))
+        return load_vae.choose_tile_side(pipeline, model, recipe, first_side)
+
+    needs = {
+        side: int(ALLOCATOR_OVERHEAD_FACTOR * estimate_decode_bytes(model, recipe, side)) for side in (None, 256, 128)
+    }
+    assert choose_side(needs[None]) is None
+    assert choose_side(needs[None] - 1) == 256
+    assert choose_side(needs[256], 256) == 256
+    assert choose_side(needs[256] - 1, 256) == 128
+    with pytest.raises(LoadError, match="too little free memory to decode 832x480 pixels, even in tiles"):
+        choose_side(needs[128] - 1)

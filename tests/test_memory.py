@@ -26,7 +26,7 @@ from wantui.generation import placement as memory
 from wantui.generation import prompt_encoding as encoding
 from wantui.generation.bench import WAN_2_2_5B_VAE_CONFIG
 from wantui.generation.cuda_errors import is_fatal_cuda_error, is_out_of_memory
-from wantui.generation.decode import _decode_latent_frames, decode_frames
+from wantui.generation.decode import _decode_latent_frames, decode_chunks, decode_frames
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.errors import LoadError
 from wantui.generation.fuse import fuse_blocks, is_fused
@@ -539,8 +539,10 @@ def test_tiles_larger_than_the_picture_give_the_same_frames(tiny: WanPipeline) -
     tiny.vae.enable_tiling()
     try:
         tiled = list(decode_frames(tiny, latents))
+        chunks = list(decode_chunks(tiny, latents))
     finally:
         tiny.vae.disable_tiling()
+    assert [chunk.shape[2] for chunk in chunks] == [1, 4, 4], "frames are not held until all are decoded"
     assert len(whole) == len(tiled) == 9
     assert all((one == other).all() for one, other in zip(whole, tiled, strict=True))
 

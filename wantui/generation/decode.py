@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wantui.generation.finite import check_finite
-from wantui.generation.placement import find_device
+from wantui.generation.placement import find_device, find_tile_side
 
 
 def decode_frames(pipeline: WanPipeline, latents: Tensor) -> Generator[NDArray[np.uint8], None, None]:
@@ -47,9 +47,11 @@ def decode_chunks(pipeline: WanPipeline, latents: Tensor) -> Generator[Tensor, N
     Args, Raises:
         see `decode_frames`.
     """
+    height, width = (side * pipeline.vae_scale_factor_spatial for side in latents.shape[3:])
+    uses_tiles = find_tile_side(pipeline, width, height) is not None
     hook_handle = pipeline.vae.decoder.register_forward_hook(_check_decoder_output)
     try:
-        yield from (_decode_tiles if pipeline.vae.use_tiling else _decode_latent_frames)(pipeline, latents)
+        yield from (_decode_tiles if uses_tiles else _decode_latent_frames)(pipeline, latents)
     finally:
         hook_handle.remove()
 

@@ -11,7 +11,14 @@ from wantui.generation.placement import apply_memory_plan, find_device, query_fr
 from wantui.generation.self_check import check_pipeline_works
 from wantui.models.catalogue import WanModel
 from wantui.planning import Recipe
-from wantui.planning.memory_plan import CONTEXT_BYTES, MEMORY_PLANS, RESIDENT_PLAN, estimate_decode_bytes
+from wantui.planning.memory_plan import (
+    ALLOCATOR_OVERHEAD_FACTOR,
+    CONTEXT_BYTES,
+    RESIDENT_PLAN,
+    SMALL_TILE_SIDE_PIXELS,
+    TILE_SIDE_PIXELS,
+    estimate_decode_bytes,
+)
 from wantui.planning.requirements import explain_missing_compiler
 
 PARTS_WITHOUT_VAE = ("transformer", "transformer_2", "text_encoder")
@@ -78,11 +85,13 @@ def choose_tile_side(pipeline: WanPipeline, model: WanModel, recipe: Recipe, fir
     device = find_device(pipeline)
     if device.type != "cuda":
         return first_side
-    sides = {plan.choose_tile_side(recipe.width, recipe.height) for plan in MEMORY_PLANS if plan.is_for_cpu}
-    smaller_sides = sorted((side for side in sides if side and side < (first_side or side + 1)), reverse=True)
-    free_bytes = query_free_gpu_bytes(device) - CONTEXT_BYTES
+    largest_side = first_side or max(recipe.width, recipe.height)
+    smaller_sides = [side for side in (TILE_SIDE_PIXELS, SMALL_TILE_SIDE_PIXELS) if side < largest_side]
+    # The VAE is already on the GPU, in this process' context.
+    free_bytes = query_free_gpu_bytes(device) - CONTEXT_BYTES - torch.cuda.memory_allocated(device)
     for side in (first_side, *smaller_sides):
-        if estimate_decode_bytes(model, recipe, side, has_fused_decoder(pipeline.vae)) <= free_bytes:
+        decode_bytes = estimate_decode_bytes(model, recipe, side, has_fused_decoder(pipeline.vae))
+        if int(decode_bytes * ALLOCATOR_OVERHEAD_FACTOR) <= free_bytes:
             return side
     raise LoadError(
         f"{device} has too little free memory to decode {recipe.width}x{recipe.height} pixels, even in tiles. End "

@@ -80,6 +80,12 @@ def set_tile_side(pipeline: WanPipeline, tile_side: int | None) -> None:
         pipeline.vae.enable_tiling(tile_side, tile_side, tile_side * 3 // 4, tile_side * 3 // 4)
 
 
+def find_tile_side(pipeline: WanPipeline, width: int, height: int) -> int | None:
+    """Return the side in pixels of the tiles in which frames are decoded; None for complete frames."""
+    vae = pipeline.vae
+    return vae.tile_sample_min_height if vae.use_tiling and max(width, height) > vae.tile_sample_min_height else None
+
+
 def select_gpu(device: torch.device) -> None:
     """Select the current GPU, where Triton launches its kernels regardless of the tensors' device."""
     if device.type == "cuda" and device.index is not None:

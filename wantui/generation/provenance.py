@@ -15,7 +15,7 @@ from wantui.generation.attention_backends import find_kernel_version
 from wantui.generation.fuse import has_fp8_blocks
 from wantui.generation.fused_attention import FusedSelfAttention
 from wantui.generation.fused_decoder import has_fused_decoder
-from wantui.generation.placement import find_device
+from wantui.generation.placement import find_device, find_tile_side
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import find_cached_commit
 from wantui.planning import Recipe
@@ -73,9 +73,8 @@ def describe_clip_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str,
     This is the result of `describe_provenance`, whether the decoder is fused, and the side of the decoded tiles in
     pixels (None without tiles).
     """
-    vae = pipeline.vae
-    tile_pixels = vae.tile_sample_min_height if vae.use_tiling else None
-    if tile_pixels is not None and max(recipe.width, recipe.height) <= tile_pixels:
-        tile_pixels = None
-    decoder = "fused" if has_fused_decoder(vae) else "reference"
-    return {**describe_provenance(pipeline, recipe), "decoder": decoder, "tile": tile_pixels}
+    return {
+        **describe_provenance(pipeline, recipe),
+        "decoder": "fused" if has_fused_decoder(pipeline.vae) else "reference",
+        "tile": find_tile_side(pipeline, recipe.width, recipe.height),
+    }
