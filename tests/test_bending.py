@@ -439,6 +439,16 @@ def test_identity_bends_leave_all_bits_unchanged(tiny: WanPipeline, tiny_models:
     assert torch.equal(last_latents(tiny, recipe), diffusers_output(tiny, recipe, "latent"))
 
 
+def test_renormalising_bend_is_continuous_at_strength_zero(tiny: WanPipeline, tiny_models: dict[str, WanModel]) -> None:
+    model, earlier = tiny_models["wan2.1"], bend("scale", border="zero", parameters={"scale_factor": 0.3})
+    weak, zero = (
+        last_latents(tiny, bent_recipe(model, earlier, bend("flip", renormalise=True, strength=strength)))
+        for strength in (1e-6, 0)
+    )
+    assert torch.allclose(weak, zero, atol=1e-5)
+    assert not torch.allclose(zero, last_latents(tiny, bent_recipe(model, earlier)), atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", IDENTITIES)
 def test_identity_parameters_are_the_identity_of_the_warp(mode: str) -> None:
     request = bend(mode, parameters=IDENTITIES[mode])
@@ -573,6 +583,16 @@ def test_missing_words_are_refused_or_skipped(tiny: WanPipeline, tiny_models: di
         prepare_inputs(tiny, bent_recipe(tiny_models["wan2.1"], bend(words=("flower",))))
     skipped = bent_recipe(tiny_models["wan2.1"], bend(words=("flower",), if_missing="skip"))
     assert not prepare_inputs(tiny, skipped).hooks_by_capture
+
+
+def test_bend_of_padding_is_skipped_if_the_prompt_fills_all_text_positions(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel]
+) -> None:
+    request = bend(words=("flower",), padding=True, if_missing="skip")
+    for word_count, is_bent in ((510, True), (511, False)):  # and the end token
+        recipe = bent_recipe(tiny_models["wan2.1"], request, prompt=" ".join(["star"] * word_count), steps=1)
+        assert ("attention" in prepare_inputs(tiny, recipe).hooks_by_capture) == is_bent
+        assert last_latents(tiny, recipe).isfinite().all()
 
 
 def test_rerun_reproduces_a_bent_clip_bit_identically(wantui: Wantui, small: list[str]) -> None:

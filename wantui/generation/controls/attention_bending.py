@@ -2,6 +2,7 @@
 
 from wantui.controls.attention_bending import (
     ALL_WORDS,
+    TEXT_POSITION_COUNT,
     AttentionBendingRequest,
     BendRequest,
     describe_missing_words,
@@ -23,6 +24,8 @@ class BentWordMissingError(UserError):
 def apply_control(request: AttentionBendingRequest, preparation: DenoisingPreparation) -> None:
     """Prepare the bends of both passes; bends that change nothing are left out.
 
+    A bend that changes no map still renormalises the rows of earlier bends, as it does for any strength above 0.
+
     Raises:
         BentWordMissingError: a prompt lacks a word that a bend requires.
         MarkOutOfRangeError: the model does not read a word.
@@ -34,12 +37,13 @@ def apply_control(request: AttentionBendingRequest, preparation: DenoisingPrepar
     if preparation.negative_prompt_embeds is not None:
         prompts_by_context["uncond"] = (recipe.negative_prompt, ())
     for context, (prompt, marks) in prompts_by_context.items():
-        bends = [
-            resolved
-            for bend in request.bends
-            if bend.acts_on_pass(context) and not bend.is_identity
-            if (resolved := _resolve_bend(bend, preparation, prompt, marks)) is not None
-        ]
+        bends: list[ResolvedBend] = []
+        for bend in request.bends:
+            renormalises_earlier = bend.renormalise and any(not earlier.request.renormalise for earlier in bends)
+            if not bend.acts_on_pass(context) or (bend.is_identity and not renormalises_earlier):
+                continue
+            if (resolved_bend := _resolve_bend(bend, preparation, prompt, marks)) is not None:
+                bends.append(resolved_bend)
         if bends:
             preparation.bends_by_context[context] = tuple(bends)
 
@@ -59,7 +63,7 @@ def _resolve_bend(
     tokens = {token for word in tokenized_prompt.words for token in word.token_positions}
     if ALL_WORDS in bend.words:
         tokens.update(range(tokenized_prompt.token_count))
-    if not tokens and not bend.padding:
+    if not tokens and not (bend.padding and tokenized_prompt.token_count < TEXT_POSITION_COUNT):
         return None
     noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
     return ResolvedBend(
