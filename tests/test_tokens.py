@@ -81,6 +81,13 @@ def test_words_unknown_to_nano_are_named() -> None:
     assert "does not know blurry;" in warning
 
 
+def test_words_of_a_negative_prompt_are_checked_only_if_a_pass_reads_it() -> None:
+    settings = ("prompt_settings.negative_prompt=blurry", "model_settings.cfg_scale={}")
+    assert any("blurry" in text for text in preview_nano("a star", *(text.format(2) for text in settings)).warnings)
+    unguided = preview_nano("a star", *(text.format(1) for text in settings)).warnings
+    assert not any("blurry" in text for text in unguided), unguided
+
+
 def test_nano_vocabulary_equals_the_words_of_its_captions() -> None:
     captions = write_captions(sample_scenes(2000, np.random.default_rng(0)), np.random.default_rng(1))
     assert {word for caption in captions for word in caption.text.lower().rstrip(".").split()} == set(CAPTION_WORDS)

@@ -50,7 +50,7 @@ def check_prompt_tokens(
 
     Args:
         uses_marks: True if marked words are stored or weighted; unknown marked words are then refused.
-        uses_negative_prompt: True if a pass reads the negative prompt, which is then refused if it is too long.
+        uses_negative_prompt: True if a pass reads the negative prompt, which is then checked like a prompt.
         control_words: words that controls look for in the prompts; unknown words are refused.
     """
     tokenizer_path = find_tokenizer_file(model, revision)
@@ -58,19 +58,18 @@ def check_prompt_tokens(
         return TokenChecks()
     try:
         check_tokenizer_fits_model(tokenizer_path)
-        prompts = [*(prompt for variation in variations for prompt in list_prompts(variation)), negative_prompt]
+        prompts = [prompt for variation in variations for prompt in list_prompts(variation)]
+        negative_prompts = [negative_prompt] if uses_negative_prompt else []
         warnings = [
             *_find_equal_token_warnings(tokenizer_path, variations),
-            *_find_unknown_word_warnings(tokenizer_path, model, prompts),
+            *_find_unknown_word_warnings(tokenizer_path, model, [*prompts, *negative_prompts]),
         ]
         marked_texts = (
             {mark.text for variation in variations for mark in list_marks(variation)} if uses_marks else set()
         )
         refusals = [
-            *_find_length_refusals(tokenizer_path, prompts[:-1], "prompt"),
-            *_find_length_refusals(
-                tokenizer_path, [negative_prompt] if uses_negative_prompt else [], "negative prompt"
-            ),
+            *_find_length_refusals(tokenizer_path, prompts, "prompt"),
+            *_find_length_refusals(tokenizer_path, negative_prompts, "negative prompt"),
             *_find_unknown_text_refusals(tokenizer_path, marked_texts, "marked", "mark other words"),
             *_find_unknown_text_refusals(tokenizer_path, set(control_words), "bent", "bend other words"),
         ]
