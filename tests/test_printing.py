@@ -317,7 +317,7 @@ def test_ascii_locale_gets_escaped_json(tmp_path: Path) -> None:
 def test_closed_streams_do_not_corrupt_the_queue_database(tmp_path: Path) -> None:
     program("queue ls", shell="$W <&- >&- 2>&-")
     place = next(Path.cwd().rglob("queue.db"))
-    assert Queue(place.parent).list_batches(-1) == []  # B7
+    assert Queue(place.parent).list_batches() == []  # B7
 
 
 @pytest.mark.parametrize("width", [20, 40, 50, 200])

@@ -116,14 +116,14 @@ def test_resume_drops_videos_missing_from_a_shortened_manifest(wantui: Wantui, s
     del document["videos"][1]  # the third and fourth have other numbers then
     folder.manifest_path.write_text(json.dumps(document))
     generate_queued_videos(find_state_directory())
-    (row,) = Queue(find_state_directory().directory).list_batches(10)
+    (row,) = Queue(find_state_directory().directory).list_batches()
     assert row.counts == {"done": 1, "failed": 3}
     (last,) = Queue(find_state_directory().directory).list_videos(row.id, limit=1, offset=3)
     assert last.error is not None
     assert last.error.endswith(f"To continue without it: wantui run --resume {folder.root.absolute()}")
     again = wantui("run", "--resume", folder.root)
     assert (again.code, "3 of 3 videos done" in again.err) == (0, True), again.err
-    (row,) = Queue(find_state_directory().directory).list_batches(10)
+    (row,) = Queue(find_state_directory().directory).list_batches()
     assert row.counts == {"done": 3}
 
 

@@ -196,7 +196,7 @@ def test_unloadable_tokenizer_is_refused_before_queueing(
     assert message in result.err
     assert not Path("outputs").exists()
     with closing(Queue(find_state_directory().directory)) as queue:
-        assert queue.list_batches(-1) == []
+        assert queue.list_batches() == []
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "null"])

@@ -380,7 +380,7 @@ def test_removed_batch_stays_restorable_if_the_next_removal_fails(queue: Queue) 
         await it.press("y")
         await it.until(lambda: f"batch {numbers[1]} is no longer in the queue" in it.notifications())
         await it.press("u")
-        await it.until(lambda: [batch.id for batch in queue.list_batches(-1)] == numbers[:1])
+        await it.until(lambda: [batch.id for batch in queue.list_batches()] == numbers[:1])
 
     with only_queued():
         on("queue", test)

@@ -73,7 +73,7 @@ def measure_queue(state: Path) -> None:
     click.echo(f"  claim                     {claim:8.3f} ms, {claim / transaction:.1f} bare transactions")
     both = measure_median_ms(500, claim_and_finish)
     click.echo(f"  claim and done            {both:8.3f} ms, {both / transaction:.1f} bare transactions")
-    click.echo(f"  all batches with counts   {measure_median_ms(50, lambda: queue.list_batches(-1)):8.3f} ms")
+    click.echo(f"  all batches with counts   {measure_median_ms(50, lambda: queue.list_batches()):8.3f} ms")
     click.echo(f"  first page of a batch     {measure_median_ms(50, lambda: queue.list_videos(5, 50)):8.3f} ms")
 
 

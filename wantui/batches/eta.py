@@ -232,7 +232,7 @@ def estimate_queue_etas(queue: QueueReader) -> QueueEtas:
     tracker.apply_events(queue.list_events(max(0, queue.read_last_event_seq() - RECENT_EVENT_COUNT)))
     devices = _read_engine_devices(queue.path.parent)
     return EtaModel(queue).estimate_etas(
-        queue.list_batches(-1), queue.list_running_videos(), devices, tracker.collect_paces()
+        queue.list_batches(), queue.list_running_videos(), devices, tracker.collect_paces()
     )
 
 
@@ -271,7 +271,7 @@ class BatchEta:
                 self._model.reload_past_videos()
                 self._must_reload = False
             queue_etas = self._model.estimate_etas(
-                queue.list_batches(-1), queue.list_running_videos(), devices, self._tracker.collect_paces()
+                queue.list_batches(), queue.list_running_videos(), devices, self._tracker.collect_paces()
             )
             self._cached_seconds, self._computed_at_seconds = (
                 queue_etas.seconds_by_batch.get(self.batch_id),

@@ -182,7 +182,7 @@ def run_foreground_engine(
         raise NoEngineError(f"an engine is already running (process {process_id})")
     with open_queue(state_dir, on_locked=report_locked_queue)[0] as queue:
         hold = queue.read_hold()
-        unfinished_count = sum(batch.unfinished_count for batch in queue.list_batches(-1))
+        unfinished_count = sum(batch.unfinished_count for batch in queue.list_batches())
     if exits_when_drained and unfinished_count:
         hold_text = f": the queue is held: {hold.reason}" if hold is not None else ""
         echo(f"{format_count(unfinished_count, 'unfinished video')}{hold_text}", err=True)

@@ -276,7 +276,7 @@ def trash_batch_folder(folder: Path) -> None:
     from wantui.storage.batch_index import move_to_trash
 
     with open_queue(find_state_directory(), on_locked=report_locked_queue)[0] as queue:
-        queued_batch = next((batch for batch in queue.list_batches(-1) if batch.folder == folder.resolve()), None)
+        queued_batch = next((batch for batch in queue.list_batches() if batch.folder == folder.resolve()), None)
         if queued_batch is not None and queued_batch.unfinished_count:
             raise UserError(
                 f"cannot trash {folder}: it is in the queue. First run: wantui queue cancel {queued_batch.id}"

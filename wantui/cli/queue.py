@@ -46,7 +46,7 @@ def list_batches(show_all: bool, as_json: bool) -> None:
 
     queue = open_queue_for_command()
     _report_recording_error(queue)
-    batches = [batch for batch in queue.list_batches(-1) if show_all or batch.unfinished_count]
+    batches = [batch for batch in queue.list_batches() if show_all or batch.unfinished_count]
     hold = queue.read_hold()
     has_engine, eta_by_batch = _has_running_engine(queue), estimate_queue_etas(queue).seconds_by_batch
     if as_json:
@@ -67,7 +67,7 @@ def list_batches(show_all: bool, as_json: bool) -> None:
         echo("the queue has no unfinished batches" + ("" if show_all else "; --all lists finished batches"), err=True)
     if not show_all:
         _print_failed_batches(
-            [batch for batch in queue.list_batches(-1) if not batch.unfinished_count and batch.counts.get("failed")]
+            [batch for batch in queue.list_batches() if not batch.unfinished_count and batch.counts.get("failed")]
         )
     if not batches:
         return
@@ -197,7 +197,7 @@ def resume_queue_or_batch(batch: str | None) -> None:
         queue.resume_queue()
         echo("queue resumed" if hold is not None else "the queue is not held", err=True)
         paused_ids = [
-            str(batch_row.id) for batch_row in queue.list_batches(-1) if batch_row.paused and batch_row.unfinished_count
+            str(batch_row.id) for batch_row in queue.list_batches() if batch_row.paused and batch_row.unfinished_count
         ]
         if paused_ids:
             echo(f"still paused: batch {', '.join(paused_ids)}. Resume one with: wantui queue resume BATCH", err=True)
@@ -246,7 +246,7 @@ def move_batch(batch: str, destination: str, other_batch: str | None) -> None:
 
 def _list_unfinished_batch_ids(queue: "Queue") -> list[int]:
     """Return the ids of the unfinished batches in queue order."""
-    return [row.id for row in queue.list_batches(-1) if row.unfinished_count]
+    return [row.id for row in queue.list_batches() if row.unfinished_count]
 
 
 @command.command("cancel")

@@ -133,7 +133,7 @@ def _report_interrupted_run(queue: "Queue", batch_folder: Path) -> NoReturn:
     from wantui.cli.follow import format_relative_path, report_detached
 
     queued_batch = next(
-        (row for row in queue.list_batches(-1) if row.folder == batch_folder and row.unfinished_count), None
+        (row for row in queue.list_batches() if row.folder == batch_folder and row.unfinished_count), None
     )
     if queued_batch is not None:  # the interrupt came just after the batch was queued
         report_detached(queue, queued_batch.id)

@@ -127,7 +127,7 @@ def _complete_batches(incomplete: str) -> list[CompletionItem]:
 
     try:
         with QueueReader(find_state_directory().directory, wait_seconds=0.2) as queue:
-            names = [batch.name for batch in queue.list_batches(-1)]
+            names = [batch.name for batch in queue.list_batches()]
     except (sqlite3.Error, OSError, UserError):  # an error would appear in the middle of the command line
         return []
     return _make_name_items(names, incomplete)

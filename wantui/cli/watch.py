@@ -22,7 +22,7 @@ def command(batch: str | None, as_json: bool) -> None:
 
     queue = open_queue_for_command()
     if batch is None:
-        unfinished_rows = [batch_row for batch_row in queue.list_batches(-1) if batch_row.unfinished_count]
+        unfinished_rows = [batch_row for batch_row in queue.list_batches() if batch_row.unfinished_count]
         if not unfinished_rows:
             raise UserError("no batch to follow: all batches have ended. List them: wantui queue ls --all")
         batch_row = unfinished_rows[0]

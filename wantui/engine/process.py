@@ -123,7 +123,7 @@ def _plan_worker_slots(queue: Queue, worker_count: int | None) -> tuple[list[Wor
             select_visible_gpus(gpu_report.gpus, visible_gpus_setting), None
         ), find_device_remarks(gpu_report, visible_gpus_setting)
     except NoSuchGpuError as error:
-        requested_devices = {batch.device for batch in queue.list_batches(-1) if batch.unfinished_count}
+        requested_devices = {batch.device for batch in queue.list_batches() if batch.unfinished_count}
         if requested_devices != {"cpu"}:
             raise
         # Serve only batches that request the CPU: a batch that may use a GPU must not silently run on the CPU.

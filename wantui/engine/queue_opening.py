@@ -18,6 +18,7 @@ from wantui.queue.database import (
 from wantui.queue.lock_holders import LockListener
 from wantui.queue.new_folders import describe_unqueued_folders
 from wantui.queue.queue import Queue
+from wantui.queue.records import UNFINISHED_STATES
 from wantui.queue.state_dir import StateDirectory, find_write_error
 from wantui.queue.state_files import open_state_file, refuse_irregular_database
 
@@ -47,7 +48,7 @@ def open_queue(
         queue = _open_checked_queue(state_dir, is_engine, on_locked)
         try:
             messages += describe_queues_of_other_hosts(state_dir, queue)
-            messages += describe_unqueued_folders(state_dir.directory, lambda: queue.list_batches(-1))
+            messages += describe_unqueued_folders(state_dir.directory, lambda: queue.list_batches())
             return queue, messages
         except BaseException:
             queue.close()
@@ -99,7 +100,7 @@ def _open_checked_queue(state_dir: StateDirectory, checks_content: bool, on_lock
 
 def describe_queues_of_other_hosts(state_dir: StateDirectory, queue: Queue) -> list[str]:
     """Return notes on queues of other host names if this queue is empty: a recreated container has a new host name."""
-    if queue.list_batches(1):
+    if queue.list_batches():
         return []
     messages = []
     for database_path in sorted(state_dir.directory.parent.glob(f"*/{DATABASE_FILE}")):
@@ -126,7 +127,7 @@ def _count_unfinished_batches(database_path: Path) -> int:
             sqlite3.connect(f"{database_path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
         ) as connection:
             (count,) = connection.execute(
-                "SELECT count(DISTINCT batch) FROM video WHERE state IN ('queued', 'interrupted', 'running')"
+                f"SELECT count(DISTINCT batch) FROM video WHERE state IN {UNFINISHED_STATES}"
             ).fetchone()
             return int(count)
     except (sqlite3.Error, UnicodeDecodeError, UserError):

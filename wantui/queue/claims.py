@@ -28,8 +28,8 @@ from wantui.queue.events import (
     WorkerReady,
     WorkerStarting,
 )
-from wantui.queue.reader import CLAIM_ORDER_SQL, WAITING_STATES_SQL, make_claimable_videos_sql
-from wantui.queue.records import Claim, VideoRow, to_display_number
+from wantui.queue.reader import CLAIM_ORDER_SQL, make_claimable_videos_sql
+from wantui.queue.records import WAITING_STATES, Claim, VideoRow, to_display_number
 from wantui.queue.writer import QueueWriter, to_storable_text
 
 MAX_WORKER_CRASHES = 2
@@ -127,9 +127,14 @@ class WorkerQueue(QueueWriter):
         Raises:
             LostClaimError: the video belongs to another claim.
         """
-        with self._begin_transaction() as db:
-            self._update_claimed_video(claim, "worker = worker", ())
-            return _read_user_request(db, claim)
+        with self.read_snapshot():
+            row = self.db.execute(
+                "SELECT 1 FROM video WHERE id = ? AND attempt = ? AND state = 'running'",
+                (claim.video_id, claim.attempt),
+            ).fetchone()
+            if row is None:
+                raise _make_lost_claim_error(claim)
+            return _read_user_request(self.db, claim)
 
     def record_done(self, claim: Claim, done_event: VideoDone = VideoDone()) -> None:  # noqa: B008 - it is frozen
         """Record that a video and its manifest entry are on disk."""
@@ -168,7 +173,7 @@ class WorkerQueue(QueueWriter):
             is_released = self._release_or_cancel_video(claim, event)
             placeholders = ", ".join("?" * len(earlier_slugs))
             db.execute(
-                f"UPDATE video SET plan = ? WHERE batch = ? AND state IN {WAITING_STATES_SQL} "
+                f"UPDATE video SET plan = ? WHERE batch = ? AND state IN {WAITING_STATES} "
                 f"AND (plan IS NULL OR plan IN ({placeholders}))",
                 (plan_slug, claim.batch_number, *earlier_slugs),
             )
@@ -193,7 +198,7 @@ class WorkerQueue(QueueWriter):
             )
             db.execute(
                 "UPDATE video SET state = 'failed', finished = ?, error = ? "
-                f"WHERE batch = ? AND state IN {WAITING_STATES_SQL}",
+                f"WHERE batch = ? AND state IN {WAITING_STATES}",
                 (time.time(), error, claim.batch_number),
             )
             self._store_event(BatchRefused(error=error, exit_code=exit_code), claim.batch_number)
@@ -216,7 +221,7 @@ class WorkerQueue(QueueWriter):
             (*parameters, claim.video_id, claim.attempt),
         )
         if not cursor.rowcount:
-            raise LostClaimError(f"{claim.title} is no longer rendered by this worker")
+            raise _make_lost_claim_error(claim)
 
     # The engine
 
@@ -301,6 +306,10 @@ class WorkerQueue(QueueWriter):
                 self._store_event(
                     WorkerReady(worker=worker_name, seconds=None if seconds is None else round(seconds, 1))
                 )
+
+
+def _make_lost_claim_error(claim: Claim) -> LostClaimError:
+    return LostClaimError(f"{claim.title} is no longer rendered by this worker")
 
 
 def _build_reclaim_event(state: str, title: str, video_index: int, error: str) -> VideoEventPayload:

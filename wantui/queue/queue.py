@@ -20,8 +20,14 @@ from wantui.queue.events import (
     StepDone,
     VideoCancelled,
 )
-from wantui.queue.reader import UNFINISHED_STATES, WAITING_STATES_SQL
-from wantui.queue.records import BatchDescription, NewVideo, RemovedBatch, to_display_number
+from wantui.queue.records import (
+    UNFINISHED_STATES,
+    WAITING_STATES,
+    BatchDescription,
+    NewVideo,
+    RemovedBatch,
+    to_display_number,
+)
 
 MoveTarget = Literal["up", "down", "top", "bottom"]
 
@@ -156,7 +162,7 @@ class Queue(WorkerQueue):
             ).rowcount
             rows = db.execute(
                 f"UPDATE video SET state = 'cancelled', finished = ? WHERE {condition} AND state IN "
-                f"{WAITING_STATES_SQL} "
+                f"{WAITING_STATES} "
                 "RETURNING id, number, title",
                 (time.time(), *parameters),
             ).fetchall()

@@ -19,12 +19,21 @@ from wantui.queue.database import (
     read_supported_version,
 )
 from wantui.queue.lock_holders import LOCK_NOTICE_SECONDS, LockListener, describe_lock_holder, find_lock_holder_ids
-from wantui.queue.records import BatchRow, Claim, Hold, QueueEvent, VideoPage, VideoRow, WorkerRow
+from wantui.queue.records import (
+    UNFINISHED_STATES,
+    WAITING_STATES,
+    BatchRow,
+    Claim,
+    Hold,
+    QueueEvent,
+    VideoPage,
+    VideoRow,
+    WorkerRow,
+)
 from wantui.queue.state_dir import find_write_error
 from wantui.queue.state_files import find_file_write_error
 from wantui.queue.stored_events import convert_payload_to_json, parse_event_payload
 
-WAITING_STATES_SQL = "('queued', 'interrupted')"
 MAX_NUMBER_DIGITS = 15
 """Maximum digits of a word that is looked up as a batch number."""
 TEXT_COLUMNS = frozenset(
@@ -34,8 +43,6 @@ TEXT_COLUMNS = frozenset(
     ]
 )
 """Text columns of batches, videos, workers and holds; the other columns contain numbers."""
-UNFINISHED_STATES = ("queued", "interrupted", "running")
-
 
 CLAIM_ORDER_SQL = "ORDER BY batch.place, video.number LIMIT 1"
 """SQL that chooses the next of the claimable videos."""
@@ -48,7 +55,7 @@ def make_claimable_videos_sql(device_count: int) -> str:
     """
     return (
         "FROM batch CROSS JOIN video ON video.batch = batch.id "
-        f"WHERE video.state IN {WAITING_STATES_SQL} AND NOT batch.paused "
+        f"WHERE video.state IN {WAITING_STATES} AND NOT batch.paused "
         f"AND batch.device IN ({', '.join('?' * device_count)}) AND NOT EXISTS (SELECT 1 FROM hold)"
     )
 
@@ -156,9 +163,9 @@ class QueueReader:
         _check_column_types(row)
         return Hold(row["kind"], row["reason"], Path(row["folder"]) if row["folder"] else None, row["needed"])
 
-    def list_batches(self, limit: int = 1000, offset: int = 0) -> list[BatchRow]:
+    def list_batches(self) -> list[BatchRow]:
         """Return the batches in queue order, with the number of videos in each state."""
-        rows = self.db.execute("SELECT * FROM batch ORDER BY place, id LIMIT ? OFFSET ?", (limit, offset)).fetchall()
+        rows = self.db.execute("SELECT * FROM batch ORDER BY place, id").fetchall()
         return [self._to_batch_row(row) for row in rows]
 
     def get_batch(self, batch_number: int) -> BatchRow | None:
@@ -189,7 +196,7 @@ class QueueReader:
         """
         if _is_batch_number(word) and (batch_with_number := self.get_batch(int(word))) is not None:
             return batch_with_number
-        batches = self.list_batches(limit=-1)
+        batches = self.list_batches()
         batch_path = _resolve_path(word)
         matches = [batch for batch in batches if batch.folder == batch_path] or [
             batch for batch in batches if batch.name == word
@@ -238,8 +245,7 @@ class QueueReader:
     def count_unfinished_videos_before(self, batch_number: int, video_index: int) -> int:
         """Return the number of unfinished videos of a batch before one of its videos."""
         (count,) = self.db.execute(
-            "SELECT count(*) FROM video WHERE batch = ? AND number < ? "
-            f"AND (state IN {WAITING_STATES_SQL} OR state = 'running')",
+            f"SELECT count(*) FROM video WHERE batch = ? AND number < ? AND state IN {UNFINISHED_STATES}",
             (batch_number, video_index),
         ).fetchone()
         return int(count)
@@ -258,7 +264,7 @@ class QueueReader:
         rows = self.db.execute(
             "SELECT * FROM batch WHERE place < (SELECT place FROM batch WHERE id = ?) AND NOT paused "
             "AND EXISTS (SELECT 1 FROM video WHERE batch = batch.id "
-            f"AND (state IN {WAITING_STATES_SQL} OR state = 'running')) ORDER BY place, id",
+            f"AND state IN {UNFINISHED_STATES}) ORDER BY place, id",
             (batch_number,),
         )
         return [self._to_batch_row(row) for row in rows.fetchall()]

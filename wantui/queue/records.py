@@ -7,6 +7,10 @@ from typing import Any
 from wantui.queue.events import EventPayload, UnknownEvent
 from wantui.queue.stored_events import convert_payload_to_json
 
+WAITING_STATES = ("queued", "interrupted")
+"""States of videos that wait for a worker. SQL contains these tuples as they are."""
+UNFINISHED_STATES = (*WAITING_STATES, "running")
+
 
 def to_display_number(video_index: int) -> int:
     """Return the number for people and JSON, which counts from 1; the manifest and the database count from 0."""
@@ -87,7 +91,7 @@ class BatchRow:
 
     @property
     def unfinished_count(self) -> int:
-        return sum(self.counts.get(state, 0) for state in ("queued", "interrupted", "running"))
+        return sum(self.counts.get(state, 0) for state in UNFINISHED_STATES)
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class QueueWatcher(threading.Thread):
             self.last_seq = events[-1].seq
         if any(isinstance(event.payload, BATCH_END_EVENTS) for event in events):
             eta_model.reload_past_videos()
-        batches, running_videos = tuple(queue.list_batches(-1)), tuple(queue.list_running_videos())
+        batches, running_videos = tuple(queue.list_batches()), tuple(queue.list_running_videos())
         self._tracker.apply_events(events)
         etas = EMPTY_QUEUE_ETAS  # without an engine, nothing ends, and its devices are unknown
         if engine is not None:

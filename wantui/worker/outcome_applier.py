@@ -11,7 +11,7 @@ from wantui.formatting import format_bytes, format_count
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import MEMORY_PLANS
 from wantui.queue.queue import Queue
-from wantui.queue.records import Claim, VideoRow
+from wantui.queue.records import WAITING_STATES, Claim, VideoRow
 from wantui.storage.disk_space import (
     MIN_FREE_FILES,
     estimate_disk_need,
@@ -100,9 +100,7 @@ class OutcomeApplier:
         batch_log.error("%s", error)
         with suppress(OSError, ManifestError):  # the queue records it in any case
             waiting_indices = {
-                video.number
-                for video in self.queue.list_videos(claim.batch_number)
-                if video.state in ("queued", "interrupted")
+                video.number for video in self.queue.list_videos(claim.batch_number) if video.state in WAITING_STATES
             }
             self.manifest_stores.get_store(folder).record_failures(sorted({claim.video_index, *waiting_indices}), error)
         self.queue.record_batch_failure(claim, error, exit_code)

@@ -85,10 +85,10 @@ def exit_with_parent(parent_pid: int) -> None:
 def main() -> None:
     """Run a worker until the engine stops it or no video is waiting."""
     parser = argparse.ArgumentParser()
-    for worker_name in ("--state", "--logs"):
-        parser.add_argument(worker_name, type=Path, required=True)
-    for worker_name in ("--name", "--device", "--devices"):
-        parser.add_argument(worker_name, required=True)
+    for option in ("--state", "--logs"):
+        parser.add_argument(option, type=Path, required=True)
+    for option in ("--name", "--device", "--devices"):
+        parser.add_argument(option, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--gpu-counts", default="1,2")
     parser.add_argument("--one-gpu-reason", default="")

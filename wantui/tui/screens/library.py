@@ -383,7 +383,7 @@ class LibraryScreen(LibraryLayout):
 
         def remove_and_trash(queue: Queue) -> None:
             # While the dialog was open, the batch may have been queued again.
-            batch = next((batch for batch in queue.list_batches(-1) if batch.folder == folder), None)
+            batch = next((batch for batch in queue.list_batches() if batch.folder == folder), None)
             if batch is not None and batch.unfinished_count:
                 raise UserError(f"cannot trash {folder.name}: it is in the queue again. Cancel it there first")
             if batch is not None:

@@ -8,8 +8,7 @@ from textual.containers import Horizontal, Vertical
 
 from wantui.batches.eta import format_seconds_left
 from wantui.formatting import format_count
-from wantui.queue.reader import UNFINISHED_STATES
-from wantui.queue.records import BatchRow, VideoRow
+from wantui.queue.records import UNFINISHED_STATES, BatchRow, VideoRow
 from wantui.queue.states import find_displayed_state
 from wantui.tui.actions import make_bindings
 from wantui.tui.columns import Column, draw_column_headers, draw_list_row

@@ -6,8 +6,7 @@ from typing import TypeVar
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.queue.queue import BatchChangeError, MoveTarget, Queue
-from wantui.queue.reader import UNFINISHED_STATES
-from wantui.queue.records import BatchRow, RemovedBatch, VideoPage, VideoRow
+from wantui.queue.records import UNFINISHED_STATES, BatchRow, RemovedBatch, VideoPage, VideoRow
 from wantui.tui.cancelling import cancel_videos
 from wantui.tui.edit_copy import copy_batch_to_draft
 from wantui.tui.messages import AnalyseBatch, ShowBatch
