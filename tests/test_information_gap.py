@@ -264,7 +264,10 @@ def test_file_contains_exact_values_and_those_of_earlier_measurements(tmp_path: 
     merge_information(tmp_path, content_of("a"))
     path = merge_information(tmp_path, content_of("b"))
     assert read_information(path) == content_of("a", "b")
-    merge_information(tmp_path, content_of("c", draws=2))
+    with pytest.raises(InformationFileError, match="was measured with 1 draw at"):
+        merge_information(tmp_path, content_of("c", draws=2))
+    assert read_information(path) == content_of("a", "b")
+    merge_information(tmp_path, content_of("c", draws=2), replaces_other=True)
     assert read_information(path) == content_of("c", draws=2)
 
 

@@ -23,9 +23,10 @@ from wantui.controls import CONTROLS
 from wantui.generation.renoise import compare_velocities, draw_noise, measure_level_gaps
 from wantui.models.catalogue import WanModel
 from wantui.storage.batch_check import check_batch
-from wantui.storage.information_file import get_information_path, read_information
+from wantui.storage.information_file import InformationFileError, get_information_path, read_information
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
+from wantui.storage.video_selection import select_videos
 
 pytestmark = pytest.mark.torch
 
@@ -287,6 +288,24 @@ def test_values_of_another_window_are_replaced_only_on_request(copied_batch: Pat
     assert "replace its values with --fresh" in refused.err
     document = measure(wantui, copied_batch, "--window", 0.8, "--fresh", "--seed", 42)
     assert min(level["sigma"] for level in document["levels"] if level["is_in_window"]) < 0.9
+
+
+def test_measurement_that_another_process_replaced_does_not_replace_its_values(
+    copied_batch: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "SECONDS_BETWEEN_SAVES", 0)
+    request = score_plan.InformationGapRequest(device="cpu", replaces_stored=True)
+    selected = select_videos([copied_batch], (), (42,), ())
+    plan = score_plan.plan_scores(copied_batch, selected[0].manifest, selected, request)
+    measurement = score.measure_scores(plan, request)
+    path = get_information_path(copied_batch, "shape")
+    while not path.exists():  # until the first save
+        next(measurement)
+    measure(wantui, copied_batch, "--window", 0.8, "--fresh", "--seed", 43)
+    replaced = read_information(path)
+    with pytest.raises(InformationFileError, match=r"information_shape\.json was measured with"):
+        list(measurement)
+    assert read_information(path) == replaced
 
 
 def test_dry_run_keeps_a_damaged_file(copied_batch: Path, wantui: Wantui) -> None:

@@ -37,6 +37,7 @@ from wantui.storage.information_file import (
     get_information_path,
     merge_information,
     read_information,
+    refuse_other_measurement,
 )
 from wantui.storage.write_checks import check_result_path
 from wantui.storage.zarr_group import CaptureError
@@ -104,7 +105,7 @@ def measure_scores(plan: ScorePlan, request: InformationGapRequest, is_dry_run: 
     yield _predict_cost(plan, tasks, request)
     if is_dry_run:
         return
-    saver = _Saver(plan.folder, content)
+    saver = _Saver(plan.folder, content, request.replaces_stored)
     recipes = [recipe for task in tasks for recipe in _list_scoring_recipes(task)]
     model = GeneratingModel(recipes, request.device, request.may_fetch)
     number = 0
@@ -132,10 +133,14 @@ def measure_scores(plan: ScorePlan, request: InformationGapRequest, is_dry_run: 
 
 
 class _Saver:
-    """The measured values, written every few seconds."""
+    """The measured values, written every few seconds.
 
-    def __init__(self, folder: Path, content: InformationFile) -> None:
-        self.folder, self.content = folder, content
+    Args:
+        replaces_other: whether the first save replaces the values of another measurement.
+    """
+
+    def __init__(self, folder: Path, content: InformationFile, replaces_other: bool) -> None:
+        self.folder, self.content, self.replaces_other = folder, content, replaces_other
         self.saved_at = time.monotonic()
         self.has_unsaved = False
 
@@ -147,12 +152,20 @@ class _Saver:
 
     def save(self) -> None:
         if self.has_unsaved:
-            merge_information(self.folder, self.content)
-            self.saved_at, self.has_unsaved = time.monotonic(), False
+            merge_information(self.folder, self.content, self.replaces_other)
+            # From now on, another measurement in the file is the result of a later process.
+            self.saved_at, self.has_unsaved, self.replaces_other = time.monotonic(), False, False
 
     def read_all(self) -> InformationFile:
-        """Return all values of the file, including values from other processes."""
-        return read_information(get_information_path(self.folder, self.content.generic)) or self.content
+        """Return all values of the file, including values from other processes.
+
+        Raises:
+            InformationFileError: another process replaced the values.
+        """
+        path = get_information_path(self.folder, self.content.generic)
+        stored = read_information(path)
+        refuse_other_measurement(path, stored, self.content)
+        return stored or self.content
 
 
 def _open_content(plan: ScorePlan, request: InformationGapRequest, is_dry_run: bool) -> InformationFile:
@@ -177,15 +190,9 @@ def _open_content(plan: ScorePlan, request: InformationGapRequest, is_dry_run: b
             raise
         if not is_dry_run:
             path.unlink()
-    if stored is None or stored.has_same_measurement(empty):
-        return stored or empty
-    if request.replaces_stored:
-        return empty
-    start = min(level.sigma for level in stored.levels if level.is_in_window)
-    raise InformationFileError(
-        f"{path} was measured with {stored.draws} draws at {len(stored.levels)} other noise levels (its window "
-        f"starts below sigma {start:.4g}). Use its --window and --draws, or replace its values with --fresh"
-    )
+    if not request.replaces_stored:
+        refuse_other_measurement(path, stored, empty)
+    return stored if stored is not None and stored.has_same_measurement(empty) else empty
 
 
 def _is_measured(task: ScoreTask, content: InformationFile) -> bool:

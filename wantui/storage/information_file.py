@@ -4,6 +4,7 @@ There is one file for each generic word. It contains the SHA-256 of its other fi
 """
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -114,13 +115,9 @@ def _write_information(batch_folder: Path, content: InformationFile) -> Path:
     path = get_information_path(batch_folder, content.generic)
     make_parent_folders(batch_folder, path)
     document = parse_json(content.model_dump_json())
-    checksum = compute_document_checksum(document)
-    write_text_atomically(path, _InformationDocument(**document, checksum=checksum).model_dump_json(indent=1) + "\n")
+    document["checksum"] = compute_document_checksum(document)
+    write_text_atomically(path, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
     return path
-
-
-class _InformationDocument(InformationFile):
-    checksum: str
 
 
 def read_information(path: Path) -> InformationFile | None:
@@ -146,18 +143,39 @@ def read_information(path: Path) -> InformationFile | None:
         raise InformationFileError(f"{path} is damaged: {describe_first_validation_error(error)}") from None
 
 
-def merge_information(batch_folder: Path, content: InformationFile) -> Path:
-    """Add the videos to the file if it belongs to the same measurement; otherwise replace the file. Return its path.
+def refuse_other_measurement(path: Path, stored: InformationFile | None, content: InformationFile) -> None:
+    """Refuse a stored file to which the values of `content` cannot be added.
+
+    Raises:
+        InformationFileError: it was measured in another way.
+    """
+    if stored is None or stored.has_same_measurement(content):
+        return
+    start = min(level.sigma for level in stored.levels if level.is_in_window)
+    raise InformationFileError(
+        f"{path} was measured with {format_count(stored.draws, 'draw')} at {len(stored.levels)} other noise levels "
+        f"(its window starts below sigma {start:.4g}). Use its --window and --draws, or replace its values with --fresh"
+    )
+
+
+def merge_information(batch_folder: Path, content: InformationFile, replaces_other: bool = False) -> Path:
+    """Add the videos to the file, and return its path.
 
     Several processes may measure videos of one batch, so the batch is locked, and the file is read again.
 
+    Args:
+        replaces_other: replace a file of another measurement.
+
     Raises:
         OSError: the file cannot be written.
-        InformationFileError: the file is damaged.
+        InformationFileError: the file is damaged, or belongs to another measurement.
         LinkedFolderError: the folder is a symbolic link.
     """
     with lock_manifest(batch_folder):
-        stored = read_information(get_information_path(batch_folder, content.generic))
+        path = get_information_path(batch_folder, content.generic)
+        stored = read_information(path)
+        if not replaces_other:
+            refuse_other_measurement(path, stored, content)
         if stored is not None and stored.has_same_measurement(content):
             content = content.model_copy(update={"videos": {**stored.videos, **content.videos}})
         return _write_information(batch_folder, content)
