@@ -1,6 +1,7 @@
 """Outcomes of videos whose rendering raises an error: every row of the table, without a process."""
 
 import errno
+import logging
 import os
 import pwd
 import sqlite3
@@ -11,10 +12,15 @@ import torch
 
 from wantui.generation.errors import LoadError
 from wantui.queue.claims import LostClaimError
+from wantui.queue.queue import Queue
+from wantui.queue.records import NewVideo
+from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError
+from wantui.storage.manifest_store import ManifestStoreCache
 from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError
 from wantui.worker import outcomes
+from wantui.worker.outcome_applier import OutcomeApplier
 from wantui.worker.outcomes import (
     CancelledError,
     CancelVideo,
@@ -30,6 +36,7 @@ from wantui.worker.outcomes import (
     decide_outcome,
     describe_deleted_folder,
 )
+from wantui.worker.pipeline_cache import PipelineCache
 
 pytestmark = pytest.mark.torch
 
@@ -45,6 +52,11 @@ def caused(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
     return error
 
+
+TOO_LARGE = (
+    "File too large. Raise the limit of file sizes (ulimit -f) and restart the engine, or use a file system without "
+    "such a limit (FAT allows 4 GB). Then generate the video again: wantui queue retry"
+)
 
 TABLE: dict[str, tuple[BaseException, VideoOutcome | None]] = {
     "claim lost": (LostClaimError("not ours"), None),
@@ -75,6 +87,44 @@ def test_every_error_has_one_outcome(row: str, tmp_path: Path) -> None:
         assert result.is_unexpected == expected.is_unexpected
     else:
         assert result == expected
+
+
+def test_file_that_exceeds_a_size_limit_fails_the_video_with_a_remedy(tmp_path: Path) -> None:
+    error = OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    assert decide_outcome(error, situation(tmp_path)) == FailVideo(f"cannot write a file of the video: {TOO_LARGE}")
+    path = tmp_path / "videos" / "v.mp4"
+    error = OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    assert decide_outcome(error, situation(tmp_path)) == FailVideo(f"cannot write {path}: {TOO_LARGE}")
+
+
+def test_full_disk_of_a_file_outside_the_batch_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "batch").mkdir()
+    (tmp_path / "cache").mkdir()
+    path = tmp_path / "cache" / "missing" / "kernel.so"
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    expected = WaitForDiskSpace(f"No space left on device: {path}", tmp_path / "cache")
+    assert decide_outcome(error, situation(tmp_path / "batch")) == expected
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "batch" / "v.mp4"))
+    assert decide_outcome(error, situation(tmp_path / "batch")) == WaitForDiskSpace("No space left on device")
+
+
+def test_queue_waits_for_the_disk_of_the_file_outside_the_batch(tmp_path: Path) -> None:
+    batch_root, cache, state = (tmp_path / name for name in ("batch", "cache", "state"))
+    for folder in (batch_root, cache, state):
+        folder.mkdir()
+    with Queue(state) as queue:
+        queue.add_batch(batch_root, "cpu", [NewVideo(0, "video", "{}", 4)])
+        claim = queue.claim_next_video("worker-0:1", ("auto", "cpu"))
+        assert claim is not None
+        log = logging.getLogger("batch")
+        applier = OutcomeApplier(queue, PipelineCache(queue, "cpu"), ManifestStoreCache(), log)
+        outcome = WaitForDiskSpace(f"No space left on device: {cache}/kernel.so", cache)
+        applier.apply_outcome(outcome, claim, BatchFolder(batch_root), log)
+        hold = queue.read_hold()
+    assert hold is not None
+    assert (hold.kind, hold.folder) == ("disk", cache)
+    assert hold.reason.startswith(f"not enough disk space in {cache} (")
+    assert hold.reason.endswith(f" needed; No space left on device: {cache}/kernel.so)")
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from wantui.json_files import REFUSED_ERROR_NUMBERS
 
-DISK_FULL_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE_ERROR_NUMBERS = (errno.EROFS, errno.EIO, *REFUSED_ERROR_NUMBERS)
 """Error numbers of a file system that is read-only, owned by another user, damaged, or unreachable."""
-
 
 PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER = {
     errno.ENOENT: "A folder was removed while the video was generated. Generate the video again",
@@ -38,7 +37,7 @@ def is_file_system_outage(error: BaseException, folder: Path) -> bool:
         return False
     if error.errno in (errno.EACCES, errno.EPERM):
         return probe_write_error(folder) is not None
-    return error.errno in (*DISK_FULL_ERROR_NUMBERS, *UNWRITABLE_ERROR_NUMBERS)
+    return error.errno in (*DISK_FULL_ERROR_NUMBERS, errno.EFBIG, *UNWRITABLE_ERROR_NUMBERS)
 
 
 def is_folder_deleted(root: Path) -> bool:
@@ -73,6 +72,31 @@ def _list_affected_folders(batch_root: Path, error: OSError) -> Iterator[Path]:
             if folder.is_relative_to(batch_root) and not is_folder_deleted(folder):
                 yield folder
     yield batch_root
+
+
+def find_full_outside_file(batch_root: Path, error: OSError) -> tuple[Path, Path] | None:
+    """Return the file outside a batch that could not be written, and its nearest existing folder; None for others.
+
+    Libraries write such files, for example compiled kernels.
+    """
+    if not isinstance(error.filename, str | bytes):
+        return None
+    path = Path(os.fsdecode(error.filename)).absolute()
+    if path.is_relative_to(batch_root):
+        return None
+    return path, next(folder for folder in path.parents if os.access(folder, os.F_OK))
+
+
+def describe_file_too_large(error: OSError) -> str | None:
+    """Describe why a file exceeds the size limit of a process or file system; None for other errors."""
+    if error.errno != errno.EFBIG:
+        return None
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file of the video"
+    return (
+        f"cannot write {name}: {error.strerror or error}. Raise the limit of file sizes (ulimit -f) and restart the "
+        "engine, or use a file system without such a limit (FAT allows 4 GB). Then generate the video again: wantui "
+        "queue retry"
+    )
 
 
 def describe_path_conflict(batch_root: Path, error: OSError) -> str | None:

@@ -14,6 +14,7 @@ from wantui.queue.queue import Queue
 from wantui.queue.records import WAITING_STATES, Claim, VideoRow
 from wantui.storage.disk_space import (
     MIN_FREE_FILES,
+    DiskNeed,
     estimate_disk_need,
     has_free_files,
     query_free_disk_bytes,
@@ -87,8 +88,13 @@ class OutcomeApplier:
             case LeaveSecondGpu(reason):
                 report_one_gpu(self.queue, claim, reason, batch_log)
                 self._release_video(claim, "it continues on one GPU")
-            case WaitForDiskSpace(reason):
-                self._wait_for_disk(claim, folder, reason, batch_log)
+            case WaitForDiskSpace(reason, outside_folder):
+                need = (
+                    DiskNeed(0, 0)
+                    if outside_folder
+                    else estimate_disk_need(Recipe.model_validate_json(claim.recipe_json))
+                )
+                self._wait_for_disk(claim, outside_folder or folder.root, need, reason, batch_log)
             case WaitForFolder(unwritable_folder, reason):
                 self._wait_for_folder(claim, unwritable_folder, reason, batch_log)
             case _:
@@ -127,21 +133,20 @@ class OutcomeApplier:
             self._record_cancellation_in_manifest(claim)
 
     def wait_for_disk_space(
-        self, claim: Claim, batch_root: Path, needed_bytes: int, details: str, batch_log: logging.Logger
+        self, claim: Claim, folder: Path, needed_bytes: int, details: str, batch_log: logging.Logger
     ) -> None:
-        """Release the video, and hold the queue until `needed_bytes` bytes are free on the disk of `batch_root`."""
-        reason = (
-            f"not enough disk space in {batch_root} ({format_bytes(query_free_disk_bytes(batch_root))} free, {details})"
-        )
+        """Release the video, and hold the queue until `needed_bytes` bytes are free on the disk of `folder`."""
+        reason = f"not enough disk space in {folder} ({format_bytes(query_free_disk_bytes(folder))} free, {details})"
         batch_log.warning("%s: %s", claim.title, reason)
-        self.queue.hold_queue("disk", reason, batch_root, needed_bytes)
+        self.queue.hold_queue("disk", reason, folder, needed_bytes)
         self._release_video(claim, "not enough disk space")
 
-    def _wait_for_disk(self, claim: Claim, folder: BatchFolder, reason: str, batch_log: logging.Logger) -> None:
-        """Put the queue on hold until the disk has enough of what it lacks: free bytes or free inodes."""
-        disk_need = estimate_disk_need(Recipe.model_validate_json(claim.recipe_json))
-        free_bytes = query_free_disk_bytes(folder.root)
-        if free_bytes >= disk_need.total_bytes and not has_free_files(folder.root):
+    def _wait_for_disk(
+        self, claim: Claim, folder: Path, disk_need: DiskNeed, reason: str, batch_log: logging.Logger
+    ) -> None:
+        """Put the queue on hold until the disk of a folder has enough of what it lacks: free bytes or free inodes."""
+        free_bytes = query_free_disk_bytes(folder)
+        if free_bytes >= disk_need.total_bytes and not has_free_files(folder):
             self._wait_for_free_files(claim, folder, reason, batch_log)
             return
         # Require more than is free now, whatever the estimate: otherwise the same error would recur.
@@ -151,15 +156,15 @@ class OutcomeApplier:
             if disk_need.total_bytes >= min_bytes
             else f"{format_bytes(min_bytes)} needed; {reason}"
         )
-        self.wait_for_disk_space(claim, folder.root, max(disk_need.total_bytes, min_bytes), details, batch_log)
+        self.wait_for_disk_space(claim, folder, max(disk_need.total_bytes, min_bytes), details, batch_log)
 
-    def _wait_for_free_files(self, claim: Claim, folder: BatchFolder, reason: str, batch_log: logging.Logger) -> None:
+    def _wait_for_free_files(self, claim: Claim, folder: Path, reason: str, batch_log: logging.Logger) -> None:
         hold_reason = (
-            f"only {format_count(query_free_file_count(folder.root) or 0, 'more file')} can be created on the disk of "
-            f"{folder.root} ({reason}: no free inodes; {MIN_FREE_FILES} are needed). Delete files there"
+            f"only {format_count(query_free_file_count(folder) or 0, 'more file')} can be created on the disk of "
+            f"{folder} ({reason}: no free inodes; {MIN_FREE_FILES} are needed). Delete files there"
         )
         batch_log.warning("%s: %s", claim.title, hold_reason)
-        self.queue.hold_queue("disk", hold_reason, folder.root)
+        self.queue.hold_queue("disk", hold_reason, folder)
         self._release_video(claim, "the disk has too few free inodes for further files")
 
     def _wait_for_folder(self, claim: Claim, unwritable_folder: Path, reason: str, batch_log: logging.Logger) -> None:

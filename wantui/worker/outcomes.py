@@ -13,8 +13,10 @@ from wantui.storage.manifest import ManifestError
 from wantui.storage.output_errors import (
     DISK_FULL_ERROR_NUMBERS,
     UNWRITABLE_ERROR_NUMBERS,
+    describe_file_too_large,
     describe_path_conflict,
     describe_sticky_bit_conflict,
+    find_full_outside_file,
     find_unwritable_folder,
     is_folder_deleted,
 )
@@ -87,6 +89,8 @@ class WaitForDiskSpace:
 
     reason: str
     """Error message of the system."""
+    folder: Path | None = None
+    """Folder on the full disk if the failed write was outside the batch folder."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,12 @@ def _decide_os_error_outcome(error: OSError, context: ErrorContext) -> VideoOutc
     if is_folder_deleted(context.batch_root):
         return FailVideo(describe_deleted_folder(context.batch_root))
     if error.errno in DISK_FULL_ERROR_NUMBERS:
+        if (outside_file := find_full_outside_file(context.batch_root, error)) is not None:
+            path, folder = outside_file
+            return WaitForDiskSpace(f"{error.strerror}: {path}", folder)
         return WaitForDiskSpace(error.strerror or "")
+    if (size_error := describe_file_too_large(error)) is not None:
+        return FailVideo(size_error)
     if (unwritable_folder := find_unwritable_folder(context.batch_root, error)) is not None:
         return WaitForFolder(*unwritable_folder)
     if (sticky_conflict := describe_sticky_bit_conflict(error)) is not None:
