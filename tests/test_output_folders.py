@@ -22,7 +22,7 @@ from wantui.checksums import compute_file_sha256
 from wantui.engine.supervisor import Supervisor
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
-from wantui.storage import manifest_file
+from wantui.storage import log_files, manifest_file
 from wantui.storage import manifest_store as record
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import MANIFEST_LOCK_FILE
@@ -377,3 +377,17 @@ def test_log_line_with_a_non_utf8_path_is_written_escaped() -> None:
     log.warning("cannot write %s", Path("/data/\udcff"))
     close_log(log)
     assert Path("odd.log").read_text().endswith("WARNING cannot write /data/\\udcff\n")
+
+
+def test_log_of_several_processes_is_rotated_once_for_each_full_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_files, "MAX_LOG_MEGABYTES", 0.01)
+    logs = [open_log(f"writer {number}", Path("batch.log")) for number in range(5)]  # each has a stream of its own
+    texts = [f"{number:03d} {'x' * 100}" for number in range(200)]  # 27 kB in all
+    for number, text in enumerate(texts):
+        logs[number % len(logs)].info(text)
+    for log in logs:
+        close_log(log)
+    paths = [Path("batch.log.2"), Path("batch.log.1"), Path("batch.log")]
+    assert sorted(Path().glob("batch.log*")) == sorted(paths)
+    assert [line.partition("INFO")[2].strip() for path in paths for line in path.read_text().splitlines()] == texts
+    assert min(path.stat().st_size for path in paths[:2]) > 9_800

@@ -1,12 +1,31 @@
 """Log files of the engine, of each worker and of each batch, rotated at ten megabytes."""
 
 import logging
+import os
+import stat
 from contextlib import suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 MAX_LOG_MEGABYTES, BACKUP_COUNT = 10, 3
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+class _SharedLogHandler(RotatingFileHandler):
+    """Handler of a log into which several processes write: one of them rotates it, and the others follow."""
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - the name in the base class
+        """Return whether the record does not fit; first open the current file if another process rotated the log."""
+        try:
+            current_status = os.lstat(self.baseFilename)
+        except FileNotFoundError:  # the log was removed
+            return False
+        if not os.path.samestat(os.fstat(self.stream.fileno()), current_status):
+            if not stat.S_ISREG(current_status.st_mode):  # another user may have put it into a shared folder
+                return False
+            rotated_stream, self.stream = self.stream, self._open()
+            rotated_stream.close()
+        return bool(super().shouldRollover(record))
 
 
 def open_log(name: str, path: Path) -> logging.Logger:
@@ -19,7 +38,7 @@ def open_log(name: str, path: Path) -> logging.Logger:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink() or path.is_fifo():  # another user may have put it into a shared folder
             path.unlink()
-        handler: logging.Handler = RotatingFileHandler(
+        handler: logging.Handler = _SharedLogHandler(
             path,
             maxBytes=MAX_LOG_MEGABYTES * 1_000_000,
             backupCount=BACKUP_COUNT,
