@@ -246,7 +246,7 @@ def test_rerun_claims_equal_versions_only_if_the_clip_records_them(
         ({}, "the clip does not record its versions"),
         ({"torch": "2"}, "versions, device and weights are"),
     ):
-        _print_rerun_result(Path("a.mp4"), RerunResult(None, False, 9, {}, is_known=bool(then)))
+        _print_rerun_result(Path("a.mp4"), RerunResult(None, 9, {}, is_known=bool(then)))
         assert message in capsys.readouterr().out
 
 

@@ -66,6 +66,21 @@ def test_decoded_last_latents_equal_the_clip_bit_for_bit(generated_batch: BatchF
         assert np.array_equal(frames_of(Path(record["path"])), frames_of(generated_batch.make_clip_path(variation, 1)))
 
 
+def test_damaged_clip_of_a_video_does_not_prevent_the_decoding_of_its_latents(
+    generated_batch: BatchFolder, wantui: Wantui
+) -> None:
+    clip = generated_batch.make_clip_path(0, 1)
+    expected = frames_of(clip)
+    clip.write_bytes(b"damaged")
+    result = wantui("decode", "batch", "--variation", "red", "--steps", "end", "--device", "cpu", "--json")
+    assert result.code == 0, result.err
+    (record,) = json.loads(result.out)["states"]
+    assert record["clip_difference"] is None
+    assert "cannot be compared with its clip: " in result.err
+    assert f"{clip} is not a readable clip: " in result.err
+    assert np.array_equal(frames_of(Path(record["path"])), expected)
+
+
 def test_decoded_states_equal_the_decoded_stored_arrays(
     generated_batch: BatchFolder, wantui: Wantui, tiny_models: dict[str, WanModel]
 ) -> None:

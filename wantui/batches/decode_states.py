@@ -5,7 +5,6 @@ import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,14 @@ from wantui.errors import UserError
 from wantui.generation.errors import NotFiniteError
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint_model
-from wantui.storage.mp4 import ClipError, ClipWriter, Frame, open_container, read_clip_tags, read_frames
+from wantui.storage.mp4 import (
+    ClipError,
+    ClipWriter,
+    Frame,
+    measure_largest_difference,
+    open_container,
+    read_clip_tags,
+)
 from wantui.storage.video_files import make_parent_folders
 from wantui.storage.video_selection import SelectedVideo
 from wantui.storage.zarr_group import CaptureError
@@ -73,7 +79,7 @@ class StateDecoded:
     clip_difference: int | None = None
     """Largest difference of a channel, of 255, from the video's own clip; None unless its last latents were decoded."""
     difference_reason: str = ""
-    """Known reason of a difference from the video's own clip."""
+    """Likely reason of a difference from the video's own clip, or why the two cannot be compared."""
 
 
 DecodeEvent = ModelLoadStarted | StateFrameDecoded | StateDecoded | VideoLeftOut
@@ -172,8 +178,11 @@ def _decode_video(
             yield from _write_clip(video, moment, path, frames, {TAG_NAME: identity, **_build_clip_tags(video, moment)})
         difference, reason = None, ""
         if moment.step is None and colours is None and (clip := video.find_file("clip")) is not None:
-            difference = _measure_difference(clip, path)
-            reason = tile_note or _explain_difference(video, states) if difference else ""
+            try:
+                difference = measure_largest_difference(clip, path)
+                reason = tile_note or _explain_difference(video, states) if difference else ""
+            except ClipError as error:
+                reason = str(error)
         r2 = None if colours is None else colours.r2
         yield StateDecoded(video, moment, path, is_kept, r2, difference, reason)
 
@@ -299,16 +308,6 @@ def _read_clip_decoding(video: SelectedVideo) -> tuple[bool, int | None]:
         provenance = {}
     tile = provenance.get("tile")
     return provenance.get("decoder") == "fused", tile if isinstance(tile, int) else None
-
-
-def _measure_difference(first_clip: Path, second_clip: Path) -> int:
-    """Return the largest difference of a channel, from 0 to 255, between the frames of two clips."""
-    largest = 0
-    for first, second in zip_longest(read_frames(first_clip), read_frames(second_clip)):
-        if first is None or second is None or first.shape != second.shape:
-            return 255
-        largest = max(largest, int(np.abs(first.astype(np.int16) - second).max()))
-    return largest
 
 
 def _explain_difference(video: SelectedVideo, states: DenoisingStates) -> str:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from wantui.batches.generating_model import ensure_recipe_weights
 from wantui.batches.replay_events import ModelLoadStarted
 from wantui.generation.adapters import check_adapter_fingerprints
@@ -18,7 +16,7 @@ from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint_file, fingerprint_model
 from wantui.planning import CaptureRequests, Recipe
 from wantui.planning.memory_plan import MEMORY_PLANS, MemoryPlan
-from wantui.storage.mp4 import read_frames
+from wantui.storage.mp4 import measure_largest_difference
 from wantui.storage.video_files import VideoFiles
 from wantui.worker.pipelines import choose_recipe_plan, load_recipe_pipeline
 
@@ -29,13 +27,16 @@ class RerunResult:
 
     latents_equal: bool | None
     """True if the latents are equal; None if the clip does not record its latents' digest."""
-    frames_equal: bool
     largest_pixel_difference: int
     """Largest difference of a channel, out of 255, over all frames."""
     changed: dict[str, tuple[Any, Any]]
     """Provenance then and now, where the two differ."""
     is_known: bool = True
     """True if the clip records its software and device; without them, `changed` is incomplete."""
+
+    @property
+    def frames_equal(self) -> bool:
+        return self.largest_pixel_difference == 0
 
     @property
     def is_identical(self) -> bool:
@@ -94,11 +95,9 @@ def rerender_clip(
     ):
         changed_provenance["transformer_file"] = (transformer_file.fingerprint, new_fingerprint)
     stored_sha256 = original_provenance.get("latents_sha256")
-    are_frames_equal, largest_difference = compare_clips(clip_path, target_path)
     latents_equal = None if stored_sha256 is None else stored_sha256 == latents_sha256
-    yield RerunResult(
-        latents_equal, are_frames_equal, largest_difference, changed_provenance, is_known=bool(original_provenance)
-    )
+    largest_difference = measure_largest_difference(clip_path, target_path)
+    yield RerunResult(latents_equal, largest_difference, changed_provenance, is_known=bool(original_provenance))
 
 
 def _choose_rerun_plan(recipe: Recipe, device: str, original_provenance: dict[str, Any]) -> MemoryPlan:
@@ -112,12 +111,3 @@ def _choose_rerun_plan(recipe: Recipe, device: str, original_provenance: dict[st
         if same_tile_plans and (chosen_plan := choose_recipe_plan(recipe, device, allowed_plans=same_tile_plans)).fits:
             return chosen_plan.plan
     return choose_recipe_plan(recipe, device).plan
-
-
-def compare_clips(first_clip: Path, second_clip: Path) -> tuple[bool, int]:
-    """Return whether all frames are equal, and the largest channel difference (255 if the sizes differ)."""
-    frame_lists = [list(read_frames(path)) for path in (first_clip, second_clip)]
-    if len(frame_lists[0]) != len(frame_lists[1]) or frame_lists[0][0].shape != frame_lists[1][0].shape:
-        return False, 255
-    largest_difference = max(int(np.abs(a.astype(np.int16) - b).max()) for a, b in zip(*frame_lists, strict=True))
-    return largest_difference == 0, largest_difference

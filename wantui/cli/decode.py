@@ -179,6 +179,12 @@ def _report_state(event: "StateDecoded", as_json: bool) -> None:
             f"to {event.clip_difference} of 255 ({event.difference_reason})",
             err=True,
         )
+    elif event.difference_reason:
+        echo(
+            f"the decoded final latents of {event.video.name} cannot be compared with its clip: "
+            f"{event.difference_reason}",
+            err=True,
+        )
 
 
 def _build_record(event: "StateDecoded") -> dict[str, Any]:

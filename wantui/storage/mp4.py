@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class ClipWriter:
         """Finish the clip, verify it by decoding it, and give it its final name.
 
         Raises:
-            RuntimeError: the number of encoded or decoded frames is not `count`.
+            RuntimeError: the number of encoded or decoded frames is not `frame_count`.
         """
         self.encoder_thread.submit_write(self._end_encoding)
         self.encoder_thread.wait_for_writes()
@@ -158,6 +159,22 @@ def _count_decodable_frames(path: Path) -> int:
     """Decode a clip without a conversion to RGB, and count its frames."""
     with open_container(path) as container:
         return sum(1 for _ in _decode_video(path, container))
+
+
+def measure_largest_difference(first_clip: Path, second_clip: Path) -> int:
+    """Return the largest difference of a channel, from 0 to 255, between the frames of two clips.
+
+    It is 255 if the clips have different numbers or sizes of frames.
+
+    Raises:
+        ClipError: a clip cannot be read.
+    """
+    largest = 0
+    for first, second in zip_longest(read_frames(first_clip), read_frames(second_clip)):
+        if first is None or second is None or first.shape != second.shape:
+            return 255
+        largest = max(largest, int(np.abs(first.astype(np.int16) - second).max()))
+    return largest
 
 
 def read_middle_frame(path: Path, frame_count: int) -> Frame:
