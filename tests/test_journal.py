@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from conftest import fsync
 
 from wantui.config import load_config
 from wantui.planning import plan_batch
-from wantui.storage import manifest_file
+from wantui.storage import manifest_file, manifest_store
 from wantui.storage.batch_check import check_batch
 from wantui.storage.batch_index import find_batches
 from wantui.storage.journal import (
@@ -536,6 +537,31 @@ def test_line_numbers_include_damaged_lines_that_are_not_described(folder: Batch
     with folder.journal_path.open("ab") as journal:
         journal.write(b"also damaged\n")
     assert f"line 26 of {folder.journal_path} is damaged" in manifest_file.read_manifest().faults[-1]
+
+
+def test_line_numbers_in_the_library_include_damaged_lines_that_are_not_described(folder: BatchFolder) -> None:
+    folder.journal_path.write_bytes(b"damaged\n" * 25)
+    find_batches([folder.root])
+    with folder.journal_path.open("ab") as journal:
+        journal.write(b"also damaged\n")
+    (result,) = find_batches([folder.root])
+    assert result.fault.split("; ")[-1].startswith(f"line 26 of {folder.journal_path} is damaged")
+
+
+@pytest.mark.processes
+def test_video_is_unlocked_if_its_temporary_files_cannot_be_removed(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(manifest_store, "remove_temporary_files", refuse)
+    with pytest.raises(PermissionError):
+        ManifestStore(folder).end_videos([0], "cancelled")
+    code = "import sys; from pathlib import Path; from wantui.storage.locks import *\n"
+    code += "print(try_lock_video(Path(sys.argv[1]), 0))"
+    result = subprocess.run([sys.executable, "-c", code, str(folder.root)], capture_output=True, text=True, check=True)
+    assert result.stdout == "True\n"
 
 
 def test_error_with_a_non_utf8_path_is_stored_escaped(folder: BatchFolder) -> None:

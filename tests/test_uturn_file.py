@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from wantui.json_files import read_json_object
+from wantui.storage import uturn_file
 from wantui.storage.similarity_file import BatchSimilarity, VideoSimilarity, get_similarity_path, write_similarity
 from wantui.storage.uturn_file import (
     UTurnEntry,
     UTurnFileError,
     add_uturn,
     get_uturn_folder,
+    get_uturn_index_path,
     read_uturn_state,
     read_uturns,
 )
@@ -92,3 +95,16 @@ def test_similarities_that_are_written_at_once_do_not_fail(tmp_path: Path) -> No
     with ThreadPoolExecutor(WRITER_COUNT) as pool:
         list(pool.map(lambda content: write_similarity(tmp_path, content), contents * 3))
     assert '"baseline": "seed ' in get_similarity_path(tmp_path).read_text()
+
+
+def test_index_that_disappears_before_it_is_read_has_no_uturns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = get_uturn_index_path(tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+
+    def remove_and_read(path: Path, max_bytes: int) -> dict[str, object]:
+        path.unlink()
+        return read_json_object(path, max_bytes)
+
+    monkeypatch.setattr(uturn_file, "read_json_object", remove_and_read)
+    assert read_uturns(tmp_path) == []

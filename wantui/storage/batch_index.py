@@ -227,11 +227,13 @@ def _read_video_states(
             states[line.video_index] = apply_journal_outcome(line.outcome, _make_placeholder_entry(line)).state
         except ValueError as error:
             faults.append(f"line {line.line_number} of {journal_path} is damaged: {error}")
-    line_count = (
-        earlier_progress.line_count + len(journal_tail.lines) + len(journal_tail.stale_lines) + len(journal_tail.faults)
-    )
     progress = _JournalProgress(
-        manifest_state, journal_state.inode, journal_tail.end_byte, line_count, tuple(states), tuple(faults)
+        manifest_state,
+        journal_state.inode,
+        journal_tail.end_byte,
+        earlier_progress.line_count + journal_tail.line_count,
+        tuple(states),
+        tuple(faults),
     )
     if len(_journal_progress_by_folder) >= MAX_TRACKED_JOURNALS:
         _journal_progress_by_folder.clear()

@@ -20,11 +20,12 @@ class _SharedLogHandler(RotatingFileHandler):
             current_status = os.lstat(self.baseFilename)
         except FileNotFoundError:  # the log was removed
             return False
-        if not os.path.samestat(os.fstat(self.stream.fileno()), current_status):
+        stream = self.stream
+        if stream is not None and not os.path.samestat(os.fstat(stream.fileno()), current_status):
             if not stat.S_ISREG(current_status.st_mode):  # another user may have put it into a shared folder
                 return False
-            rotated_stream, self.stream = self.stream, self._open()
-            rotated_stream.close()
+            self.stream = self._open()
+            stream.close()
         return bool(super().shouldRollover(record))
 
 

@@ -111,11 +111,14 @@ def _to_storable_text(error: str | None) -> str | None:
 def _end_video(folder: BatchFolder, manifest: Manifest, video_index: int, state: VideoState, error: str | None) -> None:
     if not try_lock_video(folder.root, video_index):
         return  # another engine is rendering it
-    entry = find_video_entry(manifest, video_index, folder)
-    remove_temporary_files(find_video_files(folder, entry.variation, entry.number, manifest.find_cell_folder(entry)))
-    if not is_video_complete(folder, entry):  # it may have been finished just before
-        entry.state, entry.error = state, error
-    unlock_video(folder.root, video_index)
+    try:
+        entry = find_video_entry(manifest, video_index, folder)
+        cell_folder = manifest.find_cell_folder(entry)
+        remove_temporary_files(find_video_files(folder, entry.variation, entry.number, cell_folder))
+        if not is_video_complete(folder, entry):  # it may have been finished just before
+            entry.state, entry.error = state, error
+    finally:
+        unlock_video(folder.root, video_index)
 
 
 def is_video_complete(folder: BatchFolder, entry: VideoEntry) -> bool:

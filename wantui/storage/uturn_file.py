@@ -114,10 +114,10 @@ def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
         UTurnFileError: the index is damaged.
     """
     path = get_uturn_index_path(batch_folder)
-    if not path.exists():
-        return []
     try:
         return UTurnIndex.model_validate(read_json_object(path, MAX_INDEX_BYTES)).uturns
+    except FileNotFoundError:
+        return []
     except ValidationError as error:
         raise UTurnFileError(
             f"cannot read {path}: {describe_first_validation_error(error)}. Move it away, and run "
