@@ -82,7 +82,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
     """Application with five screens; each is a mode that is created once and keeps its state and dialogs."""
 
     TITLE = "wantui"
-    CSS_PATH = "app.tcss"
+    CSS_PATH = ["app.tcss", "dialog.tcss"]  # a dialog draws its backdrop before the styles of its class are read
     BINDINGS = [*make_bindings("app")]
     MODES = {name: partial(_create_screen, name) for name in SCREEN_TITLES}
     DEFAULT_MODE = "compose"

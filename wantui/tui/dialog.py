@@ -1,6 +1,5 @@
 """Mixins of all modal screens."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textual.await_complete import AwaitComplete
@@ -36,6 +35,4 @@ class DismissOnceMixin(_Base):
 
 
 class DialogMixin(OneShotTimersMixin, DismissOnceMixin, RemovedWidgetGuardMixin):
-    """Mixin for modal screens: their styles; avoids faults of Textual in timers, quick answers and selections."""
-
-    CSS_PATH = Path(__file__).with_name("dialog.tcss")  # not relative to the modules of subclasses
+    """Mixin for modal screens that avoids faults of Textual in timers, quick answers and selections."""
