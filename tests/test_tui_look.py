@@ -23,6 +23,7 @@ from wantui.queue.records import TEMPORARY_HOLD_KINDS, Hold, QueueEvent, WorkerR
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import SCREEN_TITLES
 from wantui.tui.announcements import announce_changes
+from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.block_characters import PICTURE_STYLE
 from wantui.tui.colourless import ColourlessFilter
 from wantui.tui.drafts import load_drafts
@@ -156,6 +157,21 @@ def test_new_screen_has_its_final_styles() -> None:
                 first_rules = [node.styles.base.get_rules() for node in nodes]
                 it.app.stylesheet.update(it.app.screen)
                 assert first_rules == [node.styles.base.get_rules() for node in nodes]
+
+    run(test)
+
+
+def test_first_dialog_looks_like_later_ones() -> None:
+    async def test() -> None:
+        async with application() as it:
+            looks = []
+            for _ in range(2):
+                await it.press("f1")
+                assert isinstance(it.app.screen, BackdropMixin)
+                strips = it.app.screen._compositor.render_strips()
+                looks.append([(segment.text, segment.style) for strip in strips for segment in strip])
+                await it.press("escape")
+            assert looks[0] == looks[1]
 
     run(test)
 
