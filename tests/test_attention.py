@@ -305,9 +305,9 @@ FOUND: dict[str, Any] = {"output_error": 1e-6, "weighted_error": 0.0, "map_error
 def test_resumed_self_check_equals_the_original() -> None:
     first, second = AttentionCheckResults(), AttentionCheckResults()
     first.add_result("transformer cond 0", BlockCheckResult(**FOUND))
-    second.restore_results(json.loads(json.dumps(first.to_attribute())))
+    second.restore_results(json.loads(json.dumps(first.serialize_results())))
     second.add_result("transformer cond 0", BlockCheckResult(**FOUND | {"output_error": 2e-6}))  # of a later step
-    assert second.to_attribute() == first.to_attribute()
+    assert second.serialize_results() == first.serialize_results()
     assert not second.is_padding_merged
 
 
@@ -599,7 +599,7 @@ def test_self_check_record_of_an_earlier_version_can_be_resumed() -> None:
     check.restore_results({"blocks": {"transformer cond 0": stored}})
     assert (check.max_output_error, check.max_map_error, check.is_padding_merged) == (0.01, 0.02, False)
     again = AttentionCheckResults()
-    again.restore_results(check.to_attribute())
+    again.restore_results(check.serialize_results())
     assert again.results_by_block == check.results_by_block
 
 

@@ -55,7 +55,7 @@ def list_captured_steps(sampler: str, step_count: int, interval: int) -> list[in
 
 
 def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
-    """Return the sizes of a denoising, from which captures and controls predict their bytes."""
+    """Return the sizes of a denoising run; captures and controls use them to predict their bytes."""
     return DenoisingSize(
         recipe.steps,
         count_model_evaluations(recipe.sampler, recipe.steps),

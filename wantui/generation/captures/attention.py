@@ -85,7 +85,7 @@ class Recorder(CaptureRecorder):
 
     def on_end(self) -> None:
         self.background_writer.wait_for_writes()
-        self.writer.finish_group({SELF_CHECK_ATTRIBUTE: self.observer.check_results.to_attribute()})
+        self.writer.finish_group({SELF_CHECK_ATTRIBUTE: self.observer.check_results.serialize_results()})
 
     def _store_new_checks(self) -> None:
         """Store the checks of newly evaluated blocks now, for a process that resumes the video."""
@@ -93,5 +93,5 @@ class Recorder(CaptureRecorder):
         if len(check_results.results_by_block) > self.stored_check_count:
             self.stored_check_count = len(check_results.results_by_block)
             self.background_writer.submit_write(
-                partial(self.writer.update_attributes, {SELF_CHECK_ATTRIBUTE: check_results.to_attribute()})
+                partial(self.writer.update_attributes, {SELF_CHECK_ATTRIBUTE: check_results.serialize_results()})
             )
