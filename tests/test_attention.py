@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from wantui.generation.controls.word_weights import WordWeights
 from wantui.generation.cross_attention import CrossAttentionObserver
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks
-from wantui.generation.make_video import generate_video
+from wantui.generation.make_video import StepFinished, generate_video
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize_prompt
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import CaptureRequests, Recipe
@@ -119,6 +120,20 @@ def store_video(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFil
     for _ in generate_video(pipeline, recipe, files):
         pass
     return files
+
+
+def test_maps_of_a_step_are_freed_once_recorded(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
+) -> None:
+    listener = Mock()
+    recorded: list[list[str]] = []
+    listener.on_step.side_effect = lambda step: recorded.append(list(step.values_by_capture))
+    files = VideoFiles(
+        tmp_path / "v.mp4", tmp_path / "v.jpg", {"trajectory": tmp_path / "v.zarr", "attention": tmp_path / "a.zarr"}
+    )
+    for event in generate_video(tiny, marked(tiny_models["wan2.1"], steps=2), files, [listener]):
+        assert not isinstance(event, StepFinished) or not event.step.values_by_capture
+    assert recorded == [["attention"]] * 2
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-7), ("float16", 1e-3)])

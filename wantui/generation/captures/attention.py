@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
-
 from wantui.captures.attention import ATTENTION
 from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.cross_attention import CrossAttentionObserver, StepMaps
@@ -76,7 +74,7 @@ class Recorder(CaptureRecorder):
         if step_maps is None:
             return
         maps_by_context = {
-            context: dict(zip(maps_by_name, torch.stack(list(maps_by_name.values())).cpu().numpy(), strict=True))
+            context: {name: maps.cpu().numpy() for name, maps in maps_by_name.items()}
             for context, maps_by_name in step_maps.maps_by_context.items()
         }
         self.background_writer.submit_write(
