@@ -39,7 +39,7 @@ class MissingDataError(UserError):
 
 @dataclass(frozen=True)
 class StoredLatents:
-    """The stored states of one denoising run, from noise to video."""
+    """The stored states of one denoising, from noise to video."""
 
     states: NDArray[np.floating[Any]]
     """Latents [n, channels, frames, height, width], float32 or float16 as stored."""
@@ -184,7 +184,7 @@ class BatchVideo:
 
 @dataclass(frozen=True)
 class OpenBatch:
-    """A batch folder as it was when it was opened: its videos, with their files and metrics."""
+    """A batch folder: its settings and videos when it was opened; `metrics` reads the videos of the folder again."""
 
     folder: Path
     template: str

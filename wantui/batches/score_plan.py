@@ -104,8 +104,7 @@ def plan_scores(
 
     Raises:
         UserError: no generic word is declared, several generic words replace words of the prompts, the window is wrong,
-        or no
-            video can be measured.
+            or no video can be measured.
     """
     generic_words = _read_generic_words(folder, manifest, request)
     recipe = videos[0].entry.recipe

@@ -67,9 +67,9 @@ def check_result_path(batch_root: Path, path: Path) -> None:
     The user did not choose the path, so no message advises another one.
 
     Raises:
-        LinkedFolderError: one of the folders is a symbolic link. UserError: the batch folder cannot be written, the
-        path is not a regular file, or its folder cannot be created or
-            written.
+        LinkedFolderError: one of the folders is a symbolic link.
+        UserError: the batch folder cannot be written, the path is not a regular file, or its folder cannot be created
+            or written.
     """
     if (link := find_linked_folder(batch_root, path)) is not None:
         raise LinkedFolderError(link)
