@@ -12,7 +12,7 @@ from conftest import Wantui, only_queued
 from signalled_command import run_until
 
 from wantui.batches.batch_folders import create_batch_folder
-from wantui.batches.enqueue import enqueue_batch
+from wantui.batches.enqueue import enqueue_batch, find_missing_videos
 from wantui.config import load_config
 from wantui.engine.queue_opening import open_queue
 from wantui.planning import plan_batch
@@ -54,7 +54,7 @@ def test_unqueued_folder_is_reported_until_it_is_queued() -> None:
             f"or remove it: wantui library trash {root}"
         ]
     with open_queue(state_dir)[0] as queue:
-        enqueue_batch(queue, folder, manifest, "cpu", is_new=False)
+        enqueue_batch(queue, folder, manifest, "cpu", find_missing_videos(folder, manifest), is_new=False)
     assert read_notes(state_dir) == []
     assert not has_records(state_dir)
 

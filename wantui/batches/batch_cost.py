@@ -8,8 +8,7 @@ from pathlib import Path
 from wantui.batches.cell_cost import (
     CellCost,
     estimate_cell_costs,
-    find_max_free_gpu_bytes,
-    find_second_free_gpu_bytes,
+    list_free_gpu_bytes,
     uses_gpu,
 )
 from wantui.batches.power import describe_power, list_grouping_powers
@@ -30,7 +29,7 @@ from wantui.planning.second_gpu import allows_second_gpu, estimate_second_gpu_by
 from wantui.planning.time_estimate import find_measured_peak_memory
 from wantui.planning.weight_bytes import estimate_weight_bytes
 from wantui.samplers import count_model_evaluations
-from wantui.storage.disk_space import estimate_batch_disk_need, query_free_disk_bytes
+from wantui.storage.disk_space import DiskNeed, estimate_batch_disk_need, query_free_disk_bytes
 
 MAX_CORE_FLOPS_PER_SECOND = 1e11
 """Maximum FLOP/s of a CPU core in practice, with AVX-512 in float32."""
@@ -78,7 +77,7 @@ def estimate_batch_costs(
     fits = disk_need.total_bytes <= free_bytes
     parts = [("clips", disk.video_bytes, disk.videos_basis)]
     parts += [(part.name, part.bytes, part.basis) for part in disk.capture_parts]
-    before = "" if fits else f"{_describe_fitting_part(preview, free_bytes, disk)} would fit; "
+    before = "" if fits else f"{_describe_fitting_part(preview, free_bytes, disk, disk_need)} would fit; "
     spare_text = format_bytes(disk_need.temporary_bytes + disk_need.reserve_bytes)
     after = f"; another {spare_text} as a reserve"
     disk_text = f"{format_bytes(disk.total_bytes)}; {format_bytes(free_bytes)} free"
@@ -195,18 +194,18 @@ def _estimate_memory_cost(
         used_share = None if weight_bytes is None else weight_bytes / max(1, free_bytes)
         text = f"{memory_text}; {format_bytes(free_bytes)} free"
         return CostLine("memory", text, basis, fits, used_share=used_share)
-    free_gpu_bytes = find_max_free_gpu_bytes(gpu_sample.gpus)
-    if free_gpu_bytes is None or chosen_plan is None:
+    free_gpu_bytes = list_free_gpu_bytes(gpu_sample.gpus)
+    if not free_gpu_bytes or chosen_plan is None:
         return CostLine("memory", memory_text, "the weights alone; free GPU memory is unknown")
     peak_bytes, basis = chosen_plan.peak_bytes, "calculated from the sizes"
     measured_peak = find_measured_peak_memory(recipe, chosen_plan.plan.slug, past_videos)
     if measured_peak.value is not None:
         peak_bytes, basis = int(measured_peak.value), measured_peak.basis
     memory_text = "?" if peak_bytes is None else format_bytes(peak_bytes)
-    memory_text = f"{memory_text}; {format_bytes(free_gpu_bytes)} free on the GPU: {chosen_plan.plan.slug}"
+    memory_text = f"{memory_text}; {format_bytes(free_gpu_bytes[0])} free on the GPU: {chosen_plan.plan.slug}"
     second_text, second_basis = _describe_second_gpu(preview, largest, gpu_sample)
     basis = f"{chosen_plan.reason}; {basis}{second_basis}"
-    used_share = None if peak_bytes is None else peak_bytes / max(1, free_gpu_bytes)
+    used_share = None if peak_bytes is None else peak_bytes / max(1, free_gpu_bytes[0])
     return CostLine("memory", memory_text + second_text, basis, chosen_plan.fits, used_share=used_share)
 
 
@@ -214,20 +213,21 @@ def _describe_second_gpu(preview: BatchPreview, cost: CellCost, gpu_sample: GpuS
     """Return the texts to append to the memory cost and its basis if a batch asks for two GPUs per video."""
     if preview.config.settings.model_settings.gpus_per_video == 1 or cost.chosen_plan is None:
         return "", ""
-    plan, free_bytes = cost.chosen_plan.plan, find_second_free_gpu_bytes(gpu_sample.gpus)
+    plan, free_bytes = cost.chosen_plan.plan, list_free_gpu_bytes(gpu_sample.gpus)
     if cost.gpu_count == 2:
         peak_bytes = estimate_second_gpu_bytes(plan, preview.model, cost.largest_recipe)
         return f"; {format_bytes(peak_bytes)} on the second GPU", ""
     if not allows_second_gpu(plan):
         return "", f"; on one GPU, because the plan {plan.slug} streams the weights: a second GPU would be idle"
-    if free_bytes is None:
+    if len(free_bytes) < 2:
         return "", "; on one GPU, because there is no second one"
-    return "", f"; on one GPU now: {explain_missing_memory(plan, preview.model, cost.largest_recipe, free_bytes)}"
+    return "", f"; on one GPU now: {explain_missing_memory(plan, preview.model, cost.largest_recipe, free_bytes[1])}"
 
 
-def _describe_fitting_part(preview: BatchPreview, free_bytes: int, disk_estimate: DiskEstimate) -> str:
+def _describe_fitting_part(
+    preview: BatchPreview, free_bytes: int, disk_estimate: DiskEstimate, disk_need: DiskNeed
+) -> str:
     """Describe how much of the batch fits on the disk."""
-    disk_need = estimate_batch_disk_need(preview, disk_estimate.total_bytes)
     fitting_count = max(
         0,
         (free_bytes - disk_need.temporary_bytes - disk_need.reserve_bytes)

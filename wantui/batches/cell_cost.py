@@ -41,10 +41,16 @@ class CellCost:
         return None if self.video_seconds.value is None else self.video_seconds.value * self.video_count
 
 
-def find_max_free_gpu_bytes(gpus: Sequence[GpuState]) -> int | None:
-    """Return the free bytes of the GPU with the most free memory; None if unreadable."""
-    readable_gpus = [gpu for gpu in gpus if gpu.memory_total is not None and gpu.memory_used is not None]
-    return max(((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable_gpus), default=None)
+def list_free_gpu_bytes(gpus: Sequence[GpuState]) -> list[int]:
+    """Return the free bytes of the GPUs whose memory can be read, largest first."""
+    return sorted(
+        (
+            gpu.memory_total - gpu.memory_used
+            for gpu in gpus
+            if gpu.memory_total is not None and gpu.memory_used is not None
+        ),
+        reverse=True,
+    )
 
 
 def uses_gpu(preview: BatchPreview, gpu_sample: GpuSample | None) -> bool:
@@ -62,7 +68,7 @@ def estimate_cell_costs(
     """Return the predicted cost of each cell that can be planned; equal videos are predicted once."""
     is_on_gpu = uses_gpu(preview, gpu_sample)
     gpus = gpu_sample.gpus if gpu_sample is not None and is_on_gpu else ()
-    plan_chooser = _PlanChooser(preview, find_max_free_gpu_bytes(gpus))
+    plan_chooser = _PlanChooser(preview, next(iter(list_free_gpu_bytes(gpus)), None))
     estimate_by_key: dict[tuple[object, ...], Estimate] = {}
     throughput_by_key: dict[tuple[MemoryPlan, str], Throughput | None] = {}
     costs = []
@@ -90,20 +96,13 @@ def estimate_cell_costs(
     return costs
 
 
-def find_second_free_gpu_bytes(gpus: Sequence[GpuState]) -> int | None:
-    """Return the free bytes of the GPU with the second most free memory; None without a second GPU."""
-    readable_gpus = [gpu for gpu in gpus if gpu.memory_total is not None and gpu.memory_used is not None]
-    free_bytes = sorted((gpu.memory_total or 0) - (gpu.memory_used or 0) for gpu in readable_gpus)
-    return free_bytes[-2] if len(free_bytes) > 1 else None
-
-
 def _count_gpus_per_video(preview: BatchPreview, recipe: Recipe, plan: MemoryPlan, gpus: Sequence[GpuState]) -> int:
     """Return the number of GPUs that can compute one video of a batch now."""
     if preview.config.settings.model_settings.gpus_per_video == 1 or not allows_second_gpu(plan):
         return 1
-    free_bytes = find_second_free_gpu_bytes(gpus)
-    has_no_room = free_bytes is None or explain_missing_memory(plan, preview.model, recipe, free_bytes) is not None
-    return 1 if has_no_room else 2
+    free_bytes = list_free_gpu_bytes(gpus)
+    has_room = len(free_bytes) > 1 and explain_missing_memory(plan, preview.model, recipe, free_bytes[1]) is None
+    return 2 if has_room else 1
 
 
 def _find_largest_recipe(preview: BatchPreview, cell: PlannedCell) -> Recipe:

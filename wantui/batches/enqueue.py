@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,7 @@ from wantui.queue.state_dir import StateDirectory
 from wantui.samplers import count_model_evaluations
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry
-from wantui.storage.manifest_store import ManifestStore
+from wantui.storage.manifest_store import ManifestStore, is_video_complete
 from wantui.storage.write_checks import refuse_unwritable_batch
 
 
@@ -220,22 +220,28 @@ def find_missing_videos(
     return [
         (index, video)
         for index, video in enumerate(manifest.videos)
-        if shard.contains_index(index)
-        and (video.state != "done" or not all((folder.root / path).exists() for path in video.files.values()))
+        if shard.contains_index(index) and not is_video_complete(folder, video)
     ]
 
 
 def enqueue_batch(
-    queue: Queue, folder: BatchFolder, manifest: Manifest, device: str, is_new: bool, shard: Shard = WHOLE_BATCH
-) -> tuple[int, int]:
-    """Put the missing videos of a batch on the queue; return the batch number and how many videos were added.
+    queue: Queue,
+    folder: BatchFolder,
+    manifest: Manifest,
+    device: str,
+    missing_videos: Sequence[tuple[int, VideoEntry]],
+    is_new: bool,
+) -> int:
+    """Put the missing videos of a batch on the queue; return the batch number.
 
     Videos that are no longer in the manifest of a continued batch are removed from the queue.
+
+    Args:
+        missing_videos: the result of `find_missing_videos`.
     """
     if not is_new:
         with suppress(OSError, UserError):  # the worker reports errors of the folder
             ManifestStore(folder).fold_journal_when_reopened()
-    missing_videos = find_missing_videos(folder, manifest, shard)
     videos = [
         NewVideo(
             index,
@@ -246,7 +252,7 @@ def enqueue_batch(
         for index, video in missing_videos
     ]
     try:
-        batch_number = queue.add_batch(
+        return queue.add_batch(
             folder.root.resolve(),
             device,
             videos,
@@ -255,7 +261,6 @@ def enqueue_batch(
             _describe_batch(manifest),
             manifest.gpus_per_video,
         )
-        return batch_number, len(missing_videos)
     except Exception:  # such as a full disk
         if is_new:  # nothing refers to the folder
             remove_claimed_files(folder, removes_root=bool(manifest.config.get("use_timestamp", True)))
@@ -286,7 +291,8 @@ def enqueue_new_batch(state_dir: StateDirectory, batch: Batch) -> EnqueuedBatch:
     batch = fit_batch_to_machine(state_dir, batch)
     with record_new_folder(state_dir.directory) as record:
         folder, manifest = create_batch_folder(batch, record)
-        return _open_queue_and_enqueue(state_dir, folder, manifest, device, True, WHOLE_BATCH)
+        missing_videos = find_missing_videos(folder, manifest)
+        return _open_queue_and_enqueue(state_dir, folder, manifest, device, missing_videos, is_new=True)
 
 
 def enqueue_missing_videos(
@@ -304,12 +310,17 @@ def enqueue_missing_videos(
     device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
     check_device_exists(state_dir, device)
     check_fp8_available(state_dir, device, (video.recipe for _, video in missing_videos))
-    return _open_queue_and_enqueue(state_dir, folder, manifest, device, False, shard)
+    return _open_queue_and_enqueue(state_dir, folder, manifest, device, missing_videos, is_new=False)
 
 
 def _open_queue_and_enqueue(
-    state_dir: StateDirectory, folder: BatchFolder, manifest: Manifest, device: str, is_new: bool, shard: Shard
+    state_dir: StateDirectory,
+    folder: BatchFolder,
+    manifest: Manifest,
+    device: str,
+    missing_videos: Sequence[tuple[int, VideoEntry]],
+    is_new: bool,
 ) -> EnqueuedBatch:
     with Queue(state_dir.directory) as queue:
-        batch_id, video_count = enqueue_batch(queue, folder, manifest, device, is_new, shard)
-    return EnqueuedBatch(batch_id, video_count, folder.root)
+        batch_id = enqueue_batch(queue, folder, manifest, device, missing_videos, is_new)
+    return EnqueuedBatch(batch_id, len(missing_videos), folder.root)

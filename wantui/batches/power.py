@@ -1,7 +1,7 @@
 """Smallest effects that the planned seeds of a batch can detect, for each grouping of `wantui analyze --by`."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -48,7 +48,7 @@ class GroupingPower:
 def list_grouping_powers(preview: BatchPreview) -> list[GroupingPower]:
     """Return the groupings of a batch into 2 to 50 groups, with the smallest effects that their seeds can detect.
 
-    None if the batch stores no trajectories to compare.
+    Empty if the batch stores no trajectories to compare.
     """
     capture = preview.first_recipe.capture
     if not capture.geometry and not capture.latents:
@@ -79,15 +79,10 @@ def _count_groups(preview: BatchPreview) -> dict[str, int]:
     for axis in preview.sweep.axes:
         path = axis.paths[0]
         if not any(axis_path.rpartition(".")[2] in _SIZE_KEYS for axis_path in axis.paths):
-            counts[name_by_path[path]] = _count_distinct(
-                json.dumps(cell.values[path], default=str) if path in cell.values else ""
-                for cell in preview.sweep.cells
-            )
+            cells = preview.sweep.cells
+            values = {json.dumps(cell.values[path], default=str) if path in cell.values else "" for cell in cells}
+            counts[name_by_path[path]] = len(values)
     return counts
-
-
-def _count_distinct(values: Iterable[str]) -> int:
-    return len(set(values))
 
 
 def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str]:

@@ -15,8 +15,6 @@ from wantui.formatting import format_count
 if TYPE_CHECKING:
     from wantui.planning import Batch
     from wantui.queue.queue import Queue
-    from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import Manifest
 
 PHASE_COUNT = 3
 
@@ -75,11 +73,12 @@ def _generate_demo_batch(batch: "Batch", makes_new_batch: bool) -> Path:
     """Generate the batch, or the videos that an earlier demo left missing; return its folder."""
     from wantui.batches.batch_folders import create_batch_folder
     from wantui.batches.demo import find_demo_folder
-    from wantui.batches.enqueue import check_device_exists, find_missing_videos
+    from wantui.batches.enqueue import check_device_exists, enqueue_batch, find_missing_videos
     from wantui.cli.options import open_queue_for_command
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.manifest import read_manifest
+    from wantui.storage.write_checks import refuse_unwritable_batch
 
     folder = None if makes_new_batch else find_demo_folder(batch)
     if folder is not None and not find_missing_videos(folder, read_manifest(folder)):
@@ -95,23 +94,18 @@ def _generate_demo_batch(batch: "Batch", makes_new_batch: bool) -> Path:
         else:
             manifest = read_manifest(folder)
         last_seq = queue.read_last_event_seq()
-        batch_id, missing_count = _enqueue_demo(queue, folder, manifest, is_new)
+        missing_videos = find_missing_videos(folder, manifest)
+        if not is_new:
+            refuse_unwritable_batch(folder)
+        device = str(manifest.config["model_settings"]["device"])
+        batch_id = enqueue_batch(queue, folder, manifest, device, missing_videos, is_new)
     verb = "generate" if is_new else "continue with"
     _show_phase(
         1,
-        f"{verb} {format_count(missing_count, 'video')} in {_format_path(folder.root)}: {batch.template}",
+        f"{verb} {format_count(len(missing_videos), 'video')} in {_format_path(folder.root)}: {batch.template}",
     )
     _follow_demo(queue, batch_id, last_seq)
     return folder.root
-
-
-def _enqueue_demo(queue: "Queue", folder: "BatchFolder", manifest: "Manifest", is_new: bool) -> tuple[int, int]:
-    from wantui.batches.enqueue import enqueue_batch
-    from wantui.storage.write_checks import refuse_unwritable_batch
-
-    if not is_new:
-        refuse_unwritable_batch(folder)
-    return enqueue_batch(queue, folder, manifest, str(manifest.config["model_settings"]["device"]), is_new)
 
 
 def _follow_demo(queue: "Queue", batch_id: int, last_seq: int) -> None:

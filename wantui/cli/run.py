@@ -278,10 +278,10 @@ def _enqueue_missing_videos(
     from wantui.batches.enqueue import can_use_gpu, enqueue_batch, find_missing_videos
     from wantui.queue.state_dir import StateDirectory
 
-    missing_videos = [video for _, video in find_missing_videos(folder, manifest)]
+    missing_videos = find_missing_videos(folder, manifest)
     if missing_videos and not can_use_gpu(StateDirectory(queue.path.parent), device):
-        print_warnings(tuple(filter(None, [find_slow_cpu_warning(missing_videos[0].recipe, len(missing_videos))])))
-    return enqueue_batch(queue, folder, manifest, device, is_new)
+        print_warnings(tuple(filter(None, [find_slow_cpu_warning(missing_videos[0][1].recipe, len(missing_videos))])))
+    return enqueue_batch(queue, folder, manifest, device, missing_videos, is_new), len(missing_videos)
 
 
 def _follow_queued_batch(
