@@ -412,7 +412,7 @@ def test_fold_between_two_reads_is_noticed(folder: BatchFolder, monkeypatch: pyt
 
 def _work(root: Path, numbers: range) -> None:
     for number in numbers:
-        ManifestStore.for_folder(root).edit_video_entry(number, done)
+        ManifestStore(BatchFolder(root)).edit_video_entry(number, done)
 
 
 @pytest.mark.processes

@@ -285,7 +285,7 @@ def test_video_locked_by_another_engine_is_waited_for_and_left_untouched(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
-    record.ManifestStore.for_folder(folder.root).edit_video_entry(0, lambda entry: setattr(entry, "state", "queued"))
+    record.ManifestStore(BatchFolder(folder.root)).edit_video_entry(0, lambda entry: setattr(entry, "state", "queued"))
     begun = find_video_files(folder, 0, 1).checkpoint_path
     assert begun is not None
     begun.write_text("of the other engine")
@@ -294,7 +294,7 @@ def test_video_locked_by_another_engine_is_waited_for_and_left_untouched(
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "holds\n"
-        record.ManifestStore.for_folder(folder.root).cancel_videos([0])
+        record.ManifestStore(BatchFolder(folder.root)).end_videos([0], "cancelled")
         monkeypatch.setattr(engine_worker, "LOCK_POLL_SECONDS", 0.05)
         seen: list[str] = []
 

@@ -388,7 +388,7 @@ def test_marks_are_shown_and_cleared_while_the_library_shows_another_batch() -> 
         await it.until(lambda: "★" in it.text())
         await it.press("asterisk")
         await it.until(lambda: "★" not in it.text() and not screen._is_writing_marks)
-        assert not read_marks(BatchFolder(folder)).count_marks("star")
+        assert not read_marks(BatchFolder(folder)).count_stars()
 
     on_clips(test)
 

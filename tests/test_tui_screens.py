@@ -636,7 +636,7 @@ def test_library_cell_updates_when_its_video_is_regenerated(made: BatchFolder) -
         assert (
             screen.query_one("#sheet", DiffText).shown_strips is shown
         )  # nothing is drawn again where nothing has changed
-        ManifestStore.for_folder(made.root).edit_video_entry(0, lambda entry: entry.seconds.update(denoise=1234.0))
+        ManifestStore(BatchFolder(made.root)).edit_video_entry(0, lambda entry: entry.seconds.update(denoise=1234.0))
         entry = screen.get_current_entry()
         assert entry is not None
         Image.new("RGB", (320, 64), "red").save(made.root / entry.files["sheet"])

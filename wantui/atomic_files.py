@@ -100,14 +100,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     partial_folder.mkdir()
     try:
         yield partial_folder
-        for part in (*partial_folder.rglob("*"), partial_folder):
-            sync_to_disk(part)
-        remove_path(path)
-        partial_folder.rename(path)
-        _sync_folder(path.parent)
+        publish_folder(partial_folder, path)
     except BaseException:
         remove_path(partial_folder)
         raise
+
+
+def publish_folder(partial_folder: Path, path: Path) -> None:
+    """Write a complete folder to disk, and rename it to its final name, replacing anything at that path.
+
+    Raises:
+        OSError: the folder contains something else than files and folders, or cannot be written.
+    """
+    for part in (*partial_folder.rglob("*"), partial_folder):
+        sync_to_disk(part)
+    remove_path(path)
+    partial_folder.rename(path)
+    _sync_folder(path.parent)
 
 
 def sync_to_disk(path: Path) -> None:

@@ -257,6 +257,7 @@ def cancel_videos(batch: str, video_number: int | None) -> None:
 
     VIDEO is a number from `wantui queue show`. Finished videos are not affected.
     """
+    from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest_store import ManifestStore
 
     queue = open_queue_for_command()
@@ -289,7 +290,7 @@ def cancel_videos(batch: str, video_number: int | None) -> None:
             line.show_phase(
                 f"recording {format_count(len(all_cancelled_indices), 'cancelled video')} in {batch_row.folder}"
             )
-            ManifestStore.for_folder(batch_row.folder).cancel_videos(all_cancelled_indices)
+            ManifestStore(BatchFolder(batch_row.folder)).end_videos(all_cancelled_indices, "cancelled")
     except (OSError, UserError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         echo(

@@ -69,7 +69,7 @@ class GuidanceScheduleSettings(ConfigSection):
 
 
 class ScaleKeyframes(ControlRequest):
-    """Guidance scales at moments of a denoising run."""
+    """Guidance scales at moments of a denoising."""
 
     times: KeyframeTimes
     scales: tuple[GuidanceScale, ...]

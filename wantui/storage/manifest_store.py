@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from wantui.formatting import escape_unprintable, format_count
 from wantui.storage.layout import BatchFolder
@@ -31,15 +30,6 @@ class ManifestStore:
         """Fold the journal into the manifest if it is long or was left by a crash."""
         with lock_manifest(self.folder.root):
             self._manifest_file.fold_journal_when_reopened()
-
-    @classmethod
-    def for_folder(cls, folder: Path) -> "ManifestStore":
-        """Return the store of the batch in a folder."""
-        return cls(BatchFolder(folder))
-
-    def cancel_videos(self, video_indices: Sequence[int]) -> None:
-        """Record that videos were cancelled, and remove their partial files."""
-        self.end_videos(video_indices, "cancelled")
 
     def end_videos(self, video_indices: Sequence[int], state: VideoState, error: str | None = None) -> None:
         """Record that videos were ended without being rendered, and remove their partial files."""

@@ -72,9 +72,9 @@ class BatchMarks:
         """Return the mark of a video; `NO_MARK` if it has none."""
         return self.marks_by_video.get(video_id, NO_MARK)
 
-    def count_marks(self, kind: str) -> int:
-        """Return the number of videos with a `star`, `reject` or `note`."""
-        return sum(bool(getattr(mark, kind)) for mark in self.marks_by_video.values())
+    def count_stars(self) -> int:
+        """Return the number of videos with a star."""
+        return sum(mark.star for mark in self.marks_by_video.values())
 
 
 def read_marks(folder: BatchFolder) -> BatchMarks:

@@ -19,7 +19,7 @@ from typing import Any, Literal, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.atomic_files import remove_path, sync_to_disk, write_text_atomically
+from wantui.atomic_files import publish_folder, write_text_atomically
 from wantui.errors import UserError
 from wantui.json_files import UnreadableFileError, read_json_object, read_regular_file
 from wantui.planning import Recipe
@@ -331,11 +331,7 @@ def publish_group(partial_folder: Path, path: Path) -> None:
         )
     _refuse_missing_chunks(partial_folder, path)
     _write_checksums(partial_folder)
-    for part in (*partial_folder.rglob("*"), partial_folder):
-        sync_to_disk(part)
-    remove_path(path)
-    partial_folder.rename(path)
-    sync_to_disk(path.parent)
+    publish_folder(partial_folder, path)
 
 
 def _refuse_missing_chunks(partial_folder: Path, path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.queue.queue import Queue
+from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest_store import ManifestStore
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _record_in_background(app: "WantuiApp", batch_id: int, folder: Path, video_i
 def _record_cancelled_videos(app: "WantuiApp", batch_id: int, folder: Path, video_indices: Sequence[int]) -> None:
     """Cancel videos in the manifest of their batch; report an error."""
     try:
-        ManifestStore.for_folder(folder).cancel_videos(video_indices)
+        ManifestStore(BatchFolder(folder)).end_videos(video_indices, "cancelled")
     except (OSError, UserError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         app.notify(

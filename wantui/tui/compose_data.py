@@ -48,7 +48,7 @@ class MachineExamined(Message):
 
 @dataclass
 class BatchQueued(Message):
-    """The attempt to queue a batch has finished; `error` is empty if the batch was queued."""
+    """The batch was queued, or could not be queued."""
 
     template: str
     batch_number: int

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any
 
+import torch
+
 from wantui.captures.contributions import CONTRIBUTIONS, OUTPUT_NAME, ContributionRequest
 from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
@@ -55,7 +57,7 @@ class Recorder(CaptureRecorder):
         maps = step.values_by_capture.get(CAPTURE_NAME)
         if maps is None:
             return
-        values = {name: values.cpu().numpy() for name, values in maps.items()}
+        values = dict(zip(maps, torch.stack(list(maps.values())).cpu().numpy(), strict=True))
         self.background_writer.submit_write(partial(self.writer.write_step, values))
 
     def on_end(self) -> None:

@@ -114,7 +114,7 @@ def _count_stars(folder: Path, marks_state: FileState) -> int:
     marks = read_marks(BatchFolder(folder))
     if marks.is_inaccessible:
         raise _InaccessibleMarksError
-    return marks.count_marks("star")
+    return marks.count_stars()
 
 
 def arrange_rows(

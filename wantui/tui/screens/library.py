@@ -303,7 +303,7 @@ class LibraryScreen(LibraryLayout):
         if folder == self.shown_folder:
             self._show_marks(marks)
             self.reload_batch()  # updates the counts of the batch
-        star_counts = {**self.star_counts, folder: marks.count_marks("star")}
+        star_counts = {**self.star_counts, folder: marks.count_stars()}
         self.star_counts = {path: count for path, count in star_counts.items() if count}
         self.batch_list.show_rows(self.batch_list.rows, self.star_counts)
 
