@@ -5,6 +5,7 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from wantui.generation.controls.word_weights import WordWeights
 from wantui.generation.cross_attention import CrossAttentionObserver
 from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.fuse import fuse_blocks
-from wantui.generation.make_video import generate_video
+from wantui.generation.make_video import StepFinished, generate_video
 from wantui.generation.token_spans import MarkOutOfRangeError, tokenize_prompt
 from wantui.models.catalogue import NANO, WanModel
 from wantui.planning import CaptureRequests, Recipe
@@ -119,6 +120,20 @@ def store_video(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFil
     for _ in generate_video(pipeline, recipe, files):
         pass
     return files
+
+
+def test_maps_of_a_step_are_freed_once_recorded(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path
+) -> None:
+    listener = Mock()
+    recorded: list[list[str]] = []
+    listener.on_step.side_effect = lambda step: recorded.append(list(step.values_by_capture))
+    files = VideoFiles(
+        tmp_path / "v.mp4", tmp_path / "v.jpg", {"trajectory": tmp_path / "v.zarr", "attention": tmp_path / "a.zarr"}
+    )
+    for event in generate_video(tiny, marked(tiny_models["wan2.1"], steps=2), files, [listener]):
+        assert not isinstance(event, StepFinished) or not event.step.values_by_capture
+    assert recorded == [["attention"]] * 2
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-7), ("float16", 1e-3)])
@@ -305,9 +320,9 @@ FOUND: dict[str, Any] = {"output_error": 1e-6, "weighted_error": 0.0, "map_error
 def test_resumed_self_check_equals_the_original() -> None:
     first, second = AttentionCheckResults(), AttentionCheckResults()
     first.add_result("transformer cond 0", BlockCheckResult(**FOUND))
-    second.restore_results(json.loads(json.dumps(first.to_attribute())))
+    second.restore_results(json.loads(json.dumps(first.serialize_results())))
     second.add_result("transformer cond 0", BlockCheckResult(**FOUND | {"output_error": 2e-6}))  # of a later step
-    assert second.to_attribute() == first.to_attribute()
+    assert second.serialize_results() == first.serialize_results()
     assert not second.is_padding_merged
 
 
@@ -599,7 +614,7 @@ def test_self_check_record_of_an_earlier_version_can_be_resumed() -> None:
     check.restore_results({"blocks": {"transformer cond 0": stored}})
     assert (check.max_output_error, check.max_map_error, check.is_padding_merged) == (0.01, 0.02, False)
     again = AttentionCheckResults()
-    again.restore_results(check.to_attribute())
+    again.restore_results(check.serialize_results())
     assert again.results_by_block == check.results_by_block
 
 

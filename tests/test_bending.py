@@ -1,4 +1,4 @@
-"""Attention bending: warps against scipy and numpy, blocks and denoisings against whole maps edited in float64."""
+"""Attention bending: warps against scipy and numpy, blocks and denoising runs against whole maps edited in float64."""
 
 import copy
 import math

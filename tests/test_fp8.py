@@ -336,12 +336,15 @@ def test_a_published_model_is_accepted_and_its_recipe_records_fp8() -> None:
     [
         (
             "model_settings.weights=float8",
-            "cannot be combined with model_settings.weights: float8: choose weights full",
+            "cannot be combined with model_settings.weights: float8: set weights to full",
         ),
-        ("model_settings.dtype=float32", "model_settings.dtype is float32: choose dtype bfloat16, or speed fused"),
+        (
+            "model_settings.dtype=float32",
+            "model_settings.dtype is float32: set dtype to bfloat16, or model_settings.speed to fused",
+        ),
         (
             "memory_settings.plan=sequential",
-            "but memory_settings.plan: sequential loads them in parts: choose plan auto",
+            "but memory_settings.plan: sequential loads them in parts: set plan to auto",
         ),
     ],
 )
@@ -359,7 +362,7 @@ def test_contributions_in_fp8_are_refused() -> None:
 
 def test_nano_in_fp8_is_refused_because_its_blocks_are_narrow() -> None:
     (refusal,) = preview_batch(load_config("nano", ["model_settings.speed=fp8"]), "a circle").refusals
-    assert "at least 512, but the blocks of nano are 192 wide: choose speed fused" in refusal
+    assert "at least 512, but the blocks of nano are 192 wide: set model_settings.speed to fused" in refusal
 
 
 @pytest.mark.parametrize(("block_count", "is_refused"), [(1, True), (2, True), (3, False)])

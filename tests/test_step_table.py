@@ -1,4 +1,4 @@
-"""Tables of what changes during a denoising, in recipes and in `wantui library show`."""
+"""Tables of what changes during a denoising run, in recipes and in `wantui library show`."""
 
 import pytest
 from conftest import Wantui

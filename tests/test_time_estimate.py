@@ -7,10 +7,11 @@ import pytest
 from conftest import recipe_for
 
 from wantui.batches.batch_cost import estimate_batch_costs
+from wantui.captures.attention import AttentionRequest
 from wantui.config import load_config
 from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.models.catalogue import NANO
-from wantui.planning import estimate_video_seconds, parse_timed_videos, preview_batch
+from wantui.planning import CaptureRequests, PromptMark, estimate_video_seconds, parse_timed_videos, preview_batch
 from wantui.planning.flops import count_forward_flops
 from wantui.planning.memory_plan import RESIDENT_PLAN, find_plan
 from wantui.planning.step_skipping import count_computed_steps
@@ -112,6 +113,22 @@ def test_measured_peak_comes_from_the_latest_similar_video_with_the_same_plan() 
     known = timed_videos({"peak_memory": 5_000}, {"peak_memory": 9_000})
     assert find_measured_peak_memory(RECIPE, "resident", known).value == 5_000
     assert find_measured_peak_memory(RECIPE, "stream", known).value is None
+
+
+def test_measured_peak_comes_from_a_video_with_the_same_captures_and_controls() -> None:
+    known = timed_videos({"peak_memory": 5_000})
+    marks = (PromptMark(text="red", start=2, end=5),)
+    mapped = RECIPE.model_copy(
+        update={"capture": CaptureRequests(attention=AttentionRequest(per_block=True)), "marks": marks}
+    )
+    bends = {"bends": [{"name": "flip", "words": ["red"], "transform": {"mode": "flip", "flip_horizontal": True}}]}
+    bent = recipe_for(NANO, steps=20, controls={"attention_bending": bends}).model_copy(update={"model": "nano"})
+    for recipe in (mapped, bent):
+        assert find_measured_peak_memory(recipe, "resident", known).value is None
+    known = timed_videos({"peak_memory": 7_000}, recipe=mapped)
+    assert find_measured_peak_memory(mapped, "resident", known).value == 7_000
+    more_marks = mapped.model_copy(update={"marks": (*marks, PromptMark(text="a", start=0, end=1))})
+    assert find_measured_peak_memory(more_marks, "resident", known).value is None
 
 
 def test_video_records_without_required_fields_are_ignored() -> None:

@@ -36,7 +36,7 @@ class EvaluationGuidance:
 
 @dataclass(frozen=True)
 class DenoisingMoments:
-    """Model evaluations of a denoising; the sequences have one value for each."""
+    """Model evaluations of a denoising run; the sequences have one value for each."""
 
     step_count: int
     noise_levels: Sequence[float]

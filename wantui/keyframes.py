@@ -1,6 +1,6 @@
-"""Keyframes: values at some moments of a denoising, and the value that they give for every model evaluation.
+"""Keyframes: values at some moments of a denoising run, and the value that they give for every model evaluation.
 
-A control that changes during a denoising, such as a guidance schedule, is written as keyframes. Imports no torch.
+A control that changes during a denoising run, such as a guidance schedule, is written as keyframes. Imports no torch.
 """
 
 import math

@@ -39,7 +39,7 @@ class MissingDataError(UserError):
 
 @dataclass(frozen=True)
 class StoredLatents:
-    """The stored states of one denoising, from noise to video."""
+    """The stored states of one denoising run, from noise to video."""
 
     states: NDArray[np.floating[Any]]
     """Latents [n, channels, frames, height, width], float32 or float16 as stored."""

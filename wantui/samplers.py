@@ -95,7 +95,8 @@ def find_sampler_schedule(sampler: str) -> SamplerSchedule:
 
 
 def count_model_evaluations(sampler: str, step_count: int) -> int:
-    """Return the number of model evaluations: one per step, or two for all steps but the last with heun."""
+    """Return the number of model evaluations: one per step; with heun, two per step except the last,
+    which needs one."""
     return 2 * step_count - 1 if find_sampler_schedule(sampler).evaluates_model_twice else step_count
 
 

@@ -95,7 +95,7 @@ WORD_BENDS = ("translate x 0.25", "rotate 90")
 
 @dataclass(frozen=True)
 class DenoisedScene:
-    """Result of one denoising."""
+    """Result of one denoising run."""
 
     first_step: DenoisingStep
     video: Tensor

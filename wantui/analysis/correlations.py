@@ -59,7 +59,7 @@ class Correlation:
 
     @property
     def is_found(self) -> bool:
-        """Return whether p over all is small and the interval, if there is one, excludes 0.
+        """Return whether the overall p value is significant and the interval, if there is one, excludes 0.
 
         It is False for metrics that have not settled, because they measure the sampler's steps or rounding.
         """
@@ -82,7 +82,7 @@ class MergedCorrelation:
 def find_clearest_correlation(correlations: Sequence[Correlation]) -> Correlation:
     """Return the clearest correlation.
 
-    Significant correlations come first, then settled metrics, then the smallest p over all, then the strongest
+    Significant correlations come first, then settled metrics, then the smallest overall p value, then the strongest
     correlation.
     """
     return min(correlations, key=lambda item: (not item.is_found, not item.is_settled, item.family_p, -abs(item.rho)))
@@ -139,7 +139,7 @@ def _standardise_ranks(values: FloatArray) -> FloatArray:
 def _test_correlations(
     metric_values: FloatArray, covariate_values: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return rho, p and p over all, each [covariates, metrics], from values [names, blocks, units]."""
+    """Return rho, p and the overall p value, each [covariates, metrics], from values [names, blocks, units]."""
     metric_ranks, covariate_ranks = _standardise_ranks(metric_values), _standardise_ranks(covariate_values)
     metric_count, _, unit_count = metric_ranks.shape
     varies = (covariate_ranks != 0).any(-1)[:, None] & (metric_ranks != 0).any(-1)[None]

@@ -1,4 +1,4 @@
-"""States of one denoising at chosen moments: the noisy latents, and the clean latents that the model predicts."""
+"""States of one denoising run at chosen moments: the noisy latents, and the clean latents that the model predicts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class MissingStatesError(UserError):
 
 @dataclass(frozen=True)
 class StateMoment:
-    """One state of a denoising."""
+    """One state of a denoising run."""
 
     kind: StateKind
     evaluation: int

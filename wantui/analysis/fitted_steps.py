@@ -1,4 +1,4 @@
-"""Small pictures of stored steps: states of a denoising drawn by the linear fit of their colours, without a model."""
+"""Small pictures of stored steps: states drawn by the linear fit of their colours, without a model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

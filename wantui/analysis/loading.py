@@ -207,7 +207,7 @@ def _load_geometry(video: Video, entry: VideoEntry, state_buffer: StateBuffer | 
 def describe_prompts(
     recipe: Recipe, variation: VariationEntry, scheduled_options: Mapping[int, str], swept_paths: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the fields of a video about its prompts.
+    """Return the fields that describe a video's prompts.
 
     A prompt schedule that the batch sweeps is a setting: the phrasing then has the prompt that the template gives, and
     the options of the brackets that only the schedule has.

@@ -35,7 +35,7 @@ METRICS: dict[str, Metric] = {
     "length": Metric("length of the path from noise to video", lambda t: t.length, 3),
     "chord": Metric("straight distance from the initial noise to the final latents", lambda t: t.chord, 3),
     "straightness": Metric(
-        "chord over length: 1 for a straight path, less for a bent path", lambda t: t.straightness, 3, ratio_origin=1.0
+        "chord over length: 1 for a straight path, less if it bends", lambda t: t.straightness, 3, ratio_origin=1.0
     ),
     "turning": Metric("sum of the angles between successive steps", lambda t: t.total_turning, 3, "rad"),
     "detour": Metric("share of the path beyond the straight line: 1 - straightness", lambda t: t.detour, 3),

@@ -19,7 +19,7 @@ between the mean square and the squared mean has a relative error above some 1e-
 
 
 class PermutedDifferences:
-    """Differences between pairs of groups within units, from which permutations select.
+    """Differences between all pairs of groups in each unit; each permutation selects some of them.
 
     Args:
         values: [units, groups, columns].

@@ -1,4 +1,4 @@
-"""Choose stored steps of a denoising by moments as users write them."""
+"""Choose stored steps of a denoising run by moments as users write them."""
 
 from collections.abc import Sequence
 

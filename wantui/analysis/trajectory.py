@@ -327,7 +327,7 @@ class Trajectory:
 
 
 def _zero_rounding_errors(squares: FloatArray | float, terms: FloatArray | float) -> FloatArray:
-    """Set squares to 0 that are only rounding relative to the terms of their sums."""
+    """Set to 0 each sum of squares that is so small, compared with its terms, that it is only a rounding error."""
     return np.where(squares > ROUNDING_TOLERANCE * terms, squares, 0.0)
 
 

@@ -70,8 +70,8 @@ class VarianceShares:
         return SHARE_NAMES if self.phrasing_count > 1 else ("seed", "group", "seed_group")
 
     @property
-    def varying_titles(self) -> tuple[str, ...]:
-        """Return the effects of this design in words, such as "seed x group"."""
+    def effect_titles(self) -> tuple[str, ...]:
+        """Return the titles of the effects of this design, such as "seed x group"."""
         return tuple(name.replace("_", " x ") for name in self.varying_effects)
 
     def describe(self) -> str:

@@ -19,8 +19,8 @@ from wantui.section import ChoiceDescriptions, ConfigSection
 
 MASS_NAMES = ("prompt_mass", "end_mass", "pad_mass")
 """Names of the maps stored besides word maps: attention to the prompt, its end token, and all padding."""
-MAX_TEXT_COLUMNS = 64
-"""Largest number of text columns per attention map on the GPU while padding is merged into one column."""
+MAX_TEXT_COLUMNS = 512
+"""Text positions of Wan's cross-attention."""
 
 
 class AttentionAnalysisSettings(ConfigSection):
@@ -121,11 +121,18 @@ def _estimate_attention_disk_usage(request: AttentionRequest, denoising_size: De
 
 
 def _estimate_attention_gpu_bytes(request: AttentionRequest, denoising_size: DenoisingSize) -> int:
-    """Return the bytes of the maps that stay on the GPU until both passes of a step are complete."""
+    """Return an upper bound on the bytes of the attention of one block, and of the maps of the passes of a step.
+
+    Without `per_block`, a pass keeps the sum of all columns of the text; padding is merged into one column.
+    """
     map_bytes = 4 * math.prod(denoising_size.position_grid) * (denoising_size.head_count if request.per_head else 1)
+    # At most one token per character, a leading space and the end token, and the column of the padding.
+    column_count = min(MAX_TEXT_COLUMNS, 8 * -(-(denoising_size.prompt_length + 3) // 8))
     if request.per_block:
-        return map_bytes * sum(count_stored_maps(request, denoising_size)) * denoising_size.block_count
-    return map_bytes * MAX_TEXT_COLUMNS
+        kept_count = sum(count_stored_maps(request, denoising_size)) * denoising_size.block_count
+    else:
+        kept_count = column_count * (2 if request.unconditional and denoising_size.is_guided else 1)
+    return map_bytes * (kept_count + column_count)
 
 
 ATTENTION = CaptureKind(

@@ -37,12 +37,16 @@ class DenoisingSize:
     """Side of the transformer's spatial patch, in latent positions."""
     block_count: int
     head_count: int
+    dtype_bytes: int
+    """Bytes of a number in the transformer."""
     is_guided: bool
     """True if the model is also evaluated with the negative prompt."""
     marked_words: tuple[str, ...]
     """Marked words of the prompt."""
     negative_marked_words: tuple[str, ...]
     """Occurrences of the marked words in the negative prompt."""
+    prompt_length: int
+    """Characters of the longest prompt that the model reads."""
 
     @property
     def evaluates_model_twice(self) -> bool:

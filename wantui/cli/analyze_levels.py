@@ -123,7 +123,7 @@ def _print_share_table(variance_shares: "VarianceShares") -> None:
                 f"{variance_shares.p[level]:.3g}",
             )
         )
-    print_columns(("sigma", "variance", *variance_shares.varying_titles, "group by chance", "p at this level"), *rows)
+    print_columns(("sigma", "variance", *variance_shares.effect_titles, "group by chance", "p at this level"), *rows)
 
 
 def _format_share(share: float) -> str:

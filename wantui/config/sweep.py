@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from wantui.config.setting_paths import SettingPath, find_sweepable_setting, parse_swept_values
 from wantui.config.settings import Settings
-from wantui.config.sweep_syntax import SweepError, WrittenSetting, parse_sweep_text
+from wantui.config.sweep_syntax import SweepError, UnresolvedSetting, parse_sweep_text
 from wantui.formatting import format_count, shorten_text
 from wantui.section import ConfigSection
 from wantui.typed_text import parse_number
@@ -61,7 +61,7 @@ def resolve_sweep_axes(settings: Settings) -> tuple[SweepAxis, ...]:
     return tuple(axes)
 
 
-def _resolve_axis(settings: Settings, written_axis: Sequence[WrittenSetting]) -> SweepAxis:
+def _resolve_axis(settings: Settings, written_axis: Sequence[UnresolvedSetting]) -> SweepAxis:
     swept_settings = tuple(find_sweepable_setting(settings, written.name) for written in written_axis)
     columns: list[list[Any]] = []
     for setting, written in zip(swept_settings, written_axis, strict=True):

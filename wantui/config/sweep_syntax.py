@@ -38,14 +38,14 @@ class WrittenValue:
 
 
 @dataclass(frozen=True)
-class WrittenSetting:
-    """A setting and its values as written."""
+class UnresolvedSetting:
+    """A setting of a sweep and its values, as text: not yet resolved to a path and parsed values."""
 
     name: str
     values: tuple[WrittenValue, ...]
 
 
-def parse_sweep_text(text: str) -> list[list[WrittenSetting]]:
+def parse_sweep_text(text: str) -> list[list[UnresolvedSetting]]:
     """Parse the text of a sweep to its axes, each with the settings that change together.
 
     Raises:
@@ -60,11 +60,11 @@ def parse_sweep_text(text: str) -> list[list[WrittenSetting]]:
     ]
 
 
-def _parse_setting(text: str) -> WrittenSetting:
+def _parse_setting(text: str) -> UnresolvedSetting:
     name, separator, values_text = text.partition("=")
     if not separator or not name.strip():
         raise SweepError(f"cannot read {shorten_text(text.strip())!r}. {SWEEP_REMEDY}")
-    return WrittenSetting(name.strip(), tuple(map(_parse_value, _split_outside_quotes(values_text, ","))))
+    return UnresolvedSetting(name.strip(), tuple(map(_parse_value, _split_outside_quotes(values_text, ","))))
 
 
 def _parse_value(text: str) -> WrittenValue:
@@ -102,8 +102,8 @@ def _find_quote_end(text: str, start: int) -> int:
             return index + 1
         index += 2
     raise SweepError(
-        f"{shorten_text(text[start:])!r} has no closing quote. Add one, or put text with a quote into the other kind "
-        f"of quotes"
+        f"{shorten_text(text[start:])!r} has no closing quote. Add one; if the value itself contains a quote, use the "
+        "other kind of quote around the value"
     )
 
 

@@ -248,7 +248,7 @@ def _estimate_gpu_bytes(request: AttentionBendingRequest, denoising_size: Denois
     return (
         MAP_COPY_COUNT * min(BENT_MAP_BYTES, 4 * row_count * column_count)
         + CHUNK_COPY_COUNT * min(OUTPUT_CHUNK_BYTES, 4 * row_count * HEAD_DIM)
-        + 2 * row_count * HEAD_DIM
+        + denoising_size.dtype_bytes * row_count * HEAD_DIM
     )
 
 

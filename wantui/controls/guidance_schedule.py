@@ -69,7 +69,7 @@ class GuidanceScheduleSettings(ConfigSection):
 
 
 class ScaleKeyframes(ControlRequest):
-    """Guidance scales at moments of a denoising."""
+    """Guidance scales at moments of a denoising run."""
 
     times: KeyframeTimes
     scales: tuple[GuidanceScale, ...]

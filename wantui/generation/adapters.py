@@ -57,7 +57,7 @@ def describe_merged_adapters(pipeline: WanPipeline) -> dict[str, Any]:
 
 
 def check_adapter_fingerprints(request: LoraRequest) -> None:
-    """Check that the files of adapters still exist and have the fingerprints of the recipe.
+    """Check that the adapter files still exist and have the fingerprints that the recipe records.
 
     Raises:
         LoadError: a file is missing or has changed; the message names it.

@@ -85,8 +85,8 @@ class AttentionCheckResults:
         """Return whether padding could be merged in every block."""
         return all(check.padding_merged for check in self.results_by_block.values())
 
-    def to_attribute(self) -> dict[str, Any]:
-        """Return the record as JSON values: the largest errors, and the results by block."""
+    def serialize_results(self) -> dict[str, Any]:
+        """Return the results as JSON values: the largest errors, and the results of each block."""
         return {
             "output_error": self.max_output_error,
             "weighted_error": self.max_word_weights_error,

@@ -15,7 +15,7 @@ The model's kernel runs unchanged on the same inputs: observing changes no bit.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -79,8 +79,8 @@ class _ObservedPass:
     """Bends that are active in this pass."""
     map_sum: Tensor | None = None
     """[heads | 1, positions, columns], summed over blocks."""
-    block_maps: list[Tensor | None] = field(default_factory=list)
-    """[heads | 1, names, positions] of every block."""
+    block_maps: Tensor | None = None
+    """[blocks, heads | 1, names, positions]; NaN for blocks that computed no attention."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,6 @@ class CrossAttentionObserver:
             stores_maps,
             [False] * block_count,
             bends,
-            block_maps=[None] * block_count,
         )
         with add_observer(_PassObserver(self, observed_pass), "cross"):
             yield
@@ -254,29 +253,37 @@ class CrossAttentionObserver:
     ) -> tuple[Tensor, Tensor | None]:
         """Return the output with weights as a new tensor and, if maps are stored, the weighted attention."""
         weighted_output = torch.empty_like(output)
-        stored_chunks: list[Tensor] = []
+        attention = self._allocate_attention(query, column_count) if stores_maps else None
         for rows, output_chunk, p in word_weights.apply_to_attention(query, key, value, output, column_count):
             weighted_output[0, rows] = output_chunk.to(output.dtype)
-            if stores_maps:
-                stored_chunks.append(self._average_heads(p))
-        return weighted_output, torch.cat(stored_chunks, 1) if stored_chunks else None
+            if attention is not None:
+                attention[:, rows] = p if len(attention) > 1 else p.mean(0, keepdim=True)
+        return weighted_output, attention
 
     def _compute_attention(self, query: Tensor, key: Tensor, column_count: int) -> Tensor:
         """Return [heads | 1, positions, columns] of one block."""
         if self.request is not None and self.request.per_head:
-            return torch.cat([p for _, p in compute_softmax_rows(query, key, column_count)], 1)
+            attention = self._allocate_attention(query, column_count)
+            for rows, p in compute_softmax_rows(query, key, column_count):
+                attention[:, rows] = p
+            return attention
         return average_softmax_over_heads(query, key, column_count)
 
-    def _average_heads(self, p: Tensor) -> Tensor:
+    def _allocate_attention(self, query: Tensor, column_count: int) -> Tensor:
+        """Return an empty tensor [heads | 1, positions, columns]: a list of chunks would take its memory twice."""
         assert self.request is not None
-        return p if self.request.per_head else p.mean(0, keepdim=True)
+        head_count = query.shape[2] if self.request.per_head else 1
+        return torch.empty(head_count, query.shape[1], column_count, device=query.device)
 
     def _add_to_maps(self, observed_pass: _ObservedPass, block_index: int, p: Tensor) -> None:
         """Add p, [heads | 1, positions, columns] of one block."""
         assert self.request is not None
         observed_pass.observed_blocks[block_index] = True
         if self.request.per_block:
-            observed_pass.block_maps[block_index] = self._sum_columns_by_name(observed_pass, p)
+            maps = self._sum_columns_by_name(observed_pass, p)
+            if observed_pass.block_maps is None:
+                observed_pass.block_maps = maps.new_full((len(observed_pass.observed_blocks), *maps.shape), math.nan)
+            observed_pass.block_maps[block_index] = maps
         elif observed_pass.map_sum is None:
             observed_pass.map_sum = p
         elif observed_pass.map_sum.shape[2] == p.shape[2]:
@@ -303,11 +310,11 @@ class CrossAttentionObserver:
         map_names = [name for name, _ in list_map_columns(observed_pass.text, self._stores_tokens)]
         if observed_pass.map_sum is not None:
             stacked_maps = (self._sum_columns_by_name(observed_pass, observed_pass.map_sum) / computed_count)[None]
+        elif observed_pass.block_maps is not None:
+            stacked_maps = observed_pass.block_maps
         else:
-            shape, device = (head_count, len(map_names), math.prod(self.position_grid)), find_device(self.pipeline)
-            missing_map = torch.full(shape, math.nan, device=device)
-            block_maps = observed_pass.block_maps if self.request.per_block else [None]
-            stacked_maps = torch.stack([missing_map if block_map is None else block_map for block_map in block_maps])
+            shape = (block_count, head_count, len(map_names), math.prod(self.position_grid))
+            stacked_maps = torch.full(shape, math.nan, device=find_device(self.pipeline))
         maps = stacked_maps.unflatten(3, self.position_grid)
         downsample_factor = self.request.downsample
         if downsample_factor > 1:

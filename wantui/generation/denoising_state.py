@@ -33,8 +33,8 @@ class DenoisingStep:
     """Model output after guidance: an estimate of noise minus data."""
     latents: Tensor
     seconds: float
-    values_by_capture: Mapping[str, Any] = field(default_factory=dict)
-    """Values that hooks recorded in this step, by capture name."""
+    values_by_capture: dict[str, Any] = field(default_factory=dict)
+    """Values that hooks recorded in this step, by capture name; `generate_frames` removes them once recorded."""
     conditional_velocity: Tensor | None = None
     """Model output with the prompt, before guidance."""
     unconditional_velocity: Tensor | None = None

@@ -53,7 +53,7 @@ class ClassifierFreeGuidance:
 
 @dataclass
 class GuidedVelocity:
-    """Velocity of each evaluation of one denoising; keeps state, so each run needs its own object."""
+    """Velocity of each evaluation of one denoising run; keeps state, so each run needs its own object."""
 
     evaluations: Sequence[EvaluationGuidance]
     rule: GuidanceRule = field(default_factory=ClassifierFreeGuidance)

@@ -149,6 +149,7 @@ def generate_frames(
         for step in exit_stack.enter_context(closing(denoise_latents(pipeline, recipe, inputs, checkpoint))):
             for listener in all_listeners:
                 listener.on_step(step)
+            step.values_by_capture.clear()  # free their memory: listeners and consumers keep the step
             latents = step.latents
             yield StepFinished(step, _get_live_metrics(all_listeners))
         ensure_on_device(pipeline, pipeline.vae)

@@ -1,4 +1,4 @@
-"""The prompts that a model reads during one denoising, and the text embedding of every model evaluation."""
+"""The prompts that a model reads during one denoising run, and the text embedding of every model evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class EncodedPrompt:
 
 
 class PromptSequence:
-    """The prompts of one denoising, and the prompt or mixture of prompts that each model evaluation reads.
+    """The prompts of one denoising run, and the prompt or mixture of prompts that each model evaluation reads.
 
     Args:
         prompts: the initial prompt, then the prompts of a schedule.

@@ -1,4 +1,4 @@
-"""Evaluate a model at stored states of a denoising, or continue a denoising from a state with another recipe.
+"""Evaluate a model at stored states of a denoising run, or continue a run from a state with another recipe.
 
 Both run the denoising loop itself from a checkpoint with a fresh sampler, so transformers, word weights, schedules
 and placements apply as in a video.
@@ -35,7 +35,7 @@ def draw_uturn_noise(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
 def continue_denoising(
     pipeline: WanPipeline, recipe: Recipe, inputs: DenoisingInputs, state: NDArray[np.float32], evaluation_index: int
 ) -> Iterator[DenoisingStep]:
-    """Yield the steps of a denoising that starts at a state.
+    """Yield the steps of a denoising run that starts at a state.
 
     Multistep samplers start with their first order, and the first guided evaluation has both passes, even if the recipe
     reuses the difference of an earlier evaluation.

@@ -134,7 +134,7 @@ class ContributionObserver:
         missing_map = torch.full((math.prod(self.position_grid),), math.nan, device=find_device(self.pipeline))
         maps: ContributionMaps = {}
         for name in (*self.words, OUTPUT_NAME):
-            block_maps = finished_pass.maps_by_name.get(name) or {0: missing_map}  # this text may lack the word
+            block_maps = finished_pass.maps_by_name.pop(name, None) or {0: missing_map}  # this text may lack the word
             if self.request.per_block:
                 stacked_maps = torch.stack([block_maps.get(block, missing_map) for block in range(self.map_shape[0])])
             else:

@@ -12,6 +12,7 @@ from wantui.models.catalogue import WanModel
 from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.map_names import list_map_texts
 from wantui.planning.recipe import Recipe
+from wantui.planning.weight_bytes import BYTES_BY_DTYPE
 from wantui.samplers import count_model_evaluations, find_sampler_schedule
 
 if TYPE_CHECKING:  # the checks of a batch read memory plans, which need this module
@@ -55,7 +56,7 @@ def list_captured_steps(sampler: str, step_count: int, interval: int) -> list[in
 
 
 def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
-    """Return the sizes of a denoising, from which captures and controls predict their bytes."""
+    """Return the sizes of a denoising run; captures and controls use them to predict their bytes."""
     return DenoisingSize(
         recipe.steps,
         count_model_evaluations(recipe.sampler, recipe.steps),
@@ -63,9 +64,11 @@ def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
         model.patch_size,
         model.block_count,
         model.head_count,
-        uses_unconditional_pass(recipe),
+        BYTES_BY_DTYPE[recipe.dtype],
+        is_guided := uses_unconditional_pass(recipe),
         list_map_texts(recipe.prompts),
         tuple(mark.text for mark in recipe.negative_marks),
+        max(len(text) for text in (*(prompt.prompt for prompt in recipe.prompts), recipe.negative_prompt * is_guided)),
     )
 
 
@@ -129,7 +132,7 @@ def estimate_video_bytes(batch: "Batch") -> list[int]:
 
 def iterate_cell_recipes(cell: "PlannedCell") -> Iterator[tuple[CaptureSizeKey, Recipe, int]]:
     """Yield the key of equal sizes, a recipe, and the number of variations, for the variations of a cell."""
-    if not _records_marked_words(cell.recipe):
+    if not records_marked_words(cell.recipe):
         yield _make_size_key(cell.recipe), cell.recipe, len(cell.variations)
         return
     for variation_index in range(len(cell.variations)):
@@ -137,7 +140,7 @@ def iterate_cell_recipes(cell: "PlannedCell") -> Iterator[tuple[CaptureSizeKey, 
         yield _make_size_key(recipe), recipe, 1
 
 
-def _records_marked_words(recipe: Recipe) -> bool:
+def records_marked_words(recipe: Recipe) -> bool:
     """Return whether a capture records marked words, so that its size depends on the marks."""
     return any(kind.marks_setting and recipe.capture.find_request(kind.name) is not None for kind in CAPTURES)
 
@@ -145,7 +148,7 @@ def _records_marked_words(recipe: Recipe) -> bool:
 def _make_size_key(recipe: Recipe) -> CaptureSizeKey:
     """Return the key of recipes of a batch whose files have equal predicted sizes."""
     marks: list[str | int] = []
-    if _records_marked_words(recipe):
+    if records_marked_words(recipe):
         map_texts = list_map_texts(recipe.prompts)
         marks = [text if text in recipe.negative_prompt else len(text) for text in map_texts]
     return (

@@ -1,4 +1,4 @@
-"""Table of what changes during a denoising: guidance, prompt, bends and adapters at each step."""
+"""Table of what changes during a denoising run: guidance, prompt, bends and adapters at each step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -17,8 +17,10 @@ from wantui.config.plans import migrate_plan_name
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel, find_model
+from wantui.planning.disk_estimate import records_marked_words
 from wantui.planning.flops import count_forward_flops
 from wantui.planning.guidance_plan import compute_mean_passes, compute_typical_passes
+from wantui.planning.map_names import list_map_texts
 from wantui.planning.memory_plan import PLAN_SLUGS, RESIDENT_PLAN, MemoryPlan, find_plan
 from wantui.planning.recipe import Recipe
 from wantui.planning.step_skipping import count_computed_steps, estimate_computed_share
@@ -220,7 +222,10 @@ def _count_typical_step_flops(model: WanModel, video: TimedVideo) -> float:
 
 
 def find_measured_peak_memory(recipe: Recipe, plan_name: str, past_videos: Sequence[TimedVideo]) -> Estimate:
-    """Return the measured peak GPU bytes of the latest video with the same size, model and memory plan."""
+    """Return the measured peak GPU bytes of the latest video with the same size, model, memory plan and extras.
+
+    Extras are captures, with the number of marked words, and controls.
+    """
     similar_videos = [
         video
         for video in past_videos
@@ -228,6 +233,7 @@ def find_measured_peak_memory(recipe: Recipe, plan_name: str, past_videos: Seque
         and video.plan_name == plan_name
         and _make_step_key(video.recipe) == _make_step_key(recipe)
         and _make_skipping_key(video.recipe) == _make_skipping_key(recipe)
+        and _make_extras_key(video.recipe) == _make_extras_key(recipe)
     ]
     if not similar_videos:
         return Estimate(None, "no similar video on this machine yet")
@@ -264,6 +270,11 @@ def make_time_key(recipe: Recipe) -> tuple[Any, ...]:
         recipe.sampler,
         recipe.steps,
     )
+
+
+def _make_extras_key(recipe: Recipe) -> tuple[Any, ...]:
+    """Return the captures and controls of a recipe, and the number of maps of marked words that it records."""
+    return recipe.capture, recipe.controls, len(list_map_texts(recipe.prompts)) if records_marked_words(recipe) else 0
 
 
 def _make_skipping_key(recipe: Recipe) -> tuple[bool, bool]:

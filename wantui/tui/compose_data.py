@@ -48,7 +48,7 @@ class MachineExamined(Message):
 
 @dataclass
 class BatchQueued(Message):
-    """The batch was queued, or could not be queued."""
+    """The attempt to queue a batch has finished; `error` is empty if the batch was queued."""
 
     template: str
     batch_number: int

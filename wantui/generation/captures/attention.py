@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
-
 from wantui.captures.attention import ATTENTION
 from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.cross_attention import CrossAttentionObserver, StepMaps
@@ -76,7 +74,7 @@ class Recorder(CaptureRecorder):
         if step_maps is None:
             return
         maps_by_context = {
-            context: dict(zip(maps_by_name, torch.stack(list(maps_by_name.values())).cpu().numpy(), strict=True))
+            context: {name: maps.cpu().numpy() for name, maps in maps_by_name.items()}
             for context, maps_by_name in step_maps.maps_by_context.items()
         }
         self.background_writer.submit_write(
@@ -85,7 +83,7 @@ class Recorder(CaptureRecorder):
 
     def on_end(self) -> None:
         self.background_writer.wait_for_writes()
-        self.writer.finish_group({SELF_CHECK_ATTRIBUTE: self.observer.check_results.to_attribute()})
+        self.writer.finish_group({SELF_CHECK_ATTRIBUTE: self.observer.check_results.serialize_results()})
 
     def _store_new_checks(self) -> None:
         """Store the checks of newly evaluated blocks now, for a process that resumes the video."""
@@ -93,5 +91,5 @@ class Recorder(CaptureRecorder):
         if len(check_results.results_by_block) > self.stored_check_count:
             self.stored_check_count = len(check_results.results_by_block)
             self.background_writer.submit_write(
-                partial(self.writer.update_attributes, {SELF_CHECK_ATTRIBUTE: check_results.to_attribute()})
+                partial(self.writer.update_attributes, {SELF_CHECK_ATTRIBUTE: check_results.serialize_results()})
             )

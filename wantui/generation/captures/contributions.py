@@ -3,8 +3,6 @@
 from functools import partial
 from typing import Any
 
-import torch
-
 from wantui.captures.contributions import CONTRIBUTIONS, OUTPUT_NAME, ContributionRequest
 from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
@@ -57,7 +55,7 @@ class Recorder(CaptureRecorder):
         maps = step.values_by_capture.get(CAPTURE_NAME)
         if maps is None:
             return
-        values = dict(zip(maps, torch.stack(list(maps.values())).cpu().numpy(), strict=True))
+        values = {name: values.cpu().numpy() for name, values in maps.items()}
         self.background_writer.submit_write(partial(self.writer.write_step, values))
 
     def on_end(self) -> None:

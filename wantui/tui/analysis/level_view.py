@@ -122,7 +122,7 @@ def _draw_accuracy(
 def _draw_shares(variance_shares: "VarianceShares", width: int, height: int, canvas: Canvas) -> list[Text]:
     """Return the chart of the variance shares."""
     names = variance_shares.varying_effects
-    legend = [_draw_title("variance", SHARE_NOTES, width), *_draw_legend(variance_shares.varying_titles, width, canvas)]
+    legend = [_draw_title("variance", SHARE_NOTES, width), *_draw_legend(variance_shares.effect_titles, width, canvas)]
     curves = [variance_shares.shares_by_effect[name].tolist() for name in names]
     chart = Chart(width, height - len(legend), (1.0, 0.0), find_value_range(curves), SIGMA_AXIS_NAME)
     for index, curve in enumerate(curves):

@@ -87,7 +87,7 @@ class DifferenceCurve(WorkerErrorsMixin, SeekBar):
 
     @dataclass
     class Measured(Message):
-        """The difference was measured, or cannot be measured."""
+        """The measurement has finished: it gave a difference, or the reason why there is none."""
 
         difference: ClipDifference | None
         error: str = ""

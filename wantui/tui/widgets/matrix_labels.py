@@ -53,7 +53,7 @@ def append_hidden_count(labels: Strip, hidden_count: int) -> Strip:
 
 
 def draw_row_label(label: str, line: int, geometry: CellGeometry, is_current: bool, style: Style) -> Segment:
-    """Draw a line of a row's label, which is wrapped beside its pictures."""
+    """Draw one line of a row's label. The label is wrapped to fit beside the row's pictures."""
     width, height = geometry.label_width - 1, max(1, geometry.picture_height)
     label = escape_unprintable(label)
     lines = wrap_cells(label, width, max_lines=height, placeholder="…") if height > 1 else [label]
