@@ -68,7 +68,7 @@ METRICS: dict[str, Metric] = {
         has_ratio_scale=False,
     ),
     "commitment": Metric(
-        "noise level below which the predicted final latents settle",
+        "noise level below which the predicted latents settle",
         lambda t: t.commitment,
         3,
         "sigma",
