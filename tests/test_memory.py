@@ -737,6 +737,17 @@ def test_predicted_peak_equals_measured_peak_without_the_encoder() -> None:
     assert resident.working_bytes == resident.peak_bytes
 
 
+def test_earlier_states_of_a_trajectory_are_predicted_where_they_fit() -> None:
+    recipe, tiled = recipe_of(LARGE, steps=50), find_plan("tiled")
+    states_bytes = 4 * 50 * 16 * 21 * 60 * 104
+    required_bytes = estimate_required_bytes(tiled, LARGE, recipe) or 0
+    working_bytes = estimate_peak_working_bytes(tiled, LARGE, recipe) or 0
+    roomy, narrow = (choose_memory_plan(LARGE, recipe, free, tiled) for free in (80 * GB, required_bytes))
+    assert roomy.working_bytes == roomy.peak_bytes == working_bytes + states_bytes
+    assert narrow.fits
+    assert narrow.working_bytes == narrow.peak_bytes == working_bytes
+
+
 @pytest.mark.parametrize("per_head", [False, True])
 @pytest.mark.parametrize("unconditional", [False, True])
 def test_memory_of_per_block_maps_is_predicted(nano: WanPipeline, per_head: bool, unconditional: bool) -> None:

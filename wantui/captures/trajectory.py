@@ -7,6 +7,8 @@ from wantui.captures.base import BYTES_BY_DTYPE, CaptureKind, CaptureRequest, De
 from wantui.formatting import format_count
 from wantui.section import ChoiceDescriptions, ConfigSection
 
+MAX_FREE_MEMORY_FRACTION = 1 / 16
+"""Largest share of free GPU memory for the earlier states; beyond it they are in pinned CPU memory."""
 MAX_PROJECTION_DIMENSION = 4096
 """Largest dimension of a state's projection; smaller states are stored without projection."""
 
@@ -95,5 +97,5 @@ TRAJECTORY = CaptureKind(
     request_type=TrajectoryRequest,
     build_request=_build_trajectory_request,
     estimate_disk=_estimate_trajectory_disk_usage,
-    estimate_gpu_bytes=lambda request, size: 0,
+    estimate_gpu_bytes=lambda request, size: 0,  # `memory_plan` counts the earlier states, which need not be on the GPU
 )

@@ -11,10 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wantui.captures.trajectory import MAX_PROJECTION_DIMENSION
+from wantui.captures.trajectory import MAX_FREE_MEMORY_FRACTION, MAX_PROJECTION_DIMENSION
 
-MAX_FREE_MEMORY_FRACTION = 1 / 16
-"""Largest share of free GPU memory for the states; beyond it they are in pinned CPU memory."""
 MAX_WIDENED_BYTES = 1 << 27
 """Bytes of earlier states that are converted to float64 at a time."""
 PROJECTION_SEED = 0

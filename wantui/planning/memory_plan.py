@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, assert_never
 
+from wantui.captures.trajectory import MAX_FREE_MEMORY_FRACTION
 from wantui.config.plans import migrate_plan_name
 from wantui.config.speeds import SpeedName
 from wantui.formatting import format_bytes
@@ -25,7 +26,9 @@ from wantui.planning.weight_bytes import (
     count_fp8_savings,
     estimate_block_bytes,
     estimate_transformer_bytes,
+    estimate_weight_bytes,
 )
+from wantui.samplers import count_model_evaluations
 
 
 @dataclass(frozen=True)
@@ -183,10 +186,15 @@ def estimate_decode_bytes(model: WanModel, recipe: Recipe, tile_side: int | None
     return int(max(4.75 * video_bytes, pixel_bytes * tile_side * tile_side + 1.35 * video_bytes))
 
 
-def estimate_peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int | None:
+def estimate_peak_working_bytes(
+    plan: MemoryPlan, model: WanModel, recipe: Recipe, earlier_states_bytes: int = 0
+) -> int | None:
     """Return the peak bytes that torch allocates on the GPU for a video, or None if the parts' sizes are unknown.
 
     Excludes encoding the prompts if the plan encodes them first.
+
+    Args:
+        earlier_states_bytes: bytes of the trajectory's earlier states, if they are on the GPU.
     """
     if model.text_encoder_parameter_count is None or model.vae_parameter_count is None:
         return None
@@ -203,6 +211,7 @@ def estimate_peak_working_bytes(plan: MemoryPlan, model: WanModel, recipe: Recip
     )
     is_fused = can_fuse_pipeline(model, plan, recipe.speed, recipe.weights)
     computing_bytes = estimate_activation_bytes(model, recipe, is_fused) + estimate_extra_gpu_bytes(recipe, model)
+    computing_bytes += earlier_states_bytes
     tile_side = plan.choose_tile_side(recipe.width, recipe.height)
     decoding_bytes = estimate_decode_bytes(model, recipe, tile_side, is_fused)
     block_bytes = estimate_block_bytes(model, recipe)
@@ -248,6 +257,20 @@ def estimate_peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, strea
     if streams_encoder:
         encoding_bytes = min(encoding_bytes, STREAMED_ENCODER_BYTES)
     return max(working_bytes, encoding_bytes)
+
+
+def _estimate_earlier_states_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, free_bytes: int) -> int:
+    """Return the bytes of the trajectory's earlier states on the GPU; 0 if too little memory is free for them.
+
+    They are not part of the required bytes: `generation.gram` holds them on the CPU instead.
+    """
+    state_bytes = 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
+    states_bytes = state_bytes * count_model_evaluations(recipe.sampler, recipe.steps)
+    free_bytes -= CONTEXT_BYTES
+    if plan.transformer_placement == "resident":
+        encoder_bytes = BYTES_BY_DTYPE[recipe.dtype] * (model.text_encoder_parameter_count or 0)
+        free_bytes -= (estimate_weight_bytes(model, recipe) or 0) - (encoder_bytes if plan.encodes_first else 0)
+    return states_bytes if states_bytes <= MAX_FREE_MEMORY_FRACTION * free_bytes else 0
 
 
 def _estimate_expected_peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, free_bytes: int) -> int | None:
@@ -299,10 +322,11 @@ def choose_memory_plan(
     allowed_plans = [plan for plan in allowed_plans if _supports_speed(plan, recipe)]
 
     def build_chosen_plan(plan: MemoryPlan, reason: str, fits: bool = True) -> ChosenPlan:
-        peak_bytes, working_bytes = (
-            _estimate_expected_peak_bytes(plan, model, recipe, free_bytes),
-            estimate_peak_working_bytes(plan, model, recipe),
-        )
+        earlier_states_bytes = _estimate_earlier_states_bytes(plan, model, recipe, free_bytes)
+        working_bytes = estimate_peak_working_bytes(plan, model, recipe, earlier_states_bytes)
+        peak_bytes = _estimate_expected_peak_bytes(plan, model, recipe, free_bytes)
+        if peak_bytes is not None and working_bytes is not None:
+            peak_bytes = max(peak_bytes, working_bytes)
         return ChosenPlan(plan, peak_bytes, reason, fits, requested_plan is not None, working_bytes)
 
     if requested_plan is not None:
