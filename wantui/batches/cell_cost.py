@@ -107,8 +107,11 @@ def _count_gpus_per_video(preview: BatchPreview, recipe: Recipe, plan: MemoryPla
 
 def _find_largest_recipe(preview: BatchPreview, cell: PlannedCell) -> Recipe:
     """Return the recipe of the variation that needs the most GPU memory because of the attention maps of its marks."""
-    recipes = {size_key: recipe for size_key, recipe, _ in iterate_cell_recipes(cell)}.values()
-    return max(recipes, key=lambda recipe: estimate_extra_gpu_bytes(recipe, preview.model))
+    recipes = {
+        (size_key, max(len(prompt.prompt) for prompt in recipe.prompts)): recipe
+        for size_key, recipe, _ in iterate_cell_recipes(cell)
+    }
+    return max(recipes.values(), key=lambda recipe: estimate_extra_gpu_bytes(recipe, preview.model))
 
 
 class _PlanChooser:
@@ -125,7 +128,8 @@ class _PlanChooser:
             return None
         extra_bytes = estimate_extra_gpu_bytes(recipe, self.model)
         has_two_passes = uses_unconditional_pass(recipe)
-        key = recipe.width, recipe.height, recipe.frames, recipe.speed, has_two_passes, extra_bytes
+        size_key = recipe.width, recipe.height, recipe.frames, recipe.speed, recipe.sampler, recipe.steps
+        key = *size_key, has_two_passes, extra_bytes
         if key not in self._plan_by_key:
             self._plan_by_key[key] = choose_memory_plan(self.model, recipe, self.free_bytes, self.requested_plan)
         return self._plan_by_key[key]
