@@ -93,8 +93,9 @@ def test_file_that_exceeds_a_size_limit_fails_the_video_with_a_remedy(tmp_path: 
     error = OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     assert decide_outcome(error, situation(tmp_path)) == FailVideo(f"cannot write a file of the video: {TOO_LARGE}")
     path = tmp_path / "videos" / "v.mp4"
-    error = OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
-    assert decide_outcome(error, situation(tmp_path)) == FailVideo(f"cannot write {path}: {TOO_LARGE}")
+    for name in (str(path), f"file:{path}"):  # FFmpeg writes URLs
+        error = OSError(errno.EFBIG, os.strerror(errno.EFBIG), name)
+        assert decide_outcome(error, situation(tmp_path)) == FailVideo(f"cannot write {path}: {TOO_LARGE}")
 
 
 def test_full_disk_of_a_file_outside_the_batch_is_waited_for(tmp_path: Path) -> None:
@@ -104,8 +105,9 @@ def test_full_disk_of_a_file_outside_the_batch_is_waited_for(tmp_path: Path) -> 
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     expected = WaitForDiskSpace(f"No space left on device: {path}", tmp_path / "cache")
     assert decide_outcome(error, situation(tmp_path / "batch")) == expected
-    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "batch" / "v.mp4"))
-    assert decide_outcome(error, situation(tmp_path / "batch")) == WaitForDiskSpace("No space left on device")
+    for name in (str(tmp_path / "batch" / "v.mp4"), f"file:{tmp_path}/batch/v.mp4"):  # FFmpeg writes URLs
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        assert decide_outcome(error, situation(tmp_path / "batch")) == WaitForDiskSpace("No space left on device")
 
 
 def test_queue_waits_for_the_disk_of_the_file_outside_the_batch(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_queue_waits_for_the_disk_of_the_file_outside_the_batch(tmp_path: Path) 
 )
 def test_files_removed_by_others_are_named_with_a_remedy(tmp_path: Path, number: int, message: str) -> None:
     path = tmp_path / "videos" / "v.mp4"
-    for names in ((str(path),), (f"{path}.partial", None, str(path))):
+    for names in ((str(path),), (f"{path}.partial", None, str(path)), (f"file:{path}",)):
         result = decide_outcome(OSError(number, os.strerror(number), *names), situation(tmp_path))
         assert result == FailVideo(f"cannot write {path}: {message} the video again: wantui queue retry")
 

@@ -66,12 +66,16 @@ def find_unwritable_folder(batch_root: Path, error: OSError) -> tuple[Path, str]
 
 
 def _list_affected_folders(batch_root: Path, error: OSError) -> Iterator[Path]:
-    for file_name in (error.filename, error.filename2):
-        if isinstance(file_name, str | bytes):
-            folder = Path(os.fsdecode(file_name)).absolute().parent
-            if folder.is_relative_to(batch_root) and not is_folder_deleted(folder):
-                yield folder
+    for path in _list_error_paths(error):
+        if path.parent.is_relative_to(batch_root) and not is_folder_deleted(path.parent):
+            yield path.parent
     yield batch_root
+
+
+def _list_error_paths(error: OSError) -> list[Path]:
+    """Return the absolute paths that an error names; FFmpeg writes them as `file:` URLs."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return [Path(os.fsdecode(name).removeprefix("file:")).absolute() for name in names]
 
 
 def find_full_outside_file(batch_root: Path, error: OSError) -> tuple[Path, Path] | None:
@@ -79,10 +83,8 @@ def find_full_outside_file(batch_root: Path, error: OSError) -> tuple[Path, Path
 
     Libraries write such files, for example compiled kernels.
     """
-    if not isinstance(error.filename, str | bytes):
-        return None
-    path = Path(os.fsdecode(error.filename)).absolute()
-    if path.is_relative_to(batch_root):
+    outside_paths = (path for path in _list_error_paths(error) if not path.is_relative_to(batch_root))
+    if (path := next(outside_paths, None)) is None:
         return None
     return path, next(folder for folder in path.parents if os.access(folder, os.F_OK))
 
@@ -91,7 +93,8 @@ def describe_file_too_large(error: OSError) -> str | None:
     """Describe why a file exceeds the size limit of a process or file system; None for other errors."""
     if error.errno != errno.EFBIG:
         return None
-    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file of the video"
+    paths = _list_error_paths(error)
+    name = paths[0] if paths else "a file of the video"
     return (
         f"cannot write {name}: {error.strerror or error}. Raise the limit of file sizes (ulimit -f) and restart the "
         "engine, or use a file system without such a limit (FAT allows 4 GB). Then generate the video again: wantui "
@@ -101,12 +104,11 @@ def describe_file_too_large(error: OSError) -> str | None:
 
 def describe_path_conflict(batch_root: Path, error: OSError) -> str | None:
     """Describe an error that another program caused by removing or replacing files; None for other errors."""
-    # For a failed rename, the conflict is at the second name.
-    file_name = error.filename if error.filename2 is None else error.filename2
-    if error.errno not in PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER or not isinstance(file_name, str | bytes):
+    paths = _list_error_paths(error)
+    if error.errno not in PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER or not paths:
         return None
-    path = Path(os.fsdecode(file_name))
-    if not path.absolute().is_relative_to(batch_root):
+    path = paths[-1]  # for a failed rename, the conflict is at the second name
+    if not path.is_relative_to(batch_root):
         return None
     return (
         f"cannot write {path}: {error.strerror or error}. {PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER[error.errno]}: wantui "
@@ -121,10 +123,7 @@ def describe_sticky_bit_conflict(error: OSError) -> str | None:
     """
     if error.errno not in (errno.EPERM, errno.EACCES):
         return None
-    for file_name in (error.filename, error.filename2):
-        if not isinstance(file_name, str | bytes):
-            continue
-        path = Path(os.fsdecode(file_name)).absolute()
+    for path in _list_error_paths(error):
         try:
             file_status, folder_status = path.lstat(), path.parent.stat()
         except OSError:
