@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from wantui.analysis.arrays import CACHED_CHUNK_VALUES, FloatArray, split_rows
 from wantui.analysis.permuted_differences import PermutedDifferences
-from wantui.analysis.statistics import compute_absolute_t, draw_sign_flips, draw_within_seed_permutations
+from wantui.analysis.statistics import compute_t_quantile, draw_within_seed_permutations, iterate_flipped_t
 
 THRESHOLD_P = 0.05
 """Two-sided p below which a noise level can belong to a cluster, from the t of that level. This threshold is fixed
@@ -67,14 +66,10 @@ def run_cluster_test(differences: FloatArray) -> ClusterTest:
     if seed_count < 2:
         raise ValueError(f"cannot test clusters: at least two seeds are needed, but there are {seed_count}")
     values = np.where(np.isfinite(differences).all(0), differences, 0.0)
-    flips, _ = draw_sign_flips(seed_count)
-    mean_squares, threshold = (values**2).mean(0), compute_threshold(seed_count)
+    threshold = compute_threshold(seed_count)
     mass_chunks: list[FloatArray] = []
     observed_t = np.zeros(values.shape[1])
-    for flip_chunk in split_rows(flips, values.shape[1], CACHED_CHUNK_VALUES):
-        means = flip_chunk @ values / seed_count
-        variances = np.maximum(mean_squares - means**2, 0) * seed_count / (seed_count - 1)
-        t_values = np.copysign(compute_absolute_t(means, variances, seed_count), means)
+    for t_values in iterate_flipped_t(values):
         observed_t = observed_t if mass_chunks else t_values[0].copy()  # a view would keep the chunk
         mass_chunks.append(compute_largest_masses(t_values.T, threshold))
     null_masses = np.concatenate(mass_chunks)
@@ -87,7 +82,7 @@ def run_cluster_test(differences: FloatArray) -> ClusterTest:
 
 def compute_threshold(seed_count: int) -> float:
     """Return the |t| above which a noise level can belong to a cluster."""
-    return float(special.stdtrit(seed_count - 1, 1 - THRESHOLD_P / 2))
+    return compute_t_quantile(1 - THRESHOLD_P / 2, seed_count - 1)
 
 
 def find_clusters(t_values: FloatArray, threshold: float) -> list[tuple[int, int, float]]:

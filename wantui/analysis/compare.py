@@ -85,7 +85,7 @@ def compare_groups(
             groups,
             _summarise_groups(groups, metric_names, cell_values, nulls_by_group),
             tuple(differences),
-            tuple(_judge_group_pairs(differences, primary_values, group_pairs, equivalence_margin)),
+            tuple(_judge_group_pairs(primary_differences, primary_values, group_pairs, equivalence_margin)),
             compute_omnibus_p(primary_values.mean(1)),
             *_test_final_states(matched.final_states, matched.groups, group_pairs),
             matched.final_states.curves_by_group if matched.final_states is not None else {},
@@ -288,7 +288,7 @@ def _collect_group_cell_values(
 
 
 def _judge_group_pairs(
-    differences: Sequence[Difference],
+    primary_differences: Sequence[Difference],
     primary_values: FloatArray,
     group_pairs: GroupIndexPairs,
     equivalence_margin: float,
@@ -298,7 +298,6 @@ def _judge_group_pairs(
     Args:
         primary_values: [seeds, phrasings, groups] of the declared metric.
     """
-    primary_differences = [difference for difference in differences if difference.metric == differences[0].metric]
     pairwise_p = np.array([[difference.paired_effect.p] for difference in primary_differences])
     family_p = compute_family_p(primary_values.mean(1)[:, :, None], group_pairs, pairwise_p)[:, 0]
     phrasing_p = np.full(len(group_pairs), math.nan)

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import stats
 
 from wantui.analysis.arrays import FloatArray, split_rows
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-from wantui.analysis.statistics import MAX_EXACT_PERMUTATIONS, RANDOM_SEED, RESAMPLE_COUNT
+from wantui.analysis.statistics import MAX_EXACT_PERMUTATIONS, RANDOM_SEED, RESAMPLE_COUNT, compute_t_quantile
 
 ACROSS_SEEDS, ACROSS_VARIATIONS = "seeds", "variations"
 MIN_SEEDS = 4
@@ -202,6 +202,6 @@ def compute_rho_interval(values: FloatArray, others: FloatArray) -> tuple[float,
     if not (abs(full) < 1 - TIE_TOLERANCE and (np.abs(parts) < 1 - TIE_TOLERANCE).all()):
         return math.nan, math.nan
     pseudovalues = unit_count * math.atanh(full) - (unit_count - 1) * np.arctanh(parts)
-    half_width = special.stdtrit(unit_count - 1, 0.975) * pseudovalues.std(ddof=1) / math.sqrt(unit_count)
+    half_width = compute_t_quantile(0.975, unit_count - 1) * pseudovalues.std(ddof=1) / math.sqrt(unit_count)
     low, high = (float(np.tanh(pseudovalues.mean() + sign * half_width)) for sign in (-1, 1))
     return (low, high) if low <= full <= high else (math.nan, math.nan)

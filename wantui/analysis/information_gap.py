@@ -119,7 +119,7 @@ def integrate_levels(
     weights = np.array([level.weight for level in levels])
     in_window = np.array([level.is_in_window for level in levels])
     gaps, gains = np.asarray(squared_gaps), np.asarray(pointwise_gains)
-    sums = [float((weights * values)[mask].sum()) for mask in (in_window, weights > 0) for values in (gains, gaps)]
+    sums = [float((weights * values)[mask].sum()) for mask in (in_window, slice(None)) for values in (gains, gaps)]
     return InformationGap(*sums)
 
 

@@ -38,14 +38,12 @@ def compute_random_walk_null(trajectory: Trajectory) -> Trajectory:
 class GaussianData:
     """Normal distribution with the mean and covariance of some states."""
 
-    state_count: int
-    """Number of states of the estimate."""
     dimension: int
     """Number of values of a state."""
     squared_mean_norm: float
     """Squared norm of the mean."""
     variances: FloatArray
-    """[k] variances along the at most count - 1 principal axes; 0 along all other axes."""
+    """[k] variances along the at most n - 1 principal axes; 0 along all other axes."""
     mean_components: FloatArray
     """[k] components of the mean along the principal axes."""
 
@@ -62,7 +60,7 @@ class GaussianData:
         is_significant = eigenvalues > max(1e-12 * eigenvalues[-1], 1e-24 * n * float(mean @ mean), 1e-300)
         eigenvalues, eigenvectors = eigenvalues[is_significant], eigenvectors[:, is_significant]
         mean_components = (centred @ mean) @ eigenvectors / np.sqrt(eigenvalues)
-        return cls(n, dimension, float(mean @ mean), eigenvalues / max(n - 1, 1), mean_components)
+        return cls(dimension, float(mean @ mean), eigenvalues / max(n - 1, 1), mean_components)
 
 
 def draw_gaussian_flow(
@@ -96,13 +94,13 @@ def draw_gaussian_paths(
     is_distinct = np.append(np.diff(sigmas) != 0, True)
     sigmas, response = sigmas[is_distinct], response[is_distinct]
     generator, k = np.random.default_rng(RANDOM_SEED), len(data.variances)
-    off_axis_variance = max(data.squared_mean_norm - float((data.mean_components**2).sum()), 0.0)
+    squared_off_axis_mean = max(data.squared_mean_norm - float((data.mean_components**2).sum()), 0.0)
     trajectories = []
     for _ in range(path_count):
         # One direction off the axes is that of the mean, so its component g enters both rest and off_axis_mean_product.
         g = float(generator.standard_normal()) if data.dimension > k else 0.0
         off_axis_square = g**2 + (float(generator.chisquare(data.dimension - k - 1)) if data.dimension > k + 1 else 0.0)
-        off_axis_mean_product = np.sqrt(off_axis_variance) * g
+        off_axis_mean_product = np.sqrt(squared_off_axis_mean) * g
         trajectories.append(
             compute_trajectory_from_noise(
                 data, sigmas, response, generator.standard_normal(k), off_axis_square, off_axis_mean_product
@@ -173,7 +171,7 @@ def build_gaussian_null(videos: Sequence[Video], final_states: FloatArray | None
     """Return the Gaussian flow to the final states of videos with equal settings.
 
     Args:
-        final_states: [videos, k] projections of the final states, if already loaded.
+        final_states: [videos with a trajectory, k] projections of their final states, if already loaded.
     """
     usable_videos = [video for video in videos if video.trajectory is not None]
     if len(usable_videos) < 2:

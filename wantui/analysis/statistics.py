@@ -6,6 +6,7 @@ groups. So tests permute groups within seeds; for two groups, they flip the sign
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -168,18 +169,24 @@ def run_max_t_test(differences: FloatArray) -> FloatArray:
 
     It is the share of sign flips whose largest |t| is at least the column's |t|.
     """
-    n, column_count = differences.shape
-    flips, _ = draw_sign_flips(n)
-    mean_squares = (differences**2).mean(0)
-    observed_t = np.zeros(column_count)
+    observed_t = np.zeros(differences.shape[1])
     max_t_chunks: list[FloatArray] = []
-    for flip_chunk in split_rows(flips, column_count, CACHED_CHUNK_VALUES):
-        means = flip_chunk @ differences / n
-        t = compute_absolute_t(means, np.maximum(mean_squares - means**2, 0) * n / (n - 1), n)
+    for t_values in iterate_flipped_t(differences):
+        t = np.abs(t_values)
         observed_t = observed_t if max_t_chunks else t[0].copy()
         max_t_chunks.append(t.max(1))
     max_t = np.concatenate(max_t_chunks)
     return np.array([np.mean(max_t >= t * (1 - 1e-9)) for t in observed_t])
+
+
+def iterate_flipped_t(differences: FloatArray) -> Iterator[FloatArray]:
+    """Yield t [flips, m] of the means of paired differences [n, m], for chunks of the sign flips."""
+    n, column_count = differences.shape
+    flips, _ = draw_sign_flips(n)
+    mean_squares = (differences**2).mean(0)
+    for flip_chunk in split_rows(flips, column_count, CACHED_CHUNK_VALUES):
+        means = flip_chunk @ differences / n
+        yield np.copysign(compute_absolute_t(means, np.maximum(mean_squares - means**2, 0) * n / (n - 1), n), means)
 
 
 def compute_absolute_t(means: FloatArray, variances: FloatArray, n: int) -> FloatArray:

@@ -17,7 +17,7 @@ from wantui.models.nano.judge import (
 from wantui.storage.mp4 import Frame
 
 NOTHING_LABEL = "nothing"
-"""Label of a clip without a visible object."""
+"""Label of a clip whose object is not visible: in the middle frame, or for a motion in the first or last frame."""
 
 
 def judge_clips(
@@ -57,4 +57,4 @@ def _judge_clip(video: torch.Tensor, attribute: str) -> str:
     if attribute == "colour":
         return list(RGB_BY_COLOUR)[find_nearest_colour(video, mask)]
     motion = detect_motion(mask)
-    return next((name for name in DIRECTION_BY_MOTION if name == motion), NOTHING_LABEL)
+    return motion if motion in DIRECTION_BY_MOTION else NOTHING_LABEL
