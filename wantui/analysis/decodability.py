@@ -40,7 +40,7 @@ MAX_DECODED_GROUPS = 12
 MIN_SHRINKAGE, MAX_SHRINKAGE = 1e-8, 1 - 1e-8
 """Bounds of gamma, with which the system of equations stays solvable and the ridge finite."""
 ROUNDING_TOLERANCE = 1e-12
-"""Size of a prediction, relative to its terms, up to which it is only rounding, and the pair counts as guessed."""
+"""Size of a prediction, relative to its terms, up to which it is a rounding error; the pair then counts as guessed."""
 PRIOR_PAIR_COUNT = 2
 """Number of pseudo-pairs with a design effect of 1, which shrink the estimate towards 1."""
 BISECTION_COUNT = 50

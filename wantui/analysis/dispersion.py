@@ -20,11 +20,13 @@ groups of two would seem to have no error."""
 MAX_WEISZFELD_ITERATIONS = 5000
 """Maximum number of Weiszfeld iterations; a dozen suffice in many dimensions, nearly collinear states need hundreds."""
 ROUNDING_TOLERANCE = 1e-20
-"""Share of a sum of squares up to which a value is only rounding, which would order permutations at random."""
+"""Share of a sum of squares up to which a value is only a rounding error, which would order permutations
+at random."""
 CANCELLATION_TOLERANCE = 1e-12
-"""Difference between two sums of squared distances, as a share of either sum, up to which it is only rounding."""
+"""Difference between two sums of squared distances, as a share of either sum, up to which it is only a rounding
+error."""
 STATE_ROUNDING_TOLERANCE = 1e-13
-"""Share of the squares of two states up to which their squared distance is only rounding; states are float32."""
+"""Share of the squares of two states up to which their squared distance is a rounding error; states are float32."""
 PERMUTATION_CHUNK_SIZE = 1024
 """Number of permutations whose statistic is computed together."""
 

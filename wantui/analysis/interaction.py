@@ -102,7 +102,7 @@ class InteractionEffect:
 
     @property
     def is_found(self) -> bool:
-        """Return whether p is small and the interval excludes 0."""
+        """Return whether p is significant and the interval excludes 0."""
         return self.p <= SIGNIFICANCE_LEVEL and not self.low <= 0 <= self.high
 
     def format_cells(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from wantui.analysis.statistics import (
 )
 
 STATE_ROUNDING_TOLERANCE = 1e-13
-"""Share of the squares of two states up to which their squared distance is only rounding; states are float32."""
+"""Share of the squares of two states up to which their squared distance is a rounding error; states are float32."""
 
 
 @dataclass(frozen=True)

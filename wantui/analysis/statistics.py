@@ -31,7 +31,8 @@ smallest p of all permutations.
 MAX_CACHED_VALUES = 4_000_000
 """Maximum number of values of random permutations that are kept for the next test."""
 MEAN_ROUNDING_TOLERANCE = 1e-12
-"""Size of a mean, relative to its terms, up to which it is only rounding and would order permutations at random."""
+"""Size of a mean, relative to its terms, up to which it is only a rounding error and would order permutations at
+random."""
 LARGE_NONCENTRALITY = 1e4
 """Noncentrality above which the noncentral t distribution is approximated by its shift over a scaled chi."""
 

@@ -25,7 +25,7 @@ MAX_TEMPLATE_LENGTH = 200_000
 
 @dataclass
 class BatchPreviewed(Message):
-    """The preview of the draft was computed, or failed."""
+    """The preview of the draft, or the reason why there is none."""
 
     preview: "BatchPreview | None"
     cost_lines: "list[CostLine]"

@@ -43,7 +43,7 @@ class VideosFound(Message):
 
 @dataclass
 class BatchLoaded(Message):
-    """The manifest and marks of a batch were read, or the manifest could not be read."""
+    """The manifest and marks of a batch, or the reason why its manifest cannot be read."""
 
     folder: Path
     manifest: Manifest | None

@@ -61,7 +61,7 @@ class BatchVersion:
 
 @dataclass
 class BatchFactsRead(Message):
-    """The manifest of the selected batch was read, or cannot be read."""
+    """The manifest of the selected batch and facts from it; None if the manifest cannot be read."""
 
     version: BatchVersion
     manifest: Manifest | None

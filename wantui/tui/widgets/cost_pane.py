@@ -31,7 +31,7 @@ METER_WIDTH = 16
 MIN_METER_SHARE = 0.01
 """Share below which a meter would be an empty line."""
 HIGH_SHARE = 0.8
-"""Used share of the free memory or disk space, from which on a meter has the colour of a warning."""
+"""Used share of the free memory or disk space at which a meter takes the colour of a warning."""
 
 
 class CostPane(KeyTitleMixin, Vertical):

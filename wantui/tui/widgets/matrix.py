@@ -86,7 +86,7 @@ class Matrix(ScrollView, can_focus=True):
 
     @dataclass
     class PictureRead(Message):
-        """A picture was read, or cannot be read (None)."""
+        """The requested picture; None if it cannot be read."""
 
         request: ThumbnailRequest
         picture: "Picture | None"

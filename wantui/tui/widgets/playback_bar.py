@@ -16,7 +16,7 @@ MIN_BAR_WIDTH = 12
 MAX_TITLE_SHARE = 0.4
 """Largest share of the line that the title takes."""
 MIN_WIDTH_WITH_WORDS = 100
-"""Width of the bar in cells from which the state is also shown in words."""
+"""Minimum width of the bar, in cells, at which the state is also shown in words."""
 
 
 def format_position(playback: Playback, *, in_words: bool = False) -> str:

@@ -40,7 +40,7 @@ class StillPictureRequest:
 
 @dataclass
 class StillPictureRead(Message):
-    """A picture was read, or cannot be read (None)."""
+    """The requested picture; None if it cannot be read."""
 
     request: StillPictureRequest
     picture: "Picture | None"

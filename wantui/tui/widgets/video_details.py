@@ -39,7 +39,7 @@ MIN_SHEET_LINES, MIN_LABELLED_LINES = 3, 4
 
 @dataclass
 class SheetRead(Message):
-    """A contact sheet was read, or could not be read."""
+    """The frames of a contact sheet, if it can be read."""
 
     sheet_path: Path
     frames: "Sequence[Picture]"
