@@ -523,7 +523,7 @@ def test_cancel_is_reported_before_the_manifest_is_written(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt  # by a user who does not wait for a slow disk
 
-    monkeypatch.setattr(ManifestStore, "cancel_videos", interrupted)
+    monkeypatch.setattr(ManifestStore, "end_videos", interrupted)
     assert "3 videos cancelled\n" in wantui("queue", "cancel", 1).err
 
 
