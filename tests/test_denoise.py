@@ -21,7 +21,7 @@ from wantui.generation.denoise import denoise_latents, prepare_inputs
 from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
 from wantui.generation.errors import LoadError, NotFiniteError
 from wantui.generation.load import load_pipeline
-from wantui.generation.samplers import build_scheduler, derive_noise_seed
+from wantui.generation.samplers import build_scheduler, derive_seed
 from wantui.generation.token_spans import PromptTooLongError
 from wantui.models.catalogue import WanModel, read_model_directory
 from wantui.samplers import SamplerName
@@ -171,7 +171,9 @@ def test_lcm_equals_the_diffusers_scheduler_with_a_generator(tiny_models: dict[s
     latents = latents_of(pipeline, recipe)
     stock = FlowMatchLCMScheduler(shift=5.0)
     stock.set_timesteps = partial(stock.set_timesteps, sigmas=[1.0, 0.75, 0.5, 0.25])
-    stock.step = partial(stock.step, generator=torch.Generator().manual_seed(derive_noise_seed(recipe.seed)))
+    stock.step = partial(
+        stock.step, generator=torch.Generator().manual_seed(derive_seed(f"wantui sampler noise {recipe.seed}"))
+    )
     assert torch.equal(latents, diffusers_output(pipeline, recipe, "latent", scheduler=stock))
 
 
@@ -183,7 +185,9 @@ def test_dpm_sde_equals_the_diffusers_scheduler_with_a_generator(
     stock = DPMSolverMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0, algorithm_type="sde-dpmsolver++"
     )
-    stock.step = partial(stock.step, generator=torch.Generator().manual_seed(derive_noise_seed(recipe.seed)))
+    stock.step = partial(
+        stock.step, generator=torch.Generator().manual_seed(derive_seed(f"wantui sampler noise {recipe.seed}"))
+    )
     assert torch.equal(latents, diffusers_output(tiny, recipe, "latent", scheduler=stock))
 
 

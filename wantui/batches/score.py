@@ -22,7 +22,6 @@ from wantui.generation.placement import find_device_name
 from wantui.generation.renoise import LevelSums, make_prompt_encoder, measure_level_gaps
 from wantui.generation.token_spans import check_prompt_length
 from wantui.planning import CaptureRequests, Recipe, TimedVideo, parse_timed_videos
-from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.pass_time import estimate_pass_seconds
 from wantui.planning.time_estimate import Estimate
 from wantui.queue.benchmark_store import load_throughput
@@ -287,7 +286,7 @@ def _cache_embeddings(loaded: "LoadedPipeline") -> "Callable[[str], Tensor]":
 
     Videos of one sentence are consecutive, so most embeddings are reused.
     """
-    return lru_cache(maxsize=4)(make_prompt_encoder(loaded.pipeline, loaded.embeddings, TEXT_POSITION_COUNT))
+    return lru_cache(maxsize=4)(make_prompt_encoder(loaded.pipeline, loaded.embeddings))
 
 
 def _measure_task(

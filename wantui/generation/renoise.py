@@ -1,6 +1,5 @@
 """Velocities of a model at renoised videos, with two prompts, for the information gap (`analysis.information_gap`)."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from wantui.generation.denoise import expand_timestep
 from wantui.generation.finite import check_finite
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import ensure_on_device, find_device
+from wantui.generation.samplers import derive_seed
+from wantui.planning.flops import TEXT_POSITION_COUNT
 
 NOISE_PURPOSE = "wantui information gap"
 """Text hashed into the seed, so that this noise is independent of the video's initial noise."""
@@ -41,8 +42,8 @@ def draw_noise(shape: Sequence[int], seed: int, level_index: int, draw: int) -> 
 
     Videos of one seed share it, which pairs them. Levels and draws have independent noise.
     """
-    digest = hashlib.sha256(f"{NOISE_PURPOSE}\0{seed}\0{level_index}\0{draw}".encode()).digest()
-    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    noise_seed = derive_seed(f"{NOISE_PURPOSE}\0{seed}\0{level_index}\0{draw}")
+    generator = torch.Generator("cpu").manual_seed(noise_seed)
     return torch.randn((1, *shape), generator=generator, dtype=torch.float32)
 
 
@@ -130,9 +131,7 @@ def _predict_velocities(
     return [predict(context, text) for context, text in zip(("cond", "uncond"), embeds, strict=True)]
 
 
-def make_prompt_encoder(
-    pipeline: WanPipeline, embed_prompt: Callable[[str], Tensor] | None, text_position_count: int
-) -> Callable[[str], Tensor]:
+def make_prompt_encoder(pipeline: WanPipeline, embed_prompt: Callable[[str], Tensor] | None) -> Callable[[str], Tensor]:
     """Return a function that returns the embedding [1, 512, dim] of a prompt."""
     if embed_prompt is not None:
         return embed_prompt
@@ -140,7 +139,7 @@ def make_prompt_encoder(
     @torch.no_grad()
     def encode(prompt: str) -> Tensor:
         embeds: Tensor = pipeline.encode_prompt(
-            prompt, None, False, max_sequence_length=text_position_count, device=find_device(pipeline)
+            prompt, None, False, max_sequence_length=TEXT_POSITION_COUNT, device=find_device(pipeline)
         )[0]
         return embeds
 

@@ -4,7 +4,6 @@ Both run the denoising loop itself from a checkpoint with a fresh sampler, so tr
 and placements apply as in a video.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +18,7 @@ from wantui.generation.denoise import create_scheduler, denoise_latents, plan_pi
 from wantui.generation.denoising_state import Checkpoint, DenoisingInputs, DenoisingStep
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import find_device
+from wantui.generation.samplers import derive_seed
 from wantui.planning import Recipe
 
 NOISE_PURPOSE = "wantui u-turn"
@@ -27,8 +27,7 @@ NOISE_PURPOSE = "wantui u-turn"
 
 def draw_uturn_noise(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
     """Return noise [*shape] that depends only on the seed of a video."""
-    digest = hashlib.sha256(f"{NOISE_PURPOSE}\0{seed}".encode()).digest()
-    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    generator = torch.Generator("cpu").manual_seed(derive_seed(f"{NOISE_PURPOSE}\0{seed}"))
     return np.asarray(torch.randn(tuple(shape), generator=generator, dtype=torch.float32).numpy())
 
 

@@ -38,7 +38,7 @@ class _SeededNoise:
     """State of the CPU generator before the next step."""
 
     def seed_noise(self, seed: int) -> None:
-        self.noise_state = torch.Generator("cpu").manual_seed(derive_noise_seed(seed)).get_state()
+        self.noise_state = torch.Generator("cpu").manual_seed(derive_seed(f"wantui sampler noise {seed}")).get_state()
 
     def step(self, *arguments: Any, **options: Any) -> Any:
         """Run the step of the scheduler with the noise of its generator."""
@@ -69,9 +69,9 @@ class SeededDPMSolverScheduler(_SeededNoise, DPMSolverMultistepScheduler):
     """DPM-Solver++ for the stochastic differential equation (SDE-DPM-Solver++, Lu et al. 2022)."""
 
 
-def derive_noise_seed(seed: int) -> int:
-    """Return the seed of the noise that a sampler adds; SHA-256 makes this noise independent of the initial noise."""
-    return int.from_bytes(hashlib.sha256(f"wantui sampler noise {seed}".encode()).digest()[:8], "big") >> 1
+def derive_seed(text: str) -> int:
+    """Return the seed of noise from its purpose and the video's seed; SHA-256 makes it independent of other noise."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """Record the guidance gap: norms of the predictions with and without the prompt, and their difference."""
 
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,8 +9,6 @@ from torch import Tensor
 from wantui.captures.guidance_gap import COLUMNS
 from wantui.generation.captures.base import CaptureRecorder
 from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
-from wantui.planning import Recipe
-from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.step_arrays import StepArray, StepArrayWriter
 
 ARRAY_NAME = "values"
@@ -51,18 +47,8 @@ class Recorder(CaptureRecorder):
 
     writer: StepArrayWriter
 
-    def __init__(
-        self,
-        path: Path,
-        recipe: Recipe,
-        background_writer: BackgroundWriter,
-        earlier_checksums: Sequence[int],
-        is_resumable: bool,
-    ) -> None:
-        super().__init__(path, recipe, background_writer, earlier_checksums, is_resumable)
-        self.unwritten_rows: list[list[float]] = []
-
     def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
+        self.unwritten_rows: list[list[float]] = []
         evaluations = range(len(inputs.timesteps))
         self.check_stored_steps("guidance gaps", evaluations, steps_done)
         array = StepArray((len(COLUMNS),), "float64", has_one_chunk=True)

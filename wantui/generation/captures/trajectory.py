@@ -1,8 +1,6 @@
 """Record the trajectory: inner products and projections of its states, and the states on request."""
 
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,6 @@ from wantui.generation.denoising_state import DenoisingInputs, DenoisingStep
 from wantui.generation.gram import GramMatrix, StateProjection
 from wantui.planning import Recipe
 from wantui.planning.guidance_plan import changes_guidance
-from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.zarr_group import PartialCaptureError
 
@@ -37,19 +34,9 @@ class Recorder(CaptureRecorder):
 
     writer: TrajectoryWriter
 
-    def __init__(
-        self,
-        path: Path,
-        recipe: Recipe,
-        background_writer: BackgroundWriter,
-        earlier_checksums: Sequence[int],
-        is_resumable: bool,
-    ) -> None:
-        super().__init__(path, recipe, background_writer, earlier_checksums, is_resumable)
+    def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
         self.live_metrics: dict[str, float] = {}
         """Live metrics of the trajectory up to its latest state."""
-
-    def on_start(self, inputs: DenoisingInputs, steps_done: int) -> None:
         if steps_done and len(self.earlier_checksums) != steps_done + 1:
             raise PartialCaptureError(
                 f"{steps_done} steps are complete, but {len(self.earlier_checksums)} states are stored"

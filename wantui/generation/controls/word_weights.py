@@ -57,6 +57,7 @@ class WordWeights:
 
     def __init__(self, weights_by_position: Mapping[int, float]) -> None:
         self.weights_by_position = {token: weight for token, weight in weights_by_position.items() if weight != 1.0}
+        self._tensors: dict[tuple[tuple[float, ...], torch.device, torch.dtype], Tensor] = {}
 
     def __bool__(self) -> bool:
         return bool(self.weights_by_position)
@@ -83,10 +84,16 @@ class WordWeights:
 
         A weight of 0 has the logarithm minus infinity.
         """
-        log_weights = torch.zeros(position_count, device=device, dtype=dtype)
+        log_weights = [0.0] * position_count
         for token, weight in self.weights_by_position.items():
             log_weights[token] = math.log(weight) if weight > 0 else -math.inf
-        return log_weights
+        return self._copy_to_device(tuple(log_weights), device, dtype)
+
+    def _copy_to_device(self, values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Return values on a device, copied once: a copy at every block would wait for the GPU each time."""
+        if (values, device, dtype) not in self._tensors:
+            self._tensors[values, device, dtype] = torch.tensor(values, device=device, dtype=dtype)
+        return self._tensors[values, device, dtype]
 
     def _recompute_outputs(
         self, query: Tensor, key: Tensor, value: Tensor, _: Tensor, column_count: int
@@ -102,9 +109,9 @@ class WordWeights:
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, column_count: int
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Correct the outputs, [heads, positions, dim]."""
-        weighted_positions = torch.tensor(list(self.weights_by_position), device=query.device)
-        weights_minus_one = torch.tensor(
-            [weight - 1 for weight in self.weights_by_position.values()], device=query.device
+        weighted_positions = self._copy_to_device(tuple(self.weights_by_position), query.device, torch.int64)
+        weights_minus_one = self._copy_to_device(
+            tuple(weight - 1 for weight in self.weights_by_position.values()), query.device, torch.float32
         )
         values = value[0].index_select(0, weighted_positions).float().movedim(0, 1)  # [heads, weighted, dim]
         for rows, p in compute_softmax_rows(query, key, column_count):
