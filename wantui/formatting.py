@@ -155,3 +155,15 @@ def format_error(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
     return str(error)
+
+
+def format_number_ranges(numbers: list[int]) -> str:
+    """Format numbers as ranges, such as "1 to 3, 5"; at most ten ranges."""
+    range_texts: list[str] = []
+    numbers = sorted(numbers)
+    first_index = 0
+    for index, number in enumerate(numbers):
+        if index + 1 == len(numbers) or numbers[index + 1] != number + 1:
+            range_texts.append(str(number) if first_index == index else f"{numbers[first_index]} to {number}")
+            first_index = index + 1
+    return ", ".join(range_texts[:10]) + ", ..." * (len(range_texts) > 10)

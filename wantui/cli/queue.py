@@ -12,7 +12,7 @@ from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import BATCH_TYPE, INTEGER_TYPE, MAX_INTEGER, WholeNumber
 from wantui.errors import UserError
-from wantui.formatting import format_count, join_and_shorten
+from wantui.formatting import format_count, format_number_ranges, join_and_shorten
 
 if TYPE_CHECKING:
     from wantui.queue.queue import Queue
@@ -350,7 +350,6 @@ def _check_video_number(queue: "Queue", batch_row: "BatchRow", video_number: int
     Raises:
         UserError: the batch has no such number; the message lists its numbers.
     """
-    from wantui.queue.reader import format_number_ranges
 
     if video_number is None or (
         1 <= video_number <= MAX_INTEGER and queue.find_video(batch_row.id, video_number - 1) is not None

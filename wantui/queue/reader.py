@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from wantui.clock import compute_seconds_since
 from wantui.errors import UserError
+from wantui.formatting import format_number_ranges
 from wantui.queue.database import (
     BUSY_TIMEOUT_SECONDS,
     DATABASE_FILE,
@@ -366,18 +367,6 @@ def _resolve_path(word: str) -> Path | None:
         return Path(os.path.realpath(word))
     except ValueError:  # no path can hold such a character
         return None
-
-
-def format_number_ranges(numbers: list[int]) -> str:
-    """Format numbers as ranges, such as "1 to 3, 5"; at most ten ranges."""
-    range_texts: list[str] = []
-    numbers = sorted(numbers)
-    first_index = 0
-    for index, number in enumerate(numbers):
-        if index + 1 == len(numbers) or numbers[index + 1] != number + 1:
-            range_texts.append(str(number) if first_index == index else f"{numbers[first_index]} to {number}")
-            first_index = index + 1
-    return ", ".join(range_texts[:10]) + ", ..." * (len(range_texts) > 10)
 
 
 def _read_file_identity(path: Path) -> tuple[int, int] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from textual.message import Message
 
+from wantui.analysis.group import Group
 from wantui.analysis.loading import read_batch_videos
 from wantui.analysis.metrics import CURVES, METRICS
 from wantui.analysis.strides import check_strides, measure_bends_at_settled_strides
@@ -297,3 +298,13 @@ def export_analysis(
         write_report(report_path, comparison)
         file_names.append(report_path.name)
     return report_folder, file_names
+
+
+def filter_groups(groups: Sequence[Group], matching_videos: Sequence[Video]) -> list[Group]:
+    """Return the groups reduced to the matching videos; groups without a match are dropped."""
+    matching_keys = {(video.folder, video.video_index) for video in matching_videos}
+    filtered_groups = [
+        (group, [video for video in group.videos if (video.folder, video.video_index) in matching_keys])
+        for group in groups
+    ]
+    return [Group(group.name, tuple(videos)) for group, videos in filtered_groups if videos]

@@ -33,6 +33,11 @@ class MonitorRow:
         return get_slot_name(self.video.worker or "") if self.video is not None else ""
 
     @property
+    def key(self) -> tuple[str, int | None]:
+        """Return the worker and the video, which identify the row."""
+        return self.worker_name, None if self.video is None else self.video.id
+
+    @property
     def is_decoding(self) -> bool:
         """Return whether the decoder has reported its progress."""
         return (

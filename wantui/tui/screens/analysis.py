@@ -19,7 +19,13 @@ from wantui.errors import UserError
 from wantui.formatting import format_count, format_error
 from wantui.storage.batch_index import BatchSummary
 from wantui.tui.actions import make_bindings
-from wantui.tui.analysis.data import TrajectoriesLoaded, compare_videos, export_analysis, load_chosen_trajectories
+from wantui.tui.analysis.data import (
+    TrajectoriesLoaded,
+    compare_videos,
+    export_analysis,
+    filter_groups,
+    load_chosen_trajectories,
+)
 from wantui.tui.analysis.metric_notes import UNSETTLED_NOTE, describe_metric_response
 from wantui.tui.content import make_content, set_titles
 from wantui.tui.messages import ShowBatch
@@ -43,20 +49,6 @@ Every new video stores its trajectory:
 To store attention too, mark a (word) of the template and turn on 'store attention' in the settings."""
 SUBTITLE_MARGIN = 4
 """Cells of the border that a title cannot take."""
-MIN_TABLE_HEIGHT = 5
-"""Minimum height of the table with its border, in lines."""
-DEFAULT_MAX_TABLE_HEIGHT_BESIDE_ATTENTION = 8
-"""Maximum height of the table above attention in analysis.tcss, in lines."""
-
-
-def _filter_groups(groups: Sequence[Group], matching_videos: Sequence[Video]) -> list[Group]:
-    """Return the groups reduced to the matching videos; groups without a match are dropped."""
-    matching_keys = {(video.folder, video.video_index) for video in matching_videos}
-    filtered_groups = [
-        (group, [video for video in group.videos if (video.folder, video.video_index) in matching_keys])
-        for group in groups
-    ]
-    return [Group(group.name, tuple(videos)) for group, videos in filtered_groups if videos]
 
 
 class AnalysisScreen(AnalysisFigures):
@@ -118,7 +110,7 @@ class AnalysisScreen(AnalysisFigures):
 
     def _fit_titles(self) -> None:
         self._show_titles()
-        self._fit_table()
+        self.fit_table(len(self._pooled_groups[2]) if self.is_grouped else len(self.videos))
 
     def on_shown(self) -> None:
         self.reload_videos()
@@ -196,7 +188,7 @@ class AnalysisScreen(AnalysisFigures):
         if self.grouping:
             # Pool all videos, as the comparison does: the search must not change which settings are most common.
             all_rows = pooled_groups = self._pool_groups()
-            groups = _filter_groups(pooled_groups, videos) if search_text else pooled_groups
+            groups = filter_groups(pooled_groups, videos) if search_text else pooled_groups
             rows = groups
             if self.current_group is not None:
                 rows = [video for group in groups if group.name == self.current_group for video in group.videos]
@@ -260,7 +252,7 @@ class AnalysisScreen(AnalysisFigures):
 
     def draw_details(self) -> None:
         """Draw the current view; a table above attention gets the rows that the pictures leave."""
-        self._fit_table()
+        self.fit_table(len(self._pooled_groups[2]) if self.is_grouped else len(self.videos))
         super().draw_details()
         self.update_footer()
 
@@ -275,22 +267,6 @@ class AnalysisScreen(AnalysisFigures):
         shown_videos = row.videos if isinstance(row, Group) else [row]
         if self.view != "attention" and not any(video and video.attention_path for video in shown_videos):
             yield "toggle_attention"
-
-    def _fit_table(self) -> None:
-        """Make the table as high as its rows, up to a share of the screen, or up to the lines that attention leaves.
-
-        Without videos, it takes all of the screen.
-        """
-        self.set_class(not self.videos, "-empty")
-        row_count = len(self._pooled_groups[2]) if self.is_grouped else len(self.videos)
-        height = max(MIN_TABLE_HEIGHT, row_count + 3) + self.has_class("-with-meaning")
-        table = self.query_one("#table")
-        table.styles.height = height if self.videos else "1fr"
-        spare_height = self.measure_height_beside_attention(table)
-        if spare_height > DEFAULT_MAX_TABLE_HEIGHT_BESIDE_ATTENTION:
-            table.styles.max_height = spare_height
-        else:
-            table.styles.clear_rule("max_height")
 
     def _explain_empty_table(self, search_text: str) -> str:
         if not self.videos:

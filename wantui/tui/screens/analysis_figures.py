@@ -49,6 +49,10 @@ an interaction needs two brackets or settings with several values each
 template for example: a [large|small] [red|blue] circle
 press b to add batches to the analysis, or 1 to compose one"""
 SCROLL_HINT = "tab, then j k scroll"
+MIN_TABLE_HEIGHT = 5
+"""Minimum height of the table with its border, in lines."""
+DEFAULT_MAX_TABLE_HEIGHT_BESIDE_ATTENTION = 8
+"""Maximum height of the table above attention in analysis.tcss, in lines."""
 FRAME_MARGIN = 6
 """Cells of the frame that its subtitle cannot take."""
 
@@ -256,6 +260,21 @@ class AnalysisFigures(AnalysisAttention):
         """Return the colours of the table if it has all groups, else the colours of these groups alone."""
         colours_by_name = self.row_list.colours_by_name
         return colours_by_name if colours_by_name.keys() >= set(group_names) else assign_series_colours(group_names)
+
+    def fit_table(self, row_count: int) -> None:
+        """Make the table as high as its rows, up to a share of the screen, or up to the lines that attention leaves.
+
+        Without videos, it takes all of the screen.
+        """
+        self.set_class(not self.videos, "-empty")
+        height = max(MIN_TABLE_HEIGHT, row_count + 3) + self.has_class("-with-meaning")
+        table = self.query_one("#table")
+        table.styles.height = height if self.videos else "1fr"
+        spare_height = self.measure_height_beside_attention(table)
+        if spare_height > DEFAULT_MAX_TABLE_HEIGHT_BESIDE_ATTENTION:
+            table.styles.max_height = spare_height
+        else:
+            table.styles.clear_rule("max_height")
 
     # Actions
 

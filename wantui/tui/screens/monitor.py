@@ -142,7 +142,7 @@ class MonitorScreen(MonitorFiles):
         self.worker_clock.update_start_times(snapshot.workers)
         previous_rows, self.rows = self.rows, list_monitor_rows(snapshot)
         self._show_idle_reason(snapshot)
-        if _list_row_keys(previous_rows) != _list_row_keys(self.rows):
+        if [row.key for row in previous_rows] != [row.key for row in self.rows]:
             self.running_list.fill_rows(len(self.rows), self._draw_row)
             self.call_after_refresh(self._draw_details)
 
@@ -395,8 +395,3 @@ class MonitorScreen(MonitorFiles):
     def action_toggle_log(self) -> None:
         self.toggle_class("-large-log")
         self.call_after_refresh(self._draw_details)
-
-
-def _list_row_keys(rows: list[MonitorRow]) -> list[tuple[str, int | None]]:
-    """Return the worker and video of each row."""
-    return [(row.worker_name, None if row.video is None else row.video.id) for row in rows]
