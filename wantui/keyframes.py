@@ -171,7 +171,7 @@ def find_evaluation_moments(
     value of a schedule is then a function of the noise level, as the solver assumes.
 
     Args:
-        noise_levels: sigma of each evaluation, as from `schedule.compute_noise_levels`.
+        noise_levels: sigma of each evaluation, as from `samplers.compute_noise_levels`.
 
     Raises:
         KeyframeError: a keyframe is at a step that the denoising does not have.
@@ -186,7 +186,7 @@ def find_evaluations_in_range(times: KeyframeTimes, noise_levels: Sequence[float
     """Return whether each model evaluation is between the first and the last moment, both included.
 
     Args:
-        noise_levels: sigma of each evaluation, as from `schedule.compute_noise_levels`.
+        noise_levels: sigma of each evaluation, as from `samplers.compute_noise_levels`.
 
     Raises:
         KeyframeError: a moment is at a step that the denoising does not have.

@@ -191,7 +191,7 @@ def run_permdisp(squared_distances: FloatArray, cell_indices: NDArray[np.int64])
         median_distances[cell_indices].mean(2),
         ((median_distances - median_distances.mean()) ** 2).sum(),
     )
-    if not np.isfinite(total_squares):  # a group has fewer than MIN_VIDEOS
+    if not np.isfinite(total_squares):  # a group has fewer than MIN_GROUP_VIDEOS videos
         return PermutationTest(float("nan"), float("nan"))
     if total_squares <= ROUNDING_TOLERANCE * (median_distances**2).sum():
         return PermutationTest(0.0, 1.0)

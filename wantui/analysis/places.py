@@ -150,14 +150,14 @@ def _compute_family_p(gram: FloatArray, group_pairs: Sequence[tuple[int, int]]) 
     by_seed = np.stack([gram[:, s, :, s] for s in range(seed_count)])
     norms = np.diagonal(by_seed, axis1=1, axis2=2)
     # A state rounded to float32 is not the state: squared distances of this size are 0, like those of run_place_test.
-    seed_distances = norms[:, :, None] + norms[:, None, :] - 2 * by_seed
+    squared_distances = norms[:, :, None] + norms[:, None, :] - 2 * by_seed
     tolerance = STATE_ROUNDING_TOLERANCE * (norms[:, :, None] + norms[:, None, :])
-    seed_distances = np.where(seed_distances > tolerance, seed_distances, 0.0)
+    squared_distances = np.where(squared_distances > tolerance, squared_distances, 0.0)
     orders = draw_within_seed_permutations(seed_count, group_count)
     observed = np.empty(0)
     largest_statistics: list[FloatArray] = []
     for order_chunk in split_rows(orders, group_count * group_count * seed_count):
-        statistics = _compute_pair_statistics(flat_gram, seed_distances, order_chunk, group_pairs)
+        statistics = _compute_pair_statistics(flat_gram, squared_distances, order_chunk, group_pairs)
         observed = statistics[0] if not largest_statistics else observed
         largest_statistics.append(statistics.max(1))
     largest = np.concatenate(largest_statistics)
@@ -166,7 +166,7 @@ def _compute_family_p(gram: FloatArray, group_pairs: Sequence[tuple[int, int]]) 
 
 def _compute_pair_statistics(
     flat_gram: FloatArray,
-    seed_distances: FloatArray,
+    squared_distances: FloatArray,
     orders: NDArray[np.int64],
     group_pairs: Sequence[tuple[int, int]],
 ) -> FloatArray:
@@ -174,7 +174,7 @@ def _compute_pair_statistics(
 
     Args:
         flat_gram: [groups * seeds, groups * seeds] inner products.
-        seed_distances: [seeds, groups, groups] squared distances within each seed.
+        squared_distances: [seeds, groups, groups] squared distances within each seed.
         orders: [permutations, seeds, groups] group whose state each group gets.
     """
     count, seed_count, group_count = orders.shape
@@ -188,7 +188,7 @@ def _compute_pair_statistics(
     seeds = np.arange(seed_count)[None, :]
     for k, (i, j) in enumerate(group_pairs):
         squared_sum = sums[:, i, i] + sums[:, j, j] - 2 * sums[:, i, j]
-        squared_lengths = seed_distances[seeds, orders[:, :, i], orders[:, :, j]].sum(1)
+        squared_lengths = squared_distances[seeds, orders[:, :, i], orders[:, :, j]].sum(1)
         is_equal = squared_lengths == 0
         statistics[:, k] = np.where(is_equal, 0.0, squared_sum / np.where(is_equal, 1.0, squared_lengths))
     return statistics

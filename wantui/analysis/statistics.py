@@ -215,7 +215,8 @@ def count_pairs_needed(d_z: float, power: float = 0.8, alpha: float = 0.05) -> i
     """Return the number of pairs with which a two-sided test detects an effect of d_z = `d_z`; None if `d_z` is 0.
 
     `d_z` is the smallest effect of interest, declared in advance; the observed effect would only restate its p (Hoenig
-    and Heisey 2001). The number has the given power in a paired t test, and is at least what a sign-flip test needs.
+    and Heisey 2001). The number has the given power in a paired t test, and is at least what a sign-flip test needs
+    for a p of 0.05, whatever `alpha` is.
     """
     if not abs(d_z) > 1e-3:
         return None

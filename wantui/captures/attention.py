@@ -7,6 +7,7 @@ from pydantic import Field
 
 from wantui.captures.base import (
     BYTES_BY_DTYPE,
+    TEXT_POSITION_COUNT,
     CaptureKind,
     CaptureRequest,
     DenoisingSize,
@@ -19,8 +20,6 @@ from wantui.section import ChoiceDescriptions, ConfigSection
 
 MASS_NAMES = ("prompt_mass", "end_mass", "pad_mass")
 """Names of the maps stored besides word maps: attention to the prompt, its end token, and all padding."""
-MAX_TEXT_COLUMNS = 512
-"""Text positions of Wan's cross-attention."""
 
 
 class AttentionAnalysisSettings(ConfigSection):
@@ -127,7 +126,7 @@ def _estimate_attention_gpu_bytes(request: AttentionRequest, denoising_size: Den
     """
     map_bytes = 4 * math.prod(denoising_size.position_grid) * (denoising_size.head_count if request.per_head else 1)
     # At most one token per character, a leading space and the end token, and the column of the padding.
-    column_count = min(MAX_TEXT_COLUMNS, 8 * -(-(denoising_size.prompt_length + 3) // 8))
+    column_count = min(TEXT_POSITION_COUNT, 8 * -(-(denoising_size.prompt_length + 3) // 8))
     if request.per_block:
         kept_count = sum(count_stored_maps(request, denoising_size)) * denoising_size.block_count
     else:

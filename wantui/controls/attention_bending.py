@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from wantui.captures.base import DenoisingSize
+from wantui.captures.base import TEXT_POSITION_COUNT, DenoisingSize
 from wantui.captures.contributions import CONTRIBUTIONS
 from wantui.controls.base import ControlKind, ControlRequest, MarkPosition
 from wantui.controls.bend_settings import (
@@ -40,8 +40,6 @@ MAP_COPY_COUNT, CHUNK_COPY_COUNT = 5, 3
 """Copies of the bent maps, and of a chunk of the output or of the softmax, that exist at a time."""
 HEAD_DIM = 128
 """Channels of a head of Wan's transformers."""
-TEXT_POSITION_COUNT = 512
-"""Text positions of Wan's cross-attention."""
 
 
 class AttentionBendingSettings(ConfigSection):

@@ -178,7 +178,7 @@ def find_prompt_moments(
     With `step`, an evaluation has the share 0.
 
     Args:
-        noise_levels: sigma of each evaluation, as from `schedule.compute_noise_levels`.
+        noise_levels: sigma of each evaluation, as from `samplers.compute_noise_levels`.
 
     Raises:
         KeyframeError: a keyframe is at a step that the denoising does not have, or before the first evaluation.

@@ -357,14 +357,14 @@ class CrossAttentionObserver:
         output_error = compute_relative_error(recomputed_output, kernel_output)
         if (tolerance := MAX_OUTPUT_ERROR_BY_DTYPE.get(output.dtype)) is None:
             raise CaptureMismatchError(
-                f"attention in {output.dtype} is not supported: no maps are stored and no weights are applied"
+                f"attention in {output.dtype} is not supported: the attention cannot be observed or changed"
             )
         if not output_error <= tolerance:
             raise CaptureMismatchError(
                 f"the recomputed attention differs from the output of the model's kernel by {output_error:.2g} of "
                 "its norm, "
-                f"more than the rounding of {output.dtype} explains ({tolerance:g}): no maps are stored and no weights "
-                "are applied. Another attention backend may be in use: use the default backend"
+                f"more than the rounding of {output.dtype} explains ({tolerance:g}): the attention cannot be "
+                "observed or changed. Another attention backend may be in use: use the default backend"
             )
         weighted_error = 0.0
         if observed_pass.word_weights:

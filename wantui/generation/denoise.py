@@ -197,7 +197,7 @@ def denoise_latents(
 
     Raises:
         NotFiniteError: the latents contain NaN or infinity after a step.
-        CaptureMismatchError: the recomputed attention, for maps or weights, differs from the model's attention.
+        CaptureMismatchError: the recomputed attention, for maps, weights or bends, differs from the model's attention.
     """
     inputs = inputs or prepare_inputs(pipeline, recipe)
     latents, steps_done = inputs.noise, 0

@@ -74,7 +74,7 @@ class GenerationResult:
 
     latents_sha256: str
     denoise_seconds: float
-    """Seconds of the denoising, including the seconds of earlier processes up to the checkpoint."""
+    """Seconds of encoding, denoising and moving the VAE, with those of earlier processes up to the checkpoint."""
     decode_seconds: float
     peak_memory_bytes: int | None
     """Peak bytes that torch allocated on the GPU; None on a CPU."""

@@ -26,7 +26,7 @@ FIT_FIELD_PIXELS = 128
 FIELD_COUNT, PATCHES_PER_SIDE = 4, 8
 MAX_PREVIEW_FRAMES = 5
 MAX_PREVIEW_TIME_SHARE = 0.02
-"""Maximum share of the time that writing previews takes, except for the first and last preview."""
+"""Target share of the time for writing previews, except for the first and last preview."""
 MAX_PREVIEW_INTERVAL_SECONDS = 30.0
 """Maximum seconds between two previews, even if writing one takes long."""
 

@@ -17,7 +17,7 @@ from wantui.planning.guidance_checks import find_guidance_refusals
 from wantui.planning.guidance_plan import plan_guidance, uses_unconditional_pass
 from wantui.planning.recipe import Recipe
 from wantui.planning.requirements import explain_missing_package
-from wantui.planning.second_gpu_checks import find_second_gpu_conflict
+from wantui.planning.second_gpu import find_second_gpu_conflict
 from wantui.prompts import Variation, list_marks, list_prompts
 from wantui.prompts.foreign_syntax import find_negative_prompt_warnings, format_excerpt
 from wantui.samplers import find_sampler_schedule

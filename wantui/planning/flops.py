@@ -1,12 +1,10 @@
 """Operation and parameter counts of a Wan transformer, from its sizes; they predict relative times and memory."""
 
+from wantui.captures.base import TEXT_POSITION_COUNT as TEXT_POSITION_COUNT
 from wantui.models.catalogue import WanModel
 from wantui.planning.guidance_plan import compute_mean_passes
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.recipe import Recipe
-
-TEXT_POSITION_COUNT = 512
-"""Number of text positions of the transformer, including padding; the default of `encode_prompt` would be 226."""
 
 
 def count_latent_positions(model: WanModel, width: int, height: int, frame_count: int) -> int:

@@ -1,4 +1,4 @@
-"""A second GPU for one video: the memory plans that allow it, and its memory.
+"""A second GPU for one video: the settings and memory plans that allow it, and its memory.
 
 The unconditional pass of each guided step is computed on the second GPU (`generation.guidance_split`). The number of
 GPUs is not part of a recipe, because the video has the same bits on one GPU.
@@ -23,6 +23,26 @@ from wantui.planning.weight_bytes import BYTES_BY_DTYPE, estimate_transformer_by
 
 SECOND_GPU_LATENT_COUNT = 4
 """Number of latent-sized float32 tensors on the second GPU: input and output of a pass, and their copies."""
+SECOND_GPU_SPEEDS = ("reference", "fused")
+"""Speeds that a second GPU can compute."""
+
+
+def find_second_gpu_conflict(recipe: Recipe, device: str) -> str | None:
+    """Return why two GPUs cannot compute a video, as the end of a sentence; None if they can.
+
+    Args:
+        device: requested device.
+    """
+    if device == "cpu":
+        return "needs two GPUs: it cannot be combined with model_settings.device: cpu"
+    if recipe.speed not in SECOND_GPU_SPEEDS:
+        speeds_text = " or ".join(SECOND_GPU_SPEEDS)
+        return f"works with model_settings.speed: {speeds_text}, and not with {recipe.speed}"
+    if recipe.transformer_file is not None:
+        return "cannot be combined with model_settings.transformer_file"
+    if recipe.weights != "full":
+        return f"works with model_settings.weights: full, and not with {recipe.weights}"
+    return None
 
 
 def allows_second_gpu(plan: MemoryPlan) -> bool:

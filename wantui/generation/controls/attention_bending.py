@@ -1,8 +1,8 @@
 """Find the text positions and steps of the bends of a recipe; the blocks are bent by `bent_attention`."""
 
+from wantui.captures.base import TEXT_POSITION_COUNT
 from wantui.controls.attention_bending import (
     ALL_WORDS,
-    TEXT_POSITION_COUNT,
     AttentionBendingRequest,
     BendRequest,
     describe_missing_words,
