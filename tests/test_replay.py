@@ -357,7 +357,7 @@ def test_files_of_another_uturn_are_refused_and_made_again(wantui: Wantui, batch
     }
     read = readers[kind]
     with pytest.raises(
-        UTurnFileError, match=r"is damaged or was changed: its SHA-256 differs.*one\. Delete it, and run"
+        UTurnFileError, match=r"is damaged or was changed: its SHA-256 differs from the recorded SHA-256\. Delete it, and run"
     ):
         read(batch, first)
     path.unlink()
@@ -460,7 +460,7 @@ def test_damaged_uturns_are_reported(wantui: Wantui, batch: Path) -> None:
     assert generate_uturns(wantui, batch, "--seed", "42").code == 0
     entry = read_uturns(batch)[0]
     (batch / f"analysis/uturns/{entry.id}.npy").write_bytes(b"broken")
-    with pytest.raises(UTurnFileError, match=r"recorded one\. Delete it, and run"):
+    with pytest.raises(UTurnFileError, match=r"recorded SHA-256\. Delete it, and run"):
         read_uturn_state(batch, entry)
     assert "cannot label the videos by their nearest reference" in wantui("commitment", "show", batch, "--uturns").err
     (batch / "analysis/uturns/uturns.json").write_text("{}{")
