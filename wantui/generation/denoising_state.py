@@ -16,7 +16,8 @@ from wantui.generation.prompt_sequence import PromptSequence
 class DenoisingStep:
     """One model evaluation and the sampler step after it.
 
-    Latents are [1, channels, frames, height, width], float32; bfloat16 with a bfloat16 transformer and euler, heun or lcm.
+    Latents are [1, channels, frames, height, width], float32; bfloat16 with a bfloat16 transformer and euler, heun or
+    lcm.
     """
 
     evaluation_index: int
