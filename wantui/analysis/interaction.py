@@ -16,6 +16,7 @@ from wantui.analysis.answer_evidence import DISTANCE, FAMILIES_BY_METRIC, PATH, 
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.declaration import Declaration, choose_primary_metric
 from wantui.analysis.differences import P_HEADER, ROUNDING_TOLERANCE, SIGNIFICANCE_LEVEL, remove_rounding_differences
+from wantui.analysis.dispersion import STATE_ROUNDING_TOLERANCE
 from wantui.analysis.distance_intervals import estimate_distance_interval, estimate_squared_distance
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError, name_groups
@@ -23,7 +24,6 @@ from wantui.analysis.groups import MatchedGroups, find_factors
 from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.metrics import METRICS, get_metric_unit
 from wantui.analysis.places import (
-    STATE_ROUNDING_TOLERANCE,
     compute_chance_distance,
     run_place_test,
 )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.arrays import FloatArray, split_rows
+from wantui.analysis.dispersion import STATE_ROUNDING_TOLERANCE
 from wantui.analysis.distance_intervals import estimate_distance_interval, estimate_squared_distance
 from wantui.analysis.statistics import (
     MEAN_ROUNDING_TOLERANCE,
@@ -19,9 +20,6 @@ from wantui.analysis.statistics import (
     draw_sign_flips,
     draw_within_seed_permutations,
 )
-
-STATE_ROUNDING_TOLERANCE = 1e-13
-"""Share of the squares of two states up to which their squared distance is a rounding error; states are float32."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from wantui.analysis.video import Video
 from wantui.atomic_files import atomic_write
 from wantui.json_values import to_json_values
 
+INTERVAL_METHOD = "t"
+"""Method of the interval of an effect: Student's t."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Characters that start a formula in spreadsheets (OWASP), with their full-width forms."""
 _NUMBER_PATTERN = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -194,7 +196,7 @@ def _build_effect_record(effect: Effect) -> dict[str, Any]:
         "high": effect.interval_high,
         "size": effect.d_z,
         "p": effect.p,
-        "method": effect.interval_method,
+        "method": INTERVAL_METHOD,
     }
 
 
@@ -310,7 +312,7 @@ def build_difference_rows(comparison: Comparison) -> list[list[str]]:
                 d.second_group,
                 str(effect.pair_count),
                 *interval_cells,
-                effect.interval_method,
+                INTERVAL_METHOD,
                 *map(_format_csv_number, effect_numbers),
                 *last_cells,
             ]

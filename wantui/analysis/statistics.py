@@ -51,8 +51,6 @@ class Effect:
     NaN for two differences, where the correction would be 0."""
     p: float
     """Two-sided p of a sign-flip test of the mean."""
-    interval_method: str = "t"
-    """Method that computed the interval."""
 
 
 def compute_paired_effect(differences: FloatArray) -> Effect:

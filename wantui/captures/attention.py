@@ -73,6 +73,11 @@ class AttentionRequest(CaptureRequest):
     unconditional: bool = False
 
 
+def count_text_columns(token_count: int) -> int:
+    """Return the number of columns of a text in attention, a multiple of 8; the last column contains all padding."""
+    return min(TEXT_POSITION_COUNT, -(-(token_count + 1) // 8) * 8)
+
+
 def count_stored_maps(request: AttentionRequest, denoising_size: DenoisingSize) -> tuple[int, int, int]:
     """Return the number of word maps, of mass maps, and (at most) of token maps per step."""
     stores_both_passes = request.unconditional and denoising_size.is_guided
@@ -125,8 +130,8 @@ def _estimate_attention_gpu_bytes(request: AttentionRequest, denoising_size: Den
     Without `per_block`, a pass keeps the sum of all columns of the text; padding is merged into one column.
     """
     map_bytes = 4 * math.prod(denoising_size.position_grid) * (denoising_size.head_count if request.per_head else 1)
-    # At most one token per character, a leading space and the end token, and the column of the padding.
-    column_count = min(TEXT_POSITION_COUNT, 8 * -(-(denoising_size.prompt_length + 3) // 8))
+    # At most one token per character, a leading space, and the end token.
+    column_count = count_text_columns(denoising_size.prompt_length + 2)
     if request.per_block:
         kept_count = sum(count_stored_maps(request, denoising_size)) * denoising_size.block_count
     else:

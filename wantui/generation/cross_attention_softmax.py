@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from wantui.captures.attention import count_text_columns
 from wantui.generation import kernels
 from wantui.planning.flops import TEXT_POSITION_COUNT
 
@@ -28,7 +29,7 @@ def choose_column_count(key: Tensor, value: Tensor, token_count: int) -> tuple[i
     """
     if not all(bool((pads == pads[:1]).all()) for pads in (key[0, token_count:], value[0, token_count:])):
         return TEXT_POSITION_COUNT, False
-    return min(TEXT_POSITION_COUNT, -(-(token_count + 1) // 8) * 8), True
+    return count_text_columns(token_count), True
 
 
 def compute_softmax_rows(

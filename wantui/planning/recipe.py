@@ -29,7 +29,7 @@ from wantui.controls.marked_prompt import MarkedPrompt, PromptMark, check_mark_t
 from wantui.controls.word_weights import WORD_WEIGHTS, WeightingMethod, WordWeightsRequest
 from wantui.json_files import describe_first_validation_error
 from wantui.planning.model_source import ModelDtype, ModelSource, TransformerFile, WeightsForm
-from wantui.planning.recipe_formats import RECIPE_FORMAT, convert_to_digest_form, upgrade_recipe
+from wantui.planning.recipe_formats import RECIPE_FORMAT, convert_to_digest_form, escape_braces, upgrade_recipe
 from wantui.samplers import SamplerName
 from wantui.words import find_complete_words
 
@@ -50,7 +50,7 @@ def _validate_requests(
 ) -> dict[str, Any]:
     for name in requests:
         if name not in request_type_by_name:
-            raise PydanticCustomError(kind_noun, f"this version has no {kind_noun} {name!r}".replace("{", "{{"))
+            raise PydanticCustomError(kind_noun, escape_braces(f"this version has no {kind_noun} {name!r}"))
     return {name: request_type_by_name[name].model_validate(request) for name, request in sorted(requests.items())}
 
 

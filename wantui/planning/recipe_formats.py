@@ -25,7 +25,7 @@ def upgrade_recipe(recipe_values: dict[str, Any]) -> dict[str, Any]:
     if type(format_number) is not int or format_number not in READABLE_FORMATS:
         known_formats = " and ".join(map(str, READABLE_FORMATS))
         raise PydanticCustomError(
-            "format", _escape_braces(f"it has format {format_number!r}; this version reads formats {known_formats}")
+            "format", escape_braces(f"it has format {format_number!r}; this version reads formats {known_formats}")
         )
     if format_number == RECIPE_FORMAT:
         return recipe_values
@@ -33,7 +33,7 @@ def upgrade_recipe(recipe_values: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(former_speed, str) or former_speed not in SPEED_BY_FORMER_NAME:
         former_names = ", ".join(SPEED_BY_FORMER_NAME)
         raise PydanticCustomError(
-            "speed", _escape_braces(f"speed: {former_speed!r} does not exist in format 1, which has {former_names}")
+            "speed", escape_braces(f"speed: {former_speed!r} does not exist in format 1, which has {former_names}")
         )
     upgraded_values = {**recipe_values, "format": RECIPE_FORMAT, "speed": SPEED_BY_FORMER_NAME[former_speed]}
     if isinstance(capture_values, dict) and isinstance(attention_values := capture_values.get("attention"), dict):
@@ -69,6 +69,6 @@ def _rename_key(value_by_key: dict[str, Any], old_name: str, new_name: str) -> d
     return {new_name if key == old_name else key: value for key, value in value_by_key.items()}
 
 
-def _escape_braces(message: str) -> str:
+def escape_braces(message: str) -> str:
     """Escape braces, which pydantic would format as fields."""
     return message.replace("{", "{{")
