@@ -43,7 +43,8 @@ def command(clip_path: Path, output_path: Path | None, device: str, may_fetch: b
         target_path = output_path or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "again.mp4"
         rerun_result = _regenerate_clip(clip_path, recipe, provenance, target_path, device, may_fetch)
     if as_json:
-        print_json({"identical": rerun_result.is_identical, **vars(rerun_result)})
+        equality = {"identical": rerun_result.is_identical, "frames_equal": rerun_result.frames_equal}
+        print_json({**equality, **vars(rerun_result)})
     else:
         _print_rerun_result(clip_path, rerun_result)
     sys.exit(0 if rerun_result.is_identical else 1)
