@@ -62,7 +62,7 @@ def test_wide_queue_shows_settings_counts_and_errors_of_the_selected_batch(queue
 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
-        await it.until(lambda: "32x32, 9 frames at 8 fps" in it.text())
+        await it.until(lambda: "32x32, 9 frames, 8 fps" in it.text())
         facts = it.cells("#batch-facts")
         assert "a [red|blue] circle" in facts
         assert "✗ 1 failed  · 3 waiting" in facts  # as the queue counts, not the manifest
@@ -200,7 +200,7 @@ def test_idle_queue_with_details_sends_nothing(queue: Queue, size: tuple[int, in
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         await it.until(lambda: "no picture yet" in it.text())
-        await it.until(lambda: size != WIDE or "32x32, 9 frames at 8 fps" in it.text())
+        await it.until(lambda: size != WIDE or "32x32, 9 frames, 8 fps" in it.text())
         await it.press("f8")  # the panel changes
         await it.pilot.pause(0.5)
         with counted_bytes(it.app) as written:

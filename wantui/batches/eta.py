@@ -92,8 +92,8 @@ def accumulate_queue_etas(batches: Sequence[BatchRow], remaining_by_batch: Mappi
 
 
 def format_seconds_left(seconds: float | None) -> str:
-    """Format an ETA for a column: "1:05", or "?" for None."""
-    return "?" if seconds is None else format_duration(seconds)
+    """Format an ETA for a column: "1:05", at least "0:01", or "?" for None."""
+    return "?" if seconds is None else format_duration(max(1.0, seconds))
 
 
 def format_eta(seconds: float | None) -> str:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from wantui.tui.wrapping import wrap_text
 
-MIN_VALUE_WIDTH = 20
+MIN_VALUE_WIDTH = 14
 """Width of the values in cells below which they are not aligned, so that their lines are longer."""
 LABEL_GAP = 2
 """Spaces between the longest label and the values."""

@@ -23,7 +23,9 @@ MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_FAILURES_AND_BARS, MIN_WIDTH_WITH_MODEL,
 the time at which a video ended."""
 MIN_TEMPLATE_WIDTH = 16
 """Smallest width, in cells, of the template of a batch."""
-MIN_WIDTH_WITH_STEPS = 54
+MIN_WIDTH_WITH_DURATION = 50
+"""Smallest width of a list of unfinished videos, in cells, that shows how long its done videos took."""
+MIN_WIDTH_WITH_STEPS = 62
 """Smallest width of a list of videos, in cells, that shows steps; beside a narrower one, the details show them."""
 MIN_WIDTH_WITH_BARS = 72
 """Smallest width of a list, in cells, that shows bars, unless a list of batches shows failures."""
@@ -172,7 +174,7 @@ def _make_progress_columns(
     return [
         Column("progress", BAR_WIDTH, draw_progress, min_list_width=MIN_WIDTH_WITH_BARS),
         Column("steps", steps_width, format_steps, "right", min_list_width=MIN_WIDTH_WITH_STEPS),
-        Column("ETA", 7, lambda row: find_seconds_left(*row), "right", min_list_width=MIN_WIDTH_WITH_BARS),
+        Column("ETA", 7, lambda row: find_seconds_left(*row), "right"),
     ]
 
 
@@ -196,13 +198,6 @@ def make_video_columns(
         state = find_displayed_state(row[1].state, has_engine())
         return _draw_style(video_list, get_video_style(state, row[1].step, row[1].steps))
 
-    def format_eta_or_duration(row: tuple[int, VideoRow]) -> str:
-        video = row[1]
-        if video.state == "done" and video.seconds is not None:
-            return format_seconds_left(video.seconds)
-        seconds_left = find_seconds_left(*row)
-        return f"in {seconds_left}" if seconds_left else ""
-
     def draw_title(row: tuple[int, VideoRow]) -> Text:
         """Return the title in the colour of its variation."""
         video = row[1]
@@ -218,21 +213,17 @@ def make_video_columns(
     def format_end(row: tuple[int, VideoRow]) -> str:
         return "" if row[1].finished is None else format_time_of_day(row[1].finished)
 
-    duration_columns = [
+    return [
+        Column("#", widths.number, lambda row: str(row[1].number + 1), "right"),
+        Column("state", widths.state, draw_video_state),
+        *(_make_progress_columns(video_list, find_seconds_left, widths.steps) if widths.has_unfinished else ()),
         Column(
             "took",
             7,
             lambda row: _format_duration(row[1]),
             "right",
-            min_list_width=MIN_WIDTH_WITH_BARS if widths.has_unfinished else 0,
+            min_list_width=MIN_WIDTH_WITH_DURATION if widths.has_unfinished else 0,
         ),
-        Column("time", 10, format_eta_or_duration, "right", max_list_width=MIN_WIDTH_WITH_BARS - 1),
-    ]
-    return [
-        Column("#", widths.number, lambda row: str(row[1].number + 1), "right"),
-        Column("state", widths.state, draw_video_state),
-        *(_make_progress_columns(video_list, find_seconds_left, widths.steps) if widths.has_unfinished else ()),
-        *(duration_columns if widths.has_unfinished else duration_columns[:1]),
         Column("ended", 5, format_end, "right", min_list_width=MIN_WIDTH_WITH_END),
         Column("video", None, draw_title, max_list_width=MIN_WIDTH_WITH_BARS - 1),
         Column("video", None, draw_title_and_error, min_list_width=MIN_WIDTH_WITH_BARS),

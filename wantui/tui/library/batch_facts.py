@@ -8,7 +8,7 @@ from typing import Any
 
 from wantui.config import Settings, convert_settings_to_dict
 from wantui.config.flow_values import format_flow_text
-from wantui.config.sweep import describe_cell_count, format_value_label
+from wantui.config.sweep import format_value_label
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.formatting import format_bytes, format_count, format_duration, shorten_text
 from wantui.storage.manifest import Manifest
@@ -33,7 +33,6 @@ SHOWN_SETTINGS = {
 """Settings that other facts show, or that do not matter for a finished batch."""
 MAX_LISTED_ERRORS, MAX_LISTED_NOTES, MAX_LISTED_OPTIONS, MAX_READ_VARIATIONS = 3, 8, 20, 1000
 MAX_VALUE_LENGTH = 60
-MAX_LISTED_SCALES = 4
 
 
 @dataclass(frozen=True)
@@ -61,21 +60,20 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
     seconds = [video.generation_seconds for video in videos if video.seconds]
     facts = [
         Fact(
-            "videos", f"{format_count(len(manifest.variations), 'variation')} by {seed_text}{_describe_cells(manifest)}"
+            "videos", f"{format_count(len(manifest.variations), 'variation')} by {seed_text}{_describe_sweep(manifest)}"
         ),
         *_list_errors(manifest),
         Fact("options", _list_options(manifest)),
         Fact("model", recipe.model),
-        Fact("size", f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps"),
+        Fact("size", f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')}, {recipe.fps} fps"),
         Fact("sampling", _describe_sampling(manifest)),
+        Fact(GENERATION_FACT, _describe_generation_time(seconds)),
+        Fact("folder", str(folder)),
+        Fact("on disk", format_bytes(sum(video.bytes or 0 for video in videos)) if seconds else ""),
         Fact("negative", recipe.negative_prompt),
         Fact("settings", ", ".join(list_config_differences(manifest.config))),
-        Fact("sweep", replace_names(_describe_axes(manifest))),
-        Fact(GENERATION_FACT, _describe_generation_time(seconds)),
-        Fact("on disk", format_bytes(sum(video.bytes or 0 for video in videos)) if seconds else ""),
         Fact("created", format_full_date(manifest.created)),
         Fact("wantui", manifest.wantui),
-        Fact("folder", str(folder)),
     ]
     states = Counter(video.state for video in videos)
     marked = [(video, marks.get_mark(video.id)) for video in videos]
@@ -105,36 +103,28 @@ def _describe_generation_time(seconds: Sequence[float]) -> str:
 
 
 def _describe_sampling(manifest: Manifest) -> str:
-    """Return steps, sampler and guidance; swept values are a range or a list."""
+    """Return steps, sampler and guidance; swept steps are a range, and a swept guidance is left out."""
     from wantui.planning.guidance_plan import describe_guidance  # slow to import
 
     recipes = {video.cell: video.recipe for video in manifest.videos}.values()
     steps = sorted({recipe.steps for recipe in recipes})
     steps_text = format_count(steps[0], "step") if len(steps) == 1 else f"{steps[0]} to {steps[-1]} steps"
     samplers = dict.fromkeys(recipe.sampler for recipe in recipes)
-    scales = list(dict.fromkeys(describe_guidance(recipe) for recipe in recipes))
-    scale_text = ", ".join(scales) if len(scales) <= MAX_LISTED_SCALES else "varies"
-    return f"{steps_text} of {', '.join(samplers)}, cfg scale {scale_text}"
+    scales = sorted({describe_guidance(recipe) for recipe in recipes})
+    scale_text = f", cfg scale {scales[0]}" if len(scales) == 1 else ""
+    return f"{steps_text} of {', '.join(samplers)}{scale_text}"
 
 
-def _describe_cells(manifest: Manifest) -> str:
-    """Return the numbers of generated and skipped sweep cells; empty without a sweep."""
+def _describe_sweep(manifest: Manifest) -> str:
+    """Return the swept settings with their values, " by cfg scale 1, 4, 8", and the number of skipped cells."""
     if manifest.sweep is None:
         return ""
+    axes = [
+        f" by {'+'.join(axis.names)} {', '.join('+'.join(map(format_value_label, values)) for values in axis.values)}"
+        for axis in manifest.sweep.axes
+    ]
     skipped_count = len(manifest.sweep.skipped)
-    names = [name for axis in manifest.sweep.axes for name in axis.names]
-    has_baseline = any(cell.baseline for cell in manifest.sweep.cells)
-    text = f" by {replace_names(describe_cell_count(len(manifest.sweep.cells), names, has_baseline=has_baseline))}"
-    return text + (f" ({skipped_count:,} skipped)" if skipped_count else "")
-
-
-def _describe_axes(manifest: Manifest) -> str:
-    """Return the swept settings with their values: "cfg scale 1, 4, 8; steps 10, 20"; empty without a sweep."""
-    axes = [] if manifest.sweep is None else manifest.sweep.axes
-    return "; ".join(
-        f"{'+'.join(axis.names)} {', '.join('+'.join(map(format_value_label, values)) for values in axis.values)}"
-        for axis in axes
-    )
+    return replace_names("".join(axes)) + (f" ({skipped_count:,} skipped)" if skipped_count else "")
 
 
 def _list_options(manifest: Manifest) -> str:

@@ -258,15 +258,17 @@ class MonitorScreen(MonitorFiles):
     def _make_preview_caption(self, step: int) -> Text:
         progress = self.get_current_progress()
         steps_text = f" of {progress.step_count}" if progress is not None and progress.step_count else ""
+        accent = self.caption_text.make_colour_style("accent")
         if self.previews.picked_step is None:
-            hint = "   h earlier steps"
+            key, hint = "   h", " earlier steps"
             if progress is not None and step < progress.step_number:  # the worker skips slow previews
                 is_last = progress.step_number == progress.step_count
-                hint = ", the last one previewed" if is_last else ", the latest preview"
-            return Text(f"step {step}{steps_text}{hint}", Style(dim=True))
+                key, hint = "", ", the last one previewed" if is_last else ", the latest preview"
+            return Text.assemble(
+                (f"step {step}{steps_text}", Style(dim=True)), (key, accent + Style(bold=True)), (hint, Style(dim=True))
+            )
         return Text.assemble(
-            (f"step {step}{steps_text}", self.caption_text.make_colour_style("accent")),
-            ("   G latest step", Style(dim=True)),
+            (f"step {step}{steps_text}", accent), ("   G", accent + Style(bold=True)), (" latest step", Style(dim=True))
         )
 
     def _make_finished_caption(self, finished: FinishedVideo, *, names_video: bool = False) -> Text:

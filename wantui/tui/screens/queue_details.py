@@ -21,7 +21,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.marks import BatchMarks, read_marks
 from wantui.tui.dates import format_time_of_day
-from wantui.tui.facts import Fact
+from wantui.tui.facts import GENERATION_FACT, Fact
 from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
 from wantui.tui.monitor.states import describe_interruption
 from wantui.tui.plain_names import replace_names
@@ -166,7 +166,9 @@ class QueueDetails(BaseScreen):
             shown_facts = tuple(fact for fact in known_facts if fact.value)
             template = " ".join(batch.template.split())
             facts = BatchFacts(template, (), 0, 0, 0, shown_facts, (), (error,) if error else ())
-        self.batch_details.show_facts(batch.name, replace(facts, state_counts=tuple(counts.items())))
+        shown_facts = tuple(fact for fact in facts.facts if fact.label != GENERATION_FACT)  # the list has "took"
+        shown = replace(facts, state_counts=tuple(counts.items()), facts=shown_facts)
+        self.batch_details.show_facts(batch.name, shown)
 
     @work(thread=True, exclusive=True, group="facts", exit_on_error=False)
     def _read_facts(self, version: BatchVersion, folder: BatchFolder) -> None:

@@ -85,8 +85,8 @@ class Header(DiffText):
             colour_style = self.make_colour_style("error")
             texts = [Text(f"✗ {snapshot.error}", colour_style), Text("✗ queue error", colour_style)]
             return [_join_parts([host, texts[0]]), *texts]
-        engine_state = self.describe_engine(with_count=True)
-        short_engine_state = self.describe_engine(with_count=False)
+        engine_state = self.describe_engine(is_long=True)
+        short_engine_state = self.describe_engine(is_long=False)
         if progress is None:
             return [*(_join_parts([host, state]) for state in (engine_state, short_engine_state)), short_engine_state]
         count = Text(f"{progress.ended_count:,}/{progress.video_count:,} videos")
@@ -114,10 +114,10 @@ class Header(DiffText):
             short_engine_state,
         ]
 
-    def describe_engine(self, with_count: bool) -> Text:
+    def describe_engine(self, is_long: bool) -> Text:
         """Return the symbol and the word for the engine's state.
 
-        `with_count` adds the number of working workers, or says that the engine is idle.
+        `is_long` names the engine where it is idle.
         """
         snapshot = self.snapshot
         if snapshot.starting_process_id is not None:
@@ -127,13 +127,10 @@ class Header(DiffText):
         if snapshot.hold is not None:
             return Text("‖ on hold", self.make_colour_style("warning"))
         if snapshot.running_videos:
-            # A worker completes the files of one video while it generates the next, and both are in this state.
-            worker_count = len({video.worker or video.id for video in snapshot.running_videos})
-            count_text = f"{worker_count} " if with_count else ""
-            return Text(f"▶ {count_text}running", self.make_colour_style("accent"))
+            return Text("▶ running", self.make_colour_style("accent"))
         if any(worker.state == "starting" for worker in snapshot.workers):
             return Text("◌ starting", self.make_colour_style("accent"))
-        return Text("● engine idle" if with_count else "● idle", self.make_colour_style("success"))
+        return Text("● engine idle" if is_long else "● idle", self.make_colour_style("success"))
 
     async def on_click(self, event: Click) -> None:
         for start, end, name in self._tab_spans:

@@ -125,7 +125,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         """Return the name, the state and the marks of a video, and how long it took or how far it is.
 
         Args:
-            is_short: leave out the word for the state of a done video.
+            is_short: of a done video, show only the sign and the seconds.
         """
         entry, mark, make_style = cell.entry, cell.mark, self.details_text.make_colour_style
         running = cell.running
@@ -135,7 +135,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         word = "" if is_short and has_duration else f" {state.state_word}"
         heading.append(f"{state.glyph}{word}", make_style(state.colour_name))
         if has_duration:
-            heading.append(f", generated in {entry.generation_seconds:.1f} s", "dim")
+            heading.append(f"{' ' if is_short else ', generated in '}{entry.generation_seconds:.1f} s", "dim")
         for sign, word, colour in (
             (STAR, "starred" if mark.star else "", "accent"),
             (REJECT, "rejected" if mark.reject else "", "error"),
