@@ -68,7 +68,7 @@ from wantui.config.load import load_config
 from wantui.config.problems import ConfigError
 from wantui.metric_names import MetricName
 from wantui.tui.analysis.answers_view import draw_answer_details, draw_answer_verdicts
-from wantui.tui.analysis.forest_plot import ForestAxis, ForestLayout, draw_forest_rows
+from wantui.tui.analysis.forest_plot import ForestAxis, ForestLayout, build_forest_rows, draw_forest_rows
 from wantui.tui.analysis.views import Canvas
 
 FloatArray = NDArray[np.float64]
@@ -107,7 +107,8 @@ def test_verdict_answer_table_and_screen_show_the_same_digits_of_a_change(tmp_pa
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6)
     comparison = compare_groups(videos, grouping="1", primary_metric="length")
     layout = ForestLayout(30, ForestAxis(25, 1.0), True)
-    forest_rows = [row.plain for row in draw_forest_rows(comparison, comparison.differences, layout, lambda _: Style())]
+    rows = build_forest_rows(comparison, comparison.differences, lambda _: Style())
+    forest_rows = [row.plain for row in draw_forest_rows(rows, layout, lambda _: Style())]
     for difference, line in zip(comparison.differences, forest_rows, strict=True):
         change, low, high = format_difference_parts(difference)
         assert format_difference(difference).startswith(change)
@@ -665,6 +666,17 @@ def test_long_verdict_is_shortened_to_its_first_part_whatever_the_names_contain(
     (details_line,) = draw_answer_details([answer], canvas)
     assert details_line.plain == "room   Cannot tell in log volume. log volume +1 %"
     assert answer.text == "room: St. Paul; old takes more room in spread. Cannot tell in log_volume. log_volume +1 %"
+
+
+def test_evidence_on_place_is_drawn_once_beside_the_verdict_or_below() -> None:
+    evidence = (build_room_evidence("distance", 1.06, DIFFERS),)
+    details = "distance 1.06 (95 %: 0.74 to 1.22), p 0.0312; smallest possible p 0.0312"
+    answer = Answer("place", "a", "b", DIFFERS, ("a and b lie apart",), details, (), {}, 0.03, "", evidence)
+    for width, has_line_below in ((90, False), (60, True)):
+        canvas = Canvas(width, 9, lambda _: Style())
+        lines = [*draw_answer_verdicts([answer], canvas), *draw_answer_details([answer], canvas)]
+        assert ("95 %" in lines[0].plain, len(lines) > 1) == (not has_line_below, has_line_below)
+        assert "".join(line.plain for line in lines).count("0.74 to 1.22") == 1
 
 
 @pytest.mark.slow

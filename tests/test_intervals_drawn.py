@@ -5,10 +5,12 @@ import textwrap
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Console
 from rich.style import Style
+from rich.text import Text
 
 from wantui.tui.analysis.dose_view import format_slopes
-from wantui.tui.analysis.forest_plot import ForestAxis, draw_interval
+from wantui.tui.analysis.forest_plot import ForestAxis, ForestLayout, ForestRow, draw_forest_rows, draw_interval
 from wantui.tui.wrapping import cut_lines, wrap_cells, wrap_text
 
 
@@ -35,8 +37,8 @@ def test_forest_axis_has_a_label_between_zero_and_its_ends(width: int, end: floa
     assert [-number for number in numbers[::-1]] == numbers
 
 
-def test_slopes_share_their_decimals_unless_they_differ_too_much() -> None:
-    assert format_slopes([0.5, 0.01152, -0.927, float("nan")]) == ["+0.5000", "+0.0115", "-0.9270", "-"]
+def test_slopes_have_three_digits_and_aligned_decimal_points() -> None:
+    assert format_slopes([0.5, 0.01152, -0.927, float("nan")]) == ["+0.500 ", "+0.0115", "-0.927 ", " -     "]
     assert format_slopes([12.5, 0.000123]) == ["+12.5     ", " +0.000123"]
 
 
@@ -69,3 +71,12 @@ def test_combining_marks_do_not_make_room_for_wide_characters() -> None:
 def test_narrow_text_is_wrapped_as_before() -> None:
     text = "a large blue circle, moving left-to-right over a dark background: café"
     assert wrap_cells(text, 17) == textwrap.wrap(text, 17)
+
+
+@pytest.mark.parametrize(("p_values", "is_muted"), [([0.031] * 3 + [0.2], True), ([0.031] * 2 + [0.2, 0.3], False)])
+def test_column_of_p_is_muted_if_nearly_all_metrics_have_the_same(p_values: list[float], is_muted: bool) -> None:
+    muted, style = Style(color="cyan"), Style(color="magenta", bold=True)
+    rows = [ForestRow(Text("length"), (0.1, 0.05, 0.2), "+10 %", "+5 %", "+20 %", p, style) for p in p_values]
+    lines = draw_forest_rows(rows, ForestLayout(10, ForestAxis(25, 1.0), True), lambda _: muted)
+    p_style = lines[0].get_style_at_offset(Console(), lines[0].plain.index("0.031"))
+    assert (p_style.color, bool(p_style.bold)) == ((muted if is_muted else style).color, not is_muted)

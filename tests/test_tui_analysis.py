@@ -27,6 +27,7 @@ from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
 from wantui.tui.analysis import data
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
+from wantui.tui.analysis.dose_view import sort_trends
 from wantui.tui.analysis.forest_plot import describe_symbols
 from wantui.tui.analysis.metric_notes import describe_metric_response
 from wantui.tui.plain_names import replace_names
@@ -480,7 +481,10 @@ def test_curve_key_shows_the_next_metric_over_a_setting_and_then_the_declared_on
         outcome = await it.until(lambda: screen.comparison_outcome)
         assert outcome.comparison is not None
         assert outcome.comparison.dose_response is not None
-        metrics = [replace_names(trend.metric) for trend in outcome.comparison.dose_response.trends]
+        declared = outcome.comparison.dose_response.trends[0].metric
+        names = [trend.metric for trend in sort_trends(outcome.comparison.dose_response)]
+        start = names.index(declared)
+        metrics = [replace_names(name) for name in names[start:] + names[:start]]
         await it.until(lambda: "n next metric" in it.text())
         for metric in [*metrics, metrics[0]]:
             assert re.search(rf"{metric}( in [a-z ]+)? (over|by) cfg scale", it.cells("#curve-cells")), metric
@@ -580,9 +584,9 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
         assert [line.split()[0] for line in lines[:3]] == ["place", "room", "path"]
         assert "wide_0 takes more room in spread" in lines[1]
         assert lines[0].rstrip().endswith("where the videos end")
-        legend = "● p up to 0.05  ○ above  ├─┤ 95 %  ◇ Gaussian flow  ¹ % of distance to 1"
+        legend = "● p up to 0.05  ├─┤ 95 %  ◇ Gaussian flow  ¹ % of distance to 1"
         assert lines[3].rstrip() == legend
-        note = "adj. p over an answer's metrics, ≥ 0.008"
+        note = "0.008: smallest p with 8 seeds"
         assert " ".join(lines[4].split()) == f"← more in narrow_0 more in wide_0 → {note}"
         assert lines[4].index("wide_0") > lines[5].index(" 0 ") > lines[4].index("narrow_0")
         assert lines[5].startswith("metric")
@@ -591,11 +595,12 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
     on("analysis", test)
 
 
-def test_legend_of_a_wide_pane_says_what_is_adjusted_and_expected() -> None:
-    assert describe_symbols(has_unguided=True, has_ratios_from_1=True, width=130) == (
-        "● adjusted p up to 0.05   ○ above   ├─┤ 95 % interval of one metric   ◇ expected from Gaussian flow   "
-        "□ cfg scale 1   ¹ percent of the distance from 1"
+def test_legend_explains_each_sign_once_in_one_line() -> None:
+    assert describe_symbols(["length", "turning*", "straightness ¹"], 130, has_unguided=True) == (
+        "● adj. p up to 0.05   ├─┤ 95 % interval   ◇ expected from Gaussian flow   □ cfg scale 1   "
+        "¹ % of distance to 1   * mostly the sampler's steps"
     )
+    assert describe_symbols(["length"], 130, has_null=False) == "● adj. p up to 0.05   ├─┤ 95 % interval"
 
 
 def test_pairs_of_the_marked_group_come_first(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
     for answer in answers:
         style = canvas.get_style(VERDICT_COLOURS.get(answer.kind, "text-muted"))
         style += Style(bold=answer.kind == "differs")
-        distance_text = _summarise_distance(answer)
+        distance_text = _draw_evidence(answer, canvas) or _summarise_distance(answer)
         verdict = replace_names(answer.verdict) + distance_text
         if len(verdict) > canvas.width - QUESTION_WIDTH:
             verdict = replace_names(answer.verdict_parts[0]) + distance_text
@@ -59,6 +59,17 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
     return lines
 
 
+def _draw_evidence(answer: "Answer", canvas: Canvas) -> str:
+    """Return the evidence of an answer on place if it fits behind the verdict; otherwise an empty text.
+
+    The smallest possible p is left out.
+    """
+    if answer.question != "place" or not answer.evidence or answer.correction:
+        return ""
+    text = f": {replace_names(answer.details).rpartition('; ')[0]}"
+    return text if len(replace_names(answer.verdict)) + len(text) <= canvas.width - QUESTION_WIDTH else ""
+
+
 def _summarise_distance(answer: "Answer") -> str:
     """Return distance and p of an answer on place; empty for other answers, which have several metrics."""
     if answer.question != "place" or not answer.evidence:
@@ -68,12 +79,14 @@ def _summarise_distance(answer: "Answer") -> str:
 
 
 def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
-    """Return the lines with the details of each answer, followed by all notes.
+    """Return the lines with the details of each answer that are not beside its verdict, followed by all notes.
 
     The answers are about one pair, or about all groups.
     """
     lines: list[Text] = []
     for answer in answers:
+        if _draw_evidence(answer, canvas):
+            continue
         details = ". ".join((*answer.further_sentences, answer.details))
         lines += draw_labelled(answer.question, replace_names(details), canvas, Style(dim=True), Style())
     note_style = canvas.get_style("text-muted")

@@ -12,6 +12,7 @@ from wantui.tui.analysis.answers_view import VERDICT_COLOURS, draw_answer_detail
 from wantui.tui.analysis.dose_view import draw_dose_response
 from wantui.tui.analysis.forest_plot import (
     ForestLayout,
+    build_forest_rows,
     choose_layout,
     describe_symbols,
     draw_directions,
@@ -21,7 +22,7 @@ from wantui.tui.analysis.forest_plot import (
     label_effect,
     sort_significant_first,
 )
-from wantui.tui.analysis.metric_notes import describe_adjusted_p
+from wantui.tui.analysis.metric_notes import describe_least_p
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plain_names import replace_names
 from wantui.tui.plots import draw_sparkline
@@ -118,10 +119,9 @@ def _draw_pair(
 ) -> tuple[list[Text], dict[str, int]]:
     """Draw the comparison of a pair of groups; also return the line of each metric.
 
-    It consists of place, room and path, the forest plot, the verdict, and the evidence in words. If the pane cannot
-    show all metrics, significant ones come first.
+    It consists of place, room and path, the forest plot with significant metrics first, the verdict, and the evidence
+    in words.
     """
-    from wantui.analysis.metrics import get_ratio_origin
     from wantui.analysis.p_values import find_decisive_p
 
     pair = (verdict.first_group, verdict.second_group)
@@ -129,28 +129,23 @@ def _draw_pair(
     lines = [Text(replace_names(f"{pair[0]} against {pair[1]}"), Style(bold=True))] if names_pair else []
     lines += draw_answer_verdicts(answers, canvas)
     if has_legend:
-        legend = describe_symbols(
-            has_unguided=comparison.unguided is not None,
-            has_ratios_from_1=any(get_ratio_origin(difference.metric) for difference in comparison.differences),
-            width=canvas.width,
-        )
+        labels = [label_effect(comparison, name) for name in comparison.summaries_by_metric]
+        legend = describe_symbols(labels, canvas.width, has_unguided=comparison.unguided is not None)
         lines += wrap_text(legend, canvas.width, Style(dim=True))
-    header = draw_forest_header(layout)
-    header.stylize(Style(bold=True, dim=True))
     differences = [d for d in comparison.differences if (d.first_group, d.second_group) == pair]
     directions = draw_directions(*pair, layout, canvas.get_style)
-    for note in describe_adjusted_p(max((len(d.seed_values) for d in differences), default=0)):
+    for note in describe_least_p(max((len(d.seed_values) for d in differences), default=0)):
         if directions.cell_len + len(note) + 2 <= canvas.width:
             directions.append(note.rjust(canvas.width - directions.cell_len), canvas.get_style("text-muted"))
             break
-    lines += [directions, header]
+    lines += [directions, draw_forest_header(layout)]
     first_row = lines_above + len(lines)
-    if first_row + len(differences) > canvas.height:
-        differences = sort_significant_first(differences, partial(find_decisive_p, comparison))
-    rows = draw_forest_rows(comparison, differences, layout, canvas.get_style)
+    differences = sort_significant_first(differences, partial(find_decisive_p, comparison))
+    rows = build_forest_rows(comparison, differences, canvas.get_style)
+    row_lines = draw_forest_rows(rows, layout, canvas.get_style)
     verdict_lines, details = _draw_verdict(comparison, verdict, canvas), draw_answer_details(answers, canvas)
     row_by_metric = {difference.metric: row for row, difference in enumerate(differences, first_row)}
-    return [*lines, *rows, *verdict_lines, *details, Text("")], row_by_metric
+    return [*lines, *row_lines, *verdict_lines, *details, Text("")], row_by_metric
 
 
 def _draw_verdict(comparison: "Comparison", verdict: "Verdict", canvas: Canvas) -> list[Text]:

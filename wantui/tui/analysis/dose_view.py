@@ -10,25 +10,29 @@ from rich.text import Text
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.metrics import get_metric_unit
 from wantui.analysis.statistics import compute_min_attainable_p, count_min_pairs
-from wantui.formatting import format_count, format_interval
+from wantui.formatting import format_count
 from wantui.tui.analysis.answers_view import VERDICT_COLOURS
 from wantui.tui.analysis.forest_plot import (
-    MIN_WIDE_PLOT,
+    EFFECT_WIDTH,
     NO_SCALE_TEXT,
-    choose_axis,
-    draw_interval,
+    WIDE_LEGEND,
+    ForestRow,
+    choose_layout,
+    describe_symbols,
+    draw_forest_header,
+    draw_forest_rows,
     sort_significant_first,
 )
-from wantui.tui.analysis.metric_notes import (
-    RATIO_NOTE,
-    RATIO_SIGN,
-    UNSETTLED_SIGN,
-    describe_least_p,
-    mark_ratio,
-)
+from wantui.tui.analysis.metric_notes import UNSETTLED_SIGN, describe_least_p, mark_ratio
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import find_value_range
-from wantui.tui.number_formats import MISSING_TEXT, align_decimals, choose_number_format, format_p
+from wantui.tui.number_formats import (
+    MISSING_TEXT,
+    align_decimals,
+    choose_number_format,
+    choose_tick_format,
+    choose_ticks,
+)
 from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
 
@@ -44,12 +48,12 @@ MAX_PLOT_WIDTH = 140
 CHANGE_KINDS = ("rises", "falls")
 """Kinds of verdicts that a metric changes; their p is not corrected for other metrics."""
 DOSE_SYMBOL = "●"
-UNBOUNDED_TEXT = "unbounded interval"
-"""Text in the place of a percentage whose interval has no ends."""
+UNBOUNDED_TEXT = "unbounded interval: see it in the metric's unit"
+"""Text instead of the plot of a percentage whose interval has no ends."""
 MIN_SHARE_IN_TENTHS = 0.005
 """Smallest relative slope for which tenths of a percent are exact enough."""
-MAX_SLOPE_DECIMALS = 5
-"""Maximum number of decimals that all slopes share."""
+TICK_DISTANCE = 12
+"""Least average number of cells between two ticks of the axis below the intervals."""
 MAX_AXIS_NAME_WIDTH = 12
 """Longest name of a setting, in cells, in the header of the slopes."""
 
@@ -64,10 +68,8 @@ def draw_dose_response(
 ) -> tuple[list[Text], dict[str, int]]:
     """Draw the dose-response; also return the line of each metric's slope.
 
-    It consists of a verdict in one line, the means of a metric with their 95 % intervals, the slope of each metric, and
-    the verdict with its evidence.
-
-    A low pane has the means without intervals. If it cannot show all slopes, significant ones come first.
+    It consists of a verdict in one line, the means of a metric with their 95 % intervals, the slope of each metric,
+    significant ones first, and the verdict with its evidence. A low pane has the means without intervals.
 
     Args:
         lines_above: lines of the pane above these.
@@ -79,21 +81,19 @@ def draw_dose_response(
     style = canvas.get_style(colour_name) if colour_name else Style()
     is_bold = dose_response.verdict_kind in CHANGE_KINDS and dose_response.trends[0].family_p <= SIGNIFICANCE_LEVEL
     lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=is_bold))
-    for note in _describe_common_p(dose_response) or describe_least_p(len(dose_response.trends[0].seed_values)):
+    for note in describe_least_p(len(dose_response.trends[0].seed_values)):
         if lines[-1].cell_len + len(note) + 3 <= canvas.width:
             muted_style = canvas.get_style("text-muted") + Style(bold=False)
             lines[-1].append(note.rjust(canvas.width - lines[-1].cell_len), muted_style)
             break
     charted = next((trend for trend in dose_response.trends if trend.metric == charted_metric), dose_response.trends[0])
     free_height = canvas.height - lines_above - len(lines) - 1
-    if free_height - len(dose_response.doses) - 1 >= MIN_VISIBLE_SLOPES:
-        lines.append(_draw_title(charted, dose_response.setting_name, canvas))
+    if free_height - len(dose_response.doses) - 2 >= MIN_VISIBLE_SLOPES:
+        lines.append(_draw_title(charted, dose_response.setting_name))
         lines += _draw_intervals(dose_response, charted, canvas, colours_by_group)
     else:
         lines += _draw_means(dose_response, charted, canvas, colours_by_group)
-    trends, first_row = list(dose_response.trends), lines_above + len(lines) + 1
-    if first_row + len(trends) > canvas.height:
-        trends = sort_significant_first(trends, lambda trend: trend.family_p)
+    trends, first_row = sort_trends(dose_response), lines_above + len(lines) + 1
     name_by_metric = {trend.metric: _name_metric_with_unit(trend.metric, unsettled_metrics) for trend in trends}
     slope_lines = _draw_slopes(dose_response, trends, name_by_metric, charted.metric, canvas)
     verdict_lines = wrap_text(replace_names(dose_response.verdict_text), canvas.width)
@@ -101,15 +101,9 @@ def draw_dose_response(
     return [*lines, *slope_lines, *verdict_lines], row_by_metric
 
 
-def _describe_common_p(dose_response: "DoseResponse") -> tuple[str, ...]:
-    """Return the p that all metrics share, as a long and a short text; empty texts if p differs between metrics."""
-    trends = dose_response.trends
-    p = trends[0].family_p
-    if len(trends) == 1 or not all(trend.family_p == p for trend in trends):
-        return ()
-    text, seed_count = f"adj. p of every metric {format_p(p)}", len(trends[0].seed_values)
-    is_least = math.isclose(p, compute_min_attainable_p(seed_count))
-    return *([f"{text}, the smallest p that {format_count(seed_count, 'seed')} can give"] if is_least else []), text
+def sort_trends(dose_response: "DoseResponse") -> "list[Trend]":
+    """Return the trends in the order of their rows: significant ones first."""
+    return sort_significant_first(dose_response.trends, lambda trend: trend.family_p)
 
 
 def _summarize_verdict(dose_response: "DoseResponse") -> str:
@@ -129,7 +123,7 @@ def _summarize_verdict(dose_response: "DoseResponse") -> str:
 def _draw_intervals(
     dose_response: "DoseResponse", trend: "Trend", canvas: Canvas, colours_by_group: Mapping[str, str]
 ) -> list[Text]:
-    """Return a line for each value of the setting: the interval of a metric on a common axis, and its mean."""
+    """Return a line for each value of the setting, the interval of a metric and its mean, and the axis below."""
     names = [f"{replace_names(dose_response.setting_name)} {dose:g}" for dose in dose_response.doses]
     number_format = choose_number_format(trend.means.tolist())
     values = list(map(number_format.format_number, trend.means.tolist()))
@@ -138,15 +132,16 @@ def _draw_intervals(
     plot_width = max(5, width - name_width - len(values[0]) - 4)
     lows, highs = (trend.means - trend.half_widths).tolist(), (trend.means + trend.half_widths).tolist()
     first, last = find_value_range([lows, highs, trend.means.tolist()])
+
+    def find_column(value: float) -> int:
+        return 1 + round((value - first) / ((last - first) or 1.0) * (plot_width - 3))
+
     lines = []
     for name, group, *interval, value in zip(
         names, dose_response.group_names, lows, trend.means, highs, values, strict=True
     ):
         style = canvas.get_style(colours_by_group.get(group, "accent"))
-        low, mean, high = (
-            1 + round((end - first) / ((last - first) or 1.0) * (plot_width - 3)) if math.isfinite(end) else -1
-            for end in interval
-        )
+        low, mean, high = (find_column(end) if math.isfinite(end) else -1 for end in interval)
         cells = [" "] * plot_width
         if low >= 0 and high >= 0:
             low, high = min(low, mean - 1), max(high, mean + 1)  # so that the point hides no end
@@ -156,7 +151,15 @@ def _draw_intervals(
             cells[mean] = DOSE_SYMBOL
         line = Text.assemble((f"{name:<{name_width}}  ", style), ("".join(cells), style), f"  {value}", no_wrap=True)
         lines.append(line)
-    return lines
+    ticks = choose_ticks(first, last, max(2, plot_width // TICK_DISTANCE))
+    tick_format = choose_tick_format(ticks)
+    labels = [" "] * plot_width
+    for tick in ticks:
+        label = f"╵{tick_format.format_number(tick)}"
+        column = find_column(tick)
+        if column + len(label) <= plot_width:
+            labels[column : column + len(label)] = label
+    return [*lines, Text(f"{'':<{name_width}}  {''.join(labels)}".rstrip(), canvas.get_style("text-muted"))]
 
 
 def _draw_means(
@@ -175,14 +178,10 @@ def _draw_means(
     return lines
 
 
-def _draw_title(trend: "Trend", setting_name: str, canvas: Canvas) -> Text:
+def _draw_title(trend: "Trend", setting_name: str) -> Text:
     unit = get_metric_unit(trend.metric)
     subject = f"{trend.metric}{f' in {unit}' if unit else ''} over {setting_name}"
-    title = Text.assemble((replace_names(subject), "bold"), ("  mean and 95 % interval over seeds", "dim"))
-    note = f"{RATIO_NOTE} "
-    if canvas.width - title.cell_len > len(note) + 2:
-        title.append(note.rjust(canvas.width - title.cell_len).rstrip(), canvas.get_style("text-muted"))
-    return title
+    return Text.assemble((replace_names(subject), "bold"), ("  mean and 95 % interval over seeds", "dim"))
 
 
 def _draw_slopes(
@@ -192,77 +191,60 @@ def _draw_slopes(
     charted_metric: str,
     canvas: Canvas,
 ) -> list[Text]:
-    """Return a table of slopes with aligned decimal points, and notes on the table.
+    """Return the forest plot of the slopes in percent of the mean, and its legend.
 
-    A wide pane has a plot of the same percentages. Rows that are not significant are muted; the row of the charted
-    metric is bold.
+    A wide pane has a column of slopes in the unit of each metric too. Rows that are not significant are muted; the row
+    of the charted metric is bold.
     """
-    header, *rows = _draw_slope_table(dose_response, trends, name_by_metric, canvas.width)
-    changes = [(trend.relative_slope, trend.relative_low, trend.relative_high) for trend in trends]
-    axis = choose_axis(changes, canvas.width - len(header) - 2, MIN_WIDE_PLOT)
-    muted_style = canvas.get_style("text-muted")
-    header_line = Text(f"{header}  {axis.draw_labels() if axis.width else ''}".rstrip(), muted_style + Style(bold=True))
-    lines = [header_line]
-    for trend, row, change in zip(trends, rows, changes, strict=True):
-        is_significant = trend.family_p <= SIGNIFICANCE_LEVEL
-        style = canvas.get_style("found") if is_significant else muted_style
-        style += Style(bold=trend.metric == charted_metric)
-        line = Text.assemble((row, style))
-        if trend.metric == charted_metric:
-            line.stylize(canvas.get_style("accent"), 0, len(name_by_metric[trend.metric]))
-        if axis.width and all(map(math.isfinite, change)):
-            line.append("  ").append_text(draw_interval(change, is_significant, axis, style))
-        elif axis.width:
-            reason = UNBOUNDED_TEXT if math.isfinite(trend.relative_slope) else NO_SCALE_TEXT
-            line.append("  ").append(reason.center(axis.width)[: axis.width].rstrip(), Style(dim=True))
-        lines.append(line)
-    has_interval_in_unit = any(_has_interval(trend) and not _has_relative_interval(trend) for trend in trends)
-    has_unsettled = any(UNSETTLED_SIGN in name for name in name_by_metric.values())
-    texts = [
-        *([f"{UNSETTLED_SIGN}: not settled, mostly the sampler's steps"] if has_unsettled else []),
-        f"slope: change of the metric for each unit of {replace_names(dose_response.setting_name)}, paired by seed",
-        f"{RATIO_SIGN}: % of the mean's distance from 1",
-        *(["intervals without % are in the metric's unit"] if has_interval_in_unit else []),
-        "adj. p: corrected for all metrics",
-    ]
-    return [*lines, *wrap_text("; ".join(texts), canvas.width, muted_style)]
-
-
-def _draw_slope_table(
-    dose_response: "DoseResponse", trends: "Sequence[Trend]", name_by_metric: Mapping[str, str], max_width: int
-) -> list[str]:
-    """Return the header and the rows of the table of slopes: in the unit of each metric, and in percent of its mean.
-
-    The column of p is left out if all metrics have the same. The header of slopes is short in a narrow pane.
-    """
-    slopes = format_slopes([trend.slope.mean for trend in trends])
-    changes = [abs(trend.relative_slope) for trend in trends if math.isfinite(trend.relative_slope)]
-    decimals = 1 if min(changes, default=1.0) >= MIN_SHARE_IN_TENTHS else 2
     setting_name = replace_names(dose_response.setting_name)
-    slope_header = f"slope per 1 {setting_name}" if len(setting_name) <= MAX_AXIS_NAME_WIDTH else "slope"
-    columns = [
-        _pad_column("metric", [name_by_metric[trend.metric] for trend in trends], is_left=True),
-        _pad_column(slope_header, slopes),
-        _pad_column("% of mean", [_format_relative_slope(trend, decimals) for trend in trends]),
-        _pad_column("95 % interval", [_format_interval(trend, decimals) for trend in trends]),
+    is_wide, decimals = canvas.width >= WIDE_LEGEND, _choose_decimals(trends)
+    effects = [_format_effect(trend, decimals, may_have_unit=not is_wide) for trend in trends]
+    effect_header, effect_width = "effect", EFFECT_WIDTH
+    if is_wide:
+        slope_header = f"slope per 1 {setting_name}" if len(setting_name) <= MAX_AXIS_NAME_WIDTH else "slope"
+        slopes = format_slopes([trend.slope.mean for trend in trends])
+        effect_header, *effects = [
+            f"{slope:>{len(slope_header)}}{effect:>10}"
+            for slope, effect in zip((slope_header, *slopes), ("effect", *effects), strict=True)
+        ]
+        effect_width = max(map(len, (effect_header, *effects))) + 1
+    rows = []
+    for trend, effect in zip(trends, effects, strict=True):
+        style = canvas.get_style("found" if trend.family_p <= SIGNIFICANCE_LEVEL else "text-muted")
+        style += Style(bold=trend.metric == charted_metric)
+        label = Text(name_by_metric[trend.metric], style)
+        if trend.metric == charted_metric:
+            label.stylize(canvas.get_style("accent"))
+        rows.append(
+            ForestRow(
+                label,
+                _get_relative_change(trend),
+                effect,
+                *_format_interval(trend, decimals),
+                trend.family_p,
+                style,
+                no_plot_text=UNBOUNDED_TEXT if math.isfinite(trend.relative_slope) else NO_SCALE_TEXT,
+            )
+        )
+    labels = list(name_by_metric.values())
+    layout = choose_layout(labels, [row.change for row in rows], canvas.width, effect_width)
+    legend = f"{describe_symbols(labels, canvas.width, has_null=False)}   effect: % of the mean per 1 {setting_name}"
+    return [
+        draw_forest_header(layout, effect_header),
+        *draw_forest_rows(rows, layout, canvas.get_style),
+        *wrap_text(legend, canvas.width, canvas.get_style("text-muted")),
     ]
-    if not _describe_common_p(dose_response):
-        columns.append(_pad_column("adj. p", [format_p(trend.family_p) for trend in trends]))
-    if sum(len(column[0]) + 2 for column in columns) - 2 > max_width:
-        columns[1] = _pad_column("slope", slopes)
-    return ["  ".join(cells) for cells in zip(*columns, strict=True)]
+
+
+def _choose_decimals(trends: "Sequence[Trend]") -> int:
+    """Return the number of decimals of the percentages."""
+    changes = [abs(trend.relative_slope) for trend in trends if math.isfinite(trend.relative_slope)]
+    return 1 if min(changes, default=1.0) >= MIN_SHARE_IN_TENTHS else 2
 
 
 def format_slopes(slopes: "Sequence[float]") -> list[str]:
-    """Return slopes with the same number of decimals, enough to show three digits of each slope.
-
-    If this number exceeds MAX_SLOPE_DECIMALS, or a slope needs a power of ten, only align the slopes.
-    """
-    texts = [f"{slope:+#.3g}" if math.isfinite(slope) else MISSING_TEXT for slope in slopes]
-    decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
-    if decimals > MAX_SLOPE_DECIMALS or any("e" in text for text in texts):
-        return align_decimals(texts)
-    return [f"{slope:+.{decimals}f}" if math.isfinite(slope) else MISSING_TEXT for slope in slopes]
+    """Return slopes with three significant digits and aligned decimal points."""
+    return align_decimals([f"{slope:+#.3g}".rstrip(".") if math.isfinite(slope) else MISSING_TEXT for slope in slopes])
 
 
 def _name_metric_with_unit(metric: str, unsettled_metrics: Collection[str]) -> str:
@@ -271,27 +253,22 @@ def _name_metric_with_unit(metric: str, unsettled_metrics: Collection[str]) -> s
     return mark_ratio(metric, f"{name} ({unit})" if unit else name)
 
 
-def _format_relative_slope(trend: "Trend", decimals: int) -> str:
+def _format_effect(trend: "Trend", decimals: int, *, may_have_unit: bool) -> str:
+    """Return a slope in percent of the mean; without a ratio scale, in the unit of the metric or a dash."""
     share = 100 * trend.relative_slope
-    return f"{share:+.{decimals}f} %" if math.isfinite(share) else MISSING_TEXT
+    if math.isfinite(share):
+        return f"{share:+.{decimals}f} %"
+    return f"{trend.slope.mean:+#.3g}" if may_have_unit and math.isfinite(trend.slope.mean) else MISSING_TEXT
 
 
-def _format_interval(trend: "Trend", decimals: int) -> str:
-    """Return the interval of a slope in percent, or else in the unit of the metric."""
-    if _has_relative_interval(trend):
-        return f"{format_interval(100 * trend.relative_low, 100 * trend.relative_high, f'+.{decimals}f')} %"
-    return format_interval(trend.slope.interval_low, trend.slope.interval_high, "+#.3g")
+def _format_interval(trend: "Trend", decimals: int) -> tuple[str, str]:
+    """Return the ends of a slope's interval in percent, or else in the unit of the metric; empty if there is none."""
+    if all(map(math.isfinite, change := _get_relative_change(trend))):
+        return f"{100 * change[1]:+.{decimals}f} %", f"{100 * change[2]:+.{decimals}f} %"
+    ends = trend.slope.interval_low, trend.slope.interval_high
+    return (f"{ends[0]:+#.3g}", f"{ends[1]:+#.3g}") if all(map(math.isfinite, ends)) else ("", "")
 
 
-def _has_relative_interval(trend: "Trend") -> bool:
-    return all(map(math.isfinite, (trend.relative_slope, trend.relative_low, trend.relative_high)))
-
-
-def _has_interval(trend: "Trend") -> bool:
-    return math.isfinite(trend.slope.interval_low) and math.isfinite(trend.slope.interval_high)
-
-
-def _pad_column(header: str, cells: "Sequence[str]", *, is_left: bool = False) -> list[str]:
-    """Return a header and its cells, padded to equal widths on the left, or on the right if `is_left`."""
-    width = max(len(header), *map(len, cells))
-    return [text.ljust(width) if is_left else text.rjust(width) for text in (header, *cells)]
+def _get_relative_change(trend: "Trend") -> tuple[float, float, float]:
+    """Return a slope in percent of the mean and the ends of its interval; NaN or infinite if unknown."""
+    return trend.relative_slope, trend.relative_low, trend.relative_high

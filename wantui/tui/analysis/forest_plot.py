@@ -1,8 +1,9 @@
 """Forest plot of a comparison: effect, 95 % interval and p of every metric, by pair of groups."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,7 +13,14 @@ from rich.text import Text
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_difference_parts
 from wantui.analysis.metrics import get_ratio_origin
 from wantui.formatting import format_percent_change
-from wantui.tui.analysis.metric_notes import RATIO_NOTE, SHORT_RATIO_NOTE, mark_ratio
+from wantui.tui.analysis.metric_notes import (
+    RATIO_NOTE,
+    RATIO_SIGN,
+    SHORT_UNSETTLED_NOTE,
+    UNSETTLED_NOTE,
+    UNSETTLED_SIGN,
+    mark_ratio,
+)
 from wantui.tui.number_formats import format_p
 from wantui.tui.plain_names import replace_names
 
@@ -38,10 +46,13 @@ MIN_PLOT_WIDTH = 9
 MIN_WIDE_PLOT = 25
 """Width of the plot in cells below which it takes the place of the column of intervals."""
 EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 12, 20, 8
+MIN_COMMON_P_SHARE = 0.75
+"""Share of the metrics with the same p from which on the column of p is muted: it no longer tells them apart."""
 SIGNIFICANT_SIGN, OTHER_SIGN, NULL_SIGN, UNGUIDED_SIGN = "●", "○", "◇", "□"
 WIDE_LEGEND = 120
 """Columns from which on the legend is in full words."""
 
+AXIS_NAME = "log scale"
 NO_SCALE_TEXT = "no ratio scale: see the interval"
 """Text instead of the plot of a metric whose change is not given as a share of its mean."""
 
@@ -101,6 +112,25 @@ class ForestLayout:
     axis: ForestAxis
     has_intervals: bool
     """Whether the intervals are printed too; a narrow pane only draws them."""
+    effect_width: int = EFFECT_WIDTH
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """Row of a forest plot."""
+
+    label: Text
+    change: Change
+    effect_text: str
+    low: str
+    high: str
+    """Ends of the interval; empty if there is none."""
+    p: float
+    style: Style
+    reference_changes: Mapping[str, float] = field(default_factory=dict)
+    """Relative changes that are drawn beside the interval, by symbol."""
+    no_plot_text: str = NO_SCALE_TEXT
+    """Text instead of the plot if the change or its interval is not finite."""
 
 
 def choose_axis(changes: Sequence[Change], free_width: int, min_width: int) -> ForestAxis:
@@ -116,13 +146,15 @@ def choose_axis(changes: Sequence[Change], free_width: int, min_width: int) -> F
     return ForestAxis(width, next((end for end in AXIS_ENDS if end >= largest), MAX_AXIS_END))
 
 
-def choose_layout(metric_names: Sequence[str], changes: Sequence[Change], width: int) -> ForestLayout:
+def choose_layout(
+    metric_names: Sequence[str], changes: Sequence[Change], width: int, effect_width: int = EFFECT_WIDTH
+) -> ForestLayout:
     """Return the columns that fit into a pane of `width` cells."""
     name_width = max(map(len, metric_names), default=0)
-    wide_plot = width - name_width - EFFECT_WIDTH - INTERVAL_WIDTH - P_WIDTH - 4
+    wide_plot = width - name_width - effect_width - INTERVAL_WIDTH - P_WIDTH - 4
     has_intervals = wide_plot >= MIN_WIDE_PLOT
     free_width = wide_plot if has_intervals else wide_plot + INTERVAL_WIDTH + 1
-    return ForestLayout(name_width, choose_axis(changes, free_width, MIN_PLOT_WIDTH), has_intervals)
+    return ForestLayout(name_width, choose_axis(changes, free_width, MIN_PLOT_WIDTH), has_intervals, effect_width)
 
 
 def get_relative_change(difference: Difference) -> Change:
@@ -132,22 +164,30 @@ def get_relative_change(difference: Difference) -> Change:
 
 def label_effect(comparison: "Comparison", metric: str) -> str:
     """Return the name of a metric for the column beside its effect; mark the primary metric."""
-    name = replace_names(comparison.groups[0].label_metric(metric))
+    group = comparison.groups[0]
+    is_unsettled = metric in group.videos[0].unsettled_metrics
+    name = replace_names(f"{metric}{UNSETTLED_SIGN}" if is_unsettled else group.label_metric(metric))
     return mark_ratio(metric, f"{name} (primary)" if metric == comparison.primary_metric else name)
 
 
-def describe_symbols(*, has_unguided: bool, has_ratios_from_1: bool, width: int) -> str:
-    """Return the legend of the symbols, shortened in a narrow pane."""
+def describe_symbols(labels: Sequence[str], width: int, *, has_null: bool = True, has_unguided: bool = False) -> str:
+    """Return the legend of the symbols, shortened in a narrow pane.
+
+    Args:
+        labels: names of the metrics with their signs.
+        has_null: whether the plot has the effects of the Gaussian flow.
+        has_unguided: whether the plot has the effects at cfg_scale 1.
+    """
     is_wide = width >= WIDE_LEGEND
     parts = [
-        f"{SIGNIFICANT_SIGN} {'adjusted ' * is_wide}p up to 0.05",
-        f"{OTHER_SIGN} above",
-        f"├─┤ 95 %{' interval of one metric' * is_wide}",
-        f"{NULL_SIGN} {'expected from ' * is_wide}Gaussian flow",
+        f"{SIGNIFICANT_SIGN} {'adj. ' * is_wide}p up to {SIGNIFICANCE_LEVEL:g}",
+        f"├─┤ 95 %{' interval' * is_wide}",
+        *([f"{NULL_SIGN} {'expected from ' * is_wide}Gaussian flow"] if has_null else []),
+        *([f"{UNGUIDED_SIGN} cfg scale 1"] if has_unguided else []),
+        *([RATIO_NOTE] if any(RATIO_SIGN in label for label in labels) else []),
     ]
-    parts += [f"{UNGUIDED_SIGN} cfg scale 1"] if has_unguided else []
-    ratio_note = RATIO_NOTE if is_wide else SHORT_RATIO_NOTE
-    parts += [ratio_note] if has_ratios_from_1 else []
+    if any(UNSETTLED_SIGN in label for label in labels):
+        parts.append(UNSETTLED_NOTE if is_wide else SHORT_UNSETTLED_NOTE)
     return ("   " if is_wide else "  ").join(parts)
 
 
@@ -172,12 +212,16 @@ def draw_directions(first_group: str, second_group: str, layout: ForestLayout, g
     return Text(f"{'':<{layout.name_width}} {ends}", get_style("text-muted"), no_wrap=True, end="")
 
 
-def draw_forest_header(layout: ForestLayout) -> Text:
-    """Return the line of column headers; the header of the plot is the plot's axis."""
+def draw_forest_header(layout: ForestLayout, effect_header: str = "effect") -> Text:
+    """Return the line of column headers; the header of the plot is the plot's axis, which is named if there is room."""
     name = "metric".ljust(layout.name_width)
-    return _join_columns(
-        name, layout.axis.draw_labels(), "effect", "95 % interval".center(INTERVAL_WIDTH), "adj. p", layout
+    if layout.axis.width and layout.name_width >= len(f"metric  {AXIS_NAME}"):
+        name = f"metric{AXIS_NAME:>{layout.name_width - len('metric')}}"
+    header = _join_columns(
+        name, layout.axis.draw_labels(), effect_header, "95 % interval".center(INTERVAL_WIDTH), "adj. p", layout
     )
+    header.stylize(Style(bold=True, dim=True))
+    return header
 
 
 def sort_significant_first(items: Sequence[Item], get_p: Callable[[Item], float]) -> list[Item]:
@@ -185,9 +229,9 @@ def sort_significant_first(items: Sequence[Item], get_p: Callable[[Item], float]
     return sorted(items, key=lambda item: not get_p(item) <= SIGNIFICANCE_LEVEL)  # p can be NaN
 
 
-def draw_forest_rows(
-    comparison: "Comparison", differences: Sequence[Difference], layout: ForestLayout, get_style: StyleGetter
-) -> list[Text]:
+def build_forest_rows(
+    comparison: "Comparison", differences: Sequence[Difference], get_style: StyleGetter
+) -> list[ForestRow]:
     """Return one row for each difference of a pair of groups."""
     from wantui.analysis.p_values import find_decisive_p
     from wantui.analysis.unguided import find_unguided_difference
@@ -199,9 +243,11 @@ def draw_forest_rows(
             NULL_SIGN: find_null_change(comparison, difference),
             UNGUIDED_SIGN: math.nan if unguided is None else unguided.relative_difference,
         }
-        label = label_effect(comparison, difference.metric)
         p = find_decisive_p(comparison, difference)
-        rows.append(_draw_row(difference, p, label, reference_changes, layout, get_style))
+        style = get_style("found") + Style(bold=True) if p <= SIGNIFICANCE_LEVEL else get_style("text-muted")
+        label = Text(label_effect(comparison, difference.metric), style)
+        change, parts = get_relative_change(difference), format_difference_parts(difference)
+        rows.append(ForestRow(label, change, *parts, p, style, reference_changes))
     return rows
 
 
@@ -218,36 +264,27 @@ def find_null_change(comparison: "Comparison", difference: Difference) -> float:
     return (means[0] - means[1]) / distance if all(map(math.isfinite, means)) and distance else math.nan
 
 
-def _draw_row(
-    difference: Difference,
-    p: float,
-    label: str,
-    reference_changes: Mapping[str, float],
-    layout: ForestLayout,
-    get_style: StyleGetter,
-) -> Text:
-    """Return the row of one metric.
+def draw_forest_rows(rows: Sequence[ForestRow], layout: ForestLayout, get_style: StyleGetter) -> list[Text]:
+    """Return the lines of rows; p is muted if nearly all rows have the same."""
+    p_texts = [format_p(row.p) for row in rows]
+    is_common = max(Counter(p_texts).values(), default=0) >= MIN_COMMON_P_SHARE * len(rows)
+    p_style = get_style("text-muted") + Style(bold=False) if is_common and len(rows) > 1 else Style()
+    return [
+        _draw_row(row, Text(p_text, row.style + p_style), layout) for row, p_text in zip(rows, p_texts, strict=True)
+    ]
 
-    Args:
-        p: p that decides on the difference.
-    """
-    is_significant = p <= SIGNIFICANCE_LEVEL
-    style = get_style("found") + Style(bold=True) if is_significant else get_style("text-muted")
-    effect_text, low, high = format_difference_parts(difference)
-    change = get_relative_change(difference)
-    if all(map(math.isfinite, change)):
-        plot = draw_interval(change, is_significant, layout.axis, style, reference_changes)
+
+def _draw_row(row: ForestRow, p: Text, layout: ForestLayout) -> Text:
+    interval = f"{row.low:>8} to {row.high:>8}" if row.low else "-"
+    if all(map(math.isfinite, row.change)):
+        is_significant = row.p <= SIGNIFICANCE_LEVEL
+        plot = draw_interval(row.change, is_significant, layout.axis, row.style, row.reference_changes)
     else:
-        text = NO_SCALE_TEXT if layout.has_intervals else f"{low} to {high}" if low else "-"
+        text = row.no_plot_text if layout.has_intervals else " ".join(interval.split())
         plot = Text(text.center(layout.axis.width)[: layout.axis.width], Style(dim=True))
-    return _join_columns(
-        Text(label.ljust(layout.name_width), style),
-        plot,
-        Text(effect_text, style),
-        Text(f"{low:>8} to {high:>8}" if low else "-", style),
-        Text(format_p(p), style),
-        layout,
-    )
+    label = row.label.copy()
+    label.pad_right(layout.name_width - label.cell_len)
+    return _join_columns(label, plot, Text(row.effect_text, row.style), Text(interval, row.style), p, layout)
 
 
 def draw_interval(
@@ -313,7 +350,7 @@ def _join_columns(
     columns = [
         (name, None),
         (plot, layout.axis.width),
-        (effect, EFFECT_WIDTH),
+        (effect, layout.effect_width),
         (interval, INTERVAL_WIDTH),
         (p, P_WIDTH),
     ]

@@ -16,27 +16,16 @@ UNSETTLED_SIGN = "*"
 """Sign of a metric that has not settled, behind its name."""
 UNSETTLED_NOTE = f"{UNSETTLED_SIGN} mostly the sampler's steps"
 """Note on the metrics with this sign; a low screen has it in the title."""
+SHORT_UNSETTLED_NOTE = f"{UNSETTLED_SIGN} not settled"
 RATIO_SIGN = "¹"
 """Sign of metrics whose percentages are of their distance from 1, behind their names."""
-RATIO_NOTE, SHORT_RATIO_NOTE = f"{RATIO_SIGN} percent of the distance from 1", f"{RATIO_SIGN} % of distance to 1"
+RATIO_NOTE = f"{RATIO_SIGN} % of distance to 1"
 
 
 def describe_least_p(seed_count: int) -> tuple[str, ...]:
     """Describe the smallest p that the seeds of paired groups can give, in a long and a short text."""
-    p, seeds = format_p(compute_min_attainable_p(seed_count)), format_count(seed_count, "seed")
-    return f"{p} is the smallest p that {seeds} can give", f"smallest p of {seeds}: {p}", f"smallest p: {p}"
-
-
-def describe_adjusted_p(seed_count: int) -> tuple[str, ...]:
-    """Return over what the p of a pair of groups is adjusted and how small it can be, in texts from long to short."""
-    p, seeds = format_p(compute_min_attainable_p(seed_count)), format_count(seed_count, "seed")
-    return (
-        f"adj. p: over the metrics of an answer; with {seeds} at least {p}",
-        f"adj. p over an answer's metrics, at least {p}",
-        f"adj. p over an answer's metrics, ≥ {p}",
-        f"p ≥ {p} with {seeds}",
-        f"p ≥ {p}",
-    )
+    p = format_p(compute_min_attainable_p(seed_count))
+    return f"{p}: smallest p with {format_count(seed_count, 'seed')}", f"smallest p: {p}"
 
 
 def mark_ratio(metric: str, label: str) -> str:

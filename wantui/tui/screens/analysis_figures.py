@@ -15,6 +15,7 @@ from wantui.formatting import format_share
 from wantui.metric_names import CURVE_NAMES
 from wantui.tui.analysis.comparison_view import draw_comparison, list_exclusions
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, compare_videos, compute_figure
+from wantui.tui.analysis.dose_view import sort_trends
 from wantui.tui.analysis.interaction_view import draw_correlations, draw_interaction
 from wantui.tui.analysis.level_view import draw_separation
 from wantui.tui.analysis.video_ranks import describe_ranks
@@ -306,8 +307,9 @@ class AnalysisFigures(AnalysisAttention):
         """
         comparison = None if self.comparison_outcome is None else self.comparison_outcome.comparison
         if self.view == "effects" and comparison is not None and comparison.dose_response is not None:
-            metrics = [trend.metric for trend in comparison.dose_response.trends]
-            index = metrics.index(self.charted_metric) if self.charted_metric in metrics else 0
+            metrics = [trend.metric for trend in sort_trends(comparison.dose_response)]
+            charted_metric = self.charted_metric or comparison.dose_response.trends[0].metric
+            index = metrics.index(charted_metric) if charted_metric in metrics else -1
             self.charted_metric = metrics[(index + 1) % len(metrics)]
             self.show_view("effects")
             return
