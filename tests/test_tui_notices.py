@@ -182,14 +182,14 @@ def test_changed_settings_are_applied_and_invalid_ones_are_not(settings_path: Pa
             it.app.settings_watcher.poll_seconds = 0.01
             await it.press("2")
             await it.until(lambda: it.app.screen.name == "queue")
-            settings_path.write_text("theme: dracula\nkeys: {queue.retry: z}\ngpu_panel: hidden\n")
+            settings_path.write_text("theme: dracula\nkeys: {app.help: z}\ngpu_panel: hidden\n")
             await it.until(lambda: it.app.theme == "dracula" and "tui.yaml was read again" in it.notifications())
-            await it.until(lambda: "z Retry" in it.text().splitlines()[-1])
+            await it.until(lambda: "z Help" in it.text().splitlines()[-1])
             assert it.app.gpu_panel_mode == "hidden"
-            settings_path.write_text("theme: gruvbox\nkeys: {queue.retyr: z}\n")
-            await it.until(lambda: "did you mean queue.retry?" in it.notifications())
+            settings_path.write_text("theme: gruvbox\nkeys: {app.hlep: z}\n")
+            await it.until(lambda: "did you mean app.help?" in it.notifications())
             assert it.app.theme == "dracula"
-            assert it.app.settings.keys == {"queue.retry": "z"}
+            assert it.app.settings.keys == {"app.help": "z"}
 
     run(test)
 
