@@ -334,7 +334,7 @@ def test_keys_show_other_axes_pages_and_orders_of_a_sweep(wantui: Wantui) -> Non
         assert read_title() == "2 variations by 3 values of cfg scale: steps 3, seed 42 (page 1/4)   [ back  ] next"
         assert "cfg scale" in screen.matrix.render_line(0).text
         facts = {fact.label: fact.value for fact in collect_batch_facts(folder, swept, BatchMarks()).facts}
-        assert facts["sampling"] == "3 to 5 steps of unipc"
+        assert facts["sampling"] == "unipc, 3 to 5 steps"
         screen.set_focus(screen.matrix)
         await it.press("right", "right_square_bracket")
         assert read_title() == "2 variations by 3 values of cfg scale: steps 3, seed 43 (page 2/4)   [ back  ] next"

@@ -10,8 +10,8 @@ from wantui.tui.wrapping import wrap_text
 
 MIN_VALUE_WIDTH = 14
 """Width of the values in cells below which they are not aligned, so that their lines are longer."""
-LABEL_GAP = 2
-"""Spaces between the longest label and the values."""
+LABEL_GAP, WIDE_VALUE_WIDTH = 2, 20
+"""Spaces between the longest label and the values, and width of the values in cells below which there is only one."""
 GENERATION_FACT = "generation"
 """Label of the time of denoising and decoding; the "took" of the queue also has loading, saving and waiting."""
 
@@ -31,7 +31,8 @@ def draw_facts(facts: Sequence[Fact], width: int, *, min_label_width: int = 0) -
     Args:
         min_label_width: length of the longest label of other facts with which the values are aligned.
     """
-    label_width = max([min_label_width, *(len(fact.label) for fact in facts)]) + LABEL_GAP
+    longest_label = max([min_label_width, *(len(fact.label) for fact in facts)])
+    label_width = longest_label + (LABEL_GAP if width - longest_label - LABEL_GAP >= WIDE_VALUE_WIDTH else 1)
     has_room = width - label_width >= MIN_VALUE_WIDTH
     lines = []
     for fact in facts:

@@ -98,12 +98,11 @@ def _describe_generation_time(seconds: Sequence[float]) -> str:
     """Return the sum and the mean of the times of denoising and decoding."""
     if not seconds:
         return ""
-    mean_text = f"{sum(seconds) / len(seconds):.1f} s a video"
-    return f"{format_duration(sum(seconds))} ({mean_text})"
+    return f"{format_duration(sum(seconds))}, {sum(seconds) / len(seconds):.1f} s each"
 
 
 def _describe_sampling(manifest: Manifest) -> str:
-    """Return steps, sampler and guidance; swept steps are a range, and a swept guidance is left out."""
+    """Return sampler, steps and guidance; swept steps are a range, and a swept guidance is left out."""
     from wantui.planning.guidance_plan import describe_guidance  # slow to import
 
     recipes = {video.cell: video.recipe for video in manifest.videos}.values()
@@ -112,7 +111,7 @@ def _describe_sampling(manifest: Manifest) -> str:
     samplers = dict.fromkeys(recipe.sampler for recipe in recipes)
     scales = sorted({describe_guidance(recipe) for recipe in recipes})
     scale_text = f", cfg scale {scales[0]}" if len(scales) == 1 else ""
-    return f"{steps_text} of {', '.join(samplers)}{scale_text}"
+    return f"{', '.join(samplers)}, {steps_text}{scale_text}"
 
 
 def _describe_sweep(manifest: Manifest) -> str:

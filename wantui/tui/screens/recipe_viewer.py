@@ -53,18 +53,12 @@ RECIPE_WIDTH = 92
 """Maximum width of the table of one recipe in cells; longer texts are wrapped."""
 MIN_TWO_COLUMN_WIDTH, COLUMN_GAP = 130, 4
 """Width of the screen in cells from which a recipe has two columns, and the cells between them."""
-MAX_PICTURE_HEIGHT, PICTURE_MARGIN = 18, 13
+MAX_PICTURE_HEIGHT, PICTURE_MARGIN = 18, 12
 """Maximum lines of the middle frames below a table of differences, and lines of the screen besides them."""
 NARROW_RECIPE_WIDTH, MAX_NARROW_NAME_WIDTH = 80, 18
 """Width of a table in cells up to which long names of settings are wrapped, and width of their column then."""
 SHOWN_GROUPS = (*GROUPS, VIDEO_GROUP)
 """Groups of fields in the table of one recipe."""
-CHANGED_SIGN = "●"
-"""Sign of a setting that is not at its default; in Compose, of one that the config has with another value."""
-CHANGED_NOTE = "differs from wantui's own default, not from a config"
-"""Meaning of the sign."""
-MAX_LISTED_FIELDS = 6
-"""Maximum number of equal fields beside the pictures."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
 """Width of the names, and maximum width of the values of each recipe, in a table of differences."""
 
@@ -103,13 +97,11 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         self.recipes = [recipe for _, recipe in titled_recipes]
         self.document = document
         self.shows_json = self.shows_equal_fields = False
-        self.set_class(len(titled_recipes) > 1, "-differences")
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog") as scroll:
             is_single = len(self.recipes) == 1
             scroll.border_title = make_content(f"Recipe: {self.titles[0]}" if is_single else "Recipe differences")
-            scroll.border_subtitle = make_content(f"{CHANGED_SIGN} {CHANGED_NOTE}" if is_single else "")
             yield Static()
         yield KeyFooter()
 
@@ -198,7 +190,6 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
         accent = make_colour_style(self.app, "accent")
         table.add_column("group", style=accent + Style(bold=True), no_wrap=True)
-        table.add_column("changed", no_wrap=True)
         max_name_width = None if width > NARROW_RECIPE_WIDTH or groups is not SHOWN_GROUPS else MAX_NARROW_NAME_WIDTH
         table.add_column("field", style="dim", max_width=max_name_width)
         table.add_column("value", overflow="fold", ratio=1)
@@ -219,9 +210,8 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
                 if default := default_by_name.get(field.full_name):
                     text.append(f"  (default {escape_unprintable(default)})", "dim")
                 label = format_label(field.part) or group
-                sign = Text(CHANGED_SIGN if is_changed else "", accent)
                 name = Text(format_label(field.name), "not dim" if is_changed else "")
-                table.add_row("" if label == shown_label else label, sign, name, text)
+                table.add_row("" if label == shown_label else label, name, text)
                 shown_label = label
         return table
 
@@ -258,8 +248,11 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             for difference in differences:
                 table.add_row(difference.field.label, *self._draw_values(difference))
             if self.clips and not self.shows_equal_fields:
-                table.add_row(self._describe_pictures(), *self._draw_pictures(width))
+                table.add_row("", *self._draw_pictures(width))
+                table.add_row("", *[Text(self._label_pictures(), "dim")] * len(self.clips))
             lines.append(table)
+            if not self.shows_equal_fields:
+                lines.append(self._list_equal_fields(width))
         if self.shows_equal_fields:
             lines += [Text(""), Text("equal in all", "dim"), self._draw_equal_fields(width)]
         return Group(*lines)
@@ -278,11 +271,15 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         colour_name = self.clips[index].colour_name if self.clips else "accent"
         return make_colour_style(self.app, colour_name) + Style(bold=True)
 
-    def _describe_pictures(self) -> Text:
-        """Return what is beside the pictures: the number of the frame, and the first short fields that are equal."""
-        fields = [f"{field.label} {field.value}" for field in list_equal_fields(self.recipes)]
-        shown = [text for text in fields if len(text) < NAME_WIDTH][:MAX_LISTED_FIELDS]
-        return Text("\n", no_wrap=True).join(map(Text, [self._label_pictures(), "", "equal:", *shown, "... (e: all)"]))
+    def _list_equal_fields(self, width: int) -> Text:
+        """Return the first equal fields in one line, and the number of the others."""
+        fields = [escape_unprintable(f"{field.label} {field.value}") for field in list_equal_fields(self.recipes)]
+        for count in range(len(fields), -1, -1):
+            more = [f"{len(fields) - count} more: e"] if count < len(fields) else []
+            line = f"equal: {' · '.join([*fields[:count], *more])}"
+            if len(line) <= width:
+                break
+        return Text(line, "dim", no_wrap=True)
 
     def _label_pictures(self) -> str:
         """Return the number of the middle frame, if all clips have equally many frames."""
