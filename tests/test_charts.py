@@ -170,13 +170,16 @@ def test_equal_ratios_have_equal_distances_on_a_logarithmic_axis() -> None:
     assert rows[0.01] - rows[0.1] == rows[0.1] - rows[1.0] > 0
 
 
-def test_dashes_leave_a_curve_behind_them_in_sight() -> None:
-    chart = Chart(40, 6, (0.0, 1.0), (0.0, 1.0))
+def test_line_removes_the_dots_behind_it_if_it_covers_them() -> None:
     behind, front = Style(color="red"), Style(color="blue")
-    chart.add_line([0.0, 1.0], [0.5, 0.5], behind)
-    chart.add_line([0.0, 1.0], [0.5, 0.5], front, dash_length=2)
-    styles = [chart._get_cell(chart._find_row(0.5), column)[1] for column in range(8)]
-    assert styles == [front, front, behind, behind] * 2
+    cells = []
+    for styles in ((behind, front), (front,)):
+        chart = Chart(40, 6, (0.0, 1.0), (0.0, 1.0))
+        for style in styles:
+            level = 0.5 if style is front else 0.45
+            chart.add_line([0.0, 1.0], [level, level], style, covers_others=style is front)
+        cells.append([chart._get_cell(chart._find_row(0.5), column) for column in range(8)])
+    assert cells[0] == cells[1]
 
 
 @pytest.mark.parametrize("row_count", range(1, 40))

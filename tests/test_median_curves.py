@@ -50,10 +50,24 @@ def test_videos_with_other_noise_levels_or_without_a_trajectory_are_not_in_the_m
 
 def test_curves_of_a_video_have_the_median_of_all_behind_them(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 3.0}, seeds=3, phrasings=1)
-    text, dim_count = draw_dim_dots(videos[0], videos)
-    assert text.count("── median") == 1
-    assert dim_count > 20
-    assert "median of 6 videos" in draw_dim_dots(videos[0], videos, (140, 20))[0]
+    for width, height in ((78, 20), (140, 20), (78, 8)):
+        text, dim_count = draw_dim_dots(videos[0], videos, (width, height))
+        first_line = text.splitlines()[0]
+        assert first_line.startswith(f"━━ {videos[0].name}   ━━ median of 6 videos")
+        assert dim_count > 20
+        assert first_line.endswith("2 of 4 charts") == (height < 10)
+
+
+def test_axis_of_a_curve_ends_at_its_last_noise_level(tmp_path: Path) -> None:
+    video = synthetic_videos(tmp_path, {"a": 1.0}, seeds=1, phrasings=1)[0]
+    assert video.trajectory is not None
+    last_sigma = float(CURVES["velocity"](video.trajectory)[0][-1])
+    assert last_sigma > 0
+    lines = [line.plain for line in draw_video_curves(video, {}, Canvas(140, 24, lambda _: Style()))]
+    labels = next(line for line in lines if "σ 1.0" in line)
+    norm_labels, velocity_labels = labels[:70].split(), labels[70:].split()
+    assert norm_labels[-1] == "0.0"
+    assert float(velocity_labels[-1]) >= last_sigma
 
 
 @pytest.mark.parametrize("height", [12, 13])
@@ -61,7 +75,7 @@ def test_low_pane_gives_its_rows_to_four_curves_above_one_axis(tmp_path: Path, h
     videos = synthetic_videos(tmp_path, {"a": 1.0}, seeds=3, phrasings=1)
     lines = [line.plain for line in draw_video_curves(videos[0], {}, Canvas(78, height, lambda _: Style()))]
     assert height - 1 <= len(lines) <= height
-    assert sum(line.count("│") + line.count("┤") for line in lines) == 4 * ((height - 1) // 2 - 1)
+    assert sum(line.count("│") + line.count("┤") for line in lines) == 4 * ((height - 2) // 2 - 1)
     assert ["σ 1.0" in line for line in lines] == [False] * (len(lines) - 1) + [True]
 
 

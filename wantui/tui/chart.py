@@ -62,11 +62,11 @@ class Chart:
         """Column of a vertical line behind the curves, and its style."""
         self._strips: list[Text] = []
 
-    def add_line(self, xs: Sequence[float], ys: Sequence[float], style: Style, dash_length: int = 0) -> None:
+    def add_line(self, xs: Sequence[float], ys: Sequence[float], style: Style, *, covers_others: bool = False) -> None:
         """Draw lines between successive points; a point that the axes do not have leaves a gap.
 
         Args:
-            dash_length: columns of characters of a dash, and of the gap behind it; 0 draws a solid line.
+            covers_others: whether the line removes the dots of other styles from its cells.
         """
         previous: tuple[float, float] | None = None
         for x, y in zip(xs, ys, strict=True):
@@ -74,7 +74,7 @@ class Chart:
                 previous = None
                 continue
             dot = self._find_dot_column(x), self._find_dot_row(y)
-            self._canvas.add_line(previous or dot, dot, style, dash_length)
+            self._canvas.add_line(previous or dot, dot, style, covers_others=covers_others)
             previous = dot
 
     def add_band(

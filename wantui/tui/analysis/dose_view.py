@@ -199,7 +199,7 @@ def _draw_slopes(
     setting_name = replace_names(dose_response.setting_name)
     is_wide, decimals = canvas.width >= WIDE_LEGEND, _choose_decimals(trends)
     effects = [_format_effect(trend, decimals, may_have_unit=not is_wide) for trend in trends]
-    effect_header, effect_width = "effect", EFFECT_WIDTH
+    effect_header, effect_width = "effect per 1", EFFECT_WIDTH
     if is_wide:
         slope_header = f"slope per 1 {setting_name}" if len(setting_name) <= MAX_AXIS_NAME_WIDTH else "slope"
         slopes = format_slopes([trend.slope.mean for trend in trends])

@@ -59,8 +59,10 @@ SIGMA_AXIS_NAME = "σ"
 MIN_RELATIVE_RANGE = 0.01
 """Range of a curve, as a share of its maximum, below which it is almost constant: its axis then begins at 0."""
 
-MEDIAN_STYLE, MEDIAN_DASH_LENGTH = Style(dim=True), 2
-"""Style of the median of all videos, and length of its dashes in cells."""
+MEDIAN_STYLE = Style(dim=True)
+"""Style of the median of all videos."""
+LEGEND_LINE, LEGEND_GAP = "━━", 3
+"""Sign of a curve in a legend, and least number of cells between two parts of a legend."""
 MAX_STRIPS = 3
 """Maximum number of pairs of groups whose clusters are drawn below the mean curves; one in a low pane."""
 
@@ -87,6 +89,11 @@ class _VideoCurve:
     median: "MedianCurve | None"
     """None if there are too few videos."""
 
+    @property
+    def last_sigma(self) -> float:
+        """Return the lowest noise level; 0 if it leaves no axis."""
+        return min(self.sigmas) if min(self.sigmas, default=1.0) < 1 else 0.0
+
 
 @dataclass(frozen=True)
 class _ClusterStrip:
@@ -107,7 +114,7 @@ def draw_video_curves(
 
     Args:
         median_curves: curves that are drawn behind those with the same noise levels.
-        ranks_text: rank of the video among the others, in one line above the charts.
+        ranks_text: rank of the video among the others, in the legend above the charts.
         colour_name: theme colour of the video.
     """
     trajectory, width = video.trajectory, canvas.width
@@ -115,8 +122,7 @@ def draw_video_curves(
         return wrap_text(video.exclusion_reason, width)
     stride_note = _describe_strides(video) if canvas.height >= LOW_VIEW_HEIGHT else ""
     stride_notes = wrap_text(stride_note, width, canvas.get_style("warning"))[: canvas.height // 3]
-    lines = [Text(ranks_text)] if ranks_text else []
-    height = canvas.height - len(stride_notes) - len(lines)
+    height = canvas.height - len(stride_notes) - 1  # the first line is the legend
     column_count = 2 if width >= WIDE_VIEW_WIDTH else 1
     max_row_count = len(SHOWN_CURVES) // column_count
     # In a low pane, only the last row of charts has the horizontal axis, which is the same for all, without its line.
@@ -129,12 +135,17 @@ def draw_video_curves(
     chart_width = (width - 2 * (column_count - 1)) // column_count
     chart_height = plots_height // row_count - 1 + AXIS_HEIGHT
     curves = [_get_video_curve(name, trajectory, median_curves) for name in names]
-    charts = [_make_chart(curve, chart_width, chart_height) for curve in curves]
+    charts = [_make_chart(curve, chart_width, chart_height, curve.last_sigma) for curve in curves]
     size = (chart_width, chart_height, max(chart.label_width for chart in charts))
+    # Charts above each other that share an axis end at the same noise level.
+    period = column_count if has_one_axis else len(names)
+    last_sigmas = [min(curve.last_sigma for curve in curves[index % period :: period]) for index in range(len(names))]
+    style = canvas.get_style(colour_name)
+    lines = [_draw_curve_legend(video, curves, ranks_text, width, style)]
     for first in range(0, len(names), column_count):
         blocks = [
-            _draw_video_curve(curve, size, canvas.get_style(colour_name), has_legend=curve is curves[0])
-            for curve in curves[first : first + column_count]
+            _draw_video_curve(curve, size, last_sigma, style)
+            for curve, last_sigma in list(zip(curves, last_sigmas, strict=True))[first : first + column_count]
         ]
         if has_one_axis and first + column_count < len(names):
             blocks = [block[:-AXIS_HEIGHT] for block in blocks]
@@ -162,26 +173,41 @@ def _get_video_curve(name: str, trajectory: Trajectory, median_curves: "MedianCu
     return _VideoCurve(name, sigmas, values, median_curve if has_median else None)
 
 
-def _make_chart(curve: _VideoCurve, width: int, height: int, label_width: int = 0) -> Chart:
+def _make_chart(curve: _VideoCurve, width: int, height: int, last_sigma: float, label_width: int = 0) -> Chart:
     medians = [] if curve.median is None else curve.median.values.tolist()
-    return Chart(width, height, (1.0, 0.0), choose_curve_range([*curve.values, *medians]), SIGMA_AXIS_NAME, label_width)
+    return Chart(
+        width, height, (1.0, last_sigma), choose_curve_range([*curve.values, *medians]), SIGMA_AXIS_NAME, label_width
+    )
 
 
-def _draw_video_curve(curve: _VideoCurve, size: tuple[int, int, int], style: Style, has_legend: bool) -> list[Text]:
-    """Return the title and the chart of a curve.
+def _draw_curve_legend(video: Video, curves: Sequence[_VideoCurve], ranks_text: str, width: int, style: Style) -> Text:
+    """Return the names of the video and the median, and the rank or the number of charts that a low pane shows."""
+    legend = Text.assemble((f"{LEGEND_LINE} ", style), replace_names(video.name), no_wrap=True)
+    video_count = max((curve.median.video_count for curve in curves if curve.median is not None), default=0)
+    if video_count:
+        legend.append(f"{'':{LEGEND_GAP}}{LEGEND_LINE} median of {format_count(video_count, 'video')}", MEDIAN_STYLE)
+    count_text = f"{len(curves)} of {len(SHOWN_CURVES)} charts" if len(curves) < len(SHOWN_CURVES) else ""
+    for note in (ranks_text, count_text):
+        if note and legend.cell_len + LEGEND_GAP + len(note) <= width:
+            legend.append(note.rjust(width - legend.cell_len), Style(dim=note == count_text))
+            break
+    return legend
+
+
+def _draw_video_curve(curve: _VideoCurve, size: tuple[int, int, int], last_sigma: float, style: Style) -> list[Text]:
+    """Return the title and the chart of a curve, in front of the median.
 
     Args:
         size: width and height of the chart, and width of its labels, which aligns it with the charts above and below.
+        last_sigma: noise level at the right end.
     """
     title = Text.assemble(
         (f"{replace_names(curve.name)}  ", "bold"), (f"from {curve.values[0]:.4g} to {curve.values[-1]:.4g}", "dim")
     )
-    chart = _make_chart(curve, *size)
-    chart.add_line(curve.sigmas, curve.values, style)
-    if curve.median is not None:  # in front, with gaps: otherwise one of two close curves would hide the other
-        chart.add_line(curve.sigmas, curve.median.values.tolist(), MEDIAN_STYLE, MEDIAN_DASH_LENGTH)
-        legends = (f"   ╌╌ median of {curve.median.video_count} videos", "  ╌╌ median", "") if has_legend else ("",)
-        title.append(next(text for text in legends if title.cell_len + len(text) <= size[0] or not text), MEDIAN_STYLE)
+    chart = _make_chart(curve, size[0], size[1], last_sigma, size[2])
+    if curve.median is not None:
+        chart.add_line(curve.sigmas, curve.median.values.tolist(), MEDIAN_STYLE)
+    chart.add_line(curve.sigmas, curve.values, style, covers_others=True)
     return [title, *chart.draw_lines()]
 
 

@@ -28,7 +28,7 @@ from wantui.tui.analysis.views import (
     draw_paths,
     draw_video_curves,
 )
-from wantui.tui.plain_names import describe_grouping, replace_names
+from wantui.tui.plain_names import describe_grouping
 from wantui.tui.screens.analysis_attention import AnalysisAttention
 from wantui.tui.series_colours import assign_series_colours
 from wantui.tui.widgets.trajectory_details import TrajectoryDetails
@@ -56,6 +56,8 @@ DEFAULT_MAX_TABLE_HEIGHT_BESIDE_ATTENTION = 8
 """Maximum height of the table above attention in analysis.tcss, in lines."""
 FRAME_MARGIN = 6
 """Cells of the frame that its subtitle cannot take."""
+MEDIAN_LEGEND_WIDTH = 34
+"""Cells of the legend above the curves that the name of the video and its rank cannot take."""
 
 
 class AnalysisFigures(AnalysisAttention):
@@ -161,16 +163,17 @@ class AnalysisFigures(AnalysisAttention):
             self._draw_curves(row)
 
     def _draw_curves(self, video: Video) -> None:
-        """Draw the curves of a video; its rank among all videos is above them, or in the frame of a low pane."""
+        """Draw the curves of a video; its rank among all videos is in the legend, or in the frame of a low pane."""
         canvas, metric = self.details.get_canvas(), self.row_list.metric_name
         is_low = canvas.height < LOW_VIEW_HEIGHT
-        prefix = "" if is_low else f"{replace_names(video.name)}  "
-        ranks_text = describe_ranks(video, self.videos, metric, canvas.width - FRAME_MARGIN * is_low - len(prefix))
+        max_width = canvas.width - (FRAME_MARGIN if is_low else MEDIAN_LEGEND_WIDTH + len(video.name))
+        ranks_text = describe_ranks(video, self.videos, metric, max_width)
         if is_low:
             self.details.show_tabs(self.views, self.view, ranks_text)
-        line = f"{prefix}{ranks_text}" if ranks_text and not is_low else ""
         colour_name = self.row_list.colours_by_name.get(video.variation, "accent")
-        self.details.show_lines(draw_video_curves(video, self.median_curves, canvas, line, colour_name))
+        self.details.show_lines(
+            draw_video_curves(video, self.median_curves, canvas, "" if is_low else ranks_text, colour_name)
+        )
 
     def _draw_comparison(self) -> None:
         canvas, outcome = self.details.get_canvas(), self.comparison_outcome
