@@ -595,6 +595,17 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
     on("analysis", test)
 
 
+def test_sign_of_further_metrics_has_a_space_before_it_in_every_width(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=2, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        headers = [screen.row_list._draw_header(width).plain for width in range(40, 140)]
+        assert {header[-3:] for header in headers} == {" › "}
+
+    on("analysis", test)
+
+
 def test_legend_explains_each_sign_once_in_one_line() -> None:
     assert describe_symbols(["length", "turning*", "straightness ¹"], 130, has_unguided=True) == (
         "● adj. p up to 0.05   ├─┤ 95 % interval   ◇ expected from Gaussian flow   □ cfg scale 1   "

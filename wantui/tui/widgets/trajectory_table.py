@@ -231,12 +231,12 @@ class TrajectoryTable(VirtualList):
         return self._batch_names.get(row.folder, "") if isinstance(row, Video) else ""
 
     def _find_visible_metrics(self, width: int) -> list[int]:
-        """Return the indices of the metrics that fit beside the names."""
+        """Return the indices of the metrics that fit beside the names and a space before the sign of further ones."""
         free_width = width - sum((column.width or 0) + len(COLUMN_GAP) for column in self._make_name_columns(width))
         indices: list[int] = []
         for index in range(self.first_metric_index, len(METRICS)):
             free_width -= (self._make_metric_column(METRIC_NAMES[index]).width or 0) + len(COLUMN_GAP)
-            if free_width < 0 and indices:
+            if free_width < (index < len(METRICS) - 1) and indices:
                 break
             indices.append(index)
         return indices
