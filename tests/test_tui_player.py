@@ -565,7 +565,7 @@ def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
         assert len([label for label in labels if label]) == len({label for label in labels if label})
         for width, parts in (
             (90, ["7f1949dbbec7fe008e9dabd70af8f0699"]),
-            (50, ["7f1949dbbec7fe008e9d", "abd70af8f0699"]),
+            (50, ["7f1949dbbec7fe008e9dabd70af8", "f0699"]),
         ):
             output = io.StringIO()
             Console(width=width, file=output).print(viewer.draw_recipe(recipe, width))

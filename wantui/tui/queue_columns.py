@@ -21,8 +21,8 @@ from wantui.tui.widgets.virtual_list import VirtualList
 MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_FAILURES_AND_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_END = 70, 84, 105, 130
 """Smallest list widths, in cells, that show failures and times of batches, bars beside failures, model and seeds, and
 the time at which a video ended."""
-MIN_TEMPLATE_WIDTH = 16
-"""Smallest width, in cells, of the template of a batch."""
+MIN_TEMPLATE_WIDTH = 36
+"""Smallest width, in cells, of the template of a batch; the details of a batch show it too."""
 MIN_WIDTH_WITH_DURATION = 50
 """Smallest width of a list of unfinished videos, in cells, that shows how long its done videos took."""
 MIN_WIDTH_WITH_STEPS = 62

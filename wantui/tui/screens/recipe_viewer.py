@@ -8,6 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -55,8 +56,8 @@ MIN_TWO_COLUMN_WIDTH, COLUMN_GAP = 130, 4
 """Width of the screen in cells from which a recipe has two columns, and the cells between them."""
 MAX_PICTURE_HEIGHT, PICTURE_MARGIN = 18, 12
 """Maximum lines of the middle frames below a table of differences, and lines of the screen besides them."""
-NARROW_RECIPE_WIDTH, MAX_NARROW_NAME_WIDTH = 80, 18
-"""Width of a table in cells up to which long names of settings are wrapped, and width of their column then."""
+NARROW_RECIPE_WIDTH, MAX_NARROW_NAME_WIDTH = 80, 20
+"""Width of a table in cells up to which groups are headings and long names are wrapped, and width of the names then."""
 SHOWN_GROUPS = (*GROUPS, VIDEO_GROUP)
 """Groups of fields in the table of one recipe."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
@@ -189,8 +190,11 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         """Return a table of the fields of a recipe in these groups, with the defaults of changed fields."""
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
         accent = make_colour_style(self.app, "accent")
-        table.add_column("group", style=accent + Style(bold=True), no_wrap=True)
-        max_name_width = None if width > NARROW_RECIPE_WIDTH or groups is not SHOWN_GROUPS else MAX_NARROW_NAME_WIDTH
+        heading_style = accent + Style(bold=True)
+        is_narrow = width <= NARROW_RECIPE_WIDTH and groups is SHOWN_GROUPS
+        max_name_width = MAX_NARROW_NAME_WIDTH if is_narrow else None
+        if not is_narrow:
+            table.add_column("group", style=heading_style, no_wrap=True)
         table.add_column("field", style="dim", max_width=max_name_width)
         table.add_column("value", overflow="fold", ratio=1)
         fields, default_by_name = [*list_recipe_fields(recipe), *self.facts], find_changed_fields(recipe)
@@ -211,7 +215,12 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
                     text.append(f"  (default {escape_unprintable(default)})", "dim")
                 label = format_label(field.part) or group
                 name = Text(format_label(field.name), "not dim" if is_changed else "")
-                table.add_row("" if label == shown_label else label, name, text)
+                if not is_narrow:
+                    table.add_row("" if label == shown_label else label, name, text)
+                else:
+                    if label != shown_label:
+                        table.add_row(Text(label, heading_style))
+                    table.add_row(Padding(name, (0, 0, 0, 2)), text)
                 shown_label = label
         return table
 
