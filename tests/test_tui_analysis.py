@@ -584,7 +584,7 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
         assert [line.split()[0] for line in lines[:3]] == ["place", "room", "path"]
         assert "wide_0 takes more room in spread" in lines[1]
         assert lines[0].rstrip().endswith("where the videos end")
-        legend = "● p up to 0.05  ├─┤ 95 %  ◇ Gaussian flow  ¹ % of distance to 1"
+        legend = "● p ≤ 0.05  ├─┤ 95 %  ◇ Gaussian flow  ¹ % of distance to 1"
         assert lines[3].rstrip() == legend
         note = "0.008: smallest p with 8 seeds"
         assert " ".join(lines[4].split()) == f"← more in narrow_0 more in wide_0 → {note}"
@@ -611,6 +611,8 @@ def test_legend_explains_each_sign_once_in_one_line() -> None:
         "● adj. p up to 0.05   ├─┤ 95 % interval   ◇ expected from Gaussian flow   □ cfg scale 1   "
         "¹ % of distance to 1   * mostly the sampler's steps"
     )
+    short = "● p ≤ 0.05  ├─┤ 95 %  ◇ Gaussian flow  ¹ % of distance to 1  * unsettled"
+    assert describe_symbols(["turning*", "straightness ¹"], 74) == short
     assert describe_symbols(["length"], 130, has_null=False) == "● adj. p up to 0.05   ├─┤ 95 % interval"
 
 

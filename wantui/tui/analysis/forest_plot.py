@@ -180,7 +180,7 @@ def describe_symbols(labels: Sequence[str], width: int, *, has_null: bool = True
     """
     is_wide = width >= WIDE_LEGEND
     parts = [
-        f"{SIGNIFICANT_SIGN} {'adj. ' * is_wide}p up to {SIGNIFICANCE_LEVEL:g}",
+        f"{SIGNIFICANT_SIGN} {'adj. p up to' if is_wide else 'p ≤'} {SIGNIFICANCE_LEVEL:g}",
         f"├─┤ 95 %{' interval' * is_wide}",
         *([f"{NULL_SIGN} {'expected from ' * is_wide}Gaussian flow"] if has_null else []),
         *([f"{UNGUIDED_SIGN} cfg scale 1"] if has_unguided else []),
