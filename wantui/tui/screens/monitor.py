@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 REDRAW_SECONDS, SLOW_REDRAW_SECONDS = 1.0, 5.0
 """Seconds between redraws; with --low-bandwidth."""
-PREVIEW_FPS = 2.0
-"""Frames per second of a preview, which has few frames."""
+PREVIEW_FPS, MAX_SMALL_LOG_LINES = 2.0, 4
+"""Frames per second of a preview, which has few frames, and lines of the log unless it is enlarged."""
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,8 @@ class MonitorScreen(MonitorFiles):
         self.set_class(not self.log_lines, "-no-log")
         if self.log_version is not None:
             log_text = self.log_text
-            lines = self.log_lines[-max(1, log_text.size.height) :]
+            line_count = max(1, log_text.size.height) if self.has_class("-large-log") else MAX_SMALL_LOG_LINES
+            lines = self.log_lines[-line_count:]
             today = date.today().isoformat()
             log_text.show_lines([draw_log_line(line, today, log_text.make_colour_style) for line in lines])
             set_titles(self.log_pane, f"Log: {self.log_version[0].name}")
