@@ -89,7 +89,7 @@ def test_name_takes_the_space_of_an_empty_eta_column() -> None:
 
 @pytest.mark.parametrize("list_width", [83, 84, 91, 104, 105, 110, 150])
 @pytest.mark.parametrize("name", ["demo", "n" * 30])
-def test_batches_show_their_template_where_16_cells_of_it_fit_beside_the_whole_name(name: str, list_width: int) -> None:
+def test_batches_show_their_template_where_36_cells_of_it_fit_beside_the_whole_name(name: str, list_width: int) -> None:
     batch = batch_row(folder=Path(name), template="a [red|blue] circle", counts={"done": 1, "queued": 1})
     columns = make_batch_columns(
         VirtualList(), set(), lambda: True, lambda batch: "", BatchWidths.measure([batch], has_engine=True)
@@ -97,10 +97,10 @@ def test_batches_show_their_template_where_16_cells_of_it_fit_beside_the_whole_n
     shown = [column for column in columns if column.fits(list_width)]
     free_width = list_width - sum((column.width or 0) + len(COLUMN_GAP) for column in shown)
     if shown[-1].header_text == "template":
-        assert free_width >= 16
+        assert free_width >= 36
         assert [column.width for column in shown if column.header_text == "name"] == [len(name)]
     else:
-        assert list_width < 84 or free_width < len(name) + len(COLUMN_GAP) + 16
+        assert list_width < 84 or free_width < len(name) + len(COLUMN_GAP) + 36
 
 
 def test_videos_of_a_batch_have_columns_as_wide_as_their_content() -> None:
@@ -119,8 +119,9 @@ def test_ended_batches_have_no_progress_columns() -> None:
         return [column.header_text for column in columns if column.fits(width)]
 
     assert list_headers(has_unfinished=False, width=80) == ["#", "state", "took", "video"]
-    assert list_headers(has_unfinished=True, width=71) == ["#", "state", "steps", "time", "video"]
-    assert list_headers(has_unfinished=True, width=53) == ["#", "state", "time", "video"]
+    assert list_headers(has_unfinished=True, width=71) == ["#", "state", "steps", "ETA", "took", "video"]
+    assert list_headers(has_unfinished=True, width=53) == ["#", "state", "ETA", "took", "video"]
+    assert list_headers(has_unfinished=True, width=49) == ["#", "state", "ETA", "video"]
     assert list_headers(has_unfinished=True, width=75) == ["#", "state", "progress", "steps", "ETA", "took", "video"]
     assert list_headers(has_unfinished=True, width=84) == ["#", "state", "progress", "steps", "ETA", "took", "video"]
     assert list_headers(has_unfinished=False, width=140) == ["#", "state", "took", "ended", "video"]
@@ -130,9 +131,10 @@ def test_narrow_list_tells_the_duration_of_a_video_from_its_eta() -> None:
     columns = make_video_columns(
         VirtualList(), lambda: True, lambda index, video: "0:07", lambda video: None, VideoWidths(has_unfinished=True)
     )
-    (column,) = [column for column in columns if column.header_text == "time"]
-    assert column.draw_cell((0, SimpleNamespace(state="done", seconds=4.0))) == "0:04"  # type: ignore[arg-type]
-    assert column.draw_cell((1, SimpleNamespace(state="queued", seconds=None))) == "in 0:07"  # type: ignore[arg-type]
+    eta, took = (column for column in columns if column.header_text in ("ETA", "took"))
+    assert took.draw_cell((0, SimpleNamespace(state="done", seconds=4.0))) == "4.0 s"  # type: ignore[arg-type]
+    assert took.draw_cell((1, SimpleNamespace(state="queued", seconds=None))) == ""  # type: ignore[arg-type]
+    assert eta.draw_cell((1, SimpleNamespace(state="queued", seconds=None))) == "0:07"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
