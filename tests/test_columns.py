@@ -95,7 +95,7 @@ def test_batches_show_their_template_where_36_cells_of_it_fit_beside_the_whole_n
         VirtualList(), set(), lambda: True, lambda batch: "", BatchWidths.measure([batch], has_engine=True)
     )
     shown = [column for column in columns if column.fits(list_width)]
-    free_width = list_width - sum((column.width or 0) + len(COLUMN_GAP) for column in shown)
+    free_width = list_width + len(COLUMN_GAP) - sum((column.width or 0) + len(COLUMN_GAP) for column in shown)
     if shown[-1].header_text == "template":
         assert free_width >= 36
         assert [column.width for column in shown if column.header_text == "name"] == [len(name)]
