@@ -12,6 +12,7 @@ from wantui.formatting import (
     format_mean,
     format_percent,
     format_percent_change,
+    shorten_labels,
 )
 
 
@@ -102,3 +103,17 @@ def test_format_mean_omits_missing_values(mean: float, deviation: float, expecte
 )
 def test_format_long_duration_uses_the_largest_unit(seconds: float, expected: str) -> None:
     assert format_long_duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "width", "expected"),
+    [
+        (("seed 42", "seed 43"), 7, ["seed 42", "seed 43"]),
+        (("a red square", "a blue circle"), 8, ["a red s…", "a blue …"]),
+        (("circle.translate_x 0", "circle.translate_x 0.25"), 12, ["…anslate_x 0", "…late_x 0.25"]),
+        (("steps 4, seed 42", "steps 4, seed 43", "width 4, seed 42"), 9, ["step…d 42", "step…d 43", "widt…d 42"]),
+        (("seed 42",), 1, [""]),
+    ],
+)
+def test_shortened_labels_keep_what_differs(labels: tuple[str, ...], width: int, expected: list[str]) -> None:
+    assert shorten_labels(labels, lambda text: len(text) <= width) == expected

@@ -12,7 +12,7 @@ from PIL import Image
 
 from wantui.errors import UserError
 from wantui.gallery.batch_grid import read_batch_grid
-from wantui.gallery.labelled_grid import EMPTY_CELL, MAX_PICTURE_SIDE
+from wantui.gallery.labelled_grid import EMPTY_CELL, MAX_PICTURE_SIDE, FrameCell, LabelledGrid, write_grid_picture
 from wantui.gallery.sheet import arrange_sheet, write_sheet_clip, write_sheet_picture
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest, write_manifest
@@ -256,3 +256,21 @@ def test_damaged_journal_is_reported(wantui: Wantui) -> None:
     result = wantui("gallery", BATCH)
     assert result.code == 1
     assert all(fault in result.err for fault in faults)
+
+
+@pytest.mark.parametrize("name", ["circle.translate_x", "nano-style.strength", "attention.head_temperature.strength"])
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+def test_labels_that_do_not_fit_look_different(name: str, axis: str) -> None:
+    labels, cells = (f"{name} 0", f"{name} 0.25", f"{name} 0.5"), {(0, 0): FrameCell(None, 1)}
+    row_labels, column_labels = (labels, ("seed 42",)) if axis == "rows" else (("a red square",), labels)
+    path = Path("labels.png")
+    write_grid_picture(LabelledGrid(row_labels, column_labels, cells, (128, 32), ""), path)
+    picture = np.asarray(Image.open(path))
+    if axis == "rows":
+        top, height = picture.shape[0] - 3 * 36, 32
+        drawn = [picture[top + 36 * row :][:height, : picture.shape[1] - 132] for row in range(3)]
+    else:
+        left = picture.shape[1] - 3 * 132
+        drawn = [picture[:31, left + 132 * column :][:, :128] for column in range(3)]
+    assert all(label.max() > 100 for label in drawn)
+    assert len({label.tobytes() for label in drawn}) == 3

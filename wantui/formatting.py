@@ -3,7 +3,8 @@
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 
 MAX_TEXT_LENGTH = 300
 """Maximum length of foreign text that a message quotes, in characters."""
@@ -124,6 +125,39 @@ def join_and_shorten(names: Sequence[object], max_count: int = 3, separator: str
     hidden_count = len(names) - max_count
     listed = separator.join(map(str, names[:max_count]))
     return f"{listed} and {hidden_count:,} more" if hidden_count > 0 else listed
+
+
+def shorten_labels(labels: Sequence[str], fits: Callable[[str], bool]) -> list[str]:
+    """Replace the part of each label that does not fit by an ellipsis, so that different labels stay different.
+
+    The labels lose their end or, if this makes labels equal, their start or their middle, because a setting's value is
+    at the end. If no cut keeps all labels distinct, use the cut that keeps most of them distinct.
+
+    Args:
+        fits: function that returns whether there is room for a text.
+    """
+    shortened = [[_shorten_label(label, cut, fits) for label in labels] for cut in (_cut_end, _cut_start, _cut_middle)]
+    return max(shortened, key=lambda texts: len(set(texts)))
+
+
+def _shorten_label(label: str, cut: Callable[[str, int], str], fits: Callable[[str], bool]) -> str:
+    """Return a label with as many characters as fit; an empty text if not even the ellipsis and one character fit."""
+    if fits(label):
+        return label
+    length = bisect_left(range(1, len(label)), True, key=lambda length: not fits(cut(label, length)))
+    return cut(label, length) if length else ""
+
+
+def _cut_end(text: str, length: int) -> str:
+    return f"{text[:length]}…"
+
+
+def _cut_start(text: str, length: int) -> str:
+    return f"…{text[len(text) - length :]}"
+
+
+def _cut_middle(text: str, length: int) -> str:
+    return f"{text[: length // 2]}…{text[len(text) - (length - length // 2) :]}"
 
 
 def capitalize_first(text: str) -> str:

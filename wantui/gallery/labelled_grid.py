@@ -4,7 +4,7 @@ The batch sheet, the grid of decoded steps and the grid of attention maps are dr
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +16,7 @@ import numpy as np
 
 from wantui.atomic_files import atomic_write
 from wantui.errors import UserError
-from wantui.formatting import capitalize_first
+from wantui.formatting import capitalize_first, shorten_labels
 from wantui.storage.mp4 import ClipError, Frame, write_mp4
 
 if TYPE_CHECKING:
@@ -246,12 +246,12 @@ def _draw_labels(grid: LabelledGrid, layout: GridLayout) -> "Image.Image":
     picture = Image.new("RGB", layout.size, BACKGROUND)
     draw = ImageDraw.Draw(picture)
     width, height = layout.cell_size
-    for column, label in enumerate(grid.column_labels):
+    for column, label in enumerate(_fit_labels(grid.column_labels, width)):
         left, _ = layout.cell_origin(0, column)
-        draw.text((left, layout.header_height - GAP), _fit_text(label, width), DIM_TEXT, _load_font(), anchor="ls")
-    for row, row_label in enumerate(grid.row_labels):
+        draw.text((left, layout.header_height - GAP), label, DIM_TEXT, _load_font(), anchor="ls")
+    max_lines = max(1, height // (FONT_SIZE + GAP))
+    for row, lines in enumerate(_wrap_labels(grid.row_labels, layout.label_width - 3 * GAP, max_lines)):
         _, top = layout.cell_origin(row, 0)
-        lines = _wrap_label(row_label, layout.label_width - 3 * GAP, max(1, height // (FONT_SIZE + GAP)))
         middle = top + height / 2 - (len(lines) - 1) * (FONT_SIZE + GAP) / 2
         for number, line in enumerate(lines):
             place = (layout.label_width - 2 * GAP, middle + number * (FONT_SIZE + GAP))
@@ -313,14 +313,24 @@ def _measure_text(text: str) -> int:
     return round(_load_font().getlength(" ".join(text.split())[:500]))
 
 
+def _fit_labels(labels: Sequence[str], width: int) -> list[str]:
+    """Shorten labels of one axis to a width in pixels; different labels stay different."""
+    return shorten_labels([" ".join(label.split())[:500] for label in labels], lambda t: _measure_text(t) <= width)
+
+
 def _fit_text(text: str, width: int) -> str:
     """Shorten a text with an ellipsis to a width in pixels; return an empty text if even the ellipsis does not fit."""
-    text = " ".join(text.split())[:500]
-    if _measure_text(text) <= width:
-        return text
-    while text and _measure_text(text + "…") > width:
-        text = text[:-1]
-    return text + "…" if text else ""
+    return _fit_labels([text], width)[0]
+
+
+def _wrap_labels(labels: Sequence[str], width: int, max_lines: int) -> list[list[str]]:
+    """Wrap the labels of one axis into a limited number of lines; different labels stay different."""
+    wrapped = [_wrap_label(label, width, max_lines) for label in labels]
+    if len({tuple(lines) for lines in wrapped}) == len(set(labels)):
+        return wrapped
+    texts = [" ".join(label.split())[:500] for label in labels]
+    shortened = shorten_labels(texts, lambda text: " ".join(_wrap_label(text, width, max_lines)) == text)
+    return [_wrap_label(text, width, max_lines) for text in shortened]
 
 
 def _wrap_label(text: str, width: int, max_lines: int) -> list[str]:
