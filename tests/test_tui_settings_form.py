@@ -457,6 +457,44 @@ def test_value_that_does_not_fit_its_row_is_shown_in_full() -> None:
     run(test)
 
 
+def test_sweep_edited_in_a_filtered_list_stays_in_its_row() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            form = form_of(it)
+            await it.until(lambda: form.config is not None)
+            await it.press("escape", "slash", *"sweep", "enter", "enter")
+            for character in "cfg_scale=1,3,6":
+                await it.press(character)
+                await it.pilot.pause()
+                assert form.value_input.region.y == row_with(it, "  sweeps ")[0], form.value_input.value
+            await it.press("enter")
+            await it.until(lambda: not form.is_editing)
+            await it.pilot.pause()
+            assert form.field_list.scroll_offset.y == 0
+            assert "▌● sweeps" in it.text()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("query", "key"),
+    [
+        ("store att", "attention_analysis_settings.store_attention"),
+        ("sweep", "sweeps"),
+        ("steps", "model_settings.steps"),
+        ("noise", "model_settings.cfg_scale_2"),
+    ],
+)
+def test_filter_puts_the_cursor_on_the_best_match(query: str, key: str) -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await go_to(it, "sweeps_baseline")
+            await it.press("slash", *query)
+            assert form_of(it)._get_current_field() == find_form_field(key)
+
+    run(test)
+
+
 def test_lines_break_between_a_number_and_its_unit_only_if_they_must() -> None:
     text = "36 = 2 variations x 3 cells x 6 seeds, 0.16 s per step, 12 %, 8 steps of unipc, cfg scale 4; by bracket 1"
     lines = [line.plain for line in wrap_text(text, 13, indent="")]

@@ -102,6 +102,13 @@ def _contains_words(field: FormField, title: str, words: Sequence[str], is_chang
     return all(word in searched_text for word in words)
 
 
+def find_best_match(rows: Sequence[SettingsRow], query: str) -> int:
+    """Return the index of the first setting whose name has all words of a query, or else of the first setting."""
+    words = query.casefold().split()
+    names = {i: f"{row.name} {format_label(row.name)}" for i, row in enumerate(rows) if isinstance(row, FormField)}
+    return next((i for i, name in names.items() if all(word in name for word in words)), next(iter(names), 0))
+
+
 def _format_section(section: str) -> str:
     return section.removesuffix("_settings").replace("_", " ") or "batch"
 

@@ -23,6 +23,7 @@ from wantui.tui.settings_rows import (
     SettingsRow,
     choose_name_width,
     describe_rows,
+    find_best_match,
     format_editable_value,
     format_label,
     format_setting_value,
@@ -360,9 +361,8 @@ class SettingsForm(Vertical):
     @on(Input.Changed, "#filter")
     def _handle_filter_typed(self) -> None:
         self._fill_rows()
-        first = next((index for index, entry in enumerate(self.entries) if isinstance(entry, FormField)), 0)
-        if not isinstance(self._get_current_row(), FormField):
-            self.field_list.cursor = first
+        if self.filter_input.value:  # without a query, the row stays selected
+            self.field_list.cursor = find_best_match(self.entries, self.filter_input.value)
 
     @on(Input.Submitted, "#filter")
     def _handle_filter_submitted(self, event: Input.Submitted) -> None:
