@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Wantui
 from harness_tui import application, run
 from textual.widgets import TextArea
 from yaml_bombs import YAML_BOMBS
@@ -56,6 +57,12 @@ def test_invalid_config_is_summarised_by_the_place_and_text_of_its_first_error(t
         False,
     )
     assert str(tmp_path) not in source.summary
+
+
+def test_model_in_place_of_a_config_gets_the_setting_of_the_model(wantui: Wantui) -> None:
+    refused = wantui("preview", "-c", "wan2.1-1.3b", "-t", "a star")
+    assert refused.code == 2
+    assert "wan2.1-1.3b is a model: choose it with --set model_settings.model_id=wan2.1-1.3b" in refused.err
 
 
 @pytest.mark.terminal

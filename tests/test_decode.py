@@ -262,11 +262,18 @@ def test_unfinished_videos_are_skipped_and_their_state_is_named(wantui: Wantui, 
     assert "it is queued" in result.err
 
 
-def test_batch_without_latents_names_the_setting(wantui: Wantui, small: list[str]) -> None:
-    folder = Path(wantui("run", "-t", "a circle", "-n", 1, *small).out.strip())
+@pytest.mark.parametrize(
+    ("video_count", "subject"), [(1, "circle seed 42 has"), (2, "none of the 2 videos with a trajectory has")]
+)
+def test_batch_without_latents_names_the_setting_once(
+    wantui: Wantui, small: list[str], video_count: int, subject: str
+) -> None:
+    folder = Path(wantui("run", "-t", "a [circle]", "-n", video_count, *small).out.strip())
     result = wantui("decode", folder)
     assert result.code == 2
-    assert "Set latent_analysis_settings.store_latents (--store-latents)" in result.err
+    assert f"{subject} " in result.err
+    assert result.err.count("Set latent_analysis_settings.store_latents (--store-latents)") == 1
+    assert "left out" not in result.err
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,8 @@ def test_options_of_the_command_line_replace_the_adapters_of_the_config(
     ("make", "reason"),
     [
         (lambda folder: folder / "none.safetensors", r"none\.safetensors does not exist\. Give the path"),
+        (lambda _: "nano-stlye", r"nano-stlye does not exist\. Did you mean the packaged adapter nano-style\?"),
+        (lambda _: "nano-style:x", r"not a number\. Write the strength there, as in nano-style:0\.5"),
         (lambda folder: folder, r"is a folder\. Give the path of a \.safetensors file in it"),
         (lambda folder: _write_bytes(folder / "a.pt", b"PK"), "is a pickle file, which can run arbitrary code"),
         (lambda folder: _write_bytes(folder / "a.bin", b"PK"), "is a pickle file, which can run arbitrary code"),

@@ -98,7 +98,7 @@ def decode_states(
         OSError: a clip cannot be written.
     """
     vaes = _VaeLoader(request)
-    missing_error: MissingStatesError | None = None
+    errors_by_name: dict[str, MissingStatesError] = {}  # of videos without latents
     has_states = False
     for video in videos:
         path = video.find_file("latents")
@@ -109,8 +109,7 @@ def decode_states(
         try:
             states = DenoisingStates(path, video.entry.recipe, video.name)
         except MissingStatesError as error:
-            missing_error = error
-            yield VideoLeftOut(video.name, str(error))
+            errors_by_name[video.name] = error
             continue
         except CaptureError as error:
             yield VideoLeftOut(video.name, str(error))
@@ -121,8 +120,15 @@ def decode_states(
             yield from _decode_video(video, states, moments, request, vaes, folder_by_batch[video.folder])
         except (CaptureError, ClipError, NotFiniteError) as error:
             yield VideoLeftOut(video.name, str(error))
-    if not has_states and missing_error is not None:
-        raise missing_error
+    if has_states:
+        yield from (VideoLeftOut(name, "it has no stored latents") for name in errors_by_name)
+    elif len(errors_by_name) == 1:
+        raise next(iter(errors_by_name.values()))
+    elif errors_by_name:
+        raise MissingStatesError(
+            f"none of the {len(errors_by_name)} videos with a trajectory has stored latents. Set "
+            "latent_analysis_settings.store_latents (--store-latents) for future videos"
+        )
 
 
 def choose_moments(states: DenoisingStates, request: DecodeRequest) -> list[StateMoment]:

@@ -44,8 +44,12 @@ def find_config_path(name: Path | str) -> Path:
         return find_preset_path(str(name))
     if os.path.exists(path):  # noqa: PTH110
         raise ConfigError([ConfigProblem(path, None, "", "is not a file, and no preset has this name")])
+    from wantui.models.catalogue import CATALOGUE  # slow, and only errors need it
+
     close_names = difflib.get_close_matches(path.stem, list_preset_names(), n=1)
     hint = f" Did you mean {close_names[0]}?" if close_names else ""
+    if any(model.name == str(name) for model in CATALOGUE):
+        hint = f" {name} is a model: choose it with --set model_settings.model_id={name}."
     message = f"no such file or preset.{hint} Presets: {', '.join(list_preset_names())}"
     raise ConfigError([ConfigProblem(path, None, "", message)])
 

@@ -1,5 +1,6 @@
 """Find the files of LoRA adapters: packaged adapters by name, local files, and files in the hub cache."""
 
+import difflib
 import os
 import re
 from dataclasses import dataclass
@@ -135,8 +136,12 @@ def _suggest_reference(reference: str) -> str:
     file_name, separator, _ = reference.rpartition(":")
     if separator and os.path.isfile(file_name):  # noqa: PTH113 -- Path.is_file raises for a name that is too long
         return f"{file_name} exists, but the text after the last colon is not a number. Write the strength there"
-    names = ", ".join(adapter.name for adapter in PACKAGED_ADAPTERS)
-    packaged_text = f" or a packaged adapter ({names})" if names else ""
+    names = [adapter.name for adapter in PACKAGED_ADAPTERS]
+    if separator and file_name in names:
+        return f"The text after the last colon is not a number. Write the strength there, as in {file_name}:0.5"
+    if close_names := difflib.get_close_matches(reference, names, n=1):
+        return f"Did you mean the packaged adapter {close_names[0]}?"
+    packaged_text = f" or a packaged adapter ({', '.join(names)})"
     hub_text = (
         f"; for a file of the hub repository {reference}, set `file` to its name in the repository"
         if HUB_ID_PATTERN.fullmatch(reference)
