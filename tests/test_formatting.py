@@ -112,6 +112,8 @@ def test_format_long_duration_uses_the_largest_unit(seconds: float, expected: st
         (("a red square", "a blue circle"), 8, ["a red s…", "a blue …"]),
         (("circle.translate_x 0", "circle.translate_x 0.25"), 12, ["…anslate_x 0", "…late_x 0.25"]),
         (("steps 4, seed 42", "steps 4, seed 43", "width 4, seed 42"), 9, ["step…d 42", "step…d 43", "widt…d 42"]),
+        (("circle.translate_x 0", "circle.translate_x 0.25"), 22, ["circle.translate_x 0", "…rcle.translate_x 0.25"]),
+        (("seed 42", "seed 53"), 6, ["…ed 42", "…ed 53"]),
         (("seed 42",), 1, [""]),
     ],
 )

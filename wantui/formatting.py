@@ -14,6 +14,7 @@ UNPRINTABLE_PATTERN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\
 _UNPRINTABLE_EXCEPT_NEWLINES_PATTERN = re.compile(
     UNPRINTABLE_PATTERN.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f")
 )
+_CUT_NUMBER_PATTERN = re.compile(r"\d\.?…|…\.?\d")
 NO_BREAK_SPACE = "\u00a0"
 MIN_CHANGE_IN_SCIENTIFIC_NOTATION = 10_000
 """Relative change above which powers of ten are used; for a mean near 0, a change could have forty digits."""
@@ -130,14 +131,14 @@ def join_and_shorten(names: Sequence[object], max_count: int = 3, separator: str
 def shorten_labels(labels: Sequence[str], fits: Callable[[str], bool]) -> list[str]:
     """Replace the part of each label that does not fit by an ellipsis, so that different labels stay different.
 
-    The labels lose their end or, if this makes labels equal, their start or their middle, because a setting's value is
-    at the end. If no cut keeps all labels distinct, use the cut that keeps most of them distinct.
+    The labels lose their end or, if this makes labels equal or cuts numbers, their start or their middle, because a
+    setting's value is at the end. If no cut keeps all labels distinct, use the cut that keeps most of them distinct.
 
     Args:
         fits: function that returns whether there is room for a text.
     """
     shortened = [[_shorten_label(label, cut, fits) for label in labels] for cut in (_cut_end, _cut_start, _cut_middle)]
-    return max(shortened, key=lambda texts: len(set(texts)))
+    return max(shortened, key=lambda texts: (len(set(texts)), -sum(map(bool, map(_CUT_NUMBER_PATTERN.search, texts)))))
 
 
 def _shorten_label(label: str, cut: Callable[[str, int], str], fits: Callable[[str], bool]) -> str:
