@@ -475,6 +475,18 @@ def test_strengths_are_swept_by_the_name_of_the_adapter(style: Path) -> None:
     assert len({video.recipe.source.base_identity for video in batch.videos}) == 1
 
 
+@pytest.mark.parametrize(
+    ("adapters", "cfg_scale", "is_warned"),
+    [("[nano-style]", 1, True), ("[]", 1, True), ("[nano-4step, nano-style]", 1, False), ("[nano-style]", 4, False)],
+)
+def test_lcm_without_guidance_and_without_its_adapter_causes_a_warning(
+    adapters: str, cfg_scale: float, is_warned: bool
+) -> None:
+    overrides = [f"lora_settings.adapters={adapters}", f"model_settings.cfg_scale={cfg_scale}"]
+    warnings = preview_batch(load_config("nano-4step", overrides), "a star").warnings
+    assert any("add nano-4step to lora_settings.adapters (--lora nano-4step;" in text for text in warnings) == is_warned
+
+
 def test_remedy_of_the_warning_about_double_guidance_can_be_followed() -> None:
     overrides = ["lora_settings.adapters=nano-4step", "guidance_settings.rule=apg", "guidance_settings.reuse_from=50%"]
     (warning,) = [

@@ -11,7 +11,7 @@ from wantui.errors import UserError
 from wantui.keyframes import KeyframeError, format_moments
 from wantui.metric_names import MetricName
 from wantui.models.adapters import find_packaged_adapter
-from wantui.models.catalogue import WanModel
+from wantui.models.catalogue import NANO, WanModel
 from wantui.planning.guidance_plan import describe_guidance, has_varying_passes, plan_guidance, uses_unconditional_pass
 from wantui.planning.recipe import CaptureRequests, Recipe
 
@@ -53,29 +53,42 @@ def find_guidance_warnings(settings: Settings, recipe: Recipe) -> list[str]:
         )
     return [
         *warnings,
-        *(_find_adapter_warnings(recipe) if is_guided else ()),
+        *(_find_adapter_warnings(recipe) if is_guided else _find_missing_adapter_warnings(recipe)),
         *_find_unmeasured_metric_warnings(settings.primary_metric, recipe.capture, is_guided),
     ]
 
 
-def _find_adapter_warnings(recipe: Recipe) -> Iterator[str]:
-    """Yield a warning for each merged adapter that contains guidance already."""
+def _list_distilled_adapters(recipe: Recipe) -> list[str]:
+    """Return the names of the merged adapters that contain guidance already."""
     request = recipe.find_control_request(LORA.name)
     if not isinstance(request, LoraRequest):
-        return
+        return []
+    packaged_by_name = {name: find_packaged_adapter(file.path) for name, file, _ in request.list_merged_files()}
+    return [name for name, packaged in packaged_by_name.items() if packaged is not None and packaged.contains_guidance]
+
+
+def _find_missing_adapter_warnings(recipe: Recipe) -> Iterator[str]:
+    """Warn about the sampler of the packaged distilled adapter if the adapter is missing."""
+    if recipe.model == NANO.name and recipe.sampler == "lcm" and not _list_distilled_adapters(recipe):
+        yield (
+            "model_settings.sampler: lcm without guidance needs an adapter that was trained for it: add nano-4step to "
+            f"{ADAPTERS_KEY} (--lora nano-4step; the adapters given with --lora replace those of the config)"
+        )
+
+
+def _find_adapter_warnings(recipe: Recipe) -> Iterator[str]:
+    """Yield a warning for each merged adapter that contains guidance already."""
     remedies = ["set model_settings.cfg_scale to 1"]
     if recipe.find_control_request(GUIDANCE_SCHEDULE.name) is not None:
         remedies.append("set cfg_schedule_settings.enabled to no")
     if recipe.find_control_request(GUIDANCE.name) is not None:
         remedies.append("remove guidance_settings")
-    for name, file, _ in request.list_merged_files():
-        packaged = find_packaged_adapter(file.path)
-        if packaged is not None and packaged.contains_guidance:
-            yield (
-                f"{ADAPTERS_KEY}: {name} contains guidance already, and these videos have more guidance (cfg_scale "
-                f"{describe_guidance(recipe)}): colours and shapes will be exaggerated. To avoid this, "
-                f"{', '.join(remedies)}"
-            )
+    for name in _list_distilled_adapters(recipe):
+        yield (
+            f"{ADAPTERS_KEY}: {name} contains guidance already, and these videos have more guidance (cfg_scale "
+            f"{describe_guidance(recipe)}): colours and shapes will be exaggerated. To avoid this, "
+            f"{', '.join(remedies)}"
+        )
 
 
 def _find_unmeasured_metric_warnings(
