@@ -424,7 +424,7 @@ def test_packaged_adapter_is_found_by_name(style: Path, monkeypatch: pytest.Monk
     (adapter,) = plan("nano-style:0.5").first_recipe.controls["lora"].adapters
     assert (adapter.name, adapter.source.path, adapter.strength) == ("nano-style", "nano-style", 0.5)
     assert adapter.source.locate().local_path == style
-    with pytest.raises(AdapterError, match=r"or a packaged adapter \(nano-style\)"):
+    with pytest.raises(AdapterError, match=r"Did you mean the packaged adapter nano-style\?"):
         plan("nano-stile")
     assert json.loads(wantui("models", "adapters", "--json").out) == [
         {"name": "nano-style", "model": "nano", "path": str(style), "description": "stripes"}
