@@ -131,7 +131,9 @@ def _describe_ratio(sensitivity: Sensitivity | None) -> str:
         return ""
     if not sensitivity.has_frequency_effect:
         return "to appearance"
-    return f"{sensitivity.ratio:.2g} times as much to frequency in training as to appearance"
+    ratio_text = f"{sensitivity.ratio:.2g}"
+    amount = "as much" if ratio_text == "1" else f"{ratio_text} times as much"
+    return f"{amount} to frequency in training as to appearance"
 
 
 def _join_conditions(guided: str, unguided: str) -> str:
