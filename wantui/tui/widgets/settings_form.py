@@ -120,7 +120,7 @@ class SettingsForm(Vertical):
         self._fill_rows()
         if error is not None:
             error_count = sum(isinstance(entry, ErrorRow) for entry in self.entries)
-            self.field_list.show_row(self.field_list.cursor + error_count)
+            self.field_list.show_row(self.field_list.cursor + min(error_count, self.field_list.size.height - 1))
 
     def close_accepted_input(self) -> None:
         """Close the input and the choices after a value was accepted."""

@@ -126,6 +126,7 @@ class VirtualList(ScrollView, can_focus=True):
     def _set_virtual_size(self) -> None:
         # One more line, because the header covers one: otherwise the last row could not be scrolled into view.
         self.virtual_size = Size(self.scrollable_content_region.width or 1, self.row_count + self.header_height)
+        self.scroll_y = min(self.scroll_y, self.max_scroll_y)  # Textual limits it only if the size of the list changes
 
     def redraw_changed_rows(self) -> None:
         """Redraw the changed cells of the visible rows."""
