@@ -90,7 +90,8 @@ def test_sweep_is_completed_and_its_cells_are_shown_while_typed(size: tuple[int,
             assert not any(isinstance(entry, ErrorRow) for entry in form.entries)
             await it.press("right")
             await it.until(lambda: form.value_input.value == "cfg_scale=")
-            await it.press(*"2,4,x")
+            await it.press(*"=2,4,x")  # the completion has inserted the equals sign
+            assert form.value_input.value == "cfg_scale=2,4,x"
             await it.until(lambda: any(isinstance(entry, ErrorRow) for entry in form.entries))
             await it.press("backspace", "8")
             await it.until(lambda: "3 cells: cfg_scale 2, 4, 8" in str(form.explanation.content))

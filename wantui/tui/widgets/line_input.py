@@ -68,3 +68,11 @@ class HiddenLineInput(LineInput):
 
     def allow_focus(self) -> bool:
         return super().allow_focus() and self.has_class("-open")
+
+
+class ValueInput(HiddenLineInput):
+    """Input of a setting; if its suggestions end in an equals sign, a second equals sign typed after one is ignored."""
+
+    def replace(self, text: str, start: int, end: int) -> None:
+        if self.suggester is None or text != "=" or not self.value[:start].endswith("="):
+            super().replace(text, start, end)

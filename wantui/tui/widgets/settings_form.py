@@ -31,7 +31,7 @@ from wantui.tui.settings_rows import (
     pad_name,
 )
 from wantui.tui.sweep_typing import SWEEP_KEY, SweepSuggester, describe_typed_sweep, find_typed_name
-from wantui.tui.widgets.line_input import HiddenLineInput
+from wantui.tui.widgets.line_input import HiddenLineInput, ValueInput
 from wantui.tui.widgets.virtual_list import GUTTER_WIDTH, VirtualList
 from wantui.tui.wrapping import cut_lines, wrap_text
 
@@ -88,7 +88,7 @@ class SettingsForm(Vertical):
     def compose(self) -> ComposeResult:
         yield HiddenLineInput(id="filter", compact=True, placeholder="name, help, or: changed")
         yield VirtualList(id="fields")
-        yield HiddenLineInput(id="value", compact=True)
+        yield ValueInput(id="value", compact=True)
         yield Static("", markup=False, id="about")
 
     @property
