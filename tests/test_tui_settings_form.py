@@ -447,7 +447,11 @@ def test_value_that_does_not_fit_its_row_is_shown_in_full() -> None:
             await it.until(lambda: re.search(r"● sweeps +cfg_scale=1,4,8 ", it.text()))
             assert "sweeps = " not in it.text(), "the row shows the whole value"
             await it.press("enter")
-            await it.until(lambda: re.search(r"● sweeps {10,}", it.text()))  # the input covers the column of values
+            await it.until(lambda: form.is_editing)
+            region = form.value_input.region
+            assert region.x == row_with(it, "● sweeps ")[1].index("sweeps ") + len("sweeps ")
+            assert region.right == form.field_list.region.right
+            await it.until(lambda: re.search(r"● sweeps cfg_scale=1,4,8 +│", it.text()))  # without a second value
             await it.press(*"cfg_scale=1,4,8,9,10,11,12,13,14", "enter")
             await it.until(lambda: "cfg_scale=1,4,8,9,10,11,12,13,14" in it.text() and "(config: none)" in it.text())
             await it.press("slash")

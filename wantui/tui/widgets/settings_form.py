@@ -21,7 +21,6 @@ from wantui.tui.settings_rows import (
     ErrorRow,
     Heading,
     SettingsRow,
-    choose_name_width,
     describe_rows,
     find_best_match,
     format_editable_value,
@@ -37,8 +36,8 @@ from wantui.tui.wrapping import cut_lines, wrap_text
 
 MAX_SHORT_LIST = 8
 """Maximum number of filtered rows below which the explanation is at once, instead of at the end of the pane."""
-MIN_INPUT_WIDTH = 12
-"""Minimum cells of the input in a row."""
+MIN_INPUT_WIDTH, MIN_TEXT_WIDTH = 12, 32
+"""Minimum cells of the input in a row, and of the input of a text, if the row is wide enough for it and the name."""
 
 
 class SettingsForm(Vertical):
@@ -289,7 +288,8 @@ class SettingsForm(Vertical):
             return
         field_list = self.field_list
         width = field_list.size.width
-        name_width = choose_name_width(field_list.row_width)
+        text_width = 0 if field.kind == "number" else MIN_TEXT_WIDTH
+        name_width = len(pad_name(field.name, " " * text_width, field_list.row_width))
         x = GUTTER_WIDTH + min(SIGN_WIDTH + name_width + 1, max(0, width - MIN_INPUT_WIDTH))
         y = field_list.cursor - field_list.scroll_offset.y + (1 if self.filter_input.has_class("-open") else 0)
         self.value_input.styles.offset = (x, y)
