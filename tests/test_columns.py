@@ -32,6 +32,23 @@ def test_long_cell_is_truncated_with_an_ellipsis() -> None:
     assert draw_list_row(COLUMNS, (12345, "kiss"), 40).plain == "12…  ok      kiss"
 
 
+@pytest.mark.parametrize(
+    ("title", "width", "expected"),
+    [
+        ("red seed 42, cfg scale 3", 24, "red seed 42, cfg scale 3"),
+        ("red seed 42, cfg scale 3", 21, "red seed 42…g scale 3"),
+        ("red seed 42, circle.translate_x 0.25", 23, "red seed 42…late_x 0.25"),
+        ("红色的圆, cfg scale 3", 12, "红色的圆…e 3"),
+    ],
+)
+@pytest.mark.parametrize("column_width", [None, "fixed"])
+def test_long_title_keeps_its_end(title: str, width: int, expected: str, column_width: str | None) -> None:
+    column = Column[str]("video", width if column_width else None, lambda row: Text(row, "bold"), keeps_end=True)
+    line = draw_list_row([column], title, width)
+    assert line.plain.rstrip() == expected
+    assert line.cell_len <= width
+
+
 def test_wide_characters_count_as_two_cells() -> None:
     columns = [Column[str]("word", 6, lambda row: row), Column[str]("end", None, lambda row: "|")]
     assert draw_list_row(columns, "日本", 40).plain == "日本    |"

@@ -116,6 +116,24 @@ def test_narrow_list_shows_titles_in_full_once_steps_replace_stages(queue: Queue
         on("monitor", test, size=(80, 24))
 
 
+@pytest.mark.parametrize("screen", ["monitor", "queue"])
+def test_narrow_list_keeps_the_swept_value_of_a_title(queue: Queue, screen: str) -> None:
+    folder = Path("one").absolute()
+    folder.mkdir()
+    title = "a_red_circle_on_a_table_in_a_kitchen seed 43, cfg_scale 3.5"
+    queue.add_batch(folder, "auto", [NewVideo(0, title, RECIPE, 20)])
+
+    async def test(it: AppUnderTest) -> None:
+        queue.record_step(claim(queue), step_done(7, 20, 0.1, 1.0))
+        await it.until(lambda: re.search(r"a_red\S*….*scale 3\.5", it.text()))
+        assert "cfg_scale" not in it.text()
+        if screen == "monitor":
+            assert re.search(r"━━ a_red\S*….*scale 3\.5 │", it.text())
+
+    with engine_announced():
+        on(screen, test, size=(80, 24))
+
+
 def test_bar_leaves_room_for_a_title_of_wide_characters(queue: Queue) -> None:
     title = "红色的圆和蓝色的圆"  # as many cells as "red_circle seed 43"
     folder = Path("one").absolute()

@@ -14,6 +14,7 @@ UNPRINTABLE_PATTERN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\
 _UNPRINTABLE_EXCEPT_NEWLINES_PATTERN = re.compile(
     UNPRINTABLE_PATTERN.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f")
 )
+_INSIDE_NUMBER_PATTERN = re.compile(r"[\d.]{2}")
 _CUT_NUMBER_PATTERN = re.compile(r"\d\.?…|…\.?\d")
 NO_BREAK_SPACE = "\u00a0"
 MIN_CHANGE_IN_SCIENTIFIC_NOTATION = 10_000
@@ -141,6 +142,11 @@ def shorten_labels(labels: Sequence[str], fits: Callable[[str], bool]) -> list[s
     return max(shortened, key=lambda texts: (len(set(texts)), -sum(map(bool, map(_CUT_NUMBER_PATTERN.search, texts)))))
 
 
+def shorten_middle(text: str, fits: Callable[[str], bool]) -> str:
+    """Replace the middle of a text that does not fit by an ellipsis."""
+    return _shorten_label(text, _cut_middle, fits)
+
+
 def _shorten_label(label: str, cut: Callable[[str, int], str], fits: Callable[[str], bool]) -> str:
     """Return a label with as many characters as fit; an empty text if not even the ellipsis and one character fit."""
     if fits(label):
@@ -158,7 +164,16 @@ def _cut_start(text: str, length: int) -> str:
 
 
 def _cut_middle(text: str, length: int) -> str:
-    return f"{text[: length // 2]}…{text[len(text) - (length - length // 2) :]}"
+    """Return the ends of a text, of about equal length; cut no number if possible."""
+    cut_length = len(text) - length
+    heads = sorted(range(length // 4, length - length // 4 + 1), key=lambda head: (abs(2 * head - length), -head))
+    whole_heads = (
+        head
+        for head in heads
+        if not any(_INSIDE_NUMBER_PATTERN.fullmatch(text[i - 1 : i + 1]) for i in (head, head + cut_length) if i)
+    )
+    head = next(whole_heads, length // 2)
+    return f"{text[:head]}…{text[head + cut_length :]}"
 
 
 def capitalize_first(text: str) -> str:

@@ -225,7 +225,7 @@ def make_video_columns(
             min_list_width=MIN_WIDTH_WITH_DURATION if widths.has_unfinished else 0,
         ),
         Column("ended", 5, format_end, "right", min_list_width=MIN_WIDTH_WITH_END),
-        Column("video", None, draw_title, max_list_width=MIN_WIDTH_WITH_BARS - 1),
+        Column("video", None, draw_title, max_list_width=MIN_WIDTH_WITH_BARS - 1, keeps_end=True),
         Column("video", None, draw_title_and_error, min_list_width=MIN_WIDTH_WITH_BARS),
     ]
 

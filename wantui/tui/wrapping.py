@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
-from wantui.formatting import NO_BREAK_SPACE, join_units
+from wantui.formatting import NO_BREAK_SPACE, join_units, shorten_middle
 
 _NUMBER_SPACE_PATTERN = re.compile(
     r"(?<=\d) (?=(?:s|ms|min|h|fps|rad|steps?|frames?|seeds?|videos?|values?|SD|cells?|variations?|groups?|[kMGT]?B)\b)"
@@ -60,6 +60,20 @@ def cut_lines(lines: Sequence[Text], max_count: int, width: int) -> list[Text]:
         rest = rest[:end].append(" …")
     rest.truncate(max(1, width), overflow="ellipsis")
     return [*lines[: max_count - 1], rest]
+
+
+def cut_middle(text: Text, width: int) -> Text:
+    """Return a text of at most `width` cells that keeps its ends and their styles, as in "red seed 42…g scale 3"."""
+    shortened, full = shorten_middle(text.plain, lambda part: cell_len(part) <= width), text.plain
+    if shortened in ("", full):
+        return text if shortened else Text()
+    head = next(
+        index
+        for index, character in enumerate(shortened)
+        if character == "…" and full.startswith(shortened[:index]) and full.endswith(shortened[index + 1 :])
+    )
+    tail_start = len(full) - (len(shortened) - head - 1)
+    return text[:head].append("…").append_text(text[tail_start:])
 
 
 def join_texts(texts: Sequence[Text], width: int, gap: str = "  ") -> list[Text]:

@@ -10,6 +10,7 @@ from wantui.queue.records import VideoRow
 from wantui.queue.states import find_displayed_state
 from wantui.tui.columns import COLUMN_GAP, Column
 from wantui.tui.monitor.states import MonitorRow, describe_stage_briefly, describe_torch_loading
+from wantui.tui.plain_names import replace_names
 from wantui.tui.plots import draw_styled_bar
 from wantui.tui.state_style import get_state_style
 
@@ -77,7 +78,12 @@ def make_monitor_columns(
     progress_header = PROGRESS_HEADER if bar_width >= len(PROGRESS_HEADER) else ""
     return [
         *left_columns,
-        Column("video", max(MIN_TITLE_WIDTH, free_width - bar_width), lambda row: _draw_title(row, context)),
+        Column(
+            "video",
+            max(MIN_TITLE_WIDTH, free_width - bar_width),
+            lambda row: _draw_title(row, context),
+            keeps_end=True,
+        ),
         Column(
             f"{progress_header:<{bar_width}}{'step/frame':>{STEP_WIDTH}}",
             bar_width + STEP_WIDTH,
@@ -115,7 +121,7 @@ def _draw_title(row: MonitorRow, context: RowContext) -> Text:
         return Text("")
     colour_name = context.find_colour_name(row.video)
     colour = Style.null() if colour_name is None else context.make_style(colour_name)
-    return Text(row.video.title, colour + Style(bold=True))
+    return Text(replace_names(row.video.title), colour + Style(bold=True))
 
 
 def _draw_progress(row: MonitorRow, context: RowContext, bar_width: int) -> Text:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from wantui.batches.progress import LoadingStage, VideoProgress
 from wantui.formatting import format_count
 from wantui.queue.records import TEMPORARY_HOLD_KINDS, VideoRow, WorkerRow, describe_hold_end, get_slot_name
+from wantui.tui.plain_names import replace_names
 from wantui.tui.queue_watcher import QueueSnapshot
 
 BYTES_PER_GB = 1_000_000_000
@@ -148,10 +149,10 @@ def describe_row(row: MonitorRow, clock: WorkerClock, has_waiting_videos: bool) 
         return f"{row.worker_name} {next_text}"
     progress = row.progress
     if progress is None or (progress.step_number == 0 and progress.stage is None):
-        return f"{row.worker_name}: starting {row.video.title}"
+        return f"{row.worker_name}: starting {replace_names(row.video.title)}"
     if progress.stage is not None:
         return f"{row.worker_name}: {describe_stage(progress.stage)}"
-    return f"{row.worker_name}: {progress.describe_phase(row.video.steps)} {row.video.title}"
+    return f"{row.worker_name}: {progress.describe_phase(row.video.steps)} {replace_names(row.video.title)}"
 
 
 def describe_interruption(is_engine_starting: bool) -> str:

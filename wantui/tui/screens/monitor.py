@@ -31,6 +31,7 @@ from wantui.tui.monitor.states import (
     explain_idle_queue,
     list_monitor_rows,
 )
+from wantui.tui.plain_names import replace_names
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm
 from wantui.tui.screens.monitor_files import MonitorFiles
@@ -205,7 +206,7 @@ class MonitorScreen(MonitorFiles):
         self.previews.last_known_step = None if progress is None else progress.step_number
         step = self._find_shown_step(row, finished)
         shown, error = self._choose_pictures(step, row, finished)
-        set_titles(self.preview_pane, "Predicted video" if shown is None else shown.title)
+        set_titles(self.preview_pane, "Predicted video" if shown is None else replace_names(shown.title))
         other_caption = Text("") if finished is None else self._make_finished_caption(finished, names_video=True)
         self.caption_text.show_lines([other_caption if shown is None else shown.caption])
         if shown is None:
@@ -230,9 +231,8 @@ class MonitorScreen(MonitorFiles):
     ) -> tuple[ShownPictures | None, str]:
         """Return the pictures to show, or None; also return the reason if the finished clip cannot be shown."""
         if step is not None:
-            video_title = row.video.title if row is not None and row.video is not None else ""
-            if not video_title and finished is not None:
-                video_title = finished.done_event.title
+            done_title = "" if finished is None else finished.done_event.title
+            video_title = row.video.title if row is not None and row.video is not None else done_title
             title, caption = f"Predicted video: {video_title}", self._make_preview_caption(step)
             frames = self.previews.frames_by_step[step]
             return ShownPictures(self.previews.video_id, frames, PREVIEW_FPS, title, caption), ""
@@ -272,7 +272,7 @@ class MonitorScreen(MonitorFiles):
         )
 
     def _make_finished_caption(self, finished: FinishedVideo, *, names_video: bool = False) -> Text:
-        subject = f"{finished.done_event.title} " if names_video else ""
+        subject = f"{replace_names(finished.done_event.title)} " if names_video else ""
         seconds_text = "" if finished.seconds is None else f" in {finished.seconds:.1f} s"
         return Text.assemble(
             (f"✓ {subject}done{seconds_text}", self.caption_text.make_colour_style("success")), "   o open"
@@ -385,14 +385,14 @@ class MonitorScreen(MonitorFiles):
         if row is None or row.video is None:
             self.notify("no video is running")
             return
-        video = row.video
+        video, title = row.video, replace_names(row.video.title)
 
         def cancel_if_confirmed(is_confirmed: bool | None) -> None:
             if is_confirmed:
                 cancel_videos(self.wantui_app, [video.batch], video.number)
 
         self.app.push_screen(
-            Confirm(f"Cancel {video.title}? Its progress will be lost.", "Cancel video"), cancel_if_confirmed
+            Confirm(f"Cancel {title}? Its progress will be lost.", "Cancel video"), cancel_if_confirmed
         )
 
     def action_toggle_log(self) -> None:

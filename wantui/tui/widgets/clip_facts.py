@@ -23,7 +23,7 @@ from wantui.tui.video_grid import draw_played_batch
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
 from wantui.tui.worker_errors import WorkerErrorsMixin
-from wantui.tui.wrapping import wrap_text
+from wantui.tui.wrapping import cut_middle, wrap_text
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
@@ -175,10 +175,9 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
                 line = Text.assemble(
                     (f"{find_key(self, action_id)}  ", self.make_colour_style("accent") + Style(bold=True)),
                     ("next      " if other_index > index else "previous  ", Style(dim=True)),
-                    (other.title, self.make_colour_style(other.colour_name)),
                 )
-                line.truncate(width, overflow="ellipsis")
-                neighbours.append(line)
+                title = Text(other.title, self.make_colour_style(other.colour_name))
+                neighbours.append(line.append_text(cut_middle(title, width - line.cell_len)))
         return [draw_played_batch(batch_clips, clip, width, self.make_colour_style), neighbours]
 
     def _draw_marks(self, mark: VideoMark, width: int) -> list[Text]:

@@ -9,7 +9,9 @@ from textual.events import Resize
 from wantui.batches.progress import VideoProgress
 from wantui.tui.chart import SIGMA_NOTE
 from wantui.tui.monitor.charts import ChartStyles, Curve, draw_charts
+from wantui.tui.plain_names import replace_names
 from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.wrapping import cut_middle
 
 MIN_NOTE_GAP = 3
 """Least number of cells between the legend and the explanation."""
@@ -54,9 +56,10 @@ class CurvePane(DiffText):
             return
         legend = Text(no_wrap=True)
         if title:
-            legend.append("━━ ", colour).append(title)
+            legend.append("━━ ", colour).append_text(cut_middle(Text(replace_names(title)), width - len("━━ ")))
         if previous is not None:
-            names = (f"before: {previous.title}", previous.title, "before")
+            previous_title = replace_names(previous.title)
+            names = (f"before: {previous_title}", previous_title, "before")
             free_width = width - legend.cell_len - len("   ━━ ")
             name = next((name for name in names if len(name) <= free_width), names[-1])
             legend.append("   " * bool(title)).append(f"━━ {name}", grey)
