@@ -9,6 +9,8 @@ from rich.text import Text
 from wantui.queue.records import BatchRow
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
 from wantui.tui.queue_columns import MAX_NAME_WIDTH, BatchWidths, VideoWidths, make_batch_columns, make_video_columns
+from wantui.tui.widgets.matrix_geometry import CellGeometry
+from wantui.tui.widgets.matrix_labels import draw_corner
 from wantui.tui.widgets.virtual_list import VirtualList
 
 COLUMNS = [
@@ -47,6 +49,14 @@ def test_long_title_keeps_its_end(title: str, width: int, expected: str, column_
     line = draw_list_row([column], title, width)
     assert line.plain.rstrip() == expected
     assert line.cell_len <= width
+
+
+@pytest.mark.parametrize(
+    ("heading", "expected"),
+    [("circle.translate_x", "circl…te_x›"), ("cfg scale", "cfg scale ›"), ("", " " * 10 + "›")],
+)
+def test_long_heading_of_a_matrix_keeps_its_end(heading: str, expected: str) -> None:
+    assert draw_corner(heading, CellGeometry(11, 8, 4), has_hidden_columns=False).text == expected.replace("›", " ")
 
 
 def test_wide_characters_count_as_two_cells() -> None:

@@ -5,7 +5,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from wantui.formatting import escape_unprintable
+from wantui.formatting import escape_unprintable, shorten_middle
 from wantui.tui.widgets.matrix_geometry import CellGeometry
 from wantui.tui.wrapping import wrap_cells
 
@@ -14,7 +14,8 @@ def draw_corner(heading: str, geometry: CellGeometry, has_hidden_columns: bool) 
     """Draw the heading of the columns above the row labels, with an arrow if columns are scrolled out of view."""
     width = geometry.label_width
     arrow = "‹" if has_hidden_columns else " "
-    return Segment(set_cell_size(heading.ljust(width - 1), width - 1) + arrow, Style(dim=True))
+    heading = shorten_middle(heading, lambda text: cell_len(text) < width)
+    return Segment(set_cell_size(heading, width - 1) + arrow, Style(dim=True))
 
 
 def draw_column_label(
