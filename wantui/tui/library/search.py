@@ -205,8 +205,7 @@ def _search_settings(words: str, conditions: Sequence[tuple[str, str]], folder: 
                 continue
             text = f"{variation.id} {variation.text} seed {video.seed} {notes.get(video.video_id, '')}"
             if score := score_text(words, text) if words else 1.0:
-                values = ", ".join(f"{name} {value}" for name, value in conditions)
-                yield FoundVideo(folder, video.video_index, f"{values}, seed {video.seed}  {variation.text}", score)
+                yield FoundVideo(folder, video.video_index, f"seed {video.seed}  {variation.text}", score)
 
 
 def _read_variations(folder: Path) -> tuple[SearchedVariation, ...]:
