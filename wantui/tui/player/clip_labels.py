@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import count
 
-from wantui.formatting import format_count
+from wantui.formatting import format_count, shorten_labels
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.player.recipe_table import SEED_FIELD, compare_recipes
 
@@ -33,10 +33,8 @@ def label_clips(clips: Sequence[PlayerClip]) -> list[str]:
         if field.name in UNLABELLED_FIELDS or (field.group == "captures" and any(parts_by_clip)):
             continue
         unit = f" {field.unit}" if field.unit else ""
-        _add_differing_values(
-            parts_by_clip,
-            [f"{field.label} {value[:MAX_VALUE_LENGTH]}{unit}" for value in difference.values],
-        )
+        values = shorten_labels(difference.values, lambda text: len(text) <= MAX_VALUE_LENGTH)
+        _add_differing_values(parts_by_clip, [f"{field.label} {value}{unit}" for value in values])
     if not any(parts_by_clip):
         return number_equal_labels([clip.title for clip in clips])
     return number_equal_labels([LABEL_SEPARATOR.join(parts) for parts in parts_by_clip])
