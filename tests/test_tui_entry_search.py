@@ -126,7 +126,7 @@ def test_help_explains_a_run_and_all_terms_in_whole_lines_of_80_columns() -> Non
 
 def test_dialog_hides_the_keys_of_the_screen_below() -> None:
     async def test() -> None:
-        async with application(size=(80, 24)) as it:
+        async with application(size=(120, 40)) as it:
             await it.until(lambda: "Queue it" in it.text().splitlines()[-1])
             await it.press("question_mark")
             await it.until(lambda: isinstance(it.app.screen, Help))

@@ -40,7 +40,7 @@ def test_click_selects_the_row_under_the_mouse(queue: Queue) -> None:
         for name in ("third", "second", "third"):
             await click(it, f"{name} ")
             assert screen.visible_batches[screen.batch_list.cursor].name == name
-        await it.until(lambda: "Videos of third" in it.text())
+        await it.until(lambda: "Videos of third" in it.text() and "red seed 46" in it.text())
         await click(it, "red seed 46")
         assert screen.video_list.cursor == 4
         await it.press("end")

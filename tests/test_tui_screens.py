@@ -89,7 +89,7 @@ def test_claimed_video_is_running_with_an_engine_and_interrupted_without(queue: 
     async def test(it: AppUnderTest) -> None:
         screen = it.screen(QueueScreen)
         with engine_announced():
-            await it.until(lambda: it.text().count("▶ running") == 3)  # batch, row, and details of the video
+            await it.until(lambda: it.text().count("▶ running") == 4)  # header, batch, row, details of the video
         await it.press("enter")
         await it.until(lambda: it.text().count("! interrupted") == 3)
         await it.until(lambda: "workers" not in it.text())  # another process may have the number of the worker
@@ -249,6 +249,7 @@ def test_actions_apply_to_all_marked_batches(queue: Queue) -> None:
         assert "Batches: 3, 2 selected" in it.text()
         await it.press("p")
         await it.until(lambda: [batch.paused for batch in queue.list_batches()] == [True, True, False])
+        await it.until(lambda: it.text().count("‖ paused") == 2)
         await it.press("p")
         await it.until(lambda: [batch.paused for batch in queue.list_batches()] == [False] * 3)
         await it.press("c")

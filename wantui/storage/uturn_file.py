@@ -114,6 +114,8 @@ def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
         UTurnFileError: the index is damaged.
     """
     path = get_uturn_index_path(batch_folder)
+    if not path.parent.is_dir():
+        return []
     try:
         return UTurnIndex.model_validate(read_json_object(path, MAX_INDEX_BYTES)).uturns
     except FileNotFoundError:
