@@ -87,13 +87,13 @@ def test_keys_of_the_player_select_frames() -> None:
         }.items():
             await it.press(key)
             assert player.playback.frame_index == frame, key
-            assert find_frame_numbers(player, screen) == [frame], key
+            await it.until(lambda: find_frame_numbers(player, screen) == [frame])  # noqa: B023
             assert f"{frame + 1}/9" in it.text()
         await it.press("+", "+", "o")
         assert (player.playback.speed, player.playback.is_looping, player.playback.is_playing) == (2.0, False, False)
         await it.press("space")
         await it.until(lambda: player.playback.frame_index == 8 and not player.playback.is_playing)
-        assert find_frame_numbers(player, screen) == [8], "without loop, it stops at the last frame"
+        await it.until(lambda: find_frame_numbers(player, screen) == [8])  # without loop, it stops at the last frame
 
     on_clips(test)
 
@@ -103,14 +103,14 @@ def test_player_shows_due_frames_and_waits_for_the_decoder() -> None:
         player = await open_player(it, "p")
         player.playback.is_playing = True
         player.advance(3 / 8)
-        assert find_frame_numbers(player, screen) == [3]
+        await it.until(lambda: find_frame_numbers(player, screen) == [3])
         request_frame = player.buffers[0].request_frame
         player.buffers[0].request_frame = lambda index: None  # type: ignore[method-assign]
         player.advance(2 / 8)
         assert player.playback.frame_index == 3
         player.buffers[0].request_frame = request_frame  # type: ignore[method-assign]
         player.advance(2 / 8)
-        assert find_frame_numbers(player, screen) == [5]
+        await it.until(lambda: find_frame_numbers(player, screen) == [5])
 
     on_clips(test)
 
@@ -185,7 +185,7 @@ def test_marked_clips_are_compared_in_step() -> None:
         assert "3 videos · red" in it.text()
         for key, frame in {"right": 1, "G": 8, "left": 7}.items():
             await it.press(key)
-            assert find_frame_numbers(player, screen) == [frame] * 3
+            await it.until(lambda: find_frame_numbers(player, screen) == [frame] * 3)  # noqa: B023
         await it.press("down")
         assert len(player.clips) == 3
         await it.press("i")
