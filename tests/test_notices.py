@@ -167,15 +167,19 @@ def test_failed_command_is_logged_with_its_exit_code(
     assert path.read_text() == "no such thing\n"
 
 
+@pytest.fixture
+def small_output_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "MAX_OUTPUT_BYTES", 1000)
+
+
 @pytest.mark.processes
+@pytest.mark.usefixtures("small_output_limit")
 def test_command_that_prints_without_end_is_stopped_and_its_output_is_cut(
     queue: Queue,
     notifier: BatchEndNotifier,
     settings_file: Path,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(notices, "MAX_OUTPUT_BYTES", 1000)
     settings_file.write_text("on_batch_end: yes flood\ntimeout_seconds: 600\n")
     number = add_batch(queue, "mine", videos=1)
     path = notifier.logs_folder / f"notice_{number}.out"
@@ -188,14 +192,13 @@ def test_command_that_prints_without_end_is_stopped_and_its_output_is_cut(
 
 
 @pytest.mark.processes
+@pytest.mark.usefixtures("small_output_limit")
 def test_command_is_not_stopped_if_a_concurrent_command_prints_too_much(
     queue: Queue,
     notifier: BatchEndNotifier,
     settings_file: Path,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(notices, "MAX_OUTPUT_BYTES", 1000)
     settings_file.write_text(
         "on_batch_end: echo $WANTUI_NAME; if [ $WANTUI_NAME = loud ]; then yes flood; fi; "
         "while [ ! -e ../go ]; do sleep 0.02; done; echo still quiet\ntimeout_seconds: 600\n"
