@@ -105,3 +105,9 @@ def describe_demo_answer(comparison: "Comparison") -> list[str]:
     """Return the answers on place, room and path, one line each, and the notes of the answers."""
     notes = dict.fromkeys(note for answer in comparison.answers for note in answer.notes)
     return [*(answer.text for answer in comparison.answers), *(f"note: {note}" for note in notes)]
+
+
+def summarise_demo_answer(comparison: "Comparison") -> str:
+    """Return the most important sentence of each answer, one line each, and the key that shows the numbers."""
+    verdicts = [f"{answer.question}: {answer.verdict_parts[0]}" for answer in comparison.answers]
+    return "\n".join([*verdicts, "A: shows the numbers"])

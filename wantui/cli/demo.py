@@ -49,22 +49,23 @@ def command(context: click.Context, output_dir: Path | None, makes_new_batch: bo
         raise UserError(
             f"cannot write {error.filename or folder}: {error.strerror or error}. Choose another folder with -o"
         ) from None
-    answer = describe_demo_answer(comparison)
-    for line in answer:
+    for line in describe_demo_answer(comparison):
         print_wrapped_line(line, indent=2)
     shown_paths = [_format_path(path) for path in (folder, overlay_path, report_path)]
     opens_library = sys.stdin.isatty() and sys.stdout.isatty() and not only_prints_paths
     for label, path in zip(("batch", "overlay", "report"), shown_paths, strict=True):
         echo(f"{label}: {path}", err=opens_library)
     if opens_library:
+        from wantui.batches.demo import summarise_demo_answer
         from wantui.cli.tui import run_application
+        from wantui.tui.plain_names import replace_names
 
         options = context.find_root().params
         run_application(
             options["low_bandwidth"],
             captures_mouse=not options["no_mouse"],
             batch=folder.resolve(),
-            batch_note="\n\n".join(answer),
+            batch_note=replace_names(summarise_demo_answer(comparison)),
         )
     echo(f"open it with\n  wantui open {shown_paths[0]}", err=True)
 
