@@ -164,22 +164,33 @@ def test_rows_of_a_logarithmic_axis_contain_its_range_and_powers_of_ten(
 def test_equal_ratios_have_equal_distances_on_a_logarithmic_axis() -> None:
     chart = Chart(40, 20, (0.0, 2.0), (0.01, 1.0), is_log=True)
     chart.add_line([0.0, 1.0, 2.0], [0.01, 0.1, 1.0], Style())
-    chart.add_line([0.0, 1.0], [0.0, -1.0], Style())
     rows = {tick: chart._find_row(tick) for tick in chart.y_ticks}
     assert chart.y_labels == ["0.01", "0.1", "1"]
     assert rows[0.01] - rows[0.1] == rows[0.1] - rows[1.0] > 0
 
 
-def test_line_removes_the_dots_behind_it_if_it_covers_them() -> None:
+def test_value_that_a_logarithmic_axis_does_not_have_leaves_a_gap() -> None:
+    chart = Chart(40, 20, (0.0, 2.0), (0.01, 1.0), is_log=True)
+    empty_lines = [line.plain for line in chart.draw_lines()]
+    chart.add_line([0.0, 1.0, 2.0], [0.0, -1.0, 0.0], Style())
+    assert [line.plain for line in chart.draw_lines()] == empty_lines
+
+
+@pytest.mark.parametrize("covers_others", [False, True])
+def test_line_removes_the_dots_behind_it_if_it_covers_them(covers_others: bool) -> None:
     behind, front = Style(color="red"), Style(color="blue")
     cells = []
     for styles in ((behind, front), (front,)):
         chart = Chart(40, 6, (0.0, 1.0), (0.0, 1.0))
         for style in styles:
-            level = 0.5 if style is front else 0.45
-            chart.add_line([0.0, 1.0], [level, level], style, covers_others=style is front)
+            level = 0.5 if style is front else 0.55
+            chart.add_line([0.0, 1.0], [level, level], style, covers_others=covers_others and style is front)
         cells.append([chart._get_cell(chart._find_row(0.5), column) for column in range(8)])
-    assert cells[0] == cells[1]
+    assert (cells[0] == cells[1]) == covers_others
+
+
+def is_round(step: float) -> bool:
+    return float(f"{step:.4e}".partition("e")[0]) in (1, 2, 2.5, 5)
 
 
 @pytest.mark.parametrize("row_count", range(1, 40))
@@ -194,7 +205,14 @@ def test_rows_of_a_chart_contain_its_range_and_have_few_round_ticks(row_count: i
         assert top_value + row_value / 2 >= high - tolerance
         assert bottom_value - row_value / 2 <= low + tolerance
         assert all(bottom_value - tolerance <= tick <= top_value + tolerance for tick in ticks)
-        assert min(3, row_count) <= len(ticks) <= max(row_count if row_count in (5, 6) else 4, row_count // 3)
+        most = max(5 if row_count == 5 else 4, row_count // 3)
+        if row_count == 6 and len(ticks) == 6:  # only if the range needs higher rows for a tick in every second row
+            doubled_step = 2 * row_value
+            last_tick = math.ceil(high / doubled_step - 1e-9) * doubled_step
+            assert not is_round(doubled_step) or last_tick - 5.5 * row_value > low
+        else:
+            assert min(3, row_count) <= len(ticks) <= most
+        assert all(is_round(after - before) for before, after in pairwise(ticks))
         assert row_count < 3 or ticks[-1] >= high - tolerance, "the last tick is not below the values"
         rows = [(top_value - tick) / row_value for tick in ticks]
         assert rows == pytest.approx(np.round(rows), abs=1e-6)

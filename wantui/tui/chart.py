@@ -200,12 +200,14 @@ def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, 
         margin = abs(high) / 2 or 1.0
         low, high = low - margin, high + margin
     max_tick_count = max(row_count if row_count in (5, 6) else 4, row_count // 3)  # which use the height best
-    exponent = math.floor(math.log10((high - low) / row_count))
-    steps = [factor * 10.0 ** (exponent + power) for power in range(4) for factor in (1, 2, 2.5, 5)]
+    unit = 10.0 ** math.floor(math.log10((high - low) / row_count))
+    # In units that are exact: equal heights of rows, such as 5 / 2 and 2.5, are then equal numbers.
+    steps = [factor * 10**power for power in range(4) for factor in (1, 2, 2.5, 5)]
     # Smallest rows first: they use the height best.
     choices = sorted((step / rows, -step, rows) for step in steps for rows in range(1, 2 * row_count + 1))
-    for row_value, negative_step, rows_per_tick in choices:
-        first, last = math.floor(low / row_value + 0.5), math.ceil(high / row_value - 0.5)
+    for row_units, negative_step, rows_per_tick in choices:
+        row_value = row_units * unit
+        first, last = math.floor(low / row_value + 0.5 + 1e-9), math.ceil(high / row_value - 0.5 - 1e-9)
         if row_count >= MIN_TICK_COUNT:
             last = math.ceil(high / (row_value * rows_per_tick) - 1e-9) * rows_per_tick
         spare = row_count - (last - first + 1)
@@ -215,7 +217,7 @@ def choose_rows(low: float, high: float, row_count: int) -> tuple[float, float, 
         last = first + row_count - 1
         indices = [index for index in range(first, last + 1) if index % rows_per_tick == 0]
         if min(MIN_TICK_COUNT, row_count) <= len(indices) <= max_tick_count:
-            return row_value, last * row_value, [index // rows_per_tick * -negative_step for index in indices]
+            return row_value, last * row_value, [index // rows_per_tick * -negative_step * unit for index in indices]
     raise AssertionError("a large enough step always has rows that contain the range and the ticks")
 
 
