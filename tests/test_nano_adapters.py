@@ -80,7 +80,7 @@ def test_adapter_file_can_be_loaded_again(tmp_path: Path) -> None:
 
 
 def test_judge_tells_dipped_from_plain_objects() -> None:
-    scenes = sample_scenes_of_each_shape(60, np.random.default_rng(7))
+    scenes = sample_scenes_of_each_shape(120, np.random.default_rng(7))
     colours = scenes.colour[:, 0].tolist()
     for render, least, most in ((render_scenes, 0.0, 0.0), (render_dipped_scenes, 0.93, 1.0)):
         clips = render(scenes)[0].float() / 255
