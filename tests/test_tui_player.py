@@ -15,6 +15,7 @@ from harness_player import on_clips, open_player
 from harness_tui import AppUnderTest
 from PIL import Image
 from rich.console import Console
+from rich.text import Text
 from textual.geometry import Region
 
 from wantui.storage.layout import BatchFolder
@@ -574,9 +575,13 @@ def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
             assert [line.split()[-1] for line in lines[first : first + len(parts)]] == parts
         assert all(value == value.strip() for value in values)
         assert f"{recipe.width} px  (default 832)" in values
-        changed_names = {name for name, value in zip(names, values, strict=True) if "(default " in value}
-        assert {"width", "height"} <= changed_names, "the batch of the test is of nano, 64 pixels wide"
-        assert changed_names.isdisjoint({"prompt", "seed", "sampler", "store attention", "negative prompt", "dtype"})
+        bold_names = {
+            name
+            for name, cell in zip(names, table.columns[2].cells, strict=True)
+            if isinstance(cell, Text) and any(span.style == "bold" for span in cell.spans)
+        }
+        assert {"model id", "width", "height"} <= bold_names, "the batch of the test is of nano, 64 pixels wide"
+        assert bold_names.isdisjoint({"prompt", "seed", "sampler", "store attention", "negative prompt", "dtype"})
 
     on_clips(test, size=(140, 40))
 
