@@ -370,15 +370,15 @@ def test_cells_of_a_sweep_have_clips_and_rows_of_their_own(wantui: Wantui, small
 def test_tiles_are_chosen_by_the_memory_beside_the_weights_of_the_vae(
     monkeypatch: pytest.MonkeyPatch, tiny_models: dict[str, WanModel]
 ) -> None:
-    model, weight_bytes = find_model("wan2.1-1.3b"), 500_000_000
+    model, weight_bytes, unused_bytes = find_model("wan2.1-1.3b"), 500_000_000, 200_000_000
     recipe = recipe_for(model, width=832, height=480, frames=81)
     pipeline = load_pipeline(tiny_models["wan2.1"], None, "float32", torch.device("cpu"))
     monkeypatch.setattr(load_vae, "find_device", lambda pipeline: torch.device("cuda", 0))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: weight_bytes)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: weight_bytes + unused_bytes)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: weight_bytes)
 
     def choose_side(free_bytes: int, first_side: int | None = None) -> int | None:
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_bytes, 80_000_000_000))
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_bytes - unused_bytes, 80_000_000_000))
         return load_vae.choose_tile_side(pipeline, model, recipe, first_side)
 
     needs = {
