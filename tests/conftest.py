@@ -92,7 +92,8 @@ class TorchIsRefused:
 def use_memory_folder() -> None:
     """Put the folders of tests into memory: on disk, making and removing them takes up to a quarter of the CPU time."""
     has_room = MEMORY_FOLDER.is_dir() and shutil.disk_usage(MEMORY_FOLDER).free >= MIN_MEMORY_BYTES
-    if has_room and os.access(MEMORY_FOLDER, os.W_OK):
+    is_usable = has_room and os.access(MEMORY_FOLDER, os.W_OK)
+    if is_usable and not os.statvfs(MEMORY_FOLDER).f_flag & os.ST_NOEXEC:  # tests run programs there
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_FOLDER))
 
 
