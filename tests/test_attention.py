@@ -113,10 +113,14 @@ def test_word_with_a_special_token_inside_sums_only_its_own_tokens(
     assert torch.allclose(maps[word.map_name], sum(pieces), rtol=1e-5)
 
 
-def store_video(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFiles:
-    files = VideoFiles(
+def files_in(folder: Path) -> VideoFiles:
+    return VideoFiles(
         folder / "v.mp4", folder / "v.jpg", {"trajectory": folder / "v.zarr", "attention": folder / "a.zarr"}
     )
+
+
+def store_video(pipeline: WanPipeline, recipe: Recipe, folder: Path) -> VideoFiles:
+    files = files_in(folder)
     for _ in generate_video(pipeline, recipe, files):
         pass
     return files
@@ -128,10 +132,8 @@ def test_maps_of_a_step_are_freed_once_recorded(
     listener = Mock()
     recorded: list[list[str]] = []
     listener.on_step.side_effect = lambda step: recorded.append(list(step.values_by_capture))
-    files = VideoFiles(
-        tmp_path / "v.mp4", tmp_path / "v.jpg", {"trajectory": tmp_path / "v.zarr", "attention": tmp_path / "a.zarr"}
-    )
-    for event in generate_video(tiny, marked(tiny_models["wan2.1"], steps=2), files, [listener]):
+    recipe = marked(tiny_models["wan2.1"], steps=2)
+    for event in generate_video(tiny, recipe, files_in(tmp_path), [listener]):
         assert not isinstance(event, StepFinished) or not event.step.values_by_capture
     assert recorded == [["attention"]] * 2
 

@@ -24,6 +24,7 @@ from wantui.generation.load import load_pipeline
 from wantui.generation.samplers import build_scheduler, derive_seed
 from wantui.generation.token_spans import PromptTooLongError
 from wantui.models.catalogue import WanModel, read_model_directory
+from wantui.planning import Recipe
 from wantui.samplers import SamplerName
 
 pytestmark = pytest.mark.torch
@@ -164,6 +165,11 @@ def test_samplers_that_add_noise_sample_the_data(sampler: SamplerName, field: Ga
     assert correlation < 0.95 or step_count == 1  # the final values are not those of the flow from the initial noise
 
 
+def make_sampler_generator(recipe: Recipe) -> torch.Generator:
+    """Return a generator of the noise that the sampler of a video adds."""
+    return torch.Generator().manual_seed(derive_seed(f"wantui sampler noise {recipe.seed}"))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_lcm_equals_the_diffusers_scheduler_with_a_generator(tiny_models: dict[str, WanModel], dtype: str) -> None:
     pipeline = load_pipeline(tiny_models["wan2.1"], None, dtype, torch.device("cpu"))
@@ -171,9 +177,7 @@ def test_lcm_equals_the_diffusers_scheduler_with_a_generator(tiny_models: dict[s
     latents = latents_of(pipeline, recipe)
     stock = FlowMatchLCMScheduler(shift=5.0)
     stock.set_timesteps = partial(stock.set_timesteps, sigmas=[1.0, 0.75, 0.5, 0.25])
-    stock.step = partial(
-        stock.step, generator=torch.Generator().manual_seed(derive_seed(f"wantui sampler noise {recipe.seed}"))
-    )
+    stock.step = partial(stock.step, generator=make_sampler_generator(recipe))
     assert torch.equal(latents, diffusers_output(pipeline, recipe, "latent", scheduler=stock))
 
 
@@ -185,9 +189,7 @@ def test_dpm_sde_equals_the_diffusers_scheduler_with_a_generator(
     stock = DPMSolverMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=5.0, algorithm_type="sde-dpmsolver++"
     )
-    stock.step = partial(
-        stock.step, generator=torch.Generator().manual_seed(derive_seed(f"wantui sampler noise {recipe.seed}"))
-    )
+    stock.step = partial(stock.step, generator=make_sampler_generator(recipe))
     assert torch.equal(latents, diffusers_output(tiny, recipe, "latent", scheduler=stock))
 
 

@@ -25,6 +25,8 @@ KEYED_BY_NAME = frozenset(
     }
 )
 """Fields whose objects have the names of states, metrics, words or groups as keys."""
+SIZE = ("--set", "video_settings.width=32", "--set", "video_settings.height=32", "--set", "video_settings.frames=5")
+DEVICE = ("--set", "model_settings.device=cpu", "--set", "model_settings.steps=4")
 METRIC = ("--metrics", "straightness", "--json")
 
 pytestmark = pytest.mark.torch
@@ -59,19 +61,15 @@ def find_differences(example: Any, actual: Any, path: str = "$") -> list[str]:
 def batch(make_once: MakeOnce) -> Path:
     options = ("-t", "a [red|blue] (circle)", "-n", "4", "--store-attention", "--store-latents")
     contributions = ("--set", "contribution_settings.store_contributions=true")
-    size = ("--set", "video_settings.width=32", "--set", "video_settings.height=32", "--set", "video_settings.frames=5")
-    device = ("--set", "model_settings.device=cpu", "--set", "model_settings.steps=4")
-    made = make_once("json-documents", lambda folder: generate_batch(folder, *options, *contributions, *size, *device))
+    made = make_once("json-documents", lambda folder: generate_batch(folder, *options, *contributions, *SIZE, *DEVICE))
     return made / "batch"
 
 
 @pytest.fixture
 def generic_batch(make_once: MakeOnce) -> Path:
     """Return a batch with the generic prompt of the concepts in `batch`, and with its seeds."""
-    size = ("--set", "video_settings.width=32", "--set", "video_settings.height=32", "--set", "video_settings.frames=5")
-    device = ("--set", "model_settings.device=cpu", "--set", "model_settings.steps=4")
     made = make_once(
-        "generic", lambda folder: generate_batch(folder, "-t", "a coloured circle", "-n", "4", *size, *device)
+        "generic", lambda folder: generate_batch(folder, "-t", "a coloured circle", "-n", "4", *SIZE, *DEVICE)
     )
     return made / "batch"
 
@@ -89,9 +87,8 @@ def switched_batch(make_once: MakeOnce) -> Path:
         f"prompt_schedule_settings.schedule={values}",
         "--baseline",
     )
-    size = ("--set", "video_settings.width=32", "--set", "video_settings.height=32", "--set", "video_settings.frames=5")
     switch = ("--set", "prompt_schedule_settings.interpolation=step", "--set", "model_settings.steps=4")
-    made = make_once("switched", lambda folder: generate_batch(folder, *options, *size, *switch))
+    made = make_once("switched", lambda folder: generate_batch(folder, *options, *SIZE, *switch))
     return made / "batch"
 
 
