@@ -294,7 +294,7 @@ def test_forest_axis_is_symmetric_and_monotonic() -> None:
 
 @pytest.mark.parametrize(("largest", "end"), [(0.001, 0.02), (0.15, 0.2), (0.2, 0.2), (3.0, 5.0), (70.0, 10.0)])
 def test_ends_of_a_forest_axis_are_round_and_have_ticks(largest: float, end: float) -> None:
-    axis = choose_axis([(largest / 2, -largest, largest / 3)], 61, 9)
+    axis = choose_axis([(largest / 2, -largest, largest / 3)], 61)
     assert axis.end == end
     labels = axis.draw_labels()
     assert labels.startswith(f"-{100 * end:.0f} %")
@@ -379,7 +379,7 @@ def make_film(frames: tuple[NDArray[np.uint8], ...]) -> AttentionFilm:
         WordAttention(name, name, ("\u2581" + name,), (0.1, 0.3, NAN), (0.5, 0.7, NAN), 0.2, 0.6, np.ones((1, 2, 2)))
         for name in ("circle", "red")
     ]
-    return AttentionFilm(tuple(words), (1.0, 0.5, 0.1), (0, 5, 9), frames, 0.4, ((0, 0, 0),), cast("Any", None))
+    return AttentionFilm(tuple(words), (1.0, 0.5, 0.1), (0, 5, 9), frames, 0.4, ((0, 0, 0),), cast("Any", None), "red")
 
 
 @pytest.mark.parametrize("size", [(40, 8), (76, 18), (136, 34)])

@@ -187,7 +187,7 @@ def test_caption_and_strip_tell_which_steps_have_no_preview(queue: Queue, tmp_pa
         make_step_preview_path(make_preview_folder_path(path), 3).unlink()  # as of a worker that skipped it
         queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=str(path)))
         await it.until(lambda: re.search(r" 1 +2 +⋯ +4 +5 ", it.text()))
-        assert "step 5 of 20   h earlier steps" in it.text()
+        assert "step 5 of 20   ← earlier steps" in it.text()
         assert "·" not in it.screen(MonitorScreen).strip.get_shown_text()
         queue.record_step(taken, step_done(5, 20, 0.1, 0.85))
         await it.until(lambda: "step 5 of 20, the latest preview" in it.text())

@@ -107,6 +107,20 @@ def test_claimed_video_is_running_with_an_engine_and_interrupted_without(queue: 
     on("queue", test)
 
 
+def test_footer_follows_which_batches_are_listed(queue: Queue) -> None:
+    number = add(queue, "kiss", 1)
+    queue.cancel_videos(number)
+
+    async def test(it: AppUnderTest) -> None:
+        await it.until(lambda: "kiss" in it.text() and "Retry" in it.text().splitlines()[-1])
+        await it.press("a")
+        await it.until(lambda: "kiss" not in it.text() and "Retry" not in it.text().splitlines()[-1])
+        await it.press("a")
+        await it.until(lambda: "kiss" in it.text() and "Retry" in it.text().splitlines()[-1])
+
+    on("queue", test)
+
+
 def test_batch_can_be_moved_paused_and_resumed(queue: Queue) -> None:
     first, second = add(queue, "one"), add(queue, "two")
 

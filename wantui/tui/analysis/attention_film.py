@@ -76,11 +76,11 @@ class AttentionFilm:
     """Upper end of the colour scale, equal for all words."""
     scale_colours: tuple[tuple[int, int, int], ...]
     maps: "StoredAttentionMaps"
+    video_name: str
     counts_by_axis: "dict[AttentionAxis, int]" = field(default_factory=dict)
     """Number of blocks and of heads whose maps are stored separately."""
     maps_by_axis: "dict[AttentionAxis, AxisMaps]" = field(default_factory=dict)
     """Maps by block and by head, once they are read."""
-    video_name: str = ""
 
     def get_scale_maximum(self, axis: "AttentionAxis") -> float:
         """Return the upper end of the colour scale of an axis, which all its pictures share."""
@@ -188,8 +188,8 @@ def load_attention_film(video: Video, with_frames: bool) -> AttentionFilm:
         scale_maximum,
         tuple(colours),
         maps,
+        replace_names(video.name),
         _count_stored_axes(maps, words[0].map_name) if with_frames else {},
-        video_name=replace_names(video.name),
     )
 
 

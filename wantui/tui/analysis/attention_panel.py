@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
-from wantui.formatting import format_share
+from wantui.formatting import format_share, shorten_middle
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey
 from wantui.tui.chart import join_columns
 from wantui.tui.pictures import measure_height
@@ -94,8 +95,8 @@ def _draw_pictures(
         return draw_centred_picture(overlay, width, height)
     columns = []
     overlay_caption = OVERLAY_CAPTION if len(OVERLAY_CAPTION) <= pair_width else SHORT_OVERLAY_CAPTION
-    frame_caption = f"{video_name}: {FRAME_CAPTION}" if video_name else FRAME_CAPTION
-    for picture, caption in ((frame, frame_caption[:pair_width]), (overlay, overlay_caption)):
+    frame_caption = shorten_middle(f"{video_name}: {FRAME_CAPTION}", lambda text: cell_len(text) <= pair_width)
+    for picture, caption in ((frame, frame_caption), (overlay, overlay_caption)):
         lines = draw_centred_picture(picture, pair_width, height - 1)
         columns.append([*lines, Text(caption.center(pair_width), Style(dim=True))])
     return join_columns(columns[0], columns[1], pair_width + PICTURE_GAP)

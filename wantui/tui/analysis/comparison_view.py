@@ -66,9 +66,7 @@ def draw_comparison(
     lines = draw_answer_verdicts(general_answers, canvas)
     row_by_metric: dict[str, int] = {}
     if (dose_response := comparison.dose_response) is not None:
-        unsettled_metrics = {
-            name for group in comparison.groups for video in group.videos for name in video.unsettled_metrics
-        }
+        unsettled_metrics = comparison.groups[0].videos[0].unsettled_metrics  # equal for all compared videos
         dose_lines, row_by_metric = draw_dose_response(
             dose_response, canvas, len(lines), colours_by_group, charted_metric, unsettled_metrics
         )
@@ -134,7 +132,10 @@ def _draw_pair(
         lines += wrap_text(legend, canvas.width, Style(dim=True))
     differences = [d for d in comparison.differences if (d.first_group, d.second_group) == pair]
     directions = draw_directions(*pair, layout, canvas.get_style)
-    for note in describe_least_p(max((len(d.seed_values) for d in differences), default=0)):
+    least_p_notes: tuple[str, ...] = ()
+    if answers and differences:
+        least_p_notes = describe_least_p(answers[0].min_attainable_p, len(differences[0].seed_values))
+    for note in least_p_notes:
         if directions.cell_len + len(note) + 2 <= canvas.width:
             directions.append(note.rjust(canvas.width - directions.cell_len), canvas.get_style("text-muted"))
             break

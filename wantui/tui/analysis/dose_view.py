@@ -81,7 +81,8 @@ def draw_dose_response(
     style = canvas.get_style(colour_name) if colour_name else Style()
     is_bold = dose_response.verdict_kind in CHANGE_KINDS and dose_response.trends[0].family_p <= SIGNIFICANCE_LEVEL
     lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=is_bold))
-    for note in describe_least_p(len(dose_response.trends[0].seed_values)):
+    seed_count = len(dose_response.trends[0].seed_values)
+    for note in describe_least_p(compute_min_attainable_p(seed_count), seed_count):
         if lines[-1].cell_len + len(note) + 3 <= canvas.width:
             muted_style = canvas.get_style("text-muted") + Style(bold=False)
             lines[-1].append(note.rjust(canvas.width - lines[-1].cell_len), muted_style)

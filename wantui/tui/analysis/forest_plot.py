@@ -133,14 +133,13 @@ class ForestRow:
     """Text instead of the plot if the change or its interval is not finite."""
 
 
-def choose_axis(changes: Sequence[Change], free_width: int, min_width: int) -> ForestAxis:
+def choose_axis(changes: Sequence[Change], free_width: int) -> ForestAxis:
     """Return an axis on which these changes and their intervals fit, up to `MAX_AXIS_END`.
 
     Args:
         free_width: cells that the plot can have; it has an odd number of them, and at most `MAX_PLOT_WIDTH`.
-        min_width: free cells below which the plot is left out (width 0).
     """
-    width = min(MAX_PLOT_WIDTH, free_width - 1 + free_width % 2) if free_width >= min_width else 0
+    width = min(MAX_PLOT_WIDTH, free_width - 1 + free_width % 2) if free_width >= MIN_PLOT_WIDTH else 0
     ends = [abs(end) for change in changes for end in change if math.isfinite(end)]
     largest = max(ends, default=0.0)
     return ForestAxis(width, next((end for end in AXIS_ENDS if end >= largest), MAX_AXIS_END))
@@ -154,7 +153,7 @@ def choose_layout(
     wide_plot = width - name_width - effect_width - INTERVAL_WIDTH - P_WIDTH - 4
     has_intervals = wide_plot >= MIN_WIDE_PLOT
     free_width = wide_plot if has_intervals else wide_plot + INTERVAL_WIDTH + 1
-    return ForestLayout(name_width, choose_axis(changes, free_width, MIN_PLOT_WIDTH), has_intervals, effect_width)
+    return ForestLayout(name_width, choose_axis(changes, free_width), has_intervals, effect_width)
 
 
 def get_relative_change(difference: Difference) -> Change:

@@ -2,7 +2,6 @@
 
 from wantui.analysis.calibrated import find_response
 from wantui.analysis.metrics import get_ratio_origin
-from wantui.analysis.statistics import compute_min_attainable_p
 from wantui.formatting import format_count
 from wantui.tui.number_formats import format_p
 
@@ -22,10 +21,10 @@ RATIO_SIGN = "¹"
 RATIO_NOTE = f"{RATIO_SIGN} % of distance to 1"
 
 
-def describe_least_p(seed_count: int) -> tuple[str, ...]:
+def describe_least_p(least_p: float, seed_count: int) -> tuple[str, ...]:
     """Describe the smallest p that the seeds of paired groups can give, in a long and a short text."""
-    p = format_p(compute_min_attainable_p(seed_count))
-    return f"{p}: smallest p with {format_count(seed_count, 'seed')}", f"smallest p: {p}"
+    p_text = format_p(least_p)
+    return f"{p_text}: smallest p with {format_count(seed_count, 'seed')}", f"smallest p: {p_text}"
 
 
 def mark_ratio(metric: str, label: str) -> str:

@@ -108,13 +108,18 @@ class _ClusterStrip:
 
 
 def draw_video_curves(
-    video: Video, median_curves: "MedianCurves", canvas: Canvas, ranks_text: str = "", colour_name: str = "accent"
+    video: Video,
+    median_curves: "MedianCurves",
+    canvas: Canvas,
+    describe_ranks: Callable[[int], str] = lambda _: "",
+    colour_name: str = "accent",
 ) -> list[Text]:
     """Return the curves of a trajectory over the noise level, one chart each.
 
     Args:
         median_curves: curves that are drawn behind those with the same noise levels.
-        ranks_text: rank of the video among the others, in the legend above the charts.
+        describe_ranks: returns the rank of the video among the others in at most this number of cells; it is in the
+            legend above the charts.
         colour_name: theme colour of the video.
     """
     trajectory, width = video.trajectory, canvas.width
@@ -141,7 +146,7 @@ def draw_video_curves(
     period = column_count if has_one_axis else len(names)
     last_sigmas = [min(curve.last_sigma for curve in curves[index % period :: period]) for index in range(len(names))]
     style = canvas.get_style(colour_name)
-    lines = [_draw_curve_legend(video, curves, ranks_text, width, style)]
+    lines = [_draw_curve_legend(video, curves, describe_ranks, width, style)]
     for first in range(0, len(names), column_count):
         blocks = [
             _draw_video_curve(curve, size, last_sigma, style)
@@ -180,14 +185,16 @@ def _make_chart(curve: _VideoCurve, width: int, height: int, last_sigma: float, 
     )
 
 
-def _draw_curve_legend(video: Video, curves: Sequence[_VideoCurve], ranks_text: str, width: int, style: Style) -> Text:
+def _draw_curve_legend(
+    video: Video, curves: Sequence[_VideoCurve], describe_ranks: Callable[[int], str], width: int, style: Style
+) -> Text:
     """Return the names of the video and the median, and the rank or the number of charts that a low pane shows."""
     legend = Text.assemble((f"{LEGEND_LINE} ", style), replace_names(video.name), no_wrap=True)
     video_count = max((curve.median.video_count for curve in curves if curve.median is not None), default=0)
     if video_count:
         legend.append(f"{'':{LEGEND_GAP}}{LEGEND_LINE} median of {format_count(video_count, 'video')}", MEDIAN_STYLE)
     count_text = f"{len(curves)} of {len(SHOWN_CURVES)} charts" if len(curves) < len(SHOWN_CURVES) else ""
-    for note in (ranks_text, count_text):
+    for note in (describe_ranks(width - legend.cell_len - LEGEND_GAP), count_text):
         if note and legend.cell_len + LEGEND_GAP + len(note) <= width:
             legend.append(note.rjust(width - legend.cell_len), Style(dim=note == count_text))
             break

@@ -10,7 +10,6 @@ from wantui.queue.records import VideoRow
 from wantui.queue.states import find_displayed_state
 from wantui.tui.columns import COLUMN_GAP, Column
 from wantui.tui.monitor.states import MonitorRow, describe_stage_briefly, describe_torch_loading
-from wantui.tui.plain_names import replace_names
 from wantui.tui.plots import draw_styled_bar
 from wantui.tui.state_style import get_state_style
 
@@ -121,7 +120,7 @@ def _draw_title(row: MonitorRow, context: RowContext) -> Text:
         return Text("")
     colour_name = context.find_colour_name(row.video)
     colour = Style.null() if colour_name is None else context.make_style(colour_name)
-    return Text(replace_names(row.video.title), colour + Style(bold=True))
+    return Text(row.title, colour + Style(bold=True))
 
 
 def _draw_progress(row: MonitorRow, context: RowContext, bar_width: int) -> Text:

@@ -34,6 +34,11 @@ class MonitorRow:
         return get_slot_name(self.video.worker or "") if self.video is not None else ""
 
     @property
+    def title(self) -> str:
+        """Return the title of the video as it is shown; empty without a video."""
+        return "" if self.video is None else replace_names(self.video.title)
+
+    @property
     def key(self) -> tuple[str, int | None]:
         """Return the worker and the video, which identify the row."""
         return self.worker_name, None if self.video is None else self.video.id
@@ -149,10 +154,10 @@ def describe_row(row: MonitorRow, clock: WorkerClock, has_waiting_videos: bool) 
         return f"{row.worker_name} {next_text}"
     progress = row.progress
     if progress is None or (progress.step_number == 0 and progress.stage is None):
-        return f"{row.worker_name}: starting {replace_names(row.video.title)}"
+        return f"{row.worker_name}: starting {row.title}"
     if progress.stage is not None:
         return f"{row.worker_name}: {describe_stage(progress.stage)}"
-    return f"{row.worker_name}: {progress.describe_phase(row.video.steps)} {replace_names(row.video.title)}"
+    return f"{row.worker_name}: {progress.describe_phase(row.video.steps)} {row.title}"
 
 
 def describe_interruption(is_engine_starting: bool) -> str:

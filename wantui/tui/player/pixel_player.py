@@ -59,7 +59,7 @@ class PixelPlayer:
 
     Args:
         clips: one to nine clips.
-        batch_clips: clips among which n and p select, if one clip is played.
+        batch_clips: clips among which up and down select, if one clip is played.
         max_fps: maximum number of frames that are sent per second.
     """
 

@@ -1,6 +1,7 @@
 """Views of the Analysis screen: curves of a video, and figures about groups, which are computed in the background."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -56,8 +57,6 @@ DEFAULT_MAX_TABLE_HEIGHT_BESIDE_ATTENTION = 8
 """Maximum height of the table above attention in analysis.tcss, in lines."""
 FRAME_MARGIN = 6
 """Cells of the frame that its subtitle cannot take."""
-MEDIAN_LEGEND_WIDTH = 34
-"""Cells of the legend above the curves that the name of the video and its rank cannot take."""
 
 
 class AnalysisFigures(AnalysisAttention):
@@ -166,14 +165,14 @@ class AnalysisFigures(AnalysisAttention):
         """Draw the curves of a video; its rank among all videos is in the legend, or in the frame of a low pane."""
         canvas, metric = self.details.get_canvas(), self.row_list.metric_name
         is_low = canvas.height < LOW_VIEW_HEIGHT
-        max_width = canvas.width - (FRAME_MARGIN if is_low else MEDIAN_LEGEND_WIDTH + len(video.name))
-        ranks_text = describe_ranks(video, self.videos, metric, max_width)
-        if is_low:
-            self.details.show_tabs(self.views, self.view, ranks_text)
+        describe = partial(describe_ranks, video, self.videos, metric)
         colour_name = self.row_list.colours_by_name.get(video.variation, "accent")
-        self.details.show_lines(
-            draw_video_curves(video, self.median_curves, canvas, "" if is_low else ranks_text, colour_name)
-        )
+        if is_low:
+            self.details.show_tabs(self.views, self.view, describe(canvas.width - FRAME_MARGIN))
+            lines = draw_video_curves(video, self.median_curves, canvas, colour_name=colour_name)
+        else:
+            lines = draw_video_curves(video, self.median_curves, canvas, describe, colour_name)
+        self.details.show_lines(lines)
 
     def _draw_comparison(self) -> None:
         canvas, outcome = self.details.get_canvas(), self.comparison_outcome

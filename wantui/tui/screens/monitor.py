@@ -31,6 +31,7 @@ from wantui.tui.monitor.states import (
     explain_idle_queue,
     list_monitor_rows,
 )
+from wantui.tui.pane_titles import find_key
 from wantui.tui.plain_names import replace_names
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.screens.dialogs import Confirm
@@ -163,7 +164,7 @@ class MonitorScreen(MonitorFiles):
             lambda: self.wantui_app.snapshot.engine is not None,
             lambda video: self.find_colour_name(video.batch, video.number),
         )
-        longest_title = max((cell_len(row.video.title) for row in self.rows if row.video is not None), default=0)
+        longest_title = max((cell_len(row.title) for row in self.rows), default=0)
         return make_monitor_columns(width, self._has_memory, self._has_stages, longest_title, context)
 
     def _format_row_eta(self, row: MonitorRow) -> str:
@@ -258,18 +259,15 @@ class MonitorScreen(MonitorFiles):
     def _make_preview_caption(self, step: int) -> Text:
         progress = self.get_current_progress()
         steps_text = f" of {progress.step_count}" if progress is not None and progress.step_count else ""
-        accent = self.caption_text.make_colour_style("accent")
-        if self.previews.picked_step is None:
-            key, hint = "   h", " earlier steps"
-            if progress is not None and step < progress.step_number:  # the worker skips slow previews
-                is_last = progress.step_number == progress.step_count
-                key, hint = "", ", the last one previewed" if is_last else ", the latest preview"
-            return Text.assemble(
-                (f"step {step}{steps_text}", Style(dim=True)), (key, accent + Style(bold=True)), (hint, Style(dim=True))
-            )
-        return Text.assemble(
-            (f"step {step}{steps_text}", accent), ("   G", accent + Style(bold=True)), (" latest step", Style(dim=True))
-        )
+        accent, dim = self.caption_text.make_colour_style("accent"), Style(dim=True)
+        if self.previews.picked_step is not None:
+            step_style, key, hint = accent, f"   {find_key(self, 'monitor.latest')}", " latest step"
+        elif progress is None or step >= progress.step_number:
+            step_style, key, hint = dim, f"   {find_key(self, 'monitor.earlier')}", " earlier steps"
+        else:  # the worker skips slow previews
+            is_last = progress.step_number == progress.step_count
+            step_style, key, hint = dim, "", ", the last one previewed" if is_last else ", the latest preview"
+        return Text.assemble((f"step {step}{steps_text}", step_style), (key, accent + Style(bold=True)), (hint, dim))
 
     def _make_finished_caption(self, finished: FinishedVideo, *, names_video: bool = False) -> Text:
         subject = f"{replace_names(finished.done_event.title)} " if names_video else ""
@@ -385,7 +383,7 @@ class MonitorScreen(MonitorFiles):
         if row is None or row.video is None:
             self.notify("no video is running")
             return
-        video, title = row.video, replace_names(row.video.title)
+        video, title = row.video, row.title
 
         def cancel_if_confirmed(is_confirmed: bool | None) -> None:
             if is_confirmed:

@@ -91,7 +91,6 @@ class QueueScreen(QueueActions):
             "edit_copy",
             "remove",
             "open_library",
-            "analyse",
         )
 
     # Drawing

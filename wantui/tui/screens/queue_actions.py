@@ -77,7 +77,7 @@ class QueueActions(QueueResults):
 
     def _show_marked_count(self) -> None:
         self.batch_list.redraw_changed_rows()
-        self.show_snapshot(self.wantui_app.snapshot)
+        self._update_from_snapshot(self.wantui_app.snapshot)
 
     def action_move(self, target: MoveTarget) -> None:
         self._act_on_batch(lambda batch: self.wantui_app.change_queue(lambda queue: queue.move_batch(batch.id, target)))
@@ -214,7 +214,7 @@ class QueueActions(QueueResults):
 
     def action_toggle_ended(self) -> None:
         self.shows_ended = not self.shows_ended
-        self.show_snapshot(self.wantui_app.snapshot)
+        self._update_from_snapshot(self.wantui_app.snapshot)
 
 
 def _change_each(

@@ -27,6 +27,7 @@ from wantui.planning.step_table import build_step_table
 from wantui.tui.actions import make_bindings
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import make_content
+from wantui.tui.pane_titles import find_key
 from wantui.tui.player.changed_fields import UNMARKED_FIELDS, find_changed_fields
 from wantui.tui.player.clip_labels import describe_common_part, number_equal_labels
 from wantui.tui.player.clips import PlayerClip
@@ -284,7 +285,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         """Return the first equal fields in one line, and the number of the others."""
         fields = [escape_unprintable(f"{field.label} {field.value}") for field in list_equal_fields(self.recipes)]
         for count in range(len(fields), -1, -1):
-            more = [f"{len(fields) - count} more: e"] if count < len(fields) else []
+            more = [f"{len(fields) - count} more: {find_key(self, 'recipe.equal')}"] if count < len(fields) else []
             line = f"equal: {' · '.join([*fields[:count], *more])}"
             if len(line) <= width:
                 break
