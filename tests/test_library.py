@@ -14,6 +14,8 @@ from wantui.batches.batch_folders import create_batch_folder
 from wantui.config import load_config
 from wantui.errors import UserError
 from wantui.planning import plan_batch
+from wantui.queue.queue import Queue
+from wantui.queue.state_dir import find_state_directory
 from wantui.storage import batch_index
 from wantui.storage.batch_index import find_batches, move_to_trash
 from wantui.storage.layout import BatchFolder
@@ -170,6 +172,22 @@ def test_trash_accepts_whole_batches_only(
     assert wantui("library", "trash", generated_batch.root).code == 0
     assert not generated_batch.root.exists()
     assert "the queue has no unfinished batches" in wantui("queue", "ls", "--all").err
+
+
+def test_batch_that_another_process_removes_from_the_queue_is_moved_to_the_trash(
+    wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    generated_batch = batch(wantui("run", "-t", TEMPLATE, "--videos-per-variation", 1, *small))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+
+    def move_and_remove(folder: Path) -> None:
+        move_to_trash(folder)
+        with Queue(find_state_directory().directory) as queue:
+            queue.remove_batch(1)
+
+    monkeypatch.setattr("wantui.storage.batch_index.move_to_trash", move_and_remove)
+    assert wantui("library", "trash", generated_batch.root).code == 0
+    assert not generated_batch.root.exists()
 
 
 def test_unfinished_batch_is_not_moved_to_the_trash(wantui: Wantui, small: list[str]) -> None:

@@ -746,6 +746,8 @@ def test_earlier_states_of_a_trajectory_are_predicted_where_they_fit() -> None:
     assert roomy.working_bytes == roomy.peak_bytes == working_bytes + states_bytes
     assert narrow.fits
     assert narrow.working_bytes == narrow.peak_bytes == working_bytes
+    untracked = recipe.model_copy(update={"capture": CaptureRequests(geometry=False)})
+    assert choose_memory_plan(LARGE, untracked, 80 * GB, tiled).peak_bytes == working_bytes
 
 
 @pytest.mark.parametrize("per_head", [False, True])

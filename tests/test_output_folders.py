@@ -379,6 +379,28 @@ def test_log_line_with_a_non_utf8_path_is_written_escaped() -> None:
     assert Path("odd.log").read_text().endswith("WARNING cannot write /data/\\udcff\n")
 
 
+def test_removed_log_is_written_again() -> None:
+    log = open_log("removed", Path("batch.log"))
+    log.info("before")
+    Path("batch.log").unlink()
+    log.info("after")
+    log.info("and later")
+    close_log(log)
+    assert [line.partition("INFO")[2].strip() for line in Path("batch.log").read_text().splitlines()] == [
+        "after",
+        "and later",
+    ]
+
+
+def test_log_whose_folder_is_removed_is_no_error() -> None:
+    Path("logs").mkdir()
+    log = open_log("removed folder", Path("logs/batch.log"))
+    shutil.rmtree("logs")
+    log.info("lost")
+    close_log(log)
+    assert not Path("logs").exists()
+
+
 def test_log_of_several_processes_is_rotated_once_for_each_full_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_files, "MAX_LOG_MEGABYTES", 0.01)
     logs = [open_log(f"writer {number}", Path("batch.log")) for number in range(5)]  # each has a stream of its own

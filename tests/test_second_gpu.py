@@ -37,13 +37,13 @@ from wantui.planning import Batch, Recipe, TimedVideo, estimate_video_seconds, p
 from wantui.planning.memory_plan import RESIDENT_PLAN, estimate_peak_working_bytes, find_plan
 from wantui.planning.second_gpu import estimate_second_gpu_bytes
 from wantui.planning.throughput import FLASH_ATTENTION_4, NATIVE_ATTENTION
+from wantui.process_exits import SECOND_GPU_LOST_EXIT_CODE
 from wantui.queue.claims import LostClaimError
 from wantui.queue.database import QueueUnavailableError
 from wantui.queue.events import VideoOnOneGpu, VideoOutOfMemory, VideoReleased, VideoResumed
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import StateDirectory, find_state_directory
-from wantui.stop_signals import SECOND_GPU_LOST_EXIT_CODE
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 from wantui.worker import second_gpu

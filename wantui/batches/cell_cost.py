@@ -129,7 +129,7 @@ class _PlanChooser:
         extra_bytes = estimate_extra_gpu_bytes(recipe, self.model)
         has_two_passes = uses_unconditional_pass(recipe)
         size_key = recipe.width, recipe.height, recipe.frames, recipe.speed, recipe.sampler, recipe.steps
-        key = *size_key, has_two_passes, extra_bytes
+        key = *size_key, has_two_passes, extra_bytes, recipe.capture.geometry
         if key not in self._plan_by_key:
             self._plan_by_key[key] = choose_memory_plan(self.model, recipe, self.free_bytes, self.requested_plan)
         return self._plan_by_key[key]

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from wantui.batches.enqueue import Shard, find_missing_videos
 from wantui.errors import UserError
 from wantui.formatting import UNPRINTABLE_PATTERN, format_count
+from wantui.process_exits import describe_exit
 from wantui.queue.state_dir import NETWORK_FILE_SYSTEM_TYPES, find_file_system_type
-from wantui.stop_signals import describe_exit
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import can_lock_files
 from wantui.storage.manifest import read_manifest

@@ -94,10 +94,9 @@ def _generate_demo_batch(batch: "Batch", makes_new_batch: bool) -> Path:
             folder, manifest = create_batch_folder(batch, record)
         else:
             manifest = read_manifest(folder)
+            refuse_unwritable_batch(folder)
         last_seq = queue.read_last_event_seq()
         missing_videos = find_missing_videos(folder, manifest)
-        if not is_new:
-            refuse_unwritable_batch(folder)
         device = str(manifest.config["model_settings"]["device"])
         batch_id = enqueue_batch(queue, folder, manifest, device, missing_videos, is_new)
     verb = "generate" if is_new else "continue with"

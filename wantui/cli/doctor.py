@@ -23,7 +23,7 @@ from wantui.environment import build_torch_environment
 from wantui.formatting import format_bytes, format_count
 from wantui.planning.requirements import explain_missing_compiler
 from wantui.planning.throughput import PACKAGE_BY_KERNEL
-from wantui.stop_signals import describe_exit
+from wantui.process_exits import describe_exit
 
 REPORTED_LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 MIN_DRIVER_BY_CUDA_VERSION = {11: 450, 12: 525, 13: 580}

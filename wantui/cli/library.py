@@ -282,6 +282,6 @@ def trash_batch_folder(folder: Path) -> None:
                 f"cannot trash {folder}: it is in the queue. First run: wantui queue cancel {queued_batch.id}"
             )
         move_to_trash(folder)
-        if queued_batch is not None:
+        if queued_batch is not None and queue.get_batch(queued_batch.id) is not None:  # it may just have been removed
             queue.remove_batch(queued_batch.id)
     echo(f"moved {folder} to the trash", err=True)

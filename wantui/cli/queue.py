@@ -46,7 +46,8 @@ def list_batches(show_all: bool, as_json: bool) -> None:
 
     queue = open_queue_for_command()
     _report_recording_error(queue)
-    batches = [batch for batch in queue.list_batches() if show_all or batch.unfinished_count]
+    all_batches = queue.list_batches()
+    batches = [batch for batch in all_batches if show_all or batch.unfinished_count]
     hold = queue.read_hold()
     has_engine, eta_by_batch = _has_running_engine(queue), estimate_queue_etas(queue).seconds_by_batch
     if as_json:
@@ -67,7 +68,7 @@ def list_batches(show_all: bool, as_json: bool) -> None:
         echo("the queue has no unfinished batches" + ("" if show_all else "; --all lists finished batches"), err=True)
     if not show_all:
         _print_failed_batches(
-            [batch for batch in queue.list_batches() if not batch.unfinished_count and batch.counts.get("failed")]
+            [batch for batch in all_batches if not batch.unfinished_count and batch.counts.get("failed")]
         )
     if not batches:
         return

@@ -18,12 +18,12 @@ from wantui.engine.process_output import read_last_line
 from wantui.environment import build_torch_environment, describe_environment_differences, read_rendering_environment
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
+from wantui.process_exits import describe_exit
 from wantui.queue.database import DATABASE_FILE
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE, read_engine_info
 from wantui.queue.lock_holders import LockListener, LockWatch
 from wantui.queue.state_dir import StateDirectory
 from wantui.queue.state_files import open_state_file
-from wantui.stop_signals import describe_exit
 
 if TYPE_CHECKING:
     import subprocess

@@ -25,11 +25,11 @@ from wantui.config.user_files import UserSettings, read_user_settings
 from wantui.errors import UserError
 from wantui.formatting import format_bytes
 from wantui.paths import expand_user_path
+from wantui.process_exits import describe_exit
 from wantui.queue.events import ENDING_EVENTS, BatchRefused
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchRow, QueueEvent
 from wantui.queue.states import derive_batch_state
-from wantui.stop_signals import describe_exit
 
 SETTINGS_VARIABLE = "WANTUI_ENGINE_CONFIG"
 """Environment variable with the path of a settings file to use instead of the default one."""
@@ -254,6 +254,8 @@ class BatchEndNotifier:
                 self.log.error("on_batch_end cannot be run for %s: %s", end.name, error)
                 return
             self.processes.add(process)
+            if self.is_abandoned:  # `wait` has already ended the other commands
+                _end_process_group(process)
             try:
                 reason = _wait_for_command(process, settings.timeout_seconds, out.fileno())
             finally:

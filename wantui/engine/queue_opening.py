@@ -9,6 +9,7 @@ from pathlib import Path
 from wantui.engine.control import find_engine
 from wantui.errors import UserError
 from wantui.formatting import format_count
+from wantui.queue.connection import connect_to_queue
 from wantui.queue.database import (
     DATABASE_FILE,
     check_database_content,
@@ -48,7 +49,7 @@ def open_queue(
         queue = _open_checked_queue(state_dir, is_engine, on_locked)
         try:
             messages += describe_queues_of_other_hosts(state_dir, queue)
-            messages += describe_unqueued_folders(state_dir.directory, lambda: queue.list_batches())
+            messages += describe_unqueued_folders(state_dir.directory, queue.list_batches)
             return queue, messages
         except BaseException:
             queue.close()
@@ -100,7 +101,7 @@ def _open_checked_queue(state_dir: StateDirectory, checks_content: bool, on_lock
 
 def describe_queues_of_other_hosts(state_dir: StateDirectory, queue: Queue) -> list[str]:
     """Return notes on queues of other host names if this queue is empty: a recreated container has a new host name."""
-    if queue.list_batches():
+    if not queue.is_empty():
         return []
     messages = []
     for database_path in sorted(state_dir.directory.parent.glob(f"*/{DATABASE_FILE}")):
@@ -123,12 +124,10 @@ def _count_unfinished_batches(database_path: Path) -> int:
     """Return the number of unfinished batches in another host's database, opened read-only."""
     try:
         refuse_irregular_database(database_path)
-        with closing(
-            sqlite3.connect(f"{database_path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
-        ) as connection:
+        with closing(connect_to_queue(database_path, wait_seconds=1.0, is_read_only=True)) as connection:
             (count,) = connection.execute(
                 f"SELECT count(DISTINCT batch) FROM video WHERE state IN {UNFINISHED_STATES}"
             ).fetchone()
             return int(count)
-    except (sqlite3.Error, UnicodeDecodeError, UserError):
+    except (sqlite3.Error, UserError):
         return 0

@@ -16,11 +16,11 @@ from wantui.engine.slots import WorkerSlot
 from wantui.engine.stop_requests import StopRequestCounter
 from wantui.errors import UserError
 from wantui.formatting import format_count, format_error
+from wantui.process_exits import SECOND_GPU_LOST_EXIT_CODE, describe_exit
 from wantui.queue.database import QueueUnavailableError, is_database_damage
 from wantui.queue.events import WorkerDied
 from wantui.queue.queue import Queue
 from wantui.queue.records import VideoRow
-from wantui.stop_signals import SECOND_GPU_LOST_EXIT_CODE, describe_exit
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoState
 from wantui.storage.manifest_store import ManifestStoreCache

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, assert_never
 
-from wantui.captures.trajectory import MAX_FREE_MEMORY_FRACTION
+from wantui.captures.trajectory import MAX_FREE_MEMORY_FRACTION, TRAJECTORY
 from wantui.config.plans import migrate_plan_name
 from wantui.config.speeds import SpeedName
 from wantui.formatting import format_bytes
@@ -264,6 +264,8 @@ def _estimate_earlier_states_bytes(plan: MemoryPlan, model: WanModel, recipe: Re
 
     They are not part of the required bytes: `generation.gram` holds them on the CPU instead.
     """
+    if recipe.capture.find_request(TRAJECTORY.name) is None:
+        return 0
     state_bytes = 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
     states_bytes = state_bytes * count_model_evaluations(recipe.sampler, recipe.steps)
     free_bytes -= CONTEXT_BYTES

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from wantui.atomic_files import write_text_atomically
 from wantui.config.speeds import SpeedName, migrate_speed_name
@@ -109,4 +109,4 @@ def _parse_entry(entry: Any) -> Throughput | None:
         throughput = Throughput(**entry | {"speed": migrate_speed_name(entry["speed"])})
     except (TypeError, KeyError, ValueError):
         return None
-    return throughput if throughput.speed in SPEEDS_BY_SIMILARITY["fused"] else None
+    return throughput if throughput.speed in get_args(SpeedName) else None

@@ -234,6 +234,10 @@ class Queue(WorkerQueue):
                     db.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", tuple(row.values()))
             self._store_event(BatchMoved(), removed.batch_number)
 
+    def is_empty(self) -> bool:
+        """Return whether the queue has no batch."""
+        return self.db.execute("SELECT 1 FROM batch LIMIT 1").fetchone() is None
+
     def _require_batch(self, batch_number: int) -> None:
         if self.db.execute("SELECT 1 FROM batch WHERE id = ?", (batch_number,)).fetchone() is None:
             raise BatchChangeError(f"batch {batch_number} is no longer in the queue")

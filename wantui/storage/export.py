@@ -18,7 +18,7 @@ from wantui.formatting import format_count, join_and_shorten
 from wantui.paths import check_output_folder
 from wantui.planning import Recipe
 from wantui.planning.guidance_plan import find_boundary_ratio, plan_guidance
-from wantui.stop_signals import describe_exit
+from wantui.process_exits import describe_exit
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.state_reader import check_stored_states

@@ -18,15 +18,22 @@ class _SharedLogHandler(RotatingFileHandler):
         """Return whether the record does not fit; first open the current file if another process rotated the log."""
         try:
             current_status = os.lstat(self.baseFilename)
-        except FileNotFoundError:  # the log was removed
+        except FileNotFoundError:  # the log was removed, or another process is rotating it
+            with suppress(OSError):  # its folder was removed too
+                self._reopen()
             return False
         stream = self.stream
         if stream is not None and not os.path.samestat(os.fstat(stream.fileno()), current_status):
             if not stat.S_ISREG(current_status.st_mode):  # another user may have put it into a shared folder
                 return False
-            self.stream = self._open()
-            stream.close()
+            self._reopen()
         return bool(super().shouldRollover(record))
+
+    def _reopen(self) -> None:
+        """Open the file at the path instead of the open one."""
+        stream, self.stream = self.stream, self._open()
+        if stream is not None:
+            stream.close()
 
 
 def open_log(name: str, path: Path) -> logging.Logger:

@@ -39,13 +39,12 @@ def list_manifest_warnings(folder: BatchFolder, manifest: Manifest) -> list[str]
     """Return the unreadable lines of the journal, and a warning if another program changed batch.json."""
     warnings = list(manifest.faults)
     with suppress(FileNotFoundError, UnreadableFileError):  # another process is replacing it
-        if not is_manifest_edited(folder):
-            return warnings
-        warnings.append(
-            f"{folder.manifest_path} was changed after wantui wrote it (its SHA-256 differs); wantui uses it as it is. "
-            "If nobody edited it, it is damaged: restore it from a backup. To verify the batch, run wantui library "
-            "check"
-        )
+        if is_manifest_edited(folder):
+            warnings.append(
+                f"{folder.manifest_path} was changed after wantui wrote it (its SHA-256 differs); wantui uses it as it "
+                "is. If nobody edited it, it is damaged: restore it from a backup. To verify the batch, run wantui "
+                "library check"
+            )
     return warnings
 
 

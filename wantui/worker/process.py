@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from wantui.process_exits import SECOND_GPU_LOST_EXIT_CODE
 from wantui.queue.queue import Queue
 from wantui.queue.records import make_worker_name
-from wantui.stop_signals import NOTICE_SIGNALS, SECOND_GPU_LOST_EXIT_CODE
+from wantui.stop_signals import NOTICE_SIGNALS
 from wantui.storage.log_files import open_log
 
 HIDDEN_PACKAGES = ("sklearn", "scipy", "torchao")

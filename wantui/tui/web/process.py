@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from wantui.stop_signals import describe_exit
+from wantui.process_exits import describe_exit
 
 MIN_CELLS, MAX_COLUMNS, MAX_ROWS = 1, 1000, 500
 """Limits of the terminal size in cells; the application stores every cell, so a huge size would exhaust memory."""
