@@ -314,17 +314,27 @@ def test_footer_shows_the_keys_of_the_screen(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "shown_keys"),
-    [("2", ""), ("3", "V Auto  L Log"), ("4", ""), ("5", "")],
+    ("key", "screen", "shown_keys"),
+    [("2", "queue", ""), ("3", "monitor", "V Auto  L Log  "), ("4", "library", ""), ("5", "analysis", "")],
 )
-def test_footer_omits_keys_that_have_nothing_to_act_on(queue: Queue, key: str, shown_keys: str) -> None:
+def test_footer_omits_keys_that_have_nothing_to_act_on(key: str, screen: str, shown_keys: str) -> None:
     async def test() -> None:
         async with application(size=(160, 40)) as it:
             await it.press(key)
-            await it.until(lambda: it.text().splitlines()[-1].split("ctrl+q")[0].strip() == shown_keys)
+            await it.until(lambda: it.app.screen.name == screen)
+            assert it.text().splitlines()[-1].strip() == f"{shown_keys}ctrl+q Quit  ? Help  ctrl+p Commands"
+
+    run(test)
+
+
+def test_footer_adds_keys_when_there_is_something_to_act_on(queue: Queue) -> None:
+    async def test() -> None:
+        async with application(size=(160, 40)) as it:
+            await it.press("2")
+            await it.until(lambda: it.app.screen.name == "queue")
+            assert "Retry" not in it.text().splitlines()[-1]
             add(queue, "mine")
-            if key == "2":
-                await it.until(lambda: "r Retry" in it.text().splitlines()[-1])
+            await it.until(lambda: "r Retry" in it.text().splitlines()[-1])
 
     run(test)
 
