@@ -15,6 +15,7 @@ from conftest import Wantui, recipe_for
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from fitted_throughput import fit_known_throughput
 from gpu_samples import make_gpu_sample, make_gpu_state
+from queue_errors import make_lock_error
 
 from wantui.batches import enqueue
 from wantui.batches.batch_cost import estimate_batch_costs
@@ -39,7 +40,6 @@ from wantui.planning.second_gpu import estimate_second_gpu_bytes
 from wantui.planning.throughput import FLASH_ATTENTION_4, NATIVE_ATTENTION
 from wantui.process_exits import SECOND_GPU_LOST_EXIT_CODE
 from wantui.queue.claims import LostClaimError
-from wantui.queue.database import QueueUnavailableError
 from wantui.queue.events import VideoOnOneGpu, VideoOutOfMemory, VideoReleased, VideoResumed
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
@@ -565,13 +565,6 @@ def test_fatal_error_while_the_second_gpu_is_checked_leaves_only_that_gpu(
         assert "the second GPU failed: CUDA error: uncorrectable ECC" in report.reason
         render(queue, None)
     assert_equal_videos(entries_of(folder), expected)
-
-
-def make_lock_error() -> QueueUnavailableError:
-    """Return the error of a queue that another process has locked."""
-    error = QueueUnavailableError("database is locked")
-    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
-    return error
 
 
 def test_worker_ends_if_the_next_video_needs_another_number_of_gpus(tmp_path: Path) -> None:

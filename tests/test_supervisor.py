@@ -6,7 +6,6 @@ import math
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from clip_batches import write_clip_batch
+from queue_errors import make_lock_error
 
 from wantui.batches import enqueue
 from wantui.engine import process, slots, supervisor
@@ -26,7 +26,6 @@ from wantui.engine.stop_requests import StopRequestCounter
 from wantui.engine.supervisor import SUPERVISION_INTERVAL_SECONDS, Supervisor
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport, NoSuchGpuError
-from wantui.queue.database import QueueUnavailableError
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE
 from wantui.queue.queue import Queue
 from wantui.queue.records import TEMPORARY_HOLD_KINDS, NewVideo
@@ -40,30 +39,18 @@ LOG = logging.getLogger("engine")
 
 
 class FailingSlot(WorkerSlot):
-    """A place whose workers end at once with exit code 1."""
+    """A place whose workers end at once: with exit code 1, or without output by a signal."""
 
     starts = 0
+    signal_number = 0
 
     def start_process(self, state_directory: Path, logs_folder: Path) -> None:
         self.starts += 1
         assert self.starts < 20, "a worker is started again for ever"
         logs_folder.mkdir(exist_ok=True)
-        self.find_output_path(logs_folder).write_text("the driver is too old\n")
-        self.process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"])
-        self.sent_signals = set()
-
-
-class KilledSlot(WorkerSlot):
-    """A place whose workers end by a signal at once, without output."""
-
-    signal_number = 0
-
-    def start_process(self, state_directory: Path, logs_folder: Path) -> None:
-        logs_folder.mkdir(exist_ok=True)
-        self.find_output_path(logs_folder).touch()
-        self.process = subprocess.Popen(
-            [sys.executable, "-S", "-c", f"import os; os.kill(os.getpid(), {self.signal_number})"]
-        )
+        self.find_output_path(logs_folder).write_text("" if self.signal_number else "the driver is too old\n")
+        end = f"os.kill(os.getpid(), {self.signal_number})" if self.signal_number else "os._exit(1)"
+        self.process = subprocess.Popen([sys.executable, "-S", "-c", f"import os; {end}"])
         self.sent_signals = set()
 
 
@@ -108,7 +95,7 @@ def test_workers_killed_by_a_signal_hold_the_queue_with_its_likely_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signal_number: int, name: str, advice: str
 ) -> None:
     monkeypatch.setattr(slots, "MIN_RESTART_DELAY_SECONDS", 0.0)
-    slot = KilledSlot("worker-0", ("auto", "cpu"), "cpu", {}, restart_delay_seconds=0.0)
+    slot = FailingSlot("worker-0", ("auto", "cpu"), "cpu", {}, restart_delay_seconds=0.0)
     slot.signal_number = signal_number
     queue = Queue(tmp_path)
     add(queue, "auto")
@@ -283,9 +270,7 @@ def test_engine_reacquires_a_deleted_lock_file_or_exits(
 @pytest.mark.usefixtures("_handlers")
 def test_locked_database_is_not_reported_as_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def locked(_: Queue) -> int:
-        error = sqlite3.OperationalError("database is locked")
-        error.sqlite_errorcode = sqlite3.SQLITE_BUSY
-        raise error
+        raise make_lock_error()
 
     monkeypatch.setattr(Queue, "recover_interrupted_videos", locked)
     monkeypatch.setattr(supervisor, "MAX_DATABASE_WAIT_SECONDS", -1.0)
@@ -341,9 +326,7 @@ def test_video_cancelled_without_an_engine_is_closed_in_its_manifest(
     for _ in range(2):
         assert queue.claim_next_video("worker-0:7", ("cpu",)) is not None
     queue.cancel_videos(1, 0)  # its engine was killed
-    locked = QueueUnavailableError("database is locked")
-    locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
-    resume_queue, errors = queue.resume_queue, [locked] if is_locked_once else []
+    resume_queue, errors = queue.resume_queue, [make_lock_error()] if is_locked_once else []
 
     def resume_or_fail(*kinds: str) -> None:
         if errors:
