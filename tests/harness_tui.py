@@ -33,7 +33,8 @@ MAX_SETTLE_SECONDS = 1.0
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a test that waits for things."""
-    asyncio.run(test())
+    with settling():
+        asyncio.run(test())
 
 
 def run_together(test: Callable[[Kind], Coroutine[Any, Any, None]], cases: Iterable[Kind]) -> None:
@@ -45,7 +46,7 @@ def run_together(test: Callable[[Kind], Coroutine[Any, Any, None]], cases: Itera
                 group.create_task(test(case))
 
     # Each application redirects the output, and does not end in the opposite order.
-    with redirect_stdout(sys.stdout), redirect_stderr(sys.stderr):
+    with settling(), redirect_stdout(sys.stdout), redirect_stderr(sys.stderr):
         asyncio.run(run_all())
 
 
@@ -61,6 +62,8 @@ def engine_announced() -> Iterator[None]:
         os.close(lock)
 
 
+# Textual has no public sign that an application is idle: its own wait_for_idle measures the CPU time of the process, to
+# which other applications and threads contribute. The functions below therefore read private attributes.
 def has_to_draw(screen: Screen[Any]) -> bool:
     """Return whether a screen will change when it is drawn next, 60 times a second."""
     has_changed = screen._layout_required or screen._scroll_required or screen._repaint_required
@@ -123,7 +126,7 @@ async def application(
     starts_in_template: bool = False,
     **settings: Any,
 ) -> AsyncIterator["AppUnderTest"]:
-    """The application on a made-up terminal; `nvml` are its GPUs (none).
+    """The application on a made-up terminal, inside `run` or `run_together`; `nvml` are its GPUs (none).
 
     Unless it `starts_in_template`, the focus is on the configs, where keys are no text.
     """
@@ -137,15 +140,14 @@ async def application(
         opened_batch_note=opened_batch_note,
     )
     app.drafts.welcomed = welcomed
-    with settling():
-        async with app.run_test(size=size, notifications=toasts) as pilot:
-            under = AppUnderTest(app, pilot)
-            await under.until(lambda: app.gpu_history.latest_sample is not None)
+    async with app.run_test(size=size, notifications=toasts) as pilot:
+        under = AppUnderTest(app, pilot)
+        await under.until(lambda: app.gpu_history.latest_sample is not None)
+        await pilot.pause()
+        if not starts_in_template and isinstance(app.screen, ComposeScreen):
+            app.screen.set_focus(app.screen.config_pane.config_list)
             await pilot.pause()
-            if not starts_in_template and isinstance(app.screen, ComposeScreen):
-                app.screen.set_focus(app.screen.config_pane.config_list)
-                await pilot.pause()
-            yield under
+        yield under
 
 
 class AppUnderTest:
