@@ -141,6 +141,28 @@ def test_drafts_of_two_applications_are_both_kept(tmp_path: Path) -> None:
     assert set(load_drafts(tmp_path).history) == {"second", "queued by the first", "queued by the second"}
 
 
+def test_history_saved_while_another_application_starts_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, read = DraftStore(tmp_path), drafts.read_drafts
+    running.drafts.add_to_history("queued before")
+    running.save()
+
+    def read_then_save(path: Path) -> drafts.Drafts:
+        monkeypatch.setattr(drafts, "read_drafts", read)
+        content = read(path)
+        running.drafts.add_to_history("queued meanwhile")
+        running.save()
+        return content
+
+    monkeypatch.setattr(drafts, "read_drafts", read_then_save)
+    started = DraftStore(tmp_path)
+    assert started.drafts.history == ["queued before"]
+    started.drafts.add_to_history("queued by the second")
+    started.save()
+    assert set(load_drafts(tmp_path).history) == {"queued before", "queued meanwhile", "queued by the second"}
+
+
 def test_histories_of_applications_that_save_at_once_are_all_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

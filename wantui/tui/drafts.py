@@ -117,9 +117,10 @@ class DraftStore:
     def __init__(self, directory: Path) -> None:
         self.directory, self.path = directory, directory / DRAFTS_FILE
         self.notes: list[str] = []
+        # Another application can save meanwhile. Its drafts are merged only if the state is not newer than the content.
+        self._file_state = read_file_state(self.path)
         self.drafts = load_drafts(directory, self.notes)
         self._saved = self.drafts.model_copy(deep=True)
-        self._file_state = read_file_state(self.path)
         self._was_changed = False
         self._is_saving = False
 
