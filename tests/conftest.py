@@ -37,6 +37,7 @@ import pytest
 
 from wantui import __version__
 from wantui.cli import doctor, main
+from wantui.cli.doctor_finding import Finding
 from wantui.engine import control
 from wantui.models.catalogue import NANO, WanModel, read_model_directory
 from wantui.planning import Recipe
@@ -372,7 +373,7 @@ def only_queued() -> Iterator[None]:
 @pytest.fixture
 def torch_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `wantui doctor` skip the import of torch in another process, which test_commands.py tests."""
-    monkeypatch.setattr(doctor, "_check_torch_import", lambda: iter(()))
+    monkeypatch.setattr(doctor, "_check_torch_import", lambda: (Finding("ok", "torch", "2.13.0"), None))
 
 
 def models_copied() -> AbstractContextManager[None]:

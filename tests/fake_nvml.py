@@ -16,8 +16,8 @@ class FakeNvml:
             super().__init__(f"code {value}")
             self.value = value
 
-    def __init__(self, gpus: int = 1, **broken: int) -> None:
-        self.gpus, self.broken = gpus, broken
+    def __init__(self, gpus: int = 1, driver_version: str = "580.1", **broken: int) -> None:
+        self.gpus, self.driver_version, self.broken = gpus, driver_version, broken
         self.asked: dict[str, int] = {}
         self.used = 20_000_000_000
         self.mig_mode = (0, 0)
@@ -25,7 +25,8 @@ class FakeNvml:
     def __getattr__(self, name: str) -> Any:
         answers = {
             "nvmlInit": None,
-            "nvmlSystemGetDriverVersion": "580.1",
+            "nvmlShutdown": None,
+            "nvmlSystemGetDriverVersion": self.driver_version,
             "nvmlDeviceGetCount": self.gpus,
             "nvmlDeviceGetUUID": "GPU-1",
             "nvmlDeviceGetName": "NVIDIA H100",

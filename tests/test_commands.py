@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import Wantui, batch, files, only_queued
+from fake_nvml import FakeNvml
 
 from wantui.batches.demo import plan_demo_batch
 from wantui.batches.enqueue import Shard
@@ -356,6 +357,31 @@ def test_doctor_reports_a_torch_import_failure(
     result = wantui("doctor")
     assert result.code == 1
     assert f"torch cannot be imported: {message}" in " ".join(result.out.split())
+
+
+def test_doctor_checks_the_driver_for_a_cuda_build_from_pypi(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The metadata of torch's packages on PyPI does not have the tag of the build.
+    (tmp_path / "torch.py").write_text("print('loaded'); __version__ = '2.13.0+cu130'")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(driver_version="550.54"))
+    result = wantui("doctor", "--json")
+    findings = {finding["check"]: finding for finding in json.loads(result.out)}
+    assert findings["torch"]["result"] == "2.13.0+cu130"
+    assert findings["cuda"]["state"] == "problem"
+    assert findings["cuda"]["result"] == "torch 2.13.0+cu130 needs driver 580 or newer, but 550.54 is installed"
+
+
+def test_doctor_reports_an_unsupported_torch_once(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torch.py").write_text("__version__ = '2.5.1+cu124'")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: {"torch": "2.5.1"}.get(name, "1.0"))
+    findings = [one for one in json.loads(wantui("doctor", "--json").out) if one["check"] == "torch"]
+    assert [one["state"] for one in findings] == ["problem"]
+    assert findings[0]["result"].startswith("2.5.1 installed, ")
 
 
 def test_doctor_reports_a_python_that_cannot_be_started(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,22 +109,21 @@ def test_doctor_reports_a_torch_that_does_not_fit_the_driver(
 
 
 def test_doctor_names_processes_that_use_gpu_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml: Any = FakeNvml()
-    nvml.nvmlShutdown = lambda: None
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    result = list(doctor._check_gpus())
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
+    result = list(doctor._check_gpus("2.13.0+cu130"))
     assert result[0].result.startswith("NVIDIA H100, 60.0 GB of 80.0 GB free, driver 580.1")
     assert any("process 4194309" in one.result for one in result)
 
 
 def test_gpu_without_memory_report_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml: Any = FakeNvml(nvmlDeviceGetMemoryInfo=FakeNvml.NVML_ERROR_NOT_SUPPORTED)
-    nvml.nvmlShutdown = lambda: None
+    nvml = FakeNvml(nvmlDeviceGetMemoryInfo=FakeNvml.NVML_ERROR_NOT_SUPPORTED)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     (gpu,) = query_gpus().gpus
     assert (gpu.name, gpu.total_bytes, gpu.used_bytes) == ("NVIDIA H100", None, None)
     assert gpu.compute_capability == (9, 0)
-    assert next(doctor._check_gpus()).result.startswith("NVIDIA H100, memory not reported by the driver, driver 580.1")
+    assert next(doctor._check_gpus(None)).result.startswith(
+        "NVIDIA H100, memory not reported by the driver, driver 580.1"
+    )
 
 
 def test_gpu_query_and_monitor_give_the_same_reason_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

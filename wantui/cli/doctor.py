@@ -25,7 +25,7 @@ from wantui.planning.requirements import explain_missing_compiler
 from wantui.planning.throughput import PACKAGE_BY_KERNEL
 from wantui.process_exits import describe_exit
 
-REPORTED_LIBRARIES = ("torch", "diffusers", "transformers", "av", "zarr", "pydantic", "textual")
+REPORTED_LIBRARIES = ("diffusers", "transformers", "av", "zarr", "pydantic", "textual")
 MIN_DRIVER_BY_CUDA_VERSION = {11: 450, 12: 525, 13: 580}
 """CUDA major version -> oldest driver, from NVIDIA's table of minor version compatibility."""
 UNUSED_PACKAGE_REASONS = {"sageattention": "computes in 8 bits: not used"}
@@ -75,9 +75,12 @@ def run_doctor_checks(runs_nano: bool) -> Iterator[Finding]:
         platform.python_version(),
         "" if is_supported else "install Python 3.11, 3.12 or 3.13",
     )
-    yield from _check_installed_requirements()
-    yield from _check_torch_import()
-    yield from _check_gpus()
+    requirement_findings = list(_check_installed_requirements())
+    yield from requirement_findings
+    torch_finding, torch_version = _check_torch_import()
+    if all(finding.check != torch_finding.check for finding in requirement_findings):  # missing or unsupported
+        yield torch_finding
+    yield from _check_gpus(torch_version)
     yield _check_nano_weights()
     yield from _check_disk_space()
     yield from check_engine_state()
@@ -120,14 +123,18 @@ def _check_library_versions(requirements: Sequence[str]) -> Iterator[Finding]:
             yield Finding("ok", requirement.name, installed_version)
 
 
-def _check_torch_import() -> Iterator[Finding]:
-    """Import torch in a child process, because a damaged library can crash the process that loads it."""
+def _check_torch_import() -> tuple[Finding, str | None]:
+    """Import torch in a child process, because a damaged library can crash the process that loads it.
+
+    Returns:
+        The finding, and the version of torch with the tag of its build; None if torch cannot be imported. The metadata
+        of the package does not have the tag: PyPI allows none.
+    """
     if importlib.util.find_spec("torch") is None:
-        yield Finding("problem", "torch", "not installed", "pip install torch")
-        return
+        return Finding("problem", "torch", "not installed", "pip install torch"), None
     try:
         result = subprocess.run(
-            [sys.executable, "-c", "import torch"],
+            [sys.executable, "-c", "import torch; print(torch.__version__)"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=MAX_TORCH_IMPORT_SECONDS,
@@ -135,20 +142,27 @@ def _check_torch_import() -> Iterator[Finding]:
         )
     except subprocess.TimeoutExpired:
         problem_text = f"importing it takes more than {MAX_TORCH_IMPORT_SECONDS} seconds"
-        yield Finding("note", "torch", problem_text, "install it on a local disk: every worker waits for the import")
-        return
+        return Finding(
+            "note", "torch", problem_text, "install it on a local disk: every worker waits for the import"
+        ), None
     except OSError as error:
         problem_text = f"cannot test its import: cannot start {sys.executable} ({error.strerror or error})"
-        yield Finding("problem", "torch", problem_text, "make it executable for this user; workers need it too")
-        return
+        return Finding("problem", "torch", problem_text, "make it executable for this user; workers need it too"), None
     if result.returncode:
         lines = result.stderr.decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"the import ended with {describe_exit(result.returncode)}"
-        yield Finding("problem", "torch", f"cannot be imported: {reason}", "pip install --force-reinstall torch")
+        advice = "pip install --force-reinstall torch"
+        return Finding("problem", "torch", f"cannot be imported: {reason}", advice), None
+    version = result.stdout.decode(errors="replace").split()[-1]
+    return Finding("ok", "torch", version), version
 
 
-def _check_gpus() -> Iterator[Finding]:
-    """Check the GPUs, their driver, their memory, and the kernels for them."""
+def _check_gpus(torch_version: str | None) -> Iterator[Finding]:
+    """Check the GPUs, their driver, their memory, and the kernels for them.
+
+    Args:
+        torch_version: version of torch with the tag of its build; None if torch cannot be imported.
+    """
     from wantui.gpu.nvml import NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
 
     gpu_report, visible_devices = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -169,7 +183,8 @@ def _check_gpus() -> Iterator[Finding]:
         if gpu.total_bytes is not None and gpu.used_bytes is not None:
             memory_text = f"{format_bytes(gpu.total_bytes - gpu.used_bytes)} of {format_bytes(gpu.total_bytes)} free"
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory_text}, driver {gpu_report.driver_version}")
-    yield check_driver_supports_torch(_find_installed_version("torch") or "", gpu_report.driver_version or "")
+    if torch_version is not None:
+        yield check_driver_supports_torch(torch_version, gpu_report.driver_version or "")
     yield from _find_gpu_processes()
     compiler_problem = explain_missing_compiler()
     yield Finding(
