@@ -10,27 +10,20 @@ from wantui.formatting import shorten_text
 MAX_NUMBER_LENGTH = 40
 """Longest number, in characters."""
 _DECIMAL_PATTERN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
-BOOLEAN_BY_FLAG_WORD = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
+BOOLEAN_BY_WORD = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+"""YAML's words for true and false, in lower case."""
+BOOLEAN_BY_FLAG_TEXT = BOOLEAN_BY_WORD | {"1": True, "0": False}
 EMPTY_WORDS = ("", "null")
 """Texts that mean no value where a value is optional."""
 
 
 def parse_flag(text: str) -> bool:
-    """Parse a word for true or false.
+    """Parse a word or digit for true or false.
 
     Raises:
-        ValueError: the text is not such a word.
+        ValueError: the text is not such a word or digit.
     """
-    flag = BOOLEAN_BY_FLAG_WORD.get(text.strip().lower())
+    flag = BOOLEAN_BY_FLAG_TEXT.get(text.strip().lower())
     if flag is None:
         raise ValueError(f"should be yes or no, got {shorten_text(repr(text))}")
     return flag

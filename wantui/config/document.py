@@ -42,7 +42,6 @@ TEXT_TAG, MERGE_TAG = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 COLLECTION_TAGS = frozenset(("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"))
 """Tags that YAML gives to mappings and lists by itself."""
 NULL_WORDS = ("", "~", "null", "Null", "NULL")
-BOOLEAN_BY_WORD = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 KeyPath = tuple[str, ...]
 
 

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from wantui.config.document import BOOLEAN_BY_WORD, NULL_WORDS, parse_yaml_document
+from wantui.config.document import NULL_WORDS, parse_yaml_document
 from wantui.config.problems import ConfigError
 from wantui.section import ConfigSection
+from wantui.typed_text import BOOLEAN_BY_WORD
 
 FlowKind = Literal["mapping", "list"]
 BRACKETS_BY_KIND: dict[FlowKind, tuple[str, str]] = {"mapping": ("{", "}"), "list": ("[", "]")}

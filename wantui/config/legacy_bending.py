@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from wantui.typed_text import BOOLEAN_BY_FLAG_WORD, parse_number
+from wantui.typed_text import BOOLEAN_BY_FLAG_TEXT, parse_number
 
 MODE_BY_LEGACY_MODE = {
     "amplify": "amplify",
@@ -44,7 +44,7 @@ BEFORE_SOFTMAX_REASON = (
     "it changed the logits of words, not their attention. Remove it; to strengthen a word before the softmax, write "
     "(word:1.5) in the template"
 )
-FALSE_WORDS = ("", "0.0", "none", *(word for word, flag in BOOLEAN_BY_FLAG_WORD.items() if not flag))
+FALSE_WORDS = ("", "0.0", "none", *(text for text, flag in BOOLEAN_BY_FLAG_TEXT.items() if not flag))
 
 
 class LegacyBendError(ValueError):

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 from platformdirs import user_config_path
 from pydantic import Field, field_validator
 
-from wantui.config.document import BOOLEAN_BY_WORD
 from wantui.config.user_files import UserSettings, read_user_settings
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.tui.actions import ACTIONS_BY_SCREEN, iterate_actions
 from wantui.tui.key_names import is_key_name, normalize_key, suggest_key
+from wantui.typed_text import BOOLEAN_BY_WORD
 
 SETTINGS_PATH_VARIABLE = "WANTUI_TUI_CONFIG"
 """Environment variable with the path of another file."""
