@@ -179,10 +179,12 @@ def _estimate_by_scaling(
     no_estimate = Estimate(
         None, "unknown until a video of this model has been generated here, or `wantui bench` has been run"
     )
-    same_model_videos = [
-        video for video in past_videos if _make_operation_key(video.recipe) == _make_operation_key(recipe)
-    ]
-    if not same_model_videos:
+    operation_key = _make_operation_key(recipe)
+    videos_by_step_key: dict[tuple[Any, ...], list[TimedVideo]] = {}
+    for video in past_videos:
+        if _make_operation_key(video.recipe) == operation_key:
+            videos_by_step_key.setdefault(_make_step_key(video.recipe, video.gpu_count), []).append(video)
+    if not videos_by_step_key:
         return no_estimate
     try:
         model = find_model(recipe.model)
@@ -191,14 +193,9 @@ def _estimate_by_scaling(
     step_flops = compute_mean_passes(recipe, gpu_count) * count_forward_flops(
         model, recipe.width, recipe.height, recipe.frames
     )
-    flops_ratio_by_key = {
-        _make_step_key(video.recipe, video.gpu_count): step_flops / _count_typical_step_flops(model, video)
-        for video in same_model_videos
-    }
-    nearest_key = min(flops_ratio_by_key, key=lambda step_key: abs(math.log(flops_ratio_by_key[step_key])))
-    nearest_videos, flops_ratio = (
-        [video for video in same_model_videos if _make_step_key(video.recipe, video.gpu_count) == nearest_key],
-        flops_ratio_by_key[nearest_key],
+    flops_ratio, nearest_videos = min(
+        ((step_flops / _count_typical_step_flops(model, videos[0]), videos) for videos in videos_by_step_key.values()),
+        key=lambda pair: abs(math.log(pair[0])),
     )
     nearest_recipe = nearest_videos[0].recipe
     step_seconds = (
@@ -226,14 +223,11 @@ def find_measured_peak_memory(recipe: Recipe, plan_name: str, past_videos: Seque
 
     Extras are captures, with the number of marked words, and controls.
     """
+    memory_key = _make_memory_key(recipe)
     similar_videos = [
         video
         for video in past_videos
-        if video.peak_memory_bytes
-        and video.plan_name == plan_name
-        and _make_step_key(video.recipe) == _make_step_key(recipe)
-        and _make_skipping_key(video.recipe) == _make_skipping_key(recipe)
-        and _make_extras_key(video.recipe) == _make_extras_key(recipe)
+        if video.peak_memory_bytes and video.plan_name == plan_name and _make_memory_key(video.recipe) == memory_key
     ]
     if not similar_videos:
         return Estimate(None, "no similar video on this machine yet")
@@ -272,11 +266,11 @@ def make_time_key(recipe: Recipe) -> tuple[Any, ...]:
     )
 
 
-def _make_extras_key(recipe: Recipe) -> tuple[Any, ...]:
-    """Return the captures and controls of a recipe, and the number of maps of marked words that it records."""
-    return recipe.capture, recipe.controls, len(list_map_texts(recipe.prompts)) if records_marked_words(recipe) else 0
-
-
-def _make_skipping_key(recipe: Recipe) -> tuple[bool, bool]:
-    """Return how a recipe skips blocks: whether it is cached, and whether it has magnitudes."""
-    return recipe.speed == "cached", bool(recipe.magnitudes)
+def _make_memory_key(recipe: Recipe) -> tuple[Any, ...]:
+    """Return the key of equal peak memory under one memory plan."""
+    return (
+        *_make_step_key(recipe),
+        *(recipe.speed == "cached", bool(recipe.magnitudes)),
+        *(recipe.capture, recipe.controls),
+        len(list_map_texts(recipe.prompts)) if records_marked_words(recipe) else 0,
+    )
