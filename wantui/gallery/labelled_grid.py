@@ -33,6 +33,8 @@ GAP = 4
 """Space between cells in pixels."""
 FONT_SIZE = 15
 """Height of the text of labels in pixels."""
+MAX_LABEL_LENGTH = 500
+"""Longest drawn label, in characters."""
 MAX_LABEL_SHARE = 0.4
 """Maximum share of the width of a grid that the labels of the rows may take."""
 BACKGROUND, EMPTY_CELL, TEXT, DIM_TEXT = (18, 19, 23), (34, 36, 43), (230, 230, 235), (140, 144, 156)
@@ -310,12 +312,17 @@ def _load_font() -> "ImageFont.FreeTypeFont":
 
 def _measure_text(text: str) -> int:
     """Return the width of a line of text in pixels."""
-    return round(_load_font().getlength(" ".join(text.split())[:500]))
+    return round(_load_font().getlength(_clean_label(text)))
+
+
+def _clean_label(text: str) -> str:
+    """Return a label as one line without repeated spaces, cut to MAX_LABEL_LENGTH."""
+    return " ".join(text.split())[:MAX_LABEL_LENGTH]
 
 
 def _fit_labels(labels: Sequence[str], width: int) -> list[str]:
     """Shorten labels of one axis to a width in pixels; different labels stay different."""
-    return shorten_labels([" ".join(label.split())[:500] for label in labels], lambda t: _measure_text(t) <= width)
+    return shorten_labels(list(map(_clean_label, labels)), lambda text: _measure_text(text) <= width)
 
 
 def _fit_text(text: str, width: int) -> str:
@@ -328,8 +335,9 @@ def _wrap_labels(labels: Sequence[str], width: int, max_lines: int) -> list[list
     wrapped = [_wrap_label(label, width, max_lines) for label in labels]
     if len({tuple(lines) for lines in wrapped}) == len(set(labels)):
         return wrapped
-    texts = [" ".join(label.split())[:500] for label in labels]
-    shortened = shorten_labels(texts, lambda text: " ".join(_wrap_label(text, width, max_lines)) == text)
+    shortened = shorten_labels(
+        list(map(_clean_label, labels)), lambda text: " ".join(_wrap_label(text, width, max_lines)) == text
+    )
     return [_wrap_label(text, width, max_lines) for text in shortened]
 
 
