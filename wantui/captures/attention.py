@@ -131,7 +131,7 @@ def _estimate_attention_gpu_bytes(request: AttentionRequest, denoising_size: Den
     """
     map_bytes = 4 * math.prod(denoising_size.position_grid) * (denoising_size.head_count if request.per_head else 1)
     # At most one token per character, a leading space, and the end token.
-    column_count = count_text_columns(denoising_size.prompt_length + 2)
+    column_count = count_text_columns(denoising_size.prompt_character_count + 2)
     if request.per_block:
         kept_count = sum(count_stored_maps(request, denoising_size)) * denoising_size.block_count
     else:

@@ -47,7 +47,7 @@ class DenoisingSize:
     """Marked words of the prompt."""
     negative_marked_words: tuple[str, ...]
     """Occurrences of the marked words in the negative prompt."""
-    prompt_length: int
+    prompt_character_count: int
     """Characters of the longest prompt that the model reads."""
 
     @property

@@ -57,18 +57,20 @@ def list_captured_steps(sampler: str, step_count: int, interval: int) -> list[in
 
 def build_denoising_size(recipe: Recipe, model: WanModel) -> DenoisingSize:
     """Return the sizes of a denoising run; captures and controls use them to predict their bytes."""
+    is_guided = uses_unconditional_pass(recipe)
+    prompts = (*(prompt.prompt for prompt in recipe.prompts), recipe.negative_prompt * is_guided)
     return DenoisingSize(
-        recipe.steps,
-        count_model_evaluations(recipe.sampler, recipe.steps),
-        model.compute_latent_shape(recipe.width, recipe.height, recipe.frames),
-        model.patch_size,
-        model.block_count,
-        model.head_count,
-        BYTES_BY_DTYPE[recipe.dtype],
-        is_guided := uses_unconditional_pass(recipe),
-        list_map_texts(recipe.prompts),
-        tuple(mark.text for mark in recipe.negative_marks),
-        max(len(text) for text in (*(prompt.prompt for prompt in recipe.prompts), recipe.negative_prompt * is_guided)),
+        step_count=recipe.steps,
+        evaluation_count=count_model_evaluations(recipe.sampler, recipe.steps),
+        latent_shape=model.compute_latent_shape(recipe.width, recipe.height, recipe.frames),
+        patch_size=model.patch_size,
+        block_count=model.block_count,
+        head_count=model.head_count,
+        dtype_bytes=BYTES_BY_DTYPE[recipe.dtype],
+        is_guided=is_guided,
+        marked_words=list_map_texts(recipe.prompts),
+        negative_marked_words=tuple(mark.text for mark in recipe.negative_marks),
+        prompt_character_count=max(map(len, prompts)),
     )
 
 
