@@ -20,8 +20,8 @@ ChoiceDescriptions = Mapping[str, Mapping[str, str]]
 """Field -> choice -> description, without a full stop. Choices whose names explain themselves have none."""
 
 
-class WrittenModel(BaseModel):
-    """Base class of models whose values are text in a file: numbers and flags are parsed by the general rules."""
+class TextParsingModel(BaseModel):
+    """Base class of models that parse numbers and flags given as text, by the rules of `typed_text`."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -93,7 +93,7 @@ def _read_attribute_docstrings(module_name: str) -> dict[str, dict[str, str]]:
     return docstrings
 
 
-class ConfigSection(DescribedModel, WrittenModel):
+class ConfigSection(DescribedModel, TextParsingModel):
     """Base class of a section of the config file."""
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {}

@@ -7,7 +7,7 @@ from wantui.captures.base import BYTES_BY_DTYPE, CaptureKind, CaptureRequest, De
 from wantui.formatting import format_count
 from wantui.section import ChoiceDescriptions, ConfigSection
 
-MAX_FREE_MEMORY_FRACTION = 1 / 16
+MAX_STATES_MEMORY_FRACTION = 1 / 16
 """Largest share of free GPU memory for the earlier states; beyond it they are in pinned CPU memory."""
 MAX_PROJECTION_DIMENSION = 4096
 """Largest dimension of a state's projection; smaller states are stored without projection."""

@@ -9,10 +9,10 @@ from pydantic import ConfigDict, ValidationError
 from wantui.config.document import convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.config.validation_messages import explain_invalid_value
 from wantui.errors import UserError
-from wantui.section import WrittenModel
+from wantui.section import TextParsingModel
 
 
-class UserSettings(WrittenModel):
+class UserSettings(TextParsingModel):
     """Content of a settings file of the user; every key has a default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

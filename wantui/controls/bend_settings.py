@@ -29,7 +29,7 @@ from wantui.controls.bend_transforms import (
     list_parameter_names,
 )
 from wantui.keyframes import parse_moment_range
-from wantui.section import CONFIG_FILE_CONTEXT, DescribedModel, WrittenModel
+from wantui.section import CONFIG_FILE_CONTEXT, DescribedModel, TextParsingModel
 
 MAX_BLOCK_INDEX = 999
 
@@ -40,7 +40,7 @@ WordText = Annotated[str, Field(min_length=1, max_length=500, pattern=r"\S")]
 Strength = Annotated[float, Field(ge=-10, le=10)]
 
 
-class BendSettings(DescribedModel, WrittenModel):
+class BendSettings(DescribedModel, TextParsingModel):
     """One bend: its words, the transform of their maps, and where it applies."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"\S")] | None = None

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wantui.captures.trajectory import MAX_FREE_MEMORY_FRACTION, MAX_PROJECTION_DIMENSION
+from wantui.captures.trajectory import MAX_PROJECTION_DIMENSION, MAX_STATES_MEMORY_FRACTION
 
 MAX_WIDENED_BYTES = 1 << 27
 """Bytes of earlier states that are converted to float64 at a time."""
@@ -61,7 +61,7 @@ class GramMatrix:
         if self.device.type != "cuda":
             return torch.zeros(shape)
         free_bytes, _ = torch.cuda.mem_get_info(self.device)
-        if 4 * math.prod(shape) <= MAX_FREE_MEMORY_FRACTION * free_bytes:
+        if 4 * math.prod(shape) <= MAX_STATES_MEMORY_FRACTION * free_bytes:
             return torch.zeros(shape, device=self.device)
         return torch.zeros(shape, pin_memory=True)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal, assert_never
 
-from wantui.captures.trajectory import MAX_FREE_MEMORY_FRACTION, TRAJECTORY
+from wantui.captures.trajectory import MAX_STATES_MEMORY_FRACTION, TRAJECTORY
 from wantui.config.plans import migrate_plan_name
 from wantui.config.speeds import SpeedName
 from wantui.formatting import format_bytes
@@ -272,7 +272,7 @@ def _estimate_earlier_states_bytes(plan: MemoryPlan, model: WanModel, recipe: Re
     if plan.transformer_placement == "resident":
         encoder_bytes = BYTES_BY_DTYPE[recipe.dtype] * (model.text_encoder_parameter_count or 0)
         free_bytes -= (estimate_weight_bytes(model, recipe) or 0) - (encoder_bytes if plan.encodes_first else 0)
-    return states_bytes if states_bytes <= MAX_FREE_MEMORY_FRACTION * free_bytes else 0
+    return states_bytes if states_bytes <= MAX_STATES_MEMORY_FRACTION * free_bytes else 0
 
 
 def _estimate_expected_peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, free_bytes: int) -> int | None:

@@ -55,7 +55,7 @@ class Recorder(CaptureRecorder):
         maps = step.values_by_capture.get(CAPTURE_NAME)
         if maps is None:
             return
-        values = {name: values.cpu().numpy() for name, values in maps.items()}
+        values = {name: tensor.cpu().numpy() for name, tensor in maps.items()}
         self.background_writer.submit_write(partial(self.writer.write_step, values))
 
     def on_end(self) -> None:
