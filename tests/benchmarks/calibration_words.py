@@ -21,8 +21,8 @@ from torch import Tensor
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.commitment import compute_kept_ranges
 from wantui.generation.token_spans import tokenize_prompt
+from wantui.models.catalogue import TEXT_POSITION_COUNT
 from wantui.planning import PromptMark
-from wantui.planning.flops import TEXT_POSITION_COUNT
 
 SWITCH_STEP_SHARES = (0.04, 0.1, 0.2, 0.3, 0.4, 0.6)
 """Shares of the steps after which the prompt switches to the generic one."""

@@ -7,7 +7,6 @@ from pydantic import Field
 
 from wantui.captures.base import (
     BYTES_BY_DTYPE,
-    TEXT_POSITION_COUNT,
     CaptureKind,
     CaptureRequest,
     DenoisingSize,
@@ -16,6 +15,7 @@ from wantui.captures.base import (
     list_every_nth_index,
 )
 from wantui.formatting import format_count
+from wantui.models.catalogue import TEXT_POSITION_COUNT
 from wantui.section import ChoiceDescriptions, ConfigSection
 
 MASS_NAMES = ("prompt_mass", "end_mass", "pad_mass")

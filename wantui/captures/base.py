@@ -14,8 +14,6 @@ from wantui.section import ConfigSection
 
 BYTES_BY_DTYPE: Mapping[str, int] = {"float32": 4, "float16": 2}
 """Bytes of a value, by dtype name."""
-TEXT_POSITION_COUNT = 512
-"""Number of text positions of the transformer, including padding; the default of `encode_prompt` would be 226."""
 PositiveCount = Annotated[int, Field(ge=1, le=1_000_000)]
 """Interval or factor in the settings and requests of a capture."""
 

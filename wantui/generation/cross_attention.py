@@ -44,7 +44,7 @@ from wantui.generation.observed_text import ObservedText, find_conditional_text,
 from wantui.generation.placement import find_device
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import tokenize_prompt, tokenize_prompts
-from wantui.planning.flops import TEXT_POSITION_COUNT
+from wantui.models.catalogue import TEXT_POSITION_COUNT
 
 CHECKED_POSITION_COUNT = 256
 """Number of evenly spaced video positions at which each block is checked, once per video."""

@@ -38,8 +38,8 @@ from wantui.generation.samplers import build_scheduler
 from wantui.generation.step_cache import enable_step_cache, free_step_cache
 from wantui.generation.token_spans import check_prompt_length
 from wantui.guidance import EvaluationGuidance
+from wantui.models.catalogue import TEXT_POSITION_COUNT
 from wantui.planning import Recipe
-from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.planning.guidance_plan import plan_guidance
 from wantui.planning.sizes import SizeError
 

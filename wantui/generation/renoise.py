@@ -16,7 +16,7 @@ from wantui.generation.finite import check_finite
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.generation.samplers import derive_seed
-from wantui.planning.flops import TEXT_POSITION_COUNT
+from wantui.models.catalogue import TEXT_POSITION_COUNT
 
 NOISE_PURPOSE = "wantui information gap"
 """Text hashed into the seed, so that this noise is independent of the video's initial noise."""

@@ -15,9 +15,9 @@ from wantui.generation.errors import LoadError
 from wantui.generation.fuse import is_fused
 from wantui.generation.guidance_split import find_guidance_split
 from wantui.generation.placement import ensure_on_device, find_device
+from wantui.models.catalogue import TEXT_POSITION_COUNT
 from wantui.models.parts import read_pipeline_components
 from wantui.models.tokenizer import find_duplicate_token_error, find_tokenizer_config_error, find_vocabulary_error
-from wantui.planning.flops import TEXT_POSITION_COUNT
 
 TEST_INPUT_SIDE = 8
 """Height and width of the test inputs, in patches for the transformers and in latent cells for the VAE."""

@@ -32,7 +32,7 @@ from wantui.generation.placement import find_device
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import tokenize_prompts
 from wantui.keyframes import EvaluationMoment
-from wantui.planning.flops import TEXT_POSITION_COUNT
+from wantui.models.catalogue import TEXT_POSITION_COUNT
 
 ContributionMaps = dict[str, Tensor]
 """Maps by word, and of the output: [blocks | 1, frames, height, width] float32 on the device."""

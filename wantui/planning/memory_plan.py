@@ -14,9 +14,9 @@ from wantui.captures.trajectory import MAX_STATES_MEMORY_FRACTION, TRAJECTORY
 from wantui.config.plans import migrate_plan_name
 from wantui.config.speeds import SpeedName
 from wantui.formatting import format_bytes
-from wantui.models.catalogue import WanModel
+from wantui.models.catalogue import TEXT_POSITION_COUNT, WanModel
 from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
-from wantui.planning.flops import TEXT_POSITION_COUNT, count_latent_positions
+from wantui.planning.flops import count_latent_positions
 from wantui.planning.fp8 import count_fp8_blocks
 from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.model_source import WeightsForm

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.formatting import format_count, shorten_text
-from wantui.models.catalogue import NANO, WanModel
+from wantui.models.catalogue import NANO, TEXT_POSITION_COUNT, WanModel
 from wantui.models.nano.attributes import CAPTION_WORDS
 from wantui.models.tokenizer import (
     TokenizerError,
@@ -17,7 +17,6 @@ from wantui.models.tokenizer import (
     find_tokenizer_file,
     has_tokens_for_word,
 )
-from wantui.planning.flops import TEXT_POSITION_COUNT
 from wantui.prompts import Variation, list_marks, list_prompts
 from wantui.prompts.foreign_syntax import format_excerpt
 

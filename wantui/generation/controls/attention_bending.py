@@ -1,6 +1,5 @@
 """Find the text positions and steps of the bends of a recipe; the blocks are bent by `bent_attention`."""
 
-from wantui.captures.base import TEXT_POSITION_COUNT
 from wantui.controls.attention_bending import (
     ALL_WORDS,
     AttentionBendingRequest,
@@ -13,6 +12,7 @@ from wantui.generation.bent_attention import ResolvedBend
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import tokenize_prompt
 from wantui.keyframes import find_evaluations_in_range
+from wantui.models.catalogue import TEXT_POSITION_COUNT
 from wantui.planning import PromptMark
 from wantui.samplers import compute_noise_levels
 

@@ -18,13 +18,12 @@ from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
+from wantui.models.catalogue import TEXT_POSITION_COUNT
 from wantui.models.nano.autoencoder import LATENT_CHANNEL_COUNT
 from wantui.models.nano.graphed_function import GraphedFunction
 from wantui.models.nano.latent_clips import CAPTIONS_PER_CLIP, TRAINING_TEXT_POSITION_COUNT, LatentClips
 from wantui.models.nano.muon import Muon
 
-PIPELINE_TEXT_POSITION_COUNT = 512
-"""Text positions of the stock pipeline."""
 TRANSFORMER_PEAK_LEARNING_RATE, WARM_UP_STEP_COUNT = 7e-3, 300
 CAPTION_DROPOUT_FRACTION = 0.1
 """Fraction of the clips that are trained without a caption."""
@@ -86,9 +85,8 @@ def embed_text(text_encoder: UMT5EncoderModel, token_ids: Tensor) -> tuple[Tenso
     mask = token_ids != 0
     hidden_states = text_encoder(input_ids=token_ids, attention_mask=mask.long()).last_hidden_state
     padding_count = (~mask).sum(1, keepdim=True)
-    padding_multiplicity = (
-        PIPELINE_TEXT_POSITION_COUNT - TRAINING_TEXT_POSITION_COUNT + padding_count
-    ) / padding_count.clamp_min(1)
+    merged_count = TEXT_POSITION_COUNT - TRAINING_TEXT_POSITION_COUNT + padding_count
+    padding_multiplicity = merged_count / padding_count.clamp_min(1)
     return hidden_states * mask[..., None], torch.where(mask, 0.0, padding_multiplicity.log())
 
 
