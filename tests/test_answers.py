@@ -122,6 +122,35 @@ def test_verdict_answer_table_and_screen_show_the_same_digits_of_a_change(tmp_pa
             assert evidence_texts[difference.metric].startswith(format_difference_parts(difference)[0])
 
 
+def test_differences_of_all_pairs_in_one_metric_have_one_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the third group scatters so much that its mean may be 0, which also decides the unit of the first pair."""
+
+    def compute(video: Video, metric: str) -> float:
+        group = video.choices_by_bracket[3]
+        values = {"one": (8.0, 0.1), "two": (5.0, 0.1), "three": (0.0, 9.0)}
+        mean, scatter = values[group] if metric == "turning" else (5.0, 0.1)
+        return mean + scatter * (0, 0.05, 1, 0.1, 0, 0.7)[video.seed]
+
+    monkeypatch.setattr(Video, "compute_metric", compute)
+    videos = synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0, "three": 1.0}, seeds=6)
+    comparison = compare_groups(videos, "1", "turning")
+    shares = [item.relative_difference for item in comparison.differences if item.metric == "turning"]
+    assert sorted(map(math.isfinite, shares)) == [False, False, True]
+    rows = build_effect_rows(comparison, comparison.differences)
+    units_by_metric = {metric: {row.change.split()[-1] for row in rows if row.metric == metric} for metric in METRICS}
+    assert units_by_metric["turning"] == {"rad"}
+    assert units_by_metric["length"] == {"%"}
+    forest_rows = build_forest_rows(comparison, comparison.differences, lambda _: Style())
+    turning_rows = [row for row in forest_rows if "turning" in row.label.plain]
+    assert [math.isfinite(row.change[0]) for row in turning_rows] == [False] * 3
+    assert all(
+        "rad" in verdict.verdict_text and "%" not in verdict.verdict_text.split("(")[0]
+        for verdict in comparison.verdicts
+    )
+    turning_evidence = [item for answer in comparison.answers for item in answer.evidence if item.metric == "turning"]
+    assert [item.is_relative for item in turning_evidence] == [False] * len(turning_evidence)
+
+
 # Places
 
 
@@ -617,10 +646,12 @@ def test_difference_from_a_mean_that_may_be_zero_is_not_in_percent() -> None:
     first, second = np.array([0.1, 9.0, 0.2, 4.0, 0.1, 7.0]), np.array([5.0, 5.5, 6.0, 4.5, 5.2, 5.8])
     assert compute_ratio_interval(first, second)[0] < 0
     for values, reference in ((first, second), (second, first)):
-        assert np.isnan(_compute_relative_difference(values, reference)).all()
+        assert np.isnan(_compute_relative_difference("turning", values, reference)).all()
     low, high = compute_ratio_interval(first + 20, second + 20)
     relative = (first - second).mean() / (second + 20).mean()
-    assert _compute_relative_difference(first + 20, second + 20) == pytest.approx((relative, low - 1, high - 1))
+    assert _compute_relative_difference("turning", first + 20, second + 20) == pytest.approx(
+        (relative, low - 1, high - 1)
+    )
 
 
 def build_room_evidence(metric: str, effect: float, kind: str) -> Evidence:

@@ -17,6 +17,7 @@ from synthetic_videos import CFG_PATH, set_setting, synthetic_videos, use_videos
 
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
+from wantui.analysis.effect_table import build_effect_rows
 from wantui.analysis.loading import collect_control_settings
 from wantui.analysis.report import write_report
 from wantui.analysis.serialize import build_comparison_record
@@ -139,6 +140,21 @@ def test_change_by_guidance_within_the_scatter_of_seeds_is_not_claimed(
     assert ends is not None
     scale = 10 if metric == "length" else 1  # percent of 10
     assert [float(end) for end in ends.groups()] == pytest.approx(np.array(expected) * scale, rel=0.02)
+
+
+def test_differences_with_and_without_guidance_have_one_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The values at cfg_scale 1 scatter so much that their mean may be 0."""
+
+    def compute(video: Video, metric: str) -> float:
+        mean, scatter = (0.0, 9.0) if is_unguided(video) and metric == "turning" else (5.0, 0.1)
+        sign = (0, 0.05, 1, 0.1, 0, 0.7, 0.2, 0.1)[(video.seed + (video.choices_by_bracket[3] == "one")) % 8]
+        return mean + scatter * sign
+
+    monkeypatch.setattr(Video, "compute_metric", compute)
+    comparison = compare_with_unguided(guided_and_unguided(tmp_path), "1", "length")
+    rows = {row.metric: row for row in build_effect_rows(comparison, comparison.differences)}
+    assert [text.split()[-1] for text in (rows["turning"].change, rows["turning"].unguided_change)] == ["rad", "rad"]
+    assert [text.split()[-1] for text in (rows["length"].change, rows["length"].unguided_change)] == ["%", "%"]
 
 
 def test_linearised_ratio_has_the_scatter_of_the_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,10 +238,7 @@ def collect_metric_evidence(data: AnswerData, metric_names: Sequence[str]) -> li
 
 
 def _make_metric_evidence(difference: Difference, label: str, p: float, is_alike: bool) -> Evidence:
-    effect = difference.paired_effect
-    is_relative = bool(
-        np.isfinite([difference.relative_difference, difference.relative_low, difference.relative_high]).all()
-    )
+    effect, is_relative = difference.paired_effect, difference.is_relative
     low, high = effect.interval_low, effect.interval_high
     kind = CANNOT_TELL
     if p <= SIGNIFICANCE_LEVEL and not low <= 0 <= high:

@@ -371,7 +371,7 @@ def _compute_chance_interval(
             [flips @ (seed_means[:, i] - seed_means[:, j]) / seed_count for i, j in group_pairs]
         )
     relative_interval = (nan, nan)
-    if all(math.isfinite(difference.relative_difference) for difference in primary_differences):
+    if primary_differences[0].is_relative:
         second_means = primary_values.mean((0, 1))[[j for _, j in group_pairs]] - get_ratio_origin(metric)
         relative_interval = _find_central_range(
             sampled_differences.reshape(len(group_pairs), -1) / np.abs(second_means)[:, None]

@@ -51,6 +51,9 @@ class Difference:
     relative_low: float
     relative_high: float
     """95 % interval of the share, with both means uncertain (Fieller); NaN if one of the means may be 0."""
+    is_relative: bool
+    """Whether texts give the difference in percent: if all compared pairs of the metric have a share, so that all
+    differences of a metric have one unit."""
     family_p: float
     """p over all metrics and pairs of groups (max-T); at least the sign-flip p of this pair."""
     discovery_p: float
@@ -181,17 +184,18 @@ def compare_group_pairs(
     pairwise_p = np.array([[effect.p for effect in row] for row in effects.seed_effects])
     family_p = compute_family_p(seed_means, group_pairs, pairwise_p)
     discovery_p = adjust_false_discovery(pairwise_p.ravel()).reshape(family_p.shape)
+    shares = np.array(
+        [
+            [_compute_relative_difference(name, *seed_means[:, [i, j], m].T) for m, name in enumerate(metric_names)]
+            for i, j in group_pairs
+        ]
+    ).reshape(len(group_pairs), len(metric_names), 3)
+    is_relative = np.isfinite(shares).all((0, 2))
     differences = []
     for k, (i, j) in enumerate(group_pairs):
         for m, name in enumerate(metric_names):
             first_values, second_values = seed_means[:, i, m], seed_means[:, j, m]
-            relative_difference, relative_low, relative_high = (
-                _compute_relative_difference(
-                    first_values - get_ratio_origin(name), second_values - get_ratio_origin(name)
-                )
-                if is_ratio_metric(name)
-                else (float("nan"),) * 3
-            )
+            relative_difference, relative_low, relative_high = map(float, shares[k, m])
             min_difference = equivalence_margin
             if is_ratio_metric(name):
                 min_difference *= abs(float(second_values.mean()) - get_ratio_origin(name))
@@ -205,6 +209,7 @@ def compare_group_pairs(
                     relative_difference,
                     relative_low,
                     relative_high,
+                    bool(is_relative[m]),
                     float(family_p[k, m]),
                     float(discovery_p[k, m]),
                     _count_seeds_needed(first_values - second_values, min_difference, test_count),
@@ -216,17 +221,23 @@ def compare_group_pairs(
     return differences
 
 
-def _compute_relative_difference(first_values: FloatArray, second_values: FloatArray) -> tuple[float, float, float]:
-    """Return the difference relative to the second mean, with its interval; NaN if one of the means may be 0.
+def _compute_relative_difference(
+    metric: str, first_values: FloatArray, second_values: FloatArray
+) -> tuple[float, float, float]:
+    """Return the difference relative to the second mean, with its interval; NaN if ratios are meaningless.
+
+    Ratios are meaningless without a ratio scale, and if one of the means may be 0.
 
     Metrics with a ratio scale have one sign, so no group can have less than -100 % of another. An interval of the ratio
     contains 0 only if the scatter of the groups is as large as their means, and then says nothing about the ratio.
 
     Args:
-        first_values, second_values: values [seeds], measured from the metric's `ratio_origin`.
+        first_values, second_values: values [seeds].
     """
-    nan, reference_mean = float("nan"), float(second_values.mean())
-    if reference_mean == 0:
+    nan, origin = float("nan"), get_ratio_origin(metric)
+    first_values, second_values = first_values - origin, second_values - origin
+    reference_mean = float(second_values.mean())
+    if reference_mean == 0 or not is_ratio_metric(metric):
         return nan, nan, nan
     low, high = compute_ratio_interval(first_values, second_values)
     if not low > 0:
@@ -272,28 +283,20 @@ def format_effect_parts(
 
 
 def format_difference_parts(difference: Difference) -> tuple[str, str, str]:
-    """Return a difference and the ends of its interval, in percent or in the metric's unit.
-
-    The unit is used if ratios are meaningless.
-    """
-    if (relative := _get_relative_parts(difference)) is not None:
-        return format_effect_parts(*relative, is_relative=True)
+    """Return a difference and the ends of its interval, in percent or in the metric's unit."""
+    if difference.is_relative:
+        shares = (difference.relative_difference, difference.relative_low, difference.relative_high)
+        return format_effect_parts(*shares, is_relative=True)
     effect = difference.paired_effect
     return format_effect_parts(
         effect.mean, effect.interval_low, effect.interval_high, get_metric_unit(difference.metric)
     )
 
 
-def _get_relative_parts(difference: Difference) -> tuple[float, float, float] | None:
-    """Return a relative difference and the ends of its interval; None if ratios are meaningless."""
-    parts = (difference.relative_difference, difference.relative_low, difference.relative_high)
-    return parts if np.isfinite(parts).all() else None
-
-
 def format_difference(difference: Difference) -> str:
-    """Format a difference with its interval: in percent, or in the metric's unit if ratios are meaningless."""
+    """Format a difference with its interval: in percent or in the metric's unit."""
     change, low, high = format_difference_parts(difference)
-    if _get_relative_parts(difference) is not None:
+    if difference.is_relative:
         return f"{change}{describe_ratio_base(difference.metric)} (95 % interval {low} to {high})"
     return f"{change} ({describe_interval(difference.paired_effect)})"
 

@@ -3,7 +3,6 @@
 import html
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from wantui.analysis.comparison import Comparison
@@ -64,9 +63,7 @@ def render_effect_section(comparison: Comparison) -> list[str]:
 
 def draw_effects(comparison: Comparison, differences: Sequence[Difference]) -> Figure:
     """Draw the relative differences with their intervals; differences in the declared metric have their own colour."""
-    shown_differences = [
-        d for d in differences if np.isfinite([d.relative_difference, d.relative_low, d.relative_high]).all()
-    ]
+    shown_differences = [d for d in differences if d.is_relative]
     figure = Figure(figsize=(8, 0.6 + 0.22 * max(1, len(shown_differences))))
     axes = figure.subplots()
     has_several_pairs = len({(d.first_group, d.second_group) for d in shown_differences}) > 1

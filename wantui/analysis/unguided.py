@@ -4,8 +4,7 @@ Guidance moves a path away from what the model expects without the prompt. A dif
 come from guidance alone, so every comparison also shows its value at cfg_scale 1, where there are such videos.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -74,7 +73,20 @@ def compare_with_unguided(
     except CannotCompareError as error:
         warning = add_reason_prefix("the videos at cfg_scale 1 are not compared: ", error.message)
         return replace(comparison, warnings=(*comparison.warnings, warning))
-    return replace(comparison, unguided=unguided)
+    absolute_metrics = {
+        item.metric for item in (*comparison.differences, *unguided.differences) if not item.is_relative
+    }
+    return replace(_show_units(comparison, absolute_metrics), unguided=_show_units(unguided, absolute_metrics))
+
+
+def _show_units(comparison: "Comparison", metrics: Collection[str]) -> "Comparison":
+    """Return the comparison with the differences in some metrics in the unit of the metric instead of percent."""
+    return replace(
+        comparison,
+        differences=tuple(
+            replace(item, is_relative=False) if item.metric in metrics else item for item in comparison.differences
+        ),
+    )
 
 
 def _make_key(video: Video) -> tuple[str, str, int]:
@@ -125,9 +137,7 @@ def describe_remaining_effect(comparison: "Comparison", verdict: Verdict) -> str
     start = f"{verdict.first_group} against {verdict.second_group} in {verdict.metric}: "
     if unguided_verdict.kind != "differs":
         return f"{start}no significant effect at cfg_scale 1, so guidance alone may cause the effect with guidance"
-    is_relative = math.isfinite(difference.relative_difference) and math.isfinite(
-        unguided_difference.relative_difference
-    )
+    is_relative = difference.is_relative
     guided_effects, unguided_effects = (
         dict(zip(seeds, item.compute_seed_effects(is_relative).tolist(), strict=True))
         for seeds, item in ((comparison.seeds, difference), (comparison.unguided.seeds, unguided_difference))

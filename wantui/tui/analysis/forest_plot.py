@@ -53,8 +53,8 @@ WIDE_LEGEND = 120
 """Columns from which on the legend is in full words."""
 
 AXIS_NAME = "log scale"
-NO_SCALE_TEXT = "no ratio scale: see the interval"
-"""Text instead of the plot of a metric whose change is not given as a share of its mean."""
+NO_SCALE_TEXT = "no percentage: see the interval"
+"""Text instead of the plot of a metric whose differences are in the unit of the metric."""
 
 Item = TypeVar("Item")
 StyleGetter = Callable[[str], Style]
@@ -157,7 +157,9 @@ def choose_layout(
 
 
 def get_relative_change(difference: Difference) -> Change:
-    """Return the relative difference of two groups and the ends of its 95 % interval; NaN without a ratio scale."""
+    """Return the relative difference of two groups and the ends of its 95 % interval; NaN if it is not in percent."""
+    if not difference.is_relative:
+        return math.nan, math.nan, math.nan
     return difference.relative_difference, difference.relative_low, difference.relative_high
 
 
@@ -253,7 +255,7 @@ def build_forest_rows(
 def find_null_change(comparison: "Comparison", difference: Difference) -> float:
     """Return the relative difference of the groups' Gaussian flows; NaN if it cannot be computed."""
     summaries = comparison.summaries_by_metric.get(difference.metric, {})
-    if not math.isfinite(difference.relative_difference):
+    if not difference.is_relative:
         return math.nan
     means = [
         summaries[name].gaussian_flow_mean if name in summaries else math.nan
