@@ -15,7 +15,6 @@ from wantui.tui.player.playback import Playback
 from wantui.tui.player.recipe_table import (
     GROUPS,
     compare_recipes,
-    describe_differences,
     list_recipe_fields,
 )
 from wantui.tui.widgets.playback_bar import format_position
@@ -184,14 +183,14 @@ def test_every_field_of_a_recipe_is_in_the_table() -> None:
     }
     assert set(changes) == set(Recipe.model_fields) - {"format", "transformer_file", "controls"}
     for name, value in changes.items():
-        assert compare_recipes([recipe, recipe.model_copy(update={name: value})]), name
+        assert compare_recipes([recipe, recipe.model_copy(update={name: value})]).differences, name
 
 
 def test_differences_are_summarised() -> None:
     red = recipe_for(NANO, seed=1)
 
     def describe(*recipes: Recipe) -> str:
-        return describe_differences(recipes)
+        return compare_recipes(recipes).summary
 
     field_count = len(list_recipe_fields(red))
     assert describe(red, red) == "the recipes are identical"

@@ -23,7 +23,7 @@ from wantui.storage.manifest import write_manifest
 from wantui.storage.marks import BatchMarks, edit_mark, read_marks
 from wantui.storage.mp4 import write_mp4
 from wantui.tui.player.clips import make_player_clip
-from wantui.tui.player.recipe_table import list_equal_fields
+from wantui.tui.player.recipe_table import compare_recipes
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.recipe_viewer import RecipeViewer
@@ -444,7 +444,7 @@ def test_key_lists_the_fields_that_are_equal_in_all_recipes() -> None:
         assert not re.search(rf"fps +{recipe.fps} frames/s", it.text())
         await it.press("e")
         await it.until(lambda: re.search(rf"fps +{recipe.fps} frames/s", it.text()))
-        assert "steps" not in {field.name for field in list_equal_fields(recipes)}
+        assert "steps" not in {field.name for field in compare_recipes(recipes).equal_fields}
         await it.press("e")
         await it.until(lambda: "frames/s" not in it.text())
 

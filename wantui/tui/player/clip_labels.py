@@ -28,7 +28,7 @@ def label_clips(clips: Sequence[PlayerClip]) -> list[str]:
         _add_differing_values(parts_by_clip, [clip.variation_id for clip in clips])
     if not any(parts_by_clip):
         _add_differing_values(parts_by_clip, [clip.recipe.prompt for clip in clips])
-    for difference in compare_recipes([clip.recipe for clip in clips]):
+    for difference in compare_recipes([clip.recipe for clip in clips]).differences:
         field = difference.field
         if field.name in UNLABELLED_FIELDS or (field.group == "captures" and any(parts_by_clip)):
             continue

@@ -203,8 +203,31 @@ class FieldDifference:
     """Value in each recipe; a dash where the recipe lacks the field."""
 
 
-def compare_recipes(recipes: Sequence[Recipe]) -> list[FieldDifference]:
-    """Return the fields in which recipes differ, in the order of `GROUPS`."""
+@dataclass(frozen=True)
+class RecipeComparison:
+    """Fields in which recipes differ, and fields that are equal in all of them."""
+
+    differences: tuple[FieldDifference, ...]
+    """In the order of `GROUPS`."""
+    equal_fields: tuple[RecipeField, ...]
+    has_equal_digests: bool
+
+    @property
+    def summary(self) -> str:
+        """Return how the recipes differ, in one sentence."""
+        count = len(self.differences)
+        if not count:
+            return (
+                "the recipes are identical"
+                if self.has_equal_digests
+                else "the recipes differ in details that only the JSON shows (j)"
+            )
+        subject = f"only the {self.differences[0].field.label} differs" if count == 1 else f"{count} fields differ"
+        return f"{subject}; {len(self.equal_fields)} fields are equal"
+
+
+def compare_recipes(recipes: Sequence[Recipe]) -> RecipeComparison:
+    """Compare the fields of recipes."""
     fields_by_recipe = [{field.full_name: field for field in list_recipe_fields(r)} for r in recipes]
     field_by_name = {name: field for fields in reversed(fields_by_recipe) for name, field in fields.items()}
     differences = []
@@ -212,22 +235,6 @@ def compare_recipes(recipes: Sequence[Recipe]) -> list[FieldDifference]:
         values = tuple(fields[name].value if name in fields else "–" for fields in fields_by_recipe)
         if len(set(values)) > 1:
             differences.append(FieldDifference(field, values))
-    return differences
-
-
-def list_equal_fields(recipes: Sequence[Recipe]) -> list[RecipeField]:
-    """Return the fields that all recipes have with the same value."""
-    different_names = {difference.field.full_name for difference in compare_recipes(recipes)}
-    return [field for field in list_recipe_fields(recipes[0]) if field.full_name not in different_names]
-
-
-def describe_differences(recipes: Sequence[Recipe]) -> str:
-    """Return a one-sentence summary of how recipes differ."""
-    differences = compare_recipes(recipes)
-    names = [difference.field.label for difference in differences]
-    if not names:
-        is_same = len({recipe.digest for recipe in recipes}) == 1
-        return "the recipes are identical" if is_same else "the recipes differ in details that only the JSON shows (j)"
-    all_names = {field.full_name for recipe in recipes for field in list_recipe_fields(recipe)}
-    subject = f"only the {names[0]} differs" if len(names) == 1 else f"{len(names)} fields differ"
-    return f"{subject}; {len(all_names) - len(names)} fields are equal"
+    different_names = {difference.field.full_name for difference in differences}
+    equal_fields = tuple(field for name, field in fields_by_recipe[0].items() if name not in different_names)
+    return RecipeComparison(tuple(differences), equal_fields, len({recipe.digest for recipe in recipes}) == 1)

@@ -37,8 +37,6 @@ from wantui.tui.player.recipe_table import (
     FieldDifference,
     RecipeField,
     compare_recipes,
-    describe_differences,
-    list_equal_fields,
     list_recipe_fields,
 )
 from wantui.tui.plots import draw_picture
@@ -97,6 +95,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         self.pictures: list[Picture | None] = []
         self.titles = number_equal_labels([title for title, _ in titled_recipes])
         self.recipes = [recipe for _, recipe in titled_recipes]
+        self.comparison = compare_recipes(self.recipes)
         self.document = document
         self.shows_json = self.shows_equal_fields = False
 
@@ -244,18 +243,16 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
 
     def draw_differences(self, width: int) -> Group:
         """Return the fields in which the recipes differ, side by side."""
-        differences = compare_recipes(self.recipes)
-        summary = describe_differences(self.recipes)
         common = describe_common_part(self.clips) if self.clips else ""
         common_text = f"  {'both' if len(self.recipes) == 2 else 'all'}: {common}" if common else ""
-        lines: list[RenderableType] = [Text.assemble((summary, "bold"), (common_text, "dim")), Text("")]
-        if differences:
+        lines: list[RenderableType] = [Text.assemble((self.comparison.summary, "bold"), (common_text, "dim")), Text("")]
+        if self.comparison.differences:
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), width=width, header_style="")
             table.add_column(Text("field", "dim"), style="dim", no_wrap=True)
             for index, title in enumerate(self.titles):
                 header = Text(escape_unprintable(title), self._choose_title_style(index))
                 table.add_column(header, overflow="fold", ratio=1)  # long values often differ only at their end
-            for difference in differences:
+            for difference in self.comparison.differences:
                 table.add_row(difference.field.label, *self._draw_values(difference))
             if self.clips and not self.shows_equal_fields:
                 table.add_row("", *self._draw_pictures(width))
@@ -272,7 +269,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         table = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
         table.add_column(style="dim", no_wrap=True)
         table.add_column(overflow="fold")
-        for field in list_equal_fields(self.recipes):
+        for field in self.comparison.equal_fields:
             table.add_row(field.label, Text(escape_unprintable(f"{field.value} {field.unit}".rstrip())))
         return table
 
@@ -283,7 +280,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
 
     def _list_equal_fields(self, width: int) -> Text:
         """Return the first equal fields in one line, and the number of the others."""
-        fields = [escape_unprintable(f"{field.label} {field.value}") for field in list_equal_fields(self.recipes)]
+        fields = [escape_unprintable(f"{field.label} {field.value}") for field in self.comparison.equal_fields]
         for count in range(len(fields), -1, -1):
             more = [f"{len(fields) - count} more: {find_key(self, 'recipe.equal')}"] if count < len(fields) else []
             line = f"equal: {' · '.join([*fields[:count], *more])}"
