@@ -53,8 +53,11 @@ class Answer:
     verdict_parts: tuple[str, ...]
     """Sentences of the answer in lower case, without full stops, the most important first, such as "red takes more room
     in log_volume of each path" and "cannot tell in spread between videos". Only the first can begin with a name."""
-    details: str
-    """Metrics with effect, 95 % interval and p, and the smallest possible p; the reason if nothing is measured."""
+    effects_text: str
+    """Metrics with effect, 95 % interval and p; the reason if nothing is measured."""
+    p_text: str
+    """What p is corrected for, and the smallest possible p; with the clearest pair if the answer is about all groups.
+    Empty if nothing is measured."""
     notes: tuple[str, ...]
     """Sentences about intervals that disagree with p, and about excluded metrics."""
     p_by_metric: Mapping[str, float]
@@ -75,6 +78,11 @@ class Answer:
     def further_sentences(self) -> list[str]:
         """Return the parts of the verdict after the first, capitalised."""
         return list(map(capitalize_first, self.verdict_parts[1:]))
+
+    @property
+    def details(self) -> str:
+        """Return the evidence in words."""
+        return "; ".join(filter(None, (self.effects_text, self.p_text)))
 
     @property
     def text(self) -> str:
@@ -111,15 +119,14 @@ def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence:
         min_p = max(min_p, compute_min_attainable_p(data.cell_values.shape[1]))
     kind = _summarise_kinds(evidence)
     if not evidence:
-        return Answer(
-            question, first_name, second_name, kind, (kind,), _explain_missing(data, question), (), {}, min_p, ""
-        )
+        reason = _explain_missing(data, question)
+        return Answer(question, first_name, second_name, kind, (kind,), reason, "", (), {}, min_p, "")
     if question == PLACE:
-        verdict_parts, details = _describe_places(first_name, second_name, evidence[0], data.places[pair_index])
+        verdict_parts, effects_text = _describe_places(first_name, second_name, evidence[0], data.places[pair_index])
     elif question == ROOM:
-        verdict_parts, details = _describe_room(first_name, evidence, data.equivalence_margin)
+        verdict_parts, effects_text = _describe_room(first_name, evidence, data.equivalence_margin)
     else:
-        verdict_parts, details = _describe_path(evidence)
+        verdict_parts, effects_text = _describe_path(evidence)
     notes = [*_explain_conflicts(evidence, correction), *_list_unmeasured(data, question)]
     if min_p > SIGNIFICANCE_LEVEL:
         seeds_text = format_count(data.seed_count, "seed")
@@ -132,7 +139,8 @@ def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence:
         second_name,
         kind,
         tuple(verdict_parts),
-        f"{details}; {_describe_p(correction, min_p)}",
+        effects_text,
+        _describe_p(correction, min_p),
         tuple(notes),
         {item.metric: item.p for item in evidence},
         min_p,
@@ -286,7 +294,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     min_p = compute_min_attainable_p(data.seed_count)
     if not rows[0]:
         reason = _explain_missing(data, question)
-        return Answer(question, "", "", NOT_MEASURED, (NOT_MEASURED,), reason, (), {}, min_p, "")
+        return Answer(question, "", "", NOT_MEASURED, (NOT_MEASURED,), reason, "", (), {}, min_p, "")
     p_by_metric = _compute_omnibus_p(data, question, [item.metric for item in rows[0]])
     if data.tests_phrasings:
         min_p = max(min_p, compute_min_attainable_p(data.cell_values.shape[1]))
@@ -294,7 +302,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     correction = _describe_correction(len(p_by_metric), 1)
     differing_names = [name for name, p in p_by_metric.items() if p <= SIGNIFICANCE_LEVEL]
     shown_names = sorted(differing_names or p_by_metric, key=lambda name: p_by_metric[name])
-    details = join_and_shorten([f"{name} p {p_by_metric[name]:.3g}" for name in shown_names])
+    effects_text = join_and_shorten([f"{name} p {p_by_metric[name]:.3g}" for name in shown_names])
     groups_text = f"{len(data.groups)} groups"
     if question == PLACE:
         verdict_parts = [
@@ -302,7 +310,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
             if differing_names
             else f"cannot tell whether the {groups_text} lie in different places"
         ]
-        details = f"p {p_by_metric[DISTANCE]:.3g}"
+        effects_text = f"p {p_by_metric[DISTANCE]:.3g}"
     elif differing_names:
         subjects = join_and_shorten(list(dict.fromkeys(map(_name_family, shown_names))))
         verdict_parts = [f"the {groups_text} differ in {subjects}"]
@@ -325,8 +333,10 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
             "a pair can be significant although the test of all groups is not: the p of the pair is corrected "
             f"for {pair_correction}"
         )
-    details += f"; {_describe_p(correction, min_p)}; {pairs_text}"
-    return Answer(question, "", "", kind, tuple(verdict_parts), details, tuple(notes), p_by_metric, min_p, correction)
+    p_text = f"{_describe_p(correction, min_p)}; {pairs_text}"
+    return Answer(
+        question, "", "", kind, tuple(verdict_parts), effects_text, p_text, tuple(notes), p_by_metric, min_p, correction
+    )
 
 
 def _order_groups(data: AnswerData, rows: Sequence[Sequence[Evidence]], metrics: Sequence[str]) -> str:

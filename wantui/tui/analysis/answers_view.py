@@ -66,7 +66,7 @@ def _draw_evidence(answer: "Answer", canvas: Canvas) -> str:
     """
     if answer.question != "place" or not answer.evidence or answer.correction:
         return ""
-    text = f": {replace_names(answer.details).rpartition('; ')[0]}"
+    text = f": {replace_names(answer.effects_text)}"
     return text if len(replace_names(answer.verdict)) + len(text) <= canvas.width - QUESTION_WIDTH else ""
 
 
