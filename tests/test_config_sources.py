@@ -18,7 +18,13 @@ from wantui.errors import UserError
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage.locks import lock_by_file
 from wantui.tui import drafts
-from wantui.tui.config_sources import find_config_sources, read_draft_text, save_config, summarise_config
+from wantui.tui.config_sources import (
+    find_config_sources,
+    name_config,
+    read_draft_text,
+    save_config,
+    summarise_config,
+)
 from wantui.tui.drafts import DRAFTS_FILE, Drafts, DraftStore, load_drafts
 from wantui.tui.screens.yaml_editor import YamlEditor
 from wantui.tui.settings import SETTINGS_PATH_VARIABLE, load_settings
@@ -273,6 +279,14 @@ def test_config_is_saved_to_the_new_file_that_a_link_names(tmp_path: Path) -> No
     save_config(link, "videos_per_variation: 3\n")
     assert link.is_symlink()
     assert target.read_text() == "videos_per_variation: 3\n"
+
+
+@pytest.mark.parametrize(
+    ("config_name", "name"),
+    [("nano", "nano"), ("configs/red.v2.yaml", "red.v2"), ("copy of cfg-4.5", "copy of cfg-4.5")],
+)
+def test_name_of_a_config_lacks_only_the_folder_and_the_suffix_of_a_file(config_name: str, name: str) -> None:
+    assert name_config(config_name) == name
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb.yaml", "loop.yaml", "~nobody-here/a.yaml", "", "x" * 300])

@@ -36,6 +36,11 @@ SOURCE_COLUMNS = ("model", "size", "frames", "steps")
 """Titles of `ConfigSource.columns`."""
 
 
+def name_config(config_name: str) -> str:
+    """Return the name of a preset, or the name of a config file without its folder and suffix."""
+    return Path(config_name).stem if "/" in config_name else config_name
+
+
 def find_user_config_folder() -> Path:
     """Return the folder of the user's configs, used if the working folder has no configs/."""
     return user_config_path("wantui") / "configs"

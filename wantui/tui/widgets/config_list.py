@@ -1,12 +1,11 @@
 """List of the available configs: the chosen one is marked, and columns that do not fit are left out."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.config_sources import SOURCE_COLUMNS, ConfigSource
+from wantui.tui.config_sources import SOURCE_COLUMNS, ConfigSource, name_config
 from wantui.tui.content import set_titles
 from wantui.tui.drafts import Drafts
 from wantui.tui.pane_titles import KeyTitleMixin
@@ -32,7 +31,7 @@ class ConfigList(KeyTitleMixin, VirtualList):
     def show_sources(self, sources: Sequence[ConfigSource], drafts: Drafts) -> None:
         """Show the available configs, with the cursor on the draft's config."""
         self.sources, self.drafts = sources, drafts
-        names = [_format_name(source) for source in sources]
+        names = [name_config(source.config_name) for source in sources]
         self._name_width = min(MAX_NAME_WIDTH, max(map(len, names), default=0))
         self._column_widths = [
             max(len(title), *(len(source.columns[index]) for source in sources if source.columns), 0)
@@ -92,7 +91,7 @@ class ConfigList(KeyTitleMixin, VirtualList):
         source = self.sources[index]
         is_chosen = self.drafts is not None and source.config_name == self.drafts.config
         line = Text.assemble(("● " if is_chosen else "  ", self.make_colour_style("accent")))
-        line.append(f"{_format_name(source):<{self._name_width}}", Style(bold=is_chosen))
+        line.append(f"{name_config(source.config_name):<{self._name_width}}", Style(bold=is_chosen))
         if source.is_valid:
             line.append(self._format_columns(source.columns, width), Style(dim=True))
         else:
@@ -107,7 +106,3 @@ class ConfigList(KeyTitleMixin, VirtualList):
             for index, (value, column_width) in enumerate(zip(values, self._column_widths, strict=True))
         ]
         return "".join(parts[: self._count_columns(width)])
-
-
-def _format_name(source: ConfigSource) -> str:
-    return Path(source.config_name).stem if "/" in source.config_name else source.config_name

@@ -18,6 +18,7 @@ from wantui.tui.config_sources import (
     find_config_sources,
     find_effective_changes,
     format_setting_errors,
+    name_config,
     read_draft_text,
     resolve_save_path,
     save_config,
@@ -191,7 +192,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         keys = sorted(self.drafts.changes, key=lambda key: "." not in key)  # the cost says how many videos there are
         values = [format_setting_value(key, get_setting_value(self.config, key)) for key in keys]
         texts = [f"{format_label(key.rpartition('.')[2])} {value}" for key, value in zip(keys, values, strict=True)]
-        return f"{Path(self.drafts.config).stem} with {', '.join(texts)}"
+        return f"{name_config(self.drafts.config)} with {', '.join(texts)}"
 
     def _update_settings_title(self) -> None:
         drafts = self.drafts
