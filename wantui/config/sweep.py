@@ -1,7 +1,7 @@
 """Axes of a sweep: settings, and the values that they take in the cells of a batch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -32,6 +32,15 @@ class SweepAxis:
     @property
     def paths(self) -> tuple[str, ...]:
         return tuple(setting.path for setting in self.settings)
+
+
+def format_axis(names: Sequence[str], values: Iterable[Iterable[Any]]) -> str:
+    """Return the names of the settings of an axis and their values: "cfg_scale+steps 1+10, 4+20".
+
+    Args:
+        values: for each position on the axis, the value of each setting.
+    """
+    return f"{'+'.join(names)} {', '.join('+'.join(map(format_value_label, position)) for position in values)}"
 
 
 def resolve_sweep_axes(settings: Settings) -> tuple[SweepAxis, ...]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
-from wantui.config.sweep import format_value_label
+from wantui.config.sweep import format_axis
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.errors import UserError
 from wantui.file_state import FileState, read_file_state
@@ -286,10 +286,7 @@ def _describe_damage(path: Path, part: str) -> str:
 def _describe_sweep(document: Mapping[str, Any]) -> str:
     """Return the sweep axes of a manifest; settings that change together are joined by "+"."""
     axes = (document.get("sweep") or {}).get("axes", ())
-    return "; ".join(
-        f"{'+'.join(axis['names'])} {', '.join('+'.join(map(format_value_label, values)) for values in axis['values'])}"
-        for axis in axes
-    )
+    return "; ".join(format_axis(axis["names"], axis["values"]) for axis in axes)
 
 
 def move_to_trash(folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from wantui.config import Settings, convert_settings_to_dict
 from wantui.config.flow_values import format_flow_text
-from wantui.config.sweep import format_value_label
+from wantui.config.sweep import format_axis
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.formatting import format_bytes, format_count, format_duration, shorten_text
 from wantui.storage.manifest import Manifest
@@ -118,10 +118,7 @@ def _describe_sweep(manifest: Manifest) -> str:
     """Return the swept settings with their values, " by cfg scale 1, 4, 8", and the number of skipped cells."""
     if manifest.sweep is None:
         return ""
-    axes = [
-        f" by {'+'.join(axis.names)} {', '.join('+'.join(map(format_value_label, values)) for values in axis.values)}"
-        for axis in manifest.sweep.axes
-    ]
+    axes = [f" by {format_axis(axis.names, axis.values)}" for axis in manifest.sweep.axes]
     skipped_count = len(manifest.sweep.skipped)
     return replace_names("".join(axes)) + (f" ({skipped_count:,} skipped)" if skipped_count else "")
 
