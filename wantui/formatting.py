@@ -147,12 +147,23 @@ def shorten_middle(text: str, fits: Callable[[str], bool]) -> str:
     return _shorten_label(text, _cut_middle, fits)
 
 
+def find_middle(text: str, fits: Callable[[str], bool]) -> slice | None:
+    """Return the part of a text that `shorten_middle` replaces if the text does not fit; None if nothing would fit."""
+    length = _count_fitting(text, _cut_middle, fits)
+    return _choose_middle(text, length) if length else None
+
+
 def _shorten_label(label: str, cut: Callable[[str, int], str], fits: Callable[[str], bool]) -> str:
     """Return a label with as many characters as fit; an empty text if not even the ellipsis and one character fit."""
     if fits(label):
         return label
-    length = bisect_left(range(1, len(label)), True, key=lambda length: not fits(cut(label, length)))
+    length = _count_fitting(label, cut, fits)
     return cut(label, length) if length else ""
+
+
+def _count_fitting(label: str, cut: Callable[[str, int], str], fits: Callable[[str], bool]) -> int:
+    """Return the number of characters of a label that fit beside the ellipsis."""
+    return bisect_left(range(1, len(label)), True, key=lambda length: not fits(cut(label, length)))
 
 
 def _cut_end(text: str, length: int) -> str:
@@ -164,7 +175,12 @@ def _cut_start(text: str, length: int) -> str:
 
 
 def _cut_middle(text: str, length: int) -> str:
-    """Return the ends of a text, of about equal length; cut no number if possible."""
+    middle = _choose_middle(text, length)
+    return f"{text[: middle.start]}…{text[middle.stop :]}"
+
+
+def _choose_middle(text: str, length: int) -> slice:
+    """Return the part between two ends of a text, of about equal length; cut no number if possible."""
     cut_length = len(text) - length
     heads = sorted(range(length // 4, length - length // 4 + 1), key=lambda head: (abs(2 * head - length), -head))
     whole_heads = (
@@ -173,7 +189,7 @@ def _cut_middle(text: str, length: int) -> str:
         if not any(_INSIDE_NUMBER_PATTERN.fullmatch(text[i - 1 : i + 1]) for i in (head, head + cut_length) if i)
     )
     head = next(whole_heads, length // 2)
-    return f"{text[:head]}…{text[head + cut_length :]}"
+    return slice(head, head + cut_length)
 
 
 def capitalize_first(text: str) -> str:

@@ -1,7 +1,7 @@
 """Line wrapping for widgets that draw lines."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 
-from wantui.formatting import NO_BREAK_SPACE, join_units, shorten_middle
+from wantui.formatting import NO_BREAK_SPACE, find_middle, join_units
 
 _NUMBER_SPACE_PATTERN = re.compile(
     r"(?<=\d) (?=(?:s|ms|min|h|fps|rad|steps?|frames?|seeds?|videos?|values?|SD|cells?|variations?|groups?|[kMGT]?B)\b)"
@@ -64,16 +64,24 @@ def cut_lines(lines: Sequence[Text], max_count: int, width: int) -> list[Text]:
 
 def cut_middle(text: Text, width: int) -> Text:
     """Return a text of at most `width` cells that keeps its ends and their styles, as in "red seed 42…g scale 3"."""
-    shortened, full = shorten_middle(text.plain, lambda part: cell_len(part) <= width), text.plain
-    if shortened in ("", full):
-        return text if shortened else Text()
-    head = next(
-        index
-        for index, character in enumerate(shortened)
-        if character == "…" and full.startswith(shortened[:index]) and full.endswith(shortened[index + 1 :])
-    )
-    tail_start = len(full) - (len(shortened) - head - 1)
-    return text[:head].append("…").append_text(text[tail_start:])
+    if text.cell_len <= width:
+        return text
+    middle = find_middle(text.plain, lambda part: cell_len(part) <= width)
+    return Text() if middle is None else text[: middle.start].append("…").append_text(text[middle.stop :])
+
+
+def append_right(line: Text, notes: Iterable[str], width: int, gap: int, style: Style) -> bool:
+    """Append the first note that fits at the right end of a line of `width` cells; return whether one fits.
+
+    Args:
+        notes: texts of which empty ones are skipped.
+        gap: least number of cells between the line and the note.
+    """
+    for note in notes:
+        if note and line.cell_len + gap + cell_len(note) <= width:
+            line.append(" " * (width - line.cell_len - cell_len(note)) + note, style)
+            return True
+    return False
 
 
 def join_texts(texts: Sequence[Text], width: int, gap: str = "  ") -> list[Text]:

@@ -26,7 +26,7 @@ from wantui.tui.analysis.metric_notes import describe_least_p
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plain_names import replace_names
 from wantui.tui.plots import draw_sparkline
-from wantui.tui.wrapping import wrap_text
+from wantui.tui.wrapping import append_right, wrap_text
 
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
@@ -132,13 +132,9 @@ def _draw_pair(
         lines += wrap_text(legend, canvas.width, Style(dim=True))
     differences = [d for d in comparison.differences if (d.first_group, d.second_group) == pair]
     directions = draw_directions(*pair, layout, canvas.get_style)
-    least_p_notes: tuple[str, ...] = ()
     if answers and differences:
         least_p_notes = describe_least_p(answers[0].min_attainable_p, len(differences[0].seed_values))
-    for note in least_p_notes:
-        if directions.cell_len + len(note) + 2 <= canvas.width:
-            directions.append(note.rjust(canvas.width - directions.cell_len), canvas.get_style("text-muted"))
-            break
+        append_right(directions, least_p_notes, canvas.width, 2, canvas.get_style("text-muted"))
     lines += [directions, draw_forest_header(layout)]
     first_row = lines_above + len(lines)
     differences = sort_significant_first(differences, partial(find_decisive_p, comparison))

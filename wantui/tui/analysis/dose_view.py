@@ -34,7 +34,7 @@ from wantui.tui.number_formats import (
     choose_ticks,
 )
 from wantui.tui.plain_names import replace_names
-from wantui.tui.wrapping import wrap_text
+from wantui.tui.wrapping import append_right, wrap_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,11 +82,8 @@ def draw_dose_response(
     is_bold = dose_response.verdict_kind in CHANGE_KINDS and dose_response.trends[0].family_p <= SIGNIFICANCE_LEVEL
     lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=is_bold))
     seed_count = len(dose_response.trends[0].seed_values)
-    for note in describe_least_p(compute_min_attainable_p(seed_count), seed_count):
-        if lines[-1].cell_len + len(note) + 3 <= canvas.width:
-            muted_style = canvas.get_style("text-muted") + Style(bold=False)
-            lines[-1].append(note.rjust(canvas.width - lines[-1].cell_len), muted_style)
-            break
+    least_p_notes = describe_least_p(compute_min_attainable_p(seed_count), seed_count)
+    append_right(lines[-1], least_p_notes, canvas.width, 3, canvas.get_style("text-muted") + Style(bold=False))
     charted = next((trend for trend in dose_response.trends if trend.metric == charted_metric), dose_response.trends[0])
     free_height = canvas.height - lines_above - len(lines) - 1
     if free_height - len(dose_response.doses) - 2 >= MIN_VISIBLE_SLOPES:

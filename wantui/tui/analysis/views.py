@@ -17,7 +17,7 @@ from wantui.tui.analysis.metric_notes import UNSETTLED_SIGN
 from wantui.tui.analysis.video_ranks import MIN_COMPARED_VIDEOS
 from wantui.tui.chart import Chart, find_value_range, is_axis_above_zero, join_columns
 from wantui.tui.plain_names import replace_names
-from wantui.tui.wrapping import join_texts, wrap_text
+from wantui.tui.wrapping import append_right, join_texts, wrap_text
 
 if TYPE_CHECKING:
     from wantui.analysis.curve_comparison import CurveComparison
@@ -194,10 +194,9 @@ def _draw_curve_legend(
     if video_count:
         legend.append(f"{'':{LEGEND_GAP}}{LEGEND_LINE} median of {format_count(video_count, 'video')}", MEDIAN_STYLE)
     count_text = f"{len(curves)} of {len(SHOWN_CURVES)} charts" if len(curves) < len(SHOWN_CURVES) else ""
-    for note in (describe_ranks(width - legend.cell_len - LEGEND_GAP), count_text):
-        if note and legend.cell_len + LEGEND_GAP + len(note) <= width:
-            legend.append(note.rjust(width - legend.cell_len), Style(dim=note == count_text))
-            break
+    rank_text = describe_ranks(width - legend.cell_len - LEGEND_GAP)
+    if not append_right(legend, [rank_text], width, LEGEND_GAP, Style()):
+        append_right(legend, [count_text], width, LEGEND_GAP, Style(dim=True))
     return legend
 
 
