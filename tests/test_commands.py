@@ -16,6 +16,7 @@ from fake_nvml import FakeNvml
 from wantui.batches.demo import plan_demo_batch
 from wantui.batches.enqueue import Shard
 from wantui.batches.rerun import RerunResult
+from wantui.cli import logs
 from wantui.cli.doctor import _check_library_versions, find_hub_cache
 from wantui.cli.rerun import _print_rerun_result
 from wantui.errors import UserError
@@ -529,6 +530,33 @@ def test_logs_print_the_requested_number_of_last_lines(wantui: Wantui, lines: st
     Path("logs").mkdir()
     Path("logs/engine.log").write_text("a\nb\nc\n")
     assert wantui("logs", "--logs", "logs", "-n", lines).out.splitlines() == shown
+
+
+@pytest.mark.parametrize("rotations", [1, 2, 3])
+def test_followed_log_shows_lines_written_just_before_a_rotation(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rotations: int
+) -> None:
+    path = Path("logs/engine.log").absolute()
+    path.parent.mkdir()
+    path.write_text("first\n")
+
+    def write_and_rotate(_: float) -> None:
+        if path.read_text() != "first\n":
+            raise KeyboardInterrupt
+        for number in range(1, rotations + 1):
+            with path.open("a") as log:
+                log.write(f"before rotation {number}\n")
+            for backup in range(number - 1, 0, -1):
+                path.with_name(f"engine.log.{backup}").rename(path.with_name(f"engine.log.{backup + 1}"))
+            path.rename(path.with_name("engine.log.1"))
+            path.write_text("")
+        path.write_text("after the rotations\n" * 2)  # longer than the part of the first file that was read
+
+    monkeypatch.setattr("wantui.cli.logs.time.sleep", write_and_rotate)
+    with pytest.raises(KeyboardInterrupt):
+        logs.command.callback(None, True, 20, path.parent)  # type: ignore[misc]
+    expected_lines = ["first", *(f"before rotation {n + 1}" for n in range(rotations)), *["after the rotations"] * 2]
+    assert capsys.readouterr().out.splitlines() == expected_lines
 
 
 @pytest.mark.parametrize("lines", ["-1", "1_0", "\u0663", "x"])

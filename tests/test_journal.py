@@ -15,18 +15,21 @@ import pytest
 from conftest import fsync
 
 from wantui.config import load_config
+from wantui.json_files import InaccessibleFileError
 from wantui.planning import plan_batch
-from wantui.storage import manifest_file, manifest_store
+from wantui.storage import batch_index, manifest_file, manifest_store
 from wantui.storage.batch_check import check_batch
 from wantui.storage.batch_index import find_batches
 from wantui.storage.journal import (
     MAX_DESCRIBED_FAULTS,
     JournalLine,
+    JournalTail,
     append_journal_lines,
     encode_journal_line,
     read_journal_tail,
 )
 from wantui.storage.layout import BatchFolder
+from wantui.storage.locks import lock_manifest
 from wantui.storage.manifest import (
     Manifest,
     VideoEntry,
@@ -546,6 +549,50 @@ def test_line_numbers_in_the_library_include_damaged_lines_that_are_not_describe
         journal.write(b"also damaged\n")
     (result,) = find_batches([folder.root])
     assert result.fault.split("; ")[-1].startswith(f"line 26 of {folder.journal_path} is damaged")
+
+
+@pytest.mark.parametrize("is_listed_before", [False, True])
+def test_listing_counts_videos_while_another_process_folds_the_journal(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch, is_listed_before: bool
+) -> None:
+    store = ManifestStore(folder)
+    for index in range(8):
+        store.edit_video_entry(index, done)
+    if is_listed_before:
+        find_batches([folder.root])
+    store.edit_video_entry(8, done)
+
+    def fold_and_append_before_reading(*arguments: Any) -> JournalTail:
+        monkeypatch.undo()
+        with lock_manifest(folder.root):
+            store._manifest_file.read_manifest()
+            store._manifest_file.fold_journal()
+        for index in range(9, VIDEOS - 1):
+            store.edit_video_entry(index, done)
+        return read_journal_tail(*arguments)
+
+    monkeypatch.setattr(batch_index, "read_journal_tail", fold_and_append_before_reading)
+    (result,) = find_batches([folder.root])
+    assert result.fault == ""
+    assert dict(result.counts_by_state) == {"done": VIDEOS - 1, "queued": 1}
+
+
+@pytest.mark.parametrize("name", ["read_json_object", "read_journal_tail"])
+def test_batch_that_could_not_be_read_for_a_moment_is_listed_again(
+    folder: BatchFolder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    ManifestStore(folder).edit_video_entry(0, done)
+
+    def lack_descriptors(path: Path, *_: Any) -> Any:
+        error = InaccessibleFileError(f"{path} cannot be read: Too many open files")
+        raise error from OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(batch_index, name, lack_descriptors)
+    (result,) = find_batches([folder.root])
+    assert result.fault.endswith("cannot be read: Too many open files")
+    monkeypatch.undo()
+    (result,) = find_batches([folder.root])
+    assert (result.fault, result.count_videos("done")) == ("", 1)
 
 
 @pytest.mark.processes

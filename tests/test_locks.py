@@ -20,6 +20,7 @@ from wantui.storage.locks import (
     MANIFEST_LOCK_FILE,
     VIDEO_LOCK_FILE,
     can_lock_files,
+    lock_by_file,
     lock_manifest,
     try_lock_video,
     unlock_video,
@@ -145,6 +146,26 @@ def test_planted_link_at_a_lock_path_is_not_followed(tmp_path: Path, name: str) 
     with pytest.raises(OSError, match="symbolic links"):
         check_batch_writable(BatchFolder(folder))
     assert not victim.exists()
+
+
+@pytest.mark.parametrize("max_seconds", [float("inf"), 20])
+def test_lock_whose_file_was_replaced_while_waiting_excludes_the_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_seconds: float
+) -> None:
+    path, real_flock = tmp_path / "lock", fcntl.flock
+    locked_inodes: list[int] = []
+
+    def replace_before_locking(descriptor: int, operation: int) -> None:
+        if not locked_inodes:
+            path.unlink()
+            path.touch()
+        real_flock(descriptor, operation)
+        locked_inodes.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(fcntl, "flock", replace_before_locking)
+    with lock_by_file(path, max_seconds):
+        assert locked_inodes[-1] == path.stat().st_ino
+    assert descriptors(tmp_path) == 0
 
 
 def test_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:

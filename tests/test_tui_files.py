@@ -13,7 +13,7 @@ from textual.widgets import TextArea
 from wantui.config import ConfigError
 from wantui.queue.queue import Queue
 from wantui.queue.state_dir import find_state_directory
-from wantui.tui import config_sources as compose_draft
+from wantui.tui import config_sources
 from wantui.tui.drafts import Drafts, save_drafts
 from wantui.tui.monitor import data as monitor_data
 from wantui.tui.monitor.data import read_log_tail
@@ -77,7 +77,7 @@ def test_changing_a_setting_does_not_reread_the_config(config_file: Path, monkey
                 reads.append(path)
                 raise ConfigError([])
 
-            monkeypatch.setattr(compose_draft, "read_config_text", refuse)
+            monkeypatch.setattr(config_sources, "read_config_text", refuse)
             for value, changes in (("7", {"model_settings.steps": "7"}), ("5", {})):
                 await go_to(it, "model_settings.steps")
                 await it.press("enter")
@@ -105,6 +105,34 @@ def test_yaml_editor_shows_the_config_as_changed_on_disk(config_file: Path) -> N
             assert "changed on disk" in it.notifications()
 
     run(test)
+
+
+def test_config_replaced_by_a_file_of_equal_size_and_time_is_read_again(config_file: Path) -> None:
+    draft_text = config_sources.read_config_file(config_file)
+    status = config_file.stat()
+    replacement = config_file.with_name("other.yaml")
+    replacement.write_text(NANO_FILE.replace("5", "6"))
+    os.utime(replacement, ns=(status.st_atime_ns, status.st_mtime_ns))  # as `cp -p` does
+    replacement.replace(config_file)
+    current = draft_text.reload_file()
+    assert current is not None
+    assert "steps: 6" in current.yaml_text
+    assert current.reload_file() is current
+
+
+def test_config_that_cannot_be_reached_is_not_reported_as_deleted(config_file: Path) -> None:
+    draft_text = config_sources.read_config_file(config_file)
+    target = config_file.rename(config_file.with_name("kept.yaml"))
+    config_file.symlink_to(config_file.name)  # a loop, which cannot be opened (ELOOP), even by root
+    current = draft_text.reload_file()
+    assert current is not None
+    assert "cannot be read" in str(current.error)
+    config_file.unlink()
+    assert current.reload_file() is None
+    target.rename(config_file)
+    reloaded = current.reload_file()
+    assert reloaded is not None
+    assert reloaded.yaml_text == NANO_FILE
 
 
 def test_unreadable_config_is_reported_and_reloaded_once_readable(config_file: Path) -> None:

@@ -1,5 +1,6 @@
 """Notices of the terminal (taskbar, desktop notifications), and tui.yaml being read again when it changes."""
 
+import gc
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,10 +11,13 @@ from dialogs import counted_bytes
 from harness_screens import make_snapshot
 from harness_tui import application, engine_announced, run
 
+from wantui.cli.tui import run_application
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import Hold, NewVideo
 from wantui.queue.state_dir import find_state_directory
+from wantui.tui import settings as tui_settings
+from wantui.tui.app import WantuiApp
 from wantui.tui.queue_watcher import QueueSnapshot
 from wantui.tui.settings import SETTINGS_PATH_VARIABLE, TuiSettings, load_settings
 from wantui.tui.settings_watcher import SettingsWatcher
@@ -174,6 +178,33 @@ def test_watcher_publishes_valid_settings_and_reasons(settings_path: Path) -> No
         assert len(published) == 5
     finally:
         watcher.stop()
+
+
+def test_settings_that_change_while_the_application_starts_are_read_again(
+    settings_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = threading.Event()
+
+    def load_and_change() -> TuiSettings:
+        settings = load_settings()
+        settings_path.write_text("theme: dracula\n")
+        return settings
+
+    def watch_settings(app: WantuiApp, **_: object) -> None:
+        watcher = app.settings_watcher
+        watcher.poll_seconds = 0.01
+        watcher.publish_settings = lambda settings: arrived.set() if settings.theme == "dracula" else None
+        watcher.start()
+        assert arrived.wait(5)
+        watcher.stop()
+
+    monkeypatch.setattr(tui_settings, "load_settings", load_and_change)
+    monkeypatch.setattr(WantuiApp, "run", watch_settings)
+    monkeypatch.setattr(gc, "disable", lambda: None)
+    monkeypatch.setenv("TEXTUAL_DRIVER", "textual.drivers.headless_driver:HeadlessDriver")
+    with pytest.raises(SystemExit):
+        run_application(low_bandwidth=False, captures_mouse=False)
+    assert arrived.is_set()
 
 
 def test_changed_settings_are_applied_and_invalid_ones_are_not(settings_path: Path) -> None:

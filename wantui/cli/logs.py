@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -30,37 +31,70 @@ LOG_POLL_SECONDS = 0.2
 def command(batch: str | None, keeps_following: bool, line_count: int, log_folder: Path | None) -> None:
     """Show the log of BATCH, or the logs of the engine and its workers."""
     log_paths = _find_log_files(batch, log_folder)
-    offset_by_path: dict[Path, int] = {}
+    position_by_path: dict[Path, LogPosition] = {}
     for path in log_paths:
-        text_lines = _read_new_lines(path, offset_by_path)
+        text_lines = _read_new_lines(path, position_by_path)
         for line in text_lines[max(0, len(text_lines) - line_count) :]:
             _print_log_line(path, line, len(log_paths) > 1)
     while keeps_following:
         time.sleep(LOG_POLL_SECONDS)
         for path in _find_log_files(batch, log_folder):
-            for line in _read_new_lines(path, offset_by_path):
-                _print_log_line(path, line, len(offset_by_path) > 1)
+            for line in _read_new_lines(path, position_by_path):
+                _print_log_line(path, line, len(position_by_path) > 1)
 
 
-def _read_new_lines(log_path: Path, offset_by_path: dict[Path, int]) -> list[str]:
-    """Return the complete lines of a log after its offset, and advance the offset.
+class LogPosition(NamedTuple):
+    """Position up to which a log was read."""
+
+    inode: int
+    """Inode of the file; a rotated log is a new file."""
+    offset: int
+
+
+def _read_new_lines(log_path: Path, position_by_path: dict[Path, LogPosition]) -> list[str]:
+    """Return the complete lines of a log after its position, and advance the position.
+
+    If the log was rotated since, the lines start with the rest of the earlier files.
 
     Raises:
         UserError: the log is not a regular file.
     """
     from wantui.queue.state_files import open_state_file
 
-    start_offset = offset_by_path.get(log_path, 0)
     try:
-        with os.fdopen(open_state_file(log_path, os.O_RDONLY), "rb") as file:
-            if os.fstat(file.fileno()).st_size < start_offset:  # rotated
-                start_offset = 0
-            file.seek(start_offset)
-            new_content, newline, _ = file.read().rpartition(b"\n")
+        file = os.fdopen(open_state_file(log_path, os.O_RDONLY), "rb")
     except FileNotFoundError:  # it is being rotated
         return []
-    offset_by_path[log_path] = start_offset + len(new_content + newline)
-    return new_content.decode(errors="replace").splitlines()
+    with file:
+        status = os.fstat(file.fileno())
+        position = position_by_path.get(log_path, LogPosition(status.st_ino, 0))
+        content = b""
+        if position.inode != status.st_ino:
+            content, position = _read_rotated_files(log_path, position), LogPosition(status.st_ino, 0)
+        offset = 0 if status.st_size < position.offset else position.offset  # the log was emptied
+        file.seek(offset)
+        new_content, newline, _ = file.read().rpartition(b"\n")
+    position_by_path[log_path] = LogPosition(status.st_ino, offset + len(new_content + newline))
+    return (content + new_content).decode(errors="replace").splitlines()
+
+
+def _read_rotated_files(log_path: Path, position: LogPosition) -> bytes:
+    """Return what a log contained after a position before it was rotated; empty if that file no longer exists."""
+    from wantui.queue.state_files import open_state_file
+    from wantui.storage.log_files import BACKUP_COUNT
+
+    content = b""
+    for number in range(1, BACKUP_COUNT + 1):  # the latest first
+        try:
+            with os.fdopen(open_state_file(log_path.with_name(f"{log_path.name}.{number}"), os.O_RDONLY), "rb") as file:
+                if os.fstat(file.fileno()).st_ino != position.inode:
+                    content = file.read() + content
+                    continue
+                file.seek(position.offset)
+                return file.read() + content
+        except (OSError, UserError):
+            break
+    return b""
 
 
 def _print_log_line(log_path: Path, line: str, shows_name: bool) -> None:

@@ -94,7 +94,9 @@ def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | Non
         from wantui.queue.state_dir import find_state_directory
         from wantui.tui.app import WantuiApp
         from wantui.tui.settings import load_settings
+        from wantui.tui.settings_watcher import read_settings_state
 
+    settings_state = read_settings_state()  # before reading: a change during the start is then detected later
     settings = load_settings()
     state_dir = find_state_directory()
     queue, queue_notes = open_queue(state_dir, on_locked=report_locked_queue)
@@ -104,7 +106,13 @@ def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | Non
             "the locale of this terminal is not UTF-8. If lines look broken, set LANG=C.UTF-8 before starting wantui"
         )
     app = WantuiApp(
-        state_dir, settings, tuple(queue_notes), low_bandwidth, opened_batch=batch, opened_batch_note=batch_note
+        state_dir,
+        settings,
+        tuple(queue_notes),
+        low_bandwidth,
+        opened_batch=batch,
+        opened_batch_note=batch_note,
+        settings_state=settings_state,
     )
     app.run(mouse=captures_mouse)
     if app.return_code:

@@ -12,7 +12,7 @@ from wantui.config.sweep import format_axis
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.errors import UserError
 from wantui.file_state import FileState, read_file_state
-from wantui.json_files import UnreadableFileError, read_json_object
+from wantui.json_files import InaccessibleFileError, UnreadableFileError, read_json_object
 from wantui.planning import Recipe
 from wantui.storage.journal import JournalLine, read_journal_tail
 from wantui.storage.layout import BatchFolder
@@ -25,6 +25,7 @@ from wantui.storage.manifest import (
     check_manifest_format,
     read_manifest,
 )
+from wantui.storage.manifest_file import MAX_READ_ATTEMPTS
 
 DEFAULT_VIDEO_STATE: VideoState = VideoEntry.model_fields["state"].default
 """State of a video whose entry names none."""
@@ -96,10 +97,7 @@ def find_batches(roots: Iterable[Path]) -> list[BatchSummary]:
             summaries_by_folder[root] = BatchSummary(root, "", "", "", (), reason)
             continue
         for path in folders:
-            folder = BatchFolder(path)
-            summaries_by_folder[path] = _summarise_batch(
-                path, read_file_state(folder.manifest_path), read_file_state(folder.journal_path)
-            )
+            summaries_by_folder[path] = _read_summary(path)
     return sorted(summaries_by_folder.values(), key=lambda batch: (batch.created_at, batch.folder.name), reverse=True)
 
 
@@ -162,19 +160,61 @@ def _name_damaged_part(part: str) -> Iterator[None]:
         raise _DamagedPartError(part) from error
 
 
+class _UncachedSummaryError(Exception):
+    """Raised with the summary of a batch whose files the system could not read now, so that it is not cached."""
+
+    def __init__(self, summary: BatchSummary) -> None:
+        super().__init__(summary.fault)
+        self.summary = summary
+
+
+class _ReplacedManifestError(Exception):
+    """Raised if the manifest was replaced while it was read with its journal: the two may not belong together."""
+
+
+def _read_summary(path: Path) -> BatchSummary:
+    """Return the summary of a batch, which other processes may change meanwhile."""
+    folder = BatchFolder(path)
+    for _ in range(MAX_READ_ATTEMPTS):
+        try:
+            return _summarise_batch(path, read_file_state(folder.manifest_path), read_file_state(folder.journal_path))
+        except _ReplacedManifestError:
+            continue
+        except _UncachedSummaryError as error:
+            return error.summary
+    fault = f"{folder.manifest_path} cannot be read: other processes keep replacing it"
+    return BatchSummary(path, "", "", "", (), fault)
+
+
 @lru_cache(maxsize=4096)
 def _summarise_batch(path: Path, manifest_state: FileState, journal_state: FileState) -> BatchSummary:
     """Summarise a batch; the states of the files are the cache key."""
     try:
-        summary = _summarise_manifest(path, manifest_state)
-        with _name_damaged_part("the entry of a video listed in the journal"):
-            states, faults = _read_video_states(path, summary, manifest_state, journal_state)
+        summary = _summarise_files(path, manifest_state, journal_state)
     except _DamagedPartError as error:
-        return BatchSummary(path, "", "", "", (), _describe_damage(path, error.part))
+        summary = BatchSummary(path, "", "", "", (), _describe_damage(path, error.part))
     except UserError as error:
-        return BatchSummary(path, "", "", "", (), str(error))
+        summary = BatchSummary(path, "", "", "", (), str(error))
+        if isinstance(error, InaccessibleFileError):
+            raise _UncachedSummaryError(summary) from None
+    if read_file_state(BatchFolder(path).manifest_path) != manifest_state:
+        raise _ReplacedManifestError
+    return summary
+
+
+def _summarise_files(path: Path, manifest_state: FileState, journal_state: FileState) -> BatchSummary:
+    """Summarise a batch from its manifest and its journal.
+
+    Raises:
+        UserError: the manifest cannot be read.
+        _DamagedPartError: a part of the manifest is damaged.
+        _UncachedSummaryError: the system cannot read the journal; contains the summary without it.
+    """
+    summary = _summarise_manifest(path, manifest_state)
+    with _name_damaged_part("the entry of a video listed in the journal"):
+        states, faults, is_journal_refused = _read_video_states(path, summary, manifest_state, journal_state)
     counts_by_state = tuple((state, states.count(state)) for state in dict.fromkeys(states))
-    return BatchSummary(
+    batch = BatchSummary(
         path,
         summary.created_at,
         summary.template,
@@ -184,6 +224,9 @@ def _summarise_batch(path: Path, manifest_state: FileState, journal_state: FileS
         summary.seeds,
         summary.sweep,
     )
+    if is_journal_refused:
+        raise _UncachedSummaryError(batch)
+    return batch
 
 
 @dataclass(frozen=True)
@@ -203,8 +246,8 @@ _journal_progress_by_folder: dict[Path, _JournalProgress] = {}
 
 def _read_video_states(
     path: Path, summary: _ManifestSummary, manifest_state: FileState, journal_state: FileState
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the states of the videos, and the faults of the journal."""
+) -> tuple[tuple[str, ...], tuple[str, ...], bool]:
+    """Return the states of the videos, the faults of the journal, and whether the system cannot read the journal."""
     earlier_progress = _journal_progress_by_folder.get(path)
     if (
         earlier_progress is None
@@ -218,7 +261,8 @@ def _read_video_states(
             journal_path, summary.journal_id, earlier_progress.end_byte, earlier_progress.line_count + 1
         )
     except UnreadableFileError as error:
-        return earlier_progress.video_states, (*earlier_progress.faults, str(error))
+        faults = [*earlier_progress.faults, str(error)]
+        return earlier_progress.video_states, tuple(faults), isinstance(error, InaccessibleFileError)
     states, faults = list(earlier_progress.video_states), [*earlier_progress.faults, *journal_tail.faults]
     for line in journal_tail.lines:
         try:
@@ -238,7 +282,7 @@ def _read_video_states(
     if len(_journal_progress_by_folder) >= MAX_TRACKED_JOURNALS:
         _journal_progress_by_folder.clear()
     _journal_progress_by_folder[path] = progress
-    return progress.video_states, progress.faults
+    return progress.video_states, progress.faults, False
 
 
 def _make_placeholder_entry(line: JournalLine) -> VideoEntry:

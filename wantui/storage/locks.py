@@ -171,11 +171,18 @@ def lock_by_file(path: Path, max_seconds: float = math.inf) -> Iterator[None]:
     # Lock a file that is open for writing: on network file systems, locks of directories apply to one machine only.
     descriptor = _open_lock_file(path)
     try:
-        try:
-            _wait_for_lock(descriptor, max_seconds)
-        except OSError as error:
-            if error.errno not in UNSUPPORTED_LOCK_ERRORS:
-                raise
+        while True:
+            try:
+                _wait_for_lock(descriptor, max_seconds)
+            except OSError as error:
+                if error.errno not in UNSUPPORTED_LOCK_ERRORS:
+                    raise
+            current_descriptor = _open_lock_file(path)
+            if os.path.sameopenfile(descriptor, current_descriptor):
+                os.close(current_descriptor)
+                break
+            os.close(descriptor)  # the file was replaced meanwhile: other processes lock the new one
+            descriptor = current_descriptor
         yield
     finally:
         os.close(descriptor)

@@ -24,6 +24,7 @@ from wantui.batches.eta import RECENT_EVENT_COUNT
 from wantui.engine import control
 from wantui.engine.queue_opening import open_queue
 from wantui.errors import UserError
+from wantui.file_state import FileState
 from wantui.formatting import escape_unprintable, format_error
 from wantui.gpu.monitor import GpuMonitor, GpuSample
 from wantui.paths import expand_user_path
@@ -100,10 +101,10 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
         nvml: Any = None,
         opened_batch: Path | None = None,
         opened_batch_note: str = "",
+        settings_state: FileState | None = None,
     ) -> None:
         super().__init__()
-        self.opened_batch_note = opened_batch_note
-        self.opened_batch = opened_batch
+        self.opened_batch_note, self.opened_batch = opened_batch_note, opened_batch
         """Batch folder that was named on the command line: the application starts in the library."""
         self.state_dir, self.settings = state_dir, settings
         self.is_low_bandwidth = is_low_bandwidth or settings.low_bandwidth
@@ -118,13 +119,11 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
         """Batch number and reason of each notification about one GPU that was shown."""
         self.gpu_history = GpuHistory()
         self.gpu_panel_mode = settings.gpu_panel
-        self._is_starting_engine = False
-        self._has_draft_error = False
+        self._is_starting_engine = self._has_draft_error = False
         self.snapshot_signal: Signal[QueueSnapshot] = Signal(self, "snapshot")
         self.sample_signal: Signal[GpuSample] = Signal(self, "sample")
         self.pages_signal: Signal[VideoPages] = Signal(self, "pages")
         poll_seconds = SLOW_POLL_SECONDS if self.is_low_bandwidth else POLL_SECONDS
-        first_seq = max(0, self.queue.read_last_event_seq() - RECENT_EVENT_COUNT)
         self.start_seq = self.queue.read_last_event_seq()
         """Sequence number of the last event before the application started."""
         self.queue_watcher = QueueWatcher(
@@ -132,7 +131,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
             lambda snapshot: self._post_if_running(QueueChanged(snapshot)),
             lambda pages: self._post_if_running(PagesChanged(pages)),
             poll_seconds,
-            first_seq,
+            max(0, self.start_seq - RECENT_EVENT_COUNT),
         )
         sample_seconds = SLOW_POLL_SECONDS if self.is_low_bandwidth else 1.0
         self.gpu_monitor = GpuMonitor(lambda sample: self._post_if_running(GpuSampled(sample)), sample_seconds, nvml)
@@ -140,6 +139,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
         self.settings_watcher = SettingsWatcher(
             lambda settings: self._post_if_running(SettingsChanged(settings)),
             lambda reason: self._post_if_running(SettingsInvalid(reason)),
+            known_state=settings_state,
         )
         self.exit_watcher = ExitWatcher(self, lambda: self.save_drafts_or_notify(is_last=True))
         self.terminal_notices = TerminalNotices(self._write_to_terminal)

@@ -13,6 +13,7 @@ from wantui.config.fields import get_setting_value
 from wantui.config.presets import find_config_path
 from wantui.config.problems import ConfigProblem
 from wantui.errors import UserError
+from wantui.file_state import MISSING_FILE, FileState, read_file_state
 from wantui.formatting import format_count
 from wantui.paths import expand_user_path
 from wantui.tui.drafts import Drafts
@@ -91,14 +92,6 @@ def summarise_config(name: str, path: Path) -> ConfigSource:
     return ConfigSource(name, path, description, True, columns)
 
 
-def read_modification_time(path: Path) -> float | None:
-    """Return the modification time of a file; None if it is deleted."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return None
-
-
 @dataclass(frozen=True)
 class DraftText:
     """YAML of a draft's config as read, without the changes in the form."""
@@ -107,8 +100,8 @@ class DraftText:
     source: Path | str
     file_path: Path | None = None
     """File of the text; None if it was edited as text."""
-    modified_at: float | None = None
-    """Modification time of the file when read, in seconds."""
+    file_state: FileState = MISSING_FILE
+    """State of the file when read."""
     error: ConfigError | None = None
     """Error of a file that cannot be read; the text is then empty."""
 
@@ -131,18 +124,18 @@ class DraftText:
 
     def reload_file(self) -> "DraftText | None":
         """Return this object if its file is unchanged, a new object if the file changed, or None if it was deleted."""
-        if self.file_path is None or (modified_at := read_modification_time(self.file_path)) == self.modified_at:
+        if self.file_path is None or (file_state := read_file_state(self.file_path)) == self.file_state:
             return self
-        return None if modified_at is None else read_config_file(self.file_path)
+        return None if file_state == MISSING_FILE else read_config_file(self.file_path)
 
 
 def read_config_file(path: Path) -> DraftText:
     """Read a config file; if this fails, the result contains the error."""
-    modified_at = read_modification_time(path)  # before reading: a change during the read is then detected later
+    file_state = read_file_state(path)  # before reading: a change during the read is then detected later
     try:
-        return DraftText(read_config_text(path), path, path, modified_at)
+        return DraftText(read_config_text(path), path, path, file_state)
     except ConfigError as error:
-        return DraftText("", path, path, modified_at, error)
+        return DraftText("", path, path, file_state, error)
 
 
 def read_draft_text(drafts: Drafts) -> DraftText:

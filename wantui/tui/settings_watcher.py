@@ -20,6 +20,7 @@ class SettingsWatcher:
     Args:
         publish_settings: called with the settings after each valid change.
         publish_error: called with the reason after each invalid change.
+        known_state: state of the file from before the application read it; by default, its present state.
     """
 
     def __init__(
@@ -27,11 +28,12 @@ class SettingsWatcher:
         publish_settings: Callable[[TuiSettings], None],
         publish_error: Callable[[str], None],
         poll_seconds: float = POLL_SECONDS,
+        known_state: FileState | None = None,
     ) -> None:
         self.publish_settings, self.publish_error, self.poll_seconds = publish_settings, publish_error, poll_seconds
         self._stop_requested = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="settings", daemon=True)
-        self._state = _read_settings_state()
+        self._state = known_state or read_settings_state()
 
     def start(self) -> None:
         self._thread.start()
@@ -42,11 +44,11 @@ class SettingsWatcher:
 
     def _watch(self) -> None:
         while not self._stop_requested.wait(self.poll_seconds):
-            state = _read_settings_state()
+            state = read_settings_state()
             if state == self._state:
                 continue
             while not self._stop_requested.wait(SETTLE_SECONDS):
-                previous, state = state, _read_settings_state()
+                previous, state = state, read_settings_state()
                 if state == previous:
                     break
             self._state = state
@@ -58,8 +60,9 @@ class SettingsWatcher:
                 self.publish_settings(settings)
 
 
-def _read_settings_state() -> FileState:
+def read_settings_state() -> FileState:
+    """Return the state of tui.yaml; `MISSING_FILE` if there is none, or if its path in the environment is invalid."""
     try:
         return read_file_state(find_settings_path())
-    except UserError:  # the path in the environment is invalid
+    except UserError:
         return MISSING_FILE
