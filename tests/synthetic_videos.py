@@ -117,7 +117,7 @@ def set_values(monkeypatch: pytest.MonkeyPatch, values: Callable[[Video], float]
 
 def use_videos(monkeypatch: pytest.MonkeyPatch, videos: list[Video]) -> None:
     """Let the command read these videos, whatever batch it is given."""
-    monkeypatch.setattr(read, "read_batches", lambda folders, from_latents, *_: (videos, []))
+    monkeypatch.setattr(read, "read_batches", lambda folders, from_latents, *_: read.LoadedBatches(videos))
 
 
 def make_videos_of_two_words(folder: Path, seeds: int = 8) -> list[Video]:

@@ -12,7 +12,7 @@ import pytest
 from conftest import Wantui
 from numpy.typing import NDArray
 from scipy import stats
-from synthetic_videos import synthetic_videos
+from synthetic_videos import synthetic_videos, use_videos
 
 from wantui.analysis import correlation_data
 from wantui.analysis.attention_summary import WordCurves
@@ -316,7 +316,7 @@ def test_command_correlates_labels(
     wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
 ) -> None:
     videos = synthetic_videos(tmp_path / "batch", {"a": 1.0, "b": 2.0}, seeds=6, phrasings=1)
-    monkeypatch.setattr("wantui.analysis.loading.read_batches", lambda *_: (videos, []))
+    use_videos(monkeypatch, videos)
     path = tmp_path / "labels.csv"
     rows = "".join(f"{video.variation},{video.seed},{-video.compute_metric('length')}\n" for video in videos)
     path.write_text("variation,seed,rating\n" + rows)
@@ -342,7 +342,7 @@ def test_command_correlates_with_all_labels_unless_some_are_chosen(
     wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics: str, values: set[str]
 ) -> None:
     videos = synthetic_videos(tmp_path / "batch", {"a": 1.0, "b": 2.0}, seeds=6, phrasings=1)
-    monkeypatch.setattr("wantui.analysis.loading.read_batches", lambda *_: (videos, []))
+    use_videos(monkeypatch, videos)
     path = tmp_path / "labels.csv"
     rows = "".join(f"{video.variation},{video.seed},{video.seed},{-video.seed}\n" for video in videos)
     path.write_text("variation,seed,x,y\n" + rows)

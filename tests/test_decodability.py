@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from synthetic_videos import SIGMAS, synthetic_videos
+from synthetic_videos import SIGMAS, synthetic_videos, use_videos
 
 from wantui.analysis.decodability import (
     MAX_DECODED_GROUPS,
@@ -433,7 +433,7 @@ def test_missing_projections_are_refused_with_the_reason(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_commands_print_accuracy_and_shares(tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6)
-    monkeypatch.setattr("wantui.analysis.loading.read_batches", lambda *_: (videos, []))
+    use_videos(monkeypatch, videos)
     result = wantui("analyze", tmp_path, "--decodability", "--by", "1")
     assert result.code == 0
     assert "one and other: " in result.out

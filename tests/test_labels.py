@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Wantui
 from scipy import stats
-from synthetic_videos import synthetic_videos
+from synthetic_videos import synthetic_videos, use_videos
 
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.label_rows import LabelError
@@ -218,7 +218,7 @@ def test_command_joins_labels(
     wantui: Wantui, tmp_path: Path, write_table: WriteTable, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     videos = make_videos(tmp_path / "batch")
-    monkeypatch.setattr("wantui.analysis.loading.read_batches", lambda *_: (videos, []))
+    use_videos(monkeypatch, videos)
     path = write_table(
         "variation,seed,x\n" + "".join(f"{v},{s},{s + (v == 'a_0')}\n" for v in ("a_0", "b_0") for s in range(5))
     )
@@ -237,7 +237,7 @@ def test_command_refuses_labels_that_no_output_uses(
     wantui: Wantui, tmp_path: Path, write_table: WriteTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = make_videos(tmp_path / "batch")
-    monkeypatch.setattr("wantui.analysis.loading.read_batches", lambda *_: (videos, []))
+    use_videos(monkeypatch, videos)
     path = write_table("variation,seed,x\na_0,1,1\nb_0,1,2\n")
     result = wantui("analyze", tmp_path, "--scores", path)
     assert result.code == 2
@@ -262,7 +262,7 @@ def test_command_refuses_output_files_that_would_replace_others(
 
 def test_command_says_that_it_replaces_a_table(wantui: Wantui, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     videos = synthetic_videos(tmp_path / "batch", {"a": 1.0}, seeds=2, phrasings=1)
-    monkeypatch.setattr("wantui.analysis.loading.read_batches", lambda *_: (videos, []))
+    use_videos(monkeypatch, videos)
     path = tmp_path / "table.csv"
     assert f"written: {path}" in wantui("analyze", tmp_path, "--csv", path).err
     assert f"replaced: {path}" in wantui("analyze", tmp_path, "--csv", path).err

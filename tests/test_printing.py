@@ -19,7 +19,7 @@ from conftest import MakeOnce, Wantui, only_queued
 from rich.cells import cell_len
 
 import wantui.cli
-from wantui.analysis.loading import describe_unfinished_videos
+from wantui.analysis.loading import read_batches
 from wantui.batches.batch_folders import create_batch_folder
 from wantui.batches.enqueue import enqueue_missing_videos
 from wantui.cli.output import echo, format_json, print_columns
@@ -396,7 +396,7 @@ def test_analyze_names_videos_without_a_result(tmp_path: Path) -> None:
     manifest.videos[0].state = "running"
     write_manifest(BatchFolder(tmp_path / "partial"), manifest)
     folders = [tmp_path / "whole", tmp_path / "partial", tmp_path / "none"]
-    assert describe_unfinished_videos(folders) == [
+    assert read_batches(folders).describe_unfinished_videos() == [
         f"2 of 8 videos of {tmp_path / 'partial'} have no result: 1 running, 1 failed"
     ]
 

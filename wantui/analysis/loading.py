@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,45 @@ from wantui.storage.state_reader import StoredStates, check_stored_states
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture_arrays
 
 
+@dataclass(frozen=True)
+class LoadedBatches:
+    """Finished videos of several batches."""
+
+    videos: list[Video]
+    errors: tuple[str, ...] = ()
+    """Errors of unreadable batches."""
+    manifest_by_folder: Mapping[Path, Manifest] = field(default_factory=dict)
+    """Manifests of the readable batches, as of the reading of the videos; batches of the older system have none."""
+
+    def describe_unfinished_videos(self) -> list[str]:
+        """Return a sentence for each batch with videos that have no result, such as a running batch."""
+        notes = []
+        for folder, manifest in self.manifest_by_folder.items():
+            count_by_state = manifest.count_states()
+            video_count = sum(count_by_state.values())
+            if unfinished_count := video_count - count_by_state.pop("done", 0):
+                states_text = ", ".join(f"{count} {state}" for state, count in count_by_state.items())
+                notes.append(
+                    f"{unfinished_count} of {format_count(video_count, 'video')} of {folder} "
+                    f"{'has' if unfinished_count == 1 else 'have'} no result: {states_text}"
+                )
+        return notes
+
+
 def read_batch_videos(folder: Path, from_latents: bool = False) -> Iterator[Video]:
     """Yield every finished video of a batch folder, of wantui or of the older system.
 
     Args:
         from_latents: True to compute Gram matrices from stored latents instead of using the stored matrices.
+
+    Raises:
+        UserError: the folder is not a batch folder of either system.
+    """
+    yield from _load_videos(folder, _read_batch_manifest(folder), from_latents)
+
+
+def _read_batch_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a batch folder; None for a batch of the older system.
 
     Raises:
         UserError: the folder is not a batch folder of either system.
@@ -54,23 +88,22 @@ def read_batch_videos(folder: Path, from_latents: bool = False) -> Iterator[Vide
     except OSError as error:
         raise UserError(f"{folder} cannot be read: {error.strerror or error}") from None
     if is_current:
-        yield from _load_current_batch(folder, from_latents)
-    elif is_legacy:
-        yield from read_legacy_batch_videos(folder)
-    elif not folder.is_dir():
+        return read_manifest(BatchFolder(folder))
+    if is_legacy:
+        return None
+    if not folder.is_dir():
         reason = "it is a file. Give the folder that contains batch.json" if folder.exists() else "it does not exist"
         raise UserError(f"{folder} is not a batch folder: {reason}")
-    else:
-        raise UserError(
-            f"{folder} is not a batch folder: it has neither batch.json nor files of diffusion_latent_exploration, "
-            "such as latents/prompt_000/vid_001/step_000.npy.gz"
-        )
+    raise UserError(
+        f"{folder} is not a batch folder: it has neither batch.json nor files of diffusion_latent_exploration, such as "
+        "latents/prompt_000/vid_001/step_000.npy.gz"
+    )
 
 
 def read_batches(
     folders: Sequence[Path], from_latents: bool = False, on_video: Callable[[int], None] = lambda _: None
-) -> tuple[list[Video], list[str]]:
-    """Return the videos of several batches, and the errors of unreadable batches.
+) -> LoadedBatches:
+    """Read the finished videos of several batches.
 
     Args:
         on_video: called with the number of videos read so far.
@@ -80,41 +113,28 @@ def read_batches(
     """
     videos: list[Video] = []
     errors: list[UserError] = []
+    manifest_by_folder: dict[Path, Manifest] = {}
     folders_by_real_path: dict[str, Path] = {}
     for folder in folders:
         try:
             if (first := folders_by_real_path.setdefault(os.path.realpath(folder), folder)) is not folder:
                 raise UserError(f"cannot analyse {folder} again: it is the same batch as {first}. Name each batch once")
-            for video in read_batch_videos(folder, from_latents):
+            if (manifest := _read_batch_manifest(folder)) is not None:
+                manifest_by_folder[folder] = manifest
+            for video in _load_videos(folder, manifest, from_latents):
                 videos.append(video)
                 on_video(len(videos))
         except UserError as error:
             errors.append(error)
     if errors and len(errors) == len(folders):
         raise errors[0]
-    return videos, [str(error) for error in errors]
+    return LoadedBatches(videos, tuple(map(str, errors)), manifest_by_folder)
 
 
-def describe_unfinished_videos(folders: Sequence[Path]) -> list[str]:
-    """Return a sentence for each readable batch with videos that have no result, such as a running batch."""
-    notes = []
-    for folder in folders:
-        try:
-            count_by_state = read_manifest(BatchFolder(folder)).count_states()
-        except UserError:  # unreadable, or of the older system
-            continue
-        video_count = sum(count_by_state.values())
-        if unfinished_count := video_count - count_by_state.pop("done", 0):
-            states_text = ", ".join(f"{count} {state}" for state, count in count_by_state.items())
-            notes.append(
-                f"{unfinished_count} of {format_count(video_count, 'video')} of {folder} "
-                f"{'has' if unfinished_count == 1 else 'have'} no result: {states_text}"
-            )
-    return notes
-
-
-def _load_current_batch(folder: Path, from_latents: bool) -> Iterator[Video]:
-    manifest = read_manifest(BatchFolder(folder))
+def _load_videos(folder: Path, manifest: Manifest | None, from_latents: bool) -> Iterator[Video]:
+    if manifest is None:
+        yield from read_legacy_batch_videos(folder)
+        return
     done_entries = [(video_index, entry) for video_index, entry in enumerate(manifest.videos) if entry.state == "done"]
     template_parts = split_template(manifest.template)
     scheduled_options = label_scheduled_options(manifest.variations, template_parts)

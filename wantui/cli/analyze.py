@@ -3,7 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from wantui.formatting import format_count
 
 if TYPE_CHECKING:
     from wantui.analysis.label_table import LabelTable
+    from wantui.analysis.loading import LoadedBatches
     from wantui.analysis.video import Video
 
 
@@ -144,6 +144,7 @@ def command(**options: Any) -> None:
     """
     from wantui.analysis.group_names import CannotCompareError
     from wantui.analysis.label_table import read_label_table
+    from wantui.analysis.labels import join_labels
     from wantui.analysis.metrics import METRICS
     from wantui.analysis.strides import (
         apply_stride_to_videos,
@@ -158,12 +159,15 @@ def command(**options: Any) -> None:
     label_names = [] if label_table is None else list(label_table.label_names)
     chosen_metrics = request.parse_metrics([*METRICS, *label_names])
     request.check_output_files()
-    loaded_videos, read_errors = _read_videos(request, label_table)
+    batches = _read_batches(request)
+    loaded_videos = batches.videos if label_table is None else join_labels(batches.videos, label_table)
     if request.stride is not None:
         loaded_videos = apply_stride_to_videos(loaded_videos, request.stride)
     if request.has_metrics:
         loaded_videos = check_strides(loaded_videos)
-    videos, damaged_names = _select_videos(request, loaded_videos, read_errors)
+    videos = _select_videos(request, loaded_videos)
+    _print_reading_warnings(batches, videos)
+    damaged_names = [*batches.errors, *(video.name for video in videos if video.is_damaged)]
     if label_table is not None:
         videos, label_names = _exclude_videos_without_labels(request, videos, label_table, chosen_metrics)
     if request.stride is not None:
@@ -179,46 +183,41 @@ def command(**options: Any) -> None:
         sys.exit(1)
 
 
-def _read_videos(request: AnalyzeRequest, label_table: "LabelTable | None") -> "tuple[list[Video], list[str]]":
-    """Return all videos of the batches with their labels, and the errors of batches and videos that cannot be read.
+def _read_batches(request: AnalyzeRequest) -> "LoadedBatches":
+    """Return all finished videos of the batches.
 
     Raises:
         UserError: no video is finished.
     """
-    from wantui.analysis.labels import join_labels
     from wantui.analysis.loading import read_batches
 
     with open_progress_line() as line:
-        loaded_videos, read_errors = read_batches(
+        batches = read_batches(
             request.batches,
             request.from_latents,
             lambda count: line.show_count(f"reading trajectories: {format_count(count, 'video')}"),
         )
-    if not (loaded_videos or request.list_videos or request.as_json):
-        raise UserError(_format_no_finished_video_error(request.batches, read_errors))
-    if label_table is not None:
-        loaded_videos = join_labels(loaded_videos, label_table)
-    return loaded_videos, read_errors
+    if not (batches.videos or request.list_videos or request.as_json):
+        raise UserError(_format_no_finished_video_error(request.batches, batches.errors))
+    return batches
 
 
-def _select_videos(
-    request: AnalyzeRequest, loaded_videos: "list[Video]", read_errors: list[str]
-) -> "tuple[list[Video], list[str]]":
-    """Return the chosen videos and the names of unreadable videos; print warnings about all of them."""
+def _select_videos(request: AnalyzeRequest, loaded_videos: "list[Video]") -> "list[Video]":
     from wantui.analysis.conditions import select_videos_by_condition
-    from wantui.analysis.loading import describe_unfinished_videos
+
+    return select_videos_by_condition(_select_videos_by_id(loaded_videos, request.id_prefixes), request.conditions)
+
+
+def _print_reading_warnings(batches: "LoadedBatches", videos: "list[Video]") -> None:
+    """Print warnings about the manifests, the unreadable batches, the chosen videos, and the unfinished videos."""
     from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import read_manifest
     from wantui.storage.manifest_file import list_manifest_warnings
 
-    videos = select_videos_by_condition(_select_videos_by_id(loaded_videos, request.id_prefixes), request.conditions)
-    for folder in map(BatchFolder, request.batches):
-        with suppress(UserError):  # unreadable, or of the older system
-            print_warnings(list_manifest_warnings(folder, read_manifest(folder)))
-    _print_video_warnings(videos, read_errors)
-    for note in describe_unfinished_videos(request.batches):
+    for folder, manifest in batches.manifest_by_folder.items():
+        print_warnings(list_manifest_warnings(BatchFolder(folder), manifest))
+    _print_video_warnings(videos, batches.errors)
+    for note in batches.describe_unfinished_videos():
         echo(f"left out: {note}", err=True)
-    return videos, read_errors + [video.name for video in videos if video.is_damaged]
 
 
 def _refuse_too_few_groups_or_seeds(
@@ -302,7 +301,7 @@ def _format_no_finished_video_error(batch_folders: Sequence[Path], read_errors: 
     )
 
 
-def _print_video_warnings(videos: "list[Video]", read_errors: list[str]) -> None:
+def _print_video_warnings(videos: "list[Video]", read_errors: Sequence[str]) -> None:
     """Print errors of unreadable batches and videos, and warnings about the readable videos, to stderr."""
     from wantui.analysis.comparability import VideoNamer
 

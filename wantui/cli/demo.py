@@ -41,7 +41,7 @@ def command(context: click.Context, output_dir: Path | None, makes_new_batch: bo
     folder = _generate_demo_batch(plan_demo_batch(output_dir), makes_new_batch)
     try:
         _show_phase(2, "draw the attention to the word `circle` over the first clip")
-        videos, _ = read_batches([folder])
+        videos = read_batches([folder]).videos
         overlay_path = draw_demo_overlay(videos)
         _show_phase(3, "compare red with blue, paired by seed")
         comparison, report_path = compare_demo_groups(videos)
