@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from wantui.queue.queue import Queue
     from wantui.queue.state_dir import StateDirectory
     from wantui.storage.layout import BatchFolder
-    from wantui.storage.manifest import Manifest
+    from wantui.storage.manifest import Manifest, VideoEntry
 
 LOCATION_SETTINGS = ("output_dir", "batch_name", "use_timestamp")
 """Settings that only determine the path of a new batch folder."""
@@ -71,7 +72,7 @@ def command(
 
     Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
     """
-    from wantui.batches.enqueue import check_device_exists, check_fp8_available, find_missing_videos
+    from wantui.batches.enqueue import check_device_exists, check_fp8_available, enqueue_batch, find_missing_videos
     from wantui.engine.control import create_logs_folder, find_engine_process_id
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
@@ -92,15 +93,17 @@ def command(
                 folder, manifest, device = open_batch_to_resume(resume_folder, template_text, config, options)
                 refuse_unwritable_batch(folder)
                 check_device_exists(state_dir, device, report_locked_queue)
-                missing_recipes = (video.recipe for _, video in find_missing_videos(folder, manifest))
-                check_fp8_available(state_dir, device, missing_recipes)
             else:
                 assert template_text is not None
                 folder, manifest, device = _create_batch(state_dir, config, template_text, options, record)
             last_seq = queue.read_last_event_seq()
-            batch_id, missing_count = _enqueue_missing_videos(queue, folder, manifest, device, is_new=is_new)
+            missing_videos = find_missing_videos(folder, manifest)
+            if not is_new:
+                check_fp8_available(state_dir, device, (video.recipe for _, video in missing_videos))
+            _warn_of_slow_cpu(state_dir, device, missing_videos)
+            batch_id = enqueue_batch(queue, folder, manifest, device, missing_videos, is_new)
         _follow_queued_batch(
-            queue, folder, manifest, batch_id, missing_count, last_seq, log_folder, detaches, as_json, is_new=is_new
+            queue, folder, manifest, batch_id, len(missing_videos), last_seq, log_folder, detaches, as_json, is_new
         )
     except KeyboardInterrupt:
         if folder is None:
@@ -270,18 +273,16 @@ def _format_value(value: object) -> str:
     return "not set" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _enqueue_missing_videos(
-    queue: "Queue", folder: "BatchFolder", manifest: "Manifest", device: str, is_new: bool
-) -> tuple[int, int]:
-    """Put the missing videos of a batch on the queue; return the batch number and how many videos were added."""
+def _warn_of_slow_cpu(
+    state_dir: "StateDirectory", device: str, missing_videos: "Sequence[tuple[int, VideoEntry]]"
+) -> None:
+    """Print a warning if videos would take hours because they run on a CPU."""
     from wantui.batches.batch_cost import find_slow_cpu_warning
-    from wantui.batches.enqueue import can_use_gpu, enqueue_batch, find_missing_videos
-    from wantui.queue.state_dir import StateDirectory
+    from wantui.batches.enqueue import can_use_gpu
 
-    missing_videos = find_missing_videos(folder, manifest)
-    if missing_videos and not can_use_gpu(StateDirectory(queue.path.parent), device):
-        print_warnings(tuple(filter(None, [find_slow_cpu_warning(missing_videos[0][1].recipe, len(missing_videos))])))
-    return enqueue_batch(queue, folder, manifest, device, missing_videos, is_new), len(missing_videos)
+    if missing_videos and not can_use_gpu(state_dir, device):
+        warning = find_slow_cpu_warning(missing_videos[0][1].recipe, len(missing_videos))
+        print_warnings(() if warning is None else (warning,))
 
 
 def _follow_queued_batch(
