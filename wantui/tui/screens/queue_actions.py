@@ -59,6 +59,27 @@ class QueueActions(QueueResults):
             self.notify("no batch is selected")
         return batches
 
+    def _change_batches(
+        self,
+        batches: Sequence[BatchRow],
+        change: Callable[[Queue, BatchRow], Result],
+        report: Callable[[Sequence[tuple[BatchRow, Result]]], None],
+    ) -> None:
+        """Change each batch in the queue; report the changed ones with their results, and the errors of the others."""
+
+        def change_each(queue: Queue) -> None:
+            results, errors = [], []
+            for batch in batches:
+                try:
+                    results.append((batch, change(queue, batch)))
+                except BatchChangeError as error:
+                    errors.append(str(error))
+            report(results)
+            if errors:
+                raise UserError("\n".join(errors))
+
+        self.wantui_app.change_queue(change_each)
+
     def get_focused_video(self) -> VideoRow | None:
         """Return the selected video if the video list has the focus, else None."""
         return self.get_video_at(self.video_list.cursor) if self.video_list.has_focus else None
@@ -86,17 +107,13 @@ class QueueActions(QueueResults):
         batches = self._list_target_batches()
         is_pausing = not all(batch.paused for batch in batches)
 
-        def pause(queue: Queue) -> None:
-            changed, error = _change_each(batches, lambda batch: queue.set_batch_paused(batch.id, is_pausing))
-            if changed:
-                self.notify(
-                    f"{'paused' if is_pausing else 'resumed'}: {_name_batches([batch for batch, _ in changed])}"
-                )
-            if error is not None:
-                raise error
+        def report(results: Sequence[tuple[BatchRow, None]]) -> None:
+            if results:
+                verb = "paused" if is_pausing else "resumed"
+                self.notify(f"{verb}: {_name_batches([batch for batch, _ in results])}")
 
         if batches:
-            self.wantui_app.change_queue(pause)
+            self._change_batches(batches, lambda queue, batch: queue.set_batch_paused(batch.id, is_pausing), report)
 
     def action_cancel(self) -> None:
         video = self.get_focused_video()
@@ -137,24 +154,21 @@ class QueueActions(QueueResults):
         video = self.get_focused_video()
         batches = [] if video is not None else self._list_target_batches()
 
-        def retry(queue: Queue) -> None:
-            error = None
-            if video is not None:
-                count = queue.retry_videos(video.batch, video.number)
-            else:
-                counts, error = _change_each(batches, lambda batch: queue.retry_videos(batch.id))
-                count = sum(count_of_batch for _, count_of_batch in counts)
-                self.marked_ids.clear()
-            if count or error is None:
-                queued_text = f"{format_count(count, 'video')} queued again"
-                self.notify(queued_text if count else "nothing to retry: no failed or cancelled videos")
+        def report(count: int) -> None:
+            queued_text = f"{format_count(count, 'video')} queued again"
+            self.notify(queued_text if count else "nothing to retry: no failed or cancelled videos")
             if count and self.wantui_app.snapshot.engine is None:
                 self.app.call_later(self.wantui_app.action_start_engine)
-            if error is not None:
-                raise error
 
-        if batches or video is not None:
-            self.wantui_app.change_queue(retry)
+        def report_batches(results: Sequence[tuple[BatchRow, int]]) -> None:
+            self.marked_ids.clear()
+            if results:
+                report(sum(count for _, count in results))
+
+        if video is not None:
+            self.wantui_app.change_queue(lambda queue: report(queue.retry_videos(video.batch, video.number)))
+        elif batches:
+            self._change_batches(batches, lambda queue, batch: queue.retry_videos(batch.id), report_batches)
 
     def action_remove(self) -> None:
         batches = self._list_target_batches()
@@ -163,18 +177,15 @@ class QueueActions(QueueResults):
         unfinished_count = sum(batch.unfinished_count for batch in batches)
         loss_note = f" {format_count(unfinished_count, 'video')} not generated yet." if unfinished_count else ""
 
-        def remove(queue: Queue) -> None:
-            removed, error = _change_each(batches, lambda batch: queue.remove_batch(batch.id))
-            if removed:
-                self.removed_batches = [removed_batch for _, removed_batch in removed]
-                self.marked_ids -= {batch.id for batch, _ in removed}
-                self.notify(f"removed: {_name_batches([batch for batch, _ in removed])}. Press u to undo")
-            if error is not None:
-                raise error
+        def report(results: Sequence[tuple[BatchRow, RemovedBatch]]) -> None:
+            if results:
+                self.removed_batches = [removed_batch for _, removed_batch in results]
+                self.marked_ids -= {batch.id for batch, _ in results}
+                self.notify(f"removed: {_name_batches([batch for batch, _ in results])}. Press u to undo")
 
         def remove_if_confirmed(is_confirmed: bool | None) -> None:
             if is_confirmed:
-                self.wantui_app.change_queue(remove)
+                self._change_batches(batches, lambda queue, batch: queue.remove_batch(batch.id), report)
 
         folders = "Its folder stays." if len(batches) == 1 else "Their folders stay."
         question = f"Remove {_name_batches(batches)} from the queue?{loss_note} {folders}"
@@ -215,19 +226,6 @@ class QueueActions(QueueResults):
     def action_toggle_ended(self) -> None:
         self.shows_ended = not self.shows_ended
         self._update_from_snapshot(self.wantui_app.snapshot)
-
-
-def _change_each(
-    batches: Sequence[BatchRow], change: Callable[[BatchRow], Result]
-) -> tuple[list[tuple[BatchRow, Result]], UserError | None]:
-    """Change each batch; return the changed ones with their results, and the errors of the others as one."""
-    results, errors = [], []
-    for batch in batches:
-        try:
-            results.append((batch, change(batch)))
-        except BatchChangeError as error:
-            errors.append(str(error))
-    return results, UserError("\n".join(errors)) if errors else None
 
 
 def _name_batches(batches: Sequence[BatchRow]) -> str:
