@@ -49,7 +49,7 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VariationEntry, create_manifest, write_manifest
 from wantui.tui.analysis.comparison_view import draw_comparison
 from wantui.tui.analysis.dose_view import draw_dose_response
-from wantui.tui.analysis.forest_plot import label_effect
+from wantui.tui.analysis.forest_plot import label_compared_metric
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.plain_names import replace_names
 
@@ -981,7 +981,7 @@ def test_comparison_shows_significant_metrics_first(tmp_path: Path) -> None:
         lines, row_by_metric = draw_comparison(comparison, "cfg_scale 2", [], Canvas(90, height, lambda _: Style()))
         assert list(row_by_metric) == order
         for metric, row in row_by_metric.items():
-            assert lines[row].plain.startswith(label_effect(comparison, metric).rstrip("¹"))
+            assert lines[row].plain.startswith(label_compared_metric(comparison, metric).rstrip("¹"))
             is_bold = bool(lines[row].get_style_at_offset(Console(), 0).bold)
             assert is_bold == (metric in significant)
 
@@ -1000,9 +1000,9 @@ def test_drawn_comparison_knows_the_first_line_of_each_metric(
     lines, row_by_metric = draw_comparison(comparison, "cfg_scale 2", [], Canvas(90, 20, lambda _: Style()))
     assert set(row_by_metric) == set(comparison.summaries_by_metric)
     header_row = next(index for index, line in enumerate(lines) if line.plain.startswith("metric "))
-    primary_labels = [name for name in row_by_metric if "(primary)" in label_effect(comparison, name)]
+    primary_labels = [name for name in row_by_metric if "(primary)" in label_compared_metric(comparison, name)]
     assert primary_labels == [comparison.primary_metric]
     assert min(row_by_metric.values()) == header_row + 1
     for metric, row in row_by_metric.items():
-        name = label_effect(comparison, metric).rstrip("¹").removesuffix(" (primary)")
+        name = label_compared_metric(comparison, metric).rstrip("¹").removesuffix(" (primary)")
         assert lines[row].plain.startswith(name)

@@ -19,7 +19,7 @@ from wantui.tui.analysis.forest_plot import (
     draw_forest_header,
     draw_forest_rows,
     get_relative_change,
-    label_effect,
+    label_compared_metric,
     sort_significant_first,
 )
 from wantui.tui.analysis.metric_notes import describe_least_p
@@ -75,7 +75,7 @@ def draw_comparison(
         comparison.verdicts, key=lambda verdict: first_group not in (verdict.first_group, verdict.second_group)
     )
     layout = choose_layout(
-        [label_effect(comparison, name) for name in metric_names],
+        [label_compared_metric(comparison, name) for name in metric_names],
         list(map(get_relative_change, comparison.differences)),
         width,
     )
@@ -127,7 +127,7 @@ def _draw_pair(
     lines = [Text(replace_names(f"{pair[0]} against {pair[1]}"), Style(bold=True))] if names_pair else []
     lines += draw_answer_verdicts(answers, canvas)
     if has_legend:
-        labels = [label_effect(comparison, name) for name in comparison.summaries_by_metric]
+        labels = [label_compared_metric(comparison, name) for name in comparison.summaries_by_metric]
         legend = describe_symbols(labels, canvas.width, has_unguided=comparison.unguided is not None)
         lines += wrap_text(legend, canvas.width, Style(dim=True))
     differences = [d for d in comparison.differences if (d.first_group, d.second_group) == pair]

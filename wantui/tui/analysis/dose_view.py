@@ -23,7 +23,7 @@ from wantui.tui.analysis.forest_plot import (
     draw_forest_rows,
     sort_significant_first,
 )
-from wantui.tui.analysis.metric_notes import UNSETTLED_SIGN, describe_least_p, mark_ratio
+from wantui.tui.analysis.metric_notes import describe_least_p, label_effect
 from wantui.tui.analysis.views import Canvas
 from wantui.tui.chart import find_value_range
 from wantui.tui.number_formats import (
@@ -92,8 +92,11 @@ def draw_dose_response(
     else:
         lines += _draw_means(dose_response, charted, canvas, colours_by_group)
     trends, first_row = sort_trends(dose_response), lines_above + len(lines) + 1
-    name_by_metric = {trend.metric: _name_metric_with_unit(trend.metric, unsettled_metrics) for trend in trends}
-    slope_lines = _draw_slopes(dose_response, trends, name_by_metric, charted.metric, canvas)
+    label_by_metric = {
+        metric: label_effect(metric, _describe_unit(metric), is_unsettled=metric in unsettled_metrics)
+        for metric in (trend.metric for trend in trends)
+    }
+    slope_lines = _draw_slopes(dose_response, trends, label_by_metric, charted.metric, canvas)
     verdict_lines = wrap_text(replace_names(dose_response.verdict_text), canvas.width)
     row_by_metric = {trend.metric: row for row, trend in enumerate(trends, first_row)}
     return [*lines, *slope_lines, *verdict_lines], row_by_metric
@@ -185,7 +188,7 @@ def _draw_title(trend: "Trend", setting_name: str) -> Text:
 def _draw_slopes(
     dose_response: "DoseResponse",
     trends: "Sequence[Trend]",
-    name_by_metric: Mapping[str, str],
+    label_by_metric: Mapping[str, str],
     charted_metric: str,
     canvas: Canvas,
 ) -> list[Text]:
@@ -210,7 +213,7 @@ def _draw_slopes(
     for trend, effect in zip(trends, effects, strict=True):
         style = canvas.get_style("found" if trend.family_p <= SIGNIFICANCE_LEVEL else "text-muted")
         style += Style(bold=trend.metric == charted_metric)
-        label = Text(name_by_metric[trend.metric], style)
+        label = Text(label_by_metric[trend.metric], style)
         if trend.metric == charted_metric:
             label.stylize(canvas.get_style("accent"))
         rows.append(
@@ -224,7 +227,7 @@ def _draw_slopes(
                 no_plot_text=UNBOUNDED_TEXT if math.isfinite(trend.relative_slope) else NO_SCALE_TEXT,
             )
         )
-    labels = list(name_by_metric.values())
+    labels = list(label_by_metric.values())
     layout = choose_layout(labels, [row.change for row in rows], canvas.width, effect_width)
     legend = f"{describe_symbols(labels, canvas.width, has_null=False)}   effect: % of the mean per 1 {setting_name}"
     return [
@@ -245,10 +248,9 @@ def format_slopes(slopes: "Sequence[float]") -> list[str]:
     return align_decimals([f"{slope:+#.3g}".rstrip(".") if math.isfinite(slope) else MISSING_TEXT for slope in slopes])
 
 
-def _name_metric_with_unit(metric: str, unsettled_metrics: Collection[str]) -> str:
-    unit, name = get_metric_unit(metric), replace_names(metric)
-    name += UNSETTLED_SIGN if metric in unsettled_metrics else ""
-    return mark_ratio(metric, f"{name} ({unit})" if unit else name)
+def _describe_unit(metric: str) -> str:
+    unit = get_metric_unit(metric)
+    return f"({unit})" if unit else ""
 
 
 def _format_effect(trend: "Trend", decimals: int, *, may_have_unit: bool) -> str:

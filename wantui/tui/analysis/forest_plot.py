@@ -19,7 +19,7 @@ from wantui.tui.analysis.metric_notes import (
     SHORT_UNSETTLED_NOTE,
     UNSETTLED_NOTE,
     UNSETTLED_SIGN,
-    mark_ratio,
+    label_effect,
 )
 from wantui.tui.number_formats import format_p
 from wantui.tui.plain_names import replace_names
@@ -163,12 +163,13 @@ def get_relative_change(difference: Difference) -> Change:
     return difference.relative_difference, difference.relative_low, difference.relative_high
 
 
-def label_effect(comparison: "Comparison", metric: str) -> str:
-    """Return the name of a metric for the column beside its effect; mark the primary metric."""
-    group = comparison.groups[0]
-    is_unsettled = metric in group.videos[0].unsettled_metrics
-    name = replace_names(f"{metric}{UNSETTLED_SIGN}" if is_unsettled else group.label_metric(metric))
-    return mark_ratio(metric, f"{name} (primary)" if metric == comparison.primary_metric else name)
+def label_compared_metric(comparison: "Comparison", metric: str) -> str:
+    """Return the label of a metric beside its effect; mark the primary metric."""
+    video = comparison.groups[0].videos[0]
+    is_unsettled = metric in video.unsettled_metrics
+    stride_note = "" if is_unsettled else video.describe_stride(metric)
+    primary_note = "(primary)" if metric == comparison.primary_metric else ""
+    return label_effect(metric, stride_note, primary_note, is_unsettled=is_unsettled)
 
 
 def describe_symbols(labels: Sequence[str], width: int, *, has_null: bool = True, has_unguided: bool = False) -> str:
@@ -246,7 +247,7 @@ def build_forest_rows(
         }
         p = find_decisive_p(comparison, difference)
         style = get_style("found") + Style(bold=True) if p <= SIGNIFICANCE_LEVEL else get_style("text-muted")
-        label = Text(label_effect(comparison, difference.metric), style)
+        label = Text(label_compared_metric(comparison, difference.metric), style)
         change, parts = get_relative_change(difference), format_difference_parts(difference)
         rows.append(ForestRow(label, change, *parts, p, style, reference_changes))
     return rows

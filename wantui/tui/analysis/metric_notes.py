@@ -4,6 +4,7 @@ from wantui.analysis.calibrated import find_response
 from wantui.analysis.metrics import get_ratio_origin
 from wantui.formatting import format_count
 from wantui.tui.number_formats import format_p
+from wantui.tui.plain_names import replace_names
 
 RESPONSES = {
     "both": "appearance more than frequency",
@@ -27,9 +28,14 @@ def describe_least_p(least_p: float, seed_count: int) -> tuple[str, ...]:
     return f"{p_text}: smallest p with {format_count(seed_count, 'seed')}", f"smallest p: {p_text}"
 
 
-def mark_ratio(metric: str, label: str) -> str:
-    """Return the label of a metric beside percentages, with a symbol if the percentages are not measured from 0."""
-    return f"{label} {RATIO_SIGN}" if get_ratio_origin(metric) else label
+def label_effect(metric: str, *notes: str, is_unsettled: bool) -> str:
+    """Return the label of a metric beside its effect in percent: its name and notes, with the signs that apply to it.
+
+    Args:
+        notes: texts behind the name, of which empty ones are skipped.
+    """
+    name = replace_names(metric) + (UNSETTLED_SIGN if is_unsettled else "")
+    return " ".join(filter(None, (name, *notes, RATIO_SIGN if get_ratio_origin(metric) else "")))
 
 
 def describe_metric_response(metric: str, *, is_guided: bool = True) -> str:
