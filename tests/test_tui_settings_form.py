@@ -18,11 +18,13 @@ from wantui.tui.settings_rows import (
     ChoiceRow,
     ErrorRow,
     Heading,
+    choose_name_width,
     describe_row,
     describe_rows,
     format_label,
     format_setting_value,
     list_settings_rows,
+    pad_name,
 )
 from wantui.tui.widgets.settings_form import SettingsForm
 from wantui.tui.wrapping import wrap_text
@@ -460,6 +462,12 @@ def test_value_that_does_not_fit_its_row_is_shown_in_full() -> None:
             assert footer.split()[:3] == ["F5", "Queue", "it"]
 
     run(test)
+
+
+def test_name_is_padded_only_as_far_as_a_value_of_wide_characters_fits() -> None:
+    value_text = "一" * 12  # 24 cells
+    assert len(pad_name("batch_name", value_text, 40)) == 40 - 2 - 1 - 24
+    assert len(pad_name("batch_name", "a" * 12, 40)) == choose_name_width(40)
 
 
 def test_sweep_edited_in_a_filtered_list_stays_in_its_row() -> None:

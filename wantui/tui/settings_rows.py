@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
+
 from wantui.config.fields import FormField, list_form_fields
 from wantui.config.flow_values import format_flow_text
 from wantui.formatting import escape_unprintable, shorten_text
@@ -158,12 +160,11 @@ def choose_name_width(width: int) -> int:
     return longest if width >= SIGN_WIDTH + longest + 1 + MIN_VALUE_WIDTH else NARROW_NAME_WIDTH
 
 
-def pad_name(name: str, value_text: str, width: int) -> str:
+def pad_name(name: str, value_text: str, row_width: int) -> str:
     """Return the label of a setting as wide as its column, or narrower if the value then fits into the row."""
-    column_width = choose_name_width(width)
-    return shorten_text(format_label(name), column_width).ljust(
-        min(column_width, width - SIGN_WIDTH - 1 - len(value_text))
-    )
+    column_width = choose_name_width(row_width)
+    free_width = row_width - SIGN_WIDTH - 1 - cell_len(value_text)
+    return shorten_text(format_label(name), column_width).ljust(min(column_width, free_width))
 
 
 def format_editable_value(value: object) -> str:

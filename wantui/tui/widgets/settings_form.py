@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 from textual import getters, on
@@ -80,6 +81,7 @@ class SettingsForm(Vertical):
         self.changed_keys: set[str] = set()
         self.value_error: str | None = None
         self.error_key: str | None = None
+        self._edited_key: str | None = None
         self.open_key: str | None = None
         """Key of the setting whose choices are listed under its row."""
         self.entries: list[SettingsRow] = list_settings_rows()
@@ -168,7 +170,7 @@ class SettingsForm(Vertical):
         line.append(value_text, Style(bold=True) if is_changed else Style(dim=value_text in (DEFAULT_TEXT, NONE_TEXT)))
         if is_changed and self.file_config is not None:
             former_text = f"  config: {format_setting_value(field.key, get_setting_value(self.file_config, field.key))}"
-            if len(line) + len(former_text) <= width:
+            if line.cell_len + cell_len(former_text) <= width:
                 line.append(former_text, Style(dim=True))
         return line
 
@@ -215,7 +217,7 @@ class SettingsForm(Vertical):
             return ""
         value_text = format_setting_value(row.key, get_setting_value(self.config, row.key))
         width = self.field_list.row_width
-        if SIGN_WIDTH + len(pad_name(row.name, value_text, width)) + 1 + len(value_text) <= width:
+        if SIGN_WIDTH + len(pad_name(row.name, value_text, width)) + 1 + cell_len(value_text) <= width:
             return ""
         text = f"{format_label(row.name)} = {value_text}"
         if row.key in self.changed_keys and self.file_config is not None:
@@ -236,8 +238,6 @@ class SettingsForm(Vertical):
         self._show_explanation()
 
     # Editing
-
-    _edited_key: str | None = None
 
     @on(VirtualList.Chosen, "#fields")
     def _edit_current_field(self) -> None:
