@@ -1,5 +1,4 @@
-"""Pictures in block characters: each character shows two colours on its four quadrants, chosen to fit the picture
-best."""
+"""Pictures in block characters, each with the two colours on its four quadrants that fit the picture best."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING

@@ -47,8 +47,10 @@ if TYPE_CHECKING:
 
 REDRAW_SECONDS, SLOW_REDRAW_SECONDS = 1.0, 5.0
 """Seconds between redraws; with --low-bandwidth."""
-PREVIEW_FPS, MAX_SMALL_LOG_LINES = 2.0, 4
-"""Frames per second of a preview, which has few frames, and lines of the log unless it is enlarged."""
+PREVIEW_FPS = 2.0
+"""Frames per second of a preview, which has few frames."""
+MAX_SMALL_LOG_LINES = 4
+"""Maximum lines of the log unless it is enlarged."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ class TerminalDriver(LinuxDriver):
     Textual's driver has four faults, which this class avoids:
 
     * After SIGSTOP and SIGCONT, it starts a second time without having ended: it then stores the raw terminal modes as
-      those
-      to restore at the exit, and two threads compete for the keys.
+      those to restore at the exit, and two threads compete for the keys.
     * After Ctrl-Z and `fg`, nothing is drawn until something changes.
     * It leaves a terminal that reports the mouse in pixels (Kitty, Ghostty, foot) in that mode.
     * Its signal handlers write to a queue whose lock the interrupted code may hold, which blocks forever.

@@ -98,22 +98,23 @@ class PlaybackBar(SeekBar):
         title_text = Text(title, "dim")
         title_text.truncate(max(0, int(width * MAX_TITLE_SHARE)), overflow="ellipsis")
         self.bar_start = len(position) + 2
-        self.bar_width = width - self.bar_start - (title_text.cell_len + 2 if title_text.cell_len else 0)
-        if self.bar_width < MIN_BAR_WIDTH and has_scrub_bar:
+        free_width = width - self.bar_start - (title_text.cell_len + 2 if title_text else 0)
+        if free_width < MIN_BAR_WIDTH and has_scrub_bar:
             title_text = Text()
-            self.bar_width = max(0, width - self.bar_start)
-        share = playback.frame_index / playback.last_index if playback.last_index else 0.0
+            free_width = width - self.bar_start
+        free_width = max(0, free_width)
+        self.bar_width = free_width if has_scrub_bar else 0
         line = Text(no_wrap=True)
         line.append(position[:1], self.make_colour_style("accent") + Style(bold=True))
         line.append(f"{position[1:]}  ")
-        if has_scrub_bar:
+        if self.bar_width:
+            share = playback.frame_index / playback.last_index if playback.last_index else 0.0
             thumb = round(share * (self.bar_width - 1))
-            line.append("━" * thumb + "●" * (self.bar_width > 0), self.make_colour_style("accent"))
+            line.append("━" * thumb + "●", self.make_colour_style("accent"))
             line.append("─" * (self.bar_width - 1 - thumb), Style(dim=True))
         else:
-            line.append(" " * max(0, self.bar_width))
-            self.bar_width = 0
-        if title_text.cell_len:
+            line.append(" " * free_width)
+        if title_text:
             line.append("  ").append_text(title_text)
         self.show_lines([line])
 

@@ -16,7 +16,7 @@ from wantui.tui.widgets.diff_text import DiffText
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
 
-MIN_PICTURE_LINES = 3
+DEFAULT_PICTURE_LINES = 3
 """Height of a small picture in lines, unless the strip has another."""
 GAP_SIGN = "⋯"
 """Sign between two steps if the steps between them have no picture, and at an end of the strip if more steps follow."""
@@ -47,13 +47,13 @@ class PreviewStrip(DiffText):
     def __init__(
         self,
         *,
-        picture_lines: tuple[int, int] = (MIN_PICTURE_LINES, MIN_PICTURE_LINES),
+        picture_lines: tuple[int, int] = (DEFAULT_PICTURE_LINES, DEFAULT_PICTURE_LINES),
         spreads: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         (self.min_picture_lines, self.max_picture_lines), self.spreads = picture_lines, spreads
-        self._picture_lines = MIN_PICTURE_LINES
+        self._picture_lines = DEFAULT_PICTURE_LINES
         self._pictures_by_step: dict[int, Picture] = {}
         self._shown_step: int | None = None
         self._notes_by_step: dict[int, str] = {}

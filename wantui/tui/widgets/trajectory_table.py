@@ -236,7 +236,8 @@ class TrajectoryTable(VirtualList):
         indices: list[int] = []
         for index in range(self.first_metric_index, len(METRICS)):
             free_width -= (self._make_metric_column(METRIC_NAMES[index]).width or 0) + len(COLUMN_GAP)
-            if free_width < (index < len(METRICS) - 1) and indices:
+            sign_width = 1 if index < len(METRICS) - 1 else 0
+            if free_width < sign_width and indices:
                 break
             indices.append(index)
         return indices
