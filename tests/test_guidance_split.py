@@ -29,7 +29,7 @@ from wantui.generation.fuse import fuse_pipeline
 from wantui.generation.guidance_split import (
     SecondGpuError,
     find_guidance_split,
-    list_transformers,
+    list_transformers_and_copies,
     remove_guidance_split,
     split_guidance,
 )
@@ -72,7 +72,9 @@ def second_device(pipeline: WanPipeline) -> Iterator[list[tuple[str, str]]]:
     handles = [
         module.register_forward_pre_hook(lambda *_, name=name: passes.append((name, threading.current_thread().name)))
         for name, module in zip(
-            ["original"] * len(split.originals) + ["copy"] * len(split.copies), list_transformers(pipeline), strict=True
+            ["original"] * len(split.originals) + ["copy"] * len(split.copies),
+            list_transformers_and_copies(pipeline),
+            strict=True,
         )
     ]
     try:

@@ -1,9 +1,8 @@
 """Observers of self- and cross-attention in Wan's blocks, between the kernel and the output projection.
 
 Reference blocks get the processors of this module while a hook needs them; fused blocks call `run_observers`
-themselves.
-Observers receive the inputs and the output of the unmodified kernel: an observer that returns the output unchanged
-changes no bit of the video.
+themselves. Observers receive the inputs and the output of the unmodified kernel: an observer that returns the output
+unchanged changes no bit of the video.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -16,7 +15,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttnProcessor, _get_qkv_projections
 from torch import Tensor
 
-from wantui.generation.guidance_split import list_transformers
+from wantui.generation.guidance_split import list_transformers_and_copies
 
 AttentionSite = Literal["self", "cross"]
 """Attention of a block: self among the video positions, cross from the video to the text positions."""
@@ -92,7 +91,7 @@ def install_observers(pipeline: WanPipeline, sites: Collection[AttentionSite]) -
     """Install observing processors in a pipeline's reference blocks; at the end, restore the original processors."""
     original_processors: list[tuple[Any, Any]] = []
     try:
-        for transformer in list_transformers(pipeline):
+        for transformer in list_transformers_and_copies(pipeline):
             for block_index, block in enumerate(transformer.blocks):
                 for site, attention in (("self", block.attn1), ("cross", block.attn2)):
                     processor = attention.processor

@@ -27,6 +27,7 @@ from wantui.generation.fp8 import Fp8FeedForward, quantize_block
 from wantui.generation.fused_attention import FusedCrossAttention, FusedSelfAttention
 from wantui.generation.fused_decoder import fuse_decoder
 from wantui.generation.fused_linear import fuse_linear_layers
+from wantui.generation.placement import list_transformers
 from wantui.planning.fp8 import is_block_in_fp8
 from wantui.planning.throughput import NATIVE_ATTENTION
 
@@ -38,11 +39,10 @@ def fuse_pipeline(pipeline: WanPipeline, attention_kernel: str, fp8_device: torc
         attention_kernel: see `fuse_blocks`.
         fp8_device: device that rounds the weights to FP8, for products in FP8; None for other speeds.
     """
-    for transformer in (pipeline.transformer, pipeline.transformer_2):
-        if transformer is not None:
-            fuse_blocks(transformer, attention_kernel)
-            if fp8_device is not None:
-                quantize_blocks(transformer, fp8_device)
+    for transformer in list_transformers(pipeline):
+        fuse_blocks(transformer, attention_kernel)
+        if fp8_device is not None:
+            quantize_blocks(transformer, fp8_device)
     if pipeline.vae is not None:
         fuse_decoder(pipeline.vae)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wantui.generation.cuda_errors import is_fatal_cuda_error, is_out_of_memory
 from wantui.generation.pass_cache import PassCache
-from wantui.generation.placement import find_device, free_unused_memory, select_gpu
+from wantui.generation.placement import find_device, free_unused_memory, list_transformers, select_gpu
 
 
 class SecondGpuError(RuntimeError):
@@ -38,7 +38,7 @@ class GuidanceSplit:
 
     def __init__(self, pipeline: WanPipeline, device: torch.device) -> None:
         self.device = device
-        self.originals = _list_originals(pipeline)
+        self.originals = list_transformers(pipeline)
         self.copies = [copy_to_device(transformer, device) for transformer in self.originals]
         self.pass_cache = PassCache()
         """Values that the unconditional passes of one video share."""
@@ -111,16 +111,11 @@ def find_guidance_split(pipeline: WanPipeline) -> GuidanceSplit | None:
     return split
 
 
-def list_transformers(pipeline: WanPipeline) -> list[Any]:
+def list_transformers_and_copies(pipeline: WanPipeline) -> list[Any]:
     """Return the transformers of a pipeline and their copies on a second GPU."""
     split = find_guidance_split(pipeline)
-    originals = _list_originals(pipeline)
+    originals = list_transformers(pipeline)
     return originals if split is None else [*originals, *split.copies]
-
-
-def _list_originals(pipeline: WanPipeline) -> list[Any]:
-    """Return the transformers of a pipeline: one, or two of Wan 2.2 A14B."""
-    return [transformer for transformer in (pipeline.transformer, pipeline.transformer_2) if transformer is not None]
 
 
 def find_transformer_name(pipeline: WanPipeline, transformer: Any) -> str:

@@ -22,7 +22,7 @@ from wantui.generation.cuda_errors import is_fatal_cuda_error, is_out_of_memory
 from wantui.generation.errors import LoadError, NoSuchDeviceError, NotLoadedError
 from wantui.generation.fp8 import compute_test_product
 from wantui.generation.fuse import fuse_pipeline
-from wantui.generation.placement import apply_memory_plan, select_gpu
+from wantui.generation.placement import apply_memory_plan, list_transformers, select_gpu
 from wantui.generation.quantize import quantize_transformer
 from wantui.generation.self_check import check_parts_compatible, check_pipeline_works
 from wantui.generation.tensors import check_all_tensors_set, check_gguf_tensors, check_part_tensors, check_sentencepiece
@@ -223,9 +223,8 @@ def _change_weights(pipeline: WanPipeline, weights: WeightsForm, lora: LoraReque
         if weights == "gguf" and lora.list_merged_files():
             raise LoadError(f"{ADAPTERS_KEY}: adapters cannot be merged into the weights of a GGUF file")
         merge_adapters(pipeline, lora)
-    for transformer in (pipeline.transformer, pipeline.transformer_2):
-        if transformer is not None:
-            quantize_transformer(transformer, weights)
+    for transformer in list_transformers(pipeline):
+        quantize_transformer(transformer, weights)
 
 
 def _make_load_error(

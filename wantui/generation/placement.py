@@ -19,9 +19,6 @@ class PipelinePlacement:
 
     def __init__(self, pipeline: WanPipeline, device: torch.device, plan: MemoryPlan) -> None:
         self.device = device
-        self.transformers = [
-            transformer for transformer in (pipeline.transformer, pipeline.transformer_2) if transformer is not None
-        ]
         self.swapped_parts: list[nn.Module] = []
         """Parts that alternate on the GPU, one at a time."""
         self.active_part: nn.Module | None = None
@@ -31,7 +28,7 @@ class PipelinePlacement:
             pipeline.to(device)
             return
         self.swapped_parts = [pipeline.vae]
-        for transformer in self.transformers:
+        for transformer in list_transformers(pipeline):
             match plan.transformer_placement:
                 case "parked":
                     self.swapped_parts.append(transformer)
@@ -55,6 +52,11 @@ class PipelinePlacement:
         if part in self.swapped_parts:
             part.to(self.device)
         self.active_part = part
+
+
+def list_transformers(pipeline: WanPipeline) -> list[Any]:
+    """Return the transformers of a pipeline: none without one, or two of Wan 2.2 A14B."""
+    return [transformer for transformer in (pipeline.transformer, pipeline.transformer_2) if transformer is not None]
 
 
 def stream_blocks(transformer: Any, device: torch.device) -> None:

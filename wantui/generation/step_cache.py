@@ -12,6 +12,7 @@ from typing import Any
 from diffusers import WanPipeline
 from diffusers.hooks import FirstBlockCacheConfig, MagCacheConfig
 
+from wantui.generation.placement import list_transformers
 from wantui.planning import Recipe
 from wantui.planning.step_skipping import (
     MAX_CONSECUTIVE_SKIPS,
@@ -34,9 +35,7 @@ def enable_step_cache(pipeline: WanPipeline, recipe: Recipe, sigmas: Sequence[fl
     if recipe.speed != "cached":
         yield
         return
-    transformers = [
-        transformer for transformer in (pipeline.transformer, pipeline.transformer_2) if transformer is not None
-    ]
+    transformers = list_transformers(pipeline)
     for transformer in transformers:
         transformer.enable_cache(build_cache_config(recipe, sigmas))
     try:
