@@ -19,7 +19,8 @@ from wantui.errors import UserError
 from wantui.generation.errors import NotFiniteError
 from wantui.generation.load import resolve_device
 from wantui.generation.placement import find_device_name
-from wantui.generation.renoise import LevelSums, make_prompt_encoder, measure_level_gaps
+from wantui.generation.prompt_encoding import make_prompt_encoder
+from wantui.generation.renoise import LevelSums, measure_level_gaps
 from wantui.generation.token_spans import check_prompt_length
 from wantui.planning import CaptureRequests, Recipe, TimedVideo, parse_timed_videos
 from wantui.planning.pass_time import estimate_pass_seconds

@@ -33,12 +33,12 @@ from wantui.generation.guidance_split import (
 from wantui.generation.model_passes import PassInput, evaluate_model, start_second_pass
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.generation.preparation import DenoisingPreparation
+from wantui.generation.prompt_encoding import make_prompt_encoder
 from wantui.generation.prompt_sequence import EncodedPrompt, PromptSequence
 from wantui.generation.samplers import build_scheduler
 from wantui.generation.step_cache import enable_step_cache, free_step_cache
 from wantui.generation.token_spans import check_prompt_length
 from wantui.guidance import EvaluationGuidance
-from wantui.models.catalogue import TEXT_POSITION_COUNT
 from wantui.planning import Recipe
 from wantui.planning.guidance_plan import plan_guidance
 from wantui.planning.sizes import SizeError
@@ -119,24 +119,10 @@ def _encode_prompts(
 
     The prompts contain their embeddings.
     """
-    encode_options = {"max_sequence_length": TEXT_POSITION_COUNT, "device": find_device(pipeline)}
-    if embed_prompt is not None:
-        first_embeds = embed_prompt(recipe.prompt)
-        negative_prompt_embeds = embed_prompt(recipe.negative_prompt) if uses_guidance else None
-    else:
-        first_embeds, negative_prompt_embeds = pipeline.encode_prompt(
-            recipe.prompt, recipe.negative_prompt, uses_guidance, **encode_options
-        )
-    embeds_by_prompt = {recipe.prompt: first_embeds}
-    for prompt in dict.fromkeys(marked_prompt.prompt for marked_prompt in recipe.prompts[1:]):
-        if prompt not in embeds_by_prompt:
-            embeds_by_prompt[prompt] = (
-                pipeline.encode_prompt(prompt, None, False, **encode_options)[0]
-                if embed_prompt is None
-                else embed_prompt(prompt)
-            )
+    embed = make_prompt_encoder(pipeline, embed_prompt)
+    embeds_by_prompt = {prompt: embed(prompt) for prompt in dict.fromkeys(marked.prompt for marked in recipe.prompts)}
     encoded_prompts = [EncodedPrompt(p.prompt, p.marks, embeds_by_prompt[p.prompt]) for p in recipe.prompts]
-    return PromptSequence(encoded_prompts), negative_prompt_embeds
+    return PromptSequence(encoded_prompts), embed(recipe.negative_prompt) if uses_guidance else None
 
 
 def check_pipeline_video_size(pipeline: WanPipeline, recipe: Recipe) -> None:
@@ -225,23 +211,23 @@ def denoise_latents(
                 f"after step {evaluation_index + 1} of {evaluation_count} {moment}",
             )
             yield DenoisingStep(
-                evaluation_index,
-                evaluation_count,
-                inputs.sigmas[evaluation_index],
-                inputs.sigmas[evaluation_index + 1],
-                inputs.timesteps[evaluation_index],
-                latents,
-                result.velocity,
-                result.next_latents,
-                time.perf_counter() - started_at,
-                {
+                evaluation_index=evaluation_index,
+                evaluation_count=evaluation_count,
+                sigma=inputs.sigmas[evaluation_index],
+                sigma_next=inputs.sigmas[evaluation_index + 1],
+                timestep=inputs.timesteps[evaluation_index],
+                latents_before=latents,
+                velocity=result.velocity,
+                latents=result.next_latents,
+                seconds=time.perf_counter() - started_at,
+                values_by_capture={
                     name: record
                     for name, hook in inputs.hooks_by_capture.items()
                     if (record := hook.pop_record()) is not None
                 },
-                result.conditional_velocity,
-                result.unconditional_velocity,
-                2 if has_guided_steps and find_guidance_split(pipeline) is not None else 1,
+                conditional_velocity=result.conditional_velocity,
+                unconditional_velocity=result.unconditional_velocity,
+                gpu_count=2 if has_guided_steps and find_guidance_split(pipeline) is not None else 1,
             )
             latents = result.next_latents
 

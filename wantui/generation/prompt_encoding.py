@@ -1,8 +1,9 @@
-"""Encode all prompts of a batch before the other parts are loaded, so that the text encoder can be unloaded."""
+"""Encode prompts: each with the text encoder of a pipeline, or all of a batch before the other parts are loaded."""
 
 import platform
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from wantui.generation.cuda_errors import is_out_of_memory
 from wantui.generation.errors import LoadError
 from wantui.generation.finite import check_finite
 from wantui.generation.load import load_pipeline_parts
-from wantui.generation.placement import free_unused_memory
+from wantui.generation.placement import find_device, free_unused_memory
 from wantui.generation.self_check import check_text_encoder
 from wantui.models.catalogue import TEXT_POSITION_COUNT, WanModel
 from wantui.models.fingerprint import find_cached_commit
@@ -24,8 +25,28 @@ from wantui.planning.memory_plan import RESIDENT_PLAN
 from wantui.storage.embeddings import EmbeddingStore
 
 
+@torch.no_grad()
+def encode_prompt(pipeline: WanPipeline, device: torch.device, prompt: str) -> Tensor:
+    """Return the embedding [1, 512, dim] of a prompt, with zeros at the padding."""
+    embeds: Tensor = pipeline.encode_prompt(
+        prompt, None, False, max_sequence_length=TEXT_POSITION_COUNT, device=device
+    )[0]
+    return embeds
+
+
+def make_prompt_encoder(pipeline: WanPipeline, embed_prompt: Callable[[str], Tensor] | None) -> Callable[[str], Tensor]:
+    """Return a function that returns the embedding [1, 512, dim] of a prompt.
+
+    Args:
+        embed_prompt: such a function for a pipeline without a text encoder; None uses the text encoder.
+    """
+    return embed_prompt or partial(encode_prompt, pipeline, find_device(pipeline))
+
+
 class CachedPromptEncoder:
     """Encoder of prompts that stores each text embedding on disk, so that each prompt is encoded once.
+
+    The text encoder is loaded to encode prompts, and unloaded before the other parts of the model are loaded.
 
     Args:
         device: device of the encoder; stored embeddings are specific to it.
@@ -141,9 +162,7 @@ class CachedPromptEncoder:
         for prompt in random.sample(prompts, len(prompts)):
             if self.store.read_embedding(prompt) is not None:
                 continue
-            embedding, _ = pipeline.encode_prompt(
-                prompt, None, False, max_sequence_length=TEXT_POSITION_COUNT, device=self.device
-            )
+            embedding = encode_prompt(pipeline, self.device, prompt)
             check_finite(embedding, f"the text embedding of {prompt[:80]!r} contains")
             self.store.write_embedding(prompt, _to_storable_array(_strip_padding(embedding[0])))
 

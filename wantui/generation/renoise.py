@@ -1,8 +1,8 @@
 """Velocities of a model at renoised videos, with two prompts, for the information gap (`analysis.information_gap`)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from wantui.generation.finite import check_finite
 from wantui.generation.pass_cache import PassCache
 from wantui.generation.placement import ensure_on_device, find_device
 from wantui.generation.samplers import derive_seed
-from wantui.models.catalogue import TEXT_POSITION_COUNT
 
 NOISE_PURPOSE = "wantui information gap"
 """Text hashed into the seed, so that this noise is independent of the video's initial noise."""
@@ -80,7 +79,7 @@ def measure_level_gaps(
                     check_finite(velocity, "a velocity holds", f"at sigma {sigma:.4f}")
                 conditional, generic = velocities
                 gaps.append(compare_velocities(conditional, generic, noise - latents))
-            yield LevelSums(*(sum(values) / draw_count for values in zip(*map(_list_values, gaps), strict=True)))
+            yield LevelSums(*(sum(values) / draw_count for values in zip(*map(astuple, gaps), strict=True)))
 
 
 def compare_velocities(conditional: Tensor, generic: Tensor, target: Tensor) -> LevelSums:
@@ -99,10 +98,6 @@ def compare_velocities(conditional: Tensor, generic: Tensor, target: Tensor) -> 
         ]
     )
     return LevelSums(*sums.tolist())
-
-
-def _list_values(gap: LevelSums) -> tuple[float, float, float]:
-    return gap.squared_gap, gap.pointwise_gain, gap.squared_error
 
 
 @torch.no_grad()
@@ -129,18 +124,3 @@ def _predict_velocities(
             return velocity
 
     return [predict(context, text) for context, text in zip(("cond", "uncond"), embeds, strict=True)]
-
-
-def make_prompt_encoder(pipeline: WanPipeline, embed_prompt: Callable[[str], Tensor] | None) -> Callable[[str], Tensor]:
-    """Return a function that returns the embedding [1, 512, dim] of a prompt."""
-    if embed_prompt is not None:
-        return embed_prompt
-
-    @torch.no_grad()
-    def encode(prompt: str) -> Tensor:
-        embeds: Tensor = pipeline.encode_prompt(
-            prompt, None, False, max_sequence_length=TEXT_POSITION_COUNT, device=find_device(pipeline)
-        )[0]
-        return embeds
-
-    return encode
