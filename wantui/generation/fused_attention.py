@@ -44,14 +44,10 @@ class FusedSelfAttention(WanAttnProcessor):
             rotary_emb: cos and sin, [1, positions, 1, dim] float32: each angle twice.
         """
         current_pass = get_current_pass()
+        shared_step = None if current_pass is None or self.block_index > 0 else current_pass.step
         # An observer must see every pass: compute it instead of reusing the previous pass.
-        shares_output = (
-            current_pass is not None
-            and current_pass.step.has_two_passes
-            and self.block_index == 0
-            and not is_observed("self")
-        )
-        shared_step = current_pass.step if current_pass is not None and shares_output else None
+        if shared_step is not None and (not shared_step.has_two_passes or is_observed("self")):
+            shared_step = None
         if shared_step is not None and shared_step.first_attention is not None:
             attention_output, shared_step.first_attention = shared_step.first_attention, None
             return attention_output

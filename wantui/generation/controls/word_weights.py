@@ -7,7 +7,8 @@ case the output is recomputed in float32, over the columns of the softmax.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,20 +36,21 @@ def apply_control(request: WordWeightsRequest, preparation: DenoisingPreparation
             encoded_prompt.embeds = apply_weights_to_embeddings(encoded_prompt.embeds, prompt, request.weighting)
 
 
-def apply_weights_to_embeddings(prompt_embeds: Tensor, prompt: TokenizedPrompt, method: str) -> Tensor:
+def apply_weights_to_embeddings(
+    prompt_embeds: Tensor, prompt: TokenizedPrompt, method: Literal["multiply", "interpolation"]
+) -> Tensor:
     """Apply weights to the text encoder's output [1, 512, channels], with the methods of the older system.
 
     multiply: w e. interpolation: p + w (e - p), with p the embedding of the end token.
     """
-    weighted_embeds = prompt_embeds.clone()
-    weight_functions: dict[str, Callable[[Tensor, float], Tensor]] = {
-        "multiply": lambda e, w: w * e,
-        "interpolation": lambda e, w: end_embedding + w * (e - end_embedding),
-    }
-    end_embedding = prompt_embeds[0, prompt.token_count - 1]
+    weighted_embeds, end_embed = prompt_embeds.clone(), prompt_embeds[0, prompt.token_count - 1]
     for word in prompt.words:
         for token in word.token_positions if word.weight != 1 else ():
-            weighted_embeds[0, token] = weight_functions[method](weighted_embeds[0, token], word.weight)
+            embed = weighted_embeds[0, token]
+            if method == "multiply":
+                weighted_embeds[0, token] = word.weight * embed
+            else:
+                weighted_embeds[0, token] = end_embed + word.weight * (embed - end_embed)
     return weighted_embeds
 
 
