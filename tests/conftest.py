@@ -99,6 +99,8 @@ def use_memory_folder() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if sys.getfilesystemencoding() != "utf-8":
+        raise pytest.UsageError("cannot run the tests: they need file names in UTF-8. Set LC_ALL=C.UTF-8.")
     use_memory_folder()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; clients would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
