@@ -99,7 +99,8 @@ def test_home_and_variables_are_resolved_in_every_output_folder_option(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")
-def test_inaccessible_folder_is_reported(wantui: Wantui) -> None:
+def test_inaccessible_folder_is_reported(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wantui.batches.slurm.check_slurm_installation", lambda: None)
     Path("locked").mkdir(mode=0)
     for command in COMMANDS_WITH_PATHS:
         result = wantui(*(word.replace("PATH", "locked/b") for word in command))
