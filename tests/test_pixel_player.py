@@ -27,12 +27,11 @@ class MadeUpTerminal:
         self.size = TerminalSize(80, 24, (8, 16))
         self.player: PixelPlayer | None = None
         self.terminal = PixelTerminal(protocol, self.written.append, self.wait_for_actions, lambda: self.size)
-        self.idle_count = 0
+        self.deadline = time.monotonic() + 60
 
     def wait_for_actions(self, seconds: float) -> Sequence[str]:
         assert self.player is not None
-        self.idle_count += 1
-        assert self.idle_count < 5000, "nothing is shown"
+        assert time.monotonic() < self.deadline, "nothing is shown"
         if self.player._must_redraw:
             time.sleep(0.002)
             return []
@@ -176,8 +175,8 @@ def test_full_screen_hides_the_status_line(clips: list[PlayerClip]) -> None:
 def test_unreadable_clip_shows_the_reason(clips: list[PlayerClip]) -> None:
     clips[0].path.write_bytes(b"damaged")
     written = MadeUpTerminal("kitty", ["step(1)", "close"]).play(clips[:1])
-    text = re.sub(rb"\x1b\[\d+;\d+H", b"", written)
-    assert re.search(rb"is not a *readable clip", text)
+    text = re.sub(rb"\x1b\[\d+;\d+H| ", b"", written)  # the length of the path decides where lines are wrapped
+    assert b"isnotareadableclip" in text
 
 
 def test_failing_terminal_is_restored(clips: list[PlayerClip]) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import stat
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -131,6 +132,8 @@ def test_frames_are_encoded_in_the_background_with_a_bounded_queue(monkeypatch: 
 
         giver = threading.Thread(target=give)
         giver.start()
+        while clip.submitted_count <= MAX_PENDING_FRAMES:
+            time.sleep(0.002)
         giver.join(0.2)
         assert giver.is_alive()
         assert clip.submitted_count == MAX_PENDING_FRAMES + 1  # the last of them waits to be taken

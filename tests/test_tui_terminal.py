@@ -126,7 +126,7 @@ class Terminal:
     def lose(self) -> None:
         """The terminal goes away, as when an SSH connection drops."""
         self.is_lost = True
-        time.sleep(0.1)
+        self.reader.join()
         os.close(self.master)
 
 
