@@ -4,6 +4,7 @@ Each block is checked at its first evaluation. A process that resumes a video ke
 resumed capture has the same record as an uninterrupted one.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,15 +14,40 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from wantui.generation.controls.word_weights import WordWeights
+from wantui.models.catalogue import TEXT_POSITION_COUNT
 
 BLOCKS_KEY = "blocks"
 """Key of the results by block in a capture's attribute."""
+CHECKED_POSITION_COUNT = 256
+"""Number of evenly spaced video positions at which each block is checked, once per video."""
 MAX_OUTPUT_ERROR_BY_DTYPE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 2e-2}
 """Largest relative error of the recomputed attention output against the kernel's, by the model's dtype."""
 
 
 class CaptureMismatchError(RuntimeError):
     """Raised if the recomputed attention differs from the model's attention; no map is stored."""
+
+
+def refuse_unsupported_shapes(query: Tensor, key: Tensor) -> None:
+    """Refuse attention other than [1, positions, heads, dim] to all text positions.
+
+    Raises:
+        CaptureMismatchError: the message names the shapes.
+    """
+    if query.shape[0] != 1 or key.shape[1] != TEXT_POSITION_COUNT:
+        raise CaptureMismatchError(f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not supported")
+
+
+def choose_checked_positions(query: Tensor) -> Tensor:
+    """Return the indices of the checked positions of a query [1, positions, heads, dim], on its device."""
+    last_position = query.shape[1] - 1
+    positions = torch.linspace(0, last_position, min(CHECKED_POSITION_COUNT, last_position + 1)).round().long()
+    return positions.to(query.device)
+
+
+def compute_exact_logits(query: Tensor, key: Tensor) -> Tensor:
+    """Return the logits [heads, positions, 512] float64 of a query [1, positions, heads, dim] and a key of a text."""
+    return torch.einsum("nhd,thd->hnt", query[0].double(), key[0].double()) / math.sqrt(query.shape[3])
 
 
 class BlockCheckResult(BaseModel):

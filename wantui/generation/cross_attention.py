@@ -29,7 +29,10 @@ from wantui.generation.attention_check import (
     BlockCheckResult,
     CaptureMismatchError,
     check_word_weights,
+    choose_checked_positions,
+    compute_exact_logits,
     compute_relative_error,
+    refuse_unsupported_shapes,
 )
 from wantui.generation.attention_hooks import AttentionSite, add_observer
 from wantui.generation.bent_attention import BlockBender, ResolvedBend, TextColumns
@@ -46,8 +49,6 @@ from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import tokenize_prompt, tokenize_prompts
 from wantui.models.catalogue import TEXT_POSITION_COUNT
 
-CHECKED_POSITION_COUNT = 256
-"""Number of evenly spaced video positions at which each block is checked, once per video."""
 MAX_MAP_ERROR = 1e-4
 """Largest relative error of stored maps against a softmax in float64."""
 
@@ -115,13 +116,7 @@ class CrossAttentionObserver:
             if self.request
             else frozenset()
         )
-        patch_frames, patch_height, patch_width = pipeline.transformer.config.patch_size
-        frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
-        self.position_grid = (
-            frames // patch_frames,
-            recipe.height // pipeline.vae_scale_factor_spatial // patch_height,
-            recipe.width // pipeline.vae_scale_factor_spatial // patch_width,
-        )
+        self.position_grid = preparation.position_grid
         self.negative_prompt = recipe.negative_prompt
         self.block_bender = BlockBender(self.position_grid)
         self.check_results = AttentionCheckResults()
@@ -332,10 +327,7 @@ class CrossAttentionObserver:
         """Return the number of text columns of a block; at the first evaluation, check the recomputed attention."""
         block_key = observed_pass.transformer_name, observed_pass.context, block_index, observed_pass.text.name
         if block_key not in self.column_counts_by_block:
-            if query.shape[0] != 1 or key.shape[1] != TEXT_POSITION_COUNT:
-                raise CaptureMismatchError(
-                    f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not supported"
-                )
+            refuse_unsupported_shapes(query, key)
             self.column_counts_by_block[block_key] = self._check_recomputed_attention(
                 observed_pass, block_index, query, key, value, output
             )
@@ -346,29 +338,24 @@ class CrossAttentionObserver:
     ) -> int:
         token_count = observed_pass.text.token_count
         column_count, are_pads_equal = choose_column_count(key, value, token_count)
-        checked_positions = (
-            torch.linspace(0, query.shape[1] - 1, min(CHECKED_POSITION_COUNT, query.shape[1])).round().long()
-        )
-        checked_query = query[:, checked_positions.to(query.device)]
-        logits = torch.einsum("nhd,thd->hnt", checked_query[0].double(), key[0].double()) / math.sqrt(query.shape[3])
+        checked_positions = choose_checked_positions(query)
+        checked_query, checked_output = query[:, checked_positions], output[:, checked_positions]
+        logits = compute_exact_logits(checked_query, key)
         full_softmax = logits.softmax(2)
         recomputed_output = torch.einsum("hnt,thd->nhd", full_softmax, value[0].double()).flatten(1)
-        kernel_output = output[0, checked_positions.to(output.device)].double()
-        output_error = compute_relative_error(recomputed_output, kernel_output)
+        output_error = compute_relative_error(recomputed_output, checked_output[0].double())
         if (tolerance := MAX_OUTPUT_ERROR_BY_DTYPE.get(output.dtype)) is None:
             raise CaptureMismatchError(
                 f"attention in {output.dtype} is not supported: the attention cannot be observed or changed"
             )
         if not output_error <= tolerance:
             raise CaptureMismatchError(
-                f"the recomputed attention differs from the output of the model's kernel by {output_error:.2g} of "
-                "its norm, "
-                f"more than the rounding of {output.dtype} explains ({tolerance:g}): the attention cannot be "
+                f"the recomputed attention differs from the output of the model's kernel by {output_error:.2g} of its "
+                f"norm, more than the rounding of {output.dtype} explains ({tolerance:g}): the attention cannot be "
                 "observed or changed. Another attention backend may be in use: use the default backend"
             )
         weighted_error = 0.0
         if observed_pass.word_weights:
-            checked_output = output[:, checked_positions.to(output.device)]
             weighted_error = check_word_weights(
                 observed_pass.word_weights, checked_query, key, value, checked_output, logits, column_count
             )

@@ -27,3 +27,14 @@ class DenoisingPreparation:
     """Rule that combines both passes."""
     bends_by_context: dict[str, tuple[ResolvedBend, ...]] = field(default_factory=dict)
     """Bends of the attention maps of words by pass: cond or uncond."""
+
+    @property
+    def position_grid(self) -> tuple[int, int, int]:
+        """Return the number of video positions along frames, height and width."""
+        pipeline, recipe = self.pipeline, self.recipe
+        patch_frames, patch_height, patch_width = pipeline.transformer.config.patch_size
+        return (
+            ((recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1) // patch_frames,
+            recipe.height // pipeline.vae_scale_factor_spatial // patch_height,
+            recipe.width // pipeline.vae_scale_factor_spatial // patch_width,
+        )

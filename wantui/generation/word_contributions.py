@@ -22,17 +22,23 @@ from torch import Tensor
 
 from wantui.captures.base import list_every_nth_index
 from wantui.captures.contributions import CHUNK_BYTES, OUTPUT_NAME, ContributionRequest
-from wantui.generation.attention_check import MAX_OUTPUT_ERROR_BY_DTYPE, CaptureMismatchError
+from wantui.generation.attention_check import (
+    MAX_OUTPUT_ERROR_BY_DTYPE,
+    CaptureMismatchError,
+    choose_checked_positions,
+    compute_exact_logits,
+    compute_relative_error,
+    refuse_unsupported_shapes,
+)
 from wantui.generation.attention_hooks import AttentionSite, add_observer
 from wantui.generation.controls.word_weights import WordWeights
-from wantui.generation.cross_attention import CHECKED_POSITION_COUNT
 from wantui.generation.cross_attention_softmax import choose_column_count, compute_softmax_rows
+from wantui.generation.guidance_split import find_transformer_name
 from wantui.generation.observed_text import ObservedText, find_conditional_text
 from wantui.generation.placement import find_device
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import tokenize_prompts
 from wantui.keyframes import EvaluationMoment
-from wantui.models.catalogue import TEXT_POSITION_COUNT
 
 ContributionMaps = dict[str, Tensor]
 """Maps by word, and of the output: [blocks | 1, frames, height, width] float32 on the device."""
@@ -77,12 +83,7 @@ class ContributionObserver:
         self.prompts = tokenize_prompts(pipeline.tokenizer, recipe.prompts)
         self.words = {word.map_name: word for prompt in reversed(self.prompts) for word in prompt.words}
         self.evaluations = list_every_nth_index(preparation.evaluation_count, request.interval)
-        patch_frames, patch_height, patch_width = pipeline.transformer.config.patch_size
-        self.position_grid = (
-            ((recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1) // patch_frames,
-            recipe.height // pipeline.vae_scale_factor_spatial // patch_height,
-            recipe.width // pipeline.vae_scale_factor_spatial // patch_width,
-        )
+        self.position_grid = preparation.position_grid
         self.max_output_error = 0.0
         """Largest relative error of a block's output against float64 so far."""
         self._products: dict[tuple[str, int], _BlockProducts] = {}
@@ -112,7 +113,7 @@ class ContributionObserver:
             self._products, self._moment = {}, moment
         self._word_weights = WordWeights(self.prompt_sequence.find_weights(evaluation_index))
         self._transformer = transformer
-        self._transformer_name = "transformer" if transformer is self.pipeline.transformer else "transformer_2"
+        self._transformer_name = find_transformer_name(self.pipeline, transformer)
         self._pass = _RecordedPass(find_conditional_text(self.prompts, self.prompt_sequence, evaluation_index))
         with ExitStack() as stack:
             for block_index, block in enumerate(transformer.blocks):
@@ -171,10 +172,7 @@ class ContributionObserver:
             CaptureMismatchError: the shapes or the form of the weights are not supported.
         """
         assert self._pass is not None
-        if query.shape[0] != 1 or key.shape[1] != TEXT_POSITION_COUNT:
-            raise CaptureMismatchError(
-                f"attention of shape {tuple(query.shape)} to {tuple(key.shape)} is not supported"
-            )
+        refuse_unsupported_shapes(query, key)
         projection = self._transformer.blocks[block_index].attn2.to_out[0]
         weight = read_dense_weight(projection).to(query.device, torch.float64).unflatten(1, value.shape[2:])
         column_count, _ = choose_column_count(key, value, self._pass.text.token_count)
@@ -193,9 +191,8 @@ class ContributionObserver:
         self, query: Tensor, key: Tensor, values: Tensor, weight: Tensor, bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return positions, and the outputs [positions, width] expected there, summed over all texts in float64."""
-        positions = torch.linspace(0, query.shape[1] - 1, min(CHECKED_POSITION_COUNT, query.shape[1])).round().long()
-        positions = positions.to(query.device)
-        logits = torch.einsum("nhd,thd->hnt", query[0, positions].double(), key[0].double()) / math.sqrt(query.shape[3])
+        positions = choose_checked_positions(query)
+        logits = compute_exact_logits(query[:, positions], key)
         if self._word_weights:
             logits += self._word_weights.build_log_weights(logits.shape[2], logits.device, logits.dtype)
         head_outputs = torch.einsum("hnt,thd->nhd", logits.softmax(2), values)
@@ -212,8 +209,7 @@ class ContributionObserver:
         if self._expected_outputs is not None:
             positions, expected = self._expected_outputs
             self._expected_outputs = None
-            computed = output[0, positions].double()
-            error = float((computed - expected).norm() / expected.norm().clamp_min(1e-30))
+            error = compute_relative_error(output[0, positions].double(), expected)
             self.max_output_error = max(self.max_output_error, error)
             tolerance = MAX_OUTPUT_ERROR_BY_DTYPE.get(output.dtype, 0.0)
             if not error <= tolerance:
