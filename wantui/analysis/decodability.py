@@ -169,9 +169,8 @@ def compute_decodability(level_states: LevelStates) -> list[Decodability]:
         )
     if len(names) > MAX_DECODED_GROUPS:
         raise CannotCompareError(
-            f"cannot distinguish {len(names)} groups: the maximum is {MAX_DECODED_GROUPS}. "
-            f"Group by a bracket with fewer "
-            "options, or choose fewer videos"
+            f"cannot distinguish {len(names)} groups: the maximum is {MAX_DECODED_GROUPS}. Group by a bracket with "
+            "fewer options, or choose fewer videos"
         )
     flips, _ = draw_sign_flips(seed_count)
     results = []

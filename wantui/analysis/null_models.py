@@ -156,8 +156,7 @@ class GaussianNull:
             return f"no Gaussian flow: {self.missing_reason}"
         description = (
             f"Gaussian flow to the mean and covariance of {self.video_count} final states, integrated with "
-            f"{self.sampler_name}, "
-            "without guidance"
+            f"{self.sampler_name}, without guidance"
         )
         if self.video_count < MIN_COVARIANCE_VIDEOS:
             description += (

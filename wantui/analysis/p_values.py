@@ -55,9 +55,8 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
     if hidden:
         names = list(dict.fromkeys(difference.metric for difference in hidden))
         sentences.append(
-            f"{join_and_shorten(names, MAX_NAMED_METRICS)}: p is at most {SIGNIFICANCE_LEVEL:g} only before "
-            "the correction. "
-            f"Among {format_count(len(comparison.differences), 'test')}, this can happen by chance"
+            f"{join_and_shorten(names, MAX_NAMED_METRICS)}: p is at most {SIGNIFICANCE_LEVEL:g} only before the "
+            f"correction. Among {format_count(len(comparison.differences), 'test')}, this can happen by chance"
         )
     return [*sentences, *_explain_declared_p(comparison)]
 

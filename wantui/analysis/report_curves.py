@@ -36,10 +36,9 @@ MAX_DRAWN_DIFFERENCES = 3
 MAX_LISTED_CLUSTERS = 40
 CAPTION = (
     "Left: groups. Shaded: 95 % interval of the mean over seeds, which shrinks with more seeds. Between dotted lines: "
-    "the central 95 % of the videos, which does not shrink. Dashed grey: a random walk with the same step "
-    "lengths. Right: the difference between groups, paired by seed, with the 95 % interval of its mean, computed for "
-    "each noise level alone. Bars: "
-    "clusters with p at most 0.05 on this curve."
+    "the central 95 % of the videos, which does not shrink. Dashed grey: a random walk with the same step lengths. "
+    "Right: the difference between groups, paired by seed, with the 95 % interval of its mean, computed for each noise "
+    "level alone. Bars: clusters with p at most 0.05 on this curve."
 )
 
 

@@ -296,8 +296,7 @@ def _format_no_finished_video_error(batch_folders: Sequence[Path], read_errors: 
     errors_text = "".join(f" {read_error}." for read_error in read_errors)
     return (
         f"cannot analyse {names_text}: no video is finished.{errors_text} Wait for the first one (wantui watch "
-        f"{batch_folders[0]}), "
-        f"or queue the batch again: wantui run --resume {batch_folders[0]}"
+        f"{batch_folders[0]}), or queue the batch again: wantui run --resume {batch_folders[0]}"
     )
 
 

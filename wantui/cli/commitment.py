@@ -235,9 +235,8 @@ def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]")
     notes.append(describe_measure("kept_range", "the kept range"))
     if scales_text := format_guidance_scales(list_guidance_scales(video.recipe for video in family.list_videos())):
         notes.append(
-            f"guidance {scales_text} also applies after the switch, and pulls the "
-            f"video toward what the generic prompt draws. To measure the model without guidance, generate with --set "
-            f"model_settings.cfg_scale=1"
+            f"guidance {scales_text} also applies after the switch, and pulls the video toward what the generic prompt "
+            "draws. To measure the model without guidance, generate with --set model_settings.cfg_scale=1"
         )
     return notes
 

@@ -71,8 +71,7 @@ def _read_checked_clip_tags(clip_path: Path) -> "tuple[Recipe, dict[str, Any]]":
     if frame_count != recipe.frames:
         raise UserError(
             f"cannot regenerate {clip_path}: it is damaged. It has {format_count(frame_count, 'frame')}, but its "
-            "recipe has "
-            f"{recipe.frames}"
+            f"recipe has {recipe.frames}"
         )
     return recipe, provenance
 

@@ -97,8 +97,7 @@ def find_file_warnings(request: LoraRequest, recipe: "Recipe") -> Sequence[str]:
                     other_name = "low-noise" if is_second else "high-noise"
                     warnings.append(
                         f"{ADAPTERS_KEY}: {name}: the file name {file_name} suggests {noise_words}, but the file also "
-                        f"changes "
-                        f"the {other_name} transformer. If it should not, set {remedy}"
+                        f"changes the {other_name} transformer. If it should not, set {remedy}"
                     )
     return warnings
 

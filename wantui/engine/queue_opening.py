@@ -73,9 +73,8 @@ def open_queue(
             quarantine_path = quarantine_database(database_path)
             messages.append(
                 f"the queue {database_path} was damaged ({error}): it was renamed to {quarantine_path.name}, and an "
-                "empty queue "
-                "was created. Finished videos are in their folders; to queue the missing videos of a batch: "
-                "wantui run --resume FOLDER"
+                "empty queue was created. Finished videos are in their folders; to queue the missing videos of a "
+                "batch: wantui run --resume FOLDER"
             )
         return Queue(state_dir.directory, on_locked=on_locked), messages
     finally:
@@ -112,10 +111,9 @@ def describe_queues_of_other_hosts(state_dir: StateDirectory, queue: Queue) -> l
         host, this_host = database_path.parent.name, state_dir.directory.name
         messages.append(
             f"the queue of {this_host} is empty, but the queue of {host} has "
-            f"{format_count(unfinished_count, 'batch', 'batches')}: {database_path.parent}. If {host} was the "
-            "earlier name of this "
-            "machine (a recreated container), restore the name (docker run --hostname), or queue its batches here: "
-            "wantui run --resume FOLDER"
+            f"{format_count(unfinished_count, 'batch', 'batches')}: {database_path.parent}. If {host} was the earlier "
+            "name of this machine (a recreated container), restore the name (docker run --hostname), or queue its "
+            "batches here: wantui run --resume FOLDER"
         )
     return messages
 

@@ -255,9 +255,8 @@ def _make_load_error(
         return LoadError(f"model_settings.weights: {weights} does not work on this machine: {error}")
     if fused_speed:  # Triton and compilers raise errors of many kinds
         return LoadError(
-            f"model_settings.speed: {fused_speed} needs kernels that are built on this machine, but they cannot "
-            "be built "
-            f"({type(error).__name__}: {error}). Install a C compiler and Python's headers (gcc, python3-dev), "
+            f"model_settings.speed: {fused_speed} needs kernels that are built on this machine, but they cannot be "
+            f"built ({type(error).__name__}: {error}). Install a C compiler and Python's headers (gcc, python3-dev), "
             "or choose model_settings.speed: reference"
         )
     return LoadError(f"{failure} ({type(error).__name__}). Check the values in the configs of its parts")
@@ -330,8 +329,7 @@ def check_kernel_requirements(speed: SpeedName, attention_kernel: str = NATIVE_A
     if missing_compiler := explain_missing_compiler():
         raise LoadError(
             f"model_settings.speed: {speed} compiles kernels on this machine, but {missing_compiler}. Install it, or "
-            "choose "
-            "model_settings.speed: reference"
+            "choose model_settings.speed: reference"
         )
     try:
         check_kernel_installed(attention_kernel)

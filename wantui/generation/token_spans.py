@@ -111,7 +111,5 @@ def check_prompt_length(tokenizer: Any, prompt: str, prompt_name: str) -> None:
     if token_count > TEXT_POSITION_COUNT:
         raise PromptTooLongError(
             f"the {prompt_name} has {token_count} tokens, but the model reads {TEXT_POSITION_COUNT} and would ignore "
-            "the "
-            "rest. "
-            "Shorten it"
+            "the rest. Shorten it"
         )

@@ -267,8 +267,7 @@ def _check_spiece_packages(path: Path) -> None:
         raise PartError(
             f"its tokenizer has no tokenizer.json, and {path} needs {' and '.join(missing_packages)}, which "
             f"{'is' if len(missing_packages) == 1 else 'are'} not installed. Copy tokenizer.json from the model, or "
-            "run: "
-            "pip install sentencepiece protobuf"
+            "run: pip install sentencepiece protobuf"
         )
 
 

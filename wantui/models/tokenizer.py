@@ -186,8 +186,7 @@ def find_vocabulary_error(vocabulary: Mapping[str, int], embedding_count: int) -
         return None
     return (
         f"its tokenizer has {token_count:,} tokens (largest id {largest_id:,}), but its text encoder has "
-        f"{embedding_count:,} embeddings: "
-        "they belong to different models"
+        f"{embedding_count:,} embeddings: they belong to different models"
     )
 
 

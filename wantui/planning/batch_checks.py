@@ -56,8 +56,7 @@ def find_settings_warnings(
     if model.is_local and requested_revision is not None:
         warnings.append(
             f"model_settings.revision: {shorten_text(requested_revision)} has no effect, because {model.name} is a "
-            "local folder, "
-            "not a hub model: remove the setting, or copy the files of that revision into the folder"
+            "local folder, not a hub model: remove the setting, or copy the files of that revision into the folder"
         )
     if not model.is_local and find_cached_commit(model.location, requested_revision) is None:
         warnings.append(

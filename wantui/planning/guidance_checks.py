@@ -160,8 +160,7 @@ def _find_skipping_refusals(recipe: Recipe) -> Iterator[str]:
     if recipe.speed == "cached":
         yield (
             "model_settings.speed: cached compares every pass with the same pass of the previous step, but guidance "
-            "skips the "
-            "unconditional pass at some steps (a scale of 1, reuse_from or zero_steps). Choose fused"
+            "skips the unconditional pass at some steps (a scale of 1, reuse_from or zero_steps). Choose fused"
         )
     if stores_unconditional:
         yield (

@@ -115,8 +115,7 @@ def estimate_video_seconds(
     decode_seconds = _estimate_decode_seconds(recipe, plan, similar_videos)
     basis = (
         f"{format_count(len(similar_videos), 'similar video')} on this machine: {step_seconds:.2g} s per "
-        f"step{_describe_skipping(recipe)}, "
-        f"{decode_seconds:.2g} s to decode"
+        f"step{_describe_skipping(recipe)}, {decode_seconds:.2g} s to decode"
     )
     return Estimate(step_seconds * count_model_evaluations(recipe.sampler, recipe.steps) + decode_seconds, basis)
 

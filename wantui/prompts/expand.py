@@ -42,9 +42,8 @@ class ExpansionTooLargeError(UserError):
     def __init__(self, expanded_size: int) -> None:
         super().__init__(
             f"cannot expand the template: its variations would have {format_large_count(expanded_size)} characters, "
-            "choices and "
-            f"marks together, more than {MAX_EXPANSION_LENGTH:,}. Use shorter text or fewer options, or several "
-            "batches."
+            f"choices and marks together, more than {MAX_EXPANSION_LENGTH:,}. Use shorter text or fewer options, or "
+            "several batches."
         )
 
 

@@ -141,9 +141,8 @@ def _migrate_database(connection: sqlite3.Connection, path: Path) -> None:
         if has_started and read_supported_version(connection, path) == schema_version:
             raise OlderEngineError(
                 f"cannot open the queue {path}: a running engine of wantui {engine_info.get('version', 'unknown')} "
-                "(process "
-                f"{engine_info.get('process', 'unknown')}) cannot use a queue of this version. "
-                "Stop it first: wantui engine stop"
+                f"(process {engine_info.get('process', 'unknown')}) cannot use a queue of this version. Stop it first: "
+                "wantui engine stop"
             )
         time.sleep(0.02)
 

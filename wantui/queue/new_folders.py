@@ -122,6 +122,5 @@ def _describe_record(content: bytes, queued: Callable[[], Sequence[BatchRow]]) -
             return None
     return (
         f"{folder} was never queued: the command that created it was interrupted. Queue it: wantui run --resume "
-        f"{folder}; "
-        f"or remove it: wantui library trash {folder}"
+        f"{folder}; or remove it: wantui library trash {folder}"
     )

@@ -347,8 +347,7 @@ def check_manifest_format(path: Path, document: dict[str, Any]) -> None:
         writer_name = f"wantui {document['wantui']}" if isinstance(document.get("wantui"), str) else "another wantui"
         raise ManifestError(
             f"cannot read {path}: it was written by {writer_name} with format {format_number}; wantui {__version__} "
-            "reads "
-            f"{', '.join(map(str, READABLE_MANIFEST_FORMATS))}. Update wantui"
+            f"reads {', '.join(map(str, READABLE_MANIFEST_FORMATS))}. Update wantui"
         )
 
 

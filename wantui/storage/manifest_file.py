@@ -193,10 +193,9 @@ class ManifestFile:
                 faults.append(f"line {line.line_number} of {journal_path} is damaged: {error}")
         if (lost_line := _find_lost_line(manifest, journal_tail.stale_lines)) is not None:
             faults.append(
-                f"line {lost_line.line_number} of {journal_path} updates another batch.json, and this batch.json "
-                "lacks its change: "
-                "batch.json was replaced by an earlier copy, or the journal belongs to another batch. Restore the "
-                "newest batch.json, or generate the missing videos again: wantui run --resume"
+                f"line {lost_line.line_number} of {journal_path} updates another batch.json, and this batch.json lacks "
+                "its change: batch.json was replaced by an earlier copy, or the journal belongs to another batch. "
+                "Restore the newest batch.json, or generate the missing videos again: wantui run --resume"
             )
         manifest.add_faults(faults)
         self._journal_bytes_read = journal_tail.end_byte
