@@ -1,7 +1,8 @@
 """Base of the help and the command palette: a search field above a list of entries that can be run."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rich.style import Style
 from rich.text import Text
@@ -9,12 +10,16 @@ from textual import getters
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.dom import DOMNode
 from textual.events import Resize
 from textual.fuzzy import Matcher
 from textual.widgets import Input
 
+from wantui.tui.actions import ACTIONS_BY_SCREEN, GROUP_TITLES
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.content import make_content
+from wantui.tui.key_names import format_keys
+from wantui.tui.pane_titles import find_key_names
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.line_input import LineInput
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -99,6 +104,22 @@ class EntrySearchMixin(BackdropMixin):
         """Yield all entries, group by group."""
         raise NotImplementedError
 
+    def list_actions(self, group: str, target: DOMNode) -> Iterator[SearchEntry]:
+        """Yield entries for the actions of a screen or of the application; the actions run on `target`."""
+        for action in ACTIONS_BY_SCREEN.get(group, ()):
+            yield SearchEntry(
+                GROUP_TITLES.get(group, "Application"),
+                action.footer_label,
+                format_keys(find_key_names(self, action.id)),
+                action.help_text,
+                partial(self.app.run_action, action.textual_action, target),
+                action.id,
+            )
+
+    def measure_columns(self) -> None:
+        """Choose the widths of columns before the entries are drawn."""
+        raise NotImplementedError
+
     def draw_entry(self, entry: SearchEntry, width: int) -> Text:
         """Return the line of an entry."""
         raise NotImplementedError
@@ -138,6 +159,7 @@ class EntrySearchMixin(BackdropMixin):
                 group = entry.group
             rows.append(entry)
         self.shown_rows = rows
+        self.measure_columns()
         self.entry_list.fill_rows(len(rows), self._draw_row, keep_cursor=False)
         self._move_cursor(0, 1)
         self.show_selected()

@@ -8,9 +8,7 @@ from rich.text import Text
 from textual.screen import ModalScreen
 from textual.timer import Timer
 
-from wantui.tui.actions import ACTIONS_BY_SCREEN, SCREEN_TITLES
 from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, EntrySearchMixin, SearchEntry
-from wantui.tui.key_names import format_keys
 
 if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
@@ -28,6 +26,8 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
     def __init__(self) -> None:
         super().__init__("Commands", "Find an action or a theme")
         self._first_theme = ""
+        self._title_width_by_group: dict[str, int] = {}
+        """Width of the titles of themes, which are longer, and of actions, by group."""
         self._preview_timer: Timer | None = None
 
     def on_mount(self) -> None:
@@ -37,15 +37,7 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
         app = cast("WantuiApp", self.app)
         screen = app.screen_stack[0]
         for group in (screen.name or "", "app"):
-            for action in ACTIONS_BY_SCREEN.get(group, ()):
-                yield SearchEntry(
-                    SCREEN_TITLES.get(group, "Application"),
-                    action.footer_label,
-                    format_keys(app._keymap.get(action.id, action.key_names)),
-                    action.help_text,
-                    partial(app.run_action, action.textual_action, app if group == "app" else screen),
-                    action.id,
-                )
+            yield from self.list_actions(group, app if group == "app" else screen)
         for name, theme in app.available_themes.items():
             kind = "Dark" if theme.dark else "Light"
             text = f"{kind} theme in the 16 colours of the terminal." if theme.ansi else f"{kind} theme."
@@ -53,11 +45,15 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
                 THEME_GROUP, name, "in use" if name == app.theme else "", text, partial(app.choose_theme, name)
             )
 
+    def measure_columns(self) -> None:
+        themes = [entry for entry in self.entries if entry.group == THEME_GROUP]
+        actions = [entry for entry in self.entries if entry.group != THEME_GROUP]
+        for entries in (themes, actions):
+            width = max((len(self._format_title(entry)) for entry in entries), default=0)
+            self._title_width_by_group |= {entry.group: width for entry in entries}
+
     def draw_entry(self, entry: SearchEntry, width: int) -> Text:
-        is_theme = entry.group == THEME_GROUP  # names of themes are longer than names of actions
-        titles = [self._format_title(other) for other in self.entries if (other.group == THEME_GROUP) == is_theme]
-        title_width = max(map(len, titles))
-        line = Text(f"{self._format_title(entry):<{title_width}}  ")
+        line = Text(f"{self._format_title(entry):<{self._title_width_by_group[entry.group]}}  ")
         help_width = max(0, width - line.cell_len - len(entry.keys_text) - 1)
         help_text = Text(entry.help_text, self.entry_list.make_colour_style("text-muted"))
         help_text.truncate(help_width, overflow="ellipsis", pad=True)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
 from textual.content import Content
+from textual.dom import DOMNode
 from textual.widget import Widget
 
 from wantui.formatting import escape_unprintable
@@ -14,10 +15,14 @@ from wantui.tui.key_names import format_key_name
 _KEY_NAMES_BY_ACTION = {action.id: action.key_names for action in iterate_actions()}
 
 
-def find_key(widget: Widget, action_id: str) -> str:
+def find_key_names(node: DOMNode, action_id: str) -> str:
+    """Return the comma-separated keys of an action, which tui.yaml may have changed."""
+    return node.app._keymap.get(action_id, _KEY_NAMES_BY_ACTION[action_id])
+
+
+def find_key(node: DOMNode, action_id: str) -> str:
     """Return the first key of an action as texts show it, such as `F5`."""
-    key_names = widget.app._keymap.get(action_id, _KEY_NAMES_BY_ACTION[action_id])
-    return format_key_name(key_names.split(",")[0].strip())
+    return format_key_name(find_key_names(node, action_id).split(",")[0].strip())
 
 
 if TYPE_CHECKING:

@@ -7,12 +7,11 @@ from typing import Any
 
 from rich.text import Text
 from textual.binding import Binding
-from textual.dom import DOMNode
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
-from wantui.tui.actions import ACTIONS_BY_SCREEN, GROUP_TITLES
+from wantui.tui.actions import GROUP_TITLES
 from wantui.tui.entry_search import INDENT, SEARCH_BINDINGS, EntrySearchMixin, SearchEntry
 from wantui.tui.key_names import format_keys
 from wantui.tui.screen_purposes import SCREEN_PURPOSES
@@ -40,28 +39,17 @@ class Help(EntrySearchMixin, ModalScreen[None]):
         title = f"Help: keys of {GROUP_TITLES.get(screen_name, 'wantui')}, and terms"
         super().__init__(title, "Type to find a key or a term")
         self.screen_name, self.focused_widget = screen_name, focused_widget
+        self._keys_width = 0
 
     def list_entries(self) -> Iterator[SearchEntry]:
         for step, task in RUN_STEPS.items():
             yield SearchEntry("How a run goes", step, step, task, None)
-        yield from self._list_actions(self.screen_name, self._find_screen())
+        yield from self.list_actions(self.screen_name, self._find_screen())
         for term, meaning in TERMS.items():
             yield SearchEntry("Terms", term, term, meaning, None)
         if self.focused_widget is not None:
             yield from self._list_widget_entries(self.focused_widget)
-        yield from self._list_actions("app", self.app)
-
-    def _list_actions(self, group: str, target: DOMNode) -> Iterator[SearchEntry]:
-        """Yield entries for the actions of a screen or of the application; the actions run on `target`."""
-        for action in ACTIONS_BY_SCREEN.get(group, ()):
-            yield SearchEntry(
-                GROUP_TITLES.get(group, "Application"),
-                action.footer_label,
-                format_keys(self.app._keymap.get(action.id, action.key_names)),
-                action.help_text,
-                partial(self.app.run_action, action.textual_action, target),
-                action.id,
-            )
+        yield from self.list_actions("app", self.app)
 
     def _find_screen(self) -> Screen[Any]:
         """Return the screen or dialog whose keys are shown."""
@@ -87,9 +75,11 @@ class Help(EntrySearchMixin, ModalScreen[None]):
             line.append(f"  {SCREEN_PURPOSES[self.screen_name]}", "not bold dim")
         return line
 
+    def measure_columns(self) -> None:
+        self._keys_width = min(MAX_KEYS_WIDTH, max(len(entry.keys_text) for entry in self.entries))
+
     def draw_entry(self, entry: SearchEntry, width: int) -> Text:
-        keys_width = min(MAX_KEYS_WIDTH, max(len(other.keys_text) for other in self.entries))
         line = Text(INDENT)
-        line.append(f"{entry.keys_text:<{keys_width}}  ", self.entry_list.make_colour_style("accent"))
+        line.append(f"{entry.keys_text:<{self._keys_width}}  ", self.entry_list.make_colour_style("accent"))
         line.append(entry.help_text)
         return line
