@@ -1,6 +1,7 @@
 """Videos of a batch that are being generated: their steps, and when to read their next preview."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,21 +32,27 @@ class RunningVideo:
         return f"{self.step_number}/{self.step_count}"
 
 
-def find_running_videos(snapshot: QueueSnapshot, folder: Path | None) -> dict[int, RunningVideo]:
-    """Return the running videos of the batch in a folder by their index in the manifest."""
+def find_running_videos(
+    snapshot: QueueSnapshot, folder: Path | None, *, has_previews: bool = True
+) -> dict[int, RunningVideo]:
+    """Return the running videos of the batch in a folder by their index in the manifest.
+
+    Args:
+        has_previews: whether they have their previews; these are left out if they are not shown automatically.
+    """
     batch_id = next((batch.id for batch in snapshot.batches if batch.folder == folder), None)
     running_videos = {}
     for video in snapshot.running_videos:
         if video.batch != batch_id:
             continue
         progress = snapshot.progress_by_video.get(video.id)
-        preview_path = None if progress is None or progress.preview_path is None else Path(progress.preview_path)
+        preview_text = None if progress is None or not has_previews else progress.preview_path
         running_videos[video.number] = RunningVideo(
             video.id,
             find_displayed_state(video.state, snapshot.engine is not None),
             max(video.step, 0 if progress is None else progress.step_number),
             video.steps,
-            preview_path,
+            None if preview_text is None else Path(preview_text),
             0 if progress is None else progress.preview_step,
         )
     return running_videos
@@ -68,6 +75,10 @@ class PreviewSchedule:
 
     def __init__(self) -> None:
         self._last_read_by_video: dict[int, tuple[int, float]] = {}
+
+    def claim_due_previews(self, running_by_index: Mapping[int, RunningVideo], preview_seconds: float) -> set[int]:
+        """Return the indices of the videos whose previews are to be read now; record that they are read."""
+        return {index for index, video in running_by_index.items() if self.claim_due_preview(video, preview_seconds)}
 
     def claim_due_preview(self, video: RunningVideo, preview_seconds: float) -> bool:
         """Return whether to read the preview of a video now; if so, record that it is read."""

@@ -43,11 +43,7 @@ class LibraryRunning(LibraryAxes):
         """Update the cells of running videos, and their previews that are due."""
         running_by_index = self._find_running_videos(snapshot)
         preview_seconds = self.wantui_app.settings.preview_seconds
-        due = {
-            index
-            for index, video in running_by_index.items()
-            if self._preview_schedule.claim_due_preview(video, preview_seconds)
-        }
+        due = self._preview_schedule.claim_due_previews(running_by_index, preview_seconds)
         if running_by_index == self.running_by_index and not due:
             return
         self.running_by_index = running_by_index
@@ -76,7 +72,5 @@ class LibraryRunning(LibraryAxes):
         self.batch_details.show_facts(self.shown_folder.name, replace(self.shown_facts, state_counts=state_counts))
 
     def _find_running_videos(self, snapshot: QueueSnapshot) -> dict[int, RunningVideo]:
-        running_by_index = find_running_videos(snapshot, self.shown_folder)
-        if self.wantui_app.settings.preview_seconds and not self.wantui_app.is_low_bandwidth:
-            return running_by_index
-        return {index: replace(video, preview_path=None) for index, video in running_by_index.items()}
+        has_previews = self.wantui_app.settings.preview_seconds > 0 and not self.wantui_app.is_low_bandwidth
+        return find_running_videos(snapshot, self.shown_folder, has_previews=has_previews)

@@ -1,6 +1,5 @@
 """Results on the Queue screen: the pictures of the selected batch below a list of videos that leaves room for them."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from textual import getters, on
@@ -99,22 +98,17 @@ class QueueResults(QueueDetails):
 
     def _find_running(self, batch: BatchRow) -> dict[int, RunningVideo]:
         """Return the running videos by index, with previews if these are shown automatically."""
-        running = find_running_videos(self.wantui_app.snapshot, batch.folder)
-        if self.wantui_app.settings.preview_seconds:
-            return running
-        return {index: replace(video, preview_path=None) for index, video in running.items()}
+        has_previews = self.wantui_app.settings.preview_seconds > 0
+        return find_running_videos(self.wantui_app.snapshot, batch.folder, has_previews=has_previews)
 
     def _update_running(self, batch: BatchRow, grid: VideoMatrix) -> None:
         """Show the steps of running videos, and their previews that are due."""
         running = self._find_running(batch)
-        seconds = self.wantui_app.settings.preview_seconds
-        due_ids = {
-            video.video_id for video in running.values() if self._results_schedule.claim_due_preview(video, seconds)
-        }
+        due = self._results_schedule.claim_due_previews(running, self.wantui_app.settings.preview_seconds)
         updated = grid.replace_running(running)
         if updated != self.results.grid:
             self.results.replace_grid(updated)
-        if due_ids:
+        if due:
             self.results.reread_pictures()
 
     @on(Matrix.Moved)
