@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.worker import get_current_worker
 
 from wantui.tui.content import set_titles
-from wantui.tui.pictures import read_picture, read_strip_frames
+from wantui.tui.pictures import read_sheet_frames, read_strip_frames
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.picture_loop import PictureLoop
 from wantui.tui.worker_errors import WorkerErrorsMixin
@@ -48,17 +48,9 @@ class StillPictureRead(Message):
 
 def read_still_picture(request: StillPictureRequest) -> "Picture | None":
     """Read the middle frame of a contact sheet or of a preview; return None if the file is missing or damaged."""
-    from wantui.storage.contact_sheet import SHEET_COLUMNS
-
-    if not request.frame_count:
-        frames = read_strip_frames(request.path)
-        return frames[len(frames) // 2] if frames else None
-    if (sheet := read_picture(request.path)) is None:
-        return None
-    column_count = min(SHEET_COLUMNS, request.frame_count)
-    frame_width = sheet.shape[1] / column_count
-    left = round(column_count // 2 * frame_width)
-    return sheet[:, left : left + max(1, round(frame_width))]
+    path, frame_count = request.path, request.frame_count
+    frames = read_sheet_frames(path, frame_count) if frame_count else read_strip_frames(path)
+    return frames[len(frames) // 2] if frames else None
 
 
 class QueueVideo(WorkerErrorsMixin, Vertical):
