@@ -56,39 +56,34 @@ class VirtualList(ScrollView, can_focus=True):
     cursor: reactive[int] = reactive(0, repaint=False)
 
     @dataclass
-    class Highlighted(Message):
+    class ListMessage(Message):
+        """Base of the messages of a list, by whose id handlers select them."""
+
+        row_list: "VirtualList"
+
+        @property
+        def control(self) -> "VirtualList":
+            return self.row_list
+
+    @dataclass
+    class Highlighted(ListMessage):
         """The cursor moved to another row."""
 
-        row_list: "VirtualList"
         row_index: int
 
-        @property
-        def control(self) -> "VirtualList":
-            return self.row_list
-
     @dataclass
-    class Chosen(Message):
+    class Chosen(ListMessage):
         """The row under the cursor was chosen by enter or a click."""
 
-        row_list: "VirtualList"
         row_index: int
 
-        @property
-        def control(self) -> "VirtualList":
-            return self.row_list
-
     @dataclass
-    class VisibleRowsChanged(Message):
+    class VisibleRowsChanged(ListMessage):
         """The visible rows changed, by scrolling, resizing or filling."""
 
-        row_list: "VirtualList"
         first_index: int
         last_index: int
         """Index of the last visible row; less than `first_index` if no row is visible."""
-
-        @property
-        def control(self) -> "VirtualList":
-            return self.row_list
 
     def __init__(self, *, empty_text: str = "", header_renderer: HeaderRenderer | None = None, **options: Any) -> None:
         super().__init__(**options)
