@@ -327,6 +327,9 @@ def test_cancelling_continues_after_a_missing_batch(queue: Queue) -> None:
         cancel_videos(it.app, numbers)
         await it.until(lambda: "6 videos cancelled" in it.notifications())
         assert f"cannot cancel: batch {numbers[1]} is no longer in the queue" in it.notifications()
+        assert "Nothing was changed" not in it.notifications()
+        cancel_videos(it.app, numbers[1:2])
+        await it.until(lambda: "no longer in the queue. Nothing was changed" in it.notifications())
         assert {video.state for number in numbers for video in queue.list_videos(number)} == {"cancelled"}
 
     with only_queued():

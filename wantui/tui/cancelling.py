@@ -44,7 +44,10 @@ def cancel_videos(app: "WantuiApp", batch_ids: Sequence[int], video_index: int |
         if missing_ids:
             names = ", ".join(str(batch_id) for batch_id in missing_ids)
             subject = f"batch {names} is" if len(missing_ids) == 1 else f"batches {names} are"
-            raise UserError(f"cannot cancel: {subject} no longer in the queue. Nothing was changed.")
+            is_unchanged = not (cancelled_count or running_count)
+            raise UserError(
+                f"cannot cancel: {subject} no longer in the queue.{' Nothing was changed.' if is_unchanged else ''}"
+            )
 
     app.change_queue(cancel)
 
