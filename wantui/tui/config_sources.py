@@ -16,7 +16,7 @@ from wantui.errors import UserError
 from wantui.file_state import MISSING_FILE, FileState, read_file_state
 from wantui.formatting import format_count
 from wantui.paths import expand_user_path
-from wantui.tui.drafts import Drafts
+from wantui.tui.drafts import DEFAULT_CONFIG, Drafts
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def find_config_sources() -> list[ConfigSource]:
                 sources[resolved_path] = summarise_config(path.stem if is_bundled else str(path), resolved_path)
     return sorted(
         sources.values(),
-        key=lambda source: (source.config_name != "nano", "/" in source.config_name, source.config_name),
+        key=lambda source: (source.config_name != DEFAULT_CONFIG, "/" in source.config_name, source.config_name),
     )
 
 

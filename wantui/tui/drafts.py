@@ -1,6 +1,7 @@
 """Draft of the next batch, earlier templates and theme, stored in the state directory on every change."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -11,6 +12,8 @@ from wantui.file_state import read_file_state
 from wantui.json_files import UnreadableFileError, read_json
 from wantui.storage.locks import lock_by_file
 
+DEFAULT_CONFIG = "nano"
+"""Preset of the first draft."""
 DRAFTS_FILE = "tui.json"
 DRAFTS_LOCK_FILE = "tui.lock"
 """Name of the lock file of `DRAFTS_FILE`."""
@@ -29,7 +32,7 @@ class Drafts(BaseModel):
 
     format: int = DRAFTS_FORMAT
     welcomed: bool = False
-    config: str = "nano"
+    config: str = DEFAULT_CONFIG
     """Preset name or file path."""
     text: str | None = None
     """Edited YAML, which replaces the YAML of `config`; None if it was not edited."""
@@ -39,6 +42,10 @@ class Drafts(BaseModel):
     history: list[str] = []
     """Queued templates, latest first."""
     theme: str | None = None
+
+    def choose_config(self, config: str, text: str | None = None, changes: Mapping[str, str] | None = None) -> None:
+        """Replace the config, its edited YAML, and the settings changed in the form."""
+        self.config, self.text, self.changes = config, text, dict(changes or {})
 
     def add_to_history(self, template: str) -> None:
         """Add a template to the front of the history."""

@@ -127,8 +127,8 @@ def _replace_draft(screen: BaseScreen, copy: _BatchCopy) -> None:
             return
         if drafts.template and drafts.template != template:
             drafts.add_to_history(drafts.template)
-        drafts.config, drafts.text, drafts.template = f"copy of {source_name}", text, template
-        drafts.changes = dict(changes)
+        drafts.choose_config(f"copy of {source_name}", text, changes)
+        drafts.template = template
         app.save_drafts_or_notify()
         screen.post_message(DraftReady())
         if copy.note:

@@ -49,8 +49,8 @@ class Welcome(BackdropMixin, ModalScreen[None]):
     def action_demo(self) -> None:
         app = cast("WantuiApp", self.app)
         self._mark_as_welcomed(app)
-        app.drafts.config, app.drafts.text, app.drafts.template = "nano", None, DEMO_TEMPLATE
-        app.drafts.changes = {"attention_analysis_settings.store_attention": "true"}
+        app.drafts.choose_config("nano", changes={"attention_analysis_settings.store_attention": "true"})
+        app.drafts.template = DEMO_TEMPLATE
         self.dismiss()
         app.post_message(DraftReady(queues_demo=True))
 

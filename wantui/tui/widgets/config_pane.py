@@ -24,7 +24,7 @@ from wantui.tui.config_sources import (
     save_config,
 )
 from wantui.tui.content import set_titles
-from wantui.tui.drafts import Drafts
+from wantui.tui.drafts import DEFAULT_CONFIG, Drafts
 from wantui.tui.pane_titles import KeyTitledPane, find_key
 from wantui.tui.settings_rows import format_label, format_setting_value
 from wantui.tui.widgets.config_list import ConfigList
@@ -139,7 +139,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         def choose_if_confirmed(is_confirmed: bool | None = True) -> None:
             if is_confirmed:
                 previous_example = self._find_example()
-                drafts.config, drafts.text, drafts.changes = source.config_name, None, {}
+                drafts.choose_config(source.config_name)
                 self.load_config()
                 self.post_message(self.Chosen(previous_example, self._find_example()))
 
@@ -165,9 +165,9 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
             self.config = self.draft_text.parse_with_changes(drafts.changes)
         except ConfigError as error:
             self.config = self.unchanged_config = None
-            if drafts.config != "nano" and any("no such file" in problem.message for problem in error.problems):
-                self.notify(f"cannot find config {drafts.config}; using nano instead", severity="warning")
-                drafts.config, drafts.text, drafts.changes = "nano", None, {}
+            if drafts.config != DEFAULT_CONFIG and any("no such file" in problem.message for problem in error.problems):
+                self.notify(f"cannot find config {drafts.config}; using {DEFAULT_CONFIG} instead", severity="warning")
+                drafts.choose_config(DEFAULT_CONFIG)
                 self.draft_text = read_draft_text(drafts)
                 self.config = self.draft_text.parse_with_changes({})
             else:
@@ -284,8 +284,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         self.post_message(self.Changed(""))
 
     def discard_changes(self) -> None:
-        drafts = self.drafts
-        drafts.text, drafts.changes = None, {}
+        self.drafts.choose_config(self.drafts.config)
         self.load_config()
 
     def save_as(self) -> None:
@@ -302,8 +301,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
             except UserError as error:
                 self.notify(str(error), severity="error")
                 return
-            drafts = self.drafts
-            drafts.config, drafts.text, drafts.changes = str(path), None, {}
+            self.drafts.choose_config(str(path))
             self.notify(f"config saved as {path}")
             self.find_config_sources()
             self.load_config()
@@ -349,7 +347,7 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
 
         def apply_edit(edited: str | None) -> None:
             if edited is not None and edited != text:
-                drafts.text, drafts.changes = edited, {}
+                drafts.choose_config(drafts.config, edited)
                 self.load_config()
 
         self.app.push_screen(YamlEditor(text, drafts.config), apply_edit)
