@@ -55,7 +55,7 @@ from wantui.tui.terminal.notices import TerminalNotices
 from wantui.tui.terminal.sent_cells import SentCellsApp
 from wantui.tui.themes import ThemedApp
 from wantui.tui.timers import OneShotTimersMixin
-from wantui.tui.widgets.gpu_panel import GpuHistory, find_worker_memory
+from wantui.tui.widgets.gpu_panel import GpuHistory, measure_worker_bytes
 from wantui.tui.worker_errors import WorkerErrorsMixin
 
 MAX_LOCK_SECONDS = 0.3
@@ -134,7 +134,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
             max(0, self.start_seq - RECENT_EVENT_COUNT),
         )
         sample_seconds = SLOW_POLL_SECONDS if self.is_low_bandwidth else 1.0
-        self.gpu_monitor = GpuMonitor(lambda sample: self._post_if_running(GpuSampled(sample)), sample_seconds, nvml)
+        self.gpu_monitor = GpuMonitor(self._publish_sample, sample_seconds, nvml)
         self.gpu_monitor.reads_processes = self.gpu_panel_mode == "large"
         self.settings_watcher = SettingsWatcher(
             lambda settings: self._post_if_running(SettingsChanged(settings)),
@@ -144,6 +144,10 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
         self.exit_watcher = ExitWatcher(self, lambda: self.save_drafts_or_notify(is_last=True))
         self.terminal_notices = TerminalNotices(self._write_to_terminal)
         self.animation_level = "none"
+
+    def _publish_sample(self, sample: GpuSample) -> None:
+        """Post a sample from the thread of the monitor, with the memory of the workers on a machine without a GPU."""
+        self._post_if_running(GpuSampled(sample, None if sample.gpus else measure_worker_bytes(self.snapshot)))
 
     def get_driver_class(self) -> type[Driver]:
         driver = super().get_driver_class()
@@ -234,7 +238,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
 
     def on_queue_changed(self, message: QueueChanged) -> None:
         previous, self.snapshot = self.snapshot, message.snapshot
-        self._update_worker_memory()
+        self.gpu_history.update_worker_memory(message.snapshot)
         new_events = [event for event in message.snapshot.events if event.seq > self.start_seq]
         announce_changes(self, previous, message.snapshot, new_events)
         if new_events:
@@ -246,18 +250,8 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
         self.pages_signal.publish(message.pages)
 
     def on_gpu_sampled(self, message: GpuSampled) -> None:
-        self.gpu_history.add_sample(message.sample)
+        self.gpu_history.add_sample(message.sample, message.worker_bytes)
         self.sample_signal.publish(message.sample)
-
-    def _update_worker_memory(self) -> None:
-        self.gpu_history.memory_by_process.clear()
-        for video in self.snapshot.running_videos:
-            progress = self.snapshot.progress_by_video.get(video.id)
-            if progress is None or video.worker is None:
-                continue
-            memory = find_worker_memory(video.worker, progress.memory_bytes_by_name)
-            if memory is not None:
-                self.gpu_history.memory_by_process[memory.process_id] = memory
 
     def _write_to_terminal(self, text: str) -> None:
         if self._driver is not None and not self.is_headless:

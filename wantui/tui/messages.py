@@ -22,6 +22,8 @@ class GpuSampled(Message):
     """The GPUs and the machine were sampled."""
 
     sample: GpuSample
+    worker_bytes: int | None = None
+    """Resident memory of all our workers in bytes; None with a GPU, and without a running worker."""
 
 
 @dataclass

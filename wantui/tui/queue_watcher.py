@@ -86,7 +86,7 @@ class QueueWatcher(threading.Thread):
         self._tracker = ProgressTracker()
         self._request = WatchRequest(None, frozenset(), 0)
         self._last_published: tuple[int, VideoPages] | None = None
-        """Generation of the last answered request, and the pages published last."""
+        """Number of the last answered request, and the pages published last."""
 
     def stop(self) -> None:
         self._stop_requested.set()

@@ -124,7 +124,6 @@ class BaseScreen(OneShotTimersMixin, WorkerErrorsMixin, RemovedWidgetGuardMixin,
 
     def _update_from_snapshot(self, snapshot: QueueSnapshot) -> None:
         self.header.show_snapshot(snapshot)
-        self.gpu_panel.snapshot = snapshot
         self.show_snapshot(snapshot)
         self.update_footer()
 

@@ -53,10 +53,22 @@ class GpuHistory:
         self.machine_used_bytes: deque[float | None] = deque(maxlen=MAX_GRAPH_SAMPLES)
         self.cpu_load: deque[float | None] = deque(maxlen=MAX_GRAPH_SAMPLES)
         self.memory_by_process: dict[int, WorkerMemory] = {}
+        self.worker_bytes: int | None = None
+        """Resident memory of all our workers on a machine without a GPU; None if no worker is running."""
 
-    def add_sample(self, sample: GpuSample) -> None:
-        """Store a sample."""
-        self.latest_sample = sample
+    def update_worker_memory(self, snapshot: QueueSnapshot) -> None:
+        """Store the GPU memory that the workers of the running videos have reported."""
+        self.memory_by_process.clear()
+        for video in snapshot.running_videos:
+            progress = snapshot.progress_by_video.get(video.id)
+            if progress is None or video.worker is None:
+                continue
+            if (memory := find_worker_memory(video.worker, progress.memory_bytes_by_name)) is not None:
+                self.memory_by_process[memory.process_id] = memory
+
+    def add_sample(self, sample: GpuSample, worker_bytes: int | None) -> None:
+        """Store a sample, and the resident memory of our workers."""
+        self.latest_sample, self.worker_bytes = sample, worker_bytes
         self.machine_used_bytes.append(sample.memory_used)
         self.cpu_load.append(sample.cpu)
         for gpu in sample.gpus:
@@ -75,9 +87,6 @@ class GpuPanel(DiffText):
     def __init__(self, history: GpuHistory, is_large: bool = False) -> None:
         super().__init__()
         self.history, self.is_large = history, is_large
-        self.snapshot = QueueSnapshot()
-        self._label_width, self._name_width = 0, 0
-        """Widths in cells of the GPUs' numbers and names, which align the lines of several GPUs."""
 
     def on_resize(self, event: Resize) -> None:
         self.draw_panel()
@@ -93,12 +102,9 @@ class GpuPanel(DiffText):
             return [Text("GPU: starting ...", "dim")]
         if not sample.gpus:
             return self.draw_machine(sample, width)
-        lines: list[Text] = []
-        self._label_width = max(len(f"GPU{gpu.index} ") for gpu in sample.gpus)
-        self._name_width = max(len(gpu.name) for gpu in sample.gpus)
-        for gpu in sample.gpus:
-            lines += self.draw_gpu(gpu, width)
-        return lines
+        label_width = max(len(f"GPU{gpu.index} ") for gpu in sample.gpus)
+        name_width = max(len(gpu.name) for gpu in sample.gpus)
+        return [line for gpu in sample.gpus for line in self.draw_gpu(gpu, width, label_width, name_width)]
 
     def draw_machine(self, sample: GpuSample, width: int) -> list[Text]:
         """Draw the RAM and CPU load of a machine without a GPU, and the RAM of our workers."""
@@ -108,8 +114,8 @@ class GpuPanel(DiffText):
         bar_width = WIDE_BAR_WIDTH if width >= WIDE_PANEL_WIDTH else NARROW_BAR_WIDTH
         line.append_text(draw_styled_bar(sample.cpu / 100, bar_width, self.make_colour_style("success")))
         line.append(f" {sample.cpu:3.0f}%")
-        process_bytes = measure_worker_bytes(self.snapshot)
-        rest = Text("" if process_bytes is None else f"  workers {format_bytes(process_bytes)}")
+        worker_bytes = self.history.worker_bytes
+        rest = Text("" if worker_bytes is None else f"  workers {format_bytes(worker_bytes)}")
         if not self.is_large:
             rest.append("  no GPU", "dim")
             line.append_text(self.draw_load_history(self.history.cpu_load, width - line.cell_len - rest.cell_len))
@@ -146,14 +152,18 @@ class GpuPanel(DiffText):
         load = self.draw_graph(load_name, list(percents), 100, "100 %", width - memory_width - 2)
         return join_columns(memory, load, memory_width + 2)
 
-    def draw_gpu(self, gpu: GpuState, width: int) -> list[Text]:
-        """Draw the memory and load of one GPU; in a large panel, also its graph and processes."""
-        line = Text.assemble((f"GPU{gpu.index} ".ljust(self._label_width), "bold"))
+    def draw_gpu(self, gpu: GpuState, width: int, label_width: int, name_width: int) -> list[Text]:
+        """Draw the memory and load of one GPU; in a large panel, also its graph and processes.
+
+        Args:
+            label_width, name_width: cells of the numbers and names of the GPUs, which align the lines of several GPUs.
+        """
+        line = Text.assemble((f"GPU{gpu.index} ".ljust(label_width), "bold"))
         if gpu.state != "ok":
             problem_text = "lost" if gpu.state == "lost" else "cannot be read"
             return [line.append(f"✗ {problem_text}: {gpu.reason}; see wantui doctor", self.make_colour_style("error"))]
         if width >= WIDE_PANEL_WIDTH:
-            line.append(f"{gpu.name:<{self._name_width}}  ")
+            line.append(f"{gpu.name:<{name_width}}  ")
         self._append_memory(line, gpu.memory_used, gpu.memory_total, width)
         power, limit = _format_number_or_na(gpu.power, ".0f"), _format_number_or_na(gpu.power_limit, ".0f")
         load_share = None if gpu.utilisation is None else gpu.utilisation / 100
