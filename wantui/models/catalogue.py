@@ -81,6 +81,11 @@ class WanModel:
     1280x704."""
 
     @property
+    def transformer_count(self) -> int:
+        """Return the number of transformers: two if each denoises a part of the timesteps."""
+        return 1 if self.boundary_ratio is None else 2
+
+    @property
     def size_multiple(self) -> int:
         """Return the number of pixels that must divide width and height."""
         return self.spatial_compression * self.patch_size

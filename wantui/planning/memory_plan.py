@@ -7,7 +7,6 @@ encoder were measured. `tests/benchmarks/gpu.py` compares predicted with actual 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Literal, assert_never
 
 from wantui.captures.trajectory import MAX_STATES_MEMORY_FRACTION, TRAJECTORY
@@ -25,6 +24,7 @@ from wantui.planning.weight_bytes import (
     BYTES_BY_DTYPE,
     count_fp8_savings,
     estimate_block_bytes,
+    estimate_latent_bytes,
     estimate_transformer_bytes,
     estimate_weight_bytes,
 )
@@ -143,10 +143,8 @@ def estimate_activation_bytes(model: WanModel, recipe: Recipe, is_fused: bool = 
     """
     dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
     token_count = count_latent_positions(model, recipe.width, recipe.height, recipe.frames)
-    narrow_bytes, wide_bytes = (
-        token_count * model.transformer_width * dtype_bytes,
-        token_count * model.feed_forward_width * dtype_bytes,
-    )
+    narrow_bytes = token_count * model.transformer_width * dtype_bytes
+    wide_bytes = token_count * model.feed_forward_width * dtype_bytes
     block_end_bytes = 3 * token_count * model.transformer_width * (0 if dtype_bytes == 4 else 4) + 5 * narrow_bytes
     block_bytes = (
         max(wide_bytes + 5 * narrow_bytes, 8 * narrow_bytes)
@@ -199,16 +197,10 @@ def estimate_peak_working_bytes(
     if model.text_encoder_parameter_count is None or model.vae_parameter_count is None:
         return None
     dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
-    bytes_per_transformer, transformer_count = (
-        estimate_transformer_bytes(model, recipe),
-        1 if model.boundary_ratio is None else 2,
-    )
-    transformer_bytes = bytes_per_transformer * transformer_count
+    transformer_bytes = estimate_transformer_bytes(model, recipe)
     vae_bytes = 4 * model.vae_parameter_count
-    latent_bytes = 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
-    constant_bytes = (
-        LATENT_BUFFER_COUNT * latent_bytes + 3 * TEXT_POSITION_COUNT * model.text_width * dtype_bytes + WORKSPACE_BYTES
-    )
+    text_bytes = 3 * TEXT_POSITION_COUNT * model.text_width * dtype_bytes
+    constant_bytes = LATENT_BUFFER_COUNT * estimate_latent_bytes(model, recipe) + text_bytes + WORKSPACE_BYTES
     is_fused = can_fuse_pipeline(model, plan, recipe.speed, recipe.weights)
     computing_bytes = estimate_activation_bytes(model, recipe, is_fused) + estimate_extra_gpu_bytes(recipe, model)
     computing_bytes += earlier_states_bytes
@@ -217,15 +209,14 @@ def estimate_peak_working_bytes(
     block_bytes = estimate_block_bytes(model, recipe)
     match plan.transformer_placement:
         case "resident":
-            working_bytes = max(
-                transformer_bytes + vae_bytes + computing_bytes, transformer_bytes + vae_bytes + decoding_bytes
-            )
+            working_bytes = transformer_bytes * model.transformer_count + vae_bytes
+            working_bytes += max(computing_bytes, decoding_bytes)
         case "parked":
-            working_bytes = max(bytes_per_transformer + computing_bytes, vae_bytes + decoding_bytes)
+            working_bytes = max(transformer_bytes + computing_bytes, vae_bytes + decoding_bytes)
         case "streamed":
             fp8_savings = count_fp8_savings(model, recipe, 1)
             all_blocks_bytes = block_bytes * model.block_count - fp8_savings * count_fp8_blocks(model.block_count)
-            non_block_bytes = transformer_count * (bytes_per_transformer - all_blocks_bytes)
+            non_block_bytes = model.transformer_count * (transformer_bytes - all_blocks_bytes)
             # a block prefetched for a pass that was then skipped
             prefetched_bytes = block_bytes if recipe.speed == "cached" else 0
             working_bytes = non_block_bytes + max(
@@ -266,8 +257,7 @@ def _estimate_earlier_states_bytes(plan: MemoryPlan, model: WanModel, recipe: Re
     """
     if recipe.capture.find_request(TRAJECTORY.name) is None:
         return 0
-    state_bytes = 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
-    states_bytes = state_bytes * count_model_evaluations(recipe.sampler, recipe.steps)
+    states_bytes = estimate_latent_bytes(model, recipe) * count_model_evaluations(recipe.sampler, recipe.steps)
     free_bytes -= CONTEXT_BYTES
     if plan.transformer_placement == "resident":
         encoder_bytes = BYTES_BY_DTYPE[recipe.dtype] * (model.text_encoder_parameter_count or 0)
@@ -275,9 +265,17 @@ def _estimate_earlier_states_bytes(plan: MemoryPlan, model: WanModel, recipe: Re
     return states_bytes if states_bytes <= MAX_STATES_MEMORY_FRACTION * free_bytes else 0
 
 
+def add_process_overhead(peak_bytes: int) -> int:
+    """Return the GPU bytes that a process needs for a peak of torch's allocations.
+
+    Adds the CUDA context and the allocator's overhead.
+    """
+    return int(peak_bytes * ALLOCATOR_OVERHEAD_FACTOR) + CONTEXT_BYTES
+
+
 def _estimate_expected_peak_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe, free_bytes: int) -> int | None:
     peak_bytes = estimate_peak_bytes(plan, model, recipe)
-    fits = peak_bytes is not None and int(peak_bytes * ALLOCATOR_OVERHEAD_FACTOR) + CONTEXT_BYTES <= free_bytes
+    fits = peak_bytes is not None and add_process_overhead(peak_bytes) <= free_bytes
     return peak_bytes if fits else estimate_peak_bytes(plan, model, recipe, streams_encoder=True)
 
 
@@ -291,7 +289,7 @@ def estimate_required_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -
     Includes the CUDA context and the allocator's overhead.
     """
     peak_bytes = estimate_peak_bytes(plan, model, recipe, streams_encoder=True)
-    return None if peak_bytes is None else int(peak_bytes * ALLOCATOR_OVERHEAD_FACTOR) + CONTEXT_BYTES
+    return None if peak_bytes is None else add_process_overhead(peak_bytes)
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,18 @@ The unconditional pass of each guided step is computed on the second GPU (`gener
 GPUs is not part of a recipe, because the video has the same bits on one GPU.
 """
 
-from math import prod
-
 from wantui.formatting import format_bytes
 from wantui.models.catalogue import TEXT_POSITION_COUNT, WanModel
 from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
 from wantui.planning.memory_plan import (
-    ALLOCATOR_OVERHEAD_FACTOR,
-    CONTEXT_BYTES,
     WORKSPACE_BYTES,
     MemoryPlan,
+    add_process_overhead,
     can_fuse_pipeline,
     estimate_activation_bytes,
 )
 from wantui.planning.recipe import Recipe
-from wantui.planning.weight_bytes import BYTES_BY_DTYPE, estimate_transformer_bytes
+from wantui.planning.weight_bytes import BYTES_BY_DTYPE, estimate_latent_bytes, estimate_transformer_bytes
 
 SECOND_GPU_LATENT_COUNT = 4
 """Number of latent-sized float32 tensors on the second GPU: input and output of a pass, and their copies."""
@@ -51,15 +48,14 @@ def allows_second_gpu(plan: MemoryPlan) -> bool:
 
 def estimate_second_gpu_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe) -> int:
     """Return the peak bytes that torch allocates on the second GPU, which holds the transformers during the video."""
-    transformer_bytes = estimate_transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
+    transformer_bytes = estimate_transformer_bytes(model, recipe) * model.transformer_count
     is_fused = can_fuse_pipeline(model, plan, recipe.speed, recipe.weights)
-    latent_bytes = 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
     text_bytes = TEXT_POSITION_COUNT * model.text_width * BYTES_BY_DTYPE[recipe.dtype]
     return (
         transformer_bytes
         + estimate_activation_bytes(model, recipe, is_fused)
         + estimate_extra_gpu_bytes(recipe, model)
-        + SECOND_GPU_LATENT_COUNT * latent_bytes
+        + SECOND_GPU_LATENT_COUNT * estimate_latent_bytes(model, recipe)
         + text_bytes
         + WORKSPACE_BYTES
     )
@@ -67,8 +63,7 @@ def estimate_second_gpu_bytes(plan: MemoryPlan, model: WanModel, recipe: Recipe)
 
 def explain_missing_memory(plan: MemoryPlan, model: WanModel, recipe: Recipe, free_bytes: int) -> str | None:
     """Return why the transformers do not fit on a second GPU with this free memory; None if they fit."""
-    peak_bytes = estimate_second_gpu_bytes(plan, model, recipe)
-    required_bytes = int(peak_bytes * ALLOCATOR_OVERHEAD_FACTOR) + CONTEXT_BYTES
+    required_bytes = add_process_overhead(estimate_second_gpu_bytes(plan, model, recipe))
     if required_bytes <= free_bytes:
         return None
     return f"the second GPU needs {format_bytes(required_bytes)} and has {format_bytes(free_bytes)} free"

@@ -1,4 +1,6 @@
-"""Bytes of a model's weights as loaded."""
+"""Bytes of a model's weights as loaded, and of the latents of a video."""
+
+from math import prod
 
 from wantui.models.catalogue import WanModel
 from wantui.planning.flops import (
@@ -66,10 +68,15 @@ def _estimate_parameter_bytes(
     )
 
 
+def estimate_latent_bytes(model: WanModel, recipe: Recipe) -> int:
+    """Return the bytes of the latents of a video, which are float32."""
+    return 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
+
+
 def estimate_weight_bytes(model: WanModel, recipe: Recipe) -> int | None:
     """Return the weight bytes of all parts, as loaded, or None if their sizes are unknown."""
     if model.text_encoder_parameter_count is None or model.vae_parameter_count is None:
         return None
     dtype_bytes = BYTES_BY_DTYPE[recipe.dtype]
-    transformer_bytes = estimate_transformer_bytes(model, recipe) * (1 if model.boundary_ratio is None else 2)
+    transformer_bytes = estimate_transformer_bytes(model, recipe) * model.transformer_count
     return transformer_bytes + dtype_bytes * model.text_encoder_parameter_count + 4 * model.vae_parameter_count

@@ -1,6 +1,5 @@
 """Disk-space check before rendering: one rule for previews, new batches and workers."""
 
-import math
 import os
 import shutil
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from wantui.formatting import format_bytes
 from wantui.models.catalogue import find_model
 from wantui.planning import BatchPreview, Recipe
 from wantui.planning.disk_estimate import estimate_recipe_disk, group_recipes_by_size
+from wantui.planning.weight_bytes import estimate_latent_bytes
 from wantui.samplers import count_model_evaluations
 
 RESERVE_BYTES = 20_000_000
@@ -57,11 +57,10 @@ def estimate_disk_need(recipe: Recipe, stored_bytes: int | None = None) -> DiskN
         UserError: the model is no longer available.
     """
     model = find_model(recipe.model)
-    latents_bytes = 4 * math.prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
-    state_count = (
-        count_model_evaluations(recipe.sampler, recipe.steps) + 1
-    )  # all states stay on disk until the video is done
-    temporary_bytes = (state_count + CHECKPOINTS * LATENTS_IN_CHECKPOINT) * latents_bytes
+    latent_bytes = estimate_latent_bytes(model, recipe)
+    # all states stay on disk until the video is done
+    state_count = count_model_evaluations(recipe.sampler, recipe.steps) + 1
+    temporary_bytes = (state_count + CHECKPOINTS * LATENTS_IN_CHECKPOINT) * latent_bytes
     return DiskNeed(
         estimate_recipe_disk(recipe, model).total_bytes if stored_bytes is None else stored_bytes, temporary_bytes
     )
