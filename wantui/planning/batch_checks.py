@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wantui.captures import CAPTURES
 from wantui.config.settings import Settings
-from wantui.controls import CONTROLS, ControlKind, ControlRequest
+from wantui.controls import ControlKind, ControlRequest
 from wantui.formatting import format_count, shorten_text
 from wantui.models.catalogue import TEXT_POSITION_COUNT, WanModel
 from wantui.models.fetch import find_replaced_parts
@@ -105,12 +105,11 @@ def _find_control_conflicts(model: WanModel, recipe: Recipe, variations: tuple[V
     """Return reasons why the controls of a recipe cannot be applied."""
     conflicts: list[str] = []
     evaluations = plan_guidance(recipe)
-    for kind in CONTROLS:
-        if (request := recipe.find_control_request(kind.name)) is not None:
-            conflicts += kind.find_conflicts(request, recipe)
-            conflicts += kind.find_block_conflicts(request, model.block_count)
-            conflicts += kind.find_guidance_conflicts(request, evaluations)
-            conflicts += _find_prompt_conflicts(kind, request, recipe, variations)
+    for kind, request in recipe.control_requests:
+        conflicts += kind.find_conflicts(request, recipe)
+        conflicts += kind.find_block_conflicts(request, model.block_count)
+        conflicts += kind.find_guidance_conflicts(request, evaluations)
+        conflicts += _find_prompt_conflicts(kind, request, recipe, variations)
     return conflicts
 
 
@@ -131,8 +130,7 @@ def _find_prompt_conflicts(
 
 def find_control_warnings(recipe: Recipe) -> list[str]:
     """Return the warnings about the controls of a recipe."""
-    requests = ((kind, recipe.find_control_request(kind.name)) for kind in CONTROLS)
-    return [text for kind, request in requests if request is not None for text in kind.find_warnings(request, recipe)]
+    return [text for kind, request in recipe.control_requests for text in kind.find_warnings(request, recipe)]
 
 
 def find_duplicate_prompt_warnings(variations: tuple[Variation, ...]) -> list[str]:
@@ -150,8 +148,7 @@ def find_duplicate_prompt_warnings(variations: tuple[Variation, ...]) -> list[st
 
 def list_control_words(recipe: Recipe) -> tuple[str, ...]:
     """Return the words that the controls of a recipe look for in the prompts."""
-    requests = [(kind, recipe.find_control_request(kind.name)) for kind in CONTROLS]
-    return tuple(word for kind, request in requests if request is not None for word in kind.list_words(request))
+    return tuple(word for kind, request in recipe.control_requests for word in kind.list_words(request))
 
 
 def _find_unused_mark_warnings(variations: tuple[Variation, ...], control_words: Sequence[str]) -> list[str]:

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wantui.captures import CAPTURES, DenoisingSize, DiskPart
+from wantui.captures import DenoisingSize, DiskPart
 from wantui.captures.trajectory import list_stored_evaluations
-from wantui.controls import CONTROLS
 from wantui.formatting import format_count
 from wantui.models.catalogue import WanModel
 from wantui.planning.guidance_plan import uses_unconditional_pass
@@ -144,7 +143,7 @@ def iterate_cell_recipes(cell: "PlannedCell") -> Iterator[tuple[CaptureSizeKey, 
 
 def records_marked_words(recipe: Recipe) -> bool:
     """Return whether a capture records marked words, so that its size depends on the marks."""
-    return any(kind.marks_setting and recipe.capture.find_request(kind.name) is not None for kind in CAPTURES)
+    return any(kind.marks_setting for kind, _ in recipe.capture_requests)
 
 
 def _make_size_key(recipe: Recipe) -> CaptureSizeKey:
@@ -174,21 +173,12 @@ def _estimate_clip_bytes(recipe: Recipe, video_count: int) -> int:
 def _list_capture_parts(recipe: Recipe, model: WanModel) -> list[DiskPart]:
     """Predict the bytes of each kind of capture file of one video."""
     denoising_size = build_denoising_size(recipe, model)
-    return [
-        part
-        for kind in CAPTURES
-        if (request := recipe.capture.find_request(kind.name)) is not None
-        for part in kind.estimate_disk(request, denoising_size)
-    ]
+    return [part for kind, request in recipe.capture_requests for part in kind.estimate_disk(request, denoising_size)]
 
 
 def estimate_extra_gpu_bytes(recipe: Recipe, model: WanModel) -> int:
     """Predict the GPU bytes of captures and controls during denoising."""
     denoising_size = build_denoising_size(recipe, model)
-    capture_estimates = [(kind.estimate_gpu_bytes, recipe.capture.find_request(kind.name)) for kind in CAPTURES]
-    control_estimates = [(kind.estimate_gpu_bytes, recipe.find_control_request(kind.name)) for kind in CONTROLS]
-    return sum(
-        estimate_bytes(request, denoising_size)
-        for estimate_bytes, request in (*capture_estimates, *control_estimates)
-        if request is not None
-    )
+    capture_bytes = sum(kind.estimate_gpu_bytes(request, denoising_size) for kind, request in recipe.capture_requests)
+    control_bytes = sum(kind.estimate_gpu_bytes(request, denoising_size) for kind, request in recipe.control_requests)
+    return capture_bytes + control_bytes

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from wantui.captures import CAPTURES, CaptureRequest
+from wantui.captures import CAPTURES, CaptureKind, CaptureRequest
 from wantui.captures.attention import ATTENTION, AttentionRequest
 from wantui.captures.guidance_gap import GUIDANCE_GAP, GuidanceGapRequest
 from wantui.captures.trajectory import TRAJECTORY, TrajectoryRequest
@@ -195,6 +195,12 @@ class Recipe(_FrozenModel):
     def control_requests(self) -> list[tuple[ControlKind, ControlRequest]]:
         """Return the controls that are on, with their requests."""
         requests = [(kind, self.find_control_request(kind.name)) for kind in CONTROLS]
+        return [(kind, request) for kind, request in requests if request is not None]
+
+    @property
+    def capture_requests(self) -> list[tuple[CaptureKind, CaptureRequest]]:
+        """Return the captures that are on, with their requests."""
+        requests = [(kind, self.capture.find_request(kind.name)) for kind in CAPTURES]
         return [(kind, request) for kind, request in requests if request is not None]
 
     @property

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from wantui.captures import CAPTURES
 from wantui.checksums import compute_file_sha256
 from wantui.generation.make_video import GenerationResult
 from wantui.planning import Recipe
@@ -87,8 +86,8 @@ class _WrittenFiles:
 def _measure_video_files(recipe: Recipe, folder: BatchFolder, files: VideoFiles) -> _WrittenFiles:
     """Return the checksums and sizes of a finished video's files; large files take seconds."""
     paths_by_kind = {"clip": files.clip_path, "sheet": files.sheet_path}
-    for kind in CAPTURES:
-        if kind.name in files.capture_paths and recipe.capture.find_request(kind.name) is not None:
+    for kind, _ in recipe.capture_requests:
+        if kind.name in files.capture_paths:
             paths_by_kind[kind.file_key] = files.capture_paths[kind.name]
     return _WrittenFiles(
         to_relative_paths(folder, paths_by_kind),

@@ -36,8 +36,8 @@ def make_recorders(
 ) -> dict[str, CaptureRecorder]:
     """Return the recorders of the requested captures that have a path, by name."""
     recorders: dict[str, CaptureRecorder] = {}
-    for kind in CAPTURES:
-        if kind.name in paths_by_capture and recipe.capture.find_request(kind.name) is not None:
+    for kind, _ in recipe.capture_requests:
+        if kind.name in paths_by_capture:
             recorder_class: type[CaptureRecorder] = _import_recorder_module(kind.name).Recorder
             earlier_checksums = earlier_checksums_by_capture.get(kind.name, ())
             recorders[kind.name] = recorder_class(

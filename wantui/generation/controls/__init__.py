@@ -6,14 +6,11 @@ A control is declared in `wantui.controls`, and applied by the module of the sam
 
 from importlib import import_module
 
-from wantui.controls import CONTROLS
 from wantui.generation.preparation import DenoisingPreparation
 
 
 def apply_controls(preparation: DenoisingPreparation) -> None:
     """Apply every control in the recipe to the preparation, in the order of the registry."""
-    for kind in CONTROLS:
-        if kind.changes_only_guidance:
-            continue
-        if (request := preparation.recipe.find_control_request(kind.name)) is not None:
+    for kind, request in preparation.recipe.control_requests:
+        if not kind.changes_only_guidance:
             import_module(f"{__name__}.{kind.name}").apply_control(request, preparation)
