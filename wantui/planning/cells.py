@@ -29,7 +29,7 @@ from wantui.planning.recipe_builder import (
     choose_weighting_method,
 )
 from wantui.planning.sizes import check_video_size, resolve_frame_count
-from wantui.planning.sweep import SweepCell, iterate_cell_settings, list_sweep_cells, merge_cell_texts
+from wantui.planning.sweep import CellSettingsBuilder, SweepCell, list_sweep_cells, merge_cell_texts
 from wantui.planning.token_checks import TokenChecks, check_prompt_tokens
 from wantui.planning.variations import expand_variations
 from wantui.prompts import Template, Variation
@@ -80,12 +80,10 @@ def plan_cells(
     if not axes:
         return [planner.plan_cell(None, settings)]
     planned_cells = []
-    cells = list_sweep_cells(axes, settings.sweeps_baseline)
-    for cell, cell_settings in iterate_cell_settings(settings, axes, cells):
+    settings_builder = CellSettingsBuilder(settings, axes)
+    for cell in list_sweep_cells(axes, settings.sweeps_baseline):
         try:
-            if isinstance(cell_settings, UserError):
-                raise cell_settings
-            planned_cells.append(planner.plan_cell(cell, cell_settings))
+            planned_cells.append(planner.plan_cell(cell, settings_builder.build_settings(cell)))
         except UserError as error:
             planned_cells.append(PlannedCell(cell, settings, (), None, (), tuple(str(error).splitlines())))
     return _find_equal_cells(planned_cells)
@@ -105,12 +103,12 @@ def find_settings_problems(settings: Settings, model: WanModel) -> SettingsProbl
     cells = list_sweep_cells(axes, settings.sweeps_baseline) if axes else [SweepCell({}, "", ())]
     refusals: dict[str, tuple[str, ...]] = {}
     warnings: dict[str, tuple[str, ...]] = {}
-    for cell, cell_settings in iterate_cell_settings(settings, axes, cells):
+    settings_builder = CellSettingsBuilder(settings, axes)
+    for cell in cells:
         try:
-            if isinstance(cell_settings, UserError):
-                raise cell_settings
-            check_video_size(cell_settings.video_settings, model)
-            _, frames_warning = resolve_frame_count(cell_settings.video_settings, model)
+            video_settings = settings_builder.build_settings(cell).video_settings
+            check_video_size(video_settings, model)
+            _, frames_warning = resolve_frame_count(video_settings, model)
             warnings[cell.label] = (frames_warning,) if frames_warning else ()
         except UserError as error:
             refusals[cell.label] = tuple(str(error).splitlines())

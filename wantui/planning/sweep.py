@@ -1,7 +1,7 @@
 """Cells of a sweep: every combination of the values of its axes, with the settings of each."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -70,7 +70,7 @@ class CellError(UserError):
 
 
 @dataclass
-class CellSettings:
+class CellSettingsBuilder:
     """Builder of the settings of cells; equal sections are validated once and shared."""
 
     settings: Settings
@@ -159,18 +159,6 @@ def _format_labels(labels: Sequence[str]) -> str:
     if len(labels) == 1:
         return labels[0]
     return f"{labels[0]} and {format_count(len(labels) - 1, 'more cell')}"
-
-
-def iterate_cell_settings(
-    settings: Settings, axes: tuple[SweepAxis, ...], cells: Sequence[SweepCell]
-) -> Iterator[tuple[SweepCell, Settings | CellError]]:
-    """Yield each cell with its settings, or with the error if they are not valid."""
-    cell_settings = CellSettings(settings, axes)
-    for cell in cells:
-        try:
-            yield cell, cell_settings.build_settings(cell)
-        except CellError as error:
-            yield cell, error
 
 
 def extract_cell_settings(settings: Settings, cell_values: Mapping[str, Any], seed: int) -> Settings:
