@@ -92,6 +92,16 @@ class BendRequest(ControlRequest):
         """Return whether the bend changes a pass (cond or uncond)."""
         return self.passes in (context, "both")
 
+    def find_active_evaluations(self, noise_levels: Sequence[float], step_count: int) -> list[bool]:
+        """Return whether the bend acts at each model evaluation.
+
+        Raises:
+            KeyframeError: a moment is at a step that the denoising does not have.
+        """
+        if self.steps is None:
+            return [True] * len(noise_levels)
+        return find_evaluations_in_range(self.steps, noise_levels, step_count)
+
 
 class AttentionBendingRequest(ControlRequest):
     """Request to bend attention maps, in the order of the bends."""
@@ -151,12 +161,11 @@ def _find_conflicts(request: AttentionBendingRequest, recipe: "Recipe") -> list[
     noise_levels = compute_noise_levels(recipe.sampler, recipe.steps, recipe.flow_shift)
     for bend in request.bends:
         setting = f"{SECTION_KEY}: the bend {bend.name}"
-        if bend.steps is not None:
-            try:
-                if not any(find_evaluations_in_range(bend.steps, noise_levels, recipe.steps)):
-                    conflicts.append(f"{setting} has a range that contains no step. Widen it")
-            except KeyframeError as error:
-                conflicts.append(f"{setting}: {error}")
+        try:
+            if not any(bend.find_active_evaluations(noise_levels, recipe.steps)):
+                conflicts.append(f"{setting} has a range that contains no step. Widen it")
+        except KeyframeError as error:
+            conflicts.append(f"{setting}: {error}")
     return conflicts
 
 

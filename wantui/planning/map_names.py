@@ -20,11 +20,12 @@ def assign_map_names(marked_texts: Iterable[str]) -> list[str]:
 
     Names are unique on case-insensitive file systems too, and differ from RESERVED_NAMES.
     """
-    taken_keys = {_make_collision_key(map_name) for map_name in RESERVED_NAMES}
+    reserved_keys = {_make_collision_key(map_name) for map_name in RESERVED_NAMES}
+    taken_keys = set(reserved_keys)
     map_names = []
     for text in marked_texts:
         base_name = _NOT_IN_NAME_PATTERN.sub("_", text).strip("_") or "word"
-        if _make_collision_key(base_name) in {_make_collision_key(map_name) for map_name in RESERVED_NAMES}:
+        if _make_collision_key(base_name) in reserved_keys:
             base_name = f"word_{base_name}"
         base_name = _shorten_map_name(base_name)
         suffix_number, map_name = 1, base_name

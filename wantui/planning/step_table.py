@@ -7,7 +7,6 @@ from itertools import groupby
 from wantui.controls.attention_bending import ATTENTION_BENDING, AttentionBendingRequest
 from wantui.controls.lora import LORA, LoraRequest
 from wantui.guidance import EvaluationGuidance, VelocitySource
-from wantui.keyframes import find_evaluations_in_range
 from wantui.planning.evaluation_prompts import EvaluationPrompt, list_evaluation_prompts
 from wantui.planning.guidance_plan import find_boundary_ratio, plan_guidance
 from wantui.planning.recipe import Recipe
@@ -83,11 +82,7 @@ def _list_active_bends(recipe: Recipe, noise_levels: Sequence[float]) -> list[st
     names_by_evaluation: list[list[str]] = [[] for _ in noise_levels]
     request = recipe.find_control_request(ATTENTION_BENDING.name)
     for bend in request.bends if isinstance(request, AttentionBendingRequest) else ():
-        is_active = (
-            [True] * len(noise_levels)
-            if bend.steps is None
-            else find_evaluations_in_range(bend.steps, noise_levels, recipe.steps)
-        )
+        is_active = bend.find_active_evaluations(noise_levels, recipe.steps)
         for names, acts in zip(names_by_evaluation, is_active, strict=True):
             names += [bend.name] if acts else []
     return [", ".join(names) or "none" for names in names_by_evaluation]

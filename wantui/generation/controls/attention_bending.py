@@ -11,7 +11,6 @@ from wantui.errors import UserError
 from wantui.generation.bent_attention import ResolvedBend
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import tokenize_prompt
-from wantui.keyframes import find_evaluations_in_range
 from wantui.models.catalogue import TEXT_POSITION_COUNT
 from wantui.planning import PromptMark
 from wantui.samplers import compute_noise_levels
@@ -70,9 +69,5 @@ def _resolve_bend(
         bend,
         tuple(sorted(tokens)),
         ALL_WORDS in bend.words and bend.padding,
-        (
-            (True,) * len(noise_levels)
-            if bend.steps is None
-            else tuple(find_evaluations_in_range(bend.steps, noise_levels, recipe.steps))
-        ),
+        tuple(bend.find_active_evaluations(noise_levels, recipe.steps)),
     )
