@@ -28,7 +28,8 @@ from torch import Tensor
 
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.metrics import METRICS, compute_metric
-from wantui.analysis.strides import MIN_PATH_STATES, STRIDE_METRICS, STRIDE_MULTIPLES, select_strided_states
+from wantui.analysis.strided_states import MIN_PATH_STATES, select_strided_states
+from wantui.analysis.strides import STRIDE_METRICS, STRIDE_MULTIPLES
 from wantui.analysis.trajectory import build_trajectory
 from wantui.generation.samplers import build_scheduler
 from wantui.models.nano.attributes import RGB_BY_COLOUR, SHAPES

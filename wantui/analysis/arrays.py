@@ -1,4 +1,4 @@
-"""Array types, limits on the number of values processed at once, and an exponential without overflow errors."""
+"""Array types, limits on the number of values processed at once, and small functions of arrays and numbers."""
 
 import math
 from typing import Any
@@ -22,6 +22,11 @@ def split_rows(rows: NDArray[Any], values_per_row: int, max_values: int = MAX_CH
     """
     chunk_count = len(rows) * values_per_row // max_values + 1
     return np.array_split(rows, min(len(rows), chunk_count))
+
+
+def mark_last_repeats(values: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return whether each value is the last of successive equal values."""
+    return np.append(np.diff(values) != 0, True)
 
 
 def exponentiate(logarithm: float) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from wantui.analysis.arrays import FloatArray
+from wantui.analysis.arrays import FloatArray, mark_last_repeats
 from wantui.analysis.comparability import COMPARED_FIELDS
 from wantui.analysis.gram import StateBuffer, compute_gram
 from wantui.analysis.guidance_gap import GuidanceGap, load_guidance_gap
@@ -386,7 +386,7 @@ def select_corrected_states(steps: Sequence[int], sigmas: FloatArray) -> tuple[l
         steps: number of model evaluations before each stored state.
         sigmas: [S + 1] noise levels of all states, stored or not.
     """
-    is_last = np.append(np.diff(sigmas) != 0, True)
+    is_last = mark_last_repeats(sigmas)
     state_indices = [index for index, step in enumerate(steps) if is_last[step]]
     lone_predictors = [step for step in steps if not is_last[step] and step + 1 not in steps]
     if not lone_predictors:

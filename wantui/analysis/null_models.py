@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.arrays import FloatArray
+from wantui.analysis.arrays import FloatArray, mark_last_repeats
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.sampler_response import NoResponseError, compute_sampler_response
 from wantui.analysis.statistics import RANDOM_SEED
@@ -91,7 +91,7 @@ def draw_gaussian_paths(
             sqrt((1 - sigma)^2 v_k + sigma^2) for the exact flow.
     """
     sigmas = np.asarray(sigmas, dtype=np.float64)
-    is_distinct = np.append(np.diff(sigmas) != 0, True)
+    is_distinct = mark_last_repeats(sigmas)
     sigmas, response = sigmas[is_distinct], response[is_distinct]
     generator, k = np.random.default_rng(RANDOM_SEED), len(data.variances)
     squared_off_axis_mean = max(data.squared_mean_norm - float((data.mean_components**2).sum()), 0.0)
@@ -173,11 +173,12 @@ def build_gaussian_null(videos: Sequence[Video], final_states: FloatArray | None
         final_states: [videos with a trajectory, k] projections of their final states, if already loaded.
     """
     usable_videos = [video for video in videos if video.trajectory is not None]
+
+    def refuse(reason: str) -> GaussianNull:
+        return GaussianNull(video_count=len(usable_videos), missing_reason=reason)
+
     if len(usable_videos) < 2:
-        return GaussianNull(
-            video_count=len(usable_videos),
-            missing_reason="a covariance needs at least two videos with the same settings",
-        )
+        return refuse("a covariance needs at least two videos with the same settings")
     namer = VideoNamer(videos)
     states: list[NDArray[np.floating]] = []
     for index, video in enumerate(usable_videos):
@@ -186,27 +187,20 @@ def build_gaussian_null(videos: Sequence[Video], final_states: FloatArray | None
             if index == 0:
                 sigmas = video.load_noise_levels()
         except NoGeometryError as error:
-            return GaussianNull(video_count=len(usable_videos), missing_reason=f"{namer.name_video(video)}: {error}")
+            return refuse(f"{namer.name_video(video)}: {error}")
         if len(states[-1]) != len(states[0]):
             sizes_text = f"{len(states[-1])} values, but {len(states[0])} in {namer.name_video(usable_videos[0])}"
-            return GaussianNull(
-                video_count=len(usable_videos),
-                missing_reason=f"{namer.name_video(video)}: its final state has {sizes_text}",
-            )
+            return refuse(f"{namer.name_video(video)}: its final state has {sizes_text}")
         if not np.isfinite(states[-1]).all():
-            return GaussianNull(
-                video_count=len(usable_videos),
-                missing_reason=f"{namer.name_video(video)}: its final state contains NaN or infinity",
-            )
+            return refuse(f"{namer.name_video(video)}: its final state contains NaN or infinity")
     first_video = usable_videos[0]
     assert first_video.trajectory is not None
     sampler_name = str(first_video.settings.get("sampler", ""))
     try:
-        trajectories = draw_gaussian_flow(
-            GaussianData.estimate_distribution(np.stack(states), first_video.dimension), sigmas, sampler_name
-        )
+        data = GaussianData.estimate_distribution(np.stack(states), first_video.dimension)
+        trajectories = draw_gaussian_flow(data, sigmas, sampler_name)
     except (UnknownSamplerError, NoResponseError) as error:
-        return GaussianNull(video_count=len(usable_videos), missing_reason=str(error))
+        return refuse(str(error))
     stored_sigmas = first_video.trajectory.sigmas
     if len(stored_sigmas) < len(trajectories[0].sigmas):  # computed from latents that were stored at intervals
         state_indices = [int(np.flatnonzero(trajectories[0].sigmas == sigma)[-1]) for sigma in stored_sigmas]

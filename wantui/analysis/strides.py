@@ -15,9 +15,7 @@ import numpy as np
 
 from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.metrics import select_finite_values
-from wantui.analysis.strided_states import MIN_PATH_STATES as MIN_PATH_STATES
-from wantui.analysis.strided_states import compute_metric_at_stride
-from wantui.analysis.strided_states import select_strided_states as select_strided_states
+from wantui.analysis.strided_states import compute_metric_at_stride, select_strided_states
 from wantui.analysis.trajectory import NoGeometryError, Trajectory
 from wantui.analysis.video import Video
 

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from wantui.analysis.arrays import FloatArray
+from wantui.analysis.arrays import FloatArray, mark_last_repeats
 from wantui.analysis.guidance_gap import GuidanceGap
 from wantui.errors import UserError
 
@@ -353,9 +353,8 @@ def _compute_turning_angles(step_products: FloatArray, step_product_errors: Floa
     cosine_errors = np.divide(
         np.diagonal(step_product_errors, 1), length_products, out=np.zeros_like(length_products), where=is_moving
     )
-    cosine_errors += (
-        relative_length_errors[:-1] + relative_length_errors[1:]
-    ) / 2 + 4 * UNIT_ROUNDOFF  # a product, a root, a division, 1 - cosine
+    # the last term: a product, a root, a division, 1 - cosine
+    cosine_errors += (relative_length_errors[:-1] + relative_length_errors[1:]) / 2 + 4 * UNIT_ROUNDOFF
     angles = np.arccos(np.clip(cosines, -1, 1))
     return np.where(1 - cosines <= cosine_errors, 0.0, np.where(1 + cosines <= cosine_errors, np.pi, angles))
 
@@ -390,11 +389,12 @@ def build_trajectory(gram: FloatArray, sigmas: FloatArray, dimension: int) -> Tr
         raise DamagedGeometryError("the stored noise levels are damaged: they must fall, from at most 1 to at least 0")
     norm_bounds = np.sqrt(np.maximum(np.diagonal(gram), 0)) * np.sqrt(1 + INNER_PRODUCT_TOLERANCE)
     with np.errstate(over="ignore"):
-        bounds, commitment_difference = np.outer(norm_bounds, norm_bounds), np.abs(gram - gram.T)
+        bounds = np.outer(norm_bounds, norm_bounds)
+        asymmetry = np.abs(gram - gram.T)
     is_possible = (np.diagonal(gram) >= 0).all() and (np.abs(gram) <= bounds).all()
-    if not is_possible or (commitment_difference > INNER_PRODUCT_TOLERANCE * bounds).any():
+    if not is_possible or (asymmetry > INNER_PRODUCT_TOLERANCE * bounds).any():
         raise DamagedGeometryError("the stored inner products are damaged: no set of states has these inner products")
-    distinct_indices = np.flatnonzero(np.append(np.diff(sigmas) != 0, True))
+    distinct_indices = np.flatnonzero(mark_last_repeats(sigmas))
     if len(distinct_indices) < 3:
         raise NoGeometryError(f"{len(distinct_indices)} states are stored, but an angle needs three: store more steps")
     return Trajectory(sigmas[distinct_indices], gram[np.ix_(distinct_indices, distinct_indices)] / dimension, dimension)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.arrays import FloatArray
+from wantui.analysis.arrays import FloatArray, mark_last_repeats
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.strided_states import compute_metric_at_stride
 from wantui.analysis.trajectory import NoGeometryError, Trajectory
@@ -186,7 +186,7 @@ class Video:
         states, sigmas = _check_projection(arrays[0]), arrays[1].astype(np.float64)
         if len(states) != len(sigmas):
             raise NoGeometryError(f"{len(states)} projected states do not match {len(sigmas)} noise levels")
-        is_distinct = np.append(np.diff(sigmas) != 0, True)
+        is_distinct = mark_last_repeats(sigmas)
         return sigmas[is_distinct], states[is_distinct]
 
     def _read_stored_arrays(self, descriptions_by_name: dict[str, str]) -> list[NDArray[np.float32]]:
