@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.analysis.attention_axes import MAX_SCALE_QUANTILE
 from wantui.analysis.attention_summary import average_map_over_steps
 from wantui.analysis.video import Video
 from wantui.errors import UserError
@@ -74,7 +75,7 @@ def compute_mean_map_maximum(mean_maps: Sequence[NDArray[np.float64]], maps_path
         raise AttentionMapsError(
             f"cannot scale the maps in {maps_path}: no block computed attention at any stored step"
         )
-    return float(np.quantile(finite_values, 0.995)) or 1.0
+    return float(np.quantile(finite_values, MAX_SCALE_QUANTILE)) or 1.0
 
 
 def draw_overlay(
@@ -114,10 +115,7 @@ def write_overlay(clip_path: Path, maps_path: Path, word: str, target_path: Path
         AttentionMapsError: no map of the word is stored.
     """
     maps = open_attention_maps(maps_path, recipe)
-    if word not in maps.metadata_by_word:
-        raise AttentionMapsError(
-            f"no map of {word!r} is stored. Stored maps: {', '.join(maps.metadata_by_word) or 'none'}"
-        )
+    maps.refuse_missing_word(word)
     scale_maximum = compute_scale_maximum(maps, list(maps.metadata_by_word))
     frames = list(read_frames(clip_path))
     overlaid_frames = draw_overlay(frames, average_map_over_steps(maps, word), scale_maximum)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wantui.analysis.arrays import FloatArray
-from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps
+from wantui.storage.attention_maps import StoredAttentionMaps
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,7 @@ def compute_word_curves(maps: StoredAttentionMaps, map_name: str) -> WordCurves:
     Raises:
         AttentionMapsError: no map of the word is stored.
     """
-    if map_name not in maps.metadata_by_word:
-        raise AttentionMapsError(
-            f"no map of {map_name!r} is stored. Stored maps: {', '.join(maps.metadata_by_word) or 'none'}"
-        )
+    maps.refuse_missing_word(map_name)
     return _build_word_curves(maps, map_name, *_summarise_maps(maps.read_mean_map(map_name)))
 
 

@@ -119,6 +119,13 @@ class StoredAttentionMaps:
     averaged_counts: tuple[Sequence[int], Sequence[int]]
     """Numbers of positions that each row and each column of a map averages."""
 
+    def refuse_missing_word(self, name: str) -> None:
+        """Raise AttentionMapsError if no map has this name."""
+        if name not in self.metadata_by_word:
+            raise AttentionMapsError(
+                f"no map of {name!r} is stored. Stored maps: {', '.join(self.metadata_by_word) or 'none'}"
+            )
+
     def read_map(self, name: str, step_index: int | slice = slice(None), context: str = "cond") -> NDArray[np.float32]:
         """Return maps [s, blocks | 1, heads | 1, frames, height, width]; maps of a single step lack the first axis.
 
