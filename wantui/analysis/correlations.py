@@ -107,10 +107,11 @@ def correlate_values(
         covariates: values [variations, seeds] of each covariate.
         across: seeds or variations.
     """
+    # [names, blocks, units]: ranks are taken among the units of a block
     metric_values, covariate_values = (
         np.stack([values if across == ACROSS_SEEDS else values.T for values in values_by_name.values()])
         for values_by_name in (metrics, covariates)
-    )  # [names, blocks, units]: ranks are taken among the units of a block
+    )
     observed, p, family_p = _test_correlations(metric_values, covariate_values)
     min_p = compute_min_permutation_p(*metric_values.shape[1:])
     correlations = []

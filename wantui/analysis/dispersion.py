@@ -187,10 +187,8 @@ def run_permdisp(squared_distances: FloatArray, cell_indices: NDArray[np.int64])
     for group in range(group_count):
         members = cell_indices[:, group].ravel()
         median_distances[members] = compute_distances_to_median(squared_distances[np.ix_(members, members)])
-    cell_means, total_squares = (
-        median_distances[cell_indices].mean(2),
-        ((median_distances - median_distances.mean()) ** 2).sum(),
-    )
+    cell_means = median_distances[cell_indices].mean(2)
+    total_squares = ((median_distances - median_distances.mean()) ** 2).sum()
     if not np.isfinite(total_squares):  # a group has fewer than MIN_GROUP_VIDEOS videos
         return PermutationTest(float("nan"), float("nan"))
     if total_squares <= ROUNDING_TOLERANCE * (median_distances**2).sum():

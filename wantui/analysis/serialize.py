@@ -55,10 +55,8 @@ def build_video_record(
     trajectory = video.trajectory
     if trajectory is None:
         return record | {"reason": video.exclusion_reason}
-    random_walk, flow_trajectories = (
-        compute_random_walk_null(trajectory),
-        gaussian_null.trajectories if gaussian_null is not None else (),
-    )
+    random_walk = compute_random_walk_null(trajectory)
+    flow_trajectories = gaussian_null.trajectories if gaussian_null is not None else ()
     record["metrics"] = {
         name: {
             "value": video.compute_metric(name),
@@ -299,10 +297,8 @@ def build_difference_rows(comparison: Comparison) -> list[list[str]]:
     rows = [[*header, "phrasings", "phrasing_p", "stride"]]
     for d in comparison.differences:
         effect = d.paired_effect
-        interval_cells, effect_numbers = (
-            map(_format_csv_number, (effect.mean, effect.interval_low, effect.interval_high)),
-            (effect.d_z, effect.p, d.family_p, d.discovery_p),
-        )
+        interval_cells = map(_format_csv_number, (effect.mean, effect.interval_low, effect.interval_high))
+        effect_numbers = (effect.d_z, effect.p, d.family_p, d.discovery_p)
         stride = comparison.groups[0].videos[0].get_stride(d.metric)
         last_cells = [str(d.phrasing_count), _format_csv_number(d.phrasing_p), str(stride)]
         rows.append(

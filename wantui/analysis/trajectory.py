@@ -266,9 +266,8 @@ class Trajectory:
     def log_volume(self) -> float:
         """Return half the sum of the logarithms of the three largest variances; -inf for a path in a plane."""
         largest_variances = self.principal_variances[:VOLUME_DIMENSIONS]
-        min_variance = (
-            1e-14 * self.principal_variances[0] if len(self.principal_variances) else 0.0
-        )  # smaller variances are rounding
+        # smaller variances are rounding errors
+        min_variance = 1e-14 * self.principal_variances[0] if len(self.principal_variances) else 0.0
         return (
             float(0.5 * np.log(largest_variances).sum()) if (largest_variances > min_variance).all() else float("-inf")
         )
@@ -278,11 +277,9 @@ class Trajectory:
         """Return [N], |c_i - x_N| / sqrt(D), where c_i = x_i - sigma_i v_i is step i extended to sigma = 0."""
         # c_i = (1 - r) x_i + r x_{i+1} with r = sigma_i / (sigma_i - sigma_{i+1})
         extension_ratio, gram = -self.sigmas[:-1] / self.sigma_steps, self.gram
-        squared_norms, next_squared_norms, neighbour_products = (
-            np.diagonal(gram)[:-1],
-            np.diagonal(gram)[1:],
-            np.diagonal(gram, 1),
-        )
+        squared_norms = np.diagonal(gram)[:-1]
+        next_squared_norms = np.diagonal(gram)[1:]
+        neighbour_products = np.diagonal(gram, 1)
         squared_clean_norms = (
             (1 - extension_ratio) ** 2 * squared_norms
             + extension_ratio**2 * next_squared_norms

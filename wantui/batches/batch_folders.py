@@ -139,10 +139,8 @@ def check_batch_fits_on_disk(batch_root: Path, batch: Batch) -> None:
     Raises:
         UserError: names the needed and the free bytes.
     """
-    disk_need, free_bytes = (
-        estimate_batch_disk_need(batch, estimate_batch_disk(batch).total_bytes),
-        query_free_disk_bytes(batch_root),
-    )
+    disk_need = estimate_batch_disk_need(batch, estimate_batch_disk(batch).total_bytes)
+    free_bytes = query_free_disk_bytes(batch_root)
     if disk_need.total_bytes > free_bytes:
         raise UserError(
             f"cannot queue the batch: {batch_root.parent} has {format_bytes(free_bytes)} free, but "

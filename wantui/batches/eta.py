@@ -273,8 +273,6 @@ class BatchEta:
             queue_etas = self._model.estimate_etas(
                 queue.list_batches(), queue.list_running_videos(), devices, self._tracker.collect_paces()
             )
-            self._cached_seconds, self._computed_at_seconds = (
-                queue_etas.seconds_by_batch.get(self.batch_id),
-                now_seconds,
-            )
+            self._cached_seconds = queue_etas.seconds_by_batch.get(self.batch_id)
+            self._computed_at_seconds = now_seconds
         return self._cached_seconds

@@ -156,10 +156,8 @@ class ProgressTracker:
                         event.video_id, VideoProgress(event.batch_number, event.video_id)
                     ).add_step(event.payload)
                 case FramesDecoded(frames=frames, count=count) if event.video_id in self.progress_by_video:
-                    (
-                        self.progress_by_video[event.video_id].decoded_frame_count,
-                        self.progress_by_video[event.video_id].frame_count,
-                    ) = frames, count
+                    progress = self.progress_by_video[event.video_id]
+                    progress.decoded_frame_count, progress.frame_count = frames, count
             if isinstance(event.payload, VideoDone) and not event.payload.already_done:
                 self.finished_video = FinishedVideo(
                     event.batch_number, event.video_id, event.payload, self.progress_by_video.get(event.video_id)

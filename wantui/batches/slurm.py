@@ -129,9 +129,8 @@ class ShardJob:
         engine_command = [sys.executable, "-m", "wantui", "engine", "run", "--drain", "--logs", str(self._log_folder)]
         engine_command += ["--batch", str(self.folder), "--share", str(self.share)]
         submitit_signal = _find_submitit_signal()
-        previous_handler = signal.signal(
-            submitit_signal, signal.SIG_IGN
-        )  # inherited by the engine: the signal is only for submitit
+        # inherited by the engine: the signal is only for submitit
+        previous_handler = signal.signal(submitit_signal, signal.SIG_IGN)
         try:
             return subprocess.Popen(engine_command, env=os.environ | {"XDG_STATE_HOME": str(state_directory)})
         finally:

@@ -37,10 +37,8 @@ def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
     """Print the information of each word, its calibration, and the paired differences."""
     from wantui.analysis.calibrated import describe_measure
 
-    seeds_text, sentences_text = (
-        format_count(len(table.seeds), "seed"),
-        format_count(table.phrasing_count, "sentence"),
-    )
+    seeds_text = format_count(len(table.seeds), "seed")
+    sentences_text = format_count(table.phrasing_count, "sentence")
     print_wrapped_line(
         f'information gap: what a word tells the model beyond "{plan.generic}", in nats, with 95 % intervals over seeds'
     )

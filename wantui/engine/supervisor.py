@@ -53,13 +53,11 @@ class Supervisor:
         stop_requests: StopRequestCounter | None = None,
         lock_descriptor: int | None = None,
     ) -> None:
-        self.queue, self.slots, self.logs_folder, self.log, self.ends_when_idle = (
-            queue,
-            slots,
-            logs_folder,
-            log,
-            ends_when_idle,
-        )
+        self.queue = queue
+        self.slots = slots
+        self.logs_folder = logs_folder
+        self.log = log
+        self.ends_when_idle = ends_when_idle
         self.stop_requests = stop_requests or StopRequestCounter()
         self.lock_descriptor = lock_descriptor
         """Descriptor of the locked engine lock file; None without a lock."""

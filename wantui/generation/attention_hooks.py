@@ -117,10 +117,8 @@ class ObservedProcessor(WanAttnProcessor):
     def __init__(self, block_index: int, replaced_processor: Any) -> None:
         super().__init__()
         self.block_index = block_index
-        self._attention_backend, self._parallel_config = (
-            replaced_processor._attention_backend,
-            replaced_processor._parallel_config,
-        )
+        self._attention_backend = replaced_processor._attention_backend
+        self._parallel_config = replaced_processor._parallel_config
 
     def __call__(
         self,

@@ -231,10 +231,8 @@ def _parse_checkpoint(
     checksums_by_capture = {str(name): tuple(map(int, checksums)) for name, checksums in header["captured"].items()}
     frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1
     latent_sides = (side // pipeline.vae_scale_factor_spatial for side in (recipe.height, recipe.width))
-    latents, expected_shape = (
-        tensors_by_name["latents"],
-        (1, pipeline.transformer.config.in_channels, frames, *latent_sides),
-    )
+    latents = tensors_by_name["latents"]
+    expected_shape = (1, pipeline.transformer.config.in_channels, frames, *latent_sides)
     if tuple(latents.shape) != expected_shape or not latents.is_floating_point():
         raise CheckpointRefusedError(
             f"its latents are {tuple(latents.shape)} of {latents.dtype}, but must be {expected_shape}"
@@ -270,9 +268,8 @@ def _is_different(value: Any, initial_value: Any) -> bool:
 def _pack_value(value: Any, tensor_name: str, tensors_by_name: dict[str, Tensor]) -> Any:
     """Return `value` as JSON; tensors in it are added to `tensors_by_name`."""
     if isinstance(value, Tensor):
-        tensors_by_name[tensor_name] = (
-            value.detach().cpu().contiguous().clone()
-        )  # safetensors refuses tensors that share memory
+        # safetensors refuses tensors that share memory
+        tensors_by_name[tensor_name] = value.detach().cpu().contiguous().clone()
         return {"tensor": tensor_name, "on": value.device.type}
     if isinstance(value, list):
         return [_pack_value(item, f"{tensor_name}.{i}", tensors_by_name) for i, item in enumerate(value)]

@@ -66,10 +66,8 @@ def check_video_size(video: VideoSettings, model: WanModel) -> None:
     for name, side_pixels in (("width", video.width), ("height", video.height)):
         size_multiple = model.size_multiple
         if side_pixels % size_multiple:
-            lower_multiple, upper_multiple = (
-                side_pixels // size_multiple * size_multiple,
-                (side_pixels // size_multiple + 1) * size_multiple,
-            )
+            lower_multiple = side_pixels // size_multiple * size_multiple
+            upper_multiple = (side_pixels // size_multiple + 1) * size_multiple
             nearest_text = f"{lower_multiple} or {upper_multiple}" if lower_multiple else str(upper_multiple)
             problems.append(
                 f"video_settings.{name}: {side_pixels} is not a multiple of {size_multiple}; the nearest are "

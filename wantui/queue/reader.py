@@ -219,10 +219,8 @@ class QueueReader:
             raise UnknownBatchError(
                 f"no batch {word!r} is in the queue; did you mean {similar_names[0]}? wantui queue ls shows all"
             )
-        quoted_word, numbers = (
-            word if word.isdecimal() else repr(word),
-            format_number_ranges([batch.id for batch in batches]),
-        )
+        quoted_word = word if word.isdecimal() else repr(word)
+        numbers = format_number_ranges([batch.id for batch in batches])
         raise UnknownBatchError(
             f"no batch {quoted_word} is in the queue, only {numbers}. List them: wantui queue ls --all"
         )

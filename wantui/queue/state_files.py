@@ -46,9 +46,8 @@ def refuse_irregular_database(path: Path) -> None:
     for file, status in _read_database_statuses(path):
         if not stat.S_ISREG(status.st_mode):
             is_database = file.name == Path(os.path.realpath(path)).name
-            raise _make_irregular_file_error(
-                path if is_database else file
-            )  # never advise to remove the target of a link
+            # never advise to remove the target of a link
+            raise _make_irregular_file_error(path if is_database else file)
 
 
 def make_database_writable(path: Path) -> None:

@@ -215,11 +215,9 @@ def _list_guidance_scales(recipe: Recipe, trajectory: _StoredTrajectory) -> list
 
 
 def _write_older_layout(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> Path:
-    steps, sigmas, timesteps = (
-        trajectory.read_array("steps"),
-        trajectory.read_array("sigmas"),
-        trajectory.read_array("timesteps"),
-    )
+    steps = trajectory.read_array("steps")
+    sigmas = trajectory.read_array("sigmas")
+    timesteps = trajectory.read_array("timesteps")
     recipe = entry.recipe
     scales = _list_guidance_scales(recipe, trajectory)
     with atomic_folder(path) as temporary_folder:

@@ -71,10 +71,8 @@ class ManifestFile:
             ManifestError: the manifest is missing or damaged.
         """
         for _ in range(MAX_READ_ATTEMPTS):
-            manifest_state, journal_state = (
-                read_file_state(self.folder.manifest_path),
-                read_file_state(self.folder.journal_path),
-            )
+            manifest_state = read_file_state(self.folder.manifest_path)
+            journal_state = read_file_state(self.folder.journal_path)
             is_continued = (
                 journal_state.inode == self._journal_state.inode
                 and journal_state.size_bytes >= self._journal_bytes_read

@@ -46,13 +46,11 @@ class ClipWriter:
     """
 
     def __init__(self, path: Path, fps: int, frame_count: int, tags: dict[str, str]) -> None:
-        self.path, self.temporary_path, self.fps, self.frame_count, self.tags = (
-            path,
-            make_partial_path(path),
-            fps,
-            frame_count,
-            tags,
-        )
+        self.path = path
+        self.temporary_path = make_partial_path(path)
+        self.fps = fps
+        self.frame_count = frame_count
+        self.tags = tags
         self.encoder_thread = BackgroundWriter(MAX_PENDING_FRAMES)
         self.submitted_count = 0
         self.container: Any = None

@@ -181,10 +181,8 @@ class TrajectoryWriter:
             self.group.create_array(name, data=values, overwrite=True)
         self.group.attrs.update(dict(attributes))
         if self.capture_request.latents and self.capture_request.dtype == "float16":
-            stored_turning, exact_turning = (
-                self.compute_total_turning(self.latents_array),
-                self.compute_total_turning_from_gram(derived_arrays["gram"]),
-            )
+            stored_turning = self.compute_total_turning(self.latents_array)
+            exact_turning = self.compute_total_turning_from_gram(derived_arrays["gram"])
             self.group.attrs["float16_turning_added"] = stored_turning - exact_turning
         remove_path(self.partial_folder / EXACT_STATES_ARRAY)
         publish_group(self.partial_folder, self.path)
@@ -238,10 +236,8 @@ class TrajectoryWriter:
         Raises:
             PartialCaptureError: the state or its predicted clean latents differ from the checksum.
         """
-        source_array, row = (
-            self.exact_states_array if self.exact_states_array is not None else self.latents_array,
-            self.rows_by_step.get(step),
-        )
+        source_array = self.exact_states_array if self.exact_states_array is not None else self.latents_array
+        row = self.rows_by_step.get(step)
         state = np.ascontiguousarray(source_array[step], dtype=np.float32)
         crc = compute_array_crc(state, self.constant_crc)
         if self.predicted_clean_array is not None and row:

@@ -101,11 +101,9 @@ def _write_manifest_entry(
 ) -> None:
     """Write the results of a video into its manifest entry."""
     entry.state, entry.error = "done", None
-    entry.files, entry.sha256, entry.bytes = (
-        written_files.paths_by_kind,
-        written_files.sha256_by_kind,
-        written_files.total_bytes,
-    )
+    entry.files = written_files.paths_by_kind
+    entry.sha256 = written_files.sha256_by_kind
+    entry.bytes = written_files.total_bytes
     entry.seconds = {
         "denoise": round(finished_video.denoise_seconds, 3),
         "decode": round(finished_video.decode_seconds, 3),

@@ -53,12 +53,10 @@ class OutcomeApplier:
         manifest_stores: ManifestStoreCache,
         worker_log: logging.Logger,
     ) -> None:
-        self.queue, self.pipeline_cache, self.manifest_stores, self.worker_log = (
-            queue,
-            pipeline_cache,
-            manifest_stores,
-            worker_log,
-        )
+        self.queue = queue
+        self.pipeline_cache = pipeline_cache
+        self.manifest_stores = manifest_stores
+        self.worker_log = worker_log
         self.transient_error_counts: Counter[int] = Counter()
 
     def apply_outcome(

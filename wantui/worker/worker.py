@@ -96,13 +96,11 @@ class Worker:
         second_device_name: str | None = None,
         one_gpu_reason: str = "",
     ) -> None:
-        self.queue, self.name, self.served_devices, self.device_name, self.log = (
-            queue,
-            name,
-            served_devices,
-            device_name,
-            log,
-        )
+        self.queue = queue
+        self.name = name
+        self.served_devices = served_devices
+        self.device_name = device_name
+        self.log = log
         self.gpu_counts = gpu_counts
         self.pipeline_cache = PipelineCache(queue, device_name, second_device_name, one_gpu_reason)
         self.manifest_stores = ManifestStoreCache()
@@ -341,9 +339,9 @@ class Worker:
             case ReadyToFinalize(finish):
                 self.state = "finalizing"
                 files_done = self.finalization_executor.submit(finish)
-                previous_finalization, self.pending_finalization = (
-                    self.pending_finalization,
-                    in_progress.make_pending_finalization(self.pipeline_cache.chosen_plan, files_done),
+                previous_finalization = self.pending_finalization
+                self.pending_finalization = in_progress.make_pending_finalization(
+                    self.pipeline_cache.chosen_plan, files_done
                 )
                 self._finish_video(previous_finalization)
                 if claim.attempt > 1:  # if finalizing killed the last worker, no other video must be blamed for it

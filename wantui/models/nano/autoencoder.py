@@ -242,9 +242,8 @@ def train_decoder(
     rng = np.random.default_rng(2)
     model = DecodingLoss(vae.to(device))
     named_parameters = [*vae.decoder.named_parameters(), *vae.post_quant_conv.named_parameters()]
-    trained_parameters = [
-        (name, parameter) for name, parameter in named_parameters if parameter.any()
-    ]  # without the untrained attention, which is zero
+    # without the untrained attention, which is zero
+    trained_parameters = [(name, parameter) for name, parameter in named_parameters if parameter.any()]
     for _, parameter in trained_parameters:
         parameter.requires_grad_(True)
     scenes = sample_scenes(clip_count, rng, shape_frequencies=shape_frequencies)

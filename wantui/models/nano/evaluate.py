@@ -133,10 +133,8 @@ def measure_attention_overlap(pipeline: WanPipeline, scenes: Scenes, step_count:
         token_offsets = torch.tensor(token_offsets)
         word_spans = torch.tensor([c.shape_words[0] for c in batch])
         is_word_token = (token_offsets[..., 0] < word_spans[:, 1:]) & (token_offsets[..., 1] > word_spans[:, :1])
-        processor.word_columns, processor.attention_sum = (
-            is_word_token.float().to(pipeline.device),
-            torch.zeros(1, device=pipeline.device),
-        )
+        processor.word_columns = is_word_token.float().to(pipeline.device)
+        processor.attention_sum = torch.zeros(1, device=pipeline.device)
         clips, _ = generate_clips(
             pipeline, [c.text for c in batch], FIRST_EVALUATION_SEED + batch_start, step_count, guidance_scale
         )
