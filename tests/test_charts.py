@@ -24,7 +24,7 @@ from wantui.analysis.path_components import NoComponentsError, compute_path_comp
 from wantui.analysis.trajectory import build_trajectory
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey, WordAttention
 from wantui.tui.analysis.attention_panel import EVENNESS_NOTE, MASS_NOTE, draw_attention, measure_attention_height
-from wantui.tui.analysis.data import FigureKey, choose_clearest_curve, compute_figure
+from wantui.tui.analysis.data import FigureKey, GroupCurves, GroupPaths, choose_clearest_curve, compute_figure
 from wantui.tui.analysis.forest_plot import (
     ForestAxis,
     ForestLayout,
@@ -507,22 +507,26 @@ def test_mean_curves_start_with_the_settled_curve_that_differs_most_clearly(tmp_
     unsettled = [replace(each, is_settled=each is not clearest) for each in comparisons]
     assert choose_clearest_curve(unsettled).curve_name != clearest.curve_name
     videos = [video for group in matched.groups for video in group.videos]
-    figure = compute_figure(videos, FigureKey("means", "1"))
+    figure = compute_figure(videos, FigureKey("means", "1")).figure
+    assert isinstance(figure, GroupCurves)
     assert figure.curve_name == clearest.curve_name
-    assert figure.curve_comparison is not None
-    assert figure.curve_comparison.curve_name == clearest.curve_name
-    assert compute_figure(videos, FigureKey("means", "1", "norm")).curve_name == "norm"
+    assert figure.comparison is not None
+    assert figure.comparison.curve_name == clearest.curve_name
+    chosen = compute_figure(videos, FigureKey("means", "1", "norm")).figure
+    assert isinstance(chosen, GroupCurves)
+    assert chosen.curve_name == "norm"
 
 
 @pytest.mark.parametrize("view", ["means", "paths"])
 def test_groups_keep_their_colours_if_one_has_no_readable_trajectory(tmp_path: Path, view: str) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 1.0, "c": 1.0}, seeds=3, phrasings=1)
     videos = [replace(video, trajectory=None) if video.variation == "a_0" else video for video in videos]
-    figure = compute_figure(videos, FigureKey(view, "1", "norm"))
+    figure = compute_figure(videos, FigureKey(view, "1", "norm")).figure
+    assert isinstance(figure, GroupPaths if view == "paths" else GroupCurves)
     assert figure.group_names == ["a", "b", "c"]
     colours_by_name = assign_series_colours(figure.group_names)  # as the table does
     canvas = Canvas(78, 20, lambda name: Style(meta={"name": name}))
-    if figure.components is not None:
+    if isinstance(figure, GroupPaths):
         legend = draw_paths(figure.components, "", canvas, colours_by_name)[0]
     else:
         legend = draw_mean_curves("norm", figure.mean_curves, "", canvas, colours_by_name)[0]

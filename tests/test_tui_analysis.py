@@ -208,7 +208,7 @@ def test_correlations_show_the_found_ones_or_why_there_are_none(tmp_path: Path) 
         screen = await show(it, videos)
         screen.show_view("correlations")
         await it.until(lambda: "cannot correlate: the videos have no attention maps" in it.cells("#curve-cells"))
-        screen.post_message(FigureDone(videos, FigureKey("correlations", ""), correlations=result))
+        screen.post_message(FigureDone(videos, FigureKey("correlations", ""), result))
         await it.until(lambda: "clearest: length with rating, rho +1.00" in it.cells("#curve-cells"))
 
     on("analysis", test, size=(200, 40))
@@ -220,7 +220,7 @@ def test_separation_of_videos_without_projections_gives_the_reason(tmp_path: Pat
         for video in synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=3, phrasings=1)
     ]
     message = compute_figure(videos, FigureKey("separation", "variation"))
-    assert message.separation is None
+    assert message.figure is None
     assert "no projection of its states is stored" in message.error
 
 

@@ -26,7 +26,7 @@ from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
 from wantui.models.catalogue import NANO
 from wantui.tui.analysis.advice import replace_options_by_keys
-from wantui.tui.analysis.data import FigureKey, compute_figure
+from wantui.tui.analysis.data import FigureKey, Separation, compute_figure
 from wantui.tui.analysis.level_view import draw_separation
 from wantui.tui.analysis.views import Canvas
 
@@ -271,8 +271,8 @@ def test_separation_on_the_screen_says_why_guidance_1_is_not_compared(tmp_path: 
         for video in guided_and_unguided(tmp_path)
         if not is_unguided(video) or video.choices_by_bracket[3] == "one"
     ]
-    separation = compute_figure(videos, FigureKey("separation", "variation")).separation
-    assert separation is not None
+    separation = compute_figure(videos, FigureKey("separation", "variation")).figure
+    assert isinstance(separation, Separation)
     assert separation.unguided_pairs == []
     lines = draw_separation(separation, "one_0", Canvas(*size, lambda _: Style()))
     text = " ".join(line.plain for line in lines)
@@ -288,8 +288,8 @@ def test_verdict_on_a_separation_is_bold_only_if_it_is_significant(
     tmp_path: Path, size: tuple[int, int], p: float, is_found: bool
 ) -> None:
     videos = [video for video in guided_and_unguided(tmp_path) if not is_unguided(video)]
-    separation = compute_figure(videos, FigureKey("separation", "variation")).separation
-    assert separation is not None
+    separation = compute_figure(videos, FigureKey("separation", "variation")).figure
+    assert isinstance(separation, Separation)
     (pair,) = separation.pairs
     pair = replace(pair, pair_p=p)
     separation = replace(separation, pairs=[pair])

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from textual.message import Message
 
@@ -85,23 +85,37 @@ class FigureKey:
     """Curve of `means`; empty for the one that differs most clearly."""
 
 
+@dataclass(frozen=True)
+class GroupCurves:
+    """Mean curves of groups."""
+
+    group_names: Sequence[str]
+    """Names of all groups, including those without a readable trajectory."""
+    curve_name: str
+    mean_curves: "Sequence[MeanCurve]"
+    comparison: "CurveComparison | None"
+    """Cluster tests of the curves; None if the groups have no pairs of seeds."""
+
+
+@dataclass(frozen=True)
+class GroupPaths:
+    """Paths of groups in the plane of their first two principal components."""
+
+    group_names: Sequence[str]
+    """Names of all groups, including those without a readable trajectory."""
+    components: "PathComponents"
+
+
+Figure: TypeAlias = "GroupCurves | GroupPaths | Separation | Interaction | VideoCorrelations"
+
+
 @dataclass
 class FigureDone(Message):
     """A figure about groups, or the reason why there is no figure."""
 
     videos: Sequence[Video]
     key: FigureKey
-    group_names: Sequence[str] = ()
-    """Names of all groups of mean curves and paths, including those without a readable trajectory."""
-    curve_name: str = ""
-    """Curve of `mean_curves`."""
-    mean_curves: "Sequence[MeanCurve]" = ()
-    curve_comparison: "CurveComparison | None" = None
-    """Cluster tests of the mean curves; None if the groups have no pairs of seeds."""
-    components: "PathComponents | None" = None
-    separation: Separation | None = None
-    interaction: "Interaction | None" = None
-    correlations: "VideoCorrelations | None" = None
+    figure: "Figure | None"
     error: str = ""
 
 
@@ -191,21 +205,21 @@ def compute_figure(videos: Sequence[Video], key: FigureKey) -> FigureDone:
 
     try:
         if key.view == "separation":
-            return FigureDone(videos, key, separation=_measure_separation(videos, key.grouping))
+            return FigureDone(videos, key, _measure_separation(videos, key.grouping))
         if key.view == "interaction":
-            return FigureDone(videos, key, interaction=measure_interaction(videos, key.grouping))
+            return FigureDone(videos, key, measure_interaction(videos, key.grouping))
         if key.view == "correlations":
-            return FigureDone(videos, key, correlations=_correlate_with_attention(videos))
+            return FigureDone(videos, key, _correlate_with_attention(videos))
         groups = group_comparable_videos(videos, key.grouping)[0]
         group_names = [group.name for group in group_videos(videos, key.grouping)]
         if key.view == "means":
             comparison = _compare_curve(videos, key)
             curve_name = key.curve_name or (next(iter(CURVES)) if comparison is None else comparison.curve_name)
             mean_curves = compute_mean_curves(groups, curve_name)
-            return FigureDone(videos, key, group_names, curve_name, mean_curves, comparison)
-        return FigureDone(videos, key, group_names, components=compute_path_components(groups))
+            return FigureDone(videos, key, GroupCurves(group_names, curve_name, mean_curves, comparison))
+        return FigureDone(videos, key, GroupPaths(group_names, compute_path_components(groups)))
     except UserError as error:
-        return FigureDone(videos, key, error=format_error_for_screen(error))
+        return FigureDone(videos, key, None, format_error_for_screen(error))
 
 
 def _measure_separation(videos: Sequence[Video], grouping: str) -> Separation:

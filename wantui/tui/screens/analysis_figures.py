@@ -10,12 +10,22 @@ from textual import on, work
 
 from wantui.analysis.group import Group
 from wantui.analysis.groups import find_dividing_groupings
-from wantui.analysis.interaction import find_factor_pairs
+from wantui.analysis.interaction import Interaction, find_factor_pairs
 from wantui.analysis.video import Video
 from wantui.formatting import format_share
 from wantui.metric_names import CURVE_NAMES
 from wantui.tui.analysis.comparison_view import draw_comparison, list_exclusions
-from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, compare_videos, compute_figure
+from wantui.tui.analysis.data import (
+    ComparisonDone,
+    Figure,
+    FigureDone,
+    FigureKey,
+    GroupCurves,
+    GroupPaths,
+    Separation,
+    compare_videos,
+    compute_figure,
+)
 from wantui.tui.analysis.dose_view import sort_trends
 from wantui.tui.analysis.interaction_view import draw_correlations, draw_interaction
 from wantui.tui.analysis.level_view import draw_separation
@@ -219,45 +229,40 @@ class AnalysisFigures(AnalysisAttention):
         if view == "interaction" and not key.grouping:
             self.details.show_message(NO_INTERACTION)
             return
-        figure = self._figures_by_key.get(key)
-        if figure is None:
+        message = self._figures_by_key.get(key)
+        if message is None:
             if key != self._requested_figure:
                 self._requested_figure = key
                 self.compute_group_figure(self.videos, key)
             self.details.show_message("computing ..." if self.videos else "")
-            return
-        canvas = self.details.get_canvas()
-        if figure.error:
-            self.details.show_message(f"{figure.error}\n\n{REFUSAL_HINT}")
-        elif figure.separation is not None:
-            self.details.show_lines(draw_separation(figure.separation, "" if row is None else row.name, canvas))
-        elif figure.interaction is not None:
-            self.details.show_lines(draw_interaction(figure.interaction, canvas))
-        elif figure.correlations is not None:
-            self.details.show_lines(draw_correlations(figure.correlations, canvas))
-        elif figure.components is not None:
-            shares = [
-                f"PC{index + 1} {format_share(share, 1)}"
-                for index, share in enumerate(figure.components.variance_shares)
-            ]
-            hint = f"by {describe_grouping(key.grouping)}   {', '.join(shares)} of the variance"
-            self.details.show_tabs(self.views, view, hint)
-            colours_by_name = self._choose_group_colours(figure.group_names)
-            self.details.show_lines(
-                draw_paths(figure.components, "" if row is None else row.name, canvas, colours_by_name)
-            )
+        elif message.figure is None:
+            self.details.show_message(f"{message.error}\n\n{REFUSAL_HINT}")
         else:
-            variation = row.variation if isinstance(row, Video) else "" if row is None else row.name
-            highlighted_group = self.current_group or variation
-            lines = draw_mean_curves(
-                figure.curve_name,
-                figure.mean_curves,
-                highlighted_group,
-                canvas,
-                self._choose_group_colours(figure.group_names),
-                figure.curve_comparison,
-            )
-            self.details.show_lines(lines)
+            self.details.show_lines(self._draw_computed_figure(message.figure, key.grouping, row))
+
+    def _draw_computed_figure(self, figure: Figure, grouping: str, row: Video | Group | None) -> list[Text]:
+        canvas, row_name = self.details.get_canvas(), "" if row is None else row.name
+        match figure:
+            case Separation():
+                return draw_separation(figure, row_name, canvas)
+            case Interaction():
+                return draw_interaction(figure, canvas)
+            case GroupPaths():
+                shares = [
+                    f"PC{index + 1} {format_share(share, 1)}"
+                    for index, share in enumerate(figure.components.variance_shares)
+                ]
+                hint = f"by {describe_grouping(grouping)}   {', '.join(shares)} of the variance"
+                self.details.show_tabs(self.views, self.view, hint)
+                return draw_paths(figure.components, row_name, canvas, self._choose_group_colours(figure.group_names))
+            case GroupCurves():
+                highlighted_group = self.current_group or (row.variation if isinstance(row, Video) else row_name)
+                colours_by_name = self._choose_group_colours(figure.group_names)
+                return draw_mean_curves(
+                    figure.curve_name, figure.mean_curves, highlighted_group, canvas, colours_by_name, figure.comparison
+                )
+            case _:
+                return draw_correlations(figure, canvas)
 
     def _choose_group_colours(self, group_names: Sequence[str]) -> Mapping[str, str]:
         """Return the colours of the table if it has all groups, else the colours of these groups alone."""
@@ -323,8 +328,9 @@ class AnalysisFigures(AnalysisAttention):
             return
         if self.view == "means":
             key = FigureKey("means", self._choose_figure_grouping("means"), self.curve_name)
-            shown_figure = self._figures_by_key.get(key)
-            shown_curve = self.curve_name if shown_figure is None else shown_figure.curve_name
+            message = self._figures_by_key.get(key)
+            figure = None if message is None else message.figure
+            shown_curve = figure.curve_name if isinstance(figure, GroupCurves) else self.curve_name
             index = CURVE_NAMES.index(shown_curve) if shown_curve in CURVE_NAMES else -1
             self.curve_name = CURVE_NAMES[(index + 1) % len(CURVE_NAMES)]
         self.show_view("means")
