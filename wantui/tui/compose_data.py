@@ -1,6 +1,6 @@
 """Preview of Compose's draft, computed in a thread: variations, costs, and reasons why the batch cannot run here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,13 +27,13 @@ MAX_TEMPLATE_LENGTH = 200_000
 class BatchPreviewed(Message):
     """The preview of the draft, or the reason why there is none."""
 
-    preview: "BatchPreview | None"
-    cost_lines: "list[CostLine]"
-    error: str
+    preview: "BatchPreview | None" = None
+    error: str = ""
     """Reason of a failure; otherwise empty."""
-    error_position: int | None
+    error_position: int | None = None
     """Index of the invalid character of the template."""
-    tokenizer_path: Path | None
+    tokenizer_path: Path | None = None
+    cost_lines: "Sequence[CostLine]" = ()
     cell_texts: Mapping[str, str] = field(default_factory=dict)
     """Videos and predicted time of each cell of a sweep, by its label."""
 
@@ -51,12 +51,12 @@ class BatchQueued(Message):
     """The attempt to queue a batch has finished; `error` is empty if the batch was queued."""
 
     template: str
-    batch_number: int
-    video_count: int
-    folder: str
-    error: str
-    """Reason of a failure; otherwise empty."""
     is_demo: bool
+    error: str = ""
+    """Reason of a failure; otherwise empty."""
+    batch_number: int = 0
+    video_count: int = 0
+    folder: str = ""
 
 
 def read_timed_videos(state_dir: StateDirectory) -> "list[TimedVideo]":
@@ -95,12 +95,12 @@ def compute_preview(
         cost_lines = estimate_batch_costs(preview, timed_videos, gpu_sample, state_dir.directory)
         cell_texts = describe_cells(estimate_cell_costs(preview, timed_videos, gpu_sample, state_dir.directory))
     except TemplateError as error:
-        return BatchPreviewed(None, [], error.message, error.position, None)
+        return BatchPreviewed(error=error.message, error_position=error.position)
     except UserError as error:
-        return BatchPreviewed(None, [], str(error), None, None)
+        return BatchPreviewed(error=str(error))
     except Exception as error:  # an error that only ends the thread would leave an outdated preview
-        return BatchPreviewed(None, [], describe_unexpected_error(error), None, None)
-    return BatchPreviewed(preview, cost_lines, "", None, tokenizer_path, cell_texts)
+        return BatchPreviewed(error=describe_unexpected_error(error))
+    return BatchPreviewed(preview, tokenizer_path=tokenizer_path, cost_lines=cost_lines, cell_texts=cell_texts)
 
 
 def describe_unexpected_error(error: Exception) -> str:

@@ -1,9 +1,7 @@
 """Compose screen: edits config, settings and template, previews variations and cost, and queues the batch."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual import getters, on, work
@@ -38,7 +36,6 @@ from wantui.tui.widgets.template_editor import TemplateEditor
 from wantui.tui.widgets.variations import TEMPLATE_HELP, Variations
 
 if TYPE_CHECKING:
-    from wantui.batches.batch_cost import CostLine
     from wantui.planning import BatchPreview, TimedVideo
 
 MIN_QUEUEING_INTERVAL_SECONDS = 1.0
@@ -70,8 +67,6 @@ class ComposeScreen(BaseScreen):
         self.preview: BatchPreview | None = None
         self.draft_error = ""
         """Error in the template or config; otherwise empty."""
-        self.cost_lines: list[CostLine] = []
-        self.cell_texts: Mapping[str, str] = {}
         self.timed_videos: list[TimedVideo] | None = None
         self._preview_timer: Timer | None = None
         self._save_timer: Timer | None = None
@@ -109,7 +104,7 @@ class ComposeScreen(BaseScreen):
     def _handle_config_changed(self, message: ConfigPane.Changed) -> None:
         self._save_drafts_soon()
         if message.error:
-            self._show_preview(None, message.error, None, "no preview until the config is corrected")
+            self._show_preview(BatchPreviewed(error=message.error), "no preview until the config is corrected")
         else:
             self._preview_soon()
 
@@ -161,7 +156,7 @@ class ComposeScreen(BaseScreen):
             if self.timed_videos is None:
                 self.timed_videos = read_timed_videos(state_dir)
         except Exception as error:
-            self.post_message(BatchPreviewed(None, [], describe_queue_error(error), None, None))
+            self.post_message(BatchPreviewed(error=describe_queue_error(error)))
             return
         message = compute_preview(
             config, template, self.timed_videos, self.wantui_app.gpu_history.latest_sample, state_dir
@@ -179,37 +174,28 @@ class ComposeScreen(BaseScreen):
         if self.config is None:  # became invalid during the preview; its error is already shown
             return
         if not self.template_editor.text.strip():
-            self._show_preview(None, "", None, TEMPLATE_HELP)
-            return
-        self.cost_lines, self.cell_texts = message.cost_lines, message.cell_texts
-        empty_text = "no preview until the template is corrected"
-        self._show_preview(message.preview, message.error, message.error_position, empty_text, message.tokenizer_path)
+            self._show_preview(BatchPreviewed(), TEMPLATE_HELP)
+        else:
+            self._show_preview(message, "no preview until the template is corrected")
 
     @on(MachineExamined)
     def _show_machine_refusals(self, message: MachineExamined) -> None:
         if message.refusals and self.preview is message.preview:
             self.preview = replace(message.preview, refusals=(*message.preview.refusals, *message.refusals))
-            self.cost_pane.show_costs(self.preview, self.cost_lines, self.cell_texts, self.cost_pane.changes_text)
+            self.cost_pane.replace_preview(self.preview)
             self._show_next_action()
 
-    def _show_preview(
-        self,
-        preview: "BatchPreview | None",
-        error: str,
-        error_position: int | None,
-        empty_text: str,
-        tokenizer_path: Path | None = None,
-    ) -> None:
+    def _show_preview(self, message: BatchPreviewed, empty_text: str) -> None:
         """Show the preview of the draft, or the reason of a failure.
 
         Args:
-            error_position: index of the invalid character of the template.
             empty_text: text shown instead of variations.
         """
-        self.preview, self.draft_error = preview, error
-        self._show_error(error, error_position)
-        self.variations.show_preview(preview, tokenizer_path, empty_text)
-        self.cost_pane.show_costs(preview, self.cost_lines, self.cell_texts, self.config_pane.describe_changes())
+        self.preview, self.draft_error = message.preview, message.error
+        self._show_error(message.error, message.error_position)
+        self.variations.show_preview(message.preview, message.tokenizer_path, empty_text)
+        changes_text = self.config_pane.describe_changes()
+        self.cost_pane.show_costs(message.preview, message.cost_lines, message.cell_texts, changes_text)
         self._show_next_action()
 
     def _show_next_action(self) -> None:
@@ -239,8 +225,6 @@ class ComposeScreen(BaseScreen):
         messages = [f"✗ {self.draft_error}"] if self.draft_error else []
         if self.preview is not None:
             messages.append(self.cost_pane.format_details())
-            if self.cell_texts:
-                messages.append("\n".join(f"{label}: {text}" for label, text in self.cell_texts.items()))
             messages += list_remarks(self.preview)
         self.app.push_screen(TextViewer("Cost, warnings and errors", "\n\n".join(messages)))
 
@@ -332,11 +316,11 @@ class ComposeScreen(BaseScreen):
         try:
             planned = plan_demo_batch() if is_demo else plan_batch(config, template)
             batch = enqueue_new_batch(app.state_dir, planned)
-            self.post_message(BatchQueued(template, batch.batch_id, batch.video_count, str(batch.folder), "", is_demo))
+            self.post_message(BatchQueued(template, is_demo, "", batch.batch_id, batch.video_count, str(batch.folder)))
         except UserError as error:
-            self.post_message(BatchQueued(template, 0, 0, "", str(error), is_demo))
+            self.post_message(BatchQueued(template, is_demo, str(error)))
         except Exception as error:
-            self.post_message(BatchQueued(template, 0, 0, "", describe_queue_error(error), is_demo))
+            self.post_message(BatchQueued(template, is_demo, describe_queue_error(error)))
         else:
             app.start_engine()
 

@@ -77,6 +77,11 @@ class CostPane(KeyTitleMixin, Vertical):
         self.changes_text = changes_text
         self._draw_costs()
 
+    def replace_preview(self, preview: "BatchPreview") -> None:
+        """Show the same batch with other refusals or warnings."""
+        self.preview = preview
+        self._draw_costs()
+
     def show_next_action(self, text: str, details: str = "") -> None:
         """Show in the last line what happens next; a narrow pane omits the details."""
         self.next_action = (text, details)
@@ -215,8 +220,10 @@ class CostPane(KeyTitleMixin, Vertical):
         set_titles(self, subtitle="" if self._is_complete else f"{find_key(self, 'compose.warnings')} all details")
 
     def format_details(self) -> str:
-        """Return all costs with their bases."""
-        return "\n".join(f"{cost.name:<{NAME_WIDTH}}{cost.text}; {cost.basis}" for cost in self.cost_lines)
+        """Return all costs with their bases, and those of each cell of a sweep."""
+        costs = "\n".join(f"{cost.name:<{NAME_WIDTH}}{cost.text}; {cost.basis}" for cost in self.cost_lines)
+        cells = "\n".join(f"{label}: {text}" for label, text in self.cell_texts.items())
+        return "\n\n".join(filter(None, (costs, cells)))
 
 
 def _limit_message_lines(messages: Sequence[Sequence[Text]], line_count: int, width: int) -> list[Text]:
