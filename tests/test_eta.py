@@ -12,6 +12,7 @@ from conftest import Wantui, recipe_for, step_done
 from wantui.batches.eta import BatchEta, EtaModel, RemainingTime, accumulate_queue_etas, estimate_queue_etas
 from wantui.models.catalogue import NANO
 from wantui.planning import parse_timed_videos
+from wantui.queue import claims
 from wantui.queue.engine_lock import ENGINE_LOCK_FILE
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
@@ -85,6 +86,23 @@ def test_eta_counts_all_that_the_later_videos_of_the_batch_took(tmp_path: Path) 
         model = EtaModel(queue)
         estimates.append(model.estimate_remaining_time(row(queue, batch.id), [], CPU, {}).video_seconds)
     assert estimates == pytest.approx([2.5, 8.0, 9.0, 9.5]), "2.5 s are 20 steps and the decoding"
+
+
+def test_later_videos_are_told_apart_though_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(tmp_path)
+    batch = add(queue, "/outputs/a", 9)
+    wall_seconds, boot_seconds = 1e9, 1000.0
+    monkeypatch.setattr(claims, "read_boot_seconds", lambda: boot_seconds)
+    monkeypatch.setattr(time, "time", lambda: wall_seconds)
+    for attempt_seconds in (90.0, 80.0, 70.0, 8.0, 9.0, 10.0):
+        claim = queue.claim_next_video("w:1", ("auto",))
+        assert claim is not None
+        boot_seconds += attempt_seconds
+        wall_seconds -= 3600.0
+        queue.record_done(claim, DONE)
+    assert queue.list_recent_durations(batch.id, 3) == [10.0, 9.0, 8.0]
 
 
 def test_eta_of_a_first_video_uses_its_own_pace(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from wantui.clock import compute_seconds_since
+from wantui.clock import compute_seconds_since, read_boot_id
 from wantui.errors import UserError
 from wantui.formatting import format_number_ranges
 from wantui.queue.database import (
@@ -233,11 +233,12 @@ class QueueReader:
         return [_to_video_row(row) for row in rows]
 
     def list_recent_durations(self, batch_number: int, count: int) -> list[float]:
-        """Return the seconds of the last attempt of each of the `count` most recently completed videos of a batch."""
+        """Return the seconds of the last attempt of the `count` completed videos of a batch that started last."""
         rows = self.db.execute(
             "SELECT seconds FROM video WHERE batch = ? AND state = 'done' AND seconds IS NOT NULL "
-            "ORDER BY finished DESC LIMIT ?",
-            (batch_number, count),
+            # The wall clock may be set back meanwhile; it orders only the videos of earlier boots.
+            "ORDER BY CASE WHEN boot_id = ? THEN boot_seconds END DESC, finished DESC LIMIT ?",
+            (batch_number, read_boot_id(), count),
         )
         return [float(row["seconds"]) for row in rows]
 
