@@ -12,6 +12,7 @@ import wantui.storage.manifest
 from wantui.cli import MODULE_AND_HELP_BY_COMMAND, LazyGroup, cli
 from wantui.cli.streams import describe_os_error
 from wantui.cli.types import BatchReference, UserPath
+from wantui.errors import SHORTAGE_ADVICE
 
 BAD_PATHS = {
     "long name": "x" * 300,
@@ -120,7 +121,7 @@ def test_inaccessible_folder_is_reported(wantui: Wantui, monkeypatch: pytest.Mon
             "with free space.",
         ),
         (OSError(5, "Input/output error"), "cannot write the output: Input/output error"),
-        (OSError(24, "Too many open files"), None),
+        (OSError(24, "Too many open files"), f"Too many open files. {SHORTAGE_ADVICE}"),
         (ConnectionRefusedError(111, "Connection refused"), None),
     ],
 )
@@ -139,6 +140,27 @@ def test_os_error_ends_any_command_without_a_traceback(
     result = wantui("queue", "ls")
     assert result.code == 2
     assert result.err == f"wantui: cannot access {error.filename}: {error.strerror}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(24, "Too many open files"), "Too many open files"),
+        (BlockingIOError(11, "Resource temporarily unavailable"), "Resource temporarily unavailable"),
+        (MemoryError(), "Cannot allocate memory"),
+        (RuntimeError("can't start new thread"), "cannot start a thread"),
+        (ImportError("libx.so: failed to map segment from shared object"), "Cannot allocate memory"),
+    ],
+)
+def test_lack_of_resources_ends_any_command_without_a_traceback(
+    wantui: Wantui, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("wantui.engine.queue_opening.open_queue", refuse)
+    result = wantui("queue", "ls")
+    assert (result.code, result.err) == (2, f"wantui: {reason}. {SHORTAGE_ADVICE}\n")
 
 
 def test_deleted_working_folder_is_reported(wantui: Wantui, tmp_path: Path) -> None:

@@ -6,14 +6,17 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import zarr
+import zarr.core.sync as zarr_sync
 from conftest import TEMPLATE, MakeOnce, Wantui, deny, generate_batch, replace_by_fifo, replace_by_folder
 
 from wantui.analysis.attention_overlay import find_clip_path
@@ -23,11 +26,13 @@ from wantui.captures.guidance_gap import GUIDANCE_GAP
 from wantui.captures.trajectory import TRAJECTORY
 from wantui.errors import UserError
 from wantui.notebook import open_batch
+from wantui.storage.batch_check import check_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.manifest_file import ManifestFile
 from wantui.storage.mp4 import read_frames, write_mp4
 from wantui.storage.uturn_file import UTurnEntry, UTurnIndex, add_uturn, get_uturn_index_path, make_uturn_paths
+from wantui.storage.zarr_thread import import_zarr
 
 
 @pytest.fixture
@@ -502,3 +507,36 @@ def test_library_reports_unlistable_folders(tmp_path: Path, wantui: Wantui, monk
     above = wantui("library", "ls", tmp_path)
     assert above.code == 0  # a private batch of another user is no damage
     assert f"skipped 1 folder (permission denied): {tmp_path / 'closed'}" in above.err
+
+
+def test_lack_of_threads_is_not_damage(generated_batch: BatchFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    import_zarr.cache_clear()
+    monkeypatch.setattr(zarr_sync, "loop", [None])
+    monkeypatch.setattr(zarr_sync, "iothread", [None])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        items = [item for item in check_batch(generated_batch.root) if item.damage]
+    captures = [item for item in items if item.path.suffix == ".zarr"]
+    assert len(captures) == 6
+    assert all(item.is_unreadable and "cannot start a thread" in item.damage for item in captures)
+    assert [item for item in check_batch(generated_batch.root) if item.damage] == []
+
+
+@pytest.mark.parametrize(
+    "error", [av.error.BlockingIOError(errno.EAGAIN, "x"), MemoryError(), av.error.MemoryError(12, "x")]
+)
+def test_lack_of_resources_does_not_make_a_clip_unreadable(
+    generated_batch: BatchFolder, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(av, "open", fail)
+    items = [item for item in check_batch(generated_batch.root) if item.damage]
+    assert len(items) == 2
+    for item in items:
+        assert item.is_unreadable
+        assert f"{item.path} cannot be read: " in item.damage

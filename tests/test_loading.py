@@ -18,6 +18,7 @@ from tiny import latents_of, tiny_transformer
 from transformers import T5Tokenizer
 
 from wantui.config import load_config
+from wantui.errors import SHORTAGE_ADVICE
 from wantui.generation import tensors
 from wantui.generation.decode import decode_frames
 from wantui.generation.denoise import prepare_inputs
@@ -82,6 +83,18 @@ def test_model_without_a_tokenizer_is_refused(copy: Callable[..., Path], plan: s
     refused(folder, "its tokenizer is missing", plan=find_plan(plan))
     with pytest.raises(UnknownModelError, match="its tokenizer is missing"):
         read_model_directory(folder)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError(), OSError(24, "open files")])
+def test_lack_of_resources_is_not_blamed_on_the_files(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("wantui.generation.load._load_pipeline_folder", fail)
+    with pytest.raises(LoadError) as caught:
+        load_pipeline_parts(NANO, None, "float32")
+    assert SHORTAGE_ADVICE in str(caught.value)
+    assert "copy them again" not in str(caught.value)
 
 
 def test_tokenizer_without_a_vocabulary_is_refused(copy: Callable[..., Path]) -> None:

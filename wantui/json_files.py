@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from wantui.errors import UserError
+from wantui.errors import SHORTAGE_ERROR_NUMBERS, UserError, find_shortage
 
 MAX_JSON_BYTES = 64 << 20
 """Default maximum size of a JSON file, in bytes."""
@@ -33,8 +33,6 @@ REFUSED_ERROR_NUMBERS = (
     errno.EREMOTEIO,
 )
 """Error numbers of a file that may be intact, but belongs to another user or to an unreachable file system."""
-SHORTAGE_ERROR_NUMBERS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Error numbers of a lack of file descriptors or memory."""
 
 
 class UnreadableFileError(UserError):
@@ -81,6 +79,8 @@ def find_system_refusal(error: BaseException) -> OSError | None:
     """
     cause: BaseException | None = error
     while cause is not None:
+        if (shortage := find_shortage(cause)) is not None:
+            return shortage
         if isinstance(cause, OSError) and cause.errno in (*REFUSED_ERROR_NUMBERS, *SHORTAGE_ERROR_NUMBERS):
             return cause
         cause = cause.__cause__

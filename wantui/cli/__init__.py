@@ -25,7 +25,7 @@ from wantui.cli.streams import (
     prepare_standard_streams,
 )
 from wantui.environment import prepare_for_torch
-from wantui.errors import INTERRUPTED_EXIT_CODE, UserError
+from wantui.errors import INTERRUPTED_EXIT_CODE, UserError, find_shortage
 from wantui.formatting import shorten_echoed_arguments
 
 MODULE_AND_HELP_BY_COMMAND = {
@@ -158,6 +158,8 @@ def _run_command(arguments: list[str] | None) -> int | None:
             raise
         return _report_error(f"wantui: {message}", 2, shown_arguments)
     except Exception as error:
+        if (shortage := find_shortage(error)) is not None:
+            return _report_error(f"wantui: {describe_os_error(shortage)}", 2, shown_arguments)
         if type(error).__module__ != "sqlite3":  # compared by name: most commands never import sqlite3
             raise
         import sqlite3

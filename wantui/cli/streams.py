@@ -9,6 +9,8 @@ from io import TextIOWrapper
 from typing import IO
 from weakref import WeakSet
 
+from wantui.errors import SHORTAGE_ADVICE, SHORTAGE_ERROR_NUMBERS
+
 _closed_streams: "WeakSet[IO[str]]" = WeakSet()
 """Output streams whose reader has closed them."""
 WRITE_ERROR_CODES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EEXIST, errno.ENOTEMPTY))
@@ -107,5 +109,5 @@ def describe_os_error(error: OSError) -> str | None:
         if error.errno in WRITE_ERROR_CODES or error.errno == errno.EIO:
             _discard_stream(sys.stdout)
             return f"cannot write the output: {reason}"
-        return None
+        return f"{reason}. {SHORTAGE_ADVICE}" if error.errno in SHORTAGE_ERROR_NUMBERS else None
     return f"cannot {'write' if error.errno in WRITE_ERROR_CODES else 'access'} {file_name}: {reason}"

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from wantui.config.settings import DEVICE_PATTERN
 from wantui.config.speeds import SpeedName
 from wantui.controls.lora import ADAPTERS_KEY, LoraRequest
-from wantui.errors import UserError
+from wantui.errors import SHORTAGE_ADVICE, SHORTAGE_ERROR_NUMBERS, UserError
 from wantui.formatting import format_count
 from wantui.generation.adapters import merge_adapters
 from wantui.generation.attention_backends import check_kernel_installed
@@ -26,6 +26,7 @@ from wantui.generation.placement import apply_memory_plan, list_transformers, se
 from wantui.generation.quantize import quantize_transformer
 from wantui.generation.self_check import check_parts_compatible, check_pipeline_works
 from wantui.generation.tensors import check_all_tensors_set, check_gguf_tensors, check_part_tensors, check_sentencepiece
+from wantui.json_files import find_system_refusal
 from wantui.models.catalogue import WanModel
 from wantui.models.fetch import NotFetchedError, ensure_model_folder, find_replaced_parts
 from wantui.models.parts import PartError, read_pipeline_components
@@ -105,6 +106,9 @@ def load_pipeline_parts(
         ) from error
     except Exception as error:  # the libraries raise errors of many kinds for broken files
         message = str(error).strip().rstrip(".")
+        refusal = find_system_refusal(error)
+        if refusal is not None and refusal.errno in SHORTAGE_ERROR_NUMBERS:
+            raise LoadError(f"{model.location} cannot be loaded: {refusal.strerror}. {SHORTAGE_ADVICE}") from error
         reason = message if isinstance(error, UserError) else f"{message} ({type(error).__name__})"
         remedy = "copy them again" if model.is_local else f"wantui models fetch {model.name}"
         raise LoadError(

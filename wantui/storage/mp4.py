@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wantui.atomic_files import create_empty_file, make_partial_path, rename_created_file, sync_to_disk
 from wantui.config.speeds import migrate_speed_name
 from wantui.errors import UserError
-from wantui.json_files import parse_json
+from wantui.json_files import find_system_refusal, parse_json
 from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
 from wantui.storage.background_writer import BackgroundWriter
@@ -227,6 +227,8 @@ def open_container(path: Path) -> Iterator[Any]:
         ) as container:
             yield container
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
+        if (refusal := find_system_refusal(error)) is not None:
+            raise ClipError(f"{path} cannot be read: {refusal.strerror}") from refusal
         reason = getattr(error, "strerror", None) or error
         raise ClipError(f"{path} is not a readable clip: {reason}") from error
 

@@ -7,19 +7,17 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from zarr.storage import LocalStore
 
 from wantui.json_files import read_regular_file
+from wantui.storage.zarr_thread import FILTER_LOCK
 
 MAX_CHUNK_BYTES = 1 << 40
 MAX_INLINE_BYTES = 1 << 20
 """Maximum size of a file that is read in the thread of zarr's event loop: passing it to another thread, as zarr does,
 takes longer than reading it. Larger files are read by several threads at a time."""
-_filter_lock = Lock()
-"""Lock for the warning filters, which all threads share."""
 
 
 class VerifiedStore(LocalStore):
@@ -80,6 +78,6 @@ def list_members(group: Any) -> dict[str, Any]:
 
     Members with damaged metadata are left out without zarr's warning: `open_capture` names their files.
     """
-    with _filter_lock, warnings.catch_warnings():
+    with FILTER_LOCK, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Object at .* is not recognized as a component of a Zarr hierarchy")
         return dict(group.members(max_depth=None))

@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.atomic_files import publish_folder, write_text_atomically
-from wantui.errors import UserError
+from wantui.errors import UserError, find_shortage
 from wantui.json_files import UnreadableFileError, read_json_object, read_regular_file
 from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
 from wantui.storage.output_errors import is_file_system_outage
 from wantui.storage.recipe_differences import describe_recipe_mismatch
+from wantui.storage.zarr_thread import import_zarr
 
 METADATA_FILE_NAME = "zarr.json"
 CHECKSUMS_ATTRIBUTE = "checksums"
@@ -43,8 +44,7 @@ class CaptureError(UserError):
 
 def open_group_for_writing(path: Path, mode: Literal["w", "r+"]) -> Any:
     """Open a group for writing; all-zero chunks are written too."""
-    import zarr
-
+    zarr = import_zarr()
     from wantui.storage.batch_folder_store import BatchFolderStore
 
     zarr.config.set({"array.write_empty_chunks": True})
@@ -108,6 +108,7 @@ def convert_to_partial_capture_error(partial_folder: Path) -> Iterator[None]:
 
 
 def _describe_error(error: Exception) -> str:
+    error = find_shortage(error) or error
     text = getattr(error, "strerror", None) or str(error)
     return text.partition("\n")[0] or type(error).__name__
 
@@ -144,8 +145,7 @@ def _open_verified_group(path: Path, recipe: Recipe | None) -> tuple[Any, dict[s
             raise CaptureError(f"{path} is a zarr array instead of a group")
         crcs_by_path = _read_checksums(path, root_metadata)
         node_names = _list_node_names(path, crcs_by_path)
-        import zarr
-
+        zarr = import_zarr()
         from wantui.storage.verified_store import VerifiedStore, list_members
 
         group = zarr.open_group(store=VerifiedStore(path, crcs_by_path, _make_mismatch_error), mode="r")
@@ -340,8 +340,7 @@ def _refuse_missing_chunks(partial_folder: Path, path: Path) -> None:
     Raises:
         CaptureError: describes the missing chunks.
     """
-    import zarr
-
+    zarr = import_zarr()
     from wantui.storage.batch_folder_store import BatchFolderStore
 
     group = zarr.open_group(BatchFolderStore(partial_folder), mode="r")
