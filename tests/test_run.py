@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import av
@@ -27,6 +26,7 @@ from wantui.queue.state_dir import find_state_directory
 from wantui.storage import manifest_file
 from wantui.storage import manifest_store as record
 from wantui.storage.layout import BatchFolder
+from wantui.storage.locks import try_lock_video
 from wantui.storage.manifest import read_manifest
 from wantui.storage.mp4 import ClipError, ClipWriter, read_clip_tags, read_frames
 from wantui.storage.video_files import find_video_files
@@ -296,15 +296,21 @@ def test_video_locked_by_another_engine_is_waited_for_and_left_untouched(
         assert other.stdout.readline() == "holds\n"
         record.ManifestStore(BatchFolder(folder.root)).end_videos([0], "cancelled")
         monkeypatch.setattr(engine_worker, "LOCK_POLL_SECONDS", 0.05)
+        locked: list[bool] = []
         seen: list[str] = []
 
-        def end() -> None:
-            seen.append(begun.read_text())
-            other.kill()
+        def try_lock_and_end_other(folder: Path, index: int) -> bool:
+            locked.append(try_lock_video(folder, index))
+            if len(locked) == 3:
+                seen.append(begun.read_text())
+                other.kill()
+                other.wait()
+            return locked[-1]
 
-        Timer(2, end).start()
+        monkeypatch.setattr(engine_worker, "try_lock_video", try_lock_and_end_other)
         result = wantui("run", "--resume", folder.root)
     assert result.code == 0, result.err
+    assert locked == [False, False, False, True]
     assert seen == ["of the other engine"]
     assert ": another engine, here or on another machine, is generating it" in result.err
     assert read_manifest(folder).videos[0].state == "done"
