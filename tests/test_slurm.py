@@ -137,7 +137,7 @@ def test_running_slurm_array_is_not_submitted_twice(cluster: Path, folder: Batch
 def test_array_is_not_submitted_again_without_an_answer_of_squeue(
     cluster: Path, folder: BatchFolder, monkeypatch: pytest.MonkeyPatch, program: str, reason: str
 ) -> None:
-    monkeypatch.setattr(slurm, "SQUEUE_SECONDS", 0.2)
+    monkeypatch.setattr(slurm, "SQUEUE_SECONDS", 0.2 if "sleep" in program else 60)
     submit_job_array(folder.root, 2, RESOURCES)
     (cluster / "squeue").write_text(program)
     with pytest.raises(NoSlurmError, match=f"cannot find out whether an earlier array has ended: {reason}"):
