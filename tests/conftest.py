@@ -311,9 +311,10 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """Every test starts in a folder and with a queue of its own, so that whatever it leaves behind is seen there."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    for kind in ("state", "cache", "data", "config"):
+        monkeypatch.setenv(f"XDG_{kind.upper()}_HOME", str(tmp_path / kind))
+    for variable in ("WANTUI_TUI_CONFIG", "WANTUI_ENGINE_CONFIG"):  # a user would get notices of the tests
+        monkeypatch.delenv(variable, raising=False)
 
 
 def generate_queued_videos(place: StateDirectory) -> None:

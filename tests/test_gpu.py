@@ -109,6 +109,7 @@ def test_doctor_reports_a_torch_that_does_not_fit_the_driver(
 
 
 def test_doctor_names_processes_that_use_gpu_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
     result = list(doctor._check_gpus("2.13.0+cu130"))
     assert result[0].result.startswith("NVIDIA H100, 60.0 GB of 80.0 GB free, driver 580.1")
@@ -116,6 +117,7 @@ def test_doctor_names_processes_that_use_gpu_memory(monkeypatch: pytest.MonkeyPa
 
 
 def test_gpu_without_memory_report_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     nvml = FakeNvml(nvmlDeviceGetMemoryInfo=FakeNvml.NVML_ERROR_NOT_SUPPORTED)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     (gpu,) = query_gpus().gpus
