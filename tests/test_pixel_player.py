@@ -101,7 +101,7 @@ def test_paused_player_shows_a_corrected_count(clips: list[PlayerClip]) -> None:
 
     def correct_count() -> None:
         assert it.player is not None
-        it.player.buffers[0].frame_count = FRAME_COUNT - 1
+        it.player.played.buffers[0].frame_count = FRAME_COUNT - 1
 
     it.actions = [lambda: None, correct_count, lambda: None, "close"]
     it.play(clips[:1])
@@ -109,15 +109,10 @@ def test_paused_player_shows_a_corrected_count(clips: list[PlayerClip]) -> None:
 
 
 def test_playing_player_sends_each_due_frame_once(clips: list[PlayerClip]) -> None:
-    it = MadeUpTerminal("kitty", ["close"])
-    it.play(clips[:1])
-    player = it.player
-    assert player is not None
-    it.written.clear()
-    player._open_buffers()
-    player.playback.is_playing = True
+    it = MadeUpTerminal("kitty", [])
+    player = PixelPlayer(clips[:1], (), it.terminal)
     deadline = time.monotonic() + 60
-    while player._must_redraw or not player.buffers[0].is_count_known:
+    while player._must_redraw or not player.played.buffers[0].is_count_known:
         player.show_next_frames(0.0)
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -125,7 +120,7 @@ def test_playing_player_sends_each_due_frame_once(clips: list[PlayerClip]) -> No
     for _ in range(FRAME_COUNT - 1):
         player.show_next_frames(1 / 8)
     assert len(it.written) == FRAME_COUNT - 1
-    player._close_buffers()
+    player.played.close()
 
 
 @pytest.mark.slow

@@ -105,11 +105,11 @@ def test_player_shows_due_frames_and_waits_for_the_decoder() -> None:
         player.playback.is_playing = True
         player.advance(3 / 8)
         await it.until(lambda: find_frame_numbers(player, screen) == [3])
-        request_frame = player.buffers[0].request_frame
-        player.buffers[0].request_frame = lambda index: None  # type: ignore[method-assign]
+        request_frame = player.played.buffers[0].request_frame
+        player.played.buffers[0].request_frame = lambda index: None  # type: ignore[method-assign]
         player.advance(2 / 8)
         assert player.playback.frame_index == 3
-        player.buffers[0].request_frame = request_frame  # type: ignore[method-assign]
+        player.played.buffers[0].request_frame = request_frame  # type: ignore[method-assign]
         player.advance(2 / 8)
         await it.until(lambda: find_frame_numbers(player, screen) == [5])
 

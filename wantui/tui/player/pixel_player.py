@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wantui.formatting import escape_unprintable
-from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
-from wantui.tui.player.clip_labels import label_clips
 from wantui.tui.player.clip_layout import choose_grid_columns
 from wantui.tui.player.clips import PlayerClip
-from wantui.tui.player.playback import MAX_FPS, Playback
+from wantui.tui.player.playback import MAX_FPS
+from wantui.tui.player.synced_clips import SyncedClips
 from wantui.tui.terminal.graphics import (
     DEFAULT_CELL_SIZE,
     Protocol,
@@ -70,15 +69,21 @@ class PixelPlayer:
         terminal: PixelTerminal,
         max_fps: float = MAX_FPS,
     ) -> None:
-        self.clips, self.batch_clips, self.terminal, self.max_fps = list(clips), list(batch_clips), terminal, max_fps
-        self.playback = Playback(max(float(clip.recipe.fps) for clip in clips))
+        self.played = SyncedClips(clips)
+        self.playback = self.played.playback
+        self.batch_clips, self.terminal, self.max_fps = list(batch_clips), terminal, max_fps
         self.size = terminal.get_size()
         self.is_bare = self.is_finished = False
         self._must_redraw = True
         self._sent_frames: list[NDArray[np.uint8] | None] = []
         """Frame that was last sent for each clip."""
         self._sent_lines = ""
-        self._open_buffers()
+        self._resize_buffers()
+
+    @property
+    def clips(self) -> list[PlayerClip]:
+        """Return the played clips."""
+        return self.played.clips
 
     def play(self) -> None:
         """Play until an action closes the player, and restore the terminal.
@@ -97,7 +102,7 @@ class PixelPlayer:
                 for action in self.terminal.wait_for_actions(self._choose_wait_seconds(time.monotonic() - now)):
                     self.run_action(action)
         finally:
-            self._close_buffers()
+            self.played.close()
             write_bytes((DELETE_KITTY_PICTURES if self.terminal.protocol == "kitty" else b"") + LEAVE_SCREEN)
 
     def _choose_wait_seconds(self, spent_seconds: float) -> float:
@@ -110,21 +115,11 @@ class PixelPlayer:
 
     # Frames
 
-    def _open_buffers(self) -> None:
-        max_bytes = MAX_BUFFER_BYTES // len(self.clips)
-        self.buffers = [ClipBuffer(clip.path, max_bytes, lambda: None) for clip in self.clips]
-        self.labels = label_clips(self.clips)
-        self._resize_buffers()
-
-    def _close_buffers(self) -> None:
-        for buffer in self.buffers:
-            buffer.close()
-
     def _resize_buffers(self) -> None:
         """Decode frames no larger than the pixels of their cells; clear the terminal."""
         _, (columns, rows) = self._arrange_clips()
         cell_width, cell_height = self.size.cell_size
-        for buffer in self.buffers:
+        for buffer in self.played.buffers:
             buffer.set_max_size((columns * cell_width, rows * cell_height))
         self._sent_frames, self._sent_lines, self._must_redraw = [None] * len(self.clips), "", True
 
@@ -152,33 +147,15 @@ class PixelPlayer:
         if size != self.size:
             self.size = size
             self._clear()
-        playback = self.playback
-        self._update_count()
-        if not playback.is_playing and not self._must_redraw:
+        self._must_redraw |= self.played.update_count()
+        if not self.playback.is_playing and not self._must_redraw:
             return
-        previous_index, frame_remainder = playback.frame_index, 0.0
-        if playback.is_playing:
-            playback.frame_index, frame_remainder = playback.find_next_index(elapsed_seconds)
-        frames = [
-            buffer.request_frame(playback.convert_index(clip.recipe.fps))
-            for buffer, clip in zip(self.buffers, self.clips, strict=True)
-        ]
-        if any(frame is None and not buffer.has_failed for frame, buffer in zip(frames, self.buffers, strict=True)):
-            playback.frame_index, self._must_redraw = previous_index, True
+        frames = self.played.advance(elapsed_seconds)
+        if frames is None:
+            self._must_redraw = True
             return
-        if playback.is_playing:
-            playback.move_forward(playback.frame_index, frame_remainder)
-        self._must_redraw = False
-        self._update_count()  # decoding a frame may have counted the others
+        self._must_redraw = self.played.update_count()  # decoding a frame may have counted the others
         self._send_frames(frames)
-
-    def _update_count(self) -> None:
-        """Update the number of frames from the clips' frame counts; redraw if the number changed."""
-        previous_count = self.playback.frame_count
-        self.playback.update_count(
-            [(buffer.frame_count, clip.recipe.fps) for buffer, clip in zip(self.buffers, self.clips, strict=True)]
-        )
-        self._must_redraw |= self.playback.frame_count != previous_count
 
     def _send_frames(self, frames: "Sequence[NDArray[np.uint8] | None]") -> None:
         places, (columns, rows) = self._arrange_clips()
@@ -219,13 +196,13 @@ class PixelPlayer:
         if self.is_bare:
             return ""
         lines = []
-        for label, buffer, (left, top) in zip(self.labels, self.buffers, places, strict=True):
+        for label, buffer, (left, top) in zip(self.played.labels, self.played.buffers, places, strict=True):
             if self._shows_labels:
                 lines.append(f"\x1b[{top};{left + 1}H{escape_unprintable(label)[:columns]}")
             if buffer.has_failed:
                 error_lines = wrap_cells(escape_unprintable(buffer.error), columns)[: self.size.rows - top - 1]
                 lines += [f"\x1b[{top + 1 + row};{left + 1}H{line}" for row, line in enumerate(error_lines)]
-        title = self.labels[0] if len(self.clips) == 1 else f"{len(self.clips)} videos"
+        title = self.played.labels[0] if len(self.clips) == 1 else f"{len(self.clips)} videos"
         status_line = f"{format_position(self.playback)}  {escape_unprintable(title)}  press q to close"
         lines.append(f"\x1b[{self.size.rows};1H\x1b[2K{status_line[: self.size.columns]}")
         return "".join(lines)
@@ -265,9 +242,5 @@ class PixelPlayer:
             return
         index = self.batch_clips.index(self.clips[0]) + step
         if 0 <= index < len(self.batch_clips):
-            self._close_buffers()
-            self.clips = [self.batch_clips[index]]
-            self.playback.fps, self.playback.frame_count = float(self.clips[0].recipe.fps), 0
-            self.playback.seek(0)
-            self._open_buffers()
+            self.played.replace_by(self.batch_clips[index])
             self._clear()

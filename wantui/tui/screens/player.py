@@ -17,11 +17,11 @@ from wantui.formatting import escape_unprintable
 from wantui.storage.marks import VideoMark
 from wantui.tui.actions import make_bindings
 from wantui.tui.dialog import DialogMixin
-from wantui.tui.player.clip_buffer import MAX_BUFFER_BYTES, ClipBuffer
-from wantui.tui.player.clip_labels import describe_clips, label_clips
+from wantui.tui.player.clip_labels import describe_clips
 from wantui.tui.player.clip_layout import GRID_GAP, arrange_panels
 from wantui.tui.player.clips import ClipMarks, MarkField, PlayerClip
-from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS, Playback
+from wantui.tui.player.playback import MAX_FPS, MAX_SLOW_FPS
+from wantui.tui.player.synced_clips import SyncedClips
 from wantui.tui.screens.recipe_viewer import RecipeViewer
 from wantui.tui.terminal.driver import count_pending_writes
 from wantui.tui.widgets.clip_difference import DifferenceCurve, DifferencePicture
@@ -95,10 +95,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
     ) -> None:
         super().__init__(name="player")
         self.clip_marks = clip_marks
-        self.clips, self.batch_clips = list(clips), list(batch_clips)
-        self.labels = label_clips(self.clips)
-        self.playback = Playback(max(float(clip.recipe.fps) for clip in clips))
-        self.buffers = [self._make_buffer(clip) for clip in self.clips]
+        self.played = SyncedClips(clips, lambda: self.post_message(ClipChanged()))
+        self.playback, self.batch_clips = self.played.playback, list(batch_clips)
         self._shown_facts: tuple[object, ...] | None = None
         """What the panel of facts shows: clip, mark, size of the panel, theme."""
         self._timer: Timer | None = None
@@ -118,8 +116,10 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         yield PlaybackBar()
         yield KeyFooter()
 
-    def _make_buffer(self, clip: PlayerClip) -> ClipBuffer:
-        return ClipBuffer(clip.path, MAX_BUFFER_BYTES // len(self.clips), lambda: self.post_message(ClipChanged()))
+    @property
+    def clips(self) -> list[PlayerClip]:
+        """Return the played clips."""
+        return self.played.clips
 
     @property
     def views(self) -> list[PictureView]:
@@ -145,8 +145,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
             curve.measure_difference(*self.clips)
 
     def on_unmount(self) -> None:
-        for buffer in self.buffers:
-            buffer.close()
+        self.played.close()
 
     def on_screen_suspend(self) -> None:
         self._stop_timer()
@@ -179,13 +178,13 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
 
     @on(PictureView.Resized)
     def _decode_for_new_size(self) -> None:
-        for view, buffer in zip(self.views, self.buffers, strict=True):
+        for view, buffer in zip(self.views, self.played.buffers, strict=True):
             if view.content_size.area:
                 buffer.set_max_size((view.content_size.width, 2 * view.content_size.height))
         self.call_after_refresh(self.draw_frames)
 
     def on_clip_changed(self) -> None:
-        self._update_count()
+        self.played.update_count()
         if not self.playback.is_playing or any(view.picture is None for view in self.views):
             self.draw_frames()
 
@@ -214,48 +213,31 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
 
     def advance(self, elapsed_seconds: float) -> None:
         """Show the frames that are due; the clock waits until all clips have decoded theirs."""
-        self._update_count()
-        playback = self.playback
-        index, frame_remainder = playback.find_next_index(elapsed_seconds)
-        previous_index = playback.frame_index
-        playback.frame_index = index
-        frames = self._request_frames()
-        if any(frame is None and not buffer.has_failed for frame, buffer in zip(frames, self.buffers, strict=True)):
-            playback.frame_index = previous_index
+        self.played.update_count()
+        playback, previous_index = self.playback, self.playback.frame_index
+        frames = self.played.advance(elapsed_seconds)
+        if frames is None:
             return
-        playback.move_forward(index, frame_remainder)
         if not playback.is_playing:
             self._stop_timer()
-        if index != previous_index or not playback.is_playing:
+        if playback.frame_index != previous_index or not playback.is_playing:
             self._draw_frames(frames)
-
-    def _update_count(self) -> None:
-        self.playback.update_count(
-            [(buffer.frame_count, clip.recipe.fps) for buffer, clip in zip(self.buffers, self.clips, strict=True)]
-        )
-
-    def _request_frames(self) -> "list[Picture | None]":
-        """Return the frame of each clip at the position; None if it is not decoded."""
-        return [
-            buffer.request_frame(self.playback.convert_index(clip.recipe.fps))
-            for buffer, clip in zip(self.buffers, self.clips, strict=True)
-        ]
 
     # Drawing
 
     @on(DifferenceCurve.Measured)
     def draw_frames(self) -> None:
         """Draw the decoded frames at the position, and the control line."""
-        self._draw_frames(self._request_frames())
+        self._draw_frames(self.played.request_frames())
 
     def _draw_frames(self, frames: "Sequence[Picture | None]") -> None:
-        for frame, view, buffer in zip(frames, self.views, self.buffers, strict=True):
+        for frame, view, buffer in zip(frames, self.views, self.played.buffers, strict=True):
             if frame is not None:
                 view.show_picture(frame, is_moving=self.playback.is_playing)
             elif buffer.has_failed:
                 view.show_message(buffer.error)
         prompts = [clip.recipe.prompt for clip in self.clips]
-        for panel, clip, label in zip(self.query(ClipPanel), self.clips, self.labels, strict=True):
+        for panel, clip, label in zip(self.query(ClipPanel), self.clips, self.played.labels, strict=True):
             panel.show_label(clip, label, self._list_mark_symbols(clip), prompts)
         prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
         self.query_one("#prompt", DiffText).show_lines([prompt])
@@ -295,7 +277,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
         return " ".join([STAR] * mark.star + [REJECT] * mark.reject)
 
     def _make_title(self) -> str:
-        damaged = next((buffer for buffer in self.buffers if buffer.error and buffer.frame_count), None)
+        damaged = next((buffer for buffer in self.played.buffers if buffer.error and buffer.frame_count), None)
         if damaged is not None:
             return f"✗ damaged after frame {damaged.frame_count}"
         if self.has_class("-with-facts"):  # which have the title
@@ -354,17 +336,14 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
 
     def _play_clip(self, clip: PlayerClip) -> None:
         """Play another clip instead of the only one."""
-        self.buffers[0].close()
-        self.clips, self.labels, self.buffers = [clip], [clip.title], [self._make_buffer(clip)]
-        self.playback.fps, self.playback.frame_count = float(clip.recipe.fps), 0
-        self.playback.seek(0)
+        self.played.replace_by(clip)
         self.views[0].show_message("")  # the previous picture would stay under the new title
         self._restart_timer()
         self._decode_for_new_size()
 
     def action_recipe(self) -> None:
         clips, facts = (self.clips, ()) if len(self.clips) > 1 else ((), self.clips[0].video_fields)
-        titled_recipes = [(label, clip.recipe) for label, clip in zip(self.labels, self.clips, strict=True)]
+        titled_recipes = [(label, clip.recipe) for label, clip in zip(self.played.labels, self.clips, strict=True)]
         self.app.push_screen(RecipeViewer(titled_recipes, clips=clips, facts=facts))
 
     def action_pixels(self) -> None:
