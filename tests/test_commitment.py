@@ -33,7 +33,7 @@ from wantui.analysis.proportions import (
     find_half_share_level,
     fit_monotonic,
 )
-from wantui.analysis.statistics import adjust_family_wise
+from wantui.analysis.statistics import MAX_CORRECTED_TESTS, adjust_family_wise
 from wantui.cli.commitment import _describe_difference
 from wantui.errors import UserError
 
@@ -261,6 +261,15 @@ def test_difference_is_paired_by_seed_and_its_p_is_never_below_the_smallest() ->
     text = _describe_difference(difference, 1)
     assert ", 8 shared seeds (only ring has 9); " in text
     assert "8 shared seeds;" in _describe_difference(replace(difference, unshared_seeds_by_concept={}), 1)
+
+
+def test_verdict_on_many_concepts_says_that_no_number_of_seeds_suffices() -> None:
+    circle = measure_commitment(outcomes("circle", dict.fromkeys(range(8), "cccccc")))
+    ring = measure_commitment(outcomes("ring", dict.fromkeys(range(8), "cccccc") | {9: "cccccc"}))
+    (difference,) = compare_commitments([circle, ring])
+    difference = replace(difference, family_p=1.0, min_family_p=1.0, correction=HOLM)
+    assert "p = 0.05 needs at least 15 seeds" in _describe_difference(difference, MAX_CORRECTED_TESTS)
+    assert "no number of seeds gives p = 0.05 for 501 pairs" in _describe_difference(difference, 501)
 
 
 @pytest.mark.parametrize("seed_count", [2, 8])

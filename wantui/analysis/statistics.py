@@ -28,6 +28,8 @@ MAX_EXACT_PERMUTATIONS = 1 << MAX_EXACT_PAIRS
 It exceeds RESAMPLE_COUNT, so a p of drawn permutations, at least 1 / (RESAMPLE_COUNT + 1), is never below the
 smallest p of all permutations.
 """
+MAX_CORRECTED_TESTS = (RESAMPLE_COUNT + 1) // 20
+"""Maximum number of tests with which a corrected p of 0.05 is attainable."""
 MAX_CACHED_VALUES = 4_000_000
 """Maximum number of values of random permutations that are kept for the next test."""
 MEAN_ROUNDING_TOLERANCE = 1e-12
@@ -84,9 +86,8 @@ def compute_paired_effects(differences: FloatArray) -> list[Effect]:
 
 def _describe_effect(differences: FloatArray, p: float) -> Effect:
     n, mean, deviation = len(differences), float(differences.mean()), float(differences.std(ddof=1))
-    if deviation <= MEAN_ROUNDING_TOLERANCE * float(
-        np.abs(differences).max()
-    ):  # equal numbers may have a deviation of rounding
+    # Equal numbers may have a deviation of rounding.
+    if deviation <= MEAN_ROUNDING_TOLERANCE * float(np.abs(differences).max()):
         return Effect(n, mean, math.nan, math.nan, math.copysign(math.inf, mean) if mean else 0.0, p)
     half_width = compute_t_quantile(0.975, n - 1) * deviation / math.sqrt(n)
     correction = 1 - 3 / (4 * (n - 1) - 1) if n > 2 else math.nan  # with two it would be 0
@@ -136,10 +137,8 @@ def draw_sign_flips(n: int) -> tuple[FloatArray, bool]:
 def run_sign_flip_test(differences: FloatArray) -> float:
     """Return the two-sided p of the mean of n paired differences.
 
-    It is the share of sign flips whose |mean| is at least as large.
-
-    The test is exact with up to MAX_EXACT_PAIRS pairs; with more, it uses RESAMPLE_COUNT random flips and the observed
-    signs.
+    It is the share of sign flips whose |mean| is at least as large. The test is exact with up to MAX_EXACT_PAIRS pairs;
+    with more, it uses RESAMPLE_COUNT random flips and the observed signs.
     """
     return run_sign_flip_tests(np.asarray(differences, dtype=np.float64)[:, None])[0]
 
@@ -159,8 +158,15 @@ def compute_min_attainable_p(n: int) -> float:
 
 
 def count_min_pairs(test_count: int = 1, alpha: float = 0.05) -> int:
-    """Return the smallest number of pairs that can give a p of at most `alpha`, corrected for a number of tests."""
-    return next(n for n in itertools.count(2) if test_count * compute_min_attainable_p(n) <= alpha)
+    """Return the smallest number of pairs that can give a p of at most `alpha`, corrected for a number of tests.
+
+    Raises:
+        ValueError: no number of pairs can (for 0.05: above MAX_CORRECTED_TESTS tests).
+    """
+    for n in range(2, MAX_EXACT_PAIRS + 2):
+        if test_count * compute_min_attainable_p(n) <= alpha:
+            return n
+    raise ValueError(f"no number of pairs gives p = {alpha:g} for {test_count} tests")
 
 
 def run_max_t_test(differences: FloatArray) -> FloatArray:

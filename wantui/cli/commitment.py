@@ -302,13 +302,16 @@ def _judge_difference(difference: "CommitmentDifference", pair_count: int) -> st
     """Return which concept is kept from a higher noise level; with too few seeds to tell, return the number needed."""
     from wantui.analysis.commitment import HOLM
     from wantui.analysis.differences import SIGNIFICANCE_LEVEL
-    from wantui.analysis.statistics import count_min_pairs
+    from wantui.analysis.statistics import MAX_CORRECTED_TESTS, count_min_pairs
 
     effect = difference.kept_range
     if difference.family_p <= SIGNIFICANCE_LEVEL and not effect.interval_low <= 0 <= effect.interval_high:
         return f"{difference.first if effect.mean > 0 else difference.second} is kept from a higher noise level"
     if difference.min_family_p > SIGNIFICANCE_LEVEL:
-        seeds = count_min_pairs(pair_count if difference.correction == HOLM else 1)
+        test_count = pair_count if difference.correction == HOLM else 1
+        if test_count > MAX_CORRECTED_TESTS:
+            return f"cannot tell which is kept more: no number of seeds gives p = 0.05 for {test_count:,} pairs"
+        seeds = count_min_pairs(test_count)
         return f"cannot tell which is kept more: p = 0.05 needs at least {seeds} seeds"
     return "cannot tell which is kept more"
 
