@@ -16,7 +16,7 @@ from wantui.gallery.sheet import arrange_sheet
 from wantui.storage.batch_index import find_batches
 from wantui.storage.manifest import Manifest
 from wantui.storage.manifest_axes import AxisLayout, BatchAxes
-from wantui.storage.marks import BatchMarks
+from wantui.storage.marks import BatchMarks, VideoMark
 from wantui.tui.library.search import find_videos, split_conditions
 from wantui.tui.library.video_matrix import MatrixView, arrange_matrix
 
@@ -127,6 +127,25 @@ def test_matrix_shows_other_axes_and_pages(manifest: Manifest) -> None:
     assert grid.view == MatrixView(1, 5)
     last = arrange_matrix(BATCH, manifest, BatchMarks(), view=MatrixView(12))
     assert last.view == MatrixView(0, 0)
+
+
+def test_matrix_shows_the_page_of_a_video() -> None:
+    manifest = write_clip_batch(
+        BATCH, "a [red|blue] circle", more=(SWEEP, "sweeps_baseline=true", "model_settings.steps=4")
+    )
+    for layout_number, page_number in product(range(12), (0, 3, 9)):
+        view = MatrixView(layout_number, page_number)
+        own_page = arrange_matrix(BATCH, manifest, BatchMarks(), view=view)
+        pages = [
+            arrange_matrix(BATCH, manifest, BatchMarks(), view=MatrixView(layout_number, number))
+            for number in range(len(own_page.page_labels))
+        ]
+        for index in range(len(manifest.videos)):
+            expected = next(page for page in (own_page, *pages) if page.find_cell(index) is not None)
+            assert arrange_matrix(BATCH, manifest, BatchMarks(), view=view, video_index=index) == expected
+    marks = BatchMarks({manifest.videos[0].id: VideoMark(star=True)})
+    hidden = arrange_matrix(BATCH, manifest, marks, "starred", video_index=1)
+    assert hidden == arrange_matrix(BATCH, manifest, marks, "starred")
 
 
 # Sheets

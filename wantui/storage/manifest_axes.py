@@ -218,6 +218,17 @@ class BatchAxes:
             rows, columns, pages, page_number, heading, labels, dict(sorted(index_by_position.items()))
         )
 
+    def find_page(self, layout: AxisLayout, page_number: int, index: int) -> int:
+        """Return `page_number` if this page has a video, or else the first page that has it.
+
+        If no page has it, return `page_number`.
+        """
+        keys_by_index = self._place_videos(layout)
+        page_keys = sorted({page for places in keys_by_index.values() for _, _, page in places})
+        page_number = max(0, min(page_number, len(page_keys) - 1))
+        numbers = [page_keys.index(page) for _, _, page in keys_by_index.get(index, ())]
+        return page_number if page_number in numbers else min(numbers, default=page_number)
+
     def name_video(self, entry: VideoEntry) -> str:
         """Return the variation, the seed and the swept values of a video."""
         variation = self.axis_by_name[VARIATION_AXIS].name_position(entry.variation)

@@ -18,7 +18,7 @@ from wantui.storage.marks import BatchMarks, read_marks
 from wantui.storage.similarity_file import BatchSimilarity, read_similarity
 from wantui.tui.library.batch_facts import BatchFacts, collect_batch_facts
 from wantui.tui.library.search import FoundVideo, score_batch
-from wantui.tui.library.video_matrix import MatrixView, VideoMatrix, find_page
+from wantui.tui.library.video_matrix import MatrixView, VideoMatrix, arrange_matrix
 
 STATE_FILTERS = ("all", "failures", "unfinished", "starred", "unrejected")
 """Names of the filters, in the order in which the key cycles through them. The last two also choose videos."""
@@ -87,7 +87,7 @@ def load_batch(folder: Path, video_index: int | None, state_filter: str, view: M
     except UserError as error:
         return BatchLoaded(folder, None, str(error), video_index)
     similarity = read_similarity(folder, manifest)
-    grid = find_page(folder, manifest, marks, state_filter, view, similarity, video_index)
+    grid = arrange_matrix(folder, manifest, marks, state_filter, view, similarity, video_index)
     facts = collect_batch_facts(folder, manifest, marks)
     if similarity.fault:
         facts = replace(facts, faults=(*facts.faults, similarity.fault))

@@ -135,33 +135,36 @@ def arrange_matrix(
     video_filter: str = "all",
     view: MatrixView = MatrixView(),
     similarity: BatchSimilarity = NO_SIMILARITY,
+    video_index: int | None = None,
 ) -> VideoMatrix:
-    """Arrange the videos of a batch that match a filter; rows and columns without such videos are left out.
+    """Arrange the videos of a page that match a filter; rows and columns without such videos are left out.
 
     Args:
         video_filter: one of `VIDEO_FILTERS`; any other value shows all videos.
+        video_index: video whose page is arranged instead of the page of the view, if the filter shows the video.
     """
-    shown = {
-        index: MatrixCell(index, entry, marks.get_mark(entry.id))
-        for index, entry in enumerate(manifest.videos)
-        if _matches_filter(marks.get_mark(entry.id), video_filter)
-    }
+    shown = [
+        index for index, entry in enumerate(manifest.videos) if _matches_filter(marks.get_mark(entry.id), video_filter)
+    ]
     recipe = manifest.videos[0].recipe
     aspect_ratio = recipe.height / recipe.width
     if not shown:
         return VideoMatrix(folder, aspect_ratio=aspect_ratio)
-    axes = BatchAxes(manifest, list(shown))
-    shown = {
-        index: replace(
-            cell,
-            name=replace_names(axes.name_video(cell.entry)),
-            similarity=_describe_similarity(cell.entry, manifest, similarity),
-        )
-        for index, cell in shown.items()
-    }
+    axes = BatchAxes(manifest, shown)
     layouts = axes.list_layouts()
     layout = layouts[view.layout_number % len(layouts)]
-    arranged = axes.arrange_videos(layout, view.page_number)
+    page_number = view.page_number if video_index is None else axes.find_page(layout, view.page_number, video_index)
+    arranged = axes.arrange_videos(layout, page_number)
+    cells = {
+        index: MatrixCell(
+            index,
+            entry := manifest.videos[index],
+            marks.get_mark(entry.id),
+            replace_names(axes.name_video(entry)),
+            _describe_similarity(entry, manifest, similarity),
+        )
+        for index in set(arranged.index_by_position.values())
+    }
     rows = _sort_rows(arranged, manifest, similarity, view.sort_score)
     new_rows = {row: number for number, row in enumerate(rows)}
     return VideoMatrix(
@@ -169,34 +172,13 @@ def arrange_matrix(
         tuple(replace_names(arranged.rows[row].label) for row in rows),
         replace_names(arranged.column_heading),
         tuple(map(replace_names, arranged.column_labels)),
-        {(new_rows[row], column): shown[index] for (row, column), index in arranged.index_by_position.items()},
+        {(new_rows[row], column): cells[index] for (row, column), index in arranged.index_by_position.items()},
         aspect_ratio,
         layout,
         MatrixView(view.layout_number % len(layouts), arranged.page_number, view.sort_score),
         tuple(replace_names(line.label) for line in arranged.pages),
         _choose_row_colours(arranged, layout, manifest, rows),
     )
-
-
-def find_page(
-    folder: Path,
-    manifest: Manifest,
-    marks: BatchMarks,
-    video_filter: str,
-    view: MatrixView,
-    similarity: BatchSimilarity,
-    video_index: int | None,
-) -> VideoMatrix:
-    """Arrange the videos on the page of a view, or on the page of a video that the filter shows."""
-    grid = arrange_matrix(folder, manifest, marks, video_filter, view, similarity)
-    if video_index is None or grid.find_cell(video_index) is not None:
-        return grid
-    for page_number in range(len(grid.page_labels)):
-        page_view = replace(grid.view, page_number=page_number)
-        page = arrange_matrix(folder, manifest, marks, video_filter, page_view, similarity)
-        if page.find_cell(video_index) is not None:
-            return page
-    return grid
 
 
 def _choose_row_colours(

@@ -8,9 +8,8 @@ from textual.widget import Widget
 
 from wantui.queue.records import BatchRow, VideoRow
 from wantui.storage.manifest import Manifest
-from wantui.storage.similarity_file import NO_SIMILARITY
 from wantui.tui.content import set_titles
-from wantui.tui.library.video_matrix import MatrixView, VideoMatrix, find_page
+from wantui.tui.library.video_matrix import VideoMatrix, arrange_matrix
 from wantui.tui.messages import ShowBatch
 from wantui.tui.running_videos import PreviewSchedule, RunningVideo, find_running_videos
 from wantui.tui.screens.queue_details import QueueDetails
@@ -82,9 +81,7 @@ class QueueResults(QueueDetails):
         known = self._read_batch
         video_index = 0 if video is None else video.number
         if known is None or known[1] is not message.manifest or known[0].find_cell(video_index) is None:
-            grid = find_page(
-                batch.folder, message.manifest, message.marks, "all", MatrixView(), NO_SIMILARITY, video_index
-            )
+            grid = arrange_matrix(batch.folder, message.manifest, message.marks, video_index=video_index)
             self._read_batch = grid, message.manifest
             self.results.show_grid(
                 grid.replace_running(self._find_running(batch)), known is not None and known[0].folder == grid.folder
