@@ -17,6 +17,7 @@ import pytest
 from conftest import MakeOnce, generate_batch
 from harness_engine import FREQUENT_CHECKPOINTS, Machine, assert_equal_to_the_bit, kill, manifest_of
 from process_state import has_ended
+from unwritable_folders import freeze_folder, thaw_folder
 
 from wantui.engine.control import find_engine_process_id
 from wantui.models.catalogue import WanModel
@@ -470,8 +471,7 @@ def test_run_works_in_a_read_only_working_folder(start: Start, tiny_batch: list[
     outputs.mkdir()
     locked = machine.root / "locked"
     locked.mkdir()
-    if subprocess.run(["chattr", "+i", locked], capture_output=True, check=False).returncode:
-        pytest.skip("no folder can be made immutable here")
+    freeze_folder(locked)
     try:
         machine.root = locked
         code, _, err = machine.call(*batch(tiny_batch, 1), "--set", f"output_dir={outputs}")
@@ -485,7 +485,7 @@ def test_run_works_in_a_read_only_working_folder(start: Start, tiny_batch: list[
         assert len(machine.queue.list_batches()) == 1  # nothing was queued
         assert not (outputs / "second").exists()
     finally:
-        subprocess.run(["chattr", "-i", locked], check=False)
+        thaw_folder(locked)
 
 
 @pytest.mark.parametrize("what", ["database", "folder"])
@@ -650,6 +650,8 @@ def small_disk(root: Path, options: str) -> Path | None:
     """A file system with mount options such as its size, where this machine lets us have one."""
     folder = root / "disk"
     folder.mkdir()
+    if shutil.which("mount") is None:
+        return None
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
     return folder if mounted.returncode == 0 else None
 

@@ -6,7 +6,6 @@ import gc
 import os
 import shutil
 import sqlite3
-import subprocess
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import Wantui, batch, generate_queued_videos, only_queued
+from unwritable_folders import freeze_folder, thaw_folder
 
 from wantui.batches import batch_folders
 from wantui.checksums import compute_file_sha256
@@ -48,13 +48,12 @@ def freeze() -> Iterator[Freeze]:
     frozen: list[Path] = []
 
     def begin(folder: Path) -> None:
-        if subprocess.run(["chattr", "+i", folder], capture_output=True, check=False).returncode:
-            pytest.skip("no folder can be made immutable here")
+        freeze_folder(folder)
         frozen.append(folder)
 
     yield begin
     for folder in frozen:
-        subprocess.run(["chattr", "-i", folder], capture_output=True, check=False)
+        thaw_folder(folder)
 
 
 def look_at_hold(queue: Queue) -> None:
@@ -82,7 +81,7 @@ def test_unwritable_folder_holds_the_queue_until_writable(
     assert [video.state for video in queue.list_videos(1)] == ["queued"] * 3
     look_at_hold(queue)
     assert queue.read_hold() is not None  # it is as it was
-    subprocess.run(["chattr", "-i", folder.root / below], check=True)
+    thaw_folder(folder.root / below)
     look_at_hold(queue)
     assert queue.read_hold() is None
     generate_queued_videos(find_state_directory())

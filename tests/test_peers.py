@@ -6,6 +6,7 @@ the path of a clone of Wan-Video/Wan2.1, the real code is tested too.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -139,6 +140,7 @@ def test_the_official_attention_is_named(has_version_3: bool, package: SimpleNam
     assert attention.FLASH_ATTN_2_AVAILABLE is not is_patched
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 @pytest.mark.processes
 def test_a_clone_is_named_by_its_commit_and_other_files_by_their_digest(stand_in: Path) -> None:
     assert describe_version(stand_in).startswith("no git checkout, files with SHA-256 ")
