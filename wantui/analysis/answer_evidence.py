@@ -169,8 +169,7 @@ def collect_answer_data(
     )
     if final_states is None:
         return data
-    seed_count = len(matched_groups.seeds)
-    states = final_states.scaled_states.reshape(len(groups), seed_count, -1, final_states.scaled_states.shape[2])
+    states = final_states.group_by_seed(len(matched_groups.seeds))
     omnibus_p = run_omnibus_place_test(states.mean(2))
     places = compare_places(states.mean(2), group_pairs)
     phrasing_p: list[float] = []

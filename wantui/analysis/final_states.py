@@ -128,12 +128,17 @@ class FinalStates:
         }
         return cls(squared_distances, scaled_states, spread_by_group, dimension, curves_by_group)
 
+    def group_by_seed(self, seed_count: int) -> FloatArray:
+        """Return the states [groups, seeds, videos, k]; the videos of a group are ordered by seed."""
+        group_count, _, state_size = self.scaled_states.shape
+        return self.scaled_states.reshape(group_count, seed_count, -1, state_size)
+
     def compute_squared_centroid_distances(
         self, matched_groups: MatchedGroups, group_pairs: Sequence[tuple[int, int]]
     ) -> dict[tuple[str, str], float]:
         """Return the unbiased |mean paired difference|^2 of each pair of groups."""
-        seed_count, group_names = len(matched_groups.seeds), [group.name for group in matched_groups.groups]
-        seed_means = self.scaled_states.reshape(len(group_names), seed_count, -1, self.scaled_states.shape[2]).mean(2)
+        group_names = [group.name for group in matched_groups.groups]
+        seed_means = self.group_by_seed(len(matched_groups.seeds)).mean(2)
         return {
             (group_names[i], group_names[j]): compute_unbiased_squared_mean(seed_means[i] - seed_means[j])
             for i, j in group_pairs

@@ -164,11 +164,11 @@ def _count_groups(videos: Sequence[Video], grouping: str) -> int:
 
 def find_dividing_groupings(videos: Sequence[Video]) -> list[str]:
     """Return the groupings that divide these videos into several groups."""
-    others = {name: len(group_videos(videos, name)) > 1 for name in ("variation", "batch")}
+    divides = {name: len(group_videos(videos, name)) > 1 for name in ("variation", "batch")}
     # Grouping by the only bracket equals grouping by variation.
     is_only_bracket = len(list_template_brackets(videos)) == 1
     factors = [factor for factor in find_factors(videos) if not (factor == "1" and is_only_bracket)]
-    return [*(["variation"] * others["variation"]), *factors, *(["batch"] * others["batch"])]
+    return [name for name in ("variation", *factors, "batch") if divides.get(name, True)]
 
 
 def summarise_group_metric(group: Group, metric: str, gaussian_null: GaussianNull | None = None) -> GroupSummary:

@@ -224,11 +224,7 @@ def _compute_effects(
     values, names, excluded_metrics = _collect_seed_values(matched_groups, final_states)
     effects: list[InteractionEffect] = []
     if final_states is not None:
-        state_size = final_states.scaled_states.shape[2]
-        states = final_states.scaled_states.reshape(
-            len(matched_groups.groups), len(matched_groups.seeds), -1, state_size
-        )
-        seed_states = states.mean(2)
+        seed_states = final_states.group_by_seed(len(matched_groups.seeds)).mean(2)
         sizes = np.einsum("gsk,gsk->gs", seed_states, seed_states)
         place_effects = _compare_places(seed_states, weights, contrasts)
         effects += [
