@@ -690,7 +690,15 @@ def test_room_of_two_kinds_that_disagree_is_mixed(
 
 def test_long_verdict_is_shortened_to_its_first_part_whatever_the_names_contain() -> None:
     parts = ("St. Paul; old takes more room in spread", "cannot tell in log_volume")
-    answer = Answer(ROOM, "St. Paul; old", "b", DIFFERS, parts, "log_volume +1 %", "", (), {}, 0.01, "")
+    answer = Answer(
+        question=ROOM,
+        first_group="St. Paul; old",
+        second_group="b",
+        kind=DIFFERS,
+        verdict_parts=parts,
+        effects_text="log_volume +1 %",
+        min_attainable_p=0.01,
+    )
     canvas = Canvas(60, 9, lambda _: Style())
     (verdict_line,) = draw_answer_verdicts([answer], canvas)
     assert verdict_line.plain == "room   St. Paul; old takes more room in spread"
@@ -701,8 +709,17 @@ def test_long_verdict_is_shortened_to_its_first_part_whatever_the_names_contain(
 
 def test_evidence_on_place_is_drawn_once_beside_the_verdict_or_below() -> None:
     evidence = (build_room_evidence("distance", 1.06, DIFFERS),)
-    texts = "distance 1.06 (95 %: 0.74 to 1.22), p 0.0312", "smallest possible p 0.0312"
-    answer = Answer("place", "a", "b", DIFFERS, ("a and b lie apart",), *texts, (), {}, 0.03, "", evidence)
+    answer = Answer(
+        question="place",
+        first_group="a",
+        second_group="b",
+        kind=DIFFERS,
+        verdict_parts=("a and b lie apart",),
+        effects_text="distance 1.06 (95 %: 0.74 to 1.22), p 0.0312",
+        p_text="smallest possible p 0.0312",
+        min_attainable_p=0.03,
+        evidence=evidence,
+    )
     for width, has_line_below in ((90, False), (60, True)):
         canvas = Canvas(width, 9, lambda _: Style())
         lines = [*draw_answer_verdicts([answer], canvas), *draw_answer_details([answer], canvas)]

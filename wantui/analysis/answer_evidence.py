@@ -190,17 +190,17 @@ def collect_place_evidence(data: AnswerData) -> list[Evidence]:
         differs = p <= SIGNIFICANCE_LEVEL and not place.distance_low <= 0
         evidence.append(
             Evidence(
-                DISTANCE,
-                DISTANCE,
-                "",
-                place.distance,
-                place.distance_low,
-                place.distance_high,
-                False,
-                "",
-                p,
-                place.p,
-                DIFFERS if differs else CANNOT_TELL,
+                metric=DISTANCE,
+                label=DISTANCE,
+                family="",
+                effect=place.distance,
+                low=place.distance_low,
+                high=place.distance_high,
+                is_relative=False,
+                unit="",
+                p=p,
+                uncorrected_p=place.p,
+                kind=DIFFERS if differs else CANNOT_TELL,
             )
         )
     return evidence
@@ -245,15 +245,15 @@ def _make_metric_evidence(difference: Difference, label: str, p: float, is_alike
     elif is_alike and p > SIGNIFICANCE_LEVEL:
         kind = ALIKE
     return Evidence(
-        difference.metric,
-        label,
-        FAMILIES_BY_METRIC.get(difference.metric, ""),
-        difference.relative_difference if is_relative else effect.mean,
-        difference.relative_low if is_relative else low,
-        difference.relative_high if is_relative else high,
-        is_relative,
-        METRICS[difference.metric].unit if difference.metric in METRICS else "",
-        p,
-        effect.p,
-        kind,
+        metric=difference.metric,
+        label=label,
+        family=FAMILIES_BY_METRIC.get(difference.metric, ""),
+        effect=difference.relative_difference if is_relative else effect.mean,
+        low=difference.relative_low if is_relative else low,
+        high=difference.relative_high if is_relative else high,
+        is_relative=is_relative,
+        unit=METRICS[difference.metric].unit if difference.metric in METRICS else "",
+        p=p,
+        uncorrected_p=effect.p,
+        kind=kind,
     )

@@ -26,11 +26,7 @@ from wantui.analysis.answer_evidence import (
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.places import PlaceDifference
-from wantui.analysis.statistics import (
-    compute_min_attainable_p,
-    count_min_pairs,
-    run_omnibus_max_test,
-)
+from wantui.analysis.statistics import compute_min_attainable_p, count_min_pairs, run_omnibus_max_test
 from wantui.formatting import capitalize_first, format_count, format_interval, format_percent, join_and_shorten
 
 MAX_ORDERED_GROUPS = 10
@@ -39,14 +35,14 @@ ORDER_SIGNS = {DIFFERS: "<", ALIKE: "=", CANNOT_TELL: "~"}
 """Signs between groups that are neighbours in the order of their means, by the kind of their difference."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """Answer to one question about two groups, or about all groups."""
 
     question: str
     """place, room or path."""
-    first_group: str
-    second_group: str
+    first_group: str = ""
+    second_group: str = ""
     """Names of the groups; empty if the answer is about all groups."""
     kind: str
     """differs, cannot tell or not measured."""
@@ -55,18 +51,18 @@ class Answer:
     in log_volume of each path" and "cannot tell in spread between videos". Only the first can begin with a name."""
     effects_text: str
     """Metrics with effect, 95 % interval and p; the reason if nothing is measured."""
-    p_text: str
+    p_text: str = ""
     """What p is corrected for, and the smallest possible p; with the clearest pair if the answer is about all groups.
     Empty if nothing is measured."""
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     """Sentences about intervals that disagree with p, and about excluded metrics."""
-    p_by_metric: Mapping[str, float]
+    p_by_metric: Mapping[str, float] = field(default_factory=dict)
     """Deciding p of each metric, corrected for the tests in `correction`."""
     min_attainable_p: float
     """Smallest p that this number of seeds can give."""
-    correction: str
+    correction: str = ""
     """Tests that p is corrected for, such as "3 metrics and 6 pairs"; empty if there is one test."""
-    evidence: tuple[Evidence, ...] = field(default=())
+    evidence: tuple[Evidence, ...] = ()
     """Effect, interval and p of each metric; empty if the answer is about all groups."""
 
     @property
@@ -117,10 +113,16 @@ def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence:
     min_p = compute_min_attainable_p(data.seed_count)
     if data.tests_phrasings:
         min_p = max(min_p, compute_min_attainable_p(data.cell_values.shape[1]))
-    kind = _summarise_kinds(evidence)
     if not evidence:
-        reason = _explain_missing(data, question)
-        return Answer(question, first_name, second_name, kind, (kind,), reason, "", (), {}, min_p, "")
+        return Answer(
+            question=question,
+            first_group=first_name,
+            second_group=second_name,
+            kind=NOT_MEASURED,
+            verdict_parts=(NOT_MEASURED,),
+            effects_text=_explain_missing(data, question),
+            min_attainable_p=min_p,
+        )
     if question == PLACE:
         verdict_parts, effects_text = _describe_places(first_name, second_name, evidence[0], data.places[pair_index])
     elif question == ROOM:
@@ -130,22 +132,21 @@ def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence:
     notes = [*_explain_conflicts(evidence, correction), *_list_unmeasured(data, question)]
     if min_p > SIGNIFICANCE_LEVEL:
         seeds_text = format_count(data.seed_count, "seed")
-        notes.insert(
-            0, f"{seeds_text} cannot give a p of {SIGNIFICANCE_LEVEL:g}: generate at least {count_min_pairs()}"
-        )
+        needed_text = f"generate at least {count_min_pairs()}"
+        notes.insert(0, f"{seeds_text} cannot give a p of {SIGNIFICANCE_LEVEL:g}: {needed_text}")
     return Answer(
-        question,
-        first_name,
-        second_name,
-        kind,
-        tuple(verdict_parts),
-        effects_text,
-        _describe_p(correction, min_p),
-        tuple(notes),
-        {item.metric: item.p for item in evidence},
-        min_p,
-        correction,
-        tuple(evidence),
+        question=question,
+        first_group=first_name,
+        second_group=second_name,
+        kind=DIFFERS if any(item.kind == DIFFERS for item in evidence) else CANNOT_TELL,
+        verdict_parts=tuple(verdict_parts),
+        effects_text=effects_text,
+        p_text=_describe_p(correction, min_p),
+        notes=tuple(notes),
+        p_by_metric={item.metric: item.p for item in evidence},
+        min_attainable_p=min_p,
+        correction=correction,
+        evidence=tuple(evidence),
     )
 
 
@@ -156,12 +157,6 @@ def _explain_missing(data: AnswerData, question: str) -> str:
 def _describe_p(correction: str, min_p: float) -> str:
     limit_text = f"smallest possible p {min_p:.3g}"
     return f"p over {correction}, {limit_text}" if correction else limit_text
-
-
-def _summarise_kinds(evidence: Sequence[Evidence]) -> str:
-    if not evidence:
-        return NOT_MEASURED
-    return DIFFERS if any(item.kind == DIFFERS for item in evidence) else CANNOT_TELL
 
 
 def _describe_correction(metric_count: int, pair_count: int) -> str:
@@ -293,8 +288,13 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     """
     min_p = compute_min_attainable_p(data.seed_count)
     if not rows[0]:
-        reason = _explain_missing(data, question)
-        return Answer(question, "", "", NOT_MEASURED, (NOT_MEASURED,), reason, "", (), {}, min_p, "")
+        return Answer(
+            question=question,
+            kind=NOT_MEASURED,
+            verdict_parts=(NOT_MEASURED,),
+            effects_text=_explain_missing(data, question),
+            min_attainable_p=min_p,
+        )
     p_by_metric = _compute_omnibus_p(data, question, [item.metric for item in rows[0]])
     if data.tests_phrasings:
         min_p = max(min_p, compute_min_attainable_p(data.cell_values.shape[1]))
@@ -321,21 +321,32 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     differing_count = sum(any(item.kind == DIFFERS for item in row) for row in rows)
     pairs_text = f"{differing_count} of {format_count(len(rows), 'pair')} differ; clearest: "
     pairs_text += _describe_clearest_pair(data, rows)
-    pair_correction = _describe_correction(len(p_by_metric), len(rows))
     notes = _list_unmeasured(data, question)
-    if differing_names and not differing_count:
-        notes.append(
+    if bool(differing_names) != bool(differing_count):
+        notes.append(_explain_disagreement(bool(differing_names), _describe_correction(len(p_by_metric), len(rows))))
+    return Answer(
+        question=question,
+        kind=kind,
+        verdict_parts=tuple(verdict_parts),
+        effects_text=effects_text,
+        p_text=f"{_describe_p(correction, min_p)}; {pairs_text}",
+        notes=tuple(notes),
+        p_by_metric=p_by_metric,
+        min_attainable_p=min_p,
+        correction=correction,
+    )
+
+
+def _explain_disagreement(groups_differ: bool, pair_correction: str) -> str:
+    """Return a sentence about a test of all groups that disagrees with the tests of the pairs."""
+    if groups_differ:
+        return (
             "the groups differ as a whole, but no single pair is significant: the p of each pair is corrected for "
             f"{pair_correction}"
         )
-    if differing_count and not differing_names:
-        notes.append(
-            "a pair can be significant although the test of all groups is not: the p of the pair is corrected "
-            f"for {pair_correction}"
-        )
-    p_text = f"{_describe_p(correction, min_p)}; {pairs_text}"
-    return Answer(
-        question, "", "", kind, tuple(verdict_parts), effects_text, p_text, tuple(notes), p_by_metric, min_p, correction
+    return (
+        "a pair can be significant although the test of all groups is not: the p of the pair is corrected for "
+        f"{pair_correction}"
     )
 
 

@@ -65,44 +65,45 @@ def compare_groups(
         CannotCompareError: there are fewer than two groups or seeds, more than MAX_GROUPS groups, or an unknown metric.
     """
     matched = _match_values(videos, grouping, primary_metric, metrics)
-    groups, group_pairs = matched.groups.groups, matched.group_pairs
+    groups, group_pairs, final_states = matched.groups.groups, matched.group_pairs, matched.final_states
     effects = compute_pair_effects(matched.all_values, group_pairs)
-    answers = _answer_questions(matched, effects, equivalence_margin)
     metric_names, cell_values = matched.shown_names, matched.shown_values
     primary_values = cell_values[..., 0]
     shown_effects = effects.select_metrics(range(len(metric_names)))
     differences = compare_group_pairs(groups, metric_names, cell_values, group_pairs, equivalence_margin, shown_effects)
-    nulls_by_group = _build_gaussian_nulls(groups, matched.final_states)
+    nulls_by_group = _build_gaussian_nulls(groups, final_states)
     primary_differences = [difference for difference in differences if difference.metric == metric_names[0]]
     chance_interval, relative_chance_interval, false_positive_rate = _compute_chance_interval(
-        matched.groups, matched.final_states, primary_differences, primary_values, group_pairs
+        matched.groups, final_states, primary_differences, primary_values, group_pairs
     )
-    return add_explanation_notes(
-        Comparison(
-            grouping,
-            primary_metric,
-            matched.groups.seeds,
-            groups,
-            _summarise_groups(groups, metric_names, cell_values, nulls_by_group),
-            tuple(differences),
-            tuple(_judge_group_pairs(primary_differences, primary_values, group_pairs, equivalence_margin)),
-            compute_omnibus_p(primary_values.mean(1)),
-            *_test_final_states(matched.final_states, matched.groups, group_pairs),
-            matched.final_states.curves_by_group if matched.final_states is not None else {},
-            {group.name: _get_group_noise_levels(group) for group in groups},
-            chance_interval,
-            false_positive_rate,
-            nulls_by_group,
-            groups[0].stride,
-            matched.warnings,
-            matched.exclusion_reasons,
-            matched.unreadable_videos,
-            compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
-            tuple(matched.groups.phrasing_numbers.tolist()),
-            answers,
-            relative_chance_interval=relative_chance_interval,
-        )
+    location_test, spread_test, squared_distances = _test_final_states(final_states, matched.groups, group_pairs)
+    comparison = Comparison(
+        grouping=grouping,
+        primary_metric=primary_metric,
+        seeds=matched.groups.seeds,
+        groups=groups,
+        summaries_by_metric=_summarise_groups(groups, metric_names, cell_values, nulls_by_group),
+        differences=tuple(differences),
+        verdicts=tuple(_judge_group_pairs(primary_differences, primary_values, group_pairs, equivalence_margin)),
+        omnibus_p=compute_omnibus_p(primary_values.mean(1)),
+        location_test=location_test,
+        spread_test=spread_test,
+        squared_centroid_distances_by_pair=squared_distances,
+        dispersion_curves_by_group=final_states.curves_by_group if final_states is not None else {},
+        sigmas_by_group={group.name: _get_group_noise_levels(group) for group in groups},
+        chance_interval=chance_interval,
+        false_positive_rate=false_positive_rate,
+        gaussian_nulls_by_group=nulls_by_group,
+        stride=groups[0].stride,
+        warnings=matched.warnings,
+        exclusion_reasons=matched.exclusion_reasons,
+        unreadable_videos=matched.unreadable_videos,
+        dose_response=compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
+        phrasing_numbers=tuple(matched.groups.phrasing_numbers.tolist()),
+        answers=_answer_questions(matched, effects, equivalence_margin),
+        relative_chance_interval=relative_chance_interval,
     )
+    return add_explanation_notes(comparison)
 
 
 @dataclass(frozen=True)
@@ -166,17 +167,17 @@ def _match_values(
     matched_videos = [video for group in groups for video in group.videos]
     warnings += [check.description for check in list_unsettled_stride_checks(matched_videos, shown_names)]
     return _MatchedValues(
-        matched_groups,
-        final_states,
-        shown_names,
-        all_names,
-        all_values,
-        [name for name in find_unsettled_metrics(matched_videos) if name in all_names],
-        no_states_reason,
-        no_spread_reason,
-        tuple(warnings),
-        tuple(exclusion_reasons),
-        tuple(unreadable_videos),
+        groups=matched_groups,
+        final_states=final_states,
+        shown_names=shown_names,
+        all_names=all_names,
+        all_values=all_values,
+        unsettled_names=[name for name in find_unsettled_metrics(matched_videos) if name in all_names],
+        no_states_reason=no_states_reason,
+        no_spread_reason=no_spread_reason,
+        warnings=tuple(warnings),
+        exclusion_reasons=tuple(exclusion_reasons),
+        unreadable_videos=tuple(unreadable_videos),
     )
 
 

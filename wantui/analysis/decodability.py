@@ -318,21 +318,21 @@ def _summarise_pair(
     chance_low, chance_high = np.quantile(accuracies, [0.025, 0.975], axis=0)
     lasting_low = np.minimum.accumulate(low[::-1])[::-1]
     return Decodability(
-        first_group,
-        second_group,
-        sigmas,
-        accuracy,
-        low,
-        high,
-        chance_low,
-        chance_high,
-        (accuracies >= accuracy - ROUNDING_TOLERANCE).mean(0),
-        float(mean_accuracies[0]),
-        float((mean_accuracies >= mean_accuracies[0] - ROUNDING_TOLERANCE).mean()),
-        _find_crossing(sigmas, fit_monotonic(accuracy, is_increasing=True)),
-        (_find_crossing(sigmas, lasting_low), _find_crossing(sigmas, np.maximum.accumulate(high))),
-        len(level_states.seeds),
-        level_states.phrasing_count,
+        first_group=first_group,
+        second_group=second_group,
+        sigmas=sigmas,
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        chance_low=chance_low,
+        chance_high=chance_high,
+        p=(accuracies >= accuracy - ROUNDING_TOLERANCE).mean(0),
+        mean_accuracy=float(mean_accuracies[0]),
+        pair_p=float((mean_accuracies >= mean_accuracies[0] - ROUNDING_TOLERANCE).mean()),
+        halfway_sigma=_find_crossing(sigmas, fit_monotonic(accuracy, is_increasing=True)),
+        halfway_interval=(_find_crossing(sigmas, lasting_low), _find_crossing(sigmas, np.maximum.accumulate(high))),
+        seed_count=len(level_states.seeds),
+        phrasing_count=level_states.phrasing_count,
     )
 
 

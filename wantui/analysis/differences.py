@@ -202,20 +202,20 @@ def compare_group_pairs(
             test_count = len(group_pairs) * (1 if m == 0 else len(metric_names))
             differences.append(
                 Difference(
-                    name,
-                    groups[i].name,
-                    groups[j].name,
-                    effects.seed_effects[k][m],
-                    relative_difference,
-                    relative_low,
-                    relative_high,
-                    bool(is_relative[m]),
-                    float(family_p[k, m]),
-                    float(discovery_p[k, m]),
-                    _count_seeds_needed(first_values - second_values, min_difference, test_count),
-                    phrasing_count,
-                    float(effects.phrasing_p[k, m]),
-                    np.stack([first_values, second_values], axis=1),
+                    metric=name,
+                    first_group=groups[i].name,
+                    second_group=groups[j].name,
+                    paired_effect=effects.seed_effects[k][m],
+                    relative_difference=relative_difference,
+                    relative_low=relative_low,
+                    relative_high=relative_high,
+                    is_relative=bool(is_relative[m]),
+                    family_p=float(family_p[k, m]),
+                    discovery_p=float(discovery_p[k, m]),
+                    seeds_needed=_count_seeds_needed(first_values - second_values, min_difference, test_count),
+                    phrasing_count=phrasing_count,
+                    phrasing_p=float(effects.phrasing_p[k, m]),
+                    seed_values=np.stack([first_values, second_values], axis=1),
                 )
             )
     return differences

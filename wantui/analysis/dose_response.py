@@ -167,25 +167,28 @@ def _build_trend(
         p: permutation, family-wise and adjusted p.
     """
     seed_values, phrasing_slopes = values.mean(1), slopes.mean(0)
-    seed_means, relative = seed_values.mean(1), (math.nan, math.nan, math.nan)
+    seed_means = seed_values.mean(1)
+    relative_slope = low = high = math.nan
     distances = seed_means - get_ratio_origin(metric)
     if is_ratio_metric(metric) and distances.mean() != 0:
         sign = math.copysign(1, distances.mean())
         low, high = sorted(sign * end for end in compute_ratio_interval(slopes.mean(1), distances))
-        relative = (effect.mean / abs(float(distances.mean())), low, high)
+        relative_slope = effect.mean / abs(float(distances.mean()))
     permutation_p, family_p, discovery_p = p
     return Trend(
-        metric,
-        effect,
-        permutation_p,
-        *relative,
-        family_p,
-        discovery_p,
-        len(phrasing_slopes),
-        compute_paired_effect(phrasing_slopes).p if len(phrasing_slopes) > 1 else math.nan,
-        seed_values,
-        seed_values.mean(0),
-        compute_mean_half_width(seed_values),
+        metric=metric,
+        slope=effect,
+        permutation_p=permutation_p,
+        relative_slope=relative_slope,
+        relative_low=low,
+        relative_high=high,
+        family_p=family_p,
+        discovery_p=discovery_p,
+        phrasing_count=len(phrasing_slopes),
+        phrasing_p=compute_paired_effect(phrasing_slopes).p if len(phrasing_slopes) > 1 else math.nan,
+        seed_values=seed_values,
+        means=seed_values.mean(0),
+        half_widths=compute_mean_half_width(seed_values),
     )
 
 

@@ -48,16 +48,16 @@ def _build_row(comparison: Comparison, difference: Difference) -> EffectRow:
     unguided_difference = find_unguided_difference(comparison, difference)
     change, low, high = format_difference_parts(difference)
     return EffectRow(
-        difference,
-        f"{difference.first_group} - {difference.second_group}",
-        comparison.groups[0].label_metric(difference.metric),
-        find_question(comparison, difference.metric) or NO_VALUE,
-        change,
-        f"{low} to {high}" if low else NO_VALUE,
-        format_difference_parts(unguided_difference)[0] if unguided_difference else NO_VALUE,
-        f"{effect.d_z:.2f}" if math.isfinite(effect.d_z) else NO_VALUE,
-        find_decisive_p(comparison, difference),
-        find_response(difference.metric, is_guided=comparison.is_guided) or NO_VALUE,
+        difference=difference,
+        groups=f"{difference.first_group} - {difference.second_group}",
+        metric=comparison.groups[0].label_metric(difference.metric),
+        question=find_question(comparison, difference.metric) or NO_VALUE,
+        change=change,
+        interval=f"{low} to {high}" if low else NO_VALUE,
+        unguided_change=format_difference_parts(unguided_difference)[0] if unguided_difference else NO_VALUE,
+        d_z=f"{effect.d_z:.2f}" if math.isfinite(effect.d_z) else NO_VALUE,
+        p=find_decisive_p(comparison, difference),
+        response=find_response(difference.metric, is_guided=comparison.is_guided) or NO_VALUE,
     )
 
 

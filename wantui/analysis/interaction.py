@@ -300,17 +300,17 @@ def _compare_places(states: FloatArray, weights: FloatArray, contrasts: Sequence
         family_p = float(np.mean(largest >= shares[0, k] * (1 - 1e-9) - tolerance))
         effects.append(
             InteractionEffect(
-                contrast,
-                PLACE,
-                DISTANCE,
-                float(np.sqrt(max(squared_distance, 0.0))),
-                low,
-                high,
-                "",
-                uncorrected_p,
-                max(family_p, uncorrected_p),
-                max(family_p, uncorrected_p),
-                compute_chance_distance(gram),
+                contrast=contrast,
+                question=PLACE,
+                metric=DISTANCE,
+                effect=float(np.sqrt(max(squared_distance, 0.0))),
+                low=low,
+                high=high,
+                unit="",
+                uncorrected_p=uncorrected_p,
+                p=max(family_p, uncorrected_p),
+                contrast_p=max(family_p, uncorrected_p),
+                chance=compute_chance_distance(gram),
             )
         )
     return effects
@@ -359,17 +359,17 @@ def _compare_metrics(
         effect = compute_paired_effect(differences[:, k, m])
         effects.append(
             InteractionEffect(
-                contrasts[k],
-                question,
-                names[m],
-                effect.mean,
-                effect.interval_low,
-                effect.interval_high,
-                get_metric_unit(names[m]),
-                effect.p,
-                float(family_p[k, m]),
-                float(contrast_p[m][k]),
-                float(chances[k, m]),
+                contrast=contrasts[k],
+                question=question,
+                metric=names[m],
+                effect=effect.mean,
+                low=effect.interval_low,
+                high=effect.interval_high,
+                unit=get_metric_unit(names[m]),
+                uncorrected_p=effect.p,
+                p=float(family_p[k, m]),
+                contrast_p=float(contrast_p[m][k]),
+                chance=float(chances[k, m]),
             )
         )
     return effects

@@ -130,18 +130,18 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
         flipped_mean_shares = average_over_sigma(flipped_shares, level_states.sigmas)
         mean_p = max(mean_p, float(_compare_with_observed(flipped_mean_shares).mean()))
     return VarianceShares(
-        level_states.group_names,
-        level_states.sigmas,
-        totals / (group_count * seed_count * phrasing_count * level_states.dimension),
-        dict(zip(SHARE_NAMES, shares, strict=True)),
-        group_shares.mean(0),
-        np.quantile(group_shares, 0.95, axis=0),
-        p,
-        abs(float(mean_shares[0])),  # the average of zeros may be -0
-        mean_p,
-        seed_count,
-        phrasing_count,
-        len(orders),
+        group_names=level_states.group_names,
+        sigmas=level_states.sigmas,
+        total=totals / (group_count * seed_count * phrasing_count * level_states.dimension),
+        shares_by_effect=dict(zip(SHARE_NAMES, shares, strict=True)),
+        chance_mean=group_shares.mean(0),
+        chance_high=np.quantile(group_shares, 0.95, axis=0),
+        p=p,
+        mean_group_share=abs(float(mean_shares[0])),  # the average of zeros may be -0
+        mean_p=mean_p,
+        seed_count=seed_count,
+        phrasing_count=phrasing_count,
+        permutation_count=len(orders),
     )
 
 

@@ -106,17 +106,17 @@ def command(
     except ValueError as error:
         raise click.UsageError(f"--time: {error}") from None
     resources = JobResources(
-        limit_minutes,
-        gpu_count,
-        cpu_count,
-        memory_gb,
-        partition,
-        account,
-        qos,
-        constraint,
-        max_concurrent_jobs,
-        setup_commands,
-        tuple(map(_parse_sbatch_option, sbatch_texts)),
+        limit_minutes=limit_minutes,
+        gpu_count=gpu_count,
+        cpu_count=cpu_count,
+        memory_gb=memory_gb,
+        partition=partition,
+        account=account,
+        qos=qos,
+        constraint=constraint,
+        max_concurrent_jobs=max_concurrent_jobs,
+        setup_commands=setup_commands,
+        sbatch_options=tuple(map(_parse_sbatch_option, sbatch_texts)),
     )
     check_slurm_installation()
     if resume_folder is not None:

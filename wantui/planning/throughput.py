@@ -184,18 +184,19 @@ def fit_throughput(
     coefficients = coefficients / term_scale
     largest_error = float(np.abs(np.maximum(launch_seconds, cost_terms @ coefficients) / block_seconds - 1).max())
     attention_operation, product_operation, value = map(float, coefficients)
-    min_launch_seconds = float(launch_seconds.min())
+    streamed_block, streamed_byte = streaming_costs
     return Throughput(
-        device,
-        speed,
-        attention_operation,
-        product_operation,
-        value,
-        decoded_value,
-        *streaming_costs,
-        torch_version,
-        largest_error,
-        attention_kernel,
-        min_launch_seconds,
-        fused_decoded_value,
+        device=device,
+        speed=speed,
+        attention_operation=attention_operation,
+        product_operation=product_operation,
+        value=value,
+        decoded_value=decoded_value,
+        streamed_block=streamed_block,
+        streamed_byte=streamed_byte,
+        torch=torch_version,
+        error=largest_error,
+        attention=attention_kernel,
+        launch=float(launch_seconds.min()),
+        fused_decoded_value=fused_decoded_value,
     )

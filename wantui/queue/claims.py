@@ -88,16 +88,16 @@ class WorkerQueue(QueueWriter):
             )
             self._store_event(started_event, video_row["batch"], video_row["id"])
         return Claim(
-            video_row["id"],
-            video_row["batch"],
-            video_row["attempt"],
-            Path(batch_row["folder"]),
-            batch_row["device"],
-            video_row["number"],
-            video_row["title"],
-            video_row["recipe"],
-            video_row["plan"],
-            batch_row["gpus_per_video"],
+            video_id=video_row["id"],
+            batch_number=video_row["batch"],
+            attempt=video_row["attempt"],
+            batch_folder=Path(batch_row["folder"]),
+            device=batch_row["device"],
+            video_index=video_row["number"],
+            title=video_row["title"],
+            recipe_json=video_row["recipe"],
+            first_plan_slug=video_row["plan"],
+            gpus_per_video=batch_row["gpus_per_video"],
         )
 
     def record_step(self, claim: Claim, step_event: StepDone) -> UserRequest:

@@ -177,16 +177,16 @@ class QueueReader:
         _check_column_types(row)
         state_counts = self.db.execute("SELECT state, count(*) FROM video WHERE batch = ? GROUP BY state", (row["id"],))
         return BatchRow(
-            row["id"],
-            Path(row["folder"]),
-            row["device"],
-            bool(row["paused"]),
-            row["created"],
-            dict(map(tuple, state_counts)),
-            row["template"],
-            row["model"],
-            row["seeds"],
-            row["gpus_per_video"],
+            id=row["id"],
+            folder=Path(row["folder"]),
+            device=row["device"],
+            paused=bool(row["paused"]),
+            created=row["created"],
+            counts=dict(map(tuple, state_counts)),
+            template=row["template"],
+            model=row["model"],
+            seeds=row["seeds"],
+            gpus_per_video=row["gpus_per_video"],
         )
 
     def find_batch(self, word: str) -> BatchRow:

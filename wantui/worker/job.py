@@ -64,16 +64,16 @@ class VideoInProgress:
     ) -> PendingFinalization:
         """Return the work that remains after decoding."""
         return PendingFinalization(
-            self.job.claim,
-            self.job.files,
-            self.job.manifest_store,
-            chosen_plan,
-            self.predicted_seconds,
-            find_device(self.pipeline).type,
-            estimate_typical_step_seconds(self.step_seconds, self.job.recipe),
-            self.started_at,
-            finished_video,
-            self.gpu_count or 1,
+            claim=self.job.claim,
+            files=self.job.files,
+            manifest_store=self.job.manifest_store,
+            chosen_plan=chosen_plan,
+            predicted_seconds=self.predicted_seconds,
+            device_type=find_device(self.pipeline).type,
+            step_seconds=estimate_typical_step_seconds(self.step_seconds, self.job.recipe),
+            started_at=self.started_at,
+            finished_video=finished_video,
+            gpu_count=self.gpu_count or 1,
         )
 
     def make_step_event(
