@@ -129,10 +129,7 @@ def collect_correlation_data(
     warnings: list[str] = []
     metrics = {name: np.array([v.compute_metric(name) for v in ordered_videos]).reshape(shape) for name in metric_names}
     try:
-        final_states = FinalStates.load(strata)
-        if final_states.no_spread_reason:
-            raise NoGeometryError(final_states.no_spread_reason)
-        metrics[SPREAD_METRIC] = np.stack([final_states.spread_by_group[stratum.name] for stratum in strata])
+        metrics[SPREAD_METRIC] = _load_spread(strata)
     except NoGeometryError as error:
         warnings.append(f"{SPREAD_METRIC} is not correlated: {error}")
     covariates: dict[str, FloatArray] = {}
@@ -182,6 +179,18 @@ def _match_seeds(groups: Sequence[Group], needs_maps: bool) -> list[Group]:
         Group(name, tuple(videos_by_seed[seed] for seed in shared_seeds))
         for name, videos_by_seed in videos_by_stratum.items()
     ]
+
+
+def _load_spread(strata: Sequence[Group]) -> FloatArray:
+    """Return the spread of each variation's videos, [variations, seeds].
+
+    Raises:
+        NoGeometryError: the final states cannot be read, or there are too few for a spread.
+    """
+    final_states = FinalStates.load(strata)
+    if final_states.no_spread_reason:
+        raise NoGeometryError(final_states.no_spread_reason)
+    return np.stack([final_states.spread_by_group[stratum.name] for stratum in strata])
 
 
 def _read_attention(

@@ -65,10 +65,8 @@ def judge_difference(
     def make_verdict(kind: str, text: str) -> Verdict:
         return Verdict(difference.first_group, difference.second_group, kind, seed_p, text, metric)
 
-    if (
-        seed_p <= SIGNIFICANCE_LEVEL
-        and difference.paired_effect.interval_low <= 0 <= difference.paired_effect.interval_high
-    ):  # signs and sizes of the differences disagree
+    contains_zero = difference.paired_effect.interval_low <= 0 <= difference.paired_effect.interval_high
+    if seed_p <= SIGNIFICANCE_LEVEL and contains_zero:  # signs and sizes of the differences disagree
         skew_reason = "the differences are skewed: p is significant, but the interval contains 0"
         return make_verdict("cannot tell", f"{group_names}: cannot tell in {metric}; {skew_reason}. {evidence}")
     if seed_p <= SIGNIFICANCE_LEVEL:

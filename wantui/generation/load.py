@@ -199,9 +199,8 @@ def load_pipeline(
     except NotLoadedError:
         raise
     except Exception as error:
-        raise _make_load_error(
-            error, model, device, dtype, pipeline, speed if fuses_pipeline else None, weights
-        ) from error
+        fused_speed = speed if fuses_pipeline else None
+        raise _make_load_error(error, model, device, dtype, pipeline, fused_speed, weights) from error
     return pipeline
 
 

@@ -171,11 +171,10 @@ def generate_frames(
             read_peak_memory(second_device),
         )
         resources = exit_stack.pop_all()
-    yield ReadyToFinalize(
-        partial(
-            _finish_video, resources, finished_video, files, clip_writer, contact_sheet, all_listeners, published_paths
-        )
+    finish_files = partial(
+        _finish_video, resources, finished_video, files, clip_writer, contact_sheet, all_listeners, published_paths
     )
+    yield ReadyToFinalize(finish_files)
 
 
 def _finish_video(
