@@ -142,7 +142,7 @@ def label_scheduled_options(
     ]
 
 
-def list_template_brackets(videos: "Sequence[Video]") -> list[int]:
+def list_template_brackets(videos: Sequence[Video]) -> list[int]:
     """Return the brackets of the templates of videos, by their keys in `Video.choices_by_bracket`.
 
     The stored templates decide, not the videos: bracket 4 is the same one whichever videos are finished or selected.
@@ -150,7 +150,7 @@ def list_template_brackets(videos: "Sequence[Video]") -> list[int]:
     return sorted({bracket for video in videos for bracket in (*video.template_brackets, *video.choices_by_bracket)})
 
 
-def list_bracket_options(videos: "Sequence[Video]", bracket: int) -> list[str]:
+def list_bracket_options(videos: Sequence[Video], bracket: int) -> list[str]:
     """Return the options of a bracket in the templates of videos, whether or not a video has them.
 
     NO_OPTION_LABEL is an empty option, or the option of a video without the bracket.
@@ -166,7 +166,7 @@ def list_bracket_options(videos: "Sequence[Video]", bracket: int) -> list[str]:
     return list(dict.fromkeys(options))
 
 
-def find_word_bracket(videos: "Sequence[Video]", word: str) -> int | None:
+def find_word_bracket(videos: Sequence[Video], word: str) -> int | None:
     """Return the number of the first bracket that has a word as an option; None if no bracket does."""
     for number, bracket in enumerate(list_template_brackets(videos), start=1):
         if word in list_bracket_options(videos, bracket):
@@ -174,11 +174,11 @@ def find_word_bracket(videos: "Sequence[Video]", word: str) -> int | None:
     return None
 
 
-def find_enclosing_brackets(video: "Video", bracket: int) -> tuple[int, ...]:
+def find_enclosing_brackets(video: Video, bracket: int) -> tuple[int, ...]:
     """Return the brackets of the template that a bracket is nested in, from the outermost."""
     return video.template_brackets[bracket].enclosing_brackets if bracket in video.template_brackets else ()
 
 
-def find_option_text(video: "Video", bracket: int) -> str:
+def find_option_text(video: Video, bracket: int) -> str:
     """Return the chosen option of a bracket with its weights, such as "(circle:6)"."""
     return video.options_by_bracket.get(bracket, "") or video.choices_by_bracket.get(bracket, "")

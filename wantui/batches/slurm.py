@@ -125,7 +125,7 @@ class ShardJob:
             _wait_for_engine(engine)
         return DelayedSubmission(ShardJob(self.folder, self.share))
 
-    def _start_engine(self, state_directory: Path) -> "subprocess.Popen[bytes]":
+    def _start_engine(self, state_directory: Path) -> subprocess.Popen[bytes]:
         engine_command = [sys.executable, "-m", "wantui", "engine", "run", "--drain", "--logs", str(self._log_folder)]
         engine_command += ["--batch", str(self.folder), "--share", str(self.share)]
         submitit_signal = _find_submitit_signal()
@@ -150,7 +150,7 @@ class ShardJob:
         return self.folder / "slurm" / f"share_{self.share.number}"
 
 
-def _has_engine_ended(engine: "subprocess.Popen[bytes]") -> bool:
+def _has_engine_ended(engine: subprocess.Popen[bytes]) -> bool:
     """Return whether the engine ended. `Popen.poll` may miss the end in a signal handler that interrupts `poll`."""
     try:
         return os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
@@ -158,7 +158,7 @@ def _has_engine_ended(engine: "subprocess.Popen[bytes]") -> bool:
         return True
 
 
-def _wait_for_engine(engine: "subprocess.Popen[bytes]") -> None:
+def _wait_for_engine(engine: subprocess.Popen[bytes]) -> None:
     while not _has_engine_ended(engine):
         time.sleep(POLL_SECONDS)
 

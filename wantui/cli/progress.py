@@ -34,7 +34,7 @@ class ProgressReporter(Protocol):
 
 
 @contextmanager
-def open_progress_reporter(as_json: bool, get_eta: "EtaFunction") -> Iterator[ProgressReporter]:
+def open_progress_reporter(as_json: bool, get_eta: EtaFunction) -> Iterator[ProgressReporter]:
     """Yield a reporter: JSON lines, bars on a terminal, or plain lines."""
     if as_json:
         yield JsonLinesReporter()

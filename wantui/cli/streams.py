@@ -11,7 +11,7 @@ from weakref import WeakSet
 
 from wantui.errors import SHORTAGE_ADVICE, SHORTAGE_ERROR_NUMBERS
 
-_closed_streams: "WeakSet[IO[str]]" = WeakSet()
+_closed_streams: WeakSet[IO[str]] = WeakSet()
 """Output streams whose reader has closed them."""
 WRITE_ERROR_CODES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EEXIST, errno.ENOTEMPTY))
 """Values of errno that only occur when a file is written."""

@@ -78,7 +78,7 @@ class DecimalNumber(click.types.FloatParamType):
 
 
 def _parse_number_text(
-    param_type: "WholeNumber | DecimalNumber",
+    param_type: WholeNumber | DecimalNumber,
     value: Any,
     param: click.Parameter | None,
     ctx: click.Context | None,

@@ -60,7 +60,7 @@ class GuidanceSplit:
         """Return a copy of a tensor on the second GPU, queued before the next operations of the first GPU."""
         return tensor.to(self.device, copy=True)
 
-    def start_pass(self, run_pass: Callable[[], Tensor]) -> "Future[Tensor]":
+    def start_pass(self, run_pass: Callable[[], Tensor]) -> Future[Tensor]:
         """Start a pass with a copy, in the thread of the second GPU."""
         return self._executor.submit(self._run_pass, run_pass)
 
@@ -144,7 +144,7 @@ def clean_up_guidance_split(pipeline: WanPipeline) -> Iterator[None]:
             split.free_shared_values()
 
 
-def finish_pass(pipeline: WanPipeline, pending: "Future[Tensor]") -> Tensor | None:
+def finish_pass(pipeline: WanPipeline, pending: Future[Tensor]) -> Tensor | None:
     """Wait for an unconditional pass, and return its output on the pipeline's device.
 
     Returns:

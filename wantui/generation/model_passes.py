@@ -31,7 +31,7 @@ def start_second_pass(
     run_pass: Callable[[Any, PassCache, PassInput], Tensor],
     conditional_input: PassInput,
     text_embeds: Tensor,
-) -> "Future[Tensor]":
+) -> Future[Tensor]:
     """Start the unconditional pass of a step on the second GPU."""
     split.pass_cache.start_step(False)
     try:

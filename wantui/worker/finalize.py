@@ -34,7 +34,7 @@ class PendingFinalization:
     """Typical seconds of a step; None if no step was timed."""
     started_at: float
     """Monotonic time of the start, seconds."""
-    finished_video: "Future[GenerationResult]"
+    finished_video: Future[GenerationResult]
     gpu_count: int = 1
     """Number of GPUs that shared the passes of a guided step."""
 

@@ -60,7 +60,7 @@ class VideoInProgress:
         return has_left_second_gpu
 
     def make_pending_finalization(
-        self, chosen_plan: ChosenPlan, finished_video: "Future[GenerationResult]"
+        self, chosen_plan: ChosenPlan, finished_video: Future[GenerationResult]
     ) -> PendingFinalization:
         """Return the work that remains after decoding."""
         return PendingFinalization(
