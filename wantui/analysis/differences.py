@@ -10,6 +10,7 @@ from wantui.analysis.arrays import CACHED_CHUNK_VALUES, FloatArray, split_rows
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.group import Group
 from wantui.analysis.metrics import METRICS, describe_ratio_base, get_metric_unit, get_ratio_origin
+from wantui.analysis.permutation_p import compute_family_wise_p
 from wantui.analysis.permuted_differences import PermutedDifferences
 from wantui.analysis.statistics import (
     Effect,
@@ -105,18 +106,14 @@ def compute_family_p(values: FloatArray, group_pairs: GroupIndexPairs, pairwise_
     if group_count == 2:
         return run_max_t_test(values[:, 0] - values[:, 1])[None]
     permuted = PermutedDifferences(values, group_pairs)
-    max_t_chunks: list[FloatArray] = []
-    observed_t = np.empty(0)
     orders = draw_within_seed_permutations(unit_count, group_count)
-    for order_chunk in split_rows(orders, permuted.values_per_order, CACHED_CHUNK_VALUES):
-        t = np.abs(permuted.compute_t(order_chunk)).reshape(len(order_chunk), -1)
-        observed_t = observed_t if max_t_chunks else t[0].copy()
-        max_t_chunks.append(t.max(1))
-    max_t = np.concatenate(max_t_chunks)
-    adjusted_p = np.array([np.mean(max_t >= t * (1 - 1e-9)) for t in observed_t])
+    order_chunks = split_rows(orders, permuted.values_per_order, CACHED_CHUNK_VALUES)
+    permuted_p = compute_family_wise_p(
+        np.abs(permuted.compute_t(chunk)).reshape(len(chunk), -1) for chunk in order_chunks
+    )
     pair_differences = np.stack([values[:, i] - values[:, j] for i, j in group_pairs], axis=1)
     flipped_p = run_max_t_test(pair_differences.reshape(unit_count, -1))
-    return np.maximum(np.maximum(adjusted_p, flipped_p).reshape(len(group_pairs), metric_count), pairwise_p)
+    return np.maximum(np.maximum(permuted_p, flipped_p).reshape(len(group_pairs), metric_count), pairwise_p)
 
 
 def remove_rounding_differences(values: FloatArray) -> FloatArray:

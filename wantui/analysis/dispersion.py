@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.analysis.arrays import FloatArray
+from wantui.analysis.permutation_p import compare_with_observed
 from wantui.analysis.statistics import draw_within_seed_permutations
 
 MIN_GROUP_VIDEOS = 3
@@ -229,7 +230,7 @@ def _run_permutation_test(
             for i in range(0, len(orders), PERMUTATION_CHUNK_SIZE)
         ]
     )
-    return PermutationTest(float(statistics[0]), float(np.mean(statistics >= statistics[0] * (1 - 1e-9))))
+    return PermutationTest(float(statistics[0]), float(compare_with_observed(statistics).mean()))
 
 
 def compute_unbiased_squared_mean(differences: NDArray[np.floating]) -> float:

@@ -23,6 +23,7 @@ from wantui.analysis.group_names import CannotCompareError, name_groups
 from wantui.analysis.groups import MatchedGroups, find_factors
 from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.metrics import METRICS, get_metric_unit
+from wantui.analysis.permutation_p import TIE_FACTOR
 from wantui.analysis.places import (
     compute_chance_distance,
     run_place_test,
@@ -297,7 +298,7 @@ def _compare_places(states: FloatArray, weights: FloatArray, contrasts: Sequence
         low, high = estimate_distance_interval(gram, uncorrected_p)
         # Flips of differences that cancel sum to rounding of their terms, not of their own size.
         tolerance = MEAN_ROUNDING_TOLERANCE * float(np.abs(gram).sum()) / (np.trace(gram) or 1.0)
-        family_p = float(np.mean(largest >= shares[0, k] * (1 - 1e-9) - tolerance))
+        family_p = float(np.mean(largest >= shares[0, k] * TIE_FACTOR - tolerance))
         effects.append(
             InteractionEffect(
                 contrast=contrast,

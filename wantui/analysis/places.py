@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from wantui.analysis.arrays import FloatArray, split_rows
 from wantui.analysis.dispersion import STATE_ROUNDING_TOLERANCE
 from wantui.analysis.distance_intervals import estimate_distance_interval, estimate_squared_distance
+from wantui.analysis.permutation_p import compute_family_wise_p
 from wantui.analysis.statistics import (
     MEAN_ROUNDING_TOLERANCE,
     compute_min_attainable_p,
@@ -152,14 +153,10 @@ def _compute_family_p(gram: FloatArray, group_pairs: Sequence[tuple[int, int]]) 
     tolerance = STATE_ROUNDING_TOLERANCE * (norms[:, :, None] + norms[:, None, :])
     squared_distances = np.where(squared_distances > tolerance, squared_distances, 0.0)
     orders = draw_within_seed_permutations(seed_count, group_count)
-    observed = np.empty(0)
-    largest_statistics: list[FloatArray] = []
-    for order_chunk in split_rows(orders, group_count * group_count * seed_count):
-        statistics = _compute_pair_statistics(flat_gram, squared_distances, order_chunk, group_pairs)
-        observed = statistics[0] if not largest_statistics else observed
-        largest_statistics.append(statistics.max(1))
-    largest = np.concatenate(largest_statistics)
-    return np.array([np.mean(largest >= statistic * (1 - 1e-9)) for statistic in observed])
+    return compute_family_wise_p(
+        _compute_pair_statistics(flat_gram, squared_distances, chunk, group_pairs)
+        for chunk in split_rows(orders, group_count * group_count * seed_count)
+    )
 
 
 def _compute_pair_statistics(

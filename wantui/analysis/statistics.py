@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from wantui.analysis.arrays import CACHED_CHUNK_VALUES, FloatArray, split_rows
+from wantui.analysis.permutation_p import compare_with_observed, compute_family_wise_p
 
 MAX_EXACT_PAIRS = 14
 """Maximum number n of pairs for which all 2^n sign flips are tried."""
@@ -174,14 +175,7 @@ def run_max_t_test(differences: FloatArray) -> FloatArray:
 
     It is the share of sign flips whose largest |t| is at least the column's |t|.
     """
-    observed_t = np.zeros(differences.shape[1])
-    max_t_chunks: list[FloatArray] = []
-    for t_values in iterate_flipped_t(differences):
-        t = np.abs(t_values)
-        observed_t = observed_t if max_t_chunks else t[0].copy()
-        max_t_chunks.append(t.max(1))
-    max_t = np.concatenate(max_t_chunks)
-    return np.array([np.mean(max_t >= t * (1 - 1e-9)) for t in observed_t])
+    return compute_family_wise_p(np.abs(t_values) for t_values in iterate_flipped_t(differences))
 
 
 def iterate_flipped_t(differences: FloatArray) -> Iterator[FloatArray]:
@@ -323,7 +317,7 @@ def run_omnibus_test(values: FloatArray) -> float:
     permuted_values = np.take_along_axis(values[None], orders, axis=2)
     between_squares = ((permuted_values.mean(1) - values.mean()) ** 2).sum(1)
     between_squares[between_squares <= MEAN_ROUNDING_TOLERANCE**2 * ((values - values.mean()) ** 2).mean()] = 0
-    return float(np.mean(between_squares >= between_squares[0] * (1 - 1e-9)))
+    return float(compare_with_observed(between_squares).mean())
 
 
 def compute_omnibus_p(values: FloatArray) -> float:
@@ -354,8 +348,7 @@ def run_omnibus_max_test(values: FloatArray) -> FloatArray:
         mean_squares += (flips @ centred[:, group] / seed_count) ** 2
     shares = np.where(is_constant, 0.0, seed_count * mean_squares / np.where(is_constant, 1.0, total_squares))
     shares[shares <= MEAN_ROUNDING_TOLERANCE] = 0
-    largest_shares = shares.max(1)
-    return np.array([np.mean(largest_shares >= shares[0, m] * (1 - 1e-9)) for m in range(metric_count)])
+    return compute_family_wise_p([shares])
 
 
 def adjust_family_wise(p: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ from wantui.analysis.arrays import FloatArray
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.dispersion import CANCELLATION_TOLERANCE
 from wantui.analysis.level_states import LevelStates, average_over_sigma
+from wantui.analysis.permutation_p import compare_with_observed
 from wantui.analysis.statistics import (
     RESAMPLE_COUNT,
     compute_min_attainable_p,
@@ -124,11 +125,11 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
         group_shares[:, level] = group_squares / totals[level]
         flipped_shares[:, level] = phrasing_count * _flip_group_squares(within.mean(2), flips) / totals[level]
     mean_shares = average_over_sigma(group_shares, level_states.sigmas)
-    p, mean_p = _compare_with_observed(group_shares).mean(0), float(_compare_with_observed(mean_shares).mean())
+    p, mean_p = compare_with_observed(group_shares).mean(0), float(compare_with_observed(mean_shares).mean())
     if group_count > 2:
-        p = np.maximum(p, _compare_with_observed(flipped_shares).mean(0))
+        p = np.maximum(p, compare_with_observed(flipped_shares).mean(0))
         flipped_mean_shares = average_over_sigma(flipped_shares, level_states.sigmas)
-        mean_p = max(mean_p, float(_compare_with_observed(flipped_mean_shares).mean()))
+        mean_p = max(mean_p, float(compare_with_observed(flipped_mean_shares).mean()))
     return VarianceShares(
         group_names=level_states.group_names,
         sigmas=level_states.sigmas,
@@ -143,11 +144,6 @@ def compute_variance_shares(level_states: LevelStates) -> VarianceShares:
         phrasing_count=phrasing_count,
         permutation_count=len(orders),
     )
-
-
-def _compare_with_observed(values: FloatArray) -> NDArray[np.bool_]:
-    """Return which permuted values [m, ...] are at least as large as the observed values, which come first."""
-    return np.asarray(values >= values[0] * (1 - 1e-9))
 
 
 def separate_cell_means(states: NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
