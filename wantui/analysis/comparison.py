@@ -105,6 +105,11 @@ class Comparison:
         pair = (first_group, second_group)
         return next((item for item in self.verdicts if (item.first_group, item.second_group) == pair), None)
 
+    @property
+    def answered_pairs(self) -> list[tuple[str, str]]:
+        """Return the pairs of groups of the answers, in order; two empty names stand for all groups."""
+        return list(dict.fromkeys((answer.first_group, answer.second_group) for answer in self.answers))
+
     def find_answers(self, first_group: str = "", second_group: str = "") -> list[Answer]:
         """Return the answers on place, room and path of a pair of groups, or of all groups; empty if none exist."""
         pair = (first_group, second_group)

@@ -4,7 +4,13 @@ import difflib
 from collections.abc import Callable, Sequence
 
 from wantui.analysis.group_names import BracketError, find_grouping_parts, label_setting_values, name_groups
-from wantui.analysis.setting_values import SettingNameError, find_setting_path, make_value_key, shorten_path
+from wantui.analysis.setting_values import (
+    SettingNameError,
+    find_setting_path,
+    list_setting_paths,
+    make_value_key,
+    shorten_path,
+)
 from wantui.analysis.template_parts import NO_OPTION_LABEL, find_option_text, find_word_bracket, list_bracket_options
 from wantui.analysis.video import Video
 from wantui.config.sweep import find_matching_value_indices
@@ -108,7 +114,7 @@ def _parse_condition(videos: Sequence[Video], name: str, value: str) -> tuple[st
 
 def _resembles_seed(name: str, videos: Sequence[Video]) -> bool:
     """Return whether a name is more similar to SEED_NAME than to the name of any setting."""
-    paths = list(dict.fromkeys(path for video in videos for path in video.setting_values))
+    paths = list_setting_paths(videos)
     seed_names = [SEED_NAME, f"{SEED_NAME}s"]
     names = [*seed_names, *(shorten_path(path, paths) for path in paths)]
     return bool(set(difflib.get_close_matches(name, names, 1)) & set(seed_names))

@@ -17,7 +17,7 @@ from wantui.analysis.differences import SIGNIFICANCE_LEVEL, describe_interval, i
 from wantui.analysis.group import Group
 from wantui.analysis.group_names import find_grouping_parts
 from wantui.analysis.metrics import describe_ratio_base, get_metric_unit, get_ratio_origin
-from wantui.analysis.setting_values import shorten_path, to_number
+from wantui.analysis.setting_values import list_setting_paths, shorten_path, to_number
 from wantui.analysis.statistics import (
     Effect,
     adjust_false_discovery,
@@ -101,7 +101,7 @@ def find_doses(groups: Sequence[Group], grouping: str) -> tuple[str, list[tuple[
         if parts.brackets or len(parts.setting_paths) != 1:
             return "", []
         (path,) = parts.setting_paths
-        name = shorten_path(path, {path for video in videos for path in video.setting_values})
+        name = shorten_path(path, list_setting_paths(videos))
         numbers = [to_number(group.videos[0].setting_values.get(path)) for group in groups]
     doses = sorted((number, index) for index, number in enumerate(numbers) if number is not None)
     is_distinct = len({dose for dose, _ in doses}) == len(doses)  # batches may differ in another prompt of one value

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence, Set
 from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
 from wantui.analysis.group import Group, PhrasingSeed
 from wantui.analysis.group_names import CannotCompareError, find_grouping_parts
-from wantui.analysis.setting_values import list_differing_paths, shorten_path
+from wantui.analysis.setting_values import list_differing_paths, list_setting_paths, shorten_path
 from wantui.analysis.statistics import count_min_pairs
 from wantui.analysis.swept_settings import find_other_swept_paths, make_other_swept_values_key
 from wantui.analysis.template_parts import NO_OPTION_LABEL, list_bracket_options, list_template_brackets
@@ -39,7 +39,7 @@ def _explain_no_shared_phrasing(text: str, groups: Sequence[Group], grouping: st
     differing_paths = [path for path in list_differing_paths(videos) if path in condition_paths]
     get_condition = make_other_swept_values_key(videos, grouping)
     if not set.intersection(*({get_condition(video) for video in group.videos} for group in groups)):
-        all_paths = dict.fromkeys(path for video in videos for path in video.setting_values)
+        all_paths = list_setting_paths(videos)
         names = [shorten_path(path, all_paths) for path in differing_paths]
         reason = f"{text}No value of {', '.join(names)} is in every group"
         return AdvisedText(reason, Advice(AdviceKind.GROUP_BY_SETTING, names[0]))
@@ -114,6 +114,6 @@ def _name_only_group(groups: Sequence[Group], grouping: str) -> str:
     videos = [video for group in groups for video in group.videos]
     if not find_grouping_parts(videos, grouping).setting_paths:
         return ""
-    paths = dict.fromkeys(path for video in videos for path in video.setting_values)
+    paths = list_setting_paths(videos)
     names = ", ".join(shorten_path(path, paths) for path in list_differing_paths(videos))
     return f" ({groups[0].name}); the compared videos differ in {names or 'no setting'}"

@@ -11,6 +11,7 @@ from wantui.analysis.setting_values import (
     SettingNameError,
     find_setting_path,
     list_differing_paths,
+    list_setting_paths,
     make_value_key,
     shorten_path,
 )
@@ -177,7 +178,7 @@ def name_groups(videos: Sequence[Video], grouping: str) -> list[str]:
 
 def _list_candidate_names(videos: Sequence[Video], parts: GroupingParts) -> list[list[str]]:
     """Return names of each video's group by brackets and settings, from short to long."""
-    paths = dict.fromkeys(path for video in videos for path in video.setting_values)
+    paths = list_setting_paths(videos)
     short_names = {path: shorten_path(path, paths) for path in parts.setting_paths}
     labels_by_path = {path: label_setting_values(videos, path) for path in parts.setting_paths}
 

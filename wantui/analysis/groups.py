@@ -28,6 +28,7 @@ from wantui.analysis.null_models import GaussianNull, compute_random_walk_null
 from wantui.analysis.setting_values import (
     list_compared_names,
     list_differing_paths,
+    list_setting_paths,
     shorten_path,
     to_number,
 )
@@ -146,7 +147,7 @@ def _find_first_videos(
 def find_factors(videos: Sequence[Video]) -> list[str]:
     """Return the brackets and the settings that divide these videos into several groups."""
     brackets = [str(bracket + 1) for bracket in range(len(list_template_brackets(videos)))]
-    paths = dict.fromkeys(path for video in videos for path in video.setting_values)
+    paths = list_setting_paths(videos)
     settings = [
         shorten_path(path, paths)
         for path in list_differing_paths(videos)

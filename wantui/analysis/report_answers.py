@@ -12,7 +12,7 @@ def render_answer_section(comparison: Comparison) -> list[str]:
     """Return the HTML of the answers, below an explanation of the questions."""
     if not comparison.answers:
         return []
-    pairs = list(dict.fromkeys((answer.first_group, answer.second_group) for answer in comparison.answers))
+    pairs = comparison.answered_pairs
     questions = " ".join(f"<b>{name}</b>: {html.escape(question)}" for name, question in QUESTIONS.items())
     parts = ["<h2>Do the groups differ?</h2>", f'<p class="note">{questions}</p>']
     for pair in pairs:

@@ -8,7 +8,14 @@ from matplotlib.figure import Figure
 
 from wantui.analysis.dose_response import DoseResponse, Trend
 from wantui.analysis.metrics import describe_ratio_origins
-from wantui.analysis.report_page import GROUP_COLOURS, MUTED_COLOUR, render_svg, render_table, render_verdict
+from wantui.analysis.report_page import (
+    GROUP_COLOURS,
+    MUTED_COLOUR,
+    render_svg,
+    render_table,
+    render_verdict,
+    simplify_axes,
+)
 from wantui.formatting import format_interval, format_percent_change
 
 MAX_SHOWN_METRICS = 6
@@ -49,8 +56,7 @@ def _draw_curves(dose_response: DoseResponse) -> Figure:
         axes.plot(doses, trend.means, "o-", color=GROUP_COLOURS[0], ms=4, lw=1.5)
         axes.set_title(trend.metric, fontsize=9)
         axes.set_xlabel(dose_response.setting_name, fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=8)
+        simplify_axes(axes)
     for axes in all_axes[len(shown_trends) :]:
         axes.set_visible(False)
     return figure

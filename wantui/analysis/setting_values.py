@@ -105,12 +105,16 @@ def flatten_settings(value: Any, path: str) -> dict[str, Any]:
     return {leaf_path: leaf for flat in leaves for leaf_path, leaf in flat.items()}
 
 
+def list_setting_paths(videos: Sequence[Video]) -> list[str]:
+    """Return the paths of all settings that some video has, in the order of the config."""
+    return list(dict.fromkeys(path for video in videos for path in video.setting_values))
+
+
 def list_differing_paths(videos: Sequence[Video]) -> list[str]:
     """Return the paths of the settings in which videos differ, in the order of the config."""
-    paths = dict.fromkeys(path for video in videos for path in video.setting_values)
     return [
         path
-        for path in paths
+        for path in list_setting_paths(videos)
         if any(video.setting_values.get(path) != videos[0].setting_values.get(path) for video in videos)
     ]
 
@@ -126,7 +130,7 @@ def find_setting_path(name: str, videos: Sequence[Video]) -> str:
     Raises:
         SettingNameError: no setting has this name, or several have.
     """
-    paths = list(dict.fromkeys(path for video in videos for path in video.setting_values))
+    paths = list_setting_paths(videos)
     candidates = (
         [path for path in paths if name in (path, RECIPE_FIELDS_BY_PATH.get(path))]
         or [path for path in paths if path.endswith(f".{name}")]

@@ -5,7 +5,13 @@ from collections.abc import Callable, Sequence
 from wantui.analysis.advice import Advice, AdviceKind, AdvisedText
 from wantui.analysis.comparability import SCHEDULE_SETTINGS, SIZE_SETTINGS
 from wantui.analysis.group_names import find_grouping_parts
-from wantui.analysis.setting_values import list_compared_names, list_differing_paths, make_value_key, shorten_path
+from wantui.analysis.setting_values import (
+    list_compared_names,
+    list_differing_paths,
+    list_setting_paths,
+    make_value_key,
+    shorten_path,
+)
 from wantui.analysis.video import Video
 
 
@@ -40,7 +46,7 @@ def make_other_swept_values_key(videos: Sequence[Video], grouping: str) -> Calla
 def find_sweep_warnings(videos: Sequence[Video], grouping: str) -> list[str]:
     """Return warnings about swept settings that change with the groups, or over which values are averaged."""
     paths = find_grouping_parts(videos, grouping).setting_paths
-    all_paths = {path for video in videos for path in video.setting_values}
+    all_paths = list_setting_paths(videos)
     linked_names = [shorten_path(path, all_paths) for path in find_linked_paths(videos, paths) if path not in paths]
     averaged_names = [
         shorten_path(path, all_paths)

@@ -16,7 +16,7 @@ def print_answers(comparison: "Comparison") -> None:
     """Print the answers on place, room and path: of all groups if there are more than two, then of each pair."""
     from wantui.analysis.answer_evidence import CHANCE_NOTE, PLACE
 
-    pairs = list(dict.fromkeys((answer.first_group, answer.second_group) for answer in comparison.answers))
+    pairs = comparison.answered_pairs
     for pair in pairs[: MAX_PRINTED_PAIRS + 1]:
         if len(pairs) > 1 and pair[0]:
             echo()
