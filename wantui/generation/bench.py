@@ -118,6 +118,31 @@ def measure_throughput(device: torch.device, speed: SpeedName, report_line: Call
 def _run_measurements(device: torch.device, speed: SpeedName, report_line: Callable[[str], None]) -> Throughput:
     select_gpu(device)
     attention_kernel = find_fastest_attention_kernel(device, report_line)
+    blocks = _measure_blocks(device, speed, attention_kernel, report_line)
+    decoding_seconds, fused_decoding_seconds = _measure_decoding(device, speed, report_line)
+    streaming_seconds = 0.0, 0.0
+    if device.type == "cuda":
+        report_line(f"launching a block: {1000 * min(block.launch_seconds for block in blocks):.2f} ms")
+        streaming_seconds = _measure_streaming(device, speed)
+        report_line(
+            f"streaming: {1000 * streaming_seconds[0]:.2f} ms a block, {1e12 * streaming_seconds[1]:.1f} ms a GB"
+        )
+    return fit_throughput(
+        blocks,
+        decoding_seconds,
+        find_device_name(device),
+        speed,
+        torch.__version__,
+        streaming_costs=streaming_seconds,
+        attention_kernel=attention_kernel,
+        fused_decoded_value=fused_decoding_seconds,
+    )
+
+
+def _measure_blocks(
+    device: torch.device, speed: SpeedName, attention_kernel: str, report_line: Callable[[str], None]
+) -> list[MeasuredBlock]:
+    """Return the seconds of blocks of each width, for each number of positions."""
     measured_blocks = []
     for head_count, feed_forward_width, block_count in TIMED_TRANSFORMERS:
         transformer = build_random_transformer(head_count, feed_forward_width, block_count, device, torch.bfloat16)
@@ -144,6 +169,13 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
         del transformer
         gc.collect()
         free_unused_memory()
+    return measured_blocks
+
+
+def _measure_decoding(
+    device: torch.device, speed: SpeedName, report_line: Callable[[str], None]
+) -> tuple[float, float | None]:
+    """Return the seconds to decode a pixel of a frame with the VAE of Wan 2.1, and with its decoder fused."""
     height, width = DECODED_FRAME_SIZE
     vae = build_random_vae(False, device)
     latents = torch.randn(1, 16, 4, height // 8, width // 8, device=device)
@@ -158,23 +190,7 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
         report_line(f"fused decoding: {1e9 * fused_seconds_per_pixel:.1f} ns per pixel of a frame")
     del vae, decode
     free_unused_memory()
-    streaming_seconds = 0.0, 0.0
-    if device.type == "cuda":
-        report_line(f"launching a block: {1000 * min(block.launch_seconds for block in measured_blocks):.2f} ms")
-        streaming_seconds = _measure_streaming(device, speed)
-        report_line(
-            f"streaming: {1000 * streaming_seconds[0]:.2f} ms a block, {1e12 * streaming_seconds[1]:.1f} ms a GB"
-        )
-    return fit_throughput(
-        measured_blocks,
-        seconds_per_pixel,
-        find_device_name(device),
-        speed,
-        torch.__version__,
-        streaming_seconds,
-        attention_kernel,
-        fused_seconds_per_pixel,
-    )
+    return seconds_per_pixel, fused_seconds_per_pixel
 
 
 def _time_passes(transformer: WanTransformer3DModel, device: torch.device) -> list[tuple[float, ...]]:
