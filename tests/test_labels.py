@@ -83,6 +83,8 @@ def test_separator_and_byte_order_mark_are_recognised(write_table: WriteTable, s
         ("video,score\na.mp4,nan\nb.mp4,\n", "line 2, column score: 'nan' is not a finite number"),
         ("video,score\na.mp4,1e999\n", "line 2, column score: 1e999 is too large; the limit is 1e+100. Use another"),
         ("video,score\na.mp4,1\nb.mp4,-1e101\n", "line 3, column score: -1e101 is too large"),
+        ("video,p\na.mp4,1e-170\nb.mp4,-3e-180\nc.mp4,\n", "all numbers of column p are smaller than 1e-100. Use an"),
+        ("video,p\na.mp4,0\nb.mp4,0.01e-400\n", "all numbers of column p are smaller than 1e-100"),
         ("video;score\na.mp4;0,5\nb.mp4;1,5\n", "'0,5' has a decimal comma. Write decimals with a point"),
         ("video,code\na.mp4,x\nb.mp4,y\nc.mp4,3\n", "column code has codes, but line 4 has the number 3"),
         ("video,score\na.mp4,1_000\nb.mp4,2\n", "'1_000' is not a finite number"),

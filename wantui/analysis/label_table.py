@@ -19,7 +19,8 @@ IGNORED_COLUMNS = ("prompt", "reason", "stride")
 SUGGESTED_COLUMN_NAMES = {"path": "video", "file": "video", "filename": "video", "file_name": "video", "clip": "video"}
 """Column names that other programs are likely to use, with the name that wantui expects."""
 MAX_LABEL = 1e100
-"""Largest size of a label: tests square differences and sum the squares, which must stay finite."""
+"""Largest size of a label: tests square differences and sum the squares, which must stay finite. The largest label of a
+column must be at least the reciprocal, because smaller squares would be 0."""
 MAX_CODES = 30
 """Maximum number of different codes in a column of text."""
 _NUMBER_PATTERN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -142,6 +143,12 @@ def _parse_column(path: Path, name: str, cells: Sequence[tuple[int, str]]) -> di
                     f"{prefix}line {line}, column {quote(name)}: {quote(cell)} is too large; the limit is "
                     f"{MAX_LABEL:.0e}. Use another unit"
                 )
+        has_small_numbers = all(not abs(value) >= 1 / MAX_LABEL for value in values)
+        if has_small_numbers and any(re.match(r"[+-.0]*[1-9]", cell) for _, cell in numbers):
+            raise LabelError(
+                f"{prefix}all numbers of column {quote(name)} are smaller than {1 / MAX_LABEL:.0e}. Use another unit, "
+                "or logarithms"
+            )
         return {name: values}
     codes = sorted({cell for _, cell in texts})
     if len(codes) > MAX_CODES:
