@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -235,14 +236,30 @@ def test_engine_in_another_container_receives_no_signal(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "kill", lambda process, number: signals.append(process))
     with pytest.raises(NoEngineError, match="in the middle of a step"):
         stop_engine(tmp_path, is_immediate=False, wait_seconds=0.0)
-    with pytest.raises(NoEngineError, match=f"it is suspended.* Kill it: kill -9 {os.getpid()}"):
+    with pytest.raises(NoEngineError, match=f"it is waiting for a disk or the network. Kill it: kill -9 {os.getpid()}"):
         stop_engine(tmp_path, is_immediate=True, wait_seconds=0.0)
-    assert signals == [os.getpid()] * 3
+    assert signals == [os.getpid()] * 5
     monkeypatch.setattr(control, "read_pid_namespace", lambda: 1)
     with pytest.raises(NoEngineError, match=f"it is process {os.getpid()} in another container"):
         stop_engine(tmp_path, is_immediate=True, wait_seconds=0.0)
-    assert len(signals) == 3
+    assert len(signals) == 5
     os.close(lock)
+
+
+@pytest.mark.processes
+def test_suspended_engine_is_stopped(tmp_path: Path) -> None:
+    program = "import sys, time, pathlib; from wantui.engine.control import acquire_engine_lock as lock;"
+    program += "_ = lock(pathlib.Path(sys.argv[1])); print(flush=True); time.sleep(60)"
+    engine = subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE)
+    assert engine.stdout is not None
+    engine.stdout.readline()
+    engine.send_signal(signal.SIGSTOP)  # as ctrl+z suspends `wantui engine run`
+    try:
+        assert stop_engine(tmp_path, is_immediate=False, wait_seconds=10.0) == engine.pid
+        assert engine.wait(10) == -signal.SIGTERM
+    finally:
+        engine.kill()
+        engine.communicate()
 
 
 def make_odd_file(path: Path, kind: str) -> None:

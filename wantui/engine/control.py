@@ -310,8 +310,10 @@ def stop_engine(directory: Path, is_immediate: bool, wait_seconds: float = 60.0)
             f"cannot stop the engine from here: it is process {process_id} in another container. Stop it there: "
             "wantui engine stop"
         )
-    # Different signals: while the engine waits in SQLite, two equal ones reach its handler as one.
-    for signal_number in (signal.SIGTERM, signal.SIGINT) if is_immediate else (signal.SIGTERM,):
+    # Different signals: while the engine waits in SQLite, two equal ones reach its handler as one. A suspended engine
+    # handles them when it continues.
+    stop_signals = (signal.SIGTERM, signal.SIGINT) if is_immediate else (signal.SIGTERM,)
+    for signal_number in (*stop_signals, signal.SIGCONT):
         try:
             os.kill(process_id, signal_number)
         except ProcessLookupError:
@@ -324,8 +326,8 @@ def stop_engine(directory: Path, is_immediate: bool, wait_seconds: float = 60.0)
         time.sleep(0.05)
     if is_immediate:
         raise NoEngineError(
-            f"cannot stop the engine (process {process_id}): it is suspended, or is waiting for a disk or the network. "
-            f"Kill it: kill -9 {process_id}. Videos in progress continue from their checkpoints"
+            f"cannot stop the engine (process {process_id}): it is waiting for a disk or the network. Kill it: "
+            f"kill -9 {process_id}. Videos in progress continue from their checkpoints"
         )
     raise NoEngineError(
         f"cannot stop the engine (process {process_id}) yet: it is in the middle of a step. "
