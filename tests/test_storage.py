@@ -7,6 +7,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -54,6 +55,41 @@ def test_failed_atomic_write_preserves_the_existing_file() -> None:
         write_half()
     assert everything_here() == ["a.txt"]
     assert Path("a.txt").read_text() == "before"
+
+
+def test_writer_that_was_overtaken_does_not_disturb_the_other_writer(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "sheet.png"
+    first, second = atomic_write(path), atomic_write(path)
+    first.__enter__().write_text("first")
+    partial = second.__enter__()
+    partial.write_text("the sec")
+    with pytest.raises(OSError, match=r"sheet\.png\.partial was replaced by another file"):
+        first.__exit__(None, None, None)
+    assert not path.exists()
+    partial.write_text("the second")
+    second.__exit__(None, None, None)
+    assert path.read_text() == "the second"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_writer_whose_partial_file_was_removed_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "sheet.png"
+    with pytest.raises(FileNotFoundError, match="removed it while it was written"), atomic_write(path) as partial:
+        partial.unlink()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_partial_file_stays_open_so_that_no_other_file_gets_its_inode(tmp_path: Path) -> None:
+    def list_open_files() -> list[Path]:
+        paths = []
+        for link in Path("/proc/self/fd").iterdir():
+            with suppress(OSError):
+                paths.append(link.readlink())
+        return paths
+
+    with atomic_write(tmp_path / "a") as partial:
+        assert partial in list_open_files()
+    assert not [path for path in list_open_files() if path.is_relative_to(tmp_path)]
 
 
 def test_file_is_replaced_on_a_file_system_without_permissions(monkeypatch: pytest.MonkeyPatch) -> None:

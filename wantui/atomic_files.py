@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -26,13 +26,21 @@ def create_empty_file(path: Path) -> tuple[int, int]:
     Raises:
         OSError: the file cannot be created.
     """
-    path.parent.mkdir(exist_ok=True)  # no parents: a batch folder that is deleted meanwhile must not reappear
-    remove_path(path)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    descriptor = _open_empty_file(path)
     try:
-        status = os.fstat(descriptor)
+        return _read_file_identity(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _open_empty_file(path: Path) -> int:
+    path.parent.mkdir(exist_ok=True)  # no parents: a batch folder that is deleted meanwhile must not reappear
+    remove_path(path)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def _read_file_identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
     return status.st_dev, status.st_ino
 
 
@@ -40,12 +48,20 @@ def rename_created_file(partial_path: Path, path: Path, file_identity: tuple[int
     """Rename a partial file to its final name, if it is still the file that `create_empty_file` created.
 
     Raises:
-        OSError: the file was replaced while it was written, or cannot be renamed.
+        OSError: the file was replaced or removed while it was written, or cannot be renamed.
     """
-    status = partial_path.lstat()
+    _check_created_file(partial_path, file_identity)
+    partial_path.replace(path)
+
+
+def _check_created_file(partial_path: Path, file_identity: tuple[int, int]) -> None:
+    try:
+        status = partial_path.lstat()
+    except FileNotFoundError as error:
+        reason = "another process removed it while it was written, perhaps because it writes the same file"
+        raise FileNotFoundError(error.errno, reason, str(partial_path)) from None
     if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) != file_identity:
         raise OSError(f"{partial_path} was replaced by another file while it was written")
-    partial_path.replace(path)
 
 
 @contextmanager
@@ -61,19 +77,24 @@ def atomic_write(path: Path, partial_path: Path | None = None) -> Iterator[Path]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_path = partial_path or make_partial_path(path)
     kept_mode = _read_file_mode(path)
-    file_identity = create_empty_file(partial_path)
+    descriptor = _open_empty_file(partial_path)  # while it is open, no file of another writer can have its inode
     try:
         if kept_mode is not None:
             _set_file_mode(partial_path, kept_mode | 0o600)  # before the content, which may be private
         yield partial_path
+        _check_created_file(partial_path, _read_file_identity(descriptor))
         sync_to_disk(partial_path)
         if kept_mode is not None:
             _set_file_mode(partial_path, kept_mode)
-        rename_created_file(partial_path, path, file_identity)
+        rename_created_file(partial_path, path, _read_file_identity(descriptor))
         _sync_folder(path.parent)
     except BaseException:
-        partial_path.unlink(missing_ok=True)
+        with suppress(OSError):  # the file of another writer stays
+            _check_created_file(partial_path, _read_file_identity(descriptor))
+            partial_path.unlink()
         raise
+    finally:
+        os.close(descriptor)
 
 
 def _read_file_mode(path: Path) -> int | None:
