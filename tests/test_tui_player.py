@@ -14,7 +14,7 @@ from dialogs import RECIPE, counted_bytes
 from harness_player import on_clips, open_player
 from harness_tui import AppUnderTest
 from PIL import Image
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 from textual.geometry import Region
 
@@ -22,8 +22,9 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import write_manifest
 from wantui.storage.marks import BatchMarks, edit_mark, read_marks
 from wantui.storage.mp4 import write_mp4
+from wantui.tui.player.changed_fields import find_changed_fields
 from wantui.tui.player.clips import make_player_clip
-from wantui.tui.player.recipe_table import compare_recipes
+from wantui.tui.player.recipe_table import compare_recipes, list_recipe_fields
 from wantui.tui.screens.library import LibraryScreen
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.recipe_viewer import RecipeViewer
@@ -556,23 +557,45 @@ def test_compared_clips_have_equal_sizes_and_the_order_of_the_matrix(size: tuple
     on_clips(test, size=size)
 
 
-def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
+def print_lines(content: RenderableType, width: int) -> list[str]:
+    output = io.StringIO()
+    Console(width=width, file=output).print(content)
+    return output.getvalue().splitlines()
+
+
+def test_recipe_has_main_and_changed_fields_before_those_at_their_defaults() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("i")
+        viewer = await it.until(lambda: isinstance(it.app.screen, RecipeViewer) and it.app.screen)
+        capture = viewer.recipes[0].capture.model_copy(update={"latents": True})
+        recipe = viewer.recipes[0].model_copy(update={"capture": capture})
+        for width in (50, 90):
+            lines = print_lines(viewer.draw_recipe(recipe, width), width)
+            heading = lines.index(next(line for line in lines if line.strip() == "at their defaults"))
+            main, others = "\n".join(lines[:heading]), "\n".join(lines[heading:])
+            for name in ("marks", "model id", "sampler", "seed", "steps", "width", "frames", "store latents"):
+                assert re.search(rf"\b{name}  ", main), name
+                assert not re.search(rf"\b{name}  ", others), name
+            for name in ("negative prompt", "dtype", "weights", "flow shift", "store attention"):
+                assert re.search(rf"\b{name}  ", others), name
+                assert not re.search(rf"\b{name}  ", main), name
+        wide = print_lines(viewer.draw_recipe(recipe, 130), 130)
+        assert "prompt" in wide[0]
+        assert wide[0].rstrip().endswith("at their defaults"), "beside the main fields"
+
+    on_clips(test, size=(140, 40))
+
+
+def test_recipe_has_each_group_once_and_short_revisions() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         await it.press("i")
         viewer = await it.until(lambda: isinstance(it.app.screen, RecipeViewer) and it.app.screen)
         recipe = viewer.recipes[0].model_copy(update={"revision": "7f1949dbbec7fe008e9dabd70af8f0699"})
-        table = viewer.draw_recipe(recipe, 90)
+        fields, default_by_name = list_recipe_fields(recipe), find_changed_fields(recipe)
+        table = viewer.draw_fields(fields, default_by_name, 90, has_headings=False)
         labels, names, values = ([str(cell) for cell in column.cells] for column in table.columns)
         assert len([label for label in labels if label]) == len({label for label in labels if label})
-        for width, parts in (
-            (90, ["7f1949dbbec7fe008e9dabd70af8f0699"]),
-            (50, ["7f1949dbbec7fe008e9dabd70af8", "f0699"]),
-        ):
-            output = io.StringIO()
-            Console(width=width, file=output).print(viewer.draw_recipe(recipe, width))
-            lines = output.getvalue().splitlines()
-            first = next(index for index, line in enumerate(lines) if "revision" in line)
-            assert [line.split()[-1] for line in lines[first : first + len(parts)]] == parts
+        assert values[names.index("revision")] == "7f1949dbbec7…"
         assert all(value == value.strip() for value in values)
         assert f"{recipe.width} px  (default 832)" in values
         bold_names = {
@@ -584,6 +607,23 @@ def test_recipe_has_each_group_once_and_values_below_each_other() -> None:
         assert bold_names.isdisjoint({"prompt", "seed", "sampler", "store attention", "negative prompt", "dtype"})
 
     on_clips(test, size=(140, 40))
+
+
+def test_recipe_counts_the_lines_below_it() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("i")
+        viewer = await it.until(lambda: isinstance(it.app.screen, RecipeViewer) and it.app.screen)
+        count = viewer.scroll.max_scroll_y
+        assert count > 1
+        assert f"{count} more lines: ↓" in it.text()
+        await it.press("down")
+        await it.until(lambda: f"{count - 1} more line" in it.text())
+        await it.press("end")
+        await it.until(lambda: "more line" not in it.text())
+        await it.press("home")
+        await it.until(lambda: f"{count} more lines" in it.text())
+
+    on_clips(test, size=(80, 24))
 
 
 @pytest.mark.parametrize(

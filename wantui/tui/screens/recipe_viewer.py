@@ -1,8 +1,7 @@
 """Dialog with the recipe of a video as a table, or with the differences of several recipes."""
 
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from wantui.formatting import escape_unprintable
+from wantui.formatting import escape_unprintable, format_count
 from wantui.keyframes import KeyframeError
 from wantui.planning import Recipe
 from wantui.planning.step_table import build_step_table
@@ -55,12 +54,35 @@ MIN_TWO_COLUMN_WIDTH, COLUMN_GAP = 130, 4
 """Width of the screen in cells from which a recipe has two columns, and the cells between them."""
 MAX_PICTURE_HEIGHT, PICTURE_MARGIN = 18, 12
 """Maximum lines of the middle frames below a table of differences, and lines of the screen besides them."""
-NARROW_RECIPE_WIDTH, MAX_NARROW_NAME_WIDTH = 80, 20
+NARROW_RECIPE_WIDTH, NARROW_NAME_WIDTH = 80, 21
 """Width of a table in cells up to which groups are headings and long names are wrapped, and width of the names then."""
 SHOWN_GROUPS = (*GROUPS, VIDEO_GROUP)
 """Groups of fields in the table of one recipe."""
+MAIN_FIELDS = UNMARKED_FIELDS | {"model_id", "sampler", "steps", "cfg_scale", "width", "height", "frames", "fps"}
+"""Fields that come first even if they have their default."""
+OTHER_FIELDS_HEADING = "at their defaults"
+SHORT_REVISION_LENGTH = 12
+"""Maximum characters of a revision; hashes of commits and files differ in fewer."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
 """Width of the names, and maximum width of the values of each recipe, in a table of differences."""
+
+
+class CountingScroll(VerticalScroll):
+    """Scrolled content whose frame says how many lines are below."""
+
+    def on_resize(self) -> None:
+        self._show_hidden_line_count()
+
+    def watch_virtual_size(self) -> None:
+        self._show_hidden_line_count()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._show_hidden_line_count()
+
+    def _show_hidden_line_count(self) -> None:
+        hidden_count = round(self.max_scroll_y - self.scroll_y)
+        self.border_subtitle = f"{format_count(hidden_count, 'more line')}: ↓" if hidden_count > 0 else ""
 
 
 class RecipeViewer(BackdropMixin, ModalScreen[None]):
@@ -100,7 +122,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         self.shows_json = self.shows_equal_fields = False
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(classes="dialog") as scroll:
+        with CountingScroll(classes="dialog") as scroll:
             is_single = len(self.recipes) == 1
             scroll.border_title = make_content(f"Recipe: {self.titles[0]}" if is_single else "Recipe differences")
             yield Static()
@@ -161,22 +183,29 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         if len(self.recipes) > 1:
             return self.draw_differences(width)
         recipe = self.recipes[0]
-        return Group(self.draw_groups(recipe, width), *self.draw_steps(recipe, width))
+        return Group(self.draw_recipe(recipe, width), *self.draw_steps(recipe, width))
 
-    def draw_groups(self, recipe: Recipe, width: int) -> Table:
-        """Return the table of a recipe; in a wide dialog in two columns, with about half of the fields each."""
-        if width <= RECIPE_WIDTH:
-            return self.draw_recipe(recipe, width)
-        counts = Counter(field.group for field in [*list_recipe_fields(recipe), *self.facts])
-        groups = [group for group in SHOWN_GROUPS if counts[group]]
-        split = min(
-            range(1, len(groups)),
-            key=lambda index: abs(sum(counts[group] for group in groups[:index]) - counts.total() / 2),
+    def draw_recipe(self, recipe: Recipe, width: int) -> RenderableType:
+        """Return the main and the changed fields, and the others below; in a wide dialog, the others beside them."""
+        default_by_name = find_changed_fields(recipe)
+        fields = [*list_recipe_fields(recipe), *self.facts]
+        main_fields = [
+            field
+            for field in fields
+            if field.full_name in MAIN_FIELDS or field.full_name in default_by_name or field.group == VIDEO_GROUP
+        ]
+        other_fields = [field for field in fields if field not in main_fields]
+        has_two_columns = width > RECIPE_WIDTH
+        column_width = (width - COLUMN_GAP) // 2 if has_two_columns else width
+        has_headings = not has_two_columns and width <= NARROW_RECIPE_WIDTH
+        main_table, other_table = (
+            self.draw_fields(part, default_by_name, column_width, has_headings) for part in (main_fields, other_fields)
         )
-        column_width = (width - COLUMN_GAP) // 2
-        halves = (self.draw_recipe(recipe, column_width, part) for part in (groups[:split], groups[split:]))
+        others = Group(Text(OTHER_FIELDS_HEADING, "dim"), other_table) if other_fields else Group()
+        if not has_two_columns:
+            return Group(main_table, Text(""), others)
         table = Table.grid(padding=(0, COLUMN_GAP, 0, 0), pad_edge=False)
-        table.add_row(*halves)
+        table.add_row(main_table, others)
         return table
 
     def _format_json(self) -> str:
@@ -186,42 +215,40 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             document = recipes[0] if len(recipes) == 1 else dict(zip(self.titles, recipes, strict=True))
         return json.dumps(document, indent=2, ensure_ascii=False)
 
-    def draw_recipe(self, recipe: Recipe, width: int, groups: Sequence[str] = SHOWN_GROUPS) -> Table:
-        """Return a table of the fields of a recipe in these groups, with the defaults of changed fields."""
+    def draw_fields(
+        self, fields: Sequence[RecipeField], default_by_name: Mapping[str, str], width: int, has_headings: bool
+    ) -> Table:
+        """Return a table of fields by group, with the defaults of changed fields.
+
+        Args:
+            default_by_name: default of each changed field, as `find_changed_fields` returns it.
+            has_headings: the groups are headings in lines of their own, instead of a column, and long names wrap.
+        """
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
-        accent = make_colour_style(self.app, "accent")
-        heading_style = accent + Style(bold=True)
-        is_narrow = width <= NARROW_RECIPE_WIDTH and groups is SHOWN_GROUPS
-        max_name_width = MAX_NARROW_NAME_WIDTH if is_narrow else None
-        if not is_narrow:
+        heading_style = make_colour_style(self.app, "accent") + Style(bold=True)
+        if not has_headings:
             table.add_column("group", style=heading_style, no_wrap=True)
-        table.add_column("field", style="dim", max_width=max_name_width)
+        table.add_column("field", style="dim", width=NARROW_NAME_WIDTH if has_headings else None)
         table.add_column("value", overflow="fold", ratio=1)
-        fields, default_by_name = [*list_recipe_fields(recipe), *self.facts], find_changed_fields(recipe)
-        for group in groups:
-            group_fields = [field for field in fields if field.group == group]
-            shown_label = ""
-            for field in sorted(group_fields, key=lambda field: bool(field.part)):  # so that each label is printed once
-                is_changed = field.full_name in default_by_name
-                text = Text.assemble(
-                    (
-                        escape_unprintable(field.value),
-                        "bold" if is_changed else "dim" if field.name not in UNMARKED_FIELDS else "",
-                    )
-                )
-                if field.unit:
-                    text.append(f" {field.unit}", "dim")
-                if default := default_by_name.get(field.full_name):
-                    text.append(f"  (default {escape_unprintable(default)})", "dim")
-                label = format_label(field.part) or group
-                name = Text(format_label(field.name), "not dim" if is_changed else "")
-                if not is_narrow:
-                    table.add_row("" if label == shown_label else label, name, text)
-                else:
-                    if label != shown_label:
-                        table.add_row(Text(label, heading_style))
-                    table.add_row(Padding(name, (0, 0, 0, 2)), text)
-                shown_label = label
+        shown_label = ""
+        # Sorted so that each label is printed once.
+        for field in sorted(fields, key=lambda field: (SHOWN_GROUPS.index(field.group), bool(field.part))):
+            is_changed = field.full_name in default_by_name
+            value_style = "bold" if is_changed else "dim" if field.name not in UNMARKED_FIELDS else ""
+            text = Text.assemble((escape_unprintable(shorten_revision(field)), value_style))
+            if field.unit:
+                text.append(f" {field.unit}", "dim")
+            if default := default_by_name.get(field.full_name):
+                text.append(f"  (default {escape_unprintable(default)})", "dim")
+            label = format_label(field.part) or field.group
+            name = Text(format_label(field.name), "not dim" if is_changed else "")
+            if not has_headings:
+                table.add_row("" if label == shown_label else label, name, text)
+            else:
+                if label != shown_label:
+                    table.add_row(Text(label, heading_style))
+                table.add_row(Padding(name, (0, 0, 0, 2)), text)
+            shown_label = label
         return table
 
     def draw_steps(self, recipe: Recipe, width: int) -> list[RenderableType]:
@@ -282,7 +309,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         """Return the first equal fields in one line, and the number of the others."""
         fields = [escape_unprintable(f"{field.label} {field.value}") for field in self.comparison.equal_fields]
         for count in range(len(fields), -1, -1):
-            more = [f"{len(fields) - count} more: {find_key(self, 'recipe.equal')}"] if count < len(fields) else []
+            more = [f"{len(fields) - count} more with {find_key(self, 'recipe.equal')}"] if count < len(fields) else []
             line = f"equal: {' · '.join([*fields[:count], *more])}"
             if len(line) <= width:
                 break
@@ -322,6 +349,12 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             ]
         unit = f" {field.unit}" if field.unit else ""
         return [Text(escape_unprintable(value)).append(unit, "dim") for value in values]
+
+
+def shorten_revision(field: RecipeField) -> str:
+    """Return the value of a field; of a long revision the beginning, because the JSON has all of it."""
+    is_long = field.name == "revision" and len(field.value) > SHORT_REVISION_LENGTH
+    return f"{field.value[:SHORT_REVISION_LENGTH]}…" if is_long else field.value
 
 
 def highlight_words(text: str, other_text: str, style: Style) -> Text:
