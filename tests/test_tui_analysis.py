@@ -26,6 +26,7 @@ from wantui.analysis.p_values import find_decisive_p
 from wantui.analysis.video import Video
 from wantui.analysis.video_guidance import is_unguided
 from wantui.tui.analysis import data
+from wantui.tui.analysis.comparison_view import draw_comparison
 from wantui.tui.analysis.data import ComparisonDone, FigureDone, FigureKey, TrajectoriesLoaded, compute_figure
 from wantui.tui.analysis.dose_view import sort_trends
 from wantui.tui.analysis.forest_plot import describe_symbols
@@ -584,15 +585,33 @@ def test_answers_come_first_in_three_lines(tmp_path: Path) -> None:
         assert [line.split()[0] for line in lines[:3]] == ["place", "room", "path"]
         assert "wide_0 takes more room in spread" in lines[1]
         assert lines[0].rstrip().endswith("where the videos end")
-        legend = "● p ≤ 0.05  ├─┤ 95 %  ◇ Gaussian flow  ¹ % of distance to 1"
-        assert lines[3].rstrip() == legend
         note = "0.008: smallest p with 8 seeds"
-        assert " ".join(lines[4].split()) == f"← more in narrow_0 more in wide_0 → {note}"
-        assert lines[4].index("wide_0") > lines[5].index(" 0 ") > lines[4].index("narrow_0")
-        assert lines[5].startswith("metric")
-        assert any(line.startswith("place  distance ") for line in lines[5:])
+        assert " ".join(lines[3].split()) == f"← more in narrow_0 more in wide_0 → {note}"
+        assert lines[3].index("wide_0") > lines[4].index(" 0 ") > lines[3].index("narrow_0")
+        assert lines[4].startswith("metric")
+        assert any(line.startswith("place  distance ") for line in lines[4:])
 
     on("analysis", test)
+
+
+@pytest.mark.parametrize(("height", "is_below"), [(60, True), (24, False)])
+def test_legend_is_below_a_forest_plot_that_fits_and_above_others(tmp_path: Path, height: int, is_below: bool) -> None:
+    videos = synthetic_videos(tmp_path, {"wide": 3.0, "narrow": 1.0}, seeds=8, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        await it.press("c")
+        await it.until(lambda: "├─┤ 95 %" in it.cells("#curve-cells"))
+        outcome = screen.comparison_outcome
+        assert outcome is not None
+        assert outcome.comparison is not None
+        rows = draw_comparison(outcome.comparison, "wide_0", [], screen.details.get_canvas())[1].values()
+        lines = it.cells("#curve-cells").splitlines()
+        (legend,) = [index for index, line in enumerate(lines) if line.startswith("● ")]
+        assert legend == (max(rows) + 1 if is_below else min(rows) - 3)
+        assert lines[min(rows) - 1].startswith("metric")
+
+    on("analysis", test, size=(140, height))
 
 
 def test_sign_of_further_metrics_has_a_space_before_it_in_every_width(tmp_path: Path) -> None:

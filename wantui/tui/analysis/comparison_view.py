@@ -118,7 +118,7 @@ def _draw_pair(
     """Draw the comparison of a pair of groups; also return the line of each metric.
 
     It consists of place, room and path, the forest plot with significant metrics first, the verdict, and the evidence
-    in words.
+    in words. The legend is below the forest plot, or above it if it would be out of sight there.
     """
     from wantui.analysis.p_values import find_decisive_p
 
@@ -126,15 +126,20 @@ def _draw_pair(
     answers = comparison.find_answers(*pair)
     lines = [Text(replace_names(f"{pair[0]} against {pair[1]}"), Style(bold=True))] if names_pair else []
     lines += draw_answer_verdicts(answers, canvas)
+    legend: list[Text] = []
     if has_legend:
         labels = [label_compared_metric(comparison, name) for name in comparison.summaries_by_metric]
-        legend = describe_symbols(labels, canvas.width, has_unguided=comparison.unguided is not None)
-        lines += wrap_text(legend, canvas.width, Style(dim=True))
+        legend_text = describe_symbols(labels, canvas.width, has_unguided=comparison.unguided is not None)
+        legend = wrap_text(legend_text, canvas.width, Style(dim=True))
     differences = [d for d in comparison.differences if (d.first_group, d.second_group) == pair]
     directions = draw_directions(*pair, layout, canvas.get_style)
     if answers and differences:
         least_p_notes = describe_least_p(answers[0].min_attainable_p, len(differences[0].seed_values))
         append_right(directions, least_p_notes, canvas.width, 2, canvas.get_style("text-muted"))
+    plot_height = 2 + len(differences)
+    is_legend_below = lines_above + len(lines) + plot_height + len(legend) <= canvas.height
+    if not is_legend_below:
+        lines += legend
     lines += [directions, draw_forest_header(layout)]
     first_row = lines_above + len(lines)
     differences = sort_significant_first(differences, partial(find_decisive_p, comparison))
@@ -142,6 +147,8 @@ def _draw_pair(
     row_lines = draw_forest_rows(rows, layout, canvas.get_style)
     verdict_lines, details = _draw_verdict(comparison, verdict, canvas), draw_answer_details(answers, canvas)
     row_by_metric = {difference.metric: row for row, difference in enumerate(differences, first_row)}
+    if is_legend_below:
+        row_lines += legend
     return [*lines, *row_lines, *verdict_lines, *details, Text("")], row_by_metric
 
 

@@ -140,18 +140,13 @@ def draw_video_curves(
     chart_width = (width - 2 * (column_count - 1)) // column_count
     chart_height = plots_height // row_count - 1 + AXIS_HEIGHT
     curves = [_get_video_curve(name, trajectory, median_curves) for name in names]
-    charts = [_make_chart(curve, chart_width, chart_height, curve.last_sigma) for curve in curves]
+    last_sigma = min(curve.last_sigma for curve in curves)
+    charts = [_make_chart(curve, chart_width, chart_height, last_sigma) for curve in curves]
     size = (chart_width, chart_height, max(chart.label_width for chart in charts))
-    # Charts above each other that share an axis end at the same noise level.
-    period = column_count if has_one_axis else len(names)
-    last_sigmas = [min(curve.last_sigma for curve in curves[index % period :: period]) for index in range(len(names))]
     style = canvas.get_style(colour_name)
     lines = [_draw_curve_legend(video, curves, describe_ranks, width, style)]
     for first in range(0, len(names), column_count):
-        blocks = [
-            _draw_video_curve(curve, size, last_sigma, style)
-            for curve, last_sigma in list(zip(curves, last_sigmas, strict=True))[first : first + column_count]
-        ]
+        blocks = [_draw_video_curve(curve, size, last_sigma, style) for curve in curves[first : first + column_count]]
         if has_one_axis and first + column_count < len(names):
             blocks = [block[:-AXIS_HEIGHT] for block in blocks]
         elif is_low:
