@@ -197,6 +197,20 @@ def test_clip_with_a_wrong_number_of_frames_is_not_published(given: int) -> None
     assert everything_here() == []
 
 
+def test_clip_writer_that_was_overtaken_leaves_the_file_of_the_other_writer() -> None:
+    first, second = (ClipWriter(Path("a.mp4"), 8, 4, {}) for _ in range(2))
+    frames = moving_bar(4)
+    with second:
+        with first:
+            for writer in (first, second):
+                for frame in frames:
+                    writer.write_frame(frame)
+                writer.encoder_thread.wait_for_writes()
+        second.finish_clip()
+    assert everything_here() == ["a.mp4"]
+    assert len(list(read_frames(Path("a.mp4")))) == 4
+
+
 def test_failing_frame_source_leaves_no_file() -> None:
     def failing() -> Iterator[np.ndarray]:
         yield from moving_bar(3)

@@ -54,6 +54,13 @@ def rename_created_file(partial_path: Path, path: Path, file_identity: tuple[int
     partial_path.replace(path)
 
 
+def remove_created_file(partial_path: Path, file_identity: tuple[int, int]) -> None:
+    """Remove a partial file, if it is still the file that `create_empty_file` created: that of another writer stays."""
+    with suppress(OSError):
+        _check_created_file(partial_path, file_identity)
+        partial_path.unlink()
+
+
 def _check_created_file(partial_path: Path, file_identity: tuple[int, int]) -> None:
     try:
         status = partial_path.lstat()
@@ -89,9 +96,7 @@ def atomic_write(path: Path, partial_path: Path | None = None) -> Iterator[Path]
         rename_created_file(partial_path, path, _read_file_identity(descriptor))
         _sync_folder(path.parent)
     except BaseException:
-        with suppress(OSError):  # the file of another writer stays
-            _check_created_file(partial_path, _read_file_identity(descriptor))
-            partial_path.unlink()
+        remove_created_file(partial_path, _read_file_identity(descriptor))
         raise
     finally:
         os.close(descriptor)

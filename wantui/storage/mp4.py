@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.atomic_files import create_empty_file, make_partial_path, rename_created_file, sync_to_disk
+from wantui.atomic_files import (
+    create_empty_file,
+    make_partial_path,
+    remove_created_file,
+    rename_created_file,
+    sync_to_disk,
+)
 from wantui.config.speeds import migrate_speed_name
 from wantui.errors import UserError
 from wantui.json_files import find_system_refusal, parse_json
@@ -48,6 +54,7 @@ class ClipWriter:
     def __init__(self, path: Path, fps: int, frame_count: int, tags: dict[str, str]) -> None:
         self.path = path
         self.temporary_path = make_partial_path(path)
+        self.temporary_file_identity: tuple[int, int] | None = None
         self.fps = fps
         self.frame_count = frame_count
         self.tags = tags
@@ -66,7 +73,8 @@ class ClipWriter:
                 with suppress(Exception):  # the clip is incomplete
                     self.container.close()
         finally:  # also on a second Ctrl-C
-            self.temporary_path.unlink(missing_ok=True)
+            if self.temporary_file_identity is not None:
+                remove_created_file(self.temporary_path, self.temporary_file_identity)
 
     def write_frame(self, frame: Frame) -> None:
         """Queue the next frame for encoding; block while `MAX_PENDING_FRAMES` frames are pending.
@@ -92,6 +100,7 @@ class ClipWriter:
                 f"{self.frame_count} expected"
             )
         sync_to_disk(self.temporary_path)
+        assert self.temporary_file_identity is not None  # a frame was written
         rename_created_file(self.temporary_path, self.path, self.temporary_file_identity)
         sync_to_disk(self.path.parent)
 
