@@ -21,7 +21,7 @@ from torch import Tensor
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.commitment import compute_kept_ranges
 from wantui.generation.token_spans import tokenize_prompt
-from wantui.models.catalogue import TEXT_POSITION_COUNT
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.planning import PromptMark
 
 SWITCH_STEP_SHARES = (0.04, 0.1, 0.2, 0.3, 0.4, 0.6)

@@ -15,7 +15,7 @@ from wantui.captures.base import (
     list_every_nth_index,
 )
 from wantui.formatting import format_count
-from wantui.models.catalogue import TEXT_POSITION_COUNT
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.section import ChoiceDescriptions, ConfigSection
 
 MASS_NAMES = ("prompt_mass", "end_mass", "pad_mass")

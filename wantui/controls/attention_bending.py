@@ -21,7 +21,7 @@ from wantui.controls.bend_settings import (
 from wantui.controls.bend_transforms import AnyBendTransform
 from wantui.guidance import EvaluationGuidance
 from wantui.keyframes import KeyframeError, KeyframeTimes, find_evaluations_in_range, format_moments, parse_moment_range
-from wantui.models.catalogue import TEXT_POSITION_COUNT
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.samplers import compute_noise_levels
 from wantui.section import ConfigSection
 from wantui.words import find_complete_words

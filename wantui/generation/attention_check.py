@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from wantui.generation.controls.word_weights import WordWeights
-from wantui.models.catalogue import TEXT_POSITION_COUNT
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 
 BLOCKS_KEY = "blocks"
 """Key of the results by block in a capture's attribute."""

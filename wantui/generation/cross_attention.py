@@ -47,7 +47,7 @@ from wantui.generation.observed_text import ObservedText, find_conditional_text,
 from wantui.generation.placement import find_device
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import tokenize_prompt, tokenize_prompts
-from wantui.models.catalogue import TEXT_POSITION_COUNT
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 
 MAX_MAP_ERROR = 1e-4
 """Largest relative error of stored maps against a softmax in float64."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wantui.captures.attention import count_text_columns
 from wantui.generation import kernels
-from wantui.models.catalogue import TEXT_POSITION_COUNT
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 
 LOGITS_CHUNK_BYTES = 1 << 25
 """Bytes of float32 logits that are computed at a time."""

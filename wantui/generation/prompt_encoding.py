@@ -17,8 +17,9 @@ from wantui.generation.finite import check_finite
 from wantui.generation.load import load_pipeline_parts
 from wantui.generation.placement import find_device, free_unused_memory
 from wantui.generation.self_check import check_text_encoder
-from wantui.models.catalogue import TEXT_POSITION_COUNT, WanModel
+from wantui.models.catalogue import WanModel
 from wantui.models.fingerprint import find_cached_commit
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.planning import Recipe
 from wantui.planning.guidance_plan import uses_unconditional_pass
 from wantui.planning.memory_plan import RESIDENT_PLAN

@@ -15,8 +15,8 @@ from wantui.generation.errors import LoadError
 from wantui.generation.fuse import is_fused
 from wantui.generation.guidance_split import find_guidance_split
 from wantui.generation.placement import ensure_on_device, find_device
-from wantui.models.catalogue import TEXT_POSITION_COUNT
 from wantui.models.parts import read_pipeline_components
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.models.tokenizer import find_duplicate_token_error, find_tokenizer_config_error, find_vocabulary_error
 
 TEST_INPUT_SIDE = 8

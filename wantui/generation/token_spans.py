@@ -6,7 +6,7 @@ from typing import Any
 
 from wantui.controls.marked_prompt import MarkedPrompt
 from wantui.errors import UserError
-from wantui.models.catalogue import TEXT_POSITION_COUNT
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.models.tokenizer import SPACE_TOKEN
 from wantui.planning import PromptMark
 from wantui.planning.map_names import assign_map_names, assign_shared_map_names

@@ -16,8 +16,6 @@ from wantui.models.fingerprint import find_snapshot_folder
 from wantui.models.parts import INDEX_FILE, PartError, check_tokenizer_files
 from wantui.paths import expand_user_path
 
-TEXT_POSITION_COUNT = 512
-"""Number of text positions of every transformer, including padding; the default of `encode_prompt` would be 226."""
 SHORTER_SIDE_OF_720P = 720
 """Shorter side of a 720p video, in pixels."""
 MAX_CONFIG_SIZE = 1_000_000

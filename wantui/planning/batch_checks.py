@@ -7,10 +7,11 @@ from wantui.captures import CAPTURES
 from wantui.config.settings import Settings
 from wantui.controls import ControlKind, ControlRequest
 from wantui.formatting import format_count, shorten_text
-from wantui.models.catalogue import TEXT_POSITION_COUNT, WanModel
+from wantui.models.catalogue import WanModel
 from wantui.models.fetch import find_replaced_parts
 from wantui.models.fingerprint import find_cached_commit
 from wantui.models.parts import PartError, check_model_files
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.planning.fp8_checks import find_fp8_refusals
 from wantui.planning.guidance_checks import find_guidance_refusals
 from wantui.planning.guidance_plan import plan_guidance, uses_unconditional_pass

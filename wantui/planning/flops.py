@@ -1,6 +1,7 @@
 """Operation and parameter counts of a Wan transformer, from its sizes; they predict relative times and memory."""
 
-from wantui.models.catalogue import TEXT_POSITION_COUNT, WanModel
+from wantui.models.catalogue import WanModel
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.planning.guidance_plan import compute_mean_passes
 from wantui.planning.model_source import WeightsForm
 from wantui.planning.recipe import Recipe

@@ -13,7 +13,8 @@ from wantui.captures.trajectory import MAX_STATES_MEMORY_FRACTION, TRAJECTORY
 from wantui.config.plans import migrate_plan_name
 from wantui.config.speeds import SpeedName
 from wantui.formatting import format_bytes
-from wantui.models.catalogue import TEXT_POSITION_COUNT, WanModel
+from wantui.models.catalogue import WanModel
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
 from wantui.planning.flops import count_latent_positions
 from wantui.planning.fp8 import count_fp8_blocks

@@ -5,7 +5,8 @@ GPUs is not part of a recipe, because the video has the same bits on one GPU.
 """
 
 from wantui.formatting import format_bytes
-from wantui.models.catalogue import TEXT_POSITION_COUNT, WanModel
+from wantui.models.catalogue import WanModel
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.planning.disk_estimate import estimate_extra_gpu_bytes
 from wantui.planning.memory_plan import (
     WORKSPACE_BYTES,

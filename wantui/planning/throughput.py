@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from wantui.config.speeds import SpeedName
-from wantui.models.catalogue import TEXT_POSITION_COUNT, WanModel
+from wantui.models.catalogue import WanModel
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.planning.flops import count_latent_positions
 from wantui.planning.guidance_plan import compute_mean_passes
 from wantui.planning.memory_plan import RESIDENT_PLAN, MemoryPlan, can_fuse_pipeline

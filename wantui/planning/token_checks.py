@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wantui.formatting import format_count, shorten_text
-from wantui.models.catalogue import NANO, TEXT_POSITION_COUNT, WanModel
+from wantui.models.catalogue import NANO, WanModel
 from wantui.models.nano.attributes import CAPTION_WORDS
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.models.tokenizer import (
     TokenizerError,
     check_tokenizer_fits_model,

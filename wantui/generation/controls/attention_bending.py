@@ -11,7 +11,7 @@ from wantui.errors import UserError
 from wantui.generation.bent_attention import ResolvedBend
 from wantui.generation.preparation import DenoisingPreparation
 from wantui.generation.token_spans import tokenize_prompt
-from wantui.models.catalogue import TEXT_POSITION_COUNT
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 from wantui.planning import PromptMark
 from wantui.samplers import compute_noise_levels
 

@@ -5,7 +5,7 @@ import math
 import triton
 from torch import Tensor
 
-from wantui.models.catalogue import TEXT_POSITION_COUNT
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 
 POSITIONS_PER_PROGRAM = 64
 """Number of video positions for each program."""

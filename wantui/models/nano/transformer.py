@@ -18,11 +18,11 @@ from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
-from wantui.models.catalogue import TEXT_POSITION_COUNT
 from wantui.models.nano.autoencoder import LATENT_CHANNEL_COUNT
 from wantui.models.nano.graphed_function import GraphedFunction
 from wantui.models.nano.latent_clips import CAPTIONS_PER_CLIP, TRAINING_TEXT_POSITION_COUNT, LatentClips
 from wantui.models.nano.muon import Muon
+from wantui.models.text_positions import TEXT_POSITION_COUNT
 
 TRANSFORMER_PEAK_LEARNING_RATE, WARM_UP_STEP_COUNT = 7e-3, 300
 CAPTION_DROPOUT_FRACTION = 0.1
