@@ -34,8 +34,8 @@ from wantui.tui.analysis.forest_plot import (
     draw_forest_header,
     draw_interval,
 )
-from wantui.tui.analysis.views import Canvas, choose_curve_range, draw_mean_curves, draw_paths
-from wantui.tui.chart import Chart, choose_decade_rows, choose_rows, find_value_range
+from wantui.tui.analysis.views import Canvas, draw_mean_curves, draw_paths
+from wantui.tui.chart import Chart, choose_curve_range, choose_decade_rows, choose_rows, find_value_range
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
 from wantui.tui.pictures import measure_height
 from wantui.tui.series_colours import assign_series_colours

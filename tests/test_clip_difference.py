@@ -217,6 +217,16 @@ def test_player_always_shows_the_figures_of_a_difference(size: tuple[int, int]) 
     on_clips(test, size=size)
 
 
+def test_curve_of_a_difference_fills_the_space_below_the_clips() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        player = await open_player(it, "m", "right", "m", "c")
+        curve = player.query_one(DifferenceCurve)
+        await it.until(lambda: curve.difference and curve.get_shown_text().splitlines()[-1].split()[:1] == ["frame"])
+        assert len(curve.get_shown_text().splitlines()) == curve.content_size.height > 12
+
+    on_clips(test, size=(120, 50))
+
+
 def test_paused_player_with_a_difference_sends_nothing() -> None:
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         player = await open_player(it, "m", "right", "m", "c")

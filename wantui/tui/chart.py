@@ -17,6 +17,8 @@ TIGHT_SHARE = 0.5
 """The vertical axis of a curve begins above 0 if all values exceed this share of their maximum."""
 SIGMA_NOTE = "σ: noise level"
 """Explanation of the sign of axes and captions."""
+MIN_RELATIVE_RANGE = 0.01
+"""Range of a curve, as a share of its maximum, below which it is almost constant: its axis then begins at 0."""
 MIN_TICK_COUNT = 3
 """Minimum number of ticks of a vertical axis that has at least as many rows."""
 MIN_CHART_HEIGHT = 4
@@ -242,6 +244,12 @@ def find_value_range(value_lists: Sequence[Sequence[float]]) -> tuple[float, flo
     """Return the range of all finite values; 0 to 1 if there are none."""
     values = [value for values in value_lists for value in values if math.isfinite(value)]
     return (min(values), max(values)) if values else (0.0, 1.0)
+
+
+def choose_curve_range(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of the vertical axis of one curve: its range, from 0 on if it is near 0 or almost constant."""
+    low, high = find_value_range([values])
+    return low if is_axis_above_zero(low, high, MIN_RELATIVE_RANGE) else min(0.0, low), high
 
 
 def is_axis_above_zero(low: float, high: float, min_relative_range: float = 0.0) -> bool:

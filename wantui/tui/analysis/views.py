@@ -15,7 +15,7 @@ from wantui.analysis.video import Video
 from wantui.formatting import format_count
 from wantui.tui.analysis.metric_notes import UNSETTLED_SIGN
 from wantui.tui.analysis.video_ranks import MIN_COMPARED_VIDEOS
-from wantui.tui.chart import Chart, find_value_range, is_axis_above_zero, join_columns
+from wantui.tui.chart import Chart, choose_curve_range, find_value_range, join_columns
 from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import append_right, join_texts, wrap_text
 
@@ -56,9 +56,6 @@ GROUP_SYMBOLS = ("●", "▲", "■", "◆", "✚", "○")
 START_SYMBOL = "∘"
 """Sign of the initial noise of a path."""
 SIGMA_AXIS_NAME = "σ"
-MIN_RELATIVE_RANGE = 0.01
-"""Range of a curve, as a share of its maximum, below which it is almost constant: its axis then begins at 0."""
-
 MEDIAN_STYLE = Style(dim=True)
 """Style of the median of all videos."""
 LEGEND_LINE, LEGEND_GAP = "━━", 3
@@ -210,12 +207,6 @@ def _draw_video_curve(curve: _VideoCurve, size: tuple[int, int, int], last_sigma
         chart.add_line(curve.sigmas, curve.median.values.tolist(), MEDIAN_STYLE)
     chart.add_line(curve.sigmas, curve.values, style, covers_others=True)
     return [title, *chart.draw_lines()]
-
-
-def choose_curve_range(values: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of the vertical axis of one curve: its range, from 0 on if it is near 0 or almost constant."""
-    low, high = find_value_range([values])
-    return low if is_axis_above_zero(low, high, MIN_RELATIVE_RANGE) else min(0.0, low), high
 
 
 def draw_mean_curves(

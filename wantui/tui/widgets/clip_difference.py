@@ -14,7 +14,7 @@ from textual.message import Message
 from textual.worker import get_current_worker
 
 from wantui.errors import UserError
-from wantui.tui.chart import MIN_CHART_HEIGHT, Chart
+from wantui.tui.chart import MIN_CHART_HEIGHT, Chart, choose_curve_range
 from wantui.tui.player.clip_difference import MAX_LEVEL, ClipDifference, measure_clip_difference
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.plots import draw_colour_scale
@@ -31,8 +31,6 @@ FRAME_AXIS = "frame"
 MEASURING_TEXT = "measuring the difference ..."
 FIGURE_GAP = "   "
 """Text between two figures of a line."""
-MAX_CHART_HEIGHT = 9
-"""Maximum height of the chart in lines: a single curve needs no more."""
 MIN_SCALE_WIDTH = 4
 """Minimum width of the colour scale, in cells."""
 MIN_WHOLE_MAXIMUM = 10
@@ -162,8 +160,8 @@ class DifferenceCurve(WorkerErrorsMixin, SeekBar):
     def _draw_curve(self, difference: ClipDifference, index: int, width: int, height: int) -> list[Text]:
         means = difference.means
         frame_numbers = list(range(1, len(means) + 1))
-        height = min(height, MAX_CHART_HEIGHT)
-        chart = Chart(width, height, (1, max(2, len(means))), (0, max(means) or 1), FRAME_AXIS)
+        value_range = choose_curve_range(means) if any(means) else (0, 1)
+        chart = Chart(width, height, (1, max(2, len(means))), value_range, FRAME_AXIS)
         self.bar_start, self.bar_width = chart.label_width + 2, chart.plot_width
         chart.add_line(frame_numbers, means, self.make_colour_style("text-muted"))
         chart.mark_point(index + 1, means[index], self.make_colour_style("accent"))
