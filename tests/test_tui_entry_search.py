@@ -79,6 +79,23 @@ def test_text_that_does_not_fit_its_line_is_shown_in_full_below(key: str, kind: 
     run(test)
 
 
+def test_help_offers_enter_only_for_entries_that_run() -> None:
+    async def test() -> None:
+        async with application(size=(120, 40)) as it:
+            await it.press("2", "question_mark")
+            await it.until(lambda: isinstance(it.app.screen, Help) and next(iter(RUN_STEPS.values())) in it.text())
+            assert "enter run" not in it.text(), "a step of a run"
+            await it.press("tab")
+            await it.until(lambda: "enter run" in it.text())
+            await it.press("tab")
+            await it.until(lambda: "enter run" not in it.text())
+            selected = it.screen(Help).get_selected()
+            assert selected is not None
+            assert selected.group == "Terms"
+
+    run(test)
+
+
 def test_titles_of_a_screen_are_distinct() -> None:
     for actions in ACTIONS_BY_SCREEN.values():
         titles = [action.footer_label for action in actions]

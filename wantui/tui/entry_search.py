@@ -25,7 +25,8 @@ from wantui.tui.widgets.line_input import LineInput
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
-ENTRY_HINT = "type to find   ↑ ↓ move   tab next part   enter run   esc close"
+ENTRY_HINT, RUN_HINT = "type to find   ↑ ↓ move   tab next part   esc close", "enter run   "
+"""Keys of the dialog, and the key that runs an entry, shown before them if the entry can be run."""
 INDENT = "  "
 
 
@@ -131,7 +132,6 @@ class EntrySearchMixin(BackdropMixin):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog entry-search") as dialog:
             dialog.border_title = make_content(self.search_title)
-            dialog.border_subtitle = ENTRY_HINT
             yield LineInput(placeholder=self.placeholder, compact=True, select_on_focus=False)
             entry_list = VirtualList(id="entries", empty_text="no entry matches; press escape to clear the filter")
             entry_list.can_focus, entry_list.shows_focus = False, True
@@ -179,6 +179,8 @@ class EntrySearchMixin(BackdropMixin):
     def show_selected(self) -> None:
         """Show below the list what the line under the cursor leaves out; the height fits every entry."""
         entry, width = self.get_selected(), self.entry_list.row_width
+        can_run = entry is not None and entry.run is not None
+        self.query_one(".entry-search").border_subtitle = f"{RUN_HINT if can_run else ''}{ENTRY_HINT}"
         if width <= 1:  # not laid out yet
             return
         if self._details_width != width:
