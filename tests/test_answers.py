@@ -58,10 +58,12 @@ from wantui.analysis.places import (
     run_place_test,
 )
 from wantui.analysis.statistics import (
+    compute_min_attainable_p,
     compute_ratio_interval,
     run_omnibus_max_test,
     run_sign_flip_test,
 )
+from wantui.analysis.verdicts import MIN_PHRASINGS
 from wantui.analysis.video import Video
 from wantui.config.dump import convert_settings_to_dict
 from wantui.config.load import load_config
@@ -491,6 +493,15 @@ def test_answers_without_projections_give_the_reason(tmp_path: Path) -> None:
     assert "is stored" in place.details
     assert room.kind != NOT_MEASURED
     assert any(note.startswith("spread is not measured: ") for note in room.notes)
+
+
+@pytest.mark.slow
+def test_questions_without_data_have_the_smallest_p_of_the_others(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"a": 1, "b": 1, "c": 1}, 8, phrasings=MIN_PHRASINGS)
+    answers = compare_groups([replace(video, trajectory_path=None) for video in videos], "1", "length").answers
+    assert {answer.kind == NOT_MEASURED for answer in answers} == {True, False}
+    least = max(compute_min_attainable_p(8), compute_min_attainable_p(MIN_PHRASINGS))
+    assert {answer.min_attainable_p for answer in answers} == {least}
 
 
 # One rule for p

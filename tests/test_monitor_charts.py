@@ -124,6 +124,12 @@ def test_charts_show_all_metrics_with_ticks_and_one_noise_axis() -> None:
         assert lines[-1].plain.split()[:4] == ["σ", "1", "0.5", "0"]
 
 
+@pytest.mark.parametrize(("values", "ticks"), [([0.81, 1.41], ["1.5", "0.8"]), ([0.3, 1.0], ["1", "0.5", "0"])])
+def test_middle_tick_of_an_axis_is_left_out_unless_it_is_round(values: list[float], ticks: list[str]) -> None:
+    lines = draw_charts({"norm": Curve([1.0, 0.5], values)}, {}, 30, 9, STYLES)
+    assert [line.plain.split("┤")[0].strip() for line in lines if "┤" in line.plain][: len(ticks)] == ticks
+
+
 def test_current_curve_is_drawn_over_the_earlier_one() -> None:
     current, earlier = Curve([1.0, 0.6], [1.0, 1.0]), Curve([1.0, 0.0], [1.0, 1.0])
     line = draw_charts({"norm": current}, {"norm": earlier}, 30, 5, STYLES)[1]

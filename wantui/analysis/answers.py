@@ -106,13 +106,19 @@ def answer_questions(data: AnswerData) -> tuple[Answer, ...]:
     return tuple(answers)
 
 
+def _compute_min_p(data: AnswerData) -> float:
+    """Return the smallest p that the seeds and, if they are tested, the phrasings can give."""
+    seeds_min_p = compute_min_attainable_p(data.seed_count)
+    if not data.tests_phrasings:
+        return seeds_min_p
+    return max(seeds_min_p, compute_min_attainable_p(data.cell_values.shape[1]))
+
+
 def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence: Sequence[Evidence]) -> Answer:
     i, j = data.group_pairs[pair_index]
     first_name, second_name = data.groups[i].name, data.groups[j].name
     correction = _describe_correction(len(evidence), len(data.group_pairs))
-    min_p = compute_min_attainable_p(data.seed_count)
-    if data.tests_phrasings:
-        min_p = max(min_p, compute_min_attainable_p(data.cell_values.shape[1]))
+    min_p = _compute_min_p(data)
     if not evidence:
         return Answer(
             question=question,
@@ -286,7 +292,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     Args:
         rows: evidence of each pair of groups.
     """
-    min_p = compute_min_attainable_p(data.seed_count)
+    min_p = _compute_min_p(data)
     if not rows[0]:
         return Answer(
             question=question,
@@ -296,8 +302,6 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
             min_attainable_p=min_p,
         )
     p_by_metric = _compute_omnibus_p(data, question, [item.metric for item in rows[0]])
-    if data.tests_phrasings:
-        min_p = max(min_p, compute_min_attainable_p(data.cell_values.shape[1]))
     kind = DIFFERS if min(p_by_metric.values()) <= SIGNIFICANCE_LEVEL else CANNOT_TELL
     correction = _describe_correction(len(p_by_metric), 1)
     differing_names = [name for name, p in p_by_metric.items() if p <= SIGNIFICANCE_LEVEL]

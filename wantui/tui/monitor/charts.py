@@ -137,8 +137,10 @@ def draw_chart(
     add_curve(canvas, previous, low, high, styles.previous, last_sigma)
     add_curve(canvas, current, low, high, styles.current, last_sigma)
     labels_by_row = {0: format_tick(high), plot_height - 1: format_tick(low)}
-    if plot_height >= MIN_HEIGHT_WITH_MIDDLE and plot_height % 2:
-        labels_by_row[plot_height // 2] = format_tick((low + high) / 2)
+    middle = (low + high) / 2
+    is_middle_round = math.isclose(middle, float(f"{middle:.2g}"))
+    if plot_height >= MIN_HEIGHT_WITH_MIDDLE and plot_height % 2 and is_middle_round:
+        labels_by_row[plot_height // 2] = format_tick(middle)
     for row in range(plot_height):
         label = labels_by_row.get(row)
         line = Text(no_wrap=True)
