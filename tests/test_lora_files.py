@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import numpy as np
 import pytest
 from conftest import Wantui, recipe_for
+from huggingface_hub import constants
 from safetensors.numpy import save_file
 
 from wantui.analysis.loading import collect_control_settings
@@ -435,7 +435,7 @@ def test_packaged_adapter_is_found_by_name(style: Path, monkeypatch: pytest.Monk
 def test_file_of_the_hub_is_pinned_or_its_download_command_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     commit = "c" * 40
     adapter = json.dumps({"path": "ann/style", "file": "low/a.safetensors", "strength": 0.5})
     with pytest.raises(AdapterError, match=r"Download it: hf download ann/style low/a\.safetensors$"):

@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import torch
 from conftest import recipe_for
 from diffusers import WanPipeline
+from huggingface_hub import constants
 from pydantic import ValidationError
 
 from wantui.config import load_config
@@ -242,7 +242,7 @@ def test_copy_of_nano_is_not_treated_as_the_shipped_model() -> None:
 
 
 def test_recipe_contains_the_commit_of_a_cached_hub_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     asked = ("video_settings.frames=5", "model_settings.revision=stable")
     assert planned("a", *asked, config="default").videos[0].recipe.revision == "stable"
     copy = tmp_path / "models--Wan-AI--Wan2.1-T2V-1.3B-Diffusers"
