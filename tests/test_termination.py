@@ -62,8 +62,11 @@ def test_second_sigquit_ends_a_command_at_once() -> None:
 
 DROP_SIGNAL = """
 import os, signal, sys, time, weakref
+from wantui.cli import signals
 from wantui.cli.signals import raise_on_termination
 
+signals.REDELIVERY_SECONDS = 0.0
+sys.setswitchinterval(100)  # no other thread runs before this one waits
 number = int(sys.argv[1])
 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 

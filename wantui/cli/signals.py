@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -43,9 +44,9 @@ def raise_on_termination() -> Iterator[None]:
             signal_number = received_signals.pop()
             if signal.SIGQUIT in handled_signals and signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL:
                 signal.signal(signal.SIGQUIT, raise_terminated)  # no SIGQUIT was seen yet: this would end the process
-        timer = threading.Timer(REDELIVERY_SECONDS, os.kill, (os.getpid(), signal_number))
-        timer.daemon = True
-        timer.start()
+        hook_ended = threading.Event()
+        threading.Thread(target=_send_signal_after, args=(hook_ended, signal_number), daemon=True).start()
+        hook_ended.set()  # last, because Python also drops the exception of a signal in this hook
 
     def raise_terminated(signal_number: int, _: FrameType | None) -> None:
         # A closing terminal sends SIGHUP twice: the second must not interrupt the removal of files.
@@ -70,3 +71,9 @@ def raise_on_termination() -> Iterator[None]:
                 signal.signal(signal_number, signal.SIG_DFL)
         if received_signals:  # the parent process must see that a signal ended this one
             os.kill(os.getpid(), received_signals[0])
+
+
+def _send_signal_after(event: threading.Event, signal_number: int) -> None:
+    event.wait()
+    time.sleep(REDELIVERY_SECONDS)
+    os.kill(os.getpid(), signal_number)
