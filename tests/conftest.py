@@ -313,7 +313,8 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path / "work")
     for kind in ("state", "cache", "data", "config"):
         monkeypatch.setenv(f"XDG_{kind.upper()}_HOME", str(tmp_path / kind))
-    for variable in ("WANTUI_TUI_CONFIG", "WANTUI_ENGINE_CONFIG"):  # a user would get notices of the tests
+    # Otherwise a user would get notices of the tests, and screens would be drawn without colours.
+    for variable in ("WANTUI_TUI_CONFIG", "WANTUI_ENGINE_CONFIG", "NO_COLOR"):
         monkeypatch.delenv(variable, raising=False)
 
 

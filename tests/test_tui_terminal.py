@@ -443,7 +443,8 @@ class Tmux:
 
     def __call__(self, *arguments: str) -> str:
         command = ["tmux", "-S", self.socket, *arguments]
-        return subprocess.run(command, env=self.machine.env, capture_output=True, text=True, check=True).stdout
+        environment = {**self.machine.env, "SHELL": "/bin/sh"}  # the user may have no login shell
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     def start(self) -> None:
         self(*("new-session", "-d", "-s", "w", "-x", "80", "-y", "24", "-c", str(self.machine.root)))
