@@ -12,6 +12,7 @@ from harness_screens import make_snapshot
 from harness_tui import application, engine_announced, run
 
 from wantui.cli.tui import run_application
+from wantui.errors import UserError
 from wantui.queue.events import VideoDone
 from wantui.queue.queue import Queue
 from wantui.queue.records import Hold, NewVideo
@@ -205,6 +206,24 @@ def test_settings_that_change_while_the_application_starts_are_read_again(
     with pytest.raises(SystemExit):
         run_application(low_bandwidth=False, captures_mouse=False)
     assert arrived.is_set()
+
+
+def test_application_that_the_system_gives_no_threads_is_an_error_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+    started_threads: list[threading.Thread] = []
+
+    def start_three(thread: threading.Thread) -> None:
+        if len(started_threads) == 3:
+            raise RuntimeError("can't start new thread")
+        started_threads.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_three)
+    monkeypatch.setattr(gc, "disable", lambda: None)
+    monkeypatch.setenv("TEXTUAL_DRIVER", "textual.drivers.headless_driver:HeadlessDriver")
+    with pytest.raises(UserError, match=r"needs 8 more threads, but the system starts only 3\. Close other programs"):
+        run_application(low_bandwidth=False, captures_mouse=False)
+    assert not any(thread.is_alive() for thread in started_threads)
 
 
 def test_changed_settings_are_applied_and_invalid_ones_are_not(settings_path: Path) -> None:

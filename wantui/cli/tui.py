@@ -5,16 +5,43 @@ import importlib
 import locale
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from wantui.cli.output import echo, report_locked_queue
-from wantui.errors import UserError
+from wantui.errors import SHORTAGE_ADVICE, UserError
 
 LOW_BANDWIDTH_VARIABLES = {"TEXTUAL_FPS": "5", "TEXTUAL_SMOOTH_SCROLL": "0"}
 COLOUR_SYSTEMS = ("auto", "standard", "256", "truecolor", "windows")
 """Values of TEXTUAL_COLOR_SYSTEM that Textual supports."""
+START_THREAD_COUNT = 8
+"""Number of threads that the application starts before its first paint."""
+
+
+def _check_threads() -> None:
+    """Refuse to open the application if the system does not start its threads: it would end with a traceback.
+
+    Raises:
+        UserError: the system starts too few threads.
+    """
+    can_end = threading.Event()
+    started_threads: list[threading.Thread] = []
+    try:
+        for _ in range(START_THREAD_COUNT):
+            thread = threading.Thread(target=can_end.wait, daemon=True)
+            thread.start()
+            started_threads.append(thread)
+    except RuntimeError:
+        raise UserError(
+            f"cannot open the application: it needs {START_THREAD_COUNT} more threads, but the system starts only "
+            f"{len(started_threads)}. {SHORTAGE_ADVICE}"
+        ) from None
+    finally:
+        can_end.set()
+        for thread in started_threads:
+            thread.join()
 
 
 def _check_textual_driver(driver_name: str) -> None:
@@ -88,6 +115,7 @@ def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | Non
             os.environ.setdefault(name, value)
     if is_in_browser:
         _check_textual_driver(os.environ["TEXTUAL_DRIVER"])
+    _check_threads()
 
     with _disable_pydantic_plugins():
         from wantui.engine.queue_opening import open_queue
