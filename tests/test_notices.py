@@ -167,6 +167,25 @@ def test_failed_command_is_logged_with_its_exit_code(
     assert path.read_text() == "no such thing\n"
 
 
+def test_notice_without_a_thread_is_logged_and_the_engine_continues(
+    queue: Queue,
+    notifier: BatchEndNotifier,
+    settings_file: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    settings_file.write_text("on_batch_end: true\n")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    notifier.send_new_notices()
+    notifier.wait()
+    assert "no notice of the end of mine was sent: can't start new thread" in caplog.text
+
+
 @pytest.fixture
 def small_output_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notices, "MAX_OUTPUT_BYTES", 1000)

@@ -222,7 +222,11 @@ class BatchEndNotifier:
             senders.append(lambda address=settings.webhook: self._call_webhook(address, end, settings))
         for sender in senders:
             thread = threading.Thread(target=self._send_in_turn, args=(sender,), name="notice", daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system starts no more threads
+                self.log.error("no notice of the end of %s was sent: %s", end.name, error)
+                return
             self.threads.append(thread)
 
     def _send_in_turn(self, sender: Callable[[], None]) -> None:
