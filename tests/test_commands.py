@@ -112,6 +112,11 @@ MISTAKES = {
     "weight above the limit": (["-t", "a (red:10.0000001)"], "the weight 10.0000001 is not between 0 and 10"),
     "two templates": (["-t", "a", "-t", "b"], "--template is given 2 times. Give it once; write alternatives as"),
     "two configs": (["-t", "a", "-c", "nano", "-c", "default"], "--config is given 2 times. Give it once"),
+    "template without its option": (
+        ["a [red|blue] star"],
+        "unexpected argument 'a [red|blue] star'. Write a template as -t 'a [red|blue] circle', a config as -c NAME",
+    ),
+    "words without quotes": (["-t", "a", "red", "star"], "unexpected argument 'red star'. Write a template as -t"),
     "variable without a name": (
         ["-t", "a", "--output-dir", "${}"],
         "'${}': ${} is not the name of an environment variable",

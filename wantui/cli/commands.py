@@ -7,15 +7,19 @@ from collections import Counter
 import click
 
 from wantui.cli.streams import allow_closed_output
+from wantui.formatting import shorten_text
 
 
 class WantuiCommand(click.Command):
     """A command that refuses a repeated option; click would silently use only the last value."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        _, _, parsed_parameters = self.make_parser(ctx).parse_args(args=list(args))
+        _, extra_arguments, parsed_parameters = self.make_parser(ctx).parse_args(args=list(args))
         if self.get_help_option(ctx) in parsed_parameters:
-            parsed_parameters = []  # the help is shown in any case
+            extra_arguments, parsed_parameters = [], []  # the help is shown in any case
+        if extra_arguments and any(parameter.name == "template" for parameter in self.params):
+            text = shorten_text(" ".join(extra_arguments))
+            ctx.fail(f"unexpected argument {text!r}. Write a template as -t 'a [red|blue] circle', a config as -c NAME")
         for parameter, use_count in Counter(parsed_parameters).items():
             if use_count > 1 and isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag):
                 advice = "; write alternatives as [red|blue]" if parameter.name == "template" else ""
