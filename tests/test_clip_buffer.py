@@ -125,6 +125,18 @@ def test_damaged_end_of_a_clip_is_cut_off(long_clip: Path, buffers: list[ClipBuf
     assert wait_for_frame(buffer, buffer.frame_count - 1) is not None
 
 
+def test_clip_without_a_thread_is_an_error(long_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    buffer = ClipBuffer(long_clip, 64 << 20, lambda: None)
+    buffer.set_max_size((16, 16))
+    assert buffer.error == f"cannot play {long_clip}: can't start new thread"
+    assert buffer.has_failed
+    buffer.close()
+
+
 @pytest.mark.parametrize("content", [b"", b"not a clip", None], ids=["empty", "text", "missing"])
 def test_unreadable_clip_is_an_error(content: bytes | None, tmp_path: Path, buffers: list[ClipBuffer]) -> None:
     path = tmp_path / "clip.mp4"

@@ -157,6 +157,32 @@ def test_thumbnail_is_read_again_only_after_its_file_changed(tmp_path: Path) -> 
     assert (third == (0, 0, 255)).all()
 
 
+def test_thumbnail_that_could_not_be_read_for_a_moment_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    path = tmp_path / "sheet.png"
+    thumbnails = ReadThumbnails()
+    reader = ThumbnailReader(thumbnails.add)
+    request = ThumbnailRequest((0, 0), path, None, 5, (4, 4))
+    Image.new("RGB", (50, 10), "red").save(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        reader.request([request])
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", refuse)
+        reader.request([request])
+        thumbnails.wait(1)
+    reader.request([request])
+    thumbnails.wait(2)
+    reader.stop()
+    (_, refused), (_, picture) = thumbnails.pictures
+    assert refused is None
+    assert picture is not None
+
+
 # The arrangement of the matrix
 
 

@@ -61,15 +61,19 @@ class ThumbnailReader:
         self._requests: list[ThumbnailRequest] = []
         self._is_stopped = False
         self._thread: threading.Thread | None = None
-        self._cache: OrderedDict[tuple[object, ...], Picture | None] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], Picture] = OrderedDict()
 
     def request(self, requests: Sequence[ThumbnailRequest]) -> None:
         """Read these thumbnails next; drop earlier requests that are still waiting."""
         with self._condition:
             self._requests = list(requests)
             if requests and self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="thumbnails", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="thumbnails", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system starts no more threads; the next request tries again
+                    return
+                self._thread = thread
             self._condition.notify()
 
     def stop(self) -> None:
@@ -98,13 +102,15 @@ class ThumbnailReader:
             if path is None or state in (MISSING_FILE, UNREADABLE_FILE):
                 continue
             key = (path, state, request.size)
-            if key not in self._cache:
-                self._cache[key] = read(path, request)
-                while len(self._cache) > MAX_CACHED_THUMBNAILS:
-                    self._cache.popitem(last=False)
+            if (picture := self._cache.get(key)) is None:
+                picture = read(path, request)
+            if picture is None:  # not cached: it may be unreadable for a moment only, as without file descriptors
+                continue
+            self._cache[key] = picture
             self._cache.move_to_end(key)
-            if (picture := self._cache[key]) is not None:
-                return picture
+            while len(self._cache) > MAX_CACHED_THUMBNAILS:
+                self._cache.popitem(last=False)
+            return picture
         return None
 
     @staticmethod

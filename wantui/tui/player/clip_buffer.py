@@ -58,7 +58,10 @@ class ClipBuffer:
             self._frames.clear()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"decode {self.path.name}", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError as error:  # the system starts no more threads
+                    self._handle_error(f"cannot play {self.path}: {error}")
             self._condition.notify()
 
     def request_frame(self, index: int) -> "Frame | None":
