@@ -391,7 +391,7 @@ def test_attention_view_fits_its_pane(size: tuple[int, int]) -> None:
     assert max(line.cell_len for line in lines) <= size[0]
     assert "10.00 % of the attention" in text
     assert "word 2 of 2" in text
-    assert "step 1  σ 1.000" in text
+    assert "step 0  σ 1.000" in text
 
 
 @pytest.mark.parametrize(("width", "picture_width"), [(136, (136 - 44 - 4) // 2), (60, 60 - 28 - 2)])

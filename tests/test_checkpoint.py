@@ -301,7 +301,7 @@ def test_incomplete_captures_restart_the_video(
     stop_after(generate_video(tiny, recipe, files), 3)
     shutil.rmtree(tmp_path / "v.zarr.partial" / "latents" / "c" / "1")
     _, restarts = finish(generate_video(tiny, recipe, files))
-    assert restarts == [GenerationRestarted("the state after step 1 differs from its checksum")]
+    assert restarts == [GenerationRestarted("the state after 1 step differs from its checksum")]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ESTALE])

@@ -123,6 +123,8 @@ def test_moments_choose_stored_steps_and_name_missing_ones(generated_batch: Batc
     chosen = states.choose_moments("clean", ["end", "0", "100%", f"sigma {sigmas[1] + 0.001:.4f}", "1"])
     assert [(moment.step, moment.evaluation) for moment in chosen] == [(0, 0), (1, 1), (3, 3), (None, 4)]
     assert [moment.label for moment in chosen][-2:] == [f"step 3, σ {sigmas[3]:.3g}", "end"]
+    (middle,) = states.choose_moments("clean", ["50%"])
+    assert middle.step == 2  # the step at which a schedule with 50% switches
     states.moments_by_kind["noisy"] = states.moments_by_kind["noisy"][::2]
     with pytest.raises(MissingStatesError, match=r"video 0 has no noisy state of step 1\. Stored steps: 0, 2, and end"):
         states.choose_moments("noisy", ["1"])

@@ -239,7 +239,7 @@ def test_step_with_nan_or_infinity_is_an_error_naming_the_step(
     recipe = recipe_for(tiny_models["wan2.1"], guidance_scale=1.0, steps=5)
     steps = denoise_latents(pipeline, recipe)
     assert [next(steps).evaluation_index, next(steps).evaluation_index] == [0, 1]
-    with pytest.raises(NotFiniteError, match=r"after step 3 of 5 \(timestep"):
+    with pytest.raises(NotFiniteError, match=r"after 3 of 5 steps \(timestep"):
         next(steps)
 
 

@@ -9,6 +9,7 @@ from wantui.keyframes import (
     KeyframeError,
     KeyframeTimes,
     find_evaluation_moments,
+    find_first_step,
     interpolate_values,
     parse_keyframes,
 )
@@ -38,6 +39,14 @@ def test_cosine_values_follow_half_a_wave() -> None:
 def test_percentages_count_from_the_first_step_to_the_last() -> None:
     assert values_of({"0%": 0.0, "100 %": 10.0}, 11, "linear") == pytest.approx(list(range(11)), abs=1e-12)
     assert values_of({"50%": 3.0}, 1, "linear") == [3.0]
+
+
+def test_percentage_names_the_step_at_which_a_schedule_reaches_it() -> None:
+    assert find_first_step(0.5, 20) == 10  # half of the last step, 19, is between the steps 9 and 10
+    for step_count in range(2, 60):
+        for percentage in range(101):
+            first_values = values_of({0: 0.0, f"{percentage}%": 1.0} if percentage else {0: 1.0}, step_count, "step")
+            assert first_values.index(1.0) == find_first_step(percentage / 100, step_count)
 
 
 def test_first_step_combines_with_percentages() -> None:

@@ -65,7 +65,7 @@ TABLE: dict[str, tuple[BaseException, VideoOutcome | None]] = {
     "GPU lost while loading": (caused(LoadError("cannot load"), LOST_GPU), None),
     "process told to exit": (SystemExit(1), None),
     "cancelled": (CancelledError(), CancelVideo()),
-    "paused": (StoppedError("paused after step 3 of 9"), ReleaseVideo("paused after step 3 of 9")),
+    "paused": (StoppedError("paused after 3 of 9 steps"), ReleaseVideo("paused after 3 of 9 steps")),
     "interrupted": (KeyboardInterrupt(), ReleaseVideo("interrupted", frees_pipeline=True)),
     "out of memory": (OUT_OF_MEMORY, TryNextPlan("CUDA out of memory")),
     "out of memory while loading": (caused(LoadError("cannot load"), OUT_OF_MEMORY), TryNextPlan("cannot load")),

@@ -160,7 +160,7 @@ def test_paused_claims_do_not_count_as_transient_errors(
     for _ in range(5):
         claim = queue.claim_next_video("worker-0:7", ("auto", "cpu"))
         assert claim is not None
-        queue.release_video(claim, "paused after step 1 of 3")
+        queue.release_video(claim, "paused after 1 of 3 steps")
     real, errors = ClipWriter._encode_frame, [errno.EIO, errno.ESTALE]
 
     def encode(*arguments: Any) -> Any:

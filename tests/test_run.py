@@ -268,7 +268,7 @@ def test_nan_in_latents_fails_the_video_naming_the_step(
     monkeypatch.setattr(warm, "load_recipe_pipeline", spoilt)
     result = wantui("run", "-t", "a star", "--videos-per-variation", 1, *small)
     assert result.code == 1
-    assert "NaN or infinity after step 1 of 3" in result.err
+    assert "NaN or infinity after 1 of 3 steps" in result.err
 
 
 HOLD = """

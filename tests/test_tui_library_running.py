@@ -58,7 +58,7 @@ def test_cells_show_steps_and_previews_of_running_videos_and_then_the_clip(
         queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=path))
         await it.until(lambda: get_cell_colours(it, (0, 0)) == {(51, 51, 51)})  # the middle of 50, 51, 52
         assert "▶ 5/20" in it.text()
-        assert "step 5 of 20" in it.cells("#cell #about")
+        assert "5 of 20 steps" in it.cells("#cell #about")
         assert not get_cell_colours(it, (0, 1))
         video = manifest.videos[2]
 

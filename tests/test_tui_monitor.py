@@ -157,22 +157,22 @@ def test_previews_are_scrubbed_and_followed(queue: Queue, tmp_path: Path) -> Non
         path = str(write_previews(tmp_path, 5))
         queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=path))
         await it.until(lambda: screen.previews.step_numbers == [1, 2, 3, 4, 5])
-        await it.until(lambda: "step 5 of 20   " in it.text())
+        await it.until(lambda: "after 5 of 20 steps   " in it.text())
         await it.press("left", "h")
-        await it.until(lambda: "step 3 of 20   " in it.text())
+        await it.until(lambda: "after 3 of 20 steps   " in it.text())
         assert screen.picture.pictures[0][0, 0, 0] == 30
         write_previews(tmp_path, 9)
         queue.record_step(taken, step_done(8, 20, 0.1, 0.8, preview=path))
         await it.until(lambda: screen.previews.step_numbers[-1] == 9)
-        assert "step 3 of 20   " in it.text()
+        assert "after 3 of 20 steps   " in it.text()
         await it.press("l", "right")
-        await it.until(lambda: "step 5 of 20   " in it.text())
+        await it.until(lambda: "after 5 of 20 steps   " in it.text())
         await it.press("G")
-        await it.until(lambda: "step 9 of 20   " in it.text())
+        await it.until(lambda: "after 9 of 20 steps   " in it.text())
         await it.press("h")
-        await it.until(lambda: "step 8 of 20   " in it.text())
+        await it.until(lambda: "after 8 of 20 steps   " in it.text())
         await it.press("end")
-        await it.until(lambda: "step 9 of 20   " in it.text() and screen.previews.picked_step is None)
+        await it.until(lambda: "after 9 of 20 steps   " in it.text() and screen.previews.picked_step is None)
 
     with engine_announced():
         on("monitor", test)
@@ -187,10 +187,10 @@ def test_caption_and_strip_tell_which_steps_have_no_preview(queue: Queue, tmp_pa
         make_step_preview_path(make_preview_folder_path(path), 3).unlink()  # as of a worker that skipped it
         queue.record_step(taken, step_done(4, 20, 0.1, 0.9, preview=str(path)))
         await it.until(lambda: re.search(r" 1 +2 +⋯ +4 +5 ", it.text()))
-        assert "step 5 of 20   ← earlier steps" in it.text()
+        assert "after 5 of 20 steps   ← earlier" in it.text()
         assert "·" not in it.screen(MonitorScreen).strip.get_shown_text()
         queue.record_step(taken, step_done(5, 20, 0.1, 0.85))
-        await it.until(lambda: "step 5 of 20, the latest preview" in it.text())
+        await it.until(lambda: "after 5 of 20 steps, latest preview" in it.text())
 
     with engine_announced():
         on("monitor", test)

@@ -507,7 +507,7 @@ def test_monitor_shows_step_noise_pace_curves_and_preview(queue: Queue, tmp_path
         assert re.search(r"▶ denoising +red seed 42 +\S+ +8/20 +0\.650 +0\.25 +0:03 ", shown)
         assert "straightness" in shown
         assert "0.97" in shown
-        assert "step 8 of 20   " in shown
+        assert "after 8 of 20 steps   " in shown
         assert "▀" in screen.picture.get_shown_text()
         queue.record_done(taken, VideoDone(seconds={}))
         await it.until(lambda: "the engine starts a worker for the next video; 2 videos waiting" in it.text())
@@ -852,7 +852,7 @@ def test_attention_is_shown_or_reported_as_missing(made: BatchFolder, wantui: Wa
         assert "▀" in it.cells("#curve-cells")
         before = [row.plain for row in screen.details.details_text.shown_lines]
         await it.press("right", "full_stop")
-        await it.until(lambda: "step 1 " in it.cells("#curve-cells") and "frame 2 of" in it.cells("#curve-cells"))
+        await it.until(lambda: "step 0 " in it.cells("#curve-cells") and "frame 2 of" in it.cells("#curve-cells"))
         assert [row.plain for row in screen.details.details_text.shown_lines] != before
         await it.press("h", "comma", "comma", "w")
         await it.until(lambda: "mean of" in it.cells("#curve-cells") and "frame 1 of" in it.cells("#curve-cells"))

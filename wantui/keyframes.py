@@ -208,6 +208,13 @@ def find_evaluations_since(times: KeyframeTimes, noise_levels: Sequence[float], 
     return [position >= first - tolerance for position in _find_positions(times, noise_levels, step_count)]
 
 
+def find_first_step(fraction: float, step_count: int) -> int:
+    """Return the first step at or after a fraction of the denoising: the step at which a schedule reaches it."""
+    last_step = max(1, step_count - 1)
+    steps = (step for step in range(step_count) if step / last_step >= fraction - MOMENT_TOLERANCE)
+    return next(steps, step_count - 1)
+
+
 def _get_tolerance(unit: KeyframeUnit) -> float:
     return 0.0 if unit == "step" else MOMENT_TOLERANCE
 

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.planning import Recipe
+from wantui.samplers import find_sampler_schedule
 from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps
 
 AttentionAxis = Literal["step", "block", "head"]
@@ -14,6 +16,12 @@ SETTING_BY_AXIS = {"block": "store_per_block", "head": "store_per_head"}
 """Setting of attention_analysis_settings that stores an axis; steps are always stored."""
 MAX_SCALE_QUANTILE = 0.995
 """Quantile of the values of a map at which its colour scale ends."""
+
+
+def list_map_steps(maps: StoredAttentionMaps, recipe: Recipe | None) -> list[int]:
+    """Return the step, from 0, of each stored evaluation; heun evaluates the model twice per step."""
+    evaluates_twice = recipe is not None and find_sampler_schedule(recipe.sampler).evaluates_model_twice
+    return [(index + 1) // 2 if evaluates_twice else index for index in maps.evaluations.tolist()]
 
 
 def count_axis_maps(maps: StoredAttentionMaps, map_name: str, axis: AttentionAxis) -> int:

@@ -172,7 +172,7 @@ class DenoisingStates:
 
         Args:
             written_moments: indices of steps (0, "10"), percentages ("50%"), noise levels ("sigma 0.8") and "end".
-                Percentages and noise levels choose the nearest stored step.
+                Percentages and noise levels choose a stored step, as in `find_stored_step`.
 
         Raises:
             MissingStatesError: a step is not stored, or none is.

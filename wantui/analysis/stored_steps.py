@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from wantui.errors import UserError
 from wantui.formatting import join_and_shorten
-from wantui.keyframes import parse_keyframes
+from wantui.keyframes import find_first_step, parse_keyframes
 
 MAX_LISTED_STEPS = 12
 """Maximum number of stored steps that an error lists."""
@@ -20,7 +20,8 @@ def find_stored_step(
     """Return the index of the stored step at a written moment.
 
     Args:
-        written: index of a step, which must be stored; a percentage or noise level, which choose the nearest one.
+        written: index of a step, which must be stored; a percentage, which chooses the stored step nearest to the step
+            at which a schedule reaches it; or a noise level, which chooses the nearest stored one.
         steps, sigmas: stored steps, from 0, and their noise levels; at least one.
         step_count: number of steps of the denoising.
         description: what is stored, such as "red seed 42 has no noisy state".
@@ -35,7 +36,8 @@ def find_stored_step(
     if times.unit == "sigma":
         return min(range(len(steps)), key=lambda index: abs(sigmas[index] - moment))
     if times.unit == "fraction":
-        return min(range(len(steps)), key=lambda index: abs(steps[index] - moment * max(1, step_count - 1)))
+        first_step = find_first_step(moment, step_count)
+        return min(range(len(steps)), key=lambda index: abs(steps[index] - first_step))
     if moment in steps:
         return list(steps).index(int(moment))
     if moment >= step_count:

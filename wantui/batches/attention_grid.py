@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wantui.analysis.attention_axes import AttentionAxis, average_maps_along, compute_shared_maximum, count_axis_maps
+from wantui.analysis.attention_axes import (
+    AttentionAxis,
+    average_maps_along,
+    compute_shared_maximum,
+    count_axis_maps,
+    list_map_steps,
+)
 from wantui.analysis.attention_overlay import draw_frame_overlay, find_latent_frame, map_heat_colours
 from wantui.analysis.stored_steps import find_stored_step
 from wantui.errors import UserError
 from wantui.gallery.labelled_grid import ColourBar, FrameCell, LabelledGrid
 from wantui.keyframes import KeyframeError
-from wantui.samplers import find_sampler_schedule
 from wantui.storage.attention_maps import StoredAttentionMaps, open_attention_maps
 from wantui.storage.manifest import VideoEntry
 from wantui.storage.mp4 import Frame
@@ -70,7 +75,8 @@ def choose_step_indices(
     Raises:
         UserError: a moment cannot be read, or its step is not stored.
     """
-    steps, step_count = _list_steps(maps, video), video.entry.recipe.steps
+    recipe = video.entry.recipe
+    steps, step_count = list_map_steps(maps, recipe), recipe.steps
     if written_moments:
         description = f"{video.name} has no attention map"
         sigmas = maps.sigmas.tolist()
@@ -85,13 +91,6 @@ def choose_step_indices(
     return sorted(set(np.linspace(0, len(steps) - 1, DEFAULT_STEP_COLUMNS).round().astype(int).tolist()))
 
 
-def _list_steps(maps: StoredAttentionMaps, video: SelectedVideo) -> list[int]:
-    """Return the step, from 0, of each stored evaluation; heun evaluates the model twice per step."""
-    recipe = video.entry.recipe
-    evaluates_twice = find_sampler_schedule(recipe.sampler).evaluates_model_twice
-    return [(index + 1) // 2 if evaluates_twice else index for index in maps.evaluations.tolist()]
-
-
 def describe_columns(
     maps: StoredAttentionMaps, video: SelectedVideo, word: str, axis: AttentionAxis, step_indices: Sequence[int]
 ) -> AttentionColumns:
@@ -103,7 +102,7 @@ def describe_columns(
     count = count_axis_maps(maps, word, axis)
     if axis != "step":
         return AttentionColumns(axis, tuple(range(count)), tuple(f"{axis} {index}" for index in range(count)))
-    steps = _list_steps(maps, video)
+    steps = list_map_steps(maps, video.entry.recipe)
     labels = tuple(f"step {steps[index]}, σ {maps.sigmas[index]:.3g}" for index in step_indices)
     return AttentionColumns(axis, tuple(int(maps.evaluations[index]) for index in step_indices), labels)
 

@@ -118,7 +118,7 @@ def _make_uturns(plan: "UTurnPlan", device: str, may_fetch: bool) -> int:
                     case UTurnStep(task, number, step_number):
                         line.show_count(
                             f"U-turn {number} of {len(plan.tasks)}: {task.video.name}, noise level "
-                            f"{task.entry.sigma:.3f}, step {step_number}"
+                            f"{task.entry.sigma:.3f}, {format_count(step_number, 'step')} done"
                         )
                     case UTurnDone(_, clip_path):
                         line.erase()

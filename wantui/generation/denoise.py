@@ -208,7 +208,7 @@ def denoise_latents(
             check_finite(
                 result.next_latents,
                 "the latents hold",
-                f"after step {evaluation_index + 1} of {evaluation_count} {moment}",
+                f"after {evaluation_index + 1} of {evaluation_count} steps {moment}",
             )
             yield DenoisingStep(
                 evaluation_index=evaluation_index,

@@ -172,7 +172,7 @@ class StepArrayWriter:
                 array_crcs = [compute_array_crc(self._get_open_array(path)[step_row]) for path in self.arrays_by_path]
                 if compute_array_crc(np.array(array_crcs, dtype=np.uint32), self.constant_crc) != expected_crc:
                     raise PartialCaptureError(
-                        f"the values of step {self.evaluations[step_row] + 1} differ from their checksum"
+                        f"the values of model evaluation {self.evaluations[step_row]} differ from their checksum"
                     )
             self.group.attrs.update(self.attributes)
         self.checksums = list(checksums)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.atomic_files import make_partial_path, remove_path
+from wantui.formatting import format_count
 from wantui.planning import Recipe
 from wantui.planning.disk_estimate import list_captured_steps
 from wantui.planning.evaluation_prompts import build_evaluation_prompts_attribute
@@ -160,9 +161,9 @@ class TrajectoryWriter:
             stored_state = state.astype(self.latents_array.dtype)
         if not np.isfinite(stored_state).all():
             if not np.isfinite(state).all():
-                raise ValueError(f"latents after step {step} contain NaN or infinity")
+                raise ValueError(f"latents after {format_count(step, 'step')} contain NaN or infinity")
             raise ValueError(
-                f"latents after step {step} are too large for float16. "
+                f"latents after {format_count(step, 'step')} are too large for float16. "
                 "Use latent_analysis_settings.storage_dtype: float32"
             )
         return stored_state
@@ -248,7 +249,7 @@ class TrajectoryWriter:
             or np.array_equal(self.latents_array[row], self._to_stored_dtype(state, step))
         )
         if crc != expected_crc or not is_stored:
-            raise PartialCaptureError(f"the state after step {step} differs from its checksum")
+            raise PartialCaptureError(f"the state after {format_count(step, 'step')} differs from its checksum")
         return state
 
 

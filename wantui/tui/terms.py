@@ -19,7 +19,7 @@ TERMS = {
     "mark": "(word): its attention can be stored or weighted.",
     "cfg scale": "Strength of the prompt; 1 is without guidance.",
     "latents": "Compressed form in which a video is generated.",
-    "step, σ": "Removes noise; the noise level σ falls to 0.",
+    "step, σ": "Lowers the noise level σ; step 0 is the first.",
     "trajectory": "Path of the latents from noise to video.",
     "place": "Do groups of videos end in different places?",
     "room": "Does a group take up more of latent space?",

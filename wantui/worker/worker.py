@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+from wantui.formatting import format_count
 from wantui.generation.errors import OverwrittenWeightsError
 from wantui.generation.make_video import (
     FrameDecoded,
@@ -313,7 +314,7 @@ class Worker:
                     ),
                 )
                 self._raise_if_stop_requested(
-                    user_request, f"after step {step.evaluation_index + 1} of {step.evaluation_count}"
+                    user_request, f"after {step.evaluation_index + 1} of {step.evaluation_count} steps"
                 )
                 if self.pending_finalization is not None and self.pending_finalization.finished_video.done():
                     self.finish_pending_video()
@@ -328,10 +329,10 @@ class Worker:
                     in_progress.reported_at = time.monotonic()
                     self._raise_if_stop_requested(
                         self.queue.record_decoded_frames(claim, decoded_count, frame_count),
-                        f"after frame {decoded_count} of {frame_count}",
+                        f"after {decoded_count} of {frame_count} frames",
                     )
             case GenerationResumed(steps_done):
-                batch_log.info("%s resumes after step %d", claim.title, steps_done)
+                batch_log.info("%s resumes after %s", claim.title, format_count(steps_done, "step"))
                 self.queue.emit_video_event(claim, VideoResumed(steps_done=steps_done))
             case GenerationRestarted(reason):
                 batch_log.warning("%s restarts from the first step: cannot use its checkpoint: %s", claim.title, reason)

@@ -68,8 +68,8 @@ class AttentionFilm:
     words: tuple[WordAttention, ...]
     sigmas: tuple[float, ...]
     """Noise level of each stored step."""
-    evaluations: tuple[int, ...]
-    """Index of the evaluation of each stored step, from 0."""
+    steps: tuple[int, ...]
+    """Step of each stored evaluation, from 0; `heun` evaluates the model twice per step."""
     frames: "tuple[NDArray[np.uint8], ...]"
     """Frames of the video, reduced; empty if pictures are off."""
     scale_maximum: float
@@ -148,6 +148,7 @@ def load_attention_film(video: Video, with_frames: bool) -> AttentionFilm:
     """
     import numpy as np
 
+    from wantui.analysis.attention_axes import list_map_steps
     from wantui.analysis.attention_overlay import compute_mean_map_maximum, map_heat_colours
     from wantui.analysis.attention_summary import average_finite_values, average_map_over_steps, compute_word_curves
     from wantui.storage.attention_maps import open_attention_maps
@@ -183,7 +184,7 @@ def load_attention_film(video: Video, with_frames: bool) -> AttentionFilm:
     return AttentionFilm(
         tuple(words),
         tuple(maps.sigmas.tolist()),
-        tuple(maps.evaluations.tolist()),
+        tuple(list_map_steps(maps, video.recipe)),
         frames,
         scale_maximum,
         tuple(colours),

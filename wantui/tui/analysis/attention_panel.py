@@ -120,10 +120,10 @@ def _draw_figures(
     if is_mean:
         index_text = f"mean of {count} {key.axis}s"
     elif key.axis == "step":
-        index_text = f"step {film.evaluations[key.step_index] + 1}  σ {film.sigmas[key.step_index]:.3f}"
+        index_text = f"step {film.steps[key.step_index]}  σ {film.sigmas[key.step_index]:.3f}"
     else:
         index_text = f"{key.axis} {key.step_index} (0 to {count - 1})"
-    first, last = (film.evaluations[0] + 1, film.evaluations[-1] + 1) if key.axis == "step" else (0, count - 1)
+    first, last = (film.steps[0], film.steps[-1]) if key.axis == "step" else (0, count - 1)
     axis_key = "A axis" if len(film.list_axes()) > 1 else ""
     lines = [
         _join_at_both_ends(

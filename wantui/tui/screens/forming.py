@@ -208,7 +208,7 @@ class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
     def _show_title(self, step: "FittedStep", index: int) -> None:
         """Name the shown state, its frames, and how exact its colours are."""
         recipe = self.video.entry.recipe
-        what = f"the video, after step {recipe.steps} of {recipe.steps}"
+        what = f"the video, after {recipe.steps} of {recipe.steps} steps"
         if step.moment.step is not None:
             what = f"{KIND_TEXTS[self.kind]} at {step.moment.label}"
         width = self.title_text.content_size.width

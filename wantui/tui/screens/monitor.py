@@ -14,7 +14,7 @@ from textual.containers import Horizontal, Vertical
 
 from wantui.batches.eta import format_seconds_left
 from wantui.batches.progress import FinishedVideo, VideoProgress
-from wantui.formatting import escape_unprintable
+from wantui.formatting import escape_unprintable, format_count
 from wantui.queue.records import VideoRow
 from wantui.tui.actions import make_bindings
 from wantui.tui.cancelling import cancel_videos
@@ -260,16 +260,16 @@ class MonitorScreen(MonitorFiles):
 
     def _make_preview_caption(self, step: int) -> Text:
         progress = self.get_current_progress()
-        steps_text = f" of {progress.step_count}" if progress is not None and progress.step_count else ""
+        step_count = 0 if progress is None else progress.step_count
+        steps_text = f"{step} of {step_count} steps" if step_count else format_count(step, "step")
         accent, dim = self.caption_text.make_colour_style("accent"), Style(dim=True)
         if self.previews.picked_step is not None:
-            step_style, key, hint = accent, f"   {find_key(self, 'monitor.latest')}", " latest step"
+            step_style, key, hint = accent, f"   {find_key(self, 'monitor.latest')}", " latest"
         elif progress is None or step >= progress.step_number:
-            step_style, key, hint = dim, f"   {find_key(self, 'monitor.earlier')}", " earlier steps"
+            step_style, key, hint = dim, f"   {find_key(self, 'monitor.earlier')}", " earlier"
         else:  # the worker skips slow previews
-            is_last = progress.step_number == progress.step_count
-            step_style, key, hint = dim, "", ", the last one previewed" if is_last else ", the latest preview"
-        return Text.assemble((f"step {step}{steps_text}", step_style), (key, accent + Style(bold=True)), (hint, dim))
+            step_style, key, hint = dim, "", ", latest preview"
+        return Text.assemble((f"after {steps_text}", step_style), (key, accent + Style(bold=True)), (hint, dim))
 
     def _make_finished_caption(self, finished: FinishedVideo, *, names_video: bool = False) -> Text:
         subject = f"{replace_names(finished.done_event.title)} " if names_video else ""

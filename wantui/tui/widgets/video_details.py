@@ -143,7 +143,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
             if word:
                 heading.append(f"  {sign} {word}", make_style(colour))
         if cell.running is not None:
-            heading.append(f"  step {cell.running.step_number} of {cell.running.step_count}", "dim")
+            heading.append(f"  {cell.running.step_number} of {cell.running.step_count} steps", "dim")
         return heading
 
     def _find_sheet(self, cell: MatrixCell, batch_folder: Path) -> Path | None:
