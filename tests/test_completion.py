@@ -10,6 +10,7 @@ from clip_batches import write_clip_batch
 from conftest import Wantui
 
 from wantui.cli import MODULE_AND_HELP_BY_COMMAND
+from wantui.cli.commands import COMMANDS_BY_OTHER_NAME
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
@@ -110,6 +111,10 @@ def test_fish_keeps_a_value_and_its_description_after_the_first_comma(wantui: Wa
         (("lib",), "no such command 'lib'; did you mean library?"),
         (("queeu",), "no such command 'queeu'; did you mean queue?"),
         (("queue", "cancle"), "no such command 'cancle'; did you mean cancel?"),
+        (("cancel",), "no such command 'cancel'; did you mean queue cancel?"),
+        (("ls",), "no such command 'ls'; did you mean queue ls or library ls or models ls?"),
+        (("generate",), "no such command 'generate'; did you mean run?"),
+        (("models", "generate"), "no such command 'generate'; the commands are "),
         (("zzz",), f"no such command 'zzz'; the commands are {', '.join(MODULE_AND_HELP_BY_COMMAND)}."),
     ],
 )
@@ -117,6 +122,11 @@ def test_unknown_command_gets_a_suggestion(wantui: Wantui, words: tuple[str, ...
     result = wantui(*words)
     assert result.code == 2
     assert message in result.err
+
+
+@pytest.mark.parametrize("command", sorted({one for names in COMMANDS_BY_OTHER_NAME.values() for one in names}))
+def test_suggested_commands_exist(wantui: Wantui, command: str) -> None:
+    assert wantui(*command.split(), "--help").code == 0
 
 
 def test_short_options_equal_the_long_ones(wantui: Wantui) -> None:

@@ -9,6 +9,17 @@ import click
 from wantui.cli.streams import allow_closed_output
 from wantui.formatting import shorten_text
 
+COMMANDS_BY_OTHER_NAME = {
+    "compare": ["analyze --compare"],
+    "delete": ["queue remove"],
+    "generate": ["run"],
+    "list": ["queue ls", "library ls"],
+    "play": ["open"],
+    "rm": ["queue remove"],
+    "version": ["--version"],
+}
+"""Commands by the names that they have in other programs."""
+
 
 class WantuiCommand(click.Command):
     """A command that refuses a repeated option; click would silently use only the last value."""
@@ -45,7 +56,18 @@ class WantuiGroup(click.Group):
         name = args[0]
         if not (ctx.resilient_parsing or name.startswith("-")) and self.get_command(ctx, name) is None:
             names = self.list_commands(ctx)
-            similar = [known for known in names if known.startswith(name)] or difflib.get_close_matches(name, names)
+            similar = [known for known in names if known.startswith(name)] or self._find_subcommands(ctx, name)
+            similar = similar or (COMMANDS_BY_OTHER_NAME.get(name, []) if ctx.parent is None else [])
+            similar = similar or difflib.get_close_matches(name, names)
             advice = f"did you mean {' or '.join(similar)}?" if similar else f"the commands are {', '.join(names)}."
             ctx.fail(f"no such command {name!r}; {advice}")
         return super().resolve_command(ctx, args)
+
+    def _find_subcommands(self, ctx: click.Context, name: str) -> list[str]:
+        """Return "group name" for each group that has a command of this name."""
+        groups = {known: self.get_command(ctx, known) for known in self.list_commands(ctx)}
+        return [
+            f"{known} {name}"
+            for known, group in groups.items()
+            if isinstance(group, click.Group) and name in group.list_commands(ctx)
+        ]
