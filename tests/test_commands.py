@@ -235,7 +235,7 @@ def test_rerun_refuses_a_clip_whose_size_differs_from_its_recipe(small: list[str
     result = wantui("rerun", "edited.mp4", "--device", "cpu")
     assert result.code == 2
     assert result.err == (
-        "wantui: cannot regenerate edited.mp4: it was changed. Its frames are 32x32, but its recipe has 16000x32\n"
+        "wantui: cannot regenerate edited.mp4: it was changed: its frames are 32x32, not 16000x32 as in its recipe\n"
     )
 
 

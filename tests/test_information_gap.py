@@ -207,7 +207,7 @@ def test_prompt_without_one_generic_word_is_refused_by_name(prompt: str, message
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("circle shape", "cannot read 'circle shape'. Write it as circle|square: shape"),
+        ("circle shape", "cannot read 'circle shape'. Write it like circle|square: shape"),
         ("circle|: shape", "cannot read"),
         ("circle: a|b", "cannot read"),
         ("circle: ", "cannot read"),

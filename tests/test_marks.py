@@ -15,7 +15,7 @@ from wantui.errors import UserError
 from wantui.storage.batch_check import check_batch
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest
-from wantui.storage.manifest_labels import label_columns, label_variations
+from wantui.storage.manifest_labels import make_column_labels, make_variation_labels
 from wantui.storage.marks import MAX_NOTE_LENGTH, NO_MARK, VideoMark, edit_mark, read_marks
 from wantui.storage.mp4 import ClipError, read_frames, read_middle_frame
 
@@ -182,15 +182,15 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 def test_variation_labels_name_differences_or_the_unique_id(manifest: Manifest) -> None:
-    labels = [label.label for label in label_variations(manifest, range(len(manifest.variations)))]
+    labels = [label.label for label in make_variation_labels(manifest, range(len(manifest.variations)))]
     assert labels[-2:] == ["blue, circle", "blue, square"]
     assert len(set(labels)) == len(labels)
 
 
 def test_column_labels_are_seeds_unless_they_differ_in_a_column(manifest: Manifest) -> None:
-    assert label_columns(manifest.videos) == ("seed 42", "seed 43")
+    assert make_column_labels(manifest.videos) == ("seed 42", "seed 43")
     manifest.videos[0].seed = 7
-    assert label_columns(manifest.videos) == ("video 1", "seed 43")
+    assert make_column_labels(manifest.videos) == ("video 1", "seed 43")
 
 
 def test_middle_frame_equals_that_of_the_clip_or_its_last(tmp_path: Path) -> None:

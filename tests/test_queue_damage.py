@@ -11,7 +11,7 @@ import pytest
 from conftest import Wantui, batch, deny, only_queued
 
 from wantui.cli.doctor_engine import check_queue_database
-from wantui.engine.control import acquire_engine_lock, is_lock_current
+from wantui.engine.control import acquire_engine_lock, is_lock_file_in_place
 from wantui.engine.queue_opening import open_queue
 from wantui.errors import UserError
 from wantui.queue import connection, database
@@ -91,7 +91,7 @@ def test_damaged_queue_is_reported_by_doctor_and_quarantined_by_the_next_command
 ) -> None:  # R8, C7
     actual = " ".join(wantui("doctor").out.split())
     assert f"problem queue cannot open {damaged / DATABASE_FILE}: " in actual
-    assert "wantui engine start renames it" in actual
+    assert "`wantui engine start` renames it" in actual
     assert not list(damaged.glob("*.damaged-*"))  # a check changes nothing
     result = wantui("queue", "ls")
     assert result.code == 0, result.err
@@ -144,9 +144,9 @@ def test_inaccessible_state_directory_is_not_treated_as_deleted(
         with monkeypatch.context() as patch:
             deny(patch, tmp_path)
             assert not queue.is_replaced()
-            assert is_lock_current(lock, tmp_path)
+            assert is_lock_file_in_place(lock, tmp_path)
         (tmp_path / ENGINE_LOCK_FILE).unlink()
-        assert not is_lock_current(lock, tmp_path)
+        assert not is_lock_file_in_place(lock, tmp_path)
         os.close(lock)
 
 

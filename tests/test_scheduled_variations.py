@@ -16,7 +16,7 @@ from wantui.planning.evaluation_prompts import EvaluationPrompt, describe_evalua
 from wantui.planning.variations import list_scheduled_moments
 from wantui.prompts import TooManyVariationsError, Variation, expand_schedule, expand_template, parse_template
 from wantui.storage.manifest import create_manifest
-from wantui.storage.manifest_labels import label_variations
+from wantui.storage.manifest_labels import make_variation_labels
 
 SCHEDULE = "prompt_schedule_settings.schedule"
 
@@ -117,7 +117,7 @@ def test_recipes_have_the_prompts_of_their_variation() -> None:
     assert batch.first_recipe.weighting == "attention"
     assert len({video.recipe.digest for video in batch.videos}) == len(batch.videos)
     manifest = create_manifest(batch, "scheduled")
-    labels = label_variations(manifest, range(4))
+    labels = make_variation_labels(manifest, range(4))
     assert [label.label for label in labels] == ["red, ring", "red, cross", "blue, ring", "blue, cross"]
 
 

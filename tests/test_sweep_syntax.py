@@ -83,7 +83,7 @@ def test_axes_settings_and_quotes_are_separated() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("cfg_scale", "cannot read 'cfg_scale'. Write it as"),
+        ("cfg_scale", "cannot read 'cfg_scale'. Write it like"),
         ("=3", "cannot read '=3'"),
         ('a="b', "has no closing quote"),
         ('a="b"c', "'c' follows a quoted value"),

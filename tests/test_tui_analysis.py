@@ -458,13 +458,13 @@ def test_view_key_cycles_through_the_views(tmp_path: Path) -> None:
         await it.press("v")
         await it.until(lambda: "of the variance" in it.text())
         await it.press("v", "v", "v")
-        assert screen.view == "curves"
+        assert screen.current_view == "curves"
         await it.press("V")
-        assert screen.view == "correlations"
+        assert screen.current_view == "correlations"
         await it.press("V")
-        assert screen.view == "attention"
+        assert screen.current_view == "attention"
         await it.press("c")
-        assert screen.view == "effects"
+        assert screen.current_view == "effects"
 
     on("analysis", test)
 
@@ -490,7 +490,7 @@ def test_curve_key_shows_the_next_metric_over_a_setting_and_then_the_declared_on
         for metric in [*metrics, metrics[0]]:
             assert re.search(rf"{metric}( in [a-z ]+)? (over|by) cfg scale", it.cells("#curve-cells")), metric
             await it.press("n")
-        assert screen.view == "effects"
+        assert screen.current_view == "effects"
 
     on("analysis", test, size=size)
 

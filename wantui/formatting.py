@@ -130,7 +130,7 @@ def join_and_shorten(names: Sequence[object], max_count: int = 3, separator: str
 
 
 def shorten_labels(labels: Sequence[str], fits: Callable[[str], bool]) -> list[str]:
-    """Replace the part of each label that does not fit by an ellipsis, so that different labels stay different.
+    """Replace the part of each label that does not fit with an ellipsis, and keep distinct labels distinct.
 
     The labels lose their end or, if this makes labels equal or cuts numbers, their start or their middle, because a
     setting's value is at the end. If no cut keeps all labels distinct, use the cut that keeps most of them distinct.
@@ -143,7 +143,7 @@ def shorten_labels(labels: Sequence[str], fits: Callable[[str], bool]) -> list[s
 
 
 def shorten_middle(text: str, fits: Callable[[str], bool]) -> str:
-    """Replace the middle of a text that does not fit by an ellipsis."""
+    """Replace the middle of a text that does not fit with an ellipsis."""
     return _shorten_label(text, _cut_middle, fits)
 
 

@@ -90,9 +90,10 @@ def parse_generic_words(text: str) -> tuple[GenericWord, ...]:
     seen_words: set[str] = set()
     for part in filter(str.strip, text.split(";")):
         words_text, separator, generic_text = part.rpartition(":")
-        words, generic = [_join_spaces(word) for word in words_text.split("|")], _join_spaces(generic_text)
+        words = [_collapse_whitespace(word) for word in words_text.split("|")]
+        generic = _collapse_whitespace(generic_text)
         if not separator or not generic or not all(words) or "|" in generic or ":" in words_text:
-            raise GenericWordsError(f"cannot read {shorten_text(part.strip())!r}. Write it as {EXAMPLE}")
+            raise GenericWordsError(f"cannot read {shorten_text(part.strip())!r}. Write it like {EXAMPLE}")
         for word in words:
             if word.casefold() in seen_words:
                 raise GenericWordsError(f"{word!r} is declared twice. Give it one generic word")
@@ -129,7 +130,7 @@ def read_generic_words(option_text: str | None, config: Mapping[str, Any], place
     return generic_words
 
 
-def _join_spaces(text: str) -> str:
+def _collapse_whitespace(text: str) -> str:
     return " ".join(text.split())
 
 
@@ -151,7 +152,7 @@ def convert_to_generic_words_text(value: Any) -> Any:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if not isinstance(value, str):
-        raise GenericWordsError(f"cannot read {shorten_text(repr(value))}. Write it as {EXAMPLE}")
+        raise GenericWordsError(f"cannot read {shorten_text(repr(value))}. Write it like {EXAMPLE}")
     return format_generic_words(parse_generic_words(value)) or None
 
 

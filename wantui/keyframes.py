@@ -36,8 +36,8 @@ class KeyframeTimes(BaseModel):
     moments: Annotated[tuple[float, ...], Field(min_length=1, max_length=MAX_KEYFRAME_COUNT)]
 
     @model_validator(mode="after")
-    def check_order(self) -> Self:
-        """Refuse moments outside the range of their unit, out of order, or equal."""
+    def check_keyframes(self) -> Self:
+        """Reject moments that are outside the range of their unit, out of order, or equal."""
         for moment in self.moments:
             if moment < 0 or (self.unit != "step" and moment > 1):
                 raise PydanticCustomError(

@@ -316,7 +316,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
         ]
         effects_text = f"p {p_by_metric[DISTANCE]:.3g}"
     elif differing_names:
-        subjects = join_and_shorten(list(dict.fromkeys(map(_name_family, shown_names))))
+        subjects = join_and_shorten(list(dict.fromkeys(map(_find_family, shown_names))))
         verdict_parts = [f"the {groups_text} differ in {subjects}"]
         if question == ROOM and len(data.groups) <= MAX_ORDERED_GROUPS:
             verdict_parts.append(f"by their means, {_order_groups(data, rows, shown_names)}")
@@ -378,7 +378,7 @@ def _order_groups(data: AnswerData, rows: Sequence[Sequence[Evidence]], metrics:
     return "; ".join(orders) + (f" ({legend})" if legend else "")
 
 
-def _name_family(metric: str) -> str:
+def _find_family(metric: str) -> str:
     """Return the family of a path metric; return any other metric unchanged."""
     return FAMILIES_BY_METRIC.get(metric, metric)
 

@@ -247,7 +247,7 @@ def _compute_cell_values(
         metric_names: metrics, the declared metric first.
 
     Raises:
-        CannotCompareError: some videos have no value of the declared metric.
+        CannotCompareError: some videos have no value for the declared metric.
     """
     cell_values = np.stack(
         [np.stack(_collect_group_cell_values(matched_groups, final_states, name), axis=2) for name in metric_names],
@@ -264,7 +264,7 @@ def _compute_cell_values(
     is_complete = [bool(np.isfinite(cell_values[..., m]).all()) for m in range(len(metric_names))]
     if not is_complete[0]:
         raise CannotCompareError(
-            f"cannot compare {metric_names[0]}: some videos have no value of this metric. Declare another metric"
+            f"cannot compare {metric_names[0]}: some videos have no value for this metric. Declare another metric"
         )
     incomplete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if not complete]
     complete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if complete]

@@ -75,7 +75,7 @@ def draw_demo_overlay(videos: "Sequence[Video]") -> Path:
     overlay_path = video.folder / "analysis" / f"{video.id}_{DEMO_WORD}.mp4"
     if not overlay_path.exists():
         if video.attention_path is None:
-            raise UserError(f"cannot draw over {video.id}: its attention maps are missing. Run wantui demo --fresh")
+            raise UserError(f"cannot draw over {video.id}: its attention maps are missing. Run `wantui demo --fresh`")
         recipe = read_manifest(BatchFolder(video.folder)).videos[video.video_index].recipe
         make_parent_folders(video.folder, overlay_path)
         write_overlay(find_clip_path(video), video.attention_path, DEMO_WORD, overlay_path, recipe)

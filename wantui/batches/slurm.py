@@ -215,7 +215,7 @@ def check_slurm_installation() -> None:
     """
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise NoSlurmError(
-            "cannot submit jobs: sbatch and srun are not installed. Call wantui slurm on a login node of the cluster"
+            "cannot submit jobs: sbatch and srun are not installed. Run `wantui slurm` on a login node of the cluster"
         )
     if find_spec("submitit") is None:
         raise NoSlurmError("cannot submit jobs: submitit is not installed. Run: pip install 'wantui[slurm]'")

@@ -166,9 +166,9 @@ def _run_command(arguments: list[str] | None) -> int | None:
 
         from wantui.queue.database import is_database_damage
 
-        advice = "Free disk space, stop the process that locks the queue, or make its files writable; then try again."
+        advice = "Free disk space, end the process that is locking the queue, or make its files writable. Try again."
         if isinstance(error, sqlite3.Error) and is_database_damage(error):
-            advice = "It is damaged. Create a new one: wantui engine stop, then wantui engine start."
+            advice = "It is damaged. To create a new one, run `wantui engine stop`, then `wantui engine start`."
         return _report_error(f"wantui: cannot use the queue: {error}. {advice}", 3, shown_arguments)
     return None
 

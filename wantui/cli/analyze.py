@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "id_prefixes",
     type=VideoIdPrefix(),
     multiple=True,
-    help="Include only the video with this ID, or its first characters; repeatable.  [default: all videos]",
+    help="Include only the video whose ID is or starts with this text; repeatable.  [default: all videos]",
 )
 @click.option(
     "--where",

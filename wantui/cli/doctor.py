@@ -331,7 +331,7 @@ def _check_disk_space() -> Iterator[Finding]:
         yield Finding("note", "disk", f"{working_folder} is on a network file system ({file_system_type})", advice)
     if os.access(working_folder, os.W_OK) and not can_lock_files(working_folder):
         advice = (
-            "a batch there runs on one worker at a time, and wantui slurm needs locks (Lustre: mount with -o flock)"
+            "a batch there runs on one worker at a time, and `wantui slurm` needs locks (Lustre: mount with -o flock)"
         )
         yield Finding(
             "note", "disk", f"{working_folder} is on a file system without locks ({file_system_type})", advice

@@ -27,7 +27,7 @@ def check_queue_database(state_dir: "StateDirectory") -> Finding:
             hold_description = check_database(database_path)
     except sqlite3.DatabaseError as error:
         advice = (
-            "wantui engine start renames it and creates a new one" if is_database_damage(error) else DATABASE_ADVICE
+            "`wantui engine start` renames it and creates a new one" if is_database_damage(error) else DATABASE_ADVICE
         )
         return Finding("problem", "queue", f"cannot open {database_path}: {error}", advice)
     except UserError as error:

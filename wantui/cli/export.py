@@ -32,7 +32,7 @@ UNSWEPT_PATH_DEPTH = 2
     "id_prefixes",
     type=VideoIdPrefix(),
     multiple=True,
-    help="Export only the video with this ID, or its first characters; repeatable.  [default: all videos]",
+    help="Export only the video whose ID is or starts with this text; repeatable.  [default: all videos]",
 )
 def command(batch: Path, export_format: str, requested_folder: Path | None, id_prefixes: tuple[str, ...]) -> None:
     """Export the stored latents of BATCH.
@@ -59,8 +59,8 @@ def command(batch: Path, export_format: str, requested_folder: Path | None, id_p
         raise UserError(f"cannot write {path}: {error.strerror or error}. Choose another folder with -o") from None
     if export_format == "older" and has_cells:
         echo(
-            "the `older` layout cannot represent a sweep: each cell was exported to its own folder, which wantui "
-            f"analyze does not read. Analyze the batch itself:\n  wantui analyze {shlex.quote(str(batch))}",
+            "the `older` layout cannot represent a sweep: each cell was exported to its own folder, which `wantui "
+            f"analyze` does not read. Analyze the batch itself:\n  wantui analyze {shlex.quote(str(batch))}",
             err=True,
         )
     elif export_format == "older":

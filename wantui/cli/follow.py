@@ -97,8 +97,8 @@ def _check_engine(queue: "Queue", batch: "BatchRow") -> None:
     if engine_info is None:
         raise NoEngineError(
             f"no engine is running, and {format_count(batch.unfinished_count, 'video')} of {batch.folder} "
-            f"{'is' if batch.unfinished_count == 1 else 'are'} missing. "
-            "Run wantui engine start, and wantui queue resume if the queue is held"
+            f"{'is' if batch.unfinished_count == 1 else 'are'} unfinished. "
+            "Start an engine with `wantui engine start`. If the queue is held, also run `wantui queue resume`"
         )
 
 
@@ -131,7 +131,7 @@ def _show_current_state(queue: "Queue", batch: "BatchRow", last_seq: int, report
 
 
 def _make_no_worker_error(reason: str, batch_id: int) -> UserError:
-    error = UserError(f"{reason}\nFix this, then run: wantui queue resume, then wantui watch {batch_id}")
+    error = UserError(f"{reason}\nFix this, run `wantui queue resume`, then `wantui watch {batch_id}`")
     error.exit_code = 3
     return error
 

@@ -65,13 +65,13 @@ def _read_checked_clip_tags(clip_path: Path) -> "tuple[Recipe, dict[str, Any]]":
         if frame.shape[:2] != expected_shape:
             height, width = frame.shape[:2]
             raise UserError(
-                f"cannot regenerate {clip_path}: it was changed. Its frames are {width}x{height}, but its recipe has "
-                f"{recipe.width}x{recipe.height}"
+                f"cannot regenerate {clip_path}: it was changed: its frames are {width}x{height}, not "
+                f"{recipe.width}x{recipe.height} as in its recipe"
             )
     if frame_count != recipe.frames:
         raise UserError(
-            f"cannot regenerate {clip_path}: it is damaged. It has {format_count(frame_count, 'frame')}, but its "
-            f"recipe has {recipe.frames}"
+            f"cannot regenerate {clip_path}: it is damaged: it has {format_count(frame_count, 'frame')}, not "
+            f"{recipe.frames} as in its recipe"
         )
     return recipe, provenance
 

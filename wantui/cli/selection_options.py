@@ -24,7 +24,7 @@ add_video_id_option = click.option(
     "id_prefixes",
     type=VideoIdPrefix(),
     multiple=True,
-    help="Include only the video with this ID, or its first characters; repeatable.",
+    help="Include only the video whose ID is or starts with this text; repeatable.",
 )
 
 

@@ -44,7 +44,7 @@ class UserPath(click.ParamType):  # type: ignore[type-arg]  # not generic in old
 
 
 class VideoIdPrefix(click.ParamType):  # type: ignore[type-arg]  # not generic in older versions of click
-    """Parameter type of a video id, or its first characters; rejects an empty text, which would match every id."""
+    """Parameter type of a video id or the start of one; rejects an empty text, with which every id starts."""
 
     name = "id"
 

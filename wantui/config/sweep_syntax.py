@@ -14,7 +14,7 @@ from typing import Any
 from wantui.formatting import shorten_text
 from wantui.typed_text import parse_number
 
-SWEEP_REMEDY = "Write it as cfg_scale=2,4,6, as a range steps=10..30:10, or together as width=256,512+height=256,512"
+SWEEP_REMEDY = "Write it like cfg_scale=2,4,6, as a range steps=10..30:10, or together as width=256,512+height=256,512"
 MAX_SWEEP_LENGTH = 200_000
 """Maximum characters of a sweep."""
 MAX_AXIS_VALUES = 100_000

@@ -170,8 +170,8 @@ class Region(BendTransform):
     """keep: the map becomes zero outside of the rectangle. remove: inside."""
 
     @model_validator(mode="after")
-    def check_order(self) -> Self:
-        """Refuse an empty rectangle."""
+    def check_rectangle(self) -> Self:
+        """Reject an empty rectangle."""
         if self.region_x1 >= self.region_x2 or self.region_y1 >= self.region_y2:
             raise PydanticCustomError("region", "region_x1 should be below region_x2, and region_y1 below region_y2")
         return self
@@ -192,8 +192,8 @@ class Frequency(BendTransform):
     """Highest frequency that is kept, in cycles per frame; empty: no limit."""
 
     @model_validator(mode="after")
-    def check_order(self) -> Self:
-        """Refuse an empty band."""
+    def check_band(self) -> Self:
+        """Reject an empty band."""
         if self.frequency_high is not None and self.frequency_low > self.frequency_high:
             raise PydanticCustomError("frequency", "frequency_low should not be above frequency_high")
         return self

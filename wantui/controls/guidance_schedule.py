@@ -36,7 +36,7 @@ class GuidanceScheduleSettings(ConfigSection):
     """Guidance scale by step."""
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {
-        "verbose": "the schedule is shown by wantui preview and stored with the trajectory",
+        "verbose": "the schedule is shown by `wantui preview` and stored with the trajectory",
         "apply_to_guidance_2": "it never had an effect; schedule_2 is the schedule of the second transformer",
         "force_cfg": "the unconditional pass runs wherever the scale differs from 1",
     }
@@ -61,8 +61,8 @@ class GuidanceScheduleSettings(ConfigSection):
 
     @field_validator("schedule", "schedule_2")
     @classmethod
-    def check_moments(cls, value: dict[str, float]) -> dict[str, float]:
-        """Refuse moments that cannot be read."""
+    def check_keyframes(cls, value: dict[str, float]) -> dict[str, float]:
+        """Reject keyframes whose moments cannot be read or are equal."""
         if value:
             parse_keyframes(value)
         return value
@@ -76,7 +76,7 @@ class ScaleKeyframes(ControlRequest):
 
     @model_validator(mode="after")
     def check_count(self) -> Self:
-        """Refuse keyframes without a scale, and scales without a keyframe."""
+        """Reject keyframes without a scale, and scales without a keyframe."""
         if len(self.scales) != len(self.times.moments):
             raise PydanticCustomError("keyframes", "every keyframe needs exactly one scale")
         return self

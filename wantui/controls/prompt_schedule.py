@@ -73,8 +73,8 @@ class PromptScheduleSettings(ConfigSection):
 
     @field_validator("schedule", mode="after")
     @classmethod
-    def check_moments(cls, schedule: dict[str, str]) -> dict[str, str]:
-        """Refuse moments that cannot be read or that are equal."""
+    def check_keyframes(cls, schedule: dict[str, str]) -> dict[str, str]:
+        """Reject keyframes whose moments cannot be read or are equal."""
         if schedule:
             parse_keyframes(schedule)
         return schedule

@@ -101,8 +101,8 @@ def acquire_engine_lock(directory: Path) -> int | None:
     return None
 
 
-def is_lock_current(lock_descriptor: int, directory: Path) -> bool:
-    """Return whether the locked descriptor still belongs to the lock file in the state directory."""
+def is_lock_file_in_place(lock_descriptor: int, directory: Path) -> bool:
+    """Return whether the locked descriptor still refers to the lock file in the state directory."""
     try:
         current_status, locked_status = (directory / ENGINE_LOCK_FILE).stat(), os.fstat(lock_descriptor)
     except PermissionError:  # the directory is unreadable now, so nobody can have replaced the file

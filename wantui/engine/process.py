@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from wantui import __version__
-from wantui.engine.control import acquire_engine_lock, is_lock_current, publish_engine_info
+from wantui.engine.control import acquire_engine_lock, is_lock_file_in_place, publish_engine_info
 from wantui.engine.notices import find_settings_error
 from wantui.engine.queue_opening import open_queue
 from wantui.engine.slots import WorkerSlot, create_worker_slots
@@ -43,7 +43,7 @@ def run_engine(state_dir: StateDirectory, logs_folder: Path, worker_count: int |
         stop_requests.install_signal_handlers()
         while _run_until_replaced(state_dir, lock_descriptor, logs_folder, worker_count, ends_when_idle, stop_requests):
             # The database or the lock file was deleted or replaced: start again with the current files.
-            if is_lock_current(lock_descriptor, state_dir.directory):
+            if is_lock_file_in_place(lock_descriptor, state_dir.directory):
                 continue
             try:
                 new_lock_descriptor = acquire_engine_lock(state_dir.directory)
@@ -101,7 +101,7 @@ def _run_until_replaced(
         else:
             log.error("cannot use the queue: %s. Another process locks the queue, or the disk is full", error)
         raise UserError(
-            f"cannot use the queue {queue.path}: {error}. End the process that locks the queue, or free disk space"
+            f"cannot use the queue {queue.path}: {error}. End the process that is locking the queue, or free disk space"
         ) from None
     finally:
         queue.close()

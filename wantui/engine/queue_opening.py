@@ -25,7 +25,7 @@ from wantui.queue.state_files import open_state_file, refuse_irregular_database
 
 QUARANTINE_LOCK = "quarantine.lock"
 """Name of the file that a process locks while it replaces a damaged database."""
-DATABASE_ADVICE = "Free disk space, end the process that locks the queue, or make its folder writable; then try again"
+DATABASE_ADVICE = "Free disk space, end the process that is locking the queue, or make its folder writable. Try again"
 """Remedies for a queue database that cannot be opened."""
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from wantui.engine.control import is_lock_current
+from wantui.engine.control import is_lock_file_in_place
 from wantui.engine.hold_recovery import find_hold_end
 from wantui.engine.notices import BatchEndNotifier
 from wantui.engine.pairing import is_gpu_borrowed, prepare_slot
@@ -295,7 +295,7 @@ class Supervisor:
             )
             self.has_lost_files = self.is_ending = True
             return
-        if self.lock_descriptor is not None and not is_lock_current(self.lock_descriptor, self.queue.path.parent):
+        if self.lock_descriptor is not None and not is_lock_file_in_place(self.lock_descriptor, self.queue.path.parent):
             self.log.error(
                 "the lock file in %s was deleted or replaced, so another engine could start: stopping all workers",
                 self.queue.path.parent,

@@ -9,7 +9,7 @@ from wantui.formatting import join_and_shorten
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import VideoEntry, read_manifest
 from wantui.storage.manifest_axes import BASELINE_POSITION, VARIATION_AXIS, AxisLayout, BatchAxes
-from wantui.storage.manifest_labels import label_variations
+from wantui.storage.manifest_labels import make_variation_labels
 from wantui.storage.similarity_file import NO_SIMILARITY, BatchSimilarity, read_similarity
 
 MAX_LISTED_NAMES = 10
@@ -70,7 +70,7 @@ class BatchGrid:
     def list_options(self) -> dict[int, list[str]]:
         """Return the options that occur, in the order of the variations, by number of the bracket."""
         options: dict[int, list[str]] = {}
-        for label in label_variations(self.axes.manifest, list(self.axes.axis_by_name[VARIATION_AXIS].labels)):
+        for label in make_variation_labels(self.axes.manifest, list(self.axes.axis_by_name[VARIATION_AXIS].labels)):
             for bracket, text in label.options.items():
                 if text not in options.setdefault(bracket, []):
                     options[bracket].append(text)
@@ -128,7 +128,7 @@ def read_batch_grid(
         variations = sorted({cell.entry.variation for cell in row_cells if cell is not None})
         row_id, options = "", {}
         if len(variations) == 1:
-            (label,) = label_variations(manifest, variations)
+            (label,) = make_variation_labels(manifest, variations)
             row_id, options = label.id, dict(label.options)
         grid_rows.append(GridRow(line.label, row_id, options, row_cells))
     column_labels = tuple(line.label for line in arranged.columns)

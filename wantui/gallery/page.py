@@ -18,7 +18,7 @@ from wantui.formatting import escape_unprintable
 from wantui.gallery.batch_grid import BatchGrid, GridCell
 from wantui.planning.evaluation_prompts import describe_evaluation_prompts
 from wantui.storage.manifest_axes import BASELINE_POSITION, VARIATION_AXIS, VideoAxis
-from wantui.storage.manifest_labels import label_variations
+from wantui.storage.manifest_labels import make_variation_labels
 from wantui.storage.similarity_file import SCORE_LABELS
 
 PAGE_FILE = "gallery.html"
@@ -72,7 +72,7 @@ def _to_script_json(grid: BatchGrid) -> str:
         "brackets": [{"bracket": bracket, "options": options[bracket]} for bracket in sorted(options)],
         "variations": [
             {"prompt": label.prompt, "options": {str(bracket): text for bracket, text in label.options.items()}}
-            for label in label_variations(axes.manifest, variations)
+            for label in make_variation_labels(axes.manifest, variations)
         ],
         "cells": [
             _describe_cell(grid.folder, cell)

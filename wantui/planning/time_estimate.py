@@ -174,7 +174,10 @@ def _estimate_decode_seconds(recipe: Recipe, plan: MemoryPlan | None, timed_vide
 def _estimate_by_scaling(
     recipe: Recipe, past_videos: Sequence[TimedVideo], plan: MemoryPlan | None, gpu_count: int
 ) -> Estimate:
-    """Scale the times of videos of the same model, with the nearest FLOPs per step, to the FLOPs of a recipe."""
+    """Estimate a recipe's duration from videos of the same model and a different amount of work.
+
+    Take the videos whose FLOPs per step are closest to the recipe's, and scale their times to the recipe's FLOPs.
+    """
     no_estimate = Estimate(
         None, "unknown until a video of this model has been generated here, or `wantui bench` has been run"
     )

@@ -217,7 +217,7 @@ class QueueReader:
             )
         if similar_names:
             raise UnknownBatchError(
-                f"no batch {word!r} is in the queue; did you mean {similar_names[0]}? wantui queue ls shows all"
+                f"no batch {word!r} is in the queue; did you mean {similar_names[0]}? `wantui queue ls` lists all"
             )
         quoted_word = word if word.isdecimal() else repr(word)
         numbers = format_number_ranges([batch.id for batch in batches])

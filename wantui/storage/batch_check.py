@@ -149,7 +149,7 @@ def _explain_preserved_file(preserved_file: Path) -> str:
         )
     return (
         f"{preserved_file.name} is a journal with unreadable lines, so batch.json may not list every finished "
-        f"video. Generate the missing videos with wantui run --resume, then remove {preserved_file.name}"
+        f"video. Generate the missing videos with `wantui run --resume`, then remove {preserved_file.name}"
     )
 
 

@@ -9,7 +9,7 @@ from wantui.config.sweep import find_matching_value_indices, format_value_labels
 from wantui.errors import UserError
 from wantui.planning.sweep import BASELINE_LABEL
 from wantui.storage.manifest import Manifest, VideoEntry
-from wantui.storage.manifest_labels import label_columns, label_variations
+from wantui.storage.manifest_labels import make_column_labels, make_variation_labels
 
 VARIATION_AXIS, SEED_AXIS = "variation", "seed"
 BASELINE_POSITION = -1
@@ -79,11 +79,11 @@ class BatchAxes:
         self.manifest, self.indices = manifest, list(indices)
         entries = [manifest.videos[index] for index in indices]
         variations = sorted({entry.variation for entry in entries})
-        names = label_variations(manifest, variations)
+        names = make_variation_labels(manifest, variations)
         labels = {variation: name.label for variation, name in zip(variations, names, strict=True)}
         self.axes = [VideoAxis(VARIATION_AXIS, labels), *self._list_swept_axes(entries)]
         numbers = sorted({entry.number for entry in entries})
-        seeds = (label.removeprefix("seed ") for label in label_columns(entries))
+        seeds = (label.removeprefix("seed ") for label in make_column_labels(entries))
         self.axes.append(VideoAxis(SEED_AXIS, dict(zip(numbers, seeds, strict=True))))
         self.axis_by_name = {axis.name: axis for axis in self.axes}
 

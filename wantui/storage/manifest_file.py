@@ -42,8 +42,8 @@ def list_manifest_warnings(folder: BatchFolder, manifest: Manifest) -> list[str]
         if is_manifest_edited(folder):
             warnings.append(
                 f"{folder.manifest_path} was changed after wantui wrote it (its SHA-256 differs); wantui uses it as it "
-                "is. If nobody edited it, it is damaged: restore it from a backup. To verify the batch, run wantui "
-                "library check"
+                "is. If nobody edited it, it is damaged: restore it from a backup. To verify the batch, run `wantui "
+                "library check`"
             )
     return warnings
 

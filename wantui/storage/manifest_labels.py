@@ -20,7 +20,7 @@ class VariationLabel:
     """Chosen option by number of the bracket, for brackets whose options differ between variations."""
 
 
-def label_variations(manifest: Manifest, indices: Sequence[int]) -> list[VariationLabel]:
+def make_variation_labels(manifest: Manifest, indices: Sequence[int]) -> list[VariationLabel]:
     """Return labels of the variations with these indices, from the options in which the variations differ."""
     differing_brackets = _find_differing_brackets(manifest)
     labels = []
@@ -36,7 +36,7 @@ def label_variations(manifest: Manifest, indices: Sequence[int]) -> list[Variati
     return [label if counts[label.label] == 1 else replace(label, label=label.id) for label in labels]
 
 
-def label_columns(videos: Iterable[VideoEntry]) -> tuple[str, ...]:
+def make_column_labels(videos: Iterable[VideoEntry]) -> tuple[str, ...]:
     """Return a label for each video number: the seed if all videos with the number share it, otherwise the number."""
     seeds_by_number: dict[int, set[int]] = {}
     for video in videos:

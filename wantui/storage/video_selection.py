@@ -8,7 +8,7 @@ from wantui.errors import UserError
 from wantui.formatting import join_and_shorten
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
-from wantui.storage.manifest_labels import label_variations
+from wantui.storage.manifest_labels import make_variation_labels
 from wantui.storage.recorded_files import verify_clip
 
 MAX_LISTED_NAMES = 10
@@ -95,7 +95,7 @@ def label_videos(videos: Sequence[SelectedVideo]) -> list[str]:
     """
     manifest = videos[0].manifest
     indices = sorted({video.entry.variation for video in videos})
-    labels = dict(zip(indices, (label.label for label in label_variations(manifest, indices)), strict=True))
+    labels = dict(zip(indices, (label.label for label in make_variation_labels(manifest, indices)), strict=True))
     parts_by_video = [
         (
             labels[video.entry.variation],

@@ -36,7 +36,7 @@ def _announce_engine_version(app: "WantuiApp", engine: Engine) -> None:
     if engine.version != __version__:
         app.notify(
             f"the engine runs wantui {engine.version}, but this is wantui {__version__}. To restart the engine with "
-            "this version, run wantui engine stop, then press F6",
+            "this version, run `wantui engine stop`, then press F6",
             title="engine of another version",
             severity="warning",
             timeout=15,

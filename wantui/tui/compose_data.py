@@ -87,7 +87,7 @@ def compute_preview(
             raise UserError(
                 f"cannot expand the template: it has {len(template):,} characters, and at most "
                 f"{MAX_TEMPLATE_LENGTH:,} are expanded while you type. Shorten it, or save it as a file for "
-                "wantui run."
+                "`wantui run`."
             )
         preview = preview_batch(config, template)
         tokenizer_path = find_tokenizer_file(preview.model, preview.first_recipe.revision)

@@ -62,7 +62,7 @@ def is_preview_due(new_step_count: int, step_count: int, seconds_since_last: flo
     """Return whether to read the next automatic preview of a video.
 
     Args:
-        new_step_count: number of steps since the preview that was read last.
+        new_step_count: number of steps since the most recently read preview.
         preview_seconds: wanted seconds between two previews; 0 allows no automatic preview.
     """
     if not preview_seconds or new_step_count <= 0:
@@ -71,7 +71,7 @@ def is_preview_due(new_step_count: int, step_count: int, seconds_since_last: flo
 
 
 class PreviewSchedule:
-    """Steps and times of the previews that were read last, by number of the video."""
+    """Steps and times of the most recently read previews, by video number."""
 
     def __init__(self) -> None:
         self._last_read_by_video: dict[int, tuple[int, float]] = {}

@@ -67,7 +67,7 @@ class WordWeights:
     def apply_to_attention(
         self, query: Tensor, key: Tensor, value: Tensor, output: Tensor, column_count: int
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Yield consecutive positions: their slice, the output with weights, and the softmax with weights.
+        """Yield, for each block of consecutive positions, its slice, its weighted output and its weighted softmax.
 
         Args:
             query: [1, positions, heads, dim]. key, value: [1, 512, heads, dim], as the kernel gets them.

@@ -12,7 +12,7 @@ from wantui.config.sweep import format_axis
 from wantui.config.sweep_syntax import describe_seeds
 from wantui.formatting import format_bytes, format_count, format_duration, shorten_text
 from wantui.storage.manifest import Manifest
-from wantui.storage.manifest_labels import label_variations
+from wantui.storage.manifest_labels import make_variation_labels
 from wantui.storage.marks import BatchMarks
 from wantui.tui.dates import format_full_date
 from wantui.tui.facts import GENERATION_FACT, Fact
@@ -126,7 +126,7 @@ def _describe_sweep(manifest: Manifest) -> str:
 def _list_options(manifest: Manifest) -> str:
     """Return the options that occur in each bracket: "red, blue; circle, square"; empty if the template shows them."""
     options: dict[int, dict[str, None]] = {}
-    for label in label_variations(manifest, range(min(len(manifest.variations), MAX_READ_VARIATIONS))):
+    for label in make_variation_labels(manifest, range(min(len(manifest.variations), MAX_READ_VARIATIONS))):
         for bracket, text in label.options.items():
             options.setdefault(bracket, {})[text or "(empty)"] = None
     if all(text in manifest.template for texts in options.values() for text in texts):

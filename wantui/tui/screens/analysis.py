@@ -265,7 +265,7 @@ class AnalysisScreen(AnalysisFigures):
             yield "open_library"
         row = self.row_list.current_row
         shown_videos = row.videos if isinstance(row, Group) else [row]
-        if self.view != "attention" and not any(video and video.attention_path for video in shown_videos):
+        if self.current_view != "attention" and not any(video and video.attention_path for video in shown_videos):
             yield "toggle_attention"
 
     def _explain_empty_table(self, search_text: str) -> str:
@@ -277,7 +277,7 @@ class AnalysisScreen(AnalysisFigures):
 
     @on(VirtualList.Highlighted, "#rows")
     def _show_highlighted_row(self) -> None:
-        if self.view == "effects":
+        if self.current_view == "effects":
             self.details.scroll_home(animate=False)
         self.draw_details()
 
@@ -316,12 +316,12 @@ class AnalysisScreen(AnalysisFigures):
 
     def action_move_across(self, count: int) -> None:
         """Move to the next or previous metric; in the attention view, to the next or previous step."""
-        if self.view == "attention":
+        if self.current_view == "attention":
             self.move_overlay(step_count=count)
             return
         self.row_list.move_metric(count)
         self._show_titles()
-        if self.view == "curves":
+        if self.current_view == "curves":
             self.draw_details()
 
     def action_enlarge(self) -> None:

@@ -38,7 +38,7 @@ class AnalysisAttention(BaseScreen):
         self._attention_timer: Timer | None = None
 
     @property
-    def view(self) -> str:
+    def current_view(self) -> str:
         """Name of the view that is shown."""
         raise NotImplementedError
 
@@ -102,12 +102,12 @@ class AnalysisAttention(BaseScreen):
 
     def _read_current_attention(self) -> None:
         row = self.row_list.current_row
-        if isinstance(row, Video) and self.view == "attention":
+        if isinstance(row, Video) and self.current_view == "attention":
             self.read_attention(row, with_frames=not self.wantui_app.is_low_bandwidth)
 
     def measure_height_beside_attention(self, table: Widget) -> int:
         """Return the height that the table can take without shrinking the attention view; 0 in other views."""
-        film = None if self.view != "attention" or self.attention is None else self.attention.film
+        film = None if self.current_view != "attention" or self.attention is None else self.attention.film
         if film is None:
             return 0
         canvas = self.details.get_canvas()
@@ -122,7 +122,7 @@ class AnalysisAttention(BaseScreen):
 
     def action_next_axis(self) -> None:
         """Show the attention by step, by block or by head, as far as the video stores them."""
-        if self.view != "attention" or self.attention is None or (film := self.attention.film) is None:
+        if self.current_view != "attention" or self.attention is None or (film := self.attention.film) is None:
             return
         axes = film.list_axes()
         if len(axes) == 1:
@@ -141,7 +141,7 @@ class AnalysisAttention(BaseScreen):
 
     def move_overlay(self, word_count: int = 0, step_count: int = 0, frame_count: int = 0) -> None:
         """Choose another word, step or frame of the attention view."""
-        if self.view != "attention":
+        if self.current_view != "attention":
             return
         key = self.overlay_key
         self.overlay_key = replace(

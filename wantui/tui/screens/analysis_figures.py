@@ -101,7 +101,7 @@ class AnalysisFigures(AnalysisAttention):
         return bool(self.grouping) and self.current_group is None
 
     @property
-    def view(self) -> str:
+    def current_view(self) -> str:
         """Name of the view that is shown."""
         return self.group_view if self.is_grouped else self.video_view
 
@@ -148,7 +148,7 @@ class AnalysisFigures(AnalysisAttention):
 
     def draw_details(self) -> None:
         """Draw the current view."""
-        row, view = self.row_list.current_row, self.view
+        row, view = self.row_list.current_row, self.current_view
         hint = {
             "means": CURVE_HINT,
             "effects": SCROLL_HINT,
@@ -178,7 +178,7 @@ class AnalysisFigures(AnalysisAttention):
         describe = partial(describe_ranks, video, self.videos, metric)
         colour_name = self.row_list.colours_by_name.get(video.variation, "accent")
         if is_low:
-            self.details.show_tabs(self.views, self.view, describe(canvas.width - FRAME_MARGIN))
+            self.details.show_tabs(self.views, self.current_view, describe(canvas.width - FRAME_MARGIN))
             lines = draw_video_curves(video, self.median_curves, canvas, colour_name=colour_name)
         else:
             lines = draw_video_curves(video, self.median_curves, canvas, describe, colour_name)
@@ -205,7 +205,7 @@ class AnalysisFigures(AnalysisAttention):
         if hidden_count := sum(row >= canvas.height for row in row_by_metric.values()):
             hints.append(f"{hidden_count} more metrics: {SCROLL_HINT}")
         if hints:
-            self.details.show_tabs(self.views, self.view, "   ".join(hints))
+            self.details.show_tabs(self.views, self.current_view, "   ".join(hints))
 
     def _choose_figure_grouping(self, view: str) -> str:
         """Return the grouping of a figure: the chosen grouping, or the first grouping that divides the videos."""
@@ -253,7 +253,7 @@ class AnalysisFigures(AnalysisAttention):
                     for index, share in enumerate(figure.components.variance_shares)
                 ]
                 hint = f"by {describe_grouping(grouping)}   {', '.join(shares)} of the variance"
-                self.details.show_tabs(self.views, self.view, hint)
+                self.details.show_tabs(self.views, self.current_view, hint)
                 return draw_paths(figure.components, row_name, canvas, self._choose_group_colours(figure.group_names))
             case GroupCurves():
                 highlighted_group = self.current_group or (row.variation if isinstance(row, Video) else row_name)
@@ -297,14 +297,14 @@ class AnalysisFigures(AnalysisAttention):
 
     def action_next_view(self, count: int) -> None:
         """Show the next view; after the last one, the first."""
-        self.show_view(self.views[(self.views.index(self.view) + count) % len(self.views)])
+        self.show_view(self.views[(self.views.index(self.current_view) + count) % len(self.views)])
 
     def action_toggle_attention(self) -> None:
         """Show the attention of a video, or its curves again."""
         if self.is_grouped:
             self.notify("attention is shown for single videos: press enter to list the videos of the group")
             return
-        self.show_view("curves" if self.view == "attention" else "attention")
+        self.show_view("curves" if self.current_view == "attention" else "attention")
 
     def action_next_curve(self) -> None:
         """Show the next figure of the view.
@@ -313,20 +313,20 @@ class AnalysisFigures(AnalysisAttention):
         next metric over a setting.
         """
         comparison = None if self.comparison_outcome is None else self.comparison_outcome.comparison
-        if self.view == "effects" and comparison is not None and comparison.dose_response is not None:
+        if self.current_view == "effects" and comparison is not None and comparison.dose_response is not None:
             metrics = [trend.metric for trend in sort_trends(comparison.dose_response)]
             charted_metric = self.charted_metric or comparison.dose_response.trends[0].metric
             index = metrics.index(charted_metric) if charted_metric in metrics else -1
             self.charted_metric = metrics[(index + 1) % len(metrics)]
             self.show_view("effects")
             return
-        if self.view == "interaction":
+        if self.current_view == "interaction":
             pairs = self._list_factor_pairs()
             if pairs:
                 self.factor_pair = pairs[(pairs.index(self._choose_figure_grouping("interaction")) + 1) % len(pairs)]
             self.show_view("interaction")
             return
-        if self.view == "means":
+        if self.current_view == "means":
             key = FigureKey("means", self._choose_figure_grouping("means"), self.curve_name)
             message = self._figures_by_key.get(key)
             figure = None if message is None else message.figure

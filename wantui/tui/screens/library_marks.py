@@ -25,7 +25,7 @@ class LibraryMarks(LibraryPlayback):
         super().__init__()
         self.shown_marks = BatchMarks()
         """Marks of the shown batch, with those that are still being written."""
-        self._waiting_edits: list[MarkEdit] = []
+        self._pending_edits: list[MarkEdit] = []
         self._is_writing_marks = False
 
     def get_current_cell(self) -> MatrixCell | None:
@@ -101,13 +101,13 @@ class LibraryMarks(LibraryPlayback):
         """Change the mark of a video, even if its batch is no longer shown."""
         if folder == self.shown_folder:
             self.show_mark(video_id, self.shown_marks.get_mark(video_id).model_copy(update=changes))
-        self._waiting_edits.append((folder, video_id, changes))
-        self._write_waiting_edits()
+        self._pending_edits.append((folder, video_id, changes))
+        self._write_pending_edits()
 
-    def _write_waiting_edits(self) -> None:
-        if self._waiting_edits and not self._is_writing_marks:
+    def _write_pending_edits(self) -> None:
+        if self._pending_edits and not self._is_writing_marks:
             self._is_writing_marks = True
-            edits, self._waiting_edits = self._waiting_edits, []
+            edits, self._pending_edits = self._pending_edits, []
             self.write_marks(edits)
 
     @work(thread=True, group="marks", exit_on_error=False)
@@ -133,10 +133,10 @@ class LibraryMarks(LibraryPlayback):
             self.notify(message.error, severity="error", timeout=12)
         if message.marks is None:
             self.reload_batch()
-        elif not self._waiting_edits:
+        elif not self._pending_edits:
             self.show_written_marks(message.folder, message.marks)
 
     @on(MarksWritten)
-    def _write_next_edits(self) -> None:
+    def _finish_writing(self) -> None:
         self._is_writing_marks = False
-        self._write_waiting_edits()
+        self._write_pending_edits()

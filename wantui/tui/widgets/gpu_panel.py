@@ -161,7 +161,9 @@ class GpuPanel(DiffText):
         line = Text.assemble((f"GPU{gpu.index} ".ljust(label_width), "bold"))
         if gpu.state != "ok":
             problem_text = "lost" if gpu.state == "lost" else "cannot be read"
-            return [line.append(f"✗ {problem_text}: {gpu.reason}; see wantui doctor", self.make_colour_style("error"))]
+            return [
+                line.append(f"✗ {problem_text}: {gpu.reason}; see `wantui doctor`", self.make_colour_style("error"))
+            ]
         if width >= WIDE_PANEL_WIDTH:
             line.append(f"{gpu.name:<{name_width}}  ")
         self._append_memory(line, gpu.memory_used, gpu.memory_total, width)

@@ -175,7 +175,11 @@ class Matrix(ScrollView, can_focus=True):
         return min(self.planned_height, HEADER_HEIGHT + self.row_count * row_height)
 
     def _arrange_cells(self, reads_again: bool = False) -> None:
-        """Fit the cells to the pane, and read the visible pictures that are missing, or all."""
+        """Fit the cells to the pane, and request the visible pictures.
+
+        Args:
+            reads_again: also request known pictures, because their files may have changed.
+        """
         geometry = self._choose_geometry(self.cell_size)
         if geometry.pixel_size != self.geometry.pixel_size:
             self._pictures.clear()
