@@ -629,6 +629,23 @@ def test_unwritable_embedding_store_is_reported_with_a_remedy(kept: Path) -> Non
         CachedPromptEncoder(NANO, None, "float32", CPU).encode_prompts(["a"])
 
 
+def test_embeddings_of_a_read_only_cache_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+    import os
+
+    import numpy as np
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    store = EmbeddingStore({}, tmp_path)
+    store.write_embedding("a", np.arange(4.0))
+    monkeypatch.setattr(os, "utime", refuse)
+    embedding = store.read_embedding("a")
+    assert embedding is not None
+    assert embedding.tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
 def test_oldest_unneeded_embeddings_are_deleted_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 

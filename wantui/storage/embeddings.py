@@ -40,9 +40,10 @@ class EmbeddingStore:
         path = self.find_embedding_path(prompt)
         try:
             embedding: NDArray[np.generic] = np.load(path, allow_pickle=False)
-            os.utime(path)
         except (OSError, ValueError, EOFError):
             return None
+        with suppress(OSError):  # the cache is read-only, or another worker has removed the file
+            os.utime(path)
         return embedding
 
     def write_embedding(self, prompt: str, embedding: NDArray[np.generic]) -> None:
