@@ -249,6 +249,15 @@ def test_commitment_counts_stays_labels_and_returning_seeds() -> None:
     assert commitment.kept_ranges == pytest.approx([0.85, 0.75, 0.65 + 0.1])
 
 
+def test_mean_kept_range_has_the_interval_of_scipy_unless_it_does_not_scatter() -> None:
+    commitment = measure_commitment(outcomes("ring", {1: "rrrrcc", 2: "rrrccc", 3: "rrcrcs", 4: "rccccc"}))
+    ranges = commitment.kept_ranges
+    expected = stats.t.interval(0.95, 3, loc=ranges.mean(), scale=stats.sem(ranges))
+    assert commitment.kept_range_interval == pytest.approx(expected)
+    for rows in ({1: "rrrccc"}, {1: "rrrccc", 2: "rrrccc"}):
+        assert all(map(math.isnan, measure_commitment(outcomes("ring", rows)).kept_range_interval))
+
+
 def test_difference_is_paired_by_seed_and_its_p_is_never_below_the_smallest() -> None:
     ring = measure_commitment(outcomes("ring", dict.fromkeys(range(8), "rrrccc") | {9: "cccccc"}))
     circle = measure_commitment(outcomes("circle", dict.fromkeys(range(8), "cccccc")))

@@ -6,6 +6,7 @@ final latents were noised again (U-turn). p(stays | s) is the share of seeds who
 outcome at each noise level, and outcomes of a seed at several levels are not independent.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,14 @@ from wantui.analysis.proportions import (
     Proportion,
     find_half_share_level,
 )
-from wantui.analysis.statistics import Effect, adjust_family_wise, compute_min_attainable_p, compute_paired_effect
+from wantui.analysis.statistics import (
+    MEAN_ROUNDING_TOLERANCE,
+    Effect,
+    adjust_family_wise,
+    compute_mean_half_width,
+    compute_min_attainable_p,
+    compute_paired_effect,
+)
 
 HOLM, MAX_T = "Holm", "max-T"
 """Corrections of p over the pairs of concepts."""
@@ -59,6 +67,14 @@ class ConceptCommitment:
     """[seeds] kept range of each seed (`compute_kept_ranges`)."""
     returning_count: int
     """Number of seeds that leave at a noise level and stay at a higher one."""
+
+    @property
+    def kept_range_interval(self) -> tuple[float, float]:
+        """Return Student's 95 % interval of the mean kept range over seeds; NaN for one seed or equal kept ranges."""
+        if np.ptp(self.kept_ranges) <= MEAN_ROUNDING_TOLERANCE:
+            return math.nan, math.nan
+        mean, half_width = float(self.kept_ranges.mean()), float(compute_mean_half_width(self.kept_ranges))
+        return mean - half_width, mean + half_width
 
 
 @dataclass(frozen=True)

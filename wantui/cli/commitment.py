@@ -242,7 +242,12 @@ def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]")
 
 
 def _describe_kept_range(commitment: "ConceptCommitment") -> str:
-    return f"{commitment.kept_ranges.mean():.3f} (mean of {format_count(len(commitment.kept_ranges), 'seed')})"
+    low, high = commitment.kept_range_interval
+    interval_text = "no interval" if math.isnan(low) else f"95 % interval {low:.3f} to {high:.3f}"
+    return (
+        f"{commitment.kept_ranges.mean():.3f} (mean of {format_count(len(commitment.kept_ranges), 'seed')}, "
+        f"{interval_text})"
+    )
 
 
 def _describe_half_share_level(commitment: "ConceptCommitment") -> str:
@@ -354,6 +359,10 @@ def _build_family_record(
                     "interval": [commitment.half_share_level.low, commitment.half_share_level.high],
                     "is_above_range": commitment.half_share_level.is_above_range,
                     "is_below_range": commitment.half_share_level.is_below_range,
+                },
+                "kept_range": {
+                    "mean": float(commitment.kept_ranges.mean()),
+                    "interval": list(commitment.kept_range_interval),
                 },
                 "kept_ranges": commitment.kept_ranges.tolist(),
                 "drawn_unasked": {"count": unasked.count, "total": unasked.total},
