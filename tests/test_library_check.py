@@ -221,6 +221,18 @@ def test_resuming_a_batch_with_an_edited_manifest_causes_a_warning(
     assert result.code == 0
 
 
+@pytest.mark.parametrize("words", [("library", "show"), ("sheet",), ("gallery",)])
+def test_commands_that_show_a_batch_with_an_edited_manifest_say_so(
+    generated_batch: BatchFolder, wantui: Wantui, words: tuple[str, ...]
+) -> None:
+    assert "was changed after" not in wantui(*words, generated_batch.root).err
+    text = generated_batch.manifest_path.read_text()
+    generated_batch.manifest_path.write_text(text.replace('"text": "red"', '"text": "blue"'))
+    warning = f"warning: {generated_batch.manifest_path} was changed after wantui wrote it (its SHA-256 differs)"
+    result = wantui(*words, generated_batch.root)
+    assert (result.code, result.err.count(warning)) == (0, 1)
+
+
 def test_analysis_of_a_batch_with_an_edited_manifest_causes_a_warning(
     generated_batch: BatchFolder, wantui: Wantui
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.options import print_warnings
 from wantui.cli.output import echo
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.selection_options import add_selection_options, add_where_option
@@ -35,9 +36,12 @@ def command(
     """
     from wantui.gallery.batch_grid import read_batch_grid
     from wantui.gallery.page import PAGE_FILE, write_gallery
+    from wantui.storage.layout import BatchFolder
+    from wantui.storage.manifest_file import list_edit_warnings
     from wantui.storage.write_checks import explain_write_error
 
     grid = read_batch_grid(batch, variation_ids, seeds, settings, rows, columns)
+    print_warnings(list_edit_warnings(BatchFolder(batch)))
     target = batch / PAGE_FILE
     if target.is_dir():
         raise UserError(f"cannot write {target}: it is a folder. Rename it, and try again")

@@ -9,6 +9,7 @@ import click
 
 from wantui.cli.commands import WantuiGroup
 from wantui.cli.common_options import add_json_option
+from wantui.cli.options import print_warnings
 from wantui.cli.output import echo, print_columns, print_json, report_locked_queue
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE
@@ -122,9 +123,11 @@ def show_batch_folder(folder: Path, as_json: bool) -> None:
     from wantui.planning.evaluation_prompts import build_evaluation_prompts_attribute
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
+    from wantui.storage.manifest_file import list_edit_warnings
     from wantui.storage.marks import read_marks
 
     manifest, marks = read_manifest(BatchFolder(folder)), read_marks(BatchFolder(folder))
+    print_warnings(list_edit_warnings(BatchFolder(folder)))
     faults = [*manifest.faults, *marks.faults]
     if as_json:
         document = manifest.model_dump(mode="json")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from wantui.cli.commands import WantuiCommand
+from wantui.cli.options import print_warnings
 from wantui.cli.output import echo
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.selection_options import add_cell_width_option, add_selection_options, add_where_option
@@ -52,7 +53,8 @@ def command(
     from wantui.gallery.batch_grid import read_batch_grid
     from wantui.gallery.sheet import write_sheet_clip, write_sheet_picture
     from wantui.paths import check_output_folder
-    from wantui.storage.layout import check_command_output
+    from wantui.storage.layout import BatchFolder, check_command_output
+    from wantui.storage.manifest_file import list_edit_warnings
     from wantui.storage.video_files import make_parent_folders
 
     if output is not None and output.suffix.lower() not in SUFFIXES:
@@ -60,6 +62,7 @@ def command(
     if output is not None:
         check_command_output(output)
     grid = read_batch_grid(batch, variation_ids, seeds, settings, rows, columns)
+    print_warnings(list_edit_warnings(BatchFolder(batch)))
     targets = [output] if output is not None else [batch / "exports" / f"sheet{suffix}" for suffix in SUFFIXES]
     if output is None and not grid.clips():
         raise UserError(f"cannot draw a sheet of {batch}: no selected video is finished")

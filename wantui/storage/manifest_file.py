@@ -37,15 +37,19 @@ MAX_READ_ATTEMPTS = 100
 
 def list_manifest_warnings(folder: BatchFolder, manifest: Manifest) -> list[str]:
     """Return the unreadable lines of the journal, and a warning if another program changed batch.json."""
-    warnings = list(manifest.faults)
+    return [*manifest.faults, *list_edit_warnings(folder)]
+
+
+def list_edit_warnings(folder: BatchFolder) -> list[str]:
+    """Return a warning if another program changed batch.json."""
     with suppress(FileNotFoundError, UnreadableFileError):  # another process is replacing it
         if is_manifest_edited(folder):
-            warnings.append(
+            return [
                 f"{folder.manifest_path} was changed after wantui wrote it (its SHA-256 differs); wantui uses it as it "
                 "is. If nobody edited it, it is damaged: restore it from a backup. To verify the batch, run `wantui "
                 "library check`"
-            )
-    return warnings
+            ]
+    return []
 
 
 class ManifestFile:
