@@ -202,6 +202,22 @@ def test_slurm_resumes_the_missing_videos_of_a_batch_and_refuses_other_settings(
     assert "#SBATCH --array=0-3%4" in (cluster / "submitted.sh").read_text()
 
 
+def test_resume_names_arrays_that_other_users_submitted(
+    cluster: Path, folder: BatchFolder, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submissions = folder.root / "slurm"
+    submissions.mkdir()
+    (submissions / "77_submission.sh").write_text("")
+    own_result = wantui("slurm", "--resume", folder.root, "--jobs", 4)
+    assert own_result.code == 0, own_result.err
+    assert "other users" not in own_result.err
+    monkeypatch.setattr("os.getuid", lambda: submissions.stat().st_uid + 1)
+    result = wantui("slurm", "--resume", folder.root, "--jobs", 4)
+    assert "warning: other users submitted arrays for this batch (" in result.err
+    assert "squeue -j " in result.err
+    assert "77" in result.err
+
+
 def test_killed_slurm_command_has_printed_its_batch_folder(
     cluster: Path, wantui: Wantui, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

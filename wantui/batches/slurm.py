@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -334,6 +335,16 @@ def _find_active_arrays(submission_folder: Path) -> list[str]:
     except NoSlurmError as error:
         raise NoSlurmError(f"cannot find out whether an earlier array has ended: {error}") from error
     return sorted(submitted_ids & set(active_ids))
+
+
+def find_foreign_arrays(folder: Path) -> list[str]:
+    """Return the ids of the arrays that other users submitted for a batch; they may not have ended."""
+    foreign_ids = set()
+    for path in (folder / "slurm").glob("*_submission.sh"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_uid != os.getuid():
+                foreign_ids.add(path.name.split("_")[0])
+    return sorted(foreign_ids)
 
 
 def _find_submitit_signal() -> signal.Signals:
