@@ -310,7 +310,7 @@ def test_models_card_prints_the_training_frequencies_of_nano(wantui: Wantui) -> 
         assert "| shape | circle, square, triangle, star, cross, ring | 45, 25, 14, 8, 5, 3 % |" in card
     other = wantui("models", "card", "wan2.1-14b")
     assert other.code == 2
-    assert "cannot print the card of wan2.1-14b: wantui has only the card of nano" in other.err
+    assert "cannot print the card of wan2.1-14b: wantui has only nano's card" in other.err
     assert "wantui models card" in wantui("models", "ls").err
 
 

@@ -61,7 +61,7 @@ class BatchVideo:
     """Id of the variation."""
     prompt: str
     choices: Mapping[int, str]
-    """Text of the chosen option, by number of the bracket in the template, from 1."""
+    """Text of the chosen option, by bracket number in the template, from 1."""
     seed: int
     state: str
     """queued, running, done, failed, cancelled or interrupted."""

@@ -50,7 +50,7 @@ class Sensitivity:
     appearance: float
     """Standard deviation of the effects of the shapes: a share of the mean, or nats."""
     ratio: float
-    """Standard deviation that frequency causes between the shapes of nano, divided by `appearance`."""
+    """Standard deviation that frequency causes between nano's shapes, divided by `appearance`."""
 
     @property
     def slopes(self) -> tuple[float, float]:

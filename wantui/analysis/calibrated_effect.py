@@ -218,7 +218,7 @@ def _divide_by_common_mean(share: float, sign: float) -> float:
 def explain_effect(comparison: "Comparison", verdict: Verdict) -> str:
     """Return sentences on whether frequency or appearance can explain the effect of a verdict.
 
-    The text is empty if no effect is shown, or if the groups do not differ in one word of nano. For metrics that
+    The text is empty if no effect is shown, or if the groups do not differ in one of nano's words. For metrics that
     were not calibrated, only words that were equally frequent in its training have an answer.
     """
     answer, figures = _answer_question(comparison, verdict)

@@ -261,7 +261,7 @@ def format_relative_changes(changes: Sequence[float]) -> list[str]:
 def format_effect_parts(
     effect: float, low: float, high: float, unit: str = "", is_relative: bool = False, specification: str = "+.3g"
 ) -> tuple[str, str, str]:
-    """Return texts of an effect and of the ends of its interval, if any; in percent if the effect is relative.
+    """Return the texts of an effect and its interval limits, if any; in percent if the effect is relative.
 
     Verdicts, answers and tables of differences between groups use this function, so that they show the same digits.
     Slopes, places and interactions have formats of their own.

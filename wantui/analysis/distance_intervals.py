@@ -1,4 +1,4 @@
-"""Interval of the length of a mean of paired differences."""
+"""Interval for the length of the mean paired difference."""
 
 import math
 from collections.abc import Callable

@@ -102,7 +102,7 @@ def _check_header(path: Path, header: Sequence[str]) -> list[str]:
         raise LabelError(prefix + _explain_missing_identity(names))
     for name in names:
         if name in METRICS or name in RENAMED_METRICS or name == SPREAD_METRIC:
-            raise LabelError(f"{prefix}column {name} has the name of a metric of wantui. Rename or remove it")
+            raise LabelError(f"{prefix}column {name} has the name of one of wantui's metrics. Rename or remove it")
     if not [name for name in names if name not in known_names]:
         raise LabelError(f"{prefix}it has no column of labels, only {', '.join(names)}")
     return names

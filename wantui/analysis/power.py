@@ -1,4 +1,4 @@
-"""Smallest effects that the comparison of groups finds, by number of seeds and of groups.
+"""Smallest effects that the comparison of groups finds, by number of seeds and number of groups.
 
 `python tests/benchmarks/power.py` computes the table. A pair of groups is found if its verdict is "more" or "less":
 Student's interval excludes 0, and p is at most 0.05 both in the pair's own sign-flip test and over all pairs. With few

@@ -1,4 +1,4 @@
-"""Words that groups compare, and how frequent they were in the training of nano."""
+"""Words that groups compare, and how frequent they were in nano's training."""
 
 import re
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def _find_differing_words(first_text: str, second_text: str) -> tuple[str, str] 
 
 
 def compares_shapes(comparison: "Comparison", first_group: str, second_group: str) -> bool:
-    """Return whether the texts of two groups differ only in one word, and both words are shapes of nano."""
+    """Return whether the texts of two groups differ only in one word, and both words are among nano's shapes."""
     words = find_exchanged_words(comparison, first_group, second_group)
     return words is not None and set(words) <= set(SHAPES)
 

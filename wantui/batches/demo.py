@@ -1,4 +1,4 @@
-"""The demo: a small batch of nano with attention maps, and the analysis of its two variations."""
+"""The demo: a small nano batch with attention maps, and the analysis of its two variations."""
 
 from collections.abc import Sequence
 from pathlib import Path

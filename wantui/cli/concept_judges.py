@@ -93,7 +93,7 @@ def explain_nano_judge_refusal(videos: "Sequence[JudgedVideo]") -> str:
 
 
 def judge_nano_clips(videos: "Sequence[JudgedVideo]", attribute: str) -> dict[str, str]:
-    """Return the concept that each clip of nano shows, by video id.
+    """Return the concept that each nano clip shows, by video id.
 
     Args:
         attribute: shape, colour or motion.

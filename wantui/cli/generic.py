@@ -54,7 +54,7 @@ def run_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Generate videos of the generic prompt of a template, without guidance (cfg_scale 1), as one batch.
+    """Generate videos of a template's generic prompt, without guidance (cfg_scale 1), as one batch.
 
     The template names the concept, as in "a red [circle|ring]". All options of `wantui run` apply, but guidance and the
     prompt schedule of the config do not; --set model_settings.cfg_scale=4 generates with guidance. Use about 100 seeds.

@@ -73,14 +73,14 @@ def list_models(as_json: bool) -> None:
 @command.command("card")
 @click.argument("name", default="nano")
 def print_model_card(name: str) -> None:
-    """Print the model card of nano: training data with the frequencies of the shapes, measurements, and limits."""
+    """Print nano's model card: training data with the frequencies of the shapes, measurements, and limits."""
     from wantui.models.catalogue import find_model
     from wantui.models.nano import NANO_WEIGHTS_FOLDER
 
     model = find_model(name)
     if model.name != "nano":
         raise UserError(
-            f"cannot print the card of {model.name}: wantui has only the card of nano (wantui models card nano). Read "
+            f"cannot print the card of {model.name}: wantui has only nano's card (`wantui models card nano`). Read "
             f"the page of {model.location} on its hub"
         )
     echo((NANO_WEIGHTS_FOLDER.parent / "README.md").read_text(encoding="utf-8"), nl=False)

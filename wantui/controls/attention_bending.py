@@ -38,7 +38,7 @@ BENT_MAP_BYTES = 1 << 27
 OUTPUT_CHUNK_BYTES = 1 << 26
 """Bytes of a block's output in float32 that are corrected at a time."""
 MAP_COPY_COUNT, CHUNK_COPY_COUNT = 5, 3
-"""Copies of the bent maps, and of a chunk of the output or of the softmax, that exist at a time."""
+"""Number of simultaneous copies of the bent maps, and of a chunk of the output or the softmax."""
 HEAD_DIM = 128
 """Channels of a head of Wan's transformers."""
 

@@ -33,7 +33,7 @@ class GridRow:
     id: str
     """Id of the variation; empty if the row has several."""
     options: Mapping[int, str]
-    """Chosen option by number of the bracket, for brackets whose options differ between variations."""
+    """Chosen option by bracket number, for brackets whose options differ between variations."""
     cells: tuple[GridCell | None, ...]
     """One cell per column; None if the batch has no such video."""
 
@@ -68,7 +68,7 @@ class BatchGrid:
         return list(dict.fromkeys(cell.clip for cell in self.cells() if cell.clip is not None))
 
     def list_options(self) -> dict[int, list[str]]:
-        """Return the options that occur, in the order of the variations, by number of the bracket."""
+        """Return the options that occur, in the order of the variations, by bracket number."""
         options: dict[int, list[str]] = {}
         for label in make_variation_labels(self.axes.manifest, list(self.axes.axis_by_name[VARIATION_AXIS].labels)):
             for bracket, text in label.options.items():

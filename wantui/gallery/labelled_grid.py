@@ -36,7 +36,7 @@ FONT_SIZE = 15
 MAX_LABEL_LENGTH = 500
 """Longest drawn label, in characters."""
 MAX_LABEL_SHARE = 0.4
-"""Maximum share of the width of a grid that the labels of the rows may take."""
+"""Maximum share of a grid's width for the row labels."""
 BACKGROUND, EMPTY_CELL, TEXT, DIM_TEXT = (18, 19, 23), (34, 36, 43), (230, 230, 235), (140, 144, 156)
 COLOUR_BAR_HEIGHT = 12
 """Height of the colours of a colour bar in pixels."""

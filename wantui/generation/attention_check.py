@@ -51,7 +51,7 @@ def compute_exact_logits(query: Tensor, key: Tensor) -> Tensor:
 
 
 class BlockCheckResult(BaseModel):
-    """Result of the check of one block of a transformer in one pass."""
+    """Result of checking one transformer block in one pass."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 

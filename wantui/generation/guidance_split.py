@@ -43,7 +43,7 @@ class GuidanceSplit:
         self.pass_cache = PassCache()
         """Values that the unconditional passes of one video share."""
         self._text_copies: dict[int, tuple[Tensor, Tensor]] = {}
-        """Text embedding and its copy, by id of the embedding: the pass cache needs the same copy in every pass."""
+        """Text embedding and its copy, by the embedding's `id()`: the pass cache needs the same copy in every pass."""
         self._executor = ThreadPoolExecutor(1, "second-gpu", initializer=select_gpu, initargs=(device,))
 
     def find_copy(self, transformer: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Judge which shape, colour or motion the clips of nano show."""
+"""Judge which shape, colour or motion nano's clips show."""
 
 from collections.abc import Callable, Iterable, Mapping
 

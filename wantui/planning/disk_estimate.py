@@ -92,7 +92,7 @@ def estimate_batch_disk(batch: "Batch | BatchPreview") -> DiskEstimate:
 
 
 def _join_basis_texts(video_counts_by_basis: Mapping[str, int]) -> str:
-    """Join the explanations of the predicted bytes of one kind of file.
+    """Join the explanations of the bytes predicted for one kind of file.
 
     Args:
         video_counts_by_basis: number of videos by explanation.
@@ -171,7 +171,7 @@ def _estimate_clip_bytes(recipe: Recipe, video_count: int) -> int:
 
 
 def _list_capture_parts(recipe: Recipe, model: WanModel) -> list[DiskPart]:
-    """Predict the bytes of each kind of capture file of one video."""
+    """Predict one video's bytes for each kind of capture file."""
     denoising_size = build_denoising_size(recipe, model)
     return [part for kind, request in recipe.capture_requests for part in kind.estimate_disk(request, denoising_size)]
 

@@ -41,7 +41,7 @@ class _Expansion:
     prompt: ScheduledPrompt
     choice_by_key: dict[BracketKey, Choice]
     parent_by_number: Mapping[int, int | None]
-    """Number of the enclosing bracket, by number of the bracket."""
+    """Enclosing bracket's number, by bracket number."""
 
 
 @dataclass(frozen=True)

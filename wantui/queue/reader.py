@@ -243,7 +243,7 @@ class QueueReader:
         return [float(row["seconds"]) for row in rows]
 
     def count_unfinished_videos_before(self, batch_number: int, video_index: int) -> int:
-        """Return the number of unfinished videos of a batch before one of its videos."""
+        """Return how many unfinished videos precede a video of the batch."""
         (count,) = self.db.execute(
             f"SELECT count(*) FROM video WHERE batch = ? AND number < ? AND state IN {UNFINISHED_STATES}",
             (batch_number, video_index),

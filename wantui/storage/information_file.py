@@ -74,7 +74,7 @@ class InformationFile(_FileSection):
     """Draws of noise at each level."""
     levels: list[LevelEntry]
     videos: dict[str, ScoreEntry]
-    """Values by id of the video."""
+    """Values by video id."""
 
     @model_validator(mode="after")
     def check_lengths(self) -> "InformationFile":

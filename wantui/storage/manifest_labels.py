@@ -17,7 +17,7 @@ class VariationLabel:
     if another label is the same."""
     prompt: str
     options: Mapping[int, str]
-    """Chosen option by number of the bracket, for brackets whose options differ between variations."""
+    """Chosen option by bracket number, for brackets whose options differ between variations."""
 
 
 def make_variation_labels(manifest: Manifest, indices: Sequence[int]) -> list[VariationLabel]:

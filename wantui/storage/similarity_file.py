@@ -90,7 +90,7 @@ class BatchSimilarity:
     created: str = ""
     """Time of the measurement, in UTC."""
     by_video: Mapping[str, VideoSimilarity] = field(default_factory=dict)
-    """Similarity by id of the video."""
+    """Similarity by video id."""
     fault: str = ""
     """Reason why the file cannot be read."""
 

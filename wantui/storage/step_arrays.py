@@ -42,7 +42,7 @@ class StepArray:
 
 
 class StepArrayWriter:
-    """Writer of the arrays of one capture of one video, step by step; `finish_group` publishes the group.
+    """Writer of one capture's arrays for one video, step by step; `finish_group` publishes the group.
 
     Args:
         arrays_by_path: arrays by path in the group, such as "star" or "uncond/star".
@@ -108,7 +108,7 @@ class StepArrayWriter:
         """Store the values of the next step; the checksum of a step also covers the constant parts of the group.
 
         Args:
-            values_by_path: values by path of the array, each with the array's shape.
+            values_by_path: values by array path, each with the array's shape.
         """
         self.write_steps({path: np.asarray(values)[None] for path, values in values_by_path.items()})
 
@@ -116,7 +116,7 @@ class StepArrayWriter:
         """Store the values of the next steps at once; see `write_step`.
 
         Args:
-            values_by_path: values [steps, ...] by path of the array.
+            values_by_path: values [steps, ...] by array path.
         """
         if self.is_finished:
             return

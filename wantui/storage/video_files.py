@@ -30,7 +30,7 @@ class VideoFiles:
     clip_path: Path
     sheet_path: Path
     capture_paths: Mapping[str, Path] = field(default_factory=dict)
-    """Zarr groups by name of the capture; captures that are not stored are absent."""
+    """Zarr groups by capture name; captures that are not stored are absent."""
     checkpoint_path: Path | None = None
     """Path of the checkpoint; None if the video cannot be resumed after an interruption, and then leaves no files."""
     batch_root: Path | None = None

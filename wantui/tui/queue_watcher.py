@@ -31,7 +31,7 @@ class QueueSnapshot:
     engine: Engine | None = None
     etas: QueueEtas = EMPTY_QUEUE_ETAS
     progress_by_video: Mapping[int, VideoProgress] = field(default_factory=dict)
-    """Progress by id of the running video."""
+    """Progress of running videos, by video id."""
     events: tuple[QueueEvent, ...] = ()
     error: str | None = None
     """Reason why the queue cannot be read (the other fields are then outdated) or written."""

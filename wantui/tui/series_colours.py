@@ -37,7 +37,7 @@ def make_series_variables(*, is_dark: bool, is_ansi: bool) -> dict[str, str]:
 
 
 def assign_variation_colours(variations: "Iterable[Variation | VariationEntry]") -> dict[str, str]:
-    """Return by id the theme variable of the colour of each variation of a batch; empty for a single variation."""
+    """Return the theme variable for each variation's colour, by variation id; empty for a single variation."""
     return assign_series_colours([variation.id for variation in variations])
 
 

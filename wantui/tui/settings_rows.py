@@ -155,7 +155,7 @@ def format_label(name: str) -> str:
 
 
 def choose_name_width(width: int) -> int:
-    """Return the cells of the column of names in a form of this width."""
+    """Return the width of the name column, in cells, in a form of this width."""
     longest = max(len(field.name) for field in list_form_fields())
     return longest if width >= SIGN_WIDTH + longest + 1 + MIN_VALUE_WIDTH else NARROW_NAME_WIDTH
 

@@ -18,7 +18,7 @@ from wantui.storage.background_writer import BackgroundWriter
 
 
 def make_hooks(preparation: DenoisingPreparation) -> dict[str, DenoisingHook]:
-    """Return the hooks that a denoising run needs, by the name of the capture."""
+    """Return the hooks that a denoising run needs, by capture name."""
     hooks: dict[str, DenoisingHook] = {}
     for kind in CAPTURES:
         make_hook = getattr(_import_recorder_module(kind.name), "make_hook", None)

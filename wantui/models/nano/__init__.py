@@ -9,4 +9,4 @@ NANO_WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 """Diffusers directory of the trained model."""
 
 NANO_ADAPTERS_FOLDER = Path(__file__).parent / "adapters"
-"""Folder of the adapters of nano, with their model card."""
+"""Folder of nano's adapters, with their model card."""

@@ -9,7 +9,7 @@ from wantui.models.nano.render import EDGE_SHARPNESS, build_pixel_grid, draw_obj
 from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE_PIXELS, Scenes
 
 DIP_START = 0.2
-"""Height of the upper edge of the dip below the centre of an object, in radii."""
+"""Distance of the dip's upper edge below the object's centre, in radii."""
 JUDGED_HEIGHT_FRACTION = 0.3
 """Lower fraction of an object's height in which the colour of the dip is judged."""
 

@@ -25,7 +25,7 @@ from wantui.models.nano.world import sample_scenes, write_captions
 from wantui.samplers import apply_flow_shift, compute_noise_levels
 
 FLOW_SHIFT = 3.0
-"""Flow shift of nano."""
+"""nano's flow shift."""
 TEACHER_GUIDANCE_SCALE, TEACHER_STEP_COUNT = 4.0, 10
 """Guidance scale of the teacher, and its steps from any noise level to 0."""
 STUDENT_STEP_COUNT = 4
@@ -39,7 +39,7 @@ ADAPTER_PEAK_LEARNING_RATE, ADAPTER_WARM_UP_STEP_COUNT = 2e-3, 100
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A transformer with the text encoder of nano."""
+    """A transformer with nano's text encoder."""
 
     transformer: WanTransformer3DModel
     text_encoder: UMT5EncoderModel

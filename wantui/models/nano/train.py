@@ -62,7 +62,7 @@ class AutoencoderPlan:
     "decoder_step_count",
     default=AutoencoderPlan.decoder_step_count,
     show_default=True,
-    help="Number of training steps of the decoder alone.",
+    help="Number of training steps for the decoder alone.",
 )
 @click.option(
     "--autoencoder-clips",
@@ -79,11 +79,9 @@ class AutoencoderPlan:
     "transformer_step_count",
     default=6250,
     show_default=True,
-    help="Number of training steps of the transformer.",
+    help="Number of training steps for the transformer.",
 )
-@click.option(
-    "--batch-size", default=256, show_default=True, help="Number of clips per training step of the transformer."
-)
+@click.option("--batch-size", default=256, show_default=True, help="Number of clips per transformer training step.")
 def main(
     output_folder: Path,
     image_step_count: int,

@@ -237,9 +237,7 @@ def train_four_step(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Adapter from which the distillation starts, instead of nano.",
 )
-@click.option(
-    "--captions", "caption_count", default=8192, show_default=True, help="Captions of each round of the distillation."
-)
+@click.option("--captions", "caption_count", default=8192, show_default=True, help="Captions per distillation round.")
 @click.option(
     "--rounds", "round_count", type=click.IntRange(1), default=4, show_default=True, help="Rounds of the distillation."
 )

@@ -18,7 +18,7 @@ from wantui.tui.series_colours import assign_variation_colours
 VIDEO_FILTERS = ("starred", "unrejected")
 """Filters that choose videos; the other filters of the Library choose batches."""
 SORT_SCORES = {"": "the axes", **SCORE_LABELS}
-"""Orders of the rows by name of the score, and their names for people."""
+"""Row orders by score name, and their names for people."""
 DEFAULT_LAYOUT = AxisLayout((VARIATION_AXIS,), (SEED_AXIS,))
 
 

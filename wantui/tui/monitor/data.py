@@ -81,7 +81,7 @@ class MonitorFilesRead(Message):
     log_tail: LogTail | None
     clip: ClipFrames | None
     colours_by_batch: dict[int, tuple[str | None, ...]] = field(default_factory=dict)
-    """Theme colour of the variation of each video of `batch_folders`; None for those without one."""
+    """Theme colour of each video's variation, for the videos of `batch_folders`; None for those without one."""
 
 
 class PreviewHistory:
@@ -146,7 +146,7 @@ def read_requested_files(request: MonitorFilesRequest) -> MonitorFilesRead:
 
 
 def read_variation_colours(folder: Path) -> tuple[str | None, ...] | None:
-    """Return the theme colour of the variation of each video of a batch; None if its manifest is unreadable."""
+    """Return the theme colour of each video's variation, for the videos of a batch; None if its manifest is unreadable."""
     try:
         manifest = read_manifest(BatchFolder(folder))
     except UserError:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Frame = NDArray[np.uint8]
 
 MAX_BUFFER_BYTES = 64 << 20
-"""Maximum bytes of the scaled frames of all clips of a player."""
+"""Maximum bytes of all scaled frames in a player."""
 MIN_BUFFERED_FRAMES = 4
 """Number of frames that are kept however large they are."""
 

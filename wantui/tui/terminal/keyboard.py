@@ -19,7 +19,7 @@ TERMINAL_RESPONSE = re.compile(r"\x1b[P\]_^X][^\x1b\x07]{2,}(?:\x1b\\|\x07)")
 INCOMPLETE_SEQUENCE = re.compile(r"\x1b(?:\[(?:[<?>=]|[<?>=]?[\d;:]+[ $]?)|[P\]_^X][^\x1b\x07]{2,4096}\x1b?)\Z")
 """Start of a sequence at the end of a read: more than Escape or Alt with a key sends."""
 INCOMPLETE_PASTE_END = re.compile(r"\x1b(?:\[(?:2(?:01?)?)?)?\Z")
-"""Start of the end mark of a paste at the end of a read."""
+"""Truncated end mark of a paste, at the end of the bytes that were read."""
 KEY_OR_PASTE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|O?[^\x1b]?)|(?P<paste>[^\x00-\x1f\x7f-\x9f]{256,})")
 """Escape sequence, or text that no one types within one read: a paste in a terminal that does not mark it."""
 MAX_SEQUENCE_SECONDS = 2.0

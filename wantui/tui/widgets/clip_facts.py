@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MIN_PANEL_WIDTH, MAX_PANEL_WIDTH = 26, 64
 """Limits of the width of the panel, in cells; with less room there is none."""
 MIN_STRIP_LINES, MAX_STRIP_LINES = 4, 8
-"""Limits of the height of the strip of frames, with the line of their numbers."""
+"""Minimum and maximum height of the frame strip, including the line of frame numbers."""
 
 
 def choose_facts_width(size: tuple[int, int], aspect_ratio: float) -> int:
