@@ -146,7 +146,7 @@ def read_requested_files(request: MonitorFilesRequest) -> MonitorFilesRead:
 
 
 def read_variation_colours(folder: Path) -> tuple[str | None, ...] | None:
-    """Return the theme colour of each video's variation, for the videos of a batch; None if its manifest is unreadable."""
+    """Return the theme colour of each video's variation in a batch; None if the manifest is unreadable."""
     try:
         manifest = read_manifest(BatchFolder(folder))
     except UserError:
