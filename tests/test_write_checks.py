@@ -84,3 +84,21 @@ def test_trash_without_permission_names_the_folder_once_with_advice(
         f"{folder} cannot be moved to the trash: Permission denied. Ask its owner to move it, or for write permission "
         "on it and its parent folder"
     )
+
+
+def test_trash_on_a_read_only_file_system_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "batch"
+    folder.mkdir()
+    (folder / "batch.json").touch()
+
+    def refuse(path: str) -> None:
+        raise send2trash.TrashPermissionError(path)
+
+    monkeypatch.setattr(send2trash, "send2trash", refuse)
+    monkeypatch.setattr(os, "access", lambda _, mode: mode == os.F_OK)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    with pytest.raises(UserError) as refused:
+        move_to_trash(folder)
+    assert str(refused.value) == (
+        f"{folder} cannot be moved to the trash: Read-only file system. Mount its file system for writing"
+    )

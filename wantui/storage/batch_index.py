@@ -1,5 +1,6 @@
 """Find and summarise batch folders on disk, whether or not the queue contains them."""
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from wantui.config.sweep_syntax import describe_seeds
 from wantui.errors import UserError
 from wantui.file_state import FileState, read_file_state
 from wantui.json_files import InaccessibleFileError, UnreadableFileError, read_json_object
+from wantui.paths import find_access_error
 from wantui.planning import Recipe
 from wantui.storage.journal import JournalLine, read_journal_tail
 from wantui.storage.layout import BatchFolder
@@ -347,7 +349,10 @@ def move_to_trash(folder: Path) -> None:
         send2trash(str(folder))
     except (OSError, TrashPermissionError) as error:
         reason = str(error)
-        if isinstance(error, PermissionError | TrashPermissionError):
+        access_error = find_access_error(folder) if os.access(folder, os.F_OK) else None
+        if access_error is not None and access_error.errno == errno.EROFS:
+            reason = f"{access_error.strerror}. Mount its file system for writing"
+        elif isinstance(error, PermissionError | TrashPermissionError):
             reason = "Permission denied. Ask its owner to move it, or for write permission on it and its parent folder"
         elif isinstance(error, OSError) and error.strerror:
             name = error.filename if isinstance(error.filename, str | bytes) else folder
