@@ -38,6 +38,17 @@ def test_library_lists_and_searches_batches(wantui: Wantui, generated_batch: Bat
     assert result["counts"] == {"done": 2}
 
 
+def test_library_ls_finds_settings_and_samplers_as_the_application_does(
+    wantui: Wantui, generated_batch: BatchFolder
+) -> None:
+    recipe = read_manifest(generated_batch).videos[0].recipe
+    name = generated_batch.root.name
+    for words in (f"steps={recipe.steps}", f"steps:{recipe.steps} red", recipe.sampler, f"sampler={recipe.sampler}"):
+        assert name in wantui("library", "ls", "--search", words).out, words
+    for words in (f"steps={recipe.steps + 1}", f"steps={recipe.steps} square", "sampler=heun"):
+        assert name not in wantui("library", "ls", "--search", words).out, words
+
+
 @pytest.mark.parametrize(
     ("zone", "created", "shown"),
     [

@@ -39,7 +39,12 @@ def command() -> None:
 
 @command.command("ls")
 @click.argument("folders", nargs=-1, type=PATH_TYPE)
-@click.option("--search", "search_text", default="", help="Text that the name, template or model must contain.")
+@click.option(
+    "--search",
+    "search_text",
+    default="",
+    help="Words of the name, template, model, prompts, seeds, samplers and notes, and settings such as cfg_scale=5.",
+)
 @add_json_option
 def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: bool) -> None:
     """List the batches in FOLDERS, newest first.  [default: outputs]
@@ -47,6 +52,7 @@ def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: boo
     Unreadable batches are also reported on stderr; the exit code is then 1.
     """
     from wantui.storage.batch_index import find_batches, find_inaccessible_folders
+    from wantui.tui.library.search import select_batches
 
     root_folders = folders or (Path("outputs"),)
     for root_folder in root_folders:
@@ -54,7 +60,7 @@ def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: boo
             reason = "it is not a folder" if root_folder.exists() else "no such folder"
             raise UserError(f"cannot list {root_folder}: {reason}")
     batches = find_batches(root_folders)
-    matching_batches = [batch for batch in batches if batch.matches_words(search_text)]
+    matching_batches = select_batches(search_text, batches)
     if batches and not matching_batches:
         echo(f"no match for {search_text!r} in {format_count(len(batches), 'batch', 'batches')}", err=True)
     elif not batches:

@@ -74,10 +74,6 @@ class BatchSummary:
     def count_videos(self, state: str) -> int:
         return dict(self.counts_by_state).get(state, 0)
 
-    def matches_words(self, words: str) -> bool:
-        """Return whether each word occurs in the folder name, template, model or time of creation."""
-        return all(word in self.searched_text.lower() for word in words.lower().split())
-
     @property
     def searched_text(self) -> str:
         """Return the text in which a search looks for words."""

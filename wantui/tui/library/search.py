@@ -18,8 +18,8 @@ from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import MAX_MANIFEST_BYTES
 from wantui.storage.marks import read_marks
 
-_CONDITION_PATTERN = re.compile(r"(?P<name>[^\W\d][\w.+-]*):(?P<value>\S+)")
-"""Condition on a setting, such as `cfg_scale:4` or `lora.style.strength:0.5`."""
+_CONDITION_PATTERN = re.compile(r"(?P<name>[^\W\d][\w.+-]*)[:=](?P<value>\S+)")
+"""Condition on a setting, such as `cfg_scale=4` or `lora.style.strength:0.5`."""
 MAX_LETTER_GAP = 2
 """Maximum number of letters between two letters of a searched word, so that "crcl" finds "circle"."""
 MAX_CACHED_BYTES = 512 << 20
@@ -94,6 +94,13 @@ def score_batch(words: str, batch: BatchSummary) -> float:
     return score_text(words, batch.searched_text)
 
 
+def select_batches(words: str, batches: Sequence[BatchSummary]) -> list[BatchSummary]:
+    """Return the batches that a search lists: those that match, and those with a video that matches."""
+    if not words.split():
+        return list(batches)
+    return [batch for batch in batches if score_batch(words, batch) or any(find_videos(words, [batch]))]
+
+
 class VariationCache:
     """Variations of the batches that were searched last; shared by several threads.
 
@@ -146,7 +153,7 @@ def find_videos(
 ) -> Iterator[FoundVideo]:
     """Yield the videos of each batch that match best.
 
-    Prompt, seed and note match all words, and settings match all conditions.
+    Prompt, seed, sampler and note match all words, and settings match all conditions.
 
     If prompt and id match by themselves, only the first video of the variation is found.
 
@@ -167,7 +174,7 @@ def find_videos(
 
 
 def split_conditions(words: str) -> tuple[str, list[tuple[str, str]]]:
-    """Split the words of a search into text and conditions on settings, such as `cfg_scale:4`."""
+    """Split the words of a search into text and conditions on settings, such as `cfg_scale=4`."""
     texts, conditions = [], []
     for word in words.split():
         match = _CONDITION_PATTERN.fullmatch(word)
@@ -191,7 +198,8 @@ def _search_batch(words: str, folder: Path) -> Iterator[FoundVideo]:
             continue
         for video in variation.videos:
             note = notes.get(video.video_id, "")
-            if score := score_text(words, f"{text} seed {video.seed} {note}"):
+            sampler = video.values_by_setting.get("sampler", "")
+            if score := score_text(words, f"{text} seed {video.seed} {sampler} {note}"):
                 shown_note = f"  {note}" if note else ""
                 yield FoundVideo(folder, video.video_index, f"seed {video.seed}  {variation.text}{shown_note}", score)
 
