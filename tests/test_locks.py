@@ -25,7 +25,7 @@ from wantui.storage.locks import (
     try_lock_video,
     unlock_video,
 )
-from wantui.storage.write_checks import check_batch_writable, refuse_unwritable_batch
+from wantui.storage.write_checks import check_batch_writable, reject_unwritable_batch
 
 TRY = """
 import sys
@@ -171,7 +171,7 @@ def test_lock_whose_file_was_replaced_while_waiting_excludes_the_new_file(
 def test_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / VIDEO_LOCK_FILE)
     with pytest.raises(UserError, match="it is not a regular file"):
-        refuse_unwritable_batch(BatchFolder(tmp_path))
+        reject_unwritable_batch(BatchFolder(tmp_path))
 
 
 def test_only_unsupported_lock_errors_count_as_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ SECOND = """
 import os, sys
 from pathlib import Path
 from wantui.storage.locks import lock_manifest, try_lock_video
-from wantui.storage.write_checks import refuse_unwritable_batch
+from wantui.storage.write_checks import reject_unwritable_batch
 from wantui.errors import UserError
 from wantui.storage.layout import BatchFolder
 os.setgroups([50])
@@ -218,7 +218,7 @@ os.setresuid(65534, 65534, 65534)
 os.umask(0o002)
 folder = Path(sys.argv[1])
 try:
-    refuse_unwritable_batch(BatchFolder(folder))
+    reject_unwritable_batch(BatchFolder(folder))
     with lock_manifest(folder):
         print(try_lock_video(folder, 0), try_lock_video(folder, 1))
 except UserError as error:

@@ -12,7 +12,7 @@ from wantui.errors import UserError
 from wantui.storage import locks
 from wantui.storage.batch_index import move_to_trash
 from wantui.storage.layout import BatchFolder
-from wantui.storage.write_checks import check_result_path, refuse_unwritable_batch
+from wantui.storage.write_checks import check_result_path, reject_unwritable_batch
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_unwritable_batch_folder_advice_fits_the_error(
 
     monkeypatch.setattr(locks, "_open_lock_file", fail)
     with pytest.raises(UserError, match=advice) as refused:
-        refuse_unwritable_batch(BatchFolder(tmp_path))
+        reject_unwritable_batch(BatchFolder(tmp_path))
     assert os.strerror(number) in str(refused.value)
     assert ("chmod" in str(refused.value)) == (number == errno.EACCES)
 

@@ -53,11 +53,11 @@ def read_regular_file(path: Path, max_bytes: int = MAX_JSON_BYTES, start_offset:
     """
     try:
         # Check before opening, because opening some devices has effects; check again, in case the file was replaced.
-        _refuse_irregular_file(path, path.stat(), max_bytes)
+        _reject_irregular_file(path, path.stat(), max_bytes)
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
-            _refuse_irregular_file(path, status, max_bytes)
+            _reject_irregular_file(path, status, max_bytes)
             file.seek(start_offset)
             content = file.read(max(status.st_size - start_offset, 0))
     except FileNotFoundError:
@@ -152,7 +152,7 @@ def describe_first_validation_error(error: ValidationError) -> str:
     return f"{field}: {first_error['msg']}" if field else first_error["msg"]
 
 
-def _refuse_irregular_file(path: Path, status: os.stat_result, max_bytes: int) -> None:
+def _reject_irregular_file(path: Path, status: os.stat_result, max_bytes: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableFileError(f"{path} cannot be read: it is not a regular file")
     if status.st_size > max_bytes:

@@ -43,12 +43,12 @@ def expand_user_path(text: str | Path) -> Path:
         except RuntimeError:
             raise _make_path_error(text, "the user does not exist, or has no home folder") from None
         _check_path_length(str(path))
-    _refuse_link_loop(path, text)
+    _reject_link_loop(path, text)
     return path
 
 
 def check_output_file(path: Path, *, creates_folders: bool = False, may_be_device: bool = False) -> None:
-    """Refuse a path that cannot be written, before hours are spent on the content of the file.
+    """Reject a path that cannot be written, before hours are spent on the content of the file.
 
     Args:
         creates_folders: whether the caller creates missing parent folders; otherwise they are refused.
@@ -68,7 +68,7 @@ def check_output_file(path: Path, *, creates_folders: bool = False, may_be_devic
 
 
 def check_output_folder(folder: Path, *, creates_folders: bool = True, target: Path | None = None) -> None:
-    """Refuse a folder that cannot be created or written; the error names `target` if it is given.
+    """Reject a folder that cannot be created or written; the error names `target` if it is given.
 
     Args:
         creates_folders: whether the caller creates missing folders; otherwise they are refused.
@@ -122,8 +122,8 @@ def _check_path_length(path_text: str) -> None:
         raise _make_path_error(path_text, f"it is longer than {MAX_PATH_BYTES} bytes")
 
 
-def _refuse_link_loop(path: Path, path_text: str) -> None:
-    """Refuse a symbolic-link loop, which `resolve` and `mkdir` report differently in each Python version."""
+def _reject_link_loop(path: Path, path_text: str) -> None:
+    """Reject a symbolic-link loop, which `resolve` and `mkdir` report differently in each Python version."""
     try:
         path.stat()
     except OSError as error:

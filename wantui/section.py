@@ -110,8 +110,8 @@ class ConfigSection(DescribedModel, TextParsingModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def refuse_yes_and_no_for_numbers(cls, value: object, info: ValidationInfo) -> object:
-        """Refuse booleans for numbers: Python treats True as 1, but no user means that."""
+    def reject_yes_and_no_for_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """Reject booleans for numbers: Python treats True as 1, but no user means that."""
         if isinstance(value, bool) and info.field_name and cls.model_fields[info.field_name].annotation is not bool:
             raise PydanticCustomError("boolean", "Input should not be true or false")
         return value

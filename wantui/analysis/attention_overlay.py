@@ -115,7 +115,7 @@ def write_overlay(clip_path: Path, maps_path: Path, word: str, target_path: Path
         AttentionMapsError: no map of the word is stored.
     """
     maps = open_attention_maps(maps_path, recipe)
-    maps.refuse_missing_word(word)
+    maps.reject_missing_word(word)
     scale_maximum = compute_scale_maximum(maps, list(maps.metadata_by_word))
     frames = list(read_frames(clip_path))
     overlaid_frames = draw_overlay(frames, average_map_over_steps(maps, word), scale_maximum)

@@ -38,7 +38,7 @@ def compute_word_curves(maps: StoredAttentionMaps, map_name: str) -> WordCurves:
     Raises:
         AttentionMapsError: no map of the word is stored.
     """
-    maps.refuse_missing_word(map_name)
+    maps.reject_missing_word(map_name)
     return _build_word_curves(maps, map_name, *_summarise_maps(maps.read_mean_map(map_name)))
 
 

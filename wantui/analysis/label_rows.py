@@ -33,7 +33,7 @@ class CsvRows:
     """Rows that are not empty: the number of the row's last line, and its cells."""
 
     def check_body(self) -> None:
-        """Refuse a file without rows, or with a row that is longer or shorter than the header.
+        """Reject a file without rows, or with a row that is longer or shorter than the header.
 
         Raises:
             LabelError: names the line.

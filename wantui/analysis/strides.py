@@ -51,7 +51,7 @@ def _apply_stride_to_video(video: Video, stride: int) -> Video:
         return replace(strided_video, trajectory=None, exclusion_reason=str(error), is_too_short=True)
 
 
-def refuse_too_large_stride(videos: Sequence[Video], stride: int) -> None:
+def reject_too_large_stride(videos: Sequence[Video], stride: int) -> None:
     """Raise NoGeometryError if the stride leaves too few states in every trajectory."""
     too_short_videos = [video for video in videos if video.is_too_short]
     if too_short_videos and not any(video.trajectory for video in videos):

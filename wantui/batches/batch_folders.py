@@ -52,7 +52,7 @@ def check_new_batch_folder(config: Config) -> None:
     """
     settings = config.settings
     output_dir = expand_user_path(settings.output_dir)
-    _refuse_non_utf8_folder(output_dir.absolute())
+    _reject_non_utf8_folder(output_dir.absolute())
     check_output_folder(output_dir)
     if not settings.use_timestamp:
         folder = choose_batch_folder(output_dir, settings.batch_name or config.name, None)
@@ -71,7 +71,7 @@ def create_batch_folder(batch: Batch, record: FolderCallback | None = None) -> t
             Nothing is left on disk.
     """
     refuse_unsupported_batch(batch)
-    _refuse_non_utf8_folder(expand_user_path(batch.config.settings.output_dir).absolute())
+    _reject_non_utf8_folder(expand_user_path(batch.config.settings.output_dir).absolute())
     missing_folders = _list_missing_folders(expand_user_path(batch.config.settings.output_dir))
     folder: BatchFolder | None = None
     is_new = False
@@ -92,7 +92,7 @@ def _skip_recording(_: Path) -> None:
     """Record no folder: the batch is not put on the queue of this machine."""
 
 
-def _refuse_non_utf8_folder(folder: Path) -> None:
+def _reject_non_utf8_folder(folder: Path) -> None:
     """Refuse a folder that neither the queue nor a manifest can store.
 
     Raises:

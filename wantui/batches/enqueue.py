@@ -30,7 +30,7 @@ from wantui.samplers import count_model_evaluations
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_store import ManifestStore, is_video_complete
-from wantui.storage.write_checks import refuse_unwritable_batch
+from wantui.storage.write_checks import reject_unwritable_batch
 
 
 @dataclass(frozen=True)
@@ -306,7 +306,7 @@ def enqueue_missing_videos(
     missing_videos = find_missing_videos(folder, manifest, shard)
     if not missing_videos:
         return None
-    refuse_unwritable_batch(folder)
+    reject_unwritable_batch(folder)
     device = str(manifest.config.get("model_settings", {}).get("device", "auto"))
     check_device_exists(state_dir, device)
     check_fp8_available(state_dir, device, (video.recipe for _, video in missing_videos))

@@ -37,7 +37,7 @@ from wantui.storage.information_file import (
     get_information_path,
     merge_information,
     read_information,
-    refuse_other_measurement,
+    reject_other_measurement,
 )
 from wantui.storage.write_checks import check_result_path
 from wantui.storage.zarr_group import CaptureError
@@ -164,7 +164,7 @@ class _Saver:
         """
         path = get_information_path(self.folder, self.content.generic)
         stored = read_information(path)
-        refuse_other_measurement(path, stored, self.content)
+        reject_other_measurement(path, stored, self.content)
         return stored or self.content
 
 
@@ -191,7 +191,7 @@ def _open_content(plan: ScorePlan, request: InformationGapRequest, is_dry_run: b
         if not is_dry_run:
             path.unlink()
     if not request.replaces_stored:
-        refuse_other_measurement(path, stored, empty)
+        reject_other_measurement(path, stored, empty)
     return stored if stored is not None and stored.has_same_measurement(empty) else empty
 
 
@@ -273,7 +273,7 @@ def _list_scoring_recipes(task: ScoreTask) -> list[Recipe]:
 
 
 def _check_prompt_lengths(loaded: "LoadedPipeline", group: Sequence[ScoreTask]) -> None:
-    """Refuse prompts that are too long for the model.
+    """Reject prompts that are too long for the model.
 
     Raises:
         UserError: names the prompt.

@@ -31,7 +31,7 @@ from wantui.queue.state_dir import NETWORK_FILE_SYSTEM_TYPES, find_file_system_t
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import can_lock_files
 from wantui.storage.manifest import read_manifest
-from wantui.storage.write_checks import explain_batch_write_error, refuse_unwritable_batch
+from wantui.storage.write_checks import explain_batch_write_error, reject_unwritable_batch
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -223,7 +223,7 @@ def check_slurm_installation() -> None:
 
 
 def check_submission_values(folder: Path, resources: JobResources) -> None:
-    """Refuse a folder or option that would break the batch script, or that Slurm would change in log names.
+    """Reject a folder or option that would break the batch script, or that Slurm would change in log names.
 
     Raises:
         UserError: names the path or the option.
@@ -275,7 +275,7 @@ def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> li
             f"cannot submit {folder}: an earlier array has not ended ({', '.join(active_arrays)}), "
             f"and would generate the same videos. Wait until it ends, or cancel it: scancel {' '.join(active_arrays)}"
         )
-    refuse_unwritable_batch(BatchFolder(folder))
+    reject_unwritable_batch(BatchFolder(folder))
     if not can_lock_files(folder):
         raise UserError(
             f"cannot submit {folder}: its file system has no locks, so jobs would overwrite each other's entries in "

@@ -150,11 +150,11 @@ def command(**options: Any) -> None:
         apply_stride_to_videos,
         check_strides,
         measure_bends_at_settled_strides,
-        refuse_too_large_stride,
+        reject_too_large_stride,
     )
 
     request = AnalyzeRequest(**options)
-    request.refuse_unused_options()
+    request.reject_unused_options()
     label_table = None if request.scores_path is None else read_label_table(request.scores_path)
     label_names = [] if label_table is None else list(label_table.label_names)
     chosen_metrics = request.parse_metrics([*METRICS, *label_names])
@@ -171,13 +171,13 @@ def command(**options: Any) -> None:
     if label_table is not None:
         videos, label_names = _exclude_videos_without_labels(request, videos, label_table, chosen_metrics)
     if request.stride is not None:
-        refuse_too_large_stride(videos, request.stride)
+        reject_too_large_stride(videos, request.stride)
     elif request.has_metrics:
         videos = measure_bends_at_settled_strides(videos)
     try:
         damaged_names += _print_results(request, videos, chosen_metrics, label_names, label_table)
     except CannotCompareError:
-        _refuse_too_few_groups_or_seeds(request, loaded_videos, videos)
+        _reject_too_few_groups_or_seeds(request, loaded_videos, videos)
         raise
     if damaged_names:
         sys.exit(1)
@@ -220,7 +220,7 @@ def _print_reading_warnings(batches: "LoadedBatches", videos: "list[Video]") -> 
         echo(f"left out: {note}", err=True)
 
 
-def _refuse_too_few_groups_or_seeds(
+def _reject_too_few_groups_or_seeds(
     request: AnalyzeRequest, loaded_videos: "list[Video]", videos: "list[Video]"
 ) -> None:
     """Raise UserError if --where leaves too few seeds or groups to compare."""

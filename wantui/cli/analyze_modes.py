@@ -53,8 +53,8 @@ MODES_BY_PARAMETER = {
 """Parameter -> option, modes in which it has an effect ("" prints the metrics of videos), and these modes in words."""
 
 
-def refuse_unused_options(chosen_modes: Sequence[str], as_json: bool) -> None:
-    """Refuse options without effect in the chosen mode, and more than one mode."""
+def reject_unused_options(chosen_modes: Sequence[str], as_json: bool) -> None:
+    """Reject options without effect in the chosen mode, and more than one mode."""
     get_source = click.get_current_context().get_parameter_source
     for parameter, (option, option_modes, modes_text) in MODES_BY_PARAMETER.items():
         is_given = get_source(parameter) is click.core.ParameterSource.COMMANDLINE

@@ -32,8 +32,8 @@ def warn_about_metrics(videos: "Sequence[Video]", metric_names: Sequence[str], m
         echo(f"warning: {message_prefix}{stride_check.description}", err=True)
 
 
-def refuse_unfit_output_files(csv_path: Path | None, html_path: Path | None, scores_path: Path | None) -> None:
-    """Refuse a report that would replace a file other than a report, and a table that would replace the labels.
+def reject_unfit_output_files(csv_path: Path | None, html_path: Path | None, scores_path: Path | None) -> None:
+    """Reject a report that would replace a file other than a report, and a table that would replace the labels.
 
     Raises:
         UserError: the message names the option.

@@ -4,7 +4,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from wantui.cli.analyze_modes import MODES_WITH_METRICS, refuse_unused_options
+from wantui.cli.analyze_modes import MODES_WITH_METRICS, reject_unused_options
 from wantui.errors import UserError
 
 
@@ -61,21 +61,21 @@ class AnalyzeRequest:
         }
         return [mode for mode, is_chosen in is_chosen_by_mode.items() if is_chosen]
 
-    def refuse_unused_options(self) -> None:
-        """Refuse options without effect in the chosen mode, and more than one mode.
+    def reject_unused_options(self) -> None:
+        """Reject options without effect in the chosen mode, and more than one mode.
 
         Raises:
             click.UsageError: names the options.
         """
-        refuse_unused_options(self._list_chosen_modes(), self.as_json)
+        reject_unused_options(self._list_chosen_modes(), self.as_json)
 
     def check_output_files(self) -> None:
-        """Refuse output files that cannot be written, or that would replace other files.
+        """Reject output files that cannot be written, or that would replace other files.
 
         Raises:
             UserError, click.UsageError: names the file or the option.
         """
-        from wantui.cli.analyze_output import check_csv_file, refuse_unfit_output_files
+        from wantui.cli.analyze_output import check_csv_file, reject_unfit_output_files
         from wantui.storage.layout import check_command_output
 
         check_csv_file(self.csv_path)
@@ -85,7 +85,7 @@ class AnalyzeRequest:
             if self.overlay_path.exists():
                 raise UserError(f"cannot write {self.overlay_path}: it already exists. Choose another name")
             check_command_output(self.overlay_path)
-        refuse_unfit_output_files(self.csv_path, self.html_path, self.scores_path)
+        reject_unfit_output_files(self.csv_path, self.html_path, self.scores_path)
 
     def parse_metrics(self, known_metrics: list[str]) -> list[str] | None:
         """Return the names in --metrics, in their current spelling; None if the option is not given.

@@ -79,7 +79,7 @@ def _generate_demo_batch(batch: "Batch", makes_new_batch: bool) -> Path:
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.manifest import read_manifest
-    from wantui.storage.write_checks import refuse_unwritable_batch
+    from wantui.storage.write_checks import reject_unwritable_batch
 
     folder = None if makes_new_batch else find_demo_folder(batch)
     if folder is not None and not find_missing_videos(folder, read_manifest(folder)):
@@ -94,7 +94,7 @@ def _generate_demo_batch(batch: "Batch", makes_new_batch: bool) -> Path:
             folder, manifest = create_batch_folder(batch, record)
         else:
             manifest = read_manifest(folder)
-            refuse_unwritable_batch(folder)
+            reject_unwritable_batch(folder)
         last_seq = queue.read_last_event_seq()
         missing_videos = find_missing_videos(folder, manifest)
         device = str(manifest.config["model_settings"]["device"])

@@ -143,7 +143,7 @@ def _label_by_nearest_reference(
 
 
 def _require_equal_latents(video: "StoredVideo", reference: "StoredVideo") -> None:
-    """Refuse a reference whose latents differ from a video's in axes or meaning.
+    """Reject a reference whose latents differ from a video's in axes or meaning.
 
     Raises:
         CannotLabelError: the message names the settings.

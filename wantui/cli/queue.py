@@ -346,7 +346,7 @@ def _describe_video_states(queue: "Queue", batch_row: "BatchRow", video_number: 
 
 
 def _check_video_number(queue: "Queue", batch_row: "BatchRow", video_number: int | None) -> None:
-    """Refuse a video number that is not in the queue, which contains only the missing videos of a resumed batch.
+    """Reject a video number that is not in the queue, which contains only the missing videos of a resumed batch.
 
     Raises:
         UserError: the batch has no such number; the message lists its numbers.

@@ -77,7 +77,7 @@ def _read_checked_clip_tags(clip_path: Path) -> "tuple[Recipe, dict[str, Any]]":
 
 
 def _check_output_path(output_path: Path | None) -> None:
-    """Refuse an output path to which the new clip or its contact sheet cannot be written."""
+    """Reject an output path to which the new clip or its contact sheet cannot be written."""
     from wantui.atomic_files import make_partial_path
     from wantui.paths import MAX_NAME_BYTES
     from wantui.storage.layout import check_command_output

@@ -76,7 +76,7 @@ def command(
     from wantui.engine.control import create_logs_folder, find_engine_process_id
     from wantui.queue.new_folders import record_new_folder
     from wantui.queue.state_dir import find_state_directory
-    from wantui.storage.write_checks import refuse_unwritable_batch
+    from wantui.storage.write_checks import reject_unwritable_batch
 
     template_text = read_template(template, template_file)
     if template_text is None and resume_folder is None:
@@ -91,7 +91,7 @@ def command(
         with record_new_folder(state_dir.directory) as record:
             if resume_folder is not None:
                 folder, manifest, device = open_batch_to_resume(resume_folder, template_text, config, options)
-                refuse_unwritable_batch(folder)
+                reject_unwritable_batch(folder)
                 check_device_exists(state_dir, device, report_locked_queue)
             else:
                 assert template_text is not None

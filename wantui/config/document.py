@@ -131,7 +131,7 @@ def _check_text_length(text_length: int, source: Path | str) -> None:
 
 
 def _check_node_limits(text: str, source: Path | str) -> None:
-    """Refuse text whose nodes would take long to compose or exhaust the stack, by counting its events first."""
+    """Reject text whose nodes would take long to compose or exhaust the stack, by counting its events first."""
     depth = node_count = 0
     for event in yaml.parse(text, Loader=YAML_LOADER):
         node_count += isinstance(event, yaml.NodeEvent)
@@ -175,13 +175,13 @@ class _NodeConverter:
         if isinstance(node, yaml.MappingNode):
             return self._convert_mapping(node, key, depth)
         if isinstance(node, yaml.SequenceNode):
-            self._refuse_unsupported_tag(node, COLLECTION_TAGS)
+            self._reject_unsupported_tag(node, COLLECTION_TAGS)
             return [self._convert_node(item, key, depth + 1) for item in node.value]
         assert isinstance(node, yaml.ScalarNode)
         return self._convert_scalar(node)
 
     def _convert_mapping(self, node: yaml.MappingNode, parent_key: KeyPath, depth: int = 0) -> dict[str, Any]:
-        self._refuse_unsupported_tag(node, COLLECTION_TAGS)
+        self._reject_unsupported_tag(node, COLLECTION_TAGS)
         # First, so that a key of the mapping itself keeps its own line.
         values = self._convert_merge_keys(node, parent_key, depth)
         seen_names: set[str] = set()
@@ -192,7 +192,7 @@ class _NodeConverter:
             if key_node.tag == MERGE_TAG:
                 continue
             self._count_and_limit_node(key_node, depth)
-            self._refuse_unsupported_tag(key_node, SCALAR_TAGS)
+            self._reject_unsupported_tag(key_node, SCALAR_TAGS)
             name = str(key_node.value)
             key = (*parent_key, name)
             if name in seen_names:
@@ -223,12 +223,12 @@ class _NodeConverter:
         return values
 
     def _convert_scalar(self, node: yaml.ScalarNode) -> YamlScalar:
-        self._refuse_unsupported_tag(node, SCALAR_TAGS)
+        self._reject_unsupported_tag(node, SCALAR_TAGS)
         text = str(node.value)
         # An explicit tag of text, as in `!!str null`, is the only way in which a plain null gets it.
         return YamlScalar(text, is_quoted=bool(node.style) or (node.tag == TEXT_TAG and text in NULL_WORDS))
 
-    def _refuse_unsupported_tag(self, node: yaml.Node, supported_tags: frozenset[str]) -> None:
+    def _reject_unsupported_tag(self, node: yaml.Node, supported_tags: frozenset[str]) -> None:
         if node.tag not in supported_tags:
             reason = f"not valid YAML for a config: the tag {node.tag} is not supported. Remove it"
             raise _make_config_error(self.source, node.start_mark.line + 1, reason)

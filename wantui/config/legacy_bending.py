@@ -152,7 +152,7 @@ def convert_legacy_bend(config: Mapping[str, Any]) -> LegacyBend:
         if len(steps) > 2 or (len(steps) == 2 and any(".." in step for step in steps)):
             raise LegacyBendError("apply_to_timesteps should be [first, last] or `first-last`")
         values["steps"] = "..".join(steps)
-    _refuse_unknown_keys(config)
+    _reject_unknown_keys(config)
     return LegacyBend(values, tuple(notes))
 
 
@@ -223,7 +223,7 @@ def _list_parts(value: Any) -> list[str] | None:
     return [str(item).strip().replace("-", "..") for item in items]
 
 
-def _refuse_unknown_keys(config: Mapping[str, Any]) -> None:
+def _reject_unknown_keys(config: Mapping[str, Any]) -> None:
     parameter_names = {name for names in PARAMETER_NAMES_BY_LEGACY_MODE.values() for name in names}
     known_keys = parameter_names | {"token", "mode", "strength", "renormalize", "padding_mode", "apply_to_layers"}
     known_keys |= {"apply_to_timesteps", "apply_before_softmax", *UNUSED_LEGACY_KEYS}

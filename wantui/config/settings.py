@@ -184,7 +184,7 @@ class PromptSettings(ConfigSection):
     embedding_method: WeightingMethod = "attention"
     """Method to apply the weight of (word:2.5)."""
     max_variations: Annotated[int, Field(ge=1)] = 10_000
-    """Maximum number of variations; a template with more is refused."""
+    """Maximum number of variations; a template with more is rejected."""
     generic_words: str | None = None
     """Word that leaves a concept open, for `wantui score`: circle|square: shape; man|woman: person."""
 

@@ -56,7 +56,7 @@ class AttentionBendingSettings(ConfigSection):
     @field_validator("bends", mode="after")
     @classmethod
     def complete_names(cls, bends: tuple[BendSettings, ...]) -> tuple[BendSettings, ...]:
-        """Give a name to each bend without one; refuse two bends with the same name."""
+        """Give a name to each bend without one; reject two bends with the same name."""
         names = [bend.name for bend in bends if bend.name is not None]
         for name in names:
             if names.count(name) > 1:

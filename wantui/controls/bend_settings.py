@@ -107,8 +107,8 @@ class BendSettings(DescribedModel, TextParsingModel):
 
     @model_validator(mode="before")
     @classmethod
-    def refuse_unusable_values(cls, values: Any) -> Any:
-        """Refuse unknown keys, naming the valid keys; refuse booleans in place of numbers or text."""
+    def reject_unusable_values(cls, values: Any) -> Any:
+        """Reject unknown keys, naming the valid keys; reject booleans in place of numbers or text."""
         if not isinstance(values, dict):
             return values
         for key, value in values.items():
@@ -150,7 +150,7 @@ class BendSettings(DescribedModel, TextParsingModel):
 
     @model_validator(mode="after")
     def check_parameters(self) -> Self:
-        """Refuse parameters of other modes, a mode without parameters, and a border without effect."""
+        """Reject parameters of other modes, a mode without parameters, and a border without effect."""
         valid_names = list_parameter_names(self.mode)
         for mode in TRANSFORM_BY_MODE:
             for name in list_parameter_names(mode):

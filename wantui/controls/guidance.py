@@ -75,8 +75,8 @@ class GuidanceSettings(ConfigSection):
 
     @field_validator(*RULE_PARAMETER_NAMES)
     @classmethod
-    def refuse_parameters_of_other_rules(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse a parameter of a different rule."""
+    def reject_parameters_of_other_rules(cls, value: Any, info: ValidationInfo) -> Any:
+        """Reject a parameter of a different rule."""
         rule = info.data.get("rule")
         if value is not None and rule is not None and info.field_name not in DEFAULTS_BY_RULE[rule]:
             raise ValueError(_explain_foreign_parameter(str(info.field_name), rule))
@@ -85,7 +85,7 @@ class GuidanceSettings(ConfigSection):
     @field_validator("reuse_from")
     @classmethod
     def check_moment(cls, value: str | None) -> str | None:
-        """Refuse a moment that cannot be read."""
+        """Reject a moment that cannot be read."""
         if value is not None:
             parse_keyframes({value: None})
         return value
@@ -109,7 +109,7 @@ class GuidanceRequest(ControlRequest):
 
     @model_validator(mode="after")
     def check_parameters(self) -> Self:
-        """Refuse missing parameters, and parameters of a different rule."""
+        """Reject missing parameters, and parameters of a different rule."""
         given = {name for name in RULE_PARAMETER_NAMES if getattr(self, name) is not None}
         if given != DEFAULTS_BY_RULE[self.rule].keys():
             raise PydanticCustomError("guidance", f"the parameters of the rule {self.rule} are missing or wrong")

@@ -47,8 +47,8 @@ class LoraAdapterSettings(ConfigSection):
 
     @field_validator("strength", "strength_2", mode="before")
     @classmethod
-    def refuse_schedules(cls, strength: object) -> object:
-        """Refuse strengths that change over the steps."""
+    def reject_schedules(cls, strength: object) -> object:
+        """Reject strengths that change over the steps."""
         if isinstance(strength, dict | list | tuple):
             raise ValueError(
                 "strengths that change over the steps are not supported, because adapters are merged into the weights "
@@ -92,7 +92,7 @@ class LoraSettings(ConfigSection):
     @field_validator("adapters", mode="after")
     @classmethod
     def name_adapters(cls, adapters: tuple[LoraAdapterSettings, ...]) -> tuple[LoraAdapterSettings, ...]:
-        """Give a name to each adapter without one; refuse two adapters with the same name."""
+        """Give a name to each adapter without one; reject two adapters with the same name."""
         names = [adapter.name or adapter.default_name for adapter in adapters]
         for name in names:
             if names.count(name) > 1:

@@ -30,13 +30,13 @@ class MarkedPrompt(BaseModel):
 
     @model_validator(mode="after")
     def check_marks(self) -> Self:
-        """Refuse a mark whose text is not at its position."""
+        """Reject a mark whose text is not at its position."""
         check_mark_texts(self.prompt, self.marks)
         return self
 
 
 def check_mark_texts(prompt: str, marks: tuple[PromptMark, ...]) -> None:
-    """Refuse a mark whose text is not at its position.
+    """Reject a mark whose text is not at its position.
 
     Raises:
         PydanticCustomError: the prompt has another text there.

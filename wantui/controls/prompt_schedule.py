@@ -122,7 +122,7 @@ class PromptScheduleRequest(ControlRequest):
 
     @model_validator(mode="after")
     def check_prompts(self) -> Self:
-        """Refuse keyframes without exactly one prompt each, or at the start, where the recipe's own prompt applies."""
+        """Reject keyframes without exactly one prompt each, or at the start, where the recipe's own prompt applies."""
         if len(self.prompts) != len(self.times.moments):
             raise PydanticCustomError("prompts", "a keyframe has no prompt, or a prompt has no keyframe")
         if self.times.unit != "sigma" and self.times.moments[0] == 0:

@@ -61,7 +61,7 @@ class NoticeSettings(UserSettings):
     @field_validator("webhook")
     @classmethod
     def check_webhook(cls, value: str | None) -> str | None:
-        """Refuse an address that is not HTTP or HTTPS, or that cannot be requested."""
+        """Reject an address that is not HTTP or HTTPS, or that cannot be requested."""
         if value is not None:
             address = urlsplit(value)
             if address.scheme not in ("http", "https") or not address.hostname:
@@ -80,7 +80,7 @@ class NoticeSettings(UserSettings):
     @field_validator("on_batch_end")
     @classmethod
     def check_command(cls, value: str | None) -> str | None:
-        """Refuse a command that no shell can receive."""
+        """Reject a command that no shell can receive."""
         if value is not None and "\0" in value:
             raise ValueError("it contains a NUL character. Remove it")
         return value

@@ -21,7 +21,7 @@ from wantui.queue.new_folders import describe_unqueued_folders
 from wantui.queue.queue import Queue
 from wantui.queue.records import UNFINISHED_STATES
 from wantui.queue.state_dir import StateDirectory, find_write_error
-from wantui.queue.state_files import open_state_file, refuse_irregular_database
+from wantui.queue.state_files import open_state_file, reject_irregular_database
 
 QUARANTINE_LOCK = "quarantine.lock"
 """Name of the file that a process locks while it replaces a damaged database."""
@@ -121,7 +121,7 @@ def describe_queues_of_other_hosts(state_dir: StateDirectory, queue: Queue) -> l
 def _count_unfinished_batches(database_path: Path) -> int:
     """Return the number of unfinished batches in another host's database, opened read-only."""
     try:
-        refuse_irregular_database(database_path)
+        reject_irregular_database(database_path)
         with closing(connect_to_queue(database_path, wait_seconds=1.0, is_read_only=True)) as connection:
             (count,) = connection.execute(
                 f"SELECT count(DISTINCT batch) FROM video WHERE state IN {UNFINISHED_STATES}"

@@ -177,7 +177,7 @@ def _scale_factors(down: Tensor, up: Tensor, alpha: float, key: str) -> tuple[Te
 
 
 def _check_all_loaded(transformer: nn.Module, tensor_by_name: Mapping[str, Tensor]) -> None:
-    """Refuse an adapter that peft loaded only partly; diffusers only logs this.
+    """Reject an adapter that peft loaded only partly; diffusers only logs this.
 
     peft rounds the factors to the precision of the weight.
 
@@ -199,7 +199,7 @@ def _check_all_loaded(transformer: nn.Module, tensor_by_name: Mapping[str, Tenso
 
 
 def _check_merged_finite(transformer: nn.Module, layers: Iterable[AdapterLayer]) -> None:
-    """Refuse an adapter that makes weights NaN or infinite.
+    """Reject an adapter that makes weights NaN or infinite.
 
     Raises:
         LoadError: a merged weight contains NaN or infinity.

@@ -28,8 +28,8 @@ class CaptureMismatchError(RuntimeError):
     """Raised if the recomputed attention differs from the model's attention; no map is stored."""
 
 
-def refuse_unsupported_shapes(query: Tensor, key: Tensor) -> None:
-    """Refuse attention other than [1, positions, heads, dim] to all text positions.
+def reject_unsupported_shapes(query: Tensor, key: Tensor) -> None:
+    """Reject attention other than [1, positions, heads, dim] to all text positions.
 
     Raises:
         CaptureMismatchError: the message names the shapes.

@@ -31,7 +31,7 @@ from wantui.samplers import count_model_evaluations
 from wantui.storage.output_errors import is_file_system_outage
 
 CHECKPOINT_FORMAT = 3
-"""Format of the file; other formats are refused."""
+"""Format of the file; other formats are rejected."""
 MAX_CHECKPOINT_TIME_FRACTION = 0.01
 """Largest share of the time that writing checkpoints may take."""
 

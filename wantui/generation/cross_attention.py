@@ -32,7 +32,7 @@ from wantui.generation.attention_check import (
     choose_checked_positions,
     compute_exact_logits,
     compute_relative_error,
-    refuse_unsupported_shapes,
+    reject_unsupported_shapes,
 )
 from wantui.generation.attention_hooks import AttentionSite, add_observer
 from wantui.generation.bent_attention import BlockBender, ResolvedBend, TextColumns
@@ -327,7 +327,7 @@ class CrossAttentionObserver:
         """Return the number of text columns of a block; at the first evaluation, check the recomputed attention."""
         block_key = observed_pass.transformer_name, observed_pass.context, block_index, observed_pass.text.name
         if block_key not in self.column_counts_by_block:
-            refuse_unsupported_shapes(query, key)
+            reject_unsupported_shapes(query, key)
             self.column_counts_by_block[block_key] = self._check_recomputed_attention(
                 observed_pass, block_index, query, key, value, output
             )

@@ -6,7 +6,7 @@ from wantui.generation.errors import NotFiniteError
 
 
 def check_finite(values: Tensor, message_start: str, message_end: str = "") -> None:
-    """Refuse NaN and infinity.
+    """Reject NaN and infinity.
 
     Args:
         message_start: subject and verb of the error message, such as "the latents hold".

@@ -12,7 +12,7 @@ ARRAY_LENGTH_OFFSET = 4
 
 
 class BoundedGGUFReader(GGUFReader):
-    """Reader that refuses values beyond the end of the file, and arrays that take hours to read.
+    """Reader that rejects values beyond the end of the file, and arrays that take hours to read.
 
     Raises:
         ValueError: see above. The library's reader takes such values for empty values: it accepts a damaged file,

@@ -195,7 +195,7 @@ def load_pipeline(
         if fuses_pipeline:
             fuse_pipeline(pipeline, attention_kernel, device if speed == "fp8" else None)
         apply_memory_plan(pipeline, device, plan)
-        _refuse_faulty_pipeline(pipeline, model)
+        _reject_faulty_pipeline(pipeline, model)
     except NotLoadedError:
         raise
     except Exception as error:
@@ -204,7 +204,7 @@ def load_pipeline(
     return pipeline
 
 
-def _refuse_faulty_pipeline(pipeline: WanPipeline, model: WanModel) -> None:
+def _reject_faulty_pipeline(pipeline: WanPipeline, model: WanModel) -> None:
     """Check that a placed pipeline works.
 
     Raises:

@@ -32,7 +32,7 @@ from wantui.planning import Recipe
 from wantui.storage.background_writer import BackgroundWriter
 from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.mp4 import ClipWriter
-from wantui.storage.video_files import VideoFiles, refuse_linked_folders, remove_temporary_files
+from wantui.storage.video_files import VideoFiles, reject_linked_folders, remove_temporary_files
 from wantui.storage.zarr_group import PartialCaptureError
 
 
@@ -156,7 +156,7 @@ def generate_frames(
         denoised_at = time.perf_counter()
         latents_digest = compute_latents_digest(latents)
         contact_sheet = ContactSheet(recipe.frames)
-        refuse_linked_folders(files)
+        reject_linked_folders(files)
         clip_tags = _build_clip_tags(pipeline, recipe, latents_digest)
         clip_writer = exit_stack.enter_context(ClipWriter(files.clip_path, recipe.fps, recipe.frames, clip_tags))
         frames = exit_stack.enter_context(closing(decode_frames(pipeline, latents)))

@@ -26,7 +26,7 @@ TEST_WORDS = ("red", "blue", "left", "right", "circle", "square", "a", "star", "
 
 
 def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
-    """Refuse parts that come from different models.
+    """Reject parts that come from different models.
 
     Args:
         folder: folder of the pipeline's files, which contain a text encoder even if the pipeline has none.
@@ -66,7 +66,7 @@ def check_parts_compatible(pipeline: WanPipeline, folder: Path) -> None:
 
 
 def _check_tokenizer(tokenizer: Any, encoder: Any) -> None:
-    """Refuse a tokenizer whose settings change the input of the encoder.
+    """Reject a tokenizer whose settings change the input of the encoder.
 
     For a prompt with n tokens, the pipeline uses the first n embeddings: with padding on the left, these would be the
     embeddings of the padding.
@@ -84,7 +84,7 @@ def _check_tokenizer(tokenizer: Any, encoder: Any) -> None:
 
 
 def _check_latent_statistics(config: Any) -> None:
-    """Refuse a VAE whose latents cannot be normalised; a standard deviation of 0 would give single-colour frames."""
+    """Reject a VAE whose latents cannot be normalised; a standard deviation of 0 would give single-colour frames."""
     for name, values in (("latents_mean", config.latents_mean), ("latents_std", config.latents_std)):
         value_list = list(values) if isinstance(values, list | tuple) else [values]
         numbers = [value for value in value_list if isinstance(value, int | float)]

@@ -58,7 +58,7 @@ FORMAT_HINTS = (
 
 
 def check_part_tensors(folder: Path, part: str) -> None:
-    """Refuse a part of a model folder whose files do not contain exactly the tensors that its class defines.
+    """Reject a part of a model folder whose files do not contain exactly the tensors that its class defines.
 
     Args:
         part: text_encoder, transformer, transformer_2 or vae.
@@ -93,7 +93,7 @@ def check_part_tensors(folder: Path, part: str) -> None:
 
 
 def check_sentencepiece(folder: Path) -> None:
-    """Refuse a broken spiece.model if the tokenizer is loaded from it.
+    """Reject a broken spiece.model if the tokenizer is loaded from it.
 
     transformers mistakes an unreadable file for a tiktoken file, and advises to install tiktoken.
 
@@ -115,7 +115,7 @@ def check_sentencepiece(folder: Path) -> None:
 def compare_tensors(
     part: str, model: nn.Module, stored_tensors: Mapping[str, TensorInfo], ignored_patterns: Iterable[str] = ()
 ) -> None:
-    """Refuse stored tensors that are not exactly the tensors of a model.
+    """Reject stored tensors that are not exactly the tensors of a model.
 
     Args:
         model: model on the meta device.
@@ -175,7 +175,7 @@ def check_all_tensors_set(part: str, model: nn.Module) -> None:
 
 
 def check_gguf_tensors(folder: Path, gguf_path: Path) -> None:
-    """Refuse a GGUF file that does not contain exactly the tensors of a model's transformer.
+    """Reject a GGUF file that does not contain exactly the tensors of a model's transformer.
 
     Args:
         folder: model folder with the transformer's config.
@@ -205,7 +205,7 @@ def check_gguf_tensors(folder: Path, gguf_path: Path) -> None:
 
 
 def _check_gguf_types(model: nn.Module, types_by_name: Mapping[str, str]) -> None:
-    """Refuse tensors in GGUF types that diffusers cannot use.
+    """Reject tensors in GGUF types that diffusers cannot use.
 
     diffusers would refuse them without giving a reason, or use them without decoding.
     """

@@ -102,7 +102,7 @@ def tokenize_prompt(
 
 
 def check_prompt_length(tokenizer: Any, prompt: str, prompt_name: str) -> None:
-    """Refuse a prompt that the pipeline would silently truncate.
+    """Reject a prompt that the pipeline would silently truncate.
 
     Raises:
         PromptTooLongError: the prompt has more tokens than the model reads.

@@ -28,7 +28,7 @@ from wantui.generation.attention_check import (
     choose_checked_positions,
     compute_exact_logits,
     compute_relative_error,
-    refuse_unsupported_shapes,
+    reject_unsupported_shapes,
 )
 from wantui.generation.attention_hooks import AttentionSite, add_observer
 from wantui.generation.controls.word_weights import WordWeights
@@ -172,7 +172,7 @@ class ContributionObserver:
             CaptureMismatchError: the shapes or the form of the weights are not supported.
         """
         assert self._pass is not None
-        refuse_unsupported_shapes(query, key)
+        reject_unsupported_shapes(query, key)
         projection = self._transformer.blocks[block_index].attn2.to_out[0]
         weight = read_dense_weight(projection).to(query.device, torch.float64).unflatten(1, value.shape[2:])
         column_count, _ = choose_column_count(key, value, self._pass.text.token_count)

@@ -131,7 +131,7 @@ def match_adapter_layers(header: AdapterHeader, shape_by_layer: Mapping[str, Lay
         AdapterError: the file is no LoRA or of an unsupported kind, is for a transformer of other sizes or another
             architecture, lacks a tensor, or has unusable settings.
     """
-    _refuse_unsupported_kinds(header)
+    _reject_unsupported_kinds(header)
     name_by_alias = {alias: name for name in shape_by_layer for alias in _list_layer_aliases(name)}
     layer_by_name: dict[str, AdapterLayer] = {}
     unapplied_keys = []
@@ -201,7 +201,7 @@ def list_layer_shapes(model: WanModel) -> dict[str, LayerShape]:
     }
 
 
-def _refuse_unsupported_kinds(header: AdapterHeader) -> None:
+def _reject_unsupported_kinds(header: AdapterHeader) -> None:
     for key in header.tensors:
         for part, kind_name in UNSUPPORTED_PARTS:
             if part in key:
@@ -223,7 +223,7 @@ def _refuse_unsupported_kinds(header: AdapterHeader) -> None:
 def _check_layer(
     layer: AdapterLayer, tensors: Mapping[str, TensorInfo], shape_by_layer: Mapping[str, LayerShape], model: str
 ) -> None:
-    """Refuse a layer with missing tensors, or with tensors of the wrong shape or type."""
+    """Reject a layer with missing tensors, or with tensors of the wrong shape or type."""
     key_by_role = layer.key_by_role
     expected_shape = shape_by_layer[layer.name]
     output_count, input_count = expected_shape

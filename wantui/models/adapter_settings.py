@@ -19,7 +19,7 @@ Repetitions are refused, because matching them can take exponential time."""
 
 
 def check_adapter_settings(settings: Mapping[str, Any], rank_by_layer: Mapping[str, int]) -> None:
-    """Refuse settings with which peft would fail, or multiply the change of a weight by NaN, 0 or a negative number.
+    """Reject settings with which peft would fail, or multiply the change of a weight by NaN, 0 or a negative number.
 
     Args:
         settings: settings in the metadata, such as `transformer.lora_alpha`.

@@ -111,7 +111,7 @@ def find_adapter_file(reference: str, hub_file: str | None = None, hub_revision:
 
 
 def check_adapter_path(path: Path, reference: str = "") -> None:
-    """Refuse a path that is not a regular file, or that is in pickle format.
+    """Reject a path that is not a regular file, or that is in pickle format.
 
     Args:
         reference: text from which the path was made.
@@ -181,7 +181,7 @@ def _find_hub_file(hub_id: str, hub_file: str, revision: str | None) -> AdapterF
 
 
 def check_hub_file_name(hub_file: str) -> None:
-    """Refuse the name of a hub file that leads out of its repository, or is in pickle format.
+    """Reject the name of a hub file that leads out of its repository, or is in pickle format.
 
     Raises:
         AdapterError: see above.

@@ -272,7 +272,7 @@ def read_model_directory(directory: Path) -> WanModel:
 
 
 def _check_pipeline_parts(directory: Path, pipeline_index: dict[str, Any]) -> None:
-    """Refuse a pipeline of the wrong kind, or with parts that are missing or of the wrong class.
+    """Reject a pipeline of the wrong kind, or with parts that are missing or of the wrong class.
 
     Raises:
         UnknownModelError: names the part.
@@ -297,7 +297,7 @@ def _check_pipeline_parts(directory: Path, pipeline_index: dict[str, Any]) -> No
 
 
 def _check_transformer_count(directory: Path, pipeline_index: dict[str, Any]) -> None:
-    """Refuse a second transformer without a boundary_ratio, and vice versa.
+    """Reject a second transformer without a boundary_ratio, and vice versa.
 
     Raises:
         UnknownModelError: one of the two is missing, or the boundary_ratio is not between 0 and 1.

@@ -153,7 +153,7 @@ def find_weight_files(folder: Path, part: str, library: str, *, is_loaded: bool 
 
 
 def check_model_files(folder: Path, ignored_parts: Collection[str] = ()) -> None:
-    """Refuse a model folder that lacks a file that the pipeline needs.
+    """Reject a model folder that lacks a file that the pipeline needs.
 
     Without tokenizer files, transformers would create an empty tokenizer, for which all words are unknown.
 
@@ -181,7 +181,7 @@ def check_model_files(folder: Path, ignored_parts: Collection[str] = ()) -> None
 
 
 def check_part_config(folder: Path, part: str) -> None:
-    """Refuse a config with a value that no Wan model has, but that loading the weights would not detect.
+    """Reject a config with a value that no Wan model has, but that loading the weights would not detect.
 
     Raises:
         PartError: a value is wrong, or the config cannot be read.
@@ -214,7 +214,7 @@ def _make_wrong_value_error(folder: Path, part: str, name: str, value: object, r
 
 
 def check_weight_file(path: Path) -> None:
-    """Refuse a safetensors file that is incomplete or damaged, for example after an interrupted download.
+    """Reject a safetensors file that is incomplete or damaged, for example after an interrupted download.
 
     Raises:
         PartError: the safetensors library refuses the file, or it cannot be read.
@@ -230,7 +230,7 @@ def check_weight_file(path: Path) -> None:
 
 
 def check_tokenizer_files(folder: Path) -> None:
-    """Refuse a model folder without a tokenizer vocabulary that can be read here.
+    """Reject a model folder without a tokenizer vocabulary that can be read here.
 
     Raises:
         PartError: a file or a package is missing.
@@ -252,7 +252,7 @@ def check_tokenizer_files(folder: Path) -> None:
 
 
 def _check_spiece_packages(path: Path) -> None:
-    """Refuse a spiece.model without the packages to read it; transformers would wrongly advise to install tiktoken.
+    """Reject a spiece.model without the packages to read it; transformers would wrongly advise to install tiktoken.
 
     Raises:
         PartError: a package is missing.

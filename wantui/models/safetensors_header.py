@@ -32,7 +32,7 @@ class TensorInfo:
 
 @lru_cache(maxsize=256)
 def find_weight_file_error(path: Path, state: FileState) -> str | None:
-    """Return why the safetensors library refuses a file, or None; cached until the file changes.
+    """Return why the safetensors library rejects a file, or None; cached until the file changes.
 
     The library checks that the tensors in the header have valid types, shapes and offsets, and that they fill the file.
     """

@@ -120,7 +120,7 @@ def _replace_tokenizer_stages(tokenizer: Any) -> None:
 
 
 def check_tokenizer_fits_model(path: Path) -> None:
-    """Refuse a tokenizer whose kind does not match its class, or whose vocabulary does not match the text encoder.
+    """Reject a tokenizer whose kind does not match its class, or whose vocabulary does not match the text encoder.
 
     Args:
         path: tokenizer.json in the folder `tokenizer` of a model.

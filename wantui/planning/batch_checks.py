@@ -254,7 +254,7 @@ def _find_second_gpu_refusals(settings: Settings, recipe: Recipe) -> list[str]:
 
 
 def _find_length_refusals(variations: tuple[Variation, ...]) -> list[str]:
-    """Refuse prompts that are certainly too long."""
+    """Reject prompts that are certainly too long."""
     for variation in variations:
         for prompt in list_prompts(variation):
             prompt_name = "" if prompt == variation.prompt else f"{format_excerpt(prompt)!r} in the schedule of "
@@ -264,7 +264,7 @@ def _find_length_refusals(variations: tuple[Variation, ...]) -> list[str]:
 
 
 def _find_negative_length_refusals(recipe: Recipe) -> list[str]:
-    """Refuse a negative prompt that is certainly too long, if a pass reads it."""
+    """Reject a negative prompt that is certainly too long, if a pass reads it."""
     if not uses_unconditional_pass(recipe):
         return []
     key = "prompt_settings.negative_prompt"
@@ -273,7 +273,7 @@ def _find_negative_length_refusals(recipe: Recipe) -> list[str]:
 
 
 def _find_length_refusal(subject: str, prompt: str, prompt_name: str) -> str | None:
-    """Refuse a prompt that is certainly too long: a word takes at least one token, and the end token one more."""
+    """Reject a prompt that is certainly too long: a word takes at least one token, and the end token one more."""
     if len(prompt) < 2 * TEXT_POSITION_COUNT - 1 or (word_count := len(prompt.split())) < TEXT_POSITION_COUNT:
         return None
     return (

@@ -80,7 +80,7 @@ class CaptureRequests(TrajectoryRequest):
     @field_validator("more", mode="after")
     @classmethod
     def validate_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """Validate the request of each capture; refuse captures that this version does not have."""
+        """Validate the request of each capture; reject captures that this version does not have."""
         request_type_by_name = {
             kind.name: kind.request_type for kind in CAPTURES if kind.name not in CAPTURES_WITH_OWN_FIELDS
         }
@@ -149,13 +149,13 @@ class Recipe(_FrozenModel):
     @model_validator(mode="before")
     @classmethod
     def upgrade_format(cls, value: Any) -> Any:
-        """Upgrade a recipe of an earlier format, and refuse unknown formats before any field is validated."""
+        """Upgrade a recipe of an earlier format, and reject unknown formats before any field is validated."""
         return upgrade_recipe(value) if isinstance(value, dict) else value
 
     @field_validator("controls", mode="after")
     @classmethod
     def validate_requests(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """Validate the request of each control; refuse controls that this version does not have."""
+        """Validate the request of each control; reject controls that this version does not have."""
         return _validate_requests(
             value, "control", {kind.name: kind.request_type for kind in CONTROLS if kind is not WORD_WEIGHTS}
         )
@@ -176,7 +176,7 @@ class Recipe(_FrozenModel):
 
     @model_validator(mode="after")
     def check_consistency(self) -> Self:
-        """Refuse a recipe whose fields contradict each other; planned recipes never do."""
+        """Reject a recipe whose fields contradict each other; planned recipes never do."""
         if self.marks:  # a placeholder has no prompt
             check_mark_texts(self.prompt, self.marks)
         if (self.weights == "gguf") != (self.transformer_file is not None):

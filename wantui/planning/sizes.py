@@ -57,7 +57,7 @@ def _count_whole_frames(seconds: float, frames_per_second: int) -> int:
 
 
 def check_video_size(video: VideoSettings, model: WanModel) -> None:
-    """Refuse a width or height that the pipeline would silently round down.
+    """Reject a width or height that the pipeline would silently round down.
 
     Raises:
         SizeError: the size is invalid; names the nearest valid sizes.

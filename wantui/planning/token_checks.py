@@ -138,7 +138,7 @@ def _find_length_refusals(tokenizer_path: Path, prompts: Iterable[str], prompt_n
 
 
 def _find_unknown_text_refusals(tokenizer_path: Path, texts: set[str], participle: str, remedy: str) -> list[str]:
-    """Refuse texts without any known word.
+    """Reject texts without any known word.
 
     Args:
         participle: what was done to the texts, such as marked.

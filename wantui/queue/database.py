@@ -12,7 +12,7 @@ from wantui.queue.connection import QueueConnection, connect_to_queue, convert_d
 from wantui.queue.engine_lock import prevent_engine_start
 from wantui.queue.lock_holders import LockListener
 from wantui.queue.records import describe_hold
-from wantui.queue.state_files import make_database_writable, refuse_irregular_database
+from wantui.queue.state_files import make_database_writable, reject_irregular_database
 
 DATABASE_FILE = "queue.db"
 BUSY_TIMEOUT_SECONDS = 10.0
@@ -66,7 +66,7 @@ def open_database(
         UserError: one of its files is not a regular file, or cannot be written.
         sqlite3.DatabaseError: it is damaged.
     """
-    refuse_irregular_database(path)
+    reject_irregular_database(path)
     make_database_writable(path)
     connection = connect_to_queue(path, wait_seconds, on_locked)
     try:
@@ -94,7 +94,7 @@ def check_database(path: Path) -> str | None:
         UserError: one of its files is not a regular file.
         sqlite3.DatabaseError: it is damaged.
     """
-    refuse_irregular_database(path)
+    reject_irregular_database(path)
     with (
         closing(connect_to_queue(path, BUSY_TIMEOUT_SECONDS, is_read_only=True)) as stored_connection,
         closing(sqlite3.connect(":memory:", isolation_level=None, factory=QueueConnection)) as memory_copy,

@@ -109,7 +109,7 @@ class QueueReader:
                 self.db.execute("ROLLBACK")
 
     def check_schema_not_newer(self) -> None:
-        """Refuse a database that was migrated by a later version while it was open.
+        """Reject a database that was migrated by a later version while it was open.
 
         Raises:
             NewerDatabaseError: a later version of wantui has migrated it.
@@ -379,7 +379,7 @@ def _read_file_identity(path: Path) -> tuple[int, int] | None:
 
 
 def _check_column_types(row: sqlite3.Row) -> None:
-    """Refuse a row with a value of the wrong type; SQLite itself accepts any value in any column.
+    """Reject a row with a value of the wrong type; SQLite itself accepts any value in any column.
 
     Raises:
         sqlite3.DatabaseError: names the column.

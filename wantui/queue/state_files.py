@@ -35,8 +35,8 @@ def open_state_file(path: Path, flags: int, mode: int = 0o600) -> int:
     return descriptor
 
 
-def refuse_irregular_database(path: Path) -> None:
-    """Refuse a database with an irregular file: SQLite would block, or report a disk error.
+def reject_irregular_database(path: Path) -> None:
+    """Reject a database with an irregular file: SQLite would block, or report a disk error.
 
     Raises:
         UserError: names the file.

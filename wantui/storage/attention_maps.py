@@ -119,7 +119,7 @@ class StoredAttentionMaps:
     averaged_counts: tuple[Sequence[int], Sequence[int]]
     """Numbers of positions that each row and each column of a map averages."""
 
-    def refuse_missing_word(self, name: str) -> None:
+    def reject_missing_word(self, name: str) -> None:
         """Raise AttentionMapsError if no map has this name."""
         if name not in self.metadata_by_word:
             raise AttentionMapsError(

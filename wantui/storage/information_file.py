@@ -78,7 +78,7 @@ class InformationFile(_FileSection):
 
     @model_validator(mode="after")
     def check_lengths(self) -> "InformationFile":
-        """Refuse entries that do not have one value for each level."""
+        """Reject entries that do not have one value for each level."""
         for video_id, entry in self.videos.items():
             for values in (entry.squared_gaps, entry.pointwise_gains, entry.squared_errors):
                 if len(values) != len(self.levels):
@@ -143,8 +143,8 @@ def read_information(path: Path) -> InformationFile | None:
         raise InformationFileError(f"{path} is damaged: {describe_first_validation_error(error)}") from None
 
 
-def refuse_other_measurement(path: Path, stored: InformationFile | None, content: InformationFile) -> None:
-    """Refuse a stored file to which the values of `content` cannot be added.
+def reject_other_measurement(path: Path, stored: InformationFile | None, content: InformationFile) -> None:
+    """Reject a stored file to which the values of `content` cannot be added.
 
     Raises:
         InformationFileError: it was measured in another way.
@@ -175,7 +175,7 @@ def merge_information(batch_folder: Path, content: InformationFile, replaces_oth
         path = get_information_path(batch_folder, content.generic)
         stored = read_information(path)
         if not replaces_other:
-            refuse_other_measurement(path, stored, content)
+            reject_other_measurement(path, stored, content)
         if stored is not None and stored.has_same_measurement(content):
             content = content.model_copy(update={"videos": {**stored.videos, **content.videos}})
         return _write_information(batch_folder, content)

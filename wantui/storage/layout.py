@@ -143,7 +143,7 @@ def make_safe_folder_name(name: str) -> str:
 
 
 def check_command_output(path: Path, *, may_be_device: bool = False) -> None:
-    """Refuse an output file that a command cannot or must not write, before it spends hours on the content.
+    """Reject an output file that a command cannot or must not write, before it spends hours on the content.
 
     A missing parent folder is refused too, as by other programs: a misspelt path would create a folder unnoticed. Only
     the output folders of a batch are created. (An option that names a folder for several files creates it.)
@@ -156,7 +156,7 @@ def check_command_output(path: Path, *, may_be_device: bool = False) -> None:
     """
     creates_folders = is_output_folder_of_batch(path.absolute().parent)
     check_output_file(path, creates_folders=creates_folders, may_be_device=may_be_device)
-    refuse_output_over_batch_file(path)
+    reject_output_over_batch_file(path)
 
 
 def is_output_folder_of_batch(folder: Path) -> bool:
@@ -164,8 +164,8 @@ def is_output_folder_of_batch(folder: Path) -> bool:
     return folder.name in ("analysis", "exports") and BatchFolder(folder.parent).manifest_path.is_file()
 
 
-def refuse_output_over_batch_file(path: Path) -> None:
-    """Refuse an output path that would overwrite a file of a batch, such as a clip or batch.json.
+def reject_output_over_batch_file(path: Path) -> None:
+    """Reject an output path that would overwrite a file of a batch, such as a clip or batch.json.
 
     Raises:
         UserError: the path names an existing file of a batch.

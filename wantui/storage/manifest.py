@@ -335,7 +335,7 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
 
 
 def check_manifest_format(path: Path, document: dict[str, Any]) -> None:
-    """Refuse a manifest of an unsupported format.
+    """Reject a manifest of an unsupported format.
 
     Raises:
         ManifestError: names the format and the version that wrote it.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def check_manifest_consistency(manifest: "Manifest") -> None:
-    """Refuse a manifest whose parts are inconsistent.
+    """Reject a manifest whose parts are inconsistent.
 
     Raises:
         ValueError: names the inconsistent part.
@@ -53,7 +53,7 @@ def check_manifest_consistency(manifest: "Manifest") -> None:
 
 
 def check_file_paths(entry_name: str, entry: "VideoEntry") -> None:
-    """Refuse files that are outside the batch folder or have an impossible name.
+    """Reject files that are outside the batch folder or have an impossible name.
 
     Raises:
         ValueError: names the file.

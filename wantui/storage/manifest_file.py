@@ -109,7 +109,7 @@ class ManifestFile:
             raise RuntimeError("cannot write the manifest: it has not been read yet")
         lines = [self._encode_line(self.manifest, index) for index in previous_states]
         if lines:
-            self._refuse_unread_journal()
+            self._reject_unread_journal()
         journal_bytes = self._journal_bytes_read + sum(map(len, lines))
         ends_batch = any(
             _ends_all_videos(self.manifest, previous_states, states) for states in (FINAL_VIDEO_STATES, ("done",))
@@ -134,7 +134,7 @@ class ManifestFile:
         """
         if self.manifest is None:
             raise RuntimeError("cannot write the manifest: it has not been read yet")
-        self._refuse_unread_journal()
+        self._reject_unread_journal()
         self._preserve_edited_manifest()
         self.manifest.journal = make_journal_id(self.manifest.journal)
         write_manifest(self.folder, self.manifest)
@@ -149,7 +149,7 @@ class ManifestFile:
         self.forget_cached_manifest()
         self.manifest, self._manifest_state = manifest, read_file_state(self.folder.manifest_path)
 
-    def _refuse_unread_journal(self) -> None:
+    def _reject_unread_journal(self) -> None:
         """Raise the system's error if the journal could not be read: a write would lose the journal's changes."""
         if self._refusal is not None:
             raise OSError(self._refusal.errno, self._refusal.strerror, str(self.folder.journal_path))

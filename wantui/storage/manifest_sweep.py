@@ -57,7 +57,7 @@ class SweepEntry(_Entry):
     skipped: list[SkippedCellEntry] = []
 
     def check_consistency(self) -> None:
-        """Refuse a sweep whose parts contradict each other.
+        """Reject a sweep whose parts contradict each other.
 
         Raises:
             ValueError: names the inconsistent part.

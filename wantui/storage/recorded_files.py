@@ -42,7 +42,7 @@ def verify_recorded_file(path: Path, recorded_digest: str | None) -> None:
     Raises:
         RecordedFileError: the file is missing, cannot be read, or has another SHA-256.
     """
-    with _refuse_unreadable_file(path):
+    with _reject_unreadable_file(path):
         digest = compute_file_sha256(path)
     if recorded_digest not in (None, digest):
         raise RecordedFileError(
@@ -51,7 +51,7 @@ def verify_recorded_file(path: Path, recorded_digest: str | None) -> None:
 
 
 @contextmanager
-def _refuse_unreadable_file(path: Path) -> Iterator[None]:
+def _reject_unreadable_file(path: Path) -> Iterator[None]:
     """Raise RecordedFileError for a file that is missing or not regular, or that the block cannot read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -98,19 +98,19 @@ def verify_clip(path: Path, recipe: Recipe, recorded_digest: str | None) -> None
     """
     try:
         if recorded_digest is None:  # the decoder will read the clip
-            with _refuse_unreadable_file(path):
+            with _reject_unreadable_file(path):
                 path.open("rb").close()
         else:
             verify_recorded_file(path, recorded_digest)
     except RecordedFileError as error:
         if error.problem == "changed":
-            _refuse_clip_of_different_recipe(path, recipe)
+            _reject_clip_of_different_recipe(path, recipe)
         raise ClipError(str(error)) from error
     if recorded_digest is None:
-        _refuse_clip_of_different_recipe(path, recipe)
+        _reject_clip_of_different_recipe(path, recipe)
 
 
-def _refuse_clip_of_different_recipe(path: Path, recipe: Recipe) -> None:
+def _reject_clip_of_different_recipe(path: Path, recipe: Recipe) -> None:
     try:
         stored_recipe, _ = read_clip_tags(path)
     except ClipError:  # without tags, or unreadable: the digest or the decoder decides

@@ -17,7 +17,7 @@ StateRow = NDArray[np.float32]
 
 
 def check_stored_states(steps: NDArray[Any], latents: Any, state_count: int) -> None:
-    """Refuse arrays that do not describe the stored states of one denoising run.
+    """Reject arrays that do not describe the stored states of one denoising run.
 
     Captures without checksums can contain such arrays.
 

@@ -96,7 +96,7 @@ def make_uturn_paths(batch_folder: Path, entry: UTurnEntry) -> dict[str, Path]:
 
 
 def check_uturn_paths(batch_folder: Path, entries: Iterable[UTurnEntry]) -> None:
-    """Refuse U-turns whose files cannot be written because folders have their names, before hours are spent on them.
+    """Reject U-turns whose files cannot be written because folders have their names, before hours are spent on them.
 
     Raises:
         UserError: a folder has the name of a clip or state.

@@ -1,4 +1,4 @@
-"""Paths of a video's files: create their folders, refuse linked folders, and remove files of cancelled videos."""
+"""Paths of a video's files: create their folders, reject linked folders, and remove files of cancelled videos."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -102,8 +102,8 @@ def make_video_folders(files: VideoFiles) -> None:
         make_parent_folders(files.batch_root or path.parent, path)
 
 
-def refuse_linked_folders(files: VideoFiles) -> None:
-    """Refuse folders that became symbolic links, just before a video's files get their final names.
+def reject_linked_folders(files: VideoFiles) -> None:
+    """Reject folders that became symbolic links, just before a video's files get their final names.
 
     Raises:
         LinkedFolderError: a folder is a symbolic link.

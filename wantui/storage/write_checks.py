@@ -49,8 +49,8 @@ def explain_batch_write_error(error: OSError, batch_root: Path) -> str:
     return f"cannot write the batch folder {batch_root}: {reason}. {advice}"
 
 
-def refuse_unwritable_batch(folder: BatchFolder) -> None:
-    """Refuse a batch folder that this user cannot write.
+def reject_unwritable_batch(folder: BatchFolder) -> None:
+    """Reject a batch folder that this user cannot write.
 
     Raises:
         UserError: names the path that cannot be written, with advice.
@@ -62,7 +62,7 @@ def refuse_unwritable_batch(folder: BatchFolder) -> None:
 
 
 def check_result_path(batch_root: Path, path: Path) -> None:
-    """Refuse a path in a batch folder that cannot be written, before hours are spent on the result.
+    """Reject a path in a batch folder that cannot be written, before hours are spent on the result.
 
     The user did not choose the path, so no message advises another one.
 
@@ -73,7 +73,7 @@ def check_result_path(batch_root: Path, path: Path) -> None:
     """
     if (link := find_linked_folder(batch_root, path)) is not None:
         raise LinkedFolderError(link)
-    refuse_unwritable_batch(BatchFolder(batch_root))
+    reject_unwritable_batch(BatchFolder(batch_root))
     if path.exists() and not path.is_file():
         raise UserError(f"cannot write {path}: it is not a regular file. Move it out of the batch folder")
     nearest_existing_path = next(folder for folder in path.parents if os.path.lexists(folder))

@@ -162,12 +162,12 @@ def _open_verified_group(path: Path, recipe: Recipe | None) -> tuple[Any, dict[s
                     f"{path / name} is missing, or not a regular file. Copy it again from the original batch folder"
                 )
         if recipe is not None:
-            _refuse_group_of_different_video(path, group, recipe)
+            _reject_group_of_different_video(path, group, recipe)
         return group, arrays_by_name, crcs_by_path
 
 
-def _refuse_group_of_different_video(path: Path, group: Any, recipe: Recipe) -> None:
-    """Refuse a group of another video.
+def _reject_group_of_different_video(path: Path, group: Any, recipe: Recipe) -> None:
+    """Reject a group of another video.
 
     Groups have the same names in every batch, and a copied group passes its own checksums.
 
@@ -329,13 +329,13 @@ def publish_group(partial_folder: Path, path: Path) -> None:
             f"cannot complete {path}: {special_file} is neither a file nor a folder. "
             "Generate the video again: wantui queue retry"
         )
-    _refuse_missing_chunks(partial_folder, path)
+    _reject_missing_chunks(partial_folder, path)
     _write_checksums(partial_folder)
     publish_folder(partial_folder, path)
 
 
-def _refuse_missing_chunks(partial_folder: Path, path: Path) -> None:
-    """Refuse a group from which files were removed while it was written: its new checksums would not reveal that.
+def _reject_missing_chunks(partial_folder: Path, path: Path) -> None:
+    """Reject a group from which files were removed while it was written: its new checksums would not reveal that.
 
     Raises:
         CaptureError: describes the missing chunks.

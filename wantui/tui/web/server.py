@@ -119,7 +119,7 @@ class WebServer:
 
     @web.middleware
     async def _protect_request(self, request: web.Request, handler: RequestHandler) -> web.StreamResponse:
-        """Refuse unauthorised requests, and add headers against framing, caching and referrers."""
+        """Reject unauthorised requests, and add headers against framing, caching and referrers."""
         try:
             response = await self._handle_if_authorised(request, handler)
         except web.HTTPException as error:

@@ -44,7 +44,7 @@ def discard_large_paste(widget: Widget, event: Paste, remedy: str, input_length:
 
 
 def notify_refusal(widget: Widget, message: str) -> None:
-    """Notify the user of text that a widget refused; only once if a long paste arrives in several parts."""
+    """Notify the user of text that a widget rejected; only once if a long paste arrives in several parts."""
     now, kind = time.monotonic(), re.sub(r"[\d,]+", "", message)
     last_kind, last_seconds = _last_refusals.get(widget, ("", -math.inf))
     _last_refusals[widget] = kind, now

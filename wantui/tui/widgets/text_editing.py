@@ -18,12 +18,12 @@ else:
 
 
 class TextEditorMixin(OrderedKeysMixin, PrintableLinesMixin, _Base):
-    """Mixin for all text areas: keeps keys in order, omits control characters when drawing, refuses large pastes."""
+    """Mixin for all text areas: keeps keys in order, omits control characters when drawing, rejects large pastes."""
 
     def _on_resize(self) -> None:
         """Draw the text again: Textual wraps it anew, but draws only the part that became visible."""
         self.refresh()
 
     async def _on_paste(self, event: Paste) -> None:
-        """Refuse a paste that is too large; Textual's handler inserts others."""
+        """Reject a paste that is too large; Textual's handler inserts others."""
         discard_large_paste(self, event, LARGE_TEXT_REMEDY)
