@@ -248,7 +248,7 @@ def test_verdict_names_its_metric_and_place_is_answered_separately(tmp_path: Pat
     assert result.location_test.p_value == pytest.approx(2 / 2**9)
 
 
-def test_difference_in_some_phrasings_is_not_generalized(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_difference_in_some_phrasings_is_not_generalised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # S8: with an interaction only, groups were called different in three of four runs.
     interaction = dict(zip(range(8), [1.0, -1, 1, -1, 1, 1, -1, 0.2], strict=True))
 

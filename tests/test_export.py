@@ -262,5 +262,5 @@ def test_legacy_export_of_a_sweep_does_not_suggest_analysing_it(wantui: Wantui, 
     folder = batch(wantui("run", "-t", "a star", "-n", 1, "--store-latents", "--sweep", "cfg_scale=1,4", *small))
     result = wantui("export", folder.root, "--format", "older", "-o", "old/latents")
     assert (result.code, len(result.out.split())) == (0, 2)
-    assert f"Analyze the batch itself:\n  wantui analyze {folder.root}\n" in result.err
+    assert f"Analyse the batch itself:\n  wantui analyze {folder.root}\n" in result.err
     assert wantui("analyze", "old").code == 2

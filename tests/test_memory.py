@@ -160,7 +160,7 @@ def test_large_model_in_8_bits_needs_no_streaming() -> None:
 
 
 def bytes_of(module: nn.Module) -> int:
-    """Return the bytes of all parameters; torchao stores a quantized one as values and a scale."""
+    """Return the bytes of all parameters; torchao stores a quantised one as values and a scale."""
 
     def tensors(parameter: Any) -> list[torch.Tensor]:
         return [parameter.qdata, parameter.scale] if hasattr(parameter, "qdata") else [parameter]

@@ -15,7 +15,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 from wantui.typed_text import parse_field_text
 
 CONFIG_FILE_CONTEXT = "config file"
-"""Serialization context of settings that are written to a config file."""
+"""Serialisation context of settings that are written to a config file."""
 ChoiceDescriptions = Mapping[str, Mapping[str, str]]
 """Field -> choice -> description, without a full stop. Choices whose names explain themselves have none."""
 

@@ -60,11 +60,11 @@ def command(batch: Path, export_format: str, requested_folder: Path | None, id_p
     if export_format == "older" and has_cells:
         echo(
             "the `older` layout cannot represent a sweep: each cell was exported to its own folder, which `wantui "
-            f"analyze` does not read. Analyze the batch itself:\n  wantui analyze {shlex.quote(str(batch))}",
+            f"analyze` does not read. Analyse the batch itself:\n  wantui analyze {shlex.quote(str(batch))}",
             err=True,
         )
     elif export_format == "older":
         export_root = output_folder.parent if output_folder.name == "latents" else output_folder
-        echo(f"analyze the export with\n  wantui analyze {shlex.quote(str(export_root))}", err=True)
+        echo(f"analyse the export with\n  wantui analyze {shlex.quote(str(export_root))}", err=True)
     if unreadable_count:
         sys.exit(1)

@@ -44,7 +44,7 @@ def find_conditional_text(
     """Return the text that the conditional pass of an evaluation reads.
 
     Args:
-        prompts: the tokenized prompts of the sequence.
+        prompts: the tokenised prompts of the sequence.
     """
     if not sequence.has_schedule:
         return ObservedText(prompts[0].words, prompts[0].token_count)

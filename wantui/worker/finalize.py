@@ -1,4 +1,4 @@
-"""Finalization of a video: a thread completes its files during the next video, then its manifest entry is updated."""
+"""Finalisation of a video: a thread completes its files during the next video, then its manifest entry is updated."""
 
 from concurrent.futures import Future
 from contextlib import suppress

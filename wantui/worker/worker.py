@@ -223,7 +223,7 @@ class Worker:
             self.outcome_applier.apply_outcome(outcome, claim, folder, batch_log)
 
     def _generate_video(self, claim: Claim, folder: BatchFolder, batch_log: logging.Logger) -> None:
-        """Load the pipeline, denoise and decode a claimed video; its files are finalized later."""
+        """Load the pipeline, denoise and decode a claimed video; its files are finalised later."""
         self.state = "claimed"
         job = self._prepare_job(claim, folder, batch_log)
         if job is None:
@@ -345,7 +345,7 @@ class Worker:
                     self.pipeline_cache.chosen_plan, files_done
                 )
                 self._finish_video(previous_finalization)
-                if claim.attempt > 1:  # if finalizing killed the last worker, no other video must be blamed for it
+                if claim.attempt > 1:  # if finalising killed the last worker, no other video must be blamed for it
                     self.finish_pending_video()
 
     def _wait_for_video_lock(self, claim: Claim, batch_log: logging.Logger) -> None:
