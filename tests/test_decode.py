@@ -163,7 +163,9 @@ def test_decoding_again_keeps_complete_clips_and_decodes_the_missing_ones(
 
     with monkeypatch.context() as patch:
         patch.setattr(decode_command, "_report_state", interrupt)
-        assert wantui("decode", "batch", "--fast", "--steps", "0,end").code == 130
+        interrupted = wantui("decode", "batch", "--fast", "--steps", "0,end")
+    assert interrupted.code == 130
+    assert f"interrupted: 1 clip complete in {Path('batch/exports/steps')}. The same command keeps" in interrupted.err
     kept = [path for path in Path("batch/exports").rglob("*") if path.is_file()]
     assert [path.name for path in kept] == ["clean_step_000.fit.mp4"]
     before = kept[0].stat().st_mtime_ns

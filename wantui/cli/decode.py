@@ -160,6 +160,13 @@ def _decode_videos(
                 case VideoLeftOut(name, reason):
                     left_out_count += 1
                     line.print_left_out(name, reason)
+    except KeyboardInterrupt:
+        folders_text = ", ".join(map(str, folder_by_batch.values()))
+        line.print_message(
+            f"interrupted: {format_count(len(decoded), 'clip')} complete in {folders_text}. "
+            "The same command keeps complete clips and decodes the others"
+        )
+        raise
     except OSError as error:
         path = str(error.filename2 or error.filename or folder).removeprefix("file:")  # of FFmpeg
         raise UserError(
