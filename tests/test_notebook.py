@@ -146,6 +146,8 @@ def test_captures_and_metrics_equal_those_on_disk_and_of_analyze(wantui: Wantui,
     assert latents.sigmas[[0, -1]] == pytest.approx([1, 0], abs=1e-5)
     maps = video.open_attention()
     assert maps.read_mean_map("circle").shape[0] == len(maps.evaluations) == 3
+    with pytest.raises(UserError, match=r"no map of 'square' is stored.*Stored maps: circle"):
+        maps.read_mean_map("square")
 
     drawn = [video.draw_steps(steps) for steps in (["1"], [1], 1, 1.0, "1")]
     assert {(len(steps), steps[0].moment.step) for steps in drawn} == {(1, 1)}
