@@ -25,7 +25,7 @@ from wantui.analysis.comparability import COMPARED_FIELDS, SEPARATELY_COMPARED_F
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.conditions import select_videos_by_condition
 from wantui.analysis.decodability import MIN_DECODED_SEEDS
-from wantui.analysis.dose_response import Trend, compute_dose_response, find_doses
+from wantui.analysis.dose_response import Trend, compute_dose_response, describe_slope_range, find_doses
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import find_dividing_groupings, group_comparable_videos, group_videos
 from wantui.analysis.loading import collect_control_settings, read_batch_videos
@@ -235,6 +235,14 @@ def respond(tmp_path: Path, doses: Sequence[float], values: NDArray[np.float64])
     groups = build_groups(tmp_path, doses, values.shape[0], values.shape[1])
     names = ["length", "turning", "chord"][: values.shape[3]]
     return compute_dose_response(groups, "cfg_scale", names, values, 0.05)
+
+
+def test_slope_over_less_than_a_unit_is_called_an_extrapolation(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(10, 1, (6, 1, 3, 1))
+    short = respond(tmp_path / "short", [0.0, 0.4, 0.8], values)
+    note = "cfg_scale was measured only from 0 to 0.8, so a slope per unit extrapolates beyond this range"
+    assert describe_slope_range(short) == note
+    assert describe_slope_range(respond(tmp_path / "long", [0.0, 0.5, 1.0], values)) == ""
 
 
 def test_slope_equals_the_mean_of_least_squares_slopes_of_blocks(tmp_path: Path) -> None:

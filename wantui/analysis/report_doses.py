@@ -6,7 +6,7 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from wantui.analysis.dose_response import DoseResponse, Trend
+from wantui.analysis.dose_response import DoseResponse, Trend, describe_slope_range
 from wantui.analysis.metrics import describe_ratio_origins
 from wantui.analysis.report_page import (
     GROUP_COLOURS,
@@ -27,6 +27,7 @@ MAX_SEED_LINES = 40
 def render_dose_section(dose_response: DoseResponse) -> list[str]:
     """Return the HTML of the verdict, the curves of the metrics with the smallest p, and a table of slopes."""
     name = html.escape(dose_response.setting_name)
+    range_text = html.escape(describe_slope_range(dose_response))
     origins_text = describe_ratio_origins(trend.metric for trend in dose_response.trends)
     return [
         f"<h2>Change with {name}</h2>",
@@ -38,7 +39,7 @@ def render_dose_section(dose_response: DoseResponse) -> list[str]:
         f'<p class="note">Slope: least-squares change of the metric per unit of {name}, averaged over '
         "seeds, with Student's 95 % interval. p: the larger of a sign-flip test of the slopes and a permutation test "
         "within seeds; max-T and BH: over all metrics."
-        f"{f' Of the mean: {origins_text}.' if origins_text else ''}</p>",
+        f"{f' Of the mean: {origins_text}.' if origins_text else ''}{f' {range_text}.' if range_text else ''}</p>",
     ]
 
 

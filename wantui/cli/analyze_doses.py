@@ -15,6 +15,7 @@ CURVE_WIDTH = 41
 
 def print_dose_response(dose_response: "DoseResponse") -> None:
     """Print the verdict, the curve of the declared metric over the setting, and the slope of each metric."""
+    from wantui.analysis.dose_response import describe_slope_range
     from wantui.analysis.metrics import describe_ratio_origins
 
     declared_trend = dose_response.trends[0]
@@ -37,8 +38,9 @@ def print_dose_response(dose_response: "DoseResponse") -> None:
         ("metric", f"slope per unit of {dose_response.setting_name}", "95 %", "of the mean", "p", "max-T", "BH"),
         *(_build_trend_row(trend) for trend in dose_response.trends),
     )
-    if origins_text := describe_ratio_origins(trend.metric for trend in dose_response.trends):
-        print_wrapped_line(f"note: {origins_text}", indent=2)
+    origins_text = describe_ratio_origins(trend.metric for trend in dose_response.trends)
+    for note in filter(None, (describe_slope_range(dose_response), origins_text)):
+        print_wrapped_line(f"note: {note}", indent=2)
 
 
 def _build_trend_row(trend: "Trend") -> tuple[str, ...]:
