@@ -134,7 +134,7 @@ MISTAKES = {
     "no such option": (["--colour", "red"], "No such option"),
     "seed": (["--seed", "x"], "should be a whole number in decimal digits, got 'x'"),
     "negative seed": (["--seed", "-1"], "wantui: --seed: model_settings.seed: input should be greater"),  # C7
-    "resume nothing": (["--resume", "nowhere"], "is not a batch folder"),
+    "resume nothing": (["--resume", "nowhere"], "nowhere is not a batch folder: it does not exist"),
 }
 
 

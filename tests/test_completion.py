@@ -145,7 +145,7 @@ def test_open_refuses_an_unknown_batch_by_name(wantui: Wantui) -> None:
 def test_open_says_whether_a_path_is_missing_or_no_batch(wantui: Wantui) -> None:
     result = wantui("open", "outputs/nope")
     assert result.code == 2
-    assert "cannot open outputs/nope: there is no such folder. List the batches: wantui library ls" in result.err
+    assert "cannot open outputs/nope: it does not exist. List the batches: wantui library ls" in result.err
     Path("outputs/empty").mkdir(parents=True)
     result = wantui("open", "outputs/empty")
     assert result.code == 2

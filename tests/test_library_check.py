@@ -264,7 +264,7 @@ def test_folder_without_a_batch_is_not_counted_as_damaged(
     assert (result.code, result.out) == (2, "")
     assert "14 items checked, 0 damaged\n" in result.err
     assert f"cannot check {tmp_path / 'notes'}: it is not a batch folder: it has no batch.json. List the" in result.err
-    assert f"cannot check {missing}: no such folder. List the batches in a folder: wantui library ls" in result.err
+    assert f"cannot check {missing}: it does not exist. List the batches in a folder: wantui library ls" in result.err
     generated_batch.manifest_path.unlink()  # the lock file remains: this was a batch
     result = wantui("library", "check", generated_batch.root, missing)
     assert result.code == 1

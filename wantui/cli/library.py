@@ -57,7 +57,7 @@ def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: boo
     root_folders = folders or (Path("outputs"),)
     for root_folder in root_folders:
         if folders and not root_folder.is_dir():
-            reason = "it is not a folder" if root_folder.exists() else "no such folder"
+            reason = "it is not a folder" if root_folder.exists() else "it does not exist"
             raise UserError(f"cannot list {root_folder}: {reason}")
     batches = find_batches(root_folders)
     matching_batches = select_batches(search_text, batches)
@@ -270,7 +270,7 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
         summary_text += f", {unverified_count:,} without checksums (written by an earlier version)"
     echo(summary_text, err=True)
     for other_folder in other_folders:
-        reason = "it is not a batch folder: it has no batch.json" if other_folder.is_dir() else "no such folder"
+        reason = "it is not a batch folder: it has no batch.json" if other_folder.is_dir() else "it does not exist"
         echo(f"cannot check {other_folder}: {reason}. List the batches in a folder: wantui library ls FOLDER", err=True)
     if damaged_count or unreadable_count or other_folders:
         sys.exit(1 if damaged_count or unreadable_count else 2)

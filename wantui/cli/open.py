@@ -37,7 +37,7 @@ def _find_queued_folder(batch: str, folder: Path) -> Path:
     from wantui.queue.reader import UnknownBatchError
 
     if len(folder.parts) > 1 and not folder.exists():
-        raise UserError(f"cannot open {batch}: there is no such folder. List the batches: wantui library ls")
+        raise UserError(f"cannot open {batch}: it does not exist. List the batches: wantui library ls")
     try:
         with open_queue_for_command() as queue:
             return queue.find_batch(batch).folder

@@ -341,7 +341,8 @@ def move_to_trash(folder: Path) -> None:
 
     try:
         if not (folder / "batch.json").is_file():
-            raise UserError(f"{folder} is not a batch folder: it has no batch.json")
+            reason = "it has no batch.json" if folder.exists() else "it does not exist"
+            raise UserError(f"{folder} is not a batch folder: {reason}")
         send2trash(str(folder))
     except (OSError, TrashPermissionError) as error:
         reason = str(error)

@@ -314,7 +314,9 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
     try:
         document = read_json_object(path, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
-        raise ManifestError(f"{folder.root} is not a batch folder: it has no batch.json") from None
+        is_folder = os.path.isdir(folder.root)  # noqa: PTH112 - never raises
+        reason = "it has no batch.json" if is_folder else "it does not exist"
+        raise ManifestError(f"{folder.root} is not a batch folder: {reason}") from None
     except UnreadableFileError as error:
         if os.path.exists(folder.root) and not os.path.isdir(folder.root):  # noqa: PTH110, PTH112 - they never raise
             raise ManifestError(
