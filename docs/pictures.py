@@ -31,7 +31,8 @@ SWEEP_SETTINGS = {
 }
 """Settings of the batch with a sweep by dotted key; all others are those of the preset nano."""
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
-COLOUR_COUNT = 256
+COLOUR_COUNT, FREQUENT_COLOUR_COUNT = 256, 32
+"""Colours of a picture, and how many of them are its most frequent ones, unchanged."""
 FRAME = (9, 41, 9, 9)
 """Pixels of the window that Textual draws around a screenshot: left, top, right, bottom."""
 VIEW_BOX_PATTERN = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
@@ -179,18 +180,23 @@ def convert_to_png(svg_path: Path, png_path: Path) -> None:
 def reduce_colours(picture: "Image") -> "Image":
     """Return a picture with `COLOUR_COUNT` colours: its most frequent ones, and averages of all others.
 
-    An average ignores how frequent its colours are, so that the colour of a single word differs from its neighbours.
+    Averages count a colour by the square root of its pixels, so that the colours of a single word and of each cell of
+    a colour scale differ from their neighbours.
     """
     from PIL import Image
 
-    colours = [colour for _, colour in sorted(picture.getcolors(picture.width * picture.height), reverse=True)]
-    frequent_count = 3 * COLOUR_COUNT // 4  # so that colour scales stay even
-    distinct = Image.new("RGB", (len(colours), 1))
-    distinct.putdata(colours)
-    averages = distinct.quantize(COLOUR_COUNT - frequent_count, dither=Image.Dither.NONE).getpalette()
+    pixel_counts = sorted(picture.getcolors(picture.width * picture.height), reverse=True)
+    frequent, others = pixel_counts[:FREQUENT_COLOUR_COUNT], pixel_counts[FREQUENT_COLOUR_COUNT:]
     palette = Image.new("P", (1, 1))
-    frequent = [channel for colour in colours[:frequent_count] for channel in colour]
-    palette.putpalette([*frequent, *averages[: 3 * (COLOUR_COUNT - frequent_count)]])
+    channels = [channel for _, colour in frequent for channel in colour]
+    if others:
+        weighted = [colour for count, colour in others for _ in range(round(count**0.5))]
+        sample = Image.new("RGB", (len(weighted), 1))
+        sample.putdata(weighted)
+        average_count = COLOUR_COUNT - FREQUENT_COLOUR_COUNT
+        averages = sample.quantize(average_count, kmeans=1, dither=Image.Dither.NONE).getpalette()
+        channels += averages[: 3 * average_count]
+    palette.putpalette(channels)
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
