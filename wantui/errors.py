@@ -6,7 +6,7 @@ import os
 INTERRUPTED_EXIT_CODE = 130
 """Exit code of a command that Ctrl-C ended."""
 SHORTAGE_ERROR_NUMBERS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
-"""Error numbers of a lack of file descriptors, memory, processes or threads."""
+"""Error numbers for a lack of file descriptors, memory, processes or threads."""
 SHORTAGE_ADVICE = "Close other programs, or raise the limits of this shell (ulimit -n, -u and -v) or of the container"
 
 

@@ -74,7 +74,7 @@ class BatchVideo:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Values of the swept settings by short name, such as cfg_scale; empty without a sweep."""
     cell: str = ""
-    """Label of the cell of the sweep, such as "cfg_scale 4, steps 20" or "baseline"; empty without a sweep."""
+    """Label of the sweep cell, such as "cfg_scale 4, steps 20" or "baseline"; empty without a sweep."""
     clip_sha256: str | None = None
     """Recorded SHA-256 of the clip; None if it is unknown."""
 

@@ -10,7 +10,7 @@ _ADVICE_BY_SIGNAL: dict[int, str] = {
     signal.SIGBUS: "a file changed or its disk failed while it was read, or /dev/shm is full. Check both",
     signal.SIGILL: "a library uses instructions that this CPU lacks. Install a build for this CPU",
 }
-"""Likely cause of the end of a process by a signal, and what to do."""
+"""Likely reason why a signal ended a process, and what to do."""
 
 
 def describe_exit(exit_code: int, is_signal_expected: bool = False) -> str:

@@ -49,7 +49,7 @@ def parse_number(number_text: str, is_integer: bool) -> int | float:
 
 
 def parse_field_text(annotation: Any, value: Any) -> Any:
-    """Parse the text of a field of a pydantic model that is a number or a flag; return all other values unchanged.
+    """Parse the text of a number or a flag in a pydantic model; return all other values unchanged.
 
     pydantic itself would accept `1_0` for 10 and `t` for true.
 

@@ -38,7 +38,7 @@ CHANCE_NOTE = (
 )
 """Meaning of the figures beside a distance."""
 DISTANCE = "distance"
-"""Name of the metric of place: the distance between the means of two groups' final states."""
+"""Metric that represents the question of place: the distance between the means of two groups' final states."""
 ROOM_METRICS = ("log_volume", "effective_dimension", SPREAD_METRIC)
 """Metrics of room; more is more room."""
 EQUIVALENCE_METRICS = ("log_volume", SPREAD_METRIC)
@@ -118,7 +118,7 @@ class AnswerData:
     place_phrasing_p: Sequence[float] = ()
     """p of each pair with phrasings as units; empty with fewer than MIN_PHRASINGS."""
     place_omnibus_p: float = math.nan
-    """p of the test of whether all groups lie in one place."""
+    """p of the test of whether all groups are in one place."""
     no_place_reason: str = ""
     """Reason why there are no final states."""
     no_spread_reason: str = ""

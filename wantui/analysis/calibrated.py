@@ -16,7 +16,7 @@ TABLE_PATH = Path(__file__).parent / "calibration.json"
 GUIDED, UNGUIDED = "guidance-4", "guidance-1"
 """Conditions of the table: guidance scales 4 and 1, both with 50 Euler steps."""
 MIN_RATIO_FOR_FREQUENCY = 1.0
-"""Smallest ratio of the effects of frequency and appearance at which a metric responds mostly to frequency."""
+"""Smallest ratio of frequency effect to appearance effect at which a metric responds mostly to frequency."""
 MIN_RATIO_FOR_BOTH = 0.5
 """Smallest ratio at which a metric responds to both."""
 RESPONSE_NAMES = {"frequency": "frequency in training", "appearance": "appearance", "both": "both"}
@@ -48,7 +48,7 @@ class Sensitivity:
     p: float
     """p of the first slope over random reassignments of frequencies to shapes within the models."""
     appearance: float
-    """Standard deviation of the effects of the shapes: a share of the mean, or nats."""
+    """Standard deviation of the shapes' effects: a share of the mean, or nats."""
     ratio: float
     """Standard deviation that frequency causes between nano's shapes, divided by `appearance`."""
 

@@ -93,7 +93,7 @@ class CalibratedEffect:
     def frequency_ratios(self) -> tuple[float, float] | None:
         """Return the ratios of the first group's frequency to the second's that would cause the effect.
 
-        There is one ratio for the slope of each of SENTENCE_FORMS. The result is None if frequency had no reproduced
+        There is one ratio for each sentence form in SENTENCE_FORMS. The result is None if frequency had no reproduced
         effect on the metric.
         """
         return _compute_frequency_ratios(self.effect, self.sensitivity)
@@ -121,7 +121,7 @@ class CalibratedEffect:
     def predict_change(self, ratio: float) -> tuple[float, float]:
         """Return the change that a ratio of frequencies causes, in the unit of `effect`.
 
-        There is one change for the slope of each of SENTENCE_FORMS. The changes are 0 if frequency had no reproduced
+        There is one change for each sentence form in SENTENCE_FORMS. The changes are 0 if frequency had no reproduced
         effect on the metric.
         """
         if not self.sensitivity.has_frequency_effect:
@@ -371,7 +371,7 @@ def _list_uncalibrated_settings(comparison: "Comparison") -> list[str]:
 
 
 def _list_uncalibrated_values(values: Iterable[Any], expected_value: Any) -> list[str]:
-    """Return texts of the values of a setting that differ from its calibrated value; 4 and 4.0 are equal."""
+    """Return texts of a setting's values that differ from the calibrated value; 4 and 4.0 are equal."""
     values_by_key = {make_value_key(value): value for value in values}
     values_by_key.pop(make_value_key(expected_value), None)
     return sorted(f"{value:g}" if isinstance(value, int | float) else str(value) for value in values_by_key.values())

@@ -101,7 +101,7 @@ class CommitmentDifference:
 
 
 def compute_kept_ranges(sigmas: Sequence[float], stays: NDArray[np.bool_]) -> FloatArray:
-    """Return the kept range of each seed: the length of the range of noise levels at which the concept stays.
+    """Return the kept range of each seed: total width of the noise levels at which the concept stays.
 
     The kept range is the integral of "stays" over the noise level, on lines between the measured levels; at 0 every
     video stays. It is defined for every seed, even if s50 is outside the measured levels (as the restricted mean of a

@@ -70,7 +70,7 @@ class Comparison:
     dose_response: DoseResponse | None = None
     """How the metrics change with the grouping setting; None if that setting is not numeric."""
     phrasing_numbers: tuple[int, ...] = ()
-    """Phrasing, from 0, of each video of a seed."""
+    """Phrasing number, from 0, for each of a seed's videos."""
     answers: tuple[Answer, ...] = ()
     """Place, room and path in reading order: of all groups if there are more than two, then of each pair."""
     declaration: Declaration | None = None

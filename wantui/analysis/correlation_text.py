@@ -21,7 +21,7 @@ CORRELATION_QUESTIONS = {
     ACROSS_VARIATIONS: "across variations (of two videos of one seed, does the one with the larger value have the "
     "larger metric? The unit is the prompt; other differences between the prompts can also cause a correlation):",
 }
-"""Question of each kind of correlation."""
+"""Question by kind of correlation."""
 CORRELATION_HEADERS = ("value", "metric", "rho", "95 %", "p", "p over all")
 
 

@@ -22,7 +22,7 @@ from wantui.analysis.statistics import compute_mean_half_width, compute_min_atta
 VIDEO_QUANTILES = (0.025, 0.975)
 """Quantiles that bound the central 95 % of the videos of a group."""
 MAX_TESTED_PAIRS = 45
-"""Maximum number of pairs of groups whose curves are tested."""
+"""Maximum number of group pairs whose curves are tested."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Decodability:
     mean_accuracy: float
     """Mean accuracy over the noise level from 1 to 0: the statistic of the pair's test."""
     pair_p: float
-    """p of `mean_accuracy`, corrected for the number of pairs of groups (Holm)."""
+    """p of `mean_accuracy`, corrected for the number of group pairs (Holm)."""
     halfway_sigma: float
     """Noise level at which the accuracy, made to rise as noise falls, passes HALFWAY_ACCURACY; NaN if it never does."""
     halfway_interval: tuple[float, float]
@@ -78,7 +78,7 @@ class Decodability:
     seed_count: int
     phrasing_count: int
     pair_count: int = 1
-    """Number of pairs of groups that `pair_p` is corrected for."""
+    """Number of group pairs that `pair_p` is corrected for."""
 
     def describe(self) -> str:
         """Describe the result in a sentence, the verdict first; only groups that can be told apart have a noise level.

@@ -27,13 +27,13 @@ from wantui.formatting import format_interval, format_percent_change
 SIGNIFICANCE_LEVEL = 0.05
 """Largest p that counts as significant."""
 P_HEADER = "p, corrected"
-"""Header of the column of p values, each corrected for all tests of one answer."""
+"""Header of the p column; each p is corrected for all tests of one answer."""
 ROUNDING_TOLERANCE = 1e-10
 """Relative difference up to which two values count as equal."""
 DECIMALS_BY_LIMIT = ((10, 0), (0.01, 1), (0.001, 2))
-"""Number of decimals of percentages, by the smallest absolute change to which it applies."""
+"""Number of decimals in percentages, by the smallest absolute change to which it applies."""
 MAX_DECIMALS = 3
-"""Number of decimals of percentages for smaller changes."""
+"""Number of decimals in percentages for smaller changes."""
 GroupIndexPairs = Sequence[tuple[int, int]]
 """Indices of the first and the second group of each compared pair."""
 
@@ -60,7 +60,7 @@ class Difference:
     discovery_p: float
     """Benjamini-Hochberg adjusted p over all metrics and pairs of groups."""
     seeds_needed: int | None
-    """Number of seeds that detect a difference of the equivalence margin with a power of 0.8."""
+    """Number of seeds at which a difference as large as the equivalence margin is detected with a power of 0.8."""
     phrasing_count: int
     """Number of phrasings that both groups share."""
     phrasing_p: float

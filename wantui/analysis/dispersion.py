@@ -27,7 +27,7 @@ CANCELLATION_TOLERANCE = 1e-12
 """Difference between two sums of squared distances, as a share of either sum, up to which it is only a rounding
 error."""
 STATE_ROUNDING_TOLERANCE = 1e-13
-"""Share of the squares of two states up to which their squared distance is a rounding error; states are float32."""
+"""Largest squared distance of two states that is a rounding error, as a share of their squares; states are float32."""
 PERMUTATION_CHUNK_SIZE = 1024
 """Number of permutations whose statistic is computed together."""
 

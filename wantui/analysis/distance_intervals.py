@@ -12,7 +12,7 @@ from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.statistics import MEAN_ROUNDING_TOLERANCE, draw_sign_flips
 
 MIN_INTERVAL_SEEDS = 4
-"""Minimum number of seeds of an interval; the variance of the squared length has a factor 1 / (n - 3)."""
+"""Minimum number of seeds for an interval; the variance of the squared length has a factor 1 / (n - 3)."""
 BISECTION_COUNT = 20
 """Steps of a bisection; they find the end of an interval to a millionth of the range searched."""
 TAIL_TABLE_SIZE = 512

@@ -76,7 +76,7 @@ class DoseResponse:
     doses: tuple[float, ...]
     """Values of the setting, rising."""
     group_names: tuple[str, ...]
-    """Name of the group of each value."""
+    """Group name of each value."""
     trends: tuple[Trend, ...]
     """Trend of each metric, the declared metric first."""
     verdict_kind: str

@@ -1,4 +1,4 @@
-"""Rows of the table of effects, for the command line and the report."""
+"""Rows of the effect table, for the command line and the report."""
 
 import math
 from collections.abc import Sequence

@@ -15,11 +15,11 @@ BUFFER_BYTES = 13 << 26
 MAX_BUFFER_ROWS = 1 << 14
 """Maximum number of states in the buffer, however small; each has an entry in a list."""
 MAX_STATE_VALUES = 1 << 26
-"""Maximum number of values of a state: 16 times the number for 81 frames at 720p."""
+"""Maximum number of values per state: 16 times the number for 81 frames at 720p."""
 MAX_VIDEO_STATES = 1 << 12
-"""Maximum number of states of a video; 1,000 steps of Heun's method have 2,000."""
+"""Maximum number of states per video; 1,000 steps of Heun's method have 2,000."""
 CHUNK_VALUES = 1 << 13
-"""Number of values of each state that are multiplied at a time; the chunks fit into CPU caches."""
+"""Number of values per state that are multiplied at a time; the chunks fit into CPU caches."""
 STATES_PER_READ = 4
 """Number of states per read; zarr reads them concurrently, which hides disk latency."""
 OVERFLOW_ROWS = 8

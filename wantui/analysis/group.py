@@ -51,7 +51,7 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupSummary:
-    """Summary of one metric of one group."""
+    """Summary of one metric for one group."""
 
     video_count: int
     """Number of videos with a value of the metric."""

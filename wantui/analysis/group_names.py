@@ -30,7 +30,7 @@ from wantui.formatting import join_and_shorten
 from wantui.planning.sweep import BASELINE_LABEL
 
 MAX_NAMED_OPTIONS = 4
-"""Maximum number of options of a bracket that a message names."""
+"""Maximum number of a bracket's options that a message names."""
 _SETTING_NAME_PATTERN = re.compile(r"[^\W\d].*", re.DOTALL)
 _BRACKET_NUMBER_PATTERN = re.compile(r"\d{1,6}", re.ASCII)
 

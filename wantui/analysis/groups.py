@@ -110,7 +110,7 @@ def select_videos_for_grouping(videos: Sequence[Video], grouping: str) -> tuple[
 
 
 def group_comparable_videos(videos: Sequence[Video], grouping: str) -> tuple[list[Group], list[tuple[str, str]]]:
-    """Return groups of comparable videos, and the names of excluded videos with reasons.
+    """Return groups of comparable videos, and the names of excluded videos, each with the reason.
 
     Each video counts once, even if several batches contain it.
     """
@@ -135,7 +135,7 @@ def group_comparable_videos(videos: Sequence[Video], grouping: str) -> tuple[lis
 def _find_first_videos(
     videos: Sequence[Video], get_key: Callable[[Video], Key], namer: VideoNamer, exclusions: list[tuple[str, str]]
 ) -> dict[Key, Video]:
-    """Return the first video of each key; append the names of all other videos, with reasons, to `exclusions`."""
+    """Return the first video of each key; append the name of every other video, with the reason, to `exclusions`."""
     videos_by_key: dict[Key, Video] = {}
     for video in videos:
         earlier_video = videos_by_key.setdefault(get_key(video), video)
@@ -214,7 +214,7 @@ class MatchedGroups:
     exclusion_reasons: list[tuple[str, str]]
     """Name and reason of each excluded video."""
     phrasing_numbers: NDArray[np.int64]
-    """Phrasing, from 0, of each video of a seed; several videos share a phrasing if other settings are swept."""
+    """Phrasing number, from 0, for each of a seed's videos; if other settings are swept, several videos share one."""
 
     @classmethod
     def match_groups(cls, videos: Sequence[Video], grouping: str, namer: VideoNamer) -> "MatchedGroups":

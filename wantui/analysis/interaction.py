@@ -47,7 +47,7 @@ slightly above 1; a larger ratio is mostly scatter."""
 CHANCE_HEADER = "by chance, alone"
 """Header of the column of `InteractionEffect.chance`, which is not corrected for other tests."""
 EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", P_HEADER, CHANCE_HEADER)
-"""Columns of a table of effects."""
+"""Columns of an effect table."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Rows of CSV files of external labels, with any of the usual separators."""
+"""Rows of CSV files with external labels, with any of the usual separators."""
 
 import csv
 import hashlib
@@ -27,7 +27,7 @@ class CsvRows:
 
     path: Path
     sha256: str
-    """Checksum of the text of the file."""
+    """Checksum of the file's text."""
     header: tuple[str, ...]
     body: tuple[tuple[int, tuple[str, ...]], ...]
     """Rows that are not empty: the number of the row's last line, and its cells."""

@@ -1,4 +1,4 @@
-"""Tables of external labels of videos: codes by people or models, CLIP or quality scores, read from a CSV file."""
+"""Tables with external labels for videos: codes by people or models, CLIP or quality scores, read from a CSV file."""
 
 import difflib
 import math
@@ -45,7 +45,7 @@ class LabelTable:
 
     path: Path
     sha256: str
-    """Checksum of the text of the file."""
+    """Checksum of the file's text."""
     label_names: tuple[str, ...]
     """Names of the labels, in the order of their columns."""
     rows: tuple[LabelRow, ...]
@@ -123,7 +123,7 @@ def _explain_missing_identity(names: Sequence[str]) -> str:
 
 
 def _parse_column(path: Path, name: str, cells: Sequence[tuple[int, str]]) -> dict[str, list[float]]:
-    """Return the values of each label of a column.
+    """Return the values of each label in a column.
 
     Raises:
         LabelError: the column is empty, mixes numbers and text, or has too many codes.

@@ -28,7 +28,7 @@ class LevelStates:
     states: NDArray[np.floating]
     """[groups, seeds, phrasings, L, k] projected states. Other swept settings count as phrasings."""
     dimension: int
-    """Number of values of a latent state, D. Squared distances of projected states refer to all D values."""
+    """Number of values per latent state, D. Squared distances of projected states refer to all D values."""
     exclusion_reasons: tuple[tuple[str, str], ...] = ()
     """Name and reason of each excluded video."""
     unreadable_videos: tuple[str, ...] = ()

@@ -45,7 +45,7 @@ class LoadedBatches:
     errors: tuple[str, ...] = ()
     """Errors of unreadable batches."""
     manifest_by_folder: Mapping[Path, Manifest] = field(default_factory=dict)
-    """Manifests of the readable batches, as of the reading of the videos; batches of the older system have none."""
+    """Manifests of the readable batches, read with their videos; batches of the older system have none."""
 
     def describe_unfinished_videos(self) -> list[str]:
         """Return a sentence for each batch with videos that have no result, such as a running batch."""
@@ -315,7 +315,7 @@ def _load_trajectory(
 ) -> tuple[Trajectory, int, FloatArray | None, tuple[str, ...]]:
     """Return the trajectory of a video, facts about its states, and warnings.
 
-    The facts are the number of values of a state, and the mean square of each channel of the final state.
+    The facts are the number of values per state, and the mean square of each channel of the final state.
     """
     group, arrays = open_capture_arrays(path, recipe)
     with convert_to_capture_error(path):
@@ -353,7 +353,7 @@ def _read_floats(array: Any, description: str) -> FloatArray:
 
 
 def _read_state_dimension(shape: Any, latents: Any) -> int:
-    """Return the number of values of a state.
+    """Return the number of values per state.
 
     Args:
         shape: attribute `shape` of the capture; None if it has none.

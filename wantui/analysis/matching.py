@@ -24,8 +24,8 @@ def match_groups_and_final_states(
 ) -> tuple[MatchedGroups, list[tuple[str, str]], list[str], FinalStates | None, str]:
     """Return matched groups, excluded videos, and final states.
 
-    The results are: matched groups; excluded videos with reasons; excluded videos whose projection cannot be used;
-    final states; and the reason if there are no final states.
+    The results are: matched groups; excluded videos, each with the reason; excluded videos whose projection cannot be
+    used; final states; and the reason if there are no final states.
 
     If `spread` is declared, videos whose projection cannot be used are excluded. If another metric is declared, they
     stay, and `spread` is not compared.
@@ -74,7 +74,7 @@ def exclude_videos(videos: Sequence[Video], reasons: Mapping[VideoKey, str]) -> 
 
 
 def match_comparable_groups(videos: Sequence[Video], grouping: str) -> tuple[MatchedGroups, list[tuple[str, str]]]:
-    """Return groups with the same seeds, and the names of excluded videos with reasons.
+    """Return groups with the same seeds, and the names of excluded videos, each with the reason.
 
     Raises:
         CannotCompareError: there are fewer than two groups or seeds, or too many groups.

@@ -39,7 +39,7 @@ class GaussianData:
     """Normal distribution with the mean and covariance of some states."""
 
     dimension: int
-    """Number of values of a state."""
+    """Number of values per state."""
     squared_mean_norm: float
     """Squared norm of the mean."""
     variances: FloatArray
@@ -122,7 +122,7 @@ def compute_trajectory_from_noise(
     Args:
         response: [S + 1, k] response of each axis.
         axis_components: [k] components of z along the axes.
-        off_axis_square: squared norm of the part of z off the axes.
+        off_axis_square: squared norm of z's component off the axes.
         off_axis_mean_product: inner product of that part with the mean.
     """
     # Samplers treat the noise as a state of their first noise level, which may be slightly below 1.

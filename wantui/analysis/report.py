@@ -98,7 +98,7 @@ def _render_verdicts(comparison: Comparison) -> list[str]:
 
 
 def _render_verdict(comparison: Comparison, verdict: Verdict) -> list[str]:
-    """Return the HTML of a verdict and of the explanation of its effect."""
+    """Return the HTML of a verdict, with an explanation of its effect."""
     parts = [render_verdict(verdict.verdict_text, verdict.kind)]
     if explanation := explain_effect(comparison, verdict):
         parts.append(f"<p>{html.escape(capitalize_first(explanation))}.</p>")
@@ -126,7 +126,7 @@ def _describe_tests(comparison: Comparison) -> str:
 
 
 def _render_metric_section(comparison: Comparison) -> list[str]:
-    """Return the HTML of the mean of each metric in each group, with its null models."""
+    """Return the HTML table of each metric's mean in each group, with its null models."""
     group_names = [group.name for group in comparison.groups]
     rows = []
     for metric, by_group in comparison.summaries_by_metric.items():

@@ -27,7 +27,7 @@ HIDDEN_RECIPE_FIELDS = ("format", "prompt", "seed", "capture", "marks", "magnitu
 
 
 def render_recipe_section(videos: Sequence[Video]) -> list[str]:
-    """Return the HTML of the recipe of each batch: template, model, seeds, date, versions and settings."""
+    """Return the HTML of each batch's recipe: template, model, seeds, date, versions and settings."""
     parts = ["<h2>Recipe</h2>"]
     for folder in dict.fromkeys(video.folder for video in videos):
         parts.append(f"<p><b>{html.escape(folder.name)}</b></p>")
@@ -43,7 +43,7 @@ def render_recipe_section(videos: Sequence[Video]) -> list[str]:
 
 
 def render_picture_section(groups: Sequence[Group]) -> list[str]:
-    """Return the HTML of the middle frames of at most `MAX_PICTURES_PER_GROUP` videos of each group."""
+    """Return the HTML of middle frames, from at most `MAX_PICTURES_PER_GROUP` videos per group."""
     manifests_by_folder: dict[Path, Manifest | None] = {}
     parts = ["<h2>Videos</h2>"]
     for group in groups:

@@ -32,7 +32,7 @@ from wantui.formatting import capitalize_first, format_count
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 """Curves in the figure; the table lists the clusters of all curves."""
 MAX_DRAWN_DIFFERENCES = 3
-"""Maximum number of pairs of groups whose difference is drawn; the same in all curves."""
+"""Maximum number of group pairs whose difference is drawn; the same in all curves."""
 MAX_LISTED_CLUSTERS = 40
 CAPTION = (
     "Left: groups. Shaded: 95 % interval of the mean over seeds, which shrinks with more seeds. Between dotted lines: "

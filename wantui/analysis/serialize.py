@@ -29,7 +29,7 @@ from wantui.atomic_files import atomic_write
 from wantui.json_values import to_json_values
 
 INTERVAL_METHOD = "t"
-"""Method of the interval of an effect: Student's t."""
+"""Method that computes an effect's interval: Student's t."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """Characters that start a formula in spreadsheets (OWASP), with their full-width forms."""
 _NUMBER_PATTERN = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -280,7 +280,7 @@ def _build_trend_record(trend: Trend) -> dict[str, Any]:
 
 
 def build_video_rows(videos: Sequence[Video], metrics: Sequence[str]) -> list[list[str]]:
-    """Return the header and rows of a table of videos."""
+    """Return the header and rows of a video table."""
     rows = [["batch", "id", "variation", "prompt", "seed", *metrics, "reason", "stride", "cell", "metric_strides"]]
     for video in videos:
         metric_cells = [_format_csv_number(video.compute_metric(name)) for name in metrics]

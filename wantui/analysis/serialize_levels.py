@@ -10,7 +10,7 @@ from wantui.json_values import to_json_values
 
 
 def build_decodability_record(grouping: str, level_states: LevelStates, pairs: Sequence[Decodability]) -> Any:
-    """Return the JSON record of the decodability of all pairs of groups."""
+    """Return the JSON record of the decodability of all group pairs."""
     record = _build_level_record(grouping, level_states) | {
         "pairs": [
             {

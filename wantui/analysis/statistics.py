@@ -32,7 +32,7 @@ smallest p of all permutations.
 MAX_CORRECTED_TESTS = (RESAMPLE_COUNT + 1) // 20
 """Maximum number of tests with which a corrected p of 0.05 is attainable."""
 MAX_CACHED_VALUES = 4_000_000
-"""Maximum number of values of random permutations that are kept for the next test."""
+"""Maximum number of random permutation values that are kept for the next test."""
 MEAN_ROUNDING_TOLERANCE = 1e-12
 """Size of a mean, relative to its terms, up to which it is only a rounding error and would order permutations at
 random."""

@@ -8,7 +8,7 @@ from wantui.analysis.metrics import compute_metric
 from wantui.analysis.trajectory import NoGeometryError, Trajectory
 
 MIN_PATH_STATES = 3
-"""Minimum number of states of a path with an angle."""
+"""Minimum number of states for a path to have an angle."""
 
 
 def select_strided_states(trajectory: Trajectory, stride: int) -> Trajectory:

@@ -2,7 +2,7 @@
 
 States are x_0 (the initial noise) to x_N, at noise levels sigma_i, with differences d_i = x_{i+1} - x_i. So
 <d_i, d_j> = G_{i+1,j+1} - G_{i+1,j} - G_{i,j+1} + G_{i,j}, in float64. Lengths are divided by sqrt(D), where D is the
-number of values of a state, so that videos of different sizes can be compared.
+number of values per state, so that videos of different sizes can be compared.
 """
 
 import math
@@ -370,7 +370,7 @@ def build_trajectory(gram: FloatArray, sigmas: FloatArray, dimension: int) -> Tr
     Args:
         gram: [N + 1, N + 1] float64 inner products of the states.
         sigmas: [N + 1] noise levels of the states.
-        dimension: number of values of a state.
+        dimension: number of values per state.
 
     Raises:
         NoGeometryError: there are fewer than three states.

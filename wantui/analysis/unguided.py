@@ -80,7 +80,7 @@ def compare_with_unguided(
 
 
 def _show_units(comparison: "Comparison", metrics: Collection[str]) -> "Comparison":
-    """Return the comparison with the differences in some metrics in the unit of the metric instead of percent."""
+    """Return the comparison in which some metrics' differences are in the metric's unit instead of percent."""
     return replace(
         comparison,
         differences=tuple(

@@ -31,7 +31,7 @@ SHARE_NAMES = ("seed", "wording", "group", "seed_group", "wording_group", "rest"
 """Effects, in the order of tables: `seed_group` is the interaction of seed and group, `rest` the interactions of seed
 and wording and of all three."""
 MIN_RESAMPLE_COUNT = 499
-"""Minimum number of random permutations of a test."""
+"""Minimum number of random permutations for a test."""
 MAX_PERMUTATION_PRODUCTS = 4e10
 """Number of products for the permutations of all noise levels, some 10 seconds, above which fewer are drawn."""
 

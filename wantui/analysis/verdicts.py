@@ -47,7 +47,7 @@ def judge_difference(
         phrasing_p: p by phrasings, over all pairs; not used with fewer than MIN_PHRASINGS.
         equivalence_margin: equivalence margin, as a share of the mean's distance from the metric's `ratio_origin` (for
             logarithms, as an amount).
-        pair_count: number of pairs of groups.
+        pair_count: number of group pairs.
     """
     seed_count, phrasing_count = first_values.shape
     tests_phrasings = phrasing_count >= MIN_PHRASINGS

@@ -54,7 +54,7 @@ class Video:
     is_too_short: bool = False
     """True if the chosen stride leaves too few states."""
     dimension: int = 0
-    """Number of values of a state."""
+    """Number of values per state."""
     channel_power: FloatArray | None = None
     """[channels], mean square of each channel of the final state."""
     trajectory_path: Path | None = None

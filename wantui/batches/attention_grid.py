@@ -49,7 +49,7 @@ class AttentionRow:
 
 @dataclass(frozen=True)
 class AttentionColumns:
-    """Content of the columns of a grid."""
+    """Content of a grid's columns."""
 
     axis: AttentionAxis
     indices: tuple[int, ...]

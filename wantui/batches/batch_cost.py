@@ -39,7 +39,7 @@ CPU_WARNING_SECONDS = 3600
 
 @dataclass(frozen=True)
 class CostLine:
-    """One line of the cost of a batch."""
+    """One line of a batch's cost."""
 
     name: str
     text: str

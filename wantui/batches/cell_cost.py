@@ -106,7 +106,7 @@ def _count_gpus_per_video(preview: BatchPreview, recipe: Recipe, plan: MemoryPla
 
 
 def _find_largest_recipe(preview: BatchPreview, cell: PlannedCell) -> Recipe:
-    """Return the recipe of the variation that needs the most GPU memory because of the attention maps of its marks."""
+    """Return the recipe of the variation that needs the most GPU memory for its marks' attention maps."""
     recipes = {
         (size_key, max(len(prompt.prompt) for prompt in recipe.prompts)): recipe
         for size_key, recipe, _ in iterate_cell_recipes(cell)

@@ -145,7 +145,7 @@ def choose_moments(states: DenoisingStates, request: DecodeRequest) -> list[Stat
 
 
 def make_state_path(folder: Path, video: SelectedVideo, moment: StateMoment, uses_fit: bool) -> Path:
-    """Return the path of the clip of a state, in the folder for decoded states of its batch."""
+    """Return the path of a decoded state's clip, in its batch's folder for decoded states."""
     suffix = ".fit.mp4" if uses_fit else ".mp4"
     variation_folder = folder / f"prompt_{video.entry.variation:03d}" / video.manifest.find_cell_folder(video.entry)
     video_folder = variation_folder / f"video_{video.entry.number:03d}"
@@ -289,7 +289,7 @@ class _VaeLoader:
         """Return the frames of latents, and a note if the tiles differ from the tiles of the video's clip.
 
         Args:
-            clip_tile: side in pixels of the tiles of the video's clip; None if it has complete frames.
+            clip_tile: side of a tile of the video's clip, in pixels; None if it has complete frames.
         """
         from wantui.generation.decode import decode_stored_frames
         from wantui.generation.load_vae import choose_tile_side

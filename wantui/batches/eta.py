@@ -133,7 +133,7 @@ class EtaModel:
         """Return the ETAs of batches in queue order.
 
         Args:
-            device_names: names of the devices of the running engine.
+            device_names: device names of the running engine.
             pace_by_video: seconds per step of running videos, by video.
         """
         return accumulate_queue_etas(

@@ -33,7 +33,7 @@ class GroupingPower:
     group_count: int
     seed_count: int
     d_z: float | None
-    """Smallest d_z of a pair of groups that is detected with a power of 0.8; None with fewer than MIN_SEEDS seeds."""
+    """Smallest d_z that is detected for a group pair with a power of 0.8; None with fewer than MIN_SEEDS seeds."""
 
     @property
     def pair_count(self) -> int:

@@ -1,4 +1,4 @@
-"""Choose the videos for the information gap, and refuse the others with reasons. Imports no torch."""
+"""Choose the videos for the information gap, and give the reason against each other video. Imports no torch."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -74,7 +74,7 @@ class AttentionRequest(CaptureRequest):
 
 
 def count_text_columns(token_count: int) -> int:
-    """Return the number of columns of a text in attention, a multiple of 8; the last column contains all padding."""
+    """Return the number of attention columns of a text, a multiple of 8; the last column contains all padding."""
     return min(TEXT_POSITION_COUNT, -(-(token_count + 1) // 8) * 8)
 
 

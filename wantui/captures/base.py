@@ -68,7 +68,7 @@ class DiskPart:
     """Slug of the kind, as in the cost table and in JSON."""
     bytes: int
     basis: str = ""
-    """Explanation of the number of bytes, for users."""
+    """Explanation of the byte count, for users."""
 
 
 @dataclass(frozen=True)

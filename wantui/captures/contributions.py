@@ -16,7 +16,7 @@ from wantui.section import ConfigSection
 OUTPUT_NAME = "output"
 """Name of the array for the complete cross-attention output, which is stored beside the arrays of the words."""
 MAX_WORD_TOKENS = 8
-"""Number of tokens of a word up to which the predicted GPU memory suffices; longer words need more."""
+"""Number of tokens per word up to which the predicted GPU memory suffices; longer words need more."""
 VALUE_BYTES = 4
 PRODUCT_BYTES = 8
 CHUNK_BYTES = 1 << 26
@@ -63,7 +63,7 @@ def _estimate_contribution_disk_usage(
 
 
 def _estimate_contribution_gpu_bytes(request: ContributionRequest, denoising_size: DenoisingSize) -> int:
-    """Return the bytes of the maps of a step, of the inner products of every block, and of one chunk of attention."""
+    """Return the bytes of a step's maps, every block's inner products, and one attention chunk."""
     word_count = len(denoising_size.marked_words)
     map_bytes = VALUE_BYTES * math.prod(denoising_size.position_grid) * (word_count + 1)
     product_bytes = PRODUCT_BYTES * word_count * (MAX_WORD_TOKENS * denoising_size.head_count) ** 2

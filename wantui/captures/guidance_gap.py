@@ -7,7 +7,7 @@ COLUMNS = ("pass_count", "difference", "conditional_norm", "unconditional_norm",
 """Columns of the stored values. difference: root mean square of v_c - v_u over all values, as for the norms. In
 steps without a second pass, values that need it are NaN."""
 METADATA_BYTES = 12_000
-"""Bytes of the metadata of a group; most of it is the recipe."""
+"""Bytes of a group's metadata; most of it is the recipe."""
 
 
 class GuidanceGapSettings(ConfigSection):

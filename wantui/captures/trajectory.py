@@ -14,7 +14,7 @@ MAX_PROJECTION_DIMENSION = 4096
 
 
 class LatentAnalysisSettings(ConfigSection):
-    """Storage of the latents of every step."""
+    """Storage of every step's latents."""
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {
         "latent_storage_format": "latents are stored as zarr; `wantui export` writes .npy, .pt and safetensors",

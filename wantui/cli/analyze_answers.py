@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
 
 MAX_PRINTED_PAIRS = 15
-"""Maximum number of pairs of groups whose answers are printed; JSON and the report list all pairs."""
+"""Maximum number of group pairs whose answers are printed; JSON and the report list all pairs."""
 
 
 def print_answers(comparison: "Comparison") -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_SHOWN_LEVELS = 16
 """Maximum number of noise levels in a table; JSON lists all."""
 MAX_SHOWN_PAIRS = 6
-"""Maximum number of pairs of groups whose curves are printed."""
+"""Maximum number of group pairs whose curves are printed."""
 
 
 def print_decodability(videos: "list[Video]", grouping: str, as_json: bool) -> list[str]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MOMENTS = "0,25%,50%,75%,end"
 STATE_KINDS_BY_OPTION = {"clean": ("clean",), "noisy": ("noisy",), "both": ("noisy", "clean")}
-"""Kinds of states by value of --state."""
+"""Kinds of states by --state value."""
 GRID_SUFFIXES = (".png", ".mp4")
 
 

@@ -13,7 +13,7 @@ from wantui.errors import UserError
 from wantui.storage.export import WRITERS_BY_FORMAT
 
 UNSWEPT_PATH_DEPTH = 2
-"""Parts of the path of an exported video without a sweep, such as prompt_000/vid_001."""
+"""Path parts of an exported video without a sweep, such as prompt_000/vid_001."""
 
 
 @click.command("export", cls=WantuiCommand)

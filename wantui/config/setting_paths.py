@@ -67,7 +67,7 @@ class SettingPath:
     keys: tuple[str | int, ...]
     """Keys and indices that lead to the setting in the JSON of the settings; the first is the section."""
     field: FormField | None
-    """Declaration of the setting or of the entry of a mapping; None for a group of settings."""
+    """Declaration of the setting or mapping entry; None for a group of settings."""
     is_structured: bool
     """True for a list, a mapping or a group of settings."""
 
@@ -142,7 +142,7 @@ def expand_list_alias(written_name: str) -> str:
 
 
 def _expand_name(written_name: str) -> list[str]:
-    """Return the parts of the complete path of a name; check only its section."""
+    """Return the parts of a name's complete path; check only its section."""
     parts = expand_list_alias(written_name).split(".")
     if any(not part.strip() for part in parts):
         raise SweepError(f"cannot sweep {shorten_text(written_name)!r}: it is not the name of a setting")

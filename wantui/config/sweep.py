@@ -35,7 +35,7 @@ class SweepAxis:
 
 
 def format_axis(names: Sequence[str], values: Iterable[Iterable[Any]]) -> str:
-    """Return the names of the settings of an axis and their values: "cfg_scale+steps 1+10, 4+20".
+    """Return the settings of an axis, by name, and their values: "cfg_scale+steps 1+10, 4+20".
 
     Args:
         values: for each position on the axis, the value of each setting.
@@ -195,7 +195,7 @@ def format_value_label(value: Any) -> str:
 
 
 def format_value_labels(values: Sequence[Any]) -> list[str]:
-    """Return the short texts of the values of one setting; for mappings, only what distinguishes them.
+    """Return short texts of one setting's values; for mappings, only what distinguishes them.
 
     Schedules of one prompt at several moments are named by the moments, and schedules of several prompts at one moment
     by the prompts. Other mappings have their complete text.

@@ -13,7 +13,7 @@ from wantui.section import TextParsingModel
 
 
 class UserSettings(TextParsingModel):
-    """Content of a settings file of the user; every key has a default."""
+    """Content of a user's settings file; every key has a default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -1,4 +1,4 @@
-"""Explanations of validation errors of pydantic, for people who write a config or a settings file."""
+"""Explanations of pydantic's validation errors, for people who write a config or a settings file."""
 
 import difflib
 import re

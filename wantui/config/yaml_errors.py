@@ -13,7 +13,7 @@ CONTEXT_LINE_COUNT = 2
 
 
 def describe_yaml_error(error: Exception, text: str) -> tuple[int | None, str]:
-    """Return the line of an error of PyYAML, from 1, if known, and its reason."""
+    """Return the line of a PyYAML error (from 1, if known) and its reason."""
     if (character := Reader.NON_PRINTABLE.search(text)) is not None:
         line_number = text.count("\n", 0, character.start()) + 1
         return line_number, f"the character U+{ord(character[0]):04X} is not allowed. Delete it"

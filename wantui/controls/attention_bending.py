@@ -40,7 +40,7 @@ OUTPUT_CHUNK_BYTES = 1 << 26
 MAP_COPY_COUNT, CHUNK_COPY_COUNT = 5, 3
 """Number of simultaneous copies of the bent maps, and of a chunk of the output or the softmax."""
 HEAD_DIM = 128
-"""Channels of a head of Wan's transformers."""
+"""Number of channels per head in Wan's transformers."""
 
 
 class AttentionBendingSettings(ConfigSection):
@@ -129,7 +129,7 @@ def build_bend_request(bend: BendSettings) -> BendRequest:
 
 
 def find_word_spans(prompt: str, marks: Sequence[MarkPosition], word: str) -> list[tuple[int, int]]:
-    """Return the character span of each mark of a word; without marks, of each occurrence as a complete word."""
+    """Return the character span of each of a word's marks; without marks, of each occurrence as a complete word."""
     marked_spans = [(mark.start, mark.end) for mark in marks if mark.text == word]
     if marked_spans:
         return marked_spans

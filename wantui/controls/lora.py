@@ -18,7 +18,7 @@ ADAPTERS_KEY = "lora_settings.adapters"
 MAX_STRENGTH = 10
 """Largest absolute strength."""
 MAX_ADAPTER_COUNT = 32
-"""Largest number of adapters of a video."""
+"""Maximum number of adapters per video."""
 MAX_NAME_LENGTH = 100
 Strength = Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH, allow_inf_nan=False)]
 NotBlank = Annotated[str, Field(pattern=r"\S", max_length=4096)]

@@ -56,7 +56,7 @@ class NoticeSettings(UserSettings):
     webhook: str | None = None
     """HTTP or HTTPS address to which a JSON object is posted when a batch ends."""
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    """Maximum seconds of one command, and of each wait of a request for the network."""
+    """Maximum seconds for one command, and for each network wait of a request."""
 
     @field_validator("webhook")
     @classmethod
@@ -149,7 +149,7 @@ class BatchEndNotifier:
     """Send a notice for each batch that ends after this object was created; commands and requests run on threads.
 
     Args:
-        logs_folder: folder of the output file of commands.
+        logs_folder: folder of the commands' output files.
     """
 
     def __init__(self, queue: QueueReader, logs_folder: Path, log: logging.Logger) -> None:
@@ -181,7 +181,7 @@ class BatchEndNotifier:
     def _find_batch_ends(self, new_events: Sequence[QueueEvent]) -> list[BatchEnd]:
         """Return the batches that one of these events ended."""
         errors_by_batch: dict[int, str] = {}
-        """Why all videos of a batch failed, or an empty text."""
+        """Reason why all videos of a batch failed; empty if the batch ended otherwise."""
         for event in new_events:
             if event.batch_number is not None and isinstance(event.payload, BatchRefused):
                 errors_by_batch[event.batch_number] = event.payload.error

@@ -11,7 +11,7 @@ from wantui.queue.state_files import open_state_file
 NO_OUTPUT = "(it printed nothing)"
 """Placeholder for the last line of an empty output."""
 TRACEBACK_HEADER = "Traceback (most recent call last):"
-"""First line of a traceback of Python."""
+"""First line of a Python traceback."""
 CUDA_ADVICE_STARTS = (
     "CUDA kernel errors might",
     "Search for ",

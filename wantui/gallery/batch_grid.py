@@ -91,7 +91,7 @@ def read_batch_grid(
         variation_ids: ids of the variations to include; all if empty.
         seeds: seeds to include; all if empty.
         settings: values of swept settings to include, as NAME=VALUE; all if empty.
-        written_rows, written_columns: comma-separated names of the axes of the rows and columns.
+        written_rows, written_columns: comma-separated names of the row and column axes.
 
     Raises:
         ManifestError: the folder is not a batch folder, or its manifest is damaged.

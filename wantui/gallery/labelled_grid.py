@@ -32,14 +32,14 @@ MIN_CELL_WIDTH = 32
 GAP = 4
 """Space between cells in pixels."""
 FONT_SIZE = 15
-"""Height of the text of labels in pixels."""
+"""Label text height in pixels."""
 MAX_LABEL_LENGTH = 500
 """Longest drawn label, in characters."""
 MAX_LABEL_SHARE = 0.4
 """Maximum share of a grid's width for the row labels."""
 BACKGROUND, EMPTY_CELL, TEXT, DIM_TEXT = (18, 19, 23), (34, 36, 43), (230, 230, 235), (140, 144, 156)
 COLOUR_BAR_HEIGHT = 12
-"""Height of the colours of a colour bar in pixels."""
+"""Height of a colour bar's colours in pixels."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ def _load_font() -> "ImageFont.FreeTypeFont":
 
 
 def _measure_text(text: str) -> int:
-    """Return the width of a line of text in pixels."""
+    """Return a text line's width in pixels."""
     return round(_load_font().getlength(_clean_label(text)))
 
 

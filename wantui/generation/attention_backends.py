@@ -59,7 +59,7 @@ def check_kernel_installed(kernel_name: str) -> None:
 
 
 def find_kernel_version(kernel_name: str) -> str | None:
-    """Return the version of the package of a kernel; None for torch's kernels and for a package that is missing."""
+    """Return the version of a kernel's package; None for torch's kernels and for a package that is missing."""
     try:
         return importlib.metadata.version(PACKAGE_BY_KERNEL[kernel_name])
     except (KeyError, importlib.metadata.PackageNotFoundError):

@@ -151,7 +151,7 @@ class ObservedProcessor(WanAttnProcessor):
 
 
 def _apply_rotary_embedding(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Apply the rotary embedding to [1, positions, heads, dim] in the order of operations of diffusers."""
+    """Apply the rotary embedding to [1, positions, heads, dim] in diffusers' order of operations."""
     first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
     cos, sin = cosines[..., 0::2], sines[..., 1::2]
     rotated = states.new_empty(states.shape)

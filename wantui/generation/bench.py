@@ -26,7 +26,7 @@ TIMED_TRANSFORMERS = ((12, 8960, 12), (40, 13824, 3))
 """Number of heads of 128, feed-forward width and number of timed blocks, for Wan 2.1 1.3B and 14B. With more blocks,
 the time outside of blocks has a smaller share."""
 PUBLISHED_BLOCK_COUNTS = {12: 30, 40: 40}
-"""Number of blocks of the published models, by number of heads, which determines the share of blocks in FP8."""
+"""Number of blocks in the published models, by number of heads, which determines the share of blocks in FP8."""
 LATENT_GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104))
 """Latent frames, height and width."""
 DECODED_FRAME_SIZE = (480, 832)
@@ -34,7 +34,7 @@ DECODED_FRAME_SIZE = (480, 832)
 MIN_MEASUREMENT_SECONDS = 1.0
 """Shortest duration of each measurement: a GPU under load first lowers its clock too far, and then settles."""
 STREAMED_BLOCK_COUNTS = (6, 3)
-"""Number of blocks of each width that are streamed from CPU memory."""
+"""Number of blocks per width that are streamed from CPU memory."""
 WAN_2_2_5B_VAE_CONFIG = {
     "base_dim": 160,
     "decoder_base_dim": 256,
@@ -49,7 +49,7 @@ WAN_2_2_5B_VAE_CONFIG = {
 }
 """Published config of Wan 2.2 5B's VAE, except the latent statistics; other models use the default of diffusers."""
 PROMPT_TOKEN_COUNT = 40
-"""Number of tokens of the test prompt."""
+"""Number of tokens in the test prompt."""
 
 
 def build_random_transformer(
@@ -97,7 +97,7 @@ def measure_throughput(device: torch.device, speed: SpeedName, report_line: Call
         report_line: receives a line for each measurement.
 
     Raises:
-        LoadError: a requirement of fused blocks or of FP8 is missing, or there is not enough memory.
+        LoadError: a requirement of fused or FP8 blocks is missing, or there is not enough memory.
     """
     if speed == "fp8":
         check_fp8_device(device)
@@ -142,7 +142,7 @@ def _run_measurements(device: torch.device, speed: SpeedName, report_line: Calla
 def _measure_blocks(
     device: torch.device, speed: SpeedName, attention_kernel: str, report_line: Callable[[str], None]
 ) -> list[MeasuredBlock]:
-    """Return the seconds of blocks of each width, for each number of positions."""
+    """Return the seconds per block, by width and number of positions."""
     measured_blocks = []
     for head_count, feed_forward_width, block_count in TIMED_TRANSFORMERS:
         transformer = build_random_transformer(head_count, feed_forward_width, block_count, device, torch.bfloat16)

@@ -324,7 +324,7 @@ class CrossAttentionObserver:
     def _find_column_count(
         self, observed_pass: _ObservedPass, block_index: int, query: Tensor, key: Tensor, value: Tensor, output: Tensor
     ) -> int:
-        """Return the number of text columns of a block; at the first evaluation, check the recomputed attention."""
+        """Return the number of text columns in a block; at the first evaluation, check the recomputed attention."""
         block_key = observed_pass.transformer_name, observed_pass.context, block_index, observed_pass.text.name
         if block_key not in self.column_counts_by_block:
             reject_unsupported_shapes(query, key)

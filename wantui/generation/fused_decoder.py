@@ -34,7 +34,7 @@ class NormAndSilu(nn.Module):
         self.gamma = norm.gamma
 
     def forward(self, values: Tensor, output: Tensor | None = None) -> Tensor:
-        """Return output with the result, or a new tensor.
+        """Write the result to `output` and return it; without `output`, return a new tensor.
 
         Args:
             values: [batch, channels, frames, height, width].

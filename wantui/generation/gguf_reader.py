@@ -8,7 +8,7 @@ from gguf import GGUFReader, GGUFValueType
 MAX_ARRAY_LENGTH = 1 << 21
 """Maximum number of values in an array of the metadata; the largest arrays are vocabularies."""
 ARRAY_LENGTH_OFFSET = 4
-"""Offset in bytes of the length of an array, after the type of its values."""
+"""Offset of an array's length in bytes, after its value type."""
 
 
 class BoundedGGUFReader(GGUFReader):

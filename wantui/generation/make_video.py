@@ -65,7 +65,7 @@ class FrameDecoded:
     decoded_count: int
     """Number of decoded frames."""
     frame_count: int
-    """Number of frames of the video."""
+    """Number of frames in the video."""
 
 
 @dataclass(frozen=True)

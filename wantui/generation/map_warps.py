@@ -87,7 +87,7 @@ def build_region_mask(region: Region, height: int, width: int) -> Tensor:
 
 
 def build_frequency_band(band: Frequency, height: int, width: int) -> Tensor:
-    """Return the factors [height, width // 2 + 1] of the frequencies of a real Fourier transform, float64: 0 or 1."""
+    """Return the factors [height, width // 2 + 1] for the frequencies of a real Fourier transform, float64: 0 or 1."""
     vertical, horizontal = torch.fft.fftfreq(height, 1 / height).double(), torch.arange(width // 2 + 1).double()
     cycles_squared = (vertical[:, None] ** 2 + horizontal**2).round()
     high = math.inf if band.frequency_high is None else band.frequency_high

@@ -14,7 +14,7 @@ from wantui.generation.token_spans import MarkedWord, TokenizedPrompt
 
 @dataclass(frozen=True)
 class ObservedText:
-    """Marked words and length of the text of an evaluation.
+    """Marked words and length of an evaluation's text.
 
     Attributes:
         words: marked words that have columns of their own.

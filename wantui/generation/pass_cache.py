@@ -52,7 +52,7 @@ _current_pass: ContextVar[_CachedPass | None] = ContextVar("current_pass", defau
 
 
 class PassCache:
-    """Cache of the passes of one video; only transformers with fused blocks use it."""
+    """Cache of one video's passes; only transformers with fused blocks use it."""
 
     def __init__(self) -> None:
         self._texts: dict[tuple[int, str], tuple[Tensor, dict[int, CrossAttentionKV | None]]] = {}

@@ -49,7 +49,7 @@ class _BlockProducts:
     """Precomputed values for the contributions of a block, for one text."""
 
     column_count: int
-    """Number of columns of the softmax; the last column also represents all later positions."""
+    """Number of softmax columns; the last column also represents all later positions."""
     products_by_word: dict[str, Tensor]
     """[tokens x heads, tokens x heads] float64 inner products of W_O^h v_j^h, by name of the word."""
     bias: Tensor

@@ -18,7 +18,7 @@ from wantui.models.catalogue import CATALOGUE, WanModel
 from wantui.models.safetensors_header import FLOAT_DTYPES, TensorInfo
 
 LayerShape = tuple[int, int]
-"""Number of outputs and of inputs of a layer."""
+"""A layer's number of outputs and number of inputs."""
 TensorRole = Literal["down", "up", "bias", "alpha", "diff"]
 """Role of a tensor in a layer: the factors of the change, the change of the bias, the alpha of the scale alpha / rank,
 or the whole change of the weight."""
@@ -75,7 +75,7 @@ OTHER_LAYER_NAMES: Mapping[str, str] = {
     "head.head": "proj_out",
 }
 IMAGE_LAYER_PATTERN = re.compile(r"k_img|v_img|norm_k_img|img_emb|add_k_proj|add_v_proj|norm_added_k|image_embedder")
-"""Names of the image layers of image-to-video models."""
+"""Image layer names in image-to-video models."""
 DIFFERENCE_LAYER = "proj_out"
 """The only layer to which diffusers applies a full weight difference; differences of other layers are ignored."""
 

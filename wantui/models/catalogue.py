@@ -44,7 +44,7 @@ class WanModel:
     temporal_compression: int = 4
     patch_size: int = 2
     block_count: int = 30
-    """Number of blocks of a transformer. The defaults describe Wan 2.1 1.3B."""
+    """Number of blocks per transformer. The defaults describe Wan 2.1 1.3B."""
     head_count: int = 12
     """Attention heads per block."""
     transformer_width: int = 1536
@@ -62,9 +62,9 @@ class WanModel:
     boundary_ratio: float | None = None
     """Fraction of the timesteps above which the first of two transformers is used; None for one transformer."""
     text_encoder_parameter_count: int | None = None
-    """Number of parameters of the text encoder; None if its files are not known yet."""
+    """Number of parameters in the text encoder; None if its files are not known yet."""
     vae_parameter_count: int | None = None
-    """Number of parameters of the VAE; None if its files are not known yet."""
+    """Number of parameters in the VAE; None if its files are not known yet."""
     decode_bytes_per_pixel: float = 22_660.0
     """GPU bytes per pixel of a frame for decoding, without the weights of the VAE. Wan 2.1: measured on an H100 at
     480x832 and 720x1280, which agree within 0.1 %. Other models: scaled from it by the size of their tensors."""

@@ -11,9 +11,9 @@ from wantui.models.parts import list_part_files
 FINGERPRINTED_SUFFIXES = (".json", ".safetensors", ".model", ".bin", ".gguf", ".pt", ".pth")
 """Suffixes of the files that a pipeline is loaded from."""
 FINGERPRINT_SAMPLE_BYTES = 64 * 1024
-"""Length of a sample of a large file."""
+"""Length of each sample from a large file."""
 FINGERPRINT_SAMPLE_COUNT = 256
-"""Number of samples of a large file."""
+"""Number of samples from a large file."""
 
 
 def fingerprint_model(folder: Path) -> str:

@@ -30,11 +30,11 @@ END_TOKEN = "</s>"
 FIRST_EXTRA_TOKEN = "<extra_id_0>"
 """First of the extra tokens that T5Tokenizer adds if tokenizer_config.json does not set their number."""
 _EXTRA_TOKEN_PATTERN = re.compile(r"▁?<extra_id_\d+>")
-"""Names of the extra tokens of T5, which occur in no prompt."""
+"""Names of T5's extra tokens, which occur in no prompt."""
 MIN_VOCABULARY_FRACTION = 0.9
 """Smallest fraction of a text encoder's embeddings that its tokenizer must use; the others are padding."""
 MAX_PADDING_EMBEDDINGS = 1024
-"""Largest number of padding embeddings of a text encoder (UMT5 has 84). The tokenizer of mT5 has 6,284 tokens fewer
+"""Maximum number of padding embeddings in a text encoder (UMT5 has 84). The tokenizer of mT5 has 6,284 tokens fewer
 than UMT5 has embeddings."""
 
 

@@ -22,7 +22,7 @@ CLIP_BYTES_PER_PIXEL = 0.1
 """Bytes per pixel of H.264 at crf 18, a rule of thumb; plain scenes need a tenth of it, noisy scenes several times."""
 
 CLIP_BASIS = f"{CLIP_BYTES_PER_PIXEL} bytes a pixel, a rule of thumb"
-"""Explanation of the predicted bytes of the clips."""
+"""Explanation of the clips' predicted bytes."""
 
 CaptureSizeKey = tuple[str | int, ...]
 """Key of recipes whose files have equal sizes: sizes, steps and controls, and, if attention is stored, the text of each
@@ -147,7 +147,7 @@ def records_marked_words(recipe: Recipe) -> bool:
 
 
 def _make_size_key(recipe: Recipe) -> CaptureSizeKey:
-    """Return the key of recipes of a batch whose files have equal predicted sizes."""
+    """Return a key that is equal for recipes of a batch whose files have equal predicted sizes."""
     marks: list[str | int] = []
     if records_marked_words(recipe):
         map_texts = list_map_texts(recipe.prompts)
@@ -162,7 +162,7 @@ def _make_size_key(recipe: Recipe) -> CaptureSizeKey:
 
 
 def estimate_recipe_disk(recipe: Recipe, model: WanModel) -> DiskEstimate:
-    """Predict the bytes of one video of a recipe, with its captures."""
+    """Predict the bytes of a recipe's video, with its captures."""
     return DiskEstimate(_estimate_clip_bytes(recipe, 1), CLIP_BASIS, tuple(_list_capture_parts(recipe, model)))
 
 

@@ -82,7 +82,7 @@ def find_boundary_ratio(recipe: Recipe) -> float | None:
 
 
 def describe_guidance(recipe: Recipe) -> str:
-    """Return scales, schedule and rule of the guidance of a recipe, such as "4" or "0: 7.5, 50%: 3 (linear), apg"."""
+    """Return the guidance scales, schedule and rule of a recipe, such as "4" or "0: 7.5, 50%: 3 (linear), apg"."""
     schedule, rule = (recipe.find_control_request(kind.name) for kind in (GUIDANCE_SCHEDULE, GUIDANCE))
     texts = []
     if not isinstance(schedule, GuidanceScheduleRequest) or schedule.schedule is None:
@@ -97,7 +97,7 @@ def describe_guidance(recipe: Recipe) -> str:
 
 
 def list_guidance_scales(recipes: Iterable[Recipe]) -> list[float]:
-    """Return the distinct guidance scales of the evaluations of some recipes, rising; 1 where guidance is off."""
+    """Return the distinct guidance scales in the recipes' evaluations, rising; 1 where guidance is off."""
     evaluations = {evaluation for recipe in recipes for evaluation in plan_guidance(recipe)}
     return sorted({each.effective_scale for each in evaluations})
 

@@ -38,7 +38,7 @@ def assign_map_names(marked_texts: Iterable[str]) -> list[str]:
 
 
 def assign_shared_map_names(prompts: Sequence[MarkedPrompt]) -> list[list[str]]:
-    """Return the names of the maps of each prompt's marks.
+    """Return the map names of each prompt's marks.
 
     If several prompts mark the same text, its first occurrences share one name, its second occurrences another, and so
     on.
@@ -50,7 +50,7 @@ def assign_shared_map_names(prompts: Sequence[MarkedPrompt]) -> list[list[str]]:
 
 
 def list_map_texts(prompts: Sequence[MarkedPrompt]) -> tuple[str, ...]:
-    """Return the marked text of each map of a video with these prompts."""
+    """Return the marked text of each map that a video with these prompts has."""
     return tuple(text for text, _ in dict.fromkeys(mark for prompt in prompts for mark in _number_marks(prompt)))
 
 

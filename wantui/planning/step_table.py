@@ -13,7 +13,7 @@ from wantui.planning.recipe import Recipe
 from wantui.samplers import compute_noise_levels
 
 MAX_DECIMALS = 3
-"""Maximum number of decimals of a guidance scale."""
+"""Maximum number of decimals in a guidance scale."""
 SOURCE_NOTES: dict[VelocitySource, str] = {
     "guided": "",
     "conditional": "one pass",

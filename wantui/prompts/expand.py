@@ -121,7 +121,7 @@ class _ExpandedPart(NamedTuple):
 
 
 class _ExpandedSize(NamedTuple):
-    """Number and total length of the expansions of a template part."""
+    """Number and total length of a template part's expansions."""
 
     expansion_count: int
     text_length: int

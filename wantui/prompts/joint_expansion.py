@@ -116,7 +116,7 @@ def _list_expansions(template: Template, max_variations: int, bracket_offset: in
     """Return the expansions of one template in order.
 
     Args:
-        bracket_offset: number of brackets of the templates before this one.
+        bracket_offset: number of brackets in the templates before this one.
     """
     brackets = _index_brackets(template.nodes)
     parent_by_number = {

@@ -83,7 +83,7 @@ def find_file_write_error(path: Path) -> str | None:
 
 
 def _read_database_statuses(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Read the status of each file of a database that exists."""
+    """Read the status of each existing database file."""
     real = Path(os.path.realpath(path))  # SQLite keeps its log files next to the target of a link
     for suffix in DATABASE_SUFFIXES:
         file = real.with_name(real.name + suffix)

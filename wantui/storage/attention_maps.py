@@ -42,7 +42,7 @@ class AttentionMapWriter(StepArrayWriter):
         map_shape: shape of one map at one step, [blocks | 1, heads | 1, frames, height, width].
         evaluations: evaluations whose maps are stored, from 0.
         sigmas: noise level of each of these evaluations.
-        block_count: number of blocks of the transformer.
+        block_count: number of transformer blocks.
         metadata_by_word: metadata of each marked word, by name.
         checksums: as of `StepArrayWriter`.
 

@@ -8,7 +8,7 @@ from wantui.planning import Sweep
 from wantui.storage.layout import make_safe_folder_name
 
 MAX_CELL_FOLDER_LENGTH = 60
-"""Maximum characters of the name of a cell's folder."""
+"""Maximum length of a cell's folder name, in characters."""
 
 
 class _Entry(BaseModel):
@@ -32,7 +32,7 @@ class CellEntry(_Entry):
     label: str
     """Short text for people, distinct within the sweep, such as "cfg_scale 4, steps 20"."""
     folder: str
-    """Name of the folder of its files below the folder of the variation."""
+    """Name of the folder with its files, below the variation's folder."""
     positions: list[int]
     """Index into the values of each axis; empty for an additional baseline row."""
     values: dict[str, Any]

@@ -143,7 +143,7 @@ def read_frames(path: Path, thread_count: int = 0) -> Generator[Frame, None, Non
     """Yield the frames of a clip, uint8 [height, width, rgb].
 
     Args:
-        thread_count: number of threads of the decoder, and of its conversion to RGB; 0 means one per core.
+        thread_count: number of threads for decoding, and for the conversion to RGB; 0 means one per core.
 
     Raises:
         ClipError: the file contains no decodable video.

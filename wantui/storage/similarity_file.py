@@ -29,7 +29,7 @@ class VideoSimilarity(BaseModel):
     baseline: str
     """Id of the baseline."""
     clip_checksums: tuple[str, str] = ("", "")
-    """SHA-256 of the clip and of the clip of the baseline when they were measured; empty if unknown."""
+    """SHA-256 of the clip and of the baseline's clip when they were measured; empty if unknown."""
     ssim: Score = None
     """Mean structural similarity of the frames: 1 for equal frames."""
     psnr: Score = None

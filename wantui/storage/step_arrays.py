@@ -32,7 +32,7 @@ class StepArray:
     """One array of a capture."""
 
     step_shape: tuple[int, ...]
-    """Shape of the value of one step."""
+    """Shape of one step's value."""
     dtype: str
     scale: float | None = None
     """Factor that stored values are multiplied by; readers divide by the attribute `scale`."""

@@ -17,7 +17,7 @@ from wantui.tui.widgets.footer import KeyFooter
 
 
 class TintedScreen:
-    """Tinted copy of the lines of a screen."""
+    """Tinted copy of a screen's lines."""
 
     def __init__(self, strips: Iterable[Strip], tint: Color) -> None:
         self._segment_lines = [list(BackgroundScreen.process_segments(strip, tint)) for strip in strips]

@@ -6,7 +6,7 @@ from rich.style import Style
 from rich.text import Text
 
 _DOT_BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
-"""Bits of the dots of a braille character, by row and column."""
+"""Bits of a braille character's dots, by row and column."""
 Dot = tuple[float, float]
 """Column and row of a dot, from the upper left."""
 

@@ -31,7 +31,7 @@ class BatchPreviewed(Message):
     error: str = ""
     """Reason of a failure; otherwise empty."""
     error_position: int | None = None
-    """Index of the invalid character of the template."""
+    """Index of the template's invalid character."""
     tokenizer_path: Path | None = None
     cost_lines: "Sequence[CostLine]" = ()
     cell_texts: Mapping[str, str] = field(default_factory=dict)

@@ -126,7 +126,7 @@ class EntrySearchMixin(BackdropMixin):
         raise NotImplementedError
 
     def draw_heading(self, title: str, width: int) -> Text:
-        """Return the line of the title of a group."""
+        """Return the title line of a group."""
         return Text(title, self.entry_list.make_colour_style("accent") + Style(bold=True))
 
     def compose(self) -> ComposeResult:

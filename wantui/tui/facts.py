@@ -13,7 +13,7 @@ MIN_VALUE_WIDTH = 14
 LABEL_GAP, WIDE_VALUE_WIDTH = 2, 20
 """Spaces between the longest label and the values, and width of the values in cells below which there is only one."""
 GENERATION_FACT = "generation"
-"""Label of the time of denoising and decoding; the "took" of the queue also has loading, saving and waiting."""
+"""Label of the time for denoising and decoding; the "took" of the queue also has loading, saving and waiting."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 MAX_DIGITS = 7
-"""Maximum number of digits of a number in fixed notation."""
+"""Maximum number of digits in fixed notation."""
 MISSING_TEXT = "-"
 """Text of a value that does not exist."""
 

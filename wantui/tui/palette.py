@@ -27,7 +27,7 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
         super().__init__("Commands", "Find an action or a theme")
         self._first_theme = ""
         self._title_width_by_group: dict[str, int] = {}
-        """Width of the titles of themes, which are longer, and of actions, by group."""
+        """Width of the titles, by group: those of themes are longer than those of actions."""
         self._preview_timer: Timer | None = None
 
     def on_mount(self) -> None:

@@ -51,7 +51,7 @@ def read_sheet_frames(path: Path, frame_count: int, max_size: tuple[int, int] | 
     """Read the frames of a contact sheet; empty if it is missing, damaged or too large.
 
     Args:
-        frame_count: number of frames of the video.
+        frame_count: number of frames in the video.
         max_size: maximum width and height of the sheet in pixels.
     """
     from wantui.storage.contact_sheet import list_sheet_frames  # imports numpy

@@ -22,11 +22,11 @@ MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_FAILURES_AND_BARS, MIN_WIDTH_WITH_MODEL,
 """Smallest list widths, in cells, that show failures and times of batches, bars beside failures, model and seeds, and
 the time at which a video ended."""
 MIN_TEMPLATE_WIDTH = 36
-"""Smallest width, in cells, of the template of a batch; the details of a batch show it too."""
+"""Smallest width of a batch's template, in cells; the details of a batch show it too."""
 MIN_WIDTH_WITH_DURATION = 50
 """Smallest width of a list of unfinished videos, in cells, that shows how long its done videos took."""
 MIN_WIDTH_WITH_STEPS = 62
-"""Smallest width of a list of videos, in cells, that shows steps; beside a narrower one, the details show them."""
+"""Smallest width of a video list, in cells, that shows steps; beside a narrower one, the details show them."""
 MIN_WIDTH_WITH_BARS = 72
 """Smallest width of a list, in cells, that shows bars, unless a list of batches shows failures."""
 BAR_WIDTH = 8
@@ -190,7 +190,7 @@ def make_video_columns(
     Args:
         has_engine: returns whether an engine is running.
         find_seconds_left: returns the displayed ETA of a video, given its index and row.
-        find_variation: returns the id and the theme colour of the variation of a video; None without a colour.
+        find_variation: returns the id and the theme colour of a video's variation; None without a colour.
         widths: if no video waits or runs, the columns of progress and ETA are left out.
     """
 

@@ -9,7 +9,7 @@ from wantui.queue.states import find_displayed_state
 from wantui.tui.queue_watcher import QueueSnapshot
 
 MIN_PREVIEWS_PER_VIDEO = 10
-"""Minimum number of automatic previews of a video: short videos have more than one per `preview_seconds`."""
+"""Minimum number of automatic previews per video: short videos have more than one per `preview_seconds`."""
 
 
 @dataclass(frozen=True)

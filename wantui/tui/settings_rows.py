@@ -16,7 +16,7 @@ wide form, where the column is as wide as the longest name."""
 MAX_DESCRIBED_FIELDS = 6
 """Maximum number of filtered settings that are all described."""
 SIGN_WIDTH = 2
-"""Cells of the sign of a changed setting before its name."""
+"""Cells for the sign of a changed setting, before its name."""
 CHANGED_WORD = "changed"
 """Word by which a search finds the changed settings."""
 DEFAULT_TEXT, NONE_TEXT = "default", "none"

@@ -12,7 +12,7 @@ from textual.css.model import RuleSet
 from textual.css.stylesheet import Stylesheet
 
 MAX_THEMES, MAX_SOURCES = 4, 1024
-"""Maximum number of sets of variables, and of sources for each, whose rules are kept."""
+"""Maximum number of variable sets, and of sources per set, whose rules are kept."""
 
 
 @lru_cache(maxsize=MAX_THEMES)

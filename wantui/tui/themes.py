@@ -53,7 +53,7 @@ def _make_theme(
     """Return a theme with one accent colour.
 
     Args:
-        line: colour of the borders of panes without focus.
+        line: border colour of panes without focus.
         cursor: background of the selected row.
     """
     return Theme(

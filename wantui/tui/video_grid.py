@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 12
 """Maximum number of rows in the grid of a played batch."""
 MAX_NAME_WIDTH = 24
-"""Maximum width of the names of variations, in cells."""
+"""Maximum width of variation names, in cells."""
 SQUARE, PLAYED_SIGN = "■", "▶"
 SEED_HEADER = "seed"
 
@@ -117,7 +117,7 @@ def _draw_grid(
     """Return a header with the seeds, and the rows; empty if they do not fit.
 
     Args:
-        headers: header of each column of names.
+        headers: header of each name column.
     """
     header_style = Style(dim=True)
     header = GridRow(

@@ -1,4 +1,4 @@
-"""Base class of the recorders of all captures."""
+"""Base class of all captures' recorders."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from wantui.storage.zarr_group import PartialCaptureError
 
 
 class CaptureWriter(Protocol):
-    """Writer of the files of a capture."""
+    """Writer of a capture's files."""
 
     @property
     def checksums(self) -> Sequence[int]:
@@ -21,7 +21,7 @@ class CaptureWriter(Protocol):
 
 
 class CaptureRecorder(ABC):
-    """Recorder of one capture of one video; a recorder never changes the inputs and steps that it receives.
+    """Recorder of one capture for one video; a recorder never changes the inputs and steps that it receives.
 
     Args:
         path: zarr group, which appears once complete.

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 VALUES_PER_PROGRAM = 8192
-"""Size of the tile of a program: positions x channels, padded to a power of 2."""
+"""Tile size of a program: positions x channels, padded to a power of 2."""
 
 
 def run_norm_and_silu_kernel(values: Tensor, gamma: Tensor, scale: float, output: Tensor) -> None:

@@ -70,7 +70,7 @@ def generate_scene_clips(pipeline: WanPipeline, scenes: Scenes, seed: int, is_fe
 def measure_scenes(
     pipeline: WanPipeline, clip_count: int, kinds: Collection[str], is_few_step: bool
 ) -> dict[str, dict[str, float]]:
-    """Return the scores of clips by kind of scene; equal numbers of clips have equal scenes and initial noise."""
+    """Return the clips' scores by kind of scene; equal numbers of clips have equal scenes and initial noise."""
     rng = np.random.default_rng(2)
     one_object_scenes = sample_scenes(clip_count, rng, two_object_fraction=0.0, is_evaluation=True)
     two_object_scenes = sample_scenes(clip_count // 2, rng, two_object_fraction=1.0, is_evaluation=True)

@@ -16,18 +16,18 @@ from wantui.models.nano.render import build_pixel_grid, compute_signed_distance
 from wantui.models.nano.world import Scenes
 
 MAX_BACKGROUND_ERROR = 0.12
-"""Maximum error of a channel of the background colour, as a fraction of full brightness."""
+"""Maximum error of a background colour channel, as a fraction of full brightness."""
 MIN_OBJECT_CONTRAST = 0.2
 """Minimum Euclidean distance of an object pixel from the background colour."""
 MAX_STILL_TRAVEL = 0.2
 """Maximum displacement of a still object over the clip, in half widths of the picture."""
 MIN_VISIBLE_PIXELS = 40
-"""Minimum number of pixels of a visible object."""
+"""Minimum number of pixels in a visible object."""
 
 
 @dataclass(frozen=True)
 class ClipScore:
-    """Correctness of each attribute of a clip; with two objects, an attribute must be correct for both."""
+    """Correctness of each of a clip's attributes; with two objects, an attribute must be correct for both."""
 
     background: bool
     colour: bool

@@ -148,7 +148,7 @@ def run_transformer_training(
     device: str,
     log_line: Callable[[str], None],
 ) -> None:
-    """Train to the end of a schedule of `step_count` steps, and apply the average of the weights.
+    """Train to the end of a `step_count`-step schedule, and apply the average of the weights.
 
     A training state in `output_folder` is resumed; one is stored every `STEPS_BETWEEN_CHECKPOINTS` steps.
     """

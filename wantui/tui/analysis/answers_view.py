@@ -27,7 +27,7 @@ SHORT_EXPLANATIONS = {"place": "where the videos end", "room": "how much they ta
 EXPLANATION_GAP = 3
 """Least number of cells between the verdicts and the explanations."""
 QUESTION_WIDTH = 7
-"""Width of the names of the questions, with the space after them, in cells."""
+"""Width of the question names, with the space after them, in cells."""
 
 
 def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:

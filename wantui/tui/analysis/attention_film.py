@@ -78,7 +78,7 @@ class AttentionFilm:
     maps: "StoredAttentionMaps"
     video_name: str
     counts_by_axis: "dict[AttentionAxis, int]" = field(default_factory=dict)
-    """Number of blocks and of heads whose maps are stored separately."""
+    """Number of blocks, and number of heads, whose maps are stored separately."""
     maps_by_axis: "dict[AttentionAxis, AxisMaps]" = field(default_factory=dict)
     """Maps by block and by head, once they are read."""
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from wantui.analysis.verdicts import Verdict
 
 MAX_DRAWN_PAIRS = 20
-"""Maximum number of pairs of groups that are drawn: pairs of the marked group come first."""
+"""Maximum number of group pairs that are drawn: pairs of the marked group come first."""
 MAX_LISTED_EXCLUSIONS = 5
 """Maximum number of excluded videos that are listed by name."""
 

@@ -44,7 +44,7 @@ SPARE_CHANGES = (0.02, 0.05, 0.2, 0.5)
 MIN_PLOT_WIDTH = 9
 """Minimum width of the plot in cells; a narrower pane has none."""
 MIN_WIDE_PLOT = 25
-"""Width of the plot in cells below which it takes the place of the column of intervals."""
+"""Width of the plot, in cells, below which it replaces the interval column."""
 EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 12, 20, 8
 MIN_COMMON_P_SHARE = 0.75
 """Share of the metrics with the same p from which on the column of p is muted: it no longer tells them apart."""
@@ -54,7 +54,7 @@ WIDE_LEGEND = 120
 
 AXIS_NAME = "log scale"
 NO_SCALE_TEXT = "no percentage: see the interval"
-"""Text instead of the plot of a metric whose differences are in the unit of the metric."""
+"""Text instead of the plot if a metric's differences are in its own unit."""
 
 Item = TypeVar("Item")
 StyleGetter = Callable[[str], Style]

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from wantui.tui.analysis.data import Separation
 
 CURVE_COLOURS = tuple(f"series-{name}" for name in SERIES_COLOURS[: len(GROUP_SYMBOLS)])
-"""Names of the theme colours of the curves."""
+"""Theme colour names of the curves."""
 MAX_DRAWN_PAIRS = len(CURVE_COLOURS)
-"""Maximum number of pairs of groups whose accuracy is drawn."""
+"""Maximum number of group pairs whose accuracy is drawn."""
 ACCURACY_NOTES = ("pairs sorted correctly; guessing sorts 0.5", "by guessing: 0.5")
 SHARE_NOTES = ("share of each source in all states", "share of each source")
 """Explanations of the charts, and short explanations for narrow charts."""

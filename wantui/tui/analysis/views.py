@@ -46,7 +46,7 @@ SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
 WIDE_VIEW_WIDTH = 72
 """Width of a pane in cells from which charts are side by side."""
 AXIS_HEIGHT = 2
-"""Lines of the horizontal axis of a chart and its labels."""
+"""Lines for a chart's horizontal axis and its labels."""
 MIN_ROW_HEIGHT = 5
 """Minimum height of a chart, in lines: its title and its plot."""
 LOW_VIEW_HEIGHT = 16
@@ -61,7 +61,7 @@ MEDIAN_STYLE = Style(dim=True)
 LEGEND_LINE, LEGEND_GAP = "━━", 3
 """Sign of a curve in a legend, and least number of cells between two parts of a legend."""
 MAX_STRIPS = 3
-"""Maximum number of pairs of groups whose clusters are drawn below the mean curves; one in a low pane."""
+"""Maximum number of group pairs whose clusters are drawn below the mean curves; one in a low pane."""
 
 StyleGetter = Callable[[str], Style]
 """Function that returns the style of a theme colour."""

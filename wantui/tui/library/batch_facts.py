@@ -95,7 +95,7 @@ def collect_batch_facts(folder: Path, manifest: Manifest, marks: BatchMarks) -> 
 
 
 def _describe_generation_time(seconds: Sequence[float]) -> str:
-    """Return the sum and the mean of the times of denoising and decoding."""
+    """Return the sum and the mean of the denoising and decoding times."""
     if not seconds:
         return ""
     return f"{format_duration(sum(seconds))}, {sum(seconds) / len(seconds):.1f} s each"

@@ -38,7 +38,7 @@ class SearchedVideo:
     seed: int
     video_id: str
     values_by_setting: Mapping[str, str]
-    """Text of the values of settings, by short name and by path; shared by the videos of a cell."""
+    """Text of setting values, by short name and by path; shared by the videos of a cell."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class ThumbnailRequest:
     sheet_path: Path | None
     clip_path: Path | None
     frame_count: int
-    """Number of frames of the video."""
+    """Number of frames in the video."""
     size: tuple[int, int]
     """Width and height in pixels; the picture is scaled to this size."""
     preview_path: Path | None = None

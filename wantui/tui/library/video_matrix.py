@@ -45,7 +45,7 @@ class MatrixCell:
 
 @dataclass(frozen=True)
 class MatrixView:
-    """Choice of the axes, of the page, and of the order of the rows."""
+    """Choice of axes, page and row order."""
 
     layout_number: int = 0
     page_number: int = 0

@@ -16,7 +16,7 @@ NICE_FACTORS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 RATIO_LOWS = (0.95, 0.9, 0.8, 0.5, 0.0)
 """Lower ends of the axis of a ratio that is at most 1."""
 Y_LABEL_WIDTH = 5
-"""Width of the labels of the vertical axis, in characters."""
+"""Width of the vertical axis labels, in characters."""
 MIN_CHART_WIDTH = 17
 """Minimum width of a chart, in characters."""
 MIN_CHART_HEIGHT = 3

@@ -15,7 +15,7 @@ from wantui.tui.state_style import get_state_style
 
 PROGRESS_HEADER = "progress"
 MIN_TITLE_WIDTH = 12
-"""Minimum width of the titles of videos, in cells."""
+"""Minimum width of video titles, in cells."""
 WIDE_BAR_WIDTH, BAR_WIDTH, NARROW_BAR_WIDTH, TINY_BAR_WIDTH, STEP_WIDTH = 32, 12, 9, 7, 12
 """Width of the progress bar, in wide, usual, narrow and tiny lists, and of the steps behind it, in cells."""
 MIN_SPARE_BAR_WIDTH = 5
@@ -41,7 +41,7 @@ class RowContext:
     """Function that returns the seconds since the worker of a row was started."""
     has_engine: Callable[[], bool]
     find_colour_name: Callable[[VideoRow], str | None]
-    """Function that returns the theme colour of the variation of a video; None if unknown."""
+    """Function that returns the theme colour of a video's variation; None if unknown."""
 
 
 def make_monitor_columns(

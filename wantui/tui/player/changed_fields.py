@@ -29,7 +29,7 @@ def find_changed_fields(recipe: Recipe) -> dict[str, str]:
 
 
 def _list_default_values(recipe: Recipe) -> dict[str, str]:
-    """Return the text of the default of each field by its full name; fields without a default are missing."""
+    """Return the default of each field as text, by full name; fields without a default are missing."""
     default_recipe = _build_default_recipe(recipe)
     recorded_captures = default_recipe.capture.model_copy(
         update={

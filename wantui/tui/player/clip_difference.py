@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_LEVEL = 255
 """Largest level of a colour, and so the largest possible difference."""
 COLOUR_COUNT = 256
-"""Number of colours of the scale."""
+"""Number of colours in the scale."""
 MAX_MAP_SIDE = 256
 """Maximum width and height of the stored difference of a frame, in pixels: more than most panels show."""
 

@@ -11,7 +11,7 @@ LABEL_SEPARATOR = " · "
 UNLABELLED_FIELDS = ("prompt", "marks", "duration")
 """Fields of a recipe that follow from the options, or from other fields."""
 MAX_VALUE_LENGTH = 24
-"""Maximum number of characters of a setting in a label."""
+"""Maximum number of characters for a setting in a label."""
 
 
 def label_clips(clips: Sequence[PlayerClip]) -> list[str]:
@@ -80,7 +80,7 @@ def describe_clips(clips: Sequence[PlayerClip], batch_clips: Sequence[PlayerClip
 
     Args:
         batch_clips: clips of the batch, which may lack the single clip.
-        mark_symbols: symbols of the marks of a single clip.
+        mark_symbols: mark symbols of a single clip.
     """
     if len(clips) > 1:
         parts = [format_count(len(clips), "video"), describe_common_part(clips)]

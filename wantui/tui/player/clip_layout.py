@@ -23,7 +23,7 @@ class PanelLayout:
 
     @property
     def grid_rows(self) -> str:
-        """Return the heights of the rows of the grid, as in CSS."""
+        """Return the row heights of the grid, as in CSS."""
         return "1fr" if self.panel_rows is None else f"{self.panel_rows} " * self.rows + "1fr"
 
 

@@ -17,7 +17,7 @@ class Playback:
     fps: float
     """Frames per second of the reference clip at speed 1."""
     frame_count: int = 0
-    """Number of frames of the longest clip in frames of the reference clip; 0 while unknown."""
+    """Duration of the longest clip, in frames of the reference clip; 0 while unknown."""
     frame_index: int = 0
     is_playing: bool = True
     is_looping: bool = True

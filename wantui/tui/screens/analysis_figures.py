@@ -217,7 +217,7 @@ class AnalysisFigures(AnalysisAttention):
         return self.grouping or next(iter(find_dividing_groupings(self.videos)), "variation")
 
     def _list_factor_pairs(self) -> list[str]:
-        """Return the pairs of factors of the videos; pairs with the current grouping come first."""
+        """Return the videos' factor pairs; pairs with the current grouping come first."""
         videos, pairs = self._factor_pairs
         if videos is not self.videos:
             pairs = find_factor_pairs(self.videos)
@@ -300,7 +300,7 @@ class AnalysisFigures(AnalysisAttention):
         self.show_view(self.views[(self.views.index(self.current_view) + count) % len(self.views)])
 
     def action_toggle_attention(self) -> None:
-        """Show the attention of a video, or its curves again."""
+        """Switch between a video's attention and its curves."""
         if self.is_grouped:
             self.notify("attention is shown for single videos: press enter to list the videos of the group")
             return

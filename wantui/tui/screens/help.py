@@ -18,7 +18,7 @@ from wantui.tui.screen_purposes import SCREEN_PURPOSES
 from wantui.tui.terms import RUN_STEPS, TERMS
 
 MAX_KEYS_WIDTH = 16
-"""Maximum width in cells of the column of keys, which is as wide as the longest keys."""
+"""Maximum width of the key column, in cells; it is as wide as the longest keys."""
 
 
 SIDEWAYS_ACTIONS = ("scroll_left", "scroll_right", "page_left", "page_right")

@@ -54,7 +54,7 @@ class LibraryMarks(LibraryPlayback):
         folder = self.shown_folder
         assert folder is not None, "a clip of a batch is played"
         marks_by_folder = {folder: self.shown_marks}
-        """Marks of the batches of the played clips; marks of batches that are not shown are read once."""
+        """Marks in the batches of the played clips; marks of batches that are not shown are read once."""
 
         def find_mark(clip: PlayerClip) -> VideoMark:
             if clip.batch_folder == self.shown_folder:  # during the playback, the Library may move to another batch

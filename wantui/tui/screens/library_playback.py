@@ -80,7 +80,7 @@ class LibraryPlayback(LibraryJobsMixin):
         return clip
 
     def get_clip_marks(self) -> ClipMarks:
-        """Return access to the marks of the clips of the shown batch."""
+        """Return access to the clips' marks in the shown batch."""
         raise NotImplementedError
 
     def list_shown_clips(self) -> list[PlayerClip]:

@@ -315,7 +315,7 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
             self.draw_frames()
 
     def action_difference(self) -> None:
-        """Show or hide the picture of the difference of two clips."""
+        """Show or hide the difference picture of two clips."""
         if not self.can_compare:
             self.notify("no difference: the clips differ in size, number of frames or frames per second")
             return

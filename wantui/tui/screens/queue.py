@@ -155,7 +155,7 @@ class QueueScreen(QueueActions):
             self.video_list.fill_rows(batch.video_count if batch else 0, self._draw_video, keep_cursor=is_same_batch)
 
     def _describe_videos(self, batch: BatchRow) -> str:
-        """Return the title of the list of videos: the batch, and the number of videos in each state.
+        """Return the title of the video list: the batch, and the number of videos in each state.
 
         If the words for the states do not fit, use their symbols.
         """

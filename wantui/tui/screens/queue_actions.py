@@ -229,7 +229,7 @@ class QueueActions(QueueResults):
 
 
 def _name_batches(batches: Sequence[BatchRow]) -> str:
-    """Return the number and name of one batch, or the number of several batches."""
+    """Return a single batch's number and name, or how many batches there are."""
     if len(batches) == 1:
         return f"batch {batches[0].id}, {batches[0].name}"
     return format_count(len(batches), "batch", "batches")

@@ -193,7 +193,7 @@ class QueueDetails(BaseScreen):
     # Video
 
     def find_variation(self, video: VideoRow) -> tuple[str, str] | None:
-        """Return the id and the theme colour of the variation of a video, or None.
+        """Return the id and the theme colour of a video's variation, or None.
 
         It is None until the manifest is read, and if the batch has only one variation.
         """

@@ -37,13 +37,13 @@ class QueueResults(QueueDetails):
     def __init__(self) -> None:
         super().__init__()
         self._fixed_list_height: int | None = None
-        """Height of the list of videos in lines beside pictures; None if it has the whole height."""
+        """Height of the video list beside pictures, in lines; None if it has the whole height."""
         self._results_schedule = PreviewSchedule()
         self._read_batch: tuple[VideoMatrix, Manifest] | None = None
         """Matrix of the selected batch without its running videos, and its manifest; None until it is read."""
 
     def compose_results(self) -> Widget:
-        """Return the pane of results. It never has the focus: its cursor follows the cursor of the list of videos."""
+        """Return the pane of results. It never has the focus: its cursor follows the cursor of the video list."""
         results = Matrix(id="results", classes="pane")
         results.can_focus = False
         results.border_title = "Results"

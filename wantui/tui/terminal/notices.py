@@ -11,7 +11,7 @@ from wantui.tui.queue_watcher import QueueSnapshot
 
 NoticeMode = Literal["auto", "on", "off"]
 MAX_NOTICE_LENGTH = 200
-"""Maximum length of the text of a notification in characters."""
+"""Maximum text length of a notification, in characters."""
 CLEARED_PROGRESS = "0;0"
 RUNNING_STATE, FAILED_STATE, HELD_STATE = 1, 2, 4
 """States of progress in OSC 9;4: normal, error and paused."""

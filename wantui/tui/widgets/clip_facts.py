@@ -67,7 +67,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         self._strip: ClipFacts.StripRead | None = None
         """Strip that was read last."""
         self._frame_index = self._marked_number = 0
-        """Index of the current frame; number, from 0, of the frame of the strip that is marked for it."""
+        """Index of the current frame; number, from 0, of the strip's frame that is marked for it."""
 
     def show_clip(self, clip: PlayerClip, batch_clips: Sequence[PlayerClip], mark: VideoMark | None) -> None:
         """Show a clip.

@@ -12,7 +12,7 @@ from wantui.tui.pane_titles import KeyTitleMixin
 from wantui.tui.widgets.virtual_list import VirtualList
 
 MAX_NAME_WIDTH = 32
-"""Maximum cells of the names of configs."""
+"""Maximum width of config names, in cells."""
 MIN_HEIGHT_WITH_HEADER = 6
 """Minimum height of the list, in lines, at which it has a header."""
 

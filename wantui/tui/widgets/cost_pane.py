@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 CHECKED_COSTS = ("memory", "disk")
 """Names of the costs that are compared with what is free."""
 NAME_WIDTH = 7
-"""Cells of the names of the costs."""
+"""Width of the cost names, in cells."""
 METER_WIDTH = 16
-"""Cells of the meters of memory and disk."""
+"""Width of the memory and disk meters, in cells."""
 MIN_METER_SHARE = 0.01
 """Share below which a meter would be an empty line."""
 HIGH_SHARE = 0.8

@@ -20,9 +20,9 @@ from wantui.tui.wrapping import wrap_text
 WIDE_PANEL_WIDTH = 100
 """Smallest width in cells at which the panel shows the names of GPUs."""
 WIDE_BAR_WIDTH, NARROW_BAR_WIDTH = 16, 8
-"""Widths in cells of the bars of memory and load in a wide and in a narrow panel."""
+"""Widths of the memory and load bars, in cells, in a wide and in a narrow panel."""
 HISTORY_WIDTHS = (8, 30)
-"""Least and largest width in cells of the history of the load in a line, with two samples a cell."""
+"""Minimum and maximum width of the load history in a line, in cells with two samples each."""
 MIN_WIDTH_WITH_LOAD_GRAPH = 76
 """Minimum width, in cells, at which a large panel shows a graph of the load beside the graph of the memory."""
 MAX_GRAPH_SAMPLES = 600

@@ -1,4 +1,4 @@
-"""Drawing of the cells of the matrix: picture, signs, caption, and the frame of the cursor."""
+"""Drawing of the matrix cells: picture, signs, caption, and the frame of the cursor."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ def choose_edge(style: Style | None, style_below: Style | None) -> CursorFrameLi
     It is the lower edge of the first cell's frame, or the upper edge of the second cell's frame.
 
     Args:
-        style: style of the frame of the cell; None without a frame.
-        style_below: style of the frame of the cell below; None without a frame.
+        style: frame style of the cell; None without a frame.
+        style_below: frame style of the cell below; None without a frame.
     """
     if style is not None:
         return CursorFrameLine("╰", "─", "╯", style)
@@ -51,7 +51,7 @@ def choose_sides(style: Style | None) -> CursorFrameLine:
     """Return the frame beside a line of a picture.
 
     Args:
-        style: style of the frame of the cell; None without a frame.
+        style: frame style of the cell; None without a frame.
     """
     side = " " if style is None else "│"
     return CursorFrameLine(side, " ", side, style)

@@ -14,7 +14,7 @@ SMALL_BOX, LARGE_BOX = (6, 3), (14, 6)
 MIN_BOX, MAX_BOX = (10, 5), (44, 16)
 """Limits of large pictures that are made smaller or larger so that all cells fit into the pane."""
 MAX_GAP_SHARE = 0.5
-"""Maximum width of the blank columns between two pictures, as a share of the width of a picture."""
+"""Maximum width of the blank columns between two pictures, as a share of a picture's width."""
 MIN_VISIBLE_CELLS = (4, 2)
 """Columns and rows of pictures that a small pane shows, if the batch has as many."""
 SIGNS_WIDTH = 2
@@ -24,7 +24,7 @@ MIN_LABEL_WIDTH, MAX_LABEL_WIDTH, MAX_LABEL_WIDTH_OF_SIGNS = 6, 24, 36
 
 @dataclass(frozen=True)
 class CellGeometry:
-    """Sizes in characters of the parts of a matrix."""
+    """Sizes of the parts of a matrix, in characters."""
 
     label_width: int
     picture_width: int

@@ -24,7 +24,7 @@ def draw_column_label(
     """Draw the label of a column; it is centred above pictures.
 
     Args:
-        frame_style: style of the upper edge of the cursor's frame, which the label interrupts; None for other cells.
+        frame_style: style of the cursor frame's upper edge, which the label interrupts; None for other cells.
     """
     style = Style(bold=True) if is_current else Style(dim=True)
     width = geometry.picture_width

@@ -24,7 +24,7 @@ MAX_DRAWN_PICTURES = 400
 
 
 class MatrixPictures:
-    """Pictures of the cells of one matrix.
+    """Pictures in the cells of one matrix.
 
     Args:
         publish: called on another thread with each picture that was read; None if it is unreadable.

@@ -26,7 +26,7 @@ def discard_large_paste(widget: Widget, event: Paste, remedy: str, input_length:
 
     Args:
         remedy: what the user can do instead, such as "paste less".
-        input_length: length of the text of a one-line input after the paste.
+        input_length: text length of a one-line input after the paste.
     """
     longest_line_length = max(map(len, event.text.splitlines()), default=0)
     if len(event.text) > MAX_PASTE_LENGTH:

@@ -31,7 +31,7 @@ class StillPictureRequest:
     """Number of the video in the queue database."""
     path: Path
     frame_count: int = 0
-    """Number of frames of the video, for its contact sheet; 0 for a preview."""
+    """Number of frames in the video, for its contact sheet; 0 for a preview."""
     step_number: int = 0
     """Step of a preview, whose file changes with each step."""
     finished: float | None = None

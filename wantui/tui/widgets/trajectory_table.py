@@ -47,13 +47,13 @@ class TrajectoryTable(VirtualList):
         self._deviation_widths_by_metric: dict[str, int] = {}
         """Width of the formatted standard deviations of groups, in cells."""
         self._cell_widths_by_metric: dict[str, int] = {}
-        """Width of the widest cell of each column, in cells."""
+        """Width of each column's widest cell, in cells."""
         self._batch_names: dict[Path, str] = {}
         """Name of the batch by folder; empty if all videos are of one batch."""
         self._swept_name = ""
-        """Name of the swept setting; empty if several settings are swept, or none."""
+        """Name of the swept setting; empty unless exactly one setting is swept."""
         self._cell_texts: dict[tuple[Path, int], str] = {}
-        """Value of the swept setting, or of all of them, by folder and index of the video."""
+        """Values of the swept settings, by folder and index of the video."""
         self._all_rows: Sequence[Row] = []
         self.colours_by_name: dict[str, str] = {}
         """Theme colour of each group, or of each variation."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
 
 MAX_PROMPT_LINES = 3
-"""Maximum number of lines of a prompt, an error or a note."""
+"""Maximum number of lines for a prompt, an error or a note."""
 UNFINISHED_HINTS = {
     "queued": "no picture yet: the video waits",
     "running": "a preview follows after the first step",
@@ -172,7 +172,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         """Read a contact sheet at the available size (in cells) in a thread.
 
         Args:
-            frame_count: number of frames of the video; 0 for a preview.
+            frame_count: number of frames in the video; 0 for a preview.
         """
         if frame_count:
             max_size = (2 * available_size.width, 4 * available_size.height)

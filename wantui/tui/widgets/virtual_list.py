@@ -57,7 +57,7 @@ class VirtualList(ScrollView, can_focus=True):
 
     @dataclass
     class ListMessage(Message):
-        """Base of the messages of a list, by whose id handlers select them."""
+        """Base of a list's messages; handlers select them by the list's id."""
 
         row_list: "VirtualList"
 
