@@ -121,6 +121,26 @@ def test_footer_follows_which_batches_are_listed(queue: Queue) -> None:
     on("queue", test)
 
 
+def test_hidden_ended_batches_exclude_failed_ones_and_the_cursor_starts_at_the_newest(queue: Queue) -> None:
+    failed, cancelled, newest = (add(queue, name) for name in ("broken", "cancelled", "newest"))
+    for _ in range(3):
+        queue.record_failure(claim(queue), "it broke")
+    for number in (cancelled, newest):
+        queue.cancel_videos(number)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: len(screen.visible_batches) == 3)
+        current_batch = screen.get_current_batch()
+        assert current_batch is not None
+        assert current_batch.id == newest
+        await it.press("a")
+        await it.until(lambda: [batch.id for batch in screen.visible_batches] == [failed])
+
+    with only_queued():
+        on("queue", test)
+
+
 def test_batch_can_be_moved_paused_and_resumed(queue: Queue) -> None:
     first, second = add(queue, "one"), add(queue, "two")
 

@@ -107,7 +107,11 @@ class QueueScreen(QueueActions):
         if self._has_engine != (snapshot.engine is not None):  # running videos become interrupted, or vice versa
             self._has_engine = snapshot.engine is not None
             self.video_list.redraw_changed_rows()
-        self.visible_batches = [batch for batch in snapshot.batches if self.shows_ended or batch.unfinished_count]
+        self.visible_batches = [
+            batch
+            for batch in snapshot.batches
+            if self.shows_ended or batch.unfinished_count or batch.counts.get("failed")
+        ]
         self._fit_batch_columns()
         hidden_count = len(snapshot.batches) - len(self.visible_batches)
         ended_text = format_count(hidden_count, "ended batch", "ended batches")
@@ -135,12 +139,12 @@ class QueueScreen(QueueActions):
         self._show_full_text()
 
     def _choose_first_batch(self) -> int | None:
-        """Return the first batch with running videos, or else with waiting videos; None if all batches have ended."""
+        """Return the first batch with running videos, or else with waiting videos, or else the newest batch."""
         for counts_running in (True, False):
             for batch in self.visible_batches:
                 if batch.counts.get("running") or (not counts_running and batch.unfinished_count):
                     return batch.id
-        return None
+        return max((batch.id for batch in self.visible_batches), default=None)
 
     def _show_selected_batch(self) -> None:
         """Show the videos of the batch under the cursor."""
