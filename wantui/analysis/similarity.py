@@ -39,8 +39,8 @@ def pair_with_baseline(manifest: Manifest, written: str, folder: Path) -> list[P
     """Return each finished video with its baseline, which has the same seed unless one video is the baseline of all.
 
     Args:
-        written: `baseline` (the sweep's own), values of swept settings (`cfg_scale=1`, several with commas), the label
-            of a cell, the id of a variation, or the first characters of the id of a video.
+        written: `baseline` (the sweep's own), values of swept settings (`cfg_scale=1`, several with commas), a cell's
+            label, a variation's id, or the start of a video's id.
 
     Raises:
         UserError: the batch has no such baseline, or no video has one.
@@ -97,7 +97,7 @@ def _choose_pairing(manifest: Manifest, written: str, folder: Path) -> PairingKe
     cells = [cell.label for cell in sweep.cells][:10] if sweep is not None else []
     known = ", ".join([*cells, *list(variations)[:10]])
     raise UserError(
-        f"--baseline: {folder} has no {written!r}. Name a value of a swept setting (cfg_scale=1), the id of a video, "
+        f"--baseline: {folder} has no {written!r}. Name a value of a swept setting (cfg_scale=1), a video ID, "
         f"or one of: {known}"
     )
 

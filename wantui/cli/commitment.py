@@ -61,7 +61,7 @@ command.add_command(uturn_command)
     metavar="LIST",
     default=DEFAULT_MOMENTS,
     show_default=True,
-    help="Comma-separated moments of the switch, each a step index from 0, a percentage, or a noise level (sigma 0.8).",
+    help="Comma-separated moments at which to switch: a step index from 0, a percentage or a noise level (sigma 0.8).",
 )
 @add_generic_run_options("cells")
 def run_command(

@@ -57,7 +57,7 @@ GRID_SUFFIXES = (".png", ".mp4")
     "-o", "--output", "requested_folder", type=PATH_TYPE, help="Output folder.  [default: BATCH/exports/steps]"
 )
 @add_device_option
-@click.option("--fetch", "may_fetch", is_flag=True, help="Download missing weights of the VAE.")
+@click.option("--fetch", "may_fetch", is_flag=True, help="Download missing VAE weights.")
 @add_json_option
 def command(
     sources: tuple[Path, ...],

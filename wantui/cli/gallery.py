@@ -19,8 +19,8 @@ from wantui.formatting import format_count
 @click.argument("batch", type=PATH_TYPE)
 @add_selection_options
 @add_where_option
-@click.option("--rows", "rows", default="", help="Axes of the rows when the page opens, comma-separated.")
-@click.option("--columns", "columns", default="", help="Axis of the columns when the page opens.")
+@click.option("--rows", "rows", default="", help="Row axes when the page opens, comma-separated.")
+@click.option("--columns", "columns", default="", help="Column axis when the page opens.")
 def command(
     batch: Path,
     variation_ids: tuple[str, ...],

@@ -43,7 +43,7 @@ def command() -> None:
     "--search",
     "search_text",
     default="",
-    help="Words of the name, template, model, prompts, seeds, samplers and notes, and settings such as cfg_scale=5.",
+    help="Words in names, templates, models, prompts, seeds, samplers and notes, and settings such as cfg_scale=5.",
 )
 @add_json_option
 def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: bool) -> None:
@@ -121,7 +121,7 @@ def _format_local_time(created_at: str) -> str:
 def show_batch_folder(folder: Path, as_json: bool) -> None:
     """List the videos of a batch, with their states, clips, stars, rejections and notes.
 
-    Then the controls of the videos, and the guidance, prompts and bends of each evaluation if they change.
+    Also print the videos' controls, and each evaluation's guidance, prompts and bends if they change.
 
     Damage to the batch journal, to marks.json or to a prompt schedule is reported on stderr; the exit code is then 1.
     """

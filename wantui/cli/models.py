@@ -150,7 +150,7 @@ def calibrate_step_cache(
 ) -> None:
     """Measure which passes `model_settings.speed: cached` may skip.
 
-    Denoises one video of the config with unipc in at least 50 steps, and writes the calibration of the model. Writes no
+    Denoises one video of the config with unipc in at least 50 steps, and writes the model's calibration. Writes no
     clip.
     """
     template_text = read_template(template, template_file)

@@ -46,7 +46,7 @@ RECIPE_OPTIONS = (
     click.option("-t", "--template", help='Prompt template, such as "a [red|blue] (circle)".'),
     click.option("--template-file", type=PATH_TYPE, help="File that contains the template."),
     click.option(
-        "-s", "--seed", type=INTEGER_TYPE, help="Seed of the first video of each variation.  [default: from the config]"
+        "-s", "--seed", type=INTEGER_TYPE, help="Seed of each variation's first video.  [default: from the config]"
     ),
     click.option(
         "--lora",

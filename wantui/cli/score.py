@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 @add_device_option
 @add_fetch_option
 @add_json_option
-@click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="CSV file of the videos; - writes to stdout.")
+@click.option("--csv", "csv_path", type=UserPath(allow_dash=True), help="CSV file to write; - writes to stdout.")
 def command(
     batch: Path,
     generic_words: str | None,

@@ -28,10 +28,8 @@ SUFFIXES = (".png", ".mp4")
 @add_cell_width_option
 @add_selection_options
 @add_where_option
-@click.option(
-    "--rows", "rows", default="", help="Axes of the rows, comma-separated.  [default: all axes not in columns]"
-)
-@click.option("--columns", "columns", default="", help="Axes of the columns.  [default: first swept setting, or seed]")
+@click.option("--rows", "rows", default="", help="Row axes, comma-separated.  [default: all axes not in columns]")
+@click.option("--columns", "columns", default="", help="Column axes.  [default: first swept setting, or seed]")
 def command(
     batch: Path,
     output: Path | None,

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     help="Shell command that each job runs before wantui; repeatable.",
 )
 @click.option(
-    "--sbatch", "sbatch_texts", multiple=True, metavar="KEY[=VALUE]", help="Additional option of sbatch; repeatable."
+    "--sbatch", "sbatch_texts", multiple=True, metavar="KEY[=VALUE]", help="Additional sbatch option; repeatable."
 )
 def command(
     config: str | None,

@@ -73,7 +73,7 @@ class ModelSettings(ConfigSection):
     revision: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] | None = None
     """Revision of a hub model: branch, tag or commit. For a downloaded model, recipes store the commit."""
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 42
-    """Seed of the first video of each variation; video k has seed + k - 1."""
+    """Seed of each variation's first video; video k has seed + k - 1."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """Number of denoising steps."""
     cfg_scale: Annotated[float, Field(ge=0, le=50)] = 5.0
@@ -89,7 +89,7 @@ class ModelSettings(ConfigSection):
     weights: Literal["full", "float8", "int8"] = "full"
     """Storage of the transformer weights."""
     transformer_file: Annotated[str, Field(pattern=NOT_BLANK_PATTERN)] | None = None
-    """GGUF file that replaces the transformer of the model, with the precision of the file. Disables the fused
+    """GGUF file that replaces the model's transformer, and has its own precision. Disables the fused
     blocks and decoder."""
     speed: SpeedName = "fused"
     """Speed of transformer and decoder."""
@@ -234,7 +234,7 @@ class Settings(_WithSections):
     videos_per_variation: Annotated[int, Field(ge=1, le=100_000)] = 3
     """Videos per variation, with the seeds seed, seed + 1, ..."""
     seeds: str | None = None
-    """Seeds of the videos of each variation, such as 7,11,42 or 1..8; replaces seed and videos_per_variation."""
+    """Seeds of each variation's videos, such as 7,11,42 or 1..8; replaces seed and videos_per_variation."""
     sweeps: str | None = None
     """Settings that change within the batch, such as cfg_scale=2,4,6; steps=10..30:10."""
     sweeps_baseline: bool = False
