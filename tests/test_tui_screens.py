@@ -231,7 +231,9 @@ def test_retry_of_a_video_does_not_touch_marked_batches(queue: Queue) -> None:
         def list_states() -> list[list[str]]:
             return [[video.state for video in queue.list_videos(number)] for number in numbers]
 
-        await it.until(lambda: "two" in it.text())
+        await it.until(lambda: "Videos of two" in it.text())
+        await it.press("home")
+        await it.until(lambda: "Videos of one" in it.text())
         await it.press("space")  # marks the first batch, and moves to the second
         await it.until(lambda: "Videos of two" in it.text())
         await it.press("enter", "down", "r")
