@@ -296,7 +296,7 @@ ONE = np.ones(1, np.float32)
         ),
         (tensors_for(NANO) | {"transformer.blocks.0.attn1.to_q.dora_scale": ONE}, "it is a DoRA .* not supported"),
         ({"diffusion_model.blocks.0.self_attn.q.lokr_w1": ONE}, "it is a LoKr .* not supported"),
-        ({"base_model.model.blocks.0.attn1.to_q.lora_A.weight": ONE}, "it is a checkpoint of peft"),
+        ({"base_model.model.blocks.0.attn1.to_q.lora_A.weight": ONE}, "it is a peft checkpoint"),
         ({"transformer_2.blocks.0.attn1.to_q.lora_A.weight": ONE}, "it has tensors of a second transformer"),
         (
             {name: value for name, value in tensors_for(NANO).items() if "to_k.lora_B" not in name},

@@ -70,8 +70,12 @@ def test_grid_of_selected_videos_keeps_their_places() -> None:
 @pytest.mark.parametrize(
     ("variation", "seed", "message"),
     [
-        ("green", 42, "--variation: batch has no 'green'. It has red_circle, red_square, blue_circle, blue_square"),
-        ("red_circle", 7, "--seed: batch has no 7. It has 42, 43"),
+        (
+            "green",
+            42,
+            "--variation: batch has no 'green'. Choose from red_circle, red_square, blue_circle, blue_square",
+        ),
+        ("red_circle", 7, "--seed: batch has no 7. Choose from 42, 43"),
     ],
 )
 def test_grid_refuses_an_unknown_selection(variation: str, seed: int, message: str) -> None:

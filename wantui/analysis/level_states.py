@@ -117,7 +117,7 @@ def _stack_states(
         if states.shape[1:] != first_states.shape[1:] or not np.allclose(sigmas, first_sigmas, rtol=0, atol=1e-6):
             raise CannotCompareError(
                 f"cannot compare {matched_groups.groups[0].name} with {group.name} along the path: their states have "
-                "different noise levels or sizes. Compare videos of one sampler, number of steps, shift and size"
+                "different noise levels or sizes. Compare videos with equal sampler, step count, shift and size"
             )
     seed_count = len(matched_groups.seeds)
     return np.stack([states.reshape(seed_count, -1, *first_states.shape[1:]) for _, states, _ in loaded_groups])

@@ -45,7 +45,7 @@ def render_definition_section(comparison: Comparison) -> list[str]:
             meanings[name] += f"; responds to {response} (calibration on nano)"
     return [
         "<h2>Definitions</h2>",
-        '<p class="note">Lengths are divided by the square root of the number of values of a state; angles are in '
+        '<p class="note">Lengths are divided by the square root of the number of values per state; angles are in '
         "radians. docs/analysis.md of wantui has every formula with its source.</p>",
         "<h3>Metrics</h3>",
         _render_list(meanings),

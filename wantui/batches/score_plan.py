@@ -122,7 +122,7 @@ def plan_scores(
     if not tasks:
         reason, count = Counter(reason for _, reason in left_out).most_common(1)[0]
         raise UserError(
-            f"cannot measure any of {format_count(len(videos), 'video')} of {folder}: {reason} "
+            f"cannot measure any of {format_count(len(videos), 'video')} in {folder}: {reason} "
             f"({format_count(count, 'video')})"
         )
     generics = list(dict.fromkeys(task.sentence.generic for task in tasks))

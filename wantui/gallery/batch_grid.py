@@ -140,7 +140,9 @@ def read_batch_grid(
 def _check_selection(option: str, wanted: Collection[object], known: Sequence[object], folder: Path) -> None:
     for name in wanted:
         if name not in known:
-            raise UserError(f"{option}: {folder} has no {name!r}. It has {join_and_shorten(known, MAX_LISTED_NAMES)}")
+            raise UserError(
+                f"{option}: {folder} has no {name!r}. Choose from {join_and_shorten(known, MAX_LISTED_NAMES)}"
+            )
 
 
 def _make_cell(folder: Path, video: VideoEntry) -> GridCell:

@@ -220,9 +220,7 @@ def _parse_checkpoint(
     evaluation_count, steps_done = count_model_evaluations(recipe.sampler, recipe.steps), header["steps_done"]
     stored_state = header["scheduler"]
     if unknown_names := sorted(stored_state.keys() - SAMPLERS_BY_NAME[recipe.sampler].state_attributes):
-        raise CheckpointRefusedError(
-            f"{', '.join(unknown_names)} is not part of the state of the sampler {recipe.sampler}"
-        )
+        raise CheckpointRefusedError(f"the sampler {recipe.sampler} has no state attribute {', '.join(unknown_names)}")
     scheduler_step = stored_state.get("_step_index")
     if type(steps_done) is not int or not 1 <= steps_done <= evaluation_count or scheduler_step != steps_done:
         raise CheckpointRefusedError(

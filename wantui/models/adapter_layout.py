@@ -208,8 +208,8 @@ def _reject_unsupported_kinds(header: AdapterHeader) -> None:
                 raise AdapterError(f"it is a {kind_name} ({key}), which is not supported. Use a LoRA")
         if key.startswith(PEFT_CHECKPOINT_PREFIX):
             raise AdapterError(
-                f"it is a checkpoint of peft ({key}), which stores its alpha in adapter_config.json. Save it with "
-                "`save_lora_weights` of diffusers"
+                f"it is a peft checkpoint ({key}), which stores its alpha in adapter_config.json. Save it with "
+                "diffusers' `save_lora_weights`"
             )
         if key.startswith(SECOND_TRANSFORMER_PREFIX):
             raise AdapterError(

@@ -49,7 +49,7 @@ def check_adapter_settings(settings: Mapping[str, Any], rank_by_layer: Mapping[s
         if (layer_rank := next(matches, rank)) != stored_rank:
             raise AdapterError(
                 f"its metadata ({METADATA_KEY}) gives {layer} rank {layer_rank}, but its tensors have rank "
-                f"{stored_rank}. Save it again with `save_lora_weights` of diffusers"
+                f"{stored_rank}. Save it again with diffusers' `save_lora_weights`"
             )
 
 
@@ -70,5 +70,5 @@ def _check_patterns(name: str, patterns: object) -> None:
 def _make_setting_error(name: str, value: object, expected: str) -> AdapterError:
     return AdapterError(
         f"its metadata ({METADATA_KEY}) has {shorten_text(name)} {shorten_text(repr(value))}, but needs {expected}. "
-        "Save it again with `save_lora_weights` of diffusers"
+        "Save it again with diffusers' `save_lora_weights`"
     )
