@@ -162,7 +162,7 @@ def _shorten_label(label: str, cut: Callable[[str, int], str], fits: Callable[[s
 
 
 def _count_fitting(label: str, cut: Callable[[str, int], str], fits: Callable[[str], bool]) -> int:
-    """Return the number of characters of a label that fit beside the ellipsis."""
+    """Return how many of a label's characters fit beside the ellipsis."""
     return bisect_left(range(1, len(label)), True, key=lambda length: not fits(cut(label, length)))
 
 

@@ -1,4 +1,4 @@
-"""Base classes of the sections of the config file, whose attribute docstrings are the descriptions of the settings."""
+"""Base classes of the config file's sections, whose attribute docstrings are the descriptions of the settings."""
 
 import ast
 import inspect
@@ -64,7 +64,7 @@ def read_field_descriptions(model: type[DescribedModel]) -> dict[str, str]:
 
 @cache
 def read_field_docstrings(model: type[DescribedModel]) -> dict[str, str]:
-    """Return the docstrings of the fields of a model by field name; omit fields without a docstring.
+    """Return a model's field docstrings by field name; omit fields without a docstring.
 
     An installation without sources, only with compiled modules, has no descriptions.
     """
@@ -77,7 +77,7 @@ def read_field_docstrings(model: type[DescribedModel]) -> dict[str, str]:
 
 @cache
 def _read_attribute_docstrings(module_name: str) -> dict[str, dict[str, str]]:
-    """Return the docstrings of the attributes of every class of a module, by class and attribute name."""
+    """Return the attribute docstrings of every class in a module, by class and attribute name."""
     docstrings: dict[str, dict[str, str]] = {}
     module = sys.modules[module_name]
     source_lines = linecache.getlines(module.__file__ or "", vars(module))  # `inspect.getsource` searches all modules
@@ -94,7 +94,7 @@ def _read_attribute_docstrings(module_name: str) -> dict[str, dict[str, str]]:
 
 
 class ConfigSection(DescribedModel, TextParsingModel):
-    """Base class of a section of the config file."""
+    """Base class of the config file's sections."""
 
     IGNORED_KEYS: ClassVar[dict[str, str]] = {}
     """Keys of the older system without effect here -> reason."""

@@ -120,7 +120,7 @@ class ConceptFamily:
 Exclusion = tuple[str, str]
 """Name of an excluded video or seed, and the reason."""
 WordWeightsByPosition = tuple[tuple[int, int, float], ...]
-"""First and last character, and weight, of the words of a prompt with a weight."""
+"""First and last character, and weight, of a prompt's weighted words."""
 
 
 def find_prompt_switch(recipe: Recipe) -> tuple[float, str] | None:
@@ -290,7 +290,7 @@ def find_differing_settings(videos: Sequence[StoredVideo]) -> list[str]:
 def build_concept_outcomes(
     family: ConceptFamily, label_by_id: Mapping[str, str], checks_references: bool
 ) -> tuple[list[ConceptOutcomes], list[Exclusion]]:
-    """Return the outcomes of each concept of a family, and the excluded seeds.
+    """Return the outcomes of each of a family's concepts, and the excluded seeds.
 
     A concept has the noise levels that most of its seeds have; seeds without a video or a label at one of them are
     left out.

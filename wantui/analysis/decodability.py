@@ -155,7 +155,7 @@ class Decodability:
 
 
 def compute_decodability(level_states: LevelStates) -> list[Decodability]:
-    """Return the decodability of each pair of groups.
+    """Return the decodability of each group pair.
 
     Raises:
         CannotCompareError: there are too few seeds, or too many groups.
@@ -232,7 +232,7 @@ def compute_seed_shrinkage(gram: FloatArray, seed_count: int, value_count: int) 
 
     Args:
         gram: [seeds * phrasings, seeds * phrasings] inner products of the differences.
-        value_count: k, values of a state.
+        value_count: k, values per state.
     """
     squares = gram**2
     blocks = squares.reshape(seed_count, len(gram) // seed_count, seed_count, -1).sum((1, 3))
@@ -256,7 +256,7 @@ def compute_accuracy_interval(seed_accuracies: FloatArray, phrasing_count: int) 
 
     Args:
         seed_accuracies: [seeds, L] share of each seed's pairs that is sorted correctly.
-        phrasing_count: number of pairs of a seed.
+        phrasing_count: number of pairs per seed.
     """
     accuracy, seed_count = seed_accuracies.mean(0), len(seed_accuracies)
     binomial_variance = accuracy * (1 - accuracy)

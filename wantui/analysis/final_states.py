@@ -80,7 +80,7 @@ class FinalStates:
     spread_by_group: Mapping[str, FloatArray]
     """Distance of each video to the spatial median of its group, by group; empty if `no_spread_reason` says why."""
     dimension: int
-    """D, values of a state."""
+    """D, values per state."""
     curves_by_group: Mapping[str, DispersionCurve]
     """Dispersion by group."""
 

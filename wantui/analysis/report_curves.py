@@ -43,7 +43,7 @@ CAPTION = (
 
 
 def render_curve_section(comparison: Comparison) -> list[str]:
-    """Return the HTML of the curves of the groups, and of all clusters."""
+    """Return the HTML of the groups' curves and all clusters."""
     curve_comparisons = compare_curves(comparison.matched_groups)
     parts = ["<h2>Curves over the noise level</h2>", render_figure(draw_curves(comparison, curve_comparisons), CAPTION)]
     if reason := curve_comparisons[0].untested_reason:

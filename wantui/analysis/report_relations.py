@@ -25,7 +25,7 @@ from wantui.errors import UserError
 from wantui.formatting import capitalize_first
 
 MAX_FACTOR_PAIRS = 3
-"""Maximum number of pairs of factors whose interaction is shown."""
+"""Maximum number of factor pairs whose interaction is shown."""
 
 
 def render_interaction_section(comparison: Comparison) -> list[str]:
@@ -73,7 +73,7 @@ def _render_answers(interaction: Interaction) -> list[str]:
 
 
 def render_correlation_section(comparison: Comparison) -> list[str]:
-    """Return the HTML of the correlations of the compared videos; empty without attention maps and labels."""
+    """Return the HTML of the compared videos' correlations; empty without attention maps and labels."""
     videos = comparison.videos
     label_names = list(videos[0].labels)
     if not label_names and not any(video.attention_path is not None for video in videos):

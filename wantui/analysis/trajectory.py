@@ -48,7 +48,7 @@ class Trajectory:
     gram: FloatArray
     """[N + 1, N + 1] inner products of the states, divided by D."""
     dimension: int = 1
-    """D, values of a state: products that were summed for each inner product, which determines its rounding error."""
+    """D, values per state: products that were summed for each inner product, which determines its rounding error."""
     guidance_gap: GuidanceGap | None = None
     """Difference between the passes with and without the prompt; None if it is not stored."""
 

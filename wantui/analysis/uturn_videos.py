@@ -56,7 +56,7 @@ class UTurnVideo:
 
 
 def collect_uturn_families(batches: Iterable[tuple[Path, Manifest]]) -> tuple[list[ConceptFamily], list[Exclusion]]:
-    """Return the concepts of the U-turns of some batches by their generic prompt, and the excluded U-turns.
+    """Return the concepts of the batches' U-turns, by generic prompt, and the excluded U-turns.
 
     Raises:
         CannotMeasureCommitmentError: there is no U-turn, or the videos differ in other settings.

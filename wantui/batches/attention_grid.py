@@ -38,7 +38,7 @@ SCALE_TITLE = "share of a position's attention that goes to the word"
 
 @dataclass(frozen=True)
 class AttentionRow:
-    """Maps of one word of one video."""
+    """Maps of one word in one video."""
 
     video: SelectedVideo
     clip: Path | None

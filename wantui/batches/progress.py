@@ -17,7 +17,7 @@ from wantui.queue.events import (
 from wantui.queue.records import QueueEvent
 
 LIVE_METRIC_NAMES = ("norm", "velocity", "turning", "straightness")
-"""Names of the live metrics of a step."""
+"""Names of a step's live metrics."""
 MAX_STORED_STEPS = 2000
 """Maximum number of steps stored per video."""
 PACE_STEP_COUNT = 15

@@ -39,7 +39,7 @@ def recompose_batch(settings: Settings, manifest: Manifest, entries: Sequence[Vi
     """Return a batch with only the variations, cells and seeds of some videos.
 
     Args:
-        settings: settings of the batch of these videos.
+        settings: settings of these videos' batch.
 
     Raises:
         UserError: a prompt schedule or a swept value cannot be written for these videos alone.
@@ -184,7 +184,7 @@ def _list_spans(marked_prompt: MarkedPrompt) -> list[MarkSpan]:
 
 
 def _expand_prompts(settings: Settings, template: str) -> list[Prompts] | None:
-    """Return the prompts of each variation of a template; None if the template cannot be expanded."""
+    """Return the prompts of each of a template's variations; None if the template cannot be expanded."""
     try:
         variations, _ = expand_variations(parse_template(template), settings, cell_count=1)
     except TemplateError:

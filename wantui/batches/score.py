@@ -267,7 +267,7 @@ def _make_scoring_recipe(recipe: Recipe, prompt: str | None = None) -> Recipe:
 
 
 def _list_scoring_recipes(task: ScoreTask) -> list[Recipe]:
-    """Return the recipes of both prompts of a video."""
+    """Return the recipes of a video's two prompts."""
     sentence = task.sentence
     return [_make_scoring_recipe(task.recipe, prompt) for prompt in (sentence.prompt, sentence.generic_prompt)]
 

@@ -31,7 +31,7 @@ PASSES_PER_LEVEL = 2
 
 @dataclass(frozen=True)
 class InformationGapRequest:
-    """Options of a measurement of the information gap."""
+    """Options for measuring the information gap."""
 
     generic_words: str | None = None
     """Declaration of generic words; None for the declaration of the batch."""

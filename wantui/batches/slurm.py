@@ -50,7 +50,7 @@ RESERVED_SBATCH_KEYS = {
     "output": "The logs are in the folder slurm of the batch folder",
     "wrap": "Run shell commands before the jobs with --setup",
 }
-"""Advice for each option of sbatch that a job array of wantui needs for itself."""
+"""Advice for each sbatch option that wantui's job arrays need for themselves."""
 _SBATCH_KEY_PATTERN = re.compile(r"[A-Za-z][\w-]*", re.ASCII)
 logger = logging.getLogger("submitit")
 
@@ -63,7 +63,7 @@ class NoSlurmError(UserError):
 
 @dataclass(frozen=True)
 class JobResources:
-    """Resources of each job of the array."""
+    """Resources per job of the array."""
 
     limit_minutes: int
     gpu_count: int
@@ -82,7 +82,7 @@ class JobResources:
 
 
 class ShardJob:
-    """Work of one job of the array; Slurm repeats it after requeueing the job.
+    """Work of one array job; Slurm repeats it after requeueing the job.
 
     Slurm sends SIGTERM to all processes of a preempted job, and the engine stops at the next step by itself. Near the
     time limit, submitit receives its own signal and calls `checkpoint`.

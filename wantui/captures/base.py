@@ -81,7 +81,7 @@ class CaptureKind:
         file_key: key of its files in the manifest.
         section_key: key of its section in the config file.
         settings_type: pydantic model of that section.
-        request_type: pydantic model of its part of a recipe.
+        request_type: pydantic model for its part of a recipe.
         build_request: function that returns the request for given settings, or None without one.
         estimate_disk: function that returns the predicted bytes on disk per video.
         estimate_gpu_bytes: function that returns the predicted bytes on the GPU during denoising.

@@ -1,4 +1,4 @@
-"""The options of one call of `wantui analyze`."""
+"""The options of one `wantui analyze` call."""
 
 import difflib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One line of the report of `wantui doctor`."""
+"""One line of `wantui doctor`'s report."""
 
 from dataclasses import dataclass
 from typing import Literal

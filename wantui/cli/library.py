@@ -27,7 +27,7 @@ TIME_LENGTH = len("2026-11-29T01:17")
 MAX_NOTE_LENGTH = 60
 """Longest note in a list of videos, in characters."""
 MAX_SHOWN_CONTROL_LISTS = 20
-"""Maximum number of lists of controls that `library show` prints; it counts the others."""
+"""Maximum number of control lists that `library show` prints; it counts the others."""
 MAX_INACCESSIBLE_SHOWN = 3
 """Maximum number of unreadable folders that `library ls` names; it counts the others."""
 

@@ -33,7 +33,7 @@ YAML_PARSE_ERRORS = (
     ArithmeticError,
     RecursionError,
 )
-"""Exceptions that the C and Python loaders of PyYAML raise for invalid YAML."""
+"""Exceptions that PyYAML's C and Python loaders raise for invalid YAML."""
 SCALAR_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge")
 )

@@ -34,7 +34,7 @@ class FormField:
     is_integer: bool = False
     """True if the value must be a whole number."""
     item_kind: Literal["number", "text"] = "text"
-    """Type of the values of a mapping."""
+    """Type of a mapping's values."""
     model: type[DescribedModel] | None = None
     """Model that declares the setting and describes it."""
 
@@ -135,7 +135,7 @@ def _find_field_kind(annotation: Any) -> FieldKind:
 
 
 def _find_item_kind(annotation: Any) -> Literal["number", "text"]:
-    """Return the type of the values of a mapping; text for every other type."""
+    """Return the type of a mapping's values; text for every other type."""
     if _find_field_kind(annotation) != "mapping":
         return "text"
     item_type, _ = _split_annotation(get_args(annotation)[1])

@@ -338,7 +338,7 @@ class _ConfigReader:
             )
 
     def explain_validation_error(self, error_details: Any) -> ConfigProblem:
-        """Return the problem for a validation error of pydantic; suggest a valid key for an unknown key."""
+        """Return the problem for a pydantic validation error; suggest a valid key for an unknown key."""
         key = tuple(str(part) for part in error_details["loc"] if part != "function-before")
         if error_details["type"] == "extra_forbidden":
             return self.make_problem(key, f"unknown key{format_key_suggestion(key, error_details['input'])}")

@@ -16,7 +16,7 @@ from wantui.section import ConfigSection
 from wantui.typed_text import parse_number
 
 MAX_SWEEP_CELLS = 10_000
-"""Maximum number of cells of a sweep."""
+"""Maximum number of cells in a sweep."""
 NO_VALUE_LABEL, EMPTY_TEXT_LABEL = "none", "empty"
 """Labels of a missing value (or an empty list or schedule), and of an empty text."""
 

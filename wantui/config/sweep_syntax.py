@@ -18,7 +18,7 @@ SWEEP_REMEDY = "Write it like cfg_scale=2,4,6, as a range steps=10..30:10, or to
 MAX_SWEEP_LENGTH = 200_000
 """Maximum characters of a sweep."""
 MAX_AXIS_VALUES = 100_000
-"""Maximum number of values of one setting, and of seeds."""
+"""Maximum number of values per setting, and of seeds."""
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
 _RANGE_PATTERN = re.compile(rf"\s*({_NUMBER})\s*\.\.\s*({_NUMBER})\s*(?::\s*({_NUMBER})\s*)?", re.ASCII)
 _NEXT_NAME_PATTERN = re.compile(r"\s*[^\W\d][^=,;\"'+]*=")

@@ -66,7 +66,7 @@ class ControlKind:
 
     Attributes:
         name: slug, also the name of the module that applies it.
-        request_type: pydantic model of its part of a recipe.
+        request_type: pydantic model for its part of a recipe.
         section_key: key of its section in the config file; None for a control that users write in the template.
         settings_type: pydantic model of that section.
         items_key: key of a list in that section, whose items sweeps address by `name`; empty without such a list.

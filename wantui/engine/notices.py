@@ -34,7 +34,7 @@ from wantui.queue.states import derive_batch_state
 SETTINGS_VARIABLE = "WANTUI_ENGINE_CONFIG"
 """Environment variable with the path of a settings file to use instead of the default one."""
 OUTPUT_FILE_PATTERN = "notice_{}.out"
-"""Name of the file in the log folder with the output of the latest command of a batch, whose number replaces `{}`."""
+"""Name of the log file with the output of a batch's latest command; the batch's number replaces `{}`."""
 MAX_OUTPUT_FILES = 20
 """Maximum number of output files; the oldest are removed."""
 _UNSENDABLE_CHARACTER_PATTERN = re.compile(r"[^\x21-\x7e]")

@@ -27,7 +27,7 @@ CUDA_ADVICE_STARTS = (
 def _find_error_line(lines: list[str]) -> int:
     """Return the index of the line with the error of a final traceback, or of the last line if there is no traceback.
 
-    If the traceback ends the output, only indented lines and the general advice of CUDA follow its error. Any other
+    If the traceback ends the output, only indented lines and CUDA's general advice follow its error. Any other
     line shows that the process caught the error and continued.
     """
     last_line = len(lines) - 1

@@ -84,7 +84,7 @@ class LabelledGrid:
 
 @dataclass(frozen=True)
 class GridLayout:
-    """Positions of the cells of a grid, in pixels."""
+    """Positions of a grid's cells, in pixels."""
 
     cell_size: tuple[int, int]
     """Width and height of a cell."""
@@ -342,7 +342,7 @@ def _wrap_labels(labels: Sequence[str], width: int, max_lines: int) -> list[list
 
 
 def _wrap_label(text: str, width: int, max_lines: int) -> list[str]:
-    """Wrap a text into a limited number of lines of a width in pixels; shorten the last line if words remain."""
+    """Wrap a text into a limited number of lines of limited pixel width; shorten the last line if words remain."""
     lines: list[str] = []
     words = text.split()
     while words:

@@ -1,4 +1,4 @@
-"""Merge LoRA adapters into the weights of a newly loaded pipeline, with the loaders and the arithmetic of diffusers.
+"""Merge LoRA adapters into the weights of a newly loaded pipeline, with diffusers' loaders and arithmetic.
 
 Each weight becomes W + s B A alpha / r, in the precision of the weight, one adapter after the other. The merging takes
 place on the CPU before the weights are converted to 8 bits, fused or placed, so that all plans and speeds compute with

@@ -67,7 +67,7 @@ class BlockCheckResult(BaseModel):
 
 @dataclass
 class AttentionCheckResults:
-    """Results of the checks of all blocks that have been evaluated."""
+    """Check results of all blocks that have been evaluated."""
 
     results_by_block: dict[str, BlockCheckResult] = field(default_factory=dict)
     """Results by transformer, pass and block number, such as "transformer cond 0"."""

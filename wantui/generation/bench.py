@@ -47,7 +47,7 @@ WAN_2_2_5B_VAE_CONFIG = {
     "latents_mean": [0.0] * 48,
     "latents_std": [1.0] * 48,
 }
-"""Published config of Wan 2.2 5B's VAE, except the latent statistics; other models use the default of diffusers."""
+"""Published config of Wan 2.2 5B's VAE, except the latent statistics; other models use diffusers' default."""
 PROMPT_TOKEN_COUNT = 40
 """Number of tokens in the test prompt."""
 

@@ -1,4 +1,4 @@
-"""Classify errors of CUDA: a lack of memory, a refused operation, and a GPU that this process can no longer use."""
+"""Classify CUDA errors: a lack of memory, a refused operation, and a GPU that this process can no longer use."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ REFUSAL_MESSAGES = (
     "CUDNN_STATUS_NOT_SUPPORTED",
     "CUDNN_STATUS_BAD_PARAM",
 )
-"""Parts of the messages of libraries that refuse an operation before they start it, so that the GPU still works."""
+"""Parts of messages from libraries that refuse an operation before they start it, so that the GPU still works."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -1,6 +1,6 @@
 """The denoising loop, as a generator of steps.
 
-It computes the same operations as `WanPipeline.__call__` of diffusers in the same order: the latents are equal bit for
+It computes the same operations as diffusers' `WanPipeline.__call__` in the same order: the latents are equal bit for
 bit. Tests compare it with the stock pipeline for every sampler.
 """
 

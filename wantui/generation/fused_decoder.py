@@ -25,7 +25,7 @@ class NormAndSilu(nn.Module):
     """RMSNorm over channels, then SiLU.
 
     Args:
-        norm: norm of diffusers, whose weights are used.
+        norm: diffusers' norm, whose weights are used.
     """
 
     def __init__(self, norm: WanRMS_norm) -> None:

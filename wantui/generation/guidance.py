@@ -1,4 +1,4 @@
-"""Combination of the passes of a model evaluation into one velocity, and its state between evaluations.
+"""Combination of a model evaluation's passes into one velocity, and its state between evaluations.
 
 State that a rule keeps, and the difference that later evaluations reuse, belong to the checkpoint of a video.
 """

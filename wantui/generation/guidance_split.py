@@ -88,7 +88,7 @@ class GuidanceSplit:
 def copy_to_device(module: nn.Module, device: torch.device) -> nn.Module:
     """Return a copy of a module with its tensors on a device, without a second copy in CPU memory.
 
-    Hooks of diffusers would keep using the original: the module must have none.
+    Diffusers' hooks would keep using the original: the module must have none.
     """
     memo: dict[int, Any] = {}
     for tensor in chain(module.parameters(), module.buffers()):

@@ -70,7 +70,7 @@ class FrameDecoded:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """Result of the generation of one video."""
+    """Result of generating one video."""
 
     latents_sha256: str
     denoise_seconds: float

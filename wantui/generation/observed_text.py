@@ -30,7 +30,7 @@ class ObservedText:
 
 
 def mix_texts(before: TokenizedPrompt, after: TokenizedPrompt, name: str) -> ObservedText:
-    """Return the text of a mixture of two prompts."""
+    """Return the text of two mixed prompts."""
     positions_by_name = {word.map_name: word.token_positions for word in after.words}
     shared_words = tuple(word for word in before.words if positions_by_name.get(word.map_name) == word.token_positions)
     return ObservedText(
@@ -81,7 +81,7 @@ def list_map_columns(text: ObservedText, stores_tokens: bool) -> list[tuple[str,
 
 
 def list_map_names(prompts: Sequence[TokenizedPrompt], stores_tokens: bool) -> tuple[str, ...]:
-    """Return the names of all maps of some prompts: words, tokens if requested, and masses."""
+    """Return all map names of some prompts: words, tokens if requested, and masses."""
     names = [
         name
         for prompt in prompts

@@ -17,7 +17,7 @@ from wantui.storage.similarity_file import FrameMeasure
 LPIPS_NET = "alex"
 """Trunk that the authors of LPIPS recommend for comparisons."""
 LPIPS_TRUNK_FILE = "alexnet-owt-7be5be79.pth"
-"""File of the trunk's weights in the cache of torch hub."""
+"""File of the trunk's weights in torch hub's cache."""
 MIN_LPIPS_SIDE = 31
 """Minimum width and height in pixels; for smaller frames, the last layer of AlexNet has no value."""
 MAX_KEPT_EMBEDDINGS = 1024

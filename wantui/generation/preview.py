@@ -98,7 +98,7 @@ def fit_latents_to_rgb(pipeline: WanPipeline) -> LatentToRgbMap:
 
 
 class PreviewListener:
-    """Writer of strips of the predicted clean video: one of the latest step, and small strips of earlier steps.
+    """Writer of strips that show the predicted clean video: one of the latest step, and small strips of earlier steps.
 
     Every step has a strip if that takes at most `MAX_PREVIEW_TIME_SHARE` of the time.
 

@@ -1,4 +1,4 @@
-"""Text positions of the marked words of a prompt, from the model's own tokenizer."""
+"""Text positions of a prompt's marked words, from the model's own tokenizer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ PEFT_SETTING_NAMES = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_r
 DEFAULT_RANK = 8
 """Rank that peft assumes if the settings have no `r`."""
 LAYER_PATTERN = re.compile(r"[\w.^$\\-]+")
-"""Pattern of the keys of `rank_pattern` and `alpha_pattern`: names of layers, which peft uses as regular expressions.
+"""Pattern for the keys of `rank_pattern` and `alpha_pattern`: names of layers, which peft uses as regular expressions.
 Repetitions are refused, because matching them can take exponential time."""
 
 

@@ -94,13 +94,13 @@ class WanModel:
         return self.spatial_compression == 16
 
     def choose_flow_shift(self, width: int, height: int) -> float:
-        """Return the default flow shift for a video size (Wan's advice in the documentation of diffusers)."""
+        """Return the default flow shift for a video size (Wan's advice in diffusers' documentation)."""
         if self.flow_shift is not None:
             return self.flow_shift
         return 5.0 if min(width, height) >= SHORTER_SIDE_OF_720P else 3.0
 
     def compute_latent_shape(self, width: int, height: int, frame_count: int) -> tuple[int, int, int, int]:
-        """Return the shape of the latents of one video: (channels, latent frames, height, width)."""
+        """Return the shape of one video's latents: (channels, latent frames, height, width)."""
         return (
             self.latent_channels,
             (frame_count - 1) // self.temporal_compression + 1,

@@ -44,7 +44,7 @@ class PlannedCell:
     variations: tuple[Variation, ...]
     """Variations of the batch; variations of a cell with another prompt schedule have other prompts."""
     first_recipe: Recipe | None
-    """Recipe of the first video of the cell; None if the cell cannot be planned."""
+    """Recipe of the cell's first video; None if the cell cannot be planned."""
     warnings: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     """Reasons why the cell cannot be generated."""
@@ -54,7 +54,7 @@ class PlannedCell:
         return "" if self.cell is None else self.cell.label
 
     def build_variation_values(self, variation_index: int) -> dict[str, Any]:
-        """Return the fields of a recipe of the cell that differ between variations."""
+        """Return the fields of the cell's recipes that differ between variations."""
         return build_variation_values(self.variations[variation_index], self.settings, self.recipe.controls)
 
     @property

@@ -38,7 +38,7 @@ class DiskEstimate:
     video_bytes: int
     videos_basis: str
     capture_parts: tuple[DiskPart, ...]
-    """Predicted bytes of each kind of capture file, in the order of the registry."""
+    """Predicted bytes for each kind of capture file, in the order of the registry."""
 
     @property
     def total_bytes(self) -> int:
@@ -120,7 +120,7 @@ def group_recipes_by_size(batch: "Batch | BatchPreview") -> list[tuple[Recipe, i
 
 
 def estimate_video_bytes(batch: "Batch") -> list[int]:
-    """Predict the bytes of each video of a batch."""
+    """Predict the bytes of each of a batch's videos."""
     bytes_by_key: dict[CaptureSizeKey, int] = {}
     result = []
     for video in batch.videos:

@@ -27,7 +27,7 @@ class EvaluationPrompt(NamedTuple):
 
 
 def list_evaluation_prompts(recipe: Recipe) -> list[EvaluationPrompt]:
-    """Return the prompt of each model evaluation of a recipe.
+    """Return the prompt of each of a recipe's model evaluations.
 
     Raises:
         KeyframeError: a keyframe does not fit the steps; planned recipes never have one.

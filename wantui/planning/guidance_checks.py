@@ -1,4 +1,4 @@
-"""Checks of the guidance of a batch: settings without effect, and combinations that are impossible."""
+"""Checks of a batch's guidance: settings without effect, and combinations that are impossible."""
 
 from collections.abc import Iterator
 

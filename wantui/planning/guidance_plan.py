@@ -1,4 +1,4 @@
-"""The guidance of each model evaluation of a recipe, and the passes through the transformer that it needs."""
+"""The guidance of each of a recipe's model evaluations, and the passes through the transformer that it needs."""
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean, median
@@ -121,7 +121,7 @@ def has_varying_passes(recipe: Recipe) -> bool:
 
 
 def compute_mean_passes(recipe: Recipe, gpu_count: int = 1) -> float:
-    """Return the number of passes of an evaluation, averaged over the denoising.
+    """Return the number of passes per evaluation, averaged over the denoising.
 
     Args:
         gpu_count: GPUs that share the passes of an evaluation; passes at the same time count once.
@@ -130,7 +130,7 @@ def compute_mean_passes(recipe: Recipe, gpu_count: int = 1) -> float:
 
 
 def compute_typical_passes(recipe: Recipe, gpu_count: int = 1) -> float:
-    """Return the median number of passes of an evaluation: the passes of the step with the median measured seconds.
+    """Return the median number of passes per evaluation: the passes of the step with the median measured seconds.
 
     Args:
         gpu_count: as of `compute_mean_passes`.

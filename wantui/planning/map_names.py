@@ -1,4 +1,4 @@
-"""Array names of the attention maps of marked words; they depend on the marks only."""
+"""Array names of marked words' attention maps; they depend on the marks only."""
 
 import hashlib
 import re

@@ -30,7 +30,7 @@ class PlanError(UserError):
 
 
 class RecipeBuilder:
-    """Builder of the recipes of a batch; reads the weights once for all cells of a sweep.
+    """Builder of a batch's recipes; reads the weights once for all cells of a sweep.
 
     Raises:
         UserError: a file of the model cannot be used.

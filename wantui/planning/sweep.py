@@ -71,7 +71,7 @@ class CellError(UserError):
 
 @dataclass
 class CellSettingsBuilder:
-    """Builder of the settings of cells; equal sections are validated once and shared."""
+    """Builder of the cells' settings; equal sections are validated once and shared."""
 
     settings: Settings
     axes: tuple[SweepAxis, ...]

@@ -69,7 +69,7 @@ def _estimate_parameter_bytes(
 
 
 def estimate_latent_bytes(model: WanModel, recipe: Recipe) -> int:
-    """Return the bytes of the latents of a video, which are float32."""
+    """Return the bytes of a video's latents, which are float32."""
     return 4 * prod(model.compute_latent_shape(recipe.width, recipe.height, recipe.frames))
 
 

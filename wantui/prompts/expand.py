@@ -104,7 +104,7 @@ def list_prompts(variation: Variation) -> tuple[str, ...]:
 
 
 def list_marks(variation: Variation) -> list[Mark]:
-    """Return the marks of all prompts of a variation."""
+    """Return the marks of all of a variation's prompts."""
     return [*variation.marks, *(mark for scheduled in variation.scheduled_prompts for mark in scheduled.marks)]
 
 

@@ -24,7 +24,7 @@ from wantui.prompts.parse import Alternatives, LiteralText, MarkedText, Template
 from wantui.prompts.unparse import escape_special_characters
 
 BracketKey = tuple[str, int]
-"""Options of a bracket, and the number of earlier brackets of its prompt with the same options."""
+"""Options of a bracket, and the number of its prompt's earlier brackets with the same options."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from wantui.storage.locks import lock_by_file
 
 THROUGHPUT_FILE = "throughput.json"
 THROUGHPUT_LOCK_FILE = "throughput.lock"
-"""Name of the lock file of `THROUGHPUT_FILE`."""
+"""Name of `THROUGHPUT_FILE`'s lock file."""
 SPEEDS_BY_SIMILARITY: dict[SpeedName, tuple[SpeedName, ...]] = {
     "reference": ("reference", "fused", "fp8", "cached"),
     "fused": ("fused", "reference", "fp8", "cached"),

@@ -122,7 +122,7 @@ class VideoRow:
 
 @dataclass(frozen=True)
 class VideoPage:
-    """A range of videos of a batch.
+    """A range of a batch's videos.
 
     `unfinished_counts_before` contains, for each video, the number of unfinished videos before it.
     """

@@ -35,7 +35,7 @@ MapsByContext = Mapping[str, Mapping[str, NDArray[np.float32]]]
 
 
 class AttentionMapWriter(StepArrayWriter):
-    """Writer of the maps of one video, step by step.
+    """Writer of one video's maps, step by step.
 
     Args:
         map_names_by_context: names of the maps, by context (cond, uncond).

@@ -51,7 +51,7 @@ BATCH_SUBFOLDERS = ("configs", *WRITTEN_FOLDERS, "logs", "analysis", "reports", 
 
 @dataclass(frozen=True)
 class CheckedItem:
-    """Result of verifying one item of a batch."""
+    """Result of verifying one of a batch's items."""
 
     batch_folder: Path
     video_name: str

@@ -65,7 +65,7 @@ class ScoreEntry(_FileSection):
 
 
 class InformationFile(_FileSection):
-    """Content of the information file of one generic word."""
+    """Content of one generic word's information file."""
 
     format: Literal[1] = 1
     wantui: str

@@ -99,7 +99,7 @@ class VideoEntry(_Entry):
     memory_plan: Annotated[str | None, BeforeValidator(_to_plan_slug)] = None
     """Slug of the memory plan used."""
     bytes: int | None = None
-    """Size of all files of the video, in bytes."""
+    """Total size of the video's files, in bytes."""
     predicted: dict[str, float] = {}
     """Predictions made before rendering: bytes on disk, peak_memory, seconds."""
     latents_sha256: str | None = None
@@ -185,7 +185,7 @@ class Manifest(_Entry):
         return None if self.sweep is None or video.cell is None else self.sweep.cells[video.cell]
 
     def find_cell_folder(self, video: VideoEntry) -> str:
-        """Return the name of the folder of a video's cell; empty without a sweep."""
+        """Return the folder name of a video's cell; empty without a sweep."""
         cell = self.find_cell(video)
         return "" if cell is None else cell.folder
 

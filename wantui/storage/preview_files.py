@@ -1,4 +1,4 @@
-"""Files of the previews of a video that is being rendered: the latest strip, and smaller strips of earlier steps.
+"""Preview files of a video that is being rendered: the latest strip, and smaller strips of earlier steps.
 
 A strip is a PNG with frames of the predicted video side by side; its text chunk `frames` contains their number.
 `video_001.preview.png` is the latest strip. The folder `video_001.previews` contains `step_00012.png` for each step
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_STORED_PREVIEWS = 64
-"""Maximum number of stored strips of earlier steps."""
+"""Maximum number of strips that are stored of earlier steps."""
 MAX_STORED_FRAME_SIDE = 64
-"""Maximum width and height of a frame of an earlier step, in pixels: 64 strips of 5 frames take 4 MB at most."""
+"""Maximum width and height of an earlier step's frame, in pixels: 64 strips of 5 frames take 4 MB at most."""
 FRAME_COUNT_TAG = "frames"
 """Keyword of the text chunk with the number of frames in a strip."""
 _STEP_FILE_PATTERN = re.compile(r"step_(\d{5,9})\.png")

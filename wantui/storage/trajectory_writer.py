@@ -45,7 +45,7 @@ DERIVED_ARRAYS = ("gram", "projection", "channel_power")
 
 
 class TrajectoryWriter:
-    """Writer of the states of one video, in order; `finish_group` publishes the group.
+    """Writer of one video's states, in order; `finish_group` publishes the group.
 
     Args:
         state_shape: shape of one state, [channels, frames, height, width].

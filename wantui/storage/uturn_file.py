@@ -1,4 +1,4 @@
-"""U-turns of the videos of a batch: clips, projected final latents, and the index `analysis/uturns/uturns.json`."""
+"""U-turns of a batch's videos: clips, projected final latents, and the index `analysis/uturns/uturns.json`."""
 
 import io
 import zlib

@@ -25,7 +25,7 @@ class LinkedFolderError(UserError):
 
 @dataclass(frozen=True)
 class VideoFiles:
-    """Paths of the files of one video."""
+    """Paths of one video's files."""
 
     clip_path: Path
     sheet_path: Path

@@ -57,7 +57,7 @@ def reopen_group_for_writing(partial_folder: Path) -> Any:
     Raises:
         PartialCaptureError: the group contains something else than files and folders, such as a symbolic link, or a
             pipe, on which reading would block.
-        Exception: any error of zarr, if the group is missing or damaged.
+        Exception: any zarr error, if the group is missing or damaged.
     """
     if (special_file := _find_special_file(partial_folder)) is not None:
         raise PartialCaptureError(f"{special_file} is not a regular file")
@@ -300,7 +300,7 @@ def compute_array_crc(values: NDArray[Any], preceding_crc: int = 0) -> int:
 def compute_crc_of_constant_parts(
     partial_folder: Path, growing_arrays: Collection[str], derived_arrays: Collection[str] = ()
 ) -> int:
-    """Return the CRC-32 of the parts of a group that do not change while a video is rendered.
+    """Return the CRC-32 of a group's parts that do not change while a video is rendered.
 
     These are the metadata of all arrays, and the values of the arrays that are complete from the start.
 

@@ -352,7 +352,7 @@ def iterate_actions() -> Iterator[Action]:
 
 
 def make_bindings(group_name: str) -> list[Binding]:
-    """Return the Textual bindings of one key of `ACTIONS_BY_SCREEN`."""
+    """Return the Textual bindings for one key in `ACTIONS_BY_SCREEN`."""
     return [
         Binding(
             a.key_names,

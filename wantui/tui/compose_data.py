@@ -104,7 +104,7 @@ def compute_preview(
 
 
 def describe_unexpected_error(error: Exception) -> str:
-    """Describe an error of planning that is a fault of wantui, in one sentence."""
+    """Describe a planning error that is wantui's fault, in one sentence."""
     if isinstance(error, ValidationError):
         reason = f"the recipe does not accept {describe_first_validation_error(error)}"
     else:

@@ -35,4 +35,4 @@ class DismissOnceMixin(_Base):
 
 
 class DialogMixin(OneShotTimersMixin, DismissOnceMixin, RemovedWidgetGuardMixin):
-    """Mixin for modal screens that avoids faults of Textual in timers, quick answers and selections."""
+    """Mixin for modal screens that avoids Textual's faults in timers, quick answers and selections."""

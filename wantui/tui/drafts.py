@@ -16,7 +16,7 @@ DEFAULT_CONFIG = "nano"
 """Preset of the first draft."""
 DRAFTS_FILE = "tui.json"
 DRAFTS_LOCK_FILE = "tui.lock"
-"""Name of the lock file of `DRAFTS_FILE`."""
+"""Name of `DRAFTS_FILE`'s lock file."""
 MAX_LOCK_SECONDS = 1.0
 """Maximum time to wait while another application saves; the screen is frozen meanwhile."""
 DRAFTS_FORMAT = 2

@@ -13,7 +13,7 @@ MISSING_TEXT = "-"
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """Format of all numbers of a column."""
+    """Format of all numbers in a column."""
 
     decimals: int
     """Number of decimals."""
@@ -50,7 +50,7 @@ def choose_number_format(values: Sequence[float], resolution: float = math.inf) 
 
 
 def choose_tick_format(ticks: Sequence[float]) -> NumberFormat:
-    """Return the format of the ticks of an axis, with as few decimals as they need."""
+    """Return the format of an axis's ticks, with as few decimals as they need."""
     largest = max(map(abs, ticks), default=0.0)
     for decimals in range(MAX_DIGITS):
         if largest < 10.0**MAX_DIGITS and all(abs(round(tick, decimals) - tick) <= 1e-9 * largest for tick in ticks):

@@ -1,4 +1,4 @@
-"""Columns of the two lists of the Queue screen."""
+"""Columns of the Queue screen's two lists."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ MARK_GLYPH = "◆"
 
 @dataclass(frozen=True)
 class BatchWidths:
-    """Widths, in cells, of the columns of the batch list, from their content."""
+    """Widths of the batch list's columns, in cells, from their content."""
 
     model: int = 0
     seeds: int = 0
@@ -73,7 +73,7 @@ class BatchWidths:
 
 
 def _measure_states(states: Iterable[str]) -> int:
-    """Return the width of a column of states: a glyph, a space and the longest word."""
+    """Return the width of a state column: a glyph, a space and the longest word."""
     return max([len("state"), *(2 + len(get_state_style(state).state_word) for state in states)])
 
 
@@ -138,7 +138,7 @@ def make_batch_columns(
 
 @dataclass(frozen=True)
 class VideoWidths:
-    """Widths, in cells, of the columns of the video list, from their content."""
+    """Widths of the video list's columns, in cells, from their content."""
 
     number: int = 2
     state: int = 5

@@ -31,7 +31,7 @@ DECODING_WORD = "decoding"
 
 
 def get_video_style(state: str, step_number: int, step_count: int) -> StateStyle:
-    """Return the style of a state of a video; after its last step, a running video has the style of decoding."""
+    """Return the style of a video's state; after its last step, a running video has the style of decoding."""
     style = get_state_style(state)
     is_decoding = state == "running" and 0 < step_count <= step_number
     return replace(style, state_word=DECODING_WORD) if is_decoding else style

@@ -194,7 +194,7 @@ class CellScrollBarRender(ScrollBarRender):
 
 
 class ThemedApp(App[None]):
-    """Application with the themes of wantui in addition to the themes of Textual."""
+    """Application with wantui's themes in addition to Textual's."""
 
     theme: Reactive[str] = Reactive(DEFAULT_THEME)
 

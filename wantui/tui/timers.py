@@ -14,7 +14,7 @@ else:
 class OneShotTimersMixin(_Base):
     """Mixin for the application and for all screens, dialogs included, whose one-shot timers are never dropped.
 
-    A timer of Textual skips moments that have already passed when its task starts. A one-shot timer has only one
+    A Textual timer skips moments that have already passed when its task starts. A one-shot timer has only one
     moment, so Textual drops it if the process is busy for longer than the delay. Every change of the screen starts such
     a timer (`App.delay_update`); if it is dropped, nothing is drawn any more.
     """

@@ -1,4 +1,4 @@
-"""Grid of the videos of a batch: a row for each variation, a square for each video below its seed."""
+"""Grid of a batch's videos: a row for each variation, a square for each video below its seed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def draw_planned_videos(
     cell_texts: Mapping[str, str],
     max_height: int,
 ) -> list[Text]:
-    """Return the grid of the videos of a draft; empty if it does not fit.
+    """Return the grid of a draft's videos; empty if it does not fit.
 
     A sweep has a row for each variation of each cell, or if these are too many, one for each cell, with a square for
     each variation.
@@ -91,7 +91,7 @@ def _label_cells(preview: "BatchPreview") -> tuple[str, list[str]]:
 def draw_played_batch(
     clips: "Sequence[PlayerClip]", played: "PlayerClip", width: int, make_style: Callable[[str], Style]
 ) -> list[Text]:
-    """Return the grid of the clips of a batch, with the played clip as a triangle.
+    """Return the grid of a batch's clips, with the played clip as a triangle.
 
     The grid is empty if the batch has one clip, or if the grid does not fit.
     """

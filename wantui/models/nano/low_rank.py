@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) of nano's transformer: their layers, and their files in the format of diffusers."""
+"""Low-rank adapters (LoRA) of nano's transformer: their layers, and their files in diffusers' format."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -18,12 +18,12 @@ SCREEN_ADVICE = {
 
 
 def format_error_for_screen(error: Exception) -> str:
-    """Return the text of an error of the analysis, with keys of the screen."""
+    """Return the text of an analysis error, with the screen's keys."""
     return replace_options_by_keys(error.message) if isinstance(error, CannotCompareError) else str(error)
 
 
 def replace_options_by_keys(message: str) -> str:
-    """Return a message of the analysis with keys of the screen instead of options of `wantui analyze`."""
+    """Return an analysis message with the screen's keys instead of the options of `wantui analyze`."""
     if not isinstance(message, AdvisedText):
         return message
     advice = message.advice

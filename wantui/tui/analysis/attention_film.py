@@ -83,7 +83,7 @@ class AttentionFilm:
     """Maps by block and by head, once they are read."""
 
     def get_scale_maximum(self, axis: "AttentionAxis") -> float:
-        """Return the upper end of the colour scale of an axis, which all its pictures share."""
+        """Return the upper end of an axis's colour scale, which all its pictures share."""
         axis_maps = self.maps_by_axis.get(axis)
         return self.scale_maximum if axis_maps is None else axis_maps.scale_maximum
 

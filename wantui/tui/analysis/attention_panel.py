@@ -29,7 +29,7 @@ NOTE_INDENT = " " * 9
 MASS_NOTE = "is on this word (its mass)"
 SCALE_NOTE = "of a position's attention"
 EVENNESS_NOTE = "0: one position, 1: all alike"
-"""Explanations of the figures of a map."""
+"""Explanations of a map's figures."""
 FRAME_CAPTION, OVERLAY_CAPTION, SHORT_OVERLAY_CAPTION = "frame", "attention over the frame", "attention"
 """Captions of two pictures side by side; the short one is for narrow pictures."""
 MIN_WHOLE_SHARE = 0.1

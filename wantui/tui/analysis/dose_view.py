@@ -42,14 +42,14 @@ if TYPE_CHECKING:
     from wantui.analysis.dose_response import DoseResponse, Trend
 
 MIN_VISIBLE_SLOPES = 4
-"""Rows of the table of slopes that a pane shows below the intervals; without room for both, means are in one line."""
+"""Rows of the slope table that a pane shows below the intervals; without room for both, means are in one line."""
 MAX_PLOT_WIDTH = 140
 """Maximum width of the lines with the intervals of the groups, in cells."""
 CHANGE_KINDS = ("rises", "falls")
 """Kinds of verdicts that a metric changes; their p is not corrected for other metrics."""
 DOSE_SYMBOL = "●"
 UNBOUNDED_TEXT = "unbounded interval: see it in the metric's unit"
-"""Text instead of the plot of a percentage whose interval has no ends."""
+"""Text instead of the plot if a percentage's interval is unbounded."""
 MIN_SHARE_IN_TENTHS = 0.005
 """Smallest relative slope for which tenths of a percent are exact enough."""
 TICK_DISTANCE = 12

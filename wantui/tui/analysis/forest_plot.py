@@ -234,7 +234,7 @@ def sort_significant_first(items: Sequence[Item], get_p: Callable[[Item], float]
 def build_forest_rows(
     comparison: "Comparison", differences: Sequence[Difference], get_style: StyleGetter
 ) -> list[ForestRow]:
-    """Return one row for each difference of a pair of groups."""
+    """Return one row for each difference between two groups."""
     from wantui.analysis.p_values import find_decisive_p
     from wantui.analysis.unguided import find_unguided_difference
 

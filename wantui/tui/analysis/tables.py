@@ -1,4 +1,4 @@
-"""Tables of the views of the Analysis screen, drawn as lines."""
+"""Tables in the views of the Analysis screen, drawn as lines."""
 
 from collections.abc import Sequence
 

@@ -36,13 +36,13 @@ VIEW_TITLES = {
 }
 """Titles of the views, in the order of the key that cycles through them."""
 VIDEO_VIEWS = ("curves", "means", "paths", "attention", "correlations")
-"""Views of a table of videos."""
+"""Views below a video table."""
 GROUP_VIEWS = ("effects", "means", "paths", "separation", "interaction")
-"""Views of a table of groups."""
+"""Views below a group table."""
 FIGURE_VIEWS = ("means", "paths", "separation", "interaction", "correlations")
 """Views that are computed in the background."""
 SHOWN_CURVES = ("norm", "velocity", "turning", "clean_distance")
-"""Names of the curves of one video; a low pane drops the last curves."""
+"""Names of one video's curves; a low pane drops the last curves."""
 WIDE_VIEW_WIDTH = 72
 """Width of a pane in cells from which charts are side by side."""
 AXIS_HEIGHT = 2
@@ -54,10 +54,10 @@ LOW_VIEW_HEIGHT = 16
 GROUP_SYMBOLS = ("●", "▲", "■", "◆", "✚", "○")
 """Signs of the groups, so that they do not differ by colour alone; further groups are not drawn."""
 START_SYMBOL = "∘"
-"""Sign of the initial noise of a path."""
+"""Sign of a path's initial noise."""
 SIGMA_AXIS_NAME = "σ"
 MEDIAN_STYLE = Style(dim=True)
-"""Style of the median of all videos."""
+"""Style of the median over all videos."""
 LEGEND_LINE, LEGEND_GAP = "━━", 3
 """Sign of a curve in a legend, and least number of cells between two parts of a legend."""
 MAX_STRIPS = 3

@@ -1,4 +1,4 @@
-"""Charts of the metrics of a trajectory against the noise level: axes with ticks, and two curves in braille."""
+"""Charts of a trajectory's metrics against the noise level: axes with ticks, and two curves in braille."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from wantui.tui.number_formats import MISSING_TEXT
 NICE_FACTORS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 """Leading digits of the upper end of an axis."""
 RATIO_LOWS = (0.95, 0.9, 0.8, 0.5, 0.0)
-"""Lower ends of the axis of a ratio that is at most 1."""
+"""Lower ends of the axis for a ratio of at most 1."""
 Y_LABEL_WIDTH = 5
 """Width of the vertical axis labels, in characters."""
 MIN_CHART_WIDTH = 17
@@ -22,16 +22,16 @@ MIN_CHART_WIDTH = 17
 MIN_CHART_HEIGHT = 3
 """Minimum height of a chart in lines, without its horizontal axis: a title and two lines of dots."""
 MIN_HEIGHT_WITH_MIDDLE = 3
-"""Minimum height of the dots of a chart in lines, for a tick between its ends."""
+"""Minimum height of a chart's dots, in lines, for a tick between its ends."""
 MIN_HEIGHT_WITH_LABELS = 6
-"""Minimum height of a chart in lines, if the axis of an upper row of charts has labels too."""
+"""Minimum height of a chart, in lines, if the axis of an upper chart row has labels too."""
 AXIS_HEIGHT = 2
 """Height of the horizontal axis and its labels, in lines."""
 
 
 @dataclass(frozen=True)
 class MetricChartStyle:
-    """Appearance of one metric of a trajectory."""
+    """Appearance of one trajectory metric."""
 
     name: str
     title: str

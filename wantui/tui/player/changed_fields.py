@@ -1,4 +1,4 @@
-"""Fields of a recipe that differ from the defaults of wantui for the same model and size."""
+"""Fields of a recipe that differ from wantui's defaults for the same model and size."""
 
 from wantui.captures.attention import ATTENTION
 from wantui.captures.guidance_gap import GuidanceGapSettings

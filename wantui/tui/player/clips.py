@@ -37,7 +37,7 @@ class PlayerClip:
     seconds: float = 0.0
     """Seconds that the generation took; 0 if unknown."""
     byte_count: int | None = None
-    """Bytes of all files of the video; None if unknown."""
+    """Bytes of all the video's files; None if unknown."""
     video_fields: tuple[RecipeField, ...] = ()
     """Facts about the video that its recipe does not determine."""
 

@@ -19,7 +19,7 @@ ATTENTION_DELAY_SECONDS = 0.15
 MAX_CACHED_PICTURES = 64
 """Maximum number of drawn pictures of a film that are stored."""
 FRAME_LINES = 2
-"""Lines of the frame of a pane."""
+"""Lines of a pane's frame."""
 
 
 class AnalysisAttention(BaseScreen):

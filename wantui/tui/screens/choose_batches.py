@@ -28,7 +28,7 @@ from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
 HEADER_HEIGHT, GAP_HEIGHT = 1, 1
-"""Lines of the header of the list, and between the list and the facts."""
+"""Lines of the list's header, and between the list and the facts."""
 MAX_FACT_LINES, MAX_TEMPLATE_LINES = 6, 2
 
 

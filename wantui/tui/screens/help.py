@@ -22,7 +22,7 @@ MAX_KEYS_WIDTH = 16
 
 
 SIDEWAYS_ACTIONS = ("scroll_left", "scroll_right", "page_left", "page_right")
-"""Actions that all scrolling widgets of Textual have; nothing here scrolls sideways by these keys."""
+"""Actions of all scrolling Textual widgets; nothing here scrolls sideways by these keys."""
 
 
 class Help(EntrySearchMixin, ModalScreen[None]):

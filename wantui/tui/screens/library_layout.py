@@ -4,7 +4,7 @@ from wantui.tui.library.video_matrix import VideoMatrix
 from wantui.tui.screens.library_running import LibraryRunning
 
 FRAME_HEIGHT, MIN_MATRIX_HEIGHT = 2, 6
-"""Lines of the frame of a pane, and least height of the matrix with its frame, in lines."""
+"""Lines of a pane's frame, and least height of the matrix with its frame, in lines."""
 MAX_FEW_COLUMNS = 3
 """Number of columns up to which the height limits the size of their pictures."""
 LOW_VIDEO_HEIGHT, VIDEO_HEIGHT, WIDE_VIDEO_HEIGHT = 8, 15, 17

@@ -38,7 +38,7 @@ class MonitorFiles(BaseScreen):
         """Version of the log on the screen, as in `LogTail`."""
         self.log_lines: list[str] = []
         self._colours_by_batch: dict[int, tuple[str | None, ...]] = {}
-        """Theme colours of the videos of each batch, by index in its manifest."""
+        """Theme colours of each batch's videos, by index in its manifest."""
         self._request: MonitorFilesRequest | None = None
         """Files that are being read."""
         self._preview_request: tuple[int, float] = (0, 0.0)

@@ -18,8 +18,8 @@ from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.virtual_list import VirtualList
 
 MIN_RESULTS_HEIGHT, MIN_VIDEO_HEIGHT = 9, 10
-"""Least heights in lines of the pane, with its frame, a header and a row of small pictures, and of the list of videos
-with a picture beside it."""
+"""Minimum heights, in lines, of the pane (its frame, a header and a row of small pictures) and of the video list with a
+picture beside it."""
 LIST_FRAME_HEIGHT = 3
 """Lines of the frame and the header of a list."""
 MAX_FULL_TEXT_HEIGHT = 6

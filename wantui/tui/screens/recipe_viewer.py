@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 DIALOG_BORDER_WIDTH = 8
 """Cells that border, padding and scroll bar of the dialog take."""
 RECIPE_WIDTH = 92
-"""Maximum width of the table of one recipe in cells; longer texts are wrapped."""
+"""Maximum width of one recipe's table, in cells; longer texts are wrapped."""
 MIN_TWO_COLUMN_WIDTH, COLUMN_GAP = 130, 4
 """Width of the screen in cells from which a recipe has two columns, and the cells between them."""
 MAX_PICTURE_HEIGHT, PICTURE_MARGIN = 18, 12
@@ -64,7 +64,7 @@ OTHER_FIELDS_HEADING = "at their defaults"
 SHORT_REVISION_LENGTH = 12
 """Maximum characters of a revision; hashes of commits and files differ in fewer."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
-"""Width of the names, and maximum width of the values of each recipe, in a table of differences."""
+"""Width of the names, and maximum width of each recipe's values, in a table of differences."""
 
 
 class CountingScroll(VerticalScroll):

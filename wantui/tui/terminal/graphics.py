@@ -103,7 +103,7 @@ def _encode_runs(bits: Sequence[int]) -> str:
 def fit_picture_to_cells(
     picture_size: tuple[int, int], columns: int, rows: int, cell_size: tuple[int, int] = DEFAULT_CELL_SIZE
 ) -> tuple[int, int]:
-    """Return the largest size in cells of a picture of `picture_size` (width, height) pixels with its proportions."""
+    """Return the largest size, in cells, that keeps the proportions of `picture_size` (width, height) pixels."""
     scale = min(columns * cell_size[0] / picture_size[0], rows * cell_size[1] / picture_size[1])
     return max(1, round(picture_size[0] * scale / cell_size[0])), max(1, round(picture_size[1] * scale / cell_size[1]))
 

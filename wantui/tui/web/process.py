@@ -16,7 +16,7 @@ MIN_CELLS, MAX_COLUMNS, MAX_ROWS = 1, 1000, 500
 MAX_PACKET_BYTES = 64_000_000
 """Maximum bytes of a packet from the application, well above a frame of the largest terminal."""
 MAX_ERROR_BYTES = 4000
-"""Maximum bytes of an error message of the application."""
+"""Maximum bytes of the application's error message."""
 MAX_QUIT_SECONDS = 3.0
 """Seconds to wait for an application to exit, before SIGTERM and again before SIGKILL."""
 PR_SET_PDEATHSIG = 1

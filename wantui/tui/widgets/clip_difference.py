@@ -1,4 +1,4 @@
-"""Widgets of the difference of two compared clips: a picture of the shown frame, and a curve over all frames."""
+"""Widgets for the difference of two compared clips: a picture of the shown frame, and a curve over all frames."""
 
 import math
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ MIN_WHOLE_MAXIMUM = 10
 
 
 class DifferencePicture(Vertical):
-    """Picture of the difference of the shown frames, below a label with its colour scale."""
+    """Difference picture of the shown frames, below a label with its colour scale."""
 
     DEFAULT_CSS = """
     DifferencePicture .difference-label { height: 1; }
@@ -81,7 +81,7 @@ class DifferencePicture(Vertical):
 
 
 class DifferenceCurve(WorkerErrorsMixin, SeekBar):
-    """Figures of the difference of two clips, and its curve over the frames with the shown frame marked."""
+    """Difference figures of two clips, and the curve of the difference over the frames with the shown frame marked."""
 
     @dataclass
     class Measured(Message):

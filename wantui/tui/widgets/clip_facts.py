@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
 
 MIN_PANEL_WIDTH, MAX_PANEL_WIDTH = 26, 64
-"""Limits of the width of the panel, in cells; with less room there is none."""
+"""Minimum and maximum width of the panel, in cells; with less room there is none."""
 MIN_STRIP_LINES, MAX_STRIP_LINES = 4, 8
 """Minimum and maximum height of the frame strip, including the line of frame numbers."""
 

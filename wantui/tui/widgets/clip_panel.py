@@ -1,4 +1,4 @@
-"""Panel of one clip of the player: its picture, below a label where several clips are compared."""
+"""Panel of one clip in the player: its picture, below a label where several clips are compared."""
 
 from collections.abc import Sequence
 

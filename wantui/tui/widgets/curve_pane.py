@@ -18,7 +18,7 @@ MIN_NOTE_GAP = 3
 
 
 class CurvePane(DiffText):
-    """Charts of the metrics of a trajectory."""
+    """Charts of a trajectory's metrics."""
 
     DEFAULT_CSS = """
     CurvePane { height: 1fr; }

@@ -71,7 +71,7 @@ class Header(DiffText):
         return line
 
     def _choose_selected_style(self) -> Style:
-        """Return the style of the tab of this screen: the background of the body, or reversed in 16 colours."""
+        """Return the style of this screen's tab: the background of the body, or reversed in 16 colours."""
         background = self.make_colour_style("background").color
         if background is None or background.triplet is None:
             return Style(reverse=True, bold=True)

@@ -21,7 +21,7 @@ LINE_SIGN = "━━"
 MIN_RELATIVE_CHANGE = 1e-3
 """Smallest change on the axis, as a share of the largest; smaller ones are below it."""
 MIN_PANEL_WIDTH, MAX_PANEL_WIDTH = 30, 90
-"""Limits of the width of the panel, in cells."""
+"""Minimum and maximum width of the panel, in cells."""
 MIN_WIDTH_WITH_PANEL = 2 * MIN_PANEL_WIDTH
 """Minimum width of a screen with the panel, in cells."""
 
