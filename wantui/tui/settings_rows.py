@@ -11,8 +11,8 @@ from wantui.formatting import escape_unprintable, shorten_text
 from wantui.tui.wrapping import wrap_cells
 
 NARROW_NAME_WIDTH, MIN_VALUE_WIDTH = 16, 8
-"""Width of the name column in a narrow form, which cuts off longer names, and minimum width of the values in a wide form,
-whose name column is as wide as the longest name; in cells."""
+"""Width in cells of the name column in a narrow form, which cuts off longer names, and minimum width of the values in a
+wide form, whose name column is as wide as the longest name."""
 MAX_DESCRIBED_FIELDS = 6
 """Maximum number of filtered settings that are all described."""
 SIGN_WIDTH = 2
