@@ -36,7 +36,7 @@ class SamplerSchedule:
     """The schedule of one sampler, equal to its diffusers scheduler."""
 
     compute_times: "Callable[[int, float], NDArray[np.float64]]"
-    """Function of the number of steps and the flow shift that returns the times of the steps, from noise to data and
+    """Function of the number of steps and the flow shift that returns the step times, from noise to data and
     before the flow shift."""
     evaluates_model_twice: bool = False
     """True if each step but the last evaluates the model also at its end point."""

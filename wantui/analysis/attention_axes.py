@@ -15,7 +15,7 @@ AXES: tuple[AttentionAxis, ...] = ("step", "block", "head")
 SETTING_BY_AXIS = {"block": "store_per_block", "head": "store_per_head"}
 """Setting of attention_analysis_settings that stores an axis; steps are always stored."""
 MAX_SCALE_QUANTILE = 0.995
-"""Quantile of the values of a map at which its colour scale ends."""
+"""Quantile of a map's values at which its colour scale ends."""
 
 
 def list_map_steps(maps: StoredAttentionMaps, recipe: Recipe | None) -> list[int]:

@@ -25,7 +25,7 @@ RESPONSE_NAMES = {"frequency": "frequency in training", "appearance": "appearanc
 
 @dataclass(frozen=True)
 class Slope:
-    """Change of a metric per factor of e in frequency, as a share of the mean of the metric, or in nats."""
+    """Change of a metric per factor of e in frequency, as a share of the metric's mean, or in nats."""
 
     slope: float
     low: float

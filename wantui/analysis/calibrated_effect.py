@@ -1,4 +1,4 @@
-"""Comparison of an effect with the calibrated effects of frequency in training and of appearance.
+"""Comparison of an effect with the calibrated effects of training frequency and appearance.
 
 The calibration fits `y = model + shape + slope * ln(frequency)`. The effects of the shapes measure appearance alone, at
 equal frequency; the slope measures frequency alone. The effect of exchanging one of nano's shapes for another is
@@ -55,7 +55,7 @@ CALIBRATED_SETTINGS = {
 NAME_BY_SETTING_PATH = {MODEL_PATH: "model"}
 """Names of settings in the caveat that differ from the last part of their path."""
 SENTENCE_FORMS = ("first sentence form", "held-out sentence form")
-"""Sentence forms of the two slopes of a `Sensitivity`."""
+"""Sentence forms of a `Sensitivity`'s two slopes."""
 
 
 @dataclass(frozen=True)

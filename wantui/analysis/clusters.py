@@ -22,7 +22,7 @@ THRESHOLD_P = 0.05
 """Two-sided p below which a noise level can belong to a cluster, from the t of that level. This threshold is fixed
 beforehand. It determines which differences the test finds best, but not the false-positive rate."""
 FAMILY_PERMUTATION_COUNT = 1999
-"""Number of random permutations of three or more groups, for p over all curves and pairs."""
+"""Number of random permutations for the p over all curves and pairs, with three or more groups."""
 TIE_TOLERANCE = 1e-9
 """Relative difference up to which two masses count as equal, because their terms are rounded."""
 

@@ -1,4 +1,4 @@
-"""Comparison of groups of videos, paired by seed, with a verdict on one declared metric."""
+"""Comparison of video groups, paired by seed, with a verdict on one declared metric."""
 
 import difflib
 import itertools

@@ -25,7 +25,7 @@ from wantui.formatting import format_share
 
 @dataclass(frozen=True)
 class Comparison:
-    """Result of comparing groups of videos."""
+    """Result of comparing video groups."""
 
     grouping: str
     primary_metric: str
@@ -94,7 +94,7 @@ class Comparison:
         }
 
     def find_difference(self, metric: str, first_group: str, second_group: str) -> Difference | None:
-        """Return the difference of a pair of groups in a metric; None if it was not computed."""
+        """Return the difference between two groups in a metric; None if it was not computed."""
         key = (metric, first_group, second_group)
         return next(
             (item for item in self.differences if (item.metric, item.first_group, item.second_group) == key), None
@@ -107,7 +107,7 @@ class Comparison:
 
     @property
     def answered_pairs(self) -> list[tuple[str, str]]:
-        """Return the pairs of groups of the answers, in order; two empty names stand for all groups."""
+        """Return the answers' group pairs, in order; two empty names stand for all groups."""
         return list(dict.fromkeys((answer.first_group, answer.second_group) for answer in self.answers))
 
     def find_answers(self, first_group: str = "", second_group: str = "") -> list[Answer]:

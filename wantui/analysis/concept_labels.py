@@ -39,7 +39,7 @@ def find_judged_attribute(concepts: Sequence[str]) -> str | None:
 
 
 def read_final_state(folder: Path, entry: VideoEntry) -> FloatArray:
-    """Return the projection [k] of the final latents of a finished video.
+    """Return the projection [k] of a finished video's final latents.
 
     Raises:
         CannotLabelError: the video has no stored projection, or it is damaged.

@@ -27,7 +27,7 @@ Condition = Callable[[Video], bool]
 def select_videos_by_condition(videos: Sequence[Video], conditions: Sequence[str]) -> list[Video]:
     """Return the videos that conditions NAME=VALUE choose; several conditions on one name are alternatives.
 
-    NAME is a setting (`cfg_scale`), the number of a bracket of the template, as for groups (`1`), or `seed`. Seeds are
+    NAME is a setting (`cfg_scale`), a bracket number of the template, as for groups (`1`), or `seed`. Seeds are
     written as for `--seeds`: `7,11` or `1..4`. The value `(nothing)` of a bracket, or no value, is its empty option; as
     in the names of groups, videos without the bracket have it too.
 
@@ -61,7 +61,7 @@ def explain_too_few_selected(
     Args:
         videos: videos before the choice.
         selected: the chosen videos.
-        min_seeds: minimum number of seeds of the comparison.
+        min_seeds: minimum number of seeds for the comparison.
 
     Raises:
         CannotCompareError: the grouping does not fit the videos.

@@ -53,7 +53,7 @@ class CorrelationData:
 
 @dataclass(frozen=True)
 class VideoCorrelations:
-    """Correlations of the metrics of videos with their attention and external labels."""
+    """Correlations of videos' metrics with their attention and external labels."""
 
     data: CorrelationData
     correlations_by_kind: dict[str, list[Correlation]]

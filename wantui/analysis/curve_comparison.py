@@ -1,4 +1,4 @@
-"""Comparison of the curves of groups over the noise level: bands of means, bands of videos, and cluster tests."""
+"""Comparison of groups' curves over the noise level: bands of means, bands of videos, and cluster tests."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from wantui.analysis.metrics import CURVES, METRICS
 from wantui.analysis.statistics import compute_mean_half_width, compute_min_attainable_p
 
 VIDEO_QUANTILES = (0.025, 0.975)
-"""Quantiles that bound the central 95 % of the videos of a group."""
+"""Quantiles that bound the central 95 % of a group's videos."""
 MAX_TESTED_PAIRS = 45
 """Maximum number of group pairs whose curves are tested."""
 

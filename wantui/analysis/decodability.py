@@ -58,7 +58,7 @@ class Decodability:
     sigmas: FloatArray
     """[L] noise levels, falling."""
     accuracy: FloatArray
-    """[L] share of the held-out pairs of videos that are sorted correctly; chance is 0.5."""
+    """[L] share of held-out video pairs that are sorted correctly; chance is 0.5."""
     low: FloatArray
     high: FloatArray
     """[L] ends of the 95 % interval of the accuracy."""

@@ -41,7 +41,7 @@ class Trend:
     slope: Effect
     """Change of the metric for each unit of the setting, with Student's interval and sign-flip p over seeds."""
     permutation_p: float
-    """p of the slope with the values of each seed permuted over the values of the setting."""
+    """p of the slope if each seed's values are permuted over the setting's values."""
     relative_slope: float
     """Slope relative to the distance of the mean from the metric's `ratio_origin`: 0.1 is 10 % of it for each unit. NaN
     without a ratio scale."""

@@ -39,7 +39,7 @@ class EffectRow:
 
 
 def build_effect_rows(comparison: Comparison, differences: Sequence[Difference]) -> list[EffectRow]:
-    """Return the rows of some differences of a comparison, in their order."""
+    """Return the rows of some of a comparison's differences, in their order."""
     return [_build_row(comparison, difference) for difference in differences]
 
 

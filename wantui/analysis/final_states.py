@@ -61,7 +61,7 @@ class UnusableProjectionsError(NoGeometryError):
 
 @dataclass(frozen=True)
 class DispersionCurve:
-    """Dispersion of the videos of a group at every noise level, independently of the stride of the trajectories."""
+    """Dispersion of a group's videos at every noise level, independently of the trajectories' stride."""
 
     sigmas: FloatArray
     """[N + 1] noise levels, without the levels of Heun's predictors."""

@@ -1,4 +1,4 @@
-"""Names of groups of videos, by variation, prompt, batch, brackets of the template, or settings."""
+"""Names of video groups, by variation, prompt, batch, brackets of the template, or settings."""
 
 import json
 import re

@@ -146,7 +146,7 @@ class ScoredVideo:
 
 @dataclass(frozen=True)
 class WordInformation:
-    """Mean information gap of the videos of one word, over seeds."""
+    """Mean information gap of one word's videos, over seeds."""
 
     word: str
     video_count: int
@@ -269,7 +269,7 @@ def _find_shared_phrasings_and_seeds(
 
 
 def _compare_words(names: Sequence[str], seed_values: FloatArray) -> list[WordDifference]:
-    """Return the differences of all pairs of words in the window, in both forms.
+    """Return the differences of all word pairs in the window, in both forms.
 
     Args:
         seed_values: [seeds, words, quantities].

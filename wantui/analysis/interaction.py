@@ -45,7 +45,7 @@ MAX_COSINE_ESTIMATE = 1.05
 """Largest ratio of unbiased products that counts as a cosine of 1. Scatter can give parallel differences a ratio
 slightly above 1; a larger ratio is mostly scatter."""
 CHANCE_HEADER = "by chance, alone"
-"""Header of the column of `InteractionEffect.chance`, which is not corrected for other tests."""
+"""Header of the `InteractionEffect.chance` column, which is not corrected for other tests."""
 EFFECT_HEADERS = ("difference of differences", "answer", "metric", "effect", "95 %", P_HEADER, CHANCE_HEADER)
 """Columns of an effect table."""
 
@@ -324,7 +324,7 @@ def _measure_direction(differences: FloatArray, squares: FloatArray) -> PlaceDir
 
     Args:
         differences: [2, seeds, k] differences of final states / sqrt(D).
-        squares: [2, seeds] sums of the squares of the states of each difference, of which a share is rounding.
+        squares: [2, seeds] sums of squares of each difference's states, a share of which is rounding.
     """
     seed_count = differences.shape[1]
     grams = np.einsum("isk,jtk->ijst", differences, differences, optimize=True)

@@ -1,6 +1,6 @@
 """Colours of latents without the VAE: a linear fit of one video's last latents to the frames of its clip.
 
-The mean colour of the pixels of each latent cell is fitted as a linear function of the cell's latent channels, by least
+The mean colour of each latent cell's pixels is fitted as a linear function of the cell's latent channels, by least
 squares in float64 with a small ridge. The fit is never exact; it is closest for predicted clean states.
 """
 
@@ -51,7 +51,7 @@ def fit_latent_colours(last_latents: NDArray[np.float32], clip_path: Path) -> La
 
 
 def _average_cells(frames: Iterable[Frame], shape: tuple[int, int, int], clip_path: Path) -> NDArray[np.float64]:
-    """Return the mean colours [latent frames, height, width, rgb], 0 to 1, of the pixels of each latent cell."""
+    """Return the mean colours [latent frames, height, width, rgb], 0 to 1, of each latent cell's pixels."""
     latent_frames, height, width = shape
     cell_colours = []
     for frame in frames:

@@ -1,4 +1,4 @@
-"""Reader of batches of the older system: latents/prompt_000/vid_001/step_000.npy.gz, without the initial noise."""
+"""Reader of the older system's batches: latents/prompt_000/vid_001/step_000.npy.gz, without the initial noise."""
 
 import gzip
 import math
@@ -29,7 +29,7 @@ _NPY_HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.l
 
 
 def read_legacy_batch_videos(batch_folder: Path) -> Iterator[Video]:
-    """Yield the videos of a batch of the older system.
+    """Yield the videos of one of the older system's batches.
 
     `variation` is the prompt's folder; in the newest layout, it includes the bending variation.
     """

@@ -18,7 +18,7 @@ from wantui.analysis.video import Video
 from wantui.samplers import UnknownSamplerError
 
 DRAWN_PATH_COUNT = 32
-"""Number of drawn paths of a Gaussian flow, over which metrics are averaged."""
+"""Number of paths that are drawn from a Gaussian flow, over which metrics are averaged."""
 MIN_COVARIANCE_VIDEOS = 50
 """Number of videos below which the covariance, of rank videos - 1, is visibly too small."""
 

@@ -1,4 +1,4 @@
-"""Principal components of the stored paths of several groups: one plane for all states of all videos."""
+"""Principal components of several groups' stored paths: one plane for all states of all videos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class PathComponents:
 
 
 def compute_path_components(groups: Sequence[Group]) -> PathComponents:
-    """Return the paths of groups in the plane of the first two principal components of all states.
+    """Return the groups' paths in the plane of all states' first two principal components.
 
     The projections preserve inner products within about 2 %, so their components approximate the components of the
     latents. The sign of each component is such that the paths end, on average, at larger values than they start.

@@ -49,7 +49,7 @@ def compute_min_pair_p(seed_count: int) -> float:
 
 
 def find_detectable_effect(seed_count: int, group_count: int) -> float | None:
-    """Return the smallest d_z of a pair of groups that is detected with a power of 0.8; None with too few seeds.
+    """Return the smallest d_z that is detected for a group pair with a power of 0.8; None with too few seeds.
 
     The differences of the pair are normal, with a mean of d_z standard deviations, and every other group has the same
     mean as one of the two groups. d_z times the square root of the number of seeds is interpolated over the inverse of

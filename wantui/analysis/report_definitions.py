@@ -21,7 +21,7 @@ CURVE_MEANINGS = {
     "curvature": "bend of the path in each step",
     "clean_distance": "distance of the predicted clean latents from the final latents",
 }
-"""Meaning of each curve of CURVES."""
+"""Meaning of each curve in CURVES."""
 TERMS = {
     "sigma, noise level": "share of noise in the latents: 1 is pure noise, 0 is the video",
     "seed": "number that fixes the initial noise. Videos of one seed are paired; the seed is the unit of tests",
@@ -38,7 +38,7 @@ TERMS = {
 
 
 def render_definition_section(comparison: Comparison) -> list[str]:
-    """Return the HTML of the meanings of all metrics, curves and terms on the page."""
+    """Return the HTML that explains all metrics, curves and terms on the page."""
     meanings = {name: _describe_metric(name) for name in comparison.summaries_by_metric}
     for name in meanings:
         if response := describe_response(name):

@@ -97,7 +97,7 @@ def render_note(text: str) -> str:
 
 
 def render_verdict(text: str, kind: str = "", question: str = "", details: str = "") -> str:
-    """Return a verdict as a paragraph: the question in bold, the details, and the colour of the kind of verdict."""
+    """Return a verdict as a paragraph: the question in bold, the details, and the colour for the kind of verdict."""
     css_class = f"verdict {CLASS_BY_KIND.get(kind, '')}".rstrip()
     question_text = f"<b>{html.escape(question)}</b> " if question else ""
     details_text = f". <span>{html.escape(details)}</span>" if details else ""

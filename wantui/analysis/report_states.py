@@ -7,7 +7,7 @@ from wantui.analysis.comparison import Comparison
 from wantui.analysis.report_page import choose_group_styles, format_figure_label, render_figure, simplify_axes
 
 GROUP_MARKERS = ("o", "^", "s", "D", "P", "v")
-"""Markers of the final states of each group."""
+"""Markers of each group's final states."""
 
 
 def render_state_section(comparison: Comparison) -> list[str]:

@@ -24,7 +24,7 @@ SSIM_SIGMA = 1.5
 MIN_SSIM_SIDE = 11
 """Minimum width and height of a frame in pixels, given by the window."""
 MIN_ID_LENGTH = 4
-"""Minimum number of characters of an id."""
+"""Minimum number of characters in an id."""
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def draw_sign_flips(n: int) -> tuple[FloatArray, bool]:
 
 
 def run_sign_flip_test(differences: FloatArray) -> float:
-    """Return the two-sided p of the mean of n paired differences.
+    """Return the two-sided p of the mean paired difference (of n).
 
     It is the share of sign flips whose |mean| is at least as large. The test is exact with up to MAX_EXACT_PAIRS pairs;
     with more, it uses RESAMPLE_COUNT random flips and the observed signs.

@@ -107,7 +107,7 @@ class StrideCheck:
 
 
 def measure_strides(trajectories: Sequence[Trajectory], metric: str, stride: int = 1) -> StrideCheck:
-    """Measure a metric of STRIDE_METRICS at each of STRIDE_MULTIPLES.
+    """Measure one of STRIDE_METRICS at each of STRIDE_MULTIPLES.
 
     Args:
         stride: stride of the paths, in stored states.

@@ -143,7 +143,7 @@ def label_scheduled_options(
 
 
 def list_template_brackets(videos: Sequence[Video]) -> list[int]:
-    """Return the brackets of the templates of videos, by their keys in `Video.choices_by_bracket`.
+    """Return the brackets in the videos' templates, by their keys in `Video.choices_by_bracket`.
 
     The stored templates decide, not the videos: bracket 4 is the same one whichever videos are finished or selected.
     """

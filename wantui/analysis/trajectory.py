@@ -88,7 +88,7 @@ class Trajectory:
 
     @cached_property
     def _step_product_errors(self) -> FloatArray:
-        """Return [N, N], largest rounding errors of the inner products of the differences."""
+        """Return [N, N], largest rounding errors of the differences' inner products."""
         absolute_products = np.abs(self.gram)
         return self._relative_rounding_error * (
             absolute_products[1:, 1:]

@@ -1,4 +1,4 @@
-"""Shares of the variance of states along the path: seed, wording, group, and their interactions.
+"""Variance shares of states along the path: seed, wording, group, and their interactions.
 
 An analysis of variance in distances (Anderson 2001) with three crossed factors and one video in each cell. With Q_A the
 sum over all videos of |mean of the videos with the same levels of the factors A - mean of all|^2, the sum of squares of
@@ -46,7 +46,7 @@ class VarianceShares:
     total: FloatArray
     """[L] variance of a latent value: mean square of the states' values around the mean of all states."""
     shares_by_effect: Mapping[str, FloatArray]
-    """[L] share of each effect of SHARE_NAMES; their sum is 1. NaN where all states are equal."""
+    """[L] share of each effect in SHARE_NAMES; their sum is 1. NaN where all states are equal."""
     chance_mean: FloatArray
     chance_high: FloatArray
     """[L] mean and 95 % quantile of the group's share with groups exchanged at random within seeds."""
@@ -72,7 +72,7 @@ class VarianceShares:
 
     @property
     def effect_titles(self) -> tuple[str, ...]:
-        """Return the titles of the effects of this design, such as "seed x group"."""
+        """Return the effect titles of this design, such as "seed x group"."""
         return tuple(name.replace("_", " x ") for name in self.varying_effects)
 
     def describe(self) -> str:
@@ -159,7 +159,7 @@ def separate_cell_means(states: NDArray[np.floating]) -> tuple[FloatArray, Float
 
 
 def decompose_squares(cell_means: FloatArray, within: FloatArray) -> dict[str, float]:
-    """Return the sum of squares of each effect of SHARE_NAMES.
+    """Return the sum of squares of each effect in SHARE_NAMES.
 
     Args:
         cell_means: [s, p, k] means over groups, around the mean of all.

@@ -41,7 +41,7 @@ class Video:
     prompt: str
     """Prompt, with the prompts of a schedule."""
     choices_by_bracket: Mapping[int, str]
-    """Text of the chosen option of each bracket."""
+    """Text of the option that is chosen in each bracket."""
     seed: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings that must be equal for a comparison."""
@@ -66,7 +66,7 @@ class Video:
     labels: Mapping[str, float] = field(default_factory=dict)
     """Outside labels of the video, by name; NaN where the table has an empty cell."""
     contributions_path: Path | None = None
-    """Zarr group of the contributions of words."""
+    """Zarr group of the word contributions."""
     declared_metric: str = ""
     """Metric that the batch declared when it was queued; empty if none."""
     word_count: int = 0

@@ -35,7 +35,7 @@ class ContributionCurves:
 
 
 def read_contribution_curves(path: Path, recipe: Recipe | None = None) -> list[ContributionCurves]:
-    """Return the curves of every word of a video.
+    """Return the curves of each of a video's words.
 
     Args:
         recipe: recipe of the video; None if unknown.

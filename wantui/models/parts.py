@@ -35,7 +35,7 @@ TRANSFORMERS_WEIGHT_FILES = (
 LAYER_COUNT_KEYS = ("num_layers", "num_decoder_layers", "num_res_blocks")
 """Config keys for a number of layers."""
 MAX_LAYER_COUNT = 1000
-"""Maximum number of layers of a part (the largest Wan transformer has 40): the libraries build all layers before they
+"""Maximum number of layers in a part (the largest Wan transformer has 40): the libraries build all layers before they
 check the weights."""
 ACTIVATION_CONFIG = {"feed_forward_proj": "gated-gelu", "dense_act_fn": "gelu_new", "is_gated_act": True}
 """Activation of every UMT5 encoder. Another activation fits the same weights, but changes every embedding."""

@@ -55,7 +55,7 @@ def list_map_texts(prompts: Sequence[MarkedPrompt]) -> tuple[str, ...]:
 
 
 def _number_marks(prompt: MarkedPrompt) -> list[tuple[str, int]]:
-    """Return the text of each mark, and the number of earlier marks of the prompt with the same text."""
+    """Return each mark's text, and the number of the prompt's earlier marks with the same text."""
     texts = [mark.text for mark in prompt.marks]
     return [(text, texts[:index].count(text)) for index, text in enumerate(texts)]
 

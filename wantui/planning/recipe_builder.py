@@ -159,7 +159,7 @@ def build_variation_values(
 
 
 def convert_to_prompt_marks(variation: Variation | ScheduledPrompt) -> tuple[PromptMark, ...]:
-    """Convert the marks of a variation, or of one of its later prompts, to marks of a recipe."""
+    """Convert the marks of a variation, or of one of its later prompts, to recipe marks."""
     return tuple(PromptMark(text=m.text, start=m.start, end=m.end, weight=m.weight) for m in variation.marks)
 
 

@@ -1,4 +1,4 @@
-"""Throughput of a device, which predicts the time of a video of any model and size.
+"""Throughput of a device, which predicts a video's time for any model and size.
 
 The time of a block is a sum of three terms: operations of self-attention, operations of other matrix products, and
 values read and written between them, each times a cost per operation or value on this device. `wantui bench` measures

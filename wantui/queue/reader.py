@@ -233,7 +233,7 @@ class QueueReader:
         return [_to_video_row(row) for row in rows]
 
     def list_recent_durations(self, batch_number: int, count: int) -> list[float]:
-        """Return the seconds of the last attempt of the `count` completed videos of a batch that started last."""
+        """Return the seconds of the last attempt, for the batch's `count` completed videos that started last."""
         rows = self.db.execute(
             "SELECT seconds FROM video WHERE batch = ? AND state = 'done' AND seconds IS NOT NULL "
             # The wall clock may be set back meanwhile; it orders only the videos of earlier boots.

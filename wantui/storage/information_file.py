@@ -1,4 +1,4 @@
-"""analysis/information_WORD.json: the information gap of the videos of a batch, as `wantui score` measured it.
+"""analysis/information_WORD.json: the information gap of a batch's videos, as `wantui score` measured it.
 
 There is one file for each generic word. It contains the SHA-256 of its other fields, like batch.json.
 """
@@ -93,7 +93,7 @@ class InformationFile(_FileSection):
 
 
 def get_information_path(batch_folder: Path, generic: str) -> Path:
-    """Return the path of the information file of a generic word in a batch folder."""
+    """Return the path of a generic word's information file in a batch folder."""
     name = make_safe_folder_name(generic)
     if name != generic:  # other words could give the same name
         name = f"{name[:MAX_NAME_LENGTH]}-{hashlib.sha256(generic.encode()).hexdigest()[:8]}"
@@ -101,7 +101,7 @@ def get_information_path(batch_folder: Path, generic: str) -> Path:
 
 
 def list_information_paths(batch_folder: Path) -> list[Path]:
-    """Return the paths of all information files of a batch, in the order of their names."""
+    """Return the paths of all of a batch's information files, ordered by name."""
     return sorted((batch_folder / "analysis").glob(f"{FILE_PREFIX}*.json"))
 
 

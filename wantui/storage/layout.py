@@ -21,7 +21,7 @@ _RESERVED_FILE_PATTERN = re.compile(r"(batch|marks)\..*")
 MAX_BATCH_NAME_BYTES = 200
 """Maximum bytes of a batch name: file names may have 255 bytes, and the time stamp and a number need some of them."""
 _ALLOWED_UNICODE_CATEGORIES = ("L", "M", "N")
-"""First letters of the Unicode categories of letters, the marks that belong to them, and digits."""
+"""First letters of the Unicode categories for letters, the marks that belong to them, and digits."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class BatchFolder:
         """Return the path of the MP4 of the `number`-th video (from 1) of a variation (from 0).
 
         Args:
-            cell_folder: name of the folder of the video's cell; empty without a sweep.
+            cell_folder: folder name of the video's cell; empty without a sweep.
         """
         return self.root / "videos" / f"prompt_{variation:03d}" / cell_folder / f"video_{number:03d}.mp4"
 

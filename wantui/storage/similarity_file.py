@@ -1,4 +1,4 @@
-"""similarity.json: the similarity of the videos of a batch to a baseline, as last measured by `wantui similarity`."""
+"""similarity.json: the similarity of a batch's videos to a baseline, as last measured by `wantui similarity`."""
 
 import math
 from collections.abc import Callable, Mapping

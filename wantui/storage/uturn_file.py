@@ -28,7 +28,7 @@ INDEX_NAME = "uturns.json"
 MAX_INDEX_BYTES = 64 << 20
 MAX_STATE_BYTES = 1 << 20
 UTURN_LOCK_OFFSET = 1 << 32
-"""Offset of the locks of U-turns in the lock file of the batch, above the locks of videos."""
+"""Offset of the U-turn locks in the batch's lock file, above the video locks."""
 _ADVICE_BY_PROBLEM: dict[RecordedFileProblem, str] = {
     "missing": "Run `wantui commitment uturn` again",
     "not-regular": "Move it out of the batch folder, and run `wantui commitment uturn` again",
@@ -167,7 +167,7 @@ def try_lock_uturn(batch_folder: Path, entry: UTurnEntry) -> Iterator[bool]:
 
 
 def write_uturn_state(batch_folder: Path, entry: UTurnEntry, state: NDArray[np.float32]) -> None:
-    """Write the projection [k] of the final latents of a U-turn.
+    """Write the projection [k] of a U-turn's final latents.
 
     Raises:
         OSError: it cannot be written.
@@ -193,7 +193,7 @@ def read_uturn_frames(batch_folder: Path, entry: UTurnEntry) -> Iterator[Frame]:
 
 
 def read_uturn_state(batch_folder: Path, entry: UTurnEntry) -> NDArray[np.float64]:
-    """Return the projection [k] of the final latents of a U-turn.
+    """Return the projection [k] of a U-turn's final latents.
 
     Raises:
         UTurnFileError: it is missing or damaged.

@@ -52,7 +52,7 @@ def find_video_files(folder: BatchFolder, variation: int, number: int, cell_fold
     """Return the files of the `number`-th video (from 1) of a variation (from 0) of a batch.
 
     Args:
-        cell_folder: name of the folder of its cell; empty without a sweep.
+        cell_folder: folder name of its cell; empty without a sweep.
     """
     location = variation, number, cell_folder
     return VideoFiles(

@@ -26,7 +26,7 @@ FOREGROUNDS = (
 PICTURE_STYLE = Style(meta={"is_picture": True})
 """Style of all cells of a picture, by which a filter tells them from frames and cursors of the same characters."""
 MIN_GAIN = 600.0
-"""Decrease of the squared error of a cell, summed over its four pixels and three channels of 0 to 255, from which
+"""Decrease of a cell's squared error, summed over its four pixels and three channels of 0 to 255, from which
 another character replaces the half block: smaller differences are not seen, and make runs of equal cells rarer."""
 
 

@@ -20,7 +20,7 @@ SIGMA_NOTE = "σ: noise level"
 MIN_RELATIVE_RANGE = 0.01
 """Range of a curve, as a share of its maximum, below which it is almost constant: its axis then begins at 0."""
 MIN_TICK_COUNT = 3
-"""Minimum number of ticks of a vertical axis that has at least as many rows."""
+"""Minimum number of ticks on a vertical axis that has at least as many rows."""
 MIN_CHART_HEIGHT = 4
 """Minimum height of a chart in lines: two of the plot, the axis and its labels."""
 
@@ -247,7 +247,7 @@ def find_value_range(value_lists: Sequence[Sequence[float]]) -> tuple[float, flo
 
 
 def choose_curve_range(values: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of the vertical axis of one curve: its range, from 0 on if it is near 0 or almost constant."""
+    """Return the ends of one curve's vertical axis: its range, from 0 on if it is near 0 or almost constant."""
     low, high = find_value_range([values])
     return low if is_axis_above_zero(low, high, MIN_RELATIVE_RANGE) else min(0.0, low), high
 

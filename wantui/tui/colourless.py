@@ -33,7 +33,7 @@ class ColourlessFilter(NoColor):
 
 
 def _draw_shade(segment: Segment, shades: str) -> Segment:
-    """Return a segment of equal cells of a picture as a shade; return other segments unchanged."""
+    """Return a segment of equal picture cells as a shade; return other segments unchanged."""
     text, style, control = segment
     if style is None or text[:1] not in FRONT_SHARES or text.strip(text[0]):
         return segment

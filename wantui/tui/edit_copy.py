@@ -36,7 +36,7 @@ def copy_batch_to_draft(screen: BaseScreen, batch_folder: Path) -> None:
 def copy_videos_to_draft(
     screen: BaseScreen, batch_folder: Path, manifest: Manifest, entries: Sequence[VideoEntry]
 ) -> None:
-    """Copy variations, seeds and settings of some videos of a batch to Compose; ask before replacing a draft."""
+    """Copy the variations, seeds and settings of some of a batch's videos to Compose; ask before replacing a draft."""
 
     def read_draft() -> _BatchCopy:
         text = _read_stored_text(BatchFolder(batch_folder).config_path)

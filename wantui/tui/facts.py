@@ -29,7 +29,7 @@ def draw_facts(facts: Sequence[Fact], width: int, *, min_label_width: int = 0) -
     """Draw facts in lines of at most `width` characters; their values are aligned if there is room.
 
     Args:
-        min_label_width: length of the longest label of other facts with which the values are aligned.
+        min_label_width: length of the longest label among the other facts with which the values are aligned.
     """
     longest_label = max([min_label_width, *(len(fact.label) for fact in facts)])
     label_width = longest_label + (LABEL_GAP if width - longest_label - LABEL_GAP >= WIDE_VALUE_WIDTH else 1)

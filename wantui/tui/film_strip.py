@@ -21,7 +21,7 @@ FIRST_LABEL = "frame "
 
 
 def label_sheet_frames(frame_count: int) -> list[str]:
-    """Return the numbers of the frames of a contact sheet, counted from 1."""
+    """Return the frame numbers of a contact sheet, counted from 1."""
     from wantui.storage.contact_sheet import list_sheet_frames  # imports numpy
 
     return [str(index + 1) for index in list_sheet_frames(frame_count)]

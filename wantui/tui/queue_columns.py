@@ -147,7 +147,7 @@ class VideoWidths:
 
     @classmethod
     def measure(cls, batch: BatchRow | None, has_engine: bool, step_count: int) -> "VideoWidths":
-        """Return the widths for the videos of a batch; `step_count` is the largest number of steps of a video."""
+        """Return the widths for the videos of a batch; `step_count` is the largest number of steps in any video."""
         if batch is None:
             return cls()
         states = {find_displayed_state(state, has_engine) for state, count in batch.counts.items() if count}

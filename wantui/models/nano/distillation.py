@@ -98,7 +98,7 @@ def solve_guided_flow(
 
 @torch.no_grad()
 def generate_student_states(denoiser: Denoiser, noise: Tensor, ids: Tensor) -> list[Tensor]:
-    """Return the states of four steps of the sampler `lcm`: the initial noise first, the clean latents last."""
+    """Return the states of four `lcm` steps: the initial noise first, the clean latents last."""
     sigmas = [*compute_noise_levels("lcm", STUDENT_STEP_COUNT, FLOW_SHIFT), 0.0]
     states = [noise]
     for sigma, next_sigma in itertools.pairwise(sigmas):
@@ -121,7 +121,7 @@ class DistillationPairs:
 def sample_caption_ids(
     caption_count: int, tokenizer: PreTrainedTokenizerBase, rng: np.random.Generator, device: str
 ) -> Tensor:
-    """Return the token ids [n, positions] of captions of training scenes, with all shapes equally often."""
+    """Return the token ids [n, positions] of training scene captions, with all shapes equally often."""
     scenes = sample_scenes(
         caption_count, rng, two_object_fraction=TWO_OBJECT_FRACTION, shape_frequencies=[1 / len(SHAPES)] * len(SHAPES)
     )

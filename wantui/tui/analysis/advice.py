@@ -23,7 +23,7 @@ def format_error_for_screen(error: Exception) -> str:
 
 
 def replace_options_by_keys(message: str) -> str:
-    """Return an analysis message with the screen's keys instead of the options of `wantui analyze`."""
+    """Return an analysis message with the screen's keys instead of `wantui analyze`'s options."""
     if not isinstance(message, AdvisedText):
         return message
     advice = message.advice

@@ -57,7 +57,7 @@ def draw_comparison(
         exclusion_reasons: name and reason of the videos excluded from the group means; the comparison excludes
             further ones.
         colours_by_group: theme colours of the groups.
-        charted_metric: metric of the curve of a dose-response; empty for the declared one.
+        charted_metric: metric whose dose-response curve is shown; empty for the declared one.
     """
     from wantui.analysis.calibrated import describe_responses
 
@@ -115,7 +115,7 @@ def _draw_pair(
     names_pair: bool,
     has_legend: bool,
 ) -> tuple[list[Text], dict[str, int]]:
-    """Draw the comparison of a pair of groups; also return the line of each metric.
+    """Draw the comparison of two groups; also return the line of each metric.
 
     It consists of place, room and path, the forest plot with significant metrics first, the verdict, and the evidence
     in words. The legend is below the forest plot, or above it if it would be out of sight there.

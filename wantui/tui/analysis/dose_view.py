@@ -238,7 +238,7 @@ def _draw_slopes(
 
 
 def _choose_decimals(trends: "Sequence[Trend]") -> int:
-    """Return the number of decimals of the percentages."""
+    """Return the number of decimals in the percentages."""
     changes = [abs(trend.relative_slope) for trend in trends if math.isfinite(trend.relative_slope)]
     return 1 if min(changes, default=1.0) >= MIN_SHARE_IN_TENTHS else 2
 

@@ -94,7 +94,7 @@ class _VideoCurve:
 
 @dataclass(frozen=True)
 class _ClusterStrip:
-    """Significant clusters of one pair of groups."""
+    """Significant clusters of one group pair."""
 
     signs: str
     """Signs of the two groups."""

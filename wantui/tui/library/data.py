@@ -144,7 +144,7 @@ def arrange_rows(
 
 
 def find_row(rows: Sequence[LibraryRow], folder: Path | None, video_index: int | None) -> int | None:
-    """Return the index of the row of a video, or else of its batch; None if neither is listed."""
+    """Return the row index of a video, or else of its batch; None if neither is listed."""
     row_index = None
     for index, row in enumerate(rows):
         if row.batch.folder != folder:

@@ -12,7 +12,7 @@ from wantui.tui.chart import is_axis_above_zero, join_columns
 from wantui.tui.number_formats import MISSING_TEXT
 
 NICE_FACTORS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
-"""Leading digits of the upper end of an axis."""
+"""Leading digits of an axis's upper end."""
 RATIO_LOWS = (0.95, 0.9, 0.8, 0.5, 0.0)
 """Lower ends of the axis for a ratio of at most 1."""
 Y_LABEL_WIDTH = 5

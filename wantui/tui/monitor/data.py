@@ -29,7 +29,7 @@ MAX_LOG_TAIL_BYTES = 20_000
 MAX_FRAME_SIDE = 160
 """Maximum width and height of a frame in memory, in pixels: more than the pane shows."""
 MAX_CLIP_FRAMES, MAX_DECODED_FRAMES = 48, 600
-"""Maximum number of shown and of decoded frames of a finished clip."""
+"""Maximum number of shown frames, and of decoded frames, per finished clip."""
 DEFAULT_CLIP_FPS, MAX_SHOWN_FPS = 8.0, 8.0
 """Frames per second of a clip without a readable recipe, and maximum shown."""
 

@@ -18,7 +18,7 @@ MAX_LEVEL = 255
 COLOUR_COUNT = 256
 """Number of colours in the scale."""
 MAX_MAP_SIDE = 256
-"""Maximum width and height of the stored difference of a frame, in pixels: more than most panels show."""
+"""Maximum width and height of a frame's stored difference, in pixels: more than most panels show."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ FIGURE_ROWS = 1
 
 @dataclass(frozen=True)
 class PanelLayout:
-    """Grid of the panels of a player."""
+    """Grid of a player's panels."""
 
     columns: int
     rows: int

@@ -17,7 +17,7 @@ from wantui.tui.widgets.trajectory_table import TrajectoryTable
 ATTENTION_DELAY_SECONDS = 0.15
 """Time that the cursor must rest on a video before its attention is read."""
 MAX_CACHED_PICTURES = 64
-"""Maximum number of drawn pictures of a film that are stored."""
+"""Maximum number of a film's drawn pictures that are stored."""
 FRAME_LINES = 2
 """Lines of a pane's frame."""
 

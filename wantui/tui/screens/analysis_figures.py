@@ -88,7 +88,7 @@ class AnalysisFigures(AnalysisAttention):
         self.curve_name = ""
         """Curve of the mean curves; empty for the one that differs most clearly."""
         self.charted_metric = ""
-        """Metric of the curve of a dose-response; empty for the declared one."""
+        """Metric whose dose-response curve is shown; empty for the declared one."""
         self.factor_pair = ""
         """Two factors whose interaction is shown, such as "1,2"; empty for the first pair with the current grouping."""
         self._figures_by_key: dict[FigureKey, FigureDone] = {}
@@ -309,7 +309,7 @@ class AnalysisFigures(AnalysisAttention):
     def action_next_curve(self) -> None:
         """Show the next figure of the view.
 
-        This is the mean curves of the next quantity, the interaction of the next pair of factors, or the curve of the
+        This is the mean curves of the next quantity, the interaction of the next factor pair, or the curve of the
         next metric over a setting.
         """
         comparison = None if self.comparison_outcome is None else self.comparison_outcome.comparison

@@ -44,7 +44,7 @@ KIND_TEXTS: "dict[StateKind, str]" = {"clean": "predicted clean state", "noisy":
 
 
 class FormingScreen(DialogMixin, WorkerErrorsMixin, ModalScreen[None]):
-    """Pictures of the steps of one video: a large picture, a strip of small pictures, and the changes between steps."""
+    """Pictures of one video's steps: a large picture, a strip of small pictures, and the changes between steps."""
 
     BINDINGS = [*make_bindings("forming")]
     DEFAULT_CSS = """

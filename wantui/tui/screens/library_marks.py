@@ -33,7 +33,7 @@ class LibraryMarks(LibraryPlayback):
         raise NotImplementedError
 
     def show_mark(self, video_id: str, mark: VideoMark) -> None:
-        """Show the mark of a video of the shown batch."""
+        """Show the mark of a video in the shown batch."""
         raise NotImplementedError
 
     def show_written_marks(self, folder: Path, marks: BatchMarks) -> None:

@@ -42,7 +42,7 @@ class MonitorFiles(BaseScreen):
         self._request: MonitorFilesRequest | None = None
         """Files that are being read."""
         self._preview_request: tuple[int, float] = (0, 0.0)
-        """Step and time (monotonic, seconds) of the preview of this video that was requested last."""
+        """Step and time (monotonic, seconds) of this video's most recently requested preview."""
         self._has_waiting_key = False
         """Whether a key that asks for files was pressed while files were being read."""
 

@@ -23,7 +23,7 @@ picture beside it."""
 LIST_FRAME_HEIGHT = 3
 """Lines of the frame and the header of a list."""
 MAX_FULL_TEXT_HEIGHT = 6
-"""Maximum height in lines of the full text of the selected row; the style sheet has the same limit."""
+"""Maximum height of the selected row's full text, in lines; the style sheet has the same limit."""
 
 
 class QueueResults(QueueDetails):

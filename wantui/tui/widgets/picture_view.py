@@ -30,7 +30,7 @@ MAX_GAP_COLUMNS = 6
 STANDARD_SYSTEMS = ("standard", "windows")
 """Names of colour systems with 16 colours."""
 SHADES_SYSTEM = "shades"
-"""Name of the colour system of a terminal that shows no colours at all."""
+"""Colour system name of a terminal that shows no colours at all."""
 CUBE_LEVELS = (0, 95, 135, 175, 215, 255)
 """Levels of the channels in the cube of the 256 colours."""
 
