@@ -43,6 +43,8 @@ def queue_batches(*names: str) -> None:
         ("wantui run -c nan", ["plain,nano", "plain,nano-4step"]),
         ("wantui run -c ./my", ["file,./my"]),
         ("wantui library show out", ["file,out"]),
+        ("wantui run -t a red --det", ["plain,--detach"]),
+        ("wantui run -t a -t b --det", ["plain,--detach"]),
         ("wantui completion ", ["plain,bash", "plain,zsh", "plain,fish"]),
     ],
 )
@@ -111,6 +113,7 @@ def test_fish_keeps_a_value_and_its_description_after_the_first_comma(wantui: Wa
         (("lib",), "no such command 'lib'; did you mean library?"),
         (("queeu",), "no such command 'queeu'; did you mean queue?"),
         (("queue", "cancle"), "no such command 'cancle'; did you mean cancel?"),
+        (("validate",), "no such command 'validate'; did you mean config validate?"),
         (("cancel",), "no such command 'cancel'; did you mean queue cancel?"),
         (("ls",), "no such command 'ls'; did you mean queue ls or library ls or models ls?"),
         (("generate",), "no such command 'generate'; did you mean run?"),

@@ -51,7 +51,7 @@ def test_condition_that_leaves_no_video_with_a_bracket_is_the_named_cause(tmp_pa
 
 def test_missing_word_is_answered_with_all_words_of_the_template(tmp_path: Path) -> None:
     videos = load_planned_videos(tmp_path, NESTED_TEMPLATE, is_done=lambda video: "red" in video.recipe.prompt)
-    with pytest.raises(UserError, match=r"bracket 1 has no value 'gren'\. Choose from red, blue$"):
+    with pytest.raises(UserError, match=r"bracket 1 has no value 'gren'\. Choose from: red, blue$"):
         select_videos_by_condition(videos, ["1=gren"])
 
 

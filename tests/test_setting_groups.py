@@ -242,6 +242,7 @@ def test_slope_over_less_than_a_unit_is_called_an_extrapolation(tmp_path: Path) 
     short = respond(tmp_path / "short", [0.0, 0.4, 0.8], values)
     note = "cfg_scale was measured only from 0 to 0.8, so a slope per unit extrapolates beyond this range"
     assert describe_slope_range(short) == note
+    assert describe_slope_range(respond(tmp_path / "inexact", [3.1, 3.6, 4.1], values)) == ""
     assert describe_slope_range(respond(tmp_path / "long", [0.0, 0.5, 1.0], values)) == ""
 
 
@@ -558,7 +559,7 @@ def test_videos_are_selected_by_values_of_settings(tmp_path: Path) -> None:
     assert len(select_videos_by_condition(videos, ["steps=20", "steps=8"])) == len(videos)
     for condition, message in (
         ("steps", "has no value. Write NAME=VALUE"),
-        ("steps=9", "steps has no value '9'. Choose from 8, 20"),
+        ("steps=9", "steps has no value '9'. Choose from: 8, 20"),
         (
             "stepps=8",
             r"cannot select 'stepps': no setting of these videos has this name. Did you mean steps\?",
@@ -638,10 +639,10 @@ def test_videos_are_selected_by_word_and_seed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ("1=rd", "bracket 1 has no value 'rd'. Did you mean red? Choose from red, blue"),
+        ("1=rd", "bracket 1 has no value 'rd'. Did you mean red? Choose from: red, blue"),
         ("3=red", "cannot select '3': the template has brackets 1 to 2"),
-        ("1=", "bracket 1 has no value '(nothing)'. Choose from red, blue"),
-        ("1=(nothing)", "bracket 1 has no value '(nothing)'. Choose from red, blue"),
+        ("1=", "bracket 1 has no value '(nothing)'. Choose from: red, blue"),
+        ("1=(nothing)", "bracket 1 has no value '(nothing)'. Choose from: red, blue"),
         ("seed=9", "no video has seed 9. The videos have 0 to 3"),
         ("seed=a", "cannot read seed=a: a seed should be a whole number in decimal digits, got 'a' (examples: 7, 7"),
         ("seed=44..42", "the range 44..42 is empty. Write it as 44..42:-1 (examples: 7, 7,11 or 1..4)"),
@@ -665,7 +666,7 @@ def test_empty_option_is_selected_by_the_name_of_its_group(tmp_path: Path) -> No
     for condition in ("1=(nothing)", "1="):
         assert select_videos_by_condition([*videos, lacking], [condition]) == [*videos[4:], lacking]
     assert select_videos_by_condition(videos, ["1=red"]) == videos[:4]
-    with pytest.raises(UserError, match=r"bracket 1 has no value 'blue'\. Choose from red, \(nothing\)$"):
+    with pytest.raises(UserError, match=r"bracket 1 has no value 'blue'\. Choose from: red, \(nothing\)$"):
         select_videos_by_condition(videos, ["1=blue"])
 
 
@@ -675,7 +676,7 @@ def test_message_counts_the_values_that_it_does_not_name(tmp_path: Path) -> None
         for video in synthetic_videos(tmp_path, {"red": 1.0}, 12, phrasings=1)
     ]
     for count, ending in ((10, "08, 09"), (11, "08, 09 and 1 more"), (12, "08, 09 and 2 more")):
-        with pytest.raises(UserError, match=f"Choose from 00, 01, .*{ending}$"):
+        with pytest.raises(UserError, match=f"Choose from: 00, 01, .*{ending}$"):
             select_videos_by_condition(videos[:count], ["1=blue"])
 
 
@@ -723,7 +724,7 @@ def test_baseline_of_a_sweep_has_one_name(tmp_path: Path) -> None:
     ]
     for name in ("baseline", "none"):
         assert {video.cell_label for video in select_videos_by_condition(videos, [f"schedule={name}"])} == {"baseline"}
-    with pytest.raises(UserError, match="Choose from baseline, 5%, 10%"):
+    with pytest.raises(UserError, match="Choose from: baseline, 5%, 10%"):
         select_videos_by_condition(videos, ["schedule=7%"])
     plain = [replace(video, cell_label="") for video in videos]
     assert group_videos(plain, "schedule")[0].name == "schedule none"

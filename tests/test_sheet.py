@@ -73,9 +73,9 @@ def test_grid_of_selected_videos_keeps_their_places() -> None:
         (
             "green",
             42,
-            "--variation: batch has no 'green'. Choose from red_circle, red_square, blue_circle, blue_square",
+            "--variation: batch has no 'green'. Choose from: red_circle, red_square, blue_circle, blue_square",
         ),
-        ("red_circle", 7, "--seed: batch has no 7. Choose from 42, 43"),
+        ("red_circle", 7, "--seed: batch has no 7. Choose from: 42, 43"),
     ],
 )
 def test_grid_refuses_an_unknown_selection(variation: str, seed: int, message: str) -> None:

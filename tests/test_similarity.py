@@ -75,7 +75,7 @@ def test_own_baseline_of_a_sweep_is_found_by_its_flag() -> None:
     [
         ("baseline", "has no baseline cell. Name a value, such as cfg_scale=1"),
         ("cfg=1", "no swept setting 'cfg'. Write NAME=VALUE; swept settings: cfg_scale, steps"),
-        ("cfg_scale=2", "cfg_scale has no value '2'. Choose from 1, 4"),
+        ("cfg_scale=2", "cfg_scale has no value '2'. Choose from: 1, 4"),
         ("green", "has no 'green'. .* one of: cfg_scale 1, steps 3"),
     ],
 )

@@ -274,7 +274,7 @@ def test_locked_database_is_not_reported_as_damaged(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Queue, "recover_interrupted_videos", locked)
     monkeypatch.setattr(supervisor, "MAX_DATABASE_WAIT_SECONDS", -1.0)
-    with pytest.raises(UserError, match=r"cannot use the queue .*: database is locked\. End the process that"):
+    with pytest.raises(UserError, match=r"cannot use the queue .*: database is locked\. End the process that is lock"):
         run_engine(StateDirectory(tmp_path), tmp_path / "logs", 1, ends_when_idle=True)
     log = (tmp_path / "logs" / "engine.log").read_text()
     assert "database is locked" in log

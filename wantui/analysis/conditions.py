@@ -157,4 +157,4 @@ def _explain_missing_value(name: str, value: str, known_values: Sequence[str]) -
     similar_values = difflib.get_close_matches(value, known_values, 1)
     suggestion = f" Did you mean {similar_values[0]}?" if similar_values else ""
     known = join_and_shorten(known_values, MAX_NAMED_VALUES)
-    return f"--where: {name} has no value {value!r}.{suggestion} Choose from {known}"
+    return f"--where: {name} has no value {value!r}.{suggestion} Choose from: {known}"

@@ -195,7 +195,7 @@ def _build_trend(
 def describe_slope_range(dose_response: DoseResponse) -> str:
     """Return a note if one unit of the setting is more than the measured range; otherwise an empty text."""
     first, last = dose_response.doses[0], dose_response.doses[-1]
-    if last - first >= 1:
+    if last - first >= 1 - 1e-9:  # 4.1 - 3.1 is below 1
         return ""
     name = dose_response.setting_name
     return f"{name} was measured only from {first:g} to {last:g}, so a slope per unit extrapolates beyond this range"

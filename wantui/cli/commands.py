@@ -19,6 +19,8 @@ COMMANDS_BY_OTHER_NAME = {
     "version": ["--version"],
 }
 """Commands by the names that they have in other programs."""
+TYPO_SIMILARITY = 0.75
+"""Least similarity (`difflib`) of a mistyped command: "validate", which is a command of a group, is no "ablate"."""
 
 
 class WantuiCommand(click.Command):
@@ -28,6 +30,8 @@ class WantuiCommand(click.Command):
         _, extra_arguments, parsed_parameters = self.make_parser(ctx).parse_args(args=list(args))
         if self.get_help_option(ctx) in parsed_parameters:
             extra_arguments, parsed_parameters = [], []  # the help is shown in any case
+        if ctx.resilient_parsing:  # the shell completes a line that may still be wrong
+            return super().parse_args(ctx, args)
         if extra_arguments and any(parameter.name == "template" for parameter in self.params):
             text = shorten_text(" ".join(extra_arguments))
             ctx.fail(f"unexpected argument {text!r}. Write a template as -t 'a [red|blue] circle', a config as -c NAME")
@@ -56,9 +60,10 @@ class WantuiGroup(click.Group):
         name = args[0]
         if not (ctx.resilient_parsing or name.startswith("-")) and self.get_command(ctx, name) is None:
             names = self.list_commands(ctx)
-            similar = [known for known in names if known.startswith(name)] or self._find_subcommands(ctx, name)
+            similar = [known for known in names if known.startswith(name)]
             similar = similar or (COMMANDS_BY_OTHER_NAME.get(name, []) if ctx.parent is None else [])
-            similar = similar or difflib.get_close_matches(name, names)
+            similar = similar or difflib.get_close_matches(name, names, cutoff=TYPO_SIMILARITY)
+            similar = similar or self._find_subcommands(ctx, name) or difflib.get_close_matches(name, names)
             advice = f"did you mean {' or '.join(similar)}?" if similar else f"the commands are {', '.join(names)}."
             ctx.fail(f"no such command {name!r}; {advice}")
         return super().resolve_command(ctx, args)

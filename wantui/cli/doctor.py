@@ -75,10 +75,12 @@ def run_doctor_checks(runs_nano: bool) -> Iterator[Finding]:
         platform.python_version(),
         "" if is_supported else "install Python 3.11, 3.12 or 3.13",
     )
-    requirement_findings = list(_check_installed_requirements())
-    yield from requirement_findings
+    reported_checks = set()
+    for finding in _check_installed_requirements():
+        reported_checks.add(finding.check)
+        yield finding
     torch_finding, torch_version = _check_torch_import()
-    if all(finding.check != torch_finding.check for finding in requirement_findings):  # missing or unsupported
+    if torch_finding.check not in reported_checks:  # otherwise it is missing or unsupported
         yield torch_finding
     yield from _check_gpus(torch_version)
     yield _check_nano_weights()

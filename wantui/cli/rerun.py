@@ -70,7 +70,7 @@ def _read_checked_clip_tags(clip_path: Path) -> "tuple[Recipe, dict[str, Any]]":
             )
     if frame_count != recipe.frames:
         raise UserError(
-            f"cannot regenerate {clip_path}: it is damaged: it has {format_count(frame_count, 'frame')}, not "
+            f"cannot regenerate {clip_path}: it is damaged. It has {format_count(frame_count, 'frame')}, not "
             f"{recipe.frames} as in its recipe"
         )
     return recipe, provenance

@@ -141,7 +141,7 @@ def _check_selection(option: str, wanted: Collection[object], known: Sequence[ob
     for name in wanted:
         if name not in known:
             raise UserError(
-                f"{option}: {folder} has no {name!r}. Choose from {join_and_shorten(known, MAX_LISTED_NAMES)}"
+                f"{option}: {folder} has no {name!r}. Choose from: {join_and_shorten(known, MAX_LISTED_NAMES)}"
             )
 
 

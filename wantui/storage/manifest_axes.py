@@ -152,7 +152,7 @@ class BatchAxes:
             positions = find_matching_value_indices(values, text.strip())
             if not positions:
                 known = ", ".join(dict.fromkeys(format_value_labels(values)))
-                raise UserError(f"{option}: {name} has no value {text.strip()!r}. Choose from {known}")
+                raise UserError(f"{option}: {name} has no value {text.strip()!r}. Choose from: {known}")
             positions_by_axis.setdefault("+".join(axis.names), []).extend(positions)
         return positions_by_axis
 
