@@ -1,5 +1,7 @@
 """Files that the screens read by threads: logs and sheets that cannot be read, and the config of a draft."""
 
+import errno
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -124,8 +126,8 @@ def test_config_that_cannot_be_reached_is_not_reported_as_deleted(config_file: P
     draft_text = config_sources.read_config_file(config_file)
     target = config_file.rename(config_file.with_name("kept.yaml"))
     config_file.symlink_to(config_file.name)  # a loop, which cannot be opened (ELOOP), even by root
-    current = draft_text.reload_file()
-    assert current is not None
+    assert draft_text.reload_file() is draft_text
+    current = config_sources.read_config_file(config_file)
     assert "cannot be read" in str(current.error)
     config_file.unlink()
     assert current.reload_file() is None
@@ -133,6 +135,27 @@ def test_config_that_cannot_be_reached_is_not_reported_as_deleted(config_file: P
     reloaded = current.reload_file()
     assert reloaded is not None
     assert reloaded.yaml_text == NANO_FILE
+
+
+@pytest.mark.parametrize("failing_calls", [(1, 2), (2,)])
+def test_draft_keeps_its_config_while_descriptors_are_lacking(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, failing_calls: tuple[int, ...]
+) -> None:
+    draft_text = config_sources.read_config_file(config_file)
+    config_file.write_text(NANO_FILE.replace("5", "16"))
+    open_file, calls = os.open, itertools.count(1)
+
+    def refuse_calls(*args: Any, **options: Any) -> int:
+        if next(calls) in failing_calls:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return open_file(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse_calls)
+        assert draft_text.reload_file() is draft_text
+    reloaded = draft_text.reload_file()
+    assert reloaded is not None
+    assert "steps: 16" in reloaded.yaml_text
 
 
 def test_unreadable_config_is_reported_and_reloaded_once_readable(config_file: Path) -> None:

@@ -39,7 +39,7 @@ def read_text_file(path: Path, max_bytes: int, *, may_be_pipe: bool = False) -> 
             _check_file_type(path, os.fstat(descriptor).st_mode, may_be_pipe)
             content = file.read(max_bytes + 1)
     except OSError as error:
-        raise TextFileError(path, f"cannot be read: {error.strerror or error}") from None
+        raise TextFileError(path, f"cannot be read: {error.strerror or error}") from error
     if len(content) > max_bytes:
         raise TextFileError(path, f"is too large: more than {format_bytes(max_bytes)}")
     if _UTF_16_OR_32_PATTERN.match(content):

@@ -79,7 +79,7 @@ def read_config_text(path: Path, *, may_be_pipe: bool = False) -> str:
     try:
         return text_files.read_text_file(path, MAX_CONFIG_BYTES, may_be_pipe=may_be_pipe)
     except TextFileError as error:
-        raise ConfigError([ConfigProblem(path, None, "", error.reason)]) from None
+        raise ConfigError([ConfigProblem(path, None, "", error.reason)]) from error
 
 
 def parse_yaml_document(text: str, source: Path | str) -> YamlDocument:

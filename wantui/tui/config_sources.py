@@ -13,8 +13,9 @@ from wantui.config.fields import get_setting_value
 from wantui.config.presets import find_config_path
 from wantui.config.problems import ConfigProblem
 from wantui.errors import UserError
-from wantui.file_state import MISSING_FILE, FileState, read_file_state
+from wantui.file_state import MISSING_FILE, UNREADABLE_FILE, FileState, read_file_state
 from wantui.formatting import format_count
+from wantui.json_files import is_refused_by_system
 from wantui.paths import expand_user_path
 from wantui.tui.drafts import DEFAULT_CONFIG, Drafts
 
@@ -123,10 +124,16 @@ class DraftText:
             return None
 
     def reload_file(self) -> "DraftText | None":
-        """Return this object if its file is unchanged, a new object if the file changed, or None if it was deleted."""
+        """Return a new object if the file changed, None if it was deleted, or otherwise this object.
+
+        A text that was read is kept while the system cannot read the file, such as for lack of descriptors.
+        """
         if self.file_path is None or (file_state := read_file_state(self.file_path)) == self.file_state:
             return self
-        return None if file_state == MISSING_FILE else read_config_file(self.file_path)
+        if file_state == MISSING_FILE:
+            return None
+        current = read_config_file(self.file_path)
+        return self if current.file_state == UNREADABLE_FILE and self.error is None else current
 
 
 def read_config_file(path: Path) -> DraftText:
@@ -135,7 +142,7 @@ def read_config_file(path: Path) -> DraftText:
     try:
         return DraftText(read_config_text(path), path, path, file_state)
     except ConfigError as error:
-        return DraftText("", path, path, file_state, error)
+        return DraftText("", path, path, UNREADABLE_FILE if is_refused_by_system(error) else file_state, error)
 
 
 def read_draft_text(drafts: Drafts) -> DraftText:
