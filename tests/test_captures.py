@@ -1,6 +1,7 @@
 """Published captures: every chunk must exist, every byte is verified, and an error names the damaged file."""
 
 import asyncio
+import errno
 import math
 import os
 import runpy
@@ -390,6 +391,23 @@ def test_chunk_removed_after_opening_is_not_read_as_zeros(trajectory: Path) -> N
     chunk.unlink()
     with pytest.raises(FileNotFoundError, match="gram"):
         array[:]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "x"), RuntimeError("can't start new thread"), MemoryError()])
+def test_lack_of_resources_does_not_discard_a_partial_capture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    path = tmp_path / "vid_001.zarr"
+    write_trajectory(path, PLAIN)
+    path.rename(tmp_path / "vid_001.zarr.partial")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(zarr, "open_group", refuse)
+    sigmas = np.linspace(1, 0, STEPS + 1).tolist()
+    with pytest.raises(type(error)):
+        TrajectoryWriter(path, SHAPE, sigmas, sigmas[:-1], recipe_for(NANO, steps=STEPS, capture=PLAIN), checksums=[1])
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link"])

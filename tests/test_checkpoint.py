@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import re
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -412,6 +413,21 @@ def test_edited_checkpoint_restarts_the_video(
     result, restarts = finish(generate_video(tiny, recipe, files))
     assert [type(event) for event in restarts] == [GenerationRestarted]
     assert result.latents_sha256 == reference.latents_sha256
+
+
+def test_lack_of_descriptors_does_not_discard_a_checkpoint(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, videos: Videos
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"])
+    files = videos.copy_stopped(recipe, 2, tmp_path / "b")
+    assert files.checkpoint_path is not None
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            read_checkpoint(files.checkpoint_path, tiny, recipe)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.parametrize("earlier_seconds", [1000.0, None])

@@ -170,10 +170,18 @@ def test_unwritable_folder_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
     assert decide_outcome(error, situation(tmp_path)) == WaitForFolder(tmp_path, "read-only")
 
 
-def test_transient_error_is_retried_a_few_times(tmp_path: Path) -> None:
-    error = OSError(errno.ESTALE, "Stale file handle")
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ESTALE, "Stale file handle"), "Stale file handle"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (RuntimeError("can't start new thread"), "cannot start a thread"),
+    ],
+    ids=str,
+)
+def test_transient_error_is_retried_a_few_times(tmp_path: Path, error: Exception, reason: str) -> None:
     again = decide_outcome(error, situation(tmp_path, passed=outcomes.MAX_TRANSIENT_ERRORS - 1))
-    assert again == ReleaseVideo("Stale file handle (transient)", is_warning=True)
+    assert again == ReleaseVideo(f"{reason} (transient)", is_warning=True)
     assert isinstance(decide_outcome(error, situation(tmp_path, passed=outcomes.MAX_TRANSIENT_ERRORS)), FailVideo)
 
 

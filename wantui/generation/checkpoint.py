@@ -28,7 +28,7 @@ from wantui.generation.provenance import ARITHMETIC_VERSION, describe_provenance
 from wantui.generation.samplers import SAMPLERS_BY_NAME
 from wantui.planning import Recipe
 from wantui.samplers import count_model_evaluations
-from wantui.storage.output_errors import is_file_system_outage
+from wantui.storage.output_errors import is_outage
 
 CHECKPOINT_FORMAT = 3
 """Format of the file; other formats are rejected."""
@@ -175,20 +175,21 @@ def read_checkpoint(path: Path, pipeline: WanPipeline, recipe: Recipe) -> Checkp
 
     Raises:
         CheckpointRefusedError: the file is damaged, or from another recipe or other software.
-        OSError: the file system is protected or unreachable; the checkpoint may be intact.
+        Exception: the file system is protected or unreachable, or resources are lacking; the checkpoint may be intact.
     """
     if not os.path.lexists(path):
         return None
     if not path.is_file():  # reading a pipe would wait for ever
         raise CheckpointRefusedError(f"{path.name} is not a regular file")
     try:
+        path.open("rb").close()  # safetensors hides why a file cannot be opened
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["wantui"])
             tensors_by_name = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
         stored_format, stored_digest = header.get("format"), header.pop("sha256", None)
         is_digest_correct = stored_digest == _compute_checkpoint_digest(header, tensors_by_name)
     except Exception as error:  # damaged bytes raise errors of many types; the video can always restart
-        if is_file_system_outage(error, path.parent):
+        if is_outage(error, path.parent):
             raise
         raise CheckpointRefusedError(f"it cannot be read ({type(error).__name__}: {error})") from None
     if stored_format != CHECKPOINT_FORMAT:

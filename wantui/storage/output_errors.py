@@ -8,7 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from wantui.json_files import REFUSED_ERROR_NUMBERS
+from wantui.errors import SHORTAGE_ERROR_NUMBERS
+from wantui.json_files import REFUSED_ERROR_NUMBERS, find_system_refusal
 
 DISK_FULL_ERROR_NUMBERS = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE_ERROR_NUMBERS = (errno.EROFS, errno.EIO, *REFUSED_ERROR_NUMBERS)
@@ -24,15 +25,18 @@ PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER = {
 """Cause and remedy for each error number of a failed write to a video's files."""
 
 
-def is_file_system_outage(error: BaseException, folder: Path) -> bool:
-    """Return whether an error comes from a full, protected or unreachable file system, rather than from single files.
+def is_outage(error: BaseException, folder: Path) -> bool:
+    """Return whether an error comes from a file system or a lack of resources, rather than from single files.
 
+    The file system may be full, protected or unreachable; memory, threads or file descriptors may be lacking.
     EIO may be damage or an outage; it counts as damage, because a video can be generated again. A file without
     permissions in a writable folder is a fault of that file, not an outage.
 
     Args:
         folder: folder of the file that could not be read or written.
     """
+    if (refusal := find_system_refusal(error)) is not None and refusal.errno in SHORTAGE_ERROR_NUMBERS:
+        return True
     if not isinstance(error, OSError) or error.errno == errno.EIO:
         return False
     if error.errno in (errno.EACCES, errno.EPERM):

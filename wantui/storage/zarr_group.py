@@ -24,7 +24,7 @@ from wantui.errors import UserError, find_shortage
 from wantui.json_files import UnreadableFileError, read_json_object, read_regular_file
 from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
-from wantui.storage.output_errors import is_file_system_outage
+from wantui.storage.output_errors import is_outage
 from wantui.storage.recipe_differences import describe_recipe_mismatch
 from wantui.storage.zarr_thread import import_zarr
 
@@ -95,14 +95,15 @@ def convert_to_partial_capture_error(partial_folder: Path) -> Iterator[None]:
     zarr and its codecs have no common error type, and the video can always start again.
 
     Raises:
-        OSError: the file system is full, protected or unreachable; the capture may be intact.
+        Exception: the file system is full, protected or unreachable, or memory, threads or file descriptors are
+            lacking; the capture may be intact.
     """
     try:
         yield
     except PartialCaptureError:
         raise
     except Exception as error:
-        if is_file_system_outage(error, partial_folder.parent):
+        if is_outage(error, partial_folder.parent):
             raise
         raise PartialCaptureError(f"{partial_folder.name} cannot be read ({type(error).__name__}: {error})") from None
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from wantui.errors import SHORTAGE_ERROR_NUMBERS, find_shortage
 from wantui.generation.cuda_errors import is_fatal_cuda_error, is_out_of_memory
 from wantui.generation.errors import NotLoadedError
 from wantui.generation.guidance_split import SecondGpuError
@@ -24,7 +25,7 @@ from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError
 
 MAX_TRANSIENT_ERRORS = 3
-"""Number of transient file-system errors after which a video fails."""
+"""Number of transient errors of the file system, or lacks of resources, after which a video fails."""
 
 
 class StoppedError(Exception):
@@ -124,7 +125,7 @@ class ErrorContext:
     has_next_plan: Callable[[], bool]
     """Return whether a memory plan exists that needs less memory."""
     count_transient_error: Callable[[], int]
-    """Count a transient file-system error; return the number for this video."""
+    """Count a transient error; return the number for this video."""
 
 
 def decide_outcome(error: BaseException, context: ErrorContext) -> VideoOutcome | None:
@@ -161,6 +162,8 @@ def decide_outcome(error: BaseException, context: ErrorContext) -> VideoOutcome 
                 return FailVideo(describe_deleted_folder(context.batch_root))
             if is_out_of_memory(error):
                 return TryNextPlan(str(error))
+            if (shortage := find_shortage(error)) is not None:
+                return _decide_os_error_outcome(shortage, context)
             return FailVideo(_describe_error(error), is_unexpected=True)
     return None
 
@@ -179,8 +182,9 @@ def _decide_os_error_outcome(error: OSError, context: ErrorContext) -> VideoOutc
         return WaitForFolder(*unwritable_folder)
     if (sticky_conflict := describe_sticky_bit_conflict(error)) is not None:
         return FailVideo(sticky_conflict)
-    if error.errno in UNWRITABLE_ERROR_NUMBERS and context.count_transient_error() < MAX_TRANSIENT_ERRORS:
-        # The folder is writable again, for example after a network outage.
+    is_transient = error.errno in (*UNWRITABLE_ERROR_NUMBERS, *SHORTAGE_ERROR_NUMBERS)
+    if is_transient and context.count_transient_error() < MAX_TRANSIENT_ERRORS:
+        # The folder is writable again, for example after a network outage, or resources were lacking.
         return ReleaseVideo(f"{error.strerror} (transient)", is_warning=True)
     return FailVideo(describe_path_conflict(context.batch_root, error) or _describe_error(error))
 
