@@ -22,7 +22,7 @@ from wantui.cli.rerun import _print_rerun_result
 from wantui.errors import UserError
 from wantui.gpu.nvml import Gpu, GpuReport
 from wantui.planning import Recipe
-from wantui.queue import reader
+from wantui.queue import reader, state_files
 from wantui.queue.queue import Queue
 from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
@@ -562,6 +562,49 @@ def test_followed_log_shows_lines_written_just_before_a_rotation(
         logs.command.callback(None, True, 20, path.parent)  # type: ignore[misc]
     expected_lines = ["first", *(f"before rotation {n + 1}" for n in range(rotations)), *["after the rotations"] * 2]
     assert capsys.readouterr().out.splitlines() == expected_lines
+
+
+def rotate_log(path: Path, kept_count: int = 3) -> None:
+    """Make `path` its first backup, and keep at most `kept_count` backups."""
+    for backup in range(kept_count - 1, 0, -1):
+        if (earlier := path.with_name(f"{path.name}.{backup}")).exists():
+            earlier.replace(path.with_name(f"{path.name}.{backup + 1}"))
+    path.rename(path.with_name(f"{path.name}.1"))
+
+
+def test_log_that_rotates_while_its_backups_are_read_is_shown_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, positions = Path("engine.log"), dict[Path, logs.LogPosition]()
+    path.write_text("one\n")
+    assert logs._read_new_lines(path, positions) == ["one"]
+    rotate_log(path)
+    path.write_text("two\n")
+    open_file = state_files.open_state_file
+
+    def rotate_before_opening(opened_path: Path, *arguments: int) -> int:
+        if opened_path.name == "engine.log.1" and not Path("engine.log.2").exists():
+            rotate_log(path)
+            path.write_text("three\n")
+        return open_file(opened_path, *arguments)
+
+    monkeypatch.setattr(state_files, "open_state_file", rotate_before_opening)
+    assert logs._read_new_lines(path, positions) == ["two"]
+    assert logs._read_new_lines(path, positions) == ["three"]
+
+
+def test_log_whose_earlier_file_is_removed_shows_the_backups_written_since() -> None:
+    path, positions = Path("engine.log"), dict[Path, logs.LogPosition]()
+    Path("engine.log.1").write_text("old\n")
+    os.utime("engine.log.1", (1, 1))
+    path.write_text("first\n")
+    assert logs._read_new_lines(path, positions) == ["first"]
+    path.rename("first.log")
+    path.write_text("second\n")
+    Path("second.log").hardlink_to(path)  # so that no other file gets its inode
+    assert logs._read_new_lines(path, positions) == ["second"]
+    for word in ("third", "fourth", "fifth"):
+        rotate_log(path, 2)
+        path.write_text(f"{word}\n")
+    assert logs._read_new_lines(path, positions) == ["third", "fourth", "fifth"]
 
 
 @pytest.mark.parametrize("lines", ["-1", "1_0", "\u0663", "x"])

@@ -49,6 +49,8 @@ class LogPosition(NamedTuple):
     inode: int
     """Inode of the file; a rotated log is a new file."""
     offset: int
+    modified_ns: int = 0
+    """Modification time of the file when read, in nanoseconds."""
 
 
 def _read_new_lines(log_path: Path, position_by_path: dict[Path, LogPosition]) -> list[str]:
@@ -70,31 +72,41 @@ def _read_new_lines(log_path: Path, position_by_path: dict[Path, LogPosition]) -
         position = position_by_path.get(log_path, LogPosition(status.st_ino, 0))
         content = b""
         if position.inode != status.st_ino:
-            content, position = _read_rotated_files(log_path, position), LogPosition(status.st_ino, 0)
+            content = _read_rotated_files(log_path, position, status.st_ino)
+            position = LogPosition(status.st_ino, 0)
         offset = 0 if status.st_size < position.offset else position.offset  # the log was emptied
         file.seek(offset)
         new_content, newline, _ = file.read().rpartition(b"\n")
-    position_by_path[log_path] = LogPosition(status.st_ino, offset + len(new_content + newline))
+    position_by_path[log_path] = LogPosition(status.st_ino, offset + len(new_content + newline), status.st_mtime_ns)
     return (content + new_content).decode(errors="replace").splitlines()
 
 
-def _read_rotated_files(log_path: Path, position: LogPosition) -> bytes:
-    """Return what a log contained after a position before it was rotated; empty if that file no longer exists."""
+def _read_rotated_files(log_path: Path, position: LogPosition, base_inode: int) -> bytes:
+    """Return what a log contained after a position before it was rotated, as far as its files still exist.
+
+    Args:
+        base_inode: inode of the open log, which may be rotated meanwhile.
+    """
     from wantui.queue.state_files import open_state_file
     from wantui.storage.log_files import BACKUP_COUNT
 
-    content = b""
+    content, read_inodes = b"", {base_inode}
     for number in range(1, BACKUP_COUNT + 1):  # the latest first
         try:
             with os.fdopen(open_state_file(log_path.with_name(f"{log_path.name}.{number}"), os.O_RDONLY), "rb") as file:
-                if os.fstat(file.fileno()).st_ino != position.inode:
-                    content = file.read() + content
+                status = os.fstat(file.fileno())
+                if status.st_mtime_ns < position.modified_ns:  # older than the file of the position
+                    break
+                if status.st_ino in read_inodes:  # rotated meanwhile
                     continue
-                file.seek(position.offset)
-                return file.read() + content
+                file.seek(position.offset if status.st_ino == position.inode else 0)
+                content = file.read() + content
         except (OSError, UserError):
             break
-    return b""
+        if status.st_ino == position.inode:
+            break
+        read_inodes.add(status.st_ino)
+    return content
 
 
 def _print_log_line(log_path: Path, line: str, shows_name: bool) -> None:
