@@ -132,7 +132,10 @@ def test_queue_waits_for_the_disk_of_the_file_outside_the_batch(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (errno.ENOENT, "No such file or directory. A folder was removed while the video was generated. Generate"),
+        (
+            errno.ENOENT,
+            "No such file or directory. A file or a folder was removed while the video was generated. Generate",
+        ),
         (errno.ENOTDIR, "Not a directory. A file is in the place of a folder. Remove it, then generate"),
         (errno.EISDIR, "Is a directory. A folder is in the place of a file. Remove it, then generate"),
     ],

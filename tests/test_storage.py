@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import shutil
 import stat
 import threading
 import time
@@ -18,6 +19,7 @@ from conftest import recipe_for
 
 from wantui.atomic_files import atomic_folder, atomic_write, write_text_atomically
 from wantui.config import load_config
+from wantui.json_files import is_refused_by_system
 from wantui.models.catalogue import NANO
 from wantui.planning import CaptureRequests, plan_batch
 from wantui.storage.background_writer import BackgroundWriter
@@ -25,6 +27,7 @@ from wantui.storage.contact_sheet import ContactSheet
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import ManifestError, read_manifest, write_batch_files, write_manifest
 from wantui.storage.mp4 import MAX_PENDING_FRAMES, ClipError, ClipWriter, read_clip_tags, read_frames, write_mp4
+from wantui.storage.output_errors import describe_path_conflict
 from wantui.storage.state_reader import StoredStates
 from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.zarr_group import CaptureError
@@ -77,6 +80,16 @@ def test_writer_whose_partial_file_was_removed_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="removed it while it was written"), atomic_write(path) as partial:
         partial.unlink()
     assert list(path.parent.iterdir()) == []
+
+
+def test_writer_whose_folder_was_removed_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "sheet.png"
+    with pytest.raises(FileNotFoundError) as caught, atomic_write(path) as partial:
+        shutil.rmtree(partial.parent)
+    assert describe_path_conflict(tmp_path, caught.value) == (
+        f"cannot write {path}.partial: No such file or directory. A file or a folder was removed while the video was "
+        "generated. Generate the video again: wantui queue retry"
+    )
 
 
 def test_partial_file_stays_open_so_that_no_other_file_gets_its_inode(tmp_path: Path) -> None:
@@ -229,6 +242,17 @@ def test_file_that_is_not_a_clip_is_refused(content: bytes, message: str) -> Non
     Path("clip.mp4").write_bytes(content)
     with pytest.raises(ClipError, match=message):
         read_clip_tags(Path("clip.mp4"))
+
+
+def test_clip_with_a_damaged_size_is_not_reported_as_a_lack_of_memory() -> None:
+    path = Path("clip.mp4")
+    write_mp4(path, iter(moving_bar(5)), 8, 5, {"title": "holiday"})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"stsd") + 12] = 0xFF  # size of the first sample description
+    path.write_bytes(content)
+    with pytest.raises(ClipError, match="is not a readable clip: Cannot allocate memory") as caught:
+        list(read_frames(path))
+    assert not is_refused_by_system(caught.value)
 
 
 def test_clip_with_missing_or_damaged_recipe_is_refused() -> None:

@@ -65,6 +65,8 @@ def _check_created_file(partial_path: Path, file_identity: tuple[int, int]) -> N
     try:
         status = partial_path.lstat()
     except FileNotFoundError as error:
+        if not partial_path.parent.exists():
+            raise
         reason = "another process removed it while it was written, perhaps because it writes the same file"
         raise FileNotFoundError(error.errno, reason, str(partial_path)) from None
     if not stat.S_ISREG(status.st_mode) or (status.st_dev, status.st_ino) != file_identity:

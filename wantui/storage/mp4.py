@@ -236,10 +236,11 @@ def open_container(path: Path) -> Iterator[Any]:
         ) as container:
             yield container
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:
-        if (refusal := find_system_refusal(error)) is not None:
+        is_damage = isinstance(error, av.error.MemoryError)  # FFmpeg cannot allocate the size in a damaged header
+        if not is_damage and (refusal := find_system_refusal(error)) is not None:
             raise ClipError(f"{path} cannot be read: {refusal.strerror}") from refusal
         reason = getattr(error, "strerror", None) or error
-        raise ClipError(f"{path} is not a readable clip: {reason}") from error
+        raise ClipError(f"{path} is not a readable clip: {reason}") from (None if is_damage else error)
 
 
 def _make_file_url(path: Path) -> str:

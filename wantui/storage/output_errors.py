@@ -16,7 +16,7 @@ UNWRITABLE_ERROR_NUMBERS = (errno.EROFS, errno.EIO, *REFUSED_ERROR_NUMBERS)
 """Error numbers of a file system that is read-only, owned by another user, damaged, or unreachable."""
 
 PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER = {
-    errno.ENOENT: "A folder was removed while the video was generated. Generate the video again",
+    errno.ENOENT: "A file or a folder was removed while the video was generated. Generate the video again",
     errno.ENOTDIR: "A file is in the place of a folder. Remove it, then generate the video again",
     errno.EISDIR: "A folder is in the place of a file. Remove it, then generate the video again",
     errno.EEXIST: "A file is in the place of a folder. Remove it, then generate the video again",
