@@ -149,7 +149,11 @@ def test_os_error_ends_any_command_without_a_traceback(
         (BlockingIOError(11, "Resource temporarily unavailable"), "Resource temporarily unavailable"),
         (MemoryError(), "Cannot allocate memory"),
         (RuntimeError("can't start new thread"), "cannot start a thread"),
-        (ImportError("libx.so: failed to map segment from shared object"), "Cannot allocate memory"),
+        (
+            ImportError("libx.so: failed to map segment from shared object"),
+            "libx.so: failed to map segment from shared object (too little memory, or a file system mounted with "
+            "noexec)",
+        ),
     ],
 )
 def test_lack_of_resources_ends_any_command_without_a_traceback(

@@ -24,7 +24,7 @@ def find_shortage(error: BaseException) -> OSError | None:
     if isinstance(error, MemoryError):
         return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     if isinstance(error, ImportError) and str(error).endswith("failed to map segment from shared object"):
-        return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return OSError(errno.ENOMEM, f"{error} (too little memory, or a file system mounted with noexec)")
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return OSError(errno.EAGAIN, "cannot start a thread")
     return None
