@@ -76,7 +76,7 @@ def test_separator_and_byte_order_mark_are_recognised(write_table: WriteTable, s
         ("score\n1\n", "Separate columns with commas, semicolons, tabs, vertical bars"),
         ("video,score,score\na.mp4,1,2\n", "two columns are named score"),
         ("video,,score\na.mp4,1,2\n", "column 2 has no name"),
-        ("video,length\na.mp4,1\n", "column length has the name of a metric"),
+        ("video,length\na.mp4,1\n", "column length has the name of one of wantui's metrics"),
         ("video,seed\na.mp4,1\n", "no column of labels, only video, seed"),
         ("video,score\na.mp4,1\nb.mp4,good\nc.mp4,2\n", "line 3, column score: 'good' is not a finite number"),
         ("video,score\na.mp4,1\nb.mp4,NaN\n", "line 3, column score: 'NaN' is not a finite number"),
