@@ -11,10 +11,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from wantui.errors import UserError
+from wantui.storage import locks
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import (
     MANIFEST_LOCK_FILE,
@@ -166,6 +168,28 @@ def test_lock_whose_file_was_replaced_while_waiting_excludes_the_new_file(
     with lock_by_file(path, max_seconds):
         assert locked_inodes[-1] == path.stat().st_ino
     assert descriptors(tmp_path) == 0
+
+
+def test_replaced_lock_file_does_not_extend_the_maximum_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, seconds, replaced_inodes = tmp_path / "lock", 0.0, set[int]()
+
+    def replace_file(descriptor: int, _: int) -> None:
+        inode = os.fstat(descriptor).st_ino
+        if len(replaced_inodes) < 3 and inode not in replaced_inodes:
+            replaced_inodes.add(inode)
+            path.rename(tmp_path / f"lock{inode}")  # so that no other file gets its inode
+            path.touch()
+        raise BlockingIOError
+
+    def sleep(duration: float) -> None:
+        nonlocal seconds
+        seconds += duration
+
+    monkeypatch.setattr(fcntl, "flock", replace_file)
+    monkeypatch.setattr(locks, "time", SimpleNamespace(monotonic=lambda: seconds, sleep=sleep))
+    with lock_by_file(path, 1):
+        assert len(replaced_inodes) == 3
+        assert seconds < 1.1
 
 
 def test_lock_path_that_is_not_a_file_is_refused(tmp_path: Path) -> None:

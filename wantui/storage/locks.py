@@ -170,10 +170,11 @@ def lock_by_file(path: Path, max_seconds: float = math.inf) -> Iterator[None]:
     """
     # Lock a file that is open for writing: on network file systems, locks of directories apply to one machine only.
     descriptor = _open_lock_file(path)
+    deadline = time.monotonic() + max_seconds
     try:
         while True:
             try:
-                _wait_for_lock(descriptor, max_seconds)
+                _wait_for_lock(descriptor, deadline)
             except OSError as error:
                 if error.errno not in UNSUPPORTED_LOCK_ERRORS:
                     raise
@@ -188,12 +189,11 @@ def lock_by_file(path: Path, max_seconds: float = math.inf) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _wait_for_lock(descriptor: int, max_seconds: float) -> None:
-    """Lock an open file exclusively; after `max_seconds`, return without the lock."""
-    if math.isinf(max_seconds):
+def _wait_for_lock(descriptor: int, deadline: float) -> None:
+    """Lock an open file exclusively; at `deadline` of the monotonic clock, return without the lock."""
+    if math.isinf(deadline):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         return
-    deadline = time.monotonic() + max_seconds
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
