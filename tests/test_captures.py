@@ -205,6 +205,19 @@ def test_damaged_maps_raise_one_error_when_they_are_read(maps: Path) -> None:  #
         chunk.write_bytes(before)
 
 
+def test_map_is_looked_up_once(maps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored_maps = open_attention_maps(maps)
+    read_keys, get = [], VerifiedStore.get
+
+    async def record_key(store: VerifiedStore, key: str, *arguments: Any, **options: Any) -> Any:
+        read_keys.append(key)
+        return await get(store, key, *arguments, **options)
+
+    monkeypatch.setattr(VerifiedStore, "get", record_key)
+    stored_maps.read_map("star", 0)
+    assert read_keys.count("star/zarr.json") == 1
+
+
 @pytest.mark.parametrize("damage", ["zeros", "cut", "empty", "longer"])
 def test_damage_detected_by_a_codec_raises_one_error_without_checksums(maps: Path, damage: str) -> None:  # F7
     without_checksums(maps)

@@ -134,9 +134,11 @@ class StoredAttentionMaps:
         """
         with _convert_to_attention_maps_error(self.path):
             group = self.group if context == "cond" else self.group[context]
-            if name not in group:
+            try:
+                array = group[name]
+            except KeyError:
                 self.reject_missing_word(name)
-            array = group[name]
+                raise
             values = np.asarray(array[step_index], dtype=np.float32) / _parse_scale(array.attrs["scale"])
             if values.ndim != 5 + isinstance(step_index, slice):
                 raise ValueError(f"{name} has {values.ndim} axes")
