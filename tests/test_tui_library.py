@@ -1,5 +1,6 @@
 """The Library screen: pictures of the matrix, marks, the list of batches and its search."""
 
+import errno
 import json
 import os
 import re
@@ -19,11 +20,12 @@ from textual.events import MouseScrollDown
 from wantui.config import convert_settings_to_dict, load_config
 from wantui.json_files import InaccessibleFileError, read_json_object
 from wantui.planning import Recipe
+from wantui.storage import mp4
 from wantui.storage.batch_index import BatchSummary
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.marks import NO_MARK, BatchMarks, VideoMark, edit_mark, read_marks
-from wantui.storage.mp4 import read_middle_frame
+from wantui.storage.mp4 import ClipError, read_middle_frame
 from wantui.tui.library import data as library_data
 from wantui.tui.library import search as library_search
 from wantui.tui.library.batch_facts import collect_batch_facts, list_config_differences
@@ -181,6 +183,32 @@ def test_thumbnail_that_could_not_be_read_for_a_moment_is_read_again(
     (_, refused), (_, picture) = thumbnails.pictures
     assert refused is None
     assert picture is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "read_count"),
+    [(ClipError("damaged"), 1), (OSError(errno.EMFILE, "Too many open files"), 2), (MemoryError(), 2)],
+)
+def test_clip_that_failed_is_decoded_again_only_if_it_may_be_intact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, read_count: int
+) -> None:
+    read_paths = []
+
+    def refuse(path: Path, _: int) -> None:
+        read_paths.append(path)
+        raise error
+
+    monkeypatch.setattr(mp4, "read_middle_frame", refuse)
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"x")
+    thumbnails = ReadThumbnails()
+    reader = ThumbnailReader(thumbnails.add)
+    for count in (1, 2):
+        reader.request([ThumbnailRequest((0, 0), None, path, 5, (4, 4))])
+        thumbnails.wait(count)
+    reader.stop()
+    assert [picture for _, picture in thumbnails.pictures] == [None, None]
+    assert len(read_paths) == read_count
 
 
 # The arrangement of the matrix

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wantui.file_state import MISSING_FILE, UNREADABLE_FILE, read_file_state
+from wantui.json_files import InaccessibleFileError, is_refused_by_system
 from wantui.storage.manifest import VideoEntry
 from wantui.tui.pictures import read_sheet_frames, read_strip_frames, stretch_picture
 
@@ -61,7 +62,8 @@ class ThumbnailReader:
         self._requests: list[ThumbnailRequest] = []
         self._is_stopped = False
         self._thread: threading.Thread | None = None
-        self._cache: OrderedDict[tuple[object, ...], Picture] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], Picture | None] = OrderedDict()
+        """Thumbnails; None for a damaged clip."""
 
     def request(self, requests: Sequence[ThumbnailRequest]) -> None:
         """Read these thumbnails next; drop earlier requests that are still waiting."""
@@ -102,24 +104,25 @@ class ThumbnailReader:
             if path is None or state in (MISSING_FILE, UNREADABLE_FILE):
                 continue
             key = (path, state, request.size)
-            if (picture := self._cache.get(key)) is None:
-                picture = read(path, request)
-            if picture is None:  # not cached: it may be unreadable for a moment only, as without file descriptors
+            try:
+                picture = self._cache[key] if key in self._cache else read(path, request)
+            except InaccessibleFileError:
                 continue
             self._cache[key] = picture
             self._cache.move_to_end(key)
             while len(self._cache) > MAX_CACHED_THUMBNAILS:
                 self._cache.popitem(last=False)
-            return picture
+            if picture is not None:
+                return picture
         return None
 
     @staticmethod
-    def _read_from_preview(path: Path, request: ThumbnailRequest) -> "Picture | None":
-        return _stretch_middle_frame(read_strip_frames(path), request.size)
+    def _read_from_preview(path: Path, request: ThumbnailRequest) -> "Picture":
+        return _stretch_middle_frame(path, read_strip_frames(path), request.size)
 
     @staticmethod
-    def _read_from_sheet(path: Path, request: ThumbnailRequest) -> "Picture | None":
-        return _stretch_middle_frame(read_sheet_frames(path, request.frame_count), request.size)
+    def _read_from_sheet(path: Path, request: ThumbnailRequest) -> "Picture":
+        return _stretch_middle_frame(path, read_sheet_frames(path, request.frame_count), request.size)
 
     @staticmethod
     def _read_from_clip(path: Path, request: ThumbnailRequest) -> "Picture | None":
@@ -127,9 +130,13 @@ class ThumbnailReader:
 
         try:
             return stretch_picture(read_middle_frame(path, request.frame_count), request.size)
-        except Exception:  # decoders of damaged files can raise anything
+        except Exception as error:  # decoders of damaged files can raise anything
+            if is_refused_by_system(error):
+                raise InaccessibleFileError(f"{path} cannot be read") from error
             return None
 
 
-def _stretch_middle_frame(frames: "list[Picture]", size: tuple[int, int]) -> "Picture | None":
-    return stretch_picture(frames[len(frames) // 2], size) if frames else None
+def _stretch_middle_frame(path: Path, frames: "list[Picture]", size: tuple[int, int]) -> "Picture":
+    if not frames:  # for an unknown reason, perhaps a lack of file descriptors
+        raise InaccessibleFileError(f"{path} cannot be read")
+    return stretch_picture(frames[len(frames) // 2], size)
