@@ -1,5 +1,6 @@
 """Drawn intervals, the labels of their axis, and texts that are cut to a pane."""
 
+import math
 import re
 import textwrap
 
@@ -80,3 +81,18 @@ def test_column_of_p_is_muted_if_nearly_all_metrics_have_the_same(p_values: list
     lines = draw_forest_rows(rows, ForestLayout(10, ForestAxis(25, 1.0), True), lambda _: muted)
     p_style = lines[0].get_style_at_offset(Console(), lines[0].plain.index("0.031"))
     assert (p_style.color, bool(p_style.bold)) == ((muted if is_muted else style).color, not is_muted)
+
+
+def test_vertical_lines_are_at_the_ticks_and_below_their_labels() -> None:
+    axis = ForestAxis(61, 0.5)
+    plot = draw_interval((math.nan, math.nan, math.nan), False, axis, Style()).plain
+    columns = [column for column, sign in enumerate(plot) if sign != " "]
+    assert columns == sorted(axis.tick_columns)
+    assert columns == [axis.find_column(change) for change in (-0.5, -0.1, -0.01, 0.0, 0.01, 0.1, 0.5)]
+    assert {plot[column] for column in columns if column != 30} == {"┊"}
+    assert plot[30] == "│"
+    labels = axis.draw_labels()
+    for text, column in (("-10 %", axis.find_column(-0.1)), ("+10 %", axis.find_column(0.1))):
+        assert labels.index(text) + len(text) // 2 == column
+    crossed = draw_interval((0.05, -0.2, 0.3), False, axis, Style()).plain
+    assert crossed[axis.find_column(0.1)] == "─"

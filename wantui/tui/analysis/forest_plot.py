@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,6 +50,8 @@ EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 12, 20, 8
 MIN_COMMON_P_SHARE = 0.75
 """Share of the metrics with the same p from which on the column of p is muted: it no longer tells them apart."""
 SIGNIFICANT_SIGN, OTHER_SIGN, NULL_SIGN, UNGUIDED_SIGN = "●", "○", "◇", "□"
+TICK_SIGN = "┊"
+"""Sign of the vertical lines at the ticks."""
 WIDE_LEGEND = 120
 """Columns from which on the legend is in full words."""
 
@@ -79,7 +82,16 @@ class ForestAxis:
 
     def draw_labels(self) -> str:
         """Return the line of tick labels in percent."""
-        labels = [" "] * self.width
+        return self._labels_and_ticks[0]
+
+    @property
+    def tick_columns(self) -> frozenset[int]:
+        """Return the columns of the labelled ticks."""
+        return self._labels_and_ticks[1]
+
+    @cached_property
+    def _labels_and_ticks(self) -> tuple[str, frozenset[int]]:
+        labels, columns = [" "] * self.width, {self.find_column(0)}
 
         def find_span(tick: float, label: str) -> tuple[int, int]:
             first = max(0, min(self.width - len(label), self.find_column(tick) - len(label) // 2))
@@ -92,6 +104,8 @@ class ForestAxis:
             for (first, end), text in zip(spans, texts, strict=True):
                 if is_free:
                     labels[first:end] = text
+            if is_free:
+                columns.update(self.find_column(tick) for tick in (-change, change))
             return is_free
 
         labels[self.find_column(0)] = "0"
@@ -101,7 +115,7 @@ class ForestAxis:
             # Without labels between the ends and 0, the axis would seem to be linear.
             spare_changes = sorted({*inner_changes, *SPARE_CHANGES}, reverse=True)
             any(add_tick_pair(change, "") for change in spare_changes if change < self.end)
-        return "".join(labels)
+        return "".join(labels), frozenset(columns)
 
 
 @dataclass(frozen=True)
@@ -296,7 +310,7 @@ def draw_interval(
     style: Style,
     reference_changes: Mapping[str, float] | None = None,
 ) -> Text:
-    """Return the plot of one effect: zero line, interval, references as symbols, point.
+    """Return the plot of one effect: lines of zero and the ticks, interval, references as symbols, point.
 
     The point is always between the ends of its interval, which move outwards by up to two cells if they have to;
     references move beside the signs that they would hide.
@@ -305,7 +319,8 @@ def draw_interval(
     if not axis.width:
         return Text()
     zero = axis.find_column(0)
-    cells[zero] = ("│", Style(dim=True))
+    for column in axis.tick_columns:
+        cells[column] = ("│" if column == zero else TICK_SIGN, Style(dim=True))
     point, low, high = change
     signs: dict[int, str] = {}
     if math.isfinite(point):
