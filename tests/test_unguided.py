@@ -142,19 +142,34 @@ def test_change_by_guidance_within_the_scatter_of_seeds_is_not_claimed(
     assert [float(end) for end in ends.groups()] == pytest.approx(np.array(expected) * scale, rel=0.02)
 
 
-def test_differences_with_and_without_guidance_have_one_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The values at cfg_scale 1 scatter so much that their mean may be 0."""
+@pytest.mark.parametrize("scattering_is_unguided", [True, False])
+def test_texts_with_and_without_guidance_have_one_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scattering_is_unguided: bool
+) -> None:
+    """The values at one guidance scale scatter so much that their mean may be 0."""
 
     def compute(video: Video, metric: str) -> float:
-        mean, scatter = (0.0, 9.0) if is_unguided(video) and metric == "turning" else (5.0, 0.1)
+        scatters = is_unguided(video) == scattering_is_unguided and metric == "turning"
+        mean, scatter = (0.0, 9.0) if scatters else (5.0, 0.1)
         sign = (0, 0.05, 1, 0.1, 0, 0.7, 0.2, 0.1)[(video.seed + (video.choices_by_bracket[3] == "one")) % 8]
         return mean + scatter * sign
 
     monkeypatch.setattr(Video, "compute_metric", compute)
-    comparison = compare_with_unguided(guided_and_unguided(tmp_path), "1", "length")
-    rows = {row.metric: row for row in build_effect_rows(comparison, comparison.differences)}
-    assert [text.split()[-1] for text in (rows["turning"].change, rows["turning"].unguided_change)] == ["rad", "rad"]
-    assert [text.split()[-1] for text in (rows["length"].change, rows["length"].unguided_change)] == ["%", "%"]
+    videos = guided_and_unguided(tmp_path)
+    for metric, unit, is_relative in (("turning", "rad", False), ("length", "%", True)):
+        comparison = compare_with_unguided(videos, "1", metric)
+        assert comparison.unguided is not None
+        (row,) = build_effect_rows(comparison, [item for item in comparison.differences if item.metric == metric])
+        assert [text.split()[-1] for text in (row.change, row.unguided_change)] == [unit, unit]
+        for result in (comparison, comparison.unguided):
+            (verdict,) = result.verdicts
+            assert re.search(rf"[+-]\S+ {unit} \(", verdict.verdict_text)
+            evidence = [item for answer in result.answers for item in answer.evidence if item.metric == metric]
+            assert [item.is_relative for item in evidence] == [is_relative]
+            text = " ".join(answer.text for answer in result.answers)
+            assert set(re.findall(rf"{metric} [+-]\S+ (\S+)", text)) <= {unit}
+            assert math.isfinite(result.relative_chance_interval[0]) == is_relative
+            assert f" {unit} and " in result.describe_chance()
 
 
 def test_linearised_ratio_has_the_scatter_of_the_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

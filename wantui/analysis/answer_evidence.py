@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -113,6 +113,8 @@ class AnswerData:
     unsettled_metrics: frozenset[str]
     """Metrics that depend on the number of steps; the answer about path excludes them."""
     equivalence_margin: float
+    absolute_metrics: Collection[str] = ()
+    """Metrics whose differences are never in percent."""
     places: Sequence[PlaceDifference] = ()
     """Distance of each pair of groups; empty without final states."""
     place_phrasing_p: Sequence[float] = ()
@@ -144,6 +146,7 @@ def collect_answer_data(
     equivalence_margin: float,
     no_place_reason: str,
     no_spread_reason: str,
+    absolute_metrics: Collection[str],
 ) -> AnswerData:
     """Return the values that the answers are computed from, with the distances between all pairs of groups.
 
@@ -152,6 +155,7 @@ def collect_answer_data(
         effects: tests of all pairs and metrics.
         no_place_reason: reason why `final_states` is None.
         no_spread_reason: reason why `spread` is not among the metrics.
+        absolute_metrics: metrics whose differences are never in percent.
     """
     groups = matched_groups.groups
     group_pairs = list(itertools.combinations(range(len(groups)), 2))
@@ -164,6 +168,7 @@ def collect_answer_data(
         effects,
         unsettled,
         equivalence_margin,
+        absolute_metrics,
         no_place_reason=no_place_reason,
         no_spread_reason=no_spread_reason,
     )
@@ -214,7 +219,7 @@ def collect_metric_evidence(data: AnswerData, metric_names: Sequence[str]) -> li
     values = data.cell_values[..., columns]
     effects = data.effects.select_metrics(columns)
     differences = compare_group_pairs(
-        data.groups, metric_names, values, data.group_pairs, data.equivalence_margin, effects
+        data.groups, metric_names, values, data.group_pairs, data.equivalence_margin, effects, data.absolute_metrics
     )
     p = np.array([difference.family_p for difference in differences]).reshape(-1, len(metric_names))
     if data.tests_phrasings:

@@ -3,7 +3,7 @@
 import difflib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,7 @@ def compare_groups(
     primary_metric: str = SPREAD_METRIC,
     metrics: Sequence[str] | None = None,
     equivalence_margin: float = DEFAULT_EQUIVALENCE_MARGIN,
+    absolute_metrics: Collection[str] = (),
 ) -> Comparison:
     """Compare groups of videos.
 
@@ -60,6 +61,7 @@ def compare_groups(
         primary_metric: declared metric, which decides the verdict; all other metrics are exploratory.
         metrics: metrics and external labels to explore; default all of METRICS, and all labels of the videos.
         equivalence_margin: equivalence margin, as a share of the mean.
+        absolute_metrics: metrics whose differences are never in percent.
 
     Raises:
         CannotCompareError: there are fewer than two groups or seeds, more than MAX_GROUPS groups, or an unknown metric.
@@ -68,14 +70,12 @@ def compare_groups(
     groups, group_pairs, final_states = matched.groups.groups, matched.group_pairs, matched.final_states
     effects = compute_pair_effects(matched.all_values, group_pairs)
     metric_names, cell_values = matched.shown_names, matched.shown_values
-    primary_values = cell_values[..., 0]
     shown_effects = effects.select_metrics(range(len(metric_names)))
-    differences = compare_group_pairs(groups, metric_names, cell_values, group_pairs, equivalence_margin, shown_effects)
-    nulls_by_group = _build_gaussian_nulls(groups, final_states)
-    primary_differences = [difference for difference in differences if difference.metric == metric_names[0]]
-    chance_interval, relative_chance_interval, false_positive_rate = _compute_chance_interval(
-        matched.groups, final_states, primary_differences, primary_values, group_pairs
+    differences = compare_group_pairs(
+        groups, metric_names, cell_values, group_pairs, equivalence_margin, shown_effects, absolute_metrics
     )
+    nulls_by_group = _build_gaussian_nulls(groups, final_states)
+    chance_interval, relative_chance_interval, false_positive_rate = _compute_chance_interval(matched, differences)
     location_test, spread_test, squared_distances = _test_final_states(final_states, matched.groups, group_pairs)
     comparison = Comparison(
         grouping=grouping,
@@ -84,8 +84,8 @@ def compare_groups(
         groups=groups,
         summaries_by_metric=_summarise_groups(groups, metric_names, cell_values, nulls_by_group),
         differences=tuple(differences),
-        verdicts=tuple(_judge_group_pairs(primary_differences, primary_values, group_pairs, equivalence_margin)),
-        omnibus_p=compute_omnibus_p(primary_values.mean(1)),
+        verdicts=tuple(_judge_group_pairs(matched, differences, equivalence_margin)),
+        omnibus_p=compute_omnibus_p(matched.primary_values.mean(1)),
         location_test=location_test,
         spread_test=spread_test,
         squared_centroid_distances_by_pair=squared_distances,
@@ -100,7 +100,7 @@ def compare_groups(
         unreadable_videos=matched.unreadable_videos,
         dose_response=compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
         phrasing_numbers=tuple(matched.groups.phrasing_numbers.tolist()),
-        answers=_answer_questions(matched, effects, equivalence_margin),
+        answers=_answer_questions(matched, effects, equivalence_margin, absolute_metrics),
         relative_chance_interval=relative_chance_interval,
     )
     return add_explanation_notes(comparison)
@@ -136,6 +136,11 @@ class _MatchedValues:
     def shown_values(self) -> FloatArray:
         """Return the values of the compared metrics, [seeds, phrasings, groups, metrics]."""
         return self.all_values[..., : len(self.shown_names)]
+
+    @property
+    def primary_values(self) -> FloatArray:
+        """Return the values of the declared metric, [seeds, phrasings, groups]."""
+        return self.all_values[..., 0]
 
 
 def _match_values(
@@ -181,7 +186,9 @@ def _match_values(
     )
 
 
-def _answer_questions(matched: _MatchedValues, effects: PairEffects, equivalence_margin: float) -> tuple[Answer, ...]:
+def _answer_questions(
+    matched: _MatchedValues, effects: PairEffects, equivalence_margin: float, absolute_metrics: Collection[str]
+) -> tuple[Answer, ...]:
     return answer_questions(
         collect_answer_data(
             matched.groups,
@@ -193,6 +200,7 @@ def _answer_questions(matched: _MatchedValues, effects: PairEffects, equivalence
             equivalence_margin,
             matched.no_states_reason,
             matched.no_spread_reason,
+            absolute_metrics,
         )
     )
 
@@ -289,16 +297,11 @@ def _collect_group_cell_values(
 
 
 def _judge_group_pairs(
-    primary_differences: Sequence[Difference],
-    primary_values: FloatArray,
-    group_pairs: GroupIndexPairs,
-    equivalence_margin: float,
+    matched: _MatchedValues, differences: Sequence[Difference], equivalence_margin: float
 ) -> list[Verdict]:
-    """Return the verdict on each pair of groups.
-
-    Args:
-        primary_values: [seeds, phrasings, groups] of the declared metric.
-    """
+    """Return the verdict on each pair of groups."""
+    group_pairs, primary_values = matched.group_pairs, matched.primary_values
+    primary_differences = [difference for difference in differences if difference.metric == matched.shown_names[0]]
     pairwise_p = np.array([[difference.paired_effect.p] for difference in primary_differences])
     family_p = compute_family_p(primary_values.mean(1)[:, :, None], group_pairs, pairwise_p)[:, 0]
     phrasing_p = np.full(len(group_pairs), math.nan)
@@ -342,28 +345,24 @@ def _summarise_spread(values: FloatArray) -> GroupSummary:
 
 
 def _compute_chance_interval(
-    matched_groups: MatchedGroups,
-    final_states: FinalStates | None,
-    primary_differences: Sequence[Difference],
-    primary_values: FloatArray,
-    group_pairs: GroupIndexPairs,
+    matched: _MatchedValues, differences: Sequence[Difference]
 ) -> tuple[tuple[float, float], tuple[float, float], float]:
     """Return how much groups differ that are exchanged within seeds.
 
-    The results are the central 95 % of the differences, the same range relative to the second group (NaN if a relative
-    difference is undefined), and the share of exchanges that the test calls different.
+    The results are the central 95 % of the differences, the same range relative to the second group (NaN if the
+    differences are in the unit), and the share of exchanges that the test calls different.
 
     Args:
-        primary_differences: differences of the declared metric, by pair.
-        primary_values: its values [seeds, phrasings, groups].
+        differences: differences of all pairs and metrics, the declared metric first.
     """
-    nan, seed_count = float("nan"), len(matched_groups.seeds)
+    group_pairs, primary_values = matched.group_pairs, matched.primary_values
+    nan, seed_count = float("nan"), len(matched.groups.seeds)
     if seed_count < 4:
         return (nan, nan), (nan, nan), nan
-    metric, false_positive_rate = primary_differences[0].metric, nan
+    metric, false_positive_rate = matched.shown_names[0], nan
     if metric == SPREAD_METRIC:
-        assert final_states is not None
-        sampled_differences, p = final_states.resample_spread(matched_groups, group_pairs)
+        assert matched.final_states is not None
+        sampled_differences, p = matched.final_states.resample_spread(matched.groups, group_pairs)
         if seed_count >= MIN_SEEDS_FOR_FALSE_POSITIVE_RATE:
             false_positive_rate = float(np.mean(p <= SIGNIFICANCE_LEVEL))
     else:
@@ -372,7 +371,7 @@ def _compute_chance_interval(
             [flips @ (seed_means[:, i] - seed_means[:, j]) / seed_count for i, j in group_pairs]
         )
     relative_interval = (nan, nan)
-    if primary_differences[0].is_relative:
+    if differences[0].is_relative:
         second_means = primary_values.mean((0, 1))[[j for _, j in group_pairs]] - get_ratio_origin(metric)
         relative_interval = _find_central_range(
             sampled_differences.reshape(len(group_pairs), -1) / np.abs(second_means)[:, None]

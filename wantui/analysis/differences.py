@@ -1,7 +1,7 @@
 """Differences between groups in each metric, paired by seed, with intervals and family-wise p."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,8 +53,8 @@ class Difference:
     relative_high: float
     """95 % interval of the share, with both means uncertain (Fieller); NaN if one of the means may be 0."""
     is_relative: bool
-    """Whether texts give the difference in percent: if all compared pairs of the metric have a share, so that all
-    differences of a metric have one unit."""
+    """Whether texts give the difference in percent: if all compared pairs of the metric have a share, here and in the
+    comparison at cfg_scale 1, so that all differences of a metric have one unit."""
     family_p: float
     """p over all metrics and pairs of groups (max-T); at least the sign-flip p of this pair."""
     discovery_p: float
@@ -168,6 +168,7 @@ def compare_group_pairs(
     group_pairs: GroupIndexPairs,
     equivalence_margin: float,
     effects: PairEffects,
+    absolute_metrics: Collection[str] = (),
 ) -> list[Difference]:
     """Return the difference of each pair of groups in each metric, with p corrected for these metrics and pairs.
 
@@ -176,6 +177,7 @@ def compare_group_pairs(
         equivalence_margin: equivalence margin, as a share of the mean's distance from the metric's `ratio_origin` (for
             logarithms, as an amount).
         effects: tests of the same pairs and metrics.
+        absolute_metrics: metrics whose differences are never in percent.
     """
     seed_means, phrasing_count = cell_values.mean(1), cell_values.shape[1]
     pairwise_p = np.array([[effect.p for effect in row] for row in effects.seed_effects])
@@ -187,7 +189,7 @@ def compare_group_pairs(
             for i, j in group_pairs
         ]
     ).reshape(len(group_pairs), len(metric_names), 3)
-    is_relative = np.isfinite(shares).all((0, 2))
+    is_relative = np.isfinite(shares).all((0, 2)) & [name not in absolute_metrics for name in metric_names]
     differences = []
     for k, (i, j) in enumerate(group_pairs):
         for m, name in enumerate(metric_names):

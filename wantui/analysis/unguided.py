@@ -4,7 +4,7 @@ Guidance moves a path away from what the model expects without the prompt. A dif
 come from guidance alone, so every comparison also shows its value at cfg_scale 1, where there are such videos.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,8 @@ def compare_with_unguided(
     """Compare groups of videos, and the same prompts and seeds at cfg_scale 1 if there are such videos.
 
     Arguments and errors are as in `compare_groups`. If the videos at cfg_scale 1 cannot be compared, a warning says
-    why.
+    why. Each metric has one unit in both comparisons: a comparison is repeated if the other cannot give a metric in
+    percent.
     """
     from wantui.analysis.compare import DEFAULT_EQUIVALENCE_MARGIN, compare_groups
 
@@ -73,20 +74,20 @@ def compare_with_unguided(
     except CannotCompareError as error:
         warning = add_reason_prefix("the videos at cfg_scale 1 are not compared: ", error.message)
         return replace(comparison, warnings=(*comparison.warnings, warning))
-    absolute_metrics = {
-        item.metric for item in (*comparison.differences, *unguided.differences) if not item.is_relative
+    absolute_metrics = _list_metrics(comparison, is_relative=False) | _list_metrics(unguided, is_relative=False)
+    if absolute_metrics & _list_metrics(comparison, is_relative=True):
+        comparison = compare_groups(guided_videos, grouping, primary_metric, metrics, margin, absolute_metrics)
+    if absolute_metrics & _list_metrics(unguided, is_relative=True):
+        unguided = compare_groups(matching_videos, grouping, primary_metric, metrics, margin, absolute_metrics)
+    return replace(comparison, unguided=unguided)
+
+
+def _list_metrics(comparison: "Comparison", *, is_relative: bool) -> set[str]:
+    """Return the metrics whose differences or evidence are in percent, or those not in percent."""
+    evidence = (item for answer in comparison.answers for item in answer.evidence)
+    return {item.metric for item in comparison.differences if item.is_relative == is_relative} | {
+        item.metric for item in evidence if item.is_relative == is_relative
     }
-    return replace(_show_units(comparison, absolute_metrics), unguided=_show_units(unguided, absolute_metrics))
-
-
-def _show_units(comparison: "Comparison", metrics: Collection[str]) -> "Comparison":
-    """Return the comparison in which some metrics' differences are in the metric's unit instead of percent."""
-    return replace(
-        comparison,
-        differences=tuple(
-            replace(item, is_relative=False) if item.metric in metrics else item for item in comparison.differences
-        ),
-    )
 
 
 def _make_key(video: Video) -> tuple[str, str, int]:
