@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import Wantui
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.style import Style
 from scipy import stats
 from synthetic_videos import oscillating_videos, synthetic_videos, use_videos
@@ -716,6 +717,22 @@ def test_long_verdict_is_shortened_to_its_first_part_whatever_the_names_contain(
     (details_line,) = draw_answer_details([answer], canvas)
     assert details_line.plain == "room   Cannot tell in log volume. log volume +1 %"
     assert answer.text == "room: St. Paul; old takes more room in spread. Cannot tell in log_volume. log_volume +1 %"
+
+
+def test_only_the_findings_of_a_verdict_are_bold() -> None:
+    answer = Answer(
+        question=ROOM,
+        first_group="a",
+        second_group="b",
+        kind=DIFFERS,
+        verdict_parts=("a takes more room in spread", "cannot tell in log_volume"),
+        effects_text="",
+        min_attainable_p=0.01,
+    )
+    (line,) = draw_answer_verdicts([answer], Canvas(70, 9, lambda _: Style()))
+    console = Console()
+    bold = "".join(segment.text for segment in line.render(console) if segment.style and segment.style.bold)
+    assert bold.strip() == "a takes more room in spread."
 
 
 def test_evidence_on_place_is_drawn_once_beside_the_verdict_or_below() -> None:

@@ -26,6 +26,8 @@ SHORT_EXPLANATIONS = {"place": "where the videos end", "room": "how much they ta
 """The same in a few words, each shown if it fits."""
 EXPLANATION_GAP = 3
 """Least number of cells between the verdicts and the explanations."""
+OPEN_SENTENCE = "Cannot tell"
+"""Beginning of the sentence after a finding, which must not look like one."""
 QUESTION_WIDTH = 7
 """Width of the question names, with the space after them, in cells."""
 
@@ -46,6 +48,8 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
         if len(verdict) > canvas.width - QUESTION_WIDTH:
             verdict = replace_names(answer.verdict_parts[0]) + distance_text
         verdict_lines = draw_labelled(answer.question, verdict, canvas, Style(), style)
+        if (start := verdict_lines[0].plain.find(OPEN_SENTENCE)) > 0:  # a verdict of two sentences fits on one line
+            verdict_lines[0].stylize(canvas.get_style("text-muted") + Style(bold=False), start)
         lines += verdict_lines
         if len(verdict_lines) == 1:
             single_lines.append((verdict_lines[0], answer.question))
