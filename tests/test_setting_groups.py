@@ -134,6 +134,21 @@ def test_sizes_cannot_be_compared_by_seed(tmp_path: Path) -> None:
     assert "width" not in find_dividing_groupings(videos)
 
 
+@pytest.mark.parametrize("name", ["schedule.1", "schedule.10", "adapters.batch", "adapters.variation"])
+def test_setting_is_not_confused_with_another_grouping_of_its_last_part(tmp_path: Path, name: str) -> None:
+    """`1` and `10` are brackets, and `batch` and `variation` are groupings of their own."""
+    path = f"guidance_schedule_settings.{name}"
+    videos = [
+        set_setting(video, video.folder, path, 2.0 + video.seed % 2)
+        for video in synthetic_videos(tmp_path, {"one": 1.0}, seeds=4, phrasings=1)
+    ]
+    assert find_dividing_groupings(videos) == [name]
+    values_by_group = {
+        group.name: {video.setting_values[path] for video in group.videos} for group in group_videos(videos, name)
+    }
+    assert values_by_group == {f"{name} 2": {2.0}, f"{name} 3": {3.0}}
+
+
 def lora_request(strength: float, file: str = "a", **more: float) -> dict[str, Any]:
     return {"adapters": [{"name": "style", "file": file, "strength": strength}]} | more
 

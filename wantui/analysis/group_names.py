@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from wantui.analysis.comparability import choose_unique_batch_names, find_differing_settings
 from wantui.analysis.setting_values import (
+    GROUPINGS_WITHOUT_SETTING,
+    SETTING_NAME_PATTERN,
     SettingNameError,
     find_setting_path,
     list_differing_paths,
@@ -31,7 +33,6 @@ from wantui.planning.sweep import BASELINE_LABEL
 
 MAX_NAMED_OPTIONS = 4
 """Maximum number of a bracket's options that a message names."""
-_SETTING_NAME_PATTERN = re.compile(r"[^\W\d].*", re.DOTALL)
 _BRACKET_NUMBER_PATTERN = re.compile(r"\d{1,6}", re.ASCII)
 
 
@@ -76,7 +77,7 @@ def find_grouping_parts(videos: Sequence[Video], grouping: str) -> GroupingParts
     Raises:
         CannotCompareError: the template has no such bracket, or the videos do not differ in such a setting.
     """
-    if grouping in ("variation", "prompt", "batch"):
+    if grouping in GROUPINGS_WITHOUT_SETTING:
         return GroupingParts()
     parts = [part.strip() for part in grouping.split(",")]
     if any(part.lower().rpartition(".")[2] in ("seed", "seeds") for part in parts):
@@ -84,7 +85,7 @@ def find_grouping_parts(videos: Sequence[Video], grouping: str) -> GroupingParts
             f"cannot group by {grouping!r}: seeds form no groups, because the videos of groups are paired by seed. "
             "Choose seeds with --where seed=1..4"
         )
-    bracket_parts = [part for part in parts if not _SETTING_NAME_PATTERN.fullmatch(part)]
+    bracket_parts = [part for part in parts if not SETTING_NAME_PATTERN.fullmatch(part)]
     try:
         paths = tuple(find_setting_path(part, videos) for part in parts if part not in bracket_parts)
     except SettingNameError as error:

@@ -3,6 +3,7 @@
 import difflib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,10 @@ RECIPE_FIELDS_BY_PATH = {
     "prompt_settings.embedding_method": "weighting",
 }
 """Config path -> recipe field with the value that was used: a config may leave it to a default."""
+GROUPINGS_WITHOUT_SETTING = ("variation", "prompt", "batch")
+"""Names of groupings that are not settings."""
+SETTING_NAME_PATTERN = re.compile(r"[^\W\d].*", re.DOTALL)
+"""Pattern of a setting's name in a grouping; a name that starts with a digit means a bracket."""
 MIN_SIMILARITY = 0.75
 """Smallest similarity of a suggested name to a mistyped one, from 0 to 1: "shape" and "sampler" have 0.67."""
 TRANSFORMER_FILE_PATH = "model_settings.transformer_file"
@@ -193,11 +198,15 @@ def _is_part_of(name_part: str, path_part: str) -> bool:
 
 
 def shorten_path(path: str, paths: Iterable[str]) -> str:
-    """Return the last parts of a path that no other path ends with: `cfg_scale`."""
+    """Return the last parts of a path that no other path ends with, and that mean no other grouping: `cfg_scale`.
+
+    The step 10 of a schedule is `schedule.10`, because `10` means a bracket.
+    """
     parts, other_paths = path.split("."), [f".{other_path}" for other_path in paths if other_path != path]
     for count in range(1, len(parts)):
         ending = ".".join(parts[-count:])
-        if not any(other_path.endswith(f".{ending}") for other_path in other_paths):
+        is_setting_name = ending not in GROUPINGS_WITHOUT_SETTING and SETTING_NAME_PATTERN.fullmatch(ending)
+        if is_setting_name and not any(other_path.endswith(f".{ending}") for other_path in other_paths):
             return ending
     return path
 
