@@ -302,7 +302,7 @@ def test_incomplete_captures_restart_the_video(
     stop_after(generate_video(tiny, recipe, files), 3)
     shutil.rmtree(tmp_path / "v.zarr.partial" / "latents" / "c" / "1")
     _, restarts = finish(generate_video(tiny, recipe, files))
-    assert restarts == [GenerationRestarted("the state after 1 step differs from its checksum")]
+    assert restarts == [GenerationRestarted("the state after 1 model evaluation differs from its checksum")]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ESTALE])
@@ -413,6 +413,18 @@ def test_edited_checkpoint_restarts_the_video(
     result, restarts = finish(generate_video(tiny, recipe, files))
     assert [type(event) for event in restarts] == [GenerationRestarted]
     assert result.latents_sha256 == reference.latents_sha256
+
+
+def test_refused_checkpoint_of_heun_counts_model_evaluations(
+    tiny: WanPipeline, tiny_models: dict[str, WanModel], tmp_path: Path, videos: Videos
+) -> None:
+    recipe = recipe_for(tiny_models["wan2.1"], sampler="heun")
+    files = videos.copy_stopped(recipe, 2, tmp_path / "b")
+    assert files.checkpoint_path is not None
+    rewritten(files.checkpoint_path, EDITS["steps_done one less"], signed=True)
+    expected = "it is after 1 of 7 model evaluations, but its sampler is after 2"
+    with pytest.raises(checkpoints.CheckpointRefusedError, match=f"^{expected}$"):
+        read_checkpoint(files.checkpoint_path, tiny, recipe)
 
 
 def test_lack_of_descriptors_does_not_discard_a_checkpoint(

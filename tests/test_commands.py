@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -760,6 +761,19 @@ def test_calibrate_names_the_variation_that_it_measures(wantui: Wantui, monkeypa
     several = wantui("models", "calibrate", "-t", "a [red|blue] star")
     assert several.err == "warning: the template has 2 variations; only the first is measured: a red star\n"
     assert wantui("models", "calibrate", "-t", "a red star").err == ""
+
+
+def test_calibrate_counts_finished_steps(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
+    def calibrate(_recipe: object, _device: str, _plan: str, show_step: Callable[[int, int], None], _: object) -> Path:
+        show_step(1, 2)
+        show_step(2, 2)
+        return Path("magnitudes.json")
+
+    texts: list[str] = []
+    monkeypatch.setattr("wantui.batches.calibrate.calibrate_model", calibrate)
+    monkeypatch.setattr("wantui.cli.models.print_progress", texts.append)
+    assert wantui("models", "calibrate", "-t", "a star").code == 0
+    assert texts == ["1 of 2 steps done", "2 of 2 steps done", ""]
 
 
 def test_help_shows_no_range_for_unbounded_numbers(wantui: Wantui) -> None:

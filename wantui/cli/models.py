@@ -168,13 +168,13 @@ def calibrate_step_cache(
             err=True,
         )
 
-    def print_step(step_number: int, step_count: int) -> None:
-        print_progress(f"step {step_number} of {step_count}")
-        if step_number == step_count:
+    def print_count(done_count: int, step_count: int) -> None:
+        print_progress(f"{done_count} of {step_count} steps done")
+        if done_count == step_count:
             print_progress("")
 
     settings = preview.config.settings
     calibration_path = measure(
-        preview.first_recipe, settings.model_settings.device, settings.memory_settings.plan, print_step, output_path
+        preview.first_recipe, settings.model_settings.device, settings.memory_settings.plan, print_count, output_path
     )
     echo(calibration_path)

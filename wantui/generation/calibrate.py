@@ -25,7 +25,7 @@ def measure_magnitudes(
 
     Args:
         recipe: an uncached recipe with at least two steps and one evaluation per step.
-        report_step: receives the number of each step, from 1, and the total.
+        report_step: receives the number of finished steps after each step, and the total.
     """
     magnitudes, log_ratio_sum = [], 0.0
     with _collect_block_sums(pipeline.transformer) as block_sums:

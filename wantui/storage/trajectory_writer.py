@@ -161,9 +161,9 @@ class TrajectoryWriter:
             stored_state = state.astype(self.latents_array.dtype)
         if not np.isfinite(stored_state).all():
             if not np.isfinite(state).all():
-                raise ValueError(f"latents after {format_count(step, 'step')} contain NaN or infinity")
+                raise ValueError(f"latents after {format_count(step, 'model evaluation')} contain NaN or infinity")
             raise ValueError(
-                f"latents after {format_count(step, 'step')} are too large for float16. "
+                f"latents after {format_count(step, 'model evaluation')} are too large for float16. "
                 "Use latent_analysis_settings.storage_dtype: float32"
             )
         return stored_state
@@ -232,7 +232,7 @@ class TrajectoryWriter:
         self.checksums = list(checksums)
 
     def _read_verified_state(self, step: int, expected_crc: int) -> NDArray[np.float32]:
-        """Return the state after a step as stored by an earlier process.
+        """Return the state after `step` evaluations as stored by an earlier process.
 
         Raises:
             PartialCaptureError: the state or its predicted clean latents differ from the checksum.
@@ -249,7 +249,9 @@ class TrajectoryWriter:
             or np.array_equal(self.latents_array[row], self._to_stored_dtype(state, step))
         )
         if crc != expected_crc or not is_stored:
-            raise PartialCaptureError(f"the state after {format_count(step, 'step')} differs from its checksum")
+            raise PartialCaptureError(
+                f"the state after {format_count(step, 'model evaluation')} differs from its checksum"
+            )
         return state
 
 
