@@ -175,6 +175,16 @@ def test_duration_is_computed_in_decimal_arithmetic(fps: int, duration: float, w
     assert any("has no effect" in warning for warning in both.warnings) is (frames != whole)
 
 
+def test_nano_far_beyond_its_training_gets_a_warning() -> None:
+    sizes = {"width": 832, "height": 528, "frames": 81}
+    for name, value in sizes.items():
+        (warning,) = planned("a circle", f"video_settings.{name}={value}").warnings
+        assert warning.startswith("nano was trained on 128x128 pixels and 17 frames, but the videos have ")
+        assert "set video_settings.width=128, height=128 and frames=17" in warning
+    assert planned("a circle", "video_settings.width=512", "video_settings.frames=65").warnings == ()
+    assert not any("trained on" in text for text in planned("a cat", "model_settings.model_id=wan2.1-1.3b").warnings)
+
+
 def test_duration_beside_frames_is_reported_as_ignored() -> None:
     (warning,) = planned("a circle", "video_settings.duration=9").warnings
     assert warning == "video_settings.duration: 9 s has no effect, because frames is set: 17 frames"

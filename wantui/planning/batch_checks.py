@@ -7,7 +7,7 @@ from wantui.captures import CAPTURES
 from wantui.config.settings import Settings
 from wantui.controls import ControlKind, ControlRequest
 from wantui.formatting import format_count, shorten_text
-from wantui.models.catalogue import WanModel
+from wantui.models.catalogue import NANO, WanModel
 from wantui.models.fetch import find_replaced_parts
 from wantui.models.fingerprint import find_cached_commit
 from wantui.models.parts import PartError, check_model_files
@@ -21,6 +21,9 @@ from wantui.planning.second_gpu import find_second_gpu_conflict
 from wantui.prompts import Variation, list_marks, list_prompts
 from wantui.prompts.foreign_syntax import find_negative_prompt_warnings, format_excerpt
 from wantui.samplers import find_sampler_schedule
+
+MAX_ENLARGEMENT = 4
+"""Size of a video, as a multiple of the sizes of nano's training, above which there is a warning."""
 
 
 def find_settings_warnings(
@@ -132,6 +135,23 @@ def _find_prompt_conflicts(
 def find_control_warnings(recipe: Recipe) -> list[str]:
     """Return the warnings about the controls of a recipe."""
     return [text for kind, request in recipe.control_requests for text in kind.find_warnings(request, recipe)]
+
+
+def find_size_warnings(model: WanModel, recipe: Recipe) -> list[str]:
+    """Return a warning for a video of nano that is far larger or longer than the clips of its training."""
+    if model is not NANO:
+        return []
+    from wantui.models.nano.world import CLIP_FRAME_COUNT, CLIP_SIDE_PIXELS  # imports numpy
+
+    longest_side = max(recipe.width, recipe.height)
+    if longest_side <= MAX_ENLARGEMENT * CLIP_SIDE_PIXELS and recipe.frames <= MAX_ENLARGEMENT * CLIP_FRAME_COUNT:
+        return []
+    trained_size = f"{CLIP_SIDE_PIXELS}x{CLIP_SIDE_PIXELS} pixels and {CLIP_FRAME_COUNT} frames"
+    return [
+        f"nano was trained on {trained_size}, but the videos have {recipe.width}x{recipe.height} and {recipe.frames}: "
+        f"set video_settings.width={CLIP_SIDE_PIXELS}, height={CLIP_SIDE_PIXELS} and frames={CLIP_FRAME_COUNT}, as the "
+        "preset nano does"
+    ]
 
 
 def find_duplicate_prompt_warnings(variations: tuple[Variation, ...]) -> list[str]:

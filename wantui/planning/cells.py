@@ -17,6 +17,7 @@ from wantui.planning.batch_checks import (
     find_control_warnings,
     find_settings_warnings,
     find_shared_refusals,
+    find_size_warnings,
     list_control_words,
 )
 from wantui.planning.guidance_checks import check_guidance, find_guidance_warnings
@@ -198,6 +199,7 @@ class _CellPlanner:
                 *find_guidance_warnings(settings, recipe),
                 *find_control_warnings(recipe),
                 *([frames_warning] if frames_warning else []),
+                *find_size_warnings(self.model, recipe),
                 *token_checks.warnings,
             ),
             (*token_checks.refusals, *find_cell_refusals(settings, self.model, recipe, variations), *shared_refusals),

@@ -147,13 +147,19 @@ def _find_recorded_plan(plan_name: str) -> MemoryPlan:
     return find_plan(plan_name) if plan_name in PLAN_SLUGS else RESIDENT_PLAN
 
 
+def _round_to_two_digits(value: float) -> str:
+    """Return a value with two significant digits, but without an exponent up to a million."""
+    return f"{float(f'{value:.2g}'):g}"
+
+
 def _estimate_by_throughput(recipe: Recipe, throughput: Throughput, plan: MemoryPlan, gpu_count: int) -> Estimate:
     try:
         model = find_model(recipe.model)
     except UserError:
         return Estimate(None, "the model is unknown")
     step_seconds = throughput.predict_step_seconds(model, recipe, plan, gpu_count)
-    basis = f"{step_seconds:.2g} s per step{_describe_skipping(recipe)}, from `wantui bench` on {throughput.device}"
+    step_text = f"{_round_to_two_digits(step_seconds)} s per step{_describe_skipping(recipe)}"
+    basis = f"{step_text}, from `wantui bench` on {throughput.device}"
     if recipe.speed == "fp8" and throughput.speed != "fp8":
         basis += f" with {throughput.speed} blocks, which are slower: run `wantui bench --speed fp8`"
     return Estimate(throughput.predict_video_seconds(model, recipe, plan, gpu_count), basis)
@@ -206,7 +212,8 @@ def _estimate_by_scaling(
     decode_seconds = _estimate_decode_seconds(recipe, plan, nearest_videos)
     size_text = f"{nearest_recipe.width}x{nearest_recipe.height}, {format_count(nearest_recipe.frames, 'frame')}"
     basis = (
-        f"{step_seconds:.2g} s per step{_describe_skipping(recipe)}, scaled by FLOPs ({flops_ratio:.2g} times as many) "
+        f"{_round_to_two_digits(step_seconds)} s per step{_describe_skipping(recipe)}, scaled by FLOPs "
+        f"({_round_to_two_digits(flops_ratio)} times as many) "
         f"from {format_count(len(nearest_videos), 'video')} of {size_text}"
     )
     return Estimate(step_seconds * count_model_evaluations(recipe.sampler, recipe.steps) + decode_seconds, basis)

@@ -316,6 +316,7 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
     except FileNotFoundError:
         is_folder = os.path.isdir(folder.root)  # noqa: PTH112 - never raises
         reason = "it has no batch.json" if is_folder else "it does not exist"
+        reason += ". List the batches: wantui library ls"
         raise ManifestError(f"{folder.root} is not a batch folder: {reason}") from None
     except UnreadableFileError as error:
         if os.path.exists(folder.root) and not os.path.isdir(folder.root):  # noqa: PTH110, PTH112 - they never raise

@@ -29,6 +29,8 @@ class RecordedFileError(UserError):
 
     def __init__(self, problem: RecordedFileProblem, reason: str) -> None:
         advice = "" if problem == "unreadable" else ". Copy it again from the original batch folder"
+        if problem == "missing":
+            advice += ", or generate it again: wantui run --resume BATCH"
         super().__init__(f"{reason}{advice}")
         self.problem, self.reason = problem, reason
 
