@@ -206,6 +206,9 @@ def test_search_finds_videos_by_the_values_of_settings(manifest: Manifest) -> No
     assert find("cfg_scale:4 steps:5") == [(4.0, 5)] * 4
     assert find("model_settings.cfg_scale:8 steps:3 red") == [(8.0, 3)] * 2
     assert set(find("sampler:unipc seed 43")) == set(product((1.0, 4.0, 8.0), (3, 5)))
+    assert find(f"{BATCH.name} unipc cfg_scale:4 steps:5") == find("cfg_scale:4 steps:5 nano") == [(4.0, 5)] * 4
+    assert find(f"{BATCH.name} unipc"), "the name of the batch, and the sampler of its videos"
+    assert find(BATCH.name) == [], "the batch itself is found by its name"
     assert find("cfg_scale:40") == find("cfg_scal:4") == []
     assert len({found.text[:20] for found in find_videos("cfg_scale:4 steps:5", batches)}) == 4
     assert split_conditions("red cfg_scale:4 10:30") == ("red 10:30", [("cfg_scale", "4")])

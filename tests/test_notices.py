@@ -186,6 +186,34 @@ def test_notice_without_a_thread_is_logged_and_the_engine_continues(
     assert "no notice of the end of mine was sent: can't start new thread" in caplog.text
 
 
+def test_notice_without_a_thread_is_named_and_the_other_is_sent(
+    queue: Queue,
+    notifier: BatchEndNotifier,
+    settings_file: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    start, calls = threading.Thread.start, []
+
+    def refuse_first(thread: threading.Thread) -> None:
+        calls.append(thread)
+        if len(calls) == 1:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    settings_file.write_text(f"on_batch_end: touch {tmp_path / 'sent'}\nwebhook: http://127.0.0.1:9/closed\n")
+    add_batch(queue, "mine", videos=1)
+    end_next_video(queue)
+    monkeypatch.setattr(threading.Thread, "start", refuse_first)
+    notifier.send_new_notices()
+    notifier.wait()
+    assert "on_batch_end: no notice of the end of mine was sent: can't start new thread" in caplog.text
+    assert "webhook: no notice" not in caplog.text
+    assert "the webhook at 127.0.0.1 failed for mine" in caplog.text, "the other notice was tried"
+    assert not (tmp_path / "sent").exists()
+
+
 @pytest.fixture
 def small_output_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notices, "MAX_OUTPUT_BYTES", 1000)

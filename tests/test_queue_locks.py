@@ -275,4 +275,4 @@ def test_immediate_stop_sends_two_signals_that_cannot_merge(directory: Path, mon
     with pytest.raises(NoEngineError):
         stop_engine(directory, is_immediate=True, wait_seconds=0.0)
     os.close(engine_lock)
-    assert sent == [signal.SIGTERM, signal.SIGINT]
+    assert sent == [signal.SIGTERM, signal.SIGINT, signal.SIGCONT], "SIGCONT wakes a suspended engine"

@@ -70,6 +70,16 @@ sys.setswitchinterval(100)  # no other thread runs before this one waits
 number = int(sys.argv[1])
 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
+if sys.argv[3:] == ["again"]:
+    start = signals.threading.Thread.start
+
+    def start_and_interrupt(thread):
+        signals.threading.Thread.start = start
+        start(thread)
+        os.kill(os.getpid(), number)
+
+    signals.threading.Thread.start = start_and_interrupt
+
 class Interrupted:
     def __del__(self):
         os.kill(os.getpid(), number)
@@ -85,13 +95,13 @@ with raise_on_termination():
     finally:
         print("cleaned up", flush=True)
 """
-"""Program that gets a signal in a destructor or in the callback of a weak reference."""
+"""Program that gets a signal in a destructor or in the callback of a weak reference, and perhaps another meanwhile."""
 
 
-@pytest.mark.parametrize("place", ["destructor", "callback"])
+@pytest.mark.parametrize("arguments", [("destructor",), ("callback",), ("destructor", "again")])
 @pytest.mark.parametrize("number", [signal.SIGINT, *STOP_SIGNALS])
-def test_signal_whose_exception_python_drops_is_sent_again(number: int, place: str) -> None:
-    command = [sys.executable, "-c", DROP_SIGNAL, str(number), place]
+def test_signal_whose_exception_python_drops_is_sent_again(number: int, arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", DROP_SIGNAL, str(number), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert result.returncode == -number
     assert result.stdout == "cleaned up\n"

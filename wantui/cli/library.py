@@ -52,7 +52,6 @@ def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: boo
     Unreadable batches are also reported on stderr; the exit code is then 1.
     """
     from wantui.storage.batch_index import find_batches, find_inaccessible_folders
-    from wantui.tui.library.search import select_batches
 
     root_folders = folders or (Path("outputs"),)
     for root_folder in root_folders:
@@ -60,7 +59,11 @@ def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: boo
             reason = "it is not a folder" if root_folder.exists() else "it does not exist"
             raise UserError(f"cannot list {root_folder}: {reason}")
     batches = find_batches(root_folders)
-    matching_batches = select_batches(search_text, batches)
+    matching_batches = batches
+    if search_text.split():
+        from wantui.tui.library.search import select_batches  # imports numpy
+
+        matching_batches = select_batches(search_text, batches)
     if batches and not matching_batches:
         echo(f"no match for {search_text!r} in {format_count(len(batches), 'batch', 'batches')}", err=True)
     elif not batches:

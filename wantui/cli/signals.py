@@ -42,11 +42,21 @@ def raise_on_termination() -> Iterator[None]:
         signal_number: int = signal.SIGINT
         if isinstance(dropped.exc_value, TerminatedError):
             signal_number = received_signals.pop()
-            if signal.SIGQUIT in handled_signals and signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL:
-                signal.signal(signal.SIGQUIT, raise_terminated)  # no SIGQUIT was seen yet: this would end the process
-        hook_ended = threading.Event()
-        threading.Thread(target=_send_signal_after, args=(hook_ended, signal_number), daemon=True).start()
-        hook_ended.set()  # last, because Python also drops the exception of a signal in this hook
+            handle_sigquit_again()
+        hook_ended, handled_count = threading.Event(), len(received_signals)
+        try:
+            threading.Thread(target=_send_signal_after, args=(hook_ended, signal_number), daemon=True).start()
+        except KeyboardInterrupt:  # Python would drop it too: the signal that is sent again stands for both
+            pass
+        finally:
+            del received_signals[handled_count:]
+            handle_sigquit_again()
+            hook_ended.set()
+
+    def handle_sigquit_again() -> None:
+        """Handle SIGQUIT unless a signal has taken effect: the default would end the process before its cleanup."""
+        if not received_signals and signal.SIGQUIT in handled_signals:
+            signal.signal(signal.SIGQUIT, raise_terminated)
 
     def raise_terminated(signal_number: int, _: FrameType | None) -> None:
         # A closing terminal sends SIGHUP twice: the second must not interrupt the removal of files.

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -215,18 +216,18 @@ class BatchEndNotifier:
             self.log.error("no notice of the end of %s was sent: %s", end.name, error)
             return
         self.threads = [thread for thread in self.threads if thread.is_alive()]
-        senders = []
+        senders: dict[str, Callable[[], None]] = {}
         if settings.on_batch_end is not None:
-            senders.append(lambda command=settings.on_batch_end: self._run_command(command, end, settings))
+            senders["on_batch_end"] = partial(self._run_command, settings.on_batch_end, end, settings)
         if settings.webhook is not None:
-            senders.append(lambda address=settings.webhook: self._call_webhook(address, end, settings))
-        for sender in senders:
+            senders["webhook"] = partial(self._call_webhook, settings.webhook, end, settings)
+        for name, sender in senders.items():
             thread = threading.Thread(target=self._send_in_turn, args=(sender,), name="notice", daemon=True)
             try:
                 thread.start()
             except RuntimeError as error:  # the system starts no more threads
-                self.log.error("no notice of the end of %s was sent: %s", end.name, error)
-                return
+                self.log.error("%s: no notice of the end of %s was sent: %s", name, end.name, error)
+                continue
             self.threads.append(thread)
 
     def _send_in_turn(self, sender: Callable[[], None]) -> None:

@@ -180,7 +180,7 @@ class EntrySearchMixin(BackdropMixin):
         """Show below the list what the line under the cursor leaves out; the height fits every entry."""
         entry, width = self.get_selected(), self.entry_list.row_width
         can_run = entry is not None and entry.run is not None
-        self.query_one(".entry-search").border_subtitle = f"{RUN_HINT if can_run else ''}{ENTRY_HINT}"
+        self.query_one(".entry-search").border_subtitle = make_content(f"{RUN_HINT if can_run else ''}{ENTRY_HINT}")
         if width <= 1:  # not laid out yet
             return
         if self._details_width != width:

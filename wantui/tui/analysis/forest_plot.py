@@ -91,7 +91,7 @@ class ForestAxis:
 
     @cached_property
     def _labels_and_ticks(self) -> tuple[str, frozenset[int]]:
-        labels, columns = [" "] * self.width, {self.find_column(0)}
+        labels, columns = [" "] * self.width, [self.find_column(0)]
 
         def find_span(tick: float, label: str) -> tuple[int, int]:
             first = max(0, min(self.width - len(label), self.find_column(tick) - len(label) // 2))
@@ -105,7 +105,7 @@ class ForestAxis:
                 if is_free:
                     labels[first:end] = text
             if is_free:
-                columns.update(self.find_column(tick) for tick in (-change, change))
+                columns.extend(self.find_column(tick) for tick in (-change, change))
             return is_free
 
         labels[self.find_column(0)] = "0"

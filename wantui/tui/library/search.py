@@ -153,7 +153,8 @@ def find_videos(
 ) -> Iterator[FoundVideo]:
     """Yield the videos of each batch that match best.
 
-    Prompt, seed, sampler and note match all words, and settings match all conditions.
+    Settings match all conditions. Prompt, seed, sampler, note, batch name and model match all words. If the batch alone
+    matches all words, they must also match without it: otherwise all of its videos would be found.
 
     If prompt and id match by themselves, only the first video of the variation is found.
 
@@ -166,7 +167,7 @@ def find_videos(
             return
         if batch.fault and not batch.counts_by_state:
             continue
-        found = sorted(_search_batch(words, batch.folder), key=lambda video: -video.score)[:MAX_FOUND_PER_BATCH]
+        found = sorted(_search_batch(words, batch), key=lambda video: -video.score)[:MAX_FOUND_PER_BATCH]
         yield from found
         found_count += len(found)
         if found_count >= MAX_FOUND_VIDEOS:
@@ -185,33 +186,39 @@ def split_conditions(words: str) -> tuple[str, list[tuple[str, str]]]:
     return " ".join(texts), conditions
 
 
-def _search_batch(words: str, folder: Path) -> Iterator[FoundVideo]:
-    words, conditions = split_conditions(words)
+def _search_batch(words: str, batch: BatchSummary) -> Iterator[FoundVideo]:
+    folder, (words, conditions) = batch.folder, split_conditions(words)
     if conditions:
-        yield from _search_settings(words, conditions, folder)
+        yield from _search_settings(words, conditions, batch)
         return
+    batch_text = "" if score_batch(words, batch) else f" {batch.folder.name} {batch.model}"
     notes = {video_id: mark.note for video_id, mark in read_marks(BatchFolder(folder)).marks_by_video.items()}
     for variation in _variation_cache.read_variations(folder):
-        text = f"{variation.id} {variation.text}"
+        text = f"{variation.id} {variation.text}{batch_text}"
         if variation.videos and (score := score_text(words, text)):
             yield FoundVideo(folder, variation.videos[0].video_index, variation.text, score)
             continue
         for video in variation.videos:
             note = notes.get(video.video_id, "")
-            sampler = video.values_by_setting.get("sampler", "")
-            if score := score_text(words, f"{text} seed {video.seed} {sampler} {note}"):
+            if score := score_text(words, f"{text} {_describe_video(video)} {note}"):
                 shown_note = f"  {note}" if note else ""
                 yield FoundVideo(folder, video.video_index, f"seed {video.seed}  {variation.text}{shown_note}", score)
 
 
-def _search_settings(words: str, conditions: Sequence[tuple[str, str]], folder: Path) -> Iterator[FoundVideo]:
-    """Yield the videos that have these values of settings, and whose prompt, seed and note match the words."""
+def _describe_video(video: SearchedVideo) -> str:
+    return f"seed {video.seed} {video.values_by_setting.get('sampler', '')}"
+
+
+def _search_settings(words: str, conditions: Sequence[tuple[str, str]], batch: BatchSummary) -> Iterator[FoundVideo]:
+    """Yield the videos that have these values of settings and, with their batch, match the words."""
+    folder = batch.folder
     notes = {video_id: mark.note for video_id, mark in read_marks(BatchFolder(folder)).marks_by_video.items()}
     for variation in _variation_cache.read_variations(folder):
         for video in variation.videos:
             if any(video.values_by_setting.get(name) != value for name, value in conditions):
                 continue
-            text = f"{variation.id} {variation.text} seed {video.seed} {notes.get(video.video_id, '')}"
+            text = f"{variation.id} {variation.text} {_describe_video(video)} {notes.get(video.video_id, '')}"
+            text += f" {batch.folder.name} {batch.model}"
             if score := score_text(words, text) if words else 1.0:
                 yield FoundVideo(folder, video.video_index, f"seed {video.seed}  {variation.text}", score)
 

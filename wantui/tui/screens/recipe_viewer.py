@@ -82,7 +82,8 @@ class CountingScroll(VerticalScroll):
 
     def _show_hidden_line_count(self) -> None:
         hidden_count = round(self.max_scroll_y - self.scroll_y)
-        self.border_subtitle = f"{format_count(hidden_count, 'more line')}: ↓" if hidden_count > 0 else ""
+        text = f"{format_count(hidden_count, 'more line')}: ↓" if hidden_count > 0 else ""
+        self.border_subtitle = make_content(text)
 
 
 class RecipeViewer(BackdropMixin, ModalScreen[None]):
