@@ -67,9 +67,9 @@ def test_result_in_the_place_of_a_folder_or_below_a_file_is_refused(tmp_path: Pa
         check_result_path(tmp_path, tmp_path / "exports" / "result.json")
 
 
-def test_trash_without_permission_names_the_folder_once_with_advice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def batch_without_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a batch folder that the trash refuses for a lack of permission."""
     folder = tmp_path / "batch"
     folder.mkdir()
     (folder / "batch.json").touch()
@@ -78,27 +78,23 @@ def test_trash_without_permission_names_the_folder_once_with_advice(
         raise send2trash.TrashPermissionError(path)
 
     monkeypatch.setattr(send2trash, "send2trash", refuse)
+    return folder
+
+
+def test_trash_without_permission_names_the_folder_once_with_advice(batch_without_trash: Path) -> None:
     with pytest.raises(UserError) as refused:
-        move_to_trash(folder)
+        move_to_trash(batch_without_trash)
     assert str(refused.value) == (
-        f"{folder} cannot be moved to the trash: Permission denied. Ask its owner to move it, or for write permission "
-        "on it and its parent folder"
+        f"{batch_without_trash} cannot be moved to the trash: Permission denied. Ask its owner to move it, or for "
+        "write permission on it and its parent folder"
     )
 
 
-def test_trash_on_a_read_only_file_system_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "batch"
-    folder.mkdir()
-    (folder / "batch.json").touch()
-
-    def refuse(path: str) -> None:
-        raise send2trash.TrashPermissionError(path)
-
-    monkeypatch.setattr(send2trash, "send2trash", refuse)
+def test_trash_on_a_read_only_file_system_says_so(batch_without_trash: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda _, mode: mode == os.F_OK)
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
     with pytest.raises(UserError) as refused:
-        move_to_trash(folder)
+        move_to_trash(batch_without_trash)
     assert str(refused.value) == (
-        f"{folder} cannot be moved to the trash: Read-only file system. Mount its file system for writing"
+        f"{batch_without_trash} cannot be moved to the trash: Read-only file system. Mount its file system for writing"
     )

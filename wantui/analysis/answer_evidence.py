@@ -22,6 +22,7 @@ from wantui.analysis.group import Group
 from wantui.analysis.groups import MatchedGroups
 from wantui.analysis.metrics import METRICS, describe_ratio_base
 from wantui.analysis.places import PlaceDifference, compare_places, run_omnibus_place_test
+from wantui.analysis.statistics import compute_min_attainable_p
 from wantui.analysis.verdicts import MIN_PHRASINGS, is_within_margin
 
 PLACE, ROOM, PATH = "place", "room", "path"
@@ -134,6 +135,12 @@ class AnswerData:
     def tests_phrasings(self) -> bool:
         """Return whether p is the larger of the p over seeds and the p over phrasings."""
         return self.cell_values.shape[1] >= MIN_PHRASINGS
+
+    @property
+    def min_attainable_p(self) -> float:
+        """Return the smallest p that the seeds and, if they are tested, the phrasings can give."""
+        counts = [self.seed_count, self.cell_values.shape[1]] if self.tests_phrasings else [self.seed_count]
+        return max(map(compute_min_attainable_p, counts))
 
 
 def collect_answer_data(

@@ -26,7 +26,7 @@ from wantui.analysis.answer_evidence import (
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.final_states import SPREAD_METRIC
 from wantui.analysis.places import PlaceDifference
-from wantui.analysis.statistics import compute_min_attainable_p, count_min_pairs, run_omnibus_max_test
+from wantui.analysis.statistics import count_min_pairs, run_omnibus_max_test
 from wantui.formatting import capitalize_first, format_count, format_interval, format_percent, join_and_shorten
 
 MAX_ORDERED_GROUPS = 10
@@ -106,19 +106,11 @@ def answer_questions(data: AnswerData) -> tuple[Answer, ...]:
     return tuple(answers)
 
 
-def _compute_min_p(data: AnswerData) -> float:
-    """Return the smallest p that the seeds and, if they are tested, the phrasings can give."""
-    seeds_min_p = compute_min_attainable_p(data.seed_count)
-    if not data.tests_phrasings:
-        return seeds_min_p
-    return max(seeds_min_p, compute_min_attainable_p(data.cell_values.shape[1]))
-
-
 def _answer_for_pair(data: AnswerData, question: str, pair_index: int, evidence: Sequence[Evidence]) -> Answer:
     i, j = data.group_pairs[pair_index]
     first_name, second_name = data.groups[i].name, data.groups[j].name
     correction = _describe_correction(len(evidence), len(data.group_pairs))
-    min_p = _compute_min_p(data)
+    min_p = data.min_attainable_p
     if not evidence:
         return Answer(
             question=question,
@@ -292,7 +284,7 @@ def _answer_for_all_groups(data: AnswerData, question: str, rows: Sequence[Seque
     Args:
         rows: evidence of each pair of groups.
     """
-    min_p = _compute_min_p(data)
+    min_p = data.min_attainable_p
     if not rows[0]:
         return Answer(
             question=question,

@@ -102,7 +102,7 @@ class Matrix(ScrollView, can_focus=True):
         self.geometry = CellGeometry(0, 1, 0)
         self.planned_height = 0
         """Height for which the cells are chosen, if the pane is lower because its rows fit; 0 without such a plan."""
-        self._pictures = MatrixPictures(self._post_picture)
+        self._pictures = MatrixPictures(lambda *read: self.post_message(self.PictureRead(*read)))
 
     def on_unmount(self) -> None:
         self._pictures.reader.stop()
@@ -220,9 +220,6 @@ class Matrix(ScrollView, can_focus=True):
         )
         self._pictures.request_cells(self.grid, places, geometry.pixel_size, reads_again)
 
-    def _post_picture(self, request: ThumbnailRequest, picture: "Picture | None") -> None:
-        self.post_message(self.PictureRead(request, picture))
-
     def on_matrix_picture_read(self, message: PictureRead) -> None:
         message.stop()
         request = message.request
@@ -305,8 +302,7 @@ class Matrix(ScrollView, can_focus=True):
     def on_focus(self) -> None:
         self.update_cell((self.cursor, self.column))
 
-    def on_blur(self) -> None:
-        self.update_cell((self.cursor, self.column))
+    on_blur = on_focus
 
     def update_cell(self, place: tuple[int, int]) -> None:
         """Redraw one cell, and the line above it, which has the upper edge of the cursor's frame."""
