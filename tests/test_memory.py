@@ -805,7 +805,8 @@ def test_memory_of_maps_by_head_of_a_long_prompt_is_predicted(nano: WanPipeline,
             next(steps)
         peaks.append(live.most)
     measured_bytes, predicted_bytes = peaks[1] - peaks[0], estimate_extra_gpu_bytes(recipe, NANO)
-    assert measured_bytes <= predicted_bytes
+    map_bytes = 4 * math.prod(build_denoising_size(alone, NANO).position_grid) * NANO.head_count
+    assert 104 * map_bytes <= measured_bytes <= predicted_bytes  # 101 columns in multiples of 8
     if not unconditional:
         columns = count_text_columns(101)  # 100 words and the end token
         predicted_columns = count_text_columns(len(alone.prompt) + 2)  # a token per character

@@ -167,38 +167,21 @@ def test_failed_command_is_logged_with_its_exit_code(
     assert path.read_text() == "no such thing\n"
 
 
-def test_notice_without_a_thread_is_logged_and_the_engine_continues(
-    queue: Queue,
-    notifier: BatchEndNotifier,
-    settings_file: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    settings_file.write_text("on_batch_end: true\n")
-    add_batch(queue, "mine", videos=1)
-    end_next_video(queue)
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    notifier.send_new_notices()
-    notifier.wait()
-    assert "no notice of the end of mine was sent: can't start new thread" in caplog.text
-
-
-def test_notice_without_a_thread_is_named_and_the_other_is_sent(
+@pytest.mark.parametrize("refused_count", [1, 2])
+def test_notice_without_a_thread_is_named_and_others_are_sent(
     queue: Queue,
     notifier: BatchEndNotifier,
     settings_file: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    refused_count: int,
 ) -> None:
-    start, calls = threading.Thread.start, []
+    start, threads = threading.Thread.start, []
 
     def refuse_first(thread: threading.Thread) -> None:
-        calls.append(thread)
-        if len(calls) == 1:
+        threads.append(thread)
+        if len(threads) <= refused_count:
             raise RuntimeError("can't start new thread")
         start(thread)
 
@@ -209,8 +192,8 @@ def test_notice_without_a_thread_is_named_and_the_other_is_sent(
     notifier.send_new_notices()
     notifier.wait()
     assert "on_batch_end: no notice of the end of mine was sent: can't start new thread" in caplog.text
-    assert "webhook: no notice" not in caplog.text
-    assert "the webhook at 127.0.0.1 failed for mine" in caplog.text, "the other notice was tried"
+    assert ("webhook: no notice of the end of mine was sent" in caplog.text) == (refused_count == 2)
+    assert ("the webhook at 127.0.0.1 failed for mine" in caplog.text) == (refused_count == 1)
     assert not (tmp_path / "sent").exists()
 
 

@@ -232,13 +232,14 @@ def test_state_directory_without_file_locks_is_an_error_message(
 def test_engine_in_another_container_receives_no_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = acquire_engine_lock(tmp_path)
     assert lock is not None
-    signals: list[int] = []
-    monkeypatch.setattr(os, "kill", lambda process, number: signals.append(process))
+    signals: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda process, number: signals.append((process, number)))
     with pytest.raises(NoEngineError, match="in the middle of a step"):
         stop_engine(tmp_path, is_immediate=False, wait_seconds=0.0)
     with pytest.raises(NoEngineError, match=f"it is waiting for a disk or the network. Kill it: kill -9 {os.getpid()}"):
         stop_engine(tmp_path, is_immediate=True, wait_seconds=0.0)
-    assert signals == [os.getpid()] * 5
+    sent = [signal.SIGTERM, signal.SIGCONT, signal.SIGTERM, signal.SIGINT, signal.SIGCONT]
+    assert signals == [(os.getpid(), number) for number in sent]
     monkeypatch.setattr(control, "read_pid_namespace", lambda: 1)
     with pytest.raises(NoEngineError, match=f"it is process {os.getpid()} in another container"):
         stop_engine(tmp_path, is_immediate=True, wait_seconds=0.0)

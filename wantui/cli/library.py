@@ -273,7 +273,10 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
         summary_text += f", {unverified_count:,} without checksums (written by an earlier version)"
     echo(summary_text, err=True)
     for other_folder in other_folders:
-        reason = "it is not a batch folder: it has no batch.json" if other_folder.is_dir() else "it does not exist"
+        reason = "it does not exist"
+        if other_folder.exists():
+            fault = "it has no batch.json" if other_folder.is_dir() else "it is a file"
+            reason = f"it is not a batch folder: {fault}"
         echo(f"cannot check {other_folder}: {reason}. List the batches in a folder: wantui library ls FOLDER", err=True)
     if damaged_count or unreadable_count or other_folders:
         sys.exit(1 if damaged_count or unreadable_count else 2)
