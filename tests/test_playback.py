@@ -200,7 +200,7 @@ def test_differences_are_summarised() -> None:
     assert describe(red, recipe_for(NANO, seed=2, steps=9)) == f"2 fields differ; {field_count - 2} fields are equal"
     marked = recipe_for(NANO, seed=1, marks=(PromptMark(text="red", start=2, end=5, weight=2.0),))
     assert describe(marked, recipe_for(NANO, seed=1, marks=(PromptMark(text="red", start=2, end=5),))) == (
-        "the recipes differ in details that only the JSON shows (j)"
+        "the recipes differ in details that only the JSON shows"
     )
 
 

@@ -18,6 +18,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 from textual.geometry import Region
 
+from wantui.planning import PromptMark
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import write_manifest
 from wantui.storage.marks import BatchMarks, edit_mark, read_marks
@@ -434,6 +435,17 @@ def test_recipes_of_equal_titles_are_all_shown() -> None:
         assert [recipe["seed"] for recipe in json.loads(viewer._format_json()).values()] == [42, 43, 44]
 
     on_clips(test)
+
+
+def test_recipes_that_differ_only_in_the_json_name_its_key() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        marks = [(PromptMark(text="red", start=2, end=5, weight=weight),) for weight in (1.0, 2.0)]
+        recipes = [RECIPE.model_copy(update={"marks": mark}) for mark in marks]
+        assert compare_recipes(recipes).differences == ()
+        it.app.push_screen(RecipeViewer([("same", recipe) for recipe in recipes]))
+        await it.until(lambda: "the recipes differ in details that only the JSON shows (j)" in it.text())
+
+    on_clips(test, size=(120, 40))
 
 
 def test_key_lists_the_fields_that_are_equal_in_all_recipes() -> None:

@@ -24,14 +24,17 @@ TYPO_SIMILARITY = 0.75
 
 
 class WantuiCommand(click.Command):
-    """A command that refuses a repeated option; click would silently use only the last value."""
+    """A command that rejects a repeated option, of which click would silently use only the last value.
+
+    If it has a template, the error about an argument without an option says how to write one.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing:  # the shell completes a line that may still be wrong
+            return super().parse_args(ctx, args)
         _, extra_arguments, parsed_parameters = self.make_parser(ctx).parse_args(args=list(args))
         if self.get_help_option(ctx) in parsed_parameters:
             extra_arguments, parsed_parameters = [], []  # the help is shown in any case
-        if ctx.resilient_parsing:  # the shell completes a line that may still be wrong
-            return super().parse_args(ctx, args)
         if extra_arguments and any(parameter.name == "template" for parameter in self.params):
             text = shorten_text(" ".join(extra_arguments))
             ctx.fail(f"unexpected argument {text!r}. Write a template as -t 'a [red|blue] circle', a config as -c NAME")

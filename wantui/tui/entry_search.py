@@ -140,6 +140,7 @@ class EntrySearchMixin(BackdropMixin):
 
     def on_mount(self) -> None:
         self.entries = list(self.list_entries())
+        self.measure_columns()
         self._show_entries("")
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -159,7 +160,6 @@ class EntrySearchMixin(BackdropMixin):
                 group = entry.group
             rows.append(entry)
         self.shown_rows = rows
-        self.measure_columns()
         self.entry_list.fill_rows(len(rows), self._draw_row, keep_cursor=False)
         self._move_cursor(0, 1)
         self.show_selected()

@@ -101,10 +101,9 @@ class ForestAxis:
             texts = [format_percent_change(tick, 0).removesuffix(" %") + suffix for tick in (-change, change)]
             spans = [find_span(tick, text) for tick, text in zip((-change, change), texts, strict=True)]
             is_free = all(cell == " " for first, end in spans for cell in labels[max(0, first - 1) : end + 1])
-            for (first, end), text in zip(spans, texts, strict=True):
-                if is_free:
-                    labels[first:end] = text
             if is_free:
+                for (first, end), text in zip(spans, texts, strict=True):
+                    labels[first:end] = text
                 columns.extend(self.find_column(tick) for tick in (-change, change))
             return is_free
 

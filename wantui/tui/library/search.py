@@ -95,10 +95,8 @@ def score_batch(words: str, batch: BatchSummary) -> float:
 
 
 def select_batches(words: str, batches: Sequence[BatchSummary]) -> list[BatchSummary]:
-    """Return the batches that a search lists: those that match, and those with a video that matches."""
-    if not words.split():
-        return list(batches)
-    return [batch for batch in batches if score_batch(words, batch) or any(find_videos(words, [batch]))]
+    """Return the batches that a search for some words lists: those that match, and those with a video that matches."""
+    return [batch for batch in batches if score_batch(words, batch) or any(_search_batch(words, batch))]
 
 
 class VariationCache:
@@ -165,8 +163,6 @@ def find_videos(
     for batch in batches:
         if is_cancelled():
             return
-        if batch.fault and not batch.counts_by_state:
-            continue
         found = sorted(_search_batch(words, batch), key=lambda video: -video.score)[:MAX_FOUND_PER_BATCH]
         yield from found
         found_count += len(found)
@@ -187,40 +183,26 @@ def split_conditions(words: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def _search_batch(words: str, batch: BatchSummary) -> Iterator[FoundVideo]:
-    folder, (words, conditions) = batch.folder, split_conditions(words)
-    if conditions:
-        yield from _search_settings(words, conditions, batch)
+    if batch.fault and not batch.counts_by_state:
         return
-    batch_text = "" if score_batch(words, batch) else f" {batch.folder.name} {batch.model}"
-    notes = {video_id: mark.note for video_id, mark in read_marks(BatchFolder(folder)).marks_by_video.items()}
-    for variation in _variation_cache.read_variations(folder):
+    words, conditions = split_conditions(words)
+    batch_text = "" if not conditions and score_batch(words, batch) else f" {batch.folder.name} {batch.model}"
+    notes = {video_id: mark.note for video_id, mark in read_marks(BatchFolder(batch.folder)).marks_by_video.items()}
+    for variation in _variation_cache.read_variations(batch.folder):
         text = f"{variation.id} {variation.text}{batch_text}"
-        if variation.videos and (score := score_text(words, text)):
-            yield FoundVideo(folder, variation.videos[0].video_index, variation.text, score)
+        if not conditions and variation.videos and (score := score_text(words, text)):
+            yield FoundVideo(batch.folder, variation.videos[0].video_index, variation.text, score)
             continue
-        for video in variation.videos:
-            note = notes.get(video.video_id, "")
-            if score := score_text(words, f"{text} {_describe_video(video)} {note}"):
-                shown_note = f"  {note}" if note else ""
-                yield FoundVideo(folder, video.video_index, f"seed {video.seed}  {variation.text}{shown_note}", score)
-
-
-def _describe_video(video: SearchedVideo) -> str:
-    return f"seed {video.seed} {video.values_by_setting.get('sampler', '')}"
-
-
-def _search_settings(words: str, conditions: Sequence[tuple[str, str]], batch: BatchSummary) -> Iterator[FoundVideo]:
-    """Yield the videos that have these values of settings and, with their batch, match the words."""
-    folder = batch.folder
-    notes = {video_id: mark.note for video_id, mark in read_marks(BatchFolder(folder)).marks_by_video.items()}
-    for variation in _variation_cache.read_variations(folder):
         for video in variation.videos:
             if any(video.values_by_setting.get(name) != value for name, value in conditions):
                 continue
-            text = f"{variation.id} {variation.text} {_describe_video(video)} {notes.get(video.video_id, '')}"
-            text += f" {batch.folder.name} {batch.model}"
-            if score := score_text(words, text) if words else 1.0:
-                yield FoundVideo(folder, video.video_index, f"seed {video.seed}  {variation.text}", score)
+            note, sampler = notes.get(video.video_id, ""), video.values_by_setting.get("sampler", "")
+            score = score_text(words, f"{text} seed {video.seed} {sampler} {note}") if words else 1.0
+            if score:
+                shown_note = f"  {note}" if note else ""
+                yield FoundVideo(
+                    batch.folder, video.video_index, f"seed {video.seed}  {variation.text}{shown_note}", score
+                )
 
 
 def _read_variations(folder: Path) -> tuple[SearchedVariation, ...]:

@@ -220,7 +220,7 @@ class RecipeComparison:
             return (
                 "the recipes are identical"
                 if self.has_equal_digests
-                else "the recipes differ in details that only the JSON shows (j)"
+                else "the recipes differ in details that only the JSON shows"
             )
         subject = f"only the {self.differences[0].field.label} differs" if count == 1 else f"{count} fields differ"
         return f"{subject}; {len(self.equal_fields)} fields are equal"

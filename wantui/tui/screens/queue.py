@@ -140,11 +140,10 @@ class QueueScreen(QueueActions):
 
     def _choose_first_batch(self) -> int | None:
         """Return the first batch with running videos, or else with waiting videos, or else the newest batch."""
-        for counts_running in (True, False):
-            for batch in self.visible_batches:
-                if batch.counts.get("running") or (not counts_running and batch.unfinished_count):
-                    return batch.id
-        return max((batch.id for batch in self.visible_batches), default=None)
+        running = [batch.id for batch in self.visible_batches if batch.counts.get("running")]
+        unfinished = [batch.id for batch in self.visible_batches if batch.unfinished_count]
+        newest = max((batch.id for batch in self.visible_batches), default=None)
+        return next(iter(running or unfinished), newest)
 
     def _show_selected_batch(self) -> None:
         """Show the videos of the batch under the cursor."""

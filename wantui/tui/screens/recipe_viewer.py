@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
+from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ from wantui.tui.player.recipe_table import (
     GROUPS,
     VIDEO_GROUP,
     FieldDifference,
+    RecipeComparison,
     RecipeField,
     compare_recipes,
     list_recipe_fields,
@@ -118,9 +120,13 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         self.pictures: list[Picture | None] = []
         self.titles = number_equal_labels([title for title, _ in titled_recipes])
         self.recipes = [recipe for _, recipe in titled_recipes]
-        self.comparison = compare_recipes(self.recipes)
         self.document = document
         self.shows_json = self.shows_equal_fields = False
+
+    @cached_property
+    def comparison(self) -> RecipeComparison:
+        """Return the comparison of several recipes."""
+        return compare_recipes(self.recipes)
 
     def compose(self) -> ComposeResult:
         with CountingScroll(classes="dialog") as scroll:
@@ -273,7 +279,10 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         """Return the fields in which the recipes differ, side by side."""
         common = describe_common_part(self.clips) if self.clips else ""
         common_text = f"  {'both' if len(self.recipes) == 2 else 'all'}: {common}" if common else ""
-        lines: list[RenderableType] = [Text.assemble((self.comparison.summary, "bold"), (common_text, "dim")), Text("")]
+        summary = self.comparison.summary
+        if not self.comparison.differences and not self.comparison.has_equal_digests:
+            summary += f" ({find_key(self, 'recipe.json')})"
+        lines: list[RenderableType] = [Text.assemble((summary, "bold"), (common_text, "dim")), Text("")]
         if self.comparison.differences:
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), width=width, header_style="")
             table.add_column(Text("field", "dim"), style="dim", no_wrap=True)
