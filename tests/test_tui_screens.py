@@ -236,9 +236,36 @@ def test_retry_of_a_video_does_not_touch_marked_batches(queue: Queue) -> None:
         await it.until(lambda: "Videos of one" in it.text())
         await it.press("space")  # marks the first batch, and moves to the second
         await it.until(lambda: "Videos of two" in it.text())
-        await it.press("enter", "down", "r")
+        await it.press("enter", "down")
+        await it.until(lambda: it.screen(QueueScreen).get_focused_video())
+        await it.press("r")
         await it.until(lambda: list_states() == [["cancelled"] * 3, ["cancelled", "queued", "cancelled"]])
         assert "1 selected" in it.text()
+
+    with only_queued():
+        on("queue", test)
+
+
+@pytest.mark.parametrize("key", ["r", "c"])
+def test_key_on_a_video_that_is_not_read_yet_does_not_touch_marked_batches(queue: Queue, key: str) -> None:
+    numbers = [add(queue, name) for name in ("one", "two")]
+    queue.cancel_videos(numbers[0], 1)
+
+    async def test(it: AppUnderTest) -> None:
+        def list_states() -> list[list[str]]:
+            return [[video.state for video in queue.list_videos(number)] for number in numbers]
+
+        await it.until(lambda: "Videos of one" in it.text())
+        await it.press("space")  # marks the first batch, and moves to the second
+        await it.until(lambda: "Videos of two" in it.text())
+        await it.press("enter")
+        screen, before = it.screen(QueueScreen), list_states()
+        await it.until(screen.get_focused_video)
+        screen.pages_by_number = {}
+        await it.press(key)
+        assert "the video is being read. Try again" in it.notifications()
+        assert isinstance(it.app.screen, QueueScreen), "no question about the marked batch"
+        assert list_states() == before
 
     with only_queued():
         on("queue", test)

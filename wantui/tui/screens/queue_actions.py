@@ -115,7 +115,19 @@ class QueueActions(QueueResults):
         if batches:
             self._change_batches(batches, lambda queue, batch: queue.set_batch_paused(batch.id, is_pausing), report)
 
+    def _is_focused_video_unread(self) -> bool:
+        """Return whether the cursor is on a video that has not been read yet; then notify.
+
+        Without this, an action on the video would apply to the marked batches.
+        """
+        is_unread = self.video_list.has_focus and self.get_focused_video() is None
+        if is_unread:
+            self.notify("the video is being read. Try again")
+        return is_unread
+
     def action_cancel(self) -> None:
+        if self._is_focused_video_unread():
+            return
         video = self.get_focused_video()
         if video is not None:
             self._cancel_video(video)
@@ -151,6 +163,8 @@ class QueueActions(QueueResults):
         self.app.push_screen(Confirm(f"Cancel {target}?{loss_note}", "Cancel"), cancel_if_confirmed)
 
     def action_retry(self) -> None:
+        if self._is_focused_video_unread():
+            return
         video = self.get_focused_video()
         batches = [] if video is not None else self._list_target_batches()
 
