@@ -189,6 +189,8 @@ def test_percentages_are_relative_to_the_mean_of_both_groups(
     assert effect is not None
     assert comparison.differences[0].metric == metric
     assert effect.effect == pytest.approx((first - second) / abs((first + second) / 2), rel=1e-9)
+    in_own_unit = replace(comparison.differences[0], is_relative=False)
+    assert find_calibrated_effect(comparison, in_own_unit) is None, "the other texts are in its unit too"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import math
 import os
 import runpy
@@ -31,6 +32,7 @@ from wantui.planning.disk_estimate import list_captured_steps
 from wantui.planning.recipe import parse_recipe
 from wantui.samplers import count_model_evaluations
 from wantui.storage.attention_maps import AttentionMapsError, AttentionMapWriter, open_attention_maps
+from wantui.storage.output_errors import is_outage
 from wantui.storage.state_reader import StoredStates
 from wantui.storage.trajectory_writer import TrajectoryWriter
 from wantui.storage.verified_store import VerifiedStore, list_members
@@ -404,6 +406,28 @@ def test_chunk_removed_after_opening_is_not_read_as_zeros(trajectory: Path) -> N
     chunk.unlink()
     with pytest.raises(FileNotFoundError, match="gram"):
         array[:]
+
+
+def test_partial_capture_with_an_impossible_shape_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "vid_001.zarr"
+    write_trajectory(path, PLAIN)
+    partial = tmp_path / "vid_001.zarr.partial"
+    path.rename(partial)
+    metadata_path = partial / "steps" / "zarr.json"
+    metadata = json.loads(metadata_path.read_text())
+    metadata["shape"] = [1 << 48]
+    metadata_path.write_text(json.dumps(metadata))
+    sigmas = np.linspace(1, 0, STEPS + 1).tolist()
+    with pytest.raises(PartialCaptureError, match="Unable to allocate"):
+        TrajectoryWriter(path, SHAPE, sigmas, sigmas[:-1], recipe_for(NANO, steps=STEPS, capture=PLAIN), checksums=[1])
+
+
+def test_lack_of_memory_for_a_small_array_is_an_outage(tmp_path: Path) -> None:
+    error = MemoryError("Unable to allocate")
+    error.shape, error.dtype = (8,), np.dtype(np.float64)  # type: ignore[attr-defined]
+    assert is_outage(error, tmp_path)
+    error.shape = (1 << 48,)  # type: ignore[attr-defined]
+    assert not is_outage(error, tmp_path)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EMFILE, "x"), RuntimeError("can't start new thread"), MemoryError()])

@@ -38,6 +38,11 @@ def test_predicted_time_adds_steps_and_decoding_of_similar_videos() -> None:
     assert "3 similar videos on this machine" in result.basis
 
 
+def test_long_times_of_similar_videos_have_no_exponent() -> None:
+    slow = timed_videos({"seconds": {"denoise": 2468.0, "decode": 1234.0, "step": 123.4}})
+    assert "120 s per step, 1200 s to decode" in estimate_video_seconds(RECIPE, "cpu", slow).basis
+
+
 def test_decoding_time_is_converted_between_whole_and_tiled() -> None:
     large = RECIPE.model_copy(update={"width": 832, "height": 480})
     known, tiled = timed_videos({}, recipe=large), find_plan("tiled")

@@ -2,6 +2,8 @@
 
 import errno
 import hashlib
+import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,6 +47,28 @@ def test_uturns_that_are_added_at_once_are_all_kept(tmp_path: Path) -> None:
         list(pool.map(add_all, entries))
     expected = sorted(entry.id for added in entries for entry in added)
     assert sorted(entry.id for entry in read_uturns(tmp_path)) == expected
+
+
+def test_index_in_an_unreachable_folder_is_an_error_and_not_an_empty_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index_path, stat = get_uturn_folder(tmp_path) / "uturns.json", Path.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:
+        if path.is_relative_to(tmp_path / "analysis"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(UTurnFileError, match=f"cannot read {re.escape(str(index_path))}: .*Permission denied"):
+        read_uturns(tmp_path)
+
+
+def test_file_in_the_place_of_the_folder_holds_no_uturns(tmp_path: Path) -> None:
+    assert read_uturns(tmp_path) == []
+    get_uturn_folder(tmp_path).parent.mkdir()
+    get_uturn_folder(tmp_path).touch()
+    assert read_uturns(tmp_path) == []
 
 
 def test_added_uturn_replaces_its_earlier_entry_and_drops_entries_without_files(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def find_calibrated_effect(comparison: "Comparison", difference: Difference) -> 
         return CalibratedEffect(
             paired_effect.mean, paired_effect.interval_low, paired_effect.interval_high, sensitivity
         )
-    if not math.isfinite(difference.relative_difference):
+    if not difference.is_relative:
         return None
     summaries = comparison.summaries_by_metric[difference.metric]
     sign = math.copysign(1, summaries[difference.second_group].mean - get_ratio_origin(difference.metric))

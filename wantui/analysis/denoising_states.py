@@ -12,7 +12,7 @@ from wantui.analysis.sampler_response import NoResponseError, compute_clean_weig
 from wantui.analysis.stored_steps import MissingStepError, find_stored_step
 from wantui.errors import UserError
 from wantui.formatting import format_share
-from wantui.keyframes import KeyframeError
+from wantui.keyframes import KeyframeError, list_evaluation_steps
 from wantui.planning import Recipe
 from wantui.samplers import UnknownSamplerError
 from wantui.storage.state_reader import check_stored_states
@@ -116,8 +116,7 @@ class DenoisingStates:
         return StateMoment("noisy", self.evaluation_count, None, float(self.sigmas[-1]))
 
     def _make_moment(self, kind: StateKind, evaluation: int) -> StateMoment:
-        evaluates_twice = self.evaluation_count > self.recipe.steps
-        step = (evaluation + 1) // 2 if evaluates_twice else evaluation
+        step = list_evaluation_steps(self.evaluation_count, self.recipe.steps)[evaluation]
         return StateMoment(kind, evaluation, step, float(self.sigmas[evaluation]))
 
     def _list_noisy_moments(self) -> list[StateMoment]:

@@ -143,8 +143,9 @@ def _parse_column(path: Path, name: str, cells: Sequence[tuple[int, str]]) -> di
                     f"{prefix}line {line}, column {quote(name)}: {quote(cell)} is too large; the limit is "
                     f"{MAX_LABEL:.0e}. Use another unit"
                 )
-        has_large_number = any(abs(value) >= 1 / MAX_LABEL for value in values)
-        if not has_large_number and any(re.match(r"[-+.0]*[1-9]", cell) for _, cell in numbers):
+        has_usable_number = any(abs(value) >= 1 / MAX_LABEL for value in values)
+        # float() turns 1e-400 into 0, so the texts show whether a number is not 0.
+        if not has_usable_number and any(re.match(r"[-+.0]*[1-9]", cell) for _, cell in numbers):
             raise LabelError(
                 f"{prefix}all numbers of column {quote(name)} are smaller than {1 / MAX_LABEL:.0e}. Use another unit, "
                 "or logarithms"

@@ -108,6 +108,5 @@ def describe_demo_answer(comparison: "Comparison") -> list[str]:
 
 
 def summarise_demo_answer(comparison: "Comparison") -> str:
-    """Return the most important sentence of each answer, one line each, and the key that shows the numbers."""
-    verdicts = [f"{answer.question}: {answer.verdict_parts[0]}" for answer in comparison.answers]
-    return "\n".join([*verdicts, "A: shows the numbers"])
+    """Return the most important sentence of each answer, one line each."""
+    return "\n".join(f"{answer.question}: {answer.verdict_parts[0]}" for answer in comparison.answers)

@@ -65,7 +65,7 @@ def command(context: click.Context, output_dir: Path | None, makes_new_batch: bo
             options["low_bandwidth"],
             captures_mouse=not options["no_mouse"],
             batch=folder.resolve(),
-            batch_note=replace_names(summarise_demo_answer(comparison)),
+            batch_note=f"{replace_names(summarise_demo_answer(comparison))}\nA: shows the numbers",
         )
     echo(f"open it with\n  wantui open {shown_paths[0]}", err=True)
 

@@ -114,8 +114,9 @@ def estimate_video_seconds(
     )
     decode_seconds = _estimate_decode_seconds(recipe, plan, similar_videos)
     basis = (
-        f"{format_count(len(similar_videos), 'similar video')} on this machine: {step_seconds:.2g} s per "
-        f"step{_describe_skipping(recipe)}, {decode_seconds:.2g} s to decode"
+        f"{format_count(len(similar_videos), 'similar video')} on this machine: "
+        f"{_round_to_two_digits(step_seconds)} s per step{_describe_skipping(recipe)}, "
+        f"{_round_to_two_digits(decode_seconds)} s to decode"
     )
     return Estimate(step_seconds * count_model_evaluations(recipe.sampler, recipe.steps) + decode_seconds, basis)
 
@@ -279,7 +280,9 @@ def _make_memory_key(recipe: Recipe) -> tuple[Any, ...]:
     """Return the key of equal peak memory under one memory plan."""
     return (
         *_make_step_key(recipe),
-        *(recipe.speed == "cached", bool(recipe.magnitudes)),
-        *(recipe.capture, recipe.controls),
+        recipe.speed == "cached",
+        bool(recipe.magnitudes),
+        recipe.capture,
+        recipe.controls,
         len(list_map_texts(recipe.prompts)) if records_marked_words(recipe) else 0,
     )

@@ -1,6 +1,7 @@
 """Classify errors of writing a video's files: full disk, deleted folder, unwritable folder, or conflicting files."""
 
 import errno
+import math
 import os
 import pwd
 import stat
@@ -28,13 +29,16 @@ PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER = {
 def is_outage(error: BaseException, folder: Path) -> bool:
     """Return whether an error comes from a file system or a lack of resources, rather than from single files.
 
-    The file system may be full, protected or unreachable; memory, threads or file descriptors may be lacking.
+    The file system may be full, protected or unreachable; memory, threads or file descriptors may be lacking. An array
+    larger than the memory of this machine is damage: its recorded shape is wrong.
     EIO may be damage or an outage; it counts as damage, because a video can be generated again. A file without
     permissions in a writable folder is a fault of that file, not an outage.
 
     Args:
         folder: folder of the file that could not be read or written.
     """
+    if _is_impossible_allocation(error):
+        return False
     if (refusal := find_system_refusal(error)) is not None and refusal.errno in SHORTAGE_ERROR_NUMBERS:
         return True
     if not isinstance(error, OSError) or error.errno == errno.EIO:
@@ -42,6 +46,14 @@ def is_outage(error: BaseException, folder: Path) -> bool:
     if error.errno in (errno.EACCES, errno.EPERM):
         return probe_write_error(folder) is not None
     return error.errno in (*DISK_FULL_ERROR_NUMBERS, errno.EFBIG, *UNWRITABLE_ERROR_NUMBERS)
+
+
+def _is_impossible_allocation(error: BaseException) -> bool:
+    """Return whether numpy could not allocate an array that is larger than the memory of this machine."""
+    shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
+    if not isinstance(error, MemoryError) or shape is None or dtype is None:
+        return False
+    return math.prod(shape) * dtype.itemsize > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def is_folder_deleted(root: Path) -> bool:

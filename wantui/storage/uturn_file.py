@@ -114,8 +114,6 @@ def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
         UTurnFileError: the index is damaged.
     """
     path = get_uturn_index_path(batch_folder)
-    if not path.parent.is_dir():
-        return []
     try:
         return UTurnIndex.model_validate(read_json_object(path, MAX_INDEX_BYTES)).uturns
     except FileNotFoundError:
@@ -126,6 +124,8 @@ def read_uturns(batch_folder: Path) -> list[UTurnEntry]:
             "`wantui commitment uturn` again"
         ) from None
     except UnreadableFileError as error:
+        if isinstance(error.__cause__, NotADirectoryError):  # a file is in the place of a folder
+            return []
         raise UTurnFileError(f"cannot read {path}: {error}") from None
 
 
