@@ -5,6 +5,8 @@ import gzip
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from conftest import TEMPLATE, MakeOnce, Wantui, batch, copy_batch, files, gener
 from safetensors.numpy import load_file
 
 from wantui.analysis.loading import read_batch_videos
+from wantui.cli import doctor
+from wantui.environment import build_python_command
 from wantui.errors import UserError
 from wantui.models.catalogue import WanModel
 from wantui.storage import export
@@ -53,6 +57,24 @@ def test_npy_safetensors_and_pt_exports_equal_the_stored_latents(generated_batch
     assert np.array_equal(loaded["latents"].numpy(), latents(generated_batch))
     assert json.loads(loaded["recipe"])["seed"] == 42
     assert not list(Path("pt").rglob("*.safetensors"))
+
+
+def test_processes_do_not_import_modules_of_the_working_folder(generated_batch: BatchFolder, wantui: Wantui) -> None:
+    for name in ("torch", "queue", "safetensors"):
+        Path(f"{name}.py").write_text("raise RuntimeError('imported from the working folder')")
+    result = wantui("export", generated_batch.root, "--format", "pt", "-o", "pt")
+    assert result.code == 0, result.err
+    _, version = doctor._check_torch_import()
+    assert version == torch.__version__
+    command = build_python_command("-m", "wantui", "--version")
+    assert subprocess.check_output(command, text=True).startswith("wantui, version ")
+
+
+def test_isolated_process_starts_isolated_processes() -> None:
+    code = "import sys; sys.path = sys.argv[1:]; from wantui.environment import build_python_command as build; "
+    code += "print(build('-m', 'wantui'))"
+    output = subprocess.check_output([sys.executable, "-I", "-c", code, *sys.path], text=True)
+    assert output.strip() == repr([sys.executable, "-I", "-m", "wantui"])
 
 
 def test_npy_export_writes_state_after_state_and_names_a_full_disk(

@@ -1,6 +1,7 @@
 """The advice of `wantui doctor` about logouts, from copies of systemd's files."""
 
 import getpass
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_engine_survives_logout_without_systemd(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("torch_not_imported")
 def test_doctor_prints_a_systemd_unit_and_checks_queue_engine_and_logout(wantui: Wantui) -> None:
     unit = wantui("doctor", "--systemd-unit")
-    assert "ExecStart=" in unit.out
+    assert f'ExecStart="{sys.executable}" -P -m wantui engine run' in unit.out
     assert f"WorkingDirectory={Path.cwd()}" in unit.out
     report = wantui("doctor").out
     assert all(f" {about} " in report for about in ("queue", "engine", "logout"))

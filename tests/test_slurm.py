@@ -113,6 +113,7 @@ def test_slurm_array_requests_the_given_resources(cluster: Path, folder: BatchFo
         "module load cuda",
     ):
         assert line in script.splitlines()
+    assert f"{sys.executable} -P -u -m submitit" in script  # a file queue.py in the working folder is not imported
     jobs = [DelayedSubmission.load(folder.root / "slurm" / f"7_{k}_submitted.pkl").function for k in range(3)]
     assert [str(job.share) for job in jobs] == ["1/3", "2/3", "3/3"]
 

@@ -1,6 +1,7 @@
 """Environment variables: defaults for torch, and the variables that must be equal in an engine and its clients."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def _build_kernel_cache_variables() -> dict[str, str]:
         "FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED": "1",
         "FLASH_ATTENTION_CUTE_DSL_CACHE_DIR": str(kernel_folder),
     }
+
+
+def build_python_command(*arguments: str) -> list[str]:
+    """Return a command that runs this Python with `arguments`, without modules from the working folder.
+
+    Without -P, Python would import a file such as queue.py or torch.py of the working folder before its own modules.
+    """
+    return [sys.executable, "-I" if sys.flags.isolated else "-P", *arguments]
 
 
 def prepare_for_torch() -> None:

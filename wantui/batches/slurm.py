@@ -9,10 +9,10 @@ import errno
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wantui.batches.enqueue import Shard, find_missing_videos
+from wantui.environment import build_python_command
 from wantui.errors import UserError
 from wantui.formatting import UNPRINTABLE_PATTERN, format_count
 from wantui.process_exits import describe_exit
@@ -127,8 +128,8 @@ class ShardJob:
         return DelayedSubmission(ShardJob(self.folder, self.share))
 
     def _start_engine(self, state_directory: Path) -> subprocess.Popen[bytes]:
-        engine_command = [sys.executable, "-m", "wantui", "engine", "run", "--drain", "--logs", str(self._log_folder)]
-        engine_command += ["--batch", str(self.folder), "--share", str(self.share)]
+        engine_command = build_python_command("-m", "wantui", "engine", "run", "--drain")
+        engine_command += ["--logs", str(self._log_folder), "--batch", str(self.folder), "--share", str(self.share)]
         submitit_signal = _find_submitit_signal()
         # inherited by the engine: the signal is only for submitit
         previous_handler = signal.signal(submitit_signal, signal.SIG_IGN)
@@ -284,7 +285,8 @@ def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> li
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    executor = SlurmExecutor(folder / "slurm", max_num_timeout=MAX_REQUEUE_COUNT)
+    python = shlex.join(build_python_command())
+    executor = SlurmExecutor(folder / "slurm", max_num_timeout=MAX_REQUEUE_COUNT, python=python)
     executor.update_parameters(**_build_submitit_parameters(folder, resources))
     drain_shares = [
         ShardJob(folder, share) for share in split_into_shards(missing_indices, len(manifest.videos), max_jobs)

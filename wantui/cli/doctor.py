@@ -19,7 +19,7 @@ from wantui.cli.common_options import add_json_option
 from wantui.cli.doctor_engine import check_engine_state
 from wantui.cli.doctor_finding import Finding
 from wantui.cli.output import echo, print_json, print_wrapped_line
-from wantui.environment import build_torch_environment
+from wantui.environment import build_python_command, build_torch_environment
 from wantui.formatting import format_bytes, format_count
 from wantui.planning.requirements import explain_missing_compiler
 from wantui.planning.throughput import PACKAGE_BY_KERNEL
@@ -136,7 +136,7 @@ def _check_torch_import() -> tuple[Finding, str | None]:
         return Finding("problem", "torch", "not installed", "pip install torch"), None
     try:
         result = subprocess.run(
-            [sys.executable, "-c", "import torch; print(torch.__version__)"],
+            build_python_command("-c", "import torch; print(torch.__version__)"),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=MAX_TORCH_IMPORT_SECONDS,

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,12 @@ from typing import TYPE_CHECKING
 from wantui import __version__
 from wantui.clock import compute_seconds_since, read_boot_id, read_boot_seconds
 from wantui.engine.process_output import read_last_line
-from wantui.environment import build_torch_environment, describe_environment_differences, read_rendering_environment
+from wantui.environment import (
+    build_python_command,
+    build_torch_environment,
+    describe_environment_differences,
+    read_rendering_environment,
+)
 from wantui.errors import UserError
 from wantui.paths import expand_user_path
 from wantui.process_exits import describe_exit
@@ -220,15 +224,8 @@ def ensure_engine(
             return engine, False
     logs_folder = create_logs_folder(state_dir, logs_folder)
     output_path = state_dir.directory / OUTPUT_FILE_NAME
-    command = [
-        sys.executable,
-        "-m",
-        "wantui.engine.process",
-        "--state",
-        str(state_dir.directory),
-        "--logs",
-        str(logs_folder),
-    ]
+    command = build_python_command("-m", "wantui.engine.process")
+    command += ["--state", str(state_dir.directory), "--logs", str(logs_folder)]
     if worker_count is not None:
         command += ["--workers", str(worker_count)]
     try:

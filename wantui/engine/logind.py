@@ -20,7 +20,7 @@ UNIT_TEMPLATE = """\
 Description=wantui engine: generates the videos of the queue
 
 [Service]
-ExecStart={python} -m wantui engine run
+ExecStart={python} -P -m wantui engine run
 WorkingDirectory={folder}
 Environment={state}
 Restart=on-failure

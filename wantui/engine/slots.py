@@ -2,14 +2,13 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wantui.engine.process_output import read_last_line
-from wantui.environment import build_torch_environment
+from wantui.environment import build_python_command, build_torch_environment
 from wantui.gpu.nvml import Gpu
 from wantui.queue.records import make_worker_name
 from wantui.queue.state_files import open_state_file
@@ -68,7 +67,7 @@ class WorkerSlot:
             OSError: the process cannot be started.
             UserError: the output file is not a regular file.
         """
-        command = [sys.executable, "-m", "wantui.worker.process", "--state", str(state_directory)]
+        command = build_python_command("-m", "wantui.worker.process", "--state", str(state_directory))
         command += ["--logs", str(logs_folder), "--name", self.name, "--device", self.torch_device]
         command += ["--devices", ",".join(self.served_devices), "--parent", str(os.getpid())]
         command += ["--gpu-counts", ",".join(map(str, self.gpu_counts)), "--one-gpu-reason", self.one_gpu_reason]

@@ -3,7 +3,6 @@
 import gzip
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wantui.atomic_files import atomic_folder, atomic_write, write_text_atomically
+from wantui.environment import build_python_command
 from wantui.errors import UserError
 from wantui.formatting import format_count, join_and_shorten
 from wantui.paths import check_output_folder
@@ -186,7 +186,7 @@ def _write_pt(path: Path, entry: VideoEntry, trajectory: _StoredTrajectory) -> P
     try:
         with atomic_write(path.with_suffix(".pt")) as temporary_path:
             process = subprocess.run(
-                [sys.executable, "-c", _CONVERT_TO_PT_SCRIPT, safetensors_path, temporary_path],
+                build_python_command("-c", _CONVERT_TO_PT_SCRIPT, str(safetensors_path), str(temporary_path)),
                 capture_output=True,
                 text=True,
             )

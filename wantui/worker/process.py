@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from wantui.environment import build_python_command
 from wantui.process_exits import SECOND_GPU_LOST_EXIT_CODE
 from wantui.queue.queue import Queue
 from wantui.queue.records import make_worker_name
@@ -54,7 +55,8 @@ def hide_slow_packages() -> Iterator[None]:
             raise
         sys.stderr.write(f"starting again without hidden packages, because another package needs {needed}\n")
         sys.stderr.flush()
-        os.execv(sys.executable, [sys.executable, "-m", "wantui.worker.process", *sys.argv[1:], IMPORT_ALL_FLAG])
+        command = build_python_command("-m", "wantui.worker.process", *sys.argv[1:], IMPORT_ALL_FLAG)
+        os.execv(sys.executable, command)
     finally:
         gc.enable()
         gc.freeze()

@@ -1,6 +1,5 @@
 """Slow jobs of the Library screen: `wantui rerun`, queueing missing videos, moving to the trash."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +8,7 @@ from textual import on, work
 from textual.message import Message
 
 from wantui.batches.enqueue import enqueue_missing_videos
+from wantui.environment import build_python_command
 from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.storage.batch_index import move_to_trash
@@ -41,7 +41,7 @@ class LibraryJobsMixin(BaseScreen):
         import asyncio
 
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "wantui", "rerun", str(clip_path)),
+            *build_python_command("-m", "wantui", "rerun", str(clip_path)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -19,8 +19,7 @@ import re
 import secrets
 import signal
 import socket
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +29,7 @@ from urllib.parse import parse_qs
 import textual_serve
 from aiohttp import WSMsgType, web
 
+from wantui.environment import build_python_command
 from wantui.formatting import escape_unprintable
 from wantui.stop_signals import STOP_SIGNALS
 from wantui.tui.web.connections import ConnectionLimiter, OneLineErrorFilter
@@ -70,7 +70,7 @@ class WebServer:
     ) -> None:
         self.port = port
         self.cookie_name = f"wantui_{port}"
-        self.application_command = (sys.executable, "-m", "wantui", *application_arguments)
+        self.application_command: Sequence[str] = build_python_command("-m", "wantui", *application_arguments)
         self._announce_address = announce_address
         self._secret_path = f"/{secrets.token_urlsafe(24)}"
         self._session_secret = secrets.token_urlsafe(24)
