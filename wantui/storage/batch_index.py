@@ -31,8 +31,8 @@ from wantui.storage.manifest_file import MAX_READ_ATTEMPTS
 
 DEFAULT_VIDEO_STATE: VideoState = VideoEntry.model_fields["state"].default
 """State of a video whose entry names none."""
-MAX_TRACKED_JOURNALS = 4096
-"""Maximum number of journals whose read position is cached."""
+MAX_CACHED_BATCHES = 4096
+"""Maximum number of batches whose summary and journal position are cached."""
 
 
 @dataclass(frozen=True)
@@ -139,92 +139,69 @@ class _ManifestSummary:
     journal_id: str
 
 
-class _DamagedPartError(Exception):
-    """Raised if a summary needs a part of a manifest that cannot be read."""
-
-    def __init__(self, part: str) -> None:
-        super().__init__(part)
-        self.part = part
-
-
 @contextmanager
-def _name_damaged_part(part: str) -> Iterator[None]:
-    """Convert errors of reading unvalidated JSON inside the block to a `_DamagedPartError`."""
+def _name_damaged_part(path: Path, part: str) -> Iterator[None]:
+    """Convert errors of reading unvalidated JSON inside the block to a `ManifestError` that names the damaged field.
+
+    Args:
+        part: part of the manifest that the block reads; named if validation finds no damaged field.
+    """
     try:
         yield
     except UserError:
         raise
-    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError) as error:
-        raise _DamagedPartError(part) from error
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError):
+        raise ManifestError(_describe_damage(path, part)) from None
 
 
-class _UncachedSummaryError(Exception):
-    """Raised with the summary of a batch whose files the system could not read now, so that it is not cached."""
-
-    def __init__(self, summary: BatchSummary) -> None:
-        super().__init__(summary.fault)
-        self.summary = summary
-
-
-class _ReplacedManifestError(Exception):
-    """Raised if the manifest was replaced while it was read with its journal: the two may not belong together."""
+_summaries: dict[Path, tuple[FileState, FileState, BatchSummary]] = {}
+"""Summary of each batch that was read last, with the states of its manifest and its journal then."""
 
 
 def _read_summary(path: Path) -> BatchSummary:
     """Return the summary of a batch, which other processes may change meanwhile."""
     folder = BatchFolder(path)
     for _ in range(MAX_READ_ATTEMPTS):
-        try:
-            return _summarise_batch(path, read_file_state(folder.manifest_path), read_file_state(folder.journal_path))
-        except _ReplacedManifestError:
-            continue
-        except _UncachedSummaryError as error:
-            return error.summary
+        manifest_state, journal_state = read_file_state(folder.manifest_path), read_file_state(folder.journal_path)
+        if (cached := _summaries.get(path)) is not None and cached[:2] == (manifest_state, journal_state):
+            return cached[2]
+        summary, is_inaccessible = _summarise_batch(path, manifest_state, journal_state)
+        if is_inaccessible:
+            return summary
+        # If the manifest was replaced meanwhile, the journal may not belong to it.
+        if read_file_state(folder.manifest_path) == manifest_state:
+            if len(_summaries) >= MAX_CACHED_BATCHES:
+                _summaries.clear()
+            _summaries[path] = manifest_state, journal_state, summary
+            return summary
     fault = f"{folder.manifest_path} cannot be read: other processes keep replacing it"
     return BatchSummary(path, "", "", "", (), fault)
 
 
-@lru_cache(maxsize=4096)
-def _summarise_batch(path: Path, manifest_state: FileState, journal_state: FileState) -> BatchSummary:
-    """Summarise a batch; the states of the files are the cache key."""
-    try:
-        summary = _summarise_files(path, manifest_state, journal_state)
-    except _DamagedPartError as error:
-        summary = BatchSummary(path, "", "", "", (), _describe_damage(path, error.part))
-    except UserError as error:
-        summary = BatchSummary(path, "", "", "", (), str(error))
-        if isinstance(error, InaccessibleFileError):
-            raise _UncachedSummaryError(summary) from None
-    if read_file_state(BatchFolder(path).manifest_path) != manifest_state:
-        raise _ReplacedManifestError
-    return summary
-
-
-def _summarise_files(path: Path, manifest_state: FileState, journal_state: FileState) -> BatchSummary:
+def _summarise_batch(path: Path, manifest_state: FileState, journal_state: FileState) -> tuple[BatchSummary, bool]:
     """Summarise a batch from its manifest and its journal.
 
-    Raises:
-        UserError: the manifest cannot be read.
-        _DamagedPartError: a part of the manifest is damaged.
-        _UncachedSummaryError: the system cannot read the journal; contains the summary without it.
+    Returns:
+        The summary, and whether the system cannot read one of the files at present.
     """
-    summary = _summarise_manifest(path, manifest_state)
-    with _name_damaged_part("the entry of a video listed in the journal"):
-        states, faults, is_journal_refused = _read_video_states(path, summary, manifest_state, journal_state)
+    try:
+        manifest = _summarise_manifest(path, manifest_state)
+        with _name_damaged_part(path, "the entry of a video listed in the journal"):
+            states, faults, is_inaccessible = _read_video_states(path, manifest, manifest_state, journal_state)
+    except UserError as error:
+        return BatchSummary(path, "", "", "", (), str(error)), isinstance(error, InaccessibleFileError)
     counts_by_state = tuple((state, states.count(state)) for state in dict.fromkeys(states))
-    batch = BatchSummary(
+    summary = BatchSummary(
         path,
-        summary.created_at,
-        summary.template,
-        summary.model,
+        manifest.created_at,
+        manifest.template,
+        manifest.model,
         counts_by_state,
         "; ".join(faults),
-        summary.seeds,
-        summary.sweep,
+        manifest.seeds,
+        manifest.sweep,
     )
-    if is_journal_refused:
-        raise _UncachedSummaryError(batch)
-    return batch
+    return summary, is_inaccessible
 
 
 @dataclass(frozen=True)
@@ -277,7 +254,7 @@ def _read_video_states(
         tuple(states),
         tuple(faults),
     )
-    if len(_journal_progress_by_folder) >= MAX_TRACKED_JOURNALS:
+    if len(_journal_progress_by_folder) >= MAX_CACHED_BATCHES:
         _journal_progress_by_folder.clear()
     _journal_progress_by_folder[path] = progress
     return progress.video_states, progress.faults, False
@@ -297,20 +274,20 @@ def _summarise_manifest(path: Path, manifest_state: FileState) -> _ManifestSumma
     except FileNotFoundError:
         raise ManifestError(f"{manifest_path} is missing") from None
     check_manifest_format(manifest_path, document)
-    with _name_damaged_part("videos[].state"):
+    with _name_damaged_part(path, "videos[].state"):
         video_states = tuple(str(video.get("state", DEFAULT_VIDEO_STATE)) for video in document["videos"])
     if unknown_states := set(video_states) - set(get_args(VideoState)):
         raise ManifestError(f"{manifest_path} is damaged: {min(unknown_states)!r} is not a video state")
-    with _name_damaged_part("videos[0].recipe.model"):
+    with _name_damaged_part(path, "videos[0].recipe.model"):
         model = document["videos"][0]["recipe"]["model"]
     created_at, template = document.get("created"), document.get("template")
     for name, text in (("created", created_at), ("template", template), ("videos[0].recipe.model", model)):
         if not isinstance(text, str):
             raise ManifestError(f"{manifest_path} is damaged: {name} is missing, or not a string")
     video_ids = tuple(video.get("id") for video in document["videos"])
-    with _name_damaged_part("videos[].seed"):
+    with _name_damaged_part(path, "videos[].seed"):
         seeds = describe_seeds([int(video["seed"]) for video in document["videos"]])
-    with _name_damaged_part("sweep.axes"):
+    with _name_damaged_part(path, "sweep.axes"):
         sweep = _describe_sweep(document)
     journal_id = str(document.get("journal", ""))
     return _ManifestSummary(str(created_at), str(template), model, video_states, video_ids, seeds, sweep, journal_id)
