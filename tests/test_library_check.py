@@ -32,7 +32,7 @@ from wantui.storage.manifest import read_manifest
 from wantui.storage.manifest_file import ManifestFile
 from wantui.storage.mp4 import read_frames, write_mp4
 from wantui.storage.uturn_file import UTurnEntry, UTurnIndex, add_uturn, get_uturn_index_path, make_uturn_paths
-from wantui.storage.zarr_thread import import_zarr
+from wantui.storage.zarr_import import import_zarr
 
 
 @pytest.fixture

@@ -87,18 +87,19 @@ def atomic_write(path: Path, partial_path: Path | None = None) -> Iterator[Path]
     partial_path = partial_path or make_partial_path(path)
     kept_mode = _read_file_mode(path)
     descriptor = _open_empty_file(partial_path)  # while it is open, no file of another writer can have its inode
+    file_identity = _read_file_identity(descriptor)
     try:
         if kept_mode is not None:
             _set_file_mode(partial_path, kept_mode | 0o600)  # before the content, which may be private
         yield partial_path
-        _check_created_file(partial_path, _read_file_identity(descriptor))
+        _check_created_file(partial_path, file_identity)
         sync_to_disk(partial_path)
         if kept_mode is not None:
             _set_file_mode(partial_path, kept_mode)
-        rename_created_file(partial_path, path, _read_file_identity(descriptor))
+        rename_created_file(partial_path, path, file_identity)
         _sync_folder(path.parent)
     except BaseException:
-        remove_created_file(partial_path, _read_file_identity(descriptor))
+        remove_created_file(partial_path, file_identity)
         raise
     finally:
         os.close(descriptor)

@@ -233,8 +233,18 @@ def _find_positions(times: KeyframeTimes, noise_levels: Sequence[float], step_co
 
 
 def list_evaluation_steps(evaluation_count: int, step_count: int) -> list[int]:
-    """Return the step of each evaluation; an evaluation at the end of a step of `heun` belongs to the next step."""
-    return [(index + 1) // 2 if evaluation_count > step_count else index for index in range(evaluation_count)]
+    """Return the step of each evaluation."""
+    evaluates_twice = evaluation_count > step_count
+    return [find_evaluation_step(index, evaluates_twice) for index in range(evaluation_count)]
+
+
+def find_evaluation_step(index: int, evaluates_twice: bool) -> int:
+    """Return the step of an evaluation, both from 0.
+
+    Args:
+        evaluates_twice: whether the sampler is `heun`, whose evaluation at the end of a step belongs to the next step.
+    """
+    return (index + 1) // 2 if evaluates_twice else index
 
 
 def _find_keyframe_share(moments: Sequence[float], position: float, tolerance: float) -> EvaluationMoment:

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from wantui.keyframes import find_evaluation_step
 from wantui.planning import Recipe
 from wantui.samplers import find_sampler_schedule
 from wantui.storage.attention_maps import AttentionMapsError, StoredAttentionMaps
@@ -19,9 +20,9 @@ MAX_SCALE_QUANTILE = 0.995
 
 
 def list_map_steps(maps: StoredAttentionMaps, recipe: Recipe | None) -> list[int]:
-    """Return the step, from 0, of each stored evaluation; heun evaluates the model twice per step."""
+    """Return the step, from 0, of each stored evaluation."""
     evaluates_twice = recipe is not None and find_sampler_schedule(recipe.sampler).evaluates_model_twice
-    return [(index + 1) // 2 if evaluates_twice else index for index in maps.evaluations.tolist()]
+    return [find_evaluation_step(index, evaluates_twice) for index in maps.evaluations.tolist()]
 
 
 def count_axis_maps(maps: StoredAttentionMaps, map_name: str, axis: AttentionAxis) -> int:

@@ -271,7 +271,7 @@ def submit_job_array(folder: Path, max_jobs: int, resources: JobResources) -> li
     missing_indices = [index for index, _ in find_missing_videos(BatchFolder(folder), manifest)]
     if not missing_indices:
         raise UserError(f"cannot submit {folder}: no video is missing")
-    if active_arrays := _find_active_arrays(folder / "slurm"):
+    if active_arrays := _find_active_arrays(folder):
         raise NoSlurmError(
             f"cannot submit {folder}: an earlier array has not ended ({', '.join(active_arrays)}), "
             f"and would generate the same videos. Wait until it ends, or cancel it: scancel {' '.join(active_arrays)}"
@@ -327,9 +327,14 @@ def _build_submitit_parameters(folder: Path, resources: JobResources) -> dict[st
     return {name: value for name, value in parameters.items() if value is not None}
 
 
-def _find_active_arrays(submission_folder: Path) -> list[str]:
-    """Return the ids of the arrays that were submitted from a folder and have not ended."""
-    submitted_ids = {path.name.split("_")[0] for path in submission_folder.glob("*_submission.sh")}
+def _list_submissions(folder: Path) -> list[tuple[str, Path]]:
+    """Return the id and the script of each array that was submitted for a batch."""
+    return [(path.name.split("_")[0], path) for path in (folder / "slurm").glob("*_submission.sh")]
+
+
+def _find_active_arrays(folder: Path) -> list[str]:
+    """Return the ids of the arrays that this user submitted for a batch and that have not ended."""
+    submitted_ids = {array_id for array_id, _ in _list_submissions(folder)}
     if not submitted_ids:
         return []
     try:
@@ -342,10 +347,10 @@ def _find_active_arrays(submission_folder: Path) -> list[str]:
 def find_foreign_arrays(folder: Path) -> list[str]:
     """Return the ids of the arrays that other users submitted for a batch; they may not have ended."""
     foreign_ids = set()
-    for path in (folder / "slurm").glob("*_submission.sh"):
+    for array_id, script_path in _list_submissions(folder):
         with suppress(FileNotFoundError):
-            if path.stat().st_uid != os.getuid():
-                foreign_ids.add(path.name.split("_")[0])
+            if script_path.stat().st_uid != os.getuid():
+                foreign_ids.add(array_id)
     return sorted(foreign_ids)
 
 

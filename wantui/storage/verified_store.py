@@ -12,7 +12,7 @@ from typing import Any
 from zarr.storage import LocalStore
 
 from wantui.json_files import read_regular_file
-from wantui.storage.zarr_thread import FILTER_LOCK
+from wantui.storage.zarr_import import FILTER_LOCK
 
 MAX_CHUNK_BYTES = 1 << 40
 MAX_INLINE_BYTES = 1 << 20

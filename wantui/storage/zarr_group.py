@@ -26,7 +26,7 @@ from wantui.planning import Recipe
 from wantui.planning.recipe import parse_recipe
 from wantui.storage.output_errors import is_outage
 from wantui.storage.recipe_differences import describe_recipe_mismatch
-from wantui.storage.zarr_thread import import_zarr
+from wantui.storage.zarr_import import import_zarr
 
 METADATA_FILE_NAME = "zarr.json"
 CHECKSUMS_ATTRIBUTE = "checksums"

@@ -1,4 +1,4 @@
-"""Import zarr, which reads and writes in a thread of its own."""
+"""Import zarr, and start the thread in which it reads and writes."""
 
 import warnings
 from functools import cache
