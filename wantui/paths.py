@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from wantui.errors import UserError
-from wantui.formatting import escape_unprintable
+from wantui.formatting import escape_unprintable, shorten_text
 
 MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
 """Maximum bytes of a file name and of a path on Linux."""
@@ -132,5 +132,4 @@ def _reject_link_loop(path: Path, path_text: str) -> None:
 
 
 def _make_path_error(path_text: str, reason: str) -> UserError:
-    shown_path = escape_unprintable(path_text if len(path_text) <= 200 else path_text[:200] + "...")
-    return UserError(f"cannot use the path '{shown_path}': {reason}")
+    return UserError(f"cannot use the path '{escape_unprintable(shorten_text(path_text))}': {reason}")

@@ -10,7 +10,7 @@ from wantui.analysis.comparability import VideoNamer
 from wantui.analysis.label_rows import LabelError, quote
 from wantui.analysis.label_table import LabelRow, LabelTable
 from wantui.analysis.video import Video
-from wantui.formatting import format_count
+from wantui.formatting import format_count, join_and_shorten
 
 MAX_NAMED_VALUES = 8
 """Maximum number of known values that a message lists."""
@@ -171,7 +171,7 @@ class _VideoFinder:
         attribute = {"cell": "cell_label", "batch": "folder"}.get(name, name)
         values = dict.fromkeys(getattr(self.videos[index], attribute) for index in indices)
         texts = [quote(value.name if isinstance(value, Path) else str(value)) for value in values]
-        known = ", ".join(texts[:MAX_NAMED_VALUES]) + (", ..." if len(texts) > MAX_NAMED_VALUES else "")
+        known = join_and_shorten(texts, MAX_NAMED_VALUES)
         return f"no finished video has the {name} '{quote(text)}'; there are {known}"
 
     def _make_error(self, row: LabelRow, reason: str) -> LabelError:

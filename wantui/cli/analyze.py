@@ -17,7 +17,7 @@ from wantui.cli.output import echo
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE, DecimalNumber, UserPath, VideoIdPrefix, WholeNumber
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import format_count, join_and_shorten
 
 if TYPE_CHECKING:
     from wantui.analysis.label_table import LabelTable
@@ -292,11 +292,10 @@ def _print_results(
 
 def _format_no_finished_video_error(batch_folders: Sequence[Path], read_errors: Sequence[str]) -> str:
     """Return the error for batches without a finished video."""
-    names_text = ", ".join(str(batch) for batch in batch_folders[:3]) + (", ..." if len(batch_folders) > 3 else "")
     errors_text = "".join(f" {read_error}." for read_error in read_errors)
     return (
-        f"cannot analyse {names_text}: no video is finished.{errors_text} Wait for the first one (wantui watch "
-        f"{batch_folders[0]}), or queue the batch again: wantui run --resume {batch_folders[0]}"
+        f"cannot analyse {join_and_shorten(batch_folders)}: no video is finished.{errors_text} Wait for the "
+        f"first one (wantui watch {batch_folders[0]}), or queue the batch again: wantui run --resume {batch_folders[0]}"
     )
 
 

@@ -14,7 +14,7 @@ from wantui.cli.output import echo, print_columns, print_json, report_locked_que
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import PATH_TYPE
 from wantui.errors import UserError
-from wantui.formatting import format_count, shorten_text
+from wantui.formatting import format_count, join_and_shorten, shorten_text
 
 if TYPE_CHECKING:
     from wantui.storage.batch_index import BatchSummary
@@ -69,10 +69,9 @@ def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: boo
     elif not batches:
         echo(f"no batches in {', '.join(map(str, root_folders))}", err=True)
     if inaccessible_folders := find_inaccessible_folders(root_folders):
-        omitted_text = ", ..." if len(inaccessible_folders) > MAX_INACCESSIBLE_SHOWN else ""
-        folder_names = ", ".join(map(str, inaccessible_folders[:MAX_INACCESSIBLE_SHOWN])) + omitted_text
         echo(
-            f"skipped {format_count(len(inaccessible_folders), 'folder')} (permission denied): {folder_names}",
+            f"skipped {format_count(len(inaccessible_folders), 'folder')} (permission denied): "
+            f"{join_and_shorten(inaccessible_folders, MAX_INACCESSIBLE_SHOWN)}",
             err=True,
         )
     _print_batch_summaries(matching_batches, as_json)

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from wantui.formatting import escape_unprintable
+from wantui.formatting import escape_unprintable, shorten_text
 from wantui.prompts.cleaning import clean_prompt_part
 
 MAX_EXCERPT_LENGTH = 60
@@ -151,8 +151,7 @@ def _describe_surroundings(text: str, match: re.Match[str]) -> str:
 
 def format_excerpt(text: str) -> str:
     """Return text on one line, shortened for a message."""
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_EXCERPT_LENGTH else f"{text[: MAX_EXCERPT_LENGTH - 3]}..."
+    return shorten_text(" ".join(text.split()), MAX_EXCERPT_LENGTH)
 
 
 def _find_syntax_warnings(

@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from wantui.formatting import format_count
+from wantui.formatting import format_count, shorten_text
 from wantui.paths import MAX_NAME_BYTES, MAX_PATH_BYTES
 
 if TYPE_CHECKING:
@@ -63,5 +63,6 @@ def check_file_paths(entry_name: str, entry: "VideoEntry") -> None:
         is_inside = not path.is_absolute() and ".." not in path.parts and bool(path.parts)
         is_name = "\0" not in relative_path and all(len(part.encode()) <= MAX_NAME_BYTES for part in path.parts)
         if not is_inside or not is_name or len(relative_path.encode()) > MAX_PATH_BYTES:
-            shortened_path = relative_path if len(relative_path) <= 80 else f"{relative_path[:80]}..."
-            raise ValueError(f"{entry_name}.files.{kind} is not a path inside the batch folder: {shortened_path!r}")
+            raise ValueError(
+                f"{entry_name}.files.{kind} is not a path inside the batch folder: {shorten_text(relative_path)!r}"
+            )
