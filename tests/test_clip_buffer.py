@@ -125,7 +125,9 @@ def test_damaged_end_of_a_clip_is_cut_off(long_clip: Path, buffers: list[ClipBuf
     assert wait_for_frame(buffer, buffer.frame_count - 1) is not None
 
 
-def test_clip_without_a_thread_is_an_error(long_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clip_without_a_thread_is_an_error_until_a_retry(
+    long_clip: Path, buffers: list[ClipBuffer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -134,7 +136,12 @@ def test_clip_without_a_thread_is_an_error(long_clip: Path, monkeypatch: pytest.
     buffer.set_max_size((16, 16))
     assert buffer.error == f"cannot play {long_clip}: can't start new thread"
     assert buffer.has_failed
-    buffer.close()
+    monkeypatch.undo()
+    buffers.append(buffer)
+    buffer.retry()
+    assert wait_for_frame(buffer, 0) is not None
+    wait_until_settled(buffer)
+    assert (buffer.error, buffer.frame_count) == ("", FRAME_COUNT)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a clip", None], ids=["empty", "text", "missing"])

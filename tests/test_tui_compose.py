@@ -24,7 +24,7 @@ from wantui.queue.state_dir import find_state_directory
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.tui.app import WantuiApp
-from wantui.tui.compose_data import compute_preview
+from wantui.tui.compose_data import BatchQueued, compute_preview
 from wantui.tui.drafts import DRAFTS_FILE, Drafts, load_drafts, save_drafts
 from wantui.tui.screens.compose import ComposeScreen
 from wantui.tui.screens.dialogs import Confirm, InputDialog, TextViewer
@@ -61,6 +61,56 @@ def test_template_is_expanded_while_typed_with_tokens_and_cost() -> None:
             assert "(circle) = ▁cir·cle" in shown
             assert "unknown until a video of this model" in it.cells("#cost DiffText")
             assert "disk" in it.cells("#cost DiffText")
+
+    run(test)
+
+
+def test_keys_after_queueing_do_not_change_the_template() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a red circle")
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: "press F5 to queue 2 videos" in it.cells("#cost DiffText"))
+            await it.press("f5")
+            await it.until(lambda: "✓ batch 1 is queued; 2: queue, 3: progress" in it.cells("#cost DiffText"))
+            assert it.app.focused is screen.config_pane.config_list
+            assert "t: next template" in " ".join(it.cells("#cost DiffText").split())
+            await it.press("2")
+            assert it.app.screen.name == "queue"
+            assert screen.template_editor.text == "a red circle"
+
+    run(test)
+
+
+def test_template_typed_while_a_batch_is_queued_keeps_the_focus() -> None:
+    async def test() -> None:
+        async with application() as it:
+            await it.press("t")
+            await it.paste("a red circle")
+            screen = it.screen(ComposeScreen)
+            await it.until(lambda: screen.preview)
+            await it.paste(" at night")
+            it.app.screen.post_message(BatchQueued("a red circle", False, "", 1, 2, "folder"))
+            await it.until(lambda: "✓ batch 1 is queued" in it.cells("#cost DiffText"))
+            assert it.app.focused is screen.template_editor
+
+    run(test)
+
+
+def test_empty_template_comes_back_with_undo() -> None:
+    async def test() -> None:
+        async with application() as it:
+            screen = it.screen(ComposeScreen)
+            await it.press("t")
+            await it.paste("a red circle\nat night")
+            await it.press("escape", "ctrl+n")
+            assert screen.template_editor.text == ""
+            assert it.app.focused is screen.template_editor
+            await it.press(*"ab", "ctrl+n", "ctrl+z")
+            assert screen.template_editor.text == "ab"
+            await it.press("ctrl+z", "ctrl+z")
+            assert screen.template_editor.text == "a red circle\nat night"
 
     run(test)
 

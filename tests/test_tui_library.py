@@ -44,6 +44,7 @@ from wantui.tui.screens.library_layout import (
     MIN_MATRIX_HEIGHT,
     VIDEO_HEIGHT_WITHOUT_SHEET,
 )
+from wantui.tui.widgets import matrix as matrix_module
 from wantui.tui.widgets.batch_list import shorten_model, shorten_name
 from wantui.tui.widgets.matrix import HEADER_HEIGHT
 from wantui.tui.widgets.matrix_geometry import MatrixPane
@@ -139,6 +140,23 @@ def test_thumbnails_are_read_in_order_from_sheets_or_clips(tmp_path: Path) -> No
         middle = read_middle_frame(clip, FRAME_COUNT)
         assert np.abs(picture[3].astype(int) - middle[-1, 0]).max() <= 3
     assert pictures[3] is None
+
+
+def test_missing_picture_appears_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix_module, "RETRY_SECONDS", 0.05)
+    manifest = write_clip_batch(Path("outputs/kiss").absolute())
+    clip = Path("outputs/kiss") / manifest.videos[0].files["clip"]
+    clip.rename(tmp_path / "away.mp4")
+
+    async def test() -> None:
+        async with application() as it:
+            await it.press("4")
+            screen = it.screen(LibraryScreen)
+            await it.until(lambda: screen.matrix._pictures.is_unreadable((0, 0)))
+            (tmp_path / "away.mp4").rename(clip)
+            await it.until(lambda: screen.matrix._pictures.draw((0, 0), None))
+
+    run(test)
 
 
 def test_thumbnail_is_read_again_only_after_its_file_changed(tmp_path: Path) -> None:

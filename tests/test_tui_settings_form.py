@@ -292,8 +292,8 @@ def test_queued_batch_names_the_screens_that_show_it() -> None:
             await it.paste("a red circle")
             await it.until(lambda: "press F5 to queue 2 videos" in it.cells("#cost DiffText"))
             await it.press("f5")
-            await it.until(lambda: "✓ batch 1 is queued; F2: the queue" in it.cells("#cost DiffText"))
-            await it.press("x")
+            await it.until(lambda: "✓ batch 1 is queued; 2: queue" in it.cells("#cost DiffText"))
+            await it.press("t", "x")
             await it.until(lambda: "press F5 to queue 2 videos" in it.cells("#cost DiffText"))
 
     run(test)
@@ -464,10 +464,9 @@ def test_value_that_does_not_fit_its_row_is_shown_in_full() -> None:
     run(test)
 
 
-def test_name_is_padded_only_as_far_as_a_value_of_wide_characters_fits() -> None:
-    value_text = "一" * 12  # 24 cells
-    assert len(pad_name("batch_name", value_text, 40)) == 40 - 2 - 1 - 24
-    assert len(pad_name("batch_name", "a" * 12, 40)) == choose_name_width(40)
+def test_name_is_padded_only_as_far_as_the_value_fits() -> None:
+    assert len(pad_name("batch_name", 24, 40)) == 40 - 2 - 1 - 24
+    assert len(pad_name("batch_name", 12, 40)) == choose_name_width(40)
 
 
 def test_sweep_edited_in_a_filtered_list_stays_in_its_row() -> None:

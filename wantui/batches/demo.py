@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from wantui.planning import Batch
     from wantui.storage.layout import BatchFolder
 
+DEMO_CONFIG = "nano"
+"""Preset of the demo."""
 DEMO_TEMPLATE = "a large [red|blue] (circle) moving left over a dark background"
 DEMO_WORD = "circle"
 """Marked word of the template."""
@@ -22,7 +24,7 @@ DEMO_SETTINGS = {
     "model_settings.steps": "8",  # its clips look like those of 20 steps
     "attention_analysis_settings.store_attention": "true",
 }
-"""Settings of the demo by dotted key; other settings come from the preset nano."""
+"""Settings of the demo by dotted key; other settings come from `DEMO_CONFIG`."""
 
 
 def plan_demo_batch(output_dir: Path | None = None) -> "Batch":
@@ -37,7 +39,7 @@ def plan_demo_batch(output_dir: Path | None = None) -> "Batch":
 
     settings = DEMO_SETTINGS | ({} if output_dir is None else {"output_dir": str(output_dir)})
     options = {key: OptionValue(key, value) for key, value in settings.items()}
-    return plan_batch(load_config(find_preset_path("nano"), (), options), DEMO_TEMPLATE)
+    return plan_batch(load_config(find_preset_path(DEMO_CONFIG), (), options), DEMO_TEMPLATE)
 
 
 def find_demo_folder(batch: "Batch") -> "BatchFolder | None":

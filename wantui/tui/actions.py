@@ -138,6 +138,15 @@ COMPOSE_ACTIONS = (
     Action(
         "compose.reset", "ctrl+x", "drop_changes", "Discard", "Discard the changes to the config.", is_in_footer=False
     ),
+    Action(
+        "compose.empty",
+        "ctrl+n",
+        "empty_template",
+        "Empty",
+        "Empty the template; ctrl+z in the template restores it.",
+        is_in_footer=False,
+        has_priority=True,
+    ),
     Action("compose.history", "ctrl+r", "history", "History", "Choose an earlier template.", has_priority=True),
 )
 

@@ -3,8 +3,6 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len
-
 from wantui.config.fields import FormField, list_form_fields
 from wantui.config.flow_values import format_flow_text
 from wantui.formatting import escape_unprintable, shorten_text
@@ -160,10 +158,14 @@ def choose_name_width(width: int) -> int:
     return longest if width >= SIGN_WIDTH + longest + 1 + MIN_VALUE_WIDTH else NARROW_NAME_WIDTH
 
 
-def pad_name(name: str, value_text: str, row_width: int) -> str:
-    """Return the label of a setting as wide as its column, or narrower if the value then fits into the row."""
+def pad_name(name: str, value_width: int, row_width: int) -> str:
+    """Return the label of a setting as wide as its column, or narrower if the value then fits into the row.
+
+    Args:
+        value_width: width of the value in cells.
+    """
     column_width = choose_name_width(row_width)
-    free_width = row_width - SIGN_WIDTH - 1 - cell_len(value_text)
+    free_width = row_width - SIGN_WIDTH - 1 - value_width
     return shorten_text(format_label(name), column_width).ljust(min(column_width, free_width))
 
 

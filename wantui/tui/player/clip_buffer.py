@@ -56,13 +56,22 @@ class ClipBuffer:
                 return
             self._max_size = max_size
             self._frames.clear()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"decode {self.path.name}", daemon=True)
-                try:
-                    self._thread.start()
-                except RuntimeError as error:  # the system starts no more threads
-                    self._handle_error(f"cannot play {self.path}: {error}")
+            self.retry()
             self._condition.notify()
+
+    def retry(self) -> None:
+        """Start the thread if it does not exist, because the system started no more threads."""
+        with self._condition:
+            if self._thread is not None:
+                return
+            self.error, self.is_count_known = "", False
+            thread = threading.Thread(target=self._run, name=f"decode {self.path.name}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._handle_error(f"cannot play {self.path}: {error}")
+            else:
+                self._thread = thread
 
     def request_frame(self, index: int) -> "Frame | None":
         """Move the position, and return its frame if it is decoded; otherwise `on_change` is called later."""

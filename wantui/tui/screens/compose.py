@@ -25,7 +25,7 @@ from wantui.tui.compose_data import (
     read_timed_videos,
 )
 from wantui.tui.content import make_content
-from wantui.tui.pane_titles import KeyTitledPane
+from wantui.tui.pane_titles import KeyTitledPane, find_key
 from wantui.tui.queue_errors import describe_queue_error
 from wantui.tui.queue_watcher import BATCH_END_EVENTS, QueueSnapshot
 from wantui.tui.screens.base import BaseScreen
@@ -243,6 +243,11 @@ class ComposeScreen(BaseScreen):
 
         self.app.push_screen(TemplateHistory(self.wantui_app.drafts.history), replace_template)
 
+    def action_empty_template(self) -> None:
+        """Empty the template; unlike an assignment to its text, this can be undone."""
+        self.template_editor.clear()
+        self.set_focus(self.template_editor)
+
     def action_external_editor(self) -> None:
         import click
 
@@ -337,12 +342,20 @@ class ComposeScreen(BaseScreen):
         self.wantui_app.queue_watcher.poll_now()
         videos_text = format_count(message.video_count, "video")
         self.notify(
-            f"batch {message.batch_number}: {videos_text} in {message.folder}\nF2: the queue, F3: the progress",
+            f"batch {message.batch_number}: {videos_text} in {message.folder}",
             title="batch queued",
             timeout=10,
         )
+        queue_key, progress_key = "2", "3"
+        if self.template_editor.has_focus:
+            if self.template_editor.text == message.template:
+                self.set_focus(self.config_pane.config_list)  # the next keys are commands
+            else:
+                queue_key, progress_key = "F2", "F3"
+        template_key = find_key(self, "compose.template")
         self.cost_pane.show_next_action(
-            f"✓ batch {message.batch_number} is queued; F2: the queue, F3: the progress, F4: the finished videos"
+            f"✓ batch {message.batch_number} is queued; {queue_key}: queue, {progress_key}: progress, "
+            f"{template_key}: next template"
         )
         if message.is_demo:
             self.wantui_app.show_screen("monitor")

@@ -209,7 +209,7 @@ class MonitorScreen(MonitorFiles):
         self.previews.last_known_step = None if progress is None else progress.step_number
         step = self._find_shown_step(row, finished)
         shown, error = self._choose_pictures(step, row, finished)
-        set_titles(self.preview_pane, "Predicted video" if shown is None else replace_names(shown.title))
+        set_titles(self.preview_pane, "Predicted video" if shown is None else shown.title)
         other_caption = Text("") if finished is None else self._make_finished_caption(finished, names_video=True)
         self.caption_text.show_lines([other_caption if shown is None else shown.caption])
         if shown is None:
@@ -234,8 +234,8 @@ class MonitorScreen(MonitorFiles):
     ) -> tuple[ShownPictures | None, str]:
         """Return the pictures to show, or None; also return the reason if the finished clip cannot be shown."""
         if step is not None:
-            done_title = "" if finished is None else finished.done_event.title
-            video_title = row.video.title if row is not None and row.video is not None else done_title
+            done_title = "" if finished is None else replace_names(finished.done_event.title)
+            video_title = row.title if row is not None and row.video is not None else done_title
             title, caption = f"Predicted video: {video_title}", self._make_preview_caption(step)
             frames = self.previews.frames_by_step[step]
             return ShownPictures(self.previews.video_id, frames, PREVIEW_FPS, title, caption), ""
@@ -245,7 +245,7 @@ class MonitorScreen(MonitorFiles):
             keeps_pictures = self._shown is not None and self._shown.video_id == finished.video_id
             # Reading the clip takes seconds on a busy machine.
             return (self._shown if keeps_pictures and self.expects_clip(finished) else None), ""
-        clip, title = self.clip[1], f"Finished: {finished.done_event.title}"
+        clip, title = self.clip[1], f"Finished: {replace_names(finished.done_event.title)}"
         if not clip.frames:
             return None, clip.error
         caption = self._make_finished_caption(finished)
@@ -275,7 +275,8 @@ class MonitorScreen(MonitorFiles):
         subject = f"{replace_names(finished.done_event.title)} " if names_video else ""
         seconds_text = "" if finished.seconds is None else f" in {finished.seconds:.1f} s"
         return Text.assemble(
-            (f"✓ {subject}done{seconds_text}", self.caption_text.make_colour_style("success")), "   o open"
+            (f"✓ {subject}done{seconds_text}", self.caption_text.make_colour_style("success")),
+            f"   {find_key(self, 'monitor.open')} open",
         )
 
     def _describe_stage(self, row: MonitorRow | None) -> list[Text]:
@@ -303,11 +304,11 @@ class MonitorScreen(MonitorFiles):
         set_titles(self.query_one("#curves"), "Trajectory so far" if is_running or finished is None else "Trajectory")
         if row is not None and row.video is not None:
             colour_name = self.find_colour_name(row.video.batch, row.video.number)
-            self.curve_pane.show_curves(row.video.title, progress, finished_progress, colour_name)
+            self.curve_pane.show_curves(row.title, progress, finished_progress, colour_name)
         else:
             title, colour_name = "", None
             if finished is not None:
-                title, number = finished.done_event.title, finished.done_event.number
+                title, number = replace_names(finished.done_event.title), finished.done_event.number
                 colour_name = None if number is None else self.find_colour_name(finished.batch_id, number - 1)
             self.curve_pane.show_curves(title, finished_progress, None, colour_name)
 

@@ -287,6 +287,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
     # Actions
 
     def action_pause(self) -> None:
+        for buffer in self.played.buffers:
+            buffer.retry()
         self.playback.toggle_pause()
         self._show_change()
 

@@ -20,7 +20,7 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from wantui.formatting import escape_unprintable, format_count
+from wantui.formatting import escape_unprintable
 from wantui.keyframes import KeyframeError
 from wantui.planning import Recipe
 from wantui.planning.step_table import build_step_table
@@ -42,6 +42,7 @@ from wantui.tui.player.recipe_table import (
 )
 from wantui.tui.plots import draw_picture
 from wantui.tui.settings_rows import format_label
+from wantui.tui.widgets.counting_scroll import CountingScroll
 from wantui.tui.widgets.diff_text import make_colour_style
 from wantui.tui.widgets.footer import KeyFooter
 
@@ -67,25 +68,6 @@ SHORT_REVISION_LENGTH = 12
 """Maximum characters of a revision; hashes of commits and files differ in fewer."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
 """Width of the names, and maximum width of each recipe's values, in a table of differences."""
-
-
-class CountingScroll(VerticalScroll):
-    """Scrolled content whose frame says how many lines are below."""
-
-    def on_resize(self) -> None:
-        self._show_hidden_line_count()
-
-    def watch_virtual_size(self) -> None:
-        self._show_hidden_line_count()
-
-    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        super().watch_scroll_y(old_value, new_value)
-        self._show_hidden_line_count()
-
-    def _show_hidden_line_count(self) -> None:
-        hidden_count = round(self.max_scroll_y - self.scroll_y)
-        text = f"{format_count(hidden_count, 'more line')}: ↓" if hidden_count > 0 else ""
-        self.border_subtitle = make_content(text)
 
 
 class RecipeViewer(BackdropMixin, ModalScreen[None]):

@@ -8,7 +8,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Label
 
-from wantui.batches.demo import DEMO_TEMPLATE
+from wantui.batches.demo import DEMO_CONFIG, DEMO_TEMPLATE
 from wantui.tui.backdrop import BackdropMixin
 from wantui.tui.messages import DraftReady
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 WELCOME_TEXT = (
     "wantui generates videos from a prompt template and analyses how the model generates them.\n\n"
-    "The demo takes about a minute on any machine, without a network. nano, a tiny video model included in wantui, "
-    f"generates\n\n  {DEMO_TEMPLATE}\n\n"
+    f"The demo takes about a minute on any machine, without a network. {DEMO_CONFIG}, a tiny video model included in "
+    f"wantui, generates\n\n  {DEMO_TEMPLATE}\n\n"
     "with six seeds per variation: twelve videos. They are generated in the background; you can close this terminal "
     "at any time."
 )
@@ -49,7 +49,7 @@ class Welcome(BackdropMixin, ModalScreen[None]):
     def action_demo(self) -> None:
         app = cast("WantuiApp", self.app)
         self._mark_as_welcomed(app)
-        app.drafts.choose_config("nano", changes={"attention_analysis_settings.store_attention": "true"})
+        app.drafts.choose_config(DEMO_CONFIG, changes={"attention_analysis_settings.store_attention": "true"})
         app.drafts.template = DEMO_TEMPLATE
         self.dismiss()
         app.post_message(DraftReady(queues_demo=True))

@@ -56,7 +56,7 @@ class CurvePane(DiffText):
             return
         legend = Text(no_wrap=True)
         if title:
-            legend.append("━━ ", colour).append_text(cut_middle(Text(replace_names(title)), width - len("━━ ")))
+            legend.append("━━ ", colour).append_text(cut_middle(Text(title), width - len("━━ ")))
         if previous is not None:
             previous_title = replace_names(previous.title)
             names = (f"before: {previous_title}", previous_title, "before")

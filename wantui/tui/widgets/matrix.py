@@ -16,6 +16,7 @@ from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.timer import Timer
 
 from wantui.tui.library.thumbnails import ThumbnailRequest
 from wantui.tui.library.video_matrix import MatrixCell, VideoMatrix
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 HEADER_HEIGHT = 1
 MAX_MEASURED_LABELS = 500
 """Number of labels whose length determines the width of all."""
+RETRY_SECONDS = 5.0
+"""Seconds until pictures that could not be read are requested again."""
 MAX_ROW_MOVE = 1_000_000
 """Number of rows that home and end move by, more than any matrix has; the cursor stops at the first or last row."""
 
@@ -103,6 +106,7 @@ class Matrix(ScrollView, can_focus=True):
         self.planned_height = 0
         """Height for which the cells are chosen, if the pane is lower because its rows fit; 0 without such a plan."""
         self._pictures = MatrixPictures(lambda *read: self.post_message(self.PictureRead(*read)))
+        self._retry_timer: Timer | None = None
 
     def on_unmount(self) -> None:
         self._pictures.reader.stop()
@@ -223,8 +227,15 @@ class Matrix(ScrollView, can_focus=True):
     def on_matrix_picture_read(self, message: PictureRead) -> None:
         message.stop()
         request = message.request
+        if message.picture is None and self._retry_timer is None:
+            self._retry_timer = self.set_timer(RETRY_SECONDS, self._retry_pictures)
         if request.size == self.geometry.pixel_size and self._pictures.add_picture(self.grid, request, message.picture):
             self.update_cell(request.place)
+
+    def _retry_pictures(self) -> None:
+        """Request the pictures that could not be read, because their files may have appeared."""
+        self._retry_timer = None
+        self._request_pictures()
 
     def _draw_picture(self, place: tuple[int, int], cell: MatrixCell) -> list[list[Segment]] | None:
         """Return the lines of a cell's picture, faded if the video is rejected; None if there is no picture yet."""

@@ -44,7 +44,7 @@ class MatrixPictures:
     def request_cells(
         self, grid: VideoMatrix, places: Iterable[tuple[int, int]], size: tuple[int, int], reads_again: bool
     ) -> None:
-        """Read the pictures of cells in this order.
+        """Read the pictures of cells in this order, and again those that could not be read.
 
         Args:
             reads_again: also read pictures that are known, because their files may have changed.
@@ -52,7 +52,7 @@ class MatrixPictures:
         requests = []
         for place in places:
             cell = grid.cells.get(place)
-            if cell is None or (place in self._pictures and not reads_again):
+            if cell is None or (self._pictures.get(place) is not None and not reads_again):
                 continue
             request = _make_request(grid, cell, place, size)
             if request is not None:

@@ -164,7 +164,7 @@ class SettingsForm(Vertical):
         line = Text.assemble(("● " if is_changed else "  ", self.field_list.make_colour_style("accent")))
         value_text = format_setting_value(field.key, get_setting_value(self.config, field.key))
         is_edited = self.is_editing and field.key == self._edited_key  # the input covers the column of values
-        line.append(f"{pad_name(field.name, '' if is_edited else value_text, width)} ")
+        line.append(f"{pad_name(field.name, 0 if is_edited else cell_len(value_text), width)} ")
         if field.kind in ("flag", "choice") and index == self.field_list.cursor and self.field_list.has_focus:
             value_text = f"‹{value_text}›"
         line.append(value_text, Style(bold=True) if is_changed else Style(dim=value_text in (DEFAULT_TEXT, NONE_TEXT)))
@@ -217,7 +217,7 @@ class SettingsForm(Vertical):
             return ""
         value_text = format_setting_value(row.key, get_setting_value(self.config, row.key))
         width = self.field_list.row_width
-        if SIGN_WIDTH + len(pad_name(row.name, value_text, width)) + 1 + cell_len(value_text) <= width:
+        if SIGN_WIDTH + len(pad_name(row.name, cell_len(value_text), width)) + 1 + cell_len(value_text) <= width:
             return ""
         text = f"{format_label(row.name)} = {value_text}"
         if row.key in self.changed_keys and self.file_config is not None:
@@ -289,7 +289,7 @@ class SettingsForm(Vertical):
         field_list = self.field_list
         width = field_list.size.width
         text_width = 0 if field.kind == "number" else MIN_TEXT_WIDTH
-        name_width = len(pad_name(field.name, " " * text_width, field_list.row_width))
+        name_width = len(pad_name(field.name, text_width, field_list.row_width))
         x = GUTTER_WIDTH + min(SIGN_WIDTH + name_width + 1, max(0, width - MIN_INPUT_WIDTH))
         y = field_list.cursor - field_list.scroll_offset.y + (1 if self.filter_input.has_class("-open") else 0)
         self.value_input.styles.offset = (x, y)

@@ -7,6 +7,7 @@ from textual.widgets import TextArea
 from textual.widgets.text_area import TextAreaTheme
 
 from wantui.tui.content import set_titles
+from wantui.tui.pane_titles import find_key
 from wantui.tui.widgets.diff_text import make_colour_style
 from wantui.tui.widgets.text_editing import TextEditorMixin
 
@@ -14,7 +15,6 @@ MAX_HIGHLIGHTED_LENGTH = 20_000
 """Maximum characters of a highlighted template; highlighting a longer one would delay typing."""
 
 SYNTAX = "[a|b] varies   (word) marks"
-KEYS_AND_SYNTAX = f"esc leave   {SYNTAX}"
 
 
 class TemplateEditor(TextEditorMixin, TextArea):
@@ -62,10 +62,12 @@ class TemplateEditor(TextEditorMixin, TextArea):
         self._show_keys()
 
     def _show_keys(self) -> None:
-        """Name the syntax in the frame of the pane; with the focus and enough room, also the key that leaves it."""
+        """Name the syntax in the frame of the pane; with the focus, also the keys for which there is room."""
         if isinstance(self.parent, Widget):
-            has_room = self.size.width >= len(KEYS_AND_SYNTAX) + 2
-            set_titles(self.parent, subtitle=KEYS_AND_SYNTAX if has_room and self.has_focus else SYNTAX)
+            keys = ["esc leave", f"{find_key(self, 'compose.empty')} empty"] if self.has_focus else []
+            while keys and len("   ".join([*keys, SYNTAX])) + 2 > self.size.width:
+                keys.pop()
+            set_titles(self.parent, subtitle="   ".join([*keys, SYNTAX]))
 
     def _apply_theme(self) -> None:
         base_style = Style()
