@@ -17,6 +17,7 @@ from rich.style import Style
 from scipy import stats
 from synthetic_videos import oscillating_videos, synthetic_videos, use_videos
 
+from wantui.analysis.answer import Answer, describe_room
 from wantui.analysis.answer_evidence import (
     ALIKE,
     CANNOT_TELL,
@@ -30,7 +31,7 @@ from wantui.analysis.answer_evidence import (
     AnswerData,
     Evidence,
 )
-from wantui.analysis.answers import Answer, _describe_room, _order_groups
+from wantui.analysis.answers import _order_groups
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.declaration import Declaration, choose_primary_metric
@@ -697,7 +698,10 @@ def test_room_of_two_kinds_that_disagree_is_mixed(
         build_room_evidence(metric, effect, DIFFERS if effect else CANNOT_TELL)
         for metric, effect in effects_by_metric.items()
     ]
-    assert _describe_room("red", evidence, 0.05)[0] == verdict_parts
+    assert (
+        describe_room(("red takes ", "more room in", "less room in", "alike within 5 % in"), evidence)[0]
+        == verdict_parts
+    )
 
 
 def test_long_verdict_is_shortened_to_its_first_part_whatever_the_names_contain() -> None:

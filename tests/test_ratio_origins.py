@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wantui.analysis.differences import Difference, compare_group_pairs, compute_pair_effects
-from wantui.analysis.dose_response import DoseResponse, compute_dose_response
+from wantui.analysis.dose_response import DoseResponse, compute_dose_response, find_doses
 from wantui.analysis.group import Group
 from wantui.analysis.groups import group_videos
 from wantui.analysis.metrics import METRICS, describe_ratio_origins
@@ -76,11 +76,10 @@ def respond(folder: Path, metric: str, values: NDArray[np.float64]) -> DoseRespo
         for dose in (2.0, 4.0, 6.0)
         for seed in range(len(values))
     ]
-    result = compute_dose_response(
-        group_videos(videos, "cfg_scale"), "cfg_scale", [metric], values[:, None, :, None], 0.05
-    )
-    assert result is not None
-    return result
+    groups = group_videos(videos, "cfg_scale")
+    doses = find_doses(groups, "cfg_scale")
+    assert doses is not None
+    return compute_dose_response(groups, doses, [metric], values[:, None, :, None], 0.05)
 
 
 @pytest.mark.parametrize(("drift", "kind"), [(0.0, "flat"), (0.0001, "cannot tell")])

@@ -25,7 +25,7 @@ from wantui.analysis.comparability import COMPARED_FIELDS, SEPARATELY_COMPARED_F
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.conditions import select_videos_by_condition
 from wantui.analysis.decodability import MIN_DECODED_SEEDS
-from wantui.analysis.dose_response import Trend, compute_dose_response, describe_slope_range, find_doses
+from wantui.analysis.dose_response import Doses, Trend, compute_dose_response, find_doses
 from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import find_dividing_groupings, group_comparable_videos, group_videos
 from wantui.analysis.loading import collect_control_settings, read_batch_videos
@@ -173,7 +173,7 @@ def test_settings_of_a_control_are_compared_one_by_one(tmp_path: Path, monkeypat
     names = ["strength none", "strength 0.5", "strength 1"]
     assert [group.name for group in result.groups] == names
     assert result.dose_response is not None
-    assert result.dose_response.doses == (0.5, 1.0)
+    assert result.dose_response.doses.values == (0.5, 1.0)
     result = compare_groups(videos[:-12], "batch", "length")
     assert "the batches differ in lora.adapters.style.strength only" in result.warnings
     assert result.dose_response is not None
@@ -245,20 +245,26 @@ def build_groups(tmp_path: Path, doses: Sequence[float], seeds: int, phrasings: 
     return group_videos(videos, "cfg_scale")
 
 
+def find_existing_doses(groups: Any) -> Doses:
+    doses = find_doses(groups, "cfg_scale")
+    assert doses is not None
+    return doses
+
+
 def respond(tmp_path: Path, doses: Sequence[float], values: NDArray[np.float64]) -> Any:
     """Return the dose-response of [seeds, phrasings, doses, metrics] values; the first metric is `length`."""
     groups = build_groups(tmp_path, doses, values.shape[0], values.shape[1])
     names = ["length", "turning", "chord"][: values.shape[3]]
-    return compute_dose_response(groups, "cfg_scale", names, values, 0.05)
+    return compute_dose_response(groups, find_existing_doses(groups), names, values, 0.05)
 
 
 def test_slope_over_less_than_a_unit_is_called_an_extrapolation(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(10, 1, (6, 1, 3, 1))
     short = respond(tmp_path / "short", [0.0, 0.4, 0.8], values)
     note = "cfg_scale was measured only from 0 to 0.8, so a slope per unit extrapolates beyond this range"
-    assert describe_slope_range(short) == note
-    assert describe_slope_range(respond(tmp_path / "inexact", [3.1, 3.6, 4.1], values)) == ""
-    assert describe_slope_range(respond(tmp_path / "long", [0.0, 0.5, 1.0], values)) == ""
+    assert short.doses.describe_extrapolation() == note
+    assert respond(tmp_path / "inexact", [3.1, 3.6, 4.1], values).doses.describe_extrapolation() == ""
+    assert respond(tmp_path / "long", [0.0, 0.5, 1.0], values).doses.describe_extrapolation() == ""
 
 
 def test_slope_equals_the_mean_of_least_squares_slopes_of_blocks(tmp_path: Path) -> None:
@@ -464,18 +470,17 @@ def test_false_slopes_do_not_exceed_the_level(
     groups = build_groups(tmp_path, doses, 8, 2)
     called = 0
     for _ in range(runs):
-        result = compute_dose_response(groups, "cfg_scale", ["length"], draw(random), 0.05)
-        assert result is not None
+        result = compute_dose_response(groups, find_existing_doses(groups), ["length"], draw(random), 0.05)
         called += result.verdict_kind in ("rises", "falls")
     assert called / runs <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
 
 
 def test_doses_need_one_setting_of_several_numbers(tmp_path: Path) -> None:
     videos = cfg_batches(tmp_path, (2, 4))
-    assert find_doses(group_videos(videos, "batch"), "batch") == ("guidance_scale", [(2.0, 0), (4.0, 1)])
-    assert find_doses(group_videos(videos, "variation"), "variation") == ("", [])
+    assert find_doses(group_videos(videos, "batch"), "batch") == Doses("guidance_scale", (2.0, 4.0), (0, 1))
+    assert find_doses(group_videos(videos, "variation"), "variation") is None
     named = [set_setting(v, v.folder, "model_settings.sampler", v.folder.name) for v in videos]
-    assert find_doses(group_videos(named, "sampler"), "sampler") == ("", [])
+    assert find_doses(group_videos(named, "sampler"), "sampler") is None
 
 
 def test_setting_values_equal_those_of_the_recipe(make_once: MakeOnce, small: list[str]) -> None:

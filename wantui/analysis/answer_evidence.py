@@ -17,12 +17,21 @@ from wantui.analysis.differences import (
     compute_family_p,
     format_effect_parts,
 )
+from wantui.analysis.dose_response import Doses
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group import Group
 from wantui.analysis.groups import MatchedGroups
 from wantui.analysis.metrics import METRICS, describe_ratio_base
-from wantui.analysis.places import PlaceDifference, compare_places, run_omnibus_place_test
-from wantui.analysis.statistics import compute_min_attainable_p
+from wantui.analysis.places import (
+    ContrastDistance,
+    PlaceDifference,
+    compare_places,
+    compute_contrast_gram,
+    measure_contrast,
+    run_omnibus_place_test,
+    run_place_test,
+)
+from wantui.analysis.statistics import compute_min_attainable_p, run_omnibus_max_test
 from wantui.analysis.verdicts import MIN_PHRASINGS, is_within_margin
 
 PLACE, ROOM, PATH = "place", "room", "path"
@@ -122,6 +131,11 @@ class AnswerData:
     """p of each pair with phrasings as units; empty with fewer than MIN_PHRASINGS."""
     place_omnibus_p: float = math.nan
     """p of the test of whether all groups are in one place."""
+    doses: Doses | None = None
+    """Numbers of the grouping setting; None if it is not numeric."""
+    place_slope: ContrastDistance | None = None
+    """Change of the mean final states for each unit of the setting, with the larger p of seeds and, if they are tested,
+    phrasings; None without numbers or final states."""
     no_place_reason: str = ""
     """Reason why there are no final states."""
     no_spread_reason: str = ""
@@ -154,6 +168,7 @@ def collect_answer_data(
     no_place_reason: str,
     no_spread_reason: str,
     absolute_metrics: Collection[str],
+    doses: Doses | None,
 ) -> AnswerData:
     """Return the values that the answers are computed from, with the distances between all pairs of groups.
 
@@ -163,6 +178,7 @@ def collect_answer_data(
         no_place_reason: reason why `final_states` is None.
         no_spread_reason: reason why `spread` is not among the metrics.
         absolute_metrics: metrics whose differences are never in percent.
+        doses: numbers of the grouping setting, if it is numeric.
     """
     groups = matched_groups.groups
     group_pairs = list(itertools.combinations(range(len(groups)), 2))
@@ -178,12 +194,17 @@ def collect_answer_data(
         absolute_metrics,
         no_place_reason=no_place_reason,
         no_spread_reason=no_spread_reason,
+        doses=doses,
     )
     if final_states is None:
         return data
     states = final_states.group_by_seed(len(matched_groups.seeds))
     omnibus_p = run_omnibus_place_test(states.mean(2))
     places = compare_places(states.mean(2), group_pairs)
+    slope = None
+    if doses is not None:
+        weights = doses.make_group_weights(len(groups))
+        slope = measure_contrast(compute_contrast_gram(states.mean(2), weights))
     phrasing_p: list[float] = []
     if data.tests_phrasings:
         numbers = matched_groups.phrasing_numbers
@@ -192,7 +213,9 @@ def collect_answer_data(
         )
         phrasing_p = [place.family_p for place in compare_places(phrasing_states, group_pairs)]
         omnibus_p = max(omnibus_p, run_omnibus_place_test(phrasing_states))
-    return replace(data, places=places, place_phrasing_p=phrasing_p, place_omnibus_p=omnibus_p)
+        if slope is not None:
+            slope = replace(slope, p=max(slope.p, run_place_test(compute_contrast_gram(phrasing_states, weights))))
+    return replace(data, places=places, place_phrasing_p=phrasing_p, place_omnibus_p=omnibus_p, place_slope=slope)
 
 
 def collect_place_evidence(data: AnswerData) -> list[Evidence]:
@@ -269,3 +292,14 @@ def _make_metric_evidence(difference: Difference, label: str, p: float, is_alike
         uncorrected_p=effect.p,
         kind=kind,
     )
+
+
+def compute_omnibus_p(data: AnswerData, question: str, metric_names: Sequence[str]) -> dict[str, float]:
+    """Return, by metric, the p for any difference between groups, corrected for these metrics."""
+    if question == PLACE:
+        return {metric_names[0]: data.place_omnibus_p}
+    values = data.cell_values[..., [list(data.metric_names).index(name) for name in metric_names]]
+    p = run_omnibus_max_test(values.mean(1))
+    if data.tests_phrasings:
+        p = np.maximum(p, run_omnibus_max_test(values.mean(0)))
+    return dict(zip(metric_names, p.tolist(), strict=True))

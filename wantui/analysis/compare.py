@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wantui.analysis.answer import Answer
 from wantui.analysis.answer_evidence import collect_answer_data
-from wantui.analysis.answers import Answer, answer_questions
+from wantui.analysis.answers import answer_questions
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.calibrated_effect import add_explanation_notes
 from wantui.analysis.comparison import Comparison
@@ -25,7 +26,7 @@ from wantui.analysis.differences import (
     remove_rounding_differences,
 )
 from wantui.analysis.dispersion import PermutationTest
-from wantui.analysis.dose_response import compute_dose_response
+from wantui.analysis.dose_response import Doses, compute_dose_response, find_doses
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group import Group, GroupSummary
 from wantui.analysis.group_names import CannotCompareError
@@ -74,6 +75,7 @@ def compare_groups(
     differences = compare_group_pairs(
         groups, metric_names, cell_values, group_pairs, equivalence_margin, shown_effects, absolute_metrics
     )
+    doses = find_doses(groups, grouping)
     nulls_by_group = _build_gaussian_nulls(groups, final_states)
     chance_interval, relative_chance_interval, false_positive_rate = _compute_chance_interval(matched, differences)
     location_test, spread_test, squared_distances = _test_final_states(final_states, matched.groups, group_pairs)
@@ -98,9 +100,11 @@ def compare_groups(
         warnings=matched.warnings,
         exclusion_reasons=matched.exclusion_reasons,
         unreadable_videos=matched.unreadable_videos,
-        dose_response=compute_dose_response(groups, grouping, metric_names, cell_values, equivalence_margin),
+        dose_response=None
+        if doses is None
+        else compute_dose_response(groups, doses, metric_names, cell_values, equivalence_margin),
         phrasing_numbers=tuple(matched.groups.phrasing_numbers.tolist()),
-        answers=_answer_questions(matched, effects, equivalence_margin, absolute_metrics),
+        answers=_answer_questions(matched, effects, equivalence_margin, absolute_metrics, doses),
         relative_chance_interval=relative_chance_interval,
     )
     return add_explanation_notes(comparison)
@@ -187,7 +191,11 @@ def _match_values(
 
 
 def _answer_questions(
-    matched: _MatchedValues, effects: PairEffects, equivalence_margin: float, absolute_metrics: Collection[str]
+    matched: _MatchedValues,
+    effects: PairEffects,
+    equivalence_margin: float,
+    absolute_metrics: Collection[str],
+    doses: Doses | None,
 ) -> tuple[Answer, ...]:
     return answer_questions(
         collect_answer_data(
@@ -201,6 +209,7 @@ def _answer_questions(
             matched.no_states_reason,
             matched.no_spread_reason,
             absolute_metrics,
+            doses,
         )
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wantui.analysis.answers import Answer
+from wantui.analysis.answer import Answer
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.declaration import Declaration
 from wantui.analysis.differences import Difference, format_relative_changes

@@ -34,6 +34,49 @@ from wantui.formatting import format_count, format_percent_change
 
 
 @dataclass(frozen=True)
+class Doses:
+    """Numbers to which the grouping setting is set, and the groups that have them."""
+
+    setting_name: str
+    values: tuple[float, ...]
+    """Values of the setting, rising."""
+    group_indices: tuple[int, ...]
+    """Index of the group with each value."""
+
+    @property
+    def range_text(self) -> str:
+        """Return the setting with its range, such as "cfg_scale from 1 to 6"."""
+        return f"{self.setting_name} from {self.values[0]:g} to {self.values[-1]:g}"
+
+    @property
+    def slope_weights(self) -> FloatArray:
+        """Return the weights w of values y [doses] for which sum(w y) is the least-squares slope of y."""
+        centred = np.array(self.values) - np.mean(self.values)
+        return np.asarray(centred / (centred**2).sum())
+
+    def make_group_weights(self, group_count: int) -> FloatArray:
+        """Return the slope weights of all groups; groups without a number have 0."""
+        weights = np.zeros(group_count)
+        weights[list(self.group_indices)] = self.slope_weights
+        return weights
+
+    def compute_slopes(self, cell_values: FloatArray) -> FloatArray:
+        """Return the slopes [seeds, phrasings, metrics] of values [seeds, phrasings, groups, metrics]."""
+        values = cell_values[:, :, list(self.group_indices)]
+        return np.asarray(np.einsum("spdm,d->spm", values, self.slope_weights))
+
+    def describe_extrapolation(self) -> str:
+        """Return a note if one unit of the setting is more than the measured range; otherwise an empty text."""
+        first, last = self.values[0], self.values[-1]
+        if last - first >= 1 - 1e-9:  # 4.1 - 3.1 is below 1
+            return ""
+        return (
+            f"{self.setting_name} was measured only from {first:g} to {last:g}, so a slope per unit extrapolates "
+            "beyond this range"
+        )
+
+
+@dataclass(frozen=True)
 class Trend:
     """Change of one metric with a setting."""
 
@@ -72,9 +115,7 @@ class Trend:
 class DoseResponse:
     """Change of all metrics with a setting."""
 
-    setting_name: str
-    doses: tuple[float, ...]
-    """Values of the setting, rising."""
+    doses: Doses
     group_names: tuple[str, ...]
     """Group name of each value."""
     trends: tuple[Trend, ...]
@@ -84,11 +125,11 @@ class DoseResponse:
     verdict_text: str
 
 
-def find_doses(groups: Sequence[Group], grouping: str) -> tuple[str, list[tuple[float, int]]]:
-    """Return the name of the grouping setting, and pairs of (number, group index) sorted by number.
+def find_doses(groups: Sequence[Group], grouping: str) -> Doses | None:
+    """Return the numbers of the grouping setting.
 
-    Both are empty unless exactly one setting forms the groups, at least two of its values are numbers, and no number
-    occurs twice.
+    The result is None unless exactly one setting forms the groups, at least two of its values are numbers, and no
+    number occurs twice.
     """
     videos = [video for group in groups for video in group.videos]
     numbers: list[float | None]
@@ -99,42 +140,49 @@ def find_doses(groups: Sequence[Group], grouping: str) -> tuple[str, list[tuple[
     else:
         parts = find_grouping_parts(videos, grouping)
         if parts.brackets or len(parts.setting_paths) != 1:
-            return "", []
+            return None
         (path,) = parts.setting_paths
         name = shorten_path(path, list_setting_paths(videos))
         numbers = [to_number(group.videos[0].setting_values.get(path)) for group in groups]
     doses = sorted((number, index) for index, number in enumerate(numbers) if number is not None)
     is_distinct = len({dose for dose, _ in doses}) == len(doses)  # batches may differ in another prompt of one value
-    return (name, doses) if len(doses) > 1 and is_distinct else ("", [])
+    if len(doses) < 2 or not is_distinct:
+        return None
+    return Doses(name, tuple(number for number, _ in doses), tuple(index for _, index in doses))
 
 
 def compute_dose_response(
     groups: Sequence[Group],
-    grouping: str,
+    doses: Doses,
     metric_names: Sequence[str],
     cell_values: FloatArray,
     equivalence_margin: float,
-) -> DoseResponse | None:
-    """Return how each metric changes with the grouping setting, or None if that setting is not numeric.
+) -> DoseResponse:
+    """Return how each metric changes with the grouping setting.
 
     Args:
         metric_names: metrics, the declared metric first.
         cell_values: [seeds, phrasings, groups, metrics] values.
     """
-    setting_name, numbered_groups = find_doses(groups, grouping)
-    if not numbered_groups:
-        return None
-    doses = np.array([dose for dose, _ in numbered_groups])
-    values = cell_values[:, :, [index for _, index in numbered_groups]]
-    weights = _compute_slope_weights(doses)
-    slopes = np.einsum("spdm,d->spm", values, weights)
+    trends = compute_trends(doses, metric_names, cell_values)
+    kind, text = _judge_trend(trends[0], doses, equivalence_margin)
+    return DoseResponse(doses, tuple(groups[i].name for i in doses.group_indices), trends, kind, text)
+
+
+def compute_trends(doses: Doses, metric_names: Sequence[str], cell_values: FloatArray) -> tuple[Trend, ...]:
+    """Return the change of each metric with a setting, with p corrected for these metrics.
+
+    Args:
+        cell_values: [seeds, phrasings, groups, metrics] values.
+    """
+    values, slopes = cell_values[:, :, list(doses.group_indices)], doses.compute_slopes(cell_values)
     seed_slopes = slopes.mean(1)
     family_p = run_max_t_test(seed_slopes)
-    permutation_p = [run_trend_test(values.mean(1)[..., m], weights) for m in range(len(metric_names))]
+    permutation_p = [run_trend_test(values.mean(1)[..., m], doses.slope_weights) for m in range(len(metric_names))]
     effects = [compute_paired_effect(seed_slopes[:, m]) for m in range(len(metric_names))]
     p = np.array([max(effect.p, p) for effect, p in zip(effects, permutation_p, strict=True)])
     discovery_p = adjust_false_discovery(p)
-    trends = tuple(
+    return tuple(
         _build_trend(
             name,
             values[..., m],
@@ -144,16 +192,6 @@ def compute_dose_response(
         )
         for m, name in enumerate(metric_names)
     )
-    kind, text = _judge_trend(trends[0], setting_name, doses, weights, equivalence_margin)
-    return DoseResponse(
-        setting_name, tuple(doses.tolist()), tuple(groups[i].name for _, i in numbered_groups), trends, kind, text
-    )
-
-
-def _compute_slope_weights(doses: FloatArray) -> FloatArray:
-    """Return the weights w of values y for which sum(w y) is the least-squares slope of y over the doses."""
-    centred = doses - doses.mean()
-    return np.asarray(centred / (centred**2).sum())
 
 
 def _build_trend(
@@ -192,13 +230,11 @@ def _build_trend(
     )
 
 
-def describe_slope_range(dose_response: DoseResponse) -> str:
-    """Return a note if one unit of the setting is more than the measured range; otherwise an empty text."""
-    first, last = dose_response.doses[0], dose_response.doses[-1]
-    if last - first >= 1 - 1e-9:  # 4.1 - 3.1 is below 1
-        return ""
-    name = dose_response.setting_name
-    return f"{name} was measured only from {first:g} to {last:g}, so a slope per unit extrapolates beyond this range"
+def is_flat(trend: Trend, doses: Doses, equivalence_margin: float) -> bool:
+    """Return whether two one-sided tests show that the ends of the fitted line are within the margin of each other."""
+    centred = np.array(doses.values) - np.mean(doses.values)
+    lines = trend.seed_values.mean(1)[:, None] + (trend.seed_values @ doses.slope_weights)[:, None] * centred
+    return is_within_margin(trend.metric, lines[:, -1], lines[:, 0], equivalence_margin)
 
 
 def format_slope(trend: Trend, setting_name: str) -> str:
@@ -212,9 +248,7 @@ def format_slope(trend: Trend, setting_name: str) -> str:
     return f"{text})"
 
 
-def _judge_trend(
-    trend: Trend, setting_name: str, doses: FloatArray, weights: FloatArray, equivalence_margin: float
-) -> tuple[str, str]:
+def _judge_trend(trend: Trend, doses: Doses, equivalence_margin: float) -> tuple[str, str]:
     """Return the kind and the text of the verdict on the declared metric."""
     seed_count = len(trend.seed_values)
     tests_phrasings = trend.phrasing_count >= MIN_PHRASINGS
@@ -224,13 +258,12 @@ def _judge_trend(
         p_text += f" over seeds, {trend.phrasing_p:.3g} over {trend.phrasing_count} phrasings"
     scope = "this sentence" if trend.phrasing_count == 1 else f"these {trend.phrasing_count} phrasings"
     scope = "" if tests_phrasings else f", of {scope}"
-    evidence = f"{format_slope(trend, setting_name)}, {p_text}, {format_count(seed_count, 'seed')}{scope}"
-    dose_range = f"{setting_name} from {doses[0]:g} to {doses[-1]:g}"
-    unknown = f"cannot tell whether {trend.metric} changes with {dose_range}"
+    evidence = f"{format_slope(trend, doses.setting_name)}, {p_text}, {format_count(seed_count, 'seed')}{scope}"
+    unknown = f"cannot tell whether {trend.metric} changes with {doses.range_text}"
     contains_zero = trend.slope.interval_low <= 0 <= trend.slope.interval_high
     if p <= SIGNIFICANCE_LEVEL and not contains_zero:
         kind = "rises" if trend.slope.mean > 0 else "falls"
-        return kind, f"{trend.metric} {kind} with {dose_range}: {evidence}"
+        return kind, f"{trend.metric} {kind} with {doses.range_text}: {evidence}"
     if p <= SIGNIFICANCE_LEVEL:
         reason = "the slopes are skewed: p is significant, but the interval contains 0"
         return "cannot tell", f"{unknown}; {reason}. {evidence}"
@@ -240,8 +273,7 @@ def _judge_trend(
             f"generate at least {count_min_pairs()}"
         )
         return "cannot tell", f"{unknown}; {reason}. {evidence}"
-    lines = trend.seed_values.mean(1)[:, None] + (trend.seed_values @ weights)[:, None] * (doses - doses.mean())
-    if is_within_margin(trend.metric, lines[:, -1], lines[:, 0], equivalence_margin):
+    if is_flat(trend, doses, equivalence_margin):
         margin = format_margin(trend.metric, equivalence_margin)
-        return "flat", f"{trend.metric} is flat over {dose_range}, within {margin}: {evidence}"
+        return "flat", f"{trend.metric} is flat over {doses.range_text}, within {margin}: {evidence}"
     return "cannot tell", f"{unknown}: {evidence}"

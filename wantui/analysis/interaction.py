@@ -17,17 +17,13 @@ from wantui.analysis.arrays import FloatArray
 from wantui.analysis.declaration import Declaration, choose_primary_metric
 from wantui.analysis.differences import P_HEADER, ROUNDING_TOLERANCE, SIGNIFICANCE_LEVEL, remove_rounding_differences
 from wantui.analysis.dispersion import STATE_ROUNDING_TOLERANCE
-from wantui.analysis.distance_intervals import estimate_distance_interval, estimate_squared_distance
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group_names import CannotCompareError, name_groups
 from wantui.analysis.groups import MatchedGroups, find_factors
 from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.metrics import METRICS, get_metric_unit
 from wantui.analysis.permutation_p import TIE_FACTOR
-from wantui.analysis.places import (
-    compute_chance_distance,
-    run_place_test,
-)
+from wantui.analysis.places import compute_contrast_gram, measure_contrast, run_place_test
 from wantui.analysis.statistics import (
     MEAN_ROUNDING_TOLERANCE,
     compute_min_attainable_p,
@@ -282,20 +278,13 @@ def _compare_places(states: FloatArray, weights: FloatArray, contrasts: Sequence
         states: [groups, seeds, k] final states / sqrt(D).
         weights: [contrasts, groups] weights of the groups.
     """
-    norms = np.abs(weights) @ np.einsum("gsk,gsk->gs", states, states)
-    grams = []
-    for difference, squares in zip(np.einsum("cg,gsk->csk", weights, states, optimize=True), norms, strict=True):
-        gram = difference @ difference.T
-        is_rounding = np.diagonal(gram) <= STATE_ROUNDING_TOLERANCE * squares  # states are float32
-        grams.append(np.where(is_rounding[:, None] | is_rounding[None, :], 0.0, gram))
+    grams = [compute_contrast_gram(states, contrast_weights) for contrast_weights in weights]
     flips, _ = draw_sign_flips(states.shape[1])
     shares = np.stack([((flips @ gram) * flips).sum(1) / (np.trace(gram) or 1.0) for gram in grams], axis=1)
     largest = shares.max(1)
     effects = []
     for k, (contrast, gram) in enumerate(zip(contrasts, grams, strict=True)):
-        uncorrected_p = run_place_test(gram)
-        squared_distance = estimate_squared_distance(gram)
-        low, high = estimate_distance_interval(gram, uncorrected_p)
+        measured = measure_contrast(gram)
         # Flips of differences that cancel sum to rounding of their terms, not of their own size.
         tolerance = MEAN_ROUNDING_TOLERANCE * float(np.abs(gram).sum()) / (np.trace(gram) or 1.0)
         family_p = float(np.mean(largest >= shares[0, k] * TIE_FACTOR - tolerance))
@@ -304,14 +293,14 @@ def _compare_places(states: FloatArray, weights: FloatArray, contrasts: Sequence
                 contrast=contrast,
                 question=PLACE,
                 metric=DISTANCE,
-                effect=float(np.sqrt(max(squared_distance, 0.0))),
-                low=low,
-                high=high,
+                effect=measured.distance,
+                low=measured.low,
+                high=measured.high,
                 unit="",
-                uncorrected_p=uncorrected_p,
-                p=max(family_p, uncorrected_p),
-                contrast_p=max(family_p, uncorrected_p),
-                chance=compute_chance_distance(gram),
+                uncorrected_p=measured.p,
+                p=max(family_p, measured.p),
+                contrast_p=max(family_p, measured.p),
+                chance=measured.chance_distance,
             )
         )
     return effects

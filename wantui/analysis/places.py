@@ -79,6 +79,44 @@ def compare_places(seed_states: NDArray[np.floating], group_pairs: Sequence[tupl
     ]
 
 
+@dataclass(frozen=True)
+class ContrastDistance:
+    """Length of a contrast of the groups' mean final states: a weighted sum, such as a slope over a setting."""
+
+    distance: float
+    """Estimated length; 0 if the unbiased estimate of its square is negative."""
+    low: float
+    high: float
+    """95 % interval of the length."""
+    chance_distance: float
+    """95 % quantile of the length under random sign flips of the seeds."""
+    p: float
+    """Sign-flip p of this contrast alone."""
+
+
+def compute_contrast_gram(seed_states: NDArray[np.floating], weights: FloatArray) -> FloatArray:
+    """Return the inner products [seeds, seeds] of a weighted sum of states; 0 instead of rounding errors.
+
+    Args:
+        seed_states: [groups, seeds, k] final states / sqrt(D).
+        weights: [groups] weights of the groups, which sum to 0.
+    """
+    states = np.asarray(seed_states, dtype=np.float64)
+    contrasts = np.einsum("g,gsk->sk", weights, states)
+    gram = contrasts @ contrasts.T
+    norms = weights**2 @ np.einsum("gsk,gsk->gs", states, states)
+    is_rounding = np.diagonal(gram) <= STATE_ROUNDING_TOLERANCE * norms
+    return np.where(is_rounding[:, None] | is_rounding[None, :], 0.0, gram)
+
+
+def measure_contrast(gram: FloatArray) -> ContrastDistance:
+    """Return the length of a contrast from the inner products [seeds, seeds] of its values."""
+    p = run_place_test(gram)
+    low, high = estimate_distance_interval(gram, p)
+    distance = math.sqrt(max(estimate_squared_distance(gram), 0.0))
+    return ContrastDistance(distance, low, high, compute_chance_distance(gram), p)
+
+
 def run_omnibus_place_test(seed_states: NDArray[np.floating]) -> float:
     """Test whether all groups lie in one place, and return p, from states [groups, seeds, k].
 

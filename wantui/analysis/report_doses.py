@@ -6,7 +6,7 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from wantui.analysis.dose_response import DoseResponse, Trend, describe_slope_range
+from wantui.analysis.dose_response import DoseResponse, Trend
 from wantui.analysis.metrics import describe_ratio_origins
 from wantui.analysis.report_page import (
     GROUP_COLOURS,
@@ -26,8 +26,8 @@ MAX_SEED_LINES = 40
 
 def render_dose_section(dose_response: DoseResponse) -> list[str]:
     """Return the HTML of the verdict, the curves of the metrics with the smallest p, and a table of slopes."""
-    name = html.escape(dose_response.setting_name)
-    range_text = html.escape(describe_slope_range(dose_response))
+    name = html.escape(dose_response.doses.setting_name)
+    range_text = html.escape(dose_response.doses.describe_extrapolation())
     origins_text = describe_ratio_origins(trend.metric for trend in dose_response.trends)
     return [
         f"<h2>Change with {name}</h2>",
@@ -49,14 +49,14 @@ def _draw_curves(dose_response: DoseResponse) -> Figure:
     row_count = math.ceil(len(shown_trends) / 3)
     figure = Figure(figsize=(9, 2.6 * row_count), layout="constrained")
     all_axes = figure.subplots(row_count, 3, squeeze=False).ravel()
-    doses = np.array(dose_response.doses)
+    doses = np.array(dose_response.doses.values)
     for axes, trend in zip(all_axes, shown_trends, strict=False):
         axes.plot(doses, trend.seed_values[:MAX_SEED_LINES].T, color=MUTED_COLOUR, lw=0.5, alpha=0.6)
         low, high = trend.means - trend.half_widths, trend.means + trend.half_widths
         axes.fill_between(doses, low, high, color=GROUP_COLOURS[0], alpha=0.2, lw=0)
         axes.plot(doses, trend.means, "o-", color=GROUP_COLOURS[0], ms=4, lw=1.5)
         axes.set_title(trend.metric, fontsize=9)
-        axes.set_xlabel(dose_response.setting_name, fontsize=8)
+        axes.set_xlabel(dose_response.doses.setting_name, fontsize=8)
         simplify_axes(axes)
     for axes in all_axes[len(shown_trends) :]:
         axes.set_visible(False)

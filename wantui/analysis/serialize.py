@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wantui.analysis.answers import Answer
+from wantui.analysis.answer import Answer
 from wantui.analysis.calibrated import describe_response
 from wantui.analysis.calibrated_effect import explain_effect
 from wantui.analysis.comparison import Comparison
@@ -252,8 +252,8 @@ def _build_dose_response_record(dose_response: DoseResponse | None) -> dict[str,
     if dose_response is None:
         return None
     return {
-        "setting": dose_response.setting_name,
-        "values": dose_response.doses,
+        "setting": dose_response.doses.setting_name,
+        "values": dose_response.doses.values,
         "groups": dose_response.group_names,
         "kind": dose_response.verdict_kind,
         "text": dose_response.verdict_text,

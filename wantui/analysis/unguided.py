@@ -84,7 +84,7 @@ def compare_with_unguided(
 
 def _list_metrics(comparison: "Comparison", *, is_relative: bool) -> set[str]:
     """Return the metrics whose differences or evidence are in percent, or those not in percent."""
-    evidence = (item for answer in comparison.answers for item in answer.evidence)
+    evidence = (item for answer in comparison.answers if answer.first_group for item in answer.evidence)
     return {item.metric for item in comparison.differences if item.is_relative == is_relative} | {
         item.metric for item in evidence if item.is_relative == is_relative
     }

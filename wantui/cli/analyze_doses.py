@@ -15,7 +15,6 @@ CURVE_WIDTH = 41
 
 def print_dose_response(dose_response: "DoseResponse") -> None:
     """Print the verdict, the curve of the declared metric over the setting, and the slope of each metric."""
-    from wantui.analysis.dose_response import describe_slope_range
     from wantui.analysis.metrics import describe_ratio_origins
 
     declared_trend = dose_response.trends[0]
@@ -27,19 +26,19 @@ def print_dose_response(dose_response: "DoseResponse") -> None:
     mean_rows = [
         (f"{dose:.10g}", f"{mean:.4g}", f"{low:.4g} to {high:.4g}", line)
         for dose, mean, low, high, line in zip(
-            dose_response.doses, declared_trend.means, lows, highs, curve_lines, strict=True
+            dose_response.doses.values, declared_trend.means, lows, highs, curve_lines, strict=True
         )
     ]
     print_columns(
-        (dose_response.setting_name, f"mean {declared_trend.metric}", "95 % interval (seeds)", ""), *mean_rows
+        (dose_response.doses.setting_name, f"mean {declared_trend.metric}", "95 % interval (seeds)", ""), *mean_rows
     )
     echo()
     print_columns(
-        ("metric", f"slope per unit of {dose_response.setting_name}", "95 %", "of the mean", "p", "max-T", "BH"),
+        ("metric", f"slope per unit of {dose_response.doses.setting_name}", "95 %", "of the mean", "p", "max-T", "BH"),
         *(_build_trend_row(trend) for trend in dose_response.trends),
     )
     origins_text = describe_ratio_origins(trend.metric for trend in dose_response.trends)
-    for note in filter(None, (describe_slope_range(dose_response), origins_text)):
+    for note in filter(None, (dose_response.doses.describe_extrapolation(), origins_text)):
         print_wrapped_line(f"note: {note}", indent=2)
 
 

@@ -12,7 +12,7 @@ from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
-    from wantui.analysis.answers import Answer
+    from wantui.analysis.answer import Answer
 
 VERDICT_COLOURS = {"differs": "found", "rises": "found", "falls": "found", "alike": "success", "flat": "success"}
 """Theme colour by kind of verdict, on groups or on the change with a setting."""
@@ -43,10 +43,10 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
     for answer in answers:
         style = canvas.get_style(VERDICT_COLOURS.get(answer.kind, "text-muted"))
         style += Style(bold=answer.kind == "differs")
-        distance_text = _draw_evidence(answer, canvas) or _summarise_distance(answer)
-        verdict = replace_names(answer.verdict) + distance_text
+        evidence_text = _draw_evidence(answer, canvas) or _summarise_evidence(answer)
+        verdict = replace_names(answer.verdict) + evidence_text
         if len(verdict) > canvas.width - QUESTION_WIDTH:
-            verdict = replace_names(answer.verdict_parts[0]) + distance_text
+            verdict = replace_names(answer.verdict_parts[0]) + evidence_text
         verdict_lines = draw_labelled(answer.question, verdict, canvas, Style(), style)
         if (start := verdict_lines[0].plain.find(OPEN_SENTENCE)) > 0:  # a verdict of two sentences fits on one line
             verdict_lines[0].stylize(canvas.get_style("text-muted") + Style(bold=False), start)
@@ -74,9 +74,17 @@ def _draw_evidence(answer: "Answer", canvas: Canvas) -> str:
     return text if len(replace_names(answer.verdict)) + len(text) <= canvas.width - QUESTION_WIDTH else ""
 
 
-def _summarise_distance(answer: "Answer") -> str:
-    """Return distance and p of an answer on place; empty for other answers, which have several metrics."""
-    if answer.question != "place" or not answer.evidence:
+def _summarise_evidence(answer: "Answer") -> str:
+    """Return the distance of an answer on place, or the first slope that differs from 0, with p; otherwise nothing."""
+    from wantui.analysis.answer import find_clearest_evidence
+
+    if not answer.evidence:
+        return ""
+    if not answer.first_group:  # the slopes of a setting
+        differing = (item for item in answer.evidence if item.kind == "differs")
+        evidence = next(differing, None) or find_clearest_evidence(answer.evidence)
+        return f": {replace_names(evidence.label)} {evidence.format_effect()} per unit, p {format_p(evidence.p)}"
+    if answer.question != "place":
         return ""
     (evidence,) = answer.evidence
     return f": distance {evidence.effect:.3g}, p {format_p(evidence.p)}"

@@ -86,8 +86,8 @@ def draw_dose_response(
     append_right(lines[-1], least_p_notes, canvas.width, 3, canvas.get_style("text-muted") + Style(bold=False))
     charted = next((trend for trend in dose_response.trends if trend.metric == charted_metric), dose_response.trends[0])
     free_height = canvas.height - lines_above - len(lines) - 1
-    if free_height - len(dose_response.doses) - 2 >= MIN_VISIBLE_SLOPES:
-        lines.append(_draw_title(charted, dose_response.setting_name))
+    if free_height - len(dose_response.doses.values) - 2 >= MIN_VISIBLE_SLOPES:
+        lines.append(_draw_title(charted, dose_response.doses.setting_name))
         lines += _draw_intervals(dose_response, charted, canvas, colours_by_group)
     else:
         lines += _draw_means(dose_response, charted, canvas, colours_by_group)
@@ -109,8 +109,8 @@ def sort_trends(dose_response: "DoseResponse") -> "list[Trend]":
 
 def _summarize_verdict(dose_response: "DoseResponse") -> str:
     """Return the verdict on the declared metric without its evidence."""
-    metric, doses = replace_names(dose_response.trends[0].metric), dose_response.doses
-    change = f"{replace_names(dose_response.setting_name)} from {doses[0]:g} to {doses[-1]:g}"
+    metric = replace_names(dose_response.trends[0].metric)
+    change = replace_names(dose_response.doses.range_text)
     seed_count = len(dose_response.trends[0].seed_values)
     if dose_response.verdict_kind in CHANGE_KINDS:
         return f"{metric} {dose_response.verdict_kind} with {change}"
@@ -125,7 +125,7 @@ def _draw_intervals(
     dose_response: "DoseResponse", trend: "Trend", canvas: Canvas, colours_by_group: Mapping[str, str]
 ) -> list[Text]:
     """Return a line for each value of the setting, the interval of a metric and its mean, and the axis below."""
-    names = [f"{replace_names(dose_response.setting_name)} {dose:g}" for dose in dose_response.doses]
+    names = [f"{replace_names(dose_response.doses.setting_name)} {dose:g}" for dose in dose_response.doses.values]
     number_format = choose_number_format(trend.means.tolist())
     values = list(map(number_format.format_number, trend.means.tolist()))
     values = [value.rjust(max(map(len, values))) for value in values]
@@ -167,9 +167,9 @@ def _draw_means(
     dose_response: "DoseResponse", trend: "Trend", canvas: Canvas, colours_by_group: Mapping[str, str]
 ) -> list[Text]:
     """Return the mean of a metric at each value of the setting, in the colours of the groups."""
-    subject = replace_names(f"{trend.metric} by {dose_response.setting_name}")
+    subject = replace_names(f"{trend.metric} by {dose_response.doses.setting_name}")
     lines = [Text.assemble((f"mean {subject}", canvas.get_style("text-muted")))]
-    for name, dose, mean in zip(dose_response.group_names, dose_response.doses, trend.means, strict=True):
+    for name, dose, mean in zip(dose_response.group_names, dose_response.doses.values, trend.means, strict=True):
         part = Text.assemble(
             (DOSE_SYMBOL, canvas.get_style(colours_by_group.get(name, "accent"))), f" {dose:g}: {mean:#.3g}"
         )
@@ -197,7 +197,7 @@ def _draw_slopes(
     A wide pane has a column of slopes in the unit of each metric too. Rows that are not significant are muted; the row
     of the charted metric is bold.
     """
-    setting_name = replace_names(dose_response.setting_name)
+    setting_name = replace_names(dose_response.doses.setting_name)
     is_wide, decimals = canvas.width >= WIDE_LEGEND, _choose_decimals(trends)
     effects = [_format_effect(trend, decimals, may_have_unit=not is_wide) for trend in trends]
     effect_header, effect_width = "effect per 1", EFFECT_WIDTH

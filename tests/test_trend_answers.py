@@ -1,0 +1,187 @@
+"""Place, room and path over a numeric setting: the three lines name the slope per unit, with interval and p."""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Wantui
+from numpy.typing import NDArray
+from rich.style import Style
+from scipy import stats
+from synthetic_videos import cfg_batches, set_values, synthetic_videos, use_videos
+
+from wantui.analysis.answer import Answer
+from wantui.analysis.answer_evidence import DIFFERS, PATH, PLACE, ROOM
+from wantui.analysis.compare import compare_groups
+from wantui.analysis.final_states import FinalStates
+from wantui.analysis.group import Group
+from wantui.analysis.places import compute_contrast_gram, measure_contrast
+from wantui.analysis.report_answers import render_answer_section
+from wantui.analysis.statistics import run_sign_flip_test
+from wantui.analysis.video import Video
+from wantui.tui.analysis.answers_view import draw_answer_verdicts
+from wantui.tui.analysis.views import Canvas
+
+pytestmark = pytest.mark.slow
+SCALES = (1.0, 2.0, 4.0, 6.0)
+
+
+def find_scale(video: Video) -> float:
+    return float(video.folder.name.removeprefix("cfg"))
+
+
+def make_growing_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scales: tuple[float, ...]) -> list[Video]:
+    """Videos all of whose metrics grow by 0.3 per unit of cfg_scale, with scatter between seeds and videos."""
+    videos = cfg_batches(tmp_path, scales, seeds=8)
+
+    def grow(video: Video) -> float:
+        noise = np.random.default_rng([video.seed, int(10 * find_scale(video)), len(video.variation)]).normal()
+        return 5 + 0.3 * find_scale(video) + 0.05 * noise + 0.1 * video.seed
+
+    set_values(monkeypatch, grow)
+    return videos
+
+
+def find_answer(answers: tuple[Answer, ...], question: str) -> Answer:
+    return next(answer for answer in answers if answer.question == question)
+
+
+@pytest.mark.parametrize("scales", [SCALES, (1.0, 4.0)])
+def test_three_lines_give_the_slope_per_unit_with_interval_and_p(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scales: tuple[float, ...]
+) -> None:
+    comparison = compare_groups(make_growing_videos(tmp_path, monkeypatch, scales), "cfg_scale", "length")
+    room = find_answer(comparison.answers[:3], ROOM)
+    assert [answer.question for answer in comparison.answers[:3]] == [PLACE, ROOM, PATH]
+    assert all(not answer.first_group for answer in comparison.answers[:3])
+    values = np.array(
+        [
+            [[video.compute_metric("log_volume") for video in group.videos if video.seed == seed] for seed in range(8)]
+            for group in comparison.groups
+        ]
+    ).mean(2)
+    slopes = np.polyfit(scales, values, 1)[0]
+    interval = stats.ttest_1samp(slopes, 0).confidence_interval()
+    evidence = next(item for item in room.evidence if item.metric == "log_volume")
+    assert evidence.effect == pytest.approx(slopes.mean())
+    assert (evidence.low, evidence.high) == pytest.approx((interval.low, interval.high))
+    assert evidence.p == pytest.approx(2 / 2**8)
+    assert evidence.p >= run_sign_flip_test(slopes)
+    limits = f"(95 %: {interval.low:+.3g} to {interval.high:+.3g})"
+    assert f"room grows with cfg_scale from 1 to {scales[-1]:g} in log_volume" in room.verdict
+    assert f"Per unit of cfg_scale: log_volume {slopes.mean():+.3g} nats {limits}, p 0.00781" in room.text
+    path = find_answer(comparison.answers[:3], PATH)
+    assert path.verdict.startswith(f"paths change with cfg_scale from 1 to {scales[-1]:g} in length, bend")
+    assert "Per unit of cfg_scale: length: " in path.text
+
+
+def move_states(monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+    """Move the final states along the first axis by `step` per unit of cfg_scale, with small scatter."""
+    load, random = FinalStates.load, np.random.default_rng(5)
+
+    def load_moved(groups: Sequence[Group]) -> FinalStates:
+        states = load(groups)
+        moved = 0.02 * random.normal(size=states.scaled_states.shape)
+        for g, group in enumerate(groups):
+            moved[g, :, 0] += step * find_scale(group.videos[0])
+        return replace(states, scaled_states=moved)
+
+    monkeypatch.setattr(FinalStates, "load", load_moved)
+
+
+def test_place_names_the_shift_per_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    move_states(monkeypatch, 0.25)
+    place = compare_groups(cfg_batches(tmp_path, SCALES, seeds=8), "cfg_scale", "length").answers[0]
+    assert place.verdict == "the final latents shift with cfg_scale from 1 to 6"
+    (evidence,) = place.evidence
+    assert evidence.effect == pytest.approx(0.25, rel=0.02)
+    assert evidence.low < 0.25 < evidence.high
+    assert place.text.startswith(
+        f"place: {place.verdict}. Per unit of cfg_scale: distance {evidence.effect:.3g} (95 %: {evidence.low:.3g} to "
+        f"{evidence.high:.3g}; by chance up to "
+    )
+    assert ", p 0.00781; smallest possible p 0.00781" in place.text
+
+
+def test_slope_of_place_equals_that_of_all_sign_flips() -> None:
+    states = np.random.default_rng(3).normal(size=(3, 7, 12)) + np.array([0.0, 0.3, 0.9])[:, None, None]
+    doses = np.array([1.0, 2.0, 4.0])
+    weights = (doses - doses.mean()) / ((doses - doses.mean()) ** 2).sum()
+    slopes = np.array([np.polyfit(doses, states[:, s], 1)[0] for s in range(7)])
+    measured = measure_contrast(compute_contrast_gram(states, weights))
+    products = slopes @ slopes.T
+    assert measured.distance**2 == pytest.approx((products.sum() - np.trace(products)) / (7 * 6))
+    lengths = [np.linalg.norm(np.array(signs) @ slopes) for signs in itertools.product((1, -1), repeat=7)]
+    assert measured.p == np.mean(np.array(lengths) >= np.linalg.norm(slopes.sum(0)) * (1 - 1e-12))
+
+
+def test_response_that_rises_and_falls_is_named_as_no_slope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = cfg_batches(tmp_path, (1, 2, 3), seeds=8)
+
+    def peak(video: Video) -> float:
+        return (
+            5 + (find_scale(video) == 2) + 0.05 * np.random.default_rng([video.seed, int(find_scale(video))]).normal()
+        )
+
+    set_values(monkeypatch, peak)
+    room = find_answer(compare_groups(videos, "cfg_scale", "length").answers[:3], ROOM)
+    assert room.kind == DIFFERS
+    assert "grows with" not in room.verdict
+    assert "The 3 groups differ in log_volume, effective_dimension, but not along a line" in room.verdict
+    assert "any difference between the 3 groups: log_volume p 0.0" in room.text
+
+
+def test_five_seeds_and_a_short_range_are_noted(tmp_path: Path) -> None:
+    videos = cfg_batches(tmp_path, (0.2, 0.6), seeds=5)
+    answers = compare_groups(videos, "cfg_scale", "length").answers[:3]
+    for answer in answers:
+        assert "5 seeds cannot give a p of 0.05: generate at least 6" in answer.notes
+        assert any("so a slope per unit extrapolates beyond this range" in note for note in answer.notes)
+        assert "cannot tell" in answer.verdict.lower()
+
+
+def test_false_trends_of_room_do_not_exceed_the_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several metrics are tested together: without the correction, every seventh run would have a false slope."""
+    from wantui.analysis.dose_response import Doses, compute_trends
+
+    random, runs = np.random.default_rng(7), 400
+    doses, names = Doses("cfg_scale", (1.0, 2.0, 8.0), (0, 1, 2)), ["log_volume", "effective_dimension", "length"]
+
+    def is_called(values: NDArray[np.float64]) -> bool:
+        return min(trend.family_p for trend in compute_trends(doses, names, values)) <= 0.05
+
+    rate = np.mean([is_called(random.normal(size=(10, 1, 3, 3))) for _ in range(runs)])
+    assert rate <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_screen_and_report_show_the_slope_in_the_three_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = compare_groups(make_growing_videos(tmp_path, monkeypatch, SCALES), "cfg_scale", "length")
+    lines = [line.plain for line in draw_answer_verdicts(comparison.find_answers(), Canvas(78, 20, lambda _: Style()))]
+    text = " ".join(" ".join(lines).split())
+    slope = r"log volume \+0\.\d+ nats \(95 %: .*\) per unit, p 0\.008"
+    assert re.search(f"room +room grows with cfg scale from 1 to 6 in log volume.*: {slope}", text)
+    assert re.search(r"path +paths change with cfg scale from 1 to 6 in length.*: length .* per unit, p 0\.008", text)
+    assert len(lines) <= 8
+    html = " ".join(render_answer_section(comparison))
+    assert "Per unit of cfg_scale: log_volume +0." in html
+    assert html.index("Per unit of cfg_scale") < html.index("against")
+
+
+@pytest.mark.parametrize("scales", [SCALES, (1.0, 4.0)])
+def test_command_prints_the_slopes_first(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch, scales: tuple[float, ...]
+) -> None:
+    use_videos(monkeypatch, make_growing_videos(tmp_path, monkeypatch, scales))
+    shown = wantui("analyze", "batch", "--compare", "--by", "cfg_scale", "--primary", "length")
+    assert shown.code == 0, shown.err
+    assert "Per unit of cfg_scale: log_volume +0." in shown.out
+
+
+def test_words_have_no_slopes(tmp_path: Path) -> None:
+    comparison = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0, "three": 1.0}, seeds=6), "1")
+    assert not any("Per unit" in answer.text for answer in comparison.answers)
