@@ -422,7 +422,7 @@ def test_refused_checkpoint_of_heun_counts_model_evaluations(
     files = videos.copy_stopped(recipe, 2, tmp_path / "b")
     assert files.checkpoint_path is not None
     rewritten(files.checkpoint_path, EDITS["steps_done one less"], signed=True)
-    expected = "it is after 1 of 7 model evaluations, but its sampler is after 2"
+    expected = "it was saved after 1 of 7 model evaluations, but the state of its sampler after 2"
     with pytest.raises(checkpoints.CheckpointRefusedError, match=f"^{expected}$"):
         read_checkpoint(files.checkpoint_path, tiny, recipe)
 

@@ -46,7 +46,7 @@ def mark(prompt: str, word: str) -> tuple[PromptMark, ...]:
 
 
 ALIKE = "the model cannot distinguish these variations, because they have equal tokens: {}"
-NO_TOKENS = "the tokenizer of nano has no tokens for {}: it replaces them with <unk>, as all unknown text"
+NO_TOKENS = "the tokenizer of nano has no tokens for {}: it replaces them with <unk>, like all unknown text"
 
 
 # A5

@@ -1,4 +1,4 @@
-"""State of a file on disk, which is the key of caches of its content."""
+"""State of a file on disk, by which caches of its content recognise a change."""
 
 import os
 from pathlib import Path

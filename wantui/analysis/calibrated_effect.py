@@ -172,7 +172,7 @@ class CalibratedEffect:
 def compute_appearance_difference(sensitivity: Sensitivity) -> float:
     """Return the root mean square difference between two different shapes at equal frequency.
 
-    `appearance` is the standard deviation (with n) of the effects of SHAPES.
+    `appearance` is the standard deviation of the effects of SHAPES, with the divisor n.
     """
     return sensitivity.appearance * math.sqrt(2 * len(SHAPES) / (len(SHAPES) - 1))
 

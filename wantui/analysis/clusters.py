@@ -44,7 +44,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class ClusterTest:
-    """Clusters of the difference of two groups on one curve, and the null distribution of the largest |mass|."""
+    """Clusters of one curve's difference between two groups, and the null distribution of the largest |mass|."""
 
     t_values: FloatArray
     """[s] t of the paired differences; 0 where they have no value."""
@@ -102,7 +102,7 @@ def find_clusters(t_values: FloatArray, threshold: float) -> list[tuple[int, int
 
 
 def compute_largest_masses(t_by_level: FloatArray, threshold: float) -> FloatArray:
-    """Return the largest |mass| of a cluster in each of m curves of t [s, m]; 0 for a curve without clusters."""
+    """Return the largest |mass| of the clusters of each of m curves of t [s, m]; 0 for a curve without clusters."""
     t_by_level = np.ascontiguousarray(t_by_level)
     largest = np.zeros(t_by_level.shape[1])
     for signed_t in (t_by_level, -t_by_level):
@@ -118,8 +118,8 @@ def compute_family_mass_p(
 ) -> float:
     """Return the p of a cluster, corrected for all curves and pairs of groups.
 
-    For two groups, p is that of sign flips of all curves together. For more groups, it is the larger of this p and that
-    of permutations of the groups: flips are reliable for groups of unequal scatter, and permutations for skewed
+    For two groups, sign flips of all curves together give p. For more groups, it is the larger of this p and the p that
+    permutations of the groups give: flips are reliable for groups of unequal scatter, and permutations for skewed
     distributions.
 
     Args:
@@ -136,11 +136,11 @@ def compute_mass_p(mass: float, null_masses: FloatArray) -> float:
 
 
 def compute_family_masses(curve_values: Sequence[FloatArray], group_pairs: Sequence[tuple[int, int]]) -> FloatArray:
-    """Return the largest |mass| over all curves and pairs of each within-seed permutation of three or more groups.
+    """Return the largest |mass| over all curves and pairs, for each within-seed permutation of three or more groups.
 
     Args:
         curve_values: values [n, groups, s] of each curve.
-        group_pairs: indices of the groups of each pair.
+        group_pairs: indices of the two groups of each pair.
     """
     seed_count, group_count, _ = curve_values[0].shape
     orders = draw_within_seed_permutations(seed_count, group_count, FAMILY_PERMUTATION_COUNT)

@@ -3,7 +3,7 @@
 Two questions must not be mixed, because videos differ by seed and by variation:
 
 across seeds: of two videos of one variation, does the one with the larger value have the larger metric? Ranks are taken
-    among the seeds of each variation, so all means of variations are removed; rho is Spearman's, averaged over
+    among the seeds of each variation, which removes differences between variations; rho is Spearman's, averaged over
     variations. Under the null hypothesis, the values of whole seeds can be exchanged: the test permutes seeds, and
     keeps the videos of one seed together.
 across variations: of two videos of one seed, does the one with the larger value have the larger metric? Ranks are taken

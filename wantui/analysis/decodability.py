@@ -193,8 +193,8 @@ def score_held_out_seeds(differences: FloatArray, flips: FloatArray) -> FloatArr
 
     Each flip changes the signs of some seeds' differences.
 
-    The direction is a ridge regression of 1 on z. With the smoother H = Z (Z'Z + n lambda)^-1 Z', the products of the
-    pairs of a held-out seed s with the direction of the other seeds are (I - H_ss)^-1 sum of H_st over the others t.
+    The direction is a ridge regression of 1 on z. The products of the pairs of a held-out seed s with the direction of
+    the other seeds t follow from the smoother H = Z (Z'Z + n lambda)^-1 Z': they are (I - H_ss)^-1 sum_t H_st.
     A product of 0, as between states of equal noise, counts as half: accuracy is exactly 0.5 there.
 
     Args:

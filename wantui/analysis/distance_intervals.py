@@ -19,7 +19,7 @@ TAIL_TABLE_SIZE = 512
 
 
 def estimate_squared_distance(difference_gram: FloatArray) -> float:
-    """Return the squared length of the mean paired difference (of n), without bias.
+    """Return the squared length of the mean of n paired differences, without bias.
 
     It is the mean of <d_s, d_t> over pairs of different seeds (Chen and Qin 2010). Chance can make it negative.
 

@@ -1,8 +1,8 @@
 """Dose-response: how a metric changes with the number to which a setting is set, paired by seed.
 
-The slope of each seed is the least-squares line through its values, averaged over phrasings; a design has all values of
-the setting for each seed and phrasing, so this is the mean of the slopes of the phrasings. The seed is the unit of
-the tests, as for differences between groups.
+The slope of a seed is that of the least-squares line through its values, averaged over phrasings. It equals the mean of
+the phrasings' slopes, because a design has all values of the setting for each seed and phrasing. The seed is the unit
+of the tests, as for differences between groups.
 """
 
 import math

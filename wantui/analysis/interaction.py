@@ -76,7 +76,7 @@ class PlaceDirection:
 
 @dataclass(frozen=True)
 class InteractionEffect:
-    """Difference of differences of one metric, or of the final states."""
+    """Difference of two differences, in one metric or in the final states."""
 
     contrast: Contrast
     question: str

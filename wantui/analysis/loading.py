@@ -315,7 +315,7 @@ def _load_trajectory(
 ) -> tuple[Trajectory, int, FloatArray | None, tuple[str, ...]]:
     """Return the trajectory of a video, facts about its states, and warnings.
 
-    The facts are the number of values per state, and the mean square of each channel of the final state.
+    The facts are the number of values per state, and the mean square of each channel in the final state.
     """
     group, arrays = open_capture_arrays(path, recipe)
     with convert_to_capture_error(path):

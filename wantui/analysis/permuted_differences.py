@@ -1,7 +1,7 @@
 """Student's t of the differences between pairs of groups, for many permutations of the groups within units.
 
-A permutation selects one difference between two groups for each unit and pair. So the sums of the differences and of
-their squares are products of a sparse matrix of ones, which selects, and the table of all differences and squares.
+A permutation selects one difference between two groups for each unit and pair. A sparse matrix of ones selects all of
+them: its products with the tables of differences and of squared differences are the sums that t needs.
 """
 
 from collections.abc import Sequence

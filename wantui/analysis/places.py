@@ -148,7 +148,7 @@ def compute_difference_gram(gram: FloatArray, first_group: int, second_group: in
 
 
 def run_place_test(difference_gram: FloatArray) -> float:
-    """Return the p of a sign-flip test of the mean paired difference (of n).
+    """Return the p of a sign-flip test of the mean of n paired differences.
 
     It is the share of sign flips whose mean is at least as long.
 

@@ -39,8 +39,7 @@ _EFFECTS_BY_SEED_COUNT = {
 }
 """Smallest detectable d_z for each of GROUP_COUNTS, by number of seeds."""
 _SCALED_LIMITS = (2.802, 3.185, 3.411, 3.569, 3.691, 3.872, 4.005, 4.233, 4.385, 4.59, 4.834)
-"""Smallest detectable d_z times the square root of the number of seeds, as seeds grow without bound, for each of
-GROUP_COUNTS."""
+"""Limit of d_z sqrt(n) as the number n of seeds grows, for each of GROUP_COUNTS; d_z is the smallest detectable one."""
 
 
 def compute_min_pair_p(seed_count: int) -> float:
@@ -52,8 +51,8 @@ def find_detectable_effect(seed_count: int, group_count: int) -> float | None:
     """Return the smallest d_z that is detected for a group pair with a power of 0.8; None with too few seeds.
 
     The differences of the pair are normal, with a mean of d_z standard deviations, and every other group has the same
-    mean as one of the two groups. d_z times the square root of the number of seeds is interpolated over the inverse of
-    that number, and over the logarithm of the number of groups; it differs from the simulated value by less than 1 %.
+    mean as one of the two groups. For n seeds, d_z sqrt(n) is interpolated over 1 / n and over the logarithm of the
+    number of groups; the result differs from the simulated value by less than 1 %.
     With three or more groups and nine or more seeds, the table leaves out the sign flips of the family, which raise the
     effect by less than 4 %.
 
@@ -74,7 +73,7 @@ def find_detectable_effect(seed_count: int, group_count: int) -> float | None:
 
 
 def _interpolate_seed_count(seed_count: int, column: int) -> float:
-    """Return the smallest detectable d_z of one column of the table for a number of seeds."""
+    """Return the smallest detectable d_z for a number of seeds, from one column of the table."""
     if seed_count in _EFFECTS_BY_SEED_COUNT:
         return _EFFECTS_BY_SEED_COUNT[seed_count][column]
     row = bisect_left(SEED_COUNTS, seed_count)

@@ -29,7 +29,7 @@ MAX_FACTOR_PAIRS = 3
 
 
 def render_interaction_section(comparison: Comparison) -> list[str]:
-    """Return the HTML of the interaction of the grouping's two factors or, if it has fewer, of the videos' factors."""
+    """Return the HTML of the interactions between the shown pairs of factors."""
     interactions = []
     for grouping in _choose_factor_pairs(comparison):
         videos = comparison.videos

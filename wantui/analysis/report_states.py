@@ -11,7 +11,7 @@ GROUP_MARKERS = ("o", "^", "s", "D", "P", "v")
 
 
 def render_state_section(comparison: Comparison) -> list[str]:
-    """Return the HTML of the dispersion of each group, and of the paths."""
+    """Return the HTML section with the dispersion of each group, and the paths."""
     return [
         "<h2>Dispersion and paths</h2>",
         render_figure(

@@ -136,7 +136,7 @@ def draw_sign_flips(n: int) -> tuple[FloatArray, bool]:
 
 
 def run_sign_flip_test(differences: FloatArray) -> float:
-    """Return the two-sided p of the mean paired difference (of n).
+    """Return the two-sided p of the mean of n paired differences.
 
     It is the share of sign flips whose |mean| is at least as large. The test is exact with up to MAX_EXACT_PAIRS pairs;
     with more, it uses RESAMPLE_COUNT random flips and the observed signs.
@@ -179,7 +179,7 @@ def run_max_t_test(differences: FloatArray) -> FloatArray:
 
 
 def iterate_flipped_t(differences: FloatArray) -> Iterator[FloatArray]:
-    """Yield t [flips, m] of the means of paired differences [n, m], for chunks of the sign flips."""
+    """Yield t [flips, m] of the columns of paired differences [n, m], in chunks of sign flips."""
     n, column_count = differences.shape
     flips, _ = draw_sign_flips(n)
     mean_squares = (differences**2).mean(0)
@@ -362,7 +362,7 @@ def adjust_family_wise(p: FloatArray) -> FloatArray:
 
 
 def run_trend_test(values: FloatArray, weights: FloatArray) -> float:
-    """Return the two-sided p of the mean of sum(weights * values) of n seeds.
+    """Return the two-sided p of the mean of sum(weights * values) over n seeds.
 
     The test permutes the values [n, k] of each seed within the seed.
 

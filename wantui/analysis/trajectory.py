@@ -119,7 +119,7 @@ class Trajectory:
 
     @cached_property
     def acceleration(self) -> FloatArray:
-        """Return [N - 1], |v_{i+1} - v_i| / ((sigma_{i+2} - sigma_i) / 2) / sqrt(D): change of velocity in sigma."""
+        """Return [N - 1], |v_{i+1} - v_i| / ((sigma_{i+2} - sigma_i) / 2) / sqrt(D): change of velocity per sigma."""
         sigma_step_products = np.outer(self.sigma_steps, self.sigma_steps)
         squared_velocity_changes = _sum_neighbours(self._velocity_products, -1)
         # The products of falling noise levels are positive, so the errors of all terms add up.

@@ -1,9 +1,9 @@
 """Variance shares of states along the path: seed, wording, group, and their interactions.
 
-An analysis of variance in distances (Anderson 2001) with three crossed factors and one video in each cell. With Q_A the
-sum over all videos of |mean of the videos with the same levels of the factors A - mean of all|^2, the sum of squares of
-an effect is Q_A minus those of the effects of fewer of its factors. All effects are orthogonal, and their sums of
-squares add up to the total.
+An analysis of variance in distances (Anderson 2001) with three crossed factors and one video in each cell. Let Q_A be
+the sum over all videos of |m_A - m|^2, where m is the mean of all videos, and m_A the mean of those with the video's
+levels of the factors A. The sum of squares of the effect of the factors A is Q_A minus the sums of squares of all
+effects of fewer of these factors. All effects are orthogonal, and their sums of squares add up to the total.
 """
 
 import math

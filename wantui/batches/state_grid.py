@@ -15,7 +15,7 @@ SELECTION_ADVICE = "select videos with --variation and --seed, or fewer --steps"
 
 
 def arrange_states(decoded: Sequence[StateDecoded]) -> tuple[LabelledGrid, int, dict[str, str]]:
-    """Return the grid of decoded states of one batch, its frames per second, and the tags of its clip.
+    """Return one batch's grid of decoded states, its frames per second, and the tags of its clip.
 
     The last latents are the video itself, and appear in the rows of both kinds.
 

@@ -125,7 +125,7 @@ def _estimate_attention_disk_usage(request: AttentionRequest, denoising_size: De
 
 
 def _estimate_attention_gpu_bytes(request: AttentionRequest, denoising_size: DenoisingSize) -> int:
-    """Return an upper bound on the bytes of one block's attention and of the maps of one step's passes.
+    """Return an upper bound on the bytes of one block's attention, and of the maps of all passes of one step.
 
     Without `per_block`, a pass keeps the sum of all columns of the text; padding is merged into one column.
     """

@@ -124,10 +124,11 @@ def show_command(
     """Measure which videos of BATCHES still show their concept after the switch to the generic prompt.
 
     A video "stays" if it still shows its concept at the end, although the prompt left the concept open from a noise
-    level on. For each concept: the share of seeds that stay by noise level with Wilson's interval, and the noise level
-    at which half of them stay (s50). For each pair of concepts: the difference of s50, and of the kept range (mean
-    length of the noise levels, from 0 to the highest one, at which a seed stays). A concept that the generic prompt
-    draws anyway stays at every noise level: `wantui generic` measures how often. docs/analysis.md has all formulas.
+    level on. The output for each concept is the share of seeds that stay at each noise level, with Wilson's interval,
+    and the noise level at which half of them stay (s50). The output for each pair of concepts is the difference in s50
+    and in the kept range (the length of the noise levels at which a seed stays, averaged over seeds). A concept that
+    the generic prompt draws anyway stays at every noise level: `wantui generic` measures how often. docs/analysis.md
+    has all formulas.
     """
     from wantui.analysis.commitment import compare_commitments, measure_commitment
     from wantui.analysis.concept_labels import read_concept_labels

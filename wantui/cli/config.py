@@ -21,7 +21,7 @@ def command() -> None:
 def validate_configs(configs: tuple[str, ...], as_json: bool) -> None:
     """Check config files or presets.
 
-    Checks every key and value, then models, and video sizes for every cell of a sweep. Exit code 0: all valid, 2: at
+    Checks every key and value, the model, and the video size of every cell of a sweep. Exit code 0: all valid, 2: at
     least one is not.
     """
     from wantui.config import ConfigError, ConfigProblem, load_config
@@ -67,7 +67,7 @@ def validate_configs(configs: tuple[str, ...], as_json: bool) -> None:
 def show_config(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print all settings of a config, or list the presets.
 
-    Lists the presets without CONFIG.
+    Without CONFIG, lists the presets.
     """
     from wantui.cli.options import print_warnings
     from wantui.cli.output import add_table_row, create_plain_table, print_table

@@ -43,7 +43,7 @@ def command() -> None:
     "--search",
     "search_text",
     default="",
-    help="Words in names, templates, models, prompts, seeds, samplers and notes, and settings such as cfg_scale=5.",
+    help="Words in names, templates, models, prompts, seeds, samplers or notes, and settings such as cfg_scale=5.",
 )
 @add_json_option
 def list_batch_folders(folders: tuple[Path, ...], search_text: str, as_json: bool) -> None:

@@ -38,7 +38,7 @@ BENT_MAP_BYTES = 1 << 27
 OUTPUT_CHUNK_BYTES = 1 << 26
 """Bytes of a block's output in float32 that are corrected at a time."""
 MAP_COPY_COUNT, CHUNK_COPY_COUNT = 5, 3
-"""Number of simultaneous copies of the bent maps, and of a chunk of the output or the softmax."""
+"""Numbers of copies in memory at a time: of the bent maps, and of a chunk of the output or the softmax."""
 HEAD_DIM = 128
 """Number of channels per head in Wan's transformers."""
 

@@ -120,7 +120,7 @@ class Supervisor:
                 time.sleep(1.0)
         if interrupted_count:
             interrupted_text = format_count(interrupted_count, "video")
-            self.log.warning("an engine ended and interrupted %s; the queue is on hold", interrupted_text)
+            self.log.warning("the previous engine ended while %s ran; the queue is on hold", interrupted_text)
 
     def _supervise_once(self) -> bool:
         """Check workers, files and queue once; return whether to continue."""

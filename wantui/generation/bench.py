@@ -23,8 +23,8 @@ from wantui.planning.fp8 import count_fp8_blocks
 from wantui.planning.throughput import MeasuredBlock, Throughput, fit_throughput
 
 TIMED_TRANSFORMERS = ((12, 8960, 12), (40, 13824, 3))
-"""Number of heads of 128, feed-forward width and number of timed blocks, for Wan 2.1 1.3B and 14B. With more blocks,
-the time outside of blocks has a smaller share."""
+"""Number of heads (of 128 channels), feed-forward width and number of timed blocks, for Wan 2.1 1.3B and 14B. With more
+blocks, the time outside of blocks has a smaller share."""
 PUBLISHED_BLOCK_COUNTS = {12: 30, 40: 40}
 """Number of blocks in the published models, by number of heads, which determines the share of blocks in FP8."""
 LATENT_GRIDS = ((3, 60, 104), (9, 60, 104), (21, 60, 104))

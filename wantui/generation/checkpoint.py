@@ -225,8 +225,8 @@ def _parse_checkpoint(
     scheduler_step = stored_state.get("_step_index")
     if type(steps_done) is not int or not 1 <= steps_done <= evaluation_count or scheduler_step != steps_done:
         raise CheckpointRefusedError(
-            f"it is after {steps_done} of {evaluation_count} model evaluations, but its sampler is after "
-            f"{scheduler_step}"
+            f"it was saved after {steps_done} of {evaluation_count} model evaluations, but the state of its sampler "
+            f"after {scheduler_step}"
         )
     checksums_by_capture = {str(name): tuple(map(int, checksums)) for name, checksums in header["captured"].items()}
     frames = (recipe.frames - 1) // pipeline.vae_scale_factor_temporal + 1

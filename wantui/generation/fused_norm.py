@@ -1,6 +1,6 @@
 """Norms of a block, with the additions before them.
 
-hidden and added are of one precision and of shape [1, positions, width]; gate, weight and bias are float32, [width].
+hidden and added have the same dtype, and the shape [1, positions, width]; gate, weight and bias are float32 [width].
 """
 
 import torch

@@ -85,7 +85,7 @@ def select_visible_gpus(gpus: tuple[Gpu, ...], visible_devices: str | None) -> l
             )
         if matches[0] in chosen_gpus:
             raise NoSuchGpuError(
-                f"CUDA_VISIBLE_DEVICES={visible_devices}: names {matches[0].uuid} twice; name each GPU once"
+                f"CUDA_VISIBLE_DEVICES={visible_devices} names {matches[0].uuid} twice. Name each GPU once"
             )
         chosen_gpus += matches
     return chosen_gpus

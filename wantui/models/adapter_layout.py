@@ -280,7 +280,7 @@ def _explain_shape(key: str, tensor: TensorInfo, expected_shape: LayerShape, mod
             f"{width}: its {key} has shape {shape_text}"
         )
     return (
-        f"it is for another model than {model}: its {key} has shape {shape_text}, but the layer has "
+        f"it is not for {model}: its {key} has shape {shape_text}, but the layer has "
         f"{expected_shape[1]} inputs and {expected_shape[0]} outputs"
     )
 

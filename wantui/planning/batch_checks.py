@@ -23,7 +23,7 @@ from wantui.prompts.foreign_syntax import find_negative_prompt_warnings, format_
 from wantui.samplers import find_sampler_schedule
 
 MAX_ENLARGEMENT = 4
-"""Size of a video, as a multiple of the sizes of nano's training, above which there is a warning."""
+"""Maximum size of a video without a warning, as a multiple of nano's training size."""
 
 
 def find_settings_warnings(

@@ -99,7 +99,7 @@ class SettingsProblems:
 
 
 def find_settings_problems(settings: Settings, model: WanModel) -> SettingsProblems:
-    """Find the invalid sizes and values of all cells of the settings; the axes of their sweep must be valid."""
+    """Find invalid sizes and values in all cells of the settings; the axes of their sweep must be valid."""
     axes = resolve_sweep_axes(settings)
     cells = list_sweep_cells(axes, settings.sweeps_baseline) if axes else [SweepCell({}, "", ())]
     refusals: dict[str, tuple[str, ...]] = {}
@@ -209,15 +209,15 @@ class _CellPlanner:
         """Return the variations with the prompts of the cell's prompt schedule.
 
         Raises:
-            UserError: the schedule is invalid, or gives other variations than the batch's schedule.
+            UserError: the schedule is invalid, or would give different variations.
         """
         key = _format_schedule(settings)
         if key not in self._variations_by_schedule:
             variations, _ = expand_variations(self.parsed_template, settings, 1)
             if [v.id for v in variations] != [v.id for v in self.variations]:
                 raise PlanError(
-                    f"{SETTING_KEY}: this schedule has other brackets than the batch's schedule, and would give other "
-                    f"variations. Use the same brackets in all schedules, or several batches"
+                    f"{SETTING_KEY}: this schedule has different brackets from the batch's schedule, and would give "
+                    "different variations. Use the same brackets in all schedules, or several batches"
                 )
             self._variations_by_schedule[key] = variations
         return self._variations_by_schedule[key]

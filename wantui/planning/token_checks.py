@@ -110,7 +110,7 @@ def _find_unknown_word_warnings(tokenizer_path: Path, model: WanModel, prompts: 
     if unknown_words:
         warnings.append(
             f"the tokenizer of {model.name} has no tokens for {_format_word_list(unknown_words)}: it replaces them "
-            "with <unk>, as all unknown text"
+            "with <unk>, like all unknown text"
         )
     if model is NANO:
         unpunctuated_words = dict.fromkeys(word.strip(_PUNCTUATION) for word in words if word not in unknown_words)

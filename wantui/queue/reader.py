@@ -311,7 +311,7 @@ class QueueReader:
         ]
 
     def list_finished_videos(self, limit: int = 200) -> list[tuple[str, dict[str, Any]]]:
-        """Return the recipe (JSON) and the fields of the `done` event of the latest finished videos, newest first."""
+        """Return the recipe (JSON) and the `done` event of each of the latest finished videos, newest first."""
         rows = self.db.execute(
             "SELECT video.recipe, event.data FROM event JOIN video ON video.id = event.video "
             "WHERE event.kind = 'done' ORDER BY event.seq DESC LIMIT ?",

@@ -51,7 +51,7 @@ def estimate_disk_need(recipe: Recipe, stored_bytes: int | None = None) -> DiskN
 
     Args:
         recipe: recipe of the video, or of any video of the batch.
-        stored_bytes: predicted bytes of all of a batch's files; None for a single video.
+        stored_bytes: predicted bytes of all files of a batch; None for a single video.
 
     Raises:
         UserError: the model is no longer available.

@@ -27,7 +27,7 @@ PATH_CONFLICT_ADVICE_BY_ERROR_NUMBER = {
 
 
 def is_outage(error: BaseException, folder: Path) -> bool:
-    """Return whether an error comes from a file system or a lack of resources, rather than from single files.
+    """Return whether an error comes from a file system or a lack of resources, rather than from an individual file.
 
     The file system may be full, protected or unreachable; memory, threads or file descriptors may be lacking. An array
     larger than the memory of this machine is damage: its recorded shape is wrong.

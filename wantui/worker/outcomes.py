@@ -25,7 +25,7 @@ from wantui.storage.video_files import LinkedFolderError
 from wantui.storage.zarr_group import CaptureError
 
 MAX_TRANSIENT_ERRORS = 3
-"""Number of transient errors of the file system, or lacks of resources, after which a video fails."""
+"""Number of transient errors (from the file system, or from a lack of resources) after which a video fails."""
 
 
 class StoppedError(Exception):

@@ -33,7 +33,7 @@ def run_quantized_layer_norm_kernel(
     eps: float,
     dtype: torch.dtype = torch.float8_e4m3fn,
 ) -> tuple[Tensor, Tensor]:
-    """Return the LayerNorm of the sum of contiguous 16-bit values in e4m3, and the scales of the rows of the LayerNorm.
+    """Add contiguous 16-bit values, and return the LayerNorm of the sum in e4m3, with a scale for each row.
 
     The sum overwrites added; without added, hidden is normalised.
 

@@ -95,7 +95,7 @@ def measure_scenes(
 
 
 def measure_style(pipeline: WanPipeline, clip_count: int, is_few_step: bool) -> dict[str, float]:
-    """Return the scores of clips of one object, and the fraction of dipped objects."""
+    """Return the scores of one-object clips, and the fraction of dipped objects."""
     scenes = sample_scenes(clip_count, np.random.default_rng(2), two_object_fraction=0.0, is_evaluation=True)
     clips = generate_scene_clips(pipeline, scenes, FIRST_EVALUATION_SEED, is_few_step)
     colours = scenes.colour[:, 0].tolist()

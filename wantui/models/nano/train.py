@@ -27,7 +27,7 @@ STEPS_BETWEEN_CHECKPOINTS = 250
 
 @dataclass(frozen=True)
 class AutoencoderPlan:
-    """Lengths of an autoencoder's training; the defaults are the lengths of nano's training."""
+    """Numbers of steps and clips of an autoencoder's training; the defaults are nano's."""
 
     image_step_count: int = 300
     clip_step_count: int = 2200
