@@ -580,7 +580,7 @@ def test_command_explains_each_p_and_each_number_of_seeds(
     tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_videos(monkeypatch, synthetic_videos(tmp_path, {"wide": 3, "narrow": 1}, 8))
-    shown = wantui("analyze", "made_up", "--compare", "--by", "1", "--primary", "spread")
+    shown = wantui("analyze", "made_up", "--compare", "--by", "1", "--primary", "spread", "--details")
     assert shown.code == 0, shown.err
     text = " ".join(shown.out.split())
     (verdict,) = re.findall(r"wide against narrow: more spread.*? 8 seeds", text)
@@ -589,6 +589,30 @@ def test_command_explains_each_p_and_each_number_of_seeds(
     assert "seeds to detect 5 %: seeds needed to detect a true difference of 5 % with 80 % power" in text
     (chance,) = re.findall(r"95 % of the differences in spread are between (.*?) and (.*?) %", text)
     assert chance[0].endswith(" %")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [("one", "other"), ("one", "other", "third")])
+def test_command_prints_the_answers_last_and_tables_on_request(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    use_videos(monkeypatch, synthetic_videos(tmp_path, dict.fromkeys(names, 1.0), 8))
+    options = ("analyze", "made_up", "--compare", "--by", "1")
+    short = wantui(*options).out
+    answers = short.splitlines()[-3:]
+    assert [line.split(":")[0] for line in answers] == [PLACE, ROOM, PATH]
+    assert all("p " in line for line in answers)
+    for tables in (wantui(*options, "--details").out, wantui(*options, "--metrics", "length,spread").out):
+        assert tables.splitlines()[-3:] == answers
+        assert "responds to" in tables
+        assert "curves over the noise level" in tables
+        assert ("one against third" in tables) == (len(names) == 3)
+    assert "responds to" not in short
+    assert "curves over the noise level" not in short
+    assert "verdict on a single metric" in short
+    assert "--details" in short.splitlines()[0]
+    for refused in ((*options, "--details", "--json"), ("analyze", "made_up", "--groups", "--details")):
+        assert "cannot use --details here" in wantui(*refused).err
 
 
 # The declared metric

@@ -109,6 +109,7 @@ COMMANDS = [
     ["analyze", "BATCH", "--groups"],
     ["analyze", "BATCH", "--attention"],
     ["analyze", "BATCH", "--compare"],
+    ["analyze", "BATCH", "--compare", "--details"],
     ["analyze", "BATCH", "--csv", "-"],
     ["analyze", "BATCH", "--json"],
     ["analyze", "BATCH", "--video-id", EVIL],

@@ -507,7 +507,8 @@ def test_analyze_compares_batches_by_a_setting(make_once: MakeOnce, small: list[
             generate_batch(folder, *options)
 
         folders.append(make_once(f"cfg-{scale}", generate) / "batch")
-    shown = wantui("analyze", "--compare", *folders, "--by", "cfg_scale", "--primary", "length", "--html", "page.html")
+    choice = ("--by", "cfg_scale", "--primary", "length", "--details")
+    shown = wantui("analyze", "--compare", *folders, *choice, "--html", "page.html")
     assert shown.code == 0, shown.err
     assert "cfg_scale 2 against cfg_scale 8" in shown.out
     assert "slope per unit of cfg_scale" in shown.out

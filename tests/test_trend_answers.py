@@ -173,13 +173,19 @@ def test_screen_and_report_show_the_slope_in_the_three_lines(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("scales", [SCALES, (1.0, 4.0)])
-def test_command_prints_the_slopes_first(
+def test_command_prints_the_slopes_last(
     tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch, scales: tuple[float, ...]
 ) -> None:
     use_videos(monkeypatch, make_growing_videos(tmp_path, monkeypatch, scales))
     shown = wantui("analyze", "batch", "--compare", "--by", "cfg_scale", "--primary", "length")
     assert shown.code == 0, shown.err
-    assert "Per unit of cfg_scale: log_volume +0." in shown.out
+    lines = shown.out.splitlines()
+    assert [line.split(":")[0] for line in lines[-3:]] == ["place", "room", "path"]
+    assert "Per unit of cfg_scale: log_volume +0." in lines[-2]
+    assert "slope per unit" not in shown.out
+    details = wantui("analyze", "batch", "--compare", "--by", "cfg_scale", "--primary", "length", "--details")
+    assert details.out.splitlines()[-3:] == lines[-3:]
+    assert "slope per unit" in details.out
 
 
 def test_words_have_no_slopes(tmp_path: Path) -> None:

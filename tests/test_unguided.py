@@ -267,7 +267,7 @@ def test_every_output_has_the_value_at_guidance_1(
 ) -> None:
     use_videos(monkeypatch, guided_and_unguided(tmp_path))
     options = ("analyze", tmp_path, "--compare", "--primary", "length")
-    result = wantui(*options)
+    result = wantui(*options, "--details")
     assert "at cfg_scale 1: one_0 against other_0: cannot tell in length" in " ".join(result.out.split())
     (header,) = [line for line in result.out.splitlines() if line.startswith("groups ")]
     assert "95 %  " in header

@@ -116,6 +116,11 @@ class Comparison:
         return [item for item in self.answers if (item.first_group, item.second_group) == pair]
 
     @property
+    def main_answers(self) -> list[Answer]:
+        """Return the answers of all groups or, if there are none, of the only pair."""
+        return self.find_answers(*self.answered_pairs[0]) if self.answers else []
+
+    @property
     def matched_groups(self) -> MatchedGroups:
         """Return the compared groups with their shared seeds and phrasings."""
         return MatchedGroups(self.groups, self.seeds, [], np.array(self.phrasing_numbers))

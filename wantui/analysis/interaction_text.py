@@ -7,9 +7,15 @@ from wantui.analysis.answer_evidence import PLACE, QUESTIONS
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL
 from wantui.analysis.interaction import Contrast, Interaction, InteractionEffect, PlaceDirection
 from wantui.analysis.statistics import count_min_pairs
-from wantui.formatting import format_count, format_interval
+from wantui.formatting import format_count, format_interval, join_and_shorten
 
-FOUND_VERDICT, UNKNOWN_VERDICT = "the effect depends on the other factor", "cannot tell whether the effect depends"
+UNIT_NOTES = (
+    "p is corrected for the metrics of its answer and for all differences of differences; the size by chance is the "
+    "95 % quantile of one test under sign flips, without correction, so a larger effect can still have a large p",
+    "effects have the unit of the metric: distances and lengths are root mean squares over latent values, velocities "
+    "are per unit of noise level, and ratios have no unit",
+)
+"""Sentences on the figures of an interaction."""
 
 
 def describe_interaction(interaction: Interaction) -> dict[str, str]:
@@ -25,14 +31,19 @@ def describe_interaction(interaction: Interaction) -> dict[str, str]:
             continue
         found = [effect for effect in effects if effect.is_found]
         shown = sorted(found or effects, key=lambda effect: effect.p)[:3]
-        verdict = FOUND_VERDICT if found else UNKNOWN_VERDICT
+        verdict = _describe_dependence(interaction, bool(found))
         more_text = f" and {len(found) - len(shown)} more" if len(found) > len(shown) else ""
         details = "; ".join(_describe_effect(effect) for effect in (shown if found else shown[:1]))
-        answers[question] = (
-            f"{verdict}. {details}{more_text}; p over {format_count(len(effects), 'test')}, "
-            f"smallest possible p {interaction.min_attainable_p:.3g}"
-        )
+        correction = f"p corrected for {len(effects)} tests, " if len(effects) > 1 else ""
+        limit_text = f"smallest possible p {interaction.min_attainable_p:.3g}"
+        answers[question] = f"{verdict}. {details}{more_text}; {correction}{limit_text}"
     return answers
+
+
+def _describe_dependence(interaction: Interaction, is_found: bool) -> str:
+    first, second = map(join_and_shorten, interaction.levels)
+    subject = f"the difference between {first}"
+    return f"{subject} depends on {second}" if is_found else f"cannot tell whether {subject} depends on {second}"
 
 
 def judge_declared_metric(interaction: Interaction) -> str:
@@ -46,26 +57,17 @@ def judge_declared_metric(interaction: Interaction) -> str:
         return f"{heading} it is not tested for interactions"
     judged = [replace(effect, p=effect.contrast_p) for effect in effects]
     clearest = min(judged, key=lambda effect: (not effect.is_found, effect.p))
-    verdict = FOUND_VERDICT if clearest.is_found else UNKNOWN_VERDICT
-    scope = f" over {len(effects)} pairs of levels" if len(effects) > 1 else ""
+    verdict = _describe_dependence(interaction, clearest.is_found)
+    scope = f" corrected for {len(effects)} pairs of levels" if len(effects) > 1 else ""
     return f"{heading} {verdict}. {_describe_effect(clearest)}{scope}"
 
 
 def list_interaction_notes(interaction: Interaction) -> list[str]:
-    """Return sentences on the number of seeds, p, units, averaged phrasings and the metrics that are not tested."""
+    """Return sentences on the number of seeds, averaged phrasings and the metrics that are not tested."""
     notes = []
     if interaction.min_attainable_p > SIGNIFICANCE_LEVEL:
         seeds_text = format_count(interaction.seed_count, "seed")
         notes.append(f"{seeds_text} cannot give a p of {SIGNIFICANCE_LEVEL:g}: generate at least {count_min_pairs()}")
-    notes.append(
-        "p is corrected for the metrics of its answer and for all differences of differences; the size by chance "
-        "is the 95 % quantile of one test under sign flips, without correction, so a larger effect can still have "
-        "a large p"
-    )
-    notes.append(
-        "effects have the unit of the metric: distances and lengths are root mean squares over latent values, "
-        "velocities are per unit of noise level, and ratios have no unit"
-    )
     if interaction.phrasing_count > 1:
         count_text = format_count(interaction.phrasing_count, "phrasing")
         notes.append(f"averaged over {count_text}: the result applies to these sentences only")

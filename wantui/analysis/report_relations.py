@@ -18,7 +18,12 @@ from wantui.analysis.interaction import (
     find_factor_pairs,
     measure_interaction,
 )
-from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
+from wantui.analysis.interaction_text import (
+    UNIT_NOTES,
+    describe_interaction,
+    judge_declared_metric,
+    list_interaction_notes,
+)
 from wantui.analysis.metrics import METRICS
 from wantui.analysis.report_page import render_note, render_table, render_verdict
 from wantui.errors import UserError
@@ -47,7 +52,7 @@ def render_interaction_section(comparison: Comparison) -> list[str]:
             *_render_answers(interaction),
             *([_render_paragraph(verdict)] if (verdict := judge_declared_metric(interaction)) else []),
             render_table(EFFECT_HEADERS, rows),
-            *(render_note(f"Note: {note}.") for note in list_interaction_notes(interaction)),
+            *(render_note(f"Note: {note}.") for note in (*UNIT_NOTES, *list_interaction_notes(interaction))),
         ]
     return parts
 

@@ -93,6 +93,13 @@ if TYPE_CHECKING:
     "other. Needs --compare or --html.",
 )
 @click.option(
+    "--details",
+    "shows_details",
+    is_flag=True,
+    help="Print tables of all metrics, pairs of groups, slopes and curves above the answers of --compare; --metrics "
+    "implies it.",
+)
+@click.option(
     "--margin",
     "equivalence_margin",
     type=DecimalNumber(),

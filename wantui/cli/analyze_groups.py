@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wantui.cli.analyze_answers import print_answers
+from wantui.cli.analyze_answers import print_main_answers, print_pair_answers
 from wantui.cli.analyze_curves import print_curve_comparison
 from wantui.cli.analyze_doses import print_dose_response
 from wantui.cli.analyze_interaction import build_interaction_record, print_interaction
@@ -112,10 +112,9 @@ def print_group_comparison(
         interaction_record = build_interaction_record(interaction)
         print_json(build_comparison_record(comparison) | {"curves": curve_records, "interaction": interaction_record})
     elif interaction is not None:
-        print_interaction(interaction)
+        print_interaction(interaction, request.has_details)
     elif csv_path is None or str(csv_path) != "-":
-        _print_comparison_result(comparison, margin, videos)
-        print_curve_comparison(_compare_curves(comparison), len(comparison.seeds))
+        _print_comparison_result(comparison, margin, videos, request.has_details)
     return list(comparison.unreadable_videos)
 
 
@@ -133,10 +132,11 @@ def _format_command_line() -> str:
     return shlex.join(["wantui", *click.get_current_context().find_root().obj])
 
 
-def _print_comparison_result(comparison: "Comparison", equivalence_margin: float, videos: "list[Video]") -> None:
-    from wantui.analysis.calibrated_effect import describe_calibrated_scale, explain_effect
+def _print_comparison_result(
+    comparison: "Comparison", equivalence_margin: float, videos: "list[Video]", has_details: bool
+) -> None:
+    """Print the details if they are requested, then the verdict, and the answers last, where a terminal shows them."""
     from wantui.analysis.comparability import VideoNamer
-    from wantui.analysis.unguided import describe_unguided
 
     for warning in comparison.warnings:
         echo(f"warning: {warning}", err=True)
@@ -145,29 +145,51 @@ def _print_comparison_result(comparison: "Comparison", equivalence_margin: float
     print_left_out(item for item in comparison.exclusion_reasons if item not in already_named)
     seeds_text, groups_text = format_count(len(comparison.seeds), "seed"), format_count(len(comparison.groups), "group")
     stride_text = f"; trajectories at stride {comparison.stride}" if comparison.stride > 1 else ""
-    print_wrapped_line(f"{seeds_text} in each of {groups_text}{stride_text}")
-    print_answers(comparison)
+    hint = "" if has_details else " (all metrics, pairs and curves: --details)"
+    print_wrapped_line(f"{seeds_text} in each of {groups_text}{stride_text}{hint}")
+    if has_details:
+        _print_details(comparison, equivalence_margin)
+    _print_verdicts(comparison, has_details)
     echo()
-    if comparison.declaration is not None:
-        print_wrapped_line(f"verdict on a single metric: {comparison.declaration.text}", indent=2)
-    for verdict in comparison.verdicts:
-        print_wrapped_line(f"  {verdict.verdict_text}", indent=4)
-        if explanation := explain_effect(comparison, verdict):
-            print_wrapped_line(f"    {explanation}", indent=6)
-    if scale_text := describe_calibrated_scale(comparison):
-        print_wrapped_line(f"  {scale_text}", indent=4)
-    for text in describe_unguided(comparison):
-        print_wrapped_line(f"  {text}", indent=4)
-    if len(comparison.groups) > 2:
-        print_wrapped_line(
-            f"test for any difference between the groups in {comparison.primary_metric}: p {comparison.omnibus_p:.3g}"
-        )
-    if chance_text := comparison.describe_chance():
-        print_wrapped_line(chance_text, indent=2)
-    if comparison.dose_response is not None:
-        print_dose_response(comparison.dose_response)
+    print_main_answers(comparison)
+
+
+def _print_details(comparison: "Comparison", equivalence_margin: float) -> None:
+    """Print tables of all metrics, slopes and curves, and the answers of each pair of groups."""
     echo()
     _print_differences(comparison, equivalence_margin)
+    if comparison.dose_response is not None:
+        print_dose_response(comparison.dose_response)
+    print_curve_comparison(_compare_curves(comparison), len(comparison.seeds))
+    if chance_text := comparison.describe_chance():
+        echo()
+        print_wrapped_line(chance_text, indent=2)
+    print_pair_answers(comparison)
+    echo()
+
+
+def _print_verdicts(comparison: "Comparison", has_details: bool) -> None:
+    """Print the verdict on the declared metric: of each pair if details are requested, otherwise one on all groups."""
+    from wantui.analysis.calibrated_effect import describe_calibrated_scale, explain_effect
+    from wantui.analysis.unguided import describe_unguided
+
+    if comparison.declaration is not None:
+        print_wrapped_line(f"verdict on a single metric: {comparison.declaration.text}", indent=2)
+    if comparison.dose_response is not None:
+        print_wrapped_line(f"  {comparison.dose_response.verdict_text}", indent=4)
+    elif len(comparison.groups) > 2:
+        metric, p = comparison.primary_metric, comparison.omnibus_p
+        print_wrapped_line(f"  test for any difference between the groups in {metric}: p {p:.3g}", indent=4)
+    if has_details or (len(comparison.groups) == 2 and comparison.dose_response is None):
+        for verdict in comparison.verdicts:
+            print_wrapped_line(f"  {verdict.verdict_text}", indent=4)
+            if has_details and (explanation := explain_effect(comparison, verdict)):
+                print_wrapped_line(f"    {explanation}", indent=6)
+    if has_details and (scale_text := describe_calibrated_scale(comparison)):
+        print_wrapped_line(f"  {scale_text}", indent=4)
+    if has_details or comparison.unguided is not None:
+        for text in describe_unguided(comparison):
+            print_wrapped_line(f"  {text}", indent=4)
 
 
 def _print_differences(comparison: "Comparison", equivalence_margin: float) -> None:

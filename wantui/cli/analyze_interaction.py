@@ -3,25 +3,33 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from wantui.cli.output import print_columns, print_wrapped_line
+from wantui.cli.output import echo, print_columns, print_wrapped_line
 
 if TYPE_CHECKING:
     from wantui.analysis.interaction import Interaction
 
 
-def print_interaction(interaction: "Interaction") -> None:
-    """Print place, room and path of an interaction, and a table of all effects."""
+def print_interaction(interaction: "Interaction", has_details: bool) -> None:
+    """Print a table of all effects if it is requested, then the notes, and place, room and path last."""
     from wantui.analysis.interaction import EFFECT_HEADERS
-    from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
+    from wantui.analysis.interaction_text import (
+        UNIT_NOTES,
+        describe_interaction,
+        judge_declared_metric,
+        list_interaction_notes,
+    )
 
-    print_wrapped_line(f"interaction: {interaction.question_text}")
-    for question, text in describe_interaction(interaction).items():
-        print_wrapped_line(f"  {question}: {text}", indent=4)
+    hint = "" if has_details else " (all effects: --details)"
+    print_wrapped_line(f"interaction: {interaction.question_text}{hint}")
+    if has_details:
+        print_columns(EFFECT_HEADERS, *(effect.format_cells() for effect in interaction.effects))
+    for note in [*(UNIT_NOTES if has_details else ()), *list_interaction_notes(interaction)]:
+        print_wrapped_line(f"note: {note}", indent=2)
     if verdict := judge_declared_metric(interaction):
         print_wrapped_line(verdict, indent=2)
-    print_columns(EFFECT_HEADERS, *(effect.format_cells() for effect in interaction.effects))
-    for note in list_interaction_notes(interaction):
-        print_wrapped_line(f"note: {note}")
+    echo()
+    for question, text in describe_interaction(interaction).items():
+        print_wrapped_line(f"{question}: {text}", indent=7)
 
 
 def build_interaction_record(interaction: "Interaction | None") -> dict[str, Any] | None:

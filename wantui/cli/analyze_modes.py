@@ -21,6 +21,7 @@ MODES_BY_PARAMETER = {
     ),
     "scores_path": ("--scores", ("--groups", "--compare", "--correlate"), "--groups, --compare and --correlate"),
     "tests_interaction": ("--interaction", ("--compare",), "--compare"),
+    "shows_details": ("--details", ("--compare",), "--compare, without --json"),
     "grouping": (
         "--by",
         ("--groups", "--compare", "--decodability", "--shares"),
@@ -59,7 +60,7 @@ def reject_unused_options(chosen_modes: Sequence[str], as_json: bool) -> None:
     for parameter, (option, option_modes, modes_text) in MODES_BY_PARAMETER.items():
         is_given = get_source(parameter) is click.core.ParameterSource.COMMANDLINE
         is_unused = any(mode not in option_modes for mode in chosen_modes or [""]) or (
-            parameter == "csv_path" and as_json
+            parameter in ("csv_path", "shows_details") and as_json
         )
         if is_given and is_unused:
             raise click.UsageError(f"cannot use {option} here: it applies only to {modes_text}")

@@ -25,6 +25,7 @@ class AnalyzeRequest:
     grouping: str
     primary_metric: str | None
     tests_interaction: bool
+    shows_details: bool
     equivalence_margin: float
     stride: int | None
     scores_path: Path | None
@@ -41,6 +42,11 @@ class AnalyzeRequest:
     def mode(self) -> str:
         """Return the option that selects the output; empty for the metrics of videos."""
         return next(iter(self._list_chosen_modes()), "")
+
+    @property
+    def has_details(self) -> bool:
+        """Return whether a comparison is printed with its tables: on request, or for chosen metrics."""
+        return self.shows_details or self.metrics is not None
 
     @property
     def has_metrics(self) -> bool:

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 def draw_interaction(interaction: "Interaction", canvas: Canvas) -> list[Text]:
     """Return the question, place, room and path, a table of all effects, and notes."""
     from wantui.analysis.interaction import EFFECT_HEADERS
-    from wantui.analysis.interaction_text import describe_interaction, judge_declared_metric, list_interaction_notes
+    from wantui.analysis.interaction_text import (
+        UNIT_NOTES,
+        describe_interaction,
+        judge_declared_metric,
+        list_interaction_notes,
+    )
 
     lines = wrap_text(interaction.question_text, canvas.width, Style(bold=True))
     for question, text in describe_interaction(interaction).items():
@@ -31,7 +36,7 @@ def draw_interaction(interaction: "Interaction", canvas: Canvas) -> list[Text]:
     for effect in interaction.effects:
         rows_by_contrast.setdefault(effect.contrast.name, []).append((effect.format_cells()[1:], effect.is_found))
     lines += [Text(""), *draw_rows(EFFECT_HEADERS[1:], rows_by_contrast, canvas)]
-    return [*lines, *_draw_notes(list_interaction_notes(interaction), canvas)]
+    return [*lines, *_draw_notes([*UNIT_NOTES, *list_interaction_notes(interaction)], canvas)]
 
 
 def draw_correlations(result: "VideoCorrelations", canvas: Canvas) -> list[Text]:
