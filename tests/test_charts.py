@@ -176,17 +176,26 @@ def test_value_that_a_logarithmic_axis_does_not_have_leaves_a_gap() -> None:
     assert [line.plain for line in chart.draw_lines()] == empty_lines
 
 
-@pytest.mark.parametrize("covers_others", [False, True])
-def test_line_removes_the_dots_behind_it_if_it_covers_them(covers_others: bool) -> None:
-    behind, front = Style(color="red"), Style(color="blue")
-    cells = []
-    for styles in ((behind, front), (front,)):
-        chart = Chart(40, 6, (0.0, 1.0), (0.0, 1.0))
-        for style in styles:
-            level = 0.5 if style is front else 0.55
-            chart.add_line([0.0, 1.0], [level, level], style, covers_others=covers_others and style is front)
-        cells.append([chart._get_cell(chart._find_row(0.5), column) for column in range(8)])
-    assert (cells[0] == cells[1]) == covers_others
+def test_thick_line_has_two_rows_of_dots() -> None:
+    chart = Chart(40, 6, (0.0, 1.0), (0.0, 1.0))
+    chart.add_line([0.0, 1.0], [0.5, 0.5], Style(), is_thick=True)
+    dot_counts = [sum(row[column].bit_count() for row in chart._canvas._masks) for column in range(chart.plot_width)]
+    assert dot_counts == [4] * chart.plot_width, "two dots in both columns of a cell"
+
+
+def test_area_fills_the_cells_below_its_curve_behind_all_lines() -> None:
+    chart, area, line = Chart(40, 10, (0.0, 1.0), (0.0, 1.0)), Style(color="red"), Style(color="blue")
+    chart.add_area([0.0, 1.0], [0.0, 1.0], area)
+    for column in range(chart.plot_width):
+        cells = [chart._get_cell(row, column) for row in range(chart.plot_height)]
+        eighths = sum(" ▁▂▃▄▅▆▇█".index(character) for character, _ in cells)
+        share = (2 * column + 0.5) / (2 * chart.plot_width - 1)
+        height = 8 * chart.plot_height - 2 * (chart._find_dot_row(share) + 0.5)
+        assert eighths == max(0, round(height)), column
+    chart.add_line([0.0, 1.0], [0.1, 0.1], line)
+    character, style = chart._get_cell(chart._find_row(0.1), chart.plot_width - 1)
+    assert "⠀" < character <= "⣿"
+    assert style == line + Style(bgcolor="red")
 
 
 def is_round(step: float) -> bool:

@@ -1,4 +1,4 @@
-"""Median curves behind the curves of one video."""
+"""Areas below median curves, behind the curves of one video."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +14,11 @@ from wantui.analysis.video import Video
 from wantui.tui.analysis.views import SHOWN_CURVES, Canvas, draw_video_curves
 
 
-def draw_dim_dots(video: Video, videos: list[Video], size: tuple[int, int] = (78, 20)) -> tuple[str, int]:
-    """Return the drawn curves of a video, and the number of characters with dots of the median alone."""
+def draw_area(video: Video, videos: list[Video], size: tuple[int, int] = (78, 20)) -> tuple[str, int]:
+    """Return the drawn curves of a video, and the number of characters with the area below the median alone."""
     canvas = Canvas(*size, lambda _: Style(bold=True))
-    lines = draw_video_curves(video, compute_median_curves(videos, SHOWN_CURVES), canvas)
-    dim_count = sum(
-        "⠀" < character <= "⣿" for line in lines for span in line.spans if span.style == Style(dim=True)
-        for character in line.plain[span.start : span.end]
-    )  # fmt: skip
-    return "\n".join(line.plain for line in lines), dim_count
+    lines = [line.plain for line in draw_video_curves(video, compute_median_curves(videos, SHOWN_CURVES), canvas)]
+    return "\n".join(lines), sum(character in "▁▂▃▄▅▆▇█" for line in lines[1:] for character in line)
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -48,14 +44,14 @@ def test_videos_with_other_noise_levels_or_without_a_trajectory_are_not_in_the_m
     assert [curve.video_count for curve in curves.values()] == [1, 3]
 
 
-def test_curves_of_a_video_have_the_median_of_all_behind_them(tmp_path: Path) -> None:
+def test_curves_of_a_video_have_the_area_below_the_median_of_all_behind_them(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0, "b": 3.0}, seeds=3, phrasings=1)
     for width, height in ((78, 20), (140, 20), (78, 8)):
-        text, dim_count = draw_dim_dots(videos[0], videos, (width, height))
+        text, area_count = draw_area(videos[0], videos, (width, height))
         first_line = text.splitlines()[0]
-        assert first_line.startswith(f"━━ {videos[0].name}   ━━ median of 6 videos")
+        assert first_line.startswith(f"━━ {videos[0].name}   ▅▅ below the median of 6 videos")
         assert text.count("median") == 1
-        assert dim_count > 20
+        assert area_count > 20
         assert first_line.endswith("2 of 4 charts") == (height < 10)
 
 
@@ -87,5 +83,5 @@ def test_curves_have_the_colour_of_their_variation(tmp_path: Path) -> None:
 
 def test_three_videos_have_no_median(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"a": 1.0}, seeds=3, phrasings=1)
-    assert draw_dim_dots(videos[0], videos)[1] == 0
-    assert "median" not in draw_dim_dots(videos[0], videos)[0]
+    assert draw_area(videos[0], videos)[1] == 0
+    assert "median" not in draw_area(videos[0], videos)[0]

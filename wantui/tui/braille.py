@@ -27,22 +27,21 @@ class BrailleCanvas:
     def dot_rows(self) -> int:
         return 4 * self.height
 
-    def add_dot(self, column: int, row: int, style: Style, *, covers_others: bool = False) -> None:
-        """Set a dot, and remove the dots of another style if it covers them; a dot outside the canvas is left out."""
+    def add_dot(self, column: int, row: int, style: Style) -> None:
+        """Set a dot; a dot outside the canvas is left out."""
         if 0 <= column < self.dot_columns and 0 <= row < self.dot_rows:
-            if covers_others and self._styles[row // 4][column // 2] != style:
-                self._masks[row // 4][column // 2] = 0
             self._masks[row // 4][column // 2] |= _DOT_BITS[row % 4][column % 2]
             self._styles[row // 4][column // 2] = style
 
-    def add_line(self, start: Dot, end: Dot, style: Style, *, covers_others: bool = False) -> None:
-        """Set the dots of a straight line, both ends included."""
+    def add_line(self, start: Dot, end: Dot, style: Style, *, thickness: int = 1) -> None:
+        """Set the dots of a straight line, both ends included, and those below them up to a thickness in dots."""
         (start_x, start_y), (end_x, end_y) = start, end
         step_count = max(1, math.ceil(max(abs(end_x - start_x), abs(end_y - start_y))))
         for step in range(step_count + 1):
             share = step / step_count
             column, row = round(start_x + share * (end_x - start_x)), round(start_y + share * (end_y - start_y))
-            self.add_dot(column, row, style, covers_others=covers_others)
+            for dot_row in range(row, row + thickness):
+                self.add_dot(column, dot_row, style)
 
     def get_character(self, column: int, row: int) -> str:
         """Return a character of the canvas; a space if it has no dot."""

@@ -13,6 +13,10 @@ from wantui.tui.number_formats import choose_tick_format, choose_ticks
 LABEL_STYLE = Style(dim=True)
 CENTRE_DOT = 1.5
 """Dots from the first dot of a character to its centre, where a tick is: a character has four dots."""
+CELL_CENTRE = 0.5
+"""Dots from the left or upper end of a dot, or of the left dot of a character, to its centre."""
+LOWER_BLOCKS = " ▁▂▃▄▅▆▇█"
+"""Characters that fill a cell from below, by eighths of its height."""
 TIGHT_SHARE = 0.5
 """The vertical axis of a curve begins above 0 if all values exceed this share of their maximum."""
 SIGMA_NOTE = "σ: noise level"
@@ -63,12 +67,26 @@ class Chart:
         self._guide: tuple[int, Style] | None = None
         """Column of a vertical line behind the curves, and its style."""
         self._strips: list[Text] = []
+        self._area_eighths: list[int] = [0] * self.plot_width
+        """Height of the area in each column, in eighths of a cell."""
+        self._area_style = Style.null()
 
-    def add_line(self, xs: Sequence[float], ys: Sequence[float], style: Style, *, covers_others: bool = False) -> None:
-        """Draw lines between successive points; a point that the axes do not have leaves a gap.
+    def add_area(self, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
+        """Fill the cells below a curve with a colour, behind all lines; points must be on the horizontal axis."""
+        self._area_style = style
+        points = sorted(
+            (self._find_dot_column(x), self._find_dot_row(y)) for x, y in zip(xs, ys, strict=True) if math.isfinite(y)
+        )
+        for (x0, y0), (x1, y1) in pairwise(points):
+            for column in range(round(x0) // 2, round(x1) // 2 + 1):
+                share = min(1.0, max(0.0, (2 * column + CELL_CENTRE - x0) / ((x1 - x0) or 1.0)))
+                height = self._canvas.dot_rows - (y0 + share * (y1 - y0) + CELL_CENTRE)
+                self._area_eighths[column] = max(0, round(2 * height))
 
-        Args:
-            covers_others: whether the line removes the dots of other styles from its cells.
+    def add_line(self, xs: Sequence[float], ys: Sequence[float], style: Style, *, is_thick: bool = False) -> None:
+        """Draw lines between successive points, two dots thick if `is_thick`.
+
+        A point that the axes do not have leaves a gap.
         """
         previous: tuple[float, float] | None = None
         for x, y in zip(xs, ys, strict=True):
@@ -76,7 +94,7 @@ class Chart:
                 previous = None
                 continue
             dot = self._find_dot_column(x), self._find_dot_row(y)
-            self._canvas.add_line(previous or dot, dot, style, covers_others=covers_others)
+            self._canvas.add_line(previous or dot, dot, style, thickness=2 if is_thick else 1)
             previous = dot
 
     def add_band(
@@ -154,7 +172,15 @@ class Chart:
         character = self._canvas.get_character(column, row)
         if character == " " and self._guide is not None and self._guide[0] == column:
             return self._signs.get((row, column), ("│", self._guide[1]))
-        return self._signs.get((row, column), (character, self._canvas.get_style(column, row)))
+        eighths = min(8, self._area_eighths[column] - 8 * (self.plot_height - 1 - row))
+        background = Style(bgcolor=self._area_style.color)
+        if eighths <= 0:
+            return self._signs.get((row, column), (character, self._canvas.get_style(column, row)))
+        if character == " " and (row, column) not in self._signs:
+            # A full block can leave seams between cells, which the same background fills.
+            return LOWER_BLOCKS[eighths], self._area_style + (background if eighths == 8 else Style())
+        character, style = self._signs.get((row, column), (character, self._canvas.get_style(column, row)))
+        return character, style + background if eighths >= 4 else style
 
     def _draw_x_axis(self) -> list[Text]:
         low, high = sorted(self.x_range)

@@ -56,15 +56,17 @@ GROUP_SYMBOLS = ("●", "▲", "■", "◆", "✚", "○")
 START_SYMBOL = "∘"
 """Sign of a path's initial noise."""
 SIGMA_AXIS_NAME = "σ"
-MEDIAN_STYLE = Style(dim=True)
-"""Style of the median over all videos."""
-LEGEND_LINE, LEGEND_GAP = "━━", 3
-"""Sign of a curve in a legend, and least number of cells between two parts of a legend."""
+AREA_COLOUR = "border-blurred"
+"""Theme colour of the area below the median over all videos."""
+LEGEND_LINE, LEGEND_AREA, LEGEND_GAP = "━━", "▅▅", 3
+"""Signs of a curve and of an area in a legend, and least number of cells between two parts of a legend."""
 MAX_STRIPS = 3
 """Maximum number of group pairs whose clusters are drawn below the mean curves; one in a low pane."""
 
 StyleGetter = Callable[[str], Style]
 """Function that returns the style of a theme colour."""
+_CurveStyles = tuple[Style, Style]
+"""Styles of a video's curve, and of the area below the median."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,10 @@ def draw_video_curves(
     last_sigma = min(curve.last_sigma for curve in curves)
     charts = [_make_chart(curve, chart_width, chart_height, last_sigma) for curve in curves]
     size = (chart_width, chart_height, max(chart.label_width for chart in charts))
-    style = canvas.get_style(colour_name)
-    lines = [_draw_curve_legend(video, curves, describe_ranks, width, style)]
+    styles = canvas.get_style(colour_name), canvas.get_style(AREA_COLOUR)
+    lines = [_draw_curve_legend(video, curves, describe_ranks, width, styles)]
     for first in range(0, len(names), column_count):
-        blocks = [_draw_video_curve(curve, size, last_sigma, style) for curve in curves[first : first + column_count]]
+        blocks = [_draw_video_curve(curve, size, last_sigma, styles) for curve in curves[first : first + column_count]]
         if has_one_axis and first + column_count < len(names):
             blocks = [block[:-AXIS_HEIGHT] for block in blocks]
         elif is_low:
@@ -178,13 +180,14 @@ def _make_chart(curve: _VideoCurve, width: int, height: int, last_sigma: float, 
 
 
 def _draw_curve_legend(
-    video: Video, curves: Sequence[_VideoCurve], describe_ranks: Callable[[int], str], width: int, style: Style
+    video: Video, curves: Sequence[_VideoCurve], describe_ranks: Callable[[int], str], width: int, styles: _CurveStyles
 ) -> Text:
     """Return the names of the video and the median, and the rank or the number of charts that a low pane shows."""
-    legend = Text.assemble((f"{LEGEND_LINE} ", style), replace_names(video.name), no_wrap=True)
+    legend = Text.assemble((f"{LEGEND_LINE} ", styles[0]), replace_names(video.name), no_wrap=True)
     video_count = max((curve.median.video_count for curve in curves if curve.median is not None), default=0)
     if video_count:
-        legend.append(f"{'':{LEGEND_GAP}}{LEGEND_LINE} median of {format_count(video_count, 'video')}", MEDIAN_STYLE)
+        legend.append(f"{'':{LEGEND_GAP}}{LEGEND_AREA}", styles[1])
+        legend.append(f" below the median of {format_count(video_count, 'video')}", Style(dim=True))
     count_text = f"{len(curves)} of {len(SHOWN_CURVES)} charts" if len(curves) < len(SHOWN_CURVES) else ""
     rank_text = describe_ranks(width - legend.cell_len - LEGEND_GAP)
     if not append_right(legend, [rank_text], width, LEGEND_GAP, Style()):
@@ -192,8 +195,10 @@ def _draw_curve_legend(
     return legend
 
 
-def _draw_video_curve(curve: _VideoCurve, size: tuple[int, int, int], last_sigma: float, style: Style) -> list[Text]:
-    """Return the title and the chart of a curve, in front of the median.
+def _draw_video_curve(
+    curve: _VideoCurve, size: tuple[int, int, int], last_sigma: float, styles: _CurveStyles
+) -> list[Text]:
+    """Return the title and the chart of a curve, in front of the area below the median.
 
     Args:
         size: width and height of the chart, and width of its labels, which aligns it with the charts above and below.
@@ -204,8 +209,8 @@ def _draw_video_curve(curve: _VideoCurve, size: tuple[int, int, int], last_sigma
     )
     chart = _make_chart(curve, size[0], size[1], last_sigma, size[2])
     if curve.median is not None:
-        chart.add_line(curve.sigmas, curve.median.values.tolist(), MEDIAN_STYLE)
-    chart.add_line(curve.sigmas, curve.values, style, covers_others=True)
+        chart.add_area(curve.sigmas, curve.median.values.tolist(), styles[1])
+    chart.add_line(curve.sigmas, curve.values, styles[0], is_thick=True)
     return [title, *chart.draw_lines()]
 
 
@@ -254,7 +259,7 @@ def draw_mean_curves(
     for index, curve in enumerate(shown_curves):
         style = canvas.get_style(colours[index]) + Style(bold=curve.group_name == highlighted_group)
         sigmas, means = curve.sigmas.tolist(), curve.mean.tolist()
-        chart.add_line(sigmas, means, style)
+        chart.add_line(sigmas, means, style, is_thick=True)
         for position in range(index + 1, len(sigmas), max(2, len(sigmas) // 4)):
             chart.add_symbol(sigmas[position], means[position], GROUP_SYMBOLS[index], style)
     for strip in strips:

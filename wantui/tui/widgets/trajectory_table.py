@@ -1,7 +1,7 @@
 """Table of videos or groups with one column for each metric; the cursor also chooses a metric."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -104,13 +104,10 @@ class TrajectoryTable(VirtualList):
 
     def choose_metric_at(self, x: int) -> bool:
         """Move to the metric whose column is at `x`; return whether there is one."""
-        column_start = 0
-        for column in self._make_columns(self.row_width):
-            column_end = column_start + (column.width or 0)
-            if column_start <= x < column_end and column.metric:
+        for column, start, end in _list_spans(self._make_columns(self.row_width)):
+            if start <= x < end and column.metric:
                 self.move_metric(METRIC_NAMES.index(column.metric) - self.metric_index)
                 return True
-            column_start = column_end + len(COLUMN_GAP)
         return False
 
     def _scroll_to_metric(self) -> None:
@@ -256,14 +253,11 @@ class TrajectoryTable(VirtualList):
     def _draw_header(self, width: int) -> Text:
         columns = self._make_columns(width)
         header = draw_column_headers(columns, width)
-        start = 0
-        for column in columns:
+        for column, start, end in _list_spans(columns):
             if column.metric == self.metric_name:
-                end = start + (column.width or 0)
-                background = Style(bgcolor=self.make_colour_style("cursor-background").color)
-                style = self.make_colour_style("accent") + background + Style(bold=True, dim=False)
-                header.stylize(style, start, end)
-            start += (column.width or 0) + len(COLUMN_GAP)
+                header.stylize(self.make_colour_style("accent") + Style(bold=False, dim=False), start, end)
+            if column.metric and column.metric == self.sort_metric:
+                header.stylize(Style(bold=True, dim=False), start, end)
         if self._find_visible_metrics(width)[-1] < len(METRICS) - 1:
             header.truncate(width - 2, pad=True)
             header.append(f"{MORE_SIGN} ", Style(bold=True, dim=False))
@@ -276,7 +270,21 @@ class TrajectoryTable(VirtualList):
             name_columns = self._make_name_columns(width)
             line = draw_list_row(name_columns, row, width)
             return line.append(f" {row.exclusion_reason}", self.make_colour_style("warning"))
-        return draw_list_row(columns, row, width)
+        line = draw_list_row(columns, row, width)
+        if index == self.cursor:
+            for column, start, end in _list_spans(columns):
+                if column.metric == self.metric_name:
+                    line.stylize(self.make_colour_style("accent"), start, end)
+        return line
+
+
+def _list_spans(columns: Sequence[Column[Row]]) -> Iterator[tuple[Column[Row], int, int]]:
+    """Yield columns with their first and end cells."""
+    start = 0
+    for column in columns:
+        end = start + (column.width or 0)
+        yield column, start, end
+        start = end + len(COLUMN_GAP)
 
 
 def _get_value(row: Row, metric: str) -> float:
