@@ -206,6 +206,16 @@ def test_labels_are_tested_like_metrics_over_complete_seeds(tmp_path: Path, writ
     assert math.isnan(summary.random_walk_mean)
 
 
+@pytest.mark.parametrize("value", [0, 0.1, 3])
+def test_equal_labels_of_all_videos_do_not_show_that_groups_are_alike(tmp_path: Path, value: float) -> None:
+    """If each of 8 seeds has the code, the upper end of its rate among other videos is 1 - 0.05^(1/8), 31 % lower."""
+    videos = make_videos(tmp_path, seeds=8)
+    labelled = [replace(video, labels={"rating": value}) for video in videos]
+    result = compare_groups(labelled, grouping="1", primary_metric="rating")
+    assert result.verdicts[0].kind == "cannot tell"
+    assert "+0 (no interval: all seeds have the same difference" in result.verdicts[0].verdict_text
+
+
 @pytest.mark.slow
 def test_table_without_any_complete_video_is_refused(tmp_path: Path, write_table: WriteTable) -> None:
     videos = make_videos(tmp_path / "batch")

@@ -454,6 +454,14 @@ def test_constant_metric_has_no_slope(tmp_path: Path) -> None:
     assert result.verdict_kind == "flat"
 
 
+@pytest.mark.parametrize("value", [0, 0.1, 1])
+def test_constant_label_does_not_show_a_flat_response(tmp_path: Path, value: float) -> None:
+    doses = (1.0, 2.0, 4.0)
+    groups = build_groups(tmp_path, doses, seeds=8, phrasings=1)
+    result = compute_dose_response(groups, find_existing_doses(groups), ["rating"], np.full((8, 1, 3, 1), value), 0.05)
+    assert result.verdict_kind == "cannot tell"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "draw",

@@ -7,8 +7,14 @@ import numpy as np
 
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_difference, is_ratio_metric
-from wantui.analysis.metrics import describe_ratio_base, get_metric_unit, get_ratio_origin
-from wantui.analysis.statistics import compute_min_attainable_p, count_min_pairs, is_equivalent, is_ratio_equivalent
+from wantui.analysis.metrics import METRICS, describe_ratio_base, get_metric_unit, get_ratio_origin
+from wantui.analysis.statistics import (
+    MEAN_ROUNDING_TOLERANCE,
+    compute_min_attainable_p,
+    count_min_pairs,
+    is_equivalent,
+    is_ratio_equivalent,
+)
 from wantui.formatting import format_count, format_percent
 
 MIN_PHRASINGS = 6
@@ -108,9 +114,15 @@ def _describe_evidence(
 def is_within_margin(
     metric: str, first_values: FloatArray, second_values: FloatArray, equivalence_margin: float
 ) -> bool:
-    """Return whether two one-sided tests show that the means of paired values [n] are within the margin."""
+    """Return whether two one-sided tests show that the means of paired values [n] are within the margin.
+
+    Labels often have few values, such as 0 and 1. If all seeds have the same difference of a label, the t tests assume
+    that other seeds have it too, so nothing is shown.
+    """
     if not is_ratio_metric(metric):
-        return is_equivalent(first_values - second_values, equivalence_margin)
+        differences, scale = first_values - second_values, max(np.abs(first_values).max(), np.abs(second_values).max())
+        has_scatter = np.ptp(differences) > MEAN_ROUNDING_TOLERANCE * scale
+        return (has_scatter or metric in METRICS) and is_equivalent(differences, equivalence_margin)
     if np.array_equal(first_values, second_values):  # a share of a mean of 0 allows no other difference
         return True
     origin = get_ratio_origin(metric)
