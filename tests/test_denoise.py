@@ -25,7 +25,7 @@ from wantui.generation.samplers import build_scheduler, derive_seed
 from wantui.generation.token_spans import PromptTooLongError
 from wantui.models.catalogue import WanModel, read_model_directory
 from wantui.planning import Recipe
-from wantui.samplers import SamplerName
+from wantui.samplers import SCHEDULES, SamplerName
 
 pytestmark = pytest.mark.torch
 
@@ -106,6 +106,16 @@ def test_consecutive_steps_share_noise_levels_and_latents(
         assert torch.equal(before.latents, after.latents_before)
     assert steps[-1].sigma_next == 0.0
     assert steps[0].sigma == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sampler_declares_whether_it_rounds_states(
+    load_once: LoadOnce, tiny_models: dict[str, WanModel], sampler: SamplerName
+) -> None:
+    pipeline = load_once(tiny_models["wan2.1"], "bfloat16")
+    recipe = recipe_for(tiny_models["wan2.1"], sampler=sampler, dtype="bfloat16", steps=3)
+    state = next(denoise_latents(pipeline, recipe, prepare_inputs(pipeline, recipe))).latents
+    assert torch.equal(state, state.bfloat16().to(state.dtype)) == SCHEDULES[sampler].rounds_states
 
 
 class Gaussian(torch.nn.Module):

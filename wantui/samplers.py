@@ -42,6 +42,8 @@ class SamplerSchedule:
     """True if each step but the last evaluates the model also at its end point."""
     adds_noise: bool = False
     """True if each step adds new noise, so the states are not on a trajectory of the model's flow."""
+    rounds_states: bool = False
+    """True if the states have the dtype of the transformer; otherwise, they are float32."""
 
 
 def _compute_times_starting_at_one(step_count: int, flow_shift: float) -> "NDArray[np.float64]":
@@ -75,9 +77,9 @@ SCHEDULES: dict[SamplerName, SamplerSchedule] = {
     "unipc-3": SamplerSchedule(_compute_times_starting_at_one),
     "dpm++2m": SamplerSchedule(_compute_times_starting_below_one),
     "dpm++3m": SamplerSchedule(_compute_times_starting_below_one),
-    "euler": SamplerSchedule(_compute_times_to_shifted_last),
-    "heun": SamplerSchedule(_compute_times_to_shifted_last, evaluates_model_twice=True),
-    "lcm": SamplerSchedule(_compute_times_to_last_step, adds_noise=True),
+    "euler": SamplerSchedule(_compute_times_to_shifted_last, rounds_states=True),
+    "heun": SamplerSchedule(_compute_times_to_shifted_last, evaluates_model_twice=True, rounds_states=True),
+    "lcm": SamplerSchedule(_compute_times_to_last_step, adds_noise=True, rounds_states=True),
     "dpm++2m-sde": SamplerSchedule(_compute_times_starting_below_one, adds_noise=True),
 }
 

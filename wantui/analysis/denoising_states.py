@@ -14,7 +14,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_share
 from wantui.keyframes import KeyframeError, list_evaluation_steps
 from wantui.planning import Recipe
-from wantui.samplers import UnknownSamplerError
+from wantui.samplers import UnknownSamplerError, find_sampler_schedule
 from wantui.storage.state_reader import check_stored_states
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture
 
@@ -26,8 +26,6 @@ MAX_CLEAN_ERROR = 0.01
 """Maximum rounding error of a predicted clean state that is computed from stored states, as a share of its norm."""
 ROUNDOFF_BY_DTYPE = {"float32": 2.0**-24, "bfloat16": 2.0**-9, "float16": 2.0**-11}
 """Maximum relative error of rounding to a dtype."""
-BFLOAT16_STATE_SAMPLERS = ("euler", "heun")
-"""Samplers whose states have the dtype of the transformer."""
 
 
 class MissingStatesError(UserError):
@@ -152,7 +150,7 @@ class DenoisingStates:
     def state_dtype(self) -> str:
         """Return the dtype with the lowest precision in which the states were stored or computed."""
         dtypes = [str(self.latents.dtype)]
-        if self.recipe.sampler in BFLOAT16_STATE_SAMPLERS:
+        if find_sampler_schedule(self.recipe.sampler).rounds_states:
             dtypes.append(self.recipe.dtype)
         return max(dtypes, key=lambda dtype: ROUNDOFF_BY_DTYPE[dtype])
 
