@@ -4,7 +4,7 @@ import ast
 import importlib.util
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
@@ -14,6 +14,8 @@ import pytest
 
 from wantui.analysis.metrics import METRICS
 from wantui.cli import cli
+from wantui.planning.memory_plan import PLAN_SLUGS
+from wantui.samplers import SCHEDULES
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("wantui", "tests", "docs")
@@ -208,6 +210,16 @@ def test_documented_keys_equal_those_of_the_screens() -> None:
     keys = load_script("keys")
     text = (ROOT / "docs/screens.md").read_text(encoding="utf-8")
     assert text.partition(keys.START)[2].partition(keys.END)[0] == keys.build_key_tables()
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "names"), [("performance.md", "plan", PLAN_SLUGS), ("configs.md", "`sampler`", SCHEDULES)]
+)
+def test_tables_list_every_memory_plan_and_sampler(page: str, heading: str, names: Collection[str]) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    table = text.partition(f"\n| {heading} |")[2].partition("\n\n")[0]
+    first_cells = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
+    assert set(re.findall("`(.*?)`", " ".join(first_cells))) == set(names)
 
 
 def test_screenshots_place_each_word_by_itself() -> None:
