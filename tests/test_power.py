@@ -103,11 +103,12 @@ def test_groups_are_those_that_the_analysis_can_form() -> None:
     }
     assert powers["1"].d_z == find_effect(8, 2)
     assert powers["variation"].d_z == find_effect(8, 6)
-    text, basis = describe_power(list(powers.values()))
+    text, short_text, basis = describe_power(list(powers.values()))
     assert text == (
         "8 seeds detect 1.2 SD (red|blue), 1.5 SD (circle|square|star, 3 groups), "
         "1.7 SD (cfg_scale, 4 groups), 2 SD (variation, 6 groups)"
     )
+    assert short_text == "8 seeds detect 1.2 to 2 SD"
     assert "80 % of batches" in basis
 
 
@@ -123,7 +124,7 @@ def test_batches_without_groups_or_trajectories_have_no_power() -> None:
     ):
         assert list_grouping_powers(batch) == []
         assert find_seed_warnings(batch) == []
-        assert describe_power([]) == ("", "")
+        assert describe_power([]) == ("", "", "")
 
 
 def test_too_few_seeds_are_warned_about_with_the_smallest_p() -> None:

@@ -46,9 +46,13 @@ class CostLine:
     basis: str
     fits: bool = True
     short_basis: str | None = None
-    """Basis without the calculations; None if it has none."""
+    """Basis in a few words, separated by semicolons; None if `basis` is short."""
     used_share: float | None = None
     """Predicted need divided by the free amount; None if unknown."""
+    short_text: str | None = None
+    """Text in a few words; None if `text` is short."""
+    parts: Sequence[tuple[str, int]] = ()
+    """Names of the parts, and their sizes in bytes."""
 
 
 def estimate_batch_costs(
@@ -66,7 +70,11 @@ def estimate_batch_costs(
     costs = estimate_cell_costs(preview, past_videos, gpu_sample, state_directory)
     lines = [
         CostLine(
-            "videos", describe_video_count(preview), f"{describe_batch_seeds(preview)}; {_describe_recipe(preview)}"
+            "videos",
+            describe_video_count(preview),
+            f"{describe_batch_seeds(preview)}; {_describe_recipe(preview)}",
+            short_basis=describe_batch_seeds(preview),
+            short_text=_shorten_video_count(preview),
         ),
         _estimate_time_cost(preview, costs, uses_gpu(preview, gpu_sample)),
         _estimate_memory_cost(preview, past_videos, gpu_sample, costs),
@@ -81,13 +89,23 @@ def estimate_batch_costs(
     spare_text = format_bytes(disk_need.temporary_bytes + disk_need.reserve_bytes)
     after = f"; another {spare_text} as a reserve"
     disk_text = f"{format_bytes(disk.total_bytes)}; {format_bytes(free_bytes)} free"
-    sizes = ", ".join(f"{name} {format_bytes(size)}" for name, size, _ in parts)
     calculations = ", ".join(f"{name} {format_bytes(size)} ({part_basis})" for name, size, part_basis in parts)
     used_share = disk_need.total_bytes / max(1, free_bytes)
-    lines.append(CostLine("disk", disk_text, before + calculations + after, fits, before + sizes + after, used_share))
-    power_text, power_basis = describe_power(list_grouping_powers(preview))
+    lines.append(
+        CostLine(
+            "disk",
+            disk_text,
+            before + calculations + after,
+            fits,
+            before.removesuffix("; "),
+            used_share,
+            parts=[(name, size) for name, size, _ in sorted(parts, key=lambda part: -part[1])],
+        )
+    )
+    power_text, short_text, power_basis = describe_power(list_grouping_powers(preview))
     if power_text:
-        lines.append(CostLine("power", power_text, power_basis))
+        short_basis = power_basis.partition("; ")[0]
+        lines.append(CostLine("power", power_text, power_basis, short_basis=short_basis, short_text=short_text))
     return lines
 
 
@@ -136,6 +154,13 @@ def describe_video_count(preview: BatchPreview) -> str:
     return f"{preview.video_count:,} = {' x '.join(factors)}"
 
 
+def _shorten_video_count(preview: BatchPreview) -> str:
+    """Return the number of videos and the numbers of variations, cells and seeds: 24 = 2 x 4 x 3 seeds."""
+    counts = [len(preview.variations), *([] if preview.sweep is None else [len(preview.cells)])]
+    factors = [*map(str, counts), format_count(len(preview.seeds), "seed")]
+    return f"{preview.video_count:,} = {' x '.join(factors)}"
+
+
 def describe_batch_seeds(preview: BatchPreview) -> str:
     """Return the seeds of a batch: seeds 42 to 44, or seeds 7, 11, 42."""
     if preview.config.settings.seeds is not None:
@@ -160,11 +185,14 @@ def _estimate_time_cost(preview: BatchPreview, costs: Sequence[CellCost], is_on_
     else:
         seconds = [cost.video_seconds.value or 0.0 for cost in costs]
         shortest, longest = format_duration(min(seconds)), format_duration(max(seconds))
+        short_basis = basis.replace(" on this machine: ", "; ").replace(", ", "; ")
         if shortest != longest:
             basis = f"{shortest} to {longest} for each video; the first value: {basis}"
+            short_basis = f"{shortest} to {longest} for each video"
         if any(cost.cell.recipe.find_control_request(ATTENTION_BENDING.name) for cost in costs):
             basis += "; bends are not counted"
-        return CostLine("time", f"{format_duration(total_seconds)} on one worker", basis)
+        text = f"{format_duration(total_seconds)} on one worker"
+        return CostLine("time", text, basis, short_basis=short_basis)
     video_count = sum(cost.video_count for cost in costs)
     min_seconds = sum(estimate_min_cpu_seconds(preview.model, cost.cell.recipe, cost.video_count) for cost in costs)
     if not is_on_gpu and min_seconds >= CPU_WARNING_SECONDS:
@@ -193,7 +221,8 @@ def _estimate_memory_cost(
             basis = f"the weights alone need {memory_text}: choose a smaller model, or another machine"
         used_share = None if weight_bytes is None else weight_bytes / max(1, free_bytes)
         text = f"{memory_text}; {format_bytes(free_bytes)} free"
-        return CostLine("memory", text, basis, fits, used_share=used_share)
+        short_basis = "weights alone, without a GPU" if fits else None
+        return CostLine("memory", text, basis, fits, short_basis, used_share)
     free_gpu_bytes = list_free_gpu_bytes(gpu_sample.gpus)
     if not free_gpu_bytes or chosen_plan is None:
         return CostLine("memory", memory_text, "the weights alone; free GPU memory is unknown")

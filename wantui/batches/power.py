@@ -85,11 +85,11 @@ def _count_groups(preview: BatchPreview) -> dict[str, int]:
     return counts
 
 
-def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str]:
-    """Return the smallest effects of groupings in one line, and the basis of these effects; empty without groupings."""
+def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str, str]:
+    """Return the smallest effects of groupings in one line, their range, and their basis; empty without groupings."""
     found = [power for power in powers if power.d_z is not None]
     if not found:
-        return "", ""
+        return "", "", ""
     found.sort(key=lambda power: power.group_count)  # groupings of equal size stay in order
     parts = []
     for group_count, equal_powers in groupby(found, key=lambda power: power.group_count):
@@ -101,7 +101,10 @@ def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str]:
         f"found in {format_percent(POWER)} of batches; SD: standard deviation, over seeds, of the difference "
         "between two groups"
     )
-    return f"{format_count(found[0].seed_count, 'seed')} detect {', '.join(parts)}", basis
+    smallest, largest = (f"{choose(power.d_z or 0.0 for power in found):.2g}" for choose in (min, max))
+    range_text = f"{smallest} SD" if smallest == largest else f"{smallest} to {largest} SD"
+    start = f"{format_count(found[0].seed_count, 'seed')} detect"
+    return f"{start} {', '.join(parts)}", f"{start} {range_text}", basis
 
 
 def _name_grouping(preview: BatchPreview, grouping: str) -> str:

@@ -1,7 +1,8 @@
 """Grid of a batch's videos: a row for each variation, a square for each video below its seed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -74,8 +75,12 @@ def draw_planned_videos(
     cell_rows = [
         GridRow((Text(label),), [squares] * len(seeds), note) for label, note in zip(labels, notes, strict=True)
     ]
-    grid = _draw_grid((heading, SEED_HEADER), variation_rows, seeds, width, max_height) if len(names) > 1 else []
-    return grid or _draw_grid((heading,), cell_rows, seeds, width, max_height)
+    arrangements = [((heading, SEED_HEADER), variation_rows)] if len(names) > 1 else []
+    for (headers, rows), has_notes in product([*arrangements, ((heading,), cell_rows)], (True, False)):
+        shown_rows = rows if has_notes else [replace(row, note="") for row in rows]
+        if grid := _draw_grid(headers, shown_rows, seeds, width, max_height):
+            return grid
+    return []
 
 
 def _label_cells(preview: "BatchPreview") -> tuple[str, list[str]]:

@@ -194,8 +194,8 @@ class ComposeScreen(BaseScreen):
         self.preview, self.draft_error = message.preview, message.error
         self._show_error(message.error, message.error_position)
         self.variations.show_preview(message.preview, message.tokenizer_path, empty_text)
-        changes_text = self.config_pane.describe_changes()
-        self.cost_pane.show_costs(message.preview, message.cost_lines, message.cell_texts, changes_text)
+        changes = self.config_pane.list_changes()
+        self.cost_pane.show_costs(message.preview, message.cost_lines, message.cell_texts, changes)
         self._show_next_action()
 
     def _show_next_action(self) -> None:

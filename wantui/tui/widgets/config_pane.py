@@ -185,14 +185,14 @@ class ConfigPane(WorkerErrorsMixin, Vertical):
         self._update_settings_title()
         self.post_message(self.Changed(""))
 
-    def describe_changes(self) -> str:
-        """Return the name of the config with its changed settings; empty if none is changed."""
+    def list_changes(self) -> list[tuple[str, str]]:
+        """Return the name of the config, then the name and value of each changed setting; empty if none is changed."""
         if self.config is None or not self.drafts.changes:
-            return ""
+            return []
         keys = sorted(self.drafts.changes, key=lambda key: "." not in key)  # the cost says how many videos there are
         values = [format_setting_value(key, get_setting_value(self.config, key)) for key in keys]
-        texts = [f"{format_label(key.rpartition('.')[2])} {value}" for key, value in zip(keys, values, strict=True)]
-        return f"{name_config(self.drafts.config)} with {', '.join(texts)}"
+        names = [format_label(key.rpartition(".")[2]) for key in keys]
+        return [(name_config(self.drafts.config), ""), *zip(names, values, strict=True)]
 
     def _update_settings_title(self) -> None:
         drafts = self.drafts

@@ -1,6 +1,9 @@
 """Pane of Compose with the predicted cost, the warnings and the errors of the draft's batch."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 from rich.style import Style
@@ -11,9 +14,9 @@ from textual.containers import Vertical
 
 from wantui.formatting import format_count
 from wantui.tui.content import set_titles
+from wantui.tui.cost_rows import NAME_WIDTH, draw_changes, draw_cost_rows, draw_cost_values, label_lines
 from wantui.tui.pane_titles import KeyTitleMixin, find_key
 from wantui.tui.plain_names import replace_names
-from wantui.tui.plots import draw_styled_bar
 from wantui.tui.video_grid import draw_planned_videos
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.wrapping import wrap_text
@@ -22,16 +25,23 @@ if TYPE_CHECKING:
     from wantui.batches.batch_cost import CostLine
     from wantui.planning import BatchPreview
 
-CHECKED_COSTS = ("memory", "disk")
-"""Names of the costs that are compared with what is free."""
-NAME_WIDTH = 7
-"""Width of the cost names, in cells."""
-METER_WIDTH = 16
-"""Width of the memory and disk meters, in cells."""
-MIN_METER_SHARE = 0.01
-"""Share below which a meter would be an empty line."""
-HIGH_SHARE = 0.8
-"""Used share of the free memory or disk space at which a meter takes the colour of a warning."""
+LAYOUTS = (
+    ("parts", True, True),
+    ("notes", True, True),
+    ("notes", False, True),
+    ("values", True, True),
+    ("values", False, True),
+    ("short", False, True),
+    ("fewest", False, True),
+    ("parts", True, False),
+    ("notes", True, False),
+    ("values", True, False),
+    ("values", False, False),
+)
+"""Contents of the pane, of which the first one that fits is shown: the details of the costs, and whether the changed
+settings and the plan are shown. `fewest` omits the power."""
+GAPS = ((1, 1), (1, 0), (0, 1), (0, 0))
+"""Numbers of empty lines before the plan and before the next action, in the order in which they are tried."""
 
 
 class CostPane(KeyTitleMixin, Vertical):
@@ -46,10 +56,9 @@ class CostPane(KeyTitleMixin, Vertical):
         self.cost_lines: Sequence[CostLine] = ()
         self.cell_texts: Mapping[str, str] = {}
         """Videos and time of each cell of a sweep by its label."""
-        self.changes_text = ""
+        self.changes: Sequence[tuple[str, str]] = ()
         self.next_action = ("", "")
         """The next step, and its details: the effect of the queue key, or the screen that shows the queued batch."""
-        self._is_complete = True
 
     def compose(self) -> ComposeResult:
         yield DiffText()
@@ -66,15 +75,15 @@ class CostPane(KeyTitleMixin, Vertical):
         preview: "BatchPreview | None",
         cost_lines: "Sequence[CostLine]",
         cell_texts: Mapping[str, str],
-        changes_text: str,
+        changes: Sequence[tuple[str, str]],
     ) -> None:
         """Show the costs of a batch, and of each cell of its sweep; None clears the pane.
 
         Args:
-            changes_text: config with its changed settings; empty if none is changed.
+            changes: name of the config, then name and value of each changed setting; empty if none is changed.
         """
         self.preview, self.cost_lines, self.cell_texts = preview, cost_lines, cell_texts
-        self.changes_text = changes_text
+        self.changes = changes
         self._draw_costs()
 
     def replace_preview(self, preview: "BatchPreview") -> None:
@@ -88,55 +97,40 @@ class CostPane(KeyTitleMixin, Vertical):
         self._draw_costs()
 
     def _draw_costs(self) -> None:
-        if self.preview is None:
-            self.cost_text.show_lines(self._wrap_next_action(self.content_size.width))
-            self._is_complete = True
-            self.update_subtitle()
-            return
         width, height = max(20, self.content_size.width), self.content_size.height
-        self.cost_text.show_lines(self._choose_lines(width, height))
+        has_preview = self.preview is not None
+        self.cost_text.show_lines(self._choose_lines(width, height) if has_preview else self._wrap_next_action(width))
         self.update_subtitle()
 
     def _choose_lines(self, width: int, height: int) -> list[Text]:
-        """Return the lines that fit.
+        """Return the first of `LAYOUTS` that fits, if necessary without empty lines; else, shorten warnings."""
+        messages, next_action = self._wrap_messages(width), self._wrap_next_action(width)
+        fixed_lines = [line for lines in messages for line in lines]
+        has_plan = bool(self._draw_plan(width, sys.maxsize))
+        for (details, has_changes, shows_plan), (plan_gap, tail_gap) in product(LAYOUTS, GAPS):
+            costs = self._draw_cost_lines(width, details)
+            changes = label_lines("config", draw_changes(self.changes, width - NAME_WIDTH)) if has_changes else []
+            tail = [*[Text("")] * tail_gap, *next_action] if next_action else []
+            free_height = height - len(costs) - len(fixed_lines) - len(changes) - len(tail)
+            plan = self._draw_plan(width, free_height - plan_gap) if shows_plan and has_plan else []
+            if free_height >= 0 and bool(plan) == (shows_plan and has_plan):
+                return [*costs, *fixed_lines, *changes, *([Text("")] * plan_gap if plan else []), *plan, *tail]
+        return self._cut_messages(messages, next_action, width, height)
 
-        If necessary, omit the bases of the costs, then shorten warnings to their first lines, then omit warnings.
-        """
-        messages = self._wrap_messages(width)
-        next_action = self._wrap_next_action(width)
-        message_lines = [line for lines in messages for line in lines]
-        full = [*self._draw_cost_lines(width, with_bases=True), *message_lines]
-        has_formulas = any(cost.short_basis is not None for cost in self.cost_lines)
-        for tail in ([Text(""), *next_action], next_action) if next_action else ([],):
-            if len(full) + len(tail) <= height:
-                plan = self._draw_plan(width, height - len(full) - len(tail))
-                self._is_complete = not has_formulas and bool(plan or not self.cell_texts)
-                if self.cell_texts and not plan:  # the cells of a sweep matter more than the bases
-                    short = [*self._draw_cost_lines(width, with_bases=False), *message_lines]
-                    plan = self._draw_plan(width, height - len(short) - len(tail))
-                    full = short if plan else full
-                changes = self._draw_changes(width, height - len(full) - len(plan) - len(tail))
-                return [*full, *changes, *plan, *tail]
-        self._is_complete = False
-        short = self._draw_cost_lines(width, with_bases=False)
-        if next_action and not messages and len(short) <= height < len(short) + len(next_action):
-            return [*_cut_message(short, height - len(next_action), width), *next_action]
-        if len(full) <= height:
-            return full
-        if len(short) + len(message_lines) <= height:
-            tail = next_action if len(short) + len(message_lines) + len(next_action) <= height else []
-            plan = self._draw_plan(width, height - len(short) - len(message_lines) - len(tail))
-            changes = self._draw_changes(width, height - len(short) - len(message_lines) - len(plan) - len(tail))
-            return [*short, *message_lines, *changes, *plan, *tail]
+    def _cut_messages(self, messages: list[list[Text]], next_action: list[Text], width: int, height: int) -> list[Text]:
+        """Return the lines of a pane that is too low for all warnings and refusals."""
+        costs = self._draw_cost_lines(width, "values")
         if not messages:
-            return short[:height]
-        if len(short) + len(messages) <= height:
-            return [*short, *_limit_message_lines(messages, height - len(short), width)]
-        shown_count = max(0, height - len(short) - 1)
+            return [*self._draw_cost_lines(width, "fewest")[: max(0, height - len(next_action))], *next_action][:height]
+        if len(costs) + sum(map(len, messages)) <= height:
+            return [*costs, *(line for lines in messages for line in lines)]
+        if len(costs) + len(messages) <= height:
+            return [*costs, *_limit_message_lines(messages, height - len(costs), width)]
+        shown_count = max(0, height - len(costs) - 1)
         shown_lines = [_cut_message(lines, 1, width)[0] for lines in messages[:shown_count]]
         hidden_text = format_count(len(messages) - shown_count, "more message" if shown_count else "message")
         return [
-            *short,
+            *costs,
             *shown_lines,
             Text(
                 f"! {hidden_text}: press {find_key(self, 'compose.warnings')} to show all",
@@ -144,58 +138,29 @@ class CostPane(KeyTitleMixin, Vertical):
             ),
         ]
 
-    def _draw_cost_lines(self, width: int, *, with_bases: bool) -> list[Text]:
-        lines = []
-        for cost in self.cost_lines:
-            colour_name = "text-error" if not cost.fits else "text-success" if cost.name in CHECKED_COSTS else ""
-            style = self.cost_text.make_colour_style(colour_name) if colour_name else Style.null()
-            if cost.text == "?":  # the basis says why, and what to do
-                text = replace_names(cost.basis) if with_bases else "unknown"
-                parts = wrap_text(text, width - NAME_WIDTH, Style(dim=True), indent="")
-            else:
-                value = wrap_text(
-                    f"{'' if cost.fits else '✗ '}{replace_names(cost.text)}", width - NAME_WIDTH, style, indent=""
-                )
-                if len(value) == 1 and (meter := self._draw_meter(cost, width - NAME_WIDTH - len(value[0]))):
-                    value = [Text.assemble(meter, value[0])]
-                parts = value if not with_bases else _append_basis(value, cost, width - NAME_WIDTH)
-            lines += self._label_lines(cost.name, parts)
-        return lines
-
-    def _draw_changes(self, width: int, height: int) -> list[Text]:
-        """Return the config with its changed settings, cut to a height; empty without room."""
-        lines = wrap_text(self.changes_text, width - NAME_WIDTH, indent="") if self.changes_text and height > 0 else []
-        return self._label_lines("config", _cut_message(lines, height, width - NAME_WIDTH))
+    def _draw_cost_lines(self, width: int, details: str) -> list[Text]:
+        """Return the costs with the details of one of `LAYOUTS`."""
+        make_style = self.cost_text.make_colour_style
+        if details in ("parts", "notes"):
+            return draw_cost_rows(self.cost_lines, width, make_style, shows_parts=details == "parts")
+        costs = list(self.cost_lines)
+        if details in ("short", "fewest"):
+            costs = [replace(cost, text=cost.short_text or cost.text) for cost in costs]
+        if details == "fewest":
+            costs = [cost for cost in costs if cost.name != "power"]
+        return draw_cost_values(costs, width, make_style)
 
     def _draw_plan(self, width: int, height: int) -> list[Text]:
-        """Return an empty line, and the grid of the videos or else the cells of a sweep; empty if neither fits."""
+        """Return the grid of the videos, or else the cells of a sweep; empty if neither fits."""
         assert self.preview is not None
-        width, make_style = width - NAME_WIDTH, self.cost_text.make_colour_style
-        lines = draw_planned_videos(self.preview, width, make_style, self.cell_texts, height - 1)
-        if not lines:
-            texts = [f"{replace_names(label)}: {text}" for label, text in self.cell_texts.items()]
-            lines = [line for text in texts for line in wrap_text(text, width, Style(dim=True))]
-        if not lines or len(lines) >= height:
-            return []
-        return [Text(""), *self._label_lines("plan", lines)]
-
-    def _label_lines(self, name: str, lines: Sequence[Text]) -> list[Text]:
-        """Return lines beside a bold name in the first one."""
-        return [
-            Text.assemble((f"{'' if index else name:<{NAME_WIDTH}}", Style(bold=True)), line)
-            for index, line in enumerate(lines)
-        ]
-
-    def _draw_meter(self, cost: "CostLine", width: int) -> Text:
-        """Return a meter of the free memory or disk space that a cost takes.
-
-        The meter is empty for a tiny fraction, or without room.
-        """
-        if cost.used_share is None or cost.used_share < MIN_METER_SHARE or width < METER_WIDTH + 2:
-            return Text()
-        colour_name = "warning" if cost.fits and cost.used_share >= HIGH_SHARE else "success" if cost.fits else "error"
-        meter = draw_styled_bar(cost.used_share, METER_WIDTH, self.cost_text.make_colour_style(colour_name))
-        return meter.append("  ")
+        make_style = self.cost_text.make_colour_style
+        for label, label_width in (("plan", NAME_WIDTH), ("", 0)):
+            lines = draw_planned_videos(self.preview, width - label_width, make_style, self.cell_texts, height)
+            if lines:
+                return label_lines(label, lines) if label else lines
+        texts = [f"{replace_names(label)}: {text}" for label, text in self.cell_texts.items()]
+        lines = [line for text in texts for line in wrap_text(text, width - NAME_WIDTH, Style(dim=True))]
+        return label_lines("plan", lines) if len(lines) <= height else []
 
     def _wrap_messages(self, width: int) -> list[list[Text]]:
         """Return the wrapped lines of each refusal and warning."""
@@ -216,14 +181,15 @@ class CostPane(KeyTitleMixin, Vertical):
         return [part for line in text.splitlines() for part in wrap_text(line, width, style)]
 
     def update_subtitle(self) -> None:
-        """Name the key that shows all costs and warnings if they do not fit into the pane."""
-        set_titles(self, subtitle="" if self._is_complete else f"{find_key(self, 'compose.warnings')} all details")
+        """Name the key that shows all costs and warnings."""
+        set_titles(self, subtitle="" if self.preview is None else f"{find_key(self, 'compose.warnings')} all details")
 
     def format_details(self) -> str:
         """Return all costs with their bases, and those of each cell of a sweep."""
         costs = "\n".join(f"{cost.name:<{NAME_WIDTH}}{cost.text}; {cost.basis}" for cost in self.cost_lines)
         cells = "\n".join(f"{label}: {text}" for label, text in self.cell_texts.items())
-        return "\n\n".join(filter(None, (costs, cells)))
+        changes = "\n".join(f"{name} {value}".strip() for name, value in self.changes)
+        return "\n\n".join(filter(None, (costs, cells, changes)))
 
 
 def _limit_message_lines(messages: Sequence[Sequence[Text]], line_count: int, width: int) -> list[Text]:
@@ -246,12 +212,3 @@ def _cut_message(lines: Sequence[Text], line_count: int, width: int) -> list[Tex
     if len(last_line) > width - 2:
         last_line.right_crop(len(last_line) - max(1, last_line.plain.rfind(" ", 0, width - 1)))
     return [*lines[: line_count - 1], last_line.append(" …")]
-
-
-def _append_basis(value: list[Text], cost: "CostLine", width: int) -> list[Text]:
-    """Append the basis of a cost to its value: in the same line if the basis fits there, otherwise in lines below."""
-    style = Style(dim=cost.fits)
-    basis = replace_names(cost.basis if cost.short_basis is None else cost.short_basis)
-    if len(value[-1]) + 2 + len(basis) <= width:
-        return [*value[:-1], Text.assemble(value[-1], ("  ", style), (basis, style))]
-    return [*value, *(wrap_text(basis, width, style, indent="") if basis else [])]
