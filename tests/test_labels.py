@@ -226,15 +226,22 @@ def test_table_without_any_complete_video_is_refused(tmp_path: Path, write_table
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["--compare", "--groups"])
+@pytest.mark.parametrize("chooses_metrics", [True, False])
 def test_command_joins_labels(
-    wantui: Wantui, tmp_path: Path, write_table: WriteTable, monkeypatch: pytest.MonkeyPatch, mode: str
+    wantui: Wantui,
+    tmp_path: Path,
+    write_table: WriteTable,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    chooses_metrics: bool,
 ) -> None:
     videos = make_videos(tmp_path / "batch")
     use_videos(monkeypatch, videos)
     path = write_table(
         "variation,seed,x\n" + "".join(f"{v},{s},{s + (v == 'a_0')}\n" for v in ("a_0", "b_0") for s in range(5))
     )
-    result = wantui("analyze", tmp_path, mode, "--by", 1, "--metrics", "x", "--scores", path, "--json")
+    chosen_metrics = ("--metrics", "x") if chooses_metrics else ()
+    result = wantui("analyze", tmp_path, mode, "--by", 1, *chosen_metrics, "--scores", path, "--json")
     assert "of 12 videos, 2 without a row are excluded" in result.err
     record = json.loads(result.out)
     if mode == "--compare":

@@ -28,14 +28,21 @@ if TYPE_CHECKING:
 
 
 def print_group_means(videos: "list[Video]", grouping: str, chosen_metrics: list[str] | None, as_json: bool) -> None:
-    """Print the mean of each metric in each group, and the value of the metric in the null models."""
+    """Print the mean of each metric in each group, and the value of the metric in the null models.
+
+    Args:
+        chosen_metrics: metrics and labels to print; None means the default metrics and all labels of the videos.
+    """
     from wantui.analysis.groups import group_comparable_videos, summarise_group_metric
     from wantui.analysis.null_models import build_gaussian_null
     from wantui.analysis.serialize import build_group_record
 
     groups, excluded_videos = group_comparable_videos([video for video in videos if not video.is_damaged], grouping)
     print_left_out(excluded_videos)
-    metric_names = chosen_metrics or list(DEFAULT_METRIC_NAMES)
+    metric_names = chosen_metrics or [
+        *DEFAULT_METRIC_NAMES,
+        *dict.fromkeys(label for video in videos for label in video.labels),
+    ]
     null_models = [build_gaussian_null(group.videos) for group in groups]
     if as_json:
         print_json(
