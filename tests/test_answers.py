@@ -450,7 +450,7 @@ def test_groups_of_unequal_spread_differ_in_room_but_not_in_place(tmp_path: Path
     (spread,) = [item for item in room.evidence if item.metric == SPREAD_METRIC]
     assert spread.p == room.p_by_metric[SPREAD_METRIC] <= 0.05
     assert spread.low > 0
-    assert "p over 2 metrics, smallest possible p 0.00781" in room.details
+    assert "p corrected for 2 metrics, smallest possible p 0.00781" in room.details
     assert "log_volume is not measured: some videos have no value" in room.notes
 
 
@@ -473,7 +473,7 @@ def test_three_groups_are_answered_together_before_their_pairs(tmp_path: Path) -
     assert "the 3 groups differ in" in room.verdict
     assert "2 of 3 pairs differ; clearest: wide against" in room.details
     assert find_answer(comparison, ROOM, "narrow", "other").kind == CANNOT_TELL
-    assert "over 2 metrics and 3 pairs" in find_answer(comparison, ROOM, "wide", "other").details
+    assert "p corrected for 2 metrics and 3 pairs" in find_answer(comparison, ROOM, "wide", "other").details
 
 
 @pytest.mark.slow

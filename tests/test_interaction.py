@@ -232,7 +232,7 @@ def test_declared_metric_has_a_verdict_of_its_own(tmp_path: Path, monkeypatch: p
         "verdict on a single metric: length, declared before the videos were generated: "
         "the difference between red, blue depends on circle, ring. "
     )
-    assert verdict.endswith(f"p {effect.uncorrected_p:.3g}")  # one pair of levels: not corrected
+    assert verdict.endswith(f"p {effect.uncorrected_p:.3g} of this metric alone")  # one pair of levels: not corrected
     other = replace(declaration, metric="clip_score")
     assert "it is not tested for interactions" in judge_declared_metric(measure_interaction(videos, GROUPING, other))
 

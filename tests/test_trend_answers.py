@@ -18,17 +18,22 @@ from synthetic_videos import cfg_batches, set_values, synthetic_videos, use_vide
 from wantui.analysis.answer import Answer
 from wantui.analysis.answer_evidence import DIFFERS, PATH, PLACE, ROOM
 from wantui.analysis.compare import compare_groups
+from wantui.analysis.correlation_text import CORRELATION_HEADERS
+from wantui.analysis.differences import P_HEADER
 from wantui.analysis.final_states import FinalStates
 from wantui.analysis.group import Group
+from wantui.analysis.interaction import EFFECT_HEADERS
+from wantui.analysis.p_values import explain_declared_p
 from wantui.analysis.places import compute_contrast_gram, measure_contrast
 from wantui.analysis.report_answers import render_answer_section
-from wantui.analysis.statistics import run_sign_flip_test
+from wantui.analysis.statistics import compute_paired_effect, run_sign_flip_test
 from wantui.analysis.video import Video
 from wantui.tui.analysis.answers_view import draw_answer_verdicts
 from wantui.tui.analysis.views import Canvas
 
 pytestmark = pytest.mark.slow
 SCALES = (1.0, 2.0, 4.0, 6.0)
+EFFECT = compute_paired_effect(np.arange(8.0))
 
 
 def find_scale(video: Video) -> float:
@@ -191,3 +196,29 @@ def test_command_prints_the_slopes_last(
 def test_words_have_no_slopes(tmp_path: Path) -> None:
     comparison = compare_groups(synthetic_videos(tmp_path, {"one": 1.0, "two": 1.0, "three": 1.0}, seeds=6), "1")
     assert not any("Per unit" in answer.text for answer in comparison.answers)
+
+
+def test_each_table_has_one_p_and_says_that_it_is_corrected(
+    tmp_path: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_videos(monkeypatch, cfg_batches(tmp_path, (1, 4, 8), seeds=8, effect=1.0))
+    shown = wantui("analyze", "batch", "--compare", "--by", "cfg_scale", "--primary", "length", "--details").out
+    starts = ("groups ", "metric ", "curve ")
+    headers = [re.split(r" {2,}", line) for line in shown.splitlines() if line.startswith(starts)]
+    headers += [list(CORRELATION_HEADERS), list(EFFECT_HEADERS)]
+    assert len(headers) == 5
+    for header in headers:
+        assert [cell for cell in header if re.match(r"p\b|max-T|BH", cell)] == [P_HEADER]
+
+
+def test_declared_slope_whose_p_decides_otherwise_alone_is_explained(tmp_path: Path) -> None:
+    comparison = compare_groups(cfg_batches(tmp_path, (1, 2, 4), seeds=8), "cfg_scale", "length")
+    assert comparison.dose_response is not None
+    trend = replace(comparison.dose_response.trends[0], permutation_p=0.01, slope=replace(EFFECT, p=0.01))
+    dose_response = replace(comparison.dose_response, trends=(trend, *comparison.dose_response.trends[1:]))
+    (note,) = explain_declared_p(replace(comparison, dose_response=dose_response, verdicts=()))
+    path = find_answer(comparison.answers[:3], PATH)
+    assert note == (
+        "length, slope over cfg_scale: p 0.01 as the declared metric, without correction for other metrics; "
+        f"{path.p_by_metric['length']:.3g} as one of several metrics"
+    )

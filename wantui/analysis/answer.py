@@ -78,7 +78,7 @@ def explain_missing(data: AnswerData, question: str) -> str:
 
 def describe_p(correction: str, min_p: float) -> str:
     limit_text = f"smallest possible p {min_p:.3g}"
-    return f"p over {correction}, {limit_text}" if correction else limit_text
+    return f"p corrected for {correction}, {limit_text}" if correction else limit_text
 
 
 def describe_correction(metric_count: int, pair_count: int) -> str:

@@ -12,7 +12,7 @@ from wantui.analysis.correlations import (
     MergedCorrelation,
     find_clearest_correlation,
 )
-from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+from wantui.analysis.differences import P_HEADER, SIGNIFICANCE_LEVEL
 from wantui.formatting import format_count
 
 CORRELATION_QUESTIONS = {
@@ -22,7 +22,7 @@ CORRELATION_QUESTIONS = {
     "larger metric? The unit is the prompt; other differences between the prompts can also cause a correlation):",
 }
 """Question by kind of correlation."""
-CORRELATION_HEADERS = ("value", "metric", "rho", "95 %", "p", "p over all")
+CORRELATION_HEADERS = ("value", "metric", "rho", "95 %", P_HEADER)
 
 
 def describe_scope(data: CorrelationData) -> str:
@@ -31,7 +31,7 @@ def describe_scope(data: CorrelationData) -> str:
     return (
         f"{format_count(len(data.variation_names), 'variation')} with the same {seeds_text}. "
         "rho: Spearman's; 95 %: jackknife interval over the compared seeds or variations; p: permutations of "
-        "these; p over all: corrected for all metrics and values, including those that are not shown"
+        "these, corrected for all metrics and values, including those that are not shown"
     )
 
 
@@ -60,7 +60,8 @@ def describe_correlations(correlations: Sequence[Correlation], kind: str) -> str
     interval = f" (95 %: {clearest.low:+.2f} to {clearest.high:+.2f})" if math.isfinite(clearest.low) else ""
     return (
         f"{CORRELATION_QUESTIONS[kind]} {text}; clearest: {clearest.label} with {clearest.covariate}, "
-        f"rho {clearest.rho:+.2f}{interval}, p over all {clearest.family_p:.3g}; smallest possible p {min_p:.2g}"
+        f"rho {clearest.rho:+.2f}{interval}, p {clearest.family_p:.3g}, corrected for all; "
+        f"smallest possible p {min_p:.2g}"
     )
 
 
@@ -94,7 +95,6 @@ def format_correlation(merged: MergedCorrelation) -> tuple[str, ...]:
         item.label,
         _format_value(item.rho, "+.2f"),
         f"{item.low:+.2f} to {item.high:+.2f}" if math.isfinite(item.low) else "-",
-        _format_value(item.p, ".3g"),
         _format_value(item.family_p, ".3g"),
     )
 

@@ -29,7 +29,7 @@ from wantui.analysis.statistics import (
     run_max_t_test,
     run_trend_test,
 )
-from wantui.analysis.verdicts import MIN_PHRASINGS, format_margin, is_within_margin
+from wantui.analysis.verdicts import MIN_PHRASINGS, describe_alone_p, format_margin, is_within_margin
 from wantui.formatting import format_count, format_percent_change
 
 
@@ -109,6 +109,11 @@ class Trend:
     def p(self) -> float:
         """Return the larger p of the sign-flip and the permutation test."""
         return max(self.slope.p, self.permutation_p)
+
+    @property
+    def deciding_p(self) -> float:
+        """Return the p that decides on the declared metric: if phrasings are tested too, the larger one."""
+        return max(self.p, self.phrasing_p) if self.phrasing_count >= MIN_PHRASINGS else self.p
 
 
 @dataclass(frozen=True)
@@ -252,10 +257,8 @@ def _judge_trend(trend: Trend, doses: Doses, equivalence_margin: float) -> tuple
     """Return the kind and the text of the verdict on the declared metric."""
     seed_count = len(trend.seed_values)
     tests_phrasings = trend.phrasing_count >= MIN_PHRASINGS
-    p, p_text = trend.p, f"p {trend.p:.3g}"
-    if tests_phrasings:
-        p = max(p, trend.phrasing_p)
-        p_text += f" over seeds, {trend.phrasing_p:.3g} over {trend.phrasing_count} phrasings"
+    p = trend.deciding_p
+    p_text = describe_alone_p(trend.p, trend.phrasing_p, trend.phrasing_count)
     scope = "this sentence" if trend.phrasing_count == 1 else f"these {trend.phrasing_count} phrasings"
     scope = "" if tests_phrasings else f", of {scope}"
     evidence = f"{format_slope(trend, doses.setting_name)}, {p_text}, {format_count(seed_count, 'seed')}{scope}"

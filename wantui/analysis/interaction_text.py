@@ -58,7 +58,8 @@ def judge_declared_metric(interaction: Interaction) -> str:
     judged = [replace(effect, p=effect.contrast_p) for effect in effects]
     clearest = min(judged, key=lambda effect: (not effect.is_found, effect.p))
     verdict = _describe_dependence(interaction, clearest.is_found)
-    scope = f" corrected for {len(effects)} pairs of levels" if len(effects) > 1 else ""
+    scope = " of this metric alone"
+    scope += f", corrected for {len(effects)} pairs of levels" if len(effects) > 1 else ""
     return f"{heading} {verdict}. {_describe_effect(clearest)}{scope}"
 
 

@@ -58,21 +58,25 @@ def describe_p_values(comparison: "Comparison") -> list[str]:
             f"{join_and_shorten(names, MAX_NAMED_METRICS)}: p is at most {SIGNIFICANCE_LEVEL:g} only before the "
             f"correction. Among {format_count(len(comparison.differences), 'test')}, this can happen by chance"
         )
-    return [*sentences, *_explain_declared_p(comparison)]
+    return [*sentences, *explain_declared_p(comparison)]
 
 
-def _explain_declared_p(comparison: "Comparison") -> list[str]:
-    """Return sentences about pairs for which p and corrected p of the declared metric lead to different decisions."""
-    sentences = []
+def explain_declared_p(comparison: "Comparison") -> list[str]:
+    """Return sentences about pairs and a slope whose declared metric is decided otherwise as one of several metrics."""
+    declared, decisive = {}, {}
     for verdict in comparison.verdicts:
         difference = comparison.find_difference(verdict.metric, verdict.first_group, verdict.second_group)
-        if difference is None:
-            continue
-        decisive_p = find_decisive_p(comparison, difference)
-        if (verdict.p <= SIGNIFICANCE_LEVEL) != (decisive_p <= SIGNIFICANCE_LEVEL):
-            sentences.append(
-                f"{difference.metric}, {difference.first_group} against {difference.second_group}: p {verdict.p:.3g} "
-                "as the declared metric, without correction for other metrics; "
-                f"{decisive_p:.3g} as one of several metrics"
-            )
-    return sentences
+        if difference is not None:
+            subject = f"{verdict.metric}, {verdict.first_group} against {verdict.second_group}"
+            declared[subject], decisive[subject] = verdict.p, find_decisive_p(comparison, difference)
+    if (dose_response := comparison.dose_response) is not None:
+        trend = dose_response.trends[0]
+        p_by_metric = {metric: p for answer in comparison.main_answers for metric, p in answer.p_by_metric.items()}
+        subject = f"{trend.metric}, slope over {dose_response.doses.setting_name}"
+        declared[subject], decisive[subject] = trend.deciding_p, p_by_metric.get(trend.metric, trend.family_p)
+    return [
+        f"{subject}: p {p:.3g} as the declared metric, without correction for other metrics; "
+        f"{decisive[subject]:.3g} as one of several metrics"
+        for subject, p in declared.items()
+        if (p <= SIGNIFICANCE_LEVEL) != (decisive[subject] <= SIGNIFICANCE_LEVEL)
+    ]

@@ -13,7 +13,7 @@ from wantui.analysis.curve_comparison import (
     compare_curves,
     describe_cluster_test,
 )
-from wantui.analysis.differences import SIGNIFICANCE_LEVEL
+from wantui.analysis.differences import P_HEADER, SIGNIFICANCE_LEVEL
 from wantui.analysis.metrics import CURVES
 from wantui.analysis.null_models import compute_random_walk_null
 from wantui.analysis.report_page import (
@@ -38,7 +38,7 @@ CAPTION = (
     "Left: groups. Shaded: 95 % interval of the mean over seeds, which shrinks with more seeds. Between dotted lines: "
     "the central 95 % of the videos, which does not shrink. Dashed grey: a random walk with the same step lengths. "
     "Right: the difference between groups, paired by seed, with the 95 % interval of its mean, computed for each noise "
-    "level alone. Bars: clusters with p at most 0.05 on this curve."
+    "level alone. Bars: clusters with corrected p at most 0.05."
 )
 
 
@@ -53,7 +53,7 @@ def render_curve_section(comparison: Comparison) -> list[str]:
     parts.append(f"<p>{html.escape(capitalize_first(text))}.</p>")
     if not rows:
         return [*parts, "<p>No noise level of any curve exceeds the threshold of a cluster.</p>"]
-    header = ("curve", "groups", "first has", "most clearly at sigma", "sum of t", "p", "p over all curves and pairs")
+    header = ("curve", "groups", "first has", "most clearly at sigma", "sum of t", P_HEADER, "p alone")
     parts.append(render_table(header, rows[:MAX_LISTED_CLUSTERS]))
     if (hidden_count := len(rows) - MAX_LISTED_CLUSTERS) > 0:
         hidden_text = f"{format_count(hidden_count, 'cluster')} with a larger p"
@@ -62,15 +62,15 @@ def render_curve_section(comparison: Comparison) -> list[str]:
 
 
 def _list_clusters(curve_comparisons: Sequence[CurveComparison]) -> list[list[str]]:
-    """Return the rows of the cluster table, sorted by p."""
+    """Return the rows of the cluster table, sorted by corrected p."""
     clusters = [
-        (cluster.p, cluster.family_p, comparison, difference, cluster)
+        (cluster.family_p, cluster.p, comparison, difference, cluster)
         for comparison in curve_comparisons
         for difference in comparison.differences
         for cluster in difference.clusters
     ]
     rows = []
-    for p, family_p, comparison, difference, cluster in sorted(clusters, key=lambda item: item[:2]):
+    for family_p, p, comparison, difference, cluster in sorted(clusters, key=lambda item: item[:2]):
         sigmas = comparison.curves[0].sigmas
         rows.append(
             [
@@ -79,8 +79,8 @@ def _list_clusters(curve_comparisons: Sequence[CurveComparison]) -> list[list[st
                 "more" if cluster.mass > 0 else "less",
                 f"{sigmas[cluster.first_level]:.3f} to {sigmas[cluster.last_level]:.3f}",
                 f"{cluster.mass:.1f}",
-                f"{p:.3g}",
                 f"{family_p:.3g}",
+                f"{p:.3g}",
             ]
         )
     return rows
@@ -146,7 +146,7 @@ def _draw_differences(axes: Any, curves: CurveComparison, pairs: Sequence[tuple[
     step = 0.06 * (high - low)
     for row, (colour, difference) in enumerate(zip(colours, drawn, strict=True), 1):
         for cluster in difference.clusters:
-            if cluster.p <= SIGNIFICANCE_LEVEL:
+            if cluster.family_p <= SIGNIFICANCE_LEVEL:
                 ends = [float(sigmas[cluster.first_level]), float(sigmas[cluster.last_level])]
                 axes.plot(ends, [low - row * step] * 2, color=colour, lw=4, solid_capstyle="butt", marker="|", ms=4)
     axes.set_ylim(low - (len(drawn) + 0.6) * step, high)

@@ -6,6 +6,7 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
+from wantui.analysis.differences import P_HEADER
 from wantui.analysis.dose_response import DoseResponse, Trend
 from wantui.analysis.metrics import describe_ratio_origins
 from wantui.analysis.report_page import (
@@ -37,15 +38,16 @@ def render_dose_section(dose_response: DoseResponse) -> list[str]:
         "The declared metric comes first, then the metrics with the smallest p.</p>",
         _render_slopes(dose_response),
         f'<p class="note">Slope: least-squares change of the metric per unit of {name}, averaged over '
-        "seeds, with Student's 95 % interval. p: the larger of a sign-flip test of the slopes and a permutation test "
-        "within seeds; max-T and BH: over all metrics."
+        "seeds, with Student's 95 % interval. p alone: the larger of a sign-flip test of the slopes and a permutation "
+        f"test within seeds, as if this metric were the only test. {P_HEADER}: for all metrics of the table (max-T). "
+        "BH: adjusted so that at most 5 % of the slopes found are false on average."
         f"{f' Of the mean: {origins_text}.' if origins_text else ''}{f' {range_text}.' if range_text else ''}</p>",
     ]
 
 
 def _draw_curves(dose_response: DoseResponse) -> Figure:
     declared_trend, *other_trends = dose_response.trends
-    shown_trends = [declared_trend, *sorted(other_trends, key=lambda trend: trend.p)[: MAX_SHOWN_METRICS - 1]]
+    shown_trends = [declared_trend, *sorted(other_trends, key=lambda trend: trend.family_p)[: MAX_SHOWN_METRICS - 1]]
     row_count = math.ceil(len(shown_trends) / 3)
     figure = Figure(figsize=(9, 2.6 * row_count), layout="constrained")
     all_axes = figure.subplots(row_count, 3, squeeze=False).ravel()
@@ -64,7 +66,7 @@ def _draw_curves(dose_response: DoseResponse) -> Figure:
 
 
 def _render_slopes(dose_response: DoseResponse) -> str:
-    header = ("metric", "slope", "95 %", "of the mean", "p", "max-T", "BH")
+    header = ("metric", "slope", "95 %", "of the mean", P_HEADER, "p alone", "BH")
     return render_table(header, [_format_slope_cells(trend) for trend in dose_response.trends])
 
 
@@ -82,5 +84,5 @@ def _format_slope_cells(trend: Trend) -> list[str]:
         f"{slope.mean:+.3g}",
         format_interval(slope.interval_low, slope.interval_high),
         share_text,
-        *(f"{p:.3g}" for p in (trend.p, trend.family_p, trend.discovery_p)),
+        *(f"{p:.3g}" for p in (trend.family_p, trend.p, trend.discovery_p)),
     ]

@@ -101,14 +101,19 @@ def _describe_evidence(
 ) -> str:
     """Return difference, effect size and p in words, for values [seeds, phrasings]."""
     seed_count, phrasing_count = shape
-    p_text = f"p {seed_p:.3g}"
-    if phrasing_count >= MIN_PHRASINGS:
-        p_text += f" over seeds, {phrasing_p:.3g} over {phrasing_count} phrasings,"
-    p_text += " of this metric alone"
-    p_text += f", over {pair_count} pairs of groups" if pair_count > 1 else ""
+    p_text = describe_alone_p(seed_p, phrasing_p, phrasing_count)
+    p_text += f", corrected for {pair_count} pairs of groups" if pair_count > 1 else ""
     d_z = difference.paired_effect.d_z
     size_text = f"d_z {d_z:.2f}, " if math.isfinite(d_z) else ""  # two seeds give none
     return f"{format_difference(difference)}, {size_text}{p_text}, {format_count(seed_count, 'seed')}"
+
+
+def describe_alone_p(seed_p: float, phrasing_p: float, phrasing_count: int) -> str:
+    """Return the p that decides on the declared metric: of seeds or, if phrasings are tested too, the larger one."""
+    if phrasing_count < MIN_PHRASINGS:
+        return f"p {seed_p:.3g} of this metric alone"
+    units = f"over seeds and over {phrasing_count} phrasings"
+    return f"p {max(seed_p, phrasing_p):.3g} of this metric alone (the larger of the tests {units})"
 
 
 def is_within_margin(

@@ -9,13 +9,11 @@ from wantui.formatting import format_count
 if TYPE_CHECKING:
     from wantui.analysis.curve_comparison import CurveComparison
 
-MAX_PRINTED_P = 0.05
-"""Largest p of a printed cluster; `--json` lists all clusters."""
-
 
 def print_curve_comparison(comparisons: "Sequence[CurveComparison]", seed_count: int) -> None:
-    """Print the clusters of each curve and pair of groups, and the smallest p that is possible with these seeds."""
+    """Print the significant clusters of each curve and pair, and the smallest p that is possible with these seeds."""
     from wantui.analysis.curve_comparison import describe_cluster_test
+    from wantui.analysis.differences import P_HEADER, SIGNIFICANCE_LEVEL
 
     echo()
     if reason := comparisons[0].untested_reason:
@@ -36,16 +34,15 @@ def print_curve_comparison(comparisons: "Sequence[CurveComparison]", seed_count:
             f"{comparison.curves[0].sigmas[cluster.first_level]:.3f} to "
             f"{comparison.curves[0].sigmas[cluster.last_level]:.3f}",
             f"{cluster.mass:.1f}",
-            f"{cluster.p:.3g}",
             f"{cluster.family_p:.3g}",
         )
         for comparison, difference, cluster in rows
-        if cluster.p <= MAX_PRINTED_P
+        if cluster.family_p <= SIGNIFICANCE_LEVEL
     ]
-    headers = ("curve", "groups", "first has", "strongest at sigma", "sum of t", "p", "p for all curves")
+    headers = ("curve", "groups", "first has", "strongest at sigma", "sum of t", P_HEADER)
     if printed_rows:
         print_columns(headers, *printed_rows)
     if hidden_count := len(rows) - len(printed_rows):
-        echo(f"{format_count(hidden_count, 'cluster')} with p above {MAX_PRINTED_P} not shown; --json lists all")
+        echo(f"{format_count(hidden_count, 'cluster')} with a larger corrected p not shown; --json lists all")
     if not rows:
         echo("  no curve exceeds the cluster threshold at any noise level")

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from wantui.cli.output import echo, print_columns, print_wrapped_line
-from wantui.formatting import format_interval, format_percent_change
+from wantui.formatting import format_count, format_interval, format_percent_change
 
 if TYPE_CHECKING:
     from wantui.analysis.dose_response import DoseResponse, Trend
@@ -14,12 +14,12 @@ CURVE_WIDTH = 41
 
 
 def print_dose_response(dose_response: "DoseResponse") -> None:
-    """Print the verdict, the curve of the declared metric over the setting, and the slope of each metric."""
+    """Print the curve of the declared metric over the setting, and the slope of each metric."""
+    from wantui.analysis.differences import P_HEADER
     from wantui.analysis.metrics import describe_ratio_origins
 
     declared_trend = dose_response.trends[0]
     echo()
-    print_wrapped_line(f"  {dose_response.verdict_text}", indent=4)
     half_widths = declared_trend.half_widths
     lows, highs = declared_trend.means - half_widths, declared_trend.means + half_widths
     curve_lines = draw_interval_lines(declared_trend.means.tolist(), lows.tolist(), highs.tolist(), CURVE_WIDTH)
@@ -34,11 +34,13 @@ def print_dose_response(dose_response: "DoseResponse") -> None:
     )
     echo()
     print_columns(
-        ("metric", f"slope per unit of {dose_response.doses.setting_name}", "95 %", "of the mean", "p", "max-T", "BH"),
+        ("metric", f"slope per unit of {dose_response.doses.setting_name}", "95 %", "of the mean", P_HEADER),
         *(_build_trend_row(trend) for trend in dose_response.trends),
     )
     origins_text = describe_ratio_origins(trend.metric for trend in dose_response.trends)
-    for note in filter(None, (dose_response.doses.describe_extrapolation(), origins_text)):
+    count_text = format_count(len(dose_response.trends), "slope")
+    correction_text = f"p of slopes: corrected for {count_text} (max-T); the verdict's p is that of one metric alone"
+    for note in filter(None, (correction_text, dose_response.doses.describe_extrapolation(), origins_text)):
         print_wrapped_line(f"note: {note}", indent=2)
 
 
@@ -50,7 +52,7 @@ def _build_trend_row(trend: "Trend") -> tuple[str, ...]:
         f"{slope.mean:+.3g}",
         format_interval(slope.interval_low, slope.interval_high),
         format_percent_change(trend.relative_slope) if has_share else "-",
-        *(f"{p:.3g}" for p in (trend.p, trend.family_p, trend.discovery_p)),
+        f"{trend.family_p:.3g}",
     )
 
 

@@ -178,6 +178,7 @@ def _print_details(comparison: "Comparison", equivalence_margin: float) -> None:
 def _print_verdicts(comparison: "Comparison", has_details: bool) -> None:
     """Print the verdict on the declared metric: of each pair if details are requested, otherwise one on all groups."""
     from wantui.analysis.calibrated_effect import describe_calibrated_scale, explain_effect
+    from wantui.analysis.p_values import explain_declared_p
     from wantui.analysis.unguided import describe_unguided
 
     if comparison.declaration is not None:
@@ -192,6 +193,9 @@ def _print_verdicts(comparison: "Comparison", has_details: bool) -> None:
             print_wrapped_line(f"  {verdict.verdict_text}", indent=4)
             if has_details and (explanation := explain_effect(comparison, verdict)):
                 print_wrapped_line(f"    {explanation}", indent=6)
+    if not has_details:  # the notes of the table explain it too
+        for text in explain_declared_p(comparison):
+            print_wrapped_line(f"  note: {text}", indent=4)
     if has_details and (scale_text := describe_calibrated_scale(comparison)):
         print_wrapped_line(f"  {scale_text}", indent=4)
     if has_details or comparison.unguided is not None:

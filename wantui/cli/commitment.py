@@ -276,11 +276,7 @@ def _describe_difference(difference: "CommitmentDifference", pair_count: int) ->
 
     effect = difference.kept_range
     p_text = f"p {difference.family_p:.3g}"
-    p_text += (
-        f" corrected for {pair_count} pairs ({difference.correction}; uncorrected {effect.p:.3g})"
-        if pair_count > 1
-        else ""
-    )
+    p_text += f" corrected for {pair_count} pairs ({difference.correction})" if pair_count > 1 else ""
     text = (
         f"{difference.first} minus {difference.second}: {_judge_difference(difference, pair_count)}. Difference of "
         f"the kept ranges: {effect.mean:+.3f} ({describe_interval(effect, '+.3f')}), {p_text}, smallest possible p "

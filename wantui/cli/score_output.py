@@ -36,6 +36,7 @@ def format_cost(plan: "ScorePlan", cost: "ScoreStarted") -> str:
 def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
     """Print the information of each word, its calibration, and the paired differences."""
     from wantui.analysis.calibrated import describe_measure
+    from wantui.analysis.differences import P_HEADER
 
     seeds_text = format_count(len(table.seeds), "seed")
     sentences_text = format_count(table.phrasing_count, "sentence")
@@ -64,7 +65,7 @@ def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
         f"{table.min_attainable_p:.3g}"
     )
     print_columns(
-        ("words", "form", "difference", "95 %", "d_z", "p alone", "p"),
+        ("words", "form", "difference", "95 %", "d_z", P_HEADER),
         *(
             (
                 f"{difference.first_word} - {difference.second_word}",
@@ -72,7 +73,6 @@ def print_score_table(plan: "ScorePlan", table: "InformationTable") -> None:
                 f"{difference.effect.mean:+.3g}",
                 format_interval(difference.effect.interval_low, difference.effect.interval_high),
                 f"{difference.effect.d_z:z.2f}" if math.isfinite(difference.effect.d_z) else "-",
-                f"{difference.effect.p:.3g}",
                 f"{difference.family_p:.3g}",
             )
             for difference in table.differences
