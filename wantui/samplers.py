@@ -19,7 +19,7 @@ REFUSED_SAMPLERS = {
     "sa-solver": "with flow matching, its last two sigmas are equal, so noise remains in the video",
     "sde-dpmsolver++": "its name is dpm++2m-sde",
 }
-"""Reasons against the diffusers samplers that are not supported, by name."""
+"""Reason why a sampler of diffusers is not supported, by the name of the sampler."""
 
 TRAINED_NOISE_LEVEL_COUNT = 1000
 """Number of noise levels in the training of Wan models."""
@@ -36,8 +36,8 @@ class SamplerSchedule:
     """The schedule of one sampler, equal to its diffusers scheduler."""
 
     compute_times: "Callable[[int, float], NDArray[np.float64]]"
-    """Function of the number of steps and the flow shift that returns the step times, from noise to data and
-    before the flow shift."""
+    """Function of the number of steps and the flow shift that returns the step times before the shift, from
+    noise to data."""
     evaluates_model_twice: bool = False
     """True if each step but the last evaluates the model also at its end point."""
     adds_noise: bool = False

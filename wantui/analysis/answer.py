@@ -38,7 +38,7 @@ class Answer:
     effects_text: str
     """Metrics with effect, 95 % interval and p; the reason if nothing is measured."""
     p_text: str = ""
-    """What p is corrected for, and the smallest possible p; with the clearest pair if the answer is about all groups.
+    """Correction of p, and the smallest possible p; with the clearest pair if the answer is about all groups.
     Empty if nothing is measured."""
     notes: tuple[str, ...] = ()
     """Sentences about intervals that disagree with p, and about excluded metrics."""
@@ -49,7 +49,7 @@ class Answer:
     correction: str = ""
     """Tests that p is corrected for, such as "3 metrics and 6 pairs"; empty if there is one test."""
     evidence: tuple[Evidence, ...] = ()
-    """Effect, interval and p of each metric; of an answer about all groups the slopes, if the setting is numeric."""
+    """Effect, interval and p of each metric; for an answer about all groups, the slopes if the setting is numeric."""
 
     @property
     def verdict(self) -> str:
@@ -141,7 +141,7 @@ def describe_path(claim: str, evidence: Sequence[Evidence]) -> tuple[list[str], 
 
 
 def find_clearest_evidence(evidence: Sequence[Evidence]) -> Evidence:
-    """Return the metric with the smallest p; of equal p, the metric with the narrowest relative interval.
+    """Return the metric with the smallest p; among equal p, the metric with the narrowest relative interval.
 
     A metric without an interval comes last, such as a metric with the same difference for all seeds.
     """

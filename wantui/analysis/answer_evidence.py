@@ -130,7 +130,7 @@ class AnswerData:
     place_phrasing_p: Sequence[float] = ()
     """p of each pair with phrasings as units; empty with fewer than MIN_PHRASINGS."""
     place_omnibus_p: float = math.nan
-    """p of the test of whether all groups are in one place."""
+    """p of the test for any difference in place between the groups."""
     doses: Doses | None = None
     """Numbers of the grouping setting; None if it is not numeric."""
     place_slope: ContrastDistance | None = None

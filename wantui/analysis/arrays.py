@@ -15,7 +15,7 @@ core."""
 
 
 def split_rows(rows: NDArray[Any], values_per_row: int, max_values: int = MAX_CHUNK_VALUES) -> list[NDArray[Any]]:
-    """Return the rows of an array in chunks, each of at least one row and of about `max_values` values at most.
+    """Return the rows of an array in chunks, each with at least one row and about `max_values` values at most.
 
     Args:
         values_per_row: number of values that are computed from each row.

@@ -11,7 +11,7 @@ from wantui.analysis.video import Video
 from wantui.formatting import format_count
 
 CALIBRATED_METRIC = "log_volume"
-"""Metric that decides by default: of the metrics of every trajectory, it responds most to frequency."""
+"""Metric that decides by default: of the metrics that every trajectory has, it responds most to frequency."""
 BEFORE, PARTLY_BEFORE, AFTER, DEFAULT = "before", "partly before", "after", "default"
 
 

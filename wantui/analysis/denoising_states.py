@@ -38,7 +38,8 @@ class StateMoment:
 
     kind: StateKind
     evaluation: int
-    """Index of the model evaluation that receives (noisy) or predicts (clean) the state; their number for the end."""
+    """Index of the model evaluation that receives (noisy) or predicts (clean) the state; for the end, the number of
+    evaluations."""
     step: int | None
     """Index of the step, from 0; None for the last latents, which are the video."""
     sigma: float

@@ -34,7 +34,7 @@ class UTurnVideo:
 
     @property
     def recipe(self) -> Recipe:
-        """Return the recipe of the source, whose size and model the U-turn has."""
+        """Return the recipe of the source video, which has the size and model of the U-turn."""
         return self.source.recipe
 
     def read_frames(self) -> Iterator[Frame]:

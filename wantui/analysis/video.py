@@ -64,7 +64,7 @@ class Video:
     clip_path: Path | None = None
     """Clip of the video; None if the manifest lists none."""
     labels: Mapping[str, float] = field(default_factory=dict)
-    """Outside labels of the video, by name; NaN where the table has an empty cell."""
+    """External labels of the video, by name; NaN where the table has an empty cell."""
     contributions_path: Path | None = None
     """Zarr group of the word contributions."""
     declared_metric: str = ""

@@ -215,7 +215,7 @@ def measure_ablation(plan: AblationPlan, request: AblationRequest) -> Iterator[A
 
 
 def _measure_task(loaded: "LoadedPipeline", task: AblationTask) -> Iterator[list[AblatedState]]:
-    """Yield the changes of all words at each state of a video."""
+    """Yield, for each state of a video, the changes of the velocity without each word."""
     from wantui.generation.denoise import prepare_inputs
     from wantui.generation.replay import evaluate_velocity
 

@@ -260,7 +260,7 @@ def _group_by_pipeline(tasks: Sequence[ScoreTask]) -> list[list[ScoreTask]]:
 
 
 def _make_scoring_recipe(recipe: Recipe, prompt: str | None = None) -> Recipe:
-    """Return a recipe that loads the model of a video, for two passes at each level, and encodes a prompt."""
+    """Return a recipe with a video's model and another prompt, for which the pipeline runs two passes at each level."""
     lora = {name: request for name, request in recipe.controls.items() if name == LORA.name}
     changes = {"guidance_scale": 2.0, "guidance_scale_2": None, "capture": CaptureRequests(), "controls": lora}
     return recipe.model_copy(update={**changes, "marks": (), "prompt": recipe.prompt if prompt is None else prompt})

@@ -22,7 +22,7 @@ def print_main_answers(comparison: "Comparison") -> None:
 
 
 def print_pair_answers(comparison: "Comparison") -> None:
-    """Print the answers of each pair of groups, unless they are the main answers, and what their figures mean."""
+    """Print and explain the answers on each pair of groups, unless they are the main answers."""
     from wantui.analysis.answer_evidence import CHANCE_NOTE, PLACE
 
     pairs = [pair for pair in comparison.answered_pairs if comparison.find_answers(*pair) != comparison.main_answers]

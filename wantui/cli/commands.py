@@ -20,7 +20,7 @@ COMMANDS_BY_OTHER_NAME = {
 }
 """Commands by the names that they have in other programs."""
 TYPO_SIMILARITY = 0.75
-"""Least similarity (`difflib`) of a mistyped command: "validate", which is a command of a group, is no "ablate"."""
+"""Smallest similarity (`difflib`) of a mistyped command: "validate", a command of a group, is no mistyped "ablate"."""
 
 
 class WantuiCommand(click.Command):

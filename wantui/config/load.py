@@ -289,7 +289,7 @@ class _ConfigReader:
             self._convert_bending_sweep(values, convert_to_plain_value(values.pop(LEGACY_SWEEP_SECTION)))
 
     def _convert_bending(self, section_name: str, section_content: dict[str, Any]) -> dict[str, Any]:
-        """Convert the bends of the older system in the section of attention bending; return the section."""
+        """Convert bends of the older system in the section of attention bending; return the converted section."""
         section = convert_legacy_section(convert_to_plain_value(section_content))
         is_disabled = is_false(section.values.get("enabled", True))
         if not is_disabled:

@@ -57,7 +57,7 @@ def return_guidance_unchanged(
 
 
 GuidanceChange = Callable[[Any, Sequence[EvaluationGuidance], DenoisingMoments, "Recipe"], Sequence[EvaluationGuidance]]
-"""Function of a request, the guidance of each evaluation so far, the evaluations and the recipe."""
+"""Function that returns the changed guidance from a request, the guidance so far, the moments and the recipe."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ of the previous keyframe."""
 MAX_EMBEDDING_BYTES = 512 * 4096 * 4
 """Bytes of the largest text embedding, in float32."""
 BLENDED_COPY_COUNT = 12
-"""Text embeddings in float32 that take as many bytes as the float64 values of an interpolation."""
+"""Number of float32 text embeddings that take as many bytes as the float64 values of an interpolation."""
 
 
 class PromptScheduleSettings(ConfigSection):

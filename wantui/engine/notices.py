@@ -161,7 +161,7 @@ class BatchEndNotifier:
         """Running commands."""
         self.free_places = threading.BoundedSemaphore(MAX_CONCURRENT_NOTICES)
         self.is_abandoned = False
-        """True once the engine no longer waits for notices; no other one is started."""
+        """True once the engine no longer waits for notices; no further notice is started."""
 
     def send_new_notices(self) -> None:
         """Send notices for the batches that ended since the last call.

@@ -39,7 +39,7 @@ def prepare_slot(slot: WorkerSlot, slots: Sequence[WorkerSlot], gpu_count: int, 
 
 
 def _explain_one_gpu(slot: WorkerSlot, slots: Sequence[WorkerSlot]) -> str:
-    """Return why a slot cannot get a second GPU until the engine restarts; empty if only no GPU is free now."""
+    """Return why a slot cannot get a second GPU until the engine restarts; empty if it only waits for a free GPU."""
     if slot.uses_one_gpu_only:
         return f"an earlier process of {slot.name} died while using two GPUs"
     has_bad_partner = any(slot.has_equal_gpu(other) and other.is_bad_partner for other in slots)

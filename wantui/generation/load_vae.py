@@ -74,7 +74,7 @@ def load_vae_pipeline(
 
 
 def choose_tile_side(pipeline: WanPipeline, model: WanModel, recipe: Recipe, first_side: int | None) -> int | None:
-    """Return the side of the tiles in pixels with which a video is decoded; None decodes complete frames.
+    """Return the side, in pixels, of the tiles in which a video is decoded; None decodes complete frames.
 
     Args:
         first_side: side with which the video's clip was decoded; smaller tiles are chosen only if it does not fit.

@@ -132,7 +132,7 @@ def estimate_video_bytes(batch: "Batch") -> list[int]:
 
 
 def iterate_cell_recipes(cell: "PlannedCell") -> Iterator[tuple[CaptureSizeKey, Recipe, int]]:
-    """Yield the key of equal sizes, a recipe, and the number of variations, for the variations of a cell."""
+    """Yield size key, recipe and number of variations, for each set of a cell's variations with equal sizes."""
     if not records_marked_words(cell.recipe):
         yield _make_size_key(cell.recipe), cell.recipe, len(cell.variations)
         return

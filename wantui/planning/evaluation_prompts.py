@@ -56,7 +56,7 @@ def build_evaluation_prompts_attribute(recipe: Recipe) -> dict[str, Any]:
 
 
 def describe_evaluation_prompts(recipe: Recipe) -> dict[str, str]:
-    """Return the prompt of each run of consecutive evaluations with one prompt; empty without a prompt schedule.
+    """Return the prompts by the consecutive evaluations that read them; empty without a prompt schedule.
 
     The keys are `evaluations 0 to 9`; the values are `a red ball`, or `a red ball → a blue ball` for a mixture.
     """

@@ -80,7 +80,7 @@ class RecipeBuilder:
         return first_recipe
 
     def _build_capture_requests(self, settings: Settings) -> CaptureRequests:
-        """Return the captures that the settings request, cached by the reason for which the trajectory is altered."""
+        """Return the captures that the settings request, cached by the reason why the trajectory is altered."""
         alteration = describe_altered_trajectory(settings)
         if alteration not in self._captures_by_alteration:
             self._captures_by_alteration[alteration] = _build_capture_requests(settings, self.has_marks)

@@ -144,7 +144,7 @@ def _label_positions(axis: SweepAxis, name_by_path: Mapping[str, str]) -> list[s
 
 
 def merge_cell_texts(texts_by_label: Mapping[str, Sequence[str]], cell_count: int) -> list[str]:
-    """Join the texts of cells; the label of its first cell precedes a text that not all `cell_count` cells share."""
+    """Return the distinct texts of cells, each after the label of its cells, unless all `cell_count` cells share it."""
     labels_by_text: dict[str, list[str]] = {}
     for label, texts in texts_by_label.items():
         for text in dict.fromkeys(texts):

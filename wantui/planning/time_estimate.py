@@ -277,7 +277,7 @@ def make_time_key(recipe: Recipe) -> tuple[Any, ...]:
 
 
 def _make_memory_key(recipe: Recipe) -> tuple[Any, ...]:
-    """Return the key of equal peak memory under one memory plan."""
+    """Return a key that is equal for recipes with equal peak memory under one memory plan."""
     return (
         *_make_step_key(recipe),
         recipe.speed == "cached",

@@ -149,7 +149,7 @@ def _join_expansions(
     def index_positions(
         keys: frozenset[BracketKey], shared_keys: tuple[BracketKey, ...]
     ) -> dict[tuple[int, ...], list[int]]:
-        """Return the expansions with these brackets, by their options in the shared brackets."""
+        """Return the positions of the expansions with these brackets, by their options in the shared brackets."""
         index: dict[tuple[int, ...], list[int]] = {}
         for position in positions_by_keys[keys]:
             index.setdefault(_list_options(expansions[position].choice_by_key, shared_keys), []).append(position)

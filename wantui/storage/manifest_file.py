@@ -28,7 +28,7 @@ from wantui.storage.manifest import (
 )
 
 FINAL_VIDEO_STATES: tuple[VideoState, ...] = ("done", "failed", "cancelled")
-"""States that a video leaves only on request of a user."""
+"""States that a video leaves only at a user's request."""
 FOLD_DIVISOR = 8
 """Divisor of the manifest's size: a continued batch first folds a journal that is larger than the quotient."""
 MAX_READ_ATTEMPTS = 100

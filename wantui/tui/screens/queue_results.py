@@ -55,7 +55,7 @@ class QueueResults(QueueDetails):
         return self.has_class("-with-results")
 
     def fit_results(self, batch: BatchRow | None) -> None:
-        """Give the rows that the lists leave free to the pictures of the batch, if they suffice and it can be read."""
+        """Use rows that the lists leave free for pictures of the batch, if they suffice and the batch can be read."""
         list_height = (0 if batch is None else batch.video_count) + LIST_FRAME_HEIGHT
         list_height = max(list_height, MIN_VIDEO_HEIGHT) if self.shows_video else list_height
         free_height = self.query_one("#lists", Vertical).size.height - self.batch_list.outer_size.height - list_height

@@ -44,7 +44,7 @@ class MatrixPictures:
     def request_cells(
         self, grid: VideoMatrix, places: Iterable[tuple[int, int]], size: tuple[int, int], reads_again: bool
     ) -> None:
-        """Read the pictures of cells in this order, and again those that could not be read.
+        """Read the pictures of cells in this order; try unreadable pictures again.
 
         Args:
             reads_again: also read pictures that are known, because their files may have changed.

@@ -228,7 +228,7 @@ class TrajectoryTable(VirtualList):
         return self._batch_names.get(row.folder, "") if isinstance(row, Video) else ""
 
     def _find_visible_metrics(self, width: int) -> list[int]:
-        """Return the indices of the metrics that fit beside the names and a space before the sign of further ones."""
+        """Return the indices of the metrics that fit beside the names, and leave room for the sign of more metrics."""
         free_width = width - sum((column.width or 0) + len(COLUMN_GAP) for column in self._make_name_columns(width))
         indices: list[int] = []
         for index in range(self.first_metric_index, len(METRICS)):
