@@ -2,12 +2,15 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from rich.style import Style
 from rich.text import Text
 
 from wantui.queue.records import BatchRow
 from wantui.tui.columns import COLUMN_GAP, Column, draw_column_headers, draw_list_row
+from wantui.tui.plots import draw_bar
 from wantui.tui.queue_columns import MAX_NAME_WIDTH, BatchWidths, VideoWidths, make_batch_columns, make_video_columns
 from wantui.tui.widgets.matrix_geometry import CellGeometry
 from wantui.tui.widgets.matrix_labels import draw_corner
@@ -119,7 +122,7 @@ def test_name_takes_the_space_of_an_empty_eta_column() -> None:
 
 @pytest.mark.parametrize("list_width", [83, 84, 91, 104, 105, 110, 150])
 @pytest.mark.parametrize("name", ["demo", "n" * 30])
-def test_batches_show_their_template_where_36_cells_of_it_fit_beside_the_whole_name(name: str, list_width: int) -> None:
+def test_batches_show_their_template_where_26_cells_of_it_fit_beside_the_whole_name(name: str, list_width: int) -> None:
     batch = batch_row(folder=Path(name), template="a [red|blue] circle", counts={"done": 1, "queued": 1})
     columns = make_batch_columns(
         VirtualList(), set(), lambda: True, lambda batch: "", BatchWidths.measure([batch], has_engine=True)
@@ -127,25 +130,32 @@ def test_batches_show_their_template_where_36_cells_of_it_fit_beside_the_whole_n
     shown = [column for column in columns if column.fits(list_width)]
     free_width = list_width + len(COLUMN_GAP) - sum((column.width or 0) + len(COLUMN_GAP) for column in shown)
     if shown[-1].header_text == "template":
-        assert free_width >= 36
+        assert free_width >= 26
         assert [column.width for column in shown if column.header_text == "name"] == [len(name)]
     else:
-        assert list_width < 84 or free_width < len(name) + len(COLUMN_GAP) + 36
+        assert list_width < 84 or free_width < len(name) + len(COLUMN_GAP) + 26
 
 
 def test_videos_of_a_batch_have_columns_as_wide_as_their_content() -> None:
-    assert VideoWidths.measure(None, True, 0) == VideoWidths()
+    videos: list[Any] = [SimpleNamespace(title="red seed 42", steps=steps) for steps in (8, 100)]
+    assert VideoWidths.measure(None, True, []) == VideoWidths()
     batch = batch_row(counts={"done": 4, "queued": 7, "failed": 0})
-    assert VideoWidths.measure(batch, True, 8) == VideoWidths(2, len("· waiting"), len("steps"), True)
+    assert VideoWidths.measure(batch, True, videos[:1]) == VideoWidths(2, len("· waiting"), 5, 11, True)
     running = batch_row(counts={"running": 1, "done": 1200})
-    assert VideoWidths.measure(running, True, 100) == VideoWidths(4, len("▶ decoding"), len("100/100"), True)
-    assert VideoWidths.measure(running, False, 100).state == len("! interrupted")
+    assert VideoWidths.measure(running, True, videos) == VideoWidths(4, len("▶ decoding"), 7, 11, True)
+    assert VideoWidths.measure(running, False, videos).state == len("! interrupted")
+
+
+def make_columns(widths: VideoWidths, eta: str = "") -> list[Column[tuple[int, Any]]]:
+    return make_video_columns(
+        VirtualList(), lambda: True, lambda index, video: eta, lambda video: None, lambda video: "", widths
+    )
 
 
 def test_ended_batches_have_no_progress_columns() -> None:
     def list_headers(has_unfinished: bool, width: int) -> list[str]:
         widths = VideoWidths(has_unfinished=has_unfinished)
-        columns = make_video_columns(VirtualList(), lambda: True, lambda index, video: "", lambda video: None, widths)
+        columns = make_columns(widths)
         return [column.header_text for column in columns if column.fits(width)]
 
     assert list_headers(has_unfinished=False, width=80) == ["#", "state", "took", "video"]
@@ -154,17 +164,28 @@ def test_ended_batches_have_no_progress_columns() -> None:
     assert list_headers(has_unfinished=True, width=49) == ["#", "state", "ETA", "video"]
     assert list_headers(has_unfinished=True, width=75) == ["#", "state", "progress", "steps", "ETA", "took", "video"]
     assert list_headers(has_unfinished=True, width=84) == ["#", "state", "progress", "steps", "ETA", "took", "video"]
-    assert list_headers(has_unfinished=False, width=140) == ["#", "state", "took", "ended", "video"]
+    assert list_headers(has_unfinished=False, width=90) == ["#", "state", "took", "ended", "video", "prompt"]
 
 
 def test_narrow_list_tells_the_duration_of_a_video_from_its_eta() -> None:
-    columns = make_video_columns(
-        VirtualList(), lambda: True, lambda index, video: "0:07", lambda video: None, VideoWidths(has_unfinished=True)
-    )
-    eta, took = (column for column in columns if column.header_text in ("ETA", "took"))
-    assert took.draw_cell((0, SimpleNamespace(state="done", seconds=4.0))) == "4.0 s"  # type: ignore[arg-type]
-    assert took.draw_cell((1, SimpleNamespace(state="queued", seconds=None))) == ""  # type: ignore[arg-type]
-    assert eta.draw_cell((1, SimpleNamespace(state="queued", seconds=None))) == "0:07"  # type: ignore[arg-type]
+    widths = VideoWidths(has_unfinished=True)
+    columns = make_columns(widths, "0:07")
+    eta, took = (column for column in columns if column.header_text in ("ETA", "took") and column.fits(60))
+    assert took.draw_cell((0, SimpleNamespace(state="done", seconds=4.0))) == "4.0 s"
+    assert took.draw_cell((1, SimpleNamespace(state="queued", seconds=None))) == ""
+    assert eta.draw_cell((1, SimpleNamespace(state="queued", seconds=None))) == "0:07"
+
+
+def test_narrow_list_shows_the_progress_of_a_running_video_in_place_of_its_duration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(VirtualList, "make_colour_style", lambda *_: Style())
+    columns = make_columns(VideoWidths(has_unfinished=True))
+    (took,) = (column for column in columns if column.header_text == "took" and column.fits(60))
+    video: Any = SimpleNamespace(state="running", step=4, steps=8, seconds=None)
+    assert str(took.draw_cell((0, video))) == draw_bar(0.5, 7)
+    video.state = "queued"
+    assert took.draw_cell((0, video)) == ""
 
 
 @pytest.mark.parametrize(
@@ -173,7 +194,9 @@ def test_narrow_list_tells_the_duration_of_a_video_from_its_eta() -> None:
 )
 def test_duration_of_a_video_fits_into_its_column(seconds: float, text: str) -> None:
     widths = VideoWidths()
-    columns = make_video_columns(VirtualList(), lambda: True, lambda index, video: "", lambda video: None, widths)
+    columns = make_video_columns(
+        VirtualList(), lambda: True, lambda index, video: "", lambda video: None, lambda video: "", widths
+    )
     column = next(column for column in columns if column.header_text == "took")
     video = SimpleNamespace(state="done", seconds=seconds)
     assert column.draw_cell((0, video)) == text  # type: ignore[arg-type]

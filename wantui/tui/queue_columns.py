@@ -18,10 +18,10 @@ from wantui.tui.state_style import DECODING_WORD, StateStyle, get_state_style, g
 from wantui.tui.widgets.batch_list import shorten_model, shorten_name
 from wantui.tui.widgets.virtual_list import VirtualList
 
-MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_FAILURES_AND_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_END = 70, 84, 105, 130
+MIN_WIDTH_WITH_FAILURES, MIN_WIDTH_WITH_FAILURES_AND_BARS, MIN_WIDTH_WITH_MODEL, MIN_WIDTH_WITH_END = 70, 84, 105, 88
 """Smallest list widths, in cells, that show failures and times of batches, bars beside failures, model and seeds, and
-the time at which a video ended."""
-MIN_TEMPLATE_WIDTH = 36
+of a video the time at which it ended, a long bar or, once all videos have ended, the prompt."""
+MIN_TEMPLATE_WIDTH = 26
 """Smallest width of a batch's template, in cells; the details of a batch show it too."""
 MIN_WIDTH_WITH_DURATION = 50
 """Smallest width of a list of unfinished videos, in cells, that shows how long its done videos took."""
@@ -29,9 +29,11 @@ MIN_WIDTH_WITH_STEPS = 62
 """Smallest width of a video list, in cells, that shows steps; beside a narrower one, the details show them."""
 MIN_WIDTH_WITH_BARS = 72
 """Smallest width of a list, in cells, that shows bars, unless a list of batches shows failures."""
-BAR_WIDTH = 8
-"""Cells of a bar, and of its heading."""
-MAX_MODEL_WIDTH, MAX_SEEDS_WIDTH, MAX_NAME_WIDTH, MAX_COUNTS_WIDTH = 24, 24, 44, 13
+BAR_WIDTH, LONG_BAR_WIDTH, DURATION_WIDTH = 8, 20, 7
+"""Cells of a bar, and of its heading; of a bar in a wide list of videos; of the column "took"."""
+OTHER_COLUMNS_WIDTH = 52
+"""Cells of all columns of a wide list of unfinished videos but the bar and the title."""
+MAX_MODEL_WIDTH, MAX_SEEDS_WIDTH, MAX_NAME_WIDTH, MAX_TITLE_WIDTH, MAX_COUNTS_WIDTH = 24, 24, 44, 44, 13
 """Largest widths, in cells, of columns that are as wide as their content."""
 MAX_SECONDS_WITH_DECIMAL, MAX_WHOLE_SECONDS = 999.95, 99_999.5
 """Seconds below which the column "took" shows seconds with a decimal, and whole seconds; above, it shows hours."""
@@ -99,7 +101,7 @@ def make_batch_columns(
         return _draw_state(batch_list, find_displayed_batch_state(batch, has_engine()))
 
     def draw_progress(batch: BatchRow) -> Text:
-        return _draw_progress(batch_list, _count_done_videos(batch) / max(1, batch.video_count))
+        return _draw_progress(batch_list, _count_done_videos(batch) / max(1, batch.video_count), BAR_WIDTH)
 
     def draw_failed_count(batch: BatchRow) -> Text:
         return Text(str(batch.counts.get("failed") or ""), batch_list.make_colour_style("error"))
@@ -143,37 +145,46 @@ class VideoWidths:
     number: int = 2
     state: int = 5
     steps: int = 5
+    title: int = 5
     has_unfinished: bool = False
 
     @classmethod
-    def measure(cls, batch: BatchRow | None, has_engine: bool, step_count: int) -> "VideoWidths":
-        """Return the widths for the videos of a batch; `step_count` is the largest number of steps in any video."""
+    def measure(cls, batch: BatchRow | None, has_engine: bool, videos: Collection[VideoRow]) -> "VideoWidths":
+        """Return the widths for the known videos of a batch."""
         if batch is None:
             return cls()
         states = {find_displayed_state(state, has_engine) for state, count in batch.counts.items() if count}
         return cls(
             max(2, len(str(batch.video_count))),
             max(_measure_states(states), 2 + len(DECODING_WORD) if "running" in states else 0),
-            max(len("steps"), 2 * len(str(step_count)) + 1),
+            max(len("steps"), 2 * len(str(max((video.steps for video in videos), default=0))) + 1),
+            min(MAX_TITLE_WIDTH, max([len("video"), *(cell_len(replace_names(video.title)) for video in videos)])),
             batch.unfinished_count > 0,
         )
 
 
 def _make_progress_columns(
-    video_list: VirtualList, find_seconds_left: Callable[[int, VideoRow], str], steps_width: int
+    video_list: VirtualList, find_seconds_left: Callable[[int, VideoRow], str], widths: "VideoWidths"
 ) -> list[Column[tuple[int, VideoRow]]]:
     """Return the columns of running videos: progress as a bar, progress in steps, and ETA."""
 
-    def draw_progress(row: tuple[int, VideoRow]) -> Text | str:
-        video = row[1]
-        return _draw_progress(video_list, video.step / max(1, video.steps)) if video.state == "running" else ""
+    def draw_progress(width: int) -> Callable[[tuple[int, VideoRow]], Text | str]:
+        return lambda row: _draw_video_progress(video_list, row[1], width)
 
     def format_steps(row: tuple[int, VideoRow]) -> str:
         return f"{row[1].step}/{row[1].steps}" if row[1].state == "running" else ""
 
+    long_bar_width = max(MIN_WIDTH_WITH_END, OTHER_COLUMNS_WIDTH + LONG_BAR_WIDTH + widths.title)
     return [
-        Column("progress", BAR_WIDTH, draw_progress, min_list_width=MIN_WIDTH_WITH_BARS),
-        Column("steps", steps_width, format_steps, "right", min_list_width=MIN_WIDTH_WITH_STEPS),
+        Column(
+            "progress",
+            BAR_WIDTH,
+            draw_progress(BAR_WIDTH),
+            min_list_width=MIN_WIDTH_WITH_BARS,
+            max_list_width=long_bar_width - 1,
+        ),
+        Column("progress", LONG_BAR_WIDTH, draw_progress(LONG_BAR_WIDTH), min_list_width=long_bar_width),
+        Column("steps", widths.steps, format_steps, "right", min_list_width=MIN_WIDTH_WITH_STEPS),
         Column("ETA", 7, lambda row: find_seconds_left(*row), "right"),
     ]
 
@@ -183,6 +194,7 @@ def make_video_columns(
     has_engine: Callable[[], bool],
     find_seconds_left: Callable[[int, VideoRow], str],
     find_variation: Callable[[VideoRow], tuple[str, str] | None],
+    find_prompt: Callable[[VideoRow], str],
     widths: VideoWidths,
 ) -> list[Column[tuple[int, VideoRow]]]:
     """Return the columns of the video list; a row is the index of a video in the batch, and the video.
@@ -191,6 +203,7 @@ def make_video_columns(
         has_engine: returns whether an engine is running.
         find_seconds_left: returns the displayed ETA of a video, given its index and row.
         find_variation: returns the id and the theme colour of a video's variation; None without a colour.
+        find_prompt: returns the prompt of a video; empty until it is known.
         widths: if no video waits or runs, the columns of progress and ETA are left out.
     """
 
@@ -210,23 +223,47 @@ def make_video_columns(
         error = f"  {row[1].error}" if row[1].error else ""
         return draw_title(row).append(error, video_list.make_colour_style("error"))
 
+    def draw_prompt_or_error(row: tuple[int, VideoRow]) -> Text:
+        if row[1].error:
+            return Text(row[1].error, video_list.make_colour_style("error"))
+        return Text(find_prompt(row[1]), Style(dim=True))
+
+    def draw_duration_or_progress(row: tuple[int, VideoRow]) -> Text | str:
+        return _draw_video_progress(video_list, row[1], DURATION_WIDTH) or _format_duration(row[1])
+
     def format_end(row: tuple[int, VideoRow]) -> str:
         return "" if row[1].finished is None else format_time_of_day(row[1].finished)
 
+    prompt_columns = [
+        Column("video", widths.title, draw_title, min_list_width=MIN_WIDTH_WITH_END, keeps_end=True),
+        Column("prompt", None, draw_prompt_or_error, min_list_width=MIN_WIDTH_WITH_END),
+    ]
+    duration_width = MIN_WIDTH_WITH_DURATION if widths.has_unfinished else 0
     return [
         Column("#", widths.number, lambda row: str(row[1].number + 1), "right"),
         Column("state", widths.state, draw_video_state),
-        *(_make_progress_columns(video_list, find_seconds_left, widths.steps) if widths.has_unfinished else ()),
+        *(_make_progress_columns(video_list, find_seconds_left, widths) if widths.has_unfinished else ()),
         Column(
             "took",
-            7,
-            lambda row: _format_duration(row[1]),
+            DURATION_WIDTH,
+            draw_duration_or_progress,
             "right",
-            min_list_width=MIN_WIDTH_WITH_DURATION if widths.has_unfinished else 0,
+            min_list_width=duration_width,
+            max_list_width=MIN_WIDTH_WITH_BARS - 1,
+        ),
+        Column(
+            "took", DURATION_WIDTH, lambda row: _format_duration(row[1]), "right", min_list_width=MIN_WIDTH_WITH_BARS
         ),
         Column("ended", 5, format_end, "right", min_list_width=MIN_WIDTH_WITH_END),
         Column("video", None, draw_title, max_list_width=MIN_WIDTH_WITH_BARS - 1, keeps_end=True),
-        Column("video", None, draw_title_and_error, min_list_width=MIN_WIDTH_WITH_BARS),
+        Column(
+            "video",
+            None,
+            draw_title_and_error,
+            min_list_width=MIN_WIDTH_WITH_BARS,
+            max_list_width=None if widths.has_unfinished else MIN_WIDTH_WITH_END - 1,
+        ),
+        *([] if widths.has_unfinished else prompt_columns),
     ]
 
 
@@ -268,5 +305,10 @@ def _draw_style(row_list: VirtualList, style: StateStyle) -> Text:
     return Text(f"{style.glyph} {style.state_word}", row_list.make_colour_style(style.colour_name))
 
 
-def _draw_progress(row_list: VirtualList, completed_fraction: float) -> Text:
-    return draw_styled_bar(completed_fraction, BAR_WIDTH, row_list.make_colour_style("accent"))
+def _draw_video_progress(video_list: VirtualList, video: VideoRow, width: int) -> Text | str:
+    """Return the bar of a running video; empty for other videos."""
+    return _draw_progress(video_list, video.step / max(1, video.steps), width) if video.state == "running" else ""
+
+
+def _draw_progress(row_list: VirtualList, completed_fraction: float, width: int) -> Text:
+    return draw_styled_bar(completed_fraction, width, row_list.make_colour_style("accent"))

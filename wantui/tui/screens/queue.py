@@ -209,8 +209,8 @@ class QueueScreen(QueueActions):
 
     def _fit_video_columns(self, batch: BatchRow | None) -> None:
         """Make the columns of the video list as wide as their content."""
-        step_count = max((video.steps for page in self.pages_by_number.values() for video in page.videos), default=0)
-        widths = VideoWidths.measure(batch, self._has_engine, step_count)
+        videos = [video for page in self.pages_by_number.values() for video in page.videos]
+        widths = VideoWidths.measure(batch, self._has_engine, videos)
         if widths != self._video_widths:
             self._video_widths = widths
 
@@ -219,7 +219,7 @@ class QueueScreen(QueueActions):
                 return "" if seconds_left is None else format_seconds_left(seconds_left)
 
             self._video_columns = make_video_columns(
-                self.video_list, lambda: self._has_engine, format_eta, self.find_variation, widths
+                self.video_list, lambda: self._has_engine, format_eta, self.find_variation, self.find_prompt, widths
             )
             self.video_list.refresh()
 

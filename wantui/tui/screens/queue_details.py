@@ -203,6 +203,11 @@ class QueueDetails(BaseScreen):
         variation_id = message.manifest.variations[entry.variation].id
         return (variation_id, message.colours_by_variation[variation_id]) if message.colours_by_variation else None
 
+    def find_prompt(self, video: VideoRow) -> str:
+        """Return the prompt of a video; empty until the manifest is read."""
+        entry = self._find_entry(video)
+        return "" if entry is None else " ".join(entry.recipe.prompt.split())
+
     def _find_entry(self, video: VideoRow) -> VideoEntry | None:
         manifest = None if self.facts_message is None else self.facts_message.manifest
         if manifest is None or not video.number < len(manifest.videos):
