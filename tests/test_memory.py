@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from wantui.batches import rerun
 from wantui.captures.attention import AttentionRequest, count_text_columns
 from wantui.config import load_config
 from wantui.config.plans import PLAN_BY_FORMER_NAME, PlanName
@@ -300,6 +301,36 @@ def test_next_fitting_plan_follows_a_failed_one(
     chosen = choose_recipe_plan(recipe_of(SMALL), "cuda", find_plan("encode-first"))
     assert chosen.plan.slug == name
     assert reason in chosen.reason
+
+
+@pytest.mark.parametrize(
+    ("speed", "provenance", "free", "slug"),
+    [
+        ("fused", {"tile": None, "blocks": "fused"}, 80 * GB, "resident"),
+        ("fused", {"tile": 128, "blocks": "fused"}, 80 * GB, "small-tiles"),
+        ("fused", {"tile": 128, "blocks": "reference"}, 80 * GB, "sequential"),
+        ("fp8", {"tile": 128, "blocks": "fp8"}, 80 * GB, "small-tiles"),
+        ("reference", {"tile": 128, "blocks": "reference"}, 80 * GB, "small-tiles"),
+        ("fused", {"tile": 256, "blocks": "fused"}, 80 * GB, "tiled"),
+        ("fused", {"tile": 128, "blocks": "fused"}, 3 * GB, "sequential"),
+        ("fused", {"tile": 128, "blocks": "reference", "threads": 8}, 80 * GB, "small-tiles"),
+        ("fused", {"tile": None, "blocks": "reference", "threads": 8}, 80 * GB, "resident"),
+        ("fused", {}, 80 * GB, "resident"),
+    ],
+)
+def test_rerun_chooses_a_plan_with_the_tiles_and_blocks_of_the_original(
+    speed: str, provenance: dict[str, Any], free: int, slug: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (pipelines, rerun):
+        monkeypatch.setattr(module, "resolve_device", lambda _: GPU)
+    monkeypatch.setattr(pipelines, "query_free_gpu_bytes", lambda _: free)
+    assert rerun.choose_rerun_plan(recipe_of(SMALL, speed=speed), "cuda", provenance).slug == slug
+
+
+@pytest.mark.parametrize("blocks", ["fused", "reference"])
+def test_rerun_on_a_cpu_chooses_a_plan_for_cpus(blocks: str) -> None:
+    provenance = {"tile": 128, "blocks": blocks}
+    assert rerun.choose_rerun_plan(recipe_of(SMALL, speed="fused"), "cpu", provenance).slug == "small-tiles"
 
 
 def test_plan_is_chosen_again_for_each_video_after_low_memory(

@@ -300,6 +300,8 @@ def main(
         cases = [case for case in cases if not only or any(part in case.name for part in (NO_CONTROL, *only))]
         ways = list_ways(speeds or SPEEDS[:1], PLAN_SLUGS if compares_all_plans else plans, two_gpus)
         trials = generate_all(runners, ways, cases, minutes)
+        if not trials:
+            raise click.ClickException("no video could be compared")
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         click.echo(f"\n{model}, {device}, torch {torch.__version__}, {STEPS} steps")
         for line in describe_trials(trials):

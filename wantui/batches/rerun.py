@@ -15,7 +15,7 @@ from wantui.generation.provenance import describe_clip_provenance
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint_file, fingerprint_model
 from wantui.planning import CaptureRequests, Recipe
-from wantui.planning.memory_plan import MEMORY_PLANS, MemoryPlan
+from wantui.planning.memory_plan import MEMORY_PLANS, MemoryPlan, can_fuse_pipeline
 from wantui.storage.mp4 import measure_largest_difference
 from wantui.storage.video_files import VideoFiles
 from wantui.worker.pipelines import choose_recipe_plan, load_recipe_pipeline
@@ -65,7 +65,7 @@ def rerender_clip(
     ensure_recipe_weights(recipe, may_fetch)
     yield ModelLoadStarted(recipe.model, str(resolve_device(device)))
     loaded_pipeline = load_recipe_pipeline(
-        recipe, device, _choose_rerun_plan(recipe, device, original_provenance), may_fetch=may_fetch
+        recipe, device, choose_rerun_plan(recipe, device, original_provenance), may_fetch=may_fetch
     )
     pipeline = loaded_pipeline.pipeline
     new_provenance = describe_clip_provenance(pipeline, recipe)
@@ -100,14 +100,32 @@ def rerender_clip(
     yield RerunResult(latents_equal, largest_difference, changed_provenance, is_known=bool(original_provenance))
 
 
-def _choose_rerun_plan(recipe: Recipe, device: str, original_provenance: dict[str, Any]) -> MemoryPlan:
-    """Return a plan with the tile size of the original clip if it fits; otherwise the comparison reports the change."""
-    if "tile" in original_provenance:
-        same_tile_plans = [
-            plan
-            for plan in MEMORY_PLANS
-            if plan.choose_tile_side(recipe.width, recipe.height) == original_provenance["tile"]
-        ]
-        if same_tile_plans and (chosen_plan := choose_recipe_plan(recipe, device, allowed_plans=same_tile_plans)).fits:
+def choose_rerun_plan(recipe: Recipe, device: str, original_provenance: dict[str, Any]) -> MemoryPlan:
+    """Return a memory plan that fits and with which the clip and its latents can have the bits of the original clip.
+
+    Such a plan decodes the same tiles, and fuses blocks if the original's blocks were fused. If none fits, the tiles
+    alone decide, and then the free memory alone: the comparison reports the change.
+    """
+    model, fuses_blocks = find_model(recipe.model), original_provenance.get("blocks") in ("fused", "fp8")
+    # Blocks are fused on GPUs only: for another device, no plan gives the original's bits.
+    are_both_on_gpus = (
+        resolve_device(device).type == "cuda"
+        and "blocks" in original_provenance
+        and original_provenance.get("threads") is None
+    )
+    faster_first = sorted(MEMORY_PLANS, key=lambda plan: plan.weight_streaming == "blocking")
+    same_tile_plans = [
+        plan
+        for plan in faster_first
+        if "tile" in original_provenance
+        and plan.choose_tile_side(recipe.width, recipe.height) == original_provenance["tile"]
+    ]
+    same_blocks_plans = [
+        plan
+        for plan in same_tile_plans
+        if not are_both_on_gpus or can_fuse_pipeline(model, plan, recipe.speed, recipe.weights) == fuses_blocks
+    ]
+    for allowed_plans in (same_blocks_plans, same_tile_plans):
+        if allowed_plans and (chosen_plan := choose_recipe_plan(recipe, device, allowed_plans=allowed_plans)).fits:
             return chosen_plan.plan
     return choose_recipe_plan(recipe, device).plan
