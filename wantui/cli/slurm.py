@@ -95,12 +95,7 @@ def command(
     folder on stdout.
     """
     from wantui.batches.enqueue import find_missing_videos
-    from wantui.batches.slurm import (
-        JobResources,
-        check_slurm_installation,
-        find_foreign_arrays,
-        parse_time_limit_minutes,
-    )
+    from wantui.batches.slurm import JobResources, check_slurm_installation, parse_time_limit_minutes
     from wantui.cli.run import open_batch_to_resume
 
     template_text = read_template(template, template_file)
@@ -129,16 +124,22 @@ def command(
     else:
         assert template_text is not None
         folder, manifest = _create_batch(config, template_text, options, resources)
-    if foreign_arrays := find_foreign_arrays(folder.root):
+    _warn_about_foreign_arrays(folder.root)
+    missing_text = format_count(len(find_missing_videos(folder, manifest)), "video")
+    job_ids = _submit_jobs(folder, job_count, resources, is_new_batch=resume_folder is None)
+    _print_jobs(missing_text, job_ids, folder)
+
+
+def _warn_about_foreign_arrays(folder: Path) -> None:
+    from wantui.batches.slurm import find_foreign_arrays
+
+    if foreign_arrays := find_foreign_arrays(folder):
         print_warnings(
             [
                 f"other users submitted arrays for this batch ({', '.join(foreign_arrays)}); wantui checks only "
                 f"whether your own arrays have ended. Check theirs: squeue -j {','.join(foreign_arrays)}"
             ]
         )
-    missing_text = format_count(len(find_missing_videos(folder, manifest)), "video")
-    job_ids = _submit_jobs(folder, job_count, resources, is_new_batch=resume_folder is None)
-    _print_jobs(missing_text, job_ids, folder)
 
 
 def _create_batch(

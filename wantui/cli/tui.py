@@ -82,6 +82,27 @@ def _disable_pydantic_plugins() -> Iterator[None]:
             del os.environ[name]
 
 
+def _prepare_terminal() -> None:
+    """Reject standard streams that are not a terminal, and let Textual ask the terminal for its size."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError("cannot open the application: this is not a terminal. `wantui --help` lists other commands")
+    if not sys.stderr.isatty():  # Textual draws on it, so the screen would stay blank
+        raise UserError("cannot open the application: it draws on stderr, which is not a terminal. Start it without 2>")
+    # If COLUMNS and LINES are set, Textual uses them instead of the size of the terminal, and misses every resize.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+
+
+def _check_colour_system() -> None:
+    """Reject a value of TEXTUAL_COLOR_SYSTEM that Textual does not know."""
+    colour_system = os.environ.get("TEXTUAL_COLOR_SYSTEM", "auto")
+    if colour_system not in COLOUR_SYSTEMS:
+        known_systems = ", ".join(COLOUR_SYSTEMS)
+        raise UserError(
+            f"cannot draw with TEXTUAL_COLOR_SYSTEM={colour_system!r}. Unset it, or set one of: {known_systems}"
+        )
+
+
 def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | None = None, batch_note: str = "") -> None:
     """Run the terminal application until the user quits, then exit.
 
@@ -93,20 +114,9 @@ def run_application(low_bandwidth: bool, captures_mouse: bool, batch: Path | Non
         UserError: stdin, stdout or stderr is not a terminal, or the queue or the settings cannot be used.
     """
     is_in_browser = "TEXTUAL_DRIVER" in os.environ  # set by `wantui serve`
-    if not is_in_browser and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError("cannot open the application: this is not a terminal. `wantui --help` lists other commands")
-    if not is_in_browser and not sys.stderr.isatty():  # Textual draws on it, so the screen would stay blank
-        raise UserError("cannot open the application: it draws on stderr, which is not a terminal. Start it without 2>")
     if not is_in_browser:
-        # If COLUMNS and LINES are set, Textual uses them instead of the size of the terminal, and misses every resize.
-        for name in ("COLUMNS", "LINES"):
-            os.environ.pop(name, None)
-    colour_system = os.environ.get("TEXTUAL_COLOR_SYSTEM", "auto")
-    if colour_system not in COLOUR_SYSTEMS:
-        known_systems = ", ".join(COLOUR_SYSTEMS)
-        raise UserError(
-            f"cannot draw with TEXTUAL_COLOR_SYSTEM={colour_system!r}. Unset it, or set one of: {known_systems}"
-        )
+        _prepare_terminal()
+    _check_colour_system()
     gc.disable()  # until the first paint: imported objects stay alive, and scanning them takes a fifth of the start
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
     os.environ.setdefault("ESCDELAY", "50")
