@@ -267,12 +267,12 @@ def open_batch(path: str | Path) -> OpenBatch:
     """Open a batch folder as it is now; call this again to see later changes on disk.
 
     Args:
-        path: batch folder; `~` and `$NAME` are expanded.
+        path: batch folder; `~` and `$NAME` are expanded. The program may change its working folder later.
 
     Raises:
         ManifestError: the folder is not a batch folder, or its manifest is damaged.
     """
-    folder = expand_user_path(path)
+    folder = expand_user_path(path).absolute()
     manifest = read_manifest(BatchFolder(folder))
     videos = tuple(_describe_video(folder, manifest, entry) for entry in manifest.videos)
     axes = () if manifest.sweep is None else tuple(manifest.sweep.axes)
