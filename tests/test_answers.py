@@ -72,7 +72,8 @@ from wantui.config.load import load_config
 from wantui.config.problems import ConfigError
 from wantui.metric_names import MetricName
 from wantui.tui.analysis.answers_view import draw_answer_details, draw_answer_verdicts
-from wantui.tui.analysis.forest_plot import ForestAxis, ForestLayout, build_forest_rows, draw_forest_rows
+from wantui.tui.analysis.forest_axis import ForestAxis
+from wantui.tui.analysis.forest_plot import ForestLayout, build_forest_rows, draw_forest_rows
 from wantui.tui.analysis.views import Canvas
 
 FloatArray = NDArray[np.float64]
@@ -110,7 +111,7 @@ def test_relative_effects_have_decimals_for_their_size(
 def test_verdict_answer_table_and_screen_show_the_same_digits_of_a_change(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0, "other": 1.0}, seeds=6)
     comparison = compare_groups(videos, grouping="1", primary_metric="length")
-    layout = ForestLayout(30, ForestAxis(25, 1.0), True)
+    layout = ForestLayout(30, ForestAxis(25, 1.0), 20)
     rows = build_forest_rows(comparison, comparison.differences, lambda _: Style())
     forest_rows = [row.plain for row in draw_forest_rows(rows, layout, lambda _: Style())]
     for difference, line in zip(comparison.differences, forest_rows, strict=True):

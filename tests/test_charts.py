@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rich.style import Style
+from rich.text import Text
 from scipy import stats
 from synthetic_videos import synthetic_videos
 
@@ -25,14 +26,16 @@ from wantui.analysis.trajectory import build_trajectory
 from wantui.tui.analysis.attention_film import MEAN_STEP, AttentionFilm, OverlayKey, WordAttention
 from wantui.tui.analysis.attention_panel import EVENNESS_NOTE, MASS_NOTE, draw_attention, measure_attention_height
 from wantui.tui.analysis.data import FigureKey, GroupCurves, GroupPaths, choose_clearest_curve, compute_figure
+from wantui.tui.analysis.forest_axis import ForestAxis, choose_axis
 from wantui.tui.analysis.forest_plot import (
-    ForestAxis,
     ForestLayout,
-    choose_axis,
+    ForestRow,
     choose_layout,
     draw_directions,
     draw_forest_header,
+    draw_forest_rows,
     draw_interval,
+    sort_by_effect,
 )
 from wantui.tui.analysis.views import Canvas, draw_mean_curves, draw_paths
 from wantui.tui.chart import Chart, choose_curve_range, choose_decade_rows, choose_rows, find_value_range
@@ -312,7 +315,7 @@ def test_ends_of_a_forest_axis_are_round_and_have_ticks(largest: float, end: flo
 
 @pytest.mark.parametrize("width", [9, 25, 61])
 def test_directions_name_the_group_with_larger_values_on_each_side_of_zero(width: int) -> None:
-    layout = ForestLayout(6, ForestAxis(width, 1.0), True)
+    layout = ForestLayout(6, ForestAxis(width, 1.0), 20)
     text = draw_directions("red", "blue", layout, lambda _: Style()).plain
     zero = 6 + 1 + width // 2
     assert "blue"[:2] in text[:zero]
@@ -323,8 +326,25 @@ def test_directions_name_the_group_with_larger_values_on_each_side_of_zero(width
 
 @pytest.mark.parametrize("width", [0, 4])
 def test_directions_without_a_plot_explain_the_sign_of_effects(width: int) -> None:
-    layout = ForestLayout(6, ForestAxis(width, 1.0), False)
+    layout = ForestLayout(6, ForestAxis(width, 1.0), 0)
     assert draw_directions("red", "blue", layout, lambda _: Style()).plain == "+: more in red"
+
+
+def test_rows_are_sorted_by_significance_then_the_primary_one_comes_first_then_larger_effects() -> None:
+    items = [("a", 0.5, 0.01), ("b", 0.01, 0.1), ("c", 0.01, -0.3), ("d", NAN, 9.0), ("e", 0.01, NAN), ("f", 0.5, -0.2)]
+    for primary, expected in (("", "cbedfa"), ("b", "bcedfa"), ("a", "cbeadf")):
+        chosen = next((item for item in items if item[0] == primary), None)
+        ordered = sort_by_effect(items, lambda item: item[1], lambda item: (item[2], NAN, NAN), primary=chosen)
+        assert "".join(name for name, _, _ in ordered) == expected
+
+
+def test_equal_p_of_consecutive_rows_is_printed_once() -> None:
+    layout = choose_layout(["length"], [(0.1, 0.05, 0.2)], 100)
+    p_values = (0.031, 0.031, 0.031, 0.5, 0.031)
+    rows = [ForestRow(Text("length"), (0.1, 0.05, 0.2), "+10.0 %", "+5.0 %", "+20.0 %", p, Style()) for p in p_values]
+    texts = [line.plain.split()[-1] for line in draw_forest_rows(rows, layout, lambda _: Style())]
+    assert texts == ["0.031", "″", "″", "0.500", "0.031"]
+    assert draw_forest_rows(rows[:2], layout, lambda _: Style())[1].plain.endswith("0.031")
 
 
 def test_mean_curves_have_students_interval_over_seeds(tmp_path: Path) -> None:
@@ -553,15 +573,15 @@ def test_mean_curves_without_a_difference_say_so(tmp_path: Path) -> None:
     assert "no pair of curves differs at p 0.05" in "\n".join(line.plain for line in lines)
 
 
-def test_narrow_forest_plot_draws_intervals_instead_of_printing_them() -> None:
+def test_forest_plot_prints_intervals_unless_it_is_very_narrow() -> None:
     changes = [(0.1, -0.05, 0.2), (NAN, NAN, NAN)]
-    narrow, wide = (choose_layout(["length", "log_volume"], changes, width) for width in (76, 130))
-    assert not narrow.has_intervals
-    assert narrow.axis.width >= 25
-    assert "95 % interval" not in draw_forest_header(narrow).plain
-    assert wide.has_intervals
-    assert "95 % interval" in draw_forest_header(wide).plain
-    for layout, width in ((narrow, 76), (wide, 130)):
+    tiny, narrow, wide = (choose_layout(["length", "log_volume"], changes, width) for width in (48, 74, 130))
+    assert "95 % interval" not in draw_forest_header(tiny).plain
+    assert tiny.axis.width >= 13
+    assert "95 % interval" in draw_forest_header(narrow).plain
+    assert narrow.format_interval("-5.0 %", "+20.0 %") == "   -5.0 to  +20.0"
+    assert wide.format_interval("-5.0 %", "+20.0 %") == "  -5.0 % to  +20.0 %"
+    for layout, width in ((tiny, 48), (narrow, 74), (wide, 130)):
         assert draw_forest_header(layout).cell_len <= width
         line = draw_interval(changes[0], True, layout.axis, Style()).plain
         assert line.index("●") == layout.axis.find_column(0.1)

@@ -11,7 +11,8 @@ from rich.style import Style
 from rich.text import Text
 
 from wantui.tui.analysis.dose_view import format_slopes
-from wantui.tui.analysis.forest_plot import ForestAxis, ForestLayout, ForestRow, draw_forest_rows, draw_interval
+from wantui.tui.analysis.forest_axis import ForestAxis
+from wantui.tui.analysis.forest_plot import ForestLayout, ForestRow, draw_forest_rows, draw_interval
 from wantui.tui.wrapping import cut_lines, wrap_cells, wrap_text
 
 
@@ -78,7 +79,7 @@ def test_narrow_text_is_wrapped_as_before() -> None:
 def test_column_of_p_is_muted_if_nearly_all_metrics_have_the_same(p_values: list[float], is_muted: bool) -> None:
     muted, style = Style(color="cyan"), Style(color="magenta", bold=True)
     rows = [ForestRow(Text("length"), (0.1, 0.05, 0.2), "+10 %", "+5 %", "+20 %", p, style) for p in p_values]
-    lines = draw_forest_rows(rows, ForestLayout(10, ForestAxis(25, 1.0), True), lambda _: muted)
+    lines = draw_forest_rows(rows, ForestLayout(10, ForestAxis(25, 1.0), 20), lambda _: muted)
     p_style = lines[0].get_style_at_offset(Console(), lines[0].plain.index("0.031"))
     assert (p_style.color, bool(p_style.bold)) == ((muted if is_muted else style).color, not is_muted)
 

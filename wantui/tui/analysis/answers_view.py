@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.style import Style
 from rich.text import Text
 
-from wantui.tui.analysis.views import Canvas
+from wantui.tui.analysis.views import LOW_VIEW_HEIGHT, Canvas
 from wantui.tui.number_formats import format_p
 from wantui.tui.plain_names import replace_names
 from wantui.tui.wrapping import wrap_text
@@ -35,8 +35,8 @@ QUESTION_WIDTH = 7
 def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:
     """Return the verdicts of answers on one pair or on all groups.
 
-    The subjects of the questions are beside the verdicts if there is room. If a verdict is longer than a line, only its
-    first part is shown; the details have the others.
+    The subjects of the questions are beside the verdicts if there is room. If a verdict with its evidence is longer
+    than a line, only its first part is shown, and in a low pane without evidence; the details have the rest.
     """
     lines: list[Text] = []
     single_lines: list[tuple[Text, str]] = []
@@ -44,10 +44,18 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
         style = canvas.get_style(VERDICT_COLOURS.get(answer.kind, "text-muted"))
         style += Style(bold=answer.kind == "differs")
         evidence_text = _draw_evidence(answer, canvas) or _summarise_evidence(answer)
-        verdict = replace_names(answer.verdict) + evidence_text
-        if len(verdict) > canvas.width - QUESTION_WIDTH:
-            verdict = replace_names(answer.verdict_parts[0]) + evidence_text
-        verdict_lines = draw_labelled(answer.question, verdict, canvas, Style(), style)
+        first_part, width = replace_names(answer.verdict_parts[0]), canvas.width - QUESTION_WIDTH
+        low_evidence_text = "" if canvas.height < LOW_VIEW_HEIGHT else evidence_text  # rows are worth more
+        texts = (
+            (replace_names(answer.verdict), evidence_text),
+            (first_part, evidence_text),
+            (first_part, low_evidence_text),
+        )
+        verdict, evidence = next((parts for parts in texts if len("".join(parts)) <= width), texts[-1])
+        verdict_lines = draw_labelled(answer.question, verdict + evidence, canvas, Style(), style)
+        if evidence:
+            plain_style = canvas.get_style("foreground") + Style(bold=False)
+            verdict_lines[0].stylize(plain_style, QUESTION_WIDTH + len(verdict))
         if (start := verdict_lines[0].plain.find(OPEN_SENTENCE)) > 0:  # a verdict of two sentences fits on one line
             verdict_lines[0].stylize(canvas.get_style("text-muted") + Style(bold=False), start)
         lines += verdict_lines

@@ -20,7 +20,7 @@ from wantui.tui.analysis.forest_plot import (
     draw_forest_rows,
     get_relative_change,
     label_compared_metric,
-    sort_significant_first,
+    sort_by_effect,
 )
 from wantui.tui.analysis.metric_notes import describe_least_p
 from wantui.tui.analysis.views import Canvas
@@ -142,13 +142,16 @@ def _draw_pair(
         lines += legend
     lines += [directions, draw_forest_header(layout)]
     first_row = lines_above + len(lines)
-    differences = sort_significant_first(differences, partial(find_decisive_p, comparison))
+    primary = next((each for each in differences if each.metric == comparison.primary_metric), None)
+    differences = sort_by_effect(
+        differences, partial(find_decisive_p, comparison), get_relative_change, primary=primary
+    )
     rows = build_forest_rows(comparison, differences, canvas.get_style)
     row_lines = draw_forest_rows(rows, layout, canvas.get_style)
     verdict_lines, details = _draw_verdict(comparison, verdict, canvas), draw_answer_details(answers, canvas)
     row_by_metric = {difference.metric: row for row, difference in enumerate(differences, first_row)}
     if is_legend_below:
-        row_lines += legend
+        row_lines += [*legend, Text("")]
     return [*lines, *row_lines, *verdict_lines, *details, Text("")], row_by_metric
 
 

@@ -21,7 +21,7 @@ from wantui.tui.analysis.forest_plot import (
     describe_symbols,
     draw_forest_header,
     draw_forest_rows,
-    sort_significant_first,
+    sort_by_effect,
 )
 from wantui.tui.analysis.metric_notes import describe_least_p, label_effect
 from wantui.tui.analysis.views import Canvas
@@ -103,8 +103,9 @@ def draw_dose_response(
 
 
 def sort_trends(dose_response: "DoseResponse") -> "list[Trend]":
-    """Return the trends in the order of their rows: significant ones first."""
-    return sort_significant_first(dose_response.trends, lambda trend: trend.family_p)
+    """Return the trends in the order of their rows: significant ones first, then the declared one, then larger ones."""
+    trends = dose_response.trends
+    return sort_by_effect(trends, lambda trend: trend.family_p, _get_relative_change, primary=trends[0])
 
 
 def _summarize_verdict(dose_response: "DoseResponse") -> str:
@@ -200,7 +201,7 @@ def _draw_slopes(
     setting_name = replace_names(dose_response.doses.setting_name)
     is_wide, decimals = canvas.width >= WIDE_LEGEND, _choose_decimals(trends)
     effects = [_format_effect(trend, decimals, may_have_unit=not is_wide) for trend in trends]
-    effect_header, effect_width = "effect per 1", EFFECT_WIDTH
+    effect_header, effect_width = "per 1", EFFECT_WIDTH
     if is_wide:
         slope_header = f"slope per 1 {setting_name}" if len(setting_name) <= MAX_AXIS_NAME_WIDTH else "slope"
         slopes = format_slopes([trend.slope.mean for trend in trends])

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from wantui.analysis.differences import SIGNIFICANCE_LEVEL, Difference, format_difference_parts
 from wantui.analysis.metrics import get_ratio_origin
-from wantui.formatting import format_percent_change
+from wantui.tui.analysis.forest_axis import Change, ForestAxis, choose_axis
 from wantui.tui.analysis.metric_notes import (
     RATIO_NOTE,
     RATIO_SIGN,
@@ -28,27 +27,22 @@ from wantui.tui.plain_names import replace_names
 if TYPE_CHECKING:
     from wantui.analysis.comparison import Comparison
 
-MAX_PLOT_WIDTH = 81
-"""Maximum width of the plot in cells; odd, so that zero is at the centre of a cell."""
-LINEAR_RANGE = 0.01
-"""Relative difference up to which the axis is nearly linear; beyond it, the axis is logarithmic."""
-MIN_AXIS_END = 0.02
-"""Smallest relative difference at an end of the axis."""
-MAX_AXIS_END = 10.0
-"""Largest relative difference at an end of the axis; larger differences end in an arrow."""
-AXIS_ENDS = (MIN_AXIS_END, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, MAX_AXIS_END)
-"""Relative differences at which an axis can end: round values, because the ends of the axis have ticks."""
-TICK_CHANGES = (0.01, 0.1, 1.0, 10.0)
-"""Relative differences with a tick, on both sides of zero, beside the ends of the axis."""
-SPARE_CHANGES = (0.02, 0.05, 0.2, 0.5)
-"""Relative differences with a tick on a narrow axis without room for those above."""
-MIN_PLOT_WIDTH = 9
-"""Minimum width of the plot in cells; a narrower pane has none."""
 MIN_WIDE_PLOT = 25
-"""Width of the plot, in cells, below which it replaces the interval column."""
-EFFECT_WIDTH, INTERVAL_WIDTH, P_WIDTH = 12, 20, 8
+"""Width of the plot, in cells, below which the other columns become narrow."""
+MIN_NARROW_PLOT = 13
+"""Width of the plot, in cells, below which it replaces even a narrow interval column."""
+EFFECT_WIDTH, NARROW_EFFECT_WIDTH = 12, 8
+WIDE_INTERVAL_WIDTH, NARROW_INTERVAL_WIDTH = 20, 17
+WIDE_P_WIDTH, NARROW_P_WIDTH = 8, 6
+"""Widths of the columns in cells, in a wide and in a narrow pane."""
+DITTO_SIGN = "″"
+"""Sign of the same p as in the row above."""
+LARGEST_FIRST_SIGN = "▼"
+"""Sign of the column by whose size the rows are sorted."""
 MIN_COMMON_P_SHARE = 0.75
 """Share of the metrics with the same p from which on the column of p is muted: it no longer tells them apart."""
+MIN_COMMON_P_ROWS = 3
+"""Least number of rows for which equal p are printed once."""
 SIGNIFICANT_SIGN, OTHER_SIGN, NULL_SIGN, UNGUIDED_SIGN = "●", "○", "◇", "□"
 TICK_SIGN = "┊"
 """Sign of the vertical lines at the ticks."""
@@ -56,65 +50,12 @@ WIDE_LEGEND = 120
 """Columns from which on the legend is in full words."""
 
 AXIS_NAME = "log scale"
-NO_SCALE_TEXT = "no percentage: see the interval"
-"""Text instead of the plot if a metric's differences are in its own unit."""
+NO_SCALE_TEXT, SHORT_NO_SCALE_TEXT = "no percentage: see the interval", "no percentage"
+"""Texts instead of the plot if a metric's differences are in its own unit."""
 
 Item = TypeVar("Item")
 StyleGetter = Callable[[str], Style]
 """Function that returns the style of a theme colour."""
-Change = tuple[float, float, float]
-"""Relative change, and the ends of its 95 % interval; NaN if unknown."""
-
-
-@dataclass(frozen=True)
-class ForestAxis:
-    """Symmetric axis of relative differences: nearly linear around zero, logarithmic beyond."""
-
-    width: int
-    end: float
-    """Relative difference at the right end."""
-
-    def find_column(self, relative_change: float) -> int:
-        """Return the column of a relative difference; differences beyond the ends are at the ends."""
-        half = self.width // 2
-        position = math.asinh(relative_change / LINEAR_RANGE) / math.asinh(self.end / LINEAR_RANGE)
-        return half + round(max(-1.0, min(1.0, position)) * half)
-
-    def draw_labels(self) -> str:
-        """Return the line of tick labels in percent."""
-        return self._labels_and_ticks[0]
-
-    @property
-    def tick_columns(self) -> frozenset[int]:
-        """Return the columns of the labelled ticks."""
-        return self._labels_and_ticks[1]
-
-    @cached_property
-    def _labels_and_ticks(self) -> tuple[str, frozenset[int]]:
-        labels, columns = [" "] * self.width, [self.find_column(0)]
-
-        def find_span(tick: float, label: str) -> tuple[int, int]:
-            first = max(0, min(self.width - len(label), self.find_column(tick) - len(label) // 2))
-            return first, first + len(label)
-
-        def add_tick_pair(change: float, suffix: str = " %") -> bool:
-            texts = [format_percent_change(tick, 0).removesuffix(" %") + suffix for tick in (-change, change)]
-            spans = [find_span(tick, text) for tick, text in zip((-change, change), texts, strict=True)]
-            is_free = all(cell == " " for first, end in spans for cell in labels[max(0, first - 1) : end + 1])
-            if is_free:
-                for (first, end), text in zip(spans, texts, strict=True):
-                    labels[first:end] = text
-                columns.extend(self.find_column(tick) for tick in (-change, change))
-            return is_free
-
-        labels[self.find_column(0)] = "0"
-        any(add_tick_pair(self.end, suffix) for suffix in (" %", ""))
-        inner_changes = [change for change in TICK_CHANGES if change < self.end]
-        if not sum(add_tick_pair(change) for change in inner_changes):
-            # Without labels between the ends and 0, the axis would seem to be linear.
-            spare_changes = sorted({*inner_changes, *SPARE_CHANGES}, reverse=True)
-            any(add_tick_pair(change, "") for change in spare_changes if change < self.end)
-        return "".join(labels), frozenset(columns)
 
 
 @dataclass(frozen=True)
@@ -123,9 +64,24 @@ class ForestLayout:
 
     name_width: int
     axis: ForestAxis
-    has_intervals: bool
-    """Whether the intervals are printed too; a narrow pane only draws them."""
+    interval_width: int
+    """Width of the printed intervals in cells; 0 if they are only drawn."""
     effect_width: int = EFFECT_WIDTH
+    p_width: int = WIDE_P_WIDTH
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether numbers are without gaps between them, and without percent signs in the intervals."""
+        return self.p_width < WIDE_P_WIDTH
+
+    def format_interval(self, low: str, high: str) -> str:
+        """Return an interval as wide as its column; in a narrow column, without percent signs."""
+        if not low:
+            return "-"
+        if not self.is_narrow:
+            return f"{low:>8} to {high:>8}"
+        high = f"{high.removesuffix(' %'):>6}"
+        return f"{low.removesuffix(' %')} to {high}".rjust(self.interval_width)
 
 
 @dataclass(frozen=True)
@@ -146,27 +102,22 @@ class ForestRow:
     """Text instead of the plot if the change or its interval is not finite."""
 
 
-def choose_axis(changes: Sequence[Change], free_width: int) -> ForestAxis:
-    """Return an axis on which these changes and their intervals fit, up to `MAX_AXIS_END`.
-
-    Args:
-        free_width: cells that the plot can have; it has an odd number of them, and at most `MAX_PLOT_WIDTH`.
-    """
-    width = min(MAX_PLOT_WIDTH, free_width - 1 + free_width % 2) if free_width >= MIN_PLOT_WIDTH else 0
-    ends = [abs(end) for change in changes for end in change if math.isfinite(end)]
-    largest = max(ends, default=0.0)
-    return ForestAxis(width, next((end for end in AXIS_ENDS if end >= largest), MAX_AXIS_END))
-
-
 def choose_layout(
     metric_names: Sequence[str], changes: Sequence[Change], width: int, effect_width: int = EFFECT_WIDTH
 ) -> ForestLayout:
-    """Return the columns that fit into a pane of `width` cells."""
+    """Return the columns that fit into a pane of `width` cells; in a very narrow pane, intervals are only drawn."""
     name_width = max(map(len, metric_names), default=0)
-    wide_plot = width - name_width - effect_width - INTERVAL_WIDTH - P_WIDTH - 4
-    has_intervals = wide_plot >= MIN_WIDE_PLOT
-    free_width = wide_plot if has_intervals else wide_plot + INTERVAL_WIDTH + 1
-    return ForestLayout(name_width, choose_axis(changes, free_width), has_intervals, effect_width)
+    plots = (
+        (MIN_WIDE_PLOT, effect_width, WIDE_INTERVAL_WIDTH, WIDE_P_WIDTH),
+        (MIN_NARROW_PLOT, NARROW_EFFECT_WIDTH, NARROW_INTERVAL_WIDTH, NARROW_P_WIDTH),
+        (0, NARROW_EFFECT_WIDTH, 0, NARROW_P_WIDTH),
+    )
+    for min_width, effect_cells, interval_cells, p_cells in plots:
+        columns = [cells for cells in (name_width, effect_cells, interval_cells, p_cells) if cells]
+        free_width = width - sum(columns) - len(columns)
+        if free_width >= min_width:
+            break
+    return ForestLayout(name_width, choose_axis(changes, free_width), interval_cells, effect_cells, p_cells)
 
 
 def get_relative_change(difference: Difference) -> Change:
@@ -232,16 +183,24 @@ def draw_forest_header(layout: ForestLayout, effect_header: str = "effect") -> T
     name = "metric".ljust(layout.name_width)
     if layout.axis.width and layout.name_width >= len(f"metric  {AXIS_NAME}"):
         name = f"metric{AXIS_NAME:>{layout.name_width - len('metric')}}"
+    interval_header = "95 % interval".center(layout.interval_width)
     header = _join_columns(
-        name, layout.axis.draw_labels(), effect_header, "95 % interval".center(INTERVAL_WIDTH), "adj. p", layout
+        name, layout.axis.draw_labels(), f"{effect_header}{LARGEST_FIRST_SIGN}", interval_header, "adj. p", layout
     )
     header.stylize(Style(bold=True, dim=True))
     return header
 
 
-def sort_significant_first(items: Sequence[Item], get_p: Callable[[Item], float]) -> list[Item]:
-    """Return the rows of a table, significant rows first; each part keeps its order."""
-    return sorted(items, key=lambda item: not get_p(item) <= SIGNIFICANCE_LEVEL)  # p can be NaN
+def sort_by_effect(
+    items: Sequence[Item], get_p: Callable[[Item], float], get_change: Callable[[Item], Change], *, primary: Item | None
+) -> list[Item]:
+    """Return the rows of a table: significant ones first, each part with the primary one first, then larger effects."""
+
+    def find_place(item: Item) -> tuple[bool, bool, float]:
+        size = abs(get_change(item)[0])
+        return not get_p(item) <= SIGNIFICANCE_LEVEL, item is not primary, -size if math.isfinite(size) else 0.0
+
+    return sorted(items, key=find_place)  # p can be NaN
 
 
 def build_forest_rows(
@@ -280,26 +239,33 @@ def find_null_change(comparison: "Comparison", difference: Difference) -> float:
 
 
 def draw_forest_rows(rows: Sequence[ForestRow], layout: ForestLayout, get_style: StyleGetter) -> list[Text]:
-    """Return the lines of rows; p is muted if nearly all rows have the same."""
+    """Return the lines of rows; if nearly all rows have the same p, it is muted and printed once for several rows."""
     p_texts = [format_p(row.p) for row in rows]
     is_common = max(Counter(p_texts).values(), default=0) >= MIN_COMMON_P_SHARE * len(rows)
-    p_style = get_style("text-muted") + Style(bold=False) if is_common and len(rows) > 1 else Style()
-    return [
-        _draw_row(row, Text(p_text, row.style + p_style), layout) for row, p_text in zip(rows, p_texts, strict=True)
-    ]
+    if not is_common or len(rows) < MIN_COMMON_P_ROWS:
+        return [_draw_row(row, Text(p_text, row.style), layout) for row, p_text in zip(rows, p_texts, strict=True)]
+    muted = get_style("text-muted") + Style(bold=False)
+    signs = [DITTO_SIGN.center(5) if p == above else p for above, p in zip(["", *p_texts], p_texts, strict=False)]
+    return [_draw_row(row, Text(sign, muted), layout) for row, sign in zip(rows, signs, strict=True)]
 
 
 def _draw_row(row: ForestRow, p: Text, layout: ForestLayout) -> Text:
-    interval = f"{row.low:>8} to {row.high:>8}" if row.low else "-"
+    interval = layout.format_interval(row.low, row.high)
+    label = row.label.copy()
+    label.pad_right(layout.name_width - label.cell_len)
     if all(map(math.isfinite, row.change)):
         is_significant = row.p <= SIGNIFICANCE_LEVEL
         plot = draw_interval(row.change, is_significant, layout.axis, row.style, row.reference_changes)
+        effect = Text(row.effect_text, row.style)
     else:
-        text = row.no_plot_text if layout.has_intervals else " ".join(interval.split())
-        plot = Text(text.center(layout.axis.width)[: layout.axis.width], Style(dim=True))
-    label = row.label.copy()
-    label.pad_right(layout.name_width - label.cell_len)
-    return _join_columns(label, plot, Text(row.effect_text, row.style), Text(interval, row.style), p, layout)
+        # The effect in another unit may need more cells than its column; the text beside it takes what remains.
+        width = layout.axis.width + 1 + layout.effect_width
+        texts = (row.no_plot_text, SHORT_NO_SCALE_TEXT) if layout.interval_width else (" ".join(interval.split()),)
+        plot_width = min(layout.axis.width, width - len(row.effect_text) - 2)
+        text = next((text for text in texts if len(text) <= plot_width), "")
+        plot = Text(text.center(plot_width), Style(dim=True))
+        effect = Text(row.effect_text.rjust(width - 1 - plot_width), row.style)
+    return _join_columns(label, plot, effect, Text(interval, row.style), p, layout)
 
 
 def draw_interval(
@@ -365,13 +331,13 @@ def _join_columns(
     line = Text(no_wrap=True, end="")
     columns = [
         (name, None),
-        (plot, layout.axis.width),
+        (plot, None),
         (effect, layout.effect_width),
-        (interval, INTERVAL_WIDTH),
-        (p, P_WIDTH),
+        (interval, layout.interval_width),
+        (p, layout.p_width),
     ]
     for number, (cell, column_width) in enumerate(columns):
-        if cell is interval and not layout.has_intervals:
+        if cell is interval and not layout.interval_width:
             continue
         text = Text(cell) if isinstance(cell, str) else cell.copy()
         if column_width is not None:
