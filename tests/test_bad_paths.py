@@ -55,7 +55,7 @@ COMMANDS_WITH_PATHS = [
 
 @pytest.mark.parametrize("kind", BAD_PATHS)
 def test_impossible_path_is_refused_with_a_message(wantui: Wantui, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wantui.batches.slurm.check_slurm_installation", lambda: None)
+    monkeypatch.setattr("wantui.batches.slurm_submission.check_slurm_installation", lambda: None)
     Path("circle").symlink_to("circle")
     for command in COMMANDS_WITH_PATHS:
         result = wantui(*(word.replace("PATH", BAD_PATHS[kind]) for word in command))
@@ -101,7 +101,7 @@ def test_home_and_variables_are_resolved_in_every_output_folder_option(
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may enter every folder")
 def test_inaccessible_folder_is_reported(wantui: Wantui, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wantui.batches.slurm.check_slurm_installation", lambda: None)
+    monkeypatch.setattr("wantui.batches.slurm_submission.check_slurm_installation", lambda: None)
     Path("locked").mkdir(mode=0)
     for command in COMMANDS_WITH_PATHS:
         result = wantui(*(word.replace("PATH", "locked/b") for word in command))

@@ -19,11 +19,9 @@ from harness_engine import Machine
 from wantui.batches import slurm
 from wantui.batches.batch_folders import create_batch_folder
 from wantui.batches.enqueue import Shard, find_missing_videos
-from wantui.batches.slurm import (
+from wantui.batches.slurm import NoSlurmError, ShardJob, _find_local_temporary_folder
+from wantui.batches.slurm_submission import (
     JobResources,
-    NoSlurmError,
-    ShardJob,
-    _find_local_temporary_folder,
     parse_time_limit_minutes,
     split_into_shards,
     submit_job_array,
@@ -228,7 +226,7 @@ def test_killed_slurm_command_has_printed_its_batch_folder(
         errors_before_sbatch.append(capsys.readouterr().err)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("wantui.batches.slurm.submit_job_array", submit)
+    monkeypatch.setattr("wantui.batches.slurm_submission.submit_job_array", submit)
     outcome = wantui("slurm", "-t", "a circle", "--batch-name", "b", "--output-dir", str(tmp_path / "o"))
     (folder,) = (tmp_path / "o").glob("b_*")
     assert outcome.code == 130

@@ -21,7 +21,7 @@ from wantui.formatting import format_count
 from wantui.paths import expand_user_path
 
 if TYPE_CHECKING:
-    from wantui.batches.slurm import JobResources
+    from wantui.batches.slurm_submission import JobResources
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import Manifest
 
@@ -95,7 +95,7 @@ def command(
     folder on stdout.
     """
     from wantui.batches.enqueue import find_missing_videos
-    from wantui.batches.slurm import JobResources, check_slurm_installation, parse_time_limit_minutes
+    from wantui.batches.slurm_submission import JobResources, check_slurm_installation, parse_time_limit_minutes
     from wantui.cli.run import open_batch_to_resume
 
     template_text = read_template(template, template_file)
@@ -131,7 +131,7 @@ def command(
 
 
 def _warn_about_foreign_arrays(folder: Path) -> None:
-    from wantui.batches.slurm import find_foreign_arrays
+    from wantui.batches.slurm_submission import find_foreign_arrays
 
     if foreign_arrays := find_foreign_arrays(folder):
         print_warnings(
@@ -146,7 +146,7 @@ def _create_batch(
     config: str | None, template_text: str, options: dict[str, Any], resources: "JobResources"
 ) -> "tuple[BatchFolder, Manifest]":
     from wantui.batches.batch_folders import create_batch_folder
-    from wantui.batches.slurm import check_submission_values
+    from wantui.batches.slurm_submission import check_submission_values
     from wantui.cli.follow import format_relative_path
 
     batch = plan_batch_from_options(config, template_text, **options)
@@ -166,7 +166,7 @@ def _submit_jobs(
     folder: "BatchFolder", job_count: int, resources: "JobResources", *, is_new_batch: bool
 ) -> Sequence[str]:
     """Submit the jobs and return their IDs; name the folder of a new batch if Slurm refuses them."""
-    from wantui.batches.slurm import submit_job_array
+    from wantui.batches.slurm_submission import submit_job_array
     from wantui.cli.follow import format_relative_path
 
     try:
