@@ -14,6 +14,7 @@ from wantui.tui.monitor.charts import (
     MetricChartStyle,
     add_curve,
     choose_value_range,
+    draw_chart,
     draw_charts,
     draw_sigma_axis,
     format_tick,
@@ -124,6 +125,16 @@ def test_charts_show_all_metrics_with_ticks_and_one_noise_axis() -> None:
         assert lines[-1].plain.split()[:4] == ["σ", "1", "0.5", "0"]
 
 
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [([0.79, 1.33], ["1.5", "1.3", "1.1", "0.9", "0.7"]), ([0.0, 5.0], ["5", "2.5", "0"])],
+)
+def test_high_chart_has_ticks_at_round_quarters(values: list[float], ticks: list[str]) -> None:
+    metric = LIVE_METRICS[0] if values[0] else LIVE_METRICS[1]
+    lines = draw_chart(metric, Curve([1.0, 0.5], values), Curve((), ()), 40, 12, STYLES)
+    assert [line.plain.split("┤")[0].strip() for line in lines if "┤" in line.plain] == ticks
+
+
 @pytest.mark.parametrize(("values", "ticks"), [([0.81, 1.41], ["1.5", "0.8"]), ([0.3, 1.0], ["1", "0.5", "0"])])
 def test_middle_tick_of_an_axis_is_left_out_unless_it_is_round(values: list[float], ticks: list[str]) -> None:
     lines = draw_charts({"norm": Curve([1.0, 0.5], values)}, {}, 30, 9, STYLES)
@@ -149,7 +160,8 @@ def test_axis_ends_at_the_last_noise_level() -> None:
     canvas = BrailleCanvas(10, 1)
     add_curve(canvas, Curve([1.0, 0.3], [0.5, 0.5]), 0.0, 1.0, Style(), last_sigma=0.3)
     assert " " not in canvas.draw_row(0).plain
-    assert draw_sigma_axis(40, Style(), last_sigma=0.3)[1].plain.split() == ["σ", "1", "0.65", "0.3"]
+    assert draw_sigma_axis(40, Style(), last_sigma=0.3)[1].plain.split() == ["σ", "1", "0.82", "0.65", "0.48", "0.3"]
+    assert draw_sigma_axis(30, Style(), last_sigma=0.3)[1].plain.split() == ["σ", "1", "0.65", "0.3"]
 
 
 def test_last_noise_level_is_known_once_a_video_has_all_steps() -> None:

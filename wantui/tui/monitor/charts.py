@@ -21,9 +21,11 @@ MIN_CHART_WIDTH = 17
 """Minimum width of a chart, in characters."""
 MIN_CHART_HEIGHT = 3
 """Minimum height of a chart in lines, without its horizontal axis: a title and two lines of dots."""
-MIN_HEIGHT_WITH_MIDDLE = 3
-"""Minimum height of a chart's dots, in lines, for a tick between its ends."""
-MIN_HEIGHT_WITH_LABELS = 6
+MIN_HEIGHT_BY_PART_COUNT = {2: 3, 4: 9}
+"""Minimum height of a chart's dots, in lines, for ticks that divide the vertical axis into so many parts."""
+MIN_WIDTH_WITH_QUARTERS = 26
+"""Minimum width of a chart's dots, in characters, for ticks at the quarters of the horizontal axis."""
+MIN_HEIGHT_WITH_LABELS = 5
 """Minimum height of a chart, in lines, if the axis of an upper chart row has labels too."""
 AXIS_HEIGHT = 2
 """Height of the horizontal axis and its labels, in lines."""
@@ -129,18 +131,20 @@ def draw_chart(
     """
     low, high = choose_value_range(metric, [*current.values, *previous.values])
     plot_width, plot_height = max(1, width - Y_LABEL_WIDTH - 1), max(1, height - 1)
-    if plot_height > MIN_HEIGHT_WITH_MIDDLE + 1:  # a lower chart needs all of its rows
-        plot_height -= 1 - plot_height % 2  # so that a row is in the middle
+    part_count = next((count for count in (4, 2) if plot_height >= MIN_HEIGHT_BY_PART_COUNT[count]), 1)
+    if part_count == 4 and not _are_ticks_round(low, high, part_count):
+        part_count = 2
+    if plot_height > MIN_HEIGHT_BY_PART_COUNT[2] + 1:  # a lower chart needs all of its rows
+        plot_height -= (plot_height - 1) % part_count  # so that a row is at each tick
     latest_value = next((value for value in reversed(current.values) if value is not None), None)
     lines = [_draw_title(metric, latest_value, width, styles)]
     canvas = BrailleCanvas(plot_width, plot_height)
     add_curve(canvas, previous, low, high, styles.previous, last_sigma)
     add_curve(canvas, current, low, high, styles.current, last_sigma)
     labels_by_row = {0: format_tick(high), plot_height - 1: format_tick(low)}
-    middle = (low + high) / 2
-    is_middle_round = math.isclose(middle, float(f"{middle:.2g}"))
-    if plot_height >= MIN_HEIGHT_WITH_MIDDLE and plot_height % 2 and is_middle_round:
-        labels_by_row[plot_height // 2] = format_tick(middle)
+    if (plot_height - 1) % part_count == 0 and _are_ticks_round(low, high, part_count):
+        for part in range(1, part_count):
+            labels_by_row[part * (plot_height - 1) // part_count] = format_tick(high + (low - high) * part / part_count)
     for row in range(plot_height):
         label = labels_by_row.get(row)
         line = Text(no_wrap=True)
@@ -148,6 +152,12 @@ def draw_chart(
         line.append_text(canvas.draw_row(row))
         lines.append(line)
     return [*lines, *[Text(f"{'│':>{Y_LABEL_WIDTH + 1}}", styles.axis)] * (height - len(lines))]
+
+
+def _are_ticks_round(low: float, high: float, part_count: int) -> bool:
+    """Return whether the ticks that divide an axis into equal parts have at most two digits."""
+    values = [high + (low - high) * part / part_count for part in range(1, part_count)]
+    return all(math.isclose(value, float(f"{value:.2g}")) for value in values)
 
 
 def _draw_title(metric: MetricChartStyle, latest_value: float | None, width: int, styles: ChartStyles) -> Text:
@@ -172,18 +182,18 @@ def _draw_title(metric: MetricChartStyle, latest_value: float | None, width: int
 
 
 def draw_sigma_axis(width: int, style: Style, last_sigma: float = 0.0) -> list[Text]:
-    """Draw the horizontal axis of charts `width` characters wide, with the noise levels of its ends and its middle."""
+    """Draw the horizontal axis of charts `width` characters wide, with noise levels at its quarters."""
     plot_width = max(1, width - Y_LABEL_WIDTH - 1)
-    middle = (plot_width - 1) // 2
+    part_count = 4 if plot_width >= MIN_WIDTH_WITH_QUARTERS else 2
+    columns = [part * (plot_width - 1) // part_count for part in range(part_count + 1)]
     axis = ["─"] * plot_width
-    for column in {0, middle, plot_width - 1}:
-        axis[column] = "┬"
     labels = [" "] * plot_width
-    middle_text, last_text = f"{(1 + last_sigma) / 2:.2g}", f"{last_sigma:.2g}"
-    places = ((0, "σ 1"), (plot_width - len(last_text), last_text), (middle - len(middle_text) // 2, middle_text))
-    for start, text in places:
+    for part in (0, part_count, *range(1, part_count)):  # the ends first
+        axis[columns[part]] = "┬"
+        text = "σ 1" if part == 0 else f"{1 + (last_sigma - 1) * part / part_count:.2g}"
+        start = min(max(0, columns[part] - len(text) // 2), plot_width - len(text))
         is_free = all(label == " " for label in labels[max(0, start - 1) : start + len(text) + 1])
-        if start >= 0 and start + len(text) <= plot_width and is_free:
+        if start >= 0 and is_free:
             labels[start : start + len(text)] = text
     margin = " " * Y_LABEL_WIDTH
     return [Text(f"{margin}└{''.join(axis)}", style), Text(f"{margin} {''.join(labels)}", style)]

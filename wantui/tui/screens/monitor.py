@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import date
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -22,7 +21,7 @@ from wantui.tui.columns import Column, draw_column_headers, draw_list_row
 from wantui.tui.content import set_titles
 from wantui.tui.messages import ShowBatch
 from wantui.tui.monitor.columns import RowContext, make_monitor_columns
-from wantui.tui.monitor.log_lines import draw_log_line
+from wantui.tui.monitor.log_lines import draw_log_lines
 from wantui.tui.monitor.states import (
     MonitorRow,
     WorkerClock,
@@ -78,7 +77,6 @@ class MonitorScreen(MonitorFiles):
     caption_text = getters.query_one("#caption", DiffText)
     strip = getters.query_one(PreviewStrip)
     curve_pane = getters.query_one(CurvePane)
-    log_pane = getters.query_one("#log", Vertical)
     log_text = getters.query_one("#log DiffText", DiffText)
 
     def __init__(self) -> None:
@@ -102,12 +100,13 @@ class MonitorScreen(MonitorFiles):
                     yield PictureLoop()
                     yield DiffText(id="caption")
                     yield PreviewStrip()
-                with Vertical(id="curves", classes="pane") as curves:
-                    curves.border_title = "Trajectory so far"
-                    yield CurvePane()
-            with Vertical(id="log", classes="pane") as log:
-                log.border_title = "Log"
-                yield DiffText()
+                with Vertical(id="right"):
+                    with Vertical(id="curves", classes="pane") as curves:
+                        curves.border_title = "Trajectory so far"
+                        yield CurvePane()
+                    with Vertical(id="log", classes="pane") as log:
+                        log.border_title = "Log"
+                        yield DiffText()
 
     def on_mount(self) -> None:
         self.set_focus(self.running_list)
@@ -313,15 +312,15 @@ class MonitorScreen(MonitorFiles):
             self.curve_pane.show_curves(title, finished_progress, None, colour_name)
 
     def draw_log(self) -> None:
-        """Show the last lines that fit; an empty log has no pane."""
+        """Show the last lines that fit; an empty log has no pane, and a low terminal has its last line in a frame."""
         self.set_class(not self.log_lines, "-no-log")
+        log_text = self.log_text
+        line_count = max(1, log_text.size.height) if self.has_class("-large-log") else MAX_SMALL_LOG_LINES
+        lines = draw_log_lines(self.log_lines[-line_count:], log_text.make_colour_style)
+        set_titles(self.query_one("#curves"), subtitle=lines[-1].plain if lines and self.has_class("-low") else "")
         if self.log_version is not None:
-            log_text = self.log_text
-            line_count = max(1, log_text.size.height) if self.has_class("-large-log") else MAX_SMALL_LOG_LINES
-            lines = self.log_lines[-line_count:]
-            today = date.today().isoformat()
-            log_text.show_lines([draw_log_line(line, today, log_text.make_colour_style) for line in lines])
-            set_titles(self.log_pane, f"Log: {self.log_version[0].name}")
+            log_text.show_lines(lines)
+            set_titles(self.query_one("#log"), f"Log: {self.log_version[0].name}")
 
     @on(VirtualList.Highlighted, "#running")
     def _show_highlighted_video(self) -> None:
@@ -386,15 +385,14 @@ class MonitorScreen(MonitorFiles):
         if row is None or row.video is None:
             self.notify("no video is running")
             return
-        video, title = row.video, row.title
+        video = row.video
 
         def cancel_if_confirmed(is_confirmed: bool | None) -> None:
             if is_confirmed:
                 cancel_videos(self.wantui_app, [video.batch], video.number)
 
-        self.app.push_screen(
-            Confirm(f"Cancel {title}? Its progress will be lost.", "Cancel video"), cancel_if_confirmed
-        )
+        text = f"Cancel {row.title}? Its progress will be lost."
+        self.app.push_screen(Confirm(text, "Cancel video"), cancel_if_confirmed)
 
     def action_toggle_log(self) -> None:
         self.toggle_class("-large-log")
