@@ -102,9 +102,12 @@ def command(
                 check_fp8_available(state_dir, device, (video.recipe for _, video in missing_videos))
             _warn_of_slow_cpu(state_dir, device, missing_videos)
             batch_id = enqueue_batch(queue, folder, manifest, device, missing_videos, is_new)
-        _follow_queued_batch(
-            queue, folder, manifest, batch_id, len(missing_videos), last_seq, log_folder, detaches, as_json, is_new
-        )
+        try:
+            _follow_queued_batch(queue, batch_id, len(missing_videos), last_seq, log_folder, detaches, as_json)
+        except UserError:
+            if is_new:
+                _remove_refused_batch(queue, batch_id, folder, manifest)
+            raise
     except KeyboardInterrupt:
         if folder is None:
             raise
@@ -287,47 +290,39 @@ def _warn_of_slow_cpu(
 
 def _follow_queued_batch(
     queue: "Queue",
-    folder: "BatchFolder",
-    manifest: "Manifest",
     batch_id: int,
     missing_count: int,
     last_seq: int,
     log_folder: Path | None,
     detaches: bool,
     as_json: bool,
-    is_new: bool,
 ) -> NoReturn:
-    from wantui.batches.batch_folders import remove_claimed_files
     from wantui.cli.follow import follow_batch, format_relative_path, report_batch_end, report_detached
 
-    batch_folder = folder.root.resolve()
     try:  # the batch is queued now: Ctrl-C detaches and leaves it in the queue
         batch = queue.get_batch(batch_id)
         assert batch is not None
-        echo(
-            f"batch {batch_id}: {format_count(missing_count, 'video')} in {format_relative_path(batch_folder)}",
-            err=True,
-        )
+        videos_text = format_count(missing_count, "video")
+        echo(f"batch {batch_id}: {videos_text} in {format_relative_path(batch.folder)}", err=True)
         # An engine is needed even if another one generated all videos: this queue has yet to record them as done.
         if missing_count or batch.unfinished_count:
             _ensure_engine(queue, log_folder)
         if detaches:
-            _advise_and_exit(queue, batch_id, batch_folder, missing_count, as_json)
+            _advise_and_exit(queue, batch_id, batch.folder, missing_count, as_json)
         report_batch_end(queue, follow_batch(queue, batch, last_seq, as_json), as_json)
     except KeyboardInterrupt:
         report_detached(queue, batch_id)
-    except UserError:
-        # The batch was refused before its first video (no weights, say): remove it.
-        if (
-            is_new
-            and not any(batch_folder.rglob("*.mp4"))
-            and (queued_batch := queue.get_batch(batch_id))
-            and not queued_batch.unfinished_count
-        ):
-            queue.remove_batch(batch_id)
-            # Without a timestamp in its name, the user may have created the folder: keep the folder itself.
-            remove_claimed_files(folder, removes_root=bool(manifest.config.get("use_timestamp", True)))
-        raise
+
+
+def _remove_refused_batch(queue: "Queue", batch_id: int, folder: "BatchFolder", manifest: "Manifest") -> None:
+    """Remove a new batch that was refused before its first video, for example because its weights are missing."""
+    from wantui.batches.batch_folders import remove_claimed_files
+
+    batch = queue.get_batch(batch_id)
+    if batch is not None and not batch.unfinished_count and not any(folder.root.rglob("*.mp4")):
+        queue.remove_batch(batch_id)
+        # Without a timestamp in its name, the user may have created the folder: keep the folder itself.
+        remove_claimed_files(folder, removes_root=bool(manifest.config.get("use_timestamp", True)))
 
 
 def _ensure_engine(queue: "Queue", log_folder: Path | None) -> None:
