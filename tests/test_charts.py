@@ -423,6 +423,22 @@ def test_attention_view_fits_its_pane(size: tuple[int, int]) -> None:
     assert "step 0  σ 1.000" in text
 
 
+@pytest.mark.parametrize("step", [MEAN_STEP, 0, 1])
+def test_knob_of_the_steps_is_above_the_bar_of_the_chosen_step(step: int) -> None:
+    accent, film = Style(color="blue"), make_film(())
+    lines = draw_attention(
+        film, OverlayKey(0, step, 0), None, 30, 24, lambda name: accent if name == "accent" else Style()
+    )
+    (row,) = [row for row, line in enumerate(lines) if "attention by step" in line.plain]
+    slider, bars = lines[row - 2], lines[row - 1]
+    if step == MEAN_STEP:
+        assert "●" not in slider.plain
+        return
+    (first, end) = next((span.start, span.end) for span in bars.spans if span.style == accent + Style(dim=False))
+    assert (first, end) == (step * 10, step * 10 + 10)
+    assert slider.plain.index("●") == first + 5
+
+
 @pytest.mark.parametrize(("width", "picture_width"), [(136, (136 - 44 - 4) // 2), (60, 60 - 28 - 2)])
 @pytest.mark.parametrize("shape", [(128, 128), (90, 160), (160, 90)])
 def test_attention_view_has_no_empty_rows_in_its_measured_height(

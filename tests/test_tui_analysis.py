@@ -378,6 +378,28 @@ def test_batch_without_a_finished_trajectory_is_no_missing_batch(tmp_path: Path)
     on("analysis", test)
 
 
+def test_attention_takes_the_focus_while_its_keys_act_on_the_pictures(tmp_path: Path) -> None:
+    videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=3, phrasings=1)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = await show(it, videos)
+        await it.press("a")
+        assert screen.details.has_focus
+        first_metric = screen.row_list.metric_name
+        await it.press("right", "down")
+        assert screen.row_list.metric_name == first_metric
+        await it.until(lambda: screen.row_list.current_row is videos[1])
+        await it.press("escape", "right")
+        assert screen.row_list.has_focus
+        assert screen.row_list.metric_name != first_metric
+        await it.press("a", "a")
+        assert (screen.current_view, screen.details.has_focus) == ("attention", True)
+        await it.press("v")
+        assert screen.row_list.has_focus
+
+    on("analysis", test)
+
+
 def test_attention_view_explains_how_to_store_attention(tmp_path: Path) -> None:
     videos = synthetic_videos(tmp_path, {"one": 1.0}, seeds=2, phrasings=1)
 

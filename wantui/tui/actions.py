@@ -300,7 +300,7 @@ ANALYSIS_ACTIONS = (
         "left,h",
         "move_across(-1)",
         "Previous metric",
-        "Highlight the previous metric; in the attention view, show the previous step, block or head.",
+        "Highlight the previous metric; with the focus on attention, show the previous step, block or head.",
         is_in_footer=False,
     ),
     Action(
@@ -308,7 +308,7 @@ ANALYSIS_ACTIONS = (
         "right,l",
         "move_across(1)",
         "Next metric",
-        "Highlight the next metric; in the attention view, show the next step, block or head.",
+        "Highlight the next metric; with the focus on attention, show the next step, block or head.",
         is_in_footer=False,
     ),
     Action(

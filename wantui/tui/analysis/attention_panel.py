@@ -133,15 +133,14 @@ def _draw_figures(
         *_describe_map(mass, entropy, width, plain, get_style("text-muted") if explains else None),
         Text(""),
         _join_at_both_ends(Text(index_text, plain), "← →", width, key_style),
-        _draw_scrubber(key.step_index - MEAN_STEP, count + 1, width, accent),
-        Text(_draw_mass(masses, width), accent),
+        *_draw_steps(masses, key.step_index, width, accent),
         _join_at_both_ends(Text(f"attention by {key.axis} ({first} to {last})", dim), axis_key, width, key_style),
         Text(""),
     ]
     if frame_count:
         lines += [
             _join_at_both_ends(Text(f"frame {key.frame_index + 1} of {frame_count}", plain), ", .", width, key_style),
-            _draw_scrubber(key.frame_index, frame_count, width, accent),
+            _draw_slider(round(key.frame_index / max(1, frame_count - 1) * (width - 1)), width, accent),
             Text(""),
             *_draw_scale(film, key.axis, width),
             Text(""),
@@ -188,10 +187,21 @@ def _describe_map(mass: float, entropy: float | None, width: int, style: Style, 
     return lines
 
 
-def _draw_mass(mass_by_step: Sequence[float], width: int) -> str:
-    """Return a sparkline with the steps below their positions on the scrubber, which begins with the mean."""
-    values = [float("nan"), *mass_by_step]
-    return draw_sparkline([values[column * len(values) // width] for column in range(width)], width)
+def _draw_steps(mass_by_step: Sequence[float], chosen_index: int, width: int, style: Style) -> list[Text]:
+    """Return the slider of the steps, and a bar for the attention of each step below; the chosen bar stands out.
+
+    The knob is above the centre of the chosen bar; the mean of all steps has no knob.
+    """
+    count, muted = len(mass_by_step), Style(dim=True)
+    steps = [column * count // width for column in range(width)]
+    bars = draw_sparkline([mass_by_step[step] for step in steps], width)
+    if chosen_index == MEAN_STEP:
+        return [Text("─" * width, style), Text(bars, style)]
+    line = Text(bars, muted)
+    if chosen_index in steps:
+        first = steps.index(chosen_index)
+        line.stylize(style + Style(dim=False), first, first + steps.count(chosen_index))
+    return [_draw_slider(int((chosen_index + 0.5) * width / count), width, style), line]
 
 
 def _join_at_both_ends(left: Text, right: str, width: int, right_style: Style | None = None) -> Text:
@@ -202,8 +212,8 @@ def _join_at_both_ends(left: Text, right: str, width: int, right_style: Style | 
     return left.append(" " * gap).append(right, Style(dim=True) if right_style is None else right_style)
 
 
-def _draw_scrubber(index: int, count: int, width: int, style: Style) -> Text:
-    column = round(index / max(1, count - 1) * (width - 1))
+def _draw_slider(column: int, width: int, style: Style) -> Text:
+    """Return a slider with its knob at a column."""
     return Text.assemble(("─" * column, style), ("●", style), ("─" * (width - 1 - column), Style(dim=True)))
 
 

@@ -315,8 +315,8 @@ class AnalysisScreen(AnalysisFigures):
         self._update_table()
 
     def action_move_across(self, count: int) -> None:
-        """Move to the next or previous metric; in the attention view, to the next or previous step."""
-        if self.current_view == "attention":
+        """Move to the next or previous metric; with the focus on attention, to the next or previous step."""
+        if self.current_view == "attention" and self.focused is not self.row_list:
             self.move_overlay(step_count=count)
             return
         self.row_list.move_metric(count)

@@ -60,7 +60,7 @@ an interaction needs two brackets or settings with several values each
 
 template for example: a [large|small] [red|blue] circle
 press b to add batches to the analysis, or 1 to compose one"""
-SCROLL_HINT = "tab, then j k scroll"
+SCROLL_HINT, ROW_HINT = "tab, then j k scroll", "↑ ↓ next video"
 MIN_TABLE_HEIGHT = 5
 """Minimum height of the table with its border, in lines."""
 DEFAULT_MAX_TABLE_HEIGHT_BESIDE_ATTENTION = 8
@@ -142,6 +142,10 @@ class AnalysisFigures(AnalysisAttention):
 
     # Drawing
 
+    @on(TrajectoryDetails.MovedOn)
+    def _move_to_next_row(self, message: TrajectoryDetails.MovedOn) -> None:
+        self.row_list.action_move(message.count)
+
     @on(TrajectoryDetails.Resized)
     def _draw_in_new_size(self) -> None:
         self.draw_details()
@@ -151,6 +155,7 @@ class AnalysisFigures(AnalysisAttention):
         row, view = self.row_list.current_row, self.current_view
         hint = {
             "means": CURVE_HINT,
+            "attention": ROW_HINT,
             "effects": SCROLL_HINT,
             "correlations": SCROLL_HINT,
             "interaction": PAIR_HINT if len(self._list_factor_pairs()) > 1 else SCROLL_HINT,
@@ -287,7 +292,11 @@ class AnalysisFigures(AnalysisAttention):
     # Actions
 
     def show_view(self, view: str) -> None:
-        """Show a view of the current table."""
+        """Show a view of the current table; attention gets the focus, because its pictures have keys."""
+        if view == "attention":
+            self.set_focus(self.details)
+        elif self.current_view == "attention" and not self.has_class("-enlarged"):
+            self.set_focus(self.row_list)
         if self.is_grouped:
             self.group_view = view
         else:

@@ -1,6 +1,7 @@
 """Pane below the table of trajectories: one of several views, with their titles as tabs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.text import Text
@@ -23,6 +24,12 @@ class TrajectoryDetails(VerticalScroll):
     class Resized(Message):
         """The pane has another size, and its view must be drawn again."""
 
+    @dataclass
+    class MovedOn(Message):
+        """A key for scrolling was pressed, but all of the view is visible."""
+
+        count: int
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("k", "scroll_up", "Up", show=False),
         Binding("j", "scroll_down", "Down", show=False),
@@ -44,6 +51,18 @@ class TrajectoryDetails(VerticalScroll):
 
     def on_resize(self) -> None:
         self.post_message(self.Resized())
+
+    def action_scroll_up(self) -> None:
+        self._scroll_or_move_on(-1)
+
+    def action_scroll_down(self) -> None:
+        self._scroll_or_move_on(1)
+
+    def _scroll_or_move_on(self, count: int) -> None:
+        if self.max_scroll_y:
+            self.scroll_relative(y=count, animate=False)
+        else:
+            self.post_message(self.MovedOn(count))
 
     def show_tabs(self, views: Sequence[str], active_view: str, hint: str) -> None:
         """Show the titles of the views, and a hint on the keys of the active view."""
