@@ -54,6 +54,11 @@ class BatchSummary:
     sweep: str = ""
     """Swept settings and their values, such as "cfg_scale 1, 4; steps 10, 20"; empty without a sweep."""
 
+    @classmethod
+    def from_fault(cls, folder: Path, fault: str) -> "BatchSummary":
+        """Return the summary of a batch of which only the fault is known."""
+        return cls(folder, "", "", "", (), fault)
+
     def as_json(self) -> dict[str, Any]:
         """Return the fields for JSON output."""
         return {
@@ -92,7 +97,7 @@ def find_batches(roots: Iterable[Path]) -> list[BatchSummary]:
             folders = _list_batch_folders(root)
         except OSError as error:
             reason = f"{root} cannot be read: {error.strerror or error}"
-            summaries_by_folder[root] = BatchSummary(root, "", "", "", (), reason)
+            summaries_by_folder[root] = BatchSummary.from_fault(root, reason)
             continue
         for path in folders:
             summaries_by_folder[path] = _read_summary(path)
@@ -174,8 +179,7 @@ def _read_summary(path: Path) -> BatchSummary:
                 _summaries.clear()
             _summaries[path] = manifest_state, journal_state, summary
             return summary
-    fault = f"{folder.manifest_path} cannot be read: other processes keep replacing it"
-    return BatchSummary(path, "", "", "", (), fault)
+    return BatchSummary.from_fault(path, f"{folder.manifest_path} cannot be read: other processes keep replacing it")
 
 
 def _summarise_batch(path: Path, manifest_state: FileState, journal_state: FileState) -> tuple[BatchSummary, bool]:
@@ -189,7 +193,7 @@ def _summarise_batch(path: Path, manifest_state: FileState, journal_state: FileS
         with _name_damaged_part(path, "the entry of a video listed in the journal"):
             states, faults, is_inaccessible = _read_video_states(path, manifest, manifest_state, journal_state)
     except UserError as error:
-        return BatchSummary(path, "", "", "", (), str(error)), isinstance(error, InaccessibleFileError)
+        return BatchSummary.from_fault(path, str(error)), isinstance(error, InaccessibleFileError)
     counts_by_state = tuple((state, states.count(state)) for state in dict.fromkeys(states))
     summary = BatchSummary(
         path,
