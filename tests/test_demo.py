@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import MakeOnce, Wantui, engine_of_this_process, only_queued
 from harness_tui import application, run
+from synthetic_videos import synthetic_videos
 
+from wantui.analysis.compare import compare_groups
 from wantui.batches import demo
 from wantui.batches.batch_folders import create_batch_folder
 from wantui.cli import main, tui
@@ -161,6 +163,15 @@ def test_demo_on_a_terminal_opens_the_library_with_the_answer(wantui: Wantui, mo
     assert [line.partition(":")[0] for line in note_lines] == ["place", "room", "path", "A"]
     assert note_lines[0] == "place: cannot tell whether red and blue lie apart"
     assert "distance" not in options["batch_note"], "numbers would fill a terminal of 80x24"
+
+
+@pytest.mark.parametrize(("seeds", "is_noted"), [(5, False), (6, True)])
+def test_demo_says_once_that_its_seeds_are_the_fewest(tmp_path: Path, seeds: int, is_noted: bool) -> None:
+    comparison = compare_groups(synthetic_videos(tmp_path, {"red": 1.0, "blue": 1.0}, seeds), "1")
+    lines = demo.describe_demo_answer(comparison)
+    note = "note: 6 seeds are the fewest that can show a difference; use more in a study"
+    assert lines.count(note) == is_noted
+    assert sum("seeds cannot give" in line for line in lines) == (not is_noted)
 
 
 @pytest.mark.terminal

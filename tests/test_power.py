@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.matching import match_comparable_groups
 from wantui.analysis.power import GROUP_COUNTS, compute_min_pair_p, find_detectable_effect
 from wantui.analysis.statistics import compute_min_attainable_p, compute_paired_effect, run_sign_flip_test
-from wantui.batches.power import describe_power, find_seed_warnings, list_grouping_powers
+from wantui.batches.power import describe_power, list_grouping_powers
 from wantui.cli import cli
 
 
@@ -123,15 +124,21 @@ def test_batches_without_groups_or_trajectories_have_no_power() -> None:
         preview_nano_batch("a [red|blue] circle", **{"model_settings.sampler": "lcm", "videos_per_variation": "3"}),
     ):
         assert list_grouping_powers(batch) == []
-        assert find_seed_warnings(batch) == []
         assert describe_power([]) == ("", "", "")
 
 
-def test_too_few_seeds_are_warned_about_with_the_smallest_p() -> None:
-    (warning,) = find_seed_warnings(preview_nano_batch("a [red|blue] circle", videos_per_variation="5"))
-    assert "5 can never give p below 0.0625" in warning
-    assert "at least 6" in warning
-    assert find_seed_warnings(preview_nano_batch("a [red|blue] circle", videos_per_variation="6")) == []
+@pytest.mark.parametrize(
+    ("seeds", "text", "min_p"),
+    [
+        ("5", "5 seeds detect no difference between groups; at least 6 are needed", "0.0625"),
+        ("1", "1 seed detects no difference between groups; at least 6 are needed", "1"),
+    ],
+)
+def test_too_few_seeds_are_part_of_the_plan_and_no_warning(seeds: str, text: str, min_p: str) -> None:
+    batch = preview_nano_batch("a [red|blue] circle", videos_per_variation=seeds)
+    assert describe_power(list_grouping_powers(batch))[0] == text
+    assert describe_power(list_grouping_powers(batch))[2] == f"smallest possible p {min_p}"
+    assert not any("seed" in warning for warning in batch.warnings)
 
 
 def test_one_seed_is_answered_with_the_seeds_of_a_significant_difference(tmp_path: Path) -> None:
@@ -152,7 +159,11 @@ def test_preview_shows_the_effect_that_the_seeds_can_find() -> None:
     assert document["power"] == [{"by": "1", "groups": 2, "pairs": 1, "min_p": 0.03125, "d_z": find_effect(6, 2)}]
     document = json.loads(runner.invoke(cli, [*arguments, "5", "--json"]).stdout)
     assert document["power"] == [{"by": "1", "groups": 2, "pairs": 1, "min_p": 0.0625, "d_z": None}]
-    assert any("can never give p below 0.0625" in warning for warning in document["warnings"])
+    assert document["warnings"] == []
+    for preset in ("nano", "default"):  # their own numbers of seeds are no reason for a warning
+        shown = runner.invoke(cli, ["preview", "-c", preset, "-t", "a [red|blue] circle"])
+        assert "seeds" not in shown.stderr
+        assert re.search(r"power: [23] seeds detect no difference between groups; at least 6 are needed", shown.stdout)
 
 
 def test_table_covers_the_groups_that_the_analysis_compares() -> None:

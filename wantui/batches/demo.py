@@ -104,8 +104,12 @@ def compare_demo_groups(videos: "Sequence[Video]") -> tuple["Comparison", Path]:
 
 
 def describe_demo_answer(comparison: "Comparison") -> list[str]:
-    """Return the answers on place, room and path, one line each, and the notes of the answers."""
-    notes = dict.fromkeys(note for answer in comparison.answers for note in answer.notes)
+    """Return the answers on place, room and path, one line each, and notes on the seeds and the answers."""
+    from wantui.analysis.statistics import count_min_pairs
+
+    notes = list(dict.fromkeys(note for answer in comparison.answers for note in answer.notes))
+    if len(comparison.seeds) == count_min_pairs():
+        notes.insert(0, f"{len(comparison.seeds)} seeds are the fewest that can show a difference; use more in a study")
     return [*(answer.text for answer in comparison.answers), *(f"note: {note}" for note in notes)]
 
 

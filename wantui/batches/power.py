@@ -87,9 +87,14 @@ def _count_groups(preview: BatchPreview) -> dict[str, int]:
 
 def describe_power(powers: Sequence[GroupingPower]) -> tuple[str, str, str]:
     """Return the smallest effects of groupings in one line, their range, and their basis; empty without groupings."""
+    if not powers:
+        return "", "", ""
     found = [power for power in powers if power.d_z is not None]
     if not found:
-        return "", "", ""
+        seeds_text = format_count(powers[0].seed_count, "seed")
+        verb = "detects" if powers[0].seed_count == 1 else "detect"
+        text = f"{seeds_text} {verb} no difference between groups; at least {MIN_SEEDS} are needed"
+        return text, f"{seeds_text} {verb} none; {MIN_SEEDS} needed", f"smallest possible p {powers[0].min_p:.4g}"
     found.sort(key=lambda power: power.group_count)  # groupings of equal size stay in order
     parts = []
     for group_count, equal_powers in groupby(found, key=lambda power: power.group_count):
@@ -124,14 +129,3 @@ def _list_options(preview: BatchPreview, bracket: int) -> list[str]:
             if choice.bracket_number == bracket
         )
     )
-
-
-def find_seed_warnings(preview: BatchPreview) -> list[str]:
-    """Return a warning if a batch has groups, but too few seeds for any difference between them to be significant."""
-    powers = list_grouping_powers(preview)
-    if not powers or powers[0].seed_count >= MIN_SEEDS:
-        return []
-    return [
-        f"too few seeds to compare groups: {powers[0].seed_count} can never give p below {powers[0].min_p:.4g}; "
-        f"generate at least {MIN_SEEDS}"
-    ]

@@ -64,7 +64,7 @@ def _print_metric_table(videos: "list[Video]", metric_names: list[str], video_na
         "seed",
         *(["cell"] if has_cell_column else []),
         *(videos[0].label_metric(name) for name in metric_names),
-        "velocity",
+        "velocity over steps",
     )
     table_rows = []
     for video in videos:

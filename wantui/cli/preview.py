@@ -50,14 +50,11 @@ def command(template: str | None, template_file: Path | None, show_all: bool, as
     template_text = read_template(template, template_file)
     if template_text is None:
         raise click.UsageError('--template is missing. Give one: -t "a [red|blue] circle"')
-    from wantui.batches.power import find_seed_warnings
-
     preview = preview_batch_from_options(template=template_text, **options)
     cost_lines, cell_costs, machine_refusals = _predict_costs(preview)
     exit_code = 2 if preview.refusals else next((error.exit_code for error in machine_refusals), 0)
     preview = replace(
         preview,
-        warnings=(*preview.warnings, *find_seed_warnings(preview)),
         refusals=(*preview.refusals, *map(str, machine_refusals)),
     )
     if as_json:

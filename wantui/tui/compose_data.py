@@ -1,7 +1,7 @@
 """Preview of Compose's draft, computed in a thread: variations, costs, and reasons why the batch cannot run here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,6 @@ def compute_preview(
     """Expand a draft and predict its cost; an error becomes part of the message."""
     from wantui.batches.batch_cost import estimate_batch_costs
     from wantui.batches.cell_cost import describe_cells, estimate_cell_costs
-    from wantui.batches.power import find_seed_warnings
     from wantui.models.tokenizer import find_tokenizer_file
     from wantui.planning import preview_batch
     from wantui.prompts import TemplateError
@@ -91,7 +90,6 @@ def compute_preview(
             )
         preview = preview_batch(config, template)
         tokenizer_path = find_tokenizer_file(preview.model, preview.first_recipe.revision)
-        preview = replace(preview, warnings=(*preview.warnings, *find_seed_warnings(preview)))
         cost_lines = estimate_batch_costs(preview, timed_videos, gpu_sample, state_dir.directory)
         cell_texts = describe_cells(estimate_cell_costs(preview, timed_videos, gpu_sample, state_dir.directory))
     except TemplateError as error:
