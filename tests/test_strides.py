@@ -1,6 +1,7 @@
 """Metrics that depend on the steps: the stride at which they settle, which a selection of videos leaves unchanged."""
 
 import csv
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -27,8 +28,9 @@ from wantui.analysis.strides import (
     check_strides,
     find_unsettled_metrics,
     measure_bends_at_settled_strides,
+    measure_strides,
 )
-from wantui.analysis.trajectory import Trajectory
+from wantui.analysis.trajectory import Trajectory, build_trajectory
 from wantui.analysis.video import Video
 from wantui.tui.analysis.views import Canvas, draw_video_curves
 
@@ -261,3 +263,37 @@ def test_stride_is_not_blamed_if_the_selected_videos_have_no_trajectory(
     result = wantui("analyze", tmp_path, "--stride", 4, "--where", "seed=1")
     assert result.code == 2
     assert "cannot analyse any video: arc seed 1: its trajectory is not stored" in result.err
+
+
+def integrate_guided_mixture(step_count: int, seed: int, scale: float, distance: float) -> Trajectory:
+    """Return the path of a perfect model of two points at +-distance, guided to one, by two-step Adams-Bashforth."""
+    positions = np.linspace(1, 0, step_count + 1)
+    sigmas = 3 * positions / (1 + 2 * positions)
+    state = np.random.default_rng(seed).normal(size=20)
+    axis = np.eye(20)[0]
+    states, last_velocity, last_step = [state], np.zeros(20), 0.0
+    for sigma, next_sigma in itertools.pairwise(sigmas):
+        unconditional = distance * np.tanh((1 - sigma) * distance * state[0] / sigma**2) * axis
+        velocity = (state - unconditional - scale * (distance * axis - unconditional)) / sigma
+        step = next_sigma - sigma
+        correction = 0.5 * step / last_step * (velocity - last_velocity) if last_step else 0.0
+        state = state + step * (velocity + correction)
+        states.append(state)
+        last_velocity, last_step = velocity, step
+    path = np.array(states)
+    return build_trajectory(path @ path.T, sigmas, 20)
+
+
+@pytest.mark.parametrize(("scale", "distance"), [(8, 3), (6, 6), (16, 1), (4, 1)])
+def test_commitment_that_has_settled_is_near_its_limit(scale: float, distance: float) -> None:
+    def measure(step_count: int) -> tuple[float, bool]:
+        paths = [integrate_guided_mixture(step_count, seed, scale, distance) for seed in range(3)]
+        check = measure_strides(paths, "commitment")
+        return 1 - check.means[0], check.is_settled
+
+    limit, _ = measure(768)
+    results = {step_count: measure(step_count) for step_count in (6, 8, 10, 12, 16, 24, 48, 96)}
+    assert [step_count for step_count in (6, 8, 10) if results[step_count][1]] == []
+    assert all(results[step_count][1] for step_count in (48, 96))
+    for value, is_settled in results.values():
+        assert not is_settled or max(value / limit, limit / value) <= 1.25

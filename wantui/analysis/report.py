@@ -33,7 +33,13 @@ from wantui.analysis.report_page import (
 from wantui.analysis.report_provenance import ReportProvenance, build_equivalent_command, render_provenance_section
 from wantui.analysis.report_relations import render_correlation_section, render_interaction_section
 from wantui.analysis.report_states import render_state_section
-from wantui.analysis.strides import MAX_SETTLED_RATIO, STRIDE_METRICS, STRIDE_MULTIPLES, check_metric_strides
+from wantui.analysis.strides import (
+    MAX_SETTLED_COMMITMENT_RATIO,
+    MAX_SETTLED_RATIO,
+    STRIDE_METRICS,
+    STRIDE_MULTIPLES,
+    check_metric_strides,
+)
 from wantui.analysis.unguided import describe_unguided
 from wantui.analysis.verdicts import Verdict
 from wantui.analysis.video import Video
@@ -164,7 +170,8 @@ def _render_stride_section(comparison: Comparison) -> list[str]:
         render_note(
             "Mean of each group, measured at strides "
             f"{', '.join(str(comparison.stride * m) for m in STRIDE_MULTIPLES)}. "
-            f"Bold: a larger stride changes the mean by more than a factor of {MAX_SETTLED_RATIO}, or there are too "
+            f"Bold: a larger stride changes the mean by more than a factor of {MAX_SETTLED_RATIO} (commitment: "
+            f"{MAX_SETTLED_COMMITMENT_RATIO}), or there are too "
             "few steps to tell. Bold values may reflect the sampler's steps or rounding instead of the path. This "
             "check uses the mean over all videos of a batch or cell, selected or not."
         ),
