@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import needs_torchao
 
+from wantui.environment import build_torch_environment
+
 pytestmark = pytest.mark.processes
 
 HEAVY = {"torch", "diffusers", "transformers"}
@@ -177,6 +179,26 @@ def test_worker_does_not_restart_after_another_failed_import(tmp_path: Path) -> 
     assert result.returncode == 1
     assert "No module named 'no_such_package'" in result.stderr
     assert "starting again" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("level", "kept_level"), [("", ""), ("0", "0"), ("1", "1"), ("2", "1"), ("3", "1"), ("x", "x")]
+)
+def test_environment_for_torch_keeps_docstrings(level: str, kept_level: str) -> None:
+    assert build_torch_environment({"PYTHONOPTIMIZE": level})["PYTHONOPTIMIZE"] == kept_level
+
+
+@pytest.mark.parametrize("options", [(), ("-OO",)])
+def test_program_without_docstrings_starts_again_at_most_once(options: tuple[str, ...]) -> None:
+    """Transformers cannot be imported without docstrings."""
+    code = "import sys; print(sys.flags.optimize, flush=True); sys.argv[1:] = ['--version']; "
+    code += "from wantui.__main__ import main; main()"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    environment |= {} if options else {"PYTHONOPTIMIZE": "2"}
+    output = subprocess.check_output([sys.executable, *options, "-c", code], env=environment, text=True)
+    *levels, version = output.splitlines()
+    assert levels == (["2"] if options else ["2", "1"])
+    assert version.startswith("wantui, version ")
 
 
 @needs_torchao

@@ -9,6 +9,10 @@ from wantui.errors import INTERRUPTED_EXIT_CODE
 def main() -> None:
     """Import and run the command line; Ctrl-C during the import ends the program without a traceback."""
     try:
+        if sys.flags.optimize > 1:
+            from wantui.environment import restart_with_docstrings
+
+            restart_with_docstrings()
         from wantui.cli import main as run_command_line
     except KeyboardInterrupt:
         sys.stderr.write("wantui: interrupted\n")

@@ -26,13 +26,25 @@ RENDERING_VARIABLES = (
 )
 """Variables that select the weights, devices and threads of a video."""
 UMASK_KEY = "umask"
+OPTIMIZE_VARIABLE = "PYTHONOPTIMIZE"
 
 
 def build_torch_environment(base_environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment for a process that imports torch; values in `base_environment` take precedence."""
+    """Return the environment for a process that imports torch; values in `base_environment` take precedence.
+
+    PYTHONOPTIMIZE=2 removes docstrings, which transformers reads on import; only 1 is passed on.
+    """
     # Each of the two variables alone decides how threads wait: do not overrule the one that the user has set.
     wait_variables = {} if any(name in base_environment for name in OPENMP_WAIT_VARIABLES) else OPENMP_WAIT_VARIABLES
-    return {**wait_variables, **ALLOCATOR_VARIABLES, **_build_kernel_cache_variables(), **base_environment}
+    level = base_environment.get(OPTIMIZE_VARIABLE, "")
+    docstring_variables = {OPTIMIZE_VARIABLE: "1"} if level.isdecimal() and int(level) > 1 else {}
+    return {
+        **wait_variables,
+        **ALLOCATOR_VARIABLES,
+        **_build_kernel_cache_variables(),
+        **base_environment,
+        **docstring_variables,
+    }
 
 
 def _build_kernel_cache_variables() -> dict[str, str]:
@@ -56,6 +68,13 @@ def build_python_command(*arguments: str) -> list[str]:
     Without -P, Python would import a file such as queue.py or torch.py of the working folder before its own modules.
     """
     return [sys.executable, "-I" if sys.flags.isolated else "-P", *arguments]
+
+
+def restart_with_docstrings() -> None:
+    """Start this program again with docstrings if PYTHONOPTIMIZE=2 removed them; a command may import torch."""
+    environment = build_torch_environment(os.environ)
+    if sys.flags.optimize > 1 and environment.get(OPTIMIZE_VARIABLE) != os.environ.get(OPTIMIZE_VARIABLE):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
 def prepare_for_torch() -> None:
