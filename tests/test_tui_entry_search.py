@@ -84,11 +84,11 @@ def test_help_offers_enter_only_for_entries_that_run() -> None:
         async with application(size=(120, 40)) as it:
             await it.press("2", "question_mark")
             await it.until(lambda: isinstance(it.app.screen, Help) and next(iter(RUN_STEPS.values())) in it.text())
-            assert "enter run" not in it.text(), "a step of a run"
+            assert "enter Run" not in it.cells("KeyFooter"), "a step of a run"
             await it.press("tab")
-            await it.until(lambda: "enter run" in it.text())
+            await it.until(lambda: "enter Run" in it.cells("KeyFooter"))
             await it.press("tab")
-            await it.until(lambda: "enter run" not in it.text())
+            await it.until(lambda: "enter Run" not in it.cells("KeyFooter"))
             selected = it.screen(Help).get_selected()
             assert selected is not None
             assert selected.group == "Terms"
@@ -147,10 +147,33 @@ def test_dialog_hides_the_keys_of_the_screen_below() -> None:
             await it.until(lambda: "Queue it" in it.text().splitlines()[-1])
             await it.press("question_mark")
             await it.until(lambda: isinstance(it.app.screen, Help))
-            await it.until(lambda: not it.text().split("\n")[-1])
+            await it.until(lambda: "Queue it" not in it.text().splitlines()[-1])
+            assert "esc Close" in it.text().splitlines()[-1], "the keys of the dialog"
             assert "1 Compose" in it.text(), "the rest of the screen stays"
             await it.press("escape")
             await it.until(lambda: "Queue it" in it.text().splitlines()[-1])
+
+    run(test)
+
+
+def test_wide_help_has_the_terms_beside_the_list_and_finds_them_in_the_list() -> None:
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            await it.press("2", "question_mark")
+            await it.until(lambda: all(meaning in it.cells("#entry-side") for meaning in TERMS.values()))
+            assert all(task in it.cells("#entry-side") for task in RUN_STEPS.values())
+            assert it.text().count(TERMS["seed"]) == 1
+            await it.press(*"seed")
+            await it.until(lambda: it.text().count(TERMS["seed"]) == 2)
+
+    run(test)
+
+
+def test_palette_shortens_descriptions_at_the_end_of_a_clause() -> None:
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            await it.press("4", "ctrl+p")
+            await it.until(lambda: "Compare the recipes of the selected videos… " in it.text())
 
     run(test)
 

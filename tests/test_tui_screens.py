@@ -890,7 +890,7 @@ def test_attention_is_shown_or_reported_as_missing(made: BatchFolder, wantui: Wa
         await it.until(lambda: len(screen.available_batches) == 2)
         screen._requested_folder = Path("still being read")  # for another screen; the choice replaces it
         await it.press("b")
-        await it.until(lambda: "enter analyse" in it.text())
+        await it.until(lambda: "enter Analyse" in it.text())
         await it.press("home", "space" if "maps" not in screen.chosen_folders[0].name else "end", "enter")
         await it.until(lambda: any("maps" in path.name for path in screen.chosen_folders))
         place = next(i for i, row in enumerate(screen.visible_rows) if getattr(row, "attention_path", None) is not None)

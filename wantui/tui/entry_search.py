@@ -9,7 +9,7 @@ from rich.text import Text
 from textual import getters
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.dom import DOMNode
 from textual.events import Resize
 from textual.fuzzy import Matcher
@@ -21,12 +21,11 @@ from wantui.tui.content import make_content
 from wantui.tui.key_names import format_keys
 from wantui.tui.pane_titles import find_key_names
 from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.line_input import LineInput
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
-ENTRY_HINT, RUN_HINT = "type to find   ↑ ↓ move   tab next part   esc close", "enter run   "
-"""Keys of the dialog, and the key that runs an entry, shown before them if the entry can be run."""
 INDENT = "  "
 
 
@@ -68,10 +67,11 @@ def find_entries(entries: Sequence[SearchEntry], query: str) -> list[SearchEntry
 
 
 SEARCH_BINDINGS = (
+    Binding("enter", "run_selected", "Run", priority=True),
+    Binding("up", "move(-1)", "Move", key_display="↑ ↓", priority=True),
+    Binding("down", "move(1)", "Down", show=False, priority=True),
+    Binding("tab", "move_group(1)", "Next part"),
     Binding("escape", "leave", "Close"),
-    Binding("down", "move(1)", "Down", show=False),
-    Binding("up", "move(-1)", "Up", show=False),
-    Binding("tab", "move_group(1)", "Next part", show=False),
     Binding("shift+tab", "move_group(-1)", "Previous part", show=False),
     Binding("pagedown", "page(1)", "Page down", show=False),
     Binding("pageup", "page(-1)", "Page up", show=False),
@@ -135,8 +135,11 @@ class EntrySearchMixin(BackdropMixin):
             yield LineInput(placeholder=self.placeholder, compact=True, select_on_focus=False)
             entry_list = VirtualList(id="entries", empty_text="no entry matches; press escape to clear the filter")
             entry_list.can_focus, entry_list.shows_focus = False, True
-            yield entry_list
+            with Horizontal():
+                yield entry_list
+                yield DiffText(id="entry-side")
             yield DiffText(id="entry-help")
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         self.entries = list(self.list_entries())
@@ -154,7 +157,7 @@ class EntrySearchMixin(BackdropMixin):
     def _show_entries(self, query: str) -> None:
         rows: list[SearchEntry | str] = []
         group = None
-        for entry in find_entries(self.entries, query):
+        for entry in self.find_shown_entries(query):
             if entry.group != group and not self.has_query:
                 rows.append(entry.group)
                 group = entry.group
@@ -163,6 +166,10 @@ class EntrySearchMixin(BackdropMixin):
         self.entry_list.fill_rows(len(rows), self._draw_row, keep_cursor=False)
         self._move_cursor(0, 1)
         self.show_selected()
+
+    def find_shown_entries(self, query: str) -> Sequence[SearchEntry]:
+        """Return the entries of the list."""
+        return find_entries(self.entries, query)
 
     def _draw_row(self, index: int, width: int) -> Text:
         row = self.shown_rows[index]
@@ -179,8 +186,7 @@ class EntrySearchMixin(BackdropMixin):
     def show_selected(self) -> None:
         """Show below the list what the line under the cursor leaves out; the height fits every entry."""
         entry, width = self.get_selected(), self.entry_list.row_width
-        can_run = entry is not None and entry.run is not None
-        self.query_one(".entry-search").border_subtitle = make_content(f"{RUN_HINT if can_run else ''}{ENTRY_HINT}")
+        self.refresh_bindings()
         if width <= 1:  # not laid out yet
             return
         if self._details_width != width:
@@ -238,10 +244,15 @@ class EntrySearchMixin(BackdropMixin):
     def on_virtual_list_highlighted(self) -> None:
         self.show_selected()
 
-    def on_input_submitted(self) -> None:
-        self.run_selected()
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer enter only for an entry that can be run."""
+        entry = self.get_selected() if action == "run_selected" else None
+        return action != "run_selected" or (entry is not None and entry.run is not None)
 
     def on_virtual_list_chosen(self) -> None:
+        self.run_selected()
+
+    def action_run_selected(self) -> None:
         self.run_selected()
 
     def run_selected(self) -> None:

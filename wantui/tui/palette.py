@@ -1,6 +1,8 @@
 """Command palette: a search for actions of the current screen and of the application, and for themes."""
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from wantui.tui.app import WantuiApp
 
 THEME_GROUP = "Theme"
+CLAUSE_END_PATTERN = re.compile("[,;:] ")
 PREVIEW_SECONDS = 0.1
 """Seconds for which the cursor stays on a theme before the theme is shown."""
 
@@ -37,7 +40,9 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
         app = cast("WantuiApp", self.app)
         screen = app.screen_stack[0]
         for group in (screen.name or "", "app"):
-            yield from self.list_actions(group, app if group == "app" else screen)
+            for entry in self.list_actions(group, app if group == "app" else screen):
+                purpose = entry.help_text.removeprefix(f"{entry.title}: ")  # of a screen
+                yield replace(entry, help_text=purpose[0].upper() + purpose[1:])
         for name, theme in app.available_themes.items():
             kind = "Dark" if theme.dark else "Light"
             text = f"{kind} theme in the 16 colours of the terminal." if theme.ansi else f"{kind} theme."
@@ -55,7 +60,7 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
     def draw_entry(self, entry: SearchEntry, width: int) -> Text:
         line = Text(f"{self._format_title(entry):<{self._title_width_by_group[entry.group]}}  ")
         help_width = max(0, width - line.cell_len - len(entry.keys_text) - 1)
-        help_text = Text(entry.help_text, self.entry_list.make_colour_style("text-muted"))
+        help_text = Text(_shorten(entry.help_text, help_width), self.entry_list.make_colour_style("text-muted"))
         help_text.truncate(help_width, overflow="ellipsis", pad=True)
         line.append_text(help_text)
         line.append(f" {entry.keys_text}", self.entry_list.make_colour_style("accent"))
@@ -88,3 +93,9 @@ class Palette(EntrySearchMixin, ModalScreen[None]):
         """Restore the initial theme, unless another theme was chosen."""
         if self.app.theme != self._first_theme:
             self.app.theme = self._first_theme
+
+
+def _shorten(text: str, width: int) -> str:
+    """Return a text that fits into a width if possible: whole, or up to the end of a clause."""
+    clause_ends = [match.start() for match in CLAUSE_END_PATTERN.finditer(text) if match.start() < width]
+    return text if len(text) <= width or not clause_ends else f"{text[: clause_ends[-1]]}…"

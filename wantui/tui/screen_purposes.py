@@ -3,7 +3,7 @@
 SCREEN_PURPOSES = {
     "compose": "template, settings and cost of a new batch",
     "queue": "batches and videos with progress and ETA",
-    "monitor": "previews, curves and log of the running video",
-    "library": "finished videos to play, select and compare",
+    "monitor": "the running video, its curves and log",
+    "library": "finished videos to play and compare",
     "analysis": "metrics and effects of trajectories",
 }

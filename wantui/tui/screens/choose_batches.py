@@ -24,6 +24,7 @@ from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.batch_list import shorten_model
 from wantui.tui.widgets.batch_picker import BatchPicker
 from wantui.tui.widgets.diff_text import DiffText
+from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.virtual_list import VirtualList
 from wantui.tui.wrapping import wrap_text
 
@@ -40,9 +41,9 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
     """
 
     BINDINGS = [
-        Binding("enter", "accept", "Accept", priority=True),
-        Binding("m,space", "choose", "Select"),
-        Binding("escape,q", "dismiss(None)", "Cancel"),
+        Binding("space,m", "choose", "Select"),
+        Binding("enter", "accept", "Analyse", priority=True),
+        Binding("escape,q", "dismiss(None)", "Close"),
     ]
 
     batch_picker = getters.query_one(BatchPicker)
@@ -61,9 +62,9 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as dialog:
             dialog.border_title = "Batches with stored trajectories"
-            dialog.border_subtitle = "space select   enter analyse   esc close"
             yield BatchPicker(self.batches, self.initial_folders)
             yield DiffText(id="picked-facts")
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         self.batch_picker.styles.height = len(self.batches) + HEADER_HEIGHT
