@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from synthetic_videos import CFG_PATH, set_setting, synthetic_videos, use_videos
 from wantui.analysis.compare import compare_groups
 from wantui.analysis.comparison import Comparison
 from wantui.analysis.effect_table import build_effect_rows
+from wantui.analysis.final_states import FinalStates
+from wantui.analysis.group import Group
 from wantui.analysis.loading import collect_control_settings
 from wantui.analysis.report import write_report
 from wantui.analysis.serialize import build_comparison_record
@@ -142,11 +145,8 @@ def test_change_by_guidance_within_the_scatter_of_seeds_is_not_claimed(
     assert [float(end) for end in ends.groups()] == pytest.approx(np.array(expected) * scale, rel=0.02)
 
 
-@pytest.mark.parametrize("scattering_is_unguided", [True, False])
-def test_texts_with_and_without_guidance_have_one_unit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scattering_is_unguided: bool
-) -> None:
-    """The values at one guidance scale scatter so much that their mean may be 0."""
+def scatter_turning(monkeypatch: pytest.MonkeyPatch, scattering_is_unguided: bool) -> None:
+    """Let `turning` scatter so much at one guidance that its mean may be 0; all other values scatter little."""
 
     def compute(video: Video, metric: str) -> float:
         scatters = is_unguided(video) == scattering_is_unguided and metric == "turning"
@@ -155,6 +155,15 @@ def test_texts_with_and_without_guidance_have_one_unit(
         return mean + scatter * sign
 
     monkeypatch.setattr(Video, "compute_metric", compute)
+
+
+@pytest.mark.parametrize("scattering_is_unguided", [True, False])
+def test_texts_with_and_without_guidance_have_one_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scattering_is_unguided: bool
+) -> None:
+    """The values at one guidance scale scatter so much that their mean may be 0."""
+
+    scatter_turning(monkeypatch, scattering_is_unguided)
     videos = guided_and_unguided(tmp_path)
     for metric, unit, is_relative in (("turning", "rad", False), ("length", "%", True)):
         comparison = compare_with_unguided(videos, "1", metric)
@@ -172,6 +181,24 @@ def test_texts_with_and_without_guidance_have_one_unit(
             assert math.isfinite(result.relative_chance_interval[0]) == is_relative
             assert f" {unit} and " in result.describe_chance()
         assert answered_units == {unit}
+
+
+def test_metric_without_percentages_repeats_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = guided_and_unguided(tmp_path)
+    loaded_counts = []
+    load = FinalStates.load
+
+    def load_counted(groups: Sequence[Group]) -> FinalStates:
+        loaded_counts.append(len(groups))
+        return load(groups)
+
+    monkeypatch.setattr(FinalStates, "load", load_counted)
+    scatter_turning(monkeypatch, scattering_is_unguided=True)
+    comparison = compare_with_unguided(videos, "1", "length")
+    assert comparison.unguided is not None
+    for result in (comparison, comparison.unguided):
+        assert not any(difference.is_relative for difference in result.differences if difference.metric == "turning")
+    assert loaded_counts == [2, 2]
 
 
 def test_linearised_ratio_has_the_scatter_of_the_ratio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

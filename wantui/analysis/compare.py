@@ -1,10 +1,7 @@
 """Comparison of video groups, paired by seed, with a verdict on one declared metric."""
 
-import difflib
-import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,28 +11,22 @@ from wantui.analysis.answers import answer_questions
 from wantui.analysis.arrays import FloatArray
 from wantui.analysis.calibrated_effect import add_explanation_notes
 from wantui.analysis.comparison import Comparison
-from wantui.analysis.design_warnings import find_design_warnings, find_identical_trajectory_warnings
 from wantui.analysis.differences import (
     SIGNIFICANCE_LEVEL,
     Difference,
     GroupIndexPairs,
-    PairEffects,
     compare_group_pairs,
     compute_family_p,
-    compute_pair_effects,
-    remove_rounding_differences,
 )
 from wantui.analysis.dispersion import PermutationTest
 from wantui.analysis.dose_response import Doses, compute_dose_response, find_doses
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group import Group, GroupSummary
-from wantui.analysis.group_names import CannotCompareError
 from wantui.analysis.groups import MatchedGroups, summarise_group_metric
-from wantui.analysis.matching import match_groups_and_final_states
-from wantui.analysis.metrics import METRICS, get_ratio_origin
+from wantui.analysis.measured_groups import MeasuredGroups, measure_groups
+from wantui.analysis.metrics import get_ratio_origin
 from wantui.analysis.null_models import GaussianNull, build_gaussian_null
 from wantui.analysis.statistics import compute_omnibus_p, draw_sign_flips
-from wantui.analysis.strides import find_unsettled_metrics, list_unsettled_stride_checks
 from wantui.analysis.verdicts import MIN_PHRASINGS, Verdict, judge_difference
 from wantui.analysis.video import Video
 
@@ -51,7 +42,6 @@ def compare_groups(
     primary_metric: str = SPREAD_METRIC,
     metrics: Sequence[str] | None = None,
     equivalence_margin: float = DEFAULT_EQUIVALENCE_MARGIN,
-    absolute_metrics: Collection[str] = (),
 ) -> Comparison:
     """Compare groups of videos.
 
@@ -62,32 +52,42 @@ def compare_groups(
         primary_metric: declared metric, which decides the verdict; all other metrics are exploratory.
         metrics: metrics and external labels to explore; default all of METRICS, and all labels of the videos.
         equivalence_margin: equivalence margin, as a share of the mean.
-        absolute_metrics: metrics whose differences are never in percent.
 
     Raises:
         CannotCompareError: there are fewer than two groups or seeds, more than MAX_GROUPS groups, or an unknown metric.
     """
-    matched = _match_values(videos, grouping, primary_metric, metrics)
-    groups, group_pairs, final_states = matched.groups.groups, matched.group_pairs, matched.final_states
-    effects = compute_pair_effects(matched.all_values, group_pairs)
-    metric_names, cell_values = matched.shown_names, matched.shown_values
-    shown_effects = effects.select_metrics(range(len(metric_names)))
+    measured = measure_groups(videos, grouping, primary_metric, metrics)
+    return build_comparison(measured, equivalence_margin, measured.find_absolute_metrics())
+
+
+def build_comparison(
+    measured: MeasuredGroups, equivalence_margin: float, absolute_metrics: Collection[str]
+) -> Comparison:
+    """Return the comparison of measured groups: corrected p, verdicts, answers and null models.
+
+    Args:
+        equivalence_margin: equivalence margin, as a share of the mean.
+        absolute_metrics: metrics whose differences are not in percent.
+    """
+    groups, group_pairs, final_states = measured.groups.groups, measured.group_pairs, measured.final_states
+    metric_names, cell_values = measured.shown_names, measured.shown_values
+    shown_effects = measured.effects.select_metrics(range(len(metric_names)))
     differences = compare_group_pairs(
         groups, metric_names, cell_values, group_pairs, equivalence_margin, shown_effects, absolute_metrics
     )
-    doses = find_doses(groups, grouping)
+    doses = find_doses(groups, measured.grouping)
     nulls_by_group = _build_gaussian_nulls(groups, final_states)
-    chance_interval, relative_chance_interval, false_positive_rate = _compute_chance_interval(matched, differences)
-    location_test, spread_test, squared_distances = _test_final_states(final_states, matched.groups, group_pairs)
+    chance_interval, relative_chance_interval, false_positive_rate = _compute_chance_interval(measured, differences)
+    location_test, spread_test, squared_distances = _test_final_states(final_states, measured.groups, group_pairs)
     comparison = Comparison(
-        grouping=grouping,
-        primary_metric=primary_metric,
-        seeds=matched.groups.seeds,
+        grouping=measured.grouping,
+        primary_metric=measured.primary_metric,
+        seeds=measured.groups.seeds,
         groups=groups,
         summaries_by_metric=_summarise_groups(groups, metric_names, cell_values, nulls_by_group),
         differences=tuple(differences),
-        verdicts=tuple(_judge_group_pairs(matched, differences, equivalence_margin)),
-        omnibus_p=compute_omnibus_p(matched.primary_values.mean(1)),
+        verdicts=tuple(_judge_group_pairs(measured, differences, equivalence_margin)),
+        omnibus_p=compute_omnibus_p(measured.primary_values.mean(1)),
         location_test=location_test,
         spread_test=spread_test,
         squared_centroid_distances_by_pair=squared_distances,
@@ -97,117 +97,36 @@ def compare_groups(
         false_positive_rate=false_positive_rate,
         gaussian_nulls_by_group=nulls_by_group,
         stride=groups[0].stride,
-        warnings=matched.warnings,
-        exclusion_reasons=matched.exclusion_reasons,
-        unreadable_videos=matched.unreadable_videos,
+        warnings=measured.warnings,
+        exclusion_reasons=measured.exclusion_reasons,
+        unreadable_videos=measured.unreadable_videos,
         dose_response=None
         if doses is None
         else compute_dose_response(groups, doses, metric_names, cell_values, equivalence_margin),
-        phrasing_numbers=tuple(matched.groups.phrasing_numbers.tolist()),
-        answers=_answer_questions(matched, effects, equivalence_margin, absolute_metrics, doses),
+        phrasing_numbers=tuple(measured.groups.phrasing_numbers.tolist()),
+        answers=_answer_questions(measured, equivalence_margin, absolute_metrics, doses),
         relative_chance_interval=relative_chance_interval,
     )
     return add_explanation_notes(comparison)
 
 
-@dataclass(frozen=True)
-class _MatchedValues:
-    """Matched groups with the values of their metrics."""
-
-    groups: MatchedGroups
-    final_states: FinalStates | None
-    shown_names: list[str]
-    """Metrics that are compared, the declared one first."""
-    all_names: list[str]
-    """Metrics that the answers use: first the compared metrics, then others."""
-    all_values: FloatArray
-    """Values of all metrics, [seeds, phrasings, groups, metrics]."""
-    unsettled_names: list[str]
-    """Metrics that depend on the stride."""
-    no_states_reason: str
-    """Reason why final states are not compared; empty if they are."""
-    no_spread_reason: str
-    """Reason why spread is not compared; empty if it is."""
-    warnings: tuple[str, ...]
-    exclusion_reasons: tuple[tuple[str, str], ...]
-    unreadable_videos: tuple[str, ...]
-
-    @property
-    def group_pairs(self) -> GroupIndexPairs:
-        return list(itertools.combinations(range(len(self.groups.groups)), 2))
-
-    @property
-    def shown_values(self) -> FloatArray:
-        """Return the values of the compared metrics, [seeds, phrasings, groups, metrics]."""
-        return self.all_values[..., : len(self.shown_names)]
-
-    @property
-    def primary_values(self) -> FloatArray:
-        """Return the values of the declared metric, [seeds, phrasings, groups]."""
-        return self.all_values[..., 0]
-
-
-def _match_values(
-    videos: Sequence[Video], grouping: str, primary_metric: str, metrics: Sequence[str] | None
-) -> _MatchedValues:
-    """Match the groups, and compute the values of their metrics.
-
-    Raises:
-        CannotCompareError: see `compare_groups`.
-    """
-    shown_names = _choose_metrics(videos, primary_metric, metrics)
-    matched_groups, exclusion_reasons, unreadable_videos, final_states, no_states_reason = (
-        match_groups_and_final_states(videos, grouping, primary_metric)
-    )
-    groups = matched_groups.groups
-    warnings = [*find_identical_trajectory_warnings(groups), *find_design_warnings(matched_groups, grouping)]
-    no_spread_reason = no_states_reason if final_states is None else final_states.no_spread_reason
-    if no_spread_reason:
-        lacking_text = f"place and {SPREAD_METRIC} are" if final_states is None else f"{SPREAD_METRIC} is"
-        warnings.append(f"{lacking_text} not compared: {no_spread_reason}")
-    else:
-        shown_names.insert(0 if primary_metric == SPREAD_METRIC else 1, SPREAD_METRIC)
-    all_names, all_values, incomplete_names = _compute_cell_values(
-        matched_groups, final_states, list(dict.fromkeys([*shown_names, *METRICS]))
-    )
-    if incomplete_shown := [name for name in incomplete_names if name in shown_names]:
-        warnings.append(f"not compared, because some videos have no value: {', '.join(incomplete_shown)}")
-    shown_names = [name for name in all_names if name in shown_names]
-    matched_videos = [video for group in groups for video in group.videos]
-    warnings += [check.description for check in list_unsettled_stride_checks(matched_videos, shown_names)]
-    return _MatchedValues(
-        groups=matched_groups,
-        final_states=final_states,
-        shown_names=shown_names,
-        all_names=all_names,
-        all_values=all_values,
-        unsettled_names=[name for name in find_unsettled_metrics(matched_videos) if name in all_names],
-        no_states_reason=no_states_reason,
-        no_spread_reason=no_spread_reason,
-        warnings=tuple(warnings),
-        exclusion_reasons=tuple(exclusion_reasons),
-        unreadable_videos=tuple(unreadable_videos),
-    )
-
-
 def _answer_questions(
-    matched: _MatchedValues,
-    effects: PairEffects,
+    measured: MeasuredGroups,
     equivalence_margin: float,
     absolute_metrics: Collection[str],
     doses: Doses | None,
 ) -> tuple[Answer, ...]:
     return answer_questions(
         collect_answer_data(
-            matched.groups,
-            matched.final_states,
-            matched.all_names,
-            matched.all_values,
-            effects,
-            matched.unsettled_names,
+            measured.groups,
+            measured.final_states,
+            measured.all_names,
+            measured.all_values,
+            measured.effects,
+            measured.unsettled_names,
             equivalence_margin,
-            matched.no_states_reason,
-            matched.no_spread_reason,
+            measured.no_states_reason,
+            measured.no_spread_reason,
             absolute_metrics,
             doses,
         )
@@ -238,79 +157,12 @@ def _test_final_states(
     )
 
 
-def _choose_metrics(videos: Sequence[Video], primary_metric: str, metrics: Sequence[str] | None) -> list[str]:
-    """Return the metrics to compare, except `spread`, the declared metric first.
-
-    Raises:
-        CannotCompareError: a metric is unknown.
-    """
-    known_metrics = [*METRICS, *dict.fromkeys(label for video in videos for label in video.labels)]
-    explored_metrics = known_metrics if metrics is None else list(metrics)
-    for name in (primary_metric, *explored_metrics):
-        if name != SPREAD_METRIC and name not in known_metrics:
-            near = difflib.get_close_matches(name, [SPREAD_METRIC, *known_metrics], 1)
-            suggestion = f"Did you mean {near[0]}? " if near else ""
-            known_text = ", ".join([SPREAD_METRIC, *known_metrics])
-            raise CannotCompareError(f"unknown metric {name!r}. {suggestion}Known metrics: {known_text}")
-    return [name for name in dict.fromkeys((primary_metric, *explored_metrics)) if name != SPREAD_METRIC]
-
-
-def _compute_cell_values(
-    matched_groups: MatchedGroups, final_states: FinalStates | None, metric_names: Sequence[str]
-) -> tuple[list[str], FloatArray, list[str]]:
-    """Return the metrics that all videos have, their values [seeds, phrasings, groups, metrics], and all other metrics.
-
-    Args:
-        metric_names: metrics, the declared metric first.
-
-    Raises:
-        CannotCompareError: some videos have no value for the declared metric.
-    """
-    cell_values = np.stack(
-        [np.stack(_collect_group_cell_values(matched_groups, final_states, name), axis=2) for name in metric_names],
-        axis=3,
-    )
-    is_known = [
-        not (METRICS[name].needs_guidance_gap and np.isnan(cell_values[..., m]).all())
-        if name in METRICS and name != metric_names[0]
-        else True
-        for m, name in enumerate(metric_names)
-    ]
-    metric_names = [name for name, known in zip(metric_names, is_known, strict=True) if known]
-    cell_values = cell_values[..., np.array(is_known)]
-    is_complete = [bool(np.isfinite(cell_values[..., m]).all()) for m in range(len(metric_names))]
-    if not is_complete[0]:
-        raise CannotCompareError(
-            f"cannot compare {metric_names[0]}: some videos have no value for this metric. Declare another metric"
-        )
-    incomplete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if not complete]
-    complete_names = [name for name, complete in zip(metric_names, is_complete, strict=True) if complete]
-    values = remove_rounding_differences(cell_values[..., np.array(is_complete)])
-    return complete_names, matched_groups.average_over_remaining_settings(values), incomplete_names
-
-
-def _collect_group_cell_values(
-    matched_groups: MatchedGroups, final_states: FinalStates | None, metric: str
-) -> list[FloatArray]:
-    """Return the values of one metric, [seeds, phrasings] for each group."""
-    if metric == SPREAD_METRIC:
-        assert final_states is not None
-        return [
-            matched_groups.arrange_values_by_cell(final_states.spread_by_group[group.name].tolist())
-            for group in matched_groups.groups
-        ]
-    return [
-        matched_groups.arrange_values_by_cell([video.compute_metric(metric) for video in group.videos])
-        for group in matched_groups.groups
-    ]
-
-
 def _judge_group_pairs(
-    matched: _MatchedValues, differences: Sequence[Difference], equivalence_margin: float
+    measured: MeasuredGroups, differences: Sequence[Difference], equivalence_margin: float
 ) -> list[Verdict]:
     """Return the verdict on each pair of groups."""
-    group_pairs, primary_values = matched.group_pairs, matched.primary_values
-    primary_differences = [difference for difference in differences if difference.metric == matched.shown_names[0]]
+    group_pairs, primary_values = measured.group_pairs, measured.primary_values
+    primary_differences = [difference for difference in differences if difference.metric == measured.shown_names[0]]
     pairwise_p = np.array([[difference.paired_effect.p] for difference in primary_differences])
     family_p = compute_family_p(primary_values.mean(1)[:, :, None], group_pairs, pairwise_p)[:, 0]
     phrasing_p = np.full(len(group_pairs), math.nan)
@@ -354,7 +206,7 @@ def _summarise_spread(values: FloatArray) -> GroupSummary:
 
 
 def _compute_chance_interval(
-    matched: _MatchedValues, differences: Sequence[Difference]
+    measured: MeasuredGroups, differences: Sequence[Difference]
 ) -> tuple[tuple[float, float], tuple[float, float], float]:
     """Return how much groups differ that are exchanged within seeds.
 
@@ -364,14 +216,14 @@ def _compute_chance_interval(
     Args:
         differences: differences of all pairs and metrics, the declared metric first.
     """
-    group_pairs, primary_values = matched.group_pairs, matched.primary_values
-    nan, seed_count = float("nan"), len(matched.groups.seeds)
+    group_pairs, primary_values = measured.group_pairs, measured.primary_values
+    nan, seed_count = float("nan"), len(measured.groups.seeds)
     if seed_count < 4:
         return (nan, nan), (nan, nan), nan
-    metric, false_positive_rate = matched.shown_names[0], nan
+    metric, false_positive_rate = measured.shown_names[0], nan
     if metric == SPREAD_METRIC:
-        assert matched.final_states is not None
-        sampled_differences, p = matched.final_states.resample_spread(matched.groups, group_pairs)
+        assert measured.final_states is not None
+        sampled_differences, p = measured.final_states.resample_spread(measured.groups, group_pairs)
         if seed_count >= MIN_SEEDS_FOR_FALSE_POSITIVE_RATE:
             false_positive_rate = float(np.mean(p <= SIGNIFICANCE_LEVEL))
     else:

@@ -183,13 +183,10 @@ def compare_group_pairs(
     pairwise_p = np.array([[effect.p for effect in row] for row in effects.seed_effects])
     family_p = compute_family_p(seed_means, group_pairs, pairwise_p)
     discovery_p = adjust_false_discovery(pairwise_p.ravel()).reshape(family_p.shape)
-    shares = np.array(
-        [
-            [_compute_relative_difference(name, *seed_means[:, [i, j], m].T) for m, name in enumerate(metric_names)]
-            for i, j in group_pairs
-        ]
-    ).reshape(len(group_pairs), len(metric_names), 3)
-    is_relative = np.isfinite(shares).all((0, 2)) & [name not in absolute_metrics for name in metric_names]
+    shares = compute_shares(metric_names, seed_means, group_pairs)
+    is_relative = [
+        name not in absolute_metrics and bool(np.isfinite(shares[:, m]).all()) for m, name in enumerate(metric_names)
+    ]
     differences = []
     for k, (i, j) in enumerate(group_pairs):
         for m, name in enumerate(metric_names):
@@ -208,7 +205,7 @@ def compare_group_pairs(
                     relative_difference=relative_difference,
                     relative_low=relative_low,
                     relative_high=relative_high,
-                    is_relative=bool(is_relative[m]),
+                    is_relative=is_relative[m],
                     family_p=float(family_p[k, m]),
                     discovery_p=float(discovery_p[k, m]),
                     seeds_needed=_count_seeds_needed(first_values - second_values, min_difference, test_count),
@@ -218,6 +215,19 @@ def compare_group_pairs(
                 )
             )
     return differences
+
+
+def compute_shares(metric_names: Sequence[str], seed_means: FloatArray, group_pairs: GroupIndexPairs) -> FloatArray:
+    """Return the relative differences [pairs, metrics, 3] with the ends of their intervals; NaN without a ratio.
+
+    Args:
+        seed_means: values [seeds, groups, metrics].
+    """
+    shares = [
+        [_compute_relative_difference(name, *seed_means[:, [i, j], m].T) for m, name in enumerate(metric_names)]
+        for i, j in group_pairs
+    ]
+    return np.array(shares).reshape(len(group_pairs), len(metric_names), 3)
 
 
 def _compute_relative_difference(

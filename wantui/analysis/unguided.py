@@ -57,37 +57,30 @@ def compare_with_unguided(
     """Compare groups of videos, and the same prompts and seeds at cfg_scale 1 if there are such videos.
 
     Arguments and errors are as in `compare_groups`. If the videos at cfg_scale 1 cannot be compared, a warning says
-    why. Each metric has one unit in both comparisons: a comparison is repeated if the other cannot give a metric in
-    percent.
+    why. Each metric has one unit in both comparisons.
     """
-    from wantui.analysis.compare import DEFAULT_EQUIVALENCE_MARGIN, compare_groups
+    from wantui.analysis.compare import DEFAULT_EQUIVALENCE_MARGIN, build_comparison
+    from wantui.analysis.measured_groups import measure_groups
 
     margin = DEFAULT_EQUIVALENCE_MARGIN if equivalence_margin is None else equivalence_margin
     guided_videos, unguided_videos = split_by_guidance(videos, grouping)
-    comparison = compare_groups(guided_videos, grouping, primary_metric, metrics, margin)
+    guided = measure_groups(guided_videos, grouping, primary_metric, metrics)
+    absolute_metrics = guided.find_absolute_metrics()
     if not unguided_videos:
-        return comparison
-    compared_keys = {_make_key(video) for video in comparison.videos}
+        return build_comparison(guided, margin, absolute_metrics)
+    compared_keys = {_make_key(video) for group in guided.groups.groups for video in group.videos}
     matching_videos = [video for video in unguided_videos if _make_key(video) in compared_keys]
     try:
-        unguided = compare_groups(matching_videos, grouping, primary_metric, metrics, margin)
+        unguided = measure_groups(matching_videos, grouping, primary_metric, metrics)
     except CannotCompareError as error:
         warning = add_reason_prefix("the videos at cfg_scale 1 are not compared: ", error.message)
+        comparison = build_comparison(guided, margin, absolute_metrics)
         return replace(comparison, warnings=(*comparison.warnings, warning))
-    absolute_metrics = _list_metrics(comparison, is_relative=False) | _list_metrics(unguided, is_relative=False)
-    if absolute_metrics & _list_metrics(comparison, is_relative=True):
-        comparison = compare_groups(guided_videos, grouping, primary_metric, metrics, margin, absolute_metrics)
-    if absolute_metrics & _list_metrics(unguided, is_relative=True):
-        unguided = compare_groups(matching_videos, grouping, primary_metric, metrics, margin, absolute_metrics)
-    return replace(comparison, unguided=unguided)
-
-
-def _list_metrics(comparison: "Comparison", *, is_relative: bool) -> set[str]:
-    """Return the metrics whose differences or evidence are in percent, or those not in percent."""
-    evidence = (item for answer in comparison.answers if answer.first_group for item in answer.evidence)
-    return {item.metric for item in comparison.differences if item.is_relative == is_relative} | {
-        item.metric for item in evidence if item.is_relative == is_relative
-    }
+    absolute_metrics |= unguided.find_absolute_metrics()
+    return replace(
+        build_comparison(guided, margin, absolute_metrics),
+        unguided=build_comparison(unguided, margin, absolute_metrics),
+    )
 
 
 def _make_key(video: Video) -> tuple[str, str, int]:
