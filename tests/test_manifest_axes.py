@@ -61,6 +61,19 @@ def test_every_video_has_one_place_on_one_page_of_every_layout(manifest: Manifes
         assert sorted(indices) == list(range(len(manifest.videos)))
 
 
+def test_small_sweep_is_shown_as_a_whole_by_default() -> None:
+    manifest = write_clip_batch(BATCH, "a [red|blue] circle", more=("sweeps=cfg_scale=1,4",))
+    layouts = make_axes(manifest).list_layouts()
+    assert layouts[0] == AxisLayout(("variation", "cfg_scale"), ("seed",))
+    assert layouts[1] == AxisLayout(("variation",), ("cfg_scale",), ("seed",))
+    arranged = make_axes(manifest).arrange_videos(layouts[0])
+    assert len(arranged.index_by_position) == len(manifest.videos)
+    grid = arrange_matrix(BATCH, manifest, BatchMarks())
+    assert grid.row_labels == ("red · 1", "red · 4", "blue · 1", "blue · 4")
+    assert grid.describe_axes(60) == f"variation · cfg scale by {len(grid.column_labels)} seeds"
+    assert len(set(grid.row_colours)) == 2
+
+
 def test_places_have_the_settings_that_their_labels_name(manifest: Manifest) -> None:
     axes = make_axes(manifest)
     arranged = axes.arrange_videos(AxisLayout(("variation", "seed"), ("cfg_scale",), ("steps",)), 1)

@@ -142,6 +142,23 @@ def test_thumbnails_are_read_in_order_from_sheets_or_clips(tmp_path: Path) -> No
     assert pictures[3] is None
 
 
+@pytest.mark.parametrize(("size", "is_beside"), [((140, 40), True), ((80, 24), False)])
+def test_facts_of_the_video_are_below_those_of_its_batch_in_a_large_terminal(
+    size: tuple[int, int], is_beside: bool
+) -> None:
+    write_clip_batch(Path("outputs/kiss").absolute())
+
+    async def test() -> None:
+        async with application(size=size) as it:
+            await it.press("4", "enter")
+            screen = it.screen(LibraryScreen)
+            await it.until(lambda: "video_001.mp4" in it.cells("#video-facts" if is_beside else "#about"))
+            assert screen.query_one("#video-facts").display == is_beside
+            assert ("video_001.mp4" in it.cells("#about")) != is_beside
+
+    run(test)
+
+
 def test_missing_picture_appears_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matrix_module, "RETRY_SECONDS", 0.05)
     manifest = write_clip_batch(Path("outputs/kiss").absolute())
@@ -278,11 +295,11 @@ def test_filtered_matrix_hides_rows_and_columns_without_videos(manifest: Manifes
         ("signs", (46, 11), (3, 8), 1.0, (2, 0)),
         (None, (46, 11), (3, 8), 1.0, (8, 4)),
         (None, (40, 10), (6, 2), 1.0, (6, 3)),
-        (None, (50, 10), (6, 2), 1.0, (7, 4)),
+        (None, (50, 10), (6, 2), 1.0, (6, 3)),
         (None, (80, 19), (10, 100), 1.0, (10, 5)),
         ("large", (80, 21), (10, 100), 480 / 832, (14, 4)),
         (None, (80, 34), (2, 2), 1.0, (31, 16)),
-        ("large", (10, 3), (10, 100), 1.0, (10, 5)),
+        ("large", (10, 3), (10, 100), 1.0, (6, 3)),
     ],
 )
 def test_cells_fit_the_pane_and_keep_the_shape_of_the_videos(

@@ -1,5 +1,6 @@
 """Axes of a batch - variation, swept settings, seed - and the arrangement of its videos in rows, columns and pages."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -12,6 +13,8 @@ from wantui.storage.manifest import Manifest, VideoEntry
 from wantui.storage.manifest_labels import make_column_labels, make_variation_labels
 
 VARIATION_AXIS, SEED_AXIS = "variation", "seed"
+MAX_WHOLE_ROWS = 8
+"""Maximum number of rows in which a sweep is shown as a whole by default."""
 BASELINE_POSITION = -1
 """Position of an additional baseline on every swept axis."""
 AxisKey = tuple[int, ...]
@@ -157,9 +160,11 @@ class BatchAxes:
         return positions_by_axis
 
     def list_layouts(self) -> list[AxisLayout]:
-        """Return the layouts with one axis for the rows and one for the columns; the default is the first.
+        """Return the layouts; the default is the first.
 
-        Axes with one position are on the pages. Without a sweep, variations are the rows and seeds the columns.
+        A small sweep is shown as a whole at first, with seeds as columns and all other axes as rows. All other layouts
+        have one axis for the rows and one for the columns. Axes with one position are on the pages. Without a sweep,
+        variations are the rows and seeds the columns.
         """
         names = [axis.name for axis in self.axes]
         if len(names) == 2:
@@ -167,9 +172,13 @@ class BatchAxes:
         wide = [axis.name for axis in self.axes if len(axis.labels) > 1]
         wide += [name for name in names if name not in wide][: max(0, 2 - len(wide))]
         pairs = sorted(permutations([name for name in names if name in wide], 2), key=self._get_pair_sort_key)
-        return [
+        layouts = [
             AxisLayout((row,), (column,), tuple(n for n in names if n not in (row, column))) for row, column in pairs
         ]
+        row_count = math.prod(len(axis.labels) for axis in self.axes[:-1])
+        is_small = len(self.axis_by_name[SEED_AXIS].labels) > 1 and len(wide) > 2 and row_count <= MAX_WHOLE_ROWS
+        whole = AxisLayout(tuple(names[:-1]), (SEED_AXIS,))
+        return [whole, *layouts] if is_small else layouts
 
     def _get_pair_sort_key(self, pair: tuple[str, str]) -> tuple[int, int]:
         """Return a sort key of a row and a column: variations by settings first, then settings by seeds."""

@@ -19,6 +19,8 @@ VIDEO_FILTERS = ("starred", "unrejected")
 """Filters that choose videos; the other filters of the Library choose batches."""
 SORT_SCORES = {"": "the axes", **SCORE_LABELS}
 """Row orders by score name, and their names for people."""
+ROW_NAME_SEPARATOR = " · "
+"""Text between the values of several axes in the label of a row, and between the names of the axes in the title."""
 DEFAULT_LAYOUT = AxisLayout((VARIATION_AXIS,), (SEED_AXIS,))
 
 
@@ -91,6 +93,8 @@ class VideoMatrix:
         names themselves.
         """
         counts = (self.layout.rows[0], len(self.row_labels)), (self.layout.columns[0], len(self.column_labels))
+        if len(self.layout.rows) > 1:
+            counts = (ROW_NAME_SEPARATOR.join(self.layout.rows), 0), counts[1]
         order = f", sorted by {SORT_SCORES[self.view.sort_score]}" if self.view.sort_score else ""
         texts = [
             " by ".join(_describe_axis(name, count) for name, count in counts),
@@ -120,6 +124,8 @@ class VideoMatrix:
 
 
 def _describe_axis(name: str, count: int) -> str:
+    if not count:  # the names of several axes
+        return replace_names(name)
     singulars = {VARIATION_AXIS: "variation", SEED_AXIS: "seed"}
     return (
         format_count(count, singulars[name])
@@ -169,7 +175,7 @@ def arrange_matrix(
     new_rows = {row: number for number, row in enumerate(rows)}
     return VideoMatrix(
         folder,
-        tuple(replace_names(arranged.rows[row].label) for row in rows),
+        tuple(replace_names(_shorten_row_label(arranged.rows[row].label, layout)) for row in rows),
         replace_names(arranged.column_heading),
         tuple(map(replace_names, arranged.column_labels)),
         {(new_rows[row], column): cells[index] for (row, column), index in arranged.index_by_position.items()},
@@ -181,12 +187,19 @@ def arrange_matrix(
     )
 
 
+def _shorten_row_label(label: str, layout: AxisLayout) -> str:
+    """Return the label of a row of several axes without the names of the settings, which the title has."""
+    for name in layout.rows[1:]:
+        label = label.replace(f", {name} ", ROW_NAME_SEPARATOR)
+    return label
+
+
 def _choose_row_colours(
     arranged: ArrangedVideos, layout: AxisLayout, manifest: Manifest, rows: Sequence[int]
 ) -> tuple[str, ...]:
-    """Return the colour of each row's variation; empty if the rows are not variations."""
+    """Return the colour of each row's variation; empty if the rows do not begin with the variation."""
     colours = assign_variation_colours(manifest.variations)
-    if layout.rows != (VARIATION_AXIS,) or not colours:
+    if layout.rows[0] != VARIATION_AXIS or not colours:
         return ()
     return tuple(colours[manifest.variations[arranged.rows[row].key[0]].id] for row in rows)
 

@@ -40,7 +40,7 @@ from wantui.tui.widgets.batch_details import BatchDetails
 from wantui.tui.widgets.batch_list import BatchList
 from wantui.tui.widgets.matrix import Matrix
 from wantui.tui.widgets.search import Search
-from wantui.tui.widgets.video_details import VideoDetails
+from wantui.tui.widgets.video_details import VideoDetails, VideoFacts
 from wantui.tui.widgets.virtual_list import VirtualList
 
 LIST_FRAME_HEIGHT, EMPTY_LIST_HEIGHT = 3, 6
@@ -76,7 +76,7 @@ class LibraryScreen(LibraryLayout):
         """Batch folder, and index of the video, to select after the next scan."""
 
     def compose_body(self) -> ComposeResult:
-        is_slow = self.wantui_app.is_low_bandwidth
+        is_slow, facts = self.wantui_app.is_low_bandwidth, VideoFacts()
         with Horizontal():
             with Vertical(id="left"):
                 yield Search("batch, prompt, seed or note")
@@ -84,11 +84,12 @@ class LibraryScreen(LibraryLayout):
                 batches.border_title = "Batches"
                 yield batches
                 yield BatchDetails()
+                yield facts
             with Vertical(id="right"):
                 matrix = Matrix("signs" if is_slow else None, id="matrix", classes="pane")
                 matrix.border_title = MATRIX_TITLE
                 yield matrix
-                yield VideoDetails(draws_sheets=not is_slow)
+                yield VideoDetails(facts, draws_sheets=not is_slow)
 
     def on_mount(self) -> None:
         self.set_focus(self.batch_list)

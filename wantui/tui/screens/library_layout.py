@@ -10,8 +10,10 @@ MAX_FEW_COLUMNS = 3
 LOW_VIDEO_HEIGHT, VIDEO_HEIGHT, WIDE_VIDEO_HEIGHT = 8, 15, 17
 """Least heights of the selected video with its frame, in lines: in a low terminal, in a high one, and in a high and
 wide one, in which the width limits the size of many pictures."""
-VIDEO_HEIGHT_BELOW_FEW_COLUMNS, VIDEO_HEIGHT_WITHOUT_SHEET = 13, 11
-"""The same in a high and wide terminal below few columns, and in a high one if no video has a sheet of frames."""
+VIDEO_HEIGHT_BELOW_FEW_COLUMNS, VIDEO_HEIGHT_BELOW_MANY_ROWS, VIDEO_HEIGHT_WITHOUT_SHEET = 13, 10, 11
+"""The same in a high and wide terminal below few columns or many rows, and in a high one if no video has a sheet."""
+MAX_LARGE_ROWS = 4
+"""Number of rows above which the matrix needs the height."""
 
 
 class LibraryLayout(LibraryRunning):
@@ -45,4 +47,6 @@ class LibraryLayout(LibraryRunning):
             return VIDEO_HEIGHT_WITHOUT_SHEET
         if self.has_class("-narrow"):
             return VIDEO_HEIGHT
+        if len(grid.row_labels) > MAX_LARGE_ROWS:
+            return VIDEO_HEIGHT_BELOW_MANY_ROWS
         return VIDEO_HEIGHT_BELOW_FEW_COLUMNS if len(grid.column_labels) <= MAX_FEW_COLUMNS else WIDE_VIDEO_HEIGHT

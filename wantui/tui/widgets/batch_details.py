@@ -14,6 +14,8 @@ from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
 from wantui.tui.wrapping import join_texts, wrap_cells, wrap_text
 
 MAX_TEMPLATE_LINES = 5
+MIN_WIDTH_WITH_LABELS = 22
+"""Width of the pane, in cells, below which it shows only the values of facts."""
 
 
 class BatchDetails(VerticalScroll, can_focus=False):
@@ -70,7 +72,11 @@ class BatchDetails(VerticalScroll, can_focus=False):
                 counts.append(Text(f"{sign} {count}", style_of(colour)))
         template_lines = wrap_cells(facts.template, width, max_lines=MAX_TEMPLATE_LINES, placeholder=" …")
         lines = [Text(line, Style(bold=True)) for line in template_lines]
-        lines += [*join_texts(counts, width), *draw_facts(facts.facts, width)]
+        lines += join_texts(counts, width)
+        if width >= MIN_WIDTH_WITH_LABELS:
+            lines += draw_facts(facts.facts, width)
+        else:
+            lines += [line for fact in facts.facts for line in wrap_text(str(fact.value), width)]
         for name, note in facts.notes:
             lines += wrap_text(f"{NOTE} {name}: {note}", width, style_of("accent"))
         for fault in facts.faults:

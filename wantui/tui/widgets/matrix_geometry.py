@@ -11,11 +11,11 @@ CELL_SIZES = ("small", "large", "signs")
 """Sizes of the cells, in the order in which the key cycles through them."""
 SMALL_BOX, LARGE_BOX = (6, 3), (14, 6)
 """Width and height in characters of small and large pictures."""
-MIN_BOX, MAX_BOX = (10, 5), (44, 16)
+MIN_BOX, MAX_BOX = SMALL_BOX, (44, 16)
 """Limits of large pictures that are made smaller or larger so that all cells fit into the pane."""
 MAX_GAP_SHARE = 0.5
 """Maximum width of the blank columns between two pictures, as a share of a picture's width."""
-MIN_VISIBLE_CELLS = (4, 2)
+MIN_VISIBLE_CELLS = (6, 2)
 """Columns and rows of pictures that a small pane shows, if the batch has as many."""
 SIGNS_WIDTH = 2
 """Width of a cell without picture: a state, and a star or rejection."""

@@ -1,6 +1,6 @@
 """Details of one video: prompt, state, facts, and its contact sheet in block characters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,17 +9,20 @@ from rich.text import Text
 from textual import getters, on, work
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.events import Resize
 from textual.geometry import Size
 from textual.message import Message
 from textual.worker import get_current_worker
 
+from wantui.tui.content import set_titles
+from wantui.tui.facts import draw_facts
 from wantui.tui.film_strip import draw_film_strip, label_sheet_frames
 from wantui.tui.library.video_matrix import MatrixCell
 from wantui.tui.pictures import read_sheet_frames, read_strip_frames
 from wantui.tui.state_style import get_video_style
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
-from wantui.tui.widgets.video_facts import draw_video_facts
+from wantui.tui.widgets.video_facts import draw_video_facts, list_video_facts
 from wantui.tui.worker_errors import WorkerErrorsMixin
 from wantui.tui.wrapping import cut_lines, wrap_text
 
@@ -48,18 +51,39 @@ class SheetRead(Message):
     """Numbers of the frames; empty for a preview."""
 
 
+class VideoFacts(DiffText):
+    """Pane with the cost and the location of one video; only a wide, high terminal has it."""
+
+    def __init__(self) -> None:
+        super().__init__(id="video-facts", classes="pane")
+        self.border_title = "Video"
+        self.redraw: Callable[[], object] = lambda: None
+        """Function called when the pane appears, or has a new width."""
+
+    def on_resize(self, event: Resize) -> None:
+        self.redraw()
+
+    def show_cell(self, cell: MatrixCell | None) -> None:
+        """Show a video; None clears the pane."""
+        set_titles(self, "Video" if cell is None else cell.name)
+        self.show_lines(draw_facts(list_video_facts(cell), max(20, self.size.width)) if cell else [Text("")])
+
+
 class VideoDetails(WorkerErrorsMixin, Vertical):
     """Pane with the details of one video.
 
     Args:
+        facts_pane: pane that shows the facts if it is displayed.
         draws_sheets: True to draw contact sheets, of about 20 kB each on the wire.
     """
 
     details_text = getters.query_one("#about", DiffText)
     sheet_text = getters.query_one("#sheet", DiffText)
 
-    def __init__(self, draws_sheets: bool) -> None:
+    def __init__(self, facts_pane: VideoFacts, draws_sheets: bool) -> None:
         super().__init__(id="cell", classes="pane")
+        self.facts_pane = facts_pane
+        facts_pane.redraw = self.on_resize
         self.draws_sheets = draws_sheets
         self.border_title = "Video"
         self.sheet_path: Path | None = None
@@ -93,6 +117,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
             reads_preview: also read a preview that is shown, because it has changed.
         """
         self._shown = cell, batch_folder
+        self.facts_pane.show_cell(cell)
         width = max(20, self.details_text.size.width)
         self.details_text.show_lines(self._draw_details(cell, width))
         sheet_path, has_read = self._find_sheet(cell, batch_folder), self.sheet_path is not None
@@ -117,6 +142,8 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         if mark.note:
             note_lines = wrap_text(f"{NOTE} {' '.join(mark.note.split())}", width, make_style("accent"))
             lines += cut_lines(note_lines, 1 if is_brief else MAX_PROMPT_LINES, width)
+        if self.facts_pane.display:
+            return lines
         if not is_brief:
             return [*lines, *draw_video_facts(cell, width)]
         return [*lines, Text(f"alike  {cell.similarity}")] if cell.similarity else lines
@@ -155,6 +182,7 @@ class VideoDetails(WorkerErrorsMixin, Vertical):
         return batch_folder / cell.entry.files["sheet"] if "sheet" in cell.entry.files else None
 
     def _show_lines(self, lines: list[Text]) -> None:
+        self.facts_pane.show_cell(None)
         self.sheet_path = None
         self.details_text.show_lines(lines)
         self.sheet_text.show_lines([Text("")])
