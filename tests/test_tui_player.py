@@ -584,15 +584,15 @@ def test_recipe_has_main_and_changed_fields_before_those_at_their_defaults() -> 
         for width in (50, 90):
             lines = print_lines(viewer.draw_recipe(recipe, width), width)
             heading = lines.index(next(line for line in lines if line.strip() == "at their defaults"))
-            main, others = "\n".join(lines[:heading]), "\n".join(lines[heading:])
+            main, others = "\n".join(lines[:heading]), " ".join(" ".join(lines[heading:]).split())
             for name in ("marks", "model id", "sampler", "seed", "steps", "width", "frames", "store latents"):
                 assert re.search(rf"\b{name}  ", main), name
                 assert not re.search(rf"\b{name}  ", others), name
-            for name in ("negative prompt", "dtype", "weights", "flow shift", "store attention"):
-                assert re.search(rf"\b{name}  ", others), name
-                assert not re.search(rf"\b{name}  ", main), name
+            for text in ("negative prompt none", "weights full", "flow shift 3", "store attention no"):
+                assert re.search(rf"\b{text}( ·|$| [a-z]+ )", others), text
+                assert not re.search(rf"\b{text.rpartition(' ')[0]}  ", main), text
         wide = print_lines(viewer.draw_recipe(recipe, 130), 130)
-        assert "prompt" in wide[0]
+        assert wide[0].startswith("bold: differs from the default")
         assert wide[0].rstrip().endswith("at their defaults"), "beside the main fields"
 
     on_clips(test, size=(140, 40))
@@ -604,7 +604,7 @@ def test_recipe_has_each_group_once_and_short_revisions() -> None:
         viewer = await it.until(lambda: isinstance(it.app.screen, RecipeViewer) and it.app.screen)
         recipe = viewer.recipes[0].model_copy(update={"revision": "7f1949dbbec7fe008e9dabd70af8f0699"})
         fields, default_by_name = list_recipe_fields(recipe), find_changed_fields(recipe)
-        table = viewer.draw_fields(fields, default_by_name, 90, has_headings=False)
+        table = viewer.draw_fields(fields, default_by_name, 90)
         labels, names, values = ([str(cell) for cell in column.cells] for column in table.columns)
         assert len([label for label in labels if label]) == len({label for label in labels if label})
         assert values[names.index("revision")] == "7f1949dbbec7…"
@@ -619,6 +619,33 @@ def test_recipe_has_each_group_once_and_short_revisions() -> None:
         assert bold_names.isdisjoint({"prompt", "seed", "sampler", "store attention", "negative prompt", "dtype"})
 
     on_clips(test, size=(140, 40))
+
+
+def test_recipe_is_copied_as_json() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("i", "y")
+        viewer = await it.until(lambda: isinstance(it.app.screen, RecipeViewer) and it.app.screen)
+        assert json.loads(it.app.clipboard) == viewer.document
+        assert "recipe copied as JSON" in it.notifications()
+        assert "Play" not in it.cells("KeyFooter"), "nothing is compared"
+
+    on_clips(test)
+
+
+def test_compared_clips_are_played_from_the_differences_of_their_recipes() -> None:
+    async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await it.press("m", "right", "m", "d")
+        viewer = await it.until(lambda: isinstance(it.app.screen, RecipeViewer) and it.app.screen)
+        await it.until(lambda: "p Play" in it.cells("KeyFooter"))
+        await it.press("y", "p")
+        player = await it.until(lambda: isinstance(it.app.screen, Player) and it.app.screen)
+        assert player.clips == viewer.clips
+        assert list(json.loads(it.app.clipboard)) == viewer.titles
+        await it.press("i")
+        await it.until(lambda: "Recipe differences" in it.text())
+        assert "Play" not in it.cells("KeyFooter"), "the player is below"
+
+    on_clips(test)
 
 
 def test_recipe_counts_the_lines_below_it() -> None:

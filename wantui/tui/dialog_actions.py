@@ -59,6 +59,8 @@ FORMING_ACTIONS = (
 
 RECIPE_ACTIONS = (
     Action("recipe.json", "j", "toggle_json", "JSON", "Show the JSON, or the table."),
+    Action("recipe.copy", "y", "copy_json", "Copy", "Copy the JSON to the clipboard."),
+    Action("recipe.play", "p,c", "play", "Play", "Play the compared clips side by side."),
     Action("recipe.equal", "e", "toggle_equal", "Equal fields", "List the fields that are equal in all recipes."),
     Action("recipe.close", "escape,q,enter,i,d", "dismiss", "Close", "Return to the previous screen."),
 )

@@ -1,6 +1,7 @@
 """Actions of the Library screen on clips: play, mark, compare, and show steps and recipes."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from wantui.formatting import format_count
@@ -191,8 +192,12 @@ class LibraryPlayback(LibraryJobsMixin):
 
     def action_compare(self) -> None:
         if clips := self.list_clips_to_compare():
-            marks = None if self.shown_manifest is None else self.get_clip_marks()
-            self.app.push_screen(Player(clips, clip_marks=marks))
+            self._compare_clips(clips)
+
+    def _compare_clips(self, clips: Sequence[PlayerClip]) -> None:
+        """Play clips side by side."""
+        marks = None if self.shown_manifest is None else self.get_clip_marks()
+        self.app.push_screen(Player(clips, clip_marks=marks))
 
     def action_recipe(self) -> None:
         entry = self.get_current_entry()
@@ -204,4 +209,5 @@ class LibraryPlayback(LibraryJobsMixin):
     def action_diff_recipes(self) -> None:
         if clips := self.list_clips_to_compare():
             recipes = [clip.recipe for clip in clips]
-            self.app.push_screen(RecipeViewer(list(zip(label_clips(clips), recipes, strict=True)), clips=clips))
+            titled_recipes = list(zip(label_clips(clips), recipes, strict=True))
+            self.app.push_screen(RecipeViewer(titled_recipes, clips=clips, play=partial(self._compare_clips, clips)))

@@ -1,14 +1,13 @@
 """Dialog with the recipe of a video as a table, or with the differences of several recipes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
 from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -57,13 +56,14 @@ MIN_TWO_COLUMN_WIDTH, COLUMN_GAP = 130, 4
 """Width of the screen in cells from which a recipe has two columns, and the cells between them."""
 MAX_PICTURE_HEIGHT, PICTURE_MARGIN = 18, 12
 """Maximum lines of the middle frames below a table of differences, and lines of the screen besides them."""
-NARROW_RECIPE_WIDTH, NARROW_NAME_WIDTH = 80, 21
-"""Width of a table in cells up to which groups are headings and long names are wrapped, and width of the names then."""
+MAX_NAME_WIDTH = 26
+"""Maximum width of the names of fields in cells; longer names are wrapped."""
 SHOWN_GROUPS = (*GROUPS, VIDEO_GROUP)
 """Groups of fields in the table of one recipe."""
 MAIN_FIELDS = UNMARKED_FIELDS | {"model_id", "sampler", "steps", "cfg_scale", "width", "height", "frames", "fps"}
 """Fields that come first even if they have their default."""
-OTHER_FIELDS_HEADING = "at their defaults"
+MAIN_FIELDS_HEADING, OTHER_FIELDS_HEADING = "bold: differs from the default", "at their defaults"
+"""Headings above the main and changed fields, and above the others."""
 SHORT_REVISION_LENGTH = 12
 """Maximum characters of a revision; hashes of commits and files differ in fewer."""
 NAME_WIDTH, VALUE_WIDTH = 18, 38
@@ -77,6 +77,7 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         titled_recipes: title of each video, and its recipe; titles may be equal.
         document: JSON document to show instead of the recipes, such as the manifest entry of the video.
         clips: clips of the compared videos; the dialog shows their middle frames; empty without pictures.
+        play: plays the compared clips, after the dialog is closed; None if nothing can play them.
         facts: facts about the only video that its recipe does not determine.
     """
 
@@ -96,9 +97,10 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         document: Any = None,
         clips: Sequence[PlayerClip] = (),
         facts: Sequence[RecipeField] = (),
+        play: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(name="recipe")
-        self.clips, self.facts = list(clips), list(facts)
+        self.clips, self.facts, self.play = list(clips), list(facts), play
         self.pictures: list[Picture | None] = []
         self.titles = number_equal_labels([title for title, _ in titled_recipes])
         self.recipes = [recipe for _, recipe in titled_recipes]
@@ -149,8 +151,20 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         self._show_content()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Enable the equal fields only for several recipes."""
-        return action != "toggle_equal" or len(self.recipes) > 1
+        """Enable the equal fields only for several recipes, and playing only if the clips can be played."""
+        is_enabled = {"toggle_equal": len(self.recipes) > 1, "play": self.play is not None}
+        return is_enabled.get(action, True)
+
+    def action_copy_json(self) -> None:
+        self.app.copy_to_clipboard(self._format_json())
+        name = "recipe" if len(self.recipes) == 1 else f"{len(self.recipes)} recipes"
+        self.notify("If pasting fails in tmux: set -g set-clipboard on", title=f"{name} copied as JSON")
+
+    def action_play(self) -> None:
+        """Close the dialog and play the compared clips."""
+        self.dismiss(None)
+        if self.play is not None:
+            self.app.call_later(self.play)
 
     def action_toggle_equal(self) -> None:
         self.shows_equal_fields, self.shows_json = not self.shows_equal_fields, False
@@ -186,15 +200,14 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
         other_fields = [field for field in fields if field not in main_fields]
         has_two_columns = width > RECIPE_WIDTH
         column_width = (width - COLUMN_GAP) // 2 if has_two_columns else width
-        has_headings = not has_two_columns and width <= NARROW_RECIPE_WIDTH
-        main_table, other_table = (
-            self.draw_fields(part, default_by_name, column_width, has_headings) for part in (main_fields, other_fields)
+        main_part = Group(
+            Text(MAIN_FIELDS_HEADING, "dim"), self.draw_fields(main_fields, default_by_name, column_width)
         )
-        others = Group(Text(OTHER_FIELDS_HEADING, "dim"), other_table) if other_fields else Group()
         if not has_two_columns:
-            return Group(main_table, Text(""), others)
+            return Group(main_part, Text(OTHER_FIELDS_HEADING, "dim"), self.draw_field_texts(other_fields, width))
+        other_part = Group(Text(OTHER_FIELDS_HEADING, "dim"), self.draw_fields(other_fields, {}, column_width))
         table = Table.grid(padding=(0, COLUMN_GAP, 0, 0), pad_edge=False)
-        table.add_row(main_table, others)
+        table.add_row(main_part, other_part)
         return table
 
     def _format_json(self) -> str:
@@ -204,40 +217,47 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             document = recipes[0] if len(recipes) == 1 else dict(zip(self.titles, recipes, strict=True))
         return json.dumps(document, indent=2, ensure_ascii=False)
 
-    def draw_fields(
-        self, fields: Sequence[RecipeField], default_by_name: Mapping[str, str], width: int, has_headings: bool
-    ) -> Table:
+    def draw_fields(self, fields: Sequence[RecipeField], default_by_name: Mapping[str, str], width: int) -> Table:
         """Return a table of fields by group, with the defaults of changed fields.
 
         Args:
             default_by_name: default of each changed field, as `find_changed_fields` returns it.
-            has_headings: the groups are headings in lines of their own, instead of a column, and long names wrap.
         """
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
-        heading_style = make_colour_style(self.app, "accent") + Style(bold=True)
-        if not has_headings:
-            table.add_column("group", style=heading_style, no_wrap=True)
-        table.add_column("field", style="dim", width=NARROW_NAME_WIDTH if has_headings else None)
+        table = self._make_table(width)
+        name_width = min(MAX_NAME_WIDTH, max((len(format_label(field.name)) for field in fields), default=0))
+        table.add_column("field", style="dim", width=name_width)
         table.add_column("value", overflow="fold", ratio=1)
-        shown_label = ""
-        # Sorted so that each label is printed once.
-        for field in sorted(fields, key=lambda field: (SHOWN_GROUPS.index(field.group), bool(field.part))):
-            is_changed = field.full_name in default_by_name
-            value_style = "bold" if is_changed else "dim" if field.name not in UNMARKED_FIELDS else ""
-            text = Text.assemble((escape_unprintable(shorten_revision(field)), value_style))
-            if field.unit:
-                text.append(f" {field.unit}", "dim")
-            if default := default_by_name.get(field.full_name):
-                text.append(f"  (default {escape_unprintable(default)})", "dim")
-            label = format_label(field.part) or field.group
-            name = Text(format_label(field.name), "not dim" if is_changed else "")
-            if not has_headings:
-                table.add_row("" if label == shown_label else label, name, text)
-            else:
-                if label != shown_label:
-                    table.add_row(Text(label, heading_style))
-                table.add_row(Padding(name, (0, 0, 0, 2)), text)
-            shown_label = label
+        for label, group_fields in group_fields_by_label(fields).items():
+            for number, field in enumerate(group_fields):
+                is_changed = field.full_name in default_by_name
+                value_style = "bold" if is_changed else "dim" if field.name not in UNMARKED_FIELDS else ""
+                text = Text.assemble((escape_unprintable(shorten_revision(field)), value_style))
+                if field.unit:
+                    text.append(f" {field.unit}", "dim")
+                if default := default_by_name.get(field.full_name):
+                    text.append(f"  (default {escape_unprintable(default)})", "dim")
+                name = Text(format_label(field.name), "not dim" if is_changed else "")
+                table.add_row("" if number else label, name, text)
+        return table
+
+    def draw_field_texts(self, fields: Sequence[RecipeField], width: int) -> Table:
+        """Return a table with one row for each group: its fields, one after another."""
+        table = self._make_table(width)
+        table.add_column("fields", overflow="fold", ratio=1)
+        for label, group_fields in group_fields_by_label(fields).items():
+            parts = [
+                Text.assemble(
+                    (format_label(field.name), "dim"), f" {escape_unprintable(f'{field.value} {field.unit}')}".rstrip()
+                )
+                for field in group_fields
+            ]
+            table.add_row(label, Text(" · ", "dim").join(parts))
+        return table
+
+    def _make_table(self, width: int) -> Table:
+        """Return a table with a column of groups."""
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
+        table.add_column("group", style=make_colour_style(self.app, "accent") + Style(bold=True), no_wrap=True)
         return table
 
     def draw_steps(self, recipe: Recipe, width: int) -> list[RenderableType]:
@@ -341,6 +361,14 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
             ]
         unit = f" {field.unit}" if field.unit else ""
         return [Text(escape_unprintable(value)).append(unit, "dim") for value in values]
+
+
+def group_fields_by_label(fields: Sequence[RecipeField]) -> dict[str, list[RecipeField]]:
+    """Return fields by the label of their group or part, in the order of the groups."""
+    fields_by_label: dict[str, list[RecipeField]] = {}
+    for field in sorted(fields, key=lambda field: (SHOWN_GROUPS.index(field.group), bool(field.part))):
+        fields_by_label.setdefault(format_label(field.part) or field.group, []).append(field)
+    return fields_by_label
 
 
 def shorten_revision(field: RecipeField) -> str:
