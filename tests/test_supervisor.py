@@ -1,6 +1,7 @@
 """The supervisor with shell processes as workers: what it starts, puts on hold, reclaims and reports."""
 
 import errno
+import json
 import logging
 import math
 import os
@@ -339,6 +340,27 @@ def test_video_cancelled_without_an_engine_is_closed_in_its_manifest(
     assert [video.state for video in queue.list_videos(1)] == ["cancelled", "interrupted"]
     assert [video.state for video in read_manifest(folder).videos] == ["cancelled", "queued"]
     assert not checkpoint.exists()
+
+
+@pytest.mark.parametrize("has_waiting_video", [False, True])
+def test_engine_folds_the_journal_of_a_batch_whose_deleted_clips_were_generated_again(
+    tmp_path: Path, has_waiting_video: bool
+) -> None:
+    folder = BatchFolder(tmp_path / "b")
+    write_clip_batch(folder.root, "a [red|blue] circle", seeds=1)
+    queue = Queue(tmp_path)
+    supervisor = Supervisor(queue, [], tmp_path / "logs", LOG, ends_when_idle=True)
+    queue.add_batch(folder.root, "cpu", [NewVideo(0, "red", "{}", 20), NewVideo(1, "blue", "{}", 20)])
+    for index in range(1 if has_waiting_video else 2):
+        claim = queue.claim_next_video("worker-0:7", ("cpu",))
+        assert claim is not None
+        ManifestStore(folder).edit_video_entry(index, lambda entry: setattr(entry, "bytes", 99))
+        queue.record_done(claim)
+    assert folder.journal_path.exists()
+    supervisor._supervise_once()
+    assert folder.journal_path.exists() == has_waiting_video
+    entries = json.loads(folder.manifest_path.read_text())["videos"]
+    assert [entry["bytes"] == 99 for entry in entries] == [not has_waiting_video] * 2
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE])

@@ -151,10 +151,17 @@ class BatchEndNotifier:
 
     Args:
         logs_folder: folder of the commands' output files.
+        finish_folder: called with the folder of each ended batch before its notice is sent.
     """
 
-    def __init__(self, queue: QueueReader, logs_folder: Path, log: logging.Logger) -> None:
-        self.queue, self.logs_folder, self.log = queue, logs_folder, log
+    def __init__(
+        self,
+        queue: QueueReader,
+        logs_folder: Path,
+        log: logging.Logger,
+        finish_folder: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.queue, self.logs_folder, self.log, self.finish_folder = queue, logs_folder, log, finish_folder
         self.last_seq = queue.read_last_event_seq()
         self.threads: list[threading.Thread] = []
         self.processes: set[subprocess.Popen[bytes]] = set()
@@ -177,6 +184,7 @@ class BatchEndNotifier:
             ends = self._find_batch_ends(new_events)
         self.last_seq = max(event.seq for event in new_events)
         for end in ends:
+            self.finish_folder(end.folder)
             self._start_command(end)
 
     def _find_batch_ends(self, new_events: Sequence[QueueEvent]) -> list[BatchEnd]:

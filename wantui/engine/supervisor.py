@@ -61,7 +61,7 @@ class Supervisor:
         self.stop_requests = stop_requests or StopRequestCounter()
         self.lock_descriptor = lock_descriptor
         """Descriptor of the locked engine lock file; None without a lock."""
-        self.notifier = BatchEndNotifier(queue, logs_folder, log)
+        self.notifier = BatchEndNotifier(queue, logs_folder, log, self._fold_journal)
         self.is_ending = False
         """True if the engine stops on its own: nothing waits, or the database was deleted."""
         self.files_checked_at = -math.inf
@@ -258,6 +258,13 @@ class Supervisor:
             self.manifest_stores.get_store(BatchFolder(batch.folder)).end_videos([video.number], state, video.error)
         except (OSError, UserError) as error:
             self.log.warning("cannot record ended videos in the manifest of %s: %s", batch.name, error)
+
+    def _fold_journal(self, folder: str) -> None:
+        """Write the outcomes of an ended batch to its batch.json, for programs that do not read the journal."""
+        try:
+            self.manifest_stores.get_store(BatchFolder(Path(folder))).fold_journal_of_ended_batch()
+        except (OSError, UserError) as error:
+            self.log.warning("cannot fold the journal of %s into its manifest: %s", folder, error)
 
     def _escalate_cancels(self) -> None:
         cancelling_workers = self.queue.list_cancelling_workers()

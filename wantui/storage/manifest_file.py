@@ -219,6 +219,11 @@ def _ends_all_videos(
     """Return whether a change brings all videos into these states, and some videos were in a different state before."""
     if all(previous_state in states for previous_state in previous_states.values()):
         return False  # otherwise each video of a repeated batch would rewrite the manifest
+    return has_ended(manifest, states)
+
+
+def has_ended(manifest: Manifest, states: Collection[VideoState]) -> bool:
+    """Return whether all videos are in these states."""
     return all(video.state in states for video in manifest.videos)
 
 

@@ -7,7 +7,7 @@ from wantui.formatting import escape_unprintable, format_count
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import lock_manifest, try_lock_video, unlock_video
 from wantui.storage.manifest import Manifest, ManifestError, VideoEntry, VideoState
-from wantui.storage.manifest_file import ManifestFile
+from wantui.storage.manifest_file import FINAL_VIDEO_STATES, ManifestFile, has_ended
 from wantui.storage.video_files import find_video_files, remove_temporary_files
 
 
@@ -30,6 +30,22 @@ class ManifestStore:
         """Fold the journal into the manifest if it is long or was left by a crash."""
         with lock_manifest(self.folder.root):
             self._manifest_file.fold_journal_when_reopened()
+
+    def fold_journal_of_ended_batch(self) -> None:
+        """Fold the journal into the manifest if all videos have ended.
+
+        The last video of a batch folds it, unless the video had ended before: it was retried, or its clip was deleted.
+
+        Raises:
+            OSError: the manifest cannot be written.
+            ManifestError: the manifest is missing or damaged.
+        """
+        if not self.folder.journal_path.exists():  # reading a large manifest takes seconds
+            return
+        with lock_manifest(self.folder.root):
+            manifest = self.read_manifest()
+            if self.folder.journal_path.exists() and has_ended(manifest, FINAL_VIDEO_STATES):
+                self._manifest_file.fold_journal()
 
     def end_videos(self, video_indices: Sequence[int], state: VideoState, error: str | None = None) -> None:
         """Record that videos were ended without being rendered, and remove their partial files."""
