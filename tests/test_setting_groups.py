@@ -779,7 +779,7 @@ def test_settings_that_change_together_are_named(tmp_path: Path) -> None:
     zipped = [v for v in videos if (v.setting_values[CFG_PATH] == 2) == (v.setting_values[negative] == "")]
     result = compare_groups(zipped, "cfg_scale", "length")
     assert [len(group.videos) for group in result.groups] == [12, 12]
-    assert "negative_prompt change together with cfg_scale: any of them may cause a difference" in result.warnings
+    assert "negative_prompt changes together with cfg_scale: any of them may cause a difference" in result.warnings
 
 
 CONTROLLED_CONFIG = """model_settings: {model_id: nano, steps: 4}

@@ -96,6 +96,19 @@ def test_fallback_directory_of_another_user_is_refused(tmp_path: Path, monkeypat
         find_state_directory()
 
 
+@pytest.mark.parametrize(
+    ("host_name", "folder_name"),
+    [("gpu-1.example.org", "gpu-1.example.org"), ("", "localhost"), ("..", "localhost"), ("../../x", ".._.._x")],
+)
+def test_state_directory_is_one_folder_for_each_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host_name: str, folder_name: str
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("platform.node", lambda: host_name)
+    monkeypatch.setattr(places, "find_file_system_type", lambda _: "ext4")
+    assert find_state_directory().directory == tmp_path / "wantui" / folder_name
+
+
 def test_user_link_to_another_disk_is_followed(tmp_path: Path) -> None:
     target = tmp_path / "disk"
     target.mkdir()

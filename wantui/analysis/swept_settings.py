@@ -55,8 +55,9 @@ def find_sweep_warnings(videos: Sequence[Video], grouping: str) -> list[str]:
     ]
     warnings = []
     if linked_names:
+        verb = "changes" if len(linked_names) == 1 else "change"
         warnings.append(
-            f"{', '.join(linked_names)} change together with {grouping}: any of them may cause a difference"
+            f"{', '.join(linked_names)} {verb} together with {grouping}: any of them may cause a difference"
         )
     if averaged_names:
         is_one = len(averaged_names) == 1

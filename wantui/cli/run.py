@@ -70,7 +70,8 @@ def command(
     Queues the batch for the background engine and follows its progress; Ctrl-C detaches. Prints the batch folder on
     stdout and progress on stderr.
 
-    Exit code 0: all done, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine, 130: detached.
+    Exit code 0: all done or cancelled, 1: some videos failed, 2: wrong usage or config, 3: no such GPU or no engine,
+    130: detached.
     """
     from wantui.batches.enqueue import check_device_exists, check_fp8_available, enqueue_batch, find_missing_videos
     from wantui.engine.control import create_logs_folder, find_engine_process_id

@@ -54,10 +54,10 @@ def find_state_directory() -> StateDirectory:
     Raises:
         UserError: the directory cannot be created or written.
     """
-    directory = user_state_path("wantui") / platform.node()
+    directory = user_state_path("wantui") / _make_host_folder_name()
     file_system_type = find_file_system_type(directory)
     if file_system_type in NETWORK_FILE_SYSTEM_TYPES:
-        fallback_directory = _create_private_directory(_create_user_folder() / platform.node())
+        fallback_directory = _create_private_directory(_create_user_folder() / directory.name)
         return StateDirectory(
             fallback_directory,
             f"{directory} is on a network file system ({file_system_type}); the queue is kept in {fallback_directory}",
@@ -67,6 +67,12 @@ def find_state_directory() -> StateDirectory:
         f"there is no home folder: {fallback_home} is used instead" if directory.is_relative_to(fallback_home) else None
     )
     return StateDirectory(_create_private_directory(directory), note)
+
+
+def _make_host_folder_name() -> str:
+    """Return the name of this machine as the name of one folder; the kernel accepts "", ".." and "a/b" as names."""
+    name = platform.node().replace("/", "_")
+    return name if name.strip(".") else "localhost"
 
 
 def ensure_home_folder() -> None:
