@@ -508,7 +508,7 @@ def test_narrow_footers_show_the_most_used_keys() -> None:
         assert "p Play  m Select  A Analyse  i Recipe  x Reject" in footer
         await open_player(it, "p")
         footer = it.text().splitlines()[-1].strip()
-        assert footer == "space Pause  ↑ Previous  ↓ Next  * Star  x Reject  i Recipe  esc Close  ? Help"
+        assert footer == "space Pause  ↑ ↓ Clip  ← → Frame  * Star  x Reject  i Recipe  esc Back  ? Help"
 
     on_clips(test, size=(80, 24))
 
@@ -719,6 +719,13 @@ def test_strip_beside_a_clip_marks_the_current_frame() -> None:
         Image.fromarray(np.zeros((SIDE, 5 * SIDE, 3), np.uint8)).save(folder / video.files["sheet"])
     write_manifest(BatchFolder(folder), manifest)
 
+    async def test_small(it: AppUnderTest, screen: LibraryScreen) -> None:
+        await open_player(it, "p")
+        await it.until(lambda: it.cells("#clip-facts").split()[-3:] == ["5", "7", "9"])
+        assert "previous" not in it.cells("#clip-facts"), "the strip tells more"
+
+    on_clips(test_small, size=(80, 24))
+
     async def test(it: AppUnderTest, screen: LibraryScreen) -> None:
         def find_marked_label() -> str:
             marked = [
@@ -731,6 +738,7 @@ def test_strip_beside_a_clip_marks_the_current_frame() -> None:
 
         player = await open_player(it, "p")
         await it.until(lambda: find_marked_label() == "frame 1")
+        assert "batch created" in it.cells("#clip-facts")
         for key, label in {"right": "frame 1", "l": "3", "G": "9", "left": "7", "g": "frame 1"}.items():
             await it.press(key)
             assert find_marked_label() == label, key

@@ -17,6 +17,8 @@ class Action:
     """Label in the footer."""
     help_text: str
     """Sentence in the help and the palette."""
+    footer_keys: str = ""
+    """Keys in the footer, such as those of two opposite actions; empty for the first key, as in a user's key map."""
     is_in_footer: bool = True
     """True if the footer shows the action."""
     has_priority: bool = False

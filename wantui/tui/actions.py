@@ -368,6 +368,7 @@ def make_bindings(group_name: str) -> list[Binding]:
             a.textual_action,
             a.footer_label,
             show=a.is_in_footer,
+            key_display=a.footer_keys or None,
             priority=a.has_priority or a.opens_field,
             tooltip=a.help_text,
             id=a.id,

@@ -19,6 +19,7 @@ from wantui.tui.film_strip import draw_film_strip, find_sheet_number, label_shee
 from wantui.tui.pane_titles import find_key
 from wantui.tui.pictures import read_sheet_frames
 from wantui.tui.player.clips import PlayerClip
+from wantui.tui.settings_rows import format_label
 from wantui.tui.video_grid import draw_played_batch
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.matrix_cells import NOTE, REJECT, STAR
@@ -32,6 +33,29 @@ MIN_PANEL_WIDTH, MAX_PANEL_WIDTH = 26, 64
 """Minimum and maximum width of the panel, in cells; with less room there is none."""
 MIN_STRIP_LINES, MAX_STRIP_LINES = 4, 8
 """Minimum and maximum height of the frame strip, including the line of frame numbers."""
+
+
+@dataclass(frozen=True)
+class PanelLayout:
+    """Parts of the panel that need more lines."""
+
+    has_batch: bool
+    """Whether the panel has the facts about the batch and its machine."""
+    has_file: bool
+    has_gaps: bool
+    """Whether blank lines are around the prompt."""
+    strip_height: int
+    """Least height of the strip, in lines."""
+
+
+PANEL_LAYOUTS = (
+    PanelLayout(has_batch=True, has_file=True, has_gaps=True, strip_height=MAX_STRIP_LINES),
+    PanelLayout(has_batch=False, has_file=True, has_gaps=True, strip_height=MAX_STRIP_LINES),
+    PanelLayout(has_batch=False, has_file=True, has_gaps=True, strip_height=MIN_STRIP_LINES),
+    PanelLayout(has_batch=False, has_file=False, has_gaps=True, strip_height=MIN_STRIP_LINES),
+    PanelLayout(has_batch=False, has_file=False, has_gaps=False, strip_height=MIN_STRIP_LINES),
+)
+"""Layouts of the panel, the largest one first."""
 
 
 def choose_facts_width(size: tuple[int, int], aspect_ratio: float) -> int:
@@ -113,11 +137,16 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         assert self._shown is not None, "a clip is shown"
         clip, batch_clips, mark = self._shown
         width, height = self.content_size
-        blocks = self._list_blocks(clip, batch_clips, width)
-        needed_height = sum(1 + len(block) for block in blocks if block)
-        lines = self._draw_facts(clip, batch_clips, mark, width, has_file=True)
-        if len(lines) + needed_height > height:
-            lines = self._draw_facts(clip, batch_clips, mark, width, has_file=False)
+        blocks = [block for block in self._list_blocks(clip, batch_clips, width) if block]
+        blocks_height = sum(1 + len(block) for block in blocks)
+        has_strip = clip.sheet_path is not None
+        for layout in PANEL_LAYOUTS:
+            lines = self._draw_facts(clip, batch_clips, mark, width, layout)
+            strip_height = (1 + layout.strip_height) * has_strip
+            if len(lines) + blocks_height + strip_height <= height:
+                break
+        else:
+            blocks = blocks[:1]  # a strip tells more than the titles of the clips before and after
         for block in blocks:
             if block and len(lines) + 1 + len(block) <= height:
                 lines += [Text(""), *block]
@@ -137,8 +166,7 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
         batch_clips: Sequence[PlayerClip],
         mark: VideoMark | None,
         width: int,
-        *,
-        has_file: bool,
+        layout: PanelLayout,
     ) -> list[Text]:
         from wantui.planning.guidance_plan import describe_guidance  # slow to import
 
@@ -148,9 +176,10 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
             position = f"video {batch_clips.index(clip) + 1} of {len(batch_clips)}"
             full_position = f"{position} of {clip.batch_name}"
             lines.append(Text(full_position if len(full_position) <= width else position, muted))
-        lines += [Text(""), *wrap_text(escape_unprintable(recipe.prompt), width, indent="")]
+        gap = [Text("")] * layout.has_gaps
+        lines += [*gap, *wrap_text(escape_unprintable(recipe.prompt), width, indent="")]
         if mark is not None:
-            lines += [Text(""), *self._draw_marks(mark, width)]
+            lines += [*gap, *self._draw_marks(mark, width)]
         facts = [
             Fact("model", recipe.model),
             Fact("size", f"{recipe.width}x{recipe.height}, {format_count(recipe.frames, 'frame')} at {recipe.fps} fps"),
@@ -158,8 +187,9 @@ class ClipFacts(WorkerErrorsMixin, DiffText):
             Fact("cfg scale", describe_guidance(recipe)),
             Fact("seed", "" if f"seed {recipe.seed}" in clip.title else str(recipe.seed)),
             Fact(GENERATION_FACT, f"{clip.seconds:.1f} s" if clip.seconds else ""),
-            Fact("on disk", format_bytes(clip.byte_count) if has_file and clip.byte_count is not None else ""),
-            Fact("file", Path(*clip.path.parts[-3:]).as_posix() if has_file else ""),
+            Fact("on disk", format_bytes(clip.byte_count) if layout.has_file and clip.byte_count is not None else ""),
+            Fact("file", Path(*clip.path.parts[-3:]).as_posix() if layout.has_file else ""),
+            *(Fact(format_label(field.name), field.value) for field in clip.video_fields if layout.has_batch),
         ]
         return [*lines, Text(""), *draw_facts([fact for fact in facts if fact.value], width)]
 
