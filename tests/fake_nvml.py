@@ -5,7 +5,10 @@ from typing import Any
 
 
 class FakeNvml:
-    """Answers as the module pynvml does. `broken` maps a function's name to the error that it raises."""
+    """Answers as the module pynvml does. `broken` maps a function's name to the error that it raises.
+
+    `lost` has the indices of lost GPUs.
+    """
 
     NVML_ERROR_LIBRARY_NOT_FOUND, NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_LIB_RM_VERSION_MISMATCH = 12, 9, 18
     NVML_ERROR_NO_PERMISSION, NVML_ERROR_NOT_SUPPORTED, NVML_ERROR_GPU_IS_LOST = 4, 3, 15
@@ -16,7 +19,8 @@ class FakeNvml:
             super().__init__(f"code {value}")
             self.value = value
 
-    def __init__(self, gpus: int = 1, driver_version: str = "580.1", **broken: int) -> None:
+    def __init__(self, gpus: int = 1, driver_version: str = "580.1", lost: tuple[int, ...] = (), **broken: int) -> None:
+        self.lost = lost
         self.gpus, self.driver_version, self.broken = gpus, driver_version, broken
         self.asked: dict[str, int] = {}
         self.used = 20_000_000_000
@@ -43,10 +47,12 @@ class FakeNvml:
         if name not in answers:
             raise AttributeError(name)
 
-        def answer(*_: Any, **__: Any) -> Any:
+        def answer(*arguments: Any, **__: Any) -> Any:
             self.asked[name] = self.asked.get(name, 0) + 1
             if name in self.broken:
                 raise self.NVMLError(self.broken[name])
+            if name == "nvmlDeviceGetHandleByIndex" and arguments[0] in self.lost:
+                raise self.NVMLError(self.NVML_ERROR_GPU_IS_LOST)
             return answers[name]
 
         return answer

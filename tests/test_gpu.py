@@ -74,6 +74,26 @@ def test_requested_gpus_on_a_machine_without_gpus_cause_a_note(setting: str | No
     assert find_device_remarks(GpuReport(GPUS, "580", None), setting) == []
 
 
+def test_lost_gpu_hides_no_other_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml(gpus=3, lost=(1,))
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    report = query_gpus()
+    assert ([gpu.index for gpu in report.gpus], report.reason) == ([0, 2], None)
+    assert report.unreadable == ("GPU 1 cannot be used: code 15",)
+    assert find_device_remarks(report, None) == list(report.unreadable)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2")
+    finding = next(doctor._check_gpus(None))
+    assert (finding.state, finding.result) == ("problem", "GPU 1 cannot be used: code 15")
+
+
+def test_machine_with_only_lost_gpus_reports_that_videos_run_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(lost=(0,)))
+    report = query_gpus()
+    assert (report.gpus, report.reason) == ((), "GPU 0 cannot be used: code 15")
+    assert find_device_remarks(report, None) == ["GPU 0 cannot be used: code 15: videos run on the CPU"]
+    assert find_device_remarks(report, "") == []
+
+
 def test_each_gpu_gets_a_worker_that_sees_only_that_gpu() -> None:
     first, second = create_worker_slots(select_visible_gpus(GPUS, "3,1"), None)
     assert first.added_environment == {"CUDA_VISIBLE_DEVICES": "GPU-d0000"}

@@ -745,6 +745,12 @@ def test_gpu_only_plan_is_refused_on_a_cpu(kept: Path) -> None:
     assert loaded.embeddings is not None
 
 
+ALLOCATOR_ASSERTION = (
+    'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "/pytorch/c10/cuda/CUDACachingAllocator.cpp":1154, please report a bug'
+)
+"""Message of torch that is out of memory on a MIG instance."""
+
+
 @pytest.mark.parametrize(
     ("error", "lost"),
     [
@@ -754,6 +760,8 @@ def test_gpu_only_plan_is_refused_on_a_cpu(kept: Path) -> None:
         (RuntimeError("shapes do not match"), False),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False),
         (RuntimeError("CUDA error: out of memory"), False),  # as where memory is pinned
+        (RuntimeError(ALLOCATOR_ASSERTION), False),
+        (RuntimeError("NVML_SUCCESS == r INTERNAL ASSERT FAILED at driver_api.cpp"), False),
         (RuntimeError("Triton Error [CUDA]: out of memory"), False),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), False),
         (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasLtMatmulAlgoGetHeuristic`"), False),
@@ -764,7 +772,8 @@ def test_gpu_only_plan_is_refused_on_a_cpu(kept: Path) -> None:
     ],
 )
 def test_fatal_gpu_error_is_distinguished_from_a_failed_video(error: Any, lost: bool) -> None:
-    assert is_out_of_memory(error) == ("out of memory" in str(error) or "ALLOC_FAILED" in str(error))
+    signs = ("out of memory", "ALLOC_FAILED", "CUDACachingAllocator")
+    assert is_out_of_memory(error) == any(sign in str(error) for sign in signs)
     assert is_fatal_cuda_error(error) == lost
     wrapped = ValueError("it cannot be loaded")
     wrapped.__cause__ = error

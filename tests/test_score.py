@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from conftest import MakeOnce, Wantui, generate_batch
 from tiny import FORMS, tiny_pipeline
 
 from wantui.analysis.information_gap import choose_quadrature_levels, integrate_levels
-from wantui.batches import score, score_plan
+from wantui.batches import generating_model, score, score_plan
 from wantui.controls import CONTROLS
 from wantui.generation.renoise import compare_velocities, draw_noise, measure_level_gaps
 from wantui.models.catalogue import WanModel
@@ -279,6 +280,27 @@ def test_interrupted_measurement_continues_with_equal_values(
     measure(wantui, copied_batch)
     assert continued == read_information(path)
     assert "nothing to measure (8 videos already measured)" in wantui("score", copied_batch, "--device", "cpu").err
+
+
+def test_earlier_model_is_freed_before_the_next_one_is_loaded(
+    copied_batch: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = generating_model.load_recipe_pipeline
+    transformers: list[weakref.ref[Any]] = []
+    free_counts = []
+
+    def load_and_watch(*arguments: Any, **options: Any) -> Any:
+        free_counts.append(sum(transformer() is None for transformer in transformers))
+        loaded = load(*arguments, **options)
+        loaded.pipeline.transformer.itself = [loaded.pipeline.transformer]  # a cycle, as in fused blocks
+        transformers.append(weakref.ref(loaded.pipeline.transformer))
+        return loaded
+
+    monkeypatch.setattr(generating_model, "load_recipe_pipeline", load_and_watch)
+    for module in (generating_model, score):
+        monkeypatch.setattr(module, "get_pipeline_key", lambda recipe: recipe.seed)
+    assert wantui("score", copied_batch, "--device", "cpu").code == 0
+    assert free_counts == [0, 1]
 
 
 def test_values_of_another_window_are_replaced_only_on_request(copied_batch: Path, wantui: Wantui) -> None:

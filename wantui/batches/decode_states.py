@@ -263,6 +263,7 @@ class _VaeLoader:
         """
         from wantui.generation.load import resolve_device
         from wantui.generation.load_vae import load_vae_pipeline
+        from wantui.generation.placement import free_unused_memory
 
         recipe, device = video.entry.recipe, resolve_device(self.request.device)
         fuses_decoder = has_fused_clip and device.type == "cuda"
@@ -276,7 +277,8 @@ class _VaeLoader:
                 f"cannot decode {video.name}: the weights in {model.location} have changed since it was generated. "
                 "Restore them, or use --fast"
             )
-        self.pipeline = None  # frees the previous VAE before the next one is loaded
+        self.pipeline = None  # free the previous VAE first; a fused decoder is in reference cycles
+        free_unused_memory()
         self.pipeline = load_vae_pipeline(
             model, recipe.revision, device, fuses_decoder=fuses_decoder, may_fetch=self.request.may_fetch
         )

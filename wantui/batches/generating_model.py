@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from wantui.batches.replay_events import ModelLoadStarted
 from wantui.generation.load import resolve_device
+from wantui.generation.placement import free_unused_memory
 from wantui.models.catalogue import find_model
 from wantui.models.fetch import ensure_model_folder, find_replaced_parts
 from wantui.planning import Recipe
@@ -45,7 +46,8 @@ class GeneratingModel:
         if self._loaded is not None and self._loaded_for == key:
             return
         yield ModelLoadStarted(recipe.model, str(resolve_device(self.device)))
-        self._loaded = None  # free the earlier model first
+        self._loaded = None  # free the earlier model first; fused blocks are in reference cycles
+        free_unused_memory()
         later_recipes = [each for each in self.recipes if get_pipeline_key(each) == key]
         check_weight_fingerprints(recipe)
         ensure_recipe_weights(recipe, self.may_fetch)

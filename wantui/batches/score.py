@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,28 +109,39 @@ def measure_scores(plan: ScorePlan, request: InformationGapRequest, is_dry_run: 
     saver = _Saver(plan.folder, content, request.replaces_stored)
     recipes = [recipe for task in tasks for recipe in _list_scoring_recipes(task)]
     model = GeneratingModel(recipes, request.device, request.may_fetch)
-    number = 0
+    device_name = find_device_name(resolve_device(request.device))
+    video_numbers = count(1)
     try:
         for group in _group_by_pipeline(tasks):
             yield from model.load(_list_scoring_recipes(group[0])[0])
-            _check_prompt_lengths(model.loaded, group)
-            encode_prompt = _cache_embeddings(model.loaded)
-            for task in group:
-                number += 1
-                try:
-                    gaps = []
-                    for gap in _measure_task(model.loaded, task, plan, encode_prompt):
-                        gaps.append(gap)
-                        yield LevelMeasured(task, number, len(gaps))
-                except (CaptureError, ArithmeticError, NotFiniteError) as error:
-                    yield VideoLeftOut(task.video.name, str(error))
-                    continue
-                saver.add_entry(
-                    task.video.entry.id, _make_entry(task, gaps, find_device_name(resolve_device(request.device)))
-                )
+            yield from _measure_group(model.loaded, group, plan, saver, device_name, video_numbers)
     finally:
         saver.save()
     yield ScoresSaved(get_information_path(plan.folder, plan.generic), saver.read_all())
+
+
+def _measure_group(
+    loaded: "LoadedPipeline",
+    group: Sequence[ScoreTask],
+    plan: ScorePlan,
+    saver: "_Saver",
+    device_name: str,
+    video_numbers: Iterator[int],
+) -> Iterator[LevelMeasured | VideoLeftOut]:
+    """Measure the videos of one pipeline, which is free again afterwards: the next one may not fit beside it."""
+    _check_prompt_lengths(loaded, group)
+    encode_prompt = _cache_embeddings(loaded)
+    for task in group:
+        number = next(video_numbers)
+        try:
+            gaps = []
+            for gap in _measure_task(loaded, task, plan, encode_prompt):
+                gaps.append(gap)
+                yield LevelMeasured(task, number, len(gaps))
+        except (CaptureError, ArithmeticError, NotFiniteError) as error:
+            yield VideoLeftOut(task.video.name, str(error))
+            continue
+        saver.add_entry(task.video.entry.id, _make_entry(task, gaps, device_name))
 
 
 class _Saver:

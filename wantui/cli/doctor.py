@@ -175,7 +175,8 @@ def _check_gpus(torch_version: str | None) -> Iterator[Finding]:
             "problem", "gpu", str(error), "set CUDA_VISIBLE_DEVICES to GPUs of this machine, or use device: cpu"
         )
     for remark in find_device_remarks(gpu_report, visible_devices):
-        yield Finding("problem", "gpu", remark, "unset CUDA_VISIBLE_DEVICES, or fix the driver")
+        advice = "restart the machine" if gpu_report.unreadable else "unset CUDA_VISIBLE_DEVICES, or fix the driver"
+        yield Finding("problem", "gpu", remark, advice)
     if not gpu_report.gpus:
         advice = "nano runs on the CPU; large models need an NVIDIA GPU"
         yield Finding("note", "gpu", gpu_report.reason or "none", advice)

@@ -6,6 +6,10 @@ import torch
 
 OUT_OF_MEMORY_MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """Parts of the out-of-memory messages of CUDA (also for pinned memory), Triton and CUDA's libraries."""
+ALLOCATOR_NVML_MESSAGES = ("NVML_SUCCESS == r INTERNAL ASSERT FAILED", "CUDACachingAllocator")
+"""Parts of the message of torch's allocator that is out of memory, and cannot ask the driver which processes use it.
+
+This happens on MIG instances and in some containers (pytorch issue 112377)."""
 FATAL_CUDA_MESSAGES = ("CUDA error", "Triton Error [CUDA]", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
 REFUSAL_MESSAGES = (
     "CUBLAS_STATUS_NOT_SUPPORTED",
@@ -20,11 +24,11 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     """Return whether an operation ran out of memory, and the GPU still works."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
+    if not isinstance(error, RuntimeError):
+        return False
     message = str(error)
-    return (
-        isinstance(error, RuntimeError)
-        and _contains_any(message, FATAL_CUDA_MESSAGES)
-        and _contains_any(message, OUT_OF_MEMORY_MESSAGES)
+    return all(part in message for part in ALLOCATOR_NVML_MESSAGES) or (
+        _contains_any(message, FATAL_CUDA_MESSAGES) and _contains_any(message, OUT_OF_MEMORY_MESSAGES)
     )
 
 

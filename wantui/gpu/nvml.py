@@ -40,10 +40,12 @@ class GpuReport:
     """Driver version; None without a working driver."""
     reason: str | None
     """Reason for the absence of GPUs; None if there is a GPU."""
+    unreadable: tuple[str, ...] = ()
+    """A remark for each GPU that does not respond, for example because it fell off the bus."""
 
 
 def query_gpus() -> GpuReport:
-    """Return the GPUs that the driver reports."""
+    """Return the GPUs that the driver reports and that respond."""
     import pynvml
 
     try:
@@ -51,8 +53,15 @@ def query_gpus() -> GpuReport:
     except pynvml.NVMLError as error:
         return GpuReport((), None, explain_nvml_error(pynvml, error))
     try:
-        gpus = tuple(_read_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount()))
-        return GpuReport(gpus, str(pynvml.nvmlSystemGetDriverVersion()), None if gpus else "the driver finds no GPU")
+        gpus: list[Gpu] = []
+        unreadable: list[str] = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            try:
+                gpus.append(_read_gpu(pynvml, index))
+            except pynvml.NVMLError as error:  # this GPU alone: a lost one must not hide the others
+                unreadable.append(f"GPU {index} cannot be used: {error}")
+        reason = None if gpus else "; ".join(unreadable) or "the driver finds no GPU"
+        return GpuReport(tuple(gpus), str(pynvml.nvmlSystemGetDriverVersion()), reason, tuple(unreadable))
     except pynvml.NVMLError as error:
         return GpuReport((), None, str(error))
     finally:
@@ -108,9 +117,13 @@ def _list_gpu_names(gpus: tuple[Gpu, ...]) -> str:
 
 
 def find_device_remarks(report: GpuReport, visible_devices: str | None) -> list[str]:
-    """Return a remark if CUDA_VISIBLE_DEVICES (`visible_devices`) requests GPUs but none can be used."""
-    if report.gpus or visible_devices is None or visible_devices.split(",")[0].strip().lower() in NO_GPU_VALUES:
+    """Return remarks about GPUs that do not respond, and about a CUDA_VISIBLE_DEVICES that requests GPUs in vain."""
+    if visible_devices is not None and visible_devices.split(",")[0].strip().lower() in NO_GPU_VALUES:
         return []
+    if report.gpus:
+        return list(report.unreadable)
+    if visible_devices is None:
+        return [f"{report.reason}: videos run on the CPU"] if report.unreadable else []
     return [f"CUDA_VISIBLE_DEVICES={visible_devices}, but no GPU can be used ({report.reason}): videos run on the CPU"]
 
 

@@ -69,6 +69,7 @@ with hide_slow_packages():
     # after their denoising. Importing them now also keeps an upgrade during a video from mixing two versions.
     import av  # noqa: F401
     import PIL.PngImagePlugin  # noqa: F401
+    import torch
     import zarr.codecs  # noqa: F401
 
     from wantui.worker.worker import Worker
@@ -83,6 +84,36 @@ def exit_with_parent(parent_pid: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(1)  # the parent ended before the call above
+
+
+def explain_unusable_gpu(device_name: str) -> str | None:
+    """Return why torch cannot use the GPU of this worker; None if it can, or for a CPU or a CPU build of torch."""
+    if device_name == "cpu" or not torch.backends.cuda.is_built() or torch.cuda.is_available():
+        return None
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return "torch finds no GPU"
+
+
+def choose_served_devices(device_name: str, served_devices: list[str], queue: Queue) -> list[str]:
+    """Return the devices in batches that this worker serves: only `cpu` if torch cannot use its GPU.
+
+    `auto` would mean the CPU in such a process, and a batch for a GPU would be refused, although other workers may
+    have a GPU.
+
+    Raises:
+        SystemExit: torch cannot use the GPU, and no batch for the CPU waits.
+    """
+    if (reason := explain_unusable_gpu(device_name)) is None:
+        return served_devices
+    if queue.has_claimable_video(("cpu",)):
+        return ["cpu"]
+    sys.exit(
+        f"torch {torch.__version__} cannot use the GPU of this worker ({reason}). Run `wantui doctor`, or set "
+        "model_settings.device: cpu"
+    )
 
 
 def main() -> None:
@@ -102,13 +133,14 @@ def main() -> None:
     # The process ID makes the name unique: claims belong to one process.
     worker_name = make_worker_name(options.name, os.getpid())
     with Queue(options.state) as queue:
+        served_devices = choose_served_devices(options.device, options.devices.split(","), queue)
         queue.record_ready_worker(worker_name)
         gpu_counts = tuple(map(int, options.gpu_counts.split(",")))
         second_device_name = SECOND_DEVICE if gpu_counts == (2,) else None
         worker = Worker(
             queue,
             worker_name,
-            options.devices.split(","),
+            served_devices,
             options.device,
             log,
             gpu_counts,
