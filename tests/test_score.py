@@ -28,6 +28,7 @@ from wantui.storage.information_file import InformationFileError, get_informatio
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import read_manifest
 from wantui.storage.video_selection import select_videos
+from wantui.worker.pipelines import load_recipe_pipeline
 
 pytestmark = pytest.mark.torch
 
@@ -285,13 +286,12 @@ def test_interrupted_measurement_continues_with_equal_values(
 def test_earlier_model_is_freed_before_the_next_one_is_loaded(
     copied_batch: Path, wantui: Wantui, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = generating_model.load_recipe_pipeline
     transformers: list[weakref.ref[Any]] = []
     free_counts = []
 
     def load_and_watch(*arguments: Any, **options: Any) -> Any:
         free_counts.append(sum(transformer() is None for transformer in transformers))
-        loaded = load(*arguments, **options)
+        loaded = load_recipe_pipeline(*arguments, **options)
         loaded.pipeline.transformer.itself = [loaded.pipeline.transformer]  # a cycle, as in fused blocks
         transformers.append(weakref.ref(loaded.pipeline.transformer))
         return loaded

@@ -88,10 +88,11 @@ def exit_with_parent(parent_pid: int) -> None:
 
 def explain_unusable_gpu(device_name: str) -> str | None:
     """Return why torch cannot use the GPU of this worker; None if it can, or for a CPU or a CPU build of torch."""
-    if device_name == "cpu" or not torch.backends.cuda.is_built() or torch.cuda.is_available():
+    is_cuda_build = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
+    if device_name == "cpu" or not is_cuda_build or torch.cuda.is_available():
         return None
     try:
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
     return "torch finds no GPU"
