@@ -172,6 +172,12 @@ def test_screen_and_report_show_the_slope_in_the_three_lines(tmp_path: Path, mon
     assert re.search(f"room +room grows with cfg scale from 1 to 6 in log volume.*: {slope}", text)
     assert re.search(r"path +paths change with cfg scale from 1 to 6 in length.*: length .* per unit, p 0\.008", text)
     assert len(lines) <= 8
+    low_lines = [
+        line.plain for line in draw_answer_verdicts(comparison.find_answers(), Canvas(78, 9, lambda _: Style()))
+    ]
+    assert [line.split()[0] for line in low_lines] == ["place", "room", "path"]
+    assert re.match(r"room +log volume \+0\.\d+ nats \(95 %: .*\) per cfg scale, p 0\.008$", low_lines[1])
+    assert re.match(r"path +length \+4\.7 % \(95 %: .*\) per cfg scale, p 0\.008$", low_lines[2])
     html = " ".join(render_answer_section(comparison))
     assert "Per unit of cfg_scale: log_volume +0." in html
     assert html.index("Per unit of cfg_scale") < html.index("against")
@@ -222,3 +228,13 @@ def test_declared_slope_whose_p_decides_otherwise_alone_is_explained(tmp_path: P
         "length, slope over cfg_scale: p 0.01 as the declared metric, without correction for other metrics; "
         f"{path.p_by_metric['length']:.3g} as one of several metrics"
     )
+
+
+def test_tables_of_slopes_show_the_p_of_the_answers(tmp_path: Path) -> None:
+    comparison = compare_groups(cfg_batches(tmp_path, (1, 4, 8), seeds=8), "cfg_scale", "length")
+    p_by_metric = {metric: p for answer in comparison.answers[:3] for metric, p in answer.p_by_metric.items()}
+    assert comparison.dose_response is not None
+    trends = {trend.metric: trend for trend in comparison.dose_response.trends}
+    assert any(trends[metric].family_p > p for metric, p in p_by_metric.items() if metric in trends)
+    for metric, trend in trends.items():
+        assert trend.decisive_p == p_by_metric.get(metric, trend.family_p)

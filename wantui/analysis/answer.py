@@ -50,6 +50,8 @@ class Answer:
     """Tests that p is corrected for, such as "3 metrics and 6 pairs"; empty if there is one test."""
     evidence: tuple[Evidence, ...] = ()
     """Effect, interval and p of each metric; for an answer about all groups, the slopes if the setting is numeric."""
+    setting_name: str = ""
+    """Numeric setting whose slopes are the evidence; empty for the differences of a pair."""
 
     @property
     def verdict(self) -> str:

@@ -19,7 +19,7 @@ from wantui.analysis.differences import (
     compute_family_p,
 )
 from wantui.analysis.dispersion import PermutationTest
-from wantui.analysis.dose_response import Doses, compute_dose_response, find_doses
+from wantui.analysis.dose_response import DoseResponse, Doses, add_answer_p, compute_dose_response, find_doses
 from wantui.analysis.final_states import SPREAD_METRIC, FinalStates
 from wantui.analysis.group import Group, GroupSummary
 from wantui.analysis.groups import MatchedGroups, summarise_group_metric
@@ -79,6 +79,7 @@ def build_comparison(
     nulls_by_group = _build_gaussian_nulls(groups, final_states)
     chance_interval, relative_chance_interval, false_positive_rate = _compute_chance_interval(measured, differences)
     location_test, spread_test, squared_distances = _test_final_states(final_states, measured.groups, group_pairs)
+    answers = _answer_questions(measured, equivalence_margin, absolute_metrics, doses)
     comparison = Comparison(
         grouping=measured.grouping,
         primary_metric=measured.primary_metric,
@@ -100,11 +101,9 @@ def build_comparison(
         warnings=measured.warnings,
         exclusion_reasons=measured.exclusion_reasons,
         unreadable_videos=measured.unreadable_videos,
-        dose_response=None
-        if doses is None
-        else compute_dose_response(groups, doses, metric_names, cell_values, equivalence_margin),
+        dose_response=_compute_dose_response(measured, doses, equivalence_margin, answers),
         phrasing_numbers=tuple(measured.groups.phrasing_numbers.tolist()),
-        answers=_answer_questions(measured, equivalence_margin, absolute_metrics, doses),
+        answers=answers,
         relative_chance_interval=relative_chance_interval,
     )
     return add_explanation_notes(comparison)
@@ -130,6 +129,21 @@ def _answer_questions(
             absolute_metrics,
             doses,
         )
+    )
+
+
+def _compute_dose_response(
+    measured: MeasuredGroups, doses: Doses | None, equivalence_margin: float, answers: Sequence[Answer]
+) -> DoseResponse | None:
+    """Return the change of the metrics with a numeric setting, with the p of the answers on its slopes."""
+    if doses is None:
+        return None
+    dose_response = compute_dose_response(
+        measured.groups.groups, doses, measured.shown_names, measured.shown_values, equivalence_margin
+    )
+    slope_answers = (answer for answer in answers if answer.setting_name)
+    return add_answer_p(
+        dose_response, {metric: p for answer in slope_answers for metric, p in answer.p_by_metric.items()}
     )
 
 

@@ -6,8 +6,8 @@ of the tests, as for differences between groups.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -104,6 +104,13 @@ class Trend:
     """[doses] means over seeds."""
     half_widths: FloatArray
     """[doses] half the width of Student's 95 % interval of each mean."""
+    answer_p: float = math.nan
+    """p in the answer that includes the metric, corrected for the metrics of that answer; NaN if no answer does."""
+
+    @property
+    def decisive_p(self) -> float:
+        """Return the p that decides on the slope: that of its answer or, without one, `family_p`."""
+        return self.family_p if math.isnan(self.answer_p) else self.answer_p
 
     @property
     def p(self) -> float:
@@ -172,6 +179,12 @@ def compute_dose_response(
     trends = compute_trends(doses, metric_names, cell_values)
     kind, text = _judge_trend(trends[0], doses, equivalence_margin)
     return DoseResponse(doses, tuple(groups[i].name for i in doses.group_indices), trends, kind, text)
+
+
+def add_answer_p(dose_response: DoseResponse, p_by_metric: Mapping[str, float]) -> DoseResponse:
+    """Return the dose-response with the p of the answers, so that tables and answers show the same p."""
+    trends = [replace(trend, answer_p=p_by_metric.get(trend.metric, math.nan)) for trend in dose_response.trends]
+    return replace(dose_response, trends=tuple(trends))
 
 
 def compute_trends(doses: Doses, metric_names: Sequence[str], cell_values: FloatArray) -> tuple[Trend, ...]:

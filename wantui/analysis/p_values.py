@@ -71,9 +71,8 @@ def explain_declared_p(comparison: "Comparison") -> list[str]:
             declared[subject], decisive[subject] = verdict.p, find_decisive_p(comparison, difference)
     if (dose_response := comparison.dose_response) is not None:
         trend = dose_response.trends[0]
-        p_by_metric = {metric: p for answer in comparison.main_answers for metric, p in answer.p_by_metric.items()}
         subject = f"{trend.metric}, slope over {dose_response.doses.setting_name}"
-        declared[subject], decisive[subject] = trend.deciding_p, p_by_metric.get(trend.metric, trend.family_p)
+        declared[subject], decisive[subject] = trend.deciding_p, trend.decisive_p
     return [
         f"{subject}: p {p:.3g} as the declared metric, without correction for other metrics; "
         f"{decisive[subject]:.3g} as one of several metrics"

@@ -39,7 +39,8 @@ def render_dose_section(dose_response: DoseResponse) -> list[str]:
         _render_slopes(dose_response),
         f'<p class="note">Slope: least-squares change of the metric per unit of {name}, averaged over '
         "seeds, with Student's 95 % interval. p alone: the larger of a sign-flip test of the slopes and a permutation "
-        f"test within seeds, as if this metric were the only test. {P_HEADER}: for all metrics of the table (max-T). "
+        f"test within seeds, as if this metric were the only test. {P_HEADER}: for the metrics of the answer that "
+        "includes the metric, or for all metrics of the table if no answer does (max-T). "
         "BH: adjusted so that at most 5 % of the slopes found are false on average."
         f"{f' Of the mean: {origins_text}.' if origins_text else ''}{f' {range_text}.' if range_text else ''}</p>",
     ]
@@ -47,7 +48,7 @@ def render_dose_section(dose_response: DoseResponse) -> list[str]:
 
 def _draw_curves(dose_response: DoseResponse) -> Figure:
     declared_trend, *other_trends = dose_response.trends
-    shown_trends = [declared_trend, *sorted(other_trends, key=lambda trend: trend.family_p)[: MAX_SHOWN_METRICS - 1]]
+    shown_trends = [declared_trend, *sorted(other_trends, key=lambda trend: trend.decisive_p)[: MAX_SHOWN_METRICS - 1]]
     row_count = math.ceil(len(shown_trends) / 3)
     figure = Figure(figsize=(9, 2.6 * row_count), layout="constrained")
     all_axes = figure.subplots(row_count, 3, squeeze=False).ravel()
@@ -84,5 +85,5 @@ def _format_slope_cells(trend: Trend) -> list[str]:
         f"{slope.mean:+.3g}",
         format_interval(slope.interval_low, slope.interval_high),
         share_text,
-        *(f"{p:.3g}" for p in (trend.family_p, trend.p, trend.discovery_p)),
+        *(f"{p:.3g}" for p in (trend.decisive_p, trend.p, trend.discovery_p)),
     ]

@@ -81,6 +81,7 @@ def answer_trend_question(data: AnswerData, doses: Doses, question: str, metric_
         min_attainable_p=min_p,
         correction=correction,
         evidence=tuple(evidence),
+        setting_name=doses.setting_name,
     )
 
 

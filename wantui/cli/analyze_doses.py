@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from wantui.cli.output import echo, print_columns, print_wrapped_line
-from wantui.formatting import format_count, format_interval, format_percent_change
+from wantui.formatting import format_interval, format_percent_change
 
 if TYPE_CHECKING:
     from wantui.analysis.dose_response import DoseResponse, Trend
@@ -38,8 +38,10 @@ def print_dose_response(dose_response: "DoseResponse") -> None:
         *(_build_trend_row(trend) for trend in dose_response.trends),
     )
     origins_text = describe_ratio_origins(trend.metric for trend in dose_response.trends)
-    count_text = format_count(len(dose_response.trends), "slope")
-    correction_text = f"p of slopes: corrected for {count_text} (max-T); the verdict's p is that of one metric alone"
+    correction_text = (
+        "p of slopes: corrected for the metrics of the answer that includes the metric, or for all slopes of this "
+        "table if no answer does (max-T); the verdict's p is that of one metric alone"
+    )
     for note in filter(None, (correction_text, dose_response.doses.describe_extrapolation(), origins_text)):
         print_wrapped_line(f"note: {note}", indent=2)
 
@@ -52,7 +54,7 @@ def _build_trend_row(trend: "Trend") -> tuple[str, ...]:
         f"{slope.mean:+.3g}",
         format_interval(slope.interval_low, slope.interval_high),
         format_percent_change(trend.relative_slope) if has_share else "-",
-        f"{trend.family_p:.3g}",
+        f"{trend.decisive_p:.3g}",
     )
 
 

@@ -13,6 +13,7 @@ from wantui.tui.wrapping import wrap_text
 
 if TYPE_CHECKING:
     from wantui.analysis.answer import Answer
+    from wantui.analysis.answer_evidence import Evidence
 
 VERDICT_COLOURS = {"differs": "found", "rises": "found", "falls": "found", "alike": "success", "flat": "success"}
 """Theme colour by kind of verdict, on groups or on the change with a setting."""
@@ -46,11 +47,10 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
         evidence_text = _draw_evidence(answer, canvas) or _summarise_evidence(answer)
         first_part, width = replace_names(answer.verdict_parts[0]), canvas.width - QUESTION_WIDTH
         low_evidence_text = "" if canvas.height < LOW_VIEW_HEIGHT else evidence_text  # rows are worth more
-        texts = (
-            (replace_names(answer.verdict), evidence_text),
-            (first_part, evidence_text),
-            (first_part, low_evidence_text),
-        )
+        last_texts = (first_part, low_evidence_text)
+        if answer.setting_name and answer.evidence and not low_evidence_text:
+            last_texts = _draw_slope(answer), ""  # the slope says more than the claim
+        texts = ((replace_names(answer.verdict), evidence_text), (first_part, evidence_text), last_texts)
         verdict, evidence = next((parts for parts in texts if len("".join(parts)) <= width), texts[-1])
         verdict_lines = draw_labelled(answer.question, verdict + evidence, canvas, Style(), style)
         if evidence:
@@ -83,19 +83,29 @@ def _draw_evidence(answer: "Answer", canvas: Canvas) -> str:
 
 
 def _summarise_evidence(answer: "Answer") -> str:
-    """Return the distance of an answer on place, or the first slope that differs from 0, with p; otherwise nothing."""
-    from wantui.analysis.answer import find_clearest_evidence
-
+    """Return the distance of an answer on place, or the clearest slope, with p; otherwise nothing."""
     if not answer.evidence:
         return ""
-    if not answer.first_group:  # the slopes of a setting
-        differing = (item for item in answer.evidence if item.kind == "differs")
-        evidence = next(differing, None) or find_clearest_evidence(answer.evidence)
+    if answer.setting_name:
+        evidence = _choose_slope(answer)
         return f": {replace_names(evidence.label)} {evidence.format_effect()} per unit, p {format_p(evidence.p)}"
     if answer.question != "place":
         return ""
     (evidence,) = answer.evidence
     return f": distance {evidence.effect:.3g}, p {format_p(evidence.p)}"
+
+
+def _draw_slope(answer: "Answer") -> str:
+    """Return a slope as the whole verdict, for a pane without room for the claim."""
+    evidence = _choose_slope(answer)
+    start = "" if evidence.kind == "differs" else "cannot tell: "
+    unit = replace_names(answer.setting_name)
+    return f"{start}{replace_names(evidence.label)} {evidence.format_effect()} per {unit}, p {format_p(evidence.p)}"
+
+
+def _choose_slope(answer: "Answer") -> "Evidence":
+    """Return the first slope with the smallest p, if possible one that differs from 0."""
+    return min(answer.evidence, key=lambda item: (item.kind != "differs", item.p))
 
 
 def draw_answer_details(answers: "Sequence[Answer]", canvas: Canvas) -> list[Text]:

@@ -79,7 +79,7 @@ def draw_dose_response(
     """
     colour_name = VERDICT_COLOURS.get(dose_response.verdict_kind, "")
     style = canvas.get_style(colour_name) if colour_name else Style()
-    is_bold = dose_response.verdict_kind in CHANGE_KINDS and dose_response.trends[0].family_p <= SIGNIFICANCE_LEVEL
+    is_bold = dose_response.verdict_kind in CHANGE_KINDS and dose_response.trends[0].decisive_p <= SIGNIFICANCE_LEVEL
     lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=is_bold))
     seed_count = len(dose_response.trends[0].seed_values)
     least_p_notes = describe_least_p(compute_min_attainable_p(seed_count), seed_count)
@@ -105,7 +105,7 @@ def draw_dose_response(
 def sort_trends(dose_response: "DoseResponse") -> "list[Trend]":
     """Return the trends in the order of their rows: significant ones first, then the declared one, then larger ones."""
     trends = dose_response.trends
-    return sort_by_effect(trends, lambda trend: trend.family_p, _get_relative_change, primary=trends[0])
+    return sort_by_effect(trends, lambda trend: trend.decisive_p, _get_relative_change, primary=trends[0])
 
 
 def _summarize_verdict(dose_response: "DoseResponse") -> str:
@@ -212,7 +212,7 @@ def _draw_slopes(
         effect_width = max(map(len, (effect_header, *effects))) + 1
     rows = []
     for trend, effect in zip(trends, effects, strict=True):
-        style = canvas.get_style("found" if trend.family_p <= SIGNIFICANCE_LEVEL else "text-muted")
+        style = canvas.get_style("found" if trend.decisive_p <= SIGNIFICANCE_LEVEL else "text-muted")
         style += Style(bold=trend.metric == charted_metric)
         label = Text(label_by_metric[trend.metric], style)
         if trend.metric == charted_metric:
@@ -223,7 +223,7 @@ def _draw_slopes(
                 _get_relative_change(trend),
                 effect,
                 *_format_interval(trend, decimals),
-                trend.family_p,
+                trend.decisive_p,
                 style,
                 no_plot_text=UNBOUNDED_TEXT if math.isfinite(trend.relative_slope) else NO_SCALE_TEXT,
             )
