@@ -197,12 +197,14 @@ def test_rerun_reports_a_changed_clip(wantui: Wantui, small: list[str]) -> None:
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
     recipe, made_with = read_clip_tags(folder.make_clip_path(0, 1))
     frames = [255 - frame for frame in read_frames(folder.make_clip_path(0, 1))]
-    tags = {"wantui": recipe.to_json(), "wantui_made_with": json.dumps({**made_with, "torch": "1.0"})}
+    made_with |= {"torch": "1.0", "environment": "NVIDIA_TF32_OVERRIDE=0"}
+    tags = {"wantui": recipe.to_json(), "wantui_made_with": json.dumps(made_with)}
     write_mp4(Path("changed.mp4"), frames, 8, 9, tags)
     result = wantui("rerun", "changed.mp4", "--device", "cpu")
     assert result.code == 1
     assert "not identical: pixels differ by up to" in result.out
     assert f"torch: was 1.0, now {torch.__version__}" in result.out
+    assert "environment: was NVIDIA_TF32_OVERRIDE=0, now None" in result.out
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 5000])

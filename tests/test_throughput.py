@@ -21,6 +21,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from fitted_throughput import ATTENTION, BLOCKS, CARD, PRODUCT, VALUE, block, fit_known_throughput
 from tiny import latents_of
 
+from wantui.batches import rerun
 from wantui.cli import doctor
 from wantui.config.speeds import SpeedName
 from wantui.environment import build_torch_environment
@@ -514,6 +515,15 @@ def test_fused_blocks_use_and_record_the_selected_attention_kernel(
     assert torch.allclose(latents_of(pipeline, recipe), wanted, atol=1e-2)
 
 
+def test_provenance_names_variables_that_choose_other_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, recipe = load_pipeline(NANO, None, "float32", torch.device("cpu")), recipe_for(NANO, steps=2)
+    assert "environment" not in describe_provenance(pipeline, recipe)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    monkeypatch.setenv("DIFFUSERS_ATTN_BACKEND", "flash")
+    variables = "DIFFUSERS_ATTN_BACKEND=flash NVIDIA_TF32_OVERRIDE=0"
+    assert describe_provenance(pipeline, recipe)["environment"] == variables
+
+
 def test_pipeline_is_loaded_with_the_attention_kernel_from_bench(monkeypatch: pytest.MonkeyPatch) -> None:
     save_throughput(
         find_state_directory().directory,
@@ -529,7 +539,38 @@ def test_pipeline_is_loaded_with_the_attention_kernel_from_bench(monkeypatch: py
     monkeypatch.setattr(pipelines, "load_pipeline", recorded_load)
     for speed in ("fused", "reference"):
         pipelines.load_recipe_pipeline(recipe_for(NANO, steps=2, speed=speed), "cpu", RESIDENT_PLAN)
-    assert asked == ["_native_math", "native"]
+    pipelines.load_recipe_pipeline(recipe_for(NANO, speed="fused"), "cpu", RESIDENT_PLAN, attention_kernel="native")
+    assert asked == ["_native_math", "native", "native"]
+
+
+@pytest.mark.parametrize(
+    ("provenance", "kernel"),
+    [
+        ({"device": CARD, "attention": "_native_cudnn"}, "_native_cudnn"),
+        ({"device": CARD, "attention": "native"}, "native"),
+        ({"device": "another card", "attention": "_native_cudnn"}, None),
+        ({"device": CARD, "attention": "flash"}, None),
+        ({"device": CARD, "attention": "of a later version"}, None),
+        ({"device": CARD}, None),
+        ({}, None),
+    ],
+)
+def test_rerun_uses_the_attention_kernel_of_the_original_if_this_machine_has_it(
+    provenance: dict[str, Any], kernel: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_installed(name: str) -> None:
+        if name == "flash":
+            raise RuntimeError("flash-attn is not installed")
+
+    monkeypatch.setattr(rerun, "resolve_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(rerun, "find_device_name", lambda _: CARD)
+    monkeypatch.setattr(rerun, "check_kernel_installed", check_installed)
+    assert rerun.find_original_kernel("auto", provenance) == kernel
+
+
+def test_torch_numbers_gpus_like_the_driver_unless_the_user_decides() -> None:
+    assert build_torch_environment({})["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert build_torch_environment({"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 def test_kernels_of_flash_attention_4_are_stored_in_the_cache_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,10 @@ from platformdirs import user_cache_path
 
 OPENMP_WAIT_VARIABLES = {"GOMP_SPINCOUNT": "0", "OMP_WAIT_POLICY": "PASSIVE"}
 """Variables that let waiting OpenMP threads sleep: processes that spin on the same cores are many times slower."""
-ALLOCATOR_VARIABLES = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+GPU_VARIABLES = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""Settings of torch's allocator, and the order of the GPUs: that of the driver, by which the engine numbers them. By
+default, CUDA puts the fastest GPU first, so that on a machine with GPUs of several kinds, cuda:1 of a command and of
+the engine would be different GPUs."""
 SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 RENDERING_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -40,7 +43,7 @@ def build_torch_environment(base_environment: Mapping[str, str]) -> dict[str, st
     docstring_variables = {OPTIMIZE_VARIABLE: "1"} if level.isdecimal() and int(level) > 1 else {}
     return {
         **wait_variables,
-        **ALLOCATOR_VARIABLES,
+        **GPU_VARIABLES,
         **_build_kernel_cache_variables(),
         **base_environment,
         **docstring_variables,

@@ -8,10 +8,12 @@ from typing import Any
 from wantui.batches.generating_model import ensure_recipe_weights
 from wantui.batches.replay_events import ModelLoadStarted
 from wantui.generation.adapters import check_adapter_fingerprints
+from wantui.generation.attention_backends import KERNEL_NAMES, check_kernel_installed
 from wantui.generation.denoising_state import DenoisingStep
 from wantui.generation.load import resolve_device
 from wantui.generation.make_video import FrameDecoded, GenerationResult, StepFinished, generate_video
-from wantui.generation.provenance import describe_clip_provenance
+from wantui.generation.placement import find_device_name
+from wantui.generation.provenance import ENVIRONMENT_FIELD, describe_clip_provenance
 from wantui.models.catalogue import find_model
 from wantui.models.fingerprint import fingerprint_file, fingerprint_model
 from wantui.planning import CaptureRequests, Recipe
@@ -65,7 +67,11 @@ def rerender_clip(
     ensure_recipe_weights(recipe, may_fetch)
     yield ModelLoadStarted(recipe.model, str(resolve_device(device)))
     loaded_pipeline = load_recipe_pipeline(
-        recipe, device, choose_rerun_plan(recipe, device, original_provenance), may_fetch=may_fetch
+        recipe,
+        device,
+        choose_rerun_plan(recipe, device, original_provenance),
+        attention_kernel=find_original_kernel(device, original_provenance),
+        may_fetch=may_fetch,
     )
     pipeline = loaded_pipeline.pipeline
     new_provenance = describe_clip_provenance(pipeline, recipe)
@@ -81,9 +87,9 @@ def rerender_clip(
         elif isinstance(event, FrameDecoded):
             yield event
     changed_provenance = {
-        key: (original_provenance.get(key), value)
-        for key, value in new_provenance.items()
-        if original_provenance and original_provenance.get(key) != value
+        key: (original_provenance.get(key), new_provenance.get(key))
+        for key in (*new_provenance, *({ENVIRONMENT_FIELD} - new_provenance.keys()))
+        if original_provenance and original_provenance.get(key) != new_provenance.get(key)
     }
     model = find_model(recipe.model)
     if model.is_local and (new_fingerprint := fingerprint_model(Path(model.location))) != recipe.revision:
@@ -129,3 +135,19 @@ def choose_rerun_plan(recipe: Recipe, device: str, original_provenance: dict[str
         if allowed_plans and (chosen_plan := choose_recipe_plan(recipe, device, allowed_plans=allowed_plans)).fits:
             return chosen_plan.plan
     return choose_recipe_plan(recipe, device).plan
+
+
+def find_original_kernel(device: str, original_provenance: dict[str, Any]) -> str | None:
+    """Return the attention kernel of the original clip, if its fused blocks were computed on a GPU of this kind.
+
+    Return None if this machine lacks the kernel, or another kind of GPU computes the video: the kernel that `wantui
+    bench` chose is then used, and the comparison reports the change.
+    """
+    kernel_name = original_provenance.get("attention")
+    if kernel_name not in KERNEL_NAMES or original_provenance.get("device") != find_device_name(resolve_device(device)):
+        return None
+    try:
+        check_kernel_installed(kernel_name)
+    except RuntimeError:
+        return None
+    return str(kernel_name)

@@ -1,5 +1,6 @@
 """Provenance of a video: everything besides the recipe that can change the bits of its latents or clip."""
 
+import os
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -23,6 +24,17 @@ from wantui.planning import Recipe
 ARITHMETIC_VERSION = 1
 """Version of wantui's own arithmetic, increased by every change that alters the bits of latents: checkpoints of an
 earlier version are refused, and the video restarts."""
+ARITHMETIC_VARIABLES = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "DIFFUSERS_ATTN_BACKEND",
+    "MKL_CBWR",
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+)
+"""Environment variables with which the libraries choose other kernels, and so compute other bits."""
+ENVIRONMENT_FIELD = "environment"
+"""Field of the provenance that contains the `ARITHMETIC_VARIABLES` that are set; missing if none is."""
 LIBRARIES_BY_WEIGHT_KIND = {"int8": ("torchao",), "gguf": ("gguf",)}
 """Libraries that convert stored weights during computation, by kind of weights."""
 
@@ -31,7 +43,7 @@ def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]
     """Return everything besides the recipe that affects the latents.
 
     This is: versions, device, number of threads, commit of a hub model (a recipe may name only a branch), how blocks
-    are computed, and the software that merged the adapters.
+    are computed, the software that merged the adapters, and environment variables that change the arithmetic.
     """
     model = find_model(recipe.model)
     device = find_device(pipeline)
@@ -55,7 +67,13 @@ def describe_provenance(pipeline: WanPipeline, recipe: Recipe) -> dict[str, Any]
         **block_fields,
         **(_describe_merging() if recipe.source.merged_files else {}),
         **{name: version(name) for name in LIBRARIES_BY_WEIGHT_KIND.get(recipe.weights, ())},
+        **_describe_environment(),
     }
+
+
+def _describe_environment() -> dict[str, str]:
+    variables = " ".join(f"{name}={os.environ[name]}" for name in ARITHMETIC_VARIABLES if os.environ.get(name))
+    return {ENVIRONMENT_FIELD: variables} if variables else {}
 
 
 def _describe_merging() -> dict[str, Any]:

@@ -157,6 +157,7 @@ def load_recipe_pipeline(
     later_recipes: Sequence[Recipe] = (),
     *,
     shared: SharedParts | None = None,
+    attention_kernel: str | None = None,
     may_fetch: bool = True,
     begin_stage: Callable[[str], None] = lambda stage: None,
 ) -> LoadedPipeline:
@@ -165,6 +166,7 @@ def load_recipe_pipeline(
     Args:
         later_recipes: later recipes for this pipeline, whose prompts are encoded at the same time.
         shared: parts of a pipeline with the same base weights and plan, to be used again.
+        attention_kernel: self-attention kernel of fused blocks; None for the kernel that `wantui bench` chose.
         may_fetch: whether to download missing weights of a hub model.
         begin_stage: called with each stage of `list_loading_stages` before it begins, except the last one.
 
@@ -192,7 +194,7 @@ def load_recipe_pipeline(
         transformer_file=None if recipe.transformer_file is None else Path(recipe.transformer_file.path),
         lora=recipe.source.lora,
         shared_parts={} if shared is None else shared.parts,
-        attention_kernel=load_attention_backend(find_device_name(device), recipe, plan),
+        attention_kernel=attention_kernel or load_attention_backend(find_device_name(device), recipe, plan),
         may_fetch=may_fetch,
         begin_stage=begin_stage,
     )
