@@ -193,7 +193,8 @@ def test_rerun_matches_a_clip_of_an_earlier_version(wantui: Wantui, small: list[
     assert "blocks" not in again.out
 
 
-def test_rerun_reports_a_changed_clip(wantui: Wantui, small: list[str]) -> None:
+def test_rerun_reports_a_changed_clip(wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MKL_CBWR", raising=False)
     folder = batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, *small))
     recipe, made_with = read_clip_tags(folder.make_clip_path(0, 1))
     frames = [255 - frame for frame in read_frames(folder.make_clip_path(0, 1))]
