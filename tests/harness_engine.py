@@ -128,7 +128,7 @@ class Machine:
             for video in self.queue.list_videos(batch.id)
         ]
         logs = "\n".join(path.read_text()[-3000:] for path in sorted((self.state_dir.directory / "logs").glob("*")))
-        return f"{videos}\nheld: {self.queue.read_hold()}\n{logs}"
+        return f"{videos}\nheld: {self.queue.read_hold()}, {self.queue.list_held_batches()}\n{logs}"
 
     def ended(self) -> bool:
         """Whether nothing is left to make."""

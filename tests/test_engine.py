@@ -676,7 +676,7 @@ def fill_with_files(ballast: Path) -> None:
         ("size=200m,nr_inodes=3000", fill_with_files, "more files can be created on the disk of"),
     ],
 )
-def test_full_disk_holds_the_queue_until_space_is_free(
+def test_full_disk_holds_its_batch_until_space_is_free(
     start: Start,
     tiny_batch: list[str],
     tmp_path: Path,
@@ -694,12 +694,12 @@ def test_full_disk_holds_the_queue_until_space_is_free(
         ballast = disk / "ballast"
         ballast.mkdir()
         fill(ballast)
-        held = machine.until(machine.queue.read_hold)
-        assert reason in held.reason
+        (held_batch,) = machine.until(machine.queue.list_held_batches)
+        assert reason in held_batch.hold.reason
         assert not list(disk.rglob("*.mp4"))
         shutil.rmtree(ballast)
         machine.until(machine.ended)
-        assert machine.queue.read_hold() is None
+        assert machine.queue.list_held_batches() == []
         assert_equal_to_the_bit(disk / "batch", undisturbed)
     finally:
         subprocess.run(["umount", "-l", disk], check=False)

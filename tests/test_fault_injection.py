@@ -83,7 +83,7 @@ def revive(machine: Machine) -> None:
     """What a user does who comes back: start the engine, go on, and try again what died twice by our hand."""
     if machine.engine() is None:
         machine.call("engine", "start")
-    if machine.queue.read_hold() is not None:
+    if machine.queue.read_hold() is not None or machine.queue.list_held_batches():
         machine.call("queue", "resume")
     if any(batch.counts.get("failed") for batch in machine.queue.list_batches()):
         machine.call("queue", "retry", "batch")

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import gc
+import json
 import os
 import shutil
 import sqlite3
@@ -21,9 +22,11 @@ from wantui.batches import batch_folders
 from wantui.checksums import compute_file_sha256
 from wantui.engine.supervisor import Supervisor
 from wantui.queue.queue import Queue
+from wantui.queue.records import NewVideo
 from wantui.queue.state_dir import find_state_directory
 from wantui.storage import log_files, manifest_file
 from wantui.storage import manifest_store as record
+from wantui.storage.disk_space import query_free_disk_bytes
 from wantui.storage.layout import BatchFolder
 from wantui.storage.locks import MANIFEST_LOCK_FILE
 from wantui.storage.log_files import close_log, open_log
@@ -36,6 +39,7 @@ from wantui.storage.output_errors import (
     probe_write_error,
 )
 from wantui.worker import finalize as ending
+from wantui.worker import worker
 
 pytestmark = pytest.mark.torch
 
@@ -64,7 +68,7 @@ def look_at_hold(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("below", ["", "videos/prompt_000"])
-def test_unwritable_folder_holds_the_queue_until_writable(
+def test_unwritable_folder_holds_its_batch_until_writable(
     wantui: Wantui, small: list[str], freeze: Freeze, below: str
 ) -> None:  # R9
     with only_queued():
@@ -74,25 +78,62 @@ def test_unwritable_folder_holds_the_queue_until_writable(
     freeze(folder.root / below)
     generate_queued_videos(find_state_directory())
     queue = Queue(find_state_directory().directory)
-    held = queue.read_hold()
-    assert held is not None
-    assert (held.kind, held.folder) == ("folder", (folder.root / below).resolve())
-    assert "cannot write the output folder" in held.reason
+    (held_batch,) = queue.list_held_batches()
+    assert held_batch.hold is not None
+    assert (held_batch.hold.kind, held_batch.hold.folder) == ("folder", (folder.root / below).resolve())
+    assert "cannot write the output folder" in held_batch.hold.reason
     assert [video.state for video in queue.list_videos(1)] == ["queued"] * 3
     look_at_hold(queue)
-    assert queue.read_hold() is not None  # it is as it was
+    assert queue.list_held_batches() == [held_batch]
     thaw_folder(folder.root / below)
     look_at_hold(queue)
-    assert queue.read_hold() is None
+    assert queue.list_held_batches() == []
     generate_queued_videos(find_state_directory())
     assert [video.state for video in read_manifest(folder).videos] == ["done"] * 3
 
 
+@pytest.mark.parametrize("cause", ["folder", "disk"])
+def test_batches_in_other_folders_continue_and_every_client_names_the_held_batch(
+    wantui: Wantui, small: list[str], freeze: Freeze, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    with only_queued():
+        held, other = (
+            batch(wantui("run", "-t", "a star", "--videos-per-variation", 1, "--detach", *small)) for _ in range(2)
+        )
+    if cause == "folder":
+        freeze(held.root)
+        reason = f"cannot write the output folder {held.root.resolve()}: "
+    else:
+        monkeypatch.setattr(
+            worker,
+            "query_free_disk_bytes",
+            lambda folder: 0 if folder.name == held.root.name else query_free_disk_bytes(folder),
+        )
+        reason = f"not enough disk space in {held.root.resolve()} ("
+    generate_queued_videos(find_state_directory())
+    queue = Queue(find_state_directory().directory)
+    assert [batch_row.counts for batch_row in queue.list_batches()] == [{"queued": 1}, {"done": 1}]
+    assert {video.state for video in read_manifest(other).videos} == {"done"}
+    assert queue.read_hold() is None
+    listed = wantui("queue", "ls")
+    assert f"held: batch 1 ({held.root.name}): {reason}" in listed.err
+    assert "It resumes automatically once that is fixed" in listed.err
+    assert "on hold" in listed.out
+    (listed_json,) = json.loads(wantui("queue", "ls", "--json").out)["batches"]
+    assert (listed_json["state"], listed_json["held"].startswith(reason)) == ("held", True)
+    assert f"the batch is on hold: {reason}" in wantui("watch", 1).err
+    assert f"held: batch 1 ({held.root.name}): {reason}" in wantui("engine", "status").out
+    assert wantui("queue", "resume", 1).err.startswith("batch 1 resumed\n")
+    assert queue.list_held_batches() == []
+
+
 def test_deleting_an_unwritable_folder_ends_its_hold(tmp_path: Path) -> None:  # R9
     queue = Queue(tmp_path)
+    number = queue.add_batch(tmp_path / "gone", "cpu", [NewVideo(0, "video", "{}", 4)])
     queue.hold_queue("folder", "cannot write", tmp_path / "gone")
+    queue.hold_batch(number, "folder", "cannot write", tmp_path / "gone")
     look_at_hold(queue)
-    assert queue.read_hold() is None
+    assert (queue.read_hold(), queue.list_held_batches()) == (None, [])
 
 
 def test_repeated_transient_error_fails_the_video(

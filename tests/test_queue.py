@@ -35,7 +35,7 @@ from wantui.queue.events import (
 )
 from wantui.queue.queue import MoveTarget, Queue
 from wantui.queue.reader import QueueReader, UnknownBatchError
-from wantui.queue.records import BatchDescription, Claim, NewVideo, get_slot_name
+from wantui.queue.records import BatchDescription, Claim, Hold, NewVideo, get_slot_name
 from wantui.queue.state_dir import StateDirectory, find_file_system_type, find_state_directory
 
 CPU = ("auto", "cpu")
@@ -142,6 +142,61 @@ def test_claim_skips_a_paused_batch_and_a_held_queue(queue: Queue) -> None:
     queue.resume_queue()
     assert queue.has_claimable_video(CPU)
     assert claim(queue).batch_folder.name == "a"
+
+
+def test_held_batch_waits_while_the_other_batches_continue(queue: Queue) -> None:
+    first, second = add(queue, "a", 2), add(queue, "b")
+    queue.hold_batch(first, "disk", "no room", Path("/outputs/a"), 10)
+    queue.hold_batch(first, "folder", "a later one does not replace it", Path("/outputs/a"))
+    queue.hold_batch(99, "disk", "it was removed", Path("/outputs/c"))
+    assert [batch.hold for batch in queue.list_batches()] == [Hold("disk", "no room", Path("/outputs/a"), 10), None]
+    assert queue.read_hold() is None
+    assert claim(queue).batch_number == second
+    assert not queue.has_claimable_video(CPU)
+    assert [batch.id for batch in queue.list_held_batches()] == [first]
+    events = [event.as_json() for event in queue.list_events(0, first) if event.kind == "batch_held"]
+    assert [(event["reason"], event["hold"]) for event in events] == [("no room", "disk")]
+    queue.resume_held_batch(first)
+    assert queue.list_events(0)[-1].kind == "batch_resumed"
+    assert claim(queue).batch_number == first
+
+
+@pytest.mark.parametrize(
+    "resume",
+    [
+        lambda queue, number: queue.resume_queue(),
+        lambda queue, number: queue.set_batch_paused(number, False),
+        lambda queue, number: queue.add_batch(Path("/outputs/a"), "auto", videos(2), is_new=False),
+    ],
+    ids=["queue", "batch", "queued again"],
+)
+def test_user_can_resume_a_held_batch_at_once(queue: Queue, resume: Callable[[Queue, int], object]) -> None:
+    number = add(queue, "a", 2)
+    queue.hold_batch(number, "folder", "it cannot be written", Path("/outputs/a"))
+    queue.resume_queue("worker")
+    assert not queue.has_claimable_video(CPU), "an engine that starts resumes only what a new worker can mend"
+    resume(queue, number)
+    assert queue.has_claimable_video(CPU)
+    assert queue.list_held_batches() == []
+
+
+def test_hold_of_an_ended_or_removed_batch_is_not_shown(queue: Queue) -> None:
+    number, other = add(queue, "a"), add(queue, "b")
+    for held in (number, other):
+        queue.hold_batch(held, "disk", "no room", Path("/outputs"))
+    queue.cancel_videos(number)
+    assert [batch.id for batch in queue.list_held_batches()] == [other]
+    queue.remove_batch(other)
+    assert queue.list_held_batches() == []
+    assert [row["batch"] for row in queue.db.execute("SELECT batch FROM batch_hold")] == [number]
+
+
+def test_queue_of_schema_8_keeps_its_hold_and_its_batches_are_not_on_hold(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as old:
+        old.executescript((Path(__file__).parent / "data" / "queue-8.sql").read_text())
+    queue = Queue(tmp_path)
+    assert queue.read_hold() == Hold("disk", "no room is left in /data", Path("/data"), 1000)
+    assert [(batch.gpus_per_video, batch.hold) for batch in queue.list_batches()] == [(2, None), (1, None)]
 
 
 def test_running_video_receives_requests_at_its_next_step(queue: Queue) -> None:

@@ -409,8 +409,8 @@ def test_full_disk_at_a_manifest_write_is_an_error_message_and_keeps_the_clips(
         patch.setattr(manifest_file, "write_manifest", full)
         patch.setattr(manifest_file, "append_journal_lines", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 2, *small)
-    assert result.code == 3  # the queue is held, and here is no engine that would wait for room
-    assert "the queue is held: not enough disk space in " in result.err
+    assert result.code == 3  # the batch is on hold, and here is no engine that would wait for room
+    assert "the batch is on hold: not enough disk space in " in result.err
     folder = BatchFolder(next(Path("outputs").iterdir()))
     assert folder.make_clip_path(0, 1).exists()
     assert wantui("queue", "resume").code == 0
@@ -418,13 +418,13 @@ def test_full_disk_at_a_manifest_write_is_an_error_message_and_keeps_the_clips(
     assert {video.state for video in read_manifest(folder).videos} == {"done"}
 
 
-def test_full_disk_during_a_video_holds_the_queue_and_the_video_resumes(
+def test_full_disk_during_a_video_holds_its_batch_and_the_video_resumes(
     wantui: Wantui, small: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(ClipWriter, "_encode_frame", full)
         result = wantui("run", "-t", "a star", "--videos-per-variation", 1, "--store-latents", *small)
-    assert "the queue is held: not enough disk space in " in result.err
+    assert "the batch is on hold: not enough disk space in " in result.err
     folder = BatchFolder(next(Path("outputs").iterdir()))
     assert not list(folder.root.rglob("*.mp4"))
     assert folder.make_checkpoint_path(0, 1).exists()

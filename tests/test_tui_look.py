@@ -1,6 +1,7 @@
 """What all screens share: themes, the cursor of lists, and keys of lists."""
 
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -18,7 +19,7 @@ from textual.scrollbar import ScrollBar
 from textual.theme import Theme
 
 from wantui.batches.eta import QueueEtas
-from wantui.queue.events import QueueHeld, VideoOnOneGpu
+from wantui.queue.events import BatchHeld, QueueHeld, VideoOnOneGpu
 from wantui.queue.records import TEMPORARY_HOLD_KINDS, Hold, QueueEvent, WorkerRow, describe_hold
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import SCREEN_TITLES
@@ -326,6 +327,33 @@ def test_header_at_80_columns_truncates_nothing(changes: dict[str, object], show
             line = it.text().splitlines()[0]
             assert line.endswith(shown)
             assert "…" not in line
+
+    run(test)
+
+
+def test_screens_name_the_batch_on_hold_once_no_other_batch_can_start() -> None:
+    hold = Hold("disk", "no space is left", Path("/o/two"), 10)
+    running, waiting, done = make_snapshot().batches
+    held = replace(waiting, hold=hold)
+    idle_reason, _ = explain_idle_queue(make_snapshot(batches=(running, held, done)), is_engine_starting=False)
+    assert idle_reason == "the engine starts a worker for the next video; 2 videos waiting"
+    only_held = make_snapshot(batches=(held, done), running_videos=())
+    idle_reason, next_step = explain_idle_queue(only_held, is_engine_starting=False)
+    assert idle_reason == "no video is running: batch 2 is on hold (no space is left)"
+    assert next_step == "It resumes automatically once that is fixed"
+    _, next_step = explain_idle_queue(replace(only_held, engine=None), is_engine_starting=False)
+    assert next_step.endswith("Press F6 to start one; it will resume batch 2.")
+    app = Mock()
+    event = QueueEvent(1, 0.0, 2, None, BatchHeld(reason="no space is left", hold="disk"))
+    announce_changes(app, QueueSnapshot(), QueueSnapshot(), [event])
+    assert app.notify.call_args.args == ("no space is left. It resumes automatically once that is fixed",)
+    assert app.notify.call_args.kwargs["title"] == "batch 2 on hold, others continue"
+
+    async def test() -> None:
+        async with application(size=(80, 24)) as it:
+            it.app.screen.query_one(Header).show_snapshot(only_held)
+            await it.pilot.pause()
+            assert "‖ on hold" in it.text().splitlines()[0]
 
     run(test)
 

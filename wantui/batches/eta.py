@@ -3,8 +3,8 @@
 The terminal application, `wantui watch`, `wantui run` and `wantui queue ls` share this model. It uses the steps and the
 decoding of similar videos on this machine, or else the pace of a running video of the batch. Finished videos of the
 batch itself correct the ETA: they show how long a video takes with its text, its captures and its files, under the
-present load. Without any of these, the ETA is None, shown as "?". A paused batch has no ETA, and does not delay other
-batches.
+present load. Without any of these, the ETA is None, shown as "?". A batch that is paused or on hold has no ETA, and
+does not delay other batches.
 """
 
 import time
@@ -48,7 +48,7 @@ class QueueEtas:
     remaining_by_batch: Mapping[int, RemainingTime]
     """Remaining times by batch, including paused batches."""
     seconds_by_batch: Mapping[int, float | None]
-    """Seconds until each batch is done, in queue order, without paused batches; None if unknown."""
+    """Seconds until each batch is done, in queue order, without batches that are paused or on hold; None if unknown."""
 
     @property
     def queue_seconds(self) -> float | None:
@@ -83,7 +83,7 @@ def accumulate_queue_etas(batches: Sequence[BatchRow], remaining_by_batch: Mappi
     eta_by_batch: dict[int, float | None] = {}
     total_seconds: float | None = 0.0
     for batch in batches:
-        if batch.paused or not batch.unfinished_count:
+        if batch.is_stopped or not batch.unfinished_count:
             continue
         batch_seconds = remaining_by_batch[batch.id].batch_seconds if batch.id in remaining_by_batch else None
         total_seconds = None if total_seconds is None or batch_seconds is None else total_seconds + batch_seconds

@@ -109,6 +109,7 @@ def _print_engine_status(
     running_videos: "list[VideoRow]",
 ) -> None:
     from wantui.engine.control import find_engine_process_id
+    from wantui.queue.states import describe_batch_holds
     from wantui.queue.waiting import describe_starting_worker
 
     if engine is None:
@@ -127,6 +128,8 @@ def _print_engine_status(
         echo(f"note: {unwritable_reason}")
     if hold is not None:
         echo(f"held: {hold.describe()}")
+    for line in describe_batch_holds(queue.list_held_batches()):
+        echo(line)
     for worker in worker_rows:
         if worker.state == "starting":
             echo(f"starting: {describe_starting_worker(worker)}")
@@ -166,6 +169,7 @@ def run_foreground_engine(
     from wantui.engine.process import run_engine
     from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
+    from wantui.queue.states import describe_batch_holds
     from wantui.storage.layout import BatchFolder
     from wantui.storage.manifest import read_manifest
 
@@ -183,7 +187,10 @@ def run_foreground_engine(
     with open_queue(state_dir, on_locked=report_locked_queue)[0] as queue:
         hold = queue.read_hold()
         unfinished_count = sum(batch.unfinished_count for batch in queue.list_batches())
+        hold_lines = describe_batch_holds(queue.list_held_batches())
     if exits_when_drained and unfinished_count:
         hold_text = f": the queue is held: {hold.reason}" if hold is not None else ""
         echo(f"{format_count(unfinished_count, 'unfinished video')}{hold_text}", err=True)
+        for line in hold_lines:
+            echo(line, err=True)
         sys.exit(1)

@@ -116,6 +116,8 @@ def _show_current_state(queue: "Queue", batch: "BatchRow", last_seq: int, report
         raise _make_no_worker_error(hold.reason, batch.id)
     if hold is not None:
         reporter.show_message(f"the queue is held: {hold.describe()}")
+    if batch.hold is not None and batch.unfinished_count:
+        reporter.show_message(f"the batch is on hold: {batch.hold.describe()}")
     running_videos = queue.list_running_videos()
     # `follow_batch` shows the events after `after`, and with them the videos that they start.
     later_started_ids = {

@@ -75,6 +75,8 @@ def format_event_line(event: "QueueEvent") -> str | None:
             return "queue resumed"
         case events.BatchPaused():
             return "batch paused"
+        case events.BatchHeld(reason=reason, hold=kind):
+            return f"the batch is on hold: {describe_hold(kind, reason)}"
         case events.BatchResumed():
             return "batch resumed"
         case events.WorkerDied(error=error):

@@ -1,6 +1,6 @@
 """wantui queue: list, pause, reorder, cancel and retry queued batches."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -42,7 +42,7 @@ def command() -> None:
 def list_batches(show_all: bool, as_json: bool) -> None:
     """List the batches in queue order."""
     from wantui.batches.eta import estimate_queue_etas, format_seconds_left
-    from wantui.queue.states import describe_state, find_displayed_batch_state
+    from wantui.queue.states import describe_batch_holds, describe_state, find_displayed_batch_state
 
     queue = open_queue_for_command()
     _report_recording_error(queue)
@@ -52,9 +52,8 @@ def list_batches(show_all: bool, as_json: bool) -> None:
     has_engine, eta_by_batch = _has_running_engine(queue), estimate_queue_etas(queue).seconds_by_batch
     if as_json:
         batch_records = [
-            asdict(batch)
+            batch.as_json()
             | {
-                "folder": str(batch.folder),
                 "state": find_displayed_batch_state(batch, has_engine),
                 "eta_seconds": eta_by_batch.get(batch.id),
             }
@@ -64,6 +63,8 @@ def list_batches(show_all: bool, as_json: bool) -> None:
         return
     if hold is not None:
         echo(f"held: {hold.describe()}", err=True)
+    for line in describe_batch_holds(batches):
+        echo(line, err=True)
     if not batches:
         echo("the queue has no unfinished batches" + ("" if show_all else "; --all lists finished batches"), err=True)
     if not show_all:
@@ -148,7 +149,7 @@ def show_batch(batch: str, page_number: int, as_json: bool) -> None:
         videos = [replace(video, state="interrupted") if video.state == "running" else video for video in videos]
     if as_json:
         video_records = [video.as_json() for video in videos]
-        print_json(asdict(batch_row) | {"folder": str(batch_row.folder), "videos": video_records})
+        print_json(batch_row.as_json() | {"videos": video_records})
         return
     echo(f"batch {batch_row.id} in {batch_row.folder}, device {batch_row.device}", err=True)
     table_rows = [("video", "state", "step", "seconds", "title", "error")]
@@ -191,12 +192,15 @@ def pause_queue_or_batch(batch: str | None) -> None:
 @command.command("resume")
 @click.argument("batch", required=False, type=BATCH_TYPE)
 def resume_queue_or_batch(batch: str | None) -> None:
-    """Resume the queue after a pause or a crash, or resume one paused BATCH."""
+    """Resume the queue after a pause or a crash, or resume one BATCH that is paused or on hold."""
     queue = open_queue_for_command()
     hold = queue.read_hold()
     if batch is None:
+        held_batches = queue.list_held_batches()
         queue.resume_queue()
         echo("queue resumed" if hold is not None else "the queue is not held", err=True)
+        for batch_row in held_batches:
+            echo(f"batch {batch_row.id} resumed", err=True)
         paused_ids = [
             str(batch_row.id) for batch_row in queue.list_batches() if batch_row.paused and batch_row.unfinished_count
         ]
@@ -211,7 +215,8 @@ def resume_queue_or_batch(batch: str | None) -> None:
                 err=True,
             )
             return
-        echo(f"batch {batch_row.id} resumed" if batch_row.paused else f"batch {batch_row.id} is not paused", err=True)
+        outcome_text = "resumed" if batch_row.is_stopped else "is not paused"
+        echo(f"batch {batch_row.id} {outcome_text}", err=True)
         if hold is not None:
             echo(f"the queue is held: {hold.describe()}", err=True)
     if not _has_running_engine(queue):

@@ -15,9 +15,7 @@ def find_hold_end(hold: Hold) -> str | None:
     try:
         return check(hold.folder, hold.needed_bytes)
     except OSError:
-        return (
-            f"{hold.folder} cannot be examined; the queue resumes, and the videos in this folder will report the reason"
-        )
+        return f"{hold.folder} cannot be examined; the hold ends, and the videos in this folder will report the reason"
 
 
 def _check_disk_space(folder: Path, needed_bytes: int | None) -> str | None:
@@ -29,7 +27,7 @@ def _check_disk_space(folder: Path, needed_bytes: int | None) -> str | None:
 
 
 def _check_folder(folder: Path, _: int | None) -> str | None:
-    """Return a log line about resuming the queue if a folder can be written or was deleted; None otherwise."""
+    """Return a log line about the end of a hold if a folder can be written or was deleted; None otherwise."""
     is_usable = is_folder_deleted(folder) or probe_write_error(folder) is None
     return f"{folder} can be written again" if is_usable else None
 

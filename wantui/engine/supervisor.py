@@ -27,7 +27,7 @@ from wantui.storage.manifest_store import ManifestStoreCache
 
 SUPERVISION_INTERVAL_SECONDS = 0.1
 FILE_CHECK_INTERVAL_SECONDS = 2.0
-"""Seconds between checks of the database, the lock file, and the folder or disk for which the queue is on hold."""
+"""Seconds between checks of the database, the lock file, and the folders and disks that holds wait for."""
 INTERRUPT_SECONDS, KILL_SECONDS = 30.0, 60.0
 """Seconds from a cancel to SIGINT, and to SIGKILL, for a worker that does not stop."""
 MAX_WORKER_START_FAILURES = 3
@@ -313,3 +313,7 @@ class Supervisor:
         if hold is not None and (end_description := find_hold_end(hold)) is not None:
             self.log.info("%s", end_description)
             self.queue.resume_queue(hold.kind)
+        for batch in self.queue.list_held_batches():
+            if batch.hold is not None and (end_description := find_hold_end(batch.hold)) is not None:
+                self.log.info("batch %d resumes: %s", batch.id, end_description)
+                self.queue.resume_held_batch(batch.id)

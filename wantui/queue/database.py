@@ -11,7 +11,7 @@ from wantui.errors import UserError
 from wantui.queue.connection import QueueConnection, connect_to_queue, convert_decode_errors
 from wantui.queue.engine_lock import prevent_engine_start
 from wantui.queue.lock_holders import LockListener
-from wantui.queue.records import describe_hold
+from wantui.queue.records import UNFINISHED_STATES, describe_hold
 from wantui.queue.state_files import make_database_writable, reject_irregular_database
 
 DATABASE_FILE = "queue.db"
@@ -87,7 +87,7 @@ def check_database(path: Path) -> str | None:
     """Check that the database can be opened and migrated, without changing it.
 
     Returns:
-        Why the queue is on hold, and how the hold ends; None if it is not on hold.
+        Why the queue, or else its first batch on hold, is on hold, and how the hold ends; None without a hold.
 
     Raises:
         NewerDatabaseError: a later version of wantui wrote it.
@@ -105,8 +105,14 @@ def check_database(path: Path) -> str | None:
         stored_connection.backup(memory_copy)
         _apply_migrations(memory_copy, read_supported_version(memory_copy, path))
         _check_schema(memory_copy)
-        hold_row = memory_copy.execute("SELECT kind, reason FROM hold").fetchone()
-    return None if hold_row is None else describe_hold(str(hold_row[0]), str(hold_row[1]))
+        hold_row = (
+            memory_copy.execute("SELECT kind, reason, '' FROM hold").fetchone()
+            or memory_copy.execute(
+                "SELECT kind, reason, printf('batch %d: ', batch) FROM batch_hold WHERE EXISTS (SELECT 1 FROM video "
+                f"WHERE video.batch = batch_hold.batch AND state IN {UNFINISHED_STATES}) ORDER BY batch LIMIT 1"
+            ).fetchone()
+        )
+    return None if hold_row is None else str(hold_row[2]) + describe_hold(str(hold_row[0]), str(hold_row[1]))
 
 
 def read_supported_version(connection: sqlite3.Connection, path: Path) -> int:

@@ -55,9 +55,19 @@ class BatchPaused(EventPayload):
 
 @dataclass(frozen=True)
 class BatchResumed(EventPayload):
-    """A paused batch was resumed."""
+    """A batch that was paused or on hold was resumed."""
 
     kind: ClassVar[str] = "batch_resumed"
+
+
+@dataclass(frozen=True)
+class BatchHeld(EventPayload):
+    """A batch was put on hold: none of its videos starts, and other batches continue."""
+
+    kind: ClassVar[str] = "batch_held"
+    reason: str = ""
+    hold: str = ""
+    """Kind of the hold: disk or folder."""
 
 
 @dataclass(frozen=True)
@@ -317,6 +327,7 @@ PAYLOAD_TYPES_BY_KIND: dict[str, type[EventPayload]] = {
         BatchRetried,
         BatchPaused,
         BatchResumed,
+        BatchHeld,
         BatchRefused,
         QueueHeld,
         QueueResumed,

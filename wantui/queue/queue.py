@@ -80,6 +80,7 @@ class Queue(WorkerQueue):
                     batch_number,
                 ),
             )
+            self._delete_batch_hold(batch_number)
             if manifest_video_count is not None:
                 db.execute(
                     "DELETE FROM video WHERE batch = ? AND number >= ? AND state <> 'running'",
@@ -136,7 +137,7 @@ class Queue(WorkerQueue):
             self._store_event(BatchMoved(), batch_number)
 
     def set_batch_paused(self, batch_number: int, is_paused: bool) -> None:
-        """Pause a batch (running videos stop at their next step), or resume it.
+        """Pause a batch (running videos stop at their next step), or resume it, which also ends its hold.
 
         Raises:
             BatchChangeError: the batch was removed.
@@ -148,6 +149,8 @@ class Queue(WorkerQueue):
             )
             if cursor.rowcount:
                 self._store_event(BatchPaused() if is_paused else BatchResumed(), batch_number)
+            if not is_paused:
+                self._delete_batch_hold(batch_number)
 
     def cancel_videos(self, batch_number: int, video_index: int | None = None) -> tuple[list[int], int]:
         """Cancel all videos of a batch, or one video; running videos stop at their next step.

@@ -34,19 +34,14 @@ from wantui.queue.records import (
 from wantui.queue.state_dir import find_write_error
 from wantui.queue.state_files import find_file_write_error
 from wantui.queue.stored_events import convert_payload_to_json, parse_event_payload
+from wantui.queue.stored_rows import check_column_types, to_hold, to_video_row
 
 MAX_NUMBER_DIGITS = 15
 """Maximum digits of a word that is looked up as a batch number."""
-TEXT_COLUMNS = frozenset(
-    [
-        *("folder", "device", "template", "model", "seeds", "title", "recipe", "state", "worker", "plan", "error"),
-        *("boot_id", "name", "kind", "reason"),
-    ]
-)
-"""Text columns of batches, videos, workers and holds; the other columns contain numbers."""
-
 CLAIM_ORDER_SQL = "ORDER BY batch.place, video.number LIMIT 1"
 """SQL that chooses the next of the claimable videos."""
+STARTABLE_BATCH_SQL = "NOT batch.paused AND batch.id NOT IN (SELECT batch FROM batch_hold)"
+"""SQL condition of a batch whose videos may start."""
 
 
 def make_claimable_videos_sql(device_count: int) -> str:
@@ -56,7 +51,7 @@ def make_claimable_videos_sql(device_count: int) -> str:
     """
     return (
         "FROM batch CROSS JOIN video ON video.batch = batch.id "
-        f"WHERE video.state IN {WAITING_STATES} AND NOT batch.paused "
+        f"WHERE video.state IN {WAITING_STATES} AND {STARTABLE_BATCH_SQL} "
         f"AND batch.device IN ({', '.join('?' * device_count)}) AND NOT EXISTS (SELECT 1 FROM hold)"
     )
 
@@ -159,23 +154,26 @@ class QueueReader:
 
     def read_hold(self) -> Hold | None:
         row = self.db.execute("SELECT * FROM hold").fetchone()
-        if row is None:
-            return None
-        _check_column_types(row)
-        return Hold(row["kind"], row["reason"], Path(row["folder"]) if row["folder"] else None, row["needed"])
+        return None if row is None else to_hold(row)
 
     def list_batches(self) -> list[BatchRow]:
         """Return the batches in queue order, with the number of videos in each state."""
         rows = self.db.execute("SELECT * FROM batch ORDER BY place, id").fetchall()
         return [self._to_batch_row(row) for row in rows]
 
+    def list_held_batches(self) -> list[BatchRow]:
+        """Return the unfinished batches that are on hold themselves, in queue order."""
+        rows = self.db.execute("SELECT * FROM batch WHERE id IN (SELECT batch FROM batch_hold) ORDER BY place, id")
+        return [batch for batch in map(self._to_batch_row, rows.fetchall()) if batch.unfinished_count]
+
     def get_batch(self, batch_number: int) -> BatchRow | None:
         row = self.db.execute("SELECT * FROM batch WHERE id = ?", (batch_number,)).fetchone()
         return None if row is None else self._to_batch_row(row)
 
     def _to_batch_row(self, row: sqlite3.Row) -> BatchRow:
-        _check_column_types(row)
+        check_column_types(row)
         state_counts = self.db.execute("SELECT state, count(*) FROM video WHERE batch = ? GROUP BY state", (row["id"],))
+        hold_row = self.db.execute("SELECT * FROM batch_hold WHERE batch = ?", (row["id"],)).fetchone()
         return BatchRow(
             id=row["id"],
             folder=Path(row["folder"]),
@@ -187,6 +185,7 @@ class QueueReader:
             model=row["model"],
             seeds=row["seeds"],
             gpus_per_video=row["gpus_per_video"],
+            hold=None if hold_row is None else to_hold(hold_row),
         )
 
     def find_batch(self, word: str) -> BatchRow:
@@ -230,7 +229,7 @@ class QueueReader:
         rows = self.db.execute(
             "SELECT * FROM video WHERE batch = ? ORDER BY number LIMIT ? OFFSET ?", (batch_number, limit, offset)
         )
-        return [_to_video_row(row) for row in rows]
+        return [to_video_row(row) for row in rows]
 
     def list_recent_durations(self, batch_number: int, count: int) -> list[float]:
         """Return the seconds of the last attempt, for the batch's `count` completed videos that started last."""
@@ -260,9 +259,9 @@ class QueueReader:
         return VideoPage(tuple(videos), tuple(counts_before))
 
     def list_unfinished_batches_before(self, batch_number: int) -> list[BatchRow]:
-        """Return the unfinished batches before this one, in queue order, without paused batches."""
+        """Return the unfinished batches before this one, in queue order, without batches that are paused or on hold."""
         rows = self.db.execute(
-            "SELECT * FROM batch WHERE place < (SELECT place FROM batch WHERE id = ?) AND NOT paused "
+            f"SELECT * FROM batch WHERE place < (SELECT place FROM batch WHERE id = ?) AND {STARTABLE_BATCH_SQL} "
             "AND EXISTS (SELECT 1 FROM video WHERE batch = batch.id "
             f"AND state IN {UNFINISHED_STATES}) ORDER BY place, id",
             (batch_number,),
@@ -273,23 +272,23 @@ class QueueReader:
         """Return the worker processes of the engine, by name."""
         workers = []
         for row in self.db.execute("SELECT * FROM worker ORDER BY name").fetchall():
-            _check_column_types(row)
+            check_column_types(row)
             seconds = compute_seconds_since(row["boot_id"], row["boot_seconds"])
             workers.append(WorkerRow(row["name"], row["state"], row["device"], seconds))
         return workers
 
     def list_running_videos(self) -> list[VideoRow]:
-        return [_to_video_row(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
+        return [to_video_row(row) for row in self.db.execute("SELECT * FROM video WHERE state = 'running'")]
 
     def get_video(self, video_id: int) -> VideoRow:
-        return _to_video_row(self.db.execute("SELECT * FROM video WHERE id = ?", (video_id,)).fetchone())
+        return to_video_row(self.db.execute("SELECT * FROM video WHERE id = ?", (video_id,)).fetchone())
 
     def find_video(self, batch_number: int, video_index: int) -> VideoRow | None:
         """Return the video with an index (from 0) in its batch; None if the queue does not have it."""
         row = self.db.execute(
             "SELECT * FROM video WHERE batch = ? AND number = ?", (batch_number, video_index)
         ).fetchone()
-        return None if row is None else _to_video_row(row)
+        return None if row is None else to_video_row(row)
 
     def read_last_event_seq(self) -> int:
         """Return the number of the latest event."""
@@ -376,23 +375,3 @@ def _read_file_identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _check_column_types(row: sqlite3.Row) -> None:
-    """Reject a row with a value of the wrong type; SQLite itself accepts any value in any column.
-
-    Raises:
-        sqlite3.DatabaseError: names the column.
-    """
-    for name in row.keys():  # noqa: SIM118 - a row iterates over its values
-        expected = str if name in TEXT_COLUMNS else int | float
-        if not isinstance(row[name], expected | None):
-            raise sqlite3.DatabaseError(f"a value in column {name} has the type {type(row[name]).__name__}")
-
-
-def _to_video_row(row: sqlite3.Row) -> VideoRow:
-    _check_column_types(row)
-    fields_by_name = {name: row[name] for name in VideoRow.__dataclass_fields__}
-    if row["state"] == "running":
-        fields_by_name["seconds"] = compute_seconds_since(row["boot_id"], row["boot_seconds"])
-    return VideoRow(**fields_by_name)

@@ -63,6 +63,34 @@ class Claim:
     gpus_per_video: int = 1
 
 
+TEMPORARY_HOLD_KINDS = ("disk", "folder")
+"""Kinds of holds that the engine ends by itself."""
+
+
+def describe_hold_end(kind: str, resume_advice: str = "Resume with: wantui queue resume") -> str:
+    """Return a text on how a hold of this kind ends: by itself, or what the user has to do."""
+    return "It resumes automatically once that is fixed" if kind in TEMPORARY_HOLD_KINDS else resume_advice
+
+
+def describe_hold(kind: str, reason: str) -> str:
+    """Return the reason for a hold, and what ends it."""
+    return f"{reason}. {describe_hold_end(kind)}"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """The reason why no video starts, of the queue or of one batch."""
+
+    kind: str
+    reason: str
+    folder: Path | None
+    needed_bytes: int | None
+
+    def describe(self) -> str:
+        """Return the reason for the hold, and what ends it."""
+        return describe_hold(self.kind, self.reason)
+
+
 @dataclass(frozen=True)
 class BatchRow:
     """A batch and the states of its videos."""
@@ -80,6 +108,8 @@ class BatchRow:
     """First and last seed, such as "42 to 45"; empty for batches queued by an earlier version."""
     gpus_per_video: int = 1
     """Number of GPUs that compute one video."""
+    hold: Hold | None = None
+    """Why no further video of this batch starts, although other batches continue."""
 
     @property
     def name(self) -> str:
@@ -92,6 +122,17 @@ class BatchRow:
     @property
     def unfinished_count(self) -> int:
         return sum(self.counts.get(state, 0) for state in UNFINISHED_STATES)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Return whether no further video of the batch starts: it is paused or on hold."""
+        return self.paused or self.hold is not None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields for JSON output; `held` is the reason why the batch is on hold, or None."""
+        fields = asdict(self) | {"folder": str(self.folder), "held": None if self.hold is None else self.hold.reason}
+        del fields["hold"]
+        return fields
 
 
 @dataclass(frozen=True)
@@ -177,31 +218,3 @@ class QueueEvent:
         data = convert_payload_to_json(self.payload)
         head = {"event": self.kind, "seq": self.seq, "batch": self.batch_number, "video": data.get("number")}
         return head | data
-
-
-TEMPORARY_HOLD_KINDS = ("disk", "folder")
-"""Kinds of holds that the engine ends by itself."""
-
-
-def describe_hold_end(kind: str, resume_advice: str = "Resume with: wantui queue resume") -> str:
-    """Return a text on how a hold of this kind ends: by itself, or what the user has to do."""
-    return "It resumes automatically once that is fixed" if kind in TEMPORARY_HOLD_KINDS else resume_advice
-
-
-def describe_hold(kind: str, reason: str) -> str:
-    """Return the reason for a hold, and what ends it."""
-    return f"{reason}. {describe_hold_end(kind)}"
-
-
-@dataclass(frozen=True)
-class Hold:
-    """The reason why no video starts."""
-
-    kind: str
-    reason: str
-    folder: Path | None
-    needed_bytes: int | None
-
-    def describe(self) -> str:
-        """Return the reason for the hold, and what ends it."""
-        return describe_hold(self.kind, self.reason)

@@ -1,6 +1,6 @@
 """States of videos and batches, as the terminal application and all commands show them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from wantui.formatting import escape_unprintable
 from wantui.queue.records import BatchRow
@@ -14,6 +14,7 @@ WORDS_BY_STATE = {
     "partly": "partly done",
     "interrupted": "interrupted",
     "paused": "paused",
+    "held": "on hold",
 }
 """Displayed word for each state."""
 
@@ -41,7 +42,17 @@ def find_displayed_batch_state(batch: BatchRow, has_engine: bool) -> str:
     """Return the state of a batch in the queue."""
     if batch.paused and batch.unfinished_count:
         return "paused"
-    return find_displayed_state(derive_batch_state(batch.counts), has_engine)
+    state = find_displayed_state(derive_batch_state(batch.counts), has_engine)
+    return "held" if batch.hold is not None and batch.unfinished_count and state != "running" else state
+
+
+def describe_batch_holds(batches: Iterable[BatchRow]) -> list[str]:
+    """Return a line for each unfinished batch that is on hold itself: the batch, the reason, and what ends the hold."""
+    return [
+        f"held: batch {batch.id} ({batch.name}): {batch.hold.describe()}"
+        for batch in batches
+        if batch.hold is not None and batch.unfinished_count
+    ]
 
 
 def find_displayed_state(state: str, has_engine: bool) -> str:

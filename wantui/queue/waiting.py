@@ -42,7 +42,13 @@ def describe_starting_worker(worker: WorkerRow, shows_seconds: bool = True) -> s
 def find_batch_wait(queue: QueueReader, batch_number: int) -> BatchWait:
     """Return what a batch is waiting for; empty if a video is running, or if the batch is paused, held or finished."""
     batch = queue.get_batch(batch_number)
-    if batch is None or not batch.unfinished_count or batch.counts.get("running") or batch.paused or queue.read_hold():
+    if (
+        batch is None
+        or not batch.unfinished_count
+        or batch.counts.get("running")
+        or batch.is_stopped
+        or queue.read_hold()
+    ):
         return BatchWait((), ())
     starting_workers = tuple(worker for worker in queue.list_workers() if worker.state == "starting")
     return BatchWait(tuple(queue.list_unfinished_batches_before(batch_number)), starting_workers)

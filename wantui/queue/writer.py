@@ -9,7 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from wantui.formatting import escape_unprintable
-from wantui.queue.events import EventPayload, QueueHeld, QueueResumed, VideoEventPayload
+from wantui.queue.events import (
+    BatchHeld,
+    BatchResumed,
+    EventPayload,
+    QueueHeld,
+    QueueResumed,
+    VideoEventPayload,
+)
 from wantui.queue.reader import QueueReader
 from wantui.queue.records import Claim, to_display_number
 from wantui.queue.stored_events import convert_payload_to_json
@@ -74,10 +81,39 @@ class QueueWriter(QueueReader):
             self._store_event(QueueHeld(reason=reason, hold=kind))
 
     def resume_queue(self, kind: str | None = None) -> None:
-        """End the hold of the queue; if `kind` is given, only a hold of that kind."""
+        """End the holds of the queue and of its batches; if `kind` is given, only a hold of the queue of that kind."""
         with self._begin_transaction() as db:
             if db.execute("DELETE FROM hold WHERE kind = coalesce(?, kind)", (kind,)).rowcount:
                 self._store_event(QueueResumed())
+            if kind is None:
+                for row in db.execute("SELECT batch FROM batch_hold").fetchall():
+                    self._delete_batch_hold(row["batch"])
+
+    def hold_batch(
+        self, batch_number: int, kind: str, reason: str, folder: Path, needed_bytes: int | None = None
+    ) -> None:
+        """Put a batch on hold until `folder` can be written, unless it is on hold; other batches continue.
+
+        Args:
+            needed_bytes: bytes that must be free to end a hold of kind `disk`; None if it needs free inodes instead.
+        """
+        reason = to_storable_text(reason)
+        with self._begin_transaction() as db:
+            cursor = db.execute(  # WHERE: a removed batch has no hold
+                "INSERT INTO batch_hold SELECT id, ?, ?, ?, ? FROM batch WHERE id = ? ON CONFLICT (batch) DO NOTHING",
+                (kind, reason, str(folder), needed_bytes, batch_number),
+            )
+            if cursor.rowcount:
+                self._store_event(BatchHeld(reason=reason, hold=kind), batch_number)
+
+    def resume_held_batch(self, batch_number: int) -> None:
+        """End the hold of a batch; a paused batch stays paused."""
+        with self._begin_transaction():
+            self._delete_batch_hold(batch_number)
+
+    def _delete_batch_hold(self, batch_number: int) -> None:
+        if self.db.execute("DELETE FROM batch_hold WHERE batch = ?", (batch_number,)).rowcount:
+            self._store_event(BatchResumed(), batch_number)
 
 
 def to_storable_text(text: str) -> str:

@@ -52,6 +52,12 @@ def _announce_event(app: "WantuiApp", event: QueueEvent) -> None:
             app.notify(
                 f"{reason}. {describe_hold_end(kind, RESUME_KEY_ADVICE)}", severity="warning", title="queue on hold"
             )
+        case events.BatchHeld(reason=reason, hold=kind):
+            app.notify(
+                f"{reason}. {describe_hold_end(kind)}",
+                severity="warning",
+                title=f"batch {event.batch_number} on hold, others continue",
+            )
         case events.WorkerDied(error=error):
             app.notify(error, severity="error", title="a worker died")
         case events.VideoOnOneGpu(title=title, reason=reason):

@@ -24,6 +24,7 @@ STYLES_BY_STATE = {
     "partly": ("◐", "warning"),
     "interrupted": ("!", "warning"),
     "paused": ("‖", "warning"),
+    "held": ("‖", "warning"),
 }
 """Glyph and colour by state."""
 DECODING_WORD = "decoding"

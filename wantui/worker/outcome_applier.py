@@ -1,4 +1,4 @@
-"""Apply the outcome of an unfinished video to queue and manifest: cancelled, released, failed, or on hold."""
+"""Apply the outcome of an unfinished video to queue and manifest: cancelled, released, failed, or waiting."""
 
 import logging
 from collections import Counter
@@ -133,16 +133,19 @@ class OutcomeApplier:
     def wait_for_disk_space(
         self, claim: Claim, folder: Path, needed_bytes: int, details: str, batch_log: logging.Logger
     ) -> None:
-        """Release the video, and hold the queue until `needed_bytes` bytes are free on the disk of `folder`."""
+        """Release the video, and hold its batch until `needed_bytes` bytes are free on the disk of `folder`.
+
+        A folder outside the batch folder holds the whole queue: every batch may need it.
+        """
         reason = f"not enough disk space in {folder} ({format_bytes(query_free_disk_bytes(folder))} free, {details})"
         batch_log.warning("%s: %s", claim.title, reason)
-        self.queue.hold_queue("disk", reason, folder, needed_bytes)
+        self._hold_for_disk(claim, reason, folder, needed_bytes)
         self._release_video(claim, "not enough disk space")
 
     def _wait_for_disk(
         self, claim: Claim, folder: Path, disk_need: DiskNeed, reason: str, batch_log: logging.Logger
     ) -> None:
-        """Put the queue on hold until the disk of a folder has enough of what it lacks: free bytes or free inodes."""
+        """Hold the batch, or the queue, until the disk of a folder has enough free bytes or free inodes."""
         free_bytes = query_free_disk_bytes(folder)
         if free_bytes >= disk_need.total_bytes and not has_free_files(folder):
             self._wait_for_free_files(claim, folder, reason, batch_log)
@@ -162,14 +165,19 @@ class OutcomeApplier:
             f"{folder} ({reason}: no free inodes; {MIN_FREE_FILES} are needed). Delete files there"
         )
         batch_log.warning("%s: %s", claim.title, hold_reason)
-        self.queue.hold_queue("disk", hold_reason, folder)
+        self._hold_for_disk(claim, hold_reason, folder, None)
         self._release_video(claim, "the disk has too few free inodes for further files")
+
+    def _hold_for_disk(self, claim: Claim, reason: str, folder: Path, needed_bytes: int | None) -> None:
+        if folder == claim.batch_folder:
+            self.queue.hold_batch(claim.batch_number, "disk", reason, folder, needed_bytes)
+        else:
+            self.queue.hold_queue("disk", reason, folder, needed_bytes)
 
     def _wait_for_folder(self, claim: Claim, unwritable_folder: Path, reason: str, batch_log: logging.Logger) -> None:
         batch_log.warning("%s: cannot write %s: %s", claim.title, unwritable_folder, reason)
-        self.queue.hold_queue(
-            "folder", f"cannot write the output folder {unwritable_folder}: {reason}", unwritable_folder
-        )
+        hold_reason = f"cannot write the output folder {unwritable_folder}: {reason}"
+        self.queue.hold_batch(claim.batch_number, "folder", hold_reason, unwritable_folder)
         self._release_video(claim, "the output folder cannot be written")
 
     def record_reclaimed_video(self, video: VideoRow) -> None:

@@ -86,7 +86,7 @@ class LeaveSecondGpu:
 
 @dataclass(frozen=True)
 class WaitForDiskSpace:
-    """Outcome: the disk is full; the queue is on hold until there is space."""
+    """Outcome: a disk is full; the batch, or for a folder outside it the queue, is on hold until there is space."""
 
     reason: str
     """Error message of the system."""
@@ -96,7 +96,7 @@ class WaitForDiskSpace:
 
 @dataclass(frozen=True)
 class WaitForFolder:
-    """Outcome: a folder cannot be written now; the queue is on hold until it can."""
+    """Outcome: a folder of the batch cannot be written now; the batch is on hold until it can."""
 
     folder: Path
     reason: str

@@ -167,13 +167,17 @@ def describe_interruption(is_engine_starting: bool) -> str:
 
 def explain_idle_queue(snapshot: QueueSnapshot, is_engine_starting: bool) -> tuple[str, str]:
     """Return why no video is running, and what will happen next or which key to press (this may be empty)."""
-    waiting_count = sum(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
+    waiting_count = sum(batch.unfinished_count for batch in snapshot.batches if not batch.is_stopped)
     suffix = f"; {format_count(waiting_count, 'video')} waiting" if waiting_count else ""
-    if snapshot.hold is not None:
-        hold_end = describe_hold_end(snapshot.hold.kind, RESUME_KEY_ADVICE)
-        if snapshot.hold.kind in TEMPORARY_HOLD_KINDS and snapshot.engine is None and not is_engine_starting:
-            hold_end += "\nNo engine is running. Press F6 to start one; it will resume the queue."
-        return f"no video is running: the queue is on hold ({snapshot.hold.reason})", hold_end
+    held_batch = next((batch for batch in snapshot.batches if batch.hold is not None and batch.unfinished_count), None)
+    hold, held_name = snapshot.hold, "the queue"
+    if hold is None and held_batch is not None and not waiting_count:
+        hold, held_name = held_batch.hold, f"batch {held_batch.id}"
+    if hold is not None:
+        hold_end = describe_hold_end(hold.kind, RESUME_KEY_ADVICE)
+        if hold.kind in TEMPORARY_HOLD_KINDS and snapshot.engine is None and not is_engine_starting:
+            hold_end += f"\nNo engine is running. Press F6 to start one; it will resume {held_name}."
+        return f"no video is running: {held_name} is on hold ({hold.reason})", hold_end
     if snapshot.engine is None:
         if is_engine_starting:
             return f"the engine is starting{suffix}", ""

@@ -286,7 +286,7 @@ class MonitorScreen(MonitorFiles):
             return [Text(line) for line in "\n\n".join(parts).splitlines()]
         if row.video is not None and snapshot.engine is None:
             return [Text(describe_interruption(self.wantui_app.is_engine_starting))]
-        has_waiting_videos = any(batch.unfinished_count for batch in snapshot.batches if not batch.paused)
+        has_waiting_videos = any(batch.unfinished_count for batch in snapshot.batches if not batch.is_stopped)
         lines = [Text(line) for line in describe_row(row, self.worker_clock, has_waiting_videos).splitlines()]
         if row.progress is not None and row.progress.step_number and not self.is_auto_preview:
             lines += [

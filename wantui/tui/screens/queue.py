@@ -241,7 +241,7 @@ class QueueScreen(QueueActions):
     def _estimate_video_eta(self, index: int, video: VideoRow) -> float | None:
         snapshot = self.wantui_app.snapshot
         batch = next((row for row in self.visible_batches if row.id == video.batch), None)
-        if batch is None or snapshot.engine is None or (batch.paused and video.state != "running"):
+        if batch is None or snapshot.engine is None or (batch.is_stopped and video.state != "running"):
             return None
         if (page := self.pages_by_number.get(index // VIDEOS_PER_PAGE)) is None:
             return None
@@ -312,8 +312,11 @@ class QueueScreen(QueueActions):
 
 
 def _describe_batch(batch: BatchRow, width: int) -> list[Text]:
-    """Return the template and the folder of a batch; cut the template if the folder needs the room."""
-    folder_lines = draw_facts([Fact("folder", str(batch.folder))], width, min_label_width=len("template"))
+    """Return the template, hold and folder of a batch; cut the template if the others need the room."""
+    facts = [Fact("folder", str(batch.folder))]
+    if batch.hold is not None and batch.unfinished_count:
+        facts.insert(0, Fact("on hold", batch.hold.describe()))
+    folder_lines = draw_facts(facts, width, min_label_width=len("template"))
     template = " ".join(batch.template.split())
     template_lines = draw_facts([Fact("template", template)], width) if template else []
     free_height = max(1, MAX_FULL_TEXT_HEIGHT - len(folder_lines))

@@ -130,6 +130,8 @@ class Header(DiffText):
             return Text("▶ running", self.make_colour_style("accent"))
         if any(worker.state == "starting" for worker in snapshot.workers):
             return Text("◌ starting", self.make_colour_style("accent"))
+        if any(batch.hold is not None and batch.unfinished_count for batch in snapshot.batches):
+            return Text("‖ on hold", self.make_colour_style("warning"))
         return Text("● engine idle" if is_long else "● idle", self.make_colour_style("success"))
 
     async def on_click(self, event: Click) -> None:
