@@ -476,7 +476,7 @@ def test_view_key_cycles_through_the_views(tmp_path: Path) -> None:
         await it.until(lambda: "95 % interval over seeds (3 each)" in it.cells("#curve-cells"))
         assert "● one_0" in it.cells("#curve-cells")
         await it.press("n")
-        await it.until(lambda: it.cells("#curve-cells").splitlines()[1].startswith("velocity:"))
+        await it.until(lambda: "velocity: mean" in it.cells("#curve-cells").splitlines()[0])
         await it.press("v")
         await it.until(lambda: "of the variance" in it.text())
         await it.press("v", "v", "v")

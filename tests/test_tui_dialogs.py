@@ -17,6 +17,7 @@ from wantui.tui.screens.history import TemplateHistory
 from wantui.tui.screens.player import Player
 from wantui.tui.screens.welcome import Welcome
 from wantui.tui.screens.yaml_editor import YamlEditor
+from wantui.tui.widgets.batch_picker import BatchPicker
 
 pytestmark = pytest.mark.terminal
 
@@ -158,6 +159,33 @@ def test_list_of_batches_to_analyse_shows_date_videos_seeds_and_template(size: t
             assert all(text not in it.cells("#picked-facts") for text in ("42 to 44", "created")), "the row shows them"
             is_in_facts = BATCHES[0].template in it.cells("#picked-facts")
             assert is_in_facts == (size == (80, 24)), "a wide row shows it in full"
+
+    run(test)
+
+
+def test_batches_that_differ_only_in_their_time_are_numbered() -> None:
+    again = summarise("one_20261130_000141", "2026-11-30T00:01:41+00:00", "a [red|blue] circle", "42 to 44", done=6)
+
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            it.app.push_screen(BatchChooser([again, *BATCHES], []))
+            await it.until(lambda: "0 batches selected" in it.text())
+            names = [line.split("[ ]")[1].split("  ")[1].strip() for line in it.text().splitlines() if "[ ]" in line]
+            assert names == ["one #2", "one #1", "one"]
+            await it.until(lambda: "same as  batch of 29 Nov" in it.cells("#picked-facts"))
+
+    run(test)
+
+
+def test_words_that_all_templates_have_are_muted() -> None:
+    async def test() -> None:
+        async with application(size=(140, 40)) as it:
+            it.app.push_screen(BatchChooser(BATCHES, []))
+            await it.until(lambda: "0 batches selected" in it.text())
+            picker = it.app.screen.query_one(BatchPicker)
+            template = picker._draw_template(0)
+            (span,) = [span for span in template.spans if span.style == picker.make_colour_style("text-muted")]
+            assert template.plain[span.start : span.end].strip() == "a"
 
     run(test)
 

@@ -259,7 +259,7 @@ def draw_mean_curves(
     for index, curve in enumerate(shown_curves):
         style = canvas.get_style(colours[index]) + Style(bold=curve.group_name == highlighted_group)
         sigmas, means = curve.sigmas.tolist(), curve.mean.tolist()
-        chart.add_line(sigmas, means, style, is_thick=True)
+        chart.add_line(sigmas, means, style, is_thick=canvas.height >= LOW_VIEW_HEIGHT)
         for position in range(index + 1, len(sigmas), max(2, len(sigmas) // 4)):
             chart.add_symbol(sigmas[position], means[position], GROUP_SYMBOLS[index], style)
     for strip in strips:
@@ -326,7 +326,7 @@ def draw_paths(
     """Return the paths of all videos in the plane of their first two principal components.
 
     Args:
-        highlighted_name: name of the group or video whose paths are drawn last, in bold.
+        highlighted_name: name of the group or video whose paths are drawn last, in bold; the others are then dim.
         colours_by_name: theme colours of all groups, including those without a path.
     """
     group_names = list(dict.fromkeys(path.group_name for path in components.paths))
@@ -352,9 +352,11 @@ def draw_paths(
     def is_highlighted(path: "PlanePath") -> bool:
         return highlighted_name in (path.group_name, path.video_name)
 
+    has_highlight = any(map(is_highlighted, paths))
     for path in sorted(paths, key=is_highlighted):
         index = shown_names.index(path.group_name)
-        style = canvas.get_style(colours[index]) + Style(bold=True if is_highlighted(path) else None)
+        is_quiet = has_highlight and not is_highlighted(path)
+        style = canvas.get_style(colours[index]) + Style(dim=is_quiet, bold=is_highlighted(path))
         xs, ys = path.states[:, 0].tolist(), path.states[:, 1].tolist()
         chart.add_line(xs, ys, style)
         chart.add_symbol(xs[0], ys[0], START_SYMBOL, style)
@@ -363,9 +365,15 @@ def draw_paths(
 
 
 def _draw_legend(entries: Sequence[str], colours: Sequence[str], notes: Sequence[str], canvas: Canvas) -> list[Text]:
-    """Return the legend of the groups, with as many groups as fit on each line, followed by dim notes."""
+    """Return the legend of the groups, with as many groups as fit on each line, followed by dim notes.
+
+    The first note is beside the groups if it fits.
+    """
     items = [
         Text(f"{GROUP_SYMBOLS[index]} {entry}", canvas.get_style(colours[index])) for index, entry in enumerate(entries)
     ]
     lines = join_texts(items, canvas.width, "   ")
+    if len(lines) == 1 and notes and lines[0].cell_len + LEGEND_GAP + len(notes[0]) <= canvas.width:
+        lines[0].append(" " * LEGEND_GAP).append(notes[0], Style(dim=True))
+        notes = notes[1:]
     return [*lines, *(line for note in notes for line in wrap_text(note, canvas.width, Style(dim=True)))]

@@ -22,7 +22,7 @@ from wantui.tui.facts import Fact, draw_facts
 from wantui.tui.plain_names import replace_names
 from wantui.tui.state_style import get_state_style
 from wantui.tui.widgets.batch_list import shorten_model
-from wantui.tui.widgets.batch_picker import BatchPicker
+from wantui.tui.widgets.batch_picker import BatchPicker, list_contents
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.footer import KeyFooter
 from wantui.tui.widgets.virtual_list import VirtualList
@@ -55,7 +55,7 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
         self._equal_batches: defaultdict[tuple[str, ...], list[BatchSummary]] = defaultdict(list)
         """Batches that differ only in their time, by their common contents."""
         for batch in self.batches:
-            self._equal_batches[_list_contents(batch)].append(batch)
+            self._equal_batches[list_contents(batch)].append(batch)
         self._measured_widths = (0, 0)
         """Widths of the facts and of the list for which the height of the facts was measured."""
 
@@ -113,8 +113,8 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
 
     def _describe_equal_batches(self, batch: BatchSummary) -> str:
         """Return the batches that differ from one only in their time; empty if there are none."""
-        others = [other for other in self._equal_batches[_list_contents(batch)] if other is not batch]
-        times = join_and_shorten([format_date(other.created_at) for other in others])
+        others = [other for other in self._equal_batches[list_contents(batch)] if other is not batch]
+        times = join_and_shorten([format_date(other.created_at).strip() for other in others])
         return f"batch of {times} (template, seeds, sweep, model)" if others else ""
 
     def action_choose(self) -> None:
@@ -124,8 +124,3 @@ class BatchChooser(BackdropMixin, ModalScreen[list[Path] | None]):
         """Return the chosen batches; if no batch is chosen, return the batch under the cursor."""
         current = self.batch_picker.current_batch
         self.dismiss(self.batch_picker.chosen_folders or ([current.folder] if current is not None else None))
-
-
-def _list_contents(batch: BatchSummary) -> tuple[str, ...]:
-    """Return what two batches that differ only in their time have in common."""
-    return batch.template, batch.seeds, batch.sweep, batch.model

@@ -17,6 +17,8 @@ from wantui.tui.widgets.batch_list import format_done_count, shorten_model, shor
 from wantui.tui.widgets.virtual_list import VirtualList
 
 BOX, CHOSEN_BOX = "[ ]", "[x]"
+NUMBER_SIGN = "#"
+"""Sign before the number of a batch that differs from others only in its time."""
 MIN_NAME_WIDTH, MAX_NAME_WIDTH, MAX_NUMBERS_WIDTH, MAX_SWEEP_WIDTH, MIN_TEMPLATE_WIDTH = 8, 32, 16, 24, 12
 
 
@@ -33,6 +35,9 @@ class BatchPicker(VirtualList):
     def __init__(self, batches: Sequence[BatchSummary], chosen_folders: Collection[Path]) -> None:
         super().__init__(id="picked-batches", header_renderer=self._draw_header)
         self.batches = list(batches)
+        templates = {tuple(batch.template.split()) for batch in self.batches}
+        self._common_words = set[str].intersection(*map(set, templates)) if len(templates) > 1 else set[str]()
+        """Words of all templates; empty if there is only one template."""
         self._get_columns = cache(self._make_columns)
         self._chosen = {index for index, batch in enumerate(self.batches) if batch.folder in chosen_folders}
 
@@ -84,7 +89,7 @@ class BatchPicker(VirtualList):
         """Return columns as wide as their content; the template gets the rest."""
         batches = self.batches
 
-        names = [shorten_name(batch.folder.name) for batch in batches]
+        names = _name_batches(batches)
         name_width = _fit_column("batch", names, max(MIN_NAME_WIDTH, min(MAX_NAME_WIDTH, width // 4)))
         video_width = _fit_column("videos", [format_done_count(batch) for batch in batches], MAX_NUMBERS_WIDTH)
         seeds_width = _fit_column("seeds", [batch.seeds for batch in batches], MAX_NUMBERS_WIDTH)
@@ -104,13 +109,39 @@ class BatchPicker(VirtualList):
         while len(columns) > 2 and _measure_width(columns) > width:
             columns.pop()
         if width - _measure_width(columns) - len(COLUMN_GAP) >= MIN_TEMPLATE_WIDTH:
-            columns.append(Column("template", None, lambda index: " ".join(batches[index].template.split())))
+            columns.append(Column("template", None, self._draw_template))
         return columns
+
+    def _draw_template(self, index: int) -> Text:
+        """Return the template of a batch; words that all templates have are muted if others tell the batches apart."""
+        line = Text()
+        for word in self.batches[index].template.split():
+            style = self.make_colour_style("text-muted") if word in self._common_words else Style()
+            line.append(" " * bool(line)).append(word, style)
+        return line
 
     def _draw_box(self, index: int) -> Text:
         if index in self._chosen:
             return Text(CHOSEN_BOX, self.make_colour_style("accent") + Style(bold=True))
         return Text(BOX, Style(dim=True))
+
+
+def list_contents(batch: BatchSummary) -> tuple[str, ...]:
+    """Return what two batches that differ only in their time have in common."""
+    return batch.template, batch.seeds, batch.sweep, batch.model
+
+
+def _name_batches(batches: Sequence[BatchSummary]) -> list[str]:
+    """Return short names; batches that differ only in their time are numbered, the oldest first."""
+    names = [shorten_name(batch.folder.name) for batch in batches]
+    kinds = [(name, *list_contents(batch)) for name, batch in zip(names, batches, strict=True)]
+    numbers: dict[int, int] = {}
+    for index in sorted(range(len(batches)), key=lambda index: batches[index].created_at):
+        numbers[index] = 1 + sum(kinds[other] == kinds[index] for other in numbers)
+    return [
+        f"{name} {NUMBER_SIGN}{numbers[index]}" if kinds.count(kinds[index]) > 1 else name
+        for index, name in enumerate(names)
+    ]
 
 
 def _fit_column(header: str, texts: Sequence[str], max_width: int) -> int:
