@@ -660,7 +660,7 @@ def test_library_shows_a_matrix_and_details_of_the_selected_video(made: BatchFol
         assert (entry.variation, entry.number) == (1, 2)
         await it.until(lambda: "blue, seed 43" in it.cells("#about"))
         assert "a blue circle" in it.cells("#about")
-        assert "videos/prompt_001/video_002.mp4" in it.cells("#about")
+        assert "videos/prompt_001/video_002.mp4" in "".join(it.cells("#video-facts").split())
         await it.until(lambda: "▀" in it.cells("#sheet"))
         await it.press("i")
         await it.until(lambda: isinstance(it.app.screen, RecipeViewer))
@@ -680,12 +680,13 @@ def test_library_shows_each_fact_about_a_video_once(made: BatchFolder, size: tup
         await it.until(lambda: "▀" in it.cells("#sheet"))
         entry = screen.get_current_entry()
         assert entry is not None
-        about, batch_facts = it.cells("#about"), it.cells("#batch-facts")
+        about, batch_facts, video_facts = (it.cells(name) for name in ("#about", "#batch-facts", "#video-facts"))
         assert entry.recipe.sampler in batch_facts
         assert entry.recipe.sampler not in about
         assert f"{entry.recipe.width}x{entry.recipe.height}" not in about
         assert f"✓ done, generated in {entry.generation_seconds:.1f} s" in about
-        assert ("on disk" in about) == (size == (140, 40))  # a low screen shows the sheet instead
+        assert "on disk" not in about
+        assert ("on disk" in video_facts) == (size == (140, 40))  # a low screen shows the sheet instead
 
     on("library", test, size=size)
 
@@ -705,7 +706,7 @@ def test_library_cell_updates_when_its_video_is_regenerated(made: BatchFolder) -
         assert entry is not None
         Image.new("RGB", (320, 64), "red").save(made.root / entry.files["sheet"])
         await it.press("2", "4")
-        await it.until(lambda: "denoise 1234.0 s" in it.cells("#about"))
+        await it.until(lambda: "denoise 1234.0 s" in it.cells("#video-facts"))
         await it.until(lambda: "▀" in it.cells("#sheet"))
         assert screen.query_one("#sheet", DiffText).shown_strips != shown
 
