@@ -38,7 +38,15 @@ from wantui.tui.analysis.forest_plot import (
     sort_by_effect,
 )
 from wantui.tui.analysis.views import Canvas, draw_mean_curves, draw_paths
-from wantui.tui.chart import Chart, choose_curve_range, choose_decade_rows, choose_rows, find_value_range
+from wantui.tui.chart import (
+    CENTRE_DOT,
+    MAX_TICK_ERROR,
+    Chart,
+    choose_curve_range,
+    choose_decade_rows,
+    choose_rows,
+    find_value_range,
+)
 from wantui.tui.number_formats import choose_number_format, choose_tick_format, choose_ticks
 from wantui.tui.pictures import measure_height
 from wantui.tui.series_colours import assign_series_colours
@@ -168,8 +176,22 @@ def test_equal_ratios_have_equal_distances_on_a_logarithmic_axis() -> None:
     chart = Chart(40, 20, (0.0, 2.0), (0.01, 1.0), is_log=True)
     chart.add_line([0.0, 1.0, 2.0], [0.01, 0.1, 1.0], Style())
     rows = {tick: chart._find_row(tick) for tick in chart.y_ticks}
-    assert chart.y_labels == ["0.01", "0.1", "1"]
+    assert chart.y_labels == ["0.01", "0.03", "0.1", "0.3", "1"]
     assert rows[0.01] - rows[0.1] == rows[0.1] - rows[1.0] > 0
+
+
+@pytest.mark.parametrize(
+    ("height", "labels"),
+    [(26, ["0.5", "1", "2", "5", "10"]), (12, ["0.4", "1", "4", "10"]), (7, ["1", "10"])],
+)
+def test_logarithmic_axis_has_ticks_between_powers_of_ten_where_they_are_near_rows(
+    height: int, labels: list[str]
+) -> None:
+    chart = Chart(40, height, (0.0, 2.0), (0.24, 19.0), is_log=True)
+    assert chart.y_labels == labels
+    for tick in chart.y_ticks:
+        row = chart._find_dot_row(tick) / 4
+        assert abs(row - chart._find_row(tick) - CENTRE_DOT / 4) * chart.row_value <= MAX_TICK_ERROR + 1e-9
 
 
 def test_value_that_a_logarithmic_axis_does_not_have_leaves_a_gap() -> None:

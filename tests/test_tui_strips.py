@@ -19,10 +19,10 @@ from wantui.storage.manifest import VariationEntry
 from wantui.tui.film_strip import draw_film_strip, find_sheet_number, label_sheet_frames
 from wantui.tui.pictures import read_sheet_frames
 from wantui.tui.plain_names import replace_names
-from wantui.tui.player.clip_labels import cut_prompt
 from wantui.tui.player.clips import list_batch_clips
 from wantui.tui.series_colours import assign_variation_colours
 from wantui.tui.video_grid import draw_played_batch
+from wantui.tui.widgets.preview_strip import choose_visible_steps
 from wantui.tui.wrapping import wrap_text
 
 
@@ -92,20 +92,6 @@ def test_map_marks_the_played_clip_in_its_row_and_column(tmp_path: Path) -> None
     assert draw_played_batch([played], played, 40, lambda name: Style()) == []
 
 
-@pytest.mark.parametrize(
-    ("prompt", "other", "width", "expected"),
-    [
-        ("a red circle", "a blue circle", 40, "a red circle"),
-        ("a red circle moving left", "a blue circle moving left", 12, "a red …"),
-        ("a red circle moving left", "a blue circle moving left", 6, "a red…"),
-        ("a large circle moving to the left side", "a large circle moving to the right side", 16, "… the left side"),
-    ],
-)
-def test_cut_prompts_keep_the_word_that_differs(prompt: str, other: str, width: int, expected: str) -> None:
-    assert cut_prompt(prompt, [other, prompt], width) == expected
-    assert len(expected) <= width
-
-
 def test_names_are_plain_outside_commands() -> None:
     text = "log_volume over cfg_scale for a guidance 5 sign; `wantui analyze --by cfg_scale`; my_word"
     assert replace_names(text) == (
@@ -162,3 +148,19 @@ def test_long_paths_break_after_slashes_and_only_long_names_after_underscores(wi
     assert all(line.endswith(("/", "_")) for line in lines[:-1])
     assert width < len("guidance_20261130_062344/") or all(line.endswith("/") for line in lines[:-1])
     assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize(
+    ("shown_index", "count", "expected"),
+    [
+        (4, 9, [0, 1, 2, 3, 4, 5, 6, 7, 8]),
+        (4, 7, [0, 2, 3, 4, 5, 6, 8]),
+        (0, 7, [0, 1, 2, 3, 4, 5, 8]),
+        (8, 7, [0, 3, 4, 5, 6, 7, 8]),
+        (4, 3, [3, 4, 5]),
+    ],
+)
+def test_strip_shows_the_first_and_the_last_step_if_it_shows_several(
+    shown_index: int, count: int, expected: list[int]
+) -> None:
+    assert choose_visible_steps(range(9), shown_index, count) == expected

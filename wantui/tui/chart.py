@@ -25,6 +25,10 @@ MIN_RELATIVE_RANGE = 0.01
 """Range of a curve, as a share of its maximum, below which it is almost constant: its axis then begins at 0."""
 MIN_TICK_COUNT = 3
 """Minimum number of ticks on a vertical axis that has at least as many rows."""
+DECADE_FACTORS = ((2, 5), (3,), (4,))
+"""Multiples of the powers of 10 that have ticks on a logarithmic axis, if they are near the centres of rows."""
+MIN_ROWS_PER_DECADE, MAX_TICK_ERROR = 4, 0.04
+"""Minimum rows of a decade with such ticks, and their maximum distance from the centre of a row, in decades."""
 MIN_CHART_HEIGHT = 4
 """Minimum height of a chart in lines: two of the plot, the axis and its labels."""
 
@@ -53,7 +57,7 @@ class Chart:
         self.plot_height = max(1, height - 2)
         if is_log:
             self.row_value, self.top_value, exponents = choose_decade_rows(*y_range, self.plot_height)
-            self.y_ticks = [10.0**exponent for exponent in exponents]
+            self.y_ticks = self._list_decade_ticks(exponents)
             self.y_labels = [f"{tick:g}" for tick in self.y_ticks]
         else:
             self.row_value, self.top_value, self.y_ticks = choose_rows(*y_range, self.plot_height)
@@ -70,6 +74,22 @@ class Chart:
         self._area_eighths: list[int] = [0] * self.plot_width
         """Height of the area in each column, in eighths of a cell."""
         self._area_style = Style.null()
+
+    def _list_decade_ticks(self, exponents: Sequence[int]) -> list[float]:
+        """Return the powers of 10 on the axis, and multiples of them that are near the centre of a row."""
+        rows_per_decade = round(1 / self.row_value)
+        if rows_per_decade < MIN_ROWS_PER_DECADE:
+            return [10.0**exponent for exponent in exponents]
+
+        def is_near_row(factor: int) -> bool:
+            rows = rows_per_decade * math.log10(factor)
+            return abs(rows - round(rows)) <= MAX_TICK_ERROR * rows_per_decade
+
+        factors = next((factors for factors in DECADE_FACTORS if all(map(is_near_row, factors))), ())
+        bottom = self.top_value - (self.plot_height - 1) * self.row_value
+        powers = (10.0**exponent for exponent in range(min(exponents) - 1, max(exponents) + 1))
+        ticks = [factor * power for power in powers for factor in (1, *factors)]
+        return [tick for tick in ticks if bottom - 1e-9 <= math.log10(tick) <= self.top_value + 1e-9]
 
     def add_area(self, xs: Sequence[float], ys: Sequence[float], style: Style) -> None:
         """Fill the cells below a curve with a colour, behind all lines; points must be on the horizontal axis."""

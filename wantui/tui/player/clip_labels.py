@@ -53,28 +53,6 @@ def number_equal_labels(labels: Sequence[str]) -> list[str]:
     return numbered_labels
 
 
-def cut_prompt(prompt: str, other_prompts: Sequence[str], width: int) -> str:
-    """Return a prompt cut to a number of characters; the first word in which it differs from others stays visible."""
-    if len(prompt) <= width:
-        return prompt
-    words, others = prompt.split(), [other.split() for other in other_prompts]
-    first = next((i for i, word in enumerate(words) if any(other[i : i + 1] != [word] for other in others)), 0)
-    if (shown_length := len(" ".join(words[: first + 1]))) + 1 <= width:
-        return _cut_after_word(prompt, width, shown_length)
-    start = first
-    while start and len(" ".join(words[start - 1 : first + 2])) + 2 <= width:
-        start -= 1
-    text = f"… {' '.join(words[start:])}"
-    shown_length = len(f"… {' '.join(words[start : first + 1])}")
-    return text if len(text) <= width else _cut_after_word(text, width, shown_length)
-
-
-def _cut_after_word(text: str, width: int, shown_length: int) -> str:
-    """Return a text cut to a number of characters: after a word, unless this would hide one of the first characters."""
-    end = text.rfind(" ", shown_length, width - 1)
-    return f"{text[:end]} …" if end > 0 else f"{text[: width - 1]}…"
-
-
 def describe_clips(clips: Sequence[PlayerClip], batch_clips: Sequence[PlayerClip], mark_symbols: str) -> str:
     """Return what compared clips have in common, or the title of a single clip with its place in the batch.
 

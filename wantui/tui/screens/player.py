@@ -236,9 +236,8 @@ class Player(DialogMixin, WorkerErrorsMixin, ModalScreen[PlayerClip]):
                 view.show_picture(frame, is_moving=self.playback.is_playing)
             elif buffer.has_failed:
                 view.show_message(buffer.error)
-        prompts = [clip.recipe.prompt for clip in self.clips]
         for panel, clip, label in zip(self.query(ClipPanel), self.clips, self.played.labels, strict=True):
-            panel.show_label(clip, label, self._list_mark_symbols(clip), prompts)
+            panel.show_label(clip, label, self._list_mark_symbols(clip))
         prompt = Text(escape_unprintable(self.clips[0].recipe.prompt), Style(dim=True), no_wrap=True)
         self.query_one("#prompt", DiffText).show_lines([prompt])
         self._show_difference(frames)

@@ -137,6 +137,11 @@ class DifferenceCurve(WorkerErrorsMixin, SeekBar):
         index = min(index, len(difference.means) - 1)
         title, *figures = self._list_figures(difference, index)
         lines = join_texts([title, *figures], width, FIGURE_GAP)
+        if choose_curve_range(difference.means)[0] > 0:
+            notes = [f"mean difference (0 to {MAX_LEVEL}; axis not from 0)", "mean difference (not from 0)"]
+            titles = [Text(note, title.style) for note in notes]
+            rows = [join_texts([each, *figures], width, FIGURE_GAP) for each in titles]
+            lines = next((row for row in rows if len(row) <= len(lines)), rows[-1])
         if len(lines) > height:
             lines = join_texts(figures, width, FIGURE_GAP)
         self.bar_width = 0

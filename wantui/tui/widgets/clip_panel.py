@@ -1,7 +1,6 @@
 """Panel of one clip in the player: its picture, below a label where several clips are compared."""
 
-from collections.abc import Sequence
-
+from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 from textual import getters
@@ -9,13 +8,9 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 
 from wantui.formatting import escape_unprintable
-from wantui.tui.player.clip_labels import cut_prompt
 from wantui.tui.player.clips import PlayerClip
 from wantui.tui.widgets.diff_text import DiffText
 from wantui.tui.widgets.picture_view import PictureView
-
-MIN_PROMPT_WIDTH = 8
-"""Minimum width of the prompt in a label, in cells."""
 
 
 class ClipPanel(Vertical):
@@ -40,17 +35,18 @@ class ClipPanel(Vertical):
         yield DiffText(classes="clip-label")
         yield PictureView(is_at_top=self.is_compared)
 
-    def show_label(self, clip: PlayerClip, name: str, signs: str, prompts: Sequence[str]) -> None:
-        """Show the name of a clip in the colour of its variation, its marks and its prompt.
+    def show_label(self, clip: PlayerClip, name: str, signs: str) -> None:
+        """Show the name of a clip in the colour of its variation, its marks and, if it fits, its prompt.
 
         Args:
+            name: what differs between the clip and the compared ones.
             signs: signs of the marks.
-            prompts: prompts of all compared clips; a word that differs between them stays visible.
         """
         line = Text.assemble(" " * self.view.picture_left, (name, Style(bold=True)), no_wrap=True)
         line.stylize(self.label.make_colour_style(clip.colour_name), 0, line.cell_len)
         if signs:
             line.append(f"  {signs}", self.label.make_colour_style("accent"))
-        free_width = max(MIN_PROMPT_WIDTH, self.label.content_size.width - line.cell_len - 2)
-        prompt = cut_prompt(escape_unprintable(clip.recipe.prompt), list(map(escape_unprintable, prompts)), free_width)
-        self.label.show_lines([line.append(f"  {prompt}", Style(dim=True))])
+        prompt = f"  {escape_unprintable(clip.recipe.prompt)}"
+        if line.cell_len + cell_len(prompt) <= self.label.content_size.width:
+            line.append(prompt, Style(dim=True))
+        self.label.show_lines([line])

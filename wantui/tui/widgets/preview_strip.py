@@ -1,6 +1,6 @@
 """Strip of small pictures, one per step with a preview; the shown step is marked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,26 @@ DEFAULT_PICTURE_LINES = 3
 """Height of a small picture in lines, unless the strip has another."""
 GAP_SIGN = "⋯"
 """Sign between two steps if the steps between them have no picture, and at an end of the strip if more steps follow."""
+MIN_COUNT_WITH_ENDS = 5
+"""Minimum number of pictures that always include the first and the last step."""
 SCREEN_SHARE = 5
 """Lines of the screen for each line of a small picture that is larger than the minimum."""
 
 
+def choose_visible_steps(steps: Sequence[int], shown_index: int, count: int) -> list[int]:
+    """Return at most `count` steps: those around the shown one and, if these are several, the first and the last."""
+    if len(steps) <= count:
+        return list(steps)
+    if count < MIN_COUNT_WITH_ENDS:
+        first = max(0, min(shown_index - count // 2, len(steps) - count))
+        return list(steps[first : first + count])
+    inner_count = count - 2
+    first = max(1, min(shown_index - inner_count // 2, len(steps) - 1 - inner_count))
+    return [steps[0], *steps[first : first + inner_count], steps[-1]]
+
+
 class PreviewStrip(DiffText):
-    """Small pictures of the steps, as many as fit, around the shown step.
+    """Small pictures of the steps, as many as fit: around the shown step, the first and the last.
 
     Args:
         picture_lines: minimum and maximum height of a small picture in lines; larger than the minimum if all steps fit
@@ -95,10 +109,9 @@ class PreviewStrip(DiffText):
         picture_width = self._choose_size(len(steps), width / height)
         visible_count = max(1, (self.size.width + 1) // self._cell_width)
         shown_index = steps.index(self._shown_step) if self._shown_step in steps else len(steps) - 1
-        first = max(0, min(shown_index - visible_count // 2, len(steps) - visible_count))
         if len(steps) >= visible_count:
             self._cell_width = (self.size.width + 1) // visible_count
-        self._visible_steps = steps[first : first + visible_count]
+        self._visible_steps = choose_visible_steps(steps, shown_index, visible_count)
         shortest_gap = min((later - earlier for earlier, later in pairwise(steps)), default=1)
         lines = [Text(no_wrap=True) for _ in range(self._picture_lines + 1)]
         labels = self._label_steps(max(picture_width, self._cell_width - 1))
@@ -109,9 +122,9 @@ class PreviewStrip(DiffText):
             if index and step - self._visible_steps[index - 1] > shortest_gap:
                 append_at(lines[-1], column - 1, Text(GAP_SIGN, style))
             label = labels[index].center(picture_width)[: max(picture_width, self._cell_width - 1)]
-            if label[0] == " " and not index and first:
+            if label[0] == " " and not index and step != steps[0]:
                 label = GAP_SIGN + label[1:]
-            if label[-1] == " " and index == visible_count - 1 and first + visible_count < len(steps):
+            if label[-1] == " " and index == visible_count - 1 and step != steps[-1]:
                 label = label[:-1] + GAP_SIGN
             if step == self._shown_step:
                 style = self.make_colour_style("accent") + Style(bold=True, reverse=True)
