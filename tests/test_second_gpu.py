@@ -167,6 +167,30 @@ def test_gpus_of_the_running_engine_equal_those_of_its_environment(monkeypatch: 
         check_second_gpu(find_state_directory(), load_config("nano", [TWO]).settings)
 
 
+@pytest.mark.parametrize(
+    ("device", "indices"), [("auto", [0, 1]), ("cuda:0", [0]), ("cuda:1", [1]), ("cuda:2", []), ("cpu", [])]
+)
+def test_memory_and_fp8_are_checked_on_the_gpus_that_can_render_a_batch(
+    monkeypatch: pytest.MonkeyPatch, device: str, indices: list[int]
+) -> None:
+    names = ("auto", "cpu", "cuda", "cuda:0", "cuda:1")
+    engine = Engine(7, 0.0, Path("logs"), "1", names, environment={"CUDA_VISIBLE_DEVICES": "0,1"})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+    monkeypatch.setattr(enqueue, "query_gpus", lambda: GpuReport(tuple(MIXED), "1", None))
+    monkeypatch.setattr(enqueue, "find_engine", lambda _: engine)
+    assert [each.index for each in enqueue._list_device_gpus(find_state_directory(), device)] == indices
+
+
+def test_sweep_on_the_cpu_runs_despite_invalid_visible_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    monkeypatch.setattr(enqueue, "query_gpus", lambda: GpuReport(tuple(MIXED), "1", None))
+    settings = ["model_settings.device=cpu", "sweeps=steps=3,10"]
+    batch = plan_batch(load_config("nano", settings), "a star")
+    assert batch.sweep is not None
+    assert enqueue.fit_batch_to_machine(find_state_directory(), batch) is batch
+    assert enqueue.find_machine_refusals(find_state_directory(), batch) == []
+
+
 def test_run_on_a_machine_without_gpus_is_refused_and_leaves_no_folder(wantui: Wantui, tmp_path: Path) -> None:
     result = wantui("run", "-c", "nano", "-t", "a star", "--set", TWO, "--set", f"output_dir={tmp_path / 'outputs'}")
     assert result.code == 3

@@ -136,7 +136,7 @@ class _PlanChooser:
 
 
 def find_oversized_cells(preview: BatchPreview, gpus: Sequence[Gpu]) -> dict[str, str]:
-    """Return the cells of a sweep that would not fit on any GPU of this machine, even an idle one, with the reasons.
+    """Return the cells of a sweep that would not fit on any of these GPUs, even an idle one, with the reasons.
 
     Returns:
         The reason by label of the cell.
@@ -145,7 +145,7 @@ def find_oversized_cells(preview: BatchPreview, gpus: Sequence[Gpu]) -> dict[str
     if preview.sweep is None or not sizes or preview.config.settings.model_settings.device == "cpu":
         return {}
     chooser = _PlanChooser(preview, max(sizes))
-    reason = f"it needs more GPU memory than the {format_bytes(max(sizes))} of this machine's largest GPU"
+    reason = f"it needs more GPU memory than the {format_bytes(max(sizes))} of the largest GPU that can render it"
     reason_by_label = {}
     for cell in preview.possible_cells:
         chosen_plan = chooser.choose_plan(_find_largest_recipe(preview, cell))

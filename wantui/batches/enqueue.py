@@ -112,11 +112,9 @@ def check_fp8_available(state_dir: StateDirectory, device: str, recipes: Iterabl
         raise UnknownDeviceError(
             explain_missing_fp8("the CPU" if device == "cpu" else "this machine without a GPU", None)
         )
-    gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    slots = create_worker_slots(gpus, None)
-    for slot, gpu in zip(slots, gpus, strict=False):
+    for gpu in _list_device_gpus(state_dir, device):
         capability = gpu.compute_capability
-        if device in slot.served_devices and capability is not None and capability < MIN_COMPUTE_CAPABILITY:
+        if capability is not None and capability < MIN_COMPUTE_CAPABILITY:
             raise UnknownDeviceError(explain_missing_fp8(f"GPU {gpu.index} ({gpu.name})", capability))
 
 
@@ -161,6 +159,15 @@ def _list_engine_gpus(engine: Engine | None) -> list[Gpu]:
     return select_visible_gpus(query_gpus().gpus, engine.environment.get("CUDA_VISIBLE_DEVICES"))
 
 
+def _list_device_gpus(state_dir: StateDirectory, device: str) -> list[Gpu]:
+    """Return the GPUs of the running engine, or of a new one, that serve a device name in batches; none for cpu."""
+    if device == "cpu":
+        return []
+    gpus = _list_engine_gpus(find_engine(state_dir.directory))
+    slots = create_worker_slots(gpus, None)
+    return [gpu for slot, gpu in zip(slots, gpus, strict=False) if device in slot.served_devices]
+
+
 def fit_batch_to_machine(state_dir: StateDirectory, batch: Batch, on_locked: LockListener = lambda _: None) -> Batch:
     """Return a batch that this machine can run; drop oversized cells if the settings allow that.
 
@@ -176,8 +183,7 @@ def fit_batch_to_machine(state_dir: StateDirectory, batch: Batch, on_locked: Loc
     check_second_gpu(state_dir, batch.config.settings)
     if batch.sweep is None:
         return batch
-    gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return drop_oversized_cells(batch, gpus)
+    return drop_oversized_cells(batch, _list_device_gpus(state_dir, device))
 
 
 def can_use_gpu(state_dir: StateDirectory, device: str) -> bool:
@@ -208,7 +214,10 @@ def find_machine_refusals(state_dir: StateDirectory, batch: Batch | BatchPreview
             refusals.append(error)
     if batch.sweep is None:
         return refusals
-    gpus = select_visible_gpus(query_gpus().gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    try:
+        gpus = _list_device_gpus(state_dir, device)
+    except UserError:  # the check of the device has reported it
+        return refusals
     memory_refusals = format_memory_refusals(batch, find_oversized_cells(batch, gpus))
     return [*refusals, *map(UserError, memory_refusals)]
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+from wantui.batches.batch_gpus import choose_device_gpus, read_visible_devices
 from wantui.batches.progress import ProgressTracker
 from wantui.formatting import format_duration
-from wantui.gpu.nvml import query_gpus
+from wantui.gpu.nvml import Gpu, query_gpus
 from wantui.queue.engine_lock import read_engine_info
 from wantui.queue.events import ENDING_EVENTS
 from wantui.queue.reader import QueueReader
@@ -112,8 +113,7 @@ class EtaModel:
     def __init__(self, queue: QueueReader) -> None:
         self.queue = queue
         self.past_videos: list[TimedVideo] = []
-        gpus = query_gpus().gpus
-        self._gpu_name = gpus[0].name if gpus else None
+        self._gpus = query_gpus().gpus
         self._first_recipe_by_batch: dict[int, Recipe] = {}
         self.reload_past_videos()
 
@@ -190,8 +190,8 @@ class EtaModel:
         if recipe is not None:
             is_on_gpu = any(name.startswith("cuda") for name in device_names) and batch.device != "cpu"
             throughput = None
-            if is_on_gpu and self._gpu_name is not None:
-                throughput = load_throughput(self.queue.path.parent, self._gpu_name, recipe)
+            if is_on_gpu and (gpus := self._list_batch_gpus(batch)):
+                throughput = load_throughput(self.queue.path.parent, gpus[0].name, recipe)
             estimate = estimate_video_seconds(
                 recipe,
                 "cuda" if is_on_gpu else "cpu",
@@ -207,6 +207,9 @@ class EtaModel:
             if video.batch == batch.id and video.id in pace_by_video
         ]
         return sum(running_durations) / len(running_durations) if running_durations else None
+
+    def _list_batch_gpus(self, batch: BatchRow) -> list[Gpu]:
+        return choose_device_gpus(self._gpus, read_visible_devices(self.queue.path.parent), batch.device)
 
     def _load_first_recipe(self, batch: BatchRow) -> "Recipe | None":
         """Return the recipe of the batch's first video, which represents all videos: they take equally long."""

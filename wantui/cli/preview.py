@@ -261,6 +261,7 @@ def _predict_costs(preview: "BatchPreview") -> "tuple[list[CostLine], list[CellC
     The prediction uses the finished videos in the queue, or none if the queue cannot be read.
     """
     from wantui.batches.batch_cost import estimate_batch_costs
+    from wantui.batches.batch_gpus import keep_batch_gpus, read_visible_devices
     from wantui.batches.cell_cost import estimate_cell_costs
     from wantui.batches.enqueue import find_machine_refusals
     from wantui.engine.queue_opening import open_queue
@@ -279,7 +280,11 @@ def _predict_costs(preview: "BatchPreview") -> "tuple[list[CostLine], list[CellC
             past_videos = parse_timed_videos(queue.list_finished_videos())
     except UserError as error:  # `wantui run` would fail with it
         refusals.append(error)
-    gpu_sample = GpuMonitor(lambda _: None).read_sample()
+    gpu_sample = keep_batch_gpus(
+        GpuMonitor(lambda _: None).read_sample(),
+        read_visible_devices(state_directory),
+        preview.config.settings.model_settings.device,
+    )
     return (
         estimate_batch_costs(preview, past_videos, gpu_sample, state_directory),
         estimate_cell_costs(preview, past_videos, gpu_sample, state_directory),

@@ -76,6 +76,7 @@ def compute_preview(
 ) -> BatchPreviewed:
     """Expand a draft and predict its cost; an error becomes part of the message."""
     from wantui.batches.batch_cost import estimate_batch_costs
+    from wantui.batches.batch_gpus import keep_batch_gpus, read_visible_devices
     from wantui.batches.cell_cost import describe_cells, estimate_cell_costs
     from wantui.models.tokenizer import find_tokenizer_file
     from wantui.planning import preview_batch
@@ -90,6 +91,9 @@ def compute_preview(
             )
         preview = preview_batch(config, template)
         tokenizer_path = find_tokenizer_file(preview.model, preview.first_recipe.revision)
+        if gpu_sample is not None:
+            visible_devices = read_visible_devices(state_dir.directory)
+            gpu_sample = keep_batch_gpus(gpu_sample, visible_devices, config.settings.model_settings.device)
         cost_lines = estimate_batch_costs(preview, timed_videos, gpu_sample, state_dir.directory)
         cell_texts = describe_cells(estimate_cell_costs(preview, timed_videos, gpu_sample, state_dir.directory))
     except TemplateError as error:

@@ -1,0 +1,69 @@
+"""The GPUs whose time and memory are predicted for a batch."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from gpu_samples import make_gpu_sample
+
+from wantui.batches.batch_gpus import choose_device_gpus, keep_batch_gpus, read_visible_devices
+from wantui.batches.cell_cost import list_free_gpu_bytes
+from wantui.engine.control import acquire_engine_lock
+from wantui.gpu.monitor import GpuState
+from wantui.gpu.nvml import Gpu
+
+GB = 10**9
+STATES = tuple(
+    GpuState(index, f"GPU-{letter}", name, memory_total=total * GB, memory_used=0)
+    for index, (letter, name, total) in enumerate([("a", "A100", 40), ("b", "H100", 80), ("c", "H200", 141)])
+)
+
+
+@pytest.mark.parametrize(
+    ("visible_devices", "device", "indices"),
+    [
+        (None, "auto", [0, 1, 2]),
+        ("2,0", "cuda", [2, 0]),
+        ("2,0", "cuda:1", [0]),
+        ("GPU-b", "auto", [1]),
+        ("0", "cuda:1", []),
+        ("", "auto", []),
+        ("9", "auto", [0, 1, 2]),  # a new batch is refused
+    ],
+)
+def test_costs_are_predicted_for_the_gpus_that_serve_the_batch(
+    visible_devices: str | None, device: str, indices: list[int]
+) -> None:
+    sample = keep_batch_gpus(make_gpu_sample(*STATES), visible_devices, device)
+    assert [state.index for state in sample.gpus] == indices
+    gpus = [Gpu(state.index, state.uuid, state.name, None, None) for state in STATES]
+    assert [gpu.index for gpu in choose_device_gpus(gpus, visible_devices, device)] == indices
+
+
+def test_lost_gpu_serves_no_batch() -> None:
+    sample = make_gpu_sample(replace(STATES[0], state="lost"), STATES[1])
+    assert keep_batch_gpus(sample, None, "auto").gpus == STATES[1:2]
+
+
+@pytest.mark.parametrize(("is_mig_enabled", "visible_devices"), [(True, None), (False, "MIG-1"), (True, "MIG-1")])
+def test_free_memory_of_a_mig_instance_is_unknown(is_mig_enabled: bool, visible_devices: str | None) -> None:
+    sample = make_gpu_sample(replace(STATES[1], is_mig_enabled=is_mig_enabled))
+    (state,) = keep_batch_gpus(sample, visible_devices, "auto").gpus
+    assert list_free_gpu_bytes([state]) == []
+
+
+def test_variable_of_the_running_engine_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert read_visible_devices(None) == read_visible_devices(tmp_path) == "7"
+    descriptor = acquire_engine_lock(tmp_path)
+    assert descriptor is not None
+    try:
+        for value in ("1", None):
+            info = json.dumps({"environment": {"CUDA_VISIBLE_DEVICES": value}}).encode()
+            os.pwrite(descriptor, info, 0)
+            os.ftruncate(descriptor, len(info))
+            assert read_visible_devices(tmp_path) == value
+    finally:
+        os.close(descriptor)

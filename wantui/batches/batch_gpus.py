@@ -1,0 +1,55 @@
+"""The GPUs of this machine on which an engine may render a batch, for predictions of time and memory."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from wantui.gpu.monitor import GpuSample, GpuState
+from wantui.gpu.nvml import Gpu, NoSuchGpuError, select_visible_gpus
+from wantui.queue.engine_lock import read_engine_info
+
+VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+
+
+def read_visible_devices(state_directory: Path | None) -> str | None:
+    """Return the CUDA_VISIBLE_DEVICES of the running engine, or of this process, whose environment a new one gets."""
+    try:
+        engine_info = None if state_directory is None else read_engine_info(state_directory)
+    except PermissionError:
+        engine_info = None
+    environment = (engine_info or {}).get("environment", os.environ)
+    value: str | None = environment.get(VISIBLE_DEVICES)
+    return value
+
+
+def choose_device_gpus(gpus: Sequence[Gpu], visible_devices: str | None, device: str) -> list[Gpu]:
+    """Return the GPUs that serve a batch with this device; all if CUDA_VISIBLE_DEVICES is invalid.
+
+    Args:
+        device: auto, cuda, or cuda:N, the GPU at place N of CUDA_VISIBLE_DEVICES.
+    """
+    try:
+        visible_gpus = select_visible_gpus(tuple(gpus), visible_devices)
+    except NoSuchGpuError:  # a new batch is refused for this reason
+        return list(gpus)
+    number = device.removeprefix("cuda:")
+    return visible_gpus[int(number) : int(number) + 1] if number.isdigit() else visible_gpus
+
+
+def keep_batch_gpus(sample: GpuSample, visible_devices: str | None, device: str) -> GpuSample:
+    """Return a sample with only the GPUs that serve a batch with this device, and that respond.
+
+    The free memory of a MIG instance is unknown: the driver reports the memory of the whole GPU.
+    """
+    states = [_hide_shared_memory(state) for state in sample.gpus if state.state == "ok"]
+    if any(entry.strip().startswith("MIG-") for entry in (visible_devices or "").split(",")):
+        return replace(sample, gpus=tuple(replace(state, memory_total=None, memory_used=None) for state in states))
+    gpus = [Gpu(state.index, state.uuid, state.name, state.memory_total, state.memory_used) for state in states]
+    indices = [gpu.index for gpu in choose_device_gpus(gpus, visible_devices, device)]
+    state_by_index = {state.index: state for state in states}
+    return replace(sample, gpus=tuple(state_by_index[index] for index in indices))
+
+
+def _hide_shared_memory(state: GpuState) -> GpuState:
+    return replace(state, memory_total=None, memory_used=None) if state.is_mig_enabled else state
