@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from wantui.engine.slots import VISIBLE_DEVICES
 from wantui.gpu.monitor import GpuSample, GpuState
 from wantui.gpu.nvml import Gpu, NoSuchGpuError, select_visible_gpus
 from wantui.queue.engine_lock import read_engine_info
-
-VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 def read_visible_devices(state_directory: Path | None) -> str | None:
