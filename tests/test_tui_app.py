@@ -387,7 +387,9 @@ def test_machine_panel_draws_the_latest_load() -> None:
         async with application() as it:
             panel = it.app.screen.query_one(GpuPanel)
             assert panel.draw_load_history([0, 100, 100, None], 12).plain == " ⣸⠁" + " " * 9
-            latest = panel.draw_load_history(range(40, 100), 31).plain
+            assert panel.draw_load_history([0, 100, 100, None], 25).plain == "   last 24 s ⣸⠁" + " " * 10
+            latest = panel.draw_load_history(range(40, 100), 43).plain
+            assert latest.startswith("   last 60 s ")
             assert panel.draw_load_history(range(100), 60).plain == latest, "two samples a cell, and the latest ones"
             assert not panel.draw_load_history([50], 8).plain, "too narrow"
 

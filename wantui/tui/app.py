@@ -134,6 +134,7 @@ class WantuiApp(OneShotTimersMixin, WorkerErrorsMixin, ThemedApp, SentCellsApp):
             max(0, self.start_seq - RECENT_EVENT_COUNT),
         )
         sample_seconds = SLOW_POLL_SECONDS if self.is_low_bandwidth else 1.0
+        self.gpu_history.sample_seconds = sample_seconds
         self.gpu_monitor = GpuMonitor(self._publish_sample, sample_seconds, nvml)
         self.gpu_monitor.reads_processes = self.gpu_panel_mode == "large"
         self.settings_watcher = SettingsWatcher(

@@ -21,6 +21,8 @@ WIDE_PANEL_WIDTH = 100
 """Smallest width in cells at which the panel shows the names of GPUs."""
 WIDE_BAR_WIDTH, NARROW_BAR_WIDTH = 16, 8
 """Widths of the memory and load bars, in cells, in a wide and in a narrow panel."""
+HISTORY_LABEL_WIDTH = 12
+"""Cells before the load history for the time that it shows."""
 HISTORY_WIDTHS = (8, 30)
 """Minimum and maximum width of the load history in a line, in cells with two samples each."""
 MIN_WIDTH_WITH_LOAD_GRAPH = 76
@@ -48,6 +50,8 @@ class GpuHistory:
 
     def __init__(self) -> None:
         self.latest_sample: GpuSample | None = None
+        self.sample_seconds = 1.0
+        """Seconds between two samples."""
         self.used_bytes_by_gpu: dict[int, deque[float | None]] = {}
         self.load_by_gpu: dict[int, deque[float | None]] = {}
         self.machine_used_bytes: deque[float | None] = deque(maxlen=MAX_GRAPH_SAMPLES)
@@ -128,12 +132,19 @@ class GpuPanel(DiffText):
         return [line, *reason, *graphs]
 
     def draw_load_history(self, percents: Iterable[float | None], free_width: int) -> Text:
-        """Draw the load of the last samples in one line, from 0 to 100 percent; empty if there is no room."""
-        width = min(HISTORY_WIDTHS[1], free_width - 1)
-        if width < HISTORY_WIDTHS[0]:
-            return Text()
-        (curve,) = draw_curve(list(percents), width, 1, 0, 100)
-        return Text.assemble(" ", (curve, self.make_colour_style("accent")))
+        """Draw the load of the last samples in one line, from 0 to 100 percent, behind the time that it shows.
+
+        A small width has no time, and a very small one has no curve.
+        """
+        for label_width in (HISTORY_LABEL_WIDTH, 0):
+            width = min(HISTORY_WIDTHS[1], free_width - 1 - label_width)
+            if width >= HISTORY_WIDTHS[0]:
+                (curve,) = draw_curve(list(percents), width, 1, 0, 100)
+                label = (
+                    f"last {2 * width * self.history.sample_seconds:.0f} s ".rjust(label_width) if label_width else ""
+                )
+                return Text.assemble(" ", (label, "dim"), (curve, self.make_colour_style("accent")))
+        return Text()
 
     def draw_graphs(
         self,
