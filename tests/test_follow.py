@@ -62,6 +62,13 @@ def test_bars_show_running_videos_and_lines_show_outcomes() -> None:
     assert "done: [red] seed 42, 2.5 s, v.mp4" in output
 
 
+def test_line_about_a_killed_worker_names_worker_signal_and_the_video_that_is_tried_again() -> None:
+    died = event("interrupted", title="red seed 42", error="signal SIGKILL: free memory", worker="worker-0:7")
+    assert format_event_line(died) == (
+        "interrupted: worker-0:7 died during red seed 42, which is tried again: signal SIGKILL: free memory"
+    )
+
+
 def test_plain_lines_report_starts_ends_and_interruptions(capsys: pytest.CaptureFixture[str]) -> None:
     lines = PlainReporter(lambda: None)
     for happened in LIFE:

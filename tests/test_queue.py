@@ -29,6 +29,7 @@ from wantui.queue.events import (
     StepDone,
     UnknownEvent,
     VideoDone,
+    VideoInterrupted,
     VideoRestarted,
     VideoResumed,
     WorkerDied,
@@ -228,6 +229,9 @@ def test_updates_with_a_lost_claim_are_refused(queue: Queue) -> None:
     add(queue, "a")
     old = claim(queue, "w1")
     queue.reclaim_videos("w1", "signal SIGKILL", counts_crash=True)
+    assert queue.list_events(0)[-1].payload == VideoInterrupted(
+        title=old.title, number=1, error="signal SIGKILL", worker="w1"
+    )
     new = claim(queue, "w2")
     assert (new.video_id, new.attempt) == (old.video_id, 2)
     updates = (

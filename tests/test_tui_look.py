@@ -19,7 +19,7 @@ from textual.scrollbar import ScrollBar
 from textual.theme import Theme
 
 from wantui.batches.eta import QueueEtas
-from wantui.queue.events import BatchHeld, QueueHeld, VideoOnOneGpu
+from wantui.queue.events import BatchHeld, QueueHeld, VideoInterrupted, VideoOnOneGpu
 from wantui.queue.records import TEMPORARY_HOLD_KINDS, Hold, QueueEvent, WorkerRow, describe_hold
 from wantui.queue.state_dir import find_state_directory
 from wantui.tui.actions import SCREEN_TITLES
@@ -377,6 +377,17 @@ def test_monitor_and_notification_say_how_a_hold_ends(kind: str) -> None:
         changed = snapshot if has_engine else replace(snapshot, engine=None)
         _, next_step = explain_idle_queue(changed, is_engine_starting)
         assert ("F6 to start one" in next_step) == (is_temporary and not has_engine and not is_engine_starting)
+
+
+def test_killed_worker_is_announced_once_with_the_video_that_is_tried_again() -> None:
+    app = Mock()
+    died = VideoInterrupted(title="red seed 42", error="signal SIGKILL", worker="worker-0:7")
+    stopped = VideoInterrupted(title="red seed 43", error="the engine ended")
+    new_events = [QueueEvent(seq, 0.0, 1, seq, payload) for seq, payload in enumerate((died, stopped))]
+    announce_changes(app, QueueSnapshot(), QueueSnapshot(), new_events)
+    (call,) = app.notify.call_args_list
+    assert call.args == ("worker-0:7 died during red seed 42, which is tried again: signal SIGKILL",)
+    assert call.kwargs["title"] == "a worker died"
 
 
 def test_reason_for_one_gpu_is_announced_once_per_batch() -> None:

@@ -55,8 +55,8 @@ def format_event_line(event: "QueueEvent") -> str | None:
         case events.VideoDone(title=title, seconds=seconds, files=files):
             total_seconds = sum(seconds.get(phase, 0.0) for phase in ("denoise", "decode"))
             return f"done: {title}, {total_seconds:.1f} s, {files.get('clip', '')}"
-        case events.VideoInterrupted(title=title, error=error):
-            return f"interrupted: {title}: {error}"
+        case events.VideoInterrupted():
+            return f"interrupted: {event.payload.describe()}"
         case events.VideoCancelled(title=title):
             return f"cancelled: {title}"
         case events.VideoFailed(title=title, error=error):

@@ -256,8 +256,10 @@ class WorkerQueue(QueueWriter):
                     },
                 )
             videos = [self.get_video(row["id"]) for row in rows]
-            for video in videos:
+            for index, video in enumerate(videos):
                 payload = _build_reclaim_event(video.state, video.title, video.number, video.error or reason)
+                if isinstance(payload, VideoInterrupted) and counts_crash and index == 0:
+                    payload = replace(payload, worker=worker_name)
                 self._store_event(payload, video.batch, video.id)
             if has_worker_ended and db.execute("DELETE FROM worker WHERE name = ?", (worker_name,)).rowcount:
                 self._store_event(WorkerEnded(worker=worker_name))

@@ -291,6 +291,14 @@ class VideoInterrupted(VideoEventPayload):
 
     kind: ClassVar[str] = "interrupted"
     error: str = ""
+    worker: str = ""
+    """Name of the worker that died while it rendered the video; empty if the engine or a user ended the process."""
+
+    def describe(self) -> str:
+        """Return what interrupted which video; after the death of a worker, also that the video is tried again."""
+        if not self.worker:
+            return f"{self.title}: {self.error}"
+        return f"{self.worker} died during {self.title}, which is tried again: {self.error}"
 
 
 @dataclass(frozen=True)

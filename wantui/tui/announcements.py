@@ -60,6 +60,8 @@ def _announce_event(app: "WantuiApp", event: QueueEvent) -> None:
             )
         case events.WorkerDied(error=error):
             app.notify(error, severity="error", title="a worker died")
+        case events.VideoInterrupted(worker=worker) if worker:
+            app.notify(event.payload.describe(), severity="warning", title="a worker died", timeout=20)
         case events.VideoOnOneGpu(title=title, reason=reason):
             batch_reason = event.batch_number, reason
             if batch_reason not in app.announced_one_gpu:  # every video of the batch may have the event
