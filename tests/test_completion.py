@@ -167,3 +167,18 @@ def test_open_starts_the_application_with_the_batch(
     batch = {"path": "outputs/summer", "name": "summer", "number": "1"}[named]
     assert wantui("open", batch).code == 0
     assert opened == [folder]
+
+
+@pytest.mark.parametrize("command", ["analyze", "library show", "export"])
+def test_command_that_reads_a_batch_folder_takes_its_queue_number_and_name(wantui: Wantui, command: str) -> None:
+    folder = Path("elsewhere/stars").absolute()
+    queue = Queue(find_state_directory().directory)
+    queue.add_batch(folder, "cpu", [NewVideo(0, "red", "{}", 2)])
+    for word in ("1", "stars"):
+        assert str(folder) in wantui(*command.split(), word).err
+    Path("1").mkdir()  # a folder of this name takes precedence
+    result = wantui(*command.split(), "1")
+    assert str(folder) not in result.err
+    unknown = wantui(*command.split(), "7")
+    assert (unknown.code, "no batch 7 is in the queue, only 1. " in unknown.err) == (2, True)
+    assert "starz" in wantui(*command.split(), "starz").err

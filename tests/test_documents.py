@@ -102,7 +102,7 @@ def test_analysis_page_gives_the_meaning_of_every_metric() -> None:
 
 DOCUMENTS = sorted(path for pattern in ("*.md", "docs/*.md", "wantui/models/nano/*.md") for path in ROOT.glob(pattern))
 LINK_PATTERN = re.compile(r"\]\(([^)\s]+)\)")
-PLACEHOLDER_VALUES = {"BATCH": "1", "BATCH_DIR": "batch", "FOLDER": "batch", "CLIP": "clip.mp4"}
+PLACEHOLDER_VALUES = {"BATCH": "stars", "BATCH_DIR": "batch", "FOLDER": "batch", "CLIP": "clip.mp4"}
 
 
 def find_anchors(document: Path) -> set[str]:

@@ -13,7 +13,7 @@ from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.pass_cost import describe_pass_cost
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.selection_options import add_selection_options, add_video_id_option
-from wantui.cli.types import PATH_TYPE
+from wantui.cli.types import BATCH_FOLDER_TYPE
 from wantui.errors import INTERRUPTED_EXIT_CODE, UserError
 from wantui.formatting import format_count, format_share
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("ablate", cls=WantuiCommand)
-@click.argument("sources", metavar="BATCH|CLIP...", nargs=-1, required=True, type=PATH_TYPE)
+@click.argument("sources", metavar="BATCH|CLIP...", nargs=-1, required=True, type=BATCH_FOLDER_TYPE)
 @click.option(
     "--word", "words", multiple=True, help="Word or words of the prompt to ablate; repeatable.  [default: marked words]"
 )

@@ -15,7 +15,7 @@ from wantui.cli.commands import WantuiCommand
 from wantui.cli.options import print_warnings
 from wantui.cli.output import echo
 from wantui.cli.progress_line import open_progress_line
-from wantui.cli.types import PATH_TYPE, DecimalNumber, UserPath, VideoIdPrefix, WholeNumber
+from wantui.cli.types import BATCH_FOLDER_TYPE, PATH_TYPE, DecimalNumber, UserPath, VideoIdPrefix, WholeNumber
 from wantui.errors import UserError
 from wantui.formatting import format_count, join_and_shorten
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command("analyze", cls=WantuiCommand)
-@click.argument("batches", nargs=-1, required=True, type=PATH_TYPE)
+@click.argument("batches", nargs=-1, required=True, type=BATCH_FOLDER_TYPE)
 @click.option("--list-videos", is_flag=True, help="List the videos with their IDs and stored captures.")
 @click.option(
     "--video-id",

@@ -12,7 +12,7 @@ from wantui.cli.common_options import add_json_option
 from wantui.cli.output import echo, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.selection_options import add_cell_width_option, add_selection_options, add_video_id_option
-from wantui.cli.types import PATH_TYPE
+from wantui.cli.types import BATCH_FOLDER_TYPE, PATH_TYPE
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ NO_MAPS_ERROR = (
 
 
 @click.command("attention", cls=WantuiCommand)
-@click.argument("batch", type=PATH_TYPE)
+@click.argument("batch", type=BATCH_FOLDER_TYPE)
 @click.option(
     "--word",
     "words",

@@ -11,7 +11,7 @@ from wantui.cli.common_options import add_device_option, add_json_option
 from wantui.cli.output import echo, print_json
 from wantui.cli.progress_line import ProgressLine, open_progress_line
 from wantui.cli.selection_options import add_cell_width_option, add_selection_options, add_video_id_option
-from wantui.cli.types import PATH_TYPE
+from wantui.cli.types import BATCH_FOLDER_TYPE, PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -27,7 +27,7 @@ GRID_SUFFIXES = (".png", ".mp4")
 
 
 @click.command("decode", cls=WantuiCommand)
-@click.argument("sources", metavar="BATCH|CLIP...", nargs=-1, required=True, type=PATH_TYPE)
+@click.argument("sources", metavar="BATCH|CLIP...", nargs=-1, required=True, type=BATCH_FOLDER_TYPE)
 @click.option(
     "--steps",
     "written_moments",

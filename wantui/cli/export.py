@@ -8,7 +8,7 @@ import click
 
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.output import echo
-from wantui.cli.types import PATH_TYPE, VideoIdPrefix
+from wantui.cli.types import BATCH_FOLDER_TYPE, PATH_TYPE, VideoIdPrefix
 from wantui.errors import UserError
 from wantui.storage.export import WRITERS_BY_FORMAT
 
@@ -17,7 +17,7 @@ UNSWEPT_PATH_DEPTH = 2
 
 
 @click.command("export", cls=WantuiCommand)
-@click.argument("batch", type=PATH_TYPE)
+@click.argument("batch", type=BATCH_FOLDER_TYPE)
 @click.option(
     "--format",
     "export_format",

@@ -10,13 +10,13 @@ from wantui.cli.options import print_warnings
 from wantui.cli.output import echo
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.selection_options import add_selection_options, add_where_option
-from wantui.cli.types import PATH_TYPE
+from wantui.cli.types import BATCH_FOLDER_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
 
 @click.command("gallery", cls=WantuiCommand)
-@click.argument("batch", type=PATH_TYPE)
+@click.argument("batch", type=BATCH_FOLDER_TYPE)
 @add_selection_options
 @add_where_option
 @click.option("--rows", "rows", default="", help="Row axes when the page opens, comma-separated.")

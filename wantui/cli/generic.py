@@ -23,7 +23,7 @@ from wantui.cli.generic_options import (
 from wantui.cli.left_out import print_left_out
 from wantui.cli.options import add_batch_options
 from wantui.cli.output import echo, print_columns, print_json, print_wrapped_line
-from wantui.cli.types import PATH_TYPE
+from wantui.cli.types import BATCH_FOLDER_TYPE, PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count, format_share
 
@@ -68,7 +68,7 @@ def run_command(
 
 
 @command.command("show")
-@click.argument("batches", nargs=-1, required=True, type=PATH_TYPE)
+@click.argument("batches", nargs=-1, required=True, type=BATCH_FOLDER_TYPE)
 @click.option(
     "--reference",
     "reference_folders",

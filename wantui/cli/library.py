@@ -12,7 +12,7 @@ from wantui.cli.common_options import add_json_option
 from wantui.cli.options import print_warnings
 from wantui.cli.output import echo, print_columns, print_json, report_locked_queue
 from wantui.cli.progress_line import open_progress_line
-from wantui.cli.types import PATH_TYPE
+from wantui.cli.types import BATCH_FOLDER_TYPE, PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count, join_and_shorten, shorten_text
 
@@ -118,7 +118,7 @@ def _format_local_time(created_at: str) -> str:
 
 
 @command.command("show")
-@click.argument("folder", type=PATH_TYPE)
+@click.argument("folder", type=BATCH_FOLDER_TYPE)
 @add_json_option
 def show_batch_folder(folder: Path, as_json: bool) -> None:
     """List the videos of a batch, with their states, clips, stars, rejections and notes.
@@ -231,7 +231,7 @@ def _format_mark(mark: "VideoMark") -> str:
 
 
 @command.command("check")
-@click.argument("batches", metavar="BATCH...", nargs=-1, required=True, type=PATH_TYPE)
+@click.argument("batches", metavar="BATCH...", nargs=-1, required=True, type=BATCH_FOLDER_TYPE)
 @click.option("--json", "as_json", is_flag=True, help="Print every item as JSON.")
 def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
     """Verify the files of each BATCH against their checksums.

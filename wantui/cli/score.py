@@ -13,7 +13,7 @@ from wantui.cli.output import echo, print_json
 from wantui.cli.progress_line import ProgressLine, open_progress_line
 from wantui.cli.score_output import build_score_record, build_score_rows, format_cost, print_score_table
 from wantui.cli.selection_options import add_selection_options, add_video_id_option, add_where_option
-from wantui.cli.types import PATH_TYPE, DecimalNumber, UserPath, WholeNumber
+from wantui.cli.types import BATCH_FOLDER_TYPE, DecimalNumber, UserPath, WholeNumber
 from wantui.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("score", cls=WantuiCommand)
-@click.argument("batch", type=PATH_TYPE)
+@click.argument("batch", type=BATCH_FOLDER_TYPE)
 @click.option(
     "--generic",
     "generic_words",

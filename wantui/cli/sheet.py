@@ -10,7 +10,7 @@ from wantui.cli.options import print_warnings
 from wantui.cli.output import echo
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.selection_options import add_cell_width_option, add_selection_options, add_where_option
-from wantui.cli.types import PATH_TYPE
+from wantui.cli.types import BATCH_FOLDER_TYPE, PATH_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -18,7 +18,7 @@ SUFFIXES = (".png", ".mp4")
 
 
 @click.command("sheet", cls=WantuiCommand)
-@click.argument("batch", type=PATH_TYPE)
+@click.argument("batch", type=BATCH_FOLDER_TYPE)
 @click.option(
     "-o",
     "--output",

@@ -14,7 +14,7 @@ from wantui.cli.commands import WantuiCommand
 from wantui.cli.common_options import add_device_option, add_json_option
 from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
-from wantui.cli.types import PATH_TYPE, UserPath
+from wantui.cli.types import BATCH_FOLDER_TYPE, UserPath
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -35,7 +35,7 @@ DEFAULT_METRICS = ("ssim", "psnr", "latents")
 
 
 @click.command("similarity", cls=WantuiCommand)
-@click.argument("batch", type=PATH_TYPE)
+@click.argument("batch", type=BATCH_FOLDER_TYPE)
 @click.option(
     "--baseline",
     required=True,

@@ -1,5 +1,6 @@
 """Parameter types of options and arguments: paths, numbers, ids, batches."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -114,6 +115,32 @@ class BatchReference(click.ParamType):  # type: ignore[type-arg]  # not generic 
         return _complete_batches(incomplete) or complete_files(incomplete)
 
 
+class BatchFolderReference(BatchReference):
+    """Parameter type of a batch folder: its path, or the number or name of a batch in the queue.
+
+    A path that exists is not looked up in the queue. An unknown name stays a path, which the command rejects.
+    """
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, Path):
+            return value
+        word = super().convert(value, param, ctx)
+        path = Path(word)
+        if os.path.lexists(path) or len(path.parts) > 1:
+            return path
+        from wantui.cli.options import report_locked_queue
+        from wantui.engine.queue_opening import open_queue
+        from wantui.queue.state_dir import find_state_directory
+
+        try:
+            with open_queue(find_state_directory(), on_locked=report_locked_queue)[0] as queue:
+                return queue.find_batch(word).folder
+        except UserError:
+            if word.isdecimal():
+                raise
+            return path
+
+
 def complete_files(incomplete: str) -> list[CompletionItem]:
     """Return the completion item that makes the shell complete file names."""
     return [CompletionItem(incomplete, type="file")]
@@ -167,4 +194,5 @@ PATH_TYPE = UserPath()
 CONFIG_TYPE = ConfigName()
 INTEGER_TYPE = WholeNumber()
 BATCH_TYPE = BatchReference()
+BATCH_FOLDER_TYPE = BatchFolderReference()
 SPEED_TYPE = BenchSpeed()

@@ -14,7 +14,7 @@ from wantui.cli.output import echo
 from wantui.cli.pass_cost import describe_pass_cost
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.selection_options import add_selection_options, add_video_id_option
-from wantui.cli.types import PATH_TYPE
+from wantui.cli.types import BATCH_FOLDER_TYPE
 from wantui.errors import UserError
 from wantui.formatting import format_count
 
@@ -25,7 +25,7 @@ DEFAULT_LEVELS = "0.3,0.5,0.6,0.7,0.8,0.85,0.9,0.95"
 
 
 @click.command("uturn", cls=WantuiCommand)
-@click.argument("batch", type=PATH_TYPE)
+@click.argument("batch", type=BATCH_FOLDER_TYPE)
 @make_generic_option("prompt_settings.generic_words of the batch")
 @click.option(
     "--levels",
