@@ -13,6 +13,7 @@ from wantui.batches.batch_cost import estimate_batch_costs
 from wantui.batches.cell_cost import describe_cells, drop_oversized_cells, estimate_cell_costs
 from wantui.config import ConfigError, dump_settings, load_config, parse_config
 from wantui.config.sweep import find_matching_value_indices, format_value_label, format_value_labels
+from wantui.config.sweep_syntax import SweepError, parse_seeds
 from wantui.errors import UserError
 from wantui.formatting import format_bytes, format_duration
 from wantui.gpu.nvml import Gpu
@@ -140,6 +141,18 @@ def test_impossible_sweep_is_refused_before_planning(sweeps: str, reason: str) -
         parse_config(f"{SMALL}sweeps: '{sweeps}'", "test.yaml")
     assert reason in str(raised.value)
     assert str(raised.value).startswith("test.yaml:3: sweeps: ")
+
+
+@pytest.mark.parametrize(
+    ("written", "range_text"),
+    [("2-8", "2..8"), ("2:8", "2..8"), ("2 to 8", "2..8"), ("2...8", "2..8"), ("0.5 - 2", "0.5..2:0.1")],
+)
+def test_range_written_in_another_way_is_refused_with_its_syntax(written: str, range_text: str) -> None:
+    with pytest.raises(UserError) as raised:
+        parse_config(f"sweeps: cfg_scale={written}\n", "my.yaml")
+    assert f"{written} is not a number. Write a range as {range_text}" in str(raised.value)
+    with pytest.raises(SweepError, match=f"Write a range as {range_text}"):
+        parse_seeds(written)
 
 
 def test_impossible_cells_are_refused_by_name() -> None:

@@ -77,6 +77,11 @@ def test_words_unknown_to_nano_are_named() -> None:
     assert warning.startswith("nano does not know elephant, kissing; `wantui models ls` lists the ")
     assert f"the {len(CAPTION_WORDS)} words" in warning
     assert preview_nano("A large Red circle moving left.").warnings == ()
+    (warning,) = preview_nano("a redd circel over squares and bluebells").warnings
+    assert warning.startswith(
+        "nano does not know redd (did you mean red?), circel (did you mean circle?), squares (did you mean square?), "
+        "bluebells; `wantui models ls` lists the "
+    )
     (warning,) = preview_nano("a star", "prompt_settings.negative_prompt=blurry").warnings
     assert "does not know blurry;" in warning
 

@@ -128,7 +128,7 @@ class BatchFolderReference(BatchReference):
         path = Path(word)
         if os.path.lexists(path) or len(path.parts) > 1:
             return path
-        from wantui.cli.options import report_locked_queue
+        from wantui.cli.output import report_locked_queue
         from wantui.engine.queue_opening import open_queue
         from wantui.queue.state_dir import find_state_directory
 

@@ -63,6 +63,11 @@ def list_setting_paths() -> list[str]:
     return paths
 
 
+def describe_ambiguous_key(paths: Sequence[str]) -> str:
+    """Return the end of a message on a short name that several settings have."""
+    return f"several settings have this name: {', '.join(paths)}. Write one of these"
+
+
 def find_probable_setting(name: str, paths: Sequence[str]) -> str | None:
     """Return the setting or section that an unknown dotted name probably means; None if none is similar.
 

@@ -10,7 +10,13 @@ from pydantic import ValidationError
 
 from wantui.config.document import KeyPath, YamlScalar, convert_to_plain_value, parse_yaml_document, read_config_text
 from wantui.config.fields import FormField, find_form_field
-from wantui.config.key_suggestions import MAX_KEY_LENGTH, find_section, format_key_suggestion
+from wantui.config.key_suggestions import (
+    MAX_KEY_LENGTH,
+    describe_ambiguous_key,
+    find_section,
+    format_key_suggestion,
+    list_setting_paths,
+)
 from wantui.config.legacy_bending import LEGACY_SECTION_KEYS, convert_legacy_section, is_false
 from wantui.config.legacy_sweep import LEGACY_SWEEP_SECTION, convert_legacy_sweep
 from wantui.config.presets import find_config_path
@@ -147,7 +153,11 @@ class _ConfigReader:
         return document.values
 
     def apply_override(self, values: dict[str, Any], override: str) -> None:
-        """Set the value of section.key=value."""
+        """Set the value of section.key=value; the key alone is enough if just one section has it.
+
+        Raises:
+            ConfigError: it is written in another way, or several sections have the key.
+        """
         dotted_key, separator, value_text = override.partition("=")
         key = tuple(dotted_key.strip().split("."))
         if not separator or not all(key):
@@ -156,6 +166,11 @@ class _ConfigReader:
             )
         if len(key) == 1 and find_section(key[0]):
             raise ConfigError([ConfigProblem("--set", None, key[0], f"is a section; write {key[0]}.key=value")])
+        if len(key) == 1 and key[0] not in Settings.model_fields:
+            paths = [path for path in list_setting_paths() if path.endswith(f".{key[0]}")]
+            if len(paths) > 1:
+                raise ConfigError([ConfigProblem("--set", None, key[0], describe_ambiguous_key(paths))])
+            key = tuple(paths[0].split(".")) if paths else key
         self.set_option_value(values, key, YamlScalar(value_text, is_quoted=False), "--set")
 
     def set_option_value(self, values: dict[str, Any], key: KeyPath, value: Any, option_name: str) -> None:

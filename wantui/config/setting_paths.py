@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from wantui.captures import CAPTURES
 from wantui.config.document import convert_to_plain_value, parse_yaml_document
 from wantui.config.fields import FormField, make_form_field
-from wantui.config.key_suggestions import find_probable_setting
+from wantui.config.key_suggestions import describe_ambiguous_key, find_probable_setting
 from wantui.config.problems import ConfigError
 from wantui.config.settings import Settings
-from wantui.config.sweep_syntax import SweepError, WrittenValue, parse_range
+from wantui.config.sweep_syntax import SweepError, WrittenValue, parse_range, reject_misspelt_range
 from wantui.config.values import parse_setting_value
 from wantui.controls import CONTROLS
 from wantui.formatting import shorten_text
@@ -152,9 +152,7 @@ def _expand_name(written_name: str) -> list[str]:
     if len(paths) == 1:
         return [*paths[0].split("."), *parts[1:]]
     if paths:
-        raise SweepError(
-            f"cannot sweep {written_name}: several settings have this name: {', '.join(paths)}. Write one of these"
-        )
+        raise SweepError(f"cannot sweep {written_name}: {describe_ambiguous_key(paths)}")
     refused_paths = [path for path in UNSWEEPABLE_SETTINGS if path.split(".")[-1] == written_name]
     if refused_paths:
         raise SweepError(f"cannot sweep {refused_paths[0]}: {UNSWEEPABLE_SETTINGS[refused_paths[0]]}")
@@ -253,6 +251,8 @@ def parse_swept_values(setting: SettingPath, written: WrittenValue) -> list[Any]
     try:
         takes_numbers = setting.field is not None and setting.field.kind == "number"
         number_range = parse_range(written.text) if takes_numbers and not written.is_quoted else None
+        if takes_numbers and not written.is_quoted:
+            reject_misspelt_range(written.text)
         if setting.field is None or number_range is None:
             return [_parse_value(setting, written)]
         if not setting.field.is_integer:

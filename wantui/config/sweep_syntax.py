@@ -21,6 +21,10 @@ MAX_AXIS_VALUES = 100_000
 """Maximum number of values per setting, and of seeds."""
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?"
 _RANGE_PATTERN = re.compile(rf"\s*({_NUMBER})\s*\.\.\s*({_NUMBER})\s*(?::\s*({_NUMBER})\s*)?", re.ASCII)
+_MISSPELT_RANGE_PATTERN = re.compile(
+    r"\s*(\d+(?:\.\d+)?)\s*(?:-|\u2013|:|to|\.{3,}|\u2026)\s*(\d+(?:\.\d+)?)\s*", re.ASCII
+)
+"""First and last number, separated in a way that other programs use."""
 _NEXT_NAME_PATTERN = re.compile(r"\s*[^\W\d][^=,;\"'+]*=")
 """Name of a setting and its equals sign; after a plus, they begin another setting."""
 
@@ -198,6 +202,18 @@ def parse_range(text: str) -> NumberRange | None:
     return number_range
 
 
+def reject_misspelt_range(text: str) -> None:
+    """Reject a range with a hyphen, a colon or a word between its bounds.
+
+    Raises:
+        SweepError: shows the range as `parse_range` reads it.
+    """
+    if (match := _MISSPELT_RANGE_PATTERN.fullmatch(text)) is not None:
+        first, last = match.groups()
+        step_text = "" if "." not in first + last else ":0.1"
+        raise SweepError(f"{text.strip()} is not a number. Write a range as {first}..{last}{step_text}")
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Parse seeds, such as `7,11,42` or `1..8`.
 
@@ -207,6 +223,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     seeds: list[int] = []
     for seed_text in text.split(","):
         number_range = parse_range(seed_text)
+        reject_misspelt_range(seed_text)
         try:
             numbers = (
                 [_to_integer(number) for number in number_range]

@@ -3,6 +3,7 @@
 They need the model's tokenizer on this machine. No torch here.
 """
 
+import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ MAX_LISTED_WORDS = 5
 """Maximum number of words or groups that a message lists; it counts the rest."""
 MAX_LISTED_WORD_LENGTH = 60
 """Maximum length of a listed word, in characters."""
+MAX_SUGGESTED_LENGTH, MIN_WORD_SIMILARITY = 20, 0.7
+"""Longest part of an unknown word that is compared with nano's words, and smallest difflib ratio of similar words."""
 _PUNCTUATION = ".,;:!?'\"()[]{}-–—…“”‘’。，、！？"
 
 
@@ -115,11 +118,18 @@ def _find_unknown_word_warnings(tokenizer_path: Path, model: WanModel, prompts: 
     if model is NANO:
         unpunctuated_words = dict.fromkeys(word.strip(_PUNCTUATION) for word in words if word not in unknown_words)
         if untrained_words := [word for word in unpunctuated_words if word and word.casefold() not in CAPTION_WORDS]:
+            untrained_words = list(map(_suggest_caption_word, untrained_words))
             warnings.append(
                 f"nano does not know {_format_word_list(untrained_words)}; `wantui models ls` lists the "
                 f"{len(CAPTION_WORDS)} words that it knows"
             )
     return warnings
+
+
+def _suggest_caption_word(word: str) -> str:
+    """Return a word that nano does not know, with the similar word that it knows."""
+    near = difflib.get_close_matches(word.casefold()[:MAX_SUGGESTED_LENGTH], CAPTION_WORDS, 1, MIN_WORD_SIMILARITY)
+    return f"{word} (did you mean {near[0]}?)" if near else word
 
 
 def _find_length_refusals(tokenizer_path: Path, prompts: Iterable[str], prompt_name: str) -> list[str]:
