@@ -56,6 +56,9 @@ def draw_answer_verdicts(answers: "Sequence[Answer]", canvas: Canvas) -> list[Te
         if evidence:
             plain_style = canvas.get_style("foreground") + Style(bold=False)
             verdict_lines[0].stylize(plain_style, QUESTION_WIDTH + len(verdict))
+            if len(verdict) <= len(verdict_lines[0].plain) - QUESTION_WIDTH:  # so the other lines are evidence only
+                for line in verdict_lines[1:]:
+                    line.stylize(plain_style)
         if (start := verdict_lines[0].plain.find(OPEN_SENTENCE)) > 0:  # a verdict of two sentences fits on one line
             verdict_lines[0].stylize(canvas.get_style("text-muted") + Style(bold=False), start)
         lines += verdict_lines

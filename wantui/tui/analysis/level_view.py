@@ -145,7 +145,7 @@ def _cut_lines(lines: Sequence[Text], width: int) -> list[Text]:
 
 def _add_curve(chart: Chart, index: int, sigmas: Sequence[float], values: Sequence[float], style: Style) -> None:
     """Draw a curve with its legend symbol at some noise levels."""
-    chart.add_line(sigmas, values, style)
+    chart.add_line(sigmas, values, style, is_thick=chart.plot_height >= LOW_BLOCK_HEIGHT)
     for position in range(index + 1, len(sigmas), max(2, len(sigmas) // 4)):
         chart.add_symbol(sigmas[position], values[position], GROUP_SYMBOLS[index], style)
 
