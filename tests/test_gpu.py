@@ -131,9 +131,36 @@ def test_doctor_reports_a_torch_that_does_not_fit_the_driver(
 def test_doctor_names_processes_that_use_gpu_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
+    monkeypatch.setattr(doctor, "_check_torch_uses_gpu", lambda: iter(()))
     result = list(doctor._check_gpus("2.13.0+cu130"))
     assert result[0].result.startswith("NVIDIA H100, 60.0 GB of 80.0 GB free, driver 580.1")
     assert any("process 4194309" in one.result for one in result)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("setting", "program", "results"),
+    [
+        (
+            None,
+            "raise RuntimeError('Error 802: not initialized')",
+            ["torch cannot use the GPUs: RuntimeError"],
+        ),
+        (None, "", []),
+        ("", "raise RuntimeError('no GPU is selected')", []),
+    ],
+)
+def test_doctor_reports_gpus_that_torch_cannot_use(
+    monkeypatch: pytest.MonkeyPatch, setting: str | None, program: str, results: list[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml())
+    monkeypatch.setattr(doctor, "build_python_command", lambda *_: [sys.executable, "-S", "-c", program])
+    problems = [finding for finding in doctor._check_gpus("2.13.0+cu130") if finding.result.startswith("torch cannot")]
+    assert [finding.result.rpartition(": Error")[0] for finding in problems] == results
+    assert all("Error 802" in finding.result for finding in problems)
 
 
 def test_gpu_without_memory_report_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from unittest.mock import Mock, patch
 
 import pytest
 import torch
-from conftest import needs_torchao, recipe_for
+from conftest import LoadOnce, needs_torchao, recipe_for
 from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
 from diffusers.hooks.group_offloading import ModuleGroup
 from tiny import latents_of
@@ -23,7 +23,7 @@ from wantui.batches import rerun
 from wantui.captures.attention import AttentionRequest, count_text_columns
 from wantui.config import load_config
 from wantui.config.plans import PLAN_BY_FORMER_NAME, PlanName
-from wantui.generation import bench, fused_attention, load
+from wantui.generation import bench, cross_attention, fused_attention, kernels, load
 from wantui.generation import placement as memory
 from wantui.generation import prompt_encoding as encoding
 from wantui.generation.bench import WAN_2_2_5B_VAE_CONFIG
@@ -493,6 +493,38 @@ def test_missing_kernel_requirements_are_reported_before_loading(
         load_pipeline(SMALL, None, "bfloat16", GPU, speed="fused")
     with pytest.raises(LoadError, match="no C compiler is installed"):
         bench.measure_throughput(torch.device("cuda"), "fused", print)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "triton_version", "is_refused"),
+    [
+        (GPU, torch.bfloat16, "3.6", True),
+        (GPU, torch.float32, "3.6", False),
+        (GPU, torch.bfloat16, None, False),
+        (torch.device("cpu"), torch.bfloat16, "3.6", False),
+    ],
+)
+def test_missing_compiler_for_attention_maps_is_reported_before_the_first_step(
+    device: torch.device,
+    dtype: torch.dtype,
+    triton_version: str | None,
+    is_refused: bool,
+    tiny_models: dict[str, WanModel],
+    load_once: LoadOnce,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kernels, "find_triton_version", lambda: triton_version)
+    monkeypatch.setattr(kernels, "explain_missing_compiler", lambda: "no C compiler is installed")
+    monkeypatch.setattr(cross_attention, "find_device", lambda _: device)
+    name = str(dtype).removeprefix("torch.")
+    pipeline = load_once(tiny_models["wan2.1"], name)
+    capture = CaptureRequests(attention=AttentionRequest(interval=1))
+    recipe = recipe_for(tiny_models["wan2.1"], dtype=name, capture=capture)
+    if not is_refused:
+        assert prepare_inputs(pipeline, recipe).hooks_by_capture
+        return
+    with pytest.raises(LoadError, match=r"attention maps, word weights and bends compile .*, but no C compiler"):
+        prepare_inputs(pipeline, recipe)
 
 
 def test_float32_needs_the_kernel_of_the_decoder(

@@ -168,8 +168,9 @@ def _check_gpus(torch_version: str | None) -> Iterator[Finding]:
     from wantui.gpu.nvml import NoSuchGpuError, find_device_remarks, query_gpus, select_visible_gpus
 
     gpu_report, visible_devices = query_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    selected_gpus = []
     try:
-        select_visible_gpus(gpu_report.gpus, visible_devices)
+        selected_gpus = select_visible_gpus(gpu_report.gpus, visible_devices)
     except NoSuchGpuError as error:
         yield Finding(
             "problem", "gpu", str(error), "set CUDA_VISIBLE_DEVICES to GPUs of this machine, or use device: cpu"
@@ -187,7 +188,10 @@ def _check_gpus(torch_version: str | None) -> Iterator[Finding]:
             memory_text = f"{format_bytes(gpu.total_bytes - gpu.used_bytes)} of {format_bytes(gpu.total_bytes)} free"
         yield Finding("ok", f"gpu {gpu.index}", f"{gpu.name}, {memory_text}, driver {gpu_report.driver_version}")
     if torch_version is not None:
-        yield check_driver_supports_torch(torch_version, gpu_report.driver_version or "")
+        driver_finding = check_driver_supports_torch(torch_version, gpu_report.driver_version or "")
+        yield driver_finding
+        if driver_finding.state == "ok" and selected_gpus:
+            yield from _check_torch_uses_gpu()
     yield from _find_gpu_processes()
     compiler_problem = explain_missing_compiler()
     yield Finding(
@@ -245,6 +249,26 @@ def check_driver_supports_torch(torch_version: str, driver_version: str) -> Find
             f"update the driver, or install a torch build for CUDA {cuda_version - 1} or older",
         )
     return Finding("ok", "cuda", f"torch is built for CUDA {cuda_version}; driver {driver_version} supports it")
+
+
+def _check_torch_uses_gpu() -> Iterator[Finding]:
+    """Let torch initialise CUDA in a child process, which fails for example without the service of an NVSwitch."""
+    try:
+        result = subprocess.run(
+            build_python_command("-c", "import torch; torch.cuda.is_available() or torch.cuda.init()"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=MAX_TORCH_IMPORT_SECONDS,
+            env=build_torch_environment(os.environ),
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding("problem", "cuda", f"torch cannot initialise CUDA: {error}", "check the GPUs with nvidia-smi")
+        return
+    if result.returncode:
+        lines = result.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"the process ended with {describe_exit(result.returncode)}"
+        advice = "workers on GPUs cannot start; restart the machine, or check its GPUs with nvidia-smi"
+        yield Finding("problem", "cuda", f"torch cannot use the GPUs: {reason}", advice)
 
 
 def _find_gpu_processes() -> Iterator[Finding]:

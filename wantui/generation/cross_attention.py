@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wantui.captures.base import list_every_nth_index
+from wantui.generation import kernels
 from wantui.generation.attention_check import (
     MAX_OUTPUT_ERROR_BY_DTYPE,
     AttentionCheckResults,
@@ -102,6 +103,7 @@ class CrossAttentionObserver:
 
     def __init__(self, preparation: DenoisingPreparation) -> None:
         pipeline, recipe = preparation.pipeline, preparation.recipe
+        kernels.check_attention_kernels_can_be_built(find_device(pipeline), pipeline.transformer.dtype)
         self.pipeline, self.request = pipeline, recipe.capture.attention
         self.prompt_sequence = preparation.prompts
         self.prompts_by_context = {"cond": tokenize_prompts(pipeline.tokenizer, recipe.prompts)}
