@@ -283,6 +283,10 @@ def test_config_validate_checks_every_file(wantui: Wantui) -> None:
     assert result.out.splitlines() == ["good.yaml: valid", "bad.yaml: not valid", "nano: valid"]
     assert "bad.yaml:2: model_settings.stps" in result.err
     assert "bad.yaml:4: video_settings.fps" in result.err
+    Path("worse.yaml").write_text("model_settings:\n  model_id: nano\n  stps: 3\nvideo_settings:\n  width: 129\n")
+    result = wantui("config", "validate", "worse.yaml")
+    assert "worse.yaml:3: model_settings.stps" in result.err
+    assert "error: worse.yaml: " in result.err, "the size is checked in spite of the unknown key"
     assert [r["valid"] for r in json.loads(wantui("config", "validate", "--json", "good.yaml", "bad.yaml").out)] == [
         True,
         False,

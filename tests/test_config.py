@@ -1,5 +1,6 @@
 """Configs: files that load, including those of the older system, and the errors for all others."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,36 @@ def test_error_in_set_names_set_instead_of_a_file_line() -> None:
     assert "did you mean model_settings.steps?" in config_error(text, "model_settings.stps=1")
     assert "write it as section.key=value" in config_error(text, "model_settings.steps")
     assert "use_timestamp is not a section" in config_error("use_timestamp: true\n", "use_timestamp.x=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "remedy"),
+    [
+        ("model_settings:\n  steps 20\n  cfg_scale: 5\n", 2, "steps: 20"),
+        ("model_settings:\n  cfg_scale: 5\n  steps 20\n\n  # a: b\n  seed: 4\n", 3, "steps: 20"),
+        ("videos_per_variation 3\nmodel_settings:\n  steps: 3\n", 1, "videos_per_variation: 3"),
+        ("model_settings\n  steps: 20\n", 1, "model_settings:"),
+        ("use_timestamp: no\nbatch_name a b\n", 2, "batch_name: a b"),
+    ],
+)
+def test_missing_colon_is_reported_in_its_line(text: str, line: int, remedy: str) -> None:
+    assert config_error(text) == (
+        f"my.yaml:{line}: not valid YAML: the line has no colon after its key. Write it as `{remedy}`"
+    )
+
+
+def test_other_yaml_errors_are_not_blamed_on_a_missing_colon() -> None:
+    assert "mapping values are not allowed" in config_error("batch_name: a: b\n")
+    assert config_error("model_settings:\n  steps 20\n").endswith(
+        "got 'steps 20'. Its line has no colon: write `steps: 20`"
+    )
+
+
+def test_all_kinds_of_errors_are_reported_in_one_run_in_the_order_of_their_lines() -> None:
+    text = "model_settings:\n  stepps: 3\n  cfg_scale: abc\n  sampler: ddim\nsweeps: nosuch=3\nsweeps_baselin: no\n"
+    keys = ["2: model_settings.stepps", "3: model_settings.cfg_scale", "4: model_settings.sampler", "5: sweeps"]
+    lines = config_error(text).splitlines()
+    assert [re.sub("^my.yaml:(.*?: .*?): .*", r"\1", line) for line in lines] == [*keys, "6: sweeps_baselin"]
 
 
 def test_set_accepts_a_key_that_just_one_section_has() -> None:

@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wantui.cli.commands import WantuiGroup
 from wantui.cli.common_options import add_json_option
 from wantui.cli.output import echo, print_json
+
+if TYPE_CHECKING:
+    from wantui.config.settings import Settings
 
 
 @click.group("config", cls=WantuiGroup)
@@ -34,16 +38,22 @@ def validate_configs(configs: tuple[str, ...], as_json: bool) -> None:
         config_source: Path | str = name
         error_lines: list[str] = []
         warning_lines: list[str] = []
+        settings: Settings | None
         try:
             config = load_config(name, may_be_pipe=True)
-            config_source = config.source
+            config_source, settings = config.source, config.settings
             warning_lines += [*map(str, config.warnings), *(f"{refusal} (not run)" for refusal in config.refusals)]
-            model = find_model(config.settings.model_settings.model_id)
-            problems = find_settings_problems(config.settings, model)
-            error_lines += [str(ConfigProblem(config.source, None, "", text)) for text in problems.refusals]
-            warning_lines += [str(ConfigProblem(config.source, None, "", text)) for text in problems.warnings]
         except ConfigError as error:
             error_lines += map(str, error.problems)
+            config_source, settings = error.problems[0].source, error.settings
+        except UserError as error:
+            error_lines.append(str(ConfigProblem(config_source, None, "", str(error))))
+            settings = None
+        try:
+            if settings is not None:
+                problems = find_settings_problems(settings, find_model(settings.model_settings.model_id))
+                error_lines += [str(ConfigProblem(config_source, None, "", text)) for text in problems.refusals]
+                warning_lines += [str(ConfigProblem(config_source, None, "", text)) for text in problems.warnings]
         except UserError as error:
             error_lines.append(str(ConfigProblem(config_source, None, "", str(error))))
         validation_reports.append(

@@ -1,5 +1,6 @@
 """Load config files, including files of the older system; errors give the line, the key and the nearest valid key."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,20 +96,15 @@ def parse_config(
     config_reader.warn_of_repeated_options()
     config_reader.drop_ignored_keys(values)
     values = config_reader.convert_value_types(values)
-    problems, hidden_count = list(config_reader.problems), 0
-    try:
-        settings = Settings.model_validate(values)
-    except ValidationError as error:
-        validation_errors = error.errors(include_url=False)
-        problems += [
-            config_reader.explain_validation_error(error_details) for error_details in validation_errors[:MAX_PROBLEMS]
-        ]
-        hidden_count = max(len(validation_errors) - MAX_PROBLEMS, 0)
-    else:
-        problems += config_reader.find_sweep_problems(settings)
+    settings = config_reader.validate_settings(values)
+    if settings is not None:
+        if sweep_problems := config_reader.find_sweep_problems(settings):
+            config_reader.problems += sweep_problems
+            settings = settings.model_copy(update={"sweeps": None})
         config_reader.warn_of_replaced_seeds(values, settings)
-    if problems:
-        raise ConfigError(limit_problems(problems, source, hidden_count))
+    if config_reader.problems or settings is None:
+        problems = sorted(config_reader.problems, key=lambda problem: problem.line or math.inf)
+        raise ConfigError(limit_problems(problems, source, config_reader.hidden_problem_count), settings)
     return Config(
         settings,
         source,
@@ -128,6 +124,7 @@ class _ConfigReader:
         self.options_by_key: dict[KeyPath, list[str]] = {}
         """Key -> all command-line options that set it, in the order in which they were applied."""
         self.problems: list[ConfigProblem] = []
+        self.hidden_problem_count = 0
         self.warnings: list[ConfigProblem] = []
         self.refusals: list[ConfigProblem] = []
 
@@ -197,6 +194,22 @@ class _ConfigReader:
         self.options_by_key.setdefault(key, []).append(option_name)
         new_keys = (key[:n] for n in range(1, len(key) + 1) if key[:n] not in self.line_by_key or n == len(key))
         self.option_by_key.update(dict.fromkeys(new_keys, option_name))
+
+    def validate_settings(self, values: dict[str, Any]) -> Settings | None:
+        """Return the settings, and record the problems; return None if no key can be blamed for one of them.
+
+        Invalid keys are removed and the rest is validated again, because pydantic and later checks stop at such keys.
+        """
+        while True:
+            try:
+                return Settings.model_validate(values)
+            except ValidationError as error:
+                validation_errors = error.errors(include_url=False)
+            self.problems += map(self.explain_validation_error, validation_errors[:MAX_PROBLEMS])
+            self.hidden_problem_count += max(len(validation_errors) - MAX_PROBLEMS, 0)
+            has_removed_keys = [_remove_key(values, error_details["loc"]) for error_details in validation_errors]
+            if not any(has_removed_keys):
+                return None
 
     def find_sweep_problems(self, settings: Settings) -> list[ConfigProblem]:
         """Find the problems of the seeds and the sweep, which depend on several settings."""
@@ -357,4 +370,24 @@ class _ConfigReader:
         key = tuple(str(part) for part in error_details["loc"] if part != "function-before")
         if error_details["type"] == "extra_forbidden":
             return self.make_problem(key, f"unknown key{format_key_suggestion(key, error_details['input'])}")
-        return self.make_problem(key, explain_invalid_value(error_details, RULE_BY_PATTERN))
+        message = explain_invalid_value(error_details, RULE_BY_PATTERN)
+        if len(key) == 1 and isinstance(text := error_details["input"], str) and " " in text:
+            setting_name, _, value_text = text.partition(" ")
+            if f"{key[0]}.{setting_name}" in list_setting_paths():
+                message += f". Its line has no colon: write `{setting_name}: {value_text.strip()}`"
+        return self.make_problem(key, message)
+
+
+def _remove_key(values: dict[str, Any], location: Sequence[str | int]) -> bool:
+    """Remove the innermost key of a mapping at the location of a validation error; return whether there was one."""
+    innermost: tuple[dict[str, Any], str] | None = None
+    for part in location:
+        if not isinstance(values, dict) or part not in values:
+            break
+        innermost = values, str(part)
+        values = values[part]
+    if innermost is None:
+        return False
+    mapping, key = innermost
+    del mapping[key]
+    return True

@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wantui.errors import UserError
+
+if TYPE_CHECKING:
+    from wantui.config.settings import Settings
 
 MAX_PROBLEMS = 50
 """Maximum number of errors, and of warnings, that are reported for a config."""
@@ -41,8 +45,12 @@ def limit_problems(problems: Sequence[ConfigProblem], source: Path | str, hidden
 
 
 class ConfigError(UserError):
-    """An invalid config, with all its problems."""
+    """An invalid config, with all its problems.
 
-    def __init__(self, problems: list[ConfigProblem]) -> None:
-        self.problems = problems
+    Args:
+        settings: settings without the invalid keys, for further checks; None if they cannot be read.
+    """
+
+    def __init__(self, problems: list[ConfigProblem], settings: "Settings | None" = None) -> None:
+        self.problems, self.settings = problems, settings
         super().__init__("\n".join(map(str, problems)))
