@@ -219,8 +219,15 @@ def test_pass_is_predicted_from_the_passes_of_the_step_with_the_median_seconds()
     keyframes = {"times": {"unit": "step", "moments": [0, 1]}, "scales": [7.0, 1.0]}
     controls = {"guidance_schedule": {"schedule": keyframes, "interpolation": "step"}}
     recipe = recipe_for(NANO, sampler="euler", steps=4, controls=controls)  # two passes, then one at each step
-    video: Any = SimpleNamespace(entry=SimpleNamespace(recipe=recipe, seconds={"step": 0.5}))
+    video: Any = SimpleNamespace(entry=SimpleNamespace(recipe=recipe, seconds={"step": 0.5}, gpus=None))
     assert predict_pass_seconds([(video, 6)]) == pytest.approx(6 * 0.5)
+
+
+@pytest.mark.parametrize(("gpus", "seconds"), [(None, 0.25), (2, 0.5)])
+def test_pass_of_a_video_on_two_gpus_took_the_whole_step(gpus: int | None, seconds: float) -> None:
+    recipe = recipe_for(NANO, sampler="euler", steps=4, guidance_scale=4.0)  # two passes at each step
+    video: Any = SimpleNamespace(entry=SimpleNamespace(recipe=recipe, seconds={"step": 0.5}, gpus=gpus))
+    assert predict_pass_seconds([(video, 6)]) == pytest.approx(6 * seconds)
 
 
 def test_guided_change_of_a_video_without_guidance_is_the_change(wantui: Wantui, tmp_path: Path) -> None:

@@ -37,5 +37,5 @@ def predict_pass_seconds(passes: Iterable[tuple[SelectedVideo, int]]) -> float |
         step_seconds = video.entry.seconds.get("step")
         if step_seconds is None:
             return None
-        total += count * step_seconds / compute_typical_passes(video.entry.recipe)
+        total += count * step_seconds / compute_typical_passes(video.entry.recipe, video.entry.gpus or 1)
     return total
