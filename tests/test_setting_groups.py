@@ -299,11 +299,12 @@ def test_drawing_of_a_dose_response_begins_with_its_verdict_and_plot(
     for width, height in ((76, 13), (136, 30)):
         lines = [line.plain for line in draw_dose_response(result, Canvas(width, height, lambda _: Style()))[0]]
         assert summary in lines[0]
-        assert lines[1].startswith("length over cfg scale")
-        for dose, line, mean in zip(doses, lines[2:5], result.trends[0].means, strict=True):
+        title = next(row for row, line in enumerate(lines) if "mean and 95 % interval over seeds" in line)
+        assert title == 0 or lines[title].startswith("length over cfg scale")
+        for dose, line, mean in zip(doses, lines[title + 1 : title + 4], result.trends[0].means, strict=True):
             assert re.fullmatch(rf"cfg scale {dose:g} .*├─*●─*┤.* {mean:.3f}", line)
-        assert re.search(r"╵\d+", lines[5])
-        assert lines[6].startswith("metric")
+        assert re.search(r"╵\d+", lines[title + 4])
+        assert lines[title + 5].startswith("metric")
         assert max(map(len, lines)) <= width
         assert " ".join(replace_names(result.verdict_text).split()) in " ".join(" ".join(lines).split())
 
@@ -357,7 +358,8 @@ def test_intervals_of_a_dose_response_are_those_of_the_chosen_metric(tmp_path: P
 
     for chosen, trend in (("", declared), ("chord", other), ("spread", declared)):
         lines = draw(chosen, 30)
-        assert lines[1].plain.startswith(f"{trend.metric} over cfg scale")
+        title = next(line.plain for line in lines if "mean and 95 % interval" in line.plain)
+        assert title.startswith(f"{trend.metric} {'rises with' if trend is declared else 'over'} cfg scale")
         points = {row: line.plain.index("●") for row, line in enumerate(lines[:5]) if "●" in line.plain}
         assert list(points.values()) == sorted(points.values(), reverse=trend is other), "rising if declared"
         names = [line for line in lines if line.plain.startswith(("length ", "chord ")) and "over" not in line.plain]
@@ -393,13 +395,14 @@ def test_drawing_of_a_dose_response_names_unit_interval_and_origin_of_percentage
     result = replace(result, trends=trends)
     lines, _ = draw_dose_response(result, canvas, colours_by_group={result.group_names[1]: "series-2"})
     texts = [line.plain for line in lines]
-    assert texts[1].startswith("log volume in nats over cfg scale")
+    assert texts[0].startswith("log volume ")
+    assert "mean and 95 % interval over seeds, in nats" in texts[0]
     (header,) = [text for text in texts if text.startswith("metric")]
     assert header.index(" 0 ") < header.index("slope per 1 cfg scale") < header.index("effect") < header.index("adj. p")
     assert header.split()[:3] == ["metric", "log", "scale"]
     assert " ".join(texts).count("¹ % of distance to 1") == 1
     assert "effect: % of the mean per 1 cfg scale" in " ".join(texts)
-    for line, colour in zip(lines[2:5], ("blue", "cyan", "blue"), strict=True):
+    for line, colour in zip(lines[1:4], ("blue", "cyan", "blue"), strict=True):
         assert line.get_style_at_offset(Console(), line.plain.index("├")).color == Color.parse(colour)
 
 

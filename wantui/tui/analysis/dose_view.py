@@ -68,8 +68,9 @@ def draw_dose_response(
 ) -> tuple[list[Text], dict[str, int]]:
     """Draw the dose-response; also return the line of each metric's slope.
 
-    It consists of a verdict in one line, the means of a metric with their 95 % intervals, the slope of each metric,
-    significant ones first, and the verdict with its evidence. A low pane has the means without intervals.
+    It consists of a verdict in one line, the means of a metric with their 95 % intervals (below a title, unless the
+    verdict is on this metric), the slope of each metric, significant ones first, and the verdict with its evidence. A
+    low pane has the means without intervals.
 
     Args:
         lines_above: lines of the pane above these.
@@ -81,13 +82,19 @@ def draw_dose_response(
     style = canvas.get_style(colour_name) if colour_name else Style()
     is_bold = dose_response.verdict_kind in CHANGE_KINDS and dose_response.trends[0].decisive_p <= SIGNIFICANCE_LEVEL
     lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=is_bold))
-    seed_count = len(dose_response.trends[0].seed_values)
-    least_p_notes = describe_least_p(compute_min_attainable_p(seed_count), seed_count)
-    append_right(lines[-1], least_p_notes, canvas.width, 3, canvas.get_style("text-muted") + Style(bold=False))
-    charted = next((trend for trend in dose_response.trends if trend.metric == charted_metric), dose_response.trends[0])
+    muted = canvas.get_style("text-muted") + Style(bold=False)
+    seed_count, declared = len(dose_response.trends[0].seed_values), dose_response.trends[0]
+    charted = next((trend for trend in dose_response.trends if trend.metric == charted_metric), declared)
     free_height = canvas.height - lines_above - len(lines) - 1
-    if free_height - len(dose_response.doses.values) - 2 >= MIN_VISIBLE_SLOPES:
-        lines.append(_draw_title(charted, dose_response.doses.setting_name))
+    has_intervals = free_height - len(dose_response.doses.values) - 2 >= MIN_VISIBLE_SLOPES
+    note = _describe_means(charted)
+    is_titled = charted is declared and lines[-1].cell_len + len(note) + 2 <= canvas.width
+    if has_intervals and is_titled:
+        lines[-1].append(f"  {note}", muted)
+    least_p_notes = describe_least_p(compute_min_attainable_p(seed_count), seed_count)
+    append_right(lines[-1], least_p_notes, canvas.width, 3, muted)
+    if has_intervals:
+        lines += [] if is_titled else [_draw_title(charted, dose_response.doses.setting_name)]
         lines += _draw_intervals(dose_response, charted, canvas, colours_by_group)
     else:
         lines += _draw_means(dose_response, charted, canvas, colours_by_group)
@@ -181,9 +188,15 @@ def _draw_means(
 
 
 def _draw_title(trend: "Trend", setting_name: str) -> Text:
+    return Text.assemble(
+        (replace_names(f"{trend.metric} over {setting_name}"), "bold"), (f"  {_describe_means(trend)}", "dim")
+    )
+
+
+def _describe_means(trend: "Trend") -> str:
+    """Return what the points and the lines of the means are, and their unit."""
     unit = get_metric_unit(trend.metric)
-    subject = f"{trend.metric}{f' in {unit}' if unit else ''} over {setting_name}"
-    return Text.assemble((replace_names(subject), "bold"), ("  mean and 95 % interval over seeds", "dim"))
+    return f"mean and 95 % interval over seeds{f', in {unit}' if unit else ''}"
 
 
 def _draw_slopes(
