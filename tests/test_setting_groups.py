@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,19 @@ def test_slope_over_less_than_a_unit_is_called_an_extrapolation(tmp_path: Path) 
     assert short.doses.describe_extrapolation() == note
     assert respond(tmp_path / "inexact", [3.1, 3.6, 4.1], values).doses.describe_extrapolation() == ""
     assert respond(tmp_path / "long", [0.0, 0.5, 1.0], values).doses.describe_extrapolation() == ""
+
+
+def test_slopes_over_close_values_equal_those_of_exact_arithmetic(tmp_path: Path) -> None:
+    doses = (3.0, 3.0000000000000004, 3.00000001)
+    constant = respond(tmp_path / "constant", doses, np.full((6, 1, 3, 1), 7.1) + np.arange(6.0)[:, None, None, None])
+    assert constant.trends[0].slope.mean == 0
+    assert "+0 for each unit of cfg_scale (no interval" in constant.verdict_text
+    values = np.random.default_rng(3).normal(5, 1, (6, 1, 3, 1))
+    exact_doses = [Fraction(dose) for dose in doses]
+    centred = [dose - sum(exact_doses) / 3 for dose in exact_doses]
+    means = [Fraction(value) for value in values.mean((0, 1, 3))]
+    slope = sum(c * y for c, y in zip(centred, means, strict=True)) / sum(c * c for c in centred)
+    assert respond(tmp_path / "varied", doses, values).trends[0].slope.mean == pytest.approx(float(slope), rel=1e-6)
 
 
 def test_slope_equals_the_mean_of_least_squares_slopes_of_blocks(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class Doses:
     def slope_weights(self) -> FloatArray:
         """Return the weights w of values y [doses] for which sum(w y) is the least-squares slope of y."""
         centred = np.array(self.values) - np.mean(self.values)
+        centred -= centred.mean()  # for close values, the rounding of their mean would turn a constant into a slope
         return np.asarray(centred / (centred**2).sum())
 
     def make_group_weights(self, group_count: int) -> FloatArray:
@@ -63,6 +64,7 @@ class Doses:
     def compute_slopes(self, cell_values: FloatArray) -> FloatArray:
         """Return the slopes [seeds, phrasings, metrics] of values [seeds, phrasings, groups, metrics]."""
         values = cell_values[:, :, list(self.group_indices)]
+        values = values - values[:, :, :1]  # constant values have the slope 0 exactly
         return np.asarray(np.einsum("spdm,d->spm", values, self.slope_weights))
 
     def describe_extrapolation(self) -> str:
