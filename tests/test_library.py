@@ -19,7 +19,7 @@ from wantui.queue.state_dir import find_state_directory
 from wantui.storage import batch_index
 from wantui.storage.batch_index import find_batches, move_to_trash
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import read_manifest
+from wantui.storage.manifest import REPAIR_ADVICE, read_manifest
 
 
 @pytest.fixture
@@ -106,6 +106,7 @@ def test_damaged_manifest_is_listed_with_its_field(
     (batch,) = find_batches([folder])  # B7
     assert batch.fault.startswith(f"{folder}/batch.json is damaged: {damage}")
     assert "Error(" not in batch.fault
+    assert batch.fault.endswith(REPAIR_ADVICE)
 
 
 @pytest.mark.parametrize(

@@ -243,7 +243,7 @@ def test_analysis_of_a_batch_with_an_edited_manifest_causes_a_warning(
     warning = f"{generated_batch.manifest_path} was changed after wantui wrote it (its SHA-256 differs)"
     result = wantui("analyze", generated_batch.root)
     assert (result.code, result.err.count(warning)) == (0, 1)
-    assert [fault.startswith(warning) for fault in open_batch(generated_batch.root).faults] == [True]
+    assert [warning in fault for fault in open_batch(generated_batch.root).faults] == [True]  # with an absolute path
 
 
 def test_seed_that_differs_from_the_recipe_is_refused(generated_batch: BatchFolder, wantui: Wantui) -> None:

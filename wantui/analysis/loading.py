@@ -32,7 +32,7 @@ from wantui.errors import UserError
 from wantui.formatting import format_count
 from wantui.planning import Recipe
 from wantui.storage.layout import BatchFolder
-from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry, read_manifest
+from wantui.storage.manifest import Manifest, VariationEntry, VideoEntry, describe_other_folder, read_manifest
 from wantui.storage.state_reader import StoredStates, check_stored_states
 from wantui.storage.zarr_group import CaptureError, convert_to_capture_error, open_capture_arrays
 
@@ -91,13 +91,11 @@ def _read_batch_manifest(folder: Path) -> Manifest | None:
         return read_manifest(BatchFolder(folder))
     if is_legacy:
         return None
-    if not folder.is_dir():
-        reason = "it is a file. Give the folder that contains batch.json" if folder.exists() else "it does not exist"
-        raise UserError(f"{folder} is not a batch folder: {reason}")
-    raise UserError(
-        f"{folder} is not a batch folder: it has neither batch.json nor files of diffusion_latent_exploration, such as "
+    missing_files = (
+        "neither batch.json nor files of diffusion_latent_exploration, such as "
         "latents/prompt_000/vid_001/step_000.npy.gz"
     )
+    raise UserError(describe_other_folder(folder, missing_files))
 
 
 def read_batches(

@@ -241,6 +241,7 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
     unverified. Exit code 2: a BATCH is not a batch folder.
     """
     from wantui.storage.batch_check import check_batch, is_batch_folder
+    from wantui.storage.manifest import explain_missing_manifest
 
     checked_items, other_folders = [], []
     with open_progress_line() as line:
@@ -272,10 +273,9 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
         summary_text += f", {unverified_count:,} without checksums (written by an earlier version)"
     echo(summary_text, err=True)
     for other_folder in other_folders:
-        reason = "it does not exist"
+        reason = explain_missing_manifest(other_folder)
         if other_folder.exists():
-            fault = "it has no batch.json" if other_folder.is_dir() else "it is a file"
-            reason = f"it is not a batch folder: {fault}"
+            reason = f"it is not a batch folder: {reason}"
         echo(f"cannot check {other_folder}: {reason}. List the batches in a folder: wantui library ls FOLDER", err=True)
     if damaged_count or unreadable_count or other_folders:
         sys.exit(1 if damaged_count or unreadable_count else 2)

@@ -25,6 +25,9 @@ from wantui.storage.manifest import (
     VideoState,
     apply_journal_outcome,
     check_manifest_format,
+    describe_other_folder,
+    make_damaged_manifest_error,
+    make_unreadable_manifest_error,
     read_manifest,
 )
 from wantui.storage.manifest_file import MAX_READ_ATTEMPTS
@@ -277,17 +280,21 @@ def _summarise_manifest(path: Path, manifest_state: FileState) -> _ManifestSumma
         document = read_json_object(manifest_path, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
         raise ManifestError(f"{manifest_path} is missing") from None
+    except InaccessibleFileError:
+        raise
+    except UnreadableFileError as error:
+        raise make_unreadable_manifest_error(error) from error
     check_manifest_format(manifest_path, document)
     with _name_damaged_part(path, "videos[].state"):
         video_states = tuple(str(video.get("state", DEFAULT_VIDEO_STATE)) for video in document["videos"])
     if unknown_states := set(video_states) - set(get_args(VideoState)):
-        raise ManifestError(f"{manifest_path} is damaged: {min(unknown_states)!r} is not a video state")
+        raise make_damaged_manifest_error(manifest_path, f"{min(unknown_states)!r} is not a video state")
     with _name_damaged_part(path, "videos[0].recipe.model"):
         model = document["videos"][0]["recipe"]["model"]
     created_at, template = document.get("created"), document.get("template")
     for name, text in (("created", created_at), ("template", template), ("videos[0].recipe.model", model)):
         if not isinstance(text, str):
-            raise ManifestError(f"{manifest_path} is damaged: {name} is missing, or not a string")
+            raise make_damaged_manifest_error(manifest_path, f"{name} is missing, or not a string")
     video_ids = tuple(video.get("id") for video in document["videos"])
     with _name_damaged_part(path, "videos[].seed"):
         seeds = describe_seeds([int(video["seed"]) for video in document["videos"]])
@@ -303,7 +310,7 @@ def _describe_damage(path: Path, part: str) -> str:
         read_manifest(BatchFolder(path))
     except UserError as error:
         return str(error)
-    return f"{BatchFolder(path).manifest_path} is damaged: {part} cannot be read"
+    return str(make_damaged_manifest_error(BatchFolder(path).manifest_path, f"{part} cannot be read"))
 
 
 def _describe_sweep(document: Mapping[str, Any]) -> str:
@@ -322,8 +329,7 @@ def move_to_trash(folder: Path) -> None:
 
     try:
         if not (folder / "batch.json").is_file():
-            reason = "it has no batch.json" if folder.exists() else "it does not exist"
-            raise UserError(f"{folder} is not a batch folder: {reason}")
+            raise UserError(describe_other_folder(folder))
         send2trash(str(folder))
     except (OSError, TrashPermissionError) as error:
         reason = str(error)

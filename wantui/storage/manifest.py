@@ -54,6 +54,13 @@ def _to_plan_slug(name: object) -> object:
     return migrate_plan_name(name) if isinstance(name, str) else name
 
 
+REPAIR_ADVICE = (
+    "Restore batch.json from a backup. Without one, the clips in videos/ can still be played, and the config and the "
+    "template in configs/ generate the batch again"
+)
+"""Advice for a batch.json with damaged content."""
+
+
 class ManifestError(UserError):
     """Raised for a batch folder whose batch.json is missing, damaged or of an unsupported format."""
 
@@ -314,27 +321,48 @@ def parse_manifest(folder: BatchFolder) -> Manifest:
     try:
         document = read_json_object(path, MAX_MANIFEST_BYTES)
     except FileNotFoundError:
-        is_folder = os.path.isdir(folder.root)  # noqa: PTH112 - never raises
-        reason = "it has no batch.json" if is_folder else "it does not exist"
-        reason += ". List the batches: wantui library ls"
-        raise ManifestError(f"{folder.root} is not a batch folder: {reason}") from None
+        raise ManifestError(f"{describe_other_folder(folder.root)}. List the batches: wantui library ls") from None
     except UnreadableFileError as error:
         if os.path.exists(folder.root) and not os.path.isdir(folder.root):  # noqa: PTH110, PTH112 - they never raise
-            raise ManifestError(
-                f"{folder.root} is not a batch folder: it is a file. Give the folder that contains batch.json"
-            ) from None
-        raise ManifestError(str(error)) from error
+            raise ManifestError(describe_other_folder(folder.root)) from None
+        raise make_unreadable_manifest_error(error) from error
     check_manifest_format(path, document)
     try:
         manifest = Manifest.model_validate(document)
         check_manifest_consistency(manifest)
     except ValidationError as error:
-        raise ManifestError(
-            f"{path} is damaged: {describe_first_validation_error(error)}{_describe_writer(document)}"
-        ) from None
+        reason = f"{describe_first_validation_error(error)}{_describe_writer(document)}"
+        raise make_damaged_manifest_error(path, reason) from None
     except ValueError as error:
-        raise ManifestError(f"{path} is damaged: {error}") from None
+        raise make_damaged_manifest_error(path, str(error)) from None
     return manifest
+
+
+def explain_missing_manifest(folder: Path, missing_files: str = "no batch.json") -> str:
+    """Return why a path without batch.json is not a batch folder.
+
+    Args:
+        missing_files: what an existing folder lacks.
+    """
+    if os.path.isdir(folder):  # noqa: PTH112 - never raises
+        return f"it has {missing_files}"
+    is_file = os.path.exists(folder)  # noqa: PTH110 - never raises
+    return "it is a file. Give the folder that contains batch.json" if is_file else "it does not exist"
+
+
+def describe_other_folder(folder: Path, missing_files: str = "no batch.json") -> str:
+    """Return the message about a path that is not a batch folder; see `explain_missing_manifest`."""
+    return f"{folder} is not a batch folder: {explain_missing_manifest(folder, missing_files)}"
+
+
+def make_damaged_manifest_error(path: Path, reason: str) -> ManifestError:
+    """Return the error for a batch.json with damaged content, with what the user can do."""
+    return ManifestError(f"{path} is damaged: {reason}. {REPAIR_ADVICE}")
+
+
+def make_unreadable_manifest_error(error: UnreadableFileError) -> ManifestError:
+    """Return the error for a batch.json that is not JSON, or that the system refuses to read."""
+    return ManifestError(str(error) if is_refused_by_system(error) else f"{error}. {REPAIR_ADVICE}")
 
 
 def check_manifest_format(path: Path, document: dict[str, Any]) -> None:
@@ -345,7 +373,7 @@ def check_manifest_format(path: Path, document: dict[str, Any]) -> None:
     """
     format_number = document.get("format")
     if type(format_number) is not int:
-        raise ManifestError(f"{path} is damaged: its format is {format_number!r}; it must be a number")
+        raise make_damaged_manifest_error(path, f"its format is {format_number!r}; it must be a number")
     if format_number not in READABLE_MANIFEST_FORMATS:
         writer_name = f"wantui {document['wantui']}" if isinstance(document.get("wantui"), str) else "another wantui"
         raise ManifestError(
