@@ -3,12 +3,13 @@
 import base64
 import html
 import io
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from clip_batches import FRAME_COUNT, choose_colour, draw_clip, write_clip_batch
+from clip_batches import FPS, FRAME_COUNT, choose_colour, draw_clip, write_clip_batch
 from PIL import Image
 
 from wantui.analysis.group import Group
@@ -16,6 +17,7 @@ from wantui.analysis.report_batches import MAX_PICTURES_PER_GROUP, render_pictur
 from wantui.analysis.video import Video
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, write_manifest
+from wantui.storage.mp4 import write_mp4
 
 BATCH = Path("batch")
 
@@ -98,3 +100,19 @@ def test_report_names_the_version_that_wrote_a_batch(version: str) -> None:
     BatchFolder(BATCH).manifest_path.write_text(text)
     expected = f"wantui {version}" if version else "wantui before 0.2"
     assert expected in "".join(render_recipe_section(videos))
+
+
+def test_report_names_all_devices_and_versions_of_a_batch() -> None:
+    manifest = write_clip_batch(BATCH, "one circle", seeds=4, unfinished=(3,))
+
+    def render(*provenances: dict[str, str]) -> str:
+        for entry, provenance in zip(manifest.videos, provenances, strict=False):
+            tags = {"wantui": entry.recipe.to_json(), "wantui_made_with": json.dumps(provenance)}
+            write_mp4(BATCH / entry.files["clip"], draw_clip(choose_colour(entry)), FPS, FRAME_COUNT, tags)
+        return html.unescape("".join(render_recipe_section(make_videos(manifest, 0))))
+
+    first, second = {"torch": "2.11", "device": "NVIDIA H200"}, {"torch": "2.11", "device": "NVIDIA A100"}
+    assert "torch 2.11, device NVIDIA H200<" in render(first, first, first)
+    mixed = "torch 2.11, device NVIDIA H200 (2 clips); torch 2.11, device NVIDIA A100 (1 clip)"
+    assert mixed in render(first, second, first)
+    assert "device NVIDIA H200 (2 clips); unknown programs (1 clip)" in render(first, {}, first)

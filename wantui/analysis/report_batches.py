@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from wantui.analysis.group import Group
 from wantui.analysis.report_page import render_table
 from wantui.analysis.video import Video
 from wantui.errors import UserError
+from wantui.formatting import format_count
 from wantui.storage.layout import BatchFolder
 from wantui.storage.manifest import Manifest, VideoEntry, read_manifest
 from wantui.storage.mp4 import ClipError, read_clip_tags, read_middle_frame
@@ -20,8 +22,8 @@ from wantui.storage.mp4 import ClipError, read_clip_tags, read_middle_frame
 MAX_PICTURES_PER_GROUP = 12
 PICTURE_WIDTH = 120
 """Maximum width of a picture in pixels."""
-PROGRAM_TAGS = ("torch", "diffusers", "transformers", "python", "device")
-"""Tags of a clip that name the programs and the device that generated it."""
+PROGRAM_TAGS = ("torch", "diffusers", "transformers", "python", "device", "blocks", "attention", "environment")
+"""Tags of a clip that name the programs and the device that generated it, and how blocks were computed."""
 HIDDEN_RECIPE_FIELDS = ("format", "prompt", "seed", "capture", "marks", "magnitudes")
 """Fields of a recipe that differ between the videos of a batch, that are empty, or that fill pages."""
 
@@ -76,7 +78,11 @@ def _describe_batch(folder: Path, manifest: Manifest) -> dict[str, str]:
 
 
 def _describe_programs(folder: Path, manifest: Manifest) -> dict[str, str]:
-    """Return the programs and the device that generated the first readable clip; empty if none can be read."""
+    """Return the programs and the devices that generated the readable clips; empty if none can be read.
+
+    The workers of a batch may have GPUs of several kinds, and the plan `sequential` does not fuse blocks.
+    """
+    clip_counts: Counter[str] = Counter()
     for entry in manifest.videos:
         if "clip" not in entry.files:
             continue
@@ -84,9 +90,13 @@ def _describe_programs(folder: Path, manifest: Manifest) -> dict[str, str]:
             _, tags = read_clip_tags(folder / entry.files["clip"])
         except UserError:  # damaged, or written by another program
             continue
-        programs = [f"{name} {tags[name]}" for name in PROGRAM_TAGS if tags.get(name)]
-        return {"generated with": ", ".join(programs)} if programs else {}
-    return {}
+        clip_counts[", ".join(f"{name} {tags[name]}" for name in PROGRAM_TAGS if tags.get(name))] += 1
+    if not any(clip_counts):
+        return {}
+    if len(clip_counts) == 1:
+        return {"generated with": next(iter(clip_counts))}
+    texts = [f"{text or 'unknown programs'} ({format_count(count, 'clip')})" for text, count in clip_counts.items()]
+    return {"generated with": "; ".join(texts)}
 
 
 def _render_table(values_by_name: dict[str, str]) -> str:
