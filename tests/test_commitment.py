@@ -34,7 +34,7 @@ from wantui.analysis.proportions import (
     fit_monotonic,
 )
 from wantui.analysis.statistics import MAX_CORRECTED_TESTS, adjust_family_wise
-from wantui.cli.commitment import _describe_difference
+from wantui.cli.commitment import _describe_difference, _describe_unmeasured_range
 from wantui.errors import UserError
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -247,6 +247,14 @@ def test_commitment_counts_stays_labels_and_returning_seeds() -> None:
     assert dict(commitment.label_counts[-1]) == {"circle": 2, "square": 1}
     assert commitment.returning_count == 1
     assert commitment.kept_ranges == pytest.approx([0.85, 0.75, 0.65 + 0.1])
+
+
+def test_kept_range_below_the_lowest_level_is_called_an_assumption() -> None:
+    leaving = measure_commitment(outcomes("ring", {1: "rrrccc", 2: "cccccc", 3: "crcccc"}))
+    note = _describe_unmeasured_range(leaving)
+    assert note.startswith("ring is lost in 2 of 3 seeds even at the lowest measured noise level, 0.500; half of it")
+    assert leaving.kept_ranges[1] == LEVELS[0] / 2
+    assert _describe_unmeasured_range(measure_commitment(outcomes("ring", {1: "rrrccc", 2: "rccccc"}))) == ""
 
 
 def test_mean_kept_range_has_the_interval_of_scipy_unless_it_does_not_scatter() -> None:

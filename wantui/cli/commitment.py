@@ -229,6 +229,7 @@ def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]")
                 f"{outcomes.concept}: the generic prompt draws it in {unasked.count} of {unasked.total} videos of the "
                 f"other concepts at the highest noise level, so keeping it says little about the path"
             )
+    notes += filter(None, map(_describe_unmeasured_range, commitments))
     notes.append(
         "a concept that the generic prompt often draws may stay for that reason alone; `wantui generic run` measures "
         "how often it draws each concept"
@@ -240,6 +241,20 @@ def _list_notes(family: "ConceptFamily", commitments: "list[ConceptCommitment]")
             "draws. To measure the model without guidance, generate with --set model_settings.cfg_scale=1"
         )
     return notes
+
+
+def _describe_unmeasured_range(commitment: "ConceptCommitment") -> str:
+    """Return a note if seeds leave below the lowest measured level, where nothing shows their kept range."""
+    outcomes, lowest_share = commitment.outcomes, commitment.stay_shares[0]
+    leaving_count = lowest_share.total - lowest_share.count
+    if not leaving_count:
+        return ""
+    seeds_text, level_text = format_count(lowest_share.total, "seed"), f"{outcomes.sigmas[0]:.3f}"
+    return (
+        f"{outcomes.concept} is lost in {leaving_count} of {seeds_text} even at the lowest measured noise level, "
+        f"{level_text}; half of it is assumed as their kept range below it. To measure that range, choose later "
+        "moments, or use more steps"
+    )
 
 
 def _describe_kept_range(commitment: "ConceptCommitment") -> str:
