@@ -13,7 +13,7 @@ from textual.worker import get_current_worker
 
 from wantui.config import Config
 from wantui.errors import UserError
-from wantui.formatting import format_count
+from wantui.formatting import NO_BREAK_SPACE, format_count
 from wantui.tui.actions import make_bindings
 from wantui.tui.compose_data import (
     BatchPreviewed,
@@ -352,11 +352,9 @@ class ComposeScreen(BaseScreen):
                 self.set_focus(self.config_pane.config_list)  # the next keys are commands
             else:
                 queue_key, progress_key = "F2", "F3"
-        template_key = find_key(self, "compose.template")
-        self.cost_pane.show_next_action(
-            f"✓ batch {message.batch_number} is queued; {queue_key}: queue, {progress_key}: progress, "
-            f"{template_key}: next template"
-        )
+        keys = {queue_key: "queue", progress_key: "progress", find_key(self, "compose.template"): "next template"}
+        keys_text = ", ".join(f"{key}:{NO_BREAK_SPACE}{name}" for key, name in keys.items())
+        self.cost_pane.show_next_action(f"✓ batch {message.batch_number} is queued; {keys_text}")
         if message.is_demo:
             self.wantui_app.show_screen("monitor")
 
