@@ -2,11 +2,14 @@
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import torch
 from conftest import recipe_for
 
 from wantui.batches.batch_cost import estimate_batch_costs
+from wantui.batches.cell_cost import estimate_cell_costs
 from wantui.captures.attention import AttentionRequest
 from wantui.config import load_config
 from wantui.gpu.monitor import GpuSample, GpuState
@@ -15,7 +18,8 @@ from wantui.planning import CaptureRequests, PromptMark, estimate_video_seconds,
 from wantui.planning.flops import count_forward_flops
 from wantui.planning.memory_plan import RESIDENT_PLAN, find_plan
 from wantui.planning.step_skipping import count_computed_steps
-from wantui.planning.time_estimate import find_measured_peak_memory
+from wantui.planning.time_estimate import find_measured_peak_memory, select_gpu_videos
+from wantui.worker import job
 from wantui.worker.job import estimate_typical_step_seconds
 
 pytestmark = pytest.mark.torch
@@ -146,6 +150,31 @@ def sample(*gpus: GpuState) -> GpuSample:
 
 def card(total: int, used: int) -> GpuState:
     return GpuState(0, "GPU-0", "H100", memory_total=total, memory_used=used)
+
+
+def test_times_of_another_kind_of_gpu_do_not_predict_those_of_a_gpu() -> None:
+    preview = preview_batch(load_config("nano"), "a circle")
+    events = [
+        {"device": "cuda", "gpu": gpu, "seconds": {"step": step_seconds, "decode": 0.0}}
+        for gpu, step_seconds in (("A100", 3.0), ("A100", 3.0), ("H100", 1.0))
+    ]
+    past_videos = timed_videos(*events, recipe=preview.first_recipe)
+    (cost,) = estimate_cell_costs(preview, past_videos, sample(card(24_000_000_000, 0)))
+    assert cost.video_seconds.value == pytest.approx(preview.first_recipe.steps * 1.0)
+    assert "1 similar video " in cost.video_seconds.basis
+    assert len(select_gpu_videos(past_videos, "A100")) == 2
+    assert len(select_gpu_videos(past_videos, "")) == 3  # unknown, such as a MIG instance
+    unnamed = timed_videos({"device": "cuda"})  # of an earlier version
+    assert select_gpu_videos(unnamed, "H100") == unnamed
+
+
+@pytest.mark.parametrize(("device", "name"), [("cuda", "H100"), ("cpu", None)])
+def test_finished_video_names_its_gpu(device: str, name: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "find_device_name", lambda _: "H100")
+    pipeline: Any = SimpleNamespace(wantui_placement=SimpleNamespace(device=torch.device(device)))
+    video = job.VideoInProgress(Mock(recipe=RECIPE), pipeline, None, 0.0)
+    pending = video.make_pending_finalization(Mock(), Mock())
+    assert (pending.device_type, pending.gpu_name) == (device, name)
 
 
 def test_memory_cost_names_the_plan_that_fits_the_gpu() -> None:

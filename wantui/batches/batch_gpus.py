@@ -39,16 +39,16 @@ def choose_device_gpus(gpus: Sequence[Gpu], visible_devices: str | None, device:
 def keep_batch_gpus(sample: GpuSample, visible_devices: str | None, device: str) -> GpuSample:
     """Return a sample with only the GPUs that serve a batch with this device, and that respond.
 
-    The free memory of a MIG instance is unknown: the driver reports the memory of the whole GPU.
+    Name and free memory of a MIG instance are unknown: the driver reports those of the whole GPU.
     """
-    states = [_hide_shared_memory(state) for state in sample.gpus if state.state == "ok"]
+    states = [_hide_whole_gpu(state) if state.is_mig_enabled else state for state in sample.gpus if state.state == "ok"]
     if any(entry.strip().startswith("MIG-") for entry in (visible_devices or "").split(",")):
-        return replace(sample, gpus=tuple(replace(state, memory_total=None, memory_used=None) for state in states))
+        return replace(sample, gpus=tuple(map(_hide_whole_gpu, states)))
     gpus = [Gpu(state.index, state.uuid, state.name, state.memory_total, state.memory_used) for state in states]
     indices = [gpu.index for gpu in choose_device_gpus(gpus, visible_devices, device)]
     state_by_index = {state.index: state for state in states}
     return replace(sample, gpus=tuple(state_by_index[index] for index in indices))
 
 
-def _hide_shared_memory(state: GpuState) -> GpuState:
-    return replace(state, memory_total=None, memory_used=None) if state.is_mig_enabled else state
+def _hide_whole_gpu(state: GpuState) -> GpuState:
+    return replace(state, name="", memory_total=None, memory_used=None)

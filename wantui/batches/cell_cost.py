@@ -16,7 +16,7 @@ from wantui.planning.memory_plan import RESIDENT_PLAN, ChosenPlan, MemoryPlan, c
 from wantui.planning.second_gpu import allows_second_gpu, explain_missing_memory
 from wantui.planning.sweep import merge_cell_texts
 from wantui.planning.throughput import Throughput
-from wantui.planning.time_estimate import make_time_key
+from wantui.planning.time_estimate import make_time_key, select_gpu_videos
 from wantui.queue.benchmark_store import load_throughput
 
 
@@ -68,6 +68,7 @@ def estimate_cell_costs(
     """Return the predicted cost of each cell that can be planned; equal videos are predicted once."""
     is_on_gpu = uses_gpu(preview, gpu_sample)
     gpus = gpu_sample.gpus if gpu_sample is not None and is_on_gpu else ()
+    timed_videos = select_gpu_videos(past_videos, gpus[0].name if gpus else "")
     plan_chooser = _PlanChooser(preview, next(iter(list_free_gpu_bytes(gpus)), None))
     estimate_by_key: dict[tuple[object, ...], Estimate] = {}
     throughput_by_key: dict[tuple[MemoryPlan, str], Throughput | None] = {}
@@ -86,7 +87,7 @@ def estimate_cell_costs(
             estimate_by_key[time_key] = estimate_video_seconds(
                 recipe,
                 "cuda" if is_on_gpu else "cpu",
-                past_videos,
+                timed_videos,
                 throughput_by_key.get(throughput_key),
                 plan,
                 gpu_count,

@@ -184,18 +184,20 @@ class EtaModel:
         pace_by_video: Mapping[int, float],
     ) -> float | None:
         from wantui.planning import estimate_video_seconds
+        from wantui.planning.time_estimate import select_gpu_videos
         from wantui.queue.benchmark_store import load_throughput
 
         recipe = self._load_first_recipe(batch)
         if recipe is not None:
             is_on_gpu = any(name.startswith("cuda") for name in device_names) and batch.device != "cpu"
-            throughput = None
+            throughput, past_videos = None, self.past_videos
             if is_on_gpu and (gpus := self._list_batch_gpus(batch)):
+                past_videos = select_gpu_videos(past_videos, gpus[0].name)
                 throughput = load_throughput(self.queue.path.parent, gpus[0].name, recipe)
             estimate = estimate_video_seconds(
                 recipe,
                 "cuda" if is_on_gpu else "cpu",
-                self.past_videos,
+                past_videos,
                 throughput,
                 gpu_count=count_usable_gpus(batch.gpus_per_video, device_names),
             )

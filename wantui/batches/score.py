@@ -25,7 +25,7 @@ from wantui.generation.renoise import LevelSums, measure_level_gaps
 from wantui.generation.token_spans import check_prompt_length
 from wantui.planning import CaptureRequests, Recipe, TimedVideo, parse_timed_videos
 from wantui.planning.pass_time import estimate_pass_seconds
-from wantui.planning.time_estimate import Estimate
+from wantui.planning.time_estimate import Estimate, select_gpu_videos
 from wantui.queue.benchmark_store import load_throughput
 from wantui.queue.database import QueueError
 from wantui.queue.reader import QueueReader
@@ -251,9 +251,9 @@ def _predict_cost(plan: ScorePlan, tasks: Sequence[ScoreTask], request: Informat
         memory_plan = choose_recipe_plan(recipe, request.device).plan
         throughput = None
         if device.type == "cuda":
-            throughput = load_throughput(
-                find_state_directory().directory, find_device_name(device), recipe, memory_plan
-            )
+            device_name = find_device_name(device)
+            past_videos = select_gpu_videos(past_videos, device_name)
+            throughput = load_throughput(find_state_directory().directory, device_name, recipe, memory_plan)
         estimate = estimate_pass_seconds(group[0].recipe, device.type, past_videos, throughput, memory_plan)
         if estimate.value is None:
             return ScoreStarted(len(tasks), len(plan.tasks) - len(tasks), pass_count, estimate)

@@ -42,6 +42,8 @@ class TimedVideo:
     plan_name: str
     gpu_count: int = 1
     """Number of GPUs that shared the passes of a guided step."""
+    gpu_name: str = ""
+    """Name of the GPU; empty on a CPU, and in videos of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,21 @@ def parse_timed_videos(finished_videos: Iterable[tuple[str, dict[str, Any]]]) ->
                     event_data.get("peak_memory"),
                     migrate_plan_name(event_data.get("memory_plan") or ""),
                     event_data.get("gpus") or 1,
+                    event_data.get("gpu") or "",
                 )
             )
         except ValidationError:
             continue
     return videos
+
+
+def select_gpu_videos(past_videos: Sequence[TimedVideo], gpu_name: str) -> list[TimedVideo]:
+    """Return the videos whose times can predict those of a GPU: all except videos of another kind of GPU.
+
+    Args:
+        gpu_name: name of the GPU; empty if it is unknown, or for a CPU.
+    """
+    return [video for video in past_videos if not gpu_name or video.gpu_name in ("", gpu_name)]
 
 
 def estimate_video_seconds(

@@ -261,6 +261,8 @@ class VideoDone(VideoEventPayload):
     """Peak GPU memory, in bytes."""
     device: str | None = None
     """cpu or cuda."""
+    gpu: str | None = None
+    """Name of the GPU; left out on a CPU."""
     gpus: int | None = None
     """2 if two GPUs rendered the video; otherwise left out."""
     second_peak_memory: int | None = None

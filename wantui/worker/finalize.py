@@ -37,6 +37,8 @@ class PendingFinalization:
     finished_video: Future[GenerationResult]
     gpu_count: int = 1
     """Number of GPUs that shared the passes of a guided step."""
+    gpu_name: str | None = None
+    """Name of the GPU; None on a CPU."""
 
     def wait_for_files(self) -> GenerationResult:
         """Wait until the files are complete; return the finished video.
@@ -129,6 +131,7 @@ def _make_done_event(entry: VideoEntry, pending: PendingFinalization) -> VideoDo
         memory_plan=pending.chosen_plan.plan.slug,
         peak_memory=entry.peak_memory,
         device=pending.device_type,
+        gpu=pending.gpu_name,
         gpus=entry.gpus,
         second_peak_memory=entry.second_peak_memory,
     )

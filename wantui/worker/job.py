@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wantui.generation.denoising_state import DenoisingStep
 from wantui.generation.make_video import GenerationResult
-from wantui.generation.placement import find_device, read_gpu_memory_stats
+from wantui.generation.placement import find_device, find_device_name, read_gpu_memory_stats
 from wantui.planning import Recipe
 from wantui.planning.memory_plan import ChosenPlan
 from wantui.queue.events import StepDone
@@ -63,13 +63,15 @@ class VideoInProgress:
         self, chosen_plan: ChosenPlan, finished_video: Future[GenerationResult]
     ) -> PendingFinalization:
         """Return the work that remains after decoding."""
+        device = find_device(self.pipeline)
         return PendingFinalization(
             claim=self.job.claim,
             files=self.job.files,
             manifest_store=self.job.manifest_store,
             chosen_plan=chosen_plan,
             predicted_seconds=self.predicted_seconds,
-            device_type=find_device(self.pipeline).type,
+            device_type=device.type,
+            gpu_name=find_device_name(device) if device.type == "cuda" else None,
             step_seconds=estimate_typical_step_seconds(self.step_seconds, self.job.recipe),
             started_at=self.started_at,
             finished_video=finished_video,

@@ -13,6 +13,7 @@ from wantui.generation.prompt_encoding import collect_prompts
 from wantui.models.catalogue import find_model
 from wantui.planning import Recipe, estimate_video_seconds, parse_timed_videos
 from wantui.planning.memory_plan import RESIDENT_PLAN, ChosenPlan, MemoryPlan, find_next_plan, find_plan
+from wantui.planning.time_estimate import select_gpu_videos
 from wantui.queue.benchmark_store import load_throughput
 from wantui.queue.events import LoadingStageStarted, ModelLoading
 from wantui.queue.queue import Queue
@@ -169,8 +170,11 @@ class PipelineCache:
         """Return the predicted seconds of a video whose pipeline is loaded, or None if unknown."""
         assert self.loaded_pipeline is not None
         device = find_device(self.loaded_pipeline.pipeline)
-        throughput = load_throughput(self.queue.path.parent, find_device_name(device), recipe, self.chosen_plan.plan)
+        device_name = find_device_name(device)
+        throughput = load_throughput(self.queue.path.parent, device_name, recipe, self.chosen_plan.plan)
         timed_videos = parse_timed_videos(self.queue.list_finished_videos())
+        if device.type == "cuda":
+            timed_videos = select_gpu_videos(timed_videos, device_name)
         gpu_count = 1 if find_guidance_split(self.loaded_pipeline.pipeline) is None else 2
         return estimate_video_seconds(
             recipe, device.type, timed_videos, throughput, self.chosen_plan.plan, gpu_count
