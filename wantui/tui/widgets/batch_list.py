@@ -91,7 +91,7 @@ class BatchList(VirtualList):
             while trailing and _measure_columns([*columns, *trailing]) + longest_name > width:
                 trailing.pop()
         used_width = _measure_columns([*columns, *trailing])
-        name_width = max(least_name_width, min(longest_name, width - used_width))
+        name_width = max(1, min(longest_name, width - used_width))
         columns += [Column("batch", name_width, self._draw_name), *trailing]
         if width - used_width - name_width - len(COLUMN_GAP) >= MIN_TEMPLATE_WIDTH:
             columns.append(Column("template", None, self._draw_template))

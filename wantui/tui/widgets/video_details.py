@@ -36,6 +36,8 @@ UNFINISHED_HINTS = {
     "running": "a preview follows after the first step",
 }
 """Text instead of a picture, by displayed state of a video that is not made yet."""
+NO_FACTS = "times and files follow once it is generated"
+"""Text instead of the facts about a video that is not generated."""
 MIN_SHEET_LINES, MIN_LABELLED_LINES = 3, 4
 """Minimum height of a contact sheet in lines, below which it is not drawn, and of one with numbers below its frames."""
 
@@ -66,7 +68,8 @@ class VideoFacts(DiffText):
     def show_cell(self, cell: MatrixCell | None) -> None:
         """Show a video; None clears the pane."""
         set_titles(self, "Video" if cell is None else cell.name)
-        self.show_lines(draw_facts(list_video_facts(cell), max(20, self.size.width)) if cell else [Text("")])
+        facts = [] if cell is None else list_video_facts(cell)
+        self.show_lines(draw_facts(facts, max(20, self.size.width)) or [Text("" if cell is None else NO_FACTS, "dim")])
 
 
 class VideoDetails(WorkerErrorsMixin, Vertical):
