@@ -44,6 +44,7 @@ from wantui.tui.settings_rows import format_label
 from wantui.tui.widgets.counting_scroll import CountingScroll
 from wantui.tui.widgets.diff_text import make_colour_style
 from wantui.tui.widgets.footer import KeyFooter
+from wantui.tui.wrapping import join_texts
 
 if TYPE_CHECKING:
     from wantui.tui.pictures import Picture
@@ -56,6 +57,8 @@ MIN_TWO_COLUMN_WIDTH, COLUMN_GAP = 130, 4
 """Width of the screen in cells from which a recipe has two columns, and the cells between them."""
 MAX_PICTURE_HEIGHT, PICTURE_MARGIN = 18, 12
 """Maximum lines of the middle frames below a table of differences, and lines of the screen besides them."""
+CELL_GAP, FIELD_GAP = 2, "   "
+"""Cells between two columns, and text between two fields of a line."""
 MAX_NAME_WIDTH = 26
 """Maximum width of the names of fields in cells; longer names are wrapped."""
 SHOWN_GROUPS = (*GROUPS, VIDEO_GROUP)
@@ -242,21 +245,24 @@ class RecipeViewer(BackdropMixin, ModalScreen[None]):
 
     def draw_field_texts(self, fields: Sequence[RecipeField], width: int) -> Table:
         """Return a table with one row for each group: its fields, one after another."""
-        table = self._make_table(width)
+        table, fields_by_label = self._make_table(width), group_fields_by_label(fields)
         table.add_column("fields", overflow="fold", ratio=1)
-        for label, group_fields in group_fields_by_label(fields).items():
+        fields_width = max(1, width - max(map(len, fields_by_label), default=0) - 2 * CELL_GAP)
+        for label, group_fields in fields_by_label.items():
             parts = [
                 Text.assemble(
-                    (format_label(field.name), "dim"), f" {escape_unprintable(f'{field.value} {field.unit}')}".rstrip()
+                    (f"{format_label(field.name)} ", "dim"), f"{escape_unprintable(field.value)} {field.unit}"
                 )
                 for field in group_fields
             ]
-            table.add_row(label, Text(" · ", "dim").join(parts))
+            for part in parts:
+                part.rstrip()
+            table.add_row(label, Text("\n").join(join_texts(parts, fields_width, FIELD_GAP)))
         return table
 
     def _make_table(self, width: int) -> Table:
         """Return a table with a column of groups."""
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0), width=width)
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, CELL_GAP, 0, 0), width=width)
         table.add_column("group", style=make_colour_style(self.app, "accent") + Style(bold=True), no_wrap=True)
         return table
 
