@@ -7,7 +7,7 @@ from typing import Any
 class FakeNvml:
     """Answers as the module pynvml does. `broken` maps a function's name to the error that it raises.
 
-    `lost` has the indices of lost GPUs.
+    `lost` has the indices of lost GPUs, and `hidden` those of GPUs to which this process has no access.
     """
 
     NVML_ERROR_LIBRARY_NOT_FOUND, NVML_ERROR_DRIVER_NOT_LOADED, NVML_ERROR_LIB_RM_VERSION_MISMATCH = 12, 9, 18
@@ -19,8 +19,15 @@ class FakeNvml:
             super().__init__(f"code {value}")
             self.value = value
 
-    def __init__(self, gpus: int = 1, driver_version: str = "580.1", lost: tuple[int, ...] = (), **broken: int) -> None:
-        self.lost = lost
+    def __init__(
+        self,
+        gpus: int = 1,
+        driver_version: str = "580.1",
+        lost: tuple[int, ...] = (),
+        hidden: tuple[int, ...] = (),
+        **broken: int,
+    ) -> None:
+        self.lost, self.hidden = lost, hidden
         self.gpus, self.driver_version, self.broken = gpus, driver_version, broken
         self.asked: dict[str, int] = {}
         self.used = 20_000_000_000
@@ -53,6 +60,8 @@ class FakeNvml:
                 raise self.NVMLError(self.broken[name])
             if name == "nvmlDeviceGetHandleByIndex" and arguments[0] in self.lost:
                 raise self.NVMLError(self.NVML_ERROR_GPU_IS_LOST)
+            if name == "nvmlDeviceGetHandleByIndex" and arguments[0] in self.hidden:
+                raise self.NVMLError(self.NVML_ERROR_NO_PERMISSION)
             return answers[name]
 
         return answer

@@ -86,6 +86,17 @@ def test_lost_gpu_hides_no_other_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (finding.state, finding.result) == ("problem", "GPU 1 cannot be used: code 15")
 
 
+def test_gpus_of_other_jobs_are_neither_listed_nor_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml: Any = FakeNvml(gpus=4, hidden=(0, 2))
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    report = query_gpus()
+    assert ([gpu.index for gpu in report.gpus], report.unreadable) == ([0, 1], ())
+    sample = GpuMonitor(lambda _: None, nvml=nvml).read_sample()
+    assert [(gpu.index, gpu.state) for gpu in sample.gpus] == [(0, "ok"), (1, "ok")]
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(gpus=2, hidden=(0, 1)))
+    assert query_gpus().reason == "the driver finds no GPU"
+
+
 def test_machine_with_only_lost_gpus_reports_that_videos_run_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(lost=(0,)))
     report = query_gpus()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from wantui.gpu.nvml import explain_nvml_error, read_gpu_memory
+from wantui.gpu.nvml import explain_nvml_error, list_device_indices, read_gpu_memory
 
 POWER_SECONDS, TEMPERATURE_SECONDS, PROCESS_SECONDS, RETRY_SECONDS = 2.0, 5.0, 5.0, 10.0
 """Seconds between two queries of each field, and between two attempts to initialise NVML."""
@@ -126,13 +126,13 @@ class GpuMonitor(threading.Thread):
             return ()
         nvml = self._nvml
         try:
-            gpu_count = int(nvml.nvmlDeviceGetCount())
+            device_indices = list_device_indices(nvml)
         except nvml.NVMLError as error:
             self._is_initialised, self._unavailable_reason = False, f"the driver stopped responding: {error}"
             return ()
-        if gpu_count == 0:
+        if not device_indices:
             self._unavailable_reason = "the driver finds no GPU"
-        return tuple(self._read_gpu(index) for index in range(gpu_count))
+        return tuple(self._read_gpu(device_index, number) for number, device_index in enumerate(device_indices))
 
     def _initialise_nvml(self) -> bool:
         now_seconds = self.read_clock()
@@ -152,10 +152,10 @@ class GpuMonitor(threading.Thread):
             self._unavailable_reason = explain_nvml_error(nvml, error)
         return self._is_initialised
 
-    def _read_gpu(self, index: int) -> GpuState:
+    def _read_gpu(self, device_index: int, index: int) -> GpuState:
         nvml = self._nvml
         try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            handle = nvml.nvmlDeviceGetHandleByIndex(device_index)
             gpu = GpuState(index, str(nvml.nvmlDeviceGetUUID(handle)), str(nvml.nvmlDeviceGetName(handle)))
         except (nvml.NVMLError, UnicodeDecodeError) as error:
             is_lost = isinstance(error, nvml.NVMLError) and error.value == nvml.NVML_ERROR_GPU_IS_LOST

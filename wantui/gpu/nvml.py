@@ -55,17 +55,36 @@ def query_gpus() -> GpuReport:
     try:
         gpus: list[Gpu] = []
         unreadable: list[str] = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
+        for number, device_index in enumerate(list_device_indices(pynvml)):
             try:
-                gpus.append(_read_gpu(pynvml, index))
+                gpus.append(_read_gpu(pynvml, device_index, number))
             except pynvml.NVMLError as error:  # this GPU alone: a lost one must not hide the others
-                unreadable.append(f"GPU {index} cannot be used: {error}")
+                unreadable.append(f"GPU {number} cannot be used: {error}")
         reason = None if gpus else "; ".join(unreadable) or "the driver finds no GPU"
         return GpuReport(tuple(gpus), str(pynvml.nvmlSystemGetDriverVersion()), reason, tuple(unreadable))
     except pynvml.NVMLError as error:
         return GpuReport((), None, str(error))
     finally:
         pynvml.nvmlShutdown()
+
+
+def list_device_indices(pynvml: Any) -> list[int]:
+    """Return the driver's indices of the GPUs to which this process has access, in the order of CUDA's numbers.
+
+    The driver also counts GPUs to which a scheduler or a container gives no access; CUDA does not.
+
+    Raises:
+        NVMLError: the driver does not respond.
+    """
+    return [index for index in range(pynvml.nvmlDeviceGetCount()) if _has_access(pynvml, index)]
+
+
+def _has_access(pynvml: Any, index: int) -> bool:
+    try:
+        pynvml.nvmlDeviceGetHandleByIndex(index)
+    except pynvml.NVMLError as error:
+        return bool(error.value != pynvml.NVML_ERROR_NO_PERMISSION)
+    return True
 
 
 def select_visible_gpus(gpus: tuple[Gpu, ...], visible_devices: str | None) -> list[Gpu]:
@@ -127,8 +146,14 @@ def find_device_remarks(report: GpuReport, visible_devices: str | None) -> list[
     return [f"CUDA_VISIBLE_DEVICES={visible_devices}, but no GPU can be used ({report.reason}): videos run on the CPU"]
 
 
-def _read_gpu(pynvml: Any, index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+def _read_gpu(pynvml: Any, device_index: int, index: int) -> Gpu:
+    """Return a GPU.
+
+    Args:
+        device_index: the driver's index.
+        index: number of the GPU for this process.
+    """
+    handle = pynvml.nvmlDeviceGetHandleByIndex(device_index)
     try:
         major, minor = map(int, pynvml.nvmlDeviceGetCudaComputeCapability(handle))
         compute_capability: tuple[int, int] | None = (major, minor)
