@@ -275,6 +275,13 @@ def test_rerun_overwrites_no_files(wantui: Wantui, small: list[str]) -> None:
     assert wantui("rerun", clip, "--device", "gpu").code == 2
 
 
+def test_preview_without_a_gpu_says_that_the_memory_counts_only_the_weights(wantui: Wantui) -> None:
+    result = wantui("preview", "-c", "nano", "-t", "a red circle", "--set", "frames=18")
+    assert "\nmemory: weights only: 24.5 MB; " in result.out + result.err
+    assert "18 frames, which is not 4k + 1: the model will generate 17" in result.err
+    assert "128x128, 17 frames at " in result.out + result.err
+
+
 def test_config_validate_checks_every_file(wantui: Wantui) -> None:
     Path("good.yaml").write_text("model_settings:\n  model_id: nano\nvideo_settings:\n  width: 128\n  height: 128\n")
     Path("bad.yaml").write_text("model_settings:\n  stps: 3\nvideo_settings:\n  fps: 0\n")

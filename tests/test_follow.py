@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from clip_batches import write_clip_batch
+from conftest import step_done
 from rich.console import Console
 
 from wantui.cli import follow as follow_module
@@ -70,12 +71,13 @@ def test_line_about_a_killed_worker_names_worker_signal_and_the_video_that_is_tr
 
 
 def test_plain_lines_report_starts_ends_and_interruptions(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = PlainReporter(lambda: None)
+    lines = PlainReporter(lambda: 65.0)
     for happened in LIFE:
         lines.show_event(happened)
     assert capsys.readouterr().err.splitlines() == [
         "started: [red] seed 42",
         "loading nano: everything on the GPU (it fits)",
+        "  step 1/20, 0.10 s/step, ETA 1:05",
         "interrupted: [red] seed 42: signal SIGKILL",
         "started: [red] seed 42 (attempt 2)",
         "  done: [red] seed 42, 2.5 s, v.mp4",
@@ -163,6 +165,21 @@ def test_follow_shows_an_earlier_start_once(
             with pytest.raises(UserError, match="no engine is running"):
                 follow_batch(queue, batch, after, False)
             assert capsys.readouterr().err.count("started: red seed 1") == starts
+
+
+def test_follow_shows_the_step_and_the_eta_of_a_running_video_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wantui.cli.follow.ENGINE_CHECK_SECONDS", 0.0)
+    with Queue(tmp_path) as queue:
+        queue.add_batch(tmp_path / "b", "cpu", [NewVideo(0, "red seed 1", "{}", 20)])
+        running = queue.claim_next_video("w", ("cpu",))
+        assert running is not None
+        for step in (0, 1):
+            queue.record_step(running, step_done(step, 20, 10.0, 0.5))
+        with pytest.raises(UserError, match="no engine is running"):
+            follow_batch(queue, queue.find_batch("1"), queue.read_last_event_seq(), False)
+    assert capsys.readouterr().err.splitlines() == ["started: red seed 1", "  step 2/20, 10.00 s/step, ETA 3:00"]
 
 
 def test_follow_reports_when_the_queue_becomes_unwritable_and_writable(

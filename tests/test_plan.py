@@ -189,6 +189,10 @@ def test_duration_beside_frames_is_reported_as_ignored() -> None:
     (warning,) = planned("a circle", "video_settings.duration=9").warnings
     assert warning == "video_settings.duration: 9 s has no effect, because frames is set: 17 frames"
     assert planned("a circle", "video_settings.duration=9", "video_settings.frames=null").warnings != (warning,)
+    assert planned("a circle", "video_settings.duration=9", "video_settings.frames=18").warnings == (
+        "video_settings.duration: 9 s has no effect, because frames is set: 18 frames",
+        "video_settings: 18 frames, which is not 4k + 1: the model will generate 17",
+    )
 
 
 def test_equal_prompts_cause_a_warning() -> None:

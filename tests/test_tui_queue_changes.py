@@ -369,6 +369,27 @@ def test_change_continues_after_a_batch_that_another_process_removed(
         on("queue", test)
 
 
+def test_error_of_a_batch_is_not_accompanied_by_a_report_that_nothing_can_be_retried(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = [add(queue, name, videos=2) for name in ("one", "two")]
+    queue.cancel_videos(numbers[1], 0)
+
+    async def test(it: AppUnderTest) -> None:
+        screen = it.screen(QueueScreen)
+        await it.until(lambda: len(screen.visible_batches) == 2)
+        await it.press("g", "m", "m")
+        assert screen.marked_ids == set(numbers)
+        monkeypatch.setattr(it.app.queue_watcher, "poll_now", lambda: None)  # the screen does not know of the removal
+        queue.remove_batch(numbers[1])
+        await it.press("r")
+        await it.until(lambda: f"batch {numbers[1]} is no longer in the queue" in it.notifications())
+        assert "nothing to retry" not in it.notifications()
+
+    with only_queued():
+        on("queue", test)
+
+
 def test_removed_batch_stays_restorable_if_the_next_removal_fails(queue: Queue) -> None:
     numbers = [add(queue, name) for name in ("one", "two")]
 

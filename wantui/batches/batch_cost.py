@@ -210,22 +210,22 @@ def _estimate_memory_cost(
     largest = max(costs, key=lambda cost: (cost.chosen_plan and cost.chosen_plan.peak_bytes) or 0)
     recipe, model, chosen_plan = largest.cell.recipe, preview.model, largest.chosen_plan
     weight_bytes = estimate_weight_bytes(model, recipe)
-    memory_text = "?" if weight_bytes is None else format_bytes(weight_bytes)
+    memory_text = "?" if weight_bytes is None else f"weights only: {format_bytes(weight_bytes)}"
     if gpu_sample is None:
-        return CostLine("memory", memory_text, "counts only the weights; free memory is unknown")
+        return CostLine("memory", memory_text, "free memory is unknown")
     if not uses_gpu(preview, gpu_sample):
         free_bytes = gpu_sample.memory_total - gpu_sample.memory_used
         fits = weight_bytes is None or weight_bytes <= gpu_sample.memory_total
-        basis = "the weights alone, in main memory: no GPU is used"
+        basis = "in main memory, because no GPU is used; the peak is higher"
         if not fits:
-            basis = f"the weights alone need {memory_text}: choose a smaller model, or another machine"
+            basis = "the weights do not fit into main memory: choose a smaller model, or another machine"
         used_share = None if weight_bytes is None else weight_bytes / max(1, free_bytes)
         text = f"{memory_text}; {format_bytes(free_bytes)} free"
-        short_basis = "weights alone, without a GPU" if fits else None
+        short_basis = "without a GPU" if fits else None
         return CostLine("memory", text, basis, fits, short_basis, used_share)
     free_gpu_bytes = list_free_gpu_bytes(gpu_sample.gpus)
     if not free_gpu_bytes or chosen_plan is None:
-        return CostLine("memory", memory_text, "the weights alone; free GPU memory is unknown")
+        return CostLine("memory", memory_text, "free GPU memory is unknown")
     peak_bytes, basis = chosen_plan.peak_bytes, "calculated from the sizes"
     measured_peak = find_measured_peak_memory(recipe, chosen_plan.plan.slug, past_videos)
     if measured_peak.value is not None:

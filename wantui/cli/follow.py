@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,10 +29,11 @@ def follow_batch(queue: "Queue", batch: "BatchRow", last_seq: int, as_json: bool
         NoEngineError: no engine is running, or the batch or the queue was removed.
         KeyboardInterrupt: the user stops following.
     """
-    from wantui.batches.eta import BatchEta
+    from wantui.batches.eta import RECENT_EVENT_COUNT, BatchEta
     from wantui.cli.progress import open_progress_reporter
     from wantui.engine.control import NoEngineError
     from wantui.queue.database import BUSY_TIMEOUT_SECONDS, QueueUnavailableError, is_database_damage
+    from wantui.queue.events import StepDone
     from wantui.queue.lock_holders import LOCK_NOTICE_SECONDS
     from wantui.queue.waiting import find_batch_wait
 
@@ -39,7 +41,14 @@ def follow_batch(queue: "Queue", batch: "BatchRow", last_seq: int, as_json: bool
     fault: str | None = None
     batch_eta = BatchEta(queue, batch.id)
     with open_progress_reporter(as_json, batch_eta.estimate_batch_seconds) as reporter:
-        _show_current_state(queue, batch, last_seq, reporter)
+        recent_events = queue.list_events(max(0, last_seq - RECENT_EVENT_COUNT), batch.id)
+        step_by_video: dict[int | None, QueueEvent] = {}
+        for event in recent_events:
+            if event.seq <= last_seq:
+                batch_eta.apply_event(event)
+                if isinstance(event.payload, StepDone) and not as_json:
+                    step_by_video[event.video_id] = event
+        _show_current_state(queue, batch, last_seq, reporter, step_by_video)
         queue.db.set_wait_seconds(LOCK_NOTICE_SECONDS)  # a longer lock is reported, and waited for
         while True:
             if is_output_closed():
@@ -102,8 +111,14 @@ def _check_engine(queue: "Queue", batch: "BatchRow") -> None:
         )
 
 
-def _show_current_state(queue: "Queue", batch: "BatchRow", last_seq: int, reporter: "ProgressReporter") -> None:
-    """Show the running videos of the batch, or the reason why the batch is waiting.
+def _show_current_state(
+    queue: "Queue",
+    batch: "BatchRow",
+    last_seq: int,
+    reporter: "ProgressReporter",
+    step_by_video: "Mapping[int | None, QueueEvent]",
+) -> None:
+    """Show the running videos of the batch with their last steps, or the reason why the batch is waiting.
 
     Raises:
         UserError: no worker can be started.
@@ -128,6 +143,8 @@ def _show_current_state(queue: "Queue", batch: "BatchRow", last_seq: int, report
             video_number = to_display_number(video.number)
             payload = VideoStarted(title=video.title, number=video_number, steps=video.steps, worker=video.worker)
             reporter.show_event(QueueEvent(last_seq, time.time(), batch.id, video.id, payload))
+            if (step_event := step_by_video.get(video.id)) is not None and video.step:
+                reporter.show_event(step_event)
     if batch.paused:
         reporter.show_message(f"the batch is paused. Resume with: wantui queue resume {batch.id}")
 

@@ -1,5 +1,6 @@
 """Progress of a batch: bars on a terminal, plain lines elsewhere, or one JSON object per line."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -165,10 +166,10 @@ class BarReporter:
 
 
 class PlainReporter:
-    """Reporter with lines on stderr: the start and end of each video, and its progress every ten seconds."""
+    """Reporter with lines on stderr: starts and ends of videos, the first step, then the progress every ten seconds."""
 
     def __init__(self, get_eta: EtaFunction) -> None:
-        self.get_eta, self.last_line_seconds = get_eta, time.monotonic()
+        self.get_eta, self.last_line_seconds = get_eta, -math.inf  # the first step has a line, with the ETA
         self.shown_wait_key: tuple[object, ...] = ()
 
     def show_message(self, text: str) -> None:

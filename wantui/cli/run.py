@@ -303,7 +303,7 @@ def _follow_queued_batch(
     try:  # the batch is queued now: Ctrl-C detaches and leaves it in the queue
         batch = queue.get_batch(batch_id)
         assert batch is not None
-        videos_text = format_count(missing_count, "video")
+        videos_text = format_count(missing_count, "video") if missing_count else "no video is missing"
         echo(f"batch {batch_id}: {videos_text} in {format_relative_path(batch.folder)}", err=True)
         # An engine is needed even if another one generated all videos: this queue has yet to record them as done.
         if missing_count or batch.unfinished_count:
@@ -346,7 +346,8 @@ def _advise_and_exit(queue: "Queue", batch_id: int, batch_folder: Path, video_co
     folder_text = format_relative_path(batch_folder)
     if (hold := queue.read_hold()) is not None:
         echo(f"the queue is held: {hold.describe()}", err=True)
-    echo(f"follow its progress with\n  wantui watch {batch_id}", err=True)
+    if video_count:
+        echo(f"follow its progress with\n  wantui watch {batch_id}", err=True)
     if as_json:
         print_json({"event": "detached", "batch": batch_id, "folder": str(folder_text), "videos": video_count}, None)
     else:

@@ -109,8 +109,7 @@ def find_settings_problems(settings: Settings, model: WanModel) -> SettingsProbl
         try:
             video_settings = settings_builder.build_settings(cell).video_settings
             check_video_size(video_settings, model)
-            _, frames_warning = resolve_frame_count(video_settings, model)
-            warnings[cell.label] = (frames_warning,) if frames_warning else ()
+            warnings[cell.label] = tuple(resolve_frame_count(video_settings, model)[1])
         except UserError as error:
             refusals[cell.label] = tuple(str(error).splitlines())
     return SettingsProblems(
@@ -183,7 +182,7 @@ class _CellPlanner:
             UserError: its size is invalid, or a control cannot be requested.
         """
         check_video_size(settings.video_settings, self.model)
-        frame_count, frames_warning = resolve_frame_count(settings.video_settings, self.model)
+        frame_count, frame_warnings = resolve_frame_count(settings.video_settings, self.model)
         variations = self._expand_variations(settings)
         recipe = self.builder.build_first_recipe(settings, frame_count, variations[0])
         check_guidance(recipe)
@@ -198,7 +197,7 @@ class _CellPlanner:
                 *settings_warnings,
                 *find_guidance_warnings(settings, recipe),
                 *find_control_warnings(recipe),
-                *([frames_warning] if frames_warning else []),
+                *frame_warnings,
                 *find_size_warnings(self.model, recipe),
                 *token_checks.warnings,
             ),

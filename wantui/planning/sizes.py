@@ -14,8 +14,8 @@ class SizeError(UserError):
     """Raised for a size that the model cannot generate; the message gives the nearest valid sizes."""
 
 
-def resolve_frame_count(video: VideoSettings, model: WanModel) -> tuple[int, str | None]:
-    """Return the number of frames that the pipeline will generate, and a warning if the request was different.
+def resolve_frame_count(video: VideoSettings, model: WanModel) -> tuple[int, list[str]]:
+    """Return the number of frames that the pipeline will generate, and a warning for each request without effect.
 
     A count that is not 4k + 1 becomes `n // 4 * 4 + 1`, as in WanPipeline.
     """
@@ -34,21 +34,20 @@ def resolve_frame_count(video: VideoSettings, model: WanModel) -> tuple[int, str
         if requested_count % compression == 1
         else max(1, requested_count // compression * compression + 1)
     )
+    warnings: list[str] = []
     if (
         video.frames is not None
         and video.duration is not None
         and video.frames != _count_whole_frames(video.duration, video.fps)
     ):
-        return (
-            frame_count,
-            f"video_settings.duration: {video.duration:g} s has no effect, because frames is set: {request_text}",
+        warnings.append(
+            f"video_settings.duration: {video.duration:g} s has no effect, because frames is set: {request_text}"
         )
-    if frame_count == requested_count:
-        return frame_count, None
-    return (
-        frame_count,
-        f"video_settings: {request_text}, which is not {compression}k + 1: the model will generate {frame_count}",
-    )
+    if frame_count != requested_count:
+        warnings.append(
+            f"video_settings: {request_text}, which is not {compression}k + 1: the model will generate {frame_count}"
+        )
+    return frame_count, warnings
 
 
 def _count_whole_frames(seconds: float, frames_per_second: int) -> int:

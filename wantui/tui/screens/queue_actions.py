@@ -176,8 +176,9 @@ class QueueActions(QueueResults):
 
         def report_batches(results: Sequence[tuple[BatchRow, int]]) -> None:
             self.marked_ids.clear()
-            if results:
-                report(sum(count for _, count in results))
+            count = sum(count for _, count in results)
+            if count or len(results) == len(batches):  # otherwise an error says why nothing was queued
+                report(count)
 
         if video is not None:
             self.wantui_app.change_queue(lambda queue: report(queue.retry_videos(video.batch, video.number)))
