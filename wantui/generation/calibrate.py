@@ -28,11 +28,11 @@ def measure_magnitudes(
         report_step: receives the number of finished steps after each step, and the total.
     """
     magnitudes, log_ratio_sum = [], 0.0
-    with _collect_block_sums(pipeline.transformer) as block_sums:
+    with _collect_block_norms(pipeline.transformer) as block_norms:
         norms: list[Tensor] = []
         for step in denoise_latents(pipeline, recipe, inputs):
-            previous_norms, norms = norms, [block_sum.float().norm(dim=2) for block_sum in block_sums]
-            block_sums.clear()
+            previous_norms, norms = norms, list(block_norms)
+            block_norms.clear()
             if previous_norms:
                 pairs = zip(norms, previous_norms, strict=True)
                 ratios = [float((norm / previous.clamp_min(1e-8)).mean()) for norm, previous in pairs]
@@ -45,18 +45,21 @@ def measure_magnitudes(
 
 
 @contextmanager
-def _collect_block_sums(transformer: Any) -> Iterator[list[Tensor]]:
-    """Collect the last block's output minus the first block's input, for each pass inside the context."""
+def _collect_block_norms(transformer: Any) -> Iterator[list[Tensor]]:
+    """Collect the norms [1, positions] of the last block's output minus the first block's input, for each pass.
+
+    The differences themselves are as large as the hidden states, for which the memory plan has no room.
+    """
     block_inputs: list[Tensor] = []
-    block_sums: list[Tensor] = []
+    block_norms: list[Tensor] = []
     handles = [
         transformer.blocks[0].register_forward_pre_hook(lambda block, inputs: block_inputs.append(inputs[0])),
         transformer.blocks[-1].register_forward_hook(
-            lambda block, inputs, output: block_sums.append(output - block_inputs.pop())
+            lambda block, inputs, output: block_norms.append((output - block_inputs.pop()).float().norm(dim=2))
         ),
     ]
     try:
-        yield block_sums
+        yield block_norms
     finally:
         for handle in handles:
             handle.remove()
