@@ -221,6 +221,8 @@ def test_doctor_and_detached_run_report_a_held_queue(wantui: Wantui, small: list
         "UPDATE video SET steps = x'00'",
         "UPDATE worker SET boot_seconds = '[]'",
         "UPDATE event SET data = '{'",
+        "UPDATE event SET time = 'x'",
+        "UPDATE event SET kind = x'00'",
         "UPDATE event SET data = '[1]'",
         "UPDATE batch SET folder = x'ff00'",
     ],
@@ -234,11 +236,25 @@ def test_queue_with_values_of_a_wrong_type_is_quarantined_by_the_engine(wantui: 
         queue.record_done(claim)
         queue.record_starting_worker("worker-0:1", "cpu")
     run(place.directory / DATABASE_FILE, statement)
-    for command in (["queue", "show", "1"], ["preview", "-t", "a star"], ["engine", "status"]):
+    for command in (
+        ["queue", "show", "1"],
+        ["queue", "ls", "--all"],
+        ["preview", "-t", "a star"],
+        ["engine", "status"],
+    ):
         wantui(*command)  # raises whatever it has no sentence for
     queue, notes = open_queue(place, is_engine=True)
     assert "was damaged" in notes[0]
     queue.close()
+
+
+@pytest.mark.parametrize("value", ["time = 'x'", "time = x'00'", "kind = x'00'", "batch = 'x'"])
+def test_event_with_a_value_of_a_wrong_type_is_damage(tmp_path: Path, value: str) -> None:
+    with Queue(tmp_path) as queue:
+        queue.add_batch(Path("/outputs/a"), "auto", [NewVideo(0, "red", "{}", 20)])
+        run(tmp_path / DATABASE_FILE, f"UPDATE event SET {value}")
+        with pytest.raises(sqlite3.DatabaseError, match=f"a value in column {value.split()[0]} has the type"):
+            queue.list_events(0)
 
 
 def test_cancelling_again_records_a_cancellation_that_a_full_disk_prevented(

@@ -34,7 +34,7 @@ from wantui.queue.records import (
 from wantui.queue.state_dir import find_write_error
 from wantui.queue.state_files import find_file_write_error
 from wantui.queue.stored_events import convert_payload_to_json, parse_event_payload
-from wantui.queue.stored_rows import check_column_types, to_hold, to_video_row
+from wantui.queue.stored_rows import check_column_types, to_event, to_hold, to_video_row
 
 MAX_NUMBER_DIGITS = 15
 """Maximum digits of a word that is looked up as a batch number."""
@@ -302,12 +302,7 @@ class QueueReader:
             f"SELECT * FROM event WHERE seq > ? {batch_condition} ORDER BY seq",
             (after_seq, *([] if batch_number is None else [batch_number])),
         )
-        return [
-            QueueEvent(
-                row["seq"], row["time"], row["batch"], row["video"], parse_event_payload(row["kind"], row["data"])
-            )
-            for row in rows
-        ]
+        return [to_event(row) for row in rows]
 
     def list_finished_videos(self, limit: int = 200) -> list[tuple[str, dict[str, Any]]]:
         """Return the recipe (JSON) and the `done` event of each of the latest finished videos, newest first."""

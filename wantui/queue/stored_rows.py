@@ -4,15 +4,16 @@ import sqlite3
 from pathlib import Path
 
 from wantui.clock import compute_seconds_since
-from wantui.queue.records import Hold, VideoRow
+from wantui.queue.records import Hold, QueueEvent, VideoRow
+from wantui.queue.stored_events import parse_event_payload
 
 TEXT_COLUMNS = frozenset(
     [
         *("folder", "device", "template", "model", "seeds", "title", "recipe", "state", "worker", "plan", "error"),
-        *("boot_id", "name", "kind", "reason"),
+        *("boot_id", "name", "kind", "reason", "data"),
     ]
 )
-"""Text columns of batches, videos, workers and holds; the other columns contain numbers."""
+"""Text columns of batches, videos, workers, holds and events; the other columns contain numbers."""
 
 
 def check_column_types(row: sqlite3.Row) -> None:
@@ -34,6 +35,13 @@ def to_video_row(row: sqlite3.Row) -> VideoRow:
     if row["state"] == "running":
         fields_by_name["seconds"] = compute_seconds_since(row["boot_id"], row["boot_seconds"])
     return VideoRow(**fields_by_name)
+
+
+def to_event(row: sqlite3.Row) -> QueueEvent:
+    """Return a row of the table `event`."""
+    check_column_types(row)
+    payload = parse_event_payload(row["kind"], row["data"])
+    return QueueEvent(row["seq"], row["time"], row["batch"], row["video"], payload)
 
 
 def to_hold(row: sqlite3.Row) -> Hold:
