@@ -121,6 +121,7 @@ def test_batches_in_other_folders_continue_and_every_client_names_the_held_batch
     assert "on hold" in listed.out
     (listed_json,) = json.loads(wantui("queue", "ls", "--json").out)["batches"]
     assert (listed_json["state"], listed_json["held"].startswith(reason)) == ("held", True)
+    assert f"held: batch 1 ({held.root.name}): {reason}" in wantui("queue", "show", 1).err
     assert f"the batch is on hold: {reason}" in wantui("watch", 1).err
     assert f"held: batch 1 ({held.root.name}): {reason}" in wantui("engine", "status").out
     assert wantui("queue", "resume", 1).err.startswith("batch 1 resumed\n")

@@ -136,6 +136,7 @@ def _has_running_engine(queue: "Queue") -> bool:
 def show_batch(batch: str, page_number: int, as_json: bool) -> None:
     """List the videos of a batch, in pages."""
     from wantui.queue.records import to_display_number
+    from wantui.queue.states import describe_batch_holds
 
     queue = open_queue_for_command()
     _report_recording_error(queue)
@@ -152,6 +153,8 @@ def show_batch(batch: str, page_number: int, as_json: bool) -> None:
         print_json(batch_row.as_json() | {"videos": video_records})
         return
     echo(f"batch {batch_row.id} in {batch_row.folder}, device {batch_row.device}", err=True)
+    for line in describe_batch_holds([batch_row]):
+        echo(line, err=True)
     table_rows = [("video", "state", "step", "seconds", "title", "error")]
     for video in videos:
         has_time = video.seconds is not None and video.state in ("running", "done")
