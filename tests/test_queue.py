@@ -21,6 +21,7 @@ from wantui.engine.queue_opening import open_queue
 from wantui.errors import UserError
 from wantui.planning.recipe import parse_recipe
 from wantui.queue import state_dir as places
+from wantui.queue.batch_lookup import UnknownBatchError
 from wantui.queue.claims import LostClaimError
 from wantui.queue.database import DATABASE_FILE, NewerDatabaseError, load_migrations, open_database
 from wantui.queue.events import (
@@ -35,7 +36,7 @@ from wantui.queue.events import (
     WorkerDied,
 )
 from wantui.queue.queue import MoveTarget, Queue
-from wantui.queue.reader import QueueReader, UnknownBatchError
+from wantui.queue.reader import QueueReader
 from wantui.queue.records import BatchDescription, Claim, Hold, NewVideo, get_slot_name
 from wantui.queue.state_dir import StateDirectory, find_file_system_type, find_state_directory
 

@@ -167,7 +167,6 @@ def run_foreground_engine(
     from wantui.batches.enqueue import Shard, enqueue_missing_videos
     from wantui.engine.control import NoEngineError, create_logs_folder, find_engine_process_id
     from wantui.engine.process import run_engine
-    from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
     from wantui.queue.states import describe_batch_holds
     from wantui.storage.layout import BatchFolder
@@ -184,10 +183,10 @@ def run_foreground_engine(
     if not run_engine(state_dir, create_logs_folder(state_dir, log_folder), worker_count, exits_when_drained):
         process_id = find_engine_process_id(state_dir.directory) or "unknown"
         raise NoEngineError(f"an engine is already running (process {process_id})")
-    with open_queue(state_dir, on_locked=report_locked_queue)[0] as queue:
-        hold = queue.read_hold()
-        unfinished_count = sum(batch.unfinished_count for batch in queue.list_batches())
-        hold_lines = describe_batch_holds(queue.list_held_batches())
+    queue = open_queue_for_command(state_dir)
+    hold = queue.read_hold()
+    unfinished_count = sum(batch.unfinished_count for batch in queue.list_batches())
+    hold_lines = describe_batch_holds(queue.list_held_batches())
     if exits_when_drained and unfinished_count:
         hold_text = f": the queue is held: {hold.reason}" if hold is not None else ""
         echo(f"{format_count(unfinished_count, 'unfinished video')}{hold_text}", err=True)

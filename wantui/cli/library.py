@@ -9,8 +9,8 @@ import click
 
 from wantui.cli.commands import WantuiGroup
 from wantui.cli.common_options import add_json_option
-from wantui.cli.options import print_warnings
-from wantui.cli.output import echo, print_columns, print_json, report_locked_queue
+from wantui.cli.options import open_queue_for_command, print_warnings
+from wantui.cli.output import echo, print_columns, print_json
 from wantui.cli.progress_line import open_progress_line
 from wantui.cli.types import BATCH_FOLDER_TYPE, PATH_TYPE
 from wantui.errors import UserError
@@ -285,11 +285,9 @@ def check_batch_folders(batches: tuple[Path, ...], as_json: bool) -> None:
 @click.argument("folder", type=PATH_TYPE)
 def trash_batch_folder(folder: Path) -> None:
     """Move a batch folder to the trash, unless it has unfinished videos."""
-    from wantui.engine.queue_opening import open_queue
-    from wantui.queue.state_dir import find_state_directory
     from wantui.storage.batch_index import move_to_trash
 
-    with open_queue(find_state_directory(), on_locked=report_locked_queue)[0] as queue:
+    with open_queue_for_command() as queue:
         queued_batch = next((batch for batch in queue.list_batches() if batch.folder == folder.resolve()), None)
         if queued_batch is not None and queued_batch.unfinished_count:
             raise UserError(

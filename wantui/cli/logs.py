@@ -8,7 +8,8 @@ from typing import NamedTuple
 import click
 
 from wantui.cli.commands import WantuiCommand
-from wantui.cli.output import echo, report_locked_queue
+from wantui.cli.options import open_queue_for_command
+from wantui.cli.output import echo
 from wantui.cli.types import BATCH_TYPE, PATH_TYPE, WholeNumber
 from wantui.errors import UserError
 
@@ -115,14 +116,13 @@ def _print_log_line(log_path: Path, line: str, shows_name: bool) -> None:
 
 def _find_log_files(batch: str | None, log_folder: Path | None) -> list[Path]:
     from wantui.engine.control import find_published_engine
-    from wantui.engine.queue_opening import open_queue
     from wantui.queue.state_dir import find_state_directory
     from wantui.storage.layout import BatchFolder
     from wantui.storage.output_errors import is_folder_deleted
 
     state_dir = find_state_directory()
     if batch is not None:
-        with open_queue(state_dir, on_locked=report_locked_queue)[0] as queue:
+        with open_queue_for_command(state_dir) as queue:
             batch_log = BatchFolder(queue.find_batch(batch).folder).log_path
         if is_folder_deleted(batch_log.parent.parent):
             raise UserError(

@@ -34,7 +34,7 @@ def _find_queued_folder(batch: str, folder: Path) -> Path:
         UserError: the argument names neither a batch folder nor a batch in the queue.
     """
     from wantui.cli.options import open_queue_for_command
-    from wantui.queue.reader import UnknownBatchError
+    from wantui.queue.batch_lookup import UnknownBatchError
 
     if len(folder.parts) > 1 and not folder.exists():
         raise UserError(f"cannot open {batch}: it does not exist. List the batches: wantui library ls")

@@ -9,7 +9,13 @@ import click
 
 from wantui.cli.commands import WantuiCommand
 from wantui.cli.common_options import add_json_option
-from wantui.cli.options import add_batch_options, preview_batch_from_options, print_warnings, read_template
+from wantui.cli.options import (
+    add_batch_options,
+    open_queue_for_command,
+    preview_batch_from_options,
+    print_warnings,
+    read_template,
+)
 from wantui.cli.output import (
     add_table_row,
     create_plain_table,
@@ -17,7 +23,6 @@ from wantui.cli.output import (
     print_json,
     print_table,
     print_wrapped_line,
-    report_locked_queue,
 )
 from wantui.formatting import format_bytes, format_count, format_duration
 
@@ -264,7 +269,6 @@ def _predict_costs(preview: "BatchPreview") -> "tuple[list[CostLine], list[CellC
     from wantui.batches.batch_gpus import keep_batch_gpus, read_visible_devices
     from wantui.batches.cell_cost import estimate_cell_costs
     from wantui.batches.enqueue import find_machine_refusals
-    from wantui.engine.queue_opening import open_queue
     from wantui.errors import UserError
     from wantui.gpu.monitor import GpuMonitor
     from wantui.planning import parse_timed_videos
@@ -276,7 +280,7 @@ def _predict_costs(preview: "BatchPreview") -> "tuple[list[CostLine], list[CellC
         state_dir = find_state_directory()
         state_directory = state_dir.directory
         refusals += find_machine_refusals(state_dir, preview)
-        with open_queue(state_dir, on_locked=report_locked_queue)[0] as queue:
+        with open_queue_for_command(state_dir) as queue:
             past_videos = parse_timed_videos(queue.list_finished_videos())
     except UserError as error:  # `wantui run` would fail with it
         refusals.append(error)

@@ -129,13 +129,12 @@ class BatchFolderReference(BatchReference):
         if os.path.lexists(path) or len(path.parts) > 1:
             return path
         from wantui.cli.output import report_locked_queue
-        from wantui.engine.queue_opening import open_queue
-        from wantui.queue.state_dir import find_state_directory
+        from wantui.queue.batch_lookup import UnknownBatchError, find_batch_folder
+        from wantui.queue.state_dir import locate_state_directory
 
         try:
-            with open_queue(find_state_directory(), on_locked=report_locked_queue)[0] as queue:
-                return queue.find_batch(word).folder
-        except UserError:
+            return find_batch_folder(word, locate_state_directory(), report_locked_queue)
+        except UnknownBatchError:
             if word.isdecimal():
                 raise
             return path
@@ -149,12 +148,11 @@ def complete_files(incomplete: str) -> list[CompletionItem]:
 def _complete_batches(incomplete: str) -> list[CompletionItem]:
     import sqlite3
 
-    from wantui.queue.reader import QueueReader
-    from wantui.queue.state_dir import find_state_directory
+    from wantui.queue.batch_lookup import read_batch_folders
+    from wantui.queue.state_dir import locate_state_directory
 
     try:
-        with QueueReader(find_state_directory().directory, wait_seconds=0.2) as queue:
-            names = [batch.name for batch in queue.list_batches()]
+        names = [folder.name for folder in read_batch_folders(locate_state_directory(), wait_seconds=0.2).values()]
     except (sqlite3.Error, OSError, UserError):  # an error would appear in the middle of the command line
         return []
     return _make_name_items(names, incomplete)

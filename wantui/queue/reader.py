@@ -1,7 +1,5 @@
 """Read-only queries of the queue."""
 
-import difflib
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,8 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from wantui.clock import compute_seconds_since, read_boot_id
-from wantui.errors import UserError
-from wantui.formatting import format_number_ranges
+from wantui.queue.batch_lookup import find_batch_number
 from wantui.queue.database import (
     BUSY_TIMEOUT_SECONDS,
     DATABASE_FILE,
@@ -36,8 +33,6 @@ from wantui.queue.state_files import find_file_write_error
 from wantui.queue.stored_events import convert_payload_to_json, parse_event_payload
 from wantui.queue.stored_rows import check_column_types, to_event, to_hold, to_video_row
 
-MAX_NUMBER_DIGITS = 15
-"""Maximum digits of a word that is looked up as a batch number."""
 CLAIM_ORDER_SQL = "ORDER BY batch.place, video.number LIMIT 1"
 """SQL that chooses the next of the claimable videos."""
 STARTABLE_BATCH_SQL = "NOT batch.paused AND batch.id NOT IN (SELECT batch FROM batch_hold)"
@@ -54,10 +49,6 @@ def make_claimable_videos_sql(device_count: int) -> str:
         f"WHERE video.state IN {WAITING_STATES} AND {STARTABLE_BATCH_SQL} "
         f"AND batch.device IN ({', '.join('?' * device_count)}) AND NOT EXISTS (SELECT 1 FROM hold)"
     )
-
-
-class UnknownBatchError(UserError):
-    """Raised if no batch has the given number or name."""
 
 
 class QueueReader:
@@ -193,36 +184,12 @@ class QueueReader:
 
         Raises:
             UnknownBatchError: suggests the most similar name.
+            UserError: several batches have the name.
         """
-        if _is_batch_number(word) and (batch_with_number := self.get_batch(int(word))) is not None:
-            return batch_with_number
-        batches = self.list_batches()
-        batch_path = _resolve_path(word)
-        matches = [batch for batch in batches if batch.folder == batch_path] or [
-            batch for batch in batches if batch.name == word
+        batches_by_number = {batch.id: batch for batch in self.list_batches()}
+        return batches_by_number[
+            find_batch_number(word, {number: batch.folder for number, batch in batches_by_number.items()})
         ]
-        if len(matches) > 1:
-            numbers = ", ".join(str(batch.id) for batch in matches)
-            raise UnknownBatchError(f"several batches are named {word!r}; give the number of one: {numbers}")
-        if matches:
-            return matches[0]
-        if not batches:
-            raise UnknownBatchError(f"no batch {word!r}: the queue is empty")
-        similar_names: list[str] = []
-        if word.strip() and not word.isdecimal():  # a similar number is not a likely typo
-            names = [batch.name for batch in batches]
-            similar_names = [name for name in names if name.startswith(word)] or difflib.get_close_matches(
-                word, names, 1, 0.5
-            )
-        if similar_names:
-            raise UnknownBatchError(
-                f"no batch {word!r} is in the queue; did you mean {similar_names[0]}? `wantui queue ls` lists all"
-            )
-        quoted_word = word if word.isdecimal() else repr(word)
-        numbers = format_number_ranges([batch.id for batch in batches])
-        raise UnknownBatchError(
-            f"no batch {quoted_word} is in the queue, only {numbers}. List them: wantui queue ls --all"
-        )
 
     def list_videos(self, batch_number: int, limit: int = -1, offset: int = 0) -> list[VideoRow]:
         """Return the videos of a batch in order."""
@@ -349,17 +316,6 @@ class QueueReader:
         """Return whether a user has cancelled this video."""
         row = self.db.execute("SELECT cancel FROM video WHERE id = ? AND attempt = ?", (claim.video_id, claim.attempt))
         return bool((row.fetchone() or (True,))[0])
-
-
-def _is_batch_number(word: str) -> bool:
-    return word.isascii() and word.isdecimal() and len(word) <= MAX_NUMBER_DIGITS
-
-
-def _resolve_path(word: str) -> Path | None:
-    try:
-        return Path(os.path.realpath(word))
-    except ValueError:  # no path can hold such a character
-        return None
 
 
 def _read_file_identity(path: Path) -> tuple[int, int] | None:

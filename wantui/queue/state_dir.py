@@ -54,19 +54,35 @@ def find_state_directory() -> StateDirectory:
     Raises:
         UserError: the directory cannot be created or written.
     """
-    directory = user_state_path("wantui") / _make_host_folder_name()
+    directory = _make_default_path()
     file_system_type = find_file_system_type(directory)
     if file_system_type in NETWORK_FILE_SYSTEM_TYPES:
-        fallback_directory = _create_private_directory(_create_user_folder() / directory.name)
+        _create_user_folder()
+        fallback_directory = _create_private_directory(locate_state_directory())
         return StateDirectory(
             fallback_directory,
             f"{directory} is on a network file system ({file_system_type}); the queue is kept in {fallback_directory}",
         )
-    fallback_home = LOCAL_DISK_FOLDER / f"wantui-{os.getuid()}"
+    fallback_home = _make_fallback_home()
     note = (
         f"there is no home folder: {fallback_home} is used instead" if directory.is_relative_to(fallback_home) else None
     )
     return StateDirectory(_create_private_directory(directory), note)
+
+
+def locate_state_directory() -> Path:
+    """Return the path of the state directory, which may be missing."""
+    directory = _make_default_path()
+    is_on_network = find_file_system_type(directory) in NETWORK_FILE_SYSTEM_TYPES
+    return _make_fallback_home() / directory.name if is_on_network else directory
+
+
+def _make_default_path() -> Path:
+    return user_state_path("wantui") / _make_host_folder_name()
+
+
+def _make_fallback_home() -> Path:
+    return LOCAL_DISK_FOLDER / f"wantui-{os.getuid()}"
 
 
 def _make_host_folder_name() -> str:
@@ -101,7 +117,7 @@ def _create_user_folder() -> Path:
     Raises:
         UserError: the folder is a link, belongs to another user, or cannot be created.
     """
-    folder = LOCAL_DISK_FOLDER / f"wantui-{os.getuid()}"
+    folder = _make_fallback_home()
     try:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
