@@ -21,6 +21,7 @@ KEYED_BY_NAME = frozenset(
         "gaussian_flow",
         "changed",
         "p_by_metric",
+        "any_difference_p",
         "calibration",
     }
 )

@@ -8,10 +8,11 @@ from functools import partial
 from unittest.mock import patch
 
 import numpy as np
+from benchmarks.simulated_answers import simulate_trend_answer
 from numpy.typing import NDArray
 
 from wantui.analysis import clusters, correlations, statistics, variance_shares
-from wantui.analysis.answer_evidence import PATH
+from wantui.analysis.answer_evidence import DIFFERS, PATH, QUESTIONS
 from wantui.analysis.clusters import compute_family_mass_p, compute_family_masses, run_cluster_test
 from wantui.analysis.commitment import ConceptOutcomes, compare_commitments, measure_commitment
 from wantui.analysis.correlations import ACROSS_SEEDS, ACROSS_VARIATIONS, correlate_values
@@ -299,9 +300,17 @@ def make_outcomes(
     return ConceptOutcomes(concept, sigmas, tuple(range(len(labels))), labels)
 
 
+def compute_trend_answer_p(case: NullCase, random: np.random.Generator, seed_count: int, question: str) -> float:
+    """Return the smallest p of a metric that the answer on slopes counts as a difference; 1 if it counts none."""
+    states = replace(case, group_count=max(3, case.group_count)).draw(random.spawn(1)[0], seed_count)
+    answer = simulate_trend_answer(states, collect_metrics(states, METRIC_COUNT), question)
+    return min(answer.p_by_metric.values()) if answer.kind == DIFFERS else 1.0
+
+
 DRAWING_TESTS: dict[str, Callable[[NullCase, np.random.Generator, int], float]] = {
     "one metric, over seeds and 8 phrasings": compute_phrasing_p,
     "slope over a setting": compute_slope_p,
+    **{f"slopes: answer on {name}": partial(compute_trend_answer_p, question=name) for name in QUESTIONS},
     "correlation across seeds": partial(compute_correlation_p, across=ACROSS_SEEDS),
     CORRELATION_ACROSS_VARIATIONS: partial(compute_correlation_p, across=ACROSS_VARIATIONS),
     "interaction: one metric": partial(compute_interaction_p, metric_count=1),

@@ -44,6 +44,9 @@ class Answer:
     """Sentences about intervals that disagree with p, and about excluded metrics."""
     p_by_metric: Mapping[str, float] = field(default_factory=dict)
     """Deciding p of each metric, corrected for the tests in `correction`."""
+    any_difference_p: Mapping[str, float] = field(default_factory=dict)
+    """p of a separate test for any difference between the groups, by metric, corrected for the same metrics; it does
+    not decide. Empty unless the evidence is slopes over more than two groups."""
     min_attainable_p: float
     """Smallest p that this number of seeds can give."""
     correction: str = ""

@@ -110,7 +110,7 @@ class Trend:
     """p in the answer that includes the metric, corrected for the metrics of that answer; NaN if no answer does."""
 
     @property
-    def decisive_p(self) -> float:
+    def answer_or_family_p(self) -> float:
         """Return the p that decides on the slope: that of its answer or, without one, `family_p`."""
         return self.family_p if math.isnan(self.answer_p) else self.answer_p
 
@@ -120,7 +120,7 @@ class Trend:
         return max(self.slope.p, self.permutation_p)
 
     @property
-    def deciding_p(self) -> float:
+    def declared_p(self) -> float:
         """Return the p that decides on the declared metric: if phrasings are tested too, the larger one."""
         return max(self.p, self.phrasing_p) if self.phrasing_count >= MIN_PHRASINGS else self.p
 
@@ -272,7 +272,7 @@ def _judge_trend(trend: Trend, doses: Doses, equivalence_margin: float) -> tuple
     """Return the kind and the text of the verdict on the declared metric."""
     seed_count = len(trend.seed_values)
     tests_phrasings = trend.phrasing_count >= MIN_PHRASINGS
-    p = trend.deciding_p
+    p = trend.declared_p
     p_text = describe_alone_p(trend.p, trend.phrasing_p, trend.phrasing_count)
     scope = "this sentence" if trend.phrasing_count == 1 else f"these {trend.phrasing_count} phrasings"
     scope = "" if tests_phrasings else f", of {scope}"

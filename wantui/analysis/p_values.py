@@ -72,7 +72,7 @@ def explain_declared_p(comparison: "Comparison") -> list[str]:
     if (dose_response := comparison.dose_response) is not None:
         trend = dose_response.trends[0]
         subject = f"{trend.metric}, slope over {dose_response.doses.setting_name}"
-        declared[subject], decisive[subject] = trend.deciding_p, trend.decisive_p
+        declared[subject], decisive[subject] = trend.declared_p, trend.answer_or_family_p
     return [
         f"{subject}: p {p:.3g} as the declared metric, without correction for other metrics; "
         f"{decisive[subject]:.3g} as one of several metrics"

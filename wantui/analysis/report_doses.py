@@ -48,7 +48,10 @@ def render_dose_section(dose_response: DoseResponse) -> list[str]:
 
 def _draw_curves(dose_response: DoseResponse) -> Figure:
     declared_trend, *other_trends = dose_response.trends
-    shown_trends = [declared_trend, *sorted(other_trends, key=lambda trend: trend.decisive_p)[: MAX_SHOWN_METRICS - 1]]
+    shown_trends = [
+        declared_trend,
+        *sorted(other_trends, key=lambda trend: trend.answer_or_family_p)[: MAX_SHOWN_METRICS - 1],
+    ]
     row_count = math.ceil(len(shown_trends) / 3)
     figure = Figure(figsize=(9, 2.6 * row_count), layout="constrained")
     all_axes = figure.subplots(row_count, 3, squeeze=False).ravel()
@@ -85,5 +88,5 @@ def _format_slope_cells(trend: Trend) -> list[str]:
         f"{slope.mean:+.3g}",
         format_interval(slope.interval_low, slope.interval_high),
         share_text,
-        *(f"{p:.3g}" for p in (trend.decisive_p, trend.p, trend.discovery_p)),
+        *(f"{p:.3g}" for p in (trend.answer_or_family_p, trend.p, trend.discovery_p)),
     ]

@@ -147,6 +147,7 @@ def build_answer_record(answer: Answer) -> dict[str, Any]:
         "details": answer.details,
         "notes": answer.notes,
         "p_by_metric": answer.p_by_metric,
+        "any_difference_p": answer.any_difference_p,
         "least_p": answer.min_attainable_p,
         "correction": answer.correction or None,
         "evidence": [

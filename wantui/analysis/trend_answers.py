@@ -1,7 +1,7 @@
 """Answers on place, room and path for a numeric setting: how much each changes per unit of the setting."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -38,7 +38,10 @@ from wantui.formatting import format_count, format_interval, format_percent, joi
 
 
 def answer_trend_question(data: AnswerData, doses: Doses, question: str, metric_names: Sequence[str]) -> Answer:
-    """Return how place, room or path changes with a numeric setting, and what differs without a steady change.
+    """Return how place, room or path changes with a numeric setting.
+
+    Only the slopes decide. A test for any difference between the groups is one more chance of a false positive, so its
+    result is a note.
 
     Args:
         metric_names: metrics of the question; none for place.
@@ -61,23 +64,26 @@ def answer_trend_question(data: AnswerData, doses: Doses, question: str, metric_
         verdict_parts, effects_text = describe_room(claims, evidence)
     else:
         verdict_parts, effects_text = describe_path(f"paths change with {doses.range_text} in", evidence)
-    effects_text = f"Per unit of {doses.setting_name}: {effects_text}"
-    other_part, other_text = _describe_other_differences(data, question, evidence)
+    any_difference_p = {}
+    if len(data.groups) > 2:  # the slope over two groups is their difference
+        any_difference_p = compute_omnibus_p(data, question, [item.metric for item in evidence])
     correction = describe_correction(len(evidence), 1)
     notes = [
         *warn_about_few_seeds(data),
         *explain_conflicts(evidence, correction),
+        *filter(None, [_describe_other_differences(data, evidence, any_difference_p)]),
         *list_unmeasured(data, question),
         *filter(None, [doses.describe_extrapolation()]),
     ]
     return Answer(
         question=question,
-        kind=DIFFERS if other_part or any(item.kind == DIFFERS for item in evidence) else CANNOT_TELL,
-        verdict_parts=tuple(filter(None, (*verdict_parts, other_part))),
-        effects_text="; ".join(filter(None, (effects_text, other_text))),
+        kind=DIFFERS if any(item.kind == DIFFERS for item in evidence) else CANNOT_TELL,
+        verdict_parts=tuple(verdict_parts),
+        effects_text=f"Per unit of {doses.setting_name}: {effects_text}",
         p_text=describe_p(correction, min_p),
         notes=tuple(notes),
         p_by_metric={item.metric: item.p for item in evidence},
+        any_difference_p=any_difference_p,
         min_attainable_p=min_p,
         correction=correction,
         evidence=tuple(evidence),
@@ -156,23 +162,20 @@ def _describe_place(data: AnswerData, doses: Doses, item: Evidence) -> tuple[lis
     )
 
 
-def _describe_other_differences(data: AnswerData, question: str, evidence: Sequence[Evidence]) -> tuple[str, str]:
-    """Return what differs between the groups without a slope, as a part of the verdict, and its p.
-
-    Both are empty if there is nothing, or if there are only two groups, whose slope is their difference.
-    """
-    if len(data.groups) == 2:
-        return "", ""
-    p_by_metric = compute_omnibus_p(data, question, [item.metric for item in evidence])
+def _describe_other_differences(
+    data: AnswerData, evidence: Sequence[Evidence], any_difference_p: Mapping[str, float]
+) -> str:
+    """Return a note about metrics that differ between the groups without a clear slope; empty if there are none."""
+    metrics = [item.metric for item in evidence if item.kind != DIFFERS]
     names = [
-        item.metric for item in evidence if item.kind != DIFFERS and p_by_metric[item.metric] <= SIGNIFICANCE_LEVEL
+        f"{PLACE if metric == DISTANCE else metric} (p {any_difference_p[metric]:.3g})"
+        for metric in metrics
+        if any_difference_p.get(metric, 1.0) <= SIGNIFICANCE_LEVEL
     ]
     if not names:
-        return "", ""
-    subject = "in place" if question == PLACE else f"in {join_and_shorten(names)}"
-    tests = join_and_shorten([f"{name} p {p_by_metric[name]:.3g}" for name in names])
+        return ""
     groups_text = format_count(len(data.groups), "group")
     return (
-        f"the {groups_text} differ {subject}, but not along a line",
-        f"any difference between the {groups_text}: {tests}",
+        f"the {groups_text} differ without a clear slope in {join_and_shorten(names)}, by a separate test for any "
+        "difference, which the verdict does not count"
     )

@@ -54,7 +54,7 @@ def _build_trend_row(trend: "Trend") -> tuple[str, ...]:
         f"{slope.mean:+.3g}",
         format_interval(slope.interval_low, slope.interval_high),
         format_percent_change(trend.relative_slope) if has_share else "-",
-        f"{trend.decisive_p:.3g}",
+        f"{trend.answer_or_family_p:.3g}",
     )
 
 

@@ -80,7 +80,9 @@ def draw_dose_response(
     """
     colour_name = VERDICT_COLOURS.get(dose_response.verdict_kind, "")
     style = canvas.get_style(colour_name) if colour_name else Style()
-    is_bold = dose_response.verdict_kind in CHANGE_KINDS and dose_response.trends[0].decisive_p <= SIGNIFICANCE_LEVEL
+    is_bold = (
+        dose_response.verdict_kind in CHANGE_KINDS and dose_response.trends[0].answer_or_family_p <= SIGNIFICANCE_LEVEL
+    )
     lines = wrap_text(_summarize_verdict(dose_response), canvas.width, style + Style(bold=is_bold))
     muted = canvas.get_style("text-muted") + Style(bold=False)
     seed_count, declared = len(dose_response.trends[0].seed_values), dose_response.trends[0]
@@ -112,7 +114,7 @@ def draw_dose_response(
 def sort_trends(dose_response: "DoseResponse") -> "list[Trend]":
     """Return the trends in the order of their rows: significant ones first, then the declared one, then larger ones."""
     trends = dose_response.trends
-    return sort_by_effect(trends, lambda trend: trend.decisive_p, _get_relative_change, primary=trends[0])
+    return sort_by_effect(trends, lambda trend: trend.answer_or_family_p, _get_relative_change, primary=trends[0])
 
 
 def _summarize_verdict(dose_response: "DoseResponse") -> str:
@@ -225,7 +227,7 @@ def _draw_slopes(
         effect_width = max(map(len, (effect_header, *effects))) + 1
     rows = []
     for trend, effect in zip(trends, effects, strict=True):
-        style = canvas.get_style("found" if trend.decisive_p <= SIGNIFICANCE_LEVEL else "text-muted")
+        style = canvas.get_style("found" if trend.answer_or_family_p <= SIGNIFICANCE_LEVEL else "text-muted")
         style += Style(bold=trend.metric == charted_metric)
         label = Text(label_by_metric[trend.metric], style)
         if trend.metric == charted_metric:
@@ -236,7 +238,7 @@ def _draw_slopes(
                 _get_relative_change(trend),
                 effect,
                 *_format_interval(trend, decimals),
-                trend.decisive_p,
+                trend.answer_or_family_p,
                 style,
                 no_plot_text=UNBOUNDED_TEXT if math.isfinite(trend.relative_slope) else NO_SCALE_TEXT,
             )
